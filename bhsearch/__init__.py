@@ -1,0 +1,38 @@
+"""Leak-proof, fast, experiment-tracked hyperparameter search for breast histopathology.
+
+Importing this package imports no framework; `optimize` does when it is called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bhsearch.search.result import StudyResult
+
+__version__ = "0.1.0"
+__all__ = ["optimize"]
+
+
+def optimize(*, config: str | Path | None = None, **options: Any) -> StudyResult:
+    """Search, as `python -m bhsearch.run` does.
+
+    Args:
+        config: TOML file of settings.
+        **options: Settings as in `bhsearch.config.Settings`: `data`, `trials`, `backbones`, ...; they win over the file.
+
+    Returns:
+        The study's result; `.trials` is a data frame, `.best` the best trial with its interval.
+
+    Raises:
+        InputError: If anything given is wrong; nothing was changed then.
+        RunError: If too many trials failed in a row, or not everything could be logged.
+    """
+    from bhsearch.config import load_settings
+    from bhsearch.progress import TerminalReporter
+    from bhsearch.search.reporter import Reporter
+    from bhsearch.search.study import optimize as run_study
+
+    settings = load_settings(Path(config) if config else None, options)
+    return run_study(settings, Reporter() if settings.quiet else TerminalReporter())

@@ -1,0 +1,135 @@
+"""Frozen settings of a study, from a TOML file and from options; the options win."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from bhsearch.errors import SettingsError
+
+REGIMES = ("auto", "frozen")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user can choose. Each field is an option of `bhsearch.run` and a key of a settings file.
+
+    Attributes:
+        data: Folder of images, CSV manifest, or `phantom` (`phantom:cases=120,difficulty=0.5`).
+        layout: Reader of the data; `auto` looks.
+        case_pattern: Regular expression that takes the case from a path.
+        magnification: `all`, or one such as `100X`.
+        resplit: Whether to ignore the data's own validation part and divide by case.
+        skip_bad_images: Whether to go on without files that cannot be read.
+        study: Name; by default data, regime, grouping and engine.
+        trials: Finished trials that the study shall have in all.
+        timeout: Seconds after which no trial is started; None for no limit.
+        max_failures: Failed trials in a row that end the study.
+        seed: Of the sampler and of the training.
+        regime: `frozen`, or `auto`, which is `frozen` without a GPU.
+        backbones: Names, files, or `auto` for all that can be had.
+        weights_dir: Folder of Keras's weight files.
+        image_size: Side in pixels that the backbones see.
+        resize: `crop`, `squash` or `tiles`.
+        executor: What computes features: `auto`, `openvino` or `keras`.
+        folds: Folds of the development cases.
+        repeats: Repeats of the folds.
+        test_fraction: Share of the cases that is sealed.
+        group_by: `case`, `slide` or `image`.
+        sampler: `tpe`, `random`, `qmc` or `cmaes`.
+        storage: Database URL of the studies.
+        tracking: Whether MLflow keeps runs; without it only scores are kept.
+        quiet: Whether to print the result only.
+    """
+
+    data: str = "phantom"
+    layout: str = "auto"
+    case_pattern: str | None = None
+    magnification: str = "all"
+    resplit: bool = False
+    skip_bad_images: bool = False
+    study: str | None = None
+    trials: int = 50
+    timeout: float | None = None
+    max_failures: int = 5
+    seed: int = 0
+    regime: str = "auto"
+    backbones: tuple[str, ...] = ("auto",)
+    weights_dir: str | None = None
+    image_size: int = 224
+    resize: str = "crop"
+    executor: str = "auto"
+    folds: int = 5
+    repeats: int = 1
+    test_fraction: float = 0.2
+    group_by: str = "case"
+    sampler: str = "tpe"
+    storage: str = "sqlite:///optuna.db"
+    tracking: bool = True
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise SettingsError(f"--trials must be at least 1, but got {self.trials}.")
+        if self.max_failures < 1:
+            raise SettingsError(f"--max-failures must be at least 1, but got {self.max_failures}.")
+        if self.timeout is not None and self.timeout <= 0:
+            raise SettingsError(f"--timeout must be a number of seconds above 0, but got {self.timeout:g}.")
+        if self.regime not in REGIMES:
+            raise SettingsError(f"--regime must be one of {', '.join(REGIMES)}, but got {self.regime!r}.")
+        if self.seed < 0:
+            raise SettingsError(f"--seed must be 0 or more, but got {self.seed}.")
+        if not self.backbones:
+            raise SettingsError("--backbones must name at least one backbone, but got none.")
+
+
+def load_settings(file: Path | None, options: Mapping[str, Any]) -> Settings:
+    """Settings from a TOML file, overridden by the options that were given.
+
+    Args:
+        file: TOML file of keys as in `Settings`, or None.
+        options: Keys as in `Settings`; None stands for an option that was not given.
+
+    Raises:
+        SettingsError: If the file cannot be read, holds an unknown key, or a value of the wrong type or range.
+    """
+    values = _read(file) if file is not None else {}
+    given = {key: value for key, value in options.items() if value is not None}
+    return replace(Settings(), **{key: _checked(key, value) for key, value in {**values, **given}.items()})
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"--config must be a TOML file that can be read, but got {str(file)!r}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--config must be a TOML file, but {file} is not: {error}.") from error
+    known = [field.name for field in fields(Settings)]
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else f" The keys are {', '.join(known)}."
+            raise SettingsError(f"{file} must hold settings only, but has the unknown key {key!r}.{hint}")
+    return values
+
+
+def _checked(key: str, value: Any) -> Any:
+    """Bring a value to the type of its field: lists become tuples, whole numbers may stand for others."""
+    hint = get_type_hints(Settings)[key]
+    if key == "backbones":
+        names = value.split(",") if isinstance(value, str) else value
+        if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
+            return tuple(name.strip() for name in names if name.strip())
+        raise SettingsError(f"backbones must be a list of names, but got {value!r}.")
+    allowed = get_args(hint) or (hint,)
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        names = " or ".join(kind.__name__ for kind in allowed if kind is not type(None))
+        raise SettingsError(f"{key} must be of type {names}, but got {value!r}.")
+    return value

@@ -1,0 +1,1 @@
+"""Files -> Index -> Split -> pixels. No framework is imported here."""

@@ -1,0 +1,166 @@
+"""Dealing: strata, seal and folds as arithmetic on keys and labels. Nothing is random, and no order of rows matters.
+
+A unit is what must not be torn: a group of cases, or a slide or an image where folds are made of those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+Folds = npt.NDArray[np.int8]
+
+SEPARATOR = "\x1f"
+
+# Below this many units a quartile has fewer than four, and sealing one of each seals more than was asked for: halves.
+_FEWEST_FOR_QUARTILES = 16
+# How often a repeat is dealt anew if it is no new division; more than one attempt is needed by a handful of units only.
+_ATTEMPTS = 200
+
+
+def make_strata(unit: Ints, labels: Folds) -> Ints:
+    """Strata of units by what labels they carry, never by how many images they have.
+
+    A unit's stratum is the quartile of its share of malignant images among all units, with equal shares kept together.
+    Where every unit has one label this comes to the two labels.
+
+    Args:
+        unit: Unit number per image, 0 to n_units - 1, each with an image. Shape (n_images,).
+        labels: 0 benign, 1 malignant. Shape (n_images,).
+
+    Returns:
+        Stratum per unit, numbered from 0 with no gaps, the most benign first. Shape (n_units,).
+    """
+    share = np.bincount(unit, weights=labels) / np.bincount(unit)
+    probabilities = [0.25, 0.5, 0.75] if len(share) >= _FEWEST_FOR_QUARTILES else [0.5]
+    edges = np.quantile(share, probabilities, method="inverted_cdf")
+    below_highest = share[share < share.max()]
+    if len(below_highest):
+        # Where most units are wholly malignant every quartile is 1, and the few others would have no stratum.
+        edges[0] = min(edges[0], below_highest.max())
+    _, stratum = np.unique(np.searchsorted(edges, share, side="left"), return_inverse=True)
+    return stratum.astype(np.int64)
+
+
+def seal(keys: list[str], strata: Ints, carriers: Bools, fraction: float) -> Bools:
+    """Choose the units of the test: in each stratum the first ones in an order that only their keys decide.
+
+    Args:
+        keys: Key per unit, all different. Length n_units.
+        strata: Stratum per unit. Shape (n_units,).
+        carriers: Whether a unit has benign, and malignant, images. Shape (n_units, 2).
+        fraction: Share to seal, rounded in each stratum, but at least one unit and never all. 0 to 1.
+
+    Returns:
+        Sealed units; they carry both labels if the data do. Shape (n_units,).
+    """
+    order = _ordered(keys, "seal")
+    sealed = np.zeros(len(keys), dtype=bool)
+    for stratum in np.unique(strata):
+        members = order[strata[order] == stratum]
+        sealed[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
+    for carrier in carriers.T:
+        if not carrier[sealed].any():  # only where a stratum is a single unit, which is never sealed for its own sake
+            sealed[order[carrier[order]][:1]] = True
+    return sealed
+
+
+def deal(keys: list[str], strata: Ints, n_folds: int, n_repeats: int) -> Folds:
+    """Deal units into folds like cards, one stratum after the other.
+
+    The first fold of a stratum follows the last one of the stratum before, so folds are even in each stratum and
+    together: sizes differ by one at most. A repeat does not depend on how many follow it.
+
+    Args:
+        keys: Key per unit, all different. Length n_units.
+        strata: Stratum per unit. Shape (n_units,).
+        n_folds: 2 to 127.
+        n_repeats: Divisions asked for, all different.
+
+    Returns:
+        Fold per unit, for as many different divisions as were found. Shape (n_repeats or fewer, n_units).
+    """
+    dealt: list[Folds] = []
+    seen: set[bytes] = set()
+    for repeat in range(n_repeats):
+        for attempt in range(_ATTEMPTS):
+            order = _ordered(keys, f"folds {repeat} {attempt}")
+            order = order[np.argsort(strata[order], kind="stable")]
+            folds = np.empty(len(keys), dtype=np.int8)
+            folds[order] = np.arange(len(keys)) % n_folds
+            division = _numbered_by_first_unit(folds).tobytes()
+            if division not in seen:
+                seen.add(division)
+                dealt.append(folds)
+                break
+        else:
+            break
+    return np.array(dealt, dtype=np.int8).reshape(len(dealt), len(keys))
+
+
+def carriers_of(unit: Ints, labels: Folds) -> Bools:
+    """Whether each unit has benign, and malignant, images. Shape (n_units, 2)."""
+    return np.stack([np.bincount(unit, weights=labels == label) > 0 for label in (0, 1)], axis=1)
+
+
+def groups_per_fold(folds: Folds, groups: Ints, labels: Folds, n_folds: int) -> Ints:
+    """Count the groups that have images of a class in a fold.
+
+    Args:
+        folds: Fold per image in each repeat. Shape (n_repeats, n_images).
+        groups: Group number per image, from 0. Shape (n_images,).
+        labels: 0 benign, 1 malignant. Shape (n_images,).
+        n_folds: Folds of a repeat.
+
+    Returns:
+        Number of groups. Shape (n_repeats, n_folds, 2).
+    """
+    counts = np.zeros((len(folds), n_folds, 2), dtype=np.int64)
+    for repeat, fold in enumerate(folds):
+        for label in (0, 1):
+            pairs = np.unique(groups[labels == label] * n_folds + fold[labels == label])
+            counts[repeat, :, label] = np.bincount(pairs % n_folds, minlength=n_folds)
+    return counts
+
+
+def torn(keys: Ints, folds: Folds) -> Bools:
+    """Whether an image's key lies in several folds of any repeat.
+
+    Args:
+        keys: What should be kept together, as numbers from 0. Shape (n_images,).
+        folds: Fold per image in each repeat. Shape (n_repeats, n_images).
+
+    Returns:
+        Mask of the images. Shape (n_images,).
+    """
+    n_keys = int(keys.max(initial=-1)) + 1
+    found = np.zeros(n_keys, dtype=bool)
+    for fold in folds:
+        low, high = np.full(n_keys, 127, dtype=np.int8), np.full(n_keys, -1, dtype=np.int8)
+        np.minimum.at(low, keys, fold)
+        np.maximum.at(high, keys, fold)
+        found |= low < high
+    mask: Bools = found[keys]
+    return mask
+
+
+def _ordered(keys: list[str], salt: str) -> Ints:
+    """Positions of the keys in an order that is arbitrary, differs from salt to salt, and is the same everywhere."""
+    start = hashlib.sha256(f"bhsearch 1 {salt}{SEPARATOR}".encode())
+
+    def rank(position: int) -> bytes:
+        digest = start.copy()
+        digest.update(keys[position].encode())
+        return digest.digest()
+
+    return np.array(sorted(range(len(keys)), key=rank), dtype=np.int64)
+
+
+def _numbered_by_first_unit(folds: Folds) -> Folds:
+    """The same division with its folds numbered as they first occur, so that equal divisions are equal arrays."""
+    _, first, which = np.unique(folds, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first)).astype(np.int8)[which]

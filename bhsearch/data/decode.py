@@ -1,0 +1,306 @@
+"""Image files to arrays and digests: one way to decode, which refuses what it cannot read and never warns or hangs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import stat
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from bhsearch.data import store
+from bhsearch.data.index import BadFile
+from bhsearch.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 1 << 30
+
+# Formats by content, not by suffix. Others stay closed: some start programs.
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+# A digest belongs to the decoder that made it: another Pillow may round a JPEG differently.
+_DECODER = f"1/pillow-{PIL.__version__}"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Digests:
+    """SHA-256 of one image, in hex.
+
+    Attributes:
+        bytes_digest: Of the file's bytes.
+        pixels_digest: Of the shape and the RGB bytes that `decode` returns.
+    """
+
+    bytes_digest: str
+    pixels_digest: str
+
+
+class _Quiet:
+    """Silence warnings while any thread decodes.
+
+    `warnings.catch_warnings` swaps a list of the whole process, so two threads that each used their own would restore
+    each other's state: here the first one in saves it and the last one out restores it. What Pillow warns of (odd
+    metadata, sizes) is either checked here or does not touch the pixels.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._saved = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._saved.__exit__(kind, error, trace)
+
+
+_quiet = _Quiet()
+
+
+def decode(path: Path) -> npt.NDArray[np.uint8]:
+    """Decode an image file.
+
+    Transparency is laid over white, the colour of an empty slide; 16-bit grey is scaled to 8 bit; the EXIF orientation
+    is applied; of several pages the first is taken.
+
+    Returns:
+        RGB, 0 to 255. Shape (height, width, 3).
+
+    Raises:
+        DataError: If the file is missing, unreadable, empty, not an image, damaged or too large.
+    """
+    try:
+        return _pixels(_read(path))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def scan(
+    root: Path, paths: Sequence[str], *, progress: Progress | None = None, n_threads: int | None = None
+) -> list[Digests | BadFile]:
+    """Digest image files, in parallel; what was digested before and has not changed since is not read again.
+
+    Args:
+        root: Data folder. Files that a link leads out of it are bad.
+        paths: Relative to `root`.
+        progress: Called with the numbers of files done and in all.
+        n_threads: Default: one per core that this process may use.
+
+    Returns:
+        Digests, or what is wrong with the file, in the order of `paths`.
+
+    Raises:
+        InputError: If the cache of digests cannot be written.
+        RunError: If the disk is full.
+    """
+    known = _Known(root)
+    inside = _Inside(root)
+    results: list[Digests | BadFile | None] = []
+    todo: list[tuple[int, str, _Stamp]] = []
+    for at, path in enumerate(paths):
+        found = _look(root, path, inside)
+        results.append(found if isinstance(found, BadFile) else known.get(path, found))
+        if results[at] is None and not isinstance(found, BadFile):
+            todo.append((at, path, found))
+    if todo:
+        known.require_writable()
+    n_done = len(paths) - len(todo)
+    pool = ThreadPoolExecutor(n_threads or _n_cores())
+    try:
+        futures: list[Future[Digests | BadFile]] = [pool.submit(_digest, root, path) for _, path, _ in todo]
+        if progress is not None:
+            progress(n_done, len(paths))
+        for n_new, ((at, path, stamp), future) in enumerate(zip(todo, futures, strict=True), start=1):
+            result = results[at] = future.result()
+            if isinstance(result, Digests):
+                known.add(path, stamp, result)
+            if progress is not None:
+                progress(n_done + n_new, len(paths))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        known.save()  # also when interrupted: what was decoded need not be decoded again
+    return [result for result in results if result is not None]
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_Stamp = tuple[int, int]
+
+
+def _look(root: Path, path: str, inside: _Inside) -> _Stamp | BadFile:
+    """Size and modification time (ns) of a file, or why it cannot be read; opens nothing."""
+    file = root / path
+    try:
+        info = file.lstat()
+        is_link = stat.S_ISLNK(info.st_mode)
+        if not inside.holds(file.resolve(strict=True).parent if is_link else file.parent):
+            return BadFile(path, "a link that leads out of the data folder")
+        if is_link:
+            info = file.stat()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself, up to Python 3.12
+        return BadFile(path, _reason(error))
+    return info.st_size, info.st_mtime_ns
+
+
+class _Inside:
+    """Whether folders stay under another once links are followed; each is resolved once, not once a file."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        self._known: dict[Path, bool] = {}
+
+    def holds(self, folder: Path) -> bool:
+        if folder not in self._known:
+            self._known[folder] = folder.resolve().is_relative_to(self._root)
+        return self._known[folder]
+
+
+def _digest(root: Path, path: str) -> Digests | BadFile:
+    try:
+        data = _read(root / path)
+        pixels = _pixels(data)
+    except DataError as error:
+        return BadFile(path, str(error))
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(pixels.data)
+    return Digests(hashlib.sha256(data).hexdigest(), digest.hexdigest())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
+            raise DataError("not a regular file")
+        if info.st_size > MAX_BYTES:
+            raise DataError(f"too large: {info.st_size:,} bytes, at most {MAX_BYTES:,} are read")
+        data = path.read_bytes()
+    except (OSError, RuntimeError) as error:
+        raise DataError(_reason(error)) from error
+    if not data:
+        raise DataError("empty file")
+    return data
+
+
+def _reason(error: OSError | RuntimeError) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def _pixels(data: bytes) -> npt.NDArray[np.uint8]:
+    with _quiet:
+        try:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                n_pixels = image.width * image.height
+                if n_pixels > MAX_PIXELS:
+                    raise DataError(f"too large: {n_pixels:,} pixels, at most {MAX_PIXELS:,} are read")
+                image.load()
+                return _rgb(ImageOps.exif_transpose(image))
+        except (DataError, MemoryError):
+            raise
+        except UnidentifiedImageError as error:
+            raise DataError("not an image") from error
+        except Image.DecompressionBombError as error:
+            raise DataError(f"too large: at most {MAX_PIXELS:,} pixels are read") from error
+        except Exception as error:  # Pillow raises a dozen types on damaged files, among them SyntaxError
+            raise DataError(f"damaged: {error}" if str(error) else "damaged") from error
+
+
+def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return _grey16(image)
+    if image.mode == "F":
+        raise DataError("grey in floating point has no known white; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _grey16(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Scale 0..65535 to 0..255, rounded; converting in Pillow would clip everything above 255 to white."""
+    grey = np.asarray(image).astype(np.int64)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise DataError(f"32-bit grey has no known white: {grey.min()} to {grey.max()}; save it with 8 or 16 bits")
+    return np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
+
+
+class _Known:
+    """Digests of one data folder that outlive the process, by path, size and modification time.
+
+    They lie in one JSON file, replaced atomically. A file that is torn, foreign or of another decoder is as good as
+    none: it is written anew.
+    """
+
+    def __init__(self, root: Path) -> None:
+        facts = {"digests_of": str(root.resolve())}
+        self._file = store.cache_root() / "digests" / store.key_of(facts) / "digests.json"
+        self._header = {"decoder": _DECODER, **facts}
+        self._entries: dict[str, list[Any]] = self._load()
+        self._changed = False
+
+    def _load(self) -> dict[str, list[Any]]:
+        try:
+            content = json.loads(self._file.read_bytes())
+            entries = content.pop("entries")
+            return entries if content == self._header and isinstance(entries, dict) else {}
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            return {}
+
+    def require_writable(self) -> None:
+        """Fail before minutes of decoding rather than after."""
+        with store.writing("the digests of the images"):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._file.parent):
+                pass
+
+    def get(self, path: str, stamp: _Stamp) -> Digests | None:
+        entry = self._entries.get(path)
+        if not isinstance(entry, list) or len(entry) != 4 or tuple(entry[:2]) != stamp:
+            return None
+        return Digests(str(entry[2]), str(entry[3]))
+
+    def add(self, path: str, stamp: _Stamp, digests: Digests) -> None:
+        self._entries[path] = [*stamp, digests.bytes_digest, digests.pixels_digest]
+        self._changed = True
+
+    def save(self) -> None:
+        if not self._changed:
+            return
+        text = json.dumps({**self._header, "entries": self._entries})
+        with store.writing("the digests of the images"):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            handle, draft = tempfile.mkstemp(prefix=".digests-", dir=self._file.parent)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                    stream.write(text)
+                Path(draft).replace(self._file)
+            finally:
+                Path(draft).unlink(missing_ok=True)

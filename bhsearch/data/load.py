@@ -1,0 +1,107 @@
+"""From what a user calls the data to an index: the phantom, or a reader followed by the digests of its files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from bhsearch.data import readers
+from bhsearch.data.decode import Digests, Progress, scan
+from bhsearch.data.index import COLUMNS, BadFile, Index
+from bhsearch.errors import DataError, SettingsError, listed
+
+PHANTOM = "phantom"
+
+
+def open_data(
+    data: str | None,
+    *,
+    layout: str = "auto",
+    case_pattern: str | None = None,
+    skip_bad_images: bool = False,
+    progress: Progress | None = None,
+) -> Index:
+    """Open a data set by the word or path that a user gives.
+
+    Args:
+        data: `phantom` or `phantom:key=value,...`, or None, which means `phantom`; else a folder or a manifest. A
+            folder that is itself called phantom can be given as `./phantom`.
+        layout: As in `load_index`.
+        case_pattern: As in `load_index`.
+        skip_bad_images: As in `load_index`.
+        progress: As in `load_index`; the phantom does not call it.
+
+    Raises:
+        DataError: If the data cannot be used.
+        SettingsError: If an option does not fit the data.
+    """
+    spec = PHANTOM if data is None else data
+    if spec == PHANTOM or spec.startswith(f"{PHANTOM}:"):
+        if layout not in ("auto", PHANTOM) or case_pattern is not None:
+            raise SettingsError(f"--layout and --case-pattern are for images of your own, but the data are {spec}.")
+        from bhsearch.data.phantom import phantom_index
+
+        return phantom_index(spec)
+    return load_index(
+        Path(spec).expanduser(),
+        layout=layout,
+        case_pattern=case_pattern,
+        skip_bad_images=skip_bad_images,
+        progress=progress,
+    )
+
+
+def load_index(
+    data: Path,
+    *,
+    layout: str = "auto",
+    case_pattern: str | None = None,
+    skip_bad_images: bool = False,
+    progress: Progress | None = None,
+) -> Index:
+    """Read a data set: names first, then the digests of every file.
+
+    Args:
+        data: Folder of images, or a manifest.
+        layout: A key of `readers.LAYOUTS`, or `auto` to choose by looking.
+        case_pattern: See `readers.read`.
+        skip_bad_images: Leave out files that cannot be read and record them, rather than stop.
+        progress: Called with the numbers of files done and in all.
+
+    Raises:
+        DataError: If names, labels or cases cannot be used; if files cannot be read, unless they are to be skipped; if
+            one class has no images, or none that can be read.
+        SettingsError: If the pattern cannot be used.
+    """
+    listing = readers.read(data, layout=layout, case_pattern=case_pattern)
+    results = scan(listing.root, [row.path for row in listing.rows], progress=progress)
+    bad = [*listing.bad, *(result for result in results if isinstance(result, BadFile))]
+    if bad and not skip_bad_images:
+        raise DataError(
+            f"every image must be readable, but {len(bad):,} of {len(listing.rows) + len(listing.bad):,} cannot be:\n"
+            f"{listed([f'{file.path}: {file.reason}' for file in bad])}\n"
+            "Repair them, or go on without them: --skip-bad-images."
+        )
+    rows = [
+        {**asdict(row), **asdict(result)}
+        for row, result in zip(listing.rows, results, strict=True)
+        if isinstance(result, Digests)
+    ]
+    readers.require_both_classes((row["label"] for row in rows), f", {len(bad):,} unreadable files left out,")
+    return Index(
+        name=_name(listing),
+        root=listing.root,
+        layout=listing.layout,
+        table=pd.DataFrame(rows, columns=list(COLUMNS)).astype({"label": "int8"}),
+        has_cases=listing.has_cases,
+        bad=tuple(sorted(bad, key=lambda file: file.path)),
+    )
+
+
+def _name(listing: readers.Listing) -> str:
+    if listing.layout in ("breakhis", "idc"):
+        return listing.layout
+    return re.sub(r"[^a-z0-9]+", "-", listing.root.resolve().name.lower()).strip("-") or "data"

@@ -1,0 +1,105 @@
+"""The pixel cache: every development image decoded and resized once, as one uint8 array on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.data import store
+from bhsearch.data.decode import decode
+from bhsearch.data.index import Index
+
+Pixels = npt.NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+_FILE = "pixels.u8"
+
+
+@dataclass(frozen=True)
+class Resize:
+    """The resize that fills the cache: the first step of every network, handed down by the networks.
+
+    Attributes:
+        name: Identifies the step; a part of the key of everything computed behind it.
+        shape: Shape of one resized image, (n_tiles, size, size, 3).
+        apply: The step itself: uint8 (height, width, 3) of any size -> uint8 of `shape`.
+    """
+
+    name: str
+    shape: tuple[int, int, int, int]
+    apply: Callable[[Pixels], Pixels]
+
+
+@dataclass(frozen=True, eq=False)
+class PixelCache:
+    """Resized pixels of an index.
+
+    Attributes:
+        key: Digest of the images and of the resize.
+        file: Where the array lies.
+        array: Read-only memmap, row by row as in the index. Shape (n_images, n_tiles, size, size, 3).
+    """
+
+    key: str
+    file: Path
+    array: Pixels
+
+
+def pixel_cache(index: Index, resize: Resize, progress: Progress | None = None) -> PixelCache:
+    """Decode and resize every image of an index, or find that done already.
+
+    Args:
+        index: The images; pass development rows only.
+        resize: The first step of the networks.
+        progress: Called with (done, total) images.
+
+    Raises:
+        DataError: If an image cannot be decoded.
+        RunError: If the disk is full.
+    """
+    facts, shape = _facts(index, resize), (len(index), *resize.shape)
+
+    def fill(folder: Path) -> None:
+        _allocate(folder / _FILE, int(np.prod(shape)))
+        array = np.memmap(folder / _FILE, np.uint8, "r+", shape=shape)
+        paths = index.paths()
+
+        def one(row: int) -> None:
+            array[row] = resize.apply(decode(paths[row]))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for done, _ in enumerate(pool.map(one, range(len(paths))), start=1):
+                if progress is not None:
+                    progress(done, len(paths))
+        array.flush()
+
+    store.cached("pixels", facts, fill)
+    file = pixel_file(index, resize)
+    return PixelCache(store.key_of(facts), file, np.memmap(file, np.uint8, "r", shape=shape))
+
+
+def pixel_file(index: Index, resize: Resize) -> Path:
+    """Where `pixel_cache` puts the array, whether it is there yet or not."""
+    return store.folder_of("pixels", _facts(index, resize)) / _FILE
+
+
+def _facts(index: Index, resize: Resize) -> dict[str, Any]:
+    digests = list(index.table["pixels_digest"])
+    return {"resize": resize.name, "images": store.key_of({"pixels": digests}), "version": 1}
+
+
+def _allocate(file: Path, n_bytes: int) -> None:
+    """Reserve the space first: a memmap on a full disk would end the process instead of raising."""
+    with file.open("wb") as stream:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, n_bytes)
+        else:
+            zeros = bytes(1 << 22)
+            for start in range(0, n_bytes, len(zeros)):
+                stream.write(zeros[: n_bytes - start])

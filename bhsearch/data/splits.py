@@ -1,0 +1,392 @@
+"""Splits: the sealed test first, then grouped folds of the rest; nothing here depends on a seed or on file order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.data.dealing import SEPARATOR, Bools, Folds, Ints, carriers_of, deal, groups_per_fold, seal, torn
+from bhsearch.data.index import CLASS_NAMES, Index
+from bhsearch.data.units import Units, units_of_groups, units_of_images, units_of_slides, validation_part
+from bhsearch.errors import DataError, SettingsError
+
+GROUPINGS = ("case", "slide", "image")
+PARTS = ("left out", "test", "development")
+ALL = "all"
+MAX_FOLDS = 100
+MAX_REPEATS = 100
+FEW_GROUPS = 3  # fewer groups of a class than this, in a fold or in the test, are warned of
+
+_FORMAT = 1
+_OPTIONS = (
+    "group_by",
+    "magnification",
+    "test_fraction",
+    "n_folds",
+    "n_repeats",
+    "sealed_by",
+    "data_fingerprint",
+    "promotable",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which images are sealed, and how the others are dealt into folds. The arrays cannot be written to.
+
+    Attributes:
+        paths: Path per image, in the order of the index. Shape (n_images,).
+        test: Sealed images. Shape (n_images,).
+        development: Images of the folds; those in neither have another magnification. Shape (n_images,).
+        folds: Fold, 0 to n_folds - 1, in each repeat; -1 outside development. Shape (n_repeats, n_images).
+        groups: Number of the group of cases: the unit of weighting and resampling, whatever `group_by` is. Shape
+            (n_images,).
+        strata: Stratum of the image's group, for resampling. Shape (n_images,).
+        group_by: What the folds keep together: `case`, `slide` or `image`. The seal always keeps groups together.
+        magnification: Magnification of test and development, as the index writes it, or `all`.
+        test_fraction: Share of the groups to seal; without effect where `sealed_by` is `part`.
+        n_folds: Folds of a repeat.
+        n_repeats: Repeats.
+        sealed_by: `fraction`, or `part` where the data set's own validation part is the test.
+        data_fingerprint: `Index.fingerprint` of the rows sorted by path.
+        promotable: Whether a model made with this split may be promoted.
+        why_not_promotable: Sentences, empty if it may.
+        leaks: Sentences on what the folds do not keep apart; empty when they are made by case.
+        warnings: Sentences that a person should read before trusting a score.
+    """
+
+    paths: npt.NDArray[np.object_]
+    test: Bools
+    development: Bools
+    folds: Folds
+    groups: Ints
+    strata: Ints
+    group_by: str
+    magnification: str
+    test_fraction: float
+    n_folds: int
+    n_repeats: int
+    sealed_by: str
+    data_fingerprint: str
+    promotable: bool
+    why_not_promotable: str
+    leaks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for array in (self.paths, self.test, self.development, self.folds, self.groups, self.strata):
+            array.setflags(write=False)
+
+    def parts(self) -> Iterator[tuple[int, int]]:
+        """Every (repeat, fold), in order."""
+        return ((repeat, fold) for repeat in range(self.n_repeats) for fold in range(self.n_folds))
+
+    def validation(self, repeat: int, fold: int) -> Bools:
+        """Mask of the images that a fold is validated on. Shape (n_images,)."""
+        mask: Bools = self._folds_of(repeat, fold) == fold
+        return mask
+
+    def training(self, repeat: int, fold: int) -> Bools:
+        """Mask of the images that a fold is trained on. Shape (n_images,)."""
+        mask: Bools = self.development & (self._folds_of(repeat, fold) != fold)
+        return mask
+
+    def _folds_of(self, repeat: int, fold: int) -> Folds:
+        # Python would count repeat -1 from the end, and fold -1 would be all that is not development, the test too.
+        if not (0 <= repeat < self.n_repeats and 0 <= fold < self.n_folds):
+            raise IndexError(f"no fold {fold} of repeat {repeat} in {self.n_repeats} repeats of {self.n_folds} folds.")
+        row: Folds = self.folds[repeat]
+        return row
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of data, options, test and folds; not of the order of the rows, nor of where the files lie. Hex."""
+        options = {name: getattr(self, name) for name in _OPTIONS}
+        if self.sealed_by == "part":
+            del options["test_fraction"]
+        digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+        columns = (self.paths, self._part(), self.groups, self.strata, *self.folds)
+        for fields in sorted(zip(*(column.tolist() for column in columns), strict=True)):
+            digest.update(SEPARATOR.join(map(str, fields)).encode() + b"\x1e")
+        return digest.hexdigest()[:16]
+
+    def _part(self) -> Ints:
+        """Position in `PARTS` per image. Shape (n_images,)."""
+        return self.test + 2 * self.development.astype(np.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in types that JSON has; the images as columns of equal length."""
+        return {
+            "format": _FORMAT,
+            "fingerprint": self.fingerprint,
+            **{name: getattr(self, name) for name in _OPTIONS},
+            "why_not_promotable": self.why_not_promotable,
+            "leaks": list(self.leaks),
+            "warnings": list(self.warnings),
+            "images": {
+                "path": self.paths.tolist(),
+                "part": [PARTS[part] for part in self._part()],
+                "group": self.groups.tolist(),
+                "stratum": self.strata.tolist(),
+                "folds": self.folds.tolist(),
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Split:
+        """The split that `to_dict` wrote.
+
+        Raises:
+            DataError: If it was written by another version, is incomplete, or was changed since.
+        """
+        if record.get("format") != _FORMAT:
+            raise DataError(f"a kept split must have the format {_FORMAT}, but got {record.get('format')!r}.")
+        try:
+            images = record["images"]
+            number = {name: at for at, name in enumerate(PARTS)}
+            part = np.array([number[name] for name in images["part"]])
+            split = cls(
+                paths=np.array(images["path"], dtype=object),
+                test=part == number["test"],
+                development=part == number["development"],
+                folds=np.array(images["folds"], dtype=np.int8),
+                groups=np.array(images["group"], dtype=np.int64),
+                strata=np.array(images["stratum"], dtype=np.int64),
+                **{name: record[name] for name in _OPTIONS},
+                why_not_promotable=record["why_not_promotable"],
+                leaks=tuple(record["leaks"]),
+                warnings=tuple(record["warnings"]),
+            )
+            kept, found = record["fingerprint"], split.fingerprint
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
+            raise DataError(f"a kept split must be complete, but reading it fails: {error!r}.") from error
+        if kept != found:
+            raise DataError(f"a kept split must not be edited, but its fingerprint is {found} instead of {kept}.")
+        return split
+
+
+def image_weights(groups: Ints, part: Bools) -> npt.NDArray[np.float64]:
+    """Weigh images so that every group of a part counts the same, both labels together.
+
+    Args:
+        groups: Group number per image, from 0. Shape (n_images,).
+        part: Images that count. Shape (n_images,).
+
+    Returns:
+        1 / (images of its group in the part), 0 outside it; they sum to the number of groups. Shape (n_images,).
+
+    Source:
+        Ours: a case with 74 images would otherwise count 74 times as much as one with a single image.
+    """
+    n_images = np.bincount(groups[part], minlength=int(groups.max(initial=0)) + 1)
+    return np.where(part, 1.0 / np.maximum(n_images[groups], 1), 0.0)
+
+
+def make_split(
+    index: Index,
+    *,
+    test_fraction: float = 0.2,
+    n_folds: int = 5,
+    n_repeats: int = 1,
+    group_by: str = "case",
+    magnification: str = "all",
+    resplit: bool = False,
+) -> Split:
+    """Seal the test, then deal the rest into folds.
+
+    The seal depends on the data and `test_fraction` only, and is made before the choice of a magnification: every study
+    of a data set seals the same cases. Folds depend on no seed, so studies with the same options share them and can be
+    compared fold by fold.
+
+    Args:
+        index: The whole data set, all magnifications.
+        test_fraction: Share of the groups of each stratum to seal, 0.05 to 0.5.
+        n_folds: 2 to 100.
+        n_repeats: 1 to 100.
+        group_by: What stays on one side of the folds: `case`, `slide` or `image`. The last two leak.
+        magnification: Images to keep in test and development, such as `100X`, or `all`.
+        resplit: Ignore the data set's own parts and make a new division by case.
+
+    Raises:
+        SettingsError: If an option is unknown, out of range, or does not fit the data.
+        DataError: If test or folds would lack a class, or the data set's own parts share a group.
+    """
+    _check_options(test_fraction, n_folds, n_repeats, group_by)
+    magnification, chosen = _at_magnification(index, magnification)
+    groups = units_of_groups(index)
+    by_part = not resplit and bool((index.column("part") == "validation").any())
+    sealed = validation_part(index, groups) if by_part else _sealed(index, groups, test_fraction)
+    test, rows = sealed & chosen, ~sealed & chosen
+    _require_test(index, groups, test, by_part, magnification)
+    units = _units_to_deal(index, groups, rows, group_by)
+    folds = np.full((n_repeats, len(index)), -1, dtype=np.int8)
+    folds[:, rows] = _checked_deal(units, index.labels[rows], n_folds, n_repeats, f"{group_by}s{_at(magnification)}")
+    reasons = _why_not_promotable(index, group_by)
+    warnings = [f"The test is the data set's validation part; the test fraction of {test_fraction:g} is not used."]
+    return Split(
+        paths=index.column("path").copy(),
+        test=test,
+        development=rows,
+        folds=folds,
+        groups=groups.number,
+        strata=groups.strata[groups.number],
+        group_by=group_by,
+        magnification=magnification,
+        test_fraction=float(test_fraction),
+        n_folds=n_folds,
+        n_repeats=n_repeats,
+        sealed_by="part" if by_part else "fraction",
+        data_fingerprint=replace(index, table=index.table.sort_values("path")).fingerprint,
+        promotable=not reasons,
+        why_not_promotable=" ".join(reasons),
+        leaks=_leaks(index, groups, folds, group_by),
+        warnings=(*(warnings if by_part else []), *reasons, *_few_groups(index, groups, test, folds, n_folds)),
+    )
+
+
+def _check_options(test_fraction: float, n_folds: int, n_repeats: int, group_by: str) -> None:
+    if not 0.05 <= test_fraction <= 0.5:
+        raise SettingsError(f"--test-fraction must be from 0.05 to 0.5, but got {test_fraction}.")
+    if not 2 <= n_folds <= MAX_FOLDS:
+        raise SettingsError(f"--folds must be from 2 to {MAX_FOLDS}, but got {n_folds}.")
+    if not 1 <= n_repeats <= MAX_REPEATS:
+        raise SettingsError(f"--repeats must be from 1 to {MAX_REPEATS}, but got {n_repeats}.")
+    if group_by not in GROUPINGS:
+        raise SettingsError(f"--group-by must be one of {', '.join(GROUPINGS)}, but got {group_by!r}.")
+
+
+def _at_magnification(index: Index, wanted: str) -> tuple[str, Bools]:
+    """The magnification as the index writes it, and the mask of its images. `40`, `40x` and `40X` are the same."""
+    if wanted == ALL:
+        return ALL, np.ones(len(index), dtype=bool)
+    column = index.column("magnification")
+    known = sorted(set(column) - {""}, key=lambda value: (len(value), value))
+    for value in known:
+        if value.upper().removesuffix("X") == wanted.upper().removesuffix("X"):
+            return value, column == value
+    raise SettingsError(
+        f"--magnification must be one of {', '.join([ALL, *known])}, but got {wanted!r}."
+        if known
+        else f"--magnification must be {ALL}, since these data name no magnifications, but got {wanted!r}."
+    )
+
+
+def _sealed(index: Index, groups: Units, test_fraction: float) -> Bools:
+    carriers = carriers_of(groups.number, index.labels)
+    mask: Bools = seal(groups.keys, groups.strata, carriers, test_fraction)[groups.number]
+    return mask
+
+
+def _require_test(index: Index, groups: Units, test: Bools, by_part: bool, magnification: str) -> None:
+    counts = _cases_of_classes(groups.number[test], index.labels[test])
+    if min(counts):
+        return
+    there = _cases_of_classes(groups.number, index.labels)
+    what = "validation part, which is the sealed test," if by_part else "sealed test"
+    raise DataError(
+        f"the {what} must hold both classes, but it has {_counted(counts, 'cases' + _at(magnification))} of "
+        f"{_counted(there, 'cases')} in all; so no number of folds works. "
+        + ("Make a new division by case: --resplit." if magnification == ALL else f"Use --magnification {ALL}.")
+    )
+
+
+def _units_to_deal(index: Index, groups: Units, rows: Bools, group_by: str) -> Units:
+    if group_by == "case":
+        return groups.select(rows)
+    return (units_of_slides if group_by == "slide" else units_of_images)(index.select(rows))
+
+
+def _checked_deal(units: Units, labels: Folds, n_folds: int, n_repeats: int, what: str) -> Folds:
+    """Fold per image in each repeat, if every fold holds both classes. Shape (n_repeats, n_images)."""
+
+    def dealt(n_folds: int) -> tuple[Folds, bool]:
+        folds = deal(units.keys, units.strata, n_folds, n_repeats)[:, units.number]
+        return folds, bool(groups_per_fold(folds, units.number, labels, n_folds).all())
+
+    folds, works = dealt(n_folds)
+    if works and len(folds) == n_repeats:
+        return folds
+    if works:
+        raise SettingsError(
+            f"--repeats must be at most the number of different divisions, but got {n_repeats}: {len(units.keys):,} "
+            f"{what} in {n_folds} folds have only {len(folds)}."
+        )
+    counts = _cases_of_classes(units.number, labels)
+    possible = range(min(MAX_FOLDS, *counts), 1, -1)
+    largest = next((k for k in possible if len((found := dealt(k))[0]) == n_repeats and found[1]), None)
+    repeated = f" with --repeats {n_repeats}" if n_repeats > 1 else ""
+    raise DataError(
+        f"every fold must hold both classes, but with --folds {n_folds} one does not: beside the sealed "
+        f"test there are {_counted(counts, what)}. "
+        + (
+            f"The largest number that works{repeated} is --folds {largest}."
+            if largest
+            else f"No number works{repeated}."
+        )
+    )
+
+
+def _why_not_promotable(index: Index, group_by: str) -> list[str]:
+    reasons = []
+    if not index.has_cases:
+        reasons.append("The cases are not known, so a patient may lie on two sides of this split.")
+    if group_by != "case":
+        reasons.append(f"The folds are made by {group_by}, so images of a case may lie on two sides of them.")
+    return [f"{reason} No model made with it can be promoted." for reason in reasons]
+
+
+def _leaks(index: Index, groups: Units, folds: Folds, group_by: str) -> tuple[str, ...]:
+    rows = folds[0] >= 0
+    number, folds = groups.number[rows], folds[:, rows]
+    _, picture = np.unique(index.column("pixels_digest")[rows], return_inverse=True)
+    sentences = []
+    for what, keys in (("development cases", number), ("different pictures", picture)):
+        apart = torn(keys, folds)
+        if apart.any():
+            sentences.append(
+                f"Grouping by {group_by} puts {_n_different(keys[apart]):,} of {_n_different(keys):,} {what} on "
+                f"both sides of the folds, with {apart.sum():,} of {len(keys):,} images."
+            )
+    return tuple(sentences)
+
+
+def _few_groups(index: Index, groups: Units, test: Bools, folds: Folds, n_folds: int) -> list[str]:
+    rows = folds[0] >= 0
+    in_folds = groups_per_fold(folds[:, rows], groups.number[rows], index.labels[rows], n_folds)
+    in_test = _cases_of_classes(groups.number[test], index.labels[test])
+    sentences = []
+    for label, name in enumerate(CLASS_NAMES):
+        counts = in_folds[..., label]
+        n_few = int((counts < FEW_GROUPS).sum())
+        if n_few:
+            sentences.append(
+                f"{n_few:,} of {counts.size:,} folds hold fewer than {FEW_GROUPS} {name} cases (the smallest "
+                f"{counts.min()}): chance moves their AUC a lot."
+            )
+        if in_test[label] < FEW_GROUPS:
+            sentences.append(f"The sealed test holds fewer than {FEW_GROUPS} {name} cases ({in_test[label]}).")
+    return sentences
+
+
+def _cases_of_classes(units: Ints, labels: Folds) -> tuple[int, int]:
+    """Number of units that hold benign, and malignant, images."""
+    return _n_different(units[labels == 0]), _n_different(units[labels == 1])
+
+
+def _n_different(numbers: Ints) -> int:
+    return len(np.unique(numbers))
+
+
+def _counted(counts: tuple[int, int], what: str) -> str:
+    return f"{counts[0]:,} benign and {counts[1]:,} malignant {what}"
+
+
+def _at(magnification: str) -> str:
+    return "" if magnification == ALL else f" at {magnification}"

@@ -1,0 +1,166 @@
+"""A content-addressed cache that can be deleted at any time.
+
+An entry is a folder `<root>/<kind>/<key>`, where the key is a digest of the facts it was made from. It appears under its
+name only when it is whole: it is filled under another name, summed, and renamed. On reading the sums are compared,
+so that a torn or damaged entry is made again rather than believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_dir
+
+from bhsearch.errors import InputError, RunError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes may then both do the work; the rename still keeps one whole entry
+    fcntl = None  # type: ignore[assignment]
+
+_FACTS = "entry.json"
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One folder of the cache.
+
+    Attributes:
+        kind: What it holds: `digests`, `pixels`, `features`, `phantom`.
+        key: Digest of the facts it was made from.
+        n_bytes: Size of its files.
+        age_days: Days since it was last used.
+    """
+
+    kind: str
+    key: str
+    n_bytes: int
+    age_days: float
+
+
+def cache_root() -> Path:
+    """Folder of the cache: `$BHSEARCH_CACHE`, else the operating system's cache folder of the user."""
+    return Path(os.environ.get("BHSEARCH_CACHE") or user_cache_dir("bhsearch"))
+
+
+def key_of(facts: dict[str, Any]) -> str:
+    """Digest of JSON-able facts, independent of the order of their keys."""
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def folder_of(kind: str, facts: dict[str, Any]) -> Path:
+    """Where the entry made from `facts` lies, whether it is there or not."""
+    return cache_root() / kind / key_of(facts)
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn a full disk or a folder that cannot be written into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"The disk is full: {what} could not be written. Nothing half-made was left there.") from error
+        if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)) or error.errno == errno.EROFS:
+            raise InputError(
+                f"A folder that can be written is needed for {what}, but got: {error.strerror}: {error.filename}. "
+                "BHSEARCH_CACHE=FOLDER names another place for the cache."
+            ) from error
+        raise
+
+
+def cached(kind: str, facts: dict[str, Any], fill: Callable[[Path], None]) -> Path:
+    """Return the folder made from `facts`, filling it first where it is missing or damaged.
+
+    Two processes that ask for the same entry do the work once: the second waits for the first.
+
+    Args:
+        kind: First folder level, for listing.
+        facts: JSON-able facts that the content is a function of.
+        fill: Writes files into the (empty) folder it is given.
+
+    Raises:
+        InputError: If the cache folder cannot be written.
+        RunError: If the disk is full; no broken entry is left.
+    """
+    folder = folder_of(kind, facts)
+    with writing(f"the cache entry {folder}"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(folder.with_suffix(".lock")):
+            if folder.exists() and not _is_whole(folder):
+                shutil.rmtree(folder)
+            if not folder.exists():
+                _make(folder, facts, fill)
+    with contextlib.suppress(OSError):  # the time of last use is a convenience for cleaning, not worth failing for
+        os.utime(folder)
+    return folder
+
+
+def entries() -> list[Entry]:
+    """All entries, largest first."""
+    root = cache_root()
+    found = []
+    for folder in sorted(root.glob("*/*")):
+        if folder.is_dir():
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            found.append(Entry(folder.parent.name, folder.name, size, (time.time() - folder.stat().st_mtime) / 86400))
+    return sorted(found, key=lambda entry: -entry.n_bytes)
+
+
+def clear() -> int:
+    """Delete the whole cache. Returns the bytes freed."""
+    root = cache_root()
+    freed = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+    if root.exists():
+        with writing(f"clearing the cache {root}"):
+            shutil.rmtree(root)
+    return freed
+
+
+def _make(folder: Path, facts: dict[str, Any], fill: Callable[[Path], None]) -> None:
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        fill(draft)
+        sums = {file.name: _sum(file) for file in sorted(draft.iterdir())}
+        (draft / _FACTS).write_text(json.dumps({"facts": facts, "crc32": sums}, indent=1), encoding="utf-8")
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # gone already when the rename succeeded
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        sums = json.loads((folder / _FACTS).read_text(encoding="utf-8"))["crc32"]
+        return all(_sum(folder / name) == value for name, value in sums.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _sum(file: Path) -> int:
+    value = 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("a") as stream:
+        if fcntl is not None:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,116 @@
+"""Units: what a split must not tear, with a key that is the same wherever the files lie and in whatever order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.data.dealing import SEPARATOR, Bools, Folds, Ints, make_strata
+from bhsearch.data.groups import merge_groups
+from bhsearch.data.index import CLASS_NAMES, Index
+from bhsearch.errors import DataError, SettingsError, listed
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Some images of an index, and the units that they make up.
+
+    Attributes:
+        number: Unit per image, 0 to n_units - 1. Shape (n_images,).
+        keys: Key per unit, all different. Length n_units.
+        strata: Stratum per unit. Shape (n_units,).
+    """
+
+    number: Ints
+    keys: list[str]
+    strata: Ints
+
+    def select(self, rows: Bools) -> Units:
+        """The units of some images only; they keep their keys and strata. `rows` is a mask of shape (n_images,)."""
+        present, number = np.unique(self.number[rows], return_inverse=True)
+        return Units(number.astype(np.int64), [self.keys[unit] for unit in present], self.strata[present])
+
+
+def case_keys(index: Index) -> npt.NDArray[np.object_]:
+    """Case per image; where the data set does not know its cases, the path of an image without one. Shape (n_images,).
+
+    Raises:
+        DataError: If the data set claims to know its cases, and an image has none.
+    """
+    cases, paths = index.column("case"), index.column("path")
+    unknown = cases == ""
+    if index.has_cases and unknown.any():
+        raise DataError(f"every image needs a case, but these have none:\n{listed(paths[unknown].tolist())}")
+    return np.where(unknown, paths, cases)
+
+
+def units_of_groups(index: Index) -> Units:
+    """The groups of a whole data set; their key is the sorted keys of their cases, joined.
+
+    Raises:
+        DataError: If a class has no image, or an image no case.
+    """
+    missing = [name for label, name in enumerate(CLASS_NAMES) if not (index.labels == label).any()]
+    if missing:
+        raise DataError(f"benign and malignant images are both needed, but there is no {' and no '.join(missing)} one.")
+    cases = case_keys(index)
+    groups = merge_groups(cases, index.column("pixels_digest"))
+    members: list[set[str]] = [set() for _ in range(int(groups.max()) + 1)]
+    for group, case in zip(groups, cases, strict=True):
+        members[group].add(case)
+    keys = [SEPARATOR.join(sorted(names)) for names in members]
+    return Units(groups, keys, make_strata(groups, index.labels))
+
+
+def units_of_slides(index: Index) -> Units:
+    """The slides of an index. Their strata are made from what the slides themselves hold.
+
+    Raises:
+        SettingsError: If an image's slide is not known.
+    """
+    slides = index.column("slide")
+    n_unknown = int(np.sum(slides == ""))
+    if n_unknown:
+        raise SettingsError(
+            f"--group-by slide needs the slide of every image, but {n_unknown:,} of {len(index):,} images have none. "
+            "Use --group-by case."
+        )
+    # With the case, since two cases may both call a slide "1".
+    return _named([SEPARATOR.join(pair) for pair in zip(case_keys(index), slides, strict=True)], index.labels)
+
+
+def units_of_images(index: Index) -> Units:
+    """Every image of an index on its own."""
+    return _named(index.column("path").tolist(), index.labels)
+
+
+def validation_part(index: Index, groups: Units) -> Bools:
+    """Mask of the images in the data set's own validation part, if it can be a test. Shape (n_images,).
+
+    Raises:
+        DataError: If a group lies on both sides.
+    """
+    inside: Bools = index.column("part") == "validation"
+    n_inside = np.bincount(groups.number[inside], minlength=len(groups.keys))
+    n_outside = np.bincount(groups.number[~inside], minlength=len(groups.keys))
+    shared = np.flatnonzero((n_inside > 0) & (n_outside > 0))
+    if len(shared):
+        names = [
+            f"{' = '.join(groups.keys[group].split(SEPARATOR))}: {n_outside[group]:,} images in train, "
+            f"{n_inside[group]:,} in validation"
+            for group in shared
+        ]
+        raise DataError(
+            "train and validation must have no case and no picture in common, but they share "
+            f"{len(shared):,} (cases that have a picture in common are joined by =):\n{listed(names)}\n"
+            "Move each to one side, or make a new division by case: --resplit."
+        )
+    return inside
+
+
+def _named(names: list[str], labels: Folds) -> Units:
+    keys, number = np.unique(np.array(names, dtype=object), return_inverse=True)
+    number = number.astype(np.int64)
+    return Units(number, keys.tolist(), make_strata(number, labels))

@@ -1,0 +1,51 @@
+"""Who may fail, and how.
+
+    BhsearchError            exit code 1: the run failed
+    |-- InputError           exit code 2: what the user gave is wrong
+    |   |-- SettingsError    an option, or a key of a settings file
+    |   |-- DataError        image files, their names, labels or cases
+    |   |-- BackboneError    a network or its weights
+    |   `-- StudyError       a study or a store that does not fit this command
+    `-- RunError             the work itself failed: disk, memory, too many failed trials
+
+Every message says the rule, then the value that broke it, then what to do. Commands print it without a traceback.
+"""
+
+
+class BhsearchError(Exception):
+    """Base of every error that bhsearch raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(BhsearchError):
+    """Something the user gave is wrong; nothing was changed."""
+
+    exit_code = 2
+
+
+class SettingsError(InputError):
+    """An option, or a key of a settings file, is unknown or out of range."""
+
+
+class DataError(InputError):
+    """The image files, their names, labels or cases cannot be used."""
+
+
+class BackboneError(InputError):
+    """A network or its weights cannot be had."""
+
+
+class StudyError(InputError):
+    """A study or a store does not fit this command."""
+
+
+class RunError(BhsearchError):
+    """The work itself failed."""
+
+
+def listed(items: list[str], most: int = 20) -> str:
+    """Join names for a message, at most `most` of them, then a count of the rest."""
+    shown = "\n".join(f"  {item}" for item in items[:most])
+    rest = len(items) - most
+    return shown if rest <= 0 else f"{shown}\n  and {rest} more"

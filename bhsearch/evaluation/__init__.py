@@ -1,0 +1,1 @@
+"""Predictions -> numbers -> pictures. NumPy, scikit-learn and Matplotlib only."""

@@ -1,0 +1,177 @@
+"""Resampling of groups: intervals, paired differences and ties. One draw serves all folds, repeats and trials."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.errors import DataError
+from bhsearch.evaluation.metrics import parts
+
+if TYPE_CHECKING:
+    from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
+
+INTERVAL_NOTE = "over cases; variation of training not included"
+_BLOCK_CELLS = 2_000_000  # numbers held at once by one matrix, 16 MB
+
+
+class Interval(NamedTuple):
+    """Lower and upper end."""
+
+    low: float
+    high: float
+
+
+def group_draws(
+    group: npt.NDArray[np.int64], stratum: npt.NDArray[np.int64], n_draws: int = 1000, seed: int = 0
+) -> IntArray:
+    """Draw groups with replacement, as many from each stratum as it holds.
+
+    Args:
+        group: Group number per image. Shape (n,).
+        stratum: Stratum of the image's group. Shape (n,).
+        n_draws: Number of draws, 1 or more.
+        seed: The same seed and groups give the same draws, in whatever order the images are.
+
+    Returns:
+        How often each group was drawn, groups in ascending order. Shape (n_draws, n_groups).
+
+    Raises:
+        DataError: If the images of a group are in several strata.
+    """
+    groups, first, number = np.unique(group, return_index=True, return_inverse=True)
+    stratum_of_group = stratum[first]
+    if (stratum_of_group[number] != stratum).any():
+        split = groups[np.unique(number[stratum_of_group[number] != stratum])]
+        raise DataError(f"all images of a group must be in one stratum, but those of group {split[0]} are in several.")
+    generator = np.random.default_rng(seed)
+    counts = np.zeros((n_draws, len(groups)), dtype=np.int64)
+    for value in np.unique(stratum_of_group):
+        members = np.flatnonzero(stratum_of_group == value)
+        drawn = generator.integers(len(members), size=(n_draws, len(members)))
+        flat = (drawn + np.arange(n_draws)[:, None] * len(members)).ravel()
+        counts[:, members] = np.bincount(flat, minlength=counts[:, members].size).reshape(n_draws, -1)
+    return counts
+
+
+def bootstrap_scores(predictions: Predictions, draws: IntArray) -> FloatArray:
+    """The score under every draw: each fold's AUC with images weighted by how often their group was drawn.
+
+    A fold's AUC is a ratio of sums over pairs of a malignant and a benign image. Summed by pairs of groups first, once
+    for all draws, that is `c' wins c / (c' positive * c' negative)` with c the draw's counts: exact, ties included, and
+    a draw costs a product of small matrices instead of a pass over the images.
+
+    Args:
+        predictions: Out-of-fold predictions.
+        draws: Counts from `group_draws` of the same images. Shape (n_draws, n_groups).
+
+    Returns:
+        Mean over the folds that keep both classes in that draw; nan if none does. Shape (n_draws,).
+
+    Raises:
+        DataError: If `draws` is of another number of groups.
+    """
+    _, number = np.unique(predictions.group, return_inverse=True)
+    if draws.ndim != 2 or draws.shape[1] != number.max() + 1:
+        raise DataError(f"draws must be counts of {number.max() + 1} groups, but have shape {draws.shape}.")
+    total, n_kept = np.zeros(len(draws)), np.zeros(len(draws))
+    for repeat, _, rows in parts(predictions):
+        positive, negative = (rows[predictions.label[rows] == value] for value in (1, 0))
+        if not len(positive) or not len(negative):
+            continue
+        wins, weight = _pair_wins(predictions, repeat, number, positive, negative, draws)
+        kept = weight > 0
+        total[kept] += wins[kept] / weight[kept]
+        n_kept += kept
+    return np.asarray(np.divide(total, n_kept, out=np.full(len(draws), np.nan), where=n_kept > 0))
+
+
+def _pair_wins(
+    predictions: Predictions,
+    repeat: int,
+    number: IntArray,
+    positive: IntArray,
+    negative: IntArray,
+    draws: IntArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Weight of the pairs in one validation part that are ranked right, and of all its pairs, under every draw.
+
+    Args:
+        predictions: Out-of-fold predictions.
+        repeat: Which repeat.
+        number: Column of `draws` per image. Shape (n,).
+        positive: Rows of the part's malignant images.
+        negative: Rows of the part's benign images.
+        draws: Counts. Shape (n_draws, n_groups).
+
+    Returns:
+        Two arrays of shape (n_draws,).
+    """
+    probability, weight = predictions.probability[repeat], predictions.weight[repeat]
+    positive = positive[np.argsort(number[positive], kind="stable")]
+    negative = negative[np.argsort(probability[negative], kind="stable")]
+    positive_groups, starts = np.unique(number[positive], return_index=True)
+    negative_groups, column = np.unique(number[negative], return_inverse=True)
+    below = np.searchsorted(probability[negative], probability[positive], side="left")
+    through = np.searchsorted(probability[negative], probability[positive], side="right")
+    positive_sums = np.add.reduceat(weight[positive], starts)
+    negative_sums = np.bincount(column, weight[negative])
+    wins, pairs = np.zeros(len(draws)), np.zeros(len(draws))
+    width = max(1, _BLOCK_CELLS // max(len(positive), len(negative) + 1))
+    # Counts are widened to floats block by block: with thousands of groups they are the largest matrix here.
+    height = max(1, _BLOCK_CELLS // max(len(positive_groups), min(width, len(negative_groups))))
+    for left in range(0, len(negative_groups), width):
+        inside = np.flatnonzero((column >= left) & (column < left + width))
+        groups = negative_groups[left : left + width]
+        running = np.zeros((len(negative) + 1, len(groups)))
+        running[inside + 1, column[inside] - left] = weight[negative[inside]]
+        np.cumsum(running, axis=0, out=running)
+        ranked = (running[below] + running[through]) * (0.5 * weight[positive])[:, None]
+        matrix = np.add.reduceat(ranked, starts, axis=0)
+        sums = negative_sums[left : left + width]
+        for top in range(0, len(draws), height):
+            block = slice(top, top + height)
+            rows, columns = draws[block, positive_groups].astype(np.float64), draws[block, groups].astype(np.float64)
+            wins[block] += np.einsum("dg,dg->d", rows @ matrix, columns)
+            pairs[block] += (rows @ positive_sums) * (columns @ sums)
+    return wins, pairs
+
+
+def interval(samples: FloatArray, level: float = 0.95) -> Interval:
+    """Percentile interval of bootstrap samples.
+
+    Args:
+        samples: One number per draw; draws in which nothing could be computed (nan) are left out. Shape (n_draws,).
+        level: Share of the draws inside, between 0 and 1.
+
+    Returns:
+        Both ends; nan if no draw is left.
+
+    Raises:
+        ValueError: If `level` is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"`0 < level < 1` must hold, but got {level=}.")
+    samples = samples[np.isfinite(samples)]
+    if not len(samples):
+        return Interval(np.nan, np.nan)
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def paired_difference(first: FloatArray, second: FloatArray, level: float = 0.95) -> Interval:
+    """Interval of `first - second`, both under the same draws, so that what is common to both cancels.
+
+    Args:
+        first: Bootstrap scores of one trial or model. Shape (n_draws,).
+        second: Of the other, from the same draws. Shape (n_draws,).
+        level: Share of the draws inside.
+
+    Raises:
+        DataError: If the two have different numbers of draws.
+    """
+    if first.shape != second.shape:
+        raise DataError(f"a paired difference needs the same draws, but got {first.shape} and {second.shape}.")
+    return interval(first - second, level)

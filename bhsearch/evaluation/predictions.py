@@ -1,0 +1,172 @@
+"""Out-of-fold predictions of one trial: the only input that metrics, intervals and pictures need."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.errors import DataError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+DISCLAIMER = "Research only. Not for screening patients."
+_TEXT_COLUMNS = ("path", "case", "subtype", "magnification")
+_FIXED_COLUMNS = ("path", "case", "group", "stratum", "label", "subtype", "magnification")
+
+
+def image_weights(group: npt.NDArray[np.int64], fold: npt.NDArray[np.int8]) -> FloatArray:
+    """Weight images so that every group counts the same within a validation part.
+
+    Args:
+        group: Group number per image. Shape (n,).
+        fold: Validation fold per repeat and image. Shape (R, n).
+
+    Returns:
+        1/(images of the group in that part), both labels together: weights sum to 1 within each group of each
+        part. Shape (R, n).
+
+    Source:
+        Ours, DESIGN "Weights and score": a case of 70 images is one case, as is a case of one image.
+    """
+    _, number = np.unique(group, return_inverse=True)
+    n_folds = int(fold.max()) + 1
+    key = number * n_folds + fold
+    return np.stack([1.0 / np.bincount(row)[row] for row in key])
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Out-of-fold predictions of one trial on the n development images, in R repeats of K folds.
+
+    Attributes:
+        label: 0 benign, 1 malignant. Shape (n,).
+        probability: P(malignant) of each image from the head that did not see it, in [0, 1]. Shape (R, n).
+        fold: Validation fold of each image, 0 to K - 1. Shape (R, n).
+        group: Group number, the unit of weighting and resampling. Shape (n,).
+        stratum: Stratum of the image's group, the same for all its images. Shape (n,).
+        path, case, subtype, magnification: Strings, empty where unknown. Shape (n,).
+
+    Raises:
+        DataError: If shapes disagree, there is no image, a label is neither 0 nor 1, or a probability is outside
+            [0, 1] or not a number.
+    """
+
+    label: npt.NDArray[np.int8]
+    probability: npt.NDArray[np.floating[Any]]
+    fold: npt.NDArray[np.int8]
+    group: npt.NDArray[np.int64]
+    stratum: npt.NDArray[np.int64]
+    path: npt.NDArray[np.object_]
+    case: npt.NDArray[np.object_]
+    subtype: npt.NDArray[np.object_]
+    magnification: npt.NDArray[np.object_]
+
+    def __post_init__(self) -> None:
+        n = len(self.label)
+        for name in ("group", "stratum", *_TEXT_COLUMNS):
+            if getattr(self, name).shape != (n,):
+                raise DataError(f"`{name}` must have shape ({n},) like `label`, but got {getattr(self, name).shape}.")
+        shape = self.probability.shape
+        if len(shape) != 2 or shape[0] < 1 or shape[1] != n or n < 1 or self.fold.shape != shape:
+            raise DataError(
+                f"`probability` and `fold` must have one shape (repeats, {n}) with at least one image and repeat, "
+                f"but got {shape} and {self.fold.shape}."
+            )
+        if not np.isin(self.label, (0, 1)).all():
+            raise DataError(f"labels must be 0 or 1, but got {np.unique(self.label).tolist()[:5]}.")
+        if self.fold.min() < 0:
+            raise DataError(f"folds must be 0 or more, but got {self.fold.min()}.")
+        if not ((self.probability >= 0) & (self.probability <= 1)).all():
+            low, high = self.probability.min(), self.probability.max()
+            raise DataError(
+                f"probabilities must lie in [0, 1], but got {low} to {high}. If these are not numbers, the training "
+                "diverged: lower the learning rate."
+            )
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def n_repeats(self) -> int:
+        """R, how often the folds were drawn."""
+        return int(self.probability.shape[0])
+
+    @property
+    def n_folds(self) -> int:
+        """K, validation parts per repeat."""
+        return int(self.fold.max()) + 1
+
+    @cached_property
+    def weight(self) -> FloatArray:
+        """1/(images of the group in that validation part). Shape (R, n)."""
+        return image_weights(self.group, self.fold)
+
+    def select(self, rows: npt.NDArray[np.bool_]) -> Predictions:
+        """The predictions of some images; weights then count these only. `rows` is a mask of shape (n,)."""
+        return Predictions(
+            label=self.label[rows],
+            probability=self.probability[:, rows],
+            fold=self.fold[:, rows],
+            group=self.group[rows],
+            stratum=self.stratum[rows],
+            **{name: getattr(self, name)[rows] for name in _TEXT_COLUMNS},
+        )
+
+    def to_csv(self, path: Path, note: str = DISCLAIMER) -> None:
+        """Write one row per image: `path`, ..., `magnification`, then `fold_r0`, `probability_r0`, `fold_r1`, ...
+
+        Args:
+            path: File to write. An existing one is replaced.
+            note: One line that stands, after `# `, above the header. Empty for none.
+        """
+        columns: dict[str, list[Any]] = {name: getattr(self, name).tolist() for name in _FIXED_COLUMNS}
+        for repeat in range(self.n_repeats):
+            columns[f"fold_r{repeat}"] = self.fold[repeat].tolist()
+            # Python writes a float64 so that it reads back as the same number; every float32 is also a float64.
+            columns[f"probability_r{repeat}"] = self.probability[repeat].astype(np.float64).tolist()
+        with path.open("w", encoding="utf-8", newline="") as file:
+            if note:
+                file.write(f"# {' '.join(note.split())}\n")
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+
+    @classmethod
+    def from_csv(cls, path: Path) -> Predictions:
+        """Read what `to_csv` wrote; every number comes back as it was, probabilities as float64.
+
+        Raises:
+            DataError: If columns are missing, a row is short, or a number does not parse.
+        """
+        with path.open(encoding="utf-8", newline="") as file:
+            start = file.tell()
+            if not file.readline().startswith("# "):
+                file.seek(start)
+            header, *rows = list(csv.reader(file)) or [[]]
+        n_repeats = sum(name.startswith("probability_r") for name in header)
+        repeats = [f"{name}_r{repeat}" for name in ("fold", "probability") for repeat in range(max(n_repeats, 1))]
+        missing = [name for name in (*_FIXED_COLUMNS, *repeats) if name not in header]
+        if missing:
+            raise DataError(
+                f"a predictions file has the columns {', '.join((*_FIXED_COLUMNS, *repeats))}, but {path} lacks "
+                f"{', '.join(missing)}."
+            )
+        try:
+            column = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
+            return cls(
+                label=np.array(column["label"]).astype(np.int8),
+                probability=np.array([[float(p) for p in column[name]] for name in repeats[max(n_repeats, 1) :]]),
+                fold=np.array([column[name] for name in repeats[:n_repeats]]).astype(np.int8),
+                group=np.array(column["group"]).astype(np.int64),
+                stratum=np.array(column["stratum"]).astype(np.int64),
+                **{name: np.array(column[name], dtype=object) for name in _TEXT_COLUMNS},
+            )
+        except ValueError as error:
+            raise DataError(f"every row of a predictions file must be whole, but {path} is not: {error}.") from error

@@ -1,0 +1,1 @@
+"""Pixels -> predictions. Keras lives here and nowhere else."""

@@ -1,0 +1,311 @@
+"""The backbones: what each network is, what it was trained on, where its weights come from, and how to build it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bhsearch.errors import BackboneError
+from bhsearch.networks import staintex
+
+NETWORK_TIMEOUT_SECONDS = 5.0
+AUTO_DOWNLOAD_MB = 25.0  # `auto` fetches small networks only
+_HOST = "storage.googleapis.com"
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """What is known of a network beside its weights.
+
+    Attributes:
+        name: Name in the space and on the command line.
+        builder: Name in `keras.applications`.
+        alpha: Width multiplier, where the builder takes one.
+        scaling: What the network was trained on, from RGB in 0..255: `tf` is -1..1, `torch` is 0..1 less the ImageNet
+            mean over its deviation, `inside` means that the network does it itself.
+        weights_file: Keras's own file name of the ImageNet weights without the top.
+        n_features: Length of the pooled feature vector.
+        n_parameters: Million weights without the top.
+        least_size: Smallest image side in pixels that the builder takes.
+        licence: Of the weights.
+        source: The paper.
+    """
+
+    name: str
+    builder: str
+    alpha: float | None
+    scaling: str
+    weights_file: str
+    n_features: int
+    n_parameters: float
+    least_size: int
+    licence: str
+    source: str
+
+    @property
+    def size_mb(self) -> float:
+        """Size of the weights in MB."""
+        return 4 * self.n_parameters
+
+
+def _mobilenet(alpha: float, n_parameters: float) -> BackboneFacts:
+    text = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}[alpha]
+    file = f"mobilenet_{text}_224_tf_no_top.h5"
+    features = int(1024 * alpha)
+    return BackboneFacts(
+        f"mobilenet-{alpha}", "MobileNet", alpha, "tf", file, features, n_parameters, 32, "Apache-2.0", "Howard et al. 2017"
+    )
+
+
+def _mobilenet_v2(alpha: float, n_parameters: float) -> BackboneFacts:
+    file = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5"
+    features = int(1280 * max(alpha, 1.0))
+    return BackboneFacts(
+        f"mobilenetv2-{alpha}", "MobileNetV2", alpha, "tf", file, features, n_parameters, 32, "Apache-2.0", "Sandler et al. 2018"
+    )
+
+
+_APACHE, _MIT = "Apache-2.0", "MIT"
+_TF = "weights_tf_dim_ordering_tf_kernels_notop.h5"
+_ALL = (
+    _mobilenet(0.25, 0.22),
+    _mobilenet(0.5, 0.83),
+    _mobilenet(0.75, 1.83),
+    _mobilenet(1.0, 3.23),
+    _mobilenet_v2(0.35, 0.41),
+    _mobilenet_v2(0.5, 0.71),
+    _mobilenet_v2(0.75, 1.38),
+    _mobilenet_v2(1.0, 2.26),
+    BackboneFacts("mobilenetv3-small", "MobileNetV3Small", 1.0, "inside", "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
+                  576, 0.94, 32, _APACHE, "Howard et al. 2019"),
+    BackboneFacts("mobilenetv3-large", "MobileNetV3Large", 1.0, "inside", "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
+                  960, 3.0, 32, _APACHE, "Howard et al. 2019"),
+    BackboneFacts("efficientnetb0", "EfficientNetB0", None, "inside", "efficientnetb0_notop.h5", 1280, 4.05, 32, _APACHE,
+                  "Tan and Le 2019"),
+    BackboneFacts("efficientnetv2b0", "EfficientNetV2B0", None, "inside", "efficientnetv2-b0_notop.h5", 1280, 5.92, 32, _APACHE,
+                  "Tan and Le 2021"),
+    BackboneFacts("densenet121", "DenseNet121", None, "torch", f"densenet121_{_TF}", 1024, 7.04, 32, "BSD-3-Clause",
+                  "Huang et al. 2017"),
+    BackboneFacts("densenet201", "DenseNet201", None, "torch", f"densenet201_{_TF}", 1920, 18.32, 32, "BSD-3-Clause",
+                  "Huang et al. 2017"),
+    BackboneFacts("resnet50v2", "ResNet50V2", None, "tf", f"resnet50v2_{_TF}", 2048, 23.56, 32, _MIT, "He et al. 2016"),
+    BackboneFacts("convnext-tiny", "ConvNeXtTiny", None, "inside", "convnext_tiny_notop.h5", 768, 27.82, 32, _MIT,
+                  "Liu et al. 2022"),
+    BackboneFacts("inceptionv3", "InceptionV3", None, "tf", f"inception_v3_{_TF}", 2048, 21.8, 75, _APACHE, "Szegedy et al. 2016"),
+    BackboneFacts("xception", "Xception", None, "tf", f"xception_{_TF}", 2048, 20.86, 71, _MIT, "Chollet 2017"),
+)  # fmt: skip
+REGISTRY = {facts.name: facts for facts in _ALL}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone that can be had, on this machine, now.
+
+    Attributes:
+        name: A key of `REGISTRY`, a name of `staintex`, or the stem of the user's own file.
+        file: Where its weights, or the user's own network, lie; None for fixed filters.
+        digest: Of that file's bytes; what features and models were computed with.
+    """
+
+    name: str
+    file: Path | None
+    digest: str
+
+    @property
+    def size_mb(self) -> float:
+        """Size of the weights in MB."""
+        return 0.05 if self.file is None else self.file.stat().st_size / 1e6
+
+    def build(self, size: int) -> Any:
+        """Build the network: float32 RGB in 0..255, (batch, size, size, 3) -> features, (batch, n_features).
+
+        Raises:
+            BackboneError: If the weights do not fit the architecture, or the file is no such network.
+        """
+        if self.name in staintex.LEVELS:
+            return staintex.build(self.name, size)
+        if self.name in REGISTRY:
+            assert self.file is not None
+            return _build_known(REGISTRY[self.name], self.file, size)
+        assert self.file is not None
+        return _build_own(self.name, self.file, size)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The backbones of a study, and those that were left out.
+
+    Attributes:
+        backbones: In the order they were asked for; for `auto`, fixed filters first.
+        left_out: Name and reason, for `auto` only.
+    """
+
+    backbones: tuple[Backbone, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+def find(names: Iterable[str], weights_dir: Path | None) -> Found:
+    """Get backbones by name, or all that can be had with `auto`.
+
+    ImageNet weights come from `weights_dir`, then from Keras's cache, then by download. `auto` downloads small networks
+    only, and asks once whether there is a network. Random weights are never an answer.
+
+    Raises:
+        BackboneError: If a name is unknown, or a backbone asked for by name cannot be had.
+    """
+    names = list(dict.fromkeys(names))
+    if weights_dir is not None and not weights_dir.is_dir():
+        raise BackboneError(f"--weights-dir must be a folder of weight files, but got {str(weights_dir)!r}, which is not one.")
+    found: dict[str, Backbone] = {}
+    left_out: list[tuple[str, str]] = []
+    for name in names:
+        if name == "auto":
+            some, left_out = _find_all(weights_dir)
+            found.update(some)
+        else:
+            backbone = _find_one(name, weights_dir)
+            if backbone.name in found and backbone.digest != found[backbone.name].digest:
+                raise BackboneError(f"Two backbones are called {backbone.name!r}; rename one of the files.")
+            found[backbone.name] = backbone
+    return Found(tuple(found.values()), tuple(item for item in left_out if item[0] not in found))
+
+
+def _find_all(weights_dir: Path | None) -> tuple[dict[str, Backbone], list[tuple[str, str]]]:
+    found = {name: Backbone(name, None, "fixed-filters-v1") for name in staintex.LEVELS}
+    left_out: list[tuple[str, str]] = []
+    online: bool | None = None
+    for name, facts in REGISTRY.items():
+        file = _local_file(facts, weights_dir)
+        if file is None and facts.size_mb <= AUTO_DOWNLOAD_MB:
+            online = _online() if online is None else online
+            reason = "no weights here, and no network" if not online else "its weights could not be downloaded"
+            file = _download(facts) if online else None
+        elif file is None:
+            reason = f"no weights here, and over {AUTO_DOWNLOAD_MB:.0f} MB to download: name it to have it"
+        if file is None:
+            left_out.append((name, reason))
+        else:
+            found[name] = Backbone(name, file, _digest(file))
+    return found, left_out
+
+
+def _find_one(name: str, weights_dir: Path | None) -> Backbone:
+    if name in staintex.LEVELS:
+        return Backbone(name, None, "fixed-filters-v1")
+    if name.endswith(".keras"):
+        file = Path(name)
+        if not file.is_file():
+            raise BackboneError(f"A backbone of your own must be a Keras model file, but there is no file {name!r}.")
+        return Backbone(file.stem, file.resolve(), _digest(file))
+    if name not in REGISTRY:
+        known = ", ".join([*staintex.LEVELS, *REGISTRY])
+        raise BackboneError(f"A backbone must be one of {known}, or a .keras file, but got {name!r}.")
+    facts = REGISTRY[name]
+    local = _local_file(facts, weights_dir)
+    if local is None and _online():
+        local = _download(facts)
+    if local is None:
+        places = [str(weights_dir)] if weights_dir else []
+        raise BackboneError(
+            f"The backbone {name!r} needs its ImageNet weights, but {facts.weights_file} is not in "
+            f"{' or '.join([*places, str(_keras_cache())])}, and it could not be downloaded. Put the file into a folder and "
+            "give it with --weights-dir, or leave the backbone out."
+        )
+    return Backbone(name, local, _digest(local))
+
+
+def _keras_cache() -> Path:
+    """Where Keras keeps what it downloaded."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+
+
+def _local_file(facts: BackboneFacts, weights_dir: Path | None) -> Path | None:
+    places = [weights_dir / facts.weights_file] if weights_dir else []
+    return next((file for file in [*places, _keras_cache() / facts.weights_file] if file.is_file()), None)
+
+
+def _online() -> bool:
+    try:
+        with socket.create_connection((_HOST, 443), timeout=NETWORK_TIMEOUT_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _download(facts: BackboneFacts) -> Path | None:
+    """Let `keras.applications` fetch its own file; it checks the sum."""
+    size = max(facts.least_size, 224)
+    try:
+        _construct(facts, "imagenet", size)
+    except Exception:  # whatever the builder, the network or a proxy raises, the answer is the same: it cannot be had
+        return None
+    return _local_file(facts, None)
+
+
+def _construct(facts: BackboneFacts, weights: str, size: int) -> Any:
+    import keras
+
+    options: dict[str, Any] = {} if facts.alpha is None else {"alpha": facts.alpha}
+    return getattr(keras.applications, facts.builder)(
+        include_top=False, weights=weights, input_shape=(size, size, 3), pooling="avg", **options
+    )
+
+
+def scale(images: Any, scaling: str) -> Any:
+    """Bring RGB in 0..255 to what a network was trained on; `scaling` as in `BackboneFacts`."""
+    from keras import layers
+
+    if scaling == "tf":
+        return layers.Rescaling(1 / 127.5, offset=-1.0)(images)
+    if scaling == "torch":
+        mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        factors = [1 / (255 * d) for d in deviation]
+        return layers.Rescaling(factors, offset=[-m / d for m, d in zip(mean, deviation, strict=True)])(images)
+    return images
+
+
+def _build_known(facts: BackboneFacts, file: Path, size: int) -> Any:
+    import keras
+
+    if size < facts.least_size:
+        raise BackboneError(f"{facts.name} needs images of at least {facts.least_size} pixels, but --image-size is {size}.")
+    try:
+        network = _construct(facts, str(file), size)
+    except (ValueError, OSError, KeyError) as error:
+        raise BackboneError(
+            f"The weights of {facts.name!r} must fit its architecture, but {file} does not: {str(error).splitlines()[0]}"
+        ) from error
+    network.trainable = False
+    images = keras.Input((size, size, 3), dtype="float32")
+    return keras.Model(images, network(scale(images, facts.scaling)), name=facts.name.replace(".", "_"))
+
+
+def _build_own(name: str, file: Path, size: int) -> Any:
+    """A network of the user's own: raw RGB in 0..255 in; features, or a map of them that is averaged, out."""
+    import keras
+
+    try:
+        network = keras.saving.load_model(file, compile=False)
+        network.trainable = False
+        images = keras.Input((size, size, 3), dtype="float32")
+        features = network(images)
+        if len(features.shape) == 4:
+            features = keras.layers.GlobalAveragePooling2D()(features)
+        if len(features.shape) != 2:
+            raise ValueError(f"it gives an output of shape {features.shape}")
+    except Exception as error:  # a foreign file can fail in any way; all of them mean the same to the user
+        raise BackboneError(
+            f"A backbone of your own must take RGB images of 0..255 and {size} x {size} pixels and give features, shape (batch, n) "
+            f"or (batch, height, width, n), but {file} does not: {(str(error).splitlines() or [repr(error)])[0]}"
+        ) from error
+    return keras.Model(images, features, name=name.replace(".", "_").replace(" ", "_"))
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:24]

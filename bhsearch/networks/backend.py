@@ -1,0 +1,98 @@
+"""The only module that knows which framework runs under Keras."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what native libraries print on file descriptor 2 out of sight, unless the block fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            sink.seek(0)
+            os.write(2, sink.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def start(threads: int | None = None) -> None:
+    """Import Keras and its backend without their noise. Cheap when they are imported already.
+
+    Args:
+        threads: Processor threads that one operation may use; the backend's own choice where None.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    with quiet():
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.get_logger().setLevel("ERROR")
+            if threads is not None:
+                tf.config.threading.set_intra_op_parallelism_threads(threads)
+                tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def name() -> str:
+    """`tensorflow` or `jax`."""
+    import keras
+
+    return str(keras.backend.backend())
+
+
+def has_gpu() -> bool:
+    """Whether the backend sees a GPU."""
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    import jax
+
+    return any(device.platform != "cpu" for device in jax.devices())
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function of arrays.
+
+    On TensorFlow one trace serves every shape of the same rank; JAX compiles once a shape.
+    """
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, reduce_retracing=True, autograph=False)  # type: ignore[no-any-return]
+    import jax
+
+    return jax.jit(function)  # type: ignore[no-any-return]
+
+
+def value_and_grad(function: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+    """Differentiate a scalar function by its first argument, a list of arrays."""
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        def wrapped(parameters: list[Any], *rest: Any) -> tuple[Any, Any]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(parameters)
+                value = function(parameters, *rest)
+            return value, tape.gradient(value, parameters)
+
+        return wrapped
+    import jax
+
+    return jax.value_and_grad(function)  # type: ignore[no-any-return]

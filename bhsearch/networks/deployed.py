@@ -1,0 +1,75 @@
+"""The model that is kept: one Keras network of stock layers, uint8 RGB of any size in, P(malignant) out."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from bhsearch.networks.backbones import Backbone
+from bhsearch.networks.heads import Heads
+from bhsearch.networks.resize import grid_of, resize_images
+from bhsearch.networks.views import apply_view
+
+_POOL = 6  # networks kept for the next trial of the same shape
+
+
+class ModelPool:
+    """Deployed models; a model of a shape seen before only gets new head weights."""
+
+    def __init__(self) -> None:
+        self._networks: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+    def get(self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads) -> Any:
+        """Resize -> views -> backbone -> heads -> mean probability as one network.
+
+        Args:
+            backbone: What gives the features.
+            mode: Resize, as in `resize_images`.
+            size: Side in pixels that the backbone sees.
+            views: Views averaged at test time; the image itself alone for none.
+            heads: One head per fold and repeat; their probabilities are averaged.
+
+        Returns:
+            A Keras model from uint8 (batch, height, width, 3) to float32 (batch, 1). The next call for the same shape
+            overwrites its heads.
+        """
+        key = (backbone, mode, size, views, heads.kernel.shape, heads.linear)
+        if key not in self._networks:
+            self._networks[key] = _empty_model(backbone, mode, size, views, heads.kernel.shape, heads.linear)
+            while len(self._networks) > _POOL:
+                self._networks.popitem(last=False)
+        self._networks.move_to_end(key)
+        network = self._networks[key]
+        kernel = heads.kernel.reshape(heads.kernel.shape[0], -1)
+        network.get_layer("fold_kernels").set_weights([kernel, heads.bias.reshape(-1)])
+        network.get_layer("fold_tops").set_weights([heads.top, heads.top_bias])
+        return network
+
+
+def _empty_model(
+    backbone: Backbone, mode: str, size: int, views: tuple[str, ...], shape: tuple[int, ...], linear: bool
+) -> Any:
+    import keras
+    from keras import layers, ops
+
+    n_features, n_columns, n_hidden = shape
+    n_tiles = int(np.prod(grid_of(mode)))
+    images = keras.Input((None, None, 3), dtype="uint8", name="image")
+    resized = resize_images(images, mode, size)
+    # All views go through the backbone as one batch: one copy of its graph, whatever their number.
+    seen = ops.concatenate([apply_view(resized, view) for view in views], axis=0) if len(views) > 1 else resized
+    features = backbone.build(size)(seen)
+    if n_tiles > 1:
+        features = ops.mean(ops.reshape(features, (-1, n_tiles, n_features)), axis=1)
+    hidden = layers.Dense(n_columns * n_hidden, name="fold_kernels")(features)
+    hidden = ops.reshape(hidden, (-1, n_columns, n_hidden))
+    if not linear:
+        hidden = ops.relu(hidden)
+    top = layers.EinsumDense("bfh,fh->bf", output_shape=(n_columns,), bias_axes="f", name="fold_tops")
+    by_fold = ops.sigmoid(top(hidden))
+    probability = ops.mean(by_fold, axis=-1, keepdims=True)
+    if len(views) > 1:
+        probability = ops.mean(ops.reshape(probability, (len(views), -1, 1)), axis=0)
+    return keras.Model(images, probability, name="bhsearch")

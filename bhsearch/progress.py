@@ -1,0 +1,148 @@
+"""A study at the terminal: the plan, a bar with the best so far and the time left, a line a trial, and the result."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from bhsearch import terminal
+from bhsearch.data import pixels
+from bhsearch.search.engine import COMPLETE, Trial
+from bhsearch.search.reporter import Plan, Reporter
+from bhsearch.search.result import Ranked, StudyResult
+
+N_BEST = 5
+SCORE = "AUC: case-weighted, out of fold, mean over folds. [..]: 95 % over cases; variation of training not included."
+
+
+class TerminalReporter(Reporter):
+    """Says what a study does; plain lines where the output is no terminal.
+
+    Args:
+        console: Where to.
+    """
+
+    def __init__(self, console: Console = terminal.out) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._started = time.monotonic()
+        self._first = self._done = self._total = 0
+
+    def plan(self, plan: Plan) -> None:
+        """Show what is about to be done."""
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for heading, text in plan.rows:
+            table.add_row(heading, text)
+        self._console.print(table)
+        print_warnings(self._console, plan.invalid, plan.warnings)
+
+    @contextlib.contextmanager
+    def step(self, what: str) -> Iterator[pixels.Progress]:
+        """A bar for work that takes a while; it disappears when the work is done."""
+        if not self._console.is_terminal:
+            started = time.monotonic()
+            yield lambda done, total: None
+            seconds = time.monotonic() - started
+            if seconds > 1:
+                self._console.print(f"{what}: {seconds:.1f} s")
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn())
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    @contextlib.contextmanager
+    def trials(self, done: int, total: int) -> Iterator[None]:
+        """Around all trials."""
+        self._started, self._first, self._done, self._total = time.monotonic(), done, done, total
+        if not self._console.is_terminal:
+            yield
+            return
+        columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            bar.add_task("", total=total, completed=done)
+            self._bar = bar
+            try:
+                yield
+            finally:
+                self._bar = None
+
+    def trial(self, trial: Trial, best: Trial | None) -> None:
+        """One line, and the bar's words."""
+        self._console.print(trial_line(trial, best is not None and best.number == trial.number), soft_wrap=False)
+        if trial.counts:
+            self._done += 1
+        if self._bar is not None:
+            task = self._bar.task_ids[0]
+            words = f"best {best.value:.4f}" if best is not None and best.value is not None else "no score yet"
+            self._bar.update(task, completed=self._done, description=f"{words}, {self._time_left()}")
+
+    def say(self, sentence: str) -> None:
+        """Something worth a line."""
+        self._console.print(sentence, markup=False)
+
+    def _time_left(self) -> str:
+        done_here = self._done - self._first
+        if not done_here:
+            return "time left unknown"
+        seconds = (time.monotonic() - self._started) / done_here * (self._total - self._done)
+        return f"{seconds:.0f} s left" if seconds < 120 else f"{seconds / 60:.0f} min left"
+
+
+def trial_line(trial: Trial, is_best: bool) -> Text:
+    """A trial in one line: number, score or reason, seconds, and its main choices."""
+    line = Text(f"trial {trial.number:>3}  ")
+    if trial.state != COMPLETE:
+        return line.append(f"{trial.state}: {trial.notes.get('reason', '')}", style="red")
+    line.append(f"{trial.value:.4f}", style="bold green" if is_best else "")
+    line.append(" *" if is_best else "  ")
+    line.append(f" {trial.notes.get('seconds', 0):5.1f} s  ", style="dim")
+    params = trial.params
+    head = f"mlp {params['hidden_units']}" if params["hidden_units"] else "linear"
+    return line.append(f"{params['backbone']}, {params['policy']}, {head}")
+
+
+def print_warnings(console: Console, invalid: Iterator[str] | tuple[str, ...], warnings: Iterator[str] | tuple[str, ...]) -> None:
+    """Why numbers mean nothing, in red; what to know before trusting them, in yellow."""
+    for sentence in invalid:
+        console.print(Text(f"These numbers mean nothing: {sentence}", style="bold red"))
+    for sentence in warnings:
+        console.print(Text(f"Note: {sentence}", style="yellow"))
+
+
+def print_result(result: StudyResult, console: Console = terminal.out) -> None:
+    """The best trials with intervals, those tied with the best, and what to do next."""
+    if result.best is None:
+        console.print("No trial is complete.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading, style in (("trial", ""), ("AUC", "bold"), ("95 %", ""), ("", "dim"), ("backbone", "")):
+        table.add_column(heading, style=style, overflow="fold", no_wrap=heading in ("trial", "AUC", "95 %"))
+    for row in result.ranking[:N_BEST]:
+        table.add_row(
+            str(row.trial.number), f"{row.trial.value:.4f}", _interval(row), "tied" if row.tied else "", row.trial.params["backbone"]
+        )
+    console.print()
+    console.print(table)
+    n_tied = sum(row.tied for row in result.ranking) - 1
+    if n_tied > 0:
+        console.print(f"{n_tied} other trials cannot be told from the best (paired bootstrap over cases, all gaps at once).")
+    console.print(Text(SCORE, style="dim"))
+    console.print(Text("The best of many trials looks better than it is: these scores chose it.", style="dim"))
+    print_warnings(console, result.invalid, (f"{result.note}: the numbers say nothing about tissue.",) if result.note else ())
+    console.print()
+    if result.n_finished < result.wanted:
+        console.print(f"{result.n_finished} of {result.wanted} trials are finished; the same command goes on.")
+    console.print("Next:  mlflow ui")
+
+
+def _interval(row: Ranked) -> str:
+    return f"[{row.low:.3f} {row.high:.3f}]" if row.low == row.low else "not at hand"

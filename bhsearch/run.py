@@ -1,0 +1,75 @@
+"""`python -m bhsearch.run`: search for the best network on a folder of images."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bhsearch import terminal
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+_DATA, _STUDY, _SPACE, _SPLIT, _PLACES = "Data", "Study", "Space", "Split", "Places"
+
+
+def _option(text: str, panel: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False)
+
+
+@app.command(
+    epilog="Every option can stand in the file of --config under its long name, with _ for -. Research only: not for "
+    "screening patients."
+)
+def run(
+    data: Annotated[str | None, _option("Folder, CSV manifest, or phantom\\[:cases=120,...]. Default: phantom.", _DATA)] = None,
+    layout: Annotated[str | None, _option("auto, breakhis, idc, folders or manifest.", _DATA)] = None,
+    case_pattern: Annotated[str | None, _option("Regular expression that takes the case from a path.", _DATA)] = None,
+    magnification: Annotated[str | None, _option("all, or one such as 100X.", _DATA)] = None,
+    skip_bad_images: Annotated[bool | None, _option("Go on without unreadable images.", _DATA, "--skip-bad-images")] = None,
+    trials: Annotated[int | None, _option("Finished trials that the study shall have. Default: 50.", _STUDY)] = None,
+    study: Annotated[str | None, _option("Name. Default: from data, regime, grouping, engine.", _STUDY)] = None,
+    timeout: Annotated[float | None, _option("Seconds after which no trial is started.", _STUDY)] = None,
+    max_failures: Annotated[int | None, _option("Failed trials in a row that end the study. Default: 5.", _STUDY)] = None,
+    seed: Annotated[int | None, _option("Of sampler and training. Default: 0.", _STUDY)] = None,
+    sampler: Annotated[str | None, _option("tpe (default), random, qmc or cmaes.", _STUDY)] = None,
+    config: Annotated[Path | None, _option("TOML file of settings.", _STUDY)] = None,
+    regime: Annotated[str | None, _option("auto or frozen.", _SPACE)] = None,
+    backbones: Annotated[str | None, _option("Names or .keras files, comma between, or auto.", _SPACE)] = None,
+    image_size: Annotated[int | None, _option("Side in pixels. Default: 224.", _SPACE)] = None,
+    resize: Annotated[str | None, _option("crop (default), squash or tiles.", _SPACE)] = None,
+    executor: Annotated[str | None, _option("For features: auto, openvino or keras.", _SPACE)] = None,
+    folds: Annotated[int | None, _option("Folds of the development cases. Default: 5.", _SPLIT)] = None,
+    repeats: Annotated[int | None, _option("Repeats of the folds. Default: 1.", _SPLIT)] = None,
+    test_fraction: Annotated[float | None, _option("Share of the cases to seal. Default: 0.2.", _SPLIT)] = None,
+    group_by: Annotated[str | None, _option("case (default); slide and image leak.", _SPLIT)] = None,
+    resplit: Annotated[bool | None, _option("Ignore the data's own validation part.", _SPLIT, "--resplit")] = None,
+    weights_dir: Annotated[str | None, _option("Folder of Keras weight files.", _PLACES)] = None,
+    storage: Annotated[str | None, _option("Database of the studies. Default: sqlite:///optuna.db.", _PLACES)] = None,
+    tracking: Annotated[bool | None, _option("Whether MLflow keeps runs. Default: yes.", _PLACES)] = None,
+    quiet: Annotated[bool | None, _option("Print the result only.", _PLACES, "--quiet", "-q")] = None,
+) -> None:
+    """Search backbone, augmentation, learning rate and more; log every trial to MLflow.
+
+    The test cases are sealed first, folds keep cases whole. The same command again continues the study.
+    """
+    options = dict(locals())
+    file = options.pop("config")
+    from bhsearch.config import load_settings
+
+    settings = load_settings(file, options)
+
+    from bhsearch.progress import TerminalReporter, print_result
+    from bhsearch.search.reporter import Reporter
+    from bhsearch.search.study import optimize
+
+    result = optimize(settings, Reporter() if settings.quiet else TerminalReporter())
+    print_result(result)
+    if result.interrupted:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    terminal.main(app, "python -m bhsearch.run")

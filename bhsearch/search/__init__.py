@@ -1,0 +1,1 @@
+"""Trial -> score: the rooms joined. Optuna lives here and nowhere else."""

@@ -1,0 +1,75 @@
+"""What a study asks of an engine, and what it gets back: plain records, so that no other module knows the engine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import psutil
+
+from bhsearch.search.space import Params
+
+COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial as the engine's storage holds it.
+
+    Attributes:
+        number: 0, 1, 2, ... within the study.
+        state: `complete`, `pruned`, `failed` or `running`.
+        params: The point of the space.
+        value: The score; None unless complete.
+        notes: What was kept beside it: `reason` of a failure, `seconds`, `owner`.
+    """
+
+    number: int
+    state: str
+    params: Params
+    value: float | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts for `--trials`."""
+        return self.state in (COMPLETE, PRUNED)
+
+
+class Engine(Protocol):
+    """One study in one engine."""
+
+    def ask(self) -> Trial:
+        """Start a trial at a point that the engine chooses."""
+
+    def complete(self, number: int, score: float, seconds: float) -> None:
+        """End a trial with its score."""
+
+    def fail(self, number: int, reason: str) -> None:
+        """End a trial without a score."""
+
+    def trials(self) -> list[Trial]:
+        """All trials, by number."""
+
+    def importances(self) -> dict[str, float]:
+        """Share of the score's variation that each parameter explains, largest first; empty where unknown."""
+
+    def delete(self) -> None:
+        """Delete the study."""
+
+
+def owner() -> dict[str, Any]:
+    """Which process runs a trial; a process number alone may be used again."""
+    return {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+
+
+def is_alive(process: dict[str, Any]) -> bool:
+    """Whether the owner of a trial still runs. A process on another host is taken to be alive."""
+    if process.get("host") != platform.node():
+        return bool(process)
+    try:
+        return bool(abs(psutil.Process(process["pid"]).create_time() - process["started"]) < 1.0)
+    except psutil.NoSuchProcess:
+        return False

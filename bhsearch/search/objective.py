@@ -1,0 +1,145 @@
+"""From a point of the space to its score, in the frozen regime. Knows neither the engine nor the tracking."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.data.splits import image_weights
+from bhsearch.errors import RunError
+from bhsearch.evaluation.metrics import epoch_scores
+from bhsearch.evaluation.predictions import image_weights as validation_weights
+from bhsearch.networks.backbones import Backbone
+from bhsearch.networks.features import FeatureCache
+from bhsearch.networks.heads import Array, HeadParams, Heads, Moments, fit
+from bhsearch.networks.views import views_of
+from bhsearch.search.space import Params
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one trial gave.
+
+    Attributes:
+        score: Mean over folds and repeats of the case-weighted ROC AUC on out-of-fold predictions, at the last epoch.
+        probability: Out-of-fold P(malignant). Shape (n_repeats, n_images).
+        curves: Per epoch, from the image itself: `auc` (as the score), `loss` (out-of-fold, case-weighted) and
+            `training_loss`.
+        heads: One head per fold and repeat.
+        views: Views that its test-time augmentation averages.
+        seconds: What it took, features included where they had to be computed.
+    """
+
+    score: float
+    probability: Array
+    curves: dict[str, list[float]]
+    heads: Heads
+    views: tuple[str, ...]
+    seconds: float
+
+
+class FrozenObjective:
+    """Scores points of the frozen space.
+
+    Args:
+        features: Features of the development images.
+        backbones: The backbones of the space, by name.
+        label: 0 or 1 per development image. Shape (n_images,).
+        fold: Fold of each development image. Shape (n_repeats, n_images).
+        group: Group of each development image. Shape (n_images,).
+        seed: Of the heads' start, the order of rows and dropout: the same for every trial, so that trials differ by
+            their parameters alone.
+    """
+
+    def __init__(
+        self,
+        features: FeatureCache,
+        backbones: Mapping[str, Backbone],
+        label: npt.NDArray[np.int8],
+        fold: npt.NDArray[np.int8],
+        group: npt.NDArray[np.int64],
+        seed: int,
+    ) -> None:
+        self._features, self._backbones, self._seed = features, backbones, seed
+        self._label, self._fold, self._counted = label, fold, validation_weights(group, fold)
+        self._columns = [(repeat, k) for repeat in range(len(fold)) for k in range(int(fold.max()) + 1)]
+        self._held_out = [np.flatnonzero(fold[repeat] == k) for repeat, k in self._columns]
+        longest = max(map(len, self._held_out))
+        self._padded = np.stack([np.resize(rows, longest) for rows in self._held_out])
+        self._weights = np.stack([image_weights(group, fold[repeat] != k) for repeat, k in self._columns], axis=1)
+        self._moments: dict[tuple[Backbone, str], Moments] = {}
+
+    def __call__(self, params: Params) -> Outcome:
+        """Train every fold's head at one point and score the images that each has not seen.
+
+        Raises:
+            RunError: If the training ends in numbers that are none.
+        """
+        started = time.perf_counter()
+        backbone = self._backbones[params["backbone"]]
+        shown = views_of(params["policy"], params["views"])
+        features = np.stack([self._features.get(backbone, view) for view in shown])
+        fitted = fit(
+            features,
+            self._label,
+            self._balanced() if params["class_balance"] else self._weights,
+            self._padded,
+            [self._moments_of(backbone, view, rows) for view, rows in zip(shown, features, strict=True)],
+            head_params(params),
+            self._seed,
+        )
+        averaged = shown if params["tta"] else shown[:1]
+        by_view = [self._scatter(fitted.heads.held_out_logits(rows, self._padded)) for rows in features[: len(averaged)]]
+        probability = np.mean([_sigmoid(logits) for logits in by_view], axis=0, dtype=np.float32)
+        if not np.isfinite(probability).all():
+            raise RunError(f"The training must end in finite predictions, but diverged (learning rate {params['learning_rate']:.3g}).")
+        per_epoch = _sigmoid(np.stack([self._scatter(logits) for logits in fitted.logits]))
+        curve = epoch_scores(per_epoch, self._label, self._fold, self._counted)
+        return Outcome(
+            float(epoch_scores(probability[None], self._label, self._fold, self._counted)[0]),
+            probability,
+            {"auc": curve.tolist(), "loss": self._losses(per_epoch), "training_loss": fitted.losses.tolist()},
+            fitted.heads,
+            averaged,
+            time.perf_counter() - started,
+        )
+
+    def _moments_of(self, backbone: Backbone, view: str, features: Array) -> Moments:
+        """Sums for the standardisation, under the weights of the groups alone: class balance is not of the features."""
+        key = (backbone, view)
+        if key not in self._moments:
+            self._moments[key] = Moments.of(features, self._weights)
+        return self._moments[key]
+
+    def _losses(self, probability: Array) -> list[float]:
+        """Case-weighted cross-entropy of held-out images after each epoch. `probability`: (n_epochs, n_repeats, n_images)."""
+        right = np.where(self._label == 1, probability, 1 - probability)
+        weight = self._counted / self._counted.sum()
+        losses: list[float] = -np.einsum("ern,rn->e", np.log(np.maximum(right, 1e-7)), weight)
+        return np.asarray(losses).tolist()
+
+    def _balanced(self) -> npt.NDArray[np.float64]:
+        """Each class has half of a fold's training weight."""
+        classes = [self._weights * (self._label == value)[:, None] for value in (0, 1)]
+        balanced: npt.NDArray[np.float64] = sum(part / part.sum(axis=0) for part in classes)  # type: ignore[assignment]
+        return balanced
+
+    def _scatter(self, logits: Array) -> Array:
+        """From (n_columns, n_held_out) to the images' order, (n_repeats, n_images)."""
+        placed = np.empty(self._fold.shape, np.float32)
+        for (repeat, _), rows, values in zip(self._columns, self._held_out, logits, strict=True):
+            placed[repeat, rows] = values[: len(rows)]
+        return placed
+
+
+def head_params(params: Params) -> HeadParams:
+    """The part of a point that the heads are trained with."""
+    return HeadParams(**{field.name: params[field.name] for field in fields(HeadParams)})
+
+
+def _sigmoid(logits: Array) -> Array:
+    return (1.0 / (1.0 + np.exp(-np.clip(logits, -80.0, 80.0)))).astype(np.float32)

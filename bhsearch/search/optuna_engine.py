@@ -1,0 +1,241 @@
+"""Optuna as the engine: storage, samplers, resume, and a list of backbones that can grow."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from bhsearch.errors import SettingsError, StudyError
+from bhsearch.search import engine
+from bhsearch.search.engine import Trial
+from bhsearch.search.space import Parameter
+
+optuna.logging.set_verbosity(logging.ERROR)
+
+DEFAULT_STORAGE = "sqlite:///optuna.db"
+INTERRUPTED = "interrupted"
+_GROWING, _WHOLE = " (growing)", "bhsearch.whole"
+_FACTS = "bhsearch.facts"
+_STATES = {
+    TrialState.COMPLETE: engine.COMPLETE,
+    TrialState.PRUNED: engine.PRUNED,
+    TrialState.FAIL: engine.FAILED,
+    TrialState.RUNNING: engine.RUNNING,
+    TrialState.WAITING: engine.RUNNING,
+}
+
+
+def _random(seed: int, _: int) -> BaseSampler:
+    return RandomSampler(seed)
+
+
+def _tpe(seed: int, _: int) -> BaseSampler:
+    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
+
+
+def _qmc(seed: int, study_seed: int) -> BaseSampler:
+    # The sequence is one for the whole study, and Optuna keeps the place in it; only what it cannot serve is reseeded.
+    return QMCSampler(
+        scramble=True, seed=study_seed, independent_sampler=RandomSampler(seed), warn_independent_sampling=False
+    )
+
+
+def _cmaes(seed: int, _: int) -> BaseSampler:
+    return CmaEsSampler(seed=seed, independent_sampler=_tpe(seed, 0))
+
+
+SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {"tpe": _tpe, "random": _random, "qmc": _qmc, "cmaes": _cmaes}
+
+
+class OptunaEngine:
+    """One study in Optuna's storage.
+
+    Args:
+        study: From `open_study`.
+        space: Its parameters.
+        sampler: A key of `SAMPLERS`.
+        seed: The study's seed.
+    """
+
+    def __init__(self, study: optuna.Study, space: Sequence[Parameter], sampler: str, seed: int) -> None:
+        if sampler not in SAMPLERS:
+            raise SettingsError(f"--sampler must be one of {', '.join(SAMPLERS)}, but got {sampler!r}.")
+        self._study = study
+        self._distributions = {parameter.name: distribution(parameter) for parameter in space}
+        self._sampler, self._seed = sampler, seed
+
+    def ask(self) -> Trial:
+        """Start a trial at a point that the sampler chooses.
+
+        The sampler is seeded anew from the study's seed and what the study holds, so that a study that was stopped and
+        continued goes the way it would have gone. Interrupted trials leave no trace in that seed; failed ones do, or the
+        same point would come again for ever.
+        """
+        done = sum(trial.notes.get("reason") != INTERRUPTED for trial in self.trials() if trial.state != engine.RUNNING)
+        digest = hashlib.sha256(f"{self._seed}/0/{done}".encode()).digest()
+        self._study.sampler = SAMPLERS[self._sampler](int.from_bytes(digest[:4], "big"), self._seed)
+        trial = self._study.ask(self._distributions)
+        trial.set_user_attr("owner", engine.owner())
+        return Trial(trial.number, engine.RUNNING, trial.params, notes=trial.user_attrs)
+
+    def complete(self, number: int, score: float, seconds: float) -> None:
+        """End a trial with its score."""
+        self._note(number, "seconds", round(seconds, 4))
+        self._study.tell(number, score)
+
+    def fail(self, number: int, reason: str) -> None:
+        """End a trial without a score."""
+        self._note(number, "reason", reason)
+        self._study.tell(number, state=TrialState.FAIL)
+
+    def trials(self) -> list[Trial]:
+        """All trials, by number."""
+        return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
+
+    def importances(self) -> dict[str, float]:
+        """Share of the score's variation that each parameter explains (fANOVA), largest first.
+
+        Empty with fewer than ten complete trials, and where all scores are the same.
+        """
+        values = {trial.value for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
+        if len(values) < 10:
+            return {}
+        evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=16, max_depth=16, seed=0)
+        found = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+        return {name: float(share) for name, share in found.items()}
+
+    def delete(self) -> None:
+        """Delete the study."""
+        optuna.delete_study(study_name=self._study.study_name, storage=self._study._storage)
+
+    def _note(self, number: int, key: str, value: Any) -> None:
+        storage, study_id = self._study._storage, self._study._study_id
+        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        storage.set_trial_user_attr(trial_id, key, value)
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """A row of the space in Optuna's words."""
+    if parameter.choices:
+        return CategoricalDistribution(parameter.choices)
+    if parameter.whole:
+        return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+
+
+def connect(url: str) -> optuna.storages.BaseStorage:
+    """Open a storage, and make it where it is new.
+
+    Raises:
+        StudyError: If it cannot be opened.
+    """
+    from sqlalchemy import create_engine, event
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        storage = optuna.storages.RDBStorage(url)
+        if make_url(url).get_backend_name() == "sqlite":
+            # A commit then waits for the log and not for the disk's own buffer: half the time a trial, and what a
+            # killed process had committed is still there.
+            @event.listens_for(storage.engine, "connect")
+            def _(connection: Any, _record: Any) -> None:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=NORMAL")
+
+            storage.engine.dispose()
+        return storage
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        reason = (str(getattr(error, "orig", None) or error).splitlines() or [repr(error)])[0]
+        raise StudyError(f"--storage must be a database that can be opened, but got: {reason}") from error
+
+
+def open_study(storage: optuna.storages.BaseStorage, name: str, facts: dict[str, Any]) -> optuna.Study:
+    """Open a study, or make it with `facts`, which it keeps; see `facts_of`."""
+    _finish_growing(storage, name)
+    if name in optuna.get_all_study_names(storage):
+        return optuna.load_study(study_name=name, storage=storage)
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    study.set_user_attr(_FACTS, facts)
+    return study
+
+
+def facts_of(study: optuna.Study) -> dict[str, Any]:
+    """What the study was made with.
+
+    Raises:
+        StudyError: If another program made it.
+    """
+    if _FACTS not in study.user_attrs:
+        raise StudyError(
+            f"The study {study.study_name!r} must be one of bhsearch, but another program made it. Name another with --study."
+        )
+    return dict(study.user_attrs[_FACTS])
+
+
+def grow(study: optuna.Study, facts: dict[str, Any], backbones: Sequence[str]) -> optuna.Study:
+    """Give a study more backbones.
+
+    Optuna does not let the choices of a parameter change. So a study with more of them is a new one that holds the old
+    one's trials: made whole under another name first, so that an end at any moment loses nothing.
+
+    Args:
+        study: The study as it is.
+        facts: What it keeps from now on.
+        backbones: All its backbones, the old ones first.
+
+    Raises:
+        StudyError: If one of its trials is running.
+    """
+    if any(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False)):
+        raise StudyError(
+            f"A study can get new backbones only while none of its trials runs, but {study.study_name!r} is in use."
+        )
+    storage, name = study._storage, study.study_name
+    draft = optuna.create_study(storage=storage, study_name=name + _GROWING, direction="maximize")
+    draft.set_user_attr(_FACTS, facts)
+    choices = CategoricalDistribution(tuple(backbones))
+    draft.add_trials([_with_choices(trial, choices) for trial in study.get_trials()])
+    draft.set_user_attr(_WHOLE, True)
+    _finish_growing(storage, name)
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def _finish_growing(storage: optuna.storages.BaseStorage, name: str) -> None:
+    """Bring a grown study under its own name, or forget one that was not whole."""
+    names = optuna.get_all_study_names(storage)
+    if name + _GROWING not in names:
+        return
+    draft = optuna.load_study(study_name=name + _GROWING, storage=storage)
+    if draft.user_attrs.get(_WHOLE):
+        if name in names:
+            optuna.delete_study(study_name=name, storage=storage)
+        optuna.copy_study(from_study_name=draft.study_name, from_storage=storage, to_storage=storage, to_study_name=name)
+    optuna.delete_study(study_name=draft.study_name, storage=storage)
+
+
+def _with_choices(trial: FrozenTrial, choices: CategoricalDistribution) -> FrozenTrial:
+    distributions = trial.distributions | ({"backbone": choices} if "backbone" in trial.distributions else {})
+    copy = create_trial(
+        state=trial.state,
+        value=trial.value,
+        params=trial.params,
+        distributions=distributions,
+        user_attrs=trial.user_attrs,
+        system_attrs=trial.system_attrs,
+        intermediate_values=trial.intermediate_values,
+    )
+    copy.datetime_start, copy.datetime_complete = trial.datetime_start, trial.datetime_complete
+    return copy
+
+
+def _record(trial: FrozenTrial) -> Trial:
+    value = trial.value if trial.state == TrialState.COMPLETE else None
+    return Trial(trial.number, _STATES[trial.state], trial.params, value, trial.user_attrs)

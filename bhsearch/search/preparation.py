@@ -1,0 +1,233 @@
+"""Everything that is decided before the first trial: data, split, backbones, space, and whether they fit the study."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.config import Settings
+from bhsearch.data.audit import audit
+from bhsearch.data.index import CLASS_NAMES, Index
+from bhsearch.data.load import open_data
+from bhsearch.data.splits import Split, make_split
+from bhsearch.errors import StudyError
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.networks.backbones import Backbone, Found, find
+from bhsearch.search.reporter import Plan, Reporter
+from bhsearch.search.space import Parameter, frozen_space
+
+ENGINE = "optuna"
+SYNTHETIC = "Synthetic data (phantom)"
+_PACKAGES = ("keras", "tensorflow", "jax", "openvino", "optuna", "mlflow", "scikit-learn", "numpy", "pillow")
+# A study goes on only with what it was made with: these are compared, and a difference is named.
+_MUST_AGREE = {
+    "data_fingerprint": "other images, labels or cases",
+    "split_fingerprint": "another split (--folds, --repeats, --test-fraction, --group-by, --magnification)",
+    "regime": "another --regime",
+    "image_size": "another --image-size",
+    "resize": "another --resize",
+    "executor": "another --executor",
+    "seed": "another --seed",
+    "space": "another space",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """What a study works on.
+
+    Attributes:
+        index: The whole data set.
+        split: Of the whole data set.
+        development: The rows that the search may see.
+        found: Backbones that can be had, and those left out.
+        study: Name of the study.
+        regime: `frozen`.
+    """
+
+    settings: Settings
+    index: Index
+    split: Split
+    development: Index
+    found: Found
+    study: str
+    regime: str
+
+    @property
+    def note(self) -> str:
+        """What stands beside every number."""
+        return SYNTHETIC if self.index.synthetic else ""
+
+    @property
+    def backbones(self) -> dict[str, Backbone]:
+        """By name."""
+        return {backbone.name: backbone for backbone in self.found.backbones}
+
+    def template(self) -> Predictions:
+        """The development rows as predictions that say nothing yet."""
+        rows = self.split.development
+        text = {name: self.index.column(name)[rows] for name in ("path", "case", "subtype", "magnification")}
+        fold = self.split.folds[:, rows]
+        return Predictions(
+            label=self.index.labels[rows],
+            probability=np.full(fold.shape, 0.5, np.float32),
+            fold=fold,
+            group=self.split.groups[rows],
+            stratum=self.split.strata[rows],
+            **text,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What the study keeps, and must agree with when it goes on; without the backbones."""
+        settings = self.settings
+        return {
+            "data": self.index.name,
+            "data_fingerprint": self.index.fingerprint,
+            "split_fingerprint": self.split.fingerprint,
+            "regime": self.regime,
+            "group_by": settings.group_by,
+            "image_size": settings.image_size,
+            "resize": settings.resize,
+            "executor": settings.executor,
+            "seed": settings.seed,
+            "space": [str(asdict(parameter)) for parameter in frozen_space(("",))],
+            "promotable": self.split.promotable,
+            "versions": versions(),
+        }
+
+
+def prepare(settings: Settings, reporter: Reporter) -> Preparation:
+    """Open the data, seal the test, deal the folds and find the backbones. Imports no framework.
+
+    Raises:
+        InputError: If anything the user gave is wrong.
+    """
+    with reporter.step("Reading images") as progress:
+        index = open_data(
+            settings.data,
+            layout=settings.layout,
+            case_pattern=settings.case_pattern,
+            skip_bad_images=settings.skip_bad_images,
+            progress=progress,
+        )
+    split = make_split(
+        index,
+        test_fraction=settings.test_fraction,
+        n_folds=settings.folds,
+        n_repeats=settings.repeats,
+        group_by=settings.group_by,
+        magnification=settings.magnification,
+        resplit=settings.resplit,
+    )
+    found = find(settings.backbones, Path(settings.weights_dir) if settings.weights_dir else None)
+    regime = "frozen"
+    part = "" if split.magnification == "all" else f"-{split.magnification.lower()}"
+    name = settings.study or f"{index.name}{part}-{regime}-{settings.group_by}-{ENGINE}"
+    return Preparation(settings, index, split, index.select(split.development), found, name, regime)
+
+
+def check_agreement(name: str, held: dict[str, Any], now: dict[str, Any], backbones: dict[str, Backbone]) -> None:
+    """Refuse to go on with a study that was made with something else.
+
+    Raises:
+        StudyError: Naming what differs.
+    """
+    differences = [
+        f"  {what}: {_short(held.get(key))} then, {_short(now[key])} now"
+        for key, what in _MUST_AGREE.items()
+        if held.get(key) != now[key]
+    ]
+    for backbone, digest in held["backbones"].items():
+        if backbone not in backbones:
+            differences.append(f"  fewer backbones: {backbone} was in its space then and is not there now")
+        elif backbones[backbone].digest != digest:
+            differences.append(f"  other weights of {backbone}")
+    if differences:
+        raise StudyError(
+            f"The study {name!r} must go on with what it was made with, but has:\n" + "\n".join(differences) + "\n"
+            "Give the same options again, or a new name with --study."
+        )
+
+
+def make_plan(prepared: Preparation, space: Sequence[Parameter], finished: int) -> Plan:
+    """Put into words what is about to be done."""
+    settings, index, split = prepared.settings, prepared.index, prepared.split
+    remaining = max(settings.trials - finished, 0)
+    largest = max(backbone.size_mb for backbone in prepared.found.backbones)
+    per_repeat = f"{settings.folds} folds" + (f" x {settings.repeats} repeats" if settings.repeats > 1 else "")
+    rows = [
+        ("data", f"{index.name}{', synthetic' if index.synthetic else ''}: {_images(index, np.ones(len(index), bool))}"),
+        ("search on", _part(prepared, split.development)),
+        ("sealed", f"{_part(prepared, split.test)}, opened only by registering"),
+        ("folds", f"{per_repeat} by {settings.group_by}"),
+        ("regime", f"{prepared.regime}, images {settings.image_size} px ({settings.resize})"),
+        ("backbones", ", ".join(prepared.backbones)),
+        ("left out", _left_out(prepared.found)),
+        ("space", f"{len(space)} parameters, sampler {settings.sampler}, seed {settings.seed}"),
+        ("trials", f"{remaining} to do, {finished} finished before"),
+        ("study", f"{prepared.study} in {without_password(settings.storage)}"),
+    ]
+    if settings.tracking:
+        size = f"at most {remaining * largest / 1000:.2g} GB of models" if remaining else "no new models"
+        rows.append(("results", f"MLflow, {size}"))
+    rows.append(("use", "research only, never for screening patients"))
+    warnings = [*split.warnings, *(f"{len(index.bad)} images could not be read and were left out." for _ in index.bad[:1])]
+    if index.synthetic:
+        warnings.append(f"{SYNTHETIC}: the numbers say nothing about tissue.")
+    return Plan([row for row in rows if row[1]], warnings, split.leaks)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result can depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("bhsearch", *_PACKAGES):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def audit_record(index: Index) -> dict[str, Any]:
+    """The audit of the data, for keeping beside the study."""
+    return audit(index).to_dict()
+
+
+def _part(prepared: Preparation, rows: npt.NDArray[np.bool_]) -> str:
+    groups, labels = prepared.split.groups[rows], prepared.index.labels[rows]
+    n_groups = len(np.unique(groups))
+    by_class = [len(np.unique(groups[labels == value])) for value in (0, 1)]
+    mixed = sum(by_class) - n_groups
+    if mixed > n_groups // 2:
+        return f"{n_groups} cases, {mixed} with both classes, {_images(prepared.index, rows)}"
+    return f"{n_groups} cases ({by_class[0]} benign, {by_class[1]} malignant), {_images(prepared.index, rows)}"
+
+
+def _images(index: Index, rows: npt.NDArray[np.bool_]) -> str:
+    counts = np.bincount(index.labels[rows], minlength=2)
+    return f"{rows.sum():,} images ({', '.join(f'{n:,} {name}' for n, name in zip(counts, CLASS_NAMES, strict=True))})"
+
+
+def _left_out(found: Found) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in found.left_out:
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def without_password(url: str) -> str:
+    """A database URL that can be shown."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rsplit('@', 1)[-1]}" if "@" in rest else url

@@ -1,0 +1,69 @@
+"""The space: one table that the engines, the README and the tests read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bhsearch.networks.views import POLICIES
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of the space. Exactly one of `choices` and the range from `low` to `high` is given.
+
+    Attributes:
+        name: As it is sampled, logged and plotted.
+        meaning: For people.
+        choices: The values of a categorical parameter.
+        low: Least value of a range.
+        high: Greatest value of a range, included.
+        log: Whether the range is sampled on a logarithmic scale.
+        whole: Whether the range holds whole numbers only.
+    """
+
+    name: str
+    meaning: str
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    whole: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is in the space."""
+        if self.choices:
+            return value in self.choices
+        return self.low <= value <= self.high and (not self.whole or value == int(value))
+
+    def __str__(self) -> str:
+        if self.choices:
+            return ", ".join(map(str, self.choices))
+        return f"{self.low:g} to {self.high:g}{' (log)' if self.log else ''}"
+
+
+_FROZEN = (
+    Parameter("backbone", "network that gives the features", ("",)),
+    Parameter("policy", "augmentation: which variants of an image are trained on", POLICIES),
+    Parameter("views", "how many variants, the image itself included", (2, 4, 8)),
+    Parameter("tta", "test-time augmentation: average over the variants", (False, True)),
+    Parameter("standardise", "features scaled by the fold's own training rows", (True, False)),
+    Parameter("hidden_units", "units of the hidden layer; 0 is a linear head", (0, 16, 64)),
+    Parameter("dropout", "share of units left out in a step", low=0.0, high=0.6),
+    Parameter("optimizer", "both with decoupled weight decay", ("adamw", "sgd")),
+    Parameter("learning_rate", "of the first step", low=1e-4, high=1e-1, log=True),
+    Parameter("schedule", "of the learning rate", ("cosine", "constant")),
+    Parameter("weight_decay", "times the learning rate, off the kernel in each step", low=1e-4, high=3.0, log=True),
+    Parameter("label_smoothing", "share of the label given to the other class", low=0.0, high=0.2),
+    Parameter("class_balance", "whether each class has half of a fold's training weight", (False, True)),
+    Parameter("epochs", "passes over the training rows", low=5, high=60, log=True, whole=True),
+)
+
+
+def frozen_space(backbones: Sequence[str]) -> tuple[Parameter, ...]:
+    """The flat space of the frozen regime, for the backbones that can be had."""
+    first, *rest = _FROZEN
+    return (replace(first, choices=tuple(backbones)), *rest)

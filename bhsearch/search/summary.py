@@ -1,0 +1,70 @@
+"""A study's result as a record for the tracking, and as the note that MLflow shows beside its run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.search.result import StudyResult
+from bhsearch.search.space import frozen_space
+
+N_BEST = 10
+
+
+def end_record(result: StudyResult, importances: dict[str, float]) -> dict[str, Any]:
+    """What the tracking keeps of a study's end.
+
+    Args:
+        result: The study's result.
+        importances: From the engine.
+
+    Returns:
+        JSON-able: `trials`, `importances`, `log`, `best`, `finished`, `summary`, `status`, `ended_ms`.
+    """
+    done = result.n_finished >= result.wanted
+    best = [
+        {
+            "name": f"trial {row.trial.number}",
+            "score": row.trial.value,
+            "low": row.low,
+            "high": row.high,
+            "tied": row.tied,
+        }
+        for row in result.ranking[:N_BEST]
+        if row.low == row.low  # without predictions there is no interval to draw
+    ]
+    return {
+        "trials": [asdict(trial) for trial in result.records],
+        "importances": importances,
+        "log": [parameter.name for parameter in frozen_space(("",)) if parameter.log],
+        "best": best,
+        "finished": result.n_finished,
+        "summary": _note(result),
+        "status": "FINISHED" if done else ("KILLED" if result.interrupted else "FAILED"),
+        "ended_ms": int(time.time() * 1000),
+    }
+
+
+def _note(result: StudyResult) -> str:
+    """Markdown."""
+    lines = [f"**{result.note}.**" if result.note else "", *(f"**{sentence}**" for sentence in result.invalid)]
+    lines += [
+        f"{result.n_finished} finished trials on `{result.data}`. Score: case-weighted ROC AUC, out of fold, mean over folds.",
+        "",
+        "| trial | AUC | 95 % interval over cases | tied with the best |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row.trial.number} | {row.trial.value:.4f} | {row.low:.3f} to {row.high:.3f} | {'yes' if row.tied else ''} |"
+        for row in result.ranking[:N_BEST]
+    ]
+    lines += [
+        "",
+        "The best of many trials looks better than it is: these scores chose it. Intervals are over cases; variation of "
+        "training is not included.",
+        "",
+        DISCLAIMER,
+    ]
+    return "\n".join(line for k, line in enumerate(lines) if line or k > 1)

@@ -1,0 +1,1 @@
+"""Numbers -> what is kept. MLflow lives here and nowhere else."""

@@ -1,0 +1,87 @@
+"""The process that brings finished trials from the outbox to MLflow, so that the search need not wait for it.
+
+It runs until its standard input ends, which it does when the search says so or dies; then it sends what is left and
+ends. What it has to say goes to standard output, a line each: `ready RUN_ID EXPERIMENT_ID`, `sent NUMBER`, `failed
+SENTENCE`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from bhsearch.errors import BhsearchError
+from bhsearch.tracking.outbox import Outbox
+
+_LOOK_SECONDS = 0.2
+
+
+def drain(outbox: Outbox) -> None:
+    """Send trials as they come, then the study's end, then delete the outbox.
+
+    Raises:
+        StudyError: If the store cannot be opened.
+    """
+    from bhsearch.networks import backend
+
+    backend.start(threads=1)
+    with backend.quiet():
+        from bhsearch.tracking.runs import StudyRuns
+    from bhsearch.tracking.store import open_client
+
+    runs = StudyRuns(open_client(), outbox.study())
+    say(f"ready {runs.run_id} {runs.experiment_id}")
+    ended = _end_of_input()
+    last = False
+    while not last:
+        last = ended.wait(_LOOK_SECONDS if not outbox.waiting() else 0.0)
+        for number in outbox.waiting():
+            with backend.quiet():
+                runs.log_trial(outbox.trial(number))
+            outbox.sent(number)
+            say(f"sent {number}")
+    end = outbox.end()
+    if end is not None:
+        runs.log_end(end)
+    outbox.close()
+
+
+def say(line: str) -> None:
+    """Print a line to the search, which may be gone."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _end_of_input() -> threading.Event:
+    """Set when standard input ends."""
+    ended = threading.Event()
+
+    def read() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    return ended
+
+
+def main(folder: str) -> int:
+    """Drain one outbox. Returns the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the search; what it finished is still to be sent
+    try:
+        drain(Outbox(Path(folder)))
+    except BhsearchError as error:
+        say(f"failed {' '.join(str(error).split())}")
+        return error.exit_code
+    except Exception as error:  # whatever a store raises: the trials stay in the outbox, and the search says so
+        say(f"failed {type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,84 @@
+"""The search's side of the process that logs: start it, hear from it, wait for it. Imports no MLflow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+from bhsearch.data.pixels import Progress
+from bhsearch.errors import RunError, StudyError
+from bhsearch.tracking.outbox import Outbox
+
+_LOOK_SECONDS = 0.2
+
+
+class DrainProcess:
+    """A running `bhsearch.tracking.drain`.
+
+    Args:
+        outbox: Its outbox; the study must have been put.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bhsearch.tracking.drain", str(outbox.folder.resolve())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._outbox = outbox
+        self._answered = threading.Event()
+        self._failure = ""
+        self.run_id = self.experiment_id = ""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the store is open and the study has its run.
+
+        Raises:
+            StudyError: If the store cannot be used.
+        """
+        self._answered.wait()
+        if not self.run_id:
+            raise StudyError(self._failure or "The process that logs to MLflow ended before it was ready.")
+
+    def finish(self, progress: Progress) -> None:
+        """Let it send what is left, and wait for that.
+
+        Args:
+            progress: Called with (sent, to send).
+
+        Raises:
+            RunError: If something could not be sent; it stays in the outbox.
+        """
+        assert self._process.stdin is not None
+        to_send = len(self._outbox.waiting())
+        self._process.stdin.close()
+        while self._listener.is_alive():
+            self._listener.join(_LOOK_SECONDS)
+            left = len(self._outbox.waiting()) if self._outbox.folder.exists() else 0
+            progress(to_send - left, to_send)
+        if self._process.wait() != 0:
+            reason = self._failure or f"exit code {self._process.returncode}"
+            raise RunError(
+                f"MLflow could not be given everything: {reason}. The rest waits in {self._outbox.folder}; the same command "
+                "sends it."
+            )
+
+    def abandon(self) -> None:
+        """End it at once; it has nothing to send."""
+        self._process.kill()
+        self._process.wait()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            word, _, rest = line.rstrip("\n").partition(" ")
+            if word == "ready":
+                self.run_id, _, self.experiment_id = rest.partition(" ")
+                self._answered.set()
+            elif word == "failed":
+                self._failure = rest
+        self._answered.set()

@@ -1,0 +1,208 @@
+"""A study as MLflow runs: a parent for the study, a child for each trial."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import numpy as np
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.sources import LocalArtifactDatasetSource
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+
+from bhsearch.data.pixels import Pixels
+from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
+from bhsearch.networks.backbones import Backbone
+from bhsearch.networks.deployed import ModelPool
+from bhsearch.networks.heads import Heads
+from bhsearch.tracking import artifacts
+from bhsearch.tracking.outbox import Message
+from bhsearch.tracking.store import open_experiment
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+UID, TRIAL, STATE, REASON = "bhsearch.study_uid", "bhsearch.trial", "bhsearch.state", "bhsearch.reason"
+_SIGNATURE = ModelSignature(
+    inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+    outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1))]),
+)
+_MOST_METRICS = 1000  # a call; MLflow's own limit
+
+
+def find_study_run(client: MlflowClient, experiment_id: str, uid: str) -> str | None:
+    """The parent run of a study, if this store has it."""
+    found = client.search_runs([experiment_id], f"tags.`{UID}` = '{uid}' and tags.`{TRIAL}` = 'none'", max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def trial_runs(client: MlflowClient, experiment_id: str, uid: str) -> dict[int, Any]:
+    """The child runs of a study, by the number of their trial."""
+    runs: dict[int, Any] = {}
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], f"tags.`{UID}` = '{uid}' and tags.`{TRIAL}` != 'none'", max_results=1000, page_token=token
+        )
+        runs.update({int(run.data.tags[TRIAL]): run for run in page})
+        token = page.token
+        if not token:
+            return runs
+
+
+def stored_predictions(client: MlflowClient, experiment_name: str, uid: str) -> dict[int, Predictions]:
+    """Out-of-fold predictions of the finished trials that this store has, by number."""
+    experiment = client.get_experiment_by_name(experiment_name)
+    if experiment is None:
+        return {}
+    found = {}
+    for number, run in trial_runs(client, experiment.experiment_id, uid).items():
+        if run.info.status == "FINISHED":
+            uri = f"{run.info.artifact_uri}/{artifacts.PREDICTIONS}"
+            found[number] = Predictions.from_csv(Path(mlflow.artifacts.download_artifacts(uri)))
+    return found
+
+
+class StudyRuns:
+    """Writes one study into one store.
+
+    Args:
+        client: Of the store.
+        study: What `Outbox.study` gave.
+    """
+
+    def __init__(self, client: MlflowClient, study: Message) -> None:
+        self._client, self._record = client, study.record
+        self.experiment_id = open_experiment(client, self._record["experiment"])
+        self._development = study.arrays
+        self._pool = ModelPool()
+        self._pixels: Pixels | None = None
+        self.run_id = self._study_run()
+        self._done = trial_runs(client, self.experiment_id, self._record["uid"])
+
+    def log_trial(self, message: Message) -> None:
+        """Log one trial as a child run; a trial that is there already is left alone."""
+        record = message.record
+        known = self._done.get(record["number"])
+        if known is not None and known.info.status != "RUNNING":
+            return
+        if known is not None:  # a process died while it wrote this run
+            self._client.delete_run(known.info.run_id)
+        tags = self._tags(str(record["number"])) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"]}
+        run = self._client.create_run(
+            self.experiment_id, record["started_ms"], tags, f"trial {record['number']:03d}"
+        )
+        run_id = run.info.run_id
+        params = [Param(key, str(value)) for key, value in record["params"].items()]
+        self._client.log_batch(run_id, params=params)
+        if record["state"] == "complete":
+            self._log_result(run_id, message)
+            status = "FINISHED"
+        else:
+            self._client.log_batch(run_id, tags=[RunTag(REASON, record["reason"])])
+            status = "FAILED"
+        self._client.set_terminated(run_id, status, record["ended_ms"])
+
+    def log_end(self, record: dict[str, Any]) -> None:
+        """Log the study's pictures and end its run."""
+        with tempfile.TemporaryDirectory() as folder:
+            artifacts.write_study(Path(folder), record, self._record["note"])
+            self._client.log_artifacts(self.run_id, folder)
+        best = record["best"][:1]
+        metrics = [Metric("best_auc", row["score"], record["ended_ms"], 0) for row in best]
+        metrics.append(Metric("finished_trials", record["finished"], record["ended_ms"], 0))
+        note = RunTag(MLFLOW_RUN_NOTE, record["summary"])
+        self._client.log_batch(self.run_id, metrics=metrics, tags=[note])
+        self._client.set_terminated(self.run_id, record["status"], record["ended_ms"])
+
+    def _study_run(self) -> str:
+        """Find the parent run or make it, with everything that is known before the first trial."""
+        record = self._record
+        run_id = find_study_run(self._client, self.experiment_id, record["uid"])
+        if run_id is None:
+            tags = self._tags("none") | record["tags"]
+            run_id = self._client.create_run(self.experiment_id, None, tags, record["study"]).info.run_id
+            self._log_dataset(run_id, "search")
+            with tempfile.TemporaryDirectory() as folder:
+                for name, content in record["files"].items():
+                    (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+                self._client.log_artifacts(run_id, folder, "study")
+            params = [Param(key, str(value)[:6000]) for key, value in record["settings"].items()]
+            self._client.log_batch(run_id, params=params)
+        self._client.update_run(run_id, status="RUNNING")
+        return str(run_id)
+
+    def _log_result(self, run_id: str, message: Message) -> None:
+        record, development = message.record, self._development
+        predictions = Predictions(
+            probability=message.arrays["probability"],
+            label=development["label"],
+            fold=development["fold"],
+            group=development["group"],
+            stratum=development["stratum"],
+            **{name: development[name].astype(object) for name in ("path", "case", "subtype", "magnification")},
+        )
+        values, ends = artifacts.scored(predictions)
+        values["seconds"] = record["seconds"]
+        self._log_metrics(run_id, values, record)
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            artifacts.write_trial(
+                root, predictions, values, ends, record["curves"], self._resized(), self._record["note"]
+            )
+            self._client.log_artifacts(run_id, folder)
+        self._log_dataset(run_id, "cross-validation")
+        if self._record["models"]:
+            self._log_model(run_id, message)
+
+    def _log_metrics(self, run_id: str, values: dict[str, float], record: dict[str, Any]) -> None:
+        ended = record["ended_ms"]
+        batch = [Metric(name, value, ended, 0) for name, value in values.items() if np.isfinite(value)]
+        for name, curve in record["curves"].items():
+            batch += [Metric(f"epoch_{name}", value, ended, step) for step, value in enumerate(curve, start=1)]
+        for start in range(0, len(batch), _MOST_METRICS):
+            self._client.log_batch(run_id, metrics=batch[start : start + _MOST_METRICS])
+
+    def _log_model(self, run_id: str, message: Message) -> None:
+        facts = self._record["backbones"][message.record["params"]["backbone"]]
+        backbone = Backbone(facts["name"], Path(facts["file"]) if facts["file"] else None, facts["digest"])
+        kept = message.arrays
+        heads = Heads(kept["kernel"], kept["bias"], kept["top"], kept["top_bias"], bool(message.record["linear"]))
+        settings = self._record["settings"]
+        views = tuple(message.record["views"])
+        network = self._pool.get(backbone, settings["resize"], settings["image_size"], views, heads)
+        with mlflow.start_run(run_id=run_id):
+            mlflow.keras.log_model(
+                network,
+                name="model",
+                signature=_SIGNATURE,
+                pip_requirements=self._record["requirements"],
+                metadata={
+                    "classes": ["benign", "malignant"],
+                    "output": "P(malignant), mean over the fold heads",
+                    "split_fingerprint": self._record["tags"]["bhsearch.split_fingerprint"],
+                    "data_fingerprint": self._record["tags"]["bhsearch.data_fingerprint"],
+                    "use": DISCLAIMER,
+                },
+            )
+
+    def _log_dataset(self, run_id: str, context: str) -> None:
+        record = self._record
+        data = MetaDataset(LocalArtifactDatasetSource(record["root"]), record["data"], record["digest"])
+        tag = InputTag(MLFLOW_DATASET_CONTEXT, context)
+        self._client.log_inputs(run_id, [DatasetInput(data._to_mlflow_entity(), [tag])])
+
+    def _resized(self) -> Pixels:
+        if self._pixels is None:
+            place = self._record["pixels"]
+            self._pixels = np.memmap(place["file"], np.uint8, "r", shape=tuple(place["shape"]))
+        return self._pixels
+
+    def _tags(self, trial: str) -> dict[str, str]:
+        return {UID: self._record["uid"], TRIAL: trial, "bhsearch.study": self._record["study"]}

@@ -1,0 +1,89 @@
+"""The MLflow store: which one it is, that it can be used, and the experiment of a data set in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bhsearch.errors import StudyError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def check_store() -> None:
+    """Refuse a working directory that MLflow itself would fail in; needs no MLflow, and so costs nothing.
+
+    Raises:
+        StudyError: If `mlruns/` holds runs of MLflow's old file store.
+    """
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return
+    old = next(Path("mlruns").glob("[0-9]*/meta.yaml"), None)
+    if old is not None:
+        raise StudyError(
+            f"MLflow must keep its runs in a database, but {old} belongs to its old file store, and `mlflow ui` would fail "
+            "here. Move the old runs with `mlflow migrate-filestore`, or work in another folder."
+        )
+
+
+def open_client() -> MlflowClient:
+    """A client of the store that `MLFLOW_TRACKING_URI` names, else of `mlflow.db` in the working directory.
+
+    Raises:
+        StudyError: If the store cannot be opened.
+    """
+    import logging
+
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        client = mlflow.MlflowClient()
+        client.search_experiments(max_results=1)
+        return client
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise StudyError(f"The MLflow store must be one that can be opened, but {_place()} cannot: {reason}") from error
+
+
+def _place() -> str:
+    """The store without a password in it."""
+    import mlflow
+    from sqlalchemy.engine import make_url
+
+    uri = mlflow.get_tracking_uri()
+    try:
+        return make_url(uri).render_as_string(hide_password=True)
+    except ValueError:
+        return uri.rsplit("@", 1)[-1]
+
+
+def open_experiment(client: MlflowClient, name: str) -> str:
+    """The id of an experiment, made where it is missing.
+
+    A local database writes artifact paths relative to the working directory unless it is told a whole one; a server
+    knows better where its artifacts go.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        if found.lifecycle_stage != "active":
+            raise StudyError(
+                f"The MLflow experiment {name!r} must be active, but it is deleted. Restore it in the user interface."
+            )
+        return str(found.experiment_id)
+    local = client.tracking_uri.startswith("sqlite:")
+    try:
+        location = (Path.cwd() / "mlruns" / name).as_uri() if local else None
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException:  # another process was quicker
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)

@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from bhsearch.data import decode as module
+from bhsearch.data import store
+from bhsearch.data.decode import Digests, decode, scan
+from bhsearch.data.index import BadFile
+from bhsearch.errors import DataError, InputError
+
+
+@pytest.fixture(autouse=True)
+def _fresh_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def rgb(seed=0, shape=(7, 9, 3)):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(path, array=None, **options):
+    Image.fromarray(rgb() if array is None else array).save(path, **options)
+    return path
+
+
+def count_decoding(monkeypatch):
+    calls = []
+    real = module._digest
+    monkeypatch.setattr(module, "_digest", lambda root, path: calls.append(path) or real(root, path))
+    return calls
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_lossless_formats_come_back_as_they_were(root, suffix):
+    assert np.array_equal(decode(save(root / f"a{suffix}")), rgb())
+
+
+def test_grey_is_spread_over_three_channels(root):
+    grey = rgb(shape=(5, 6))
+    assert np.array_equal(decode(save(root / "a.png", grey)), np.repeat(grey[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_grey_is_scaled_and_not_clipped(root, suffix):
+    values = np.array([[0, 128, 129, 257, 32896, 65535]], dtype=np.uint16)
+    assert decode(save(root / f"a{suffix}", values))[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
+
+
+@pytest.mark.parametrize("array", [np.full((2, 2), 1e6, np.float32), np.full((2, 2), 70_000, np.int32)])
+def test_grey_without_a_known_white_is_refused(root, array):
+    with pytest.raises(DataError, match="no known white"):
+        decode(save(root / "a.tif", array))
+
+
+def test_transparency_lies_over_white(root):
+    rgba = np.zeros((1, 2, 4), dtype=np.uint8)
+    rgba[0, 1, 3] = 255
+    assert decode(save(root / "a.png", rgba)).tolist() == [[[255] * 3, [0] * 3]]
+    la = Image.fromarray(rgba).convert("LA")
+    la.save(root / "la.png")
+    assert decode(root / "la.png").tolist() == [[[255] * 3, [0] * 3]]
+
+
+def test_palettes_give_their_colours_and_their_transparency(root):
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    image.save(root / "a.png")
+    image.save(root / "b.png", transparency=bytes([0, 255]))
+    assert decode(root / "a.png").tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    assert decode(root / "b.png").tolist() == [[[255] * 3, [200, 100, 50]]]
+
+
+def test_black_and_white_is_read(root):
+    assert decode(save(root / "a.png", np.array([[True, False]]))).tolist() == [[[255] * 3, [0] * 3]]
+
+
+def test_cmyk_is_not_inverted(root):
+    Image.new("CMYK", (8, 8), (0, 0, 0, 0)).save(root / "a.jpg")
+    assert decode(root / "a.jpg").min() > 250
+
+
+def test_the_exif_orientation_is_applied(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    assert np.array_equal(decode(save(root / "a.png", exif=exif)), np.rot90(rgb(), -1))
+
+
+def test_of_several_pages_the_first_is_read(root):
+    pages = [Image.fromarray(rgb(seed)) for seed in (1, 2)]
+    pages[0].save(root / "a.tif", save_all=True, append_images=pages[1:])
+    assert np.array_equal(decode(root / "a.tif"), rgb(1))
+
+
+def test_the_content_decides_not_the_suffix(root):
+    save(root / "a.png").rename(root / "a.jpg")
+    assert np.array_equal(decode(root / "a.jpg"), rgb())
+
+
+def bomb():
+    """A PNG that claims 40,000 x 40,000 pixels in a few bytes."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def png_bytes():
+    stream = io.BytesIO()
+    Image.fromarray(rgb(shape=(50, 60, 3))).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def jpeg_bytes():
+    stream = io.BytesIO()
+    Image.fromarray(rgb(shape=(50, 60, 3))).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"patient,label\n1,0\n", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (png_bytes()[:-2000], "damaged"),
+        (jpeg_bytes()[:-1000], "damaged"),
+        (bomb(), "too large: at most 100,000,000 pixels"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_name(root, content, reason):
+    (root / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match=reason) as error:
+        decode(root / "a.png")
+    assert str(root / "a.png") in str(error.value)
+    (bad,) = scan(root, ["a.png"])
+    assert isinstance(bad, BadFile)
+    assert bad.reason.startswith(reason)
+
+
+def test_an_image_just_above_the_limit_is_refused_without_a_warning(root, monkeypatch):
+    monkeypatch.setattr(module, "MAX_PIXELS", 62)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # Pillow itself warns from here on
+    with pytest.raises(DataError, match="63 pixels, at most 62"):
+        decode(save(root / "a.png"))
+
+
+def test_a_missing_file_a_folder_and_a_pipe_are_refused_without_waiting(root):
+    (root / "folder.png").mkdir()
+    os.mkfifo(root / "pipe.png")
+    reasons = [bad.reason for bad in scan(root, ["missing.png", "folder.png", "pipe.png"])]
+    assert reasons == ["no such file or directory", "not a regular file", "not a regular file"]
+
+
+def test_an_unreadable_file_is_bad(root, monkeypatch):
+    save(root / "a.png")
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module.Path, "read_bytes", refuse)  # the tests may run as root, who may read everything
+    assert scan(root, ["a.png"]) == [BadFile("a.png", "permission denied")]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damage_anywhere_gives_an_array_or_a_reason_and_never_a_warning(data):
+    content = bytearray(data.draw(st.sampled_from([png_bytes(), jpeg_bytes()])))
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
+    with contextlib.suppress(DataError):
+        assert module._pixels(bytes(content)).shape[2] == 3
+
+
+def test_many_threads_leave_the_warning_filters_as_they_were(root):
+    save(root / "a.png")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: decode(root / "a.png"), range(200)))
+    assert warnings.filters == before
+
+
+def test_equal_pixels_have_one_pixel_digest_whatever_the_file(root):
+    save(root / "a.png")
+    save(root / "b.png", compress_level=0)
+    save(root / "c.png", rgb(1))
+    a, b, c = scan(root, ["a.png", "b.png", "c.png"])
+    assert a.pixels_digest == b.pixels_digest != c.pixels_digest
+    assert len({a.bytes_digest, b.bytes_digest, c.bytes_digest}) == 3
+
+
+def test_equal_bytes_of_another_shape_have_another_pixel_digest(root):
+    save(root / "a.png", np.zeros((2, 3, 3), np.uint8))
+    save(root / "b.png", np.zeros((3, 2, 3), np.uint8))
+    a, b = scan(root, ["a.png", "b.png"])
+    assert a.pixels_digest != b.pixels_digest
+
+
+def test_results_come_in_the_order_of_the_paths_and_progress_reaches_the_end(root):
+    paths = [f"{at}.png" for at in range(9)]
+    for at, path in enumerate(paths):
+        save(root / path, rgb(at))
+    seen = []
+    forward = scan(root, paths, progress=lambda done, total: seen.append((done, total)), n_threads=3)
+    assert scan(root, paths[::-1]) == forward[::-1]
+    assert seen == [(done, 9) for done in range(10)]
+
+
+def test_a_second_scan_decodes_only_what_changed(root, monkeypatch):
+    for name in "abc":
+        save(root / f"{name}.png", rgb(ord(name)))
+    paths = ["a.png", "b.png", "c.png"]
+    first = scan(root, paths)
+    calls = count_decoding(monkeypatch)
+    assert scan(root, paths) == first
+    assert calls == []
+    save(root / "b.png", rgb(5, (8, 8, 3)))
+    assert scan(root, paths)[1] != first[1]
+    assert calls == ["b.png"]
+
+
+def test_the_same_bytes_touched_are_read_again(root, monkeypatch):
+    save(root / "a.png")
+    first = scan(root, ["a.png"])
+    os.utime(root / "a.png", ns=(1, 1))
+    calls = count_decoding(monkeypatch)
+    assert scan(root, ["a.png"]) == first
+    assert calls == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[]", b'{"entries": []}', b'{"entries": {"a.png": [1]}, "decoder": "none"}']
+)
+def test_a_corrupt_cache_is_ignored_and_written_anew(root, content):
+    save(root / "a.png")
+    first = scan(root, ["a.png"])
+    (file,) = store.cache_root().glob("digests/*/digests.json")
+    whole = file.read_bytes()
+    file.write_bytes(content)
+    assert scan(root, ["a.png"]) == first
+    assert file.read_bytes() == whole
+
+
+def test_torn_entries_of_the_cache_are_made_again(root):
+    save(root / "a.png")
+    first = scan(root, ["a.png"])
+    (file,) = store.cache_root().glob("digests/*/digests.json")
+    content = json.loads(file.read_text())
+    content["entries"]["a.png"] = content["entries"]["a.png"][:3]
+    file.write_text(json.dumps(content))
+    assert scan(root, ["a.png"]) == first
+
+
+def test_digests_of_another_decoder_are_not_believed(root, monkeypatch):
+    save(root / "a.png")
+    scan(root, ["a.png"])
+    monkeypatch.setattr(module, "_DECODER", "another")
+    calls = count_decoding(monkeypatch)
+    scan(root, ["a.png"])
+    assert calls == ["a.png"]
+
+
+def test_an_interrupted_scan_keeps_what_it_had(root, monkeypatch):
+    for name in "ab":
+        save(root / f"{name}.png", rgb(ord(name)))
+
+    def interrupt(done, total):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan(root, ["a.png", "b.png"], progress=interrupt, n_threads=1)
+    calls = count_decoding(monkeypatch)
+    scan(root, ["a.png", "b.png"])
+    assert calls == ["b.png"]
+
+
+def test_a_cache_that_cannot_be_written_is_said_before_decoding(root, tmp_path, monkeypatch):
+    save(root / "a.png")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "file"))
+    calls = count_decoding(monkeypatch)
+    with pytest.raises(InputError, match="BHSEARCH_CACHE"):
+        scan(root, ["a.png"])
+    assert calls == []
+
+
+def test_a_cache_that_need_not_be_written_need_not_be_writable(root, monkeypatch):
+    save(root / "a.png")
+    first = scan(root, ["a.png"])
+
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", refuse)
+    assert scan(root, ["a.png"]) == first
+    with pytest.raises(InputError):
+        scan(root, [save(root / "b.png").name])
+
+
+def test_the_cache_leaves_no_half_written_file(root, monkeypatch):
+    save(root / "a.png")
+
+    def fail(self, target):
+        raise PermissionError(13, "Permission denied", str(target))
+
+    monkeypatch.setattr(module.Path, "replace", fail)
+    with pytest.raises(InputError):
+        scan(root, ["a.png"])
+    assert [file for file in store.cache_root().rglob("*") if file.is_file()] == []
+
+
+def test_links_may_stay_in_the_data_folder_but_not_leave_it(root, tmp_path):
+    save(tmp_path / "outside.png")
+    save(root / "a.png")
+    (root / "in.png").symlink_to(root / "a.png")
+    (root / "out.png").symlink_to(tmp_path / "outside.png")
+    (root / "loop.png").symlink_to(root / "loop.png")
+    (root / "gone.png").symlink_to(root / "nothing.png")
+    (root / "folder").symlink_to(tmp_path)
+    inside, out, loop, gone, through = scan(root, ["in.png", "out.png", "loop.png", "gone.png", "folder/outside.png"])
+    assert isinstance(inside, Digests)
+    assert out.reason == through.reason == "a link that leads out of the data folder"
+    assert isinstance(loop, BadFile)
+    assert gone.reason == "no such file or directory"
+
+
+def test_the_data_folder_may_be_a_link_itself(root, tmp_path):
+    save(root / "a.png")
+    (tmp_path / "link").symlink_to(root)
+    assert isinstance(scan(tmp_path / "link", ["a.png"])[0], Digests)

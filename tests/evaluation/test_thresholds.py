@@ -1,0 +1,72 @@
+"""Thresholds: the best cut, ties decided the same way every time, and nothing learnt from the own fold."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bhsearch.evaluation.thresholds import best_threshold, classification_text, pooled_decisions
+from tests.evaluation.simulated import simulate
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20), st.integers(1, 5)), min_size=1, max_size=25))
+def test_no_other_cut_is_better(drawn: list[tuple[int, int, int]]) -> None:
+    rows = [*drawn, (0, 3, 1), (1, 4, 1)]
+    label, place, weight = (np.array(column) for column in zip(*rows, strict=True))
+    probability, weight = place / 20, weight.astype(float)
+
+    def balanced(cut: float) -> float:
+        right = (probability >= cut) == label
+        return sum(np.average(right[label == value], weights=weight[label == value]) for value in (0, 1)) / 2
+
+    best = balanced(best_threshold(label, probability, weight))
+    assert best >= max(balanced(cut) for cut in np.arange(-1, 42) / 40) - 1e-9
+
+
+def test_of_equally_good_cuts_the_one_nearest_to_a_half_is_taken() -> None:
+    label, probability = np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.6, 0.8])
+    # Cuts at 0.15 and 0.7 are both right three times in four, each class weighed.
+    assert best_threshold(label, probability, np.ones(4)) == pytest.approx(0.7)
+
+
+def test_a_cut_between_neighbouring_floats_keeps_them_apart() -> None:
+    low = 0.3
+    high = float(np.nextafter(low, 1))
+    cut = best_threshold(np.array([0, 1]), np.array([low, high]), np.ones(2))
+    assert low < cut <= high
+
+
+def test_one_class_gives_a_half() -> None:
+    assert best_threshold(np.array([1, 1]), np.array([0.2, 0.3]), np.ones(2)) == 0.5
+    assert best_threshold(np.array([], dtype=int), np.array([]), np.array([])) == 0.5
+
+
+def test_a_folds_threshold_ignores_that_fold() -> None:
+    base = simulate(20, n_repeats=2)
+    inside = base.fold[0] == 2
+    probability, label = base.probability.copy(), base.label.copy()
+    probability[0, inside] = np.random.default_rng(0).random(inside.sum())
+    label[inside] = 1 - label[inside]
+    before = pooled_decisions(base).threshold
+    changed = pooled_decisions(dataclasses.replace(base, probability=probability, label=label)).threshold
+    assert before[0, 2] == changed[0, 2]
+    assert (before[0] != changed[0]).any()
+
+
+def test_decisions_follow_the_thresholds() -> None:
+    base = simulate(20, n_repeats=2)
+    decisions = pooled_decisions(base)
+    cut = np.take_along_axis(decisions.threshold, base.fold.astype(int), axis=1)
+    assert np.array_equal(decisions.predicted, base.probability >= cut)
+
+
+def test_the_report_counts_cases_and_says_what_it_is() -> None:
+    text = classification_text(simulate(20, n_repeats=3), "synthetic data (phantom)")
+    assert text.startswith("synthetic data (phantom)\n")
+    benign = next(line for line in text.splitlines() if "benign" in line)
+    assert benign.split()[-1] == "8.0"
+    assert max(map(len, text.splitlines()[4:])) < 60

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from bhsearch import terminal
+from bhsearch.data import store
+from bhsearch.dataset import app
+from bhsearch.errors import BhsearchError, DataError
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two benign and two malignant images, one of them filed twice."""
+    names = ["benign/SOB_B_A-14-1A-40-001.png", "benign/SOB_B_A-14-1B-40-001.png"]
+    names += ["malignant/SOB_M_DC-14-2-40-001.png", "malignant/SOB_M_LC-14-2-40-001.png"]
+    for at, name in enumerate(names):
+        file = tmp_path / "data [red]" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 5, 3), min(at, 2), np.uint8)).save(file)
+    return tmp_path / "data [red]"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache_for_each_test(tmp_path, monkeypatch):
+    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "cache"))
+
+
+def run(*arguments, width=None, monkeypatch=None):
+    """What a command prints; at a terminal of so many columns if `width` is given, else as if piped."""
+    if width is not None:
+        console = Console(width=width, force_terminal=True, highlight=False, color_system=None)
+        monkeypatch.setattr(terminal, "out", console)
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if isinstance(result.exception, BhsearchError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_info_counts_classes_subtypes_and_magnifications(root):
+    lines = [line.split() for line in run("info", root).splitlines()]
+    assert ["benign", "2", "1", "2", "1"] in lines
+    assert ["malignant", "2", "1", "2", "1"] in lines
+    assert ["DC", "0", "1", "1"] in lines
+    assert ["40X", "2", "2", "4"] in lines
+
+
+def test_info_prints_paths_as_they_are(root):
+    assert str(root) in run("info", root)
+
+
+def test_audit_names_siblings_and_twins(root):
+    text = run("audit", root)
+    assert "siblings: Cases of several slides, which a split by slide separates: 2" in text
+    assert "1: SOB_B_A-14-1A, SOB_B_A-14-1B" in text
+    assert "SOB_M_DC-14-2-40-001.png = SOB_M_LC-14-2-40-001.png (in malignant)" in text
+
+
+@pytest.mark.parametrize("command", ["info", "audit"])
+def test_json_goes_to_standard_output_and_nothing_else_does(root, command):
+    content = json.loads(run(command, root, "--json"))
+    assert content["name"] == "breakhis"
+
+
+def test_long_lists_are_cut_with_the_way_to_the_whole(tmp_path):
+    for at in range(24):
+        file = tmp_path / "data" / f"{at // 2}/{at % 2}/{at // 2}_idx5_x{at}_y1_class{at % 2}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((2, 2, 3), at, np.uint8)).save(file)
+    text = run("audit", tmp_path / "data")
+    assert "  and 2 more" in text
+    assert "--json lists everything." in text
+
+
+@pytest.mark.parametrize("command", ["info", "audit"])
+def test_everything_fits_sixty_columns_of_a_terminal(root, command, monkeypatch):
+    assert max(map(len, run(command, root, width=60, monkeypatch=monkeypatch).splitlines())) <= 60
+
+
+def test_piped_output_is_plain_and_wraps_no_line(root):
+    text = run("audit", root)
+    assert "\x1b" not in text
+    assert "  40X: 2 benign and 2 malignant here, 625 benign and 1,370 malignant published." in text.splitlines()
+
+
+def test_options_reach_the_reader(root):
+    (root / "benign/x1.png").write_bytes(b"")
+    with pytest.raises(DataError, match="--skip-bad-images"):
+        run("info", root, "--layout", "folders", "--case-pattern", "x([0-9])")
+    text = run("info", root, "--layout", "folders", "--case-pattern", "x([0-9])", "--skip-bad-images")
+    assert "Layout folders" in text
+    assert "benign/x1.png: empty file" in text
+
+
+def test_the_cache_is_listed_and_cleared(root):
+    assert run("cache").startswith("0 entries, 0 B")
+    run("info", root)
+    listing = run("cache")
+    assert listing.splitlines()[1].startswith("digests")
+    assert "1 entries" not in listing
+    assert run("cache", "--clear").startswith("Freed ")
+    assert store.entries() == []
+
+
+def call(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "bhsearch.dataset", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_wrong_data_end_with_two_and_a_sentence_without_a_traceback(tmp_path):
+    done = call("info", tmp_path / "nowhere")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_imports_nothing_slow():
+    code = "import sys, bhsearch.dataset; print([m for m in ('pandas', 'numpy', 'PIL', 'keras') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.data
+def test_the_real_breakhis_can_be_looked_at(breakhis):
+    content = json.loads(run("info", breakhis, "--json"))
+    assert content["classes"]["all"] == {"images": 476, "cases": 33, "slides": 41, "groups": 33}
+    assert content["magnifications"]["100X"] == {"benign": 217, "malignant": 215, "all": 432}
