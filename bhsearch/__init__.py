@@ -20,7 +20,7 @@ def optimize(*, config: str | Path | None = None, **options: Any) -> StudyResult
 
     Args:
         config: TOML file of settings.
-        **options: Settings as in `bhsearch.config.Settings`: `data`, `trials`, `backbones`, ...; they win over the file.
+        **options: Settings as in `bhsearch.config.Settings`: `data`, `trials`, ...; they win over the file.
 
     Returns:
         The study's result; `.trials` is a data frame, `.best` the best trial with its interval.

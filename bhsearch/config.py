@@ -106,7 +106,9 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"--config must be a TOML file that can be read, but got {str(file)!r}: {error.strerror}.") from error
+        raise SettingsError(
+            f"--config must be a TOML file that can be read, but got {str(file)!r}: {error.strerror}."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"--config must be a TOML file, but {file} is not: {error}.") from error
     known = [field.name for field in fields(Settings)]

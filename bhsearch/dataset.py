@@ -115,7 +115,7 @@ def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete everything
 
 
 def _open(path: str, layout: str, case_pattern: str | None, skip_bad_images: bool) -> Index:
-    from bhsearch.data.load import open_data
+    from bhsearch.data.opening import open_data
 
     with _progress("reading images") as progress:
         return open_data(

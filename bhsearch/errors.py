@@ -5,8 +5,9 @@
     |   |-- SettingsError    an option, or a key of a settings file
     |   |-- DataError        image files, their names, labels or cases
     |   |-- BackboneError    a network or its weights
-    |   `-- StudyError       a study or a store that does not fit this command
-    `-- RunError             the work itself failed: disk, memory, too many failed trials
+    |   |-- StudyError       a study or a store that does not fit this command
+    |   `-- PlaceError       a folder that cannot be written, or a disk that is full
+    `-- RunError             the work itself failed: diverged, too many failed trials, not everything logged
 
 Every message says the rule, then the value that broke it, then what to do. Commands print it without a traceback.
 """
@@ -38,6 +39,10 @@ class BackboneError(InputError):
 
 class StudyError(InputError):
     """A study or a store does not fit this command."""
+
+
+class PlaceError(InputError):
+    """A folder cannot be written, or its disk is full."""
 
 
 class RunError(BhsearchError):

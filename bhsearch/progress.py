@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -49,7 +49,7 @@ class TerminalReporter(Reporter):
         """A bar for work that takes a while; it disappears when the work is done."""
         if not self._console.is_terminal:
             started = time.monotonic()
-            yield lambda done, total: None
+            yield _ignore
             seconds = time.monotonic() - started
             if seconds > 1:
                 self._console.print(f"{what}: {seconds:.1f} s")
@@ -66,7 +66,12 @@ class TerminalReporter(Reporter):
         if not self._console.is_terminal:
             yield
             return
-        columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        columns = (
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
         with Progress(*columns, console=self._console, transient=True) as bar:
             bar.add_task("", total=total, completed=done)
             self._bar = bar
@@ -110,7 +115,7 @@ def trial_line(trial: Trial, is_best: bool) -> Text:
     return line.append(f"{params['backbone']}, {params['policy']}, {head}")
 
 
-def print_warnings(console: Console, invalid: Iterator[str] | tuple[str, ...], warnings: Iterator[str] | tuple[str, ...]) -> None:
+def print_warnings(console: Console, invalid: Iterable[str], warnings: Iterable[str]) -> None:
     """Why numbers mean nothing, in red; what to know before trusting them, in yellow."""
     for sentence in invalid:
         console.print(Text(f"These numbers mean nothing: {sentence}", style="bold red"))
@@ -128,16 +133,24 @@ def print_result(result: StudyResult, console: Console = terminal.out) -> None:
         table.add_column(heading, style=style, overflow="fold", no_wrap=heading in ("trial", "AUC", "95 %"))
     for row in result.ranking[:N_BEST]:
         table.add_row(
-            str(row.trial.number), f"{row.trial.value:.4f}", _interval(row), "tied" if row.tied else "", row.trial.params["backbone"]
+            str(row.trial.number),
+            f"{row.trial.value:.4f}",
+            _interval(row),
+            "tied" if row.tied else "",
+            row.trial.params["backbone"],
         )
     console.print()
     console.print(table)
     n_tied = sum(row.tied for row in result.ranking) - 1
     if n_tied > 0:
-        console.print(f"{n_tied} other trials cannot be told from the best (paired bootstrap over cases, all gaps at once).")
+        console.print(
+            f"{n_tied} other trials cannot be told from the best (paired bootstrap over cases, all gaps at once)."
+        )
     console.print(Text(SCORE, style="dim"))
     console.print(Text("The best of many trials looks better than it is: these scores chose it.", style="dim"))
-    print_warnings(console, result.invalid, (f"{result.note}: the numbers say nothing about tissue.",) if result.note else ())
+    print_warnings(
+        console, result.invalid, (f"{result.note}: the numbers say nothing about tissue.",) if result.note else ()
+    )
     console.print()
     if result.n_finished < result.wanted:
         console.print(f"{result.n_finished} of {result.wanted} trials are finished; the same command goes on.")
@@ -146,3 +159,7 @@ def print_result(result: StudyResult, console: Console = terminal.out) -> None:
 
 def _interval(row: Ranked) -> str:
     return f"[{row.low:.3f} {row.high:.3f}]" if row.low == row.low else "not at hand"
+
+
+def _ignore(done: int, total: int) -> None:
+    """Progress that is not shown."""

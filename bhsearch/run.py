@@ -24,15 +24,21 @@ def _option(text: str, panel: str, *names: str) -> Any:
     "screening patients."
 )
 def run(
-    data: Annotated[str | None, _option("Folder, CSV manifest, or phantom\\[:cases=120,...]. Default: phantom.", _DATA)] = None,
+    data: Annotated[
+        str | None, _option("Folder, CSV manifest, or phantom\\[:cases=120,...]. Default: phantom.", _DATA)
+    ] = None,
     layout: Annotated[str | None, _option("auto, breakhis, idc, folders or manifest.", _DATA)] = None,
     case_pattern: Annotated[str | None, _option("Regular expression that takes the case from a path.", _DATA)] = None,
     magnification: Annotated[str | None, _option("all, or one such as 100X.", _DATA)] = None,
-    skip_bad_images: Annotated[bool | None, _option("Go on without unreadable images.", _DATA, "--skip-bad-images")] = None,
+    skip_bad_images: Annotated[
+        bool | None, _option("Go on without unreadable images.", _DATA, "--skip-bad-images")
+    ] = None,
     trials: Annotated[int | None, _option("Finished trials that the study shall have. Default: 50.", _STUDY)] = None,
     study: Annotated[str | None, _option("Name. Default: from data, regime, grouping, engine.", _STUDY)] = None,
     timeout: Annotated[float | None, _option("Seconds after which no trial is started.", _STUDY)] = None,
-    max_failures: Annotated[int | None, _option("Failed trials in a row that end the study. Default: 5.", _STUDY)] = None,
+    max_failures: Annotated[
+        int | None, _option("Failed trials in a row that end the study. Default: 5.", _STUDY)
+    ] = None,
     seed: Annotated[int | None, _option("Of sampler and training. Default: 0.", _STUDY)] = None,
     sampler: Annotated[str | None, _option("tpe (default), random, qmc or cmaes.", _STUDY)] = None,
     config: Annotated[Path | None, _option("TOML file of settings.", _STUDY)] = None,

@@ -35,6 +35,8 @@ def make_strata(unit: Ints, labels: Folds) -> Ints:
     Returns:
         Stratum per unit, numbered from 0 with no gaps, the most benign first. Shape (n_units,).
     """
+    if not len(unit):
+        return np.zeros(0, dtype=np.int64)
     share = np.bincount(unit, weights=labels) / np.bincount(unit)
     probabilities = [0.25, 0.5, 0.75] if len(share) >= _FEWEST_FOR_QUARTILES else [0.5]
     edges = np.quantile(share, probabilities, method="inverted_cdf")

@@ -1,20 +1,16 @@
 """The phantom: the embedded data set of synthetic tissue, in the tree and with the file names of BreakHis.
 
 What is true of it is known: every case can be recognised by its stain, cut and texture, so that an image-level split
-leaks; and the classes overlap from case to case, so that no honest score is 1. `tissue` draws; this module decides
-what cases there are, names their files, and keeps them in the cache.
+leaks; and the classes overlap from case to case, so that no honest score is 1. `tissue_style` says what a case is
+like and `tissue` draws it; this module decides what cases there are, names their files, and keeps them in the cache.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +20,7 @@ from PIL import Image
 from bhsearch.data import breakhis, store
 from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.load import load_index
+from bhsearch.data.tissue_style import case_style
 from bhsearch.errors import DataError
 
 NAME = "phantom"
@@ -126,43 +123,27 @@ def pictures(parameters: Parameters) -> list[Picture]:
     return planned
 
 
-def draw_case(parameters: Parameters, images: Iterable[Picture]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Draw images of one case, one after the other, each a function of the parameters, its case and its number.
+def draw(parameters: Parameters, picture: Picture) -> npt.NDArray[np.uint8]:
+    """Draw one image: a function of seed and difficulty, and of the picture's label, case and number.
 
-    Yields:
-        RGB images. Shape (tissue.HEIGHT, tissue.WIDTH, 3).
+    Returns:
+        RGB image. Shape (tissue.HEIGHT, tissue.WIDTH, 3).
     """
     from bhsearch.data import tissue  # it brings scipy, which nobody waits for when the phantom lies in the cache
 
-    for at, image in enumerate(images):
-        if at == 0:
-            rng = np.random.default_rng((parameters.seed, image.case, _STYLE))
-            style = tissue.case_style(rng, image.label, parameters.difficulty)
-        yield tissue.draw(style, np.random.default_rng((parameters.seed, image.case, _PIXELS, image.image)))
+    rng = np.random.default_rng((parameters.seed, picture.case, _STYLE))
+    style = case_style(rng, picture.label, parameters.difficulty)
+    return tissue.draw(style, np.random.default_rng((parameters.seed, picture.case, _PIXELS, picture.image)))
 
 
 def phantom_folder(parameters: Parameters) -> Path:
     """Return the folder of a phantom in the cache, drawing it first where it is missing or incomplete.
 
-    Two processes that ask for the same phantom at once may both draw it; one of them wins, with the same files.
-
     Raises:
-        InputError: If the cache cannot be written.
-        RunError: If the disk is full; nothing half-made is left.
+        PlaceError: If the cache cannot be written, or the disk is full; nothing half-made is left.
     """
-    folder = store.cache_root() / NAME / store.key_of({**asdict(parameters), "version": _VERSION})
-    planned = pictures(parameters)
-    if _is_whole(folder, planned):
-        return folder
-    with store.writing(f"the phantom {folder}"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            _fill(draft, parameters, planned)
-            _publish(draft, folder, planned)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)  # gone already when it was published
-    return folder
+    facts = {**asdict(parameters), "version": _VERSION}
+    return store.cached(NAME, facts, lambda folder: _fill(folder, parameters, pictures(parameters)))
 
 
 def phantom_index(spec: str = NAME) -> Index:
@@ -173,8 +154,7 @@ def phantom_index(spec: str = NAME) -> Index:
 
     Raises:
         DataError: If the spec cannot be read.
-        InputError: If the cache cannot be written.
-        RunError: If the disk is full; nothing half-made is left.
+        PlaceError: If the cache cannot be written, or the disk is full; nothing half-made is left.
     """
     parameters = parse_spec(spec)
     index = load_index(phantom_folder(parameters), layout="breakhis")
@@ -203,7 +183,7 @@ def _path(label: int, subtype: str, slide: str, sequence: int) -> str:
     name = breakhis.parse(f"SOB_{'BM'[label]}_{subtype}-14-{slide}-{MAGNIFICATION}-{sequence:03d}.png")
     names = {**breakhis.BENIGN_SUBTYPES, **breakhis.MALIGNANT_SUBTYPES}
     folder = names[subtype].replace(" ", "_").replace("tumour", "tumor")  # spelt so in the original
-    slide_folder = f"SOB_{'BM'[label]}_{subtype}_14-{slide}"
+    slide_folder = name.slide_key.replace("-", "_", 1)  # the original, too, writes it so in folders only
     return (
         f"histology_slides/breast/{CLASS_NAMES[label]}/SOB/{folder}/{slide_folder}/"
         f"{breakhis.magnification_key(MAGNIFICATION)}/{name.file_name}"
@@ -211,30 +191,15 @@ def _path(label: int, subtype: str, slide: str, sequence: int) -> str:
 
 
 def _fill(folder: Path, parameters: Parameters, planned: list[Picture]) -> None:
-    def save(images: list[Picture]) -> None:
-        for image, pixels in zip(images, draw_case(parameters, images), strict=True):
-            file = folder / image.path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            # Stored, not deflated: noise hardly shrinks, zlib's builds differ in their bytes, and reading is faster.
-            Image.fromarray(pixels).save(file, compress_level=0)
+    def save(picture: Picture) -> None:
+        file = folder / picture.path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Stored, not deflated: builds of zlib differ in their bytes, and reading takes half the time.
+        Image.fromarray(draw(parameters, picture)).save(file, compress_level=0)
 
-    by_case = [list(images) for _, images in groupby(planned, key=lambda image: image.case)]
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        list(pool.map(save, by_case))  # the list asks for every result, and so raises what a thread raised
-
-
-def _publish(draft: Path, folder: Path, planned: list[Picture]) -> None:
-    """Rename a draft to its folder, in place of an incomplete one, unless another process has published a whole one."""
+    pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
     try:
-        draft.replace(folder)
-    except OSError:
-        # A folder replaces an empty one only. Whatever lies there is either whole by now or in the way.
-        if not _is_whole(folder, planned):
-            shutil.rmtree(folder)
-            draft.replace(folder)
-
-
-def _is_whole(folder: Path, planned: list[Picture]) -> bool:
-    """Whether the images lie there, these and no others."""
-    there = {file.relative_to(folder).as_posix(): file.stat().st_size for file in folder.rglob("*.png")}
-    return there.keys() == {image.path for image in planned} and all(there.values())
+        for _ in pool.map(save, planned):  # asks for every result, and so raises what a thread raised
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C the rest is not drawn first

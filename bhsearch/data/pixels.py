@@ -42,13 +42,20 @@ class PixelCache:
 
     Attributes:
         key: Digest of the images and of the resize.
-        file: Where the array lies.
-        array: Read-only memmap, row by row as in the index. Shape (n_images, n_tiles, size, size, 3).
+        file: Where the array lies, row by row as in the index.
+        shape: (n_images, n_tiles, size, size, 3).
     """
 
     key: str
     file: Path
-    array: Pixels
+    shape: tuple[int, int, int, int, int]
+
+    def read(self, start: int, stop: int) -> Pixels:
+        """Some rows, read and not mapped: so they are not counted as memory of the process for ever."""
+        n_rows = min(stop, self.shape[0]) - start
+        n_values = int(np.prod(self.shape[1:]))
+        rows = np.fromfile(self.file, np.uint8, n_rows * n_values, offset=start * n_values)
+        return rows.reshape(n_rows, *self.shape[1:])
 
 
 def pixel_cache(index: Index, resize: Resize, progress: Progress | None = None) -> PixelCache:
@@ -61,7 +68,7 @@ def pixel_cache(index: Index, resize: Resize, progress: Progress | None = None) 
 
     Raises:
         DataError: If an image cannot be decoded.
-        RunError: If the disk is full.
+        PlaceError: If the disk is full.
     """
     facts, shape = _facts(index, resize), (len(index), *resize.shape)
 
@@ -80,8 +87,7 @@ def pixel_cache(index: Index, resize: Resize, progress: Progress | None = None) 
         array.flush()
 
     store.cached("pixels", facts, fill)
-    file = pixel_file(index, resize)
-    return PixelCache(store.key_of(facts), file, np.memmap(file, np.uint8, "r", shape=shape))
+    return PixelCache(store.key_of(facts), pixel_file(index, resize), shape)
 
 
 def pixel_file(index: Index, resize: Resize) -> Path:

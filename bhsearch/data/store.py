@@ -1,7 +1,7 @@
 """A content-addressed cache that can be deleted at any time.
 
-An entry is a folder `<root>/<kind>/<key>`, where the key is a digest of the facts it was made from. It appears under its
-name only when it is whole: it is filled under another name, summed, and renamed. On reading the sums are compared,
+An entry is a folder `<root>/<kind>/<key>`, where the key is a digest of the facts it was made from. It appears under
+its name only when it is whole: it is filled under another name, summed, and renamed. On reading the sums are compared,
 so that a torn or damaged entry is made again rather than believed.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 
 from platformdirs import user_cache_dir
 
-from bhsearch.errors import InputError, RunError
+from bhsearch.errors import PlaceError
 
 try:
     import fcntl
@@ -74,9 +74,12 @@ def writing(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(f"The disk is full: {what} could not be written. Nothing half-made was left there.") from error
+            raise PlaceError(
+                f"There must be room for {what}, but the disk is full. Nothing half-made was left there; "
+                "free some space, and the same command goes on."
+            ) from error
         if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)) or error.errno == errno.EROFS:
-            raise InputError(
+            raise PlaceError(
                 f"A folder that can be written is needed for {what}, but got: {error.strerror}: {error.filename}. "
                 "BHSEARCH_CACHE=FOLDER names another place for the cache."
             ) from error
@@ -91,11 +94,10 @@ def cached(kind: str, facts: dict[str, Any], fill: Callable[[Path], None]) -> Pa
     Args:
         kind: First folder level, for listing.
         facts: JSON-able facts that the content is a function of.
-        fill: Writes files into the (empty) folder it is given.
+        fill: Writes files, in folders if it likes, into the empty folder it is given.
 
     Raises:
-        InputError: If the cache folder cannot be written.
-        RunError: If the disk is full; no broken entry is left.
+        PlaceError: If the cache folder cannot be written, or the disk is full; no broken entry is left.
     """
     folder = folder_of(kind, facts)
     with writing(f"the cache entry {folder}"):
@@ -135,7 +137,8 @@ def _make(folder: Path, facts: dict[str, Any], fill: Callable[[Path], None]) -> 
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         fill(draft)
-        sums = {file.name: _sum(file) for file in sorted(draft.iterdir())}
+        files = sorted(file for file in draft.rglob("*") if file.is_file())
+        sums = {file.relative_to(draft).as_posix(): _sum(file) for file in files}
         (draft / _FACTS).write_text(json.dumps({"facts": facts, "crc32": sums}, indent=1), encoding="utf-8")
         draft.rename(folder)
     finally:
@@ -145,7 +148,8 @@ def _make(folder: Path, facts: dict[str, Any], fill: Callable[[Path], None]) -> 
 def _is_whole(folder: Path) -> bool:
     try:
         sums = json.loads((folder / _FACTS).read_text(encoding="utf-8"))["crc32"]
-        return all(_sum(folder / name) == value for name, value in sums.items())
+        there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} - {_FACTS}
+        return there == sums.keys() and all(_sum(folder / name) == value for name, value in sums.items())
     except (OSError, ValueError, KeyError):
         return False
 

@@ -1,96 +1,45 @@
-"""Drawing synthetic breast tissue in haematoxylin and eosin: what a case is like, and one image of it.
+"""Drawing synthetic breast tissue in haematoxylin and eosin: one image of a case whose style is given.
 
 The model is that of a slide under a lamp. Two dyes lie on it, each an amount per pixel; light is dimmed by
 `exp(-amount * absorption)` in each colour channel (Beer-Lambert), then blurred by the lens and sampled with noise.
-Haematoxylin sits in the nuclei, eosin in fibres, cytoplasm and red secretions; fat, lumina and clefts are bare glass.
+Haematoxylin sits in the nuclei, eosin in fibres, cytoplasm and secretions; fat, lumina and clefts are bare glass.
 
-A case's stain, cut and texture are drawn without looking at its label, and strongly enough to recognise the case by.
-The label moves three traits of the nuclei only: how densely they lie, how large they are, and how much they differ
-from each other. All arithmetic is in float64 and drawn from seeded generators, so that images agree between machines
-after rounding to 8 bits.
+All arithmetic is in float64 and its order is ours, so that machines agree after rounding to 8 bits.
 
-Source: ours. Absorption vectors start from Ruifrok and Johnston, "Quantification of histochemical staining by color
-deconvolution", Anal. Quant. Cytol. Histol. 23(4), 2001.
+Source: ours.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+if TYPE_CHECKING:
+    from bhsearch.data.tissue_style import Floats, Style
+
 HEIGHT, WIDTH = 160, 240  # pixels; at the scale of the drawing an ordinary nucleus is 8 pixels across
 
-_HAEMATOXYLIN = (0.650, 0.704, 0.286)  # absorption in red, green, blue
-_EOSIN = (0.110, 0.940, 0.290)  # pinker than in the paper: as the lamp and camera of BreakHis show it
-_FULL_SEPARATION = 5.6  # standard deviations between the classes' mean atypia at difficulty 0
-_MARGIN = 12  # pixels drawn beyond each edge, so that cut nuclei lie there too
+_MARGIN = 12  # pixels: how far outside centres of nuclei may lie, and how far a nucleus may reach
 _TILE = 256  # side of the repeating noise tiles, pixels
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Style:
-    """What all images of one case have in common. Lengths are in pixels, angles in radians.
-
-    Attributes:
-        haematoxylin: Absorption of one unit of dye in red, green, blue. Shape (3,).
-        eosin: The same for eosin. Shape (3,).
-        white: Bare glass under the lamp, 0 to 255. Shape (3,).
-        blur: Standard deviation of the lens blur.
-        noise: Standard deviation of the sensor noise, in grey levels.
-        vignette: Share of light that is missing in the corners.
-        fibre_angle: Direction of the stroma's fibres.
-        fibre_width: Distance from fibre to fibre.
-        fibre_waviness: How far fibres swing sideways.
-        fibre_contrast: Difference between fibre and gap, as a share of the stroma's eosin.
-        cleft: Share of the stroma that is torn open, 0 to 1.
-        background: Haematoxylin in stroma and cytoplasm; more in a thick or old section.
-        fat: Mean share of the image that is fat, 0 to 1.
-        glands: Mean number of glands in an image.
-        gland_radius: Mean radius of a gland.
-        lumen: Radius of a lumen as a share of its gland's.
-        nest_scale: Size of cell nests.
-        lymphocytes: Mean number of lymphocyte clusters in an image.
-        fibroblasts: Mean number of spindle nuclei in the stroma of an image.
-        cover: Share of the stroma that cell nests take, 0 to 1. Moves with the label.
-        spacing: Distance between neighbouring nuclei. Moves with the label.
-        radius: Mean radius of a nucleus. Moves with the label.
-        pleomorphism: Variation of size, shape and chromatin between nuclei. Moves with the label.
-    """
-
-    haematoxylin: Floats
-    eosin: Floats
-    white: Floats
-    blur: float
-    noise: float
-    vignette: float
-    fibre_angle: float
-    fibre_width: float
-    fibre_waviness: float
-    fibre_contrast: float
-    cleft: float
-    background: float
-    fat: float
-    glands: float
-    gland_radius: float
-    lumen: float
-    nest_scale: float
-    lymphocytes: float
-    fibroblasts: float
-    cover: float
-    spacing: float
-    radius: float
-    pleomorphism: float
 
 
 @dataclass(frozen=True, eq=False)
 class Nuclei:
-    """Nuclei to be drawn, row by row. Every array has shape (n_nuclei,)."""
+    """Nuclei to be drawn. Every array has shape (n_nuclei,); lengths are in pixels.
+
+    Attributes:
+        y: Row of the centre; nuclei beyond the edges are welcome.
+        x: Column of the centre.
+        long: Half of the long axis.
+        short: Half of the short axis.
+        angle: Direction of the long axis, in radians from the x axis.
+        dark: Amount of haematoxylin, about 1.
+    """
 
     y: Floats
     x: Floats
@@ -98,44 +47,6 @@ class Nuclei:
     short: Floats
     angle: Floats
     dark: Floats
-
-
-def case_style(rng: np.random.Generator, label: int, difficulty: float) -> Style:
-    """Draw what a case is like.
-
-    Args:
-        rng: The case's own generator. The same numbers are taken from it whatever the label.
-        label: 0 benign, 1 malignant.
-        difficulty: 0 (classes nearly apart) to 1 (the label changes nothing).
-    """
-    atypia = (label - 0.5) * _FULL_SEPARATION * (1.0 - difficulty) + rng.normal()
-    # Each trait follows the case's atypia with a deviation of its own: a monomorphous tumour, a crowded adenosis.
-    dense, large, varied = atypia + 0.7 * rng.normal(size=3)
-    return Style(
-        haematoxylin=_absorption(rng, _HAEMATOXYLIN, rng.uniform(0.65, 1.45)),
-        eosin=_absorption(rng, _EOSIN, rng.uniform(0.35, 1.0)),
-        white=rng.uniform(222, 250) * (1.0 + np.array((-0.02, 0.0, 0.01)) + rng.uniform(-0.05, 0.02, 3)),
-        blur=rng.uniform(0.45, 0.95),
-        noise=rng.uniform(1.0, 4.5),
-        vignette=rng.uniform(0.0, 0.15),
-        fibre_angle=rng.uniform(0, np.pi),
-        fibre_width=rng.uniform(3.5, 9.0),
-        fibre_waviness=rng.uniform(4.0, 18.0),
-        fibre_contrast=rng.uniform(0.25, 0.8),
-        cleft=rng.uniform(0.0, 0.22),
-        background=rng.uniform(0.04, 0.22),
-        fat=max(0.0, rng.uniform(-0.25, 0.35)),
-        glands=rng.uniform(0.3, 3.2),
-        gland_radius=rng.uniform(20, 34),
-        lumen=rng.uniform(0.25, 0.65),
-        nest_scale=rng.uniform(18, 45),
-        lymphocytes=max(0.0, rng.uniform(-0.8, 1.6)),
-        fibroblasts=rng.uniform(8, 32),
-        cover=float(np.clip(rng.uniform(0.15, 0.55) + 0.01 * dense, 0.06, 0.75)),
-        spacing=float(np.clip(10.6 * np.exp(-0.05 * dense), 8.0, 14.0)),
-        radius=float(np.clip(3.7 * np.exp(0.075 * large), 2.7, 5.6)),
-        pleomorphism=float(np.clip(0.16 * np.exp(0.26 * varied), 0.05, 0.5)),
-    )
 
 
 def draw(style: Style, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -173,11 +84,6 @@ def draw(style: Style, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     eosin = (cells * cytoplasm + (1 - cells) * stroma) * (1 - glass) + 0.55 * membrane + _secretion(rng, lumen)
     haematoxylin = (style.background * (0.7 + 0.9 * cells)) * (1 - glass) + chromatin * (1 - lumen)
     return _photograph(style, rng, haematoxylin, np.maximum(eosin * (1 - 0.6 * np.minimum(chromatin, 1)), 0.0))
-
-
-def _absorption(rng: np.random.Generator, vector: tuple[float, float, float], strength: float) -> Floats:
-    turned = np.maximum(np.array(vector) + rng.normal(size=3) * (0.06, 0.05, 0.07), 0.02)
-    return np.asarray(strength * turned / np.sqrt((turned**2).sum()))
 
 
 @cache
@@ -222,11 +128,11 @@ def _smooth(rng: np.random.Generator, scale: float) -> Floats:
 
 
 def _grain(rng: np.random.Generator) -> Floats:
-    """Chromatin grain of unit variance. Shape (HEIGHT + 2 * margin, WIDTH + 2 * margin)."""
+    """Chromatin grain of unit variance. Shape (HEIGHT, WIDTH)."""
     fine, _ = _tiles()
-    rows = (np.arange(HEIGHT + 2 * _MARGIN) + rng.integers(_TILE)) % _TILE
-    columns = (np.arange(WIDTH + 2 * _MARGIN) + rng.integers(_TILE)) % _TILE
-    return fine[rows[:, None], columns[None, :]]
+    rows = (np.arange(HEIGHT) + rng.integers(_TILE)) % _TILE
+    columns = (np.arange(WIDTH) + rng.integers(_TILE)) % _TILE
+    return np.asarray(fine[rows[:, None], columns[None, :]])
 
 
 def _step(value: Floats) -> Floats:
@@ -311,7 +217,7 @@ def _gland_maps(glands: Floats, y: Floats, x: Floats) -> tuple[Floats, Floats]:
     """Where glands are, and where their lumina are; both 0 to 1, of shape (HEIGHT, WIDTH)."""
     inside, lumen = np.zeros_like(y), np.zeros_like(y)
     for centre_y, centre_x, long, short, angle, share in glands.tolist():
-        reach = 1.2 * long + 25.0  # the warp moves a gland's edge by less than that
+        reach = 1.2 * long + 25.0  # beyond four deviations of the warp: nothing of the gland is there
         rows = slice(max(0, int(centre_y - reach)), max(0, int(centre_y + reach)))
         columns = slice(max(0, int(centre_x - reach)), max(0, int(centre_x + reach)))
         dy, dx = y[rows, columns] - centre_y, x[rows, columns] - centre_x
@@ -332,7 +238,7 @@ def _secretion(rng: np.random.Generator, lumen: Floats) -> Floats:
 def _shaped(style: Style, rng: np.random.Generator, y: Floats, x: Floats, angle: Floats) -> Nuclei:
     """Epithelial nuclei at given places: their size, elongation, direction and darkness vary with pleomorphism."""
     n, spread = len(y), style.pleomorphism
-    # Dividing by the mean of the log-normal keeps the mean radius apart from the spread.
+    # The log-normal's mean is taken out, so that the mean radius does not follow the spread.
     radius = style.radius * np.exp(spread * rng.normal(size=n) - spread**2 / 2)
     stretch = np.exp(0.10 + np.abs(0.10 + 0.7 * spread * rng.normal(size=n)) / 2)
     dark = np.clip(1.0 + 0.8 * spread * rng.normal(size=n), 0.45, 1.8)
@@ -413,13 +319,13 @@ def _chromatin(nuclei: Nuclei, grain: Floats, coarseness: float) -> Floats:
 
     Args:
         nuclei: Where and what.
-        grain: Noise of unit variance. Shape (HEIGHT + 2 * margin, WIDTH + 2 * margin).
+        grain: Noise of unit variance. Shape (HEIGHT, WIDTH).
         coarseness: Strength of the clumps, 0 to 1.
 
     Returns:
         Amount of dye, about 1 in a nucleus. Shape (HEIGHT, WIDTH).
     """
-    pad = 2 * _MARGIN
+    pad = 2 * _MARGIN  # centres lie up to one margin outside, and nuclei reach up to one further
     canvas = np.zeros((HEIGHT + 2 * pad, WIDTH + 2 * pad))
     reach = np.ceil(nuclei.long).astype(np.int64) + 1
     for half in np.unique(reach).tolist():  # nuclei of one size at a time, so that no patch is larger than it must be
@@ -429,9 +335,7 @@ def _chromatin(nuclei: Nuclei, grain: Floats, coarseness: float) -> Floats:
         for top, left, patch in zip((row - half + pad).tolist(), (column - half + pad).tolist(), patches, strict=True):
             view = canvas[top : top + 2 * half + 2, left : left + 2 * half + 2]
             np.maximum(view, patch, out=view)
-    inner = slice(_MARGIN, -_MARGIN)
-    clumps = np.maximum(1.0 + 0.45 * coarseness * grain, 0.2)
-    return np.asarray((canvas[inner, inner] * clumps)[inner, inner])
+    return np.asarray(canvas[pad:-pad, pad:-pad] * np.maximum(1.0 + 0.45 * coarseness * grain, 0.2))
 
 
 def _ellipses(nuclei: Nuclei, some: npt.NDArray[np.bool_], half: int) -> Floats:

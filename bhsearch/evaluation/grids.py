@@ -103,7 +103,7 @@ def _caption(predictions: Predictions, row: int) -> str:
 def compose(pixels: npt.NDArray[np.uint8], examples: Sequence[Example]) -> npt.NDArray[np.uint8]:
     """Put framed and captioned images side by side into one array, `N_COLUMNS` a row.
 
-    Captions are pixels too: Pillow writes all of them in the time that Matplotlib takes for one.
+    Captions are pixels too, written by Pillow: text is what a Matplotlib figure spends most of its time on.
 
     Args:
         pixels: RGB images of one size. Shape (m, height, width, 3).

@@ -45,8 +45,8 @@ def history_figure(values: Sequence[float | None], states: Sequence[str], note: 
         axes.scatter(number[pruned], score[pruned], s=22, facecolor="none", edgecolor=style.GREY, label="pruned")
     if failed.any():
         # They have no score: a row of crosses at the foot, whatever the axis shows.
-        at_foot = {"s": 26, "marker": "x", "linewidth": 1.2, "transform": axes.get_xaxis_transform()}
-        axes.scatter(number[failed], np.full(failed.sum(), 0.02), color=style.INK, label="failed", **at_foot)
+        foot, across = np.full(failed.sum(), 0.02), axes.get_xaxis_transform()
+        axes.scatter(number[failed], foot, s=26, marker="x", color=style.INK, transform=across, label="failed")
     axes.set_xlim(-0.5, max(len(score) - 0.5, 0.5))
     axes.locator_params(axis="x", integer=True, nbins=8)
     style.label_axes(axes, "trial", "ROC AUC")

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ class BackboneFacts:
         builder: Name in `keras.applications`.
         alpha: Width multiplier, where the builder takes one.
         scaling: What the network was trained on, from RGB in 0..255: `tf` is -1..1, `torch` is 0..1 less the ImageNet
-            mean over its deviation, `inside` means that the network does it itself.
+            mean over its deviation, `inside` means that the network does it itself, `efficientnet` that it leaves out
+            the last step: see `scale`.
         weights_file: Keras's own file name of the ImageNet weights without the top.
         n_features: Length of the pooled feature vector.
         n_parameters: Million weights without the top.
@@ -58,7 +60,16 @@ def _mobilenet(alpha: float, n_parameters: float) -> BackboneFacts:
     file = f"mobilenet_{text}_224_tf_no_top.h5"
     features = int(1024 * alpha)
     return BackboneFacts(
-        f"mobilenet-{alpha}", "MobileNet", alpha, "tf", file, features, n_parameters, 32, "Apache-2.0", "Howard et al. 2017"
+        f"mobilenet-{alpha}",
+        "MobileNet",
+        alpha,
+        "tf",
+        file,
+        features,
+        n_parameters,
+        32,
+        "Apache-2.0",
+        "Howard et al. 2017",
     )
 
 
@@ -66,12 +77,25 @@ def _mobilenet_v2(alpha: float, n_parameters: float) -> BackboneFacts:
     file = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5"
     features = int(1280 * max(alpha, 1.0))
     return BackboneFacts(
-        f"mobilenetv2-{alpha}", "MobileNetV2", alpha, "tf", file, features, n_parameters, 32, "Apache-2.0", "Sandler et al. 2018"
+        f"mobilenetv2-{alpha}",
+        "MobileNetV2",
+        alpha,
+        "tf",
+        file,
+        features,
+        n_parameters,
+        32,
+        "Apache-2.0",
+        "Sandler et al. 2018",
     )
 
 
-_APACHE, _MIT = "Apache-2.0", "MIT"
 _TF = "weights_tf_dim_ordering_tf_kernels_notop.h5"
+_V3 = "weights_mobilenet_v3_{}_224_1.0_float_no_top_v2.h5"
+_EN, _EN2, _CN = "efficientnetb0_notop.h5", "efficientnetv2-b0_notop.h5", "convnext_tiny_notop.h5"
+_HOWARD, _HUANG = ("Apache-2.0", "Howard et al. 2019"), ("BSD-3-Clause", "Huang et al. 2017")
+_TAN, _SZEGEDY = ("Apache-2.0", "Tan and Le 2019", "Tan and Le 2021"), ("Apache-2.0", "Szegedy et al. 2016")
+# name, builder, alpha, scaling, file, features, million weights, least size, licence, source
 _ALL = (
     _mobilenet(0.25, 0.22),
     _mobilenet(0.5, 0.83),
@@ -81,24 +105,22 @@ _ALL = (
     _mobilenet_v2(0.5, 0.71),
     _mobilenet_v2(0.75, 1.38),
     _mobilenet_v2(1.0, 2.26),
-    BackboneFacts("mobilenetv3-small", "MobileNetV3Small", 1.0, "inside", "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
-                  576, 0.94, 32, _APACHE, "Howard et al. 2019"),
-    BackboneFacts("mobilenetv3-large", "MobileNetV3Large", 1.0, "inside", "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
-                  960, 3.0, 32, _APACHE, "Howard et al. 2019"),
-    BackboneFacts("efficientnetb0", "EfficientNetB0", None, "inside", "efficientnetb0_notop.h5", 1280, 4.05, 32, _APACHE,
-                  "Tan and Le 2019"),
-    BackboneFacts("efficientnetv2b0", "EfficientNetV2B0", None, "inside", "efficientnetv2-b0_notop.h5", 1280, 5.92, 32, _APACHE,
-                  "Tan and Le 2021"),
-    BackboneFacts("densenet121", "DenseNet121", None, "torch", f"densenet121_{_TF}", 1024, 7.04, 32, "BSD-3-Clause",
-                  "Huang et al. 2017"),
-    BackboneFacts("densenet201", "DenseNet201", None, "torch", f"densenet201_{_TF}", 1920, 18.32, 32, "BSD-3-Clause",
-                  "Huang et al. 2017"),
-    BackboneFacts("resnet50v2", "ResNet50V2", None, "tf", f"resnet50v2_{_TF}", 2048, 23.56, 32, _MIT, "He et al. 2016"),
-    BackboneFacts("convnext-tiny", "ConvNeXtTiny", None, "inside", "convnext_tiny_notop.h5", 768, 27.82, 32, _MIT,
-                  "Liu et al. 2022"),
-    BackboneFacts("inceptionv3", "InceptionV3", None, "tf", f"inception_v3_{_TF}", 2048, 21.8, 75, _APACHE, "Szegedy et al. 2016"),
-    BackboneFacts("xception", "Xception", None, "tf", f"xception_{_TF}", 2048, 20.86, 71, _MIT, "Chollet 2017"),
-)  # fmt: skip
+    *starmap(
+        BackboneFacts,
+        (
+            ("mobilenetv3-small", "MobileNetV3Small", 1.0, "inside", _V3.format("small"), 576, 0.94, 32, *_HOWARD),
+            ("mobilenetv3-large", "MobileNetV3Large", 1.0, "inside", _V3.format("large"), 960, 3.0, 32, *_HOWARD),
+            ("efficientnetb0", "EfficientNetB0", None, "efficientnet", _EN, 1280, 4.05, 32, *_TAN[:2]),
+            ("efficientnetv2b0", "EfficientNetV2B0", None, "inside", _EN2, 1280, 5.92, 32, *_TAN[::2]),
+            ("densenet121", "DenseNet121", None, "torch", f"densenet121_{_TF}", 1024, 7.04, 32, *_HUANG),
+            ("densenet201", "DenseNet201", None, "torch", f"densenet201_{_TF}", 1920, 18.32, 32, *_HUANG),
+            ("resnet50v2", "ResNet50V2", None, "tf", f"resnet50v2_{_TF}", 2048, 23.56, 32, "MIT", "He et al. 2016"),
+            ("convnext-tiny", "ConvNeXtTiny", None, "inside", _CN, 768, 27.82, 32, "MIT", "Liu et al. 2022"),
+            ("inceptionv3", "InceptionV3", None, "tf", f"inception_v3_{_TF}", 2048, 21.8, 75, *_SZEGEDY),
+            ("xception", "Xception", None, "tf", f"xception_{_TF}", 2048, 20.86, 71, "MIT", "Chollet 2017"),
+        ),
+    ),
+)
 REGISTRY = {facts.name: facts for facts in _ALL}
 
 
@@ -127,13 +149,11 @@ class Backbone:
         Raises:
             BackboneError: If the weights do not fit the architecture, or the file is no such network.
         """
-        if self.name in staintex.LEVELS:
+        if self.file is None:
             return staintex.build(self.name, size)
-        if self.name in REGISTRY:
-            assert self.file is not None
-            return _build_known(REGISTRY[self.name], self.file, size)
-        assert self.file is not None
-        return _build_own(self.name, self.file, size)
+        if self.file.suffix == ".keras":  # the user's own, whatever it is called
+            return _build_own(self.name, self.file, size)
+        return _build_known(REGISTRY[self.name], self.file, size)
 
 
 @dataclass(frozen=True)
@@ -160,7 +180,9 @@ def find(names: Iterable[str], weights_dir: Path | None) -> Found:
     """
     names = list(dict.fromkeys(names))
     if weights_dir is not None and not weights_dir.is_dir():
-        raise BackboneError(f"--weights-dir must be a folder of weight files, but got {str(weights_dir)!r}, which is not one.")
+        raise BackboneError(
+            f"--weights-dir must be a folder of weight files, but got {str(weights_dir)!r}, which is not one."
+        )
     found: dict[str, Backbone] = {}
     left_out: list[tuple[str, str]] = []
     for name in names:
@@ -176,7 +198,7 @@ def find(names: Iterable[str], weights_dir: Path | None) -> Found:
 
 
 def _find_all(weights_dir: Path | None) -> tuple[dict[str, Backbone], list[tuple[str, str]]]:
-    found = {name: Backbone(name, None, "fixed-filters-v1") for name in staintex.LEVELS}
+    found = {name: Backbone(name, None, staintex.DIGEST) for name in staintex.SIZES}
     left_out: list[tuple[str, str]] = []
     online: bool | None = None
     for name, facts in REGISTRY.items():
@@ -195,15 +217,15 @@ def _find_all(weights_dir: Path | None) -> tuple[dict[str, Backbone], list[tuple
 
 
 def _find_one(name: str, weights_dir: Path | None) -> Backbone:
-    if name in staintex.LEVELS:
-        return Backbone(name, None, "fixed-filters-v1")
+    if name in staintex.SIZES:
+        return Backbone(name, None, staintex.DIGEST)
     if name.endswith(".keras"):
         file = Path(name)
         if not file.is_file():
             raise BackboneError(f"A backbone of your own must be a Keras model file, but there is no file {name!r}.")
         return Backbone(file.stem, file.resolve(), _digest(file))
     if name not in REGISTRY:
-        known = ", ".join([*staintex.LEVELS, *REGISTRY])
+        known = ", ".join([*staintex.SIZES, *REGISTRY])
         raise BackboneError(f"A backbone must be one of {known}, or a .keras file, but got {name!r}.")
     facts = REGISTRY[name]
     local = _local_file(facts, weights_dir)
@@ -213,8 +235,8 @@ def _find_one(name: str, weights_dir: Path | None) -> Backbone:
         places = [str(weights_dir)] if weights_dir else []
         raise BackboneError(
             f"The backbone {name!r} needs its ImageNet weights, but {facts.weights_file} is not in "
-            f"{' or '.join([*places, str(_keras_cache())])}, and it could not be downloaded. Put the file into a folder and "
-            "give it with --weights-dir, or leave the backbone out."
+            f"{' or '.join([*places, str(_keras_cache())])}, and it could not be downloaded. "
+            "Put the file into a folder and give it with --weights-dir, or leave the backbone out."
         )
     return Backbone(name, local, _digest(local))
 
@@ -260,12 +282,17 @@ def scale(images: Any, scaling: str) -> Any:
     """Bring RGB in 0..255 to what a network was trained on; `scaling` as in `BackboneFacts`."""
     from keras import layers
 
+    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     if scaling == "tf":
         return layers.Rescaling(1 / 127.5, offset=-1.0)(images)
     if scaling == "torch":
-        mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         factors = [1 / (255 * d) for d in deviation]
         return layers.Rescaling(factors, offset=[-m / d for m, d in zip(mean, deviation, strict=True)])(images)
+    if scaling == "efficientnet":
+        # The network takes off the mean and divides by the root of the deviation. Keras divides by the root once more
+        # only where it fetches the weights itself; given them as a file it leaves that out, so it is done here.
+        factors = [d**-0.5 for d in deviation]
+        return layers.Rescaling(factors, offset=[255 * m * (1 - f) for m, f in zip(mean, factors, strict=True)])(images)
     return images
 
 
@@ -273,12 +300,15 @@ def _build_known(facts: BackboneFacts, file: Path, size: int) -> Any:
     import keras
 
     if size < facts.least_size:
-        raise BackboneError(f"{facts.name} needs images of at least {facts.least_size} pixels, but --image-size is {size}.")
+        raise BackboneError(
+            f"{facts.name} needs images of at least {facts.least_size} pixels, but --image-size is {size}."
+        )
     try:
         network = _construct(facts, str(file), size)
     except (ValueError, OSError, KeyError) as error:
         raise BackboneError(
-            f"The weights of {facts.name!r} must fit its architecture, but {file} does not: {str(error).splitlines()[0]}"
+            f"The weights of {facts.name!r} must fit its architecture, but {file} does not: "
+            f"{(str(error).splitlines() or [repr(error)])[0]}"
         ) from error
     network.trainable = False
     images = keras.Input((size, size, 3), dtype="float32")
@@ -300,10 +330,12 @@ def _build_own(name: str, file: Path, size: int) -> Any:
             raise ValueError(f"it gives an output of shape {features.shape}")
     except Exception as error:  # a foreign file can fail in any way; all of them mean the same to the user
         raise BackboneError(
-            f"A backbone of your own must take RGB images of 0..255 and {size} x {size} pixels and give features, shape (batch, n) "
-            f"or (batch, height, width, n), but {file} does not: {(str(error).splitlines() or [repr(error)])[0]}"
+            f"A backbone of your own must take RGB images of 0..255 and {size} x {size} pixels and give features, "
+            f"shape (batch, n) or (batch, height, width, n), but {file} does not: "
+            f"{(str(error).splitlines() or [repr(error)])[0]}"
         ) from error
-    return keras.Model(images, features, name=name.replace(".", "_").replace(" ", "_"))
+    # The prefix keeps a file called `image` apart from the layers of the deployed model.
+    return keras.Model(images, features, name="own_" + name.replace(".", "_").replace(" ", "_"))
 
 
 def _digest(file: Path) -> str:

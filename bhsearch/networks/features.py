@@ -1,14 +1,15 @@
 """Frozen features: each backbone sees each view of each development image once, ever.
 
-On a CPU the network runs through OpenVINO in float32, which gives the same features several times faster; where OpenVINO
-cannot take it, and on a GPU, Keras runs it.
+On a CPU the network runs through OpenVINO in float32, which gives the same features several times faster; on a GPU
+Keras runs it.
 """
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from bhsearch.networks.backbones import Backbone
 from bhsearch.networks.views import IDENTITY, apply_view
 
 Features = npt.NDArray[np.float32]
-Forward = Callable[[npt.NDArray[np.float32]], Features]
+Images = npt.NDArray[np.float32]
+Forward = Callable[[Iterable[Images]], Features]
 EXECUTORS = ("auto", "openvino", "keras")
-BATCH = 32
 _FILE = "features.npy"
 _NETWORKS = 8  # kept ready; more are built again when they are needed
 _IN_MEMORY_BYTES = 512 << 20
@@ -70,24 +71,20 @@ class FeatureCache:
         return store.cached("features", facts, lambda folder: self._compute(backbone, view, folder / _FILE))
 
     def _compute(self, backbone: Backbone, view: str, file: Path) -> None:
-        forward = self._network(backbone)
-        array = self._pixels.array
-        n_images, n_tiles, size = array.shape[:3]
-        report = self._progress(backbone.name, view) if self._progress else None
-        step = max(1, BATCH // n_tiles) * 8
-        parts = []
-        for start in range(0, n_images, step):
-            chunk = np.asarray(array[start : start + step], np.float32).reshape(-1, size, size, 3)
-            seen = chunk if view == IDENTITY else np.concatenate([self._view(b, view) for b in _batches(chunk)])
-            rows = forward(seen)
-            parts.append(rows.reshape(-1, n_tiles, rows.shape[1]).mean(axis=1, dtype=np.float32))
-            if report is not None:
-                report(min(start + step, n_images), n_images)
-        np.save(file, np.concatenate(parts))
+        n_images, n_tiles = self._pixels.shape[:2]
+        report = self._progress(backbone.name, view) if self._progress else _ignore
 
-    @staticmethod
-    def _view(images: npt.NDArray[np.float32], view: str) -> npt.NDArray[np.float32]:
-        return np.asarray(apply_view(images, view))
+        def batches() -> Iterator[Images]:
+            step = max(1, batch_size(self._pixels.shape[2]) // n_tiles)
+            for start in range(0, n_images, step):
+                images = self._pixels.read(start, start + step).reshape(-1, *self._pixels.shape[2:]).astype(np.float32)
+                yield images if view == IDENTITY else np.asarray(apply_view(images, view))
+                report(min(start + step, n_images), n_images)
+
+        rows = self._network(backbone)(batches())
+        whole = io.BytesIO()  # straight into a file, `np.save` would not say that the disk is full
+        np.save(whole, rows.reshape(n_images, n_tiles, -1).mean(axis=1, dtype=np.float32))
+        file.write_bytes(whole.getbuffer())
 
     def load(self, backbone: Backbone) -> None:
         """Build a backbone now, so that wrong weights are an error before the first trial.
@@ -99,7 +96,7 @@ class FeatureCache:
 
     def _network(self, backbone: Backbone) -> Forward:
         if backbone not in self._forward:
-            size = self._pixels.array.shape[2]
+            size = self._pixels.shape[2]
             with backend.quiet():
                 self._forward[backbone] = make_forward(backbone.build(size), self.executor)
             while len(self._forward) > _NETWORKS:
@@ -108,22 +105,24 @@ class FeatureCache:
         return self._forward[backbone]
 
 
-def _batches(images: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-    return [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+def batch_size(size: int) -> int:
+    """Images in a batch: about as many pixels whatever their size, so that memory stays bounded."""
+    return int(np.clip(32 * 128**2 // size**2, 1, 64))
 
 
 def make_forward(network: Any, executor: str) -> Forward:
-    """A function from float32 images, (n, size, size, 3), to outputs, (n, k).
+    """A function from batches of float32 images, (n, size, size, 3), to all their outputs, (n_images, k).
 
     Args:
         network: A Keras network of that signature.
         executor: `openvino` or `keras`.
     """
-    if executor == "openvino":
-        return _openvino_forward(network)
+    return _openvino_forward(network) if executor == "openvino" else _keras_forward(network)
 
-    def forward(images: npt.NDArray[np.float32]) -> Features:
-        return np.asarray(network.predict(images, batch_size=BATCH, verbose=0))
+
+def _keras_forward(network: Any) -> Forward:
+    def forward(batches: Iterable[Images]) -> Features:
+        return np.concatenate([np.asarray(network.predict_on_batch(batch)) for batch in batches])
 
     return forward
 
@@ -135,11 +134,11 @@ def _openvino_forward(network: Any) -> Forward:
         file = Path(folder) / "network.xml"
         network.export(str(file), format="openvino", verbose=False)
         hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-        program = openvino.Core().compile_model(openvino.Core().read_model(file), "CPU", hints)
+        core = openvino.Core()
+        program = core.compile_model(core.read_model(file), "CPU", hints)
 
-    def forward(images: npt.NDArray[np.float32]) -> Features:
-        batches = _batches(images)
-        outputs: list[Features | None] = [None] * len(batches)
+    def forward(batches: Iterable[Images]) -> Features:
+        outputs: dict[int, Features] = {}
 
         def keep(request: Any, number: int) -> None:
             outputs[number] = request.get_output_tensor(0).data.copy()
@@ -149,6 +148,10 @@ def _openvino_forward(network: Any) -> Forward:
         for number, batch in enumerate(batches):
             queue.start_async({0: batch}, number)
         queue.wait_all()
-        return np.concatenate([output for output in outputs if output is not None])
+        return np.concatenate([outputs[number] for number in sorted(outputs)])
 
     return forward
+
+
+def _ignore(done: int, total: int) -> None:
+    """Progress that nobody watches."""

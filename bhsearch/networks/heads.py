@@ -1,8 +1,8 @@
 """Heads on frozen features: every fold of every repeat trained by one program.
 
-A column is one fold of one repeat. All columns see the same batches of the same features; which rows a column learns from
-is said by its weights, zero for the rows that it must not see. Nothing couples the columns: the update rules act per
-element, and there is no clipping by a common norm. So one fit gives every head and every out-of-fold prediction.
+A column is one fold of one repeat. All columns see the same batches of the same features; which rows a column learns
+from is said by its weights, zero for the rows that it must not see. Nothing couples the columns: the update rules act
+per element, and there is no clipping by a common norm. So one fit gives every head and every out-of-fold prediction.
 
 Each column standardises by its own training rows. The kernels stay in standardised space and the features raw: scale
 goes into the kernel, mean into the bias, and one matrix product serves all columns.
@@ -132,9 +132,9 @@ class Moments:
 
 def standardisation(moments: list[Moments]) -> tuple[Array, Array]:
     """Mean and inverse deviation per column over several views. Each of shape (n_columns, n_features)."""
-    total = sum(m.total for m in moments)
-    mean = sum(m.first for m in moments) / total
-    variance = np.maximum(sum(m.second for m in moments) / total - mean**2, 0.0)
+    total = np.sum([m.total for m in moments], axis=0)
+    mean = np.sum([m.first for m in moments], axis=0) / total
+    variance = np.maximum(np.sum([m.second for m in moments], axis=0) / total - mean**2, 0.0)
     inverse = np.where(variance > 1e-12, 1.0 / np.sqrt(variance + 1e-12), 0.0)  # a constant feature says nothing
     return mean.astype(np.float32), inverse.astype(np.float32)
 
@@ -267,7 +267,8 @@ def _epoch_program(linear: bool) -> Callable[..., Any]:
             )
             rate, correction = ops.take(rates, number), ops.take(corrections, number, axis=0)
             updated = [
-                _update(*item, rate, correction, settings) for item in zip(parameters, first, second, gradients, strict=True)
+                _update(*item, rate, correction, settings)
+                for item in zip(parameters, first, second, gradients, strict=True)
             ]
             parameters, first, second = (tuple(part) for part in zip(*updated, strict=True))
             return parameters, first, second, total + value

@@ -1,9 +1,9 @@
 """`staintex`: fixed stain-texture filters as a backbone. It has no weights to get, so it is always there.
 
-Optical density is taken apart into haematoxylin and eosin; each is filtered by complex Gabor filters of one wavelength on
-a pyramid (the next level is the mean of two by two pixels); the energies are pooled over orientation by mean, standard
-deviation and maximum, and every map by mean and standard deviation over the image, so that neither the orientation nor the
-place of a structure counts. The stains' own means, spreads and shares of the image come beside.
+Optical density is taken apart into haematoxylin and eosin; each is filtered by complex Gabor filters of one wavelength
+on a pyramid (the next level is the mean of two by two pixels); the energies are pooled over orientation by mean,
+standard deviation and maximum, and every map by mean and standard deviation over the image, so that neither the
+orientation nor the place of a structure counts. The stains' own means, spreads and shares of the image come beside.
 
 Source:
     Deconvolution: Ruifrok and Johnston 2001. Gabor energies as texture: Jain and Farrokhnia 1991. Pooling: ours.
@@ -18,8 +18,10 @@ import numpy.typing as npt
 
 from bhsearch.networks.views import RGB_TO_HE, optical_density
 
-# Levels of the pyramid: wavelengths of 5, 10, 20, 40 pixels.
-LEVELS = {"staintex-s": 2, "staintex-m": 3, "staintex-l": 4}
+# Factor by which the images are shrunk first, and levels of the pyramid behind it. Wavelengths at 224 pixels: 10, 20 and
+# 40 pixels for the small bank, 5 to 40 for the large one, which takes four times as long.
+SIZES = {"staintex-s": (2, 3), "staintex-l": (1, 4)}
+DIGEST = "fixed-filters-v2"  # stands for the weights that it does not have; raise it when a number changes
 WAVELENGTH = 5.0
 N_ORIENTATIONS = 6
 KERNEL = 15  # covers 2.5 standard deviations of the envelope on either side
@@ -48,7 +50,7 @@ def build(name: str, size: int) -> Any:
     """Build the filters as a Keras network.
 
     Args:
-        name: A key of `LEVELS`.
+        name: A key of `SIZES`.
         size: Side of the images in pixels.
 
     Returns:
@@ -58,12 +60,14 @@ def build(name: str, size: int) -> Any:
     from keras import layers, ops
 
     images = keras.Input((size, size, 3), dtype="float32")
-    stains = ops.matmul(optical_density(images), RGB_TO_HE)
-    numbers = _stain_numbers(images, stains)
+    shrink, n_levels = SIZES[name]
+    seen = layers.AveragePooling2D(shrink)(images) if shrink > 1 else images
+    stains = ops.matmul(optical_density(seen), RGB_TO_HE)
+    numbers = _stain_numbers(seen, stains)
     bank = layers.Conv2D(2 * N_ORIENTATIONS, KERNEL, strides=STRIDE, use_bias=False, trainable=False, name="gabor")
     for channel in (0, 1):
         level = stains[..., channel : channel + 1]
-        for depth in range(LEVELS[name]):
+        for depth in range(n_levels):
             if depth:
                 level = layers.AveragePooling2D(2)(level)
             if level.shape[1] < KERNEL:

@@ -18,7 +18,7 @@ from bhsearch.errors import SettingsError
 
 IDENTITY = "identity"
 N_VIEWS = 8
-POLICIES = ("none", "dihedral", "stain", "dihedral-stain", "colour", "zoom", "erasing")
+POLICIES = ("none", "dihedral", "stain", "dihedral-stain", "colour", "zoom")
 
 # Optical densities of haematoxylin, eosin and the residual (their cross product), rows of unit length.
 _HE = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105]])
@@ -39,9 +39,15 @@ _COLOUR = (
     (1.00, 0.80, 1.00),
 )
 # Share of the side that is kept, and where the window lies (0 top or left, 1 bottom or right).
-_ZOOM = ((0.85, 0.5, 0.5), (0.75, 0.0, 0.0), (0.75, 1.0, 1.0), (0.75, 0.0, 1.0), (0.75, 1.0, 0.0), (0.65, 0.5, 0.5), (0.90, 0.2, 0.8))
-# Top, left and side of the erased square, as shares of the image.
-_ERASE = ((0.1, 0.1, 0.35), (0.55, 0.55, 0.35), (0.1, 0.55, 0.35), (0.55, 0.1, 0.35), (0.3, 0.3, 0.4), (0.0, 0.3, 0.3), (0.7, 0.3, 0.3))
+_ZOOM = (
+    (0.85, 0.5, 0.5),
+    (0.75, 0.0, 0.0),
+    (0.75, 1.0, 1.0),
+    (0.75, 0.0, 1.0),
+    (0.75, 1.0, 0.0),
+    (0.65, 0.5, 0.5),
+    (0.90, 0.2, 0.8),
+)
 
 
 def views_of(policy: str, n_views: int) -> tuple[str, ...]:
@@ -56,6 +62,8 @@ def views_of(policy: str, n_views: int) -> tuple[str, ...]:
         raise SettingsError(f"The number of views must be 1 to {N_VIEWS}, but got {n_views}.")
     if policy == "none":
         return (IDENTITY,)
+    if policy == "dihedral-stain":  # one of each in turn: views that the other two policies have in the cache already
+        return (IDENTITY, *(f"{('stain', 'dihedral')[k % 2]}{(k + 1) // 2}" for k in range(1, n_views)))
     return (IDENTITY, *(f"{policy}{k}" for k in range(1, n_views)))
 
 
@@ -76,13 +84,9 @@ def apply_view(images: Any, view: str) -> Any:
         return _dihedral(images, k)
     if policy == "stain":
         return _stain(images, *_STAIN[k - 1])
-    if policy == "dihedral-stain":
-        return _dihedral(_stain(images, *_STAIN[k - 1]), k)
     if policy == "colour":
         return _colour(images, *_COLOUR[k - 1])
-    if policy == "zoom":
-        return _zoom(images, *_ZOOM[k - 1])
-    return _erase(images, *_ERASE[k - 1])
+    return _zoom(images, *_ZOOM[k - 1])
 
 
 def optical_density(images: Any) -> Any:
@@ -136,12 +140,3 @@ def _zoom(images: Any, share: float, top: float, left: float) -> Any:
     row, column = round((size - side) * top), round((size - side) * left)
     window = images[:, row : row + side, column : column + side, :]
     return ops.image.resize(window, (size, size), interpolation="bilinear")
-
-
-def _erase(images: Any, top: float, left: float, side: float) -> Any:
-    """Paint a square white, as glass without tissue is: grey would be a stain that does not exist."""
-    size = int(images.shape[1])
-    rows, columns = np.zeros((1, size, 1, 1), np.float32), np.zeros((1, 1, size, 1), np.float32)
-    row, column, width = round(size * top), round(size * left), round(size * side)
-    rows[:, row : row + width], columns[:, :, column : column + width] = 1.0, 1.0
-    return images - ((images - 255.0) * rows) * columns

@@ -93,10 +93,15 @@ class FrozenObjective:
             self._seed,
         )
         averaged = shown if params["tta"] else shown[:1]
-        by_view = [self._scatter(fitted.heads.held_out_logits(rows, self._padded)) for rows in features[: len(averaged)]]
-        probability = np.mean([_sigmoid(logits) for logits in by_view], axis=0, dtype=np.float32)
+        by_view = [
+            self._scatter(fitted.heads.held_out_logits(rows, self._padded)) for rows in features[: len(averaged)]
+        ]
+        probability: Array = np.stack([_sigmoid(logits) for logits in by_view]).mean(axis=0, dtype=np.float32)
         if not np.isfinite(probability).all():
-            raise RunError(f"The training must end in finite predictions, but diverged (learning rate {params['learning_rate']:.3g}).")
+            raise RunError(
+                "The training must end in finite predictions, but diverged "
+                f"(learning rate {params['learning_rate']:.3g})."
+            )
         per_epoch = _sigmoid(np.stack([self._scatter(logits) for logits in fitted.logits]))
         curve = epoch_scores(per_epoch, self._label, self._fold, self._counted)
         return Outcome(
@@ -116,17 +121,15 @@ class FrozenObjective:
         return self._moments[key]
 
     def _losses(self, probability: Array) -> list[float]:
-        """Case-weighted cross-entropy of held-out images after each epoch. `probability`: (n_epochs, n_repeats, n_images)."""
+        """Case-weighted cross-entropy of held-out images per epoch; `probability`: (n_epochs, n_repeats, n_images)."""
         right = np.where(self._label == 1, probability, 1 - probability)
         weight = self._counted / self._counted.sum()
-        losses: list[float] = -np.einsum("ern,rn->e", np.log(np.maximum(right, 1e-7)), weight)
-        return np.asarray(losses).tolist()
+        return [float(loss) for loss in -np.einsum("ern,rn->e", np.log(np.maximum(right, 1e-7)), weight)]
 
     def _balanced(self) -> npt.NDArray[np.float64]:
         """Each class has half of a fold's training weight."""
         classes = [self._weights * (self._label == value)[:, None] for value in (0, 1)]
-        balanced: npt.NDArray[np.float64] = sum(part / part.sum(axis=0) for part in classes)  # type: ignore[assignment]
-        return balanced
+        return classes[0] / classes[0].sum(axis=0) + classes[1] / classes[1].sum(axis=0)
 
     def _scatter(self, logits: Array) -> Array:
         """From (n_columns, n_held_out) to the images' order, (n_repeats, n_images)."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -32,26 +35,64 @@ _STATES = {
 }
 
 
-def _random(seed: int, _: int) -> BaseSampler:
+def _random(seed: int, _: int, __: int) -> BaseSampler:
     return RandomSampler(seed)
 
 
-def _tpe(seed: int, _: int) -> BaseSampler:
+def _tpe(seed: int, _: int, __: int) -> BaseSampler:
     return TPESampler(seed=seed, multivariate=True, constant_liar=True)
 
 
-def _qmc(seed: int, study_seed: int) -> BaseSampler:
-    # The sequence is one for the whole study, and Optuna keeps the place in it; only what it cannot serve is reseeded.
-    return QMCSampler(
-        scramble=True, seed=study_seed, independent_sampler=RandomSampler(seed), warn_independent_sampling=False
-    )
+class _Sequence(QMCSampler):
+    """One sequence for the whole study. Optuna's own place in it moves on with trials that were interrupted, and is lost
+    when a study grows; ours is the number of trials done."""
+
+    place: int
+
+    def _find_sample_id(self, study: optuna.Study, search_space: dict[str, BaseDistribution]) -> int:
+        return self.place
 
 
-def _cmaes(seed: int, _: int) -> BaseSampler:
-    return CmaEsSampler(seed=seed, independent_sampler=_tpe(seed, 0))
+def _qmc(seed: int, study_seed: int, done: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # its interface may change; our bounds on Optuna hold it
+        # What the sequence cannot serve, choices by name, is drawn at random.
+        sampler = _Sequence(
+            scramble=True,
+            seed=study_seed % 2**32,
+            independent_sampler=RandomSampler(seed),
+            warn_independent_sampling=False,
+        )
+    sampler.place = done
+    return sampler
 
 
-SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {"tpe": _tpe, "random": _random, "qmc": _qmc, "cmaes": _cmaes}
+class _CmaEs(CmaEsSampler):
+    """Optuna adds the trial's number to the seed, and interrupted trials move that; here it is the number of trials done."""
+
+    done: int
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        counted = copy.copy(trial)
+        counted.number = self.done
+        return super().sample_relative(study, counted, search_space)
+
+
+def _cmaes(seed: int, study_seed: int, done: int) -> BaseSampler:
+    sampler = _CmaEs(seed=seed, independent_sampler=_tpe(seed, study_seed, done))
+    sampler.done = done
+    return sampler
+
+
+# A sampler from its own seed, the study's seed, and the number of trials done.
+SAMPLERS: dict[str, Callable[[int, int, int], BaseSampler]] = {
+    "tpe": _tpe,
+    "random": _random,
+    "qmc": _qmc,
+    "cmaes": _cmaes,
+}
 
 
 class OptunaEngine:
@@ -75,12 +116,12 @@ class OptunaEngine:
         """Start a trial at a point that the sampler chooses.
 
         The sampler is seeded anew from the study's seed and what the study holds, so that a study that was stopped and
-        continued goes the way it would have gone. Interrupted trials leave no trace in that seed; failed ones do, or the
-        same point would come again for ever.
+        continued goes the way it would have gone. Interrupted trials leave no trace in that seed; failed ones do, or
+        the same point would come again for ever.
         """
         done = sum(trial.notes.get("reason") != INTERRUPTED for trial in self.trials() if trial.state != engine.RUNNING)
         digest = hashlib.sha256(f"{self._seed}/0/{done}".encode()).digest()
-        self._study.sampler = SAMPLERS[self._sampler](int.from_bytes(digest[:4], "big"), self._seed)
+        self._study.sampler = SAMPLERS[self._sampler](int.from_bytes(digest[:4], "big"), self._seed, done)
         trial = self._study.ask(self._distributions)
         trial.set_user_attr("owner", engine.owner())
         return Trial(trial.number, engine.RUNNING, trial.params, notes=trial.user_attrs)
@@ -136,7 +177,7 @@ def connect(url: str) -> optuna.storages.BaseStorage:
     Raises:
         StudyError: If it cannot be opened.
     """
-    from sqlalchemy import create_engine, event
+    from sqlalchemy import event
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -175,7 +216,8 @@ def facts_of(study: optuna.Study) -> dict[str, Any]:
     """
     if _FACTS not in study.user_attrs:
         raise StudyError(
-            f"The study {study.study_name!r} must be one of bhsearch, but another program made it. Name another with --study."
+            f"The study {study.study_name!r} must be one of bhsearch, but another program made it. "
+            "Name another with --study."
         )
     return dict(study.user_attrs[_FACTS])
 
@@ -217,13 +259,15 @@ def _finish_growing(storage: optuna.storages.BaseStorage, name: str) -> None:
     if draft.user_attrs.get(_WHOLE):
         if name in names:
             optuna.delete_study(study_name=name, storage=storage)
-        optuna.copy_study(from_study_name=draft.study_name, from_storage=storage, to_storage=storage, to_study_name=name)
+        optuna.copy_study(
+            from_study_name=draft.study_name, from_storage=storage, to_storage=storage, to_study_name=name
+        )
     optuna.delete_study(study_name=draft.study_name, storage=storage)
 
 
 def _with_choices(trial: FrozenTrial, choices: CategoricalDistribution) -> FrozenTrial:
     distributions = trial.distributions | ({"backbone": choices} if "backbone" in trial.distributions else {})
-    copy = create_trial(
+    grown = create_trial(
         state=trial.state,
         value=trial.value,
         params=trial.params,
@@ -232,8 +276,8 @@ def _with_choices(trial: FrozenTrial, choices: CategoricalDistribution) -> Froze
         system_attrs=trial.system_attrs,
         intermediate_values=trial.intermediate_values,
     )
-    copy.datetime_start, copy.datetime_complete = trial.datetime_start, trial.datetime_complete
-    return copy
+    grown.datetime_start, grown.datetime_complete = trial.datetime_start, trial.datetime_complete
+    return grown
 
 
 def _record(trial: FrozenTrial) -> Trial:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bhsearch.config import Settings
 from bhsearch.data.audit import audit
 from bhsearch.data.index import CLASS_NAMES, Index
-from bhsearch.data.load import open_data
+from bhsearch.data.opening import open_data
 from bhsearch.data.splits import Split, make_split
 from bhsearch.errors import StudyError
 from bhsearch.evaluation.predictions import Predictions
@@ -24,6 +24,7 @@ from bhsearch.search.reporter import Plan, Reporter
 from bhsearch.search.space import Parameter, frozen_space
 
 ENGINE = "optuna"
+_MOST_NAMES = 3  # of backbones left out for one reason; more are counted
 SYNTHETIC = "Synthetic data (phantom)"
 _PACKAGES = ("keras", "tensorflow", "jax", "openvino", "optuna", "mlflow", "scikit-learn", "numpy", "pillow")
 # A study goes on only with what it was made with: these are compared, and a difference is named.
@@ -163,7 +164,10 @@ def make_plan(prepared: Preparation, space: Sequence[Parameter], finished: int) 
     largest = max(backbone.size_mb for backbone in prepared.found.backbones)
     per_repeat = f"{settings.folds} folds" + (f" x {settings.repeats} repeats" if settings.repeats > 1 else "")
     rows = [
-        ("data", f"{index.name}{', synthetic' if index.synthetic else ''}: {_images(index, np.ones(len(index), bool))}"),
+        (
+            "data",
+            f"{index.name}{', synthetic' if index.synthetic else ''}: {_images(index, np.ones(len(index), bool))}",
+        ),
         ("search on", _part(prepared, split.development)),
         ("sealed", f"{_part(prepared, split.test)}, opened only by registering"),
         ("folds", f"{per_repeat} by {settings.group_by}"),
@@ -178,7 +182,10 @@ def make_plan(prepared: Preparation, space: Sequence[Parameter], finished: int) 
         size = f"at most {remaining * largest / 1000:.2g} GB of models" if remaining else "no new models"
         rows.append(("results", f"MLflow, {size}"))
     rows.append(("use", "research only, never for screening patients"))
-    warnings = [*split.warnings, *(f"{len(index.bad)} images could not be read and were left out." for _ in index.bad[:1])]
+    warnings = [
+        *split.warnings,
+        *(f"{len(index.bad)} images could not be read and were left out." for _ in index.bad[:1]),
+    ]
     if index.synthetic:
         warnings.append(f"{SYNTHETIC}: the numbers say nothing about tissue.")
     return Plan([row for row in rows if row[1]], warnings, split.leaks)
@@ -219,7 +226,10 @@ def _left_out(found: Found) -> str:
     by_reason: dict[str, list[str]] = {}
     for name, reason in found.left_out:
         by_reason.setdefault(reason, []).append(name)
-    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+    return "; ".join(
+        f"{', '.join(names) if len(names) <= _MOST_NAMES else f'{len(names)} networks'} ({reason})"
+        for reason, names in by_reason.items()
+    )
 
 
 def _short(value: Any) -> str:

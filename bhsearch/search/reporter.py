@@ -1,4 +1,4 @@
-"""What a study tells whoever watches it. This one listens and says nothing; the terminal's is in `bhsearch.progress`."""
+"""What a study tells whoever watches it. This one says nothing; the terminal's is in `bhsearch.progress`."""
 
 from __future__ import annotations
 

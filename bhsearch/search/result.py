@@ -79,7 +79,7 @@ class StudyResult:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """All trials: `number`, `state`, `auc`, `auc_low`, `auc_high`, `tied`, `seconds`, a column for each parameter."""
+        """All trials: `number`, `state`, `auc`, `auc_low`, `auc_high`, `tied`, `seconds`, a column per parameter."""
         import pandas as pd
 
         ranked = {row.trial.number: row for row in self.ranking}

@@ -48,7 +48,7 @@ class Parameter:
 _FROZEN = (
     Parameter("backbone", "network that gives the features", ("",)),
     Parameter("policy", "augmentation: which variants of an image are trained on", POLICIES),
-    Parameter("views", "how many variants, the image itself included", (2, 4, 8)),
+    Parameter("views", "how many variants, the image itself included", (2, 4)),
     Parameter("tta", "test-time augmentation: average over the variants", (False, True)),
     Parameter("standardise", "features scaled by the fold's own training rows", (True, False)),
     Parameter("hidden_units", "units of the hidden layer; 0 is a linear head", (0, 16, 64)),

@@ -72,10 +72,10 @@ class _Session:
         try:
             if wanted:
                 self._search(process)
-        except InputError:
-            self._undo(process)
-            raise
         except BhsearchError as error:
+            if not self._engine.trials():
+                self._undo(process)
+                raise
             self._failure = error
         result = self._end(process)
         if self._failure is not None:
@@ -179,6 +179,9 @@ class _Session:
             outcome = objective(trial.params)
         except KeyboardInterrupt:
             self._fail(trial, INTERRUPTED, started, None)
+            raise
+        except InputError as error:  # the next trial would meet the same: a full disk, a weight file that is gone
+            self._fail(trial, str(error), started, self._reporter)
             raise
         except Exception as error:  # a trial may fail in any way; the study goes on, and the reason is kept
             reason = str(error) if isinstance(error, BhsearchError) else f"{type(error).__name__}: {error}"
@@ -285,7 +288,9 @@ class _Session:
             },
             "pixels": {"file": str(pixel_file(prepared.development, resize)), "shape": [len(template), *resize.shape]},
             "models": True,
-            "requirements": [f"{name}=={versions[name]}" for name in ("keras", "tensorflow", "numpy") if name in versions],
+            "requirements": [
+                f"{name}=={versions[name]}" for name in ("keras", "tensorflow", "numpy") if name in versions
+            ],
         }
 
     def _end(self, process: DrainProcess | None) -> StudyResult:
@@ -333,7 +338,9 @@ class _Session:
                 reason = trial.notes.get("reason", "unknown")
                 reasons[reason] = reasons.get(reason, 0) + 1
             lines = "\n".join(f"  {count} x {reason}" for reason, count in reasons.items())
-            raise RunError(f"{len(failures)} trials in a row failed (--max-failures {self._settings.max_failures}):\n{lines}")
+            raise RunError(
+                f"{len(failures)} trials in a row failed (--max-failures {self._settings.max_failures}):\n{lines}"
+            )
 
 
 def _record(number: int, state: str, params: Params, started: int) -> dict[str, Any]:

@@ -51,19 +51,20 @@ def _note(result: StudyResult) -> str:
     """Markdown."""
     lines = [f"**{result.note}.**" if result.note else "", *(f"**{sentence}**" for sentence in result.invalid)]
     lines += [
-        f"{result.n_finished} finished trials on `{result.data}`. Score: case-weighted ROC AUC, out of fold, mean over folds.",
+        f"{result.n_finished} finished trials on `{result.data}`. "
+        "Score: case-weighted ROC AUC, out of fold, mean over folds.",
         "",
         "| trial | AUC | 95 % interval over cases | tied with the best |",
         "| --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {row.trial.number} | {row.trial.value:.4f} | {row.low:.3f} to {row.high:.3f} | {'yes' if row.tied else ''} |"
+        f"| {row.trial.number} | {row.trial.value:.4f} | {row.low:.3f} to {row.high:.3f} | {'tied' * row.tied} |"
         for row in result.ranking[:N_BEST]
     ]
     lines += [
         "",
-        "The best of many trials looks better than it is: these scores chose it. Intervals are over cases; variation of "
-        "training is not included.",
+        "The best of many trials looks better than it is: these scores chose it. Intervals are over cases; variation "
+        "of training is not included.",
         "",
         DISCLAIMER,
     ]

@@ -63,8 +63,8 @@ class DrainProcess:
         if self._process.wait() != 0:
             reason = self._failure or f"exit code {self._process.returncode}"
             raise RunError(
-                f"MLflow could not be given everything: {reason}. The rest waits in {self._outbox.folder}; the same command "
-                "sends it."
+                f"MLflow could not be given everything: {reason}. The rest waits in {self._outbox.folder}; "
+                "the same command sends it."
             )
 
     def abandon(self) -> None:

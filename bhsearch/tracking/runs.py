@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.data.sources import LocalArtifactDatasetSource
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
@@ -95,9 +93,7 @@ class StudyRuns:
         if known is not None:  # a process died while it wrote this run
             self._client.delete_run(known.info.run_id)
         tags = self._tags(str(record["number"])) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"]}
-        run = self._client.create_run(
-            self.experiment_id, record["started_ms"], tags, f"trial {record['number']:03d}"
-        )
+        run = self._client.create_run(self.experiment_id, record["started_ms"], tags, f"trial {record['number']:03d}")
         run_id = run.info.run_id
         params = [Param(key, str(value)) for key, value in record["params"].items()]
         self._client.log_batch(run_id, params=params)
@@ -194,9 +190,10 @@ class StudyRuns:
 
     def _log_dataset(self, run_id: str, context: str) -> None:
         record = self._record
-        data = MetaDataset(LocalArtifactDatasetSource(record["root"]), record["data"], record["digest"])
+        source = json.dumps({"uri": record["root"]})
+        data = Dataset(record["data"], record["digest"], "local", source)
         tag = InputTag(MLFLOW_DATASET_CONTEXT, context)
-        self._client.log_inputs(run_id, [DatasetInput(data._to_mlflow_entity(), [tag])])
+        self._client.log_inputs(run_id, [DatasetInput(data, [tag])])
 
     def _resized(self) -> Pixels:
         if self._pixels is None:

@@ -23,8 +23,8 @@ def check_store() -> None:
     old = next(Path("mlruns").glob("[0-9]*/meta.yaml"), None)
     if old is not None:
         raise StudyError(
-            f"MLflow must keep its runs in a database, but {old} belongs to its old file store, and `mlflow ui` would fail "
-            "here. Move the old runs with `mlflow migrate-filestore`, or work in another folder."
+            f"MLflow must keep its runs in a database, but {old} belongs to its old file store, and `mlflow ui` would "
+            "fail here. Move the old runs with `mlflow migrate-filestore`, or work in another folder."
         )
 
 

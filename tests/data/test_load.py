@@ -1,17 +1,13 @@
 from __future__ import annotations
 
-import sys
-import types
-
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
 from bhsearch.data import load
-from bhsearch.data.index import COLUMNS, BadFile, Index
-from bhsearch.data.load import load_index, open_data
-from bhsearch.errors import DataError, SettingsError
+from bhsearch.data.index import COLUMNS, BadFile
+from bhsearch.data.load import load_index
+from bhsearch.errors import DataError
 
 
 @pytest.fixture
@@ -101,44 +97,6 @@ def test_a_manifest_is_named_by_its_folder(root):
     (root / "list.csv").write_text("path,label,case\nbenign/p1.png,0,a\nmalignant/p3.png,1,b\n")
     index = load_index(root / "list.csv")
     assert (index.name, index.layout, index.root, len(index)) == ("my-data-v2", "manifest", root, 2)
-
-
-@pytest.fixture
-def phantom(monkeypatch):
-    """A stand-in for the module that draws: what is tested here is who gets asked for what."""
-    asked = []
-    module = types.ModuleType("bhsearch.data.phantom")
-    index = Index("phantom", load.Path(), "phantom", pd.DataFrame(columns=list(COLUMNS)), synthetic=True)
-    module.phantom_index = lambda spec: asked.append(spec) or index
-    monkeypatch.setitem(sys.modules, "bhsearch.data.phantom", module)
-    monkeypatch.setattr("bhsearch.data.phantom", module, raising=False)
-    return asked
-
-
-@pytest.mark.parametrize(("data", "spec"), [(None, "phantom"), ("phantom", "phantom"), ("phantom:cases=9", None)])
-def test_no_data_means_the_phantom_and_its_words_are_passed_on(phantom, data, spec):
-    assert open_data(data).synthetic
-    assert phantom == [spec or data]
-
-
-@pytest.mark.parametrize("options", [{"layout": "idc"}, {"case_pattern": "(x)"}])
-def test_options_for_ones_own_images_do_not_fit_the_phantom(phantom, options):
-    with pytest.raises(SettingsError, match="images of your own"):
-        open_data("phantom", **options)
-    assert phantom == []
-
-
-def test_anything_else_is_a_path(phantom, root):
-    assert open_data(str(root)).layout == "folders"
-    with pytest.raises(DataError, match="phantoms"):
-        open_data("phantoms")
-    assert phantom == []
-
-
-def test_a_folder_called_phantom_can_be_given_by_a_path(phantom, root, monkeypatch):
-    root.rename(root.parent / "phantom")
-    monkeypatch.chdir(root.parent)
-    assert open_data("./phantom").layout == "folders"
 
 
 @pytest.mark.data

@@ -14,7 +14,7 @@ from bhsearch.data.splits import GROUPINGS, Split, image_weights, make_split
 from bhsearch.errors import DataError, SettingsError
 from tests.data.factories import balanced, make_index
 
-quick = settings(deadline=None, max_examples=40)
+quick = settings(deadline=None, max_examples=25)
 
 
 @st.composite
@@ -356,9 +356,27 @@ def test_fewer_cases_than_folds_name_the_counts_and_the_largest_number_that_work
         make_split(make_index(balanced(5, 20)))
 
 
+def test_the_number_of_folds_that_works_is_tried_where_cases_carry_both_labels():
+    """Counting the cases of each class would promise five folds here."""
+    mixed = [(f"x{at}", label, 1 + (3 - at if label else at)) for at in range(4) for label in (0, 1)]
+    pure = [("b0", 0, 2), ("b1", 0, 2), ("b2", 0, 2), ("m0", 1, 2), ("m1", 1, 2)]
+    index = make_index([*mixed, *pure])
+    with pytest.raises(DataError, match=r"6 benign and 5 malignant cases\. .* works is --folds 3\."):
+        make_split(index, n_folds=6)
+    with pytest.raises(DataError, match=r"works is --folds 3\."):
+        make_split(index, n_folds=4)
+    make_split(index, n_folds=3)
+
+
 def test_a_class_of_two_cases_cannot_be_split_at_all():
     with pytest.raises(DataError, match=r"1 benign and 16 malignant cases\. No number works\."):
         make_split(make_index(balanced(2, 20)))
+
+
+@pytest.mark.parametrize("group_by", GROUPINGS)
+def test_data_that_are_all_sealed_leave_nothing_to_fold(group_by):
+    with pytest.raises(DataError, match=r"0 benign and 0 malignant \w+\. No number works\."):
+        make_split(make_index(balanced(1, 1)), group_by=group_by)
 
 
 def test_a_magnification_without_sealed_images_of_a_class_is_refused():

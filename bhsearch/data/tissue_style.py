@@ -1,0 +1,121 @@
+"""What a case of the phantom is like: its stain, cut and texture, which say nothing of its label, and its nuclei.
+
+Stain, cut and texture are drawn strongly enough to recognise a case by, without looking at the label. The label moves
+three traits of the nuclei only: how densely they lie, how large they are, and how much they differ from each other.
+Cases of a class differ in those too, so that the classes overlap: at difficulty 0.5 the best possible AUC, for someone
+who could measure the three traits without error, is about 0.97.
+
+Source: ours. Absorption vectors start from Ruifrok and Johnston, "Quantification of histochemical staining by color
+deconvolution", Anal. Quant. Cytol. Histol. 23(4), 2001.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+_HAEMATOXYLIN = (0.650, 0.704, 0.286)  # absorption in red, green, blue
+_EOSIN = (0.110, 0.940, 0.290)  # pinker than in the paper: as the lamp and camera of BreakHis show it
+_FULL_SEPARATION = 5.6  # standard deviations between the classes' mean atypia at difficulty 0
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Style:
+    """What all images of one case have in common. Lengths are in pixels, angles in radians.
+
+    Attributes:
+        haematoxylin: Absorption of one unit of dye in red, green, blue. Shape (3,).
+        eosin: The same for eosin. Shape (3,).
+        white: Bare glass under the lamp, 0 to 255. Shape (3,).
+        blur: Standard deviation of the lens blur.
+        noise: Standard deviation of the sensor noise, in grey levels.
+        vignette: Share of light that is missing in the corners.
+        fibre_angle: Direction of the stroma's fibres.
+        fibre_width: Distance from fibre to fibre.
+        fibre_waviness: How far fibres swing sideways.
+        fibre_contrast: Difference between fibre and gap, as a share of the stroma's eosin.
+        cleft: Share of the stroma that is torn open, 0 to 1.
+        background: Haematoxylin in stroma and cytoplasm; more in a thick or old section.
+        fat: Mean share of the image that is fat, 0 to 1.
+        glands: Mean number of glands in an image.
+        gland_radius: Mean radius of a gland.
+        lumen: Radius of a lumen as a share of its gland's.
+        nest_scale: Size of cell nests.
+        lymphocytes: Mean number of lymphocyte clusters in an image.
+        fibroblasts: Mean number of spindle nuclei in the stroma of an image.
+        cover: Share of the stroma that cell nests take, 0 to 1. Moves with the label.
+        spacing: Distance between neighbouring nuclei. Moves with the label.
+        radius: Mean radius of a nucleus. Moves with the label.
+        pleomorphism: Variation of size, shape and chromatin between nuclei. Moves with the label.
+    """
+
+    haematoxylin: Floats
+    eosin: Floats
+    white: Floats
+    blur: float
+    noise: float
+    vignette: float
+    fibre_angle: float
+    fibre_width: float
+    fibre_waviness: float
+    fibre_contrast: float
+    cleft: float
+    background: float
+    fat: float
+    glands: float
+    gland_radius: float
+    lumen: float
+    nest_scale: float
+    lymphocytes: float
+    fibroblasts: float
+    cover: float
+    spacing: float
+    radius: float
+    pleomorphism: float
+
+
+def case_style(rng: np.random.Generator, label: int, difficulty: float) -> Style:
+    """Draw what a case is like.
+
+    Args:
+        rng: The case's own generator. The same numbers are taken from it whatever the label.
+        label: 0 benign, 1 malignant.
+        difficulty: 0 (classes nearly apart) to 1 (the label changes nothing).
+    """
+    atypia = (label - 0.5) * _FULL_SEPARATION * (1.0 - difficulty) + rng.normal()
+    # Each trait follows the case's atypia with a deviation of its own: a monomorphous tumour, a crowded adenosis.
+    dense, large, varied = atypia + 0.7 * rng.normal(size=3)
+    return Style(
+        haematoxylin=_absorption(rng, _HAEMATOXYLIN, rng.uniform(0.65, 1.45)),
+        eosin=_absorption(rng, _EOSIN, rng.uniform(0.35, 1.0)),
+        white=rng.uniform(222, 250) * (1.0 + np.array((-0.02, 0.0, 0.01)) + rng.uniform(-0.05, 0.02, 3)),
+        blur=rng.uniform(0.45, 0.95),
+        noise=rng.uniform(1.0, 4.5),
+        vignette=rng.uniform(0.0, 0.15),
+        fibre_angle=rng.uniform(0, np.pi),
+        fibre_width=rng.uniform(3.5, 9.0),
+        fibre_waviness=rng.uniform(4.0, 18.0),
+        fibre_contrast=rng.uniform(0.25, 0.8),
+        cleft=rng.uniform(0.0, 0.22),
+        background=rng.uniform(0.04, 0.22),
+        fat=max(0.0, rng.uniform(-0.25, 0.35)),
+        glands=rng.uniform(0.3, 3.2),
+        gland_radius=rng.uniform(20, 34),
+        lumen=rng.uniform(0.25, 0.65),
+        nest_scale=rng.uniform(18, 45),
+        lymphocytes=max(0.0, rng.uniform(-0.8, 1.6)),
+        fibroblasts=rng.uniform(8, 32),
+        cover=float(np.clip(rng.uniform(0.15, 0.55) + 0.01 * dense, 0.06, 0.75)),
+        spacing=float(np.clip(10.6 * np.exp(-0.05 * dense), 8.0, 14.0)),
+        radius=float(np.clip(3.7 * np.exp(0.075 * large), 2.7, 5.6)),
+        pleomorphism=float(np.clip(0.16 * np.exp(0.26 * varied), 0.05, 0.5)),
+    )
+
+
+def _absorption(rng: np.random.Generator, vector: tuple[float, float, float], strength: float) -> Floats:
+    turned = np.maximum(np.array(vector) + rng.normal(size=3) * (0.06, 0.05, 0.07), 0.02)
+    return np.asarray(strength * turned / np.sqrt((turned**2).sum()))

@@ -1,0 +1,87 @@
+"""The space is one flat table, and it knows what lies in it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bhsearch.networks.heads import HeadParams
+from bhsearch.networks.views import N_VIEWS, POLICIES, views_of
+from bhsearch.search.objective import head_params
+from bhsearch.search.space import Parameter, frozen_space
+
+SPACE = frozen_space(("staintex-s", "staintex-l"))
+BY_NAME = {row.name: row for row in SPACE}
+
+
+def points() -> st.SearchStrategy[dict[str, object]]:
+    """Any point of the space, its ends included."""
+
+    def values(row: Parameter) -> st.SearchStrategy[object]:
+        if row.choices:
+            return st.sampled_from(row.choices)
+        return st.integers(int(row.low), int(row.high)) if row.whole else st.floats(row.low, row.high)
+
+    return st.fixed_dictionaries({row.name: values(row) for row in SPACE})
+
+
+def test_the_space_is_flat_and_every_name_stands_once():
+    """Conditional spaces need what Optuna calls experimental, and a column per name in every table."""
+    assert len(BY_NAME) == len(SPACE)
+    assert all(isinstance(choice, (str, int, bool)) for row in SPACE for choice in row.choices)
+
+
+@pytest.mark.parametrize("row", SPACE, ids=lambda row: row.name)
+def test_a_row_has_choices_or_a_range_and_a_meaning(row):
+    assert bool(row.choices) != (row.low < row.high)
+    assert row.meaning
+    assert len(set(row.choices)) == len(row.choices)
+    assert not row.log or row.low > 0
+
+
+def test_only_the_backbones_depend_on_what_can_be_had():
+    one, *rest = frozen_space(("a",))
+    assert one.choices == ("a",)
+    assert tuple(rest) == SPACE[1:]
+
+
+@given(points())
+def test_every_point_holds_and_makes_heads(point):
+    assert all(BY_NAME[name].holds(value) for name, value in point.items())
+    made = head_params(point)
+    assert {field.name: getattr(made, field.name) for field in fields(HeadParams)}.items() <= point.items()
+    shown = views_of(point["policy"], point["views"])
+    assert 1 <= len(shown) <= N_VIEWS
+
+
+@pytest.mark.parametrize(
+    ("name", "outside"),
+    [
+        ("backbone", "staintex-l"),
+        ("views", 3),
+        ("dropout", 0.61),
+        ("dropout", -1e-9),
+        ("learning_rate", 0.11),
+        ("learning_rate", 0.0),
+        ("epochs", 4),
+        ("epochs", 61),
+        ("epochs", 5.5),
+    ],
+)
+def test_a_value_outside_does_not_hold(name, outside):
+    assert not BY_NAME[name].holds(outside)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("n_views", BY_NAME["views"].choices)
+def test_every_policy_has_every_number_of_views(policy, n_views):
+    assert len(views_of(policy, n_views)) == (1 if policy == "none" else n_views)
+
+
+def test_a_row_reads_as_a_person_would_say_it():
+    assert str(BY_NAME["views"]) == "2, 4, 8"
+    assert str(BY_NAME["learning_rate"]) == "0.0001 to 0.1 (log)"
+    assert str(BY_NAME["dropout"]) == "0 to 0.6"

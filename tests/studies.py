@@ -1,0 +1,214 @@
+"""Real studies on synthetic tissue, small enough to be made in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from bhsearch.config import Settings
+
+# What every study here has: 24 cases, 19 of them for the search.
+SMALL: dict[str, Any] = {
+    "data": "phantom:cases=24,images=3",
+    "backbones": ("staintex-s",),
+    "image_size": 48,
+    "folds": 3,
+}
+STUDY = "phantom-cases24-images3-frozen-case-optuna"
+_SECONDS = 300  # far more than any command here takes: only a hang meets it
+
+
+def settings(**changes: Any) -> Settings:
+    """The settings of a small study."""
+    return Settings(**{**SMALL, "quiet": True, **changes})
+
+
+def arguments(**changes: Any) -> list[str]:
+    """The same as arguments of the command."""
+    words = []
+    for name, value in {**SMALL, **changes}.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", ",".join(value) if isinstance(value, tuple) else str(value)]
+    return words
+
+
+def environment(cache: Path | str | None = None) -> dict[str, str]:
+    """Of a process whose store is the one of its working directory."""
+    mine = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
+    return mine | ({"BHSEARCH_CACHE": str(cache)} if cache else {}) | {"COLUMNS": "200"}
+
+
+def run(folder: Path, *words: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `python -m bhsearch.run` in a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "bhsearch.run", *words],
+        cwd=folder,
+        env=environment(cache),
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+    )
+
+
+@contextmanager
+def started(folder: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """A python process in a session of its own; whatever of the session is left at the end is killed."""
+    with subprocess.Popen(
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+def wait_for(what: Any, process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until `what()` is true."""
+    end = time.monotonic() + _SECONDS
+    while not what():
+        assert time.monotonic() < end, "waited too long"
+        assert process is None or process.poll() is None, "the process ended before"
+        time.sleep(0.01)
+
+
+def trial_is_running(folder: Path) -> bool:
+    """Whether a trial has started and knows its owner: it is in the objective, or about to be."""
+    if not (folder / "optuna.db").exists():
+        return False
+    try:
+        with sqlite3.connect(folder / "optuna.db", timeout=10) as database:
+            query = (
+                "SELECT COUNT(*) FROM trials JOIN trial_user_attributes USING (trial_id) "
+                "WHERE trials.state = 'RUNNING' AND key = 'owner'"
+            )
+            return bool(database.execute(query).fetchone()[0])
+    except sqlite3.OperationalError:  # the tables are being made
+        return False
+    finally:
+        database.close()
+
+
+def optuna_trials(folder: Path, study: str = STUDY) -> list[optuna.trial.FrozenTrial]:
+    """What Optuna's storage holds."""
+    return optuna.load_study(study_name=study, storage=f"sqlite:///{folder}/optuna.db").trials
+
+
+def import_mlflow() -> Any:
+    """MLflow, imported once without the warnings that its own imports give."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow
+        import mlflow.keras
+        import mlflow.store.tracking.sqlalchemy_store
+
+        from bhsearch.tracking import runs
+
+        assert runs
+    return mlflow
+
+
+@dataclass(frozen=True)
+class Store:
+    """The MLflow store of a folder, looked at from outside."""
+
+    folder: Path
+
+    @cached_property
+    def client(self) -> Any:
+        mlflow = import_mlflow()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            client = mlflow.MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+            client.search_experiments()
+        return client
+
+    def runs(self) -> list[Any]:
+        """Every run that is not deleted."""
+        ids = [experiment.experiment_id for experiment in self.client.search_experiments()]
+        return list(self.client.search_runs(ids, max_results=1000))
+
+    def parent(self) -> Any:
+        """The run of the only study."""
+        (run,) = [run for run in self.runs() if "mlflow.parentRunId" not in run.data.tags]
+        return run
+
+    def children(self) -> dict[int, Any]:
+        """Runs of trials by number; no trial may have two."""
+        runs = [run for run in self.runs() if "mlflow.parentRunId" in run.data.tags]
+        numbered = {int(run.data.tags["bhsearch.trial"]): run for run in runs}
+        assert len(numbered) == len(runs)
+        return dict(sorted(numbered.items()))
+
+    def files(self, run: Any) -> dict[str, Path]:
+        """Artifacts of a run by their path in it."""
+        root = Path(run.info.artifact_uri.removeprefix("file://"))
+        return {file.relative_to(root).as_posix(): file for file in sorted(root.rglob("*")) if file.is_file()}
+
+    def record(self, run: Any, path: str) -> Any:
+        """A JSON artifact."""
+        return json.loads(self.files(run)[path].read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished study.
+
+    Attributes:
+        folder: Where it was made.
+        ends: How the commands ended that made it.
+    """
+
+    folder: Path
+    ends: list[subprocess.CompletedProcess[str]] = field(repr=False)
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.folder)
+
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        return optuna_trials(self.folder)
+
+
+_finished: list[Finished] = []
+
+
+def cache_of(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The cache that the tests share; a session's fixtures are made before the one that sets it."""
+    return os.environ.get("BHSEARCH_TEST_CACHE") or str(tmp_path_factory.getbasetemp() / "cache")
+
+
+def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Make a study of four trials, once for all tests: two, two more, and the same command again."""
+    if not _finished:
+        folder = tmp_path_factory.mktemp("finished")
+        cache = Path(cache_of(tmp_path_factory))
+        ends = [run(folder, *arguments(trials=trials), cache=cache) for trials in (2, 4, 4)]
+        _finished.append(Finished(folder, ends))
+    return _finished[0]

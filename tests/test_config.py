@@ -1,0 +1,136 @@
+"""Settings: a file, options over it, and a sentence for everything that is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from bhsearch.config import Settings, load_settings
+from bhsearch.errors import SettingsError
+from bhsearch.run import app
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "study.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def options() -> dict[str, object]:
+    """The options of the command, by the name of the parameter that they fill."""
+    found = typer.main.get_command(app).params
+    return {option.name: option for option in found if option.name not in ("config", "help")}
+
+
+def test_nothing_given_is_the_default():
+    assert load_settings(None, {}) == Settings()
+
+
+def test_options_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    file = write(tmp_path, 'trials = 7\nseed = 3\nbackbones = ["staintex-s", "staintex-l"]\n')
+    settings = load_settings(file, {"trials": 9, "folds": None})
+    assert settings == dataclasses.replace(Settings(), trials=9, seed=3, backbones=("staintex-s", "staintex-l"))
+
+
+def test_an_option_of_false_wins_too(tmp_path):
+    """Only None means that an option was not given."""
+    file = write(tmp_path, "skip_bad_images = true\n")
+    assert load_settings(file, {"skip_bad_images": False}).skip_bad_images is False
+
+
+def test_an_unknown_key_is_fatal_and_the_close_one_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"unknown key 'trails'\. Did you mean 'trials'\?"):
+        load_settings(write(tmp_path, "trails = 7\n"), {})
+
+
+def test_an_unknown_key_like_no_other_lists_all_keys(tmp_path):
+    with pytest.raises(SettingsError, match="unknown key 'xyzzy'") as caught:
+        load_settings(write(tmp_path, "xyzzy = 7\n"), {})
+    assert all(field.name in str(caught.value) for field in fields(Settings))
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "wanted"),
+    [
+        ('trials = "7"', "trials", "int"),
+        ("trials = 7.5", "trials", "int"),
+        ("trials = true", "trials", "int"),
+        ("study = 7", "study", "str"),
+        ("tracking = 1", "tracking", "bool"),
+        ("timeout = false", "timeout", "float"),
+        ("test_fraction = 'half'", "test_fraction", "float"),
+        ("backbones = 7", "backbones", "list of names"),
+        ("backbones = ['staintex-s', 7]", "backbones", "list of names"),
+        ("data = ['a', 'b']", "data", "str"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(tmp_path, line, key, wanted):
+    with pytest.raises(SettingsError, match=rf"{key} must be .*{wanted}"):
+        load_settings(write(tmp_path, line + "\n"), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("trials", 0), ("max_failures", 0), ("timeout", 0.0), ("regime", "nosuch"), ("seed", -1), ("backbones", ())],
+)
+def test_a_value_out_of_range_is_named_as_its_option(name, value):
+    with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')} must"):
+        Settings(**{name: value})
+
+
+def test_whole_numbers_stand_for_fractions(tmp_path):
+    timeout = load_settings(write(tmp_path, "timeout = 60\n"), {}).timeout
+    assert timeout == 60.0
+    assert isinstance(timeout, float)
+
+
+@pytest.mark.parametrize("given", ["a,b", "a , b,", ["a", "b"], ("a", "b")])
+def test_backbones_may_be_a_list_or_names_with_commas(given):
+    assert load_settings(None, {"backbones": given}).backbones == ("a", "b")
+
+
+@pytest.mark.parametrize(("text", "word"), [("trials = ", "TOML"), ("trials = 1\ntrials = 2\n", "TOML")])
+def test_a_file_that_is_no_toml_is_refused(tmp_path, text, word):
+    with pytest.raises(SettingsError, match=word):
+        load_settings(write(tmp_path, text), {})
+
+
+def test_a_file_of_other_bytes_is_refused(tmp_path):
+    file = tmp_path / "study.toml"
+    file.write_bytes(b"\xff\xfe\x00study")
+    with pytest.raises(SettingsError, match="must be a TOML file"):
+        load_settings(file, {})
+
+
+@pytest.mark.parametrize("path", ["nosuch.toml", "."])
+def test_a_file_that_cannot_be_read_is_refused(tmp_path, path):
+    with pytest.raises(SettingsError, match="can be read"):
+        load_settings(tmp_path / path, {})
+
+
+def test_settings_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().trials = 3
+
+
+def test_every_field_is_an_option_and_every_option_a_field():
+    assert set(options()) == {field.name for field in fields(Settings)}
+
+
+def test_every_option_is_called_as_its_field():
+    for name, option in options().items():
+        assert f"--{name.replace('_', '-')}" in option.opts
+
+
+def test_no_option_has_a_default_of_its_own():
+    """A default in the command would win over the file without being given."""
+    assert {name: option.default for name, option in options().items() if option.default is not None} == {}
+
+
+def test_every_field_is_explained():
+    for field in fields(Settings):
+        assert f"        {field.name}: " in (Settings.__doc__ or "")

@@ -1,0 +1,138 @@
+"""The house as DESIGN draws it, read from the imports: who may know which framework, and who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import bhsearch
+
+PACKAGE = Path(bhsearch.__file__).parent
+# Top to bottom; data flows one way. What lies in no room is a command, or shared by commands.
+ROOMS = ("top", "data", "networks", "evaluation", "tracking", "search", "commands")
+TOP = ("bhsearch.errors", "bhsearch.config")
+# Framework -> the only modules that may import it, at any place in them.
+HOMES = {
+    "mlflow": "bhsearch.tracking",
+    "optuna": "bhsearch.search",
+    "optuna_integration": "bhsearch.search",
+    "keras_tuner": "bhsearch.search",
+    "keras": "bhsearch.networks",
+    "openvino": "bhsearch.networks",
+    "tensorflow": "bhsearch.networks.backend",
+    "jax": "bhsearch.networks.backend",
+}
+FRAMEWORKS = (*HOMES, "torch", "matplotlib", "sklearn")
+MOST_LINES = 400
+
+
+def name_of(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it, and for types only too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute in this package"
+            assert node.module is not None
+            for alias in node.names:
+                deeper = f"{node.module}.{alias.name}"
+                yield deeper if deeper in MODULES else node.module
+
+
+def own_imports(name: str) -> set[str]:
+    return {found for found in imports(MODULES[name]) if found.split(".")[0] == "bhsearch"}
+
+
+def room_of(module: str) -> int:
+    if module in TOP:
+        return 0
+    parts = module.split(".")
+    return ROOMS.index(parts[1]) if len(parts) > 1 and parts[1] in ROOMS else len(ROOMS) - 1
+
+
+def loaded_by(*code: str) -> set[str]:
+    """Frameworks that a fresh process has loaded after running some code."""
+    program = "\n".join([*code, "import sys", f"print('LOADED', *(set({FRAMEWORKS!r}) & set(sys.modules)))"])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    last = done.stdout.strip().rpartition("\n")[2]
+    assert last.startswith("LOADED"), done.stdout + done.stderr
+    return set(last.split()[1:])
+
+
+def command(*arguments: str, code: int) -> tuple[str, ...]:
+    """Lines of a program that runs the command and checks how it ends."""
+    return (
+        "import runpy, sys",
+        f"sys.argv = ['bhsearch.run', *{arguments!r}]",
+        "try:",
+        "    runpy.run_module('bhsearch.run', run_name='__main__')",
+        "except SystemExit as end:",
+        f"    assert end.code == {code}, end.code",
+    )
+
+
+def test_every_room_is_there():
+    """The tests below would pass on an empty house."""
+    assert {room_of(name) for name in MODULES} == set(range(len(ROOMS)))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_framework_is_imported_only_in_its_room(name):
+    for found in imports(MODULES[name]):
+        home = HOMES.get(found.split(".")[0])
+        assert home is None or name == home or name.startswith(f"{home}."), f"{name} imports {found}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_only_from_its_room_and_those_above(name):
+    assert [found for found in own_imports(name) if room_of(found) > room_of(name)] == []
+
+
+def test_no_module_imports_itself_through_others():
+    """Imports inside functions count: they hide a cycle and do not undo it."""
+    list(TopologicalSorter({name: own_imports(name) - {name} for name in MODULES}).static_order())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_module_is_longer_than_a_sitting(name):
+    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+def test_importing_the_package_loads_no_framework():
+    assert loaded_by("import bhsearch") == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--help",), 0),
+        (("--trials", "many"), 2),
+        (("--trials", "0"), 2),
+        (("--nosuch",), 2),
+        (("--config", "nosuch.toml"), 2),
+        (("--regime", "nosuch"), 2),
+    ],
+)
+def test_help_and_argument_errors_load_no_framework(arguments, code):
+    """A person who mistyped a word does not wait for TensorFlow."""
+    assert loaded_by(*command(*arguments, code=code)) == set()
+
+
+@pytest.mark.parametrize("arguments", [("--data", "nosuch"), ("--backbones", "nosuch", "--data", "phantom:cases=10")])
+def test_wrong_data_and_backbones_are_found_without_the_slow_frameworks(arguments):
+    """Optuna may be there (0.3 s); what takes seconds may not."""
+    assert loaded_by(*command(*arguments, code=2)) <= {"optuna"}
