@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -98,6 +98,8 @@ def load_settings(file: Path | None, options: Mapping[str, Any]) -> Settings:
         SettingsError: If the file cannot be read, holds an unknown key, or a value of the wrong type or range.
     """
     values = _read(file) if file is not None else {}
+    _require_known(values, f"The keys of {file}")
+    _require_known(options, "Options")
     given = {key: value for key, value in options.items() if value is not None}
     return replace(Settings(), **{key: _checked(key, value) for key, value in {**values, **given}.items()})
 
@@ -111,13 +113,16 @@ def _read(file: Path) -> dict[str, Any]:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"--config must be a TOML file, but {file} is not: {error}.") from error
+    return values
+
+
+def _require_known(keys: Iterable[str], where: str) -> None:
     known = [field.name for field in fields(Settings)]
-    for key in values:
+    for key in keys:
         if key not in known:
             close = difflib.get_close_matches(key, known, 1)
             hint = f" Did you mean {close[0]!r}?" if close else f" The keys are {', '.join(known)}."
-            raise SettingsError(f"{file} must hold settings only, but has the unknown key {key!r}.{hint}")
-    return values
+            raise SettingsError(f"{where} must be settings, but there is the unknown key {key!r}.{hint}")
 
 
 def _checked(key: str, value: Any) -> Any:

@@ -13,9 +13,10 @@ from rich.text import Text
 
 from bhsearch import terminal
 from bhsearch.data import pixels
-from bhsearch.search.engine import COMPLETE, Trial
+from bhsearch.search.engine import Trial
 from bhsearch.search.reporter import Plan, Reporter
 from bhsearch.search.result import Ranked, StudyResult
+from bhsearch.states import COMPLETE
 
 N_BEST = 5
 SCORE = "AUC: case-weighted, out of fold, mean over folds. [..]: 95 % over cases; variation of training not included."
@@ -40,7 +41,7 @@ class TerminalReporter(Reporter):
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for heading, text in plan.rows:
-            table.add_row(heading, text)
+            table.add_row(heading, Text(text))  # names may hold what Rich takes for markup
         self._console.print(table)
         print_warnings(self._console, plan.invalid, plan.warnings)
 
@@ -82,7 +83,9 @@ class TerminalReporter(Reporter):
 
     def trial(self, trial: Trial, best: Trial | None) -> None:
         """One line, and the bar's words."""
-        self._console.print(trial_line(trial, best is not None and best.number == trial.number), soft_wrap=False)
+        self._console.print(
+            trial_line(trial, best is not None and best.number == trial.number), soft_wrap=not self._console.is_terminal
+        )
         if trial.counts:
             self._done += 1
         if self._bar is not None:
@@ -137,7 +140,7 @@ def print_result(result: StudyResult, console: Console = terminal.out) -> None:
             f"{row.trial.value:.4f}",
             _interval(row),
             "tied" if row.tied else "",
-            row.trial.params["backbone"],
+            Text(row.trial.params["backbone"]),
         )
     console.print()
     console.print(table)

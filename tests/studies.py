@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -50,18 +50,17 @@ def arguments(**changes: Any) -> list[str]:
     return words
 
 
-def environment(cache: Path | str | None = None) -> dict[str, str]:
-    """Of a process whose store is the one of its working directory."""
-    mine = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
-    return mine | ({"BHSEARCH_CACHE": str(cache)} if cache else {}) | {"COLUMNS": "200"}
+def environment(**more: str) -> dict[str, str]:
+    """Of a process whose store is the one of its working directory, unless `more` says otherwise."""
+    return {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"} | {"COLUMNS": "200"} | more
 
 
-def run(folder: Path, *words: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `python -m bhsearch.run` in a folder."""
+def run(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m bhsearch.run` in a folder, with more variables in its environment."""
     return subprocess.run(
         [sys.executable, "-m", "bhsearch.run", *words],
         cwd=folder,
-        env=environment(cache),
+        env=environment(**variables),
         capture_output=True,
         text=True,
         timeout=_SECONDS,
@@ -69,7 +68,7 @@ def run(folder: Path, *words: str, cache: Path | None = None) -> subprocess.Comp
 
 
 @contextmanager
-def started(folder: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path, *command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A python process in a session of its own; whatever of the session is left at the end is killed."""
     with subprocess.Popen(
         [sys.executable, *command],
@@ -79,14 +78,29 @@ def started(folder: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        **options,
     ) as process:
         try:
             yield process
         finally:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+
+
+class Killed(BaseException):
+    """Ends a function as a killed process would end: at once, with what it had written before."""
+
+
+@contextmanager
+def killed_at(owner: Any, step: str) -> Iterator[None]:
+    """The block must come to a step, and is ended there."""
+
+    def end(*args: Any, **kwargs: Any) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(owner, step, end)
+        yield
 
 
 def wait_for(what: Any, process: subprocess.Popen[str] | None = None) -> None:
@@ -100,19 +114,17 @@ def wait_for(what: Any, process: subprocess.Popen[str] | None = None) -> None:
 
 def trial_is_running(folder: Path) -> bool:
     """Whether a trial has started and knows its owner: it is in the objective, or about to be."""
+    query = (
+        "SELECT COUNT(*) FROM trials JOIN trial_user_attributes USING (trial_id) "
+        "WHERE trials.state = 'RUNNING' AND key = 'owner'"
+    )
     if not (folder / "optuna.db").exists():
         return False
-    try:
-        with sqlite3.connect(folder / "optuna.db", timeout=10) as database:
-            query = (
-                "SELECT COUNT(*) FROM trials JOIN trial_user_attributes USING (trial_id) "
-                "WHERE trials.state = 'RUNNING' AND key = 'owner'"
-            )
+    with closing(sqlite3.connect(folder / "optuna.db", timeout=10)) as database:
+        try:
             return bool(database.execute(query).fetchone()[0])
-    except sqlite3.OperationalError:  # the tables are being made
-        return False
-    finally:
-        database.close()
+        except sqlite3.OperationalError:  # the tables are being made
+            return False
 
 
 def optuna_trials(folder: Path, study: str = STUDY) -> list[optuna.trial.FrozenTrial]:
@@ -126,6 +138,7 @@ def import_mlflow() -> Any:
         warnings.simplefilter("ignore")
         import mlflow
         import mlflow.keras
+        import mlflow.pyfunc
         import mlflow.store.tracking.sqlalchemy_store
 
         from bhsearch.tracking import runs
@@ -208,7 +221,7 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Make a study of four trials, once for all tests: two, two more, and the same command again."""
     if not _finished:
         folder = tmp_path_factory.mktemp("finished")
-        cache = Path(cache_of(tmp_path_factory))
-        ends = [run(folder, *arguments(trials=trials), cache=cache) for trials in (2, 4, 4)]
+        cache = cache_of(tmp_path_factory)
+        ends = [run(folder, *arguments(trials=trials), BHSEARCH_CACHE=cache) for trials in (2, 4, 4)]
         _finished.append(Finished(folder, ends))
     return _finished[0]

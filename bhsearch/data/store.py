@@ -39,7 +39,7 @@ class Entry:
     """One folder of the cache.
 
     Attributes:
-        kind: What it holds: `digests`, `pixels`, `features`, `phantom`.
+        kind: What it holds: `digests`, `pixels`, `networks`, `features`, `phantom`.
         key: Digest of the facts it was made from.
         n_bytes: Size of its files.
         age_days: Days since it was last used.
@@ -60,6 +60,12 @@ def key_of(facts: dict[str, Any]) -> str:
     """Digest of JSON-able facts, independent of the order of their keys."""
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def find(kind: str, facts: dict[str, Any]) -> Path | None:
+    """The folder made from `facts`, if it is there and whole."""
+    folder = folder_of(kind, facts)
+    return folder if folder.exists() and _is_whole(folder) else None
 
 
 def folder_of(kind: str, facts: dict[str, Any]) -> Path:
@@ -150,7 +156,7 @@ def _is_whole(folder: Path) -> bool:
         sums = json.loads((folder / _FACTS).read_text(encoding="utf-8"))["crc32"]
         there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} - {_FACTS}
         return there == sums.keys() and all(_sum(folder / name) == value for name, value in sums.items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # JSON of another form is damage, too
         return False
 
 

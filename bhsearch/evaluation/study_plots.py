@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bhsearch.evaluation import style
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
+from bhsearch.states import COMPLETE, FAILED, PRUNED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
     from bhsearch.evaluation.predictions import FloatArray
 
-COMPLETE, PRUNED, FAILED = "COMPLETE", "PRUNED", "FAIL"
 _LONGEST_NAME = 26  # characters
 _MOST_CHOICES = 12  # choices of a categorical parameter that get a label of their own
 
@@ -155,6 +156,11 @@ def _slice_panel(axes: Axes, column: Sequence[Any], score: FloatArray, is_log: b
         x = np.array(kept, dtype=np.float64)
         if is_log:
             axes.set_xscale("log")
+            # Within two decades the powers of ten alone would leave an axis with one label or none.
+            subs = (1.0,) if x.max() / x.min() > 100 else (1.0, 2.0, 5.0)
+            axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.locator_params(axis="x", nbins=4)
     else:

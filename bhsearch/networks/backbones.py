@@ -307,8 +307,7 @@ def _build_known(facts: BackboneFacts, file: Path, size: int) -> Any:
         network = _construct(facts, str(file), size)
     except (ValueError, OSError, KeyError) as error:
         raise BackboneError(
-            f"The weights of {facts.name!r} must fit its architecture, but {file} does not: "
-            f"{(str(error).splitlines() or [repr(error)])[0]}"
+            f"The weights of {facts.name!r} must fit its architecture, but {file} does not: {_reason(error)}"
         ) from error
     network.trainable = False
     images = keras.Input((size, size, 3), dtype="float32")
@@ -322,6 +321,10 @@ def _build_own(name: str, file: Path, size: int) -> Any:
     try:
         network = keras.saving.load_model(file, compile=False)
         network.trainable = False
+        if (
+            network.input_shape[-1] != 3
+        ):  # Keras itself would spread the three channels over the filters, and say nothing
+            raise ValueError(f"it takes an input of shape {network.input_shape}")
         images = keras.Input((size, size, 3), dtype="float32")
         features = network(images)
         if len(features.shape) == 4:
@@ -332,10 +335,16 @@ def _build_own(name: str, file: Path, size: int) -> Any:
         raise BackboneError(
             f"A backbone of your own must take RGB images of 0..255 and {size} x {size} pixels and give features, "
             f"shape (batch, n) or (batch, height, width, n), but {file} does not: "
-            f"{(str(error).splitlines() or [repr(error)])[0]}"
+            f"{_reason(error)}"
         ) from error
     # The prefix keeps a file called `image` apart from the layers of the deployed model.
     return keras.Model(images, features, name="own_" + name.replace(".", "_").replace(" ", "_"))
+
+
+def _reason(error: Exception) -> str:
+    """The line of an error that says why; Keras wraps it into the whole configuration."""
+    text = (str(error) or repr(error)).rsplit("Exception encountered: ", 1)[-1]
+    return text.strip().split("\n", 1)[0]
 
 
 def _digest(file: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ class ModelPool:
 
     def __init__(self) -> None:
         self._networks: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._backbones: OrderedDict[tuple[Backbone, int], Any] = OrderedDict()
 
     def get(self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads) -> Any:
         """Resize -> views -> backbone -> heads -> mean probability as one network.
@@ -35,21 +37,28 @@ class ModelPool:
             A Keras model from uint8 (batch, height, width, 3) to float32 (batch, 1). The next call for the same shape
             overwrites its heads.
         """
-        key = (backbone, mode, size, views, heads.kernel.shape, heads.linear)
-        if key not in self._networks:
-            self._networks[key] = _empty_model(backbone, mode, size, views, heads.kernel.shape, heads.linear)
-            while len(self._networks) > _POOL:
-                self._networks.popitem(last=False)
-        self._networks.move_to_end(key)
-        network = self._networks[key]
+        shape, linear = heads.kernel.shape, heads.linear
+        features = _kept(self._backbones, (backbone, size), lambda: backbone.build(size))
+        key = (backbone, mode, size, views, shape, linear)
+        network = _kept(self._networks, key, lambda: _empty_model(features, mode, size, views, shape, linear))
         kernel = heads.kernel.reshape(heads.kernel.shape[0], -1)
         network.get_layer("fold_kernels").set_weights([kernel, heads.bias.reshape(-1)])
         network.get_layer("fold_tops").set_weights([heads.top, heads.top_bias])
         return network
 
 
+def _kept(pool: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+    """What the pool holds under a key, made first where it is missing; the one not used for longest goes."""
+    if key not in pool:
+        pool[key] = make()
+        while len(pool) > _POOL:
+            pool.popitem(last=False)
+    pool.move_to_end(key)
+    return pool[key]
+
+
 def _empty_model(
-    backbone: Backbone, mode: str, size: int, views: tuple[str, ...], shape: tuple[int, ...], linear: bool
+    backbone: Any, mode: str, size: int, views: tuple[str, ...], shape: tuple[int, ...], linear: bool
 ) -> Any:
     import keras
     from keras import layers, ops
@@ -60,7 +69,7 @@ def _empty_model(
     resized = resize_images(images, mode, size)
     # All views go through the backbone as one batch: one copy of its graph, whatever their number.
     seen = ops.concatenate([apply_view(resized, view) for view in views], axis=0) if len(views) > 1 else resized
-    features = backbone.build(size)(seen)
+    features = backbone(seen)
     if n_tiles > 1:
         features = ops.mean(ops.reshape(features, (-1, n_tiles, n_features)), axis=1)
     hidden = layers.Dense(n_columns * n_hidden, name="fold_kernels")(features)

@@ -7,7 +7,6 @@ Keras runs it.
 from __future__ import annotations
 
 import io
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,8 +17,10 @@ import numpy.typing as npt
 
 from bhsearch.data import store
 from bhsearch.data.pixels import PixelCache, Progress
+from bhsearch.errors import SettingsError
 from bhsearch.networks import backend
 from bhsearch.networks.backbones import Backbone
+from bhsearch.networks.conversion import Conversion
 from bhsearch.networks.views import IDENTITY, apply_view
 
 Features = npt.NDArray[np.float32]
@@ -31,20 +32,36 @@ _NETWORKS = 8  # kept ready; more are built again when they are needed
 _IN_MEMORY_BYTES = 512 << 20
 
 
+def check_executor(executor: str) -> None:
+    """Refuse an executor that is not known.
+
+    Raises:
+        SettingsError: Listing those that are.
+    """
+    if executor not in EXECUTORS:
+        raise SettingsError(f"--executor must be one of {', '.join(EXECUTORS)}, but got {executor!r}.")
+
+
 class FeatureCache:
     """Features of the development images, computed on demand and kept.
 
     Args:
         pixels: The pixel cache of the development rows.
         executor: `openvino`, `keras`, or `auto` for the faster one on this machine.
+        conversion: Of the backbones that may be asked for; made on the spot where it is missing.
         progress: Called with (backbone, view) before features are computed, not when they are found.
     """
 
     def __init__(
-        self, pixels: PixelCache, executor: str = "auto", progress: Callable[[str, str], Progress] | None = None
+        self,
+        pixels: PixelCache,
+        executor: str = "auto",
+        conversion: Conversion | None = None,
+        progress: Callable[[str, str], Progress] | None = None,
     ) -> None:
         self._pixels = pixels
-        self.executor = executor if executor != "auto" else ("keras" if backend.has_gpu() else "openvino")
+        self.executor = _fastest_executor() if executor == "auto" else executor
+        self._conversion = conversion
         self._progress = progress
         self._forward: OrderedDict[Backbone, Forward] = OrderedDict()
         self._memory: OrderedDict[tuple[Backbone, str], Features] = OrderedDict()
@@ -96,13 +113,24 @@ class FeatureCache:
 
     def _network(self, backbone: Backbone) -> Forward:
         if backbone not in self._forward:
-            size = self._pixels.shape[2]
-            with backend.quiet():
-                self._forward[backbone] = make_forward(backbone.build(size), self.executor)
+            self._forward[backbone] = self._program(backbone)
             while len(self._forward) > _NETWORKS:
                 self._forward.popitem(last=False)
         self._forward.move_to_end(backbone)
         return self._forward[backbone]
+
+    def _program(self, backbone: Backbone) -> Forward:
+        size = self._pixels.shape[2]
+        if self.executor == "openvino":
+            conversion = self._conversion or Conversion([backbone], size)
+            file = conversion.program(backbone)
+            if file is not None:
+                return openvino_forward(file)
+        return keras_forward(backbone.build(size))
+
+
+def _fastest_executor() -> str:
+    return "keras" if backend.has_gpu() else "openvino"
 
 
 def batch_size(size: int) -> int:
@@ -110,32 +138,21 @@ def batch_size(size: int) -> int:
     return int(np.clip(32 * 128**2 // size**2, 1, 64))
 
 
-def make_forward(network: Any, executor: str) -> Forward:
-    """A function from batches of float32 images, (n, size, size, 3), to all their outputs, (n_images, k).
+def keras_forward(network: Any) -> Forward:
+    """A function from batches of images, (n, size, size, 3), to all their outputs, (n_images, k), run by Keras."""
 
-    Args:
-        network: A Keras network of that signature.
-        executor: `openvino` or `keras`.
-    """
-    return _openvino_forward(network) if executor == "openvino" else _keras_forward(network)
-
-
-def _keras_forward(network: Any) -> Forward:
     def forward(batches: Iterable[Images]) -> Features:
         return np.concatenate([np.asarray(network.predict_on_batch(batch)) for batch in batches])
 
     return forward
 
 
-def _openvino_forward(network: Any) -> Forward:
+def openvino_forward(file: Path) -> Forward:
+    """The same, run by OpenVINO from a converted network, in float32 and on all cores."""
     import openvino
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "network.xml"
-        network.export(str(file), format="openvino", verbose=False)
-        hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-        core = openvino.Core()
-        program = core.compile_model(core.read_model(file), "CPU", hints)
+    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    program = openvino.Core().compile_model(file, "CPU", hints)
 
     def forward(batches: Iterable[Images]) -> Features:
         outputs: dict[int, Features] = {}

@@ -135,7 +135,8 @@ def standardisation(moments: list[Moments]) -> tuple[Array, Array]:
     total = np.sum([m.total for m in moments], axis=0)
     mean = np.sum([m.first for m in moments], axis=0) / total
     variance = np.maximum(np.sum([m.second for m in moments], axis=0) / total - mean**2, 0.0)
-    inverse = np.where(variance > 1e-12, 1.0 / np.sqrt(variance + 1e-12), 0.0)  # a constant feature says nothing
+    # A constant feature says nothing: what is left of its variance is rounding, which grows with the mean.
+    inverse = np.where(variance > 1e-12 + 1e-10 * mean**2, 1.0 / np.sqrt(variance + 1e-12), 0.0)
     return mean.astype(np.float32), inverse.astype(np.float32)
 
 
@@ -242,8 +243,9 @@ def _epoch_program(linear: bool) -> Callable[..., Any]:
 
     def loss(parameters: Any, seen: Any, mask: Any, target: Any, weight: Any, mean: Any, inverse: Any) -> Any:
         logits = forward(parameters, seen, mask, mean, inverse)
-        # The stable form of binary cross-entropy on logits.
-        entropy = ops.maximum(logits, 0.0) - logits * target[:, None] + ops.log1p(ops.exp(-ops.abs(logits)))
+        # Binary cross-entropy on logits. Softplus has a derivative at zero, too, where a linear head starts; the form
+        # with a maximum and an absolute value has none there, and the backends make one up that is wrong by a half.
+        entropy = ops.softplus(logits) - logits * target[:, None]
         return ops.sum(ops.mean(entropy * weight, axis=0))
 
     gradient = backend.value_and_grad(loss)

@@ -5,12 +5,15 @@ Rounding makes the two the same: what the network resizes itself and what it is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from bhsearch.data.pixels import Pixels, Resize
 from bhsearch.errors import SettingsError
+from bhsearch.networks import backend
 
 MODES = ("crop", "squash", "tiles")
 TILE_GRID = (2, 3)  # rows and columns; the shape of a 460 x 700 image of BreakHis, nearly
@@ -61,7 +64,11 @@ def make_resize(mode: str, size: int) -> Resize:
         raise SettingsError(f"The image size must be 32 to 1024 pixels, but got {size}.")
     rows, columns = grid_of(mode)
 
+    @cache
+    def step() -> Callable[[Pixels], Any]:
+        return backend.compiled(lambda images: resize_images(images, mode, size), any_shape=True)
+
     def apply(image: Pixels) -> Pixels:
-        return np.asarray(resize_images(image[None], mode, size)).astype(np.uint8)
+        return np.asarray(step()(image[None])).astype(np.uint8)
 
     return Resize(f"{mode}-{size}-bilinear-antialias-v1", (rows * columns, size, size, 3), apply)

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from bhsearch.networks.views import RGB_TO_HE, optical_density
 
-# Factor by which the images are shrunk first, and levels of the pyramid behind it. Wavelengths at 224 pixels: 10, 20 and
-# 40 pixels for the small bank, 5 to 40 for the large one, which takes four times as long.
+# Factor by which the images are shrunk first, and levels of the pyramid behind it. Wavelengths: 10, 20 and 40 pixels
+# for the small bank, 5 to 40 for the large one, which takes longer.
 SIZES = {"staintex-s": (2, 3), "staintex-l": (1, 4)}
 DIGEST = "fixed-filters-v2"  # stands for the weights that it does not have; raise it when a number changes
 WAVELENGTH = 5.0

@@ -10,8 +10,7 @@ from typing import Any, Protocol
 import psutil
 
 from bhsearch.search.space import Params
-
-COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
+from bhsearch.states import COMPLETE, PRUNED
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Trial:
 
     Attributes:
         number: 0, 1, 2, ... within the study.
-        state: `complete`, `pruned`, `failed` or `running`.
+        state: `COMPLETE`, `PRUNED`, `FAIL` or `RUNNING`.
         params: The point of the space.
         value: The score; None unless complete.
         notes: What was kept beside it: `reason` of a failure, `seconds`, `owner`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -129,7 +129,8 @@ class FrozenObjective:
     def _balanced(self) -> npt.NDArray[np.float64]:
         """Each class has half of a fold's training weight."""
         classes = [self._weights * (self._label == value)[:, None] for value in (0, 1)]
-        return classes[0] / classes[0].sum(axis=0) + classes[1] / classes[1].sum(axis=0)
+        balanced: npt.NDArray[np.float64] = classes[0] / classes[0].sum(axis=0) + classes[1] / classes[1].sum(axis=0)
+        return balanced
 
     def _scatter(self, logits: Array) -> Array:
         """From (n_columns, n_held_out) to the images' order, (n_repeats, n_images)."""
@@ -141,7 +142,9 @@ class FrozenObjective:
 
 def head_params(params: Params) -> HeadParams:
     """The part of a point that the heads are trained with."""
-    return HeadParams(**{field.name: params[field.name] for field in fields(HeadParams)})
+    chosen = HeadParams(**{field.name: params[field.name] for field in fields(HeadParams)})
+    # Adam's steps are of the size of the rate whatever the gradient; those of SGD are smaller by about ten here.
+    return replace(chosen, learning_rate=10 * chosen.learning_rate) if chosen.optimizer == "sgd" else chosen
 
 
 def _sigmoid(logits: Array) -> Array:

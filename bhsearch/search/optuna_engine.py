@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bhsearch.errors import SettingsError, StudyError
+from bhsearch.errors import StudyError
 from bhsearch.search import engine
 from bhsearch.search.engine import Trial
-from bhsearch.search.space import Parameter
+from bhsearch.search.optuna_samplers import LEARNING, SAMPLERS, Point
+from bhsearch.search.space import Parameter, starting_point
+from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 
 optuna.logging.set_verbosity(logging.ERROR)
 
@@ -27,71 +26,11 @@ INTERRUPTED = "interrupted"
 _GROWING, _WHOLE = " (growing)", "bhsearch.whole"
 _FACTS = "bhsearch.facts"
 _STATES = {
-    TrialState.COMPLETE: engine.COMPLETE,
-    TrialState.PRUNED: engine.PRUNED,
-    TrialState.FAIL: engine.FAILED,
-    TrialState.RUNNING: engine.RUNNING,
-    TrialState.WAITING: engine.RUNNING,
-}
-
-
-def _random(seed: int, _: int, __: int) -> BaseSampler:
-    return RandomSampler(seed)
-
-
-def _tpe(seed: int, _: int, __: int) -> BaseSampler:
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
-
-
-class _Sequence(QMCSampler):
-    """One sequence for the whole study. Optuna's own place in it moves on with trials that were interrupted, and is lost
-    when a study grows; ours is the number of trials done."""
-
-    place: int
-
-    def _find_sample_id(self, study: optuna.Study, search_space: dict[str, BaseDistribution]) -> int:
-        return self.place
-
-
-def _qmc(seed: int, study_seed: int, done: int) -> BaseSampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # its interface may change; our bounds on Optuna hold it
-        # What the sequence cannot serve, choices by name, is drawn at random.
-        sampler = _Sequence(
-            scramble=True,
-            seed=study_seed % 2**32,
-            independent_sampler=RandomSampler(seed),
-            warn_independent_sampling=False,
-        )
-    sampler.place = done
-    return sampler
-
-
-class _CmaEs(CmaEsSampler):
-    """Optuna adds the trial's number to the seed, and interrupted trials move that; here it is the number of trials done."""
-
-    done: int
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        counted = copy.copy(trial)
-        counted.number = self.done
-        return super().sample_relative(study, counted, search_space)
-
-
-def _cmaes(seed: int, study_seed: int, done: int) -> BaseSampler:
-    sampler = _CmaEs(seed=seed, independent_sampler=_tpe(seed, study_seed, done))
-    sampler.done = done
-    return sampler
-
-
-# A sampler from its own seed, the study's seed, and the number of trials done.
-SAMPLERS: dict[str, Callable[[int, int, int], BaseSampler]] = {
-    "tpe": _tpe,
-    "random": _random,
-    "qmc": _qmc,
-    "cmaes": _cmaes,
+    TrialState.COMPLETE: COMPLETE,
+    TrialState.PRUNED: PRUNED,
+    TrialState.FAIL: FAILED,
+    TrialState.RUNNING: RUNNING,
+    TrialState.WAITING: RUNNING,
 }
 
 
@@ -106,9 +45,7 @@ class OptunaEngine:
     """
 
     def __init__(self, study: optuna.Study, space: Sequence[Parameter], sampler: str, seed: int) -> None:
-        if sampler not in SAMPLERS:
-            raise SettingsError(f"--sampler must be one of {', '.join(SAMPLERS)}, but got {sampler!r}.")
-        self._study = study
+        self._study, self._space = study, space
         self._distributions = {parameter.name: distribution(parameter) for parameter in space}
         self._sampler, self._seed = sampler, seed
 
@@ -119,12 +56,20 @@ class OptunaEngine:
         continued goes the way it would have gone. Interrupted trials leave no trace in that seed; failed ones do, or
         the same point would come again for ever.
         """
-        done = sum(trial.notes.get("reason") != INTERRUPTED for trial in self.trials() if trial.state != engine.RUNNING)
-        digest = hashlib.sha256(f"{self._seed}/0/{done}".encode()).digest()
-        self._study.sampler = SAMPLERS[self._sampler](int.from_bytes(digest[:4], "big"), self._seed, done)
+        done = [trial for trial in self.trials() if trial.state != RUNNING and trial.notes.get("reason") != INTERRUPTED]
+        self._study.sampler = self._next_sampler(done)
         trial = self._study.ask(self._distributions)
         trial.set_user_attr("owner", engine.owner())
-        return Trial(trial.number, engine.RUNNING, trial.params, notes=trial.user_attrs)
+        return Trial(trial.number, RUNNING, trial.params, notes=trial.user_attrs)
+
+    def _next_sampler(self, done: Sequence[Trial]) -> BaseSampler:
+        if self._sampler in LEARNING:
+            tried = {trial.params.get("backbone") for trial in done}
+            for backbone in next(row.choices for row in self._space if row.name == "backbone"):
+                if backbone not in tried:
+                    return Point(starting_point(self._space, backbone))
+        digest = hashlib.sha256(f"{self._seed}/0/{len(done)}".encode()).digest()
+        return SAMPLERS[self._sampler](int.from_bytes(digest[:4], "big"), self._seed, len(done))
 
     def complete(self, number: int, score: float, seconds: float) -> None:
         """End a trial with its score."""

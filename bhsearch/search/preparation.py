@@ -20,6 +20,9 @@ from bhsearch.data.splits import Split, make_split
 from bhsearch.errors import StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.networks.backbones import Backbone, Found, find
+from bhsearch.networks.features import check_executor
+from bhsearch.networks.resize import make_resize
+from bhsearch.search.optuna_samplers import check_sampler
 from bhsearch.search.reporter import Plan, Reporter
 from bhsearch.search.space import Parameter, frozen_space
 
@@ -105,11 +108,14 @@ class Preparation:
 
 
 def prepare(settings: Settings, reporter: Reporter) -> Preparation:
-    """Open the data, seal the test, deal the folds and find the backbones. Imports no framework.
+    """Open the data, seal the test, deal the folds and find the backbones. Imports none of the slow frameworks.
 
     Raises:
         InputError: If anything the user gave is wrong.
     """
+    _check_choices(settings)
+    make_resize(settings.resize, settings.image_size)
+    check_executor(settings.executor)
     with reporter.step("Reading images") as progress:
         index = open_data(
             settings.data,
@@ -132,6 +138,13 @@ def prepare(settings: Settings, reporter: Reporter) -> Preparation:
     part = "" if split.magnification == "all" else f"-{split.magnification.lower()}"
     name = settings.study or f"{index.name}{part}-{regime}-{settings.group_by}-{ENGINE}"
     return Preparation(settings, index, split, index.select(split.development), found, name, regime)
+
+
+def _check_choices(settings: Settings) -> None:
+    """Refuse here what would else be met when the study is made already."""
+    check_sampler(settings.sampler)
+    check_executor(settings.executor)
+    make_resize(settings.resize, settings.image_size)
 
 
 def check_agreement(name: str, held: dict[str, Any], now: dict[str, Any], backbones: dict[str, Backbone]) -> None:

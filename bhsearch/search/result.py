@@ -11,7 +11,8 @@ import numpy as np
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.ties import tied_with_best
-from bhsearch.search.engine import COMPLETE, FAILED, Trial
+from bhsearch.search.engine import Trial
+from bhsearch.states import COMPLETE, FAILED
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,6 +18,7 @@ class Parameter:
     Attributes:
         name: As it is sampled, logged and plotted.
         meaning: For people.
+        start: A sound value to begin with.
         choices: The values of a categorical parameter.
         low: Least value of a range.
         high: Greatest value of a range, included.
@@ -27,6 +28,7 @@ class Parameter:
 
     name: str
     meaning: str
+    start: Any
     choices: tuple[Any, ...] = ()
     low: float = 0.0
     high: float = 0.0
@@ -46,20 +48,22 @@ class Parameter:
 
 
 _FROZEN = (
-    Parameter("backbone", "network that gives the features", ("",)),
-    Parameter("policy", "augmentation: which variants of an image are trained on", POLICIES),
-    Parameter("views", "how many variants, the image itself included", (2, 4)),
-    Parameter("tta", "test-time augmentation: average over the variants", (False, True)),
-    Parameter("standardise", "features scaled by the fold's own training rows", (True, False)),
-    Parameter("hidden_units", "units of the hidden layer; 0 is a linear head", (0, 16, 64)),
-    Parameter("dropout", "share of units left out in a step", low=0.0, high=0.6),
-    Parameter("optimizer", "both with decoupled weight decay", ("adamw", "sgd")),
-    Parameter("learning_rate", "of the first step", low=1e-4, high=1e-1, log=True),
-    Parameter("schedule", "of the learning rate", ("cosine", "constant")),
-    Parameter("weight_decay", "times the learning rate, off the kernel in each step", low=1e-4, high=3.0, log=True),
-    Parameter("label_smoothing", "share of the label given to the other class", low=0.0, high=0.2),
-    Parameter("class_balance", "whether each class has half of a fold's training weight", (False, True)),
-    Parameter("epochs", "passes over the training rows", low=5, high=60, log=True, whole=True),
+    Parameter("backbone", "network that gives the features", "", ("",)),
+    Parameter("policy", "augmentation: which variants of an image are trained on", "none", POLICIES),
+    Parameter("views", "how many variants, the image itself included", 2, (2, 4)),
+    Parameter("tta", "test-time augmentation: average over the variants", False, (False, True)),
+    Parameter("standardise", "features scaled by the fold's own training rows", True, (True, False)),
+    Parameter("hidden_units", "units of the hidden layer; 0 is a linear head", 0, (0, 16, 64)),
+    Parameter("dropout", "share of units left out in a step", 0.0, low=0.0, high=0.6),
+    Parameter("optimizer", "both with decoupled weight decay", "adamw", ("adamw", "sgd")),
+    Parameter("learning_rate", "of the first step; sgd takes ten times that", 0.01, low=1e-3, high=1e-1, log=True),
+    Parameter("schedule", "of the learning rate", "cosine", ("cosine", "constant")),
+    Parameter(
+        "weight_decay", "times the learning rate, off the kernel in each step", 0.1, low=1e-4, high=3.0, log=True
+    ),
+    Parameter("label_smoothing", "share of the label given to the other class", 0.0, low=0.0, high=0.2),
+    Parameter("class_balance", "whether each class has half of a fold's training weight", True, (False, True)),
+    Parameter("epochs", "passes over the training rows", 20, low=5, high=60, log=True, whole=True),
 )
 
 
@@ -67,3 +71,14 @@ def frozen_space(backbones: Sequence[str]) -> tuple[Parameter, ...]:
     """The flat space of the frozen regime, for the backbones that can be had."""
     first, *rest = _FROZEN
     return (replace(first, choices=tuple(backbones)), *rest)
+
+
+def starting_point(space: Sequence[Parameter], backbone: str) -> Params:
+    """A sound point for a backbone: a plain linear head."""
+    return {parameter.name: parameter.start for parameter in space} | {"backbone": backbone}
+
+
+def markdown_table(space: Sequence[Parameter]) -> str:
+    """The space as the README shows it."""
+    rows = [f"| `{row.name}` | {row} | {'each' if row.start == '' else row.start} | {row.meaning} |" for row in space]
+    return "\n".join(["| parameter | values | first | what it is |", "| --- | --- | --- | --- |", *rows])

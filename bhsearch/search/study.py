@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import time
 import uuid
 from contextlib import suppress
@@ -22,6 +23,7 @@ from bhsearch.search.reporter import Reporter
 from bhsearch.search.result import StudyResult, rank
 from bhsearch.search.space import Params, frozen_space
 from bhsearch.search.summary import end_record
+from bhsearch.states import COMPLETE, FAILED, RUNNING
 from bhsearch.tracking.outbox import Outbox
 from bhsearch.tracking.process import DrainProcess
 from bhsearch.tracking.store import check_store
@@ -104,10 +106,12 @@ class _Session:
         """End what a process left behind that died between a trial's start and its end."""
         held = self._outbox.held() if self._outbox is not None else {}
         for trial in self._engine.trials():
-            if trial.state != engine.RUNNING:
+            if trial.state != RUNNING:
                 continue
-            if trial.number in held:
-                record = held[trial.number]
+            record = held.get(trial.number)
+            if record is not None and record["state"] == FAILED:
+                self._engine.fail(trial.number, record["reason"])
+            elif record is not None:
                 self._engine.complete(trial.number, record["score"], record["seconds"])
             elif not engine.is_alive(trial.notes.get("owner", {})):
                 self._fail(trial, INTERRUPTED, _now_ms(), None)
@@ -154,19 +158,22 @@ class _Session:
     def _objective(self) -> FrozenObjective:
         """Start the networks' framework and fill the pixel cache."""
         from bhsearch.networks import backend
+        from bhsearch.networks.conversion import Conversion
         from bhsearch.networks.features import FeatureCache
         from bhsearch.networks.resize import make_resize
 
         prepared, settings = self._prepared, self._settings
-        backend.start()
+        backbones = prepared.found.backbones
+        conversion = Conversion(backbones, settings.image_size) if settings.executor != "keras" else None
+        backend.start()  # while the other process converts
         resize = make_resize(settings.resize, settings.image_size)
         with self._reporter.step("Resizing images") as progress:
             pixels = pixel_cache(prepared.development, resize, progress)
-        features = FeatureCache(pixels, settings.executor)
+        features = FeatureCache(pixels, settings.executor, conversion)
         with self._reporter.step("Building backbones") as progress:
-            for done, backbone in enumerate(prepared.found.backbones, start=1):
+            for done, backbone in enumerate(backbones, start=1):
                 features.load(backbone)
-                progress(done, len(prepared.found.backbones))
+                progress(done, len(backbones))
         template = self._template
         return FrozenObjective(
             features, prepared.backbones, template.label, template.fold, template.group, settings.seed
@@ -193,7 +200,7 @@ class _Session:
         """Into the outbox first, then to the engine: whatever dies in between, the trial is not lost."""
         heads = outcome.heads
         record = {
-            **_record(trial.number, "complete", trial.params, started),
+            **_record(trial.number, COMPLETE, trial.params, started),
             "score": outcome.score,
             "seconds": outcome.seconds,
             "curves": outcome.curves,
@@ -217,7 +224,7 @@ class _Session:
 
     def _fail(self, trial: Trial, reason: str, started: int, reporter: Reporter | None) -> None:
         if self._outbox is not None:
-            record = _record(trial.number, "failed", trial.params, started) | {"reason": reason}
+            record = _record(trial.number, FAILED, trial.params, started) | {"reason": reason}
             self._outbox.put(trial.number, record, {})
         self._engine.fail(trial.number, reason)
         if self._outbox is not None:
@@ -238,7 +245,7 @@ class _Session:
         """Trials that failed on their own at the end of the study, without a finished one behind them."""
         failures: list[Trial] = []
         for trial in reversed(self._engine.trials()):
-            if trial.state == engine.FAILED and trial.notes.get("reason") != INTERRUPTED:
+            if trial.state == FAILED and trial.notes.get("reason") != INTERRUPTED:
                 failures.append(trial)
             elif trial.counts:
                 break
@@ -268,6 +275,7 @@ class _Session:
         tags["bhsearch.synthetic"] = str(prepared.index.synthetic)
         return {
             "uid": facts["uid"],
+            "user": getpass.getuser(),
             "study": prepared.study,
             "experiment": prepared.index.name,
             "data": prepared.index.name,

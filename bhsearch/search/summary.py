@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bhsearch.evaluation.predictions import DISCLAIMER
-from bhsearch.search.result import StudyResult
+from bhsearch.search.result import Ranked, StudyResult
 from bhsearch.search.space import frozen_space
 
 N_BEST = 10
@@ -58,7 +58,7 @@ def _note(result: StudyResult) -> str:
         "| --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {row.trial.number} | {row.trial.value:.4f} | {row.low:.3f} to {row.high:.3f} | {'tied' * row.tied} |"
+        f"| {row.trial.number} | {row.trial.value:.4f} | {_interval(row)} | {'tied' * row.tied} |"
         for row in result.ranking[:N_BEST]
     ]
     lines += [
@@ -69,3 +69,7 @@ def _note(result: StudyResult) -> str:
         DISCLAIMER,
     ]
     return "\n".join(line for k, line in enumerate(lines) if line or k > 1)
+
+
+def _interval(row: Ranked) -> str:
+    return f"{row.low:.3f} to {row.high:.3f}" if row.low == row.low else "not at hand"

@@ -12,11 +12,18 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bhsearch.errors import BhsearchError
+from bhsearch.states import COMPLETE
 from bhsearch.tracking.outbox import Outbox
+from bhsearch.tracking.rendering import Renderer
+
+if TYPE_CHECKING:
+    from bhsearch.tracking.runs import StudyRuns
 
 _LOOK_SECONDS = 0.2
+_AHEAD = 4  # trials rendered before they are logged
 
 
 def drain(outbox: Outbox) -> None:
@@ -27,26 +34,41 @@ def drain(outbox: Outbox) -> None:
     """
     from bhsearch.networks import backend
 
-    backend.start(threads=1)
+    backend.start_without_training()
     with backend.quiet():
         from bhsearch.tracking.runs import StudyRuns
     from bhsearch.tracking.store import open_client
 
     runs = StudyRuns(open_client(), outbox.study())
     say(f"ready {runs.run_id} {runs.experiment_id}")
-    ended = _end_of_input()
-    last = False
-    while not last:
-        last = ended.wait(_LOOK_SECONDS if not outbox.waiting() else 0.0)
-        for number in outbox.waiting():
-            with backend.quiet():
-                runs.log_trial(outbox.trial(number))
-            outbox.sent(number)
-            say(f"sent {number}")
+    renderer = Renderer(outbox)
+    try:
+        _send_trials(outbox, runs, renderer)
+    finally:
+        renderer.close()
     end = outbox.end()
     if end is not None:
         runs.log_end(end)
     outbox.close()
+
+
+def _send_trials(outbox: Outbox, runs: StudyRuns, renderer: Renderer) -> None:
+    """Send trials in order, while the next ones are rendered, until standard input has ended and none waits."""
+    from bhsearch.networks import backend
+
+    ended = _end_of_input()
+    last = False
+    while not last:
+        last = ended.wait(_LOOK_SECONDS if not outbox.waiting() else 0.0)
+        while waiting := outbox.waiting():
+            ahead = [outbox.trial(number).record for number in waiting[:_AHEAD]]
+            renderer.ask(record["number"] for record in ahead if record["state"] == COMPLETE)
+            if ahead[0]["state"] == COMPLETE:
+                renderer.wait(waiting[0])
+            with backend.quiet():
+                runs.log_trial(outbox.trial(waiting[0]))
+            outbox.sent(waiting[0])
+            say(f"sent {waiting[0]}")
 
 
 def say(line: str) -> None:

@@ -69,16 +69,20 @@ class DrainProcess:
 
     def abandon(self) -> None:
         """End it at once; it has nothing to send."""
+        assert self._process.stdin is not None
         self._process.kill()
+        self._process.stdin.close()
+        self._listener.join()
         self._process.wait()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            word, _, rest = line.rstrip("\n").partition(" ")
-            if word == "ready":
-                self.run_id, _, self.experiment_id = rest.partition(" ")
-                self._answered.set()
-            elif word == "failed":
-                self._failure = rest
+        with self._process.stdout as lines:
+            for line in lines:
+                word, _, rest = line.rstrip("\n").partition(" ")
+                if word == "ready":
+                    self.run_id, _, self.experiment_id = rest.partition(" ")
+                    self._answered.set()
+                elif word == "failed":
+                    self._failure = rest
         self._answered.set()

@@ -9,18 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, SourceType
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
 
-from bhsearch.data.pixels import Pixels
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.networks.backbones import Backbone
 from bhsearch.networks.deployed import ModelPool
 from bhsearch.networks.heads import Heads
+from bhsearch.states import COMPLETE
 from bhsearch.tracking import artifacts
 from bhsearch.tracking.outbox import Message
+from bhsearch.tracking.rendering import rendered
 from bhsearch.tracking.store import open_experiment
 
 if TYPE_CHECKING:
@@ -78,26 +86,24 @@ class StudyRuns:
     def __init__(self, client: MlflowClient, study: Message) -> None:
         self._client, self._record = client, study.record
         self.experiment_id = open_experiment(client, self._record["experiment"])
-        self._development = study.arrays
         self._pool = ModelPool()
-        self._pixels: Pixels | None = None
         self.run_id = self._study_run()
         self._done = trial_runs(client, self.experiment_id, self._record["uid"])
 
     def log_trial(self, message: Message) -> None:
-        """Log one trial as a child run; a trial that is there already is left alone."""
+        """Log one trial, rendered if it is complete, as a child run; one that is there already is left alone."""
         record = message.record
         known = self._done.get(record["number"])
         if known is not None and known.info.status != "RUNNING":
             return
         if known is not None:  # a process died while it wrote this run
             self._client.delete_run(known.info.run_id)
-        tags = self._tags(str(record["number"])) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"]}
+        tags = self._tags(str(record["number"])) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"].lower()}
         run = self._client.create_run(self.experiment_id, record["started_ms"], tags, f"trial {record['number']:03d}")
         run_id = run.info.run_id
         params = [Param(key, str(value)) for key, value in record["params"].items()]
         self._client.log_batch(run_id, params=params)
-        if record["state"] == "complete":
+        if record["state"] == COMPLETE:
             self._log_result(run_id, message)
             status = "FINISHED"
         else:
@@ -125,34 +131,20 @@ class StudyRuns:
             tags = self._tags("none") | record["tags"]
             run_id = self._client.create_run(self.experiment_id, None, tags, record["study"]).info.run_id
             self._log_dataset(run_id, "search")
-            with tempfile.TemporaryDirectory() as folder:
-                for name, content in record["files"].items():
-                    (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
-                self._client.log_artifacts(run_id, folder, "study")
             params = [Param(key, str(value)[:6000]) for key, value in record["settings"].items()]
             self._client.log_batch(run_id, params=params)
+        with tempfile.TemporaryDirectory() as folder:  # each time: the space may have grown, versions changed
+            for name, content in record["files"].items():
+                (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+            self._client.log_artifacts(run_id, folder, "study")
         self._client.update_run(run_id, status="RUNNING")
         return str(run_id)
 
     def _log_result(self, run_id: str, message: Message) -> None:
-        record, development = message.record, self._development
-        predictions = Predictions(
-            probability=message.arrays["probability"],
-            label=development["label"],
-            fold=development["fold"],
-            group=development["group"],
-            stratum=development["stratum"],
-            **{name: development[name].astype(object) for name in ("path", "case", "subtype", "magnification")},
-        )
-        values, ends = artifacts.scored(predictions)
-        values["seconds"] = record["seconds"]
-        self._log_metrics(run_id, values, record)
-        with tempfile.TemporaryDirectory() as folder:
-            root = Path(folder)
-            artifacts.write_trial(
-                root, predictions, values, ends, record["curves"], self._resized(), self._record["note"]
-            )
-            self._client.log_artifacts(run_id, folder)
+        values, files = rendered(message)
+        values["seconds"] = message.record["seconds"]
+        self._log_metrics(run_id, values, message.record)
+        self._client.log_artifacts(run_id, str(files))
         self._log_dataset(run_id, "cross-validation")
         if self._record["models"]:
             self._log_model(run_id, message)
@@ -195,11 +187,12 @@ class StudyRuns:
         tag = InputTag(MLFLOW_DATASET_CONTEXT, context)
         self._client.log_inputs(run_id, [DatasetInput(data, [tag])])
 
-    def _resized(self) -> Pixels:
-        if self._pixels is None:
-            place = self._record["pixels"]
-            self._pixels = np.memmap(place["file"], np.uint8, "r", shape=tuple(place["shape"]))
-        return self._pixels
-
     def _tags(self, trial: str) -> dict[str, str]:
-        return {UID: self._record["uid"], TRIAL: trial, "bhsearch.study": self._record["study"]}
+        return {
+            UID: self._record["uid"],
+            TRIAL: trial,
+            "bhsearch.study": self._record["study"],
+            MLFLOW_USER: self._record["user"],
+            MLFLOW_SOURCE_NAME: "bhsearch.run",
+            MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.LOCAL),
+        }

@@ -11,6 +11,9 @@ from bhsearch.errors import StudyError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+# Without it the user interface guesses, and may show pages for language models.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+
 
 def check_store() -> None:
     """Refuse a working directory that MLflow itself would fail in; needs no MLflow, and so costs nothing.
@@ -46,8 +49,8 @@ def open_client() -> MlflowClient:
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
         return client
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = (str(error).splitlines() or [repr(error)])[0]
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        reason = (str(error).splitlines() or [repr(error)])[0].replace(mlflow.get_tracking_uri(), _place())
         raise StudyError(f"The MLflow store must be one that can be opened, but {_place()} cannot: {reason}") from error
 
 
@@ -81,7 +84,7 @@ def open_experiment(client: MlflowClient, name: str) -> str:
     local = client.tracking_uri.startswith("sqlite:")
     try:
         location = (Path.cwd() / "mlruns" / name).as_uri() if local else None
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
     except MlflowException:  # another process was quicker
         found = client.get_experiment_by_name(name)
         if found is None:

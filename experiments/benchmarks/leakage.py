@@ -1,7 +1,7 @@
 """What a leaky split is worth: one configuration, the same images, folds made by image, by slide and by case.
 
-Nothing is searched. The sealed cases are the same whatever the folds keep together, so all three train and score on the same
-images; only who sits in which fold differs. Of the three numbers the one by case is what new patients would give.
+Nothing is searched. The sealed cases are the same whatever the folds keep together, so all three train and score on the
+same images; only who sits in which fold differs. Only the number by case says what to expect on new patients.
 
     python experiments/benchmarks/leakage.py --data path/to/BreaKHis_v1 --picture leakage.png
 """
@@ -65,6 +65,7 @@ class Scores:
 
     @property
     def mean(self) -> float:
+        """Over all folds and repeats."""
         return float(np.mean(self.aucs))
 
 
@@ -100,14 +101,14 @@ def table(results: Sequence[Scores]) -> str:
 
 
 def draw(results: Sequence[Scores], detail: str, note: str, file: Path) -> None:
-    """One bar a grouping, its repeats as dots; honest blue, leaky orange. The axis starts at chance."""
+    """One bar a grouping, its repeats as dots; honest blue, leaky orange. Bars start at chance."""
     figure = style.new_figure("One configuration, three ways to make folds", detail, note, height=3.4)
     axes = style.place_axes(figure, 1.0, 0.55, 0.6, 0.8)
     for place, row in enumerate(results):
         colour = style.BLUE if row.group_by == "case" else style.ORANGE
         axes.barh(place, row.mean - 0.5, left=0.5, height=0.55, color=colour, alpha=0.85)
         axes.plot(row.aucs, [place] * len(row.aucs), "o", color=style.INK, markersize=3, alpha=0.6)
-        right = max(row.mean, *row.aucs) if row.aucs else row.mean
+        right = max(row.mean, *row.aucs)
         axes.annotate(f"{row.mean:.2f}", (right, place), (6, 0), textcoords="offset points", va="center", fontsize=10)
     axes.set(yticks=range(len(results)), yticklabels=[f"by {row.group_by}" for row in results], ylim=(2.5, -0.5))
     lowest = min(min(row.aucs) for row in results)

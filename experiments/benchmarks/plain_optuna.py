@@ -1,8 +1,8 @@
 """What one writes today without bhsearch: an Optuna script that trains Keras heads on frozen ImageNet networks.
 
-It is the other side of `trial_speed.py`, and is meant to be good of its kind: cases are kept whole, a fifth of them is held
-out, decoded images stay in memory within a fit, input is prepared in parallel. What it does not do is share anything between
-fits, or keep anything but the score.
+It is the other side of `trial_speed.py`, and is meant to be good of its kind: cases are kept whole, a fifth of them is
+held out, decoded images stay in memory within a fit, input is prepared in parallel. What it does not do is share
+anything between fits, or keep anything but the score.
 
     python experiments/benchmarks/plain_optuna.py --data path/to/BreaKHis_v1 --weights-dir path/to/weights --trials 3
 """
@@ -25,7 +25,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 BATCH = 32
-FILE_NAME = re.compile(r"SOB_([BM])_[A-Z]+-\d+-(\d+)[A-Z]*-\d+-\d+\.png")  # class, and case: the slide without its letters
+FILE_NAME = re.compile(
+    r"SOB_([BM])_[A-Z]+-\d+-(\d+)[A-Z]*-\d+-\d+\.png"
+)  # class, and case: the slide without its letters
 BACKBONES = {
     "mobilenet-0.25": ("MobileNet", 0.25, "mobilenet_2_5_224_tf_no_top.h5"),
     "mobilenet-0.75": ("MobileNet", 0.75, "mobilenet_7_5_224_tf_no_top.h5"),

@@ -1,9 +1,9 @@
 """Seconds a trial: `python -m bhsearch.run` against the Optuna script that one writes without it, both run in turn.
 
-Every run is a whole process. Ours starts in an empty folder with an empty cache, and its time is all of it, from the start of
-Python to the last run in MLflow, divided by the number of trials. Of the plain script only the trials count, not its start:
-it is given few of them, and a start-up spread over few trials would weigh more than it does in a real search. All images are
-read once beforehand, so that neither side pays for a cold disk.
+Every run is a whole process. Ours starts in an empty folder with an empty cache, and its time is all of it, from the
+start of Python to the last run in MLflow, divided by the number of trials. Of the plain script only the trials count,
+not its start: it is given few of them, and a start-up spread over few trials would weigh more than in a real search.
+All images are read once beforehand, so that neither side pays for a cold disk.
 
     python experiments/benchmarks/trial_speed.py --data path/to/BreaKHis_v1 --weights-dir path/to/weights
 
@@ -52,6 +52,7 @@ class OurRun:
 
     @property
     def seconds_a_trial(self) -> float:
+        """Everything included."""
         return (self.before + self.trials + self.after) / self.n_trials
 
 
@@ -63,7 +64,9 @@ def run(command: Sequence[str], folder: Path) -> tuple[str, float, float]:
     done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
     ended = time.time()
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        raise SystemExit(
+            f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        )
     return done.stdout, started, ended
 
 
@@ -74,6 +77,7 @@ def run_plain(options: argparse.Namespace, folder: Path) -> float:
     match = re.search(r"([\d.]+) seconds a trial", printed)
     if match is None:
         raise SystemExit(f"{PLAIN_SCRIPT.name} must print its seconds a trial, but printed:\n{printed}")
+    print(printed.splitlines()[-2], file=sys.stderr)  # on how many images, and how well
     return float(match[1])
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the networks share: a quiet backend, small images, weights on disk, and a process without bhsearch."""
+"""What the tests of the networks share: a backend, small images, weights on disk, and a process without bhsearch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from bhsearch.networks.backbones import REGISTRY, Backbone, find
 
 def pytest_collection_modifyitems(items):
     # TensorFlow's variables answer NumPy 2 in the old way whenever Keras saves them; nothing here can change that.
-    mark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+    mark = pytest.mark.filterwarnings(
+        "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+    )
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(mark)

@@ -19,9 +19,13 @@ def test_what_native_code_prints_stays_out_of_sight(capfd):
 
 def test_what_native_code_printed_is_shown_when_the_block_fails(capfd):
     # Otherwise the only trace of a crash in a library would be lost.
-    with pytest.raises(ValueError, match="broken"), backend.quiet():
-        os.write(2, b"the reason")
-        raise ValueError("broken")
+    def fail():
+        with backend.quiet():
+            os.write(2, b"the reason")
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
     os.write(2, b", after")
     assert capfd.readouterr().err == "the reason, after"
 

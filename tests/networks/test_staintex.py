@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from bhsearch.networks import staintex
-from bhsearch.networks.staintex import LEVELS, gabor_bank
+from bhsearch.networks.staintex import SIZES, gabor_bank
 from bhsearch.networks.views import N_VIEWS, apply_view, views_of
 from tests.networks.conftest import tissue
 
 N_STAIN_NUMBERS = 19  # means and spreads of three densities and three colours, and seven shares
 WHITE = [255, 255, 255]
 PER_LEVEL = 12  # two stains, three maps, mean and spread of each
-SHAPE = (-1, 2, LEVELS["staintex-l"], PER_LEVEL // 2)  # image, stain, level, number
+SHAPE = (-1, 2, SIZES["staintex-l"][1], PER_LEVEL // 2)  # image, stain, level, number
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_a_fine_pattern_shows_on_the_first_level_and_a_coarse_one_on_a_later(net
     x = np.arange(128)
     fine, coarse = (128 + 80 * np.sin(2 * np.pi * x / wavelength) for wavelength in (5, 20))
     rows = texture(network, np.stack([np.broadcast_to(wave[None, :, None], (128, 128, 3)) for wave in (fine, coarse)]))
-    energy = rows[:, ::6].reshape(2, 2, LEVELS["staintex-l"])  # image, stain, level: mean energy
+    energy = rows.reshape(SHAPE)[..., 0]
     assert (energy[0].argmax(axis=-1) == 0).all()
     assert (energy[1].argmax(axis=-1) == 2).all()
 
@@ -73,15 +73,25 @@ def test_filters_ignore_a_constant_and_have_the_size_that_is_said():
     np.testing.assert_allclose(bank.sum(axis=(0, 1)), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize("name", SIZES)
 def test_each_size_has_its_levels(name):
-    shape = staintex.build(name, 128).output_shape
-    assert shape == (None, N_STAIN_NUMBERS + PER_LEVEL * LEVELS[name])
+    shape = staintex.build(name, 224).output_shape
+    assert shape == (None, N_STAIN_NUMBERS + PER_LEVEL * SIZES[name][1])
 
 
-def test_small_images_have_fewer_levels():
-    n_features = [staintex.build("staintex-l", size).output_shape[-1] for size in (32, 64, 120)]
-    assert n_features == [N_STAIN_NUMBERS + PER_LEVEL * levels for levels in (2, 3, 4)]
+@pytest.mark.parametrize(("name", "expected"), [("staintex-s", (1, 2, 3)), ("staintex-l", (2, 3, 4))])
+def test_small_images_have_fewer_levels(name, expected):
+    n_features = [staintex.build(name, size).output_shape[-1] for size in (32, 64, 120)]
+    assert n_features == [N_STAIN_NUMBERS + PER_LEVEL * levels for levels in expected]
+
+
+def test_the_small_bank_sees_images_shrunk_by_two():
+    # Twice as large and half as fine, so that both see the same nuclei.
+    images = tissue(2, 64).astype(np.float32)
+    doubled = images.repeat(2, axis=1).repeat(2, axis=2)
+    small = features(staintex.build("staintex-s", 128), doubled)
+    large = features(staintex.build("staintex-l", 64), images)
+    np.testing.assert_allclose(small, large, atol=1e-5)
 
 
 def test_nothing_of_it_is_trained(network):

@@ -5,7 +5,16 @@ import pytest
 
 from bhsearch.errors import SettingsError
 from bhsearch.networks import views as module
-from bhsearch.networks.views import HE_TO_RGB, IDENTITY, N_VIEWS, POLICIES, RGB_TO_HE, apply_view, optical_density, views_of
+from bhsearch.networks.views import (
+    HE_TO_RGB,
+    IDENTITY,
+    N_VIEWS,
+    POLICIES,
+    RGB_TO_HE,
+    apply_view,
+    optical_density,
+    views_of,
+)
 from tests.networks.conftest import tissue
 
 AUGMENTING = tuple(policy for policy in POLICIES if policy != "none")
@@ -68,7 +77,9 @@ def test_a_view_is_an_image_of_the_same_shape_and_another_one(images, view):
 @pytest.mark.parametrize("view", EVERY)
 def test_extreme_images_stay_in_range(view):
     extremes = np.stack([np.full((32, 32, 3), value, np.float32) for value in (0, 255)])
-    extremes = np.concatenate([extremes, np.random.default_rng(0).choice([0.0, 255.0], (2, 32, 32, 3))]).astype(np.float32)
+    extremes = np.concatenate([extremes, np.random.default_rng(0).choice([0.0, 255.0], (2, 32, 32, 3))]).astype(
+        np.float32
+    )
     result = seen(extremes, view)
     assert np.isfinite(result).all()
     assert result.min() >= 0
@@ -108,7 +119,9 @@ def test_dihedral_views_are_the_symmetries_of_the_square(images):
 
 @pytest.mark.parametrize("k", range(1, N_VIEWS))
 def test_a_stain_view_scales_each_stain_by_its_own_factor(k):
-    haematoxylin, eosin = (grid.astype(np.float64) for grid in np.meshgrid(np.linspace(0.2, 0.7, 8), np.linspace(0.2, 0.5, 8)))
+    haematoxylin, eosin = (
+        grid.astype(np.float64) for grid in np.meshgrid(np.linspace(0.2, 0.7, 8), np.linspace(0.2, 0.5, 8))
+    )
     result = seen(stained(haematoxylin, eosin)[None], f"stain{k}")
     density = np.asarray(optical_density(result))[0] @ RGB_TO_HE
     by_haematoxylin, by_eosin = module._STAIN[k - 1]
@@ -141,7 +154,11 @@ def test_colour_views_keep_grey_grey():
 
 def test_zoom_views_magnify():
     y, x = np.mgrid[:64, :64]
-    image = np.where((y - 31.5) ** 2 + (x - 31.5) ** 2 < 10**2, 0.0, 255.0).astype(np.float32)[None, ..., None].repeat(3, axis=-1)
+    image = (
+        np.where((y - 31.5) ** 2 + (x - 31.5) ** 2 < 10**2, 0.0, 255.0)
+        .astype(np.float32)[None, ..., None]
+        .repeat(3, axis=-1)
+    )
     dark = int((image < 128).sum())
     for (share, _, _), view in zip(module._ZOOM, views_of("zoom", N_VIEWS)[1:], strict=True):
         assert (seen(image, view) < 128).sum() == pytest.approx(dark / share**2, rel=0.1)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
+from bhsearch import states
 from bhsearch.errors import SettingsError, StudyError
-from bhsearch.search import engine, optuna_engine
+from bhsearch.search import optuna_engine
 from bhsearch.search.optuna_engine import (
     INTERRUPTED,
     SAMPLERS,
@@ -142,7 +143,7 @@ def test_trials_come_back_as_they_were_told(database):
     study.fail(second.number, "too large")
     kept = open_engine(database()).trials()
     assert [trial.number for trial in kept] == [0, 1, 2]
-    assert [trial.state for trial in kept] == [engine.COMPLETE, engine.FAILED, engine.RUNNING]
+    assert [trial.state for trial in kept] == [states.COMPLETE, states.FAILED, states.RUNNING]
     assert [trial.value for trial in kept] == [0.75, None, None]
     assert [trial.counts for trial in kept] == [True, False, False]
     assert [trial.params for trial in kept] == [first.params, second.params, third.params]
@@ -292,7 +293,7 @@ def test_a_study_with_a_running_trial_does_not_grow(database):
     with pytest.raises(StudyError, match="'study' is in use"):
         grow(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
     assert optuna.get_all_study_names(connect(database())) == ["study"]
-    assert [trial.state for trial in study.trials()] == [engine.RUNNING]
+    assert [trial.state for trial in study.trials()] == [states.RUNNING]
 
 
 # -- storages and foreign studies --------------------------------------------------------------------------------------

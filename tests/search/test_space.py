@@ -57,22 +57,20 @@ def test_every_point_holds_and_makes_heads(point):
     assert 1 <= len(shown) <= N_VIEWS
 
 
-@pytest.mark.parametrize(
-    ("name", "outside"),
-    [
-        ("backbone", "staintex-l"),
-        ("views", 3),
-        ("dropout", 0.61),
-        ("dropout", -1e-9),
-        ("learning_rate", 0.11),
-        ("learning_rate", 0.0),
-        ("epochs", 4),
-        ("epochs", 61),
-        ("epochs", 5.5),
-    ],
-)
-def test_a_value_outside_does_not_hold(name, outside):
-    assert not BY_NAME[name].holds(outside)
+@pytest.mark.parametrize("row", [row for row in SPACE if not row.choices], ids=lambda row: row.name)
+def test_a_range_ends_where_it_says(row):
+    step = 1 if row.whole else 1e-9
+    assert row.holds(row.low)
+    assert row.holds(row.high)
+    assert not row.holds(row.low - step)
+    assert not row.holds(row.high + step)
+    assert row.holds(row.low + 0.5) != row.whole or row.high < row.low + 0.5
+
+
+@pytest.mark.parametrize("row", [row for row in SPACE if row.choices], ids=lambda row: row.name)
+def test_a_choice_that_is_not_listed_does_not_hold(row):
+    assert all(row.holds(choice) for choice in row.choices)
+    assert not row.holds("nosuch")
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -81,7 +79,13 @@ def test_every_policy_has_every_number_of_views(policy, n_views):
     assert len(views_of(policy, n_views)) == (1 if policy == "none" else n_views)
 
 
-def test_a_row_reads_as_a_person_would_say_it():
-    assert str(BY_NAME["views"]) == "2, 4, 8"
-    assert str(BY_NAME["learning_rate"]) == "0.0001 to 0.1 (log)"
-    assert str(BY_NAME["dropout"]) == "0 to 0.6"
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (Parameter("views", "", (2, 4, 8)), "2, 4, 8"),
+        (Parameter("rate", "", low=1e-4, high=0.1, log=True), "0.0001 to 0.1 (log)"),
+        (Parameter("dropout", "", low=0.0, high=0.6), "0 to 0.6"),
+    ],
+)
+def test_a_row_reads_as_a_person_would_say_it(row, text):
+    assert str(row) == text

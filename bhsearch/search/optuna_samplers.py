@@ -1,0 +1,128 @@
+"""Optuna's samplers, made anew for each trial so that a study that was stopped goes on as it would have gone."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial
+
+from bhsearch.errors import SettingsError
+from bhsearch.search.space import Params
+
+_N_RANDOM = 15  # complete trials before TPE trusts what it has seen
+
+
+def _random(seed: int, _: int, __: int) -> BaseSampler:
+    return RandomSampler(seed)
+
+
+def _tpe(seed: int, _: int, __: int) -> BaseSampler:
+    return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=_N_RANDOM)
+
+
+class _Sequence(QMCSampler):
+    """One sequence for the whole study, whose place is the number of trials done.
+
+    Optuna's own place in it moves on with trials that were interrupted, and is lost when a study grows.
+    """
+
+    place: int
+
+    def _find_sample_id(self, study: optuna.Study, search_space: dict[str, BaseDistribution]) -> int:  # noqa: ARG002
+        return self.place
+
+
+def _qmc(seed: int, study_seed: int, done: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # its interface may change; our bounds on Optuna hold it
+        # What the sequence cannot serve, choices by name, is drawn at random.
+        sampler = _Sequence(
+            scramble=True,
+            seed=study_seed % 2**32,
+            independent_sampler=RandomSampler(seed),
+            warn_independent_sampling=False,
+        )
+    sampler.place = done
+    return sampler
+
+
+class _CmaEs(CmaEsSampler):
+    """Adds the number of trials done to the seed; Optuna adds the trial's number, which interrupted trials move."""
+
+    done: int
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        counted = copy.copy(trial)
+        counted.number = self.done
+        return super().sample_relative(study, counted, search_space)
+
+
+def _cmaes(seed: int, study_seed: int, done: int) -> BaseSampler:
+    sampler = _CmaEs(seed=seed, independent_sampler=_tpe(seed, study_seed, done))
+    sampler.done = done
+    return sampler
+
+
+# A sampler from its own seed, the study's seed, and the number of trials done.
+SAMPLERS: dict[str, Callable[[int, int, int], BaseSampler]] = {
+    "tpe": _tpe,
+    "random": _random,
+    "qmc": _qmc,
+    "cmaes": _cmaes,
+}
+
+# Samplers that learn from what they have seen begin with a sound point for each backbone; the others are what they say.
+LEARNING = ("tpe", "cmaes")
+
+
+class Point(BaseSampler):
+    """Gives one point.
+
+    Args:
+        params: The point.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:  # noqa: ARG002
+        """Nothing is sampled together."""
+        return {}
+
+    def sample_relative(
+        self,
+        study: optuna.Study,  # noqa: ARG002
+        trial: FrozenTrial,  # noqa: ARG002
+        search_space: dict[str, BaseDistribution],  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Nothing is sampled together."""
+        return {}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,  # noqa: ARG002
+        trial: FrozenTrial,  # noqa: ARG002
+        param_name: str,
+        param_distribution: BaseDistribution,  # noqa: ARG002
+    ) -> Any:
+        """The point's own value."""
+        return self._params[param_name]
+
+
+def check_sampler(name: str) -> None:
+    """Refuse a sampler that is not known.
+
+    Raises:
+        SettingsError: Listing those that are.
+    """
+    if name not in SAMPLERS:
+        raise SettingsError(f"--sampler must be one of {', '.join(SAMPLERS)}, but got {name!r}.")

@@ -1,0 +1,249 @@
+"""What is decided before the first trial, and the sentence for a study that was made with something else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bhsearch.errors import BackboneError, DataError, InputError, SettingsError, StudyError
+from bhsearch.networks.backbones import Backbone
+from bhsearch.search.preparation import (
+    SYNTHETIC,
+    Preparation,
+    audit_record,
+    check_agreement,
+    make_plan,
+    prepare,
+    versions,
+    without_password,
+)
+from bhsearch.search.reporter import Plan, Reporter
+from bhsearch.search.space import frozen_space
+from tests.studies import STUDY, settings
+
+SPACE = frozen_space(("staintex-s",))
+
+
+def prepared(**changes) -> Preparation:
+    return prepare(settings(**changes), Reporter())
+
+
+def plan(finished: int = 0, **changes) -> Plan:
+    return make_plan(prepared(**changes), SPACE, finished)
+
+
+def held_by(made: Preparation) -> dict:
+    """What a study keeps that was made with this."""
+    return made.facts() | {"uid": "1", "backbones": {name: one.digest for name, one in made.backbones.items()}}
+
+
+def refusal(then: Preparation, now: Preparation) -> str:
+    with pytest.raises(StudyError) as caught:
+        check_agreement("mine", held_by(then), now.facts(), now.backbones)
+    message = str(caught.value)
+    assert message.startswith("The study 'mine' must go on with what it was made with")
+    assert "--study" in message
+    return message
+
+
+# -- the name ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_is_called_after_data_regime_grouping_and_engine():
+    assert prepared().study == STUDY
+    assert prepared(group_by="image").study == STUDY.replace("case-optuna", "image-optuna")
+    assert prepared(study="mine").study == "mine"
+
+
+def test_a_magnification_is_a_part_of_the_name():
+    """Another magnification is another search; it must not meet the study of all."""
+    assert prepared(magnification="100X").study == STUDY.replace("frozen", "100x-frozen")
+
+
+# -- agreement ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_options_agree():
+    made = prepared()
+    check_agreement("mine", held_by(made), made.facts(), made.backbones)
+
+
+def test_options_that_change_no_trial_agree():
+    """More trials, another time-out, another folder of the same weights: that is what going on is for."""
+    then, now = prepared(), prepared(trials=99, timeout=5.0, max_failures=1, tracking=False)
+    check_agreement("mine", held_by(then), now.facts(), now.backbones)
+
+
+def test_more_backbones_agree():
+    then, now = prepared(), prepared(backbones=("staintex-s", "staintex-l"))
+    check_agreement("mine", held_by(then), now.facts(), now.backbones)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": "phantom:cases=24,images=3,seed=1"}, "other images, labels or cases"),
+        ({"folds": 2}, r"another split \(--folds"),
+        ({"repeats": 2}, r"another split \(--folds"),
+        ({"test_fraction": 0.3}, r"another split \(--folds"),
+        ({"group_by": "image"}, r"another split \(--folds"),
+        ({"image_size": 64}, "another --image-size: 48 then, 64 now"),
+        ({"resize": "squash"}, "another --resize: crop then, squash now"),
+        ({"executor": "keras"}, "another --executor: auto then, keras now"),
+        ({"seed": 7}, "another --seed: 0 then, 7 now"),
+        ({"backbones": ("staintex-l",)}, "fewer backbones: staintex-s was in its space then"),
+    ],
+)
+def test_what_differs_is_named_with_both_values(changes, words):
+    import re
+
+    assert re.search(words, refusal(prepared(), prepared(**changes)))
+
+
+def test_other_weights_of_the_same_name_are_named(tmp_path):
+    made = prepared()
+    other = replace(made.found, backbones=(Backbone("staintex-s", None, "another digest"),))
+    assert "other weights of staintex-s" in refusal(made, replace(made, found=other))
+
+
+def test_another_space_is_named():
+    made = prepared()
+    held = held_by(made) | {"space": ["of an older version"]}
+    with pytest.raises(StudyError, match="another space"):
+        check_agreement("mine", held, made.facts(), made.backbones)
+
+
+def test_every_difference_is_named_at_once():
+    """Else a person meets them one by one."""
+    message = refusal(prepared(), prepared(image_size=64, seed=7, folds=2))
+    assert all(word in message for word in ("--image-size", "--seed", "--folds"))
+
+
+def test_what_a_study_keeps_is_json():
+    import json
+
+    facts = prepared().facts()
+    assert json.loads(json.dumps(facts)) == facts
+
+
+# -- the plan ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_plan_says_what_is_about_to_be_done():
+    rows = dict(plan(finished=2, trials=5).rows)
+    made = prepared()
+    n_search, n_sealed = int(made.split.development.sum()), int(made.split.test.sum())
+    assert f"{len(made.index)} images" in rows["data"]
+    assert f"{n_search} images" in rows["search on"]
+    assert "19 cases (8 benign, 11 malignant)" in rows["search on"]
+    assert f"{n_sealed} images" in rows["sealed"]
+    assert rows["folds"] == "3 folds by case"
+    assert "48 px" in rows["regime"]
+    assert rows["backbones"] == "staintex-s"
+    assert rows["trials"] == "3 to do, 2 finished before"
+    assert rows["study"] == f"{STUDY} in sqlite:///optuna.db"
+    assert "GB of models" in rows["results"]
+    assert "never for screening patients" in rows["use"]
+
+
+def test_a_plan_without_trials_to_do_promises_no_models():
+    assert dict(plan(finished=5, trials=5).rows)["results"] == "MLflow, no new models"
+
+
+def test_a_plan_without_tracking_names_no_store():
+    assert "results" not in dict(plan(tracking=False).rows)
+
+
+def test_repeats_stand_in_the_plan():
+    assert "3 folds x 2 repeats" in dict(plan(repeats=2).rows)["folds"]
+
+
+def test_synthetic_data_are_said_to_be_so():
+    said = plan()
+    assert "synthetic" in dict(said.rows)["data"]
+    assert any(SYNTHETIC in sentence for sentence in said.warnings)
+    assert prepared().note == SYNTHETIC
+
+
+@pytest.mark.data
+def test_real_data_are_not_called_synthetic(breakhis):
+    made = prepared(data=str(breakhis), folds=5)
+    assert made.note == ""
+    assert not any(SYNTHETIC in sentence for sentence in make_plan(made, SPACE, 0).warnings)
+
+
+def test_a_division_by_case_leaks_nothing_and_one_by_image_says_what_it_leaks():
+    assert plan().invalid == ()
+    sentences = plan(group_by="image").invalid
+    assert sentences
+    assert any("case" in sentence for sentence in sentences)
+
+
+def test_what_auto_left_out_is_said_with_the_reason(tmp_path, monkeypatch):
+    """No weights anywhere and no network: the filters are always there, and everything else is named."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr("bhsearch.networks.backbones._online", lambda: False)
+    rows = dict(plan(backbones=("auto",)).rows)
+    assert rows["backbones"].startswith("staintex-s")
+    assert "no network" in rows["left out"]
+
+
+# -- records and errors ------------------------------------------------------------------------------------------------
+
+
+def test_the_template_holds_the_development_rows_only():
+    made = prepared()
+    template = made.template()
+    assert set(template.path) == set(made.development.column("path"))
+    assert not set(template.path) & set(made.index.column("path")[made.split.test])
+    assert template.fold.min() == 0
+    assert template.fold.max() == 2
+
+
+def test_versions_name_what_a_result_can_depend_on():
+    assert {"python", "bhsearch", "keras", "numpy", "optuna"} <= set(versions())
+
+
+def test_the_audit_is_json():
+    import json
+
+    assert json.loads(json.dumps(audit_record(prepared().index)))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///optuna.db", "sqlite:///optuna.db"),
+        ("postgresql://ann:hunter2@host/db", "postgresql://host/db"),
+        ("postgresql://ann:p@ss@host/db", "postgresql://host/db"),
+    ],
+)
+def test_a_database_url_is_shown_without_its_password(url, shown):
+    assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        ({"data": "nosuch"}, DataError, "nosuch"),
+        ({"data": "phantom:cases=4"}, DataError, "fold"),
+        ({"folds": 99}, InputError, "fold"),
+        ({"magnification": "40X"}, SettingsError, "--magnification must be one of all, 100X"),
+        ({"layout": "idc"}, SettingsError, "--layout"),
+        ({"backbones": ("nosuch",)}, BackboneError, "staintex-s"),
+        ({"backbones": ("nosuch.keras",)}, BackboneError, "no file 'nosuch.keras'"),
+        ({"weights_dir": "nosuch"}, BackboneError, "--weights-dir"),
+        ({"resize": "nosuch"}, SettingsError, "crop, squash, tiles, but got 'nosuch'"),
+        ({"executor": "nosuch"}, SettingsError, "auto, openvino, keras, but got 'nosuch'"),
+        ({"sampler": "nosuch"}, SettingsError, "tpe, random, qmc, cmaes, but got 'nosuch'"),
+        ({"image_size": 8}, SettingsError, "32 to 1024"),
+        ({"group_by": "patient"}, SettingsError, "--group-by"),
+    ],
+)
+def test_wrong_input_is_found_before_anything_is_made(tmp_path, monkeypatch, changes, kind, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind, match=words):
+        prepared(**changes)
+    assert list(Path.cwd().iterdir()) == []

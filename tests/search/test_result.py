@@ -1,0 +1,100 @@
+"""Ranking trials: intervals, ties, and trials whose predictions are gone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bhsearch.evaluation.metrics import trial_metrics
+from bhsearch.search.engine import Trial
+from bhsearch.search.result import StudyResult, rank
+from bhsearch.states import COMPLETE, FAILED, RUNNING
+from tests.evaluation.simulated import simulate
+
+PARAMS = {"backbone": "staintex-s", "rate": 0.1}
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    """Three trials on one division: a good one, nearly the same, and one that guesses."""
+    good = simulate(n_cases=40, largest=6)
+    rng = np.random.default_rng(0)
+    close = replace(good, probability=np.clip(good.probability + rng.normal(0, 0.005, good.probability.shape), 0, 1))
+    guess = replace(good, probability=rng.uniform(size=good.probability.shape))
+    return {0: guess, 1: good, 2: close}
+
+
+def trial(number, value, state=COMPLETE):
+    return Trial(number, state, PARAMS, value, {"seconds": 1.0})
+
+
+@pytest.fixture(scope="module")
+def records(predictions):
+    scores = [trial(number, trial_metrics(p)["auc"]) for number, p in predictions.items()]
+    return [*scores, Trial(3, FAILED, PARAMS, None, {"reason": "it failed"}), Trial(4, RUNNING, PARAMS)]
+
+
+def result(records, ranking, wanted=3, **changes):
+    return StudyResult("study", "data", ranking, records, wanted, **changes)
+
+
+def test_complete_trials_are_ranked_by_score_and_others_left_out(records, predictions):
+    ranking = rank(records, predictions)
+    values = [row.trial.value for row in ranking]
+    assert values == sorted(values, reverse=True)
+    assert {row.trial.number for row in ranking} == {0, 1, 2}
+
+
+def test_equal_scores_stand_in_the_order_of_their_numbers(predictions):
+    assert [row.trial.number for row in rank([trial(2, 0.5), trial(0, 0.5), trial(1, 0.6)], {})] == [1, 0, 2]
+
+
+def test_every_interval_holds_its_score(records, predictions):
+    for row in rank(records, predictions):
+        assert row.low < row.trial.value < row.high
+
+
+def test_what_cannot_be_told_from_the_best_is_tied_and_a_guess_is_not(records, predictions):
+    tied = {row.trial.number: row.tied for row in rank(records, predictions)}
+    assert tied == {0: False, 1: True, 2: True}
+
+
+def test_a_trial_without_predictions_has_no_interval_and_is_never_tied(records, predictions):
+    ranking = rank(records, {number: p for number, p in predictions.items() if number != 0})
+    (lost,) = [row for row in ranking if row.trial.number == 0]
+    assert np.isnan(lost.low)
+    assert np.isnan(lost.high)
+    assert not lost.tied
+
+
+def test_nothing_is_tied_where_the_bests_predictions_are_gone(records, predictions):
+    """Tied with the second best is not what the word says."""
+    best = rank(records, predictions)[0].trial.number
+    ranking = rank(records, {number: p for number, p in predictions.items() if number != best})
+    assert not any(row.tied for row in ranking)
+
+
+def test_no_trials_rank_to_nothing():
+    assert rank([], {}) == []
+    empty = result([], [])
+    assert empty.best is None
+    assert empty.n_finished == 0
+    assert len(empty.trials) == 0
+
+
+def test_a_result_counts_what_is_finished_and_what_failed(records, predictions):
+    made = result(records, rank(records, predictions))
+    assert made.n_finished == 3
+    assert [trial.number for trial in made.failed] == [3]
+    assert made.best.trial.value == max(record.value for record in records[:3])
+
+
+def test_the_table_has_a_row_for_every_trial_and_a_column_for_every_parameter(records, predictions):
+    table = result(records, rank(records, predictions)).trials
+    assert list(table["number"]) == [0, 1, 2, 3, 4]
+    assert list(table["state"]) == [COMPLETE] * 3 + [FAILED, RUNNING]
+    assert {"auc", "auc_low", "auc_high", "tied", "seconds", *PARAMS} <= set(table.columns)
+    assert table["auc"][:3].tolist() == [record.value for record in records[:3]]
+    assert table["auc"][3:].isna().all()

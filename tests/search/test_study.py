@@ -1,0 +1,498 @@
+"""One study from start to end, through the real stores: what it leaves behind, and what it survives."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+from PIL import Image
+
+import bhsearch
+from bhsearch import states
+from bhsearch.data.index import Index
+from bhsearch.errors import RunError, StudyError
+from bhsearch.evaluation.metrics import trial_metrics
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.search.engine import Trial
+from bhsearch.search.preparation import prepare
+from bhsearch.search.reporter import Reporter
+from bhsearch.search.result import StudyResult
+from bhsearch.search.space import frozen_space
+from bhsearch.search.study import optimize
+from tests.studies import (
+    STUDY,
+    Store,
+    arguments,
+    import_mlflow,
+    optuna_trials,
+    run,
+    settings,
+    started,
+    trial_is_running,
+    wait_for,
+)
+
+METRICS = [
+    "auc",
+    "auc_low",
+    "auc_high",
+    "auc_fold_std",
+    "average_precision",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "f1",
+    "brier",
+    "ece",
+    "recognition_rate",
+    "seconds",
+]
+PICTURES = ["roc", "precision_recall", "calibration", "confusion_matrix", "right_and_wrong", "learning_curves"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with a store of its own."""
+    import_mlflow()
+    monkeypatch.chdir(tmp_path)
+    # MLflow keeps the stores it has opened by their address, and the default one is relative to the directory.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    return tmp_path
+
+
+def search(**changes) -> StudyResult:
+    """A study in this process. Without tracking unless it is asked for: most of the time goes there."""
+    return optimize(settings(**{"tracking": False, **changes}), Reporter())
+
+
+def points(trials) -> list[dict]:
+    return [trial.params for trial in trials]
+
+
+def complete(trials) -> list:
+    return [trial for trial in trials if trial.state in (TrialState.COMPLETE, states.COMPLETE)]
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file with its size and time; the log that sqlite keeps beside a database comes and goes with readers."""
+    files = (file for file in folder.rglob("*") if file.is_file() and not file.name.endswith(("-shm", "-wal")))
+    return {str(file.relative_to(folder)): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
+
+
+# -- what a finished study leaves behind -------------------------------------------------------------------------------
+
+
+def test_two_trials_then_two_more_then_none(finished):
+    """The same study three times: `--trials` is what the study shall have in all."""
+    assert [end.returncode for end in finished.ends] == [0, 0, 0]
+    lines = [sum(line.startswith("trial   ") for line in end.stdout.splitlines()) for end in finished.ends]
+    assert lines == [2, 2, 0]
+    assert [trial.state for trial in finished.trials()] == [TrialState.COMPLETE] * 4
+    assert "0 to do, 4 finished before" in finished.ends[2].stdout
+
+
+def test_nothing_is_left_but_the_stores(finished):
+    left = {path.name for path in finished.folder.iterdir()} - {"optuna.db-shm", "optuna.db-wal"}
+    assert left == {"optuna.db", "mlflow.db", "mlruns"}
+
+
+def test_the_end_names_the_best_with_intervals_and_what_is_next(finished):
+    best = max(finished.trials(), key=lambda trial: trial.value)
+    for end in finished.ends[1:]:
+        table = end.stdout[end.stdout.index("trial  AUC") :].splitlines()
+        assert table[1].split()[:2] == [str(best.number), f"{best.value:.4f}"]
+        assert table[1].count("[") == 1
+        assert "Next:  mlflow ui" in end.stdout
+        assert "Synthetic data" in end.stdout
+
+
+def test_every_trial_is_a_finished_run_with_its_parameters(finished):
+    children = finished.store.children()
+    assert {number: run.info.status for number, run in children.items()} == dict.fromkeys(range(4), "FINISHED")
+    for trial in finished.trials():
+        assert children[trial.number].data.params == {name: str(value) for name, value in trial.params.items()}
+        assert children[trial.number].data.tags["mlflow.parentRunId"] == finished.store.parent().info.run_id
+
+
+def test_every_trial_has_every_metric(finished):
+    for run_ in finished.store.children().values():
+        metrics = run_.data.metrics
+        assert set(METRICS) <= set(metrics)
+        assert any(name.startswith("recall_") for name in metrics)
+        assert "auc_100X" in metrics
+        assert all(math.isfinite(value) for value in metrics.values())
+        assert metrics["auc_low"] <= metrics["auc"] <= metrics["auc_high"]
+
+
+def test_every_trial_has_its_curves_per_epoch(finished):
+    store = finished.store
+    for run_ in store.children().values():
+        for name in ("epoch_auc", "epoch_loss", "epoch_training_loss"):
+            history = store.client.get_metric_history(run_.info.run_id, name)
+            assert sorted(point.step for point in history) == list(range(1, int(run_.data.params["epochs"]) + 1))
+
+
+def test_every_trial_has_its_pictures_and_tables(finished):
+    for run_ in finished.store.children().values():
+        files = finished.store.files(run_)
+        assert {f"pictures/{name}.png" for name in PICTURES} <= set(files)
+        for path, file in files.items():
+            if path.endswith(".png"):
+                with Image.open(file) as image:
+                    image.load()
+                    assert image.format == "PNG"
+                    assert min(image.size) > 100
+        assert "malignant" in files["classification_report.txt"].read_text()
+        with files["roc.csv"].open() as stream:
+            assert len(list(csv.reader(stream))) > 3
+
+
+def test_stored_predictions_give_the_logged_auc_and_optunas_value(finished):
+    children = finished.store.children()
+    for trial in finished.trials():
+        file = finished.store.files(children[trial.number])["out_of_fold_predictions.csv"]
+        auc = trial_metrics(Predictions.from_csv(file))["auc"]
+        assert auc == pytest.approx(children[trial.number].data.metrics["auc"], abs=1e-12)
+        assert auc == pytest.approx(trial.value, abs=1e-12)
+
+
+def test_predictions_are_of_the_development_rows_only_and_say_what_they_are_for(finished, monkeypatch):
+    made = prepare(settings(), Reporter())
+    file = finished.store.files(finished.store.children()[0])["out_of_fold_predictions.csv"]
+    first = file.read_text().splitlines()[0]
+    assert "Synthetic data" in first
+    assert "Not for screening patients" in first
+    assert set(Predictions.from_csv(file).path) == set(made.development.column("path"))
+
+
+def test_every_trial_has_a_model_with_signature_and_data(finished):
+    mlflow = import_mlflow()
+    store = finished.store
+    experiment = store.parent().info.experiment_id
+    models = {model.source_run_id: model for model in store.client.search_logged_models([experiment])}
+    for run_ in store.children().values():
+        model = mlflow.models.Model.load(models[run_.info.run_id].artifact_location.removeprefix("file://"))
+        (given,), (got,) = model.signature.inputs.inputs, model.signature.outputs.inputs
+        assert (given.type, given.shape) == (np.dtype("uint8"), (-1, -1, -1, 3))
+        assert (got.type, got.shape) == (np.dtype("float32"), (-1, 1))
+        assert "keras" in model.flavors
+        assert "screening" in model.metadata["use"]
+        (data,) = run_.inputs.dataset_inputs
+        assert data.dataset.digest == store.parent().data.tags["bhsearch.data_fingerprint"]
+
+
+def test_the_study_has_a_run_with_split_audit_space_versions_and_pictures(finished):
+    store, parent = finished.store, finished.store.parent()
+    assert parent.info.status == "FINISHED"
+    assert store.record(parent, "study/split.json")["fingerprint"] == parent.data.tags["bhsearch.split_fingerprint"]
+    assert {"python", "keras", "optuna"} <= set(store.record(parent, "study/versions.json"))
+    names = [row["name"] for row in store.record(parent, "study/space.json")]
+    assert names == [row.name for row in frozen_space(("staintex-s",))]
+    assert store.record(parent, "study/audit.json")
+    assert {"pictures/history.png", "pictures/slice.png", "pictures/best_trials.png"} <= set(store.files(parent))
+    assert parent.data.metrics["finished_trials"] == 4
+    assert parent.data.metrics["best_auc"] == pytest.approx(max(t.value for t in finished.trials()), abs=1e-12)
+    tags = parent.data.tags
+    assert (tags["bhsearch.group_by"], tags["bhsearch.regime"], tags["bhsearch.synthetic"]) == (
+        "case",
+        "frozen",
+        "True",
+    )
+    assert tags["bhsearch.promotable"] == "True"
+    assert "Synthetic data" in tags["mlflow.note.content"]
+
+
+def test_the_parent_runs_record_of_the_split_can_be_read_back(finished):
+    from bhsearch.data.splits import Split
+
+    made = prepare(settings(), Reporter())
+    kept = Split.from_dict(finished.store.record(finished.store.parent(), "study/split.json"))
+    assert kept.fingerprint == made.split.fingerprint
+
+
+# -- the same seed ------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_elsewhere_and_without_a_stop_gives_the_same_trials(finished, here):
+    """The finished study was stopped at two and went on in another process; this one is made in one go."""
+    again = search(trials=4).records
+    expected = finished.trials()
+    assert points(again) == points(expected)
+    assert [trial.value for trial in again] == pytest.approx([trial.value for trial in expected], abs=1e-6)
+
+
+def test_a_result_has_its_trials_as_a_table(here):
+    result = bhsearch.optimize(
+        data="phantom:cases=24,images=3", backbones=["staintex-s"], image_size=48, folds=3, trials=2, tracking=False,
+        quiet=True,
+    )  # fmt: skip
+    table = result.trials
+    assert list(table["number"]) == [0, 1]
+    assert set(table["state"]) == {"COMPLETE"}
+    assert result.best.trial.value == table["auc"].max()
+    assert (table["auc_low"] <= table["auc"]).all()
+    assert (table["auc"] <= table["auc_high"]).all()
+    assert table["tied"].any()
+    assert {row.name for row in frozen_space(())} <= set(table.columns)
+    assert list(here.iterdir()) != []
+
+
+# -- going on -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_gets_another_backbone_and_keeps_its_trials(here):
+    before = search(trials=2).records
+    after = search(trials=6, backbones=("staintex-l", "staintex-s"), sampler="random").records
+    assert points(after)[:2] == points(before)
+    assert [trial.value for trial in after[:2]] == [trial.value for trial in before]
+    assert {trial.params["backbone"] for trial in after[2:]} == {"staintex-s", "staintex-l"}
+    with pytest.raises(StudyError, match="fewer backbones: staintex-l"):
+        search(trials=6)
+
+
+@pytest.mark.parametrize("changes", [{"image_size": 64}, {"data": "phantom:cases=24,images=3,seed=1", "study": STUDY}])
+def test_a_study_of_something_else_is_refused_and_nothing_is_changed(finished, monkeypatch, changes):
+    monkeypatch.chdir(finished.folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    before, trials = snapshot(finished.folder), finished.trials()
+    with pytest.raises(StudyError, match="must go on with what it was made with"):
+        search(trials=9, tracking=True, **changes)
+    assert snapshot(finished.folder) == before
+    assert finished.trials() == trials
+
+
+def test_time_is_up_after_the_time_given(here):
+    """No trial is started after it; what is there is the result, and it says that it is not all."""
+    result = search(trials=50, timeout=1e-3)
+    assert result.interrupted
+    assert result.n_finished < 50
+
+
+class Heard(Reporter):
+    def __init__(self) -> None:
+        self.trials_heard: list[tuple[Trial, Trial | None]] = []
+
+    def trial(self, trial: Trial, best: Trial | None) -> None:
+        self.trials_heard.append((trial, best))
+
+
+def test_the_reporter_hears_every_trial_with_the_best_so_far(here):
+    heard = Heard()
+    optimize(settings(trials=3, tracking=False), heard)
+    values = [trial.value for trial, _ in heard.trials_heard]
+    assert [trial.number for trial, _ in heard.trials_heard] == [0, 1, 2]
+    assert [best.value for _, best in heard.trials_heard] == [max(values[: k + 1]) for k in range(3)]
+
+
+# -- failing ------------------------------------------------------------------------------------------------------------
+
+
+def make_backbone(file: Path) -> None:
+    """A network of a user's own whose features are not numbers."""
+    import keras
+
+    from bhsearch.networks import backend
+
+    backend.start()
+    images = keras.Input((None, None, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(images)
+    keras.Model(images, keras.ops.log(pooled - 1000.0)).save(file)
+
+
+def test_five_failures_in_a_row_end_the_study_and_say_why(here):
+    make_backbone(here / "broken.keras")
+    with pytest.raises(RunError, match=r"5 trials in a row failed \(--max-failures 5\)") as caught:
+        search(trials=50, backbones=("broken.keras",), tracking=True)
+    reasons = str(caught.value).splitlines()[1:]
+    assert sum(int(line.split(" x ")[0]) for line in reasons) == 5
+    trials = optuna_trials(here)
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * 5
+    assert len({str(trial.params) for trial in trials}) == 5
+    children = Store(here).children()
+    assert {run_.info.status for run_ in children.values()} == {"FAILED"}
+    assert [children[t.number].data.tags["bhsearch.reason"] for t in trials] == [t.user_attrs["reason"] for t in trials]
+    assert Store(here).parent().info.status == "FAILED"
+    assert not (here / "outbox").exists()
+
+
+# -- being killed -------------------------------------------------------------------------------------------------------
+
+# Runs the command, and kills it where a step would end or begin. What a real kill leaves, at a moment that is certain.
+KILLED_AT = """
+import os, runpy, signal, sys
+from {module} import {owner}
+def killed(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+{owner}.{step} = killed
+sys.argv = ["bhsearch.run", *{words!r}]
+runpy.run_module("bhsearch.run", run_name="__main__")
+"""
+
+
+def killed_at(folder: Path, module: str, owner: str, step: str, **changes) -> None:
+    """Start the command in a folder, and have it killed when it comes to a step."""
+    code = KILLED_AT.format(module=module, owner=owner, step=step, words=arguments(**changes))
+    with started(folder, "-c", code) as process:
+        output, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL, output
+
+
+def test_a_study_that_is_interrupted_and_killed_loses_nothing_and_goes_on_as_if_it_had_not_been(here):
+    # Ctrl-C, as a terminal sends it: to the whole group, while a trial runs.
+    with started(here, "-m", "bhsearch.run", *arguments(trials=50)) as process:
+        assert any(line.startswith("trial   0") for line in process.stdout)
+        wait_for(lambda: trial_is_running(here), process)
+        os.killpg(process.pid, signal.SIGINT)
+        output = process.stdout.read()
+        assert process.wait() == 130, output
+    assert "Interrupted." in output
+    assert "trial  AUC" in output  # the result so far
+    assert "Traceback" not in output
+    trials = optuna_trials(here)
+    assert [trial.state for trial in trials[:-1]] == [TrialState.COMPLETE] * (len(trials) - 1)
+    assert trials[-1].state == TrialState.FAIL
+    assert trials[-1].user_attrs["reason"] == "interrupted"
+    store = Store(here)
+    assert [run_.info.status for run_ in store.children().values()] == ["FINISHED"] * (len(trials) - 1) + ["FAILED"]
+    assert store.parent().info.status == "KILLED"
+    done = len(trials) - 1
+
+    # kill -9 while a trial runs. What logs to MLflow lives on, and may still be at it when the next start comes.
+    with started(here, "-m", "bhsearch.run", *arguments(trials=50)) as process:
+        assert any(line.startswith("trial ") for line in process.stdout)
+        wait_for(lambda: trial_is_running(here), process)
+        process.kill()
+        process.wait()
+        done = len(complete(optuna_trials(here)))
+        assert optuna_trials(here)[-1].state == TrialState.RUNNING
+
+        # Killed with a trial put into the outbox, and the engine not told.
+        killed_at(here, "bhsearch.search.optuna_engine", "OptunaEngine", "complete", trials=50)
+    assert [trial.state for trial in optuna_trials(here)[-2:]] == [TrialState.FAIL, TrialState.RUNNING]
+    done += 1
+
+    # Killed with the engine told, and the trial not released.
+    killed_at(here, "bhsearch.tracking.outbox", "Outbox", "release", trials=50)
+    assert len(complete(optuna_trials(here))) in (done, done + 1)
+
+    result = search(trials=done + 2, tracking=True)
+    kept = complete(optuna_trials(here))
+    assert len(kept) == result.n_finished == done + 2
+    assert TrialState.RUNNING not in {trial.state for trial in optuna_trials(here)}
+    children = store.children()
+    assert sorted(children) == [trial.number for trial in optuna_trials(here)]
+    statuses = {TrialState.COMPLETE: "FINISHED", TrialState.FAIL: "FAILED"}
+    assert [children[t.number].info.status for t in optuna_trials(here)] == [
+        statuses[t.state] for t in optuna_trials(here)
+    ]
+    assert store.parent().info.status == "FINISHED"
+    assert not (here / "outbox").exists()
+
+    whole = search(trials=done + 2, study="whole").records
+    assert points(whole) == points(kept)
+    assert [trial.value for trial in whole] == pytest.approx([trial.value for trial in kept], abs=1e-6)
+
+
+# -- the model ----------------------------------------------------------------------------------------------------------
+
+LOAD = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import mlflow, numpy as np
+from PIL import Image
+uri, *files = sys.argv[1:]
+images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+by_pyfunc = mlflow.pyfunc.load_model(uri).predict(images)
+by_keras = mlflow.keras.load_model(uri).predict(images, verbose=0)
+loaded = sorted(name for name in sys.modules if name.split(".")[0] == "bhsearch")
+print("\\n" + json.dumps([np.ravel(by_pyfunc).tolist(), np.ravel(by_keras).tolist(), loaded]))
+"""
+
+
+def mean_of_heads(index: Index, params: dict, executor: str) -> np.ndarray:
+    """The mean of the fold heads' probabilities on every development image, from the heads themselves."""
+    from bhsearch.data.pixels import pixel_cache
+    from bhsearch.networks import backend
+    from bhsearch.networks.features import FeatureCache
+    from bhsearch.networks.resize import make_resize
+    from bhsearch.search.objective import FrozenObjective
+
+    made = prepare(settings(executor=executor), Reporter())
+    template = made.template()
+    backend.start()
+    features = FeatureCache(pixel_cache(made.development, make_resize("crop", 48)), executor)
+    objective = FrozenObjective(features, made.backbones, template.label, template.fold, template.group, 0)
+    outcome = objective(params)
+    by_view = [
+        1 / (1 + np.exp(-outcome.heads.logits(features.get(made.backbones[params["backbone"]], view))))
+        for view in outcome.views
+    ]
+    return np.mean(by_view, axis=(0, 2))
+
+
+def assert_model_is_the_mean_of_its_heads(folder: Path, number: int, executor: str, tolerance: float) -> None:
+    store = Store(folder)
+    run_ = store.children()[number]
+    (model,) = [
+        model
+        for model in store.client.search_logged_models([run_.info.experiment_id])
+        if model.source_run_id == run_.info.run_id
+    ]
+    made = prepare(settings(executor=executor), Reporter())
+    files = [str(path) for path in made.development.paths()]
+    with started(folder, "-c", LOAD, model.artifact_location, *files) as process:
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+    by_pyfunc, by_keras, loaded = json.loads(output.splitlines()[-1])
+    assert loaded == []
+    params = optuna_trials(folder)[number].params
+    expected = mean_of_heads(made.index, params, executor)
+    assert by_pyfunc == pytest.approx(expected, abs=tolerance)
+    assert by_keras == pytest.approx(expected, abs=tolerance)
+    assert np.ptp(expected) > 0.01  # a constant would agree with anything
+
+
+def test_a_logged_model_loads_anywhere_and_is_the_mean_of_its_fold_heads(finished):
+    """Features by OpenVINO, the model by Keras, from the original files: nothing of bhsearch is imported."""
+    best = max(finished.trials(), key=lambda trial: trial.value).number
+    assert_model_is_the_mean_of_its_heads(finished.folder, best, "openvino", 1e-3)
+
+
+def test_a_model_whose_features_keras_computed_agrees_to_1e_5(here):
+    search(trials=1, executor="keras", tracking=True)
+    assert_model_is_the_mean_of_its_heads(here, 0, "keras", 1e-5)
+
+
+# -- stores that cannot be used -----------------------------------------------------------------------------------------
+
+
+def test_a_tracking_store_that_cannot_be_used_leaves_nothing_half_made(tmp_path):
+    (tmp_path / "file").touch()  # MLflow makes folders that are missing, but not in a file
+    end = run(tmp_path, *arguments(trials=1), MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/file/mlflow.db")
+    assert end.returncode == 2, end.stderr
+    assert "MLflow store must be one that can be opened" in end.stderr
+    assert "Traceback" not in end.stderr
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left <= {"file", "optuna.db", "optuna.db-shm", "optuna.db-wal"}
+    assert optuna_names(tmp_path) == []
+
+
+def optuna_names(folder: Path) -> list[str]:
+    return optuna.get_all_study_names(f"sqlite:///{folder}/optuna.db") if (folder / "optuna.db").exists() else []
+
+
+def test_runs_of_the_old_file_store_are_refused_with_the_way_out(tmp_path):
+    (tmp_path / "mlruns" / "0").mkdir(parents=True)
+    (tmp_path / "mlruns" / "0" / "meta.yaml").write_text("name: Default\n")
+    end = run(tmp_path, *arguments(trials=1))
+    assert end.returncode == 2
+    assert "mlflow migrate-filestore" in end.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"mlruns"}

@@ -1,0 +1,75 @@
+"""A study's end as a record: JSON, and a note that a person reads in MLflow."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.search.engine import Trial
+from bhsearch.search.result import Ranked, StudyResult
+from bhsearch.search.space import frozen_space
+from bhsearch.search.summary import N_BEST, end_record
+from bhsearch.states import COMPLETE, FAILED
+from bhsearch.states import COMPLETE, FAILED
+
+NAN = float("nan")
+
+
+def study(n_complete=2, *, wanted=2, failed=0, interrupted=False, low=0.5, note="", invalid=()):
+    trials = [Trial(k, COMPLETE, {"backbone": "b"}, 0.9 - k / 100, {"seconds": 1.0}) for k in range(n_complete)]
+    trials += [Trial(n_complete + k, FAILED, {"backbone": "b"}, None, {"reason": "it failed"}) for k in range(failed)]
+    ranking = [Ranked(t, low, low if low != low else 0.95, k < 2) for k, t in enumerate(trials[:n_complete])]
+    return StudyResult("study", "data", ranking, trials, wanted, note, invalid, "run", interrupted)
+
+
+def test_the_record_is_json_and_holds_every_trial():
+    record = end_record(study(failed=1), {"backbone": 1.0})
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert [trial["number"] for trial in record["trials"]] == [0, 1, 2]
+    assert record["importances"] == {"backbone": 1.0}
+    assert record["finished"] == 2
+    assert set(record["log"]) == {row.name for row in frozen_space(()) if row.log}
+
+
+@pytest.mark.parametrize(
+    ("made", "status"),
+    [
+        (study(2, wanted=2), "FINISHED"),
+        (study(3, wanted=2), "FINISHED"),
+        (study(1, wanted=2, interrupted=True), "KILLED"),
+        (study(1, wanted=2, failed=5), "FAILED"),
+        (study(2, wanted=2, interrupted=True), "FINISHED"),
+    ],
+)
+def test_the_status_says_how_it_ended(made, status):
+    assert end_record(made, {})["status"] == status
+
+
+def test_the_best_are_few_and_only_those_with_an_interval():
+    assert len(end_record(study(N_BEST + 5, wanted=99), {})["best"]) == N_BEST
+    assert end_record(study(low=NAN), {})["best"] == []
+
+
+def test_the_note_says_score_interval_ties_and_what_it_is_not_for():
+    text = end_record(study(), {})["summary"]
+    assert "| 0 | 0.9000 | 0.500 to 0.950 |" in text
+    assert DISCLAIMER in text
+    assert "looks better than it is" in text
+    assert text.count("| tied") + text.count("| yes") >= 2
+
+
+def test_synthetic_and_leaking_studies_say_so_first():
+    text = end_record(study(note="Synthetic data (phantom)", invalid=("Folds share cases.",)), {})["summary"]
+    assert text.startswith("**Synthetic data (phantom).**\n**Folds share cases.**\n")
+
+
+def test_a_study_without_a_complete_trial_has_a_note_too():
+    record = end_record(study(0, failed=3), {})
+    assert record["best"] == []
+    assert record["summary"].startswith("0 finished trials")
+
+
+def test_lost_predictions_do_not_put_nan_into_the_note():
+    assert "nan" not in end_record(study(low=NAN), {})["summary"]

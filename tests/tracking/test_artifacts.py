@@ -1,0 +1,107 @@
+"""What a trial and a study leave as files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bhsearch.evaluation.metrics import trial_metrics
+from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
+from bhsearch.states import COMPLETE, FAILED
+from bhsearch.tracking import artifacts
+from tests.evaluation.simulated import simulate
+
+NOTE = "Synthetic data (phantom)"
+HISTORY = {"auc": [0.5, 0.6], "loss": [0.7, 0.6], "training_loss": [0.7, 0.5]}
+
+
+@pytest.fixture(scope="module")
+def predictions() -> Predictions:
+    return simulate(n_repeats=2, largest=6)
+
+
+@pytest.fixture(scope="module")
+def written(predictions, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trial")
+    values, ends = artifacts.scored(predictions)
+    pixels = np.full((len(predictions), 1, 32, 32, 3), 200, np.uint8)
+    artifacts.write_trial(folder, predictions, values, ends, HISTORY, pixels, NOTE)
+    return folder
+
+
+def test_the_score_is_inside_its_interval_and_the_metrics_are_those_of_the_trial(predictions):
+    values, ends = artifacts.scored(predictions)
+    assert ends.low == values["auc_low"] < values["auc"] < values["auc_high"] == ends.high
+    assert trial_metrics(predictions).items() <= values.items()
+
+
+def test_the_interval_is_the_same_each_time(predictions):
+    """Every trial is drawn with the same weights, or their intervals could not be compared."""
+    assert artifacts.scored(predictions) == artifacts.scored(predictions)
+
+
+def test_every_picture_can_be_opened(written):
+    pictures = list((written / "pictures").iterdir())
+    assert len(pictures) == 6
+    for file in pictures:
+        with Image.open(file) as image:
+            image.load()
+            assert image.format == "PNG"
+
+
+def test_predictions_come_back_and_say_what_they_are_for(written, predictions):
+    file = written / artifacts.PREDICTIONS
+    first = file.read_text().splitlines()[0]
+    assert NOTE in first
+    assert DISCLAIMER in first
+    assert (Predictions.from_csv(file).probability == predictions.probability).all()
+
+
+def test_the_roc_points_run_from_corner_to_corner(written):
+    with (written / "roc.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) > 10
+    rates = [name for name in rows[0] if "positive" in name or name in ("fpr", "tpr")]
+    assert len(rates) == 2
+    for name in rates:
+        values = [float(row[name]) for row in rows]
+        assert min(values) == pytest.approx(0.0)
+        assert max(values) == pytest.approx(1.0)
+
+
+def test_the_report_says_that_the_data_are_synthetic(written):
+    assert NOTE in (written / "classification_report.txt").read_text()
+
+
+def trial(state="COMPLETE", value=0.6):
+    return {"state": state, "value": value if state == "COMPLETE" else None, "params": {"rate": 0.1, "kind": "a"}}
+
+
+def study(trials, **changes):
+    best = [{"name": "trial 0", "score": 0.6, "low": 0.5, "high": 0.7, "tied": True}]
+    return {"trials": trials, "importances": {}, "log": ["rate"], "best": best, **changes}
+
+
+@pytest.mark.parametrize(
+    ("record", "pictures"),
+    [
+        (study([trial(), trial("FAIL"), trial(value=0.7)]), {"history", "slice", "best_trials"}),
+        (study([trial()], importances={"rate": 0.8, "kind": 0.2}), {"history", "slice", "best_trials", "importances"}),
+        (study([trial("FAIL")], best=[]), {"history"}),
+    ],
+)
+def test_a_study_gets_the_pictures_that_it_has_numbers_for(tmp_path, record, pictures):
+    """A study of failures, or of one trial, must not make the logging fail."""
+    artifacts.write_study(tmp_path, record, NOTE)
+    assert {file.stem for file in (tmp_path / "pictures").iterdir()} == pictures
+    assert json.loads((tmp_path / "trials.json").read_text()) == record
+
+
+def test_no_value_of_a_trial_is_lost_in_the_scores(predictions):
+    values, _ = artifacts.scored(predictions)
+    assert all(math.isfinite(value) for value in values.values())

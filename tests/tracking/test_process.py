@@ -1,0 +1,42 @@
+"""The search's side of the process that logs."""
+
+from __future__ import annotations
+
+import pytest
+
+from bhsearch.errors import RunError, StudyError
+from bhsearch.tracking.process import DrainProcess
+from tests.studies import Store
+
+
+def test_it_is_ready_with_the_runs_id_and_finishes_with_everything_sent(outbox, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    process = DrainProcess(outbox)
+    process.wait_until_ready()
+    heard = []
+    process.finish(lambda done, total: heard.append((done, total)))
+    store = Store(tmp_path)
+    assert process.run_id == store.parent().info.run_id
+    assert process.experiment_id == store.parent().info.experiment_id
+    assert list(store.children()) == [0, 1, 2]
+    assert heard[-1][0] == heard[-1][1]
+    assert not outbox.folder.exists()
+
+
+def test_a_store_that_cannot_be_used_is_an_error_before_the_first_trial(outbox, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()  # MLflow makes folders that are missing, but not in a file
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
+    process = DrainProcess(outbox)
+    with pytest.raises(StudyError, match="MLflow store must be one that can be opened"):
+        process.wait_until_ready()
+    with pytest.raises(RunError, match=r"The rest waits in .*outbox"):
+        process.finish(lambda done, total: None)
+    assert outbox.waiting() == [0, 1, 2]
+
+
+def test_one_that_is_killed_leaves_the_rest_in_the_outbox(outbox):
+    process = DrainProcess(outbox)
+    process.abandon()
+    with pytest.raises(StudyError, match="ended before it was ready"):
+        process.wait_until_ready()
+    assert outbox.waiting() == [0, 1, 2]

@@ -1,0 +1,135 @@
+"""A study as MLflow runs: each trial once, whatever died before."""
+
+from __future__ import annotations
+
+import pytest
+
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.states import FAILED
+from bhsearch.tracking.rendering import render
+from tests.studies import Store, import_mlflow, killed_at
+
+import_mlflow()
+from bhsearch.tracking.runs import StudyRuns, find_study_run, stored_predictions, trial_runs  # noqa: E402
+
+# Keras writes its weights with TensorFlow's arrays, which are a version of NumPy behind.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+NUMBERS = [0, 1, 2]
+
+
+def log_all(client, outbox) -> StudyRuns:
+    runs = StudyRuns(client, outbox.study())
+    for number in outbox.waiting():
+        log(runs, outbox, number)
+    return runs
+
+
+def log(runs, outbox, number) -> None:
+    """As the process that logs does it: computed and drawn first."""
+    render(outbox, outbox.study(), number)
+    runs.log_trial(outbox.trial(number))
+
+
+def test_a_study_that_is_opened_again_has_one_run(client, outbox, tmp_path):
+    first, second = StudyRuns(client, outbox.study()), StudyRuns(client, outbox.study())
+    assert first.run_id == second.run_id == Store(tmp_path).parent().info.run_id
+    uid = outbox.study().record["uid"]
+    assert find_study_run(client, first.experiment_id, uid) == first.run_id
+    assert find_study_run(client, first.experiment_id, "another") is None
+
+
+def test_trials_are_logged_once_however_often_they_are_sent(client, outbox, tmp_path):
+    log_all(client, outbox)
+    before = {number: run.info.run_id for number, run in Store(tmp_path).children().items()}
+    log_all(client, outbox)
+    assert {number: run.info.run_id for number, run in Store(tmp_path).children().items()} == before
+    assert list(before) == NUMBERS
+
+
+@pytest.mark.parametrize("step", ["_log_metrics", "_log_dataset", "_log_model"])
+def test_a_run_that_was_half_written_is_written_again(client, outbox, tmp_path, step):
+    runs = StudyRuns(client, outbox.study())
+    with killed_at(StudyRuns, step):
+        log(runs, outbox, 0)
+    store = Store(tmp_path)
+    (half,) = store.children().values()
+    assert half.info.status == "RUNNING"
+    log(StudyRuns(client, outbox.study()), outbox, 0)
+    (whole,) = store.children().values()
+    assert whole.info.status == "FINISHED"
+    assert whole.info.run_id != half.info.run_id
+    assert "auc" in whole.data.metrics
+    assert "pictures/roc.png" in store.files(whole)
+
+
+def test_a_failed_trial_is_a_failed_run_with_its_reason(client, outbox, tmp_path):
+    record = outbox.trial(0).record
+    failed = {key: record[key] for key in ("number", "params", "started_ms", "ended_ms")}
+    outbox.put(0, failed | {"state": "FAIL", "reason": "it diverged"}, {})
+    outbox.sent(0)
+    outbox.release(0)
+    StudyRuns(client, outbox.study()).log_trial(outbox.trial(0))
+    (run,) = Store(tmp_path).children().values()
+    assert run.info.status == "FAILED"
+    assert run.data.tags["bhsearch.reason"] == "it diverged"
+    assert run.data.tags["bhsearch.state"] == "fail"
+    assert run.data.params == {name: str(value) for name, value in record["params"].items()}
+    assert run.data.metrics == {}
+
+
+def test_runs_have_the_times_of_their_trials(client, outbox, tmp_path):
+    """They are logged later, and by another process."""
+    log(StudyRuns(client, outbox.study()), outbox, 1)
+    (run,) = Store(tmp_path).children().values()
+    record = outbox.trial(1).record
+    assert (run.info.start_time, run.info.end_time) == (record["started_ms"], record["ended_ms"])
+
+
+def test_predictions_come_back_as_they_were_computed(client, outbox):
+    runs = log_all(client, outbox)
+    record = outbox.study().record
+    kept = stored_predictions(client, record["experiment"], record["uid"])
+    assert sorted(kept) == NUMBERS
+    for number, predictions in kept.items():
+        assert isinstance(predictions, Predictions)
+        assert (predictions.probability == outbox.trial(number).arrays["probability"]).all()
+        assert (predictions.fold == outbox.study().arrays["fold"]).all()
+    assert sorted(trial_runs(client, runs.experiment_id, record["uid"])) == NUMBERS
+
+
+def test_a_store_without_the_experiment_has_no_predictions(client):
+    assert stored_predictions(client, "nosuch", "uid") == {}
+
+
+def test_the_end_closes_the_study_with_its_pictures(client, outbox, tmp_path):
+    runs = StudyRuns(client, outbox.study())
+    assert Store(tmp_path).parent().info.status == "RUNNING"
+    end = outbox.end()
+    runs.log_end(end)
+    parent = Store(tmp_path).parent()
+    assert parent.info.status == end["status"] == "FINISHED"
+    assert parent.data.metrics["best_auc"] == end["best"][0]["score"]
+    assert "pictures/history.png" in Store(tmp_path).files(parent)
+    assert parent.data.tags["mlflow.note.content"] == end["summary"]
+
+
+def test_a_study_that_goes_on_runs_again(client, outbox, tmp_path):
+    StudyRuns(client, outbox.study()).log_end(outbox.end())
+    StudyRuns(client, outbox.study())
+    assert Store(tmp_path).parent().info.status == "RUNNING"
+
+
+def test_a_study_with_another_backbone_shows_its_new_space(client, outbox, tmp_path):
+    """The parent run was made when the study was smaller."""
+    StudyRuns(client, outbox.study())
+    message = outbox.study()
+    message.record["files"]["space.json"] = ["grown"]
+    outbox.put_study(message.record, message.arrays)
+    StudyRuns(client, outbox.study())
+    store = Store(tmp_path)
+    assert store.record(store.parent(), "study/space.json") == ["grown"]
+
+
+def test_no_password_is_kept_in_the_parameters(client, outbox, tmp_path):
+    StudyRuns(client, outbox.study())
+    assert Store(tmp_path).parent().data.params["storage"] == "sqlite:///optuna.db"
