@@ -21,6 +21,9 @@ import optuna
 import pytest
 
 from bhsearch.config import Settings
+from bhsearch.search.reporter import Reporter
+from bhsearch.search.result import StudyResult
+from bhsearch.search.study import optimize
 
 # What every study here has: 24 cases, 19 of them for the search.
 SMALL: dict[str, Any] = {
@@ -98,9 +101,15 @@ def killed_at(owner: Any, step: str) -> Iterator[None]:
     def end(*args: Any, **kwargs: Any) -> None:
         raise Killed
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, step, end)
-        yield
+        with pytest.raises(Killed):
+            yield
+
+
+def search(**changes: Any) -> StudyResult:
+    """A small study in this process. Without tracking unless it is asked for: most of the time goes there."""
+    return optimize(settings(**{"tracking": False, **changes}), Reporter())
 
 
 def wait_for(what: Any, process: subprocess.Popen[str] | None = None) -> None:

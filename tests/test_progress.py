@@ -12,16 +12,14 @@ from bhsearch.search.engine import Trial
 from bhsearch.search.reporter import Plan
 from bhsearch.search.result import Ranked, StudyResult
 from bhsearch.states import COMPLETE, FAILED
-from bhsearch.states import COMPLETE, FAILED
 
 PARAMS = {"backbone": "staintex-s", "policy": "dihedral", "hidden_units": 16}
 NAN = float("nan")
 
 
 def console(terminal: bool = False, width: int = 100) -> Console:
-    return Console(
-        file=io.StringIO(), force_terminal=terminal, width=width, highlight=False, color_system="standard" if terminal else None
-    )  # fmt: skip
+    colours = "standard" if terminal else None
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False, color_system=colours)
 
 
 def text(of: Console) -> str:
@@ -83,7 +81,7 @@ def test_a_trial_is_one_line_with_score_seconds_and_main_choices():
 
 
 def test_a_failed_trial_says_its_reason():
-    assert trial_line(failed(3), False).plain == "trial   3  failed: it failed"
+    assert trial_line(failed(3), False).plain == f"trial   3  {FAILED}: it failed"
 
 
 def test_a_pipe_gets_plain_lines_and_no_bar():
@@ -96,7 +94,7 @@ def test_a_pipe_gets_plain_lines_and_no_bar():
         reporter.trial(failed(1), trial(0, 0.8))
     assert text(to).splitlines() == [
         "trial   0  0.8000 *   1.2 s  staintex-s, dihedral, mlp 16",
-        "trial   1  failed: it failed",
+        f"trial   1  {FAILED}: it failed",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The README says what the program does: its table of the space is the program's own, its options and pictures exist."""
+"""The README says what the program does: its table of the space is the program's, options and pictures exist."""
 
 import re
 from pathlib import Path

@@ -108,7 +108,7 @@ def cached(kind: str, facts: dict[str, Any], fill: Callable[[Path], None]) -> Pa
     folder = folder_of(kind, facts)
     with writing(f"the cache entry {folder}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_suffix(".lock")):
+        with lock(folder.with_suffix(".lock")):
             if folder.exists() and not _is_whole(folder):
                 shutil.rmtree(folder)
             if not folder.exists():
@@ -169,7 +169,8 @@ def _sum(file: Path) -> int:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
+    """Wait until no other process holds the lock of this file, and hold it."""
     with path.open("a") as stream:
         if fcntl is not None:
             fcntl.flock(stream, fcntl.LOCK_EX)

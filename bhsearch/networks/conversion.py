@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bhsearch.data import store
 from bhsearch.networks import backend
 from bhsearch.networks.backbones import Backbone
@@ -63,12 +65,29 @@ def convert(backbone: Backbone, size: int) -> None:
 
     def fill(folder: Path) -> None:
         backbone.build(size).export(str(folder / _FILE), format="openvino", verbose=False)
+        _check(folder / _FILE, size)
 
     store.cached("networks", _facts(backbone, size), fill)
 
 
+def _check(file: Path, size: int) -> None:
+    """Refuse a program that is right for one image only.
+
+    Keras writes the batch it traced with, of one image, into some operations: networks that gate their channels,
+    such as EfficientNet, then fail on a larger batch.
+    """
+    import openvino
+
+    program = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    images = np.random.default_rng(0).uniform(0, 255, (3, size, size, 3)).astype(np.float32)
+    together = program({0: images})[0]
+    alone = np.concatenate([program({0: image[None]})[0] for image in images])
+    if not np.allclose(together, alone, rtol=1e-3, atol=1e-3):
+        raise ValueError("the program mixes the images of a batch")
+
+
 def main(task: dict[str, Any]) -> None:
-    """Convert all backbones of a task; those that cannot be converted are left to Keras, which says why if it must."""
+    """Convert all backbones of a task; those that cannot be are left to the search, which says why if it must."""
     backend.start_without_training()
     with backend.quiet():
         for name, file, digest in task["backbones"]:

@@ -7,7 +7,8 @@ Keras runs it.
 from __future__ import annotations
 
 import io
-from collections import OrderedDict
+import tempfile
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,14 @@ class FeatureCache:
             file = conversion.program(backbone)
             if file is not None:
                 return openvino_forward(file)
-        return keras_forward(backbone.build(size))
+        network = backbone.build(size)
+        if self.executor == "openvino" and backend.name() == "tensorflow":
+            with tempfile.TemporaryDirectory() as folder:  # slower to make than the conversion, and as fast to run
+                file = Path(folder) / "network.xml"
+                with backend.quiet():
+                    network.export(str(file), format="openvino", verbose=False)
+                return openvino_forward(file)
+        return keras_forward(network)
 
 
 def _fastest_executor() -> str:
@@ -153,19 +161,27 @@ def openvino_forward(file: Path) -> Forward:
 
     hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
     program = openvino.Core().compile_model(file, "CPU", hints)
+    # Requests are waited for, one after another. OpenVINO's own queue calls back into Python from its threads, and now
+    # and then stands still for ever when the program is let go while one of them still wants the interpreter.
+    n_requests = program.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
 
     def forward(batches: Iterable[Images]) -> Features:
-        outputs: dict[int, Features] = {}
+        outputs: list[Features] = []
+        running: deque[Any] = deque()
 
-        def keep(request: Any, number: int) -> None:
-            outputs[number] = request.get_output_tensor(0).data.copy()
+        def finish() -> Any:
+            request = running.popleft()
+            request.wait()
+            outputs.append(request.get_output_tensor(0).data.copy())
+            return request
 
-        queue = openvino.AsyncInferQueue(program)
-        queue.set_callback(keep)
-        for number, batch in enumerate(batches):
-            queue.start_async({0: batch}, number)
-        queue.wait_all()
-        return np.concatenate([outputs[number] for number in sorted(outputs)])
+        for batch in batches:
+            request = finish() if len(running) == n_requests else program.create_infer_request()
+            request.start_async({0: batch})
+            running.append(request)
+        while running:
+            finish()
+        return np.concatenate(outputs)
 
     return forward
 

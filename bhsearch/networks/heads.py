@@ -2,7 +2,7 @@
 
 A column is one fold of one repeat. All columns see the same batches of the same features; which rows a column learns
 from is said by its weights, zero for the rows that it must not see. Nothing couples the columns: the update rules act
-per element, and there is no clipping by a common norm. So one fit gives every head and every out-of-fold prediction.
+per element, and gradients are clipped column by column. So one fit gives every head and every out-of-fold prediction.
 
 Each column standardises by its own training rows. The kernels stay in standardised space and the features raw: scale
 goes into the kernel, mean into the bias, and one matrix product serves all columns.
@@ -27,6 +27,7 @@ from bhsearch.networks import backend
 Array = npt.NDArray[np.float32]
 BATCH = 128
 _MOMENTUM, _BETA2, _EPSILON = 0.9, 0.999, 1e-7
+_LONGEST = 5.0  # norm of a column's gradient
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ def _epoch_program(linear: bool) -> Callable[..., Any]:
             rate, correction = ops.take(rates, number), ops.take(corrections, number, axis=0)
             updated = [
                 _update(*item, rate, correction, settings)
-                for item in zip(parameters, first, second, gradients, strict=True)
+                for item in zip(parameters, first, second, _clipped(gradients), strict=True)
             ]
             parameters, first, second = (tuple(part) for part in zip(*updated, strict=True))
             return parameters, first, second, total + value
@@ -282,6 +283,22 @@ def _epoch_program(linear: bool) -> Callable[..., Any]:
         return (parameters, first, second), share, _held_out_logits(parameters, held_out, mean, inverse, linear)
 
     return backend.compiled(epoch)
+
+
+def _clipped(gradients: Any) -> list[Any]:
+    """Shorten each column's gradient, all its parameters together, to `_LONGEST`. Columns stay apart.
+
+    Without it SGD on unscaled features of a wide network runs away.
+    """
+    from keras import ops
+
+    kernel, *rest = gradients
+    squares = ops.sum(ops.square(kernel), axis=(0, 2))
+    for gradient in rest:
+        squares = squares + ops.sum(ops.reshape(ops.square(gradient), (ops.shape(squares)[0], -1)), axis=1)
+    factor = ops.minimum(1.0, _LONGEST / (ops.sqrt(squares) + _EPSILON))
+    others = [gradient * (factor[:, None] if len(gradient.shape) == 2 else factor) for gradient in rest]
+    return [kernel * factor[None, :, None], *others]
 
 
 def _update(p: Any, m: Any, v: Any, g: Any, rate: Any, correction: Any, settings: Any) -> tuple[Any, Any, Any]:

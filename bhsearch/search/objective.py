@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -142,9 +142,7 @@ class FrozenObjective:
 
 def head_params(params: Params) -> HeadParams:
     """The part of a point that the heads are trained with."""
-    chosen = HeadParams(**{field.name: params[field.name] for field in fields(HeadParams)})
-    # Adam's steps are of the size of the rate whatever the gradient; those of SGD are smaller by about ten here.
-    return replace(chosen, learning_rate=10 * chosen.learning_rate) if chosen.optimizer == "sgd" else chosen
+    return HeadParams(**{field.name: params[field.name] for field in fields(HeadParams)})
 
 
 def _sigmoid(logits: Array) -> Array:

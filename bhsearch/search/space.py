@@ -56,7 +56,7 @@ _FROZEN = (
     Parameter("hidden_units", "units of the hidden layer; 0 is a linear head", 0, (0, 16, 64)),
     Parameter("dropout", "share of units left out in a step", 0.0, low=0.0, high=0.6),
     Parameter("optimizer", "both with decoupled weight decay", "adamw", ("adamw", "sgd")),
-    Parameter("learning_rate", "of the first step; sgd takes ten times that", 0.01, low=1e-3, high=1e-1, log=True),
+    Parameter("learning_rate", "of the first step", 0.01, low=1e-3, high=1e-1, log=True),
     Parameter("schedule", "of the learning rate", "cosine", ("cosine", "constant")),
     Parameter(
         "weight_decay", "times the learning rate, off the kernel in each step", 0.1, low=1e-4, high=3.0, log=True

@@ -59,7 +59,13 @@ class _Session:
         self._template = prepared.template()
         self._predictions: dict[int, Predictions] = {}
         self._facts, self._engine = self._open_engine()
-        self._outbox = Outbox(OUTBOX / self._facts["uid"]) if self._settings.tracking else None
+        self._outbox: Outbox | None = None
+        if self._settings.tracking:
+            try:
+                self._outbox = Outbox(OUTBOX / self._facts["uid"])
+            except InputError:
+                self._undo(None)
+                raise
         self._interrupted = False
         self._failure: BhsearchError | None = None
 

@@ -1,8 +1,8 @@
 """The process that brings finished trials from the outbox to MLflow, so that the search need not wait for it.
 
-It runs until its standard input ends, which it does when the search says so or dies; then it sends what is left and
-ends. What it has to say goes to standard output, a line each: `ready RUN_ID EXPERIMENT_ID`, `sent NUMBER`, `failed
-SENTENCE`.
+It begins with the first line on its standard input, and runs until that ends, which it does when the search says so or
+dies; then it sends what is left and ends. What it has to say goes to standard output, a line each: `ready RUN_ID
+EXPERIMENT_ID`, `sent NUMBER`, `failed SENTENCE`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,14 @@ def drain(outbox: Outbox) -> None:
         from bhsearch.tracking.runs import StudyRuns
     from bhsearch.tracking.store import open_client
 
-    runs = StudyRuns(open_client(), outbox.study())
+    client = open_client()
+    if not sys.stdin.readline() and not outbox.waiting() and outbox.end() is None:
+        return  # the search ended before its first trial: it shall have left no run
+    with outbox.sending():
+        _send(outbox, StudyRuns(client, outbox.study()))
+
+
+def _send(outbox: Outbox, runs: StudyRuns) -> None:
     say(f"ready {runs.run_id} {runs.experiment_id}")
     renderer = Renderer(outbox)
     try:
@@ -47,9 +54,9 @@ def drain(outbox: Outbox) -> None:
     finally:
         renderer.close()
     end = outbox.end()
-    if end is not None:
+    if end is not None:  # else the search died, and the next one may have put its study here already
         runs.log_end(end)
-    outbox.close()
+        outbox.close()
 
 
 def _send_trials(outbox: Outbox, runs: StudyRuns, renderer: Renderer) -> None:

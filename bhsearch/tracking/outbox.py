@@ -6,10 +6,11 @@ the engine counts is either in the outbox or in MLflow.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.store import writing
+from bhsearch.data.store import lock, writing
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 _RECORD, _ARRAYS = "record.json", "arrays.npz"
@@ -47,11 +48,18 @@ class Outbox:
 
     def put_study(self, record: dict[str, Any], arrays: Arrays) -> None:
         """Say what the trials are of: kept until the outbox is closed."""
+        shutil.rmtree(self.folder / _END, ignore_errors=True)  # of a session that died before it was sent
         self._write(_STUDY, record, arrays)
 
     def study(self) -> Message:
         """What `put_study` was given last."""
         return self._read(self.folder / _STUDY)
+
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[None]:
+        """Wait until nobody else sends from here: who outlived a killed search may still be at it."""
+        with lock(self.folder / ".lock"):
+            yield
 
     def put(self, number: int, record: dict[str, Any], arrays: Arrays) -> None:
         """Keep a finished trial; nobody sends it before it is released."""

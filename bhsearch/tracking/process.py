@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -35,11 +36,15 @@ class DrainProcess:
         self._listener.start()
 
     def wait_until_ready(self) -> None:
-        """Wait until the store is open and the study has its run.
+        """Let it begin, and wait until the store is open and the study has its run.
 
         Raises:
             StudyError: If the store cannot be used.
         """
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, and said why
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
         self._answered.wait()
         if not self.run_id:
             raise StudyError(self._failure or "The process that logs to MLflow ended before it was ready.")
@@ -53,9 +58,8 @@ class DrainProcess:
         Raises:
             RunError: If something could not be sent; it stays in the outbox.
         """
-        assert self._process.stdin is not None
         to_send = len(self._outbox.waiting())
-        self._process.stdin.close()
+        self._end_input()
         while self._listener.is_alive():
             self._listener.join(_LOOK_SECONDS)
             left = len(self._outbox.waiting()) if self._outbox.folder.exists() else 0
@@ -69,11 +73,15 @@ class DrainProcess:
 
     def abandon(self) -> None:
         """End it at once; it has nothing to send."""
-        assert self._process.stdin is not None
         self._process.kill()
-        self._process.stdin.close()
+        self._end_input()
         self._listener.join()
         self._process.wait()
+
+    def _end_input(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, with a line unread
+            self._process.stdin.close()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

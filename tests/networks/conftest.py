@@ -31,10 +31,17 @@ def _backend():
     backend.start()
 
 
+@pytest.fixture(scope="session")
+def _converted(tmp_path_factory):
+    return tmp_path_factory.mktemp("converted")
+
+
 @pytest.fixture(autouse=True)
-def _fresh_cache(tmp_path_factory, monkeypatch):
-    """No features of one test are found by another."""
-    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _fresh_cache(tmp_path_factory, _converted, monkeypatch):
+    """No features of one test are found by another; converted networks are, as each takes a process and seconds."""
+    root = tmp_path_factory.mktemp("cache")
+    (root / "networks").symlink_to(_converted)
+    monkeypatch.setenv("BHSEARCH_CACHE", str(root))
 
 
 def tissue(n_images, size, *, density=0.3, seed=0):

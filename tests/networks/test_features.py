@@ -22,13 +22,17 @@ def images():
     return tissue(12, 64)
 
 
+def kept():
+    return [entry for entry in store.entries() if entry.kind == "features"]
+
+
 class Watched:
     """A feature cache, and what it computed."""
 
     def __init__(self, pixels, executor="openvino"):
         self.computed = []
         self.reports = []
-        self._cache = FeatureCache(pixels, executor, self._progress)
+        self._cache = FeatureCache(pixels, executor, progress=self._progress)
 
     def _progress(self, backbone, view):
         self.computed.append((backbone, view))
@@ -48,14 +52,6 @@ def test_both_executors_give_the_same_features(name, images, tmp_path, request):
     cosine = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
     assert cosine.min() > 0.99999
     np.testing.assert_allclose(one, other, atol=1e-3 * np.abs(other).max())
-
-
-@pytest.mark.data
-def test_both_executors_give_the_same_features_with_real_weights(weights_dir, tmp_path):
-    backbone = find(["mobilenet-0.25"], weights_dir).backbones[0]
-    pixels = pixels_of(tissue(12, 96), tmp_path)
-    one, other = (FeatureCache(pixels, executor).get(backbone, "identity") for executor in CPU_EXECUTORS)
-    np.testing.assert_allclose(one, other, atol=1e-3)
 
 
 def test_auto_is_one_of_the_executors(images, tmp_path):
@@ -86,11 +82,11 @@ def test_the_features_of_a_row_do_not_depend_on_other_rows(executor, images, sta
     # Bit for bit: otherwise the pixels of a validation row could reach a training row.
     others = images.copy()
     others[::2] = np.random.default_rng(0).integers(0, 256, others[::2].shape)
-    for backbone in (staintex_s, mobilenet):
-        for view in ("identity", "colour1"):
-            one, other = (FeatureCache(pixels_of(a, tmp_path), executor).get(backbone, view) for a in (images, others))
-            np.testing.assert_array_equal(one[1::2], other[1::2])
-            assert (one[::2] != other[::2]).any(axis=1).all()
+    caches = [FeatureCache(pixels_of(each, tmp_path), executor) for each in (images, others)]
+    for backbone, view in ((staintex_s, "identity"), (staintex_s, "colour1"), (mobilenet, "identity")):
+        one, other = (cache.get(backbone, view) for cache in caches)
+        np.testing.assert_array_equal(one[1::2], other[1::2])
+        assert (one[::2] != other[::2]).any(axis=1).all()
 
 
 def test_there_is_one_row_per_image_and_no_other(images, staintex_s, tmp_path):
@@ -122,10 +118,10 @@ def test_progress_counts_images_up_to_all_of_them(images, staintex_s, tmp_path):
 
 def test_other_pixels_weights_or_executors_are_computed_anew(images, staintex_s, tmp_path):
     asked = [
-        (pixels_of(images, tmp_path), "openvino", staintex_s),
-        (pixels_of(images[::-1].copy(), tmp_path), "openvino", staintex_s),
         (pixels_of(images, tmp_path), "keras", staintex_s),
-        (pixels_of(images, tmp_path), "openvino", Backbone("staintex-s", None, "other-filters")),
+        (pixels_of(images[::-1].copy(), tmp_path), "keras", staintex_s),
+        (pixels_of(images, tmp_path), "openvino", staintex_s),
+        (pixels_of(images, tmp_path), "keras", Backbone("staintex-s", None, "other-filters")),
     ]
     for pixels, executor, backbone in asked:
         cache = Watched(pixels, executor)
@@ -136,7 +132,7 @@ def test_other_pixels_weights_or_executors_are_computed_anew(images, staintex_s,
 def test_a_damaged_entry_is_computed_again(images, staintex_s, tmp_path):
     pixels = pixels_of(images, tmp_path)
     right = FeatureCache(pixels).get(staintex_s, "identity").copy()
-    [entry] = store.entries()
+    [entry] = kept()
     file = store.cache_root() / entry.kind / entry.key / "features.npy"
     content = bytearray(file.read_bytes())
     content[-50] ^= 0xFF
@@ -159,17 +155,17 @@ def test_features_that_cannot_be_written_whole_leave_nothing_and_say_why(images,
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert caught.value.errno == errno.EFBIG
-    assert store.entries() == []
+    assert kept() == []
     assert len(cache.get(staintex_s, "identity")) == len(images)
 
 
 def test_weights_that_do_not_fit_show_before_anything_is_computed(images, random_weights, tmp_path):
     file = tmp_path / REGISTRY["mobilenet-0.5"].weights_file
     file.write_bytes((random_weights / REGISTRY["mobilenet-0.25"].weights_file).read_bytes())
-    cache = FeatureCache(pixels_of(images, tmp_path))
+    cache = FeatureCache(pixels_of(images, tmp_path), "keras")
     with pytest.raises(BackboneError, match=r"mobilenet-0\.5"):
         cache.load(find(["mobilenet-0.5"], tmp_path).backbones[0])
-    assert store.entries() == []
+    assert kept() == []
 
 
 def test_batches_hold_about_as_many_pixels_whatever_their_size():

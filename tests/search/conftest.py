@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bhsearch.search.optuna_engine import connect
-from tests.studies import Finished, finished_study
+from tests.studies import Finished, finished_study, import_mlflow
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +37,13 @@ def database(tmp_path: Path, _empty_database: Path) -> Callable[[str], str]:
         return f"sqlite:///{file}"
 
     return url
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with a store of its own."""
+    import_mlflow()
+    monkeypatch.chdir(tmp_path)
+    # MLflow keeps the stores it has opened by their address, and the default one is relative to the directory.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    return tmp_path

@@ -1,4 +1,4 @@
-"""From a point to its score on real pixels: the score is the one of its predictions, and no fold sees what it must not."""
+"""From a point to its score on real pixels: the score is that of its predictions, and no fold sees what it must not."""
 
 from __future__ import annotations
 

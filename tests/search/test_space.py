@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bhsearch.networks.heads import HeadParams
 from bhsearch.networks.views import N_VIEWS, POLICIES, views_of
 from bhsearch.search.objective import head_params
-from bhsearch.search.space import Parameter, frozen_space
+from bhsearch.search.space import Parameter, frozen_space, markdown_table, starting_point
 
 SPACE = frozen_space(("staintex-s", "staintex-l"))
 BY_NAME = {row.name: row for row in SPACE}
@@ -48,11 +48,21 @@ def test_only_the_backbones_depend_on_what_can_be_had():
     assert tuple(rest) == SPACE[1:]
 
 
+@pytest.mark.parametrize("backbone", BY_NAME["backbone"].choices)
+def test_the_point_to_begin_with_is_in_the_space(backbone):
+    point = starting_point(SPACE, backbone)
+    assert point["backbone"] == backbone
+    assert list(point) == list(BY_NAME)
+    assert all(BY_NAME[name].holds(value) for name, value in point.items())
+
+
 @given(points())
 def test_every_point_holds_and_makes_heads(point):
     assert all(BY_NAME[name].holds(value) for name, value in point.items())
     made = head_params(point)
-    assert {field.name: getattr(made, field.name) for field in fields(HeadParams)}.items() <= point.items()
+    chosen = {field.name: getattr(made, field.name) for field in fields(HeadParams) if field.name != "learning_rate"}
+    assert chosen.items() <= point.items()
+    assert made.learning_rate == point["learning_rate"] * (10 if point["optimizer"] == "sgd" else 1)
     shown = views_of(point["policy"], point["views"])
     assert 1 <= len(shown) <= N_VIEWS
 
@@ -82,10 +92,17 @@ def test_every_policy_has_every_number_of_views(policy, n_views):
 @pytest.mark.parametrize(
     ("row", "text"),
     [
-        (Parameter("views", "", (2, 4, 8)), "2, 4, 8"),
-        (Parameter("rate", "", low=1e-4, high=0.1, log=True), "0.0001 to 0.1 (log)"),
-        (Parameter("dropout", "", low=0.0, high=0.6), "0 to 0.6"),
+        (Parameter("views", "", 2, (2, 4, 8)), "2, 4, 8"),
+        (Parameter("rate", "", 0.01, low=1e-4, high=0.1, log=True), "0.0001 to 0.1 (log)"),
+        (Parameter("dropout", "", 0.0, low=0.0, high=0.6), "0 to 0.6"),
     ],
 )
 def test_a_row_reads_as_a_person_would_say_it(row, text):
     assert str(row) == text
+
+
+def test_the_table_of_the_readme_has_a_row_per_parameter():
+    rows = markdown_table(SPACE).splitlines()
+    assert len(rows) == len(SPACE) + 2
+    assert len({row.count("|") for row in rows}) == 1
+    assert all(f"`{row.name}`" in line and row.meaning in line for row, line in zip(SPACE, rows[2:], strict=True))

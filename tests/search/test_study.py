@@ -1,43 +1,31 @@
-"""One study from start to end, through the real stores: what it leaves behind, and what it survives."""
+"""One study from start to end, through the real stores: what it leaves behind, and how it goes on."""
 
 from __future__ import annotations
 
 import csv
-import json
 import math
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pytest
 from optuna.trial import TrialState
 from PIL import Image
 
 import bhsearch
 from bhsearch import states
-from bhsearch.data.index import Index
-from bhsearch.errors import RunError, StudyError
+from bhsearch.errors import StudyError
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.search.engine import Trial
 from bhsearch.search.preparation import prepare
 from bhsearch.search.reporter import Reporter
-from bhsearch.search.result import StudyResult
 from bhsearch.search.space import frozen_space
 from bhsearch.search.study import optimize
 from tests.studies import (
     STUDY,
-    Store,
-    arguments,
     import_mlflow,
-    optuna_trials,
-    run,
+    search,
     settings,
-    started,
-    trial_is_running,
-    wait_for,
 )
 
 METRICS = [
@@ -56,21 +44,6 @@ METRICS = [
     "seconds",
 ]
 PICTURES = ["roc", "precision_recall", "calibration", "confusion_matrix", "right_and_wrong", "learning_curves"]
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory with a store of its own."""
-    import_mlflow()
-    monkeypatch.chdir(tmp_path)
-    # MLflow keeps the stores it has opened by their address, and the default one is relative to the directory.
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    return tmp_path
-
-
-def search(**changes) -> StudyResult:
-    """A study in this process. Without tracking unless it is asked for: most of the time goes there."""
-    return optimize(settings(**{"tracking": False, **changes}), Reporter())
 
 
 def points(trials) -> list[dict]:
@@ -218,7 +191,7 @@ def test_the_parent_runs_record_of_the_split_can_be_read_back(finished):
     assert kept.fingerprint == made.split.fingerprint
 
 
-# -- the same seed ------------------------------------------------------------------------------------------------------
+# -- the same seed -----------------------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_elsewhere_and_without_a_stop_gives_the_same_trials(finished, here):
@@ -245,7 +218,7 @@ def test_a_result_has_its_trials_as_a_table(here):
     assert list(here.iterdir()) != []
 
 
-# -- going on -----------------------------------------------------------------------------------------------------------
+# -- going on ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_study_gets_another_backbone_and_keeps_its_trials(here):
@@ -290,209 +263,3 @@ def test_the_reporter_hears_every_trial_with_the_best_so_far(here):
     values = [trial.value for trial, _ in heard.trials_heard]
     assert [trial.number for trial, _ in heard.trials_heard] == [0, 1, 2]
     assert [best.value for _, best in heard.trials_heard] == [max(values[: k + 1]) for k in range(3)]
-
-
-# -- failing ------------------------------------------------------------------------------------------------------------
-
-
-def make_backbone(file: Path) -> None:
-    """A network of a user's own whose features are not numbers."""
-    import keras
-
-    from bhsearch.networks import backend
-
-    backend.start()
-    images = keras.Input((None, None, 3))
-    pooled = keras.layers.GlobalAveragePooling2D()(images)
-    keras.Model(images, keras.ops.log(pooled - 1000.0)).save(file)
-
-
-def test_five_failures_in_a_row_end_the_study_and_say_why(here):
-    make_backbone(here / "broken.keras")
-    with pytest.raises(RunError, match=r"5 trials in a row failed \(--max-failures 5\)") as caught:
-        search(trials=50, backbones=("broken.keras",), tracking=True)
-    reasons = str(caught.value).splitlines()[1:]
-    assert sum(int(line.split(" x ")[0]) for line in reasons) == 5
-    trials = optuna_trials(here)
-    assert [trial.state for trial in trials] == [TrialState.FAIL] * 5
-    assert len({str(trial.params) for trial in trials}) == 5
-    children = Store(here).children()
-    assert {run_.info.status for run_ in children.values()} == {"FAILED"}
-    assert [children[t.number].data.tags["bhsearch.reason"] for t in trials] == [t.user_attrs["reason"] for t in trials]
-    assert Store(here).parent().info.status == "FAILED"
-    assert not (here / "outbox").exists()
-
-
-# -- being killed -------------------------------------------------------------------------------------------------------
-
-# Runs the command, and kills it where a step would end or begin. What a real kill leaves, at a moment that is certain.
-KILLED_AT = """
-import os, runpy, signal, sys
-from {module} import {owner}
-def killed(*args, **kwargs):
-    os.kill(os.getpid(), signal.SIGKILL)
-{owner}.{step} = killed
-sys.argv = ["bhsearch.run", *{words!r}]
-runpy.run_module("bhsearch.run", run_name="__main__")
-"""
-
-
-def killed_at(folder: Path, module: str, owner: str, step: str, **changes) -> None:
-    """Start the command in a folder, and have it killed when it comes to a step."""
-    code = KILLED_AT.format(module=module, owner=owner, step=step, words=arguments(**changes))
-    with started(folder, "-c", code) as process:
-        output, _ = process.communicate()
-        assert process.returncode == -signal.SIGKILL, output
-
-
-def test_a_study_that_is_interrupted_and_killed_loses_nothing_and_goes_on_as_if_it_had_not_been(here):
-    # Ctrl-C, as a terminal sends it: to the whole group, while a trial runs.
-    with started(here, "-m", "bhsearch.run", *arguments(trials=50)) as process:
-        assert any(line.startswith("trial   0") for line in process.stdout)
-        wait_for(lambda: trial_is_running(here), process)
-        os.killpg(process.pid, signal.SIGINT)
-        output = process.stdout.read()
-        assert process.wait() == 130, output
-    assert "Interrupted." in output
-    assert "trial  AUC" in output  # the result so far
-    assert "Traceback" not in output
-    trials = optuna_trials(here)
-    assert [trial.state for trial in trials[:-1]] == [TrialState.COMPLETE] * (len(trials) - 1)
-    assert trials[-1].state == TrialState.FAIL
-    assert trials[-1].user_attrs["reason"] == "interrupted"
-    store = Store(here)
-    assert [run_.info.status for run_ in store.children().values()] == ["FINISHED"] * (len(trials) - 1) + ["FAILED"]
-    assert store.parent().info.status == "KILLED"
-    done = len(trials) - 1
-
-    # kill -9 while a trial runs. What logs to MLflow lives on, and may still be at it when the next start comes.
-    with started(here, "-m", "bhsearch.run", *arguments(trials=50)) as process:
-        assert any(line.startswith("trial ") for line in process.stdout)
-        wait_for(lambda: trial_is_running(here), process)
-        process.kill()
-        process.wait()
-        done = len(complete(optuna_trials(here)))
-        assert optuna_trials(here)[-1].state == TrialState.RUNNING
-
-        # Killed with a trial put into the outbox, and the engine not told.
-        killed_at(here, "bhsearch.search.optuna_engine", "OptunaEngine", "complete", trials=50)
-    assert [trial.state for trial in optuna_trials(here)[-2:]] == [TrialState.FAIL, TrialState.RUNNING]
-    done += 1
-
-    # Killed with the engine told, and the trial not released.
-    killed_at(here, "bhsearch.tracking.outbox", "Outbox", "release", trials=50)
-    assert len(complete(optuna_trials(here))) in (done, done + 1)
-
-    result = search(trials=done + 2, tracking=True)
-    kept = complete(optuna_trials(here))
-    assert len(kept) == result.n_finished == done + 2
-    assert TrialState.RUNNING not in {trial.state for trial in optuna_trials(here)}
-    children = store.children()
-    assert sorted(children) == [trial.number for trial in optuna_trials(here)]
-    statuses = {TrialState.COMPLETE: "FINISHED", TrialState.FAIL: "FAILED"}
-    assert [children[t.number].info.status for t in optuna_trials(here)] == [
-        statuses[t.state] for t in optuna_trials(here)
-    ]
-    assert store.parent().info.status == "FINISHED"
-    assert not (here / "outbox").exists()
-
-    whole = search(trials=done + 2, study="whole").records
-    assert points(whole) == points(kept)
-    assert [trial.value for trial in whole] == pytest.approx([trial.value for trial in kept], abs=1e-6)
-
-
-# -- the model ----------------------------------------------------------------------------------------------------------
-
-LOAD = """
-import json, sys, warnings
-warnings.simplefilter("ignore")
-import mlflow, numpy as np
-from PIL import Image
-uri, *files = sys.argv[1:]
-images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-by_pyfunc = mlflow.pyfunc.load_model(uri).predict(images)
-by_keras = mlflow.keras.load_model(uri).predict(images, verbose=0)
-loaded = sorted(name for name in sys.modules if name.split(".")[0] == "bhsearch")
-print("\\n" + json.dumps([np.ravel(by_pyfunc).tolist(), np.ravel(by_keras).tolist(), loaded]))
-"""
-
-
-def mean_of_heads(index: Index, params: dict, executor: str) -> np.ndarray:
-    """The mean of the fold heads' probabilities on every development image, from the heads themselves."""
-    from bhsearch.data.pixels import pixel_cache
-    from bhsearch.networks import backend
-    from bhsearch.networks.features import FeatureCache
-    from bhsearch.networks.resize import make_resize
-    from bhsearch.search.objective import FrozenObjective
-
-    made = prepare(settings(executor=executor), Reporter())
-    template = made.template()
-    backend.start()
-    features = FeatureCache(pixel_cache(made.development, make_resize("crop", 48)), executor)
-    objective = FrozenObjective(features, made.backbones, template.label, template.fold, template.group, 0)
-    outcome = objective(params)
-    by_view = [
-        1 / (1 + np.exp(-outcome.heads.logits(features.get(made.backbones[params["backbone"]], view))))
-        for view in outcome.views
-    ]
-    return np.mean(by_view, axis=(0, 2))
-
-
-def assert_model_is_the_mean_of_its_heads(folder: Path, number: int, executor: str, tolerance: float) -> None:
-    store = Store(folder)
-    run_ = store.children()[number]
-    (model,) = [
-        model
-        for model in store.client.search_logged_models([run_.info.experiment_id])
-        if model.source_run_id == run_.info.run_id
-    ]
-    made = prepare(settings(executor=executor), Reporter())
-    files = [str(path) for path in made.development.paths()]
-    with started(folder, "-c", LOAD, model.artifact_location, *files) as process:
-        output, _ = process.communicate()
-        assert process.returncode == 0, output
-    by_pyfunc, by_keras, loaded = json.loads(output.splitlines()[-1])
-    assert loaded == []
-    params = optuna_trials(folder)[number].params
-    expected = mean_of_heads(made.index, params, executor)
-    assert by_pyfunc == pytest.approx(expected, abs=tolerance)
-    assert by_keras == pytest.approx(expected, abs=tolerance)
-    assert np.ptp(expected) > 0.01  # a constant would agree with anything
-
-
-def test_a_logged_model_loads_anywhere_and_is_the_mean_of_its_fold_heads(finished):
-    """Features by OpenVINO, the model by Keras, from the original files: nothing of bhsearch is imported."""
-    best = max(finished.trials(), key=lambda trial: trial.value).number
-    assert_model_is_the_mean_of_its_heads(finished.folder, best, "openvino", 1e-3)
-
-
-def test_a_model_whose_features_keras_computed_agrees_to_1e_5(here):
-    search(trials=1, executor="keras", tracking=True)
-    assert_model_is_the_mean_of_its_heads(here, 0, "keras", 1e-5)
-
-
-# -- stores that cannot be used -----------------------------------------------------------------------------------------
-
-
-def test_a_tracking_store_that_cannot_be_used_leaves_nothing_half_made(tmp_path):
-    (tmp_path / "file").touch()  # MLflow makes folders that are missing, but not in a file
-    end = run(tmp_path, *arguments(trials=1), MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/file/mlflow.db")
-    assert end.returncode == 2, end.stderr
-    assert "MLflow store must be one that can be opened" in end.stderr
-    assert "Traceback" not in end.stderr
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left <= {"file", "optuna.db", "optuna.db-shm", "optuna.db-wal"}
-    assert optuna_names(tmp_path) == []
-
-
-def optuna_names(folder: Path) -> list[str]:
-    return optuna.get_all_study_names(f"sqlite:///{folder}/optuna.db") if (folder / "optuna.db").exists() else []
-
-
-def test_runs_of_the_old_file_store_are_refused_with_the_way_out(tmp_path):
-    (tmp_path / "mlruns" / "0").mkdir(parents=True)
-    (tmp_path / "mlruns" / "0" / "meta.yaml").write_text("name: Default\n")
-    end = run(tmp_path, *arguments(trials=1))
-    assert end.returncode == 2
-    assert "mlflow migrate-filestore" in end.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"mlruns"}

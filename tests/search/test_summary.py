@@ -12,7 +12,6 @@ from bhsearch.search.result import Ranked, StudyResult
 from bhsearch.search.space import frozen_space
 from bhsearch.search.summary import N_BEST, end_record
 from bhsearch.states import COMPLETE, FAILED
-from bhsearch.states import COMPLETE, FAILED
 
 NAN = float("nan")
 

@@ -12,7 +12,6 @@ from PIL import Image
 
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
-from bhsearch.states import COMPLETE, FAILED
 from bhsearch.tracking import artifacts
 from tests.evaluation.simulated import simulate
 

@@ -71,6 +71,7 @@ def test_the_study_and_its_end_are_those_given_last(box):
     assert box.end() is None
     for n in (1, 2):
         box.put_study({"n": n}, ARRAYS)
+        assert box.end() is None  # an end belongs to the session that put it
         box.put_end({"n": n})
     assert box.study().record == {"n": 2}
     assert box.end() == {"n": 2}

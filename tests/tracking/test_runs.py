@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.states import FAILED
 from bhsearch.tracking.rendering import render
 from tests.studies import Store, import_mlflow, killed_at
 

@@ -1,0 +1,64 @@
+"""The process that draws: what it makes lies beside the trial, and what goes wrong in it is said."""
+
+import numpy as np
+import pytest
+
+from bhsearch.errors import RunError
+from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
+from bhsearch.evaluation.metrics import trial_metrics
+from bhsearch.tracking.outbox import Outbox
+from bhsearch.tracking.rendering import Renderer, predictions_of, rendered
+from tests.evaluation.simulated import simulate
+
+CURVES = {"auc": [0.6, 0.7], "loss": [0.7, 0.6], "training_loss": [0.7, 0.5]}
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    """Two trials of a simulated study; the second one's predictions are of another number of images."""
+    predictions = simulate()
+    n_images = len(predictions)
+    pixels = tmp_path / "pixels"
+    np.zeros((n_images, 1, 8, 8, 3), np.uint8).tofile(pixels)
+    box = Outbox(tmp_path / "outbox" / "uid")
+    names = ("label", "fold", "group", "stratum")
+    arrays = {name: getattr(predictions, name) for name in names}
+    arrays |= {name: getattr(predictions, name).astype(str) for name in ("path", "case", "subtype", "magnification")}
+    box.put_study({"pixels": {"file": str(pixels), "shape": [n_images, 1, 8, 8, 3]}, "note": ""}, arrays)
+    for number, probability in enumerate((predictions.probability, predictions.probability[:, :3])):
+        box.put(number, {"number": number, "state": "COMPLETE", "curves": CURVES}, {"probability": probability})
+        box.release(number)
+    return box
+
+
+def test_metrics_and_files_lie_beside_the_trial(outbox):
+    renderer = Renderer(outbox)
+    renderer.ask([0])
+    renderer.wait(0)
+    renderer.close()
+    values, files = rendered(outbox.trial(0))
+    predictions = predictions_of(outbox.study(), outbox.trial(0))
+    ends = interval(bootstrap_scores(predictions, group_draws(predictions.group, predictions.stratum)))
+    assert values == pytest.approx(
+        {**trial_metrics(predictions), "auc_low": ends.low, "auc_high": ends.high}, abs=1e-12, nan_ok=True
+    )
+    assert {file.name for file in (files / "pictures").iterdir()} >= {"roc.png", "calibration.png"}
+
+
+def test_a_trial_asked_for_twice_is_drawn_once(outbox):
+    renderer = Renderer(outbox)
+    renderer.ask([0])
+    renderer.wait(0)
+    made = (outbox.folder / "00000" / "values.json").stat().st_mtime_ns
+    renderer.ask([0])
+    renderer.wait(0)
+    renderer.close()
+    assert (outbox.folder / "00000" / "values.json").stat().st_mtime_ns == made
+
+
+def test_what_goes_wrong_is_said(outbox):
+    renderer = Renderer(outbox)
+    renderer.ask([1])
+    with pytest.raises(RunError, match=r"trial 1 must be drawn.*DataError"):
+        renderer.wait(1)
+    renderer.close()
