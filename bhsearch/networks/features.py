@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from bhsearch.data import store
 from bhsearch.data.pixels import PixelCache, Progress
-from bhsearch.errors import SettingsError
+from bhsearch.errors import RunError, SettingsError
 from bhsearch.networks import backend
 from bhsearch.networks.backbones import Backbone
 from bhsearch.networks.conversion import Conversion
@@ -100,6 +100,8 @@ class FeatureCache:
                 report(min(start + step, n_images), n_images)
 
         rows = self._network(backbone)(batches())
+        if not np.isfinite(rows).all():
+            raise RunError(f"The features of {backbone.name!r} must be finite numbers, but some are not.")
         whole = io.BytesIO()  # straight into a file, `np.save` would not say that the disk is full
         np.save(whole, rows.reshape(n_images, n_tiles, -1).mean(axis=1, dtype=np.float32))
         file.write_bytes(whole.getbuffer())

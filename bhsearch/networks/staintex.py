@@ -21,7 +21,7 @@ from bhsearch.networks.views import RGB_TO_HE, optical_density
 # Factor by which the images are shrunk first, and levels of the pyramid behind it. Wavelengths: 10, 20 and 40 pixels
 # for the small bank, 5 to 40 for the large one, which takes longer.
 SIZES = {"staintex-s": (2, 3), "staintex-l": (1, 4)}
-DIGEST = "fixed-filters-v2"  # stands for the weights that it does not have; raise it when a number changes
+DIGEST = "fixed-filters-v3"  # stands for the weights that it does not have; raise it when a number changes
 WAVELENGTH = 5.0
 N_ORIENTATIONS = 6
 KERNEL = 15  # covers 2.5 standard deviations of the envelope on either side
@@ -82,13 +82,21 @@ def _stain_numbers(images: Any, stains: Any) -> list[Any]:
     """Means, spreads and shares of the stains, and the means and spreads of the colours. Each of shape (batch, k)."""
     from keras import layers, ops
 
-    numbers = [ops.mean(stains, axis=(1, 2)), ops.std(stains, axis=(1, 2))]
-    numbers += [ops.mean(images, axis=(1, 2)) / 255.0, ops.std(images, axis=(1, 2)) / 255.0]
+    numbers = [ops.mean(stains, axis=(1, 2)), _spread(stains)]
+    numbers += [ops.mean(images, axis=(1, 2)) / 255.0, _spread(images) / 255.0]
     coarse = layers.AveragePooling2D(2)(stains)  # shares need no more, and cost a quarter
     for channel, edges in enumerate(_SHARES):
         above = ops.sigmoid(_SLOPE * (coarse[..., channel : channel + 1] - np.array(edges, np.float32)))
         numbers.append(ops.mean(above, axis=(1, 2)))
     return numbers
+
+
+def _spread(maps: Any) -> Any:
+    """Standard deviation over the image, (batch, k); written out, as a backend's own gives none for a flat image."""
+    from keras import ops
+
+    away = maps - ops.mean(maps, axis=(1, 2), keepdims=True)
+    return ops.sqrt(ops.mean(ops.square(away), axis=(1, 2)))
 
 
 def _texture_numbers(responses: Any) -> list[Any]:
@@ -105,5 +113,5 @@ def _texture_numbers(responses: Any) -> list[Any]:
     mean = ops.mean(energy, axis=-1, keepdims=True)
     spread = ops.sqrt(ops.maximum(ops.mean(power, axis=-1, keepdims=True) - ops.square(mean), 0.0) + _TINY)
     maps = ops.concatenate([mean, spread, ops.max(energy, axis=-1, keepdims=True)], axis=-1)
-    numbers = [ops.mean(maps, axis=(1, 2)), ops.std(maps, axis=(1, 2))]
+    numbers = [ops.mean(maps, axis=(1, 2)), _spread(maps)]
     return [ops.log(number + 1e-3) for number in numbers]

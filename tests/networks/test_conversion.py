@@ -29,6 +29,14 @@ def test_a_program_gives_the_numbers_of_the_network(batch):
     np.testing.assert_allclose(openvino_forward(program)([batch[:2], batch[2:]]), expected, atol=1e-4)
 
 
+def test_a_flat_image_has_numbers_too():
+    # On one backend the deviation of a constant was the root of a negative number.
+    backbone = find(["staintex-l"], None).backbones[0]
+    flat = np.stack([np.full((SIZE, SIZE, 3), value, np.float32) for value in (0, 100, 203, 244, 255)])
+    program = Conversion([backbone], SIZE).program(backbone)
+    assert np.isfinite(openvino_forward(program)([flat])).all()
+
+
 def test_a_program_is_made_once(batch, tmp_path, monkeypatch):
     monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path))
     backbone = find(["staintex-s"], None).backbones[0]

@@ -12,7 +12,6 @@ from optuna.trial import TrialState
 from PIL import Image
 
 import bhsearch
-from bhsearch import states
 from bhsearch.errors import StudyError
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import Predictions
@@ -48,10 +47,6 @@ PICTURES = ["roc", "precision_recall", "calibration", "confusion_matrix", "right
 
 def points(trials) -> list[dict]:
     return [trial.params for trial in trials]
-
-
-def complete(trials) -> list:
-    return [trial for trial in trials if trial.state in (TrialState.COMPLETE, states.COMPLETE)]
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:

@@ -11,7 +11,12 @@ import pytest
 from optuna.trial import TrialState
 
 from bhsearch.errors import RunError
+from bhsearch.search.optuna_engine import OptunaEngine, connect, facts_of, open_study
+from bhsearch.search.space import frozen_space
+from bhsearch.states import FAILED
+from bhsearch.tracking.outbox import Outbox
 from tests.studies import (
+    STUDY,
     Store,
     arguments,
     optuna_trials,
@@ -138,6 +143,22 @@ def test_a_study_that_is_interrupted_and_killed_loses_nothing_and_goes_on_as_if_
     whole = search(trials=done + 2, study="whole").records
     assert points(whole) == points(kept)
     assert [trial.value for trial in whole] == pytest.approx([trial.value for trial in kept], abs=1e-6)
+
+
+def test_a_trial_that_failed_and_was_not_told_is_settled_at_the_next_start(here):
+    """Killed between the outbox and the engine, as above, but over a failure: there is no score to tell."""
+    search(trials=1)
+    facts = facts_of(optuna.load_study(study_name=STUDY, storage=f"sqlite:///{here}/optuna.db"))
+    opened = open_study(connect(f"sqlite:///{here}/optuna.db"), STUDY, facts)
+    trial = OptunaEngine(opened, frozen_space(("staintex-s",)), "tpe", 0).ask()
+    record = {"number": trial.number, "state": FAILED, "params": trial.params, "started_ms": 1, "ended_ms": 2}
+    Outbox(here / "outbox" / facts["uid"]).put(trial.number, record | {"reason": "it diverged"}, {})
+    search(trials=1, tracking=True)
+    settled = optuna_trials(here)[trial.number]
+    assert settled.state == TrialState.FAIL
+    assert settled.user_attrs["reason"] == "it diverged"
+    assert Store(here).children()[trial.number].info.status == "FAILED"
+    assert not (here / "outbox").exists()
 
 
 # -- stores that cannot be used ----------------------------------------------------------------------------------------
