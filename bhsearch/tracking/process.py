@@ -72,8 +72,7 @@ class DrainProcess:
             )
 
     def abandon(self) -> None:
-        """End it at once; it has nothing to send."""
-        self._process.kill()
+        """End it before it was let begin. Not by force: it may be making the tables of a new store."""
         self._end_input()
         self._listener.join()
         self._process.wait()

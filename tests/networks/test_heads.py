@@ -166,6 +166,22 @@ def test_a_padded_list_of_validation_rows_leaves_the_heads_unchanged():
     np.testing.assert_allclose(after.logits[:, :, :-3], before.logits, atol=1e-5)
 
 
+@pytest.mark.parametrize("params", [LINEAR, HIDDEN], ids=["linear", "hidden"])
+def test_large_gradients_are_shortened_column_by_column(params):
+    # Unscaled features of a wide network: what one column's gradient is must not shorten another's.
+    params = replace(params, optimizer="sgd", standardise=False, dropout=0.0, learning_rate=0.1)
+    problem = Problem()
+    problem.views *= np.where(problem.fold == 0, 200.0, 5.0)[:, None].astype(
+        np.float32
+    )  # column 0 learns from small ones
+    together = problem.fit(params)
+    assert np.isfinite(together.logits).all()
+    assert np.abs(together.heads.kernel).max() < 20
+    for k in range(N_FOLDS):
+        alone = problem.fit(params, columns=slice(k, k + 1))
+        np.testing.assert_allclose(together.heads.kernel[:, k : k + 1], alone.heads.kernel, atol=1e-4)
+
+
 # What a fit gives
 
 
