@@ -67,11 +67,13 @@ class _Session:
                 self._undo(None)
                 raise
         self._interrupted = False
+        self._n_before = 0  # trials of earlier sittings
         self._failure: BhsearchError | None = None
 
     def run(self) -> StudyResult:
         """Everything after the study is open."""
         self._settle()
+        self._n_before = len(self._engine.trials())
         finished = self._finished()
         space = frozen_space(tuple(self._facts["backbones"]))
         self._reporter.plan(preparation.make_plan(self._prepared, space, finished))
@@ -248,9 +250,9 @@ class _Session:
         return len(self._last_failures()) >= self._settings.max_failures
 
     def _last_failures(self) -> list[Trial]:
-        """Trials that failed on their own at the end of the study, without a finished one behind them."""
+        """Trials of this sitting that failed on their own, without a finished one behind them."""
         failures: list[Trial] = []
-        for trial in reversed(self._engine.trials()):
+        for trial in reversed(self._engine.trials()[self._n_before :]):
             if trial.state == FAILED and trial.notes.get("reason") != INTERRUPTED:
                 failures.append(trial)
             elif trial.counts:
