@@ -63,11 +63,13 @@ class Index:
     @property
     def labels(self) -> npt.NDArray[np.int8]:
         """0 benign, 1 malignant. Shape (n_images,)."""
-        return self.table["label"].to_numpy(np.int8)
+        labels: npt.NDArray[np.int8] = self.table["label"].to_numpy(np.int8)
+        return labels
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One column as an array of Python strings. Shape (n_images,)."""
-        return self.table[name].to_numpy(object)
+        values: npt.NDArray[Any] = self.table[name].to_numpy(object)
+        return values
 
     def paths(self) -> list[Path]:
         """Absolute paths, row by row."""
