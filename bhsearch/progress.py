@@ -157,7 +157,8 @@ def print_result(result: StudyResult, console: Console = terminal.out) -> None:
     console.print()
     if result.n_finished < result.wanted:
         console.print(f"{result.n_finished} of {result.wanted} trials are finished; the same command goes on.")
-    console.print("Next:  mlflow ui")
+    if result.tracked:
+        console.print("Next:  mlflow ui")
 
 
 def _interval(row: Ranked) -> str:

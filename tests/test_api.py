@@ -32,7 +32,7 @@ def test_options_win_over_the_file_and_the_result_is_what_the_storage_holds(here
     assert [trial.value for trial in result.records] == [trial.value for trial in kept]
     assert result.study == "mine"
     assert result.n_finished == 2
-    assert result.run_id == ""
+    assert not result.tracked
     assert capsys.readouterr().out == ""  # quiet
 
 

@@ -49,7 +49,7 @@ class StudyResult:
         wanted: Finished trials that were asked for.
         note: What must stand beside every number, such as that the data are synthetic; may be empty.
         invalid: Sentences why the numbers mean nothing; empty where they do.
-        run_id: MLflow's run of the study; empty without tracking.
+        tracked: Whether MLflow keeps its runs.
         interrupted: Whether it was ended by Ctrl-C or time-out before it was done.
     """
 
@@ -60,7 +60,7 @@ class StudyResult:
     wanted: int
     note: str = ""
     invalid: Sequence[str] = ()
-    run_id: str = ""
+    tracked: bool = True
     interrupted: bool = False
 
     @property

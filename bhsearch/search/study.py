@@ -317,7 +317,7 @@ class _Session:
         prepared = self._prepared
         result = StudyResult(
             prepared.study, prepared.index.name, ranking, records, self._settings.trials, prepared.note,
-            prepared.split.leaks, process.run_id if process else "", self._interrupted,
+            prepared.split.leaks, self._settings.tracking, self._interrupted,
         )  # fmt: skip
         if process is not None and self._outbox is not None:
             self._outbox.put_end(end_record(result, self._engine.importances()))
