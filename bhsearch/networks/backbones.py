@@ -55,73 +55,36 @@ class BackboneFacts:
         return 4 * self.n_parameters
 
 
-def _mobilenet(alpha: float, n_parameters: float) -> BackboneFacts:
-    text = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}[alpha]
-    file = f"mobilenet_{text}_224_tf_no_top.h5"
-    features = int(1024 * alpha)
-    return BackboneFacts(
-        f"mobilenet-{alpha}",
-        "MobileNet",
-        alpha,
-        "tf",
-        file,
-        features,
-        n_parameters,
-        32,
-        "Apache-2.0",
-        "Howard et al. 2017",
-    )
-
-
-def _mobilenet_v2(alpha: float, n_parameters: float) -> BackboneFacts:
-    file = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5"
-    features = int(1280 * max(alpha, 1.0))
-    return BackboneFacts(
-        f"mobilenetv2-{alpha}",
-        "MobileNetV2",
-        alpha,
-        "tf",
-        file,
-        features,
-        n_parameters,
-        32,
-        "Apache-2.0",
-        "Sandler et al. 2018",
-    )
-
-
+_V1 = "mobilenet_{}_224_tf_no_top.h5"
+_V2 = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{}_224_no_top.h5"
 _TF = "weights_tf_dim_ordering_tf_kernels_notop.h5"
 _V3 = "weights_mobilenet_v3_{}_224_1.0_float_no_top_v2.h5"
 _EN, _EN2, _CN = "efficientnetb0_notop.h5", "efficientnetv2-b0_notop.h5", "convnext_tiny_notop.h5"
+_HOWARD_1, _SANDLER = ("Apache-2.0", "Howard et al. 2017"), ("Apache-2.0", "Sandler et al. 2018")
 _HOWARD, _HUANG = ("Apache-2.0", "Howard et al. 2019"), ("BSD-3-Clause", "Huang et al. 2017")
 _TAN, _SZEGEDY = ("Apache-2.0", "Tan and Le 2019", "Tan and Le 2021"), ("Apache-2.0", "Szegedy et al. 2016")
 # name, builder, alpha, scaling, file, features, million weights, least size, licence, source
-_ALL = (
-    _mobilenet(0.25, 0.22),
-    _mobilenet(0.5, 0.83),
-    _mobilenet(0.75, 1.83),
-    _mobilenet(1.0, 3.23),
-    _mobilenet_v2(0.35, 0.41),
-    _mobilenet_v2(0.5, 0.71),
-    _mobilenet_v2(0.75, 1.38),
-    _mobilenet_v2(1.0, 2.26),
-    *starmap(
-        BackboneFacts,
-        (
-            ("mobilenetv3-small", "MobileNetV3Small", 1.0, "inside", _V3.format("small"), 576, 0.94, 32, *_HOWARD),
-            ("mobilenetv3-large", "MobileNetV3Large", 1.0, "inside", _V3.format("large"), 960, 3.0, 32, *_HOWARD),
-            ("efficientnetb0", "EfficientNetB0", None, "efficientnet", _EN, 1280, 4.05, 32, *_TAN[:2]),
-            ("efficientnetv2b0", "EfficientNetV2B0", None, "inside", _EN2, 1280, 5.92, 32, *_TAN[::2]),
-            ("densenet121", "DenseNet121", None, "torch", f"densenet121_{_TF}", 1024, 7.04, 32, *_HUANG),
-            ("densenet201", "DenseNet201", None, "torch", f"densenet201_{_TF}", 1920, 18.32, 32, *_HUANG),
-            ("resnet50v2", "ResNet50V2", None, "tf", f"resnet50v2_{_TF}", 2048, 23.56, 32, "MIT", "He et al. 2016"),
-            ("convnext-tiny", "ConvNeXtTiny", None, "inside", _CN, 768, 27.82, 32, "MIT", "Liu et al. 2022"),
-            ("inceptionv3", "InceptionV3", None, "tf", f"inception_v3_{_TF}", 2048, 21.8, 75, *_SZEGEDY),
-            ("xception", "Xception", None, "tf", f"xception_{_TF}", 2048, 20.86, 71, "MIT", "Chollet 2017"),
-        ),
-    ),
+_ROWS = (
+    ("mobilenet-0.25", "MobileNet", 0.25, "tf", _V1.format("2_5"), 256, 0.22, 32, *_HOWARD_1),
+    ("mobilenet-0.5", "MobileNet", 0.5, "tf", _V1.format("5_0"), 512, 0.83, 32, *_HOWARD_1),
+    ("mobilenet-0.75", "MobileNet", 0.75, "tf", _V1.format("7_5"), 768, 1.83, 32, *_HOWARD_1),
+    ("mobilenet-1.0", "MobileNet", 1.0, "tf", _V1.format("1_0"), 1024, 3.23, 32, *_HOWARD_1),
+    ("mobilenetv2-0.35", "MobileNetV2", 0.35, "tf", _V2.format(0.35), 1280, 0.41, 32, *_SANDLER),
+    ("mobilenetv2-0.5", "MobileNetV2", 0.5, "tf", _V2.format(0.5), 1280, 0.71, 32, *_SANDLER),
+    ("mobilenetv2-0.75", "MobileNetV2", 0.75, "tf", _V2.format(0.75), 1280, 1.38, 32, *_SANDLER),
+    ("mobilenetv2-1.0", "MobileNetV2", 1.0, "tf", _V2.format(1.0), 1280, 2.26, 32, *_SANDLER),
+    ("mobilenetv3-small", "MobileNetV3Small", 1.0, "inside", _V3.format("small"), 576, 0.94, 32, *_HOWARD),
+    ("mobilenetv3-large", "MobileNetV3Large", 1.0, "inside", _V3.format("large"), 960, 3.0, 32, *_HOWARD),
+    ("efficientnetb0", "EfficientNetB0", None, "efficientnet", _EN, 1280, 4.05, 32, *_TAN[:2]),
+    ("efficientnetv2b0", "EfficientNetV2B0", None, "inside", _EN2, 1280, 5.92, 32, *_TAN[::2]),
+    ("densenet121", "DenseNet121", None, "torch", f"densenet121_{_TF}", 1024, 7.04, 32, *_HUANG),
+    ("densenet201", "DenseNet201", None, "torch", f"densenet201_{_TF}", 1920, 18.32, 32, *_HUANG),
+    ("resnet50v2", "ResNet50V2", None, "tf", f"resnet50v2_{_TF}", 2048, 23.56, 32, "MIT", "He et al. 2016"),
+    ("convnext-tiny", "ConvNeXtTiny", None, "inside", _CN, 768, 27.82, 32, "MIT", "Liu et al. 2022"),
+    ("inceptionv3", "InceptionV3", None, "tf", f"inception_v3_{_TF}", 2048, 21.8, 75, *_SZEGEDY),
+    ("xception", "Xception", None, "tf", f"xception_{_TF}", 2048, 20.86, 71, "MIT", "Chollet 2017"),
 )
-REGISTRY = {facts.name: facts for facts in _ALL}
+REGISTRY = {facts.name: facts for facts in starmap(BackboneFacts, _ROWS)}
 
 
 @dataclass(frozen=True)

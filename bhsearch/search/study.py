@@ -303,7 +303,6 @@ class _Session:
                 for name, b in prepared.backbones.items()
             },
             "pixels": {"file": str(pixel_file(prepared.development, resize)), "shape": [len(template), *resize.shape]},
-            "models": True,
             "requirements": [
                 f"{name}=={versions[name]}" for name in ("keras", "tensorflow", "numpy") if name in versions
             ],

@@ -146,8 +146,7 @@ class StudyRuns:
         self._log_metrics(run_id, values, message.record)
         self._client.log_artifacts(run_id, str(files))
         self._log_dataset(run_id, "cross-validation")
-        if self._record["models"]:
-            self._log_model(run_id, message)
+        self._log_model(run_id, message)
 
     def _log_metrics(self, run_id: str, values: dict[str, float], record: dict[str, Any]) -> None:
         ended = record["ended_ms"]
