@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +14,10 @@ from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
 from bhsearch.data.index import CLASS_NAMES
-from bhsearch.evaluation import style
+from bhsearch.evaluation import plates, style
+from bhsearch.evaluation.plates import Picture, Plate
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from bhsearch.evaluation.predictions import IntArray, Predictions
     from bhsearch.evaluation.thresholds import Decisions
 
@@ -26,6 +26,7 @@ _TILE, _FRAME, _GAP, _CAPTION = 136, 5, 8, 30  # pixels
 _OUTER = _TILE + 2 * _FRAME
 _CELL = (_OUTER + _CAPTION, _OUTER + _GAP)  # height and width
 _LONGEST_CASE = 20  # characters
+_MARGIN, _TOP = 20, 85  # pixels beside and above the grid
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _taps(size: int) -> IntArray:
     return (place * size / _TILE).astype(np.int64)
 
 
-def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note: str = "") -> Figure:
+def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note: str = "") -> Picture:
     """The grid: clearest right images and worst wrong ones, framed, with probability, true label and case.
 
     Args:
@@ -166,18 +167,22 @@ def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note
     if not examples or len(pixels) != len(examples):
         raise ValueError(f"a grid needs one image for each example, but got {len(pixels)} and {len(examples)}.")
     canvas = compose(pixels, examples)
-    height, width = canvas.shape[:2]
-    margin, top = 20, 85  # pixels
+    plate = _plate(canvas.shape[0], canvas.shape[1], note)
+    return Picture(plate, [plates.Pasted(canvas, _MARGIN, 0)])
+
+
+@lru_cache(4)
+def _plate(height: int, width: int, note: str) -> Plate:
+    """The frame around a grid of so many pixels."""
+    width, height = width - _GAP + 2 * _MARGIN, height + _TOP
     figure = style.new_figure(
         "Clearest right and worst wrong images",
         "out-of-fold, first repeat, one image a case where possible",
         note,
-        (width - _GAP + 2 * margin) / style.DPI,
-        (height + top) / style.DPI,
+        width / style.DPI,
+        height / style.DPI,
     )
-    # Copied as it is: axes around it would only cost ticks, limits and a resampling.
-    figure.figimage(canvas, margin, 0)
     for place, (name, colour) in enumerate((("right", style.RIGHT), ("wrong", style.WRONG))):
-        x, y = (margin + 75 * place) / (width - _GAP + 2 * margin), 1 - 60 / (height + top)
+        x, y = (_MARGIN + 75 * place) / width, 1 - 60 / height
         figure.text(x, y, f"■ {name}", size=9, color=colour, va="top")
-    return figure
+    return Plate(figure)

@@ -90,21 +90,36 @@ def has_gpu() -> bool:
 
 
 def compiled(function: Callable[..., Any], any_shape: bool = False) -> Callable[..., Any]:
-    """Compile a function of arrays.
+    """Compile a function of arrays, or of tuples of them.
 
-    On TensorFlow one trace serves every shape of the same rank; JAX compiles once a shape.
+    On TensorFlow one trace serves every shape of the same ranks; JAX compiles once a shape.
 
     Args:
         function: Of arrays, to arrays.
-        any_shape: Whether it will see many shapes; it is then left alone where each would be compiled.
+        any_shape: Whether it will see many shapes; JAX then runs it as it is, where each would be compiled.
     """
     if name() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, reduce_retracing=True, autograph=False)  # type: ignore[no-any-return]
+        return _traced_once(function)
     import jax
 
     return function if any_shape else jax.jit(function)
+
+
+def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Trace with open shapes from the start; TensorFlow by itself opens them one by one, with a trace for each."""
+    import tensorflow as tf
+
+    programs: dict[Any, Callable[..., Any]] = {}
+
+    def call(*arguments: Any) -> Any:
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, arguments)
+        key = tuple((tensor.dtype, tensor.shape.rank) for tensor in tf.nest.flatten(tensors))
+        if key not in programs:
+            signature = tf.nest.map_structure(lambda t: tf.TensorSpec([None] * t.shape.rank, t.dtype), tensors)
+            programs[key] = tf.function(function, input_signature=signature, autograph=False)
+        return programs[key](*tensors)
+
+    return call
 
 
 def value_and_grad(function: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
@@ -121,4 +136,5 @@ def value_and_grad(function: Callable[..., Any]) -> Callable[..., tuple[Any, Any
         return wrapped
     import jax
 
-    return jax.value_and_grad(function)  # type: ignore[no-any-return]
+    differentiated: Callable[..., tuple[Any, Any]] = jax.value_and_grad(function)
+    return differentiated

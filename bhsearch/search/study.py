@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import time
 import uuid
 from contextlib import suppress
@@ -173,7 +174,9 @@ class _Session:
         prepared, settings = self._prepared, self._settings
         backbones = prepared.found.backbones
         conversion = Conversion(backbones, settings.image_size) if settings.executor != "keras" else None
-        backend.start()  # while the other process converts
+        # While the other process converts. Batches of heads are small: a second thread mostly waits, and half of the
+        # processors are better left to the processes that convert and log.
+        backend.start(threads=max(1, (os.cpu_count() or 1) // 2))
         resize = make_resize(settings.resize, settings.image_size)
         with self._reporter.step("Resizing images") as progress:
             pixels = pixel_cache(prepared.development, resize, progress)

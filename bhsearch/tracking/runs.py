@@ -143,30 +143,32 @@ class StudyRuns:
     def _log_result(self, run_id: str, message: Message) -> None:
         values, files = rendered(message)
         values["seconds"] = message.record["seconds"]
-        self._log_metrics(run_id, values, message.record)
+        model_id = self._log_model(run_id, message)
+        self._log_metrics(run_id, model_id, values, message.record)
         self._client.log_artifacts(run_id, str(files))
         self._log_dataset(run_id, "cross-validation")
-        self._log_model(run_id, message)
 
-    def _log_metrics(self, run_id: str, values: dict[str, float], record: dict[str, Any]) -> None:
+    def _log_metrics(self, run_id: str, model_id: str, values: dict[str, float], record: dict[str, Any]) -> None:
+        """Final metrics are the model's, too; those of an epoch are the run's alone."""
         ended = record["ended_ms"]
-        batch = [Metric(name, value, ended, 0) for name, value in values.items() if np.isfinite(value)]
+        batch = [Metric(name, value, ended, 0, model_id) for name, value in values.items() if np.isfinite(value)]
         for name, curve in record["curves"].items():
             batch += [Metric(f"epoch_{name}", value, ended, step) for step, value in enumerate(curve, start=1)]
         for start in range(0, len(batch), _MOST_METRICS):
             self._client.log_batch(run_id, metrics=batch[start : start + _MOST_METRICS])
 
-    def _log_model(self, run_id: str, message: Message) -> None:
+    def _log_model(self, run_id: str, message: Message) -> str:
+        """Log the trial's model, and return its id. Before the metrics: MLflow would read each of them back."""
         facts = self._record["backbones"][message.record["params"]["backbone"]]
         backbone = Backbone(facts["name"], Path(facts["file"]) if facts["file"] else None, facts["digest"])
         kept = message.arrays
         heads = Heads(kept["kernel"], kept["bias"], kept["top"], kept["top_bias"], bool(message.record["linear"]))
         settings = self._record["settings"]
         views = tuple(message.record["views"])
-        network = self._pool.get(backbone, settings["resize"], settings["image_size"], views, heads)
+        archive = self._pool.archive(backbone, settings["resize"], settings["image_size"], views, heads)
         with mlflow.start_run(run_id=run_id):
-            mlflow.keras.log_model(
-                network,
+            logged = mlflow.keras.log_model(
+                archive,  # of a model MLflow wants nothing but that it can be saved
                 name="model",
                 signature=_SIGNATURE,
                 pip_requirements=self._record["requirements"],
@@ -178,6 +180,7 @@ class StudyRuns:
                     "use": DISCLAIMER,
                 },
             )
+        return str(logged.model_id)
 
     def _log_dataset(self, run_id: str, context: str) -> None:
         record = self._record

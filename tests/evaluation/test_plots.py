@@ -7,25 +7,29 @@ import io
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from bhsearch.evaluation import plots, style
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, Interval, group_draws
 from bhsearch.evaluation.curves import precision_recall_band, roc_band
 from bhsearch.evaluation.metrics import calibration_bins, confusion
+from bhsearch.evaluation.plates import Picture
 from bhsearch.evaluation.thresholds import pooled_decisions
 from tests.evaluation.simulated import simulate
 
 NOTE = "synthetic data (phantom)"
 
 
-def said(figure: Figure) -> str:
-    """All that is written in a figure."""
+def said(picture: Figure | Picture) -> str:
+    """All that is written in a picture."""
+    over = [] if isinstance(picture, Figure) else [item for item in picture.artists if isinstance(item, Text)]
+    figure = picture if isinstance(picture, Figure) else picture.plate.figure
     inside = [text for axes in figure.axes for text in axes.texts]
-    return "\n".join(text.get_text() for text in [*figure.texts, *inside])
+    return "\n".join(text.get_text() for text in [*figure.texts, *inside, *over])
 
 
-def make_all() -> dict[str, Figure]:
+def make_all() -> dict[str, Figure | Picture]:
     base = simulate(20)
     draws = group_draws(base.group, base.stratum, 20)
     called = pooled_decisions(base).predicted
@@ -64,12 +68,12 @@ def test_curves_hold_the_mean_and_say_what_the_band_is(with_band: bool) -> None:
     base = simulate(20)
     draws = group_draws(base.group, base.stratum, 20) if with_band else None
     for band, make in ((roc_band(base, draws), plots.roc_figure), (precision_recall_band(base), None)):
-        figure = (make or plots.precision_recall_figure)(band, 0.75)
-        axes = figure.axes[0]
-        assert np.array_equal(axes.lines[0].get_ydata(), band.mean)
+        picture = (make or plots.precision_recall_figure)(band, 0.75)
+        *area, mean, _ = picture.artists
+        assert np.array_equal(mean.get_ydata(), band.mean)
         has_band = bool(np.isfinite(band.low).any())
-        assert len(axes.collections) == int(has_band)
-        assert (INTERVAL_NOTE in said(figure)) == has_band
+        assert len(area) == int(has_band)
+        assert (INTERVAL_NOTE in said(picture)) == has_band
 
 
 def test_an_interval_is_written_with_its_warning() -> None:
@@ -80,14 +84,16 @@ def test_an_interval_is_written_with_its_warning() -> None:
 
 def test_calibration_draws_the_filled_bins_and_all_the_weight() -> None:
     bins = (np.array([[0.4, 0.6, *[0.0] * 8]]), np.array([[0.05, 0.15, *[np.nan] * 8]]), np.full((1, 10), 0.5))
-    upper, lower = plots.calibration_figure(bins, 0.1).axes
-    assert np.allclose(upper.lines[1].get_xydata(), [[0.05, 0.5], [0.15, 0.5]])
-    assert [bar.get_height() for bar in lower.patches] == pytest.approx([0.4, 0.6, *[0] * 8])
+    curve, points, _, bars = plots.calibration_figure(bins, 0.1).artists
+    assert np.allclose(curve.get_xydata(), [[0.05, 0.5], [0.15, 0.5]])
+    assert np.allclose(points.get_offsets(), curve.get_xydata())
+    assert [bar.get_extents().height for bar in bars.get_paths()] == pytest.approx([0.4, 0.6, *[0] * 8])
 
 
 def test_confusion_shows_counts_and_shares_of_the_true_class() -> None:
     images = np.array([[[30.0, 10.0], [5.0, 15.0]], [[32.0, 8.0], [5.0, 15.0]]])
-    figure = plots.confusion_figure(images, images / 10)
-    left, right = ([text.get_text() for text in axes.texts] for axes in figure.axes)
+    artists = plots.confusion_figure(images, images / 10).artists
+    counts = [item.get_text() for item in artists if isinstance(item, Text)]
+    left, right = counts[:4], counts[4:]
     assert left == ["31\n78%", "9\n22%", "5\n25%", "15\n75%"]
     assert right == ["3.1\n78%", "0.9\n22%", "0.5\n25%", "1.5\n75%"]
