@@ -11,7 +11,8 @@ from typing import Any, get_args, get_type_hints
 
 from bhsearch.errors import SettingsError
 
-REGIMES = ("auto", "frozen")
+REGIMES = ("auto", "frozen", "finetune")
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,16 @@ class Settings:
         timeout: Seconds after which no trial is started; None for no limit.
         max_failures: Failed trials in a row that end the study.
         seed: Of the sampler and of the training.
-        regime: `frozen`, or `auto`, which is `frozen` without a GPU.
+        regime: `frozen`, `finetune`, or `auto`: frozen, and where there is a GPU, then a second study that finetunes
+            from what the first found.
+        finetune_trials: Finished trials of that second study; as many as `trials` where None.
+        from_study: Frozen study that a finetune study starts from.
+        pruner: `none`, `median`, `halving` or `wilcoxon`, for finetuning.
+        precision: Of finetuning: `auto`, or as Keras calls it.
         backbones: Names, files, or `auto` for all that can be had.
         weights_dir: Folder of Keras's weight files.
         image_size: Side in pixels that the backbones see.
+        image_sizes: Further sides that finetuning searches.
         resize: `crop`, `squash` or `tiles`.
         executor: What computes features: `auto`, `openvino` or `keras`.
         folds: Folds of the development cases.
@@ -58,9 +65,14 @@ class Settings:
     max_failures: int = 5
     seed: int = 0
     regime: str = "auto"
+    finetune_trials: int | None = None
+    from_study: str | None = None
+    pruner: str | None = None
+    precision: str = "auto"
     backbones: tuple[str, ...] = ("auto",)
     weights_dir: str | None = None
     image_size: int = 224
+    image_sizes: tuple[int, ...] = ()
     resize: str = "crop"
     executor: str = "auto"
     folds: int = 5
@@ -81,6 +93,10 @@ class Settings:
             raise SettingsError(f"--timeout must be a number of seconds above 0, but got {self.timeout:g}.")
         if self.regime not in REGIMES:
             raise SettingsError(f"--regime must be one of {', '.join(REGIMES)}, but got {self.regime!r}.")
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"--precision must be one of {', '.join(PRECISIONS)}, but got {self.precision!r}.")
+        if self.finetune_trials is not None and self.finetune_trials < 1:
+            raise SettingsError(f"--finetune-trials must be at least 1, but got {self.finetune_trials}.")
         if self.seed < 0:
             raise SettingsError(f"--seed must be 0 or more, but got {self.seed}.")
         if not self.backbones:
@@ -133,6 +149,12 @@ def _checked(key: str, value: Any) -> Any:
         if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
             return tuple(name.strip() for name in names if name.strip())
         raise SettingsError(f"backbones must be a list of names, but got {value!r}.")
+    if key == "image_sizes":
+        sizes = value.split(",") if isinstance(value, str) else value
+        try:
+            return tuple(int(size) for size in sizes)
+        except (TypeError, ValueError) as error:
+            raise SettingsError(f"image_sizes must be a list of whole numbers, but got {value!r}.") from error
     allowed = get_args(hint) or (hint,)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -13,10 +13,12 @@ from rich.text import Text
 
 from bhsearch import terminal
 from bhsearch.data import pixels
+from bhsearch.evaluation.selection import CORRECTED_NOTE
 from bhsearch.search.engine import Trial
 from bhsearch.search.reporter import Plan, Reporter
 from bhsearch.search.result import Ranked, StudyResult
-from bhsearch.states import COMPLETE
+from bhsearch.search.space import Params
+from bhsearch.states import COMPLETE, PRUNED
 
 N_BEST = 5
 SCORE = "AUC: case-weighted, out of fold, mean over folds. [..]: 95 % over cases; variation of training not included."
@@ -108,14 +110,23 @@ class TerminalReporter(Reporter):
 def trial_line(trial: Trial, is_best: bool) -> Text:
     """A trial in one line: number, score or reason, seconds, and its main choices."""
     line = Text(f"trial {trial.number:>3}  ")
-    if trial.state != COMPLETE:
+    if trial.state == PRUNED:
+        line.append("pruned  ", style="dim")
+    elif trial.state != COMPLETE:
         return line.append(f"{trial.state}: {trial.notes.get('reason', '')}", style="red")
-    line.append(f"{trial.value:.4f}", style="bold green" if is_best else "")
-    line.append(" *" if is_best else "  ")
+    else:
+        line.append(f"{trial.value:.4f}", style="bold green" if is_best else "")
+        line.append(" *" if is_best else "  ")
     line.append(f" {trial.notes.get('seconds', 0):5.1f} s  ", style="dim")
-    params = trial.params
-    head = f"mlp {params['hidden_units']}" if params["hidden_units"] else "linear"
-    return line.append(f"{params['backbone']}, {params['policy']}, {head}")
+    return line.append(_choices(trial.params))
+
+
+def _choices(params: Params) -> str:
+    """The choices of a point that tell it best."""
+    if "hidden_units" in params:
+        head = f"mlp {params['hidden_units']}" if params["hidden_units"] else "linear"
+        return f"{params['backbone']}, {params['policy']}, {head}"
+    return f"{params['backbone']} {params['image_size']} px, {params['policy']}, {params['epochs']} epochs"
 
 
 def print_warnings(console: Console, invalid: Iterable[str], warnings: Iterable[str]) -> None:
@@ -151,6 +162,7 @@ def print_result(result: StudyResult, console: Console = terminal.out) -> None:
         )
     console.print(Text(SCORE, style="dim"))
     console.print(Text("The best of many trials looks better than it is: these scores chose it.", style="dim"))
+    _print_correction(result, console)
     print_warnings(
         console, result.invalid, (f"{result.note}: the numbers say nothing about tissue.",) if result.note else ()
     )
@@ -159,6 +171,18 @@ def print_result(result: StudyResult, console: Console = terminal.out) -> None:
         console.print(f"{result.n_finished} of {result.wanted} trials are finished; the same command goes on.")
     if result.tracked:
         console.print("Next:  mlflow ui")
+
+
+def _print_correction(result: StudyResult, console: Console) -> None:
+    row = result.corrected
+    if row is None:
+        console.print(f"Corrected for having searched: not at hand, since {result.uncorrected}.", markup=False)
+        return
+    line = Text("Corrected for having searched: ")
+    line.append(f"{row.score:.4f}", style="bold")
+    line.append(f"  [{row.low:.3f} {row.high:.3f}]  instead of {row.raw:.4f} ({row.n_trials} trials)")
+    console.print(line)
+    console.print(Text(CORRECTED_NOTE, style="dim"))
 
 
 def _interval(row: Ranked) -> str:

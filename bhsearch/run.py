@@ -42,9 +42,20 @@ def run(
     seed: Annotated[int | None, _option("Of sampler and training. Default: 0.", _STUDY)] = None,
     sampler: Annotated[str | None, _option("tpe (default), random, qmc or cmaes.", _STUDY)] = None,
     config: Annotated[Path | None, _option("TOML file of settings.", _STUDY)] = None,
-    regime: Annotated[str | None, _option("auto or frozen.", _SPACE)] = None,
+    regime: Annotated[str | None, _option("auto, frozen or finetune.", _SPACE)] = None,
+    from_study: Annotated[
+        str | None, _option("Frozen study that finetuning starts from.", _SPACE, "--from", "--from-study")
+    ] = None,
+    finetune_trials: Annotated[
+        int | None, _option("Of the second study that auto makes on a GPU. Default: as --trials.", _SPACE)
+    ] = None,
+    pruner: Annotated[str | None, _option("none, median, halving or wilcoxon; for finetuning.", _STUDY)] = None,
+    precision: Annotated[
+        str | None, _option("Of finetuning: auto, float32, mixed_bfloat16 or mixed_float16.", _SPACE)
+    ] = None,
     backbones: Annotated[str | None, _option("Names or .keras files, comma between, or auto.", _SPACE)] = None,
     image_size: Annotated[int | None, _option("Side in pixels. Default: 224.", _SPACE)] = None,
+    image_sizes: Annotated[str | None, _option("More sides that finetuning searches, comma between.", _SPACE)] = None,
     resize: Annotated[str | None, _option("crop (default), squash or tiles.", _SPACE)] = None,
     executor: Annotated[str | None, _option("For features: auto, openvino or keras.", _SPACE)] = None,
     folds: Annotated[int | None, _option("Folds of the development cases. Default: 5.", _SPLIT)] = None,
@@ -72,6 +83,8 @@ def run(
     from bhsearch.search.study import optimize
 
     result = optimize(settings, Reporter() if settings.quiet else TerminalReporter())
+    if result.before is not None:
+        print_result(result.before)
     print_result(result)
     if result.interrupted:
         sys.exit(130)

@@ -55,7 +55,9 @@ def arguments(**changes: Any) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     """Of a process whose store is the one of its working directory, unless `more` says otherwise."""
-    return {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"} | {"COLUMNS": "200"} | more
+    kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"  # MLflow starts its server by name
+    return kept | {"COLUMNS": "200", "PATH": beside} | more
 
 
 def run(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:

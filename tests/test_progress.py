@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from bhsearch.evaluation.selection import CORRECTED_NOTE, Corrected
 from bhsearch.progress import N_BEST, TerminalReporter, print_result, trial_line
 from bhsearch.search.engine import Trial
 from bhsearch.search.reporter import Plan
@@ -165,3 +166,14 @@ def test_lost_predictions_show_no_nan():
 
 def test_no_complete_trial_is_said():
     assert "No trial is complete." in printed(result(0))
+
+
+def test_the_result_ends_with_the_corrected_score_and_what_it_does_not_remove():
+    shown = printed(result(corrected=Corrected(0.9, 0.8512, 0.741, 0.932, 50, 61)), width=150)
+    assert "Corrected for having searched: 0.8512  [0.741 0.932]  instead of 0.9000 (50 trials)" in shown
+    assert CORRECTED_NOTE in shown
+
+
+def test_a_correction_that_is_not_at_hand_says_why():
+    shown = printed(result(uncorrected="the predictions of [2] trials are not at hand"), width=150)
+    assert "Corrected for having searched: not at hand, since the predictions of [2] trials are not at hand." in shown

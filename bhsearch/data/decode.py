@@ -102,6 +102,19 @@ def decode(path: Path) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path}: {error}") from error
 
 
+def decode_bytes(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decode the bytes of an image file, as `decode` does.
+
+    Raises:
+        DataError: If they are not an image, damaged or too large.
+    """
+    if not data:
+        raise DataError("empty file")
+    if len(data) > MAX_BYTES:
+        raise DataError(f"too large: {len(data):,} bytes, at most {MAX_BYTES:,} are read")
+    return _pixels(data)
+
+
 def scan(
     root: Path, paths: Sequence[str], *, progress: Progress | None = None, n_threads: int | None = None
 ) -> list[Digests | BadFile]:

@@ -57,6 +57,10 @@ class PixelCache:
         rows = np.fromfile(self.file, np.uint8, n_rows * n_values, offset=start * n_values)
         return rows.reshape(n_rows, *self.shape[1:])
 
+    def rows(self, wanted: npt.NDArray[np.int64]) -> Pixels:
+        """Some rows in any order, from a map that is let go again. Shape (n_wanted, n_tiles, size, size, 3)."""
+        return np.memmap(self.file, np.uint8, "r", shape=self.shape)[wanted]
+
 
 def pixel_cache(index: Index, resize: Resize, progress: Progress | None = None) -> PixelCache:
     """Decode and resize every image of an index, or find that done already.

@@ -252,7 +252,7 @@ def _class_folder(path: str) -> tuple[str, int] | None:
 
 
 def _read_folders(paths: list[str], case_pattern: str | None) -> tuple[list[Found], bool]:
-    case_of = _case_finder(case_pattern)
+    case_of = case_finder(case_pattern)
     rows: list[Found] = []
     elsewhere: list[str] = []
     malformed: list[str] = []
@@ -288,8 +288,12 @@ def _read_folders(paths: list[str], case_pattern: str | None) -> tuple[list[Foun
     return rows, has_cases
 
 
-def _case_finder(pattern: str | None) -> Callable[[str], str | None]:
-    """A function from path to case: None without a pattern, an empty string where the pattern finds nothing."""
+def case_finder(pattern: str | None) -> Callable[[str], str | None]:
+    """A function from path to case: None without a pattern, an empty string where the pattern finds nothing.
+
+    Raises:
+        SettingsError: If the pattern is no regular expression, or holds no group.
+    """
     if pattern is None:
         return lambda _: None
     try:

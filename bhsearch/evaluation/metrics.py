@@ -168,11 +168,15 @@ def calibration_bins(predictions: Predictions) -> tuple[FloatArray, FloatArray, 
     return mass / mass.sum(axis=1, keepdims=True), mean, share
 
 
-def trial_metrics(predictions: Predictions) -> dict[str, float]:
+def trial_metrics(predictions: Predictions, decisions: Decisions | None = None) -> dict[str, float]:
     """Every metric of a finished trial, except its intervals and its seconds.
 
     AUC and average precision are means over folds. The rest is pooled over the folds of a repeat, each image with its
     case weight, then averaged over repeats; what needs a threshold takes the cross-fitted one of the image's fold.
+
+    Args:
+        predictions: Out-of-fold predictions, or those of the sealed test as a single fold.
+        decisions: Made with a threshold that was fixed elsewhere; None for cross-fitted ones.
 
     Returns:
         `auc`, `auc_fold_std` (standard deviation over the R x K folds, ddof 1), `average_precision`,
@@ -181,7 +185,7 @@ def trial_metrics(predictions: Predictions) -> dict[str, float]:
         `auc_<magnification>` and `recall_<subtype>` for those known.
     """
     folds = fold_scores(predictions)
-    decisions = pooled_decisions(predictions)
+    decisions = pooled_decisions(predictions) if decisions is None else decisions
     error = (predictions.probability.astype(np.float64) - predictions.label) ** 2
     mass, mean, share = calibration_bins(predictions)
     gaps = np.where(mass > 0, mass * np.abs(mean - share), 0.0)

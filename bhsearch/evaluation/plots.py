@@ -28,17 +28,22 @@ _PLATES = 8  # kept of a kind; a study needs one or two
 
 
 def learning_figure(
-    auc: npt.ArrayLike, loss: npt.ArrayLike, note: str = "", training_loss: npt.ArrayLike | None = None
+    auc: npt.ArrayLike,
+    loss: npt.ArrayLike,
+    note: str = "",
+    training_loss: npt.ArrayLike | None = None,
+    unit: str = "epoch",
 ) -> Figure:
-    """Learning curves: the score and the loss after every epoch, one above the other.
+    """Learning curves: the score and the loss after every epoch, or what else `unit` says, one above the other.
 
     Args:
         auc: Out-of-fold score per epoch. Shape (E,).
         loss: Validation loss per epoch, mean over folds. Shape (E,).
         note: Shown in a corner.
         training_loss: Loss on the training rows. Shape (E,). None leaves it out.
+        unit: Name of the horizontal axis.
     """
-    figure = style.new_figure("Learning curves", "out-of-fold, mean over folds; the last epoch counts", note)
+    figure = style.new_figure("Learning curves", "out-of-fold, mean over folds; the last point counts", note)
     upper = style.place_axes(figure, 0.75, 2.45, 0.3, 0.75)
     lower = style.place_axes(figure, 0.75, 0.55, 0.3, 2.6)
     epochs = np.arange(1, len(np.asarray(auc)) + 1)
@@ -54,7 +59,7 @@ def learning_figure(
         axes.set_xlim(0.5, len(epochs) + 0.5)
     upper.tick_params(labelbottom=False)
     style.label_axes(upper, "", "ROC AUC")
-    style.label_axes(lower, "epoch", "loss")
+    style.label_axes(lower, unit, "loss")
     last = float(np.asarray(auc)[-1])
     upper.annotate(f"{last:.3f}", (epochs[-1], last), (0, 6), textcoords="offset points", ha="right", fontsize=9)
     if training_loss is not None:

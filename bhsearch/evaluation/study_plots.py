@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,38 @@ def history_figure(values: Sequence[float | None], states: Sequence[str], note: 
     style.label_axes(axes, "trial", "ROC AUC")
     if complete.any() or pruned.any() or failed.any():
         style.legend_above(axes)
+    return figure
+
+
+def cost_figure(seconds: Sequence[float], scores: Sequence[float], names: Sequence[str], note: str = "") -> Figure:
+    """Score against cost: what a cheaper trial would give up.
+
+    Args:
+        seconds: Of each complete trial. Length T.
+        scores: Of the same. Length T.
+        names: Backbone of the same; the commonest six have a colour of their own. Length T.
+        note: Shown in a corner.
+    """
+    figure = style.new_figure(
+        "Score and cost", "a point is a complete trial; the line: best for its seconds or less", note
+    )
+    axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.95)
+    style.faint_grid(axes)
+    cost, score, kinds = np.asarray(seconds, float), np.asarray(scores, float), np.asarray(names, object)
+    common = [name for name, _ in Counter(names).most_common(len(style.CYCLE))]
+    for name, colour in zip(common, style.CYCLE, strict=False):
+        inside = kinds == name
+        axes.scatter(cost[inside], score[inside], s=22, color=colour, alpha=0.8, linewidth=0, label=_short(name))
+    rest = ~np.isin(kinds, common)
+    if rest.any():
+        axes.scatter(cost[rest], score[rest], s=22, color=style.GREY, linewidth=0, label="others")
+    order = np.argsort(cost, kind="stable")
+    axes.step(cost[order], np.maximum.accumulate(score[order]), where="post", color=style.INK, linewidth=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    style.label_axes(axes, "seconds", "ROC AUC")
+    style.legend_above(axes)
     return figure
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from bhsearch.errors import BackboneError
-from bhsearch.networks import staintex
+from bhsearch.networks import cnn, staintex
 
 NETWORK_TIMEOUT_SECONDS = 5.0
 AUTO_DOWNLOAD_MB = 25.0  # `auto` fetches small networks only
 _HOST = "storage.googleapis.com"
+_NOTHING_TO_TRAIN = "its filters are fixed, so there is nothing to train"
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ class Backbone:
     """A backbone that can be had, on this machine, now.
 
     Attributes:
-        name: A key of `REGISTRY`, a name of `staintex`, or the stem of the user's own file.
-        file: Where its weights, or the user's own network, lie; None for fixed filters.
+        name: A key of `REGISTRY`, a name of `staintex`, `cnn`, or the stem of the user's own file.
+        file: Where its weights, or the user's own network, lie; None for fixed filters and what starts from scratch.
         digest: Of that file's bytes; what features and models were computed with.
     """
 
@@ -104,7 +105,14 @@ class Backbone:
     @property
     def size_mb(self) -> float:
         """Size of the weights in MB."""
-        return 0.05 if self.file is None else self.file.stat().st_size / 1e6
+        if self.file is None:
+            return 4e-6 * cnn.N_PARAMETERS if self.from_scratch else 0.05
+        return self.file.stat().st_size / 1e6
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it has no weights of its own, and so no features before it is trained."""
+        return self.file is None and self.name == cnn.NAME
 
     def build(self, size: int) -> Any:
         """Build the network: float32 RGB in 0..255, (batch, size, size, 3) -> features, (batch, n_features).
@@ -113,7 +121,7 @@ class Backbone:
             BackboneError: If the weights do not fit the architecture, or the file is no such network.
         """
         if self.file is None:
-            return staintex.build(self.name, size)
+            return cnn.build(size) if self.from_scratch else staintex.build(self.name, size)
         if self.file.suffix == ".keras":  # the user's own, whatever it is called
             return _build_own(self.name, self.file, size)
         return _build_known(REGISTRY[self.name], self.file, size)
@@ -124,7 +132,7 @@ class Found:
     """The backbones of a study, and those that were left out.
 
     Attributes:
-        backbones: In the order they were asked for; for `auto`, fixed filters first.
+        backbones: In the order they were asked for; for `auto`, what needs no weights first.
         left_out: Name and reason, for `auto` only.
     """
 
@@ -132,14 +140,19 @@ class Found:
     left_out: tuple[tuple[str, str], ...] = ()
 
 
-def find(names: Iterable[str], weights_dir: Path | None) -> Found:
+def find(names: Iterable[str], weights_dir: Path | None, trainable: bool = False) -> Found:
     """Get backbones by name, or all that can be had with `auto`.
 
     ImageNet weights come from `weights_dir`, then from Keras's cache, then by download. `auto` downloads small networks
     only, and asks once whether there is a network. Random weights are never an answer.
 
+    Args:
+        names: As on the command line.
+        weights_dir: The user's folder of weight files.
+        trainable: Whether they will be trained themselves: `cnn` is for that only, and fixed filters are not.
+
     Raises:
-        BackboneError: If a name is unknown, or a backbone asked for by name cannot be had.
+        BackboneError: If a name is unknown, or a backbone asked for by name cannot be had or is of no use here.
     """
     names = list(dict.fromkeys(names))
     if weights_dir is not None and not weights_dir.is_dir():
@@ -150,19 +163,24 @@ def find(names: Iterable[str], weights_dir: Path | None) -> Found:
     left_out: list[tuple[str, str]] = []
     for name in names:
         if name == "auto":
-            some, left_out = _find_all(weights_dir)
+            some, left_out = _find_all(weights_dir, trainable)
             found.update(some)
         else:
-            backbone = _find_one(name, weights_dir)
+            backbone = _find_one(name, weights_dir, trainable)
             if backbone.name in found and backbone.digest != found[backbone.name].digest:
                 raise BackboneError(f"Two backbones are called {backbone.name!r}; rename one of the files.")
             found[backbone.name] = backbone
     return Found(tuple(found.values()), tuple(item for item in left_out if item[0] not in found))
 
 
-def _find_all(weights_dir: Path | None) -> tuple[dict[str, Backbone], list[tuple[str, str]]]:
-    found = {name: Backbone(name, None, staintex.DIGEST) for name in staintex.SIZES}
+def _find_all(weights_dir: Path | None, trainable: bool) -> tuple[dict[str, Backbone], list[tuple[str, str]]]:
+    found: dict[str, Backbone] = {}
     left_out: list[tuple[str, str]] = []
+    if trainable:
+        found[cnn.NAME] = Backbone(cnn.NAME, None, cnn.DIGEST)
+        left_out = [(name, _NOTHING_TO_TRAIN) for name in staintex.SIZES]
+    else:
+        found = {name: Backbone(name, None, staintex.DIGEST) for name in staintex.SIZES}
     online: bool | None = None
     for name, facts in REGISTRY.items():
         file = _local_file(facts, weights_dir)
@@ -179,16 +197,27 @@ def _find_all(weights_dir: Path | None) -> tuple[dict[str, Backbone], list[tuple
     return found, left_out
 
 
-def _find_one(name: str, weights_dir: Path | None) -> Backbone:
+def _find_one(name: str, weights_dir: Path | None, trainable: bool) -> Backbone:
     if name in staintex.SIZES:
+        if trainable:
+            raise BackboneError(
+                f"A backbone of --regime finetune must be trainable, but {name!r}: {_NOTHING_TO_TRAIN}."
+            )
         return Backbone(name, None, staintex.DIGEST)
+    if name == cnn.NAME:
+        if not trainable:
+            raise BackboneError(
+                f"The backbone {name!r} has no weights to freeze, as it is trained from scratch: "
+                "give --regime finetune, or leave it out."
+            )
+        return Backbone(name, None, cnn.DIGEST)
     if name.endswith(".keras"):
         file = Path(name)
         if not file.is_file():
             raise BackboneError(f"A backbone of your own must be a Keras model file, but there is no file {name!r}.")
         return Backbone(file.stem, file.resolve(), _digest(file))
     if name not in REGISTRY:
-        known = ", ".join([*staintex.SIZES, *REGISTRY])
+        known = ", ".join([*([cnn.NAME] if trainable else staintex.SIZES), *REGISTRY])
         raise BackboneError(f"A backbone must be one of {known}, or a .keras file, but got {name!r}.")
     facts = REGISTRY[name]
     local = _local_file(facts, weights_dir)

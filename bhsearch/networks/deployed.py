@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from bhsearch.networks.archive import Archive, Filled
 from bhsearch.networks.backbones import Backbone
 from bhsearch.networks.heads import Heads
+from bhsearch.networks.program import Member
 from bhsearch.networks.resize import grid_of, resize_images
 from bhsearch.networks.views import apply_view
 
@@ -60,6 +61,68 @@ class ModelPool:
         features = _kept(self._backbones, (backbone, size), lambda: backbone.build(size))
         key = (backbone, mode, size, views, shape, linear)
         return _kept(self._networks, key, lambda: _empty_model(features, mode, size, views, shape, linear))
+
+
+def ensemble(
+    backbone: Backbone, mode: str, size: int, views: tuple[str, ...], hidden_units: int, members: Sequence[Member]
+) -> Any:
+    """Networks that were trained themselves, one per fold, as one: their probabilities are averaged.
+
+    Args:
+        backbone: What each of them was built from.
+        mode: Resize, as in `resize_images`.
+        size: Side in pixels that they see.
+        views: Views averaged at test time; the image itself alone for none.
+        hidden_units: Of their heads; 0 for linear ones.
+        members: Their weights.
+
+    Returns:
+        A Keras model from uint8 (batch, height, width, 3) to float32 (batch, 1).
+    """
+    import keras
+    from keras import layers, ops
+
+    images = keras.Input((None, None, 3), dtype="uint8", name="image")
+    resized = resize_images(images, mode, size)
+    seen = ops.concatenate([apply_view(resized, view) for view in views], axis=0) if len(views) > 1 else resized
+    probabilities = []
+    for number, member in enumerate(members):
+        network = backbone.build(size)
+        network.set_weights(member.weights)
+        network.trainable = False  # batch norm as in training: by its moving statistics
+        entry = keras.Input((size, size, 3))
+        features = keras.Model(entry, network(entry), name=f"member{number}")(seen)
+        kernel, bias, top, top_bias = member.head
+        hidden = layers.Dense(
+            kernel.shape[1], activation="relu" if hidden_units else None, name=f"member{number}_hidden"
+        )
+        head = layers.Dense(1, activation="sigmoid", name=f"member{number}_top")
+        probabilities.append(head(hidden(features)))
+        hidden.set_weights([kernel, bias])
+        head.set_weights([top[:, None], np.reshape(top_bias, 1)])
+    probability = ops.mean(ops.concatenate(probabilities, axis=-1), axis=-1, keepdims=True)
+    if len(views) > 1:
+        probability = ops.mean(ops.reshape(probability, (len(views), -1, 1)), axis=0)
+    return keras.Model(images, probability, name="bhsearch")
+
+
+def members_of(arrays: Mapping[str, npt.NDArray[Any]], n_members: int) -> list[Member]:
+    """Trained networks from arrays as `arrays_of` names them."""
+    found = []
+    for number in range(n_members):
+        names = sorted(name for name in arrays if name.startswith(f"member{number}_"))
+        weights, head = ([arrays[name] for name in names if kind in name] for kind in ("_weight", "_head"))
+        found.append(Member(weights, head))
+    return found
+
+
+def arrays_of(members: Sequence[Member]) -> dict[str, npt.NDArray[Any]]:
+    """Weights of trained networks by name, to be kept in one file."""
+    found: dict[str, npt.NDArray[Any]] = {}
+    for number, member in enumerate(members):
+        found |= {f"member{number}_weight{k:04d}": value for k, value in enumerate(member.weights)}
+        found |= {f"member{number}_head{k}": value for k, value in enumerate(member.head)}
+    return found
 
 
 def _weights(heads: Heads) -> list[npt.NDArray[np.float32]]:

@@ -30,7 +30,7 @@ Forward = Callable[[Iterable[Images]], Features]
 EXECUTORS = ("auto", "openvino", "keras")
 _FILE = "features.npy"
 _NETWORKS = 8  # kept ready; more are built again when they are needed
-_IN_MEMORY_BYTES = 512 << 20
+_IN_MEMORY_BYTES = 256 << 20
 
 
 def check_executor(executor: str) -> None:

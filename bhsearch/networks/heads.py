@@ -8,7 +8,7 @@ Each column standardises by its own training rows. The kernels stay in standardi
 goes into the kernel, mean into the bias, and one matrix product serves all columns.
 
 Source:
-    AdamW: Loshchilov and Hutter 2019; Nesterov momentum: Sutskever et al. 2013. The fusion over folds is ours.
+    The fusion over folds is ours.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.networks import backend
+from bhsearch.networks.updates import EPSILON, corrections, rates, update
 
 Array = npt.NDArray[np.float32]
 BATCH = 128
-_MOMENTUM, _BETA2, _EPSILON = 0.9, 0.999, 1e-7
 _LONGEST = 5.0  # norm of a column's gradient
 
 
@@ -218,21 +218,19 @@ def _plans(
     batch = min(BATCH, n_images)
     steps = math.ceil(n_images / batch)
     n_masked = params.hidden_units or n_features
-    last = params.epochs * steps
+    rate = rates(params.learning_rate, params.schedule, params.epochs * steps)
     for epoch in range(params.epochs):
         order = random.permutation(n_images)
         rows = np.resize(order, (steps, batch)).astype(np.int32)
         shown = (random.integers(0, n_views, n_images)[rows] * n_images + rows).astype(np.int32)
         number = epoch * steps + np.arange(steps)
-        fade = 0.5 * (1 + np.cos(np.pi * number / last)) if params.schedule == "cosine" else np.ones(steps)
-        corrections = np.stack([1 - _MOMENTUM ** (number + 1), 1 - _BETA2 ** (number + 1)], axis=1)
         if params.dropout > 0:
             drawn = np.frombuffer(random.bytes(steps * batch * n_masked), np.uint8).reshape(steps, batch, n_masked)
             kept = drawn >= round(params.dropout * 256)
             masks = kept.astype(np.float32) / np.float32(1 - round(params.dropout * 256) / 256)
         else:
             masks = np.ones((steps, 1, 1), np.float32)
-        yield rows, shown, (params.learning_rate * fade).astype(np.float32), corrections.astype(np.float32), masks
+        yield rows, shown, rate[number], corrections(number), masks
 
 
 @cache
@@ -269,8 +267,9 @@ def _epoch_program(linear: bool) -> Callable[..., Any]:
                 inverse,
             )
             rate, correction = ops.take(rates, number), ops.take(corrections, number, axis=0)
+            adam, decay = settings[0], settings[1]
             updated = [
-                _update(*item, rate, correction, settings)
+                update(*item, rate, correction, adam, decay if len(item[0].shape) == 3 else None)  # kernels decay
                 for item in zip(parameters, first, second, _clipped(gradients), strict=True)
             ]
             parameters, first, second = (tuple(part) for part in zip(*updated, strict=True))
@@ -296,23 +295,9 @@ def _clipped(gradients: Any) -> list[Any]:
     squares = ops.sum(ops.square(kernel), axis=(0, 2))
     for gradient in rest:
         squares = squares + ops.sum(ops.reshape(ops.square(gradient), (ops.shape(squares)[0], -1)), axis=1)
-    factor = ops.minimum(1.0, _LONGEST / (ops.sqrt(squares) + _EPSILON))
+    factor = ops.minimum(1.0, _LONGEST / (ops.sqrt(squares) + EPSILON))
     others = [gradient * (factor[:, None] if len(gradient.shape) == 2 else factor) for gradient in rest]
     return [kernel * factor[None, :, None], *others]
-
-
-def _update(p: Any, m: Any, v: Any, g: Any, rate: Any, correction: Any, settings: Any) -> tuple[Any, Any, Any]:
-    """AdamW or Nesterov SGD, chosen at run time so that one program serves both; decay on kernels only."""
-    from keras import ops
-
-    adam, decay = settings[0], settings[1]
-    m = _MOMENTUM * m + (1.0 - adam * _MOMENTUM) * g  # Adam keeps a mean, SGD a sum
-    v = _BETA2 * v + (1.0 - _BETA2) * ops.square(g)
-    by_adam = (m / correction[0]) / (ops.sqrt(v / correction[1]) + _EPSILON)
-    step = adam * by_adam + (1.0 - adam) * (g + _MOMENTUM * m)
-    if len(p.shape) == 3:
-        step = step + decay * p
-    return p - rate * step, m, v
 
 
 def _linear_forward(parameters: Any, seen: Any, mask: Any, mean: Any, inverse: Any) -> Any:

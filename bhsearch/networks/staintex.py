@@ -92,11 +92,16 @@ def _stain_numbers(images: Any, stains: Any) -> list[Any]:
 
 
 def _spread(maps: Any) -> Any:
-    """Standard deviation over the image, (batch, k); written out, as a backend's own gives none for a flat image."""
+    """Standard deviation over the image, (batch, k); written out, as a backend's own gives none for a flat image.
+
+    A flat image has a deviation of 0, and the root no slope there: it is taken of 1 instead, and 0 put in its place.
+    """
     from keras import ops
 
     away = maps - ops.mean(maps, axis=(1, 2), keepdims=True)
-    return ops.sqrt(ops.mean(ops.square(away), axis=(1, 2)))
+    variance = ops.mean(ops.square(away), axis=(1, 2))
+    varies = ops.cast(variance > 0, "float32")
+    return varies * ops.sqrt(variance + (1.0 - varies))
 
 
 def _texture_numbers(responses: Any) -> list[Any]:

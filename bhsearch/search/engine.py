@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -37,8 +38,46 @@ class Trial:
         return self.state in (COMPLETE, PRUNED)
 
 
+@dataclass(frozen=True)
+class Report:
+    """How a trial stands on its way.
+
+    Attributes:
+        step: Shares of the folds' schedules that are done, over all folds, from 0; the same for every trial.
+        mean: Mean score over the folds so far, the one in training included.
+        fold: Score of the fold that has just ended; None inside a fold.
+    """
+
+    step: int
+    mean: float
+    fold: float | None
+
+
+Watch = Callable[[Report], None]  # told how a trial stands; raises `Pruned` to end it
+
+
+class Pruned(Exception):  # noqa: N818  # no error: a decision
+    """A trial is not worth going on with.
+
+    Attributes:
+        curves: What was seen of it, as in `Outcome`.
+        seconds: What it took.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("pruned")
+        self.curves: dict[str, list[float]] = {}
+        self.seconds = 0.0
+
+
 class Engine(Protocol):
     """One study in one engine."""
+
+    def report(self, number: int, report: Report) -> bool:
+        """Say how a running trial stands. Returns whether it should be pruned."""
+
+    def prune(self, number: int, seconds: float) -> None:
+        """End a trial that was pruned."""
 
     def ask(self) -> Trial:
         """Start a trial at a point that the engine chooses."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from bhsearch.networks.backbones import Backbone
 from bhsearch.networks.features import FeatureCache
 from bhsearch.networks.heads import Array, HeadParams, Heads, Moments, fit
 from bhsearch.networks.views import views_of
+from bhsearch.search.engine import Watch
 from bhsearch.search.space import Params
 
 
@@ -27,19 +29,28 @@ class Outcome:
     Attributes:
         score: Mean over folds and repeats of the case-weighted ROC AUC on out-of-fold predictions, at the last epoch.
         probability: Out-of-fold P(malignant). Shape (n_repeats, n_images).
-        curves: Per epoch, from the image itself: `auc` (as the score), `loss` (out-of-fold, case-weighted) and
-            `training_loss`.
-        heads: One head per fold and repeat.
-        views: Views that its test-time augmentation averages.
+        curves: Per look (frozen: per epoch), from the image itself: `auc` (as the score), `loss` (out-of-fold,
+            case-weighted) and `training_loss`.
+        model: What the model is, JSON-able: `kind` (`heads` or `networks`), `views` that test-time augmentation
+            averages, and what else `networks.deployed` needs.
+        arrays: Its weights.
         seconds: What it took, features included where they had to be computed.
+        cost: Further costs, by the name of a metric.
     """
 
     score: float
     probability: Array
     curves: dict[str, list[float]]
-    heads: Heads
-    views: tuple[str, ...]
+    model: dict[str, Any]
+    arrays: dict[str, npt.NDArray[Any]]
     seconds: float
+    cost: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def heads(self) -> Heads:
+        """The heads of a frozen trial, one per fold and repeat."""
+        kept = self.arrays
+        return Heads(kept["kernel"], kept["bias"], kept["top"], kept["top_bias"], self.model["linear"])
 
 
 class FrozenObjective:
@@ -73,7 +84,11 @@ class FrozenObjective:
         self._weights = np.stack([image_weights(group, fold[repeat] != k) for repeat, k in self._columns], axis=1)
         self._moments: dict[tuple[Backbone, str], Moments] = {}
 
-    def __call__(self, params: Params) -> Outcome:
+    def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """Nothing: fixed views need no picture."""
+        return {}
+
+    def __call__(self, params: Params, watch: Watch | None = None) -> Outcome:  # noqa: ARG002  # never pruned
         """Train every fold's head at one point and score the images that each has not seen.
 
         Raises:
@@ -96,20 +111,20 @@ class FrozenObjective:
         by_view = [
             self._scatter(fitted.heads.held_out_logits(rows, self._padded)) for rows in features[: len(averaged)]
         ]
-        probability: Array = np.stack([_sigmoid(logits) for logits in by_view]).mean(axis=0, dtype=np.float32)
+        probability: Array = np.stack([sigmoid(logits) for logits in by_view]).mean(axis=0, dtype=np.float32)
         if not np.isfinite(probability).all():
             raise RunError(
                 "The training must end in finite predictions, but diverged "
                 f"(learning rate {params['learning_rate']:.3g})."
             )
-        per_epoch = _sigmoid(np.stack([self._scatter(logits) for logits in fitted.logits]))
+        per_epoch = sigmoid(np.stack([self._scatter(logits) for logits in fitted.logits]))
         curve = epoch_scores(per_epoch, self._label, self._fold, self._counted)
         return Outcome(
             float(epoch_scores(probability[None], self._label, self._fold, self._counted)[0]),
             probability,
             {"auc": curve.tolist(), "loss": self._losses(per_epoch), "training_loss": fitted.losses.tolist()},
-            fitted.heads,
-            averaged,
+            {"kind": "heads", "views": list(averaged), "linear": fitted.heads.linear},
+            {name: getattr(fitted.heads, name) for name in ("kernel", "bias", "top", "top_bias")},
             time.perf_counter() - started,
         )
 
@@ -142,8 +157,9 @@ class FrozenObjective:
 
 def head_params(params: Params) -> HeadParams:
     """The part of a point that the heads are trained with."""
-    return HeadParams(**{field.name: params[field.name] for field in fields(HeadParams)})
+    return HeadParams(**{each.name: params[each.name] for each in fields(HeadParams)})
 
 
-def _sigmoid(logits: Array) -> Array:
+def sigmoid(logits: Array) -> Array:
+    """Probabilities, in float32 and without overflow."""
     return (1.0 / (1.0 + np.exp(-np.clip(logits, -80.0, 80.0)))).astype(np.float32)

@@ -14,9 +14,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bhsearch.errors import StudyError
 from bhsearch.search import engine
-from bhsearch.search.engine import Trial
+from bhsearch.search.engine import Report, Trial
+from bhsearch.search.optuna_pruners import PRUNERS, told
 from bhsearch.search.optuna_samplers import LEARNING, SAMPLERS, Point
-from bhsearch.search.space import Parameter, starting_point
+from bhsearch.search.space import Parameter, Params, starting_point
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 
 optuna.logging.set_verbosity(logging.ERROR)
@@ -42,12 +43,26 @@ class OptunaEngine:
         space: Its parameters.
         sampler: A key of `SAMPLERS`.
         seed: The study's seed.
+        pruner: A key of `PRUNERS`.
+        steps_per_fold: Reports of a fold, its end included.
     """
 
-    def __init__(self, study: optuna.Study, space: Sequence[Parameter], sampler: str, seed: int) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Sequence[Parameter],
+        sampler: str,
+        seed: int,
+        pruner: str = "none",
+        steps_per_fold: int = 1,
+    ) -> None:
         self._study, self._space = study, space
         self._distributions = {parameter.name: distribution(parameter) for parameter in space}
         self._sampler, self._seed = sampler, seed
+        self._pruner, self._steps_per_fold = pruner, steps_per_fold
+        study.pruner = PRUNERS[pruner](steps_per_fold)
+        self._running: dict[int, optuna.Trial] = {}
+        self._reported: set[int] = set()  # steps of the running trial
 
     def ask(self) -> Trial:
         """Start a trial at a point that the sampler chooses.
@@ -60,6 +75,7 @@ class OptunaEngine:
         self._study.sampler = self._next_sampler(done)
         trial = self._study.ask(self._distributions)
         trial.set_user_attr("owner", engine.owner())
+        self._running, self._reported = {trial.number: trial}, set()
         return Trial(trial.number, RUNNING, trial.params, notes=trial.user_attrs)
 
     def _next_sampler(self, done: Sequence[Trial]) -> BaseSampler:
@@ -70,6 +86,24 @@ class OptunaEngine:
                     return Point(starting_point(self._space, backbone))
         digest = hashlib.sha256(f"{self._seed}/0/{len(done)}".encode()).digest()
         return SAMPLERS[self._sampler](int.from_bytes(digest[:4], "big"), self._seed, len(done))
+
+    def report(self, number: int, report: Report) -> bool:
+        """Say how the running trial stands. Returns whether it should be pruned.
+
+        A step that it was at already is not heard again: the trial was started anew after it ran out of memory.
+        """
+        heard = told(self._pruner, report, self._steps_per_fold)
+        if heard is None or heard[0] in self._reported:
+            return False
+        self._reported.add(heard[0])
+        trial = self._running[number]
+        trial.report(heard[1], heard[0])
+        return trial.should_prune()
+
+    def prune(self, number: int, seconds: float) -> None:
+        """End a trial that was pruned; it keeps what was reported of it."""
+        self._note(number, "seconds", round(seconds, 4))
+        self._study.tell(number, state=TrialState.PRUNED)
 
     def complete(self, number: int, score: float, seconds: float) -> None:
         """End a trial with its score."""
@@ -151,6 +185,25 @@ def open_study(storage: optuna.storages.BaseStorage, name: str, facts: dict[str,
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
     study.set_user_attr(_FACTS, facts)
     return study
+
+
+def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study:
+    """A study that must be there.
+
+    Raises:
+        StudyError: If it is not; the message lists those that are.
+    """
+    names = optuna.get_all_study_names(storage)
+    if name not in names:
+        known = ", ".join(names) if names else "none"
+        raise StudyError(f"The study must be in the storage, but {name!r} is not. There: {known}.")
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def scored(study: optuna.Study) -> list[tuple[float, Params]]:
+    """Score and point of every complete trial."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [(float(trial.value), dict(trial.params)) for trial in trials if trial.value is not None]
 
 
 def facts_of(study: optuna.Study) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,16 +17,19 @@ from bhsearch.data.audit import audit
 from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.opening import open_data
 from bhsearch.data.splits import Split, make_split
-from bhsearch.errors import StudyError
+from bhsearch.errors import SettingsError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.networks.backbones import Backbone, Found, find
 from bhsearch.networks.features import check_executor
 from bhsearch.networks.resize import make_resize
+from bhsearch.search.optuna_pruners import check_pruner
 from bhsearch.search.optuna_samplers import check_sampler
 from bhsearch.search.reporter import Plan, Reporter
-from bhsearch.search.space import Parameter, frozen_space
+from bhsearch.search.space import Parameter, finetune_space, frozen_space
 
 ENGINE = "optuna"
+FROZEN, FINETUNE = "frozen", "finetune"
+FINETUNE_PRUNER = "median"  # where none is named
 _MOST_NAMES = 3  # of backbones left out for one reason; more are counted
 SYNTHETIC = "Synthetic data (phantom)"
 _PACKAGES = ("keras", "tensorflow", "jax", "openvino", "optuna", "mlflow", "scikit-learn", "numpy", "pillow")
@@ -35,7 +38,8 @@ _MUST_AGREE = {
     "data_fingerprint": "other images, labels or cases",
     "split_fingerprint": "another split (--folds, --repeats, --test-fraction, --group-by, --magnification)",
     "regime": "another --regime",
-    "image_size": "another --image-size",
+    "image_sizes": "another --image-size",
+    "started_from": "another --from",
     "resize": "another --resize",
     "executor": "another --executor",
     "seed": "another --seed",
@@ -53,7 +57,7 @@ class Preparation:
         development: The rows that the search may see.
         found: Backbones that can be had, and those left out.
         study: Name of the study.
-        regime: `frozen`.
+        regime: `frozen` or `finetune`.
     """
 
     settings: Settings
@@ -73,6 +77,24 @@ class Preparation:
     def backbones(self) -> dict[str, Backbone]:
         """By name."""
         return {backbone.name: backbone for backbone in self.found.backbones}
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """Sides in pixels, the first one first: one in the frozen regime."""
+        more = self.settings.image_sizes if self.regime == FINETUNE else ()
+        return tuple(dict.fromkeys((self.settings.image_size, *more)))
+
+    @property
+    def pruner(self) -> str:
+        """The pruner's name; frozen trials are never pruned."""
+        if self.regime == FROZEN:
+            return "none"
+        return self.settings.pruner or FINETUNE_PRUNER
+
+    def space(self, backbones: Iterable[str]) -> tuple[Parameter, ...]:
+        """The space of the regime."""
+        names = tuple(backbones)
+        return frozen_space(names) if self.regime == FROZEN else finetune_space(names, self.image_sizes)
 
     def template(self) -> Predictions:
         """The development rows as predictions that say nothing yet."""
@@ -97,12 +119,13 @@ class Preparation:
             "split_fingerprint": self.split.fingerprint,
             "regime": self.regime,
             "group_by": settings.group_by,
-            "image_size": settings.image_size,
+            "image_sizes": list(self.image_sizes),
             "resize": settings.resize,
             "executor": settings.executor,
             "seed": settings.seed,
-            "space": [str(asdict(parameter)) for parameter in frozen_space(("",))],
+            "space": [str(asdict(parameter)) for parameter in self.space(("",))],
             "promotable": self.split.promotable,
+            "started_from": {},
             "versions": versions(),
         }
 
@@ -114,8 +137,6 @@ def prepare(settings: Settings, reporter: Reporter) -> Preparation:
         InputError: If anything the user gave is wrong.
     """
     _check_choices(settings)
-    make_resize(settings.resize, settings.image_size)
-    check_executor(settings.executor)
     with reporter.step("Reading images") as progress:
         index = open_data(
             settings.data,
@@ -133,8 +154,9 @@ def prepare(settings: Settings, reporter: Reporter) -> Preparation:
         magnification=settings.magnification,
         resplit=settings.resplit,
     )
-    found = find(settings.backbones, Path(settings.weights_dir) if settings.weights_dir else None)
-    regime = "frozen"
+    regime = FINETUNE if settings.regime == FINETUNE else FROZEN
+    weights = Path(settings.weights_dir) if settings.weights_dir else None
+    found = find(settings.backbones, weights, trainable=regime == FINETUNE)
     part = "" if split.magnification == "all" else f"-{split.magnification.lower()}"
     name = settings.study or f"{index.name}{part}-{regime}-{settings.group_by}-{ENGINE}"
     return Preparation(settings, index, split, index.select(split.development), found, name, regime)
@@ -144,7 +166,19 @@ def _check_choices(settings: Settings) -> None:
     """Refuse here what would else be met when the study is made already."""
     check_sampler(settings.sampler)
     check_executor(settings.executor)
-    make_resize(settings.resize, settings.image_size)
+    if settings.pruner is not None:
+        check_pruner(settings.pruner)
+    for size in (settings.image_size, *settings.image_sizes):
+        make_resize(settings.resize, size)
+    if settings.regime == FINETUNE and settings.resize == "tiles":
+        raise SettingsError("--resize must be crop or squash with --regime finetune, but got 'tiles'.")
+    if settings.from_study is not None and settings.regime != FINETUNE:
+        raise SettingsError(f"--from goes with --regime finetune, but got {settings.regime}.")
+
+
+def gpu_here() -> bool:
+    """Whether this machine has a GPU; asked of the system, since asking a framework takes seconds."""
+    return any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/kfd"))
 
 
 def check_agreement(name: str, held: dict[str, Any], now: dict[str, Any], backbones: dict[str, Backbone]) -> None:
@@ -184,7 +218,7 @@ def make_plan(prepared: Preparation, space: Sequence[Parameter], finished: int) 
         ("search on", _part(prepared, split.development)),
         ("sealed", f"{_part(prepared, split.test)}, opened only by registering"),
         ("folds", f"{per_repeat} by {settings.group_by}"),
-        ("regime", f"{prepared.regime}, images {settings.image_size} px ({settings.resize})"),
+        ("regime", _regime(prepared)),
         ("backbones", ", ".join(prepared.backbones)),
         ("left out", _left_out(prepared.found)),
         ("space", f"{len(space)} parameters, sampler {settings.sampler}, seed {settings.seed}"),
@@ -192,7 +226,8 @@ def make_plan(prepared: Preparation, space: Sequence[Parameter], finished: int) 
         ("study", f"{prepared.study} in {without_password(settings.storage)}"),
     ]
     if settings.tracking:
-        size = f"at most {remaining * largest / 1000:.2g} GB of models" if remaining else "no new models"
+        members = settings.folds * settings.repeats if prepared.regime == FINETUNE else 1
+        size = f"at most {remaining * members * largest / 1000:.2g} GB of models" if remaining else "no new models"
         rows.append(("results", f"MLflow, {size}"))
     rows.append(("use", "research only, never for screening patients"))
     warnings = [
@@ -220,6 +255,11 @@ def audit_record(index: Index) -> dict[str, Any]:
     return audit(index).to_dict()
 
 
+def images_record(index: Index) -> dict[str, list[Any]]:
+    """Every image with what its fingerprint rests on, so that a later difference can be named; columns."""
+    return {name: index.table[name].tolist() for name in ("path", "label", "case", "pixels_digest")}
+
+
 def _part(prepared: Preparation, rows: npt.NDArray[np.bool_]) -> str:
     groups, labels = prepared.split.groups[rows], prepared.index.labels[rows]
     n_groups = len(np.unique(groups))
@@ -233,6 +273,14 @@ def _part(prepared: Preparation, rows: npt.NDArray[np.bool_]) -> str:
 def _images(index: Index, rows: npt.NDArray[np.bool_]) -> str:
     counts = np.bincount(index.labels[rows], minlength=2)
     return f"{rows.sum():,} images ({', '.join(f'{n:,} {name}' for n, name in zip(counts, CLASS_NAMES, strict=True))})"
+
+
+def _regime(prepared: Preparation) -> str:
+    sizes = ", ".join(map(str, prepared.image_sizes))
+    text = f"{prepared.regime}, images {sizes} px ({prepared.settings.resize})"
+    if prepared.regime == FINETUNE:
+        text += f", pruner {prepared.pruner}, from {prepared.settings.from_study or 'heads of its own'}"
+    return text
 
 
 def _left_out(found: Found) -> str:

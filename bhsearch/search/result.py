@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bhsearch.errors import DataError
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.selection import Corrected, corrected_score
 from bhsearch.evaluation.ties import tied_with_best
 from bhsearch.search.engine import Trial
 from bhsearch.states import COMPLETE, FAILED
@@ -51,6 +53,9 @@ class StudyResult:
         invalid: Sentences why the numbers mean nothing; empty where they do.
         tracked: Whether MLflow keeps its runs.
         interrupted: Whether it was ended by Ctrl-C or time-out before it was done.
+        corrected: The best score, corrected for having searched; None where that is not at hand.
+        uncorrected: Why it is not; empty where it is.
+        before: Result of the frozen study that was run before this one, and that it was started from.
     """
 
     study: str
@@ -62,6 +67,9 @@ class StudyResult:
     invalid: Sequence[str] = ()
     tracked: bool = True
     interrupted: bool = False
+    corrected: Corrected | None = None
+    uncorrected: str = ""
+    before: StudyResult | None = None
 
     @property
     def best(self) -> Ranked | None:
@@ -117,3 +125,38 @@ def rank(records: Sequence[Trial], predictions: Mapping[int, Predictions]) -> li
         ends = interval(samples[trial.number]) if trial.number in samples else (np.nan, np.nan)
         ranking.append(Ranked(trial, float(ends[0]), float(ends[1]), trial.number in tied))
     return ranking
+
+
+def correct(
+    records: Sequence[Trial],
+    predictions: Mapping[int, Predictions],
+    earlier: Sequence[Predictions] = (),
+    n_earlier: int = 0,
+) -> tuple[Corrected | None, str]:
+    """Correct the best score for having searched.
+
+    Args:
+        records: All trials; the complete ones compete.
+        predictions: Out-of-fold predictions by number.
+        earlier: Of the complete trials of the study that this one was started from.
+        n_earlier: How many of them there are, at least.
+
+    Returns:
+        The correction and an empty sentence; or None and why there is none. Where trials are missing there is none: a
+        part of a search would be corrected too little.
+    """
+    complete = [trial.number for trial in records if trial.state == COMPLETE]
+    lost = sum(number not in predictions for number in complete)
+    if lost:
+        return None, f"the predictions of {lost} of {len(complete)} complete trials are not at hand"
+    if not complete:
+        return None, "no trial is complete"
+    if len(earlier) < n_earlier:
+        return None, (
+            f"the predictions of {n_earlier - len(earlier)} of the {n_earlier} trials that it was started from are not "
+            "at hand"
+        )
+    try:
+        return corrected_score([*(predictions[number] for number in complete), *earlier], N_DRAWS), ""
+    except DataError as error:
+        return None, str(error).rstrip(".")

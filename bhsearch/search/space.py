@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bhsearch.networks import cnn
+from bhsearch.networks.augment import POLICIES as POLICIES_ON_DEVICE
+from bhsearch.networks.program import DEPTHS
 from bhsearch.networks.views import POLICIES
 
 Params = dict[str, Any]
@@ -67,6 +70,43 @@ _FROZEN = (
 )
 
 
+_FINETUNE = (
+    Parameter("backbone", "network that is trained", "", ("",)),
+    Parameter("image_size", "side in pixels that the network sees", 0, (0,)),
+    Parameter("depth", "part of the layers that is trained, from the top", "all", tuple(DEPTHS)),
+    Parameter("learning_rate", "peak, of the head", 1e-3, low=1e-5, high=1e-2, log=True),
+    Parameter("layer_decay", "factor on it from each tenth of the layers to the next lower", 0.8, low=0.5, high=1.0),
+    Parameter(
+        "weight_decay", "times the learning rate, off the kernels in each step", 0.01, low=1e-4, high=1.0, log=True
+    ),
+    Parameter("optimizer", "both with decoupled weight decay", "adamw", ("adamw", "sgd")),
+    Parameter("schedule", "of the learning rate", "cosine", ("cosine", "constant")),
+    Parameter("warmup", "share of the steps in which it rises", 0.1, low=0.0, high=0.3),
+    Parameter("batch", "images in a step", 16, (16, 32)),
+    Parameter("label_smoothing", "share of the label given to the other class", 0.0, low=0.0, high=0.2),
+    Parameter("dropout", "share of features left out in a step", 0.0, low=0.0, high=0.6),
+    Parameter("policy", "augmentation of the images", "dihedral", POLICIES_ON_DEVICE),
+    Parameter("strength", "of the augmentation", 0.5, low=0.0, high=1.0),
+    Parameter("mixup", "0 for none, 1 for shares drawn evenly", 0.0, low=0.0, high=1.0),
+    Parameter("epochs", "passes over the training rows", 6, low=2, high=16, log=True, whole=True),
+    Parameter("tta", "test-time augmentation: average over four dihedral views", False, (False, True)),
+)
+# A network that starts from nothing needs larger steps, all layers alike, and longer.
+_FROM_NOTHING = {"learning_rate": 5e-3, "layer_decay": 1.0, "epochs": 16}
+
+
+def finetune_space(backbones: Sequence[str], image_sizes: Sequence[int]) -> tuple[Parameter, ...]:
+    """The flat space of the finetune regime.
+
+    Args:
+        backbones: Those that can be had.
+        image_sizes: Sides in pixels, the one to begin with first.
+    """
+    first, second, *rest = _FINETUNE
+    sizes = tuple(image_sizes)
+    return (replace(first, choices=tuple(backbones)), replace(second, start=sizes[0], choices=sizes), *rest)
+
+
 def frozen_space(backbones: Sequence[str]) -> tuple[Parameter, ...]:
     """The flat space of the frozen regime, for the backbones that can be had."""
     first, *rest = _FROZEN
@@ -74,8 +114,9 @@ def frozen_space(backbones: Sequence[str]) -> tuple[Parameter, ...]:
 
 
 def starting_point(space: Sequence[Parameter], backbone: str) -> Params:
-    """A sound point for a backbone: a plain linear head."""
-    return {parameter.name: parameter.start for parameter in space} | {"backbone": backbone}
+    """A sound point for a backbone: of the frozen regime, a plain linear head."""
+    point = {parameter.name: parameter.start for parameter in space} | {"backbone": backbone}
+    return point | (_FROM_NOTHING if backbone == cnn.NAME else {})
 
 
 def markdown_table(space: Sequence[Parameter]) -> str:

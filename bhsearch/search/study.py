@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import time
 import uuid
-from contextlib import suppress
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bhsearch.config import Settings
-from bhsearch.data.pixels import pixel_cache, pixel_file
 from bhsearch.errors import BhsearchError, InputError, RunError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.search import engine, preparation
-from bhsearch.search.engine import Trial
-from bhsearch.search.objective import FrozenObjective, Outcome
+from bhsearch.search.engine import Pruned, Report, Trial
+from bhsearch.search.objective import Outcome
 from bhsearch.search.optuna_engine import INTERRUPTED, OptunaEngine, connect, facts_of, grow, open_study
-from bhsearch.search.preparation import Preparation
+from bhsearch.search.origin import origin_of
+from bhsearch.search.preparation import FINETUNE, FROZEN, Preparation
+from bhsearch.search.records import (
+    complete_record,
+    failed_record,
+    now_ms,
+    pruned_record,
+    study_arrays,
+    study_record,
+)
+from bhsearch.search.regimes import Objective, make_objective, steps_per_fold
 from bhsearch.search.reporter import Reporter
-from bhsearch.search.result import StudyResult, rank
-from bhsearch.search.space import Params, frozen_space
+from bhsearch.search.result import StudyResult, correct, rank
 from bhsearch.search.summary import end_record
-from bhsearch.states import COMPLETE, FAILED, RUNNING
+from bhsearch.states import FAILED, PRUNED, RUNNING
 from bhsearch.tracking.outbox import Outbox
 from bhsearch.tracking.process import DrainProcess
 from bhsearch.tracking.store import check_store
@@ -48,8 +57,26 @@ def optimize(settings: Settings, reporter: Reporter) -> StudyResult:
     """
     if settings.tracking:
         check_store()
-    prepared = preparation.prepare(settings, reporter)
-    return _Session(prepared, reporter).run()
+    if settings.regime == "auto" and preparation.gpu_here():
+        return _frozen_then_finetune(settings, reporter)
+    return _Session(preparation.prepare(settings, reporter), reporter).run()
+
+
+def _frozen_then_finetune(settings: Settings, reporter: Reporter) -> StudyResult:
+    """Two studies, the second started from the first."""
+    n_finetune = settings.finetune_trials or settings.trials
+    reporter.say(f"Two studies: {settings.trials} frozen trials, then {n_finetune} that finetune from what they found.")
+    first = preparation.prepare(replace(settings, regime=FROZEN, study=_part(settings, FROZEN)), reporter)
+    frozen = _Session(first, reporter).run()
+    if frozen.interrupted:
+        return frozen
+    changes: dict[str, Any] = {"regime": FINETUNE, "study": _part(settings, FINETUNE), "trials": n_finetune}
+    second = preparation.prepare(replace(settings, **changes, from_study=frozen.study), reporter)
+    return replace(_Session(second, reporter).run(), before=frozen)
+
+
+def _part(settings: Settings, regime: str) -> str | None:
+    return f"{settings.study}-{regime}" if settings.study else None
 
 
 class _Session:
@@ -67,6 +94,7 @@ class _Session:
             except InputError:
                 self._undo(None)
                 raise
+        self._examples: dict[str, Any] = {}  # what each policy of augmentation does
         self._interrupted = False
         self._n_before = 0  # trials of earlier sittings
         self._failure: BhsearchError | None = None
@@ -76,7 +104,7 @@ class _Session:
         self._settle()
         self._n_before = len(self._engine.trials())
         finished = self._finished()
-        space = frozen_space(tuple(self._facts["backbones"]))
+        space = self._prepared.space(self._facts["backbones"])
         self._reporter.plan(preparation.make_plan(self._prepared, space, finished))
         wanted = self._settings.trials > finished
         process = self._start_logging() if wanted or self._has_mail() else None
@@ -102,14 +130,18 @@ class _Session:
         now = prepared.facts()
         weights = {name: backbone.digest for name, backbone in prepared.backbones.items()}
         storage = connect(settings.storage)
+        now["started_from"] = origin_of(prepared, storage)
         study = open_study(storage, prepared.study, now | {"uid": uuid.uuid4().hex[:12], "backbones": weights})
         held = facts_of(study)
+        if held["started_from"].get("uid") == now["started_from"].get("uid"):
+            now["started_from"] = held["started_from"]  # more trials there do not change what is trained here
         preparation.check_agreement(prepared.study, held, now, prepared.backbones)
         names = (*held["backbones"], *(name for name in weights if name not in held["backbones"]))
         if len(names) > len(held["backbones"]):
             held["backbones"] = {name: weights[name] for name in names}
             study = grow(study, held, names)
-        return held, OptunaEngine(study, frozen_space(names), settings.sampler, settings.seed)
+        space, steps = prepared.space(names), steps_per_fold(prepared.regime)
+        return held, OptunaEngine(study, space, settings.sampler, settings.seed, prepared.pruner, steps)
 
     def _settle(self) -> None:
         """End what a process left behind that died between a trial's start and its end."""
@@ -120,10 +152,12 @@ class _Session:
             record = held.get(trial.number)
             if record is not None and record["state"] == FAILED:
                 self._engine.fail(trial.number, record["reason"])
+            elif record is not None and record["state"] == PRUNED:
+                self._engine.prune(trial.number, record["seconds"])
             elif record is not None:
                 self._engine.complete(trial.number, record["score"], record["seconds"])
             elif not engine.is_alive(trial.notes.get("owner", {})):
-                self._fail(trial, INTERRUPTED, _now_ms(), None)
+                self._fail(trial, INTERRUPTED, now_ms(), None)
         for number in held:
             assert self._outbox is not None
             with suppress(FileNotFoundError):
@@ -150,7 +184,9 @@ class _Session:
         """Run trials until there are enough, time is up, too many failed, or someone interrupts."""
         deadline = time.monotonic() + self._settings.timeout if self._settings.timeout else float("inf")
         try:
-            objective = self._objective()
+            heads = self._facts["started_from"].get("heads", {})
+            objective = make_objective(self._prepared, self._template, heads, self._reporter)
+            self._examples = objective.examples()
             if process is not None:
                 process.wait_until_ready()
             with self._reporter.trials(self._finished(), self._settings.trials):
@@ -164,40 +200,22 @@ class _Session:
             self._interrupted = True
             self._reporter.say("Interrupted. What is finished is kept; the same command goes on.")
 
-    def _objective(self) -> FrozenObjective:
-        """Start the networks' framework and fill the pixel cache."""
-        from bhsearch.networks import backend
-        from bhsearch.networks.conversion import Conversion
-        from bhsearch.networks.features import FeatureCache
-        from bhsearch.networks.resize import make_resize
-
-        prepared, settings = self._prepared, self._settings
-        backbones = prepared.found.backbones
-        conversion = Conversion(backbones, settings.image_size) if settings.executor != "keras" else None
-        # While the other process converts. Batches of heads are small: a second thread mostly waits, and half of the
-        # processors are better left to the processes that convert and log.
-        backend.start(threads=max(1, (os.cpu_count() or 1) // 2))
-        resize = make_resize(settings.resize, settings.image_size)
-        with self._reporter.step("Resizing images") as progress:
-            pixels = pixel_cache(prepared.development, resize, progress)
-        features = FeatureCache(pixels, settings.executor, conversion)
-        with self._reporter.step("Building backbones") as progress:
-            for done, backbone in enumerate(backbones, start=1):
-                features.load(backbone)
-                progress(done, len(backbones))
-        template = self._template
-        return FrozenObjective(
-            features, prepared.backbones, template.label, template.fold, template.group, settings.seed
-        )
-
-    def _one_trial(self, objective: FrozenObjective) -> None:
+    def _one_trial(self, objective: Objective) -> None:
         trial = self._engine.ask()
-        started = _now_ms()
+        started = now_ms()
+
+        def watch(report: Report) -> None:
+            if self._engine.report(trial.number, report):
+                raise Pruned
+
         try:
-            outcome = objective(trial.params)
+            outcome = objective(trial.params, watch)
         except KeyboardInterrupt:
             self._fail(trial, INTERRUPTED, started, None)
             raise
+        except Pruned as pruned:
+            self._prune(trial, pruned, started)
+            return
         except InputError as error:  # the next trial would meet the same: a full disk, a weight file that is gone
             self._fail(trial, str(error), started, self._reporter)
             raise
@@ -209,39 +227,31 @@ class _Session:
 
     def _complete(self, trial: Trial, outcome: Outcome, started: int) -> None:
         """Into the outbox first, then to the engine: whatever dies in between, the trial is not lost."""
-        heads = outcome.heads
-        record = {
-            **_record(trial.number, COMPLETE, trial.params, started),
-            "score": outcome.score,
-            "seconds": outcome.seconds,
-            "curves": outcome.curves,
-            "views": list(outcome.views),
-            "linear": heads.linear,
-        }
-        arrays = {
-            "probability": outcome.probability,
-            "kernel": heads.kernel,
-            "bias": heads.bias,
-            "top": heads.top,
-            "top_bias": heads.top_bias,
-        }
-        if self._outbox is not None:
-            self._outbox.put(trial.number, record, arrays)
-        self._engine.complete(trial.number, outcome.score, outcome.seconds)
-        if self._outbox is not None:
-            self._outbox.release(trial.number)
+        record, arrays = complete_record(trial.number, trial.params, started, outcome)
+        with self._posted(trial.number, record, arrays):
+            self._engine.complete(trial.number, outcome.score, outcome.seconds)
         self._predictions[trial.number] = replace(self._template, probability=outcome.probability)
         self._report(trial.number)
 
+    def _prune(self, trial: Trial, pruned: Pruned, started: int) -> None:
+        with self._posted(trial.number, pruned_record(trial.number, trial.params, started, pruned), {}):
+            self._engine.prune(trial.number, pruned.seconds)
+        self._report(trial.number)
+
     def _fail(self, trial: Trial, reason: str, started: int, reporter: Reporter | None) -> None:
-        if self._outbox is not None:
-            record = _record(trial.number, FAILED, trial.params, started) | {"reason": reason}
-            self._outbox.put(trial.number, record, {})
-        self._engine.fail(trial.number, reason)
-        if self._outbox is not None:
-            self._outbox.release(trial.number)
+        with self._posted(trial.number, failed_record(trial.number, trial.params, started, reason), {}):
+            self._engine.fail(trial.number, reason)
         if reporter is not None:
             self._report(trial.number)
+
+    @contextmanager
+    def _posted(self, number: int, record: dict[str, Any], arrays: dict[str, Any]) -> Iterator[None]:
+        """Around telling the engine: the outbox holds the trial before, and lets it be sent after."""
+        if self._outbox is not None:
+            self._outbox.put(number, record, arrays)
+        yield
+        if self._outbox is not None:
+            self._outbox.release(number)
 
     def _report(self, number: int) -> None:
         trials = self._engine.trials()
@@ -268,48 +278,9 @@ class _Session:
         """Say what the trials are of, and start the process that logs them."""
         if self._outbox is None:
             return None
-        template = self._template
-        arrays = {name: getattr(template, name) for name in ("label", "fold", "group", "stratum")}
-        arrays |= {name: getattr(template, name).astype(str) for name in ("path", "case", "subtype", "magnification")}
-        self._outbox.put_study(self._study_record(), arrays)
+        record = study_record(self._prepared, self._facts, len(self._template))
+        self._outbox.put_study(record, study_arrays(self._template))
         return DrainProcess(self._outbox)
-
-    def _study_record(self) -> dict[str, Any]:
-        from bhsearch.networks.resize import make_resize
-
-        prepared, facts, template = self._prepared, self._facts, self._template
-        resize = make_resize(self._settings.resize, self._settings.image_size)
-        settings = asdict(self._settings) | {"storage": preparation.without_password(self._settings.storage)}
-        versions = preparation.versions()
-        tags = {f"bhsearch.{key}": str(facts[key]) for key in ("data_fingerprint", "split_fingerprint", "group_by")}
-        tags |= {"bhsearch.promotable": str(prepared.split.promotable), "bhsearch.regime": prepared.regime}
-        tags["bhsearch.synthetic"] = str(prepared.index.synthetic)
-        return {
-            "uid": facts["uid"],
-            "user": getpass.getuser(),
-            "study": prepared.study,
-            "experiment": prepared.index.name,
-            "data": prepared.index.name,
-            "root": str(prepared.index.root),
-            "digest": prepared.index.fingerprint,
-            "note": ". ".join([text for text in (prepared.note, *prepared.split.leaks) if text]),
-            "settings": settings,
-            "tags": tags,
-            "files": {
-                "split.json": prepared.split.to_dict(),
-                "audit.json": preparation.audit_record(prepared.index),
-                "space.json": [asdict(row) for row in frozen_space(tuple(facts["backbones"]))],
-                "versions.json": versions,
-            },
-            "backbones": {
-                name: {"name": name, "file": str(b.file) if b.file else "", "digest": b.digest}
-                for name, b in prepared.backbones.items()
-            },
-            "pixels": {"file": str(pixel_file(prepared.development, resize)), "shape": [len(template), *resize.shape]},
-            "requirements": [
-                f"{name}=={versions[name]}" for name in ("keras", "tensorflow", "numpy") if name in versions
-            ],
-        }
 
     def _end(self, process: DrainProcess | None) -> StudyResult:
         """Rank what there is, hand the study's end to the process that logs, and wait for it."""
@@ -317,12 +288,16 @@ class _Session:
         self._load_missing_predictions(records)
         ranking = rank(records, self._predictions)
         prepared = self._prepared
+        earlier, n_earlier = self._earlier()
+        correction = correct(records, self._predictions, earlier, n_earlier)
         result = StudyResult(
             prepared.study, prepared.index.name, ranking, records, self._settings.trials, prepared.note,
-            prepared.split.leaks, self._settings.tracking, self._interrupted,
+            prepared.split.leaks, self._settings.tracking, self._interrupted, *correction,
         )  # fmt: skip
         if process is not None and self._outbox is not None:
-            self._outbox.put_end(end_record(result, self._engine.importances()))
+            record = end_record(result, self._engine.importances(), list(self._examples))
+            pictures = {"augmentation": np.stack([*self._examples.values()])} if self._examples else {}
+            self._outbox.put_end(record, pictures)
             with self._reporter.step("Logging to MLflow") as progress:
                 process.finish(progress)
         elif self._outbox is not None:
@@ -334,19 +309,33 @@ class _Session:
         missing = [trial for trial in records if trial.value is not None and trial.number not in self._predictions]
         if not missing or not self._settings.tracking:
             return
+        self._predictions = self._stored(self._facts["uid"]) | self._predictions
+        lost = [trial.number for trial in missing if trial.number not in self._predictions]
+        if lost:
+            self._reporter.say(
+                f"{len(lost)} finished trials are not in this MLflow store; they count, but have no interval."
+            )
+
+    def _stored(self, uid: str) -> dict[int, Predictions]:
+        """Predictions of a study's complete trials, from MLflow."""
         from bhsearch.networks import backend
 
         with backend.quiet():
             from bhsearch.tracking.runs import stored_predictions
         from bhsearch.tracking.store import open_client
 
-        kept = stored_predictions(open_client(), self._prepared.index.name, self._facts["uid"])
-        self._predictions = kept | self._predictions
-        lost = [trial.number for trial in missing if trial.number not in self._predictions]
-        if lost:
-            self._reporter.say(
-                f"{len(lost)} finished trials are not in this MLflow store; they count, but have no interval."
-            )
+        return stored_predictions(open_client(), self._prepared.index.name, uid)
+
+    def _earlier(self) -> tuple[list[Predictions], int]:
+        """Predictions of the study that this one was started from, and how many there should be at least.
+
+        Its trials took part in the choice.
+        """
+        origin = self._facts["started_from"]
+        if not origin:
+            return [], 0
+        found = self._stored(origin["uid"]) if self._settings.tracking else {}
+        return list(found.values()), origin["complete"]
 
     def _raise_for_failures(self) -> None:
         failures = self._last_failures()
@@ -359,11 +348,3 @@ class _Session:
             raise RunError(
                 f"{len(failures)} trials in a row failed (--max-failures {self._settings.max_failures}):\n{lines}"
             )
-
-
-def _record(number: int, state: str, params: Params, started: int) -> dict[str, Any]:
-    return {"number": number, "state": state, "params": dict(params), "started_ms": started, "ended_ms": _now_ms()}
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)

@@ -7,21 +7,24 @@ from dataclasses import asdict
 from typing import Any
 
 from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.evaluation.selection import CORRECTED_NOTE
 from bhsearch.search.result import Ranked, StudyResult
-from bhsearch.search.space import frozen_space
+from bhsearch.search.space import finetune_space, frozen_space
 
 N_BEST = 10
 
 
-def end_record(result: StudyResult, importances: dict[str, float]) -> dict[str, Any]:
+def end_record(result: StudyResult, importances: dict[str, float], policies: list[str]) -> dict[str, Any]:
     """What the tracking keeps of a study's end.
 
     Args:
         result: The study's result.
         importances: From the engine.
+        policies: Of augmentation, whose pictures come beside.
 
     Returns:
-        JSON-able: `trials`, `importances`, `log`, `best`, `finished`, `summary`, `status`, `ended_ms`.
+        JSON-able: `trials`, `importances`, `log`, `best`, `corrected` (None where it is not at hand), `finished`,
+        `summary`, `status`, `ended_ms`.
     """
     done = result.n_finished >= result.wanted
     best = [
@@ -38,8 +41,12 @@ def end_record(result: StudyResult, importances: dict[str, float]) -> dict[str, 
     return {
         "trials": [asdict(trial) for trial in result.records],
         "importances": importances,
-        "log": [parameter.name for parameter in frozen_space(("",)) if parameter.log],
+        "policies": policies,
+        "log": sorted(
+            {parameter.name for parameter in (*frozen_space(("",)), *finetune_space(("",), (0,))) if parameter.log}
+        ),
         "best": best,
+        "corrected": asdict(result.corrected) if result.corrected else None,
         "finished": result.n_finished,
         "summary": _note(result),
         "status": "FINISHED" if done else ("KILLED" if result.interrupted else "FAILED"),
@@ -61,6 +68,7 @@ def _note(result: StudyResult) -> str:
         f"| {row.trial.number} | {row.trial.value:.4f} | {_interval(row)} | {'tied' * row.tied} |"
         for row in result.ranking[:N_BEST]
     ]
+    lines += ["", _correction(result)] if result.ranking else []
     lines += [
         "",
         "The best of many trials looks better than it is: these scores chose it. Intervals are over cases; variation "
@@ -69,6 +77,16 @@ def _note(result: StudyResult) -> str:
         DISCLAIMER,
     ]
     return "\n".join(line for k, line in enumerate(lines) if line or k > 1)
+
+
+def _correction(result: StudyResult) -> str:
+    row = result.corrected
+    if row is None:
+        return f"Corrected for having searched: not at hand, since {result.uncorrected}."
+    return (
+        f"Corrected for having searched: **{row.score:.4f}** ({row.low:.3f} to {row.high:.3f}) instead of "
+        f"{row.raw:.4f}, over {row.n_trials} trials. {CORRECTED_NOTE}"
+    )
 
 
 def _interval(row: Ranked) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.evaluation import curves, grids, metrics, plots, study_plots, style
+from bhsearch.evaluation.augment_plots import augmentation_figure
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.evaluation.thresholds import classification_text, pooled_decisions
@@ -36,6 +37,7 @@ def write_trial(
     history: Mapping[str, list[float]],
     pixels: npt.NDArray[np.uint8],
     note: str,
+    unit: str = "epoch",
 ) -> None:
     """Write everything of a trial but its model.
 
@@ -44,16 +46,17 @@ def write_trial(
         predictions: Out of fold.
         values: From `scored`.
         ends: From `scored`.
-        history: Curves per epoch: `auc`, `loss`, `training_loss`.
+        history: Curves per look: `auc`, `loss`, `training_loss`.
         pixels: Resized images, row by row as the predictions. Shape (n_images, n_tiles, size, size, 3).
         note: Stands on every picture, such as that the data are synthetic.
+        unit: What lies between two looks.
     """
     decisions = pooled_decisions(predictions)
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
     examples = grids.pick_examples(predictions, decisions)
     one = np.ones_like(predictions.weight)
     figures = {
-        "learning_curves": plots.learning_figure(history["auc"], history["loss"], note, history["training_loss"]),
+        "learning_curves": plots.learning_figure(history["auc"], history["loss"], note, history["training_loss"], unit),
         "roc": plots.roc_figure(curves.roc_band(predictions, draws), values["auc"], ends, note),
         "precision_recall": plots.precision_recall_figure(
             curves.precision_recall_band(predictions, draws), values["average_precision"], None, note
@@ -74,13 +77,15 @@ def write_trial(
     (folder / "classification_report.txt").write_text(classification_text(predictions, note), encoding="utf-8")
 
 
-def write_study(folder: Path, record: Mapping[str, Any], note: str) -> None:
+def write_study(folder: Path, record: Mapping[str, Any], arrays: Mapping[str, Any], note: str) -> None:
     """Write the pictures of a study.
 
     Args:
         folder: An empty folder.
         record: `trials` (a list of `state`, `value`, `params`), `importances`, `log` (parameters on a logarithmic
-            scale) and `best` (a list of `name`, `score`, `low`, `high`, `tied`).
+            scale), `best` (a list of `name`, `score`, `low`, `high`, `tied`) and `policies` of augmentation.
+        arrays: `augmentation`, what each policy does, where the study augments on the device. Shape (n_policies,
+            n_pictures, size, size, 3).
         note: Stands on every picture.
     """
     trials = record["trials"]
@@ -93,12 +98,18 @@ def write_study(folder: Path, record: Mapping[str, Any], note: str) -> None:
         names = list(complete[0]["params"])
         columns = {name: [trial["params"].get(name) for trial in complete] for name in names}
         scores = [trial["value"] for trial in complete]
+        figures["cost"] = study_plots.cost_figure(
+            [trial["notes"]["seconds"] for trial in complete], scores, columns["backbone"], note
+        )
         figures["slice"] = study_plots.slice_figure(columns, scores, record["log"], note)
     if record["best"]:
         best = {key: [row[key] for row in record["best"]] for key in ("name", "score", "low", "high", "tied")}
         figures["best_trials"] = study_plots.intervals_figure(
             best["name"], best["score"], best["low"], best["high"], best["tied"], note
         )
+    if "augmentation" in arrays:
+        rows = [(name, list(row)) for name, row in zip(record["policies"], arrays["augmentation"], strict=True)]
+        figures["augmentation"] = augmentation_figure(rows, note)
     _write_pictures(folder / "pictures", figures)
     (folder / "trials.json").write_text(json.dumps(dict(record), indent=1), encoding="utf-8")
 

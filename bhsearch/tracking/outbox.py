@@ -85,13 +85,13 @@ class Outbox:
         """Forget a trial: MLflow has it."""
         shutil.rmtree(self.folder / f"{number:05d}")
 
-    def put_end(self, record: dict[str, Any]) -> None:
+    def put_end(self, record: dict[str, Any], arrays: Arrays) -> None:
         """Say how this session of the study ended."""
-        self._write(_END, record, {})
+        self._write(_END, record, arrays)
 
-    def end(self) -> dict[str, Any] | None:
+    def end(self) -> Message | None:
         """What `put_end` was given, or None."""
-        return self._read(self.folder / _END).record if (self.folder / _END).exists() else None
+        return self._read(self.folder / _END) if (self.folder / _END).exists() else None
 
     def close(self) -> None:
         """Delete the outbox, if no trial is left in it."""

@@ -34,7 +34,8 @@ def render(outbox: Outbox, study: Message, number: int) -> None:
     values, ends = artifacts.scored(predictions)
     place = study.record["pixels"]
     pixels = np.memmap(place["file"], np.uint8, "r", shape=tuple(place["shape"]))
-    artifacts.write_trial(files, predictions, values, ends, trial.record["curves"], pixels, study.record["note"])
+    unit = "quarter of the training" if study.record["augmented"] else "epoch"
+    artifacts.write_trial(files, predictions, values, ends, trial.record["curves"], pixels, study.record["note"], unit)
     (trial.folder / _VALUES).write_text(json.dumps(values), encoding="utf-8")
 
 

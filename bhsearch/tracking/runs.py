@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, SourceType
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
@@ -23,9 +23,9 @@ from mlflow.utils.mlflow_tags import (
 
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.networks.backbones import Backbone
-from bhsearch.networks.deployed import ModelPool
+from bhsearch.networks.deployed import ModelPool, ensemble, members_of
 from bhsearch.networks.heads import Heads
-from bhsearch.states import COMPLETE
+from bhsearch.states import COMPLETE, PRUNED
 from bhsearch.tracking import artifacts
 from bhsearch.tracking.outbox import Message
 from bhsearch.tracking.rendering import rendered
@@ -106,18 +106,26 @@ class StudyRuns:
         if record["state"] == COMPLETE:
             self._log_result(run_id, message)
             status = "FINISHED"
+        elif record["state"] == PRUNED:
+            seconds = Metric("seconds", record["seconds"], record["ended_ms"], 0)
+            self._client.log_batch(run_id, metrics=[seconds, *_curves(record)])
+            status = "KILLED"
         else:
             self._client.log_batch(run_id, tags=[RunTag(REASON, record["reason"])])
             status = "FAILED"
         self._client.set_terminated(run_id, status, record["ended_ms"])
 
-    def log_end(self, record: dict[str, Any]) -> None:
+    def log_end(self, message: Message) -> None:
         """Log the study's pictures and end its run."""
+        record = message.record
         with tempfile.TemporaryDirectory() as folder:
-            artifacts.write_study(Path(folder), record, self._record["note"])
+            artifacts.write_study(Path(folder), record, message.arrays, self._record["note"])
             self._client.log_artifacts(self.run_id, folder)
         best = record["best"][:1]
         metrics = [Metric("best_auc", row["score"], record["ended_ms"], 0) for row in best]
+        found = record.get("corrected") or {}  # None where it is not at hand; an older end has none
+        names = {"corrected_auc": "score", "corrected_auc_low": "low", "corrected_auc_high": "high"}
+        metrics += [Metric(name, found[key], record["ended_ms"], 0) for name, key in names.items() if found]
         metrics.append(Metric("finished_trials", record["finished"], record["ended_ms"], 0))
         note = RunTag(MLFLOW_RUN_NOTE, record["summary"])
         self._client.log_batch(self.run_id, metrics=metrics, tags=[note])
@@ -142,7 +150,7 @@ class StudyRuns:
 
     def _log_result(self, run_id: str, message: Message) -> None:
         values, files = rendered(message)
-        values["seconds"] = message.record["seconds"]
+        values |= {"seconds": message.record["seconds"], **message.record["cost"]}
         model_id = self._log_model(run_id, message)
         self._log_metrics(run_id, model_id, values, message.record)
         self._client.log_artifacts(run_id, str(files))
@@ -152,35 +160,43 @@ class StudyRuns:
         """Final metrics are the model's, too; those of an epoch are the run's alone."""
         ended = record["ended_ms"]
         batch = [Metric(name, value, ended, 0, model_id) for name, value in values.items() if np.isfinite(value)]
-        for name, curve in record["curves"].items():
-            batch += [Metric(f"epoch_{name}", value, ended, step) for step, value in enumerate(curve, start=1)]
+        batch += _curves(record)
         for start in range(0, len(batch), _MOST_METRICS):
             self._client.log_batch(run_id, metrics=batch[start : start + _MOST_METRICS])
 
     def _log_model(self, run_id: str, message: Message) -> str:
         """Log the trial's model, and return its id. Before the metrics: MLflow would read each of them back."""
+        # Not by `mlflow.keras.log_model`: it wants an active run, and leaving that ends the run, half written as it is.
+        mlflow.set_experiment(experiment_id=self.experiment_id)
+        logged = Model.log(
+            artifact_path=None,
+            flavor=mlflow.keras,
+            model=self._network(message),  # of a model MLflow wants nothing but that it can be saved
+            name="model",
+            run_id=run_id,
+            signature=_SIGNATURE,
+            pip_requirements=self._record["requirements"],
+            metadata={
+                "classes": ["benign", "malignant"],
+                "output": "P(malignant), mean over the folds",
+                "split_fingerprint": self._record["tags"]["bhsearch.split_fingerprint"],
+                "data_fingerprint": self._record["tags"]["bhsearch.data_fingerprint"],
+                "use": DISCLAIMER,
+            },
+        )
+        return str(logged.model_id)
+
+    def _network(self, message: Message) -> Any:
+        """The trial's network, or what stands for it where it is only saved."""
         facts = self._record["backbones"][message.record["params"]["backbone"]]
         backbone = Backbone(facts["name"], Path(facts["file"]) if facts["file"] else None, facts["digest"])
-        kept = message.arrays
-        heads = Heads(kept["kernel"], kept["bias"], kept["top"], kept["top_bias"], bool(message.record["linear"]))
-        settings = self._record["settings"]
-        views = tuple(message.record["views"])
-        archive = self._pool.archive(backbone, settings["resize"], settings["image_size"], views, heads)
-        with mlflow.start_run(run_id=run_id):
-            logged = mlflow.keras.log_model(
-                archive,  # of a model MLflow wants nothing but that it can be saved
-                name="model",
-                signature=_SIGNATURE,
-                pip_requirements=self._record["requirements"],
-                metadata={
-                    "classes": ["benign", "malignant"],
-                    "output": "P(malignant), mean over the fold heads",
-                    "split_fingerprint": self._record["tags"]["bhsearch.split_fingerprint"],
-                    "data_fingerprint": self._record["tags"]["bhsearch.data_fingerprint"],
-                    "use": DISCLAIMER,
-                },
-            )
-        return str(logged.model_id)
+        settings, model, kept = self._record["settings"], message.record["model"], message.arrays
+        views = tuple(model["views"])
+        if model["kind"] == "networks":
+            members = members_of(kept, model["n_members"])
+            return ensemble(backbone, settings["resize"], model["image_size"], views, model["hidden_units"], members)
+        heads = Heads(kept["kernel"], kept["bias"], kept["top"], kept["top_bias"], bool(model["linear"]))
+        return self._pool.archive(backbone, settings["resize"], settings["image_size"], views, heads)
 
     def _log_dataset(self, run_id: str, context: str) -> None:
         record = self._record
@@ -198,3 +214,13 @@ class StudyRuns:
             MLFLOW_SOURCE_NAME: "bhsearch.run",
             MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.LOCAL),
         }
+
+
+def _curves(record: dict[str, Any]) -> list[Metric]:
+    """Curves of a trial; the step is the number of the look: the epoch of heads, the quarter of a finetuning."""
+    return [
+        Metric(f"epoch_{name}", value, record["ended_ms"], step)
+        for name, curve in record["curves"].items()
+        for step, value in enumerate(curve, start=1)
+        if np.isfinite(value)
+    ]

@@ -31,6 +31,20 @@ def check_store() -> None:
         )
 
 
+def require_store() -> None:
+    """Refuse a working directory without a store, rather than make an empty one there; needs no MLflow.
+
+    Raises:
+        StudyError: If there is none.
+    """
+    check_store()
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not Path("mlflow.db").exists():
+        raise StudyError(
+            f"There must be an MLflow store, but {Path.cwd()} has no mlflow.db. Make a study with `python -m "
+            "bhsearch.run`, go to the folder where it was made, or name a store in MLFLOW_TRACKING_URI."
+        )
+
+
 def open_client() -> MlflowClient:
     """A client of the store that `MLFLOW_TRACKING_URI` names, else of `mlflow.db` in the working directory.
 

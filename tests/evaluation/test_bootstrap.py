@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -106,6 +108,30 @@ def test_copies_of_every_image_of_every_case_change_nothing(seed: int, copies: i
     assert np.allclose(
         bootstrap_scores(copied, draws), bootstrap_scores(base, draws), rtol=0, atol=1e-12, equal_nan=True
     )
+
+
+def width(predictions: Predictions) -> float:
+    """Of the interval, from the predictions alone."""
+    ends = interval(bootstrap_scores(predictions, group_draws(predictions.group, predictions.stratum, 400)))
+    return ends.high - ends.low
+
+
+@given(seed=st.integers(0, 10_000), copies=st.integers(2, 5), n_repeats=st.integers(1, 2))
+@settings(max_examples=25, deadline=None)
+def test_copies_of_every_image_leave_the_width_of_the_interval_unchanged(
+    seed: int, copies: int, n_repeats: int
+) -> None:
+    base = simulate(20, n_folds=3, n_repeats=n_repeats, seed=seed, largest=6)
+    copied = reorder(base, np.random.default_rng(seed).permutation(np.tile(np.arange(len(base)), copies)))
+    assert width(copied) == pytest.approx(width(base), abs=1e-9)
+
+
+def test_an_interval_over_images_would_shrink_by_copies() -> None:
+    """So the test above can fail: with every image its own group, copies pass for evidence."""
+    base = simulate(20, n_folds=3, largest=6)
+    copied = reorder(base, np.tile(np.arange(len(base)), 4))
+    over_images = [replace(each, group=np.arange(len(each))) for each in (base, copied)]
+    assert width(over_images[1]) < 0.7 * width(over_images[0])
 
 
 def test_an_interval_holds_the_middle_of_the_samples() -> None:

@@ -38,6 +38,35 @@ def test_history_of_failures_only_or_of_nothing_can_be_drawn() -> None:
     assert style.to_png(study_plots.history_figure([], []))
 
 
+def test_cost_shows_each_trial_and_the_best_that_its_seconds_buy() -> None:
+    figure = study_plots.cost_figure([4.0, 1.0, 2.0, 8.0], [0.9, 0.6, 0.8, 0.7], ["b", "a", "b", "b"], NOTE)
+    axes = figure.axes[0]
+    assert legend_names(figure) == ["b", "a"]  # the commonest first
+    by_name = {name: points.get_offsets().tolist() for name, points in zip("ba", axes.collections, strict=True)}
+    assert by_name == {"b": [[4, 0.9], [2, 0.8], [8, 0.7]], "a": [[1, 0.6]]}
+    (line,) = axes.lines
+    assert line.get_xydata().tolist() == [[1, 0.6], [2, 0.8], [4, 0.9], [8, 0.9]]
+    assert line.get_drawstyle() == "steps-post"  # between two trials nothing better was to be had
+    assert axes.get_xscale() == "log"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("seconds", "ROC AUC")
+    assert NOTE in [text.get_text() for text in figure.texts]
+    assert style.to_png(figure)
+
+
+def test_cost_of_many_backbones_gives_the_rarest_one_colour() -> None:
+    names = [f"n{k}" for k in range(9)] + [f"n{k}" for k in range(6)]
+    figure = study_plots.cost_figure(range(1, 16), np.linspace(0.5, 0.9, 15), names)
+    assert legend_names(figure)[-1] == "others"
+    assert sum(len(points.get_offsets()) for points in figure.axes[0].collections) == 15
+    assert sorted(figure.axes[0].collections[-1].get_offsets()[:, 0].tolist()) == [7, 8, 9]
+
+
+def test_cost_of_one_trial_can_be_drawn() -> None:
+    figure = study_plots.cost_figure([3.0], [0.7], ["cnn"], NOTE)
+    assert figure.axes[0].collections[0].get_offsets().tolist() == [[3, 0.7]]
+    assert style.to_png(figure)
+
+
 def test_importances_stand_in_order_with_their_numbers() -> None:
     axes = study_plots.importances_figure({"dropout": 0.1, "backbone": 0.7, "epochs": 0.2}).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["dropout", "epochs", "backbone"]

@@ -14,6 +14,7 @@ import pytest
 from bhsearch.data.pixels import PixelCache
 from bhsearch.networks import backend
 from bhsearch.networks.backbones import REGISTRY, Backbone, find
+from bhsearch.networks.program import Program
 
 
 def pytest_collection_modifyitems(items):
@@ -136,3 +137,44 @@ def elsewhere(tmp_path_factory):
     process = Elsewhere(tmp_path_factory.mktemp("elsewhere"))
     yield process
     process.close()
+
+
+@pytest.fixture(scope="session")
+def cnn_program():
+    """Compiled once for all tests; that another test has used it must not matter."""
+    from tests.networks.finetuning import shape_of
+
+    return Program(shape_of())
+
+
+@pytest.fixture(scope="session")
+def lively_mobilenet(tmp_path_factory) -> Backbone:
+    """MobileNet 0.25 with kernels drawn so that gradients reach its first layer, as they do not from Keras's start."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("lively")
+    network = keras.applications.MobileNet(alpha=0.25, include_top=False, weights=None, input_shape=(64, 64, 3))
+    random = np.random.default_rng(3)
+    for weight in network.weights:
+        shape = tuple(weight.shape)
+        if len(shape) == 4:
+            fan = np.prod(shape[:2]) * (1 if shape[3] == 1 else shape[2])
+            weight.assign(random.normal(0, np.sqrt(2 / fan), shape))
+    network.save(folder / REGISTRY["mobilenet-0.25"].weights_file)
+    return find(["mobilenet-0.25"], folder).backbones[0]
+
+
+@pytest.fixture(scope="session")
+def own_network(tmp_path_factory) -> Backbone:
+    """Compiled in a third of the time."""
+    from tests.networks.finetuning import own_backbone
+
+    return own_backbone(tmp_path_factory.mktemp("own"))
+
+
+@pytest.fixture(scope="session")
+def mobilenet_program(lively_mobilenet):
+    """The same for a network with weights of its own, of which the upper half is trained, and a hidden layer."""
+    from tests.networks.finetuning import shape_of
+
+    return Program(shape_of(lively_mobilenet, "half", hidden=3))

@@ -9,6 +9,7 @@ import pytest
 
 from bhsearch.errors import BackboneError
 from bhsearch.networks import backbones as module
+from bhsearch.networks import cnn
 from bhsearch.networks.backbones import REGISTRY, Backbone, find, scale
 from bhsearch.networks.staintex import SIZES
 from tests.networks.conftest import tissue
@@ -242,6 +243,44 @@ def test_what_is_named_beside_auto_is_had_once(random_weights, keras_home):
     assert [backbone.name for backbone in found.backbones] == ["staintex-l", "staintex-s", "mobilenet-0.25"]
 
 
+def test_where_networks_are_trained_auto_has_the_cnn_and_no_fixed_filters(random_weights, keras_home):
+    found = find(["auto"], random_weights, trainable=True)
+    assert [backbone.name for backbone in found.backbones] == ["cnn", "mobilenet-0.25"]
+    reasons = dict(found.left_out)
+    assert set(reasons) == set(REGISTRY) - {"mobilenet-0.25"} | set(SIZES)
+    assert all("nothing to train" in reasons[name] for name in SIZES)
+
+
+def test_the_cnn_is_found_by_name_where_networks_are_trained():
+    import keras
+
+    [backbone] = find(["cnn"], None, trainable=True).backbones
+    assert backbone == Backbone("cnn", None, cnn.DIGEST)
+    network = backbone.build(32)
+    assert network.output_shape == (None, 128)
+    assert network.trainable_weights
+    assert {type(layer) for layer in network.layers} >= {keras.layers.Conv2D, keras.layers.BatchNormalization}
+    assert backbone.size_mb == pytest.approx(4e-6 * network.count_params())
+
+
+def test_the_cnn_is_not_to_be_had_frozen():
+    with pytest.raises(BackboneError, match=r"'cnn' has no weights to freeze.*--regime finetune"):
+        find(["cnn"], None)
+    with pytest.raises(BackboneError) as caught:
+        find(["nosuch"], None)
+    assert "cnn" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_fixed_filters_cannot_be_trained(name):
+    with pytest.raises(BackboneError, match=rf"--regime finetune.*'{name}'.*nothing to train"):
+        find([name], None, trainable=True)
+    with pytest.raises(BackboneError) as caught:
+        find(["nosuch"], None, trainable=True)
+    assert name not in str(caught.value)
+    assert "cnn, " in str(caught.value)
+
+
 def test_finding_builds_nothing(tmp_path, keras_home):
     # Whether the weights fit shows when the network is built: finding must not cost the import of a framework.
     (tmp_path / REGISTRY["densenet201"].weights_file).write_bytes(b"no weights")
@@ -286,7 +325,7 @@ def test_a_map_of_features_is_averaged(tmp_path):
     np.testing.assert_allclose(seen_by(network, images), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["staintex-s", "efficientnetb0"])
+@pytest.mark.parametrize("name", ["staintex-s", "efficientnetb0", "cnn"])
 def test_a_network_of_ones_own_may_be_called_like_a_known_one(tmp_path, name):
     # It must be the one in the file, not the fixed filters nor weights for Keras's architecture.
     own_file(tmp_path, f"{name}.keras")

@@ -98,3 +98,33 @@ def test_a_derivative_is_the_derivative():
     assert float(value) == pytest.approx(25.0)
     np.testing.assert_allclose(np.asarray(gradients[0]), 4.0 * a)
     np.testing.assert_allclose(np.asarray(gradients[1]), [3.0])
+
+
+def test_what_cannot_be_compiled_is_run_as_it_is_from_then_on():
+    calls = []
+
+    def fast(value):
+        calls.append("fast")
+        raise ValueError("no such operation")
+
+    run = backend._probed(fast, lambda value: value + 1)
+    assert [run(1), run(2)] == [2, 3]
+    assert calls == ["fast"]
+
+
+def test_what_can_be_compiled_is_never_run_as_it_is():
+    run = backend._probed(lambda value: value + 1, lambda value: pytest.fail("not this one"))
+    assert [run(1), run(2)] == [2, 3]
+
+
+def test_out_of_memory_is_told_from_other_errors():
+    assert backend.is_out_of_memory(MemoryError())
+    assert backend.is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"))
+    assert not backend.is_out_of_memory(ValueError("wrong shape"))
+
+
+def test_a_processor_trains_in_float32():
+    if backend.has_gpu():
+        pytest.skip("there is a GPU")
+    assert backend.precision("auto") == "float32"
+    assert backend.precision("mixed_float16") == "mixed_float16"

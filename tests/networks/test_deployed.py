@@ -5,12 +5,16 @@ import pytest
 
 from bhsearch.data.decode import decode
 from bhsearch.networks.backbones import find
-from bhsearch.networks.deployed import ModelPool
+from bhsearch.networks.deployed import ModelPool, arrays_of, ensemble, members_of
 from bhsearch.networks.features import FeatureCache
+from bhsearch.networks.finetune import predict
 from bhsearch.networks.heads import Heads
+from bhsearch.networks.pixels_on_device import DevicePixels
+from bhsearch.networks.program import Member
 from bhsearch.networks.resize import make_resize
 from bhsearch.networks.views import IDENTITY, views_of
 from tests.networks.conftest import pixels_of, tissue
+from tests.networks.finetuning import same, start_of
 
 SIZE = 48
 N_COLUMNS = 4
@@ -193,3 +197,52 @@ def test_a_model_of_real_weights_agrees_with_both_executors(weights_dir, breakhi
     for executor, tolerance in (("keras", 1e-5), ("openvino", 1e-3)):
         expected = study.expected(backbone, "crop", views, heads, executor)
         np.testing.assert_allclose(probability[:, 0], expected, atol=tolerance)
+
+
+# -- networks that were trained themselves -----------------------------------------------------------------------------
+
+
+def trained_members(program, n_members):
+    """Members that differ in their weights and heads."""
+    random = np.random.default_rng(2)
+    for seed in range(n_members):
+        member = start_of(program, seed)
+        weights = [
+            weight + random.normal(0, 0.05 * np.abs(weight).mean(), weight.shape).astype(np.float32)
+            for weight in member.weights
+        ]
+        yield Member(weights, [60 * member.head[0], *member.head[1:]])
+
+
+@pytest.mark.parametrize(("name", "n_views"), [("cnn_program", 1), ("mobilenet_program", 4)])
+def test_an_ensemble_gives_the_mean_of_what_its_members_were_scored_with(
+    name, n_views, originals, elsewhere, tmp_path, request
+):
+    """Saved, and loaded where bhsearch was never imported."""
+    program = request.getfixturevalue(name)
+    backbone, size, hidden = program.shape.backbone, program.shape.size, program.shape.hidden_units
+    members = list(trained_members(program, 2))
+    resized = np.concatenate([make_resize("crop", size).apply(image) for image in originals])
+    pixels, rows = DevicePixels(pixels_of(resized, tmp_path), 1 << 30), np.arange(len(originals))
+    logits = np.stack(
+        [predict(program, pixels, program.frozen(program.state_of(member)), rows, n_views) for member in members]
+    )
+    by_member = 1 / (1 + np.exp(-logits.astype(np.float64)))  # member, view, image
+    assert by_member.mean(axis=1).std(axis=0).max() > 0.01
+    assert np.ptp(by_member.mean(axis=(0, 1))) > 0.001
+    views = views_of("dihedral", n_views) if n_views > 1 else (IDENTITY,)
+    kept = members_of(arrays_of(members), len(members))
+    model = ensemble(backbone, "crop", size, views, hidden, kept)
+    assert model.inputs[0].dtype == "uint8"
+    found = [elsewhere.predict(model, image[None]) for image in originals[:2]]
+    np.testing.assert_allclose(np.concatenate(found)[:, 0], by_member.mean(axis=(0, 1))[:2], atol=1e-5)
+    batch = np.stack([original[:30, :45] for original in originals])
+    np.testing.assert_allclose(model.predict(batch, verbose=0), by_model(model, batch), atol=1e-5)
+
+
+def test_members_come_back_from_their_arrays_in_order(cnn_program):
+    members = list(trained_members(cnn_program, 11))
+    arrays = dict(sorted(arrays_of(members).items(), reverse=True))  # whatever order a file gives them in
+    back = members_of(arrays, len(members))
+    assert all(same(one, other) for one, other in zip(members, back, strict=True))
+    assert not same(members[1], back[10])

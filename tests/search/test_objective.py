@@ -158,11 +158,11 @@ def test_every_column_predicts_with_its_own_head(data, objective):
 
 def test_test_time_augmentation_averages_the_probabilities_of_all_views(data, objective):
     with_tta, without = objective(POINT), objective(POINT | {"tta": False})
-    assert len(with_tta.views) == POINT["views"]
-    assert without.views == ("identity",)
+    assert len(with_tta.model["views"]) == POINT["views"]
+    assert without.model["views"] == ["identity"]
     assert with_tta.heads.kernel.tobytes() == without.heads.kernel.tobytes()  # it changes what is predicted, not learnt
     backbone = objective._backbones["staintex-s"]
-    by_view = [with_tta.heads.logits(objective._features.get(backbone, view)) for view in with_tta.views]
+    by_view = [with_tta.heads.logits(objective._features.get(backbone, view)) for view in with_tta.model["views"]]
     by_column = np.mean([1 / (1 + np.exp(-logits)) for logits in by_view], axis=0)
     rows = np.arange(len(data.label))
     for repeat in range(N_REPEATS):

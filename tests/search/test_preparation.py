@@ -89,7 +89,7 @@ def test_more_backbones_agree():
         ({"repeats": 2}, r"another split \(--folds"),
         ({"test_fraction": 0.3}, r"another split \(--folds"),
         ({"group_by": "image"}, r"another split \(--folds"),
-        ({"image_size": 64}, "another --image-size: 48 then, 64 now"),
+        ({"image_size": 64}, r"another --image-size: \[48\] then, \[64\] now"),
         ({"resize": "squash"}, "another --resize: crop then, squash now"),
         ({"executor": "keras"}, "another --executor: auto then, keras now"),
         ({"seed": 7}, "another --seed: 0 then, 7 now"),

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from bhsearch.evaluation.metrics import trial_metrics
+from bhsearch.evaluation.selection import corrected_score
 from bhsearch.search.engine import Trial
-from bhsearch.search.result import StudyResult, rank
-from bhsearch.states import COMPLETE, FAILED, RUNNING
+from bhsearch.search.result import StudyResult, correct, rank
+from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 from tests.evaluation.simulated import simulate
 
 PARAMS = {"backbone": "staintex-s", "rate": 0.1}
@@ -98,3 +99,35 @@ def test_the_table_has_a_row_for_every_trial_and_a_column_for_every_parameter(re
     assert {"auc", "auc_low", "auc_high", "tied", "seconds", *PARAMS} <= set(table.columns)
     assert table["auc"][:3].tolist() == [record.value for record in records[:3]]
     assert table["auc"][3:].isna().all()
+
+
+def test_the_best_score_is_corrected_over_all_complete_trials(records, predictions):
+    corrected, why_not = correct(records, predictions)
+    assert corrected == corrected_score(list(predictions.values()))
+    assert corrected.raw == max(record.value for record in records[:3])
+    assert why_not == ""
+
+
+def test_pruned_trials_do_not_compete(records, predictions):
+    pruned = Trial(5, PRUNED, PARAMS, 0.99)
+    corrected, _ = correct([*records, pruned], predictions | {5: predictions[0]})
+    assert corrected.n_trials == 3
+
+
+def test_trials_of_the_study_that_it_was_started_from_compete_too(records, predictions):
+    own = [record for record in records if record.number != 1]
+    corrected, _ = correct(own, {n: p for n, p in predictions.items() if n != 1}, [predictions[1]])
+    assert corrected == corrected_score([predictions[0], predictions[2], predictions[1]])
+
+
+def test_a_search_of_which_a_part_is_lost_is_not_corrected(records, predictions):
+    assert correct(records, {0: predictions[0]}) == (None, "the predictions of 2 of 3 complete trials are not at hand")
+    assert correct([], {}) == (None, "no trial is complete")
+
+
+def test_too_few_cases_to_correct_are_said_and_not_raised(records, predictions):
+    alone = {n: replace(p, stratum=p.group) for n, p in predictions.items()}
+    corrected, why_not = correct(records, alone)
+    assert corrected is None
+    assert "too few cases" in why_not
+    assert not why_not.endswith(".")

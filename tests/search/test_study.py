@@ -15,6 +15,7 @@ import bhsearch
 from bhsearch.errors import StudyError
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.selection import CORRECTED_NOTE, corrected_score
 from bhsearch.search.engine import Trial
 from bhsearch.search.preparation import prepare
 from bhsearch.search.reporter import Reporter
@@ -130,6 +131,21 @@ def test_stored_predictions_give_the_logged_auc_and_optunas_value(finished):
         auc = trial_metrics(Predictions.from_csv(file))["auc"]
         assert auc == pytest.approx(children[trial.number].data.metrics["auc"], abs=1e-12)
         assert auc == pytest.approx(trial.value, abs=1e-12)
+
+
+def test_the_corrected_score_comes_from_all_stored_predictions_in_every_sitting(finished):
+    """The last sitting made no trial of its own, and has everything from MLflow."""
+    store = finished.store
+    kept = [Predictions.from_csv(store.files(run)["out_of_fold_predictions.csv"]) for run in store.children().values()]
+    corrected = corrected_score(kept)
+    metrics = store.parent().data.metrics
+    assert metrics["corrected_auc"] == pytest.approx(corrected.score, abs=1e-9)
+    assert metrics["corrected_auc_low"] == pytest.approx(corrected.low, abs=1e-9)
+    assert metrics["corrected_auc_high"] == pytest.approx(corrected.high, abs=1e-9)
+    line = f"Corrected for having searched: {corrected.score:.4f}  [{corrected.low:.3f} {corrected.high:.3f}]"
+    for end in finished.ends[1:]:
+        assert line in end.stdout
+        assert CORRECTED_NOTE in end.stdout
 
 
 def test_predictions_are_of_the_development_rows_only_and_say_what_they_are_for(finished, monkeypatch):

@@ -43,7 +43,7 @@ def mean_of_heads(index: Index, params: dict, executor: str) -> np.ndarray:
     outcome = objective(params)
     by_view = [
         1 / (1 + np.exp(-outcome.heads.logits(features.get(made.backbones[params["backbone"]], view))))
-        for view in outcome.views
+        for view in outcome.model["views"]
     ]
     return np.mean(by_view, axis=(0, 2))
 

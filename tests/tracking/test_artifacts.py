@@ -12,6 +12,7 @@ from PIL import Image
 
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
+from bhsearch.networks.augment import SHOWN_SAMPLES, SHOWN_STRENGTHS
 from bhsearch.tracking import artifacts
 from tests.evaluation.simulated import simulate
 
@@ -78,7 +79,10 @@ def test_the_report_says_that_the_data_are_synthetic(written):
 
 
 def trial(state="COMPLETE", value=0.6):
-    return {"state": state, "value": value if state == "COMPLETE" else None, "params": {"rate": 0.1, "kind": "a"}}
+    complete = state == "COMPLETE"
+    notes = {"seconds": 3.0} if complete else {"reason": "it failed"}
+    params = {"backbone": "cnn", "rate": 0.1, "kind": "a"}
+    return {"state": state, "value": value if complete else None, "params": params, "notes": notes}
 
 
 def study(trials, **changes):
@@ -89,16 +93,31 @@ def study(trials, **changes):
 @pytest.mark.parametrize(
     ("record", "pictures"),
     [
-        (study([trial(), trial("FAIL"), trial(value=0.7)]), {"history", "slice", "best_trials"}),
-        (study([trial()], importances={"rate": 0.8, "kind": 0.2}), {"history", "slice", "best_trials", "importances"}),
+        (study([trial(), trial("FAIL"), trial(value=0.7)]), {"history", "slice", "cost", "best_trials"}),
+        (
+            study([trial()], importances={"rate": 0.8, "kind": 0.2}),
+            {"history", "slice", "cost", "best_trials", "importances"},
+        ),
+        (study([trial("PRUNED")], best=[]), {"history"}),
         (study([trial("FAIL")], best=[]), {"history"}),
     ],
 )
 def test_a_study_gets_the_pictures_that_it_has_numbers_for(tmp_path, record, pictures):
     """A study of failures, or of one trial, must not make the logging fail."""
-    artifacts.write_study(tmp_path, record, NOTE)
+    artifacts.write_study(tmp_path, record, {}, NOTE)
     assert {file.stem for file in (tmp_path / "pictures").iterdir()} == pictures
     assert json.loads((tmp_path / "trials.json").read_text()) == record
+
+
+def test_a_study_that_augments_shows_what_each_policy_does(tmp_path):
+    n_pictures = 1 + SHOWN_SAMPLES * len(SHOWN_STRENGTHS)
+    pictures = np.random.default_rng(0).integers(0, 255, (2, n_pictures, 32, 32, 3), np.uint8)
+    record = study([trial()], policies=["stain", "zoom"])
+    artifacts.write_study(tmp_path, record, {"augmentation": pictures}, NOTE)
+    with Image.open(tmp_path / "pictures/augmentation.png") as image:
+        assert min(image.size) > 100
+    with pytest.raises(ValueError, match="zip"):
+        artifacts.write_study(tmp_path / "other", record | {"policies": ["stain"]}, {"augmentation": pictures}, NOTE)
 
 
 def test_no_value_of_a_trial_is_lost_in_the_scores(predictions):

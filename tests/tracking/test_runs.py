@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from bhsearch.evaluation.predictions import Predictions
@@ -103,13 +106,26 @@ def test_a_store_without_the_experiment_has_no_predictions(client):
 def test_the_end_closes_the_study_with_its_pictures(client, outbox, tmp_path):
     runs = StudyRuns(client, outbox.study())
     assert Store(tmp_path).parent().info.status == "RUNNING"
-    end = outbox.end()
-    runs.log_end(end)
+    runs.log_end(outbox.end())
+    end = outbox.end().record
     parent = Store(tmp_path).parent()
     assert parent.info.status == end["status"] == "FINISHED"
-    assert parent.data.metrics["best_auc"] == end["best"][0]["score"]
+    assert parent.data.metrics["best_auc"] == end["best"][0]["score"] == end["corrected"]["raw"]
+    for name, key in (("corrected_auc", "score"), ("corrected_auc_low", "low"), ("corrected_auc_high", "high")):
+        assert parent.data.metrics[name] == end["corrected"][key]
     assert "pictures/history.png" in Store(tmp_path).files(parent)
     assert parent.data.tags["mlflow.note.content"] == end["summary"]
+
+
+def test_a_model_lies_in_the_experiment_of_its_run(client, outbox):
+    """And a trial's own metrics are the model's, too."""
+    runs = log_all(client, outbox)
+    models = client.search_logged_models([runs.experiment_id])
+    of_runs = {run.info.run_id: run for run in Store(Path.cwd()).children().values()}
+    assert {model.source_run_id for model in models} == set(of_runs)
+    for model in models:
+        metrics = {metric.key: metric.value for metric in model.metrics}
+        assert metrics["auc"] == of_runs[model.source_run_id].data.metrics["auc"]
 
 
 def test_a_study_that_goes_on_runs_again(client, outbox, tmp_path):
@@ -132,3 +148,11 @@ def test_a_study_with_another_backbone_shows_its_new_space(client, outbox, tmp_p
 def test_no_password_is_kept_in_the_parameters(client, outbox, tmp_path):
     StudyRuns(client, outbox.study())
     assert Store(tmp_path).parent().data.params["storage"] == "sqlite:///optuna.db"
+
+
+@pytest.mark.parametrize("change", [{"corrected": None}, {}])
+def test_an_end_without_a_correction_has_no_metric_of_it(client, outbox, tmp_path, change):
+    end = outbox.end()
+    record = {key: value for key, value in end.record.items() if key != "corrected"} | change
+    StudyRuns(client, outbox.study()).log_end(replace(end, record=record))
+    assert not [name for name in Store(tmp_path).parent().data.metrics if name.startswith("corrected")]

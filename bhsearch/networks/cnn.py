@@ -1,0 +1,71 @@
+"""`cnn`: a small convolutional network for training from scratch, where no ImageNet weights can be had or wanted.
+
+Five strided stages, each half the side and more channels, and the mean over the image: 0.2 million weights, a few
+milliseconds an image on a processor. It starts from numbers that NumPy draws, so that every backend starts the same.
+
+Source:
+    Stages: Simonyan and Zisserman 2015, with strides for pooling (Springenberg et al. 2015) and batch normalisation
+    (Ioffe and Szegedy 2015). Start: He et al. 2015.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+NAME = "cnn"
+DIGEST = "cnn-v1"  # stands for the weights that it does not have; raise it when the network changes
+WIDTHS = (16, 32, 64, 96, 128)
+KERNEL = 3
+MOMENTUM = 0.9  # of the moving statistics: trainings here are a few hundred steps, too few for Keras's 0.99
+N_PARAMETERS = sum(KERNEL**2 * a * b + 4 * b for a, b in zip((3, *WIDTHS[:-1]), WIDTHS, strict=True))
+
+
+def build(size: int) -> Any:
+    """Build the network; its weights mean nothing before `start` and training.
+
+    Args:
+        size: Side of the images in pixels.
+
+    Returns:
+        A Keras network from float32 RGB in 0..255, shape (batch, size, size, 3), to features, shape (batch, 128).
+    """
+    import keras
+    from keras import layers
+
+    images = keras.Input((size, size, 3), dtype="float32")
+    seen = layers.Rescaling(1 / 127.5, offset=-1.0)(images)
+    for k, width in enumerate(WIDTHS, start=1):
+        seen = layers.Conv2D(width, KERNEL, strides=2, padding="same", use_bias=False, name=f"stage{k}_conv")(seen)
+        seen = layers.BatchNormalization(momentum=MOMENTUM, name=f"stage{k}_norm")(seen)
+        seen = layers.ReLU(name=f"stage{k}_relu")(seen)
+    return keras.Model(images, layers.GlobalAveragePooling2D(name="pool")(seen), name=NAME)
+
+
+def start(network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
+    """Draw what the weights start from: He's normal for kernels, normalisation that does nothing yet.
+
+    Args:
+        network: What `build` gave.
+        random: Where the numbers come from.
+
+    Returns:
+        An array for each of `network.weights`, in their order.
+
+    Raises:
+        ValueError: If the network has a weight that is none of its own.
+    """
+    fixed = {"gamma": 1.0, "moving_variance": 1.0, "beta": 0.0, "moving_mean": 0.0}
+    values = []
+    for weight in network.weights:
+        shape = tuple(weight.shape)
+        if weight.name == "kernel":
+            deviation = np.sqrt(2 / np.prod(shape[:-1]))
+            values.append((random.standard_normal(shape) * deviation).astype(np.float32))
+        elif weight.name in fixed:
+            values.append(np.full(shape, fixed[weight.name], np.float32))
+        else:
+            raise ValueError(f"The weights of cnn must be kernels and batch normalisation, but got {weight.path!r}.")
+    return values

@@ -1,0 +1,104 @@
+"""What the tracking is given of a study and of its trials: JSON-able records, and arrays beside them."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.data.pixels import pixel_file
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.networks.resize import make_resize
+from bhsearch.search import preparation
+from bhsearch.search.engine import Pruned
+from bhsearch.search.objective import Outcome
+from bhsearch.search.preparation import FINETUNE, Preparation
+from bhsearch.search.space import Params
+from bhsearch.states import COMPLETE, FAILED, PRUNED
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def complete_record(number: int, params: Params, started_ms: int, outcome: Outcome) -> tuple[dict[str, Any], Arrays]:
+    """A finished trial."""
+    record = _record(number, COMPLETE, params, started_ms) | {
+        "score": outcome.score,
+        "seconds": outcome.seconds,
+        "cost": outcome.cost,
+        "curves": outcome.curves,
+        "model": outcome.model,
+    }
+    return record, {"probability": outcome.probability, **outcome.arrays}
+
+
+def pruned_record(number: int, params: Params, started_ms: int, pruned: Pruned) -> dict[str, Any]:
+    """A trial that was not worth going on with; what was seen of it is kept."""
+    return _record(number, PRUNED, params, started_ms) | {"seconds": pruned.seconds, "curves": pruned.curves}
+
+
+def failed_record(number: int, params: Params, started_ms: int, reason: str) -> dict[str, Any]:
+    """A trial without a score."""
+    return _record(number, FAILED, params, started_ms) | {"reason": reason}
+
+
+def study_record(prepared: Preparation, facts: dict[str, Any], n_images: int) -> dict[str, Any]:
+    """What every trial of a study has in common."""
+    settings = prepared.settings
+    resize = make_resize(settings.resize, prepared.image_sizes[0])
+    versions = preparation.versions()
+    tags = {f"bhsearch.{key}": str(facts[key]) for key in ("data_fingerprint", "split_fingerprint", "group_by")}
+    tags |= {"bhsearch.promotable": str(prepared.split.promotable), "bhsearch.regime": prepared.regime}
+    tags["bhsearch.synthetic"] = str(prepared.index.synthetic)
+    if facts["started_from"]:
+        tags["bhsearch.started_from"] = facts["started_from"]["study"]
+    return {
+        "uid": facts["uid"],
+        "user": getpass.getuser(),
+        "study": prepared.study,
+        "experiment": prepared.index.name,
+        "data": prepared.index.name,
+        "root": str(prepared.index.root),
+        "digest": prepared.index.fingerprint,
+        "note": ". ".join([text for text in (prepared.note, *prepared.split.leaks) if text]),
+        "settings": asdict(settings) | {"storage": preparation.without_password(settings.storage)},
+        "tags": tags,
+        "files": {
+            "split.json": prepared.split.to_dict(),
+            "audit.json": preparation.audit_record(prepared.index),
+            "space.json": [asdict(row) for row in prepared.space(facts["backbones"])],
+            "versions.json": versions,
+            "images.json": preparation.images_record(prepared.index),
+            "backbones.json": facts["backbones"],
+            "started_from.json": facts["started_from"],
+        },
+        "backbones": {
+            name: {"name": name, "file": str(b.file) if b.file else "", "digest": b.digest}
+            for name, b in prepared.backbones.items()
+        },
+        "pixels": {"file": str(pixel_file(prepared.development, resize)), "shape": [n_images, *resize.shape]},
+        "augmented": prepared.regime == FINETUNE,
+        "requirements": [
+            f"{name}=={versions[name]}" for name in ("keras", "tensorflow", "jax", "numpy") if name in versions
+        ],
+    }
+
+
+def study_arrays(template: Predictions) -> Arrays:
+    """The development rows."""
+    arrays = {name: getattr(template, name) for name in ("label", "fold", "group", "stratum")}
+    text = {name: getattr(template, name).astype(str) for name in ("path", "case", "subtype", "magnification")}
+    return arrays | text
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+def _record(number: int, state: str, params: Params, started_ms: int) -> dict[str, Any]:
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in params.items()}
+    return {"number": number, "state": state, "params": plain, "started_ms": started_ms, "ended_ms": now_ms()}

@@ -1,0 +1,110 @@
+"""The two regimes: the space of each, and what scores its points."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+
+from bhsearch.data.pixels import PixelCache, pixel_cache
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.networks import backend
+from bhsearch.networks.conversion import Conversion
+from bhsearch.networks.features import FeatureCache
+from bhsearch.networks.finetune import N_SHARES
+from bhsearch.networks.resize import make_resize
+from bhsearch.search.finetune_objective import FinetuneObjective, Rows
+from bhsearch.search.objective import FrozenObjective
+from bhsearch.search.preparation import FINETUNE, Preparation
+from bhsearch.search.reporter import Reporter
+from bhsearch.search.space import Params, frozen_space, starting_point
+
+Objective = FrozenObjective | FinetuneObjective
+
+
+def steps_per_fold(regime: str) -> int:
+    """Reports that a fold of a trial gives, its end included."""
+    return N_SHARES if regime == FINETUNE else 1
+
+
+def make_objective(
+    prepared: Preparation, template: Predictions, heads: dict[str, Params], reporter: Reporter
+) -> Objective:
+    """Start the networks' framework, fill the pixel cache, and make ready what scores trials.
+
+    Args:
+        prepared: Of the study.
+        template: Its development rows.
+        heads: Points of the frozen space that folds start from, by backbone; a backbone without one starts from a plain
+            linear head. Only for finetuning.
+        reporter: Hears of it.
+
+    Raises:
+        BackboneError: If the weights of a backbone do not fit its architecture.
+    """
+    if prepared.regime == FINETUNE:
+        return _finetune_objective(prepared, template, heads, reporter)
+    # Started before the framework, since another process converts. Batches of heads are small: a second thread mostly
+    # waits, and half of the processors are better left to the processes that convert and log.
+    conversion = _conversion(prepared, prepared.settings.image_size)
+    backend.start(threads=max(1, (os.cpu_count() or 1) // 2))
+    pixels = _pixels(prepared, prepared.settings.image_size, reporter)
+    features = FeatureCache(pixels, prepared.settings.executor, conversion)
+    with reporter.step("Building backbones") as progress:
+        for done, backbone in enumerate(prepared.found.backbones, start=1):
+            features.load(backbone)
+            progress(done, len(prepared.found.backbones))
+    return _frozen(prepared, template, features)
+
+
+def _finetune_objective(
+    prepared: Preparation, template: Predictions, heads: dict[str, Params], reporter: Reporter
+) -> Objective:
+    backend.start()
+    sizes = prepared.image_sizes
+    pixels = {size: _pixels(prepared, size, reporter) for size in sizes}
+    space = frozen_space(tuple(prepared.backbones))
+
+    @cache
+    def frozen(size: int) -> FrozenObjective:
+        features = FeatureCache(pixels[size], prepared.settings.executor, _conversion(prepared, size))
+        return _frozen(prepared, template, features)
+
+    return FinetuneObjective(
+        pixels,
+        frozen,
+        lambda backbone: heads.get(backbone) or starting_point(space, backbone),
+        prepared.backbones,
+        Rows(template.label, template.fold, template.group),
+        prepared.settings.seed,
+        backend.precision(prepared.settings.precision),
+        reporter.say,
+    )
+
+
+def _conversion(prepared: Preparation, size: int) -> Conversion | None:
+    if prepared.settings.executor == "keras":
+        return None
+    return Conversion([backbone for backbone in prepared.found.backbones if not backbone.from_scratch], size)
+
+
+def _pixels(prepared: Preparation, size: int, reporter: Reporter) -> PixelCache:
+    resize = make_resize(prepared.settings.resize, size)
+    with reporter.step("Resizing images") as progress:
+        return pixel_cache(prepared.development, resize, progress)
+
+
+def _frozen(prepared: Preparation, template: Predictions, features: FeatureCache) -> FrozenObjective:
+    return FrozenObjective(
+        features, prepared.backbones, template.label, template.fold, template.group, prepared.settings.seed
+    )
+
+
+def best_heads(trials: Sequence[tuple[float, Params]]) -> dict[str, Params]:
+    """The best point of each backbone among scored points of the frozen space."""
+    found: dict[str, tuple[float, Params]] = {}
+    for score, params in trials:
+        name = params["backbone"]
+        if name not in found or score > found[name][0]:
+            found[name] = (score, params)
+    return {name: params for name, (_, params) in found.items()}

@@ -1,0 +1,306 @@
+"""A study read back from an MLflow store: what it was made with, its trials, their predictions, models and pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from bhsearch.errors import StudyError, listed
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
+from bhsearch.tracking import artifacts
+from bhsearch.tracking.runs import REASON, STATE, TRIAL, UID, trial_runs
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# A bar for each small file that is read back says nothing to anyone.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+STUDY = "bhsearch.study"
+OPENED = "bhsearch.opened"  # when a sealed test was opened; on the run that holds what came of it
+REPORT = "report.html"
+SPLIT, AUDIT, SPACE, VERSIONS, TRIALS = (
+    "study/split.json",
+    "study/audit.json",
+    "study/space.json",
+    "study/versions.json",
+    "trials.json",
+)
+_STATES = {"complete": COMPLETE, "pruned": PRUNED, "fail": FAILED}
+
+
+@dataclass(frozen=True)
+class StoredTrial:
+    """A trial as its run holds it.
+
+    Attributes:
+        number: Within its study.
+        run_id: Its run.
+        state: `COMPLETE`, `PRUNED`, `FAIL` or `RUNNING`.
+        score: Mean over folds of the case-weighted AUC; None unless complete.
+        params: The point of the space, as text.
+        metrics: The last value of each.
+        reason: Why it failed; empty unless it did.
+        artifact_uri: Where its files are.
+        model_uri: Its model; empty where it has none.
+    """
+
+    number: int
+    run_id: str
+    state: str
+    score: float | None
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    reason: str
+    artifact_uri: str
+    model_uri: str
+
+
+@dataclass(frozen=True)
+class StoredTest:
+    """One opening of the sealed test.
+
+    Attributes:
+        run_id: The run that holds what came of it.
+        when: UTC, ISO 8601.
+        metrics: The last value of each.
+        tags: Of that run.
+        artifact_uri: Where its files are.
+    """
+
+    run_id: str
+    when: str
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    artifact_uri: str
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study as its parent run holds it.
+
+    Attributes:
+        name: As it was given, or made from data, regime, grouping and engine.
+        uid: What tells it from other studies of that name.
+        run_id: The parent run.
+        experiment_id: Of the data set.
+        data: Name of the data set.
+        root: Folder of the images, as it was then.
+        settings: As they were logged: text.
+        tags: Of the parent run.
+        metrics: Of the parent run.
+        records: All trials, by number.
+        artifact_uri: Where its files are.
+    """
+
+    name: str
+    uid: str
+    run_id: str
+    experiment_id: str
+    data: str
+    root: str
+    settings: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    records: tuple[StoredTrial, ...]
+    artifact_uri: str
+
+    @cached_property
+    def trials(self) -> tuple[StoredTrial, ...]:
+        """Complete trials, best first; of equals the first."""
+        complete = [trial for trial in self.records if trial.score is not None]
+        return tuple(sorted(complete, key=lambda trial: (-(trial.score or 0.0), trial.number)))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether its images were drawn by a program."""
+        return self.tags.get("bhsearch.synthetic") == "True"
+
+
+def find_study(client: MlflowClient, name: str | None = None) -> StoredStudy:
+    """The study of a name, a uid or a parent run; where nothing is given, the only one.
+
+    Raises:
+        StudyError: If the store has none, none that fits, or several; they are listed.
+    """
+    runs = _parents(client)
+    fitting = [r for r in runs if name is None or name in (r.data.tags[STUDY], r.data.tags[UID], r.info.run_id)]
+    if len(fitting) != 1:
+        known = [f"{run.data.tags[STUDY]}  (uid {run.data.tags[UID]})" for run in fitting or runs]
+        got = f"got {name!r}, and" if name is not None else "got none, and"
+        found = f"{len(fitting)} fit" if fitting else "none fits"
+        raise StudyError(
+            f"--study must name one study of this MLflow store, but {got} {found}:\n{listed(known)}\n"
+            "Give a name, or a uid where names are the same."
+        )
+    return read_study(client, fitting[0])
+
+
+def latest_study(client: MlflowClient) -> StoredStudy:
+    """The study that was begun last.
+
+    Raises:
+        StudyError: If the store has none.
+    """
+    return read_study(client, max(_parents(client), key=lambda run: run.info.start_time))
+
+
+def _parents(client: MlflowClient) -> list[Any]:
+    runs = list(search_all(client, f"tags.`{TRIAL}` = 'none'"))
+    if not runs:
+        raise StudyError(
+            "There must be a study in this MLflow store, but there is none. Make one with `python -m bhsearch.run`, or "
+            "go to the folder where it was made."
+        )
+    return runs
+
+
+def study_of(client: MlflowClient, run_id: str) -> tuple[StoredStudy, StoredTrial]:
+    """The study and the complete trial that a run is of.
+
+    Raises:
+        StudyError: If it is no run of a complete trial.
+    """
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        raise StudyError(f"RUN_ID must be a run of this MLflow store, but {run_id!r} is not in it.") from error
+    parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+    if parent is None or not run.data.tags.get(TRIAL, "").isdigit():
+        raise StudyError(f"RUN_ID must be the run of a trial, but {run_id!r} ({run.info.run_name}) is none.")
+    study = read_study(client, client.get_run(parent))
+    for trial in study.trials:
+        if trial.run_id == run_id:
+            return study, trial
+    raise StudyError(f"RUN_ID must be the run of a complete trial, but {run.info.run_name} ended as {run.info.status}.")
+
+
+def read_study(client: MlflowClient, run: Any) -> StoredStudy:
+    """The study of a parent run, an MLflow entity."""
+    tags = run.data.tags
+    found = trial_runs(client, run.info.experiment_id, tags[UID])
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return StoredStudy(
+        name=tags[STUDY],
+        uid=tags[UID],
+        run_id=run.info.run_id,
+        experiment_id=run.info.experiment_id,
+        data=client.get_experiment(run.info.experiment_id).name,
+        root=next((json.loads(item.dataset.source).get("uri", "") for item in inputs), ""),
+        settings=dict(run.data.params),
+        tags=dict(tags),
+        metrics=dict(run.data.metrics),
+        records=tuple(_trial(number, found[number]) for number in sorted(found)),
+        artifact_uri=run.info.artifact_uri,
+    )
+
+
+def _trial(number: int, run: Any) -> StoredTrial:
+    tags, metrics = run.data.tags, dict(run.data.metrics)
+    state = RUNNING if run.info.status == "RUNNING" else _STATES.get(tags.get(STATE, ""), FAILED)
+    models = run.outputs.model_outputs if run.outputs else []
+    return StoredTrial(
+        number=number,
+        run_id=run.info.run_id,
+        state=state,
+        score=metrics.get("auc") if state == COMPLETE else None,
+        params=dict(run.data.params),
+        metrics=metrics,
+        reason=tags.get(REASON, ""),
+        artifact_uri=run.info.artifact_uri,
+        model_uri=f"models:/{models[0].model_id}" if models else "",
+    )
+
+
+def tests_of(client: MlflowClient, study: StoredStudy) -> list[StoredTest]:
+    """Openings of the sealed test for this study, first to last."""
+    runs = search_all(client, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{study.run_id}' and tags.`{OPENED}` != 'none'")
+    tests = [
+        StoredTest(r.info.run_id, r.data.tags[OPENED], dict(r.data.metrics), dict(r.data.tags), r.info.artifact_uri)
+        for r in runs
+    ]
+    return sorted(tests, key=lambda test: (test.when, test.run_id))
+
+
+def record(study: StoredStudy, path: str) -> Any:
+    """A JSON file of the study: `SPLIT`, `AUDIT`, `SPACE`, `VERSIONS`, or `TRIALS`, which is there once it has ended.
+
+    Raises:
+        StudyError: If it does not have it.
+    """
+    try:
+        return json.loads(read_bytes(study, path))
+    except (MlflowException, OSError) as error:
+        raise StudyError(f"The study {study.name!r} must keep {path} in MLflow, but does not.") from error
+
+
+def predictions_of(trial: StoredTrial) -> Predictions:
+    """Out-of-fold predictions of a complete trial."""
+    with tempfile.TemporaryDirectory() as folder:
+        uri = f"{trial.artifact_uri}/{artifacts.PREDICTIONS}"
+        return Predictions.from_csv(Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)))
+
+
+def read_bytes(owner: StoredStudy | StoredTrial | StoredTest, path: str) -> bytes:
+    """An artifact of a run.
+
+    Raises:
+        MlflowException, OSError: If the run does not have it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(mlflow.artifacts.download_artifacts(f"{owner.artifact_uri}/{path}", dst_path=folder)).read_bytes()
+
+
+def picture(trial: StoredTrial, name: str) -> bytes:
+    """A picture that was made when the trial ended, such as `roc`; empty where it is not kept."""
+    try:
+        return read_bytes(trial, f"pictures/{name}.png")
+    except (MlflowException, OSError):
+        return b""
+
+
+def model_folder(study: StoredStudy, trial: StoredTrial) -> Path:
+    """The folder of a trial's MLflow model; a copy where the store is on another machine.
+
+    Raises:
+        StudyError: If the store does not have it.
+    """
+    try:
+        if trial.model_uri:
+            return Path(mlflow.artifacts.download_artifacts(trial.model_uri))
+        reason = "it has none"
+    except (MlflowException, OSError) as error:
+        reason = (str(error).splitlines() or [repr(error)])[0]
+    raise StudyError(
+        f"A trial must have its model in MLflow, but of trial {trial.number} of {study.name!r}: {reason}. "
+        "Choose another with --trial."
+    )
+
+
+def search_all(client: MlflowClient, query: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Any]:
+    """Runs of every experiment that fit a query, a page at a time."""
+    experiments = [str(experiment.experiment_id) for experiment in client.search_experiments(view_type=view)]
+    token = None
+    while True:
+        page = client.search_runs(experiments, query, run_view_type=view, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def log_report(client: MlflowClient, study: StoredStudy, page: str) -> None:
+    """Keep a report beside the study, in the place of an earlier one."""
+    client.log_text(study.run_id, page, REPORT)
