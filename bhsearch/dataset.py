@@ -1,9 +1,10 @@
-"""`python -m bhsearch.dataset`: what a data set holds, what is odd about it, and what the cache keeps of it."""
+"""`python -m bhsearch.dataset`: what a data set holds, what is odd about it, what leaks, and what the cache keeps."""
 
 from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -95,6 +96,92 @@ def audit(
 
 
 @app.command()
+def protocol(
+    path: Data,
+    folds_file: Annotated[
+        list[Path], typer.Option(metavar="FILE...", help="Published folds: dsfold1.txt dsfold2.txt ...")
+    ],
+    more: Annotated[list[Path] | None, typer.Argument(metavar="", hidden=True)] = None,
+    backbone: Annotated[str, typer.Option(help="Name or .keras file.")] = "staintex-l",
+    weights_dir: Annotated[Path | None, typer.Option(help="Folder of Keras weight files.")] = None,
+    image_size: Annotated[int, typer.Option(help="Side in pixels.")] = 224,
+    skip_bad_images: SkipBad = False,
+    as_json: AsJson = False,
+) -> None:
+    """Test one fixed configuration on the published folds of BreakHis, and list what those leak.
+
+    The files follow PATH and --folds-file, so that a shell may list them: --folds-file dsfold*.txt
+    """
+    from bhsearch.data import official as data
+    from bhsearch.evaluation.official import summaries
+    from bhsearch.networks.backbones import find
+    from bhsearch.search import official
+
+    folds = data.read_folds([*folds_file, *(more or ())])
+    (network,) = find([backbone], weights_dir).backbones
+    index = _open(path, "auto", None, skip_bad_images)
+    placed = data.place(index, folds)
+    with _progress("resizing images") as progress:
+        rates = official.official_rates(index, placed, network, image_size, progress=progress)
+    if as_json:
+        _print_json(official.record(rates, placed))
+        return
+    _say(f"{index.name}, {network.name} at {image_size} px, {len(placed)} published folds")
+    if index.synthetic:
+        _say("The data are synthetic: drawn by a program, not taken from tissue.")
+    table = _table("magnification", ("image rate, %", "patient recognition rate, %", "folds"))
+    for row in summaries(rates):
+        table.add_row(row.magnification, _percent(row.image_rate), _percent(row.recognition_rate), str(row.n_folds))
+    terminal.out.print(table)
+    _say("Mean and standard deviation over folds. What the papers call a patient is a slide.", official.OFFICIAL_NOTE)
+    for fold in placed:
+        _say("", fold.heading())
+        for line in listed(fold.leaks(), _MOST).splitlines():
+            _say_indented(line.strip())
+
+
+@app.command()
+def leakage(
+    path: Data = "phantom",
+    layout: Layout = "auto",
+    case_pattern: CasePattern = None,
+    skip_bad_images: SkipBad = False,
+    backbone: Annotated[str, typer.Option(help="Name or .keras file.")] = "staintex-l",
+    weights_dir: Annotated[Path | None, typer.Option(help="Folder of Keras weight files.")] = None,
+    image_size: Annotated[int, typer.Option(help="Side in pixels.")] = 224,
+    folds: Annotated[int, typer.Option(help="Folds of a repeat.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Repeats of the folds.")] = 5,
+    picture: Annotated[Path, typer.Option(help="PNG file to draw the result into.")] = Path("leakage.png"),
+) -> None:
+    """Score one configuration with folds by image, by slide and by case: what a leak is worth."""
+    from bhsearch.data.store import writing
+    from bhsearch.errors import PlaceError
+
+    if picture.is_dir():
+        raise PlaceError(f"--picture must be a file to write, but {str(picture)!r} is a folder.")
+    index = _open(path, layout, case_pattern, skip_bad_images)
+    from bhsearch.evaluation import style
+    from bhsearch.evaluation.leakage_plot import leakage_figure
+    from bhsearch.networks.backbones import find
+    from bhsearch.progress import TerminalReporter
+    from bhsearch.search.leakage import measure, table_rows
+
+    (found,) = find([backbone], weights_dir).backbones
+    results = measure(index, found, TerminalReporter(), image_size=image_size, folds=folds, repeats=repeats)
+    detail = f"{index.name}, {found.name} at {image_size} px, {repeats} x {folds} folds"
+    note = "synthetic data (phantom)" if index.synthetic else ""
+    _say(f"{detail}{', ' + note if note else ''}", "")
+    _say("| folds by | AUC (range over repeats) | difference | cases on both sides |", "| --- | --- | --- | --- |")
+    _say(*(f"| {' | '.join(row)} |" for row in table_rows(results)))
+    _say("", "Only the number by case says what to expect on new patients.")
+    with writing(f"the picture {picture}"):
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        figure = leakage_figure([(row.group_by, row.aucs) for row in results], detail, note)
+        picture.write_bytes(style.to_png(figure))
+    _say(f"Drawn in {picture}")
+
+
+@app.command()
 def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete everything in it.")] = False) -> None:
     """List what the cache keeps, or delete it."""
     from bhsearch.data import store
@@ -163,6 +250,11 @@ def _print_table(first: str, numbers: tuple[str, ...], rows: dict[str, dict[str,
         table.add_row(name, *(f"{row[number]:,}" for number in numbers))
     terminal.out.print()
     terminal.out.print(table)
+
+
+def _percent(mean_and_spread: tuple[float, float]) -> str:
+    mean, spread = (100 * value for value in mean_and_spread)
+    return f"{mean:.1f}" if spread != spread else f"{mean:.1f} +- {spread:.1f}"
 
 
 def _size(n_bytes: float) -> str:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from bhsearch import terminal
 from bhsearch.data import store
+from bhsearch.data.phantom import phantom_index
 from bhsearch.dataset import app
 from bhsearch.errors import BhsearchError, DataError
 
@@ -138,3 +139,59 @@ def test_the_real_breakhis_can_be_looked_at(breakhis):
     content = json.loads(run("info", breakhis, "--json"))
     assert content["classes"]["all"] == {"images": 476, "cases": 33, "slides": 41, "groups": 33}
     assert content["magnifications"]["100X"] == {"benign": 217, "malignant": 215, "all": 432}
+
+
+@pytest.fixture
+def official(tmp_path):
+    """The phantom's slides on two sides, twice: siblings of a case are torn apart."""
+    index = phantom_index("phantom:cases=20,images=3")
+    files = []
+    for number in (1, 2):
+        rows = []
+        for path, slide in zip(index.column("path"), index.column("slide"), strict=True):
+            name = path.rpartition("/")[2]
+            side = "test" if slide.endswith("CD") or int(slide[-5:].rstrip("ABCD")[-1]) % 4 == number else "train"
+            rows.append(f"{name}|100|{number}|{side}")
+        files.append(tmp_path / f"dsfold{number}.txt")
+        files[-1].write_text("\n".join(rows))
+    return files
+
+
+def test_the_protocol_prints_rates_and_the_leaks_of_its_folds(official):
+    """Files follow the option as a shell lists them."""
+    options = ("--backbone", "staintex-s", "--image-size", "48")
+    printed = run("protocol", "phantom:cases=20,images=3", "--folds-file", *official, *options)
+    (row,) = [line.split() for line in printed.splitlines() if line.startswith("100X")]
+    assert row[2] == row[5] == "+-"
+    assert row[-1] == "2"
+    assert all(0 <= float(row[at]) <= 100 for at in (1, 4))
+    assert "Fold 1: on both sides: cases:" in printed
+    assert "case 90005: train SOB_" in printed
+    assert "never to choose by" in printed
+    assert "synthetic" in printed
+    again = run("protocol", "phantom:cases=20,images=3", "--folds-file", official[0], "--folds-file", official[1],
+                "--json", *options)  # fmt: skip
+    found = json.loads(again)
+    assert [fold["fold"] for fold in found["leaks"]] == [1, 2]
+    assert f"{100 * found['summaries'][0]['image_rate']['mean']:.1f}" == row[1]
+
+
+def test_the_protocol_refuses_folds_of_other_data(official, root):
+    with pytest.raises(DataError, match="0 of train"):
+        run("protocol", root, "--folds-file", official[0])
+
+
+def test_the_leak_is_printed_and_drawn(tmp_path):
+    options = ["--backbone", "staintex-s", "--image-size", "48", "--folds", "3", "--repeats", "1"]
+    picture = tmp_path / "new" / "leak.png"
+    text = run("leakage", "phantom:cases=20,images=3", *options, "--picture", picture)
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")][2:]
+    assert [row[0] for row in rows] == ["image", "slide", "case"]
+    assert "synthetic data (phantom)" in text
+    assert "Only the number by case" in text
+    assert np.asarray(Image.open(picture)).std() > 10
+
+
+def test_the_picture_of_a_leak_must_have_a_place(tmp_path):
+    with pytest.raises(BhsearchError, match="is a folder"):
+        run("leakage", "phantom:cases=20,images=3", "--picture", tmp_path)

@@ -1,0 +1,180 @@
+"""Parts of an HTML page that needs nothing but itself: styles, tables, pictures as data, all text escaped."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from bhsearch.evaluation.predictions import DISCLAIMER
+
+_KINDS = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+
+# One column on a phone. Blue and orange as in the pictures; red only for what must not be trusted.
+_STYLE = """
+:root{--ink:#1d2126;--soft:#59636e;--line:#dfe3e8;--paper:#fff;--wash:#f5f7f9;--blue:#0072B2;--orange:#E69F00;
+--vermillion:#D55E00;--red:#b3001b;--redwash:#fdecee;--amber:#fff3d6}
+*{box-sizing:border-box}
+html{-webkit-text-size-adjust:100%}
+body{margin:0;color:var(--ink);background:var(--wash);
+font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{max-width:1120px;margin:0 auto;padding:0 16px 48px}
+header{padding:20px 0 4px}
+h1{font-size:1.5rem;line-height:1.2;margin:0;overflow-wrap:anywhere}
+h2{font-size:1.2rem;margin:0 0 4px}
+h3{font-size:1rem;margin:16px 0 4px}
+p{margin:6px 0}
+a{color:var(--blue)}
+.soft{color:var(--soft)}
+.small{font-size:.875rem}
+.card{background:var(--paper);border:1px solid var(--line);border-radius:10px;padding:18px;margin:14px 0;min-width:0}
+.columns{display:grid;grid-template-columns:minmax(0,1fr);gap:14px;margin:14px 0;align-items:start}
+.columns>.card,.columns>.wide>.card{margin:0}
+.alarm{background:var(--redwash);border:2px solid var(--red);color:var(--red);border-radius:10px;padding:12px 18px;
+margin:14px 0;font-weight:600}
+.alarm p{margin:2px 0}
+.note{background:var(--amber);border:1px solid var(--orange);border-radius:8px;padding:6px 12px;margin:10px 0}
+.scroll{overflow-x:auto;max-width:100%}
+table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
+th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}
+th{font-weight:600;color:var(--soft)}
+td.text{overflow-wrap:anywhere;min-width:4.5rem}
+td.number,th.number{text-align:right}
+dl{display:grid;grid-template-columns:minmax(0,7.5rem) minmax(0,1fr);gap:4px 14px;margin:8px 0;font-size:.95rem}
+dt{color:var(--soft)}
+dd{margin:0;overflow-wrap:anywhere}
+ul{margin:6px 0;padding-left:20px}
+img,svg{display:block;max-width:100%;height:auto}
+figure{margin:0}
+figcaption{font-size:.875rem;color:var(--soft);margin-top:6px}
+.pictures{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:12px}
+.pictures.pairs{grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))}
+.pictures figcaption{color:var(--ink);font-size:.8rem;line-height:1.35;overflow-wrap:anywhere;
+white-space:pre-line}
+.pictures img{width:100%;border-radius:4px}
+.tiles img,.pair img{aspect-ratio:1;object-fit:cover}
+.wide,.stack{min-width:0}
+.stack>.card:first-child{margin-top:0}.stack>.card:last-child{margin-bottom:0}
+.pair{display:grid;grid-template-columns:1fr 1fr;gap:4px}
+.right img{outline:4px solid var(--blue);outline-offset:-4px}
+.wrong img{outline:4px solid var(--orange);outline-offset:-4px}
+details>summary{cursor:pointer;color:var(--blue);padding:6px 0}
+footer{color:var(--soft);font-size:.875rem;padding:16px 0}
+@media(min-width:720px){.pictures.tiles{grid-template-columns:repeat(4,minmax(0,1fr))}}
+@media(min-width:880px){.columns{grid-template-columns:minmax(0,1fr) minmax(0,1fr)}
+.wide{grid-column:1/-1}h1{font-size:1.9rem}}
+@media print{body{background:#fff}.card{break-inside:avoid}}
+"""
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """A whole page.
+
+    Args:
+        title: Of the window and the page's head.
+        body: HTML.
+        style: CSS beside that of every page.
+    """
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        # Whatever a page holds, it loads nothing and runs nothing.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n<footer>{escape(DISCLAIMER)}</footer>\n</main>\n</body>\n</html>\n"
+    )
+
+
+def data_uri(picture: bytes) -> str:
+    """A PNG or JPEG file as an address that holds it.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    kind = next((kind for start, kind in _KINDS.items() if picture.startswith(start)), None)
+    if kind is None:
+        raise ValueError(f"a picture must be a PNG or JPEG file, but starts with {picture[:8]!r}.")
+    return f"data:{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def image(picture: bytes, alt: str) -> str:
+    """A picture, and what it shows for those who do not see it."""
+    return f'<img src="{data_uri(picture)}" alt="{escape(alt)}">'
+
+
+def figure(content: str, caption: str = "", kind: str = "") -> str:
+    """A picture, or whatever stands for one, with its caption under it."""
+    said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    opened = f'<figure class="{kind}">' if kind else "<figure>"
+    return f"{opened}{content}{said}</figure>"
+
+
+def heading(title: str, *lines: str) -> str:
+    """The head of a page."""
+    return f"<header><h1>{escape(title)}</h1>{paragraphs(*lines, kind='soft')}</header>"
+
+
+def section(title: str, *content: str, lead: str = "") -> str:
+    """A card with a heading, and one sentence under it that says what to see there."""
+    said = f'<p class="soft">{escape(lead)}</p>' if lead else ""
+    return f'<section class="card"><h2>{escape(title)}</h2>{said}{"".join(content)}</section>'
+
+
+def columns(*cards: str) -> str:
+    """Cards side by side where there is room."""
+    return f'<div class="columns">{"".join(cards)}</div>'
+
+
+def alarm(sentences: Iterable[str]) -> str:
+    """What must be read before any number, in red; nothing where there is nothing."""
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    return f'<div class="alarm" role="alert">{said}</div>' if said else ""
+
+
+def stack(*cards: str) -> str:
+    """Cards one above the other, in one of the columns."""
+    return f'<div class="stack">{"".join(cards)}</div>'
+
+
+def notice(sentences: Iterable[str]) -> str:
+    """What must be known beside every number, in amber; nothing where there is nothing."""
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    return f'<div class="note" role="note">{said}</div>' if said else ""
+
+
+def paragraphs(*sentences: str, kind: str = "") -> str:
+    """A paragraph each."""
+    opened = f'<p class="{kind}">' if kind else "<p>"
+    return "".join(f"{opened}{escape(sentence)}</p>" for sentence in sentences)
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A list."""
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def facts(rows: Mapping[str, str]) -> str:
+    """Names and values."""
+    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in rows.items())}</dl>"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0, caption: str = "") -> str:
+    """A table that scrolls sideways by itself where it is too wide.
+
+    Args:
+        head: Names of the columns; the last `numbers` of them are of numbers.
+        rows: Text of the cells.
+        numbers: Columns to align on the right.
+        caption: What it shows, for those who hear the page.
+    """
+    kinds = ["text"] * (len(head) - numbers) + ["number"] * numbers
+    top = "".join(f'<th scope="col" class="{kind}">{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True))
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in zip(row, kinds, strict=True))
+        + "</tr>"
+        for row in rows
+    )
+    label = f' aria-label="{escape(caption)}"' if caption else ""
+    return f'<div class="scroll"><table{label}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,0 +1,40 @@
+"""`python -m bhsearch.report`: a study on one page, for people who look rather than read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bhsearch import terminal
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command(epilog="Research only: not for screening patients.")
+def report(
+    study: Annotated[
+        str | None, typer.Option(help="Name, uid or run of a study. Default: the one begun last.", show_default=False)
+    ] = None,
+    output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+) -> None:
+    """Write a study as one HTML file that needs no network, and keep it beside the study's run in MLflow."""
+    from bhsearch.data.store import writing
+    from bhsearch.errors import PlaceError
+
+    if output.is_dir():
+        raise PlaceError(f"--output must be a file to write, but {str(output)!r} is a folder.")
+
+    from bhsearch.progress import TerminalReporter
+    from bhsearch.search.reporting import make_report
+
+    name, page = make_report(study, TerminalReporter())
+    with writing(f"the report {output}"):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(page, encoding="utf-8")
+    terminal.out.print(f"{name}: {output}, {len(page) / 1e6:.1f} MB", markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    terminal.main(app, "python -m bhsearch.report")

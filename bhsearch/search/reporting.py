@@ -1,0 +1,266 @@
+"""From a study in MLflow to its report: read, ranked, corrected, and put on one page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bhsearch.data.audit import Audit
+from bhsearch.data.decode import decode
+from bhsearch.data.index import CLASS_NAMES, BadFile
+from bhsearch.data.opening import open_data
+from bhsearch.errors import BhsearchError, StudyError
+from bhsearch.evaluation.grids import pick_examples
+from bhsearch.evaluation.photos import photo
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.report_data import Report, Shown, TestSummary, TrialRow
+from bhsearch.evaluation.report_page import report_page
+from bhsearch.evaluation.selection import Corrected
+from bhsearch.evaluation.thresholds import pooled_decisions
+from bhsearch.search.engine import Trial
+from bhsearch.search.reporter import Reporter
+from bhsearch.search.result import correct, rank
+from bhsearch.search.space import Parameter, Params
+
+if TYPE_CHECKING:
+    from bhsearch.data.index import Index
+    from bhsearch.tracking.studies import StoredStudy, StoredTrial
+
+_ORIGIN = "bhsearch.started_from"  # name of the study whose trials came first
+_SIDE = 288  # pixels of an image on the page
+_FACTS = {
+    "regime": "regime",
+    "group_by": "folds keep together",
+    "image_size": "image size",
+    "resize": "resize",
+    "sampler": "sampler",
+    "seed": "seed",
+}
+
+
+def make_report(name: str | None, reporter: Reporter) -> tuple[str, str]:
+    """Read a study, make its page, and keep that beside it in MLflow.
+
+    Args:
+        name: Name, uid or parent run; None for the study that was begun last.
+        reporter: Hears of it.
+
+    Returns:
+        Name of the study, and the page.
+
+    Raises:
+        StudyError: If there is no such study, or its store cannot be opened.
+    """
+    from bhsearch.networks import backend
+    from bhsearch.tracking.store import open_client, require_store
+
+    require_store()
+    with reporter.step("Opening MLflow"):
+        with backend.quiet():
+            from bhsearch.tracking import studies
+        client = open_client()
+        study = studies.find_study(client, name) if name is not None else studies.latest_study(client)
+    page = report_page(gather(client, study, reporter))
+    studies.log_report(client, study, page)
+    return study.name, page
+
+
+def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
+    """Everything that the report of a study shows.
+
+    Args:
+        client: Of its store.
+        study: As it was read back.
+        reporter: Hears of it.
+    """
+    from bhsearch.tracking import studies
+
+    split, audit = studies.record(study, studies.SPLIT), studies.record(study, studies.AUDIT)
+    space = [Parameter(**row) for row in _tuples(studies.record(study, studies.SPACE))]
+    predictions: dict[int, Predictions] = {}
+    with reporter.step("Reading predictions") as progress:
+        for done, trial in enumerate(study.trials, start=1):
+            predictions[trial.number] = studies.predictions_of(trial)
+            progress(done, len(study.trials))
+    records = [_record(trial, space) for trial in study.records]
+    ranking = {row.trial.number: row for row in rank(records, predictions)}
+    corrected, why_not = _corrected(client, study, records, predictions)
+    best = study.trials[0] if study.trials else None
+    shown: list[Shown] = []
+    if best is not None:
+        with reporter.step("Reading images"):
+            shown = _images(study, predictions[best.number])
+    ended: dict[str, Any] = {}
+    with suppress(StudyError):  # not there before a sitting has ended
+        ended = studies.record(study, studies.TRIALS)
+    why_not_promotable = split["why_not_promotable"]
+    any_predictions = next(iter(predictions.values()), None)
+    return Report(
+        study=study.name,
+        data=study.data,
+        synthetic=study.synthetic,
+        has_cases=audit["has_cases"],
+        invalid=[*split["leaks"], *([why_not_promotable] if why_not_promotable else [])],
+        warnings=[sentence for sentence in split["warnings"] if sentence not in why_not_promotable],
+        n_cases=_n_cases(any_predictions),
+        rows=[
+            _row(trial, record, ranking.get(trial.number)) for trial, record in zip(study.records, records, strict=True)
+        ],
+        best=predictions[best.number] if best is not None else None,
+        corrected=corrected,
+        uncorrected=why_not,
+        test=_test(client, study),
+        images=shown,
+        kept_images=studies.picture(best, "right_and_wrong") if best is not None and not shown else b"",
+        importances=ended.get("importances", {}),
+        log=[parameter.name for parameter in space if parameter.log],
+        space=[(parameter.name, str(parameter), parameter.meaning) for parameter in space],
+        facts=_facts(study, split),
+        audit=_audit_lines(audit),
+        versions=studies.record(study, studies.VERSIONS),
+    )
+
+
+def _corrected(
+    client: Any, study: StoredStudy, records: Sequence[Trial], predictions: Mapping[int, Predictions]
+) -> tuple[Corrected | None, str]:
+    """The correction counts the trials of the study that this one was started from, too."""
+    from bhsearch.tracking import studies
+
+    origin = study.tags.get(_ORIGIN)
+    if not origin:
+        return correct(records, predictions)
+    try:
+        earlier = [studies.predictions_of(trial) for trial in studies.find_study(client, origin).trials]
+    except StudyError:
+        return None, f"the study {origin!r}, which it was started from, is not at hand"
+    return correct(records, predictions, earlier)
+
+
+def _tuples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "choices": tuple(row["choices"])} for row in rows]
+
+
+def _record(trial: StoredTrial, space: Sequence[Parameter]) -> Trial:
+    return Trial(trial.number, trial.state, _typed(trial.params, space), trial.score, {"reason": trial.reason})
+
+
+def _typed(params: Mapping[str, str], space: Sequence[Parameter]) -> Params:
+    """A point of the space from the text that MLflow keeps of it."""
+    found: Params = {}
+    for parameter in space:
+        kept = params.get(parameter.name)
+        if kept is None:
+            continue
+        if parameter.choices:
+            found[parameter.name] = next((c for c in parameter.choices if str(c) == kept), kept)
+        else:
+            found[parameter.name] = int(kept) if parameter.whole else float(kept)
+    return found
+
+
+def _row(trial: StoredTrial, record: Trial, ranked: Any) -> TrialRow:
+    return TrialRow(
+        number=trial.number,
+        state=trial.state,
+        score=trial.score,
+        low=ranked.low if ranked else math.nan,
+        high=ranked.high if ranked else math.nan,
+        tied=bool(ranked and ranked.tied),
+        seconds=trial.metrics.get("seconds", 0.0),
+        params=record.params,
+        reason=trial.reason,
+    )
+
+
+def _n_cases(predictions: Predictions | None) -> tuple[int, int, int]:
+    if predictions is None:
+        return 0, 0, 0
+    groups = [predictions.group, *(predictions.group[predictions.label == value] for value in (0, 1))]
+    n_all, n_benign, n_malignant = (len(np.unique(group)) for group in groups)
+    return n_all, n_benign, n_malignant
+
+
+def _test(client: Any, study: StoredStudy) -> TestSummary | None:
+    """The last opening of the sealed test for this study that gave a number."""
+    from bhsearch.tracking import studies
+
+    tests = [test for test in studies.tests_of(client, study) if "test_auc" in test.metrics]
+    if not tests:
+        return None
+    last = tests[-1]
+    numbers = {name.removeprefix("test_"): value for name, value in last.metrics.items() if name.startswith("test_")}
+    return TestSummary(
+        value=numbers["auc"],
+        low=numbers.get("auc_low", math.nan),
+        high=numbers.get("auc_high", math.nan),
+        trial=f"trial {last.tags.get('bhsearch.opened_trial', '?')}",
+        openings=int(last.tags.get("bhsearch.openings", len(tests))),
+        others={name: value for name, value in numbers.items() if not name.startswith("auc")},
+    )
+
+
+def _images(study: StoredStudy, predictions: Predictions) -> list[Shown]:
+    """Right and wrong images from where the data lie; none if they are gone, or are not the same any more."""
+    index = _same_data(study)
+    if index is None:
+        return []
+    files = dict(zip(index.column("path").tolist(), index.paths(), strict=True))
+    shown = []
+    for example in pick_examples(predictions, pooled_decisions(predictions)):
+        pixels = decode(files[str(predictions.path[example.row])])
+        shown.append(Shown(photo(pixels, _SIDE, lossless=False), _caption(predictions, example.row), example.right))
+    return shown
+
+
+def _caption(predictions: Predictions, row: int) -> str:
+    subtype, magnification = predictions.subtype[row], predictions.magnification[row]
+    kind = CLASS_NAMES[int(predictions.label[row])] + (f" ({subtype})" if subtype else "")
+    case = f"case {predictions.case[row]}" if predictions.case[row] else ""
+    first = f"{kind}, P {predictions.probability[0, row]:.2f}"
+    return "\n".join(line for line in (first, ", ".join(part for part in (magnification, case) if part)) if line)
+
+
+def _same_data(study: StoredStudy) -> Index | None:
+    settings = study.settings
+    try:
+        index = open_data(
+            settings.get("data"),
+            layout=settings.get("layout", "auto"),
+            case_pattern=None if settings.get("case_pattern") in (None, "None") else settings["case_pattern"],
+            skip_bad_images=settings.get("skip_bad_images") == "True",
+        )
+    except BhsearchError:
+        return None
+    return index if index.fingerprint == study.tags.get("bhsearch.data_fingerprint") else None
+
+
+def _facts(study: StoredStudy, split: dict[str, Any]) -> dict[str, str]:
+    parts = split["images"]["part"]
+    groups = split["images"]["group"]
+    sealed, searched = (
+        (parts.count(part), len({group for group, where in zip(groups, parts, strict=True) if where == part}))
+        for part in ("test", "development")
+    )
+    repeats = f" x {split['n_repeats']} repeats" if split["n_repeats"] > 1 else ""
+    return {
+        "data": study.data,
+        "folder": study.root,
+        "searched on": f"{searched[1]} cases, {searched[0]:,} images",
+        "sealed": f"{sealed[1]} cases, {sealed[0]:,} images",
+        "folds": f"{split['n_folds']}{repeats}",
+        **{words: study.tags.get(f"bhsearch.{key}", study.settings.get(key, "")) for key, words in _FACTS.items()},
+        "magnification": split["magnification"],
+        "data fingerprint": study.tags.get("bhsearch.data_fingerprint", ""),
+        "split fingerprint": split["fingerprint"],
+    }
+
+
+def _audit_lines(kept: dict[str, Any]) -> list[str]:
+    audit = Audit(**{**kept, "bad": tuple(BadFile(**file) for file in kept["bad"])})
+    found = [finding.title for finding in audit.findings()]
+    return [*audit.head(), *(found or ["Nothing odd was found."])]

@@ -1,0 +1,106 @@
+"""The registered model as MLflow keeps and serves it: a Keras file, asked with the bytes of image files.
+
+The folder holds no code and no pickle. Its pyfunc flavour names this module as the loader, which is why bhsearch must
+be installed where it is served; its Keras flavour opens the same file without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow.keras
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.types import ColSpec, Schema, TensorSpec
+
+from bhsearch.data.decode import decode_bytes
+from bhsearch.data.index import CLASS_NAMES
+from bhsearch.errors import DataError
+from bhsearch.networks import backend
+from bhsearch.networks.calibrated import Pixels, load_network, predict_images
+
+IMAGE = "image"
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec("binary", IMAGE)]),
+    outputs=Schema([ColSpec("double", "probability"), ColSpec("string", "label")]),
+)
+# The lines of the README; a test runs them.
+SERVE = "mlflow models serve -m models:/{name}@{alias} --env-manager local --port 5001"
+CURL = (
+    """printf '{"dataframe_records": [{"image": "%s"}]}' "$(base64 < IMAGE.png | tr -d '\\n')" |"""
+    " curl -s -H 'Content-Type: application/json' --data @- http://127.0.0.1:5001/invocations"
+)
+_ARRAYS = ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]))
+
+
+def save_model(path: str, mlflow_model: Model, network: Any, requirements: list[str]) -> None:
+    """Write the folder; `mlflow.models.Model.log` calls it.
+
+    Args:
+        path: The folder.
+        mlflow_model: Gets the flavours and the signature.
+        network: A Keras model, uint8 RGB to P(malignant), calibrated.
+        requirements: For pip. bhsearch is not among them: it is on no index, and who takes its name there could run
+            code wherever the model is installed from its requirements.
+    """
+    mlflow.keras.save_model(network, path, mlflow_model=mlflow_model, signature=_ARRAYS, pip_requirements=requirements)
+    mlflow_model.signature = SIGNATURE
+    mlflow_model.flavors["python_function"]["loader_module"] = __name__
+    mlflow_model.save(str(Path(path) / MLMODEL_FILE_NAME))
+
+
+class ServedModel:
+    """What pyfunc asks.
+
+    Args:
+        network: A Keras model, uint8 RGB to P(malignant).
+        threshold: A probability from here on is called malignant.
+    """
+
+    def __init__(self, network: Any, threshold: float) -> None:
+        self._network, self._threshold = network, threshold
+
+    def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
+        """Probability and label of each image.
+
+        Args:
+            frame: A column `image`: bytes of PNG, JPEG, TIFF or BMP files, of any sizes.
+            params: None are known.
+
+        Returns:
+            `probability` and `label`, in the order and with the index of the rows.
+
+        Raises:
+            MlflowException: If a row is no image; a server answers 400.
+        """
+        probability = list(predict_images(self._network, _decoded(frame[IMAGE])))
+        return pd.DataFrame(
+            {"probability": probability, "label": [CLASS_NAMES[p >= self._threshold] for p in probability]},
+            index=frame.index,
+        )
+
+
+def _decoded(column: Any) -> Iterator[Pixels]:
+    for row, data in enumerate(column):
+        try:
+            yield decode_bytes(bytes(data))
+        except (DataError, TypeError, ValueError) as error:
+            raise MlflowException(
+                f"Each {IMAGE} must be the bytes of an image file (base64 in JSON), but row {row} is not: {error}",
+                INVALID_PARAMETER_VALUE,
+            ) from error
+
+
+def _load_pyfunc(path: str) -> ServedModel:
+    """Called by `mlflow.pyfunc.load_model` with the model's folder."""
+    backend.start()
+    folder = Path(path)
+    model = Model.load(str(folder / MLMODEL_FILE_NAME))
+    file = folder / model.flavors["keras"]["data"] / "model.keras"
+    return ServedModel(load_network(file), float((model.metadata or {})["threshold"]))

@@ -1,0 +1,92 @@
+"""One store with a study and a history of registered versions, made once for all tests that look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bhsearch.search.registering import register
+from bhsearch.search.registration import Registered, Request
+from bhsearch.search.reporter import Reporter
+from tests.studies import cache_of, import_mlflow, search
+
+# Stain and texture separate the classes of this phantom; the mean colour, which differs from case to case, does not.
+DATA = "phantom:cases=120,images=1,difficulty=0.2"
+NAME = "phantom-cases120-images1-difficulty0_2"
+FEW = "phantom:cases=35,images=1,difficulty=0.2"  # 3 benign and 4 malignant cases sealed
+GOOD, WEAK = 0, 1
+WHY = "a champion to be beaten"
+
+
+@dataclass(frozen=True)
+class History:
+    """A store, and what registering gave, in order.
+
+    Attributes:
+        folder: Where study and store are.
+        weak: The weak trial, made champion by force.
+        good: The good trial.
+        again: The good trial once more.
+        worse: The weak trial once more.
+        few: The only trial of a study that seals seven cases.
+    """
+
+    folder: Path
+    weak: Registered
+    good: Registered
+    again: Registered
+    worse: Registered
+    few: Registered
+
+    @property
+    def client(self) -> Any:
+        mlflow = import_mlflow()
+        return mlflow.MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+
+
+_made: list[History] = []
+
+
+def colour_backbone(folder: Path) -> Path:
+    """A backbone of the user's own that sees the mean colour and nothing else."""
+    import keras
+    from keras import layers
+
+    images = keras.Input((48, 48, 3))
+    keras.Model(images, layers.GlobalAveragePooling2D()(images)).save(folder / "colour.keras")
+    return folder / "colour.keras"
+
+
+@contextmanager
+def working_in(folder: Path, cache: str) -> Iterator[None]:
+    """The folder as working directory, with its own store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BHSEARCH_CACHE", cache)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.chdir(folder)
+        yield
+
+
+def history_of_versions(tmp_path_factory: pytest.TempPathFactory) -> History:
+    """Make it, or what was made before."""
+    if not _made:
+        folder = tmp_path_factory.mktemp("registered")
+        import_mlflow()
+        with working_in(folder, cache_of(tmp_path_factory)):
+            backbones = ("staintex-s", str(colour_backbone(folder)))
+            search(data=DATA, backbones=backbones, trials=2, tracking=True, study="good-and-weak")
+            search(data=FEW, trials=1, tracking=True, study="few", folds=2)
+            wanted = [
+                Request("good-and-weak", WEAK, force=True, why=WHY),
+                Request("good-and-weak"),
+                Request("good-and-weak", GOOD),
+                Request("good-and-weak", WEAK),
+                Request("few"),
+            ]
+            _made.append(History(folder, *(register(request, Reporter()) for request in wanted)))
+    return _made[0]

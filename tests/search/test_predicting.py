@@ -1,0 +1,171 @@
+"""Predictions on images of one's own: rows per image and case, what cannot be read, files that appear whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bhsearch import terminal
+from bhsearch.errors import DataError, PlaceError, SettingsError
+from bhsearch.predict import app
+from bhsearch.search import predicting
+from bhsearch.search.predicting import Model, Row
+
+
+class Brightness:
+    """Stands for a network: P(malignant) is the mean brightness over 255."""
+
+    def predict_on_batch(self, batch):
+        return batch.mean(axis=(1, 2, 3), dtype=np.float64)[:, None] / 255
+
+
+MODEL = Model("models:/m@champion", 0.5, None, "", Brightness())
+
+
+def image(file: Path, value: int, size=(6, 4)) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*size, 3), value, np.uint8)).save(file)
+    return file
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for case, values in {"90001": (255, 0), "90002": (255, 255)}.items():
+        for number, value in enumerate(values, start=1):
+            image(tmp_path / "in" / f"SOB_M_DC-14-{case}-100-{number:03d}.png", value, (4 + number, 5))
+    (tmp_path / "in" / "broken.png").write_bytes(b"not an image")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    image(tmp_path / "in" / "deeper" / "other.jpg", 0)
+    return tmp_path / "in"
+
+
+def rows_of(folder, pattern=None):
+    bad = []
+    files = predicting.find_files([str(folder)])
+    rows = list(predicting.predict(MODEL, files, predicting.case_of(pattern), bad, lambda done, total: None))
+    return rows, bad
+
+
+def test_a_row_per_image_in_order_and_one_per_known_case(folder):
+    rows, _ = rows_of(folder)
+    images = [row for row in rows if row.kind == "image"]
+    assert [Path(row.image).name for row in images] == [
+        "SOB_M_DC-14-90001-100-001.png", "SOB_M_DC-14-90001-100-002.png", "SOB_M_DC-14-90002-100-001.png",
+        "SOB_M_DC-14-90002-100-002.png", "other.jpg",
+    ]  # fmt: skip
+    assert [row.probability for row in images] == pytest.approx([1, 0, 1, 1, 0], abs=1e-6)
+    assert [row.label for row in images] == ["malignant", "benign", "malignant", "malignant", "benign"]
+    assert [row.case for row in images] == ["90001", "90001", "90002", "90002", ""]
+    assert rows[5:] == [
+        Row("case", "", "90001", 2, pytest.approx(0.5), "malignant"),
+        Row("case", "", "90002", 2, pytest.approx(1.0), "malignant"),
+    ]
+
+
+def test_what_cannot_be_read_is_named_and_left_out(folder):
+    rows, bad = rows_of(folder)
+    assert [Path(item.path).name for item in bad] == ["broken.png"]
+    assert "not an image" in bad[0].reason
+    assert not any("broken" in row.image for row in rows)
+
+
+def test_a_pattern_finds_cases_where_names_do_not(folder):
+    rows, _ = rows_of(folder, r"/(deeper)/")
+    assert [(row.case, row.n_images) for row in rows if row.kind == "case"] == [("deeper", 1)]
+
+
+def test_files_are_found_once_and_folders_that_hold_none_are_refused(folder, tmp_path):
+    file = folder / "deeper" / "other.jpg"
+    assert predicting.find_files([str(file), str(folder / "deeper")]) == [file]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="must be images"):
+        predicting.find_files([str(tmp_path / "empty")])
+    with pytest.raises(DataError, match="there is no"):
+        predicting.find_files([str(tmp_path / "nosuch")])
+
+
+def test_both_formats_say_the_same_and_begin_with_what_it_is_not_for(folder):
+    rows, _ = rows_of(folder)
+    texts = {}
+    for kind in predicting.FORMATS:
+        stream = io.StringIO()
+        writer = predicting.Writer(stream, kind, MODEL)
+        for row in rows:
+            writer.write(row)
+        texts[kind] = stream.getvalue().splitlines()
+        assert "Not for screening patients" in texts[kind][0]
+        assert any("models:/m@champion" in line for line in texts[kind][:2])
+    by_csv = list(csv.DictReader(line for line in texts["csv"] if not line.startswith("#")))
+    by_json = [json.loads(line) for line in texts["jsonl"][1:]]
+    assert [{key: str(value) for key, value in row.items()} for row in by_json] == by_csv
+
+
+def test_a_note_such_as_synthetic_stands_in_the_header():
+    stream = io.StringIO()
+    predicting.Writer(stream, "csv", Model("m", 0.5, None, "Synthetic data (phantom)", None))
+    assert stream.getvalue().startswith("# Synthetic data (phantom). Research only.")
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "out.csv"
+
+    def interrupted() -> None:
+        with predicting.output(file, io.StringIO()) as stream:
+            stream.write("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+    with predicting.output(file, io.StringIO()) as stream:
+        stream.write("whole")
+    assert file.read_text(encoding="utf-8") == "whole"
+    with pytest.raises(PlaceError), predicting.output(tmp_path / "out.csv" / "x", io.StringIO()):
+        pass
+
+
+@pytest.fixture
+def ends(monkeypatch, capsys, folder):
+    monkeypatch.setattr(predicting, "open_model", lambda uri: MODEL)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def main(*words):
+        monkeypatch.setattr("sys.argv", ["bhsearch.predict", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            terminal.main(app, "python -m bhsearch.predict")
+        shown = capsys.readouterr()
+        return caught.value.code, shown.out, shown.err
+
+    return main
+
+
+def test_bad_images_end_the_command_with_one_and_the_rest_is_written(ends, folder, tmp_path):
+    code, out, err = ends(folder, "--output", tmp_path / "out.csv")
+    assert (code, out) == (1, "")
+    assert "broken.png: not an image" in err
+    assert len((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()) == 2 + 1 + 5 + 2
+
+
+def test_good_images_end_it_with_nought_and_only_rows_are_on_standard_output(ends, folder):
+    (folder / "broken.png").unlink()
+    code, out, _ = ends(folder, "--format", "jsonl")
+    assert code == 0
+    assert len([json.loads(line) for line in out.splitlines()]) == 1 + 5 + 2
+
+
+@pytest.mark.parametrize("words", [("--format", "xml"), ("--case-pattern", "no group"), ("--case-pattern", "(")])
+def test_wrong_options_end_it_with_two(ends, folder, words):
+    code, out, err = ends(folder, *words)
+    assert (code, out) == (2, "")
+    assert words[0].lstrip("-") in err
+
+
+def test_an_unknown_format_lists_the_known():
+    with pytest.raises(SettingsError, match="csv or jsonl"):
+        predicting.check_format("xml")

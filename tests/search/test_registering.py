@@ -1,0 +1,279 @@
+"""From a study to the registry: what is fixed before the opening, the opening itself, the gate and its history."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bhsearch.data.opening import open_data
+from bhsearch.errors import RunError, SettingsError, StudyError
+from bhsearch.evaluation.calibration import operating_point
+from bhsearch.search import registered, registering
+from bhsearch.search.registering import register
+from bhsearch.search.registration import Request
+from bhsearch.search.reporter import Reporter
+from tests.registered import DATA, GOOD, NAME, WEAK, WHY, History, history_of_versions, working_in
+from tests.studies import cache_of, import_mlflow
+
+# TensorFlow's variables answer NumPy 2 in the old way whenever Keras saves them.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    return history_of_versions(tmp_path_factory)
+
+
+@pytest.fixture
+def inside(history, tmp_path_factory):
+    with working_in(history.folder, cache_of(tmp_path_factory)):
+        yield history
+
+
+# -- the gate: issue 4, B ----------------------------------------------------------------------------------------------
+
+
+def test_a_clearly_better_model_is_promoted(history: History):
+    numbers = history.good.verdict.numbers
+    assert history.good.promoted == "gate"
+    assert numbers["difference_low"] > 0
+    assert numbers["n_groups"] == 24
+
+
+def test_the_same_model_again_is_refused(history: History):
+    numbers = history.again.verdict.numbers
+    assert not history.again.promoted
+    assert (numbers["difference_low"], numbers["difference"], numbers["difference_high"]) == (0, 0, 0)
+    assert f"{numbers['smallest_gain']:.3f}" in history.again.verdict.reason
+
+
+def test_a_worse_model_is_refused(history: History):
+    assert not history.worse.promoted
+    assert history.worse.verdict.numbers["difference"] < 0
+    assert "must be above 0" in history.worse.verdict.reason
+
+
+def test_three_and_four_cases_are_too_few(history: History):
+    numbers = history.few.verdict.numbers
+    assert (numbers["n_benign_groups"], numbers["n_malignant_groups"]) == (3, 4)
+    assert not history.few.promoted
+    assert "Too few cases to decide" in history.few.verdict.reason
+
+
+def test_force_promotes_against_the_gate_and_is_kept(history: History):
+    assert history.weak.promoted == "force"
+    assert not history.weak.verdict.promote
+    first = json.loads(history.client.get_registered_model(NAME).tags["bhsearch.promotion.0001"])
+    assert (first["how"], first["reason"], first["instead_of"]) == ("force", WHY, None)
+
+
+def test_aliases_and_history_say_what_happened(history: History):
+    model = history.client.get_registered_model(NAME)
+    assert {alias: str(number) for alias, number in model.aliases.items()} == {
+        "champion": history.good.version.number,
+        "challenger": history.worse.version.number,
+    }
+    kept = [json.loads(model.tags[key]) for key in sorted(model.tags) if key.startswith("bhsearch.promotion.")]
+    assert [(entry["version"], entry["instead_of"], entry["how"]) for entry in kept] == [
+        (history.weak.version.number, None, "force"),
+        (history.good.version.number, history.weak.version.number, "gate"),
+    ]
+
+
+# -- the opening -------------------------------------------------------------------------------------------------------
+
+
+def test_openings_count_up_and_the_count_stands_beside_every_version(history: History):
+    assert [len(r.openings) for r in (history.weak, history.good, history.again, history.worse)] == [1, 2, 3, 4]
+    versions = history.client.search_model_versions(f"name = '{NAME}'")
+    assert {version.tags["bhsearch.openings"] for version in versions} == {"4"}
+    assert len(history.few.openings) == 1  # another set of sealed images
+
+
+def test_an_opening_says_when_which_study_trial_and_split(history: History):
+    assert registered.opened(history.weak) == "for the first time"
+    text = registered.opened(history.good)
+    first = history.weak.openings[0]
+    assert all(part in text for part in (first.when, "good-and-weak", f"trial {WEAK}", first.split))
+
+
+def test_deleting_a_run_undoes_no_opening(inside, tmp_path_factory):
+    from bhsearch.tracking import registry
+
+    run_id = inside.worse.openings[0].run_id
+    digest = inside.client.get_run(run_id).data.tags["bhsearch.sealed"]
+    inside.client.delete_run(run_id)
+    try:
+        assert len(registry.openings(inside.client, digest)) == 4
+    finally:
+        inside.client.restore_run(run_id)
+
+
+def test_what_fails_after_the_opening_is_still_an_opening(inside, monkeypatch):
+    from bhsearch.tracking import registry
+
+    def fail(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    digest = inside.client.get_run(inside.few.openings[0].run_id).data.tags["bhsearch.sealed"]
+    before = len(registry.openings(inside.client, digest))
+    monkeypatch.setattr(registering, "_test", fail)
+    with pytest.raises(KeyboardInterrupt):
+        register(Request("few"), Reporter())
+    found = registry.openings(inside.client, digest)
+    assert len(found) == before + 1
+    assert inside.client.get_run(found[-1].run_id).info.status == "FAILED"
+
+
+def test_calibration_and_threshold_come_from_out_of_fold_predictions_alone(inside):
+    from bhsearch.tracking import studies
+
+    kept = studies.predictions_of(inside.good.trial)
+    point = operating_point(kept)
+    params = inside.client.get_run(inside.good.openings[-1].run_id).data.params
+    assert float(params["threshold"]) == point.threshold
+    assert float(params["calibration_slope"]) == point.calibration.slope
+    assert inside.good.point == point
+
+
+def test_trials_of_the_study_it_was_started_from_count_for_the_correction(inside):
+    study = inside.good.study
+    started = replace(study, tags={**study.tags, "bhsearch.started_from": study.name})
+    alone = registering.competitors(inside.client, study, Reporter())
+    assert len(registering.competitors(inside.client, started, Reporter())) == 2 * len(alone) == 4
+    assert inside.good.corrected.n_trials == 2
+    nowhere = replace(study, tags={**study.tags, "bhsearch.started_from": "nosuch"})
+    with pytest.raises(StudyError, match="none fits"):
+        registering.competitors(inside.client, nowhere, Reporter())
+
+
+def test_the_test_is_of_the_sealed_images_and_no_others(inside):
+    from bhsearch.data.splits import make_split
+
+    index = open_data(DATA)
+    sealed = index.column("path")[make_split(index, n_folds=3).test]
+    assert inside.good.tested.predictions.path.tolist() == sealed.tolist()
+
+
+def test_metrics_have_intervals_and_pictures_are_there(history: History):
+    run = history.client.get_run(history.good.openings[-1].run_id)
+    metrics = run.data.metrics
+    assert metrics["test_auc_low"] < metrics["test_auc"] < metrics["test_auc_high"]
+    for name in ("balanced_accuracy", "sensitivity", "specificity", "brier", "ece", "ece_uncalibrated"):
+        assert metrics[f"test_{name}_low"] <= metrics[f"test_{name}"] + 0.1
+    names = {item.path for item in history.client.list_artifacts(run.info.run_id, "pictures")}
+    assert names == {
+        f"pictures/{n}.png" for n in ("roc", "precision_recall", "calibration", "confusion_matrix", "right_and_wrong")
+    }
+
+
+def test_the_card_is_logged_with_what_was_found(history: History):
+    import_mlflow()
+    run_id = history.good.openings[-1].run_id
+    uri = f"{history.client.get_run(run_id).info.artifact_uri}/card.md"
+    from bhsearch.tracking import kept
+
+    card = kept.read_text(uri)
+    values, corrected = history.good.tested.values, history.good.corrected
+    for number in (
+        values["auc"],
+        values["ece_uncalibrated"],
+        values["ece"],
+        corrected.score,
+        history.good.point.threshold,
+    ):
+        assert f"{number:.3f}" in card
+    assert "These cases were opened 2 times" in card
+    assert history.good.openings[0].when in card
+    assert "single fold models" in card
+    assert "Synthetic data" in card
+    assert {item.path for item in history.client.list_artifacts(run_id)} >= {"card.html", "card.md", "card_pictures"}
+
+
+def test_without_a_whole_card_nothing_is_registered(inside, monkeypatch):
+    def hole(*args):
+        raise RunError("A model card must have every field, but `audit` is empty.")
+
+    monkeypatch.setattr(registering, "make_card", hole)
+    before = len(inside.client.search_model_versions(f"name = '{inside.few.version.name}'"))
+    with pytest.raises(RunError, match="every field"):
+        register(Request("few"), Reporter())
+    assert len(inside.client.search_model_versions(f"name = '{inside.few.version.name}'")) == before
+
+
+def test_the_threshold_of_heat_maps_is_the_one_before_calibration():
+    from bhsearch.evaluation.calibration import Calibration
+    from bhsearch.search.carding import uncalibrated
+
+    line = Calibration(2.5, -0.7)
+    assert line.apply(np.array(uncalibrated(0.3, line))) == pytest.approx(0.3)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def test_force_without_why_and_why_without_force_are_refused():
+    with pytest.raises(SettingsError, match="must say why"):
+        Request(force=True, why=" ")
+    with pytest.raises(SettingsError, match="--force is missing"):
+        Request(why="because")
+
+
+def test_two_studies_must_be_told_apart(inside):
+    with pytest.raises(StudyError, match=r"(?s)--study must name one.*good-and-weak.*few|few.*good-and-weak"):
+        register(Request(), Reporter())
+
+
+def test_an_unknown_trial_lists_the_known(inside):
+    with pytest.raises(StudyError, match="one of 0, 1, but got 7"):
+        register(Request("good-and-weak", 7), Reporter())
+
+
+@pytest.mark.parametrize(("name", "alias"), [("a/b", "champion"), ("a", "challenger"), ("a", "v1")])
+def test_a_name_that_mlflow_would_refuse_is_refused_before_the_opening(inside, name, alias):
+    before = len(inside.client.search_runs(["1"]))
+    with pytest.raises(SettingsError, match=r"--name|--alias"):
+        register(Request("few", name=name, alias=alias), Reporter())
+    assert len(inside.client.search_runs(["1"])) == before
+
+
+def test_what_must_never_be_promoted_cannot_be_forced(inside, monkeypatch):
+    """A study by image or slide: refused before the opening; without force it would stay a challenger."""
+    real = registering.reopen
+
+    def by_image(*args):
+        opened = real(*args)
+        return replace(opened, split=replace(opened.split, promotable=False, why_not_promotable="Folds by image."))
+
+    monkeypatch.setattr(registering, "reopen", by_image)
+    before = len(inside.client.search_model_versions(f"name = '{NAME}'"))
+    with pytest.raises(StudyError, match="must never be: Folds by image"):
+        register(Request("good-and-weak", GOOD, force=True, why="I want it"), Reporter())
+    assert len(inside.client.search_model_versions(f"name = '{NAME}'")) == before
+
+
+def test_changed_data_are_refused_with_the_names(inside, tmp_path):
+    index = open_data(DATA)
+    shutil.copytree(index.root, tmp_path / "moved")
+    files = [tmp_path / "moved" / path for path in index.column("path")[:2]]
+    shutil.copy(tmp_path / "moved" / index.column("path")[5], files[0])
+    files[1].unlink()
+    from bhsearch.errors import DataError
+    from bhsearch.search.reopening import reopen
+    from bhsearch.tracking import studies
+
+    study = studies.find_study(inside.client, "good-and-weak")
+    with pytest.raises(DataError) as caught:
+        reopen(study, Reporter(), str(tmp_path / "moved"))
+    assert f"{files[0].name}: other pixels" in str(caught.value)
+    assert f"{files[1].name}: gone" in str(caught.value)
+    assert "2 differ" in str(caught.value)
+
+
+def test_intervals_of_the_good_and_the_weak_model_are_those_of_their_predictions(history: History):
+    assert history.good.tested.values["auc"] == pytest.approx(history.good.verdict.numbers["challenger_auc"], abs=1e-6)
+    assert np.ptp(history.good.tested.predictions.probability) > 0.1

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import warnings
+from dataclasses import replace
+
+import pytest
+
+from bhsearch.data.phantom import phantom_index
+from bhsearch.errors import StudyError
+from bhsearch.evaluation.report_page import report_page
+from bhsearch.search import reporting
+from bhsearch.search.reporter import Reporter
+from bhsearch.states import COMPLETE, FAILED
+from tests.studies import SMALL, STUDY, finished_study, import_mlflow
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return finished_study(tmp_path_factory)
+
+
+@pytest.fixture
+def opened(finished, monkeypatch, tmp_path):
+    """The finished study, read back, and a client that writes nothing into its store."""
+    import_mlflow()
+    from bhsearch.tracking import studies
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(finished.folder / "mlflow.db", tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow
+
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        client.search_experiments()
+    return client, studies.find_study(client), studies
+
+
+@pytest.fixture
+def report(opened):
+    client, study, _ = opened
+    return reporting.gather(client, study, Reporter())
+
+
+def test_trials_come_back_with_numbers_as_numbers(report, finished):
+    held = finished.trials()
+    assert [row.number for row in report.rows] == [trial.number for trial in held]
+    for row, trial in zip(report.rows, held, strict=True):
+        assert row.params == trial.params
+        assert row.state == COMPLETE
+        assert row.score == pytest.approx(trial.value)
+        assert row.low < row.score < row.high
+        assert row.seconds > 0
+    assert report.ranked[0].tied
+
+
+def test_intervals_and_correction_are_those_that_the_study_printed(report, finished):
+    record = finished.store.record(finished.store.parent(), "trials.json")
+    for shown, row in zip(record["best"], report.ranked, strict=True):
+        assert (shown["low"], shown["high"], shown["tied"]) == pytest.approx((row.low, row.high, row.tied))
+    assert report.corrected is not None
+    assert report.corrected.raw == pytest.approx(report.ranked[0].score)
+
+
+def test_it_knows_what_the_study_was_made_with(report):
+    assert (report.study, report.data) == (STUDY, "phantom-cases24-images3")
+    assert report.synthetic
+    assert report.has_cases
+    assert not report.invalid
+    assert report.facts["searched on"].startswith("19 cases")
+    assert report.n_cases[0] == 19
+    assert {name for name, _, _ in report.space} == set(report.rows[0].params)
+    assert report.log == ["learning_rate", "weight_decay", "epochs"]
+    assert report.test is None
+
+
+def test_shown_images_are_of_development_cases_and_both_right_and_wrong(report):
+    index = phantom_index(SMALL["data"])
+    named = {case for shown in report.images for case in re.findall(r"case (\S+)", shown.caption)}
+    assert named
+    assert named <= set(report.best.case)
+    assert named < set(index.column("case"))
+    assert len({shown.right for shown in report.images}) == 2
+
+
+def test_changed_data_are_not_shown(opened):
+    """An image of another patient under the old caption would be a lie."""
+    client, study, _ = opened
+    changed = replace(study, tags={**study.tags, "bhsearch.data_fingerprint": "0" * 16})
+    found = reporting.gather(client, changed, Reporter())
+    assert found.images == []
+    assert found.kept_images.startswith(b"\x89PNG")
+    gone = replace(study, settings={**study.settings, "data": "nowhere"})
+    assert reporting.gather(client, gone, Reporter()).images == []
+
+
+def test_leaks_and_unknown_cases_are_invalid(opened, monkeypatch):
+    client, study, studies = opened
+    real = studies.record
+
+    def leaky(owner, path):
+        kept = real(owner, path)
+        if path == studies.SPLIT:
+            kept |= {"leaks": ["torn"], "why_not_promotable": "not known", "warnings": ["not known", "few"]}
+        return kept
+
+    monkeypatch.setattr(studies, "record", leaky)
+    found = reporting.gather(client, study, Reporter())
+    assert list(found.invalid) == ["torn", "not known"]
+    assert list(found.warnings) == ["few"]
+
+
+def test_a_failed_trial_is_listed_with_its_reason(opened):
+    client, study, studies = opened
+    run = client.create_run(
+        study.experiment_id,
+        tags={
+            "mlflow.parentRunId": study.run_id,
+            studies.UID: study.uid,
+            "bhsearch.trial": "4",
+            "bhsearch.state": "fail",
+            "bhsearch.reason": "it diverged",
+        },
+    )
+    client.log_param(run.info.run_id, "views", 4)
+    client.set_terminated(run.info.run_id, "FAILED")
+    found = reporting.gather(client, studies.find_study(client), Reporter())
+    failed = found.rows[4]
+    assert (failed.state, failed.score, failed.reason, failed.params) == (FAILED, None, "it diverged", {"views": 4})
+    assert "it diverged" in report_page(found)
+
+
+def test_an_opened_test_is_shown_with_its_count(opened):
+    client, study, studies = opened
+    for when, auc in (("2026-01-01", 0.9), ("2026-02-01", 0.7)):
+        tags = {"mlflow.parentRunId": study.run_id, studies.OPENED: when, "bhsearch.opened_trial": "3"}
+        run = client.create_run(study.experiment_id, tags=tags | {"bhsearch.openings": "2"})
+        for name, value in (("auc", auc), ("auc_low", auc - 0.1), ("auc_high", auc + 0.1), ("brier", 0.2)):
+            client.log_metric(run.info.run_id, f"test_{name}", value)
+    # One that was broken off gave no number, and still counts.
+    client.create_run(study.experiment_id, tags={"mlflow.parentRunId": study.run_id, studies.OPENED: "2026-03-01"})
+    test = reporting.gather(client, studies.find_study(client), Reporter()).test
+    assert test is not None
+    assert (test.value, test.low, test.high) == pytest.approx((0.7, 0.6, 0.8))
+    assert (test.trial, test.openings) == ("trial 3", 2)
+    assert test.others["brier"] == 0.2
+
+
+def test_trials_of_the_study_it_was_started_from_count_for_the_correction(opened, report):
+    client, study, _ = opened
+    started = replace(study, tags={**study.tags, "bhsearch.started_from": study.name})
+    found = reporting.gather(client, started, Reporter()).corrected
+    assert (found.n_trials, report.corrected.n_trials) == (8, 4)
+    lost = replace(study, tags={**study.tags, "bhsearch.started_from": "nosuch"})
+    gathered = reporting.gather(client, lost, Reporter())
+    assert gathered.corrected is None
+    assert "'nosuch'" in gathered.uncorrected
+
+
+def test_a_study_that_has_not_ended_has_a_report_without_importances(opened, monkeypatch):
+    client, study, studies = opened
+    real = studies.record
+
+    def running(owner, path):
+        if path == studies.TRIALS:
+            raise StudyError("not yet")
+        return real(owner, path)
+
+    monkeypatch.setattr(studies, "record", running)
+    found = reporting.gather(client, study, Reporter())
+    assert found.importances == {}
+    assert "Known from ten complete trials on" in report_page(found)
+
+
+def test_the_record_of_the_space_is_read_whole(opened):
+    _, study, studies = opened
+    kept = studies.record(study, studies.SPACE)
+    assert json.loads(json.dumps(kept)) == kept
+    assert {len(row) for row in kept} == {8}
