@@ -10,20 +10,21 @@ import sys
 import time
 import tomllib
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import typer.main
-from PIL import Image
 
 import bhsearch
 from bhsearch.config import Settings, load_settings
 from bhsearch.data.phantom import phantom_index
 from bhsearch.errors import DataError
 from bhsearch.run import app
-from bhsearch.search.space import frozen_space
+from bhsearch.search.preparation import FINETUNE_PRUNER
+from bhsearch.search.space import finetune_space
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted((ROOT / "experiments").glob("*.toml"))
@@ -79,8 +80,9 @@ def test_the_command_of_a_study_needs_nothing_that_it_does_not_name(file):
 @by_name
 def test_a_study_runs_as_it_stands_but_smaller(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = bhsearch.optimize(config=file, **TINY, tracking=False, quiet=True)
     settings = load_settings(file, {})
+    tiny = TINY | ({"backbones": ("cnn",), "image_size": 32} if settings.regime == "finetune" else {})
+    result = bhsearch.optimize(config=file, **tiny, tracking=False, quiet=True)
     assert result.study == settings.study
     assert list(result.trials["state"]) == ["COMPLETE"]
     assert 0.0 <= result.best.trial.value <= 1.0
@@ -125,48 +127,6 @@ def test_a_benchmark_answers_help(script, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "--data" in printed
     assert f"python experiments/benchmarks/{script.name} --data" in printed
-
-
-def test_the_leak_is_measured_at_a_point_of_the_space():
-    leakage = load("leakage")
-    point = {**leakage.POINT, "backbone": "staintex-l"}
-    space = frozen_space(("staintex-l",))
-    assert set(point) == {parameter.name for parameter in space}
-    assert all(parameter.holds(point[parameter.name]) for parameter in space)
-
-
-def test_folds_by_image_score_higher_than_folds_by_case(tmp_path, capsys):
-    """The phantom's cases can be recognised, so tearing them apart must pay; and only that grouping tears none."""
-    leakage = load("leakage")
-    options = [
-        "--data",
-        "phantom:cases=30,images=6",
-        "--backbone",
-        "staintex-s",
-        "--image-size",
-        "96",
-        "--repeats",
-        "2",
-    ]
-    leakage.main([*options, "--picture", str(tmp_path / "new" / "leak.png")])
-    printed = capsys.readouterr().out
-    rows = {
-        by: cells for by, *cells in (line.strip("| ").split(" | ") for line in printed.splitlines() if "(0." in line)
-    }
-    assert list(rows) == ["image", "slide", "case"]
-    assert float(rows["image"][1]) > 0.03
-    assert int(rows["image"][2]) > int(rows["slide"][2]) > 0
-    assert rows["case"][-1] == "0"
-    assert "synthetic data (phantom)" in printed
-    assert np.asarray(Image.open(tmp_path / "new" / "leak.png")).std() > 10
-
-
-def test_the_leak_of_something_unknown_ends_with_a_sentence(tmp_path, capsys):
-    leakage = load("leakage")
-    with pytest.raises(SystemExit) as caught:
-        leakage.main(["--data", str(tmp_path / "nowhere")])
-    assert caught.value.code == 2
-    assert "nowhere" in capsys.readouterr().err
 
 
 def test_speed_is_compared_round_by_round():
@@ -222,3 +182,148 @@ def test_the_plain_script_holds_out_whole_cases_of_both_classes():
     assert set(cases[kept]).isdisjoint(cases[~kept])
     assert len(set(cases[kept])) == 16
     assert set(labels[~kept]) == {0.0, 1.0}
+
+
+# -- finetuning --------------------------------------------------------------------------------------------------------
+
+
+def test_the_recorded_studies_are_those_that_the_benchmark_names():
+    pruning = load("pruning")
+    studies = pruning.read(pruning.CURVES)
+    assert list(studies) == [name for name, _, _ in pruning.STUDIES]
+    space = {row.name: row for row in pruning.shorter(finetune_space(pruning.BACKBONES, (pruning.IMAGE_SIZE,)))}
+    for curves in studies.values():
+        assert len(curves) == pruning.N_TRIALS
+        assert all(space[name].holds(value) for curve in curves for name, value in curve.params.items())
+        assert all(curve.reports[-1][1] == pytest.approx(curve.score, abs=1e-6) for curve in curves)
+
+
+def test_the_default_pruner_loses_a_hundredth_at_most_with_half_of_the_epochs_at_most():
+    """On the studies that its constants were not chosen on."""
+    pruning = load("pruning")
+    judged = [curves for name, curves in pruning.read(pruning.CURVES).items() if not name.startswith(pruning.TUNING)]
+    assert len(judged) == 5
+    results = [pruning.replay(curves, FINETUNE_PRUNER) for curves in judged]
+    assert np.mean([each.loss for each in results]) <= pruning.MOST_LOSS
+    assert np.mean([each.share for each in results]) <= pruning.MOST_SHARE
+
+
+def curve(pruning: ModuleType, scores: list[float], epochs: int = 4):
+    """A trial that stands alike at every look of a fold."""
+    reports = [
+        (step, scores[step // 4], scores[step // 4] if step % 4 == 3 else None) for step in range(4 * len(scores))
+    ]
+    return pruning.Curve({"epochs": epochs}, reports, scores[-1], 1.0)
+
+
+def test_a_replay_counts_epochs_up_to_the_report_that_ended_a_trial():
+    pruning = load("pruning")
+    curves = [curve(pruning, [0.9, 0.9]) for _ in range(4)] + [curve(pruning, [0.5, 0.5])]
+    whole = pruning.replay(curves, "none")
+    assert (whole.loss, whole.share, whole.n_pruned) == (0.0, 1.0, 0)
+    ended = pruning.replay(curves, "median")  # the bad one at the half of its first fold: 2 of its 8 epochs
+    assert (ended.loss, ended.n_pruned) == (0.0, 1)
+    assert ended.share == pytest.approx((4 * 8 + 2) / 40)
+
+
+def test_a_replay_loses_what_only_a_late_bloomer_had_but_not_a_trial_that_was_done():
+    pruning = load("pruning")
+    good = [curve(pruning, [0.8, 0.8]) for _ in range(4)]
+    assert pruning.replay([*good, curve(pruning, [0.5, 0.95])], "median").loss == pytest.approx(0.15)
+    late = replace(curve(pruning, [0.9, 0.9]), reports=[(step, 0.9, None) for step in range(7)] + [(7, 0.1, 0.1)])
+    assert pruning.replay([*good, late], "halving").n_pruned == 0
+
+
+def test_curves_come_back_from_their_file_and_a_damaged_file_is_said_to_be_one(tmp_path, capsys):
+    pruning = load("pruning")
+    file, studies = tmp_path / "curves.json.gz", {"study-1": [curve(pruning, [0.6, 0.7])]}
+    pruning.write(file, studies)
+    once = file.read_bytes()
+    pruning.write(file, studies)
+    assert file.read_bytes() == once
+    assert pruning.read(file) == studies
+    file.write_bytes(once[:-9])
+    with pytest.raises(SystemExit) as caught:
+        pruning.main(["--data", str(file)])
+    assert caught.value.code == 2
+    assert "--record" in capsys.readouterr().err
+
+
+def test_the_speed_of_finetuning_is_compared_round_by_round():
+    speed = load("finetune_speed")
+    ours, theirs = ([np.array(pair) for pair in pairs] for pairs in ([(1, 2), (2, 2)], [(4, 6), (12, 6)]))
+    printed = speed.epoch_rows("cnn", "none", {"bare": ours, "ours": ours, "keras": theirs, "cached": ours})
+    assert printed.splitlines() == [
+        "| cnn | none | wall | 1.500 | 1.500 | +0.0% | 8.000 | 5.0 | 1.500 | 1.0 |",
+        "| cnn | none | processors | 2.000 | 2.000 | +0.0% | 6.000 | 3.0 | 2.000 | 1.0 |",
+    ]
+    assert speed.fixed_rows("cnn", theirs, ours).splitlines()[0] == "| cnn | wall | 8.00 | 1.500 | 5 |"
+
+
+def test_both_sides_of_the_comparison_train_on_the_same_files(tmp_path):
+    speed = load("finetune_speed")
+    options = speed.parser().parse_args(
+        ["--data", TINY["data"], "--images", "20", "--batch", "8", "--image-size", "48"]
+    )
+    bench = speed.bench_of(options)
+    assert (bench.n_training, bench.steps, bench.size, len(bench.index)) == (16, 2, 48, 24)
+    links = list(speed.class_folders(bench, tmp_path).rglob("*.png"))
+    assert {int(file.stem) for file in links} == set(bench.task().training)
+    for file in links:
+        row = int(file.stem)
+        assert file.resolve() == bench.index.paths()[row].resolve()
+        assert file.parent.name == ("benign", "malignant")[bench.index.labels[row]]
+
+
+def test_what_is_timed_are_real_steps_and_a_real_trial_without_them():
+    speed = load("finetune_speed")
+    options = speed.parser().parse_args(
+        ["--data", TINY["data"], "--images", "16", "--batch", "8", "--image-size", "32", "--epochs", "2"]
+    )
+    bench = speed.bench_of(options)
+    (backbone,) = speed.find(["cnn"], None, trainable=True).backbones
+    program = speed.Program(speed.shape_of(backbone, bench))
+    for measure in (speed.bare_loop(program, bench, "all"), speed.our_epoch(program, bench, "all")):
+        assert (measure() > 0).all()
+    steps, start = program._run, speed.start_of(program)
+    with speed.without_steps(program):
+        state, facts, images, plan = speed.ready(program, bench, "none", 2)
+        still, _ = program.run(state, facts, images, plan)
+    assert all((a == b).all() for a, b in zip(program.member_of(still).weights, start.weights, strict=True))
+    assert program._run is steps
+    assert (speed.fixed_seconds(speed.shape_of(backbone, bench), bench) > 0).all()
+
+
+def test_too_few_images_for_a_comparison_are_an_error(capsys):
+    speed = load("finetune_speed")
+    with pytest.raises(SystemExit) as caught:
+        speed.main(["--data", TINY["data"], "--images", "9999"])
+    assert caught.value.code == 2
+    assert "9999" in capsys.readouterr().err
+
+
+def test_work_is_counted_as_the_paper_of_the_network_counts_it():
+    """MobileNet 0.25 at 224 px: 41 million multiplications, a quarter of a million of them in its top."""
+    gpu = load("gpu")
+    backbone = gpu.RandomBackbone("mobilenet-0.25", None, "random-0")
+    work = gpu.work_of(backbone.build(224))
+    assert work.operations / 2 == pytest.approx(41e6, rel=0.03)
+    device = gpu.Device("one", work.operations * 100, work.values * 8 * 400)
+    assert gpu.shares(50, 1, work, device, 4) == pytest.approx((0.5, 0.125))
+    row = gpu.table([("net", gpu.Speed(50, 20, 1.5, 2500.0), work)], device, 2).splitlines()[-1]
+    assert row == "| net | 50 | 50.0% | 12.5% | 20 | 60.0% | 7.5% | 1.5 | 2.5 |"
+
+
+def test_the_gpu_benchmark_runs_whole_where_there_is_no_gpu(capsys):
+    load("gpu").main(["--check"])
+    printed = capsys.readouterr().out
+    assert re.search(r"mobilenet-0.25 \| [\d,]+ \| [\d.]+% \|", printed)
+    assert "random weights" in printed
+    assert "A study of 1 trials (0 pruned" in printed
+
+
+def test_noise_of_the_gpu_benchmark_must_have_a_number(capsys):
+    with pytest.raises(SystemExit) as caught:
+        load("gpu").main(["--data", "noise"])
+    assert caught.value.code == 2
+    assert "noise:N" in capsys.readouterr().err
