@@ -6,18 +6,20 @@ from pathlib import Path
 import pytest
 
 from bhsearch.config import Settings
-from bhsearch.search.space import frozen_space, markdown_table
+from bhsearch.search.space import finetune_space, frozen_space, markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_table_of_the_space_is_the_one_that_engines_read():
+def test_the_tables_of_the_spaces_are_those_that_engines_read():
     assert markdown_table(frozen_space(("those that can be had",))) in README
+    assert markdown_table(finetune_space(("those that can be had",), (224,))) in README
 
 
 def test_every_option_named_is_one_of_the_program():
-    known = {name.replace("_", "-") for name in Settings.__dataclass_fields__} | {"config", "clear"}
+    known = {name.replace("_", "-") for name in Settings.__dataclass_fields__} | {"config", "clear", "from"}
+    known |= {"force", "why", "export", "output", "folds-file", "env-manager", "port", "data"}
     assert set(re.findall(r"--([a-z][a-z-]+)", README)) <= known
 
 
