@@ -84,7 +84,7 @@ def ensemble(
 
     images = keras.Input((None, None, 3), dtype="uint8", name="image")
     resized = resize_images(images, mode, size)
-    seen = ops.concatenate([apply_view(resized, view) for view in views], axis=0) if len(views) > 1 else resized
+    seen = _all_views(resized, views)
     probabilities = []
     for number, member in enumerate(members):
         network = backbone.build(size)
@@ -101,9 +101,7 @@ def ensemble(
         hidden.set_weights([kernel, bias])
         head.set_weights([top[:, None], np.reshape(top_bias, 1)])
     probability = ops.mean(ops.concatenate(probabilities, axis=-1), axis=-1, keepdims=True)
-    if len(views) > 1:
-        probability = ops.mean(ops.reshape(probability, (len(views), -1, 1)), axis=0)
-    return keras.Model(images, probability, name="bhsearch")
+    return keras.Model(images, _over_views(probability, len(views)), name="bhsearch")
 
 
 def members_of(arrays: Mapping[str, npt.NDArray[Any]], n_members: int) -> list[Member]:
@@ -150,8 +148,7 @@ def _empty_model(
     n_tiles = int(np.prod(grid_of(mode)))
     images = keras.Input((None, None, 3), dtype="uint8", name="image")
     resized = resize_images(images, mode, size)
-    # All views go through the backbone as one batch: one copy of its graph, whatever their number.
-    seen = ops.concatenate([apply_view(resized, view) for view in views], axis=0) if len(views) > 1 else resized
+    seen = _all_views(resized, views)
     features = backbone(seen)
     if n_tiles > 1:
         features = ops.mean(ops.reshape(features, (-1, n_tiles, n_features)), axis=1)
@@ -162,6 +159,18 @@ def _empty_model(
     top = layers.EinsumDense("bfh,fh->bf", output_shape=(n_columns,), bias_axes="f", name=_HEADS[1])
     by_fold = ops.sigmoid(top(hidden))
     probability = ops.mean(by_fold, axis=-1, keepdims=True)
-    if len(views) > 1:
-        probability = ops.mean(ops.reshape(probability, (len(views), -1, 1)), axis=0)
-    return keras.Model(images, probability, name="bhsearch")
+    return keras.Model(images, _over_views(probability, len(views)), name="bhsearch")
+
+
+def _all_views(images: Any, views: tuple[str, ...]) -> Any:
+    """Every view of a batch as one batch: one copy of what comes behind, whatever their number."""
+    from keras import ops
+
+    return ops.concatenate([apply_view(images, view) for view in views], axis=0) if len(views) > 1 else images
+
+
+def _over_views(probability: Any, n_views: int) -> Any:
+    """Mean over what `_all_views` put together. Shape (batch, 1)."""
+    from keras import ops
+
+    return ops.mean(ops.reshape(probability, (n_views, -1, 1)), axis=0) if n_views > 1 else probability
