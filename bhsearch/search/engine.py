@@ -23,7 +23,8 @@ class Trial:
         state: `COMPLETE`, `PRUNED`, `FAIL` or `RUNNING`.
         params: The point of the space.
         value: The score; None unless complete.
-        notes: What was kept beside it: `reason` of a failure, `seconds`, `owner`.
+        notes: What was kept beside it: `reason` of a failure, `seconds`, `owner`, `dead` where its process died,
+            `retry_of` (a trial's number) and `attempt` (1 or 2) where it runs again what another died in.
     """
 
     number: int
@@ -36,6 +37,19 @@ class Trial:
     def counts(self) -> bool:
         """Whether it counts for `--trials`."""
         return self.state in (COMPLETE, PRUNED)
+
+
+INTERRUPTED = "interrupted"  # the reason of a trial that someone ended who also ended its search
+MOST_RETRIES = 2  # of a trial whose process died
+
+
+def leaves_no_trace(trial: Trial) -> bool:
+    """Whether what comes next must be as if this trial had not been: it was interrupted, or will be run again.
+
+    Any other failed trial shows, or the same point would come again for ever.
+    """
+    dead = trial.notes.get("dead", False) and trial.notes.get("attempt", 0) < MOST_RETRIES
+    return trial.notes.get("reason") == INTERRUPTED or dead
 
 
 @dataclass(frozen=True)
@@ -79,8 +93,13 @@ class Engine(Protocol):
     def prune(self, number: int, seconds: float) -> None:
         """End a trial that was pruned."""
 
-    def ask(self) -> Trial:
-        """Start a trial at a point that the engine chooses."""
+    def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
+        """Start a trial.
+
+        Args:
+            point: Where; None where the engine is to choose.
+            notes: Kept with it from its first moment: whoever sees the trial sees them.
+        """
 
     def complete(self, number: int, score: float, seconds: float) -> None:
         """End a trial with its score."""

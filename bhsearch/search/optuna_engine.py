@@ -14,16 +14,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bhsearch.errors import StudyError
 from bhsearch.search import engine
-from bhsearch.search.engine import Report, Trial
+from bhsearch.search.engine import Report, Trial, leaves_no_trace
 from bhsearch.search.optuna_pruners import PRUNERS, told
-from bhsearch.search.optuna_samplers import LEARNING, SAMPLERS, Point
+from bhsearch.search.optuna_samplers import LEARNING, SAMPLERS
 from bhsearch.search.space import Parameter, Params, starting_point
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 
 optuna.logging.set_verbosity(logging.ERROR)
 
 DEFAULT_STORAGE = "sqlite:///optuna.db"
-INTERRUPTED = "interrupted"
 _GROWING, _WHOLE = " (growing)", "bhsearch.whole"
 _FACTS = "bhsearch.facts"
 _STATES = {
@@ -64,28 +63,51 @@ class OptunaEngine:
         self._running: dict[int, optuna.Trial] = {}
         self._reported: set[int] = set()  # steps of the running trial
 
-    def ask(self) -> Trial:
-        """Start a trial at a point that the sampler chooses.
+    def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
+        """Start a trial, at a point that the sampler chooses where none is given; see `Engine.ask`.
 
         The sampler is seeded anew from the study's seed and what the study holds, so that a study that was stopped and
-        continued goes the way it would have gone. Interrupted trials leave no trace in that seed; failed ones do, or
-        the same point would come again for ever.
+        continued goes the way it would have gone. Trials that `leaves_no_trace` says it of do not show in that seed.
         """
-        done = [trial for trial in self.trials() if trial.state != RUNNING and trial.notes.get("reason") != INTERRUPTED]
-        self._study.sampler = self._next_sampler(done)
-        trial = self._study.ask(self._distributions)
-        trial.set_user_attr("owner", engine.owner())
+        trials = self.trials()
+        done = sum(trial.state != RUNNING and not leaves_no_trace(trial) for trial in trials)
+        running = sum(trial.state == RUNNING for trial in trials)
+        self._study.sampler = self._next_sampler(done, running)
+        trial = self._start(point, trials, {"owner": engine.owner(), **(notes or {})})
         self._running, self._reported = {trial.number: trial}, set()
         return Trial(trial.number, RUNNING, trial.params, notes=trial.user_attrs)
 
-    def _next_sampler(self, done: Sequence[Trial]) -> BaseSampler:
+    def _next_sampler(self, done: int, running: int) -> BaseSampler:
+        """Of two workers that ask at once, the second sees the first's trial running, and samples something else."""
+        digest = hashlib.sha256(f"{self._seed}/{running}/{done}".encode()).digest()
+        return SAMPLERS[self._sampler](int.from_bytes(digest[:4], "big"), self._seed, done + running)
+
+    def _first_point(self, trials: Sequence[Trial]) -> Params | None:
+        """A sound point for each backbone comes first, where the sampler learns from what it has seen."""
         if self._sampler in LEARNING:
-            tried = {trial.params.get("backbone") for trial in done}
+            tried = {trial.params.get("backbone") for trial in trials if not leaves_no_trace(trial)}
             for backbone in next(row.choices for row in self._space if row.name == "backbone"):
                 if backbone not in tried:
-                    return Point(starting_point(self._space, backbone))
-        digest = hashlib.sha256(f"{self._seed}/0/{len(done)}".encode()).digest()
-        return SAMPLERS[self._sampler](int.from_bytes(digest[:4], "big"), self._seed, len(done))
+                    return starting_point(self._space, backbone)
+        return None
+
+    def _start(self, point: Params | None, trials: Sequence[Trial], notes: dict[str, Any]) -> optuna.Trial:
+        """What `Study.ask` does, and the notes in the same step: nobody sees a trial whose owner is unknown."""
+        study = self._study
+        study._thread_local.cached_all_trials = None
+        trial_id = None if point else study._pop_waiting_trial_id()  # a user may have enqueued a trial
+        if trial_id is None:
+            point = point or self._first_point(trials)
+            fixed = {"fixed_params": point} if point else {}
+            template = create_trial(state=TrialState.RUNNING, user_attrs=notes, system_attrs=fixed)
+            trial = optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=template))
+        else:
+            trial = optuna.Trial(study, trial_id)
+            for key, value in notes.items():
+                trial.set_user_attr(key, value)
+        for name, values in self._distributions.items():
+            trial._suggest(name, values)
+        return trial
 
     def report(self, number: int, report: Report) -> bool:
         """Say how the running trial stands. Returns whether it should be pruned.

@@ -14,7 +14,6 @@ from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
 from bhsearch.errors import SettingsError
-from bhsearch.search.space import Params
 
 _N_RANDOM = 15  # complete trials before TPE trusts what it has seen
 
@@ -82,40 +81,6 @@ SAMPLERS: dict[str, Callable[[int, int, int], BaseSampler]] = {
 
 # Samplers that learn from what they have seen begin with a sound point for each backbone; the others are what they say.
 LEARNING = ("tpe", "cmaes")
-
-
-class Point(BaseSampler):
-    """Gives one point.
-
-    Args:
-        params: The point.
-    """
-
-    def __init__(self, params: Params) -> None:
-        self._params = params
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:  # noqa: ARG002
-        """Nothing is sampled together."""
-        return {}
-
-    def sample_relative(
-        self,
-        study: optuna.Study,  # noqa: ARG002
-        trial: FrozenTrial,  # noqa: ARG002
-        search_space: dict[str, BaseDistribution],  # noqa: ARG002
-    ) -> dict[str, Any]:
-        """Nothing is sampled together."""
-        return {}
-
-    def sample_independent(
-        self,
-        study: optuna.Study,  # noqa: ARG002
-        trial: FrozenTrial,  # noqa: ARG002
-        param_name: str,
-        param_distribution: BaseDistribution,  # noqa: ARG002
-    ) -> Any:
-        """The point's own value."""
-        return self._params[param_name]
 
 
 def check_sampler(name: str) -> None:

@@ -16,9 +16,9 @@ from bhsearch.config import Settings
 from bhsearch.errors import BhsearchError, InputError, RunError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.search import engine, preparation
-from bhsearch.search.engine import Pruned, Report, Trial
+from bhsearch.search.engine import INTERRUPTED, Pruned, Report, Trial
 from bhsearch.search.objective import Outcome
-from bhsearch.search.optuna_engine import INTERRUPTED, OptunaEngine, connect, facts_of, grow, open_study
+from bhsearch.search.optuna_engine import OptunaEngine, connect, facts_of, grow, open_study
 from bhsearch.search.origin import origin_of
 from bhsearch.search.preparation import FINETUNE, FROZEN, Preparation
 from bhsearch.search.records import (

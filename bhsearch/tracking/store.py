@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bhsearch.data.store import cache_root, key_of, lock, writing
 from bhsearch.errors import StudyError
 
 if TYPE_CHECKING:
@@ -60,12 +63,29 @@ def open_client() -> MlflowClient:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        client = mlflow.MlflowClient()
-        client.search_experiments(max_results=1)
+        with _alone():
+            client = mlflow.MlflowClient()
+            client.search_experiments(max_results=1)
         return client
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         reason = (str(error).splitlines() or [repr(error)])[0].replace(mlflow.get_tracking_uri(), _place())
         raise StudyError(f"The MLflow store must be one that can be opened, but {_place()} cannot: {reason}") from error
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """While a database is opened: of two processes that make its tables at the same moment, one would fail."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        yield
+        return
+    folder = cache_root() / "opening"
+    with writing(f"the lock folder {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder / f"{key_of({'store': uri})}.lock"):
+        yield
 
 
 def _place() -> str:

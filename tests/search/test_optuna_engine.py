@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 from bhsearch import states
 from bhsearch.errors import SettingsError, StudyError
 from bhsearch.search import optuna_engine
+from bhsearch.search.engine import INTERRUPTED
 from bhsearch.search.optuna_engine import (
-    INTERRUPTED,
     OptunaEngine,
     connect,
     facts_of,
@@ -168,6 +168,33 @@ def test_trials_come_back_as_they_were_told(database):
     assert kept[0].notes["seconds"] == 1.2346
     assert kept[1].notes["reason"] == "too large"
     assert kept[2].notes["owner"]["pid"] == os.getpid()
+
+
+def test_a_given_point_and_its_notes_are_there_from_the_first_moment(database):
+    study = open_engine(database())
+    point = starting_point(SPACE, BACKBONES[1]) | {"epochs": 7}
+    trial = study.ask(point, {"retry_of": 0, "attempt": 1})
+    assert trial.params == point
+    (kept,) = open_engine(database()).trials()
+    assert kept.params == point
+    assert (kept.notes["retry_of"], kept.notes["attempt"]) == (0, 1)
+    assert kept.notes["owner"]["pid"] == os.getpid()
+
+
+def test_a_trial_that_a_user_enqueued_comes_first(database):
+    study = open_engine(database())
+    point = starting_point(SPACE, BACKBONES[1]) | {"epochs": 7}
+    optuna.load_study(study_name="study", storage=connect(database())).enqueue_trial(point)
+    trial = study.ask()
+    assert trial.params == point
+    assert trial.notes["owner"]["pid"] == os.getpid()
+    assert study.ask().params == starting_point(SPACE, BACKBONES[0])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_two_that_ask_at_once_get_different_points(database, sampler):
+    study = open_engine(database(), sampler)
+    assert len({str(study.ask().params) for _ in range(4)}) == 4
 
 
 def test_importances_need_ten_different_scores(database):

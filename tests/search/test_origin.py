@@ -52,8 +52,7 @@ def frozen_study(storage, facts, scores=(), name="first"):
         engine = OptunaEngine(study, SPACE, "random", 0)
         choices = tuple(engine._distributions.items())
         fixed = {name: getattr(d, "choices", (getattr(d, "low", None),))[0] for name, d in choices}
-        study.enqueue_trial(fixed | {"backbone": backbone, "label_smoothing": score / 10})
-        trial = engine.ask()
+        trial = engine.ask(fixed | {"backbone": backbone, "label_smoothing": score / 10})
         if score is None:
             engine.fail(trial.number, "it failed")
         else:
