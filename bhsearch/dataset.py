@@ -184,7 +184,7 @@ def leakage(
 @app.command()
 def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete everything in it.")] = False) -> None:
     """List what the cache keeps, or delete it."""
-    from bhsearch.data import store
+    from bhsearch.data import cleaning, store
 
     if clear:
         _say(f"Freed {_size(store.clear())} in {store.cache_root()}")
@@ -196,9 +196,11 @@ def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete everything
         for entry in entries:
             table.add_row(entry.kind, _size(entry.n_bytes), f"{entry.age_days:.1f}", entry.key)
         terminal.out.print(table)
-    total = sum(entry.n_bytes for entry in entries)
+    total, most = sum(entry.n_bytes for entry in entries), cleaning.limit_bytes()
     noun = "entry" if len(entries) == 1 else "entries"
+    limit = "no limit" if most is None else f"at most {_size(most)}"
     _say(f"{len(entries):,} {noun}, {_size(total)} in {store.cache_root()}")
+    _say(f"{limit} ({cleaning.VARIABLE}); beyond it, what was not used for longest goes when something new is made")
 
 
 def _open(path: str, layout: str, case_pattern: str | None, skip_bad_images: bool) -> Index:

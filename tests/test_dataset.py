@@ -103,12 +103,18 @@ def test_options_reach_the_reader(root):
 
 def test_the_cache_is_listed_and_cleared(root):
     assert run("cache").startswith("0 entries, 0 B")
+    assert "at most 20.0 GB (BHSEARCH_CACHE_LIMIT)" in run("cache")
     run("info", root)
     listing = run("cache")
     assert listing.splitlines()[1].startswith("digests")
     assert "1 entries" not in listing
     assert run("cache", "--clear").startswith("Freed ")
     assert store.entries() == []
+
+
+def test_a_cache_without_a_limit_says_so(monkeypatch):
+    monkeypatch.setenv("BHSEARCH_CACHE_LIMIT", "none")
+    assert "no limit (BHSEARCH_CACHE_LIMIT)" in run("cache")
 
 
 def call(*arguments):

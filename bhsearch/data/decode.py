@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -10,17 +11,17 @@ import stat
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
 
 from bhsearch.data import store
 from bhsearch.data.index import BadFile
@@ -32,10 +33,17 @@ MAX_BYTES = 1 << 30
 
 # Formats by content, not by suffix. Others stay closed: some start programs.
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+_STRIP = 1 << 18  # pixels that are converted at once
+_AT_ONCE = 1 << 24  # bytes of a file that are read at once
 # A digest belongs to the decoder that made it: another Pillow may round a JPEG differently.
 _DECODER = f"1/pillow-{PIL.__version__}"
 
+# Blocks above 32 MB go back to the system when they are freed; of smaller ones, each thread would keep some for itself.
+_imaging.set_block_size(1 << 26)
+
 Progress = Callable[[int, int], None]
+_Stream = io.BytesIO | io.BufferedReader
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ def decode(path: Path) -> npt.NDArray[np.uint8]:
     """Decode an image file.
 
     Transparency is laid over white, the colour of an empty slide; 16-bit grey is scaled to 8 bit; the EXIF orientation
-    is applied; of several pages the first is taken.
+    is applied; of several pages the first is taken. Links to files are followed, wherever they lead.
 
     Returns:
         RGB, 0 to 255. Shape (height, width, 3).
@@ -96,10 +104,19 @@ def decode(path: Path) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: If the file is missing, unreadable, empty, not an image, damaged or too large.
     """
-    try:
-        return _pixels(_read(path))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    return decode_for(path, lambda pixels: pixels)
+
+
+def decode_for(path: Path, use: Callable[[npt.NDArray[np.uint8]], _Result]) -> _Result:
+    """What `use` makes of the pixels of an image file. Threads that do this with large images wait for each other.
+
+    So all of them need no more memory than one with an image of the largest size.
+
+    Raises:
+        DataError: As `decode`.
+    """
+    with contextlib.ExitStack() as room:
+        return use(_from_file(path, room))
 
 
 def decode_bytes(data: bytes) -> npt.NDArray[np.uint8]:
@@ -112,7 +129,8 @@ def decode_bytes(data: bytes) -> npt.NDArray[np.uint8]:
         raise DataError("empty file")
     if len(data) > MAX_BYTES:
         raise DataError(f"too large: {len(data):,} bytes, at most {MAX_BYTES:,} are read")
-    return _pixels(data)
+    with contextlib.ExitStack() as room:
+        return _pixels(io.BytesIO(data), room)
 
 
 def scan(
@@ -121,7 +139,7 @@ def scan(
     """Digest image files, in parallel; what was digested before and has not changed since is not read again.
 
     Args:
-        root: Data folder. Files that a link leads out of it are bad.
+        root: Data folder.
         paths: Relative to `root`.
         progress: Called with the numbers of files done and in all.
         n_threads: Default: one per core that this process may use.
@@ -134,11 +152,10 @@ def scan(
         RunError: If the disk is full.
     """
     known = _Known(root)
-    inside = _Inside(root)
     results: list[Digests | BadFile | None] = []
     todo: list[tuple[int, str, _Stamp]] = []
     for at, path in enumerate(paths):
-        found = _look(root, path, inside)
+        found = _look(root, path)
         results.append(found if isinstance(found, BadFile) else known.get(path, found))
         if results[at] is None and not isinstance(found, BadFile):
             todo.append((at, path, found))
@@ -169,73 +186,100 @@ def _n_cores() -> int:
 _Stamp = tuple[int, int]
 
 
-def _look(root: Path, path: str, inside: _Inside) -> _Stamp | BadFile:
+def _look(root: Path, path: str) -> _Stamp | BadFile:
     """Size and modification time (ns) of a file, or why it cannot be read; opens nothing."""
-    file = root / path
     try:
-        info = file.lstat()
-        is_link = stat.S_ISLNK(info.st_mode)
-        if not inside.holds(file.resolve(strict=True).parent if is_link else file.parent):
-            return BadFile(path, "a link that leads out of the data folder")
-        if is_link:
-            info = file.stat()
-    except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself, up to Python 3.12
+        info = (root / path).stat()
+    except (OSError, ValueError) as error:
         return BadFile(path, _reason(error))
     return info.st_size, info.st_mtime_ns
 
 
-class _Inside:
-    """Whether folders stay under another once links are followed; each is resolved once, not once a file."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
-        self._known: dict[Path, bool] = {}
-
-    def holds(self, folder: Path) -> bool:
-        if folder not in self._known:
-            self._known[folder] = folder.resolve().is_relative_to(self._root)
-        return self._known[folder]
-
-
 def _digest(root: Path, path: str) -> Digests | BadFile:
-    try:
-        data = _read(root / path)
-        pixels = _pixels(data)
-    except DataError as error:
-        return BadFile(path, str(error))
+    with contextlib.ExitStack() as room:
+        try:
+            return _digests_of(root / path, room)
+        except DataError as error:
+            return BadFile(path, str(error))
+
+
+def _digests_of(file: Path, room: contextlib.ExitStack) -> Digests:
+    """In a frame of its own: the pixels are gone before their room is given to another thread."""
+    with _opened(file) as stream:
+        of_bytes = hashlib.file_digest(stream, "sha256")
+        stream.seek(0)
+        pixels = _pixels(stream, room)
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(pixels.data)
-    return Digests(hashlib.sha256(data).hexdigest(), digest.hexdigest())
+    return Digests(of_bytes.hexdigest(), digest.hexdigest())
 
 
-def _read(path: Path) -> bytes:
+def _from_file(path: Path, room: contextlib.ExitStack) -> npt.NDArray[np.uint8]:
+    try:
+        with _opened(path) as stream:
+            return _pixels(stream, room)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[_Stream]:
+    """The bytes of a file; held in memory where they are few, since disks in a network answer slowly."""
     try:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
             raise DataError("not a regular file")
         if info.st_size > MAX_BYTES:
             raise DataError(f"too large: {info.st_size:,} bytes, at most {MAX_BYTES:,} are read")
-        data = path.read_bytes()
-    except (OSError, RuntimeError) as error:
+        if info.st_size == 0:
+            raise DataError("empty file")
+        with path.open("rb") as file:
+            yield io.BytesIO(file.read()) if info.st_size <= _AT_ONCE else file
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise DataError(_reason(error)) from error
-    if not data:
-        raise DataError("empty file")
-    return data
 
 
-def _reason(error: OSError | RuntimeError) -> str:
+def _reason(error: OSError | ValueError) -> str:
     return (getattr(error, "strerror", None) or str(error)).lower()
 
 
-def _pixels(data: bytes) -> npt.NDArray[np.uint8]:
+class _Room:
+    """Memory for images that are being decoded: so many pixels at once, whatever the number of threads."""
+
+    def __init__(self) -> None:
+        self._queue = threading.Lock()  # whoever waits for room goes first: a large image is not passed by small ones
+        self._changed = threading.Condition()
+        self._taken = 0
+
+    @contextlib.contextmanager
+    def for_pixels(self, n_pixels: int) -> Iterator[None]:
+        with self._queue, self._changed:
+            while self._taken and self._taken + n_pixels > MAX_PIXELS:
+                self._changed.wait()
+            self._taken += n_pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= n_pixels
+                self._changed.notify_all()
+
+
+_room = _Room()
+
+
+def _pixels(stream: _Stream, room: contextlib.ExitStack) -> npt.NDArray[np.uint8]:
+    """Decode; `room` is held for the pixels until the caller is done with them."""
     with _quiet:
         try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            with Image.open(stream, formats=_FORMATS) as image:
                 n_pixels = image.width * image.height
                 if n_pixels > MAX_PIXELS:
                     raise DataError(f"too large: {n_pixels:,} pixels, at most {MAX_PIXELS:,} are read")
+                room.enter_context(_room.for_pixels(n_pixels))
                 image.load()
-                return _rgb(ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)
+                return _rgb(image)
         except (DataError, MemoryError):
             raise
         except UnidentifiedImageError as error:
@@ -247,6 +291,16 @@ def _pixels(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """In strips: whole, each step of a conversion would need as much again."""
+    width, height = image.size
+    rows = max(_STRIP // width, 1)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        pixels[top : top + rows] = _strip(image.crop((0, top, width, min(top + rows, height))))
+    return pixels
+
+
+def _strip(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode.startswith("I;16") or image.mode == "I":
         return _grey16(image)
     if image.mode == "F":
@@ -254,7 +308,7 @@ def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def _grey16(image: Image.Image) -> npt.NDArray[np.uint8]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data import store
-from bhsearch.data.decode import decode
+from bhsearch.data.decode import decode_for
 from bhsearch.data.index import Index
 
 Pixels = npt.NDArray[np.uint8]
@@ -82,7 +82,7 @@ def pixel_cache(index: Index, resize: Resize, progress: Progress | None = None) 
         paths = index.paths()
 
         def one(row: int) -> None:
-            array[row] = resize.apply(decode(paths[row]))
+            array[row] = decode_for(paths[row], resize.apply)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for done, _ in enumerate(pool.map(one, range(len(paths))), start=1):

@@ -126,9 +126,9 @@ def find_images(root: Path) -> tuple[list[str], list[BadFile]]:
     """Find the images under a folder by their suffix, hidden files and `__MACOSX` left out.
 
     Returns:
-        Paths relative to `root`, sorted; and what cannot be used: names that are not UTF-8, and links to folders
-        outside `root`, which are not followed. Links to folders inside it are passed over, since what they lead to is
-        found anyway.
+        Paths relative to `root`, sorted; and what cannot be used: names that are not UTF-8, empty folders that are
+        called like images, and links to folders outside `root`, which are not followed, unlike those to files. Links
+        to folders inside it are passed over, since what they lead to is found anyway.
 
     Raises:
         DataError: If a folder cannot be listed.
@@ -141,6 +141,8 @@ def find_images(root: Path) -> tuple[list[str], list[BadFile]]:
     bad: list[BadFile] = []
     real_root = root.resolve()
     for folder, folders, files in os.walk(root, onerror=fail):
+        if not folders and not files and folder.lower().endswith(SUFFIXES):
+            bad.append(BadFile(Path(folder).relative_to(root).as_posix(), "an empty folder"))
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         prefix = PurePosixPath(Path(folder).relative_to(root).as_posix())
         for name in files:

@@ -23,15 +23,13 @@ from typing import Any
 
 from platformdirs import user_cache_dir
 
+from bhsearch.data import cleaning, leases
+from bhsearch.data.locks import HAS_LOCKS, lock, lock_within
 from bhsearch.errors import PlaceError
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes may then both do the work; the rename still keeps one whole entry
-    fcntl = None  # type: ignore[assignment]
 
 _FACTS = "entry.json"
 _CHUNK = 1 << 22
+_CLEANING_SECONDS = 1.0  # far more than it takes to see that an entry is not used, and to rename it
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,24 @@ def key_of(facts: dict[str, Any]) -> str:
 
 
 def find(kind: str, facts: dict[str, Any]) -> Path | None:
-    """The folder made from `facts`, if it is there and whole."""
+    """The folder made from `facts`, if it is there and whole; it then stays for as long as this process lives."""
     folder = folder_of(kind, facts)
-    return folder if folder.exists() and _is_whole(folder) else None
+    if not hold(folder) or not _is_whole(folder):
+        return None
+    _touch(folder)
+    return folder
+
+
+def hold(folder: Path) -> bool:
+    """Keep an entry from being cleaned for as long as this process lives. Returns whether it is there at all.
+
+    Does not wait for one that is being made: that takes longer than to clean, which alone is to be waited for here.
+    """
+    if folder.parent.exists():
+        _take(folder)
+        with contextlib.suppress(OSError), lock_within(folder.with_suffix(".lock"), _CLEANING_SECONDS):
+            return folder.exists()
+    return folder.exists()  # a cache that may only be read is not cleaned either
 
 
 def folder_of(kind: str, facts: dict[str, Any]) -> Path:
@@ -95,7 +108,8 @@ def writing(what: str) -> Iterator[None]:
 def cached(kind: str, facts: dict[str, Any], fill: Callable[[Path], None]) -> Path:
     """Return the folder made from `facts`, filling it first where it is missing or damaged.
 
-    Two processes that ask for the same entry do the work once: the second waits for the first.
+    Two processes that ask for the same entry do the work once: the second waits for the first. The entry stays for as
+    long as this process lives; after a new one was made, those that nobody uses are cleaned if they are too much.
 
     Args:
         kind: First folder level, for listing.
@@ -104,17 +118,22 @@ def cached(kind: str, facts: dict[str, Any], fill: Callable[[Path], None]) -> Pa
 
     Raises:
         PlaceError: If the cache folder cannot be written, or the disk is full; no broken entry is left.
+        SettingsError: If the limit of the cache is no number.
     """
-    folder = folder_of(kind, facts)
+    folder, most = folder_of(kind, facts), cleaning.limit_bytes()
     with writing(f"the cache entry {folder}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with lock(folder.with_suffix(".lock")):
             if folder.exists() and not _is_whole(folder):
                 shutil.rmtree(folder)
-            if not folder.exists():
+            is_new = not folder.exists()
+            if is_new:
                 _make(folder, facts, fill)
-    with contextlib.suppress(OSError):  # the time of last use is a convenience for cleaning, not worth failing for
-        os.utime(folder)
+            _take(folder)
+    _touch(folder)
+    if is_new:
+        with contextlib.suppress(OSError):  # what could not be cleaned is with the next entry
+            cleaning.clean(cache_root(), most)
     return folder
 
 
@@ -123,8 +142,8 @@ def entries() -> list[Entry]:
     root = cache_root()
     found = []
     for folder in sorted(root.glob("*/*")):
-        if folder.is_dir():
-            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        if folder.is_dir() and not folder.name.startswith("."):
+            size = cleaning.size_of(folder)
             found.append(Entry(folder.parent.name, folder.name, size, (time.time() - folder.stat().st_mtime) / 86400))
     return sorted(found, key=lambda entry: -entry.n_bytes)
 
@@ -132,11 +151,20 @@ def entries() -> list[Entry]:
 def clear() -> int:
     """Delete the whole cache. Returns the bytes freed."""
     root = cache_root()
-    freed = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+    freed = sum(cleaning.size_of(folder) for folder in root.glob("*") if folder.name != leases.FOLDER)
     if root.exists():
         with writing(f"clearing the cache {root}"):
             shutil.rmtree(root)
     return freed
+
+
+def _take(folder: Path) -> None:
+    leases.take(folder.parent.parent, f"{folder.parent.name}/{folder.name}")
+
+
+def _touch(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # the time of last use is a convenience for cleaning, not worth failing for
+        os.utime(folder)
 
 
 def _make(folder: Path, facts: dict[str, Any], fill: Callable[[Path], None]) -> None:
@@ -169,9 +197,25 @@ def _sum(file: Path) -> int:
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Wait until no other process holds the lock of this file, and hold it."""
-    with path.open("a") as stream:
-        if fcntl is not None:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+def alone(what: str, seconds: float | None = None) -> Iterator[None]:
+    """One process of this machine and this cache at a time in all that is named `what`.
+
+    Args:
+        what: A name.
+        seconds: To wait for another process that is in it; for ever where None.
+
+    Raises:
+        TimeoutError: If another process stays in it.
+    """
+    folder = cache_root() / "locks"
+    with writing(f"the lock folder {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{key_of({'alone': what})}.lock"
+    if seconds is None or not HAS_LOCKS:
+        with lock(file):
+            yield
+        return
+    with lock_within(file, seconds) as held:
+        if not held:
+            raise TimeoutError
         yield

@@ -176,10 +176,10 @@ def test_a_missing_file_a_folder_and_a_pipe_are_refused_without_waiting(root):
 def test_an_unreadable_file_is_bad(root, monkeypatch):
     save(root / "a.png")
 
-    def refuse(self):
+    def refuse(self, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(module.Path, "read_bytes", refuse)  # the tests may run as root, who may read everything
+    monkeypatch.setattr(module.Path, "open", refuse)  # the tests may run as root, who may read everything
     assert scan(root, ["a.png"]) == [BadFile("a.png", "permission denied")]
 
 
@@ -191,7 +191,44 @@ def test_damage_anywhere_gives_an_array_or_a_reason_and_never_a_warning(data):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     content = content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
     with contextlib.suppress(DataError):
-        assert module._pixels(bytes(content)).shape[2] == 3
+        assert module.decode_bytes(bytes(content)).shape[2] == 3
+
+
+def test_large_files_and_images_give_the_same_in_parts(root, monkeypatch):
+    alpha = Image.fromarray(np.dstack([rgb(), rgb(1)[..., :1]]))
+    alpha.save(root / "alpha.png")
+    save(root / "grey.png", np.random.default_rng(2).integers(0, 65536, (7, 9), dtype=np.uint16))
+    save(root / "rgb.bmp")
+    palette = Image.fromarray(rgb()).quantize(9)
+    palette.save(root / "palette.png", transparency=bytes(range(0, 252, 28)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(root / "turned.jpg", exif=exif)
+    paths = [path.name for path in sorted(root.iterdir())]
+    whole = [decode(root / path) for path in paths], scan(root, paths)
+    monkeypatch.setattr(module, "_STRIP", 20)
+    monkeypatch.setattr(module, "_AT_ONCE", 10)
+    monkeypatch.setenv("BHSEARCH_CACHE", str(root / "another"))
+    for path, pixels, digests in zip(paths, *whole, strict=True):
+        assert np.array_equal(decode(root / path), pixels), path
+        assert scan(root, [path]) == [digests]
+
+
+def test_threads_wait_for_room_and_none_waits_for_ever(monkeypatch):
+    monkeypatch.setattr(module, "MAX_PIXELS", 100)
+    room, inside, most = module._Room(), [], []
+
+    def take(n_pixels):
+        with room.for_pixels(n_pixels):
+            inside.append(n_pixels)
+            most.append(sum(inside))
+            inside.remove(n_pixels)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(take, [1, 100, 40, 60, 100, 7, 99, 2] * 50))
+    assert len(most) == 400
+    assert max(most) <= 100
+    assert room._taken == 0
 
 
 def test_many_threads_leave_the_warning_filters_as_they_were(root):
@@ -332,19 +369,34 @@ def test_the_cache_leaves_no_half_written_file(root, monkeypatch):
     assert [file for file in store.cache_root().rglob("*") if file.is_file()] == []
 
 
-def test_links_may_stay_in_the_data_folder_but_not_leave_it(root, tmp_path):
+def test_links_are_followed_wherever_they_lead(root, tmp_path):
+    """Folders of links to files that lie elsewhere are how many keep their data."""
     save(tmp_path / "outside.png")
     save(root / "a.png")
     (root / "in.png").symlink_to(root / "a.png")
     (root / "out.png").symlink_to(tmp_path / "outside.png")
-    (root / "loop.png").symlink_to(root / "loop.png")
-    (root / "gone.png").symlink_to(root / "nothing.png")
     (root / "folder").symlink_to(tmp_path)
-    inside, out, loop, gone, through = scan(root, ["in.png", "out.png", "loop.png", "gone.png", "folder/outside.png"])
-    assert isinstance(inside, Digests)
-    assert out.reason == through.reason == "a link that leads out of the data folder"
-    assert isinstance(loop, BadFile)
-    assert gone.reason == "no such file or directory"
+    paths = ["a.png", "in.png", "out.png", "folder/outside.png"]
+    assert scan(root, paths) == [scan(root, ["a.png"])[0]] * 4
+
+
+def test_links_that_lead_nowhere_are_named(root):
+    (root / "loop.png").symlink_to(root / "loop.png")
+    (root / "to.png").symlink_to(root / "fro.png")
+    (root / "fro.png").symlink_to(root / "to.png")
+    (root / "gone.png").symlink_to(root / "nothing.png")
+    (root / "null.png").symlink_to("/dev/null")
+    reasons = [bad.reason for bad in scan(root, ["loop.png", "to.png", "gone.png", "null.png"])]
+    assert reasons[0] == reasons[1] == "too many levels of symbolic links"
+    assert reasons[2:] == ["no such file or directory", "not a regular file"]
+
+
+def test_what_a_link_leads_to_is_read_again_when_it_has_changed(root, tmp_path):
+    save(tmp_path / "outside.png")
+    (root / "out.png").symlink_to(tmp_path / "outside.png")
+    (first,) = scan(root, ["out.png"])
+    save(tmp_path / "outside.png", rgb(1, (8, 8, 3)))
+    assert scan(root, ["out.png"]) != [first]
 
 
 def test_the_data_folder_may_be_a_link_itself(root, tmp_path):

@@ -116,6 +116,15 @@ def test_a_linked_folder_outside_is_bad_and_one_inside_is_passed_over(tree, tmp_
     assert [file.path for file in bad] == ["out"]
 
 
+def test_folders_that_are_called_like_images_are_looked_into_and_bad_where_they_are_empty(tree):
+    """Tiles often lie in a folder called after their slide."""
+    root = tree("slide.tif/a.png")
+    (root / "b.png").mkdir()
+    found, bad = find_images(root)
+    assert found == ["slide.tif/a.png"]
+    assert [(file.path, file.reason) for file in bad] == [("b.png", "an empty folder")]
+
+
 # --- breakhis ---
 
 
