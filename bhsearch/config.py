@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from bhsearch.errors import SettingsError
 
 REGIMES = ("auto", "frozen", "finetune")
+ENGINES = ("optuna", "keras-tuner")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -35,6 +37,8 @@ class Settings:
             from what the first found.
         finetune_trials: Finished trials of that second study; as many as `trials` where None.
         from_study: Frozen study that a finetune study starts from.
+        warm_from: Studies on other data whose best points are tried first.
+        stop_after_stagnation: Finished trials in a row without a better one that end the study; None for no such end.
         pruner: `none`, `median`, `halving` or `wilcoxon`, for finetuning.
         precision: Of finetuning: `auto`, or as Keras calls it.
         backbones: Names, files, or `auto` for all that can be had.
@@ -49,7 +53,15 @@ class Settings:
         group_by: `case`, `slide` or `image`.
         sampler: `tpe`, `random`, `qmc` or `cmaes`.
         storage: Database URL of the studies.
+        workers: Processes that run trials; one per GPU, else one, where None; 0 to run them in the command's own.
+        trial_timeout: Seconds after which a trial is ended as failed and its worker replaced; None for no limit.
+        max_worker_memory: Megabytes; a worker that holds more after a trial is replaced. None for no limit.
+        engine: `optuna` or `keras-tuner`.
+        sampler: `tpe`, `random`, `qmc` or `cmaes` of Optuna; `bayesian`, `random`, `hyperband` or `grid` of KerasTuner.
+            The first of the engine where None.
+        storage: Database URL of Optuna's studies; KerasTuner's lie in the working directory.
         tracking: Whether MLflow keeps runs; without it only scores are kept.
+        keep_models: Whose models MLflow keeps: `all`, `none`, or `best:N` for the N best trials.
         quiet: Whether to print the result only.
     """
 
@@ -67,6 +79,8 @@ class Settings:
     regime: str = "auto"
     finetune_trials: int | None = None
     from_study: str | None = None
+    warm_from: tuple[str, ...] = ()
+    stop_after_stagnation: int | None = None
     pruner: str | None = None
     precision: str = "auto"
     backbones: tuple[str, ...] = ("auto",)
@@ -79,9 +93,14 @@ class Settings:
     repeats: int = 1
     test_fraction: float = 0.2
     group_by: str = "case"
-    sampler: str = "tpe"
+    engine: str = "optuna"
+    sampler: str | None = None
     storage: str = "sqlite:///optuna.db"
+    workers: int | None = None
+    trial_timeout: float | None = None
+    max_worker_memory: float | None = None
     tracking: bool = True
+    keep_models: str = "all"
     quiet: bool = False
 
     def __post_init__(self) -> None:
@@ -91,16 +110,68 @@ class Settings:
             raise SettingsError(f"--max-failures must be at least 1, but got {self.max_failures}.")
         if self.timeout is not None and self.timeout <= 0:
             raise SettingsError(f"--timeout must be a number of seconds above 0, but got {self.timeout:g}.")
+        if self.stop_after_stagnation is not None and self.stop_after_stagnation < 1:
+            raise SettingsError(
+                f"--stop-after-stagnation must be at least 1 trial, but got {self.stop_after_stagnation}."
+            )
+        if self.workers is not None and self.workers < 0:
+            raise SettingsError(f"--workers must be 0 or more, but got {self.workers}.")
+        if self.trial_timeout is not None and self.trial_timeout <= 0:
+            raise SettingsError(f"--trial-timeout must be a number of seconds above 0, but got {self.trial_timeout:g}.")
+        if self.workers == 0 and (self.trial_timeout is not None or self.max_worker_memory is not None):
+            raise SettingsError(
+                "--trial-timeout and --max-worker-memory must go with worker processes, but got --workers 0: a process "
+                "cannot end itself when it hangs. Leave out --workers 0."
+            )
+        if self.max_worker_memory is not None and self.max_worker_memory < 500:
+            raise SettingsError(
+                "--max-worker-memory must be at least 500 megabytes, which a worker holds with nothing to do, but got "
+                f"{self.max_worker_memory:g}."
+            )
         if self.regime not in REGIMES:
             raise SettingsError(f"--regime must be one of {', '.join(REGIMES)}, but got {self.regime!r}.")
+        if self.engine not in ENGINES:
+            raise SettingsError(f"--engine must be one of {', '.join(ENGINES)}, but got {self.engine!r}.")
         if self.precision not in PRECISIONS:
             raise SettingsError(f"--precision must be one of {', '.join(PRECISIONS)}, but got {self.precision!r}.")
         if self.finetune_trials is not None and self.finetune_trials < 1:
             raise SettingsError(f"--finetune-trials must be at least 1, but got {self.finetune_trials}.")
         if self.seed < 0:
             raise SettingsError(f"--seed must be 0 or more, but got {self.seed}.")
+        most_models(self.keep_models)
         if not self.backbones:
             raise SettingsError("--backbones must name at least one backbone, but got none.")
+
+
+# What belongs to a command and not to the study: a worker that joins has its own.
+_OF_A_COMMAND = (
+    "storage", "timeout", "workers", "trial_timeout", "max_worker_memory", "tracking", "quiet", "finetune_trials",
+    "warm_from",
+)  # fmt: skip
+
+
+def portable(settings: Settings) -> dict[str, Any]:
+    """Settings that a worker in another folder needs to join the study, JSON-able; without the storage's password."""
+    values = {key: value for key, value in asdict(settings).items() if key not in _OF_A_COMMAND}
+    for key in ("data", "weights_dir"):
+        if values[key] is not None and Path(values[key]).exists():
+            values[key] = str(Path(values[key]).resolve())
+    values["backbones"] = [str(Path(name).resolve()) if Path(name).is_file() else name for name in settings.backbones]
+    return values | {"image_sizes": list(settings.image_sizes)}
+
+
+def most_models(keep: str) -> int | None:
+    """How many trials of a study keep their model, from `--keep-models`; None for all.
+
+    Raises:
+        SettingsError: If it is none of `all`, `none` and `best:N` with N of at least 1.
+    """
+    if keep in ("all", "none"):
+        return None if keep == "all" else 0
+    best = re.fullmatch(r"best:([1-9][0-9]{0,8})", keep, re.ASCII)
+    if best is None:
+        raise SettingsError(f"--keep-models must be all, none or best:N, such as best:5, but got {keep!r}.")
+    return int(best[1])
 
 
 def load_settings(file: Path | None, options: Mapping[str, Any]) -> Settings:
@@ -144,11 +215,11 @@ def _require_known(keys: Iterable[str], where: str) -> None:
 def _checked(key: str, value: Any) -> Any:
     """Bring a value to the type of its field: lists become tuples, whole numbers may stand for others."""
     hint = get_type_hints(Settings)[key]
-    if key == "backbones":
+    if key in ("backbones", "warm_from"):
         names = value.split(",") if isinstance(value, str) else value
         if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
             return tuple(name.strip() for name in names if name.strip())
-        raise SettingsError(f"backbones must be a list of names, but got {value!r}.")
+        raise SettingsError(f"{key} must be a list of names, but got {value!r}.")
     if key == "image_sizes":
         sizes = value.split(",") if isinstance(value, str) else value
         try:

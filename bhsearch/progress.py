@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator
 
@@ -12,16 +14,37 @@ from rich.table import Table
 from rich.text import Text
 
 from bhsearch import terminal
+from bhsearch.config import Settings
 from bhsearch.data import pixels
 from bhsearch.evaluation.selection import CORRECTED_NOTE
+from bhsearch.processes import asked_to_end
 from bhsearch.search.engine import Trial
 from bhsearch.search.reporter import Plan, Reporter
 from bhsearch.search.result import Ranked, StudyResult
 from bhsearch.search.space import Params
+from bhsearch.search.summary import prospects
 from bhsearch.states import COMPLETE, PRUNED
 
 N_BEST = 5
 SCORE = "AUC: case-weighted, out of fold, mean over folds. [..]: 95 % over cases; variation of training not included."
+
+
+def run_study(settings: Settings) -> None:
+    """Run a study as a command does: show it, and end with 130 after Ctrl-C, 143 after SIGTERM, if it was stopped."""
+    from bhsearch.search.study import optimize
+
+    def terminate(*_: object) -> None:
+        if not asked_to_end.is_set():
+            asked_to_end.set()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
+    result = optimize(settings, Reporter() if settings.quiet else TerminalReporter())
+    if result.before is not None:
+        print_result(result.before)
+    print_result(result)
+    if result.interrupted:
+        sys.exit(143 if asked_to_end.is_set() else 130)
 
 
 class TerminalReporter(Reporter):
@@ -167,7 +190,11 @@ def print_result(result: StudyResult, console: Console = terminal.out) -> None:
         console, result.invalid, (f"{result.note}: the numbers say nothing about tissue.",) if result.note else ()
     )
     console.print()
-    if result.n_finished < result.wanted:
+    for sentence in prospects(result):
+        console.print(Text(sentence, style="dim"))
+    if result.stagnation is not None:
+        console.print(f"Stopped: none of the last {result.stagnation} finished trials was better than the best before.")
+    elif not result.done:
         console.print(f"{result.n_finished} of {result.wanted} trials are finished; the same command goes on.")
     if result.tracked:
         console.print("Next:  mlflow ui")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,8 +38,20 @@ def run(
     max_failures: Annotated[
         int | None, _option("Failed trials in a row that end the study. Default: 5.", _STUDY)
     ] = None,
+    workers: Annotated[
+        int | None, _option("Processes that run trials. Default: one per GPU, else one; 0: none.", _STUDY)
+    ] = None,
+    trial_timeout: Annotated[float | None, _option("Seconds after which a trial is ended.", _STUDY)] = None,
+    max_worker_memory: Annotated[float | None, _option("Megabytes after which a worker is replaced.", _STUDY)] = None,
     seed: Annotated[int | None, _option("Of sampler and training. Default: 0.", _STUDY)] = None,
-    sampler: Annotated[str | None, _option("tpe (default), random, qmc or cmaes.", _STUDY)] = None,
+    engine: Annotated[str | None, _option("optuna (default) or keras-tuner.", _STUDY)] = None,
+    sampler: Annotated[
+        str | None,
+        _option(
+            "Optuna: tpe (default), random, qmc, cmaes. KerasTuner: bayesian (default), random, hyperband, grid.",
+            _STUDY,
+        ),
+    ] = None,
     config: Annotated[Path | None, _option("TOML file of settings.", _STUDY)] = None,
     regime: Annotated[str | None, _option("auto, frozen or finetune.", _SPACE)] = None,
     from_study: Annotated[
@@ -48,6 +59,12 @@ def run(
     ] = None,
     finetune_trials: Annotated[
         int | None, _option("Of the second study that auto makes on a GPU. Default: as --trials.", _SPACE)
+    ] = None,
+    warm_from: Annotated[
+        str | None, _option("Studies on other data whose best points come first, comma between.", _SPACE)
+    ] = None,
+    stop_after_stagnation: Annotated[
+        int | None, _option("Finished trials in a row without a better one that end the study.", _STUDY)
     ] = None,
     pruner: Annotated[str | None, _option("none, median, halving or wilcoxon; for finetuning.", _STUDY)] = None,
     precision: Annotated[
@@ -64,8 +81,14 @@ def run(
     group_by: Annotated[str | None, _option("case (default); slide and image leak.", _SPLIT)] = None,
     resplit: Annotated[bool | None, _option("Ignore the data's own validation part.", _SPLIT, "--resplit")] = None,
     weights_dir: Annotated[str | None, _option("Folder of Keras weight files.", _PLACES)] = None,
-    storage: Annotated[str | None, _option("Database of the studies. Default: sqlite:///optuna.db.", _PLACES)] = None,
+    storage: Annotated[
+        str | None, _option("Database of Optuna's studies. Default: sqlite:///optuna.db.", _PLACES)
+    ] = None,
     tracking: Annotated[bool | None, _option("Whether MLflow keeps runs. Default: yes.", _PLACES)] = None,
+    sync: Annotated[bool, _option("Only send to MLflow what waits in outbox/, and end.", _PLACES, "--sync")] = False,
+    keep_models: Annotated[
+        str | None, _option("Whose models MLflow keeps: all (default), best:N or none.", _PLACES)
+    ] = None,
     quiet: Annotated[bool | None, _option("Print the result only.", _PLACES, "--quiet", "-q")] = None,
 ) -> None:
     """Search backbone, augmentation, learning rate and more; log every trial to MLflow.
@@ -74,20 +97,17 @@ def run(
     """
     options = dict(locals())
     file = options.pop("config")
+    if options.pop("sync"):
+        from bhsearch.tracking import process
+
+        process.sync(terminal.out.print)
+        return
     from bhsearch.config import load_settings
 
     settings = load_settings(file, options)
+    from bhsearch.progress import run_study
 
-    from bhsearch.progress import TerminalReporter, print_result
-    from bhsearch.search.reporter import Reporter
-    from bhsearch.search.study import optimize
-
-    result = optimize(settings, Reporter() if settings.quiet else TerminalReporter())
-    if result.before is not None:
-        print_result(result.before)
-    print_result(result)
-    if result.interrupted:
-        sys.exit(130)
+    run_study(settings)
 
 
 if __name__ == "__main__":

@@ -38,13 +38,13 @@ _SECONDS = 300  # far more than any command here takes: only a hang meets it
 
 def settings(**changes: Any) -> Settings:
     """The settings of a small study."""
-    return Settings(**{**SMALL, "quiet": True, **changes})
+    return Settings(**{**SMALL, "quiet": True, "workers": 0, **changes})
 
 
 def arguments(**changes: Any) -> list[str]:
-    """The same as arguments of the command."""
+    """The same as arguments of the command; in one process unless workers are asked for."""
     words = []
-    for name, value in {**SMALL, **changes}.items():
+    for name, value in {**SMALL, "workers": 0, **changes}.items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
@@ -160,16 +160,17 @@ def import_mlflow() -> Any:
 
 @dataclass(frozen=True)
 class Store:
-    """The MLflow store of a folder, looked at from outside."""
+    """The MLflow store of a folder, or of a server, looked at from outside."""
 
     folder: Path
+    uri: str = ""
 
     @cached_property
     def client(self) -> Any:
         mlflow = import_mlflow()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            client = mlflow.MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+            client = mlflow.MlflowClient(self.uri or f"sqlite:///{self.folder}/mlflow.db")
             client.search_experiments()
         return client
 
@@ -193,6 +194,8 @@ class Store:
     def files(self, run: Any) -> dict[str, Path]:
         """Artifacts of a run by their path in it."""
         root = Path(run.info.artifact_uri.removeprefix("file://"))
+        if self.uri:  # a server gives its own address, and keeps them in its folder
+            root = self.folder / "artifacts" / run.info.artifact_uri.partition(":/")[2]
         return {file.relative_to(root).as_posix(): file for file in sorted(root.rglob("*")) if file.is_file()}
 
     def record(self, run: Any, path: str) -> Any:
@@ -233,6 +236,6 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     if not _finished:
         folder = tmp_path_factory.mktemp("finished")
         cache = cache_of(tmp_path_factory)
-        ends = [run(folder, *arguments(trials=trials), BHSEARCH_CACHE=cache) for trials in (2, 4, 4)]
+        ends = [run(folder, *arguments(trials=trials, workers=1), BHSEARCH_CACHE=cache) for trials in (2, 4, 4)]
         _finished.append(Finished(folder, ends))
     return _finished[0]

@@ -114,6 +114,32 @@ def members_of(arrays: Mapping[str, npt.NDArray[Any]], n_members: int) -> list[M
     return found
 
 
+def kept_network(
+    pool: ModelPool,
+    backbone: Backbone,
+    mode: str,
+    size: int,
+    model: Mapping[str, Any],
+    arrays: Mapping[str, npt.NDArray[Any]],
+) -> Any:
+    """The network of a trial from what an objective gives of it, or what stands for it where it is only saved.
+
+    Args:
+        pool: For networks of a shape seen before.
+        backbone: Of the trial.
+        mode: Resize, as in `resize_images`.
+        size: Side in pixels that frozen features are of; a finetuned network says its own.
+        model: What the model is: `kind`, `views`, and what else that kind needs.
+        arrays: Its weights.
+    """
+    views = tuple(model["views"])
+    if model["kind"] == "networks":
+        members = members_of(arrays, model["n_members"])
+        return ensemble(backbone, mode, model["image_size"], views, model["hidden_units"], members)
+    heads = Heads(arrays["kernel"], arrays["bias"], arrays["top"], arrays["top_bias"], bool(model["linear"]))
+    return pool.archive(backbone, mode, size, views, heads)
+
+
 def arrays_of(members: Sequence[Member]) -> dict[str, npt.NDArray[Any]]:
     """Weights of trained networks by name, to be kept in one file."""
     found: dict[str, npt.NDArray[Any]] = {}

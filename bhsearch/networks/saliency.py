@@ -1,7 +1,7 @@
 """Where a deployed model looks: heat maps of the pixels that its answer rests on.
 
-A network with a last convolutional map gets Grad-CAM on it; the fixed filters, whose numbers come from many maps, get
-the gradient at the pixels.
+A network with a last convolutional map gets Grad-CAM on it; the fixed filters and the ensembles of finetuned networks,
+whose numbers come from many maps, get the gradient at the pixels.
 """
 
 from __future__ import annotations
@@ -132,11 +132,13 @@ def _taken_apart(network: Any) -> _Parts:
         deployed = inside[0]  # a calibration stands around it
     calls = _Calls(deployed)
     backbones = [layer for layer in deployed.layers if _is_network(layer)]
-    if len(backbones) != 1:
-        raise ValueError(f"a deployed model must hold one backbone, but {network.name!r} holds {len(backbones)}.")
+    if not backbones:
+        raise ValueError(f"a deployed model must hold a backbone, but {network.name!r} holds none.")
     tiles, features = calls.of(backbones[0])
-    resize, tail = _between(calls.inputs[0], tiles), _between(features, calls.outputs[0])
-    cut = _cut(backbones[0])
+    resize = _between(calls.inputs[0], tiles)
+    if len(backbones) > 1:  # finetuned, one per fold, and all of them see the same
+        return _Parts(resize, lambda seen: seen, _between(tiles, calls.outputs[0]), INPUT_GRADIENT)
+    tail, cut = _between(features, calls.outputs[0]), _cut(backbones[0])
     if cut is None:
         return _Parts(resize, lambda seen: seen, lambda seen: tail(backbones[0](seen)), INPUT_GRADIENT)
     before, behind = cut

@@ -1,1 +1,1 @@
-"""Trial -> score: the rooms joined. Optuna lives here and nowhere else."""
+"""Trial -> score: the rooms joined. Optuna and KerasTuner live here and nowhere else."""

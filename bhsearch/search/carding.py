@@ -13,6 +13,7 @@ from bhsearch.evaluation.breakdown import breakdown, worst_cases
 from bhsearch.evaluation.calibration import Calibration, logit
 from bhsearch.evaluation.card import LIMITS, Measured, ModelCard, WorstImage
 from bhsearch.evaluation.photos import overlay, photo
+from bhsearch.search.preparation import FINETUNE
 from bhsearch.search.registered import BEST_TRIAL, OTHER_TRIAL
 
 if TYPE_CHECKING:
@@ -104,8 +105,9 @@ def _worst(opened: Reopened, tested: Tested, network: Any, point: OperatingPoint
 
 def _model(trial: StoredTrial, opened: Reopened) -> dict[str, str]:
     split, settings = opened.split, opened.settings
+    members = "networks, one finetuned per fold," if settings.regime == FINETUNE else "fold heads"
     return {
-        "network": f"ensemble of {split.n_folds * split.n_repeats} fold heads on {trial.params['backbone']}",
+        "network": f"ensemble of {split.n_folds * split.n_repeats} {members} on {trial.params['backbone']}",
         "input": f"uint8 RGB of any size, resized to {settings.image_size} px ({settings.resize}) inside",
         "output": "P(malignant), calibrated",
         **{name.replace("_", " "): value for name, value in trial.params.items()},

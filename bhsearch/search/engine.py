@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import psutil
-
+from bhsearch.errors import RunError
 from bhsearch.search.space import Params
 from bhsearch.states import COMPLETE, PRUNED
 
@@ -84,8 +81,20 @@ class Pruned(Exception):  # noqa: N818  # no error: a decision
         self.seconds = 0.0
 
 
+class Overtaken(Exception):  # noqa: N818  # no error: a decision
+    """A trial that should be ended was ended by another process, in another way."""
+
+
+class Exhausted(RunError):  # noqa: N818  # named for what happened
+    """An engine has no more points to propose."""
+
+
 class Engine(Protocol):
-    """One study in one engine."""
+    """One study in one engine. Ending a trial raises `Overtaken` if it was ended in another way before."""
+
+    @property
+    def beat_seconds(self) -> float | None:
+        """How often `beat` wants to be called; None for never."""
 
     def report(self, number: int, report: Report) -> bool:
         """Say how a running trial stands. Returns whether it should be pruned."""
@@ -99,13 +108,22 @@ class Engine(Protocol):
         Args:
             point: Where; None where the engine is to choose.
             notes: Kept with it from its first moment: whoever sees the trial sees them.
+
+        Raises:
+            Exhausted: If the engine has no point left to choose.
         """
 
     def complete(self, number: int, score: float, seconds: float) -> None:
         """End a trial with its score."""
 
-    def fail(self, number: int, reason: str) -> None:
-        """End a trial without a score."""
+    def fail(self, number: int, reason: str, dead: bool = False) -> None:
+        """End a trial without a score; `dead` where its process died, so that it will be run again."""
+
+    def beat(self, number: int) -> None:
+        """Say that a running trial's process is alive, where other hosts can read it."""
+
+    def stale(self) -> set[int]:
+        """Running trials whose process has not said for long that it is alive."""
 
     def trials(self) -> list[Trial]:
         """All trials, by number."""
@@ -115,18 +133,3 @@ class Engine(Protocol):
 
     def delete(self) -> None:
         """Delete the study."""
-
-
-def owner() -> dict[str, Any]:
-    """Which process runs a trial; a process number alone may be used again."""
-    return {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-
-
-def is_alive(process: dict[str, Any]) -> bool:
-    """Whether the owner of a trial still runs. A process on another host is taken to be alive."""
-    if process.get("host") != platform.node():
-        return bool(process)
-    try:
-        return bool(abs(psutil.Process(process["pid"]).create_time() - process["started"]) < 1.0)
-    except psutil.NoSuchProcess:
-        return False

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
+from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bhsearch.errors import StudyError
-from bhsearch.search import engine
-from bhsearch.search.engine import Report, Trial, leaves_no_trace
+from bhsearch.processes import this_process
+from bhsearch.search.engine import Overtaken, Report, Trial, leaves_no_trace
 from bhsearch.search.optuna_pruners import PRUNERS, told
 from bhsearch.search.optuna_samplers import LEARNING, SAMPLERS
+from bhsearch.search.optuna_storage import patient
 from bhsearch.search.space import Parameter, Params, starting_point
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 
@@ -24,7 +27,7 @@ optuna.logging.set_verbosity(logging.ERROR)
 
 DEFAULT_STORAGE = "sqlite:///optuna.db"
 _GROWING, _WHOLE = " (growing)", "bhsearch.whole"
-_FACTS = "bhsearch.facts"
+_FACTS, _SETTINGS = "bhsearch.facts", "bhsearch.settings"
 _STATES = {
     TrialState.COMPLETE: COMPLETE,
     TrialState.PRUNED: PRUNED,
@@ -63,6 +66,7 @@ class OptunaEngine:
         self._running: dict[int, optuna.Trial] = {}
         self._reported: set[int] = set()  # steps of the running trial
 
+    @patient
     def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
         """Start a trial, at a point that the sampler chooses where none is given; see `Engine.ask`.
 
@@ -73,7 +77,7 @@ class OptunaEngine:
         done = sum(trial.state != RUNNING and not leaves_no_trace(trial) for trial in trials)
         running = sum(trial.state == RUNNING for trial in trials)
         self._study.sampler = self._next_sampler(done, running)
-        trial = self._start(point, trials, {"owner": engine.owner(), **(notes or {})})
+        trial = self._start(point, trials, {"owner": this_process(), **(notes or {})})
         self._running, self._reported = {trial.number: trial}, set()
         return Trial(trial.number, RUNNING, trial.params, notes=trial.user_attrs)
 
@@ -109,6 +113,7 @@ class OptunaEngine:
             trial._suggest(name, values)
         return trial
 
+    @patient
     def report(self, number: int, report: Report) -> bool:
         """Say how the running trial stands. Returns whether it should be pruned.
 
@@ -122,21 +127,65 @@ class OptunaEngine:
         trial.report(heard[1], heard[0])
         return trial.should_prune()
 
+    @patient
     def prune(self, number: int, seconds: float) -> None:
         """End a trial that was pruned; it keeps what was reported of it."""
-        self._note(number, "seconds", round(seconds, 4))
-        self._study.tell(number, state=TrialState.PRUNED)
+        self._end(number, TrialState.PRUNED, None, {"seconds": round(seconds, 4)})
 
+    @patient
     def complete(self, number: int, score: float, seconds: float) -> None:
         """End a trial with its score."""
-        self._note(number, "seconds", round(seconds, 4))
-        self._study.tell(number, score)
+        self._end(number, TrialState.COMPLETE, score, {"seconds": round(seconds, 4)})
 
-    def fail(self, number: int, reason: str) -> None:
-        """End a trial without a score."""
-        self._note(number, "reason", reason)
-        self._study.tell(number, state=TrialState.FAIL)
+    @patient
+    def fail(self, number: int, reason: str, dead: bool = False) -> None:
+        """End a trial without a score; `dead` where its process died, so that it will be run again."""
+        self._end(number, TrialState.FAIL, None, {"reason": reason} | ({"dead": True} if dead else {}))
 
+    def _end(self, number: int, state: TrialState, value: float | None, notes: dict[str, Any]) -> None:
+        """End a trial once.
+
+        Raises:
+            Overtaken: If it was ended in another way before.
+        """
+        storage = self._study._storage
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        try:
+            for key, note in notes.items():
+                storage.set_trial_user_attr(trial_id, key, note)
+            self._study.tell(number, value, state=state)
+        except (UpdateFinishedTrialError, ValueError):
+            ended = storage.get_trial(trial_id)
+            if not ended.state.is_finished():
+                raise
+            if ended.state != state or (state == TrialState.COMPLETE and ended.value != value):
+                raise Overtaken from None
+
+    @property
+    def beat_seconds(self) -> float | None:
+        """How often `beat` wants to be called: only storages that other hosts can reach."""
+        storage = self._study._storage
+        if not is_heartbeat_enabled(storage):
+            return None
+        return cast(BaseHeartbeat, storage).get_heartbeat_interval()
+
+    @patient
+    def beat(self, number: int) -> None:
+        """Say that a running trial's process is alive, by the clock of the storage."""
+        storage = self._study._storage
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        cast(BaseHeartbeat, storage).record_heartbeat(trial_id)
+
+    @patient
+    def stale(self) -> set[int]:
+        """Running trials whose process has not said for long that it is alive."""
+        storage = self._study._storage
+        if not is_heartbeat_enabled(storage):
+            return set()
+        found = cast(BaseHeartbeat, storage)._get_stale_trial_ids(self._study._study_id)
+        return {storage.get_trial_number_from_id(each) for each in found}
+
+    @patient
     def trials(self) -> list[Trial]:
         """All trials, by number."""
         return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
@@ -153,14 +202,10 @@ class OptunaEngine:
         found = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
         return {name: float(share) for name, share in found.items()}
 
+    @patient
     def delete(self) -> None:
         """Delete the study."""
         optuna.delete_study(study_name=self._study.study_name, storage=self._study._storage)
-
-    def _note(self, number: int, key: str, value: Any) -> None:
-        storage, study_id = self._study._storage, self._study._study_id
-        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-        storage.set_trial_user_attr(trial_id, key, value)
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
@@ -170,33 +215,6 @@ def distribution(parameter: Parameter) -> BaseDistribution:
     if parameter.whole:
         return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
-
-
-def connect(url: str) -> optuna.storages.BaseStorage:
-    """Open a storage, and make it where it is new.
-
-    Raises:
-        StudyError: If it cannot be opened.
-    """
-    from sqlalchemy import event
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        storage = optuna.storages.RDBStorage(url)
-        if make_url(url).get_backend_name() == "sqlite":
-            # A commit then waits for the log and not for the disk's own buffer: half the time a trial, and what a
-            # killed process had committed is still there.
-            @event.listens_for(storage.engine, "connect")
-            def _(connection: Any, _record: Any) -> None:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=NORMAL")
-
-            storage.engine.dispose()
-        return storage
-    except (SQLAlchemyError, ImportError, ValueError) as error:
-        reason = (str(getattr(error, "orig", None) or error).splitlines() or [repr(error)])[0]
-        raise StudyError(f"--storage must be a database that can be opened, but got: {reason}") from error
 
 
 def open_study(storage: optuna.storages.BaseStorage, name: str, facts: dict[str, Any]) -> optuna.Study:
@@ -220,6 +238,22 @@ def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study:
         known = ", ".join(names) if names else "none"
         raise StudyError(f"The study must be in the storage, but {name!r} is not. There: {known}.")
     return optuna.load_study(study_name=name, storage=storage)
+
+
+def remember(study: optuna.Study, settings: dict[str, Any]) -> None:
+    """Keep the settings of whoever opened the study last, for workers that join it."""
+    if study.user_attrs.get(_SETTINGS) != settings:
+        study.set_user_attr(_SETTINGS, settings)
+
+
+def remembered(study: optuna.Study) -> dict[str, Any]:
+    """What `remember` was given last.
+
+    Raises:
+        StudyError: If another program made the study.
+    """
+    facts_of(study)
+    return dict(study.user_attrs[_SETTINGS])
 
 
 def scored(study: optuna.Study) -> list[tuple[float, Params]]:

@@ -13,8 +13,6 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from bhsearch.errors import SettingsError
-
 _N_RANDOM = 15  # complete trials before TPE trusts what it has seen
 
 
@@ -81,13 +79,3 @@ SAMPLERS: dict[str, Callable[[int, int, int], BaseSampler]] = {
 
 # Samplers that learn from what they have seen begin with a sound point for each backbone; the others are what they say.
 LEARNING = ("tpe", "cmaes")
-
-
-def check_sampler(name: str) -> None:
-    """Refuse a sampler that is not known.
-
-    Raises:
-        SettingsError: Listing those that are.
-    """
-    if name not in SAMPLERS:
-        raise SettingsError(f"--sampler must be one of {', '.join(SAMPLERS)}, but got {name!r}.")

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import optuna
-
 from bhsearch.errors import StudyError
-from bhsearch.search.optuna_engine import facts_of, find_study, scored
 from bhsearch.search.preparation import FROZEN, Preparation
 from bhsearch.search.regimes import best_heads
+from bhsearch.search.warm import LookUp
 
 
-def origin_of(prepared: Preparation, storage: optuna.storages.BaseStorage) -> dict[str, Any]:
+def origin_of(prepared: Preparation, look_up: LookUp) -> dict[str, Any]:
     """What a study keeps of the one that it starts from.
 
     Args:
         prepared: Of the new study.
-        storage: Where both lie.
+        look_up: Finds studies.
 
     Returns:
         `study`, `uid`, `complete`, how many trials had a score, and `heads`, the best point of the frozen space by
@@ -29,8 +27,7 @@ def origin_of(prepared: Preparation, storage: optuna.storages.BaseStorage) -> di
     name = prepared.settings.from_study
     if name is None:
         return {}
-    study = find_study(storage, name)
-    facts = facts_of(study)
+    facts, trials = look_up(name)
     if facts["regime"] != FROZEN:
         raise StudyError(f"--from must name a frozen study, but {name!r} is of the {facts['regime']} regime.")
     if facts["split_fingerprint"] != prepared.split.fingerprint:
@@ -39,7 +36,6 @@ def origin_of(prepared: Preparation, storage: optuna.storages.BaseStorage) -> di
             f"its fold is validated on, but {name!r} has the split {facts['split_fingerprint']}, and this one "
             f"{prepared.split.fingerprint}. Give the options that it was made with."
         )
-    trials = scored(study)
     if not trials:
         raise StudyError(f"--from must name a study with a complete trial, but {name!r} has none.")
     return {"study": name, "uid": facts["uid"], "complete": len(trials), "heads": best_heads(trials)}

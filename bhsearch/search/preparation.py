@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.config import Settings
+from bhsearch.config import Settings, most_models
 from bhsearch.data.audit import audit
 from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.opening import open_data
@@ -22,17 +22,29 @@ from bhsearch.evaluation.predictions import Predictions
 from bhsearch.networks.backbones import Backbone, Found, find
 from bhsearch.networks.features import check_executor
 from bhsearch.networks.resize import make_resize
+from bhsearch.search.choosing import KERAS_TUNER, check_engine, with_sampler
+from bhsearch.search.keras_tuner_store import DIRECTORY
 from bhsearch.search.optuna_pruners import check_pruner
-from bhsearch.search.optuna_samplers import check_sampler
 from bhsearch.search.reporter import Plan, Reporter
 from bhsearch.search.space import Parameter, finetune_space, frozen_space
+from bhsearch.search.storage_url import without_password
 
-ENGINE = "optuna"
 FROZEN, FINETUNE = "frozen", "finetune"
 FINETUNE_PRUNER = "median"  # where none is named
 _MOST_NAMES = 3  # of backbones left out for one reason; more are counted
 SYNTHETIC = "Synthetic data (phantom)"
-_PACKAGES = ("keras", "tensorflow", "jax", "openvino", "optuna", "mlflow", "scikit-learn", "numpy", "pillow")
+_PACKAGES = (
+    "keras",
+    "tensorflow",
+    "jax",
+    "openvino",
+    "optuna",
+    "keras-tuner",
+    "mlflow",
+    "scikit-learn",
+    "numpy",
+    "pillow",
+)
 # A study goes on only with what it was made with: these are compared, and a difference is named.
 _MUST_AGREE = {
     "data_fingerprint": "other images, labels or cases",
@@ -40,6 +52,7 @@ _MUST_AGREE = {
     "regime": "another --regime",
     "image_sizes": "another --image-size",
     "started_from": "another --from",
+    "warm": "another --warm-from",
     "resize": "another --resize",
     "executor": "another --executor",
     "seed": "another --seed",
@@ -86,8 +99,8 @@ class Preparation:
 
     @property
     def pruner(self) -> str:
-        """The pruner's name; frozen trials are never pruned."""
-        if self.regime == FROZEN:
+        """The pruner's name; frozen trials are never pruned, and those of KerasTuner neither."""
+        if self.regime == FROZEN or self.settings.engine == KERAS_TUNER:
             return "none"
         return self.settings.pruner or FINETUNE_PRUNER
 
@@ -118,6 +131,8 @@ class Preparation:
             "data_fingerprint": self.index.fingerprint,
             "split_fingerprint": self.split.fingerprint,
             "regime": self.regime,
+            "engine": settings.engine,
+            "sampler": settings.sampler,
             "group_by": settings.group_by,
             "image_sizes": list(self.image_sizes),
             "resize": settings.resize,
@@ -126,6 +141,7 @@ class Preparation:
             "space": [str(asdict(parameter)) for parameter in self.space(("",))],
             "promotable": self.split.promotable,
             "started_from": {},
+            "warm": {},
             "versions": versions(),
         }
 
@@ -137,6 +153,7 @@ def prepare(settings: Settings, reporter: Reporter) -> Preparation:
         InputError: If anything the user gave is wrong.
     """
     _check_choices(settings)
+    settings = with_sampler(settings)
     with reporter.step("Reading images") as progress:
         index = open_data(
             settings.data,
@@ -158,16 +175,16 @@ def prepare(settings: Settings, reporter: Reporter) -> Preparation:
     weights = Path(settings.weights_dir) if settings.weights_dir else None
     found = find(settings.backbones, weights, trainable=regime == FINETUNE)
     part = "" if split.magnification == "all" else f"-{split.magnification.lower()}"
-    name = settings.study or f"{index.name}{part}-{regime}-{settings.group_by}-{ENGINE}"
+    name = settings.study or f"{index.name}{part}-{regime}-{settings.group_by}-{settings.engine}"
     return Preparation(settings, index, split, index.select(split.development), found, name, regime)
 
 
 def _check_choices(settings: Settings) -> None:
     """Refuse here what would else be met when the study is made already."""
-    check_sampler(settings.sampler)
     check_executor(settings.executor)
     if settings.pruner is not None:
         check_pruner(settings.pruner)
+    check_engine(settings.engine, settings.sampler, settings.workers, settings.pruner, settings.storage)
     for size in (settings.image_size, *settings.image_sizes):
         make_resize(settings.resize, size)
     if settings.regime == FINETUNE and settings.resize == "tiles":
@@ -221,13 +238,15 @@ def make_plan(prepared: Preparation, space: Sequence[Parameter], finished: int) 
         ("regime", _regime(prepared)),
         ("backbones", ", ".join(prepared.backbones)),
         ("left out", _left_out(prepared.found)),
-        ("space", f"{len(space)} parameters, sampler {settings.sampler}, seed {settings.seed}"),
+        ("space", f"{len(space)} parameters, {_sampler(settings)}, seed {settings.seed}"),
         ("trials", f"{remaining} to do, {finished} finished before"),
-        ("study", f"{prepared.study} in {without_password(settings.storage)}"),
+        ("study", f"{prepared.study} in {_place(settings)}"),
     ]
     if settings.tracking:
         members = settings.folds * settings.repeats if prepared.regime == FINETUNE else 1
-        size = f"at most {remaining * members * largest / 1000:.2g} GB of models" if remaining else "no new models"
+        most = most_models(settings.keep_models)
+        kept = remaining if most is None else min(remaining, most)
+        size = f"at most {kept * members * largest / 1000:.2g} GB of models" if kept else "no new models"
         rows.append(("results", f"MLflow, {size}"))
     rows.append(("use", "research only, never for screening patients"))
     warnings = [
@@ -283,6 +302,14 @@ def _regime(prepared: Preparation) -> str:
     return text
 
 
+def _sampler(settings: Settings) -> str:
+    return f"sampler {settings.sampler}" + (" of KerasTuner" if settings.engine == KERAS_TUNER else "")
+
+
+def _place(settings: Settings) -> str:
+    return f"{DIRECTORY}/" if settings.engine == KERAS_TUNER else without_password(settings.storage)
+
+
 def _left_out(found: Found) -> str:
     by_reason: dict[str, list[str]] = {}
     for name, reason in found.left_out:
@@ -296,9 +323,3 @@ def _left_out(found: Found) -> str:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def without_password(url: str) -> str:
-    """A database URL that can be shown."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rsplit('@', 1)[-1]}" if "@" in rest else url

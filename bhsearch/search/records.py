@@ -14,18 +14,18 @@ from bhsearch.data.pixels import pixel_file
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.networks.resize import make_resize
 from bhsearch.search import preparation
-from bhsearch.search.engine import Pruned
+from bhsearch.search.engine import Pruned, Trial
 from bhsearch.search.objective import Outcome
 from bhsearch.search.preparation import FINETUNE, Preparation
-from bhsearch.search.space import Params
+from bhsearch.search.storage_url import without_password
 from bhsearch.states import COMPLETE, FAILED, PRUNED
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def complete_record(number: int, params: Params, started_ms: int, outcome: Outcome) -> tuple[dict[str, Any], Arrays]:
+def complete_record(trial: Trial, outcome: Outcome) -> tuple[dict[str, Any], Arrays]:
     """A finished trial."""
-    record = _record(number, COMPLETE, params, started_ms) | {
+    record = _record(trial, COMPLETE) | {
         "score": outcome.score,
         "seconds": outcome.seconds,
         "cost": outcome.cost,
@@ -35,14 +35,14 @@ def complete_record(number: int, params: Params, started_ms: int, outcome: Outco
     return record, {"probability": outcome.probability, **outcome.arrays}
 
 
-def pruned_record(number: int, params: Params, started_ms: int, pruned: Pruned) -> dict[str, Any]:
+def pruned_record(trial: Trial, pruned: Pruned) -> dict[str, Any]:
     """A trial that was not worth going on with; what was seen of it is kept."""
-    return _record(number, PRUNED, params, started_ms) | {"seconds": pruned.seconds, "curves": pruned.curves}
+    return _record(trial, PRUNED) | {"seconds": pruned.seconds, "curves": pruned.curves}
 
 
-def failed_record(number: int, params: Params, started_ms: int, reason: str) -> dict[str, Any]:
+def failed_record(trial: Trial, reason: str) -> dict[str, Any]:
     """A trial without a score."""
-    return _record(number, FAILED, params, started_ms) | {"reason": reason}
+    return _record(trial, FAILED) | {"reason": reason}
 
 
 def study_record(prepared: Preparation, facts: dict[str, Any], n_images: int) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def study_record(prepared: Preparation, facts: dict[str, Any], n_images: int) ->
         "root": str(prepared.index.root),
         "digest": prepared.index.fingerprint,
         "note": ". ".join([text for text in (prepared.note, *prepared.split.leaks) if text]),
-        "settings": asdict(settings) | {"storage": preparation.without_password(settings.storage)},
+        "settings": asdict(settings) | {"storage": without_password(settings.storage)},
         "tags": tags,
         "files": {
             "split.json": prepared.split.to_dict(),
@@ -99,6 +99,14 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _record(number: int, state: str, params: Params, started_ms: int) -> dict[str, Any]:
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in params.items()}
-    return {"number": number, "state": state, "params": plain, "started_ms": started_ms, "ended_ms": now_ms()}
+def _record(trial: Trial, state: str) -> dict[str, Any]:
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in trial.params.items()}
+    ended = now_ms()
+    return {
+        "number": trial.number,
+        "state": state,
+        "params": plain,
+        "started_ms": trial.notes.get("started_ms", ended),
+        "ended_ms": ended,
+        "retry_of": trial.notes.get("retry_of"),
+    }

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 
+from bhsearch.config import Settings
 from bhsearch.data.pixels import PixelCache, pixel_cache
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.networks import backend
@@ -27,6 +28,19 @@ def steps_per_fold(regime: str) -> int:
     return N_SHARES if regime == FINETUNE else 1
 
 
+def threads_of(settings: Settings) -> int | None:
+    """Processor threads that one operation of a worker may use; None for the framework's own choice.
+
+    Batches of heads are small: a second thread mostly waits, and half of the processors are better left to the
+    processes that convert and log.
+    """
+    workers = max(settings.workers or 1, 1)
+    processors = os.cpu_count() or 1
+    if settings.regime == FINETUNE:
+        return None if workers == 1 else max(1, processors // workers)
+    return max(1, processors // max(2, workers))
+
+
 def make_objective(
     prepared: Preparation, template: Predictions, heads: dict[str, Params], reporter: Reporter
 ) -> Objective:
@@ -44,10 +58,9 @@ def make_objective(
     """
     if prepared.regime == FINETUNE:
         return _finetune_objective(prepared, template, heads, reporter)
-    # Started before the framework, since another process converts. Batches of heads are small: a second thread mostly
-    # waits, and half of the processors are better left to the processes that convert and log.
+    # Started before the framework, since another process converts.
     conversion = _conversion(prepared, prepared.settings.image_size)
-    backend.start(threads=max(1, (os.cpu_count() or 1) // 2))
+    backend.start(threads=threads_of(prepared.settings))
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
     features = FeatureCache(pixels, prepared.settings.executor, conversion)
     with reporter.step("Building backbones") as progress:
@@ -60,7 +73,7 @@ def make_objective(
 def _finetune_objective(
     prepared: Preparation, template: Predictions, heads: dict[str, Params], reporter: Reporter
 ) -> Objective:
-    backend.start()
+    backend.start(threads=threads_of(prepared.settings))
     sizes = prepared.image_sizes
     pixels = {size: _pixels(prepared, size, reporter) for size in sizes}
     space = frozen_space(tuple(prepared.backbones))

@@ -26,6 +26,7 @@ from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.evaluation.selection import Corrected, corrected_score
 from bhsearch.search import preparation
 from bhsearch.search.carding import make_card
+from bhsearch.search.rebuilding import deployed_network
 from bhsearch.search.registered import describe, tags_of
 from bhsearch.search.registration import Registered, Request
 from bhsearch.search.reopening import Reopened, reopen, rows_of, sealed_digest
@@ -116,8 +117,8 @@ def _fix(client: Any, request: Request, exported: Path, reporter: Reporter) -> _
     opened = reopen(study, reporter, request.data)
     if request.force and not opened.split.promotable:
         raise StudyError(f"--force cannot promote what must never be: {opened.split.why_not_promotable}")
-    point = operating_point(studies.predictions_of(trial))
-    raw = deployed_network(study, trial)
+    raw, predictions = deployed_network(study, trial, opened, reporter)
+    point = operating_point(predictions)
     network = calibrated(raw, point.calibration.slope, point.calibration.offset)
     difference = _export(request.export, network, opened, exported, reporter)
     champion = registry.holder(client, name, request.alias)
@@ -192,21 +193,6 @@ def _chosen(study: StoredStudy, number: int | None) -> StoredTrial:
             return trial
     known = ", ".join(str(trial.number) for trial in sorted(study.trials, key=lambda trial: trial.number))
     raise StudyError(f"--trial must be a finished trial of {study.name!r}, one of {known}, but got {number}.")
-
-
-def deployed_network(study: StoredStudy, trial: StoredTrial) -> Any:
-    """The network of a trial that is tested and registered: uint8 RGB in, P(malignant) out, not calibrated.
-
-    It is the ensemble over the folds, which is one network in both regimes: heads on one backbone, or networks side by
-    side. Nothing is trained again on all cases, so what is tested has been seen by the search.
-
-    Raises:
-        StudyError: If MLflow does not have it.
-    """
-    from bhsearch.networks.calibrated import load_network
-    from bhsearch.tracking import kept, studies
-
-    return load_network(kept.keras_file(studies.model_folder(study, trial)))
 
 
 # -- after the opening -------------------------------------------------------------------------------------------------

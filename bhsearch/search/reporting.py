@@ -37,6 +37,7 @@ _FACTS = {
     "group_by": "folds keep together",
     "image_size": "image size",
     "resize": "resize",
+    "engine": "engine",
     "sampler": "sampler",
     "seed": "seed",
 }

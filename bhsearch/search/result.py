@@ -14,6 +14,7 @@ from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.selection import Corrected, corrected_score
 from bhsearch.evaluation.ties import tied_with_best
 from bhsearch.search.engine import Trial
+from bhsearch.search.prospects import expected_gain
 from bhsearch.states import COMPLETE, FAILED
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class StudyResult:
         interrupted: Whether it was ended by Ctrl-C or time-out before it was done.
         corrected: The best score, corrected for having searched; None where that is not at hand.
         uncorrected: Why it is not; empty where it is.
+        stagnation: Finished trials in a row without a better one, if those ended the study.
         before: Result of the frozen study that was run before this one, and that it was started from.
     """
 
@@ -70,6 +72,18 @@ class StudyResult:
     corrected: Corrected | None = None
     uncorrected: str = ""
     before: StudyResult | None = None
+    stagnation: int | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the study has what was asked for."""
+        return self.n_finished >= self.wanted or self.stagnation is not None
+
+    @property
+    def expected_gain(self) -> float:
+        """How much better the best score is expected to be after as many trials again; nan after too few trials."""
+        scores = [trial.value for trial in self.records if trial.value is not None]
+        return expected_gain(scores, len(scores))
 
     @property
     def best(self) -> Ranked | None:

@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bhsearch.config import Settings
-from bhsearch.errors import BhsearchError, InputError, RunError
+from bhsearch.errors import BhsearchError, InputError, RunError, StudyError
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.search import engine, preparation
-from bhsearch.search.engine import INTERRUPTED, Pruned, Report, Trial
-from bhsearch.search.objective import Outcome
-from bhsearch.search.optuna_engine import OptunaEngine, connect, facts_of, grow, open_study
-from bhsearch.search.origin import origin_of
+from bhsearch.networks.heads import Array
+from bhsearch.processes import asked_to_end, is_here
+from bhsearch.search import preparation, room
+from bhsearch.search.engine import INTERRUPTED, Trial
+from bhsearch.search.engines import alone_at, open_engine
 from bhsearch.search.preparation import FINETUNE, FROZEN, Preparation
-from bhsearch.search.records import (
-    complete_record,
-    failed_record,
-    now_ms,
-    pruned_record,
-    study_arrays,
-    study_record,
-)
-from bhsearch.search.regimes import Objective, make_objective, steps_per_fold
+from bhsearch.search.recall import stored_predictions, waiting_predictions
+from bhsearch.search.records import study_arrays, study_record
+from bhsearch.search.regimes import make_objective
 from bhsearch.search.reporter import Reporter
 from bhsearch.search.result import StudyResult, correct, rank
+from bhsearch.search.settling import DIED, settle
 from bhsearch.search.summary import end_record
-from bhsearch.states import FAILED, PRUNED, RUNNING
-from bhsearch.tracking.outbox import Outbox
+from bhsearch.search.supervisor import Crew, Watch, n_workers
+from bhsearch.search.worker import STOPPED, TIME, Ear, Orders, Worker, last_failures, stagnated
+from bhsearch.search.worker_process import Task
+from bhsearch.states import RUNNING
+from bhsearch.tracking.outbox import FOLDER, Outbox, outboxes
 from bhsearch.tracking.process import DrainProcess
 from bhsearch.tracking.store import check_store
 
-OUTBOX = Path("outbox")
+_ALONE_SECONDS = 2.0
+_SETTLE_SECONDS = 5.0  # between two looks for the dead, while the last trials run elsewhere
 
 
 def optimize(settings: Settings, reporter: Reporter) -> StudyResult:
@@ -59,20 +56,24 @@ def optimize(settings: Settings, reporter: Reporter) -> StudyResult:
         check_store()
     if settings.regime == "auto" and preparation.gpu_here():
         return _frozen_then_finetune(settings, reporter)
-    return _Session(preparation.prepare(settings, reporter), reporter).run()
+    return _study(settings, reporter)
+
+
+def _study(settings: Settings, reporter: Reporter) -> StudyResult:
+    """One study. Workers import their framework while the data are read."""
+    with Crew(settings) if n_workers(settings) else nullcontext() as crew:
+        return _Session(preparation.prepare(settings, reporter), reporter, crew).run()
 
 
 def _frozen_then_finetune(settings: Settings, reporter: Reporter) -> StudyResult:
     """Two studies, the second started from the first."""
     n_finetune = settings.finetune_trials or settings.trials
     reporter.say(f"Two studies: {settings.trials} frozen trials, then {n_finetune} that finetune from what they found.")
-    first = preparation.prepare(replace(settings, regime=FROZEN, study=_part(settings, FROZEN)), reporter)
-    frozen = _Session(first, reporter).run()
+    frozen = _study(replace(settings, regime=FROZEN, study=_part(settings, FROZEN)), reporter)
     if frozen.interrupted:
         return frozen
     changes: dict[str, Any] = {"regime": FINETUNE, "study": _part(settings, FINETUNE), "trials": n_finetune}
-    second = preparation.prepare(replace(settings, **changes, from_study=frozen.study), reporter)
-    return replace(_Session(second, reporter).run(), before=frozen)
+    return replace(_study(replace(settings, **changes, from_study=frozen.study), reporter), before=frozen)
 
 
 def _part(settings: Settings, regime: str) -> str | None:
@@ -80,35 +81,56 @@ def _part(settings: Settings, regime: str) -> str | None:
 
 
 class _Session:
-    """One sitting at a study."""
+    """One sitting at a study.
 
-    def __init__(self, prepared: Preparation, reporter: Reporter) -> None:
+    Args:
+        prepared: Of the study.
+        reporter: Hears of it.
+        crew: The workers; None to run trials in this process.
+    """
+
+    def __init__(self, prepared: Preparation, reporter: Reporter, crew: Crew | None) -> None:
         self._prepared, self._settings, self._reporter = prepared, prepared.settings, reporter
+        self._crew = crew
         self._template = prepared.template()
         self._predictions: dict[int, Predictions] = {}
-        self._facts, self._engine = self._open_engine()
+        self._facts, self._engine = open_engine(prepared)
         self._outbox: Outbox | None = None
         if self._settings.tracking:
             try:
-                self._outbox = Outbox(OUTBOX / self._facts["uid"])
+                self._outbox = Outbox.open(FOLDER, self._facts["uid"])
             except InputError:
                 self._undo(None)
                 raise
         self._examples: dict[str, Any] = {}  # what each policy of augmentation does
         self._interrupted = False
-        self._n_before = 0  # trials of earlier sittings
+        self._orders = Orders(self._settings.trials, self._settings.max_failures, 0)
         self._failure: BhsearchError | None = None
 
     def run(self) -> StudyResult:
         """Everything after the study is open."""
         self._settle()
-        self._n_before = len(self._engine.trials())
+        trials = self._engine.trials()
+        self._orders = replace(
+            self._orders,
+            n_before=len(trials),
+            max_memory_mb=self._settings.max_worker_memory or float("inf"),
+            stagnation=self._settings.stop_after_stagnation,
+            points=tuple(self._facts["warm"]["points"]),
+        )
         finished = self._finished()
         space = self._prepared.space(self._facts["backbones"])
-        self._reporter.plan(preparation.make_plan(self._prepared, space, finished))
-        wanted = self._settings.trials > finished
-        process = self._start_logging() if wanted or self._has_mail() else None
+        plan = preparation.make_plan(self._prepared, space, finished)
+        stagnation = self._settings.stop_after_stagnation
+        remaining = 0 if stagnated(trials, stagnation) else max(self._settings.trials - finished, 0)
+        self._reporter.plan(replace(plan, warnings=[*plan.warnings, *room.warnings_of(self._prepared, remaining)]))
+        wanted = remaining > 0
+        process = None
         try:
+            if wanted:
+                room.require_room(self._prepared, remaining)
+            if wanted or self._has_mail():
+                process = self._start_logging(bool(trials))
             if wanted:
                 self._search(process)
         except BhsearchError as error:
@@ -116,64 +138,46 @@ class _Session:
                 self._undo(process)
                 raise
             self._failure = error
+        self._settle()
         result = self._end(process)
         if self._failure is not None:
             raise self._failure
         self._raise_for_failures()
         return result
 
-    # -- opening ------------------------------------------------------------------------------------------------------
+    # -- the dead -----------------------------------------------------------------------------------------------------
 
-    def _open_engine(self) -> tuple[dict[str, Any], OptunaEngine]:
-        """Open the study, refuse it if it does not fit, and let its backbones grow."""
-        settings, prepared = self._settings, self._prepared
-        now = prepared.facts()
-        weights = {name: backbone.digest for name, backbone in prepared.backbones.items()}
-        storage = connect(settings.storage)
-        now["started_from"] = origin_of(prepared, storage)
-        study = open_study(storage, prepared.study, now | {"uid": uuid.uuid4().hex[:12], "backbones": weights})
-        held = facts_of(study)
-        if held["started_from"].get("uid") == now["started_from"].get("uid"):
-            now["started_from"] = held["started_from"]  # more trials there do not change what is trained here
-        preparation.check_agreement(prepared.study, held, now, prepared.backbones)
-        names = (*held["backbones"], *(name for name in weights if name not in held["backbones"]))
-        if len(names) > len(held["backbones"]):
-            held["backbones"] = {name: weights[name] for name in names}
-            study = grow(study, held, names)
-        space, steps = prepared.space(names), steps_per_fold(prepared.regime)
-        return held, OptunaEngine(study, space, settings.sampler, settings.seed, prepared.pruner, steps)
+    def _settle(self, pid: int | None = None, sentence: str = DIED, again: bool = True) -> bool:
+        """End what processes left behind that died; of this one it is known why it did. Returns whether it left any."""
 
-    def _settle(self) -> None:
-        """End what a process left behind that died between a trial's start and its end."""
-        held = self._outbox.held() if self._outbox is not None else {}
-        for trial in self._engine.trials():
-            if trial.state != RUNNING:
-                continue
-            record = held.get(trial.number)
-            if record is not None and record["state"] == FAILED:
-                self._engine.fail(trial.number, record["reason"])
-            elif record is not None and record["state"] == PRUNED:
-                self._engine.prune(trial.number, record["seconds"])
-            elif record is not None:
-                self._engine.complete(trial.number, record["score"], record["seconds"])
-            elif not engine.is_alive(trial.notes.get("owner", {})):
-                self._fail(trial, INTERRUPTED, now_ms(), None)
-        for number in held:
-            assert self._outbox is not None
-            with suppress(FileNotFoundError):
-                self._outbox.release(number)
+        def reason(trial: Trial) -> tuple[str, bool]:
+            return (sentence, again) if trial.notes.get("owner", {}).get("pid") == pid else (DIED, True)
+
+        settled: list[Trial] = []
+        # Not for ever: a worker that hangs may be in it, and this process is the one to end it. The next look settles.
+        with suppress(TimeoutError), alone_at(self._prepared, _ALONE_SECONDS):
+            abandoned = [box for box in outboxes(FOLDER, self._facts["uid"]) if box.abandoned]
+            settled = settle(self._engine, self._outbox, abandoned, reason)
+        for trial in settled if pid is not None else ():
+            self._ended(trial.number, None)
+        return any(trial.notes.get("owner", {}).get("pid") == pid for trial in settled)
 
     def _has_mail(self) -> bool:
-        return self._outbox is not None and bool(self._outbox.waiting())
+        return self._outbox is not None and any(
+            box.waiting()
+            for box in outboxes(FOLDER, self._facts["uid"])
+            if box.abandoned or box.folder == self._outbox.folder
+        )
 
     def _undo(self, process: DrainProcess | None) -> None:
         """Leave nothing of a study that was refused before its first trial."""
         if process is not None:
             process.abandon()
-        if not self._engine.trials():
+        if self._outbox is not None:
+            self._outbox.close()
+        others = [box for box in outboxes(FOLDER, self._facts["uid"]) if not box.abandoned]
+        if not self._engine.trials() and not others:
             self._engine.delete()
-            if self._outbox is not None:
-                self._outbox.close()
 
     def _finished(self) -> int:
         return sum(trial.counts for trial in self._engine.trials())
@@ -182,120 +186,74 @@ class _Session:
 
     def _search(self, process: DrainProcess | None) -> None:
         """Run trials until there are enough, time is up, too many failed, or someone interrupts."""
-        deadline = time.monotonic() + self._settings.timeout if self._settings.timeout else float("inf")
+        self._orders = replace(self._orders, seconds=self._settings.timeout or float("inf"))
         try:
-            heads = self._facts["started_from"].get("heads", {})
-            objective = make_objective(self._prepared, self._template, heads, self._reporter)
-            self._examples = objective.examples()
-            if process is not None:
-                process.wait_until_ready()
-            with self._reporter.trials(self._finished(), self._settings.trials):
-                while self._finished() < self._settings.trials and not self._gave_up():
-                    if time.monotonic() > deadline:
-                        self._interrupted = True
-                        self._reporter.say(f"Time is up after {self._settings.timeout:g} s.")
-                        return
-                    self._one_trial(objective)
+            verdict = self._with_crew(process) if self._crew is not None else self._in_this_process(process)
         except KeyboardInterrupt:
-            self._interrupted = True
+            verdict = STOPPED
+        self._interrupted = verdict in (STOPPED, TIME)
+        if verdict == STOPPED:
             self._reporter.say("Interrupted. What is finished is kept; the same command goes on.")
+        elif verdict == TIME:
+            self._reporter.say(f"Time is up after {self._settings.timeout:g} s.")
 
-    def _one_trial(self, objective: Objective) -> None:
-        trial = self._engine.ask()
-        started = now_ms()
+    def _with_crew(self, process: DrainProcess | None) -> str:
+        assert self._crew is not None
+        folder = self._outbox.folder.resolve() if self._outbox is not None else None
+        task = Task(self._prepared, self._facts, folder, self._orders)
+        self._examples = self._crew.prepare(task, self._reporter)
+        if process is not None:
+            process.wait_until_ready()
+        watch = Watch(self._ended, self._settle, self._settle)
+        with self._reporter.trials(self._finished(), self._settings.trials):
+            return self._crew.work(watch, self._orders.seconds)
 
-        def watch(report: Report) -> None:
-            if self._engine.report(trial.number, report):
-                raise Pruned
+    def _in_this_process(self, process: DrainProcess | None) -> str:
+        heads = self._facts["started_from"].get("heads", {})
+        objective = make_objective(self._prepared, self._template, heads, self._reporter)
+        self._examples = objective.examples()
+        if process is not None:
+            process.wait_until_ready()
+        names = [row.name for row in self._prepared.space(self._facts["backbones"])]
+        alone = partial(alone_at, self._prepared)
+        worker = Worker(self._engine, objective, self._outbox, self._orders, names, alone, _OwnEar(self))
+        with self._reporter.trials(self._finished(), self._settings.trials):
+            return worker.run()
 
-        try:
-            outcome = objective(trial.params, watch)
-        except KeyboardInterrupt:
-            self._fail(trial, INTERRUPTED, started, None)
-            raise
-        except Pruned as pruned:
-            self._prune(trial, pruned, started)
-            return
-        except InputError as error:  # the next trial would meet the same: a full disk, a weight file that is gone
-            self._fail(trial, str(error), started, self._reporter)
-            raise
-        except Exception as error:  # a trial may fail in any way; the study goes on, and the reason is kept
-            reason = str(error) if isinstance(error, BhsearchError) else f"{type(error).__name__}: {error}"
-            self._fail(trial, reason, started, self._reporter)
-            return
-        self._complete(trial, outcome, started)
-
-    def _complete(self, trial: Trial, outcome: Outcome, started: int) -> None:
-        """Into the outbox first, then to the engine: whatever dies in between, the trial is not lost."""
-        record, arrays = complete_record(trial.number, trial.params, started, outcome)
-        with self._posted(trial.number, record, arrays):
-            self._engine.complete(trial.number, outcome.score, outcome.seconds)
-        self._predictions[trial.number] = replace(self._template, probability=outcome.probability)
-        self._report(trial.number)
-
-    def _prune(self, trial: Trial, pruned: Pruned, started: int) -> None:
-        with self._posted(trial.number, pruned_record(trial.number, trial.params, started, pruned), {}):
-            self._engine.prune(trial.number, pruned.seconds)
-        self._report(trial.number)
-
-    def _fail(self, trial: Trial, reason: str, started: int, reporter: Reporter | None) -> None:
-        with self._posted(trial.number, failed_record(trial.number, trial.params, started, reason), {}):
-            self._engine.fail(trial.number, reason)
-        if reporter is not None:
-            self._report(trial.number)
-
-    @contextmanager
-    def _posted(self, number: int, record: dict[str, Any], arrays: dict[str, Any]) -> Iterator[None]:
-        """Around telling the engine: the outbox holds the trial before, and lets it be sent after."""
-        if self._outbox is not None:
-            self._outbox.put(number, record, arrays)
-        yield
-        if self._outbox is not None:
-            self._outbox.release(number)
-
-    def _report(self, number: int) -> None:
+    def _ended(self, number: int, probability: Array | None) -> None:
+        if probability is not None:
+            self._predictions[number] = replace(self._template, probability=probability)
         trials = self._engine.trials()
+        if trials[number].notes.get("reason") == INTERRUPTED:
+            return
         complete = [trial for trial in trials if trial.value is not None]
         best = max(complete, key=lambda trial: trial.value or 0.0) if complete else None
         self._reporter.trial(trials[number], best)
 
-    def _gave_up(self) -> bool:
-        return len(self._last_failures()) >= self._settings.max_failures
-
-    def _last_failures(self) -> list[Trial]:
-        """Trials of this sitting that failed on their own, without a finished one behind them."""
-        failures: list[Trial] = []
-        for trial in reversed(self._engine.trials()[self._n_before :]):
-            if trial.state == FAILED and trial.notes.get("reason") != INTERRUPTED:
-                failures.append(trial)
-            elif trial.counts:
-                break
-        return failures
-
     # -- ending -------------------------------------------------------------------------------------------------------
 
-    def _start_logging(self) -> DrainProcess | None:
+    def _start_logging(self, is_old: bool) -> DrainProcess | None:
         """Say what the trials are of, and start the process that logs them."""
         if self._outbox is None:
             return None
         record = study_record(self._prepared, self._facts, len(self._template))
         self._outbox.put_study(record, study_arrays(self._template))
-        return DrainProcess(self._outbox)
+        return DrainProcess(self._outbox, self._reporter.say, patient=is_old)
 
     def _end(self, process: DrainProcess | None) -> StudyResult:
         """Rank what there is, hand the study's end to the process that logs, and wait for it."""
         records = self._engine.trials()
-        self._load_missing_predictions(records)
+        self._recall(records)
         ranking = rank(records, self._predictions)
         prepared = self._prepared
-        earlier, n_earlier = self._earlier()
-        correction = correct(records, self._predictions, earlier, n_earlier)
+        correction = correct(records, self._predictions, *self._earlier())
         result = StudyResult(
             prepared.study, prepared.index.name, ranking, records, self._settings.trials, prepared.note,
             prepared.split.leaks, self._settings.tracking, self._interrupted, *correction,
+            stagnation=self._settings.stop_after_stagnation if stagnated(records, self._orders.stagnation) else None,
         )  # fmt: skip
         if process is not None and self._outbox is not None:
-            record = end_record(result, self._engine.importances(), list(self._examples))
+            record = end_record(result, self._engine.importances(), list(self._examples), self._settled(records))
             pictures = {"augmentation": np.stack([*self._examples.values()])} if self._examples else {}
             self._outbox.put_end(record, pictures)
             with self._reporter.step("Logging to MLflow") as progress:
@@ -304,12 +262,14 @@ class _Session:
             self._outbox.close()
         return result
 
-    def _load_missing_predictions(self, records: list[Trial]) -> None:
-        """Get the predictions of earlier sittings from MLflow, where it has them."""
+    def _recall(self, records: list[Trial]) -> None:
+        """Get the predictions of earlier sittings and of other commands, where they can be had."""
         missing = [trial for trial in records if trial.value is not None and trial.number not in self._predictions]
         if not missing or not self._settings.tracking:
             return
-        self._predictions = self._stored(self._facts["uid"]) | self._predictions
+        others = outboxes(FOLDER, self._facts["uid"])
+        found = waiting_predictions(others, self._template) | self._stored(self._facts["uid"])
+        self._predictions = found | self._predictions
         lost = [trial.number for trial in missing if trial.number not in self._predictions]
         if lost:
             self._reporter.say(
@@ -317,14 +277,11 @@ class _Session:
             )
 
     def _stored(self, uid: str) -> dict[int, Predictions]:
-        """Predictions of a study's complete trials, from MLflow."""
-        from bhsearch.networks import backend
-
-        with backend.quiet():
-            from bhsearch.tracking.runs import stored_predictions
-        from bhsearch.tracking.store import open_client
-
-        return stored_predictions(open_client(), self._prepared.index.name, uid)
+        try:
+            return stored_predictions(self._prepared.index.name, uid)
+        except StudyError as error:
+            self._reporter.say(str(error))
+            return {}
 
     def _earlier(self) -> tuple[list[Predictions], int]:
         """Predictions of the study that this one was started from, and how many there should be at least.
@@ -337,8 +294,16 @@ class _Session:
         found = self._stored(origin["uid"]) if self._settings.tracking else {}
         return list(found.values()), origin["complete"]
 
+    def _settled(self, records: list[Trial]) -> list[int]:
+        """Trials that have ended on this machine, and that no other command is about to log."""
+        assert self._outbox is not None
+        others = [box for box in outboxes(FOLDER, self._facts["uid"]) if box.folder != self._outbox.folder]
+        waiting = {number for box in others for number in (*box.waiting(), *box.held())}
+        ended = (trial for trial in records if trial.state != RUNNING and trial.number not in waiting)
+        return [trial.number for trial in ended if is_here(trial.notes.get("owner", {}))]
+
     def _raise_for_failures(self) -> None:
-        failures = self._last_failures()
+        failures = last_failures(self._engine.trials(), self._orders.n_before)
         if len(failures) >= self._settings.max_failures:
             reasons: dict[str, int] = {}
             for trial in failures:
@@ -348,3 +313,30 @@ class _Session:
             raise RunError(
                 f"{len(failures)} trials in a row failed (--max-failures {self._settings.max_failures}):\n{lines}"
             )
+
+
+class _OwnEar(Ear):
+    """Hears of trials that run in the search's own process."""
+
+    def __init__(self, session: _Session) -> None:
+        self._session = session
+        self._settled = time.monotonic()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker is to start no trial."""
+        return asked_to_end.is_set()
+
+    def ended(self, number: int, probability: Array | None) -> None:
+        """A trial has ended."""
+        self._session._ended(number, probability)
+
+    def exhausted(self, sentence: str) -> None:
+        """The engine has no more points to propose."""
+        self._session._reporter.say(sentence)
+
+    def waiting(self) -> None:
+        """Others run the last trials; one may have died."""
+        if time.monotonic() > self._settled + _SETTLE_SECONDS:
+            self._settled = time.monotonic()
+            self._session._settle()

@@ -14,19 +14,21 @@ from bhsearch.search.space import finetune_space, frozen_space
 N_BEST = 10
 
 
-def end_record(result: StudyResult, importances: dict[str, float], policies: list[str]) -> dict[str, Any]:
+def end_record(
+    result: StudyResult, importances: dict[str, float], policies: list[str], settled: list[int]
+) -> dict[str, Any]:
     """What the tracking keeps of a study's end.
 
     Args:
         result: The study's result.
         importances: From the engine.
         policies: Of augmentation, whose pictures come beside.
+        settled: Numbers of trials whose runs must have ended.
 
     Returns:
         JSON-able: `trials`, `importances`, `log`, `best`, `corrected` (None where it is not at hand), `finished`,
-        `summary`, `status`, `ended_ms`.
+        `settled`, `summary`, `status`, `ended_ms`.
     """
-    done = result.n_finished >= result.wanted
     best = [
         {
             "name": f"trial {row.trial.number}",
@@ -48,8 +50,9 @@ def end_record(result: StudyResult, importances: dict[str, float], policies: lis
         "best": best,
         "corrected": asdict(result.corrected) if result.corrected else None,
         "finished": result.n_finished,
+        "settled": settled,
         "summary": _note(result),
-        "status": "FINISHED" if done else ("KILLED" if result.interrupted else "FAILED"),
+        "status": "FINISHED" if result.done else ("KILLED" if result.interrupted else "FAILED"),
         "ended_ms": int(time.time() * 1000),
     }
 
@@ -68,7 +71,7 @@ def _note(result: StudyResult) -> str:
         f"| {row.trial.number} | {row.trial.value:.4f} | {_interval(row)} | {'tied' * row.tied} |"
         for row in result.ranking[:N_BEST]
     ]
-    lines += ["", _correction(result)] if result.ranking else []
+    lines += ["", _correction(result), *prospects(result)] if result.ranking else []
     lines += [
         "",
         "The best of many trials looks better than it is: these scores chose it. Intervals are over cases; variation "
@@ -77,6 +80,17 @@ def _note(result: StudyResult) -> str:
         DISCLAIMER,
     ]
     return "\n".join(line for k, line in enumerate(lines) if line or k > 1)
+
+
+def prospects(result: StudyResult) -> list[str]:
+    """What more trials would still bring, in a sentence; none after too few trials."""
+    gain = result.expected_gain
+    if gain != gain:
+        return []
+    return [
+        f"As many trials again would raise the best score by about {gain:.4f}, going by subsets of these; a best of "
+        "more is also more optimistic."
+    ]
 
 
 def _correction(result: StudyResult) -> str:

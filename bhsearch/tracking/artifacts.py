@@ -35,7 +35,7 @@ def write_trial(
     values: Mapping[str, float],
     ends: Interval,
     history: Mapping[str, list[float]],
-    pixels: npt.NDArray[np.uint8],
+    pixels: npt.NDArray[np.uint8] | None,
     note: str,
     unit: str = "epoch",
 ) -> None:
@@ -47,13 +47,13 @@ def write_trial(
         values: From `scored`.
         ends: From `scored`.
         history: Curves per look: `auc`, `loss`, `training_loss`.
-        pixels: Resized images, row by row as the predictions. Shape (n_images, n_tiles, size, size, 3).
+        pixels: Resized images, row by row as the predictions. Shape (n_images, n_tiles, size, size, 3). None where
+            they are gone: the other pictures are drawn without.
         note: Stands on every picture, such as that the data are synthetic.
         unit: What lies between two looks.
     """
     decisions = pooled_decisions(predictions)
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
-    examples = grids.pick_examples(predictions, decisions)
     one = np.ones_like(predictions.weight)
     figures = {
         "learning_curves": plots.learning_figure(history["auc"], history["loss"], note, history["training_loss"], unit),
@@ -67,10 +67,11 @@ def write_trial(
             metrics.confusion(predictions, decisions.predicted, predictions.weight),
             note,
         ),
-        "right_and_wrong": grids.grid_figure(
-            np.stack([_whole(pixels[example.row]) for example in examples]), examples, note
-        ),
     }
+    if pixels is not None:
+        examples = grids.pick_examples(predictions, decisions)
+        shown = np.stack([_whole(pixels[example.row]) for example in examples])
+        figures["right_and_wrong"] = grids.grid_figure(shown, examples, note)
     _write_pictures(folder / "pictures", figures)
     predictions.to_csv(folder / PREDICTIONS, f"{note} {DISCLAIMER}" if note else DISCLAIMER)
     _write_table(folder / "roc.csv", curves.roc_points(predictions))

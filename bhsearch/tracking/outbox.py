@@ -1,7 +1,8 @@
 """The outbox: finished trials that MLflow does not have yet, as folders that appear whole or not at all.
 
 A trial is put before the engine is told of its end, and released after. So whichever process dies when, a trial that
-the engine counts is either in the outbox or in MLflow.
+the engine counts is either in the outbox or in MLflow. Each command at a study has an outbox of its own, and its own
+process that sends from it; outboxes whose command died are sent by the next.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.store import lock, writing
+from bhsearch.data.locks import lock
+from bhsearch.data.store import writing
+from bhsearch.processes import is_alive, this_process
 
+FOLDER = Path("outbox")  # of all outboxes, in the working directory
 Arrays = Mapping[str, npt.NDArray[Any]]
 _RECORD, _ARRAYS = "record.json", "arrays.npz"
-_STUDY, _END, _HELD = "study", "end", ".held"
+_STUDY, _END, _HELD, _OWNER = "study", "end", ".held", "owner.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +40,45 @@ class Message:
 
 
 class Outbox:
-    """The outbox of one study.
+    """The outbox of one command at one study.
 
     Args:
-        folder: Made where it is missing. One folder per study.
+        folder: Where it lies.
+        make: Whether to make the folder where it is missing.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, make: bool = True) -> None:
         self.folder = folder
-        with writing(f"the outbox {folder}"):
-            folder.mkdir(parents=True, exist_ok=True)
+        if make:
+            with writing(f"the outbox {folder}"):
+                folder.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def open(cls, root: Path, uid: str) -> Outbox:
+        """The outbox of this process at a study, in the folder of all outboxes."""
+        process = this_process()
+        box = cls(root / f"{uid}.{process['pid']}-{process['started']:.0f}")
+        with writing(f"the outbox {box.folder}"):
+            (box.folder / _OWNER).write_text(json.dumps(process), encoding="utf-8")
+        return box
+
+    @property
+    def uid(self) -> str:
+        """Of its study."""
+        return self.folder.name.partition(".")[0]
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether its command is gone."""
+        try:
+            return not is_alive(json.loads((self.folder / _OWNER).read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # not written yet, or gone altogether: nothing lies in it
+            return not self.begun
+
+    @property
+    def begun(self) -> bool:
+        """Whether it says what its trials are of."""
+        return (self.folder / _STUDY).exists()
 
     def put_study(self, record: dict[str, Any], arrays: Arrays) -> None:
         """Say what the trials are of: kept until the outbox is closed."""
@@ -58,7 +92,9 @@ class Outbox:
     @contextlib.contextmanager
     def sending(self) -> Iterator[None]:
         """Wait until nobody else sends from here: who outlived a killed search may still be at it."""
-        with lock(self.folder / ".lock"):
+        with ExitStack() as stack:
+            with contextlib.suppress(FileNotFoundError):  # whoever was at it has sent all
+                stack.enter_context(lock(self.folder / ".lock"))
             yield
 
     def put(self, number: int, record: dict[str, Any], arrays: Arrays) -> None:
@@ -66,8 +102,13 @@ class Outbox:
         self._write(f"{number:05d}{_HELD}", record, arrays)
 
     def release(self, number: int) -> None:
-        """Let a trial be sent: the engine knows of its end."""
-        (self.folder / f"{number:05d}{_HELD}").rename(self.folder / f"{number:05d}")
+        """Let a trial be sent: the engine knows of its end. Another process may have done so already."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / f"{number:05d}{_HELD}").rename(self.folder / f"{number:05d}")
+
+    def drop(self, number: int) -> None:
+        """Forget a trial that was put: the engine holds another end of it."""
+        shutil.rmtree(self.folder / f"{number:05d}{_HELD}", ignore_errors=True)
 
     def held(self) -> dict[int, dict[str, Any]]:
         """Records of trials that were put and never released, by number."""
@@ -75,7 +116,9 @@ class Outbox:
 
     def waiting(self) -> list[int]:
         """Numbers of the trials that can be sent, in order."""
-        return sorted(int(folder.name) for folder in self.folder.iterdir() if folder.name.isdigit())
+        with contextlib.suppress(FileNotFoundError):  # closed
+            return sorted(int(folder.name) for folder in self.folder.iterdir() if folder.name.isdigit())
+        return []
 
     def trial(self, number: int) -> Message:
         """A trial that waits."""
@@ -96,8 +139,8 @@ class Outbox:
     def close(self) -> None:
         """Delete the outbox, if no trial is left in it."""
         if not self.waiting() and not self.held():
-            shutil.rmtree(self.folder)
-            if not any(self.folder.parent.iterdir()):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others lie there, or another command has just put one
                 self.folder.parent.rmdir()
 
     def _write(self, name: str, record: dict[str, Any], arrays: Arrays) -> None:
@@ -117,3 +160,8 @@ class Outbox:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         with np.load(folder / _ARRAYS) as arrays:
             return Message(folder, record, {name: arrays[name] for name in arrays.files})
+
+
+def outboxes(root: Path, uid: str = "") -> list[Outbox]:
+    """All outboxes of a study, or of all, in the folder of all outboxes."""
+    return [Outbox(folder, make=False) for folder in sorted(root.glob(f"{uid}*.*")) if folder.is_dir()]

@@ -6,10 +6,11 @@ import contextlib
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 from bhsearch.data.pixels import Progress
 from bhsearch.errors import RunError, StudyError
-from bhsearch.tracking.outbox import Outbox
+from bhsearch.tracking.outbox import FOLDER, Outbox, outboxes
 
 _LOOK_SECONDS = 0.2
 
@@ -19,24 +20,28 @@ class DrainProcess:
 
     Args:
         outbox: Its outbox; the study must have been put.
+        tell: Called with a sentence when the store goes away and when it is back.
+        patient: Whether a store that is away at the start is waited for.
     """
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, tell: Callable[[str], None], patient: bool = False) -> None:
+        options = ["patient"] if patient else []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bhsearch.tracking.drain", str(outbox.folder.resolve())],
+            [sys.executable, "-m", "bhsearch.tracking.drain", str(outbox.folder.resolve()), *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._outbox = outbox
+        self._outbox, self._tell, self._patient = outbox, tell, patient
         self._answered = threading.Event()
         self._failure = ""
+        self._away = False
         self.run_id = self.experiment_id = ""
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
     def wait_until_ready(self) -> None:
-        """Let it begin, and wait until the store is open and the study has its run.
+        """Let it begin, and wait until the store is open and the study has its run, or is waited for.
 
         Raises:
             StudyError: If the store cannot be used.
@@ -46,7 +51,7 @@ class DrainProcess:
             self._process.stdin.write("go\n")
             self._process.stdin.flush()
         self._answered.wait()
-        if not self.run_id:
+        if not self.run_id and not self._away:
             raise StudyError(self._failure or "The process that logs to MLflow ended before it was ready.")
 
     def finish(self, progress: Progress) -> None:
@@ -68,7 +73,7 @@ class DrainProcess:
             reason = self._failure or f"exit code {self._process.returncode}"
             raise RunError(
                 f"MLflow could not be given everything: {reason}. The rest waits in {self._outbox.folder}; "
-                "the same command sends it."
+                "the same command sends it, or `python -m bhsearch.run --sync` alone."
             )
 
     def abandon(self) -> None:
@@ -92,4 +97,40 @@ class DrainProcess:
                     self._answered.set()
                 elif word == "failed":
                     self._failure = rest
+                elif word == "away":
+                    self._away = self._patient
+                    if self._patient:
+                        self._answered.set()
+                    self._tell(f"MLflow is away ({rest}). The search goes on; what is finished waits in the outbox.")
+                elif word == "back":
+                    self._tell("MLflow is back.")
         self._answered.set()
+
+
+def sync(tell: Callable[[str], None]) -> None:
+    """Send what commands that are gone left in their outboxes, and wait for that.
+
+    Args:
+        tell: Called with a sentence.
+
+    Raises:
+        StudyError: If the store cannot be opened.
+        RunError: If something could not be sent; it stays in its outbox.
+    """
+    boxes = [box for box in outboxes(FOLDER) if box.waiting()]
+    waiting = sum(len(box.waiting()) for box in boxes)
+    busy = sum(not box.abandoned for box in boxes)
+    if busy:
+        tell(f"{busy} outboxes belong to searches that still run; those send them themselves.")
+    if busy == len(boxes):
+        tell("Nothing waits to be sent.")
+        return
+    command = [sys.executable, "-m", "bhsearch.tracking.drain", str(FOLDER.resolve()), "all"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    lines = [line.partition(" ") for line in done.stdout.splitlines()]
+    sent = sum(word == "sent" for word, _, _ in lines)
+    if done.returncode != 0:
+        reason = next((rest for word, _, rest in lines if word == "failed"), f"exit code {done.returncode}")
+        kind = StudyError if done.returncode == StudyError.exit_code else RunError
+        raise kind(f"{reason.rstrip('.')}. {sent} of {waiting} trials were sent; the rest waits in {FOLDER}.")
+    tell(f"{sent} trials were sent to MLflow.")

@@ -15,7 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from bhsearch.data.store import hold
 from bhsearch.errors import RunError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.tracking import artifacts
@@ -32,11 +34,18 @@ def render(outbox: Outbox, study: Message, number: int) -> None:
     files.mkdir()
     predictions = predictions_of(study, trial)
     values, ends = artifacts.scored(predictions)
-    place = study.record["pixels"]
-    pixels = np.memmap(place["file"], np.uint8, "r", shape=tuple(place["shape"]))
+    pixels = _pixels(study)
     unit = "quarter of the training" if study.record["augmented"] else "epoch"
     artifacts.write_trial(files, predictions, values, ends, trial.record["curves"], pixels, study.record["note"], unit)
     (trial.folder / _VALUES).write_text(json.dumps(values), encoding="utf-8")
+
+
+def _pixels(study: Message) -> npt.NDArray[np.uint8] | None:
+    """The resized images; None where the cache does not have them any more, as when MLflow was away for long."""
+    place = study.record["pixels"]
+    if not hold(Path(place["file"]).parent):
+        return None
+    return np.memmap(place["file"], np.uint8, "r", shape=tuple(place["shape"]))
 
 
 def rendered(trial: Message) -> tuple[dict[str, float], Path]:

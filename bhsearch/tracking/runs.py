@@ -21,12 +21,13 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
+from bhsearch.config import most_models
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.networks.backbones import Backbone
-from bhsearch.networks.deployed import ModelPool, ensemble, members_of
-from bhsearch.networks.heads import Heads
+from bhsearch.networks.deployed import ModelPool, kept_network
 from bhsearch.states import COMPLETE, PRUNED
 from bhsearch.tracking import artifacts
+from bhsearch.tracking.models import KEPT, MODEL, NONE, ModelKeeper
 from bhsearch.tracking.outbox import Message
 from bhsearch.tracking.rendering import rendered
 from bhsearch.tracking.store import open_experiment
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 UID, TRIAL, STATE, REASON = "bhsearch.study_uid", "bhsearch.trial", "bhsearch.state", "bhsearch.reason"
+RETRY_OF, RETRY_OF_RUN = "bhsearch.retry_of", "bhsearch.retry_of_run"
 _SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
     outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1))]),
@@ -43,18 +45,24 @@ _MOST_METRICS = 1000  # a call; MLflow's own limit
 
 
 def find_study_run(client: MlflowClient, experiment_id: str, uid: str) -> str | None:
-    """The parent run of a study, if this store has it."""
-    found = client.search_runs([experiment_id], f"tags.`{UID}` = '{uid}' and tags.`{TRIAL}` = 'none'", max_results=1)
+    """The parent run of a study, if this store has it: the first, where two hosts made one each."""
+    found = _study_runs(client, experiment_id, uid)
     return str(found[0].info.run_id) if found else None
 
 
-def trial_runs(client: MlflowClient, experiment_id: str, uid: str) -> dict[int, Any]:
-    """The child runs of a study, by the number of their trial."""
+def _study_runs(client: MlflowClient, experiment_id: str, uid: str) -> list[Any]:
+    wanted = f"tags.`{UID}` = '{uid}' and tags.`{TRIAL}` = 'none'"
+    return list(client.search_runs([experiment_id], wanted, order_by=["attributes.start_time ASC"]))
+
+
+def trial_runs(client: MlflowClient, experiment_id: str, uid: str, number: int | None = None) -> dict[int, Any]:
+    """The child runs of a study, or the one of a trial, by the number of their trial."""
     runs: dict[int, Any] = {}
     token = None
+    which = f"= '{number}'" if number is not None else "!= 'none'"
     while True:
         page = client.search_runs(
-            [experiment_id], f"tags.`{UID}` = '{uid}' and tags.`{TRIAL}` != 'none'", max_results=1000, page_token=token
+            [experiment_id], f"tags.`{UID}` = '{uid}' and tags.`{TRIAL}` {which}", max_results=1000, page_token=token
         )
         runs.update({int(run.data.tags[TRIAL]): run for run in page})
         token = page.token
@@ -89,17 +97,28 @@ class StudyRuns:
         self._pool = ModelPool()
         self.run_id = self._study_run()
         self._done = trial_runs(client, self.experiment_id, self._record["uid"])
+        self._begun: set[int] = set()  # trials whose run an attempt may have made
+        most = most_models(self._record["settings"].get("keep_models", "all"))
+        self._models = ModelKeeper(client, self.experiment_id, self._record["uid"], most)
 
     def log_trial(self, message: Message) -> None:
         """Log one trial, rendered if it is complete, as a child run; one that is there already is left alone."""
         record = message.record
-        known = self._done.get(record["number"])
+        number = record["number"]
+        if number in self._begun:
+            self._done.pop(number, None)
+            self._done |= trial_runs(self._client, self.experiment_id, self._record["uid"], number)
+        self._begun.add(number)
+        known = self._done.get(number)
         if known is not None and known.info.status != "RUNNING":
             return
-        if known is not None:  # a process died while it wrote this run
-            self._client.delete_run(known.info.run_id)
-        tags = self._tags(str(record["number"])) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"].lower()}
-        run = self._client.create_run(self.experiment_id, record["started_ms"], tags, f"trial {record['number']:03d}")
+        if known is not None:  # a process died, or the store went away, while this run was written
+            self._delete(known.info.run_id)
+        tags = self._tags(str(number)) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"].lower()}
+        run = self._client.create_run(
+            self.experiment_id, record["started_ms"], tags | self._retry_tags(record), f"trial {number:03d}"
+        )
+        self._done[number] = run
         run_id = run.info.run_id
         params = [Param(key, str(value)) for key, value in record["params"].items()]
         self._client.log_batch(run_id, params=params)
@@ -114,10 +133,30 @@ class StudyRuns:
             self._client.log_batch(run_id, tags=[RunTag(REASON, record["reason"])])
             status = "FAILED"
         self._client.set_terminated(run_id, status, record["ended_ms"])
+        self._models.tidy()
+
+    def _retry_tags(self, record: dict[str, Any]) -> dict[str, str]:
+        """Of a trial that runs again what another died in: which trial, and its run."""
+        number = record.get("retry_of")
+        if number is None:
+            return {}
+        if number not in self._done:
+            self._done |= trial_runs(self._client, self.experiment_id, self._record["uid"], number)
+        run = self._done.get(number)
+        return {RETRY_OF: str(number)} | ({RETRY_OF_RUN: run.info.run_id} if run is not None else {})
+
+    def _delete(self, run_id: str) -> None:
+        """Delete a run that was not written to its end, and its models."""
+        models = self._client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'")
+        for model in models:
+            self._client.delete_logged_model(model.model_id)
+        self._client.delete_run(run_id)
 
     def log_end(self, message: Message) -> None:
         """Log the study's pictures and end its run."""
         record = message.record
+        self._reconcile(record)
+        self._models.tidy()  # whoever logged the last trial may have died before
         with tempfile.TemporaryDirectory() as folder:
             artifacts.write_study(Path(folder), record, message.arrays, self._record["note"])
             self._client.log_artifacts(self.run_id, folder)
@@ -130,6 +169,22 @@ class StudyRuns:
         note = RunTag(MLFLOW_RUN_NOTE, record["summary"])
         self._client.log_batch(self.run_id, metrics=metrics, tags=[note])
         self._client.set_terminated(self.run_id, record["status"], record["ended_ms"])
+
+    def _reconcile(self, record: dict[str, Any]) -> None:
+        """Make one of two runs that two hosts made of the study; let no run of an ended trial stay RUNNING."""
+        runs = trial_runs(self._client, self.experiment_id, self._record["uid"])
+        first, *others = _study_runs(self._client, self.experiment_id, self._record["uid"])
+        self.run_id = first.info.run_id
+        if others:
+            for run in runs.values():
+                self._client.set_tag(run.info.run_id, MLFLOW_PARENT_RUN_ID, self.run_id)
+            for run in others:
+                self._client.delete_run(run.info.run_id)
+        for number in record["settled"]:
+            run = runs.get(number)
+            if run is not None and run.info.status == "RUNNING":
+                self._client.set_tag(run.info.run_id, REASON, "it was not logged to its end, and its record is gone")
+                self._client.set_terminated(run.info.run_id, "FAILED")
 
     def _study_run(self) -> str:
         """Find the parent run or make it, with everything that is known before the first trial."""
@@ -151,12 +206,14 @@ class StudyRuns:
     def _log_result(self, run_id: str, message: Message) -> None:
         values, files = rendered(message)
         values |= {"seconds": message.record["seconds"], **message.record["cost"]}
-        model_id = self._log_model(run_id, message)
+        keep = self._models.wants(values["auc"], message.record["number"])
+        self._client.log_batch(run_id, tags=[RunTag(MODEL, KEPT if keep else NONE)])
+        model_id = self._log_model(run_id, message) if keep else None
         self._log_metrics(run_id, model_id, values, message.record)
         self._client.log_artifacts(run_id, str(files))
         self._log_dataset(run_id, "cross-validation")
 
-    def _log_metrics(self, run_id: str, model_id: str, values: dict[str, float], record: dict[str, Any]) -> None:
+    def _log_metrics(self, run_id: str, model_id: str | None, values: dict[str, float], record: dict[str, Any]) -> None:
         """Final metrics are the model's, too; those of an epoch are the run's alone."""
         ended = record["ended_ms"]
         batch = [Metric(name, value, ended, 0, model_id) for name, value in values.items() if np.isfinite(value)]
@@ -190,13 +247,8 @@ class StudyRuns:
         """The trial's network, or what stands for it where it is only saved."""
         facts = self._record["backbones"][message.record["params"]["backbone"]]
         backbone = Backbone(facts["name"], Path(facts["file"]) if facts["file"] else None, facts["digest"])
-        settings, model, kept = self._record["settings"], message.record["model"], message.arrays
-        views = tuple(model["views"])
-        if model["kind"] == "networks":
-            members = members_of(kept, model["n_members"])
-            return ensemble(backbone, settings["resize"], model["image_size"], views, model["hidden_units"], members)
-        heads = Heads(kept["kernel"], kept["bias"], kept["top"], kept["top_bias"], bool(model["linear"]))
-        return self._pool.archive(backbone, settings["resize"], settings["image_size"], views, heads)
+        resize, size = self._record["settings"]["resize"], self._record["settings"]["image_size"]
+        return kept_network(self._pool, backbone, resize, size, message.record["model"], message.arrays)
 
     def _log_dataset(self, run_id: str, context: str) -> None:
         record = self._record

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bhsearch.data.store import cache_root, key_of, lock, writing
+from bhsearch.data.store import alone
 from bhsearch.errors import StudyError
 
 if TYPE_CHECKING:
@@ -60,10 +58,14 @@ def open_client() -> MlflowClient:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    for name in ("mlflow", "alembic"):
+    for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # MLflow's own patience with a server, minutes a call, would hide from us that it is away.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
-        with _alone():
+        with alone(mlflow.get_tracking_uri()):
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
         return client
@@ -72,20 +74,20 @@ def open_client() -> MlflowClient:
         raise StudyError(f"The MLflow store must be one that can be opened, but {_place()} cannot: {reason}") from error
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """While a database is opened: of two processes that make its tables at the same moment, one would fail."""
-    import mlflow
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that the store cannot be reached or cannot answer now, so that it may later."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import OperationalError
 
-    uri = mlflow.get_tracking_uri()
-    if uri.startswith(("http://", "https://")):
-        yield
-        return
-    folder = cache_root() / "opening"
-    with writing(f"the lock folder {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder / f"{key_of({'store': uri})}.lock"):
-        yield
+    if isinstance(error, StudyError) and error.__cause__ is not None:
+        return is_away(error.__cause__)
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        return bool(status >= 500 or status == 429)
+    if isinstance(error, OperationalError):
+        return not any(word in str(error) for word in ("disk is full", "readonly", "no such table"))
+    return isinstance(error, (RequestException, ConnectionError, TimeoutError))
 
 
 def _place() -> str:

@@ -20,6 +20,7 @@ from bhsearch.errors import StudyError, listed
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 from bhsearch.tracking import artifacts
+from bhsearch.tracking.models import KEPT, MODEL
 from bhsearch.tracking.runs import REASON, STATE, TRIAL, UID, trial_runs
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def _trial(number: int, run: Any) -> StoredTrial:
         metrics=metrics,
         reason=tags.get(REASON, ""),
         artifact_uri=run.info.artifact_uri,
-        model_uri=f"models:/{models[0].model_id}" if models else "",
+        model_uri=f"models:/{models[0].model_id}" if models and tags.get(MODEL, KEPT) == KEPT else "",
     )
 
 
@@ -280,7 +281,7 @@ def model_folder(study: StoredStudy, trial: StoredTrial) -> Path:
     try:
         if trial.model_uri:
             return Path(mlflow.artifacts.download_artifacts(trial.model_uri))
-        reason = "it has none"
+        reason = "it has none (--keep-models)"
     except (MlflowException, OSError) as error:
         reason = (str(error).splitlines() or [repr(error)])[0]
     raise StudyError(

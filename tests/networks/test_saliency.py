@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bhsearch.networks.deployed import ModelPool
+from bhsearch.networks.deployed import ModelPool, ensemble
 from bhsearch.networks.heads import Heads
+from bhsearch.networks.program import Member
 from bhsearch.networks.resize import make_resize
 from bhsearch.networks.saliency import GRAD_CAM, INPUT_GRADIENT, look
 from bhsearch.networks.views import IDENTITY, views_of
@@ -131,9 +132,24 @@ def test_flat_glass_has_a_heat_map_too(pool, staintex_s, images, largest):
     assert found.heat.max() == 1
 
 
+def test_an_ensemble_of_finetuned_networks_is_looked_into(mobilenet, images, largest):
+    """The two members have opposite heads but for a tenth, so that one alone would answer otherwise."""
+    weights = mobilenet.build(SIZE).get_weights()
+    members = []
+    for sign in (1.0, -0.9):
+        heads = head(largest(mobilenet), sign)
+        members.append(Member(weights, [heads.kernel[:, 0], heads.bias[0], heads.top[0], heads.top_bias[0]]))
+    network = ensemble(mobilenet, "crop", SIZE, views_of("dihedral", 2), 0, members)
+    for image, found in zip(images, look(network, images, "crop"), strict=True):
+        assert found.method == INPUT_GRADIENT
+        assert found.heat.shape == found.seen.shape[:2] == (SIZE, SIZE)
+        assert 0 <= found.heat.min() < found.heat.max() == 1
+        assert found.probability == pytest.approx(float(network.predict_on_batch(image[None])[0, 0]), abs=1e-5)
+
+
 def test_something_else_than_a_deployed_model_is_refused():
     import keras
 
     images = keras.Input((8, 8, 3))
-    with pytest.raises(ValueError, match="must hold one backbone"):
+    with pytest.raises(ValueError, match="must hold a backbone"):
         look(keras.Model(images, keras.layers.Flatten()(images)), [], "crop")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bhsearch.search.optuna_engine import connect
+from bhsearch.search.optuna_storage import connect
 from tests.studies import Finished, finished_study, import_mlflow
 
 

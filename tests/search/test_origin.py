@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from bhsearch.errors import SettingsError, StudyError
-from bhsearch.search.optuna_engine import OptunaEngine, facts_of, find_study, open_study
+from bhsearch.search.optuna_engine import OptunaEngine, facts_of, find_study, open_study, scored
 from bhsearch.search.origin import origin_of
 from bhsearch.search.preparation import prepare
 from bhsearch.search.reporter import Reporter
@@ -65,6 +65,16 @@ def storage():
     return optuna.storages.InMemoryStorage()
 
 
+def among(storage):
+    """Finds studies there."""
+
+    def look_up(name):
+        study = find_study(storage, name)
+        return facts_of(study), scored(study)
+
+    return look_up
+
+
 def frozen_facts(prepared, **changes):
     return prepared.facts() | {"regime": "frozen"} | changes
 
@@ -73,7 +83,7 @@ def test_each_backbone_starts_from_its_own_best_point(prepared, storage):
     made = prepared()
     scores = [("one", 0.7), ("other", 0.6), ("one", 0.9), ("other", 0.8), ("one", 0.8)]
     frozen_study(storage, frozen_facts(made), scores)
-    found = origin_of(made, storage)
+    found = origin_of(made, among(storage))
     assert (found["study"], found["uid"], found["complete"]) == ("first", "uid of the first", 5)
     assert set(found["heads"]) == set(BACKBONES)
     assert found["heads"]["one"]["label_smoothing"] == pytest.approx(0.09)
@@ -82,37 +92,37 @@ def test_each_backbone_starts_from_its_own_best_point(prepared, storage):
 
 
 def test_without_from_it_starts_from_nothing(prepared, storage):
-    assert origin_of(prepared(from_study=None), storage) == {}
+    assert origin_of(prepared(from_study=None), among(storage)) == {}
 
 
 def test_a_study_that_is_not_there_is_refused_with_those_that_are(prepared, storage):
     with pytest.raises(StudyError, match=r"'first' is not\. There: none"):
-        origin_of(prepared(), storage)
+        origin_of(prepared(), among(storage))
     made = prepared()
     frozen_study(storage, frozen_facts(made), [("one", 0.7)], name="second")
     with pytest.raises(StudyError, match=r"'first' is not\. There: second"):
-        origin_of(made, storage)
+        origin_of(made, among(storage))
 
 
 def test_a_finetune_study_is_refused(prepared, storage):
     made = prepared()
     frozen_study(storage, made.facts(), [("one", 0.7)])
     with pytest.raises(StudyError, match="must name a frozen study, but 'first' is of the finetune regime"):
-        origin_of(made, storage)
+        origin_of(made, among(storage))
 
 
 def test_another_split_is_refused_since_its_heads_have_seen_other_images(prepared, storage):
     frozen_study(storage, frozen_facts(prepared()), [("one", 0.7)])
     made = prepared(folds=2)
     with pytest.raises(StudyError, match=f"same data and split, since a head must not .* {made.split.fingerprint}"):
-        origin_of(made, storage)
+        origin_of(made, among(storage))
 
 
 def test_a_study_without_a_complete_trial_is_refused(prepared, storage):
     made = prepared()
     frozen_study(storage, frozen_facts(made))
     with pytest.raises(StudyError, match="with a complete trial, but 'first' has none"):
-        origin_of(made, storage)
+        origin_of(made, among(storage))
 
 
 @pytest.mark.parametrize("regime", ["frozen", "auto"])

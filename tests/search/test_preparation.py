@@ -17,7 +17,6 @@ from bhsearch.search.preparation import (
     make_plan,
     prepare,
     versions,
-    without_password,
 )
 from bhsearch.search.reporter import Plan, Reporter
 from bhsearch.search.space import frozen_space
@@ -54,7 +53,21 @@ def refusal(then: Preparation, now: Preparation) -> str:
 def test_a_study_is_called_after_data_regime_grouping_and_engine():
     assert prepared().study == STUDY
     assert prepared(group_by="image").study == STUDY.replace("case-optuna", "image-optuna")
+    assert prepared(engine="keras-tuner").study == STUDY.replace("case-optuna", "case-keras-tuner")
     assert prepared(study="mine").study == "mine"
+
+
+@pytest.mark.parametrize(("engine", "sampler"), [("optuna", "tpe"), ("keras-tuner", "bayesian")])
+def test_a_sampler_that_was_not_named_is_the_engines_own(engine, sampler):
+    made = prepared(engine=engine)
+    assert made.settings.sampler == made.facts()["sampler"] == sampler
+    assert made.facts()["engine"] == engine
+    assert prepared(engine=engine, sampler="random").settings.sampler == "random"
+
+
+@pytest.mark.parametrize(("engine", "pruner"), [("optuna", "median"), ("keras-tuner", "none")])
+def test_only_optuna_prunes_where_nothing_was_said(engine, pruner):
+    assert prepared(engine=engine, regime="finetune", backbones=("cnn",)).pruner == pruner
 
 
 def test_a_magnification_is_a_part_of_the_name():
@@ -152,6 +165,14 @@ def test_a_plan_without_trials_to_do_promises_no_models():
     assert dict(plan(finished=5, trials=5).rows)["results"] == "MLflow, no new models"
 
 
+def test_a_plan_counts_the_models_that_are_kept():
+    def size(keep):
+        return dict(plan(finished=0, trials=50, keep_models=keep).rows)["results"]
+
+    assert size("none") == "MLflow, no new models"
+    assert size("best:50") == size("best:99") == size("all") != size("best:5")
+
+
 def test_a_plan_without_tracking_names_no_store():
     assert "results" not in dict(plan(tracking=False).rows)
 
@@ -213,18 +234,6 @@ def test_the_audit_is_json():
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("sqlite:///optuna.db", "sqlite:///optuna.db"),
-        ("postgresql://ann:hunter2@host/db", "postgresql://host/db"),
-        ("postgresql://ann:p@ss@host/db", "postgresql://host/db"),
-    ],
-)
-def test_a_database_url_is_shown_without_its_password(url, shown):
-    assert without_password(url) == shown
-
-
-@pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
         ({"data": "nosuch"}, DataError, "nosuch"),
@@ -237,7 +246,10 @@ def test_a_database_url_is_shown_without_its_password(url, shown):
         ({"weights_dir": "nosuch"}, BackboneError, "--weights-dir"),
         ({"resize": "nosuch"}, SettingsError, "crop, squash, tiles, but got 'nosuch'"),
         ({"executor": "nosuch"}, SettingsError, "auto, openvino, keras, but got 'nosuch'"),
-        ({"sampler": "nosuch"}, SettingsError, "tpe, random, qmc, cmaes, but got 'nosuch'"),
+        ({"sampler": "nosuch"}, SettingsError, "tpe, random, qmc, cmaes with optuna, but got 'nosuch'"),
+        ({"engine": "keras-tuner", "sampler": "tpe"}, SettingsError, "with keras-tuner, but got 'tpe'"),
+        ({"engine": "keras-tuner", "storage": "sqlite:///a.db"}, SettingsError, "--storage must be left out"),
+        ({"engine": "keras-tuner", "pruner": "median"}, SettingsError, "--pruner must be none"),
         ({"image_size": 8}, SettingsError, "32 to 1024"),
         ({"group_by": "patient"}, SettingsError, "--group-by"),
     ],

@@ -16,13 +16,17 @@ from bhsearch.errors import StudyError
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.selection import CORRECTED_NOTE, corrected_score
-from bhsearch.search.engine import Trial
+from bhsearch.search.engine import Exhausted, Trial
+from bhsearch.search.keras_tuner_engine import KerasTunerEngine
 from bhsearch.search.preparation import prepare
 from bhsearch.search.reporter import Reporter
 from bhsearch.search.space import frozen_space
 from bhsearch.search.study import optimize
+from bhsearch.states import COMPLETE, FAILED
+from tests.search.test_study_survives import killed_at
 from tests.studies import (
     STUDY,
+    Store,
     import_mlflow,
     search,
     settings,
@@ -274,3 +278,55 @@ def test_the_reporter_hears_every_trial_with_the_best_so_far(here):
     values = [trial.value for trial, _ in heard.trials_heard]
     assert [trial.number for trial, _ in heard.trials_heard] == [0, 1, 2]
     assert [best.value for _, best in heard.trials_heard] == [max(values[: k + 1]) for k in range(3)]
+
+
+# -- the other engine --------------------------------------------------------------------------------------------------
+
+
+def layout(store) -> dict[str, object]:
+    """What a study looks like in MLflow, without what differs from trial to trial and what failed."""
+    finished = [run_ for run_ in store.children().values() if run_.info.status == "FINISHED"]
+    runs = [store.parent(), *finished]
+    return {
+        "params": [sorted(run_.data.params) for run_ in runs],
+        "metrics": [sorted(run_.data.metrics) for run_ in runs],
+        "tags": [sorted(tag for tag in run_.data.tags if "retry" not in tag) for run_ in runs],
+        "files": [sorted(store.files(run_)) for run_ in runs],
+        "experiments": sorted(each.name for each in store.client.search_experiments()),
+    }
+
+
+def test_a_study_of_keras_tuner_looks_like_one_of_optuna_but_for_the_engines_name(here, finished):
+    """Killed in its first trial, and the same command again: four finished trials, as many as were asked for."""
+    words = {"engine": "keras-tuner", "trials": 4}
+    killed_at(here, "bhsearch.tracking.outbox", "Outbox", "put", **words, workers=0)
+    result = search(**words, tracking=True)
+    assert result.study == STUDY.replace("optuna", "keras-tuner")
+    assert [trial.state for trial in result.records] == [FAILED] + [COMPLETE] * 4
+    assert result.records[1].params == result.records[0].params
+    assert search(**words).records == result.records  # there is nothing left to do
+    store = Store(here)
+    ours, theirs = store.parent().data.params, finished.store.parent().data.params
+    differ = {name for name in ours if ours[name] != theirs[name]} - {"trials", "workers"}  # of the first sitting
+    assert differ == {"engine", "sampler"}
+    assert (ours["engine"], ours["sampler"]) == ("keras-tuner", "bayesian")
+    assert layout(store) == layout(finished.store)
+    assert [run_.info.status for run_ in store.children().values()] == ["FAILED"] + ["FINISHED"] * 4
+    left = {path.name for path in here.iterdir() if not path.name.startswith("mlflow.db-")}
+    assert left == {"keras_tuner", "mlflow.db", "mlruns"}
+
+
+def test_an_engine_without_more_points_ends_the_study_with_what_it_has(here, monkeypatch):
+    real, said = KerasTunerEngine.ask, []
+
+    def ask(self, *given):
+        if len(self.trials()) == 2:
+            raise Exhausted("the oracle has no more trials")
+        return real(self, *given)
+
+    monkeypatch.setattr(KerasTunerEngine, "ask", ask)
+    monkeypatch.setattr(Reporter, "say", lambda self, text: said.append(text))
+    result = search(engine="keras-tuner", sampler="grid", trials=4)
+    assert [trial.state for trial in result.records] == [COMPLETE] * 2
+    assert not result.interrupted
+    assert "the oracle has no more trials" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from optuna.trial import TrialState
 
 from bhsearch.errors import RunError
-from bhsearch.search.optuna_engine import OptunaEngine, connect, facts_of, open_study
+from bhsearch.search.optuna_engine import OptunaEngine, facts_of, open_study
+from bhsearch.search.optuna_storage import connect
 from bhsearch.search.space import frozen_space
 from bhsearch.states import FAILED
 from bhsearch.tracking.outbox import Outbox
@@ -26,6 +28,8 @@ from tests.studies import (
     trial_is_running,
     wait_for,
 )
+
+DEAD = {"host": platform.node(), "pid": 1, "started": 1.0}
 
 
 def points(trials) -> list[dict]:
@@ -91,7 +95,7 @@ def killed_at(folder: Path, module: str, owner: str, step: str, **changes) -> No
 
 def test_a_study_that_is_interrupted_and_killed_loses_nothing_and_goes_on_as_if_it_had_not_been(here):
     # Ctrl-C, as a terminal sends it: to the whole group, while a trial runs.
-    with started(here, "-m", "bhsearch.run", *arguments(trials=50)) as process:
+    with started(here, "-m", "bhsearch.run", *arguments(trials=50, workers=1)) as process:
         assert any(line.startswith("trial   0") for line in process.stdout)
         wait_for(lambda: trial_is_running(here), process)
         os.killpg(process.pid, signal.SIGINT)
@@ -110,7 +114,7 @@ def test_a_study_that_is_interrupted_and_killed_loses_nothing_and_goes_on_as_if_
     done = len(trials) - 1
 
     # kill -9 while a trial runs. What logs to MLflow lives on, and may still be at it when the next start comes.
-    with started(here, "-m", "bhsearch.run", *arguments(trials=50)) as process:
+    with started(here, "-m", "bhsearch.run", *arguments(trials=50, workers=0)) as process:
         assert any(line.startswith("trial ") for line in process.stdout)
         wait_for(lambda: trial_is_running(here), process)
         process.kill()
@@ -119,12 +123,12 @@ def test_a_study_that_is_interrupted_and_killed_loses_nothing_and_goes_on_as_if_
         assert optuna_trials(here)[-1].state == TrialState.RUNNING
 
         # Killed with a trial put into the outbox, and the engine not told.
-        killed_at(here, "bhsearch.search.optuna_engine", "OptunaEngine", "complete", trials=50)
+        killed_at(here, "bhsearch.search.optuna_engine", "OptunaEngine", "complete", trials=50, workers=0)
     assert [trial.state for trial in optuna_trials(here)[-2:]] == [TrialState.FAIL, TrialState.RUNNING]
     done += 1
 
     # Killed with the engine told, and the trial not released.
-    killed_at(here, "bhsearch.tracking.outbox", "Outbox", "release", trials=50)
+    killed_at(here, "bhsearch.tracking.outbox", "Outbox", "release", trials=50, workers=0)
     assert len(complete(optuna_trials(here))) in (done, done + 1)
 
     result = search(trials=done + 2, tracking=True)
@@ -150,9 +154,10 @@ def test_a_trial_that_failed_and_was_not_told_is_settled_at_the_next_start(here)
     search(trials=1)
     facts = facts_of(optuna.load_study(study_name=STUDY, storage=f"sqlite:///{here}/optuna.db"))
     opened = open_study(connect(f"sqlite:///{here}/optuna.db"), STUDY, facts)
-    trial = OptunaEngine(opened, frozen_space(("staintex-s",)), "tpe", 0).ask()
+    trial = OptunaEngine(opened, frozen_space(("staintex-s",)), "tpe", 0).ask(notes={"owner": DEAD})
     record = {"number": trial.number, "state": FAILED, "params": trial.params, "started_ms": 1, "ended_ms": 2}
-    Outbox(here / "outbox" / facts["uid"]).put(trial.number, record | {"reason": "it diverged"}, {})
+    box = Outbox.open(here / "outbox", facts["uid"])
+    box.put(trial.number, record | {"reason": "it diverged"}, {})
     search(trials=1, tracking=True)
     settled = optuna_trials(here)[trial.number]
     assert settled.state == TrialState.FAIL

@@ -23,7 +23,7 @@ class NobodyLogs:
 
     run_id = "none"
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
     def wait_until_ready(self) -> None:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import pytest
+
+from bhsearch.errors import RunError
+from bhsearch.processes import this_process
+from bhsearch.tracking import drain as module
 from bhsearch.tracking.outbox import Outbox
-from tests.studies import Store, environment, started
+from tests.studies import Store, environment, import_mlflow, started
+
+import_mlflow()
+from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE  # noqa: E402
 
 DRAIN = ("-m", "bhsearch.tracking.drain")
 
@@ -99,3 +111,59 @@ def test_a_damaged_trial_is_said_and_stays(outbox, tmp_path):
     assert end.returncode == 1
     assert end.stdout.splitlines()[-1].startswith("failed JSONDecodeError")
     assert {1, 2} <= set(outbox.waiting())
+
+
+class Away:
+    """A step that fails as a store does that is away, so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self) -> str:
+        if self.left:
+            self.left -= 1
+            raise MlflowException("connection refused", TEMPORARILY_UNAVAILABLE)
+        return "done"
+
+
+@pytest.fixture
+def patience(monkeypatch):
+    monkeypatch.setattr(module, "_AGAIN_SECONDS", (0.01,))
+    return module.Patience(threading.Event())
+
+
+def test_a_store_that_is_away_is_waited_for(patience, capsys):
+    assert patience.keep_trying(Away(3)) == "done"
+    away, back = capsys.readouterr().out.splitlines()
+    assert away.startswith("away ")
+    assert "connection refused" in away
+    assert back == "back"
+
+
+def test_it_is_not_waited_for_ever_once_the_search_has_ended(patience, monkeypatch):
+    monkeypatch.setattr(module, "_AFTER_SECONDS", 0.05)
+    patience.ended.set()
+    with pytest.raises(RunError, match=r"away .*connection refused"):
+        patience.keep_trying(Away(10_000))
+
+
+def test_what_will_never_succeed_is_not_tried_again(patience):
+    def wrong() -> None:
+        raise MlflowException("no such parameter", INVALID_PARAMETER_VALUE)
+
+    with pytest.raises(MlflowException, match="no such parameter"):
+        patience.keep_trying(wrong)
+
+
+def test_a_command_that_is_gone_is_sent_by_the_next(outbox, tmp_path):
+    """Its process that logs may have died with it."""
+    gone = Outbox(tmp_path / "outbox" / f"{outbox.uid}.1-1")
+    shutil.copytree(outbox.folder / "study", gone.folder / "study")
+    (gone.folder / "owner.json").write_text(json.dumps(this_process() | {"pid": 1, "started": 1.0}))
+    (outbox.folder / "00001").rename(gone.folder / "00001")
+    end = drain(outbox, tmp_path)
+    assert end.returncode == 0, end.stdout + end.stderr
+    store = Store(tmp_path)
+    assert sorted(store.children()) == [0, 1, 2]
+    assert store.parent().info.status == "FINISHED"
+    assert not (tmp_path / "outbox").exists()

@@ -1,0 +1,50 @@
+"""Processes told from one another, also after their number was given to another one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+from typing import Any
+
+import psutil
+
+# Set when this process was asked to end: the exception that says so may be raised where Python can only ignore it.
+asked_to_end = threading.Event()
+
+
+def this_process() -> dict[str, Any]:
+    """Host, number and start time of this process, JSON-able; a process number alone may be used again."""
+    return {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+
+
+def is_alive(process: dict[str, Any]) -> bool:
+    """Whether a process that `this_process` named still runs; one on another host is taken to be alive."""
+    if not is_here(process):
+        return bool(process)
+    try:
+        found = psutil.Process(process["pid"])
+        return bool(found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - process["started"]) < 1.0)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def is_here(process: dict[str, Any]) -> bool:
+    """Whether a process that `this_process` named is, or was, one of this host."""
+    return process.get("host") == platform.node()
+
+
+def memory_mb() -> float:
+    """What this process holds of the machine's memory, in megabytes."""
+    return float(psutil.Process().memory_info().rss) / 1e6
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code in words; a negative one is the number of a signal, as `subprocess` has it."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,56 @@
+"""Database URLs as they may be shown: a password in one never reaches a log, a run, a tag or an error message."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote, unquote_plus
+
+_HIDDEN = "..."
+_PLACE = re.compile(r"(\[[0-9a-fA-F:.%]*\]|[^:\[\]/]*)(:\d*)?(/.*)?", re.DOTALL)
+_SHORTEST = 4  # letters; what is shorter stands in any sentence by chance
+
+
+def without_password(url: str) -> str:
+    """A database URL that can be shown: kind, host, port and database, without user, password and options.
+
+    What cannot be told from a part of a password is left out, too: this is for reading, not for connecting.
+    """
+    kind, rest = _parts(url)
+    before, _, options = rest.partition("?")
+    if kind.startswith("sqlite") and before.startswith("/"):  # a file, whose name may hold anything
+        return f"{kind}{before}"
+    place = before.rpartition("@")[2]
+    # An @ after the ? is one in an option, or the ? is one in a password; a word for a port is a password without host.
+    unclear = "@" in options or _PLACE.fullmatch(place) is None
+    return f"{kind}{_HIDDEN if unclear else place}"
+
+
+def scrubbed(text: str, url: str) -> str:
+    """A message about a database without the password of its URL, whether it says it encoded, plain or in part."""
+    text = text.replace(url, without_password(url))
+    secrets = _secrets(url)
+    if any(secret in text for secret in secrets if len(secret) < _SHORTEST):
+        return "an answer that may hold a part of the password and is not shown"
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _parts(url: str) -> tuple[str, str]:
+    kind = re.match(r"[\w+.-]+://", url)
+    return (kind[0], url[kind.end() :]) if kind else ("", url)
+
+
+def _secrets(url: str) -> set[str]:
+    kind, rest = _parts(url)
+    if kind.startswith("sqlite"):
+        return set()
+    password = rest.rpartition("@")[0].partition(":")[2]
+    # Where an @, / or : in it was not encoded, the driver takes a part of the password for the host or the database.
+    found = {password, *re.split("[@/:?&#]", password)}
+    for option in rest.partition("?")[2].split("&"):
+        name, _, value = option.partition("=")
+        if "pass" in name.lower() or "pwd" in name.lower():
+            found.add(value)
+    found |= {decode(secret) for secret in found for decode in (unquote, unquote_plus)}
+    return found - {""}

@@ -1,0 +1,110 @@
+"""Which trials of a study keep their model in MLflow, and how the others lose theirs.
+
+What there is to know is in MLflow, on the runs themselves: so it holds after a resume, and where several processes log
+one study. Of those at most a few more than N models are left for a moment, and the best N always are there: a model
+goes only when N better ones are whole, and scores do not change.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MODEL = "bhsearch.model"  # tag of a trial's run, which says whether it has its model
+KEPT, LEAVING, NONE = "kept", "leaving", "none"
+_LOG = logging.getLogger(__name__)
+
+
+class ModelKeeper:
+    """Keeps the models of the best trials of one study.
+
+    Args:
+        client: Of the store.
+        experiment_id: Where the study's runs are.
+        uid: Of the study.
+        most: How many trials keep their model; None for all.
+    """
+
+    def __init__(self, client: MlflowClient, experiment_id: str, uid: str, most: int | None) -> None:
+        self._client, self._experiment_id, self._most = client, experiment_id, most
+        self._query = f"tags.`bhsearch.study_uid` = '{uid}' and tags.`{MODEL}` != '{NONE}'"
+        self._query += " and attributes.status = 'FINISHED'"
+        self._said = False
+
+    def wants(self, score: float, number: int) -> bool:
+        """Whether a trial that just ended belongs to the best, so that its model is to be logged at all."""
+        if not self._most:
+            return self._most is None
+        return sum(_place(run) < (-score, number) for run in self._with_model()) < self._most
+
+    def tidy(self) -> None:
+        """Delete the models of trials that are no longer among the best; what fails is tried again next time.
+
+        A study that goes on with `none` keeps the models that it had.
+        """
+        if not self._most:
+            return
+        kept = sorted(self._with_model(), key=_place)
+        for place, run in enumerate(kept):
+            if place < self._most and run.data.tags[MODEL] == KEPT:
+                continue
+            try:
+                self._remove(run)
+            except FileNotFoundError:  # another process is at it
+                continue
+            except (MlflowException, OSError) as error:  # OSError: those of a server, too
+                self._say(run, error)
+
+    def _with_model(self) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment_id], self._query, max_results=1000, order_by=["metrics.auc DESC"], page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _remove(self, run: Any) -> None:
+        """Files first, then the model: what is killed in between is found and finished by the next."""
+        run_id = run.info.run_id
+        ids = [output.model_id for output in (run.outputs.model_outputs if run.outputs else [])]
+        if any(self._is_registered(run_id, model_id) for model_id in ids):
+            return
+        self._client.set_tag(run_id, MODEL, LEAVING)
+        for model_id in ids:
+            try:
+                files = get_artifact_repository(self._client.get_logged_model(model_id).artifact_location)
+                files.delete_artifacts()  # type: ignore[no-untyped-call]
+                self._client.delete_logged_model(model_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # else someone has deleted it
+                    raise
+        self._forget(run_id)
+
+    def _forget(self, run_id: str) -> None:
+        self._client.set_tag(run_id, MODEL, NONE)
+
+    def _is_registered(self, run_id: str, model_id: str) -> bool:
+        """Whether someone registered this very model, by hand: a version then reads its files."""
+        queries = (f"run_id = '{run_id}'", f"source_path = 'models:/{model_id}'")
+        return any(self._client.search_model_versions(query, max_results=1) for query in queries)
+
+    def _say(self, run: Any, error: Exception) -> None:
+        if not self._said:
+            reason = (str(error).splitlines() or [repr(error)])[0]
+            _LOG.warning("The model of %s could not be deleted (--keep-models): %s", run.info.run_name, reason)
+        self._said = True
+
+
+def _place(run: Any) -> tuple[float, int]:
+    """Sorts the best first; of equals the first."""
+    return -run.data.metrics["auc"], int(run.data.tags["bhsearch.trial"])

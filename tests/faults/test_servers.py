@@ -1,0 +1,73 @@
+"""A study on servers: two commands, a worker killed, MLflow and the database away for a while; nothing is lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import optuna
+import psutil
+import pytest
+
+from tests.faults.mlflow_server import mlflow_server
+from tests.faults.whole import assert_whole, workers_of
+from tests.studies import STUDY, Store, arguments, environment, wait_for
+
+N_TRIALS = 40
+MLFLOW_AWAY, DATABASE_AWAY = 30.0, 10.0  # seconds
+SECONDS = 280
+
+
+def begin(folder, *words, uri):
+    folder.mkdir()
+    return subprocess.Popen(
+        [sys.executable, "-m", *words],
+        cwd=folder,
+        env=environment(MLFLOW_TRACKING_URI=uri),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finished(url):
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        if STUDY not in optuna.get_all_study_names(storage):
+            return 0
+        study = optuna.load_study(study_name=STUDY, storage=storage)
+        return sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
+    finally:
+        storage.engine.dispose()
+
+
+@pytest.mark.faults
+def test_two_commands_outlast_a_killed_worker_and_servers_that_go_away(tmp_path, database_server):
+    url = database_server.new_database()
+    with mlflow_server(tmp_path / "server") as server:
+        options = ("--storage", url, "--workers", "2")
+        first = begin(
+            tmp_path / "first", "bhsearch.run", *arguments(trials=N_TRIALS, quiet=True), *options, uri=server.uri
+        )
+        wait_for(lambda: finished(url) > 0, first)
+        second = begin(tmp_path / "second", "bhsearch.worker", "--study", STUDY, "--quiet", *options, uri=server.uri)
+        try:
+            wait_for(lambda: len(workers_of(second.pid)) == 2, second)
+            psutil.Process(workers_of(first.pid)[0].pid).kill()
+            gone = time.monotonic()
+            server.stop()
+            database_server.stop()
+            time.sleep(DATABASE_AWAY)
+            database_server.start()
+            time.sleep(max(0.0, gone + MLFLOW_AWAY - time.monotonic()))
+            server.start()
+            outputs = [process.communicate(timeout=SECONDS)[0] for process in (first, second)]
+        finally:
+            for process in (first, second):
+                process.kill()
+        assert [process.returncode for process in (first, second)] == [0, 0], "\n".join(outputs)
+        assert "password" not in "".join(outputs)
+        assert database_server.password not in "".join(outputs)
+        assert_whole(tmp_path / "first", N_TRIALS, url, Store(tmp_path / "server", server.uri))
+        assert not (tmp_path / "second" / "outbox").exists()

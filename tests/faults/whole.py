@@ -1,0 +1,94 @@
+"""What must be true of a study once it has what it shall have, whatever happened on the way."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+from optuna.trial import TrialState
+
+from bhsearch.evaluation.metrics import epoch_scores
+from bhsearch.evaluation.predictions import Predictions, image_weights
+from bhsearch.search.engine import MOST_RETRIES
+from bhsearch.tracking.artifacts import PREDICTIONS
+from tests.studies import STUDY, Store
+
+_STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+
+
+def assert_whole(folder: Path, n_trials: int, storage: str | None = None, store: Store | None = None) -> None:
+    """Optuna and MLflow agree, nothing runs, nothing is lost, nothing is counted twice."""
+    study = optuna.load_study(study_name=STUDY, storage=storage or f"sqlite:///{folder}/optuna.db")
+    store = store or Store(folder)
+    trials = study.trials
+    assert TrialState.RUNNING not in {trial.state for trial in trials}
+    finished = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert len(finished) == n_trials
+    runs = store.children()
+    assert sorted(runs) == [trial.number for trial in trials]
+    assert [runs[trial.number].info.status for trial in trials] == [_STATUS[trial.state] for trial in trials]
+    assert store.parent().info.status == "FINISHED"
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    (artifacts,) = {tuple(sorted(store.files(runs[trial.number]))) for trial in complete}
+    assert artifacts
+    for trial in complete:
+        stored = Predictions.from_csv(store.files(runs[trial.number])[PREDICTIONS])
+        assert score_of(stored) == pytest.approx(trial.value, abs=1e-6)
+    assert store.parent().data.metrics["best_auc"] == max(trial.value for trial in complete)
+    assert store.parent().data.metrics["finished_trials"] == n_trials
+    assert_retried(trials, runs)
+    assert not (folder / "outbox").exists()
+
+
+def assert_retried(trials: list[Any], runs: dict[int, Any]) -> None:
+    """A trial whose process died is run again at the same point, twice at most, by a run that names its own."""
+    retries = [trial for trial in trials if "retry_of" in trial.user_attrs]
+    assert len({trial.user_attrs["retry_of"] for trial in retries}) == len(retries)
+    for trial in retries:
+        first = trials[trial.user_attrs["retry_of"]]
+        assert first.user_attrs["dead"]
+        assert trial.params == first.params
+        assert trial.user_attrs["attempt"] == first.user_attrs.get("attempt", 0) + 1 <= MOST_RETRIES
+        assert runs[trial.number].data.tags["bhsearch.retry_of_run"] == runs[first.number].info.run_id
+
+
+def score_of(stored: Predictions) -> float:
+    """The score again, from what MLflow keeps."""
+    weights = image_weights(stored.group, stored.fold)
+    return float(epoch_scores(stored.probability[None], stored.label, stored.fold, weights)[0])
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """Worker processes of a command."""
+    try:
+        children = psutil.Process(pid).children()
+    except psutil.NoSuchProcess:
+        return []
+    found = []
+    for child in children:
+        try:
+            if "bhsearch.search.worker_process" in child.cmdline():
+                found.append(child)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def assert_gone(processes: list[psutil.Process], seconds: float) -> None:
+    """Every one of them ends by itself within this time."""
+    end = time.monotonic() + seconds
+    while alive := [process for process in processes if runs(process)]:
+        assert time.monotonic() < end, f"still there after {seconds} s: {alive}"
+        time.sleep(0.05)
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; one that nobody has asked for its exit code has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
