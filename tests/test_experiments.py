@@ -327,3 +327,37 @@ def test_noise_of_the_gpu_benchmark_must_have_a_number(capsys):
         load("gpu").main(["--data", "noise"])
     assert caught.value.code == 2
     assert "noise:N" in capsys.readouterr().err
+
+
+def test_the_overhead_of_engines_is_measured_once_and_drawn(tmp_path, monkeypatch, capsys):
+    """Real studies of both engines, of one trial each before the ones that are timed."""
+    overhead = load("engine_overhead")
+    chosen = [("optuna", "qmc"), ("keras-tuner", "grid"), ("keras-tuner", "bayesian")]
+    monkeypatch.setattr(overhead, "CASES", chosen)
+    arguments = ["--data", str(tmp_path / "times.json"), "--sizes", "1,2", "--figure", str(tmp_path / "curves.png")]
+    kept = overhead.main(arguments)
+    assert set(kept["times"]) == {overhead.key(*case, size) for case in chosen for size in (1, 2)}
+    assert all(found["mean"][0] > 0 and found["first"][1] > 0 for found in kept["times"].values())
+    printed = capsys.readouterr().out
+    assert overhead.main(arguments) == kept  # a second run measures nothing again
+    assert capsys.readouterr().out == printed
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        overhead.main([*arguments, "--most", "1"])
+
+
+def test_a_sampler_that_thinks_too_long_is_given_up_and_said_so(tmp_path, monkeypatch):
+    overhead = load("engine_overhead")
+
+    def think(study):
+        while True:
+            pass
+
+    monkeypatch.setattr(overhead, "one_trial", think)
+    monkeypatch.setattr(overhead, "CASES", [("keras-tuner", "random")])
+    found = overhead.measure(tmp_path, "keras-tuner", "random", 0.2)
+    assert found == {"first": None, "mean": None}
+    kept = {"most": 60.0, "times": {"keras-tuner/random/50": {"first": [0.5, 0.6], "mean": [1.5, 2.0]}}}
+    kept["times"]["keras-tuner/random/500"] = found
+    row = "| keras-tuner | random | 1.5 (2) | over 60 | over 60 |"
+    assert overhead.table(kept, (50, 500)).splitlines()[2] == row

@@ -1,0 +1,1 @@
+"""Engines, samplers and pruners compared on recorded searches: record once, replay in milliseconds a trial."""

@@ -1,0 +1,92 @@
+"""The searches that are compared, by name, each as the engine that a study would have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from optuna.samplers import BaseSampler
+from optuna.storages import InMemoryStorage
+
+from bhsearch.search import keras_tuner_store
+from bhsearch.search.choosing import KERAS_TUNER, OPTUNA, SAMPLERS
+from bhsearch.search.engine import Engine
+from bhsearch.search.keras_tuner_engine import KerasTunerEngine
+from bhsearch.search.optuna_engine import OptunaEngine, open_study
+from bhsearch.search.space import Parameter, Params
+
+# A new study from its space, its seed, and a folder of its own for an engine that keeps files.
+Make = Callable[[Sequence[Parameter], int, Path], Engine]
+SHIPPED = "optuna tpe"
+
+
+def optuna_with(sampler: str) -> Make:
+    """A study of ours with one of its samplers."""
+
+    def make(space: Sequence[Parameter], seed: int, _: Path) -> Engine:
+        return OptunaEngine(open_study(InMemoryStorage(), "replay", {}), space, sampler, seed)
+
+    return make
+
+
+def keras_tuner_with(oracle: str) -> Make:
+    """A study in KerasTuner with one of its oracles."""
+
+    def make(space: Sequence[Parameter], seed: int, folder: Path) -> Engine:
+        return KerasTunerEngine(keras_tuner_store.open_study(folder, "replay", {}), space, oracle, seed)
+
+    return make
+
+
+CONTENDERS: dict[str, Make] = {
+    **{f"{OPTUNA} {name}": optuna_with(name) for name in SAMPLERS[OPTUNA]},
+    **{f"{KERAS_TUNER} {name}": keras_tuner_with(name) for name in SAMPLERS[KERAS_TUNER]},
+}
+
+
+class Variant(OptunaEngine):
+    """Our engine with a sampler that is not shipped, to find out what a change would bring.
+
+    Args:
+        space: Of the study.
+        seed: Of the study.
+        sampler: As in `SAMPLERS`.
+        starts: Whether it begins with a sound point for each backbone.
+    """
+
+    def __init__(
+        self,
+        space: Sequence[Parameter],
+        seed: int,
+        sampler: Callable[[int, int, int], BaseSampler],
+        starts: bool = True,
+    ) -> None:
+        super().__init__(open_study(InMemoryStorage(), "replay", {}), space, "tpe" if starts else "random", seed)
+        self._variant = sampler
+
+    def _next_sampler(self, done: int, running: int) -> BaseSampler:
+        return self._variant(_seed(self._seed, running, done), self._seed, done + running)
+
+
+def _seed(seed: int, running: int, done: int) -> int:
+    return (seed * 1_000_003 + running * 10_007 + done * 101) % 2**32
+
+
+def variant(sampler: Callable[[int, int, int], BaseSampler], starts: bool = True) -> Make:
+    """A study of ours with another sampler."""
+
+    def make(space: Sequence[Parameter], seed: int, _: Path) -> Engine:
+        return Variant(space, seed, sampler, starts)
+
+    return make
+
+
+def best_points(scored: Sequence[tuple[float, Params]], number: int) -> list[Params]:
+    """The best distinct points of a study, the best first."""
+    found: list[Params] = []
+    for _, params in sorted(scored, key=lambda pair: -pair[0]):
+        if params not in found:
+            found.append(params)
+        if len(found) == number:
+            break
+    return found

@@ -1,0 +1,169 @@
+"""What scores a point for the table: the objectives of a study, and the cases put aside beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from bhsearch.data.pixels import pixel_cache
+from bhsearch.errors import RunError
+from bhsearch.evaluation.metrics import fold_scores
+from bhsearch.networks import backend
+from bhsearch.networks.conversion import Conversion
+from bhsearch.networks.deployed import members_of
+from bhsearch.networks.features import FeatureCache
+from bhsearch.networks.finetune import predict
+from bhsearch.networks.pixels_on_device import DevicePixels
+from bhsearch.networks.program import Shape
+from bhsearch.networks.program_pool import ProgramPool
+from bhsearch.networks.resize import make_resize
+from bhsearch.networks.views import POLICIES, views_of
+from bhsearch.search.engine import Report
+from bhsearch.search.finetune_objective import N_VIEWS
+from bhsearch.search.objective import FrozenObjective, Outcome, sigmoid
+from bhsearch.search.preparation import Preparation
+from bhsearch.search.regimes import make_objective
+from bhsearch.search.reporter import Reporter
+from experiments.benchmarks.engines.design import Point
+from experiments.benchmarks.engines.table import Entry
+from experiments.benchmarks.engines.thirds import HeldOut
+
+_MOST_VIEWS = 4
+_BATCH = 16
+_ON_DEVICE_BYTES = 1 << 30
+
+
+class Recorder(Protocol):
+    """Scores points of one space."""
+
+    def entry(self, point: Point) -> Entry:
+        """Train and score one point, whole."""
+
+
+class FrozenRecorder:
+    """Scores points of the frozen space.
+
+    Args:
+        prepared: Without the cases put aside.
+        held_out: Those.
+    """
+
+    def __init__(self, prepared: Preparation, held_out: HeldOut) -> None:
+        size, backbones = prepared.settings.image_size, prepared.backbones
+        resize = make_resize(prepared.settings.resize, size)
+        conversion = Conversion(list(backbones.values()), size)
+        backend.start(threads=1)
+        self._features, self._outside = (
+            FeatureCache(pixel_cache(index, resize), "auto", conversion)
+            for index in (prepared.development, held_out.index)
+        )
+        self._held_out, self._backbones, self._template = held_out, backbones, prepared.template()
+        rows = self._template
+        self._objective = FrozenObjective(
+            self._features, backbones, rows.label, rows.fold, rows.group, prepared.settings.seed
+        )
+
+    def features(self) -> Iterator[tuple[str, str, float]]:
+        """Compute what trials will ask for: backbone, view, and the processor seconds of its features."""
+        views = dict.fromkeys(view for policy in POLICIES for view in views_of(policy, _MOST_VIEWS))
+        for name, backbone in self._backbones.items():
+            self._features.load(backbone)
+            for view in views:
+                started = time.process_time()
+                self._features.get(backbone, view)
+                yield name, view, time.process_time() - started
+                self._outside.get(backbone, view)
+
+    def entry(self, point: Point) -> Entry:
+        """Train and score one point, whole."""
+        for view in views_of(point.params["policy"], point.params["views"]):  # read before the clock starts
+            self._features.get(self._backbones[point.params["backbone"]], view)
+        processor, wall = time.process_time(), time.perf_counter()
+        try:
+            outcome = self._objective(point.params)
+        except RunError:
+            return _failed(point, time.process_time() - processor, time.perf_counter() - wall)
+        seconds = time.process_time() - processor, time.perf_counter() - wall
+        folds = fold_scores(replace(self._template, probability=outcome.probability))
+        return Entry(
+            point.design,
+            point.number,
+            point.params,
+            round(outcome.score, 6),
+            round(self._outside_score(point, outcome), 6),
+            [round(float(fold), 5) for fold in folds.ravel()],
+            round(seconds[0], 3),
+            round(seconds[1], 3),
+            auc=[round(value, 4) for value in outcome.curves["auc"]],
+        )
+
+    def _outside_score(self, point: Point, outcome: Outcome) -> float:
+        backbone = self._backbones[point.params["backbone"]]
+        by_view = [
+            sigmoid(outcome.heads.logits(self._outside.get(backbone, view))).mean(axis=1)
+            for view in outcome.model["views"]
+        ]
+        return self._held_out.auc(np.mean(by_view, axis=0))
+
+
+class FinetuneRecorder:
+    """Scores points of the finetune space.
+
+    Args:
+        prepared: Without the cases put aside.
+        held_out: Those.
+    """
+
+    def __init__(self, prepared: Preparation, held_out: HeldOut) -> None:
+        backend.start(threads=1)
+        self._prepared, self._held_out = prepared, held_out
+        self._template = prepared.template()
+        self._objective = make_objective(prepared, self._template, {}, Reporter())
+        size = prepared.settings.image_size
+        cache = pixel_cache(held_out.index, make_resize(prepared.settings.resize, size))
+        self._pixels, self._pool = DevicePixels(cache, _ON_DEVICE_BYTES), ProgramPool()
+
+    def features(self) -> Iterator[tuple[str, str, float]]:
+        """Nothing: the network itself is trained."""
+        return iter(())
+
+    def entry(self, point: Point) -> Entry:
+        """Train and score one point, whole."""
+        heard: list[Report] = []
+        processor, wall = time.process_time(), time.perf_counter()
+        try:
+            outcome = self._objective(point.params, heard.append)
+        except RunError:
+            return _failed(point, time.process_time() - processor, time.perf_counter() - wall)
+        seconds = time.process_time() - processor, time.perf_counter() - wall
+        return Entry(
+            point.design,
+            point.number,
+            point.params,
+            round(outcome.score, 6),
+            round(self._outside_score(point, outcome), 6),
+            [round(report.fold, 5) for report in heard if report.fold is not None],
+            round(seconds[0], 3),
+            round(seconds[1], 3),
+            reports=[(r.step, round(r.mean, 5), None if r.fold is None else round(r.fold, 5)) for r in heard],
+        )
+
+    def _outside_score(self, point: Point, outcome: Outcome) -> float:
+        backbone = self._prepared.backbones[point.params["backbone"]]
+        model, rows = outcome.model, np.arange(len(self._held_out.groups))
+        shape = Shape(backbone, model["image_size"], _BATCH, "all", model["hidden_units"], "float32")
+        with self._pool.program(shape) as program:
+            by_member = []
+            for member in members_of(outcome.arrays, model["n_members"]):
+                state = program.frozen(program.state_of(member))
+                n_views = N_VIEWS if point.params["tta"] else 1
+                by_member.append(sigmoid(predict(program, self._pixels, state, rows, n_views)).mean(axis=0))
+        return self._held_out.auc(np.mean(by_member, axis=0))
+
+
+def _failed(point: Point, seconds: float, wall: float) -> Entry:
+    return Entry(point.design, point.number, point.params, None, None, [], round(seconds, 3), round(wall, 3))

@@ -1,0 +1,57 @@
+"""A third of the development cases put aside, so that a search can be judged on cases that it did not see.
+
+The sealed test is not touched: the third comes from the cases that a study may search on, and the folds are made of the
+other two thirds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.data.dealing import carriers_of, deal, seal
+from bhsearch.data.index import Index
+from bhsearch.data.splits import image_weights
+from bhsearch.data.units import units_of_groups
+from bhsearch.evaluation.metrics import weighted_auc
+from bhsearch.search.preparation import Preparation
+
+SHARE = 1 / 3
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Cases that no fold holds.
+
+    Attributes:
+        index: Their images.
+        groups: Group of each. Shape (n_images,).
+    """
+
+    index: Index
+    groups: npt.NDArray[np.int64]
+
+    def auc(self, probability: npt.NDArray[np.float32]) -> float:
+        """AUC with every case counting the same. `probability`: shape (n_images,)."""
+        weight = image_weights(self.groups, np.ones(len(self.groups), bool))
+        return float(weighted_auc(self.index.labels, probability, weight))
+
+    def __str__(self) -> str:
+        return f"{len(np.unique(self.groups))} cases, {len(self.groups)} images"
+
+
+def put_aside(prepared: Preparation) -> tuple[Preparation, HeldOut]:
+    """Take a third of the development cases, stratified, and deal the others into folds; the same every time."""
+    index, split = prepared.index, prepared.split
+    units = units_of_groups(index).select(split.development)
+    labels = index.labels[split.development]
+    aside = np.zeros(len(index), bool)
+    aside[split.development] = seal(units.keys, units.strata, carriers_of(units.number, labels), SHARE)[units.number]
+    inside = split.development & ~aside
+    dealt = units_of_groups(index).select(inside)
+    folds = np.full((split.n_repeats, len(index)), -1, np.int8)
+    folds[:, inside] = deal(dealt.keys, dealt.strata, split.n_folds, split.n_repeats)[:, dealt.number]
+    inner = replace(prepared, split=replace(split, development=inside, folds=folds), development=index.select(inside))
+    return inner, HeldOut(index.select(aside), split.groups[aside])
