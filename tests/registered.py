@@ -76,7 +76,7 @@ def history_of_versions(tmp_path_factory: pytest.TempPathFactory) -> History:
     """Make it, or what was made before."""
     if not _made:
         folder = tmp_path_factory.mktemp("registered")
-        import_mlflow()
+        mlflow = import_mlflow()
         with working_in(folder, cache_of(tmp_path_factory)):
             backbones = ("staintex-s", str(colour_backbone(folder)))
             search(data=DATA, backbones=backbones, trials=2, tracking=True, study="good-and-weak")
@@ -88,5 +88,6 @@ def history_of_versions(tmp_path_factory: pytest.TempPathFactory) -> History:
                 Request("good-and-weak", WEAK),
                 Request("few"),
             ]
+            mlflow.set_experiment("another")  # as a notebook may have done; what is registered goes where it belongs
             _made.append(History(folder, *(register(request, Reporter()) for request in wanted)))
     return _made[0]

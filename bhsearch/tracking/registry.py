@@ -202,6 +202,8 @@ def register(
         metadata: Travels with the model: `threshold`, `classes`, ...
         tags: Of the version.
     """
+    # Whoever calls may have chosen another experiment, in which MLflow would refuse to go on with this run.
+    mlflow.set_experiment(experiment_id=client.get_run(run_id).info.experiment_id)
     with mlflow.start_run(run_id=run_id):
         logged = Model.log(
             artifact_path=None,
