@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.registered import History
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -37,6 +42,24 @@ def idc() -> Path:
 def weights_dir() -> Path:
     """ImageNet weights of three small backbones."""
     return _shared("weights")
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> History:
+    """A store with a study and a history of registered versions. Look only: others look too."""
+    from tests.registered import history_of_versions
+
+    return history_of_versions(tmp_path_factory)
+
+
+@pytest.fixture
+def inside(history: History, tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    """The folder of that store as working directory."""
+    from tests.registered import working_in
+    from tests.studies import cache_of
+
+    with working_in(history.folder, cache_of(tmp_path_factory)):
+        yield history
 
 
 @pytest.fixture(autouse=True)

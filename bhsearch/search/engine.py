@@ -31,6 +31,12 @@ class Trial:
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def owner(self) -> dict[str, Any]:
+        """The process that runs it, as `this_process` names it; empty where none is known."""
+        owner: dict[str, Any] = self.notes.get("owner", {})
+        return owner
+
+    @property
     def counts(self) -> bool:
         """Whether it counts for `--trials`."""
         return self.state in (COMPLETE, PRUNED)

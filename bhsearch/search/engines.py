@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,9 @@ def open_engine(prepared: Preparation) -> tuple[dict[str, Any], Engine]:
     weights = {name: backbone.digest for name, backbone in prepared.backbones.items()}
     with alone(f"the storage {settings.storage}"):  # of two that make its tables, or the study, one would fail
         storage = _place(settings.engine, settings.storage)
-        now["started_from"] = origin_of(prepared, lambda name: look_up(settings, name))
-        now["warm"] = {"studies": list(settings.warm_from), "points": _warm_points(prepared)}
+        find = partial(look_up, settings)
+        now["started_from"] = origin_of(prepared, find)
+        now["warm"] = {"studies": list(settings.warm_from), "points": warm_points(prepared, find)}
         study = store.open_study(storage, prepared.study, now | {"uid": uuid.uuid4().hex[:12], "backbones": weights})
         held = store.facts_of(study)
         if held["started_from"].get("uid") == now["started_from"].get("uid"):
@@ -61,8 +64,8 @@ def open_engine(prepared: Preparation) -> tuple[dict[str, Any], Engine]:
 def join_engine(prepared: Preparation, facts: dict[str, Any]) -> Engine:
     """The engine of a study that is open already in another process."""
     settings = prepared.settings
-    place = reconnect(settings.storage) if settings.engine == OPTUNA else keras_tuner_store.DIRECTORY
-    return _engine(prepared, _STORES[settings.engine].find_study(place, prepared.study), tuple(facts["backbones"]))
+    study = _STORES[settings.engine].find_study(_place(settings.engine, settings.storage, reconnect), prepared.study)
+    return _engine(prepared, study, tuple(facts["backbones"]))
 
 
 def settings_of(storage: str, study: str) -> dict[str, Any]:
@@ -100,10 +103,6 @@ def alone_at(prepared: Preparation, seconds: float | None = None) -> AbstractCon
     return alone(f"the study {prepared.study} in {place} of {folder}", seconds)
 
 
-def _warm_points(prepared: Preparation) -> list[Params]:
-    return warm_points(prepared, lambda name: look_up(prepared.settings, name))
-
-
 def _looked_up(engine: str, storage: str, name: str) -> tuple[dict[str, Any], list[tuple[float, Params]]]:
     store = _STORES[engine]
     study = store.find_study(_place(engine, storage), name)
@@ -117,8 +116,9 @@ def _may_hold(engine: str, name: str) -> bool:
     return Path(Settings.storage.removeprefix("sqlite:///")).exists()
 
 
-def _place(engine: str, storage: str) -> Any:
-    return connect(storage) if engine == OPTUNA else keras_tuner_store.DIRECTORY
+def _place(engine: str, storage: str, opened: Callable[[str], Any] = connect) -> Any:
+    """Where an engine's studies are, as its store wants it."""
+    return opened(storage) if engine == OPTUNA else keras_tuner_store.DIRECTORY
 
 
 def _engine(prepared: Preparation, study: Any, backbones: tuple[str, ...]) -> Engine:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+BETTER = 1e-4  # by which a score must be above another to be better
 FEWEST = 8  # scores; below that there are no three doublings to look at
+
+
+def since_better(scores: Iterable[float | None]) -> Iterator[int]:
+    """After each finished trial, how many in a row were not better than the best before them.
+
+    Args:
+        scores: In the order of the trials; None for one that was pruned.
+    """
+    best, since = -math.inf, 0
+    for score in scores:
+        if score is not None and score > best + BETTER:
+            best, since = score, 0
+        else:
+            since += 1
+        yield since
 
 
 def expected_best(scores: Sequence[float], sizes: Sequence[int]) -> npt.NDArray[np.float64]:

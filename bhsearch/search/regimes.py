@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from bhsearch.config import Settings
 from bhsearch.data.pixels import PixelCache, pixel_cache
@@ -41,23 +42,22 @@ def threads_of(settings: Settings) -> int | None:
     return max(1, processors // max(2, workers))
 
 
-def make_objective(
-    prepared: Preparation, template: Predictions, heads: dict[str, Params], reporter: Reporter
-) -> Objective:
+def make_objective(prepared: Preparation, started_from: dict[str, Any], reporter: Reporter) -> Objective:
     """Start the networks' framework, fill the pixel cache, and make ready what scores trials.
 
     Args:
         prepared: Of the study.
-        template: Its development rows.
-        heads: Points of the frozen space that folds start from, by backbone; a backbone without one starts from a plain
+        started_from: What the study keeps of the one that it was started from, see `origin_of`: its `heads` are the
+            points of the frozen space that folds start from, by backbone; a backbone without one starts from a plain
             linear head. Only for finetuning.
         reporter: Hears of it.
 
     Raises:
         BackboneError: If the weights of a backbone do not fit its architecture.
     """
+    template = prepared.template()
     if prepared.regime == FINETUNE:
-        return _finetune_objective(prepared, template, heads, reporter)
+        return _finetune_objective(prepared, template, started_from.get("heads", {}), reporter)
     # Started before the framework, since another process converts.
     conversion = _conversion(prepared, prepared.settings.image_size)
     backend.start(threads=threads_of(prepared.settings))

@@ -102,7 +102,6 @@ def run_again(study: StoredStudy, trial: StoredTrial, opened: Reopened, reporter
     prepared = Preparation(
         opened.settings, opened.index, opened.split, opened.development, Found((backbone,)), study.name, regime
     )
-    heads = studies.record(study, STARTED_FROM).get("heads", {})
-    objective = make_objective(prepared, prepared.template(), heads, reporter)
+    objective = make_objective(prepared, studies.record(study, STARTED_FROM), reporter)
     with reporter.step("Training"):
         return objective(params, lambda _: None)

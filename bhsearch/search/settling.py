@@ -40,7 +40,7 @@ def settle(engine: Engine, own: Outbox | None, others: Iterable[Outbox], reason:
     stale = engine.stale()
     settled = []
     for trial in engine.trials():
-        dead = trial.state == RUNNING and (trial.number in stale or not is_alive(trial.notes.get("owner", {})))
+        dead = trial.state == RUNNING and (trial.number in stale or not is_alive(trial.owner))
         if trial.number in held and (dead or trial.state != RUNNING):
             box, record = held[trial.number]
             _finish(engine, trial, box, record)

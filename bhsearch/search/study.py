@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -118,7 +117,7 @@ class _Session:
             stagnation=self._settings.stop_after_stagnation,
             points=tuple(self._facts["warm"]["points"]),
         )
-        finished = self._finished()
+        finished = sum(trial.counts for trial in trials)
         space = self._prepared.space(self._facts["backbones"])
         plan = preparation.make_plan(self._prepared, space, finished)
         stagnation = self._settings.stop_after_stagnation
@@ -151,7 +150,7 @@ class _Session:
         """End what processes left behind that died; of this one it is known why it did. Returns whether it left any."""
 
         def reason(trial: Trial) -> tuple[str, bool]:
-            return (sentence, again) if trial.notes.get("owner", {}).get("pid") == pid else (DIED, True)
+            return (sentence, again) if trial.owner.get("pid") == pid else (DIED, True)
 
         settled: list[Trial] = []
         # Not for ever: a worker that hangs may be in it, and this process is the one to end it. The next look settles.
@@ -160,7 +159,7 @@ class _Session:
             settled = settle(self._engine, self._outbox, abandoned, reason)
         for trial in settled if pid is not None else ():
             self._ended(trial.number, None)
-        return any(trial.notes.get("owner", {}).get("pid") == pid for trial in settled)
+        return any(trial.owner.get("pid") == pid for trial in settled)
 
     def _has_mail(self) -> bool:
         return self._outbox is not None and any(
@@ -209,14 +208,12 @@ class _Session:
             return self._crew.work(watch, self._orders.seconds)
 
     def _in_this_process(self, process: DrainProcess | None) -> str:
-        heads = self._facts["started_from"].get("heads", {})
-        objective = make_objective(self._prepared, self._template, heads, self._reporter)
+        objective = make_objective(self._prepared, self._facts["started_from"], self._reporter)
         self._examples = objective.examples()
         if process is not None:
             process.wait_until_ready()
-        names = [row.name for row in self._prepared.space(self._facts["backbones"])]
-        alone = partial(alone_at, self._prepared)
-        worker = Worker(self._engine, objective, self._outbox, self._orders, names, alone, _OwnEar(self))
+        ear = _OwnEar(self)
+        worker = Worker(self._prepared, self._facts, self._engine, objective, self._outbox, self._orders, ear)
         with self._reporter.trials(self._finished(), self._settings.trials):
             return worker.run()
 
@@ -297,10 +294,9 @@ class _Session:
     def _settled(self, records: list[Trial]) -> list[int]:
         """Trials that have ended on this machine, and that no other command is about to log."""
         assert self._outbox is not None
-        others = [box for box in outboxes(FOLDER, self._facts["uid"]) if box.folder != self._outbox.folder]
-        waiting = {number for box in others for number in (*box.waiting(), *box.held())}
+        waiting = {number for box in self._outbox.others() for number in (*box.waiting(), *box.held())}
         ended = (trial for trial in records if trial.state != RUNNING and trial.number not in waiting)
-        return [trial.number for trial in ended if is_here(trial.notes.get("owner", {}))]
+        return [trial.number for trial in ended if is_here(trial.owner)]
 
     def _raise_for_failures(self) -> None:
         failures = last_failures(self._engine.trials(), self._orders.n_before)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -27,6 +27,7 @@ from bhsearch.search.reporter import Reporter
 from bhsearch.search.worker import DONE, OUTGROWN, STOPPED, TIME
 from bhsearch.search.worker_process import GO, STOP, Task
 
+_GONE = "gone"  # what is heard of a worker that has ended
 _LOOK_SECONDS = 0.5
 _SETTLE_SECONDS = 10.0  # between two looks for trials whose process died under another command
 _STOP_SECONDS = 8.0  # that a worker has to fail its trial and end; a batch system kills after ten or more
@@ -98,10 +99,9 @@ class Crew:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._gpus = visible_gpus()
-        self._n = n_workers(settings)
         self._early_deaths = 0
         self._verdicts: list[str] = []
-        self._workers = [self._start(place) for place in range(self._n)]
+        self._workers = [self._start(place) for place in range(n_workers(settings))]
 
     def __enter__(self) -> Crew:
         return self
@@ -178,12 +178,8 @@ class Crew:
 
     def _listen(self, watch: Watch) -> None:
         """Hear what workers say for a moment; end those that hang, replace those that are gone."""
-        by_connection = {worker.connection: worker for worker in self._workers}
-        for connection in wait(list(by_connection), _LOOK_SECONDS):
-            worker = by_connection[connection]  # type: ignore[index]
-            try:
-                kind, *rest = worker.connection.recv()
-            except (EOFError, OSError):
+        for worker, kind, rest in self._messages():
+            if kind == _GONE:
                 self._gone(worker, watch)
             else:
                 self._hear(worker, kind, rest, watch)
@@ -192,6 +188,17 @@ class Crew:
             if limit is not None and time.monotonic() > worker.since + limit:
                 worker.reason, worker.since = f"it took longer than --trial-timeout, {limit:g} s", float("inf")
                 worker.process.kill()
+
+    def _messages(self) -> Iterator[tuple[WorkerProcess, str, list[Any]]]:
+        """What workers say within a moment, at most once each: worker, kind, and what belongs to it."""
+        by_connection = {worker.connection: worker for worker in self._workers}
+        for connection in wait(list(by_connection), _LOOK_SECONDS):
+            worker = by_connection[connection]  # type: ignore[index]
+            try:
+                kind, *rest = worker.connection.recv()
+            except (EOFError, OSError):
+                kind, rest = _GONE, []
+            yield worker, kind, rest
 
     def _hear(self, worker: WorkerProcess, kind: str, rest: list[Any], watch: Watch | None) -> None:
         if kind in ("ready", "started", "ended", "waiting"):
@@ -244,17 +251,12 @@ class Crew:
             worker.send(STOP)
         deadline = time.monotonic() + _STOP_SECONDS
         while self._workers and time.monotonic() < deadline:
-            by_connection = {worker.connection: worker for worker in self._workers}
-            for connection in wait(list(by_connection), _LOOK_SECONDS):
-                worker = by_connection[connection]  # type: ignore[index]
-                try:
-                    kind, *rest = worker.connection.recv()
-                except (EOFError, OSError):
+            for worker, kind, rest in self._messages():
+                if kind == _GONE:
                     worker.end()
                     self._workers.remove(worker)
-                else:
-                    if kind != "failed":  # the first failure is on its way already
-                        self._hear(worker, kind, rest, watch)
+                elif kind != "failed":  # the first failure is on its way already
+                    self._hear(worker, kind, rest, watch)
         for worker in self._workers:
             worker.end()
         self._workers = []

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from bhsearch.errors import BhsearchError, InputError
 from bhsearch.networks.heads import Array
 from bhsearch.processes import is_alive, memory_mb, this_process
 from bhsearch.search.engine import INTERRUPTED, Engine, Exhausted, Overtaken, Pruned, Report, Trial
+from bhsearch.search.engines import alone_at
 from bhsearch.search.objective import Outcome
+from bhsearch.search.preparation import Preparation
+from bhsearch.search.prospects import since_better
 from bhsearch.search.records import complete_record, failed_record, now_ms, pruned_record
 from bhsearch.search.regimes import Objective
 from bhsearch.search.settling import next_retry, posted
@@ -23,7 +27,6 @@ from bhsearch.tracking.outbox import Outbox
 
 # How a worker came to its end.
 DONE, TIME, OUTGROWN, STOPPED = "done", "time", "outgrown", "stopped"
-BETTER = 1e-4  # by which a score must be above another to be better
 _WAIT_SECONDS = 0.2  # for a trial of another worker, the last one that is needed
 
 
@@ -79,27 +82,28 @@ class Worker:
     """Runs trials until there are enough.
 
     Args:
+        prepared: Of the study.
+        facts: That the study keeps.
         engine: Of the study.
         objective: Scores points.
         outbox: For finished trials; None without tracking.
         orders: When to end.
-        names: Of the space's parameters.
-        alone: A context that one process of this machine is in at a time.
         ear: Hears of the trials.
     """
 
     def __init__(
         self,
+        prepared: Preparation,
+        facts: dict[str, Any],
         engine: Engine,
         objective: Objective,
         outbox: Outbox | None,
         orders: Orders,
-        names: Sequence[str],
-        alone: Callable[[], AbstractContextManager[None]],
         ear: Ear,
     ) -> None:
-        self._engine, self._objective, self._outbox = engine, objective, outbox
-        self._orders, self._names, self._alone, self._ear = orders, names, alone, ear
+        self._prepared, self._engine, self._objective, self._outbox = prepared, engine, objective, outbox
+        self._orders, self._ear = orders, ear
+        self._names = [row.name for row in prepared.space(facts["backbones"])]
         self._deadline = time.monotonic() + orders.seconds
         self._worked = False
 
@@ -115,7 +119,7 @@ class Worker:
                 return STOPPED
             if self._worked and memory_mb() > self._orders.max_memory_mb:  # else it would never come to a trial
                 return OUTGROWN
-            with self._alone():
+            with alone_at(self._prepared):
                 trials = self._engine.trials()
                 missing = self._orders.trials - sum(trial.counts for trial in trials)
                 if missing <= 0 or gave_up(trials, self._orders) or stagnated(trials, self._orders.stagnation):
@@ -123,7 +127,7 @@ class Worker:
                 if time.monotonic() > self._deadline:
                     return TIME
                 self._forget_own(trials)
-                spare = missing - sum(trial.state == RUNNING and _alive(trial) for trial in trials)
+                spare = missing - sum(trial.state == RUNNING and is_alive(trial.owner) for trial in trials)
                 try:
                     trial = self._ask(trials) if spare > 0 else None
                 except Exhausted as end:
@@ -140,7 +144,7 @@ class Worker:
         """End what this process seems to run and does not: the storage went away while it was being started."""
         me = this_process()
         for trial in trials:
-            if trial.state == RUNNING and trial.notes.get("owner") == me:
+            if trial.state == RUNNING and trial.owner == me:
                 self._engine.fail(trial.number, INTERRUPTED)
 
     def _ask(self, trials: Sequence[Trial]) -> Trial:
@@ -223,10 +227,6 @@ class Worker:
             thread.join()
 
 
-def _alive(trial: Trial) -> bool:
-    return is_alive(trial.notes.get("owner", {}))
-
-
 def gave_up(trials: Sequence[Trial], orders: Orders) -> bool:
     """Whether too many trials failed in a row."""
     return len(last_failures(trials, orders.n_before)) >= orders.max_failures
@@ -236,13 +236,8 @@ def stagnated(trials: Sequence[Trial], most: int | None) -> bool:
     """Whether the last finished trials, so many in a row, were no better than those before."""
     if most is None:
         return False
-    best, since = float("-inf"), 0
-    for trial in trials:
-        if trial.value is not None and trial.value > best + BETTER:
-            best, since = trial.value, 0
-        elif trial.counts:
-            since += 1
-    return since >= most
+    since = [0, *since_better(trial.value for trial in trials if trial.counts)]
+    return since[-1] >= most
 
 
 def last_failures(trials: Sequence[Trial], n_before: int) -> list[Trial]:

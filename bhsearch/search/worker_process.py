@@ -23,11 +23,15 @@ from typing import Any
 
 from bhsearch.data.pixels import Progress
 from bhsearch.errors import BhsearchError
+from bhsearch.networks import backend
 from bhsearch.networks.heads import Array
 from bhsearch.search.engine import Trial
+from bhsearch.search.engines import join_engine
 from bhsearch.search.preparation import Preparation
+from bhsearch.search.regimes import make_objective
 from bhsearch.search.reporter import Reporter
-from bhsearch.search.worker import STOPPED, Ear, Orders
+from bhsearch.search.worker import STOPPED, Ear, Orders, Worker
+from bhsearch.tracking.outbox import Outbox
 
 GO, STOP = "go", "stop"  # what a supervisor says after the task
 _ALONE_SECONDS = 3  # what a worker has to end in when its supervisor is gone
@@ -165,8 +169,6 @@ def main(descriptor: int, threads: int) -> None:
         threads: Processor threads that one operation may use; 0 for the framework's own choice.
     """
     line = _Line(Connection(descriptor))
-    from bhsearch.networks import backend
-
     backend.start(threads=threads or None)
     task = line.task()
     if task is None:
@@ -185,21 +187,14 @@ def main(descriptor: int, threads: int) -> None:
 
 
 def _work(task: Task, line: _Line) -> str:
-    from bhsearch.search.engines import alone_at, join_engine
-    from bhsearch.search.regimes import make_objective
-    from bhsearch.search.worker import Worker
-    from bhsearch.tracking.outbox import Outbox
-
-    prepared = task.prepared
-    engine = join_engine(prepared, task.facts)
-    heads = task.facts["started_from"].get("heads", {})
+    prepared, facts = task.prepared, task.facts
+    engine = join_engine(prepared, facts)
     with line.interruptible():
-        objective = make_objective(prepared, prepared.template(), heads, line)
+        objective = make_objective(prepared, facts["started_from"], line)
         line.send("ready", objective.examples())
     line.go.wait()
     outbox = Outbox(task.outbox, make=False) if task.outbox is not None else None
-    names = [row.name for row in prepared.space(task.facts["backbones"])]
-    return Worker(engine, objective, outbox, task.orders, names, lambda: alone_at(prepared), line).run()
+    return Worker(prepared, facts, engine, objective, outbox, task.orders, line).run()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -59,9 +59,9 @@ def drain(outbox: Outbox, patient: bool = False) -> None:
     with outbox.sending():
         runs = patience.keep_trying(lambda: _study_runs(client, outbox))
         say(f"ready {runs.run_id} {runs.experiment_id}")
-        _send_abandoned(client, outbox, patience)
+        _send_abandoned(client, outbox.others(), patience)
         _send(outbox, runs, patience)
-    _send_abandoned(client, outbox, patience)
+    _send_abandoned(client, outbox.others(), patience)
 
 
 def sync(folder: Path) -> None:
@@ -74,8 +74,7 @@ def sync(folder: Path) -> None:
     _import()
     ended = threading.Event()
     ended.set()
-    for uid in sorted({box.uid for box in outboxes(folder)}):
-        _send_abandoned(_open(), Outbox(folder / f"{uid}.none", make=False), Patience(ended))
+    _send_abandoned(_open(), outboxes(folder), Patience(ended))
 
 
 def _import() -> None:
@@ -100,10 +99,10 @@ def _study_runs(client: MlflowClient, outbox: Outbox) -> StudyRuns:
         return StudyRuns(client, outbox.study())
 
 
-def _send_abandoned(client: MlflowClient, own: Outbox, patience: Patience) -> None:
-    """Send what commands left that are gone. A process of theirs that still sends is waited for."""
-    for box in outboxes(own.folder.parent, own.uid):
-        if box.folder == own.folder or not box.abandoned or not box.folder.exists():
+def _send_abandoned(client: MlflowClient, boxes: Iterable[Outbox], patience: Patience) -> None:
+    """Send what lies in those whose command is gone. A process of theirs that still sends is waited for."""
+    for box in boxes:
+        if not box.abandoned or not box.folder.exists():
             continue
         with box.sending():
             if box.begun:

@@ -62,6 +62,10 @@ class Outbox:
             (box.folder / _OWNER).write_text(json.dumps(process), encoding="utf-8")
         return box
 
+    def others(self) -> list[Outbox]:
+        """Those of other commands at the same study."""
+        return [box for box in outboxes(self.folder.parent, self.uid) if box.folder != self.folder]
+
     @property
     def uid(self) -> str:
         """Of its study."""

@@ -151,7 +151,7 @@ class _Recorder:
 
     @staticmethod
     def _make(prepared: Preparation) -> Any:
-        return make_objective(prepared, prepared.template(), {}, Reporter())
+        return make_objective(prepared, {}, Reporter())
 
     def trial(self) -> Curve:
         """The next trial, whole."""

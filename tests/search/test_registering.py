@@ -16,22 +16,11 @@ from bhsearch.search import registered, registering
 from bhsearch.search.registering import register
 from bhsearch.search.registration import Request
 from bhsearch.search.reporter import Reporter
-from tests.registered import DATA, GOOD, NAME, WEAK, WHY, History, history_of_versions, working_in
-from tests.studies import cache_of, import_mlflow
+from tests.registered import DATA, GOOD, NAME, WEAK, WHY, History
+from tests.studies import import_mlflow
 
 # TensorFlow's variables answer NumPy 2 in the old way whenever Keras saves them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def history(tmp_path_factory):
-    return history_of_versions(tmp_path_factory)
-
-
-@pytest.fixture
-def inside(history, tmp_path_factory):
-    with working_in(history.folder, cache_of(tmp_path_factory)):
-        yield history
 
 
 # -- the gate: issue 4, B ----------------------------------------------------------------------------------------------

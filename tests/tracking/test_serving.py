@@ -23,22 +23,11 @@ from PIL import Image
 
 from bhsearch.data.decode import decode
 from bhsearch.data.opening import open_data
-from tests.registered import DATA, NAME, history_of_versions, working_in
-from tests.studies import cache_of, environment, import_mlflow
+from tests.registered import DATA, NAME
+from tests.studies import environment, import_mlflow
 
 URI = f"models:/{NAME}@champion"
 _SECONDS = 300  # only a hang meets it
-
-
-@pytest.fixture(scope="module")
-def history(tmp_path_factory):
-    return history_of_versions(tmp_path_factory)
-
-
-@pytest.fixture
-def inside(history, tmp_path_factory):
-    with working_in(history.folder, cache_of(tmp_path_factory)):
-        yield history
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -82,22 +83,15 @@ class FrozenRecorder:
         """Train and score one point, whole."""
         for view in views_of(point.params["policy"], point.params["views"]):  # read before the clock starts
             self._features.get(self._backbones[point.params["backbone"]], view)
-        processor, wall = time.process_time(), time.perf_counter()
-        try:
-            outcome = self._objective(point.params)
-        except RunError:
-            return _failed(point, time.process_time() - processor, time.perf_counter() - wall)
-        seconds = time.process_time() - processor, time.perf_counter() - wall
+        outcome, entry = _timed(point, lambda: self._objective(point.params))
+        if outcome is None:
+            return entry
         folds = fold_scores(replace(self._template, probability=outcome.probability))
-        return Entry(
-            point.design,
-            point.number,
-            point.params,
-            round(outcome.score, 6),
-            round(self._outside_score(point, outcome), 6),
-            [round(float(fold), 5) for fold in folds.ravel()],
-            round(seconds[0], 3),
-            round(seconds[1], 3),
+        return replace(
+            entry,
+            score=round(outcome.score, 6),
+            held_out=round(self._outside_score(point, outcome), 6),
+            folds=[round(float(fold), 5) for fold in folds.ravel()],
             auc=[round(value, 4) for value in outcome.curves["auc"]],
         )
 
@@ -121,8 +115,7 @@ class FinetuneRecorder:
     def __init__(self, prepared: Preparation, held_out: HeldOut) -> None:
         backend.start(threads=1)
         self._prepared, self._held_out = prepared, held_out
-        self._template = prepared.template()
-        self._objective = make_objective(prepared, self._template, {}, Reporter())
+        self._objective = make_objective(prepared, {}, Reporter())
         size = prepared.settings.image_size
         cache = pixel_cache(held_out.index, make_resize(prepared.settings.resize, size))
         self._pixels, self._pool = DevicePixels(cache, _ON_DEVICE_BYTES), ProgramPool()
@@ -134,21 +127,14 @@ class FinetuneRecorder:
     def entry(self, point: Point) -> Entry:
         """Train and score one point, whole."""
         heard: list[Report] = []
-        processor, wall = time.process_time(), time.perf_counter()
-        try:
-            outcome = self._objective(point.params, heard.append)
-        except RunError:
-            return _failed(point, time.process_time() - processor, time.perf_counter() - wall)
-        seconds = time.process_time() - processor, time.perf_counter() - wall
-        return Entry(
-            point.design,
-            point.number,
-            point.params,
-            round(outcome.score, 6),
-            round(self._outside_score(point, outcome), 6),
-            [round(report.fold, 5) for report in heard if report.fold is not None],
-            round(seconds[0], 3),
-            round(seconds[1], 3),
+        outcome, entry = _timed(point, lambda: self._objective(point.params, heard.append))
+        if outcome is None:
+            return entry
+        return replace(
+            entry,
+            score=round(outcome.score, 6),
+            held_out=round(self._outside_score(point, outcome), 6),
+            folds=[round(report.fold, 5) for report in heard if report.fold is not None],
             reports=[(r.step, round(r.mean, 5), None if r.fold is None else round(r.fold, 5)) for r in heard],
         )
 
@@ -165,5 +151,11 @@ class FinetuneRecorder:
         return self._held_out.auc(np.mean(by_member, axis=0))
 
 
-def _failed(point: Point, seconds: float, wall: float) -> Entry:
-    return Entry(point.design, point.number, point.params, None, None, [], round(seconds, 3), round(wall, 3))
+def _timed(point: Point, trial: Callable[[], Outcome]) -> tuple[Outcome | None, Entry]:
+    """Run a trial. Returns what it gave, None if it failed, and its entry with the seconds and nothing else yet."""
+    processor, wall = time.process_time(), time.perf_counter()
+    outcome = None
+    with suppress(RunError):
+        outcome = trial()
+    seconds = round(time.process_time() - processor, 3), round(time.perf_counter() - wall, 3)
+    return outcome, Entry(point.design, point.number, point.params, None, None, [], *seconds)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bhsearch.search.prospects import expected_gain
+from bhsearch.search.prospects import expected_gain, since_better
 from experiments.benchmarks.engines.contenders import SHIPPED, Make, best_points
 from experiments.benchmarks.engines.judging import Best, cost_to_target, median_and_band, regrets
 from experiments.benchmarks.engines.replay import Trace
 from experiments.benchmarks.engines.runs import Arena, Runs
 
-LEAST_GAIN = 1e-4  # a best score that rises by less has not risen
 PATIENCES = (10, 15, 20, 30)
 N_WARM = (0, 1, 3, 5, 10)
 LOOKS, WARM_WITHIN = (5, 10, 25, 50, 100), 0.01  # trials after which regret is shown; of the best, a target
@@ -23,15 +22,9 @@ ASKED_AT, MORE = (25, 50, 100), 50  # where the estimate is asked, and for how m
 
 def stops_at(scores: Sequence[float], patience: int) -> int:
     """Trials after which a study stops whose last `patience` finished trials brought nothing."""
-    best, since = -np.inf, 0
-    for number, score in enumerate(scores, start=1):
-        if score > best + LEAST_GAIN:
-            best, since = score, 0
-        else:
-            since += 1
-        if since >= patience:
-            return number
-    return len(scores)
+    return next(
+        (number for number, since in enumerate(since_better(scores), start=1) if since >= patience), len(scores)
+    )
 
 
 def stop_table(found: dict[str, list[Trace]], best: dict[str, Best]) -> str:
