@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import signal
-import threading
 from typing import Any
 
 import psutil
-
-# Set when this process was asked to end: the exception that says so may be raised where Python can only ignore it.
-asked_to_end = threading.Event()
 
 
 def this_process() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 
@@ -17,7 +18,6 @@ from bhsearch import terminal
 from bhsearch.config import Settings
 from bhsearch.data import pixels
 from bhsearch.evaluation.selection import CORRECTED_NOTE
-from bhsearch.processes import asked_to_end
 from bhsearch.search.engine import Trial
 from bhsearch.search.reporter import Plan, Reporter
 from bhsearch.search.result import Ranked, StudyResult
@@ -33,9 +33,11 @@ def run_study(settings: Settings) -> None:
     """Run a study as a command does: show it, and end with 130 after Ctrl-C, 143 after SIGTERM, if it was stopped."""
     from bhsearch.search.study import optimize
 
+    terminated = threading.Event()
+
     def terminate(*_: object) -> None:
-        if not asked_to_end.is_set():
-            asked_to_end.set()
+        if not terminated.is_set():  # some batch systems send it to each process and to the group
+            terminated.set()
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, terminate)
@@ -44,7 +46,7 @@ def run_study(settings: Settings) -> None:
         print_result(result.before)
     print_result(result)
     if result.interrupted:
-        sys.exit(143 if asked_to_end.is_set() else 130)
+        sys.exit(143 if terminated.is_set() else 130)
 
 
 class TerminalReporter(Reporter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 from bhsearch.config import Settings
 from bhsearch.errors import BhsearchError, InputError, RunError, StudyError
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.interrupts import Interrupts, deferred
 from bhsearch.networks.heads import Array
-from bhsearch.processes import asked_to_end, is_here
+from bhsearch.processes import is_here
 from bhsearch.search import preparation, room
 from bhsearch.search.engine import INTERRUPTED, Trial
 from bhsearch.search.engines import alone_at, open_engine
@@ -212,9 +213,9 @@ class _Session:
         self._examples = objective.examples()
         if process is not None:
             process.wait_until_ready()
-        ear = _OwnEar(self)
-        worker = Worker(self._prepared, self._facts, self._engine, objective, self._outbox, self._orders, ear)
-        with self._reporter.trials(self._finished(), self._settings.trials):
+        with self._reporter.trials(self._finished(), self._settings.trials), deferred() as interrupts:
+            ear = _OwnEar(self, interrupts)
+            worker = Worker(self._prepared, self._facts, self._engine, objective, self._outbox, self._orders, ear)
             return worker.run()
 
     def _ended(self, number: int, probability: Array | None) -> None:
@@ -314,14 +315,18 @@ class _Session:
 class _OwnEar(Ear):
     """Hears of trials that run in the search's own process."""
 
-    def __init__(self, session: _Session) -> None:
-        self._session = session
+    def __init__(self, session: _Session, interrupts: Interrupts) -> None:
+        self._session, self._interrupts = session, interrupts
         self._settled = time.monotonic()
 
     @property
     def stopping(self) -> bool:
         """Whether the worker is to start no trial."""
-        return asked_to_end.is_set()
+        return self._interrupts.asked
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """Around what may be interrupted."""
+        return self._interrupts.allowed()
 
     def ended(self, number: int, probability: Array | None) -> None:
         """A trial has ended."""

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 from bhsearch.data.pixels import Progress
 from bhsearch.errors import BhsearchError
+from bhsearch.interrupts import Interrupts
 from bhsearch.networks import backend
 from bhsearch.networks.heads import Array
 from bhsearch.search.engine import Trial
@@ -60,10 +61,9 @@ class _Line(Ear, Reporter):
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._open = False  # whether the main thread is where it may be interrupted
+        self._interrupts = Interrupts()
         self.go = threading.Event()
         self._given = threading.Event()
-        self._stopping = False
         self._task = b""
         self._waited = 0.0
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -72,16 +72,13 @@ class _Line(Ear, Reporter):
 
     def _signal(self, number: int, _frame: Any) -> None:
         """Ctrl-C goes to the whole group: the supervisor hears it, too, and says what is to be done."""
-        if number == signal.SIGTERM:
-            self._stopping = True
-        if self._stopping and self._open:
-            self._open = False
-            raise KeyboardInterrupt
+        if number == signal.SIGTERM or self._interrupts.asked:
+            self._interrupts.ask()
 
     @property
     def stopping(self) -> bool:
         """Whether the supervisor said stop, or is gone."""
-        return self._stopping
+        return self._interrupts.asked
 
     def task(self) -> Task | None:
         """Wait for what is to be done; None if the supervisor is gone."""
@@ -104,19 +101,12 @@ class _Line(Ear, Reporter):
         signal.alarm(_ALONE_SECONDS)  # by the kernel: an import in the other thread may hold the interpreter
 
     def _stop(self) -> None:
-        self._stopping = True
+        self._interrupts.asked = True
         _thread.interrupt_main(signal.SIGINT)
 
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
+    def interruptible(self) -> AbstractContextManager[None]:
         """Around what may be interrupted."""
-        self._open = True
-        try:
-            if self._stopping:
-                raise KeyboardInterrupt
-            yield
-        finally:
-            self._open = False
+        return self._interrupts.allowed()
 
     def send(self, *message: Any) -> None:
         """Say something to the supervisor, which may be gone; then the listening thread ends this process."""
