@@ -13,7 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-_N_RANDOM = 15  # complete trials before TPE trusts what it has seen
+_N_CANDIDATES = 64  # points that TPE chooses the next one from
 
 
 def _random(seed: int, _: int, __: int) -> BaseSampler:
@@ -21,7 +21,8 @@ def _random(seed: int, _: int, __: int) -> BaseSampler:
 
 
 def _tpe(seed: int, _: int, __: int) -> BaseSampler:
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=_N_RANDOM)
+    # Parameter by parameter: over recorded trials it came nearer to the best, and sooner, than their joint density.
+    return TPESampler(seed=seed, multivariate=False, constant_liar=True, n_ei_candidates=_N_CANDIDATES)
 
 
 class _Sequence(QMCSampler):

@@ -120,23 +120,29 @@ class Crew:
 
         Raises:
             InputError: If it cannot, since something that the user gave is wrong.
-            RunError: If it died over it.
+            RunError: If it died over it, and the one that replaced it, too.
         """
         self._task, self._reporter = task, reporter
-        first = self._workers[0]
-        first.send(task)
+        while True:
+            first = self._workers[0]
+            first.send(task)
+            examples = self._made_ready(first)
+            if examples is not None:
+                return examples
+            first.end()
+            self._died_early(first)
+            self._workers[0] = self._start(first.place)
+
+    def _made_ready(self, first: WorkerProcess) -> dict[str, Any] | None:
+        """Show what it does until it is ready; None if it died over it."""
         with ExitStack() as step:
             while True:
                 try:
                     kind, *rest = first.connection.recv()
                 except (EOFError, OSError):
-                    first.end()
-                    raise RunError(
-                        "A worker must come to its first trial, but ended while it made ready "
-                        f"({how_it_ended(first.process.returncode)})."
-                    ) from None
+                    return None
                 if kind == "step":
-                    progress = step.enter_context(reporter.step(rest[0]))
+                    progress = step.enter_context(self._reporter.step(rest[0]))
                 elif kind == "progress":
                     progress(*rest)
                 elif kind == "step_ended":
@@ -229,12 +235,8 @@ class Crew:
         if not worker.verdict:
             sentence = worker.reason or f"its process died ({how_it_ended(worker.process.returncode)})"
             had_one = watch.died(worker.process.pid, sentence, not worker.reason)
-            self._early_deaths += not (worker.worked or had_one)
-            if self._early_deaths >= _MOST_EARLY_DEATHS:
-                raise RunError(
-                    f"A worker must come to a trial, but {self._early_deaths} in a row ended before "
-                    f"({how_it_ended(worker.process.returncode)})."
-                )
+            if not (worker.worked or had_one):
+                self._died_early(worker)
         if worker.verdict == OUTGROWN:
             self._reporter.say(
                 f"A worker outgrew --max-worker-memory, {self._settings.max_worker_memory:g} MB: a new one."
@@ -242,6 +244,14 @@ class Crew:
         fresh = self._start(worker.place)
         self._workers.append(fresh)
         fresh.send(replace(self._task, orders=replace(self._task.orders, seconds=self._deadline - time.monotonic())))
+
+    def _died_early(self, worker: WorkerProcess) -> None:
+        self._early_deaths += 1
+        if self._early_deaths >= _MOST_EARLY_DEATHS:
+            raise RunError(
+                f"A worker must come to a trial, but {self._early_deaths} in a row ended before "
+                f"({how_it_ended(worker.process.returncode)})."
+            )
 
     def _stop(self, watch: Watch) -> None:
         """Have workers fail the trial in hand and end; by force after a while."""

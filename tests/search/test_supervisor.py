@@ -48,8 +48,22 @@ def test_a_worker_that_outgrows_is_replaced_after_its_trial(here):
 
 def test_a_worker_that_cannot_start_ends_the_command(here, monkeypatch):
     monkeypatch.setattr(supervisor.sys, "executable", "false")
-    with pytest.raises(RunError, match=r"A worker must come to its first trial, but ended .*exit code 1"):
+    with pytest.raises(RunError, match=r"A worker must come to a trial, but 2 in a row ended before .exit code 1"):
         search(workers=1)
+
+
+def test_a_worker_that_dies_while_it_makes_ready_is_replaced(here, monkeypatch):
+    begun, start = [], supervisor.WorkerProcess.start
+
+    def start_and_kill_the_first(*arguments):
+        begun.append(start(*arguments))
+        if len(begun) == 1:
+            begun[0].process.kill()
+        return begun[-1]
+
+    monkeypatch.setattr(supervisor.WorkerProcess, "start", start_and_kill_the_first)
+    assert search(workers=1, trials=1).n_finished == 1
+    assert len(begun) == 2
 
 
 def test_what_the_user_did_wrong_is_said_as_if_there_were_no_worker(here):

@@ -2,7 +2,7 @@
 
 A third of the development cases is put aside; every trial is scored on the folds of the others, as in a study, and by
 the mean of its fold models on the cases put aside. A recording is a file of lines that goes on where it was stopped;
-`--pack` puts recordings into the one small table that the replays read.
+`--pack` puts recordings into the one small table that the replays read, and fits what is learnt from it anew.
 
     python -m experiments.benchmarks.engines.record --data path/to/idc --weights-dir path/to/weights --to idc.jsonl
     python -m experiments.benchmarks.engines.record --data phantom:cases=150 --weights-dir path/to/weights \
@@ -141,11 +141,11 @@ def _warm(recorder: Recorder, points: Sequence[Point]) -> None:
 def pack(files: Sequence[Path], to: Path) -> None:
     """Put recordings into one table file; tables that are there already and not among them stay."""
     tables = table.read(to) if to.exists() else {}
-    for found in map(read_journal, files):
+    tables |= {found.name: found for found in map(read_journal, files)}
+    ordered = sorted(tables.values(), key=lambda each: (each.facts["regime"] != FROZEN, each.name))
+    for found in ordered:
         if found.facts["regime"] == FROZEN:
             found.scales.update(fitted_scales(frozen_space_of(found), found.scored))
-        tables[found.name] = found
-    ordered = sorted(tables.values(), key=lambda each: (each.facts["regime"] != FROZEN, each.name))
     table.write(to, ordered)
     for name, each in tables.items():
         print(f"{name}: {len(each.entries)} trials, {len(each.entries) - len(each.scored)} failed")
@@ -165,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--finetune", action="store_true", help="record finetuning instead of the frozen regime")
     made.add_argument("--trials", type=int, help=f"of the design ({FROZEN_TRIALS} beside the grid; finetune: 100)")
     made.add_argument("--to", type=Path, help="file of lines to record into")
-    made.add_argument("--pack", type=Path, nargs="+", help="recordings to put into the table, and nothing else")
+    made.add_argument("--pack", type=Path, nargs="*", help="recordings to put into the table, and nothing else")
     made.add_argument("--table", type=Path, default=table.FILE, help=f"the table ({table.FILE.name} beside this)")
     return made
 
@@ -173,10 +173,10 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     made = parser()
     options = made.parse_args(arguments)
-    if not options.pack and not (options.data and options.to):
+    if options.pack is None and not (options.data and options.to):
         made.error("--data and --to go together, or --pack alone")
     try:
-        if options.pack:
+        if options.pack is not None:
             pack(options.pack, options.table)
         else:
             record(options)

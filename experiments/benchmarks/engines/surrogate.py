@@ -4,6 +4,9 @@ A Gaussian process for each of the three, with a length scale per parameter, ove
 these tables it was less than half as far off in the median as forests or boosted trees. What is left is measured by
 cross-validation, and where it counts most, near the top, on its own.
 
+Scores are learnt by their rank among the recorded ones, so that no point promises more than was ever recorded: a search
+must not be judged by how well it finds what the surrogate makes up.
+
     python -m experiments.benchmarks.engines.surrogate --table experiments/benchmarks/engines/table.json.gz
 """
 
@@ -17,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -31,7 +34,6 @@ Array = npt.NDArray[np.float64]
 Scales = dict[str, list[float]]  # logarithms of a kernel's parameters, by what it is the kernel of
 TARGETS = ("score", "held_out", "seconds")
 TOP = 0.1  # share of the trials that count as near the top
-_CEILING = 1.02  # scores are learnt as -log(_CEILING - score): what counts is the distance to the best possible
 _SHORTEST = 1e-3  # seconds
 _FITTED_TO = 800  # trials that the length scales are fitted to; the process itself takes all of them
 _N_PARTS = 10  # of the cross-validation
@@ -69,7 +71,8 @@ class Surrogate:
             kernel = _kernel(points.shape[1])
             kernel.theta = np.array(scales[name])
             model = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True)
-            self._models[name] = model.fit(points, _learnt(name, [getattr(entry, name) for entry in entries]))
+            measure = _measure(name, entries)
+            self._models[name] = model.fit(points, measure.learnt(_values(name, entries))), measure
 
     def encoded(self, points: Sequence[Params]) -> Array:
         """Points as rows of numbers; see `encoded`."""
@@ -78,7 +81,7 @@ class Surrogate:
     def predict(self, points: Sequence[Params]) -> Array:
         """Score, held-out score and seconds. Shape (n_points, 3)."""
         rows = self.encoded(points)
-        return np.column_stack([_meant(name, model.predict(rows)) for name, model in self._models.items()])
+        return np.column_stack([measure.meant(model.predict(rows)) for model, measure in self._models.values()])
 
     def __call__(self, params: Params) -> Answer:
         """The answer at one point."""
@@ -119,13 +122,44 @@ def _levelled(params: Params) -> Params:
     return params | {"views": 1, "tta": False} if params.get("policy") == "none" else params
 
 
-def _learnt(name: str, values: Sequence[float | None]) -> Array:
-    found = np.array(values, float)
-    return np.log(np.maximum(found, _SHORTEST)) if name == "seconds" else -np.log(_CEILING - found)
+class _Seconds:
+    """Learnt as logarithms."""
+
+    @staticmethod
+    def learnt(values: Array) -> Array:
+        return np.log(np.maximum(values, _SHORTEST))
+
+    @staticmethod
+    def meant(learnt: Array) -> Array:
+        return np.exp(learnt)
 
 
-def _meant(name: str, values: Array) -> Array:
-    return np.exp(values) if name == "seconds" else np.clip(_CEILING - np.exp(-values), 0.0, 1.0)
+class _Ranks:
+    """Learnt as the normal deviates of their ranks.
+
+    Args:
+        values: All that were recorded.
+    """
+
+    def __init__(self, values: Array) -> None:
+        self._values, ranks, counts = np.unique(values, return_inverse=True, return_counts=True)
+        order = np.argsort(np.argsort(values, kind="stable"))
+        deviates = norm.ppf((order + 0.5) / len(values))
+        self._deviates = np.bincount(ranks, deviates) / counts  # one for all that are the same
+
+    def learnt(self, values: Array) -> Array:
+        return np.interp(values, self._values, self._deviates)
+
+    def meant(self, learnt: Array) -> Array:
+        return np.interp(learnt, self._deviates, self._values)
+
+
+def _measure(name: str, entries: Sequence[Entry]) -> _Seconds | _Ranks:
+    return _Seconds() if name == "seconds" else _Ranks(_values(name, entries))
+
+
+def _values(name: str, entries: Sequence[Entry]) -> Array:
+    return np.array([getattr(entry, name) for entry in entries], float)
 
 
 def _kernel(n_columns: int) -> ConstantKernel:
@@ -143,7 +177,7 @@ def fitted_scales(space: Sequence[Parameter], entries: Sequence[Entry], most: in
         model = GaussianProcessRegressor(_kernel(points.shape[1]), normalize_y=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter without effect has a scale at its bound
-            model.fit(points, _learnt(name, [getattr(entry, name) for entry in some]))
+            model.fit(points, _measure(name, entries).learnt(_values(name, some)))
         found[name] = [round(float(value), 4) for value in model.kernel_.theta]
     return found
 
