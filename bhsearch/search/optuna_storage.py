@@ -12,7 +12,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 
 from bhsearch.errors import PlaceError, RunError, StudyError
 from bhsearch.search.storage_url import scrubbed
@@ -63,7 +63,8 @@ def patient(call: Callable[P, R]) -> Callable[P, R]:
 def _is_away(error: BaseException) -> bool:
     """Whether it is the connection that failed, and not the statement."""
     cause: Any = error if isinstance(error, DBAPIError) else error.__cause__
-    return isinstance(cause, (OperationalError, InterfaceError)) or bool(
+    # The last: after a connection was lost, Optuna commits what could not be carried out.
+    return isinstance(cause, (OperationalError, InterfaceError, PendingRollbackError)) or bool(
         getattr(cause, "connection_invalidated", False)
     )
 

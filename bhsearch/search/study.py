@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -293,11 +294,14 @@ class _Session:
         return list(found.values()), origin["complete"]
 
     def _settled(self, records: list[Trial]) -> list[int]:
-        """Trials that have ended on this machine, and that no other command is about to log."""
+        """Trials that have ended on this machine, and that no other command is about to log, wherever it was begun."""
         assert self._outbox is not None
-        waiting = {number for box in self._outbox.others() for number in (*box.waiting(), *box.held())}
-        ended = (trial for trial in records if trial.state != RUNNING and trial.number not in waiting)
-        return [trial.number for trial in ended if is_here(trial.owner)]
+        here = [trial for trial in records if is_here(trial.owner)]
+        folders = {Path(trial.notes["outbox"]) for trial in here if "outbox" in trial.notes}
+        folders |= {box.folder.resolve() for box in self._outbox.others()}
+        others = folders - {self._outbox.folder.resolve()}
+        waiting = {number for folder in others for number in Outbox(folder, make=False).holds()}
+        return [trial.number for trial in here if trial.state != RUNNING and trial.number not in waiting]
 
     def _raise_for_failures(self) -> None:
         failures = last_failures(self._engine.trials(), self._orders.n_before)

@@ -121,12 +121,12 @@ class Worker:
                 return OUTGROWN
             with alone_at(self._prepared):
                 trials = self._engine.trials()
+                self._forget_own(trials)
                 missing = self._orders.trials - sum(trial.counts for trial in trials)
                 if missing <= 0 or gave_up(trials, self._orders) or stagnated(trials, self._orders.stagnation):
                     return DONE
                 if time.monotonic() > self._deadline:
                     return TIME
-                self._forget_own(trials)
                 spare = missing - sum(trial.state == RUNNING and is_alive(trial.owner) for trial in trials)
                 try:
                     trial = self._ask(trials) if spare > 0 else None
@@ -145,11 +145,13 @@ class Worker:
         me = this_process()
         for trial in trials:
             if trial.state == RUNNING and trial.owner == me:
-                self._engine.fail(trial.number, INTERRUPTED)
+                self._fail(trial, INTERRUPTED)
 
     def _ask(self, trials: Sequence[Trial]) -> Trial:
         """Start a trial: first what a process died in, then what the study begins with."""
-        notes = {"started_ms": now_ms()}
+        notes: dict[str, Any] = {"started_ms": now_ms()}
+        if self._outbox is not None:
+            notes["outbox"] = str(self._outbox.folder.resolve())  # where other commands can see whether it is logged
         again = next_retry(trials, self._names)
         if again is None:
             place = next_warm(self._orders.points, trials)

@@ -124,6 +124,13 @@ class Outbox:
             return sorted(int(folder.name) for folder in self.folder.iterdir() if folder.name.isdigit())
         return []
 
+    def holds(self) -> set[int]:
+        """Numbers of all trials that MLflow does not have yet, or not whole."""
+        with contextlib.suppress(FileNotFoundError):  # closed
+            names = (folder.name.removesuffix(_HELD) for folder in self.folder.iterdir())
+            return {int(name) for name in names if name.isdigit()}
+        return set()
+
     def trial(self, number: int) -> Message:
         """A trial that waits."""
         return self._read(self.folder / f"{number:05d}")
@@ -142,7 +149,7 @@ class Outbox:
 
     def close(self) -> None:
         """Delete the outbox, if no trial is left in it."""
-        if not self.waiting() and not self.held():
+        if not self.holds():
             shutil.rmtree(self.folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # others lie there, or another command has just put one
                 self.folder.parent.rmdir()

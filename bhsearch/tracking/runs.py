@@ -25,7 +25,7 @@ from bhsearch.config import most_models
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.networks.backbones import Backbone
 from bhsearch.networks.deployed import ModelPool, kept_network
-from bhsearch.states import COMPLETE, PRUNED
+from bhsearch.states import COMPLETE, FAILED, PRUNED
 from bhsearch.tracking import artifacts
 from bhsearch.tracking.models import KEPT, MODEL, NONE, ModelKeeper
 from bhsearch.tracking.outbox import Message
@@ -41,6 +41,7 @@ _SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
     outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1))]),
 )
+_STATUS = {COMPLETE: "FINISHED", PRUNED: "KILLED", FAILED: "FAILED"}
 _MOST_METRICS = 1000  # a call; MLflow's own limit
 
 
@@ -110,7 +111,8 @@ class StudyRuns:
             self._done |= trial_runs(self._client, self.experiment_id, self._record["uid"], number)
         self._begun.add(number)
         known = self._done.get(number)
-        if known is not None and known.info.status != "RUNNING":
+        status = _STATUS[record["state"]]
+        if known is not None and known.info.status == status:
             return
         if known is not None:  # a process died, or the store went away, while this run was written
             self._delete(known.info.run_id)
@@ -124,14 +126,11 @@ class StudyRuns:
         self._client.log_batch(run_id, params=params)
         if record["state"] == COMPLETE:
             self._log_result(run_id, message)
-            status = "FINISHED"
         elif record["state"] == PRUNED:
             seconds = Metric("seconds", record["seconds"], record["ended_ms"], 0)
             self._client.log_batch(run_id, metrics=[seconds, *_curves(record)])
-            status = "KILLED"
         else:
             self._client.log_batch(run_id, tags=[RunTag(REASON, record["reason"])])
-            status = "FAILED"
         self._client.set_terminated(run_id, status, record["ended_ms"])
         self._models.tidy()
 

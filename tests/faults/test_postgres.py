@@ -7,6 +7,10 @@ from urllib.parse import quote
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages._rdb.storage import _create_scoped_session
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from bhsearch.errors import RunError, StudyError
 from bhsearch.search import optuna_storage
@@ -54,6 +58,24 @@ def test_a_study_goes_on_after_an_outage(database_server, opened, monkeypatch):
     again = open_study(opened(url), "study", {"seed": 2})
     assert facts_of(again) == {"seed": 1}
     assert [trial.state for trial in OptunaEngine(again, SPACE, "tpe", 0).trials()] == [COMPLETE] * 2
+
+
+def test_what_follows_from_a_lost_connection_counts_as_an_outage(database_server, opened):
+    """Optuna goes on to commit what could not be carried out, and its error shows that alone."""
+    storage = opened(database_server.new_database())
+
+    def lose_the_connection():
+        with _create_scoped_session(storage.scoped_session) as session:
+            session.execute(text("SELECT 1"))
+            database_server.stop()
+            database_server.start()
+            with pytest.raises(OperationalError):
+                session.execute(text("SELECT 1"))
+
+    with pytest.raises(StorageInternalError) as caught:
+        lose_the_connection()
+    assert isinstance(caught.value.__cause__, PendingRollbackError)
+    assert optuna_storage._is_away(caught.value)
 
 
 WRONG = {

@@ -6,15 +6,14 @@ import subprocess
 import sys
 import time
 
-import optuna
 import psutil
 import pytest
 
 from tests.faults.mlflow_server import mlflow_server
-from tests.faults.whole import assert_whole, workers_of
+from tests.faults.whole import assert_whole, trials_in, workers_of
 from tests.studies import STUDY, Store, arguments, environment, wait_for
 
-N_TRIALS = 40
+N_TRIALS = 150
 MLFLOW_AWAY, DATABASE_AWAY = 30.0, 10.0  # seconds
 SECONDS = 280
 
@@ -31,15 +30,10 @@ def begin(folder, *words, uri):
     )
 
 
-def finished(url):
-    storage = optuna.storages.RDBStorage(url)
-    try:
-        if STUDY not in optuna.get_all_study_names(storage):
-            return 0
-        study = optuna.load_study(study_name=STUDY, storage=storage)
-        return sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
-    finally:
-        storage.engine.dispose()
+def trials_of(process, url):
+    """How many trials the workers of a command have begun."""
+    workers = {worker.pid for worker in workers_of(process.pid)}
+    return sum(trial.user_attrs["owner"]["pid"] in workers for trial in trials_in(url))
 
 
 @pytest.mark.faults
@@ -50,10 +44,10 @@ def test_two_commands_outlast_a_killed_worker_and_servers_that_go_away(tmp_path,
         first = begin(
             tmp_path / "first", "bhsearch.run", *arguments(trials=N_TRIALS, quiet=True), *options, uri=server.uri
         )
-        wait_for(lambda: finished(url) > 0, first)
+        wait_for(lambda: trials_of(first, url) > 1, first)
         second = begin(tmp_path / "second", "bhsearch.worker", "--study", STUDY, "--quiet", *options, uri=server.uri)
         try:
-            wait_for(lambda: len(workers_of(second.pid)) == 2, second)
+            wait_for(lambda: trials_of(second, url) > 0, second)
             psutil.Process(workers_of(first.pid)[0].pid).kill()
             gone = time.monotonic()
             server.stop()

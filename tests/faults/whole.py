@@ -22,9 +22,8 @@ _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialSt
 
 def assert_whole(folder: Path, n_trials: int, storage: str | None = None, store: Store | None = None) -> None:
     """Optuna and MLflow agree, nothing runs, nothing is lost, nothing is counted twice."""
-    study = optuna.load_study(study_name=STUDY, storage=storage or f"sqlite:///{folder}/optuna.db")
+    trials = trials_in(storage or f"sqlite:///{folder}/optuna.db")
     store = store or Store(folder)
-    trials = study.trials
     assert TrialState.RUNNING not in {trial.state for trial in trials}
     finished = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     assert len(finished) == n_trials
@@ -42,6 +41,17 @@ def assert_whole(folder: Path, n_trials: int, storage: str | None = None, store:
     assert store.parent().data.metrics["finished_trials"] == n_trials
     assert_retried(trials, runs)
     assert not (folder / "outbox").exists()
+
+
+def trials_in(storage: str) -> list[Any]:
+    """Trials of the study in a storage; none where it is not there yet. No connection is left open."""
+    opened = optuna.storages.RDBStorage(storage)
+    try:
+        names = optuna.get_all_study_names(opened)
+        return optuna.load_study(study_name=STUDY, storage=opened).trials if STUDY in names else []
+    finally:
+        opened.remove_session()
+        opened.engine.dispose()
 
 
 def assert_retried(trials: list[Any], runs: dict[int, Any]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from bhsearch.errors import RunError
+from bhsearch.search.engine import INTERRUPTED
 from bhsearch.search.optuna_engine import OptunaEngine, facts_of, open_study
 from bhsearch.search.optuna_storage import connect
 from bhsearch.search.space import frozen_space
@@ -164,6 +165,41 @@ def test_a_trial_that_failed_and_was_not_told_is_settled_at_the_next_start(here)
     assert settled.user_attrs["reason"] == "it diverged"
     assert Store(here).children()[trial.number].info.status == "FAILED"
     assert not (here / "outbox").exists()
+
+
+def test_a_trial_that_was_started_unheard_is_a_failed_run(here, monkeypatch):
+    """The storage went away before it could say that it had started one: the process asked again."""
+    ask = OptunaEngine.ask
+
+    def ask_twice(engine, *arguments):
+        if not engine.trials():
+            ask(engine, *arguments)
+        return ask(engine, *arguments)
+
+    monkeypatch.setattr(OptunaEngine, "ask", ask_twice)
+    search(trials=1, tracking=True)
+    unheard, heard = optuna_trials(here)
+    assert (unheard.state, heard.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert unheard.user_attrs["reason"] == INTERRUPTED
+    assert [run.info.status for run in Store(here).children().values()] == ["FAILED", "FINISHED"]
+
+
+def test_a_run_that_another_command_is_writing_is_left_alone(here, tmp_path_factory):
+    """Its outbox lies in the folder that it was started in; what lies in no outbox will not be written to its end."""
+    search(trials=1, tracking=True)
+    box = Outbox(tmp_path_factory.mktemp("elsewhere") / "outbox" / "uid.1-1")
+    box.put(1, {}, {})
+    notes = {"owner": DEAD, "outbox": str(box.folder), "reason": "it diverged"}
+    study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{here}/optuna.db")
+    study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=notes))
+    store = Store(here)
+    (first,) = store.children().values()
+    store.client.create_run(first.info.experiment_id, tags=first.data.tags | {"bhsearch.trial": "1"})
+    search(trials=2, tracking=True)
+    assert store.children()[1].info.status == "RUNNING"
+    box.drop(1)
+    search(trials=3, tracking=True)
+    assert store.children()[1].info.status == "FAILED"
 
 
 # -- stores that cannot be used ----------------------------------------------------------------------------------------

@@ -48,9 +48,14 @@ def test_a_trial_that_was_put_is_held_until_it_is_released(box):
     box.put(3, {"number": 3}, {})
     assert box.waiting() == []
     assert list(box.held()) == [3]
+    assert box.holds() == {3}
     box.release(3)
     assert box.waiting() == [3]
     assert box.held() == {}
+    assert box.holds() == {3}
+    box.sent(3)
+    assert box.holds() == set()
+    assert Outbox(box.folder / "gone", make=False).holds() == set()
 
 
 def test_trials_wait_in_the_order_of_their_numbers(box):

@@ -64,6 +64,16 @@ def test_a_run_that_was_half_written_is_written_again(client, outbox, tmp_path, 
     assert "pictures/roc.png" in store.files(whole)
 
 
+def test_a_run_that_another_command_gave_up_is_written_again(client, outbox, tmp_path):
+    """It took a trial for lost whose record was on its way."""
+    log_all(client, outbox)
+    store = Store(tmp_path)
+    client.set_terminated(store.children()[1].info.run_id, "FAILED")
+    log_all(client, outbox)
+    assert [run.info.status for run in store.children().values()] == ["FINISHED"] * len(NUMBERS)
+    assert "auc" in store.children()[1].data.metrics
+
+
 def test_a_failed_trial_is_a_failed_run_with_its_reason(client, outbox, tmp_path):
     record = outbox.trial(0).record
     failed = {key: record[key] for key in ("number", "params", "started_ms", "ended_ms")}
