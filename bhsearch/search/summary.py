@@ -88,8 +88,8 @@ def prospects(result: StudyResult) -> list[str]:
     if gain != gain:
         return []
     return [
-        f"As many trials again would raise the best score by about {gain:.4f}, going by subsets of these; a best of "
-        "more is also more optimistic."
+        f"As many trials again would raise the best score by about {gain:.4f}, going by how it rose so far; a best "
+        "of more is also more optimistic."
     ]
 
 

@@ -40,11 +40,11 @@ def test_a_gain_is_in_the_unit_of_the_scores(scores, more, factor, shift):
     assert expected_gain(moved, more) == pytest.approx(factor * expected_gain(scores, more), abs=1e-6, rel=1e-3)
 
 
-@given(some_scores, st.integers(1, 200), st.randoms())
-def test_the_order_of_the_trials_does_not_matter(scores, more, random):
-    shuffled = scores.copy()
-    random.shuffle(shuffled)
-    assert expected_gain(shuffled, more) == expected_gain(scores, more)
+@given(some_scores)
+def test_what_came_late_promises_more_than_what_came_early(scores):
+    rising = expected_gain(sorted(scores), len(scores))
+    assert rising >= expected_gain(sorted(scores, reverse=True), len(scores))
+    assert rising >= (max(scores) - sorted(scores)[len(scores) // 2 - 1]) / 2 - 1e-12
 
 
 @given(unit, st.integers(FEWEST, 40), st.integers(1, 200))
