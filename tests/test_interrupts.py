@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 
@@ -13,7 +12,7 @@ from bhsearch.interrupts import Interrupts, deferred
 
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
 def number(request):
-    """A signal whose handler raises KeyboardInterrupt, as in a command."""
+    """A signal whose handler raises KeyboardInterrupt, as in a command; it must be raised in this thread, at once."""
     before = signal.signal(request.param, signal.default_int_handler)
     yield request.param
     assert signal.getsignal(request.param) is signal.default_int_handler
@@ -23,7 +22,7 @@ def number(request):
 def test_the_first_is_remembered_and_raised_where_it_is_allowed(number):
     with deferred() as interrupts:
         assert not interrupts.asked
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert interrupts.asked
         with pytest.raises(KeyboardInterrupt), interrupts.allowed():
             pytest.fail("it was asked before")
@@ -32,15 +31,15 @@ def test_the_first_is_remembered_and_raised_where_it_is_allowed(number):
 def test_it_is_raised_at_once_where_it_is_allowed_and_once_only(number):
     with deferred() as interrupts:
         with pytest.raises(KeyboardInterrupt), interrupts.allowed():
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         assert interrupts.asked
 
 
 def test_a_second_is_raised_wherever_it_comes(number):
     with deferred():
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
 
 
 def test_what_is_allowed_is_over_when_it_is_left():
@@ -55,7 +54,7 @@ def test_a_signal_that_is_ignored_or_ends_the_process_stays_so():
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with deferred() as interrupts:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         assert not interrupts.asked
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import InMemoryStorage
 
 from bhsearch.search import keras_tuner_store
@@ -38,12 +38,6 @@ def keras_tuner_with(oracle: str) -> Make:
     return make
 
 
-CONTENDERS: dict[str, Make] = {
-    **{f"{OPTUNA} {name}": optuna_with(name) for name in SAMPLERS[OPTUNA]},
-    **{f"{KERAS_TUNER} {name}": keras_tuner_with(name) for name in SAMPLERS[KERAS_TUNER]},
-}
-
-
 class Variant(OptunaEngine):
     """Our engine with a sampler that is not shipped, to find out what a change would bring.
 
@@ -51,17 +45,10 @@ class Variant(OptunaEngine):
         space: Of the study.
         seed: Of the study.
         sampler: As in `SAMPLERS`.
-        starts: Whether it begins with a sound point for each backbone.
     """
 
-    def __init__(
-        self,
-        space: Sequence[Parameter],
-        seed: int,
-        sampler: Callable[[int, int, int], BaseSampler],
-        starts: bool = True,
-    ) -> None:
-        super().__init__(open_study(InMemoryStorage(), "replay", {}), space, "tpe" if starts else "random", seed)
+    def __init__(self, space: Sequence[Parameter], seed: int, sampler: Callable[[int, int, int], BaseSampler]) -> None:
+        super().__init__(open_study(InMemoryStorage(), "replay", {}), space, "tpe", seed)
         self._variant = sampler
 
     def _next_sampler(self, done: int, running: int) -> BaseSampler:
@@ -72,13 +59,25 @@ def _seed(seed: int, running: int, done: int) -> int:
     return (seed * 1_000_003 + running * 10_007 + done * 101) % 2**32
 
 
-def variant(sampler: Callable[[int, int, int], BaseSampler], starts: bool = True) -> Make:
+def variant(sampler: Callable[[int, int, int], BaseSampler]) -> Make:
     """A study of ours with another sampler."""
 
     def make(space: Sequence[Parameter], seed: int, _: Path) -> Engine:
-        return Variant(space, seed, sampler, starts)
+        return Variant(space, seed, sampler)
 
     return make
+
+
+def _joint(seed: int, _: int, __: int) -> BaseSampler:
+    """Our default before: over joint densities, after 15 random trials."""
+    return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=15)
+
+
+CONTENDERS: dict[str, Make] = {
+    **{f"{OPTUNA} {name}": optuna_with(name) for name in SAMPLERS[OPTUNA]},
+    f"{OPTUNA} tpe joint": variant(_joint),
+    **{f"{KERAS_TUNER} {name}": keras_tuner_with(name) for name in SAMPLERS[KERAS_TUNER]},
+}
 
 
 def best_points(scored: Sequence[tuple[float, Params]], number: int) -> list[Params]:

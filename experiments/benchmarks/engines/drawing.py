@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import NullFormatter
 
 from bhsearch.evaluation import style
 from experiments.benchmarks.engines.contenders import SHIPPED
@@ -22,6 +23,7 @@ _GREEN, _PURPLE = style.CYCLE[2], style.CYCLE[3]
 # Colour by kind of search, dashes for the other engine.
 LOOKS: dict[str, dict[str, Any]] = {
     SHIPPED: {"color": style.BLUE, "linewidth": 2.2},
+    "optuna tpe joint": {"color": style.BLUE, "linewidth": 1.0},
     "optuna cmaes": {"color": _GREEN},
     "optuna qmc": {"color": _PURPLE},
     "optuna random": {"color": style.GREY},
@@ -57,7 +59,6 @@ def figure(arenas: Mapping[str, tuple[Mapping[str, Sequence[Trace]], Best]], n_s
             style.faint_grid(axes)
             style.label_axes(axes, label, "")
         panels[0].set_title(f"{name}: regret", fontsize=9, loc="left", color=style.INK)
-        panels[1].set_title("regret", fontsize=9, loc="left", color=style.INK)
         panels[2].set_title("regret on cases put aside", fontsize=9, loc="left", color=style.INK)
         _lines(panels, found, best)
         handles, labels = panels[0].get_legend_handles_labels()
@@ -102,7 +103,9 @@ def _lines(panels: Sequence[Axes], found: Mapping[str, Sequence[Trace]], best: B
                 _line(axes, x, values, name)
     for axes in panels[:2]:
         axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     panels[1].set_xscale("log")
+    panels[1].set_ylim(panels[0].get_ylim())
 
 
 def _line(axes: Axes, x: np.ndarray, values: np.ndarray, name: str) -> None:
