@@ -83,7 +83,7 @@ def expected_gain(scores: Sequence[float], more: int) -> float:
         return math.nan
     doublings = math.log2(1 + more / n)
     brought = max(scores) - max(scores[: n // 2])
-    return max(_by_subsets(scores, doublings), brought * (1 - 0.5**doublings))
+    return max(_by_subsets(scores, doublings), float(brought * (1 - 0.5**doublings)))
 
 
 def _by_subsets(scores: Sequence[float], doublings: float) -> float:
