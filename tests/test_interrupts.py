@@ -1,45 +1,82 @@
-"""A signal is raised where a study can bear it, and else remembered."""
+"""A signal is raised where a study can bear it, and else remembered.
+
+Each in a process of its own: signals are no business of the process that runs the tests.
+"""
 
 from __future__ import annotations
 
-import signal
-import threading
+import subprocess
+import sys
 
 import pytest
 
-from bhsearch.interrupts import Interrupts, deferred
+from bhsearch.interrupts import Interrupts
 
+HEAD = """
+import signal, sys, threading
+from bhsearch.interrupts import deferred
 
-@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
-def number(request):
-    """A signal whose handler raises KeyboardInterrupt, as in a command; it must be raised in this thread, at once."""
-    before = signal.signal(request.param, signal.default_int_handler)
-    yield request.param
-    assert signal.getsignal(request.param) is signal.default_int_handler
-    signal.signal(request.param, before)
-
-
-def test_the_first_is_remembered_and_raised_where_it_is_allowed(number):
-    with deferred() as interrupts:
-        assert not interrupts.asked
-        signal.raise_signal(number)
-        assert interrupts.asked
-        with pytest.raises(KeyboardInterrupt), interrupts.allowed():
-            pytest.fail("it was asked before")
-
-
-def test_it_is_raised_at_once_where_it_is_allowed_and_once_only(number):
-    with deferred() as interrupts:
-        with pytest.raises(KeyboardInterrupt), interrupts.allowed():
+number = int(sys.argv[1])
+signal.signal(number, signal.default_int_handler)
+"""
+CASES = {
+    "the first is remembered, and raised where it is allowed": """
+with deferred() as interrupts:
+    assert not interrupts.asked
+    signal.raise_signal(number)
+    assert interrupts.asked
+    try:
+        with interrupts.allowed():
+            print("not interrupted")
+    except KeyboardInterrupt:
+        print("interrupted")
+assert signal.getsignal(number) is signal.default_int_handler
+""",
+    "it is raised at once where it is allowed": """
+with deferred() as interrupts:
+    try:
+        with interrupts.allowed():
             signal.raise_signal(number)
+            print("not interrupted")
+    except KeyboardInterrupt:
         assert interrupts.asked
-
-
-def test_a_second_is_raised_wherever_it_comes(number):
+        print("interrupted")
+""",
+    "a second is raised wherever it comes": """
+with deferred() as interrupts:
+    signal.raise_signal(number)
+    try:
+        signal.raise_signal(number)
+        print("not interrupted")
+    except KeyboardInterrupt:
+        print("interrupted")
+""",
+    "what is ignored stays ignored": """
+signal.signal(number, signal.SIG_IGN)
+with deferred() as interrupts:
+    signal.raise_signal(number)
+assert signal.getsignal(number) is signal.SIG_IGN
+print("not interrupted" if interrupts.asked else "interrupted")
+""",
+    "in another thread nothing changes": """
+def work():
     with deferred():
-        signal.raise_signal(number)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(number)
+        print("interrupted" if signal.getsignal(number) is signal.default_int_handler else "not interrupted")
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+""",
+}
+
+
+@pytest.mark.parametrize("number", [2, 15])
+@pytest.mark.parametrize("case", CASES)
+def test_signals(case, number):
+    end = subprocess.run(
+        [sys.executable, "-c", HEAD + CASES[case], str(number)], capture_output=True, text=True, check=False
+    )
+    assert (end.stdout, end.returncode) == ("interrupted\n", 0), end.stderr
 
 
 def test_what_is_allowed_is_over_when_it_is_left():
@@ -48,27 +85,3 @@ def test_what_is_allowed_is_over_when_it_is_left():
         pass
     interrupts.ask()
     assert interrupts.asked
-
-
-def test_a_signal_that_is_ignored_or_ends_the_process_stays_so():
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        with deferred() as interrupts:
-            signal.raise_signal(signal.SIGTERM)
-        assert not interrupts.asked
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def test_in_another_thread_nothing_changes():
-    handlers = []
-
-    def work():
-        with deferred():
-            handlers.append(signal.getsignal(signal.SIGINT))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert handlers == [signal.getsignal(signal.SIGINT)]
