@@ -56,21 +56,20 @@ def deferred() -> Iterator[Interrupts]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if callable(handler)}
 
     def heard(number: int, frame: FrameType | None) -> None:
-        handler, again = before[signal.Signals(number)], interrupts.asked
-        assert callable(handler)
+        again = interrupts.asked
         try:
-            handler(number, frame)
+            before[signal.Signals(number)](number, frame)
         except KeyboardInterrupt:
             if again:
                 raise
             interrupts.ask()
 
-    for number, handler in before.items():
-        if callable(handler):
-            signal.signal(number, heard)
+    for number in before:
+        signal.signal(number, heard)
     try:
         yield interrupts
     finally:
