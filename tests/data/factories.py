@@ -1,14 +1,16 @@
-"""Indexes without files, for tests that need rows and no pixels."""
+"""Indexes without files, for tests that need rows and no pixels, and what is asked of their splits."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from bhsearch.data.index import COLUMNS, Index
+from bhsearch.data.splits import Split
 
 
 def make_index(
@@ -56,3 +58,13 @@ def balanced(n_benign: int, n_malignant: int, n_images: int = 2) -> list[tuple[s
     return [(f"b{at:02d}", 0, n_images) for at in range(n_benign)] + [
         (f"m{at:02d}", 1, n_images) for at in range(n_malignant)
     ]
+
+
+def with_column(index: Index, **columns: object) -> Index:
+    """The same images with other values in some columns."""
+    return replace(index, table=index.table.assign(**columns))
+
+
+def sealed(split: Split) -> set[str]:
+    """Paths of the sealed images."""
+    return set(split.paths[split.test])
