@@ -29,7 +29,7 @@ HOMES = {
     "jax": "bhsearch.networks.backend",
 }
 FRAMEWORKS = (*HOMES, "torch", "matplotlib", "sklearn")
-MOST_LINES = 400
+MOST_LINES = 500
 
 
 def name_of(file: Path) -> str:
