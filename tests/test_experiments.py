@@ -25,6 +25,8 @@ from bhsearch.errors import DataError
 from bhsearch.run import app
 from bhsearch.search.preparation import FINETUNE_PRUNER
 from bhsearch.search.space import finetune_space
+from experiments.benchmarks.gpu import __main__ as gpu
+from experiments.benchmarks.gpu import networks
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted((ROOT / "experiments").glob("*.toml"))
@@ -304,27 +306,46 @@ def test_too_few_images_for_a_comparison_are_an_error(capsys):
 
 def test_work_is_counted_as_the_paper_of_the_network_counts_it():
     """MobileNet 0.25 at 224 px: 41 million multiplications, a quarter of a million of them in its top."""
-    gpu = load("gpu")
-    backbone = gpu.RandomBackbone("mobilenet-0.25", None, "random-0")
-    work = gpu.work_of(backbone.build(224))
+    backbone = networks.RandomBackbone("mobilenet-0.25", None, "random-0")
+    work = networks.work_of(backbone.build(224), backbone.more_operations(224))
     assert work.operations / 2 == pytest.approx(41e6, rel=0.03)
-    device = gpu.Device("one", work.operations * 100, work.values * 8 * 400)
-    assert gpu.shares(50, 1, work, device, 4) == pytest.approx((0.5, 0.125))
-    row = gpu.table([("net", gpu.Speed(50, 20, 1.5, 2500.0), work)], device, 2).splitlines()[-1]
-    assert row == "| net | 50 | 50.0% | 12.5% | 20 | 60.0% | 7.5% | 1.5 | 2.5 |"
+    device = networks.Device("one", work.operations * 100, work.values * 8 * 400)
+    assert networks.shares(50, 1, work, device, 4) == pytest.approx((0.5, 0.125))
+    row = networks.table([("net", networks.Speed(50, 20, 70, 0.5, 1.5, 2500.0), work)], device, 2).splitlines()[-1]
+    assert row == "| net | 50 | 50.0% | 12.5% | 20 | 60.0% | 7.5% | 70 | 0.5, 1.5 | 2.5 |"
 
 
-def test_the_gpu_benchmark_runs_whole_where_there_is_no_gpu(capsys):
-    load("gpu").main(["--check"])
-    printed = capsys.readouterr().out
-    assert re.search(r"mobilenet-0.25 \| [\d,]+ \| [\d.]+% \|", printed)
-    assert "random weights" in printed
-    assert "A study of 1 trials (0 pruned" in printed
+def test_the_vision_transformer_of_the_gpu_benchmark_is_the_one_of_the_paper():
+    """ViT-B/16 at 224 px: 86 million weights, 17.6 thousand million multiplications."""
+    backbone = networks.RandomBackbone(networks.VIT, None, "random-0")
+    network = backbone.build(224)
+    assert network.count_params() == pytest.approx(86e6, rel=0.01)
+    work = networks.work_of(network, backbone.more_operations(224))
+    assert work.operations / 2 == pytest.approx(17.6e9, rel=0.02)
+
+
+def test_the_gpu_benchmark_runs_where_there_is_no_gpu(tmp_path, capfd):
+    gpu.main(["--data", "noise:48", "--check", "--parts", "device,frozen,finetune", "--output", str(tmp_path)])
+    printed = capfd.readouterr().out
+    assert "finetune: exit code 0" in printed
+    assert "Random weights and noise: speed only." in printed
+    assert re.search(r"Frozen: 3 trials in [\d.]+ s, features there", printed)
+    assert re.search(r"Extrapolated to 50 trials of 5 folds: \d+ minutes", printed)
+    assert "Not measured: prepare, speeds, start, command, profile, workers." in printed
+
+
+def test_the_figures_of_a_gpu_in_the_readme_are_the_ones_that_were_recorded(capsys):
+    folder = ROOT / "experiments" / "benchmarks" / "gpu" / "h100"
+    gpu.main(["--data", "noise:7909", "--table", "--output", str(folder)])
+    readme = (ROOT / "experiments" / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert len(rows) >= 5
+    assert [row for row in rows if row not in readme] == []
 
 
 def test_noise_of_the_gpu_benchmark_must_have_a_number(capsys):
     with pytest.raises(SystemExit) as caught:
-        load("gpu").main(["--data", "noise"])
+        gpu.main(["--data", "noise"])
     assert caught.value.code == 2
     assert "noise:N" in capsys.readouterr().err
 

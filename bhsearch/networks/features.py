@@ -31,6 +31,9 @@ EXECUTORS = ("auto", "openvino", "keras")
 _FILE = "features.npy"
 _NETWORKS = 8  # kept ready; more are built again when they are needed
 _IN_MEMORY_BYTES = 256 << 20
+_CPU_BATCH_PIXELS = 32 * 128**2
+_GPU_BATCH_PIXELS = 256 * 224**2
+_BATCHES_AHEAD = 2  # that the device works on while the next images are prepared
 
 
 def check_executor(executor: str) -> None:
@@ -92,11 +95,13 @@ class FeatureCache:
         n_images, n_tiles = self._pixels.shape[:2]
         report = self._progress(backbone.name, view) if self._progress else _ignore
 
+        on_gpu = self.executor == "keras" and backend.has_gpu()
+
         def batches() -> Iterator[Images]:
-            step = max(1, batch_size(self._pixels.shape[2]) // n_tiles)
+            step = max(1, batch_size(self._pixels.shape[2], on_gpu) // n_tiles)
             for start in range(0, n_images, step):
-                images = self._pixels.read(start, start + step).reshape(-1, *self._pixels.shape[2:]).astype(np.float32)
-                yield images if view == IDENTITY else np.asarray(apply_view(images, view))
+                images = self._pixels.read(start, start + step).reshape(-1, *self._pixels.shape[2:])
+                yield on_device(images, view) if on_gpu else on_host(images, view)
                 report(min(start + step, n_images), n_images)
 
         rows = self._network(backbone)(batches())
@@ -139,22 +144,63 @@ class FeatureCache:
         return keras_forward(network)
 
 
+def on_host(images: Any, view: str) -> Images:
+    """A view of uint8 images as float32, in the memory of the host."""
+    decoded = images.astype(np.float32)
+    return decoded if view == IDENTITY else np.asarray(apply_view(decoded, view))
+
+
+def on_device(images: Any, view: str) -> Any:
+    """The same on the backend's device: bytes are sent, a quarter of what floats are, and views stay there."""
+    from keras import ops
+
+    return apply_view(ops.cast(ops.convert_to_tensor(images), "float32"), view)
+
+
 def _fastest_executor() -> str:
     return "keras" if backend.has_gpu() else "openvino"
 
 
-def batch_size(size: int) -> int:
-    """Images in a batch: about as many pixels whatever their size, so that memory stays bounded."""
-    return int(np.clip(32 * 128**2 // size**2, 1, 64))
+def batch_size(size: int, gpu: bool = False) -> int:
+    """Number of images in a batch: about as many pixels whatever the image size, so that memory stays bounded.
+
+    A GPU needs larger batches to keep its cores busy.
+
+    Args:
+        size: Side of the images in pixels.
+        gpu: Whether the batch runs on a GPU.
+    """
+    pixels, most = (_GPU_BATCH_PIXELS, 1024) if gpu else (_CPU_BATCH_PIXELS, 64)
+    return int(np.clip(pixels // size**2, 1, most))
 
 
 def keras_forward(network: Any) -> Forward:
-    """A function from batches of images, (n, size, size, 3), to all their outputs, (n_images, k), run by Keras."""
+    """A function from batches of images, (n, size, size, 3), to all their outputs, (n_images, k), run by Keras.
+
+    The network is compiled for the size of the first batch; a smaller last one is padded. Results are fetched a few
+    batches late: JAX returns before the work is done, so the device computes while the next images are prepared.
+    """
+    run = backend.inference(network)
 
     def forward(batches: Iterable[Images]) -> Features:
-        return np.concatenate([np.asarray(network.predict_on_batch(batch)) for batch in batches])
+        outputs: list[Features] = []
+        running: deque[tuple[Any, int]] = deque()
+        length = 0
+        for batch in batches:
+            n_images = len(batch)
+            length = length or n_images
+            padded = batch if n_images == length else np.resize(np.asarray(batch), (length, *batch.shape[1:]))
+            running.append((run(padded), n_images))
+            if len(running) > _BATCHES_AHEAD:
+                outputs.append(_fetched(*running.popleft()))
+        outputs += [_fetched(*each) for each in running]
+        return np.concatenate(outputs)
 
     return forward
+
+
+def _fetched(output: Any, n_images: int) -> Features:
+    return np.asarray(output)[:n_images]
 
 
 def openvino_forward(file: Path) -> Forward:

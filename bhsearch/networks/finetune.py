@@ -141,10 +141,11 @@ def train_fold(
     losses: list[tuple[Any, int]] = []
     for epoch, plan in enumerate(_plans(task, params, program, random), start=1):
         for part in plan.parts(most, [end - done for end in ends]):
+            n_steps, part = len(part.rows), program.prepared(part)
             images, places = pixels.of(part.rows)
-            state, loss = program.run(state, facts, images, part.at(places))
-            losses.append((loss, len(part.rows)))
-            done += len(part.rows)
+            state, loss = program.run(state, facts, images, part.at(places), n_steps)
+            losses.append((loss, n_steps))
+            done += n_steps
             if done in ends:
                 mean_loss = _mean_loss(losses, epoch, params)
                 losses.clear()
@@ -182,16 +183,17 @@ def predict(program: Program, pixels: DevicePixels, state: Any, rows: Rows, n_vi
     Raises:
         RunError: If one is no finite number.
     """
-    batch = program.shape.batch
+    batch = program.held_out_batch
     logits = np.empty((n_views, len(rows)), np.float32)
     padded = np.resize(rows, math.ceil(len(rows) / batch) * batch).reshape(-1, batch)  # one shape for the compiler
     for view in range(n_views):
         parameters = augment.dihedral(view, batch, program.shape.size)
-        for number, some in enumerate(padded):
+        found = []
+        for some in padded:
             images, places = pixels.of(some[None])
-            found = np.asarray(program.predict(state, images, places[0], parameters))
-            into = logits[view, number * batch : (number + 1) * batch]
-            into[:] = found[: len(into)]
+            found.append(program.predict(state, images, places[0], parameters))
+        # Fetched together: JAX returns before the work is done, and the device then never waits for the host.
+        logits[view] = np.concatenate([np.asarray(each) for each in found])[: len(rows)]
     if not np.isfinite(logits).all():
         raise RunError("The training must end in finite predictions, but some are no numbers.")
     return logits

@@ -21,8 +21,10 @@ from bhsearch.networks.flat import Flat
 from bhsearch.networks.updates import EPSILON, update
 
 Array = npt.NDArray[np.float32]
+_UNBOUNDED = 1 << 30  # steps in a call of a program, where any number is one
 DEPTHS = {"half": 0.5, "all": 0.0}  # place of the lowest layer that is trained: 0 is the first, 1 the last
 _LONGEST = 1.0  # norm of the gradient
+_GPU_HELD_OUT_BATCH = 128
 _BLOCKS = 10  # of layers that share a learning rate
 _LOSS_SCALE = 1024.0  # for float16, whose smallest number a gradient soon passes
 
@@ -95,6 +97,10 @@ class Plan:
             part = slice(first, last)
             yield Plan(*(getattr(self, field.name)[part] for field in fields(self)))
 
+    def padded(self, n_steps: int) -> Plan:
+        """The same plan with arrays of `n_steps` steps; those that are added repeat the plan and are never run."""
+        return Plan(*(np.resize(array, (n_steps, *array.shape[1:])) for array in self.arrays()))
+
     def at(self, places: npt.NDArray[np.int32]) -> Plan:
         """The same for images that lie elsewhere."""
         return replace(self, places=places)
@@ -146,6 +152,8 @@ class Program:
         moves = [True] * (len(self._flat.sizes) - 2) + [shape.hidden_units > 0] * 2
         self._moves = np.repeat(moves, self._flat.sizes)
         self.steps_at_once = backend.steps_at_once()
+        # A GPU predicts in larger batches than it trains in: no gradients have to be kept.
+        self.held_out_batch = max(shape.batch, _GPU_HELD_OUT_BATCH) if backend.has_gpu() else shape.batch
         self._run = backend.compiled(self._steps, gives_up=(0,))
         self._predict = backend.compiled(self._logits)
 
@@ -193,10 +201,18 @@ class Program:
         settings = np.array([optimizer == "adamw", scale], np.float32)
         return tuple(map(ops.convert_to_tensor, (target, weight, factors, decays, settings)))
 
-    def run(self, state: Any, facts: Any, images: Any, plan: Plan) -> tuple[Any, Any]:
-        """Do the steps of a plan. Returns the new state, and the mean loss as a scalar of the backend."""
+    def prepared(self, plan: Plan) -> Plan:
+        """The plan as `run` should be given it: with as many steps as the program is compiled for, where that is fixed.
+
+        JAX compiles once a shape, so one shape has to serve every number of steps.
+        """
+        return plan.padded(self.steps_at_once) if 1 < self.steps_at_once < _UNBOUNDED else plan
+
+    def run(self, state: Any, facts: Any, images: Any, plan: Plan, n_steps: int | None = None) -> tuple[Any, Any]:
+        """Do the first `n_steps` steps of a plan, or all. Returns the new state, and the mean loss of the steps."""
         moved, below = state
-        moved, loss = self._run(moved, below, facts, images, plan.arrays())
+        count = np.int32(len(plan.rows) if n_steps is None else n_steps)
+        moved, loss = self._run(moved, below, facts, images, plan.arrays(), count)
         return (moved, below), loss
 
     def predict(self, state: Any, images: Any, rows: npt.NDArray[np.int32], drawn: Array) -> Any:
@@ -205,7 +221,7 @@ class Program:
 
     # -- compiled -----------------------------------------------------------------------------------------------------
 
-    def _steps(self, moved: Any, below: Any, facts: Any, images: Any, plan: Any) -> Any:
+    def _steps(self, moved: Any, below: Any, facts: Any, images: Any, plan: Any, n_steps: Any) -> Any:
         from keras import ops
 
         target, weight, factors, decays, settings = facts
@@ -234,9 +250,8 @@ class Program:
             flat, first, second = update(flat, first, second, summed, rate * factors, correction, settings[0], decays)
             return flat, first, second, moving, total + loss / settings[1]
 
-        n_steps = ops.shape(rows)[0]
         carry = (*moved, ops.zeros((), "float32"))
-        single = isinstance(n_steps, int) and n_steps == 1  # no number yet where shapes are open
+        single = self.steps_at_once == 1
         *moved, total = step(0, carry) if single else ops.fori_loop(0, n_steps, step, carry)
         return tuple(moved), total / ops.cast(n_steps, "float32")
 

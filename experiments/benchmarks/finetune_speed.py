@@ -164,7 +164,7 @@ def fixed_seconds(shape: Shape, bench: Bench) -> Seconds:
 def without_steps(program: Program) -> Iterator[None]:
     """In the block a program takes the arrays of its steps to the device, as ever, and computes nothing."""
     kept = program._run, program._predict
-    program._run = backend.compiled(lambda moved, _below, _facts, _images, plan: (moved, plan[-2][0]))
+    program._run = backend.compiled(lambda moved, _below, _facts, _images, plan, _n_steps: (moved, plan[-2][0]))
     program._predict = lambda *arrays: np.zeros(len(arrays[4]), np.float32)
     try:
         yield

@@ -189,3 +189,21 @@ def test_a_plan_is_cut_where_it_has_to_be_and_nothing_of_it_is_lost():
     assert [part.rates.tolist() for part in parts] == [[0, 1, 2, 3], [4], [5, 6, 7], [8, 9]]
     assert [part.rows[:, 0].tolist() for part in parts] == [part.rates.tolist() for part in parts]
     assert len(list(plan.parts(1 << 30))) == 1
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_steps_in_one_call_or_in_several_give_the_same_network(at_once, pixels):
+    """Four do not divide the steps of an epoch: what pads the last call must not be run."""
+    whole, parts = Program(shape_of(depth="half")), Program(shape_of(depth="half"))
+    parts.steps_at_once = at_once
+    task = replace(fold_task(), steps=5)
+    assert difference(trained(whole, pixels, RICH, task=task), trained(parts, pixels, RICH, task=task)) < 1e-6
+
+
+def test_held_out_rows_are_predicted_in_batches_of_any_size(cnn_program, pixels):
+    state = cnn_program.frozen(cnn_program.state_of(start_of(cnn_program)))
+    rows = np.arange(N_IMAGES - 3)
+    expected = predict(cnn_program, pixels, state, rows, 2)
+    other = Program(shape_of())
+    other.held_out_batch = 5
+    np.testing.assert_allclose(predict(other, pixels, state, rows, 2), expected, atol=1e-5)

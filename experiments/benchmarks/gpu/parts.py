@@ -1,0 +1,383 @@
+"""The parts of the GPU benchmark. Each runs in a process of its own and writes each result as soon as it has it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bhsearch.data.pixels import PixelCache
+from bhsearch.networks import augment, backend
+from bhsearch.networks.features import FeatureCache, batch_size
+from bhsearch.networks.finetune import N_SHARES, FinetuneParams, FoldTask, train_fold
+from bhsearch.networks.pixels_on_device import DevicePixels
+from bhsearch.search.engine import Pruned, Report
+from bhsearch.search.finetune_objective import FinetuneObjective, Rows
+from bhsearch.search.objective import FrozenObjective
+from bhsearch.search.optuna_engine import OptunaEngine, open_study
+from bhsearch.search.preparation import FINETUNE_PRUNER, gpu_here
+from bhsearch.search.space import finetune_space, frozen_space, starting_point
+from experiments.benchmarks.gpu import networks
+from experiments.benchmarks.gpu.networks import MOST_BYTES, RandomBackbone, feature_speed, speed_of, training_of
+
+N_CASES = 82
+N_TRIALS = 50  # of the studies that the figures are for
+N_FOLDS = 5
+_AT_ONCE = 4  # processes that compile: each needs memory of the device to try its kernels out
+
+
+class Bench:
+    """What all parts share: the options, the images of noise, and the file of results.
+
+    Args:
+        options: Of the command.
+        part: Name of the part.
+    """
+
+    def __init__(self, options: argparse.Namespace, part: str) -> None:
+        self.options, self.part = options, part
+        self.folder = Path(options.output)
+        self._started = time.perf_counter()
+
+    @cached_property
+    def precision(self) -> str:
+        """Keras's name of the precision to train with; asking starts the framework, which takes the device's memory."""
+        backend.start()
+        return backend.precision(self.options.precision)
+
+    def write(self, **facts: Any) -> None:
+        """Append one result to the file of the part."""
+        facts["at_seconds"] = round(time.perf_counter() - self._started, 1)
+        with (self.folder / f"{self.part}.jsonl").open("a") as stream:
+            stream.write(json.dumps(facts) + "\n")
+        print(self.part, json.dumps(facts), flush=True)
+
+    @cached_property
+    def pixels(self) -> PixelCache:
+        """Images of noise, drawn once for all parts."""
+        return networks.noise(self.folder, self.options.n_images, self.options.image_size)
+
+    def backbones(self, names: str) -> list[RandomBackbone]:
+        """Architectures with random weights; `names` with commas between."""
+        return [RandomBackbone(name, None, "random-0") for name in names.split(",")]
+
+    def rows(self, n_folds: int) -> Rows:
+        """As many cases as BreakHis has folders, two thirds of them malignant."""
+        n_images = self.options.n_images
+        case = np.arange(n_images) * N_CASES // n_images
+        return Rows((case % 3 > 0).astype(np.int8), (case // 3 % n_folds).astype(np.int8)[None], case)
+
+
+def device(bench: Bench) -> None:
+    """The best matrix product and copy of this device."""
+    dtype = bench.precision.removeprefix("mixed_")
+    found = networks.measured_device(dtype, bench.options.side)
+    bench.write(**asdict(found), backend=backend.name(), precision=bench.precision, dtype=dtype)
+
+
+def prepare(bench: Bench) -> None:
+    """Draw the images, and compile what the next parts need, all at once: each alone keeps one core busy."""
+    _ = bench.pixels
+    options = bench.options
+    shapes = [(name, options.batch, "all") for name in options.backbones.split(",")]
+    engine = _engine("finetune", finetune_space(options.finetune_backbones.split(","), (options.image_size,)), N_SHARES)
+    asked = [engine.ask().params for _ in range(0 if options.check else options.trials)]
+    shapes += [(params["backbone"], params["batch"], params["depth"]) for params in asked]
+    shapes += [
+        (name, batch, "all") for name in options.profile_backbones.split(",") for batch in options.profile_batches
+    ]
+    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    shapes = list(dict.fromkeys(shapes))
+
+    def compile_(shape: tuple[str, int, str]) -> int:
+        words = [sys.executable, "-m", "experiments.benchmarks.gpu", *sys.argv[1:]]
+        words[words.index("--only") + 1] = "compile"
+        return subprocess.run([*words, "--shape", *map(str, shape)], env=environment).returncode
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        bench.write(shapes=shapes, codes=list(pool.map(compile_, shapes)))
+
+
+def compile_shape(bench: Bench) -> None:
+    """Compile one network's features, a training step and a prediction."""
+    name, batch, depth = bench.options.shape
+    precision, size = bench.precision, bench.options.image_size
+    (backbone,) = bench.backbones(name)
+    feature_speed(backbone, bench.pixels, min(bench.pixels.shape[0], batch_size(size, backend.has_gpu())), "stain1")
+    program, blank = training_of(backbone, size, int(batch), precision, depth)
+    pixels = DevicePixels(bench.pixels, MOST_BYTES)
+    *_, seconds = networks.training_speed(program, blank, pixels, bench.pixels.shape[0], N_SHARES * int(batch))
+    bench.write(network=name, batch=int(batch), depth=depth, seconds=seconds)
+
+
+def speeds(bench: Bench) -> None:
+    """Images a second of each network, each in a process of its own for the sake of its peak memory."""
+    for name in bench.options.backbones.split(","):
+        words = [sys.executable, "-m", "experiments.benchmarks.gpu", *sys.argv[1:], "--network", name]
+        words[words.index("--only") + 1] = "speed"
+        code = subprocess.run(words).returncode
+        if code:
+            bench.write(network=name, error=f"exit code {code}")
+
+
+def speed(bench: Bench) -> None:
+    """Images a second of one network."""
+    precision = bench.precision
+    bench.part = "speeds"
+    (backbone,) = bench.backbones(bench.options.network)
+    found, work = speed_of(backbone, bench.pixels, bench.options.batch, bench.options.measured, precision)
+    bench.write(network=backbone.name, speed=asdict(found), work=asdict(work))
+
+
+class _Drawn(FeatureCache):
+    """Features that are there already: drawn, as wide as the network's."""
+
+    def get(self, backbone: Any, view: str) -> Any:
+        key = (backbone, view)
+        if key not in self._memory:
+            random = np.random.default_rng(len(self._memory))
+            width = networks.REGISTRY[backbone.name].n_features
+            self._memory[key] = random.normal(size=(self._pixels.shape[0], width)).astype(np.float32)
+        return self._memory[key]
+
+
+def frozen(bench: Bench) -> None:
+    """Fifty frozen trials of four encoders whose features are there."""
+    backend.start()
+    backbones = bench.backbones(bench.options.frozen_backbones)
+    by_name, rows = {each.name: each for each in backbones}, bench.rows(N_FOLDS)
+    features = _Drawn(bench.pixels, "keras")
+    objective = FrozenObjective(features, by_name, rows.label, rows.fold, rows.group, 0)
+    engine = _engine("frozen", frozen_space(tuple(by_name)), 1)
+    started, seconds = time.perf_counter(), []
+    for _ in range(bench.options.frozen_trials):
+        trial = engine.ask()
+        outcome = objective(trial.params)
+        engine.complete(trial.number, outcome.score, outcome.seconds)
+        seconds.append(round(outcome.seconds, 3))
+    whole = time.perf_counter() - started
+    bench.write(n_trials=len(seconds), seconds=whole, median=float(np.median(seconds)), longest=max(seconds))
+
+
+def start(bench: Bench) -> None:
+    """The first step of a network in this process. Run twice with one cache, it shows what that saves."""
+    precision = bench.precision
+    backbone = bench.backbones(bench.options.network or "mobilenetv2-1.0")[0]
+    small = networks.noise(bench.folder, 64, bench.options.image_size)
+    _, features, _ = feature_speed(backbone, small, 64, "identity")
+    program, blank = training_of(backbone, bench.options.image_size, bench.options.batch, precision)
+    _, _, seconds = networks.training_speed(program, blank, DevicePixels(small, MOST_BYTES), 64, 64)
+    cached = sum(1 for _ in Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", os.devnull)).glob("*"))
+    bench.write(network=backbone.name, features_seconds=features, training_seconds=seconds, cache_entries=cached)
+
+
+def finetune(bench: Bench) -> None:
+    """A finetune study, heads and compiling included, without MLflow."""
+    options, precision = bench.options, bench.precision
+    backbones = bench.backbones(options.finetune_backbones)
+    by_name, rows, size = {each.name: each for each in backbones}, bench.rows(options.folds), options.image_size
+    heads = frozen_space(tuple(by_name))
+    frozen_heads = FrozenObjective(_Drawn(bench.pixels, "keras"), by_name, rows.label, rows.fold, rows.group, 0)
+    objective = FinetuneObjective(
+        {size: bench.pixels},
+        lambda _: frozen_heads,
+        lambda name: starting_point(heads, name),
+        by_name,
+        rows,
+        0,
+        precision,
+        print,
+    )
+    space = finetune_space(tuple(by_name), (size,))
+    if options.check:
+        space = tuple(replace(row, high=2) if row.name == "epochs" else row for row in space)
+    engine = _engine("finetune", space, N_SHARES, FINETUNE_PRUNER)
+    for _ in range(options.trials):
+        trial = engine.ask()
+
+        def watch(report: Report, number: int = trial.number) -> None:
+            if engine.report(number, report):
+                raise Pruned
+
+        started = time.perf_counter()
+        facts = {name: trial.params[name] for name in ("backbone", "batch", "epochs", "depth", "tta")}
+        try:
+            outcome = objective(trial.params, watch)
+        except Pruned as pruned:
+            engine.prune(trial.number, pruned.seconds)
+            bench.write(**facts, folds=options.folds, pruned=True, seconds=time.perf_counter() - started)
+            continue
+        engine.complete(trial.number, outcome.score, outcome.seconds)
+        images = outcome.cost["trained_images"]
+        bench.write(
+            **facts, folds=options.folds, pruned=False, seconds=time.perf_counter() - started, trained_images=images
+        )
+
+
+def profile(bench: Bench) -> None:
+    """Where the time of a training step goes: milliseconds of its pieces, each alone, and the effect of a remedy."""
+    _ = bench.precision
+    pixels = DevicePixels(bench.pixels, MOST_BYTES)
+    for backbone in bench.backbones(bench.options.profile_backbones):
+        for batch in bench.options.profile_batches:
+            _profile(bench, pixels, backbone, batch)
+
+
+def _profile(bench: Bench, pixels: DevicePixels, backbone: RandomBackbone, batch: int) -> None:
+    from keras import ops
+
+    size, rows = bench.options.image_size, np.arange(bench.pixels.shape[0])
+    n_steps = max(bench.options.measured // batch, 2 * N_SHARES)
+    task = FoldTask(rows, rows[:1], (rows % 2).astype(np.float32), np.ones(len(rows), np.float32), n_steps)
+    params = FinetuneParams(batch=batch, epochs=1, policy="all", layer_decay=1.0)
+    program, blank = training_of(backbone, size, batch, bench.precision)
+
+    def step_milliseconds(program: Any) -> float:
+        train_fold(program, pixels, task, blank, params, (0,), lambda _: None)
+        began = time.perf_counter()
+        train_fold(program, pixels, task, blank, params, (0,), lambda _: None)
+        return (time.perf_counter() - began) / task.steps * 1e3
+
+    def seen(some: Any, at: Any, how: Any) -> Any:
+        raw = ops.reshape(ops.cast(ops.take(some, at, axis=0), "float32"), (-1, size, size, 3))
+        return augment.augment(raw, how)
+
+    whole = step_milliseconds(program)
+    state = program.frozen(program.state_of(blank))
+    images, places = pixels.of(rows[:batch].astype(np.int32)[None])
+    drawn, still = augment.draw(np.random.default_rng(0), batch, "all", 0.5, size), augment.dihedral(0, batch, size)
+    see = backend.compiled(seen)
+    bench.write(
+        network=backbone.name,
+        batch=batch,
+        step_ms=whole,
+        augment_ms=_milliseconds(lambda: see(images, places[0], drawn)),
+        forward_ms=_milliseconds(lambda: program.predict(state, images, places[0], still)),
+        fixed_ms=_plan_milliseconds(program, task, params),
+    )
+    if backend.name() == "jax":
+        several, _ = training_of(backbone, size, batch, bench.precision)
+        several.steps_at_once = 16
+        bench.write(network=backbone.name, batch=batch, steps_per_call=16, step_ms=step_milliseconds(several))
+
+
+def _plan_milliseconds(program: Any, task: FoldTask, params: FinetuneParams) -> float:
+    """Host time that a step's share of drawing an epoch takes."""
+    from bhsearch.networks.finetune import _plans
+
+    began = time.perf_counter()
+    for _ in _plans(task, params, program, np.random.default_rng(0)):
+        pass
+    return (time.perf_counter() - began) / task.steps * 1e3
+
+
+def _milliseconds(call: Callable[[], Any], n_times: int = 20) -> float:
+    """Mean time of calls that the device may overlap, after one that compiles."""
+    np.asarray(call()).sum()
+    began = time.perf_counter()
+    results = [call() for _ in range(n_times)]
+    np.asarray(results[-1]).sum()
+    return (time.perf_counter() - began) / n_times * 1e3
+
+
+def command(bench: Bench) -> None:
+    """The main command with `--regime auto` on the phantom, tracked, then registered."""
+    options, folder = bench.options, bench.folder / "command"
+    folder.mkdir(exist_ok=True)
+    regime = "auto" if gpu_here() else "frozen"
+    run = ["--data", options.phantom, "--image-size", str(options.command_size), "--trials", str(options.trials)]
+    steps = {
+        "run": ["bhsearch.run", *run, "--regime", regime, "--finetune-trials", str(options.trials), "-q"],
+        "register": ["bhsearch.register"],
+    }
+    for name, words in steps.items():
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True, env=_environment()
+        )
+        said = (done.stdout + done.stderr).strip().splitlines()
+        bench.write(step=name, code=done.returncode, seconds=time.perf_counter() - began, said=said[-12:])
+        if done.returncode:
+            return
+
+
+def workers(bench: Bench) -> None:
+    """Finetune trials a minute of one, two and four workers that share the device."""
+    options = bench.options
+    for k in options.workers:
+        folder = bench.folder / f"workers-{k}"
+        folder.mkdir(exist_ok=True)
+        environment = _environment() | {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / (k + 1):.2f}"}
+        words = ["--data", options.phantom, "--regime", "finetune", "--backbones", "cnn", "--image-size"]
+        words += [
+            str(options.command_size),
+            "--trials",
+            str(options.worker_trials),
+            "--workers",
+            str(k),
+            "--no-tracking",
+        ]
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "bhsearch.run", *words, "-q"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        said = (done.stdout + done.stderr).strip().splitlines()
+        times = _trial_times(folder)
+        bench.write(workers=k, code=done.returncode, seconds=time.perf_counter() - began, times=times, said=said[-3:])
+
+
+def _trial_times(folder: Path) -> list[list[float]]:
+    """Start and end of each trial in seconds since the first start."""
+    import optuna
+
+    if not (folder / "optuna.db").exists():
+        return []
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/optuna.db")
+    trials = optuna.load_study(study_name=optuna.get_all_study_names(storage)[0], storage=storage).trials
+    ended = [trial for trial in trials if trial.datetime_start and trial.datetime_complete]
+    first = min(trial.datetime_start for trial in ended) if ended else None
+    return [
+        [round((when - first).total_seconds(), 2) for when in (trial.datetime_start, trial.datetime_complete)]
+        for trial in ended
+    ]
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def _engine(name: str, space: Sequence[Any], steps: int, pruner: str = "none") -> OptunaEngine:
+    from optuna.storages import InMemoryStorage
+
+    return OptunaEngine(open_study(InMemoryStorage(), name, {}), tuple(space), "random", 0, pruner, steps)
+
+
+# In the order that they run in, with the seconds that each may take on a GPU.
+PARTS: dict[str, tuple[Callable[[Bench], None], int]] = {
+    "device": (device, 40),
+    "prepare": (prepare, 200),
+    "speeds": (speeds, 150),
+    "frozen": (frozen, 90),
+    "start": (start, 60),
+    "finetune": (finetune, 150),
+    "command": (command, 120),
+    "profile": (profile, 120),
+    "workers": (workers, 120),
+}
+# What the parts above call in processes of their own.
+WITHIN = {"compile": compile_shape, "speed": speed}
