@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from bhsearch.search.choosing import KERAS_TUNER, check_engine, with_sampler
 from bhsearch.search.keras_tuner_store import DIRECTORY
 from bhsearch.search.optuna_pruners import check_pruner
 from bhsearch.search.reporter import Plan, Reporter
-from bhsearch.search.space import Parameter, finetune_space, frozen_space
+from bhsearch.search.space import Parameter, digest_of_rows, finetune_space, frozen_space, space_digest
 from bhsearch.search.storage_url import without_password
 
 FROZEN, FINETUNE = "frozen", "finetune"
@@ -138,7 +139,7 @@ class Preparation:
             "resize": settings.resize,
             "executor": settings.executor,
             "seed": settings.seed,
-            "space": [str(asdict(parameter)) for parameter in self.space(("",))],
+            "space": space_digest(self.space(("",))),
             "promotable": self.split.promotable,
             "started_from": {},
             "warm": {},
@@ -204,6 +205,7 @@ def check_agreement(name: str, held: dict[str, Any], now: dict[str, Any], backbo
     Raises:
         StudyError: Naming what differs.
     """
+    held = held | {"space": _held_space(held.get("space"))}
     differences = [
         f"  {what}: {_short(held.get(key))} then, {_short(now[key])} now"
         for key, what in _MUST_AGREE.items()
@@ -219,6 +221,14 @@ def check_agreement(name: str, held: dict[str, Any], now: dict[str, Any], backbo
             f"The study {name!r} must go on with what it was made with, but has:\n" + "\n".join(differences) + "\n"
             "Give the same options again, or a new name with --study."
         )
+
+
+def _held_space(space: Any) -> Any:
+    """The digest of the space that a study keeps. Version 0.1.0 kept every parameter as text, descriptions included."""
+    try:
+        return digest_of_rows(map(ast.literal_eval, space)) if isinstance(space, list) else space
+    except (ValueError, SyntaxError, KeyError, TypeError):
+        return space
 
 
 def make_plan(prepared: Preparation, space: Sequence[Parameter], finished: int) -> Plan:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bhsearch.networks import cnn
@@ -111,6 +113,20 @@ def frozen_space(backbones: Sequence[str]) -> tuple[Parameter, ...]:
     """The flat space of the frozen regime, for the backbones that can be had."""
     first, *rest = _FROZEN
     return (replace(first, choices=tuple(backbones)), *rest)
+
+
+_IDENTITY = ("name", "choices", "low", "high", "log", "whole")  # a description or a start value is none of it
+
+
+def space_digest(space: Iterable[Parameter]) -> str:
+    """Digest of the names, choices, ranges and scales of a space: what must agree when a study is resumed."""
+    return digest_of_rows(asdict(parameter) for parameter in space)
+
+
+def digest_of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The same for a space whose parameters are given as mappings, further keys ignored."""
+    values = [[row[key] for key in _IDENTITY] for row in rows]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:24]
 
 
 def starting_point(space: Sequence[Parameter], backbone: str) -> Params:

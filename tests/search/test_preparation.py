@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +126,15 @@ def test_another_space_is_named():
     held = held_by(made) | {"space": ["of an older version"]}
     with pytest.raises(StudyError, match="another space"):
         check_agreement("mine", held, made.facts(), made.backbones)
+
+
+def test_a_study_that_kept_its_space_as_text_goes_on_whatever_its_descriptions_said():
+    made = prepared()
+    rows = [asdict(row) | {"meaning": "in other words", "start": None} for row in made.space(("",))]
+    check_agreement("mine", held_by(made) | {"space": list(map(str, rows))}, made.facts(), made.backbones)
+    rows[1]["choices"] = rows[1]["choices"][:-1]
+    with pytest.raises(StudyError, match="another space"):
+        check_agreement("mine", held_by(made) | {"space": list(map(str, rows))}, made.facts(), made.backbones)
 
 
 def test_every_difference_is_named_at_once():

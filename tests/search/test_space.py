@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bhsearch.networks.heads import HeadParams
 from bhsearch.networks.views import N_VIEWS, POLICIES, views_of
 from bhsearch.search.objective import head_params
-from bhsearch.search.space import Parameter, frozen_space, markdown_table, starting_point
+from bhsearch.search.space import Parameter, frozen_space, markdown_table, space_digest, starting_point
 
 SPACE = frozen_space(("staintex-s", "staintex-l"))
 BY_NAME = {row.name: row for row in SPACE}
@@ -40,6 +40,23 @@ def test_a_row_has_choices_or_a_range_and_a_meaning(row):
     assert row.meaning
     assert len(set(row.choices)) == len(row.choices)
     assert not row.log or row.low > 0
+
+
+def test_the_digest_of_a_space_knows_values_and_no_prose():
+    digest = space_digest(SPACE)
+    assert space_digest([replace(row, meaning="in other words", start=None) for row in SPACE]) == digest
+    first, second, *rest = SPACE
+    at = next(number for number, row in enumerate(SPACE) if row.log)
+    for changed in (
+        (second, first, *rest),
+        (replace(first, choices=first.choices[:1]), second, *rest),
+        (replace(first, name="other"), second, *rest),
+        *(
+            (*SPACE[:at], replace(SPACE[at], **change), *SPACE[at + 1 :])
+            for change in ({"low": SPACE[at].low / 2}, {"high": SPACE[at].high * 2}, {"log": False}, {"whole": True})
+        ),
+    ):
+        assert space_digest(changed) != digest
 
 
 def test_only_the_backbones_depend_on_what_can_be_had():
