@@ -46,10 +46,10 @@ def folder(tmp_path):
 
 
 def rows_of(folder, pattern=None):
-    bad = []
     files = predicting.find_files([str(folder)])
-    rows = list(predicting.predict(MODEL, files, predicting.case_of(pattern), bad, lambda done, total: None))
-    return rows, bad
+    case = predicting.case_of(pattern, [str(folder)])
+    rows = list(predicting.predict(MODEL, files.images, case, files.bad, lambda done, total: None))
+    return rows, files.bad
 
 
 def test_a_row_per_image_in_order_and_one_per_known_case(folder):
@@ -82,7 +82,7 @@ def test_a_pattern_finds_cases_where_names_do_not(folder):
 
 def test_files_are_found_once_and_folders_that_hold_none_are_refused(folder, tmp_path):
     file = folder / "deeper" / "other.jpg"
-    assert predicting.find_files([str(file), str(folder / "deeper")]) == [file]
+    assert predicting.find_files([str(file), str(folder / "deeper")]).images == [file]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="must be images"):
         predicting.find_files([str(tmp_path / "empty")])

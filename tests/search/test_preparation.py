@@ -12,7 +12,6 @@ from bhsearch.networks.backbones import Backbone
 from bhsearch.search.preparation import (
     SYNTHETIC,
     Preparation,
-    audit_record,
     check_agreement,
     make_plan,
     prepare,
@@ -230,7 +229,7 @@ def test_versions_name_what_a_result_can_depend_on():
 def test_the_audit_is_json():
     import json
 
-    assert json.loads(json.dumps(audit_record(prepared().index)))
+    assert json.loads(json.dumps(prepared().audit.to_dict()))
 
 
 @pytest.mark.parametrize(
