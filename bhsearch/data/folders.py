@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -58,24 +57,25 @@ def with_parts(rows: list[Found], ignored: Sequence[str]) -> tuple[list[Found], 
 
     Args:
         rows: Without parts.
-        ignored: Names of folders, or the words that they begin with, that have no effect.
+        ignored: Folded names of folders, or the words that they begin with, that have no effect.
 
     Raises:
         DataError: If an image is in two parts, or in none where others are in one; or if folders such as `fold1` and
             `fold2` divide the images in a way that is not known.
+        SettingsError: If no folder has a name that is to be ignored.
     """
-    parts: list[str] = []
-    several, loose = [], []
-    divisions: Counter[str] = Counter()
-    for row in rows:
-        folders = [folder for folder in row.path.split("/")[:-1] if not _is_ignored(folder, ignored)]
-        found = list(dict.fromkeys(part for folder in folders if (part := part_of(folder))))
-        divisions.update({folder for folder in folders if is_division_folder(folder)})
-        if len(found) > 1:
-            several.append(row.path)
-        if not found:
-            loose.append(row.path)
-        parts.append(found[0] if found else "")
+    above = {row.path: row.path.rpartition("/")[0] for row in rows}
+    named_in: dict[str, list[str]] = {}
+    divisions: set[str] = set()
+    places = dict.fromkeys(above.values())
+    _require_known(ignored, {folder for place in places for folder in place.split("/")})
+    for place in places:
+        folders = [folder for folder in place.split("/") if not _is_ignored(folder, ignored)]
+        named_in[place] = list(dict.fromkeys(part for folder in folders if (part := part_of(folder))))
+        divisions.update(folder for folder in folders if is_division_folder(folder))
+    several = [path for path, place in above.items() if len(named_in[place]) > 1]
+    loose = [path for path, place in above.items() if not named_in[place]]
+    parts = [(named_in[above[row.path]] or [""])[0] for row in rows]
     if len(divisions) > 1:
         first = min(divisions)
         word = re.sub(r"[ _.-]*[0-9]*$", "", first) or first
@@ -91,7 +91,13 @@ def with_parts(rows: list[Found], ignored: Sequence[str]) -> tuple[list[Found], 
     if len(present) == 1:
         return rows, [f"All images lie in {present.pop()}, which divides nothing."]
     notes = [f"Parts are taken from the folders: {counted_parts(parts)}."] if present else []
-    return [replace(row, part=part) for row, part in zip(rows, parts, strict=True)], notes
+    return [replace(row, part=part) for row, part in zip(rows, parts, strict=True)] if present else rows, notes
+
+
+def _require_known(ignored: Sequence[str], folders: set[str]) -> None:
+    unknown = [word for word in ignored if not any(_is_ignored(folder, [word]) for folder in folders)]
+    if unknown:
+        raise SettingsError(f"--ignore-column must name folders of these data, but there is no {named(unknown)}.")
 
 
 def _is_ignored(folder: str, ignored: Sequence[str]) -> bool:

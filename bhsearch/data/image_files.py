@@ -45,13 +45,13 @@ _THUMBNAIL_FILES = ("synophoto_", "synofile_", "synovideo_", "thumbs.db", "ehthu
 # they annotate ("p1_label.png" beside "p1.png"): a patient's files may well be called "seg" or "label".
 _SURE = r"(?:masks?|segmentations?|ground[ _-]?truths?|gt[ _-]?masks?)"
 _UNSURE = (
-    r"(?:seg|segm|segmented|labels?|labell?ed|gt|annotations?|annotated|anno|overlay|contours?|outlines?|heatmap|binary|"
+    r"(?:seg|segm|segmented|labels?|labell?ed|gt|annotations?|annotated|annot?|overlays?|contours?|outlines?|heatmap|binary|"
     r"thumb|thumbnail|preview|checkpoint)"
 )
 _UNSURE_FOLDERS = re.compile(
     r"(?:seg|segs|labels?|gt|annotations?|annotated|overlays?|contours?|outlines?|heatmaps?|previews?)"
 )
-_NUMBER = r"(?:[ _.-]*[0-9]{1,2})?"
+_NUMBER = r"(?:[ _.-]*[0-9]{1,4})?"
 _SURE_NAME = re.compile(rf"(?:.*[ _.-])?{_SURE}{_NUMBER}|{_SURE}[ _.-].*")
 _UNSURE_NAME = re.compile(rf"(?P<stem>.+?)[ _.-]+{_UNSURE}{_NUMBER}|{_UNSURE}[ _.-]+(?P<rest>.+)")
 
@@ -157,11 +157,9 @@ def _annotates(folder: str, stem: str, by_folder: dict[str, set[str]], above: di
     bare = (match["stem"] or match["rest"]) if match else stem
     if match and bare in by_folder[folder]:
         return True
-    parts = folder.split("/")
-    for at, part in enumerate(parts):
-        if _UNSURE_FOLDERS.fullmatch(part):
-            return bool({stem, bare} & above["/".join(parts[:at])])
-    return False
+    parts = folder.split("/") if above else []
+    first = next((at for at, part in enumerate(parts) if _UNSURE_FOLDERS.fullmatch(part)), None)
+    return first is not None and bool({stem, bare} & above["/".join(parts[:first])])
 
 
 def suffix_of(name: str) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTS = (TRAIN, VALIDATION, TEST)
+
+_CACHED = 1 << 14  # names of folders and cases come again with every image
 
 _PART_WORDS = {
     **dict.fromkeys(("train", "trains", "training", "trainings"), TRAIN),
@@ -24,7 +27,7 @@ _WORD_BESIDE = re.compile(
     r"data|datasets?|cross|k|is|in|id|ids|no|nr|num|number|index|name|official|original|predefined|default|my|[0-9]+"
 )
 _DIVISION_FOLDER = re.compile(
-    rf"{_DIVISION}[ _.-]*(?:[0-9]{{1,3}}|[a-z])|"
+    rf"{_DIVISION}(?:[ _.-]*[0-9]{{1,3}}|[ _.-]+[a-z])|"
     r"(?:train|training|test|testing|val|valid|validation)[ _.-]*[0-9]{1,3}|"
     r"dev|development|eval|evaluation|hold[ _.-]?out|held[ _.-]?out|unseen|external|internal"
 )
@@ -37,6 +40,7 @@ _PLACEHOLDERS = frozenset(
 )
 
 
+@lru_cache(_CACHED)
 def folded(name: str) -> str:
     """A name for comparing: composed letters, lower case, no invisible characters, no blanks around it."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
@@ -57,12 +61,14 @@ def spelling_key(name: str) -> str:
     return " ".join(token.lstrip("0") or "0" if token.isdecimal() else token for token in tokens) or text
 
 
+@lru_cache(_CACHED)
 def is_placeholder(name: str) -> bool:
     """Whether a name stands for "not known", in any spelling: `nan`, `N/A`, `<NA>`, `-`, `?`, `unknown`, ..."""
     words = " ".join(re.findall(r"[^\W_]+", folded(name)))
     return not words or words in _PLACEHOLDERS
 
 
+@lru_cache(_CACHED)
 def part_of(name: str) -> str | None:
     """The part that a name means, `train`, `validation` or `test`, in any usual spelling; None if it means no part."""
     match = _PART_WORD.fullmatch(folded(name))
@@ -80,6 +86,7 @@ def is_part_column(name: str) -> bool:
     return bool(named) and all(_PART_COLUMN_WORD.fullmatch(token) for token in named)
 
 
+@lru_cache(_CACHED)
 def is_division_folder(name: str) -> bool:
     """Whether a folder of this name is one part of a division that is not train, validation and test: `fold1`, ..."""
     return bool(_DIVISION_FOLDER.fullmatch(folded(name)))

@@ -173,7 +173,7 @@ def prepare(settings: Settings, reporter: Reporter) -> Preparation:
         resplit=settings.resplit,
     )
     regime = FINETUNE if settings.regime == FINETUNE else FROZEN
-    weights = Path(settings.weights_dir).expanduser() if settings.weights_dir else None
+    weights = Path(settings.weights_dir) if settings.weights_dir else None
     found = find(settings.backbones, weights, trainable=regime == FINETUNE)
     part = "" if split.magnification == "all" else f"-{split.magnification.lower()}"
     name = settings.study or f"{index.name}{part}-{regime}-{settings.group_by}-{settings.engine}"

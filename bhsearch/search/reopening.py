@@ -166,7 +166,7 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
     from bhsearch.tracking import studies
 
     given = next((item for item in settings.backbones if item.endswith(".keras") and Path(item).stem == name), name)
-    weights = Path(settings.weights_dir).expanduser() if settings.weights_dir else None
+    weights = Path(settings.weights_dir) if settings.weights_dir else None
     (backbone,) = find((given,), weights, trainable=study.tags.get("bhsearch.regime") == FINETUNE).backbones
     digest = studies.record(study, WEIGHTS)[name]
     if backbone.digest != digest:
