@@ -17,7 +17,30 @@ _MAGNIFICATION = re.compile(r"(?:x[ _-]*)?[0-9]+(?:[.,][0-9]+)?[ _-]*(?:x|px|um|
 # Words of folders with a number that are no patients: "batch 3", "level1".
 _NOT_PATIENTS = re.compile(
     r"batch|center|centre|fold|grade|hospital|image|imgs?|images|level|lab|magnification|mag|part|patch|patches|px|scale|"
-    r"scanner|series|set|site|size|slides|stain|tile|tiles|v|version|x|zoom"
+    r"scanner|series|set|site|size|slides|stain|tile|tiles|version|year|zoom"
+)
+# Bare numbers that are magnifications, sides in pixels or years when nothing else is among them.
+_USUAL_NUMBERS = frozenset(
+    (
+        *(1, 2, 4, 5, 10, 20, 25, 40, 50, 60, 63, 100, 150, 200, 250, 300, 400, 500),
+        *range(1990, 2041),
+        32,
+        48,
+        64,
+        96,
+        128,
+        192,
+        224,
+        256,
+        299,
+        320,
+        384,
+        448,
+        512,
+        768,
+        1024,
+        2048,
+    )
 )
 _FEWEST_PATIENTS = 4
 
@@ -188,8 +211,8 @@ def _no_class(paths: Sequence[str], elsewhere: list[str], classes: ClassMap) -> 
 def _patients(paths: Sequence[str], places: list[tuple[int, int]]) -> dict[str, str]:
     """Case by path, where the folder above the class folder is a patient's; empty where it is not, or not for all.
 
-    It is taken for one if there are at least four, each name has a number and is no magnification, batch, level or the
-    like. Above it may be a part.
+    It is taken for one if there are at least four, and each name has a number and is no magnification, size, year,
+    batch or the like. Above it may be a part.
     """
     cases = {}
     for path, (at, _) in zip(paths, places, strict=True):
@@ -197,7 +220,9 @@ def _patients(paths: Sequence[str], places: list[tuple[int, int]]) -> dict[str, 
         if not above or not _is_patient(above[-1]):
             return {}
         cases[path] = above[-1]
-    return cases if len(set(cases.values())) >= _FEWEST_PATIENTS else {}
+    names = set(cases.values())
+    usual = all(name.isdecimal() and int(name) in _USUAL_NUMBERS for name in names)
+    return cases if len(names) >= _FEWEST_PATIENTS and not usual else {}
 
 
 def _is_patient(folder: str) -> bool:

@@ -251,14 +251,11 @@ def _rows(file: Path, root: Path, table: _Table, classes: ClassMap, parts: list[
             placeholders.append(f"line {row.line}: {case!r}")
         label = classes.label_of(row.fields["label"])
         rows.append(Found(path or "", label or 0, case, part=part, **{name: row.fields.get(name, "") for name in more}))
-    complain(
-        leaving,
-        f"The paths of a manifest must lie in the folder {root}; for images elsewhere, --image-root names the folder "
-        "that holds them.",
-    )
+    elsewhere = "For images elsewhere, --image-root names the folder that holds them."
+    complain(leaving, f"The paths of a manifest must lie in the folder {root}.", elsewhere)
     complain(no_case, "Every row of a manifest must name its case.")
     complain(placeholders, PLACEHOLDER_RULE)
-    complain(missing, f"The files of a manifest must exist under {root}.")
+    complain(missing, f"The files of a manifest must exist under {root}.", elsewhere)
     times = Counter(row.path for row in rows)
     complain([path for path, n in times.items() if n > 1], "A manifest must name a file once.")
     return rows

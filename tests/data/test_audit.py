@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bhsearch.data.audit import audit, counts
+from bhsearch.data.audit import Audit, audit, counts
 from bhsearch.data.index import COLUMNS, BadFile, Index
 from bhsearch.data.load import load_index
 
@@ -107,6 +107,51 @@ def test_cases_of_one_image_are_listed_only_where_cases_are_known():
     unknown = audit(index_of(*rows, has_cases=False))
     assert unknown.cases_of_one_image == ()
     assert any("cases are unknown" in line for line in unknown.lines())
+
+
+def test_a_picture_in_validation_and_train_is_no_leak_where_another_part_is_the_test():
+    result = audit(
+        index_of(
+            {"case": "a", "part": "train"},
+            {"case": "a", "part": "validation"},
+            {"case": "b", "part": "validation"},
+            {"case": "b", "part": "test"},
+        )
+    )
+    assert result.groups_across_parts == (("b",),)
+
+
+def test_spellings_of_a_case_are_an_error_and_one_group():
+    result = audit(index_of({"case": "Case01"}, {"case": "case1"}, {"case": "c"}))
+    assert (result.spellings, result.n_cases, result.n_groups) == ((("Case01", "case1"),), 3, 2)
+    assert result.findings()[0].title == "error: Cases in several spellings, kept together as one: 1"
+    assert audit(index_of({"case": "a/1.png"}, {"case": "A/01.png"}, has_cases=False)).spellings == ()
+
+
+def test_errors_and_duplicates_are_told_once_with_an_example():
+    same = {"pixels_digest": "p", "bytes_digest": "b"}
+    result = audit(
+        index_of(
+            {"case": "a", **same},
+            {"case": "a", "label": 1, **same},
+            {"case": "b", **same},
+            {"case": "d1"},
+            {"case": "D1"},
+        )
+    )
+    assert result.told() == [
+        "Pictures called both benign and malignant: 1, such as 0.png = 1.png = 2.png.",
+        "Cases in several spellings, kept together as one: 1, such as D1 = d1.",
+        "Pictures shared by several cases: 1, such as 0.png = 1.png = 2.png.",
+        "Pictures repeated within a case: 1, such as 0.png = 1.png.",
+    ]
+    assert audit(index_of({"case": "a"}, {"case": "b"})).told() == []
+
+
+def test_an_audit_kept_before_spellings_were_looked_for_can_be_shown():
+    kept = audit(index_of({}, {})).to_dict()
+    del kept["spellings"]
+    assert Audit(**kept).lines() == audit(index_of({}, {})).lines()
 
 
 def test_bad_files_are_said():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from bhsearch.data.opening import open_data
 from bhsearch.errors import BackboneError, DataError, InputError, SettingsError, StudyError
 from bhsearch.networks.backbones import Backbone
 from bhsearch.search.preparation import (
@@ -19,7 +23,8 @@ from bhsearch.search.preparation import (
 )
 from bhsearch.search.reporter import Plan, Reporter
 from bhsearch.search.space import frozen_space
-from tests.studies import STUDY, settings
+from bhsearch.search.summary import end_record
+from tests.studies import STUDY, search, settings
 
 SPACE = frozen_space(("staintex-s",))
 
@@ -178,6 +183,45 @@ def test_a_plan_without_tracking_names_no_store():
 
 def test_repeats_stand_in_the_plan():
     assert "3 folds x 2 repeats" in dict(plan(repeats=2).rows)["folds"]
+
+
+@pytest.fixture
+def messy(tmp_path) -> Path:
+    """24 images of 12 cases, each case in two spellings, one picture twice, and what is no image."""
+    lines = ["path,label,case,stain"]
+    for at in range(24):
+        pixels = np.full((8, 8, 3), 10 * max(at, 1), np.uint8)  # the first two are the same
+        Image.fromarray(pixels).save(tmp_path / f"{at}.png")
+        lines.append(f"{at}.png,{at % 2},{('case', 'Case')[at % 2]}{at // 2},HE")
+    (tmp_path / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    return tmp_path / "list.csv"
+
+
+def test_what_is_wrong_with_the_data_stands_in_the_plan_and_beside_the_result(messy, monkeypatch):
+    monkeypatch.chdir(messy.parent)
+    said = plan(data=str(messy), folds=2).warnings
+    expected = [
+        "Pictures called both benign and malignant: 1, such as 0.png = 1.png.",
+        "Cases in several spellings, kept together as one: 12, such as Case0 = case0.",
+    ]
+    assert "Column of the manifest not used: stain." in said
+    assert set(expected) <= set(said)
+    result = search(data=str(messy), folds=2, trials=1)
+    assert set(expected) <= set(result.findings)
+    assert all(f"- {sentence}" in end_record(result, {}, [], [])["summary"] for sentence in expected)
+
+
+def test_files_that_are_left_out_are_counted_in_the_plan(tmp_path):
+    shutil.copytree(open_data(settings().data).root, tmp_path / "data")
+    for file in (tmp_path / "data").glob("*.json"):
+        file.unlink()
+    for row in (plan(), plan(data=str(tmp_path / "data"))):
+        assert "files" not in dict(row.rows)
+    for name in ("a_mask.png", "Thumbs.db", "slide.svs"):
+        (tmp_path / "data" / name).touch()
+    rows = dict(plan(data=str(tmp_path / "data")).rows)
+    assert rows["files"].startswith("3 files left out: ")
+    assert all(part in rows["files"] for part in ("1 .png (mask or annotation)", "1 .db (thumbnail)", "1 .svs"))
 
 
 def test_synthetic_data_are_said_to_be_so():
