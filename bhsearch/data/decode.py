@@ -27,12 +27,20 @@ from bhsearch.data import store
 from bhsearch.data.index import BadFile
 from bhsearch.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+# The usual endings of the formats that are read, in lower case; what a file is, its first bytes say.
+IMAGE_SUFFIXES = (
+    *(".png", ".apng"),
+    *(".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".mpo"),
+    *(".tif", ".tiff", ".btf", ".tf8"),
+    *(".bmp", ".dib"),
+    *(".gif", ".webp"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+)
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 30
 
 # Formats by content, not by suffix. Others stay closed: some start programs.
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
 _STRIP = 1 << 18  # pixels that are converted at once
 _AT_ONCE = 1 << 24  # bytes of a file that are read at once
 # A digest belongs to the decoder that made it: another Pillow may round a JPEG differently.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from bhsearch.data import breakhis
-from bhsearch.data.decode import SUFFIXES
+from bhsearch.data.decode import IMAGE_SUFFIXES
 from bhsearch.data.index import CLASS_NAMES, BadFile
 from bhsearch.errors import DataError, SettingsError, listed
 
@@ -141,12 +141,12 @@ def find_images(root: Path) -> tuple[list[str], list[BadFile]]:
     bad: list[BadFile] = []
     real_root = root.resolve()
     for folder, folders, files in os.walk(root, onerror=fail):
-        if not folders and not files and folder.lower().endswith(SUFFIXES):
+        if not folders and not files and folder.lower().endswith(IMAGE_SUFFIXES):
             bad.append(BadFile(Path(folder).relative_to(root).as_posix(), "an empty folder"))
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         prefix = PurePosixPath(Path(folder).relative_to(root).as_posix())
         for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
                 path = str(prefix / name)
                 readable = path.encode(errors="replace").decode()
                 if path == readable:
@@ -199,7 +199,7 @@ def _known_layouts() -> str:
 
 
 def _no_images(data: Path) -> str:
-    return f"there must be images, but {data} holds none (looked for {', '.join(SUFFIXES)})."
+    return f"there must be images, but {data} holds none (looked for {', '.join(IMAGE_SUFFIXES)})."
 
 
 def _name(path: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data import breakhis, readers
-from bhsearch.data.decode import SUFFIXES, decode
+from bhsearch.data.decode import IMAGE_SUFFIXES, decode
 from bhsearch.data.index import CLASS_NAMES, BadFile
 from bhsearch.data.pixels import Progress
 from bhsearch.data.store import writing
@@ -118,14 +118,18 @@ def find_files(places: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for place in map(Path, places):
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+            inside = sorted(
+                path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+            )
             found.update(dict.fromkeys(inside))
         elif place.exists():
             found[place] = None
         else:
             raise DataError(f"FILES_OR_FOLDERS must exist, but there is no {str(place)!r}.")
     if not found:
-        raise DataError(f"There must be images, but {', '.join(places)} holds none (looked for {', '.join(SUFFIXES)}).")
+        raise DataError(
+            f"There must be images, but {', '.join(places)} holds none (looked for {', '.join(IMAGE_SUFFIXES)})."
+        )
     return list(found)
 
 
