@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bhsearch.data import breakhis
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from bhsearch.data.index import BadFile, Index
 
 Sets = tuple[tuple[str, ...], ...]
+_NARROW = 0.1  # share of the range of its samples below which an image is suspicious
+NARROW = "Images that use less than a tenth of the range of their samples, and may be much too dark"
+PAGES = "Files of several pages or frames, of which one is read"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class Audit:
         cases_of_one_image: Cases that are a single image; empty where cases are unknown.
         bad: Files that were left out.
         count_differences: Sentences on published counts, for BreakHis.
+        narrow_ranges: Images that use less than a tenth of the range of their samples, and the share that they use; as
+            camera values of 12 bits do in a file of 16, which come out almost black.
+        pages_left_out: Files of several pages or frames, of which one is read, and the number of the others.
     """
 
     name: str
@@ -67,6 +73,8 @@ class Audit:
     cases_of_one_image: tuple[str, ...]
     bad: tuple[BadFile, ...]
     count_differences: tuple[str, ...]
+    narrow_ranges: dict[str, float] = field(default_factory=dict)
+    pages_left_out: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON has."""
@@ -89,6 +97,8 @@ class Audit:
             Finding("note", "Pictures repeated within a case", _paths(self.identical_pixels_within_case)),
             Finding("note", "Cases of a single image", list(self.cases_of_one_image)),
             Finding("note", "Differences from the published counts", list(self.count_differences)),
+            Finding("note", NARROW, [f"{path}: {share:.1%}" for path, share in self.narrow_ranges.items()]),
+            Finding("note", PAGES, [f"{path}: {n:,} not read" for path, n in self.pages_left_out.items()]),
         ]
         return [finding for finding in candidates if finding.examples]
 
@@ -206,6 +216,8 @@ def audit(index: Index) -> Audit:
         cases_of_one_image=_cases_of_one_image(table) if index.has_cases else (),
         bad=index.bad,
         count_differences=tuple(breakhis.compare_counts(index)) if is_breakhis else (),
+        narrow_ranges={path: used for path in table["path"] if (used := index.range_used.get(path, 1.0)) < _NARROW},
+        pages_left_out={path: n for path in table["path"] if (n := index.pages_left_out.get(path, 0))},
     )
 
 

@@ -165,8 +165,8 @@ def scan(
         Digests, or what is wrong with the file, in the order of `paths`.
 
     Raises:
-        PlaceError: If the cache of digests cannot be written, or its disk is full; a disk that fills up while the images
-            are decoded costs the digests that were not saved, no more.
+        PlaceError: If the cache of digests cannot be written, or its disk is full, be it only once images are decoded:
+            then their digests are lost, and nothing else.
     """
     known = _Known(root)
     results: list[Digests | BadFile | None] = []

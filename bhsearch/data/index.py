@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ class Index:
         has_cases: Whether `case` is known; if not, each image is its own case and nothing can be promoted.
         synthetic: Whether the images are drawn by a program rather than taken from tissue.
         bad: Files that could not be read and were left out on request.
+        range_used: Share of the range of its samples that an image uses, 0 to 1, by path; images whose samples have at
+            most 8 bits, which use all of it as far as this goes, are not listed.
+        pages_left_out: Pages or frames of a file that were not read, by path; files of one page are not listed.
     """
 
     name: str
@@ -56,6 +60,8 @@ class Index:
     has_cases: bool = True
     synthetic: bool = False
     bad: tuple[BadFile, ...] = ()
+    range_used: Mapping[str, float] = field(default_factory=dict)
+    pages_left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)

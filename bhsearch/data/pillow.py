@@ -66,9 +66,8 @@ def why_not(head: bytes) -> str:
         if head[at : at + len(mark)] == mark:
             return f"a {name} file, which is not read; save it as PNG or TIFF"
     if head.startswith(_JPEG_2000):
-        sizes = _jpeg_2000(head)
-        if sizes is not None:
-            return f"JPEG 2000 of {sizes[0]} channels; save it as grey or RGB"
+        n_channels, _, _ = _jpeg_2000(head) or (0, 8, False)
+        return f"{n_channels} channels; save it as grey or RGB" if n_channels > 4 else "damaged: no JPEG 2000 header"
     return "not an image"
 
 

@@ -50,7 +50,7 @@ _ASPECT_PIXELS = 1.0  # by which a reduced copy may miss the shape of its origin
 _BOUNDED = {1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000}
 _JPEG = {6, 7, 33007, 34892}
 # Compressions whose data say their own size, which is looked at before they are decoded.
-_EMBEDDED = {*_JPEG, 33004, 33005, 34712, 34933, 50001}
+_EMBEDDED = {*_JPEG, 33004, 33005, 34712, 50001}
 _MOST_SEGMENT_BYTES = 1 << 30
 
 Claim = Callable[[int, int], None]
@@ -105,17 +105,24 @@ def read(stream: io.BufferedIOBase, claim: Claim) -> Picture:
     Raises:
         DataError: If what is in the file is not read, with the reason; or if it is damaged.
     """
-    with _tifffile().TiffFile(stream, is_ome=False) as file:
+    with _opened(stream) as file:
         page, left_out = _choose(file)
         meaning = _meaning(page)
         height, width = int(page.imagelength), int(page.imagewidth)
         if not height or not width:
             raise DataError("damaged: an image without pixels")
-        claim(height * width, _segment_bytes(page, meaning))
+        claim(height * width, _segment_bytes(page))
         samples, extent = _samples(file.filehandle, page, meaning)
     pixels = turned(_rgb(samples, page, meaning), page.tags.valueof(274))
     judged = (meaning.bits > 8 or meaning.is_float) and meaning.photometric != _PALETTE
     return Picture(pixels, extent.share if judged else 1.0, left_out)
+
+
+def _opened(stream: io.BufferedIOBase) -> Any:
+    try:
+        return _tifffile().TiffFile(stream, is_ome=False)
+    except TypeError as error:  # tifffile has one format for all samples of a page
+        raise DataError("damaged, or samples of different formats; save it with 8 or 16 bits") from error
 
 
 @functools.cache
@@ -133,6 +140,8 @@ def _choose(file: Any) -> tuple[Any, int]:
     """The page to be read, and how many others are left out that are not reduced copies of it."""
     file.pages.useframes = False
     n_pages = len(file.pages)
+    if not n_pages:
+        raise DataError("damaged: there is no image in it")
     pages = [file.pages[0]]
     for at in range(1, min(n_pages, _MOST_PAGES)):
         with contextlib.suppress(Exception):  # a page that is not read may be damaged; it is counted as left out
@@ -160,7 +169,7 @@ def _is_reduced_copy(small: Any, large: Any) -> bool:
         return False
     width = large.imagewidth * small.imagelength / max(large.imagelength, 1)
     height = large.imagelength * small.imagewidth / max(large.imagewidth, 1)
-    return abs(width - small.imagewidth) <= _ASPECT_PIXELS or abs(height - small.imagelength) <= _ASPECT_PIXELS
+    return bool(abs(width - small.imagewidth) <= _ASPECT_PIXELS or abs(height - small.imagelength) <= _ASPECT_PIXELS)
 
 
 def _meaning(page: Any) -> _Meaning:
@@ -169,37 +178,40 @@ def _meaning(page: Any) -> _Meaning:
     if page.imagedepth != 1:
         raise DataError(f"a volume of {page.imagedepth} slices; save the slice as an image of its own")
     if photometric not in _N_COLOURS:
-        raise DataError(f"the colours {_name(page.photometric)} are not read; save it as grey or RGB")
+        raise DataError(f"colours of the kind {_name(page.photometric)} are not read; save it as grey or RGB")
     if int(page.compression) not in _BOUNDED | _EMBEDDED:
         raise DataError(f"the compression {_name(page.compression)} is not read; save it with LZW or deflate")
     if n_samples > _MOST_SAMPLES:
         raise DataError(f"{n_samples} channels; save it as grey or RGB")
     bits, is_float = _depth(page)
-    n_colours = _N_COLOURS[photometric]
     if photometric == _YCBCR and n_samples == 1:  # luminance alone
-        photometric, n_colours = _BLACK_IS_ZERO, 1
+        photometric = _BLACK_IS_ZERO
+    elif photometric == _YCBCR and page.compression in _JPEG and page.planarconfig == 1:
+        photometric = _RGB  # the decoder converts it
+    n_colours = _N_COLOURS[photometric]
     alpha, premultiplied = _alpha(page, photometric, n_colours)
     if photometric == _PALETTE and (is_float or page.colormap is None or page.colormap.shape[1] < 1 << bits):
         raise DataError("damaged: the palette is missing or too short")
-    if photometric in _PILLOW_MODES and (is_float or bits not in (8, 16) or (photometric == _YCBCR and bits != 8)):
+    if (photometric == _YCBCR and bits != 8) or (
+        photometric in (_CIELAB, _ICCLAB) and (is_float or bits not in (8, 16))
+    ):
         raise DataError(f"{bits}-bit {_name(page.photometric)} is not read; save it as grey or RGB")
     if premultiplied and photometric not in (_BLACK_IS_ZERO, _RGB):
         raise DataError(f"premultiplied alpha in {_name(page.photometric)} is not read; save it without transparency")
-    if photometric == _YCBCR and not _is_converted(page):
+    if photometric == _YCBCR:
         _require_usual_ycbcr(page)
     return _Meaning(photometric, n_colours, alpha, premultiplied, bits, is_float)
 
 
 def _name(value: Any) -> str:
-    return getattr(value, "name", None) or f"number {value}"
+    name: str = getattr(value, "name", None) or f"number {value}"
+    return "CMYK" if name == "SEPARATED" else name
 
 
 def _depth(page: Any) -> tuple[int, bool]:
     """Bits of a sample, and whether it is floating point."""
     bits, kind = page.bitspersample, int(page.sampleformat)
     if isinstance(bits, tuple):
-        if bits == (5, 6, 5) and page.planarconfig == 1 and kind == _UNSIGNED:
-            return 8, False  # tifffile scales these to 8 bits
         raise DataError(f"samples of different depths: {', '.join(map(str, bits))} bits; save it with 8 or 16 bits")
     if kind == _FLOAT:
         if page.dtype is None or page.dtype.kind != "f":
@@ -207,7 +219,7 @@ def _depth(page: Any) -> tuple[int, bool]:
         return bits, True
     if kind != _UNSIGNED:
         kind_name = _SAMPLE_FORMATS.get(kind, f"unknown ({kind})")
-        raise DataError(f"{bits}-bit {kind_name} samples have no known black and white; save it with 8 or 16 bits")
+        raise DataError(f"{bits}-bit {kind_name} samples have no known white; save it with 8 or 16 bits")
     if bits > 16:
         what = "grey" if page.samplesperpixel == 1 else "colour"
         raise DataError(f"{bits}-bit {what} has no known white; save it with 8 or 16 bits")
@@ -234,11 +246,6 @@ def _alpha(page: Any, photometric: int, n_colours: int) -> tuple[int | None, boo
     return None, False
 
 
-def _is_converted(page: Any) -> bool:
-    """Whether the decoder has turned YCbCr into RGB, as it does for JPEG with the planes together."""
-    return page.compression in _JPEG and page.planarconfig == 1
-
-
 def _require_usual_ycbcr(page: Any) -> None:
     """Pillow converts YCbCr with the coefficients and the range of JPEG; others would come out in wrong colours."""
     if page.compression in _EMBEDDED - _JPEG:
@@ -257,7 +264,7 @@ def _require_usual_ycbcr(page: Any) -> None:
             raise DataError("YCbCr with coefficients or a range of its own is not read; save it as RGB")
 
 
-def _segment_bytes(page: Any, meaning: _Meaning) -> int:
+def _segment_bytes(page: Any) -> int:
     """Bytes of the largest strip or tile once it is decoded."""
     rows, columns = (
         (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip or page.imagelength, page.imagewidth)
@@ -277,7 +284,7 @@ def _samples(stream: Any, page: Any, meaning: _Meaning) -> tuple[Pixels, Extent]
     is_index = meaning.photometric == _PALETTE
     if is_index and meaning.bits > 8:
         samples = np.empty(samples.shape, np.uint16)
-    for first, top, left, segment in _segments(stream, page):
+    for first, top, left, segment in _segments(stream, page, meaning):
         height = min(segment.shape[0], samples.shape[0] - top)
         width = min(segment.shape[1], samples.shape[1] - left)
         rows = max(STRIP // width, 1)
@@ -295,13 +302,13 @@ def _samples(stream: Any, page: Any, meaning: _Meaning) -> tuple[Pixels, Extent]
     return samples, extent
 
 
-def _segments(stream: Any, page: Any) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
+def _segments(stream: Any, page: Any, meaning: _Meaning) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
     """First sample, top row, left column and the decoded samples (height, width, samples) of each strip or tile.
 
     The checks are stricter than tifffile's own, which fills missing strips and tiles with zeros.
     """
-    if page.photometric == _YCBCR and page.is_subsampled and not _is_converted(page):
-        if page.compression in _EMBEDDED or page.planarconfig != 1:
+    if meaning.photometric == _YCBCR and page.is_subsampled:
+        if page.planarconfig != 1:
             raise DataError("YCbCr with colours at another resolution, planes apart, is not read; save it as RGB")
         yield from _subsampled(stream, page)
         return
@@ -358,7 +365,7 @@ def _require_size(data: bytes, page: Any) -> None:
             raise DataError("damaged: a strip or tile that is not JPEG")
         size = frame.width * frame.height
     else:
-        with Image.open(io.BytesIO(data), formats=("JPEG2000", "WEBP", "PNG")) as image:
+        with Image.open(io.BytesIO(data), formats=("JPEG2000", "WEBP")) as image:
             size = image.width * image.height
     if size > most:
         raise DataError(f"damaged: {size:,} pixels in a strip or tile of {most:,}")
@@ -396,9 +403,7 @@ def _subsampled(stream: Any, page: Any) -> Iterator[tuple[int, int, int, npt.NDA
 
 def _rgb(samples: npt.NDArray[Any], page: Any, meaning: _Meaning) -> Pixels:
     """Colours and transparency applied, in strips."""
-    if meaning.alpha is None and (
-        meaning.photometric == _RGB or (meaning.photometric == _YCBCR and _is_converted(page))
-    ):
+    if meaning.alpha is None and meaning.photometric == _RGB:
         return samples
     palette = _palette(page) if meaning.photometric == _PALETTE else None
     height, width = samples.shape[:2]
@@ -413,12 +418,13 @@ def _rgb(samples: npt.NDArray[Any], page: Any, meaning: _Meaning) -> Pixels:
 def _strip(part: npt.NDArray[Any], page: Any, meaning: _Meaning, palette: Pixels | None) -> Pixels:
     colours = part[..., : meaning.n_colours]
     size = part.shape[1], part.shape[0]
+    rgb: Pixels
     if palette is not None:
         rgb = palette[colours[..., 0]]
     elif meaning.photometric in (_BLACK_IS_ZERO, _WHITE_IS_ZERO):
         grey = colours if meaning.photometric == _BLACK_IS_ZERO else 255 - colours
         rgb = grey.repeat(3, axis=2)
-    elif meaning.photometric == _RGB or (meaning.photometric == _YCBCR and _is_converted(page)):
+    elif meaning.photometric == _RGB:
         rgb = colours
     else:
         if meaning.photometric == _ICCLAB:  # here the two colours are stored with an offset, not signed

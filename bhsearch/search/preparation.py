@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.config import Settings, most_models
-from bhsearch.data.audit import audit
+from bhsearch.data.audit import NARROW, PAGES, audit
 from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.opening import open_data
 from bhsearch.data.splits import Split, make_split
@@ -44,6 +44,8 @@ _PACKAGES = (
     "scikit-learn",
     "numpy",
     "pillow",
+    "tifffile",
+    "imagecodecs",
 )
 # A study goes on only with what it was made with: these are compared, and a difference is named.
 _MUST_AGREE = {
@@ -252,10 +254,21 @@ def make_plan(prepared: Preparation, space: Sequence[Parameter], finished: int) 
     warnings = [
         *split.warnings,
         *(f"{len(index.bad)} images could not be read and were left out." for _ in index.bad[:1]),
+        *_odd_files(index),
     ]
     if index.synthetic:
         warnings.append(f"{SYNTHETIC}: the numbers say nothing about tissue.")
     return Plan([row for row in rows if row[1]], warnings, split.leaks)
+
+
+def _odd_files(index: Index) -> list[str]:
+    """Sentences on images that were read, but perhaps not as they were meant."""
+    found = audit(index)
+    return [
+        f"{what}: {len(paths):,}, for example {next(iter(paths))}."
+        for what, paths in ((NARROW, found.narrow_ranges), (PAGES, found.pages_left_out))
+        if paths
+    ]
 
 
 def versions() -> dict[str, str]:
