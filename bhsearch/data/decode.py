@@ -327,6 +327,8 @@ def _without_pillow(
             raise
         except Exception as damage:
             raise DataError(f"damaged: {damage}") from damage
+    if frame is not None and frame.n_samples not in (1, 3, 4):
+        raise DataError(f"{frame.n_samples} channels; save it as grey or RGB") from error
     raise DataError(pillow.why_not(head)) from error
 
 

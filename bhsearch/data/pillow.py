@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import struct
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from bhsearch.data.picture import STRIP, Picture, Pixels, rgb_of
 from bhsearch.errors import DataError
@@ -26,21 +26,27 @@ _FOREIGN = (
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
     (0, b"II\xbc\x01", "JPEG XR"),
-    (0, b"8BPS", "Photoshop"),
+    (0, b"8BPS", "Photoshop (PSD)"),
     (0, b"\x76\x2f\x31\x01", "OpenEXR"),
     (0, b"SIMPLE  =", "FITS"),
     (0, b"\x93NUMPY", "NumPy"),
     (0, b"\x89HDF\r\n\x1a\n", "HDF5"),
-    (0, b"\x00\x00\x01\x00", "Windows icon"),
-    (0, b"gimp xcf ", "GIMP"),
-    (0, b"DDS ", "DirectDraw"),
+    (0, b"\x00\x00\x01\x00", "a Windows icon"),
+    (0, b"gimp xcf ", "GIMP (XCF)"),
+    (0, b"DDS ", "DDS"),
+    (0, b"\xff\xd8\xff\xf7", "JPEG-LS"),
+    (0, b"qoif", "QOI"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"\x01\xda", "SGI"),
+    (0, b"\x59\xa6\x6a\x95", "Sun raster"),
+    (0, b"icns", "an Apple icon"),
     (0, b"\x8aMNG\r\n\x1a\n", "MNG"),
     (0, b"\x8bJNG\r\n\x1a\n", "JNG"),
     *((0, b"P%d%c" % (number, space), "Netpbm") for number in range(1, 8) for space in b"\n \r\t"),
 )
 
 
-def read(image: Image.Image, stream: io.BufferedIOBase, head: bytes) -> Picture:
+def read(image: Image.Image, stream: BinaryIO, head: bytes) -> Picture:
     """Read what Pillow has opened: the first frame, turned as EXIF says, transparency over white.
 
     Args:
@@ -64,7 +70,7 @@ def why_not(head: bytes) -> str:
     """Why the bytes of a file are not read: which format they are, or that they are no image."""
     for at, mark, name in _FOREIGN:
         if head[at : at + len(mark)] == mark:
-            return f"a {name} file, which is not read; save it as PNG or TIFF"
+            return f"{name} is not read; save it as PNG or TIFF"
     if head.startswith(_JPEG_2000):
         n_channels, _, _ = _jpeg_2000(head) or (0, 8, False)
         return f"{n_channels} channels; save it as grey or RGB" if n_channels > 4 else "damaged: no JPEG 2000 header"
@@ -78,7 +84,9 @@ def _depth(image: Image.Image, head: bytes) -> int:
     sizes = _jpeg_2000(head) if image.format == "JPEG2000" else None
     if sizes is None:
         return 8
-    _, depth, is_signed = sizes
+    n_channels, depth, is_signed = sizes
+    if n_channels == 2 and b"cdef" not in head:
+        raise DataError("2 channels, and nothing says what they are; save it as grey or RGB")
     if is_signed or depth < 8 or depth > 16:
         kind = "signed" if is_signed else "unsigned"
         raise DataError(f"{depth}-bit {kind} samples in JPEG 2000; save it with 8 or 16 bits")
@@ -94,7 +102,7 @@ def _jpeg_2000(head: bytes) -> tuple[int, int, bool] | None:
     return n_channels, (precision & 127) + 1, precision > 127
 
 
-def _mend_transparency(image: Image.Image, stream: io.BufferedIOBase, depth: int) -> None:
+def _mend_transparency(image: Image.Image, stream: BinaryIO, depth: int) -> None:
     """Mend the colour that a PNG calls transparent: it has the file's depth, and Pillow compares it with 8 bits."""
     colour = image.info.get("transparency")
     if image.format != "PNG" or image.mode == "P" or colour is None:
@@ -103,12 +111,19 @@ def _mend_transparency(image: Image.Image, stream: io.BufferedIOBase, depth: int
         white = (1 << depth) - 1
         image.info["transparency"] = (colour & white) * 255 // white
     elif depth == 16 and isinstance(colour, tuple):
-        import imagecodecs
-
-        stream.seek(0)
-        alpha = imagecodecs.png_decode(stream.read())[..., 3] >> 8
+        high, low = np.asarray(image), _low_bytes(stream)
+        is_clear = np.all((high == np.array(colour) >> 8) & (low == np.array(colour) & 255), axis=2)
         del image.info["transparency"]
-        image.putalpha(Image.fromarray(alpha.astype(np.uint8)))
+        image.putalpha(Image.fromarray(np.where(is_clear, 0, 255).astype(np.uint8)))
+
+
+def _low_bytes(stream: BinaryIO) -> Pixels:
+    """The lower 8 bits of a PNG of 16-bit colours, of which Pillow keeps the upper: as if its bytes were swapped."""
+    stream.seek(0)
+    with Image.open(stream, formats=("PNG",)) as image:
+        assert isinstance(image, ImageFile.ImageFile)
+        image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
+        return np.asarray(image)
 
 
 def _range_used(image: Image.Image) -> float:

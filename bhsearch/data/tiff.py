@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,8 @@ _ASPECT_PIXELS = 1.0  # by which a reduced copy may miss the shape of its origin
 
 # What is not compressed, or whose decoders are told the size that they may fill.
 _BOUNDED = {1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000}
-_JPEG = {6, 7, 33007, 34892}
+_OLD_JPEG = 6
+_JPEG = {7, 33007, 34892}
 # Compressions whose data say their own size, which is looked at before they are decoded.
 _EMBEDDED = {*_JPEG, 33004, 33005, 34712, 50001}
 _MOST_SEGMENT_BYTES = 1 << 30
@@ -91,7 +92,7 @@ class _Meaning:
         return self.bits == 16 and (self.n_colours > 1 or self.alpha is not None)
 
 
-def read(stream: io.BufferedIOBase, claim: Claim) -> Picture:
+def read(stream: BinaryIO, claim: Claim) -> Picture:
     """Read a TIFF file.
 
     Of several pages the first is read, unless it is a reduced copy of a larger one; levels of a pyramid do not count as
@@ -107,6 +108,8 @@ def read(stream: io.BufferedIOBase, claim: Claim) -> Picture:
     """
     with _opened(stream) as file:
         page, left_out = _choose(file)
+        if page.compression == _OLD_JPEG:
+            return Picture(turned(_old_jpeg(file.filehandle, page, claim), page.tags.valueof(274)), 1.0, left_out)
         meaning = _meaning(page)
         height, width = int(page.imagelength), int(page.imagewidth)
         if not height or not width:
@@ -118,7 +121,7 @@ def read(stream: io.BufferedIOBase, claim: Claim) -> Picture:
     return Picture(pixels, extent.share if judged else 1.0, left_out)
 
 
-def _opened(stream: io.BufferedIOBase) -> Any:
+def _opened(stream: BinaryIO) -> Any:
     try:
         return _tifffile().TiffFile(stream, is_ome=False)
     except TypeError as error:  # tifffile has one format for all samples of a page
@@ -264,6 +267,19 @@ def _require_usual_ycbcr(page: Any) -> None:
             raise DataError("YCbCr with coefficients or a range of its own is not read; save it as RGB")
 
 
+def _old_jpeg(stream: Any, page: Any, claim: Claim) -> Pixels:
+    """The JPEG image within a page of the JPEG compression that TIFF 6.0 had and that was given up later."""
+    place, n_bytes = (int(np.ravel(page.tags.valueof(tag) or 0)[0]) for tag in (513, 514))
+    if not place or not n_bytes:
+        raise DataError("the compression OJPEG without its tag JPEGInterchangeFormat is not read; save it anew")
+    stream.seek(place)
+    with Image.open(io.BytesIO(stream.read(n_bytes)), formats=("JPEG",)) as image:
+        if image.size != (page.imagewidth, page.imagelength):
+            raise DataError(f"damaged: {image.size} pixels, where its header says {page.imagewidth, page.imagelength}")
+        claim(image.width * image.height, 0)
+        return rgb_of(image)
+
+
 def _segment_bytes(page: Any) -> int:
     """Bytes of the largest strip or tile once it is decoded."""
     rows, columns = (
@@ -348,7 +364,8 @@ def _decoded(page: Any, data: bytes, at: int, more: dict[str, Any]) -> Any:
             raise
     # Some programs fill the last strip up to the height of the others.
     filled = copy.copy(page)
-    filled.__dict__.pop("decode", None)
+    for cached in ("decode", "hash"):
+        filled.__dict__.pop(cached, None)
     n_rows = math.ceil(page.imagelength / page.rowsperstrip) * page.rowsperstrip
     filled.shaped = (*page.shaped[:2], n_rows, *page.shaped[3:])
     return filled.decode(data, at, **more)
@@ -411,11 +428,11 @@ def _rgb(samples: npt.NDArray[Any], page: Any, meaning: _Meaning) -> Pixels:
     rows = max(STRIP // width, 1)
     for top in range(0, height, rows):
         part = samples[top : top + rows]
-        pixels[top : top + rows] = _strip(part, page, meaning, palette)
+        pixels[top : top + rows] = _strip(part, meaning, palette)
     return pixels
 
 
-def _strip(part: npt.NDArray[Any], page: Any, meaning: _Meaning, palette: Pixels | None) -> Pixels:
+def _strip(part: npt.NDArray[Any], meaning: _Meaning, palette: Pixels | None) -> Pixels:
     colours = part[..., : meaning.n_colours]
     size = part.shape[1], part.shape[0]
     rgb: Pixels
