@@ -41,7 +41,7 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 30
 
 # Formats by content, not by suffix. Others stay closed: some start programs.
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000")
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "JPEG2000")
 _HEAD = 1 << 16  # bytes that tell the format, and hold the header of a JPEG
 _MOST_REASON = 200  # letters of what a decoder says is wrong
 _AT_ONCE = 1 << 24  # bytes of a file that are read at once
@@ -318,6 +318,8 @@ def _without_pillow(
 ) -> Picture:
     """Decode what Pillow does not know, or say what it is."""
     frame = jpeg.jpeg_frame(head)
+    if frame is not None and frame.process == jpeg.JPEG_LS:
+        raise DataError("JPEG-LS is not read; save it as PNG or TIFF") from error
     if frame is not None and frame.bits > 8:
         claim(frame.width * frame.height)
         stream.seek(0)

@@ -12,13 +12,15 @@ from PIL import Image
 from bhsearch.data.picture import Extent, Picture, to_8_bit, turned
 from bhsearch.errors import DataError
 
+JPEG_LS = 0xF7  # the process of another standard within the same markers
 _ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
 class JpegFrame:
-    """What the header of a JPEG image says."""
+    """What the header of a JPEG image says. `process` is the marker that it begins with."""
 
+    process: int
     bits: int
     height: int
     width: int
@@ -43,9 +45,9 @@ def jpeg_frame(data: bytes) -> JpegFrame | None:
             if marker in (0xD9, 0xDA):
                 return None
             (length,) = struct.unpack_from(">H", data, at + 2)
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if marker == JPEG_LS or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
                 bits, height, width, n_samples = struct.unpack_from(">BHHB", data, at + 4)
-                return JpegFrame(bits, height, width, n_samples, exif)
+                return JpegFrame(marker, bits, height, width, n_samples, exif)
             if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
                 exif = data[at + 4 : at + 2 + length]
             at += 2 + length

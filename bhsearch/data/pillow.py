@@ -13,6 +13,7 @@ from bhsearch.errors import DataError
 
 _PNG, _PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # signature; where the header says the bits of a sample
 _CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: SOC and SIZ
+_TILE, _END = b"\xff\x90", b"\xff\xd9"  # where a part of a tile begins, and where the codestream ends
 _JPEG_2000 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", _CODESTREAM)
 _HIGH_WHITE = 65535
 # Where a format's mark is, the mark, and the format's name. Their files are sound, but no image that is read here.
@@ -34,7 +35,6 @@ _FOREIGN = (
     (0, b"\x00\x00\x01\x00", "a Windows icon"),
     (0, b"gimp xcf ", "GIMP (XCF)"),
     (0, b"DDS ", "DDS"),
-    (0, b"\xff\xd8\xff\xf7", "JPEG-LS"),
     (0, b"qoif", "QOI"),
     (0, b"#?RADIANCE", "Radiance HDR"),
     (0, b"\x01\xda", "SGI"),
@@ -58,6 +58,8 @@ def read(image: Image.Image, stream: BinaryIO, head: bytes) -> Picture:
         DataError: If its samples have no certain meaning.
     """
     depth = _depth(image, head)
+    if image.format == "JPEG2000":
+        _require_end(stream)
     image.load()
     range_used = _range_used(image) if depth > 8 else 1.0
     left_out = getattr(image, "n_frames", 1) - 1
@@ -91,6 +93,19 @@ def _depth(image: Image.Image, head: bytes) -> int:
         kind = "signed" if is_signed else "unsigned"
         raise DataError(f"{depth}-bit {kind} samples in JPEG 2000; save it with 8 or 16 bits")
     return depth
+
+
+def _require_end(stream: BinaryIO) -> None:
+    """Refuse a JPEG 2000 that ends between two parts of it, for which OpenJPEG fills in what is missing.
+
+    No other bytes of a codestream have the values of its markers.
+    """
+    stream.seek(0)
+    content = stream.read()
+    stream.seek(0)
+    end = content.rfind(_END)
+    if end < 0 or end < content.rfind(_TILE):
+        raise DataError("damaged: image file is truncated")
 
 
 def _jpeg_2000(head: bytes) -> tuple[int, int, bool] | None:
