@@ -28,6 +28,7 @@ from tests.data.tiffs import (
     RGB,
     WHITE_IS_ZERO,
     YCBCR,
+    packed,
     page_of,
     tiff,
 )
@@ -303,6 +304,17 @@ def test_the_orientation_is_applied_as_pillow_does(orientation):
     content = tiff(page_of(EIGHT_BIT, RGB, tags={274: orientation}))
     turned = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
     assert np.array_equal(decode_bytes(content), np.asarray(turned))
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8, 12, 16])
+def test_bytes_whose_bits_are_reversed(bits):
+    samples, stands_for = stored(COLOURS, bits)
+
+    def pack(part):
+        content = np.frombuffer(packed(part.reshape(len(part), -1), bits, "<"), np.uint8)
+        return np.packbits(np.unpackbits(content), bitorder="little").tobytes()
+
+    assert_near(decode_bytes(tiff(page_of(samples, RGB, bits=bits, pack=pack, tags={266: 2}))), stands_for * 255)
 
 
 def old_jpeg(jpeg, strip):
