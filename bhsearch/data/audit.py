@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bhsearch.data import breakhis
@@ -23,6 +23,9 @@ Sets = tuple[tuple[str, ...], ...]
 TOLD = ("error", "merged", "duplicate")
 _BAD, _SAME_BYTES = "Files that could not be read", "Sets of files identical byte for byte"
 _MERGED = "Groups merged from several cases"
+_NARROW = 0.1  # share of the range of its samples below which an image is suspicious
+NARROW = "Images that use less than a tenth of the range of their samples, and may be much too dark"
+PAGES = "Files of several pages or frames, of which one is read"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Audit:
         bad: Files that were left out.
         count_differences: Sentences on published counts, for BreakHis.
         spellings: Sets of cases whose names are spellings of one name; grouping keeps them together.
+        narrow_ranges: Images that use less than a tenth of the range of their samples, and the share that they use; as
+            camera values of 12 bits do in a file of 16, which come out almost black.
+        pages_left_out: Files of several pages or frames, of which one is read, and the number of the others.
     """
 
     name: str
@@ -74,6 +80,8 @@ class Audit:
     bad: tuple[BadFile, ...]
     count_differences: tuple[str, ...]
     spellings: Sets = ()
+    narrow_ranges: dict[str, float] = field(default_factory=dict)
+    pages_left_out: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON has."""
@@ -105,18 +113,25 @@ class Audit:
             Finding("duplicate", "Pictures repeated within a case", _paths(self.identical_pixels_within_case)),
             Finding("note", "Cases of a single image", list(self.cases_of_one_image)),
             Finding("note", "Differences from the published counts", list(self.count_differences)),
+            Finding("note", NARROW, [f"{path}: {share:.1%}" for path, share in self.narrow_ranges.items()]),
+            Finding("note", PAGES, [f"{path}: {n:,} not read" for path, n in self.pages_left_out.items()]),
         ]
         return [finding for finding in candidates if finding.examples]
 
     def told(self) -> list[str]:
-        """The findings that stand beside the results, too, a sentence each: those with a weight of `TOLD`.
+        """The findings that stand beside the results, too, a sentence each.
 
-        Not those that another sentence implies: files that could not be read are counted elsewhere, equal bytes are
+        These are the ones with a weight of `TOLD`, and images that were read, but perhaps not as they were meant. Left
+        out are those that another sentence implies: files that could not be read are counted elsewhere, equal bytes are
         equal pictures, and groups are merged for shared pictures or spellings. A leak ends the command, unless the
         division is made anew.
         """
         quiet = (_BAD, _SAME_BYTES, _MERGED)
-        return [f.sentence for f in self.findings() if f.weight in TOLD and f.what not in quiet]
+        return [
+            f.sentence
+            for f in self.findings()
+            if (f.weight in TOLD or f.what in (NARROW, PAGES)) and f.what not in quiet
+        ]
 
     def head(self) -> list[str]:
         """How much there is, and what must be said beside every number of it."""
@@ -242,6 +257,8 @@ def audit(index: Index) -> Audit:
         bad=index.bad,
         count_differences=tuple(breakhis.compare_counts(index)) if is_breakhis else (),
         spellings=tuple(spellings(index.column("case"))) if index.has_cases else (),
+        narrow_ranges={path: used for path in table["path"] if (used := index.range_used.get(path, 1.0)) < _NARROW},
+        pages_left_out={path: n for path in table["path"] if (n := index.pages_left_out.get(path, 0))},
     )
 
 

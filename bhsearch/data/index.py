@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,9 @@ class Index:
         bad: Files that could not be read and were left out on request.
         left_out: Files of the folder that are no images, counted.
         notes: Sentences on how the data were read, such as columns that are not used.
+        range_used: Share of the range of its samples that an image uses, 0 to 1, by path; images whose samples have at
+            most 8 bits, which use all of it as far as this goes, are not listed.
+        pages_left_out: Pages or frames of a file that were not read, by path; files of one page are not listed.
     """
 
     name: str
@@ -76,6 +80,8 @@ class Index:
     bad: tuple[BadFile, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    range_used: Mapping[str, float] = field(default_factory=dict)
+    pages_left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -60,11 +60,8 @@ def load_index(
             f"{listed([f'{file.path}: {file.reason}' for file in bad])}\n"
             "Repair them, or go on without them: --skip-bad-images."
         )
-    rows = [
-        {**asdict(row), **asdict(result)}
-        for row, result in zip(listing.rows, results, strict=True)
-        if isinstance(result, Digests)
-    ]
+    read = [(row, result) for row, result in zip(listing.rows, results, strict=True) if isinstance(result, Digests)]
+    rows = [{**asdict(row), **asdict(result)} for row, result in read]
     require_both_classes((row["label"] for row in rows), f", {len(bad):,} unreadable files left out,")
     return Index(
         name=_name(listing),
@@ -75,6 +72,8 @@ def load_index(
         bad=tuple(sorted(bad, key=lambda file: file.path)),
         left_out=listing.left_out,
         notes=listing.notes,
+        range_used={row.path: result.range_used for row, result in read if result.range_used < 1},
+        pages_left_out={row.path: result.pages_left_out for row, result in read if result.pages_left_out},
     )
 
 

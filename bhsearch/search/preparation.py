@@ -46,6 +46,8 @@ _PACKAGES = (
     "scikit-learn",
     "numpy",
     "pillow",
+    "tifffile",
+    "imagecodecs",
 )
 # A study goes on only with what it was made with: these are compared, and a difference is named.
 _MUST_AGREE = {

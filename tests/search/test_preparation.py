@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bhsearch.data.audit import NARROW, PAGES
 from bhsearch.data.opening import open_data
 from bhsearch.errors import BackboneError, DataError, InputError, SettingsError, StudyError
 from bhsearch.networks.backbones import Backbone
@@ -302,3 +303,13 @@ def test_wrong_input_is_found_before_anything_is_made(tmp_path, monkeypatch, cha
     with pytest.raises(kind, match=words):
         prepared(**changes)
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_the_plan_says_which_images_may_not_be_read_as_they_were_meant():
+    made = prepared()
+    first, second = made.index.table["path"][:2]
+    odd = replace(made.index, range_used={first: 0.0625, second: 0.9}, pages_left_out={second: 3})
+    said = make_plan(replace(made, index=odd), SPACE, 0).warnings
+    assert f"{NARROW}: 1, such as {first}: 6.2%." in said
+    assert f"{PAGES}: 1, such as {second}: 3 not read." in said
+    assert not any(sentence.startswith((NARROW, PAGES)) for sentence in make_plan(made, SPACE, 0).warnings)
