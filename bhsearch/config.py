@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -16,6 +18,9 @@ REGIMES = ("auto", "frozen", "finetune")
 ENGINES = ("optuna", "keras-tuner")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
+# A + between two names of a class map; one in "IDC(+)" or at the end of "HER2+" belongs to the name.
+PLUS = re.compile(r"(?<=[^\s+(=])\+(?=[^\s+)])")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -25,8 +30,11 @@ class Settings:
         data: Folder of images, CSV manifest, or `phantom` (`phantom:cases=120,difficulty=0.5`).
         layout: Reader of the data; `auto` looks.
         case_pattern: Regular expression that takes the case from a path.
+        class_map: `benign=NAME` or `malignant=NAME` for each name of a class folder or label that means it.
+        ignore_columns: Columns of a manifest, or folders, that seem to divide the data and are to have no effect.
+        image_root: Folder that holds the images of a manifest; the manifest's own where None.
         magnification: `all`, or one such as `100X`.
-        resplit: Whether to ignore the data's own validation part and divide by case.
+        resplit: Whether to ignore the data's own parts and divide by case.
         skip_bad_images: Whether to go on without files that cannot be read.
         study: Name; by default data, regime, grouping and engine.
         trials: Finished trials that the study shall have in all.
@@ -68,6 +76,9 @@ class Settings:
     data: str = "phantom"
     layout: str = "auto"
     case_pattern: str | None = None
+    class_map: tuple[str, ...] = ()
+    ignore_columns: tuple[str, ...] = ()
+    image_root: str | None = None
     magnification: str = "all"
     resplit: bool = False
     skip_bad_images: bool = False
@@ -104,6 +115,7 @@ class Settings:
     quiet: bool = False
 
     def __post_init__(self) -> None:
+        self._require_sound_values()
         if self.trials < 1:
             raise SettingsError(f"--trials must be at least 1, but got {self.trials}.")
         if self.max_failures < 1:
@@ -142,6 +154,19 @@ class Settings:
         if not self.backbones:
             raise SettingsError("--backbones must name at least one backbone, but got none.")
 
+    def _require_sound_values(self) -> None:
+        """Refuse empty texts, and numbers that are nan or infinite, whatever the setting."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            option = f"--{field.name.replace('_', '-')}"
+            if isinstance(value, str) and not value.strip():
+                raise SettingsError(
+                    f"{option} must not be empty, but got {value!r}; an unset shell variable gives that. Leave the "
+                    "option out, or give it a value."
+                )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise SettingsError(f"{option} must be a finite number, but got {value}. Leave it out for no limit.")
+
 
 # What belongs to a command and not to the study: a worker that joins has its own.
 _OF_A_COMMAND = (
@@ -153,11 +178,11 @@ _OF_A_COMMAND = (
 def portable(settings: Settings) -> dict[str, Any]:
     """Settings that a worker in another folder needs to join the study, JSON-able; without the storage's password."""
     values = {key: value for key, value in asdict(settings).items() if key not in _OF_A_COMMAND}
-    for key in ("data", "weights_dir"):
-        if values[key] is not None and Path(values[key]).exists():
-            values[key] = str(Path(values[key]).resolve())
+    for key in ("data", "weights_dir", "image_root"):
+        if values[key] is not None and Path(values[key]).expanduser().exists():
+            values[key] = str(Path(values[key]).expanduser().resolve())
     values["backbones"] = [str(Path(name).resolve()) if Path(name).is_file() else name for name in settings.backbones]
-    return values | {"image_sizes": list(settings.image_sizes)}
+    return values | {key: list(values[key]) for key in ("class_map", "ignore_columns", "image_sizes")}
 
 
 def most_models(keep: str) -> int | None:
@@ -193,7 +218,7 @@ def load_settings(file: Path | None, options: Mapping[str, Any]) -> Settings:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(
             f"--config must be a TOML file that can be read, but got {str(file)!r}: {error.strerror}."
@@ -215,14 +240,20 @@ def _require_known(keys: Iterable[str], where: str) -> None:
 def _checked(key: str, value: Any) -> Any:
     """Bring a value to the type of its field: lists become tuples, whole numbers may stand for others."""
     hint = get_type_hints(Settings)[key]
-    if key in ("backbones", "warm_from"):
+    if key == "class_map":
+        return _class_map(value)
+    if key in ("backbones", "warm_from", "ignore_columns"):
         names = value.split(",") if isinstance(value, str) else value
         if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
-            return tuple(name.strip() for name in names if name.strip())
+            if key == "ignore_columns":  # the option may be repeated, and each may hold several
+                names = [name for text in names for name in text.split(",")]
+            return tuple(_expanded(name.strip()) for name in names if name.strip())
         raise SettingsError(f"{key} must be a list of names, but got {value!r}.")
     if key == "image_sizes":
         sizes = value.split(",") if isinstance(value, str) else value
         try:
+            if any(isinstance(size, (bool, float)) for size in sizes):
+                raise ValueError
             return tuple(int(size) for size in sizes)
         except (TypeError, ValueError) as error:
             raise SettingsError(f"image_sizes must be a list of whole numbers, but got {value!r}.") from error
@@ -232,4 +263,42 @@ def _checked(key: str, value: Any) -> Any:
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = " or ".join(kind.__name__ for kind in allowed if kind is not type(None))
         raise SettingsError(f"{key} must be of type {names}, but got {value!r}.")
-    return value
+    return _expanded(value) if key in ("weights_dir", "image_root") else value
+
+
+def _expanded(path: Any) -> Any:
+    """A path with the home folder for a leading `~`; anything else as it is."""
+    return os.path.expanduser(path) if isinstance(path, str) and path.startswith("~") else path  # noqa: PTH111
+
+
+def _class_map(value: Any) -> tuple[str, ...]:
+    """A class map as pairs `benign=NAME`, one name each.
+
+    Args:
+        value: The text of an option, such as `benign=normal,malignant=cancer+invasive`; a table of a settings file,
+            such as `{benign = ["normal"]}`; or the pairs.
+
+    Raises:
+        SettingsError: If it is none of these.
+    """
+    if isinstance(value, str):
+        pairs = []
+        for item in filter(None, (item.strip() for item in value.split(","))):
+            label, sign, names = item.partition("=")
+            pairs += [f"{label.strip()}{sign}{name.strip()}" for name in PLUS.split(names)]
+        return tuple(pairs)
+    if isinstance(value, Mapping):
+        table = {label: [names] if isinstance(names, (str, int)) else names for label, names in value.items()}
+        if all(isinstance(names, list) and all(_is_name(name) for name in names) for names in table.values()):
+            return tuple(f"{label}={name}" for label, names in table.items() for name in names)
+    elif isinstance(value, (list, tuple)) and all(isinstance(pair, str) for pair in value):
+        return tuple(value)
+    raise SettingsError(
+        'class_map must be a table such as {benign = ["normal"], malignant = ["cancer", "invasive"]}, but got '
+        f"{value!r}."
+    )
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value can be a class name: text, or a whole number, as labels often are."""
+    return isinstance(value, (str, int)) and not isinstance(value, bool)

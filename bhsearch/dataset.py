@@ -33,11 +33,29 @@ Layout = Annotated[str, typer.Option(help="auto, breakhis, idc, folders or manif
 CasePattern = Annotated[
     str | None, typer.Option(metavar="REGEX", help="Layout folders: its group finds the case in a path.")
 ]
+ClassMap = Annotated[
+    str | None, typer.Option(help="Names of class folders or labels: benign=normal,malignant=cancer+invasive.")
+]
+IgnoreColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore-column", "--ignore-columns",
+        help="Column of a manifest, or folder, that divides the data and is to have no effect; may be repeated.",
+    ),
+]  # fmt: skip
+ImageRoot = Annotated[str | None, typer.Option(help="Folder with the images of a manifest. Default: its own.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad-images", help="Go on without files that cannot be read.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _MOST = 10  # examples of each finding at the terminal
-_STYLES = {"leak": "bold red", "error": "red", "merged": "yellow", "siblings": "yellow", "note": "bold"}
+_STYLES = {
+    "leak": "bold red",
+    "error": "red",
+    "merged": "yellow",
+    "duplicate": "yellow",
+    "siblings": "yellow",
+    "note": "bold",
+}
 
 
 @app.command()
@@ -45,13 +63,25 @@ def info(
     path: Data = "phantom",
     layout: Layout = "auto",
     case_pattern: CasePattern = None,
+    class_map: ClassMap = None,
+    ignore_columns: IgnoreColumns = None,
+    image_root: ImageRoot = None,
     skip_bad_images: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
     """Count images, cases, slides and groups."""
     from bhsearch.data import audit as audits
+    from bhsearch.data.image_files import describe_left_out
 
-    index = _open(path, layout, case_pattern, skip_bad_images)
+    index = _open(
+        data=path,
+        layout=layout,
+        case_pattern=case_pattern,
+        class_map=class_map,
+        ignore_columns=ignore_columns,
+        image_root=image_root,
+        skip_bad_images=skip_bad_images,
+    )
     counts = audits.counts(index)
     if as_json:
         _print_json(counts)
@@ -63,6 +93,8 @@ def info(
     for title, name in (("subtype", "subtypes"), ("magnification", "magnifications"), ("part", "parts")):
         if counts[name]:
             _print_table(title, ("benign", "malignant", "all"), counts[name])
+    if index.notes or index.left_out:
+        _say("", *index.notes, *([describe_left_out(index.left_out)] if index.left_out else []))
     if index.bad:
         _say("", f"Left out, since they cannot be read: {len(index.bad):,} files")
         _say(listed([f"{file.path}: {file.reason}" for file in index.bad]))
@@ -73,13 +105,26 @@ def audit(
     path: Data = "phantom",
     layout: Layout = "auto",
     case_pattern: CasePattern = None,
+    class_map: ClassMap = None,
+    ignore_columns: IgnoreColumns = None,
+    image_root: ImageRoot = None,
     skip_bad_images: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
     """Find duplicates, contradictions and leaks."""
     from bhsearch.data import audit as audits
 
-    result = audits.audit(_open(path, layout, case_pattern, skip_bad_images))
+    result = audits.audit(
+        _open(
+            data=path,
+            layout=layout,
+            case_pattern=case_pattern,
+            class_map=class_map,
+            ignore_columns=ignore_columns,
+            image_root=image_root,
+            skip_bad_images=skip_bad_images,
+        )
+    )
     if as_json:
         _print_json(result.to_dict())
         return
@@ -119,7 +164,7 @@ def protocol(
 
     folds = data.read_folds([*folds_file, *(more or ())])
     (network,) = find([backbone], weights_dir).backbones
-    index = _open(path, "auto", None, skip_bad_images)
+    index = _open(data=path, skip_bad_images=skip_bad_images)
     placed = data.place(index, folds)
     with _progress("resizing images") as progress:
         rates = official.official_rates(index, placed, network, image_size, progress=progress)
@@ -145,6 +190,9 @@ def leakage(
     path: Data = "phantom",
     layout: Layout = "auto",
     case_pattern: CasePattern = None,
+    class_map: ClassMap = None,
+    ignore_columns: IgnoreColumns = None,
+    image_root: ImageRoot = None,
     skip_bad_images: SkipBad = False,
     backbone: Annotated[str, typer.Option(help="Name or .keras file.")] = "staintex-l",
     weights_dir: Annotated[Path | None, typer.Option(help="Folder of Keras weight files.")] = None,
@@ -159,7 +207,15 @@ def leakage(
 
     if picture.is_dir():
         raise PlaceError(f"--picture must be a file to write, but {str(picture)!r} is a folder.")
-    index = _open(path, layout, case_pattern, skip_bad_images)
+    index = _open(
+        data=path,
+        layout=layout,
+        case_pattern=case_pattern,
+        class_map=class_map,
+        ignore_columns=ignore_columns,
+        image_root=image_root,
+        skip_bad_images=skip_bad_images,
+    )
     from bhsearch.evaluation import style
     from bhsearch.evaluation.leakage_plot import leakage_figure
     from bhsearch.networks.backbones import find
@@ -203,13 +259,14 @@ def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete everything
     _say(f"{limit} ({cleaning.VARIABLE}); beyond it, what was not used for longest goes when something new is made")
 
 
-def _open(path: str, layout: str, case_pattern: str | None, skip_bad_images: bool) -> Index:
-    from bhsearch.data.opening import open_data
+def _open(**options: Any) -> Index:
+    """Open data by options as a study has them; None stands for an option that was not given."""
+    from bhsearch.config import load_settings
+    from bhsearch.data.opening import open_settings
 
+    settings = load_settings(None, options)
     with _progress("reading images") as progress:
-        return open_data(
-            path, layout=layout, case_pattern=case_pattern, skip_bad_images=skip_bad_images, progress=progress
-        )
+        return open_settings(settings, progress=progress)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ class BhsearchError(Exception):
 
 
 class InputError(BhsearchError):
-    """Something the user gave is wrong; nothing was changed."""
+    """Something the user gave is wrong; nothing was changed, unless a disk filled up in the midst of it."""
 
     exit_code = 2
 
@@ -42,7 +42,7 @@ class StudyError(InputError):
 
 
 class PlaceError(InputError):
-    """A folder cannot be written, or its disk is full."""
+    """A folder cannot be written, or its disk is full; nothing half-made is left there."""
 
 
 class RunError(BhsearchError):

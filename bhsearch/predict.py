@@ -21,7 +21,8 @@ def predict(
         str | None, typer.Option(metavar="URI", help="models:/NAME@champion, or a NAME. Default: the only champion.")
     ] = None,
     case_pattern: Annotated[
-        str | None, typer.Option(metavar="REGEX", help="Its group finds the case in a path. Default: BreakHis names.")
+        str | None,
+        typer.Option(metavar="REGEX", help="Its group finds the case in a path. Default: names of BreakHis and IDC."),
     ] = None,
     kind: Annotated[str, typer.Option("--format", help="csv or jsonl.")] = "csv",
     file: Annotated[Path | None, typer.Option("--output", help="File to write. Default: standard output.")] = None,
@@ -36,17 +37,19 @@ def predict(
     files = predicting.find_files(places)
     predicting.case_of(case_pattern)
 
-    from bhsearch.data.index import BadFile
+    from bhsearch.data.image_files import describe_left_out
     from bhsearch.progress import TerminalReporter
 
     reporter = TerminalReporter(terminal.err)
     asked = predicting.open_model(model)
-    bad: list[BadFile] = []
+    bad = files.bad
     with predicting.output(file, sys.stdout) as stream, reporter.step("Predicting") as progress:
         writer = predicting.Writer(stream, kind, asked)
-        case = predicting.case_of(case_pattern or asked.case_pattern)
-        for row in predicting.predict(asked, files, case, bad, progress):
+        case = predicting.case_of(case_pattern or asked.case_pattern, places)
+        for row in predicting.predict(asked, files.images, case, bad, progress):
             writer.write(row)
+    if files.left_out:
+        terminal.err.print(Text(describe_left_out(files.left_out), style="dim"), soft_wrap=True)
     for item in bad:
         terminal.err.print(Text(f"left out: {item.reason}", style="red"), soft_wrap=True)
     if bad:

@@ -188,9 +188,8 @@ def print_result(result: StudyResult, console: Console = terminal.out) -> None:
     console.print(Text(SCORE, style="dim"))
     console.print(Text("The best of many trials looks better than it is: these scores chose it.", style="dim"))
     _print_correction(result, console)
-    print_warnings(
-        console, result.invalid, (f"{result.note}: the numbers say nothing about tissue.",) if result.note else ()
-    )
+    notes = (f"{result.note}: the numbers say nothing about tissue.",) if result.note else ()
+    print_warnings(console, result.invalid, (*notes, *result.findings))
     console.print()
     for sentence in prospects(result):
         console.print(Text(sentence, style="dim"))

@@ -28,6 +28,19 @@ def run(
     ] = None,
     layout: Annotated[str | None, _option("auto, breakhis, idc, folders or manifest.", _DATA)] = None,
     case_pattern: Annotated[str | None, _option("Regular expression that takes the case from a path.", _DATA)] = None,
+    class_map: Annotated[
+        str | None, _option("Names of class folders or labels: benign=normal,malignant=cancer+invasive.", _DATA)
+    ] = None,
+    ignore_columns: Annotated[
+        list[str] | None,
+        _option(
+            "Column of a manifest, or folder, that divides the data and is to have no effect; may be repeated.",
+            _DATA,
+            "--ignore-column",
+            "--ignore-columns",
+        ),
+    ] = None,
+    image_root: Annotated[str | None, _option("Folder with the images of a manifest. Default: its own.", _DATA)] = None,
     magnification: Annotated[str | None, _option("all, or one such as 100X.", _DATA)] = None,
     skip_bad_images: Annotated[
         bool | None, _option("Go on without unreadable images.", _DATA, "--skip-bad-images")
@@ -79,7 +92,7 @@ def run(
     repeats: Annotated[int | None, _option("Repeats of the folds. Default: 1.", _SPLIT)] = None,
     test_fraction: Annotated[float | None, _option("Share of the cases to seal. Default: 0.2.", _SPLIT)] = None,
     group_by: Annotated[str | None, _option("case (default); slide and image leak.", _SPLIT)] = None,
-    resplit: Annotated[bool | None, _option("Ignore the data's own validation part.", _SPLIT, "--resplit")] = None,
+    resplit: Annotated[bool | None, _option("Ignore the data's own parts.", _SPLIT, "--resplit")] = None,
     weights_dir: Annotated[str | None, _option("Folder of Keras weight files.", _PLACES)] = None,
     storage: Annotated[
         str | None, _option("Database of Optuna's studies. Default: sqlite:///optuna.db.", _PLACES)

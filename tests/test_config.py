@@ -89,6 +89,18 @@ def test_a_value_of_the_wrong_type_is_named(tmp_path, line, key, wanted):
         ("keep_models", "best:1.5"),
         ("keep_models", "All"),
         ("engine", "nosuch"),
+        ("timeout", float("nan")),
+        ("timeout", float("inf")),
+        ("trial_timeout", float("nan")),
+        ("trial_timeout", float("inf")),
+        ("max_worker_memory", float("nan")),
+        ("test_fraction", float("nan")),
+        ("data", ""),
+        ("data", "  "),
+        ("study", ""),
+        ("storage", ""),
+        ("weights_dir", ""),
+        ("case_pattern", ""),
     ],
 )
 def test_a_value_out_of_range_is_named_as_its_option(name, value):
@@ -129,6 +141,36 @@ def test_a_file_of_other_bytes_is_refused(tmp_path):
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, path):
     with pytest.raises(SettingsError, match="can be read"):
         load_settings(tmp_path / path, {})
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    assert load_settings(write(tmp_path, "\ufefftrials = 3\n"), {}).trials == 3
+
+
+@pytest.mark.parametrize("sizes", ["[64.5]", "[64, 96.0]", "[true]", '"64,96.5"', "[[64]]", "64"])
+def test_sizes_that_are_no_whole_numbers_are_refused(tmp_path, sizes):
+    with pytest.raises(SettingsError, match="image_sizes must be a list of whole numbers"):
+        load_settings(write(tmp_path, f"image_sizes = {sizes}\n"), {})
+
+
+@pytest.mark.parametrize("key", [field.name for field in fields(Settings) if "int" in str(field.type)])
+def test_no_whole_number_may_have_a_fraction(tmp_path, key):
+    value = "[2.5]" if key == "image_sizes" else "2.5"
+    with pytest.raises(SettingsError, match=f"{key} must be"):
+        load_settings(write(tmp_path, f"{key} = {value}\n"), {})
+
+
+def test_the_home_folder_stands_for_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = write(tmp_path, 'weights_dir = "~/w"\nimage_root = "~/i"\nbackbones = ["~/net.keras", "staintex-s"]\n')
+    settings = load_settings(file, {})
+    assert (settings.weights_dir, settings.image_root) == (f"{tmp_path}/w", f"{tmp_path}/i")
+    assert settings.backbones == (f"{tmp_path}/net.keras", "staintex-s")
+
+
+@pytest.mark.parametrize("given", [["fold", "set"], ["fold,set"], "fold, set", ("fold", " set ")])
+def test_columns_to_ignore_may_be_repeated_or_have_commas(given):
+    assert load_settings(None, {"ignore_columns": given}).ignore_columns == ("fold", "set")
 
 
 def test_settings_are_frozen():

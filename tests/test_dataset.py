@@ -101,6 +101,30 @@ def test_options_reach_the_reader(root):
     assert "benign/x1.png: empty file" in text
 
 
+def test_info_counts_what_is_left_out_and_says_what_is_not_used(root):
+    (root / "benign" / "x_mask.png").touch()
+    (root / "notes.txt").touch()
+    text = run("info", root)
+    assert "2 files left out: 1 .png (mask or annotation); 1 .txt (not an image format that is read)" in text
+    counts = json.loads(run("info", root, "--json"))
+    assert [item["count"] for item in counts["left_out"]] == [1, 1]
+
+
+def test_options_of_manifests_reach_the_reader(root, tmp_path):
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    rows = [f"{path},{'cancer' if path[0] == 'm' else 'normal'},c{at},{at},HE" for at, path in enumerate(files)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,case,fold,stain", *rows]), encoding="utf-8")
+    options = ("--class-map", "benign=normal,malignant=cancer", "--ignore-column", "fold", "--image-root", root)
+    for command in ("info", "audit"):
+        assert "4 images" in run(command, tmp_path / "list.csv", *options)
+    text = run("info", tmp_path / "list.csv", *options)
+    assert "Column of the manifest not used: stain." in text
+    assert "Ignored as asked: fold." in text
+    for at, said in ((0, "class-map"), (2, "ignore-column"), (4, "image-root")):
+        with pytest.raises(DataError, match=f"--{said}"):
+            run("info", tmp_path / "list.csv", *options[:at], *options[at + 2 :])
+
+
 def test_the_cache_is_listed_and_cleared(root):
     assert run("cache").startswith("0 entries, 0 B")
     assert "at most 20.0 GB (BHSEARCH_CACHE_LIMIT)" in run("cache")

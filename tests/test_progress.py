@@ -56,6 +56,12 @@ def test_the_plan_is_shown_with_its_warnings_and_what_makes_it_worthless():
     assert "These numbers mean nothing: Folds share cases." in shown
 
 
+def test_errors_in_the_data_stand_beside_the_result():
+    assert "Note: Pictures repeated within a case: 36." in printed(
+        result(findings=("Pictures repeated within a case: 36.",))
+    )
+
+
 def test_what_makes_numbers_worthless_is_red():
     to = console(terminal=True)
     TerminalReporter(to).plan(Plan([], [], ["Folds share cases."]))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bhsearch.data import breakhis
-from bhsearch.data.groups import merge_groups
+from bhsearch.data.groups import merge_groups, spellings
 from bhsearch.data.index import CLASS_NAMES
+from bhsearch.data.naming import shown
+from bhsearch.data.units import sealed_part
 from bhsearch.errors import listed
 
 if TYPE_CHECKING:
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
     from bhsearch.data.index import BadFile, Index
 
 Sets = tuple[tuple[str, ...], ...]
+TOLD = ("error", "merged", "duplicate")
+_BAD, _SAME_BYTES = "Files that could not be read", "Sets of files identical byte for byte"
+_MERGED = "Groups merged from several cases"
+_NARROW = 0.1  # share of the range of its samples below which an image is suspicious
+NARROW = "Images that use less than a tenth of the range of their samples, and may be much too dark"
+PAGES = "Files of several pages or frames, of which one is read"
 
 
 @dataclass(frozen=True)
@@ -35,16 +43,20 @@ class Audit:
         identical_bytes: Sets of files that are equal byte for byte.
         identical_pixels_within_case: Sets of images of one case with the same pixels, equal bytes included.
         identical_pixels_across_cases: Sets of images of several cases with the same pixels.
-        identical_pixels_across_parts: Sets of images with the same pixels, in `train` and in `validation`.
+        identical_pixels_across_parts: Sets of images with the same pixels, in the part that is the test and outside it.
         identical_pixels_both_labels: Sets of images with the same pixels that are called benign and malignant.
         merged_groups: Cases, where several make one group.
-        groups_across_parts: Cases of each group that has images in `train` and in `validation`.
+        groups_across_parts: Cases of each group that has images in the part that is the test and outside it.
         cases_with_several_subtypes: Case and its subtypes.
         cases_with_both_labels: Cases with benign and malignant images.
         siblings: Case and its slides, where a split by slide would separate them.
         cases_of_one_image: Cases that are a single image; empty where cases are unknown.
         bad: Files that were left out.
         count_differences: Sentences on published counts, for BreakHis.
+        spellings: Sets of cases whose names are spellings of one name; grouping keeps them together.
+        narrow_ranges: Images that use less than a tenth of the range of their samples, and the share that they use; as
+            camera values of 12 bits do in a file of 16, which come out almost black.
+        pages_left_out: Files of several pages or frames, of which one is read, and the number of the others.
     """
 
     name: str
@@ -67,6 +79,9 @@ class Audit:
     cases_of_one_image: tuple[str, ...]
     bad: tuple[BadFile, ...]
     count_differences: tuple[str, ...]
+    spellings: Sets = ()
+    narrow_ranges: dict[str, float] = field(default_factory=dict)
+    pages_left_out: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON has."""
@@ -76,21 +91,47 @@ class Audit:
         """What a person should know, worst first; nothing that is in order is listed."""
         bad = [f"{file.path}: {file.reason}" for file in self.bad]
         candidates = [
-            Finding("leak", "Groups of cases in both train and validation", _joined(self.groups_across_parts)),
-            Finding("leak", "Pictures in both train and validation", _paths(self.identical_pixels_across_parts)),
+            Finding(
+                "leak",
+                "Groups of cases both in the data's own test part and outside it",
+                _joined(self.groups_across_parts),
+            ),
+            Finding(
+                "leak",
+                "Pictures both in the data's own test part and outside it",
+                _paths(self.identical_pixels_across_parts),
+            ),
             Finding("error", "Pictures called both benign and malignant", _paths(self.identical_pixels_both_labels)),
-            Finding("error", "Files that could not be read", bad),
+            Finding("error", "Cases in several spellings, kept together as one", _joined(self.spellings)),
+            Finding("error", _BAD, bad),
             Finding("merged", "Pictures shared by several cases", _paths(self.identical_pixels_across_cases)),
-            Finding("merged", "Groups merged from several cases", _joined(self.merged_groups)),
+            Finding("merged", _MERGED, _joined(self.merged_groups)),
             Finding("siblings", "Cases of several slides, which a split by slide separates", _keyed(self.siblings)),
             Finding("note", "Cases filed under several subtypes", _keyed(self.cases_with_several_subtypes)),
             Finding("note", "Cases with both benign and malignant images", list(self.cases_with_both_labels)),
-            Finding("note", "Sets of files identical byte for byte", _paths(self.identical_bytes)),
-            Finding("note", "Pictures repeated within a case", _paths(self.identical_pixels_within_case)),
+            Finding("duplicate", _SAME_BYTES, _paths(self.identical_bytes)),
+            Finding("duplicate", "Pictures repeated within a case", _paths(self.identical_pixels_within_case)),
             Finding("note", "Cases of a single image", list(self.cases_of_one_image)),
             Finding("note", "Differences from the published counts", list(self.count_differences)),
+            Finding("note", NARROW, [f"{path}: {share:.1%}" for path, share in self.narrow_ranges.items()]),
+            Finding("note", PAGES, [f"{path}: {n:,} not read" for path, n in self.pages_left_out.items()]),
         ]
         return [finding for finding in candidates if finding.examples]
+
+    def told(self) -> list[str]:
+        """The findings that stand beside the results, too, a sentence each.
+
+        These are the ones with a weight of `TOLD`, and images that were read, but perhaps not as they were meant. Left
+        out are those that another sentence implies: files that could not be read are counted elsewhere, equal bytes are
+        equal pictures, and groups are merged for shared pictures or spellings. A leak ends the command, unless the
+        division is made anew.
+        """
+        quiet = (_BAD, _SAME_BYTES, _MERGED)
+        return [
+            f.sentence
+            for f in self.findings()
+            if (f.weight in TOLD or f.what in (NARROW, PAGES)) and f.what not in quiet
+        ]
 
     def head(self) -> list[str]:
         """How much there is, and what must be said beside every number of it."""
@@ -116,7 +157,7 @@ class Finding:
 
     Attributes:
         weight: `leak` (a test would be worthless), `error` (the data are wrong), `merged` and `siblings` (grouping
-            keeps them together), or `note`.
+            keeps them together), `duplicate` (they count once more than they should), or `note`.
         what: What there are, in the plural.
         examples: All of them, one a line.
     """
@@ -130,9 +171,15 @@ class Finding:
         """Weight, kind and count in one line."""
         return f"{self.weight}: {self.what}: {len(self.examples):,}"
 
+    @property
+    def sentence(self) -> str:
+        """Kind, count and the first example, for where the whole list has no room."""
+        return f"{self.what}: {len(self.examples):,}, such as {self.examples[0]}."
+
 
 def _with_groups(index: Index) -> pd.DataFrame:
-    return index.table.assign(group=merge_groups(index.column("case"), index.column("pixels_digest")))
+    groups = merge_groups(index.column("case"), index.column("pixels_digest"), by_spelling=index.has_cases)
+    return index.table.assign(group=groups)
 
 
 def counts(index: Index) -> dict[str, Any]:
@@ -176,6 +223,8 @@ def counts(index: Index) -> dict[str, Any]:
         "magnifications": images_by("magnification"),
         "parts": images_by("part"),
         "bad": [asdict(file) for file in index.bad],
+        "left_out": [asdict(item) for item in index.left_out],
+        "notes": list(index.notes),
     }
 
 
@@ -183,7 +232,8 @@ def audit(index: Index) -> Audit:
     """Look for duplicates, contradictions and leaks in an index. Opens no image."""
     table = _with_groups(index)
     twins = table[table["pixels_digest"].duplicated(keep=False)]
-    torn = table[table["group"].astype(str).isin(list(_several(table, "group", "part")))]
+    sided = table.assign(side=table["part"] == sealed_part(index)) if sealed_part(index) else table.assign(side=False)
+    torn = table[table["group"].astype(str).isin(list(_several(sided, "group", "side")))]
     is_breakhis = index.layout == "breakhis" and not index.synthetic  # the phantom borrows the names only
     return Audit(
         name=index.name,
@@ -196,7 +246,7 @@ def audit(index: Index) -> Audit:
         identical_bytes=_sorted_sets(_several(table, "bytes_digest", "path").values()),
         identical_pixels_within_case=_within_case(twins),
         identical_pixels_across_cases=_sets_that_differ(twins, "case"),
-        identical_pixels_across_parts=_sets_that_differ(twins, "part"),
+        identical_pixels_across_parts=_sets_that_differ(sided.loc[twins.index], "side"),
         identical_pixels_both_labels=_sets_that_differ(twins, "label"),
         merged_groups=_sorted_sets(_several(table, "group", "case").values()),
         groups_across_parts=_sorted_sets(tuple(set(cases)) for _, cases in torn.groupby("group")["case"]),
@@ -206,6 +256,9 @@ def audit(index: Index) -> Audit:
         cases_of_one_image=_cases_of_one_image(table) if index.has_cases else (),
         bad=index.bad,
         count_differences=tuple(breakhis.compare_counts(index)) if is_breakhis else (),
+        spellings=tuple(spellings(index.column("case"))) if index.has_cases else (),
+        narrow_ranges={path: used for path in table["path"] if (used := index.range_used.get(path, 1.0)) < _NARROW},
+        pages_left_out={path: n for path in table["path"] if (n := index.pages_left_out.get(path, 0))},
     )
 
 
@@ -242,7 +295,7 @@ def _sorted_sets(sets: Iterable[tuple[str, ...]]) -> Sets:
 
 
 def _joined(sets: Sets) -> list[str]:
-    return [" = ".join(members) for members in sets]
+    return [" = ".join(map(shown, members)) for members in sets]
 
 
 def _paths(sets: Sets) -> list[str]:

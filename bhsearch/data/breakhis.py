@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bhsearch.data.decode import IMAGE_SUFFIXES
 from bhsearch.errors import DataError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ PUBLISHED_COUNTS = {
 _NAME = re.compile(
     r"SOB_(?P<letter>[BM])_(?P<subtype>[A-Z]+)-(?P<year>[0-9]{2})-(?P<number>[0-9]+)(?P<suffix>[A-Z]*)"
     r"-(?P<magnification>40|100|200|400)-(?P<sequence>[0-9]{3}|[1-9][0-9]{3,})"
-    r"\.(?:png|jpe?g|tiff?|bmp|PNG|JPE?G|TIFF?|BMP)"
+    rf"(?i:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})"
 )
 
 

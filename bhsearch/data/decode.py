@@ -13,30 +13,40 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import PIL
-from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
+from PIL import Image, UnidentifiedImageError, _imaging
 
-from bhsearch.data import store
+from bhsearch.data import jpeg, pillow, store, tiff
 from bhsearch.data.index import BadFile
+from bhsearch.data.picture import Picture
 from bhsearch.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+# The usual endings of the formats that are read, in lower case; what a file is, its first bytes say.
+IMAGE_SUFFIXES = (
+    *(".png", ".apng"),
+    *(".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".mpo"),
+    *(".tif", ".tiff", ".btf", ".tf8"),
+    *(".bmp", ".dib"),
+    *(".gif", ".webp"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+)
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 30
 
 # Formats by content, not by suffix. Others stay closed: some start programs.
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-_STRIP = 1 << 18  # pixels that are converted at once
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "JPEG2000")
+_HEAD = 1 << 16  # bytes that tell the format, and hold the header of a JPEG
+_MOST_REASON = 200  # letters of what a decoder says is wrong
 _AT_ONCE = 1 << 24  # bytes of a file that are read at once
-# A digest belongs to the decoder that made it: another Pillow may round a JPEG differently.
-_DECODER = f"1/pillow-{PIL.__version__}"
+# A digest belongs to the decoders that made it: another Pillow may round a JPEG differently.
+_DECODER = " ".join(["2", *(f"{name}-{metadata.version(name)}" for name in ("pillow", "tifffile", "imagecodecs"))])
 
 # Blocks above 32 MB go back to the system when they are freed; of smaller ones, each thread would keep some for itself.
 _imaging.set_block_size(1 << 26)
@@ -48,15 +58,19 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Digests:
-    """SHA-256 of one image, in hex.
+    """SHA-256 of one image, in hex, and what an audit wants to know of its file.
 
     Attributes:
         bytes_digest: Of the file's bytes.
         pixels_digest: Of the shape and the RGB bytes that `decode` returns.
+        range_used: Share of the range that the samples use, 0 to 1; 1 where they have at most 8 bits.
+        pages_left_out: Pages or frames of the file that are not read.
     """
 
     bytes_digest: str
     pixels_digest: str
+    range_used: float = 1.0
+    pages_left_out: int = 0
 
 
 class _Quiet:
@@ -95,8 +109,11 @@ _quiet = _Quiet()
 def decode(path: Path) -> npt.NDArray[np.uint8]:
     """Decode an image file.
 
-    Transparency is laid over white, the colour of an empty slide; 16-bit grey is scaled to 8 bit; the EXIF orientation
-    is applied; of several pages the first is taken. Links to files are followed, wherever they lead.
+    PNG, JPEG, TIFF, BMP, GIF, WebP and JPEG 2000 are read, whatever the suffix. Transparency is laid over white, the
+    colour of an empty slide; samples of more than 8 bits, and floating point from 0 to 1, are scaled to 8 bits; the
+    orientation is applied; of several pages or frames the first is taken (of a TIFF whose first page is a reduced copy,
+    its original). Samples whose black and white nobody can know (32-bit or signed integers) are refused. Links to files
+    are followed, wherever they lead.
 
     Returns:
         RGB, 0 to 255. Shape (height, width, 3).
@@ -116,7 +133,7 @@ def decode_for(path: Path, use: Callable[[npt.NDArray[np.uint8]], _Result]) -> _
         DataError: As `decode`.
     """
     with contextlib.ExitStack() as room:
-        return use(_from_file(path, room))
+        return use(_from_file(path, room).pixels)
 
 
 def decode_bytes(data: bytes) -> npt.NDArray[np.uint8]:
@@ -130,7 +147,7 @@ def decode_bytes(data: bytes) -> npt.NDArray[np.uint8]:
     if len(data) > MAX_BYTES:
         raise DataError(f"too large: {len(data):,} bytes, at most {MAX_BYTES:,} are read")
     with contextlib.ExitStack() as room:
-        return _pixels(io.BytesIO(data), room)
+        return _picture(io.BytesIO(data), room).pixels
 
 
 def scan(
@@ -148,8 +165,8 @@ def scan(
         Digests, or what is wrong with the file, in the order of `paths`.
 
     Raises:
-        InputError: If the cache of digests cannot be written.
-        RunError: If the disk is full.
+        PlaceError: If the cache of digests cannot be written, or its disk is full, be it only once images are decoded:
+            then their digests are lost, and nothing else.
     """
     known = _Known(root)
     results: list[Digests | BadFile | None] = []
@@ -208,16 +225,16 @@ def _digests_of(file: Path, room: contextlib.ExitStack) -> Digests:
     with _opened(file) as stream:
         of_bytes = hashlib.file_digest(stream, "sha256")
         stream.seek(0)
-        pixels = _pixels(stream, room)
-    digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(pixels.data)
-    return Digests(of_bytes.hexdigest(), digest.hexdigest())
+        picture = _picture(stream, room)
+    digest = hashlib.sha256(repr(picture.pixels.shape).encode())
+    digest.update(picture.pixels.data)
+    return Digests(of_bytes.hexdigest(), digest.hexdigest(), picture.range_used, picture.pages_left_out)
 
 
-def _from_file(path: Path, room: contextlib.ExitStack) -> npt.NDArray[np.uint8]:
+def _from_file(path: Path, room: contextlib.ExitStack) -> Picture:
     try:
         with _opened(path) as stream:
-            return _pixels(stream, room)
+            return _picture(stream, room)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -268,55 +285,53 @@ class _Room:
 _room = _Room()
 
 
-def _pixels(stream: _Stream, room: contextlib.ExitStack) -> npt.NDArray[np.uint8]:
+def _picture(stream: _Stream, room: contextlib.ExitStack) -> Picture:
     """Decode; `room` is held for the pixels until the caller is done with them."""
+
+    def claim(n_pixels: int, n_bytes: int = 0) -> None:
+        if n_pixels > MAX_PIXELS:
+            raise DataError(f"too large: {n_pixels:,} pixels, at most {MAX_PIXELS:,} are read")
+        room.enter_context(_room.for_pixels(min(max(n_pixels, n_bytes // 4), MAX_PIXELS)))
+
     with _quiet:
         try:
+            head = stream.read(_HEAD)
+            stream.seek(0)
+            if head.startswith(tiff.SIGNATURES):
+                return tiff.read(stream, claim)
             with Image.open(stream, formats=_FORMATS) as image:
-                n_pixels = image.width * image.height
-                if n_pixels > MAX_PIXELS:
-                    raise DataError(f"too large: {n_pixels:,} pixels, at most {MAX_PIXELS:,} are read")
-                room.enter_context(_room.for_pixels(n_pixels))
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return _rgb(image)
+                claim(image.width * image.height)
+                return pillow.read(image, stream, head)
         except (DataError, MemoryError):
             raise
         except UnidentifiedImageError as error:
-            raise DataError("not an image") from error
+            return _without_pillow(stream, head, claim, error)
         except Image.DecompressionBombError as error:
             raise DataError(f"too large: at most {MAX_PIXELS:,} pixels are read") from error
-        except Exception as error:  # Pillow raises a dozen types on damaged files, among them SyntaxError
-            raise DataError(f"damaged: {error}" if str(error) else "damaged") from error
+        except Exception as error:  # the decoders raise a dozen types on damaged files, among them SyntaxError
+            reason = " ".join(str(error).split())
+            raise DataError(f"damaged: {reason[:_MOST_REASON]}" if reason else "damaged") from error
 
 
-def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """In strips: whole, each step of a conversion would need as much again."""
-    width, height = image.size
-    rows = max(_STRIP // width, 1)
-    pixels = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, rows):
-        pixels[top : top + rows] = _strip(image.crop((0, top, width, min(top + rows, height))))
-    return pixels
-
-
-def _strip(image: Image.Image) -> npt.NDArray[np.uint8]:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        return _grey16(image)
-    if image.mode == "F":
-        raise DataError("grey in floating point has no known white; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"), dtype=np.uint8)
-
-
-def _grey16(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Scale 0..65535 to 0..255, rounded; converting in Pillow would clip everything above 255 to white."""
-    grey = np.asarray(image).astype(np.int64)
-    if grey.min() < 0 or grey.max() > 65535:
-        raise DataError(f"32-bit grey has no known white: {grey.min()} to {grey.max()}; save it with 8 or 16 bits")
-    return np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
+def _without_pillow(
+    stream: _Stream, head: bytes, claim: Callable[[int], None], error: UnidentifiedImageError
+) -> Picture:
+    """Decode what Pillow does not know, or say what it is."""
+    frame = jpeg.jpeg_frame(head)
+    if frame is not None and frame.process == jpeg.JPEG_LS:
+        raise DataError("JPEG-LS is not read; save it as PNG or TIFF") from error
+    if frame is not None and frame.bits > 8:
+        claim(frame.width * frame.height)
+        stream.seek(0)
+        try:
+            return jpeg.read_deep(stream.read(), frame)
+        except DataError:
+            raise
+        except Exception as damage:
+            raise DataError(f"damaged: {damage}") from damage
+    if frame is not None and frame.n_samples not in (1, 3, 4):
+        raise DataError(f"{frame.n_samples} channels; save it as grey or RGB") from error
+    raise DataError(pillow.why_not(head)) from error
 
 
 class _Known:
@@ -350,12 +365,12 @@ class _Known:
 
     def get(self, path: str, stamp: _Stamp) -> Digests | None:
         entry = self._entries.get(path)
-        if not isinstance(entry, list) or len(entry) != 4 or tuple(entry[:2]) != stamp:
+        if not isinstance(entry, list) or len(entry) != 6 or tuple(entry[:2]) != stamp:
             return None
-        return Digests(str(entry[2]), str(entry[3]))
+        return Digests(str(entry[2]), str(entry[3]), float(entry[4]), int(entry[5]))
 
     def add(self, path: str, stamp: _Stamp, digests: Digests) -> None:
-        self._entries[path] = [*stamp, digests.bytes_digest, digests.pixels_digest]
+        self._entries[path] = [*stamp, *astuple(digests)]
         self._changed = True
 
     def save(self) -> None:

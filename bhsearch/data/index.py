@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,21 @@ class BadFile:
     reason: str
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Files of a data folder that are no images of it.
+
+    Attributes:
+        suffix: In lower case with its dot, or `no suffix`.
+        reason: Why they were left out.
+        count: How many there are.
+    """
+
+    suffix: str
+    reason: str
+    count: int
+
+
 @dataclass(frozen=True, eq=False)
 class Index:
     """One row per image of a data set.
@@ -43,10 +59,16 @@ class Index:
         layout: Reader that made the index: `breakhis`, `idc`, `folders`, `manifest` or `phantom`.
         table: One row per image, sorted by path. Columns: `path` (POSIX, relative to `root`), `label` (0 benign,
             1 malignant), `case`, `slide`, `subtype`, `magnification` (strings, empty where unknown), `part`
-            (`train`, `validation`, or empty where the layout has none), `bytes_digest` and `pixels_digest` (hex).
+            (`train`, `validation`, `test`, or empty where the data are not divided), `bytes_digest` and
+            `pixels_digest` (hex).
         has_cases: Whether `case` is known; if not, each image is its own case and nothing can be promoted.
         synthetic: Whether the images are drawn by a program rather than taken from tissue.
         bad: Files that could not be read and were left out on request.
+        left_out: Files of the folder that are no images, counted.
+        notes: Sentences on how the data were read, such as columns that are not used.
+        range_used: Share of the range of its samples that an image uses, 0 to 1, by path; images whose samples have at
+            most 8 bits, which use all of it as far as this goes, are not listed.
+        pages_left_out: Pages or frames of a file that were not read, by path; files of one page are not listed.
     """
 
     name: str
@@ -56,6 +78,10 @@ class Index:
     has_cases: bool = True
     synthetic: bool = False
     bad: tuple[BadFile, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    range_used: Mapping[str, float] = field(default_factory=dict)
+    pages_left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from bhsearch.config import Settings
 from bhsearch.data.decode import Progress
 from bhsearch.data.index import Index
 from bhsearch.data.load import load_index
@@ -18,6 +20,9 @@ def open_data(
     *,
     layout: str = "auto",
     case_pattern: str | None = None,
+    class_map: Sequence[str] = (),
+    ignore_columns: Sequence[str] = (),
+    image_root: str | None = None,
     skip_bad_images: bool = False,
     progress: Progress | None = None,
 ) -> Index:
@@ -28,6 +33,9 @@ def open_data(
             folder that is itself called phantom can be given as `./phantom`.
         layout: As in `load_index`.
         case_pattern: As in `load_index`.
+        class_map: As in `load_index`.
+        ignore_columns: As in `load_index`.
+        image_root: As in `load_index`.
         skip_bad_images: As in `load_index`.
         progress: As in `load_index`; the phantom does not call it.
 
@@ -36,14 +44,51 @@ def open_data(
         SettingsError: If an option does not fit the data.
     """
     spec = PHANTOM if data is None else data
+    if not spec.strip():
+        raise SettingsError(
+            f"--data must be a folder, a manifest or {PHANTOM}, but got {spec!r}: the text is empty, as an unset shell "
+            "variable gives it."
+        )
     if spec == PHANTOM or spec.startswith(f"{PHANTOM}:"):
-        if layout not in ("auto", PHANTOM) or case_pattern is not None:
-            raise SettingsError(f"--layout and --case-pattern are for images of your own, but the data are {spec}.")
+        if layout not in ("auto", PHANTOM) or any(
+            option for option in (case_pattern, class_map, ignore_columns, image_root)
+        ):
+            raise SettingsError(
+                "--layout, --case-pattern, --class-map, --ignore-column and --image-root are for images of your own, "
+                f"but the data are {spec}."
+            )
         return phantom_index(spec)
     return load_index(
         Path(spec).expanduser(),
         layout=layout,
         case_pattern=case_pattern,
+        class_map=class_map,
+        ignore_columns=ignore_columns,
+        image_root=Path(image_root).expanduser() if image_root is not None else None,
         skip_bad_images=skip_bad_images,
+        progress=progress,
+    )
+
+
+def open_settings(settings: Settings, *, data: str | None = None, progress: Progress | None = None) -> Index:
+    """Open the data of some settings, with everything in them that says how to read the data.
+
+    Args:
+        settings: What a user chose, now or for a study.
+        data: Where the data are now, if not where the settings say.
+        progress: As in `open_data`.
+
+    Raises:
+        DataError: As `open_data`.
+        SettingsError: As `open_data`.
+    """
+    return open_data(
+        settings.data if data is None else data,
+        layout=settings.layout,
+        case_pattern=settings.case_pattern,
+        class_map=settings.class_map,
+        ignore_columns=settings.ignore_columns,
+        image_root=settings.image_root,
+        skip_bad_images=settings.skip_bad_images,
         progress=progress,
     )

@@ -158,7 +158,7 @@ def phantom_index(spec: str = NAME) -> Index:
     """
     parameters = parse_spec(spec)
     index = load_index(phantom_folder(parameters), layout="breakhis")
-    return replace(index, name=parameters.name, layout=NAME, synthetic=True, has_cases=True)
+    return replace(index, name=parameters.name, layout=NAME, synthetic=True, has_cases=True, left_out=())
 
 
 def _known_keys() -> str:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from bhsearch.data.dealing import SEPARATOR, Bools, Folds, Ints, carriers_of, deal, groups_per_fold, seal, torn
 from bhsearch.data.index import CLASS_NAMES, Index
-from bhsearch.data.units import Units, units_of_groups, units_of_images, units_of_slides, validation_part
+from bhsearch.data.naming import PARTS as DATA_PARTS
+from bhsearch.data.units import Units, part_as_test, sealed_part, units_of_groups, units_of_images, units_of_slides
 from bhsearch.errors import DataError, SettingsError
 
 GROUPINGS = ("case", "slide", "image")
@@ -54,7 +55,7 @@ class Split:
         test_fraction: Share of the groups to seal; without effect where `sealed_by` is `part`.
         n_folds: Folds of a repeat.
         n_repeats: Repeats.
-        sealed_by: `fraction`, or `part` where the data set's own validation part is the test.
+        sealed_by: `fraction`, or `part` where the data set's own test or validation part is the test.
         data_fingerprint: `Index.fingerprint` of the rows sorted by path.
         promotable: Whether a model made with this split may be promoted.
         why_not_promotable: Sentences, empty if it may.
@@ -221,15 +222,14 @@ def make_split(
     _check_options(test_fraction, n_folds, n_repeats, group_by)
     magnification, chosen = _at_magnification(index, magnification)
     groups = units_of_groups(index)
-    by_part = not resplit and bool((index.column("part") == "validation").any())
-    sealed = validation_part(index, groups) if by_part else _sealed(index, groups, test_fraction)
+    part = "" if resplit else sealed_part(index)
+    sealed = part_as_test(index, groups) if part else _sealed(index, groups, test_fraction)
     test, rows = sealed & chosen, ~sealed & chosen
-    _require_test(index, groups, test, by_part, magnification)
+    _require_test(index, groups, test, part, magnification)
     units = _units_to_deal(index, groups, rows, group_by)
     folds = np.full((n_repeats, len(index)), -1, dtype=np.int8)
     folds[:, rows] = _checked_deal(units, index.labels[rows], n_folds, n_repeats, f"{group_by}s{_at(magnification)}")
     reasons = _why_not_promotable(index, group_by)
-    warnings = [f"The test is the data set's validation part; the test fraction of {test_fraction:g} is not used."]
     return Split(
         paths=index.column("path").copy(),
         test=test,
@@ -242,12 +242,12 @@ def make_split(
         test_fraction=float(test_fraction),
         n_folds=n_folds,
         n_repeats=n_repeats,
-        sealed_by="part" if by_part else "fraction",
+        sealed_by="part" if part else "fraction",
         data_fingerprint=replace(index, table=index.table.sort_values("path")).fingerprint,
         promotable=not reasons,
         why_not_promotable=" ".join(reasons),
         leaks=_leaks(index, groups, folds, group_by),
-        warnings=(*(warnings if by_part else []), *reasons, *_few_groups(index, groups, test, folds, n_folds)),
+        warnings=(*_on_parts(index, part, test_fraction), *reasons, *_few_groups(index, groups, test, folds, n_folds)),
     )
 
 
@@ -284,12 +284,24 @@ def _sealed(index: Index, groups: Units, test_fraction: float) -> Bools:
     return mask
 
 
-def _require_test(index: Index, groups: Units, test: Bools, by_part: bool, magnification: str) -> None:
+def _on_parts(index: Index, part: str, test_fraction: float) -> list[str]:
+    """What becomes of the data set's own parts, in sentences."""
+    present = [name for name in DATA_PARTS if (index.column("part") == name).any()]
+    if not part:
+        return [f"The data set's own parts ({', '.join(present)}) are ignored, as --resplit asks."] if present else []
+    sentence = f"The test is the data set's {part} part; the test fraction of {test_fraction:g} is not used."
+    others = [name for name in present if name != part]
+    if len(others) > 1:
+        sentence += f" The parts {' and '.join(others)} are searched on together: the folds divide them anew."
+    return [sentence]
+
+
+def _require_test(index: Index, groups: Units, test: Bools, part: str, magnification: str) -> None:
     counts = _cases_of_classes(groups.number[test], index.labels[test])
     if min(counts):
         return
     there = _cases_of_classes(groups.number, index.labels)
-    what = "validation part, which is the sealed test," if by_part else "sealed test"
+    what = f"{part} part, which is the sealed test," if part else "sealed test"
     raise DataError(
         f"the {what} must hold both classes, but it has {_counted(counts, 'cases' + _at(magnification))} of "
         f"{_counted(there, 'cases')} in all; so no number of folds works. "

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from bhsearch.data.dealing import SEPARATOR, Bools, Folds, Ints, make_strata
 from bhsearch.data.groups import merge_groups
 from bhsearch.data.index import CLASS_NAMES, Index
+from bhsearch.data.naming import PARTS, TEST, VALIDATION, shown
 from bhsearch.errors import DataError, SettingsError, listed
 
 
@@ -56,7 +57,7 @@ def units_of_groups(index: Index) -> Units:
     if missing:
         raise DataError(f"benign and malignant images are both needed, but there is no {' and no '.join(missing)} one.")
     cases = case_keys(index)
-    groups = merge_groups(cases, index.column("pixels_digest"))
+    groups = merge_groups(cases, index.column("pixels_digest"), by_spelling=index.has_cases)
     members: list[set[str]] = [set() for _ in range(int(groups.max()) + 1)]
     for group, case in zip(groups, cases, strict=True):
         members[group].add(case)
@@ -86,25 +87,33 @@ def units_of_images(index: Index) -> Units:
     return _named(index.column("path").tolist(), index.labels)
 
 
-def validation_part(index: Index, groups: Units) -> Bools:
-    """Mask of the images in the data set's own validation part, if it can be a test. Shape (n_images,).
+def sealed_part(index: Index) -> str:
+    """The part of the data set that becomes the sealed test: `test`, else `validation`; empty if it has none."""
+    present = set(index.column("part"))
+    return next((part for part in (TEST, VALIDATION) if part in present), "")
+
+
+def part_as_test(index: Index, groups: Units) -> Bools:
+    """Mask of the images in `sealed_part`, if it can be a test. Shape (n_images,).
 
     Raises:
-        DataError: If a group lies on both sides.
+        DataError: If a group is on both sides.
     """
-    inside: Bools = index.column("part") == "validation"
+    part = sealed_part(index)
+    inside: Bools = index.column("part") == part
     n_inside = np.bincount(groups.number[inside], minlength=len(groups.keys))
     n_outside = np.bincount(groups.number[~inside], minlength=len(groups.keys))
     shared = np.flatnonzero((n_inside > 0) & (n_outside > 0))
     if len(shared):
+        others = " and ".join(name for name in PARTS if name != part and (index.column("part") == name).any())
         names = [
-            f"{' = '.join(groups.keys[group].split(SEPARATOR))}: {n_outside[group]:,} images in train, "
-            f"{n_inside[group]:,} in validation"
+            f"{' = '.join(map(shown, groups.keys[group].split(SEPARATOR)))}: {n_outside[group]:,} images in {others}, "
+            f"{n_inside[group]:,} in {part}"
             for group in shared
         ]
         raise DataError(
-            "train and validation must have no case and no picture in common, but they share "
-            f"{len(shared):,} (cases that have a picture in common are joined by =):\n{listed(names)}\n"
+            f"{others} and {part} must have no case and no picture in common, but they share {len(shared):,} (cases "
+            f"that have a picture in common, or differ in spelling only, are joined by =):\n{listed(names)}\n"
             "Move each to one side, or make a new division by case: --resplit."
         )
     return inside

@@ -155,6 +155,7 @@ def find(names: Iterable[str], weights_dir: Path | None, trainable: bool = False
         BackboneError: If a name is unknown, or a backbone asked for by name cannot be had or is of no use here.
     """
     names = list(dict.fromkeys(names))
+    weights_dir = weights_dir.expanduser() if weights_dir is not None else None
     if weights_dir is not None and not weights_dir.is_dir():
         raise BackboneError(
             f"--weights-dir must be a folder of weight files, but got {str(weights_dir)!r}, which is not one."

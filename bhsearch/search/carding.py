@@ -131,7 +131,7 @@ def _split(opened: Reopened) -> dict[str, str]:
     return {
         "sealed": _part(opened, split.test),
         "development": _part(opened, split.development),
-        "sealed by": "the data set's own validation part" if split.sealed_by == "part" else "a share of the cases",
+        "sealed by": "the data set's own part" if split.sealed_by == "part" else "a share of the cases",
         "folds": f"{split.n_folds} x {split.n_repeats}, by {split.group_by}",
         "fingerprint": split.fingerprint,
     }

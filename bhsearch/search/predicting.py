@@ -15,9 +15,12 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data import breakhis, readers
-from bhsearch.data.decode import SUFFIXES, decode
-from bhsearch.data.index import CLASS_NAMES, BadFile
+from bhsearch.data import breakhis, idc
+from bhsearch.data.decode import IMAGE_SUFFIXES, decode
+from bhsearch.data.folders import case_finder
+from bhsearch.data.image_files import describe_left_out, find_images
+from bhsearch.data.index import CLASS_NAMES, BadFile, LeftOut
+from bhsearch.data.naming import is_placeholder, spelling_key
 from bhsearch.data.pixels import Progress
 from bhsearch.data.store import writing
 from bhsearch.errors import DataError, SettingsError, StudyError
@@ -109,44 +112,79 @@ def open_model(uri: str | None) -> Model:
     return Model(found, float(metadata["threshold"]), metadata.get("case_pattern"), metadata.get("note", ""), network)
 
 
-def find_files(places: Sequence[str]) -> list[Path]:
-    """Files as given, and those of folders by their suffix, at any depth, sorted; each once.
+@dataclass(frozen=True)
+class Files:
+    """What places hold.
+
+    Attributes:
+        images: Files given by name, and the images of folders, each once.
+        bad: What is in a folder and cannot be used, such as links to folders elsewhere.
+        left_out: Other files of the folders, counted.
+    """
+
+    images: list[Path]
+    bad: list[BadFile]
+    left_out: list[LeftOut]
+
+
+def find_files(places: Sequence[str]) -> Files:
+    """Files as given, and the images of folders, at any depth, by the rule that training has (`find_images`).
 
     Raises:
         DataError: If a place does not exist, or there is no image at all.
     """
     found: dict[Path, None] = {}
-    for place in map(Path, places):
+    bad: list[BadFile] = []
+    left_out: list[LeftOut] = []
+    for given in places:
+        place = Path(given)
+        if not given.strip():
+            raise DataError(f"FILES_OR_FOLDERS must be names, but got {given!r}, as an unset shell variable gives it.")
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-            found.update(dict.fromkeys(inside))
+            images = find_images(place)
+            found.update(dict.fromkeys(place / path for path in images.paths))
+            bad += [BadFile(str(place / file.path), f"{place / file.path}: {file.reason}") for file in images.bad]
+            left_out += images.left_out
         elif place.exists():
             found[place] = None
         else:
-            raise DataError(f"FILES_OR_FOLDERS must exist, but there is no {str(place)!r}.")
+            raise DataError(f"FILES_OR_FOLDERS must exist, but there is no {given!r}.")
     if not found:
-        raise DataError(f"There must be images, but {', '.join(places)} holds none (looked for {', '.join(SUFFIXES)}).")
-    return list(found)
+        raise DataError(
+            f"There must be images, but {', '.join(places)} holds none (looked for {', '.join(IMAGE_SUFFIXES)})."
+            f"{' ' + describe_left_out(left_out) + '.' if left_out else ''}"
+        )
+    return Files(list(found), bad, left_out)
 
 
-def case_of(pattern: str | None) -> Callable[[Path], str]:
-    """A function from path to case: by a pattern, else by BreakHis names; empty where unknown.
+def case_of(pattern: str | None, places: Sequence[str] = ()) -> Callable[[Path], str]:
+    """A function from path to case: by a pattern, else by the names of BreakHis and IDC; empty where unknown.
+
+    The pattern is searched in the path relative to the given folder that holds the file, as in training, then in the
+    whole path. A name that stands for an unknown case, such as `unknown`, is no case.
 
     Raises:
         SettingsError: If the pattern cannot be used.
     """
-    by_pattern = readers.case_finder(pattern)
+    by_pattern = case_finder(pattern)
+    folders = [Path(place) for place in places]
 
     def find(path: Path) -> str:
-        found = by_pattern(path.as_posix())
-        if found is None:
-            try:
-                found = breakhis.parse(path.name).case
-            except DataError:
-                found = ""
-        return found
+        inside = [path.relative_to(folder) for folder in folders if path != folder and path.is_relative_to(folder)]
+        found = next(filter(None, (by_pattern(way.as_posix()) for way in (*inside, path))), "")
+        if pattern is None:
+            found = case_in_name(path.name)
+        return "" if found is None or is_placeholder(found) else found
 
     return find
+
+
+def case_in_name(file_name: str) -> str:
+    """The case that a file name of BreakHis or IDC says; empty if it is neither."""
+    try:
+        return breakhis.parse(file_name).case
+    except DataError:
+        return idc.patient_of(file_name) or ""
 
 
 def predict(
@@ -177,9 +215,11 @@ def predict(
             progress(done, len(files))
 
     by_case: dict[str, list[float]] = {}
+    spelt: dict[str, str] = {}  # the first of several spellings of a case names it
     for at, probability in enumerate(predict_images(model.network, images())):
         key = case(good[at])
         if key:
+            key = spelt.setdefault(spelling_key(key), key)
             by_case.setdefault(key, []).append(probability)
         yield Row("image", str(good[at]), key, 1, probability, model.label(probability))
     for key, values in sorted(by_case.items()):

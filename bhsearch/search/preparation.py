@@ -6,6 +6,7 @@ import ast
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.config import Settings, most_models
-from bhsearch.data.audit import audit
+from bhsearch.data.audit import Audit, audit
+from bhsearch.data.image_files import describe_left_out
 from bhsearch.data.index import CLASS_NAMES, Index
-from bhsearch.data.opening import open_data
+from bhsearch.data.opening import open_settings
 from bhsearch.data.splits import Split, make_split
 from bhsearch.errors import SettingsError, StudyError
 from bhsearch.evaluation.predictions import Predictions
@@ -45,6 +47,8 @@ _PACKAGES = (
     "scikit-learn",
     "numpy",
     "pillow",
+    "tifffile",
+    "imagecodecs",
 )
 # A study goes on only with what it was made with: these are compared, and a difference is named.
 _MUST_AGREE = {
@@ -86,6 +90,11 @@ class Preparation:
     def note(self) -> str:
         """What stands beside every number."""
         return SYNTHETIC if self.index.synthetic else ""
+
+    @cached_property
+    def audit(self) -> Audit:
+        """What is odd about the data."""
+        return audit(self.index)
 
     @property
     def backbones(self) -> dict[str, Backbone]:
@@ -156,13 +165,7 @@ def prepare(settings: Settings, reporter: Reporter) -> Preparation:
     _check_choices(settings)
     settings = with_sampler(settings)
     with reporter.step("Reading images") as progress:
-        index = open_data(
-            settings.data,
-            layout=settings.layout,
-            case_pattern=settings.case_pattern,
-            skip_bad_images=settings.skip_bad_images,
-            progress=progress,
-        )
+        index = open_settings(settings, progress=progress)
     split = make_split(
         index,
         test_fraction=settings.test_fraction,
@@ -242,6 +245,7 @@ def make_plan(prepared: Preparation, space: Sequence[Parameter], finished: int) 
             "data",
             f"{index.name}{', synthetic' if index.synthetic else ''}: {_images(index, np.ones(len(index), bool))}",
         ),
+        ("files", describe_left_out(index.left_out)),
         ("search on", _part(prepared, split.development)),
         ("sealed", f"{_part(prepared, split.test)}, opened only by registering"),
         ("folds", f"{per_repeat} by {settings.group_by}"),
@@ -260,7 +264,9 @@ def make_plan(prepared: Preparation, space: Sequence[Parameter], finished: int) 
         rows.append(("results", f"MLflow, {size}"))
     rows.append(("use", "research only, never for screening patients"))
     warnings = [
+        *index.notes,
         *split.warnings,
+        *prepared.audit.told(),
         *(f"{len(index.bad)} images could not be read and were left out." for _ in index.bad[:1]),
     ]
     if index.synthetic:
@@ -277,11 +283,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def audit_record(index: Index) -> dict[str, Any]:
-    """The audit of the data, for keeping beside the study."""
-    return audit(index).to_dict()
 
 
 def images_record(index: Index) -> dict[str, list[Any]]:

@@ -68,7 +68,7 @@ def study_record(prepared: Preparation, facts: dict[str, Any], n_images: int) ->
         "tags": tags,
         "files": {
             "split.json": prepared.split.to_dict(),
-            "audit.json": preparation.audit_record(prepared.index),
+            "audit.json": prepared.audit.to_dict(),
             "space.json": [asdict(row) for row in prepared.space(facts["backbones"])],
             "versions.json": versions,
             "images.json": preparation.images_record(prepared.index),

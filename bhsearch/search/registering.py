@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from bhsearch.tracking.registry import Version
     from bhsearch.tracking.studies import StoredStudy, StoredTrial
 
-_REQUIRED = ("keras", "tensorflow", "numpy", "pillow")
+_REQUIRED = ("keras", "tensorflow", "numpy", "pillow", "tifffile", "imagecodecs")
 _ORIGIN = "bhsearch.started_from"
 _N_EXAMPLES = 16  # images that an export is checked on
 _TEST_CSV = "test_predictions.csv"

@@ -13,7 +13,7 @@ import pandas as pd
 
 from bhsearch.config import Settings
 from bhsearch.data.index import Index
-from bhsearch.data.opening import open_data
+from bhsearch.data.opening import open_settings
 from bhsearch.data.splits import Split
 from bhsearch.errors import DataError, StudyError, listed
 from bhsearch.networks.backbones import Backbone, find
@@ -68,13 +68,7 @@ def reopen(study: StoredStudy, reporter: Reporter, data: str | None = None) -> R
     split = Split.from_dict(studies.record(study, studies.SPLIT))
     try:
         with reporter.step("Reading images") as progress:
-            index = open_data(
-                data or settings.data,
-                layout=settings.layout,
-                case_pattern=settings.case_pattern,
-                skip_bad_images=settings.skip_bad_images,
-                progress=progress,
-            )
+            index = open_settings(settings, data=data, progress=progress)
     except DataError as error:
         raise DataError(
             f"{error}\nThe study {study.name!r} was made of {study.root}; --data names another place."

@@ -12,7 +12,7 @@ import numpy as np
 from bhsearch.data.audit import Audit
 from bhsearch.data.decode import decode
 from bhsearch.data.index import CLASS_NAMES, BadFile
-from bhsearch.data.opening import open_data
+from bhsearch.data.opening import open_settings
 from bhsearch.errors import BhsearchError, StudyError
 from bhsearch.evaluation.grids import pick_examples
 from bhsearch.evaluation.photos import photo
@@ -22,6 +22,7 @@ from bhsearch.evaluation.report_page import report_page
 from bhsearch.evaluation.selection import Corrected
 from bhsearch.evaluation.thresholds import pooled_decisions
 from bhsearch.search.engine import Trial
+from bhsearch.search.reopening import settings_of
 from bhsearch.search.reporter import Reporter
 from bhsearch.search.result import correct, rank
 from bhsearch.search.space import Parameter, Params
@@ -227,14 +228,8 @@ def _caption(predictions: Predictions, row: int) -> str:
 
 
 def _same_data(study: StoredStudy) -> Index | None:
-    settings = study.settings
     try:
-        index = open_data(
-            settings.get("data"),
-            layout=settings.get("layout", "auto"),
-            case_pattern=None if settings.get("case_pattern") in (None, "None") else settings["case_pattern"],
-            skip_bad_images=settings.get("skip_bad_images") == "True",
-        )
+        index = open_settings(settings_of(study.settings))
     except BhsearchError:
         return None
     return index if index.fingerprint == study.tags.get("bhsearch.data_fingerprint") else None

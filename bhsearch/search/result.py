@@ -52,6 +52,7 @@ class StudyResult:
         wanted: Finished trials that were asked for.
         note: What must stand beside every number, such as that the data are synthetic; may be empty.
         invalid: Sentences why the numbers mean nothing; empty where they do.
+        findings: Sentences on errors and duplicates in the data.
         tracked: Whether MLflow keeps its runs.
         interrupted: Whether it was ended by Ctrl-C or time-out before it was done.
         corrected: The best score, corrected for having searched; None where that is not at hand.
@@ -73,6 +74,7 @@ class StudyResult:
     uncorrected: str = ""
     before: StudyResult | None = None
     stagnation: int | None = None
+    findings: Sequence[str] = ()
 
     @property
     def done(self) -> bool:

@@ -250,6 +250,7 @@ class _Session:
             prepared.study, prepared.index.name, ranking, records, self._settings.trials, prepared.note,
             prepared.split.leaks, self._settings.tracking, self._interrupted, *correction,
             stagnation=self._settings.stop_after_stagnation if stagnated(records, self._orders.stagnation) else None,
+            findings=prepared.audit.told(),
         )  # fmt: skip
         if process is not None and self._outbox is not None:
             record = end_record(result, self._engine.importances(), list(self._examples), self._settled(records))

@@ -72,6 +72,7 @@ def _note(result: StudyResult) -> str:
         for row in result.ranking[:N_BEST]
     ]
     lines += ["", _correction(result), *prospects(result)] if result.ranking else []
+    lines += ["", "The data:", *(f"- {sentence}" for sentence in result.findings)] if result.findings else []
     lines += [
         "",
         "The best of many trials looks better than it is: these scores chose it. Intervals are over cases; variation "

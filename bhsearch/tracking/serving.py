@@ -70,7 +70,7 @@ class ServedModel:
         """Probability and label of each image.
 
         Args:
-            frame: A column `image`: bytes of PNG, JPEG, TIFF or BMP files, of any sizes.
+            frame: A column `image`: bytes of image files of any format that is read, of any sizes.
             params: None are known.
 
         Returns:

@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from bhsearch.data.audit import audit, counts
+from bhsearch.data.audit import NARROW, PAGES, Audit, audit, counts
 from bhsearch.data.index import COLUMNS, BadFile, Index
 from bhsearch.data.load import load_index
+from tests.data.images import rgb, save
 
 
 def index_of(*rows, **fields):
@@ -109,6 +112,51 @@ def test_cases_of_one_image_are_listed_only_where_cases_are_known():
     assert any("cases are unknown" in line for line in unknown.lines())
 
 
+def test_a_picture_in_validation_and_train_is_no_leak_where_another_part_is_the_test():
+    result = audit(
+        index_of(
+            {"case": "a", "part": "train"},
+            {"case": "a", "part": "validation"},
+            {"case": "b", "part": "validation"},
+            {"case": "b", "part": "test"},
+        )
+    )
+    assert result.groups_across_parts == (("b",),)
+
+
+def test_spellings_of_a_case_are_an_error_and_one_group():
+    result = audit(index_of({"case": "Case01"}, {"case": "case1"}, {"case": "c"}))
+    assert (result.spellings, result.n_cases, result.n_groups) == ((("Case01", "case1"),), 3, 2)
+    assert result.findings()[0].title == "error: Cases in several spellings, kept together as one: 1"
+    assert audit(index_of({"case": "a/1.png"}, {"case": "A/01.png"}, has_cases=False)).spellings == ()
+
+
+def test_errors_and_duplicates_are_told_once_with_an_example():
+    same = {"pixels_digest": "p", "bytes_digest": "b"}
+    result = audit(
+        index_of(
+            {"case": "a", **same},
+            {"case": "a", "label": 1, **same},
+            {"case": "b", **same},
+            {"case": "d1"},
+            {"case": "D1"},
+        )
+    )
+    assert result.told() == [
+        "Pictures called both benign and malignant: 1, such as 0.png = 1.png = 2.png.",
+        "Cases in several spellings, kept together as one: 1, such as D1 = d1.",
+        "Pictures shared by several cases: 1, such as 0.png = 1.png = 2.png.",
+        "Pictures repeated within a case: 1, such as 0.png = 1.png.",
+    ]
+    assert audit(index_of({"case": "a"}, {"case": "b"})).told() == []
+
+
+def test_an_audit_kept_before_spellings_were_looked_for_can_be_shown():
+    kept = audit(index_of({}, {})).to_dict()
+    del kept["spellings"]
+    assert Audit(**kept).lines() == audit(index_of({}, {})).lines()
+
+
 def test_bad_files_are_said():
     result = audit(index_of({}, {}, bad=(BadFile("x.png", "empty file"),)))
     assert "  x.png: empty file" in result.lines()
@@ -182,3 +230,33 @@ def test_the_real_breakhis_shows_its_known_oddities(breakhis):
 def test_most_patients_of_the_real_idc_carry_both_labels(idc):
     result = audit(load_index(idc))
     assert (len(result.cases_with_both_labels), result.n_cases, result.siblings) == (133, 140, {})
+
+
+def test_images_that_use_little_of_their_range_and_pages_left_out_are_notes():
+    index = index_of({}, {}, {}, range_used={"0.png": 0.0625, "1.png": 0.5}, pages_left_out={"2.png": 4})
+    result = audit(index)
+    assert result.narrow_ranges == {"0.png": 0.0625}
+    assert result.pages_left_out == {"2.png": 4}
+    found = {finding.what: (finding.weight, finding.examples) for finding in result.findings()}
+    assert found[NARROW] == ("note", ["0.png: 6.2%"])
+    assert found[PAGES] == ("note", ["2.png: 4 not read"])
+    assert audit(index.select(np.array([False, True, True]))).narrow_ranges == {}
+
+
+def test_an_audit_that_was_kept_before_ranges_were_known_is_read():
+    """Studies keep their audit as JSON, and a report is made of it later."""
+    kept = audit(index_of({})).to_dict()
+    del kept["narrow_ranges"], kept["pages_left_out"]
+    assert Audit(**kept).narrow_ranges == {}
+
+
+def test_the_index_of_a_folder_knows_ranges_and_pages(tmp_path):
+    for label in ("benign", "malignant"):
+        (tmp_path / label).mkdir()
+        save(tmp_path / label / "eight.png")
+        save(tmp_path / label / "dark.tif", np.array([[0, 4095], [7, 4000]], np.uint16))
+    frames = [Image.fromarray(rgb(seed)) for seed in range(3)]
+    frames[0].save(tmp_path / "benign" / "pages.tif", save_all=True, append_images=frames[1:])
+    result = audit(load_index(tmp_path, layout="folders"))
+    assert list(result.narrow_ranges) == ["benign/dark.tif", "malignant/dark.tif"]
+    assert result.pages_left_out == {"benign/pages.tif": 2}

@@ -83,7 +83,7 @@ def test_any_other_text_is_refused_and_nothing_else_is_raised(text):
         "SOB_M_DC_14-10926-40-001.png",  # the folder's spelling
         "SOB_M_DC-14-10926-40-01.png",
         "SOB_M_DC-14-AB-40-001.png",
-        "SOB_M_DC-14-10926-40-001.gif",
+        "SOB_M_DC-14-10926-40-001.svs",
         "SOB_M_DC-14-10926-40-001.png\n",
         "SOB_M_DC-14-1٣-40-001.png",
     ],

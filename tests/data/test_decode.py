@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bhsearch.data import decode as module
+from bhsearch.data import pillow, tiff
 from bhsearch.data.decode import decode, scan
 from bhsearch.data.index import BadFile
 from bhsearch.errors import DataError
@@ -178,9 +179,12 @@ def test_large_files_and_images_give_the_same_in_parts(root, monkeypatch):
     exif = Image.Exif()
     exif[0x0112] = 6
     save(root / "turned.jpg", exif=exif)
+    save(root / "rgb.tif")
+    alpha.save(root / "alpha.tif")
     paths = [path.name for path in sorted(root.iterdir())]
     whole = [decode(root / path) for path in paths], scan(root, paths)
-    monkeypatch.setattr(module, "_STRIP", 20)
+    for reader in (pillow, tiff):
+        monkeypatch.setattr(reader, "STRIP", 20)
     monkeypatch.setattr(module, "_AT_ONCE", 10)
     monkeypatch.setenv("BHSEARCH_CACHE", str(root / "another"))
     for path, pixels, digests in zip(paths, *whole, strict=True):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bhsearch.data.groups import merge_groups
+from bhsearch.data.groups import merge_groups, spellings
 from bhsearch.errors import DataError
 
 ROWS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 12).map(str)), max_size=40)
@@ -25,6 +25,13 @@ def test_a_chain_of_shared_images_links_its_two_ends():
 
 def test_groups_are_numbered_by_their_smallest_case_key():
     assert merge_groups(*arrays([("z", "1"), ("m", "2"), ("a", "1"), ("b", "3")])).tolist() == [0, 2, 0, 1]
+
+
+def test_spellings_of_a_case_become_one_group_where_that_is_asked():
+    rows = arrays([("Case01", "1"), ("case1", "2"), ("case10", "3"), ("b", "3")])
+    assert merge_groups(*rows, by_spelling=True).tolist() == [0, 0, 1, 1]
+    assert merge_groups(*rows).tolist() == [0, 2, 1, 1]
+    assert spellings(rows[0]) == [("Case01", "case1")]
 
 
 def test_no_images_give_no_groups():

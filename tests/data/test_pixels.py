@@ -43,7 +43,7 @@ def make(folder, n_images=6, seed=0):
 def index_of(folder):
     paths = sorted(path.name for path in folder.glob("*.png"))
     digests = scan(folder, paths)
-    rows = [(path, 0, path, path, "", "", "", *each) for path, each in zip(paths, map(astuple, digests), strict=True)]
+    rows = [(path, 0, path, path, "", "", "", *astuple(each)[:2]) for path, each in zip(paths, digests, strict=True)]
     return Index("made", folder, "manifest", pd.DataFrame(rows, columns=list(COLUMNS)).astype({"label": "int8"}))
 
 

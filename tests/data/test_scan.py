@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bhsearch.data import decode as module
 from bhsearch.data import store
 from bhsearch.data.decode import Digests, scan
-from bhsearch.errors import InputError
+from bhsearch.errors import InputError, PlaceError
 from tests.data.images import rgb, save
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
@@ -152,6 +154,31 @@ def test_the_cache_leaves_no_half_written_file(root, monkeypatch):
     with pytest.raises(InputError):
         scan(root, ["a.png"])
     assert [file for file in store.cache_root().rglob("*") if file.is_file()] == []
+
+
+def test_a_disk_that_fills_up_meanwhile_is_a_place_without_room(root, monkeypatch):
+    save(root / "a.png")
+
+    def fail(self, target):
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(module.Path, "replace", fail)
+    with pytest.raises(PlaceError, match="the disk is full") as error:
+        scan(root, ["a.png"])
+    assert error.value.exit_code == 2
+    assert [file for file in store.cache_root().rglob("*") if file.is_file()] == []
+
+
+def test_range_and_pages_are_known_and_remembered(root, monkeypatch):
+    save(root / "dark.png", np.array([[0, 4095]], np.uint16))
+    save(root / "blank.png", np.full((4, 4, 3), 255, np.uint8))
+    save(root / "pages.tif", save_all=True, append_images=[Image.fromarray(rgb(1))] * 2)
+    paths = ["dark.png", "blank.png", "pages.tif"]
+    first = scan(root, paths)
+    assert [(digests.range_used, digests.pages_left_out) for digests in first] == [(4095 / 65535, 0), (1, 0), (1, 2)]
+    calls = count_decoding(monkeypatch)
+    assert scan(root, paths) == first
+    assert calls == []
 
 
 def test_links_are_followed_wherever_they_lead(root, tmp_path):

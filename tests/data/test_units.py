@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bhsearch.data.units import case_keys, units_of_groups, units_of_images, units_of_slides, validation_part
+from bhsearch.data.units import case_keys, part_as_test, units_of_groups, units_of_images, units_of_slides
 from bhsearch.errors import DataError, SettingsError
 from tests.data.factories import balanced, make_index
 
@@ -65,9 +65,9 @@ def test_selected_units_keep_their_keys_and_strata_and_are_numbered_anew():
     assert some.strata.tolist() == [1, 1]
 
 
-def test_a_validation_part_of_its_own_cases_is_a_test():
+def test_a_part_as_test_of_its_own_cases_is_a_test():
     index = make_index(balanced(2, 2), parts={"b00": "validation", "m00": "validation", "b01": "train", "m01": "train"})
-    inside = validation_part(index, units_of_groups(index))
+    inside = part_as_test(index, units_of_groups(index))
     assert set(index.column("case")[inside]) == {"b00", "m00"}
 
 
@@ -75,11 +75,11 @@ def test_cases_on_both_sides_of_the_parts_are_named():
     parts = {case: "train" for case, _, _ in balanced(30, 2)} | {"m01": "validation"}
     index = make_index(balanced(30, 2), parts=parts, twins=[("m01", "b03")])
     with pytest.raises(DataError, match=r"share 1 (.|\n)*b03 = m01: 2 images in train, 2 in validation\n.*--resplit"):
-        validation_part(index, units_of_groups(index))
+        part_as_test(index, units_of_groups(index))
 
 
 def test_at_most_twenty_shared_cases_are_named():
     index = make_index(balanced(25, 1))
     torn = with_column(index, part=["train", "validation"] * 26)
     with pytest.raises(DataError, match=r"share 26 (.|\n)*and 6 more"):
-        validation_part(torn, units_of_groups(torn))
+        part_as_test(torn, units_of_groups(torn))

@@ -94,7 +94,10 @@ def by_pillow(file: Path) -> str | None:
         warnings.simplefilter("ignore")
         try:
             with Image.open(file) as image:
-                if image.format not in ("PNG", "JPEG", "TIFF", "BMP") or image.width * image.height > 100_000_000:
+                if (
+                    image.format not in ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
+                    or image.width * image.height > 100_000_000
+                ):
                     return None
                 image.load()
                 turned = ImageOps.exif_transpose(image)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bhsearch import terminal
+from bhsearch.data.image_files import find_images
 from bhsearch.errors import DataError, PlaceError, SettingsError
 from bhsearch.predict import app
 from bhsearch.search import predicting
@@ -46,10 +47,10 @@ def folder(tmp_path):
 
 
 def rows_of(folder, pattern=None):
-    bad = []
     files = predicting.find_files([str(folder)])
-    rows = list(predicting.predict(MODEL, files, predicting.case_of(pattern), bad, lambda done, total: None))
-    return rows, bad
+    case = predicting.case_of(pattern, [str(folder)])
+    rows = list(predicting.predict(MODEL, files.images, case, files.bad, lambda done, total: None))
+    return rows, files.bad
 
 
 def test_a_row_per_image_in_order_and_one_per_known_case(folder):
@@ -82,12 +83,66 @@ def test_a_pattern_finds_cases_where_names_do_not(folder):
 
 def test_files_are_found_once_and_folders_that_hold_none_are_refused(folder, tmp_path):
     file = folder / "deeper" / "other.jpg"
-    assert predicting.find_files([str(file), str(folder / "deeper")]) == [file]
+    assert predicting.find_files([str(file), str(folder / "deeper")]).images == [file]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="must be images"):
         predicting.find_files([str(tmp_path / "empty")])
     with pytest.raises(DataError, match="there is no"):
         predicting.find_files([str(tmp_path / "nosuch")])
+
+
+def test_folders_hold_the_images_that_training_would_take(tmp_path):
+    image(tmp_path / "in" / "a.png", 255)
+    for junk in ("._b.png", "@eaDir/a.png/SYNOPHOTO_THUMB_M.png", ".ipynb_checkpoints/a.png", ".Trash-1000/a.png"):
+        image(tmp_path / "in" / junk, 0)
+    image(tmp_path / "in" / "a_mask.png", 0)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    files = predicting.find_files([str(tmp_path / "in")])
+    assert files.images == [tmp_path / "in" / path for path in find_images(tmp_path / "in").paths]
+    assert files.images == [tmp_path / "in" / "a.png"]
+    assert sum(item.count for item in files.left_out) == 5
+    assert [file.reason for file in files.bad] == [
+        f"{tmp_path / 'in' / 'link'}: a link to a folder outside the data folder"
+    ]
+
+
+def test_a_file_given_by_name_is_taken_whatever_it_is_called(tmp_path):
+    file = image(tmp_path / "a_mask.png", 255)
+    assert predicting.find_files([str(file)]).images == [file]
+
+
+def test_an_empty_name_is_not_the_working_directory(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(DataError, match="unset shell variable"):
+        predicting.find_files([""])
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("SOB_M_DC-14-90001CD-100-001.png", "90001"),
+        ("10253_idx5_x1_y51_class0.png", "10253"),
+        ("10253_IDX5_x1_y51_class1.PNG", "10253"),
+        ("unknown_idx5_x1_y51_class1.png", ""),
+        ("p1.png", ""),
+    ],
+)
+def test_names_of_known_data_sets_hold_the_case(name, case):
+    assert predicting.case_of(None)(Path("x") / name) == case
+
+
+def test_a_pattern_is_searched_in_the_path_inside_the_folder_as_in_training():
+    find = predicting.case_of(r"^([^/]+)/", ["/some/data"])
+    assert find(Path("/some/data/P7/x/1.png")) == "P7"
+    assert find(Path("/some/data/unknown/1.png")) == ""
+
+
+def test_spellings_of_a_case_are_one_row(tmp_path):
+    for name in ("case01_a", "Case1_b"):
+        image(tmp_path / f"{name}.png", 255)
+    rows, _ = rows_of(tmp_path, "(?i)(case[0-9]+)_")
+    assert [(row.case, row.n_images) for row in rows if row.kind == "case"] == [("Case1", 2)]
 
 
 def test_both_formats_say_the_same_and_begin_with_what_it_is_not_for(folder):
@@ -148,7 +203,8 @@ def ends(monkeypatch, capsys, folder):
 def test_bad_images_end_the_command_with_one_and_the_rest_is_written(ends, folder, tmp_path):
     code, out, err = ends(folder, "--output", tmp_path / "out.csv")
     assert (code, out) == (1, "")
-    assert "broken.png: not an image" in err
+    assert "broken.png: " in err
+    assert "1 file left out: 1 .txt (not an image format that is read)" in err
     assert len((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()) == 2 + 1 + 5 + 2
 
 

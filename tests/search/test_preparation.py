@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from bhsearch.data.audit import NARROW, PAGES
+from bhsearch.data.opening import open_data
 from bhsearch.errors import BackboneError, DataError, InputError, SettingsError, StudyError
 from bhsearch.networks.backbones import Backbone
 from bhsearch.search.preparation import (
     SYNTHETIC,
     Preparation,
-    audit_record,
     check_agreement,
     make_plan,
     prepare,
@@ -20,7 +24,8 @@ from bhsearch.search.preparation import (
 )
 from bhsearch.search.reporter import Plan, Reporter
 from bhsearch.search.space import frozen_space
-from tests.studies import STUDY, settings
+from bhsearch.search.summary import end_record
+from tests.studies import STUDY, search, settings
 
 SPACE = frozen_space(("staintex-s",))
 
@@ -190,6 +195,45 @@ def test_repeats_stand_in_the_plan():
     assert "3 folds x 2 repeats" in dict(plan(repeats=2).rows)["folds"]
 
 
+@pytest.fixture
+def messy(tmp_path) -> Path:
+    """24 images of 12 cases, each case in two spellings, one picture twice, and what is no image."""
+    lines = ["path,label,case,stain"]
+    for at in range(24):
+        pixels = np.full((8, 8, 3), 10 * max(at, 1), np.uint8)  # the first two are the same
+        Image.fromarray(pixels).save(tmp_path / f"{at}.png")
+        lines.append(f"{at}.png,{at % 2},{('case', 'Case')[at % 2]}{at // 2},HE")
+    (tmp_path / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    return tmp_path / "list.csv"
+
+
+def test_what_is_wrong_with_the_data_stands_in_the_plan_and_beside_the_result(messy, monkeypatch):
+    monkeypatch.chdir(messy.parent)
+    said = plan(data=str(messy), folds=2).warnings
+    expected = [
+        "Pictures called both benign and malignant: 1, such as 0.png = 1.png.",
+        "Cases in several spellings, kept together as one: 12, such as Case0 = case0.",
+    ]
+    assert "Column of the manifest not used: stain." in said
+    assert set(expected) <= set(said)
+    result = search(data=str(messy), folds=2, trials=1)
+    assert set(expected) <= set(result.findings)
+    assert all(f"- {sentence}" in end_record(result, {}, [], [])["summary"] for sentence in expected)
+
+
+def test_files_that_are_left_out_are_counted_in_the_plan(tmp_path):
+    shutil.copytree(open_data(settings().data).root, tmp_path / "data")
+    for file in (tmp_path / "data").glob("*.json"):
+        file.unlink()
+    for row in (plan(), plan(data=str(tmp_path / "data"))):
+        assert "files" not in dict(row.rows)
+    for name in ("a_mask.png", "Thumbs.db", "slide.svs"):
+        (tmp_path / "data" / name).touch()
+    rows = dict(plan(data=str(tmp_path / "data")).rows)
+    assert rows["files"].startswith("3 files left out: ")
+    assert all(part in rows["files"] for part in ("1 .png (mask or annotation)", "1 .db (thumbnail)", "1 .svs"))
+
+
 def test_synthetic_data_are_said_to_be_so():
     said = plan()
     assert "synthetic" in dict(said.rows)["data"]
@@ -239,7 +283,7 @@ def test_versions_name_what_a_result_can_depend_on():
 def test_the_audit_is_json():
     import json
 
-    assert json.loads(json.dumps(audit_record(prepared().index)))
+    assert json.loads(json.dumps(prepared().audit.to_dict()))
 
 
 @pytest.mark.parametrize(
@@ -268,3 +312,13 @@ def test_wrong_input_is_found_before_anything_is_made(tmp_path, monkeypatch, cha
     with pytest.raises(kind, match=words):
         prepared(**changes)
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_the_plan_says_which_images_may_not_be_read_as_they_were_meant():
+    made = prepared()
+    first, second = made.index.table["path"][:2]
+    odd = replace(made.index, range_used={first: 0.0625, second: 0.9}, pages_left_out={second: 3})
+    said = make_plan(replace(made, index=odd), SPACE, 0).warnings
+    assert f"{NARROW}: 1, such as {first}: 6.2%." in said
+    assert f"{PAGES}: 1, such as {second}: 3 not read." in said
+    assert not any(sentence.startswith((NARROW, PAGES)) for sentence in make_plan(made, SPACE, 0).warnings)

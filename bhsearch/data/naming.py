@@ -1,0 +1,98 @@
+"""What names may mean: the same name in several spellings, names that stand for no name, and names of parts."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+PARTS = (TRAIN, VALIDATION, TEST)
+
+_CACHED = 1 << 14  # names of folders and cases come again with every image
+
+_PART_WORDS = {
+    **dict.fromkeys(("train", "trains", "training", "trainings"), TRAIN),
+    **dict.fromkeys(("val", "vals", "valid", "validation", "validations", "validate", "validating"), VALIDATION),
+    **dict.fromkeys(("test", "tests", "testing", "testings"), TEST),
+}
+_PART_WORD = re.compile(
+    r"(?:(?:[0-9]+|data|dataset|images?)[ _.-]+)?(?P<word>[a-z]+?)"
+    r"(?:[ _.-]*(?:sets?|data|dataset|daten|split|part|partition|fold|subset|phase|images?|imgs?))*"
+)
+_DIVISION = r"(?:k?folds?|cv|splits?|sets?|subsets?|parts?|partitions?|phases?)"
+_DIVISION_WORD = re.compile(_DIVISION)
+_PART_COLUMN_WORD = re.compile(r"trains?|training|tests?|testing|vals?|valid|validation|holdout|heldout")
+_WORD_BESIDE = re.compile(
+    r"data|datasets?|cross|k|is|in|id|ids|no|nr|num|number|index|name|official|original|predefined|default|my|[0-9]+"
+)
+_DIVISION_FOLDER = re.compile(
+    rf"{_DIVISION}(?:[ _.-]*[0-9]{{1,3}}|[ _.-]+[a-z])|"
+    r"(?:train|training|test|testing|val|valid|validation)[ _.-]*[0-9]{1,3}|"
+    r"dev|development|eval|evaluation|hold[ _.-]?out|held[ _.-]?out|unseen|external|internal"
+)
+
+_PLACEHOLDERS = frozenset(
+    {"na", "n a", "nan", "nat", "nil", "none", "null", "undefined", "undef", "unknown", "unknowns", "unk", "unbekannt"}
+    | {"inconnu", "desconocido", "missing", "empty", "blank", "not available", "not applicable", "not known", "no case"}
+    | {"no patient", "unknown case", "unknown patient", "patient unknown", "case unknown", "not provided", "tbd", "tba"}
+    | {"anonymous", "anonymized", "anonymised", "anonym", "ref", "value", "name", "div 0", "num"}
+)
+
+
+@lru_cache(_CACHED)
+def folded(name: str) -> str:
+    """A name for comparing: composed letters, lower case, no invisible characters, no blanks around it."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(letter for letter in text if unicodedata.category(letter) != "Cf").strip()
+
+
+def spelling_key(name: str) -> str:
+    """A key that the spellings of one name share.
+
+    Upper and lower case, composed and decomposed letters, leading zeros, `12.0` for `12`, and signs or blanks between
+    words and numbers make no difference: `Case_0012`, `case 12` and `CASE12` are one. Numbers stay apart from each
+    other: `1-2` is not `12`.
+    """
+    text = folded(name)
+    if re.fullmatch(r"[0-9]+\.0+", text):
+        text = text.partition(".")[0]
+    tokens = re.findall(r"[0-9]+|[^\W\d_]+|[^\W_]", text)
+    return " ".join(token.lstrip("0") or "0" if token.isdecimal() else token for token in tokens) or text
+
+
+@lru_cache(_CACHED)
+def is_placeholder(name: str) -> bool:
+    """Whether a name stands for "not known", in any spelling: `nan`, `N/A`, `<NA>`, `-`, `?`, `unknown`, ..."""
+    words = " ".join(re.findall(r"[^\W_]+", folded(name)))
+    return not words or words in _PLACEHOLDERS
+
+
+@lru_cache(_CACHED)
+def part_of(name: str) -> str | None:
+    """The part that a name means, `train`, `validation` or `test`, in any usual spelling; None if it means no part."""
+    match = _PART_WORD.fullmatch(folded(name))
+    return _PART_WORDS.get(match["word"]) if match else None
+
+
+def is_part_column(name: str) -> bool:
+    """Whether a column of this name says how the data are divided: `split`, `Fold`, `train_test_split`, ..."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    tokens = re.findall(r"[^\W\d_]+|[0-9]+", folded(spaced))
+    rest = [token for token in tokens if not _DIVISION_WORD.fullmatch(token)]
+    if len(rest) < len(tokens):
+        return all(_PART_COLUMN_WORD.fullmatch(token) or _WORD_BESIDE.fullmatch(token) for token in rest)
+    named = [token for token in rest if token not in ("is", "in")]
+    return bool(named) and all(_PART_COLUMN_WORD.fullmatch(token) for token in named)
+
+
+@lru_cache(_CACHED)
+def is_division_folder(name: str) -> bool:
+    """Whether a folder of this name is one part of a division that is not train, validation and test: `fold1`, ..."""
+    return bool(_DIVISION_FOLDER.fullmatch(folded(name)))
+
+
+def shown(name: str) -> str:
+    """A name as it can be told from another spelling: with escapes where letters are decomposed or invisible."""
+    plain = name.isprintable() and unicodedata.normalize("NFC", name) == name
+    return name if plain else ascii(name)[1:-1]
