@@ -11,6 +11,7 @@ import numpy as np
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIELAB = 0, 1, 2, 3, 5, 6, 8
 NONE, DEFLATE = 1, 8
+UNSPECIFIED, PREMULTIPLIED, STRAIGHT = 0, 1, 2  # extra samples
 _TYPES = {3: "H", 4: "I", 5: "I"}  # SHORT, LONG, RATIONAL
 Tags = Mapping[int, "int | Sequence[int]"]
 
