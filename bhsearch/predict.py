@@ -40,13 +40,14 @@ def predict(
     from bhsearch.progress import TerminalReporter
 
     reporter = TerminalReporter(terminal.err)
-    asked = predicting.open_model(model)
     bad: list[BadFile] = []
-    with predicting.output(file, sys.stdout) as stream, reporter.step("Predicting") as progress:
+    with predicting.output(file, sys.stdout) as stream:
+        asked = predicting.open_model(model)
         writer = predicting.Writer(stream, kind, asked)
         case = predicting.case_of(case_pattern or asked.case_pattern)
-        for row in predicting.predict(asked, files, case, bad, progress):
-            writer.write(row)
+        with reporter.step("Predicting") as progress:
+            for row in predicting.predict(asked, files, case, bad, progress):
+                writer.write(row)
     for item in bad:
         terminal.err.print(Text(f"left out: {item.reason}", style="red"), soft_wrap=True)
     if bad:
