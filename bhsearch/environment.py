@@ -26,6 +26,11 @@ def settle() -> None:
     What the user has set is left as it is.
     """
     os.environ.setdefault(NO_TELEMETRY, "true")
+    if home() is None:
+        # MLflow, OpenVINO and platformdirs raise at import; Keras would make a folder called `~`.
+        place = private_folder() / "home"
+        place.mkdir(exist_ok=True)
+        os.environ["HOME"] = str(place)
     if "openvino_telemetry" not in sys.modules and not _consented():
         # OpenVINO sends an event at `import openvino` and has no switch beside a file in the home folder; where this
         # package cannot be imported it uses a stub of its own that sends nothing.
@@ -71,11 +76,8 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_dir
 
     place = Path(user_cache_dir("bhsearch"))
-    if place.is_absolute():
-        there = next(folder for folder in (place, *place.parents) if folder.exists())
-        if os.access(there, os.W_OK | os.X_OK):
-            return place
-    return private_folder() / "cache"
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    return place if os.access(there, os.W_OK | os.X_OK) else private_folder() / "cache"
 
 
 def private_folder() -> Path:

@@ -109,7 +109,7 @@ class _Session:
         self._examples: dict[str, Any] = {}  # what each policy of augmentation does
         self._interrupted = False
         self._orders = Orders(self._settings.trials, self._settings.max_failures, 0)
-        self._failure: BhsearchError | None = None
+        self._failure: BhsearchError | OSError | None = None
 
     def run(self) -> StudyResult:
         """Everything after the study is open."""
@@ -127,20 +127,19 @@ class _Session:
         plan = preparation.make_plan(self._prepared, space, finished)
         stagnation = self._settings.stop_after_stagnation
         remaining = 0 if stagnated(trials, stagnation) else max(self._settings.trials - finished, 0)
-        self._reporter.plan(
-            replace(plan, warnings=[*plan.warnings, *room.warnings_of(self._prepared, remaining), *notes()])
-        )
+        warnings = [*plan.warnings, *room.warnings_of(self._prepared, remaining), *notes()]
         wanted = remaining > 0
         process = None
         try:
+            self._reporter.plan(replace(plan, warnings=warnings))
             if wanted:
                 room.require_room(self._prepared, remaining)
             if wanted or self._has_mail():
                 process = self._start_logging(bool(trials))
             if wanted:
                 self._search(process)
-        except BhsearchError as error:
-            if not self._engine.trials():
+        except (BhsearchError, OSError) as error:  # the latter where the output cannot be written any more
+            if not self._engine.trials() or (process is not None and process.refused):
                 self._undo(process)
                 raise
             self._failure = error

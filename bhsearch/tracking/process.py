@@ -54,6 +54,11 @@ class DrainProcess:
         if not self.run_id and not self._away:
             raise StudyError(self._failure or "The process that logs to MLflow ended before it was ready.")
 
+    @property
+    def refused(self) -> bool:
+        """Whether the store cannot be used, so that nothing of this sitting was begun in it."""
+        return bool(self._failure) and not self.run_id
+
     def finish(self, progress: Progress) -> None:
         """Let it send what is left, and wait for that.
 
