@@ -101,6 +101,14 @@ def private_folder() -> Path:
     )
 
 
+def in_private_folder(place: Path) -> bool:
+    """Whether a place is below such a folder."""
+    import tempfile
+
+    root = Path(tempfile.gettempdir())
+    return place.is_relative_to(root) and place.relative_to(root).parts[0].startswith("bhsearch-")
+
+
 def _is_private(place: Path) -> bool:
     facts = place.lstat()
     return stat.S_ISDIR(facts.st_mode) and (

@@ -10,6 +10,8 @@ import _imp
 import os
 import sys
 
+ModuleType = type(sys)
+
 # Top-level modules that the commands import, measured over all of them; `tests/test_shadows.py` keeps it true.
 NEEDED = frozenset(
     """
@@ -44,7 +46,7 @@ def check() -> None:
     if sys.argv[:1] != ["-m"] or not any("bhsearch" in word for word in sys.orig_argv):
         return
     try:
-        found = hiding(os.getcwd())
+        found = hiding(os.getcwd(), sys.path, sys.modules)
     except OSError:  # deleted or unreadable: then nothing is imported from it
         return
     if found:
@@ -56,27 +58,32 @@ def check() -> None:
         sys.exit(2)
 
 
-def hiding(folder: str) -> list[str]:
+def hiding(folder: str, path: list[str], modules: dict[str, ModuleType]) -> list[str]:
     """Files and packages in a folder that hide a needed module, if the folder comes before Python's own on the path.
+
+    Args:
+        folder: The working directory.
+        path: Folders where modules are looked for, in order.
+        modules: Those that are loaded, by name.
 
     Raises:
         OSError: If the folder cannot be read.
     """
     standard = os.path.dirname(os.__file__)
-    first = sys.path[: sys.path.index(standard)] if standard in sys.path else sys.path[:1]
+    first = path[: path.index(standard)] if standard in path else path[:1]
     if folder not in [entry or folder for entry in first]:
         return []
-    others = [entry for entry in sys.path if entry and not _same(entry, folder)]
+    others = [entry for entry in path if entry and not _same(entry, folder)]
     found = []
     for name in sorted(os.listdir(folder)):
-        module, path = name.partition(".")[0], os.path.join(folder, name)
-        loaded = getattr(sys.modules.get(module), "__file__", None)
-        if not _is_needed(module) or not _is_module(path):
+        module, file = name.partition(".")[0], os.path.join(folder, name)
+        if not _is_needed(module) or not _is_module(file):
             continue
-        if module in sys.modules and (loaded is None or not _same(os.path.dirname(loaded), folder)):
+        origin = getattr(modules.get(module), "__file__", None)
+        if module in modules and (origin is None or not _same(os.path.dirname(origin), folder)):
             continue  # loaded before this folder was on the path
         if any(_is_module(os.path.join(entry, module + suffix)) for entry in others for suffix in ("", *_SUFFIXES)):
-            found.append(path)
+            found.append(file)
     return found
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from bhsearch.data import cleaning, leases, locks
 from bhsearch.data.locks import HAS_LOCKS, lock, lock_within
-from bhsearch.environment import cache_folder
+from bhsearch.environment import cache_folder, in_private_folder
 from bhsearch.errors import PlaceError
 
 _FACTS = "entry.json"
@@ -60,7 +60,7 @@ def cache_root() -> Path:
 def notes() -> list[str]:
     """What a user should know of the places where files are kept; call it when they have been used."""
     found = []
-    if not os.environ.get("BHSEARCH_CACHE") and cache_root().is_relative_to(tempfile.gettempdir()):
+    if not os.environ.get("BHSEARCH_CACHE") and in_private_folder(cache_root()):
         found.append(
             f"There is no home folder that can be written, so the cache is in {cache_root()}, which the system may "
             "empty. BHSEARCH_CACHE=FOLDER names another place."
