@@ -21,7 +21,9 @@ from bhsearch.data import store
 print(json.dumps({
     "user": environment.user_name(), "home": str(environment.home()), "cache": str(store.cache_root()),
     "keras": str(environment.keras_home()), "models": [str(place) for place in environment.keras_models()],
-    "variables": {name: os.environ.get(name) for name in ("HOME", "KERAS_HOME", "MPLCONFIGDIR", "MLFLOW_DISABLE_TELEMETRY")},
+    "variables": {
+        name: os.environ.get(name) for name in ("HOME", "KERAS_HOME", "MPLCONFIGDIR", "MLFLOW_DISABLE_TELEMETRY")
+    },
     "silent": "openvino_telemetry" in sys.modules and sys.modules["openvino_telemetry"] is None,
     "notes": store.notes(),
 }))
@@ -127,7 +129,8 @@ def test_openvino_is_imported_without_a_trace_in_the_home_folder(tmp_path, start
     program = f"""
 import sys
 asked = []
-sys.addaudithook(lambda event, args: asked.append((event, args)) if event in ("socket.connect", "socket.getaddrinfo") else None)
+events = ("socket.connect", "socket.getaddrinfo")
+sys.addaudithook(lambda event, args: asked.append((event, args)) if event in events else None)
 from bhsearch.networks import backend
 backend.{start}()
 import openvino

@@ -21,7 +21,8 @@ OTHER = "import sys; from pathlib import Path; from bhsearch.data.locks import l
 OTHER += "with lock_within(Path(sys.argv[1])) as held: print(held)"
 
 def other(file):
-    return subprocess.run([sys.executable, "-c", OTHER, str(file)], capture_output=True, text=True, check=True).stdout.strip()
+    command = [sys.executable, "-c", OTHER, str(file)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 file = Path("a.lock")
 found = {}
