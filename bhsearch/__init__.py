@@ -3,10 +3,14 @@
 Importing this package imports no framework; `optimize` does when it is called.
 """
 
-from __future__ import annotations
+from bhsearch import shadows
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+shadows.check()  # before any import that a file in the working directory could answer
+
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+from bhsearch import environment  # noqa: E402
 
 if TYPE_CHECKING:
     from bhsearch.search.result import StudyResult
@@ -14,8 +18,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["optimize"]
 
+environment.settle()
 
-def optimize(*, config: str | Path | None = None, **options: Any) -> StudyResult:
+
+def optimize(*, config: str | Path | None = None, **options: Any) -> "StudyResult":
     """Search, as `python -m bhsearch.run` does.
 
     Args:

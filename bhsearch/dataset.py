@@ -230,7 +230,7 @@ def leakage(
     _say("| folds by | AUC (range over repeats) | difference | cases on both sides |", "| --- | --- | --- | --- |")
     _say(*(f"| {' | '.join(row)} |" for row in table_rows(results)))
     _say("", "Only the number by case says what to expect on new patients.")
-    with writing(f"the picture {picture}"):
+    with writing(f"the picture {picture}", ""):
         picture.parent.mkdir(parents=True, exist_ok=True)
         figure = leakage_figure([(row.group_by, row.aucs) for row in results], detail, note)
         picture.write_bytes(style.to_png(figure))

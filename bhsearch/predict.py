@@ -41,13 +41,14 @@ def predict(
     from bhsearch.progress import TerminalReporter
 
     reporter = TerminalReporter(terminal.err)
-    asked = predicting.open_model(model)
     bad = files.bad
-    with predicting.output(file, sys.stdout) as stream, reporter.step("Predicting") as progress:
+    with predicting.output(file, sys.stdout) as stream:
+        asked = predicting.open_model(model)
         writer = predicting.Writer(stream, kind, asked)
         case = predicting.case_of(case_pattern or asked.case_pattern, places)
-        for row in predicting.predict(asked, files.images, case, bad, progress):
-            writer.write(row)
+        with reporter.step("Predicting") as progress:
+            for row in predicting.predict(asked, files.images, case, bad, progress):
+                writer.write(row)
     if files.left_out:
         terminal.err.print(Text(describe_left_out(files.left_out), style="dim"), soft_wrap=True)
     for item in bad:

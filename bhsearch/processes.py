@@ -1,13 +1,35 @@
-"""Processes told from one another, also after their number was given to another one."""
+"""Processes of this package: how one is started, and told from others after its number was given to another one."""
 
 from __future__ import annotations
 
 import os
 import platform
 import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 import psutil
+
+# Without the working directory on the path (-P): a file called random.py there is nobody's business but its owner's.
+# The package is the one of the parent, wherever that found it; the folder that holds it comes last on the path, since
+# it may be a checkout with files of any name.
+_START = """
+import importlib.machinery, importlib.util, runpy, sys
+folder, module = sys.argv[1:3]
+del sys.argv[1:3]
+sys.path.append(folder)
+spec = importlib.machinery.PathFinder.find_spec("bhsearch", [folder])
+package = sys.modules["bhsearch"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(package)
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this package as a program, in whatever folder and however it is installed."""
+    folder = Path(__file__).resolve().parent.parent
+    return [sys.executable, "-P", "-c", _START, str(folder), module, *arguments]
 
 
 def this_process() -> dict[str, Any]:

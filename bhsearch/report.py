@@ -30,7 +30,7 @@ def report(
     from bhsearch.search.reporting import make_report
 
     name, page = make_report(study, TerminalReporter())
-    with writing(f"the report {output}"):
+    with writing(f"the report {output}", ""):
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(page, encoding="utf-8")
     terminal.out.print(f"{name}: {output}, {len(page) / 1e6:.1f} MB", markup=False, soft_wrap=True)

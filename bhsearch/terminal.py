@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
 from typing import NoReturn
 
@@ -12,14 +15,41 @@ from bhsearch.errors import BhsearchError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+# What a write to standard output raises, without the name of a file, when its disk is full or its reader is gone.
+_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPIPE)
 
 
 def main(app: typer.Typer, prog_name: str) -> NoReturn:
     """Run a command; end with 0, 1 (failed) or 2 (wrong input), with a sentence instead of a traceback."""
+    code = 0
     try:
-        app(prog_name=prog_name)
+        try:
+            app(prog_name=prog_name)
+        except SystemExit as end:  # how typer ends every command
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BhsearchError as error:
+        _say(str(error))
+        code = error.exit_code
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NOT_WRITTEN:
+            raise
+        _discard_output()
+        if error.errno != errno.EPIPE:  # whoever read it had enough
+            _say(f"The output must be written to its end, but could not be: {error.strerror}.")
+        code = BhsearchError.exit_code
+    sys.exit(code)
+
+
+def _say(sentence: str) -> None:
+    with contextlib.suppress(OSError):
         err.print("[bold red]error:[/] ", end="")
-        err.print(str(error), markup=False, soft_wrap=True)
-        sys.exit(error.exit_code)
-    sys.exit(0)
+        err.print(sentence, markup=False, soft_wrap=True)
+
+
+def _discard_output() -> None:
+    """Drop what could not be written, or the interpreter would try again at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)

@@ -16,7 +16,9 @@ import bhsearch
 PACKAGE = Path(bhsearch.__file__).parent
 # Top to bottom; data flows one way. What lies in no room is a command, or shared by commands.
 ROOMS = ("top", "data", "networks", "evaluation", "tracking", "search", "commands")
-TOP = ("bhsearch.errors", "bhsearch.config", "bhsearch.interrupts", "bhsearch.processes", "bhsearch.states")
+TOP = tuple(
+    f"bhsearch.{name}" for name in ("errors", "environment", "config", "interrupts", "processes", "shadows", "states")
+)
 # Framework -> the only modules that may import it, at any place in them.
 HOMES = {
     "mlflow": "bhsearch.tracking",

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_dir
-
-from bhsearch.data import cleaning, leases
+from bhsearch.data import cleaning, leases, locks
 from bhsearch.data.locks import HAS_LOCKS, lock, lock_within
+from bhsearch.environment import cache_folder, in_private_folder
 from bhsearch.errors import PlaceError
 
 _FACTS = "entry.json"
+_REMEDY = "BHSEARCH_CACHE=FOLDER names another place for the cache."
 _CHUNK = 1 << 22
 _CLEANING_SECONDS = 1.0  # far more than it takes to see that an entry is not used, and to rename it
 
@@ -50,8 +50,28 @@ class Entry:
 
 
 def cache_root() -> Path:
-    """Folder of the cache: `$BHSEARCH_CACHE`, else the operating system's cache folder of the user."""
-    return Path(os.environ.get("BHSEARCH_CACHE") or user_cache_dir("bhsearch"))
+    """Folder of the cache: `$BHSEARCH_CACHE`, else the operating system's cache folder of the user.
+
+    Where that cannot be written it is a temporary folder of the user's own.
+    """
+    return Path(os.environ.get("BHSEARCH_CACHE") or cache_folder())
+
+
+def notes() -> list[str]:
+    """What a user should know of the places where files are kept; call it when they have been used."""
+    found = []
+    if not os.environ.get("BHSEARCH_CACHE") and in_private_folder(cache_root()):
+        found.append(
+            f"There is no home folder that can be written, so the cache is in {cache_root()}, which the system may "
+            "empty. BHSEARCH_CACHE=FOLDER names another place."
+        )
+    lacking = locks.without_locks()
+    if lacking:
+        found.append(
+            f"The disk of {lacking[0]} has no file locks: start commands from one machine only, as one user, or name a "
+            "cache on another disk with BHSEARCH_CACHE=FOLDER."
+        )
+    return found
 
 
 def key_of(facts: dict[str, Any]) -> str:
@@ -87,8 +107,13 @@ def folder_of(kind: str, facts: dict[str, Any]) -> Path:
 
 
 @contextlib.contextmanager
-def writing(what: str) -> Iterator[None]:
-    """Turn a full disk or a folder that cannot be written into a sentence."""
+def writing(what: str, remedy: str = _REMEDY) -> Iterator[None]:
+    """Turn a full disk or a folder that cannot be written into a sentence.
+
+    Args:
+        what: What is written, with its place.
+        remedy: A sentence: what to do where the folder cannot be written.
+    """
     try:
         yield
     except OSError as error:
@@ -100,7 +125,7 @@ def writing(what: str) -> Iterator[None]:
         if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)) or error.errno == errno.EROFS:
             raise PlaceError(
                 f"A folder that can be written is needed for {what}, but got: {error.strerror}: {error.filename}. "
-                "BHSEARCH_CACHE=FOLDER names another place for the cache."
+                f"{remedy}".rstrip()
             ) from error
         raise
 
@@ -174,7 +199,11 @@ def _make(folder: Path, facts: dict[str, Any], fill: Callable[[Path], None]) -> 
         files = sorted(file for file in draft.rglob("*") if file.is_file())
         sums = {file.relative_to(draft).as_posix(): _sum(file) for file in files}
         (draft / _FACTS).write_text(json.dumps({"facts": facts, "crc32": sums}, indent=1), encoding="utf-8")
-        draft.rename(folder)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if not _is_whole(folder):  # else another process was quicker, on a disk without locks
+                raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)  # gone already when the rename succeeded
 

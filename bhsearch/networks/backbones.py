@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any
 
+from bhsearch.environment import keras_models
 from bhsearch.errors import BackboneError
-from bhsearch.networks import cnn, staintex
+from bhsearch.networks import backend, cnn, staintex
 
 NETWORK_TIMEOUT_SECONDS = 5.0
 AUTO_DOWNLOAD_MB = 25.0  # `auto` fetches small networks only
@@ -225,23 +225,18 @@ def _find_one(name: str, weights_dir: Path | None, trainable: bool) -> Backbone:
     if local is None and _online():
         local = _download(facts)
     if local is None:
-        places = [str(weights_dir)] if weights_dir else []
+        places = [str(folder) for folder in (*([weights_dir] if weights_dir else []), *keras_models())]
         raise BackboneError(
             f"The backbone {name!r} needs its ImageNet weights, but {facts.weights_file} is not in "
-            f"{' or '.join([*places, str(_keras_cache())])}, and it could not be downloaded. "
+            f"{' or '.join(places)}, and it could not be downloaded. "
             "Put the file into a folder and give it with --weights-dir, or leave the backbone out."
         )
     return Backbone(name, local, _digest(local))
 
 
-def _keras_cache() -> Path:
-    """Where Keras keeps what it downloaded."""
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
-
-
 def _local_file(facts: BackboneFacts, weights_dir: Path | None) -> Path | None:
-    places = [weights_dir / facts.weights_file] if weights_dir else []
-    return next((file for file in [*places, _keras_cache() / facts.weights_file] if file.is_file()), None)
+    folders = [*([weights_dir] if weights_dir else []), *keras_models()]
+    return next((file for file in (folder / facts.weights_file for folder in folders) if file.is_file()), None)
 
 
 def _online() -> bool:
@@ -255,6 +250,7 @@ def _online() -> bool:
 def _download(facts: BackboneFacts) -> Path | None:
     """Let `keras.applications` fetch its own file; it checks the sum."""
     size = max(facts.least_size, 224)
+    backend.start()
     try:
         _construct(facts, "imagenet", size)
     except Exception:  # whatever the builder, the network or a proxy raises, the answer is the same: it cannot be had

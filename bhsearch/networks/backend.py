@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from importlib.abc import MetaPathFinder
 from typing import Any
 
+from bhsearch.networks import keras_settings
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
@@ -35,12 +37,17 @@ def start(threads: int | None = None) -> None:
 
     Args:
         threads: Processor threads that one operation may use; the backend's own choice where None.
+
+    Raises:
+        SettingsError: If the backend that the user chose is not supported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault(keras_settings.ONEDNN, "1")
+    keras_settings.check_backend()
     with quiet():
         import keras
 
+        keras_settings.pin()
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
@@ -70,6 +77,8 @@ def start_without_training() -> None:
         sys.meta_path.insert(0, _NoTensorFlow())
     with quiet():
         import keras  # noqa: F401
+
+        keras_settings.pin()
 
 
 def name() -> str:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from bhsearch.data import store
-from bhsearch.networks import backend
+from bhsearch.networks import backend, keras_settings
 from bhsearch.networks.backbones import Backbone
+from bhsearch.processes import python_command
 
 _FILE = "network.xml"
 
@@ -36,7 +37,7 @@ class Conversion:
         missing = [backbone for backbone in backbones if self._found(backbone) is None]
         self._process: subprocess.Popen[str] | None = None
         if missing:
-            command = [sys.executable, "-m", "bhsearch.networks.conversion"]
+            command = python_command("bhsearch.networks.conversion")
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
             assert self._process.stdin is not None
             rows = [[b.name, str(b.file) if b.file else None, b.digest] for b in missing]
@@ -57,7 +58,8 @@ class Conversion:
 
 def _facts(backbone: Backbone, size: int) -> dict[str, Any]:
     versions = [metadata.version(package) for package in ("keras", "openvino")]
-    return {"backbone": backbone.name, "weights": backbone.digest, "size": size, "versions": versions}
+    facts = {"backbone": backbone.name, "weights": backbone.digest, "size": size, "versions": versions}
+    return facts | {"numerics": keras_settings.pinned() | {"backend": "openvino", "onednn": keras_settings.onednn()}}
 
 
 def convert(backbone: Backbone, size: int) -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from bhsearch.data import store
 from bhsearch.data.pixels import PixelCache, Progress
 from bhsearch.errors import RunError, SettingsError
-from bhsearch.networks import backend
+from bhsearch.networks import backend, keras_settings
 from bhsearch.networks.backbones import Backbone
 from bhsearch.networks.conversion import Conversion
 from bhsearch.networks.views import IDENTITY, apply_view
@@ -86,8 +86,9 @@ class FeatureCache:
             "weights": backbone.digest,
             "pixels": self._pixels.key,
             "view": view,
-            "executor": self.executor if self.executor == "openvino" else f"keras-{backend.name()}",
-            "version": 1,
+            "executor": self.executor,
+            "numerics": keras_settings.numerics(),
+            "version": 2,
         }
         return store.cached("features", facts, lambda folder: self._compute(backbone, view, folder / _FILE))
 

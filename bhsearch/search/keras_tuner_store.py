@@ -77,7 +77,7 @@ class Journal:
     @contextlib.contextmanager
     def alone(self) -> Iterator[Sequence[Entry]]:
         """Hold the lock: nobody writes but the block, which is given all trials."""
-        with writing(f"the study {self.folder}"), lock(self.folder / _LOCK):
+        with writing(f"the study {self.folder}", ""), lock(self.folder / _LOCK):
             yield self.entries()
 
     def start(self, entry: Entry) -> None:
@@ -169,7 +169,7 @@ def open_study(directory: Path, name: str, facts: dict[str, Any]) -> KerasTunerS
     """
     folder = _folder(directory, name)
     if not (folder / _FACTS).exists():
-        with writing(f"the study {folder}"):
+        with writing(f"the study {folder}", ""):
             folder.mkdir(parents=True, exist_ok=True)
             with lock(folder / _LOCK):
                 strangers = {file.name for file in folder.iterdir()} - {_FACTS, _FACTS + ".new", _TRIALS, _LOCK}

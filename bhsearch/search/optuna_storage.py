@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import optuna
@@ -85,13 +87,29 @@ def connect(url: str) -> optuna.storages.BaseStorage:
         return _open(url)
     except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
         reason = (str(getattr(error, "orig", None) or error).splitlines() or [repr(error)])[0]
-        shown = scrubbed(reason, url)
-        if isinstance(error, ImportError) and url.startswith("postgres"):
-            shown += " PostgreSQL needs the extra bhsearch[postgres] and a URL as postgresql+psycopg://USER@HOST/NAME."
+        hint = _hint(url, error)
+        shown = f"{scrubbed(reason, url)}{hint and '.'}{hint}"
         # An error that held a part of the password is not kept either, lest a traceback shows it.
         raise StudyError(f"--storage must be a database that can be opened, but got: {shown}") from (
             error if shown.startswith(reason) else None
         )
+
+
+def _hint(url: str, error: Exception) -> str:
+    """What may help, as a sentence with a blank before it; empty where nothing is known."""
+    scheme = url.partition(":")[0]
+    if scheme.startswith("postgres") and (isinstance(error, ImportError) or scheme != "postgresql+psycopg"):
+        return " PostgreSQL needs the extra bhsearch[postgres] and a URL as postgresql+psycopg://USER@HOST/NAME."
+    if scheme.startswith("sqlite"):
+        file = Path(url.partition(":///")[2].partition("?")[0]).absolute()
+        if not file.parent.is_dir():
+            return f" The folder of {file} does not exist."
+        if not os.access(file if file.exists() else file.parent, os.W_OK):
+            return (
+                f" {file if file.exists() else file.parent} cannot be written: give --storage "
+                f"sqlite:////FOLDER/{file.name} with a folder that can be."
+            )
+    return ""
 
 
 def reconnect(url: str) -> optuna.storages.BaseStorage:

@@ -23,7 +23,7 @@ from bhsearch.data.index import CLASS_NAMES, BadFile, LeftOut
 from bhsearch.data.naming import is_placeholder, spelling_key
 from bhsearch.data.pixels import Progress
 from bhsearch.data.store import writing
-from bhsearch.errors import DataError, SettingsError, StudyError
+from bhsearch.errors import DataError, PlaceError, SettingsError, StudyError
 from bhsearch.evaluation.predictions import DISCLAIMER
 
 FORMATS = ("csv", "jsonl")
@@ -259,19 +259,31 @@ class Writer:
 def output(file: Path | None, standard: IO[str]) -> Iterator[IO[str]]:
     """A stream: standard output, or a file that appears under its name only when it is whole.
 
+    Folders that are missing are made; they are gone again where nothing came of the file.
+
     Raises:
         PlaceError: If the file cannot be written.
     """
     if file is None:
         yield standard
         return
-    with writing(f"--output {file}"):
-        handle, draft = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    if file.is_dir():
+        raise PlaceError(f"--output must be a file to write, but {str(file)!r} is a folder.")
+    missing = [folder for folder in file.parents if not folder.exists()]
+    draft: Path | None = None
     try:
+        with writing(f"--output {file}", ""):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{file.name[:100]}-", dir=file.parent)
+        draft = Path(name)
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
             yield stream
-        Path(draft).chmod(0o644)  # a temporary file is the owner's alone
-        Path(draft).replace(file)
-    finally:
-        with suppress(FileNotFoundError):
-            Path(draft).unlink()
+        draft.chmod(0o644)  # a temporary file is the owner's alone
+        draft.replace(file)
+    except BaseException:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from dataclasses import asdict
 from typing import Any
@@ -10,13 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.config import Settings
 from bhsearch.data.pixels import pixel_file
+from bhsearch.environment import user_name
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.networks.keras_settings import machine_facts, numerics
 from bhsearch.networks.resize import make_resize
 from bhsearch.search import preparation
 from bhsearch.search.engine import Pruned, Trial
 from bhsearch.search.objective import Outcome
 from bhsearch.search.preparation import FINETUNE, Preparation
+from bhsearch.search.regimes import threads_of
 from bhsearch.search.storage_url import without_password
 from bhsearch.states import COMPLETE, FAILED, PRUNED
 
@@ -53,11 +56,12 @@ def study_record(prepared: Preparation, facts: dict[str, Any], n_images: int) ->
     tags = {f"bhsearch.{key}": str(facts[key]) for key in ("data_fingerprint", "split_fingerprint", "group_by")}
     tags |= {"bhsearch.promotable": str(prepared.split.promotable), "bhsearch.regime": prepared.regime}
     tags["bhsearch.synthetic"] = str(prepared.index.synthetic)
+    tags |= {f"bhsearch.{key}": str(value) for key, value in arithmetic(settings).items()}
     if facts["started_from"]:
         tags["bhsearch.started_from"] = facts["started_from"]["study"]
     return {
         "uid": facts["uid"],
-        "user": getpass.getuser(),
+        "user": user_name(),
         "study": prepared.study,
         "experiment": prepared.index.name,
         "data": prepared.index.name,
@@ -85,6 +89,11 @@ def study_record(prepared: Preparation, facts: dict[str, Any], n_images: int) ->
             f"{name}=={versions[name]}" for name in ("keras", "tensorflow", "jax", "numpy") if name in versions
         ],
     }
+
+
+def arithmetic(settings: Settings) -> dict[str, Any]:
+    """What may move a number of a study in its last digits, as far as it is known before the first trial."""
+    return numerics() | machine_facts() | {"threads": threads_of(settings) or "backend's choice"}
 
 
 def study_arrays(template: Predictions) -> Arrays:

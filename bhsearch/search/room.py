@@ -20,6 +20,8 @@ from bhsearch.networks.resize import make_resize
 from bhsearch.networks.views import IDENTITY, views_of
 from bhsearch.search.preparation import FINETUNE, Preparation
 from bhsearch.search.space import frozen_space
+from bhsearch.tracking.outbox import outbox_root
+from bhsearch.tracking.store import artifact_folder
 
 # Measured on finished studies of 57 to 415 images: files of a trial but its model 0.18 to 0.82 MB, of which 150 bytes
 # an image are predictions; a database grows by 70 kB a trial; a model is its backbone's weights and 0.1 MB more.
@@ -141,14 +143,15 @@ def _tracking_needs(prepared: Preparation, remaining: int) -> list[Need]:
             least if n_least else 0,
             2 * (most + _MODEL_BYTES) if kept != 0 else 0,
         ),
-        Need("a trial that waits for MLflow", work / "outbox", 0, most + _MODEL_BYTES),
+        Need("a trial that waits for MLflow", work / outbox_root(), 0, most + _MODEL_BYTES),
     ]
     if not os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
         files = (_TRIAL_BYTES[k] + _IMAGE_BYTES[k] * settings.repeats * n_images for k in (0, 1))
         least_files, most_files = files
+        place = artifact_folder() or work / "mlruns"
         needs += [
-            Need("models", work / "mlruns", n_least * least, n_most * (most + _MODEL_BYTES)),
-            Need("pictures and predictions", work / "mlruns", certain * least_files, remaining * most_files),
+            Need("models", place, n_least * least, n_most * (most + _MODEL_BYTES)),
+            Need("pictures and predictions", place, certain * least_files, remaining * most_files),
         ]
     return needs
 

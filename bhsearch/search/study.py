@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from bhsearch.config import Settings
+from bhsearch.data.store import notes
 from bhsearch.errors import BhsearchError, InputError, RunError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.interrupts import Interrupts, deferred
 from bhsearch.networks.heads import Array
+from bhsearch.networks.keras_settings import check_backend
 from bhsearch.processes import is_here
 from bhsearch.search import preparation, room
 from bhsearch.search.engine import INTERRUPTED, Trial
@@ -31,7 +33,7 @@ from bhsearch.search.supervisor import Crew, Watch, n_workers
 from bhsearch.search.worker import STOPPED, TIME, Ear, Orders, Worker, last_failures, stagnated
 from bhsearch.search.worker_process import Task
 from bhsearch.states import RUNNING
-from bhsearch.tracking.outbox import FOLDER, Outbox, outboxes
+from bhsearch.tracking.outbox import Outbox, outbox_root, outboxes
 from bhsearch.tracking.process import DrainProcess
 from bhsearch.tracking.store import check_store
 
@@ -53,6 +55,7 @@ def optimize(settings: Settings, reporter: Reporter) -> StudyResult:
         InputError: If anything the user gave is wrong; nothing was changed then.
         RunError: If too many trials failed in a row, or not everything could be logged.
     """
+    check_backend()
     if settings.tracking:
         check_store()
     if settings.regime == "auto" and preparation.gpu_here():
@@ -99,14 +102,14 @@ class _Session:
         self._outbox: Outbox | None = None
         if self._settings.tracking:
             try:
-                self._outbox = Outbox.open(FOLDER, self._facts["uid"])
+                self._outbox = Outbox.open(outbox_root(), self._facts["uid"])
             except InputError:
                 self._undo(None)
                 raise
         self._examples: dict[str, Any] = {}  # what each policy of augmentation does
         self._interrupted = False
         self._orders = Orders(self._settings.trials, self._settings.max_failures, 0)
-        self._failure: BhsearchError | None = None
+        self._failure: BhsearchError | OSError | None = None
 
     def run(self) -> StudyResult:
         """Everything after the study is open."""
@@ -124,18 +127,19 @@ class _Session:
         plan = preparation.make_plan(self._prepared, space, finished)
         stagnation = self._settings.stop_after_stagnation
         remaining = 0 if stagnated(trials, stagnation) else max(self._settings.trials - finished, 0)
-        self._reporter.plan(replace(plan, warnings=[*plan.warnings, *room.warnings_of(self._prepared, remaining)]))
+        warnings = [*plan.warnings, *room.warnings_of(self._prepared, remaining), *notes()]
         wanted = remaining > 0
         process = None
         try:
+            self._reporter.plan(replace(plan, warnings=warnings))
             if wanted:
                 room.require_room(self._prepared, remaining)
             if wanted or self._has_mail():
                 process = self._start_logging(bool(trials))
             if wanted:
                 self._search(process)
-        except BhsearchError as error:
-            if not self._engine.trials():
+        except (BhsearchError, OSError) as error:  # the latter where the output cannot be written any more
+            if not self._engine.trials() or (process is not None and process.refused):
                 self._undo(process)
                 raise
             self._failure = error
@@ -157,7 +161,7 @@ class _Session:
         settled: list[Trial] = []
         # Not for ever: a worker that hangs may be in it, and this process is the one to end it. The next look settles.
         with suppress(TimeoutError), alone_at(self._prepared, _ALONE_SECONDS):
-            abandoned = [box for box in outboxes(FOLDER, self._facts["uid"]) if box.abandoned]
+            abandoned = [box for box in outboxes(outbox_root(), self._facts["uid"]) if box.abandoned]
             settled = settle(self._engine, self._outbox, abandoned, reason)
         for trial in settled if pid is not None else ():
             self._ended(trial.number, None)
@@ -166,7 +170,7 @@ class _Session:
     def _has_mail(self) -> bool:
         return self._outbox is not None and any(
             box.waiting()
-            for box in outboxes(FOLDER, self._facts["uid"])
+            for box in outboxes(outbox_root(), self._facts["uid"])
             if box.abandoned or box.folder == self._outbox.folder
         )
 
@@ -176,7 +180,7 @@ class _Session:
             process.abandon()
         if self._outbox is not None:
             self._outbox.close()
-        others = [box for box in outboxes(FOLDER, self._facts["uid"]) if not box.abandoned]
+        others = [box for box in outboxes(outbox_root(), self._facts["uid"]) if not box.abandoned]
         if not self._engine.trials() and not others:
             self._engine.delete()
 
@@ -267,7 +271,7 @@ class _Session:
         missing = [trial for trial in records if trial.value is not None and trial.number not in self._predictions]
         if not missing or not self._settings.tracking:
             return
-        others = outboxes(FOLDER, self._facts["uid"])
+        others = outboxes(outbox_root(), self._facts["uid"])
         found = waiting_predictions(others, self._template) | self._stored(self._facts["uid"])
         self._predictions = found | self._predictions
         lost = [trial.number for trial in missing if trial.number not in self._predictions]

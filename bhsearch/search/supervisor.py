@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -20,7 +19,7 @@ from bhsearch import errors
 from bhsearch.config import Settings
 from bhsearch.errors import RunError
 from bhsearch.networks.heads import Array
-from bhsearch.processes import how_it_ended
+from bhsearch.processes import how_it_ended, python_command
 from bhsearch.search.choosing import KERAS_TUNER
 from bhsearch.search.regimes import threads_of
 from bhsearch.search.reporter import Reporter
@@ -51,9 +50,8 @@ class WorkerProcess:
         """Start one; it begins to import its framework, and waits for its task."""
         here, there = socket.socketpair()
         with here, there:
-            command = [sys.executable, "-m", "bhsearch.search.worker_process", str(there.fileno()), str(threads)]
             process = subprocess.Popen(
-                command,
+                python_command("bhsearch.search.worker_process", str(there.fileno()), str(threads)),
                 pass_fds=[there.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

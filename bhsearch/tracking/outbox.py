@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,10 +25,16 @@ from bhsearch.data.locks import lock
 from bhsearch.data.store import writing
 from bhsearch.processes import is_alive, this_process
 
-FOLDER = Path("outbox")  # of all outboxes, in the working directory
+VARIABLE = "BHSEARCH_OUTBOX"
+_REMEDY = f"{VARIABLE}=FOLDER names another place for finished trials that MLflow does not have yet."
 Arrays = Mapping[str, npt.NDArray[Any]]
 _RECORD, _ARRAYS = "record.json", "arrays.npz"
 _STUDY, _END, _HELD, _OWNER = "study", "end", ".held", "owner.json"
+
+
+def outbox_root() -> Path:
+    """Folder of all outboxes: `$BHSEARCH_OUTBOX`, else `outbox` in the working directory."""
+    return Path(os.environ.get(VARIABLE) or "outbox")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +57,7 @@ class Outbox:
     def __init__(self, folder: Path, make: bool = True) -> None:
         self.folder = folder
         if make:
-            with writing(f"the outbox {folder}"):
+            with writing(f"the outbox {folder}", _REMEDY):
                 folder.mkdir(parents=True, exist_ok=True)
 
     @classmethod
@@ -58,7 +65,7 @@ class Outbox:
         """The outbox of this process at a study, in the folder of all outboxes."""
         process = this_process()
         box = cls(root / f"{uid}.{process['pid']}-{process['started']:.0f}")
-        with writing(f"the outbox {box.folder}"):
+        with writing(f"the outbox {box.folder}", _REMEDY):
             (box.folder / _OWNER).write_text(json.dumps(process), encoding="utf-8")
         return box
 
@@ -155,7 +162,7 @@ class Outbox:
                 self.folder.parent.rmdir()
 
     def _write(self, name: str, record: dict[str, Any], arrays: Arrays) -> None:
-        with writing(f"the outbox {self.folder}"):
+        with writing(f"the outbox {self.folder}", _REMEDY):
             draft = Path(tempfile.mkdtemp(prefix=".", dir=self.folder))
             try:
                 (draft / _RECORD).write_text(json.dumps(record), encoding="utf-8")

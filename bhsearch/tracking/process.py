@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 
 from bhsearch.data.pixels import Progress
 from bhsearch.errors import RunError, StudyError
-from bhsearch.tracking.outbox import FOLDER, Outbox, outboxes
+from bhsearch.processes import python_command
+from bhsearch.tracking.outbox import Outbox, outbox_root, outboxes
 
 _LOOK_SECONDS = 0.2
 
@@ -27,7 +27,7 @@ class DrainProcess:
     def __init__(self, outbox: Outbox, tell: Callable[[str], None], patient: bool = False) -> None:
         options = ["patient"] if patient else []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bhsearch.tracking.drain", str(outbox.folder.resolve()), *options],
+            python_command("bhsearch.tracking.drain", str(outbox.folder.resolve()), *options),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -53,6 +53,11 @@ class DrainProcess:
         self._answered.wait()
         if not self.run_id and not self._away:
             raise StudyError(self._failure or "The process that logs to MLflow ended before it was ready.")
+
+    @property
+    def refused(self) -> bool:
+        """Whether the store cannot be used, so that nothing of this sitting was begun in it."""
+        return bool(self._failure) and not self.run_id
 
     def finish(self, progress: Progress) -> None:
         """Let it send what is left, and wait for that.
@@ -117,7 +122,8 @@ def sync(tell: Callable[[str], None]) -> None:
         StudyError: If the store cannot be opened.
         RunError: If something could not be sent; it stays in its outbox.
     """
-    boxes = [box for box in outboxes(FOLDER) if box.waiting()]
+    folder = outbox_root()
+    boxes = [box for box in outboxes(folder) if box.waiting()]
     waiting = sum(len(box.waiting()) for box in boxes)
     busy = sum(not box.abandoned for box in boxes)
     if busy:
@@ -125,12 +131,12 @@ def sync(tell: Callable[[str], None]) -> None:
     if busy == len(boxes):
         tell("Nothing waits to be sent.")
         return
-    command = [sys.executable, "-m", "bhsearch.tracking.drain", str(FOLDER.resolve()), "all"]
+    command = python_command("bhsearch.tracking.drain", str(folder.resolve()), "all")
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
     lines = [line.partition(" ") for line in done.stdout.splitlines()]
     sent = sum(word == "sent" for word, _, _ in lines)
     if done.returncode != 0:
         reason = next((rest for word, _, rest in lines if word == "failed"), f"exit code {done.returncode}")
         kind = StudyError if done.returncode == StudyError.exit_code else RunError
-        raise kind(f"{reason.rstrip('.')}. {sent} of {waiting} trials were sent; the rest waits in {FOLDER}.")
+        raise kind(f"{reason.rstrip('.')}. {sent} of {waiting} trials were sent; the rest waits in {folder}.")
     tell(f"{sent} trials were sent to MLflow.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import sys
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
+from bhsearch.environment import user_name
 from bhsearch.errors import SettingsError, StudyError, listed
 from bhsearch.tracking import kept, serving
 from bhsearch.tracking.studies import OPENED, STUDY, StoredStudy, StoredTrial, search_all
@@ -114,7 +114,7 @@ def open_seal(
     tags = {
         MLFLOW_PARENT_RUN_ID: study.run_id,
         MLFLOW_SOURCE_NAME: "bhsearch.register",
-        MLFLOW_USER: getpass.getuser(),
+        MLFLOW_USER: user_name(),
         SEALED: sealed,
         OPENED: datetime.now(UTC).isoformat(timespec="milliseconds"),
         STUDY: study.name,

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from bhsearch.data.store import hold
 from bhsearch.errors import RunError
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.processes import python_command
 from bhsearch.tracking import artifacts
 from bhsearch.tracking.outbox import Message, Outbox
 
@@ -75,7 +76,7 @@ class Renderer:
 
     def __init__(self, outbox: Outbox) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bhsearch.tracking.rendering", str(outbox.folder)],
+            python_command("bhsearch.tracking.rendering", str(outbox.folder)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -20,7 +20,7 @@ def check_store() -> None:
     """Refuse a working directory that MLflow itself would fail in; needs no MLflow, and so costs nothing.
 
     Raises:
-        StudyError: If `mlruns/` holds runs of MLflow's old file store.
+        StudyError: If `mlruns/` holds runs of MLflow's old file store, or there can be no store.
     """
     if os.environ.get("MLFLOW_TRACKING_URI"):
         return
@@ -29,6 +29,11 @@ def check_store() -> None:
         raise StudyError(
             f"MLflow must keep its runs in a database, but {old} belongs to its old file store, and `mlflow ui` would "
             "fail here. Move the old runs with `mlflow migrate-filestore`, or work in another folder."
+        )
+    if not Path("mlflow.db").exists() and not os.access(Path.cwd(), os.W_OK):
+        raise StudyError(
+            f"MLflow needs a place for its runs, but {Path.cwd() / 'mlflow.db'} cannot be written. Name a store with "
+            "MLFLOW_TRACKING_URI=sqlite:////FOLDER/mlflow.db, or work in another folder."
         )
 
 
@@ -102,6 +107,16 @@ def _place() -> str:
         return uri.rsplit("@", 1)[-1]
 
 
+def artifact_folder(uri: str | None = None) -> Path | None:
+    """Folder of the artifacts of a local database: beside it. None where the store itself says where they go.
+
+    Args:
+        uri: Of the store; that of the environment where None.
+    """
+    _, is_local, file = (uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db").partition("sqlite:///")
+    return Path(file.partition("?")[0]).absolute().parent / "mlruns" if is_local else None
+
+
 def open_experiment(client: MlflowClient, name: str) -> str:
     """The id of an experiment, made where it is missing.
 
@@ -117,9 +132,9 @@ def open_experiment(client: MlflowClient, name: str) -> str:
                 f"The MLflow experiment {name!r} must be active, but it is deleted. Restore it in the user interface."
             )
         return str(found.experiment_id)
-    local = client.tracking_uri.startswith("sqlite:")
+    folder = artifact_folder(client.tracking_uri)
     try:
-        location = (Path.cwd() / "mlruns" / name).as_uri() if local else None
+        location = (folder / name).as_uri() if folder is not None else None
         return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
     except MlflowException:  # another process was quicker
         found = client.get_experiment_by_name(name)

@@ -161,6 +161,13 @@ def latest_study(client: MlflowClient) -> StoredStudy:
 def _parents(client: MlflowClient) -> list[Any]:
     runs = list(search_all(client, f"tags.`{TRIAL}` = 'none'"))
     if not runs:
+        deleted = client.search_experiments(view_type=ViewType.DELETED_ONLY, max_results=10)
+        if deleted:
+            names = ", ".join(f"{experiment.name!r} (id {experiment.experiment_id})" for experiment in deleted)
+            raise StudyError(
+                f"There must be a study in this MLflow store, but what it had is deleted: experiment {names}. Restore "
+                "it in the user interface, or with `mlflow experiments restore --experiment-id ID`."
+            )
         raise StudyError(
             "There must be a study in this MLflow store, but there is none. Make one with `python -m bhsearch.run`, or "
             "go to the folder where it was made."

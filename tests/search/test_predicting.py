@@ -185,6 +185,28 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         pass
 
 
+def test_missing_folders_of_the_output_are_made_and_are_gone_where_it_fails(tmp_path):
+    file = tmp_path / "no" / "such" / "out.csv"
+
+    def refused():
+        with predicting.output(file, io.StringIO()):
+            assert file.parent.is_dir()
+            raise DataError("a sentence")
+
+    with pytest.raises(DataError):
+        refused()
+    assert list(tmp_path.iterdir()) == []
+    with predicting.output(file, io.StringIO()) as stream:
+        stream.write("whole")
+    assert file.read_text(encoding="utf-8") == "whole"
+    assert [path.name for path in file.parent.iterdir()] == ["out.csv"]
+
+
+def test_an_output_that_is_a_folder_is_refused(tmp_path):
+    with pytest.raises(PlaceError, match="is a folder"), predicting.output(tmp_path, io.StringIO()):
+        pass
+
+
 @pytest.fixture
 def ends(monkeypatch, capsys, folder):
     monkeypatch.setattr(predicting, "open_model", lambda uri: MODEL)
@@ -213,6 +235,14 @@ def test_good_images_end_it_with_nought_and_only_rows_are_on_standard_output(end
     code, out, _ = ends(folder, "--format", "jsonl")
     assert code == 0
     assert len([json.loads(line) for line in out.splitlines()]) == 1 + 5 + 2
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(ends, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(predicting, "open_model", lambda uri: pytest.fail("too early"))
+    (tmp_path / "file").touch()
+    code, _, err = ends(folder, "--output", tmp_path / "file" / "out.csv")
+    assert code == 2
+    assert "--output" in err
 
 
 @pytest.mark.parametrize("words", [("--format", "xml"), ("--case-pattern", "no group"), ("--case-pattern", "(")])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bhsearch.errors import InputError
+from bhsearch.errors import InputError, PlaceError
 from bhsearch.tracking import outbox as module
 from bhsearch.tracking.outbox import Outbox
 
@@ -154,3 +154,13 @@ def test_records_can_be_read_by_other_programs(box):
     assert json.loads((folder / "record.json").read_text()) == {"score": 0.5}
     with np.load(folder / "arrays.npz") as arrays:
         assert set(arrays.files) == set(ARRAYS)
+
+
+def test_the_folder_of_all_outboxes_is_in_the_working_directory_unless_it_is_named(monkeypatch, tmp_path):
+    monkeypatch.delenv(module.VARIABLE, raising=False)
+    assert module.outbox_root() == Path("outbox")
+    monkeypatch.setenv(module.VARIABLE, str(tmp_path / "other"))
+    assert module.outbox_root() == tmp_path / "other"
+    (tmp_path / "other").write_text("a file")
+    with pytest.raises(PlaceError, match="BHSEARCH_OUTBOX=FOLDER"):
+        Outbox.open(module.outbox_root(), "uid")

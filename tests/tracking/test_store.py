@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bhsearch.errors import StudyError
-from bhsearch.tracking.store import check_store, open_client, open_experiment
+from bhsearch.tracking.store import artifact_folder, check_store, open_client, open_experiment
 from tests.studies import import_mlflow
 
 
@@ -61,6 +61,21 @@ def test_an_experiment_is_made_once_and_its_artifacts_have_a_whole_path(client, 
     made = open_experiment(client, "breakhis")
     assert open_experiment(client, "breakhis") == made
     assert client.get_experiment(made).artifact_location == (tmp_path / "mlruns" / "breakhis").as_uri()
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        (None, "mlruns"),
+        ("sqlite:///mlflow.db", "mlruns"),
+        ("sqlite:///deep/other.db?timeout=5", "deep/mlruns"),
+        ("http://127.0.0.1:5000", None),
+        ("postgresql://host/db", None),
+    ],
+)
+def test_artifacts_of_a_local_database_are_beside_it(here, uri, folder):
+    """The working directory may be one that cannot be written."""
+    assert artifact_folder(uri) == (here / folder if folder else None)
 
 
 def test_a_deleted_experiment_is_refused(client):

@@ -1,0 +1,103 @@
+"""Refuse a working directory whose files would be imported instead of Python's modules or of libraries.
+
+`python -m` puts the working directory first on the path, so a file of the user's called random.py there is what every
+library gets that imports `random`. Child processes are started without it, see `processes.python_command`.
+
+This module imports only what every interpreter has loaded by itself: any other import might be the wrong one already.
+"""
+
+import _imp
+import os
+import sys
+
+ModuleType = type(sys)
+
+# Top-level modules that the commands import, measured over all of them; `tests/test_shadows.py` keeps it true.
+NEEDED = frozenset(
+    """
+    __future__ argparse array ast asyncio base64 bdb binascii bisect bz2 calendar cmath cmd code codeop collections
+    colorsys concurrent configparser contextlib contextvars copy copyreg csv ctypes dataclasses datetime decimal difflib
+    dis email enum fcntl fileinput fnmatch fractions ftplib functools getpass gettext glob graphlib grp gzip hashlib
+    heapq hmac html http inspect ipaddress json keyword linecache locale logging lzma math mimetypes mmap
+    multiprocessing netrc numbers opcode operator pathlib pdb pickle pkgutil platform plistlib pprint pydoc pyexpat
+    queue quopri random re reprlib resource secrets select selectors shlex shutil signal socket sqlite3 ssl statistics
+    string stringprep struct subprocess sysconfig tarfile tempfile termios textwrap threading timeit token tokenize
+    tomllib traceback tracemalloc types typing unicodedata unittest urllib uuid warnings weakref xml zipfile zlib
+    zoneinfo
+
+    PIL absl alembic annotated_doc annotated_types anyio astunparse cachetools certifi charset_normalizer click
+    cloudpickle cmaes colorlog contourpy cryptography cv2 cycler databricks dateutil fastapi flatbuffers fontTools gast
+    git gitdb google grpc h5py idna imagecodecs importlib_metadata jax jaxlib joblib keras keras_tuner kiwisolver
+    kt_legacy mako markupsafe matplotlib ml_dtypes mlflow mpl_toolkits namex narwhals numpy opentelemetry openvino
+    openvino_telemetry opt_einsum optree optuna packaging pandas platformdirs psutil psycopg psycopg_binary pyarrow
+    pydantic pydantic_core pygments pyparsing requests rich scipy shellingham six sklearn smmap sqlalchemy sqlparse
+    starlette tensorflow termcolor threadpoolctl tifffile tqdm typer typing_extensions typing_inspection urllib3 wrapt
+    yaml zipp
+    """.split()  # noqa: SIM905
+)
+_SUFFIXES = (".py", ".pyc", *_imp.extension_suffixes())
+
+
+def check() -> None:
+    """End a command with a sentence and exit code 2 if the working directory hides a module that it needs.
+
+    Only where this package is being imported for `python -m bhsearch...`; elsewhere the path is the caller's business.
+    """
+    if sys.argv[:1] != ["-m"] or not any("bhsearch" in word for word in sys.orig_argv):
+        return
+    try:
+        found = hiding(os.getcwd(), sys.path, sys.modules)
+    except OSError:  # deleted or unreadable: then nothing is imported from it
+        return
+    if found:
+        shown = "\n".join(f"  {path}" for path in found)
+        sys.stderr.write(
+            "error: The working directory must hold nothing that Python would import in the place of a module which "
+            f"this command needs, but there is:\n{shown}\nRename it, or start the command in another folder.\n"
+        )
+        sys.exit(2)
+
+
+def hiding(folder: str, path: list[str], modules: dict[str, ModuleType]) -> list[str]:
+    """Files and packages in a folder that hide a needed module, if the folder comes before Python's own on the path.
+
+    Args:
+        folder: The working directory.
+        path: Folders where modules are looked for, in order.
+        modules: Those that are loaded, by name.
+
+    Raises:
+        OSError: If the folder cannot be read.
+    """
+    standard = os.path.dirname(os.__file__)
+    first = path[: path.index(standard)] if standard in path else path[:1]
+    if folder not in [entry or folder for entry in first]:
+        return []
+    others = [entry for entry in path if entry and not _same(entry, folder)]
+    found = []
+    for name in sorted(os.listdir(folder)):
+        module, file = name.partition(".")[0], os.path.join(folder, name)
+        if not _is_needed(module) or not _is_module(file):
+            continue
+        origin = getattr(modules.get(module), "__file__", None)
+        if module in modules and (origin is None or not _same(os.path.dirname(origin), folder)):
+            continue  # loaded before this folder was on the path
+        if any(_is_module(os.path.join(entry, module + suffix)) for entry in others for suffix in ("", *_SUFFIXES)):
+            found.append(file)
+    return found
+
+
+def _is_needed(module: str) -> bool:
+    return module in NEEDED or (module.startswith("_") and module in sys.stdlib_module_names)
+
+
+def _is_module(path: str) -> bool:
+    """Whether a path is a file, or a package, that can be imported; a folder without `__init__` hides nothing."""
+    if os.path.isdir(path):
+        return any(os.path.isfile(os.path.join(path, "__init__" + suffix)) for suffix in _SUFFIXES)
+    name = os.path.basename(path)
+    return name.partition(".")[2] in [suffix[1:] for suffix in _SUFFIXES] and os.path.isfile(path)
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
