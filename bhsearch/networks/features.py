@@ -61,7 +61,7 @@ class FeatureCache:
         progress: Callable[[str, str], Progress] | None = None,
     ) -> None:
         self._pixels = pixels
-        self.executor = _fastest_executor() if executor == "auto" else executor
+        self.executor = executor_for(executor)
         self._conversion = conversion
         self._progress = progress
         self._forward: OrderedDict[Backbone, Forward] = OrderedDict()
@@ -137,6 +137,11 @@ class FeatureCache:
                     network.export(str(file), format="openvino", verbose=False)
                 return openvino_forward(file)
         return keras_forward(network)
+
+
+def executor_for(wanted: str) -> str:
+    """The executor that a setting stands for on this machine."""
+    return _fastest_executor() if wanted == "auto" else wanted
 
 
 def _fastest_executor() -> str:
