@@ -27,7 +27,9 @@ def scored(predictions: Predictions) -> tuple[dict[str, float], Interval]:
     """Metrics of a trial and the interval of its score over cases."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
     ends = interval(bootstrap_scores(predictions, draws))
-    return {**metrics.trial_metrics(predictions), keys.AUC_LOW: ends.low, keys.AUC_HIGH: ends.high}, ends
+    values = metrics.trial_metrics(predictions)
+    # The interval beside the score: MLflow shows metrics in the order in which they were logged.
+    return {keys.AUC: values[keys.AUC], keys.AUC_LOW: ends.low, keys.AUC_HIGH: ends.high, **values}, ends
 
 
 def write_trial(

@@ -7,7 +7,7 @@ from typing import Any
 
 from bhsearch.evaluation.metrics import AUC
 
-__all__ = ["AUC"]
+
 
 # -- tags of runs ------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 from bhsearch.tracking import keys
 
 LOCAL = "http://127.0.0.1:5000"  # where `mlflow ui` listens
+_KIND = "workflowType=machine_learning"  # else the page shows itself as for language models
 
 
 def is_served() -> bool:
@@ -32,20 +33,20 @@ def run_url(experiment_id: str, run_id: str) -> str:
 
 def trials_path(experiment_id: str) -> str:
     """The same within the page."""
-    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={keys.TABLE_VIEW}"
+    return f"#/experiments/{experiment_id}/runs?{_KIND}&viewStateShareKey={keys.TABLE_VIEW}"
 
 
 def parallel_path(experiment_id: str) -> str:
     """The same within the page."""
     return (
-        f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+        f"#/experiments/{experiment_id}/runs?{_KIND}&compareRunsMode=CHART"
         f"&viewStateShareKey={keys.PARALLEL_VIEW}"
     )
 
 
 def run_path(experiment_id: str, run_id: str) -> str:
     """The same within the page."""
-    return f"#/experiments/{experiment_id}/runs/{run_id}"
+    return f"#/experiments/{experiment_id}/runs/{run_id}?{_KIND}"
 
 
 def _address() -> str:

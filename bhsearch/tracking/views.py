@@ -30,7 +30,7 @@ _PACKED = "deflate;"
 _DIGEST = "digest"  # the page reads four keys and keeps none but those when it saves: without ours, a person did
 _METRICS = (keys.AUC, keys.AUC_LOW, keys.AUC_HIGH, keys.SECONDS)
 _SECTION, _CHART = "bhsearch-section", "bhsearch-chart"
-_NAME_WIDTH, _METRIC_WIDTH = 250, 95  # pixels
+_NAME_WIDTH, _CREATED_WIDTH, _METRIC_WIDTH = 250, 125, 90  # pixels
 _CARD_HEIGHT = 480  # pixels
 
 
@@ -129,11 +129,11 @@ def _best_first(where: str = "") -> dict[str, Any]:
 def _table(columns: Sequence[str]) -> dict[str, Any]:
     metrics = [_column("metrics", name) for name in _METRICS]
     study = _column("tags", keys.STUDY)
-    name, created = "attributes.`Run Name`", ["runDateAndNestInfo", "duration"]
+    name, created, duration = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
     return _best_first() | {
         "selectedColumns": [*metrics, *columns, study],
-        "columnOrder": [name, *metrics, *columns, study, *created],
-        "columnWidths": {name: _NAME_WIDTH, **dict.fromkeys(metrics, _METRIC_WIDTH)},
+        "columnOrder": [name, created, *metrics, *columns, study, duration],
+        "columnWidths": {name: _NAME_WIDTH, created: _CREATED_WIDTH, **dict.fromkeys(metrics, _METRIC_WIDTH)},
     }
 
 
@@ -163,6 +163,7 @@ def _parallel(uid: str, names: Sequence[str]) -> dict[str, Any]:
         "selectedColumns": [_column("metrics", keys.AUC)],
         "compareRunCharts": [chart],
         "compareRunSections": [section],
+        "isAccordionReordered": True,  # else the sections that the page makes of other metrics come first
         "runsHiddenMode": "SHOW_ALL",
         "runListHidden": True,
     }
@@ -171,9 +172,8 @@ def _parallel(uid: str, names: Sequence[str]) -> dict[str, Any]:
 def _note(experiment_id: str) -> str:
     """Markdown."""
     return (
-        "Hyperparameter searches on one data set: a run per study, and below it a run per trial. "
         f"[{TABLE_NAME}]({links.trials_path(experiment_id)}) · "
         f"[{PARALLEL_NAME}]({links.parallel_path(experiment_id)})\n\n"
-        "Scores are out of fold, over the cases that were searched on; the sealed test is opened by "
+        "Hyperparameter searches on one data set: a run per study, and below it a run per trial. Scores are out of fold, over the cases that were searched on; the sealed test is opened by "
         f"`python -m bhsearch.register` only.\n\n{DISCLAIMER}"
     )
