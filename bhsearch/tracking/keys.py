@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bhsearch.evaluation.metrics import AUC
-
+from bhsearch.evaluation import metrics
 
 
 # -- tags of runs ------------------------------------------------------------------------------------------------------
@@ -23,6 +22,7 @@ NO_TRIAL = "none"
 
 # -- metrics: MLflow makes a section of the part before the slash ------------------------------------------------------
 
+AUC = metrics.AUC
 AUC_LOW, AUC_HIGH, SECONDS = "auc_low", "auc_high", "seconds"
 EPOCH = "epoch/"  # curves of a trial
 COST = "cost/"  # of a trial

@@ -38,10 +38,7 @@ def trials_path(experiment_id: str) -> str:
 
 def parallel_path(experiment_id: str) -> str:
     """The same within the page."""
-    return (
-        f"#/experiments/{experiment_id}/runs?{_KIND}&compareRunsMode=CHART"
-        f"&viewStateShareKey={keys.PARALLEL_VIEW}"
-    )
+    return f"#/experiments/{experiment_id}/runs?{_KIND}&compareRunsMode=CHART&viewStateShareKey={keys.PARALLEL_VIEW}"
 
 
 def run_path(experiment_id: str, run_id: str) -> str:

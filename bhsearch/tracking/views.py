@@ -174,6 +174,7 @@ def _note(experiment_id: str) -> str:
     return (
         f"[{TABLE_NAME}]({links.trials_path(experiment_id)}) · "
         f"[{PARALLEL_NAME}]({links.parallel_path(experiment_id)})\n\n"
-        "Hyperparameter searches on one data set: a run per study, and below it a run per trial. Scores are out of fold, over the cases that were searched on; the sealed test is opened by "
-        f"`python -m bhsearch.register` only.\n\n{DISCLAIMER}"
+        "Hyperparameter searches on one data set: a run per study, and below it a run per trial. Scores are out of "
+        "fold, over the cases that were searched on; the sealed test is opened by `python -m bhsearch.register` "
+        f"only.\n\n{DISCLAIMER}"
     )

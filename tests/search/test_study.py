@@ -99,8 +99,8 @@ def test_every_trial_has_every_metric(finished):
     for run_ in finished.store.children().values():
         metrics = run_.data.metrics
         assert set(METRICS) <= set(metrics)
-        assert any(name.startswith("recall_") for name in metrics)
-        assert "auc_100X" in metrics
+        assert any(name.startswith("recall/") for name in metrics)
+        assert "magnification/100X" in metrics
         assert all(math.isfinite(value) for value in metrics.values())
         assert metrics["auc_low"] <= metrics["auc"] <= metrics["auc_high"]
 
@@ -108,7 +108,7 @@ def test_every_trial_has_every_metric(finished):
 def test_every_trial_has_its_curves_per_epoch(finished):
     store = finished.store
     for run_ in store.children().values():
-        for name in ("epoch_auc", "epoch_loss", "epoch_training_loss"):
+        for name in ("epoch/auc", "epoch/loss", "epoch/training_loss"):
             history = store.client.get_metric_history(run_.info.run_id, name)
             assert sorted(point.step for point in history) == list(range(1, int(run_.data.params["epochs"]) + 1))
 
@@ -143,9 +143,9 @@ def test_the_corrected_score_comes_from_all_stored_predictions_in_every_sitting(
     kept = [Predictions.from_csv(store.files(run)["out_of_fold_predictions.csv"]) for run in store.children().values()]
     corrected = corrected_score(kept)
     metrics = store.parent().data.metrics
-    assert metrics["corrected_auc"] == pytest.approx(corrected.score, abs=1e-9)
-    assert metrics["corrected_auc_low"] == pytest.approx(corrected.low, abs=1e-9)
-    assert metrics["corrected_auc_high"] == pytest.approx(corrected.high, abs=1e-9)
+    assert metrics["corrected/auc"] == pytest.approx(corrected.score, abs=1e-9)
+    assert metrics["corrected/auc_low"] == pytest.approx(corrected.low, abs=1e-9)
+    assert metrics["corrected/auc_high"] == pytest.approx(corrected.high, abs=1e-9)
     line = f"Corrected for having searched: {corrected.score:.4f}  [{corrected.low:.3f} {corrected.high:.3f}]"
     for end in finished.ends[1:]:
         assert line in end.stdout
@@ -187,7 +187,7 @@ def test_the_study_has_a_run_with_split_audit_space_versions_and_pictures(finish
     assert store.record(parent, "study/audit.json")
     assert {"pictures/history.png", "pictures/slice.png", "pictures/best_trials.png"} <= set(store.files(parent))
     assert parent.data.metrics["finished_trials"] == 4
-    assert parent.data.metrics["best_auc"] == pytest.approx(max(t.value for t in finished.trials()), abs=1e-12)
+    assert parent.data.metrics["trial/best"] == pytest.approx(max(t.value for t in finished.trials()), abs=1e-12)
     tags = parent.data.tags
     assert (tags["bhsearch.group_by"], tags["bhsearch.regime"], tags["bhsearch.synthetic"]) == (
         "case",

@@ -120,8 +120,8 @@ def test_the_end_closes_the_study_with_its_pictures(client, outbox, tmp_path):
     end = outbox.end().record
     parent = Store(tmp_path).parent()
     assert parent.info.status == end["status"] == "FINISHED"
-    assert parent.data.metrics["best_auc"] == end["best"][0]["score"] == end["corrected"]["raw"]
-    for name, key in (("corrected_auc", "score"), ("corrected_auc_low", "low"), ("corrected_auc_high", "high")):
+    assert parent.data.metrics["trial/best"] == end["best"][0]["score"] == end["corrected"]["raw"]
+    for name, key in (("corrected/auc", "score"), ("corrected/auc_low", "low"), ("corrected/auc_high", "high")):
         assert parent.data.metrics[name] == end["corrected"][key]
     assert "pictures/history.png" in Store(tmp_path).files(parent)
     assert parent.data.tags["mlflow.note.content"] == end["summary"]
@@ -157,7 +157,7 @@ def test_a_study_with_another_backbone_shows_its_new_space(client, outbox, tmp_p
 
 def test_no_password_is_kept_in_the_parameters(client, outbox, tmp_path):
     StudyRuns(client, outbox.study())
-    assert Store(tmp_path).parent().data.params["storage"] == "sqlite:///optuna.db"
+    assert Store(tmp_path).parent().data.params["config/storage"] == "sqlite:///optuna.db"
 
 
 @pytest.mark.parametrize("change", [{"corrected": None}, {}])
