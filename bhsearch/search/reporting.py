@@ -230,6 +230,8 @@ def _caption(predictions: Predictions, row: int) -> str:
 
 def _same_data(study: StoredStudy) -> Index | None:
     settings = study.settings
+    if "data" not in settings:  # of an earlier version
+        return None
     try:
         index = open_data(
             settings.get("data"),

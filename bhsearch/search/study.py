@@ -242,9 +242,11 @@ class _Session:
 
     def _links(self, process: DrainProcess | None) -> tuple[str, ...]:
         """Addresses of the trials in MLflow: as a table, and in parallel coordinates."""
-        experiment_id = process.experiment_id if process is not None else ""
-        if not experiment_id and self._settings.tracking:
-            with suppress(StudyError):
+        experiment_id = ""
+        if process is not None:
+            experiment_id = process.experiment_id
+        elif self._settings.tracking:  # nothing was left to do
+            with suppress(Exception):  # a link is worth no failure
                 experiment_id = experiment_of(self._prepared.index.name)
         return (links.trials_url(experiment_id), links.parallel_url(experiment_id)) if experiment_id else ()
 

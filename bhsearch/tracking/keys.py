@@ -7,7 +7,6 @@ from typing import Any
 
 from bhsearch.evaluation import metrics
 
-
 # -- tags of runs ------------------------------------------------------------------------------------------------------
 
 UID = "bhsearch.study_uid"

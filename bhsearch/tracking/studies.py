@@ -98,7 +98,7 @@ class StoredStudy:
         experiment_id: Of the data set.
         data: Name of the data set.
         root: Folder of the images, as it was then.
-        settings: As they were logged, resolved: text.
+        settings: As they were logged, resolved: text; empty where an earlier version of bhsearch made the study.
         tags: Of the parent run.
         metrics: Of the parent run.
         records: All trials, by number.
@@ -188,18 +188,8 @@ def study_of(client: MlflowClient, run_id: str) -> tuple[StoredStudy, StoredTria
 
 
 def read_study(client: MlflowClient, run: Any) -> StoredStudy:
-    """The study of a parent run, an MLflow entity.
-
-    Raises:
-        StudyError: If another version of bhsearch logged it, in another way.
-    """
+    """The study of a parent run, an MLflow entity."""
     tags = run.data.tags
-    settings = config_of(run.data.params)
-    if not settings:
-        raise StudyError(
-            f"The run of a study must hold its settings as parameters config/..., but that of {tags[STUDY]!r} does "
-            "not: an earlier bhsearch made it. Give the command that made it once more, which adds them."
-        )
     found = trial_runs(client, run.info.experiment_id, tags[UID])
     inputs = run.inputs.dataset_inputs if run.inputs else []
     return StoredStudy(
@@ -209,7 +199,7 @@ def read_study(client: MlflowClient, run: Any) -> StoredStudy:
         experiment_id=run.info.experiment_id,
         data=client.get_experiment(run.info.experiment_id).name,
         root=next((json.loads(item.dataset.source).get("uri", "") for item in inputs), ""),
-        settings=settings,
+        settings=config_of(run.data.params),
         tags=dict(tags),
         metrics=dict(run.data.metrics),
         records=tuple(_trial(number, found[number]) for number in sorted(found)),

@@ -23,6 +23,7 @@ from bhsearch.search.reporter import Reporter
 from bhsearch.search.space import frozen_space
 from bhsearch.search.study import optimize
 from bhsearch.states import COMPLETE, FAILED
+from bhsearch.tracking import links
 from tests.search.test_study_survives import killed_at
 from tests.studies import (
     STUDY,
@@ -84,6 +85,8 @@ def test_the_end_names_the_best_with_intervals_and_what_is_next(finished):
         assert table[1].split()[:2] == [str(best.number), f"{best.value:.4f}"]
         assert table[1].count("[") == 1
         assert "Next:  mlflow ui" in end.stdout
+        experiment = finished.store.parent().info.experiment_id
+        assert f"\nTrials: {links.trials_url(experiment)}\n" in end.stdout
         assert "Synthetic data" in end.stdout
 
 
@@ -93,6 +96,18 @@ def test_every_trial_is_a_finished_run_with_its_parameters(finished):
     for trial in finished.trials():
         assert children[trial.number].data.params == {name: str(value) for name, value in trial.params.items()}
         assert children[trial.number].data.tags["mlflow.parentRunId"] == finished.store.parent().info.run_id
+
+
+def test_optunas_storage_shows_the_interval_and_the_run_of_every_trial(finished):
+    """Also of those of an earlier sitting; and nothing that is of no use to a person."""
+    children = finished.store.children()
+    for trial in finished.trials():
+        run_ = children[trial.number]
+        assert set(trial.user_attrs) == {"seconds", "auc_low", "auc_high", "mlflow_run", "mlflow_url"}
+        assert trial.user_attrs["mlflow_run"] == run_.info.run_id
+        assert trial.user_attrs["mlflow_url"].endswith(f"{run_.info.run_id}?workflowType=machine_learning")
+        for name in ("auc_low", "auc_high"):
+            assert trial.user_attrs[name] == pytest.approx(run_.data.metrics[name], abs=1e-6)
 
 
 def test_every_trial_has_every_metric(finished):

@@ -134,12 +134,12 @@ def test_the_experiment_has_a_description_with_links_unless_a_person_wrote_one(c
 
 def test_a_study_whose_view_cannot_be_written_is_logged_with_a_note(client, outbox, tmp_path):
     """The space that it names has rows of another kind."""
-    message = outbox.study()
+    message, end = outbox.study(), outbox.end()
     message.record["files"]["space.json"] = ["grown"]
     outbox.put_study(message.record, message.arrays)
     said = []
     runs = StudyRuns(client, outbox.study(), said.append)
-    runs.log_end(outbox.end())
+    runs.log_end(end)
     assert len(said) == 1
     assert "views of the trials" in said[0]
     assert Store(tmp_path).parent().info.status == "FINISHED"
