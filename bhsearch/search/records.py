@@ -108,14 +108,13 @@ def resolved_settings(prepared: Preparation, workers: int) -> dict[str, Any]:
         "regime": prepared.regime,
         "backbones": tuple(given.get(name, name) for name in prepared.backbones),
         "image_sizes": prepared.image_sizes if finetune else (),
-        "precision": settings.precision if finetune else None,
+        "precision": settings.precision if finetune and settings.precision != "auto" else None,
+        "executor": settings.executor if settings.executor != "auto" else None,
         "pruner": prepared.pruner,
         "workers": workers,
     }
     of_the_terminal = ("quiet", "tracking", "finetune_trials")
-    return {
-        name: value for name, value in values.items() if name not in of_the_terminal and value not in (None, "auto", ())
-    }
+    return {name: value for name, value in values.items() if name not in of_the_terminal and value not in (None, ())}
 
 
 def study_arrays(template: Predictions) -> Arrays:

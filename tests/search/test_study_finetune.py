@@ -99,13 +99,15 @@ def test_a_complete_trial_is_a_finished_run_with_score_curves_and_cost(tuned, tr
     store = tuned.store
     for number in numbers(trials, TrialState.COMPLETE):
         run_ = store.children()[number]
+        params = trials[number].params
+        assert run_.info.run_name == f"{number:03d} {params['backbone']} {params['policy']} depth-{params['depth']}"
         assert run_.info.status == "FINISHED"
         assert run_.data.tags["bhsearch.state"] == "complete"
         metrics = run_.data.metrics
         assert metrics["auc"] == pytest.approx(trials[number].value, abs=1e-6)
         assert metrics["seconds"] > 0
-        assert metrics["trained_images"] >= 2 * trials[number].params["epochs"]
-        assert metrics["peak_memory_mb"] > 10
+        assert metrics["cost/trained_images"] >= 2 * trials[number].params["epochs"]
+        assert metrics["cost/peak_memory_mb"] > 10
         for name in ("epoch/auc", "epoch/loss", "epoch/training_loss"):
             assert len(store.client.get_metric_history(run_.info.run_id, name)) == 4
         assert "pictures/learning_curves.png" in store.files(run_)
@@ -138,6 +140,7 @@ def test_the_parent_shows_augmentation_cost_and_regime(tuned):
         store.files(parent)
     )
     assert parent.data.tags["bhsearch.regime"] == "finetune"
+    assert (parent.data.params["config/regime"], parent.data.params["config/precision"]) == ("finetune", "float32")
     names = [row["name"] for row in store.record(parent, "study/space.json")]
     assert names == [row.name for row in finetune_space((), (32,))]
 
