@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -24,6 +24,7 @@ from bhsearch.search.result import Ranked, StudyResult
 from bhsearch.search.space import Params
 from bhsearch.search.summary import prospects
 from bhsearch.states import COMPLETE, PRUNED
+from bhsearch.tracking import links
 
 N_BEST = 5
 SCORE = "AUC: case-weighted, out of fold, mean over folds. [..]: 95 % over cases; variation of training not included."
@@ -198,7 +199,15 @@ def print_result(result: StudyResult, console: Console = terminal.out) -> None:
     elif not result.done:
         console.print(f"{result.n_finished} of {result.wanted} trials are finished; the same command goes on.")
     if result.tracked:
+        print_links(result.links, console)
+
+
+def print_links(found: Sequence[str], console: Console) -> None:
+    """Where the trials are in MLflow, and what shows them where no server does."""
+    if not links.is_served():
         console.print("Next:  mlflow ui")
+    for what, url in zip(("Trials:", "Parallel coordinates:"), found, strict=False):
+        console.print(Text(f"{what} {url}"), soft_wrap=True)  # whole, so that it can be clicked
 
 
 def _print_correction(result: StudyResult, console: Console) -> None:

@@ -126,8 +126,8 @@ def wait_for(what: Any, process: subprocess.Popen[str] | None = None) -> None:
 def trial_is_running(folder: Path) -> bool:
     """Whether a trial has started and knows its owner: it is in the objective, or about to be."""
     query = (
-        "SELECT COUNT(*) FROM trials JOIN trial_user_attributes USING (trial_id) "
-        "WHERE trials.state = 'RUNNING' AND key = 'owner'"
+        "SELECT COUNT(*) FROM trials JOIN trial_system_attributes USING (trial_id) "
+        "WHERE trials.state = 'RUNNING' AND key = 'bhsearch:owner'"
     )
     if not (folder / "optuna.db").exists():
         return False

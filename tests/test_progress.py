@@ -13,6 +13,7 @@ from bhsearch.search.engine import Trial
 from bhsearch.search.reporter import Plan
 from bhsearch.search.result import Ranked, StudyResult
 from bhsearch.states import COMPLETE, FAILED
+from bhsearch.tracking import links
 
 PARAMS = {"backbone": "staintex-s", "policy": "dihedral", "hidden_units": 16}
 NAN = float("nan")
@@ -183,3 +184,13 @@ def test_the_result_ends_with_the_corrected_score_and_what_it_does_not_remove():
 def test_a_correction_that_is_not_at_hand_says_why():
     shown = printed(result(uncorrected="the predictions of [2] trials are not at hand"), width=150)
     assert "Corrected for having searched: not at hand, since the predictions of [2] trials are not at hand." in shown
+
+
+def test_the_links_to_mlflow_are_whole_lines(monkeypatch):
+    """However narrow the terminal is: a link that is broken over two lines cannot be opened."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    urls = (links.trials_url("7"), links.parallel_url("7"))
+    lines = printed(result(links=urls), width=40).splitlines()
+    assert lines[-3:] == ["Next:  mlflow ui", f"Trials: {urls[0]}", f"Parallel coordinates: {urls[1]}"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
+    assert "mlflow ui" not in printed(result(links=urls))  # the server shows its own page

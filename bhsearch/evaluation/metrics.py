@@ -13,6 +13,9 @@ from bhsearch.evaluation.predictions import FloatArray, Predictions
 from bhsearch.evaluation.thresholds import Decisions, pooled_decisions
 
 N_CALIBRATION_BINS = 10
+AUC = "auc"  # the score
+# Metrics of a part of the images are named by kind and part; MLflow makes a section of each kind.
+MAGNIFICATION, RECALL = "magnification/", "recall/"
 Metric = Callable[[npt.NDArray[np.int8], npt.NDArray[Any], FloatArray], FloatArray]
 
 
@@ -182,7 +185,7 @@ def trial_metrics(predictions: Predictions, decisions: Decisions | None = None) 
         `auc`, `auc_fold_std` (standard deviation over the R x K folds, ddof 1), `average_precision`,
         `balanced_accuracy`, `sensitivity`, `specificity`, `f1`, `brier`, `ece` (10 equal-width bins),
         `recognition_rate` (Spanhol et al. 2016: share of right images of a case, mean over cases), then
-        `auc_<magnification>` and `recall_<subtype>` for those known.
+        `magnification/<magnification>` (AUC) and `recall/<subtype>` for those known.
     """
     folds = fold_scores(predictions)
     decisions = pooled_decisions(predictions) if decisions is None else decisions
@@ -190,7 +193,7 @@ def trial_metrics(predictions: Predictions, decisions: Decisions | None = None) 
     mass, mean, share = calibration_bins(predictions)
     gaps = np.where(mass > 0, mass * np.abs(mean - share), 0.0)
     return {
-        "auc": float(folds.mean()),
+        AUC: float(folds.mean()),
         "auc_fold_std": float(folds.std(ddof=1)) if folds.size > 1 else 0.0,
         "average_precision": float(fold_scores(predictions, weighted_average_precision).mean()),
         **_threshold_metrics(predictions, decisions),
@@ -232,22 +235,22 @@ def _recognition_rate(predictions: Predictions, right: npt.NDArray[np.bool_]) ->
 
 
 def _magnification_metrics(predictions: Predictions) -> dict[str, float]:
-    """`auc_<magnification>`: mean over the parts where it holds both classes, every case counting the same there."""
+    """`magnification/<name>`: mean AUC over the parts where it holds both classes, every case counting the same."""
     found = {}
     for name in sorted(set(predictions.magnification) - {""}):
         folds = fold_scores(predictions.select(predictions.magnification == name))
         if np.isfinite(folds).any():
-            found[f"auc_{metric_name(name)}"] = float(np.nanmean(folds))
+            found[f"{MAGNIFICATION}{metric_name(name)}"] = float(np.nanmean(folds))
     return found
 
 
 def _subtype_metrics(predictions: Predictions, decisions: Decisions) -> dict[str, float]:
-    """`recall_<subtype>`: share of its images that were called right, every case counting the same."""
+    """`recall/<subtype>`: share of its images that were called right, every case counting the same."""
     found = {}
     right = decisions.predicted == predictions.label
     for name in sorted(set(predictions.subtype) - {""}):
         rows = predictions.subtype == name
-        found[f"recall_{metric_name(name)}"] = _recognition_rate(predictions.select(rows), right[:, rows])
+        found[f"{RECALL}{metric_name(name)}"] = _recognition_rate(predictions.select(rows), right[:, rows])
     return found
 
 

@@ -16,6 +16,7 @@ from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
 from bhsearch.evaluation.thresholds import Decisions
 
 N_DRAWS = 1000
+TEST = "test/"  # metrics of the sealed test
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,8 @@ class Tested:
     values: dict[str, float]
     intervals: dict[str, Interval]
 
-    def flat(self, prefix: str = "test_") -> dict[str, float]:
-        """Everything under one name each: `test_auc`, `test_auc_low`, `test_auc_high`, ..."""
+    def flat(self, prefix: str = TEST) -> dict[str, float]:
+        """Everything under one name each: `test/auc`, `test/auc_low`, `test/auc_high`, ..."""
         ends = {f"{name}_{end}": getattr(pair, end) for name, pair in self.intervals.items() for end in ("low", "high")}
         return {f"{prefix}{name}": float(value) for name, value in (self.values | ends).items()}
 

@@ -64,7 +64,7 @@ class FeatureCache:
         progress: Callable[[str, str], Progress] | None = None,
     ) -> None:
         self._pixels = pixels
-        self.executor = _fastest_executor() if executor == "auto" else executor
+        self.executor = executor_for(executor)
         self._conversion = conversion
         self._progress = progress
         self._forward: OrderedDict[Backbone, Forward] = OrderedDict()
@@ -156,6 +156,11 @@ def on_device(images: Any, view: str) -> Any:
     from keras import ops
 
     return apply_view(ops.cast(ops.convert_to_tensor(images), "float32"), view)
+
+
+def executor_for(wanted: str) -> str:
+    """The executor that a setting stands for on this machine."""
+    return _fastest_executor() if wanted == "auto" else wanted
 
 
 def _fastest_executor() -> str:

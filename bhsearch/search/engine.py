@@ -21,7 +21,8 @@ class Trial:
         params: The point of the space.
         value: The score; None unless complete.
         notes: What was kept beside it: `reason` of a failure, `seconds`, `owner`, `dead` where its process died,
-            `retry_of` (a trial's number) and `attempt` (1 or 2) where it runs again what another died in.
+            `retry_of` (a trial's number) and `attempt` (1 or 2) where it runs again what another died in, `auc_low` and
+            `auc_high` of one that is complete.
     """
 
     number: int
@@ -73,6 +74,12 @@ class Report:
 Watch = Callable[[Report], None]  # told how a trial stands; raises `Pruned` to end it
 
 
+def complete_notes(seconds: float, ends: tuple[float, float] | None) -> dict[str, float]:
+    """What is kept beside the score of a complete trial."""
+    interval = {} if ends is None else {"auc_low": round(ends[0], 6), "auc_high": round(ends[1], 6)}
+    return {"seconds": round(seconds, 4), **interval}
+
+
 class Pruned(Exception):  # noqa: N818  # no error: a decision
     """A trial is not worth going on with.
 
@@ -119,8 +126,11 @@ class Engine(Protocol):
             Exhausted: If the engine has no point left to choose.
         """
 
-    def complete(self, number: int, score: float, seconds: float) -> None:
-        """End a trial with its score."""
+    def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
+        """End a trial with its score, and the ends of its interval where they are known."""
+
+    def annotate(self, number: int, notes: dict[str, str]) -> None:
+        """Keep something for people beside a trial that has ended, where people look at the engine's storage."""
 
     def fail(self, number: int, reason: str, dead: bool = False) -> None:
         """End a trial without a score; `dead` where its process died, so that it will be run again."""

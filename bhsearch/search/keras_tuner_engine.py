@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bhsearch.errors import StudyError
 from bhsearch.processes import this_process
-from bhsearch.search.engine import Report, Trial, leaves_no_trace
+from bhsearch.search.engine import Report, Trial, complete_notes, leaves_no_trace
 from bhsearch.search.keras_tuner_store import Entry, KerasTunerStudy
 from bhsearch.search.space import Parameter, Params
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
@@ -93,9 +93,12 @@ class KerasTunerEngine:
         """End a trial that was pruned, by whomever."""
         self._journal.end(number, PRUNED, None, {"seconds": round(seconds, 4)})
 
-    def complete(self, number: int, score: float, seconds: float) -> None:
-        """End a trial with its score."""
-        self._journal.end(number, COMPLETE, float(score), {"seconds": round(seconds, 4)})
+    def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
+        """End a trial with its score, and the ends of its interval where they are known."""
+        self._journal.end(number, COMPLETE, float(score), complete_notes(seconds, ends))
+
+    def annotate(self, number: int, notes: dict[str, str]) -> None:
+        """Nothing: nobody looks at the journal."""
 
     def fail(self, number: int, reason: str, dead: bool = False) -> None:
         """End a trial without a score; `dead` where its process died, so that it will be run again."""

@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bhsearch.errors import StudyError
 from bhsearch.processes import this_process
-from bhsearch.search.engine import Overtaken, Report, Trial, leaves_no_trace
+from bhsearch.search import optuna_attributes as attributes
+from bhsearch.search.engine import Overtaken, Report, Trial, complete_notes, leaves_no_trace
 from bhsearch.search.optuna_pruners import PRUNERS, told
 from bhsearch.search.optuna_samplers import LEARNING, SAMPLERS
 from bhsearch.search.optuna_storage import patient
@@ -77,9 +78,10 @@ class OptunaEngine:
         done = sum(trial.state != RUNNING and not leaves_no_trace(trial) for trial in trials)
         running = sum(trial.state == RUNNING for trial in trials)
         self._study.sampler = self._next_sampler(done, running)
-        trial = self._start(point, trials, {"owner": this_process(), **(notes or {})})
+        kept = {"owner": this_process(), **(notes or {})}
+        trial = self._start(point, trials, kept)
         self._running, self._reported = {trial.number: trial}, set()
-        return Trial(trial.number, RUNNING, trial.params, notes=trial.user_attrs)
+        return Trial(trial.number, RUNNING, trial.params, notes=kept)
 
     def _next_sampler(self, done: int, running: int) -> BaseSampler:
         """Of two workers that ask at once, the second sees the first's trial running, and samples something else."""
@@ -103,12 +105,12 @@ class OptunaEngine:
         if trial_id is None:
             point = point or self._first_point(trials)
             fixed = {"fixed_params": point} if point else {}
-            template = create_trial(state=TrialState.RUNNING, user_attrs=notes, system_attrs=fixed)
+            shown, hidden = attributes.of_notes(notes)
+            template = create_trial(state=TrialState.RUNNING, user_attrs=shown, system_attrs=fixed | hidden)
             trial = optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=template))
         else:
             trial = optuna.Trial(study, trial_id)
-            for key, value in notes.items():
-                trial.set_user_attr(key, value)
+            attributes.keep_notes(study._storage, trial_id, notes)
         for name, values in self._distributions.items():
             trial._suggest(name, values)
         return trial
@@ -133,9 +135,16 @@ class OptunaEngine:
         self._end(number, TrialState.PRUNED, None, {"seconds": round(seconds, 4)})
 
     @patient
-    def complete(self, number: int, score: float, seconds: float) -> None:
-        """End a trial with its score."""
-        self._end(number, TrialState.COMPLETE, score, {"seconds": round(seconds, 4)})
+    def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
+        """End a trial with its score, and the ends of its interval where they are known."""
+        self._end(number, TrialState.COMPLETE, score, complete_notes(seconds, ends))
+
+    @patient
+    def annotate(self, number: int, notes: dict[str, str]) -> None:
+        """Keep something for people beside a trial that has ended."""
+        storage = self._study._storage
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        attributes.add_to_ended(storage, trial_id, notes)
 
     @patient
     def fail(self, number: int, reason: str, dead: bool = False) -> None:
@@ -151,8 +160,7 @@ class OptunaEngine:
         storage = self._study._storage
         trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
         try:
-            for key, note in notes.items():
-                storage.set_trial_user_attr(trial_id, key, note)
+            attributes.keep_notes(storage, trial_id, notes)
             self._study.tell(number, value, state=state)
         except (UpdateFinishedTrialError, ValueError):
             ended = storage.get_trial(trial_id)
@@ -223,7 +231,8 @@ def open_study(storage: optuna.storages.BaseStorage, name: str, facts: dict[str,
     if name in optuna.get_all_study_names(storage):
         return optuna.load_study(study_name=name, storage=storage)
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-    study.set_user_attr(_FACTS, facts)
+    attributes.name_metric(study)
+    attributes.keep(study, _FACTS, facts)
     return study
 
 
@@ -242,8 +251,8 @@ def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study:
 
 def remember(study: optuna.Study, settings: dict[str, Any]) -> None:
     """Keep the settings of whoever opened the study last, for workers that join it."""
-    if study.user_attrs.get(_SETTINGS) != settings:
-        study.set_user_attr(_SETTINGS, settings)
+    if attributes.kept(study).get(_SETTINGS) != settings:
+        attributes.keep(study, _SETTINGS, settings)
 
 
 def remembered(study: optuna.Study) -> dict[str, Any]:
@@ -253,7 +262,7 @@ def remembered(study: optuna.Study) -> dict[str, Any]:
         StudyError: If another program made the study.
     """
     facts_of(study)
-    return dict(study.user_attrs[_SETTINGS])
+    return dict(attributes.kept(study)[_SETTINGS])
 
 
 def scored(study: optuna.Study) -> list[tuple[float, Params]]:
@@ -268,12 +277,13 @@ def facts_of(study: optuna.Study) -> dict[str, Any]:
     Raises:
         StudyError: If another program made it.
     """
-    if _FACTS not in study.user_attrs:
+    held = attributes.kept(study)
+    if _FACTS not in held:
         raise StudyError(
             f"The study {study.study_name!r} must be one of bhsearch, but another program made it. "
             "Name another with --study."
         )
-    return dict(study.user_attrs[_FACTS])
+    return dict(held[_FACTS])
 
 
 def grow(study: optuna.Study, facts: dict[str, Any], backbones: Sequence[str]) -> optuna.Study:
@@ -296,10 +306,11 @@ def grow(study: optuna.Study, facts: dict[str, Any], backbones: Sequence[str]) -
         )
     storage, name = study._storage, study.study_name
     draft = optuna.create_study(storage=storage, study_name=name + _GROWING, direction="maximize")
-    draft.set_user_attr(_FACTS, facts)
+    attributes.name_metric(draft)
+    attributes.keep(draft, _FACTS, facts)
     choices = CategoricalDistribution(tuple(backbones))
     draft.add_trials([_with_choices(trial, choices) for trial in study.get_trials()])
-    draft.set_user_attr(_WHOLE, True)
+    attributes.keep(draft, _WHOLE, True)
     _finish_growing(storage, name)
     return optuna.load_study(study_name=name, storage=storage)
 
@@ -310,7 +321,7 @@ def _finish_growing(storage: optuna.storages.BaseStorage, name: str) -> None:
     if name + _GROWING not in names:
         return
     draft = optuna.load_study(study_name=name + _GROWING, storage=storage)
-    if draft.user_attrs.get(_WHOLE):
+    if attributes.kept(draft).get(_WHOLE):
         if name in names:
             optuna.delete_study(study_name=name, storage=storage)
         optuna.copy_study(
@@ -336,4 +347,4 @@ def _with_choices(trial: FrozenTrial, choices: CategoricalDistribution) -> Froze
 
 def _record(trial: FrozenTrial) -> Trial:
     value = trial.value if trial.state == TrialState.COMPLETE else None
-    return Trial(trial.number, _STATES[trial.state], trial.params, value, trial.user_attrs)
+    return Trial(trial.number, _STATES[trial.state], trial.params, value, attributes.notes_of(trial))

@@ -39,3 +39,18 @@ def stored_predictions(experiment: str, uid: str) -> dict[int, Predictions]:
     from bhsearch.tracking.store import open_client
 
     return runs.stored_predictions(open_client(), experiment, uid)
+
+
+def experiment_of(name: str) -> str:
+    """The id of an experiment in MLflow; empty where it has none of that name.
+
+    Raises:
+        StudyError: If the store cannot be opened.
+    """
+    from bhsearch.networks import backend
+
+    with backend.quiet():
+        from bhsearch.tracking.store import open_client
+
+        found = open_client().get_experiment_by_name(name)
+    return str(found.experiment_id) if found is not None else ""

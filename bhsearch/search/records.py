@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,14 @@ from bhsearch.states import COMPLETE, FAILED, PRUNED
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def complete_record(trial: Trial, outcome: Outcome) -> tuple[dict[str, Any], Arrays]:
-    """A finished trial."""
+def complete_record(
+    trial: Trial, outcome: Outcome, ends: tuple[float, float], resolved: dict[str, str]
+) -> tuple[dict[str, Any], Arrays]:
+    """A finished trial; `ends` of the interval of its score, and what `auto` stood for where it ran."""
     record = _record(trial, COMPLETE) | {
         "score": outcome.score,
+        "interval": ends,
+        "resolved": resolved,
         "seconds": outcome.seconds,
         "cost": outcome.cost,
         "curves": outcome.curves,
@@ -48,8 +53,8 @@ def failed_record(trial: Trial, reason: str) -> dict[str, Any]:
     return _record(trial, FAILED) | {"reason": reason}
 
 
-def study_record(prepared: Preparation, facts: dict[str, Any], n_images: int) -> dict[str, Any]:
-    """What every trial of a study has in common."""
+def study_record(prepared: Preparation, facts: dict[str, Any], n_images: int, workers: int) -> dict[str, Any]:
+    """What every trial of a study has in common; `workers`: processes that run them, 0 for the command's own."""
     settings = prepared.settings
     resize = make_resize(settings.resize, prepared.image_sizes[0])
     versions = preparation.versions()
@@ -68,7 +73,7 @@ def study_record(prepared: Preparation, facts: dict[str, Any], n_images: int) ->
         "root": str(prepared.index.root),
         "digest": prepared.index.fingerprint,
         "note": ". ".join([text for text in (prepared.note, *prepared.split.leaks) if text]),
-        "settings": asdict(settings) | {"storage": without_password(settings.storage)},
+        "settings": resolved_settings(prepared, workers),
         "tags": tags,
         "files": {
             "split.json": prepared.split.to_dict(),
@@ -94,6 +99,31 @@ def study_record(prepared: Preparation, facts: dict[str, Any], n_images: int) ->
 def arithmetic(settings: Settings) -> dict[str, Any]:
     """What may move a number of a study in its last digits, as far as it is known before the first trial."""
     return numerics() | machine_facts() | {"threads": threads_of(settings) or "backend's choice"}
+
+
+def resolved_settings(prepared: Preparation, workers: int) -> dict[str, Any]:
+    """Settings of a study with what was decided in the place of `auto`; those that do not apply are left out.
+
+    What `auto` stands for on the device is known where trials run: see `regimes.resolved`.
+    """
+    settings, split = prepared.settings, prepared.split
+    given = {Path(name).stem: name for name in settings.backbones if name.endswith(".keras")}
+    finetune = prepared.regime == FINETUNE
+    values = asdict(settings) | {
+        "storage": without_password(settings.storage),
+        "study": prepared.study,
+        "layout": prepared.index.layout,
+        "magnification": split.magnification,
+        "regime": prepared.regime,
+        "backbones": tuple(given.get(name, name) for name in prepared.backbones),
+        "image_sizes": prepared.image_sizes if finetune else (),
+        "precision": settings.precision if finetune and settings.precision != "auto" else None,
+        "executor": settings.executor if settings.executor != "auto" else None,
+        "pruner": prepared.pruner,
+        "workers": workers,
+    }
+    of_the_terminal = ("quiet", "tracking", "finetune_trials")
+    return {name: value for name, value in values.items() if name not in of_the_terminal and value not in (None, ())}
 
 
 def study_arrays(template: Predictions) -> Arrays:

@@ -12,7 +12,7 @@ from bhsearch.data.pixels import PixelCache, pixel_cache
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.networks import backend
 from bhsearch.networks.conversion import Conversion
-from bhsearch.networks.features import FeatureCache
+from bhsearch.networks.features import FeatureCache, executor_for
 from bhsearch.networks.finetune import N_SHARES
 from bhsearch.networks.resize import make_resize
 from bhsearch.search.finetune_objective import FinetuneObjective, Rows
@@ -93,6 +93,13 @@ def _finetune_objective(
         backend.precision(prepared.settings.precision),
         reporter.say,
     )
+
+
+@cache
+def resolved(regime: str, executor: str, precision: str) -> dict[str, str]:
+    """What settings stand for on this device, `auto` above all. The framework must have been started."""
+    found = {"executor": executor_for(executor)}
+    return found | ({"precision": backend.precision(precision)} if regime == FINETUNE else {})
 
 
 def _conversion(prepared: Preparation, size: int) -> Conversion | None:

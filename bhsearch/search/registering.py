@@ -31,6 +31,7 @@ from bhsearch.search.registered import describe, tags_of
 from bhsearch.search.registration import Registered, Request
 from bhsearch.search.reopening import Reopened, reopen, rows_of, sealed_digest
 from bhsearch.search.reporter import Reporter
+from bhsearch.tracking.keys import STARTED_FROM
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.sealed import Tested
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from bhsearch.tracking.studies import StoredStudy, StoredTrial
 
 _REQUIRED = ("keras", "tensorflow", "numpy", "pillow", "tifffile", "imagecodecs")
-_ORIGIN = "bhsearch.started_from"
 _N_EXAMPLES = 16  # images that an export is checked on
 _TEST_CSV = "test_predictions.csv"
 
@@ -151,7 +151,7 @@ def competitors(client: Any, study: StoredStudy, reporter: Reporter) -> list[Pre
     """
     from bhsearch.tracking import studies
 
-    origin = study.tags.get(_ORIGIN)
+    origin = study.tags.get(STARTED_FROM)
     earlier = studies.find_study(client, origin).trials if origin else ()
     trials = sorted(study.trials, key=lambda trial: trial.number) + sorted(earlier, key=lambda trial: trial.number)
     found = []

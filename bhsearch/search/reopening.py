@@ -105,8 +105,13 @@ def settings_of(text: Mapping[str, str]) -> Settings:
     """Settings from the text that MLflow keeps of them.
 
     Raises:
-        StudyError: If one cannot be read.
+        StudyError: If one cannot be read, or there are none.
     """
+    if not text:
+        raise StudyError(
+            "The run of a study must hold its settings as parameters config/..., but this one has none: an earlier "
+            "version of bhsearch made it. Give the command that made it once more with one trial more, which adds them."
+        )
     hints = get_type_hints(Settings)
     values: dict[str, Any] = {}
     for name in (field.name for field in fields(Settings)):

@@ -15,10 +15,12 @@ from bhsearch.data.index import CLASS_NAMES, BadFile
 from bhsearch.data.opening import open_settings
 from bhsearch.errors import BhsearchError, StudyError
 from bhsearch.evaluation.grids import pick_examples
+from bhsearch.evaluation.metrics import AUC
 from bhsearch.evaluation.photos import photo
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.report_data import Report, Shown, TestSummary, TrialRow
 from bhsearch.evaluation.report_page import report_page
+from bhsearch.evaluation.sealed import TEST
 from bhsearch.evaluation.selection import Corrected
 from bhsearch.evaluation.thresholds import pooled_decisions
 from bhsearch.search.engine import Trial
@@ -26,12 +28,12 @@ from bhsearch.search.reopening import settings_of
 from bhsearch.search.reporter import Reporter
 from bhsearch.search.result import correct, rank
 from bhsearch.search.space import Parameter, Params
+from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
     from bhsearch.data.index import Index
     from bhsearch.tracking.studies import StoredStudy, StoredTrial
 
-_ORIGIN = "bhsearch.started_from"  # name of the study whose trials came first
 _SIDE = 288  # pixels of an image on the page
 _FACTS = {
     "regime": "regime",
@@ -133,7 +135,7 @@ def _corrected(
     """The correction counts the trials of the study that this one was started from, too."""
     from bhsearch.tracking import studies
 
-    origin = study.tags.get(_ORIGIN)
+    origin = study.tags.get(keys.STARTED_FROM)
     if not origin:
         return correct(records, predictions)
     try:
@@ -173,7 +175,7 @@ def _row(trial: StoredTrial, record: Trial, ranked: Any) -> TrialRow:
         low=ranked.low if ranked else math.nan,
         high=ranked.high if ranked else math.nan,
         tied=bool(ranked and ranked.tied),
-        seconds=trial.metrics.get("seconds", 0.0),
+        seconds=trial.metrics.get(keys.SECONDS, 0.0),
         params=record.params,
         reason=trial.reason,
     )
@@ -191,18 +193,18 @@ def _test(client: Any, study: StoredStudy) -> TestSummary | None:
     """The last opening of the sealed test for this study that gave a number."""
     from bhsearch.tracking import studies
 
-    tests = [test for test in studies.tests_of(client, study) if "test_auc" in test.metrics]
+    tests = [test for test in studies.tests_of(client, study) if f"{TEST}{AUC}" in test.metrics]
     if not tests:
         return None
     last = tests[-1]
-    numbers = {name.removeprefix("test_"): value for name, value in last.metrics.items() if name.startswith("test_")}
+    numbers = {name.removeprefix(TEST): value for name, value in last.metrics.items() if name.startswith(TEST)}
     return TestSummary(
-        value=numbers["auc"],
-        low=numbers.get("auc_low", math.nan),
-        high=numbers.get("auc_high", math.nan),
+        value=numbers[AUC],
+        low=numbers.get(keys.AUC_LOW, math.nan),
+        high=numbers.get(keys.AUC_HIGH, math.nan),
         trial=f"trial {last.tags.get('bhsearch.opened_trial', '?')}",
         openings=int(last.tags.get("bhsearch.openings", len(tests))),
-        others={name: value for name, value in numbers.items() if not name.startswith("auc")},
+        others={name: value for name, value in numbers.items() if not name.startswith(AUC)},
     )
 
 
@@ -228,6 +230,8 @@ def _caption(predictions: Predictions, row: int) -> str:
 
 
 def _same_data(study: StoredStudy) -> Index | None:
+    if "data" not in study.settings:  # of an earlier version
+        return None
     try:
         index = open_settings(settings_of(study.settings))
     except BhsearchError:

@@ -58,6 +58,7 @@ class StudyResult:
         corrected: The best score, corrected for having searched; None where that is not at hand.
         uncorrected: Why it is not; empty where it is.
         stagnation: Finished trials in a row without a better one, if those ended the study.
+        links: Addresses of the trials in MLflow: a table, best first, and parallel coordinates; empty without tracking.
         before: Result of the frozen study that was run before this one, and that it was started from.
     """
 
@@ -74,6 +75,7 @@ class StudyResult:
     uncorrected: str = ""
     before: StudyResult | None = None
     stagnation: int | None = None
+    links: tuple[str, ...] = ()
     findings: Sequence[str] = ()
 
     @property

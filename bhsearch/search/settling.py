@@ -71,7 +71,7 @@ def tell(engine: Engine, record: dict[str, Any]) -> None:
         Overtaken: If it was ended in another way before.
     """
     if record["state"] == COMPLETE:
-        engine.complete(record["number"], record["score"], record["seconds"])
+        engine.complete(record["number"], record["score"], record["seconds"], record.get("interval"))
     elif record["state"] == PRUNED:
         engine.prune(record["number"], record["seconds"])
     else:

@@ -22,7 +22,7 @@ from bhsearch.search import preparation, room
 from bhsearch.search.engine import INTERRUPTED, Trial
 from bhsearch.search.engines import alone_at, open_engine
 from bhsearch.search.preparation import FINETUNE, FROZEN, Preparation
-from bhsearch.search.recall import stored_predictions, waiting_predictions
+from bhsearch.search.recall import experiment_of, stored_predictions, waiting_predictions
 from bhsearch.search.records import study_arrays, study_record
 from bhsearch.search.regimes import make_objective
 from bhsearch.search.reporter import Reporter
@@ -33,6 +33,7 @@ from bhsearch.search.supervisor import Crew, Watch, n_workers
 from bhsearch.search.worker import STOPPED, TIME, Ear, Orders, Worker, last_failures, stagnated
 from bhsearch.search.worker_process import Task
 from bhsearch.states import RUNNING
+from bhsearch.tracking import links
 from bhsearch.tracking.outbox import Outbox, outbox_root, outboxes
 from bhsearch.tracking.process import DrainProcess
 from bhsearch.tracking.store import check_store
@@ -239,9 +240,25 @@ class _Session:
         """Say what the trials are of, and start the process that logs them."""
         if self._outbox is None:
             return None
-        record = study_record(self._prepared, self._facts, len(self._template))
+        record = study_record(self._prepared, self._facts, len(self._template), n_workers(self._settings))
         self._outbox.put_study(record, study_arrays(self._template))
-        return DrainProcess(self._outbox, self._reporter.say, patient=is_old)
+        return DrainProcess(self._outbox, self._reporter.say, patient=is_old, sent=self._link)
+
+    def _links(self, process: DrainProcess | None) -> tuple[str, ...]:
+        """Addresses of the trials in MLflow: as a table, and in parallel coordinates."""
+        experiment_id = ""
+        if process is not None:
+            experiment_id = process.experiment_id
+        elif self._settings.tracking:  # nothing was left to do
+            with suppress(Exception):  # a link is worth no failure
+                experiment_id = experiment_of(self._prepared.index.name)
+        return (links.trials_url(experiment_id), links.parallel_url(experiment_id)) if experiment_id else ()
+
+    def _link(self, number: int, experiment_id: str, run_id: str) -> None:
+        """Keep beside a trial where its run is. It is for people only: what fails here is not worth a word."""
+        url = links.run_url(experiment_id, run_id)
+        with suppress(Exception):
+            self._engine.annotate(number, {"mlflow_run": run_id, "mlflow_url": url})
 
     def _end(self, process: DrainProcess | None) -> StudyResult:
         """Rank what there is, hand the study's end to the process that logs, and wait for it."""
@@ -264,7 +281,7 @@ class _Session:
                 process.finish(progress)
         elif self._outbox is not None:
             self._outbox.close()
-        return result
+        return replace(result, links=self._links(process))
 
     def _recall(self, records: list[Trial]) -> None:
         """Get the predictions of earlier sittings and of other commands, where they can be had."""

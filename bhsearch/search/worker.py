@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bhsearch.errors import BhsearchError, InputError
+from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
+from bhsearch.evaluation.predictions import IntArray
 from bhsearch.networks.heads import Array
 from bhsearch.processes import is_alive, memory_mb, this_process
 from bhsearch.search.engine import INTERRUPTED, Engine, Exhausted, Overtaken, Pruned, Report, Trial
@@ -18,7 +20,8 @@ from bhsearch.search.objective import Outcome
 from bhsearch.search.preparation import Preparation
 from bhsearch.search.prospects import since_better
 from bhsearch.search.records import complete_record, failed_record, now_ms, pruned_record
-from bhsearch.search.regimes import Objective
+from bhsearch.search.regimes import Objective, resolved
+from bhsearch.search.result import N_DRAWS
 from bhsearch.search.settling import next_retry, posted
 from bhsearch.search.space import Params
 from bhsearch.search.warm import next_warm
@@ -106,6 +109,8 @@ class Worker:
         self._names = [row.name for row in prepared.space(facts["backbones"])]
         self._deadline = time.monotonic() + orders.seconds
         self._worked = False
+        self._template = prepared.template()
+        self._draws: IntArray | None = None
 
     def run(self) -> str:
         """Run trials. Returns `DONE`, `TIME`, `OUTGROWN` or `STOPPED`.
@@ -185,9 +190,20 @@ class Worker:
 
     def _complete(self, trial: Trial, outcome: Outcome) -> None:
         """Into the outbox first, then to the engine: whatever dies in between, the trial is not lost."""
-        record, arrays = complete_record(trial, outcome)
+        ends = self._interval(outcome)
+        settings = self._prepared.settings
+        now = resolved(self._prepared.regime, settings.executor, settings.precision)
+        record, arrays = complete_record(trial, outcome, ends, now)
         with self._told(trial, outcome.probability), posted(self._outbox, trial.number, record, arrays):
-            self._engine.complete(trial.number, outcome.score, outcome.seconds)
+            self._engine.complete(trial.number, outcome.score, outcome.seconds, ends)
+
+    def _interval(self, outcome: Outcome) -> tuple[float, float]:
+        """Of the score, over cases: as the result and the report have it."""
+        if self._draws is None:
+            self._draws = group_draws(self._template.group, self._template.stratum, N_DRAWS)
+        predictions = replace(self._template, probability=outcome.probability)
+        ends = interval(bootstrap_scores(predictions, self._draws))
+        return float(ends.low), float(ends.high)
 
     def _prune(self, trial: Trial, pruned: Pruned) -> None:
         with self._told(trial), posted(self._outbox, trial.number, pruned_record(trial, pruned), {}):

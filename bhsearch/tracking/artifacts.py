@@ -16,6 +16,7 @@ from bhsearch.evaluation.augment_plots import augmentation_figure
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.evaluation.thresholds import classification_text, pooled_decisions
+from bhsearch.tracking import keys
 
 N_DRAWS = 1000
 N_DRAWS_BAND = 200  # a band is read by eye
@@ -26,7 +27,9 @@ def scored(predictions: Predictions) -> tuple[dict[str, float], Interval]:
     """Metrics of a trial and the interval of its score over cases."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
     ends = interval(bootstrap_scores(predictions, draws))
-    return {**metrics.trial_metrics(predictions), "auc_low": ends.low, "auc_high": ends.high}, ends
+    values = metrics.trial_metrics(predictions)
+    # The interval beside the score: MLflow shows metrics in the order in which they were logged.
+    return {keys.AUC: values[keys.AUC], keys.AUC_LOW: ends.low, keys.AUC_HIGH: ends.high, **values}, ends
 
 
 def write_trial(

@@ -4,8 +4,8 @@ It begins with the first line on its standard input, and runs until that ends, w
 dies; then it sends what is left and ends. It also sends what lies in outboxes of the same study whose command is gone.
 A store that goes away is waited for: as long as the search runs, and a while after.
 
-What it has to say goes to standard output, a line each: `ready RUN_ID EXPERIMENT_ID`, `sent NUMBER`, `away REASON`,
-`back`, `failed SENTENCE`.
+What it has to say goes to standard output, a line each: `ready RUN_ID EXPERIMENT_ID`, `sent NUMBER RUN_ID`, `note
+SENTENCE`, `away REASON`, `back`, `failed SENTENCE`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _study_runs(client: MlflowClient, outbox: Outbox) -> StudyRuns:
     from bhsearch.tracking.runs import StudyRuns
 
     with alone(outbox.uid):  # of two that begin at the same moment, the second finds the first's run
-        return StudyRuns(client, outbox.study())
+        return StudyRuns(client, outbox.study(), lambda sentence: say(f"note {' '.join(sentence.split())[:500]}"))
 
 
 def _send_abandoned(client: MlflowClient, boxes: Iterable[Outbox], patience: Patience) -> None:
@@ -133,16 +133,16 @@ def _send_trials(outbox: Outbox, runs: StudyRuns, renderer: Renderer, patience: 
             renderer.ask(record["number"] for record in ahead if record["state"] == COMPLETE)
             if ahead[0]["state"] == COMPLETE:
                 renderer.wait(waiting[0])
-            patience.keep_trying(lambda number=waiting[0]: _log(outbox, runs, number))  # type: ignore[misc]
+            run_id = patience.keep_trying(lambda number=waiting[0]: _log(outbox, runs, number))  # type: ignore[misc]
             outbox.sent(waiting[0])
-            say(f"sent {waiting[0]}")
+            say(f"sent {waiting[0]} {run_id}")
 
 
-def _log(outbox: Outbox, runs: StudyRuns, number: int) -> None:
+def _log(outbox: Outbox, runs: StudyRuns, number: int) -> str:
     from bhsearch.networks import backend
 
     with backend.quiet():
-        runs.log_trial(outbox.trial(number))
+        return runs.log_trial(outbox.trial(number))
 
 
 class Patience:

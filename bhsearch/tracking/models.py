@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from bhsearch.tracking.keys import AUC, MODEL, TRIAL, UID
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MODEL = "bhsearch.model"  # tag of a trial's run, which says whether it has its model
 KEPT, LEAVING, NONE = "kept", "leaving", "none"
 _LOG = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class ModelKeeper:
 
     def __init__(self, client: MlflowClient, experiment_id: str, uid: str, most: int | None) -> None:
         self._client, self._experiment_id, self._most = client, experiment_id, most
-        self._query = f"tags.`bhsearch.study_uid` = '{uid}' and tags.`{MODEL}` != '{NONE}'"
+        self._query = f"tags.`{UID}` = '{uid}' and tags.`{MODEL}` != '{NONE}'"
         self._query += " and attributes.status = 'FINISHED'"
         self._said = False
 
@@ -66,7 +67,7 @@ class ModelKeeper:
         token = None
         while True:
             page = self._client.search_runs(
-                [self._experiment_id], self._query, max_results=1000, order_by=["metrics.auc DESC"], page_token=token
+                [self._experiment_id], self._query, max_results=1000, order_by=[f"metrics.{AUC} DESC"], page_token=token
             )
             yield from page
             token = page.token
@@ -107,4 +108,4 @@ class ModelKeeper:
 
 def _place(run: Any) -> tuple[float, int]:
     """Sorts the best first; of equals the first."""
-    return -run.data.metrics["auc"], int(run.data.tags["bhsearch.trial"])
+    return -run.data.metrics[AUC], int(run.data.tags[TRIAL])

@@ -20,11 +20,18 @@ class DrainProcess:
 
     Args:
         outbox: Its outbox; the study must have been put.
-        tell: Called with a sentence when the store goes away and when it is back.
+        tell: Called with a sentence when the store goes away, when it is back, and when a view could not be kept.
         patient: Whether a store that is away at the start is waited for.
+        sent: Called with a trial's number, its experiment and its run, from another thread.
     """
 
-    def __init__(self, outbox: Outbox, tell: Callable[[str], None], patient: bool = False) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        tell: Callable[[str], None],
+        patient: bool = False,
+        sent: Callable[[int, str, str], None] = lambda *_: None,
+    ) -> None:
         options = ["patient"] if patient else []
         self._process = subprocess.Popen(
             python_command("bhsearch.tracking.drain", str(outbox.folder.resolve()), *options),
@@ -32,7 +39,7 @@ class DrainProcess:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._outbox, self._tell, self._patient = outbox, tell, patient
+        self._outbox, self._tell, self._patient, self._sent = outbox, tell, patient, sent
         self._answered = threading.Event()
         self._failure = ""
         self._away = False
@@ -100,6 +107,11 @@ class DrainProcess:
                 if word == "ready":
                     self.run_id, _, self.experiment_id = rest.partition(" ")
                     self._answered.set()
+                elif word == "sent":
+                    number, _, run_id = rest.partition(" ")
+                    self._sent(int(number), self.experiment_id, run_id)
+                elif word == "note":
+                    self._tell(rest)
                 elif word == "failed":
                     self._failure = rest
                 elif word == "away":
@@ -135,6 +147,8 @@ def sync(tell: Callable[[str], None]) -> None:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
     lines = [line.partition(" ") for line in done.stdout.splitlines()]
     sent = sum(word == "sent" for word, _, _ in lines)
+    for sentence in (rest for word, _, rest in lines if word == "note"):
+        tell(sentence)
     if done.returncode != 0:
         reason = next((rest for word, _, rest in lines if word == "failed"), f"exit code {done.returncode}")
         kind = StudyError if done.returncode == StudyError.exit_code else RunError

@@ -25,8 +25,9 @@ from mlflow.utils.mlflow_tags import (
 
 from bhsearch.environment import user_name
 from bhsearch.errors import SettingsError, StudyError, listed
-from bhsearch.tracking import kept, serving
-from bhsearch.tracking.studies import OPENED, STUDY, StoredStudy, StoredTrial, search_all
+from bhsearch.tracking import kept, notes, serving
+from bhsearch.tracking.keys import OPENED, STUDY
+from bhsearch.tracking.studies import StoredStudy, StoredTrial, search_all
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -214,7 +215,7 @@ def register(
             requirements=requirements,
         )
     try:
-        client.create_registered_model(name, {_DATA: str(metadata["data"])})
+        client.create_registered_model(name, {_DATA: str(metadata["data"])}, notes.model_description(metadata))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

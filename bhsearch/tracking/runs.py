@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +27,17 @@ from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.networks.backbones import Backbone
 from bhsearch.networks.deployed import ModelPool, kept_network
 from bhsearch.states import COMPLETE, FAILED, PRUNED
-from bhsearch.tracking import artifacts
-from bhsearch.tracking.models import KEPT, MODEL, NONE, ModelKeeper
+from bhsearch.tracking import artifacts, keys, notes
+from bhsearch.tracking.keys import MODEL, NO_TRIAL, REASON, RETRY_OF, RETRY_OF_RUN, STATE, TRIAL, UID
+from bhsearch.tracking.models import KEPT, NONE, ModelKeeper
 from bhsearch.tracking.outbox import Message
 from bhsearch.tracking.rendering import rendered
 from bhsearch.tracking.store import open_experiment
+from bhsearch.tracking.views import write_views
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-UID, TRIAL, STATE, REASON = "bhsearch.study_uid", "bhsearch.trial", "bhsearch.state", "bhsearch.reason"
-RETRY_OF, RETRY_OF_RUN = "bhsearch.retry_of", "bhsearch.retry_of_run"
 _SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
     outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1))]),
@@ -52,7 +53,7 @@ def find_study_run(client: MlflowClient, experiment_id: str, uid: str) -> str | 
 
 
 def _study_runs(client: MlflowClient, experiment_id: str, uid: str) -> list[Any]:
-    wanted = f"tags.`{UID}` = '{uid}' and tags.`{TRIAL}` = 'none'"
+    wanted = f"tags.`{UID}` = '{uid}' and tags.`{TRIAL}` = '{NO_TRIAL}'"
     return list(client.search_runs([experiment_id], wanted, order_by=["attributes.start_time ASC"]))
 
 
@@ -60,7 +61,7 @@ def trial_runs(client: MlflowClient, experiment_id: str, uid: str, number: int |
     """The child runs of a study, or the one of a trial, by the number of their trial."""
     runs: dict[int, Any] = {}
     token = None
-    which = f"= '{number}'" if number is not None else "!= 'none'"
+    which = f"= '{number}'" if number is not None else f"!= '{NO_TRIAL}'"
     while True:
         page = client.search_runs(
             [experiment_id], f"tags.`{UID}` = '{uid}' and tags.`{TRIAL}` {which}", max_results=1000, page_token=token
@@ -90,20 +91,30 @@ class StudyRuns:
     Args:
         client: Of the store.
         study: What `Outbox.study` gave.
+        say: Called with a sentence about what is of no consequence to the runs.
     """
 
-    def __init__(self, client: MlflowClient, study: Message) -> None:
-        self._client, self._record = client, study.record
+    def __init__(self, client: MlflowClient, study: Message, say: Callable[[str], None] = lambda _: None) -> None:
+        self._client, self._record, self._say = client, study.record, say
         self.experiment_id = open_experiment(client, self._record["experiment"])
         self._pool = ModelPool()
+        self._config: set[str] = set()  # parameters that the study's run has
         self.run_id = self._study_run()
+        self._write_views()
         self._done = trial_runs(client, self.experiment_id, self._record["uid"])
+        self._scores = {
+            number: run.data.metrics[keys.AUC] for number, run in self._done.items() if keys.AUC in run.data.metrics
+        }
         self._begun: set[int] = set()  # trials whose run an attempt may have made
         most = most_models(self._record["settings"].get("keep_models", "all"))
         self._models = ModelKeeper(client, self.experiment_id, self._record["uid"], most)
 
-    def log_trial(self, message: Message) -> None:
-        """Log one trial, rendered if it is complete, as a child run; one that is there already is left alone."""
+    def log_trial(self, message: Message) -> str:
+        """Log one trial, rendered if it is complete, as a child run; one that is there already is left alone.
+
+        Returns:
+            The id of its run.
+        """
         record = message.record
         number = record["number"]
         if number in self._begun:
@@ -113,26 +124,60 @@ class StudyRuns:
         known = self._done.get(number)
         status = _STATUS[record["state"]]
         if known is not None and known.info.status == status:
-            return
+            return str(known.info.run_id)
         if known is not None:  # a process died, or the store went away, while this run was written
             self._delete(known.info.run_id)
         tags = self._tags(str(number)) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"].lower()}
         run = self._client.create_run(
-            self.experiment_id, record["started_ms"], tags | self._retry_tags(record), f"trial {number:03d}"
+            self.experiment_id,
+            record["started_ms"],
+            tags | self._retry_tags(record),
+            keys.trial_name(number, record["params"]),
         )
         self._done[number] = run
         run_id = run.info.run_id
         params = [Param(key, str(value)) for key, value in record["params"].items()]
         self._client.log_batch(run_id, params=params)
+        values: dict[str, float] = {}
         if record["state"] == COMPLETE:
-            self._log_result(run_id, message)
+            values = self._log_result(run_id, message)
+            self._log_progress(record, values)
         elif record["state"] == PRUNED:
-            seconds = Metric("seconds", record["seconds"], record["ended_ms"], 0)
+            seconds = Metric(keys.SECONDS, record["seconds"], record["ended_ms"], 0)
             self._client.log_batch(run_id, metrics=[seconds, *_curves(record)])
         else:
             self._client.log_batch(run_id, tags=[RunTag(REASON, record["reason"])])
+        note = notes.trial_note(self._record, record, values, self.experiment_id, self.run_id)
+        self._client.set_tag(run_id, MLFLOW_RUN_NOTE, note)
         self._client.set_terminated(run_id, status, record["ended_ms"])
         self._models.tidy()
+        return str(run_id)
+
+    def _log_progress(self, record: dict[str, Any], values: dict[str, float]) -> None:
+        """Put a trial's score, and the best so far, on the study's run. Done again it writes the same points again."""
+        number, ended = record["number"], record["ended_ms"]
+        self._scores[number] = values[keys.AUC]
+        best = max(score for other, score in self._scores.items() if other <= number)
+        metrics = [
+            Metric(keys.TRIAL_AUC, values[keys.AUC], ended, number),
+            Metric(keys.TRIAL_BEST, best, ended, number),
+        ]
+        self._log_config(record.get("resolved", {}))
+        self._client.log_batch(self.run_id, metrics=metrics)
+
+    def _log_config(self, settings: dict[str, Any]) -> None:
+        """Add what is not there yet: a parameter of a run cannot change."""
+        params = {name: value for name, value in keys.config_params(settings).items() if name not in self._config}
+        if params:
+            self._client.log_batch(self.run_id, params=[Param(name, value[:6000]) for name, value in params.items()])
+            self._config |= set(params)
+
+    def _write_views(self) -> None:
+        try:
+            write_views(self._client, self.experiment_id, self._record["uid"], self._record["files"]["space.json"])
+        except Exception as error:  # whatever it is, the runs are what counts
+            reason = (str(error).splitlines() or [repr(error)])[0]
+            self._say(f"MLflow could not be given the views of the trials, only their runs: {reason}")
 
     def _retry_tags(self, record: dict[str, Any]) -> dict[str, str]:
         """Of a trial that runs again what another died in: which trial, and its run."""
@@ -159,12 +204,12 @@ class StudyRuns:
         with tempfile.TemporaryDirectory() as folder:
             artifacts.write_study(Path(folder), record, message.arrays, self._record["note"])
             self._client.log_artifacts(self.run_id, folder)
-        best = record["best"][:1]
-        metrics = [Metric("best_auc", row["score"], record["ended_ms"], 0) for row in best]
         found = record.get("corrected") or {}  # None where it is not at hand; an older end has none
-        names = {"corrected_auc": "score", "corrected_auc_low": "low", "corrected_auc_high": "high"}
-        metrics += [Metric(name, found[key], record["ended_ms"], 0) for name, key in names.items() if found]
-        metrics.append(Metric("finished_trials", record["finished"], record["ended_ms"], 0))
+        metrics = [Metric(name, found[key], record["ended_ms"], 0) for name, key in keys.CORRECTED.items() if found]
+        metrics.append(Metric(keys.FINISHED_TRIALS, record["finished"], record["ended_ms"], 0))
+        scores = {trial["number"]: trial["value"] for trial in record["trials"] if trial["value"] is not None}
+        if scores:  # the last point is the best of all, in whichever order they were logged
+            metrics.append(Metric(keys.TRIAL_BEST, max(scores.values()), record["ended_ms"], max(scores)))
         note = RunTag(MLFLOW_RUN_NOTE, record["summary"])
         self._client.log_batch(self.run_id, metrics=metrics, tags=[note])
         self._client.set_terminated(self.run_id, record["status"], record["ended_ms"])
@@ -190,27 +235,30 @@ class StudyRuns:
         record = self._record
         run_id = find_study_run(self._client, self.experiment_id, record["uid"])
         if run_id is None:
-            tags = self._tags("none") | record["tags"]
+            tags = self._tags(NO_TRIAL) | record["tags"]
             run_id = self._client.create_run(self.experiment_id, None, tags, record["study"]).info.run_id
             self._log_dataset(run_id, "search")
-            params = [Param(key, str(value)[:6000]) for key, value in record["settings"].items()]
-            self._client.log_batch(run_id, params=params)
         with tempfile.TemporaryDirectory() as folder:  # each time: the space may have grown, versions changed
             for name, content in record["files"].items():
                 (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
             self._client.log_artifacts(run_id, folder, "study")
         self._client.update_run(run_id, status="RUNNING")
-        return str(run_id)
+        self.run_id = str(run_id)
+        self._config = set(self._client.get_run(run_id).data.params)
+        self._log_config(record["settings"])
+        return self.run_id
 
-    def _log_result(self, run_id: str, message: Message) -> None:
+    def _log_result(self, run_id: str, message: Message) -> dict[str, float]:
         values, files = rendered(message)
-        values |= {"seconds": message.record["seconds"], **message.record["cost"]}
-        keep = self._models.wants(values["auc"], message.record["number"])
+        costs = {f"{keys.COST}{name}": value for name, value in message.record["cost"].items()}
+        values |= {keys.SECONDS: message.record["seconds"], **costs}
+        keep = self._models.wants(values[keys.AUC], message.record["number"])
         self._client.log_batch(run_id, tags=[RunTag(MODEL, KEPT if keep else NONE)])
         model_id = self._log_model(run_id, message) if keep else None
         self._log_metrics(run_id, model_id, values, message.record)
         self._client.log_artifacts(run_id, str(files))
         self._log_dataset(run_id, "cross-validation")
+        return values
 
     def _log_metrics(self, run_id: str, model_id: str | None, values: dict[str, float], record: dict[str, Any]) -> None:
         """Final metrics are the model's, too; those of an epoch are the run's alone."""
@@ -260,7 +308,7 @@ class StudyRuns:
         return {
             UID: self._record["uid"],
             TRIAL: trial,
-            "bhsearch.study": self._record["study"],
+            keys.STUDY: self._record["study"],
             MLFLOW_USER: self._record["user"],
             MLFLOW_SOURCE_NAME: "bhsearch.run",
             MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.LOCAL),
@@ -270,7 +318,7 @@ class StudyRuns:
 def _curves(record: dict[str, Any]) -> list[Metric]:
     """Curves of a trial; the step is the number of the look: the epoch of heads, the quarter of a finetuning."""
     return [
-        Metric(f"epoch_{name}", value, record["ended_ms"], step)
+        Metric(f"{keys.EPOCH}{name}", value, record["ended_ms"], step)
         for name, curve in record["curves"].items()
         for step, value in enumerate(curve, start=1)
         if np.isfinite(value)

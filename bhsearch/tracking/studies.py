@@ -20,8 +20,9 @@ from bhsearch.errors import StudyError, listed
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 from bhsearch.tracking import artifacts
-from bhsearch.tracking.models import KEPT, MODEL
-from bhsearch.tracking.runs import REASON, STATE, TRIAL, UID, trial_runs
+from bhsearch.tracking.keys import AUC, MODEL, NO_TRIAL, OPENED, REASON, STATE, STUDY, TRIAL, UID, config_of
+from bhsearch.tracking.models import KEPT
+from bhsearch.tracking.runs import trial_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 # A bar for each small file that is read back says nothing to anyone.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-STUDY = "bhsearch.study"
-OPENED = "bhsearch.opened"  # when a sealed test was opened; on the run that holds what came of it
 REPORT = "report.html"
 SPLIT, AUDIT, SPACE, VERSIONS, TRIALS = (
     "study/split.json",
@@ -99,7 +98,7 @@ class StoredStudy:
         experiment_id: Of the data set.
         data: Name of the data set.
         root: Folder of the images, as it was then.
-        settings: As they were logged: text.
+        settings: As they were logged, resolved: text; empty where an earlier version of bhsearch made the study.
         tags: Of the parent run.
         metrics: Of the parent run.
         records: All trials, by number.
@@ -159,7 +158,7 @@ def latest_study(client: MlflowClient) -> StoredStudy:
 
 
 def _parents(client: MlflowClient) -> list[Any]:
-    runs = list(search_all(client, f"tags.`{TRIAL}` = 'none'"))
+    runs = list(search_all(client, f"tags.`{TRIAL}` = '{NO_TRIAL}'"))
     if not runs:
         deleted = client.search_experiments(view_type=ViewType.DELETED_ONLY, max_results=10)
         if deleted:
@@ -207,7 +206,7 @@ def read_study(client: MlflowClient, run: Any) -> StoredStudy:
         experiment_id=run.info.experiment_id,
         data=client.get_experiment(run.info.experiment_id).name,
         root=next((json.loads(item.dataset.source).get("uri", "") for item in inputs), ""),
-        settings=dict(run.data.params),
+        settings=config_of(run.data.params),
         tags=dict(tags),
         metrics=dict(run.data.metrics),
         records=tuple(_trial(number, found[number]) for number in sorted(found)),
@@ -223,7 +222,7 @@ def _trial(number: int, run: Any) -> StoredTrial:
         number=number,
         run_id=run.info.run_id,
         state=state,
-        score=metrics.get("auc") if state == COMPLETE else None,
+        score=metrics.get(AUC) if state == COMPLETE else None,
         params=dict(run.data.params),
         metrics=metrics,
         reason=tags.get(REASON, ""),

@@ -39,9 +39,9 @@ def test_the_share_of_a_subtype_is_the_recall_that_is_logged():
     predictions = simulate(n_repeats=2)
     metrics = trial_metrics(predictions)
     for part in breakdown(predictions, pooled_decisions(predictions), "subtype"):
-        assert part.right == pytest.approx(metrics[f"recall_{part.name}"])
+        assert part.right == pytest.approx(metrics[f"recall/{part.name}"])
     for part in breakdown(predictions, pooled_decisions(predictions), "magnification"):
-        assert part.auc == pytest.approx(metrics[f"auc_{part.name}"])
+        assert part.auc == pytest.approx(metrics[f"magnification/{part.name}"])
 
 
 def test_images_without_a_value_are_a_part_of_their_own():

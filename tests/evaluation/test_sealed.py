@@ -88,8 +88,8 @@ def test_calibration_is_told_before_and_after():
 def test_flat_names_carry_the_prefix_and_both_ends():
     predictions = simulated()
     flat = sealed.evaluate(predictions, predictions.probability[0], 0.5, n_draws=20).flat()
-    assert {"test_auc", "test_auc_low", "test_auc_high", "test_ece_uncalibrated"} <= set(flat)
-    assert all(name.startswith("test_") and isinstance(value, float) for name, value in flat.items())
+    assert {"test/auc", "test/auc_low", "test/auc_high", "test/ece_uncalibrated"} <= set(flat)
+    assert all(name.startswith("test/") and isinstance(value, float) for name, value in flat.items())
 
 
 def test_pictures_are_pngs_and_differ_with_the_note():

@@ -33,7 +33,7 @@ def begin(folder, *words, uri):
 def trials_of(process, url):
     """How many trials the workers of a command have begun."""
     workers = {worker.pid for worker in workers_of(process.pid)}
-    return sum(trial.user_attrs["owner"]["pid"] in workers for trial in trials_in(url))
+    return sum(trial.system_attrs["bhsearch:owner"]["pid"] in workers for trial in trials_in(url))
 
 
 @pytest.mark.faults

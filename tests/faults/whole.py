@@ -37,7 +37,7 @@ def assert_whole(folder: Path, n_trials: int, storage: str | None = None, store:
     for trial in complete:
         stored = Predictions.from_csv(store.files(runs[trial.number])[PREDICTIONS])
         assert score_of(stored) == pytest.approx(trial.value, abs=1e-6)
-    assert store.parent().data.metrics["best_auc"] == max(trial.value for trial in complete)
+    assert store.parent().data.metrics["trial/best"] == max(trial.value for trial in complete)
     assert store.parent().data.metrics["finished_trials"] == n_trials
     assert_retried(trials, runs)
     assert not (folder / "outbox").exists()
@@ -60,9 +60,11 @@ def assert_retried(trials: list[Any], runs: dict[int, Any]) -> None:
     assert len({trial.user_attrs["retry_of"] for trial in retries}) == len(retries)
     for trial in retries:
         first = trials[trial.user_attrs["retry_of"]]
-        assert first.user_attrs["dead"]
+        assert first.system_attrs["bhsearch:dead"]
         assert trial.params == first.params
-        assert trial.user_attrs["attempt"] == first.user_attrs.get("attempt", 0) + 1 <= MOST_RETRIES
+        assert (
+            trial.system_attrs["bhsearch:attempt"] == first.system_attrs.get("bhsearch:attempt", 0) + 1 <= MOST_RETRIES
+        )
         assert runs[trial.number].data.tags["bhsearch.retry_of_run"] == runs[first.number].info.run_id
 
 

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from bhsearch import states
 from bhsearch.errors import StudyError
-from bhsearch.search import optuna_engine
+from bhsearch.search import optuna_attributes, optuna_engine
 from bhsearch.search.engine import INTERRUPTED
 from bhsearch.search.optuna_engine import (
     OptunaEngine,
@@ -160,9 +160,10 @@ class Killed(BaseException):
 # What growing does to the storage, in order: step, and how often it was done before.
 STEPS = (
     ("create_study", 0),
-    ("set_user_attr", 0),
+    ("name_metric", 0),
+    ("keep", 0),
     ("add_trials", 0),
-    ("set_user_attr", 1),
+    ("keep", 1),
     ("delete_study", 0),
     ("copy_study", 0),
     ("delete_study", 1),
@@ -174,7 +175,7 @@ STEPS = (
 def test_growing_that_was_killed_at_any_step_loses_nothing(database, monkeypatch, step, calls, when):
     with_all_states(database())
     before = told(database())
-    owner = optuna.Study if step in ("add_trials", "set_user_attr") else optuna
+    owner = {"add_trials": optuna.Study, "keep": optuna_attributes, "name_metric": optuna_attributes}.get(step, optuna)
     real, left = getattr(owner, step), [calls + 1]
 
     def killed(*args, **kwargs):
@@ -206,10 +207,10 @@ def test_a_copy_that_was_killed_half_way_is_made_again(database):
     storage = connect(database())
     whole = optuna.load_study(study_name="study", storage=storage)
     draft = optuna.create_study(storage=storage, study_name="study (growing)", direction="maximize")
-    draft.set_user_attr("bhsearch.facts", grown_facts())
+    optuna_attributes.keep(draft, "bhsearch.facts", grown_facts())
     wide = CategoricalDistribution((*BACKBONES, "new"))
     draft.add_trials([optuna_engine._with_choices(trial, wide) for trial in whole.trials])
-    draft.set_user_attr("bhsearch.whole", True)
+    optuna_attributes.keep(draft, "bhsearch.whole", True)
     optuna.delete_study(study_name="study", storage=storage)
     part = optuna.create_study(storage=storage, study_name="study", direction="maximize")
     part.add_trials(draft.trials[:2])

@@ -151,7 +151,7 @@ def test_the_test_is_of_the_sealed_images_and_no_others(inside):
 def test_metrics_have_intervals_and_pictures_are_there(history: History):
     run = history.client.get_run(history.good.openings[-1].run_id)
     metrics = run.data.metrics
-    assert metrics["test_auc_low"] < metrics["test_auc"] < metrics["test_auc_high"]
+    assert metrics["test/auc_low"] < metrics["test/auc"] < metrics["test/auc_high"]
     for name in ("balanced_accuracy", "sensitivity", "specificity", "brier", "ece", "ece_uncalibrated"):
         assert metrics[f"test_{name}_low"] <= metrics[f"test_{name}"] + 0.1
     names = {item.path for item in history.client.list_artifacts(run.info.run_id, "pictures")}

@@ -140,7 +140,7 @@ def test_an_opened_test_is_shown_with_its_count(opened):
         tags = {"mlflow.parentRunId": study.run_id, studies.OPENED: when, "bhsearch.opened_trial": "3"}
         run = client.create_run(study.experiment_id, tags=tags | {"bhsearch.openings": "2"})
         for name, value in (("auc", auc), ("auc_low", auc - 0.1), ("auc_high", auc + 0.1), ("brier", 0.2)):
-            client.log_metric(run.info.run_id, f"test_{name}", value)
+            client.log_metric(run.info.run_id, f"test/{name}", value)
     # One that was broken off gave no number, and still counts.
     client.create_run(study.experiment_id, tags={"mlflow.parentRunId": study.run_id, studies.OPENED: "2026-03-01"})
     test = reporting.gather(client, studies.find_study(client), Reporter()).test

@@ -44,6 +44,11 @@ def test_params_and_settings_come_back_as_they_were(inside):
     assert (kept.case_pattern, kept.resplit, kept.timeout) == (None, False, None)
 
 
+def test_a_study_without_settings_is_refused_with_what_to_do():
+    with pytest.raises(StudyError, match="an earlier version of bhsearch made it"):
+        settings_of({})
+
+
 def test_another_value_than_then_is_seen(inside, monkeypatch):
     """The comparison would show a difference if there was one."""
     from dataclasses import replace

@@ -23,6 +23,7 @@ from bhsearch.search.reporter import Reporter
 from bhsearch.search.space import frozen_space
 from bhsearch.search.study import optimize
 from bhsearch.states import COMPLETE, FAILED
+from bhsearch.tracking import links
 from tests.search.test_study_survives import killed_at
 from tests.studies import (
     STUDY,
@@ -84,6 +85,8 @@ def test_the_end_names_the_best_with_intervals_and_what_is_next(finished):
         assert table[1].split()[:2] == [str(best.number), f"{best.value:.4f}"]
         assert table[1].count("[") == 1
         assert "Next:  mlflow ui" in end.stdout
+        experiment = finished.store.parent().info.experiment_id
+        assert f"\nTrials: {links.trials_url(experiment)}\n" in end.stdout
         assert "Synthetic data" in end.stdout
 
 
@@ -95,12 +98,24 @@ def test_every_trial_is_a_finished_run_with_its_parameters(finished):
         assert children[trial.number].data.tags["mlflow.parentRunId"] == finished.store.parent().info.run_id
 
 
+def test_optunas_storage_shows_the_interval_and_the_run_of_every_trial(finished):
+    """Also of those of an earlier sitting; and nothing that is of no use to a person."""
+    children = finished.store.children()
+    for trial in finished.trials():
+        run_ = children[trial.number]
+        assert set(trial.user_attrs) == {"seconds", "auc_low", "auc_high", "mlflow_run", "mlflow_url"}
+        assert trial.user_attrs["mlflow_run"] == run_.info.run_id
+        assert trial.user_attrs["mlflow_url"].endswith(f"{run_.info.run_id}?workflowType=machine_learning")
+        for name in ("auc_low", "auc_high"):
+            assert trial.user_attrs[name] == pytest.approx(run_.data.metrics[name], abs=1e-6)
+
+
 def test_every_trial_has_every_metric(finished):
     for run_ in finished.store.children().values():
         metrics = run_.data.metrics
         assert set(METRICS) <= set(metrics)
-        assert any(name.startswith("recall_") for name in metrics)
-        assert "auc_100X" in metrics
+        assert any(name.startswith("recall/") for name in metrics)
+        assert "magnification/100X" in metrics
         assert all(math.isfinite(value) for value in metrics.values())
         assert metrics["auc_low"] <= metrics["auc"] <= metrics["auc_high"]
 
@@ -108,7 +123,7 @@ def test_every_trial_has_every_metric(finished):
 def test_every_trial_has_its_curves_per_epoch(finished):
     store = finished.store
     for run_ in store.children().values():
-        for name in ("epoch_auc", "epoch_loss", "epoch_training_loss"):
+        for name in ("epoch/auc", "epoch/loss", "epoch/training_loss"):
             history = store.client.get_metric_history(run_.info.run_id, name)
             assert sorted(point.step for point in history) == list(range(1, int(run_.data.params["epochs"]) + 1))
 
@@ -143,9 +158,9 @@ def test_the_corrected_score_comes_from_all_stored_predictions_in_every_sitting(
     kept = [Predictions.from_csv(store.files(run)["out_of_fold_predictions.csv"]) for run in store.children().values()]
     corrected = corrected_score(kept)
     metrics = store.parent().data.metrics
-    assert metrics["corrected_auc"] == pytest.approx(corrected.score, abs=1e-9)
-    assert metrics["corrected_auc_low"] == pytest.approx(corrected.low, abs=1e-9)
-    assert metrics["corrected_auc_high"] == pytest.approx(corrected.high, abs=1e-9)
+    assert metrics["corrected/auc"] == pytest.approx(corrected.score, abs=1e-9)
+    assert metrics["corrected/auc_low"] == pytest.approx(corrected.low, abs=1e-9)
+    assert metrics["corrected/auc_high"] == pytest.approx(corrected.high, abs=1e-9)
     line = f"Corrected for having searched: {corrected.score:.4f}  [{corrected.low:.3f} {corrected.high:.3f}]"
     for end in finished.ends[1:]:
         assert line in end.stdout
@@ -187,7 +202,7 @@ def test_the_study_has_a_run_with_split_audit_space_versions_and_pictures(finish
     assert store.record(parent, "study/audit.json")
     assert {"pictures/history.png", "pictures/slice.png", "pictures/best_trials.png"} <= set(store.files(parent))
     assert parent.data.metrics["finished_trials"] == 4
-    assert parent.data.metrics["best_auc"] == pytest.approx(max(t.value for t in finished.trials()), abs=1e-12)
+    assert parent.data.metrics["trial/best"] == pytest.approx(max(t.value for t in finished.trials()), abs=1e-12)
     tags = parent.data.tags
     assert (tags["bhsearch.group_by"], tags["bhsearch.regime"], tags["bhsearch.synthetic"]) == (
         "case",

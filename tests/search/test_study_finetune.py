@@ -88,7 +88,7 @@ def test_a_pruned_trial_is_a_killed_run_with_its_curves(tuned, trials):
         assert run_.data.params == {name: str(value) for name, value in trials[number].params.items()}
         assert run_.data.metrics["seconds"] > 0
         assert "auc" not in run_.data.metrics
-        points = store.client.get_metric_history(run_.info.run_id, "epoch_auc")
+        points = store.client.get_metric_history(run_.info.run_id, "epoch/auc")
         steps = sorted(point.step for point in points)
         assert steps == list(range(1, len(steps) + 1))
         assert 2 <= len(steps) <= 4  # the median ends none before half of its first fold
@@ -99,14 +99,16 @@ def test_a_complete_trial_is_a_finished_run_with_score_curves_and_cost(tuned, tr
     store = tuned.store
     for number in numbers(trials, TrialState.COMPLETE):
         run_ = store.children()[number]
+        params = trials[number].params
+        assert run_.info.run_name == f"{number:03d} {params['backbone']} {params['policy']} depth-{params['depth']}"
         assert run_.info.status == "FINISHED"
         assert run_.data.tags["bhsearch.state"] == "complete"
         metrics = run_.data.metrics
         assert metrics["auc"] == pytest.approx(trials[number].value, abs=1e-6)
         assert metrics["seconds"] > 0
-        assert metrics["trained_images"] >= 2 * trials[number].params["epochs"]
-        assert metrics["peak_memory_mb"] > 10
-        for name in ("epoch_auc", "epoch_loss", "epoch_training_loss"):
+        assert metrics["cost/trained_images"] >= 2 * trials[number].params["epochs"]
+        assert metrics["cost/peak_memory_mb"] > 10
+        for name in ("epoch/auc", "epoch/loss", "epoch/training_loss"):
             assert len(store.client.get_metric_history(run_.info.run_id, name)) == 4
         assert "pictures/learning_curves.png" in store.files(run_)
 
@@ -138,6 +140,7 @@ def test_the_parent_shows_augmentation_cost_and_regime(tuned):
         store.files(parent)
     )
     assert parent.data.tags["bhsearch.regime"] == "finetune"
+    assert (parent.data.params["config/regime"], parent.data.params["config/precision"]) == ("finetune", "float32")
     names = [row["name"] for row in store.record(parent, "study/space.json")]
     assert names == [row.name for row in finetune_space((), (32,))]
 
@@ -148,7 +151,7 @@ def test_pruned_trials_enter_neither_the_ranking_nor_the_correction(tuned, trial
     shown = [int(line.split()[0]) for line in table.splitlines()[1:] if line[:1].strip().isdigit()]
     assert set(shown) <= set(complete)
     best = max(trial.value for trial in trials if trial.state == TrialState.COMPLETE)
-    assert tuned.store.parent().data.metrics["best_auc"] == pytest.approx(best, abs=1e-9)
+    assert tuned.store.parent().data.metrics["trial/best"] == pytest.approx(best, abs=1e-9)
     assert f"over {len(complete)} trials" in tuned.store.parent().data.tags["mlflow.note.content"]
 
 

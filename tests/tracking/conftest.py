@@ -22,6 +22,7 @@ class NobodyLogs:
     """Stands where the process that logs would: what it would have sent stays in the outbox."""
 
     run_id = "none"
+    experiment_id = ""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bhsearch.evaluation.predictions import Predictions
@@ -120,8 +121,8 @@ def test_the_end_closes_the_study_with_its_pictures(client, outbox, tmp_path):
     end = outbox.end().record
     parent = Store(tmp_path).parent()
     assert parent.info.status == end["status"] == "FINISHED"
-    assert parent.data.metrics["best_auc"] == end["best"][0]["score"] == end["corrected"]["raw"]
-    for name, key in (("corrected_auc", "score"), ("corrected_auc_low", "low"), ("corrected_auc_high", "high")):
+    assert parent.data.metrics["trial/best"] == end["best"][0]["score"] == end["corrected"]["raw"]
+    for name, key in (("corrected/auc", "score"), ("corrected/auc_low", "low"), ("corrected/auc_high", "high")):
         assert parent.data.metrics[name] == end["corrected"][key]
     assert "pictures/history.png" in Store(tmp_path).files(parent)
     assert parent.data.tags["mlflow.note.content"] == end["summary"]
@@ -157,7 +158,7 @@ def test_a_study_with_another_backbone_shows_its_new_space(client, outbox, tmp_p
 
 def test_no_password_is_kept_in_the_parameters(client, outbox, tmp_path):
     StudyRuns(client, outbox.study())
-    assert Store(tmp_path).parent().data.params["storage"] == "sqlite:///optuna.db"
+    assert Store(tmp_path).parent().data.params["config/storage"] == "sqlite:///optuna.db"
 
 
 @pytest.mark.parametrize("change", [{"corrected": None}, {}])
@@ -166,3 +167,59 @@ def test_an_end_without_a_correction_has_no_metric_of_it(client, outbox, tmp_pat
     record = {key: value for key, value in end.record.items() if key != "corrected"} | change
     StudyRuns(client, outbox.study()).log_end(replace(end, record=record))
     assert not [name for name in Store(tmp_path).parent().data.metrics if name.startswith("corrected")]
+
+
+def test_the_studys_run_has_a_point_per_trial_that_grows_as_they_come(client, outbox, tmp_path):
+    runs = StudyRuns(client, outbox.study())
+    scores = [outbox.trial(number).record["score"] for number in NUMBERS]
+    for number in NUMBERS:
+        log(runs, outbox, number)
+        for name, values in (("trial/auc", scores), ("trial/best", np.maximum.accumulate(scores))):
+            points = client.get_metric_history(runs.run_id, name)
+            assert {point.step: point.value for point in points} == pytest.approx(dict(enumerate(values[: number + 1])))
+    log(StudyRuns(client, outbox.study()), outbox, 1)  # sent again
+    assert len(client.get_metric_history(runs.run_id, "trial/auc")) == len(NUMBERS)
+
+
+def test_the_last_point_is_the_best_of_all_in_whichever_order_they_were_logged(client, outbox, tmp_path):
+    runs = StudyRuns(client, outbox.study())
+    for number in reversed(NUMBERS):
+        log(runs, outbox, number)
+    runs.log_end(outbox.end())
+    assert Store(tmp_path).parent().data.metrics["trial/best"] == max(
+        outbox.trial(number).record["score"] for number in NUMBERS
+    )
+
+
+def test_settings_are_resolved_and_stand_apart(client, outbox, tmp_path):
+    """What `auto` stood for on the device is known when the first trial has ended."""
+    runs = StudyRuns(client, outbox.study())
+    assert "config/executor" not in Store(tmp_path).parent().data.params
+    log(runs, outbox, 0)
+    params = Store(tmp_path).parent().data.params
+    assert all(name.startswith("config/") for name in params)
+    assert not {"auto", "None", "()", "[]", ""} & set(params.values())
+    expected = {"layout": "phantom", "regime": "frozen", "sampler": "tpe", "pruner": "none", "executor": "openvino"}
+    assert {name: params[f"config/{name}"] for name in expected} == expected
+    assert params["config/study"] == outbox.study().record["study"]
+
+
+def test_a_study_of_an_earlier_version_gets_its_settings_when_it_goes_on(client, outbox, tmp_path):
+    record = outbox.study().record
+    experiment = client.create_experiment(record["experiment"])
+    tags = {"bhsearch.study_uid": record["uid"], "bhsearch.trial": "none", "bhsearch.study": record["study"]}
+    made = client.create_run(experiment, tags=tags).info.run_id
+    client.log_param(made, "folds", 3)
+    assert StudyRuns(client, outbox.study()).run_id == made
+    params = Store(tmp_path).parent().data.params
+    assert (params["folds"], params["config/folds"]) == ("3", "3")
+
+
+def test_runs_are_named_and_described_by_what_they_tried(client, outbox, tmp_path):
+    log_all(client, outbox)
+    for number, run in Store(tmp_path).children().items():
+        assert run.info.run_name.startswith(f"{number:03d} staintex-s ")
+        note = run.data.tags["mlflow.note.content"]
+        assert f"**{run.data.metrics['auc']:.4f}**" in note
+        assert "Synthetic data" in note
+    assert "viewStateShareKey" in client.get_experiment(run.info.experiment_id).tags["mlflow.note.content"]

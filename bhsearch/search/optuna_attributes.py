@@ -1,0 +1,76 @@
+"""What a study keeps in Optuna's storage beside points and scores.
+
+User attributes are for people: optuna-dashboard shows each as a column. What only this package needs are system
+attributes, which it does not show. Optuna offers those to its own code alone, hence its private names here.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial
+from sqlalchemy.orm import Session
+
+METRIC = "auc"
+_FOR_PEOPLE = frozenset(("seconds", "reason", "retry_of", "auc_low", "auc_high"))
+_PREFIX = "bhsearch:"
+
+
+def name_metric(study: optuna.Study) -> None:
+    """Name the score, for whoever draws the study."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names([METRIC])
+
+
+def keep(study: optuna.Study, key: str, value: Any) -> None:
+    """Keep something with a study, out of sight."""
+    study._storage.set_study_system_attr(study._study_id, key, value)
+
+
+def kept(study: optuna.Study) -> dict[str, Any]:
+    """Everything that is kept with a study; studies begun by an earlier version have it in user attributes."""
+    return study.user_attrs | study._storage.get_study_system_attrs(study._study_id)
+
+
+def of_notes(notes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """User and system attributes of a trial from its notes."""
+    shown = {key: value for key, value in notes.items() if key in _FOR_PEOPLE}
+    return shown, {f"{_PREFIX}{key}": value for key, value in notes.items() if key not in _FOR_PEOPLE}
+
+
+def keep_notes(storage: BaseStorage, trial_id: int, notes: Mapping[str, Any]) -> None:
+    """Keep notes with a trial that has not ended."""
+    shown, hidden = of_notes(notes)
+    for key, value in shown.items():
+        storage.set_trial_user_attr(trial_id, key, value)
+    for key, value in hidden.items():
+        storage.set_trial_system_attr(trial_id, key, value)
+
+
+def notes_of(trial: FrozenTrial) -> dict[str, Any]:
+    """The notes of a trial."""
+    hidden = {key.removeprefix(_PREFIX): v for key, v in trial.system_attrs.items() if key.startswith(_PREFIX)}
+    return trial.user_attrs | hidden
+
+
+def add_to_ended(storage: BaseStorage, trial_id: int, notes: Mapping[str, str]) -> None:
+    """Add user attributes to a trial that has ended, which Optuna itself refuses: its run in MLflow comes later.
+
+    Nothing is done in a storage that is no database.
+    """
+    backend = storage._backend if isinstance(storage, _CachedStorage) else storage
+    if not isinstance(backend, RDBStorage):
+        return
+    with Session(backend.engine) as session, session.begin():
+        for key, value in notes.items():
+            session.query(models.TrialUserAttributeModel).filter_by(trial_id=trial_id, key=key).delete()
+            session.add(models.TrialUserAttributeModel(trial_id=trial_id, key=key, value_json=json.dumps(value)))

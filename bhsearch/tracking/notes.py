@@ -1,0 +1,59 @@
+"""Descriptions that MLflow shows beside what it keeps, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.states import COMPLETE, PRUNED
+from bhsearch.tracking import keys, links
+
+
+def trial_note(
+    study: Mapping[str, Any], trial: Mapping[str, Any], values: Mapping[str, float], experiment_id: str, parent: str
+) -> str:
+    """The description of a trial's run.
+
+    Args:
+        study: Record of the study.
+        trial: Record of the trial.
+        values: Its metrics; empty unless it is complete.
+        experiment_id: Of the study.
+        parent: The study's run.
+    """
+    settings = study["settings"]
+    if trial["state"] == COMPLETE:
+        low, high = values[keys.AUC_LOW], values[keys.AUC_HIGH]
+        end = (
+            f"ROC AUC **{values[keys.AUC]:.4f}** (95 % over cases: {low:.3f} to {high:.3f}), case-weighted, out of "
+            f"fold, mean over {settings['folds'] * settings['repeats']} folds. The best of many trials looks better "
+            "than it is."
+        )
+    elif trial["state"] == PRUNED:
+        end = f"Pruned after {trial['seconds']:.0f} s: it was behind the other trials at the same stage."
+    else:
+        end = f"Failed: {trial['reason']}"
+    point = ", ".join(f"{name} {_short(value)}" for name, value in trial["params"].items())
+    what = "A head on frozen features" if settings["regime"] == "frozen" else "A network trained"
+    lines = [
+        f"**{study['note']}.**" if study["note"] else "",
+        end,
+        f"{what} at {point}.",
+        f"Trial {trial['number']} of the study [{study['study']}]({links.run_path(experiment_id, parent)}) on "
+        f"{study['data']}.",
+        DISCLAIMER,
+    ]
+    return "\n\n".join(line for line in lines if line)
+
+
+def model_description(metadata: Mapping[str, Any]) -> str:
+    """The description of a registered model."""
+    return (
+        f"{metadata['output']} of a breast histology image, searched for on {metadata['data']}. A new version is the "
+        f"challenger; the gate makes it the champion if it is better on sealed cases. {metadata['use']}"
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
