@@ -7,6 +7,13 @@ STYLE = """
 .range{font-size:1.1rem;color:var(--soft);margin:0 0 8px}
 .invalid .big,.invalid .kicker{color:var(--red)}
 .verdict{font-size:1.1rem;font-weight:600}
+.cases{margin:4px 0;font-weight:600}
+.badge{display:inline-block;margin:0 0 8px;padding:3px 12px;border-radius:14px;border:2px solid var(--c);
+color:var(--ink);background:var(--b);font-weight:600;--c:#8a949e;--b:#f0f2f4}
+.badge.promoted{--c:var(--blue);--b:#e6f2f9}
+.badge.few,.badge.refused,.badge.unfinished{--c:var(--orange);--b:var(--amber)}
+.badge.forced{--c:var(--vermillion);--b:#fdeee4}
+.badge.invalid{--c:var(--red);--b:var(--redwash);color:var(--red)}
 .trust{list-style:none;padding:0;margin:8px 0}
 .trust li{padding:7px 0 7px 14px;border-left:4px solid var(--line);margin-bottom:6px}
 .trust li.warn{border-color:var(--orange);background:#fffaf0}
@@ -19,7 +26,9 @@ STYLE = """
 .row .value{font-variant-numeric:tabular-nums;font-weight:600}
 .track{grid-column:1/-1;position:relative;height:16px}
 .track::before{content:"";position:absolute;left:0;right:0;top:50%;border-top:1px solid var(--line)}
-.track i,.track b,.track u{position:absolute;top:50%}
+.track i,.track b,.track u,.track s{position:absolute;top:50%}
+.track s{border-top:2px solid var(--ink);margin-top:-1px;opacity:.75;text-decoration:none}
+.row .value small{font-weight:400;text-align:right}
 .track i{height:6px;margin-top:-3px;border-radius:3px;background:#9fb8c9;min-width:2px}
 .track b{width:12px;height:12px;margin:-6px 0 0 -6px;border-radius:50%;background:#5d7486}
 .track u{width:0;height:16px;margin-top:-8px;border-left:2px dotted var(--ink);opacity:.6}
@@ -44,4 +53,23 @@ vertical-align:-1px;background:var(--c)}
 @media(min-width:880px){.trials{columns:2;column-gap:32px}}
 .red{color:var(--red);font-weight:600}
 @media(min-width:880px){.hero{grid-template-columns:minmax(0,1.05fr) minmax(0,1fr)}}
+@page{size:A4;margin:13mm 12mm}
+@media print{
+html{font-size:12px;-webkit-print-color-adjust:exact;print-color-adjust:exact}
+body{font-size:12px}
+main{max-width:none;padding:0}
+.card{break-inside:auto;border:0;border-top:1px solid var(--line);border-radius:0;padding:8px 0;margin:6px 0}
+.columns,.stack{display:block}
+.columns>.card{margin:6px 0}
+.hero{grid-template-columns:minmax(0,1fr) minmax(0,1fr)}
+.chart{max-width:340px}
+h2,h3,.card>.soft{break-after:avoid}
+svg,figure,.row,.trust li,tr,.badge,.alarm,.note,.pictures{break-inside:avoid}
+thead{display:table-header-group}
+.scroll{overflow:visible}
+.pictures.tiles{grid-template-columns:repeat(4,minmax(0,1fr));gap:8px}
+.trials{columns:2;column-gap:24px}
+details>summary{display:none}
+details::details-content{display:block;content-visibility:visible;block-size:auto;opacity:1}
+}
 """

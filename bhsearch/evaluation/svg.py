@@ -13,6 +13,7 @@ from bhsearch.evaluation.style import BLUE, GREY, INK, ORANGE, PALE, VERMILLION
 WIDTH = 360.0
 _CHAR = 6.1  # mean width of a character of the small text, in units of the chart
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 12.0, 12.0, 40.0
+SQUARE = WIDTH - _LEFT - _RIGHT + _TOP + _BOTTOM  # height of a chart whose axes are equally long
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,14 @@ class Frame:
             f"<title>{escape(title)}</title></path>"
         )
 
-    def label(self, x: float, y: float, words: str, anchor: str = "start", up: float = 8.0) -> str:
+    def label(self, x: float, y: float, words: str, anchor: str = "start", up: float = 8.0, bold: bool = True) -> str:
         """Words beside a point, kept inside the frame."""
         across, down = self.at(x, y)
         half = len(words) * _CHAR * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
         least = 2.0 + half
         most = WIDTH - 2.0 - (len(words) * _CHAR - half)
         across = min(max(across, least), max(most, least))
-        return text(across, max(down - up, 12.0), words, anchor=anchor, bold=True)
+        return text(across, max(down - up, 12.0), words, anchor=anchor, bold=bold)
 
     def drawn(self, content: Sequence[str], alt: str) -> str:
         """The whole chart."""

@@ -7,9 +7,12 @@ Keras runs it.
 from __future__ import annotations
 
 import io
+import json
 import tempfile
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ Features = npt.NDArray[np.float32]
 Images = npt.NDArray[np.float32]
 Forward = Callable[[Iterable[Images]], Features]
 EXECUTORS = ("auto", "openvino", "keras")
-_FILE = "features.npy"
+_FILE, _COST = "features.npy", "cost.json"
 _NETWORKS = 8  # kept ready; more are built again when they are needed
 _IN_MEMORY_BYTES = 256 << 20
 
@@ -41,6 +44,19 @@ def check_executor(executor: str) -> None:
     """
     if executor not in EXECUTORS:
         raise SettingsError(f"--executor must be one of {', '.join(EXECUTORS)}, but got {executor!r}.")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        milliseconds: Time for one image, all its tiles, on the machine that computed the features.
+        megabytes: Of its weights in float32.
+    """
+
+    milliseconds: float
+    megabytes: float
 
 
 class FeatureCache:
@@ -64,7 +80,7 @@ class FeatureCache:
         self.executor = _fastest_executor() if executor == "auto" else executor
         self._conversion = conversion
         self._progress = progress
-        self._forward: OrderedDict[Backbone, Forward] = OrderedDict()
+        self._forward: OrderedDict[Backbone, tuple[Forward, float]] = OrderedDict()
         self._memory: OrderedDict[tuple[Backbone, str], Features] = OrderedDict()
 
     def get(self, backbone: Backbone, view: str) -> Features:
@@ -77,6 +93,11 @@ class FeatureCache:
         self._memory.move_to_end(key)
         return self._memory[key]
 
+    def cost(self, backbone: Backbone) -> Cost:
+        """What a backbone costs, measured when its features were computed: the same for every trial of it."""
+        file = self._folder(backbone, IDENTITY) / _COST
+        return Cost(**json.loads(file.read_text(encoding="utf-8")))
+
     def _folder(self, backbone: Backbone, view: str) -> Path:
         facts = {
             "backbone": backbone.name,
@@ -84,11 +105,11 @@ class FeatureCache:
             "pixels": self._pixels.key,
             "view": view,
             "executor": self.executor if self.executor == "openvino" else f"keras-{backend.name()}",
-            "version": 1,
+            "version": 2,
         }
-        return store.cached("features", facts, lambda folder: self._compute(backbone, view, folder / _FILE))
+        return store.cached("features", facts, lambda folder: self._compute(backbone, view, folder))
 
-    def _compute(self, backbone: Backbone, view: str, file: Path) -> None:
+    def _compute(self, backbone: Backbone, view: str, folder: Path) -> None:
         n_images, n_tiles = self._pixels.shape[:2]
         report = self._progress(backbone.name, view) if self._progress else _ignore
 
@@ -99,12 +120,19 @@ class FeatureCache:
                 yield images if view == IDENTITY else np.asarray(apply_view(images, view))
                 report(min(start + step, n_images), n_images)
 
-        rows = self._network(backbone)(batches())
+        forward, megabytes = self._network(backbone)
+        forward([next(batches())])  # the first batch also pays for compiling, which is not the cost of an image
+        started = time.perf_counter()
+        rows = forward(batches())
+        milliseconds = 1000 * (time.perf_counter() - started) / n_images
         if not np.isfinite(rows).all():
             raise RunError(f"The features of {backbone.name!r} must be finite numbers, but some are not.")
         whole = io.BytesIO()  # straight into a file, `np.save` would not say that the disk is full
         np.save(whole, rows.reshape(n_images, n_tiles, -1).mean(axis=1, dtype=np.float32))
-        file.write_bytes(whole.getbuffer())
+        (folder / _FILE).write_bytes(whole.getbuffer())
+        (folder / _COST).write_text(
+            json.dumps({"milliseconds": milliseconds, "megabytes": megabytes}), encoding="utf-8"
+        )
 
     def load(self, backbone: Backbone) -> None:
         """Build a backbone now, so that wrong weights are an error before the first trial.
@@ -114,7 +142,8 @@ class FeatureCache:
         """
         self._network(backbone)
 
-    def _network(self, backbone: Backbone) -> Forward:
+    def _network(self, backbone: Backbone) -> tuple[Forward, float]:
+        """What runs a backbone, and the megabytes of its weights in float32."""
         if backbone not in self._forward:
             self._forward[backbone] = self._program(backbone)
             while len(self._forward) > _NETWORKS:
@@ -122,21 +151,22 @@ class FeatureCache:
         self._forward.move_to_end(backbone)
         return self._forward[backbone]
 
-    def _program(self, backbone: Backbone) -> Forward:
+    def _program(self, backbone: Backbone) -> tuple[Forward, float]:
         size = self._pixels.shape[2]
         if self.executor == "openvino":
             conversion = self._conversion or Conversion([backbone], size)
             file = conversion.program(backbone)
             if file is not None:
-                return openvino_forward(file)
+                return openvino_forward(file), file.with_suffix(".bin").stat().st_size / 1e6
         network = backbone.build(size)
+        megabytes = 4e-6 * network.count_params()
         if self.executor == "openvino" and backend.name() == "tensorflow":
             with tempfile.TemporaryDirectory() as folder:  # slower to make than the conversion, and as fast to run
                 file = Path(folder) / "network.xml"
                 with backend.quiet():
                     network.export(str(file), format="openvino", verbose=False)
-                return openvino_forward(file)
-        return keras_forward(network)
+                return openvino_forward(file), megabytes
+        return keras_forward(network), megabytes
 
 
 def _fastest_executor() -> str:

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from bhsearch.errors import StudyError
 from bhsearch.processes import this_process
 from bhsearch.search.engine import Overtaken, Report, Trial, leaves_no_trace
+from bhsearch.search.importances import shares_of
 from bhsearch.search.optuna_pruners import PRUNERS, told
 from bhsearch.search.optuna_samplers import LEARNING, SAMPLERS
 from bhsearch.search.optuna_storage import patient
@@ -195,12 +196,7 @@ class OptunaEngine:
 
         Empty with fewer than ten complete trials, and where all scores are the same.
         """
-        values = {trial.value for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
-        if len(values) < 10:
-            return {}
-        evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=16, max_depth=16, seed=0)
-        found = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
-        return {name: float(share) for name, share in found.items()}
+        return shares_of(self.trials(), self._space)
 
     @patient
     def delete(self) -> None:

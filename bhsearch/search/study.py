@@ -19,6 +19,7 @@ from bhsearch.processes import is_here
 from bhsearch.search import preparation, room
 from bhsearch.search.engine import INTERRUPTED, Trial
 from bhsearch.search.engines import alone_at, open_engine
+from bhsearch.search.importances import importance_spread
 from bhsearch.search.preparation import FINETUNE, FROZEN, Preparation
 from bhsearch.search.recall import stored_predictions, waiting_predictions
 from bhsearch.search.records import study_arrays, study_record
@@ -252,7 +253,12 @@ class _Session:
             stagnation=self._settings.stop_after_stagnation if stagnated(records, self._orders.stagnation) else None,
         )  # fmt: skip
         if process is not None and self._outbox is not None:
-            record = end_record(result, self._engine.importances(), list(self._examples), self._settled(records))
+            importances = self._engine.importances()
+            spread: dict[str, float] = {}
+            if importances:
+                with self._reporter.step("Weighing parameters") as progress:
+                    spread = importance_spread(records, prepared.space(self._facts["backbones"]), progress)
+            record = end_record(result, importances, spread, list(self._examples), self._settled(records))
             pictures = {"augmentation": np.stack([*self._examples.values()])} if self._examples else {}
             self._outbox.put_end(record, pictures)
             with self._reporter.step("Logging to MLflow") as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -30,15 +31,22 @@ if TYPE_CHECKING:
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 STUDY = "bhsearch.study"
+SEALED = "bhsearch.sealed"  # digest of the sealed images; on everything that came of them
+GATE, GATE_REASON, GATE_NUMBERS = "bhsearch.gate", "bhsearch.gate_reason", "bhsearch.gate_numbers"
+FORCED, ALIAS = "bhsearch.forced", "bhsearch.alias"  # why the gate was overruled; what a promoted version is called
 OPENED = "bhsearch.opened"  # when a sealed test was opened; on the run that holds what came of it
 REPORT = "report.html"
-SPLIT, AUDIT, SPACE, VERSIONS, TRIALS = (
+SPLIT, AUDIT, SPACE, VERSIONS, MADE, IMAGES, TRIALS = (
     "study/split.json",
     "study/audit.json",
     "study/space.json",
     "study/versions.json",
+    "study/made.json",
+    "study/images.json",
     "trials.json",
 )
+TEST_PREDICTIONS = "test_predictions.csv"  # of the sealed images, on the run of their test
+_COSTS = ("ms_per_image", "model_mb")
 _STATES = {"complete": COMPLETE, "pruned": PRUNED, "fail": FAILED}
 
 
@@ -56,6 +64,7 @@ class StoredTrial:
         reason: Why it failed; empty unless it did.
         artifact_uri: Where its files are.
         model_uri: Its model; empty where it has none.
+        started_ms, ended_ms: Milliseconds since 1970; the second is None while it runs.
     """
 
     number: int
@@ -67,6 +76,14 @@ class StoredTrial:
     reason: str
     artifact_uri: str
     model_uri: str
+    started_ms: int = 0
+    ended_ms: int | None = None
+
+    @property
+    def cost(self) -> tuple[float, float]:
+        """Milliseconds of the deployed network for an image, and megabytes of its weights; nan where unknown."""
+        milliseconds, megabytes = (self.metrics.get(name, math.nan) for name in _COSTS)
+        return milliseconds, megabytes
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,7 @@ class StoredTest:
         run_id: The run that holds what came of it.
         when: UTC, ISO 8601.
         metrics: The last value of each.
+        params: The point of the space, and what was fixed before the opening, as text.
         tags: Of that run.
         artifact_uri: Where its files are.
     """
@@ -84,8 +102,24 @@ class StoredTest:
     run_id: str
     when: str
     metrics: Mapping[str, float]
+    params: Mapping[str, str]
     tags: Mapping[str, str]
     artifact_uri: str
+
+    @property
+    def values(self) -> dict[str, float]:
+        """What the test gave, such as `auc`, `auc_low` and `auc_high`; empty where it failed before."""
+        return {name.removeprefix("test_"): value for name, value in self.metrics.items() if name.startswith("test_")}
+
+    @property
+    def study(self) -> str:
+        """Name of the study that it was opened for."""
+        return self.tags.get(STUDY, "")
+
+    @property
+    def trial(self) -> str:
+        """Number of the trial that was tested."""
+        return self.tags.get("bhsearch.opened_trial", "?")
 
 
 @dataclass(frozen=True)
@@ -104,6 +138,7 @@ class StoredStudy:
         metrics: Of the parent run.
         records: All trials, by number.
         artifact_uri: Where its files are.
+        started_ms: When it was begun, in milliseconds since 1970.
     """
 
     name: str
@@ -117,6 +152,7 @@ class StoredStudy:
     metrics: Mapping[str, float]
     records: tuple[StoredTrial, ...]
     artifact_uri: str
+    started_ms: int = 0
 
     @cached_property
     def trials(self) -> tuple[StoredTrial, ...]:
@@ -205,6 +241,7 @@ def read_study(client: MlflowClient, run: Any) -> StoredStudy:
         metrics=dict(run.data.metrics),
         records=tuple(_trial(number, found[number]) for number in sorted(found)),
         artifact_uri=run.info.artifact_uri,
+        started_ms=run.info.start_time,
     )
 
 
@@ -222,17 +259,55 @@ def _trial(number: int, run: Any) -> StoredTrial:
         reason=tags.get(REASON, ""),
         artifact_uri=run.info.artifact_uri,
         model_uri=f"models:/{models[0].model_id}" if models and tags.get(MODEL, KEPT) == KEPT else "",
+        started_ms=run.info.start_time,
+        ended_ms=run.info.end_time,
     )
 
 
 def tests_of(client: MlflowClient, study: StoredStudy) -> list[StoredTest]:
     """Openings of the sealed test for this study, first to last."""
-    runs = search_all(client, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{study.run_id}' and tags.`{OPENED}` != 'none'")
+    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{study.run_id}' and tags.`{OPENED}` != 'none'"
+    return _tests(search_all(client, query))
+
+
+def tests_on(client: MlflowClient, sealed: str) -> list[StoredTest]:
+    """Openings of a set of sealed images for whatever study, first to last, those whose run was deleted too.
+
+    Args:
+        client: Of the store.
+        sealed: Digest of the set.
+    """
+    return _tests(search_all(client, f"tags.`{SEALED}` = '{sealed}' and tags.`{OPENED}` != 'none'", ViewType.ALL))
+
+
+def _tests(runs: Iterator[Any]) -> list[StoredTest]:
     tests = [
-        StoredTest(r.info.run_id, r.data.tags[OPENED], dict(r.data.metrics), dict(r.data.tags), r.info.artifact_uri)
-        for r in runs
+        StoredTest(
+            run.info.run_id,
+            run.data.tags[OPENED],
+            dict(run.data.metrics),
+            dict(run.data.params),
+            dict(run.data.tags),
+            run.info.artifact_uri,
+        )
+        for run in runs
     ]
     return sorted(tests, key=lambda test: (test.when, test.run_id))
+
+
+def tested_predictions(test: StoredTest) -> Predictions | None:
+    """Calibrated predictions of the sealed images, as registering kept them; None where the run has none."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = {item.path for item in artifacts_of(test)}
+        if TEST_PREDICTIONS not in names:
+            return None
+        uri = f"{test.artifact_uri}/{TEST_PREDICTIONS}"
+        return Predictions.from_csv(Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)))
+
+
+def artifacts_of(owner: StoredStudy | StoredTrial | StoredTest) -> list[Any]:
+    """Files and folders at the top of a run, MLflow entities."""
+    return list(mlflow.artifacts.list_artifacts(artifact_uri=owner.artifact_uri) or [])
 
 
 def record(study: StoredStudy, path: str) -> Any:
