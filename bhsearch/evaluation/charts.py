@@ -24,12 +24,11 @@ UNIT = (0.0, 0.5, 1.0)
 _ROW, _GAP = 52.0, 22.0  # height of a row of the parallel coordinates, and the room above its axis
 
 
-def roc_chart(band: Band, lines: Sequence[str], alt: str) -> str:
+def roc_chart(band: Band, alt: str) -> str:
     """Mean ROC over folds with its band, as a square, from (0, 0).
 
     Args:
         band: From `roc_band`.
-        lines: Written into its empty corner, one below the other.
         alt: What it shows, in words.
     """
     frame = Frame(
@@ -38,10 +37,6 @@ def roc_chart(band: Band, lines: Sequence[str], alt: str) -> str:
         svg.SQUARE,
     )
     content = [frame.line([0, 1], [0, 1], GREY, 1.2, "5 4")]
-    content += [
-        frame.label(1, 0.03 + 0.055 * k, words, "end", 0, bold=k == len(lines) - 1)
-        for k, words in enumerate(reversed(lines))
-    ]
     x, mean, low, high = ([0.0, *values.tolist()] for values in (band.x, band.mean, band.low, band.high))
     if np.isfinite(band.low).all():
         content.append(frame.area(x, low, high, BLUE))
@@ -49,12 +44,11 @@ def roc_chart(band: Band, lines: Sequence[str], alt: str) -> str:
     return frame.drawn(content, alt)
 
 
-def calibration_chart(points: Points, lines: Sequence[str], alt: str) -> str:
+def calibration_chart(points: Points, alt: str) -> str:
     """Share of malignant against predicted probability, with intervals; a point's area is its share of the weight.
 
     Args:
         points: From `calibration_points`.
-        lines: Written into its lower right corner, one below the other.
         alt: What it shows, in words.
     """
     frame = Frame(
@@ -64,17 +58,13 @@ def calibration_chart(points: Points, lines: Sequence[str], alt: str) -> str:
     for x, low, high in zip(points.predicted, points.low, points.high, strict=True):
         if np.isfinite([low, high]).all():
             content.append(frame.line([x, x], [low, high], BLUE, 1.4))
-    content.append(frame.line(points.predicted.tolist(), points.observed.tolist(), BLUE, 1.6))
     for x, y, low, high, mass in zip(
         points.predicted, points.observed, points.low, points.high, points.mass, strict=True
     ):
         ends = f" ({low:.0%} to {high:.0%})" if np.isfinite([low, high]).all() else ""
         words = f"P {x:.2f}: {y:.0%}{ends} malignant, {mass:.0%} of the weight"
-        content.append(frame.dot(x, y, BLUE, 3 + 16 * float(mass) ** 0.5, words, 0.75))
-    content += [
-        frame.label(1, 0.03 + 0.055 * k, words, "end", 0, bold=k == len(lines) - 1)
-        for k, words in enumerate(reversed(lines))
-    ]
+        radius = 3 + 16 * float(mass) ** 0.5
+        content.append(frame.dot(x, y, BLUE, radius, words, 0.75) if ends else frame.ring(x, y, BLUE, radius, words))
     return frame.drawn(content, alt)
 
 
@@ -239,10 +229,11 @@ def interval_rows(
         dot = f'<b style="left:{100 * axis.share(value):.1f}%"></b>' if np.isfinite(value) else ""
         words = f"{value:.3f}" if np.isfinite(value) else "—"
         ends = f"{lower:.3f} to {upper:.3f}" if bar else "no interval"
+        under = f"<small>{ends}</small>" if dot else ""
         alt = f"{name}: {words}, {ends}" if dot else f"{name}: {said}"
         out.append(
             f'<div class="row {kind}"><span class="name">{escape(name)}<small>{escape(said)}</small></span>'
-            f'<span class="value">{words}</span>'
+            f'<span class="value">{words}{under}</span>'
             f'<span class="track" role="img" aria-label="{escape(alt)}">{guess}{bar}{dot}</span></div>'
         )
     marks = "".join(

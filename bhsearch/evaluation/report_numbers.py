@@ -16,6 +16,8 @@ from bhsearch.evaluation.curves import cumulative
 from bhsearch.evaluation.report_data import Measured
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
@@ -72,7 +74,27 @@ def measured(predictions: Predictions, decisions: Decisions) -> dict[str, Measur
         **_thresholded(predictions, decisions, draws),
         **_calibration(predictions, draws),
     }
-    return {name: Measured(values[name], *interval(samples[name])) for name in METRICS}
+    return widened({name: Measured(values[name], *interval(samples[name])) for name in METRICS}, predictions)
+
+
+def widened(found: Mapping[str, Measured], predictions: Predictions) -> dict[str, Measured]:
+    """The same, without intervals of no width, which resampling gives where all cases are right or all are wrong.
+
+    Shares of cases get the interval of `share_of` in their place; other metrics but the AUC, on which the gate decides,
+    get none.
+    """
+    label, group = predictions.label, predictions.group
+    n_cases = {
+        name: len(np.unique(group[rows]))
+        for name, rows in (("sensitivity", label == 1), ("specificity", label == 0), ("recognition_rate", label >= 0))
+    }
+    kept = {}
+    for name, pair in found.items():
+        if name == "auc" or pair.low != pair.high:
+            kept[name] = pair
+        else:
+            kept[name] = share_of(pair.value, n_cases[name]) if name in n_cases else Measured(pair.value)
+    return kept
 
 
 def auc_of(predictions: Predictions) -> Measured | None:
@@ -179,7 +201,8 @@ def _thresholded(predictions: Predictions, decisions: Decisions, draws: IntArray
 def _by_group(predictions: Predictions, values: npt.NDArray[np.float64]) -> FloatArray:
     """Mean over the images of each group and over repeats. Shape (n_groups,)."""
     _, number = np.unique(predictions.group, return_inverse=True)
-    return np.bincount(number, values.mean(axis=0)) / np.bincount(number)
+    means: FloatArray = np.bincount(number, values.mean(axis=0)) / np.bincount(number)
+    return means
 
 
 def _calibration(predictions: Predictions, draws: IntArray) -> dict[str, FloatArray]:
@@ -207,4 +230,4 @@ def _average_precisions(predictions: Predictions, draws: IntArray) -> FloatArray
         precision = np.divide(found[kept, 1:], chosen, out=np.zeros_like(chosen), where=chosen > 0)
         total[kept] += (np.diff(found[kept], axis=1) * precision).sum(axis=1) / found[kept, -1]
         n_kept += kept
-    return np.divide(total, n_kept, out=np.full(len(draws), np.nan), where=n_kept > 0)
+    return np.asarray(np.divide(total, n_kept, out=np.full(len(draws), np.nan), where=n_kept > 0))

@@ -29,7 +29,7 @@ def report_page(report: Report) -> str:
         report: What to show.
     """
     alarms = [_INVALID, *report.invalid] if report.invalid else []
-    begun = report.made.get("begun", "")
+    begun = f"begun {report.made['begun']}" if "begun" in report.made else ""
     body = [
         page.heading(report.study, " · ".join(part for part in (report.data, begun, DISCLAIMER) if part)),
         page.alarm(alarms),
@@ -42,7 +42,6 @@ def report_page(report: Report) -> str:
         body += report_sections.best(report, report.best)
     body += [
         *report_sections.search(report),
-        report_sections.made_with(report),
         report_sections.all_trials(report),
     ]
     return page.document(f"{report.study}: report", "\n".join(body), STYLE)
@@ -91,7 +90,7 @@ def _hero(report: Report) -> str:
     found = standing.standing(report)
     shown = headline(report)
     ends = f"95 % interval {shown.low:.2f} to {shown.high:.2f}" if math.isfinite(shown.low) else "no interval"
-    kind = " invalid" if found.kind == standing.INVALID else ""
+    kind = f" {found.kind}" if found.kind in (standing.INVALID, standing.FEW) else ""
     result = (
         f'<p class="badge {found.kind}">{escape(found.badge)}</p>'
         + page.paragraphs(_kicker(report), kind="kicker")
@@ -99,10 +98,9 @@ def _hero(report: Report) -> str:
         + page.paragraphs(ends, kind="range")
         + page.paragraphs(_sealed_cases(report), kind="cases")
         + page.paragraphs(found.claim, kind="verdict")
-        + page.paragraphs(*found.reasons, kind="small")
     )
     left = f'<div class="hero-result{kind}">{result}{_estimates(report)}</div>'
-    right = f"<div><h2>How far to trust it</h2>{_trust(report)}</div>"
+    right = f"<div><h2>How far to trust it</h2>{_trust(report, found)}</div>"
     return f'<section class="card"><div class="hero">{left}{right}</div></section>'
 
 
@@ -131,11 +129,12 @@ def _estimates(report: Report) -> str:
     return charts.interval_rows(rows, *report_sections.scale([value for row in rows for value in row[1:4]])) + key
 
 
-def _trust(report: Report) -> str:
+def _trust(report: Report, found: standing.Standing) -> str:
     """What the numbers rest on: a few words to see, a sentence to read; warnings marked."""
+    lines = [("What the gate said", " ".join(found.reasons), found.kind != standing.PROMOTED)] if found.reasons else []
     n_all, n_benign, n_malignant = report.n_cases
     searched = f"{n_benign} with benign and {n_malignant} with malignant images. {_INTERVALS}"
-    lines = [(f"{charts.plural(n_all, 'case')} in the search", searched, False)]
+    lines.append((f"{charts.plural(n_all, 'case')} in the search", searched, False))
     tied = [row for row in report.ranked if row.tied]
     if len(tied) > 1:
         said = "They cannot be told from the best."

@@ -55,18 +55,18 @@ def sealed(report: Report, test: TestSummary) -> str:
             ),
         ]
     found = {"auc": test.auc, **test.others}
-    rows = [
-        (words, *charts.split_ends(found[key], 3), _without(found, key))
-        for key, words in METRICS.items()
-        if key in found
+    if test.predictions is not None:
+        found = report_numbers.widened(found, test.predictions)
+    rows = [(words, *charts.split_ends(found[key], 3)) for key, words in METRICS.items() if key in found]
+    rows += [
+        (f"{METRICS[key]}, not calibrated", *charts.split_ends(found[f"{key}_uncalibrated"], 3))
+        for key in ("brier", "ece")
+        if f"{key}_uncalibrated" in found
     ]
-    head = ("metric", "value", "95 % interval", "without calibration")
-    if not any(row[-1] for row in rows):
-        rows, head = [row[:-1] for row in rows], head[:-1]
     at = f" Threshold {test.threshold:.3f}, fixed before the opening." if math.isfinite(test.threshold) else ""
     numbers = page.section(
         "Sealed test: numbers",
-        page.table(head, rows, len(head) - 1, "metrics of the sealed test"),
+        page.table(("metric", "value", "95 % interval"), rows, 2, "metrics of the sealed test"),
         lead=f"Of {name}, every case counting the same.{at}",
     )
     opened = page.section(
@@ -91,43 +91,44 @@ def sealed(report: Report, test: TestSummary) -> str:
     return shown + page.columns(numbers, opened)
 
 
-def _without(found: dict[str, Measured], key: str) -> str:
-    raw = found.get(f"{key}_uncalibrated")
-    return charts.with_ends(raw, 3) if raw is not None else ""
-
-
 def roc(predictions: Predictions, auc: Measured, title: str, lead: str) -> str:
     """A card with a ROC curve, its AUC and what it rests on."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
-    lines = [f"AUC {charts.with_ends(auc)}", *size_of(predictions)]
-    alt = f"ROC curve, {', '.join(lines)}"
+    said = [f"AUC {charts.with_ends(auc)}", size_of(predictions)]
+    chart = charts.roc_chart(roc_band(predictions, draws), f"ROC curve, {', '.join(said)}")
     return page.section(
         title,
-        charts.roc_chart(roc_band(predictions, draws), lines, alt),
+        _above(said),
+        chart,
         lead=f"{lead} Every case counts the same. Band: 95 % over cases; dashed: guessing.",
     )
 
 
 def calibration(predictions: Predictions, ece: Measured, title: str, lead: str) -> str:
     """A card with a calibration curve, its error and what it rests on."""
-    lines = [f"calibration error {charts.with_ends(ece)}", *size_of(predictions)]
-    chart = charts.calibration_chart(
-        report_numbers.calibration_points(predictions), lines, f"Calibration, {', '.join(lines)}"
-    )
+    said = [f"Calibration error {charts.with_ends(ece)}", size_of(predictions)]
+    points = report_numbers.calibration_points(predictions)
     return page.section(
         title,
-        chart,
-        lead=f"{lead} On the dashed line, predicted probabilities are right on average. "
-        "Area of a point: its share of the weight; vertical lines: 95 % over cases.",
+        _above(said),
+        charts.calibration_chart(points, f"Calibration, {', '.join(said)}"),
+        lead=f"{lead} On the dashed line, probabilities are right on average. Area of a point: its share of the "
+        "weight; hollow: a single case; vertical lines: 95 % over cases.",
     )
 
 
-def size_of(predictions: Predictions) -> list[str]:
-    """What a curve rests on, in two short lines."""
+def _above(said: Sequence[str]) -> str:
+    """The number of a chart above it, where it hides no data, and what it rests on."""
+    first, *rest = said
+    return f'<p class="number"><b>{escape(first)}</b><br>{escape(", ".join(rest))}</p>'
+
+
+def size_of(predictions: Predictions) -> str:
+    """What a curve rests on, such as `n = 64 cases (26 benign, 38 malignant), 129 images`."""
     group, label = predictions.group, predictions.label
     n_all, n_benign, n_malignant = (len(np.unique(group[chosen])) for chosen in (label >= 0, label == 0, label == 1))
-    images = charts.plural(len(label), "image")
-    return [f"n = {charts.plural(n_all, 'case')}, {images}", f"({n_benign} benign, {n_malignant} malignant cases)"]
+    by_class = f"{n_benign} benign, {n_malignant} malignant"
+    return f"n = {charts.plural(n_all, 'case')} ({by_class}), {charts.plural(len(label), 'image')}"
 
 
 # -- the best trial ----------------------------------------------------------------------------------------------------
@@ -153,33 +154,33 @@ def best(report: Report, predictions: Predictions) -> list[str]:
         lead=f"Of {name}, out of fold: each fold's threshold comes from the other folds. "
         "Optimistic, since these scores chose the trial.",
     )
-    shown = [configuration(report, top), numbers]
-    parts = []
+    parts = {}
     for column, title in (("subtype", "Subtypes"), ("magnification", "Magnifications")):
         rows = parts_of(predictions, decisions, column)
         if [part.name for _, part, _, _ in rows] != [UNNAMED]:
             lead = "Share of images called right, out of fold. Dot: a case; bar: mean over cases; line: 95 % interval."
-            parts.append(page.section(title, charts.part_rows(rows), lead=lead))
+            parts[column] = page.section(title, charts.part_rows(rows), lead=lead)
+    beside = page.stack(numbers, *([parts["magnification"]] if "magnification" in parts else []))
     return [
-        page.columns(*shown),
+        configuration(report, top),
         page.columns(*cards),
         _images(report, name),
-        *([page.columns(*parts)] if parts else []),
+        page.columns(*([parts["subtype"]] if "subtype" in parts else []), beside),
     ]
 
 
 def configuration(report: Report, top: TrialRow) -> str:
-    """The best trial's point of the space as a card."""
-    meaning = {name: words for name, _, words in report.space}
-    rows = [(name, short(value), meaning.get(name, "")) for name, value in top.params.items()]
+    """The best trial's point of the space as a card, beside what was searched."""
+    searched = {name: (values, words) for name, values, words in report.space}
+    rows = [(name, short(value), *searched.get(name, ("", ""))) for name, value in top.params.items()]
     score = Measured(top.score or math.nan, top.low, top.high)
-    cost = [f"{top.milliseconds:.2g} ms an image"] if math.isfinite(top.milliseconds) else []
-    cost += [f"{top.megabytes:.2g} MB of weights"] if math.isfinite(top.megabytes) else []
-    facts = {"AUC, out of fold": charts.with_ends(score, 3), "deployed model": ", ".join(cost) or "cost not measured"}
+    cost = [f"{number(top.milliseconds)} ms an image"] if math.isfinite(top.milliseconds) else []
+    cost += [f"{number(top.megabytes)} MB of weights"] if math.isfinite(top.megabytes) else []
+    said = f"AUC {charts.with_ends(score, 3)} out of fold; deployed: {', '.join(cost) or 'cost not measured'}."
     return page.section(
-        f"Best trial: trial {top.number}",
-        page.facts(facts),
-        page.table(("parameter", "value", "what it is"), rows, caption="configuration of the best trial"),
+        f"Configuration of the best trial, trial {top.number}",
+        page.table(("parameter", "value", "searched", "what it is"), rows, caption="configuration of the best trial"),
+        lead=said,
     )
 
 
@@ -220,16 +221,17 @@ def _images(report: Report, name: str) -> str:
 
 
 def search(report: Report) -> list[str]:
-    """How the search went: history, best trials, cost, parameters."""
+    """How the search went, and what it was made with."""
     ranked = report.ranked
     if not ranked:
-        return [_space(report)]
+        return [_space(report), page.columns(*_made_with(report))]
     cards = [page.section("History", charts.history_chart(report.rows, _heard(report)), lead=_HISTORY)]
     if any(row.milliseconds > 0 for row in ranked):
         chart = charts.cost_chart(report.rows, "score against milliseconds an image of every trial")
         cards.append(page.section("Score and cost", chart, _by_backbone(ranked), lead=_COSTS))
     order = varied(report)
-    below = [page.stack(_mattered(report), _space(report))]
+    beside = page.stack(_mattered(report), *_made_with(report))
+    below = [beside]
     if order:
         alt = f"{len(ranked)} trials through {len(order)} parameters"
         lines = charts.parallel_chart(report.rows, order, report.log, alt)
@@ -273,8 +275,8 @@ def _by_backbone(ranked: Sequence[TrialRow]) -> str:
             name,
             f"trial {row.number}",
             charts.with_ends(Measured(row.score or math.nan, row.low, row.high)),
-            _number(row.milliseconds),
-            _number(row.megabytes),
+            number(row.milliseconds),
+            number(row.megabytes),
         )
         for name, row in tops.items()
     ]
@@ -313,15 +315,13 @@ def _space(report: Report) -> str:
     )
 
 
-def made_with(report: Report) -> str:
+def _made_with(report: Report) -> list[str]:
     """Data, split, audit, and when, how and on what the study was made."""
-    return page.columns(
+    return [
         page.section("Data and split", page.facts(report.facts)),
-        page.stack(
-            page.section("Leakage audit", page.bullets(report.audit)),
-            page.section("Made with", page.facts({**report.made, "versions": _versions(report)})),
-        ),
-    )
+        page.section("Leakage audit", page.bullets(report.audit)),
+        page.section("Made with", page.facts({**report.made, "versions": _versions(report)})),
+    ]
 
 
 def _versions(report: Report) -> str:
@@ -336,8 +336,8 @@ def all_trials(report: Report) -> str:
         if math.isfinite(row.low):
             said.append(f"{row.low:.3f} to {row.high:.3f}")
         said += ["tied"] if row.tied else []
-        said += [f"{_number(row.milliseconds)} ms an image"] if math.isfinite(row.milliseconds) else []
-        said += [f"{_number(row.megabytes)} MB"] if math.isfinite(row.megabytes) else []
+        said += [f"{number(row.milliseconds)} ms an image"] if math.isfinite(row.milliseconds) else []
+        said += [f"{number(row.megabytes)} MB"] if math.isfinite(row.megabytes) else []
         said += [row.reason] if row.reason else []
         point = ", ".join(f"{name} {short(value)}" for name, value in row.params.items())
         kind = "" if row.score is not None else ' class="red"'
@@ -349,7 +349,7 @@ def all_trials(report: Report) -> str:
 
 def _in_short(row: TrialRow) -> str:
     kept = [row.params.get(name) for name in ("backbone", "policy")]
-    cost = f"{_number(row.milliseconds)} ms an image" if math.isfinite(row.milliseconds) else ""
+    cost = f"{number(row.milliseconds)} ms an image" if math.isfinite(row.milliseconds) else ""
     return ", ".join(str(value) for value in (*kept, cost) if value not in (None, ""))
 
 
@@ -358,7 +358,8 @@ def short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A cost in two digits, or a dash where it is not known."""
     if not math.isfinite(value):
         return "—"
     return f"{value:.0f}" if value >= 100 else f"{value:.2g}"

@@ -93,6 +93,14 @@ class Frame:
             f"{said}</circle>"
         )
 
+    def ring(self, x: float, y: float, colour: str, radius: float, title: str = "") -> str:
+        """A hollow point."""
+        across, down = self.at(x, y)
+        return (
+            f'<circle cx="{across:.1f}" cy="{down:.1f}" r="{radius:.1f}" fill="#fff" fill-opacity="0.6" '
+            f'stroke="{colour}" stroke-width="1.6"><title>{escape(title)}</title></circle>'
+        )
+
     def cross(self, x: float, y: float, title: str = "") -> str:
         """A mark for what has no value of its own."""
         across, down = self.at(x, y)
@@ -101,14 +109,14 @@ class Frame:
             f"<title>{escape(title)}</title></path>"
         )
 
-    def label(self, x: float, y: float, words: str, anchor: str = "start", up: float = 8.0, bold: bool = True) -> str:
+    def label(self, x: float, y: float, words: str, anchor: str = "start", up: float = 8.0) -> str:
         """Words beside a point, kept inside the frame."""
         across, down = self.at(x, y)
         half = len(words) * _CHAR * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
         least = 2.0 + half
         most = WIDTH - 2.0 - (len(words) * _CHAR - half)
         across = min(max(across, least), max(most, least))
-        return text(across, max(down - up, 12.0), words, anchor=anchor, bold=bold)
+        return text(across, max(down - up, 12.0), words, anchor=anchor, bold=True)
 
     def drawn(self, content: Sequence[str], alt: str) -> str:
         """The whole chart."""

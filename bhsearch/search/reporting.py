@@ -235,7 +235,7 @@ def _tests(client: Any, study: StoredStudy, split: dict[str, Any], images: dict[
 
 
 def _opening(test: StoredTest) -> Opening:
-    from bhsearch.tracking import studies
+    from bhsearch.tracking import runs, studies
 
     values, tags = test.values, test.tags
     return Opening(
@@ -244,7 +244,7 @@ def _opening(test: StoredTest) -> Opening:
         trial=f"trial {test.trial}",
         auc=_measured(values, "auc") if "auc" in values else None,
         verdict=tags.get(studies.GATE, ""),
-        reason=tags.get(studies.GATE_REASON, "") or tags.get(studies.REASON, ""),
+        reason=tags.get(studies.GATE_REASON, "") or tags.get(runs.REASON, ""),
         forced=tags.get(studies.FORCED, ""),
         alias=tags.get(studies.ALIAS, ""),
     )
@@ -333,8 +333,8 @@ def _caption(predictions: Predictions, row: int) -> str:
     subtype, magnification = predictions.subtype[row], predictions.magnification[row]
     kind = CLASS_NAMES[int(predictions.label[row])] + (f", {breakhis.spelt_out(str(subtype))}" if subtype else "")
     case = f"case {predictions.case[row]}" if predictions.case[row] else ""
-    first = f"{kind}, P {predictions.probability[0, row]:.2f}"
-    return "\n".join(line for line in (first, ", ".join(part for part in (magnification, case) if part)) if line)
+    probability = f"P {predictions.probability[0, row]:.2f}"
+    return "\n".join([kind, ", ".join(part for part in (probability, magnification, case) if part)])
 
 
 def _same_data(study: StoredStudy) -> Index | None:

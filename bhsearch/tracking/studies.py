@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from bhsearch.errors import StudyError, listed
@@ -297,17 +298,11 @@ def _tests(runs: Iterator[Any]) -> list[StoredTest]:
 
 def tested_predictions(test: StoredTest) -> Predictions | None:
     """Calibrated predictions of the sealed images, as registering kept them; None where the run has none."""
+    if TEST_PREDICTIONS not in {item.path for item in get_artifact_repository(test.artifact_uri).list_artifacts()}:
+        return None
     with tempfile.TemporaryDirectory() as folder:
-        names = {item.path for item in artifacts_of(test)}
-        if TEST_PREDICTIONS not in names:
-            return None
         uri = f"{test.artifact_uri}/{TEST_PREDICTIONS}"
         return Predictions.from_csv(Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)))
-
-
-def artifacts_of(owner: StoredStudy | StoredTrial | StoredTest) -> list[Any]:
-    """Files and folders at the top of a run, MLflow entities."""
-    return list(mlflow.artifacts.list_artifacts(artifact_uri=owner.artifact_uri) or [])
 
 
 def record(study: StoredStudy, path: str) -> Any:
