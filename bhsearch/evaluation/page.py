@@ -44,7 +44,7 @@ td.long{overflow-wrap:anywhere;min-width:6rem}
 td.number,th.number{text-align:right;white-space:nowrap}
 dl{display:grid;grid-template-columns:minmax(0,7.5rem) minmax(0,1fr);gap:4px 14px;margin:8px 0;font-size:.95rem}
 dt{color:var(--soft)}
-dd{margin:0;overflow-wrap:anywhere}
+dd{margin:0;overflow-wrap:anywhere;white-space:pre-line}
 ul{margin:6px 0;padding-left:20px}
 img,svg{display:block;max-width:100%;height:auto}
 figure{margin:0}

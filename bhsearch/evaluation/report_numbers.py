@@ -90,7 +90,7 @@ def widened(found: Mapping[str, Measured], predictions: Predictions) -> dict[str
     }
     kept = {}
     for name, pair in found.items():
-        if name == "auc" or pair.low != pair.high:
+        if name == "auc" or not math.isclose(pair.low, pair.high, rel_tol=0.0, abs_tol=1e-9):
             kept[name] = pair
         else:
             kept[name] = share_of(pair.value, n_cases[name]) if name in n_cases else Measured(pair.value)

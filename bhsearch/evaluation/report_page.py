@@ -111,7 +111,7 @@ def _kicker(report: Report) -> str:
     if standing.is_invalid(report):
         return "Score of the search"
     if report.corrected is not None:
-        return "What to expect on new cases like these, from the search alone"
+        return "Score of the search, corrected for having searched"
     return "Best score of the search, not corrected"
 
 
@@ -131,7 +131,12 @@ def _estimates(report: Report) -> str:
 
 def _trust(report: Report, found: standing.Standing) -> str:
     """What the numbers rest on: a few words to see, a sentence to read; warnings marked."""
-    lines = [("What the gate said", " ".join(found.reasons), found.kind != standing.PROMOTED)] if found.reasons else []
+    lines = []
+    if found.reasons:
+        lead = "What the gate said" if report.test is not None else "What the gate would say"
+        if found.kind == standing.UNFINISHED:
+            lead = "Why there is no decision"
+        lines.append((lead, " ".join(found.reasons), found.kind != standing.PROMOTED))
     n_all, n_benign, n_malignant = report.n_cases
     searched = f"{n_benign} with benign and {n_malignant} with malignant images. {_INTERVALS}"
     lines.append((f"{charts.plural(n_all, 'case')} in the search", searched, False))

@@ -320,12 +320,15 @@ def _made_with(report: Report) -> list[str]:
     return [
         page.section("Data and split", page.facts(report.facts)),
         page.section("Leakage audit", page.bullets(report.audit)),
-        page.section("Made with", page.facts({**report.made, "versions": _versions(report)})),
+        page.section("Made with", page.facts(_made(report))),
     ]
 
 
-def _versions(report: Report) -> str:
-    return ", ".join(f"{name} {version}" for name, version in report.versions.items())
+def _made(report: Report) -> dict[str, str]:
+    made = dict(report.made)
+    if "command" in made:  # an option a line, as a shell takes it
+        made["command"] = made["command"].replace(" --", " \\\n--")
+    return {**made, "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items())}
 
 
 def all_trials(report: Report) -> str:

@@ -60,7 +60,7 @@ vertical-align:-1px;background:var(--c)}
 html{font-size:12px;-webkit-print-color-adjust:exact;print-color-adjust:exact}
 body{font-size:12px}
 main{max-width:none;padding:0}
-.card:has(svg){break-inside:avoid}
+.card:has(svg),.card:has(dl),.card:has(ul:not(.trials)){break-inside:avoid}
 .card{border:0;border-top:1px solid var(--line);border-radius:0;padding:8px 0;margin:6px 0}
 .columns{grid-template-columns:minmax(0,1fr) minmax(0,1fr);gap:8px 18px;margin:6px 0}
 .stack>.card{margin:0 0 8px}

@@ -66,11 +66,11 @@ def _untested(report: Report) -> Standing:
         reasons = [failed[-1].reason] if failed[-1].reason else []
         return Standing(UNFINISHED, "Opened without a result", claim, reasons)
     if min(sealed.n_benign, sealed.n_malignant) < FEWEST_GROUPS:
-        claim = (
-            f"Too few sealed cases for a decision: {held}, but the gate needs {FEWEST_GROUPS} of each and would "
-            "refuse any model. More cases, or a larger --test-fraction, would help."
+        reason = (
+            f"It needs {FEWEST_GROUPS} benign and {FEWEST_GROUPS} malignant cases, but {held} are sealed: it would "
+            "refuse any model. More cases, or a larger --test-fraction in a new study, would help."
         )
-        return Standing(FEW, "Not registered yet", claim)
+        return Standing(FEW, "Not registered yet", "Too few sealed cases to decide anything.", [reason])
     return Standing(UNTESTED, "Not registered yet", f"Not tested yet: {held} are sealed until a model is registered.")
 
 

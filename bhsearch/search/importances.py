@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import optuna
 
 from bhsearch.data.pixels import Progress
+from bhsearch.search.optuna_space import distribution
 from bhsearch.states import COMPLETE
 
 if TYPE_CHECKING:
@@ -31,10 +33,6 @@ def shares_of(trials: Sequence[Trial], space: Sequence[Parameter], least: int = 
     Returns:
         By parameter; they sum to 1. Empty with fewer different scores.
     """
-    import optuna
-
-    from bhsearch.search.optuna_engine import distribution
-
     complete = [trial for trial in trials if trial.state == COMPLETE and trial.value is not None]
     if len({trial.value for trial in complete}) < least:
         return {}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
@@ -20,6 +20,7 @@ from bhsearch.search.engine import Overtaken, Report, Trial, leaves_no_trace
 from bhsearch.search.importances import shares_of
 from bhsearch.search.optuna_pruners import PRUNERS, told
 from bhsearch.search.optuna_samplers import LEARNING, SAMPLERS
+from bhsearch.search.optuna_space import distribution
 from bhsearch.search.optuna_storage import patient
 from bhsearch.search.space import Parameter, Params, starting_point
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
@@ -202,15 +203,6 @@ class OptunaEngine:
     def delete(self) -> None:
         """Delete the study."""
         optuna.delete_study(study_name=self._study.study_name, storage=self._study._storage)
-
-
-def distribution(parameter: Parameter) -> BaseDistribution:
-    """A row of the space in Optuna's words."""
-    if parameter.choices:
-        return CategoricalDistribution(parameter.choices)
-    if parameter.whole:
-        return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
-    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
 def open_study(storage: optuna.storages.BaseStorage, name: str, facts: dict[str, Any]) -> optuna.Study:

@@ -109,7 +109,7 @@ def command_of(settings: Settings) -> str:
     words = ["python", "-m", "bhsearch.run"]
     for field in fields(Settings):
         value = getattr(settings, field.name)
-        if value == field.default:
+        if value == field.default or field.name == "quiet":
             continue
         option = "--" + field.name.replace("_", "-")
         if isinstance(value, bool):

@@ -258,7 +258,7 @@ class _Session:
             if importances:
                 with self._reporter.step("Weighing parameters") as progress:
                     spread = importance_spread(records, prepared.space(self._facts["backbones"]), progress)
-            record = end_record(result, importances, spread, list(self._examples), self._settled(records))
+            record = end_record(result, importances, list(self._examples), self._settled(records), spread)
             pictures = {"augmentation": np.stack([*self._examples.values()])} if self._examples else {}
             self._outbox.put_end(record, pictures)
             with self._reporter.step("Logging to MLflow") as progress:

@@ -17,18 +17,18 @@ N_BEST = 10
 def end_record(
     result: StudyResult,
     importances: dict[str, float],
-    spread: dict[str, float],
     policies: list[str],
     settled: list[int],
+    spread: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """What the tracking keeps of a study's end.
 
     Args:
         result: The study's result.
         importances: From the engine.
-        spread: Of these, from `importance_spread`.
         policies: Of augmentation, whose pictures come beside.
         settled: Numbers of trials whose runs must have ended.
+        spread: Of the importances, from `importance_spread`.
 
     Returns:
         JSON-able: `trials`, `importances`, `importance_spread`, `log`, `best`, `corrected` (None where it is not at
@@ -49,7 +49,7 @@ def end_record(
     return {
         "trials": [asdict(trial) for trial in result.records],
         "importances": importances,
-        "importance_spread": spread,
+        "importance_spread": spread or {},
         "policies": policies,
         "log": sorted(
             {parameter.name for parameter in (*frozen_space(("",)), *finetune_space(("",), (0,))) if parameter.log}
