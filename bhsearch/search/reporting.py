@@ -111,9 +111,8 @@ def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
     ended: dict[str, Any] = {}
     with suppress(StudyError):  # not there before a sitting has ended
         ended = studies.record(study, studies.TRIALS)
-    made: dict[str, Any] = {}
-    with suppress(StudyError):  # a study of an earlier version does not have it
-        made = studies.record(study, studies.MADE)
+    # A study that was begun with an earlier version may not have it.
+    made = studies.record(study, studies.MADE) if studies.holds(study, studies.MADE) else {}
     kept_images = studies.record(study, studies.IMAGES)
     tests = _tests(client, study, split, kept_images)
     why_not_promotable = split["why_not_promotable"]

@@ -298,7 +298,7 @@ def _tests(runs: Iterator[Any]) -> list[StoredTest]:
 
 def tested_predictions(test: StoredTest) -> Predictions | None:
     """Calibrated predictions of the sealed images, as registering kept them; None where the run has none."""
-    if TEST_PREDICTIONS not in {item.path for item in get_artifact_repository(test.artifact_uri).list_artifacts()}:
+    if not holds(test, TEST_PREDICTIONS):
         return None
     with tempfile.TemporaryDirectory() as folder:
         uri = f"{test.artifact_uri}/{TEST_PREDICTIONS}"
@@ -315,6 +315,16 @@ def record(study: StoredStudy, path: str) -> Any:
         return json.loads(read_bytes(study, path))
     except (MlflowException, OSError) as error:
         raise StudyError(f"The study {study.name!r} must keep {path} in MLflow, but does not.") from error
+
+
+def holds(owner: StoredStudy | StoredTrial | StoredTest, path: str) -> bool:
+    """Whether a run has an artifact, from the list of its files: a request that fails is no answer.
+
+    Raises:
+        MlflowException, OSError: If the list cannot be had.
+    """
+    folder = path.rpartition("/")[0] or None
+    return path in {item.path for item in get_artifact_repository(owner.artifact_uri).list_artifacts(folder)}
 
 
 def predictions_of(trial: StoredTrial) -> Predictions:

@@ -109,3 +109,25 @@ def test_a_report_is_kept_beside_the_study(studies, client, tmp_path):
     for page in ("<p>first</p>", "<p>second</p>"):
         studies.log_report(client, study, page)
         assert studies.read_bytes(study, studies.REPORT) == page.encode()
+
+
+def test_what_a_run_holds_is_known_from_the_list_of_its_files(studies, study):
+    for path in (studies.MADE, studies.SPLIT, studies.TRIALS):
+        assert studies.holds(study, path)
+    for path in ("study/nosuch.json", "nosuch.json", "nosuch/split.json"):
+        assert not studies.holds(study, path)
+
+
+def test_openings_of_a_set_are_found_for_every_study_also_where_their_run_was_deleted(studies, client):
+    experiment = client.create_experiment("tissue")
+    tags = {studies.SEALED: "set", "bhsearch.opened_trial": "4"}
+    runs = [
+        client.create_run(experiment, tags={**tags, studies.OPENED: when, studies.STUDY: name})
+        for when, name in (("2026-03-01", "one"), ("2026-02-01", "another"))
+    ]
+    client.create_run(experiment, tags={studies.SEALED: "another set", studies.OPENED: "2026-01-01"})
+    client.log_metric(runs[0].info.run_id, "test_auc", 0.75)
+    client.delete_run(runs[0].info.run_id)
+    found = studies.tests_on(client, "set")
+    assert [(test.study, test.trial) for test in found] == [("another", "4"), ("one", "4")]
+    assert [test.values for test in found] == [{}, {"auc": 0.75}]
