@@ -18,6 +18,9 @@ def report(
         str | None, typer.Option(help="Name, uid or run of a study. Default: the one begun last.", show_default=False)
     ] = None,
     output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for each figure as SVG and PDF, with captions.", show_default=False)
+    ] = None,
 ) -> None:
     """Write a study as one HTML file that needs no network, and keep it beside the study's run in MLflow."""
     from bhsearch.data.store import writing
@@ -25,15 +28,24 @@ def report(
 
     if output.is_dir():
         raise PlaceError(f"--output must be a file to write, but {str(output)!r} is a folder.")
+    if figures is not None and figures.exists() and not figures.is_dir():
+        raise PlaceError(f"--figures must be a folder to write into, but {str(figures)!r} is a file.")
 
     from bhsearch.progress import TerminalReporter
     from bhsearch.search.reporting import make_report
 
-    name, page = make_report(study, TerminalReporter())
+    reporter = TerminalReporter()
+    made, page = make_report(study, reporter)
     with writing(f"the report {output}", ""):
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(page, encoding="utf-8")
-    terminal.out.print(f"{name}: {output}, {len(page) / 1e6:.1f} MB", markup=False, soft_wrap=True)
+    terminal.out.print(f"{made.study}: {output}, {len(page) / 1e6:.1f} MB", markup=False, soft_wrap=True)
+    if figures is not None:
+        from bhsearch.evaluation.report_figures import write_figures
+
+        with reporter.step("Drawing figures"), writing(f"the figures in {figures}"):
+            written = write_figures(made, figures)
+        terminal.out.print(f"{figures}: {len(written)} figures as SVG and PDF", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

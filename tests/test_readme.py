@@ -25,7 +25,7 @@ def test_every_option_named_is_one_of_the_program():
         "sync",
         "ignore-column",
     }
-    known |= {"force", "why", "export", "output", "folds-file", "env-manager", "port", "data"}
+    known |= {"force", "why", "export", "output", "folds-file", "env-manager", "port", "data", "figures"}
     assert set(re.findall(r"--([a-z][a-z-]+)", README)) <= known
 
 

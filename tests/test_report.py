@@ -49,9 +49,23 @@ def test_a_page_is_written_and_kept_beside_the_study(folder):
     assert kept.read_text(encoding="utf-8") == page
 
 
+def test_figures_are_written_into_a_folder_that_is_made(folder):
+    done = call(folder, "--figures", "for/paper")
+    assert done.returncode == 0, done.stderr
+    kinds = {file.suffix for file in (folder / "for" / "paper").iterdir()}
+    assert kinds == {".svg", ".pdf", ".md"}
+    assert "for/paper: " in done.stdout
+    assert "figures as SVG and PDF" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(("--study", "nosuch"), STUDY), (("--output", "mlruns"), "is a folder"), (("--nosuch",), "No such option")],
+    [
+        (("--study", "nosuch"), STUDY),
+        (("--output", "mlruns"), "is a folder"),
+        (("--figures", "mlflow.db"), "is a file"),
+        (("--nosuch",), "No such option"),
+    ],
 )
 def test_wrong_input_ends_with_two_and_a_sentence(folder, words, said):
     done = call(folder, *words)

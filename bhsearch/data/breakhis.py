@@ -21,6 +21,7 @@ MALIGNANT_SUBTYPES = {
     "MC": "mucinous carcinoma",
     "PC": "papillary carcinoma",
 }
+SUBTYPES = {**BENIGN_SUBTYPES, **MALIGNANT_SUBTYPES}
 MAGNIFICATIONS = (40, 100, 200, 400)
 
 N_IMAGES = 7_909
@@ -115,6 +116,11 @@ def grammar_hint() -> str:
         f"BreakHis names are {GRAMMAR} with subtypes {', '.join(BENIGN_SUBTYPES)} (B) or "
         f"{', '.join(MALIGNANT_SUBTYPES)} (M) and magnifications {', '.join(map(str, MAGNIFICATIONS))}."
     )
+
+
+def spelt_out(subtype: str) -> str:
+    """A subtype for people, such as `ductal carcinoma (DC)`; what is no code of BreakHis is left as it is."""
+    return f"{SUBTYPES[subtype]} ({subtype})" if subtype in SUBTYPES else subtype
 
 
 def magnification_key(magnification: int) -> str:

@@ -17,52 +17,54 @@ from bhsearch.states import FAILED
 if TYPE_CHECKING:
     from bhsearch.evaluation.breakdown import Part
     from bhsearch.evaluation.curves import Band
-    from bhsearch.evaluation.predictions import FloatArray
-    from bhsearch.evaluation.report_data import TrialRow
+    from bhsearch.evaluation.report_data import Measured, TrialRow
+    from bhsearch.evaluation.report_numbers import Points
 
 UNIT = (0.0, 0.5, 1.0)
 _ROW, _GAP = 52.0, 22.0  # height of a row of the parallel coordinates, and the room above its axis
 
 
-def roc_chart(band: Band, words: str, alt: str) -> str:
-    """Mean ROC over folds with its band.
+def roc_chart(band: Band, alt: str) -> str:
+    """Mean ROC over folds with its band, as a square, from (0, 0).
 
     Args:
         band: From `roc_band`.
-        words: Written into its empty corner.
         alt: What it shows, in words.
     """
     frame = Frame(
         Axis("false positive rate (1 − specificity)", 0, 1, ticks=UNIT),
         Axis("true positive rate (sensitivity)", 0, 1, ticks=UNIT),
-        340,
+        svg.SQUARE,
     )
-    content = [frame.line([0, 1], [0, 1], GREY, 1.2, "5 4"), frame.label(1, 0.06, words, "end", 0)]
+    content = [frame.line([0, 1], [0, 1], GREY, 1.2, "5 4")]
+    x, mean, low, high = ([0.0, *values.tolist()] for values in (band.x, band.mean, band.low, band.high))
     if np.isfinite(band.low).all():
-        content.append(frame.area(band.x.tolist(), band.low.tolist(), band.high.tolist(), BLUE))
-    content.append(frame.line(band.x.tolist(), band.mean.tolist(), BLUE, 2.6))
+        content.append(frame.area(x, low, high, BLUE))
+    content.append(frame.line(x, mean, BLUE, 2.6))
     return frame.drawn(content, alt)
 
 
-def calibration_chart(bins: tuple[FloatArray, FloatArray, FloatArray], alt: str) -> str:
-    """Share of malignant against predicted probability; a point's area is its share of the weight.
+def calibration_chart(points: Points, alt: str) -> str:
+    """Share of malignant against predicted probability, with intervals; a point's area is its share of the weight.
 
     Args:
-        bins: From `calibration_bins`, repeats pooled here.
+        points: From `calibration_points`.
         alt: What it shows, in words.
     """
-    mass, mean, share = bins
-    pooled = mass.sum(axis=0)
-    filled = pooled > 0
-    x, y = (np.nansum(mass * values, axis=0)[filled] / pooled[filled] for values in (mean, share))
-    weight = pooled[filled] / pooled.sum()
     frame = Frame(
-        Axis("predicted P(malignant)", 0, 1, ticks=UNIT), Axis("share that is malignant", 0, 1, ticks=UNIT), 340
+        Axis("predicted P(malignant)", 0, 1, ticks=UNIT), Axis("share that is malignant", 0, 1, ticks=UNIT), svg.SQUARE
     )
-    content = [frame.line([0, 1], [0, 1], GREY, 1.2, "5 4"), frame.line(x.tolist(), y.tolist(), BLUE, 1.6)]
-    for across, up, mass_here in zip(x, y, weight, strict=True):
-        words = f"P {across:.2f}: {up:.0%} malignant, {mass_here:.0%} of the weight"
-        content.append(frame.dot(across, up, BLUE, 3 + 18 * float(mass_here) ** 0.5, words, 0.75))
+    content = [frame.line([0, 1], [0, 1], GREY, 1.2, "5 4")]
+    for x, low, high in zip(points.predicted, points.low, points.high, strict=True):
+        if np.isfinite([low, high]).all():
+            content.append(frame.line([x, x], [low, high], BLUE, 1.4))
+    for x, y, low, high, mass in zip(
+        points.predicted, points.observed, points.low, points.high, points.mass, strict=True
+    ):
+        ends = f" ({low:.0%} to {high:.0%})" if np.isfinite([low, high]).all() else ""
+        words = f"P {x:.2f}: {y:.0%}{ends} malignant, {mass:.0%} of the weight"
+        radius = 3 + 16 * float(mass) ** 0.5
+        content.append(frame.dot(x, y, BLUE, radius, words, 0.75) if ends else frame.ring(x, y, BLUE, radius, words))
     return frame.drawn(content, alt)
 
 
@@ -93,24 +95,30 @@ def history_chart(rows: Sequence[TrialRow], alt: str) -> str:
 
 
 def cost_chart(rows: Sequence[TrialRow], alt: str) -> str:
-    """Score against seconds of a trial, those tied with the best in blue."""
-    timed = [row for row in rows if row.score is not None and row.seconds > 0]
+    """Score against milliseconds of the deployed network for an image, those tied with the best in blue."""
+    timed = [row for row in rows if row.score is not None and row.milliseconds > 0]
     low, high = _around([row.score for row in timed if row.score is not None] + [0.5])
-    seconds = [row.seconds for row in timed]
-    frame = Frame(
-        Axis("seconds of the trial", min(seconds) / 1.3, max(seconds) * 1.3, log=True), Axis("AUC", low, high)
-    )
+    cost = [row.milliseconds for row in timed]
+    frame = Frame(Axis("milliseconds an image", min(cost) / 1.5, max(cost) * 1.5, log=True), Axis("AUC", low, high))
     content = [_chance(frame)]
     for row in sorted(timed, key=lambda row: row.tied):
-        words = f"trial {row.number}: {row.score:.3f}, {row.seconds:.1f} s"
-        content.append(frame.dot(row.seconds, row.score or 0.0, BLUE if row.tied else GREY, 5, words, 0.8))
-    cheapest = min((row for row in timed if row.tied), key=lambda row: row.seconds, default=None)
+        words = f"trial {row.number}: {row.score:.3f}, {row.milliseconds:.3g} ms an image, {row.megabytes:.3g} MB"
+        content.append(frame.dot(row.milliseconds, row.score or 0.0, BLUE if row.tied else GREY, 5, words, 0.8))
+    cheapest = cheapest_tied(timed)
     if cheapest is not None:
-        content.append(frame.dot(cheapest.seconds, cheapest.score or 0.0, svg.BEST, 6, f"trial {cheapest.number}", 1))
-        content.append(
-            frame.label(cheapest.seconds, cheapest.score or 0.0, f"cheapest: trial {cheapest.number}", "middle", 10)
-        )
+        x, y = cheapest.milliseconds, cheapest.score or 0.0
+        content.append(frame.dot(x, y, svg.BEST, 6, f"trial {cheapest.number}", 1))
+        content.append(frame.label(x, y, f"cheapest: trial {cheapest.number}", "middle", 10))
     return frame.drawn(content, alt)
+
+
+def cheapest_tied(rows: Sequence[TrialRow]) -> TrialRow | None:
+    """Of the trials that cannot be told from the best, the one that takes least time for an image; of equals the best.
+
+    None where no such time is known.
+    """
+    timed = [row for row in rows if row.tied and row.milliseconds > 0]
+    return min(timed, key=lambda row: (row.milliseconds, -(row.score or 0.0)), default=None)
 
 
 def parallel_chart(rows: Sequence[TrialRow], names: Sequence[str], log: Sequence[str], alt: str) -> str:
@@ -221,10 +229,11 @@ def interval_rows(
         dot = f'<b style="left:{100 * axis.share(value):.1f}%"></b>' if np.isfinite(value) else ""
         words = f"{value:.3f}" if np.isfinite(value) else "—"
         ends = f"{lower:.3f} to {upper:.3f}" if bar else "no interval"
+        under = f"<small>{ends}</small>" if dot else ""
         alt = f"{name}: {words}, {ends}" if dot else f"{name}: {said}"
         out.append(
             f'<div class="row {kind}"><span class="name">{escape(name)}<small>{escape(said)}</small></span>'
-            f'<span class="value">{words}</span>'
+            f'<span class="value">{words}{under}</span>'
             f'<span class="track" role="img" aria-label="{escape(alt)}">{guess}{bar}{dot}</span></div>'
         )
     marks = "".join(
@@ -233,38 +242,68 @@ def interval_rows(
     return f'<div class="rows">{"".join(out)}<div class="row scale"><span class="track">{marks}</span></div></div>'
 
 
-def part_rows(parts: Sequence[Part]) -> str:
-    """Share of right images of each part: the mean over its cases as a line, every case as a dot."""
+def part_rows(parts: Sequence[tuple[str, Part, Measured, Measured | None]]) -> str:
+    """Share of right images of each part: the mean over its cases as a bar, its interval as a line, a case as a dot.
+
+    Args:
+        parts: What each is called, itself, its share with the interval, and its AUC if it has one.
+    """
     out = []
-    for part in parts:
+    for name, part, right, auc in parts:
         dots = "".join(f'<b style="left:{100 * share:.1f}%"></b>' for share in part.by_case)
-        count = f"{part.n_cases} {'case' if part.n_cases == 1 else 'cases'}, {part.n_images} images"
         kind = "both classes" if part.kind == "both" else part.kind
-        said = f"{kind}, {count}" + (f", AUC {part.auc:.2f}" if part.auc is not None else "")
-        alt = f"{part.name}: {part.right:.0%} right, {said}"
+        cases, images = (plural(part.n_cases, "case"), plural(part.n_images, "image"))
+        said = f"{kind}, {cases}, {images}" + (f", AUC {with_ends(auc)}" if auc is not None else "")
+        ends = f"{right.low:.0%} to {right.high:.0%}"
+        alt = f"{name}: {right.value:.0%} right ({ends}), {said}"
+        whisker = f'<s style="left:{100 * right.low:.1f}%;width:{100 * (right.high - right.low):.1f}%"></s>'
         out.append(
-            f'<div class="row part"><span class="name">{escape(part.name)}<small>{escape(said)}</small></span>'
-            f'<span class="value">{part.right:.0%}</span><span class="track" role="img" aria-label="{escape(alt)}">'
-            f'<i style="left:0;width:{100 * part.right:.1f}%"></i>{dots}</span></div>'
+            f'<div class="row part"><span class="name">{escape(name)}<small>{escape(said)}</small></span>'
+            f'<span class="value">{right.value:.0%}<small>{ends}</small></span>'
+            f'<span class="track" role="img" aria-label="{escape(alt)}">'
+            f'<i style="left:0;width:{100 * right.value:.1f}%"></i>{whisker}{dots}</span></div>'
         )
     marks = "".join(f'<span style="left:{share}%">{share} %</span>' for share in (0, 50, 100))
     return f'<div class="rows">{"".join(out)}<div class="row scale"><span class="track">{marks}</span></div></div>'
 
 
-def bar_rows(shares: Mapping[str, float]) -> str:
-    """Shares as bars, largest first."""
-    most = max([*shares.values(), 1e-9])
-    named = {name: share for name, share in shares.items() if share >= 0.005}
-    out = [
-        f'<div class="row bar"><span class="name">{escape(name)}</span><span class="value">{share:.0%}</span>'
-        f'<span class="track" role="img" aria-label="{escape(name)}: {share:.0%}">'
-        f'<i style="left:0;width:{100 * share / most:.1f}%"></i></span></div>'
-        for name, share in sorted(named.items(), key=lambda item: -item[1])
-    ]
-    rest = ", ".join(name for name in shares if name not in named)
-    if rest:
-        out.append(f'<p class="small soft">Nothing to speak of: {escape(rest)}</p>')
+def bar_rows(shares: Mapping[str, tuple[float, float]]) -> str:
+    """Shares as bars with their spread as lines, in the order given.
+
+    Args:
+        shares: Share and spread by name.
+    """
+    most = max([*(share + spread for share, spread in shares.values()), 1e-9])
+    out = []
+    for name, (share, spread) in shares.items():
+        left, right = 100 * max(share - spread, 0.0) / most, 100 * (share + spread) / most
+        said = f"{share:.0%} ± {spread:.0%}"
+        out.append(
+            f'<div class="row bar"><span class="name">{escape(name)}</span><span class="value">{said}</span>'
+            f'<span class="track" role="img" aria-label="{escape(name)}: {said}">'
+            f'<i style="left:0;width:{100 * share / most:.1f}%"></i>'
+            f'<s style="left:{left:.1f}%;width:{right - left:.1f}%"></s></span></div>'
+        )
     return f'<div class="rows">{"".join(out)}</div>'
+
+
+def plural(count: int, noun: str) -> str:
+    """Such as `1 case` or `2 cases`."""
+    return f"{count:,} {noun}" + ("s" if count != 1 else "")
+
+
+def split_ends(found: Measured, digits: int = 2) -> tuple[str, str]:
+    """A number and its interval, each for a column of its own."""
+    value = f"{found.value:.{digits}f}" if np.isfinite(found.value) else "—"
+    if not np.isfinite([found.low, found.high]).all():
+        return value, "no interval"
+    return value, f"{found.low:.{digits}f} to {found.high:.{digits}f}"
+
+
+def with_ends(found: Measured, digits: int = 2) -> str:
+    """A number with its interval, such as `0.85 (0.71 to 0.94)`."""
+    value, ends = split_ends(found, digits)
+    return f"{value} ({ends})"
 
 
 def _chance(frame: Frame) -> str:

@@ -47,7 +47,7 @@ def roc_points(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
         name: [] for name in ("repeat", "fold", "threshold", "false_positive_rate", "true_positive_rate")
     }
     for repeat, fold, rows in parts(predictions):
-        found, alarms, cuts = _cumulative(predictions, repeat, rows, predictions.weight[repeat, rows][None])
+        found, alarms, cuts = cumulative(predictions, repeat, rows, predictions.weight[repeat, rows][None])
         if not (found[0, -1] > 0 and alarms[0, -1] > 0):
             continue
         values = (
@@ -91,7 +91,7 @@ def _band(predictions: Predictions, draws: IntArray | None, sampler: Sampler, ba
     total, n_kept = np.zeros((len(counts), N_GRID)), np.zeros(len(counts))
     for repeat, _, rows in parts(predictions):
         weight = predictions.weight[repeat, rows] * counts[:, number[rows]]
-        found, alarms, _ = _cumulative(predictions, repeat, rows, weight)
+        found, alarms, _ = cumulative(predictions, repeat, rows, weight)
         kept = (found[:, -1] > 0) & (alarms[:, -1] > 0)
         if kept.any():
             total[kept] += sampler(found[kept], alarms[kept])
@@ -102,7 +102,7 @@ def _band(predictions: Predictions, draws: IntArray | None, sampler: Sampler, ba
     return Band(grid, curve[0], low, high, base)
 
 
-def _cumulative(
+def cumulative(
     predictions: Predictions, repeat: int, rows: IntArray, weight: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Malignant and benign weight at or above every distinct probability, from the highest down.

@@ -113,7 +113,7 @@ def judge(challenger: TestScores, champion: TestScores | None = None, n_draws: i
     refusals = [sentence for sentence in (challenger.why_not_promotable, _too_few(numbers)) if sentence]
     what, least = ("difference", 0.0) if champion is not None else ("challenger", 0.5)
     promote = not refusals and numbers[f"{what}_low"] > least
-    return Verdict(promote, " ".join([*refusals, *_findings(numbers, what, promote)]), numbers)
+    return Verdict(promote, " ".join([*refusals, *_findings(numbers, what, promote, not refusals)]), numbers)
 
 
 def _matched(challenger: TestScores, champion: TestScores | None) -> tuple[npt.NDArray[np.bool_], FloatArray]:
@@ -195,8 +195,8 @@ def _too_few(numbers: dict[str, float]) -> str:
     )
 
 
-def _findings(numbers: dict[str, float], what: str, promote: bool) -> list[str]:
-    """Sentences: what was found, and what could have been."""
+def _findings(numbers: dict[str, float], what: str, promote: bool, decided: bool) -> list[str]:
+    """Sentences: what was found, and what could have been; `decided` where it was the interval that decided."""
     if f"{what}_low" not in numbers:
         return ["Nothing could be compared, so this test could have shown no gain at all."]
     n = {name: int(numbers[name]) for name in ("n_groups", "n_benign_groups", "n_malignant_groups", "n_images")}
@@ -209,10 +209,16 @@ def _findings(numbers: dict[str, float], what: str, promote: bool) -> list[str]:
     if what == "difference":
         aucs = f"{numbers['challenger_auc']:.3f} against {numbers['champion_auc']:.3f}"
         found = f"{numbers['difference']:+.3f} [{low:+.3f} {high:+.3f}] ({aucs}) {on}"
-        sentences = [f"The 95 % interval of the AUC's difference to the champion {verb} above 0: {found}."]
+        what_is, least = "AUC's difference to the champion", "0"
         gain = f"a difference of {numbers['smallest_gain']:.3f}"
     else:
         found = f"{numbers['challenger_auc']:.3f} [{low:.3f} {high:.3f}] {on}"
-        sentences = [f"The 95 % interval of the AUC {verb} above 0.5: {found}."]
+        what_is, least = "AUC", "0.5"
         gain = f"an AUC of {0.5 + numbers['smallest_gain']:.3f}"
-    return sentences if promote else [*sentences, f"The smallest gain that this test could have shown is {gain}."]
+    # Refused for another reason, such as too few cases, the interval decides nothing, wherever it lies.
+    sentence = (
+        f"The 95 % interval of the {what_is} {verb} above {least}: {found}."
+        if decided
+        else f"The {what_is} decides nothing: {found}."
+    )
+    return [sentence] if promote else [sentence, f"The smallest gain that this test could have shown is {gain}."]

@@ -8,6 +8,7 @@ from html import escape
 
 from bhsearch.evaluation.predictions import DISCLAIMER
 
+_LONG_WORD = 20  # characters
 _KINDS = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 # One column on a phone. Blue and orange as in the pictures; red only for what must not be trusted.
@@ -38,11 +39,12 @@ margin:14px 0;font-weight:600}
 table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-weight:600;color:var(--soft)}
-td.text{overflow-wrap:anywhere;min-width:4.5rem}
-td.number,th.number{text-align:right}
+td.text{overflow-wrap:break-word}
+td.long{overflow-wrap:anywhere;min-width:6rem}
+td.number,th.number{text-align:right;white-space:nowrap}
 dl{display:grid;grid-template-columns:minmax(0,7.5rem) minmax(0,1fr);gap:4px 14px;margin:8px 0;font-size:.95rem}
 dt{color:var(--soft)}
-dd{margin:0;overflow-wrap:anywhere}
+dd{margin:0;overflow-wrap:anywhere;white-space:pre-line}
 ul{margin:6px 0;padding-left:20px}
 img,svg{display:block;max-width:100%;height:auto}
 figure{margin:0}
@@ -63,7 +65,7 @@ footer{color:var(--soft);font-size:.875rem;padding:16px 0}
 @media(min-width:720px){.pictures.tiles{grid-template-columns:repeat(4,minmax(0,1fr))}}
 @media(min-width:880px){.columns{grid-template-columns:minmax(0,1fr) minmax(0,1fr)}
 .wide{grid-column:1/-1}h1{font-size:1.9rem}}
-@media print{body{background:#fff}.card{break-inside:avoid}}
+@media print{body{background:#fff}figure,svg,tr{break-inside:avoid}}
 """
 
 
@@ -172,9 +174,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0, 
     top = "".join(f'<th scope="col" class="{kind}">{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True))
     body = "".join(
         "<tr>"
-        + "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in zip(row, kinds, strict=True))
+        + "".join(f'<td class="{_kind(cell, kind)}">{escape(cell)}</td>' for cell, kind in zip(row, kinds, strict=True))
         + "</tr>"
         for row in rows
     )
     label = f' aria-label="{escape(caption)}"' if caption else ""
     return f'<div class="scroll"><table{label}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _kind(cell: str, kind: str) -> str:
+    """A cell with a word that is too long for a column may break inside it; no other may."""
+    return f"{kind} long" if kind == "text" and max(map(len, cell.split()), default=0) > _LONG_WORD else kind

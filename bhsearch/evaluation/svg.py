@@ -13,6 +13,7 @@ from bhsearch.evaluation.style import BLUE, GREY, INK, ORANGE, PALE, VERMILLION
 WIDTH = 360.0
 _CHAR = 6.1  # mean width of a character of the small text, in units of the chart
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 12.0, 12.0, 40.0
+SQUARE = WIDTH - _LEFT - _RIGHT + _TOP + _BOTTOM  # height of a chart whose axes are equally long
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,14 @@ class Frame:
         return (
             f'<circle cx="{across:.1f}" cy="{down:.1f}" r="{radius:.1f}" fill="{colour}" fill-opacity="{opacity}">'
             f"{said}</circle>"
+        )
+
+    def ring(self, x: float, y: float, colour: str, radius: float, title: str = "") -> str:
+        """A hollow point."""
+        across, down = self.at(x, y)
+        return (
+            f'<circle cx="{across:.1f}" cy="{down:.1f}" r="{radius:.1f}" fill="#fff" fill-opacity="0.6" '
+            f'stroke="{colour}" stroke-width="1.6"><title>{escape(title)}</title></circle>'
         )
 
     def cross(self, x: float, y: float, title: str = "") -> str:

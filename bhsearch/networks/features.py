@@ -7,9 +7,12 @@ Keras runs it.
 from __future__ import annotations
 
 import io
+import json
 import tempfile
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ Features = npt.NDArray[np.float32]
 Images = npt.NDArray[np.float32]
 Forward = Callable[[Iterable[Images]], Features]
 EXECUTORS = ("auto", "openvino", "keras")
-_FILE = "features.npy"
+_FILE, _COST = "features.npy", "cost.json"
 _NETWORKS = 8  # kept ready; more are built again when they are needed
 _IN_MEMORY_BYTES = 256 << 20
 _CPU_BATCH_PIXELS = 32 * 128**2
@@ -44,6 +47,19 @@ def check_executor(executor: str) -> None:
     """
     if executor not in EXECUTORS:
         raise SettingsError(f"--executor must be one of {', '.join(EXECUTORS)}, but got {executor!r}.")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        milliseconds: Time for one image, all its tiles, on the machine that computed the features.
+        megabytes: Of its weights in float32.
+    """
+
+    milliseconds: float
+    megabytes: float
 
 
 class FeatureCache:
@@ -67,7 +83,7 @@ class FeatureCache:
         self.executor = executor_for(executor)
         self._conversion = conversion
         self._progress = progress
-        self._forward: OrderedDict[Backbone, Forward] = OrderedDict()
+        self._forward: OrderedDict[Backbone, tuple[Forward, float]] = OrderedDict()
         self._memory: OrderedDict[tuple[Backbone, str], Features] = OrderedDict()
 
     def get(self, backbone: Backbone, view: str) -> Features:
@@ -80,6 +96,11 @@ class FeatureCache:
         self._memory.move_to_end(key)
         return self._memory[key]
 
+    def cost(self, backbone: Backbone) -> Cost:
+        """What a backbone costs, measured when its features were computed: the same for every trial of it."""
+        file = self._folder(backbone, IDENTITY) / _COST
+        return Cost(**json.loads(file.read_text(encoding="utf-8")))
+
     def _folder(self, backbone: Backbone, view: str) -> Path:
         facts = {
             "backbone": backbone.name,
@@ -88,11 +109,11 @@ class FeatureCache:
             "view": view,
             "executor": self.executor,
             "numerics": keras_settings.numerics(),
-            "version": 2,
+            "version": 3,
         }
-        return store.cached("features", facts, lambda folder: self._compute(backbone, view, folder / _FILE))
+        return store.cached("features", facts, lambda folder: self._compute(backbone, view, folder))
 
-    def _compute(self, backbone: Backbone, view: str, file: Path) -> None:
+    def _compute(self, backbone: Backbone, view: str, folder: Path) -> None:
         n_images, n_tiles = self._pixels.shape[:2]
         report = self._progress(backbone.name, view) if self._progress else _ignore
 
@@ -105,12 +126,20 @@ class FeatureCache:
                 yield on_device(images, view) if on_gpu else on_host(images, view)
                 report(min(start + step, n_images), n_images)
 
-        rows = self._network(backbone)(batches())
+        forward, megabytes = self._network(backbone)
+        if view == IDENTITY:  # the one that is timed: its first batch would also pay for compiling
+            forward([next(batches())])
+        started = time.perf_counter()
+        rows = forward(batches())
+        milliseconds = 1000 * (time.perf_counter() - started) / n_images
         if not np.isfinite(rows).all():
             raise RunError(f"The features of {backbone.name!r} must be finite numbers, but some are not.")
         whole = io.BytesIO()  # straight into a file, `np.save` would not say that the disk is full
         np.save(whole, rows.reshape(n_images, n_tiles, -1).mean(axis=1, dtype=np.float32))
-        file.write_bytes(whole.getbuffer())
+        (folder / _FILE).write_bytes(whole.getbuffer())
+        if view == IDENTITY:
+            cost = Cost(milliseconds, megabytes)
+            (folder / _COST).write_text(json.dumps(asdict(cost)), encoding="utf-8")
 
     def load(self, backbone: Backbone) -> None:
         """Build a backbone now, so that wrong weights are an error before the first trial.
@@ -120,7 +149,8 @@ class FeatureCache:
         """
         self._network(backbone)
 
-    def _network(self, backbone: Backbone) -> Forward:
+    def _network(self, backbone: Backbone) -> tuple[Forward, float]:
+        """What runs a backbone, and the megabytes of its weights in float32."""
         if backbone not in self._forward:
             self._forward[backbone] = self._program(backbone)
             while len(self._forward) > _NETWORKS:
@@ -128,21 +158,22 @@ class FeatureCache:
         self._forward.move_to_end(backbone)
         return self._forward[backbone]
 
-    def _program(self, backbone: Backbone) -> Forward:
+    def _program(self, backbone: Backbone) -> tuple[Forward, float]:
         size = self._pixels.shape[2]
         if self.executor == "openvino":
             conversion = self._conversion or Conversion([backbone], size)
             file = conversion.program(backbone)
             if file is not None:
-                return openvino_forward(file)
+                return openvino_forward(file), file.with_suffix(".bin").stat().st_size / 1e6
         network = backbone.build(size)
+        megabytes = 4e-6 * network.count_params()
         if self.executor == "openvino" and backend.name() == "tensorflow":
             with tempfile.TemporaryDirectory() as folder:  # slower to make than the conversion, and as fast to run
                 file = Path(folder) / "network.xml"
                 with backend.quiet():
                     network.export(str(file), format="openvino", verbose=False)
-                return openvino_forward(file)
-        return keras_forward(network)
+                return openvino_forward(file), megabytes
+        return keras_forward(network), megabytes
 
 
 def on_host(images: Any, view: str) -> Images:

@@ -21,6 +21,8 @@ from bhsearch.networks.views import views_of
 from bhsearch.search.engine import Watch
 from bhsearch.search.space import Params
 
+MS_PER_IMAGE, MODEL_MB = "ms_per_image", "model_mb"  # names of the costs of the deployed model
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -35,7 +37,8 @@ class Outcome:
             averages, and what else `networks.deployed` needs.
         arrays: Its weights.
         seconds: What it took, features included where they had to be computed.
-        cost: Further costs, by the name of a metric.
+        cost: Further costs, by the name of a metric: `MS_PER_IMAGE` and `MODEL_MB` of the deployed model, and what the
+            regime adds. nan where a cost is not known.
     """
 
     score: float
@@ -126,7 +129,17 @@ class FrozenObjective:
             {"kind": "heads", "views": list(averaged), "linear": fitted.heads.linear},
             {name: getattr(fitted.heads, name) for name in ("kernel", "bias", "top", "top_bias")},
             time.perf_counter() - started,
+            self._cost(backbone, len(averaged), fitted.heads),
         )
+
+    def _cost(self, backbone: Backbone, n_views: int, heads: Heads) -> dict[str, float]:
+        """What the deployed model costs: one backbone for all heads, and a pass for each view that is averaged."""
+        cost = self._features.cost(backbone)
+        weights = (heads.kernel, heads.bias, heads.top, heads.top_bias)
+        return {
+            MS_PER_IMAGE: n_views * cost.milliseconds,
+            MODEL_MB: cost.megabytes + sum(array.nbytes for array in weights) / 1e6,
+        }
 
     def _moments_of(self, backbone: Backbone, view: str, features: Array) -> Moments:
         """Sums for the standardisation, under the weights of the groups alone: class balance is not of the features."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
@@ -18,8 +18,10 @@ from bhsearch.errors import StudyError
 from bhsearch.processes import this_process
 from bhsearch.search import optuna_attributes as attributes
 from bhsearch.search.engine import Overtaken, Report, Trial, complete_notes, leaves_no_trace
+from bhsearch.search.importances import shares_of
 from bhsearch.search.optuna_pruners import PRUNERS, told
 from bhsearch.search.optuna_samplers import LEARNING, SAMPLERS
+from bhsearch.search.optuna_space import distribution
 from bhsearch.search.optuna_storage import patient
 from bhsearch.search.space import Parameter, Params, starting_point
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
@@ -203,26 +205,12 @@ class OptunaEngine:
 
         Empty with fewer than ten complete trials, and where all scores are the same.
         """
-        values = {trial.value for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
-        if len(values) < 10:
-            return {}
-        evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=16, max_depth=16, seed=0)
-        found = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
-        return {name: float(share) for name, share in found.items()}
+        return shares_of(self.trials(), self._space)
 
     @patient
     def delete(self) -> None:
         """Delete the study."""
         optuna.delete_study(study_name=self._study.study_name, storage=self._study._storage)
-
-
-def distribution(parameter: Parameter) -> BaseDistribution:
-    """A row of the space in Optuna's words."""
-    if parameter.choices:
-        return CategoricalDistribution(parameter.choices)
-    if parameter.whole:
-        return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
-    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
 def open_study(storage: optuna.storages.BaseStorage, name: str, facts: dict[str, Any]) -> optuna.Study:

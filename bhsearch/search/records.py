@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
+import shlex
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from bhsearch.config import Settings
 from bhsearch.data.pixels import pixel_file
@@ -80,6 +83,7 @@ def study_record(prepared: Preparation, facts: dict[str, Any], n_images: int, wo
             "audit.json": prepared.audit.to_dict(),
             "space.json": [asdict(row) for row in prepared.space(facts["backbones"])],
             "versions.json": versions,
+            "made.json": {"command": command_of(settings), "machine": machine()},
             "images.json": preparation.images_record(prepared.index),
             "backbones.json": facts["backbones"],
             "started_from.json": facts["started_from"],
@@ -131,6 +135,53 @@ def study_arrays(template: Predictions) -> Arrays:
     arrays = {name: getattr(template, name) for name in ("label", "fold", "group", "stratum")}
     text = {name: getattr(template, name).astype(str) for name in ("path", "case", "subtype", "magnification")}
     return arrays | text
+
+
+def command_of(settings: Settings) -> str:
+    """The command line that repeats a study: every setting that differs from its default, wherever it was given.
+
+    It is made from the settings, since a study may also come from a notebook or a settings file, and since a command
+    line may hold the password of the storage.
+    """
+    words = ["python", "-m", "bhsearch.run"]
+    for field in fields(Settings):
+        value = getattr(settings, field.name)
+        if value == field.default or field.name == "quiet":
+            continue
+        option = "--" + field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{field.name.replace('_', '-')}")
+        else:
+            text = without_password(value) if field.name == "storage" else value
+            words += [option, ",".join(map(str, text)) if isinstance(text, tuple) else str(text)]
+    return shlex.join(words)
+
+
+def machine() -> str:
+    """What a study runs on: processor, cores, memory, graphics cards, system."""
+    memory = psutil.virtual_memory().total / 2**30
+    cores = psutil.cpu_count() or 1
+    parts = [_processor(), f"{cores} {'core' if cores == 1 else 'cores'}", f"{memory:.0f} GiB of memory", *_cards()]
+    return ", ".join([*parts, f"{platform.system()} {platform.release()}"])
+
+
+def _processor() -> str:
+    """Name of the processor; `platform` knows the architecture only."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.machine()
+
+
+def _cards() -> list[str]:
+    """Names of NVIDIA's graphics cards, as their driver lists them."""
+    found = []
+    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        found += [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
+    return found
 
 
 def now_ms() -> int:

@@ -81,6 +81,8 @@ def tags_of(result: Registered, sealed: str, why: str | None) -> dict[str, str]:
         "gate_reason": result.verdict.reason,
         "gate_numbers": json.dumps({key: round(value, 5) for key, value in result.verdict.numbers.items()}),
     }
+    if result.promoted:
+        tags["alias"] = result.alias
     if result.promoted == "force":
         tags["forced"] = str(why)
     if result.note:

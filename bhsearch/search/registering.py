@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 _REQUIRED = ("keras", "tensorflow", "numpy", "pillow", "tifffile", "imagecodecs")
 _N_EXAMPLES = 16  # images that an export is checked on
-_TEST_CSV = "test_predictions.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,7 +301,7 @@ def _log_files(
 ) -> None:
     from bhsearch.evaluation import sealed_plots
     from bhsearch.networks.resize import make_resize
-    from bhsearch.tracking import registry
+    from bhsearch.tracking import registry, studies
 
     resize = make_resize(fixed.opened.settings.resize, fixed.opened.settings.image_size)
     paths = fixed.opened.index.select(fixed.opened.split.test).paths()
@@ -322,7 +321,7 @@ def _log_files(
         for name, content in drawn.items():
             (folder / "pictures" / f"{name}.png").write_bytes(content)
         card.write(folder)
-        tested.predictions.to_csv(folder / _TEST_CSV, f"{fixed.note} {DISCLAIMER}".strip())
+        tested.predictions.to_csv(folder / studies.TEST_PREDICTIONS, f"{fixed.note} {DISCLAIMER}".strip())
         (folder / registry.LINEAGE).write_text(json.dumps(lineage), encoding="utf-8")
         values = tested.flat()
         if fixed.export_difference is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -183,10 +183,14 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
 
 def sealed_digest(index: Index, split: Split) -> str:
     """Digest of the set of sealed images: of their pixels, in no order."""
+    return digest_of_set(index.column("pixels_digest")[split.test].tolist())
+
+
+def digest_of_set(pixel_digests: Iterable[str]) -> str:
+    """The same from the digests of the images, such as a study keeps them."""
     import hashlib
 
-    digests = sorted(index.column("pixels_digest")[split.test].tolist())
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(sorted(pixel_digests)).encode()).hexdigest()[:16]
 
 
 def rows_of(index: Index, rows: np.ndarray) -> dict[str, list[str]]:

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bhsearch.data import breakhis
 from bhsearch.data.audit import Audit
 from bhsearch.data.decode import decode
 from bhsearch.data.index import CLASS_NAMES, BadFile
 from bhsearch.data.opening import open_settings
 from bhsearch.errors import BhsearchError, StudyError
 from bhsearch.evaluation.grids import pick_examples
-from bhsearch.evaluation.metrics import AUC
 from bhsearch.evaluation.photos import photo
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.evaluation.report_data import Report, Shown, TestSummary, TrialRow
+from bhsearch.evaluation.report_data import (
+    Measured,
+    Opening,
+    Report,
+    SealedCases,
+    Shown,
+    TestSummary,
+    TrialRow,
+)
 from bhsearch.evaluation.report_page import report_page
-from bhsearch.evaluation.sealed import TEST
 from bhsearch.evaluation.selection import Corrected
 from bhsearch.evaluation.thresholds import pooled_decisions
 from bhsearch.search.engine import Trial
-from bhsearch.search.reopening import settings_of
+from bhsearch.search.reopening import digest_of_set, settings_of
 from bhsearch.search.reporter import Reporter
 from bhsearch.search.result import correct, rank
 from bhsearch.search.space import Parameter, Params
@@ -32,7 +41,7 @@ from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
     from bhsearch.data.index import Index
-    from bhsearch.tracking.studies import StoredStudy, StoredTrial
+    from bhsearch.tracking.studies import StoredStudy, StoredTest, StoredTrial
 
 _SIDE = 288  # pixels of an image on the page
 _FACTS = {
@@ -46,7 +55,7 @@ _FACTS = {
 }
 
 
-def make_report(name: str | None, reporter: Reporter) -> tuple[str, str]:
+def make_report(name: str | None, reporter: Reporter) -> tuple[Report, str]:
     """Read a study, make its page, and keep that beside it in MLflow.
 
     Args:
@@ -54,7 +63,7 @@ def make_report(name: str | None, reporter: Reporter) -> tuple[str, str]:
         reporter: Hears of it.
 
     Returns:
-        Name of the study, and the page.
+        What the report shows, and the page.
 
     Raises:
         StudyError: If there is no such study, or its store cannot be opened.
@@ -68,9 +77,10 @@ def make_report(name: str | None, reporter: Reporter) -> tuple[str, str]:
             from bhsearch.tracking import studies
         client = open_client()
         study = studies.find_study(client, name) if name is not None else studies.latest_study(client)
-    page = report_page(gather(client, study, reporter))
+    report = gather(client, study, reporter)
+    page = report_page(report)
     studies.log_report(client, study, page)
-    return study.name, page
+    return report, page
 
 
 def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
@@ -101,6 +111,10 @@ def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
     ended: dict[str, Any] = {}
     with suppress(StudyError):  # not there before a sitting has ended
         ended = studies.record(study, studies.TRIALS)
+    # A study that was begun with an earlier version may not have it.
+    made = studies.record(study, studies.MADE) if studies.holds(study, studies.MADE) else {}
+    kept_images = studies.record(study, studies.IMAGES)
+    tests = _tests(client, study, split, kept_images)
     why_not_promotable = split["why_not_promotable"]
     any_predictions = next(iter(predictions.values()), None)
     return Report(
@@ -111,20 +125,24 @@ def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
         invalid=[*split["leaks"], *([why_not_promotable] if why_not_promotable else [])],
         warnings=[sentence for sentence in split["warnings"] if sentence not in why_not_promotable],
         n_cases=_n_cases(any_predictions),
+        sealed=_sealed(split, kept_images),
         rows=[
             _row(trial, record, ranking.get(trial.number)) for trial, record in zip(study.records, records, strict=True)
         ],
         best=predictions[best.number] if best is not None else None,
         corrected=corrected,
         uncorrected=why_not,
+        openings=[_opening(test) for test in tests],
         test=_test(client, study),
         images=shown,
         kept_images=studies.picture(best, "right_and_wrong") if best is not None and not shown else b"",
         importances=ended.get("importances", {}),
+        spread=ended.get("importance_spread", {}),
         log=[parameter.name for parameter in space if parameter.log],
         space=[(parameter.name, str(parameter), parameter.meaning) for parameter in space],
         facts=_facts(study, split),
         audit=_audit_lines(audit),
+        made=_made(study, made),
         versions=studies.record(study, studies.VERSIONS),
     )
 
@@ -175,8 +193,9 @@ def _row(trial: StoredTrial, record: Trial, ranked: Any) -> TrialRow:
         low=ranked.low if ranked else math.nan,
         high=ranked.high if ranked else math.nan,
         tied=bool(ranked and ranked.tied),
-        seconds=trial.metrics.get(keys.SECONDS, 0.0),
         params=record.params,
+        milliseconds=trial.cost[0],
+        megabytes=trial.cost[1],
         reason=trial.reason,
     )
 
@@ -189,23 +208,109 @@ def _n_cases(predictions: Predictions | None) -> tuple[int, int, int]:
     return n_all, n_benign, n_malignant
 
 
-def _test(client: Any, study: StoredStudy) -> TestSummary | None:
-    """The last opening of the sealed test for this study that gave a number."""
+def _sealed(split: dict[str, Any], images: dict[str, list[Any]]) -> SealedCases:
+    """The sealed part by class, from what the study kept of its split before the first trial."""
+    label = dict(zip(images["path"], images["label"], strict=True))
+    kept = split["images"]
+    rows = [
+        (group, int(label[path]))
+        for path, group, part in zip(kept["path"], kept["group"], kept["part"], strict=True)
+        if part == "test"
+    ]
+    benign, malignant = ({group for group, value in rows if value == wanted} for wanted in (0, 1))
+    return SealedCases(len(benign | malignant), len(benign), len(malignant), len(rows))
+
+
+def _tests(client: Any, study: StoredStudy, split: dict[str, Any], images: dict[str, list[Any]]) -> list[StoredTest]:
+    """Every opening of these sealed images, for this study and for others of the store, first to last."""
     from bhsearch.tracking import studies
 
-    tests = [test for test in studies.tests_of(client, study) if f"{TEST}{AUC}" in test.metrics]
+    pixels = dict(zip(images["path"], images["pixels_digest"], strict=True))
+    kept = split["images"]
+    sealed = [pixels[path] for path, part in zip(kept["path"], kept["part"], strict=True) if part == "test"]
+    found = {test.run_id: test for test in studies.tests_on(client, digest_of_set(sealed))}
+    found |= {test.run_id: test for test in studies.tests_of(client, study)}
+    return sorted(found.values(), key=lambda test: (test.when, test.run_id))
+
+
+def _opening(test: StoredTest) -> Opening:
+    values, tags = test.values, test.tags
+    return Opening(
+        when=test.when,
+        study=test.study,
+        trial=f"trial {test.trial}",
+        auc=_measured(values, "auc") if "auc" in values else None,
+        verdict=tags.get(keys.GATE, ""),
+        reason=tags.get(keys.GATE_REASON, "") or tags.get(keys.REASON, ""),
+        forced=tags.get(keys.FORCED, ""),
+        alias=tags.get(keys.ALIAS, ""),
+    )
+
+
+def _test(client: Any, study: StoredStudy) -> TestSummary | None:
+    """The last opening of the sealed test for this study that gave a number: from what registering kept of it."""
+    from bhsearch.tracking import studies
+
+    tests = [test for test in studies.tests_of(client, study) if "auc" in test.values]
     if not tests:
         return None
     last = tests[-1]
-    numbers = {name.removeprefix(TEST): value for name, value in last.metrics.items() if name.startswith(TEST)}
+    values = last.values
+    auc = _measured(values, "auc")
+    gate: dict[str, float] = json.loads(last.tags.get(keys.GATE_NUMBERS, "{}"))
+    decided = Measured(*(gate.get(f"challenger_{end}", math.nan) for end in ("auc", "low", "high"))) if gate else auc
+    compared = (int(gate["n_benign_groups"]), int(gate["n_malignant_groups"])) if gate else None
     return TestSummary(
-        value=numbers[AUC],
-        low=numbers.get(keys.AUC_LOW, math.nan),
-        high=numbers.get(keys.AUC_HIGH, math.nan),
-        trial=f"trial {last.tags.get('bhsearch.opened_trial', '?')}",
-        openings=int(last.tags.get("bhsearch.openings", len(tests))),
-        others={name: value for name, value in numbers.items() if not name.startswith(AUC)},
+        opening=_opening(last),
+        auc=auc,
+        decided=decided,
+        others={
+            name: _measured(values, name) for name in values if name != "auc" and not name.endswith(("_low", "_high"))
+        },
+        compared=compared,
+        threshold=float(last.params.get("threshold", "nan")),
+        predictions=studies.tested_predictions(last),
     )
+
+
+def _measured(values: Mapping[str, float], name: str) -> Measured:
+    return Measured(values[name], *(values.get(f"{name}_{end}", math.nan) for end in ("low", "high")))
+
+
+def _made(study: StoredStudy, kept: Mapping[str, str]) -> dict[str, str]:
+    """When, how and on what a study was made."""
+    spans = [(t.started_ms, t.ended_ms) for t in study.records if t.ended_ms is not None]
+    last = max((end for _, end in spans), default=None)
+    found = {
+        "begun": _moment(study.started_ms),
+        "last trial ended": _moment(last) if last is not None else "",
+        "time in trials": f"{_duration(_covered(spans))}, {len(spans)} trials" if spans else "",
+        "command": kept.get("command", ""),
+        "machine": kept.get("machine", ""),
+        "report made": _moment(int(datetime.now(UTC).timestamp() * 1000)),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _covered(spans: Sequence[tuple[int, int]]) -> float:
+    """Seconds that are inside at least one span: without pauses between sittings, side by side counted once."""
+    total, reached = 0, 0
+    for start, end in sorted(spans):
+        total += max(end - max(start, reached), 0)
+        reached = max(reached, end)
+    return total / 1000
+
+
+def _duration(seconds: float) -> str:
+    """Such as `42 s`, `3 min 20 s` or `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _moment(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _images(study: StoredStudy, predictions: Predictions) -> list[Shown]:
@@ -223,10 +328,10 @@ def _images(study: StoredStudy, predictions: Predictions) -> list[Shown]:
 
 def _caption(predictions: Predictions, row: int) -> str:
     subtype, magnification = predictions.subtype[row], predictions.magnification[row]
-    kind = CLASS_NAMES[int(predictions.label[row])] + (f" ({subtype})" if subtype else "")
+    kind = CLASS_NAMES[int(predictions.label[row])] + (f", {breakhis.spelt_out(str(subtype))}" if subtype else "")
     case = f"case {predictions.case[row]}" if predictions.case[row] else ""
-    first = f"{kind}, P {predictions.probability[0, row]:.2f}"
-    return "\n".join(line for line in (first, ", ".join(part for part in (magnification, case) if part)) if line)
+    probability = f"P {predictions.probability[0, row]:.2f}"
+    return "\n".join([kind, ", ".join(part for part in (probability, magnification, case) if part)])
 
 
 def _same_data(study: StoredStudy) -> Index | None:

@@ -21,6 +21,7 @@ from bhsearch.processes import is_here
 from bhsearch.search import preparation, room
 from bhsearch.search.engine import INTERRUPTED, Trial
 from bhsearch.search.engines import alone_at, open_engine
+from bhsearch.search.importances import importance_spread
 from bhsearch.search.preparation import FINETUNE, FROZEN, Preparation
 from bhsearch.search.recall import experiment_of, stored_predictions, waiting_predictions
 from bhsearch.search.records import study_arrays, study_record
@@ -274,7 +275,12 @@ class _Session:
             findings=prepared.audit.told(),
         )  # fmt: skip
         if process is not None and self._outbox is not None:
-            record = end_record(result, self._engine.importances(), list(self._examples), self._settled(records))
+            importances = self._engine.importances()
+            spread: dict[str, float] = {}
+            if importances:
+                with self._reporter.step("Weighing parameters") as progress:
+                    spread = importance_spread(records, prepared.space(self._facts["backbones"]), progress)
+            record = end_record(result, importances, list(self._examples), self._settled(records), spread)
             pictures = {"augmentation": np.stack([*self._examples.values()])} if self._examples else {}
             self._outbox.put_end(record, pictures)
             with self._reporter.step("Logging to MLflow") as progress:

@@ -15,7 +15,11 @@ N_BEST = 10
 
 
 def end_record(
-    result: StudyResult, importances: dict[str, float], policies: list[str], settled: list[int]
+    result: StudyResult,
+    importances: dict[str, float],
+    policies: list[str],
+    settled: list[int],
+    spread: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """What the tracking keeps of a study's end.
 
@@ -24,9 +28,11 @@ def end_record(
         importances: From the engine.
         policies: Of augmentation, whose pictures come beside.
         settled: Numbers of trials whose runs must have ended.
+        spread: Of the importances, from `importance_spread`.
 
     Returns:
-        JSON-able: `trials`, `importances`, `log`, `best`, `corrected` (None where it is not at hand), `finished`,
+        JSON-able: `trials`, `importances`, `importance_spread`, `log`, `best`, `corrected` (None where it is not at
+        hand), `finished`,
         `settled`, `summary`, `status`, `ended_ms`.
     """
     best = [
@@ -43,6 +49,7 @@ def end_record(
     return {
         "trials": [asdict(trial) for trial in result.records],
         "importances": importances,
+        "importance_spread": spread or {},
         "policies": policies,
         "log": sorted(
             {parameter.name for parameter in (*frozen_space(("",)), *finetune_space(("",), (0,))) if parameter.log}

@@ -26,18 +26,19 @@ from mlflow.utils.mlflow_tags import (
 from bhsearch.environment import user_name
 from bhsearch.errors import SettingsError, StudyError, listed
 from bhsearch.tracking import kept, notes, serving
-from bhsearch.tracking.keys import OPENED, STUDY
+from bhsearch.tracking.keys import ALIAS, FORCED, GATE, GATE_NUMBERS, GATE_REASON, OPENED, SEALED, STUDY
 from bhsearch.tracking.studies import StoredStudy, StoredTrial, search_all
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-SEALED, OPENINGS, REASON = "bhsearch.sealed", "bhsearch.openings", "bhsearch.reason"
+OPENINGS, REASON = "bhsearch.openings", "bhsearch.reason"
 LINEAGE = "lineage.json"
 _TRIAL, _SPLIT = "bhsearch.opened_trial", "bhsearch.split_fingerprint"
 _LONGEST_TAG = 5000
 _PROMOTION, _DATA, _RUN = "bhsearch.promotion.", "bhsearch.data", "bhsearch.test_run"
+_OF_THE_TEST = (GATE, GATE_REASON, GATE_NUMBERS, FORCED, ALIAS)  # tags of a version that its test's run has, too
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,8 @@ def describe(client: MlflowClient, version: Version, run_id: str, note: str, tag
     client.update_model_version(version.name, version.number, description=note)
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.number, key, value[:_LONGEST_TAG])
+        if key in _OF_THE_TEST:  # a version may be deleted; what the gate said of the test stays with the test
+            client.set_tag(run_id, key, value[:_LONGEST_TAG])
 
 
 def promote(

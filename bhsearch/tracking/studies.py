@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,13 +15,28 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from bhsearch.errors import StudyError, listed
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.sealed import TEST
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 from bhsearch.tracking import artifacts
-from bhsearch.tracking.keys import AUC, MODEL, NO_TRIAL, OPENED, REASON, STATE, STUDY, TRIAL, UID, config_of
+from bhsearch.tracking.keys import (
+    AUC,
+    COST,
+    MODEL,
+    NO_TRIAL,
+    OPENED,
+    REASON,
+    SEALED,
+    STATE,
+    STUDY,
+    TRIAL,
+    UID,
+    config_of,
+)
 from bhsearch.tracking.models import KEPT
 from bhsearch.tracking.runs import trial_runs
 
@@ -31,13 +47,17 @@ if TYPE_CHECKING:
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 REPORT = "report.html"
-SPLIT, AUDIT, SPACE, VERSIONS, TRIALS = (
+SPLIT, AUDIT, SPACE, VERSIONS, MADE, IMAGES, TRIALS = (
     "study/split.json",
     "study/audit.json",
     "study/space.json",
     "study/versions.json",
+    "study/made.json",
+    "study/images.json",
     "trials.json",
 )
+TEST_PREDICTIONS = "test_predictions.csv"  # of the sealed images, on the run of their test
+_COSTS = (f"{COST}ms_per_image", f"{COST}model_mb")
 _STATES = {"complete": COMPLETE, "pruned": PRUNED, "fail": FAILED}
 
 
@@ -55,6 +75,7 @@ class StoredTrial:
         reason: Why it failed; empty unless it did.
         artifact_uri: Where its files are.
         model_uri: Its model; empty where it has none.
+        started_ms, ended_ms: Milliseconds since 1970; the second is None while it runs.
     """
 
     number: int
@@ -66,6 +87,14 @@ class StoredTrial:
     reason: str
     artifact_uri: str
     model_uri: str
+    started_ms: int = 0
+    ended_ms: int | None = None
+
+    @property
+    def cost(self) -> tuple[float, float]:
+        """Milliseconds of the deployed network for an image, and megabytes of its weights; nan where unknown."""
+        milliseconds, megabytes = (self.metrics.get(name, math.nan) for name in _COSTS)
+        return milliseconds, megabytes
 
 
 @dataclass(frozen=True)
@@ -76,6 +105,7 @@ class StoredTest:
         run_id: The run that holds what came of it.
         when: UTC, ISO 8601.
         metrics: The last value of each.
+        params: The point of the space, and what was fixed before the opening, as text.
         tags: Of that run.
         artifact_uri: Where its files are.
     """
@@ -83,8 +113,24 @@ class StoredTest:
     run_id: str
     when: str
     metrics: Mapping[str, float]
+    params: Mapping[str, str]
     tags: Mapping[str, str]
     artifact_uri: str
+
+    @property
+    def values(self) -> dict[str, float]:
+        """What the test gave, such as `auc`, `auc_low` and `auc_high`; empty where it failed before."""
+        return {name.removeprefix(TEST): value for name, value in self.metrics.items() if name.startswith(TEST)}
+
+    @property
+    def study(self) -> str:
+        """Name of the study that it was opened for."""
+        return self.tags.get(STUDY, "")
+
+    @property
+    def trial(self) -> str:
+        """Number of the trial that was tested."""
+        return self.tags.get("bhsearch.opened_trial", "?")
 
 
 @dataclass(frozen=True)
@@ -103,6 +149,7 @@ class StoredStudy:
         metrics: Of the parent run.
         records: All trials, by number.
         artifact_uri: Where its files are.
+        started_ms: When it was begun, in milliseconds since 1970.
     """
 
     name: str
@@ -116,6 +163,7 @@ class StoredStudy:
     metrics: Mapping[str, float]
     records: tuple[StoredTrial, ...]
     artifact_uri: str
+    started_ms: int = 0
 
     @cached_property
     def trials(self) -> tuple[StoredTrial, ...]:
@@ -211,6 +259,7 @@ def read_study(client: MlflowClient, run: Any) -> StoredStudy:
         metrics=dict(run.data.metrics),
         records=tuple(_trial(number, found[number]) for number in sorted(found)),
         artifact_uri=run.info.artifact_uri,
+        started_ms=run.info.start_time,
     )
 
 
@@ -228,17 +277,49 @@ def _trial(number: int, run: Any) -> StoredTrial:
         reason=tags.get(REASON, ""),
         artifact_uri=run.info.artifact_uri,
         model_uri=f"models:/{models[0].model_id}" if models and tags.get(MODEL, KEPT) == KEPT else "",
+        started_ms=run.info.start_time,
+        ended_ms=run.info.end_time,
     )
 
 
 def tests_of(client: MlflowClient, study: StoredStudy) -> list[StoredTest]:
     """Openings of the sealed test for this study, first to last."""
-    runs = search_all(client, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{study.run_id}' and tags.`{OPENED}` != 'none'")
+    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{study.run_id}' and tags.`{OPENED}` != 'none'"
+    return _tests(search_all(client, query))
+
+
+def tests_on(client: MlflowClient, sealed: str) -> list[StoredTest]:
+    """Openings of a set of sealed images for whatever study, first to last, those whose run was deleted too.
+
+    Args:
+        client: Of the store.
+        sealed: Digest of the set.
+    """
+    return _tests(search_all(client, f"tags.`{SEALED}` = '{sealed}' and tags.`{OPENED}` != 'none'", ViewType.ALL))
+
+
+def _tests(runs: Iterator[Any]) -> list[StoredTest]:
     tests = [
-        StoredTest(r.info.run_id, r.data.tags[OPENED], dict(r.data.metrics), dict(r.data.tags), r.info.artifact_uri)
-        for r in runs
+        StoredTest(
+            run.info.run_id,
+            run.data.tags[OPENED],
+            dict(run.data.metrics),
+            dict(run.data.params),
+            dict(run.data.tags),
+            run.info.artifact_uri,
+        )
+        for run in runs
     ]
     return sorted(tests, key=lambda test: (test.when, test.run_id))
+
+
+def tested_predictions(test: StoredTest) -> Predictions | None:
+    """Calibrated predictions of the sealed images, as registering kept them; None where the run has none."""
+    if not holds(test, TEST_PREDICTIONS):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        uri = f"{test.artifact_uri}/{TEST_PREDICTIONS}"
+        return Predictions.from_csv(Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)))
 
 
 def record(study: StoredStudy, path: str) -> Any:
@@ -251,6 +332,16 @@ def record(study: StoredStudy, path: str) -> Any:
         return json.loads(read_bytes(study, path))
     except (MlflowException, OSError) as error:
         raise StudyError(f"The study {study.name!r} must keep {path} in MLflow, but does not.") from error
+
+
+def holds(owner: StoredStudy | StoredTrial | StoredTest, path: str) -> bool:
+    """Whether a run has an artifact, from the list of its files: a request that fails is no answer.
+
+    Raises:
+        MlflowException, OSError: If the list cannot be had.
+    """
+    folder = path.rpartition("/")[0] or None
+    return path in {item.path for item in get_artifact_repository(owner.artifact_uri).list_artifacts(folder)}
 
 
 def predictions_of(trial: StoredTrial) -> Predictions:

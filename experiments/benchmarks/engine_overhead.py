@@ -34,7 +34,7 @@ from optuna.trial import create_trial
 
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.evaluation.style import CYCLE, DASHED, INK, new_figure, place_axes, to_png
-from bhsearch.search import keras_tuner_store, optuna_engine
+from bhsearch.search import keras_tuner_store, optuna_engine, optuna_space
 from bhsearch.search.choosing import KERAS_TUNER, OPTUNA, SAMPLERS
 from bhsearch.search.engine import Engine
 from bhsearch.search.keras_tuner_engine import KerasTunerEngine
@@ -110,7 +110,7 @@ def fill(folder: Path, engine: str, sampler: str, n_trials: int) -> None:
 
 def _fill_optuna(folder: Path, n_trials: int) -> None:
     memory = optuna.create_study(sampler=optuna.samplers.RandomSampler(0), direction="maximize")
-    distributions = {row.name: optuna_engine.distribution(row) for row in SPACE}
+    distributions = {row.name: optuna_space.distribution(row) for row in SPACE}
     trials = []
     for _ in range(n_trials):
         trial = memory.ask(distributions)

@@ -150,3 +150,22 @@ def test_every_real_name_parses_back(breakhis):  # the fixture shadows the modul
     parsed = [parse(path.name) for path in paths]
     assert [name.file_name for name in parsed] == [path.name for path in paths]
     assert (len(parsed), len({name.case for name in parsed}), len({name.slide_key for name in parsed})) == (476, 33, 41)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("A", "adenosis (A)"),
+        ("F", "fibroadenoma (F)"),
+        ("PT", "phyllodes tumour (PT)"),
+        ("TA", "tubular adenoma (TA)"),
+        ("DC", "ductal carcinoma (DC)"),
+        ("LC", "lobular carcinoma (LC)"),
+        ("MC", "mucinous carcinoma (MC)"),
+        ("PC", "papillary carcinoma (PC)"),
+        ("lobular", "lobular"),  # what a manifest calls a subtype stays as it is
+        ("", ""),
+    ],
+)
+def test_subtypes_are_spelt_out_for_people(code, said):
+    assert breakhis.spelt_out(code) == said

@@ -120,6 +120,9 @@ def test_few_cases_decide_nothing(n_benign, n_malignant):
         assert not verdict.promote
         assert "Too few cases to decide" in verdict.reason
         assert f"{n_benign} and {n_malignant}" in verdict.reason
+        # Wherever the interval lies, it is not what the refusal rests on.
+        assert "decides nothing" in verdict.reason
+        assert "must be above" not in verdict.reason
         assert "The smallest gain that this test could have shown is" in verdict.reason
 
 

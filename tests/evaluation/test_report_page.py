@@ -5,104 +5,19 @@ import io
 import math
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bhsearch.evaluation.metrics import score
+from bhsearch.evaluation.gate import GAIN_NOTE
 from bhsearch.evaluation.photos import photo
 from bhsearch.evaluation.predictions import DISCLAIMER
-from bhsearch.evaluation.report_data import Report, Shown, TestSummary, TrialRow
+from bhsearch.evaluation.report_data import Measured, SealedCases
 from bhsearch.evaluation.report_page import SYNTHETIC, report_page
-from bhsearch.evaluation.selection import Corrected
-from bhsearch.states import COMPLETE, FAILED
+from tests.evaluation.reports import REASON, REFUSED, TOO_FEW, Reader, make_report, opening, registered, row
 from tests.evaluation.simulated import simulate
-
-VOID = {"meta", "link", "img", "br"}
-BACKBONES = ("staintex-s", "staintex-l", "mobilenet-0.25", "a network of the user's own with a very long name")
-
-
-def row(number: int, value: float | None, **changes: Any) -> TrialRow:
-    params = {"backbone": BACKBONES[number % 4], "rate": 10.0 ** -(number % 5), "tta": number % 2 == 0, "views": 2}
-    values: dict[str, Any] = {
-        "number": number,
-        "state": COMPLETE if value is not None else FAILED,
-        "score": value,
-        "low": value - 0.1 if value is not None else math.nan,
-        "high": value + 0.1 if value is not None else math.nan,
-        "tied": value is not None and value > 0.6,
-        "seconds": 0.5 + number,
-        "params": params,
-        "reason": "" if value is not None else "diverged <script>",
-    }
-    return TrialRow(**{**values, **changes})
-
-
-def make_report(**changes: Any) -> Report:
-    best = simulate()
-    picture = photo(np.full((8, 8, 3), 120, np.uint8), lossless=False)
-    values: dict[str, Any] = {
-        "study": "tissue <study>",
-        "data": "tissue",
-        "synthetic": False,
-        "has_cases": True,
-        "invalid": [],
-        "warnings": ["5 of 5 folds hold few cases."],
-        "n_cases": (26, 10, 16),
-        "rows": [row(0, 0.55), row(1, score(best)), row(2, None), row(3, 0.62), row(4, 0.5)],
-        "best": best,
-        "corrected": Corrected(score(best), 0.64, 0.52, 0.81, 4, 26),
-        "uncorrected": "",
-        "test": None,
-        "images": [Shown(picture, "benign, P 0.9\ncase 3", False), Shown(picture, "malignant, P 0.9\ncase 4", True)],
-        "kept_images": b"",
-        "importances": {"backbone": 0.7, "rate": 0.296, "tta": 0.004},
-        "log": ["rate"],
-        "space": [("backbone", "staintex-s, staintex-l", "network")],
-        "facts": {"folder": "path/to/data"},
-        "audit": ["Nothing odd was found."],
-        "versions": {"keras": "3.0"},
-    }
-    return Report(**{**values, **changes})
-
-
-class Reader(HTMLParser):
-    """Checks that every element is closed in its turn, and keeps what is seen.
-
-    Attributes:
-        found: Name and attributes of every element.
-        text: Everything that is said, without styles.
-    """
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(page)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"{tag} is closed inside another"
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += f" {data} "
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.found if name == tag]
 
 
 def read(**changes: Any) -> Reader:
@@ -160,37 +75,185 @@ def test_text_of_the_data_is_no_markup():
 def test_the_first_screen_tells_the_corrected_score_and_how_far_to_trust_it():
     seen = read()
     first = seen.text[: seen.text.index("ROC curve of")]
-    for said in ("AUC 0.64", "0.52 to 0.81", "Better than guessing", "Best of 4 trials", "26 cases", "still sealed"):
+    for said in ("AUC 0.64", "0.52 to 0.81", "Best of 4 trials", "26 cases in the search", "not opened for this study"):
         assert said in first
     for said in ("2 of 4 trials are tied", "1 of 5 trials failed", "5 of 5 folds hold few cases.", DISCLAIMER):
         assert said in first
-    assert "cheapest is trial 1 (1.5 s)" in first
+    assert "cheapest is trial 1 (1.5 ms an image)" in first
+
+
+CLAIMS = ("Better than guessing", "Worse than guessing", "It could be guessing")
+CASES = {
+    "promoted": (registered(), "Promoted to champion by the gate", REASON, CLAIMS[0]),
+    "refused": (
+        registered(low=0.4, verdict="refused", reason=REFUSED, alias=""),
+        "Refused by the gate",
+        REFUSED,
+        CLAIMS[2],
+    ),
+    "forced": (
+        registered(low=0.4, verdict="refused", reason=REFUSED, forced="to be beaten"),
+        "Refused by the gate, promoted to champion by force",
+        "Why it was promoted all the same: to be beaten",
+        CLAIMS[2],
+    ),
+    "too few": (
+        registered(compared=(2, 9), verdict="refused", reason=TOO_FEW, alias=""),
+        "Refused by the gate: too few sealed cases",
+        TOO_FEW,
+        "",
+    ),
+    "too few and forced": (
+        registered(compared=(2, 9), verdict="refused", reason=TOO_FEW, forced="to be beaten"),
+        "Refused by the gate, promoted to champion by force",
+        TOO_FEW,
+        "",
+    ),
+    "nothing compared": (
+        registered(compared=(0, 0), verdict="refused", reason=TOO_FEW, alias=""),
+        "Refused by the gate: too few sealed cases",
+        TOO_FEW,
+        "",
+    ),
+    "undecided": (
+        registered(compared=None, verdict="", reason="OSError: disk full", alias=""),
+        "The gate did not decide",
+        "OSError: disk full",
+        "",
+    ),
+    "opened without a result": (
+        {"openings": [opening(auc=None, verdict="", reason="RunError: a file is gone")]},
+        "Opened without a result",
+        "RunError: a file is gone",
+        "",
+    ),
+    "not registered": ({}, "Not registered yet", "Not tested yet: 7 benign and 9 malignant cases are sealed", ""),
+    "too few to register": (
+        {"sealed": SealedCases(6, 2, 4, 12)},
+        "Not registered yet",
+        "It needs 5 benign and 5 malignant cases, but 2 benign and 4 malignant cases are sealed",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_first_screen_says_what_the_gate_said_and_claims_nothing_else(case):
+    """The corrected score's interval lies above 0.5 in all of them: that alone is no claim."""
+    changes, badge, reason, claim = CASES[case]
+    seen = read(**changes)
+    first = seen.text[: seen.text.index("Configuration of the best trial")]
+    assert f" {badge} " in first
+    assert reason in first
+    assert [words for words in CLAIMS if words in seen.text] == ([claim] if claim else [])
+    sealed = changes.get("sealed", SealedCases(16, 7, 9, 40))
+    by_class = f"{sealed.n_benign} benign, {sealed.n_malignant} malignant"
+    assert f"Sealed: {sealed.n_cases} cases ({by_class}), {sealed.n_images} images" in first
+    refused = "test" in changes and changes["test"].opening.verdict == "refused"
+    assert (GAIN_NOTE in first) == refused
 
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(0.4, 0.8, "It could be guessing"), (0.2, 0.45, "Worse than guessing"), (0.6, 0.9, "Better than guessing")],
+    [(0.4, 0.8, CLAIMS[2]), (0.2, 0.45, CLAIMS[1]), (0.6, 0.9, CLAIMS[0]), (0.5, 0.9, CLAIMS[2])],
 )
-def test_the_verdict_follows_the_interval(low, high, said):
-    assert said in read(corrected=Corrected(0.9, (low + high) / 2, low, high, 4, 26)).text
+def test_the_claim_follows_the_interval_that_the_gate_looked_at(low, high, said):
+    changes = registered(verdict="refused", alias="")
+    changes["test"] = replace(changes["test"], decided=Measured((low + high) / 2, low, high))
+    assert said in read(**changes).text
+
+
+def test_roc_and_calibration_of_the_sealed_test_come_from_what_registering_kept():
+    seen = read(**registered())
+    assert "Sealed test: ROC curve of trial 3" in seen.text
+    assert "n = 16 cases (6 benign, 10 malignant)" in seen.text
+    assert "Threshold 0.420, fixed before the opening." in seen.text
+    assert len(seen.all("svg")) == 7
+    lost = registered()
+    lost["test"] = replace(lost["test"], predictions=None)
+    assert "Sealed test: ROC" not in read(**lost).text
+    assert "Sealed test: numbers" in read(**lost).text
+
+
+def test_openings_for_other_studies_are_listed_and_counted():
+    other = opening(study="another study", when="2026-02-01T00:00:00+00:00", alias="")
+    seen = read(**(registered() | {"openings": [other, opening()]}))
+    assert "opened 2 times" in seen.text
+    assert "another study" in seen.text
+    alone = read(openings=[other])
+    assert "The sealed test is untouched" not in alone.text
+    assert "opened before" in alone.text
+
+
+def test_every_metric_has_its_interval():
+    seen = read(**registered())
+    for name in ("balanced accuracy", "sensitivity", "F1 score", "average precision", "Brier score"):
+        _, _, after = seen.text.partition(f" {name} ")
+        assert re.match(r"\s*0\.\d{3}\s+0\.\d{3} to [01]\.\d{3}", after), name
+
+
+def test_subtypes_are_spelt_out():
+    seen = read()
+    for name in ("adenosis (A)", "fibroadenoma (F)", "ductal carcinoma (DC)", "lobular carcinoma (LC)"):
+        assert name in seen.text
+
+
+def test_importances_within_their_spread_are_not_shown():
+    seen = read()
+    assert "70% ± 20%" in seen.text
+    assert "30% ± 30%" not in seen.text
+    assert "Not larger than its spread, so not shown: rate, tta." in seen.text
+    assert "No parameter stands out" in read(spread={"backbone": 0.7, "rate": 0.5, "tta": 0.1}).text
+    assert "so none is shown" in read(spread={}).text
+
+
+def test_the_best_trial_is_shown_with_its_configuration_and_cost():
+    report = make_report()
+    seen = read()
+    best = report.ranked[0]
+    card = seen.text[seen.text.index("Configuration of the best trial, trial 1") :]
+    assert "deployed: 1.5 ms an image, 0.1 MB of weights" in card
+    for name, value in best.params.items():
+        assert re.search(rf"{re.escape(name)}\s+{re.escape(str(value))}", card), name
+
+
+def test_it_says_when_how_and_on_what_the_study_was_made():
+    seen = read()
+    for said in ("begun 2026-03-01 09:00 UTC", "python -m bhsearch.run \\\n--data x", "a computer", "keras 3.0"):
+        assert said in seen.text
+
+
+def test_costs_that_nobody_measured_are_left_out():
+    seen = read(rows=[row(k, 0.5 + k / 10, milliseconds=math.nan, megabytes=math.nan) for k in range(3)])
+    assert "Score and cost" not in seen.text
+    assert "cost not measured" in seen.text
+    assert "nan" not in seen.text.lower().split()
+
+
+def test_the_roc_curve_starts_at_the_origin_of_a_square():
+    chart = re.findall(r"<svg .*?</svg>", report_page(make_report()), re.DOTALL)[0]
+    frame = [tuple(map(float, pair.split(","))) for pair in re.findall(r'points="([^"]+)"', chart)[0].split()]
+    (left, bottom), (right, top) = frame  # the line of guessing
+    assert right - left == pytest.approx(bottom - top, abs=0.2)
+    curve = re.findall(r'points="([^"]+)"', chart)[-1].split()
+    assert curve[0] == f"{left:.1f},{bottom:.1f}"
+    assert curve[-1] == f"{right:.1f},{top:.1f}"
 
 
 def test_without_a_correction_the_best_score_says_that_it_is_none():
     seen = read(corrected=None, uncorrected="two trials are not at hand")
     assert "Best score of the search, not corrected" in seen.text
-    assert "not at hand: two trials are not at hand" in seen.text
+    assert "not available: two trials are not at hand" in seen.text
 
 
 def test_an_opened_test_is_the_headline_with_the_count_of_openings():
-    test = TestSummary(0.71, 0.6, 0.8, "trial 3", 2, {"brier": 0.123})
-    seen = read(test=test)
-    first = seen.text[: seen.text.index("ROC curve of")]
-    assert "On sealed cases, opened 2 times: trial 3" in first
+    seen = read(**registered())
+    first = seen.text[: seen.text.index("Sealed test: ROC curve")]
+    assert "On sealed cases, opened once: trial 3" in first
     assert "AUC 0.71" in first
-    assert "still sealed" not in first
-    assert "opened 2 times" in first
+    assert "0.60 to 0.80" in first
+    assert "not opened" not in first
     assert "0.123" in seen.text
-    assert "opened once" in read(test=replace(test, openings=1)).text
 
 
 def test_an_invalid_study_says_so_in_red_before_any_number():
@@ -216,9 +279,10 @@ def test_a_valid_study_has_no_alarm():
 
 
 def test_a_test_by_case_stands_even_where_the_folds_leak_but_not_where_cases_are_unknown():
-    test = TestSummary(0.71, 0.6, 0.8, "trial 3", 1, {})
-    assert 'class="hero-result"' in report_page(make_report(invalid=["leak"], test=test))
-    assert 'class="hero-result invalid"' in report_page(make_report(invalid=["leak"], test=test, has_cases=False))
+    assert 'class="hero-result"' in report_page(make_report(invalid=["leak"], **registered()))
+    unknown = report_page(make_report(invalid=["leak"], has_cases=False, **registered()))
+    assert 'class="hero-result invalid"' in unknown
+    assert "Better than guessing" not in unknown
 
 
 def test_synthetic_data_are_said_to_be():
@@ -244,7 +308,10 @@ def test_a_study_without_a_finished_trial_says_why():
 def test_few_and_many_trials_make_a_page(n_trials):
     best = simulate(seed=3)
     scores = np.linspace(0.4, 0.6, n_trials)
-    rows = [row(number, float(value), seconds=0.0 if n_trials == 2 else 1.0) for number, value in enumerate(scores)]
+    rows = [
+        row(number, float(value), milliseconds=math.nan if n_trials == 2 else 1.0)
+        for number, value in enumerate(scores)
+    ]
     seen = read(rows=rows, best=best, importances={})
     assert f"trial {n_trials - 1}: AUC" in seen.text
     assert "nan" not in seen.text.lower().split()

@@ -54,6 +54,18 @@ def test_both_executors_give_the_same_features(name, images, tmp_path, request):
     np.testing.assert_allclose(one, other, atol=1e-3 * np.abs(other).max())
 
 
+@pytest.mark.parametrize("executor", CPU_EXECUTORS)
+def test_the_cost_of_a_backbone_is_measured_once_and_kept(executor, images, mobilenet, tmp_path):
+    pixels = pixels_of(images, tmp_path)
+    first = FeatureCache(pixels, executor).cost(mobilenet)
+    assert first.milliseconds > 0
+    # The converted network folds its normalisation into its kernels: it is a little smaller.
+    assert first.megabytes == pytest.approx(4e-6 * mobilenet.build(64).count_params(), rel=0.03)
+    again = FeatureCache(pixels, executor)
+    assert again.cost(mobilenet) == first
+    assert not again._forward, "what is known must not build the network"
+
+
 def test_auto_is_one_of_the_executors(images, tmp_path):
     assert FeatureCache(pixels_of(images, tmp_path), "auto").executor in CPU_EXECUTORS
 

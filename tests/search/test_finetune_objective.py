@@ -82,6 +82,8 @@ def test_the_score_is_that_of_its_predictions(data, objective, small):
     assert len(outcome.model["views"]) == 4
     assert outcome.cost["trained_images"] == N_FOLDS * 2 * 16 * -(-objective._longest // 16)
     assert outcome.cost["peak_memory_mb"] > 10
+    assert outcome.cost["ms_per_image"] > 0
+    assert outcome.cost["model_mb"] == sum(array.nbytes for array in outcome.arrays.values()) / 1e6
 
 
 @pytest.mark.parametrize("name", ["small", "cnn"])

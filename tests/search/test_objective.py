@@ -130,6 +130,16 @@ def test_the_score_is_that_of_its_predictions(data, objective, point):
     assert outcome.score == pytest.approx(trial_metrics(predictions)["auc"], abs=1e-12)
 
 
+def test_the_cost_is_that_of_the_deployed_model(objective):
+    """Every view that is averaged is a pass through the backbone; all heads share it."""
+    one, two = (objective(LINEAR | {"tta": tta, "policy": "stain", "views": 2}) for tta in (False, True))
+    assert two.cost["ms_per_image"] == pytest.approx(2 * one.cost["ms_per_image"])
+    assert two.cost["model_mb"] == one.cost["model_mb"]
+    heads = one.heads
+    weights = sum(array.nbytes for array in (heads.kernel, heads.bias, heads.top, heads.top_bias)) / 1e6
+    assert one.cost["model_mb"] > weights > 0
+
+
 def test_curves_have_a_point_per_epoch_and_end_at_the_image_itself(objective):
     outcome = objective(LINEAR)
     assert {name: len(curve) for name, curve in outcome.curves.items()} == {

@@ -153,7 +153,7 @@ def test_metrics_have_intervals_and_pictures_are_there(history: History):
     metrics = run.data.metrics
     assert metrics["test/auc_low"] < metrics["test/auc"] < metrics["test/auc_high"]
     for name in ("balanced_accuracy", "sensitivity", "specificity", "brier", "ece", "ece_uncalibrated"):
-        assert metrics[f"test_{name}_low"] <= metrics[f"test_{name}"] + 0.1
+        assert metrics[f"test/{name}_low"] <= metrics[f"test/{name}"] + 0.1
     names = {item.path for item in history.client.list_artifacts(run.info.run_id, "pictures")}
     assert names == {
         f"pictures/{n}.png" for n in ("roc", "precision_recall", "calibration", "confusion_matrix", "right_and_wrong")

@@ -6,14 +6,17 @@ import shutil
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from bhsearch.data.phantom import phantom_index
 from bhsearch.errors import StudyError
+from bhsearch.evaluation.report_data import SealedCases
 from bhsearch.evaluation.report_page import report_page
 from bhsearch.search import reporting
 from bhsearch.search.reporter import Reporter
 from bhsearch.states import COMPLETE, FAILED
+from bhsearch.tracking import keys
 from tests.studies import SMALL, STUDY, finished_study, import_mlflow
 
 
@@ -54,8 +57,15 @@ def test_trials_come_back_with_numbers_as_numbers(report, finished):
         assert row.state == COMPLETE
         assert row.score == pytest.approx(trial.value)
         assert row.low < row.score < row.high
-        assert row.seconds > 0
+        assert row.milliseconds > 0
+        assert 0.01 < row.megabytes < 1  # staintex-s has 0.01 MB of filters, and the heads of three folds
     assert report.ranked[0].tied
+
+
+def test_a_backbone_costs_the_same_in_every_trial_and_a_view_as_much_as_another(report):
+    """Not what the first trial took, which computed the features for all."""
+    averaged = {row.number: row.params["views"] if row.params["tta"] else 1 for row in report.rows}
+    assert len({round(row.milliseconds / averaged[row.number], 9) for row in report.rows}) == 1
 
 
 def test_intervals_and_correction_are_those_that_the_study_printed(report, finished):
@@ -76,6 +86,46 @@ def test_it_knows_what_the_study_was_made_with(report):
     assert {name for name, _, _ in report.space} == set(report.rows[0].params)
     assert report.log == ["learning_rate", "weight_decay", "epochs"]
     assert report.test is None
+    assert report.openings == []
+
+
+def test_it_knows_the_sealed_cases_by_class_before_they_are_opened(report):
+    """Counted from what the study kept before its first trial: nothing of the sealed images is read."""
+    index = phantom_index(SMALL["data"])
+    hidden = ~np.isin(index.column("path"), report.best.path)
+    cases = index.column("case")
+    assert report.sealed == SealedCases(
+        n_cases=len(set(cases[hidden])),
+        n_benign=len(set(cases[hidden & (index.labels == 0)])),
+        n_malignant=len(set(cases[hidden & (index.labels == 1)])),
+        n_images=int(hidden.sum()),
+    )
+
+
+def test_it_says_when_how_and_on_what_the_study_was_made(report):
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", report.made["begun"])
+    assert report.made["time in trials"].endswith(", 4 trials")
+    assert report.made["command"].startswith(f"python -m bhsearch.run --data {SMALL['data']} --trials 4")
+    assert "core" in report.made["machine"]
+
+
+@pytest.mark.parametrize(
+    ("spans", "seconds"),
+    [
+        ([(0, 1000), (1000, 3000)], 3),
+        ([(0, 1000), (5000, 6000)], 2),  # a pause between sittings
+        ([(0, 4000), (1000, 2000), (3000, 5000)], 5),  # side by side
+    ],
+)
+def test_time_in_trials_counts_no_pause_and_nothing_twice(spans, seconds):
+    assert reporting._covered(spans) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(4.25, "4.2 s"), (42, "42 s"), (200, "3 min 20 s"), (59.7, "60 s"), (7500, "2 h 5 min")]
+)
+def test_durations_are_said_in_two_units(seconds, said):
+    assert reporting._duration(seconds) == said
 
 
 def test_shown_images_are_of_development_cases_and_both_right_and_wrong(report):
@@ -120,7 +170,7 @@ def test_a_failed_trial_is_listed_with_its_reason(opened):
         study.experiment_id,
         tags={
             "mlflow.parentRunId": study.run_id,
-            studies.UID: study.uid,
+            keys.UID: study.uid,
             "bhsearch.trial": "4",
             "bhsearch.state": "fail",
             "bhsearch.reason": "it diverged",
@@ -137,17 +187,21 @@ def test_a_failed_trial_is_listed_with_its_reason(opened):
 def test_an_opened_test_is_shown_with_its_count(opened):
     client, study, studies = opened
     for when, auc in (("2026-01-01", 0.9), ("2026-02-01", 0.7)):
-        tags = {"mlflow.parentRunId": study.run_id, studies.OPENED: when, "bhsearch.opened_trial": "3"}
+        tags = {"mlflow.parentRunId": study.run_id, keys.OPENED: when, "bhsearch.opened_trial": "3"}
         run = client.create_run(study.experiment_id, tags=tags | {"bhsearch.openings": "2"})
         for name, value in (("auc", auc), ("auc_low", auc - 0.1), ("auc_high", auc + 0.1), ("brier", 0.2)):
             client.log_metric(run.info.run_id, f"test/{name}", value)
     # One that was broken off gave no number, and still counts.
-    client.create_run(study.experiment_id, tags={"mlflow.parentRunId": study.run_id, studies.OPENED: "2026-03-01"})
-    test = reporting.gather(client, studies.find_study(client), Reporter()).test
+    client.create_run(study.experiment_id, tags={"mlflow.parentRunId": study.run_id, keys.OPENED: "2026-03-01"})
+    found = reporting.gather(client, studies.find_study(client), Reporter())
+    test = found.test
     assert test is not None
-    assert (test.value, test.low, test.high) == pytest.approx((0.7, 0.6, 0.8))
-    assert (test.trial, test.openings) == ("trial 3", 2)
-    assert test.others["brier"] == 0.2
+    assert (test.auc.value, test.auc.low, test.auc.high) == pytest.approx((0.7, 0.6, 0.8))
+    assert test.opening.trial == "trial 3"
+    assert [opening.auc is None for opening in found.openings] == [False, False, True]
+    assert test.others["brier"].value == 0.2
+    assert test.predictions is None  # this run kept none, and nothing computes them again
+    assert "The gate did not decide" in report_page(found)
 
 
 def test_trials_of_the_study_it_was_started_from_count_for_the_correction(opened, report):
@@ -173,7 +227,7 @@ def test_a_study_that_has_not_ended_has_a_report_without_importances(opened, mon
     monkeypatch.setattr(studies, "record", running)
     found = reporting.gather(client, study, Reporter())
     assert found.importances == {}
-    assert "Known from ten complete trials on" in report_page(found)
+    assert "Known once ten trials with different scores are complete" in report_page(found)
 
 
 def test_the_record_of_the_space_is_read_whole(opened):

@@ -30,6 +30,8 @@ def test_the_record_is_json_and_holds_every_trial():
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert [trial["number"] for trial in record["trials"]] == [0, 1, 2]
     assert record["importances"] == {"backbone": 1.0}
+    assert record["importance_spread"] == {}
+    assert end_record(study(), {}, [], [], {"backbone": 0.2})["importance_spread"] == {"backbone": 0.2}
     assert record["finished"] == 2
     assert set(record["log"]) == {row.name for row in frozen_space(()) if row.log}
 

@@ -4,6 +4,7 @@ import pytest
 
 from bhsearch.errors import StudyError
 from bhsearch.states import COMPLETE
+from bhsearch.tracking import keys
 from tests.studies import STUDY, Finished, import_mlflow
 
 
@@ -101,11 +102,11 @@ def test_a_run_leads_to_its_study_and_trial(studies, study, finished):
 def test_an_opened_test_is_found_at_its_study_only(studies, study, finished, client):
     """Openings are runs below the study; here in a store of their own, so that the finished study stays as it is."""
     experiment = client.create_experiment("tissue")
-    parent = client.create_run(experiment, tags={"bhsearch.trial": "none", studies.UID: "u", studies.STUDY: "s"})
-    other = client.create_run(experiment, tags={"mlflow.parentRunId": "x", studies.OPENED: "2026-01-01"})
+    parent = client.create_run(experiment, tags={"bhsearch.trial": "none", keys.UID: "u", keys.STUDY: "s"})
+    other = client.create_run(experiment, tags={"mlflow.parentRunId": "x", keys.OPENED: "2026-01-01"})
     below = {"mlflow.parentRunId": parent.info.run_id}
     later, first = (
-        client.create_run(experiment, tags={**below, studies.OPENED: when}) for when in ("2026-03-01", "2026-02-01")
+        client.create_run(experiment, tags={**below, keys.OPENED: when}) for when in ("2026-03-01", "2026-02-01")
     )
     client.log_metric(first.info.run_id, "auc", 0.75)
     found = studies.tests_of(client, studies.find_study(client, "s"))
@@ -116,8 +117,30 @@ def test_an_opened_test_is_found_at_its_study_only(studies, study, finished, cli
 
 def test_a_report_is_kept_beside_the_study(studies, client, tmp_path):
     experiment = client.create_experiment("tissue", artifact_location=(tmp_path / "kept").as_uri())
-    client.create_run(experiment, tags={"bhsearch.trial": "none", studies.UID: "u", studies.STUDY: "s"})
+    client.create_run(experiment, tags={"bhsearch.trial": "none", keys.UID: "u", keys.STUDY: "s"})
     study = studies.find_study(client)
     for page in ("<p>first</p>", "<p>second</p>"):
         studies.log_report(client, study, page)
         assert studies.read_bytes(study, studies.REPORT) == page.encode()
+
+
+def test_what_a_run_holds_is_known_from_the_list_of_its_files(studies, study):
+    for path in (studies.MADE, studies.SPLIT, studies.TRIALS):
+        assert studies.holds(study, path)
+    for path in ("study/nosuch.json", "nosuch.json", "nosuch/split.json"):
+        assert not studies.holds(study, path)
+
+
+def test_openings_of_a_set_are_found_for_every_study_also_where_their_run_was_deleted(studies, client):
+    experiment = client.create_experiment("tissue")
+    tags = {keys.SEALED: "set", "bhsearch.opened_trial": "4"}
+    runs = [
+        client.create_run(experiment, tags={**tags, keys.OPENED: when, keys.STUDY: name})
+        for when, name in (("2026-03-01", "one"), ("2026-02-01", "another"))
+    ]
+    client.create_run(experiment, tags={keys.SEALED: "another set", keys.OPENED: "2026-01-01"})
+    client.log_metric(runs[0].info.run_id, "test/auc", 0.75)
+    client.delete_run(runs[0].info.run_id)
+    found = studies.tests_on(client, "set")
+    assert [(test.study, test.trial) for test in found] == [("another", "4"), ("one", "4")]
+    assert [test.values for test in found] == [{}, {"auc": 0.75}]
