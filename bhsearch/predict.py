@@ -24,31 +24,49 @@ def predict(
         str | None, typer.Option(metavar="REGEX", help="Its group finds the case in a path. Default: BreakHis names.")
     ] = None,
     kind: Annotated[str, typer.Option("--format", help="csv or jsonl.")] = "csv",
-    file: Annotated[Path | None, typer.Option("--output", help="File to write. Default: standard output.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--output", help="File for the rows of images; cases go beside it. Default: standard output."),
+    ] = None,
 ) -> None:
-    """Predict with the champion: a row per image, and one per case where cases are known.
+    """Predict with the champion: a row per image, and in a second file a row per case where cases are known.
 
     Images that cannot be read are named and left out; the exit code is then 1.
     """
-    from bhsearch.search import predicting
+    with terminal.lasting_err() as console:
+        with terminal.starting(console):
+            from bhsearch.data.index import BadFile
+            from bhsearch.progress import TerminalReporter
+            from bhsearch.search import predicting
+            from bhsearch.search.reporter import Reporter
 
-    predicting.check_format(kind)
-    files = predicting.find_files(places)
-    predicting.case_of(case_pattern)
+        predicting.check_format(kind)
+        if file is not None:
+            predicting.check_output(file)
+        files = predicting.find_files(places)
+        predicting.case_of(case_pattern)
 
-    from bhsearch.data.index import BadFile
-    from bhsearch.progress import TerminalReporter
-
-    reporter = TerminalReporter(terminal.err)
-    asked = predicting.open_model(model)
-    bad: list[BadFile] = []
-    with predicting.output(file, sys.stdout) as stream, reporter.step("Predicting") as progress:
-        writer = predicting.Writer(stream, kind, asked)
+        reporter = TerminalReporter(console)
+        asked = predicting.open_model(model, reporter)
+        bad: list[BadFile] = []
         case = predicting.case_of(case_pattern or asked.case_pattern)
-        for row in predicting.predict(asked, files, case, bad, progress):
-            writer.write(row)
-    for item in bad:
-        terminal.err.print(Text(f"left out: {item.reason}", style="red"), soft_wrap=True)
+        written: list[tuple[Path, int]] = []
+        seen = file is None and sys.stdout.isatty()  # rows on the screen show by themselves how far it is
+        with (Reporter() if seen else reporter).step("predicting") as progress:
+            rows = predicting.predict(asked, files, case, bad, progress)
+            if file is not None:
+                written = predicting.write_files(file, kind, asked, rows)
+            else:
+                predicting.write_to(sys.stdout, kind, rows)
+        if file is None:
+            said = (
+                f"Model {asked.uri}. P(malignant) of at least {asked.threshold:.6g} is labelled malignant. {asked.use}"
+            )
+            terminal.err.print(Text(said, style="dim"))
+        for item in bad:
+            terminal.err.print(Text(f"left out: {item.reason}", style="red"), soft_wrap=True)
+        for place, n_rows in written:
+            terminal.out.print(f"wrote {n_rows:,} rows to {place}", markup=False, soft_wrap=True)
     if bad:
         sys.exit(1)
 
