@@ -58,6 +58,7 @@ class StudyResult:
         uncorrected: Why it is not; empty where it is.
         stagnation: Finished trials in a row without a better one, if those ended the study.
         before: Result of the frozen study that was run before this one, and that it was started from.
+        links: Addresses of pages that show the study, such as its view in MLflow.
     """
 
     study: str
@@ -73,6 +74,7 @@ class StudyResult:
     uncorrected: str = ""
     before: StudyResult | None = None
     stagnation: int | None = None
+    links: Sequence[str] = ()
 
     @property
     def done(self) -> bool:
