@@ -204,8 +204,11 @@ def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete everything
 
 
 def _open(path: str, layout: str, case_pattern: str | None, skip_bad_images: bool) -> Index:
-    from bhsearch.data.opening import open_data
+    from bhsearch.data.opening import draw_phantom, is_phantom, open_data
 
+    if is_phantom(path):
+        with _progress("drawing the phantom") as progress:
+            draw_phantom(path, progress)
     with _progress("reading images") as progress:
         return open_data(
             path, layout=layout, case_pattern=case_pattern, skip_bad_images=skip_bad_images, progress=progress

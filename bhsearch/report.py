@@ -26,8 +26,9 @@ def report(
     if output.is_dir():
         raise PlaceError(f"--output must be a file to write, but {str(output)!r} is a folder.")
 
-    from bhsearch.progress import TerminalReporter
-    from bhsearch.search.reporting import make_report
+    with terminal.starting():
+        from bhsearch.progress import TerminalReporter
+        from bhsearch.search.reporting import make_report
 
     name, page = make_report(study, TerminalReporter())
     with writing(f"the report {output}"):

@@ -114,6 +114,7 @@ def train_fold(
     params: FinetuneParams,
     seed: tuple[int, ...],
     see: Callable[[Look], None],
+    began: Callable[[int], None] | None = None,
 ) -> Member:
     """Train one fold.
 
@@ -125,6 +126,7 @@ def train_fold(
         params: The trial's choices.
         seed: Of everything random.
         see: Called after each share of the schedule; what it raises ends the training.
+        began: Called with the number of each epoch, from 1, when it begins.
 
     Returns:
         The weights after the last epoch.
@@ -140,6 +142,8 @@ def train_fold(
     done = 0
     losses: list[tuple[Any, int]] = []
     for epoch, plan in enumerate(_plans(task, params, program, random), start=1):
+        if began is not None:
+            began(epoch)
         for part in plan.parts(most, [end - done for end in ends]):
             images, places = pixels.of(part.rows)
             state, loss = program.run(state, facts, images, part.at(places))

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from bhsearch.data.splits import image_weights
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import weighted_auc
 from bhsearch.evaluation.predictions import image_weights as validation_weights
+from bhsearch.evaluation.predictions import six_digits
 from bhsearch.networks import augment, backend
 from bhsearch.networks.backbones import Backbone
 from bhsearch.networks.deployed import arrays_of
@@ -67,6 +69,7 @@ class FinetuneObjective:
         seed: Of everything random in a training; the same for every trial.
         precision: As Keras calls it.
         say: Told what a person should know of a trial.
+        tell: Told what a trial is doing, in a few words.
     """
 
     def __init__(
@@ -79,9 +82,11 @@ class FinetuneObjective:
         seed: int,
         precision: str,
         say: Callable[[str], None],
+        tell: Callable[[str], None] = lambda what: None,  # noqa: ARG005
     ) -> None:
         self._pixels, self._frozen, self._heads_of, self._backbones = pixels, frozen, heads, backbones
         self._rows, self._seed, self._precision, self._say = rows, seed, precision, say
+        self._tell = tell
         self._counted = validation_weights(rows.group, rows.fold)
         self._pool = ProgramPool()
         self._device: tuple[int, DevicePixels] | None = None
@@ -140,18 +145,28 @@ class FinetuneObjective:
         scores: list[float] = []
         curves = _Curves()
         members = []
+        self._tell(f"building {shape.backbone.name}")
         with self._pool.program(shape) as program:
             pixels = self._device_pixels(shape.size)
             for column, (repeat, fold) in enumerate(self._rows.columns()):
                 task = self._task(repeat, fold, chosen)
+                here = f"fold {column + 1} of {len(self._rows.columns())}"
+                self._tell(here)
                 fold_of = _Fold(self, column, repeat, task, watch, curves, scores)
                 seed = (self._seed, column)
                 try:
                     member = train_fold(
-                        program, pixels, task, self._member(program, column, seed), chosen, seed, fold_of.see
+                        program,
+                        pixels,
+                        task,
+                        self._member(program, column, seed),
+                        chosen,
+                        seed,
+                        fold_of.see,
+                        partial(self._tell_epoch, here, chosen.epochs),
                     )
                     by_view = predict(program, pixels, program.frozen(program.state_of(member)), task.held_out, n_views)
-                    probability[repeat, task.held_out] = sigmoid(by_view).mean(axis=0)
+                    probability[repeat, task.held_out] = six_digits(sigmoid(by_view).mean(axis=0))
                     scores.append(self.fold_score(repeat, task, probability[repeat, task.held_out]))
                     report = Report((column + 1) * N_SHARES - 1, float(np.mean(scores)), scores[-1])
                     is_last = column == len(self._rows.columns()) - 1
@@ -178,6 +193,9 @@ class FinetuneObjective:
             time.perf_counter() - started,
             {"trained_images": n_images, "peak_memory_mb": _peak_mb()},
         )
+
+    def _tell_epoch(self, fold: str, epochs: int, epoch: int) -> None:
+        self._tell(f"{fold}, epoch {epoch} of {epochs}")
 
     def _task(self, repeat: int, fold: int, params: FinetuneParams) -> FoldTask:
         inside = self._rows.fold[repeat] != fold

@@ -100,10 +100,10 @@ def measure(
     if any(not np.array_equal(split.development, rows) for split in splits):
         raise RunError("All groupings must leave the same images to search on, but they do not.")
     backend.start()
-    with reporter.step("Resizing images") as progress:
+    with reporter.step("resizing images") as progress:
         pixels = pixel_cache(index.select(rows), resize, progress)
     features, results = FeatureCache(pixels, executor), []
-    with reporter.step("Training heads") as progress:
+    with reporter.step("training heads") as progress:
         for done, split in enumerate(splits, start=1):
             results.append(_score(split, features, backbone, index.labels[rows]))
             progress(done, len(splits))

@@ -63,7 +63,10 @@ def optimize(settings: Settings, reporter: Reporter) -> StudyResult:
 def _study(settings: Settings, reporter: Reporter) -> StudyResult:
     """One study. Workers import their framework while the data are read."""
     with Crew(settings) if n_workers(settings) else nullcontext() as crew:
-        return _Session(preparation.prepare(settings, reporter), reporter, crew).run()
+        prepared = preparation.prepare(settings, reporter)
+        with reporter.step("opening the study"):
+            session = _Session(prepared, reporter, crew)
+        return session.run()
 
 
 def _frozen_then_finetune(settings: Settings, reporter: Reporter) -> StudyResult:
@@ -203,8 +206,7 @@ class _Session:
         folder = self._outbox.folder.resolve() if self._outbox is not None else None
         task = Task(self._prepared, self._facts, folder, self._orders)
         self._examples = self._crew.prepare(task, self._reporter)
-        if process is not None:
-            process.wait_until_ready()
+        self._await(process)
         watch = Watch(self._ended, self._settle, self._settle)
         with self._reporter.trials(self._finished(), self._settings.trials):
             return self._crew.work(watch, self._orders.seconds)
@@ -212,12 +214,16 @@ class _Session:
     def _in_this_process(self, process: DrainProcess | None) -> str:
         objective = make_objective(self._prepared, self._facts["started_from"], self._reporter)
         self._examples = objective.examples()
-        if process is not None:
-            process.wait_until_ready()
+        self._await(process)
         with self._reporter.trials(self._finished(), self._settings.trials), deferred() as interrupts:
             ear = _OwnEar(self, interrupts)
             worker = Worker(self._prepared, self._facts, self._engine, objective, self._outbox, self._orders, ear)
             return worker.run()
+
+    def _await(self, process: DrainProcess | None) -> None:
+        if process is not None:
+            with self._reporter.step("opening MLflow"):
+                process.wait_until_ready()
 
     def _ended(self, number: int, probability: Array | None) -> None:
         if probability is not None:
@@ -242,10 +248,13 @@ class _Session:
     def _end(self, process: DrainProcess | None) -> StudyResult:
         """Rank what there is, hand the study's end to the process that logs, and wait for it."""
         records = self._engine.trials()
-        self._recall(records)
-        ranking = rank(records, self._predictions)
         prepared = self._prepared
-        correction = correct(records, self._predictions, *self._earlier())
+        with self._reporter.step("reading predictions"):
+            self._recall(records)
+            earlier = self._earlier()
+        with self._reporter.step("comparing trials"):
+            ranking = rank(records, self._predictions)
+            correction = correct(records, self._predictions, *earlier)
         result = StudyResult(
             prepared.study, prepared.index.name, ranking, records, self._settings.trials, prepared.note,
             prepared.split.leaks, self._settings.tracking, self._interrupted, *correction,
@@ -255,7 +264,7 @@ class _Session:
             record = end_record(result, self._engine.importances(), list(self._examples), self._settled(records))
             pictures = {"augmentation": np.stack([*self._examples.values()])} if self._examples else {}
             self._outbox.put_end(record, pictures)
-            with self._reporter.step("Logging to MLflow") as progress:
+            with self._reporter.step("logging to MLflow") as progress:
                 process.finish(progress)
         elif self._outbox is not None:
             self._outbox.close()
@@ -335,6 +344,10 @@ class _OwnEar(Ear):
     def ended(self, number: int, probability: Array | None) -> None:
         """A trial has ended."""
         self._session._ended(number, probability)
+
+    def started(self, trial: Trial) -> None:
+        """A trial begins."""
+        self._session._reporter.began(trial.number)
 
     def exhausted(self, sentence: str) -> None:
         """The engine has no more points to propose."""
