@@ -29,7 +29,7 @@ _EXPLODED = 1e3  # a loss that is no longer one
 
 @dataclass(frozen=True)
 class FinetuneParams:
-    """What a trial chooses of its training.
+    """What a trial chooses of its training. Sound values are in the table of the space, `bhsearch.search.space`.
 
     Attributes:
         depth: Part of the layers that is trained, from the head down: a key of `program.DEPTHS`.
@@ -48,20 +48,20 @@ class FinetuneParams:
         epochs: Passes over the training rows.
     """
 
-    depth: str = "all"
-    learning_rate: float = 3e-4
-    layer_decay: float = 0.9
-    weight_decay: float = 1e-2
-    optimizer: str = "adamw"
-    schedule: str = "cosine"
-    warmup: float = 0.1
-    batch: int = 16
-    label_smoothing: float = 0.0
-    dropout: float = 0.0
-    policy: str = "none"
-    strength: float = 0.5
-    mixup: float = 0.0
-    epochs: int = 5
+    depth: str
+    learning_rate: float
+    layer_decay: float
+    weight_decay: float
+    optimizer: str
+    schedule: str
+    warmup: float
+    batch: int
+    label_smoothing: float
+    dropout: float
+    policy: str
+    strength: float
+    mixup: float
+    epochs: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -139,7 +139,7 @@ class FinetuneObjective:
 
     def _trial(self, params: Params, shape: Shape, watch: Watch) -> Outcome:
         started = time.perf_counter()
-        chosen = FinetuneParams(**{field.name: params[field.name] for field in fields(FinetuneParams)})
+        chosen = finetune_params(params)
         n_views = N_VIEWS if params["tta"] else 1
         probability = np.full(self._rows.fold.shape, 0.5, np.float32)
         scores: list[float] = []
@@ -250,6 +250,11 @@ class FinetuneObjective:
         rows = task.held_out
         entropy = np.logaddexp(0.0, logits) - logits * self._rows.label[rows]
         return float(np.average(entropy, weights=self._counted[repeat, rows]))
+
+
+def finetune_params(params: Params) -> FinetuneParams:
+    """The part of a point that a network is trained with."""
+    return FinetuneParams(**{field.name: params[field.name] for field in fields(FinetuneParams)})
 
 
 class _Curves:

@@ -37,11 +37,11 @@ from bhsearch.errors import BhsearchError, DataError
 from bhsearch.networks import backend
 from bhsearch.networks.backbones import REGISTRY, Backbone, scale
 from bhsearch.networks.features import FeatureCache, batch_size, keras_forward
-from bhsearch.networks.finetune import N_SHARES, FinetuneParams, FoldTask, train_fold
+from bhsearch.networks.finetune import N_SHARES, FoldTask, train_fold
 from bhsearch.networks.pixels_on_device import DevicePixels
 from bhsearch.networks.program import Member, Program, Shape
 from bhsearch.search.engine import Pruned, Report
-from bhsearch.search.finetune_objective import FinetuneObjective, Rows
+from bhsearch.search.finetune_objective import FinetuneObjective, Rows, finetune_params
 from bhsearch.search.objective import FrozenObjective
 from bhsearch.search.optuna_engine import OptunaEngine, open_study
 from bhsearch.search.preparation import FINETUNE_PRUNER
@@ -241,7 +241,8 @@ def speed_of(backbone: Backbone, pixels: PixelCache, options: argparse.Namespace
     steps = max(n_images // batch, N_SHARES)
     target, weight = (rows % 2).astype(np.float32), np.ones(len(rows), np.float32)
     one, all_ = (FoldTask(rows, rows[:batch], target, weight, n) for n in (N_SHARES, steps))
-    params = FinetuneParams(batch=batch, epochs=1, policy="all", layer_decay=1.0)
+    point = starting_point(finetune_space(("",), (size,)), "")
+    params = finetune_params(point | {"batch": batch, "epochs": 1, "policy": "all", "layer_decay": 1.0})
     started = time.perf_counter()
     program = Program(Shape(backbone, size, batch, "all", 0, precision))
     start = Member(program.origin(np.random.default_rng(0)), _blank_head(program.n_features))

@@ -159,7 +159,7 @@ def test_devices_and_folders_are_not_replaced(place):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_behind_standard_output_is_said(folder):
     rows, _ = rows_of(folder)
-    stream = open("/dev/full", "w")  # noqa: SIM115  # what closing it tries again fails, too
+    stream = Path("/dev/full").open("w")  # noqa: SIM115  # closing it tries again, and fails
     with pytest.raises(PlaceError, match="room for standard output"):
         predicting.write_to(stream, "csv", rows)
     with pytest.raises(OSError, match="No space"):
