@@ -87,6 +87,7 @@ def test_the_end_names_the_best_with_intervals_and_what_is_next(finished):
         assert table[1].count("[") == 1
         assert f"Next:\n  mlflow ui\n  python -m bhsearch.report --study {STUDY}\n" in end.stdout
         assert "Synthetic data" in end.stdout
+        assert not {"\x1b", "\r"} & set(end.stdout)
 
 
 def test_every_trial_is_a_finished_run_with_its_parameters(finished):
