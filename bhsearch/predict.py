@@ -66,7 +66,8 @@ def predict(
         for item in bad:
             terminal.err.print(Text(f"left out: {item.reason}", style="red"), soft_wrap=True)
         for place, n_rows in written:
-            terminal.out.print(f"wrote {n_rows:,} rows to {place}", markup=False, soft_wrap=True)
+            noun = "row" if n_rows == 1 else "rows"
+            terminal.out.print(f"wrote {n_rows:,} {noun} to {place}", markup=False, soft_wrap=True)
     if bad:
         sys.exit(1)
 

@@ -119,9 +119,9 @@ class TerminalReporter(Reporter):
             self.say(f"{what}: {step.seconds:.1f} s")
 
     @contextlib.contextmanager
-    def trials(self, done: int, total: int) -> Iterator[None]:
+    def trials(self, done: int, total: int, best: Trial | None = None) -> Iterator[None]:
         """Show how many trials are done, the best so far, the time left, and what the running ones do."""
-        self._trials = _Trials(done, total)
+        self._trials = _Trials(done, total, best)
         try:
             with self._display.shown():
                 yield
@@ -176,27 +176,29 @@ class _Trials:
         latest: Number of the trial that was heard of last.
     """
 
-    def __init__(self, done: int, total: int) -> None:
+    def __init__(self, done: int, total: int, best: Trial | None) -> None:
         self.done, self.total, self.latest = done, total, -1
         self.running: dict[int, _Step] = {}
-        self._first, self._since, self._best = done, time.monotonic(), "no score yet"
+        self._first, self._since, self._best = done, time.monotonic(), best
 
     def ended(self, trial: Trial, best: Trial | None) -> None:
         """Count a trial."""
         self.running.pop(trial.number, None)
         self.done += trial.counts
-        if best is not None and best.value is not None:
-            self._best = f"best {best.value:.4f}"
+        self._best = best
 
     def lines(self) -> list[str]:
         """The study in a line, and the trial that was heard of last in another."""
         seconds = time.monotonic() - self._since
-        lines = [f"{self.done}/{self.total} trials, {self._best}, {self._left(seconds)}, {duration(seconds)} so far"]
+        best = "no score yet" if self._best is None or self._best.value is None else f"best {self._best.value:.4f}"
+        lines = [f"{self.done}/{self.total} trials, {best}, {self._left(seconds)}, {duration(seconds)} so far"]
         running = self.running.get(self.latest) or next(iter(self.running.values()), None)
         return [*lines, running.line()] if running is not None else lines
 
     def _left(self, seconds: float) -> str:
         done_here = self.done - self._first
+        if self.done >= self.total:
+            return "waiting for workers to end"
         if not done_here:
             return "time left unknown"
         return f"{duration(seconds / done_here * (self.total - self.done))} left"

@@ -140,6 +140,10 @@ def test_a_running_study_shows_best_time_left_and_what_the_trial_heard_of_last_i
         reporter.trial(failed(2), trial(1, 0.8))
         assert "2/3 trials" in screen(reporter)
         assert "trial 2" not in screen(reporter)
+        reporter.trial(trial(3, 0.7), trial(1, 0.8))
+        assert "3/3 trials, best 0.8000, waiting for workers to end" in screen(reporter)
+    with reporter.trials(3, 4, trial(1, 0.8)):
+        assert "3/4 trials, best 0.8000, time left unknown" in screen(reporter)
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120])

@@ -42,8 +42,14 @@ class Reporter:
         """
         return nullcontext(_ignore)
 
-    def trials(self, done: int, total: int) -> AbstractContextManager[None]:
-        """Stand around all trials."""
+    def trials(self, done: int, total: int, best: Trial | None = None) -> AbstractContextManager[None]:
+        """Stand around all trials.
+
+        Args:
+            done: Finished trials of earlier commands.
+            total: Finished trials that the study shall have.
+            best: The best of those that are done.
+        """
         return nullcontext()
 
     def began(self, number: int) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bhsearch.networks import backend
 from bhsearch.search.reporter import Reporter
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 
 def start_framework(reporter: Reporter, threads: int | None = None) -> None:
@@ -22,8 +19,11 @@ def start_framework(reporter: Reporter, threads: int | None = None) -> None:
         backend.start(threads=threads)
 
 
-def open_mlflow(reporter: Reporter) -> MlflowClient:
+def open_mlflow(reporter: Reporter) -> Any:
     """Import MLflow without its noise, and open its store.
+
+    Returns:
+        A client of the store, as `tracking.store.open_client` gives it.
 
     Raises:
         StudyError: If the store cannot be opened.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,9 @@ class _Session:
     def _finished(self) -> int:
         return sum(trial.counts for trial in self._engine.trials())
 
+    def _best(self) -> Trial | None:
+        return best_of(self._engine.trials())
+
     # -- searching ----------------------------------------------------------------------------------------------------
 
     def _search(self, process: DrainProcess | None) -> None:
@@ -208,14 +212,14 @@ class _Session:
         self._examples = self._crew.prepare(task, self._reporter)
         self._await(process)
         watch = Watch(self._ended, self._settle, self._settle)
-        with self._reporter.trials(self._finished(), self._settings.trials):
+        with self._reporter.trials(self._finished(), self._settings.trials, self._best()):
             return self._crew.work(watch, self._orders.seconds)
 
     def _in_this_process(self, process: DrainProcess | None) -> str:
         objective = make_objective(self._prepared, self._facts["started_from"], self._reporter)
         self._examples = objective.examples()
         self._await(process)
-        with self._reporter.trials(self._finished(), self._settings.trials), deferred() as interrupts:
+        with self._reporter.trials(self._finished(), self._settings.trials, self._best()), deferred() as interrupts:
             ear = _OwnEar(self, interrupts)
             worker = Worker(self._prepared, self._facts, self._engine, objective, self._outbox, self._orders, ear)
             return worker.run()
@@ -231,9 +235,7 @@ class _Session:
         trials = self._engine.trials()
         if trials[number].notes.get("reason") == INTERRUPTED:
             return
-        complete = [trial for trial in trials if trial.value is not None]
-        best = max(complete, key=lambda trial: trial.value or 0.0) if complete else None
-        self._reporter.trial(trials[number], best)
+        self._reporter.trial(trials[number], best_of(trials))
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
@@ -323,6 +325,12 @@ class _Session:
             raise RunError(
                 f"{len(failures)} trials in a row failed (--max-failures {self._settings.max_failures}):\n{lines}"
             )
+
+
+def best_of(trials: Sequence[Trial]) -> Trial | None:
+    """The complete trial with the highest score, the first of equals; None if no trial is complete."""
+    complete = [trial for trial in trials if trial.value is not None]
+    return max(complete, key=lambda trial: trial.value or 0.0, default=None)
 
 
 class _OwnEar(Ear):
