@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -51,8 +53,8 @@ def predict(
         bad: list[BadFile] = []
         case = predicting.case_of(case_pattern or asked.case_pattern)
         written: list[tuple[Path, int]] = []
-        seen = file is None and sys.stdout.isatty()  # rows on the screen show by themselves how far it is
-        with (Reporter() if seen else reporter).step("predicting") as progress:
+        aside = file is not None or _goes_to_a_file()  # else rows may come to the same screen, and be drawn over
+        with (reporter if aside else Reporter()).step("predicting") as progress:
             rows = predicting.predict(asked, files, case, bad, progress)
             if file is not None:
                 written = predicting.write_files(file, kind, asked, rows)
@@ -70,6 +72,14 @@ def predict(
             terminal.out.print(f"wrote {n_rows:,} {noun} to {place}", markup=False, soft_wrap=True)
     if bad:
         sys.exit(1)
+
+
+def _goes_to_a_file() -> bool:
+    """Whether standard output is a regular file."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):  # a stream of a notebook or a test
+        return False
 
 
 if __name__ == "__main__":
