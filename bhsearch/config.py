@@ -59,8 +59,6 @@ class Settings:
         repeats: Repeats of the folds.
         test_fraction: Share of the cases that is sealed.
         group_by: `case`, `slide` or `image`.
-        sampler: `tpe`, `random`, `qmc` or `cmaes`.
-        storage: Database URL of the studies.
         workers: Processes that run trials; one per GPU, else one, where None; 0 to run them in the command's own.
         trial_timeout: Seconds after which a trial is ended as failed and its worker replaced; None for no limit.
         max_worker_memory: Megabytes; a worker that holds more after a trial is replaced. None for no limit.

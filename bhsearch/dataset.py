@@ -262,9 +262,12 @@ def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete everything
 def _open(**options: Any) -> Index:
     """Open data by options as a study has them; None stands for an option that was not given."""
     from bhsearch.config import load_settings
-    from bhsearch.data.opening import open_settings
+    from bhsearch.data.opening import draw_phantom, is_phantom, open_settings
 
     settings = load_settings(None, options)
+    if is_phantom(settings.data):
+        with _progress("drawing the phantom") as progress:
+            draw_phantom(settings.data, progress)
     with _progress("reading images") as progress:
         return open_settings(settings, progress=progress)
 

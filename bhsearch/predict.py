@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -25,36 +27,62 @@ def predict(
         typer.Option(metavar="REGEX", help="Its group finds the case in a path. Default: names of BreakHis and IDC."),
     ] = None,
     kind: Annotated[str, typer.Option("--format", help="csv or jsonl.")] = "csv",
-    file: Annotated[Path | None, typer.Option("--output", help="File to write. Default: standard output.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--output", help="File for the rows of images; cases go beside it. Default: standard output."),
+    ] = None,
 ) -> None:
-    """Predict with the champion: a row per image, and one per case where cases are known.
+    """Predict with the champion: a row per image, and in a second file a row per case where cases are known.
 
     Images that cannot be read are named and left out; the exit code is then 1.
     """
-    from bhsearch.search import predicting
+    with terminal.lasting_err() as console:
+        with terminal.starting(console):
+            from bhsearch.data.image_files import describe_left_out
+            from bhsearch.progress import TerminalReporter
+            from bhsearch.search import predicting
+            from bhsearch.search.reporter import Reporter
 
-    predicting.check_format(kind)
-    files = predicting.find_files(places)
-    predicting.case_of(case_pattern)
+        predicting.check_format(kind)
+        if file is not None:
+            predicting.check_output(file)
+        files = predicting.find_files(places)
+        predicting.case_of(case_pattern)
 
-    from bhsearch.data.image_files import describe_left_out
-    from bhsearch.progress import TerminalReporter
-
-    reporter = TerminalReporter(terminal.err)
-    bad = files.bad
-    with predicting.output(file, sys.stdout) as stream:
-        asked = predicting.open_model(model)
-        writer = predicting.Writer(stream, kind, asked)
+        reporter = TerminalReporter(console)
+        asked = predicting.open_model(model, reporter)
+        bad = files.bad
         case = predicting.case_of(case_pattern or asked.case_pattern, places)
-        with reporter.step("Predicting") as progress:
-            for row in predicting.predict(asked, files.images, case, bad, progress):
-                writer.write(row)
-    if files.left_out:
-        terminal.err.print(Text(describe_left_out(files.left_out), style="dim"), soft_wrap=True)
-    for item in bad:
-        terminal.err.print(Text(f"left out: {item.reason}", style="red"), soft_wrap=True)
+        written: list[tuple[Path, int]] = []
+        aside = file is not None or _goes_to_a_file()  # else rows may come to the same screen, and be drawn over
+        with (reporter if aside else Reporter()).step("predicting") as progress:
+            rows = predicting.predict(asked, files.images, case, bad, progress)
+            if file is not None:
+                written = predicting.write_files(file, kind, asked, rows)
+            else:
+                predicting.write_to(sys.stdout, kind, rows)
+        if file is None:
+            said = (
+                f"Model {asked.uri}. P(malignant) of at least {asked.threshold:.6g} is labelled malignant. {asked.use}"
+            )
+            terminal.err.print(Text(said, style="dim"))
+        if files.left_out:
+            terminal.err.print(Text(describe_left_out(files.left_out), style="dim"), soft_wrap=True)
+        for item in bad:
+            terminal.err.print(Text(f"left out: {item.reason}", style="red"), soft_wrap=True)
+        for place, n_rows in written:
+            noun = "row" if n_rows == 1 else "rows"
+            terminal.out.print(f"wrote {n_rows:,} {noun} to {place}", markup=False, soft_wrap=True)
     if bad:
         sys.exit(1)
+
+
+def _goes_to_a_file() -> bool:
+    """Whether standard output is a regular file."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):  # a stream of a notebook or a test
+        return False
 
 
 if __name__ == "__main__":

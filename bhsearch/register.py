@@ -32,8 +32,9 @@ def register(
 
     request = Request(study, trial, name, alias, force, why, data, export)
 
-    from bhsearch.progress import TerminalReporter
-    from bhsearch.search import registered, registering
+    with terminal.starting():
+        from bhsearch.progress import TerminalReporter
+        from bhsearch.search import registered, registering
 
     result = registering.register(request, TerminalReporter())
     table = Table.grid(padding=(0, 2))

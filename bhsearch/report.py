@@ -31,8 +31,9 @@ def report(
     if figures is not None and figures.exists() and not figures.is_dir():
         raise PlaceError(f"--figures must be a folder to write into, but {str(figures)!r} is a file.")
 
-    from bhsearch.progress import TerminalReporter
-    from bhsearch.search.reporting import make_report
+    with terminal.starting():
+        from bhsearch.progress import TerminalReporter
+        from bhsearch.search.reporting import make_report
 
     reporter = TerminalReporter()
     made, page = make_report(study, reporter)
@@ -43,7 +44,7 @@ def report(
     if figures is not None:
         from bhsearch.evaluation.report_figures import write_figures
 
-        with reporter.step("Drawing figures"), writing(f"the figures in {figures}"):
+        with reporter.step("drawing figures"), writing(f"the figures in {figures}"):
             written = write_figures(made, figures)
         terminal.out.print(f"{figures}: {len(written)} figures as SVG and PDF", markup=False, soft_wrap=True)
 

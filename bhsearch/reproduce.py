@@ -17,8 +17,9 @@ def reproduce(
     data: Annotated[str | None, typer.Option(help="Where the data lie now, if they were moved.")] = None,
 ) -> None:
     """Train that trial again and compare its out-of-fold predictions with those that MLflow keeps."""
-    from bhsearch.progress import TerminalReporter
-    from bhsearch.search import reproducing
+    with terminal.starting():
+        from bhsearch.progress import TerminalReporter
+        from bhsearch.search import reproducing
 
     result = reproducing.reproduce(run_id, TerminalReporter(), data)
     lines = [

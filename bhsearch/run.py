@@ -118,7 +118,8 @@ def run(
     from bhsearch.config import load_settings
 
     settings = load_settings(file, options)
-    from bhsearch.progress import run_study
+    with terminal.starting(quiet=settings.quiet):
+        from bhsearch.progress import run_study
 
     run_study(settings)
 

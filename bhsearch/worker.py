@@ -35,11 +35,13 @@ def worker(
     MLFLOW_TRACKING_URI names: a server, where the study runs on several machines.
     """
     options = dict(locals())
-    from bhsearch.config import load_settings
-    from bhsearch.search.engines import settings_of
+    with terminal.starting(quiet=bool(quiet)):
+        from bhsearch.config import load_settings
+        from bhsearch.progress import run_study
+        from bhsearch.search.engines import settings_of
 
-    settings = load_settings(None, settings_of(storage, study) | {k: v for k, v in options.items() if v is not None})
-    from bhsearch.progress import run_study
+        given = {key: value for key, value in options.items() if value is not None}
+        settings = load_settings(None, settings_of(storage, study) | given)
 
     run_study(settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -28,6 +29,11 @@ def options() -> dict[str, object]:
 
 def test_nothing_given_is_the_default():
     assert load_settings(None, {}) == Settings()
+
+
+def test_every_setting_is_described_once():
+    described = re.findall(r"^        (\w+): ", Settings.__doc__, re.MULTILINE)
+    assert sorted(described) == sorted(field.name for field in fields(Settings))
 
 
 def test_options_win_over_the_file_and_the_file_over_the_defaults(tmp_path):

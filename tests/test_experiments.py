@@ -69,7 +69,14 @@ def test_a_study_opens_with_its_own_command_its_cost_and_its_score(file):
     (command,) = re.findall(r"^# +python -m bhsearch\.run (.*)$", opening(file), re.MULTILINE)
     given = typer.main.get_command(app).make_context("run", shlex.split(command)).params
     assert given["config"] == file.relative_to(ROOT)
-    assert re.search(r"^# .*[Cc]ost.* score", opening(file), re.MULTILINE)
+    (said,) = re.findall(r"^# Cost and score: (.*)$", opening(file), re.MULTILINE)
+    measured = r"\d+ (s|min|h) on .*, AUC 0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\]"
+    assert re.match(measured, said) or said.startswith("not measured as it stands; experiments/benchmarks/README.md")
+
+
+def test_a_first_look_says_what_it_costs_and_scores():
+    """Nobody decides on a first look by "not measured"."""
+    assert "not measured" not in opening(ROOT / "experiments" / "quick.toml")
 
 
 @by_name

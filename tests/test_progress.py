@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from bhsearch.evaluation.selection import CORRECTED_NOTE, Corrected
-from bhsearch.progress import N_BEST, TerminalReporter, print_result, trial_line
+from bhsearch.evaluation.selection import Corrected
+from bhsearch.progress import CAVEATS, N_BEST, TerminalReporter, next_commands, print_result, trial_line
 from bhsearch.search.engine import Trial
 from bhsearch.search.reporter import Plan
 from bhsearch.search.result import Ranked, StudyResult
-from bhsearch.states import COMPLETE, FAILED
+from bhsearch.states import COMPLETE, FAILED, PRUNED
 from bhsearch.tracking import links
 
 PARAMS = {"backbone": "staintex-s", "policy": "dihedral", "hidden_units": 16}
@@ -95,9 +97,11 @@ def test_a_failed_trial_says_its_reason():
 def test_a_pipe_gets_plain_lines_and_no_bar():
     to = console()
     reporter = TerminalReporter(to)
-    with reporter.step("Reading images") as progress:
+    with reporter.step("reading images") as progress:
         progress(1, 2)
     with reporter.trials(0, 2):
+        reporter.began(0)
+        reporter.doing("training heads")
         reporter.trial(trial(0, 0.8), trial(0, 0.8))
         reporter.trial(failed(1), trial(0, 0.8))
     assert text(to).splitlines() == [
@@ -106,29 +110,58 @@ def test_a_pipe_gets_plain_lines_and_no_bar():
     ]
 
 
-def test_a_terminal_gets_a_bar_with_best_and_time_left_that_goes_away():
-    to = console(terminal=True)
-    reporter = TerminalReporter(to)
-    with reporter.step("Reading images") as progress:
-        progress(1, 2)
+def screen(reporter: TerminalReporter, width: int = 100) -> str:
+    """What is drawn in place at the moment."""
+    to = console(width=width)
+    reporter._display._console = to
+    to.print(reporter._display.render())
+    return text(to)
+
+
+def test_steps_are_named_with_how_far_they_are_and_how_long_they_take():
+    reporter = TerminalReporter(console())
+    with reporter.step("reading images") as progress:
+        progress(300, 476)
+        assert screen(reporter).strip() == "reading images 300/476, 0 s"
+        with reporter.step("drawing the phantom"):
+            assert screen(reporter).strip() == "drawing the phantom, 0 s"
+            reporter.doing("fold 1 of 2")
+            assert screen(reporter).strip() == "drawing the phantom, fold 1 of 2, 0 s"
+        assert screen(reporter).strip() == "reading images 300/476, 0 s"
+    assert screen(reporter).strip() == ""
+
+
+def test_a_running_study_shows_best_time_left_and_what_the_trial_heard_of_last_is_doing():
+    reporter = TerminalReporter(console())
     with reporter.trials(1, 3):
+        assert "1/3 trials, no score yet, time left unknown" in screen(reporter)
+        for number in (1, 2):
+            reporter.began(number)
+        reporter.doing("fold 2 of 5, epoch 4 of 6", 1)
+        assert "trial 1: fold 2 of 5, epoch 4 of 6, 0 s" in screen(reporter)
+        reporter.doing("training heads")
+        assert "trial 1: training heads, 0 s" in screen(reporter)
         reporter.trial(trial(1, 0.8), trial(1, 0.8))
-        reporter._bar.refresh()
-        assert "best 0.8000" in text(to)
-        assert "s left" in text(to)
-        assert "2/3" in text(to)
-    assert "Reading images" in text(to)
+        assert "2/3 trials, best 0.8000, 0 s left" in screen(reporter)
+        assert "trial 2, 0 s" in screen(reporter)
+        reporter.trial(failed(2), trial(1, 0.8))
+        assert "2/3 trials" in screen(reporter)
+        assert "trial 2" not in screen(reporter)
+        reporter.trial(trial(3, 0.7), trial(1, 0.8))
+        assert "3/3 trials, best 0.8000, waiting for workers to end" in screen(reporter)
+    with reporter.trials(3, 4, trial(1, 0.8)):
+        assert "3/4 trials, best 0.8000, time left unknown" in screen(reporter)
 
 
-def test_a_failed_trial_does_not_move_the_bar():
-    to = console(terminal=True)
-    reporter = TerminalReporter(to)
-    with reporter.trials(0, 3):
-        reporter.trial(failed(), None)
-        reporter._bar.refresh()
-        assert "0/3" in text(to)
-        assert "no score yet" in text(to)
-        assert "time left unknown" in text(to)
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
+def test_what_is_drawn_in_place_stays_on_its_lines(width):
+    reporter = TerminalReporter(console())
+    with reporter.trials(1, 300):
+        reporter.began(1)
+        reporter.doing("computing features of mobilenet-0.75: 120/365, view 2 of 4")
+        lines = screen(reporter, width).splitlines()
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= width
 
 
 def test_a_long_line_is_not_broken_in_a_pipe():
@@ -144,9 +177,95 @@ def test_the_result_shows_the_best_with_intervals_and_who_is_tied():
     assert [row.split()[:2] for row in rows] == [["0", "0.9000"], ["1", "0.8900"], ["2", "0.8800"]]
     assert "[0.700 0.950]" in rows[0]
     assert [("tied" in row) for row in rows] == [True, True, False]
-    assert "1 other trial" in shown
-    assert "these scores chose it" in shown
-    assert "mlflow ui" in shown
+    assert "2 of 3 trials are tied with the best." in shown
+
+
+@pytest.mark.parametrize(
+    ("n", "n_tied", "words"),
+    [
+        (30, 27, "27 of 30 trials are tied with the best."),
+        (3, 1, "None of the other 2 trials is tied with the best."),
+        (1, 1, "There is no other trial to compare it with."),
+        (3, 0, "Which trials are tied with the best is not known: its predictions are not at hand."),
+    ],
+)
+def test_ties_are_counted_with_the_best_among_all_complete_trials(n, n_tied, words):
+    assert words in printed(result(n, n_tied=n_tied, wanted=n))
+
+
+def test_pruned_trials_are_no_part_of_the_count_of_ties():
+    made = result(3, n_tied=2)
+    pruned = Trial(3, PRUNED, PARAMS, None, {})
+    assert "2 of 3 complete trials are tied" in printed(replace(made, records=[*made.records, pruned]))
+
+
+def test_the_best_trial_is_shown_in_full_with_the_corrected_score_first():
+    made = result(corrected=Corrected(0.9, 0.8512, 0.741, 0.932, 50, 61))
+    params = PARAMS | {"learning_rate": 0.0123456789, "tta": False}
+    made.ranking[0] = replace(made.ranking[0], trial=replace(made.ranking[0].trial, params=params))
+    lines = [line.split(None, 1) for line in printed(made).splitlines()]
+    start = lines.index(["Best:", "trial 0"])
+    assert [[key, value.rstrip()] for key, value in lines[start + 1 : start + 8]] == [
+        ["corrected", "AUC  0.8512  [0.741 0.932]  after a search of 50 trials"],
+        ["AUC", "0.9000  [0.700 0.950]"],
+        ["backbone", "staintex-s"],
+        ["policy", "dihedral"],
+        ["hidden_units", "16"],
+        ["learning_rate", "0.01235"],
+        ["tta", "False"],
+    ]
+
+
+def test_caveats_are_two_short_dim_lines():
+    shown = printed(result(corrected=Corrected(0.9, 0.8512, 0.741, 0.932, 50, 61)), terminal=True, width=80)
+    assert len(CAVEATS) == 2
+    for sentence in CAVEATS:
+        assert f"\x1b[2m{sentence}\x1b[0m\n" in shown
+
+
+def test_the_result_ends_with_time_links_and_three_commands():
+    shown = printed(result(links=("http://127.0.0.1:5000/#/" + "x" * 100,)), width=80)
+    assert shown.endswith(
+        "Next:\n  mlflow ui\n  python -m bhsearch.report --study study\n  python -m bhsearch.register --study study\n"
+    )
+    assert f"\nhttp://127.0.0.1:5000/#/{'x' * 100}\n" in shown
+    to = console()
+    print_result(result(), to, seconds=3725)
+    assert "Total time: 1 h 2 min" in text(to)
+
+
+def test_commands_name_the_study_as_a_shell_takes_it(monkeypatch):
+    assert next_commands(replace(result(), study="it's mine"))[1].endswith(""" --study 'it'"'"'s mine'""")
+    assert next_commands(replace(result(), study="-x"))[2].endswith(" --study=-x")
+
+
+def test_commands_are_not_broken_in_a_narrow_terminal():
+    made = replace(result(), study="a-study-with-a-long-name-of-its-own")
+    shown = printed(made, terminal=True, width=40)
+    for command in next_commands(made):
+        assert f"  {command}\n" in shown
+
+
+def test_without_tracking_no_command_is_named_that_would_fail():
+    shown = printed(result(tracked=False))
+    assert "no run to look at" in shown
+    assert "Next" not in shown
+    assert "mlflow ui" not in shown
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("name", ["staintex-l", "efficientnetv2-b3", "my-own-network-of-the-lab"])
+def test_backbone_names_are_whole_at_any_width(width, name):
+    made = result()
+    for row in made.records:
+        row.params["backbone"] = name
+    try:
+        shown = printed(made, terminal=True, width=width)
+    finally:
+        PARAMS["backbone"] = "staintex-s"
+    table = shown[: shown.index("Best:")]
+    assert table.count(name) == 3
+    assert max(map(len, re.sub(r"\x1b\[[0-9;]*m", "", table).splitlines())) <= width
 
 
 def test_only_the_best_few_are_shown():
@@ -172,18 +291,19 @@ def test_lost_predictions_show_no_nan():
 
 
 def test_no_complete_trial_is_said():
-    assert "No trial is complete." in printed(result(0))
+    shown = printed(result(0))
+    assert "No trial is complete." in shown
+    assert "Next" not in shown
 
 
-def test_the_result_ends_with_the_corrected_score_and_what_it_does_not_remove():
-    shown = printed(result(corrected=Corrected(0.9, 0.8512, 0.741, 0.932, 50, 61)), width=150)
-    assert "Corrected for having searched: 0.8512  [0.741 0.932]  instead of 0.9000 (50 trials)" in shown
-    assert CORRECTED_NOTE in shown
+def test_scores_that_are_odd_are_remarked_on():
+    assert "Note: The intervals of all 3 trials hold 0.5" in printed(result(low=0.4))
 
 
 def test_a_correction_that_is_not_at_hand_says_why():
     shown = printed(result(uncorrected="the predictions of [2] trials are not at hand"), width=150)
-    assert "Corrected for having searched: not at hand, since the predictions of [2] trials are not at hand." in shown
+    assert "corrected AUC  not known, since the predictions of [2] trials are not at hand" in shown
+    assert CAVEATS[1] not in shown
 
 
 def test_the_links_to_mlflow_are_whole_lines(monkeypatch):
@@ -191,6 +311,5 @@ def test_the_links_to_mlflow_are_whole_lines(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     urls = (links.trials_url("7"), links.parallel_url("7"))
     lines = printed(result(links=urls), width=40).splitlines()
-    assert lines[-3:] == ["Next:  mlflow ui", f"Trials: {urls[0]}", f"Parallel coordinates: {urls[1]}"]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
-    assert "mlflow ui" not in printed(result(links=urls))  # the server shows its own page
+    at = lines.index(f"Trials: {urls[0]}")
+    assert lines[at + 1] == f"Parallel coordinates: {urls[1]}"

@@ -9,10 +9,29 @@ from bhsearch.config import Settings
 from bhsearch.data.decode import Progress
 from bhsearch.data.index import Index
 from bhsearch.data.load import load_index
-from bhsearch.data.phantom import phantom_index
+from bhsearch.data.phantom import parse_spec, phantom_folder, phantom_index
 from bhsearch.errors import SettingsError
 
 PHANTOM = "phantom"
+
+
+def is_phantom(data: str | None) -> bool:
+    """Whether what a user calls the data is the phantom."""
+    return data is None or data == PHANTOM or data.startswith(f"{PHANTOM}:")
+
+
+def draw_phantom(data: str | None, progress: Progress | None = None) -> None:
+    """Draw the phantom into the cache, if it is not there yet. `open_data` would do that without a word.
+
+    Args:
+        data: `phantom` or `phantom:key=value,...`, or None, which means `phantom`.
+        progress: Called with (done, total) images.
+
+    Raises:
+        DataError: If the spec cannot be read.
+        PlaceError: If the cache cannot be written, or the disk is full; nothing half-made is left.
+    """
+    phantom_folder(parse_spec(PHANTOM if data is None else data), progress)
 
 
 def open_data(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from bhsearch.data import breakhis, store
+from bhsearch.data.decode import Progress
 from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.load import load_index
 from bhsearch.data.tissue_style import case_style
@@ -136,14 +137,18 @@ def draw(parameters: Parameters, picture: Picture) -> npt.NDArray[np.uint8]:
     return tissue.draw(style, np.random.default_rng((parameters.seed, picture.case, _PIXELS, picture.image)))
 
 
-def phantom_folder(parameters: Parameters) -> Path:
+def phantom_folder(parameters: Parameters, progress: Progress | None = None) -> Path:
     """Return the folder of a phantom in the cache, drawing it first where it is missing or incomplete.
+
+    Args:
+        parameters: What the phantom is a function of.
+        progress: Called with (done, total) images while it is drawn.
 
     Raises:
         PlaceError: If the cache cannot be written, or the disk is full; nothing half-made is left.
     """
     facts = {**asdict(parameters), "version": _VERSION}
-    return store.cached(NAME, facts, lambda folder: _fill(folder, parameters, pictures(parameters)))
+    return store.cached(NAME, facts, lambda folder: _fill(folder, parameters, progress))
 
 
 def phantom_index(spec: str = NAME) -> Index:
@@ -190,7 +195,9 @@ def _path(label: int, subtype: str, slide: str, sequence: int) -> str:
     )
 
 
-def _fill(folder: Path, parameters: Parameters, planned: list[Picture]) -> None:
+def _fill(folder: Path, parameters: Parameters, progress: Progress | None) -> None:
+    planned = pictures(parameters)
+
     def save(picture: Picture) -> None:
         file = folder / picture.path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +206,8 @@ def _fill(folder: Path, parameters: Parameters, planned: list[Picture]) -> None:
 
     pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
     try:
-        for _ in pool.map(save, planned):  # asks for every result, and so raises what a thread raised
-            pass
+        for done, _ in enumerate(pool.map(save, planned), start=1):  # raises what a thread raised
+            if progress is not None:
+                progress(done, len(planned))
     finally:
         pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C the rest is not drawn first

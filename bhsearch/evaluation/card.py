@@ -45,7 +45,7 @@ class WorstImage:
     Attributes:
         caption: As `breakdown.Worst.caption` says it.
         picture: PNG or JPEG file.
-        heat: The same with its heat map over it, from `heat.overlay`.
+        heat: The same with its heat map over it, from `photos.overlay`.
     """
 
     caption: str

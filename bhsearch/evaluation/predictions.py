@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 DISCLAIMER = "Research only. Not for screening patients."
+USE = "use"  # the column of a CSV file that says what it must not be used for
+_DIGITS = 6
 _TEXT_COLUMNS = ("path", "case", "subtype", "magnification")
 _FIXED_COLUMNS = ("path", "case", "group", "stratum", "label", "subtype", "magnification")
 
@@ -39,6 +42,40 @@ def image_weights(group: npt.NDArray[np.int64], fold: npt.NDArray[np.int8]) -> F
     n_folds = int(fold.max()) + 1
     key = number * n_folds + fold
     return np.stack([1.0 / np.bincount(row)[row] for row in key])
+
+
+def six_digits(probability: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Round probabilities to six significant digits, which float32 holds without loss.
+
+    Probabilities are rounded before they are scored, so that a file with six digits holds exactly what was scored.
+
+    Args:
+        probability: 0 or more. Any shape.
+
+    Returns:
+        The same shape. Written with six digits and read again, each number is the same.
+    """
+    exact = np.asarray(probability, np.float64)
+    exponent = np.floor(np.log10(exact, out=np.zeros_like(exact), where=exact > 0))
+    scale = 10.0 ** (_DIGITS - 1 - exponent)
+    return np.asarray(np.round(exact * scale) / scale, np.float32)
+
+
+def write_use(file: Path, lines: Sequence[str]) -> Path:
+    """Write a text file beside a data file: what it is, and what it must not be used for.
+
+    A comment inside a CSV file would do the same, but pandas and MLflow's preview cannot read such a file.
+
+    Args:
+        file: The data file, such as `predictions.csv`.
+        lines: What the text says.
+
+    Returns:
+        The text's own file, such as `predictions.README.txt`.
+    """
+    beside = file.with_name(f"{file.stem}.README.txt")
+    beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return beside
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,35 +157,37 @@ class Predictions:
         )
 
     def to_csv(self, path: Path, note: str = DISCLAIMER) -> None:
-        """Write one row per image: `path`, ..., `magnification`, then `fold_r0`, `probability_r0`, `fold_r1`, ...
+        """Write one row per image, and beside the file a text that says what it must not be used for.
+
+        The columns are `path`, `case`, `group`, `stratum`, `label`, `subtype`, `magnification`, then `fold_r0`,
+        `probability_r0`, `fold_r1`, ... and `use`, which repeats the note in every row.
 
         Args:
             path: File to write. An existing one is replaced.
-            note: One line that stands, after `# `, above the header. Empty for none.
+            note: What the numbers must not be used for. Empty for no text and no column `use`.
         """
         columns: dict[str, list[Any]] = {name: getattr(self, name).tolist() for name in _FIXED_COLUMNS}
         for repeat in range(self.n_repeats):
             columns[f"fold_r{repeat}"] = self.fold[repeat].tolist()
-            # Python writes a float64 so that it reads back as the same number; every float32 is also a float64.
-            columns[f"probability_r{repeat}"] = self.probability[repeat].astype(np.float64).tolist()
+            # `str` of a float32 is the shortest text that reads back as the same float32.
+            columns[f"probability_r{repeat}"] = [str(p) for p in self.probability[repeat].astype(np.float32)]
+        if note:
+            said = " ".join(note.split())
+            columns[USE] = [said] * len(self)
+            write_use(path, [f"{path.name}: out-of-fold P(malignant), one row per image.", said])
         with path.open("w", encoding="utf-8", newline="") as file:
-            if note:
-                file.write(f"# {' '.join(note.split())}\n")
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
 
     @classmethod
     def from_csv(cls, path: Path) -> Predictions:
-        """Read what `to_csv` wrote; every number comes back as it was, probabilities as float64.
+        """Read what `to_csv` wrote; probabilities come back as float32, other numbers as they were.
 
         Raises:
             DataError: If columns are missing, a row is short, or a number does not parse.
         """
         with path.open(encoding="utf-8", newline="") as file:
-            start = file.tell()
-            if not file.readline().startswith("# "):
-                file.seek(start)
             header, *rows = list(csv.reader(file)) or [[]]
         n_repeats = sum(name.startswith("probability_r") for name in header)
         repeats = [f"{name}_r{repeat}" for name in ("fold", "probability") for repeat in range(max(n_repeats, 1))]
@@ -162,7 +201,7 @@ class Predictions:
             column = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
             return cls(
                 label=np.array(column["label"]).astype(np.int8),
-                probability=np.array([[float(p) for p in column[name]] for name in repeats[max(n_repeats, 1) :]]),
+                probability=np.array([column[name] for name in repeats[max(n_repeats, 1) :]]).astype(np.float32),
                 fold=np.array([column[name] for name in repeats[:n_repeats]]).astype(np.int8),
                 group=np.array(column["group"]).astype(np.int64),
                 stratum=np.array(column["stratum"]).astype(np.int64),

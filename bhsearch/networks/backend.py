@@ -81,6 +81,11 @@ def start_without_training() -> None:
         keras_settings.pin()
 
 
+def title() -> str:
+    """Name of the framework that `start` imports, for people; known before it is imported."""
+    return "JAX" if os.environ.get("KERAS_BACKEND") == "jax" else "TensorFlow"
+
+
 def name() -> str:
     """`tensorflow` or `jax`."""
     import keras

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from bhsearch.errors import RunError
 
 Pixels = npt.NDArray[np.uint8]
-Probabilities = npt.NDArray[np.float32]
 # As `evaluation.calibration`: float32 knows no number between 1 - 6e-8 and 1.
 _EDGE = 1e-7
 _MOST_IMAGES, _MOST_PIXELS = 32, 1 << 23  # of a batch

@@ -29,7 +29,7 @@ _EXPLODED = 1e3  # a loss that is no longer one
 
 @dataclass(frozen=True)
 class FinetuneParams:
-    """What a trial chooses of its training.
+    """What a trial chooses of its training. Sound values are in the table of the space, `bhsearch.search.space`.
 
     Attributes:
         depth: Part of the layers that is trained, from the head down: a key of `program.DEPTHS`.
@@ -48,20 +48,20 @@ class FinetuneParams:
         epochs: Passes over the training rows.
     """
 
-    depth: str = "all"
-    learning_rate: float = 3e-4
-    layer_decay: float = 0.9
-    weight_decay: float = 1e-2
-    optimizer: str = "adamw"
-    schedule: str = "cosine"
-    warmup: float = 0.1
-    batch: int = 16
-    label_smoothing: float = 0.0
-    dropout: float = 0.0
-    policy: str = "none"
-    strength: float = 0.5
-    mixup: float = 0.0
-    epochs: int = 5
+    depth: str
+    learning_rate: float
+    layer_decay: float
+    weight_decay: float
+    optimizer: str
+    schedule: str
+    warmup: float
+    batch: int
+    label_smoothing: float
+    dropout: float
+    policy: str
+    strength: float
+    mixup: float
+    epochs: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +114,7 @@ def train_fold(
     params: FinetuneParams,
     seed: tuple[int, ...],
     see: Callable[[Look], None],
+    began: Callable[[int], None] | None = None,
 ) -> Member:
     """Train one fold.
 
@@ -125,6 +126,7 @@ def train_fold(
         params: The trial's choices.
         seed: Of everything random.
         see: Called after each share of the schedule; what it raises ends the training.
+        began: Called with the number of each epoch, from 1, when it begins.
 
     Returns:
         The weights after the last epoch.
@@ -140,6 +142,8 @@ def train_fold(
     done = 0
     losses: list[tuple[Any, int]] = []
     for epoch, plan in enumerate(_plans(task, params, program, random), start=1):
+        if began is not None:
+            began(epoch)
         for part in plan.parts(most, [end - done for end in ends]):
             n_steps, part = len(part.rows), program.prepared(part)
             images, places = pixels.of(part.rows)

@@ -32,7 +32,7 @@ _LONGEST = 5.0  # norm of a column's gradient
 
 @dataclass(frozen=True)
 class HeadParams:
-    """What a trial chooses of its heads.
+    """What a trial chooses of its heads. Sound values are in the table of the space, `bhsearch.search.space`.
 
     Attributes:
         hidden_units: Units of the hidden layer; 0 for a linear head.
@@ -46,15 +46,15 @@ class HeadParams:
         standardise: Whether a column standardises the features by its training rows.
     """
 
-    hidden_units: int = 0
-    dropout: float = 0.0
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-2
-    schedule: str = "cosine"
-    weight_decay: float = 1e-3
-    label_smoothing: float = 0.0
-    epochs: int = 20
-    standardise: bool = True
+    hidden_units: int
+    dropout: float
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    weight_decay: float
+    label_smoothing: float
+    epochs: int
+    standardise: bool
 
 
 @dataclass(frozen=True, eq=False)

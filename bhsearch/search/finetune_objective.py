@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from bhsearch.data.splits import image_weights
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import weighted_auc
 from bhsearch.evaluation.predictions import image_weights as validation_weights
+from bhsearch.evaluation.predictions import six_digits
 from bhsearch.networks import augment, backend
 from bhsearch.networks.backbones import Backbone
 from bhsearch.networks.deployed import arrays_of
@@ -67,6 +69,7 @@ class FinetuneObjective:
         seed: Of everything random in a training; the same for every trial.
         precision: As Keras calls it.
         say: Told what a person should know of a trial.
+        tell: Told what a trial is doing, in a few words.
     """
 
     def __init__(
@@ -79,9 +82,11 @@ class FinetuneObjective:
         seed: int,
         precision: str,
         say: Callable[[str], None],
+        tell: Callable[[str], None] = lambda what: None,  # noqa: ARG005
     ) -> None:
         self._pixels, self._frozen, self._heads_of, self._backbones = pixels, frozen, heads, backbones
         self._rows, self._seed, self._precision, self._say = rows, seed, precision, say
+        self._tell = tell
         self._counted = validation_weights(rows.group, rows.fold)
         self._pool = ProgramPool()
         self._device: tuple[int, DevicePixels] | None = None
@@ -134,22 +139,32 @@ class FinetuneObjective:
 
     def _trial(self, params: Params, shape: Shape, watch: Watch) -> Outcome:
         started = time.perf_counter()
-        chosen = FinetuneParams(**{field.name: params[field.name] for field in fields(FinetuneParams)})
+        chosen = finetune_params(params)
         n_views = N_VIEWS if params["tta"] else 1
         probability = np.full(self._rows.fold.shape, 0.5, np.float32)
         scores: list[float] = []
         curves = _Curves()
         members = []
         milliseconds = float("inf")
+        self._tell(f"building {shape.backbone.name}")
         with self._pool.program(shape) as program:
             pixels = self._device_pixels(shape.size)
             for column, (repeat, fold) in enumerate(self._rows.columns()):
                 task = self._task(repeat, fold, chosen)
+                here = f"fold {column + 1} of {len(self._rows.columns())}"
+                self._tell(here)
                 fold_of = _Fold(self, column, repeat, task, watch, curves, scores)
                 seed = (self._seed, column)
                 try:
                     member = train_fold(
-                        program, pixels, task, self._member(program, column, seed), chosen, seed, fold_of.see
+                        program,
+                        pixels,
+                        task,
+                        self._member(program, column, seed),
+                        chosen,
+                        seed,
+                        fold_of.see,
+                        partial(self._tell_epoch, here, chosen.epochs),
                     )
                     state = program.frozen(program.state_of(member))
                     began = time.perf_counter()
@@ -157,7 +172,7 @@ class FinetuneObjective:
                     # The fastest fold: the first one also pays for compiling.
                     passed = 1000 * (time.perf_counter() - began) / len(task.held_out)
                     milliseconds = min(milliseconds, passed)
-                    probability[repeat, task.held_out] = sigmoid(by_view).mean(axis=0)
+                    probability[repeat, task.held_out] = six_digits(sigmoid(by_view).mean(axis=0))
                     scores.append(self.fold_score(repeat, task, probability[repeat, task.held_out]))
                     report = Report((column + 1) * N_SHARES - 1, float(np.mean(scores)), scores[-1])
                     is_last = column == len(self._rows.columns()) - 1
@@ -190,6 +205,9 @@ class FinetuneObjective:
                 MODEL_MB: sum(array.nbytes for array in weights.values()) / 1e6,
             },
         )
+
+    def _tell_epoch(self, fold: str, epochs: int, epoch: int) -> None:
+        self._tell(f"{fold}, epoch {epoch} of {epochs}")
 
     def _task(self, repeat: int, fold: int, params: FinetuneParams) -> FoldTask:
         inside = self._rows.fold[repeat] != fold
@@ -244,6 +262,11 @@ class FinetuneObjective:
         rows = task.held_out
         entropy = np.logaddexp(0.0, logits) - logits * self._rows.label[rows]
         return float(np.average(entropy, weights=self._counted[repeat, rows]))
+
+
+def finetune_params(params: Params) -> FinetuneParams:
+    """The part of a point that a network is trained with."""
+    return FinetuneParams(**{field.name: params[field.name] for field in fields(FinetuneParams)})
 
 
 class _Curves:

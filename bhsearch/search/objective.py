@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.pixels import Progress
 from bhsearch.data.splits import image_weights
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import epoch_scores
 from bhsearch.evaluation.predictions import image_weights as validation_weights
+from bhsearch.evaluation.predictions import six_digits
 from bhsearch.networks.backbones import Backbone
 from bhsearch.networks.features import FeatureCache
 from bhsearch.networks.heads import Array, HeadParams, Heads, Moments, fit
@@ -56,6 +58,27 @@ class Outcome:
         return Heads(kept["kernel"], kept["bias"], kept["top"], kept["top_bias"], self.model["linear"])
 
 
+class Telling:
+    """Says which features a trial computes; given to both the cache of features and the objective.
+
+    Args:
+        tell: Told what the trial is doing, in a few words.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.tell = tell
+        self.views: Sequence[str] = ()  # of the trial in hand, in the order in which they are computed
+
+    def __call__(self, backbone: str, view: str) -> Progress:
+        """A function that says how many images of a view are done."""
+        place = f", view {self.views.index(view) + 1} of {len(self.views)}" if view in self.views else ""
+
+        def progress(done: int, total: int) -> None:
+            self.tell(f"computing features of {backbone}: {done}/{total}{place}")
+
+        return progress
+
+
 class FrozenObjective:
     """Scores points of the frozen space.
 
@@ -67,6 +90,7 @@ class FrozenObjective:
         group: Group of each development image. Shape (n_images,).
         seed: Of the heads' start, the order of rows and dropout: the same for every trial, so that trials differ by
             their parameters alone.
+        telling: Says what a trial is doing; None for nobody.
     """
 
     def __init__(
@@ -77,8 +101,9 @@ class FrozenObjective:
         fold: npt.NDArray[np.int8],
         group: npt.NDArray[np.int64],
         seed: int,
+        telling: Telling | None = None,
     ) -> None:
-        self._features, self._backbones, self._seed = features, backbones, seed
+        self._features, self._backbones, self._seed, self._telling = features, backbones, seed, telling
         self._label, self._fold, self._counted = label, fold, validation_weights(group, fold)
         self._columns = [(repeat, k) for repeat in range(len(fold)) for k in range(int(fold.max()) + 1)]
         self._held_out = [np.flatnonzero(fold[repeat] == k) for repeat, k in self._columns]
@@ -100,7 +125,11 @@ class FrozenObjective:
         started = time.perf_counter()
         backbone = self._backbones[params["backbone"]]
         shown = views_of(params["policy"], params["views"])
+        if self._telling is not None:
+            self._telling.views = shown
         features = np.stack([self._features.get(backbone, view) for view in shown])
+        if self._telling is not None:
+            self._telling.tell("training heads")
         fitted = fit(
             features,
             self._label,
@@ -114,13 +143,15 @@ class FrozenObjective:
         by_view = [
             self._scatter(fitted.heads.held_out_logits(rows, self._padded)) for rows in features[: len(averaged)]
         ]
-        probability: Array = np.stack([sigmoid(logits) for logits in by_view]).mean(axis=0, dtype=np.float32)
+        probability: Array = six_digits(
+            np.stack([sigmoid(logits) for logits in by_view]).mean(axis=0, dtype=np.float32)
+        )
         if not np.isfinite(probability).all():
             raise RunError(
                 "The training must end in finite predictions, but diverged "
                 f"(learning rate {params['learning_rate']:.3g})."
             )
-        per_epoch = sigmoid(np.stack([self._scatter(logits) for logits in fitted.logits]))
+        per_epoch = six_digits(sigmoid(np.stack([self._scatter(logits) for logits in fitted.logits])))
         curve = epoch_scores(per_epoch, self._label, self._fold, self._counted)
         return Outcome(
             float(epoch_scores(probability[None], self._label, self._fold, self._counted)[0]),

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,31 +24,54 @@ from bhsearch.data.naming import is_placeholder, spelling_key
 from bhsearch.data.pixels import Progress
 from bhsearch.data.store import writing
 from bhsearch.errors import DataError, PlaceError, SettingsError, StudyError
-from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.evaluation.predictions import DISCLAIMER, write_use
+from bhsearch.search.reporter import Reporter
+from bhsearch.search.starting import open_mlflow, start_framework
 
 FORMATS = ("csv", "jsonl")
 CASE_NOTE = "the probability of a case is the mean over its images"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the output.
+class ImageRow:
+    """One image of the output.
 
     Attributes:
-        kind: `image` or `case`.
-        image: Path as it was given; empty for a case.
+        image: Path as it was given.
         case: Empty where unknown.
-        n_images: 1, or how many images of the case were read.
-        probability: P(malignant), calibrated; of a case, the mean over its images.
+        probability: Calibrated P(malignant), to six significant digits.
         label: At the model's threshold.
+        model: Where the model came from.
+        use: What the row must not be used for.
     """
 
-    kind: str
     image: str
+    case: str
+    probability: float
+    label: str
+    model: str
+    use: str
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One case of the output.
+
+    Attributes:
+        case: As a pattern or BreakHis names give it.
+        n_images: Images of the case that were read.
+        probability: Mean of P(malignant) over these images, to six significant digits.
+        label: At the model's threshold.
+        model: Where the model came from.
+        use: What the row must not be used for.
+    """
+
     case: str
     n_images: int
     probability: float
     label: str
+    model: str
+    use: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +92,11 @@ class Model:
     note: str
     network: Any
 
+    @property
+    def use(self) -> str:
+        """What stands beside every number: the note, and what the model must not be used for."""
+        return f"{self.note}. {DISCLAIMER}" if self.note else DISCLAIMER
+
     def label(self, probability: float) -> str:
         """Class name at the threshold."""
         return CLASS_NAMES[probability >= self.threshold]
@@ -84,25 +112,39 @@ def check_format(kind: str) -> None:
         raise SettingsError(f"--format must be {' or '.join(FORMATS)}, but got {kind!r}.")
 
 
-def open_model(uri: str | None) -> Model:
+def check_output(file: Path) -> None:
+    """Refuse a place that a file of predictions cannot replace: a folder, or a device such as /dev/null.
+
+    Raises:
+        PlaceError: If there is something else than a file.
+    """
+    if file.exists() and not file.is_file():
+        raise PlaceError(f"--output must be a file to write, but {str(file)!r} is a folder or a device.")
+
+
+def open_model(uri: str | None, reporter: Reporter) -> Model:
     """The champion of the MLflow store, or the model of a URI or a name.
 
     Raises:
         StudyError: If there is none, or it was not registered by bhsearch.
         RunError: If its file cannot be read.
     """
-    from bhsearch.networks import backend
-    from bhsearch.networks.calibrated import load_network
     from bhsearch.tracking.store import check_store
 
     check_store()
-    backend.start()
-    with backend.quiet():
-        from bhsearch.tracking import kept, registry
-    from bhsearch.tracking.store import open_client
+    start_framework(reporter)
+    client = open_mlflow(reporter)
+    from bhsearch.tracking import kept, registry
 
-    found = registry.resolve(open_client(), uri)
-    folder = kept.download(found)
+    with reporter.step("loading the model"):
+        found = registry.resolve(client, uri)
+        return _load(found, kept.download(found))
+
+
+def _load(found: str, folder: Path) -> Model:
+    from bhsearch.networks.calibrated import load_network
+    from bhsearch.tracking import kept
+
     metadata = kept.metadata_of(folder)
     if "threshold" not in metadata:
         raise StudyError(
@@ -189,8 +231,8 @@ def case_in_name(file_name: str) -> str:
 
 def predict(
     model: Model, files: Sequence[Path], case: Callable[[Path], str], bad: list[BadFile], progress: Progress
-) -> Iterator[Row]:
-    """A row per image that can be read, then one per case.
+) -> Iterator[ImageRow]:
+    """A row per image that can be read.
 
     Args:
         model: From `open_model`.
@@ -214,59 +256,122 @@ def predict(
                 yield image
             progress(done, len(files))
 
+    for at, exact in enumerate(predict_images(model.network, images())):
+        probability = _six(exact)
+        yield ImageRow(str(good[at]), case(good[at]), probability, model.label(probability), model.uri, model.use)
+
+
+def cases(model: Model, rows: Sequence[ImageRow]) -> list[CaseRow]:
+    """A row per known case, in the order of their names.
+
+    Args:
+        model: That gave the rows.
+        rows: Of images.
+    """
     by_case: dict[str, list[float]] = {}
     spelt: dict[str, str] = {}  # the first of several spellings of a case names it
-    for at, probability in enumerate(predict_images(model.network, images())):
-        key = case(good[at])
-        if key:
-            key = spelt.setdefault(spelling_key(key), key)
-            by_case.setdefault(key, []).append(probability)
-        yield Row("image", str(good[at]), key, 1, probability, model.label(probability))
-    for key, values in sorted(by_case.items()):
-        mean = float(np.mean(values))
-        yield Row("case", "", key, len(values), mean, model.label(mean))
+    for row in rows:
+        if row.case:
+            name = spelt.setdefault(spelling_key(row.case), row.case)
+            by_case.setdefault(name, []).append(row.probability)
+    found = []
+    for name, values in sorted(by_case.items()):
+        mean = _six(float(np.mean(values)))
+        found.append(CaseRow(name, len(values), mean, model.label(mean), model.uri, model.use))
+    return found
+
+
+def _six(probability: float) -> float:
+    return float(f"{probability:.6g}")
 
 
 class Writer:
-    """Writes rows as CSV or JSON lines, the disclaimer first.
+    """Writes rows of one kind as CSV with a header, or as JSON lines.
 
     Args:
         stream: Where to.
         kind: `csv` or `jsonl`.
-        model: Named in the header.
+        row: Class of the rows; its fields are the columns.
     """
 
-    def __init__(self, stream: IO[str], kind: str, model: Model) -> None:
+    def __init__(self, stream: IO[str], kind: str, row: type[ImageRow | CaseRow]) -> None:
         self._stream, self._kind = stream, kind
         self._csv = csv.writer(stream, lineterminator="\n")
-        said = f"{model.note}. {DISCLAIMER}" if model.note else DISCLAIMER
         if kind == "csv":
-            stream.write(f"# {said}\n# {model.uri}, threshold {model.threshold!r}; {CASE_NOTE}\n")
-            self._csv.writerow(Row.__dataclass_fields__)
-        else:
-            head = {"use": said, "model": model.uri, "threshold": model.threshold, "cases": CASE_NOTE}
-            stream.write(json.dumps(head) + "\n")
+            self._csv.writerow(row.__dataclass_fields__)
 
-    def write(self, row: Row) -> None:
+    def write(self, row: ImageRow | CaseRow) -> None:
         """Write one row."""
+        values = asdict(row)
         if self._kind == "csv":
-            self._csv.writerow(asdict(row).values())
+            self._csv.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values.values()])
         else:
-            self._stream.write(json.dumps(asdict(row)) + "\n")
+            self._stream.write(json.dumps(values) + "\n")
+
+
+def write_to(stream: IO[str], kind: str, rows: Iterable[ImageRow]) -> None:
+    """Write image rows to a stream, such as standard output; cases have columns of their own, and no place there.
+
+    Raises:
+        PlaceError: If the disk behind it is full.
+    """
+    with writing("standard output"):
+        writer = Writer(stream, kind, ImageRow)
+        for row in rows:
+            writer.write(row)
+        stream.flush()
+
+
+def write_files(file: Path, kind: str, model: Model, rows: Iterable[ImageRow]) -> list[tuple[Path, int]]:
+    """Write predictions: image rows to a file, case rows to a second one beside it, and a text on their use.
+
+    Each file appears under its name only when it is whole, and replaces an older one. Folders are made.
+
+    Args:
+        file: Of the image rows. With `predictions.csv`, the case rows are in `predictions_cases.csv` and the text in
+            `predictions.README.txt`.
+        kind: `csv` or `jsonl`.
+        model: That gave the rows.
+        rows: Of images; asked for one by one, and written as they come.
+
+    Returns:
+        The two files with their numbers of rows.
+
+    Raises:
+        PlaceError: If a file cannot be written.
+    """
+    beside = file.with_name(f"{file.stem}_cases{file.suffix}")
+    kept: list[ImageRow] = []
+    with whole(file) as images, whole(beside) as other:
+        writer = Writer(images, kind, ImageRow)
+        for row in rows:
+            writer.write(row)
+            kept.append(row)
+        writer, by_case = Writer(other, kind, CaseRow), cases(model, kept)
+        for found in by_case:
+            writer.write(found)
+    with writing(f"the text beside --output {file}"):
+        write_use(
+            file,
+            [
+                model.use,
+                f"Model {model.uri}. P(malignant) of at least {model.threshold!r} is labelled malignant.",
+                f"{file.name}: one row per image.",
+                f"{beside.name}: one row per case; {CASE_NOTE}.",
+            ],
+        )
+    return [(file, len(kept)), (beside, len(by_case))]
 
 
 @contextmanager
-def output(file: Path | None, standard: IO[str]) -> Iterator[IO[str]]:
-    """A stream: standard output, or a file that appears under its name only when it is whole.
+def whole(file: Path) -> Iterator[IO[str]]:
+    """A stream to a file that appears under its name only when it is whole.
 
     Folders that are missing are made; they are gone again where nothing came of the file.
 
     Raises:
         PlaceError: If the file cannot be written.
     """
-    if file is None:
-        yield standard
-        return
     if file.is_dir():
         raise PlaceError(f"--output must be a file to write, but {str(file)!r} is a folder.")
     missing = [folder for folder in file.parents if not folder.exists()]
@@ -275,11 +380,11 @@ def output(file: Path | None, standard: IO[str]) -> Iterator[IO[str]]:
         with writing(f"--output {file}", ""):
             file.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=f".{file.name[:100]}-", dir=file.parent)
-        draft = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            yield stream
-        draft.chmod(0o644)  # a temporary file is the owner's alone
-        draft.replace(file)
+            draft = Path(name)
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+                yield stream
+            draft.chmod(0o644)  # a temporary file is the owner's alone
+            draft.replace(file)
     except BaseException:
         if draft is not None:
             draft.unlink(missing_ok=True)

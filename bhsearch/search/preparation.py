@@ -18,7 +18,7 @@ from bhsearch.config import Settings, most_models
 from bhsearch.data.audit import Audit, audit
 from bhsearch.data.image_files import describe_left_out
 from bhsearch.data.index import CLASS_NAMES, Index
-from bhsearch.data.opening import open_settings
+from bhsearch.data.opening import draw_phantom, is_phantom, open_settings
 from bhsearch.data.splits import Split, make_split
 from bhsearch.errors import SettingsError, StudyError
 from bhsearch.evaluation.predictions import Predictions
@@ -164,7 +164,8 @@ def prepare(settings: Settings, reporter: Reporter) -> Preparation:
     """
     _check_choices(settings)
     settings = with_sampler(settings)
-    with reporter.step("Reading images") as progress:
+    name_drawing(settings.data, reporter)
+    with reporter.step("reading images") as progress:
         index = open_settings(settings, progress=progress)
     split = make_split(
         index,
@@ -177,10 +178,18 @@ def prepare(settings: Settings, reporter: Reporter) -> Preparation:
     )
     regime = FINETUNE if settings.regime == FINETUNE else FROZEN
     weights = Path(settings.weights_dir) if settings.weights_dir else None
-    found = find(settings.backbones, weights, trainable=regime == FINETUNE)
+    with reporter.step("looking for backbones"):
+        found = find(settings.backbones, weights, trainable=regime == FINETUNE)
     part = "" if split.magnification == "all" else f"-{split.magnification.lower()}"
     name = settings.study or f"{index.name}{part}-{regime}-{settings.group_by}-{settings.engine}"
     return Preparation(settings, index, split, index.select(split.development), found, name, regime)
+
+
+def name_drawing(data: str | None, reporter: Reporter) -> None:
+    """Draw the phantom where it is wanted and missing, as a step of its own: it takes longer than reading it."""
+    if is_phantom(data):
+        with reporter.step("drawing the phantom") as progress:
+            draw_phantom(data, progress)
 
 
 def _check_choices(settings: Settings) -> None:

@@ -16,10 +16,11 @@ from bhsearch.networks.features import FeatureCache, executor_for
 from bhsearch.networks.finetune import N_SHARES
 from bhsearch.networks.resize import make_resize
 from bhsearch.search.finetune_objective import FinetuneObjective, Rows
-from bhsearch.search.objective import FrozenObjective
+from bhsearch.search.objective import FrozenObjective, Telling
 from bhsearch.search.preparation import FINETUNE, Preparation
 from bhsearch.search.reporter import Reporter
 from bhsearch.search.space import Params, frozen_space, starting_point
+from bhsearch.search.starting import start_framework
 
 Objective = FrozenObjective | FinetuneObjective
 
@@ -60,28 +61,31 @@ def make_objective(prepared: Preparation, started_from: dict[str, Any], reporter
         return _finetune_objective(prepared, template, started_from.get("heads", {}), reporter)
     # Started before the framework, since another process converts.
     conversion = _conversion(prepared, prepared.settings.image_size)
-    backend.start(threads=threads_of(prepared.settings))
+    start_framework(reporter, threads_of(prepared.settings))
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
-    features = FeatureCache(pixels, prepared.settings.executor, conversion)
-    with reporter.step("Building backbones") as progress:
+    telling = Telling(reporter.doing)
+    features = FeatureCache(pixels, prepared.settings.executor, conversion, telling)
+    with reporter.step("building backbones") as progress:
         for done, backbone in enumerate(prepared.found.backbones, start=1):
             features.load(backbone)
             progress(done, len(prepared.found.backbones))
-    return _frozen(prepared, template, features)
+    return _frozen(prepared, template, features, telling)
 
 
 def _finetune_objective(
     prepared: Preparation, template: Predictions, heads: dict[str, Params], reporter: Reporter
 ) -> Objective:
-    backend.start(threads=threads_of(prepared.settings))
+    start_framework(reporter, threads_of(prepared.settings))
     sizes = prepared.image_sizes
     pixels = {size: _pixels(prepared, size, reporter) for size in sizes}
     space = frozen_space(tuple(prepared.backbones))
 
     @cache
     def frozen(size: int) -> FrozenObjective:
-        features = FeatureCache(pixels[size], prepared.settings.executor, _conversion(prepared, size))
-        return _frozen(prepared, template, features)
+        conversion = _conversion(prepared, size)
+        telling = Telling(reporter.doing)
+        features = FeatureCache(pixels[size], prepared.settings.executor, conversion, telling)
+        return _frozen(prepared, template, features, telling)
 
     return FinetuneObjective(
         pixels,
@@ -92,6 +96,7 @@ def _finetune_objective(
         prepared.settings.seed,
         backend.precision(prepared.settings.precision),
         reporter.say,
+        reporter.doing,
     )
 
 
@@ -110,13 +115,19 @@ def _conversion(prepared: Preparation, size: int) -> Conversion | None:
 
 def _pixels(prepared: Preparation, size: int, reporter: Reporter) -> PixelCache:
     resize = make_resize(prepared.settings.resize, size)
-    with reporter.step("Resizing images") as progress:
+    with reporter.step("resizing images") as progress:
         return pixel_cache(prepared.development, resize, progress)
 
 
-def _frozen(prepared: Preparation, template: Predictions, features: FeatureCache) -> FrozenObjective:
+def _frozen(prepared: Preparation, template: Predictions, features: FeatureCache, telling: Telling) -> FrozenObjective:
     return FrozenObjective(
-        features, prepared.backbones, template.label, template.fold, template.group, prepared.settings.seed
+        features,
+        prepared.backbones,
+        template.label,
+        template.fold,
+        template.group,
+        prepared.settings.seed,
+        telling,
     )
 
 

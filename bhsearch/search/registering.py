@@ -22,7 +22,7 @@ from bhsearch.errors import StudyError
 from bhsearch.evaluation import sealed
 from bhsearch.evaluation.calibration import OperatingPoint, operating_point
 from bhsearch.evaluation.gate import TestScores, judge
-from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
+from bhsearch.evaluation.predictions import DISCLAIMER, Predictions, six_digits
 from bhsearch.evaluation.selection import Corrected, corrected_score
 from bhsearch.search import preparation
 from bhsearch.search.carding import make_card
@@ -31,6 +31,7 @@ from bhsearch.search.registered import describe, tags_of
 from bhsearch.search.registration import Registered, Request
 from bhsearch.search.reopening import Reopened, reopen, rows_of, sealed_digest
 from bhsearch.search.reporter import Reporter
+from bhsearch.search.starting import open_mlflow, start_framework
 from bhsearch.tracking.keys import STARTED_FROM
 
 if TYPE_CHECKING:
@@ -68,16 +69,11 @@ def register(request: Request, reporter: Reporter) -> Registered:
         InputError: If anything the user gave is wrong; the test was not opened then.
         RunError: If a model cannot be read.
     """
-    from bhsearch.networks import backend
     from bhsearch.tracking.store import check_store
 
     check_store()
-    backend.start()
-    with backend.quiet():  # MLflow is noisy when it is imported first
-        from bhsearch.tracking import registry  # noqa: F401
-    from bhsearch.tracking.store import open_client
-
-    client = open_client()
+    start_framework(reporter)
+    client = open_mlflow(reporter)
     with tempfile.TemporaryDirectory() as exported:
         return _register(client, request, _fix(client, request, Path(exported), reporter), reporter)
 
@@ -116,7 +112,8 @@ def _fix(client: Any, request: Request, exported: Path, reporter: Reporter) -> _
     opened = reopen(study, reporter, request.data)
     if request.force and not opened.split.promotable:
         raise StudyError(f"--force cannot promote what must never be: {opened.split.why_not_promotable}")
-    raw, predictions = deployed_network(study, trial, opened, reporter)
+    with reporter.step("loading the model"):
+        raw, predictions = deployed_network(study, trial, opened, reporter)
     point = operating_point(predictions)
     network = calibrated(raw, point.calibration.slope, point.calibration.offset)
     difference = _export(request.export, network, opened, exported, reporter)
@@ -154,7 +151,7 @@ def competitors(client: Any, study: StoredStudy, reporter: Reporter) -> list[Pre
     earlier = studies.find_study(client, origin).trials if origin else ()
     trials = sorted(study.trials, key=lambda trial: trial.number) + sorted(earlier, key=lambda trial: trial.number)
     found = []
-    with reporter.step("Reading predictions") as progress:
+    with reporter.step("reading predictions") as progress:
         for done, trial in enumerate(trials, start=1):
             found.append(studies.predictions_of(trial))
             progress(done, len(trials))
@@ -173,7 +170,7 @@ def _export(kind: str | None, network: Any, opened: Reopened, folder: Path, repo
 
     paths = opened.development.paths()
     examples = [decode(path) for path in paths[:: max(1, len(paths) // _N_EXAMPLES)]]
-    with reporter.step("Exporting"):
+    with reporter.step("exporting the model"):
         difference = export_openvino(network, folder, examples)
     reporter.say(
         f"OpenVINO and Keras differ by at most {difference:.1g} in P(malignant) on {len(examples)} images, with "
@@ -220,7 +217,7 @@ def _test_and_register(
         "note": fixed.note,
         "use": DISCLAIMER,
     }
-    with reporter.step("Registering"):
+    with reporter.step("registering the model"):
         _log_files(client, fixed, tested, lineage, run_id)
         version = registry.register(client, run_id, fixed.name, fixed.network, _requirements(), metadata, {})
     result = Registered(
@@ -245,13 +242,13 @@ def _test(fixed: _Fixed, reporter: Reporter) -> Tested:
     text = {name: index.column(name)[rows] for name in ("path", "case", "subtype", "magnification")}
     predictions = Predictions(
         label=index.labels[rows],
-        probability=_ask(fixed.network, fixed.opened, "Testing", reporter)[None],
+        probability=six_digits(_ask(fixed.network, fixed.opened, "testing", reporter))[None],
         fold=np.zeros((1, len(rows)), np.int8),
         group=split.groups[rows],
         stratum=split.strata[rows],
         **text,
     )
-    before = _ask(fixed.raw, fixed.opened, "Testing without calibration", reporter)
+    before = _ask(fixed.raw, fixed.opened, "testing without calibration", reporter)
     return sealed.evaluate(predictions, before, fixed.point.threshold)
 
 
@@ -292,7 +289,7 @@ def _sides(
     challenger = side(tested.predictions.probability[0], lineage["development"], why_not)
     if fixed.champion is None:
         return challenger, None
-    probability = _ask(fixed.champion_network, fixed.opened, "Testing the champion", reporter)
+    probability = _ask(fixed.champion_network, fixed.opened, "testing the champion", reporter)
     return challenger, side(probability, registry.lineage(client, fixed.champion)["development"], "")
 
 
@@ -321,7 +318,9 @@ def _log_files(
         for name, content in drawn.items():
             (folder / "pictures" / f"{name}.png").write_bytes(content)
         card.write(folder)
-        tested.predictions.to_csv(folder / studies.TEST_PREDICTIONS, f"{fixed.note} {DISCLAIMER}".strip())
+        tested.predictions.to_csv(
+            folder / studies.TEST_PREDICTIONS, f"{fixed.note}. {DISCLAIMER}" if fixed.note else DISCLAIMER
+        )
         (folder / registry.LINEAGE).write_text(json.dumps(lineage), encoding="utf-8")
         values = tested.flat()
         if fixed.export_difference is not None:

@@ -17,7 +17,7 @@ from bhsearch.data.opening import open_settings
 from bhsearch.data.splits import Split
 from bhsearch.errors import DataError, StudyError, listed
 from bhsearch.networks.backbones import Backbone, find
-from bhsearch.search.preparation import FINETUNE, images_record
+from bhsearch.search.preparation import FINETUNE, images_record, name_drawing
 from bhsearch.search.reporter import Reporter
 from bhsearch.search.space import Parameter, Params
 
@@ -67,7 +67,8 @@ def reopen(study: StoredStudy, reporter: Reporter, data: str | None = None) -> R
     settings = settings_of(study.settings)
     split = Split.from_dict(studies.record(study, studies.SPLIT))
     try:
-        with reporter.step("Reading images") as progress:
+        name_drawing(data or settings.data, reporter)
+        with reporter.step("reading images") as progress:
             index = open_settings(settings, data=data, progress=progress)
     except DataError as error:
         raise DataError(

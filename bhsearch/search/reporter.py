@@ -1,4 +1,4 @@
-"""What a study tells whoever watches it. This one says nothing; the terminal's is in `bhsearch.progress`."""
+"""What a command tells whoever watches it. This one says nothing; the terminal's is in `bhsearch.progress`."""
 
 from __future__ import annotations
 
@@ -26,24 +26,48 @@ class Plan:
 
 
 class Reporter:
-    """Hears what a study does."""
+    """Receives what a command does."""
 
     def plan(self, plan: Plan) -> None:
-        """Before the first trial."""
+        """Receive the plan, before the first trial."""
 
     def step(self, what: str) -> AbstractContextManager[Progress]:
-        """A piece of work with a length: the context gives a function of (done, total)."""
+        """Name a piece of work around which this stands; steps may be nested.
+
+        Args:
+            what: Its name, such as `reading images`.
+
+        Returns:
+            A context that gives a function of (done, total), which need not be called.
+        """
         return nullcontext(_ignore)
 
-    def trials(self, done: int, total: int) -> AbstractContextManager[None]:
-        """Around all trials."""
+    def trials(self, done: int, total: int, best: Trial | None = None) -> AbstractContextManager[None]:
+        """Stand around all trials.
+
+        Args:
+            done: Finished trials of earlier commands.
+            total: Finished trials that the study shall have.
+            best: The best of those that are done.
+        """
         return nullcontext()
 
+    def began(self, number: int) -> None:
+        """Take note that a trial has begun."""
+
+    def doing(self, what: str, number: int | None = None) -> None:
+        """Take note of what a trial is doing, such as `fold 2 of 5, epoch 4 of 6`.
+
+        Args:
+            what: In a few words.
+            number: Of the trial; None for the one that began last.
+        """
+
     def trial(self, trial: Trial, best: Trial | None) -> None:
-        """After each trial."""
+        """Receive a trial that has ended, and the best one so far."""
 
     def say(self, sentence: str) -> None:
-        """Something worth a line."""
+        """Receive something worth a line."""
 
 
 def _ignore(done: int, total: int) -> None:

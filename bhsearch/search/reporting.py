@@ -72,14 +72,15 @@ def make_report(name: str | None, reporter: Reporter) -> tuple[Report, str]:
     from bhsearch.tracking.store import open_client, require_store
 
     require_store()
-    with reporter.step("Opening MLflow"):
+    with reporter.step("opening MLflow"):
         with backend.quiet():
             from bhsearch.tracking import studies
         client = open_client()
         study = studies.find_study(client, name) if name is not None else studies.latest_study(client)
     report = gather(client, study, reporter)
-    page = report_page(report)
-    studies.log_report(client, study, page)
+    with reporter.step("making the report"):
+        page = report_page(report)
+        studies.log_report(client, study, page)
     return report, page
 
 
@@ -96,7 +97,7 @@ def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
     split, audit = studies.record(study, studies.SPLIT), studies.record(study, studies.AUDIT)
     space = [Parameter(**row) for row in _tuples(studies.record(study, studies.SPACE))]
     predictions: dict[int, Predictions] = {}
-    with reporter.step("Reading predictions") as progress:
+    with reporter.step("reading predictions") as progress:
         for done, trial in enumerate(study.trials, start=1):
             predictions[trial.number] = studies.predictions_of(trial)
             progress(done, len(study.trials))
@@ -106,7 +107,7 @@ def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
     best = study.trials[0] if study.trials else None
     shown: list[Shown] = []
     if best is not None:
-        with reporter.step("Reading images"):
+        with reporter.step("reading images"):
             shown = _images(study, predictions[best.number])
     ended: dict[str, Any] = {}
     with suppress(StudyError):  # not there before a sitting has ended

@@ -12,6 +12,7 @@ from bhsearch.networks.backbones import Found
 from bhsearch.search.preparation import Preparation, versions
 from bhsearch.search.reopening import STARTED_FROM, Reopened, backbone_of, params_of, reopen
 from bhsearch.search.reporter import Reporter
+from bhsearch.search.starting import open_mlflow, start_framework
 
 if TYPE_CHECKING:
     from bhsearch.search.objective import Outcome
@@ -58,16 +59,14 @@ def reproduce(run_id: str, reporter: Reporter, data: str | None = None) -> Repro
         DataError: If the data are not those of the study any more; the files are named.
         BackboneError: If the backbone cannot be had.
     """
-    from bhsearch.networks import backend
     from bhsearch.tracking.store import check_store
 
     check_store()
-    backend.start()
-    with backend.quiet():
-        from bhsearch.tracking import studies
-    from bhsearch.tracking.store import open_client
+    start_framework(reporter)
+    client = open_mlflow(reporter)
+    from bhsearch.tracking import studies
 
-    study, trial = studies.study_of(open_client(), run_id)
+    study, trial = studies.study_of(client, run_id)
     opened = reopen(study, reporter, data)
     kept = studies.predictions_of(trial)
     if kept.path.tolist() != opened.development.column("path").tolist():
@@ -103,5 +102,5 @@ def run_again(study: StoredStudy, trial: StoredTrial, opened: Reopened, reporter
         opened.settings, opened.index, opened.split, opened.development, Found((backbone,)), study.name, regime
     )
     objective = make_objective(prepared, studies.record(study, STARTED_FROM), reporter)
-    with reporter.step("Training"):
+    with reporter.step("training again"):
         return objective(params, lambda _: None)

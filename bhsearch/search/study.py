@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,10 @@ def optimize(settings: Settings, reporter: Reporter) -> StudyResult:
 def _study(settings: Settings, reporter: Reporter) -> StudyResult:
     """One study. Workers import their framework while the data are read."""
     with Crew(settings) if n_workers(settings) else nullcontext() as crew:
-        return _Session(preparation.prepare(settings, reporter), reporter, crew).run()
+        prepared = preparation.prepare(settings, reporter)
+        with reporter.step("opening the study"):
+            session = _Session(prepared, reporter, crew)
+        return session.run()
 
 
 def _frozen_then_finetune(settings: Settings, reporter: Reporter) -> StudyResult:
@@ -189,6 +193,9 @@ class _Session:
     def _finished(self) -> int:
         return sum(trial.counts for trial in self._engine.trials())
 
+    def _best(self) -> Trial | None:
+        return best_of(self._engine.trials())
+
     # -- searching ----------------------------------------------------------------------------------------------------
 
     def _search(self, process: DrainProcess | None) -> None:
@@ -209,21 +216,24 @@ class _Session:
         folder = self._outbox.folder.resolve() if self._outbox is not None else None
         task = Task(self._prepared, self._facts, folder, self._orders)
         self._examples = self._crew.prepare(task, self._reporter)
-        if process is not None:
-            process.wait_until_ready()
+        self._await(process)
         watch = Watch(self._ended, self._settle, self._settle)
-        with self._reporter.trials(self._finished(), self._settings.trials):
+        with self._reporter.trials(self._finished(), self._settings.trials, self._best()):
             return self._crew.work(watch, self._orders.seconds)
 
     def _in_this_process(self, process: DrainProcess | None) -> str:
         objective = make_objective(self._prepared, self._facts["started_from"], self._reporter)
         self._examples = objective.examples()
-        if process is not None:
-            process.wait_until_ready()
-        with self._reporter.trials(self._finished(), self._settings.trials), deferred() as interrupts:
+        self._await(process)
+        with self._reporter.trials(self._finished(), self._settings.trials, self._best()), deferred() as interrupts:
             ear = _OwnEar(self, interrupts)
             worker = Worker(self._prepared, self._facts, self._engine, objective, self._outbox, self._orders, ear)
             return worker.run()
+
+    def _await(self, process: DrainProcess | None) -> None:
+        if process is not None:
+            with self._reporter.step("opening MLflow"):
+                process.wait_until_ready()
 
     def _ended(self, number: int, probability: Array | None) -> None:
         if probability is not None:
@@ -231,9 +241,7 @@ class _Session:
         trials = self._engine.trials()
         if trials[number].notes.get("reason") == INTERRUPTED:
             return
-        complete = [trial for trial in trials if trial.value is not None]
-        best = max(complete, key=lambda trial: trial.value or 0.0) if complete else None
-        self._reporter.trial(trials[number], best)
+        self._reporter.trial(trials[number], best_of(trials))
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
@@ -264,10 +272,13 @@ class _Session:
     def _end(self, process: DrainProcess | None) -> StudyResult:
         """Rank what there is, hand the study's end to the process that logs, and wait for it."""
         records = self._engine.trials()
-        self._recall(records)
-        ranking = rank(records, self._predictions)
         prepared = self._prepared
-        correction = correct(records, self._predictions, *self._earlier())
+        with self._reporter.step("reading predictions"):
+            self._recall(records)
+            earlier = self._earlier()
+        with self._reporter.step("comparing trials"):
+            ranking = rank(records, self._predictions)
+            correction = correct(records, self._predictions, *earlier)
         result = StudyResult(
             prepared.study, prepared.index.name, ranking, records, self._settings.trials, prepared.note,
             prepared.split.leaks, self._settings.tracking, self._interrupted, *correction,
@@ -278,12 +289,12 @@ class _Session:
             importances = self._engine.importances()
             spread: dict[str, float] = {}
             if importances:
-                with self._reporter.step("Weighing parameters") as progress:
+                with self._reporter.step("weighing parameters") as progress:
                     spread = importance_spread(records, prepared.space(self._facts["backbones"]), progress)
             record = end_record(result, importances, list(self._examples), self._settled(records), spread)
             pictures = {"augmentation": np.stack([*self._examples.values()])} if self._examples else {}
             self._outbox.put_end(record, pictures)
-            with self._reporter.step("Logging to MLflow") as progress:
+            with self._reporter.step("logging to MLflow") as progress:
                 process.finish(progress)
         elif self._outbox is not None:
             self._outbox.close()
@@ -344,6 +355,12 @@ class _Session:
             )
 
 
+def best_of(trials: Sequence[Trial]) -> Trial | None:
+    """The complete trial with the highest score, the first of equals; None if no trial is complete."""
+    complete = [trial for trial in trials if trial.value is not None]
+    return max(complete, key=lambda trial: trial.value or 0.0, default=None)
+
+
 class _OwnEar(Ear):
     """Hears of trials that run in the search's own process."""
 
@@ -363,6 +380,10 @@ class _OwnEar(Ear):
     def ended(self, number: int, probability: Array | None) -> None:
         """A trial has ended."""
         self._session._ended(number, probability)
+
+    def started(self, trial: Trial) -> None:
+        """A trial begins."""
+        self._session._reporter.began(trial.number)
 
     def exhausted(self, sentence: str) -> None:
         """The engine has no more points to propose."""

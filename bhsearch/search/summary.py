@@ -12,6 +12,9 @@ from bhsearch.search.result import Ranked, StudyResult
 from bhsearch.search.space import finetune_space, frozen_space
 
 N_BEST = 10
+GUESSING = 0.5
+WORSE = 0.4  # an AUC below it is not only chance, or the cases are very few
+LARGE = 0.25  # share of an interval from which on a gain is worth more trials
 
 
 def end_record(
@@ -78,7 +81,7 @@ def _note(result: StudyResult) -> str:
         f"| {row.trial.number} | {row.trial.value:.4f} | {_interval(row)} | {'tied' * row.tied} |"
         for row in result.ranking[:N_BEST]
     ]
-    lines += ["", _correction(result), *prospects(result)] if result.ranking else []
+    lines += ["", _correction(result), *remarks(result), *prospects(result)] if result.ranking else []
     lines += ["", "The data:", *(f"- {sentence}" for sentence in result.findings)] if result.findings else []
     lines += [
         "",
@@ -91,14 +94,39 @@ def _note(result: StudyResult) -> str:
 
 
 def prospects(result: StudyResult) -> list[str]:
-    """What more trials would still bring, in a sentence; none after too few trials."""
-    gain = result.expected_gain
-    if gain != gain:
+    """What more trials would still bring, in a sentence; none after too few trials, or without an interval."""
+    gain, best = result.expected_gain, result.best
+    if best is None or gain != gain or best.low != best.low:
         return []
+    width = best.high - best.low
+    if gain >= LARGE * width:
+        return [f"As many trials again would raise the best AUC by about {gain:.4f}, going by how it rose so far."]
     return [
-        f"As many trials again would raise the best score by about {gain:.4f}, going by how it rose so far; a best "
-        "of more is also more optimistic."
+        f"More trials would add little to the best AUC (about {gain:.4f}, and its interval spans {width:.3f}): more "
+        "cases or --repeats would help."
     ]
+
+
+def remarks(result: StudyResult) -> list[str]:
+    """What is odd about the scores, in sentences: worse than guessing, or no better than it."""
+    low = sum((trial.value or 0.0) < WORSE for trial in result.records if trial.value is not None)
+    n_trials = len(result.ranking)
+    said = []
+    if low:
+        subject = "trial has" if low == 1 else "trials have"
+        said.append(
+            f"{low} of {n_trials} {subject} an AUC below {WORSE:g}, worse than guessing: are labels swapped in a part "
+            "of the data, or is there nothing to find?"
+        )
+    known = [row for row in result.ranking if row.low == row.low]
+    if known and all(row.low <= GUESSING <= row.high for row in known):
+        subject = "The interval of the only trial" if len(known) == 1 else f"The intervals of all {len(known)} trials"
+        verb = "holds" if len(known) == 1 else "hold"
+        said.append(
+            f"{subject} {verb} {GUESSING:g}, the AUC of guessing: there may be nothing to find, too few cases to find "
+            "it, or wrong labels."
+        )
+    return said
 
 
 def _correction(result: StudyResult) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from bhsearch import errors
 from bhsearch.config import Settings
+from bhsearch.data.pixels import Progress
 from bhsearch.errors import RunError
 from bhsearch.networks.heads import Array
 from bhsearch.processes import how_it_ended, python_command
@@ -133,18 +134,20 @@ class Crew:
 
     def _made_ready(self, first: WorkerProcess) -> dict[str, Any] | None:
         """Show what it does until it is ready; None if it died over it."""
-        with ExitStack() as step:
+        steps: list[tuple[ExitStack, Progress]] = []  # the innermost one last
+        with ExitStack() as all_steps:
             while True:
                 try:
                     kind, *rest = first.connection.recv()
                 except (EOFError, OSError):
                     return None
                 if kind == "step":
-                    progress = step.enter_context(self._reporter.step(rest[0]))
+                    step = all_steps.enter_context(ExitStack())
+                    steps.append((step, step.enter_context(self._reporter.step(rest[0]))))
                 elif kind == "progress":
-                    progress(*rest)
+                    steps[-1][1](*rest)
                 elif kind == "step_ended":
-                    step.close()
+                    steps.pop()[0].close()
                 elif kind == "ready":
                     examples: dict[str, Any] = rest[0]
                     return examples
@@ -211,6 +214,9 @@ class Crew:
             worker.send(GO)
         elif kind == "started":
             worker.worked, self._early_deaths = True, 0
+            self._reporter.began(rest[0])
+        elif kind == "doing":
+            self._reporter.doing(*rest)
         elif kind == "ended":
             if watch is not None:
                 watch.ended(rest[0], rest[1])

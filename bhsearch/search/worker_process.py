@@ -24,13 +24,13 @@ from typing import Any
 from bhsearch.data.pixels import Progress
 from bhsearch.errors import BhsearchError
 from bhsearch.interrupts import Interrupts
-from bhsearch.networks import backend
 from bhsearch.networks.heads import Array
 from bhsearch.search.engine import Trial
 from bhsearch.search.engines import join_engine
 from bhsearch.search.preparation import Preparation
 from bhsearch.search.regimes import make_objective
 from bhsearch.search.reporter import Reporter
+from bhsearch.search.starting import start_framework
 from bhsearch.search.worker import STOPPED, Ear, Orders, Worker
 from bhsearch.tracking.outbox import Outbox
 
@@ -65,7 +65,8 @@ class _Line(Ear, Reporter):
         self.go = threading.Event()
         self._given = threading.Event()
         self._task = b""
-        self._waited = 0.0
+        self._waited = self._told = 0.0
+        self._number: int | None = None  # of the trial that began last
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._signal)
         threading.Thread(target=self._listen, daemon=True).start()
@@ -115,7 +116,14 @@ class _Line(Ear, Reporter):
 
     def started(self, trial: Trial) -> None:
         """A trial begins."""
+        self._number = trial.number
         self.send("started", trial.number)
+
+    def doing(self, what: str, number: int | None = None) -> None:
+        """What the trial is doing; not said more often than a person can read it."""
+        if time.monotonic() > self._told + _STEP_SECONDS:
+            self._told = time.monotonic()
+            self.send("doing", what, self._number if number is None else number)
 
     def ended(self, number: int, probability: Array | None) -> None:
         """A trial has ended."""
@@ -159,7 +167,7 @@ def main(descriptor: int, threads: int) -> None:
         threads: Processor threads that one operation may use; 0 for the framework's own choice.
     """
     line = _Line(Connection(descriptor))
-    backend.start(threads=threads or None)
+    start_framework(line, threads or None)
     task = line.task()
     if task is None:
         return

@@ -76,7 +76,7 @@ def write_trial(
         shown = np.stack([_whole(pixels[example.row]) for example in examples])
         figures["right_and_wrong"] = grids.grid_figure(shown, examples, note)
     _write_pictures(folder / "pictures", figures)
-    predictions.to_csv(folder / PREDICTIONS, f"{note} {DISCLAIMER}" if note else DISCLAIMER)
+    predictions.to_csv(folder / PREDICTIONS, f"{note.rstrip('.')}. {DISCLAIMER}" if note else DISCLAIMER)
     _write_table(folder / "roc.csv", curves.roc_points(predictions))
     (folder / "classification_report.txt").write_text(classification_text(predictions, note), encoding="utf-8")
 
@@ -134,4 +134,4 @@ def _write_table(file: Path, columns: Mapping[str, npt.NDArray[Any]]) -> None:
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+        writer.writerows([f"{value:.6g}" for value in row] for row in zip(*columns.values(), strict=True))

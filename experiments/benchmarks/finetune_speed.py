@@ -36,12 +36,12 @@ from bhsearch.data.pixels import PixelCache, pixel_cache
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.networks import augment, backend
 from bhsearch.networks.backbones import Backbone, find
-from bhsearch.networks.finetune import FinetuneParams, FoldTask, train_fold
+from bhsearch.networks.finetune import FoldTask, train_fold
 from bhsearch.networks.pixels_on_device import DevicePixels
 from bhsearch.networks.program import Member, Plan, Program, Shape
 from bhsearch.networks.resize import make_resize
 from bhsearch.networks.updates import corrections, rates
-from bhsearch.search.finetune_objective import FinetuneObjective, Rows
+from bhsearch.search.finetune_objective import FinetuneObjective, Rows, finetune_params
 from bhsearch.search.space import finetune_space, starting_point
 
 FOLDS = 3
@@ -226,7 +226,9 @@ def bare_loop(program: Program, bench: Bench, policy: str) -> Callable[[], Secon
 def our_epoch(program: Program, bench: Bench, policy: str) -> Callable[[], Seconds]:
     """Seconds of an epoch of `train_fold`: of the whole call, by its epochs."""
     pixels, task, start = DevicePixels(bench.pixels, MOST_BYTES), bench.task(), start_of(program)
-    params = FinetuneParams(batch=bench.batch, epochs=bench.epochs, policy=policy, layer_decay=1.0)
+    point = starting_point(finetune_space(("",), (bench.size,)), "")
+    chosen = {"batch": bench.batch, "epochs": bench.epochs, "policy": policy, "layer_decay": 1.0}
+    params = finetune_params(point | chosen)
 
     def measure() -> Seconds:
         started = clock()

@@ -206,6 +206,14 @@ def test_other_parameters_lie_elsewhere(cache):
     assert len(folders) == 3
 
 
+def test_drawing_says_how_far_it_is_and_an_entry_that_is_there_says_nothing(cache):
+    said = []
+    phantom_folder(parse_spec(SMALL), lambda done, total: said.append((done, total)))
+    n_images = len(pictures(parse_spec(SMALL)))
+    assert said == [(done, n_images) for done in range(1, n_images + 1)]
+    phantom_folder(parse_spec(SMALL), lambda done, total: pytest.fail("nothing is drawn"))
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty", "stranger"])
 def test_an_incomplete_entry_is_drawn_again(cache, damage):
     parameters = parse_spec(SMALL)

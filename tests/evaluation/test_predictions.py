@@ -6,10 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bhsearch.errors import DataError
-from bhsearch.evaluation.predictions import DISCLAIMER, Predictions, image_weights
+from bhsearch.evaluation.predictions import Predictions, image_weights, six_digits
 from tests.evaluation.simulated import simulate
 
 
@@ -19,10 +22,9 @@ def test_every_group_weighs_one_in_each_part_it_lies_in() -> None:
     assert image_weights(group, fold).tolist() == [[0.5, 0.5, 1.0, 0.5, 0.5, 1.0]]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_file_gives_every_value_back_exactly(tmp_path: Path, dtype: type) -> None:
+def test_a_file_gives_every_value_back_exactly(tmp_path: Path) -> None:
     first = simulate(8, n_repeats=2)
-    noise = np.random.default_rng(1).random(first.probability.shape).astype(dtype)
+    noise = np.random.default_rng(1).random(first.probability.shape).astype(np.float32)
     path = first.path.copy()
     path[0] = '# odd, "name"\nÄ.png'
     first = dataclasses.replace(first, probability=noise, path=path)
@@ -32,16 +34,31 @@ def test_a_file_gives_every_value_back_exactly(tmp_path: Path, dtype: type) -> N
         assert np.array_equal(getattr(first, field.name), getattr(again, field.name)), field.name
 
 
-def test_a_file_says_first_what_it_must_not_be_used_for(tmp_path: Path) -> None:
-    simulate(6).to_csv(tmp_path / "p.csv")
-    assert (
-        (tmp_path / "p.csv").read_text(encoding="utf-8").startswith(f"# {DISCLAIMER}\npath,case,group,stratum,label,")
-    )
+def test_a_file_is_plain_csv_and_says_in_every_row_and_beside_what_it_must_not_be_used_for(tmp_path: Path) -> None:
+    first = simulate(6)
+    first.to_csv(tmp_path / "p.csv", "Synthetic data. Not for screening.")
+    table = pd.read_csv(tmp_path / "p.csv", dtype={"case": str})
+    assert len(table) == len(first)
+    assert table.columns.tolist()[:3] == ["path", "case", "group"]
+    assert set(table["use"]) == {"Synthetic data. Not for screening."}
+    assert "#" not in (tmp_path / "p.csv").read_text(encoding="utf-8")
+    beside = (tmp_path / "p.README.txt").read_text(encoding="utf-8")
+    assert beside == "p.csv: out-of-fold P(malignant), one row per image.\nSynthetic data. Not for screening.\n"
 
 
-def test_a_file_without_a_note_is_read_too(tmp_path: Path) -> None:
+def test_a_file_without_a_note_is_read_too_and_has_no_text_beside(tmp_path: Path) -> None:
     simulate(6).to_csv(tmp_path / "p.csv", note="")
     assert len(Predictions.from_csv(tmp_path / "p.csv")) == len(simulate(6))
+    assert "use" not in (tmp_path / "p.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert [file.name for file in tmp_path.iterdir()] == ["p.csv"]
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20))
+def test_six_digits_are_those_that_python_writes(values: list[float]) -> None:
+    rounded = six_digits(values)
+    assert rounded.dtype == np.float32
+    assert [float(str(value)) for value in rounded] == pytest.approx([float(f"{v:.6g}") for v in values], rel=1e-12)
+    assert np.array_equal(six_digits(rounded), rounded)
 
 
 @pytest.mark.parametrize("damage", ["header", "row", "number", "empty"])

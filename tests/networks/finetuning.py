@@ -16,12 +16,13 @@ CNN = Backbone(NAME, None, DIGEST)
 PLENTY = 1 << 30  # bytes
 # Everything that draws or mixes, and that another trial would have to clean up behind.
 RICH = FinetuneParams(
-    depth="half", learning_rate=2e-3, layer_decay=0.9, weight_decay=0.1, optimizer="adamw", warmup=0.2, batch=BATCH,
+    depth="half", learning_rate=2e-3, layer_decay=0.9, weight_decay=0.1, optimizer="adamw", schedule="cosine",
+    warmup=0.2, batch=BATCH,
     label_smoothing=0.1, dropout=0.25, policy="all", strength=0.7, mixup=0.4, epochs=2,
 )  # fmt: skip
 PLAIN = FinetuneParams(
     depth="half", learning_rate=1e-2, layer_decay=1.0, weight_decay=0.0, optimizer="sgd", schedule="constant",
-    warmup=0.0, batch=BATCH, epochs=3,
+    warmup=0.0, batch=BATCH, label_smoothing=0.0, dropout=0.0, policy="none", strength=0.5, mixup=0.0, epochs=3,
 )  # fmt: skip
 
 

@@ -180,7 +180,10 @@ def check_warm_start(program, backbone, images, folder, hidden):
     weights = np.ones((len(images), 2))
     weights[::3, 0] = weights[1::3, 1] = 0.0
     rows = np.tile(np.arange(len(images)), (2, 1))
-    params = HeadParams(hidden_units=hidden, standardise=True, learning_rate=3e-2)
+    params = HeadParams(
+        hidden_units=hidden, dropout=0.0, optimizer="adamw", learning_rate=3e-2, schedule="cosine", weight_decay=1e-3,
+        label_smoothing=0.0, epochs=20, standardise=True,
+    )  # fmt: skip
     heads = fit(features[None], label, weights, rows, [Moments.of(features, weights)], params, 0).heads
     assert np.abs(heads.bias).max() > 1e-3  # the standardisation is in there
     expected = heads.logits(features)

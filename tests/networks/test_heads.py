@@ -11,7 +11,11 @@ from bhsearch.networks import heads as module
 from bhsearch.networks.heads import HeadParams, Moments, fit, standardisation
 
 N_FEATURES, N_FOLDS = 7, 3
-LINEAR = HeadParams(dropout=0.3, learning_rate=0.02, weight_decay=0.1, epochs=4)
+PLAIN = HeadParams(
+    hidden_units=0, dropout=0.0, optimizer="adamw", learning_rate=0.01, schedule="cosine", weight_decay=1e-3,
+    label_smoothing=0.0, epochs=20, standardise=True,
+)  # fmt: skip
+LINEAR = replace(PLAIN, dropout=0.3, learning_rate=0.02, weight_decay=0.1, epochs=4)
 HIDDEN = replace(LINEAR, hidden_units=5, optimizer="sgd", label_smoothing=0.1)
 
 
@@ -103,7 +107,8 @@ def reference(problem, column, params, start):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize(("hidden_units", "standardise"), [(0, True), (0, False), (4, True)])
 def test_a_column_learns_as_kerass_own_layers_and_optimizers_do(optimizer, hidden_units, standardise):
-    params = HeadParams(
+    params = replace(
+        PLAIN,
         hidden_units=hidden_units,
         optimizer=optimizer,
         learning_rate=0.05,
@@ -236,7 +241,7 @@ def test_weight_decay_shrinks_the_kernel():
 
 def test_dropout_keeps_what_a_head_expects():
     # What is kept is scaled up, so that the mean of the logits stays.
-    params = HeadParams(learning_rate=0.02, epochs=15)
+    params = replace(PLAIN, learning_rate=0.02, epochs=15)
     without, with_dropout = (Problem().fit(replace(params, dropout=share)) for share in (0.0, 0.4))
     means = [np.abs(fitted.logits[-1]).mean() for fitted in (without, with_dropout)]
     assert means[1] == pytest.approx(means[0], rel=0.4)
@@ -289,7 +294,7 @@ def test_it_learns_what_can_be_learned(optimizer, hidden_units):
     problem.labels = (np.arange(240) // 3 % 2).astype(np.int8)
     problem.views = random.normal(0, 1, problem.views.shape).astype(np.float32)
     problem.views[:, :, :3] += 2 * problem.labels[:, None]
-    params = HeadParams(hidden_units=hidden_units, optimizer=optimizer, learning_rate=0.03, epochs=25, dropout=0.2)
+    params = replace(PLAIN, hidden_units=hidden_units, optimizer=optimizer, learning_rate=0.03, epochs=25, dropout=0.2)
     logits = problem.fit(params).logits[-1]
     for k, rows in enumerate(problem.held_out):
         assert roc_auc_score(problem.labels[rows], logits[k]) > 0.95
@@ -302,7 +307,7 @@ def test_a_hidden_layer_learns_what_a_line_cannot():
     problem.labels = (problem.views[0].prod(axis=1) > 0).astype(np.int8)
     auc = {}
     for units in (0, 16):
-        params = HeadParams(hidden_units=units, learning_rate=0.1, epochs=60, weight_decay=1e-4)
+        params = replace(PLAIN, hidden_units=units, learning_rate=0.1, epochs=60, weight_decay=1e-4)
         logits, rows = problem.fit(params).logits[-1, 0], problem.held_out[0]
         auc[units] = roc_auc_score(problem.labels[rows], logits)
     assert auc[16] > 0.95
@@ -317,7 +322,7 @@ def test_the_weights_decide_which_class_counts():
 
 
 def self_and_balanced(problem):
-    params = HeadParams(learning_rate=0.05, epochs=20)
+    params = replace(PLAIN, learning_rate=0.05, epochs=20)
     plain = problem.fit(params).logits[-1]
     problem.balanced = True
     return plain, problem.fit(params).logits[-1]

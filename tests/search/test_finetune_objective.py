@@ -125,6 +125,17 @@ def test_trials_of_any_length_report_the_same_steps(objective, small, epochs):
     )
 
 
+def test_a_trial_says_its_fold_and_epoch(objective, small, monkeypatch):
+    told = []
+    monkeypatch.setattr(objective, "_tell", told.append)
+    objective(point(small, epochs=2), Watched())
+    folds = [f"fold {k} of {N_FOLDS}" for k in range(1, N_FOLDS + 1)]
+    expected = [f"building {small.name}"]
+    for fold in folds:
+        expected += [fold, f"{fold}, epoch 1 of 2", f"{fold}, epoch 2 of 2"]
+    assert told == expected
+
+
 def test_a_pruned_trial_has_the_curves_of_what_was_seen(objective, small):
     whole = objective(point(small), Watched())
     for last, n_looks in ((1, 2), (N_SHARES - 1, N_SHARES), (N_SHARES + 1, N_SHARES)):

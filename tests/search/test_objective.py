@@ -21,7 +21,7 @@ from bhsearch.networks import backend
 from bhsearch.networks.backbones import Backbone, find
 from bhsearch.networks.features import FeatureCache
 from bhsearch.networks.resize import make_resize
-from bhsearch.search.objective import FrozenObjective, Outcome
+from bhsearch.search.objective import FrozenObjective, Outcome, Telling
 from tests.studies import SMALL, cache_of
 
 N_FOLDS, N_REPEATS, SIZE = 3, 2, 48
@@ -203,6 +203,24 @@ def test_noise_in_the_sealed_test_changes_nothing(data, objective, with_noise):
     assert same(before.probability, after.probability)
     assert before.curves == after.curves
     assert all(column_is_same(before, after, k) for k in range(N_FOLDS * N_REPEATS))
+
+
+def test_a_trial_says_which_view_of_which_features_it_computes(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path))
+    told = []
+    telling = Telling(told.append)
+    used = find(["staintex-s"], None).backbones[0]
+    pixels = pixel_cache(data.index.select(data.rows), make_resize("crop", SIZE))
+    features = FeatureCache(pixels, "keras", progress=telling)
+    objective = FrozenObjective(features, {used.name: used}, data.label, data.fold, data.group, 0, telling)
+    objective(POINT | {"policy": "dihedral", "views": 4})
+    n = len(data.label)
+    for place in range(1, 5):
+        assert f"computing features of staintex-s: {n}/{n}, view {place} of 4" in told
+    assert told[-1] == "training heads"
+    told.clear()
+    objective(POINT | {"policy": "dihedral", "views": 4})
+    assert told == ["training heads"]  # they are in the cache now
 
 
 def test_training_that_diverges_says_so(objective):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from bhsearch import terminal
 from bhsearch.data.image_files import find_images
 from bhsearch.errors import DataError, PlaceError, SettingsError
+from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.predict import app
 from bhsearch.search import predicting
-from bhsearch.search.predicting import Model, Row
+from bhsearch.search.predicting import CaseRow, ImageRow, Model
 
 
 class Brightness:
@@ -54,8 +57,7 @@ def rows_of(folder, pattern=None):
 
 
 def test_a_row_per_image_in_order_and_one_per_known_case(folder):
-    rows, _ = rows_of(folder)
-    images = [row for row in rows if row.kind == "image"]
+    images, _ = rows_of(folder)
     assert [Path(row.image).name for row in images] == [
         "SOB_M_DC-14-90001-100-001.png", "SOB_M_DC-14-90001-100-002.png", "SOB_M_DC-14-90002-100-001.png",
         "SOB_M_DC-14-90002-100-002.png", "other.jpg",
@@ -63,9 +65,9 @@ def test_a_row_per_image_in_order_and_one_per_known_case(folder):
     assert [row.probability for row in images] == pytest.approx([1, 0, 1, 1, 0], abs=1e-6)
     assert [row.label for row in images] == ["malignant", "benign", "malignant", "malignant", "benign"]
     assert [row.case for row in images] == ["90001", "90001", "90002", "90002", ""]
-    assert rows[5:] == [
-        Row("case", "", "90001", 2, pytest.approx(0.5), "malignant"),
-        Row("case", "", "90002", 2, pytest.approx(1.0), "malignant"),
+    assert predicting.cases(MODEL, images) == [
+        CaseRow("90001", 2, 0.5, "malignant", MODEL.uri, DISCLAIMER),
+        CaseRow("90002", 2, 1.0, "malignant", MODEL.uri, DISCLAIMER),
     ]
 
 
@@ -77,8 +79,16 @@ def test_what_cannot_be_read_is_named_and_left_out(folder):
 
 
 def test_a_pattern_finds_cases_where_names_do_not(folder):
-    rows, _ = rows_of(folder, r"/(deeper)/")
-    assert [(row.case, row.n_images) for row in rows if row.kind == "case"] == [("deeper", 1)]
+    images, _ = rows_of(folder, r"/(deeper)/")
+    assert ("deeper", 1) in [(row.case, row.n_images) for row in predicting.cases(MODEL, images)]
+
+
+def test_probabilities_have_six_digits_and_labels_agree_with_what_is_written(tmp_path):
+    """A label is that of the number in the file, not of a number with more digits."""
+    model = Model("m", 0.501961, None, "", Brightness())  # 128/255 is 0.50196078...
+    files = [image(tmp_path / "a.png", 128)]
+    (row,) = predicting.predict(model, files, predicting.case_of(None), [], lambda done, total: None)
+    assert (row.probability, row.label) == (0.501961, "malignant")
 
 
 def test_files_are_found_once_and_folders_that_hold_none_are_refused(folder, tmp_path):
@@ -142,74 +152,100 @@ def test_spellings_of_a_case_are_one_row(tmp_path):
     for name in ("case01_a", "Case1_b"):
         image(tmp_path / f"{name}.png", 255)
     rows, _ = rows_of(tmp_path, "(?i)(case[0-9]+)_")
-    assert [(row.case, row.n_images) for row in rows if row.kind == "case"] == [("Case1", 2)]
+    assert [(row.case, row.n_images) for row in predicting.cases(MODEL, rows)] == [("Case1", 2)]
 
 
-def test_both_formats_say_the_same_and_begin_with_what_it_is_not_for(folder):
+def test_both_formats_say_the_same(folder):
     rows, _ = rows_of(folder)
     texts = {}
     for kind in predicting.FORMATS:
         stream = io.StringIO()
-        writer = predicting.Writer(stream, kind, MODEL)
-        for row in rows:
-            writer.write(row)
+        predicting.write_to(stream, kind, rows)
         texts[kind] = stream.getvalue().splitlines()
-        assert "Not for screening patients" in texts[kind][0]
-        assert any("models:/m@champion" in line for line in texts[kind][:2])
-    by_csv = list(csv.DictReader(line for line in texts["csv"] if not line.startswith("#")))
-    by_json = [json.loads(line) for line in texts["jsonl"][1:]]
-    assert [{key: str(value) for key, value in row.items()} for row in by_json] == by_csv
+    by_csv = list(csv.DictReader(texts["csv"]))
+    by_json = [json.loads(line) for line in texts["jsonl"]]
+    assert [{**row, "probability": f"{row['probability']:.6g}"} for row in by_json] == by_csv
+    assert len(by_csv) == len(rows)
 
 
-def test_a_note_such_as_synthetic_stands_in_the_header():
-    stream = io.StringIO()
-    predicting.Writer(stream, "csv", Model("m", 0.5, None, "Synthetic data (phantom)", None))
-    assert stream.getvalue().startswith("# Synthetic data (phantom). Research only.")
+def test_files_are_plain_csv_in_two_tables_with_a_text_beside(tmp_path, folder):
+    rows, _ = rows_of(folder)
+    model = replace(MODEL, note="Synthetic data (phantom)")
+    rows = [replace(row, use=model.use) for row in rows]
+    file = tmp_path / "made" / "here" / "predictions.csv"
+    written = predicting.write_files(file, "csv", model, rows)
+    assert written == [(file, 5), (file.with_name("predictions_cases.csv"), 2)]
+    images, cases = (pd.read_csv(place, dtype={"case": str}) for place, _ in written)
+    assert images.columns.tolist() == list(ImageRow.__dataclass_fields__)
+    assert cases.columns.tolist() == list(CaseRow.__dataclass_fields__)
+    by_case = images.dropna(subset="case").groupby("case")["probability"].mean()
+    assert cases["probability"].tolist() == pytest.approx(by_case.tolist())
+    for table in (images, cases):
+        assert set(table["use"]) == {f"Synthetic data (phantom). {DISCLAIMER}"}
+        assert set(table["model"]) == {MODEL.uri}
+    text = (file.with_name("predictions.README.txt")).read_text(encoding="utf-8")
+    assert DISCLAIMER in text
+    assert f"{MODEL.uri}. P(malignant) of at least 0.5 is labelled malignant" in text
+    assert "predictions_cases.csv: one row per case" in text
+    assert sorted(file.name for file in file.parent.iterdir()) == [
+        "predictions.README.txt", "predictions.csv", "predictions_cases.csv",
+    ]  # fmt: skip
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
-    file = tmp_path / "out.csv"
-
-    def interrupted() -> None:
-        with predicting.output(file, io.StringIO()) as stream:
-            stream.write("half")
-            raise KeyboardInterrupt
+def test_files_appear_whole_or_not_at_all(tmp_path):
+    def interrupted():
+        yield ImageRow("a.png", "", 0.5, "malignant", "m", DISCLAIMER)
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
+        predicting.write_files(tmp_path / "out.csv", "csv", MODEL, interrupted())
     assert list(tmp_path.iterdir()) == []
-    with predicting.output(file, io.StringIO()) as stream:
-        stream.write("whole")
-    assert file.read_text(encoding="utf-8") == "whole"
-    with pytest.raises(PlaceError), predicting.output(tmp_path / "out.csv" / "x", io.StringIO()):
-        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PlaceError):
+        predicting.write_files(tmp_path / "file" / "out.csv", "csv", MODEL, [])
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "."])
+def test_devices_and_folders_are_not_replaced(place):
+    with pytest.raises(PlaceError, match="--output must be a file"):
+        predicting.check_output(Path(place))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_standard_output_is_said(folder):
+    rows, _ = rows_of(folder)
+    stream = Path("/dev/full").open("w")  # noqa: SIM115  # closing it tries again, and fails
+    with pytest.raises(PlaceError, match="room for standard output"):
+        predicting.write_to(stream, "csv", rows)
+    with pytest.raises(OSError, match="No space"):
+        stream.close()
 
 
 def test_missing_folders_of_the_output_are_made_and_are_gone_where_it_fails(tmp_path):
     file = tmp_path / "no" / "such" / "out.csv"
 
     def refused():
-        with predicting.output(file, io.StringIO()):
+        with predicting.whole(file):
             assert file.parent.is_dir()
             raise DataError("a sentence")
 
     with pytest.raises(DataError):
         refused()
     assert list(tmp_path.iterdir()) == []
-    with predicting.output(file, io.StringIO()) as stream:
+    with predicting.whole(file) as stream:
         stream.write("whole")
     assert file.read_text(encoding="utf-8") == "whole"
     assert [path.name for path in file.parent.iterdir()] == ["out.csv"]
 
 
 def test_an_output_that_is_a_folder_is_refused(tmp_path):
-    with pytest.raises(PlaceError, match="is a folder"), predicting.output(tmp_path, io.StringIO()):
+    with pytest.raises(PlaceError, match="is a folder"), predicting.whole(tmp_path):
         pass
 
 
 @pytest.fixture
 def ends(monkeypatch, capsys, folder):
-    monkeypatch.setattr(predicting, "open_model", lambda uri: MODEL)
+    monkeypatch.setattr(predicting, "open_model", lambda uri, reporter: MODEL)
     monkeypatch.setenv("COLUMNS", "200")
 
     def main(*words):
@@ -224,21 +260,24 @@ def ends(monkeypatch, capsys, folder):
 
 def test_bad_images_end_the_command_with_one_and_the_rest_is_written(ends, folder, tmp_path):
     code, out, err = ends(folder, "--output", tmp_path / "out.csv")
-    assert (code, out) == (1, "")
-    assert "broken.png: " in err
+    assert code == 1
+    assert out == f"wrote 5 rows to {tmp_path / 'out.csv'}\nwrote 2 rows to {tmp_path / 'out_cases.csv'}\n"
+    assert "broken.png: not an image" in err
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 5
     assert "1 file left out: 1 .txt (not an image format that is read)" in err
-    assert len((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()) == 2 + 1 + 5 + 2
 
 
-def test_good_images_end_it_with_nought_and_only_rows_are_on_standard_output(ends, folder):
+@pytest.mark.parametrize("kind", predicting.FORMATS)
+def test_good_images_end_it_with_nought_and_only_rows_of_images_are_on_standard_output(ends, folder, kind):
     (folder / "broken.png").unlink()
-    code, out, _ = ends(folder, "--format", "jsonl")
+    code, out, err = ends(folder, "--format", kind)
     assert code == 0
-    assert len([json.loads(line) for line in out.splitlines()]) == 1 + 5 + 2
+    assert len(out.splitlines()) == 5 + (kind == "csv")
+    assert "malignant. Research only. Not for screening patients." in err
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(ends, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(predicting, "open_model", lambda uri: pytest.fail("too early"))
+    monkeypatch.setattr(predicting, "open_model", lambda uri, reporter: pytest.fail("too early"))
     (tmp_path / "file").touch()
     code, _, err = ends(folder, "--output", tmp_path / "file" / "out.csv")
     assert code == 2

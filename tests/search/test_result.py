@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
+from bhsearch.evaluation.bootstrap import group_draws
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.selection import corrected_score
 from bhsearch.search.engine import Trial
 from bhsearch.search.result import StudyResult, correct, rank
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 from tests.evaluation.simulated import simulate
+from tests.evaluation.test_ties import by_loops
 
 PARAMS = {"backbone": "staintex-s", "rate": 0.1}
 
@@ -60,6 +63,37 @@ def test_every_interval_holds_its_score(records, predictions):
 def test_what_cannot_be_told_from_the_best_is_tied_and_a_guess_is_not(records, predictions):
     tied = {row.trial.number: row.tied for row in rank(records, predictions)}
     assert tied == {0: False, 1: True, 2: True}
+
+
+def draw_by_draw(trials, draws):
+    """The scores of trials under draws of cases: every fold by scikit-learn's AUC, cases weighted by their count."""
+    found = np.full((len(trials), len(draws)), np.nan)
+    for t, each in enumerate(trials):
+        column = np.unique(each.group, return_inverse=True)[1]
+        for d, counts in enumerate(draws):
+            weight = counts[column] * each.weight[0]
+            folds = [(each.fold[0] == k) & (weight > 0) for k in range(each.n_folds)]
+            kept = [rows for rows in folds if len(np.unique(each.label[rows])) == 2]
+            aucs = [roc_auc_score(each.label[r], each.probability[0, r], sample_weight=weight[r]) for r in kept]
+            found[t, d] = np.mean(aucs) if aucs else np.nan
+    return found
+
+
+def test_the_count_of_ties_is_that_of_a_resampling_case_by_case(monkeypatch):
+    """From predictions to the count, against a reference with scikit-learn's AUC and plain loops."""
+    monkeypatch.setattr("bhsearch.search.result.N_DRAWS", 150)
+    first, rng = simulate(n_cases=24, n_folds=3, largest=4), np.random.default_rng(3)
+    noise = [0.0, 0.02, 0.05, 0.1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    trials = [
+        replace(first, probability=np.clip(first.probability + n * rng.normal(size=first.probability.shape), 0, 1))
+        for n in noise
+    ]
+    made = [trial(k, trial_metrics(each)["auc"]) for k, each in enumerate(trials)]
+    tied = {row.trial.number: row.tied for row in rank(made, dict(enumerate(trials)))}
+    samples = draw_by_draw(trials, group_draws(first.group, first.stratum, 150))
+    scores = np.array([record.value for record in made])
+    assert tied == dict(enumerate(by_loops(scores, samples[:, np.isfinite(samples).all(axis=0)])))
+    assert 1 < sum(tied.values()) < len(tied)
 
 
 def test_a_trial_without_predictions_has_no_interval_and_is_never_tied(records, predictions):

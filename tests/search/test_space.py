@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bhsearch.networks.finetune import FinetuneParams
 from bhsearch.networks.heads import HeadParams
 from bhsearch.networks.views import N_VIEWS, POLICIES, views_of
 from bhsearch.search.objective import head_params
@@ -121,3 +122,9 @@ def test_the_table_of_the_readme_has_a_row_per_parameter():
     assert len(rows) == len(SPACE) + 2
     assert len({row.count("|") for row in rows}) == 1
     assert all(f"`{row.name}`" in line and row.meaning in line for row, line in zip(SPACE, rows[2:], strict=True))
+
+
+@pytest.mark.parametrize("params", [HeadParams, FinetuneParams])
+def test_the_table_is_the_only_place_with_defaults(params):
+    """Three tables of defaults once disagreed on the weight decay and the learning rate."""
+    assert [field.name for field in fields(params) if field.default is not MISSING] == []

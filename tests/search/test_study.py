@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ import bhsearch
 from bhsearch.errors import StudyError
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.evaluation.selection import CORRECTED_NOTE, corrected_score
+from bhsearch.evaluation.selection import corrected_score
+from bhsearch.progress import CAVEATS
 from bhsearch.search.engine import Exhausted, Trial
 from bhsearch.search.keras_tuner_engine import KerasTunerEngine
 from bhsearch.search.preparation import prepare
@@ -84,10 +86,11 @@ def test_the_end_names_the_best_with_intervals_and_what_is_next(finished):
         table = end.stdout[end.stdout.index("trial  AUC") :].splitlines()
         assert table[1].split()[:2] == [str(best.number), f"{best.value:.4f}"]
         assert table[1].count("[") == 1
-        assert "Next:  mlflow ui" in end.stdout
+        assert f"Next:\n  mlflow ui\n  python -m bhsearch.report --study {STUDY}\n" in end.stdout
         experiment = finished.store.parent().info.experiment_id
         assert f"\nTrials: {links.trials_url(experiment)}\n" in end.stdout
         assert "Synthetic data" in end.stdout
+        assert not {"\x1b", "\r"} & set(end.stdout)
 
 
 def test_every_trial_is_a_finished_run_with_its_parameters(finished):
@@ -161,18 +164,18 @@ def test_the_corrected_score_comes_from_all_stored_predictions_in_every_sitting(
     assert metrics["corrected/auc"] == pytest.approx(corrected.score, abs=1e-9)
     assert metrics["corrected/auc_low"] == pytest.approx(corrected.low, abs=1e-9)
     assert metrics["corrected/auc_high"] == pytest.approx(corrected.high, abs=1e-9)
-    line = f"Corrected for having searched: {corrected.score:.4f}  [{corrected.low:.3f} {corrected.high:.3f}]"
+    line = f"corrected AUC  {corrected.score:.4f}  [{corrected.low:.3f} {corrected.high:.3f}]"
     for end in finished.ends[1:]:
-        assert line in end.stdout
-        assert CORRECTED_NOTE in end.stdout
+        assert line in re.sub("  +", "  ", end.stdout)
+        assert CAVEATS[1] in end.stdout
 
 
 def test_predictions_are_of_the_development_rows_only_and_say_what_they_are_for(finished, monkeypatch):
     made = prepare(settings(), Reporter())
     file = finished.store.files(finished.store.children()[0])["out_of_fold_predictions.csv"]
-    first = file.read_text().splitlines()[0]
-    assert "Synthetic data" in first
-    assert "Not for screening patients" in first
+    for row in csv.DictReader(file.read_text().splitlines()):
+        assert "Synthetic data" in row["use"]
+        assert "Not for screening patients" in row["use"]
     assert set(Predictions.from_csv(file).path) == set(made.development.column("path"))
 
 

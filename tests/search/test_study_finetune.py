@@ -146,7 +146,7 @@ def test_the_parent_shows_augmentation_cost_and_regime(tuned):
 
 
 def test_pruned_trials_enter_neither_the_ranking_nor_the_correction(tuned, trials):
-    table = tuned.ends[2].stdout[tuned.ends[2].stdout.index("trial  AUC") :]
+    table = tuned.ends[2].stdout[tuned.ends[2].stdout.index("trial  AUC") :].partition("\n\n")[0]
     complete = numbers(trials, TrialState.COMPLETE)
     shown = [int(line.split()[0]) for line in table.splitlines()[1:] if line[:1].strip().isdigit()]
     assert set(shown) <= set(complete)

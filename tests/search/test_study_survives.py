@@ -116,7 +116,7 @@ def test_a_study_that_is_interrupted_and_killed_loses_nothing_and_goes_on_as_if_
 
     # kill -9 while a trial runs. What logs to MLflow lives on, and may still be at it when the next start comes.
     with started(here, "-m", "bhsearch.run", *arguments(trials=50, workers=0)) as process:
-        assert any(line.startswith("trial ") for line in process.stdout)
+        assert any(line.startswith("trial   ") for line in process.stdout)
         wait_for(lambda: trial_is_running(here), process)
         process.kill()
         process.wait()

@@ -12,7 +12,7 @@ from bhsearch.evaluation.selection import CORRECTED_NOTE, Corrected
 from bhsearch.search.engine import Trial
 from bhsearch.search.result import Ranked, StudyResult
 from bhsearch.search.space import frozen_space
-from bhsearch.search.summary import N_BEST, end_record
+from bhsearch.search.summary import LARGE, N_BEST, end_record, prospects, remarks
 from bhsearch.states import COMPLETE, FAILED
 
 NAN = float("nan")
@@ -93,3 +93,50 @@ def test_a_correction_that_is_not_at_hand_says_why():
     assert record["corrected"] is None
     assert "not at hand, since the predictions of 2 of 3" in record["summary"]
     assert CORRECTED_NOTE not in record["summary"]
+
+
+def scored(values, low, high):
+    trials = [Trial(k, COMPLETE, {"backbone": "b"}, value, {"seconds": 1.0}) for k, value in enumerate(values)]
+    best_first = sorted(trials, key=lambda trial: -trial.value)
+    return StudyResult("study", "data", [Ranked(t, low, high, True) for t in best_first], trials, len(trials))
+
+
+RISING = [0.5 + k / 100 for k in range(16)]
+
+
+def test_more_trials_are_advised_only_where_their_gain_is_large_against_the_interval():
+    gain = scored(RISING, 0.6, 0.7).expected_gain
+    edge = gain / LARGE
+    (said,) = prospects(scored(RISING, 0.6, 0.6 + 0.99 * edge))
+    assert f"As many trials again would raise the best AUC by about {gain:.4f}" in said
+    (said,) = prospects(scored(RISING, 0.6, 0.6 + 1.01 * edge))
+    assert "As many trials again" not in said
+    assert "more cases or --repeats would help" in said
+
+
+def test_nothing_is_said_of_more_trials_after_few_or_without_an_interval():
+    assert prospects(scored(RISING[:3], 0.6, 0.7)) == []
+    assert prospects(scored(RISING, NAN, NAN)) == []
+    assert prospects(scored([], 0.0, 1.0)) == []
+
+
+def test_an_auc_far_below_guessing_is_remarked_on():
+    assert remarks(scored([0.8, 0.7], 0.6, 0.9)) == []
+    assert remarks(scored([0.8, 0.41], 0.6, 0.9)) == []
+    (said,) = remarks(scored([0.8, 0.39, 0.2], 0.6, 0.9))
+    assert said.startswith("2 of 3 trials have an AUC below 0.4")
+    assert "labels swapped" in said
+    assert remarks(scored([0.3], 0.1, 0.4))[0].startswith("1 of 1 trial has an AUC below 0.4")
+
+
+def test_a_study_at_chance_is_remarked_on():
+    (said,) = remarks(scored([0.55, 0.52], 0.45, 0.65))
+    assert said.startswith("The intervals of all 2 trials hold 0.5")
+    assert "nothing to find" in said
+    assert remarks(scored([0.55, 0.52], 0.51, 0.65)) == []
+    assert remarks(scored([0.55], NAN, NAN)) == []
+    assert remarks(scored([0.55], 0.4, 0.6))[0].startswith("The interval of the only trial holds 0.5")
+
+
+def test_remarks_stand_in_the_note():
+    assert "labels swapped" in end_record(scored([0.8, 0.2], 0.6, 0.9), {}, [], [])["summary"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import psutil
 import pytest
 from optuna.trial import TrialState
 
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.search import supervisor
+from bhsearch.search.reporter import Reporter
+from bhsearch.search.study import optimize
 from bhsearch.search.supervisor import n_workers, visible_gpus
 from tests.faults.whole import assert_whole, workers_of
 from tests.studies import arguments, optuna_trials, search, settings, started, trial_is_running, wait_for
@@ -44,6 +48,41 @@ def test_a_worker_that_outgrows_is_replaced_after_its_trial(here):
         assert process.wait() == 0, output
     assert len([t for t in optuna_trials(here) if t.state == TrialState.COMPLETE]) == 2
     assert "A worker outgrew --max-worker-memory, 500 MB" in output
+
+
+class Recorder(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.steps, self.open, self.begun, self.doings = [], [], [], []
+
+    @contextmanager
+    def step(self, what):
+        self.steps.append(what)
+        self.open.append(what)
+        yield lambda done, total: None
+        assert self.open.pop() == what
+
+    def began(self, number):
+        self.begun.append(number)
+
+    def doing(self, what, number=None):
+        self.doings.append((what, number))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_step_of_a_study_is_named_wherever_its_trials_run(here, workers):
+    recorder = Recorder()
+    optimize(settings(tracking=False, trials=2, workers=workers), recorder)
+    assert recorder.steps == [
+        "drawing the phantom", "reading images", "looking for backbones", "opening the study", "starting TensorFlow",
+        *["starting TensorFlow"][: 1 if workers else 0], "resizing images", "building backbones",
+        "reading predictions", "comparing trials",
+    ]  # fmt: skip
+    assert recorder.open == []
+    assert recorder.begun == [0, 1]
+    assert {number for _, number in recorder.doings} <= ({0, 1} if workers else {None})
+    assert any(what == "training heads" for what, _ in recorder.doings)
 
 
 def test_a_worker_that_cannot_start_ends_the_command(here, monkeypatch):

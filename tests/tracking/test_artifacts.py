@@ -7,6 +7,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -56,10 +57,18 @@ def test_every_picture_can_be_opened(written):
 
 def test_predictions_come_back_and_say_what_they_are_for(written, predictions):
     file = written / artifacts.PREDICTIONS
-    first = file.read_text().splitlines()[0]
-    assert NOTE in first
-    assert DISCLAIMER in first
-    assert (Predictions.from_csv(file).probability == predictions.probability).all()
+    assert (pd.read_csv(file)["use"] == f"{NOTE}. {DISCLAIMER}").all()
+    assert DISCLAIMER in file.with_name("out_of_fold_predictions.README.txt").read_text()
+    assert (Predictions.from_csv(file).probability == predictions.probability.astype(np.float32)).all()
+
+
+def test_every_table_is_plain_csv_of_six_digits(written):
+    for file in written.glob("*.csv"):
+        table = pd.read_csv(file, dtype=str)
+        numbers = [name for name in table if "probability" in name or "rate" in name or name == "threshold"]
+        assert numbers
+        for value in table[numbers].to_numpy().ravel():
+            assert len(value.split("e")[0].replace(".", "").replace("-", "").lstrip("0")) <= 6, (file, value)
 
 
 def test_the_roc_points_run_from_corner_to_corner(written):

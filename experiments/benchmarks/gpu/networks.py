@@ -27,6 +27,8 @@ from bhsearch.networks.features import batch_size, keras_forward, on_device
 from bhsearch.networks.finetune import N_SHARES, FinetuneParams, FoldTask, predict, train_fold
 from bhsearch.networks.pixels_on_device import DevicePixels
 from bhsearch.networks.program import Member, Program, Shape
+from bhsearch.search.finetune_objective import finetune_params
+from bhsearch.search.space import finetune_space, starting_point
 
 VIT = "vit-b16"
 TRAINING = 3  # passes that a training step is worth: forward, and backward by data and by weights
@@ -252,6 +254,12 @@ def training_of(
     )
 
 
+def params_of(size: int, batch: int) -> FinetuneParams:
+    """An epoch with every augmentation, else as a search begins."""
+    point = starting_point(finetune_space(("",), (size,)), "")
+    return finetune_params(point | {"batch": batch, "epochs": 1, "policy": "all", "layer_decay": 1.0})
+
+
 def training_speed(
     program: Program, start: Member, pixels: DevicePixels, n_rows: int, n_images: int
 ) -> tuple[float, float, float]:
@@ -259,7 +267,7 @@ def training_speed(
     batch, rows = program.shape.batch, np.arange(n_rows)
     target, weight = (rows % 2).astype(np.float32), np.ones(n_rows, np.float32)
     short, whole = (FoldTask(rows, rows[:1], target, weight, n) for n in (N_SHARES, max(n_images // batch, N_SHARES)))
-    params = FinetuneParams(batch=batch, epochs=1, policy="all", layer_decay=1.0)
+    params = params_of(program.shape.size, batch)
     started = time.perf_counter()
     member = train_fold(program, pixels, short, start, params, (0,), _ignore)
     compile_seconds = time.perf_counter() - started

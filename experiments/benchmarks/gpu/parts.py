@@ -240,7 +240,7 @@ def _profile(bench: Bench, pixels: DevicePixels, backbone: RandomBackbone, batch
     size, rows = bench.options.image_size, np.arange(bench.pixels.shape[0])
     n_steps = max(bench.options.measured // batch, 2 * N_SHARES)
     task = FoldTask(rows, rows[:1], (rows % 2).astype(np.float32), np.ones(len(rows), np.float32), n_steps)
-    params = FinetuneParams(batch=batch, epochs=1, policy="all", layer_decay=1.0)
+    params = networks.params_of(size, batch)
     program, blank = training_of(backbone, size, batch, bench.precision)
 
     def step_milliseconds(program: Any) -> float:

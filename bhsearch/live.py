@@ -1,0 +1,108 @@
+"""What a command is doing at the moment: redrawn in place at a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+SILENT_SECONDS = 2.0  # after which a log file says what is going on
+LINE_SECONDS = 5.0  # between two such lines
+_LOOK_SECONDS = 0.25
+_WIDE = 60  # columns; below that there is no room for a bar
+
+Count = tuple[int, int]
+
+
+class Display:
+    """Shows lines that change, for as long as a block runs.
+
+    Blocks may be nested; the outermost one starts and ends the display. At a terminal the lines are redrawn in place
+    and disappear at the end. Elsewhere, in a log file, a pipe or a notebook, the last of them is printed when nothing
+    else was printed for `SILENT_SECONDS`, and then at most every `LINE_SECONDS`.
+
+    Args:
+        console: Where to.
+        lines: What to show now; none for nothing.
+        count: What is done and what is to be done, for a bar; None for no bar.
+    """
+
+    def __init__(
+        self, console: Console, lines: Callable[[], list[str]], count: Callable[[], Count | None] = lambda: None
+    ) -> None:
+        self._console, self._lines, self._count = console, lines, count
+        # Rich draws in a notebook only with ipywidgets, and warns without them.
+        self.redraws = console.is_terminal and not console.is_jupyter and not console.is_dumb_terminal
+        self._depth = 0
+        self._printed = time.monotonic()
+
+    def printed(self) -> None:
+        """Take note that something else was printed: nobody waits in silence now."""
+        self._printed = time.monotonic()
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the lines while the block runs."""
+        self._depth += 1
+        try:
+            if self._depth > 1:
+                yield
+            elif self.redraws:
+                # Rows of predictions may go to standard output meanwhile, and must not be redirected to the screen.
+                with Live(console=self._console, get_renderable=self.render, transient=True, redirect_stdout=False):
+                    yield
+            else:
+                with self._now_and_then():
+                    yield
+        finally:
+            self._depth -= 1
+
+    def render(self) -> RenderableType:
+        """The bar and the lines, each cut to the width of the terminal."""
+        count, rows = self._count(), [Text(line, no_wrap=True, overflow="ellipsis") for line in self._lines()]
+        if count is None or self._console.width < _WIDE or not rows:
+            return Group(*rows)
+        grid = Table.grid(padding=(0, 1), expand=True)
+        grid.add_column(ratio=1)
+        grid.add_column(no_wrap=True)
+        grid.add_row(ProgressBar(total=count[1], completed=count[0]), rows[0])
+        return Group(grid, *rows[1:])
+
+    @contextmanager
+    def _now_and_then(self) -> Iterator[None]:
+        ended = threading.Event()
+        said = -LINE_SECONDS
+
+        def look() -> None:
+            nonlocal said
+            while not ended.wait(_LOOK_SECONDS):
+                now, lines = time.monotonic(), self._lines()
+                if lines and now >= self._printed + SILENT_SECONDS and now >= said + LINE_SECONDS:
+                    said = now
+                    self._console.print(lines[-1], markup=False, soft_wrap=True)
+
+        self.printed()
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them: `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
