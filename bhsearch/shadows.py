@@ -10,7 +10,9 @@ import _imp
 import os
 import sys
 
-ModuleType = type(sys)
+TYPE_CHECKING = False  # as type checkers know it: `typing` is not loaded yet
+if TYPE_CHECKING:
+    from types import ModuleType
 
 # Top-level modules that the commands import, measured over all of them; `tests/test_shadows.py` keeps it true.
 NEEDED = frozenset(
@@ -58,7 +60,7 @@ def check() -> None:
         sys.exit(2)
 
 
-def hiding(folder: str, path: list[str], modules: dict[str, ModuleType]) -> list[str]:
+def hiding(folder: str, path: list[str], modules: "dict[str, ModuleType]") -> list[str]:
     """Files and packages in a folder that hide a needed module, if the folder comes before Python's own on the path.
 
     Args:
