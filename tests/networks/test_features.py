@@ -60,7 +60,7 @@ def test_the_cost_of_a_backbone_is_measured_once_and_kept(executor, images, mobi
     first = FeatureCache(pixels, executor).cost(mobilenet)
     assert first.milliseconds > 0
     # The converted network folds its normalisation into its kernels: it is a little smaller.
-    assert first.megabytes == pytest.approx(4e-6 * mobilenet.build(64).count_params(), rel=0.03)
+    assert first.megabytes == pytest.approx(4e-6 * mobilenet.build(64).count_params(), rel=0.06)
     again = FeatureCache(pixels, executor)
     assert again.cost(mobilenet) == first
     assert not again._forward, "what is known must not build the network"
