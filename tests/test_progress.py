@@ -228,7 +228,7 @@ def test_the_result_ends_with_time_links_and_three_commands():
     assert shown.endswith(
         "Next:\n  mlflow ui\n  python -m bhsearch.report --study study\n  python -m bhsearch.register --study study\n"
     )
-    assert f"\nhttp://127.0.0.1:5000/#/{'x' * 100}\n" in shown
+    assert f"\nTrials: http://127.0.0.1:5000/#/{'x' * 100}\n" in shown
     to = console()
     print_result(result(), to, seconds=3725)
     assert "Total time: 1 h 2 min" in text(to)

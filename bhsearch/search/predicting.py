@@ -113,13 +113,17 @@ def check_format(kind: str) -> None:
 
 
 def check_output(file: Path) -> None:
-    """Refuse a place that a file of predictions cannot replace: a folder, or a device such as /dev/null.
+    """Refuse a place where a file of predictions cannot be written, before any work is done for it.
 
     Raises:
-        PlaceError: If there is something else than a file.
+        PlaceError: If a folder or a device such as /dev/null is there, or its folder cannot be made or written.
     """
     if file.exists() and not file.is_file():
         raise PlaceError(f"--output must be a file to write, but {str(file)!r} is a folder or a device.")
+    above = next(folder for folder in file.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        reason = "cannot be written" if above.is_dir() else "is not a folder"
+        raise PlaceError(f"--output must be in a folder that can be written, but {str(above)!r} {reason}.")
 
 
 def open_model(uri: str | None, reporter: Reporter) -> Model:
