@@ -90,15 +90,14 @@ def open_model(uri: str | None) -> Model:
     """
     from bhsearch.networks import backend
     from bhsearch.networks.calibrated import load_network
-    from bhsearch.tracking.store import check_store
+    from bhsearch.tracking.store import open_client, require_store
 
-    check_store()
+    require_store()
     backend.start()
     with backend.quiet():
         from bhsearch.tracking import kept, registry
-    from bhsearch.tracking.store import open_client
 
-    found = registry.resolve(open_client(), uri)
+    found = registry.resolve(open_client(patient=True), uri)
     folder = kept.download(found)
     metadata = kept.metadata_of(folder)
     if "threshold" not in metadata:

@@ -13,7 +13,7 @@ from bhsearch.data.audit import Audit
 from bhsearch.data.decode import decode
 from bhsearch.data.index import CLASS_NAMES, BadFile
 from bhsearch.data.opening import open_data
-from bhsearch.errors import BhsearchError, StudyError
+from bhsearch.errors import BhsearchError, MissingError
 from bhsearch.evaluation.grids import pick_examples
 from bhsearch.evaluation.photos import photo
 from bhsearch.evaluation.predictions import Predictions
@@ -54,7 +54,8 @@ def make_report(name: str | None, reporter: Reporter) -> tuple[str, str]:
         Name of the study, and the page.
 
     Raises:
-        StudyError: If there is no such study, or its store cannot be opened.
+        StudyError: If there is no such study, or its store cannot be opened or refuses a request.
+        RunError: If the store stays away.
     """
     from bhsearch.networks import backend
     from bhsearch.tracking.store import open_client, require_store
@@ -63,7 +64,7 @@ def make_report(name: str | None, reporter: Reporter) -> tuple[str, str]:
     with reporter.step("Opening MLflow"):
         with backend.quiet():
             from bhsearch.tracking import studies
-        client = open_client()
+        client = open_client(patient=True)
         study = studies.find_study(client, name) if name is not None else studies.latest_study(client)
     page = report_page(gather(client, study, reporter))
     studies.log_report(client, study, page)
@@ -96,7 +97,7 @@ def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
         with reporter.step("Reading images"):
             shown = _images(study, predictions[best.number])
     ended: dict[str, Any] = {}
-    with suppress(StudyError):  # not there before a sitting has ended
+    with suppress(MissingError):  # not there before a sitting has ended
         ended = studies.record(study, studies.TRIALS)
     why_not_promotable = split["why_not_promotable"]
     any_predictions = next(iter(predictions.values()), None)
@@ -137,7 +138,7 @@ def _corrected(
         return correct(records, predictions)
     try:
         earlier = [studies.predictions_of(trial) for trial in studies.find_study(client, origin).trials]
-    except StudyError:
+    except MissingError:
         return None, f"the study {origin!r}, which it was started from, is not at hand"
     return correct(records, predictions, earlier)
 

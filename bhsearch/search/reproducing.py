@@ -59,15 +59,14 @@ def reproduce(run_id: str, reporter: Reporter, data: str | None = None) -> Repro
         BackboneError: If the backbone cannot be had.
     """
     from bhsearch.networks import backend
-    from bhsearch.tracking.store import check_store
+    from bhsearch.tracking.store import open_client, require_store
 
-    check_store()
+    require_store()
     backend.start()
     with backend.quiet():
         from bhsearch.tracking import studies
-    from bhsearch.tracking.store import open_client
 
-    study, trial = studies.study_of(open_client(), run_id)
+    study, trial = studies.study_of(open_client(patient=True), run_id)
     opened = reopen(study, reporter, data)
     kept = studies.predictions_of(trial)
     if kept.path.tolist() != opened.development.column("path").tolist():
