@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from bhsearch.config import Settings
-from bhsearch.errors import BhsearchError, InputError, RunError, StudyError
+from bhsearch.data.store import alone
+from bhsearch.errors import BhsearchError, InputError, LostStorageError, RunError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.interrupts import Interrupts, deferred
 from bhsearch.networks.heads import Array
@@ -24,6 +25,7 @@ from bhsearch.search.recall import stored_predictions, waiting_predictions
 from bhsearch.search.records import study_arrays, study_record
 from bhsearch.search.regimes import make_objective
 from bhsearch.search.reporter import Reporter
+from bhsearch.search.rescue import write_trials
 from bhsearch.search.result import StudyResult, correct, rank
 from bhsearch.search.settling import DIED, settle
 from bhsearch.search.summary import end_record
@@ -107,11 +109,13 @@ class _Session:
         self._interrupted = False
         self._orders = Orders(self._settings.trials, self._settings.max_failures, 0)
         self._failure: BhsearchError | None = None
+        self._known: list[Trial] = []  # as the engine held them last
+        self._rescued: dict[int, Trial] = {}  # of which it could not be told
 
     def run(self) -> StudyResult:
         """Everything after the study is open."""
         self._settle()
-        trials = self._engine.trials()
+        trials = self._trials()
         self._orders = replace(
             self._orders,
             n_before=len(trials),
@@ -135,14 +139,20 @@ class _Session:
             if wanted:
                 self._search(process)
         except BhsearchError as error:
-            if not self._engine.trials():
-                self._undo(process)
+            n_now, is_lost = len(self._trials()), isinstance(error, LostStorageError)
+            was_refused = process is not None and not process.run_id and isinstance(error, InputError)
+            if not n_now or (was_refused and n_now == len(trials)):
+                self._undo(process, is_lost)
                 raise
             self._failure = error
-        self._settle()
+        try:
+            self._settle()
+            self._known = self._engine.trials()
+        except LostStorageError as error:
+            self._failure = self._failure or error
         result = self._end(process)
         if self._failure is not None:
-            raise self._failure
+            raise self._with_trials(self._failure)
         self._raise_for_failures()
         return result
 
@@ -170,15 +180,37 @@ class _Session:
             if box.abandoned or box.folder == self._outbox.folder
         )
 
-    def _undo(self, process: DrainProcess | None) -> None:
-        """Leave nothing of a study that was refused before its first trial."""
+    def _undo(self, process: DrainProcess | None, is_lost: bool = False) -> None:
+        """Leave nothing of a command that was refused before its first trial, nor of its study if that is new."""
         if process is not None:
             process.abandon()
         if self._outbox is not None:
             self._outbox.close()
         others = [box for box in outboxes(FOLDER, self._facts["uid"]) if not box.abandoned]
-        if not self._engine.trials() and not others:
-            self._engine.delete()
+        if is_lost or others:
+            return
+        with alone(f"the storage {self._settings.storage}"):
+            if not self._engine.trials():
+                self._engine.delete()
+
+    def _trials(self) -> list[Trial]:
+        """All trials; where the storage is lost, those that are known."""
+        with suppress(LostStorageError):
+            self._known = self._engine.trials()
+            return self._known
+        known = {trial.number: trial for trial in self._known} | self._rescued
+        return [known[number] for number in sorted(known)]
+
+    def _with_trials(self, error: BhsearchError) -> BhsearchError:
+        """What a command says of a lost storage: where its trials are now."""
+        if not isinstance(error, LostStorageError):
+            return error
+        if self._settings.tracking:
+            return LostStorageError(
+                f"{error} The finished trials are in MLflow. Put the file back, or name a new study with --study."
+            )
+        file = write_trials(self._settings.storage, self._prepared.study, self._trials())
+        return LostStorageError(f"{error} Its trials are written to {file}.")
 
     def _finished(self) -> int:
         return sum(trial.counts for trial in self._engine.trials())
@@ -205,7 +237,7 @@ class _Session:
         self._examples = self._crew.prepare(task, self._reporter)
         if process is not None:
             process.wait_until_ready()
-        watch = Watch(self._ended, self._settle, self._settle)
+        watch = Watch(self._ended, self._settle, self._settle, self._rescue)
         with self._reporter.trials(self._finished(), self._settings.trials):
             return self._crew.work(watch, self._orders.seconds)
 
@@ -222,12 +254,17 @@ class _Session:
     def _ended(self, number: int, probability: Array | None) -> None:
         if probability is not None:
             self._predictions[number] = replace(self._template, probability=probability)
-        trials = self._engine.trials()
+        self._known = trials = self._engine.trials()
         if trials[number].notes.get("reason") == INTERRUPTED:
             return
         complete = [trial for trial in trials if trial.value is not None]
         best = max(complete, key=lambda trial: trial.value or 0.0) if complete else None
         self._reporter.trial(trials[number], best)
+
+    def _rescue(self, trial: Trial, probability: Array) -> None:
+        """Keep a trial of which the engine could not be told."""
+        self._rescued[trial.number] = trial
+        self._predictions[trial.number] = replace(self._template, probability=probability)
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
@@ -241,7 +278,7 @@ class _Session:
 
     def _end(self, process: DrainProcess | None) -> StudyResult:
         """Rank what there is, hand the study's end to the process that logs, and wait for it."""
-        records = self._engine.trials()
+        records = self._trials()
         self._recall(records)
         ranking = rank(records, self._predictions)
         prepared = self._prepared
@@ -252,7 +289,10 @@ class _Session:
             stagnation=self._settings.stop_after_stagnation if stagnated(records, self._orders.stagnation) else None,
         )  # fmt: skip
         if process is not None and self._outbox is not None:
-            record = end_record(result, self._engine.importances(), list(self._examples), self._settled(records))
+            is_lost = isinstance(self._failure, LostStorageError)
+            importances = {} if is_lost else self._engine.importances()
+            record = end_record(result, importances, list(self._examples), self._settled(records))
+            record["lost"] = str(self._failure) if is_lost else ""
             pictures = {"augmentation": np.stack([*self._examples.values()])} if self._examples else {}
             self._outbox.put_end(record, pictures)
             with self._reporter.step("Logging to MLflow") as progress:
@@ -267,20 +307,23 @@ class _Session:
         if not missing or not self._settings.tracking:
             return
         others = outboxes(FOLDER, self._facts["uid"])
-        found = waiting_predictions(others, self._template) | self._stored(self._facts["uid"])
-        self._predictions = found | self._predictions
+        waiting, stored = waiting_predictions(others, self._template), self._stored(self._facts["uid"])
+        self._predictions = waiting | (stored or {}) | self._predictions
+        if stored is None:
+            return
         lost = [trial.number for trial in missing if trial.number not in self._predictions]
         if lost:
             self._reporter.say(
                 f"{len(lost)} finished trials are not in this MLflow store; they count, but have no interval."
             )
 
-    def _stored(self, uid: str) -> dict[int, Predictions]:
+    def _stored(self, uid: str) -> dict[int, Predictions] | None:
+        """Predictions that MLflow has; None if it could not be asked, which then fails the command at its end."""
         try:
             return stored_predictions(self._prepared.index.name, uid)
-        except StudyError as error:
-            self._reporter.say(str(error))
-            return {}
+        except (StudyError, RunError) as error:  # else "not there" would be said of trials that nobody could ask for
+            self._failure = self._failure or error
+            return None
 
     def _earlier(self) -> tuple[list[Predictions], int]:
         """Predictions of the study that this one was started from, and how many there should be at least.
@@ -291,7 +334,7 @@ class _Session:
         if not origin:
             return [], 0
         found = self._stored(origin["uid"]) if self._settings.tracking else {}
-        return list(found.values()), origin["complete"]
+        return list((found or {}).values()), origin["complete"]
 
     def _settled(self, records: list[Trial]) -> list[int]:
         """Trials that have ended on this machine, and that no other command is about to log, wherever it was begun."""
@@ -304,7 +347,7 @@ class _Session:
         return [trial.number for trial in here if trial.state != RUNNING and trial.number not in waiting]
 
     def _raise_for_failures(self) -> None:
-        failures = last_failures(self._engine.trials(), self._orders.n_before)
+        failures = last_failures(self._trials(), self._orders.n_before)
         if len(failures) >= self._settings.max_failures:
             reasons: dict[str, int] = {}
             for trial in failures:
@@ -335,6 +378,10 @@ class _OwnEar(Ear):
     def ended(self, number: int, probability: Array | None) -> None:
         """A trial has ended."""
         self._session._ended(number, probability)
+
+    def rescued(self, trial: Trial, probability: Array) -> None:
+        """A trial is complete, but the engine could not be told."""
+        self._session._rescue(trial, probability)
 
     def exhausted(self, sentence: str) -> None:
         """The engine has no more points to propose."""

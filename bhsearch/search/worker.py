@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from bhsearch.errors import BhsearchError, InputError
+from bhsearch.errors import BhsearchError, InputError, LostStorageError
 from bhsearch.networks.heads import Array
 from bhsearch.processes import is_alive, memory_mb, this_process
 from bhsearch.search.engine import INTERRUPTED, Engine, Exhausted, Overtaken, Pruned, Report, Trial
@@ -22,7 +22,7 @@ from bhsearch.search.regimes import Objective
 from bhsearch.search.settling import next_retry, posted
 from bhsearch.search.space import Params
 from bhsearch.search.warm import next_warm
-from bhsearch.states import FAILED, RUNNING
+from bhsearch.states import COMPLETE, FAILED, RUNNING
 from bhsearch.tracking.outbox import Outbox
 
 # How a worker came to its end.
@@ -66,6 +66,9 @@ class Ear:
 
     def ended(self, number: int, probability: Array | None) -> None:
         """A trial has ended; with its out-of-fold predictions, if it is complete."""
+
+    def rescued(self, trial: Trial, probability: Array) -> None:
+        """A trial is complete, but the engine could not be told, since its storage is lost."""
 
     def waiting(self) -> None:
         """No trial can be started now: others run the last ones that are needed."""
@@ -186,8 +189,13 @@ class Worker:
     def _complete(self, trial: Trial, outcome: Outcome) -> None:
         """Into the outbox first, then to the engine: whatever dies in between, the trial is not lost."""
         record, arrays = complete_record(trial, outcome)
-        with self._told(trial, outcome.probability), posted(self._outbox, trial.number, record, arrays):
-            self._engine.complete(trial.number, outcome.score, outcome.seconds)
+        try:
+            with self._told(trial, outcome.probability), posted(self._outbox, trial.number, record, arrays):
+                self._engine.complete(trial.number, outcome.score, outcome.seconds)
+        except LostStorageError:
+            notes = {**trial.notes, "seconds": outcome.seconds}
+            self._ear.rescued(replace(trial, state=COMPLETE, value=outcome.score, notes=notes), outcome.probability)
+            raise
 
     def _prune(self, trial: Trial, pruned: Pruned) -> None:
         with self._told(trial), posted(self._outbox, trial.number, pruned_record(trial, pruned), {}):
