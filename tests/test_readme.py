@@ -20,6 +20,7 @@ def test_the_tables_of_the_spaces_are_those_that_engines_read():
 def test_every_option_named_is_one_of_the_program():
     known = {name.replace("_", "-") for name in Settings.__dataclass_fields__} | {"config", "clear", "from", "sync"}
     known |= {"force", "why", "export", "output", "folds-file", "env-manager", "port", "data"}
+    known |= {"dry-run", "yes", "model"}
     assert set(re.findall(r"--([a-z][a-z-]+)", README)) <= known
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -184,10 +184,27 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
 
 def sealed_digest(index: Index, split: Split) -> str:
     """Digest of the set of sealed images: of their pixels, in no order."""
+    return _digest_of(index.column("pixels_digest")[split.test].tolist())
+
+
+def kept_sealed_digest(study: StoredStudy) -> str:
+    """The same from what MLflow holds of a study; reads no image.
+
+    Raises:
+        StudyError: If the study does not say enough.
+    """
+    from bhsearch.tracking import studies
+
+    images = studies.record(study, IMAGES)
+    split = Split.from_dict(studies.record(study, studies.SPLIT))
+    digests = dict(zip(images["path"], images["pixels_digest"], strict=True))
+    return _digest_of(digests[path] for path in split.paths[split.test].tolist())
+
+
+def _digest_of(pixel_digests: Iterable[str]) -> str:
     import hashlib
 
-    digests = sorted(index.column("pixels_digest")[split.test].tolist())
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(sorted(pixel_digests)).encode()).hexdigest()[:16]
 
 
 def rows_of(index: Index, rows: np.ndarray) -> dict[str, list[str]]:
