@@ -6,8 +6,10 @@
     |   |-- DataError        image files, their names, labels or cases
     |   |-- BackboneError    a network or its weights
     |   |-- StudyError       a study or a store that does not fit this command
+    |   |   `-- MissingError what was asked for is not in the store, as the store itself says
     |   `-- PlaceError       a folder that cannot be written, or a disk that is full
     `-- RunError             the work itself failed: diverged, too many failed trials, not everything logged
+        `-- LostStorageError the database of the study was deleted or replaced while it was searched
 
 Every message says the rule, then the value that broke it, then what to do. Commands print it without a traceback.
 """
@@ -41,12 +43,20 @@ class StudyError(InputError):
     """A study or a store does not fit this command."""
 
 
+class MissingError(StudyError):
+    """Something is not in the store, as the store itself says; a request that failed is never this error."""
+
+
 class PlaceError(InputError):
     """A folder cannot be written, or its disk is full; nothing half-made is left there."""
 
 
 class RunError(BhsearchError):
     """The work itself failed."""
+
+
+class LostStorageError(RunError):
+    """The database of the study was deleted or replaced while the study was searched."""
 
 
 def listed(items: list[str], most: int = 20) -> str:

@@ -20,7 +20,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 def predict(
     places: Annotated[list[str], typer.Argument(metavar="FILES_OR_FOLDERS", help="Images, or folders of them.")],
     model: Annotated[
-        str | None, typer.Option(metavar="URI", help="models:/NAME@champion, or a NAME. Default: the only champion.")
+        str | None,
+        typer.Option(metavar="MODEL", help="NAME, NAME@challenger, NAME/VERSION or a URI. Default: the only champion."),
     ] = None,
     case_pattern: Annotated[
         str | None,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from bhsearch import terminal
+
+if TYPE_CHECKING:
+    from bhsearch.search.registration import Prospect
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -23,12 +27,15 @@ def register(
     why: Annotated[str | None, typer.Option(help="The reason for --force; it is kept.")] = None,
     export: Annotated[str | None, typer.Option(help="openvino: that, too, beside the model.")] = None,
     data: Annotated[str | None, typer.Option(help="Where the data lie now, if they were moved.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen; open nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the first opening.")] = False,
 ) -> None:
     """Open the sealed test for one trial, register its model, and promote it if it is better than the champion.
 
-    Calibration and threshold are fixed before. Openings are counted: the first look is the only unbiased one.
+    Calibration and threshold are fixed before. Openings are counted: the first look is the only unbiased one. A trial
+    that was tested on these cases before is not tested again: its earlier result is shown.
     """
-    from bhsearch.search.registration import Request
+    from bhsearch.search.registration import Earlier, Request
 
     request = Request(study, trial, name, alias, force, why, data, export)
 
@@ -36,16 +43,43 @@ def register(
         from bhsearch.progress import TerminalReporter
         from bhsearch.search import registered, registering
 
-    result = registering.register(request, TerminalReporter())
+    reporter = TerminalReporter()
+    if dry_run:
+        _print(registered.prospect_rows(registering.preview(request, reporter)))
+        terminal.out.print("Nothing was opened.")
+        return
+    result = registering.register(request, reporter, lambda prospect: yes or _agreed(prospect))
+    if result is None:
+        terminal.out.print("Nothing was opened.")
+        sys.exit(1)
+    if isinstance(result, Earlier):
+        _print(registered.earlier_rows(result))
+        sentences = result.notes
+    else:
+        _print(registered.rows(result))
+        sentences = registered.notes(result)
+    for sentence in sentences:
+        terminal.out.print(Text(sentence, style="dim"))
+    terminal.out.print(Text(f"\nNext:  {registered.advice(result)}"), soft_wrap=True)
+
+
+def _agreed(prospect: Prospect) -> bool:
+    """Whether to open the sealed cases: asked before the first opening, and where there is somebody to answer."""
+    from bhsearch.search import registered
+
+    if prospect.openings or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return True
+    _print(registered.prospect_rows(prospect))
+    return typer.confirm("The first look at these cases is the only unbiased one. Open them now?")
+
+
+def _print(rows: list[tuple[str, str]]) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for heading, text in registered.rows(result):
+    for heading, text in rows:
         table.add_row(heading, Text(text))
     terminal.out.print(table)
-    for sentence in registered.notes(result):
-        terminal.out.print(Text(sentence, style="dim"))
-    terminal.out.print("\nNext:  python -m bhsearch.predict FILES_OR_FOLDERS")
 
 
 if __name__ == "__main__":

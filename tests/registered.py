@@ -20,6 +20,7 @@ DATA = "phantom:cases=120,images=1,difficulty=0.2"
 NAME = "phantom-cases120-images1-difficulty0_2"
 FEW = "phantom:cases=35,images=1,difficulty=0.2"  # 3 benign and 4 malignant cases sealed
 GOOD, WEAK = 0, 1
+FEW_TESTED, FEW_FRESH, FEW_PRINTED = 0, 1, 2
 WHY = "a champion to be beaten"
 
 
@@ -31,9 +32,9 @@ class History:
         folder: Where study and store are.
         weak: The weak trial, made champion by force.
         good: The good trial.
-        again: The good trial once more.
-        worse: The weak trial once more.
-        few: The only trial of a study that seals seven cases.
+        again: The good trial of a study that is the same once more.
+        worse: The weak trial of that study.
+        few: A trial of a study that seals seven cases; its other trials are not registered.
     """
 
     folder: Path
@@ -50,6 +51,13 @@ class History:
 
 
 _made: list[History] = []
+
+
+def registered(request: Request) -> Registered:
+    """What registering gave; the sealed cases must have been opened for it."""
+    result = register(request, Reporter())
+    assert isinstance(result, Registered)
+    return result
 
 
 def colour_backbone(folder: Path) -> Path:
@@ -80,14 +88,15 @@ def history_of_versions(tmp_path_factory: pytest.TempPathFactory) -> History:
         with working_in(folder, cache_of(tmp_path_factory)):
             backbones = ("staintex-s", str(colour_backbone(folder)))
             search(data=DATA, backbones=backbones, trials=2, tracking=True, study="good-and-weak")
-            search(data=FEW, trials=1, tracking=True, study="few", folds=2)
+            search(data=DATA, backbones=backbones, trials=2, tracking=True, study="twin")
+            search(data=FEW, trials=3, tracking=True, study="few", folds=2)
             wanted = [
                 Request("good-and-weak", WEAK, force=True, why=WHY),
                 Request("good-and-weak"),
-                Request("good-and-weak", GOOD),
-                Request("good-and-weak", WEAK),
-                Request("few"),
+                Request("twin", GOOD),
+                Request("twin", WEAK),
+                Request("few", FEW_TESTED),
             ]
             mlflow.set_experiment("another")  # as a notebook may have done; what is registered goes where it belongs
-            _made.append(History(folder, *(register(request, Reporter()) for request in wanted)))
+            _made.append(History(folder, *(registered(request) for request in wanted)))
     return _made[0]

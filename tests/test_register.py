@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import re
+import shlex
+import subprocess
+import sys
+import warnings
 
 import pytest
 
 from bhsearch import predict, register, reproduce, terminal
-from tests.registered import history_of_versions, working_in
-from tests.studies import cache_of, import_mlflow
+from bhsearch.data.opening import open_data
+from tests.registered import FEW, FEW_FRESH, FEW_PRINTED, FEW_TESTED, history_of_versions, working_in
+from tests.studies import cache_of, environment, import_mlflow, search
 from tests.test_layers import loaded_by
 
+OTHER = "phantom:cases=24,images=1"
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
@@ -39,10 +48,13 @@ def inside(tmp_path_factory):
 
 @pytest.fixture
 def nothing(tmp_path, monkeypatch):
-    """A folder without a study."""
-    import_mlflow()
+    """A folder with a store, but without a study."""
+    mlflow = import_mlflow()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.MlflowClient().search_experiments()
     return tmp_path
 
 
@@ -105,16 +117,86 @@ def test_predicting_without_a_champion_says_so(ends, nothing):
 
 
 def test_registering_prints_everything_that_must_be_known(ends, inside):
-    code, out, _ = ends(register, "--study", "few")
+    code, out, _ = ends(register, "--study", "few", "--trial", FEW_PRINTED)
     assert code == 0
     text = " ".join(out.split())
     for sentence in (
         "corrected AUC", "for having searched", "calibration slope", "threshold", "7 sealed cases",
-        "before calibration",
+        "before calibration", "of models that are better by just this", "expected calibration error",
         "times: before this", "Too few cases to decide", ": challenger", "Not for screening patients",
-        "removes most of the optimism", "Synthetic data", "bhsearch.predict",
+        "removes most of the optimism", "Synthetic data",
+        "bhsearch.predict FILES_OR_FOLDERS --model models:/phantom-cases35-images1-difficulty0_2@challenger",
     ):  # fmt: skip
         assert sentence in text, sentence
+    code, again, _ = ends(register, "--study", "few", "--trial", FEW_PRINTED)
+    assert code == 0
+    assert "opened nothing, this time" in " ".join(again.split())
+
+
+def test_the_advice_of_a_refusal_works_as_it_is_printed(ends, inside, tmp_path):
+    index = open_data(FEW)
+    _, out, _ = ends(register, "--study", "few", "--trial", FEW_TESTED)
+    words = shlex.split(out.rpartition("python -m bhsearch.predict")[2])
+    assert words[0] == "FILES_OR_FOLDERS"
+    code, rows, _ = ends(predict, index.paths()[0], *words[1:])
+    assert code == 0
+    assert "malignant" in rows
+    code, rows_again, _ = ends(predict, index.paths()[0], "--model", words[2].removeprefix("models:/"))
+    assert (code, rows_again) == (0, rows)
+
+
+def test_a_dry_run_opens_nothing(ends, inside):
+    before = len(inside.client.search_model_versions())
+    code, out, _ = ends(register, "--study", "few", "--trial", FEW_FRESH, "--dry-run")
+    assert code == 0
+    text = " ".join(out.split())
+    for said in ("7 cases, 3 with benign and 4 with malignant", "opened before", "gate needs", "Nothing was opened."):
+        assert said in text, said
+    assert len(inside.client.search_model_versions()) == before
+
+
+def test_on_a_terminal_it_asks_before_the_first_opening(inside, tmp_path):
+    """In a copy of the store whose sealed cases nobody has opened."""
+    search(data=OTHER, trials=1, tracking=True, study="fresh", folds=2)
+    answer, shown = terminal_says(inside.folder, "n\n", "--study", "fresh")
+    assert answer == 1, shown
+    assert "is the only unbiased one. Open them now?" in shown
+    assert "Nothing was opened." in shown
+    assert "opened before" in shown
+    assert not inside.client.search_model_versions("name = 'phantom-cases24-images1'")
+
+
+def terminal_says(folder, typed, *words):
+    """Run the command on a terminal and type something. Exit code, and what the terminal shows."""
+    ours, its = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bhsearch.register", *words],
+        cwd=folder, stdin=its, stdout=its, stderr=its, close_fds=True, start_new_session=True,
+        env=environment(MLFLOW_TRACKING_URI=os.environ["MLFLOW_TRACKING_URI"]),
+    )  # fmt: skip
+    os.close(its)
+    os.write(ours, typed.encode())
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal is closed
+        while more := os.read(ours, 4096):
+            shown += more
+    os.close(ours)
+    return process.wait(), shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [("register", []), ("register", ["--dry-run"]), ("predict", ["image.png"]), ("reproduce", ["run"]), ("report", [])],
+)
+def test_an_empty_folder_stays_empty(tmp_path, module, words):
+    (tmp_path / "image.png").write_bytes(b"")
+    done = subprocess.run(
+        [sys.executable, "-m", f"bhsearch.{module}", *words],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "has no mlflow.db" in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["image.png"]
 
 
 def test_reproducing_prints_how_far_it_differs(ends, inside):

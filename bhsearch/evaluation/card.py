@@ -13,10 +13,14 @@ from bhsearch.evaluation import blocks, page
 from bhsearch.evaluation.blocks import Block, Bullets, Gallery, Picture, Section, Table, Text
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.breakdown import Part
-from bhsearch.evaluation.calibration import CALIBRATION_NOTE, Calibration
+from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, OperatingPoint
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.selection import CORRECTED_NOTE, Corrected
 
+USE = (
+    "Research on computer-aided histopathology: comparing methods on these data, and on others like them.",
+    "Ranking haematoxylin-and-eosin fields of breast tissue by P(malignant), for review by a pathologist in a study.",
+)
 # What no model made here is for; a card adds what follows from its own data.
 LIMITS = (
     "Not for diagnosing or screening patients, and not for ruling cancer out.",
@@ -31,11 +35,18 @@ _PICTURES = "card_pictures"
 
 @dataclass(frozen=True)
 class Measured:
-    """A number with its 95 % interval over cases."""
+    """A number with its 95 % interval over cases.
+
+    Attributes:
+        value: The number.
+        low, high: Ends of its interval.
+        n: On how much it rests, such as `12 cases, 340 images`.
+    """
 
     value: float
     low: float
     high: float
+    n: str
 
 
 @dataclass(frozen=True)
@@ -60,17 +71,20 @@ class ModelCard:
     Attributes:
         title: Name and version.
         synthetic: Whether the images are drawn by a program.
+        use: What it is for.
         model: What it is: backbone, parameters, how it was trained.
+        source: Who made the data, and where they are from.
+        licence: Of the data.
         data: What it was made from: name, where it lies, images, cases, classes.
         split: What was sealed, and how the folds were made.
         audit: The leakage audit, a line each; "Nothing odd was found." where that is so.
         corrected: The score of the search, corrected for having searched.
         corrected_for: Which trial the correction is for: the best-scoring rule, or that another one was chosen.
-        test: Of the sealed cases, by name of the metric, with intervals.
+        test: Of the sealed cases, by the metric's name in full, with intervals.
+        gate: What the gate said, and which alias the version gets.
         openings: Every opening of these sealed cases so far, a line each.
-        calibration: Fixed before the opening.
-        threshold: A calibrated probability from here on is called malignant; fixed before the opening.
-        before: Calibration errors of the deployed model on the test without the calibration: `ece`, `brier`.
+        point: Calibration and threshold, fixed before the opening.
+        before: Calibration errors of the deployed model on the test without the calibration, by name in full.
         after: The same with it.
         subtypes: Of the test, from `breakdown`.
         magnifications: Likewise.
@@ -85,16 +99,19 @@ class ModelCard:
 
     title: str
     synthetic: bool
+    use: Sequence[str]
     model: Mapping[str, str]
+    source: str
+    licence: str
     data: Mapping[str, str]
     split: Mapping[str, str]
     audit: Sequence[str]
     corrected: Corrected
     corrected_for: str
     test: Mapping[str, Measured]
+    gate: Sequence[str]
     openings: Sequence[str]
-    calibration: Calibration
-    threshold: float
+    point: OperatingPoint
     before: Mapping[str, float]
     after: Mapping[str, float]
     subtypes: Sequence[Part]
@@ -148,6 +165,8 @@ class ModelCard:
         worst = [Picture(f"worst_{k}", [item.picture, item.heat], item.caption) for k, item in enumerate(self.worst)]
         return [
             Section("Sealed test", self._test()),
+            Section("Gate", [Bullets(self.gate)]),
+            Section("What it is for", [Bullets(self.use)]),
             Section("What it is not for", [Bullets(self.limits)]),
             Section("After the search", [Text(self._search()), Text(self.corrected_for), Text(CORRECTED_NOTE)]),
             Section("Threshold and calibration", self._fixed()),
@@ -157,16 +176,16 @@ class ModelCard:
             Section("Magnifications", [_parts("magnification", self.magnifications)]),
             Section("Cases", [_parts("case", self.cases)], wide=True),
             Section("Model", [_facts(self.model)]),
-            Section("Data", [_facts(self.data)]),
+            Section("Data", [_facts({**self.data, "source": self.source, "licence": self.licence})]),
             Section("Split", [_facts(self.split)]),
             Section("Leakage audit", [Bullets(self.audit)]),
         ]
 
     def _test(self) -> list[Block]:
-        rows = [(name, f"{m.value:.3f}", f"{m.low:.3f} to {m.high:.3f}") for name, m in self.test.items()]
+        rows = [(name, f"{m.value:.3f}", f"{m.low:.3f} to {m.high:.3f}", m.n) for name, m in self.test.items()]
         times = f"{len(self.openings)} times" if len(self.openings) > 1 else "once"
         return [
-            Table(("metric", "value", "95 % interval"), rows, 2),
+            Table(("metric", "value", "95 % interval", "measured on"), rows, 3),
             Text(f"Intervals are {INTERVAL_NOTE}. These cases were opened {times}:"),
             Bullets(self.openings),
         ]
@@ -179,13 +198,10 @@ class ModelCard:
         )
 
     def _fixed(self) -> list[Block]:
-        line = self.calibration
         errors = [(name, f"{self.before[name]:.3f}", f"{self.after[name]:.3f}") for name in self.before]
         return [
-            Text(
-                f"Threshold {self.threshold:.3f} on the calibrated probability. Calibration of logits: slope "
-                f"{line.slope:.3f}, offset {line.offset:+.3f}."
-            ),
+            Text(f"Calibration of logits: {self.point}."),
+            Text(THRESHOLD_RULE),
             Table(("error on the test", "before calibration", "after"), errors, 2),
             Text(CALIBRATION_NOTE),
         ]
@@ -213,9 +229,9 @@ def _facts(rows: Mapping[str, str]) -> Table:
 
 
 def _first_hole(value: Any, where: str) -> str:
-    """Where the first empty thing in a field is, or nothing. None stands for "no such number" in a `Part` only."""
-    if isinstance(value, Part):
-        return ""
+    """Where the first empty thing in a field is, or nothing. Parts and operating points may lack numbers."""
+    if isinstance(value, Part | OperatingPoint):
+        return _first_hole(value.threshold, f"{where}.threshold") if isinstance(value, OperatingPoint) else ""
     if isinstance(value, bool):
         return ""
     if isinstance(value, int | float):

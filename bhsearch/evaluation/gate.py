@@ -16,7 +16,7 @@ from bhsearch.evaluation.metrics import score
 from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
 
 FEWEST_GROUPS = 5  # holding either class
-# Said once beside every gain that a refusal names.
+# Follows the gain that a refusal names.
 GAIN_NOTE = (
     "The smallest gain is the distance from the estimate to the lower end of its 95 % interval: "
     "of models that are better by just this, about half would pass."
@@ -187,12 +187,31 @@ def _as_one_part(
 
 def _too_few(numbers: dict[str, float]) -> str:
     held = (int(numbers["n_benign_groups"]), int(numbers["n_malignant_groups"]))
-    if min(held) >= FEWEST_GROUPS:
+    if enough(*held):
         return ""
     return (
         f"Too few cases to decide: {FEWEST_GROUPS} groups with benign and {FEWEST_GROUPS} with malignant test images "
         f"that no model was developed on are needed, but there are {held[0]} and {held[1]}."
     )
+
+
+def needs(n_benign: int, n_malignant: int, has_champion: bool) -> str:
+    """What a version needs to pass, said before the test is opened.
+
+    Args:
+        n_benign: Groups of the sealed cases that hold benign images.
+        n_malignant: Groups that hold malignant ones.
+        has_champion: Whether there is a version to compare with.
+    """
+    what = "AUC's difference to the champion above 0" if has_champion else "AUC above 0.5"
+    least = f"at least {FEWEST_GROUPS} groups with benign and {FEWEST_GROUPS} with malignant images"
+    there = "" if enough(n_benign, n_malignant) else f"; there are {n_benign} and {n_malignant}, so it cannot pass"
+    return f"lower end of the 95 % interval of the {what}, on {least}{there}"
+
+
+def enough(n_benign: int, n_malignant: int) -> bool:
+    """Whether a test is large enough for the gate to decide; arguments as of `needs`."""
+    return min(n_benign, n_malignant) >= FEWEST_GROUPS
 
 
 def _findings(numbers: dict[str, float], what: str, promote: bool, decided: bool) -> list[str]:
@@ -221,4 +240,6 @@ def _findings(numbers: dict[str, float], what: str, promote: bool, decided: bool
         if decided
         else f"The {what_is} decides nothing: {found}."
     )
-    return [sentence] if promote else [sentence, f"The smallest gain that this test could have shown is {gain}."]
+    if promote:
+        return [sentence]
+    return [sentence, f"The smallest gain that this test could have shown is {gain}.", GAIN_NOTE]

@@ -17,6 +17,20 @@ from bhsearch.evaluation.thresholds import Decisions
 
 N_DRAWS = 1000
 TEST = "test/"  # metrics of the sealed test
+# The metrics of a test in full.
+NAMES = {
+    "auc": "area under the ROC curve (AUC)",
+    "average_precision": "average precision",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "f1": "F1 score",
+    "recognition_rate": "patient recognition rate",
+    "brier": "Brier score",
+    "brier_uncalibrated": "Brier score before calibration",
+    "ece": "expected calibration error",
+    "ece_uncalibrated": "expected calibration error before calibration",
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bhsearch.evaluation.gate import FEWEST_GROUPS, GAIN_NOTE
+from bhsearch.evaluation.gate import FEWEST_GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,9 +88,9 @@ def _tested(test: TestSummary) -> Standing:
     if opening.forced:
         why = f"Why it was promoted all the same: {opening.forced}"
         badge = f"Refused by the gate, promoted to {opening.alias or 'champion'} by force"
-        return Standing(FORCED, badge, claim, [*reasons, GAIN_NOTE, why])
+        return Standing(FORCED, badge, claim, [*reasons, why])
     badge = "Refused by the gate: too few sealed cases" if few else "Refused by the gate"
-    return Standing(FEW if few else REFUSED, badge, claim, [*reasons, GAIN_NOTE])
+    return Standing(FEW if few else REFUSED, badge, claim, reasons)
 
 
 def _claim(test: TestSummary) -> str:

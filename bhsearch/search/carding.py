@@ -9,10 +9,12 @@ import numpy as np
 from bhsearch.data.audit import audit
 from bhsearch.data.decode import decode
 from bhsearch.data.index import CLASS_NAMES
+from bhsearch.data.provenance import provenance
 from bhsearch.evaluation.breakdown import breakdown, worst_cases
 from bhsearch.evaluation.calibration import Calibration, logit
-from bhsearch.evaluation.card import LIMITS, Measured, ModelCard, WorstImage
+from bhsearch.evaluation.card import LIMITS, USE, Measured, ModelCard, WorstImage
 from bhsearch.evaluation.photos import overlay, photo
+from bhsearch.evaluation.sealed import NAMES
 from bhsearch.search.preparation import FINETUNE
 from bhsearch.search.registered import BEST_TRIAL, OTHER_TRIAL
 
@@ -32,6 +34,7 @@ _PICTURES = {
     "confusion_matrix": "Confusion matrix",
     "right_and_wrong": "Clearest right and worst wrong images",
 }
+_ONE_CLASS = {"sensitivity": 1, "specificity": 0}
 _COLUMNS = ("subtype", "magnification", "case")
 _SYNTHETIC = "Not for tissue: its data were drawn by a program."
 
@@ -43,6 +46,7 @@ def make_card(
     corrected: Corrected,
     point: OperatingPoint,
     tested: Tested,
+    gate: Sequence[str],
     openings: Sequence[str],
     pictures: Mapping[str, bytes],
     network: Any,
@@ -56,6 +60,7 @@ def make_card(
         corrected: Score of the study's winner.
         point: Calibration and threshold.
         tested: The test.
+        gate: What the gate said, and which alias the version gets.
         openings: A line each.
         pictures: PNG files by name, from `sealed_plots`.
         network: The trial's network without calibration.
@@ -65,22 +70,26 @@ def make_card(
     """
     index, split = opened.index, opened.split
     values, ends = tested.values, tested.intervals
+    origin = provenance(index)
     named = {column: breakdown(tested.predictions, tested.decisions, column) for column in _COLUMNS}
     return ModelCard(
         title=f"{study.data}: trial {trial.number} of {study.name}",
         synthetic=index.synthetic,
+        use=USE,
+        source=origin.source,
+        licence=origin.licence,
         model=_model(trial, opened),
         data=_data(study, opened),
         split=_split(opened),
         audit=[*audit(index).lines(), *split.leaks],
         corrected=corrected,
         corrected_for=BEST_TRIAL if trial == study.trials[0] else OTHER_TRIAL,
-        test={name.replace("_", " "): Measured(values[name], *ends[name]) for name in ends},
+        test={NAMES[name]: Measured(values[name], *ends[name], _size(tested, _ONE_CLASS.get(name))) for name in ends},
+        gate=gate,
         openings=openings,
-        calibration=point.calibration,
-        threshold=point.threshold,
-        before={name: values[f"{name}_uncalibrated"] for name in ("ece", "brier")},
-        after={name: values[name] for name in ("ece", "brier")},
+        point=point,
+        before={NAMES[name]: values[f"{name}_uncalibrated"] for name in ("ece", "brier")},
+        after={NAMES[name]: values[name] for name in ("ece", "brier")},
         subtypes=named["subtype"],
         magnifications=named["magnification"],
         cases=named["case"],
@@ -88,6 +97,14 @@ def make_card(
         pictures={_PICTURES[name]: content for name, content in pictures.items()},
         limits=[*LIMITS, *([_SYNTHETIC] if index.synthetic else []), *split.why_not_promotable.splitlines()],
     )
+
+
+def _size(tested: Tested, label: int | None) -> str:
+    """On how much a number rests: all sealed cases, or those with images of a class."""
+    predictions = tested.predictions
+    rows = predictions.label == label if label is not None else np.ones(len(predictions), dtype=bool)
+    what = f" {CLASS_NAMES[label]}" if label is not None else ""
+    return f"{len(np.unique(predictions.group[rows]))} cases, {rows.sum():,}{what} images"
 
 
 def _worst(opened: Reopened, tested: Tested, network: Any, point: OperatingPoint) -> list[WorstImage]:

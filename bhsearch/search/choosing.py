@@ -7,6 +7,7 @@ from dataclasses import replace
 from bhsearch.config import Settings
 from bhsearch.errors import SettingsError
 from bhsearch.search import keras_tuner_engine, optuna_samplers
+from bhsearch.search.storage_url import check_storage
 
 OPTUNA, KERAS_TUNER = "optuna", "keras-tuner"
 # The samplers of each engine, its default first.
@@ -46,6 +47,7 @@ def check_engine(
         hint = f" It is one of --engine {other}." if other is not None else ""
         raise SettingsError(f"--sampler must be one of {', '.join(known)} with {engine}, but got {sampler!r}.{hint}")
     if engine != KERAS_TUNER:
+        check_storage(storage)
         return
     if workers is not None and workers > 1:
         raise SettingsError(

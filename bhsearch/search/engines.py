@@ -11,13 +11,13 @@ from typing import Any
 
 from bhsearch.config import Settings, portable
 from bhsearch.data.store import alone
-from bhsearch.errors import StudyError
+from bhsearch.errors import InputError, MissingError
 from bhsearch.search import keras_tuner_store, optuna_engine, preparation
 from bhsearch.search.choosing import KERAS_TUNER, OPTUNA
 from bhsearch.search.engine import Engine
 from bhsearch.search.keras_tuner_engine import KerasTunerEngine
 from bhsearch.search.optuna_engine import OptunaEngine
-from bhsearch.search.optuna_storage import connect, patient, reconnect
+from bhsearch.search.optuna_storage import connect, discard_if_new, patient, reconnect
 from bhsearch.search.origin import origin_of
 from bhsearch.search.preparation import Preparation
 from bhsearch.search.regimes import steps_per_fold
@@ -37,26 +37,38 @@ def open_engine(prepared: Preparation) -> tuple[dict[str, Any], Engine]:
     Raises:
         StudyError: If the study was made with something else.
     """
-    settings, store = prepared.settings, _STORES[prepared.settings.engine]
+    settings = prepared.settings
     now = prepared.facts()
     weights = {name: backbone.digest for name, backbone in prepared.backbones.items()}
     with alone(f"the storage {settings.storage}"):  # of two that make its tables, or the study, one would fail
         storage = _place(settings.engine, settings.storage)
-        find = partial(look_up, settings)
-        now["started_from"] = origin_of(prepared, find)
-        now["warm"] = {"studies": list(settings.warm_from), "points": warm_points(prepared, find)}
-        study = store.open_study(storage, prepared.study, now | {"uid": uuid.uuid4().hex[:12], "backbones": weights})
-        held = store.facts_of(study)
-        if held["started_from"].get("uid") == now["started_from"].get("uid"):
-            now["started_from"] = held["started_from"]  # more trials there do not change what is trained here
-        if not settings.warm_from or held["warm"]["studies"] == now["warm"]["studies"]:
-            now["warm"] = held["warm"]  # they were looked up once
-        preparation.check_agreement(prepared.study, held, now, prepared.backbones)
-        names = (*held["backbones"], *(name for name in weights if name not in held["backbones"]))
-        if len(names) > len(held["backbones"]):
-            held["backbones"] = {name: weights[name] for name in names}
-            study = store.grow(study, held, names)
-        store.remember(study, portable(settings))
+        try:
+            return _opened(prepared, storage, now, weights)
+        except InputError:
+            if settings.engine == OPTUNA:
+                discard_if_new(storage)
+            raise
+
+
+def _opened(
+    prepared: Preparation, storage: Any, now: dict[str, Any], weights: dict[str, str]
+) -> tuple[dict[str, Any], Engine]:
+    settings, store = prepared.settings, _STORES[prepared.settings.engine]
+    find = partial(look_up, settings)
+    now["started_from"] = origin_of(prepared, find)
+    now["warm"] = {"studies": list(settings.warm_from), "points": warm_points(prepared, find)}
+    study = store.open_study(storage, prepared.study, now | {"uid": uuid.uuid4().hex[:12], "backbones": weights})
+    held = store.facts_of(study)
+    if held["started_from"].get("uid") == now["started_from"].get("uid"):
+        now["started_from"] = held["started_from"]  # more trials there do not change what is trained here
+    if not settings.warm_from or held["warm"]["studies"] == now["warm"]["studies"]:
+        now["warm"] = held["warm"]  # they were looked up once
+    preparation.check_agreement(prepared.study, held, now, prepared.backbones)
+    names = (*held["backbones"], *(name for name in weights if name not in held["backbones"]))
+    if len(names) > len(held["backbones"]):
+        held["backbones"] = {name: weights[name] for name in names}
+        study = store.grow(study, held, names)
+    store.remember(study, portable(settings))
     return held, _engine(prepared, study, names)
 
 
@@ -84,11 +96,12 @@ def look_up(settings: Settings, name: str) -> tuple[dict[str, Any], list[tuple[f
         Its facts, and score and point of every complete trial.
 
     Raises:
-        StudyError: If neither has it.
+        MissingError: If neither has it.
+        StudyError: If a storage cannot be opened.
     """
     try:
         return _looked_up(settings.engine, settings.storage, name)
-    except StudyError:
+    except MissingError:  # a storage that cannot be asked says nothing
         other = KERAS_TUNER if settings.engine == OPTUNA else OPTUNA
         if not _may_hold(other, name):
             raise

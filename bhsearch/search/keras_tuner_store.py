@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from bhsearch.data.locks import lock
 from bhsearch.data.store import writing
-from bhsearch.errors import StudyError
+from bhsearch.errors import MissingError, StudyError
 from bhsearch.search.engine import Overtaken, Trial
 from bhsearch.search.space import Params
 from bhsearch.states import RUNNING
@@ -188,11 +188,11 @@ def find_study(directory: Path, name: str) -> KerasTunerStudy:
     """A study that must be there.
 
     Raises:
-        StudyError: If it is not; the message lists those that are.
+        MissingError: If it is not; the message lists those that are.
     """
     folder = _folder(directory, name)
     if not (folder / _FACTS).exists():
-        raise StudyError(
+        raise MissingError(
             f"The study must be in {directory}, but {name!r} is not. There: {', '.join(names(directory)) or 'none'}."
         )
     return KerasTunerStudy(folder, name)

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bhsearch.errors import StudyError
+from bhsearch.errors import MissingError, StudyError
 from bhsearch.processes import this_process
 from bhsearch.search import optuna_attributes as attributes
 from bhsearch.search.engine import Overtaken, Report, Trial, complete_notes, leaves_no_trace
@@ -22,7 +22,7 @@ from bhsearch.search.importances import shares_of
 from bhsearch.search.optuna_pruners import PRUNERS, told
 from bhsearch.search.optuna_samplers import LEARNING, SAMPLERS
 from bhsearch.search.optuna_space import distribution
-from bhsearch.search.optuna_storage import patient
+from bhsearch.search.optuna_storage import discard_if_new, patient
 from bhsearch.search.space import Parameter, Params, starting_point
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 
@@ -209,8 +209,11 @@ class OptunaEngine:
 
     @patient
     def delete(self) -> None:
-        """Delete the study."""
-        optuna.delete_study(study_name=self._study.study_name, storage=self._study._storage)
+        """Delete the study, and the file that was made for it if nothing else is in it."""
+        storage = self._study._storage
+        if self._study.study_name in optuna.get_all_study_names(storage):  # else an attempt before this one did it
+            optuna.delete_study(study_name=self._study.study_name, storage=storage)
+        discard_if_new(storage)
 
 
 def open_study(storage: optuna.storages.BaseStorage, name: str, facts: dict[str, Any]) -> optuna.Study:
@@ -228,12 +231,12 @@ def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study:
     """A study that must be there.
 
     Raises:
-        StudyError: If it is not; the message lists those that are.
+        MissingError: If it is not; the message lists those that are.
     """
     names = optuna.get_all_study_names(storage)
     if name not in names:
         known = ", ".join(names) if names else "none"
-        raise StudyError(f"The study must be in the storage, but {name!r} is not. There: {known}.")
+        raise MissingError(f"The study must be in the storage, but {name!r} is not. There: {known}.")
     return optuna.load_study(study_name=name, storage=storage)
 
 

@@ -133,9 +133,9 @@ def open_model(uri: str | None, reporter: Reporter) -> Model:
         StudyError: If there is none, or it was not registered by bhsearch.
         RunError: If its file cannot be read.
     """
-    from bhsearch.tracking.store import check_store
+    from bhsearch.tracking.store import require_store
 
-    check_store()
+    require_store()
     start_framework(reporter)
     client = open_mlflow(reporter)
     from bhsearch.tracking import kept, registry

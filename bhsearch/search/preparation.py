@@ -26,6 +26,7 @@ from bhsearch.networks.backbones import Backbone, Found, find
 from bhsearch.networks.features import check_executor
 from bhsearch.networks.resize import make_resize
 from bhsearch.search.choosing import KERAS_TUNER, check_engine, with_sampler
+from bhsearch.search.gate_size import too_small_for_the_gate
 from bhsearch.search.keras_tuner_store import DIRECTORY
 from bhsearch.search.optuna_pruners import check_pruner
 from bhsearch.search.reporter import Plan, Reporter
@@ -276,6 +277,7 @@ def make_plan(prepared: Preparation, space: Sequence[Parameter], finished: int) 
         *index.notes,
         *split.warnings,
         *prepared.audit.told(),
+        *too_small_for_the_gate(index, split),
         *(f"{len(index.bad)} images could not be read and were left out." for _ in index.bad[:1]),
     ]
     if index.synthetic:

@@ -30,7 +30,8 @@ def stored_predictions(experiment: str, uid: str) -> dict[int, Predictions]:
     """Of a study's complete trials, from MLflow.
 
     Raises:
-        StudyError: If the store cannot be opened.
+        StudyError: If the store cannot be opened, or refuses to give them.
+        RunError: If the store stays away.
     """
     from bhsearch.networks import backend
 
@@ -38,7 +39,7 @@ def stored_predictions(experiment: str, uid: str) -> dict[int, Predictions]:
         from bhsearch.tracking import runs
     from bhsearch.tracking.store import open_client
 
-    return runs.stored_predictions(open_client(), experiment, uid)
+    return runs.stored_predictions(open_client(patient=True), experiment, uid)
 
 
 def experiment_of(name: str) -> str:

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE
+from bhsearch.evaluation.gate import needs
 from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.evaluation.sealed import NAMES
 from bhsearch.evaluation.selection import CORRECTED_NOTE
+from bhsearch.search.registration import Earlier, Registered
 
 if TYPE_CHECKING:
-    from bhsearch.search.registration import Registered
+    from bhsearch.search.registration import Prospect
+    from bhsearch.tracking.registry import Version
 
+RESULT = "result"
 _SHOWN = ("balanced_accuracy", "sensitivity", "specificity", "average_precision", "recognition_rate")
+_ONE_CLASS = {"sensitivity": 1, "specificity": 0}
 BEST_TRIAL = "The correction is for the rule that chose this trial: the best score."
 OTHER_TRIAL = "The correction is for the best-scoring rule, not for the choice of this trial."
 
 
 def rows(result: Registered) -> list[tuple[str, str]]:
     """Heading and text, in the order to be read."""
-    corrected, tested, line = result.corrected, result.tested, result.point.calibration
+    return [*_measured(result), ("version", f"{result.version.name} {result.version.number}: {standing(result)}")]
+
+
+def _measured(result: Registered) -> list[tuple[str, str]]:
+    """Everything that is known before there is a version."""
+    corrected, tested = result.corrected, result.tested
     best = "the best" if result.is_best else f"the best is {result.study.trials[0].number}"
     values = tested.values
     return [
@@ -27,15 +39,79 @@ def rows(result: Registered) -> list[tuple[str, str]]:
         ("trial", f"{result.trial.number} ({best}), {result.trial.params.get('backbone', '')}"),
         ("raw", f"AUC {result.trial.score:.3f}, out of fold"),
         ("corrected", f"AUC {corrected.score:.3f} [{corrected.low:.3f} {corrected.high:.3f}] for having searched"),
-        ("calibration", f"slope {line.slope:.3f}, offset {line.offset:+.3f}; threshold {result.point.threshold:.3f}"),
+        ("calibration", str(result.point)),
         ("test", f"AUC {_with_ends(result, 'auc')} on {_size(result)}"),
-        *(("", f"{name.replace('_', ' ')} {_with_ends(result, name)}") for name in _SHOWN),
-        ("", f"ECE {values['ece_uncalibrated']:.3f} before calibration, {values['ece']:.3f} after"),
+        *(("", f"{NAMES[name]} {_with_ends(result, name)}{_of_class(result, name)}") for name in _SHOWN),
+        (
+            "",
+            f"{NAMES['ece']} {values['ece_uncalibrated']:.3f} before calibration, {values['ece']:.3f} after",
+        ),
         ("", f"Brier score {values['brier_uncalibrated']:.3f} before, {values['brier']:.3f} after"),
         ("opened", opened(result)),
         ("gate", result.verdict.reason),
-        ("version", f"{result.version.name} {result.version.number}: {_standing(result)}"),
     ]
+
+
+def prospect_rows(prospect: Prospect) -> list[tuple[str, str]]:
+    """What would happen: heading and text."""
+    study, trial, earlier = prospect.study, prospect.trial, prospect.earlier
+    best = "the best" if trial == study.trials[0] else f"the best is {study.trials[0].number}"
+    n_all, n_benign, n_malignant = prospect.n_groups
+    times = "; ".join(map(str, prospect.openings)) or "never"
+    champion = prospect.champion
+    gets = f"{prospect.alias}, by force" if prospect.force else f"{prospect.alias} if it passes the gate"
+    then = f"a new version of {prospect.name} becomes challenger, and {gets}"
+    if earlier is not None:
+        then = f"nothing is opened: the result of {earlier.when} is shown again ({_named(earlier.version)})"
+    return [
+        ("study", f"{study.name}, {len(study.trials)} finished trials"),
+        ("trial", f"{trial.number} ({best}), {trial.params.get('backbone', '')}, AUC {trial.score:.3f}, out of fold"),
+        (
+            "sealed",
+            f"{n_all} cases, {n_benign} with benign and {n_malignant} with malignant images; {prospect.n_images} "
+            "images",
+        ),
+        ("opened before", f"{len(prospect.openings)} times: {times}" if prospect.openings else times),
+        (prospect.alias, _named(champion) if champion else f"{prospect.name} has none"),
+        ("gate needs", needs(n_benign, n_malignant, champion is not None)),
+        ("then", then),
+    ]
+
+
+def earlier_rows(earlier: Earlier) -> list[tuple[str, str]]:
+    """An earlier result, and what has become of it."""
+    version = earlier.version
+    standing = ", ".join(version.aliases) or "it has no alias now"
+    again = f"nothing, this time: trial and sealed cases are those of {earlier.when}, and this is what was found then"
+    return [
+        *((heading, text) for heading, text in earlier.rows if heading != "opened"),
+        ("opened", again),
+        ("version", f"{_named(version)}: {standing}{' (by force, now)' if earlier.forced else ''}"),
+    ]
+
+
+def advice(result: Registered | Earlier) -> str:
+    """The command that asks this version; a name with blanks in quotation marks."""
+    version = result.version
+    if isinstance(result, Registered):
+        alias = result.alias if result.promoted else "challenger"
+    else:
+        alias = next(iter(sorted(version.aliases)), "")
+    uri = f"models:/{version.name}@{alias}" if alias else version.uri
+    return f"python -m bhsearch.predict FILES_OR_FOLDERS --model {shlex.quote(uri)}"
+
+
+def _named(version: Version) -> str:
+    return f"version {version.number} of {version.name}"
+
+
+def _of_class(result: Registered, name: str) -> str:
+    """On how much a number rests that looks at one class alone."""
+    if name not in _ONE_CLASS:
+        return ""
+    predictions = result.tested.predictions
+    rows = predictions.label == _ONE_CLASS[name]
+    return f" on {len(set(predictions.group[rows].tolist()))} cases, {rows.sum()} images"
 
 
 def notes(result: Registered) -> list[str]:
@@ -61,8 +137,15 @@ def describe(result: Registered) -> str:
     return "\n".join([*head, "", *table, "", *(f"{sentence}  " for sentence in notes(result)[bool(result.note) :])])
 
 
-def tags_of(result: Registered, sealed: str, why: str | None) -> dict[str, str]:
-    """Tags of the registered version, the count of openings beside the numbers."""
+def tags_of(result: Registered, sealed: str, why: str | None, before: str) -> dict[str, str]:
+    """Tags of the registered version, the count of openings beside the numbers.
+
+    Args:
+        result: What was found; it needs no version yet.
+        sealed: Digest of the set of sealed images.
+        why: The user's reason for `--force`.
+        before: Number of the version that had the alias; empty if none had.
+    """
     corrected, line = result.corrected, result.point.calibration
     ends = result.tested.intervals["auc"]
     tags = {
@@ -79,9 +162,12 @@ def tags_of(result: Registered, sealed: str, why: str | None) -> dict[str, str]:
         "calibration": f"{line.slope!r} {line.offset!r}",
         "gate": "passed" if result.verdict.promote else "refused",
         "gate_reason": result.verdict.reason,
+        "instead_of": before,
+        RESULT: json.dumps({"rows": _short(result), "notes": notes(result)}),
         "gate_numbers": json.dumps({key: round(value, 5) for key, value in result.verdict.numbers.items()}),
     }
     if result.promoted:
+        tags["promoted"] = result.promoted
         tags["alias"] = result.alias
     if result.promoted == "force":
         tags["forced"] = str(why)
@@ -90,7 +176,22 @@ def tags_of(result: Registered, sealed: str, why: str | None) -> dict[str, str]:
     return {f"bhsearch.{key}": value for key, value in tags.items()}
 
 
-def _standing(result: Registered) -> str:
+def earlier_of(version: Version, when: str) -> Earlier | None:
+    """What was found when a version was tested; None if its tags do not say."""
+    text = version.tags.get(f"bhsearch.{RESULT}")
+    if text is None:
+        return None
+    kept = json.loads(text)
+    return Earlier(version, when, [(heading, words) for heading, words in kept["rows"]], kept["notes"])
+
+
+def _short(result: Registered) -> list[tuple[str, str]]:
+    """What is kept of a result in a tag: all rows but the list of earlier openings, which has no bound."""
+    return [(heading, text) for heading, text in _measured(result) if heading != "opened"]
+
+
+def standing(result: Registered) -> str:
+    """The alias that a version gets, and how."""
     if result.promoted == "force":
         return (
             f"{result.alias}, by force, against the gate" if not result.verdict.promote else f"{result.alias}, by force"

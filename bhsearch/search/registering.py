@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +28,16 @@ from bhsearch.evaluation.selection import Corrected, corrected_score
 from bhsearch.search import preparation
 from bhsearch.search.carding import make_card
 from bhsearch.search.rebuilding import deployed_network
-from bhsearch.search.registered import describe, tags_of
-from bhsearch.search.registration import Registered, Request
-from bhsearch.search.reopening import Reopened, reopen, rows_of, sealed_digest
+from bhsearch.search.registered import describe, earlier_of, standing, tags_of
+from bhsearch.search.registration import Earlier, Prospect, Registered, Request
+from bhsearch.search.reopening import Reopened, kept_sealed_digest, reopen, rows_of, sealed_digest
 from bhsearch.search.reporter import Reporter
 from bhsearch.search.starting import open_mlflow, start_framework
 from bhsearch.tracking.keys import STARTED_FROM
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.sealed import Tested
+    from bhsearch.tracking.openings import Opening
     from bhsearch.tracking.registry import Version
     from bhsearch.tracking.studies import StoredStudy, StoredTrial
 
@@ -57,29 +59,63 @@ class _Fixed:
     network: Any
     champion: Version | None
     champion_network: Any
+    champion_lineage: dict[str, Any]
     exported: Path
     export_difference: float | None
     note: str
 
 
-def register(request: Request, reporter: Reporter) -> Registered:
+def register(
+    request: Request, reporter: Reporter, agree: Callable[[Prospect], bool] = lambda _: True
+) -> Registered | Earlier | None:
     """Test the best trial of a study on the sealed cases, register it, and let the gate decide.
+
+    A trial that was tested on these cases before is not tested again: its earlier result is given.
+
+    Args:
+        request: What to register.
+        reporter: Receives progress events.
+        agree: Asked before the sealed cases are opened, with what would happen.
+
+    Returns:
+        What was found; None if `agree` said no.
 
     Raises:
         InputError: If anything the user gave is wrong; the test was not opened then.
-        RunError: If a model cannot be read.
+        RunError: If a model cannot be read, or the store stays away.
     """
-    from bhsearch.tracking.store import check_store
-
-    check_store()
-    start_framework(reporter)
-    client = open_mlflow(reporter)
+    client = _client(reporter)
+    wanted = _wanted(client, request)
+    if wanted.earlier is not None:
+        return _again(client, request, wanted.earlier)
+    prospect, opened = _prospect(client, request, wanted, reporter)
+    if not agree(prospect):
+        return None
     with tempfile.TemporaryDirectory() as exported:
-        return _register(client, request, _fix(client, request, Path(exported), reporter), reporter)
+        return _register(client, request, _fix(client, request, prospect, opened, Path(exported), reporter), reporter)
+
+
+def preview(request: Request, reporter: Reporter) -> Prospect:
+    """What registering would do; opens nothing and writes nothing.
+
+    Raises:
+        InputError: If anything the user gave is wrong.
+        RunError: If the store stays away.
+    """
+    client = _client(reporter)
+    return _prospect(client, request, _wanted(client, request), reporter)[0]
+
+
+def _client(reporter: Reporter) -> Any:
+    from bhsearch.tracking.store import require_store
+
+    require_store()
+    start_framework(reporter)
+    return open_mlflow(reporter)
 
 
 def _register(client: Any, request: Request, fixed: _Fixed, reporter: Reporter) -> Registered:
-    from bhsearch.tracking import registry
+    from bhsearch.tracking import openings
 
     digest = sealed_digest(fixed.opened.index, fixed.opened.split)
     calibration = fixed.point.calibration
@@ -88,51 +124,134 @@ def _register(client: Any, request: Request, fixed: _Fixed, reporter: Reporter) 
         "calibration_offset": calibration.offset,
         "threshold": fixed.point.threshold,
     }
-    run_id = registry.open_seal(client, fixed.study, fixed.trial, digest, beforehand)
+    run_id = openings.open_seal(client, fixed.study, fixed.trial, digest, beforehand, fixed.name)
     try:
         result = _test_and_register(client, request, fixed, run_id, digest, reporter)
     except BaseException as error:  # Ctrl-C too: the opening stays counted, and its run says how it ended
-        registry.end_test(client, run_id, f"{type(error).__name__}: {error}")
+        with suppress(Exception):  # the store may be what failed
+            openings.fail_test(client, run_id, f"{type(error).__name__}: {error}")
         raise
-    registry.end_test(client, run_id)
+    openings.end_test(client, run_id)
     return result
 
 
 # -- before the opening ------------------------------------------------------------------------------------------------
 
 
-def _fix(client: Any, request: Request, exported: Path, reporter: Reporter) -> _Fixed:
-    from bhsearch.networks.calibrated import calibrated, load_network
-    from bhsearch.tracking import kept, registry, studies
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    """What is asked for, as MLflow holds it; no image was looked at."""
+
+    study: StoredStudy
+    trial: StoredTrial
+    name: str
+    openings: list[Opening]
+    earlier: Earlier | None
+
+
+def _wanted(client: Any, request: Request) -> _Wanted:
+    from bhsearch.tracking import openings, registry, studies
 
     study = studies.find_study(client, request.study)
     trial = _chosen(study, request.trial)
     name = request.name or study.data
     registry.check_name(name, request.alias)
-    opened = reopen(study, reporter, request.data)
-    if request.force and not opened.split.promotable:
-        raise StudyError(f"--force cannot promote what must never be: {opened.split.why_not_promotable}")
+    split = studies.record(study, studies.SPLIT)
+    if request.force and not split["promotable"]:
+        raise StudyError(f"--force cannot promote what must never be: {split['why_not_promotable']}")
+    found = openings.openings(client, kept_sealed_digest(study))
+    return _Wanted(study, trial, name, found, _earlier(client, study, trial, found))
+
+
+def _prospect(client: Any, request: Request, wanted: _Wanted, reporter: Reporter) -> tuple[Prospect, Reopened]:
+    from bhsearch.tracking import registry
+
+    opened = reopen(wanted.study, reporter, request.data)
+    split, labels = opened.split, opened.index.labels
+    n_all, n_benign, n_malignant = (
+        len(np.unique(split.groups[split.test & rows])) for rows in (labels >= 0, labels == 0, labels == 1)
+    )
+    return Prospect(
+        study=wanted.study,
+        trial=wanted.trial,
+        name=wanted.name,
+        alias=request.alias,
+        n_groups=(n_all, n_benign, n_malignant),
+        n_images=int(split.test.sum()),
+        openings=wanted.openings,
+        champion=registry.holder(client, wanted.name, request.alias),
+        force=request.force,
+        earlier=wanted.earlier,
+    ), opened
+
+
+def _earlier(client: Any, study: StoredStudy, trial: StoredTrial, found: list[Opening]) -> Earlier | None:
+    """What came of the last opening for this trial that gave a result."""
+    from bhsearch.tracking import registry
+
+    for opening in reversed(found):
+        if opening.uid == study.uid and opening.trial == str(trial.number):
+            version = registry.version_of_run(client, opening.run_id)
+            result = earlier_of(version, opening.when) if version is not None else None
+            if result is not None:
+                return result
+    return None
+
+
+def _again(client: Any, request: Request, earlier: Earlier) -> Earlier:
+    """Give an earlier result again, and carry out what it lacks: a promotion that an outage prevented, or `--force`."""
+    from bhsearch.tracking import registry
+
+    version = earlier.version
+    promoted = {entry["version"] for entry in registry.promotions(client, version.name)}
+    tags = {key.removeprefix("bhsearch."): value for key, value in version.tags.items()}
+    numbers = json.loads(tags.get("gate_numbers", "{}"))
+    forced = request.force and request.alias not in version.aliases
+    if forced:
+        before = registry.holder(client, version.name, request.alias)
+        registry.promote(client, version, request.alias, "force", str(request.why), numbers, before)
+        registry.tag(client, version, "bhsearch.forced", str(request.why))
+    elif tags.get("promoted") and version.number not in promoted:
+        reason = tags["forced"] if tags["promoted"] == "force" else tags["gate_reason"]
+        before = registry.version_of(client, version.name, tags["instead_of"]) if tags["instead_of"] else None
+        registry.promote(client, version, tags["alias"], tags["promoted"], reason, numbers, before)
+    notes = list(earlier.notes)
+    if request.name not in (None, version.name):
+        notes.append(f"--name {request.name} did nothing: this trial is registered as {version.name}.")
+    if request.export is not None:
+        notes.append("--export did nothing: it writes beside a model when that is registered.")
+    now = registry.version_of(client, version.name, version.number)
+    return replace(earlier, version=now, notes=notes, forced=forced)
+
+
+def _fix(
+    client: Any, request: Request, prospect: Prospect, opened: Reopened, exported: Path, reporter: Reporter
+) -> _Fixed:
+    from bhsearch.networks.calibrated import calibrated, load_network
+    from bhsearch.tracking import kept, registry
+
+    study, trial, champion = prospect.study, prospect.trial, prospect.champion
     with reporter.step("loading the model"):
         raw, predictions = deployed_network(study, trial, opened, reporter)
     point = operating_point(predictions)
     network = calibrated(raw, point.calibration.slope, point.calibration.offset)
     difference = _export(request.export, network, opened, exported, reporter)
-    champion = registry.holder(client, name, request.alias)
-    other = None
+    other, lineage = None, {}
     if champion is not None:
-        registry.lineage(client, champion)
+        lineage = registry.lineage(client, champion)
         other = load_network(kept.keras_file(kept.download(champion.uri)))
     return _Fixed(
         study=study,
         trial=trial,
         opened=opened,
-        name=name,
+        name=prospect.name,
         corrected=corrected_score(competitors(client, study, reporter)),
         point=point,
         raw=raw,
         network=network,
         champion=champion,
         champion_network=other,
+        champion_lineage=lineage,
         exported=exported,
         export_difference=difference,
         note=preparation.SYNTHETIC if opened.index.synthetic else "",
@@ -197,13 +316,13 @@ def _chosen(study: StoredStudy, number: int | None) -> StoredTrial:
 def _test_and_register(
     client: Any, request: Request, fixed: _Fixed, run_id: str, digest: str, reporter: Reporter
 ) -> Registered:
-    from bhsearch.tracking import registry
+    from bhsearch.tracking import openings, registry
 
     tested = _test(fixed, reporter)
     lineage = {part: rows_of(fixed.opened.index, getattr(fixed.opened.split, part)) for part in ("development", "test")}
-    verdict = judge(*_sides(client, fixed, tested, lineage, reporter))
+    verdict = judge(*_sides(fixed, tested, lineage, reporter))
     promoted = "gate" if verdict.promote else ("force" if request.force else "")
-    found = registry.openings(client, digest)
+    found = openings.openings(client, digest)
     metadata = {
         "classes": list(CLASS_NAMES),
         "output": "P(malignant), calibrated",
@@ -217,17 +336,23 @@ def _test_and_register(
         "note": fixed.note,
         "use": DISCLAIMER,
     }
-    with reporter.step("registering the model"):
-        _log_files(client, fixed, tested, lineage, run_id)
-        version = registry.register(client, run_id, fixed.name, fixed.network, _requirements(), metadata, {})
     result = Registered(
         fixed.study, fixed.trial, fixed.trial == fixed.study.trials[0], fixed.corrected, fixed.point, found, tested,
-        verdict, promoted, request.alias, version, fixed.note,
+        verdict, promoted, request.alias, registry.Version(fixed.name, "", run_id), fixed.note,
     )  # fmt: skip
-    registry.describe(client, version, run_id, describe(result), tags_of(result, digest, request.why))
+    before = fixed.champion.number if fixed.champion else ""
+    # With the version itself, so that no version is ever without its result.
+    tags = tags_of(result, digest, request.why, before)
+    with reporter.step("registering the model"):
+        _log_files(client, fixed, result, lineage, run_id)
+        version = registry.register(
+            client, run_id, fixed.name, fixed.network, _requirements(), metadata, registry.cut(tags)
+        )
+    result = replace(result, version=version)
+    registry.describe(client, version, run_id, describe(result), tags)
     if promoted:
         reason = verdict.reason if promoted == "gate" else str(request.why)
-        registry.promote(client, version, request.alias, promoted, reason, verdict.numbers)
+        registry.promote(client, version, request.alias, promoted, reason, verdict.numbers, fixed.champion)
     return result
 
 
@@ -268,10 +393,9 @@ def _ask(network: Any, opened: Reopened, what: str, reporter: Reporter) -> npt.N
 
 
 def _sides(
-    client: Any, fixed: _Fixed, tested: Tested, lineage: dict[str, dict[str, list[str]]], reporter: Reporter
+    fixed: _Fixed, tested: Tested, lineage: dict[str, dict[str, list[str]]], reporter: Reporter
 ) -> tuple[TestScores, TestScores | None]:
     """Challenger and champion on the challenger's test images, as the gate wants them."""
-    from bhsearch.tracking import registry
 
     def side(probability: npt.NDArray[Any], kept: dict[str, Any], why_not: str) -> TestScores:
         return TestScores(
@@ -290,28 +414,28 @@ def _sides(
     if fixed.champion is None:
         return challenger, None
     probability = _ask(fixed.champion_network, fixed.opened, "testing the champion", reporter)
-    return challenger, side(probability, registry.lineage(client, fixed.champion)["development"], "")
+    return challenger, side(probability, fixed.champion_lineage["development"], "")
 
 
 def _log_files(
-    client: Any, fixed: _Fixed, tested: Tested, lineage: dict[str, dict[str, list[str]]], run_id: str
+    client: Any, fixed: _Fixed, result: Registered, lineage: dict[str, dict[str, list[str]]], run_id: str
 ) -> None:
     from bhsearch.evaluation import sealed_plots
     from bhsearch.networks.resize import make_resize
-    from bhsearch.tracking import registry, studies
+    from bhsearch.tracking import openings, registry, studies
 
+    tested = result.tested
     resize = make_resize(fixed.opened.settings.resize, fixed.opened.settings.image_size)
     paths = fixed.opened.index.select(fixed.opened.split.test).paths()
     drawn = sealed_plots.pictures(tested, fixed.note)
     drawn["right_and_wrong"] = sealed_plots.worst_and_best(
         tested, lambda row: resize.apply(decode(paths[row]))[0], fixed.note
     )
-    found = [
-        str(opening) for opening in registry.openings(client, sealed_digest(fixed.opened.index, fixed.opened.split))
-    ]
+    gate = [result.verdict.reason, f"This version is registered as {standing(result)}."]
     card = make_card(
-        fixed.study, fixed.trial, fixed.opened, fixed.corrected, fixed.point, tested, found, drawn, fixed.raw
-    )
+        fixed.study, fixed.trial, fixed.opened, fixed.corrected, fixed.point, tested, gate,
+        list(map(str, result.openings)), drawn, fixed.raw,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as draft:
         folder = Path(draft)
         (folder / "pictures").mkdir()
@@ -326,4 +450,4 @@ def _log_files(
         if fixed.export_difference is not None:
             shutil.copytree(fixed.exported, folder / "openvino")
             values["export_difference"] = fixed.export_difference
-        registry.log_test(client, run_id, values, folder)
+        openings.log_test(client, run_id, values, folder)

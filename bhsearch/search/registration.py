@@ -1,4 +1,4 @@
-"""What a user asks to be registered, and what came of it."""
+"""What a user asks to be registered, what would come of it, and what came of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from bhsearch.evaluation.gate import Verdict
     from bhsearch.evaluation.sealed import Tested
     from bhsearch.evaluation.selection import Corrected
-    from bhsearch.tracking.registry import Opening, Version
+    from bhsearch.tracking.openings import Opening
+    from bhsearch.tracking.registry import Version
     from bhsearch.tracking.studies import StoredStudy, StoredTrial
 
 
@@ -48,6 +49,53 @@ class Request:
             raise SettingsError('--force must say why, since that is kept: --force --why "...".')
         if self.why is not None and not self.force:
             raise SettingsError("--why is the reason for --force, but --force is missing.")
+
+
+@dataclass(frozen=True, eq=False)
+class Prospect:
+    """What registering would do, known before anything is opened.
+
+    Attributes:
+        study, trial: What would be registered.
+        name: Of the registered model.
+        alias: What a version gets that passes the gate.
+        n_groups: Sealed groups of cases: in all, with benign, and with malignant images.
+        n_images: Sealed images.
+        openings: Every opening of these images so far.
+        champion: The version that has the alias; None if there is none.
+        force: Whether the gate is overruled.
+        earlier: What came of an earlier opening for this trial, which would be given again; None if there was none.
+    """
+
+    study: StoredStudy
+    trial: StoredTrial
+    name: str
+    alias: str
+    n_groups: tuple[int, int, int]
+    n_images: int
+    openings: list[Opening]
+    champion: Version | None
+    force: bool
+    earlier: Earlier | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """What came of an earlier opening for the same trial and the same sealed images; nothing was opened for it again.
+
+    Attributes:
+        version: The registered version, as it is now.
+        when: The opening, UTC, ISO 8601.
+        rows: Heading and text, as they were shown then.
+        notes: Sentences that must be read with the numbers.
+        forced: Whether this command promoted it by force.
+    """
+
+    version: Version
+    when: str
+    rows: list[tuple[str, str]]
+    notes: list[str]
+    forced: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -187,6 +187,20 @@ def sealed_digest(index: Index, split: Split) -> str:
     return digest_of_set(index.column("pixels_digest")[split.test].tolist())
 
 
+def kept_sealed_digest(study: StoredStudy) -> str:
+    """The same from what MLflow holds of a study; reads no image.
+
+    Raises:
+        StudyError: If the study does not say enough.
+    """
+    from bhsearch.tracking import studies
+
+    images = studies.record(study, IMAGES)
+    split = Split.from_dict(studies.record(study, studies.SPLIT))
+    digests = dict(zip(images["path"], images["pixels_digest"], strict=True))
+    return digest_of_set(digests[path] for path in split.paths[split.test].tolist())
+
+
 def digest_of_set(pixel_digests: Iterable[str]) -> str:
     """The same from the digests of the images, such as a study keeps them."""
     import hashlib

@@ -16,7 +16,7 @@ from bhsearch.data.audit import Audit
 from bhsearch.data.decode import decode
 from bhsearch.data.index import CLASS_NAMES, BadFile
 from bhsearch.data.opening import open_settings
-from bhsearch.errors import BhsearchError, StudyError
+from bhsearch.errors import BhsearchError, MissingError
 from bhsearch.evaluation.grids import pick_examples
 from bhsearch.evaluation.photos import photo
 from bhsearch.evaluation.predictions import Predictions
@@ -66,7 +66,8 @@ def make_report(name: str | None, reporter: Reporter) -> tuple[Report, str]:
         What the report shows, and the page.
 
     Raises:
-        StudyError: If there is no such study, or its store cannot be opened.
+        StudyError: If there is no such study, or its store cannot be opened or refuses a request.
+        RunError: If the store stays away.
     """
     from bhsearch.networks import backend
     from bhsearch.tracking.store import open_client, require_store
@@ -75,7 +76,7 @@ def make_report(name: str | None, reporter: Reporter) -> tuple[Report, str]:
     with reporter.step("opening MLflow"):
         with backend.quiet():
             from bhsearch.tracking import studies
-        client = open_client()
+        client = open_client(patient=True)
         study = studies.find_study(client, name) if name is not None else studies.latest_study(client)
     report = gather(client, study, reporter)
     with reporter.step("making the report"):
@@ -110,10 +111,12 @@ def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
         with reporter.step("reading images"):
             shown = _images(study, predictions[best.number])
     ended: dict[str, Any] = {}
-    with suppress(StudyError):  # not there before a sitting has ended
+    with suppress(MissingError):  # not there before a sitting has ended
         ended = studies.record(study, studies.TRIALS)
     # A study that was begun with an earlier version may not have it.
-    made = studies.record(study, studies.MADE) if studies.holds(study, studies.MADE) else {}
+    made: dict[str, str] = {}
+    with suppress(MissingError):
+        made = studies.record(study, studies.MADE)
     kept_images = studies.record(study, studies.IMAGES)
     tests = _tests(client, study, split, kept_images)
     why_not_promotable = split["why_not_promotable"]
@@ -159,7 +162,7 @@ def _corrected(
         return correct(records, predictions)
     try:
         earlier = [studies.predictions_of(trial) for trial in studies.find_study(client, origin).trials]
-    except StudyError:
+    except MissingError:
         return None, f"the study {origin!r}, which it was started from, is not at hand"
     return correct(records, predictions, earlier)
 

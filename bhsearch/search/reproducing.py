@@ -59,9 +59,9 @@ def reproduce(run_id: str, reporter: Reporter, data: str | None = None) -> Repro
         DataError: If the data are not those of the study any more; the files are named.
         BackboneError: If the backbone cannot be had.
     """
-    from bhsearch.tracking.store import check_store
+    from bhsearch.tracking.store import require_store
 
-    check_store()
+    require_store()
     start_framework(reporter)
     client = open_mlflow(reporter)
     from bhsearch.tracking import studies

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from bhsearch.networks.views import IDENTITY, views_of
 from bhsearch.search.preparation import FINETUNE, Preparation
 from bhsearch.search.space import frozen_space
 from bhsearch.tracking.outbox import outbox_root
-from bhsearch.tracking.store import artifact_folder
+from bhsearch.tracking.store import artifact_folder, is_on_server
 
 # Measured on finished studies of 57 to 415 images: files of a trial but its model 0.18 to 0.82 MB, of which 150 bytes
 # an image are predictions; a database grows by 70 kB a trial; a model is its backbone's weights and 0.1 MB more.
@@ -145,7 +144,7 @@ def _tracking_needs(prepared: Preparation, remaining: int) -> list[Need]:
         ),
         Need("a trial that waits for MLflow", work / outbox_root(), 0, most + _MODEL_BYTES),
     ]
-    if not os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+    if not is_on_server():
         files = (_TRIAL_BYTES[k] + _IMAGE_BYTES[k] * settings.repeats * n_images for k in (0, 1))
         least_files, most_files = files
         place = artifact_folder() or work / "mlruns"

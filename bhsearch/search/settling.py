@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from bhsearch.errors import LostStorageError
 from bhsearch.processes import is_alive
 from bhsearch.search.engine import MOST_RETRIES, Engine, Overtaken, Trial
 from bhsearch.search.records import failed_record
@@ -89,6 +90,9 @@ def posted(outbox: Outbox | None, number: int, record: dict[str, Any], arrays: d
         yield
     except Overtaken:
         outbox.drop(number)
+        raise
+    except LostStorageError:  # nobody can tell the engine any more; what is finished is sent all the same
+        outbox.release(number)
         raise
     outbox.release(number)
 

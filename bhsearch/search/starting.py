@@ -33,4 +33,4 @@ def open_mlflow(reporter: Reporter) -> Any:
             from bhsearch.tracking import registry, studies  # noqa: F401
         from bhsearch.tracking.store import open_client
 
-        return open_client()
+        return open_client(patient=True)

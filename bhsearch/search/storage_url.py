@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import unquote, unquote_plus
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from bhsearch.errors import SettingsError
 
 _HIDDEN = "..."
 _PLACE = re.compile(r"(\[[0-9a-fA-F:.%]*\]|[^:\[\]/]*)(:\d*)?(/.*)?", re.DOTALL)
@@ -23,6 +29,36 @@ def without_password(url: str) -> str:
     # An @ after the ? is one in an option, or the ? is one in a password; a word for a port is a password without host.
     unclear = "@" in options or _PLACE.fullmatch(place) is None
     return f"{kind}{_HIDDEN if unclear else place}"
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of an SQLite database; None for any other, and for one whose file its options name."""
+    try:
+        parts = make_url(url)
+    except ArgumentError:
+        return None
+    if parts.get_backend_name() != "sqlite" or not parts.database or parts.database.startswith(("file:", ":")):
+        return None
+    return Path(parts.database)
+
+
+def check_storage(url: str) -> None:
+    """Refuse a database in memory: workers, and the next command, could not see it.
+
+    Raises:
+        SettingsError: Saying what to write instead.
+    """
+    try:
+        parts = make_url(url)
+    except ArgumentError:  # opening it says what is wrong
+        return
+    name = parts.database or ""
+    in_memory = not name or ":memory:" in name or "mode=memory" in url
+    if parts.get_backend_name() == "sqlite" and in_memory:
+        raise SettingsError(
+            f"--storage must be a database that other processes can open, but {without_password(url)!r} is in the "
+            "memory of one. Write sqlite:///optuna.db."
+        )
 
 
 def scrubbed(text: str, url: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from bhsearch.config import Settings
-from bhsearch.data.store import notes
-from bhsearch.errors import BhsearchError, InputError, RunError, StudyError
+from bhsearch.data.store import alone, notes
+from bhsearch.errors import BhsearchError, InputError, LostStorageError, RunError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.interrupts import Interrupts, deferred
 from bhsearch.networks.heads import Array
@@ -28,6 +28,7 @@ from bhsearch.search.recall import experiment_of, stored_predictions, waiting_pr
 from bhsearch.search.records import study_arrays, study_record
 from bhsearch.search.regimes import make_objective
 from bhsearch.search.reporter import Reporter
+from bhsearch.search.rescue import write_trials
 from bhsearch.search.result import StudyResult, correct, rank
 from bhsearch.search.settling import DIED, settle
 from bhsearch.search.summary import end_record
@@ -116,11 +117,13 @@ class _Session:
         self._interrupted = False
         self._orders = Orders(self._settings.trials, self._settings.max_failures, 0)
         self._failure: BhsearchError | OSError | None = None
+        self._known: list[Trial] = []  # as the engine held them last
+        self._rescued: dict[int, Trial] = {}  # of which it could not be told
 
     def run(self) -> StudyResult:
         """Everything after the study is open."""
         self._settle()
-        trials = self._engine.trials()
+        trials = self._trials()
         self._orders = replace(
             self._orders,
             n_before=len(trials),
@@ -145,14 +148,20 @@ class _Session:
             if wanted:
                 self._search(process)
         except (BhsearchError, OSError) as error:  # the latter where the output cannot be written any more
-            if not self._engine.trials() or (process is not None and process.refused):
-                self._undo(process)
+            n_now, is_lost = len(self._trials()), isinstance(error, LostStorageError)
+            was_refused = process is not None and not process.run_id and isinstance(error, InputError)
+            if not n_now or (was_refused and n_now == len(trials)):
+                self._undo(process, is_lost)
                 raise
             self._failure = error
-        self._settle()
+        try:
+            self._settle()
+            self._known = self._engine.trials()
+        except LostStorageError as error:
+            self._failure = self._failure or error
         result = self._end(process)
         if self._failure is not None:
-            raise self._failure
+            raise self._with_trials(self._failure)
         self._raise_for_failures()
         return result
 
@@ -180,15 +189,37 @@ class _Session:
             if box.abandoned or box.folder == self._outbox.folder
         )
 
-    def _undo(self, process: DrainProcess | None) -> None:
-        """Leave nothing of a study that was refused before its first trial."""
+    def _undo(self, process: DrainProcess | None, is_lost: bool = False) -> None:
+        """Leave nothing of a command that was refused before its first trial, nor of its study if that is new."""
         if process is not None:
             process.abandon()
         if self._outbox is not None:
             self._outbox.close()
         others = [box for box in outboxes(outbox_root(), self._facts["uid"]) if not box.abandoned]
-        if not self._engine.trials() and not others:
-            self._engine.delete()
+        if is_lost or others:
+            return
+        with alone(f"the storage {self._settings.storage}"):
+            if not self._engine.trials():
+                self._engine.delete()
+
+    def _trials(self) -> list[Trial]:
+        """All trials; where the storage is lost, those that are known."""
+        with suppress(LostStorageError):
+            self._known = self._engine.trials()
+            return self._known
+        known = {trial.number: trial for trial in self._known} | self._rescued
+        return [known[number] for number in sorted(known)]
+
+    def _with_trials(self, error: BhsearchError | OSError) -> BhsearchError | OSError:
+        """What a command says of a lost storage: where its trials are now."""
+        if not isinstance(error, LostStorageError):
+            return error
+        if self._settings.tracking:
+            return LostStorageError(
+                f"{error} The finished trials are in MLflow. Put the file back, or name a new study with --study."
+            )
+        file = write_trials(self._settings.storage, self._prepared.study, self._trials())
+        return LostStorageError(f"{error} Its trials are written to {file}.")
 
     def _finished(self) -> int:
         return sum(trial.counts for trial in self._engine.trials())
@@ -217,7 +248,7 @@ class _Session:
         task = Task(self._prepared, self._facts, folder, self._orders)
         self._examples = self._crew.prepare(task, self._reporter)
         self._await(process)
-        watch = Watch(self._ended, self._settle, self._settle)
+        watch = Watch(self._ended, self._settle, self._settle, self._rescue)
         with self._reporter.trials(self._finished(), self._settings.trials, self._best()):
             return self._crew.work(watch, self._orders.seconds)
 
@@ -238,10 +269,15 @@ class _Session:
     def _ended(self, number: int, probability: Array | None) -> None:
         if probability is not None:
             self._predictions[number] = replace(self._template, probability=probability)
-        trials = self._engine.trials()
+        self._known = trials = self._engine.trials()
         if trials[number].notes.get("reason") == INTERRUPTED:
             return
         self._reporter.trial(trials[number], best_of(trials))
+
+    def _rescue(self, trial: Trial, probability: Array) -> None:
+        """Keep a trial of which the engine could not be told."""
+        self._rescued[trial.number] = trial
+        self._predictions[trial.number] = replace(self._template, probability=probability)
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
@@ -271,7 +307,7 @@ class _Session:
 
     def _end(self, process: DrainProcess | None) -> StudyResult:
         """Rank what there is, hand the study's end to the process that logs, and wait for it."""
-        records = self._engine.trials()
+        records = self._trials()
         prepared = self._prepared
         with self._reporter.step("reading predictions"):
             self._recall(records)
@@ -286,12 +322,14 @@ class _Session:
             findings=prepared.audit.told(),
         )  # fmt: skip
         if process is not None and self._outbox is not None:
-            importances = self._engine.importances()
+            is_lost = isinstance(self._failure, LostStorageError)
+            importances = {} if is_lost else self._engine.importances()
             spread: dict[str, float] = {}
             if importances:
                 with self._reporter.step("weighing parameters") as progress:
                     spread = importance_spread(records, prepared.space(self._facts["backbones"]), progress)
             record = end_record(result, importances, list(self._examples), self._settled(records), spread)
+            record["lost"] = str(self._failure) if is_lost else ""
             pictures = {"augmentation": np.stack([*self._examples.values()])} if self._examples else {}
             self._outbox.put_end(record, pictures)
             with self._reporter.step("logging to MLflow") as progress:
@@ -306,20 +344,23 @@ class _Session:
         if not missing or not self._settings.tracking:
             return
         others = outboxes(outbox_root(), self._facts["uid"])
-        found = waiting_predictions(others, self._template) | self._stored(self._facts["uid"])
-        self._predictions = found | self._predictions
+        waiting, stored = waiting_predictions(others, self._template), self._stored(self._facts["uid"])
+        self._predictions = waiting | (stored or {}) | self._predictions
+        if stored is None:
+            return
         lost = [trial.number for trial in missing if trial.number not in self._predictions]
         if lost:
             self._reporter.say(
                 f"{len(lost)} finished trials are not in this MLflow store; they count, but have no interval."
             )
 
-    def _stored(self, uid: str) -> dict[int, Predictions]:
+    def _stored(self, uid: str) -> dict[int, Predictions] | None:
+        """Predictions that MLflow has; None if it could not be asked, which then fails the command at its end."""
         try:
             return stored_predictions(self._prepared.index.name, uid)
-        except StudyError as error:
-            self._reporter.say(str(error))
-            return {}
+        except (StudyError, RunError) as error:  # else "not there" would be said of trials that nobody could ask for
+            self._failure = self._failure or error
+            return None
 
     def _earlier(self) -> tuple[list[Predictions], int]:
         """Predictions of the study that this one was started from, and how many there should be at least.
@@ -330,7 +371,7 @@ class _Session:
         if not origin:
             return [], 0
         found = self._stored(origin["uid"]) if self._settings.tracking else {}
-        return list(found.values()), origin["complete"]
+        return list((found or {}).values()), origin["complete"]
 
     def _settled(self, records: list[Trial]) -> list[int]:
         """Trials that have ended on this machine, and that no other command is about to log, wherever it was begun."""
@@ -343,7 +384,7 @@ class _Session:
         return [trial.number for trial in here if trial.state != RUNNING and trial.number not in waiting]
 
     def _raise_for_failures(self) -> None:
-        failures = last_failures(self._engine.trials(), self._orders.n_before)
+        failures = last_failures(self._trials(), self._orders.n_before)
         if len(failures) >= self._settings.max_failures:
             reasons: dict[str, int] = {}
             for trial in failures:
@@ -384,6 +425,10 @@ class _OwnEar(Ear):
     def started(self, trial: Trial) -> None:
         """A trial begins."""
         self._session._reporter.began(trial.number)
+
+    def rescued(self, trial: Trial, probability: Array) -> None:
+        """A trial is complete, but the engine could not be told."""
+        self._session._rescue(trial, probability)
 
     def exhausted(self, sentence: str) -> None:
         """The engine has no more points to propose."""

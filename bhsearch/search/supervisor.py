@@ -22,6 +22,7 @@ from bhsearch.errors import RunError
 from bhsearch.networks.heads import Array
 from bhsearch.processes import how_it_ended, python_command
 from bhsearch.search.choosing import KERAS_TUNER
+from bhsearch.search.engine import Trial
 from bhsearch.search.regimes import threads_of
 from bhsearch.search.reporter import Reporter
 from bhsearch.search.worker import DONE, OUTGROWN, STOPPED, TIME
@@ -81,11 +82,13 @@ class Watch:
         died: After a worker died: with the number of its process, a sentence, and whether its trial is to be run again.
             Says whether there was one.
         settle: From time to time: for trials whose process died under another command.
+        rescued: After a complete trial of which the engine could not be told, since its storage is lost.
     """
 
     ended: Callable[[int, Array | None], None]
     died: Callable[[int, str, bool], bool]
     settle: Callable[[], object]
+    rescued: Callable[[Trial, Array], None]
 
 
 class Crew:
@@ -220,6 +223,9 @@ class Crew:
         elif kind == "ended":
             if watch is not None:
                 watch.ended(rest[0], rest[1])
+        elif kind == "rescued":
+            if watch is not None:
+                watch.rescued(rest[0], rest[1])
         elif kind == "say":
             self._reporter.say(rest[0])
         elif kind == "done":

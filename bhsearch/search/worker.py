@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bhsearch.errors import BhsearchError, InputError
+from bhsearch.errors import BhsearchError, InputError, LostStorageError
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import IntArray
 from bhsearch.networks.heads import Array
@@ -25,7 +25,7 @@ from bhsearch.search.result import N_DRAWS
 from bhsearch.search.settling import next_retry, posted
 from bhsearch.search.space import Params
 from bhsearch.search.warm import next_warm
-from bhsearch.states import FAILED, RUNNING
+from bhsearch.states import COMPLETE, FAILED, RUNNING
 from bhsearch.tracking.outbox import Outbox
 
 # How a worker came to its end.
@@ -69,6 +69,9 @@ class Ear:
 
     def ended(self, number: int, probability: Array | None) -> None:
         """A trial has ended; with its out-of-fold predictions, if it is complete."""
+
+    def rescued(self, trial: Trial, probability: Array) -> None:
+        """A trial is complete, but the engine could not be told, since its storage is lost."""
 
     def waiting(self) -> None:
         """No trial can be started now: others run the last ones that are needed."""
@@ -194,8 +197,13 @@ class Worker:
         settings = self._prepared.settings
         now = resolved(self._prepared.regime, settings.executor, settings.precision)
         record, arrays = complete_record(trial, outcome, ends, now)
-        with self._told(trial, outcome.probability), posted(self._outbox, trial.number, record, arrays):
-            self._engine.complete(trial.number, outcome.score, outcome.seconds, ends)
+        try:
+            with self._told(trial, outcome.probability), posted(self._outbox, trial.number, record, arrays):
+                self._engine.complete(trial.number, outcome.score, outcome.seconds, ends)
+        except LostStorageError:
+            notes = {**trial.notes, "seconds": outcome.seconds}
+            self._ear.rescued(replace(trial, state=COMPLETE, value=outcome.score, notes=notes), outcome.probability)
+            raise
 
     def _interval(self, outcome: Outcome) -> tuple[float, float]:
         """Of the score, over cases: as the result and the report have it."""

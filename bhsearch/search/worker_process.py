@@ -129,6 +129,10 @@ class _Line(Ear, Reporter):
         """A trial has ended."""
         self.send("ended", number, probability)
 
+    def rescued(self, trial: Trial, probability: Array) -> None:
+        """A trial is complete, but the engine could not be told."""
+        self.send("rescued", trial, probability)
+
     def waiting(self) -> None:
         """Others run the last trials."""
         if time.monotonic() > self._waited + 1.0:

@@ -35,8 +35,6 @@ T = TypeVar("T")
 PATIENT, ALL = "patient", "all"  # options
 _LOOK_SECONDS = 0.2
 _AHEAD = 4  # trials rendered before they are logged
-_AGAIN_SECONDS = (0.5, 1, 2, 5)  # between attempts at a store that is away; the last one from then on
-_AFTER_SECONDS = 60.0  # how long a store that is away is waited for when the search has ended
 
 
 def drain(outbox: Outbox, patient: bool = False) -> None:
@@ -57,7 +55,9 @@ def drain(outbox: Outbox, patient: bool = False) -> None:
     if not search.says_go() and not outbox.waiting() and outbox.end() is None:
         return  # the search ended before its first trial: it shall have left no run
     with outbox.sending():
-        runs = patience.keep_trying(lambda: _study_runs(client, outbox))
+        runs = (patience if patient else _briefly()).keep_trying(lambda: _study_runs(client, outbox))
+        for sentence in runs.notes:
+            say(f"note {sentence}")
         say(f"ready {runs.run_id} {runs.experiment_id}")
         _send_abandoned(client, outbox.others(), patience)
         _send(outbox, runs, patience)
@@ -72,9 +72,14 @@ def sync(folder: Path) -> None:
         RunError: If the store goes away.
     """
     _import()
+    _send_abandoned(_open(), outboxes(folder), _briefly())
+
+
+def _briefly() -> Patience:
+    """Patience that has an end, since nothing goes on meanwhile."""
     ended = threading.Event()
     ended.set()
-    _send_abandoned(_open(), outboxes(folder), Patience(ended))
+    return Patience(ended)
 
 
 def _import() -> None:
@@ -159,29 +164,34 @@ class Patience:
         """Do a step, again while the store is away: what was half written by an attempt is replaced by the next.
 
         Raises:
+            StudyError: If the store refuses it.
             RunError: If it stays away after the search has ended.
         """
-        from bhsearch.tracking.store import is_away
+        from bhsearch.tracking.asking import is_away, patience_seconds, pause_after, reason_of, refusal, status_of
 
-        attempt, deadline, reason = 0, float("inf"), ""
+        attempt, deadline = 0, float("inf")
         while True:
+            began = time.monotonic()
             try:
                 result = step()
             except Exception as error:
                 if not is_away(error):
-                    raise
-                reason = " ".join(str(error).split())[:200]
+                    if isinstance(error, BhsearchError) or status_of(error) is None:
+                        raise
+                    raise refusal(error) from error
+                failure = error
             else:
                 if attempt:
                     say("back")
                 return result
             if attempt == 0:
-                say(f"away {reason}")
+                say(f"away {reason_of(failure)}")
             if self.ended.is_set() and deadline == float("inf"):
-                deadline = time.monotonic() + _AFTER_SECONDS
-            if time.monotonic() > deadline:
-                raise RunError(f"the tracking store is away ({reason})")
-            time.sleep(_AGAIN_SECONDS[min(attempt, len(_AGAIN_SECONDS) - 1)])
+                deadline = time.monotonic() + patience_seconds()
+            pause = pause_after(failure, attempt, time.monotonic() - began)
+            if time.monotonic() + (pause if self.ended.is_set() else 0.0) > deadline:
+                raise RunError(f"the tracking store is away ({reason_of(failure)})")
+            time.sleep(pause)
             attempt += 1
 
 
@@ -229,7 +239,9 @@ def main(folder: str, *options: str) -> int:
         say(f"failed {' '.join(str(error).split())}")
         return error.exit_code
     except Exception as error:  # whatever a store raises: the trials stay in the outbox, and the search says so
-        say(f"failed {type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        from bhsearch.tracking.store_uri import hidden
+
+        say(f"failed {type(error).__name__}: {hidden(' '.join(str(error).split()))[:500]}")
         return 1
     return 0
 

@@ -9,21 +9,57 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.models.model import MLMODEL_FILE_NAME
 
-from bhsearch.errors import RunError, StudyError
+from bhsearch.errors import MissingError, RunError
+from bhsearch.tracking.asking import asked
 
 
 def download(uri: str) -> Path:
     """A model's folder on this machine; a temporary copy where the store is elsewhere.
 
     Raises:
-        StudyError: If there is no such model.
+        MissingError: If there is no such model.
+        StudyError: If the store refuses to give it.
+        RunError: If the store stays away.
     """
     try:
-        return Path(mlflow.artifacts.download_artifacts(uri))
-    except (MlflowException, OSError) as error:
-        reason = (str(error).splitlines() or [repr(error)])[0]
-        raise StudyError(f"A model must be one that this MLflow store has, but {uri!r} is not: {reason}") from error
+        return Path(asked(mlflow.artifacts.download_artifacts, uri))
+    except MissingError as error:
+        raise MissingError(f"A model must be one that this MLflow store has, but {uri!r} is not: {error}") from error
+
+
+def read_bytes(root: str, path: str) -> bytes:
+    """An artifact.
+
+    Args:
+        root: URI of the folder of all artifacts of a run.
+        path: Within it.
+
+    Raises:
+        MissingError: If a listing of its folder does not have it.
+        StudyError: If the store refuses to give it.
+        RunError: If the store stays away.
+    """
+
+    def read() -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                return Path(mlflow.artifacts.download_artifacts(f"{root}/{path}", dst_path=folder)).read_bytes()
+            except (MlflowException, OSError) as error:
+                failure = error
+        # Downloads fail for many reasons, which MLflow puts into one message; what is there, the listing says.
+        if not _is_listed(root, path):
+            raise MissingError(f"{path} is not among the artifacts of its run")
+        raise failure
+
+    return asked(read)
+
+
+def _is_listed(root: str, path: str) -> bool:
+    parent, _, name = path.rpartition("/")
+    files = mlflow.artifacts.list_artifacts(f"{root}/{parent}" if parent else root)
+    return name in {item.path.rpartition("/")[2] for item in files}
 
 
 def keras_file(folder: Path) -> Path:
@@ -32,7 +68,7 @@ def keras_file(folder: Path) -> Path:
     Raises:
         RunError: If it has none.
     """
-    conf = Model.load(str(folder)).flavors.get("keras")
+    conf = _description(folder).flavors.get("keras")
     file = folder / str((conf or {}).get("data", "data")) / "model.keras"
     if conf is None or not file.is_file():
         raise RunError(f"A model must be a Keras file, but {folder} holds none.")
@@ -41,10 +77,15 @@ def keras_file(folder: Path) -> Path:
 
 def metadata_of(folder: Path) -> dict[str, Any]:
     """What was logged with an MLflow model."""
-    return dict(Model.load(str(folder)).metadata or {})
+    return dict(_description(folder).metadata or {})
 
 
-def read_text(uri: str) -> str:
-    """An artifact."""
-    with tempfile.TemporaryDirectory() as folder:
-        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)).read_text(encoding="utf-8")
+def _description(folder: Path) -> Model:
+    if not (folder / MLMODEL_FILE_NAME).is_file():
+        raise RunError(f"A model must have its file {MLMODEL_FILE_NAME}, but {folder} holds none.")
+    return Model.load(str(folder))
+
+
+def read_text(root: str, path: str) -> str:
+    """An artifact as text; see `read_bytes`."""
+    return read_bytes(root, path).decode("utf-8")

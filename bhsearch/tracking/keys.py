@@ -16,6 +16,7 @@ STATE, REASON = "bhsearch.state", "bhsearch.reason"
 RETRY_OF, RETRY_OF_RUN = "bhsearch.retry_of", "bhsearch.retry_of_run"
 MODEL = "bhsearch.model"  # whether a trial's run has its model
 OPENED = "bhsearch.opened"  # when a sealed test was opened; on the run that holds its result
+LOST = "bhsearch.storage_lost"  # on the run of a study whose storage was deleted while it was searched
 SEALED = "bhsearch.sealed"  # digest of the sealed images; on everything that came of them
 GATE, GATE_REASON, GATE_NUMBERS = "bhsearch.gate", "bhsearch.gate_reason", "bhsearch.gate_numbers"
 FORCED, ALIAS = "bhsearch.forced", "bhsearch.alias"  # why the gate was overruled; what a promoted version is called

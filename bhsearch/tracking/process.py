@@ -52,6 +52,7 @@ class DrainProcess:
 
         Raises:
             StudyError: If the store cannot be used.
+            RunError: If it was waited for and stays away.
         """
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended already, and said why
@@ -59,7 +60,9 @@ class DrainProcess:
             self._process.stdin.flush()
         self._answered.wait()
         if not self.run_id and not self._away:
-            raise StudyError(self._failure or "The process that logs to MLflow ended before it was ready.")
+            has_failed = bool(self._failure) and self._process.wait() == RunError.exit_code
+            kind = RunError if has_failed else StudyError
+            raise kind(self._failure or "The process that logs to MLflow ended before it was ready.")
 
     @property
     def refused(self) -> bool:
@@ -119,6 +122,8 @@ class DrainProcess:
                     if self._patient:
                         self._answered.set()
                     self._tell(f"MLflow is away ({rest}). The search goes on; what is finished waits in the outbox.")
+                elif word == "note":
+                    self._tell(rest)
                 elif word == "back":
                     self._tell("MLflow is back.")
         self._answered.set()

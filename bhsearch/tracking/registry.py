@@ -1,66 +1,34 @@
-"""MLflow's registry: openings of sealed tests, registered versions, their aliases, and the history of promotions."""
+"""MLflow's registry: registered versions, their aliases, and the history of promotions."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
-import numpy as np
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_DATASET_CONTEXT,
-    MLFLOW_PARENT_RUN_ID,
-    MLFLOW_RUN_NOTE,
-    MLFLOW_SOURCE_NAME,
-    MLFLOW_USER,
-)
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
-from bhsearch.environment import user_name
-from bhsearch.errors import SettingsError, StudyError, listed
-from bhsearch.tracking import kept, notes, serving
-from bhsearch.tracking.keys import ALIAS, FORCED, GATE, GATE_NUMBERS, GATE_REASON, OPENED, SEALED, STUDY
-from bhsearch.tracking.studies import StoredStudy, StoredTrial, search_all
+from bhsearch.errors import MissingError, SettingsError, StudyError, listed
+from bhsearch.tracking import kept, serving
+from bhsearch.tracking.asking import asked
+from bhsearch.tracking.keys import ALIAS, FORCED, GATE, GATE_NUMBERS, GATE_REASON
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-OPENINGS, REASON = "bhsearch.openings", "bhsearch.reason"
 LINEAGE = "lineage.json"
-_TRIAL, _SPLIT = "bhsearch.opened_trial", "bhsearch.split_fingerprint"
-_LONGEST_TAG = 5000
+LONGEST_TAG = 5000
 _PROMOTION, _DATA, _RUN = "bhsearch.promotion.", "bhsearch.data", "bhsearch.test_run"
 _OF_THE_TEST = (GATE, GATE_REASON, GATE_NUMBERS, FORCED, ALIAS)  # tags of a version that its test's run has, too
-
-
-@dataclass(frozen=True)
-class Opening:
-    """One time that a sealed test was opened.
-
-    Attributes:
-        when: UTC, ISO 8601.
-        study: Name of the study that it was opened for.
-        trial: Number of the trial.
-        split: Fingerprint of its split.
-        run_id: The run that holds what came of it.
-    """
-
-    when: str
-    study: str
-    trial: str
-    split: str
-    run_id: str
-
-    def __str__(self) -> str:
-        return f"{self.when}, {self.study}, trial {self.trial}, split {self.split}"
 
 
 @dataclass(frozen=True)
@@ -71,93 +39,20 @@ class Version:
         name: Of the registered model.
         number: Of the version.
         run_id: The run of its test.
+        tags: Of the version.
+        aliases: That it has.
     """
 
     name: str
     number: str
     run_id: str
+    tags: Mapping[str, str] = field(default_factory=dict, compare=False)
+    aliases: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def uri(self) -> str:
         """As MLflow takes it."""
         return f"models:/{self.name}/{self.number}"
-
-
-def openings(client: MlflowClient, sealed: str) -> list[Opening]:
-    """Every opening of a set of sealed images in this store, first to last; deleting a run undoes none.
-
-    Args:
-        client: Of the store.
-        sealed: Digest of the set.
-    """
-    runs = search_all(client, f"tags.`{SEALED}` = '{sealed}'", ViewType.ALL)
-    tags = [(run.data.tags, run.info.run_id) for run in runs]
-    found = [Opening(t[OPENED], t[STUDY], t[_TRIAL], t[_SPLIT], run_id) for t, run_id in tags if OPENED in t]
-    return sorted(found, key=lambda opening: (opening.when, opening.run_id))
-
-
-def open_seal(
-    client: MlflowClient, study: StoredStudy, trial: StoredTrial, sealed: str, fixed: Mapping[str, float]
-) -> str:
-    """Write down that a sealed test is being opened, and for what; call it before anything is read of it.
-
-    Args:
-        client: Of the store.
-        study: The study.
-        trial: The trial that will be tested.
-        sealed: Digest of the set of sealed images.
-        fixed: What was fixed before: calibration and threshold.
-
-    Returns:
-        The run that counts as the opening, running, a child of the study.
-    """
-    split = study.tags[_SPLIT]
-    number = len(openings(client, sealed)) + 1
-    tags = {
-        MLFLOW_PARENT_RUN_ID: study.run_id,
-        MLFLOW_SOURCE_NAME: "bhsearch.register",
-        MLFLOW_USER: user_name(),
-        SEALED: sealed,
-        OPENED: datetime.now(UTC).isoformat(timespec="milliseconds"),
-        STUDY: study.name,
-        _TRIAL: str(trial.number),
-        _SPLIT: split,
-    }
-    name = f"test {number} of trial {trial.number:03d}"
-    run_id = str(client.create_run(study.experiment_id, None, tags, name).info.run_id)
-    params = {**trial.params, **{key: repr(value) for key, value in fixed.items()}}
-    client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
-    source = json.dumps({"uri": study.root})
-    data = Dataset(f"{study.data} sealed", sealed, "local", source)
-    client.log_inputs(run_id, [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "test")])])
-    _recount(client, sealed)
-    return run_id
-
-
-def _recount(client: MlflowClient, sealed: str) -> None:
-    """Put the count beside every number that came of this set, the earlier ones too."""
-    found = openings(client, sealed)
-    for opening in found:
-        if client.get_run(opening.run_id).info.lifecycle_stage == "active":
-            client.set_tag(opening.run_id, OPENINGS, str(len(found)))
-    for version in client.search_model_versions(f"tags.`{SEALED}` = '{sealed}'"):
-        client.set_model_version_tag(version.name, version.version, OPENINGS, str(len(found)))
-
-
-def log_test(client: MlflowClient, run_id: str, values: Mapping[str, float], folder: Path) -> None:
-    """Keep what a test gave: metrics and files."""
-    now = int(datetime.now(UTC).timestamp() * 1000)
-    client.log_batch(
-        run_id, metrics=[Metric(name, value, now, 0) for name, value in values.items() if np.isfinite(value)]
-    )
-    client.log_artifacts(run_id, str(folder))
-
-
-def end_test(client: MlflowClient, run_id: str, reason: str = "") -> None:
-    """End the run of an opening: finished, or failed for a reason."""
-    if reason:
-        client.set_tag(run_id, REASON, reason)
-    client.set_terminated(run_id, "FAILED" if reason else "FINISHED")
 
 
 def check_name(name: str, alias: str) -> None:
@@ -184,6 +79,25 @@ def check_name(name: str, alias: str) -> None:
             raise SettingsError(f"{option} must be a name that MLflow takes, but got {value!r}: {error}") from error
 
 
+def make_model(client: MlflowClient, name: str, data: str) -> None:
+    """Make a registered model where there is none of this name.
+
+    Args:
+        client: Of the store.
+        name: Of the registered model.
+        data: Name of the data set.
+    """
+
+    def make() -> None:
+        try:
+            client.create_registered_model(name, {_DATA: data})
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    asked(make)
+
+
 def register(
     client: MlflowClient,
     run_id: str,
@@ -198,61 +112,126 @@ def register(
     Args:
         client: Of the store.
         run_id: The run of its test.
-        name: Of the registered model, made where it is new.
+        name: Of the registered model, from `make_model`.
         network: The calibrated Keras model.
         requirements: For pip.
         metadata: Travels with the model: `threshold`, `classes`, ...
         tags: Of the version.
     """
+    run = asked(client.get_run, run_id)
     # Whoever calls may have chosen another experiment, in which MLflow would refuse to go on with this run.
-    mlflow.set_experiment(experiment_id=client.get_run(run_id).info.experiment_id)
-    with mlflow.start_run(run_id=run_id):
-        logged = Model.log(
-            artifact_path=None,
-            name="model",
-            flavor=sys.modules[serving.__name__],
-            metadata=metadata,
-            network=network,
-            requirements=requirements,
-        )
-    try:
-        client.create_registered_model(name, {_DATA: str(metadata["data"])}, notes.model_description(metadata))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    uri = f"models:/{logged.model_id}"
-    made = client.create_model_version(name, uri, run_id, {**tags, _RUN: run_id}, model_id=logged.model_id)
-    client.set_registered_model_alias(name, CHALLENGER, made.version)
-    return version_of(client, name, str(made.version))
+    asked(mlflow.set_experiment, experiment_id=run.info.experiment_id)
+
+    def log() -> Any:
+        _delete_models(client, run.info.experiment_id, run_id)  # of an attempt whose answer was lost
+        with mlflow.start_run(run_id=run_id):
+            return Model.log(
+                artifact_path=None,
+                name="model",
+                flavor=sys.modules[serving.__name__],
+                metadata=metadata,
+                network=network,
+                requirements=requirements,
+            )
+
+    logged = asked(log)
+
+    def make_version() -> str:
+        made = version_of_run(client, run_id)  # by an attempt whose answer was lost
+        if made is not None:
+            return made.number
+        uri = f"models:/{logged.model_id}"
+        fresh = client.create_model_version(name, uri, run_id, {**tags, _RUN: run_id}, model_id=logged.model_id)
+        return str(fresh.version)
+
+    number = asked(make_version)
+    asked(client.set_registered_model_alias, name, CHALLENGER, number)
+    versions = json.dumps([{"name": name, "version": asked(client.get_model_version, name, number).version}])
+    # `mlflow.register_model` writes it, `create_model_version` does not: the model's page links to its version by it.
+    asked(client.set_logged_model_tags, logged.model_id, {MLFLOW_MODEL_VERSIONS: versions})
+    return version_of(client, name, number)
+
+
+def _delete_models(client: MlflowClient, experiment_id: str, run_id: str) -> None:
+    for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
+        client.delete_logged_model(model.model_id)
 
 
 def holder(client: MlflowClient, name: str, alias: str) -> Version | None:
-    """The version that has an alias, or None."""
+    """The version that has an alias; None if the store says that no version has it.
+
+    Raises:
+        StudyError: If the store refuses the request.
+        RunError: If the store stays away.
+    """
+
+    def find() -> str | None:
+        try:
+            return str(client.get_model_version_by_alias(name, alias).version)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            # Databases say this of a missing alias, and of much else; the model itself says which aliases there are.
+            if error.error_code != "INVALID_PARAMETER_VALUE" or alias in _aliases(client, name):
+                raise
+            return None
+
+    number = asked(find)
+    return version_of(client, name, number) if number is not None else None
+
+
+def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    """Numbers of versions by alias; empty where the store says that it has no such model."""
     try:
-        found = client.get_model_version_by_alias(name, alias)
-    except MlflowException:
-        return None
-    return version_of(client, name, str(found.version))
+        return {alias: str(number) for alias, number in client.get_registered_model(name).aliases.items()}
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
 
 
 def version_of(client: MlflowClient, name: str, number: str) -> Version:
     """A version by its number."""
-    found = client.get_model_version(name, number)
-    return Version(name, str(found.version), str(found.run_id))
+    found = asked(client.get_model_version, name, number)
+    return Version(name, str(found.version), str(found.run_id), dict(found.tags), tuple(found.aliases))
+
+
+def version_of_run(client: MlflowClient, run_id: str) -> Version | None:
+    """The version that came of a test; None if there is none."""
+    found = asked(client.search_model_versions, f"run_id = '{run_id}'", max_results=1)
+    return version_of(client, found[0].name, str(found[0].version)) if found else None
+
+
+def cut(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags as long as MLflow takes them."""
+    return {key: value[:LONGEST_TAG] for key, value in tags.items()}
+
+
+def tag(client: MlflowClient, version: Version, key: str, value: str) -> None:
+    """Put a tag on a version."""
+    asked(client.set_model_version_tag, version.name, version.number, key, value[:LONGEST_TAG])
 
 
 def describe(client: MlflowClient, version: Version, run_id: str, note: str, tags: Mapping[str, str]) -> None:
-    """Put a note in Markdown on a version and the run of its test, and tags on the version, cut where MLflow would."""
-    client.set_tag(run_id, MLFLOW_RUN_NOTE, note)
-    client.update_model_version(version.name, version.number, description=note)
-    for key, value in tags.items():
-        client.set_model_version_tag(version.name, version.number, key, value[:_LONGEST_TAG])
-        if key in _OF_THE_TEST:  # a version may be deleted; what the gate said of the test stays with the test
-            client.set_tag(run_id, key, value[:_LONGEST_TAG])
+    """Put a note in Markdown on a version and the run of its test.
+
+    A version may be deleted, so what the gate said of the test, in `tags` of the version, stays with the run, too.
+    """
+    asked(client.set_tag, run_id, MLFLOW_RUN_NOTE, note)
+    asked(client.update_model_version, version.name, version.number, description=note)
+    for key in _OF_THE_TEST:
+        if key in tags:
+            asked(client.set_tag, run_id, key, tags[key][:LONGEST_TAG])
 
 
 def promote(
-    client: MlflowClient, version: Version, alias: str, how: str, reason: str, numbers: Mapping[str, float]
+    client: MlflowClient,
+    version: Version,
+    alias: str,
+    how: str,
+    reason: str,
+    numbers: Mapping[str, float],
+    before: Version | None,
 ) -> None:
     """Give a version an alias, and write that into the model's history.
 
@@ -263,8 +242,17 @@ def promote(
         how: `gate` or `force`.
         reason: Of the gate, or the user's.
         numbers: That the gate had.
+        before: The version that has the alias, as `holder` said when the decision was made.
+
+    Raises:
+        StudyError: If another version has got the alias since.
     """
-    before = holder(client, version.name, alias)
+    now = holder(client, version.name, alias)
+    if (now.number if now else None) != (before.number if before else None):
+        raise StudyError(
+            f"The version that is replaced must be the one that was compared, but {alias} of {version.name!r} was "
+            f"{_called(before)} then and is {_called(now)} now. Nothing was promoted."
+        )
     history = promotions(client, version.name)
     entry = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -275,15 +263,18 @@ def promote(
         "reason": reason,
         "numbers": {key: round(value, 5) for key, value in numbers.items()},
     }
-    client.set_registered_model_tag(
-        version.name, f"{_PROMOTION}{len(history) + 1:04d}", json.dumps(entry)[:_LONGEST_TAG]
-    )
-    client.set_registered_model_alias(version.name, alias, version.number)
+    key = f"{_PROMOTION}{len(history) + 1:04d}"
+    asked(client.set_registered_model_tag, version.name, key, json.dumps(entry)[:LONGEST_TAG])
+    asked(client.set_registered_model_alias, version.name, alias, version.number)
+
+
+def _called(version: Version | None) -> str:
+    return f"version {version.number}" if version else "no version"
 
 
 def promotions(client: MlflowClient, name: str) -> list[dict[str, Any]]:
     """The history of a registered model, first to last."""
-    tags = client.get_registered_model(name).tags
+    tags = asked(client.get_registered_model, name).tags
     return [json.loads(tags[key]) for key in sorted(tags) if key.startswith(_PROMOTION)]
 
 
@@ -291,13 +282,14 @@ def lineage(client: MlflowClient, version: Version) -> dict[str, Any]:
     """What a version was developed and tested on: `development` and `test`, each with `case` and `pixels_digest`.
 
     Raises:
-        StudyError: If the version does not say.
+        MissingError: If the version does not say.
+        RunError: If the store stays away.
     """
     try:
-        uri = f"{client.get_run(version.run_id).info.artifact_uri}/{LINEAGE}"
-        return dict(json.loads(kept.read_text(uri)))
-    except (MlflowException, OSError) as error:
-        raise StudyError(
+        root = asked(client.get_run, version.run_id).info.artifact_uri
+        return dict(json.loads(kept.read_text(root, LINEAGE)))
+    except MissingError as error:
+        raise MissingError(
             f"The champion must say what it was developed on, but version {version.number} of {version.name!r} does "
             "not: bhsearch did not register it, or its run is gone. Register under another --name."
         ) from error
@@ -306,24 +298,55 @@ def lineage(client: MlflowClient, version: Version) -> dict[str, Any]:
 def resolve(client: MlflowClient, uri: str | None, alias: str = CHAMPION) -> str:
     """The URI of a registered model: as given, or the champion of the only model of this store.
 
+    Args:
+        client: Of the store.
+        uri: `NAME`, `NAME@ALIAS`, `NAME/VERSION` or the same after `models:/`; any other URI or the path of a folder
+            is left as it is. None for the champion.
+        alias: Where none is given.
+
     Raises:
+        MissingError: If the store says that it has no such model or alias.
         StudyError: If there is no champion, or more than one.
     """
-    if uri is not None:
-        return uri if "/" in uri else f"models:/{uri}@{alias}"
-    found = [model for model in _registered(client) if alias in model.aliases]
-    if len(found) != 1:
-        names = [f"models:/{model.name}@{alias}" for model in found]
-        what = f"there are {len(found)}:\n{listed(names)}\nName one" if found else "there is none. Name a model"
-        raise StudyError(f"The MLflow store must have one {alias}, but {what} with --model.")
-    return f"models:/{found[0].name}@{alias}"
+    if uri is None:
+        found = [model for model in registered_models(client) if alias in model.aliases]
+        if len(found) != 1:
+            names = [f"models:/{model.name}@{alias}" for model in found]
+            what = f"there are {len(found)}:\n{listed(names)}\nName one" if found else "there is none. Name a model"
+            raise StudyError(f"The MLflow store must have one {alias}, but {what} with --model.")
+        return f"models:/{found[0].name}@{alias}"
+    named = uri.removeprefix("models:/")
+    if named == uri and (":" in uri or Path(uri).exists()):
+        return uri
+    name, _, wanted = named.partition("@")
+    if "/" in named:
+        return f"models:/{named}" if re.fullmatch(r"[^/@]+/[1-9]\d*", named) else uri
+    if not wanted and named.startswith("m-") and uri != named:  # models:/m-..., a model that is not registered
+        return uri
+    if holder(client, name, wanted or alias) is None:
+        raise _no_such(client, name, wanted or alias)
+    return f"models:/{name}@{wanted or alias}"
 
 
-def _registered(client: MlflowClient) -> list[Any]:
-    found, token = [], None
-    while True:
-        page = client.search_registered_models(page_token=token)
-        found += [model for model in page if _DATA in model.tags]
-        token = page.token
-        if not token:
-            return found
+def _no_such(client: MlflowClient, name: str, alias: str) -> MissingError:
+    models = {model.name: sorted(model.aliases) for model in registered_models(client)}
+    aliases = models.get(name, [])
+    known = [f"models:/{name}@{each}" for each in aliases]
+    known = known or [f"models:/{each}@{has}" for each, there in models.items() for has in there]
+    there = f"there are:\n{listed(known)}" if known else "nothing is registered there"
+    return MissingError(f"--model must be a model of this MLflow store, but {name}@{alias} is not in it; {there}")
+
+
+def registered_models(client: MlflowClient) -> list[Any]:
+    """Registered models that bhsearch made."""
+
+    def search() -> list[Any]:
+        found, token = [], None
+        while True:
+            page = client.search_registered_models(page_token=token)
+            found += [model for model in page if _DATA in model.tags]
+            token = page.token
+            if not token:
+                return found
+
+    return asked(search)

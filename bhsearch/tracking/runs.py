@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,14 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from bhsearch.config import most_models
+from bhsearch.errors import MissingError, StudyError
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.networks.backbones import Backbone
 from bhsearch.networks.deployed import ModelPool, kept_network
 from bhsearch.states import COMPLETE, FAILED, PRUNED
-from bhsearch.tracking import artifacts, keys, notes
-from bhsearch.tracking.keys import MODEL, NO_TRIAL, REASON, RETRY_OF, RETRY_OF_RUN, STATE, TRIAL, UID
+from bhsearch.tracking import artifacts, kept, keys, notes
+from bhsearch.tracking.asking import asked
+from bhsearch.tracking.keys import LOST, MODEL, NO_TRIAL, REASON, RETRY_OF, RETRY_OF_RUN, STATE, STUDY, TRIAL, UID
 from bhsearch.tracking.models import KEPT, NONE, ModelKeeper
 from bhsearch.tracking.outbox import Message
 from bhsearch.tracking.rendering import rendered
@@ -73,15 +76,23 @@ def trial_runs(client: MlflowClient, experiment_id: str, uid: str, number: int |
 
 
 def stored_predictions(client: MlflowClient, experiment_name: str, uid: str) -> dict[int, Predictions]:
-    """Out-of-fold predictions of the finished trials that this store has, by number."""
-    experiment = client.get_experiment_by_name(experiment_name)
+    """Out-of-fold predictions of the finished trials that this store has, by number.
+
+    Raises:
+        StudyError: If the store refuses to give them.
+        RunError: If the store stays away.
+    """
+    experiment = asked(client.get_experiment_by_name, experiment_name)
     if experiment is None:
         return {}
     found = {}
-    for number, run in trial_runs(client, experiment.experiment_id, uid).items():
-        if run.info.status == "FINISHED":
-            uri = f"{run.info.artifact_uri}/{artifacts.PREDICTIONS}"
-            found[number] = Predictions.from_csv(Path(mlflow.artifacts.download_artifacts(uri)))
+    for number, run in asked(trial_runs, client, experiment.experiment_id, uid).items():
+        if run.info.status != "FINISHED":
+            continue
+        with suppress(MissingError), tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "predictions.csv"
+            file.write_bytes(kept.read_bytes(run.info.artifact_uri, artifacts.PREDICTIONS))
+            found[number] = Predictions.from_csv(file)
     return found
 
 
@@ -99,6 +110,7 @@ class StudyRuns:
         self.experiment_id = open_experiment(client, self._record["experiment"])
         self._pool = ModelPool()
         self._config: set[str] = set()  # parameters that the study's run has
+        self.notes: list[str] = []  # sentences that a person should read
         self.run_id = self._study_run()
         self._write_views()
         self._done = trial_runs(client, self.experiment_id, self._record["uid"])
@@ -212,6 +224,8 @@ class StudyRuns:
             metrics.append(Metric(keys.TRIAL_BEST, max(scores.values()), record["ended_ms"], max(scores)))
         note = RunTag(MLFLOW_RUN_NOTE, record["summary"])
         self._client.log_batch(self.run_id, metrics=metrics, tags=[note])
+        if record.get("lost"):
+            self._client.set_tag(self.run_id, LOST, record["lost"])
         self._client.set_terminated(self.run_id, record["status"], record["ended_ms"])
 
     def _reconcile(self, record: dict[str, Any]) -> None:
@@ -235,6 +249,7 @@ class StudyRuns:
         record = self._record
         run_id = find_study_run(self._client, self.experiment_id, record["uid"])
         if run_id is None:
+            self._look_at_namesakes()
             tags = self._tags(NO_TRIAL) | record["tags"]
             run_id = self._client.create_run(self.experiment_id, None, tags, record["study"]).info.run_id
             self._log_dataset(run_id, "search")
@@ -244,9 +259,34 @@ class StudyRuns:
             self._client.log_artifacts(run_id, folder, "study")
         self._client.update_run(run_id, status="RUNNING")
         self.run_id = str(run_id)
-        self._config = set(self._client.get_run(run_id).data.params)
+        run = self._client.get_run(run_id)
+        if LOST in run.data.tags:  # it is back
+            self._client.delete_tag(run_id, LOST)
+        self._config = set(run.data.params)
         self._log_config(record["settings"])
         return self.run_id
+
+    def _look_at_namesakes(self) -> None:
+        """A study that is new to this store, and has the name of another one there.
+
+        Raises:
+            StudyError: If that one lost its storage: this is likely the same command again.
+        """
+        name = self._record["study"]
+        found = self._client.search_runs([self.experiment_id], f"tags.`{TRIAL}` = '{NO_TRIAL}'", max_results=1000)
+        others = [run.data.tags for run in found if run.data.tags.get(STUDY) == name]
+        lost = next((tags for tags in others if LOST in tags), None)
+        if lost is not None:
+            raise StudyError(
+                f"The study {name!r} must go on in the storage that it had, but lost that while it was searched: "
+                f"{lost[LOST]} Its trials are in MLflow (uid {lost[UID]}). Put the file back, or name a new study with "
+                "--study."
+            )
+        if others:
+            self.notes.append(
+                f"MLflow has another study called {name!r} (uid {', '.join(tags[UID] for tags in others)}), which is "
+                f"not in this storage. This is a new one (uid {self._record['uid']}); --study names it differently."
+            )
 
     def _log_result(self, run_id: str, message: Message) -> dict[str, float]:
         values, files = rendered(message)

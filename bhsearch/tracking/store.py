@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bhsearch.data.store import alone
 from bhsearch.errors import StudyError
+from bhsearch.tracking.store_uri import VARIABLE, check_uri, shown, sqlite_file, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -17,12 +18,14 @@ _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def check_store() -> None:
-    """Refuse a working directory that MLflow itself would fail in; needs no MLflow, and so costs nothing.
+    """Refuse an address or a working directory that MLflow itself would fail in; needs no MLflow, and costs nothing.
 
     Raises:
-        StudyError: If `mlruns/` holds runs of MLflow's old file store, or there can be no store.
+        StudyError: If the address cannot be one, or `mlruns/` holds runs of MLflow's old file store.
     """
-    if os.environ.get("MLFLOW_TRACKING_URI"):
+    uri = tracking_uri()
+    if uri:
+        check_uri(uri)
         return
     old = next(Path("mlruns").glob("[0-9]*/meta.yaml"), None)
     if old is not None:
@@ -38,24 +41,31 @@ def check_store() -> None:
 
 
 def require_store() -> None:
-    """Refuse a working directory without a store, rather than make an empty one there; needs no MLflow.
+    """Refuse a store in a file that is not there, rather than make an empty one; needs no MLflow.
 
     Raises:
         StudyError: If there is none.
     """
     check_store()
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not Path("mlflow.db").exists():
+    uri = tracking_uri()
+    file = sqlite_file(uri) if uri else Path("mlflow.db")
+    if file is not None and not file.exists():
+        where = f"{VARIABLE} names {file}, which is not there" if uri else f"{Path.cwd()} has no mlflow.db"
         raise StudyError(
-            f"There must be an MLflow store, but {Path.cwd()} has no mlflow.db. Make a study with `python -m "
-            "bhsearch.run`, go to the folder where it was made, or name a store in MLFLOW_TRACKING_URI."
+            f"There must be an MLflow store, but {where}. Make a study with `python -m bhsearch.run`, go to the folder "
+            f"where it was made, or name a store in {VARIABLE}."
         )
 
 
-def open_client() -> MlflowClient:
+def open_client(patient: bool = False) -> MlflowClient:
     """A client of the store that `MLFLOW_TRACKING_URI` names, else of `mlflow.db` in the working directory.
+
+    Args:
+        patient: Whether to wait for a store that is away, as long as `BHSEARCH_PATIENCE` says.
 
     Raises:
         StudyError: If the store cannot be opened.
+        RunError: If it was waited for and stays away.
     """
     import logging
 
@@ -63,48 +73,36 @@ def open_client() -> MlflowClient:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    from bhsearch.tracking.asking import asked, reason_of
+
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It logs the traceback of every error that it raises, too.
+    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)
     # MLflow's own patience with a server, minutes a call, would hide from us that it is away.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    try:
+
+    def opened() -> MlflowClient:
         with alone(mlflow.get_tracking_uri()):
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
         return client
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        reason = (str(error).splitlines() or [repr(error)])[0].replace(mlflow.get_tracking_uri(), _place())
-        raise StudyError(f"The MLflow store must be one that can be opened, but {_place()} cannot: {reason}") from error
 
-
-def is_away(error: BaseException) -> bool:
-    """Whether an error says that the store cannot be reached or cannot answer now, so that it may later."""
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-    from sqlalchemy.exc import OperationalError
-
-    if isinstance(error, StudyError) and error.__cause__ is not None:
-        return is_away(error.__cause__)
-    if isinstance(error, MlflowException):
-        status = error.get_http_status_code()  # type: ignore[no-untyped-call]
-        return bool(status >= 500 or status == 429)
-    if isinstance(error, OperationalError):
-        return not any(word in str(error) for word in ("disk is full", "readonly", "no such table"))
-    return isinstance(error, (RequestException, ConnectionError, TimeoutError))
-
-
-def _place() -> str:
-    """The store without a password in it."""
-    import mlflow
-    from sqlalchemy.engine import make_url
-
-    uri = mlflow.get_tracking_uri()
     try:
-        return make_url(uri).render_as_string(hide_password=True)
-    except ValueError:
-        return uri.rsplit("@", 1)[-1]
+        return asked(opened) if patient else opened()
+    except (MlflowException, SQLAlchemyError, ImportError, OSError, StudyError) as error:
+        cause = error.__cause__ if isinstance(error, StudyError) and error.__cause__ is not None else error
+        place = shown(mlflow.get_tracking_uri())
+        raise StudyError(
+            f"The MLflow store must be one that can be opened, but {place} cannot: {reason_of(cause)}"
+        ) from cause
+
+
+def is_on_server() -> bool:
+    """Whether runs and artifacts go to a server, so that they take no room here; needs no MLflow."""
+    return tracking_uri().startswith(("http:", "https:"))
 
 
 def artifact_folder(uri: str | None = None) -> Path | None:
@@ -128,9 +126,7 @@ def open_experiment(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         if found.lifecycle_stage != "active":
-            raise StudyError(
-                f"The MLflow experiment {name!r} must be active, but it is deleted. Restore it in the user interface."
-            )
+            raise deleted_experiment(name, str(found.experiment_id))
         return str(found.experiment_id)
     folder = artifact_folder(client.tracking_uri)
     try:
@@ -141,3 +137,11 @@ def open_experiment(client: MlflowClient, name: str) -> str:
         if found is None:
             raise
         return str(found.experiment_id)
+
+
+def deleted_experiment(name: str, experiment_id: str) -> StudyError:
+    """The error of a command whose experiment was deleted, with the way back."""
+    return StudyError(
+        f"The MLflow experiment {name!r} must be active, but it is deleted. Restore it with "
+        f"`mlflow experiments restore --experiment-id {experiment_id}`, or in the user interface."
+    )

@@ -6,23 +6,22 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlflow
 from mlflow.entities import ViewType
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from bhsearch.errors import StudyError, listed
+from bhsearch.errors import MissingError, StudyError, listed
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.sealed import TEST
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
-from bhsearch.tracking import artifacts
+from bhsearch.tracking import artifacts, kept
+from bhsearch.tracking.asking import asked
 from bhsearch.tracking.keys import (
     AUC,
     COST,
@@ -39,6 +38,7 @@ from bhsearch.tracking.keys import (
 )
 from bhsearch.tracking.models import KEPT
 from bhsearch.tracking.runs import trial_runs
+from bhsearch.tracking.store import deleted_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -181,15 +181,17 @@ def find_study(client: MlflowClient, name: str | None = None) -> StoredStudy:
     """The study of a name, a uid or a parent run; where nothing is given, the only one.
 
     Raises:
-        StudyError: If the store has none, none that fits, or several; they are listed.
+        MissingError: If the store has none, or none that fits; those that it has are listed.
+        StudyError: If several fit, or their experiment is deleted.
+        RunError: If the store stays away.
     """
-    runs = _parents(client)
-    fitting = [r for r in runs if name is None or name in (r.data.tags[STUDY], r.data.tags[UID], r.info.run_id)]
+    runs = _parents(client, name)
+    fitting = [run for run in runs if name is None or _fits(run, name)]
     if len(fitting) != 1:
         known = [f"{run.data.tags[STUDY]}  (uid {run.data.tags[UID]})" for run in fitting or runs]
         got = f"got {name!r}, and" if name is not None else "got none, and"
         found = f"{len(fitting)} fit" if fitting else "none fits"
-        raise StudyError(
+        raise (StudyError if fitting else MissingError)(
             f"--study must name one study of this MLflow store, but {got} {found}:\n{listed(known)}\n"
             "Give a name, or a uid where names are the same."
         )
@@ -200,42 +202,55 @@ def latest_study(client: MlflowClient) -> StoredStudy:
     """The study that was begun last.
 
     Raises:
-        StudyError: If the store has none.
+        MissingError: If the store has none.
+        StudyError: If the experiment of all that it had is deleted.
+        RunError: If the store stays away.
     """
-    return read_study(client, max(_parents(client), key=lambda run: run.info.start_time))
+    return read_study(client, max(_parents(client, None), key=lambda run: run.info.start_time))
 
 
-def _parents(client: MlflowClient) -> list[Any]:
-    runs = list(search_all(client, f"tags.`{TRIAL}` = '{NO_TRIAL}'"))
+def _parents(client: MlflowClient, name: str | None) -> list[Any]:
+    """Runs of all studies.
+
+    Raises:
+        StudyError: If there is none but in an experiment that was deleted, or none of this name.
+    """
+    query = f"tags.`{TRIAL}` = '{NO_TRIAL}'"
+    runs = list(search_all(client, query))
+    if not runs or (name is not None and not any(_fits(run, name) for run in runs)):
+        deleted = asked(lambda: list(client.search_experiments(view_type=ViewType.DELETED_ONLY)))
+        for experiment in deleted:
+            found = _runs_of(client, [str(experiment.experiment_id)], query, ViewType.ALL)
+            if any(name is None or _fits(run, name) for run in found):
+                raise deleted_experiment(experiment.name, str(experiment.experiment_id))
     if not runs:
-        deleted = client.search_experiments(view_type=ViewType.DELETED_ONLY, max_results=10)
-        if deleted:
-            names = ", ".join(f"{experiment.name!r} (id {experiment.experiment_id})" for experiment in deleted)
-            raise StudyError(
-                f"There must be a study in this MLflow store, but what it had is deleted: experiment {names}. Restore "
-                "it in the user interface, or with `mlflow experiments restore --experiment-id ID`."
-            )
-        raise StudyError(
+        raise MissingError(
             "There must be a study in this MLflow store, but there is none. Make one with `python -m bhsearch.run`, or "
             "go to the folder where it was made."
         )
     return runs
 
 
+def _fits(run: Any, name: str) -> bool:
+    return name in (run.data.tags[STUDY], run.data.tags[UID], run.info.run_id)
+
+
 def study_of(client: MlflowClient, run_id: str) -> tuple[StoredStudy, StoredTrial]:
     """The study and the complete trial that a run is of.
 
     Raises:
+        MissingError: If the store does not have the run.
         StudyError: If it is no run of a complete trial.
+        RunError: If the store stays away.
     """
     try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        raise StudyError(f"RUN_ID must be a run of this MLflow store, but {run_id!r} is not in it.") from error
+        run = asked(client.get_run, run_id)
+    except MissingError as error:
+        raise MissingError(f"RUN_ID must be a run of this MLflow store, but {run_id!r} is not in it.") from error
     parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
     if parent is None or not run.data.tags.get(TRIAL, "").isdigit():
         raise StudyError(f"RUN_ID must be the run of a trial, but {run_id!r} ({run.info.run_name}) is none.")
-    study = read_study(client, client.get_run(parent))
+    study = read_study(client, asked(client.get_run, parent))
     for trial in study.trials:
         if trial.run_id == run_id:
             return study, trial
@@ -245,14 +260,14 @@ def study_of(client: MlflowClient, run_id: str) -> tuple[StoredStudy, StoredTria
 def read_study(client: MlflowClient, run: Any) -> StoredStudy:
     """The study of a parent run, an MLflow entity."""
     tags = run.data.tags
-    found = trial_runs(client, run.info.experiment_id, tags[UID])
+    found = asked(trial_runs, client, run.info.experiment_id, tags[UID])
     inputs = run.inputs.dataset_inputs if run.inputs else []
     return StoredStudy(
         name=tags[STUDY],
         uid=tags[UID],
         run_id=run.info.run_id,
         experiment_id=run.info.experiment_id,
-        data=client.get_experiment(run.info.experiment_id).name,
+        data=asked(client.get_experiment, run.info.experiment_id).name,
         root=next((json.loads(item.dataset.source).get("uri", "") for item in inputs), ""),
         settings=config_of(run.data.params),
         tags=dict(tags),
@@ -298,7 +313,7 @@ def tests_on(client: MlflowClient, sealed: str) -> list[StoredTest]:
     return _tests(search_all(client, f"tags.`{SEALED}` = '{sealed}' and tags.`{OPENED}` != 'none'", ViewType.ALL))
 
 
-def _tests(runs: Iterator[Any]) -> list[StoredTest]:
+def _tests(runs: Iterable[Any]) -> list[StoredTest]:
     tests = [
         StoredTest(
             run.info.run_id,
@@ -315,57 +330,49 @@ def _tests(runs: Iterator[Any]) -> list[StoredTest]:
 
 def tested_predictions(test: StoredTest) -> Predictions | None:
     """Calibrated predictions of the sealed images, as registering kept them; None where the run has none."""
-    if not holds(test, TEST_PREDICTIONS):
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        uri = f"{test.artifact_uri}/{TEST_PREDICTIONS}"
-        return Predictions.from_csv(Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)))
+    with suppress(MissingError), tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / TEST_PREDICTIONS
+        file.write_bytes(kept.read_bytes(test.artifact_uri, TEST_PREDICTIONS))
+        return Predictions.from_csv(file)
+    return None
 
 
 def record(study: StoredStudy, path: str) -> Any:
     """A JSON file of the study: `SPLIT`, `AUDIT`, `SPACE`, `VERSIONS`, or `TRIALS`, which is there once it has ended.
 
     Raises:
-        StudyError: If it does not have it.
+        MissingError: If it does not have it.
+        RunError: If the store stays away.
     """
     try:
         return json.loads(read_bytes(study, path))
-    except (MlflowException, OSError) as error:
-        raise StudyError(f"The study {study.name!r} must keep {path} in MLflow, but does not.") from error
-
-
-def holds(owner: StoredStudy | StoredTrial | StoredTest, path: str) -> bool:
-    """Whether a run has an artifact, from the list of its files: a request that fails is no answer.
-
-    Raises:
-        MlflowException, OSError: If the list cannot be had.
-    """
-    folder = path.rpartition("/")[0] or None
-    return path in {item.path for item in get_artifact_repository(owner.artifact_uri).list_artifacts(folder)}
+    except MissingError as error:
+        raise MissingError(f"The study {study.name!r} must keep {path} in MLflow, but does not.") from error
 
 
 def predictions_of(trial: StoredTrial) -> Predictions:
     """Out-of-fold predictions of a complete trial."""
     with tempfile.TemporaryDirectory() as folder:
-        uri = f"{trial.artifact_uri}/{artifacts.PREDICTIONS}"
-        return Predictions.from_csv(Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)))
+        file = Path(folder) / "predictions.csv"
+        file.write_bytes(kept.read_bytes(trial.artifact_uri, artifacts.PREDICTIONS))
+        return Predictions.from_csv(file)
 
 
 def read_bytes(owner: StoredStudy | StoredTrial | StoredTest, path: str) -> bytes:
     """An artifact of a run.
 
     Raises:
-        MlflowException, OSError: If the run does not have it.
+        MissingError: If the run does not have it.
+        RunError: If the store stays away.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        return Path(mlflow.artifacts.download_artifacts(f"{owner.artifact_uri}/{path}", dst_path=folder)).read_bytes()
+    return kept.read_bytes(owner.artifact_uri, path)
 
 
 def picture(trial: StoredTrial, name: str) -> bytes:
     """A picture that was made when the trial ended, such as `roc`; empty where it is not kept."""
     try:
         return read_bytes(trial, f"pictures/{name}.png")
-    except (MlflowException, OSError):
+    except MissingError:
         return b""
 
 
@@ -373,32 +380,51 @@ def model_folder(study: StoredStudy, trial: StoredTrial) -> Path:
     """The folder of a trial's MLflow model; a copy where the store is on another machine.
 
     Raises:
-        StudyError: If the store does not have it.
+        MissingError: If the store does not have it.
+        RunError: If the store stays away.
     """
     try:
         if trial.model_uri:
-            return Path(mlflow.artifacts.download_artifacts(trial.model_uri))
+            return kept.download(trial.model_uri)
         reason = "it has none (--keep-models)"
-    except (MlflowException, OSError) as error:
-        reason = (str(error).splitlines() or [repr(error)])[0]
-    raise StudyError(
+    except MissingError as error:
+        reason = str(error.__cause__)
+    raise MissingError(
         f"A trial must have its model in MLflow, but of trial {trial.number} of {study.name!r}: {reason}. "
         "Choose another with --trial."
     )
 
 
-def search_all(client: MlflowClient, query: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Any]:
-    """Runs of every experiment that fit a query, a page at a time."""
-    experiments = [str(experiment.experiment_id) for experiment in client.search_experiments(view_type=view)]
+def search_all(client: MlflowClient, query: str, view: int = ViewType.ACTIVE_ONLY) -> list[Any]:
+    """Runs of every experiment that fit a query.
+
+    Raises:
+        StudyError: If the store refuses the request.
+        RunError: If the store stays away.
+    """
+    experiments = asked(lambda: _pages(client.search_experiments, view_type=view))
+    return _runs_of(client, [str(experiment.experiment_id) for experiment in experiments], query, view)
+
+
+def _runs_of(client: MlflowClient, experiments: list[str], query: str, view: int) -> list[Any]:
+    if not experiments:
+        return []
+    search = partial(client.search_runs, experiments, query, run_view_type=view, max_results=1000)
+    return asked(_pages, search)
+
+
+def _pages(search: Callable[..., Any], **options: Any) -> list[Any]:
+    """Everything that a search finds, a page after the other."""
+    found: list[Any] = []
     token = None
     while True:
-        page = client.search_runs(experiments, query, run_view_type=view, max_results=1000, page_token=token)
-        yield from page
+        page = search(page_token=token, **options)
+        found += page
         token = page.token
         if not token:
-            return
+            return found
 
 
 def log_report(client: MlflowClient, study: StoredStudy, page: str) -> None:
     """Keep a report beside the study, in the place of an earlier one."""
-    client.log_text(study.run_id, page, REPORT)
+    asked(client.log_text, study.run_id, page, REPORT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,15 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from bhsearch.errors import DataError
-from bhsearch.evaluation.calibration import SLOPES, Calibration, fit_calibration, logit, operating_point
-from bhsearch.evaluation.predictions import image_weights
+from bhsearch.evaluation.calibration import (
+    NO_CALIBRATION,
+    SLOPES,
+    Calibration,
+    fit_calibration,
+    logit,
+    operating_point,
+)
+from bhsearch.evaluation.predictions import Predictions, image_weights
 from bhsearch.evaluation.thresholds import best_threshold
 from tests.evaluation.simulated import reorder, simulate
 
@@ -131,3 +140,59 @@ def test_copies_of_every_image_and_another_order_change_nothing(seed: int, copie
 
 def test_the_same_predictions_give_the_same_point_bit_for_bit() -> None:
     assert operating_point(simulate(20)) == operating_point(simulate(20))
+
+
+def single_images(probability: np.ndarray, label: np.ndarray) -> Predictions:
+    """Predictions of cases with one image each."""
+    n = len(label)
+    text = np.full(n, "", dtype=object)
+    fold = np.zeros((1, n), np.int8)
+    return Predictions(label, probability[None], fold, np.arange(n), label.astype(np.int64), text, text, text, text)
+
+
+def test_a_calibration_that_makes_the_brier_score_worse_on_other_cases_is_left_out() -> None:
+    """The probabilities are right as they are; a line fitted on thirty cases adds its own error, as a rule."""
+    left_out = 0
+    for seed in range(20):
+        point = operating_point(single_images(*drawn(30, slope=1.0, offset=0.0, seed=seed)))
+        is_worse = point.brier_after > point.brier_before
+        assert (point.calibration == NO_CALIBRATION) == is_worse
+        if is_worse:
+            assert f"from {point.brier_before:.4f} to {point.brier_after:.4f}" in str(point)
+        left_out += is_worse
+    assert left_out > 5
+
+
+def test_a_calibration_that_helps_is_applied() -> None:
+    for slope, offset in ((0.3, 0.0), (1.0, -1.5), (3.0, 0.5)):
+        point = operating_point(single_images(*drawn(300, slope, offset)))
+        assert point.brier_after < point.brier_before
+        assert point.calibration != NO_CALIBRATION
+        assert f"slope {point.calibration.slope:.3f}" in str(point)
+
+
+def test_the_cross_fitted_brier_score_is_of_lines_that_have_not_seen_the_case() -> None:
+    """Four cases of each class make four parts of one benign and one malignant case."""
+    probability = np.array([0.1, 0.4, 0.3, 0.2, 0.9, 0.6, 0.3, 0.8])
+    label = np.repeat([0, 1], 4).astype(np.int8)
+    point = operating_point(single_images(probability, label))
+    found = np.empty(8)
+    for k in range(4):
+        inside = np.arange(8) % 4 == k
+        line = fit_calibration(probability[~inside], label[~inside], np.ones(6))
+        found[inside] = line.apply(probability[inside])
+    assert point.brier_after == pytest.approx(((found - label) ** 2).mean(), abs=1e-9)
+    assert point.brier_before == pytest.approx(((probability - label) ** 2).mean(), abs=1e-9)
+
+
+def test_a_case_is_never_on_both_sides_of_the_cross_fitting() -> None:
+    """With images of a case apart, copies of a case would vouch for themselves."""
+    predictions = simulate(20, largest=40)
+    wrong = replace(predictions, group=np.arange(len(predictions)))
+    assert operating_point(predictions).brier_after != operating_point(wrong).brier_after
+
+
+def test_with_one_case_of_a_class_nothing_is_calibrated() -> None:
+    point = operating_point(single_images(np.array([0.1, 0.6, 0.7, 0.9]), np.array([0, 1, 1, 1], np.int8)))
+    assert point.calibration == NO_CALIBRATION
+    assert "single case of a class" in str(point)

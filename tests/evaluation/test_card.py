@@ -11,8 +11,8 @@ from PIL import Image
 
 from bhsearch.errors import RunError
 from bhsearch.evaluation.breakdown import COLUMNS, breakdown
-from bhsearch.evaluation.calibration import CALIBRATION_NOTE, Calibration
-from bhsearch.evaluation.card import LIMITS, Measured, ModelCard, WorstImage
+from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, Calibration, OperatingPoint
+from bhsearch.evaluation.card import LIMITS, USE, Measured, ModelCard, WorstImage
 from bhsearch.evaluation.photos import photo
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.selection import CORRECTED_NOTE, Corrected
@@ -33,15 +33,18 @@ def make_card(**changes: Any) -> ModelCard:
         "title": "tissue, version 1",
         "synthetic": False,
         "model": {"backbone": "staintex-s"},
+        "use": list(USE),
+        "source": "Somebody 2016",
+        "licence": "CC BY 4.0",
         "data": {"name": "tissue <b>"},
         "split": {"sealed": "5 cases"},
         "audit": ["Nothing odd was found."],
         "corrected": Corrected(0.9, 0.85, 0.7, 0.95, 12, 30),
         "corrected_for": "It is for the best-scoring trial, which this model is.",
-        "test": {"auc": Measured(0.8123, 0.6, 0.9)},
+        "test": {"auc": Measured(0.8123, 0.6, 0.9, "30 cases, 90 images")},
+        "gate": ["The AUC must be above 0.5."],
         "openings": ["2026-01-02, study, trial 3"],
-        "calibration": Calibration(1.25, -0.5),
-        "threshold": 0.4321,
+        "point": OperatingPoint(Calibration(1.25, -0.5), 0.4321, 0.21, 0.19),
         "before": {"ece": 0.2},
         "after": {"ece": 0.1},
         "subtypes": parts["subtype"],
@@ -54,7 +57,7 @@ def make_card(**changes: Any) -> ModelCard:
     return ModelCard(**{**values, **changes})
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(ModelCard) if field.name != "synthetic"])
+@pytest.mark.parametrize("name", [f.name for f in fields(ModelCard) if f.name not in ("synthetic", "point")])
 def test_an_empty_field_is_an_error_that_names_it(name):
     empty: dict[type, Any] = {str: "", float: float("nan"), dict: {}, list: []}
     whole = getattr(make_card(), name)
@@ -65,8 +68,10 @@ def test_an_empty_field_is_an_error_that_names_it(name):
 @pytest.mark.parametrize(
     ("changes", "hole"),
     [
+        ({"test": {"auc": Measured(0.8, 0.7, 0.9, "")}}, r"test\['auc'\]\.n"),
+        ({"point": OperatingPoint(Calibration(1.0, 0.0), float("nan"), 0.2, 0.2)}, r"point\.threshold"),
         ({"data": {"name": " "}}, r"data\['name'\]"),
-        ({"test": {"auc": Measured(0.8, float("nan"), 0.9)}}, r"test\['auc'\]\.low"),
+        ({"test": {"auc": Measured(0.8, float("nan"), 0.9, "9 cases")}}, r"test\['auc'\]\.low"),
         ({"audit": ["fine", ""]}, r"audit\[1\]"),
         ({"worst": [WorstImage("case", b"", b"x")]}, r"worst\[0\]\.picture"),
         ({"corrected": Corrected(0.9, float("nan"), 0.1, 0.2, 3, 4)}, r"corrected\.score"),
@@ -78,8 +83,8 @@ def test_something_empty_deep_in_a_field_is_found(changes, hole):
 
 
 def test_no_field_can_be_left_out():
-    with pytest.raises(TypeError, match="threshold"):
-        ModelCard(**{f.name: getattr(make_card(), f.name) for f in fields(ModelCard) if f.name != "threshold"})
+    with pytest.raises(TypeError, match="licence"):
+        ModelCard(**{f.name: getattr(make_card(), f.name) for f in fields(ModelCard) if f.name != "licence"})
 
 
 def test_errors_before_and_after_are_the_same_ones():
@@ -92,6 +97,8 @@ def test_everything_that_must_be_known_is_said(form):
     text = getattr(make_card(), form)()
     for said in (DISCLAIMER, CORRECTED_NOTE, CALIBRATION_NOTE, "0.850 [0.700 0.950]", "0.812", "0.600 to 0.900"):
         assert said in text
+    for said in (*USE, "Somebody 2016", "CC BY 4.0", "30 cases, 90 images", "must be above 0.5", THRESHOLD_RULE):
+        assert said in text, said
     for said in ("0.432", "slope 1.250, offset -0.500", "opened once", "2026-01-02", "ROC curve", "Nothing odd"):
         assert said in text
     for part in make_card().cases:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bhsearch.errors import DataError
 from bhsearch.evaluation.bootstrap import group_draws, interval
-from bhsearch.evaluation.gate import FEWEST_GROUPS, TestScores, judge
+from bhsearch.evaluation.gate import FEWEST_GROUPS, GAIN_NOTE, TestScores, enough, judge, needs
 from bhsearch.evaluation.metrics import weighted_auc
 
 GOOD, FAIR, GUESS = 1.5, 0.7, 0.0  # how far the classes are apart on logits; true AUCs 0.84, 0.68, 0.5 with one image
@@ -212,3 +212,22 @@ def test_copies_of_every_test_image_change_no_interval(seed, copies):
 def test_columns_of_different_lengths_are_refused():
     with pytest.raises(DataError, match="one shape"):
         replace(model(GOOD), probability=np.ones(3))
+
+
+def test_a_refusal_explains_the_smallest_gain_and_a_promotion_does_not_need_it():
+    refused, promoted = judge(model(GUESS)), judge(model(GOOD))
+    assert not refused.promote
+    assert refused.reason.endswith(GAIN_NOTE)
+    assert refused.reason.count(GAIN_NOTE) == 1
+    assert promoted.promote
+    assert GAIN_NOTE not in promoted.reason
+
+
+@pytest.mark.parametrize("n_benign", [FEWEST_GROUPS - 1, FEWEST_GROUPS])
+def test_what_is_needed_is_said_as_it_is_judged(n_benign):
+    verdict = judge(model(8.0, n_benign=n_benign))
+    assert enough(n_benign, 25) == verdict.promote
+    said = needs(n_benign, 25, has_champion=False)
+    assert ("cannot pass" in said) == (not verdict.promote)
+    assert "AUC above 0.5" in said
+    assert "difference to the champion above 0" in needs(n_benign, 25, has_champion=True)

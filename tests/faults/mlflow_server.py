@@ -24,10 +24,12 @@ class MlflowServer:
 
     Args:
         folder: Holds its database and artifacts.
+        store: Database URL of another store that it serves.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str = "") -> None:
         self.folder = folder
+        self._store = store or f"sqlite:///{folder}/server.db"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -41,7 +43,7 @@ class MlflowServer:
     def start(self) -> None:
         """Start, and return when it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--workers", "1"]
+        command += ["--backend-store-uri", self._store, "--workers", "1"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -71,10 +73,10 @@ class MlflowServer:
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[MlflowServer]:
+def mlflow_server(folder: Path, store: str = "") -> Iterator[MlflowServer]:
     """A running server, gone at the end."""
     folder.mkdir(parents=True)
-    server = MlflowServer(folder)
+    server = MlflowServer(folder, store)
     try:
         server.start()
         yield server

@@ -12,12 +12,13 @@ import pytest
 from bhsearch.data.opening import open_data
 from bhsearch.errors import RunError, SettingsError, StudyError
 from bhsearch.evaluation.calibration import operating_point
+from bhsearch.evaluation.gate import GAIN_NOTE
 from bhsearch.search import registered, registering
-from bhsearch.search.registering import register
-from bhsearch.search.registration import Request
+from bhsearch.search.registering import preview, register
+from bhsearch.search.registration import Earlier, Request
 from bhsearch.search.reporter import Reporter
-from tests.registered import DATA, GOOD, NAME, WEAK, WHY, History
-from tests.studies import import_mlflow
+from tests.registered import DATA, FEW, FEW_FRESH, FEW_TESTED, GOOD, NAME, WEAK, WHY, History
+from tests.studies import import_mlflow, search
 
 # TensorFlow's variables answer NumPy 2 in the old way whenever Keras saves them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -38,6 +39,7 @@ def test_the_same_model_again_is_refused(history: History):
     assert not history.again.promoted
     assert (numbers["difference_low"], numbers["difference"], numbers["difference_high"]) == (0, 0, 0)
     assert f"{numbers['smallest_gain']:.3f}" in history.again.verdict.reason
+    assert GAIN_NOTE in dict(registered.rows(history.again))["gate"]
 
 
 def test_a_worse_model_is_refused(history: History):
@@ -91,29 +93,29 @@ def test_an_opening_says_when_which_study_trial_and_split(history: History):
 
 
 def test_deleting_a_run_undoes_no_opening(inside, tmp_path_factory):
-    from bhsearch.tracking import registry
+    from bhsearch.tracking import openings
 
     run_id = inside.worse.openings[0].run_id
     digest = inside.client.get_run(run_id).data.tags["bhsearch.sealed"]
     inside.client.delete_run(run_id)
     try:
-        assert len(registry.openings(inside.client, digest)) == 4
+        assert len(openings.openings(inside.client, digest)) == 4
     finally:
         inside.client.restore_run(run_id)
 
 
 def test_what_fails_after_the_opening_is_still_an_opening(inside, monkeypatch):
-    from bhsearch.tracking import registry
+    from bhsearch.tracking import openings
 
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
 
     digest = inside.client.get_run(inside.few.openings[0].run_id).data.tags["bhsearch.sealed"]
-    before = len(registry.openings(inside.client, digest))
+    before = len(openings.openings(inside.client, digest))
     monkeypatch.setattr(registering, "_test", fail)
     with pytest.raises(KeyboardInterrupt):
-        register(Request("few"), Reporter())
-    found = registry.openings(inside.client, digest)
+        register(Request("few", FEW_FRESH), Reporter())
+    found = openings.openings(inside.client, digest)
     assert len(found) == before + 1
     assert inside.client.get_run(found[-1].run_id).info.status == "FAILED"
 
@@ -163,10 +165,9 @@ def test_metrics_have_intervals_and_pictures_are_there(history: History):
 def test_the_card_is_logged_with_what_was_found(history: History):
     import_mlflow()
     run_id = history.good.openings[-1].run_id
-    uri = f"{history.client.get_run(run_id).info.artifact_uri}/card.md"
     from bhsearch.tracking import kept
 
-    card = kept.read_text(uri)
+    card = kept.read_text(history.client.get_run(run_id).info.artifact_uri, "card.md")
     values, corrected = history.good.tested.values, history.good.corrected
     for number in (
         values["auc"],
@@ -177,6 +178,12 @@ def test_the_card_is_logged_with_what_was_found(history: History):
     ):
         assert f"{number:.3f}" in card
     assert "These cases were opened 2 times" in card
+    for said in (
+        "area under the ROC curve (AUC)", "expected calibration error", "24 cases, 24 images", "What it is for",
+        "Drawn by bhsearch", "MIT, as bhsearch", "highest balanced accuracy", history.good.verdict.reason,
+        "registered as champion",
+    ):  # fmt: skip
+        assert said in card, said
     assert history.good.openings[0].when in card
     assert "single fold models" in card
     assert "Synthetic data" in card
@@ -190,7 +197,7 @@ def test_without_a_whole_card_nothing_is_registered(inside, monkeypatch):
     monkeypatch.setattr(registering, "make_card", hole)
     before = len(inside.client.search_model_versions(f"name = '{inside.few.version.name}'"))
     with pytest.raises(RunError, match="every field"):
-        register(Request("few"), Reporter())
+        register(Request("few", FEW_FRESH), Reporter())
     assert len(inside.client.search_model_versions(f"name = '{inside.few.version.name}'")) == before
 
 
@@ -230,19 +237,125 @@ def test_a_name_that_mlflow_would_refuse_is_refused_before_the_opening(inside, n
     assert len(inside.client.search_runs(["1"])) == before
 
 
-def test_what_must_never_be_promoted_cannot_be_forced(inside, monkeypatch):
-    """A study by image or slide: refused before the opening; without force it would stay a challenger."""
-    real = registering.reopen
+def test_what_must_never_be_promoted_cannot_be_forced(inside):
+    """A study by image: refused before the opening; without force it would stay a challenger."""
+    search(data=FEW, trials=1, tracking=True, study="by-image", folds=2, group_by="image")
+    before = len(inside.client.search_model_versions())
+    with pytest.raises(StudyError, match="must never be: The folds are made by image"):
+        register(Request("by-image", force=True, why="I want it"), Reporter())
+    assert len(inside.client.search_model_versions()) == before
 
-    def by_image(*args):
-        opened = real(*args)
-        return replace(opened, split=replace(opened.split, promotable=False, why_not_promotable="Folds by image."))
 
-    monkeypatch.setattr(registering, "reopen", by_image)
-    before = len(inside.client.search_model_versions(f"name = '{NAME}'"))
-    with pytest.raises(StudyError, match="must never be: Folds by image"):
-        register(Request("good-and-weak", GOOD, force=True, why="I want it"), Reporter())
-    assert len(inside.client.search_model_versions(f"name = '{NAME}'")) == before
+# -- once more ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_trial_on_the_same_cases_opens_nothing_and_gives_the_earlier_result(inside):
+    before = openings_of(inside, inside.good)
+    again = register(Request("good-and-weak", GOOD), Reporter())
+    assert isinstance(again, Earlier)
+    assert openings_of(inside, inside.good) == before
+    assert again.version == inside.good.version
+    assert again.when == inside.good.openings[-1].when
+    kept = [row for row in registered.rows(inside.good) if row[0] not in ("opened", "version")]
+    shown = registered.earlier_rows(again)
+    assert shown[: len(kept)] == kept
+    assert "nothing, this time" in dict(shown)["opened"]
+    assert dict(shown)["version"] == f"version {again.version.number} of {NAME}: champion"
+    assert again.notes == registered.notes(inside.good)
+    other = register(Request("good-and-weak", GOOD, name="other", export="openvino"), Reporter())
+    assert other.version == again.version
+    assert ["--name other did nothing" in other.notes[-2], "--export did nothing" in other.notes[-1]] == [True, True]
+
+
+def test_an_earlier_result_can_be_promoted_by_force_without_an_opening(inside):
+    before = openings_of(inside, inside.few)
+    name = inside.few.version.name
+    request = Request("few", FEW_TESTED, alias="wanted", force=True, why="the first one")
+    again = register(request, Reporter())
+    assert again.forced
+    assert "wanted" in again.version.aliases
+    assert openings_of(inside, inside.few) == before
+    last = json.loads(sorted(inside.client.get_registered_model(name).tags.items())[-1][1])
+    assert (last["how"], last["reason"], last["version"]) == ("force", "the first one", again.version.number)
+    assert not register(request, Reporter()).forced  # it has the alias
+    inside.client.delete_registered_model_alias(name, "wanted")
+    inside.client.delete_registered_model_tag(name, "bhsearch.promotion.0001")
+
+
+def test_a_promotion_that_an_outage_prevented_is_carried_out_by_the_same_command(inside):
+    version = inside.good.version
+    held = inside.client.get_registered_model(NAME).tags["bhsearch.promotion.0002"]
+    inside.client.delete_registered_model_tag(NAME, "bhsearch.promotion.0002")
+    inside.client.set_registered_model_alias(NAME, "champion", inside.weak.version.number)
+    again = register(Request("good-and-weak", GOOD), Reporter())
+    assert "champion" in again.version.aliases
+    entry = json.loads(inside.client.get_registered_model(NAME).tags["bhsearch.promotion.0002"])
+    assert {**entry, "when": ""} == {**json.loads(held), "when": ""}
+    assert entry["version"] == version.number
+
+
+def test_a_preview_says_what_would_happen_and_opens_nothing(inside):
+    before = openings_of(inside, inside.few)
+    prospect = preview(Request("few", FEW_FRESH), Reporter())
+    assert openings_of(inside, inside.few) == before
+    assert prospect.n_groups == (7, 3, 4)
+    assert prospect.champion is None
+    shown = dict(registered.prospect_rows(prospect))
+    assert shown["trial"].startswith(f"{FEW_FRESH} (")
+    assert shown["sealed"].startswith("7 cases, 3 with benign and 4 with malignant images")
+    assert inside.few.openings[0].when in shown["opened before"]
+    assert "there are 3 and 4, so it cannot pass" in shown["gate needs"]
+    assert "becomes challenger" in shown["then"]
+    again = dict(registered.prospect_rows(preview(Request("good-and-weak", GOOD), Reporter())))
+    assert "nothing is opened" in again["then"]
+    assert again["champion"] == f"version {inside.good.version.number} of {NAME}"
+    assert "difference to the champion above 0" in again["gate needs"]
+
+
+def test_who_does_not_agree_opens_nothing(inside):
+    before = openings_of(inside, inside.few)
+    asked = []
+    assert register(Request("few", FEW_FRESH), Reporter(), lambda prospect: asked.append(prospect) or False) is None
+    assert len(asked) == 1
+    assert openings_of(inside, inside.few) == before
+
+
+def test_the_advice_names_a_model_that_is_there(inside):
+    from bhsearch.tracking import registry
+
+    for result in (inside.good, inside.worse, inside.few, register(Request("good-and-weak", GOOD), Reporter())):
+        uri = registered.advice(result).rpartition("--model ")[2]
+        assert registry.resolve(inside.client, uri) == uri
+    assert registered.advice(inside.good).endswith(f"models:/{NAME}@champion")
+    assert registered.advice(inside.few).endswith(f"models:/{inside.few.version.name}@challenger")
+    blank = replace(inside.few, version=replace(inside.few.version, name="two words"))
+    assert registered.advice(blank).endswith("--model 'models:/two words@challenger'")
+
+
+# -- where openings are kept -------------------------------------------------------------------------------------------
+
+
+def test_openings_are_on_runs_and_in_the_tags_of_experiment_and_model(inside):
+    first = inside.weak.openings[0]
+    key = f"bhsearch.opening.{first.key}"
+    experiment = inside.client.get_experiment(inside.weak.study.experiment_id)
+    for tags in (experiment.tags, inside.client.get_registered_model(NAME).tags):
+        assert json.loads(tags[key])["when"] == first.when
+    assert inside.client.get_run(first.run_id).data.tags["bhsearch.opening_id"] == first.key
+
+
+def test_the_models_page_and_its_versions_page_point_to_each_other(inside):
+    version = inside.client.get_model_version(NAME, inside.good.version.number)
+    assert version.source.startswith("models:/m-")
+    model = inside.client.get_logged_model(version.source.removeprefix("models:/"))
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": NAME, "version": version.version}]
+
+
+def openings_of(history, result):
+    from bhsearch.tracking import openings
+
+    digest = history.client.get_run(result.openings[0].run_id).data.tags["bhsearch.sealed"]
+    return openings.openings(history.client, digest)
 
 
 def test_changed_data_are_refused_with_the_names(inside, tmp_path):

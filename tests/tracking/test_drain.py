@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from bhsearch.errors import RunError
+from bhsearch.errors import RunError, StudyError
 from bhsearch.processes import this_process
 from bhsearch.tracking import drain as module
 from bhsearch.tracking.outbox import Outbox
 from tests.studies import Store, environment, import_mlflow, started
 
 import_mlflow()
+from mlflow import MlflowClient  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE  # noqa: E402
+
+from bhsearch.tracking import asking  # noqa: E402
 
 DRAIN = ("-m", "bhsearch.tracking.drain")
 
@@ -113,6 +116,21 @@ def test_a_damaged_trial_is_said_and_stays(outbox, tmp_path):
     assert {1, 2} <= set(outbox.waiting())
 
 
+def test_an_mlflow_db_that_is_removed_meanwhile_fills_no_terminal(outbox, tmp_path):
+    """MLflow logs a traceback for every request; what is not sent stays in the outbox."""
+    with started(tmp_path, *DRAIN, str(outbox.folder), stdin=subprocess.PIPE) as process:
+        begin(process)
+        lines = iter(process.stdout.readline, "")
+        assert any(line.startswith("sent 0") for line in lines)
+        for file in tmp_path.glob("mlflow.db*"):
+            file.unlink()
+        process.kill()
+    (outbox.folder / "00001" / "record.json").touch()
+    (tmp_path / "mlflow.db").touch()
+    end = drain(outbox, tmp_path, BHSEARCH_PATIENCE="1")
+    assert "Traceback" not in end.stdout + end.stderr
+
+
 class Away:
     """A step that fails as a store does that is away, so many times."""
 
@@ -128,7 +146,7 @@ class Away:
 
 @pytest.fixture
 def patience(monkeypatch):
-    monkeypatch.setattr(module, "_AGAIN_SECONDS", (0.01,))
+    monkeypatch.setattr(asking, "AGAIN_SECONDS", (0.01,))
     return module.Patience(threading.Event())
 
 
@@ -141,7 +159,7 @@ def test_a_store_that_is_away_is_waited_for(patience, capsys):
 
 
 def test_it_is_not_waited_for_ever_once_the_search_has_ended(patience, monkeypatch):
-    monkeypatch.setattr(module, "_AFTER_SECONDS", 0.05)
+    monkeypatch.setenv("BHSEARCH_PATIENCE", "0.05")
     patience.ended.set()
     with pytest.raises(RunError, match=r"away .*connection refused"):
         patience.keep_trying(Away(10_000))
@@ -151,8 +169,28 @@ def test_what_will_never_succeed_is_not_tried_again(patience):
     def wrong() -> None:
         raise MlflowException("no such parameter", INVALID_PARAMETER_VALUE)
 
-    with pytest.raises(MlflowException, match="no such parameter"):
+    with pytest.raises(StudyError, match="refuses one: no such parameter"):
         patience.keep_trying(wrong)
+
+
+def test_what_is_no_answer_of_the_store_is_raised_as_it_is(patience):
+    def wrong() -> None:
+        raise KeyError("a fault of our own")
+
+    with pytest.raises(KeyError, match="our own"):
+        patience.keep_trying(wrong)
+
+
+def test_the_password_of_the_store_is_in_no_line(patience, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:hunter2@127.0.0.1:9")
+    monkeypatch.setenv("BHSEARCH_PATIENCE", "0")
+    patience.ended.set()
+    with pytest.raises(RunError) as caught:
+        patience.keep_trying(lambda: MlflowClient().search_experiments())
+    said = capsys.readouterr().out + str(caught.value)
+    assert "away " in said
+    assert "127.0.0.1:9" in said
+    assert "hunter2" not in said
 
 
 def test_a_command_that_is_gone_is_sent_by_the_next(outbox, tmp_path):

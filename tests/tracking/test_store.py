@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bhsearch.errors import StudyError
-from bhsearch.tracking.store import artifact_folder, check_store, open_client, open_experiment
+from bhsearch.tracking.store import artifact_folder, check_store, open_client, open_experiment, require_store
+from bhsearch.tracking.store_uri import hidden, shown
 from tests.studies import import_mlflow
 
 
@@ -56,6 +57,92 @@ def test_a_store_that_cannot_be_opened_is_named_without_its_password(here, monke
     assert [path.name for path in here.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("uri", "advice"),
+    [
+        ("file:./mlruns", "mlflow migrate-filestore"),
+        ("file:///data/mlruns", "mlflow migrate-filestore"),
+        ("./mlruns", "mlflow migrate-filestore"),
+        ("../runs", "mlflow migrate-filestore"),
+        ("~/mlruns", "mlflow migrate-filestore"),
+        ("/data/mlruns", "mlflow migrate-filestore"),
+        ("mlruns", "mlflow migrate-filestore"),
+        ("C:\\mlruns", "mlflow migrate-filestore"),
+        ("databricks", "Databricks and Unity Catalog are not supported"),
+        ("databricks://profile", "Databricks and Unity Catalog are not supported"),
+        ("databricks-uc", "Databricks and Unity Catalog are not supported"),
+        ("uc:x", "Databricks and Unity Catalog are not supported"),
+        ("http:/host", "Write http://HOST:PORT"),
+        ("http:host", "Write http://HOST:PORT"),
+        ("https://", "Write https://HOST:PORT"),
+        ("http://:5000", "Write http://HOST:PORT"),
+        ("localhost:5000", "Write http://localhost:5000"),
+        ("127.0.0.1:5000", "Write http://127.0.0.1:5000"),
+        ("mlflow.hospital.org:5000/path", "Write http://mlflow.hospital.org:5000/path"),
+        ("mlflow.hospital.org", "Write http://mlflow.hospital.org"),
+        ("sqlite:mlflow.db", "Write sqlite:///mlflow.db"),
+        ("sqlite:/mlflow.db", "Write sqlite:///mlflow.db"),
+        ("sqlite://mlflow.db", "Write sqlite:///mlflow.db"),
+        ("sqlite://", "Write sqlite:///mlflow.db"),
+        ("sqlite:///", "a database in memory"),
+        ("sqlite:///:memory:", "a database in memory"),
+        ("mlflow.db", "Write sqlite:///mlflow.db"),
+        ("postgres://ann:hunter2@host/db", "Write postgresql://"),
+        ("postgresql:ann:hunter2@host/db", "Write postgresql://HOST"),
+        ("ann:hunter2@host:5000", "must name a database or an MLflow server"),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_refused_with_what_to_write(here, monkeypatch, uri, advice):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(StudyError, match="MLFLOW_TRACKING_URI must name a database or an MLflow server") as caught:
+        check_store()
+    assert advice in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert shown(uri) in str(caught.value)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://host", "https://ann:hunter2@host:5000/mlflow", "sqlite:///mlflow.db", "sqlite:////data/mlflow.db",
+     "postgresql+psycopg://ann:hunter2@host/db", "mysql://host/db", "mssql+pyodbc://host/db", "arn:aws://x",
+     "http://[::1]:5000"],
+)  # fmt: skip
+def test_an_address_that_can_be_one_is_left_to_mlflow(here, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    check_store()
+
+
+@pytest.mark.parametrize(
+    ("uri", "seen"),
+    [
+        ("http://ann:hunter2@host:5000", "http://host:5000"),
+        ("postgresql://ann:hun/ter2@host/db?password=hunter2", "postgresql://host/db"),
+        ("http://host:5000", "http://host:5000"),
+        ("sqlite:////a@b/mlflow.db", "sqlite:////b/mlflow.db"),
+    ],
+)
+def test_an_address_is_shown_without_its_user(uri, seen):
+    assert shown(uri) == seen
+
+
+def test_passwords_are_hidden_in_what_others_say(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:hun%40ter2@host:5000/")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-token")
+    said = hidden(
+        "API request to http://ann:hun%40ter2@host:5000/api failed: hun@ter2, secret-token; mysql://bob:other@there/x"
+    )
+    assert said == "API request to http://host:5000/api failed: ***, ***; mysql://there/x"
+
+
+@pytest.mark.parametrize("uri", ["", "sqlite:///nosuch/mlflow.db"])
+def test_a_store_that_must_be_there_is_not_made(here, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(StudyError, match=r"There must be an MLflow store.*python -m bhsearch\.run"):
+        require_store()
+    assert list(here.iterdir()) == []
+
+
 def test_an_experiment_is_made_once_and_its_artifacts_have_a_whole_path(client, tmp_path):
     """MLflow's own default is relative: the artifacts would be lost to anyone who starts elsewhere."""
     made = open_experiment(client, "breakhis")
@@ -80,5 +167,23 @@ def test_artifacts_of_a_local_database_are_beside_it(here, uri, folder):
 
 def test_a_deleted_experiment_is_refused(client):
     client.delete_experiment(open_experiment(client, "breakhis"))
-    with pytest.raises(StudyError, match="'breakhis' must be active"):
+    with pytest.raises(StudyError, match=r"'breakhis' must be active.*mlflow experiments restore --experiment-id"):
         open_experiment(client, "breakhis")
+
+
+def test_studies_of_a_deleted_experiment_are_not_said_to_be_missing(client):
+    from bhsearch.tracking import runs, studies
+
+    experiment = open_experiment(client, "breakhis")
+    tags = {runs.TRIAL: "none", runs.UID: "u", studies.STUDY: "mine"}
+    client.create_run(experiment, tags=tags)
+    client.delete_experiment(experiment)
+    for find in (studies.find_study, studies.latest_study, lambda c: studies.find_study(c, "mine")):
+        with pytest.raises(StudyError, match=f"is deleted. Restore .*--experiment-id {experiment}"):
+            find(client)
+    with pytest.raises(StudyError, match="there is none"):
+        studies.find_study(client, "other")
+    client.create_run(open_experiment(client, "idc"), tags=tags | {studies.STUDY: "there"})
+    with pytest.raises(StudyError, match="'breakhis' must be active"):
+        studies.find_study(client, "mine")
+    assert studies.find_study(client).name == "there"

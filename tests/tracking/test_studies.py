@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bhsearch.errors import StudyError
+from bhsearch.errors import MissingError, StudyError
 from bhsearch.states import COMPLETE
 from bhsearch.tracking import keys
 from tests.studies import STUDY, Finished, import_mlflow
@@ -124,11 +124,12 @@ def test_a_report_is_kept_beside_the_study(studies, client, tmp_path):
         assert studies.read_bytes(study, studies.REPORT) == page.encode()
 
 
-def test_what_a_run_holds_is_known_from_the_list_of_its_files(studies, study):
+def test_what_a_run_lacks_is_missing_and_nothing_else(studies, study):
     for path in (studies.MADE, studies.SPLIT, studies.TRIALS):
-        assert studies.holds(study, path)
+        assert studies.record(study, path)
     for path in ("study/nosuch.json", "nosuch.json", "nosuch/split.json"):
-        assert not studies.holds(study, path)
+        with pytest.raises(MissingError):
+            studies.record(study, path)
 
 
 def test_openings_of_a_set_are_found_for_every_study_also_where_their_run_was_deleted(studies, client):

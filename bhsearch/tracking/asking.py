@@ -1,0 +1,184 @@
+"""Requests to MLflow: what an error of one means, and how long a store that is away is waited for.
+
+A request that failed is never an answer. Only MLflow's own "does not exist" says that something is not there; an error
+that may pass is waited for; every other one ends the command with the server's sentence.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
+
+from mlflow.exceptions import InvalidUrlException, MlflowException, RestException
+from requests import exceptions as http
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from bhsearch.errors import BhsearchError, MissingError, RunError, SettingsError, StudyError
+from bhsearch.tracking.store_uri import hidden
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PATIENCE = "BHSEARCH_PATIENCE"  # environment variable: seconds
+AGAIN_SECONDS = (0.5, 1, 2, 5)  # between attempts at a store that is away; the last one from then on
+_PATIENCE_SECONDS = 60.0
+_MISSING = "RESOURCE_DOES_NOT_EXIST"
+_WRONG_REQUESTS = (http.InvalidURL, http.InvalidSchema, http.MissingSchema, http.TooManyRedirects, InvalidUrlException)
+# In messages of MLflow and requests, where the answer itself is not kept.
+_STATUS = re.compile(r"failed with error code (\d{3})\b|\b(\d{3}) (?:Client|Server) Error")
+_TOO_MANY = re.compile(r"too many (?:429|503|413) error responses")
+_LOG = logging.getLogger(__name__)
+
+
+def patience_seconds() -> float:
+    """How long a store that is away is waited for once nothing else is left to do, from `BHSEARCH_PATIENCE`.
+
+    Raises:
+        SettingsError: If that is not a number of seconds.
+    """
+    text = os.environ.get(PATIENCE, "")
+    try:
+        seconds = float(text) if text else _PATIENCE_SECONDS
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise SettingsError(f"{PATIENCE} must be a number of seconds, 0 or more, but got {text!r}.")
+    return seconds
+
+
+def asked(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Send a request, again while the store is away.
+
+    An attempt may have been carried out though its answer was lost, so the step must be one that can be repeated.
+
+    Raises:
+        MissingError: If the store says that something does not exist.
+        StudyError: If it refuses the request, or its certificate is not trusted.
+        RunError: If it stays away.
+    """
+    started, attempt = time.monotonic(), 0
+    while True:
+        began = time.monotonic()
+        try:
+            return step(*args, **kwargs)
+        except BhsearchError:
+            raise
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            failure: Exception = error
+        if is_missing(failure):
+            raise MissingError(reason_of(failure)) from failure
+        if not is_away(failure):
+            raise refusal(failure) from failure
+        patience = patience_seconds()
+        pause = pause_after(failure, attempt, time.monotonic() - began)
+        if time.monotonic() + pause > started + patience:
+            raise RunError(
+                f"MLflow must answer, but has been away for {time.monotonic() - started:.0f} s ({reason_of(failure)}). "
+                "Give the same command again when it is back."
+            ) from failure
+        if attempt == 0:
+            _LOG.warning("MLflow is away (%s). It is waited for, %g s at most.", reason_of(failure), patience)
+        time.sleep(pause)
+        attempt += 1
+
+
+def pause_after(error: BaseException, attempt: int, took: float) -> float:
+    """Seconds until the next attempt.
+
+    MLflow sends a request twice, and waits in between for as long as `Retry-After` asks. It does not pass that number
+    on, so the next attempt comes no sooner than the two were apart.
+
+    Args:
+        error: Of the last attempt.
+        attempt: 0 after the first.
+        took: Seconds of the last attempt.
+    """
+    pause = AGAIN_SECONDS[min(attempt, len(AGAIN_SECONDS) - 1)]
+    return max(pause, took) if _TOO_MANY.search(str(error)) else pause
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether this is MLflow's own "does not exist", or that of a local disk with its artifacts."""
+    if isinstance(error, MlflowException):
+        return bool(error.error_code == _MISSING)
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return True
+    return type(error) is OSError and error.errno is None and "No such file or directory" in str(error)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that the store cannot be reached or cannot answer now, so that it may later."""
+    if isinstance(error, StudyError) and error.__cause__ is not None:
+        return is_away(error.__cause__)
+    chain = list(_chain(error))
+    if any(isinstance(each, _WRONG_REQUESTS) for each in chain) or _is_untrusted(chain):
+        return False
+    status = status_of(error)
+    if status is not None:
+        return status >= 500 or status in (408, 429)
+    for each in chain:
+        if isinstance(each, OperationalError):
+            return not any(word in str(each) for word in ("disk is full", "readonly", "no such table"))
+        if isinstance(each, MlflowException | http.RequestException | ConnectionError | TimeoutError):
+            return True
+    return False
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status behind an error, or the one that MLflow gives to its kind; None where none is known."""
+    for each in _chain(error):
+        if isinstance(each, http.RequestException) and each.response is not None:
+            return int(each.response.status_code)
+        if not isinstance(each, MlflowException):
+            continue
+        found = _STATUS.search(str(each))
+        if found:
+            return int(found[1] or found[2])
+        if each.error_code != "INTERNAL_ERROR":  # else it is also what MLflow says of a lost connection
+            return int(each.get_http_status_code())  # type: ignore[no-untyped-call]
+        if isinstance(each, RestException) and not each.json.get("error_code"):
+            return 400  # an answer of a proxy before MLflow: MLflow sends requests again for 408, 429 and most of 5xx
+    return None
+
+
+def refusal(error: BaseException) -> StudyError:
+    """The error of a command whose request was refused, with the server's sentence."""
+    reason, status = reason_of(error), status_of(error)
+    if _is_untrusted(list(_chain(error))):
+        return StudyError(
+            f"The certificate of the MLflow server must be one that this machine trusts, but is not: {reason}. "
+            "MLFLOW_TRACKING_SERVER_CERT_PATH names the certificate of your own authority."
+        )
+    if status in (401, 403):
+        return StudyError(
+            f"The MLflow server must permit this, but answers {status}: {reason}. MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who you are."
+        )
+    return StudyError(f"MLflow must carry out every request, but refuses one: {reason}")
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, in one line without passwords."""
+    text = " ".join(str(error).split()) or repr(error)
+    return hidden(text if len(text) <= 400 else text[:397] + "...")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was raised for, last first; MLflow names that in its message and nowhere else."""
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        yield each
+        each = each.__cause__ or each.__context__
+
+
+def _is_untrusted(chain: list[BaseException]) -> bool:
+    """Whether TLS failed for what it found, and not because the connection was cut."""
+    found = [each for each in chain if isinstance(each, http.SSLError | ssl.SSLError)]
+    return bool(found) and not any(word in str(each) for each in found for word in ("EOF", "reset", "timed out"))

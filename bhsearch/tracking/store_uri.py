@@ -1,0 +1,138 @@
+"""The address of the MLflow store: refused with a reason where it cannot be one, and shown without its password.
+
+Imports no MLflow, so that a wrong address costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from bhsearch.errors import StudyError
+
+VARIABLE = "MLFLOW_TRACKING_URI"
+_USER = re.compile(r"(\w[\w+.-]*:/+)[^\s/'\"<>]*(?:/[^\s'\"<>@]*)*@")
+_KNOWN = (
+    "sqlite:////FOLDER/mlflow.db, postgresql://USER:PASSWORD@HOST/NAME, or an MLflow server such as http://HOST:5000"
+)
+_SHORTEST = 4  # letters of a password; what is shorter stands in any sentence by chance
+
+
+def tracking_uri() -> str:
+    """What `MLFLOW_TRACKING_URI` names; empty where it is not set."""
+    return os.environ.get(VARIABLE, "").strip()
+
+
+def check_uri(uri: str) -> None:
+    """Refuse an address that MLflow would misread, or that names a store which this program cannot use.
+
+    Addresses of kinds that are not known here are left to MLflow, whose plugins may know them.
+
+    Raises:
+        StudyError: Saying what to write instead.
+    """
+    why = _why_not(uri)
+    if why:
+        raise StudyError(
+            f"{VARIABLE} must name a database or an MLflow server ({_KNOWN}), but got '{shown(uri)}': {why}"
+        )
+
+
+def _why_not(uri: str) -> str:
+    scheme, colon, rest = uri.partition(":")
+    scheme = scheme.lower()
+    if scheme in ("databricks", "databricks-uc", "uc"):
+        return "the stores of Databricks and Unity Catalog are not supported."
+    if scheme in ("http", "https"):
+        if not _host(uri):
+            return f"the name of a host is missing. Write {scheme}://HOST:PORT."
+        return ""
+    if scheme.startswith("sqlite"):
+        return _why_not_sqlite(rest)
+    if scheme == "postgres":
+        return "the kind is called postgresql. Write postgresql://USER:PASSWORD@HOST/NAME."
+    if scheme == "file" or not colon or re.match(r"[./~\\]", uri) or (len(scheme) == 1 and scheme.isalpha()):
+        return _why_not_folder(uri, scheme)
+    if "//" not in rest:  # HOST:PORT, or kind:name
+        if re.match(r"\d+(/|$)", rest) or re.fullmatch(r"[\d.]+", scheme):
+            return f"the kind is missing. Write http://{shown(uri)}."
+        return f"after the kind come two slashes. Write {scheme}://HOST."
+    return ""
+
+
+def _host(uri: str) -> str:
+    try:
+        return urlsplit(uri).hostname or ""
+    except ValueError:  # brackets that do not close
+        return ""
+
+
+def _why_not_sqlite(rest: str) -> str:
+    name, _, options = rest.lstrip("/").partition("?")
+    if not rest.startswith("///"):
+        return f"after sqlite: come three slashes. Write sqlite:///{name or 'mlflow.db'}."
+    if not name or ":memory:" in name or "mode=memory" in options:
+        return "a database in memory ends with the process that opened it. Write sqlite:///mlflow.db."
+    return ""
+
+
+def _why_not_folder(uri: str, scheme: str) -> str:
+    if (
+        scheme == "file"
+        or "/" in uri
+        or "\\" in uri
+        or uri.startswith(("~", "."))
+        or Path(uri).is_dir()
+        or uri == "mlruns"
+    ):
+        return (
+            "MLflow does not keep runs in folders any more. Write sqlite:///mlflow.db; `mlflow migrate-filestore` "
+            "moves old runs."
+        )
+    if uri.endswith((".db", ".sqlite")):
+        return f"the kind is missing. Write sqlite:///{uri}."
+    return f"the kind is missing. Write http://{uri} for a server, or sqlite:///mlflow.db for a file."
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for any other."""
+    kind, _, rest = uri.partition(":///")
+    if not kind.startswith("sqlite"):
+        return None
+    return Path(unquote(rest.partition("?")[0]))
+
+
+def shown(uri: str) -> str:
+    """An address without user, password and options."""
+    before = uri if uri.startswith("sqlite") else uri.partition("?")[0]
+    kind = re.match(r"(?:\w[\w+.-]*:)?/*", before)
+    start = kind.end() if kind else 0
+    if "@" not in before[start:]:
+        return before
+    if not before[:start].endswith("/"):  # ann:secret@host, without a kind
+        start = 0
+    return before[:start] + before.rpartition("@")[2]
+
+
+def hidden(text: str) -> str:
+    """A message without the user and the password of any address in it."""
+    uri = tracking_uri()
+    if uri:
+        text = text.replace(uri, shown(uri))
+        text = text.replace(uri.rstrip("/"), shown(uri).rstrip("/"))
+    text = _USER.sub(r"\1", text)
+    for secret in _secrets(uri):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _secrets(uri: str) -> list[str]:
+    user = uri.partition("//")[2].rpartition("@")[0]
+    password = user.partition(":")[2]
+    options = [pair.partition("=") for pair in uri.partition("?")[2].split("&")]
+    found = {password, *(value for name, _, value in options if "pass" in name.lower() or "pwd" in name.lower())}
+    found |= {os.environ.get(name, "") for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")}
+    found |= {unquote(secret) for secret in found}
+    return sorted((secret for secret in found if len(secret) >= _SHORTEST), key=len, reverse=True)
