@@ -7,6 +7,8 @@ from bhsearch import shadows
 
 shadows.check()  # before any import that a file in the working directory could answer
 
+import importlib  # noqa: E402
+import warnings  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
@@ -35,6 +37,11 @@ def optimize(*, config: str | Path | None = None, **options: Any) -> "StudyResul
         InputError: If anything given is wrong; nothing was changed then.
         RunError: If too many trials failed in a row, or not everything could be logged.
     """
+    with warnings.catch_warnings():
+        # Its first import in a notebook without widgets warns about progress bars that are not used here.
+        warnings.simplefilter("ignore")
+        importlib.import_module("tqdm.auto")  # Optuna brings it
+
     from bhsearch.config import load_settings
     from bhsearch.progress import TerminalReporter
     from bhsearch.search.reporter import Reporter

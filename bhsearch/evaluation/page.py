@@ -46,7 +46,7 @@ dl{display:grid;grid-template-columns:minmax(0,7.5rem) minmax(0,1fr);gap:4px 14p
 dt{color:var(--soft)}
 dd{margin:0;overflow-wrap:anywhere;white-space:pre-line}
 ul{margin:6px 0;padding-left:20px}
-img,svg{display:block;max-width:100%;height:auto}
+img,svg{display:block;max-width:100%;height:auto}svg{overflow:visible}
 figure{margin:0}
 figcaption{font-size:.875rem;color:var(--soft);margin-top:6px}
 .pictures{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:12px}

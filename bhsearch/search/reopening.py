@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from bhsearch.config import Settings
 from bhsearch.data.index import Index
-from bhsearch.data.opening import open_settings
+from bhsearch.data.opening import PHANTOM, open_settings
 from bhsearch.data.splits import Split
 from bhsearch.errors import DataError, StudyError, listed
 from bhsearch.networks.backbones import Backbone, find
@@ -65,6 +65,8 @@ def reopen(study: StoredStudy, reporter: Reporter, data: str | None = None) -> R
     from bhsearch.tracking import studies
 
     settings = settings_of(study.settings)
+    if settings.layout == PHANTOM:  # its images may have been put into a folder since
+        settings = replace(settings, layout="auto")
     split = Split.from_dict(studies.record(study, studies.SPLIT))
     try:
         name_drawing(data or settings.data, reporter)

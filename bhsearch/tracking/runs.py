@@ -160,7 +160,7 @@ class StudyRuns:
         else:
             self._client.log_batch(run_id, tags=[RunTag(REASON, record["reason"])])
         note = notes.trial_note(self._record, record, values, self.experiment_id, self.run_id)
-        self._client.set_tag(run_id, MLFLOW_RUN_NOTE, note)
+        self._client.log_batch(run_id, tags=[RunTag(MLFLOW_RUN_NOTE, note)])
         self._client.set_terminated(run_id, status, record["ended_ms"])
         self._models.tidy()
         return str(run_id)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bhsearch.data.phantom import phantom_index
-from bhsearch.errors import StudyError
+from bhsearch.errors import MissingError
 from bhsearch.evaluation.report_data import SealedCases
 from bhsearch.evaluation.report_page import report_page
 from bhsearch.search import reporting
@@ -221,7 +221,7 @@ def test_a_study_that_has_not_ended_has_a_report_without_importances(opened, mon
 
     def running(owner, path):
         if path == studies.TRIALS:
-            raise StudyError("not yet")
+            raise MissingError("not yet")
         return real(owner, path)
 
     monkeypatch.setattr(studies, "record", running)

@@ -26,6 +26,7 @@ from bhsearch.search.space import frozen_space
 from bhsearch.search.study import optimize
 from bhsearch.states import COMPLETE, FAILED
 from bhsearch.tracking import links
+from bhsearch.tracking.keys import config_of
 from tests.search.test_study_survives import killed_at
 from tests.studies import (
     STUDY,
@@ -324,9 +325,9 @@ def test_a_study_of_keras_tuner_looks_like_one_of_optuna_but_for_the_engines_nam
     assert result.records[1].params == result.records[0].params
     assert search(**words).records == result.records  # there is nothing left to do
     store = Store(here)
-    ours, theirs = store.parent().data.params, finished.store.parent().data.params
+    ours, theirs = (config_of(each.parent().data.params) for each in (store, finished.store))
     differ = {name for name in ours if ours[name] != theirs[name]} - {"trials", "workers"}  # of the first sitting
-    assert differ == {"engine", "sampler"}
+    assert differ == {"engine", "sampler", "study"}
     assert (ours["engine"], ours["sampler"]) == ("keras-tuner", "bayesian")
     assert layout(store) == layout(finished.store)
     assert [run_.info.status for run_ in store.children().values()] == ["FAILED"] + ["FINISHED"] * 4

@@ -127,7 +127,7 @@ def test_a_deletion_that_fails_is_said_once_and_tried_again(client, outbox, log,
             log(runs, number)
     said = [record.getMessage() for record in caplog.records if record.name == "bhsearch.tracking.models"]
     assert len(said) == 1
-    assert f"trial {worst:03d}" in said[0]
+    assert f"{worst:03d} staintex-s" in said[0]
     assert "not allowed here" in said[0]
     runs.log_end(outbox.end())
     assert with_model(client) == [best]
