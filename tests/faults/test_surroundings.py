@@ -64,7 +64,9 @@ def test_a_user_without_an_entry_and_a_home_runs_registers_and_predicts(folder):
     assert "There is no home folder that can be written" in said
     assert Store(work).parent().data.tags["mlflow.user"] == f"uid{UID}"
     assert "Research only" in command("register").stdout
-    predicted = command("predict", str(image), "--model", "models:/phantom-cases24-images3/1", "--output", "deep/er/out.csv")
+    predicted = command(
+        "predict", str(image), "--model", "models:/phantom-cases24-images3/1", "--output", "deep/er/out.csv"
+    )
     assert "Traceback" not in predicted.stderr
     assert str(image) in (work / "deep" / "er" / "out.csv").read_text(encoding="utf-8")
     assert {path.name for path in work.iterdir()} == {"optuna.db", "mlflow.db", "mlruns", "deep"}
