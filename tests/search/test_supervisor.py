@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import psutil
 import pytest
 from optuna.trial import TrialState
@@ -47,7 +49,7 @@ def test_a_worker_that_outgrows_is_replaced_after_its_trial(here):
 
 
 def test_a_worker_that_cannot_start_ends_the_command(here, monkeypatch):
-    monkeypatch.setattr(supervisor.sys, "executable", "false")
+    monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(RunError, match=r"A worker must come to a trial, but 2 in a row ended before .exit code 1"):
         search(workers=1)
 
