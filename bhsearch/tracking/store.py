@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from bhsearch.data.store import alone
 from bhsearch.errors import StudyError
@@ -85,7 +88,7 @@ def open_client(patient: bool = False) -> MlflowClient:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
     def opened() -> MlflowClient:
-        with alone(mlflow.get_tracking_uri()):
+        with alone(mlflow.get_tracking_uri()), _no_stray_folder(mlflow.get_tracking_uri()):
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
         return client
@@ -111,8 +114,26 @@ def artifact_folder(uri: str | None = None) -> Path | None:
     Args:
         uri: Of the store; that of the environment where None.
     """
-    _, is_local, file = (uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db").partition("sqlite:///")
-    return Path(file.partition("?")[0]).absolute().parent / "mlruns" if is_local else None
+    file = _file_of(uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+    return Path(unquote(file)).absolute().parent / "mlruns" if file else None
+
+
+def _file_of(uri: str) -> str:
+    """Path of a local database as it stands in its URI: percent-encoded. Empty for another store."""
+    return uri.removeprefix("sqlite:///").partition("?")[0] if uri.startswith("sqlite:///") else ""
+
+
+@contextmanager
+def _no_stray_folder(uri: str) -> Iterator[None]:
+    """Around opening a store: MLflow makes the folder of its database under its encoded name, too (`a%20b`)."""
+    file = Path(_file_of(uri))
+    stray = [folder for folder in file.parents if "%" in str(folder) and not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in stray:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def open_experiment(client: MlflowClient, name: str) -> str:

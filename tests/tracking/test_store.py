@@ -156,6 +156,7 @@ def test_an_experiment_is_made_once_and_its_artifacts_have_a_whole_path(client, 
         (None, "mlruns"),
         ("sqlite:///mlflow.db", "mlruns"),
         ("sqlite:///deep/other.db?timeout=5", "deep/mlruns"),
+        ("sqlite:///a%20b%3F/other.db", "a b?/mlruns"),
         ("http://127.0.0.1:5000", None),
         ("postgresql://host/db", None),
     ],
@@ -163,6 +164,18 @@ def test_an_experiment_is_made_once_and_its_artifacts_have_a_whole_path(client, 
 def test_artifacts_of_a_local_database_are_beside_it(here, uri, folder):
     """The working directory may be one that cannot be written."""
     assert artifact_folder(uri) == (here / folder if folder else None)
+
+
+def test_a_working_directory_with_a_blank_gets_no_sibling_and_its_artifacts_inside(tmp_path, monkeypatch):
+    import_mlflow()
+    (tmp_path / "a b %").mkdir()
+    monkeypatch.chdir(tmp_path / "a b %")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client = open_client()
+    made = open_experiment(client, "breakhis")
+    client.log_text(client.create_run(made).info.run_id, "text", "file.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["a b %"]
+    assert len(list((tmp_path / "a b %" / "mlruns" / "breakhis").rglob("file.txt"))) == 1
 
 
 def test_a_deleted_experiment_is_refused(client):
