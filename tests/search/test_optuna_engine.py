@@ -246,7 +246,6 @@ def test_a_study_of_another_program_is_refused_and_left_alone(database):
         "nosuch://user:hunter2@host/db",
         "mysql://user:hunter2@host/db",
         "user:hunter2@host",
-        "sqlite:////nosuch/folder/hunter2/optuna.db",
         "",
         "postgresql://user:hunter2@[host/db",
     ],

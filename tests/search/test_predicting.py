@@ -273,7 +273,7 @@ def test_good_images_end_it_with_nought_and_only_rows_of_images_are_on_standard_
     code, out, err = ends(folder, "--format", kind)
     assert code == 0
     assert len(out.splitlines()) == 5 + (kind == "csv")
-    assert "malignant. Research only. Not for screening patients." in err
+    assert "malignant. Research only. Not for screening patients." in " ".join(err.split())
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(ends, folder, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ def test_every_opening_has_the_verdict_that_registering_gave(history: History, m
 
 
 def test_the_last_opening_is_the_headline_and_its_curve_is_what_registering_kept(history: History, monkeypatch):
-    report = gathered(history, "good-and-weak", monkeypatch)
+    report = gathered(history, "twin", monkeypatch)
     assert report.test is not None
     found = standing.standing(report)
     assert (found.kind, found.badge) == (standing.REFUSED, "Refused by the gate")

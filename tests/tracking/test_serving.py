@@ -100,8 +100,7 @@ def test_predict_pyfunc_keras_server_and_the_curl_line_agree(inside, files, serv
     done = subprocess.run(command, env=environment(MLFLOW_TRACKING_URI=os.environ["MLFLOW_TRACKING_URI"]),
                           capture_output=True, text=True, timeout=_SECONDS)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    rows = list(csv.DictReader(line for line in done.stdout.splitlines() if not line.startswith("#")))
-    images = [row for row in rows if row["kind"] == "image"]
+    images = list(csv.DictReader(done.stdout.splitlines()))
     by_command = np.array([float(row["probability"]) for row in images])
     frame = pd.DataFrame({"image": [file.read_bytes() for file in files]})
     by_pyfunc = mlflow.pyfunc.load_model(URI).predict(frame)

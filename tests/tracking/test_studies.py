@@ -35,18 +35,6 @@ def test_a_study_that_is_not_there_is_refused_with_those_that_are(studies, finis
         studies.find_study(finished.store.client, "nosuch")
 
 
-def test_a_store_whose_experiments_are_deleted_says_so(client):
-    """What was deleted in the user interface can be restored; "there is none" would have it searched again."""
-    from bhsearch.tracking import studies
-    from bhsearch.tracking.store import open_experiment
-
-    made = open_experiment(client, "breakhis")
-    client.delete_experiment(made)
-    for find in (studies.find_study, studies.latest_study):
-        with pytest.raises(StudyError, match=rf"deleted: experiment 'breakhis' \(id {made}\).*experiments restore"):
-            find(client)
-
-
 def test_an_empty_store_says_how_to_make_a_study(client):
     from bhsearch.tracking import studies
 
