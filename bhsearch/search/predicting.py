@@ -25,6 +25,7 @@ from bhsearch.data.pixels import Progress
 from bhsearch.data.store import writing
 from bhsearch.errors import DataError, PlaceError, SettingsError, StudyError
 from bhsearch.evaluation.predictions import DISCLAIMER, write_use
+from bhsearch.networks.keras_settings import check_backend
 from bhsearch.search.reporter import Reporter
 from bhsearch.search.starting import open_mlflow, start_framework
 
@@ -135,6 +136,7 @@ def open_model(uri: str | None, reporter: Reporter) -> Model:
     """
     from bhsearch.tracking.store import require_store
 
+    check_backend()
     require_store()
     start_framework(reporter)
     client = open_mlflow(reporter)

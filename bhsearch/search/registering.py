@@ -25,6 +25,7 @@ from bhsearch.evaluation.calibration import OperatingPoint, operating_point
 from bhsearch.evaluation.gate import TestScores, judge
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions, six_digits
 from bhsearch.evaluation.selection import Corrected, corrected_score
+from bhsearch.networks.keras_settings import check_backend
 from bhsearch.search import preparation
 from bhsearch.search.carding import make_card
 from bhsearch.search.rebuilding import deployed_network
@@ -109,6 +110,7 @@ def preview(request: Request, reporter: Reporter) -> Prospect:
 def _client(reporter: Reporter) -> Any:
     from bhsearch.tracking.store import require_store
 
+    check_backend()
     require_store()
     start_framework(reporter)
     return open_mlflow(reporter)

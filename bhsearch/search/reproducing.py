@@ -9,6 +9,7 @@ import numpy as np
 
 from bhsearch.errors import StudyError
 from bhsearch.networks.backbones import Found
+from bhsearch.networks.keras_settings import check_backend
 from bhsearch.search.preparation import Preparation, versions
 from bhsearch.search.reopening import STARTED_FROM, Reopened, backbone_of, params_of, reopen
 from bhsearch.search.reporter import Reporter
@@ -61,6 +62,7 @@ def reproduce(run_id: str, reporter: Reporter, data: str | None = None) -> Repro
     """
     from bhsearch.tracking.store import require_store
 
+    check_backend()
     require_store()
     start_framework(reporter)
     client = open_mlflow(reporter)

@@ -186,6 +186,7 @@ def test_what_is_no_answer_of_the_store_is_raised_as_it_is(patience):
 
 def test_the_password_of_the_store_is_in_no_line(patience, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:hunter2@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # as `open_client` has it; MLflow's own take minutes
     monkeypatch.setenv("BHSEARCH_PATIENCE", "0")
     patience.ended.set()
     with pytest.raises(RunError) as caught:
