@@ -47,11 +47,11 @@ def trial_note(
     return "\n\n".join(line for line in lines if line)
 
 
-def model_description(metadata: Mapping[str, Any]) -> str:
-    """The description of a registered model."""
+def model_description(data: str) -> str:
+    """The description of a registered model whose versions come of a data set."""
     return (
-        f"{metadata['output']} of a breast histology image, searched for on {metadata['data']}. A new version is the "
-        f"challenger; the gate makes it the champion if it is better on sealed cases. {metadata['use']}"
+        f"P(malignant) of a breast histology image, searched for on {data}. A new version is the challenger; the gate "
+        f"makes it the champion if it is better on sealed cases. {DISCLAIMER}"
     )
 
 

@@ -17,7 +17,7 @@ from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 from bhsearch.errors import MissingError, SettingsError, StudyError, listed
-from bhsearch.tracking import kept, serving
+from bhsearch.tracking import kept, notes, serving
 from bhsearch.tracking.asking import asked
 from bhsearch.tracking.keys import ALIAS, FORCED, GATE, GATE_NUMBERS, GATE_REASON
 
@@ -90,7 +90,7 @@ def make_model(client: MlflowClient, name: str, data: str) -> None:
 
     def make() -> None:
         try:
-            client.create_registered_model(name, {_DATA: data})
+            client.create_registered_model(name, {_DATA: data}, notes.model_description(data))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

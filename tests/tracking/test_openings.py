@@ -49,6 +49,7 @@ def test_an_opening_says_for_what_it_was(client, study):
     assert (found.study, found.trial, found.split, found.run_id, found.uid) == ("mine", "3", "f", run_id, "abc")
     assert openings.openings(client, "another") == []
     assert client.get_run(run_id).info.status == "RUNNING"
+    assert "searched for on tissue" in client.get_registered_model("model").description
 
 
 def test_a_run_that_is_deleted_for_good_still_counts(client, study, tmp_path):
