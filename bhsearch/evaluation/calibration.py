@@ -57,7 +57,7 @@ class OperatingPoint:
     """What turns a model's output into a decision.
 
     Attributes:
-        calibration: Of the probability; `NO_CALIBRATION` where the fitted one did not help.
+        calibration: Calibration of the probability; `NO_CALIBRATION` where the fitted one did not help.
         threshold: A calibrated probability from here on is called malignant.
         brier_before: Out-of-fold Brier score without a calibration, every group counting the same.
         brier_after: The same with calibrations that were fitted without the group in question; nan where there are too

@@ -74,13 +74,13 @@ class ModelCard:
         use: What it is for.
         model: What it is: backbone, parameters, how it was trained.
         source: Who made the data, and where they are from.
-        licence: Of the data.
+        licence: Licence of the data.
         data: What it was made from: name, where it lies, images, cases, classes.
         split: What was sealed, and how the folds were made.
         audit: The leakage audit, a line each; "Nothing odd was found." where that is so.
         corrected: The score of the search, corrected for having searched.
         corrected_for: Which trial the correction is for: the best-scoring rule, or that another one was chosen.
-        test: Of the sealed cases, by the metric's name in full, with intervals.
+        test: Metrics of the sealed cases by their full names, with intervals.
         gate: What the gate said, and which alias the version gets.
         openings: Every opening of these sealed cases so far, a line each.
         point: Calibration and threshold, fixed before the opening.

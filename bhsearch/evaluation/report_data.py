@@ -58,7 +58,7 @@ class Opening:
         trial: What was tested, such as `trial 3`.
         auc: AUC on the sealed cases; None where registering failed before there was one.
         verdict: `passed` or `refused`, as the gate said; empty where registering failed before the gate.
-        reason: Of the gate, or why registering failed.
+        reason: The gate's reason, or why registering failed.
         forced: The user's reason for promoting the version against the gate; empty unless that was done.
         alias: What the version was promoted to, such as `champion`; empty unless it was.
     """

@@ -1,4 +1,4 @@
-"""Intervals for every number of a report, over resampled cases; nothing here draws."""
+"""Intervals over resampled cases for every number of a report."""
 
 from __future__ import annotations
 

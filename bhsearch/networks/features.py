@@ -55,7 +55,7 @@ class Cost:
 
     Attributes:
         milliseconds: Time for one image, all its tiles, on the machine that computed the features.
-        megabytes: Of its weights in float32.
+        megabytes: Size of its weights in float32.
     """
 
     milliseconds: float
