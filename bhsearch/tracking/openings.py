@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from bhsearch.tracking.studies import StoredStudy, StoredTrial, search_all
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 OPENINGS = "bhsearch.openings"
 _TRIAL, _SPLIT = "bhsearch.opened_trial", "bhsearch.split_fingerprint"
@@ -101,7 +102,9 @@ def open_seal(
     Returns:
         The run that counts as the opening, running, a child of the study.
     """
+    # All that must be asked is asked first: a request that fails then opens nothing.
     number = len(openings(client, sealed)) + 1
+    versions = list(asked(client.search_model_versions, f"tags.`{SEALED}` = '{sealed}'"))
     opening = Opening(
         when=datetime.now(UTC).isoformat(timespec="milliseconds"),
         study=study.name,
@@ -138,7 +141,7 @@ def open_seal(
     source = json.dumps({"uri": study.root})
     data = Dataset(f"{study.data} sealed", sealed, "local", source)
     asked(client.log_inputs, run_id, [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "test")])])
-    _recount(client, sealed)
+    _recount(client, sealed, versions)
     return run_id
 
 
@@ -150,7 +153,7 @@ def _copy(client: MlflowClient, experiment_id: str, name: str, data: str, openin
     asked(client.set_registered_model_tag, name, key, text)
 
 
-def _recount(client: MlflowClient, sealed: str) -> None:
+def _recount(client: MlflowClient, sealed: str, versions: Sequence[ModelVersion]) -> None:
     """Put the count beside every number that came of this set, the earlier ones too."""
     found = openings(client, sealed)
     for opening in found:
@@ -160,7 +163,7 @@ def _recount(client: MlflowClient, sealed: str) -> None:
             continue
         if active:
             asked(client.set_tag, opening.run_id, OPENINGS, str(len(found)))
-    for version in asked(client.search_model_versions, f"tags.`{SEALED}` = '{sealed}'"):
+    for version in versions:
         asked(client.set_model_version_tag, version.name, version.version, OPENINGS, str(len(found)))
 
 

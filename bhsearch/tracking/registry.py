@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -136,8 +137,11 @@ def register(
 
     logged = asked(log)
 
+    attempts = itertools.count()
+
     def make_version() -> str:
-        made = version_of_run(client, run_id)  # by an attempt whose answer was lost
+        # Only an attempt whose answer was lost may have made it.
+        made = version_of_run(client, run_id) if next(attempts) else None
         if made is not None:
             return made.number
         uri = f"models:/{logged.model_id}"
