@@ -3,19 +3,19 @@
 Importing this package imports no framework; `optimize` does when it is called.
 """
 
-from bhsearch import shadows
+from bhsearch.runtime import shadowing
 
-shadows.check()  # before any import that a file in the working directory could answer
+shadowing.check()  # before any import that a file in the working directory could answer
 
 import importlib  # noqa: E402
 import warnings  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
-from bhsearch import environment  # noqa: E402
+from bhsearch.runtime import environment  # noqa: E402
 
 if TYPE_CHECKING:
-    from bhsearch.search.result import StudyResult
+    from bhsearch.study.result import StudyResult
 
 __version__ = "0.1.0"
 __all__ = ["optimize"]
@@ -42,10 +42,10 @@ def optimize(*, config: str | Path | None = None, **options: Any) -> "StudyResul
         warnings.simplefilter("ignore")
         importlib.import_module("tqdm.auto")  # Optuna brings it
 
+    from bhsearch.cli.progress import TerminalReporter
     from bhsearch.config import load_settings
-    from bhsearch.progress import TerminalReporter
-    from bhsearch.search.reporter import Reporter
-    from bhsearch.search.study import optimize as run_study
+    from bhsearch.study.events import Reporter
+    from bhsearch.study.runner import optimize as run_study
 
     settings = load_settings(Path(config) if config else None, options)
     return run_study(settings, Reporter() if settings.quiet else TerminalReporter())

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from bhsearch import terminal
+from bhsearch.cli import terminal
 from bhsearch.errors import listed
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def info(
 ) -> None:
     """Count images, cases, slides and groups."""
     from bhsearch.data import audit as audits
-    from bhsearch.data.image_files import describe_left_out
+    from bhsearch.data.images.files import describe_left_out
 
     index = _open(
         data=path,
@@ -157,19 +157,19 @@ def protocol(
 
     The files follow PATH and --folds-file, so that a shell may list them: --folds-file dsfold*.txt
     """
-    from bhsearch.data import official as data
-    from bhsearch.evaluation.official import summaries
-    from bhsearch.networks.backbones import find
-    from bhsearch.search import official
+    from bhsearch.data.layouts import breakhis_folds as data
+    from bhsearch.evaluation.breakhis_rates import summaries
+    from bhsearch.models.backbones.registry import find
+    from bhsearch.protocols import breakhis_folds
 
     folds = data.read_folds([*folds_file, *(more or ())])
     (network,) = find([backbone], weights_dir).backbones
     index = _open(data=path, skip_bad_images=skip_bad_images)
     placed = data.place(index, folds)
     with _progress("resizing images") as progress:
-        rates = official.official_rates(index, placed, network, image_size, progress=progress)
+        rates = breakhis_folds.official_rates(index, placed, network, image_size, progress=progress)
     if as_json:
-        _print_json(official.record(rates, placed))
+        _print_json(breakhis_folds.record(rates, placed))
         return
     _say(f"{index.name}, {network.name} at {image_size} px, {len(placed)} published folds")
     if index.synthetic:
@@ -178,7 +178,10 @@ def protocol(
     for row in summaries(rates):
         table.add_row(row.magnification, _percent(row.image_rate), _percent(row.recognition_rate), str(row.n_folds))
     terminal.out.print(table)
-    _say("Mean and standard deviation over folds. What the papers call a patient is a slide.", official.OFFICIAL_NOTE)
+    _say(
+        "Mean and standard deviation over folds. What the papers call a patient is a slide.",
+        breakhis_folds.OFFICIAL_NOTE,
+    )
     for fold in placed:
         _say("", fold.heading())
         for line in listed(fold.leaks(), _MOST).splitlines():
@@ -202,8 +205,8 @@ def leakage(
     picture: Annotated[Path, typer.Option(help="PNG file to draw the result into.")] = Path("leakage.png"),
 ) -> None:
     """Score one configuration with folds by image, by slide and by case: what a leak is worth."""
-    from bhsearch.data.store import writing
     from bhsearch.errors import PlaceError
+    from bhsearch.runtime.cache import writing
 
     if picture.is_dir():
         raise PlaceError(f"--picture must be a file to write, but {str(picture)!r} is a folder.")
@@ -216,11 +219,11 @@ def leakage(
         image_root=image_root,
         skip_bad_images=skip_bad_images,
     )
-    from bhsearch.evaluation import style
-    from bhsearch.evaluation.leakage_plot import leakage_figure
-    from bhsearch.networks.backbones import find
-    from bhsearch.progress import TerminalReporter
-    from bhsearch.search.leakage import measure, table_rows
+    from bhsearch.cli.progress import TerminalReporter
+    from bhsearch.models.backbones.registry import find
+    from bhsearch.protocols.leakage import measure, table_rows
+    from bhsearch.reporting.figures import style
+    from bhsearch.reporting.figures.leakage import leakage_figure
 
     (found,) = find([backbone], weights_dir).backbones
     results = measure(index, found, TerminalReporter(), image_size=image_size, folds=folds, repeats=repeats)
@@ -240,29 +243,31 @@ def leakage(
 @app.command()
 def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete everything in it.")] = False) -> None:
     """List what the cache keeps, or delete it."""
-    from bhsearch.data import cleaning, store
+    from bhsearch.runtime import cache, cache_eviction
 
     if clear:
-        _say(f"Freed {_size(store.clear())} in {store.cache_root()}")
+        _say(f"Freed {_size(cache.clear())} in {cache.cache_root()}")
         return
-    entries = store.entries()
+    entries = cache.entries()
     if entries:
         table = _table("kind", ("size", "days unused"))
         table.add_column("key", overflow="fold")
         for entry in entries:
             table.add_row(entry.kind, _size(entry.n_bytes), f"{entry.age_days:.1f}", entry.key)
         terminal.out.print(table)
-    total, most = sum(entry.n_bytes for entry in entries), cleaning.limit_bytes()
+    total, most = sum(entry.n_bytes for entry in entries), cache_eviction.limit_bytes()
     noun = "entry" if len(entries) == 1 else "entries"
     limit = "no limit" if most is None else f"at most {_size(most)}"
-    _say(f"{len(entries):,} {noun}, {_size(total)} in {store.cache_root()}")
-    _say(f"{limit} ({cleaning.VARIABLE}); beyond it, what was not used for longest goes when something new is made")
+    _say(f"{len(entries):,} {noun}, {_size(total)} in {cache.cache_root()}")
+    _say(
+        f"{limit} ({cache_eviction.VARIABLE}); beyond it, what was not used for longest goes when something new is made"
+    )
 
 
 def _open(**options: Any) -> Index:
     """Open data by options as a study has them; None stands for an option that was not given."""
     from bhsearch.config import load_settings
-    from bhsearch.data.opening import draw_phantom, is_phantom, open_settings
+    from bhsearch.data.datasets import draw_phantom, is_phantom, open_settings
 
     settings = load_settings(None, options)
     if is_phantom(settings.data):

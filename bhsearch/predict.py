@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from bhsearch import terminal
+from bhsearch.cli import terminal
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -39,29 +39,29 @@ def predict(
     """
     with terminal.lasting_err() as console:
         with terminal.starting(console):
-            from bhsearch.data.image_files import describe_left_out
-            from bhsearch.progress import TerminalReporter
-            from bhsearch.search import predicting
-            from bhsearch.search.reporter import Reporter
+            from bhsearch.cli.progress import TerminalReporter
+            from bhsearch.data.images.files import describe_left_out
+            from bhsearch.lifecycle import predict
+            from bhsearch.study.events import Reporter
 
-        predicting.check_format(kind)
+        predict.check_format(kind)
         if file is not None:
-            predicting.check_output(file)
-        files = predicting.find_files(places)
-        predicting.case_of(case_pattern)
+            predict.check_output(file)
+        files = predict.find_files(places)
+        predict.case_of(case_pattern)
 
         reporter = TerminalReporter(console)
-        asked = predicting.open_model(model, reporter)
+        asked = predict.open_model(model, reporter)
         bad = files.bad
-        case = predicting.case_of(case_pattern or asked.case_pattern, places)
+        case = predict.case_of(case_pattern or asked.case_pattern, places)
         written: list[tuple[Path, int]] = []
         aside = file is not None or _goes_to_a_file()  # else rows may come to the same screen, and be drawn over
         with (reporter if aside else Reporter()).step("predicting") as progress:
-            rows = predicting.predict(asked, files.images, case, bad, progress)
+            rows = predict.predict(asked, files.images, case, bad, progress)
             if file is not None:
-                written = predicting.write_files(file, kind, asked, rows)
+                written = predict.write_files(file, kind, asked, rows)
             else:
-                predicting.write_to(sys.stdout, kind, rows)
+                predict.write_to(sys.stdout, kind, rows)
         if file is None:
             said = (
                 f"Model {asked.uri}. P(malignant) of at least {asked.threshold:.6g} is labelled malignant. {asked.use}"

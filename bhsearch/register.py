@@ -9,10 +9,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from bhsearch import terminal
+from bhsearch.cli import terminal
 
 if TYPE_CHECKING:
-    from bhsearch.search.registration import Prospect
+    from bhsearch.lifecycle.registration import Prospect
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -35,41 +35,41 @@ def register(
     Calibration and threshold are fixed before. Openings are counted: the first look is the only unbiased one. A trial
     that was tested on these cases before is not tested again: its earlier result is shown.
     """
-    from bhsearch.search.registration import Earlier, Request
+    from bhsearch.lifecycle.registration import Earlier, Request
 
     request = Request(study, trial, name, alias, force, why, data, export)
 
     with terminal.starting():
-        from bhsearch.progress import TerminalReporter
-        from bhsearch.search import registered, registering
+        from bhsearch.cli.progress import TerminalReporter
+        from bhsearch.lifecycle import register, registration_summary
 
     reporter = TerminalReporter()
     if dry_run:
-        _print(registered.prospect_rows(registering.preview(request, reporter)))
+        _print(registration_summary.prospect_rows(register.preview(request, reporter)))
         terminal.out.print("Nothing was opened.")
         return
-    result = registering.register(request, reporter, lambda prospect: yes or _agreed(prospect))
+    result = register.register(request, reporter, lambda prospect: yes or _agreed(prospect))
     if result is None:
         terminal.out.print("Nothing was opened.")
         sys.exit(1)
     if isinstance(result, Earlier):
-        _print(registered.earlier_rows(result))
+        _print(registration_summary.earlier_rows(result))
         sentences = result.notes
     else:
-        _print(registered.rows(result))
-        sentences = registered.notes(result)
+        _print(registration_summary.rows(result))
+        sentences = registration_summary.notes(result)
     for sentence in sentences:
         terminal.out.print(Text(sentence, style="dim"))
-    terminal.out.print(Text(f"\nNext:  {registered.advice(result)}"), soft_wrap=True)
+    terminal.out.print(Text(f"\nNext:  {registration_summary.advice(result)}"), soft_wrap=True)
 
 
 def _agreed(prospect: Prospect) -> bool:
     """Whether to open the sealed cases: asked before the first opening, and where there is somebody to answer."""
-    from bhsearch.search import registered
+    from bhsearch.lifecycle import registration_summary
 
     if prospect.openings or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return True
-    _print(registered.prospect_rows(prospect))
+    _print(registration_summary.prospect_rows(prospect))
     return typer.confirm("The first look at these cases is the only unbiased one. Open them now?")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bhsearch import terminal
+from bhsearch.cli import terminal
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -23,8 +23,8 @@ def report(
     ] = None,
 ) -> None:
     """Write a study as one HTML file that needs no network, and keep it beside the study's run in MLflow."""
-    from bhsearch.data.store import writing
     from bhsearch.errors import PlaceError
+    from bhsearch.runtime.cache import writing
 
     if output.is_dir():
         raise PlaceError(f"--output must be a file to write, but {str(output)!r} is a folder.")
@@ -32,8 +32,8 @@ def report(
         raise PlaceError(f"--figures must be a folder to write into, but {str(figures)!r} is a file.")
 
     with terminal.starting():
-        from bhsearch.progress import TerminalReporter
-        from bhsearch.search.reporting import make_report
+        from bhsearch.cli.progress import TerminalReporter
+        from bhsearch.lifecycle.build_report import make_report
 
     reporter = TerminalReporter()
     made, page = make_report(study, reporter)
@@ -42,7 +42,7 @@ def report(
         output.write_text(page, encoding="utf-8")
     terminal.out.print(f"{made.study}: {output}, {len(page) / 1e6:.1f} MB", markup=False, soft_wrap=True)
     if figures is not None:
-        from bhsearch.evaluation.report_figures import write_figures
+        from bhsearch.reporting.report_figures import write_figures
 
         with reporter.step("drawing figures"), writing(f"the figures in {figures}"):
             written = write_figures(made, figures)

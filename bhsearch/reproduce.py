@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bhsearch import terminal
+from bhsearch.cli import terminal
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -18,17 +18,17 @@ def reproduce(
 ) -> None:
     """Train that trial again and compare its out-of-fold predictions with those that MLflow keeps."""
     with terminal.starting():
-        from bhsearch.progress import TerminalReporter
-        from bhsearch.search import reproducing
+        from bhsearch.cli.progress import TerminalReporter
+        from bhsearch.lifecycle import reproduce
 
-    result = reproducing.reproduce(run_id, TerminalReporter(), data)
+    result = reproduce.reproduce(run_id, TerminalReporter(), data)
     lines = [
         f"trial {result.number} of {result.study}",
         f"AUC {result.score:.6f} then, {result.score_now:.6f} now",
         f"P(malignant) differs by at most {result.largest:.2g} (mean {result.mean:.2g}) on {result.n_images} images",
     ]
-    if result.largest >= reproducing.SAME:
-        lines.append(f"On the same machine, with the same versions, it stays below {reproducing.SAME:g}.")
+    if result.largest >= reproduce.SAME:
+        lines.append(f"On the same machine, with the same versions, it stays below {reproduce.SAME:g}.")
     lines += [f"other version: {change}" for change in result.versions]
     for line in lines:
         terminal.out.print(line, markup=False, soft_wrap=True)

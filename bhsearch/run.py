@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bhsearch import terminal
+from bhsearch.cli import terminal
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -111,15 +111,15 @@ def run(
     options = dict(locals())
     file = options.pop("config")
     if options.pop("sync"):
-        from bhsearch.tracking import process
+        from bhsearch.tracking.upload import client
 
-        process.sync(terminal.out.print)
+        client.sync(terminal.out.print)
         return
     from bhsearch.config import load_settings
 
     settings = load_settings(file, options)
     with terminal.starting(quiet=settings.quiet):
-        from bhsearch.progress import run_study
+        from bhsearch.cli.progress import run_study
 
     run_study(settings)
 

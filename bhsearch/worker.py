@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bhsearch import terminal
+from bhsearch.cli import terminal
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -36,9 +36,9 @@ def worker(
     """
     options = dict(locals())
     with terminal.starting(quiet=bool(quiet)):
+        from bhsearch.cli.progress import run_study
         from bhsearch.config import load_settings
-        from bhsearch.progress import run_study
-        from bhsearch.search.engines import settings_of
+        from bhsearch.study.open import settings_of
 
         given = {key: value for key, value in options.items() if value is not None}
         settings = load_settings(None, settings_of(storage, study) | given)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.registered import History
+    from tests.studies import Finished
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -67,3 +69,46 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test reads or fills the cache of the person who runs it."""
     base = os.environ.get("BHSEARCH_TEST_CACHE") or str(tmp_path_factory.getbasetemp() / "cache")
     monkeypatch.setenv("BHSEARCH_CACHE", base)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A study of four trials, made by the command in two sittings of two. Look only: others look too."""
+    from tests.studies import finished_study
+
+    return finished_study(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Making the tables takes a second; a copy of them takes none."""
+    file = tmp_path_factory.mktemp("empty") / "optuna.db"
+    from bhsearch.engines.optuna.storage import connect
+
+    connect(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def database(tmp_path: Path, _empty_database: Path) -> Callable[[str], str]:
+    """URLs of fresh, empty storages by name; the same name gives the same one."""
+
+    def url(name: str = "optuna") -> str:
+        file = tmp_path / f"{name}.db"
+        if not file.exists():
+            shutil.copy(_empty_database, file)
+        return f"sqlite:///{file}"
+
+    return url
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with a store of its own."""
+    from tests.studies import import_mlflow
+
+    import_mlflow()
+    monkeypatch.chdir(tmp_path)
+    # MLflow keeps the stores it has opened by their address, and the default one is relative to the directory.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    return tmp_path

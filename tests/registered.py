@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from bhsearch.search.registering import register
-from bhsearch.search.registration import Registered, Request
-from bhsearch.search.reporter import Reporter
+from bhsearch.lifecycle.register import register
+from bhsearch.lifecycle.registration import Registered, Request
+from bhsearch.study.events import Reporter
 from tests.studies import cache_of, import_mlflow, search
 
 # Stain and texture separate the classes of this phantom; the mean colour, which differs from case to case, does not.

@@ -21,9 +21,9 @@ import optuna
 import pytest
 
 from bhsearch.config import Settings
-from bhsearch.search.reporter import Reporter
-from bhsearch.search.result import StudyResult
-from bhsearch.search.study import optimize
+from bhsearch.study.events import Reporter
+from bhsearch.study.result import StudyResult
+from bhsearch.study.runner import optimize
 
 # What every study here has: 24 cases, 19 of them for the search.
 SMALL: dict[str, Any] = {
@@ -152,9 +152,9 @@ def import_mlflow() -> Any:
         import mlflow.pyfunc
         import mlflow.store.tracking.sqlalchemy_store
 
-        from bhsearch.tracking import runs
+        from bhsearch.tracking.upload import writer
 
-        assert runs
+        assert writer
     return mlflow
 
 

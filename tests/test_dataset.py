@@ -10,11 +10,11 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bhsearch import terminal
-from bhsearch.data import store
-from bhsearch.data.phantom import phantom_index
+from bhsearch.cli import terminal
+from bhsearch.data.synthetic.phantom import phantom_index
 from bhsearch.dataset import app
 from bhsearch.errors import BhsearchError, DataError
+from bhsearch.runtime import cache
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_the_cache_is_listed_and_cleared(root):
     assert listing.splitlines()[1].startswith("digests")
     assert "1 entries" not in listing
     assert run("cache", "--clear").startswith("Freed ")
-    assert store.entries() == []
+    assert cache.entries() == []
 
 
 def test_a_cache_without_a_limit_says_so(monkeypatch):

@@ -7,7 +7,8 @@ import inspect
 import pytest
 import typer
 
-from bhsearch import errors, terminal
+from bhsearch import errors
+from bhsearch.cli import terminal
 
 TREE = errors.__doc__ or ""
 CLASSES = [value for _, value in inspect.getmembers(errors, inspect.isclass)]

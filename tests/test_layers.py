@@ -15,20 +15,32 @@ import bhsearch
 
 PACKAGE = Path(bhsearch.__file__).parent
 # Top to bottom; data flows one way. What lies in no room is a command, or shared by commands.
-ROOMS = ("top", "data", "networks", "evaluation", "tracking", "search", "commands")
-TOP = tuple(
-    f"bhsearch.{name}" for name in ("errors", "environment", "config", "interrupts", "processes", "shadows", "states")
+ROOMS = (
+    "top",
+    "runtime",
+    "data",
+    "models",
+    "evaluation",
+    "reporting",
+    "objectives",
+    "engines",
+    "tracking",
+    "study",
+    "lifecycle",
+    "protocols",
+    "cli",
 )
+TOP = tuple(f"bhsearch.{name}" for name in ("errors", "config", "states"))
 # Framework -> the only modules that may import it, at any place in them.
 HOMES = {
     "mlflow": "bhsearch.tracking",
-    "optuna": "bhsearch.search",
-    "optuna_integration": "bhsearch.search",
-    "keras_tuner": "bhsearch.search",
-    "keras": "bhsearch.networks",
-    "openvino": "bhsearch.networks",
-    "tensorflow": "bhsearch.networks.backend",
-    "jax": "bhsearch.networks.backend",
+    "optuna": "bhsearch.engines.optuna",
+    "optuna_integration": "bhsearch.engines.optuna",
+    "keras_tuner": "bhsearch.engines.keras_tuner",
+    "keras": "bhsearch.models",
+    "openvino": "bhsearch.models",
+    "tensorflow": "bhsearch.models.backend",
+    "jax": "bhsearch.models.backend",
 }
 FRAMEWORKS = (*HOMES, "torch", "matplotlib", "sklearn")
 MOST_LINES = 500

@@ -8,7 +8,7 @@ import click
 import pytest
 import typer.main
 
-from bhsearch.search.space import finetune_space, frozen_space, markdown_table
+from bhsearch.objectives.space import finetune_space, frozen_space, markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from PIL import Image
 
-from bhsearch import terminal
+from bhsearch.cli import terminal
 from bhsearch.run import app
 from tests.studies import SMALL, Store, arguments, optuna_trials, run
 
@@ -202,7 +202,7 @@ def test_an_option_that_cannot_be_is_a_sentence(ends, changes, words):
 def test_a_backbone_that_cannot_be_had_says_which_file_is_missing_and_where(ends, tmp_path, monkeypatch):
     """No weights and no network: an error before the first trial, never random weights."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr("bhsearch.networks.backbones._online", lambda: False)
+    monkeypatch.setattr("bhsearch.models.backbones.registry._online", lambda: False)
     message = refused(ends, *arguments(backbones=("mobilenet-0.25",), weights_dir=str(tmp_path), trials=1))
     assert "mobilenet_2_5_224_tf_no_top.h5 is not in" in message
     assert "--weights-dir" in message
@@ -214,7 +214,7 @@ def test_a_backbone_that_cannot_be_had_says_which_file_is_missing_and_where(ends
 def test_weights_of_another_architecture(ends, tmp_path, content):
     import keras
 
-    from bhsearch.networks import backend
+    from bhsearch.models import backend
 
     backend.start()
     file = tmp_path / "mobilenet_2_5_224_tf_no_top.h5"

@@ -1,1 +1,1 @@
-"""Files -> Index -> Split -> pixels. No framework is imported here."""
+"""Files -> data set -> split -> pixels. No framework is imported here."""

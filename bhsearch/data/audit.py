@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bhsearch.data import breakhis
-from bhsearch.data.groups import merge_groups, spellings
+from bhsearch.data.grouping import merge_groups, sealed_part, spellings
 from bhsearch.data.index import CLASS_NAMES
-from bhsearch.data.naming import shown
-from bhsearch.data.units import sealed_part
+from bhsearch.data.layouts import breakhis
+from bhsearch.data.layouts.naming import shown
 from bhsearch.errors import listed
 
 if TYPE_CHECKING:

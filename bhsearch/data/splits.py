@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.dealing import SEPARATOR, Bools, Folds, Ints, carriers_of, deal, groups_per_fold, seal, torn
+from bhsearch.data.grouping import Units, part_as_test, sealed_part, units_of_groups, units_of_images, units_of_slides
 from bhsearch.data.index import CLASS_NAMES, Index
-from bhsearch.data.naming import PARTS as DATA_PARTS
-from bhsearch.data.units import Units, part_as_test, sealed_part, units_of_groups, units_of_images, units_of_slides
+from bhsearch.data.layouts.naming import PARTS as DATA_PARTS
+from bhsearch.data.stratify import SEPARATOR, Bools, Folds, Ints, carriers_of, deal, groups_per_fold, seal, torn
 from bhsearch.errors import DataError, SettingsError
 
 GROUPINGS = ("case", "slide", "image")

@@ -1,1 +1,1 @@
-"""Predictions -> numbers -> pictures. NumPy, scikit-learn and Matplotlib only."""
+"""Predictions -> numbers. NumPy, SciPy and scikit-learn only."""

@@ -1,1 +1,1 @@
-"""Numbers -> what is kept. MLflow lives here and nowhere else."""
+"""Numbers -> what is kept. MLflow is imported here and nowhere else."""

@@ -18,9 +18,9 @@ from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 from bhsearch.errors import MissingError, SettingsError, StudyError, listed
-from bhsearch.tracking import kept, notes, serving
-from bhsearch.tracking.asking import asked
+from bhsearch.tracking import model_files, notes, serving
 from bhsearch.tracking.keys import ALIAS, FORCED, GATE, GATE_NUMBERS, GATE_REASON
+from bhsearch.tracking.requests import asked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -291,7 +291,7 @@ def lineage(client: MlflowClient, version: Version) -> dict[str, Any]:
     """
     try:
         root = asked(client.get_run, version.run_id).info.artifact_uri
-        return dict(json.loads(kept.read_text(root, LINEAGE)))
+        return dict(json.loads(model_files.read_text(root, LINEAGE)))
     except MissingError as error:
         raise MissingError(
             f"The champion must say what it was developed on, but version {version.number} of {version.name!r} does "

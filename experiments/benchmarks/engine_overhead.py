@@ -32,15 +32,17 @@ import numpy as np
 import optuna
 from optuna.trial import create_trial
 
+from bhsearch.engines.base import Engine
+from bhsearch.engines.keras_tuner import storage as keras_tuner_store
+from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
+from bhsearch.engines.optuna import distributions as optuna_distributions
+from bhsearch.engines.optuna import engine as optuna_engine
+from bhsearch.engines.optuna.engine import OptunaEngine
+from bhsearch.engines.optuna.storage import connect
+from bhsearch.engines.registry import KERAS_TUNER, OPTUNA, SAMPLERS
 from bhsearch.errors import BhsearchError, DataError
-from bhsearch.evaluation.style import CYCLE, DASHED, INK, new_figure, place_axes, to_png
-from bhsearch.search import keras_tuner_store, optuna_engine, optuna_space
-from bhsearch.search.choosing import KERAS_TUNER, OPTUNA, SAMPLERS
-from bhsearch.search.engine import Engine
-from bhsearch.search.keras_tuner_engine import KerasTunerEngine
-from bhsearch.search.optuna_engine import OptunaEngine
-from bhsearch.search.optuna_storage import connect
-from bhsearch.search.space import Params, frozen_space
+from bhsearch.objectives.space import Params, frozen_space
+from bhsearch.reporting.figures.style import CYCLE, DASHED, INK, new_figure, place_axes, to_png
 
 BACKBONES = ("staintex-s", "staintex-l", "mobilenet-0.25", "mobilenet-0.75")
 SPACE = frozen_space(BACKBONES)
@@ -110,7 +112,7 @@ def fill(folder: Path, engine: str, sampler: str, n_trials: int) -> None:
 
 def _fill_optuna(folder: Path, n_trials: int) -> None:
     memory = optuna.create_study(sampler=optuna.samplers.RandomSampler(0), direction="maximize")
-    distributions = {row.name: optuna_space.distribution(row) for row in SPACE}
+    distributions = {row.name: optuna_distributions.distribution(row) for row in SPACE}
     trials = []
     for _ in range(n_trials):
         trial = memory.ask(distributions)
@@ -160,7 +162,7 @@ def key(engine: str, sampler: str, size: int) -> str:
 
 def measured(kept: dict[str, Any], file: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Measure what a file does not have yet, and keep it there."""
-    from bhsearch.search import keras_tuner_oracles
+    from bhsearch.engines.keras_tuner import oracles as keras_tuner_oracles
 
     assert keras_tuner_oracles  # seconds of imports, which a study has anyway
     for size in options.sizes:

@@ -30,19 +30,20 @@ from typing import Any
 
 import numpy as np
 
+from bhsearch.data.datasets import open_data
+from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
 from bhsearch.data.index import CLASS_NAMES, Index
-from bhsearch.data.opening import open_data
-from bhsearch.data.pixels import PixelCache, pixel_cache
 from bhsearch.errors import BhsearchError, DataError
-from bhsearch.networks import augment, backend
-from bhsearch.networks.backbones import Backbone, find
-from bhsearch.networks.finetune import FoldTask, train_fold
-from bhsearch.networks.pixels_on_device import DevicePixels
-from bhsearch.networks.program import Member, Plan, Program, Shape
-from bhsearch.networks.resize import make_resize
-from bhsearch.networks.updates import corrections, rates
-from bhsearch.search.finetune_objective import FinetuneObjective, Rows, finetune_params
-from bhsearch.search.space import finetune_space, starting_point
+from bhsearch.models import backend
+from bhsearch.models.augmentation import on_device
+from bhsearch.models.backbones.registry import Backbone, find
+from bhsearch.models.resize import make_resize
+from bhsearch.models.training.device_images import DevicePixels
+from bhsearch.models.training.finetune import FoldTask, train_fold
+from bhsearch.models.training.optimizers import corrections, rates
+from bhsearch.models.training.train_step import Member, Plan, Program, Shape
+from bhsearch.objectives.finetune import FinetuneObjective, Rows, finetune_params
+from bhsearch.objectives.space import finetune_space, starting_point
 
 FOLDS = 3
 MOST_BYTES = 1 << 30  # of pixels on the device
@@ -194,7 +195,7 @@ def ready(program: Program, bench: Bench, policy: str, steps: int) -> tuple[Any,
     arrays = {
         "rows": rows,
         "places": rows,
-        "drawn": augment.draw(random, steps * bench.batch, policy, 0.5, bench.size).reshape(*shape, -1),
+        "drawn": on_device.draw(random, steps * bench.batch, policy, 0.5, bench.size).reshape(*shape, -1),
         "shares": np.ones(shape, np.float32),
         "mask": np.ones((*shape, program.n_features), np.uint8),
         "boost": np.ones(steps, np.float32),

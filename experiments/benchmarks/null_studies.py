@@ -19,24 +19,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 from optuna.storages import InMemoryStorage
 
-from bhsearch.data.dealing import deal, make_strata
+from bhsearch.data.datasets import open_data
+from bhsearch.data.grouping import units_of_groups
+from bhsearch.data.images.pixel_cache import pixel_cache
 from bhsearch.data.index import Index
-from bhsearch.data.opening import open_data
-from bhsearch.data.pixels import pixel_cache
 from bhsearch.data.splits import make_split
-from bhsearch.data.units import units_of_groups
+from bhsearch.data.stratify import deal, make_strata
+from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.errors import BhsearchError, DataError
+from bhsearch.evaluation.bbc_cv import Corrected, corrected_score
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.metrics import score
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.evaluation.selection import Corrected, corrected_score
-from bhsearch.networks import backend
-from bhsearch.networks.backbones import Backbone, find
-from bhsearch.networks.features import FeatureCache
-from bhsearch.networks.resize import make_resize
-from bhsearch.search.objective import FrozenObjective
-from bhsearch.search.optuna_engine import OptunaEngine, open_study
-from bhsearch.search.space import frozen_space
+from bhsearch.models import backend
+from bhsearch.models.backbones.registry import Backbone, find
+from bhsearch.models.features import FeatureCache
+from bhsearch.models.resize import make_resize
+from bhsearch.objectives.frozen import FrozenObjective
+from bhsearch.objectives.space import frozen_space
 
 CHANCE = 0.5
 

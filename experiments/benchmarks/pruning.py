@@ -7,8 +7,8 @@ sampler takes no notice of scores, so the trials of a study are the same with an
 that pruner would have done. It could as well have drawn them in another order: so the means over some random orders
 stand beside.
 
-The constants of the pruners in `bhsearch/search/optuna_pruners.py` were chosen on the studies called `tune-`; what they
-are worth stands in the rows of the others.
+The constants of the pruners in `bhsearch/engines/optuna/pruners.py` were chosen on the studies called `tune-`; what
+they are worth stands in the rows of the others.
 
     python experiments/benchmarks/pruning.py --data experiments/benchmarks/pruning_curves.json.gz
     python experiments/benchmarks/pruning.py --data experiments/benchmarks/pruning_curves.json.gz \
@@ -33,15 +33,15 @@ import optuna
 from optuna.pruners import BasePruner
 
 from bhsearch.config import Settings
+from bhsearch.engines.optuna.engine import OptunaEngine, open_study
+from bhsearch.engines.optuna.pruners import PRUNERS, told
 from bhsearch.errors import BhsearchError, DataError
-from bhsearch.networks.finetune import N_SHARES
-from bhsearch.search.engine import Report
-from bhsearch.search.optuna_engine import OptunaEngine, open_study
-from bhsearch.search.optuna_pruners import PRUNERS, told
-from bhsearch.search.preparation import FINETUNE, Preparation, prepare
-from bhsearch.search.regimes import make_objective
-from bhsearch.search.reporter import Reporter
-from bhsearch.search.space import Parameter
+from bhsearch.models.training.finetune import N_SHARES
+from bhsearch.objectives.base import Report
+from bhsearch.objectives.space import Parameter
+from bhsearch.study.context import FINETUNE, Preparation, prepare
+from bhsearch.study.events import Reporter
+from bhsearch.study.objective_factory import make_objective
 
 CURVES = Path(__file__).with_name("pruning_curves.json.gz")
 MOST_LOSS, MOST_SHARE = 0.01, 0.5  # what is asked of a pruner

@@ -10,8 +10,8 @@ from PIL import Image
 
 from bhsearch.data.audit import NARROW, PAGES, Audit, audit, counts
 from bhsearch.data.index import COLUMNS, BadFile, Index
-from bhsearch.data.load import load_index
-from tests.data.images import rgb, save
+from bhsearch.data.loading import load_index
+from tests.data.images.made import rgb, save
 
 
 def index_of(*rows, **fields):

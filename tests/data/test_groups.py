@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bhsearch.data.groups import merge_groups, spellings
+from bhsearch.data.grouping import merge_groups, spellings
 from bhsearch.errors import DataError
 
 ROWS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 12).map(str)), max_size=40)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bhsearch.data.load import load_index
+from bhsearch.data.loading import load_index
 from bhsearch.data.splits import GROUPINGS, Split, image_weights, make_split
 from bhsearch.errors import DataError, SettingsError
 from tests.data.factories import balanced, make_index, sealed, with_column

@@ -12,11 +12,11 @@ from optuna.storages._rdb.storage import _create_scoped_session
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, PendingRollbackError
 
+from bhsearch.engines.optuna import storage as storage_module
+from bhsearch.engines.optuna.engine import OptunaEngine, facts_of, open_study
+from bhsearch.engines.optuna.storage import connect
 from bhsearch.errors import RunError, StudyError
-from bhsearch.search import optuna_storage
-from bhsearch.search.optuna_engine import OptunaEngine, facts_of, open_study
-from bhsearch.search.optuna_storage import connect
-from bhsearch.search.space import frozen_space
+from bhsearch.objectives.space import frozen_space
 from bhsearch.states import COMPLETE
 
 SPACE = frozen_space(("a", "b"))
@@ -37,7 +37,7 @@ def opened():
 
 
 def test_a_study_goes_on_after_an_outage(database_server, opened, monkeypatch):
-    monkeypatch.setattr(optuna_storage, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(storage_module, "PATIENCE_SECONDS", 0.5)
     url = database_server.new_database()
     engine = OptunaEngine(open_study(opened(url), "study", {"seed": 1}), SPACE, "tpe", 0)
     engine.complete(engine.ask().number, 0.7, 1.0)
@@ -75,7 +75,7 @@ def test_what_follows_from_a_lost_connection_counts_as_an_outage(database_server
     with pytest.raises(StorageInternalError) as caught:
         lose_the_connection()
     assert isinstance(caught.value.__cause__, PendingRollbackError)
-    assert optuna_storage._is_away(caught.value)
+    assert storage._is_away(caught.value)
 
 
 WRONG = {

@@ -13,17 +13,17 @@ from tests.studies import Store, environment, optuna_trials
 N = 8
 STARTED = """
 import sys, time
-from bhsearch.networks import backend
-from bhsearch.search.engines import open_engine
-from bhsearch.search.preparation import prepare
-from bhsearch.search.reporter import Reporter
+from bhsearch.models import backend
+from bhsearch.study.open import open_engine
+from bhsearch.study.context import prepare
+from bhsearch.study.events import Reporter
 from tests.studies import settings
 
 prepared = prepare(settings(), Reporter())
 backend.start_without_training()
 with backend.quiet():
-    import bhsearch.tracking.runs
-from bhsearch.tracking.store import open_client, open_experiment
+    import bhsearch.tracking.upload.writer
+from bhsearch.tracking.connection import open_client, open_experiment
 
 
 print("here", flush=True)

@@ -11,10 +11,10 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
+from bhsearch.engines.base import MOST_RETRIES
 from bhsearch.evaluation.metrics import epoch_scores
 from bhsearch.evaluation.predictions import Predictions, image_weights
-from bhsearch.search.engine import MOST_RETRIES
-from bhsearch.tracking.artifacts import PREDICTIONS
+from bhsearch.tracking.upload.artifacts import PREDICTIONS
 from tests.studies import STUDY, Store
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
@@ -83,7 +83,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
     found = []
     for child in children:
         try:
-            if "bhsearch.search.worker_process" in child.cmdline():
+            if "bhsearch.study.workers.process" in child.cmdline():
                 found.append(child)
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue

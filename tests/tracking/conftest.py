@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from bhsearch.data.pixels import Progress
-from bhsearch.search import study
-from bhsearch.search.reporter import Reporter
-from bhsearch.tracking.outbox import Outbox
-from tests.studies import Finished, cache_of, finished_study, import_mlflow, settings
+from bhsearch.data.images.pixel_cache import Progress
+from bhsearch.study import runner
+from bhsearch.study.events import Reporter
+from bhsearch.tracking.upload.outbox import Outbox
+from tests.studies import cache_of, import_mlflow, settings
 
 N_TRIALS = 3
 
@@ -35,19 +35,13 @@ class NobodyLogs:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A study of four trials, made by the command in two sittings of two. Look only: others look too."""
-    return finished_study(tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
 def _full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("full")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BHSEARCH_CACHE", cache_of(tmp_path_factory))
         patch.chdir(folder)
-        patch.setattr(study, "DrainProcess", NobodyLogs)
-        study.optimize(settings(trials=N_TRIALS), Reporter())
+        patch.setattr(runner, "DrainProcess", NobodyLogs)
+        runner.optimize(settings(trials=N_TRIALS), Reporter())
     (found,) = (folder / "outbox").iterdir()
     return found
 

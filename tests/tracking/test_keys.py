@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bhsearch.search.space import finetune_space, frozen_space, starting_point
+from bhsearch.objectives.space import finetune_space, frozen_space, starting_point
 from bhsearch.tracking import keys, links, notes
 
 

@@ -13,7 +13,7 @@ from tests.faults.mlflow_server import mlflow_server
 from tests.studies import import_mlflow
 
 import_mlflow()
-from bhsearch.tracking import links, views  # noqa: E402
+from bhsearch.tracking import links, saved_views  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
@@ -41,7 +41,7 @@ def experiment(tmp_path_factory) -> Iterator[str]:
             client.log_param(run, RATE, 0.01 * (number + 1))
             client.log_param(run, LAYERS, number + 1)
             client.set_terminated(run)
-        views.write_views(client, made, "uid", [{"name": RATE, "choices": []}, {"name": LAYERS, "choices": []}])
+        saved_views.write_views(client, made, "uid", [{"name": RATE, "choices": []}, {"name": LAYERS, "choices": []}])
         yield made
 
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bhsearch.errors import BhsearchError
-from bhsearch.evaluation.style import to_png
-from bhsearch.search.preparation import FINETUNE, FROZEN
+from bhsearch.reporting.figures.style import to_png
+from bhsearch.study.context import FINETUNE, FROZEN
 from experiments.benchmarks.engines import rules, surrogate, table
 from experiments.benchmarks.engines.contenders import CONTENDERS, SHIPPED
 from experiments.benchmarks.engines.drawing import figure

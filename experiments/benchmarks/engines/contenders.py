@@ -8,12 +8,12 @@ from pathlib import Path
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import InMemoryStorage
 
-from bhsearch.search import keras_tuner_store
-from bhsearch.search.choosing import KERAS_TUNER, OPTUNA, SAMPLERS
-from bhsearch.search.engine import Engine
-from bhsearch.search.keras_tuner_engine import KerasTunerEngine
-from bhsearch.search.optuna_engine import OptunaEngine, open_study
-from bhsearch.search.space import Parameter, Params
+from bhsearch.engines.base import Engine
+from bhsearch.engines.keras_tuner import storage
+from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
+from bhsearch.engines.optuna.engine import OptunaEngine, open_study
+from bhsearch.engines.registry import KERAS_TUNER, OPTUNA, SAMPLERS
+from bhsearch.objectives.space import Parameter, Params
 
 # A new study from its space, its seed, and a folder of its own for an engine that keeps files.
 Make = Callable[[Sequence[Parameter], int, Path], Engine]
@@ -33,7 +33,7 @@ def keras_tuner_with(oracle: str) -> Make:
     """A study in KerasTuner with one of its oracles."""
 
     def make(space: Sequence[Parameter], seed: int, folder: Path) -> Engine:
-        return KerasTunerEngine(keras_tuner_store.open_study(folder, "replay", {}), space, oracle, seed)
+        return KerasTunerEngine(storage.open_study(folder, "replay", {}), space, oracle, seed)
 
     return make
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import qmc
 
-from bhsearch.search.space import Parameter, Params, starting_point
+from bhsearch.objectives.space import Parameter, Params, starting_point
 
 SOBOL, GRID = "sobol", "grid"
 N_VIEWS = 2  # of every point of the grid

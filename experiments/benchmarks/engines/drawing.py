@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from bhsearch.evaluation import style
+from bhsearch.reporting.figures import style
 from experiments.benchmarks.engines.contenders import SHIPPED
 from experiments.benchmarks.engines.judging import Best, at_seconds, band, regrets
 from experiments.benchmarks.engines.replay import Trace

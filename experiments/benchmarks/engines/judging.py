@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.search.space import Parameter
+from bhsearch.objectives.space import Parameter
 from experiments.benchmarks.engines.design import at_shares
 from experiments.benchmarks.engines.replay import Trace
 from experiments.benchmarks.engines.surrogate import Surrogate

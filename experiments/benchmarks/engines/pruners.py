@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from optuna.storages import InMemoryStorage
 
-from bhsearch.networks.finetune import N_SHARES
-from bhsearch.search.optuna_engine import OptunaEngine, open_study
-from bhsearch.search.optuna_pruners import PRUNERS
-from bhsearch.search.space import Parameter, finetune_space
+from bhsearch.engines.optuna.engine import OptunaEngine, open_study
+from bhsearch.engines.optuna.pruners import PRUNERS
+from bhsearch.models.training.finetune import N_SHARES
+from bhsearch.objectives.space import Parameter, finetune_space
 from experiments.benchmarks.engines.judging import Best
 from experiments.benchmarks.engines.replay import Trace, replay_pruned
 from experiments.benchmarks.engines.table import Table

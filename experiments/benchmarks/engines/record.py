@@ -24,11 +24,11 @@ from pathlib import Path
 from optuna.storages import InMemoryStorage
 
 from bhsearch.config import Settings
+from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.errors import BhsearchError
-from bhsearch.search.optuna_engine import OptunaEngine, open_study
-from bhsearch.search.preparation import FINETUNE, FROZEN, Preparation, prepare, versions
-from bhsearch.search.reporter import Reporter
-from bhsearch.search.space import Parameter, finetune_space
+from bhsearch.objectives.space import Parameter, finetune_space
+from bhsearch.study.context import FINETUNE, FROZEN, Preparation, prepare, versions
+from bhsearch.study.events import Reporter
 from experiments.benchmarks.engines import table
 from experiments.benchmarks.engines.design import Point, frozen_design
 from experiments.benchmarks.engines.journal import Journal, read_journal

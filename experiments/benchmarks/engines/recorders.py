@@ -10,25 +10,25 @@ from typing import Protocol
 
 import numpy as np
 
-from bhsearch.data.pixels import pixel_cache
+from bhsearch.data.images.pixel_cache import pixel_cache
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores
-from bhsearch.networks import backend
-from bhsearch.networks.conversion import Conversion
-from bhsearch.networks.deployed import members_of
-from bhsearch.networks.features import FeatureCache
-from bhsearch.networks.finetune import predict
-from bhsearch.networks.pixels_on_device import DevicePixels
-from bhsearch.networks.program import Shape
-from bhsearch.networks.program_pool import ProgramPool
-from bhsearch.networks.resize import make_resize
-from bhsearch.networks.views import POLICIES, views_of
-from bhsearch.search.engine import Report
-from bhsearch.search.finetune_objective import N_VIEWS
-from bhsearch.search.objective import FrozenObjective, Outcome, sigmoid
-from bhsearch.search.preparation import Preparation
-from bhsearch.search.regimes import make_objective
-from bhsearch.search.reporter import Reporter
+from bhsearch.models import backend
+from bhsearch.models.augmentation.views import POLICIES, views_of
+from bhsearch.models.features import FeatureCache
+from bhsearch.models.inference_model import members_of
+from bhsearch.models.openvino import Conversion
+from bhsearch.models.resize import make_resize
+from bhsearch.models.training.device_images import DevicePixels
+from bhsearch.models.training.finetune import predict
+from bhsearch.models.training.step_cache import ProgramPool
+from bhsearch.models.training.train_step import Shape
+from bhsearch.objectives.base import Outcome, Report, sigmoid
+from bhsearch.objectives.finetune import N_VIEWS
+from bhsearch.objectives.frozen import FrozenObjective
+from bhsearch.study.context import Preparation
+from bhsearch.study.events import Reporter
+from bhsearch.study.objective_factory import make_objective
 from experiments.benchmarks.engines.design import Point
 from experiments.benchmarks.engines.table import Entry
 from experiments.benchmarks.engines.thirds import HeldOut

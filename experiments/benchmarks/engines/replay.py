@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.engines.base import Engine, Exhausted
 from bhsearch.errors import DataError
-from bhsearch.networks.views import views_of
-from bhsearch.search.engine import Engine, Exhausted, Report
-from bhsearch.search.space import Params
+from bhsearch.models.augmentation.views import views_of
+from bhsearch.objectives.base import Report
+from bhsearch.objectives.space import Params
 from experiments.benchmarks.engines.surrogate import Answer
 from experiments.benchmarks.engines.table import Entry, Table
 

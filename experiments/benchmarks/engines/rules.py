@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bhsearch.search.prospects import expected_gain, since_better
+from bhsearch.study.stopping import expected_gain, since_better
 from experiments.benchmarks.engines.contenders import SHIPPED, Make, best_points
 from experiments.benchmarks.engines.judging import Best, cost_to_target, median_and_band, regrets
 from experiments.benchmarks.engines.replay import Trace

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bhsearch.search.space import Parameter, Params
+from bhsearch.objectives.space import Parameter, Params
 from experiments.benchmarks.engines.contenders import Make
 from experiments.benchmarks.engines.design import GRID, grid_space
 from experiments.benchmarks.engines.replay import Answers, Trace, recorded_in_full, replay

@@ -26,7 +26,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.model_selection import KFold
 
-from bhsearch.search.space import Parameter, Params, frozen_space
+from bhsearch.objectives.space import Parameter, Params, frozen_space
 from experiments.benchmarks.engines import table
 from experiments.benchmarks.engines.table import Entry, Table
 

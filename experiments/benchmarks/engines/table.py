@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bhsearch.errors import DataError
-from bhsearch.search.space import Params
+from bhsearch.objectives.space import Params
 
 FILE = Path(__file__).with_name("table.json.gz")
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.dealing import carriers_of, deal, seal
+from bhsearch.data.grouping import units_of_groups
 from bhsearch.data.index import Index
 from bhsearch.data.splits import image_weights
-from bhsearch.data.units import units_of_groups
+from bhsearch.data.stratify import carriers_of, deal, seal
 from bhsearch.evaluation.metrics import weighted_auc
-from bhsearch.search.preparation import Preparation
+from bhsearch.study.context import Preparation
 
 SHARE = 1 / 3
 

@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from bhsearch.data.pixels import PixelCache
-from bhsearch.networks import backend
-from bhsearch.networks.backbones import REGISTRY, Backbone, scale
-from bhsearch.networks.features import batch_size, keras_forward, on_device
-from bhsearch.networks.finetune import N_SHARES, FinetuneParams, FoldTask, predict, train_fold
-from bhsearch.networks.pixels_on_device import DevicePixels
-from bhsearch.networks.program import Member, Program, Shape
-from bhsearch.search.finetune_objective import finetune_params
-from bhsearch.search.space import finetune_space, starting_point
+from bhsearch.data.images.pixel_cache import PixelCache
+from bhsearch.models import backend
+from bhsearch.models.backbones.registry import REGISTRY, Backbone, scale
+from bhsearch.models.features import batch_size, keras_forward, on_device
+from bhsearch.models.training.device_images import DevicePixels
+from bhsearch.models.training.finetune import N_SHARES, FinetuneParams, FoldTask, predict, train_fold
+from bhsearch.models.training.train_step import Member, Program, Shape
+from bhsearch.objectives.finetune import finetune_params
+from bhsearch.objectives.space import finetune_space, starting_point
 
 VIT = "vit-b16"
 TRAINING = 3  # passes that a training step is worth: forward, and backward by data and by weights

@@ -17,17 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from bhsearch.data.pixels import PixelCache
-from bhsearch.networks import augment, backend
-from bhsearch.networks.features import FeatureCache, batch_size
-from bhsearch.networks.finetune import N_SHARES, FinetuneParams, FoldTask, train_fold
-from bhsearch.networks.pixels_on_device import DevicePixels
-from bhsearch.search.engine import Pruned, Report
-from bhsearch.search.finetune_objective import FinetuneObjective, Rows
-from bhsearch.search.objective import FrozenObjective
-from bhsearch.search.optuna_engine import OptunaEngine, open_study
-from bhsearch.search.preparation import FINETUNE_PRUNER, gpu_here
-from bhsearch.search.space import finetune_space, frozen_space, starting_point
+from bhsearch.data.images.pixel_cache import PixelCache
+from bhsearch.engines.optuna.engine import OptunaEngine, open_study
+from bhsearch.models import backend
+from bhsearch.models.augmentation import on_device
+from bhsearch.models.features import FeatureCache, batch_size
+from bhsearch.models.training.device_images import DevicePixels
+from bhsearch.models.training.finetune import N_SHARES, FinetuneParams, FoldTask, train_fold
+from bhsearch.objectives.base import Pruned, Report
+from bhsearch.objectives.finetune import FinetuneObjective, Rows
+from bhsearch.objectives.frozen import FrozenObjective
+from bhsearch.objectives.space import finetune_space, frozen_space, starting_point
+from bhsearch.study.context import FINETUNE_PRUNER, gpu_here
 from experiments.benchmarks.gpu import networks
 from experiments.benchmarks.gpu.networks import MOST_BYTES, RandomBackbone, feature_speed, speed_of, training_of
 
@@ -251,12 +252,12 @@ def _profile(bench: Bench, pixels: DevicePixels, backbone: RandomBackbone, batch
 
     def seen(some: Any, at: Any, how: Any) -> Any:
         raw = ops.reshape(ops.cast(ops.take(some, at, axis=0), "float32"), (-1, size, size, 3))
-        return augment.augment(raw, how)
+        return on_device.augment(raw, how)
 
     whole = step_milliseconds(program)
     state = program.frozen(program.state_of(blank))
     images, places = pixels.of(rows[:batch].astype(np.int32)[None])
-    drawn, still = augment.draw(np.random.default_rng(0), batch, "all", 0.5, size), augment.dihedral(0, batch, size)
+    drawn, still = on_device.draw(np.random.default_rng(0), batch, "all", 0.5, size), on_device.dihedral(0, batch, size)
     see = backend.compiled(seen)
     bench.write(
         network=backbone.name,
@@ -274,7 +275,7 @@ def _profile(bench: Bench, pixels: DevicePixels, backbone: RandomBackbone, batch
 
 def _plan_milliseconds(program: Any, task: FoldTask, params: FinetuneParams) -> float:
     """Host time that a step's share of drawing an epoch takes."""
-    from bhsearch.networks.finetune import _plans
+    from bhsearch.models.training.finetune import _plans
 
     began = time.perf_counter()
     for _ in _plans(task, params, program, np.random.default_rng(0)):

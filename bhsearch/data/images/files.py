@@ -1,0 +1,217 @@
+"""Which files of a folder are images: one rule for training and for prediction, with a count of what it leaves out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bhsearch.data.images.decode import IMAGE_SUFFIXES
+from bhsearch.data.index import BadFile, LeftOut
+from bhsearch.errors import DataError
+
+NOT_AN_IMAGE = "not an image format that is read"
+HIDDEN, THUMBNAIL, TRASH, ARCHIVE, SNAPSHOT = "hidden", "thumbnail", "trash", "archive leftover", "snapshot"
+CHECKPOINT, MASK = "notebook checkpoint", "mask or annotation"
+
+# Folders of file managers, network disks, notebooks and archives, in lower case.
+_FOLDERS = {
+    **dict.fromkeys(("@eadir", "@tmp", "thumbs", "thumbnail", "thumbnails", "_thumbs"), THUMBNAIL),
+    **dict.fromkeys(
+        ("#recycle", "@recycle", "$recycle.bin", "recycler", "recycled", "recycle bin", "lost+found", "trash"), TRASH
+    ),
+    **dict.fromkeys(("#snapshot", "@snapshot", "~snapshot", "system volume information"), SNAPSHOT),
+    **dict.fromkeys(("__macosx", "__pycache__"), ARCHIVE),
+    **dict.fromkeys(
+        (
+            "mask",
+            "masks",
+            "segmentation",
+            "segmentations",
+            "groundtruth",
+            "groundtruths",
+            "ground truth",
+            "ground truths",
+        ),
+        MASK,
+    ),
+}
+_DOT_FOLDERS = {".ipynb_checkpoints": CHECKPOINT, ".@__thumb": THUMBNAIL, ".thumbnails": THUMBNAIL}
+_THUMBNAIL_FILES = ("synophoto_", "synofile_", "synovideo_", "thumbs.db", "ehthumbs")
+# Words that always mean a mask where they end a name ("p1_mask.png"), and words that mean it only beside the image that
+# they annotate ("p1_label.png" beside "p1.png"): a patient's files may well be called "seg" or "label".
+_SURE = r"(?:masks?|segmentations?|ground[ _-]?truths?|gt[ _-]?masks?)"
+_UNSURE = (
+    r"(?:seg|segm|segmented|labels?|labell?ed|gt|annotations?|annotated|annot?|overlays?|contours?|outlines?|heatmap|binary|"
+    r"thumb|thumbnail|preview|checkpoint)"
+)
+_UNSURE_FOLDERS = re.compile(
+    r"(?:seg|segs|labels?|gt|annotations?|annotated|overlays?|contours?|outlines?|heatmaps?|previews?)"
+)
+_NUMBER = r"(?:[ _.-]*[0-9]{1,4})?"
+_SURE_NAME = re.compile(rf"(?:.*[ _.-])?{_SURE}{_NUMBER}|{_SURE}[ _.-].*")
+_UNSURE_NAME = re.compile(rf"(?P<stem>.+?)[ _.-]+{_UNSURE}{_NUMBER}|{_UNSURE}[ _.-]+(?P<rest>.+)")
+
+
+@dataclass(frozen=True)
+class Images:
+    """What `find_images` finds in a folder.
+
+    Attributes:
+        paths: Images, as POSIX paths relative to the folder, sorted.
+        bad: What cannot be used, such as names that are not UTF-8 or links to folders elsewhere; sorted by path.
+        left_out: Every other file, counted by suffix and reason.
+    """
+
+    paths: tuple[str, ...]
+    bad: tuple[BadFile, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def find_images(root: Path) -> Images:
+    """Find the images under a folder, at any depth.
+
+    An image has a suffix of `IMAGE_SUFFIXES` and is none of these: hidden, a thumbnail, in a trash, snapshot or
+    checkpoint folder, a leftover of an archive, or a mask. Links to files are followed; links to folders outside `root`
+    are bad, and those to folders inside it are passed over, since what they lead to is found anyway. A folder that is
+    empty and called like an image is bad.
+
+    Raises:
+        DataError: If a folder cannot be listed.
+    """
+    found: list[str] = []
+    bad: list[BadFile] = []
+    counts: Counter[tuple[str, str]] = Counter()
+    real_root = root.resolve()
+    for folder, folders, files in os.walk(root, onerror=_fail):
+        prefix = PurePosixPath(Path(folder).relative_to(root).as_posix())
+        if not folders and not files and folder.lower().endswith(IMAGE_SUFFIXES):
+            bad.append(BadFile(str(prefix), "an empty folder"))
+        for name in folders:
+            reason, link = _why_no_folder(name), Path(folder, name)
+            if reason:
+                counts.update((suffix_of(file), reason) for file in _files_below(link))
+            elif link.is_symlink() and not link.resolve().is_relative_to(real_root):
+                bad.append(BadFile(str(prefix / name), "a link to a folder outside the data folder"))
+        folders[:] = [name for name in folders if not _why_no_folder(name)]
+        for name in files:
+            reason = _why_no_file(name)
+            path = str(prefix / name)
+            readable = path.encode(errors="replace").decode()
+            if reason:
+                counts[suffix_of(name), reason] += 1
+            elif path == readable:
+                found.append(path)
+            else:
+                bad.append(BadFile(readable, "its name is not UTF-8"))
+    masks = annotating(found)
+    counts.update((suffix_of(path), MASK) for path in masks)
+    return Images(
+        tuple(sorted(set(found) - masks)),
+        tuple(sorted(bad, key=lambda file: file.path)),
+        tuple(
+            LeftOut(suffix, reason, counts[suffix, reason]) for suffix, reason in sorted(counts, key=lambda k: k[::-1])
+        ),
+    )
+
+
+def annotating(paths: Iterable[str]) -> set[str]:
+    """The paths that annotate another one of them, such as `a/p1_label.png` beside `a/p1.png`, or `a/labels/p1.png`."""
+    by_folder: dict[str, set[str]] = {}
+    split = [(path, *_place(path)) for path in paths]
+    for _, folder, stem in split:
+        by_folder.setdefault(folder, set()).add(stem)
+    above = _folders_above(by_folder)
+    return {path for path, folder, stem in split if _annotates(folder, stem, by_folder, above)}
+
+
+def _place(path: str) -> tuple[str, str]:
+    """Folder and stem of a path, in lower case."""
+    folder, _, name = path.lower().rpartition("/")
+    return folder, name.rpartition(".")[0]
+
+
+def _folders_above(by_folder: dict[str, set[str]]) -> dict[str, set[str]]:
+    """For every folder above an annotation folder, the stems at any depth below it, annotation folders left out."""
+    wanted = {
+        "/".join(parts[:at])
+        for parts in (folder.split("/") for folder in by_folder)
+        for at, part in enumerate(parts)
+        if _UNSURE_FOLDERS.fullmatch(part)
+    }
+    stems: dict[str, set[str]] = {folder: set() for folder in wanted}
+    for folder, names in by_folder.items() if wanted else ():
+        parts = folder.split("/")
+        if not any(_UNSURE_FOLDERS.fullmatch(part) for part in parts):
+            for at in range(len(parts) + 1):
+                if (upper := "/".join(parts[:at])) in wanted:
+                    stems[upper] |= names
+    return stems
+
+
+def _annotates(folder: str, stem: str, by_folder: dict[str, set[str]], above: dict[str, set[str]]) -> bool:
+    match = _UNSURE_NAME.fullmatch(stem)
+    bare = (match["stem"] or match["rest"]) if match else stem
+    if match and bare in by_folder[folder]:
+        return True
+    parts = folder.split("/") if above else []
+    first = next((at for at, part in enumerate(parts) if _UNSURE_FOLDERS.fullmatch(part)), None)
+    return first is not None and bool({stem, bare} & above["/".join(parts[:first])])
+
+
+def suffix_of(name: str) -> str:
+    """The suffix in lower case with its dot; `no suffix` where there is none."""
+    return PurePosixPath(name).suffix.lower() or "no suffix"
+
+
+def describe_left_out(left_out: Iterable[LeftOut]) -> str:
+    """How many files were left out, and which, in one sentence; empty if there are none."""
+    left_out = list(left_out)
+    if not left_out:
+        return ""
+    total = sum(item.count for item in left_out)
+    by_reason: dict[str, list[str]] = {}
+    for item in sorted(left_out, key=lambda item: -item.count):
+        by_reason.setdefault(item.reason, []).append(f"{item.count:,} {item.suffix}")
+    listed = "; ".join(f"{', '.join(items)} ({reason})" for reason, items in by_reason.items())
+    return f"{total:,} {'file' if total == 1 else 'files'} left out: {listed}"
+
+
+def _why_no_folder(name: str) -> str:
+    """Why nothing in a folder of this name is an image; empty if it may hold images."""
+    key = name.lower()
+    if key.startswith(".trash"):
+        return TRASH
+    if key.startswith("."):
+        return _DOT_FOLDERS.get(key, HIDDEN)
+    return _FOLDERS.get(key) or _FOLDERS.get(re.sub("[_-]+", " ", key), "")
+
+
+def _why_no_file(name: str) -> str:
+    """Why a file of this name is no image; empty if it is one by its name."""
+    key = name.lower()
+    if key.startswith("._"):
+        return ARCHIVE
+    if key.startswith("."):
+        return HIDDEN
+    if key.startswith(_THUMBNAIL_FILES):
+        return THUMBNAIL
+    if not key.endswith(IMAGE_SUFFIXES):
+        return NOT_AN_IMAGE
+    return MASK if _SURE_NAME.fullmatch(key.rpartition(".")[0]) else ""
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """Names of the files at any depth of a folder that is left out, as far as it can be listed."""
+    if not folder.is_symlink():
+        for _, _, files in os.walk(folder):
+            yield from files
+
+
+def _fail(error: OSError) -> None:
+    raise DataError(
+        f"every folder must be readable, but {error.filename}: {(error.strerror or '').lower()}."
+    ) from error

@@ -1,0 +1,77 @@
+"""JPEG that Pillow does not read: samples of more than 8 bits, as scanners and microscopes write them."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from bhsearch.data.images.decoded import Extent, Picture, to_8_bit, turned
+from bhsearch.errors import DataError
+
+JPEG_LS = 0xF7  # the process of another standard within the same markers
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class JpegFrame:
+    """What the header of a JPEG image says. `process` is the marker that it begins with."""
+
+    process: int
+    bits: int
+    height: int
+    width: int
+    n_samples: int
+    exif: bytes
+
+
+def jpeg_frame(data: bytes) -> JpegFrame | None:
+    """The header of a JPEG image, or None where there is none."""
+    at, exif = 2, b""
+    if data[:2] != b"\xff\xd8":
+        return None
+    with contextlib.suppress(struct.error, IndexError):
+        while data[at] == 0xFF:
+            marker = data[at + 1]
+            if marker == 0xFF:  # fill
+                at += 1
+                continue
+            if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these have no length
+                at += 2
+                continue
+            if marker in (0xD9, 0xDA):
+                return None
+            (length,) = struct.unpack_from(">H", data, at + 2)
+            if marker == JPEG_LS or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+                bits, height, width, n_samples = struct.unpack_from(">BHHB", data, at + 4)
+                return JpegFrame(marker, bits, height, width, n_samples, exif)
+            if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+                exif = data[at + 4 : at + 2 + length]
+            at += 2 + length
+    return None
+
+
+def read_deep(data: bytes, frame: JpegFrame) -> Picture:
+    """Decode a JPEG image of 9 to 16 bits, grey or YCbCr.
+
+    Raises:
+        DataError: If it has other channels, or ends too early.
+    """
+    import imagecodecs
+
+    if frame.n_samples not in (1, 3):
+        raise DataError(f"{frame.n_samples} channels in {frame.bits}-bit JPEG; save it as grey or RGB")
+    if b"\xff\xd9" not in data[-1024:]:  # the decoder would fill the rest with grey
+        raise DataError("damaged: image file is truncated")
+    samples = imagecodecs.jpeg_decode(data).reshape(frame.height, frame.width, frame.n_samples)
+    white = (1 << frame.bits) - 1
+    extent = Extent(white)
+    extent.add(samples)
+    exif = Image.Exif()
+    if frame.exif:
+        exif.load(frame.exif)
+    rgb = np.broadcast_to(to_8_bit(samples, white), (frame.height, frame.width, 3))
+    return Picture(turned(np.ascontiguousarray(rgb), exif.get(_ORIENTATION)), extent.share)

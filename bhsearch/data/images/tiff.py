@@ -1,0 +1,460 @@
+"""TIFF files, read by tifffile: which page, what its samples mean, and the way from them to RGB.
+
+tifffile returns samples as they are stored. Their meaning (the photometric interpretation, the depth, the transparency,
+the orientation) is applied here, and whatever has no certain meaning is refused by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import io
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from bhsearch.data.images.decoded import STRIP, Extent, Picture, Pixels, rgb_of, to_8_bit, turned
+from bhsearch.data.images.jpeg import jpeg_frame
+from bhsearch.errors import DataError
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # of TIFF and of BigTIFF, in either byte order
+
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
+_N_COLOURS = {
+    _WHITE_IS_ZERO: 1,
+    _BLACK_IS_ZERO: 1,
+    _RGB: 3,
+    _PALETTE: 1,
+    _CMYK: 4,
+    _YCBCR: 3,
+    _CIELAB: 3,
+    _ICCLAB: 3,
+}
+_PILLOW_MODES = {_CMYK: "CMYK", _YCBCR: "YCbCr", _CIELAB: "LAB", _ICCLAB: "LAB"}
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
+_SAMPLE_FORMATS = {_SIGNED: "signed", 4: "untyped", 5: "complex", 6: "complex"}
+_PREMULTIPLIED, _STRAIGHT, _COREL = 1, 2, 999  # extra samples that are alpha; Corel Draw has a number of its own
+_MOST_SAMPLES = 16  # samples per pixel: every one takes memory before it can be ignored
+_MOST_PAGES = 64  # that are looked at: of a longer stack the others are but counted
+_ASPECT_PIXELS = 1.0  # by which a reduced copy may miss the shape of its original
+
+# What is not compressed, or whose decoders are told the size that they may fill.
+_BOUNDED = {1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000}
+_OLD_JPEG = 6
+_JPEG = {7, 33007, 34892}
+# Compressions whose data say their own size, which is looked at before they are decoded.
+_EMBEDDED = {*_JPEG, 33004, 33005, 34712, 50001}
+_MOST_SEGMENT_BYTES = 1 << 30
+
+Claim = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What the samples of a page mean.
+
+    Attributes:
+        photometric: Photometric interpretation, after TIFF 6.0.
+        n_colours: Samples of a pixel that are colours; they come first.
+        alpha: Which sample is alpha, or None.
+        premultiplied: Whether the colours are multiplied by alpha already.
+        bits: Bits of a sample.
+        is_float: Whether samples are floating point.
+    """
+
+    photometric: int
+    n_colours: int
+    alpha: int | None
+    premultiplied: bool
+    bits: int
+    is_float: bool
+
+    @property
+    def kept(self) -> list[int]:
+        """Samples that are kept: the colours, and alpha behind them."""
+        return [*range(self.n_colours), *([] if self.alpha is None else [self.alpha])]
+
+    @property
+    def white(self) -> int:
+        return 1 if self.is_float else (1 << self.bits) - 1
+
+    @property
+    def cut(self) -> bool:
+        """Whether 16 bits are cut, not rounded: as Pillow does to all 16-bit images but plain grey ones."""
+        return self.bits == 16 and (self.n_colours > 1 or self.alpha is not None)
+
+
+def read(stream: BinaryIO, claim: Claim) -> Picture:
+    """Read a TIFF file.
+
+    Of several pages the first is read, unless it is a reduced copy of a larger one; levels of a pyramid do not count as
+    pages. The orientation is applied, transparency is laid over white.
+
+    Args:
+        stream: The file.
+        claim: Called with the number of pixels and with the bytes of the largest strip or tile, before any is decoded;
+            raises DataError where they are too many.
+
+    Raises:
+        DataError: If what is in the file is not read, with the reason; or if it is damaged.
+    """
+    with _opened(stream) as file:
+        page, left_out = _choose(file)
+        if page.compression == _OLD_JPEG:
+            return Picture(turned(_old_jpeg(file.filehandle, page, claim), page.tags.valueof(274)), 1.0, left_out)
+        meaning = _meaning(page)
+        height, width = int(page.imagelength), int(page.imagewidth)
+        if not height or not width:
+            raise DataError("damaged: an image without pixels")
+        claim(height * width, _segment_bytes(page))
+        samples, extent = _samples(file.filehandle, page, meaning)
+    pixels = turned(_rgb(samples, page, meaning), page.tags.valueof(274))
+    judged = (meaning.bits > 8 or meaning.is_float) and meaning.photometric != _PALETTE
+    return Picture(pixels, extent.share if judged else 1.0, left_out)
+
+
+def _opened(stream: BinaryIO) -> Any:
+    try:
+        return _tifffile().TiffFile(stream, is_ome=False)
+    except TypeError as error:  # tifffile has one format for all samples of a page
+        raise DataError("damaged, or samples of different formats; save it with 8 or 16 bits") from error
+
+
+@functools.cache
+def _tifffile() -> ModuleType:
+    """Import tifffile on the first TIFF; what it logs of odd tags is checked here or does not touch the pixels."""
+    import tifffile
+
+    logger = logging.getLogger("tifffile")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    return tifffile
+
+
+def _choose(file: Any) -> tuple[Any, int]:
+    """The page to be read, and how many others are left out that are not reduced copies of it."""
+    file.pages.useframes = False
+    n_pages = len(file.pages)
+    if not n_pages:
+        raise DataError("damaged: there is no image in it")
+    pages = [file.pages[0]]
+    for at in range(1, min(n_pages, _MOST_PAGES)):
+        with contextlib.suppress(Exception):  # a page that is not read may be damaged; it is counted as left out
+            pages.append(file.pages[at])
+    n_unseen = n_pages - len(pages)
+    full = [page for page in pages if not page.is_reduced and not page.is_mask]
+    if not full:  # as raw camera files have it: previews in the chain, the image below the first of them
+        below = list(pages[0].pages or []) if pages[0].subifds else []
+        full = [page for page in below if not page.is_reduced and not page.is_mask] or pages[:1]
+    chosen = full[0]
+    for page in full[1:]:
+        if _is_reduced_copy(chosen, page):
+            chosen = page
+    others = [page for page in full if page is not chosen and not _is_reduced_copy(page, chosen)]
+    masks = [page for page in pages if page.is_mask and page is not chosen]
+    left_out = n_unseen + len(others) + len(masks) + int(chosen is not full[0])
+    if file.is_imagej:  # ImageJ describes large stacks by their first page alone
+        left_out = max(left_out, int((file.imagej_metadata or {}).get("images", 1)) - 1)
+    return chosen, left_out
+
+
+def _is_reduced_copy(small: Any, large: Any) -> bool:
+    """Whether a page is, by its shape, a copy of another at half its size or less."""
+    if small.imagewidth * 2 > large.imagewidth + 1 or small.imagelength * 2 > large.imagelength + 1:
+        return False
+    width = large.imagewidth * small.imagelength / max(large.imagelength, 1)
+    height = large.imagelength * small.imagewidth / max(large.imagewidth, 1)
+    return bool(abs(width - small.imagewidth) <= _ASPECT_PIXELS or abs(height - small.imagelength) <= _ASPECT_PIXELS)
+
+
+def _meaning(page: Any) -> _Meaning:
+    """What the samples of a page mean, or the reason why that is not certain."""
+    photometric, n_samples = int(page.photometric), int(page.samplesperpixel)
+    if page.imagedepth != 1:
+        raise DataError(f"a volume of {page.imagedepth} slices; save the slice as an image of its own")
+    if photometric not in _N_COLOURS:
+        raise DataError(f"colours of the kind {_name(page.photometric)} are not read; save it as grey or RGB")
+    if int(page.compression) not in _BOUNDED | _EMBEDDED:
+        raise DataError(f"the compression {_name(page.compression)} is not read; save it with LZW or deflate")
+    if n_samples > _MOST_SAMPLES:
+        raise DataError(f"{n_samples} channels; save it as grey or RGB")
+    bits, is_float = _depth(page)
+    if photometric == _YCBCR and n_samples == 1:  # luminance alone
+        photometric = _BLACK_IS_ZERO
+    elif photometric == _YCBCR and page.compression in _JPEG and page.planarconfig == 1:
+        photometric = _RGB  # the decoder converts it
+    n_colours = _N_COLOURS[photometric]
+    alpha, premultiplied = _alpha(page, photometric, n_colours)
+    if photometric == _PALETTE and (is_float or page.colormap is None or page.colormap.shape[1] < 1 << bits):
+        raise DataError("damaged: the palette is missing or too short")
+    if (photometric == _YCBCR and bits != 8) or (
+        photometric in (_CIELAB, _ICCLAB) and (is_float or bits not in (8, 16))
+    ):
+        raise DataError(f"{bits}-bit {_name(page.photometric)} is not read; save it as grey or RGB")
+    if premultiplied and photometric not in (_BLACK_IS_ZERO, _RGB):
+        raise DataError(f"premultiplied alpha in {_name(page.photometric)} is not read; save it without transparency")
+    if photometric == _YCBCR:
+        _require_usual_ycbcr(page)
+    return _Meaning(photometric, n_colours, alpha, premultiplied, bits, is_float)
+
+
+def _name(value: Any) -> str:
+    name: str = getattr(value, "name", None) or f"number {value}"
+    return "CMYK" if name == "SEPARATED" else name
+
+
+def _depth(page: Any) -> tuple[int, bool]:
+    """Bits of a sample, and whether it is floating point."""
+    bits, kind = page.bitspersample, int(page.sampleformat)
+    if isinstance(bits, tuple):
+        raise DataError(f"samples of different depths: {', '.join(map(str, bits))} bits; save it with 8 or 16 bits")
+    if kind == _FLOAT:
+        if page.dtype is None or page.dtype.kind != "f":
+            raise DataError(f"{bits}-bit floating point is not read; save it with 8 or 16 bits")
+        return bits, True
+    if kind != _UNSIGNED:
+        kind_name = _SAMPLE_FORMATS.get(kind, f"unknown ({kind})")
+        raise DataError(f"{bits}-bit {kind_name} samples have no known white; save it with 8 or 16 bits")
+    if bits > 16:
+        what = "grey" if page.samplesperpixel == 1 else "colour"
+        raise DataError(f"{bits}-bit {what} has no known white; save it with 8 or 16 bits")
+    if page.dtype is None:
+        raise DataError(f"{bits}-bit samples are not read; save it with 8 or 16 bits")
+    if page.predictor != 1 and page.compression not in _EMBEDDED and bits not in (8, 16):
+        raise DataError(f"{bits}-bit samples with a predictor are not read; save it with 8 or 16 bits")
+    return int(bits), False
+
+
+def _alpha(page: Any, photometric: int, n_colours: int) -> tuple[int | None, bool]:
+    """Which sample is alpha, if one is, and whether the colours are multiplied by it."""
+    n_samples, extra = int(page.samplesperpixel), [int(value) for value in page.extrasamples]
+    if n_samples < n_colours:
+        raise DataError(f"{n_samples} channels, where {_name(page.photometric)} needs {n_colours}")
+    for at, value in enumerate(extra[: n_samples - n_colours], start=n_colours):
+        if value in (_PREMULTIPLIED, _STRAIGHT, _COREL):
+            return at, value == _PREMULTIPLIED
+    n_more = n_samples - n_colours
+    if photometric == _RGB and n_more == 1 and not extra:
+        return n_colours, False  # a fourth channel without a word on it is alpha, as Pillow and others have it
+    if n_more and (photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) or not extra):
+        raise DataError(f"{n_samples} channels, and nothing says what they are; save it as grey or RGB")
+    return None, False
+
+
+def _require_usual_ycbcr(page: Any) -> None:
+    """Pillow converts YCbCr with the coefficients and the range of JPEG; others would come out in wrong colours."""
+    if page.compression in _EMBEDDED - _JPEG:
+        raise DataError(f"YCbCr within {_name(page.compression)} is not read; save it as RGB")
+
+    def numbers(tag: int, usual: list[float]) -> npt.NDArray[np.float64]:
+        value = page.tags.valueof(tag)
+        if value is None:
+            return np.array(usual)
+        flat = np.array(value, np.float64).ravel()  # fractions are pairs, or one flat row of pairs
+        return flat[::2] / np.maximum(flat[1::2], 1) if len(flat) == 2 * len(usual) else flat
+
+    for tag, usual in ((529, [0.299, 0.587, 0.114]), (532, [0.0, 255, 128, 255, 128, 255])):
+        found = numbers(tag, usual)
+        if found.shape != (len(usual),) or np.abs(found - usual).max() > 0.002 * max(usual):
+            raise DataError("YCbCr with coefficients or a range of its own is not read; save it as RGB")
+
+
+def _old_jpeg(stream: Any, page: Any, claim: Claim) -> Pixels:
+    """The JPEG image within a page of the JPEG compression that TIFF 6.0 had and that was given up later."""
+    place, n_bytes = (int(np.ravel(page.tags.valueof(tag) or 0)[0]) for tag in (513, 514))
+    if not place or not n_bytes:
+        raise DataError("the compression OJPEG without its tag JPEGInterchangeFormat is not read; save it anew")
+    stream.seek(place)
+    with Image.open(io.BytesIO(stream.read(n_bytes)), formats=("JPEG",)) as image:
+        if image.size != (page.imagewidth, page.imagelength):
+            raise DataError(f"damaged: {image.size} pixels, where its header says {page.imagewidth, page.imagelength}")
+        claim(image.width * image.height, 0)
+        return rgb_of(image)
+
+
+def _segment_bytes(page: Any) -> int:
+    """Bytes of the largest strip or tile once it is decoded."""
+    rows, columns = (
+        (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip or page.imagelength, page.imagewidth)
+    )
+    n_samples = page.samplesperpixel if page.planarconfig == 1 else 1
+    n_bytes = int(rows) * int(columns) * int(page.tiledepth or 1) * n_samples * (page.dtype or np.dtype("u1")).itemsize
+    if n_bytes > _MOST_SEGMENT_BYTES:
+        raise DataError(f"too large: a strip or tile of {n_bytes:,} bytes, at most {_MOST_SEGMENT_BYTES:,} are read")
+    return n_bytes
+
+
+def _samples(stream: Any, page: Any, meaning: _Meaning) -> tuple[Pixels, Extent]:
+    """All samples that are kept, at 8 bits. Shape (height, width, n_kept)."""
+    samples = np.empty((page.imagelength, page.imagewidth, len(meaning.kept)), np.uint8)
+    extent = Extent(meaning.white)
+    n_judged = 1 if meaning.photometric in (_CIELAB, _ICCLAB) else meaning.n_colours
+    is_index = meaning.photometric == _PALETTE
+    if is_index and meaning.bits > 8:
+        samples = np.empty(samples.shape, np.uint16)
+    for first, top, left, segment in _segments(stream, page, meaning):
+        height = min(segment.shape[0], samples.shape[0] - top)
+        width = min(segment.shape[1], samples.shape[1] - left)
+        rows = max(STRIP // width, 1)
+        for start in range(0, height, rows):
+            part = segment[start : min(start + rows, height), :width]
+            for band, sample in enumerate(meaning.kept):
+                if not 0 <= sample - first < part.shape[2]:
+                    continue
+                values = part[..., sample - first]
+                if band < n_judged:
+                    extent.add(values)
+                keeps = is_index and band < meaning.n_colours
+                scaled = values if keeps else to_8_bit(values, meaning.white, cut=meaning.cut)
+                samples[top + start : top + start + len(part), left : left + width, band] = scaled
+    return samples, extent
+
+
+def _segments(stream: Any, page: Any, meaning: _Meaning) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
+    """First sample, top row, left column and the decoded samples (height, width, samples) of each strip or tile.
+
+    The checks are stricter than tifffile's own, which fills missing strips and tiles with zeros.
+    """
+    if meaning.photometric == _YCBCR and page.is_subsampled:
+        if page.planarconfig != 1:
+            raise DataError("YCbCr with colours at another resolution, planes apart, is not read; save it as RGB")
+        yield from _subsampled(stream, page)
+        return
+    more = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEG else {}
+    for at, data in enumerate(_stored(stream, page)):
+        if page.compression in _EMBEDDED:
+            _require_size(data, page)
+        segment, (first, _, top, left, _), _ = _decoded(page, data, at, more)
+        yield first, top, left, segment[0]
+
+
+def _stored(stream: Any, page: Any) -> Iterator[bytes]:
+    """The bytes of each strip or tile, as they are in the file."""
+    rows, columns = (
+        (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip or page.imagelength, page.imagewidth)
+    )
+    if rows < 1 or columns < 1:
+        raise DataError("damaged: strips or tiles without pixels")
+    n_planes = 1 if page.planarconfig == 1 else page.samplesperpixel
+    n_wanted = math.ceil(page.imagelength / rows) * math.ceil(page.imagewidth / columns) * n_planes
+    places = list(zip(page.dataoffsets, page.databytecounts, strict=False))[:n_wanted]
+    if len(places) < n_wanted or not all(offset and count for offset, count in places):
+        raise DataError("damaged: strips or tiles are missing")
+    for offset, count in places:
+        stream.seek(offset)
+        data = stream.read(min(count, max(stream.size - offset, 0)))
+        if len(data) < count and page.compression != 1:  # what is not compressed is too short, or long enough
+            raise DataError(f"damaged: the file ends within a strip or tile ({len(data):,} of {count:,} bytes)")
+        yield data
+
+
+def _decoded(page: Any, data: bytes, at: int, more: dict[str, Any]) -> Any:
+    try:
+        return page.decode(data, at, **more)
+    except Exception:
+        if page.is_tiled or page.imagelength % page.rowsperstrip == 0:
+            raise
+    # Some programs fill the last strip up to the height of the others.
+    filled = copy.copy(page)
+    for cached in ("decode", "hash"):
+        filled.__dict__.pop(cached, None)
+    n_rows = math.ceil(page.imagelength / page.rowsperstrip) * page.rowsperstrip
+    filled.shaped = (*page.shaped[:2], n_rows, *page.shaped[3:])
+    return filled.decode(data, at, **more)
+
+
+def _require_size(data: bytes, page: Any) -> None:
+    """Refuse embedded images that are larger than their strip or tile before they take their memory."""
+    most = _segment_pixels(page)
+    if page.compression in _JPEG:
+        frame = jpeg_frame(data)
+        if frame is None:
+            if page.jpegheader is not None:
+                return
+            raise DataError("damaged: a strip or tile that is not JPEG")
+        size = frame.width * frame.height
+    else:
+        with Image.open(io.BytesIO(data), formats=("JPEG2000", "WEBP")) as image:
+            size = image.width * image.height
+    if size > most:
+        raise DataError(f"damaged: {size:,} pixels in a strip or tile of {most:,}")
+
+
+def _segment_pixels(page: Any) -> int:
+    if page.is_tiled:
+        return int(page.tilewidth) * int(page.tilelength)
+    return int(page.imagewidth) * (int(page.rowsperstrip) + 64)  # JPEG may be filled up to whole blocks
+
+
+def _subsampled(stream: Any, page: Any) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
+    """YCbCr whose colours have a lower resolution, without JPEG: blocks of luminance, each followed by its colour."""
+    across, down = page.subsampling or (2, 2)
+    if across not in (1, 2, 4) or down not in (1, 2, 4):
+        raise DataError(f"damaged: colours at 1/{across} by 1/{down} of the resolution")
+    if page.predictor != 1 or page.fillorder != 1:
+        raise DataError("YCbCr with colours at another resolution and a predictor is not read; save it as RGB")
+    length, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+    n_across = math.ceil(page.imagewidth / width)
+    decompress = None if page.compression == 1 else _tifffile().TIFF.DECOMPRESSORS[page.compression]
+    for at, stored in enumerate(_stored(stream, page)):
+        top, left = at // n_across * length, at % n_across * width
+        height = length if page.is_tiled else min(length, page.imagelength - top)
+        shape = math.ceil(height / down), math.ceil(width / across), across * down + 2
+        size = math.prod(shape)
+        data = stored if decompress is None else decompress(stored, out=size)
+        if len(data) < size:
+            raise DataError(f"damaged: a strip or tile of {len(data):,} bytes, where {size:,} are needed")
+        blocks = np.frombuffer(data, np.uint8, size).reshape(shape)
+        luma = blocks[..., :-2].reshape(*shape[:2], down, across).swapaxes(1, 2).reshape(shape[0] * down, -1)
+        chroma = blocks[..., -2:].repeat(down, axis=0).repeat(across, axis=1)
+        yield 0, top, left, np.dstack([luma, chroma])[:height, :width]
+
+
+def _rgb(samples: npt.NDArray[Any], page: Any, meaning: _Meaning) -> Pixels:
+    """Colours and transparency applied, in strips."""
+    if meaning.alpha is None and meaning.photometric == _RGB:
+        return samples
+    palette = _palette(page) if meaning.photometric == _PALETTE else None
+    height, width = samples.shape[:2]
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(STRIP // width, 1)
+    for top in range(0, height, rows):
+        part = samples[top : top + rows]
+        pixels[top : top + rows] = _strip(part, meaning, palette)
+    return pixels
+
+
+def _strip(part: npt.NDArray[Any], meaning: _Meaning, palette: Pixels | None) -> Pixels:
+    colours = part[..., : meaning.n_colours]
+    size = part.shape[1], part.shape[0]
+    rgb: Pixels
+    if palette is not None:
+        rgb = palette[colours[..., 0]]
+    elif meaning.photometric in (_BLACK_IS_ZERO, _WHITE_IS_ZERO):
+        grey = colours if meaning.photometric == _BLACK_IS_ZERO else 255 - colours
+        rgb = grey.repeat(3, axis=2)
+    elif meaning.photometric == _RGB:
+        rgb = colours
+    else:
+        if meaning.photometric == _ICCLAB:  # here the two colours are stored with an offset, not signed
+            colours = colours ^ np.array([0, 128, 128], np.uint8)
+        mode = _PILLOW_MODES[meaning.photometric]
+        rgb = rgb_of(Image.frombytes(mode, size, np.ascontiguousarray(colours).tobytes(), "raw", mode))
+    if meaning.alpha is None:
+        return rgb
+    rgba = np.dstack([rgb, part[..., meaning.n_colours :].astype(np.uint8)])
+    return rgb_of(Image.frombytes("RGBA", size, rgba.tobytes(), "raw", "RGBa" if meaning.premultiplied else "RGBA"))
+
+
+def _palette(page: Any) -> Pixels:
+    """Colours of the indices, 0 to 255. Some programs store 8 bits where the standard has 16. Shape (n, 3)."""
+    table = np.asarray(page.colormap).T
+    return (table if table.max() < 256 else table >> 8).astype(np.uint8)

@@ -1,0 +1,158 @@
+"""BreakHis: the grammar of its file names, and the counts that its authors published."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bhsearch.data.images.decode import IMAGE_SUFFIXES
+from bhsearch.errors import DataError
+
+if TYPE_CHECKING:
+    from bhsearch.data.index import Index
+
+GRAMMAR = "SOB_<B|M>_<subtype>-<year>-<slide id>-<magnification>-<sequence>.png"
+BENIGN_SUBTYPES = {"A": "adenosis", "F": "fibroadenoma", "PT": "phyllodes tumour", "TA": "tubular adenoma"}
+MALIGNANT_SUBTYPES = {
+    "DC": "ductal carcinoma",
+    "LC": "lobular carcinoma",
+    "MC": "mucinous carcinoma",
+    "PC": "papillary carcinoma",
+}
+SUBTYPES = {**BENIGN_SUBTYPES, **MALIGNANT_SUBTYPES}
+MAGNIFICATIONS = (40, 100, 200, 400)
+
+N_IMAGES = 7_909
+N_SLIDES = 82  # Called patients in the paper; 12 of them are further slides of a case that is counted already.
+N_CASES = 70
+
+# Images per subtype, in the order of MAGNIFICATIONS. Source: Spanhol et al., "A Dataset for Breast Cancer
+# Histopathological Image Classification", IEEE TBME 63(7), 2016.
+PUBLISHED_COUNTS = {
+    "A": (114, 113, 111, 106),
+    "F": (253, 260, 264, 237),
+    "PT": (109, 121, 108, 115),
+    "TA": (149, 150, 140, 130),
+    "DC": (864, 903, 896, 788),
+    "LC": (156, 170, 163, 137),
+    "MC": (205, 222, 196, 169),
+    "PC": (145, 142, 135, 138),
+}
+
+_NAME = re.compile(
+    r"SOB_(?P<letter>[BM])_(?P<subtype>[A-Z]+)-(?P<year>[0-9]{2})-(?P<number>[0-9]+)(?P<suffix>[A-Z]*)"
+    r"-(?P<magnification>40|100|200|400)-(?P<sequence>[0-9]{3}|[1-9][0-9]{3,})"
+    rf"(?i:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})"
+)
+
+
+@dataclass(frozen=True)
+class BreakhisName:
+    """What a BreakHis file name says.
+
+    Attributes:
+        label: 0 benign, 1 malignant.
+        subtype: `A`, `F`, `PT` or `TA` (benign), `DC`, `LC`, `MC` or `PC` (malignant).
+        year: Two digits, such as `14`.
+        slide: Slide id with its letters, such as `16184CD`. Two slides can share it: see `slide_key`.
+        case: Slide id without its letters, such as `16184`. Slides of one case come from one person's tissue.
+        magnification: 40, 100, 200 or 400.
+        sequence: Number of the image within slide and magnification.
+    """
+
+    label: int
+    subtype: str
+    year: str
+    slide: str
+    case: str
+    magnification: int
+    sequence: int
+
+    @property
+    def slide_key(self) -> str:
+        """What tells slides apart, such as `SOB_B_TA-14-16184CD`: id 13412 is one slide of DC and one of LC."""
+        return f"SOB_{'BM'[self.label]}_{self.subtype}-{self.year}-{self.slide}"
+
+    @property
+    def file_name(self) -> str:
+        """The name itself; `parse` is its inverse."""
+        return f"{self.slide_key}-{self.magnification}-{self.sequence:03d}.png"
+
+
+def looks_like(file_name: str) -> bool:
+    """Whether a file name claims to be a BreakHis one, well formed or not."""
+    return file_name.upper().startswith("SOB_")
+
+
+def parse(file_name: str) -> BreakhisName:
+    """Read a BreakHis file name.
+
+    Args:
+        file_name: Name without folders. Copies converted to another image format keep their meaning: any image suffix
+            will do.
+
+    Raises:
+        DataError: If the name does not follow the grammar, or class and subtype contradict each other.
+    """
+    match = _NAME.fullmatch(file_name)
+    if match is None or match["subtype"] not in (BENIGN_SUBTYPES, MALIGNANT_SUBTYPES)["BM".index(match["letter"])]:
+        raise DataError(f"not a BreakHis name: {file_name}\n{grammar_hint()}")
+    return BreakhisName(
+        label="BM".index(match["letter"]),
+        subtype=match["subtype"],
+        year=match["year"],
+        slide=match["number"] + match["suffix"],
+        case=match["number"],
+        magnification=int(match["magnification"]),
+        sequence=int(match["sequence"]),
+    )
+
+
+def grammar_hint() -> str:
+    """The sentence that explains the grammar to a person whose file names break it."""
+    return (
+        f"BreakHis names are {GRAMMAR} with subtypes {', '.join(BENIGN_SUBTYPES)} (B) or "
+        f"{', '.join(MALIGNANT_SUBTYPES)} (M) and magnifications {', '.join(map(str, MAGNIFICATIONS))}."
+    )
+
+
+def spelt_out(subtype: str) -> str:
+    """A subtype for people, such as `ductal carcinoma (DC)`; what is no code of BreakHis is left as it is."""
+    return f"{SUBTYPES[subtype]} ({subtype})" if subtype in SUBTYPES else subtype
+
+
+def magnification_key(magnification: int) -> str:
+    """How the index writes a magnification, such as `40X`."""
+    return f"{magnification}X"
+
+
+def compare_counts(index: Index) -> list[str]:
+    """Say where the number of images differs from the published ones; an empty list if it does not.
+
+    Magnifications that are there are compared one by one, so that a single one can be used without complaint about
+    its own images.
+    """
+    here = Counter(zip(index.column("magnification"), index.column("subtype"), strict=True))
+    sentences, absent = [], []
+    for at, magnification in enumerate(MAGNIFICATIONS):
+        key = magnification_key(magnification)
+        counts = {subtype: here[key, subtype] for subtype in PUBLISHED_COUNTS}
+        published = {subtype: row[at] for subtype, row in PUBLISHED_COUNTS.items()}
+        if not any(counts.values()):
+            absent.append(key)
+        elif counts != published:
+            sentences.append(f"{key}: {_classes(counts)} here, {_classes(published)} published")
+            if _classes(counts) == _classes(published):
+                which = [f"{s} {counts[s]} instead of {published[s]}" for s in counts if counts[s] != published[s]]
+                sentences[-1] += f", but by subtype {', '.join(which)}"
+            sentences[-1] += "."
+    if absent:
+        sentences.append(f"{', '.join(absent)}: no images here.")
+    return sentences
+
+
+def _classes(counts: dict[str, int]) -> str:
+    benign, malignant = (sum(counts[subtype] for subtype in names) for names in (BENIGN_SUBTYPES, MALIGNANT_SUBTYPES))
+    return f"{benign:,} benign and {malignant:,} malignant"

@@ -1,0 +1,151 @@
+"""Class names: the names that mean benign or malignant, those that a user maps, and a map for names that do not."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bhsearch.config import PLUS
+from bhsearch.data.index import CLASS_NAMES
+from bhsearch.data.layouts.listing import named
+from bhsearch.data.layouts.naming import folded, is_division_folder, part_of
+from bhsearch.errors import SettingsError
+
+_NUMBERS = {"0": 0, "1": 1}
+# Words that suggest a class in a refusal; nothing is read by them.
+_BENIGN = re.compile(
+    r"b|benigns?|benign[aeo]|bénigne?|benin|bénin|gutartige?|godartad|normals?|healthy|gesund|neg|negatives?|false|no|0"
+)
+_MALIGNANT = re.compile(
+    r"m|malignants?|malign[aeo]?|malin|bösartige?|boesartige?|elakartad|cancers?|cancerous|tumou?rs?|tumou?rous|krebs|"
+    r"carcinomas?|invasive|insitu|situ|idc|pos|positives?|true|yes|1"
+)
+_NOT = ("non", "no", "not", "ohne", "kein", "sans", "sin")
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Which names of folders and labels mean which class.
+
+    Attributes:
+        labels: Label, 0 benign or 1 malignant, by folded name.
+        given: Whether a user gave a map.
+    """
+
+    labels: dict[str, int]
+    given: bool = False
+
+    def label_of(self, name: str) -> int | None:
+        """The label of a name, whatever its case; `1.0` is `1`. None if the name means no class."""
+        key = folded(name)
+        if key not in self.labels and re.fullmatch(r"[0-9]+\.0*", key):
+            key = key.partition(".")[0]
+        return self.labels.get(key)
+
+    def names(self) -> str:
+        """The names, for a message."""
+        return ", ".join(self.labels)
+
+
+def folder_classes(pairs: Sequence[str] = ()) -> ClassMap:
+    """The names of class folders: `benign` and `malignant`, and those of a map.
+
+    Args:
+        pairs: `benign=NAME` or `malignant=NAME`, one name each, as `Settings.class_map` holds them.
+
+    Raises:
+        SettingsError: If a pair cannot be used.
+    """
+    labels: dict[str, int] = {}
+    for pair in pairs:
+        word, sign, name = pair.partition("=")
+        label = folded(word)
+        if not sign or label not in CLASS_NAMES or not folded(name):
+            raise SettingsError(
+                f"--class-map must be like benign=normal,malignant=cancer+invasive, but got {pair!r}. The words before "
+                f"the = are {' and '.join(CLASS_NAMES)}."
+            )
+        if labels.setdefault(folded(name), CLASS_NAMES.index(label)) != CLASS_NAMES.index(label):
+            raise SettingsError(f"--class-map must give each name one class, but got {name!r} for both.")
+    for at, name in enumerate(CLASS_NAMES):
+        labels.setdefault(name, at)
+    return ClassMap(labels, bool(pairs))
+
+
+def manifest_classes(pairs: Sequence[str] = ()) -> ClassMap:
+    """The labels of a manifest: as `folder_classes`, and without a map 0 and 1, too.
+
+    With a map, 0 and 1 mean what it says, or nothing: in labels of 1 and 2, a 0 would be a third class.
+
+    Raises:
+        SettingsError: As `folder_classes`.
+    """
+    found = folder_classes(pairs)
+    return found if found.given else ClassMap({**_NUMBERS, **found.labels})
+
+
+def map_advice(names: Iterable[str]) -> str:
+    """A sentence with the option that would map some names, such as `--class-map benign=normal,malignant=cancer`.
+
+    A name that suggests no class is put into a class that has no name yet, or is left to the reader.
+    """
+    by_class: tuple[list[str], list[str]] = ([], [])
+    unclear: list[str] = []
+    names = sorted(names, key=lambda name: (len(name), name))
+    numbers = [re.fullmatch(r"[^0-9]*([0-9]+)(?:\.0*)?", name) for name in names]
+    for at, name in enumerate(names):
+        guess = min(at, 1) if all(numbers) else _guess(name)  # of labels 1 and 2, the lower one is benign
+        (unclear if guess is None else by_class[guess]).append(name)
+    while unclear and not all(by_class):
+        by_class[bool(by_class[0])].append(unclear.pop(0))
+    both = list(zip(CLASS_NAMES, by_class, strict=True))
+    if any("," in name or PLUS.search(name) for names in by_class for name in names):
+        table = ", ".join(f"{word} = {json.dumps(found, ensure_ascii=False)}" for word, found in both)
+        option = f"class_map = {{{table}}} in the file of --config"
+    else:
+        text = ",".join(f"{word}={'+'.join(found) or 'NAME'}" for word, found in both)
+        option = f"--class-map {shlex.quote(text)}"
+    rest = f"\n{named(unclear, 12)}: add to the class it belongs to, or take it out of the data." if unclear else ""
+    return f"To say which name means which class, after checking it: {option}{rest}"
+
+
+def _guess(name: str) -> int | None:
+    """The class that a name suggests, for a person to check; None if none or both."""
+    text = re.sub(r"\+\W*$", " pos", re.sub(r"[-–]\W*$", " neg", folded(name)))
+    words = [word for word in re.findall(r"[0-9]+|[^\W\d_]+", text) if word not in ("class", "label", "klasse", "type")]
+    return _guess_words([part for word in words for part in re.sub(r"^non(?=..)", "non ", word).split()])
+
+
+def _guess_words(words: list[str]) -> int | None:
+    if len(words) > 1 and (words[0] in _NOT or words[-1] in ("free", "frei")):
+        rest = _guess_words(words[1:] if words[0] in _NOT else words[:-1])
+        return None if rest is None else 1 - rest
+    for sign, label in (("neg", 0), ("negative", 0), ("pos", 1), ("positive", 1)):
+        if sign in words:
+            return label
+    benign, malignant = (any(pattern.fullmatch(word) for word in words) for pattern in (_BENIGN, _MALIGNANT))
+    return int(malignant) if benign != malignant else None
+
+
+def class_like_folders(paths: Iterable[str]) -> list[str]:
+    """The folders of a tree that look most like classes, by falling number of images; empty if there are none.
+
+    The depth is taken at which the folders are few, whichever way it is counted; names that suggest a class count most.
+    """
+    split = [path.split("/")[:-1] for path in paths]
+    split = [[f for f in folders if not part_of(f) and not is_division_folder(f)] for folders in split]
+    deepest = max(map(len, split), default=0)
+    best: tuple[float, Counter[str]] = (0.0, Counter())
+    for at in (*range(deepest), *range(-1, -deepest - 1, -1)):
+        names = Counter(folders[at] for folders in split if -len(folders) <= at < len(folders))
+        if not 1 <= len(names) <= 12:
+            continue
+        suggestive = sum(count for name, count in names.items() if _guess(name) is not None)
+        value = names.total() / len(split) + 2 * suggestive / len(split) - 0.01 * len(names) - (len(names) == 1)
+        if value > best[0]:
+            best = (value, names)
+    return [name for name, _ in best[1].most_common()]

@@ -1,0 +1,292 @@
+"""Trees of images whose folders say class, part and patient: the layout `folders`, and the parts of every tree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from bhsearch.data.layouts import breakhis
+from bhsearch.data.layouts.class_names import ClassMap, class_like_folders, folder_classes, map_advice
+from bhsearch.data.layouts.listing import Found, complain, named
+from bhsearch.data.layouts.manifest import counted_parts
+from bhsearch.data.layouts.naming import folded, is_division_folder, is_placeholder, part_of
+from bhsearch.errors import DataError, SettingsError
+
+_MAGNIFICATION = re.compile(r"(?:x[ _-]*)?[0-9]+(?:[.,][0-9]+)?[ _-]*(?:x|px|um|µm|mpp)?|[0-9]+[ _-]*x[ _-]*[0-9]+")
+# Words of folders with a number that are no patients: "batch 3", "level1".
+_NOT_PATIENTS = re.compile(
+    r"batch|center|centre|fold|grade|hospital|image|imgs?|images|level|lab|magnification|mag|part|patch|patches|px|scale|"
+    r"scanner|series|set|site|size|slides|stain|tile|tiles|version|year|zoom"
+)
+# Bare numbers that are magnifications, sides in pixels or years when nothing else is among them.
+_USUAL_NUMBERS = frozenset(
+    (
+        *(1, 2, 4, 5, 10, 20, 25, 40, 50, 60, 63, 100, 150, 200, 250, 300, 400, 500),
+        *range(1990, 2041),
+        32,
+        48,
+        64,
+        96,
+        128,
+        192,
+        224,
+        256,
+        299,
+        320,
+        384,
+        448,
+        512,
+        768,
+        1024,
+        2048,
+    )
+)
+_FEWEST_PATIENTS = 4
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What the folders of a tree say.
+
+    Attributes:
+        rows: One per image.
+        has_cases: Whether every image's case is known.
+        notes: Sentences on how the folders were read.
+    """
+
+    rows: list[Found]
+    has_cases: bool
+    notes: list[str]
+
+
+def labels_of(path: str, classes: ClassMap) -> dict[int, int]:
+    """Labels that the folders of a path say, by the depth of the folder, 0 for the top."""
+    found = {at: classes.label_of(folder) for at, folder in enumerate(path.split("/")[:-1])}
+    return {at: label for at, label in found.items() if label is not None}
+
+
+def begins_with_part(path: str, classes: ClassMap) -> bool:
+    """Whether a path is `<part>/<class>/...`."""
+    folders = path.split("/")[:-1]
+    return len(folders) > 1 and part_of(folders[0]) is not None and classes.label_of(folders[1]) is not None
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def with_parts(rows: list[Found], ignored: Sequence[str]) -> tuple[list[Found], list[str]]:
+    """The rows with the part that a folder at any depth names, and sentences on it.
+
+    Args:
+        rows: Without parts.
+        ignored: Folded names of folders, or the words that they begin with, that have no effect.
+
+    Raises:
+        DataError: If an image is in two parts, or in none where others are in one; or if folders such as `fold1` and
+            `fold2` divide the images in a way that is not known.
+        SettingsError: If no folder has a name that is to be ignored.
+    """
+    above = {row.path: row.path.rpartition("/")[0] for row in rows}
+    named_in: dict[str, list[str]] = {}
+    divisions: set[str] = set()
+    places = dict.fromkeys(above.values())
+    _require_known(ignored, {folder for place in places for folder in place.split("/")})
+    for place in places:
+        folders = [folder for folder in place.split("/") if not _is_ignored(folder, ignored)]
+        named_in[place] = list(dict.fromkeys(part for folder in folders if (part := part_of(folder))))
+        divisions.update(folder for folder in folders if is_division_folder(folder))
+    several = [path for path, place in above.items() if len(named_in[place]) > 1]
+    loose = [path for path, place in above.items() if not named_in[place]]
+    parts = [(named_in[above[row.path]] or [""])[0] for row in rows]
+    if len(divisions) > 1:
+        first = min(divisions)
+        word = re.sub(r"[ _.-]*[0-9]*$", "", first) or first
+        raise DataError(
+            f"the folders {named(sorted(divisions))} seem to divide the images in a way that is not known (train, "
+            "validation and test are). Give one of them as --data, or a manifest with a column split; or, if they are "
+            f"to have no effect: --ignore-column {word}"
+        )
+    complain(several, "An image must lie in one part, but the folders of these name several.")
+    present = set(parts) - {""}
+    if present:
+        complain(loose, f"Where there are parts ({', '.join(sorted(present))}), every image must lie in one of them.")
+    if len(present) == 1:
+        return rows, [f"All images lie in {present.pop()}, which divides nothing."]
+    notes = [f"Parts are taken from the folders: {counted_parts(parts)}."] if present else []
+    return [replace(row, part=part) for row, part in zip(rows, parts, strict=True)] if present else rows, notes
+
+
+def _require_known(ignored: Sequence[str], folders: set[str]) -> None:
+    unknown = [word for word in ignored if not any(_is_ignored(folder, [word]) for folder in folders)]
+    if unknown:
+        raise SettingsError(f"--ignore-column must name folders of these data, but there is no {named(unknown)}.")
+
+
+def _is_ignored(folder: str, ignored: Sequence[str]) -> bool:
+    key = folded(folder)
+    return any(key == word or re.fullmatch(rf"{re.escape(word)}[ _.-]*[0-9a-z]{{0,3}}", key) for word in ignored)
+
+
+# -- the layout folders ------------------------------------------------------------------------------------------------
+
+
+def read_folders(paths: Sequence[str], case_pattern: str | None, class_map: Sequence[str]) -> Tree:
+    """Read images whose folders name their class, at any depth.
+
+    Args:
+        paths: Relative to the data folder.
+        case_pattern: Regular expression whose group finds the case in a path; or None.
+        class_map: See `classes.folder_classes`.
+
+    Raises:
+        DataError: If an image is in no class or in two, or the pattern finds no case.
+        SettingsError: If pattern or map cannot be used.
+    """
+    case_of = case_finder(case_pattern)
+    classes = folder_classes(class_map)
+    places = _class_depths(paths, classes)
+    patients = {} if case_pattern is not None else _patients(paths, places)
+    rows: list[Found] = []
+    malformed: list[str] = []
+    contradicting: list[str] = []
+    unmatched: list[str] = []
+    for path, (_, label) in zip(paths, places, strict=True):
+        row: Found | None
+        if breakhis.looks_like(path.rpartition("/")[2]):
+            row = from_breakhis_name(path, malformed)
+            if row is not None and row.label != label:
+                contradicting.append(path)
+        else:
+            case = case_of(path)
+            if case == "":
+                unmatched.append(path)
+            row = Found(path, label, patients.get(path, path) if case is None else case)
+        if row is not None:
+            rows.append(row)
+    complain(malformed, breakhis.grammar_hint())
+    complain(contradicting, "A BreakHis name and the folder it lies in must name the same class.")
+    complain(unmatched, f"--case-pattern {case_pattern} must find a case in every path.")
+    by_name = all(breakhis.looks_like(row.path.rpartition("/")[2]) for row in rows)
+    return Tree(
+        rows, case_pattern is not None or bool(patients) or by_name, _notes(paths, places, patients, case_pattern)
+    )
+
+
+def _class_depths(paths: Sequence[str], classes: ClassMap) -> list[tuple[int, int]]:
+    """Depth and label of the class folder of each path.
+
+    Where numbers are classes, a patient's folder may be called 1, too: the class is then at the depth, counted from the
+    file, at which every path has one.
+    """
+    found = [labels_of(path, classes) for path in paths]
+    elsewhere = [path for path, labels in zip(paths, found, strict=True) if not labels]
+    if elsewhere:
+        raise DataError(_no_class(paths, elsewhere, classes))
+    from_file = set.intersection(
+        *({at - path.count("/") for at in labels} for path, labels in zip(paths, found, strict=True))
+    )
+    places, contradicting = [], []
+    for path, labels in zip(paths, found, strict=True):
+        folders = path.split("/")
+        numeric = all(folders[at].isdecimal() for at in labels)
+        at = max(labels) if not (numeric and from_file) else path.count("/") + max(from_file)
+        if len(set(labels.values())) > 1 and not (numeric and from_file):
+            contradicting.append(path)
+        places.append((at, labels[at]))
+    complain(contradicting, "An image must lie in one class, but the folders of these name both.")
+    return places
+
+
+def _no_class(paths: Sequence[str], elsewhere: list[str], classes: ClassMap) -> str:
+    seen = class_like_folders(paths)
+    looks = f" The folders that look like classes are {named(seen, 12)}.\n{map_advice(seen)}" if seen else ""
+    return (
+        "In the layout folders, the folder of an image must name its class, but "
+        f"{len(elsewhere):,} of {len(paths):,} images lie in no class folder ({classes.names()}), such as "
+        f"{elsewhere[0]}.{looks}"
+    )
+
+
+def _patients(paths: Sequence[str], places: list[tuple[int, int]]) -> dict[str, str]:
+    """Case by path, where the folder above the class folder is a patient's; empty where it is not, or not for all.
+
+    It is taken for one if there are at least four, and each name has a number and is no magnification, size, year,
+    batch or the like. Above it may be a part.
+    """
+    cases = {}
+    for path, (at, _) in zip(paths, places, strict=True):
+        above = [folder for folder in path.split("/")[:at] if part_of(folder) is None]
+        if not above or not _is_patient(above[-1]):
+            return {}
+        cases[path] = above[-1]
+    names = set(cases.values())
+    usual = all(name.isdecimal() and int(name) in _USUAL_NUMBERS for name in names)
+    return cases if len(names) >= _FEWEST_PATIENTS and not usual else {}
+
+
+def _is_patient(folder: str) -> bool:
+    key = folded(folder)
+    words = re.findall(r"[^\W\d_]+", key)
+    if not re.search(r"[0-9]", key) or is_division_folder(folder) or is_placeholder(folder):
+        return False
+    return not any(_NOT_PATIENTS.fullmatch(word) for word in words) and not (words and _MAGNIFICATION.fullmatch(key))
+
+
+def _notes(
+    paths: Sequence[str], places: list[tuple[int, int]], patients: dict[str, str], case_pattern: str | None
+) -> list[str]:
+    if patients:
+        cases = list(dict.fromkeys(patients.values()))
+        return [
+            f"The folder above the class folder is taken as the case: {len(cases):,} cases, such as {named(cases, 3)}. "
+            "If it is not: --case-pattern."
+        ]
+    if case_pattern is not None:
+        return []
+    above = [
+        [f for f in path.split("/")[:at] if part_of(f) is None] for path, (at, _) in zip(paths, places, strict=True)
+    ]
+    unused = dict.fromkeys(folder for folders in above for folder in folders)
+    if len({tuple(folders) for folders in above}) < 2:
+        return []
+    return [
+        f"The folders above the class folders are not used: {named(unused)}. --case-pattern takes a case from a path."
+    ]
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def from_breakhis_name(path: str, problems: list[str]) -> Found | None:
+    """What a BreakHis name says; None, and the path among the problems, where it breaks the grammar."""
+    try:
+        name = breakhis.parse(path.rpartition("/")[2])
+    except DataError:
+        problems.append(path)
+        return None
+    magnification = breakhis.magnification_key(name.magnification)
+    return Found(path, name.label, name.case, name.slide_key, name.subtype, magnification)
+
+
+def case_finder(pattern: str | None) -> Callable[[str], str | None]:
+    """A function from path to case: None without a pattern, an empty string where the pattern finds nothing.
+
+    Raises:
+        SettingsError: If the pattern is no regular expression, or holds no group.
+    """
+    if pattern is None:
+        return lambda _: None
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise SettingsError(f"--case-pattern must be a regular expression, but got {pattern!r}: {error}.") from error
+    if expression.groups == 0:
+        raise SettingsError(f"--case-pattern must hold a group, such as '(?P<case>[0-9]+)_', but got {pattern!r}.")
+    group: str | int = "case" if "case" in expression.groupindex else 1
+
+    def find(path: str) -> str:
+        match = expression.search(path)
+        return "" if match is None else match[group] or ""
+
+    return find

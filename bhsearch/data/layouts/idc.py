@@ -1,0 +1,46 @@
+"""Patches of invasive ductal carcinoma: the grammar of their names, and the tree that they come in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from bhsearch.data.images.decode import IMAGE_SUFFIXES
+from bhsearch.data.layouts.listing import Found, complain
+
+GRAMMAR = "<patient>/<0|1>/<patient>_idx5_x<X>_y<Y>_class<0|1>.png"
+
+_NAME = re.compile(
+    rf"(?P<patient>[^/]+)_idx[0-9]+_x[0-9]+_y[0-9]+_class(?P<label>[01])(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})",
+    re.IGNORECASE,
+)
+
+
+def patient_of(file_name: str) -> str | None:
+    """The patient that a file name says, or None if it is none of these names."""
+    match = _NAME.fullmatch(file_name)
+    return match["patient"] if match else None
+
+
+def read_idc(paths: Sequence[str]) -> list[Found]:
+    """Read a tree of patches.
+
+    Raises:
+        DataError: If a name breaks the grammar or contradicts its folders.
+    """
+    rows, problems = [], []
+    for path in paths:
+        match = _NAME.fullmatch(path.rpartition("/")[2])
+        *above, folder = PurePosixPath(path).parts[:-1] or ("",)
+        patient = above[-1] if above else None  # unknown when the data folder is a patient's own
+        if match is None:
+            problems.append(path)
+        elif folder != match["label"]:
+            problems.append(f"{path} (the folder is {folder or 'missing'}, the name says class{match['label']})")
+        elif patient not in (None, match["patient"]):
+            problems.append(f"{path} (the folder's patient is {patient}, the name's {match['patient']})")
+        else:
+            rows.append(Found(path, int(match["label"]), match["patient"], match["patient"]))
+    complain(problems, f"IDC files are {GRAMMAR}.")
+    return rows

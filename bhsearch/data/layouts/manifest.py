@@ -1,0 +1,297 @@
+"""Manifests: tables of images with label and case, as programs, spreadsheets and Windows write them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bhsearch.data.layouts.class_names import ClassMap, manifest_classes, map_advice
+from bhsearch.data.layouts.listing import Found, Listing, complain, named
+from bhsearch.data.layouts.naming import PARTS, folded, is_part_column, is_placeholder, part_of
+from bhsearch.errors import DataError, SettingsError
+
+SUFFIXES = (".csv", ".tsv")
+REQUIRED_COLUMNS = ("path", "label", "case")
+OPTIONAL_COLUMNS = ("slide", "subtype", "magnification")
+PLACEHOLDER_RULE = (
+    "Every image needs the case that it comes from, but these names stand for one that is not known: images under such "
+    "a name would count as one patient. Give each its case, or leave these images out."
+)
+
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    fields: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A manifest's cells.
+
+    Attributes:
+        columns: Folded names, in order; empty for columns without one.
+        names: The names as they were written.
+        rows: Those that are not empty.
+    """
+
+    columns: list[str]
+    names: list[str]
+    rows: list[_Row]
+
+
+def read_manifest(
+    file: Path, *, class_map: Sequence[str] = (), ignore_columns: Sequence[str] = (), image_root: Path | None = None
+) -> Listing:
+    """List the images of a manifest.
+
+    Args:
+        file: Text in UTF-8, separated by commas, semicolons, tabs or bars, with a header.
+        class_map: See `classes.folder_classes`.
+        ignore_columns: Columns that are not read, although they say how the data are divided.
+        image_root: Folder that holds the images; by default the manifest's own.
+
+    Raises:
+        DataError: If the manifest cannot be read, or paths, labels, cases or parts cannot be used.
+        SettingsError: If an option does not fit the manifest.
+    """
+    table = _read_table(file)
+    ignored = _ignored(table, ignore_columns)
+    parts, notes = _parts(table, ignored)
+    root = file.parent if image_root is None else image_root
+    if not root.is_dir():
+        raise SettingsError(f"--image-root must be a folder, but got {str(root)!r}.")
+    classes = manifest_classes(class_map)
+    _require_labels(table, classes)
+    rows = _rows(file, root, table, classes, parts, ignored)
+    if not any(parts) and len(named_parts := _parts_in_paths(rows)) > 1:
+        notes.append(
+            f"The paths name the parts {', '.join(named_parts)}, which are not used: a manifest says them in a column "
+            "split."
+        )
+    return Listing(root, "manifest", tuple(sorted(rows, key=lambda row: row.path)), notes=tuple(notes))
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+def _read_table(file: Path) -> _Table:
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"a manifest must be readable, but {file}: {(error.strerror or '').lower()}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"a manifest must be text in UTF-8, but {file}: {error}.") from error
+    text, separator, skipped = _separator(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != "\t")
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        columns = [folded(name) for name in names]
+        _require_columns(file, columns, names, separator)
+        rows = []
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if any(cells):
+                line = reader.line_num + skipped
+                if any(cells[len(columns) :]):
+                    raise DataError(
+                        f"a row of a manifest must have no more fields than its header, which has {len(columns)}, but "
+                        f"line {line} of {file} has {len(cells)}. A field with a {_SEPARATORS[separator]} needs quotes."
+                    )
+                padded = [*cells, *[""] * (len(columns) - len(cells))]
+                rows.append(_Row(line, dict(zip(columns, padded, strict=False))))
+    except csv.Error as error:
+        raise DataError(f"a manifest must be CSV, but {file}: {error}.") from error
+    if not rows:
+        raise DataError(f"a manifest must have a row per image, but {file} has no rows below its header.")
+    return _Table(columns, names, rows)
+
+
+def _separator(text: str) -> tuple[str, str, int]:
+    """The text without Excel's line `sep=;`, its separator, and the number of lines taken off."""
+    first, *rest = re.split(r"\r\n|\r|\n", text, maxsplit=1)
+    said = first.strip(' \r"')
+    if said.lower().startswith("sep=") and (said[4:] or "\t") in _SEPARATORS:
+        return "".join(rest), said[4:] or "\t", 1
+
+    def n_known(separator: str) -> int:
+        names = next(csv.reader([first], delimiter=separator), [])
+        return sum(folded(name) in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) for name in names)
+
+    return text, max(_SEPARATORS, key=n_known), 0
+
+
+def _require_columns(file: Path, columns: list[str], names: list[str], separator: str) -> None:
+    twice = [name for name, times in Counter(filter(None, columns)).items() if times > 1]
+    if twice:
+        raise DataError(
+            f"a manifest must name each column once, but {file} has {named(twice)} more than once: it is not known "
+            "which one counts. Remove or rename the others."
+        )
+    lacking = [name for name in REQUIRED_COLUMNS if name not in columns]
+    if lacking:
+        raise DataError(
+            f"a manifest needs the columns {', '.join(REQUIRED_COLUMNS)}, but {file} lacks {', '.join(lacking)}; it "
+            f"has {', '.join(filter(None, names)) or 'none'} (separator: {_SEPARATORS[separator]})."
+        )
+
+
+# -- columns that say how the data are divided, and those that are not used --------------------------------------------
+
+
+def _ignored(table: _Table, ignore_columns: Sequence[str]) -> set[str]:
+    ignored = {folded(name) for name in ignore_columns}
+    unknown = [name for name in ignore_columns if folded(name) not in table.columns]
+    if unknown:
+        raise SettingsError(
+            f"--ignore-column must name columns of the manifest, but there is no {named(unknown)}; it has "
+            f"{', '.join(filter(None, table.names))}."
+        )
+    required = sorted(ignored & set(REQUIRED_COLUMNS))
+    if required:
+        raise SettingsError(f"--ignore-column cannot ignore {', '.join(required)}: a manifest needs it.")
+    return ignored
+
+
+def _parts(table: _Table, ignored: set[str]) -> tuple[list[str], list[str]]:
+    """The part of each row, empty where there is none, and sentences on the columns."""
+    chosen: dict[str, list[str]] = {}
+    unused, notes = [], []
+    for column, name in zip(table.columns, table.names, strict=True):
+        if column in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) or column in ignored:
+            continue
+        values = [row.fields[column] for row in table.rows]
+        parts = [part_of(value) for value in values]
+        if column and all(parts) and (is_part_column(name) or len(set(parts)) > 1):
+            chosen[name] = [part or "" for part in parts]
+        elif column and is_part_column(name) and any(values):
+            raise DataError(_not_parts(name, table, parts))
+        elif any(values):
+            unused.append(name or "one without a name")
+    if len({tuple(parts) for parts in chosen.values()}) > 1:
+        raise DataError(
+            f"a manifest must divide its images in one way, but the columns {named(chosen)} differ. Keep one: "
+            f"--ignore-column {next(reversed(chosen))}."
+        )
+    if unused:
+        notes.append(f"{'Columns' if len(unused) > 1 else 'Column'} of the manifest not used: {', '.join(unused)}.")
+    if ignored:
+        notes.append(f"Ignored as asked: {', '.join(sorted(ignored))}.")
+    for name, taken in chosen.items():
+        present = set(taken)
+        if len(present) == 1:
+            notes.append(f"The column {name} divides nothing: all images are in {present.pop()}.")
+            return [""] * len(table.rows), notes
+        notes.append(f"Parts are taken from the column {name}: {counted_parts(taken)}.")
+        return taken, notes
+    return [""] * len(table.rows), notes
+
+
+def _not_parts(name: str, table: _Table, parts: list[str | None]) -> str:
+    wrong = [row for row, part in zip(table.rows, parts, strict=True) if part is None]
+    values = list(dict.fromkeys(row.fields[folded(name)] for row in wrong))
+    return (
+        f"the column {name!r} seems to say how the images are divided, and must hold {', '.join(PARTS)} then, but "
+        f"holds {named(values)} (first in line {wrong[0].line}). If it is to have no effect: --ignore-column {name}"
+    )
+
+
+def counted_parts(parts: Iterable[str]) -> str:
+    """How many images each part has, such as `80 train, 20 test images`."""
+    counts = Counter(parts)
+    return ", ".join(f"{counts[part]:,} {part}" for part in PARTS if counts[part]) + " images"
+
+
+def _parts_in_paths(rows: list[Found]) -> list[str]:
+    return sorted({part for row in rows for folder in row.path.split("/")[:-1] if (part := part_of(folder))})
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def _require_labels(table: _Table, classes: ClassMap) -> None:
+    unknown = [row for row in table.rows if classes.label_of(row.fields["label"]) is None]
+    if not unknown:
+        return
+    values = list(dict.fromkeys(row.fields["label"] for row in table.rows if row.fields["label"]))
+    is_naming = 1 < len(values) <= 12 and len(unknown) * 10 >= len(table.rows)  # else it is some rows that are wrong
+    complain(
+        [f"line {row.line}: {row.fields['label']!r}" for row in unknown],
+        f"The labels of a manifest must be {classes.names()}.",
+        map_advice(values) if is_naming else "",
+    )
+
+
+def _rows(file: Path, root: Path, table: _Table, classes: ClassMap, parts: list[str], ignored: set[str]) -> list[Found]:
+    rows: list[Found] = []
+    leaving: list[str] = []
+    missing: list[str] = []
+    no_case: list[str] = []
+    placeholders: list[str] = []
+    more = [name for name in OPTIONAL_COLUMNS if name not in ignored]
+    for row, part in zip(table.rows, parts, strict=True):
+        given, case = row.fields["path"], row.fields["case"]
+        path, exists = _path(given, root, file.parent)
+        if path is None:
+            leaving.append(f"line {row.line}: {given!r}")
+        elif not exists:
+            missing.append(f"line {row.line}: {given}")
+        if not case:
+            no_case.append(f"line {row.line}: {given}")
+        elif is_placeholder(case):
+            placeholders.append(f"line {row.line}: {case!r}")
+        label = classes.label_of(row.fields["label"])
+        rows.append(Found(path or "", label or 0, case, part=part, **{name: row.fields.get(name, "") for name in more}))
+    elsewhere = "For images elsewhere, --image-root names the folder that holds them."
+    complain(leaving, f"The paths of a manifest must lie in the folder {root}.", elsewhere)
+    complain(no_case, "Every row of a manifest must name its case.")
+    complain(placeholders, PLACEHOLDER_RULE)
+    complain(missing, f"The files of a manifest must exist under {root}.", elsewhere)
+    times = Counter(row.path for row in rows)
+    complain([path for path, n in times.items() if n > 1], "A manifest must name a file once.")
+    return rows
+
+
+def _path(given: str, root: Path, folder: Path) -> tuple[str | None, bool]:
+    """A path relative to the root, if it lies there, and whether there is a file.
+
+    What is relative is looked for under the root, then beside the manifest. Where no file is called so, a backslash is
+    a separator, as Windows has it, and letters may be composed or decomposed.
+    """
+    inside: str | None = None
+    plain = given.replace("\\", "/")
+    spelt = (given, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
+    for text in dict.fromkeys(spelt) if given else ():
+        for base in dict.fromkeys((root, folder)):
+            path = _relative(os.path.normpath(os.path.join(base, text)), root)  # noqa: PTH118
+            if path is not None:
+                if os.path.lexists(root / path):
+                    return path, True
+                inside = inside or path
+    return inside, False
+
+
+def _relative(path: str, root: Path) -> str | None:
+    """A path relative to the root, links in the names of the two folders resolved if need be; None if it leads out."""
+    for one, other in ((Path(os.path.abspath(path)), Path(os.path.abspath(root))), _resolved(path, root)):  # noqa: PTH100
+        if one != other and one.is_relative_to(other):
+            return PurePosixPath(one.relative_to(other)).as_posix()
+    return None
+
+
+def _resolved(path: str, root: Path) -> tuple[Path, Path]:
+    """Both with the links of their folders followed, but not that of the file itself: images may be links."""
+    there = Path(path)
+    try:
+        return there.parent.resolve() / there.name, root.resolve()
+    except (OSError, ValueError):  # a name that no file can have
+        return there, root

@@ -1,0 +1,83 @@
+"""From files to an index: a reader, then the digests of every file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from bhsearch.data.images.decode import Digests, Progress, scan
+from bhsearch.data.index import COLUMNS, BadFile, Index
+from bhsearch.data.layouts import registry
+from bhsearch.data.layouts.listing import Listing, require_both_classes
+from bhsearch.errors import DataError, listed
+
+
+def load_index(
+    data: Path,
+    *,
+    layout: str = "auto",
+    case_pattern: str | None = None,
+    class_map: Sequence[str] = (),
+    ignore_columns: Sequence[str] = (),
+    image_root: Path | None = None,
+    skip_bad_images: bool = False,
+    progress: Progress | None = None,
+) -> Index:
+    """Read a data set: names first, then the digests of every file.
+
+    Args:
+        data: Folder of images, or a manifest.
+        layout: A key of `readers.LAYOUTS`, or `auto` to choose by looking.
+        case_pattern: See `readers.read`.
+        class_map: See `readers.read`.
+        ignore_columns: See `readers.read`.
+        image_root: See `readers.read`.
+        skip_bad_images: Leave out files that cannot be read and record them, rather than stop.
+        progress: Called with the numbers of files done and in all.
+
+    Raises:
+        DataError: If names, labels or cases cannot be used; if files cannot be read, unless they are to be skipped; if
+            one class has no images, or none that can be read.
+        SettingsError: If an option cannot be used.
+    """
+    listing = registry.read(
+        data,
+        layout=layout,
+        case_pattern=case_pattern,
+        class_map=class_map,
+        ignore_columns=ignore_columns,
+        image_root=image_root,
+    )
+    results = scan(listing.root, [row.path for row in listing.rows], progress=progress)
+    bad = [*listing.bad, *(result for result in results if isinstance(result, BadFile))]
+    if bad and not skip_bad_images:
+        raise DataError(
+            f"every image must be readable, but {len(bad):,} of {len(listing.rows) + len(listing.bad):,} cannot be:\n"
+            f"{listed([f'{file.path}: {file.reason}' for file in bad])}\n"
+            "Repair them, or go on without them: --skip-bad-images."
+        )
+    read = [(row, result) for row, result in zip(listing.rows, results, strict=True) if isinstance(result, Digests)]
+    rows = [{**asdict(row), **asdict(result)} for row, result in read]
+    require_both_classes((row["label"] for row in rows), f", {len(bad):,} unreadable files left out,")
+    return Index(
+        name=_name(listing),
+        root=listing.root,
+        layout=listing.layout,
+        table=pd.DataFrame(rows, columns=list(COLUMNS)).astype({"label": "int8"}),
+        has_cases=listing.has_cases,
+        bad=tuple(sorted(bad, key=lambda file: file.path)),
+        left_out=listing.left_out,
+        notes=listing.notes,
+        range_used={row.path: result.range_used for row, result in read if result.range_used < 1},
+        pages_left_out={row.path: result.pages_left_out for row, result in read if result.pages_left_out},
+    )
+
+
+def _name(listing: Listing) -> str:
+    if listing.layout in ("breakhis", "idc"):
+        return listing.layout
+    return re.sub(r"[^a-z0-9]+", "-", listing.root.resolve().name.lower()).strip("-") or "data"

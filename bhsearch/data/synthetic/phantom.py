@@ -1,0 +1,216 @@
+"""The phantom: the embedded data set of synthetic tissue, in the tree and with the file names of BreakHis.
+
+What is true of it is known: every case can be recognised by its stain, cut and texture, so that an image-level split
+leaks; and the classes overlap from case to case, so that no honest score is 1. `tissue_style` says what a case is
+like and `tissue` draws it; this module decides what cases there are, names their files, and keeps them in the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from bhsearch.data.images.decode import Progress
+from bhsearch.data.index import CLASS_NAMES, Index
+from bhsearch.data.layouts import breakhis
+from bhsearch.data.loading import load_index
+from bhsearch.data.synthetic.tissue_style import case_style
+from bhsearch.errors import DataError
+from bhsearch.runtime import cache
+
+NAME = "phantom"
+MAGNIFICATION = 100
+
+# Raise it when the same parameters give other files: entries of the older version are then not taken for this one.
+_VERSION = 1
+_FIRST_SLIDE = 90_000  # far above the real slide ids, which end at 29960, so that nobody takes one for the other
+_BENIGN_OF_FIVE = (0, 3)  # two cases of five are benign
+_PAIRED_OF_EIGHT = 5  # one case of eight lies on two slides, so that a slide-level split has something to tear apart
+# Streams of random numbers of one case; a generator's seed is (seed, case, stream[, image]).
+_PLAN, _PIXELS, _STYLE = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a phantom is a function of.
+
+    Attributes:
+        cases: Number of cases, two of five of them benign. A larger phantom begins with the cases of a smaller one.
+        images: Mean number of images of a case; cases have from half of it to one and a half of it.
+        difficulty: 0 (classes nearly apart) to 1 (the label changes nothing, and an honest AUC is 0.5).
+        seed: Another seed, other cases.
+    """
+
+    cases: int = 76
+    images: int = 6
+    difficulty: float = 0.5
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Short name: `phantom` and what differs from the defaults, such as `phantom-cases120-difficulty0_7`."""
+        changed = [f"{key}{value}" for key, value in asdict(self).items() if value != _DEFAULTS[key]]
+        # MLflow allows no dot in the names of models, and data names become part of those.
+        return "-".join([NAME, *changed]).replace(".", "_")
+
+
+_DEFAULTS = asdict(Parameters())
+_RANGES: dict[str, tuple[int, int]] = {
+    "cases": (2, 10_000),
+    "images": (1, 100),
+    "difficulty": (0, 1),
+    "seed": (0, 2**31 - 1),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image to be drawn.
+
+    Attributes:
+        path: Where it lies in the tree. POSIX, relative to the data set's folder.
+        label: 0 benign, 1 malignant.
+        case: Number of the case, from 0.
+        image: Number of the image within its case, from 0.
+    """
+
+    path: str
+    label: int
+    case: int
+    image: int
+
+
+def parse_spec(spec: str) -> Parameters:
+    """Read `phantom` or `phantom:key=value,...`, with the fields of `Parameters` as keys.
+
+    Raises:
+        DataError: If a key is unknown or stands twice, or a value is not a number or out of range.
+    """
+    head, colon, tail = spec.partition(":")
+    if head != NAME or (colon and not tail):
+        raise DataError(f"synthetic data are {NAME} or {NAME}:key=value,..., but got {spec!r}.\n{_known_keys()}")
+    values: dict[str, float] = {}
+    for item in tail.split(",") if colon else ():
+        key, equals, text = item.partition("=")
+        if not equals or key not in _RANGES:
+            raise DataError(f"parameters of the phantom are key=value, but got {item!r} in {spec!r}.\n{_known_keys()}")
+        if key in values:
+            raise DataError(f"a parameter of the phantom may stand once, but {key} stands twice in {spec!r}.")
+        values[key] = _number(key, text)
+    return Parameters(**{**_DEFAULTS, **values})
+
+
+def pictures(parameters: Parameters) -> list[Picture]:
+    """All images of a phantom, case by case: a function of the parameters alone."""
+    planned = []
+    for case in range(parameters.cases):
+        rng = np.random.default_rng((parameters.seed, case, _PLAN))
+        label = 0 if case % 5 in _BENIGN_OF_FIVE else 1
+        # The subtype is a name only: nothing of it shows in the image.
+        subtype = str(rng.choice(list((breakhis.BENIGN_SUBTYPES, breakhis.MALIGNANT_SUBTYPES)[label])))
+        least, most = (parameters.images + 1) // 2, parameters.images * 3 // 2
+        n_images = int(rng.integers(least, most + 1))
+        letters = ("AB", "CD") if case % 8 == _PAIRED_OF_EIGHT and n_images > 1 else ("",)
+        for image in range(n_images):
+            slide = f"{_FIRST_SLIDE + case}{letters[image % len(letters)]}"
+            path = _path(label, subtype, slide, image // len(letters) + 1)
+            planned.append(Picture(path, label, case, image))
+    return planned
+
+
+def draw(parameters: Parameters, picture: Picture) -> npt.NDArray[np.uint8]:
+    """Draw one image: a function of seed and difficulty, and of the picture's label, case and number.
+
+    Returns:
+        RGB image. Shape (tissue.HEIGHT, tissue.WIDTH, 3).
+    """
+    from bhsearch.data.synthetic import (
+        tissue,  # it brings scipy, which nobody waits for when the phantom lies in the cache
+    )
+
+    rng = np.random.default_rng((parameters.seed, picture.case, _STYLE))
+    style = case_style(rng, picture.label, parameters.difficulty)
+    return tissue.draw(style, np.random.default_rng((parameters.seed, picture.case, _PIXELS, picture.image)))
+
+
+def phantom_folder(parameters: Parameters, progress: Progress | None = None) -> Path:
+    """Return the folder of a phantom in the cache, drawing it first where it is missing or incomplete.
+
+    Args:
+        parameters: What the phantom is a function of.
+        progress: Called with (done, total) images while it is drawn.
+
+    Raises:
+        PlaceError: If the cache cannot be written, or the disk is full; nothing half-made is left.
+    """
+    facts = {**asdict(parameters), "version": _VERSION}
+    return cache.cached(NAME, facts, lambda folder: _fill(folder, parameters, progress))
+
+
+def phantom_index(spec: str = NAME) -> Index:
+    """Draw a phantom, or find it in the cache, and index it.
+
+    Args:
+        spec: See `parse_spec`.
+
+    Raises:
+        DataError: If the spec cannot be read.
+        PlaceError: If the cache cannot be written, or the disk is full; nothing half-made is left.
+    """
+    parameters = parse_spec(spec)
+    index = load_index(phantom_folder(parameters), layout="breakhis")
+    return replace(index, name=parameters.name, layout=NAME, synthetic=True, has_cases=True, left_out=())
+
+
+def _known_keys() -> str:
+    rows = (f"  {key}={_DEFAULTS[key]}  ({low} to {high})" for key, (low, high) in _RANGES.items())
+    return "\n".join(["Its parameters, with their defaults:", *rows])
+
+
+def _number(key: str, text: str) -> float:
+    low, high = _RANGES[key]
+    whole = isinstance(_DEFAULTS[key], int)
+    # Digits only: Python's own int() and float() also take "1_0", " 1", "nan" and digits of other scripts.
+    if not re.fullmatch(r"[0-9]{1,10}" if whole else r"[0-9]{1,10}(\.[0-9]{1,6})?", text) or not (
+        low <= float(text) <= high
+    ):
+        kind = "a whole number" if whole else "a number of at most six decimals"
+        raise DataError(f"the phantom's {key} must be {kind} from {low} to {high}, but got {text!r}.")
+    return int(text) if whole else float(text)
+
+
+def _path(label: int, subtype: str, slide: str, sequence: int) -> str:
+    """Where the original tree has such an image."""
+    name = breakhis.parse(f"SOB_{'BM'[label]}_{subtype}-14-{slide}-{MAGNIFICATION}-{sequence:03d}.png")
+    names = {**breakhis.BENIGN_SUBTYPES, **breakhis.MALIGNANT_SUBTYPES}
+    folder = names[subtype].replace(" ", "_").replace("tumour", "tumor")  # spelt so in the original
+    slide_folder = name.slide_key.replace("-", "_", 1)  # the original, too, writes it so in folders only
+    return (
+        f"histology_slides/breast/{CLASS_NAMES[label]}/SOB/{folder}/{slide_folder}/"
+        f"{breakhis.magnification_key(MAGNIFICATION)}/{name.file_name}"
+    )
+
+
+def _fill(folder: Path, parameters: Parameters, progress: Progress | None) -> None:
+    planned = pictures(parameters)
+
+    def save(picture: Picture) -> None:
+        file = folder / picture.path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Stored, not deflated: builds of zlib differ in their bytes, and reading takes half the time.
+        Image.fromarray(draw(parameters, picture)).save(file, compress_level=0)
+
+    pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
+    try:
+        for done, _ in enumerate(pool.map(save, planned), start=1):  # raises what a thread raised
+            if progress is not None:
+                progress(done, len(planned))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C the rest is not drawn first

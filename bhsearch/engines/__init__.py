@@ -1,0 +1,1 @@
+"""Engines: which trial comes next, and where trials are stored."""

@@ -1,0 +1,1 @@
+"""KerasTuner as the engine. KerasTuner is imported here and nowhere else."""

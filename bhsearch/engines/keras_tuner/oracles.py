@@ -1,0 +1,303 @@
+"""KerasTuner's oracles, driven from outside, each made to stand where a study's trials say that it stands.
+
+KerasTuner's `Tuner` would build a network for every trial; its oracles alone choose points. What an oracle keeps in
+memory is made from the trials, so that a study goes on as if it had not been stopped: KerasTuner itself loses the place
+in a grid and the state of the Gaussian process's random numbers when it is stopped.
+
+Importing this module imports Keras, and takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from typing import Any
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from sklearn.gaussian_process import GaussianProcessRegressor
+from threadpoolctl import ThreadpoolController
+
+from bhsearch.engines.base import Exhausted, Trial, leaves_no_trace
+from bhsearch.engines.keras_tuner.storage import Entry
+from bhsearch.models import backend
+from bhsearch.objectives.space import Parameter, Params
+from bhsearch.states import COMPLETE, RUNNING
+
+backend.start()
+with backend.quiet(), warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from keras_tuner import HyperParameters, Objective
+    from keras_tuner.engine.trial import Trial as OracleTrial
+    from keras_tuner.oracles import (
+        BayesianOptimizationOracle,
+        GridSearchOracle,
+        HyperbandOracle,
+        RandomSearchOracle,
+    )
+
+_THREADS = ThreadpoolController()
+_SCORE = "score"
+_EPOCHS, _ROUND, _PAST = "tuner/epochs", "tuner/round", "tuner/trial_id"  # what Hyperband keeps with a point
+_OWN = "tuner/"
+
+
+class _Driven:
+    """What all four have: they write no files, repeat nothing by themselves, and are seeded anew for each trial."""
+
+    study_seed: int
+
+    def save(self) -> None:
+        """The journal holds everything."""
+
+    def _save_trial(self, trial: Any) -> None:
+        """The journal holds everything."""
+
+    def _check_consecutive_failures(self) -> None:
+        """Whether to give up is decided by the study, for every engine alike."""
+
+    def seed_for(self, place: int) -> None:
+        """Draw the trial at this place of the sequence with random numbers of its own."""
+        digest = hashlib.sha256(f"{self.study_seed}/{place}".encode()).digest()
+        self._seed_state = int.from_bytes(digest[:6], "big")
+
+    def seat(self, trial_id: str, values: Params) -> None:
+        """Do to an oracle that is made anew what proposing this trial did to the one that did."""
+
+
+class _Random(_Driven, RandomSearchOracle):  # type: ignore[misc]
+    pass
+
+
+class _Process(GaussianProcessRegressor):  # type: ignore[misc]
+    """scikit-learn's process without the checks of its input, which take most of an oracle's time.
+
+    The oracle asks it thousands of times a trial, for one point each.
+    """
+
+    def predict(self, X: Any, return_std: bool = False, return_cov: bool = False) -> Any:
+        """Mean and standard deviation, computed as scikit-learn does."""
+        if return_cov or not return_std or not hasattr(self, "X_train_"):
+            return super().predict(X, return_std, return_cov)
+        likeness = self.kernel_(X, self.X_train_)
+        mean = self._y_train_std * (likeness @ self.alpha_) + self._y_train_mean
+        part = solve_triangular(self.L_, likeness.T, lower=True, check_finite=False)
+        variance = np.clip(self.kernel_.diag(X) - np.einsum("ij,ij->j", part, part), 0.0, None)
+        return mean, np.sqrt(variance * self._y_train_std**2)
+
+
+class _Bayesian(_Driven, BayesianOptimizationOracle):  # type: ignore[misc]
+    def seed_for(self, place: int) -> None:
+        """Its optimiser starts at random points, and its process was fitted to the trials before."""
+        super().seed_for(place)
+        self._random_state = np.random.RandomState(self._seed_state % 2**32)  # KerasTuner's own kind
+        self.gpr = self._make_gpr()
+
+    def populate_space(self, trial_id: str) -> Any:
+        """On one thread: for matrices as small as a study, a second one takes several times as long."""
+        with _THREADS.limit(limits=1, user_api="blas"):
+            return super().populate_space(trial_id)
+
+    def _make_gpr(self) -> Any:
+        return _Process(**super()._make_gpr().get_params(deep=False))
+
+
+class _Hyperband(_Driven, HyperbandOracle):  # type: ignore[misc]
+    def __init__(self, least: int, **options: Any) -> None:
+        super().__init__(**options)
+        # KerasTuner's brackets go down to one epoch; ours end where the space does.
+        self.min_epochs = least
+        self._current_bracket = self._get_num_brackets() - 1
+        self._brackets: list[dict[str, Any]] = []
+        self._start_new_bracket()
+
+    def seat(self, trial_id: str, values: Params) -> None:
+        """Behind the trial that it goes on from, or into the first bracket with room for a new one."""
+        self._remove_completed_brackets()
+        past, step = values.get(_PAST), values[_ROUND]
+        rounds = self._room() if past is None else self._behind(past, step)
+        rounds[step].append({"past_id": past, "id": trial_id})
+
+    def _room(self) -> list[list[dict[str, Any]]]:
+        for bracket in self._brackets:
+            if len(bracket["rounds"][0]) < self._get_size(bracket["bracket_num"], 0):
+                return bracket["rounds"]  # type: ignore[no-any-return]
+        self._increment_bracket_num()
+        self._start_new_bracket()
+        return self._brackets[-1]["rounds"]  # type: ignore[no-any-return]
+
+    def _behind(self, past: str, step: int) -> list[list[dict[str, Any]]]:
+        for bracket in self._brackets:
+            rounds: list[list[dict[str, Any]]] = bracket["rounds"]
+            if step < len(rounds) and any(info["id"] == past for info in rounds[step - 1]):
+                return rounds
+        raise ValueError(f"No bracket holds trial {past} before round {step}.")
+
+
+class _Grid(_Driven, GridSearchOracle):  # type: ignore[misc]
+    def seat(self, trial_id: str, values: Params) -> None:  # noqa: ARG002
+        """Behind the last one: in a space that does not change, a grid only grows at its end."""
+        last = self.start_order[-1] if self.start_order else None
+        self._ordered_ids.insert(trial_id, last)
+        self._populate_next = [trial_id] if last is None else []
+
+    def end_trial(self, trial: Any) -> None:
+        """A point that was given has no place in the grid, and none follows it."""
+        super().end_trial(trial)
+        if trial.trial_id not in self._ordered_ids._data_to_index:
+            self._populate_next.remove(trial.trial_id)
+
+
+class Driver:
+    """One oracle, at one study.
+
+    Args:
+        space: Its parameters.
+        sampler: A key of `keras_tuner_engine.SAMPLERS`.
+        seed: The study's seed.
+    """
+
+    def __init__(self, space: Sequence[Parameter], sampler: str, seed: int) -> None:
+        self._space, self._sampler, self._seed = space, sampler, seed
+        # What Hyperband calls epochs is our parameter of that name, so it is not sampled twice.
+        self._paced = sampler == "hyperband"
+        self._sampled = [row for row in space if not (self._paced and row.name == "epochs")]
+        self._oracle: Any = None
+        self._known: list[Entry] = []  # what the oracle was told
+
+    def propose(self, entries: Sequence[Entry]) -> Entry:
+        """The next trial's point, with what the oracle wants kept of it; the trial has no notes yet.
+
+        Raises:
+            Exhausted: If the oracle has none.
+        """
+        place = sum(entry.sampler == self._sampler and not leaves_no_trace(entry.trial) for entry in entries)
+        with _quiet():
+            self._tell(entries)
+            self._oracle.seed_for(place)
+            chosen = self._oracle.create_trial(_id(len(entries)))
+            if chosen.status != "RUNNING":
+                self._oracle = None
+                raise Exhausted(_EXHAUSTED[chosen.status].format(self._sampler))
+            values = chosen.hyperparameters.values
+            params = {row.name: _typed(row, values[self._name(row)]) for row in self._space}
+            # A Gaussian process may end a hair outside the range, or at one more than the largest whole number.
+            values.update({row.name: params[row.name] for row in self._sampled})
+            self._oracle._record_values(chosen)
+        extra = {name: value for name, value in values.items() if name.startswith(_OWN)}
+        made = Entry(Trial(len(entries), RUNNING, params), self._sampler, place, extra)
+        self._known.append(made)
+        return made
+
+    def _name(self, row: Parameter) -> str:
+        return _EPOCHS if self._paced and row.name == "epochs" else row.name
+
+    def _tell(self, entries: Sequence[Entry]) -> None:
+        """Bring the oracle to where these trials leave it."""
+        for known, entry in zip(self._known, entries, strict=False):
+            if entry.trial.state != known.trial.state and leaves_no_trace(entry.trial):
+                self._oracle = None  # it cannot take back what it has proposed
+        if self._oracle is None:
+            self._oracle, self._known = self._make(), []
+        for number, entry in enumerate(entries):
+            known_state = self._known[number].trial.state if number < len(self._known) else None
+            if known_state is None:
+                self._add(entry)
+            if known_state in (None, RUNNING) and entry.trial.state != RUNNING and not leaves_no_trace(entry.trial):
+                self._end(entry)
+        self._known = list(entries)
+
+    def _add(self, entry: Entry) -> None:
+        """A trial that another oracle proposed, or that was given."""
+        oracle, trial = self._oracle, entry.trial
+        mine = entry.sampler == self._sampler
+        space = copy(oracle.hyperparameters)
+        space.values = {row.name: trial.params[row.name] for row in self._sampled} | (entry.extra if mine else {})
+        made = OracleTrial(space, _id(trial.number), "RUNNING")
+        oracle.trials[made.trial_id] = made
+        if leaves_no_trace(trial):
+            made.status = "FAILED"  # keeps its number, and is nothing else to the oracle
+            return
+        oracle._record_values(made)
+        oracle.ongoing_trials[made.trial_id] = made
+        if mine:
+            oracle.seat(made.trial_id, space.values)
+            oracle.start_order.append(made.trial_id)
+
+    def _end(self, entry: Entry) -> None:
+        """Only a complete trial has a score; any other has failed, as far as KerasTuner knows."""
+        oracle, trial = self._oracle, self._oracle.trials[_id(entry.trial.number)]
+        if entry.trial.state == COMPLETE:
+            oracle.update_trial(trial.trial_id, {_SCORE: entry.trial.value})
+        trial.status = "COMPLETED" if entry.trial.state == COMPLETE else "FAILED"
+        oracle.end_trial(trial)
+
+    def _make(self) -> Any:
+        digest = hashlib.sha256(f"{self._seed}".encode()).digest()
+        options: dict[str, Any] = {
+            "objective": Objective(_SCORE, "max"),
+            "hyperparameters": _translated(self._sampled),
+            "allow_new_entries": False,
+            "seed": int.from_bytes(digest[:4], "big") // 2 + 1,  # 0 would be a random one
+        }
+        oracle: Any
+        if self._paced:
+            epochs = next(row for row in self._space if row.name == "epochs")
+            # Round after round until the study has enough; KerasTuner would stop after one.
+            pace: dict[str, Any] = {"max_epochs": int(epochs.high), "hyperband_iterations": None}
+            oracle = _Hyperband(int(epochs.low), **pace, **options)
+        else:
+            oracle = _ORACLES[self._sampler](max_trials=None, **options)
+        oracle.verbose = 0
+        oracle.study_seed = self._seed
+        return oracle
+
+
+_ORACLES: dict[str, Callable[..., Any]] = {"random": _Random, "bayesian": _Bayesian, "grid": _Grid}
+_EXHAUSTED = {
+    "STOPPED": "KerasTuner's {} oracle has no more trials: it finds no point of the space that was not tried.",
+    "IDLE": "KerasTuner's {} oracle has no more trials until those end that run.",
+}
+
+
+def _id(number: int) -> str:
+    """KerasTuner's name of a trial, as it would count them itself."""
+    return f"{number:04d}"
+
+
+def _translated(space: Sequence[Parameter]) -> Any:
+    """The space in KerasTuner's words."""
+    found = HyperParameters()
+    for row in space:
+        scale = "log" if row.log else "linear"
+        if len(row.choices) == 1:
+            found.Fixed(row.name, row.choices[0])
+        elif row.choices and isinstance(row.choices[0], bool):  # a choice of booleans would come back as numbers
+            found.Boolean(row.name, default=row.start)
+        elif row.choices:
+            start = row.start if row.start in row.choices else row.choices[0]
+            found.Choice(row.name, list(row.choices), default=start)
+        elif row.whole:
+            found.Int(row.name, int(row.low), int(row.high), sampling=scale, default=row.start)
+        else:
+            found.Float(row.name, row.low, row.high, sampling=scale, default=row.start)
+    return found
+
+
+def _typed(row: Parameter, value: Any) -> Any:
+    """A value as the space has it."""
+    if row.choices:
+        return next(choice for choice in row.choices if choice == value)
+    inside = min(max(value, row.low), row.high)
+    return int(inside) if row.whole else float(inside)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """KerasTuner calls what Python has deprecated, and its Gaussian process warns of every fit that is not perfect."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,1 @@
+"""Optuna as the engine. Optuna is imported here and nowhere else."""

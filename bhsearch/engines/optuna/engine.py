@@ -1,0 +1,342 @@
+"""Optuna as the engine: storage, samplers, resume, and a list of backbones that can grow."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import Any, cast
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import BaseSampler
+from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from bhsearch.engines.base import Overtaken, Trial, complete_notes, leaves_no_trace
+from bhsearch.engines.optuna import attributes as attributes
+from bhsearch.engines.optuna.distributions import distribution
+from bhsearch.engines.optuna.importances import shares_of
+from bhsearch.engines.optuna.pruners import PRUNERS, told
+from bhsearch.engines.optuna.samplers import LEARNING, SAMPLERS
+from bhsearch.engines.optuna.storage import discard_if_new, patient
+from bhsearch.errors import MissingError, StudyError
+from bhsearch.objectives.base import Report
+from bhsearch.objectives.space import Parameter, Params, starting_point
+from bhsearch.runtime.processes import this_process
+from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
+
+optuna.logging.set_verbosity(logging.ERROR)
+
+DEFAULT_STORAGE = "sqlite:///optuna.db"
+_GROWING, _WHOLE = " (growing)", "bhsearch.whole"
+_FACTS, _SETTINGS = "bhsearch.facts", "bhsearch.settings"
+_STATES = {
+    TrialState.COMPLETE: COMPLETE,
+    TrialState.PRUNED: PRUNED,
+    TrialState.FAIL: FAILED,
+    TrialState.RUNNING: RUNNING,
+    TrialState.WAITING: RUNNING,
+}
+
+
+class OptunaEngine:
+    """One study in Optuna's storage.
+
+    Args:
+        study: From `open_study`.
+        space: Its parameters.
+        sampler: A key of `SAMPLERS`.
+        seed: The study's seed.
+        pruner: A key of `PRUNERS`.
+        steps_per_fold: Reports of a fold, its end included.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Sequence[Parameter],
+        sampler: str,
+        seed: int,
+        pruner: str = "none",
+        steps_per_fold: int = 1,
+    ) -> None:
+        self._study, self._space = study, space
+        self._distributions = {parameter.name: distribution(parameter) for parameter in space}
+        self._sampler, self._seed = sampler, seed
+        self._pruner, self._steps_per_fold = pruner, steps_per_fold
+        study.pruner = PRUNERS[pruner](steps_per_fold)
+        self._running: dict[int, optuna.Trial] = {}
+        self._reported: set[int] = set()  # steps of the running trial
+
+    @patient
+    def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
+        """Start a trial, at a point that the sampler chooses where none is given; see `Engine.ask`.
+
+        The sampler is seeded anew from the study's seed and what the study holds, so that a study that was stopped and
+        continued goes the way it would have gone. Trials that `leaves_no_trace` says it of do not show in that seed.
+        """
+        trials = self.trials()
+        done = sum(trial.state != RUNNING and not leaves_no_trace(trial) for trial in trials)
+        running = sum(trial.state == RUNNING for trial in trials)
+        self._study.sampler = self._next_sampler(done, running)
+        kept = {"owner": this_process(), **(notes or {})}
+        trial = self._start(point, trials, kept)
+        self._running, self._reported = {trial.number: trial}, set()
+        return Trial(trial.number, RUNNING, trial.params, notes=kept)
+
+    def _next_sampler(self, done: int, running: int) -> BaseSampler:
+        """Of two workers that ask at once, the second sees the first's trial running, and samples something else."""
+        digest = hashlib.sha256(f"{self._seed}/{running}/{done}".encode()).digest()
+        return SAMPLERS[self._sampler](int.from_bytes(digest[:4], "big"), self._seed, done + running)
+
+    def _first_point(self, trials: Sequence[Trial]) -> Params | None:
+        """A sound point for each backbone comes first, where the sampler learns from what it has seen."""
+        if self._sampler in LEARNING:
+            tried = {trial.params.get("backbone") for trial in trials if not leaves_no_trace(trial)}
+            for backbone in next(row.choices for row in self._space if row.name == "backbone"):
+                if backbone not in tried:
+                    return starting_point(self._space, backbone)
+        return None
+
+    def _start(self, point: Params | None, trials: Sequence[Trial], notes: dict[str, Any]) -> optuna.Trial:
+        """What `Study.ask` does, and the notes in the same step: nobody sees a trial whose owner is unknown."""
+        study = self._study
+        study._thread_local.cached_all_trials = None
+        trial_id = None if point else study._pop_waiting_trial_id()  # a user may have enqueued a trial
+        if trial_id is None:
+            point = point or self._first_point(trials)
+            fixed = {"fixed_params": point} if point else {}
+            shown, hidden = attributes.of_notes(notes)
+            template = create_trial(state=TrialState.RUNNING, user_attrs=shown, system_attrs=fixed | hidden)
+            trial = optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=template))
+        else:
+            trial = optuna.Trial(study, trial_id)
+            attributes.keep_notes(study._storage, trial_id, notes)
+        for name, values in self._distributions.items():
+            trial._suggest(name, values)
+        return trial
+
+    @patient
+    def report(self, number: int, report: Report) -> bool:
+        """Say how the running trial stands. Returns whether it should be pruned.
+
+        A step that it was at already is not heard again: the trial was started anew after it ran out of memory.
+        """
+        heard = told(self._pruner, report, self._steps_per_fold)
+        if heard is None or heard[0] in self._reported:
+            return False
+        self._reported.add(heard[0])
+        trial = self._running[number]
+        trial.report(heard[1], heard[0])
+        return trial.should_prune()
+
+    @patient
+    def prune(self, number: int, seconds: float) -> None:
+        """End a trial that was pruned; it keeps what was reported of it."""
+        self._end(number, TrialState.PRUNED, None, {"seconds": round(seconds, 4)})
+
+    @patient
+    def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
+        """End a trial with its score, and the ends of its interval where they are known."""
+        self._end(number, TrialState.COMPLETE, score, complete_notes(seconds, ends))
+
+    @patient
+    def annotate(self, number: int, notes: dict[str, str]) -> None:
+        """Keep something for people beside a trial that has ended."""
+        storage = self._study._storage
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        attributes.add_to_ended(storage, trial_id, notes)
+
+    @patient
+    def fail(self, number: int, reason: str, dead: bool = False) -> None:
+        """End a trial without a score; `dead` where its process died, so that it will be run again."""
+        self._end(number, TrialState.FAIL, None, {"reason": reason} | ({"dead": True} if dead else {}))
+
+    def _end(self, number: int, state: TrialState, value: float | None, notes: dict[str, Any]) -> None:
+        """End a trial once.
+
+        Raises:
+            Overtaken: If it was ended in another way before.
+        """
+        storage = self._study._storage
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        try:
+            attributes.keep_notes(storage, trial_id, notes)
+            self._study.tell(number, value, state=state)
+        except (UpdateFinishedTrialError, ValueError):
+            ended = storage.get_trial(trial_id)
+            if not ended.state.is_finished():
+                raise
+            if ended.state != state or (state == TrialState.COMPLETE and ended.value != value):
+                raise Overtaken from None
+
+    @property
+    def beat_seconds(self) -> float | None:
+        """How often `beat` wants to be called: only storages that other hosts can reach."""
+        storage = self._study._storage
+        if not is_heartbeat_enabled(storage):
+            return None
+        return cast(BaseHeartbeat, storage).get_heartbeat_interval()
+
+    @patient
+    def beat(self, number: int) -> None:
+        """Say that a running trial's process is alive, by the clock of the storage."""
+        storage = self._study._storage
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        cast(BaseHeartbeat, storage).record_heartbeat(trial_id)
+
+    @patient
+    def stale(self) -> set[int]:
+        """Running trials whose process has not said for long that it is alive."""
+        storage = self._study._storage
+        if not is_heartbeat_enabled(storage):
+            return set()
+        found = cast(BaseHeartbeat, storage)._get_stale_trial_ids(self._study._study_id)
+        return {storage.get_trial_number_from_id(each) for each in found}
+
+    @patient
+    def trials(self) -> list[Trial]:
+        """All trials, by number."""
+        return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
+
+    def importances(self) -> dict[str, float]:
+        """Share of the score's variation that each parameter explains (fANOVA), largest first.
+
+        Empty with fewer than ten complete trials, and where all scores are the same.
+        """
+        return shares_of(self.trials(), self._space)
+
+    @patient
+    def delete(self) -> None:
+        """Delete the study, and the file that was made for it if nothing else is in it."""
+        storage = self._study._storage
+        if self._study.study_name in optuna.get_all_study_names(storage):  # else an attempt before this one did it
+            optuna.delete_study(study_name=self._study.study_name, storage=storage)
+        discard_if_new(storage)
+
+
+def open_study(storage: optuna.storages.BaseStorage, name: str, facts: dict[str, Any]) -> optuna.Study:
+    """Open a study, or make it with `facts`, which it keeps; see `facts_of`."""
+    _finish_growing(storage, name)
+    if name in optuna.get_all_study_names(storage):
+        return optuna.load_study(study_name=name, storage=storage)
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    attributes.name_metric(study)
+    attributes.keep(study, _FACTS, facts)
+    return study
+
+
+def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study:
+    """A study that must be there.
+
+    Raises:
+        MissingError: If it is not; the message lists those that are.
+    """
+    names = optuna.get_all_study_names(storage)
+    if name not in names:
+        known = ", ".join(names) if names else "none"
+        raise MissingError(f"The study must be in the storage, but {name!r} is not. There: {known}.")
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def remember(study: optuna.Study, settings: dict[str, Any]) -> None:
+    """Keep the settings of whoever opened the study last, for workers that join it."""
+    if attributes.kept(study).get(_SETTINGS) != settings:
+        attributes.keep(study, _SETTINGS, settings)
+
+
+def remembered(study: optuna.Study) -> dict[str, Any]:
+    """What `remember` was given last.
+
+    Raises:
+        StudyError: If another program made the study.
+    """
+    facts_of(study)
+    return dict(attributes.kept(study)[_SETTINGS])
+
+
+def scored(study: optuna.Study) -> list[tuple[float, Params]]:
+    """Score and point of every complete trial."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [(float(trial.value), dict(trial.params)) for trial in trials if trial.value is not None]
+
+
+def facts_of(study: optuna.Study) -> dict[str, Any]:
+    """What the study was made with.
+
+    Raises:
+        StudyError: If another program made it.
+    """
+    held = attributes.kept(study)
+    if _FACTS not in held:
+        raise StudyError(
+            f"The study {study.study_name!r} must be one of bhsearch, but another program made it. "
+            "Name another with --study."
+        )
+    return dict(held[_FACTS])
+
+
+def grow(study: optuna.Study, facts: dict[str, Any], backbones: Sequence[str]) -> optuna.Study:
+    """Give a study more backbones.
+
+    Optuna does not let the choices of a parameter change. So a study with more of them is a new one that holds the old
+    one's trials: made whole under another name first, so that an end at any moment loses nothing.
+
+    Args:
+        study: The study as it is.
+        facts: What it keeps from now on.
+        backbones: All its backbones, the old ones first.
+
+    Raises:
+        StudyError: If one of its trials is running.
+    """
+    if any(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False)):
+        raise StudyError(
+            f"A study can get new backbones only while none of its trials runs, but {study.study_name!r} is in use."
+        )
+    storage, name = study._storage, study.study_name
+    draft = optuna.create_study(storage=storage, study_name=name + _GROWING, direction="maximize")
+    attributes.name_metric(draft)
+    attributes.keep(draft, _FACTS, facts)
+    choices = CategoricalDistribution(tuple(backbones))
+    draft.add_trials([_with_choices(trial, choices) for trial in study.get_trials()])
+    attributes.keep(draft, _WHOLE, True)
+    _finish_growing(storage, name)
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def _finish_growing(storage: optuna.storages.BaseStorage, name: str) -> None:
+    """Bring a grown study under its own name, or forget one that was not whole."""
+    names = optuna.get_all_study_names(storage)
+    if name + _GROWING not in names:
+        return
+    draft = optuna.load_study(study_name=name + _GROWING, storage=storage)
+    if attributes.kept(draft).get(_WHOLE):
+        if name in names:
+            optuna.delete_study(study_name=name, storage=storage)
+        optuna.copy_study(
+            from_study_name=draft.study_name, from_storage=storage, to_storage=storage, to_study_name=name
+        )
+    optuna.delete_study(study_name=draft.study_name, storage=storage)
+
+
+def _with_choices(trial: FrozenTrial, choices: CategoricalDistribution) -> FrozenTrial:
+    distributions = trial.distributions | ({"backbone": choices} if "backbone" in trial.distributions else {})
+    grown = create_trial(
+        state=trial.state,
+        value=trial.value,
+        params=trial.params,
+        distributions=distributions,
+        user_attrs=trial.user_attrs,
+        system_attrs=trial.system_attrs,
+        intermediate_values=trial.intermediate_values,
+    )
+    grown.datetime_start, grown.datetime_complete = trial.datetime_start, trial.datetime_complete
+    return grown
+
+
+def _record(trial: FrozenTrial) -> Trial:
+    value = trial.value if trial.state == TrialState.COMPLETE else None
+    return Trial(trial.number, _STATES[trial.state], trial.params, value, attributes.notes_of(trial))

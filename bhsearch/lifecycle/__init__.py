@@ -1,0 +1,1 @@
+"""What happens to a study afterwards: report, reproduce, register, predict."""

@@ -1,0 +1,173 @@
+"""The model card of a registered version, filled from what registering knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bhsearch.data.audit import audit
+from bhsearch.data.images.decode import decode
+from bhsearch.data.index import CLASS_NAMES
+from bhsearch.data.provenance import provenance
+from bhsearch.evaluation.calibration import Calibration, logit
+from bhsearch.evaluation.subgroups import breakdown, worst_cases
+from bhsearch.evaluation.test_set import NAMES
+from bhsearch.lifecycle.registration_summary import BEST_TRIAL, OTHER_TRIAL
+from bhsearch.reporting.figures.thumbnails import overlay, photo
+from bhsearch.reporting.model_card import LIMITS, USE, Measured, ModelCard, WorstImage
+from bhsearch.study.context import FINETUNE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bhsearch.evaluation.bbc_cv import Corrected
+    from bhsearch.evaluation.calibration import OperatingPoint
+    from bhsearch.evaluation.test_set import Tested
+    from bhsearch.lifecycle.restore import Reopened
+    from bhsearch.tracking.reader import StoredStudy, StoredTrial
+
+_PICTURES = {
+    "roc": "ROC curve",
+    "precision_recall": "Precision and recall",
+    "calibration": "Calibration before and after",
+    "confusion_matrix": "Confusion matrix",
+    "right_and_wrong": "Clearest right and worst wrong images",
+}
+_ONE_CLASS = {"sensitivity": 1, "specificity": 0}
+_COLUMNS = ("subtype", "magnification", "case")
+_SYNTHETIC = "Not for tissue: its data were drawn by a program."
+
+
+def make_card(
+    study: StoredStudy,
+    trial: StoredTrial,
+    opened: Reopened,
+    corrected: Corrected,
+    point: OperatingPoint,
+    tested: Tested,
+    gate: Sequence[str],
+    openings: Sequence[str],
+    pictures: Mapping[str, bytes],
+    network: Any,
+) -> ModelCard:
+    """Fill the card.
+
+    Args:
+        study: What was registered.
+        trial: Of it.
+        opened: Its data and split.
+        corrected: Score of the study's winner.
+        point: Calibration and threshold.
+        tested: The test.
+        gate: What the gate said, and which alias the version gets.
+        openings: A line each.
+        pictures: PNG files by name, from `sealed_plots`.
+        network: The trial's network without calibration.
+
+    Raises:
+        RunError: If something is missing.
+    """
+    index, split = opened.index, opened.split
+    values, ends = tested.values, tested.intervals
+    origin = provenance(index)
+    named = {column: breakdown(tested.predictions, tested.decisions, column) for column in _COLUMNS}
+    return ModelCard(
+        title=f"{study.data}: trial {trial.number} of {study.name}",
+        synthetic=index.synthetic,
+        use=USE,
+        source=origin.source,
+        licence=origin.licence,
+        model=_model(trial, opened),
+        data=_data(study, opened),
+        split=_split(opened),
+        audit=[*audit(index).lines(), *split.leaks],
+        corrected=corrected,
+        corrected_for=BEST_TRIAL if trial == study.trials[0] else OTHER_TRIAL,
+        test={NAMES[name]: Measured(values[name], *ends[name], _size(tested, _ONE_CLASS.get(name))) for name in ends},
+        gate=gate,
+        openings=openings,
+        point=point,
+        before={NAMES[name]: values[f"{name}_uncalibrated"] for name in ("ece", "brier")},
+        after={NAMES[name]: values[name] for name in ("ece", "brier")},
+        subtypes=named["subtype"],
+        magnifications=named["magnification"],
+        cases=named["case"],
+        worst=_worst(opened, tested, network, point),
+        pictures={_PICTURES[name]: content for name, content in pictures.items()},
+        limits=[*LIMITS, *([_SYNTHETIC] if index.synthetic else []), *split.why_not_promotable.splitlines()],
+    )
+
+
+def _size(tested: Tested, label: int | None) -> str:
+    """On how much a number rests: all sealed cases, or those with images of a class."""
+    predictions = tested.predictions
+    rows = predictions.label == label if label is not None else np.ones(len(predictions), dtype=bool)
+    what = f" {CLASS_NAMES[label]}" if label is not None else ""
+    return f"{len(np.unique(predictions.group[rows]))} cases, {rows.sum():,}{what} images"
+
+
+def _worst(opened: Reopened, tested: Tested, network: Any, point: OperatingPoint) -> list[WorstImage]:
+    from bhsearch.models.saliency import look
+
+    paths = opened.index.select(opened.split.test).paths()
+    worst = worst_cases(tested.predictions, tested.decisions)
+    images = [decode(paths[item.row]) for item in worst]
+    looked = look(network, images, opened.settings.resize, uncalibrated(point.threshold, point.calibration))
+    return [
+        WorstImage(f"{item.caption}; {seen.method}", photo(seen.seen), photo(overlay(seen.seen, seen.heat)))
+        for item, seen in zip(worst, looked, strict=True)
+    ]
+
+
+def _model(trial: StoredTrial, opened: Reopened) -> dict[str, str]:
+    split, settings = opened.split, opened.settings
+    members = "networks, one finetuned per fold," if settings.regime == FINETUNE else "fold heads"
+    return {
+        "network": f"ensemble of {split.n_folds * split.n_repeats} {members} on {trial.params['backbone']}",
+        "input": f"uint8 RGB of any size, resized to {settings.image_size} px ({settings.resize}) inside",
+        "output": "P(malignant), calibrated",
+        **{name.replace("_", " "): value for name, value in trial.params.items()},
+    }
+
+
+def _data(study: StoredStudy, opened: Reopened) -> dict[str, str]:
+    index, split = opened.index, opened.split
+    return {
+        "name": index.name,
+        "layout": index.layout,
+        "images": _counted(np.bincount(index.labels, minlength=2)),
+        "cases": str(len(np.unique(split.groups))),
+        "magnification": split.magnification,
+        "fingerprint": study.tags["bhsearch.data_fingerprint"],
+    }
+
+
+def _split(opened: Reopened) -> dict[str, str]:
+    split = opened.split
+    return {
+        "sealed": _part(opened, split.test),
+        "development": _part(opened, split.development),
+        "sealed by": "the data set's own part" if split.sealed_by == "part" else "a share of the cases",
+        "folds": f"{split.n_folds} x {split.n_repeats}, by {split.group_by}",
+        "fingerprint": split.fingerprint,
+    }
+
+
+def uncalibrated(threshold: float, calibration: Calibration) -> float:
+    """The probability before calibration that becomes a threshold after it."""
+    line = (float(logit(np.array(threshold))) - calibration.offset) / calibration.slope
+    return float(1 / (1 + np.exp(-np.clip(line, -700, 700))))
+
+
+def _part(opened: Reopened, rows: np.ndarray) -> str:
+    n_groups = len(np.unique(opened.split.groups[rows]))
+    return f"{n_groups} cases, {_counted(np.bincount(opened.index.labels[rows], minlength=2))}"
+
+
+def _counted(counts: np.ndarray) -> str:
+    return (
+        f"{counts.sum():,} images ("
+        + ", ".join(f"{n:,} {name}" for n, name in zip(counts, CLASS_NAMES, strict=True))
+        + ")"
+    )

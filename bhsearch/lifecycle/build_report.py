@@ -1,0 +1,367 @@
+"""From a study in MLflow to its report: read, ranked, corrected, and put on one page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bhsearch.data.audit import Audit
+from bhsearch.data.datasets import open_settings
+from bhsearch.data.images.decode import decode
+from bhsearch.data.index import CLASS_NAMES, BadFile
+from bhsearch.data.layouts import breakhis
+from bhsearch.engines.base import Trial
+from bhsearch.errors import BhsearchError, MissingError
+from bhsearch.evaluation.bbc_cv import Corrected
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.thresholds import pooled_decisions
+from bhsearch.lifecycle.restore import digest_of_set, settings_of
+from bhsearch.objectives.space import Parameter, Params
+from bhsearch.reporting.figures.image_grid import pick_examples
+from bhsearch.reporting.figures.thumbnails import photo
+from bhsearch.reporting.report_data import Measured, Opening, Report, SealedCases, Shown, TestSummary, TrialRow
+from bhsearch.reporting.study_report import report_page
+from bhsearch.study.events import Reporter
+from bhsearch.study.result import correct, rank
+from bhsearch.tracking import keys
+
+if TYPE_CHECKING:
+    from bhsearch.data.index import Index
+    from bhsearch.tracking.reader import StoredStudy, StoredTest, StoredTrial
+
+_SIDE = 288  # pixels of an image on the page
+_FACTS = {
+    "regime": "regime",
+    "group_by": "folds keep together",
+    "image_size": "image size",
+    "resize": "resize",
+    "engine": "engine",
+    "sampler": "sampler",
+    "seed": "seed",
+}
+
+
+def make_report(name: str | None, reporter: Reporter) -> tuple[Report, str]:
+    """Read a study, make its page, and keep that beside it in MLflow.
+
+    Args:
+        name: Name, uid or parent run; None for the study that was begun last.
+        reporter: Hears of it.
+
+    Returns:
+        What the report shows, and the page.
+
+    Raises:
+        StudyError: If there is no such study, or its store cannot be opened or refuses a request.
+        RunError: If the store stays away.
+    """
+    from bhsearch.models import backend
+    from bhsearch.tracking.connection import open_client, require_store
+
+    require_store()
+    with reporter.step("opening MLflow"):
+        with backend.quiet():
+            from bhsearch.tracking import reader
+        client = open_client(patient=True)
+        study = reader.find_study(client, name) if name is not None else reader.latest_study(client)
+    report = gather(client, study, reporter)
+    with reporter.step("making the report"):
+        page = report_page(report)
+        reader.log_report(client, study, page)
+    return report, page
+
+
+def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
+    """Everything that the report of a study shows.
+
+    Args:
+        client: Of its store.
+        study: As it was read back.
+        reporter: Hears of it.
+    """
+    from bhsearch.tracking import reader
+
+    split, audit = reader.record(study, reader.SPLIT), reader.record(study, reader.AUDIT)
+    space = [Parameter(**row) for row in _tuples(reader.record(study, reader.SPACE))]
+    predictions: dict[int, Predictions] = {}
+    with reporter.step("reading predictions") as progress:
+        for done, trial in enumerate(study.trials, start=1):
+            predictions[trial.number] = reader.predictions_of(trial)
+            progress(done, len(study.trials))
+    records = [_record(trial, space) for trial in study.records]
+    ranking = {row.trial.number: row for row in rank(records, predictions)}
+    corrected, why_not = _corrected(client, study, records, predictions)
+    best = study.trials[0] if study.trials else None
+    shown: list[Shown] = []
+    if best is not None:
+        with reporter.step("reading images"):
+            shown = _images(study, predictions[best.number])
+    ended: dict[str, Any] = {}
+    with suppress(MissingError):  # not there before a sitting has ended
+        ended = reader.record(study, reader.TRIALS)
+    # A study that was begun with an earlier version may not have it.
+    made: dict[str, str] = {}
+    with suppress(MissingError):
+        made = reader.record(study, reader.MADE)
+    kept_images = reader.record(study, reader.IMAGES)
+    tests = _tests(client, study, split, kept_images)
+    why_not_promotable = split["why_not_promotable"]
+    any_predictions = next(iter(predictions.values()), None)
+    return Report(
+        study=study.name,
+        data=study.data,
+        synthetic=study.synthetic,
+        has_cases=audit["has_cases"],
+        invalid=[*split["leaks"], *([why_not_promotable] if why_not_promotable else [])],
+        warnings=[sentence for sentence in split["warnings"] if sentence not in why_not_promotable],
+        n_cases=_n_cases(any_predictions),
+        sealed=_sealed(split, kept_images),
+        rows=[
+            _row(trial, record, ranking.get(trial.number)) for trial, record in zip(study.records, records, strict=True)
+        ],
+        best=predictions[best.number] if best is not None else None,
+        corrected=corrected,
+        uncorrected=why_not,
+        openings=[_opening(test) for test in tests],
+        test=_test(client, study),
+        images=shown,
+        kept_images=reader.picture(best, "right_and_wrong") if best is not None and not shown else b"",
+        importances=ended.get("importances", {}),
+        spread=ended.get("importance_spread", {}),
+        log=[parameter.name for parameter in space if parameter.log],
+        space=[(parameter.name, str(parameter), parameter.meaning) for parameter in space],
+        facts=_facts(study, split),
+        audit=_audit_lines(audit),
+        made=_made(study, made),
+        versions=reader.record(study, reader.VERSIONS),
+    )
+
+
+def _corrected(
+    client: Any, study: StoredStudy, records: Sequence[Trial], predictions: Mapping[int, Predictions]
+) -> tuple[Corrected | None, str]:
+    """The correction counts the trials of the study that this one was started from, too."""
+    from bhsearch.tracking import reader
+
+    origin = study.tags.get(keys.STARTED_FROM)
+    if not origin:
+        return correct(records, predictions)
+    try:
+        earlier = [reader.predictions_of(trial) for trial in reader.find_study(client, origin).trials]
+    except MissingError:
+        return None, f"the study {origin!r}, which it was started from, is not at hand"
+    return correct(records, predictions, earlier)
+
+
+def _tuples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "choices": tuple(row["choices"])} for row in rows]
+
+
+def _record(trial: StoredTrial, space: Sequence[Parameter]) -> Trial:
+    return Trial(trial.number, trial.state, _typed(trial.params, space), trial.score, {"reason": trial.reason})
+
+
+def _typed(params: Mapping[str, str], space: Sequence[Parameter]) -> Params:
+    """A point of the space from the text that MLflow keeps of it."""
+    found: Params = {}
+    for parameter in space:
+        kept = params.get(parameter.name)
+        if kept is None:
+            continue
+        if parameter.choices:
+            found[parameter.name] = next((c for c in parameter.choices if str(c) == kept), kept)
+        else:
+            found[parameter.name] = int(kept) if parameter.whole else float(kept)
+    return found
+
+
+def _row(trial: StoredTrial, record: Trial, ranked: Any) -> TrialRow:
+    return TrialRow(
+        number=trial.number,
+        state=trial.state,
+        score=trial.score,
+        low=ranked.low if ranked else math.nan,
+        high=ranked.high if ranked else math.nan,
+        tied=bool(ranked and ranked.tied),
+        params=record.params,
+        milliseconds=trial.cost[0],
+        megabytes=trial.cost[1],
+        reason=trial.reason,
+    )
+
+
+def _n_cases(predictions: Predictions | None) -> tuple[int, int, int]:
+    if predictions is None:
+        return 0, 0, 0
+    groups = [predictions.group, *(predictions.group[predictions.label == value] for value in (0, 1))]
+    n_all, n_benign, n_malignant = (len(np.unique(group)) for group in groups)
+    return n_all, n_benign, n_malignant
+
+
+def _sealed(split: dict[str, Any], images: dict[str, list[Any]]) -> SealedCases:
+    """The sealed part by class, from what the study kept of its split before the first trial."""
+    label = dict(zip(images["path"], images["label"], strict=True))
+    kept = split["images"]
+    rows = [
+        (group, int(label[path]))
+        for path, group, part in zip(kept["path"], kept["group"], kept["part"], strict=True)
+        if part == "test"
+    ]
+    benign, malignant = ({group for group, value in rows if value == wanted} for wanted in (0, 1))
+    return SealedCases(len(benign | malignant), len(benign), len(malignant), len(rows))
+
+
+def _tests(client: Any, study: StoredStudy, split: dict[str, Any], images: dict[str, list[Any]]) -> list[StoredTest]:
+    """Every opening of these sealed images, for this study and for others of the store, first to last."""
+    from bhsearch.tracking import reader
+
+    pixels = dict(zip(images["path"], images["pixels_digest"], strict=True))
+    kept = split["images"]
+    sealed = [pixels[path] for path, part in zip(kept["path"], kept["part"], strict=True) if part == "test"]
+    found = {test.run_id: test for test in reader.tests_on(client, digest_of_set(sealed))}
+    found |= {test.run_id: test for test in reader.tests_of(client, study)}
+    return sorted(found.values(), key=lambda test: (test.when, test.run_id))
+
+
+def _opening(test: StoredTest) -> Opening:
+    values, tags = test.values, test.tags
+    return Opening(
+        when=test.when,
+        study=test.study,
+        trial=f"trial {test.trial}",
+        auc=_measured(values, "auc") if "auc" in values else None,
+        verdict=tags.get(keys.GATE, ""),
+        reason=tags.get(keys.GATE_REASON, "") or tags.get(keys.REASON, ""),
+        forced=tags.get(keys.FORCED, ""),
+        alias=tags.get(keys.ALIAS, ""),
+    )
+
+
+def _test(client: Any, study: StoredStudy) -> TestSummary | None:
+    """The last opening of the sealed test for this study that gave a number: from what registering kept of it."""
+    from bhsearch.tracking import reader
+
+    tests = [test for test in reader.tests_of(client, study) if "auc" in test.values]
+    if not tests:
+        return None
+    last = tests[-1]
+    values = last.values
+    auc = _measured(values, "auc")
+    gate: dict[str, float] = json.loads(last.tags.get(keys.GATE_NUMBERS, "{}"))
+    decided = Measured(*(gate.get(f"challenger_{end}", math.nan) for end in ("auc", "low", "high"))) if gate else auc
+    compared = (int(gate["n_benign_groups"]), int(gate["n_malignant_groups"])) if gate else None
+    return TestSummary(
+        opening=_opening(last),
+        auc=auc,
+        decided=decided,
+        others={
+            name: _measured(values, name) for name in values if name != "auc" and not name.endswith(("_low", "_high"))
+        },
+        compared=compared,
+        threshold=float(last.params.get("threshold", "nan")),
+        predictions=reader.tested_predictions(last),
+    )
+
+
+def _measured(values: Mapping[str, float], name: str) -> Measured:
+    return Measured(values[name], *(values.get(f"{name}_{end}", math.nan) for end in ("low", "high")))
+
+
+def _made(study: StoredStudy, kept: Mapping[str, str]) -> dict[str, str]:
+    """When, how and on what a study was made."""
+    spans = [(t.started_ms, t.ended_ms) for t in study.records if t.ended_ms is not None]
+    last = max((end for _, end in spans), default=None)
+    found = {
+        "begun": _moment(study.started_ms),
+        "last trial ended": _moment(last) if last is not None else "",
+        "time in trials": f"{_duration(_covered(spans))}, {len(spans)} trials" if spans else "",
+        "command": kept.get("command", ""),
+        "machine": kept.get("machine", ""),
+        "report made": _moment(int(datetime.now(UTC).timestamp() * 1000)),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _covered(spans: Sequence[tuple[int, int]]) -> float:
+    """Seconds that are inside at least one span: without pauses between sittings, side by side counted once."""
+    total, reached = 0, 0
+    for start, end in sorted(spans):
+        total += max(end - max(start, reached), 0)
+        reached = max(reached, end)
+    return total / 1000
+
+
+def _duration(seconds: float) -> str:
+    """Such as `42 s`, `3 min 20 s` or `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _moment(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _images(study: StoredStudy, predictions: Predictions) -> list[Shown]:
+    """Right and wrong images from where the data lie; none if they are gone, or are not the same any more."""
+    index = _same_data(study)
+    if index is None:
+        return []
+    files = dict(zip(index.column("path").tolist(), index.paths(), strict=True))
+    shown = []
+    for example in pick_examples(predictions, pooled_decisions(predictions)):
+        pixels = decode(files[str(predictions.path[example.row])])
+        shown.append(Shown(photo(pixels, _SIDE, lossless=False), _caption(predictions, example.row), example.right))
+    return shown
+
+
+def _caption(predictions: Predictions, row: int) -> str:
+    subtype, magnification = predictions.subtype[row], predictions.magnification[row]
+    kind = CLASS_NAMES[int(predictions.label[row])] + (f", {breakhis.spelt_out(str(subtype))}" if subtype else "")
+    case = f"case {predictions.case[row]}" if predictions.case[row] else ""
+    probability = f"P {predictions.probability[0, row]:.2f}"
+    return "\n".join([kind, ", ".join(part for part in (probability, magnification, case) if part)])
+
+
+def _same_data(study: StoredStudy) -> Index | None:
+    if "data" not in study.settings:  # of an earlier version
+        return None
+    try:
+        index = open_settings(settings_of(study.settings))
+    except BhsearchError:
+        return None
+    return index if index.fingerprint == study.tags.get("bhsearch.data_fingerprint") else None
+
+
+def _facts(study: StoredStudy, split: dict[str, Any]) -> dict[str, str]:
+    parts = split["images"]["part"]
+    groups = split["images"]["group"]
+    sealed, searched = (
+        (parts.count(part), len({group for group, where in zip(groups, parts, strict=True) if where == part}))
+        for part in ("test", "development")
+    )
+    repeats = f" x {split['n_repeats']} repeats" if split["n_repeats"] > 1 else ""
+    return {
+        "data": study.data,
+        "folder": study.root,
+        "searched on": f"{searched[1]} cases, {searched[0]:,} images",
+        "sealed": f"{sealed[1]} cases, {sealed[0]:,} images",
+        "folds": f"{split['n_folds']}{repeats}",
+        **{words: study.tags.get(f"bhsearch.{key}", study.settings.get(key, "")) for key, words in _FACTS.items()},
+        "magnification": split["magnification"],
+        "data fingerprint": study.tags.get("bhsearch.data_fingerprint", ""),
+        "split fingerprint": split["fingerprint"],
+    }
+
+
+def _audit_lines(kept: dict[str, Any]) -> list[str]:
+    audit = Audit(**{**kept, "bad": tuple(BadFile(**file) for file in kept["bad"])})
+    found = [finding.title for finding in audit.findings()]
+    return [*audit.head(), *(found or ["Nothing odd was found."])]

@@ -1,0 +1,209 @@
+"""A registered version in words: rows for the terminal, a note in Markdown and tags for the registry."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING
+
+from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
+from bhsearch.evaluation.calibration import CALIBRATION_NOTE
+from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.evaluation.promotion import needs
+from bhsearch.evaluation.test_set import NAMES
+from bhsearch.lifecycle.registration import Earlier, Registered
+
+if TYPE_CHECKING:
+    from bhsearch.lifecycle.registration import Prospect
+    from bhsearch.tracking.registry import Version
+
+RESULT = "result"
+_SHOWN = ("balanced_accuracy", "sensitivity", "specificity", "average_precision", "recognition_rate")
+_ONE_CLASS = {"sensitivity": 1, "specificity": 0}
+BEST_TRIAL = "The correction is for the rule that chose this trial: the best score."
+OTHER_TRIAL = "The correction is for the best-scoring rule, not for the choice of this trial."
+
+
+def rows(result: Registered) -> list[tuple[str, str]]:
+    """Heading and text, in the order to be read."""
+    return [*_measured(result), ("version", f"{result.version.name} {result.version.number}: {standing(result)}")]
+
+
+def _measured(result: Registered) -> list[tuple[str, str]]:
+    """Everything that is known before there is a version."""
+    corrected, tested = result.corrected, result.tested
+    best = "the best" if result.is_best else f"the best is {result.study.trials[0].number}"
+    values = tested.values
+    return [
+        ("study", f"{result.study.name}, {len(result.study.trials)} finished trials"),
+        ("trial", f"{result.trial.number} ({best}), {result.trial.params.get('backbone', '')}"),
+        ("raw", f"AUC {result.trial.score:.3f}, out of fold"),
+        ("corrected", f"AUC {corrected.score:.3f} [{corrected.low:.3f} {corrected.high:.3f}] for having searched"),
+        ("calibration", str(result.point)),
+        ("test", f"AUC {_with_ends(result, 'auc')} on {_size(result)}"),
+        *(("", f"{NAMES[name]} {_with_ends(result, name)}{_of_class(result, name)}") for name in _SHOWN),
+        (
+            "",
+            f"{NAMES['ece']} {values['ece_uncalibrated']:.3f} before calibration, {values['ece']:.3f} after",
+        ),
+        ("", f"Brier score {values['brier_uncalibrated']:.3f} before, {values['brier']:.3f} after"),
+        ("opened", opened(result)),
+        ("gate", result.verdict.reason),
+    ]
+
+
+def prospect_rows(prospect: Prospect) -> list[tuple[str, str]]:
+    """What would happen: heading and text."""
+    study, trial, earlier = prospect.study, prospect.trial, prospect.earlier
+    best = "the best" if trial == study.trials[0] else f"the best is {study.trials[0].number}"
+    n_all, n_benign, n_malignant = prospect.n_groups
+    times = "; ".join(map(str, prospect.openings)) or "never"
+    champion = prospect.champion
+    gets = f"{prospect.alias}, by force" if prospect.force else f"{prospect.alias} if it passes the gate"
+    then = f"a new version of {prospect.name} becomes challenger, and {gets}"
+    if earlier is not None:
+        then = f"nothing is opened: the result of {earlier.when} is shown again ({_named(earlier.version)})"
+    return [
+        ("study", f"{study.name}, {len(study.trials)} finished trials"),
+        ("trial", f"{trial.number} ({best}), {trial.params.get('backbone', '')}, AUC {trial.score:.3f}, out of fold"),
+        (
+            "sealed",
+            f"{n_all} cases, {n_benign} with benign and {n_malignant} with malignant images; {prospect.n_images} "
+            "images",
+        ),
+        ("opened before", f"{len(prospect.openings)} times: {times}" if prospect.openings else times),
+        (prospect.alias, _named(champion) if champion else f"{prospect.name} has none"),
+        ("gate needs", needs(n_benign, n_malignant, champion is not None)),
+        ("then", then),
+    ]
+
+
+def earlier_rows(earlier: Earlier) -> list[tuple[str, str]]:
+    """An earlier result, and what has become of it."""
+    version = earlier.version
+    standing = ", ".join(version.aliases) or "it has no alias now"
+    again = f"nothing, this time: trial and sealed cases are those of {earlier.when}, and this is what was found then"
+    return [
+        *((heading, text) for heading, text in earlier.rows if heading != "opened"),
+        ("opened", again),
+        ("version", f"{_named(version)}: {standing}{' (by force, now)' if earlier.forced else ''}"),
+    ]
+
+
+def advice(result: Registered | Earlier) -> str:
+    """The command that asks this version; a name with blanks in quotation marks."""
+    version = result.version
+    if isinstance(result, Registered):
+        alias = result.alias if result.promoted else "challenger"
+    else:
+        alias = next(iter(sorted(version.aliases)), "")
+    uri = f"models:/{version.name}@{alias}" if alias else version.uri
+    return f"python -m bhsearch.predict FILES_OR_FOLDERS --model {shlex.quote(uri)}"
+
+
+def _named(version: Version) -> str:
+    return f"version {version.number} of {version.name}"
+
+
+def _of_class(result: Registered, name: str) -> str:
+    """On how much a number rests that looks at one class alone."""
+    if name not in _ONE_CLASS:
+        return ""
+    predictions = result.tested.predictions
+    rows = predictions.label == _ONE_CLASS[name]
+    return f" on {len(set(predictions.group[rows].tolist()))} cases, {rows.sum()} images"
+
+
+def notes(result: Registered) -> list[str]:
+    """Sentences that must be read with the numbers."""
+    found = [CORRECTED_NOTE, *([] if result.is_best else [OTHER_TRIAL]), CALIBRATION_NOTE]
+    if result.note:
+        found.insert(0, f"{result.note}: the numbers say nothing about tissue.")
+    return [*found, DISCLAIMER]
+
+
+def opened(result: Registered) -> str:
+    """How often these sealed images were opened, and when."""
+    earlier = result.openings[:-1]
+    if not earlier:
+        return "for the first time"
+    return f"{len(result.openings)} times: before this " + "; ".join(map(str, earlier))
+
+
+def describe(result: Registered) -> str:
+    """The note that MLflow shows beside version and run. Markdown."""
+    head = [f"**{sentence}**  " for sentence in notes(result)[:1] if result.note]
+    table = ["| | |", "| --- | --- |", *(f"| {heading} | {text.replace('|', '/')} |" for heading, text in rows(result))]
+    return "\n".join([*head, "", *table, "", *(f"{sentence}  " for sentence in notes(result)[bool(result.note) :])])
+
+
+def tags_of(result: Registered, sealed: str, why: str | None, before: str) -> dict[str, str]:
+    """Tags of the registered version, the count of openings beside the numbers.
+
+    Args:
+        result: What was found; it needs no version yet.
+        sealed: Digest of the set of sealed images.
+        why: The user's reason for `--force`.
+        before: Number of the version that had the alias; empty if none had.
+    """
+    corrected, line = result.corrected, result.point.calibration
+    ends = result.tested.intervals["auc"]
+    tags = {
+        "study": result.study.name,
+        "trial": str(result.trial.number),
+        "split_fingerprint": result.study.tags["bhsearch.split_fingerprint"],
+        "data_fingerprint": result.study.tags["bhsearch.data_fingerprint"],
+        "sealed": sealed,
+        "openings": str(len(result.openings)),
+        "auc_raw": f"{result.trial.score:.5f}",
+        "auc_corrected": f"{corrected.score:.5f} [{corrected.low:.5f} {corrected.high:.5f}]",
+        "test_auc": f"{result.tested.values['auc']:.5f} [{ends.low:.5f} {ends.high:.5f}]",
+        "threshold": repr(result.point.threshold),
+        "calibration": f"{line.slope!r} {line.offset!r}",
+        "gate": "passed" if result.verdict.promote else "refused",
+        "gate_reason": result.verdict.reason,
+        "instead_of": before,
+        RESULT: json.dumps({"rows": _short(result), "notes": notes(result)}),
+        "gate_numbers": json.dumps({key: round(value, 5) for key, value in result.verdict.numbers.items()}),
+    }
+    if result.promoted:
+        tags["promoted"] = result.promoted
+        tags["alias"] = result.alias
+    if result.promoted == "force":
+        tags["forced"] = str(why)
+    if result.note:
+        tags["note"] = result.note
+    return {f"bhsearch.{key}": value for key, value in tags.items()}
+
+
+def earlier_of(version: Version, when: str) -> Earlier | None:
+    """What was found when a version was tested; None if its tags do not say."""
+    text = version.tags.get(f"bhsearch.{RESULT}")
+    if text is None:
+        return None
+    kept = json.loads(text)
+    return Earlier(version, when, [(heading, words) for heading, words in kept["rows"]], kept["notes"])
+
+
+def _short(result: Registered) -> list[tuple[str, str]]:
+    """What is kept of a result in a tag: all rows but the list of earlier openings, which has no bound."""
+    return [(heading, text) for heading, text in _measured(result) if heading != "opened"]
+
+
+def standing(result: Registered) -> str:
+    """The alias that a version gets, and how."""
+    if result.promoted == "force":
+        return (
+            f"{result.alias}, by force, against the gate" if not result.verdict.promote else f"{result.alias}, by force"
+        )
+    return result.alias if result.promoted else "challenger"
+
+
+def _with_ends(result: Registered, name: str) -> str:
+    ends = result.tested.intervals[name]
+    return f"{result.tested.values[name]:.3f} [{ends.low:.3f} {ends.high:.3f}]"
+
+
+def _size(result: Registered) -> str:
+    predictions = result.tested.predictions
+    return f"{len(set(predictions.group.tolist()))} sealed cases, {len(predictions)} images"

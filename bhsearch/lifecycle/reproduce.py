@@ -1,0 +1,162 @@
+"""A trial again, from what MLflow holds of it, and how far its predictions then differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bhsearch.errors import StudyError
+from bhsearch.lifecycle.restore import STARTED_FROM, Reopened, backbone_of, params_of, reopen
+from bhsearch.models.backbones.registry import Found
+from bhsearch.models.keras_settings import check_backend
+from bhsearch.study.context import Preparation, versions
+from bhsearch.study.events import Reporter
+from bhsearch.study.startup import open_mlflow, start_framework
+
+if TYPE_CHECKING:
+    from bhsearch.objectives.base import Outcome
+    from bhsearch.tracking.reader import StoredStudy, StoredTrial
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.models.calibrated import load_network
+
+if TYPE_CHECKING:
+    from bhsearch.tracking.reader import StoredStudy, StoredTrial
+
+SAME = 1e-5  # in P(malignant): what a frozen trial stays below on the same machine
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """How a trial came out again.
+
+    Attributes:
+        study: Its study's name.
+        number: Its number.
+        score: As it was kept.
+        score_now: As it came out.
+        largest: Largest difference of an image's out-of-fold P(malignant).
+        mean: Mean difference.
+        n_images: Images that were compared.
+        versions: Packages of other versions than then, as `name then -> now`.
+    """
+
+    study: str
+    number: int
+    score: float
+    score_now: float
+    largest: float
+    mean: float
+    n_images: int
+    versions: tuple[str, ...]
+
+
+def reproduce(run_id: str, reporter: Reporter, data: str | None = None) -> Reproduced:
+    """Train a trial again and compare its out-of-fold predictions with those kept.
+
+    Args:
+        run_id: The MLflow run of the trial.
+        reporter: Hears of it.
+        data: Where the data lie now, if not where they lay then.
+
+    Raises:
+        StudyError: If it is no run of a finished trial, or of a regime that cannot be repeated.
+        DataError: If the data are not those of the study any more; the files are named.
+        BackboneError: If the backbone cannot be had.
+    """
+    from bhsearch.tracking.connection import require_store
+
+    check_backend()
+    require_store()
+    start_framework(reporter)
+    client = open_mlflow(reporter)
+    from bhsearch.tracking import reader
+
+    study, trial = reader.study_of(client, run_id)
+    opened = reopen(study, reporter, data)
+    kept = reader.predictions_of(trial)
+    if kept.path.tolist() != opened.development.column("path").tolist():
+        raise StudyError(f"The predictions of trial {trial.number} must be of the study's images, but are of others.")
+    outcome = run_again(study, trial, opened, reporter)
+    then, now = reader.record(study, reader.VERSIONS), versions()
+    gap = np.abs(outcome.probability.astype(np.float64) - kept.probability)
+    return Reproduced(
+        study=study.name,
+        number=trial.number,
+        score=float(trial.score or 0.0),
+        score_now=outcome.score,
+        largest=float(gap.max()),
+        mean=float(gap.mean()),
+        n_images=len(kept),
+        versions=tuple(f"{name} {then[name]} -> {now.get(name)}" for name in then if then[name] != now.get(name)),
+    )
+
+
+def run_again(study: StoredStudy, trial: StoredTrial, opened: Reopened, reporter: Reporter) -> Outcome:
+    """Train a trial at its point, on its split, from what it was started from.
+
+    Raises:
+        StudyError: If the study does not say enough, or the weights of the backbone are others now.
+    """
+    from bhsearch.study.objective_factory import make_objective
+    from bhsearch.tracking import reader
+
+    params = params_of(study, trial)
+    backbone = backbone_of(study, opened.settings, params["backbone"])
+    regime = study.tags["bhsearch.regime"]
+    prepared = Preparation(
+        opened.settings, opened.index, opened.split, opened.development, Found((backbone,)), study.name, regime
+    )
+    objective = make_objective(prepared, reader.record(study, STARTED_FROM), reporter)
+    with reporter.step("training again"):
+        return objective(params, lambda _: None)
+
+
+def deployed_network(
+    study: StoredStudy, trial: StoredTrial, opened: Reopened, reporter: Reporter
+) -> tuple[Any, Predictions]:
+    """The network of a trial that is tested and registered, and its out-of-fold predictions.
+
+    It is the ensemble over the folds, which is one network in both regimes: heads on one backbone, or networks side by
+    side; uint8 RGB in, P(malignant) out, not calibrated. A trial without a model (`--keep-models`) is trained again at
+    its point, on its split: then the predictions are those of the network made now, and how far they differ is said.
+
+    Raises:
+        StudyError: If MLflow does not have the model that it says it has, or not enough to make it again.
+        BackboneError: If the backbone cannot be had again.
+    """
+    from bhsearch.tracking import model_files, reader
+
+    predictions = reader.predictions_of(trial)
+    if trial.model_uri:
+        return load_network(model_files.keras_file(reader.model_folder(study, trial))), predictions
+    reporter.say(f"Trial {trial.number} has no model in MLflow (--keep-models), so it is trained again.")
+    network, again = _made_again(study, trial, opened, predictions, reporter)
+    gap = np.abs(again.probability - predictions.probability).max()
+    reporter.say(
+        f"Its out-of-fold P(malignant) differs by at most {gap:.1g} from then; calibration and threshold are of now."
+    )
+    return network, again
+
+
+def _made_again(
+    study: StoredStudy, trial: StoredTrial, opened: Reopened, predictions: Predictions, reporter: Reporter
+) -> tuple[Any, Predictions]:
+    from bhsearch.models.inference_model import ModelPool, kept_network
+
+    outcome = run_again(study, trial, opened, reporter)
+    settings = opened.settings
+    backbone = backbone_of(study, settings, trial.params["backbone"])
+    made = kept_network(
+        ModelPool(), backbone, settings.resize, settings.image_size, outcome.model, dict(outcome.arrays)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        made.save(Path(folder) / "model.keras")
+        network = load_network(Path(folder) / "model.keras")
+    return network, replace(predictions, probability=outcome.probability)

@@ -1,0 +1,217 @@
+"""A study's data again, from what MLflow holds of it: the same images and split, or the names of what changed."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+import numpy as np
+import pandas as pd
+
+from bhsearch.config import Settings
+from bhsearch.data.datasets import PHANTOM, open_settings
+from bhsearch.data.index import Index
+from bhsearch.data.splits import Split
+from bhsearch.errors import DataError, StudyError, listed
+from bhsearch.models.backbones.registry import Backbone, find
+from bhsearch.objectives.space import Parameter, Params
+from bhsearch.study.context import FINETUNE, images_record, name_drawing
+from bhsearch.study.events import Reporter
+
+if TYPE_CHECKING:
+    from bhsearch.tracking.reader import StoredStudy, StoredTrial
+
+IMAGES, WEIGHTS = "study/images.json", "study/backbones.json"
+SPACE, STARTED_FROM = "study/space.json", "study/started_from.json"
+_COLUMNS = ("label", "case", "pixels_digest")
+_WORDS = {"label": "another label", "case": "another case", "pixels_digest": "other pixels"}
+
+
+@dataclass(frozen=True, eq=False)
+class Reopened:
+    """What a study worked on, as it still is.
+
+    Attributes:
+        settings: Of the study.
+        index: The whole data set.
+        split: Of the whole data set, rows as in the index.
+    """
+
+    settings: Settings
+    index: Index
+    split: Split
+
+    @property
+    def development(self) -> Index:
+        """The rows that the search saw."""
+        return self.index.select(self.split.development)
+
+
+def reopen(study: StoredStudy, reporter: Reporter, data: str | None = None) -> Reopened:
+    """Open a study's data and check them against what it was made with. Decodes what has changed since, and no more.
+
+    Args:
+        study: From MLflow.
+        reporter: Hears of it.
+        data: Where the data lie now, if not where they lay then.
+
+    Raises:
+        DataError: If images, labels or cases are not those of the study; they are named.
+        StudyError: If the study does not say enough.
+    """
+    from bhsearch.tracking import reader
+
+    settings = settings_of(study.settings)
+    if settings.layout == PHANTOM:  # its images may have been put into a folder since
+        settings = replace(settings, layout="auto")
+    split = Split.from_dict(reader.record(study, reader.SPLIT))
+    try:
+        name_drawing(data or settings.data, reporter)
+        with reporter.step("reading images") as progress:
+            index = open_settings(settings, data=data, progress=progress)
+    except DataError as error:
+        raise DataError(
+            f"{error}\nThe study {study.name!r} was made of {study.root}; --data names another place."
+        ) from error
+    _require_same_images(study, reader.record(study, IMAGES), images_record(index))
+    if (
+        study.tags["bhsearch.split_fingerprint"] != split.fingerprint
+        or split.paths.tolist() != index.column("path").tolist()
+    ):
+        raise StudyError(
+            f"The study {study.name!r} must have been made with the split that it keeps, but its fingerprint is "
+            f"{study.tags['bhsearch.split_fingerprint']} and that of the kept split is {split.fingerprint}."
+        )
+    return Reopened(settings, index, split)
+
+
+def _require_same_images(study: StoredStudy, then: dict[str, list[Any]], now: dict[str, list[Any]]) -> None:
+    before, after = (pd.DataFrame(table).set_index("path") for table in (then, now))
+    problems = [f"{path}: gone" for path in before.index.difference(after.index)]
+    problems += [f"{path}: new" for path in after.index.difference(before.index)]
+    both = before.index.intersection(after.index)
+    for column in _COLUMNS:
+        changed = before.loc[both, column].to_numpy() != after.loc[both, column].to_numpy()
+        problems += [f"{path}: {_WORDS[column]}" for path in both[changed]]
+    if problems:
+        raise DataError(
+            f"The data of the study {study.name!r} must be as they were (digest "
+            f"{study.tags['bhsearch.data_fingerprint']}), but {len(problems):,} differ:\n{listed(sorted(problems))}\n"
+            "Put them back, or make a new study."
+        )
+
+
+def settings_of(text: Mapping[str, str]) -> Settings:
+    """Settings from the text that MLflow keeps of them.
+
+    Raises:
+        StudyError: If one cannot be read, or there are none.
+    """
+    if not text:
+        raise StudyError(
+            "The run of a study must hold its settings as parameters config/..., but this one has none: an earlier "
+            "version of bhsearch made it. Give the command that made it once more with one trial more, which adds them."
+        )
+    hints = get_type_hints(Settings)
+    values: dict[str, Any] = {}
+    for name in (field.name for field in fields(Settings)):
+        if name not in text:
+            continue
+        kinds = get_args(hints[name]) or (hints[name],)
+        try:
+            values[name] = _parsed(text[name], kinds)
+        except (ValueError, SyntaxError) as error:
+            raise StudyError(f"The study's setting {name} must be readable, but got {text[name]!r}.") from error
+    return Settings(**values)
+
+
+def _parsed(text: str, kinds: tuple[Any, ...]) -> Any:
+    if text == "None" and type(None) in kinds:
+        return None
+    if Ellipsis in kinds:  # tuple[str, ...]
+        return tuple(ast.literal_eval(text))
+    kind = kinds[0]
+    if kind is bool:
+        if text not in ("True", "False"):
+            raise ValueError(text)
+        return text == "True"
+    return kind(text)
+
+
+def params_of(study: StoredStudy, trial: StoredTrial) -> Params:
+    """The point of the study's space from the text that MLflow keeps of it.
+
+    Raises:
+        StudyError: If it is not one of the space.
+    """
+    from bhsearch.tracking import reader
+
+    params: Params = {}
+    for row in (Parameter(**kept) for kept in reader.record(study, SPACE)):
+        text = trial.params.get(row.name, "")
+        try:
+            if row.choices:
+                params[row.name] = {str(choice): choice for choice in row.choices}[text]
+            else:
+                params[row.name] = int(text) if row.whole else float(text)
+        except (KeyError, ValueError) as error:
+            raise StudyError(
+                f"Trial {trial.number} must be a point of the space, but its {row.name} is {text!r}."
+            ) from error
+    return params
+
+
+def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
+    """The backbone of a trial, with the weights that it had.
+
+    Raises:
+        BackboneError: If it cannot be had.
+        StudyError: If its weights are others now.
+    """
+    from bhsearch.tracking import reader
+
+    given = next((item for item in settings.backbones if item.endswith(".keras") and Path(item).stem == name), name)
+    weights = Path(settings.weights_dir) if settings.weights_dir else None
+    (backbone,) = find((given,), weights, trainable=study.tags.get("bhsearch.regime") == FINETUNE).backbones
+    digest = reader.record(study, WEIGHTS)[name]
+    if backbone.digest != digest:
+        raise StudyError(
+            f"The weights of {name!r} must be those of the study ({digest}), but are {backbone.digest} now."
+        )
+    return backbone
+
+
+def sealed_digest(index: Index, split: Split) -> str:
+    """Digest of the set of sealed images: of their pixels, in no order."""
+    return digest_of_set(index.column("pixels_digest")[split.test].tolist())
+
+
+def kept_sealed_digest(study: StoredStudy) -> str:
+    """The same from what MLflow holds of a study; reads no image.
+
+    Raises:
+        StudyError: If the study does not say enough.
+    """
+    from bhsearch.tracking import reader
+
+    images = reader.record(study, IMAGES)
+    split = Split.from_dict(reader.record(study, reader.SPLIT))
+    digests = dict(zip(images["path"], images["pixels_digest"], strict=True))
+    return digest_of_set(digests[path] for path in split.paths[split.test].tolist())
+
+
+def digest_of_set(pixel_digests: Iterable[str]) -> str:
+    """The same from the digests of the images, such as a study keeps them."""
+    import hashlib
+
+    return hashlib.sha256("\n".join(sorted(pixel_digests)).encode()).hexdigest()[:16]
+
+
+def rows_of(index: Index, rows: np.ndarray) -> dict[str, list[str]]:
+    """Case and pixel digest of some rows, as the gate compares them."""
+    from bhsearch.data.grouping import case_keys
+
+    return {"case": case_keys(index)[rows].tolist(), "pixels_digest": index.column("pixels_digest")[rows].tolist()}

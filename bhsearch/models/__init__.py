@@ -1,0 +1,1 @@
+"""Pixels -> predictions. Keras, TensorFlow, JAX and OpenVINO are imported here and nowhere else."""

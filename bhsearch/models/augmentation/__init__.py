@@ -1,0 +1,1 @@
+"""Augmentation: fixed views for frozen features, and random transforms on the device for fine-tuning."""

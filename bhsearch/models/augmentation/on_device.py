@@ -1,0 +1,307 @@
+"""Augmentation on the device: the host draws what is done to each image, the device does it.
+
+Nothing random and no strength is inside the compiled part, so another policy or strength is another array of numbers
+and compiles nothing; and a seed gives the same images on every backend.
+
+Every policy but `none` turns and mirrors: tissue on glass has no up, and the eight views are exact. What else a policy
+does is what differs between laboratories and not between diagnoses: stain, exposure, distance, a hidden part. There is
+no shear and no bending, as the shape of nuclei and glands is what the label is about.
+
+Source:
+    Stain jitter: Tellez et al. 2019. Erasing: Zhong et al. 2020. Mixup: Zhang et al. 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.errors import SettingsError
+from bhsearch.models.augmentation.views import HE_TO_RGB, RGB_TO_HE, optical_density
+
+Array = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+
+POLICIES = ("none", "dihedral", "stain", "colour", "zoom", "erasing", "all")
+SHOWN_STRENGTHS = (0.3, 0.6, 1.0)  # of the picture
+SHOWN_SAMPLES = 2  # at each of them
+
+# At strength 1, the strongest that still looks like tissue under some microscope; found by looking at BreakHis.
+STAIN_FACTOR = 1.3  # on the amount of haematoxylin and of eosin, up or down
+STAIN_OFFSET = 0.05  # added to each, in optical density; it tints the empty glass, too
+BRIGHTNESS, CONTRAST = 1.15, 1.25  # factors, up or down
+ZOOM = 1.25  # up or down: BreakHis's next magnification is a factor 2 away
+SHIFT = 0.1  # share of the side
+BOX = 0.2  # share of the image's area
+BOX_ASPECT = 2.0
+ALL_SHARE = 0.7  # of the strength, where all of it comes together
+
+
+class Columns(NamedTuple):
+    """What the columns of the parameters of an image are.
+
+    Attributes:
+        rows: Start and step of the source row of each row, in pixels: -1 as a step mirrors.
+        columns: The same for columns.
+        transposed: 1 where rows and columns are exchanged at the end, otherwise 0.
+        matrix: Of optical densities to optical densities, (3, 3) row by row.
+        offset: Added to them per channel.
+        colour: Brightness and contrast, factors.
+        box: Top, left, height and width of the erased box in pixels.
+    """
+
+    rows: slice = slice(0, 2)
+    columns: slice = slice(2, 4)
+    transposed: slice = slice(4, 5)
+    matrix: slice = slice(5, 14)
+    offset: slice = slice(14, 17)
+    colour: slice = slice(17, 19)
+    box: slice = slice(19, 23)
+
+
+COLUMNS = Columns()
+N_COLUMNS = COLUMNS.box.stop
+_N_DRAWS = 14
+
+
+def draw(random: np.random.Generator, n: int, policy: str, strength: float, size: int) -> Array:
+    """Draw what happens to each of n images.
+
+    As many numbers are drawn whatever the policy and the strength are, and strength stretches them: so that trials with
+    the same seed differ by what they ask for and not by luck.
+
+    Args:
+        random: Where the numbers come from.
+        n: Number of images.
+        policy: One of `POLICIES`.
+        strength: 0 to 1. At 0 images are turned and mirrored at most; 1 is the strongest that is still plausible.
+        size: Side of the images in pixels.
+
+    Returns:
+        Parameters, see `Columns`. Shape (n, N_COLUMNS).
+
+    Raises:
+        SettingsError: If the policy is unknown or the strength is not in 0..1.
+    """
+    if policy not in POLICIES:
+        raise SettingsError(f"The policy must be one of {', '.join(POLICIES)}, but got {policy!r}.")
+    if not 0 <= strength <= 1:
+        raise SettingsError(f"The strength of the augmentation must be 0 to 1, but got {strength}.")
+    unit = random.random((n, _N_DRAWS))
+    both = 2 * unit - 1  # -1 to 1
+
+    def much(own: str) -> float:
+        """Strength of one kind of change under this policy."""
+        return strength * ALL_SHARE if policy == "all" else strength * (policy == own)
+
+    parameters = np.empty((n, N_COLUMNS))
+    flips = (unit[:, :3] < 0.5) & (policy != "none")
+    lines = _lines(flips[:, :2], both[:, 3:6], much("zoom"), size)
+    parameters[:, COLUMNS.rows], parameters[:, COLUMNS.columns] = lines
+    parameters[:, COLUMNS.transposed] = flips[:, 2:]
+    matrix, offset = _stains(both[:, 6:10], much("stain"))
+    parameters[:, COLUMNS.matrix], parameters[:, COLUMNS.offset] = matrix.reshape(n, 9), offset
+    parameters[:, COLUMNS.colour] = np.array([BRIGHTNESS, CONTRAST]) ** (both[:, 10:12] * much("colour"))
+    parameters[:, COLUMNS.box] = _boxes(unit[:, 10:14], much("erasing"), size)
+    return parameters.astype(np.float32)
+
+
+# Views of `networks.views` as mirrored rows, mirrored columns, exchanged.
+_DIHEDRAL = ((0, 0, 0), (0, 1, 1), (1, 1, 0), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 0, 0), (1, 1, 1))
+
+
+def dihedral(view: int, n: int, size: int) -> Array:
+    """Parameters that turn and mirror n images as the dihedral view of that number does, and do nothing else.
+
+    Args:
+        view: 0 to 7; 0 is the image itself.
+        n: Number of images.
+        size: Side of the images in pixels.
+
+    Returns:
+        Shape (n, N_COLUMNS).
+    """
+    flips = np.tile(np.array(_DIHEDRAL[view], bool), (n, 1))
+    parameters = np.zeros((n, N_COLUMNS))
+    lines = _lines(flips[:, :2], np.zeros((n, 3)), 0.0, size)
+    parameters[:, COLUMNS.rows], parameters[:, COLUMNS.columns] = lines
+    parameters[:, COLUMNS.transposed] = flips[:, 2:]
+    parameters[:, COLUMNS.matrix] = np.eye(3).ravel()
+    parameters[:, COLUMNS.colour] = 1.0
+    return parameters.astype(np.float32)
+
+
+def _lines(flips: npt.NDArray[np.bool_], moves: Any, strength: float, size: int) -> tuple[Any, Any]:
+    """Start and step of the source rows and columns. Each of shape (n, 2)."""
+    centre = (size - 1) / 2
+    step = np.where(flips, -1.0, 1.0) * ZOOM ** (moves[:, :1] * strength)
+    start = centre - centre * step + moves[:, 1:] * strength * SHIFT * size
+    return np.stack([start[:, 0], step[:, 0]], axis=1), np.stack([start[:, 1], step[:, 1]], axis=1)
+
+
+def _stains(moves: Any, strength: float) -> tuple[Any, Any]:
+    """To stains, scale and shift them, and back, multiplied out. Shapes (n, 3, 3) and (n, 3)."""
+    to_stains, to_rgb = RGB_TO_HE.astype(np.float64), HE_TO_RGB.astype(np.float64)
+    amounts = moves[:, :2] * strength
+    # The residual is what the two standard stains leave of a laboratory's own. It goes with their mean: where it stays
+    # alone, pale nuclei turn green.
+    factors = STAIN_FACTOR ** np.column_stack([amounts, amounts.mean(axis=1)])
+    matrix = np.eye(3) + np.einsum("ik,nk,kj->nij", to_stains, factors - 1, to_rgb)  # exact at strength 0
+    return matrix, moves[:, 2:] * strength * STAIN_OFFSET @ to_rgb[:2]
+
+
+def _boxes(unit: Any, strength: float, size: int) -> Any:
+    """Top, left, height and width in whole pixels, the box inside the image. Shape (n, 4)."""
+    side = np.sqrt(unit[:, 0] * strength * BOX) * size
+    longer = np.sqrt(BOX_ASPECT) ** (2 * unit[:, 1] - 1)
+    height, width = np.round(side * longer), np.round(side / longer)
+    top, left = np.floor(unit[:, 2] * (size - height + 1)), np.floor(unit[:, 3] * (size - width + 1))
+    return np.stack([top, left, height, width], axis=1) * (height * width > 0)[:, None]  # no box is all zeros
+
+
+def augment(images: Any, parameters: Any) -> Any:
+    """Do to each image what was drawn for it: dihedral, zoom and shift, then stain, then colour, then erasing.
+
+    Args:
+        images: float32 RGB in 0..255. Shape (batch, size, size, 3).
+        parameters: Rows that `draw` gave for this size. Shape (batch, N_COLUMNS).
+
+    Returns:
+        float32 RGB in 0..255. Shape (batch, size, size, 3).
+    """
+    from keras import ops
+
+    size = ops.shape(images)[1]
+    # Channels come first inside: each step then is one product or one pass over rows, half the time on a processor.
+    seen = _stained(_moved(ops.transpose(images, (0, 3, 1, 2)), parameters), parameters)
+    mean = ops.mean(seen, axis=(2, 3), keepdims=True)
+    brightness, contrast = (_as_image(parameters[:, COLUMNS.colour][:, k]) for k in (0, 1))
+    # In the box there is no contrast at all, which leaves the mean.
+    factor = brightness * contrast * (1.0 - _inside(parameters[:, COLUMNS.box], size))
+    changed = ops.clip(mean * brightness + (seen - mean) * factor, 0.0, 255.0)
+    return ops.transpose(changed, (0, 2, 3, 1))
+
+
+def _as_image(values: Any) -> Any:
+    """One number per image, to be multiplied with images."""
+    from keras import ops
+
+    return ops.reshape(values, (-1, 1, 1, 1))
+
+
+def _moved(images: Any, parameters: Any) -> Any:
+    """Interpolate by a matrix on either side, then transpose what is asked for. Shapes (batch, 3, size, size)."""
+    from keras import ops
+
+    size = ops.shape(images)[2]
+    rows = _interpolation(parameters[:, COLUMNS.rows], size)
+    columns = ops.transpose(_interpolation(parameters[:, COLUMNS.columns], size), (0, 2, 1))
+    seen = ops.matmul(ops.matmul(rows[:, None], images), columns[:, None])
+    transposed = _as_image(parameters[:, COLUMNS.transposed])
+    return seen * (1.0 - transposed) + ops.transpose(seen, (0, 1, 3, 2)) * transposed
+
+
+def _interpolation(line: Any, size: Any) -> Any:
+    """Linear interpolation as a matrix per image; what lies outside is mirrored. Shape (batch, size, size)."""
+    from keras import ops
+
+    index = ops.arange(size, dtype="float32")
+    last = ops.cast(size, "float32") - 1.0
+    source = line[:, :1] + line[:, 1:] * index
+    source = ops.clip(last - ops.abs(last - ops.abs(source)), 0.0, last)
+    return ops.relu(1.0 - ops.abs(source[:, :, None] - index))
+
+
+def _stained(images: Any, parameters: Any) -> Any:
+    """Change optical densities by a matrix and an offset. Shapes (batch, 3, size, size); may go over 255 a little."""
+    from keras import ops
+
+    size = ops.shape(images)[2]
+    matrix = ops.transpose(ops.reshape(parameters[:, COLUMNS.matrix], (-1, 3, 3)), (0, 2, 1))
+    density = ops.matmul(matrix, ops.reshape(optical_density(images), (-1, 3, size * size)))
+    changed = 256.0 * ops.exp(-(density + parameters[:, COLUMNS.offset][:, :, None])) - 1.0
+    return ops.reshape(changed, (-1, 3, size, size))
+
+
+def _inside(box: Any, size: Any) -> Any:
+    """1 in the box of each image, 0 outside. Shape (batch, 1, size, size)."""
+    from keras import ops
+
+    index = ops.arange(size, dtype="float32")
+
+    def within(k: int) -> Any:
+        first, length = box[:, k : k + 1], box[:, k + 2 : k + 3]
+        return ops.cast((index >= first) & (index < first + length), "float32")
+
+    return (within(0)[:, :, None] * within(1)[:, None, :])[:, None]
+
+
+def draw_mixup(random: np.random.Generator, n_batches: int, strength: float) -> Array:
+    """Draw the share that an image keeps in each batch, from Beta(strength, strength), the larger side.
+
+    Args:
+        random: Where the numbers come from.
+        n_batches: Number of batches.
+        strength: 0 for no mixup; 1 draws all shares alike.
+
+    Returns:
+        Shares in 0.5..1. Shape (n_batches,).
+
+    Raises:
+        SettingsError: If the strength is not in 0..1.
+    """
+    if not 0 <= strength <= 1:
+        raise SettingsError(f"The strength of mixup must be 0 to 1, but got {strength}.")
+    if strength == 0:
+        return np.ones(n_batches, np.float32)
+    share = random.beta(strength, strength, n_batches)
+    return np.maximum(share, 1 - share).astype(np.float32)
+
+
+def mixup(images: Any, targets: Any, weights: Any, share: Any) -> tuple[Any, Any, Any]:
+    """Mix a batch with itself in reverse order.
+
+    The loss of a mixed image is to be that of both its labels, each with its share and its own weight. Cross-entropy is
+    linear in the target, so one target and one weight say the same.
+
+    Args:
+        images: Shape (batch, height, width, 3).
+        targets: In 0..1. Shape (batch,).
+        weights: At least 0; with an equal share in all of a batch their sum stays. Shape (batch,).
+        share: What an image keeps of itself, in 0.5..1; 1 leaves it as it is, exactly. Shape (batch,).
+
+    Returns:
+        Mixed images, targets and weights, of the same shapes.
+    """
+    from keras import ops
+
+    own = _as_image(share)
+    mixed = images * own + ops.flip(images, axis=0) * (1.0 - own)
+    other = ops.flip(weights, axis=0) * (1.0 - share)
+    total = weights * share + other
+    part = other / ops.where(total > 0, total, 1.0)
+    return mixed, targets + (ops.flip(targets, axis=0) - targets) * part, total
+
+
+def examples(images: Sequence[Pixels], random: np.random.Generator) -> list[tuple[str, list[Pixels]]]:
+    """Show what each policy does: the image itself, then samples at each of `SHOWN_STRENGTHS`.
+
+    Args:
+        images: At least one; the policies take them in turn. Each of shape (size, size, 3).
+        random: Where the numbers come from.
+
+    Returns:
+        Policy, and its pictures in the order of `evaluation.augment_plots`.
+    """
+    size = images[0].shape[0]
+    rows = []
+    for k, policy in enumerate(POLICIES[1:]):
+        image = images[k % len(images)]
+        parameters = [draw(random, SHOWN_SAMPLES, policy, strength, size) for strength in SHOWN_STRENGTHS]
+        batch = np.repeat(image[None].astype(np.float32), SHOWN_SAMPLES * len(SHOWN_STRENGTHS), axis=0)
+        seen = np.asarray(augment(batch, np.concatenate(parameters)))
+        rows.append((policy, [image, *seen.round().astype(np.uint8)]))
+    return rows

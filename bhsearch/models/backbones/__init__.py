@@ -1,0 +1,1 @@
+"""Backbones: what each network is, where its weights come from, and how it is built."""

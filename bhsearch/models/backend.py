@@ -1,0 +1,294 @@
+"""The only module that knows which framework runs under Keras."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.abc import MetaPathFinder
+from typing import Any
+
+from bhsearch.models import keras_settings
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what native libraries print on file descriptor 2 out of sight, unless the block fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            sink.seek(0)
+            os.write(2, sink.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def start(threads: int | None = None) -> None:
+    """Import Keras and its backend without their noise. Cheap when they are imported already.
+
+    Args:
+        threads: Processor threads that one operation may use; the backend's own choice where None.
+
+    Raises:
+        SettingsError: If the backend that the user chose is not supported.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault(keras_settings.ONEDNN, "1")
+    keras_settings.check_backend()
+    with quiet():
+        import keras
+
+        keras_settings.pin()
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.get_logger().setLevel("ERROR")
+            if threads is not None:
+                with contextlib.suppress(RuntimeError):  # in use already, in a notebook or by a study before
+                    tf.config.threading.set_intra_op_parallelism_threads(threads)
+                    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+class _NoTensorFlow(MetaPathFinder):
+    """Makes `import tensorflow` fail as it does where TensorFlow is not installed."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:  # noqa: ARG002
+        if fullname == "tensorflow":
+            raise ModuleNotFoundError("TensorFlow is not for this process.", name=fullname)
+
+
+def start_without_training() -> None:
+    """Import Keras where networks are only built and saved: in a third of the time, and without TensorFlow.
+
+    What is saved is the same. Keras imports TensorFlow, where it finds it, to recognise its types as soon as it saves
+    something; so this process does not find it.
+    """
+    os.environ["KERAS_BACKEND"] = "openvino"
+    if "tensorflow" not in sys.modules:
+        sys.meta_path.insert(0, _NoTensorFlow())
+    with quiet():
+        import keras  # noqa: F401
+
+        keras_settings.pin()
+
+
+def title() -> str:
+    """Name of the framework that `start` imports, for people; known before it is imported."""
+    return "JAX" if os.environ.get("KERAS_BACKEND") == "jax" else "TensorFlow"
+
+
+def name() -> str:
+    """`tensorflow` or `jax`."""
+    import keras
+
+    return str(keras.backend.backend())
+
+
+def has_gpu() -> bool:
+    """Whether the backend sees a GPU."""
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    import jax
+
+    return any(device.platform != "cpu" for device in jax.devices())
+
+
+def compiled(
+    function: Callable[..., Any], any_shape: bool = False, gives_up: tuple[int, ...] = ()
+) -> Callable[..., Any]:
+    """Compile a function of arrays, or of tuples of them.
+
+    On TensorFlow one trace serves every shape of the same ranks; JAX compiles once a shape.
+
+    Args:
+        function: Of arrays, to arrays.
+        any_shape: Whether it will see many shapes; JAX then runs it as it is, where each would be compiled.
+        gives_up: Arguments whose memory JAX may use for the result; the caller must not use them again.
+    """
+    if name() == "tensorflow":
+        return _traced_once(function)
+    import jax
+
+    return function if any_shape else jax.jit(function, donate_argnums=gives_up)
+
+
+def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Trace with open shapes from the start; TensorFlow by itself opens them one by one, with a trace for each."""
+    import tensorflow as tf
+
+    programs: dict[Any, Callable[..., Any]] = {}
+
+    def call(*arguments: Any) -> Any:
+        tensors = [tf.convert_to_tensor(argument) for argument in tf.nest.flatten(arguments)]
+        key = tuple((tensor.dtype, tensor.shape.rank) for tensor in tensors)
+        if key not in programs:
+            plain = _concrete(function, arguments, tensors)
+            programs[key] = _probed(_concrete(function, arguments, tensors, True), plain) if has_gpu() else plain
+        return programs[key](*tensors)
+
+    return call
+
+
+def _concrete(
+    function: Callable[..., Any], arguments: Any, tensors: list[Any], jit: bool = False
+) -> Callable[..., Any]:
+    """A function of flat tensors, traced when it is first called; a call costs half of what a nested one does."""
+    import tensorflow as tf
+
+    structure = tf.nest.map_structure(lambda _: None, arguments)  # and not the arrays, which would stay in memory
+
+    def flat(*given: Any) -> Any:
+        return function(*tf.nest.pack_sequence_as(structure, given))
+
+    signature = [tf.TensorSpec([None] * tensor.shape.rank, tensor.dtype) for tensor in tensors]
+    traced: list[Callable[..., Any]] = []
+
+    def call(*given: Any) -> Any:
+        if not traced:
+            made = tf.function(flat, input_signature=signature, autograph=False, jit_compile=jit or None)
+            traced.append(made.get_concrete_function())
+        return traced[0](*given)
+
+    return call
+
+
+def _probed(fast: Callable[..., Any], safe: Callable[..., Any]) -> Callable[..., Any]:
+    """Use `fast` if its first call works, else `safe` from then on.
+
+    XLA is much faster on a GPU, and slower on a CPU, and cannot compile every operation; only trying tells. What is no
+    failure to compile, such as no memory left, is not hidden: it comes again from `safe`.
+    """
+    chosen: list[Callable[..., Any]] = []
+
+    def call(*arguments: Any) -> Any:
+        if chosen:
+            return chosen[0](*arguments)
+        try:
+            result = fast(*arguments)
+        except Exception:  # compilers fail in many ways
+            chosen.append(safe)
+            return safe(*arguments)
+        chosen.append(fast)
+        return result
+
+    return call
+
+
+def inference(network: Any) -> Callable[[Any], Any]:
+    """A compiled function from a batch of images to the outputs of a network.
+
+    Keras's own `predict_on_batch` waits for the result; on JAX this returns before the work is done.
+    """
+    if name() == "tensorflow":
+        predict: Callable[[Any], Any] = network.predict_on_batch
+        return predict
+    state = tuple(
+        [variable.value for variable in kind] for kind in (network.trainable_variables, network.non_trainable_variables)
+    )
+    run = compiled(lambda state, images: network.stateless_call(*state, images, training=False)[0])
+    return lambda images: run(state, images)
+
+
+def value_and_grad(function: Callable[..., Any], aside: bool = False) -> Callable[..., Any]:
+    """Differentiate a scalar function by its first argument, a list of arrays.
+
+    Args:
+        function: Gives the scalar, or with `aside` the scalar and something beside it.
+        aside: Whether it does.
+
+    Returns:
+        A function of the same arguments to what `function` gives, and the gradients.
+    """
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        def wrapped(parameters: list[Any], *rest: Any) -> tuple[Any, Any]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(parameters)
+                given = function(parameters, *rest)
+            return given, tape.gradient(given[0] if aside else given, parameters)
+
+        return wrapped
+    import jax
+
+    differentiated: Callable[..., Any] = jax.value_and_grad(function, has_aux=aside)
+    return differentiated
+
+
+def steps_at_once() -> int:
+    """How many training steps one call of a program should do.
+
+    TensorFlow loses a millisecond in each call. JAX returns from a call before the work is done; on a GPU, sixteen
+    steps a call take 22 % less time than one (`experiments/benchmarks/gpu`, MobileNetV2 at 224 px), and on a CPU it
+    compiles convolutions inside a loop to code that is many times slower.
+    """
+    if name() == "tensorflow":
+        return 1 << 30
+    return 16 if has_gpu() else 1
+
+
+@contextlib.contextmanager
+def in_precision(name: str) -> Iterator[None]:
+    """Build networks in one of Keras's precisions."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device, or the machine, has no memory left."""
+    return isinstance(error, MemoryError) or any(
+        word in f"{type(error).__name__} {error}" for word in ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OOM when")
+    )
+
+
+def peak_memory_bytes() -> int | None:
+    """Most memory of the GPU that was in use at once; None without a GPU."""
+    if not has_gpu():
+        return None
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+    import jax
+
+    return int((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
+
+
+def precision(wanted: str) -> str:
+    """Keras's name of the precision to train with.
+
+    Args:
+        wanted: `auto`, or one of Keras's: `float32`, `mixed_bfloat16`, `mixed_float16`.
+
+    Returns:
+        For `auto`: float32 on a CPU, bfloat16 on a GPU that has it in hardware, else float16.
+    """
+    if wanted != "auto":
+        return wanted
+    if not has_gpu():
+        return "float32"
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+        return "mixed_bfloat16" if details.get("compute_capability", (0, 0))[0] >= 8 else "mixed_float16"
+    import jax
+
+    return "mixed_bfloat16" if float(getattr(jax.devices()[0], "compute_capability", 0)) >= 8 else "mixed_float16"

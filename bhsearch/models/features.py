@@ -1,0 +1,275 @@
+"""Frozen features: each backbone sees each view of each development image once, ever.
+
+On a CPU the network runs through OpenVINO in float32, which gives the same features several times faster; on a GPU
+Keras runs it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.data.images.pixel_cache import PixelCache, Progress
+from bhsearch.errors import RunError, SettingsError
+from bhsearch.models import backend, keras_settings
+from bhsearch.models.augmentation.views import IDENTITY, apply_view
+from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.openvino import Conversion
+from bhsearch.runtime import cache
+
+Features = npt.NDArray[np.float32]
+Images = npt.NDArray[np.float32]
+Forward = Callable[[Iterable[Images]], Features]
+EXECUTORS = ("auto", "openvino", "keras")
+_FILE, _COST = "features.npy", "cost.json"
+_NETWORKS = 8  # kept ready; more are built again when they are needed
+_IN_MEMORY_BYTES = 256 << 20
+_CPU_BATCH_PIXELS = 32 * 128**2
+_GPU_BATCH_PIXELS = 256 * 224**2
+_BATCHES_AHEAD = 2  # that the device works on while the next images are prepared
+
+
+def check_executor(executor: str) -> None:
+    """Refuse an executor that is not known.
+
+    Raises:
+        SettingsError: Listing those that are.
+    """
+    if executor not in EXECUTORS:
+        raise SettingsError(f"--executor must be one of {', '.join(EXECUTORS)}, but got {executor!r}.")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        milliseconds: Time for one image, all its tiles, on the machine that computed the features.
+        megabytes: Size of its weights in float32.
+    """
+
+    milliseconds: float
+    megabytes: float
+
+
+class FeatureCache:
+    """Features of the development images, computed on demand and kept.
+
+    Args:
+        pixels: The pixel cache of the development rows.
+        executor: `openvino`, `keras`, or `auto` for the faster one on this machine.
+        conversion: Of the backbones that may be asked for; made on the spot where it is missing.
+        progress: Called with (backbone, view) before features are computed, not when they are found.
+    """
+
+    def __init__(
+        self,
+        pixels: PixelCache,
+        executor: str = "auto",
+        conversion: Conversion | None = None,
+        progress: Callable[[str, str], Progress] | None = None,
+    ) -> None:
+        self._pixels = pixels
+        self.executor = executor_for(executor)
+        self._conversion = conversion
+        self._progress = progress
+        self._forward: OrderedDict[Backbone, tuple[Forward, float]] = OrderedDict()
+        self._memory: OrderedDict[tuple[Backbone, str], Features] = OrderedDict()
+
+    def get(self, backbone: Backbone, view: str) -> Features:
+        """Features of one view, the tiles of an image averaged. Shape (n_images, n_features)."""
+        key = (backbone, view)
+        if key not in self._memory:
+            self._memory[key] = np.load(self._folder(backbone, view) / _FILE)
+            while len(self._memory) > 1 and sum(a.nbytes for a in self._memory.values()) > _IN_MEMORY_BYTES:
+                self._memory.popitem(last=False)
+        self._memory.move_to_end(key)
+        return self._memory[key]
+
+    def cost(self, backbone: Backbone) -> Cost:
+        """What a backbone costs, measured when its features were computed: the same for every trial of it."""
+        file = self._folder(backbone, IDENTITY) / _COST
+        return Cost(**json.loads(file.read_text(encoding="utf-8")))
+
+    def _folder(self, backbone: Backbone, view: str) -> Path:
+        facts = {
+            "backbone": backbone.name,
+            "weights": backbone.digest,
+            "pixels": self._pixels.key,
+            "view": view,
+            "executor": self.executor,
+            "numerics": keras_settings.numerics(),
+            "version": 3,
+        }
+        return cache.cached("features", facts, lambda folder: self._compute(backbone, view, folder))
+
+    def _compute(self, backbone: Backbone, view: str, folder: Path) -> None:
+        n_images, n_tiles = self._pixels.shape[:2]
+        report = self._progress(backbone.name, view) if self._progress else _ignore
+
+        on_gpu = self.executor == "keras" and backend.has_gpu()
+
+        def batches() -> Iterator[Images]:
+            step = max(1, batch_size(self._pixels.shape[2], on_gpu) // n_tiles)
+            for start in range(0, n_images, step):
+                images = self._pixels.read(start, start + step).reshape(-1, *self._pixels.shape[2:])
+                yield on_device(images, view) if on_gpu else on_host(images, view)
+                report(min(start + step, n_images), n_images)
+
+        forward, megabytes = self._network(backbone)
+        if view == IDENTITY:  # the one that is timed: its first batch would also pay for compiling
+            forward([next(batches())])
+        started = time.perf_counter()
+        rows = forward(batches())
+        milliseconds = 1000 * (time.perf_counter() - started) / n_images
+        if not np.isfinite(rows).all():
+            raise RunError(f"The features of {backbone.name!r} must be finite numbers, but some are not.")
+        whole = io.BytesIO()  # straight into a file, `np.save` would not say that the disk is full
+        np.save(whole, rows.reshape(n_images, n_tiles, -1).mean(axis=1, dtype=np.float32))
+        (folder / _FILE).write_bytes(whole.getbuffer())
+        if view == IDENTITY:
+            cost = Cost(milliseconds, megabytes)
+            (folder / _COST).write_text(json.dumps(asdict(cost)), encoding="utf-8")
+
+    def load(self, backbone: Backbone) -> None:
+        """Build a backbone now, so that wrong weights are an error before the first trial.
+
+        Raises:
+            BackboneError: If the weights do not fit the architecture.
+        """
+        self._network(backbone)
+
+    def _network(self, backbone: Backbone) -> tuple[Forward, float]:
+        """What runs a backbone, and the megabytes of its weights in float32."""
+        if backbone not in self._forward:
+            self._forward[backbone] = self._program(backbone)
+            while len(self._forward) > _NETWORKS:
+                self._forward.popitem(last=False)
+        self._forward.move_to_end(backbone)
+        return self._forward[backbone]
+
+    def _program(self, backbone: Backbone) -> tuple[Forward, float]:
+        size = self._pixels.shape[2]
+        if self.executor == "openvino":
+            conversion = self._conversion or Conversion([backbone], size)
+            file = conversion.program(backbone)
+            if file is not None:
+                return openvino_forward(file), file.with_suffix(".bin").stat().st_size / 1e6
+        network = backbone.build(size)
+        megabytes = 4e-6 * network.count_params()
+        if self.executor == "openvino" and backend.name() == "tensorflow":
+            with tempfile.TemporaryDirectory() as folder:  # slower to make than the conversion, and as fast to run
+                file = Path(folder) / "network.xml"
+                with backend.quiet():
+                    network.export(str(file), format="openvino", verbose=False)
+                return openvino_forward(file), megabytes
+        return keras_forward(network), megabytes
+
+
+def on_host(images: Any, view: str) -> Images:
+    """A view of uint8 images as float32, in the memory of the host."""
+    decoded = images.astype(np.float32)
+    return decoded if view == IDENTITY else np.asarray(apply_view(decoded, view))
+
+
+def on_device(images: Any, view: str) -> Any:
+    """The same on the backend's device: bytes are sent, a quarter of what floats are, and views stay there."""
+    from keras import ops
+
+    return apply_view(ops.cast(ops.convert_to_tensor(images), "float32"), view)
+
+
+def executor_for(wanted: str) -> str:
+    """The executor that a setting stands for on this machine."""
+    return _fastest_executor() if wanted == "auto" else wanted
+
+
+def _fastest_executor() -> str:
+    return "keras" if backend.has_gpu() else "openvino"
+
+
+def batch_size(size: int, gpu: bool = False) -> int:
+    """Number of images in a batch: about as many pixels whatever the image size, so that memory stays bounded.
+
+    A GPU needs larger batches to keep its cores busy.
+
+    Args:
+        size: Side of the images in pixels.
+        gpu: Whether the batch runs on a GPU.
+    """
+    pixels, most = (_GPU_BATCH_PIXELS, 1024) if gpu else (_CPU_BATCH_PIXELS, 64)
+    return int(np.clip(pixels // size**2, 1, most))
+
+
+def keras_forward(network: Any) -> Forward:
+    """A function from batches of images, (n, size, size, 3), to all their outputs, (n_images, k), run by Keras.
+
+    The network is compiled for the size of the first batch; a smaller last one is padded. Results are fetched a few
+    batches late: JAX returns before the work is done, so the device computes while the next images are prepared.
+    """
+    run = backend.inference(network)
+
+    def forward(batches: Iterable[Images]) -> Features:
+        outputs: list[Features] = []
+        running: deque[tuple[Any, int]] = deque()
+        length = 0
+        for batch in batches:
+            n_images = len(batch)
+            length = length or n_images
+            padded = batch if n_images == length else np.resize(np.asarray(batch), (length, *batch.shape[1:]))
+            running.append((run(padded), n_images))
+            if len(running) > _BATCHES_AHEAD:
+                outputs.append(_fetched(*running.popleft()))
+        outputs += [_fetched(*each) for each in running]
+        return np.concatenate(outputs)
+
+    return forward
+
+
+def _fetched(output: Any, n_images: int) -> Features:
+    return np.asarray(output)[:n_images]
+
+
+def openvino_forward(file: Path) -> Forward:
+    """The same, run by OpenVINO from a converted network, in float32 and on all cores."""
+    import openvino
+
+    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    program = openvino.Core().compile_model(file, "CPU", hints)
+    # Requests are waited for, one after another. OpenVINO's own queue calls back into Python from its threads, and now
+    # and then stands still for ever when the program is let go while one of them still wants the interpreter.
+    n_requests = program.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+
+    def forward(batches: Iterable[Images]) -> Features:
+        outputs: list[Features] = []
+        running: deque[Any] = deque()
+
+        def finish() -> Any:
+            request = running.popleft()
+            request.wait()
+            outputs.append(request.get_output_tensor(0).data.copy())
+            return request
+
+        for batch in batches:
+            request = finish() if len(running) == n_requests else program.create_infer_request()
+            request.start_async({0: batch})
+            running.append(request)
+        while running:
+            finish()
+        return np.concatenate(outputs)
+
+    return forward
+
+
+def _ignore(done: int, total: int) -> None:
+    """Progress that nobody watches."""

@@ -1,0 +1,215 @@
+"""Where a deployed model looks: heat maps of the pixels that its answer rests on.
+
+A network with a last convolutional map gets Grad-CAM on it; the fixed filters and the ensembles of finetuned networks,
+whose numbers come from many maps, get the gradient at the pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.models import backend
+from bhsearch.models.resize import grid_of
+
+Pixels = npt.NDArray[np.uint8]
+Heat = npt.NDArray[np.float32]
+
+GRAD_CAM, INPUT_GRADIENT = "Grad-CAM", "input gradient"
+_EDGE = 1e-7  # logits of 0 and 1 are endless
+_SMOOTH = 48  # the gradient at the pixels is blurred by a share of 1 / _SMOOTH of the side
+_FULL = 99.5  # percentile that is drawn as most: a single pixel does not dim the rest
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What a model saw of an image, and where it looked.
+
+    Attributes:
+        seen: RGB, resized and cut as the model does it; tiles put together again. Shape (height, width, 3).
+        heat: 0 to 1: how much a place speaks for the answer that the model gave. Shape (height, width) for input
+            gradients; fewer cells for Grad-CAM, the size of its map.
+        probability: P(malignant) of the image, before any calibration.
+        method: `GRAD_CAM` or `INPUT_GRADIENT`.
+    """
+
+    seen: Pixels
+    heat: Heat
+    probability: float
+    method: str
+
+
+def look(network: Any, images: Iterable[Pixels], mode: str, threshold: float = 0.5) -> list[Looked]:
+    """Make a heat map of each image.
+
+    Args:
+        network: A deployed model, from `ModelPool.get` or loaded from a `.keras` file, calibrated or not.
+        images: RGB, of any sizes. Shape (height, width, 3) each.
+        mode: Its resize, as in `resize_images`.
+        threshold: From this probability of the uncalibrated model on, heat is what speaks for malignant; below, what
+            speaks for benign.
+
+    Raises:
+        ValueError: If the network is no deployed model.
+
+    Source:
+        Selvaraju et al. 2017 (Grad-CAM), Simonyan et al. 2014 (gradient at the input). That views which the model
+        averages are seen through the image itself only, and that the sign follows the answer, is ours.
+    """
+    parts = _taken_apart(network)
+    return [_look(parts, image, grid_of(mode), threshold) for image in images]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A deployed model in three functions: images -> what is differentiated by -> probability.
+
+    Attributes:
+        resize: uint8 images -> all tiles of all views, as the backbone sees them.
+        forward: These -> what is differentiated by: the last map, or they themselves.
+        backward: That -> probabilities, (batch, 1).
+        method: `GRAD_CAM` or `INPUT_GRADIENT`.
+    """
+
+    resize: Callable[[Any], Any]
+    forward: Callable[[Any], Any]
+    backward: Callable[[Any], Any]
+    method: str
+
+
+def _look(parts: _Parts, image: Pixels, grid: tuple[int, int], threshold: float) -> Looked:
+    from keras import ops
+
+    n_tiles = int(np.prod(grid))
+    tiles = parts.resize(image[None])
+    maps = ops.convert_to_tensor(parts.forward(tiles))
+    probability = float(np.asarray(parts.backward(maps)).ravel()[0])
+    sign = 1.0 if probability >= threshold else -1.0
+
+    def answer(values: list[Any]) -> Any:
+        inside = ops.clip(parts.backward(values[0]), _EDGE, 1.0 - _EDGE)
+        return sign * ops.sum(ops.log(inside) - ops.log1p(-inside))
+
+    _, (gradient,) = backend.value_and_grad(answer)([maps])
+    # The image itself is the first of the views.
+    values, slopes = (np.asarray(ops.convert_to_numpy(array))[:n_tiles] for array in (maps, gradient))
+    heat = _grad_cam(values, slopes) if parts.method == GRAD_CAM else _input_gradient(slopes)
+    seen = np.asarray(ops.convert_to_numpy(tiles))[:n_tiles].astype(np.uint8)
+    return Looked(_together(seen, grid), _to_unit(_together(heat, grid)), probability, parts.method)
+
+
+def _grad_cam(maps: npt.NDArray[Any], slopes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Channels weighted by their mean slope; what speaks against the answer is left out. (n_tiles, rows, columns)."""
+    weight = slopes.mean(axis=(1, 2), keepdims=True)
+    return np.asarray(np.maximum((maps * weight).sum(axis=-1), 0.0))
+
+
+def _input_gradient(slopes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Size of the gradient at each pixel, smoothed. Shape (n_tiles, rows, columns)."""
+    from scipy.ndimage import gaussian_filter
+
+    size = np.abs(slopes).sum(axis=-1)
+    return np.stack([gaussian_filter(tile, max(tile.shape) / _SMOOTH) for tile in size])
+
+
+def _together(tiles: npt.NDArray[Any], grid: tuple[int, int]) -> npt.NDArray[Any]:
+    """Tiles side by side. (n_tiles, height, width, ...) -> (rows * height, columns * width, ...)."""
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in tiles.reshape(*grid, *tiles.shape[1:])])
+
+
+def _to_unit(heat: npt.NDArray[Any]) -> Heat:
+    top = np.percentile(heat, _FULL)
+    return np.clip(heat / top, 0.0, 1.0).astype(np.float32) if top > 0 else np.zeros(heat.shape, np.float32)
+
+
+def _taken_apart(network: Any) -> _Parts:
+    deployed = network
+    while inside := [layer for layer in deployed.layers if _is_network(layer) and layer.inputs[0].dtype == "uint8"]:
+        deployed = inside[0]  # a calibration stands around it
+    calls = _Calls(deployed)
+    backbones = [layer for layer in deployed.layers if _is_network(layer)]
+    if not backbones:
+        raise ValueError(f"a deployed model must hold a backbone, but {network.name!r} holds none.")
+    tiles, features = calls.of(backbones[0])
+    resize = _between(calls.inputs[0], tiles)
+    if len(backbones) > 1:  # finetuned, one per fold, and all of them see the same
+        return _Parts(resize, lambda seen: seen, _between(tiles, calls.outputs[0]), INPUT_GRADIENT)
+    tail, cut = _between(features, calls.outputs[0]), _cut(backbones[0])
+    if cut is None:
+        return _Parts(resize, lambda seen: seen, lambda seen: tail(backbones[0](seen)), INPUT_GRADIENT)
+    before, behind = cut
+    return _Parts(resize, before, lambda maps: tail(behind(maps)), GRAD_CAM)
+
+
+def _is_network(layer: Any) -> bool:
+    import keras
+
+    return isinstance(layer, keras.Model)
+
+
+class _Calls:
+    """A network called once more on inputs of its own, so that what goes in and out of each layer is at hand.
+
+    Args:
+        network: Functional; its layers are shared, not copied.
+    """
+
+    def __init__(self, network: Any) -> None:
+        import keras
+
+        self._seen: dict[int, tuple[Any, Any]] = {}
+        self.order: list[tuple[Any, Any]] = []
+
+        def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            output = layer(*args, **kwargs)
+            self._seen[id(layer)] = (args[0] if args else None, output)
+            self.order.append((layer, output))
+            return output
+
+        again = keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
+        self.inputs, self.outputs = again.inputs, again.outputs
+
+    def of(self, layer: Any) -> tuple[Any, Any]:
+        """Symbolic input and output of a layer."""
+        return self._seen[id(layer)]
+
+
+def _between(start: Any, end: Any) -> Callable[[Any], Any]:
+    """What lies between two symbolic arrays.
+
+    Raises:
+        ValueError: If more than the first leads to the second.
+    """
+    import keras
+
+    if start is end:
+        return lambda values: values
+    between: Callable[[Any], Any] = keras.Model(start, end)
+    return between
+
+
+def _after(second: Callable[[Any], Any], first: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda values: second(first(values))
+
+
+def _cut(backbone: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None:
+    """A backbone before and behind its last convolutional map; None where its output comes from several maps."""
+    calls = _Calls(backbone)
+    for layer, output in reversed(calls.order):
+        if _is_network(layer):
+            inner = _cut(layer)
+            if inner is None:
+                return None
+            goes_in, comes_out = calls.of(layer)
+            before, behind = _between(calls.inputs[0], goes_in), _between(comes_out, calls.outputs[0])
+            return _after(inner[0], before), _after(behind, inner[1])
+        if getattr(output, "ndim", 0) == 4 and output.shape[1] > 1 and output.shape[2] > 1:
+            try:
+                return _between(calls.inputs[0], output), _between(output, calls.outputs[0])
+            except ValueError:  # other maps lead to the output, too
+                return None
+    return None

@@ -1,0 +1,1 @@
+"""Training: linear probes of all folds in one program, and the compiled step of fine-tuning."""

@@ -1,1 +1,0 @@
-"""Pixels -> predictions. Keras lives here and nowhere else."""

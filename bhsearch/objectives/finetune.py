@@ -1,0 +1,315 @@
+"""From a point of the finetune space to its score: folds one after another, each from its own frozen head."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, fields, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from bhsearch.data.images.pixel_cache import PixelCache
+from bhsearch.data.splits import image_weights
+from bhsearch.errors import RunError
+from bhsearch.evaluation.metrics import weighted_auc
+from bhsearch.evaluation.predictions import image_weights as validation_weights
+from bhsearch.evaluation.predictions import six_digits
+from bhsearch.models import backend
+from bhsearch.models.augmentation import on_device
+from bhsearch.models.augmentation.views import views_of
+from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.inference_model import arrays_of
+from bhsearch.models.training.device_images import DevicePixels
+from bhsearch.models.training.finetune import N_SHARES, FinetuneParams, FoldTask, Look, predict, train_fold
+from bhsearch.models.training.step_cache import ProgramPool
+from bhsearch.models.training.train_step import Member, Program, Shape
+from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, Outcome, Pruned, Report, Watch, sigmoid
+from bhsearch.objectives.frozen import FrozenObjective
+from bhsearch.objectives.space import Params
+
+Array = npt.NDArray[np.float32]
+N_VIEWS = 4  # of test-time augmentation, dihedral
+N_EXAMPLES = 3  # images that the picture of augmentation shows
+MICRO_BATCHES = 4  # of a batch that did not fit into memory
+_ON_DEVICE_BYTES = 4 << 30  # of pixels that stay on the device
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The development images.
+
+    Attributes:
+        label: 0 or 1. Shape (n_images,).
+        fold: Shape (n_repeats, n_images).
+        group: Shape (n_images,).
+    """
+
+    label: npt.NDArray[np.int8]
+    fold: npt.NDArray[np.int8]
+    group: npt.NDArray[np.int64]
+
+    def columns(self) -> list[tuple[int, int]]:
+        """Every fold of every repeat, in the order that all trials visit them."""
+        return [(repeat, fold) for repeat in range(len(self.fold)) for fold in range(int(self.fold.max()) + 1)]
+
+
+class FinetuneObjective:
+    """Scores points of the finetune space.
+
+    Args:
+        pixels: Pixel cache per image size.
+        frozen: Scores points of the frozen space at an image size; its heads are what folds start from.
+        heads: Point of the frozen space whose heads a backbone starts from, by its name.
+        backbones: The backbones of the space, by name.
+        rows: The development images.
+        seed: Of everything random in a training; the same for every trial.
+        precision: As Keras calls it.
+        say: Told what a person should know of a trial.
+        tell: Told what a trial is doing, in a few words.
+    """
+
+    def __init__(
+        self,
+        pixels: Mapping[int, PixelCache],
+        frozen: Callable[[int], FrozenObjective],
+        heads: Callable[[str], Params],
+        backbones: Mapping[str, Backbone],
+        rows: Rows,
+        seed: int,
+        precision: str,
+        say: Callable[[str], None],
+        tell: Callable[[str], None] = lambda what: None,  # noqa: ARG005
+    ) -> None:
+        self._pixels, self._frozen, self._heads_of, self._backbones = pixels, frozen, heads, backbones
+        self._rows, self._seed, self._precision, self._say = rows, seed, precision, say
+        self._tell = tell
+        self._counted = validation_weights(rows.group, rows.fold)
+        self._pool = ProgramPool()
+        self._device: tuple[int, DevicePixels] | None = None
+        self._started: dict[tuple[str, int], tuple[list[Array], int] | None] = {}
+        self._longest = max(int((rows.fold[r] != k).sum()) for r, k in rows.columns())
+
+    def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """What each policy of augmentation does at three strengths, to images of a few cases."""
+        pixels = next(iter(self._pixels.values()))
+        _, firsts = np.unique(self._rows.group, return_index=True)
+        some = pixels.rows(firsts[np.linspace(0, len(firsts) - 1, N_EXAMPLES).astype(int)])[:, 0]
+        shown = on_device.examples(list(some), np.random.default_rng(self._seed))
+        return {policy: np.stack(row) for policy, row in shown}
+
+    def __call__(self, params: Params, watch: Watch) -> Outcome:
+        """Train every fold's network at one point and score the images that each has not seen.
+
+        A trial that does not fit into memory is tried once more with its batches in parts.
+
+        Raises:
+            RunError: If the training ends in numbers that are none, or does not fit into memory in parts either.
+            Pruned: If `watch` says so.
+        """
+        shape = self._shape(params)
+        try:
+            return self._trial(params, shape, watch)
+        except Exception as error:
+            if not backend.is_out_of_memory(error):
+                raise
+        self._pool.forget(shape)
+        self._say(f"Out of memory with batches of {shape.batch}: tried again in {MICRO_BATCHES} parts each.")
+        shape = replace(shape, micro_batches=MICRO_BATCHES)
+        try:
+            return self._trial(params, shape, watch)
+        except Exception as error:
+            if not backend.is_out_of_memory(error):
+                raise
+            self._pool.forget(shape)
+            raise RunError(
+                f"A network must fit into memory, but {shape.backbone.name} at {shape.size} px with batches of "
+                f"{shape.batch} does not, in {MICRO_BATCHES} parts either."
+            ) from error
+
+    def _shape(self, params: Params) -> Shape:
+        backbone = self._backbones[params["backbone"]]
+        start = self._start(backbone, params["image_size"])
+        hidden = start[1] if start is not None else 0
+        depth = "all" if backbone.from_scratch else params["depth"]
+        return Shape(backbone, params["image_size"], params["batch"], depth, hidden, self._precision)
+
+    def _trial(self, params: Params, shape: Shape, watch: Watch) -> Outcome:
+        started = time.perf_counter()
+        chosen = finetune_params(params)
+        n_views = N_VIEWS if params["tta"] else 1
+        probability = np.full(self._rows.fold.shape, 0.5, np.float32)
+        scores: list[float] = []
+        curves = _Curves()
+        members = []
+        milliseconds = float("inf")
+        self._tell(f"building {shape.backbone.name}")
+        with self._pool.program(shape) as program:
+            pixels = self._device_pixels(shape.size)
+            for column, (repeat, fold) in enumerate(self._rows.columns()):
+                task = self._task(repeat, fold, chosen)
+                here = f"fold {column + 1} of {len(self._rows.columns())}"
+                self._tell(here)
+                fold_of = _Fold(self, column, repeat, task, watch, curves, scores)
+                seed = (self._seed, column)
+                try:
+                    member = train_fold(
+                        program,
+                        pixels,
+                        task,
+                        self._member(program, column, seed),
+                        chosen,
+                        seed,
+                        fold_of.see,
+                        partial(self._tell_epoch, here, chosen.epochs),
+                    )
+                    state = program.frozen(program.state_of(member))
+                    began = time.perf_counter()
+                    by_view = predict(program, pixels, state, task.held_out, n_views)
+                    # The fastest fold: the first one also pays for compiling.
+                    passed = 1000 * (time.perf_counter() - began) / len(task.held_out)
+                    milliseconds = min(milliseconds, passed)
+                    probability[repeat, task.held_out] = six_digits(sigmoid(by_view).mean(axis=0))
+                    scores.append(self.fold_score(repeat, task, probability[repeat, task.held_out]))
+                    report = Report((column + 1) * N_SHARES - 1, float(np.mean(scores)), scores[-1])
+                    is_last = column == len(self._rows.columns()) - 1
+                    with suppress(Pruned) if is_last else nullcontext():  # what is done is not ended any more
+                        watch(report)
+                except Pruned as pruned:
+                    pruned.curves = curves.means()
+                    pruned.seconds = time.perf_counter() - started
+                    raise
+                members.append(member)
+        weights = arrays_of(members)
+        n_images = len(self._rows.columns()) * chosen.epochs * task.steps * shape.batch
+        return Outcome(
+            float(np.mean(scores)),
+            probability,
+            curves.means(),
+            {
+                "kind": "networks",
+                "views": list(views_of("dihedral", n_views) if n_views > 1 else views_of("none", 1)),
+                "image_size": shape.size,
+                "n_members": len(members),
+                "hidden_units": shape.hidden_units,
+            },
+            weights,
+            time.perf_counter() - started,
+            {
+                "trained_images": n_images,
+                "peak_memory_mb": _peak_mb(),
+                MS_PER_IMAGE: len(members) * milliseconds,  # the deployed model asks every fold's network
+                MODEL_MB: sum(array.nbytes for array in weights.values()) / 1e6,
+            },
+        )
+
+    def _tell_epoch(self, fold: str, epochs: int, epoch: int) -> None:
+        self._tell(f"{fold}, epoch {epoch} of {epochs}")
+
+    def _task(self, repeat: int, fold: int, params: FinetuneParams) -> FoldTask:
+        inside = self._rows.fold[repeat] != fold
+        weight = image_weights(self._rows.group, inside)
+        classes = [weight * (self._rows.label == value) for value in (0, 1)]
+        balanced = classes[0] / classes[0].sum() + classes[1] / classes[1].sum()  # each class half of the weight
+        smooth = params.label_smoothing
+        return FoldTask(
+            np.flatnonzero(inside),
+            np.flatnonzero(~inside),
+            (self._rows.label * (1 - smooth) + smooth / 2).astype(np.float32),
+            (balanced * inside.sum() / 2).astype(np.float32),
+            -(-self._longest // params.batch),
+        )
+
+    def _member(self, program: Program, column: int, seed: tuple[int, ...]) -> Member:
+        """What a fold starts from: its own frozen head, or nothing at all."""
+        start = self._start(program.shape.backbone, program.shape.size)
+        weights = program.origin(np.random.default_rng(seed))
+        if start is None:
+            head = [np.zeros((program.n_features, 1), np.float32), np.zeros(1, np.float32)]
+            return Member(weights, [*head, np.ones(1, np.float32), np.zeros((), np.float32)])
+        kernel, bias, top, top_bias = start[0]
+        return Member(weights, [kernel[:, column], bias[column], top[column], top_bias[column]])
+
+    def _start(self, backbone: Backbone, size: int) -> tuple[list[Array], int] | None:
+        """Frozen heads of every fold, and their hidden units; None for a network that starts from nothing."""
+        key = (backbone.name, size)
+        if key not in self._started:
+            start = None
+            if not backbone.from_scratch:
+                heads = self._frozen(size)(self._heads_of(backbone.name)).heads
+                hidden = 0 if heads.linear else heads.kernel.shape[2]
+                start = [heads.kernel, heads.bias, heads.top, heads.top_bias], hidden
+            self._started[key] = start  # only now: heads that failed are tried again, and never left out
+        return self._started[key]
+
+    def _device_pixels(self, size: int) -> DevicePixels:
+        """Pixels of one size at a time lie on the device."""
+        if self._device is None or self._device[0] != size:
+            self._device = None
+            self._device = (size, DevicePixels(self._pixels[size], _ON_DEVICE_BYTES))
+        return self._device[1]
+
+    def fold_score(self, repeat: int, task: FoldTask, probability: Array) -> float:
+        """Case-weighted AUC of the held-out rows."""
+        rows = task.held_out
+        return float(weighted_auc(self._rows.label[rows], probability, self._counted[repeat, rows]))
+
+    def fold_loss(self, repeat: int, task: FoldTask, logits: Array) -> float:
+        """Case-weighted cross-entropy of the held-out rows."""
+        rows = task.held_out
+        entropy = np.logaddexp(0.0, logits) - logits * self._rows.label[rows]
+        return float(np.average(entropy, weights=self._counted[repeat, rows]))
+
+
+def finetune_params(params: Params) -> FinetuneParams:
+    """The part of a point that a network is trained with."""
+    return FinetuneParams(**{field.name: params[field.name] for field in fields(FinetuneParams)})
+
+
+class _Curves:
+    """What was seen at each look, over the folds."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def add(self, look: Look, auc: float, loss: float) -> None:
+        for name, value in (("auc", auc), ("loss", loss), ("training_loss", look.training_loss)):
+            self._values[name][look.share].append(value)
+
+    def means(self) -> dict[str, list[float]]:
+        """Mean over the folds that were looked at, per look."""
+        return {name: [float(np.mean(by[share])) for share in sorted(by)] for name, by in self._values.items()}
+
+
+class _Fold:
+    """Watches one fold in training."""
+
+    def __init__(
+        self,
+        objective: FinetuneObjective,
+        column: int,
+        repeat: int,
+        task: FoldTask,
+        watch: Watch,
+        curves: _Curves,
+        scores: list[float],
+    ) -> None:
+        self._objective, self._column, self._repeat, self._task = objective, column, repeat, task
+        self._watch, self._curves, self._before = watch, curves, list(scores)
+
+    def see(self, look: Look) -> None:
+        auc = self._objective.fold_score(self._repeat, self._task, sigmoid(look.logits))
+        self._curves.add(look, auc, self._objective.fold_loss(self._repeat, self._task, look.logits))
+        if look.share < N_SHARES:  # the last one is reported with the fold's own score
+            step = self._column * N_SHARES + look.share - 1
+            self._watch(Report(step, float(np.mean([*self._before, auc])), None))
+
+
+def _peak_mb() -> float:
+    """Peak memory of the GPU, or what this process holds where there is none."""
+    peak = backend.peak_memory_bytes()
+    return (psutil.Process().memory_info().rss if peak is None else peak) / 1e6

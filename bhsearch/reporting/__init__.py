@@ -1,0 +1,1 @@
+"""Numbers -> pages and pictures: HTML, SVG, Markdown and Matplotlib."""

@@ -1,0 +1,139 @@
+"""What a document says, once, and how that looks in Markdown and in HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bhsearch.reporting import html
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list."""
+
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the last `numbers` columns are of numbers."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: int = 0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture, or two to be compared, under one caption.
+
+    Attributes:
+        name: Of its files, without an ending.
+        files: PNG or JPEG files.
+        caption: What they show.
+    """
+
+    name: str
+    files: Sequence[bytes]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures side by side."""
+
+    pictures: Sequence[Picture]
+
+
+Block = Text | Bullets | Table | Gallery
+
+
+@dataclass(frozen=True)
+class Section:
+    """Blocks under a heading.
+
+    Attributes:
+        title: The heading.
+        blocks: In order.
+        wide: Whether it takes the whole width of a page.
+    """
+
+    title: str
+    blocks: Sequence[Block]
+    wide: bool = False
+
+
+def to_markdown(sections: Iterable[Section], folder: str = "") -> str:
+    """Sections as Markdown.
+
+    Args:
+        sections: In order.
+        folder: Where the files of `picture_files` lie, as seen from the document; empty to name pictures only.
+    """
+    lines = []
+    for section in sections:
+        lines += [f"## {section.title}", ""]
+        for block in section.blocks:
+            lines += [*_markdown(block, folder), ""]
+    return "\n".join(lines)
+
+
+def to_html(sections: Iterable[Section]) -> str:
+    """Sections as cards of a page, two side by side where there is room."""
+    cards = []
+    for section in sections:
+        card = html.section(section.title, *map(_html, section.blocks))
+        cards.append(f'<div class="wide">{card}</div>' if section.wide else card)
+    return html.columns(*cards)
+
+
+def picture_files(sections: Iterable[Section]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every picture, as `markdown` names them."""
+    for section in sections:
+        for block in section.blocks:
+            if isinstance(block, Gallery):
+                for picture in block.pictures:
+                    yield from zip(_names(picture), picture.files, strict=True)
+
+
+def _names(picture: Picture) -> list[str]:
+    return [f"{picture.name}_{k}.png" for k in range(len(picture.files))]
+
+
+def _markdown(block: Block, folder: str) -> list[str]:
+    if isinstance(block, Text):
+        return [block.text]
+    if isinstance(block, Bullets):
+        return [f"- {line}" for line in block.lines]
+    if isinstance(block, Table):
+        cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in block.rows]
+        ruler = ["---"] * (len(block.head) - block.numbers) + ["---:"] * block.numbers
+        return [f"| {' | '.join(row)} |" for row in (block.head, ruler, *cells)]
+    lines = []
+    for picture in block.pictures:
+        shown = [f"![{picture.caption}]({folder}/{name})" for name in _names(picture)] if folder else []
+        lines += [" ".join([*shown, picture.caption]), ""]
+    return lines[:-1]
+
+
+def _html(block: Block) -> str:
+    if isinstance(block, Text):
+        return html.paragraphs(block.text)
+    if isinstance(block, Bullets):
+        return html.bullets(block.lines)
+    if isinstance(block, Table):
+        return html.table(block.head, block.rows, block.numbers)
+    figures = []
+    for picture in block.pictures:
+        shown = "".join(html.image(file, picture.caption) for file in picture.files)
+        framed = f'<div class="pair">{shown}</div>' if len(picture.files) > 1 else shown
+        figures.append(html.figure(framed, picture.caption))
+    return f'<div class="pictures pairs">{"".join(figures)}</div>'

@@ -1,0 +1,58 @@
+"""What the augmentation policies do to images of the study: so that a person can say whether it still is tissue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from PIL import Image
+
+from bhsearch.models.augmentation.on_device import SHOWN_SAMPLES, SHOWN_STRENGTHS
+from bhsearch.reporting.figures import style
+
+Pixels = npt.NDArray[np.uint8]
+
+_HEADS = ("original", *(f"strength {strength}" for strength in SHOWN_STRENGTHS))
+_CELL = 108  # dots
+_GAP = 4
+_MARGIN, _LABELS, _TOP, _BOTTOM = 25, 68, 92, 14  # dots around the pictures; the names of the rows stand at the left
+
+
+def augmentation_figure(rows: Sequence[tuple[str, Sequence[Pixels]]], note: str) -> Figure:
+    """Draw a row per policy: the image as it is, then what becomes of it, samples at each strength shown.
+
+    Args:
+        rows: As `augment.examples` gives them: policy, and its seven pictures: the original, then the samples, weakest
+            first. Each of shape (size, size, 3).
+        note: What must be known wherever data is shown, such as "synthetic data (phantom)"; or nothing.
+
+    Raises:
+        ValueError: If there is no row, or a row has another number of pictures.
+    """
+    n_columns = 1 + SHOWN_SAMPLES * len(SHOWN_STRENGTHS)
+    if not rows or any(len(pictures) != n_columns for _, pictures in rows):
+        raise ValueError(
+            f"The rows must have {n_columns} pictures each, but got {[(name, len(some)) for name, some in rows]}."
+        )
+    block = [-(-k // SHOWN_SAMPLES) for k in range(n_columns)]  # the original is one of its own
+    left = [_MARGIN + _LABELS + k * (_CELL + _GAP) + 2 * _GAP * block[k] for k in range(n_columns)]
+    width, height = left[-1] + _CELL + _MARGIN, _TOP + len(rows) * (_CELL + _GAP) + _BOTTOM
+    figure = style.new_figure(
+        "Augmentation",
+        "Rows: policies. Columns: the image itself, then two samples a strength.",
+        note,
+        width / style.DPI,
+        height / style.DPI,
+    )
+    for k, head in enumerate(_HEADS):
+        middle = float(np.mean([x for x, own in zip(left, block, strict=True) if own == k])) + _CELL / 2
+        figure.text(middle / width, 1 - (_TOP - 6) / height, head, size=9, color=style.INK, ha="center", va="bottom")
+    for row, (policy, pictures) in enumerate(rows):
+        bottom = height - _TOP - row * (_CELL + _GAP) - _CELL
+        figure.text(_MARGIN / width, (bottom + _CELL / 2) / height, policy, size=9, color=style.INK, va="center")
+        for x, pixels in zip(left, pictures, strict=True):
+            fitted = Image.fromarray(pixels).resize((_CELL, _CELL), Image.Resampling.LANCZOS)
+            figure.figimage(np.asarray(fitted), x, bottom, origin="upper")
+    return figure

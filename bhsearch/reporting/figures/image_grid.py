@@ -1,0 +1,188 @@
+"""The grid of right and wrong images: which to show, one array of pixels, and the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import get_data_path
+from matplotlib.colors import to_rgb
+from PIL import Image, ImageDraw, ImageFont
+
+from bhsearch.data.index import CLASS_NAMES
+from bhsearch.reporting.figures import style, templates
+from bhsearch.reporting.figures.templates import Picture, Plate
+
+if TYPE_CHECKING:
+    from bhsearch.evaluation.predictions import IntArray, Predictions
+    from bhsearch.evaluation.thresholds import Decisions
+
+N_COLUMNS = 4
+_TILE, _FRAME, _GAP, _CAPTION = 136, 5, 8, 30  # pixels
+_OUTER = _TILE + 2 * _FRAME
+_CELL = (_OUTER + _CAPTION, _OUTER + _GAP)  # height and width
+_LONGEST_CASE = 20  # characters
+_MARGIN, _TOP = 20, 85  # pixels beside and above the grid
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image of the grid and what is written under it.
+
+    Attributes:
+        row: Row of the image in the predictions.
+        right: Whether its class was met.
+        caption: Probability, true label and case.
+    """
+
+    row: int
+    right: bool
+    caption: str
+
+
+def pick_examples(predictions: Predictions, decisions: Decisions, n_images: int = 16) -> list[Example]:
+    """Choose the clearest right and the worst wrong images of the first repeat.
+
+    Half of them wrong and half right, each half from both classes where there are such images; at most one image of a
+    case in each of the four kinds as long as other cases are left; the farthest from their threshold first.
+
+    Args:
+        predictions: Out-of-fold predictions.
+        decisions: From `pooled_decisions` of them.
+        n_images: Size of the grid.
+
+    Returns:
+        At most `n_images` examples, right ones first, each half ordered by label. Fewer if there are fewer images.
+    """
+    right = decisions.predicted[0] == predictions.label
+    margin = np.abs(predictions.probability[0] - decisions.threshold[0][predictions.fold[0]])
+    kinds = [
+        _clearest(predictions, margin, (right == good) & (predictions.label == value))
+        for good in (True, False)
+        for value in (0, 1)
+    ]
+    take = _fair_shares([len(kind) for kind in kinds], n_images)
+    return [
+        Example(int(row), bool(right[row]), _caption(predictions, int(row)))
+        for kind, count in zip(kinds, take, strict=True)
+        for row in kind[:count]
+    ]
+
+
+def _clearest(predictions: Predictions, margin: npt.NDArray[np.floating], inside: npt.NDArray[np.bool_]) -> IntArray:
+    """Rows of one kind, the clearest image of every case before the second of any, ties by row number."""
+    rows = np.flatnonzero(inside)
+    rows = rows[np.argsort(-margin[rows], kind="stable")]
+    seen: dict[int, int] = {}
+    turn = np.zeros(len(rows), dtype=np.int64)
+    for place, group in enumerate(predictions.group[rows].tolist()):
+        turn[place] = seen[group] = seen.get(group, -1) + 1
+    return rows[np.argsort(turn, kind="stable")]
+
+
+def _fair_shares(available: Sequence[int], total: int) -> list[int]:
+    """Share `total` places out one by one in turn, no kind getting more than it has."""
+    shares = [0] * len(available)
+    while sum(shares) < min(total, sum(available)):
+        for kind, limit in enumerate(available):
+            if shares[kind] < limit and sum(shares) < total:
+                shares[kind] += 1
+    return shares
+
+
+def _caption(predictions: Predictions, row: int) -> str:
+    case = str(predictions.case[row])
+    case = case if len(case) <= _LONGEST_CASE else f"{case[: _LONGEST_CASE - 1]}…"
+    name = CLASS_NAMES[int(predictions.label[row])]
+    return f"P {predictions.probability[0, row]:.2f}   {name}\n{case}"
+
+
+def compose(pixels: npt.NDArray[np.uint8], examples: Sequence[Example]) -> npt.NDArray[np.uint8]:
+    """Put framed and captioned images side by side into one array, `N_COLUMNS` a row.
+
+    Captions are pixels too, written by Pillow: text is what a Matplotlib figure spends most of its time on.
+
+    Args:
+        pixels: RGB images of one size. Shape (m, height, width, 3).
+        examples: What they are, in the same order. Length m.
+
+    Returns:
+        RGBA, opaque. Shape (rows * cell height, N_COLUMNS * cell width, 4).
+    """
+    n_rows = -(-len(pixels) // N_COLUMNS)
+    cells = np.full((n_rows * N_COLUMNS, *_CELL, 4), 255, dtype=np.uint8)
+    inside = slice(_FRAME, _FRAME + _TILE)
+    for cell, image, example in zip(cells, _resized(pixels), examples, strict=False):
+        cell[:_OUTER, :_OUTER, :3] = np.round(255 * np.array(to_rgb(style.RIGHT if example.right else style.WRONG)))
+        cell[inside, inside, :3] = image
+    grid = cells.reshape(n_rows, N_COLUMNS, *cells.shape[1:]).swapaxes(1, 2)
+    picture = Image.fromarray(grid.reshape(n_rows * _CELL[0], N_COLUMNS * _CELL[1], 4))
+    pen, font = ImageDraw.Draw(picture), ImageFont.truetype(get_data_path() + "/fonts/ttf/DejaVuSans.ttf", 10)
+    for place, example in enumerate(examples):
+        down, across = divmod(place, N_COLUMNS)
+        pen.text((across * _CELL[1], down * _CELL[0] + _OUTER + 2), example.caption, style.INK, font, spacing=1)
+    return np.asarray(picture)
+
+
+def _resized(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Resize to tiles: means of evenly spaced pixels where the image is larger, repeated pixels where smaller.
+
+    Args:
+        pixels: Shape (m, height, width, 3).
+
+    Returns:
+        Shape (m, _TILE, _TILE, 3).
+    """
+    down, across = (_taps(size) for size in pixels.shape[1:3])
+    total = np.zeros((len(pixels), _TILE, _TILE, 3), dtype=np.uint16)
+    for rows in down:
+        band = pixels[:, rows]
+        for columns in across:
+            total += np.take(band, columns, axis=2)
+    return (total // (len(down) * len(across))).astype(np.uint8)
+
+
+def _taps(size: int) -> IntArray:
+    """Which pixels along one axis are averaged into each pixel of a tile. Shape (n_taps, _TILE)."""
+    n_taps = min(-(-size // _TILE), 4)
+    place = np.arange(_TILE) + (np.arange(n_taps)[:, None] + 0.5) / n_taps
+    return (place * size / _TILE).astype(np.int64)
+
+
+def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note: str = "") -> Picture:
+    """The grid: clearest right images and worst wrong ones, framed, with probability, true label and case.
+
+    Args:
+        pixels: RGB images of `examples`, in their order, of one size. Shape (m, height, width, 3).
+        examples: From `pick_examples`.
+        note: Shown in a corner.
+
+    Raises:
+        ValueError: If there is no example, or not one image for each.
+    """
+    if not examples or len(pixels) != len(examples):
+        raise ValueError(f"a grid needs one image for each example, but got {len(pixels)} and {len(examples)}.")
+    canvas = compose(pixels, examples)
+    plate = _plate(canvas.shape[0], canvas.shape[1], note)
+    return Picture(plate, [templates.Pasted(canvas, _MARGIN, 0)])
+
+
+@lru_cache(4)
+def _plate(height: int, width: int, note: str) -> Plate:
+    """The frame around a grid of so many pixels."""
+    width, height = width - _GAP + 2 * _MARGIN, height + _TOP
+    figure = style.new_figure(
+        "Clearest right and worst wrong images",
+        "out-of-fold, first repeat, one image a case where possible",
+        note,
+        width / style.DPI,
+        height / style.DPI,
+    )
+    for place, (name, colour) in enumerate((("right", style.RIGHT), ("wrong", style.WRONG))):
+        x, y = (_MARGIN + 75 * place) / width, 1 - 60 / height
+        figure.text(x, y, f"■ {name}", size=9, color=colour, va="top")
+    return Plate(figure)

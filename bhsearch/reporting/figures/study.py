@@ -1,0 +1,258 @@
+"""Pictures of a whole study, from plain data: no engine is known here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
+from bhsearch.reporting.figures import style
+from bhsearch.states import COMPLETE, FAILED, PRUNED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from bhsearch.evaluation.predictions import FloatArray
+
+_LONGEST_NAME = 26  # characters
+_MOST_CHOICES = 12  # choices of a categorical parameter that get a label of their own
+
+
+def history_figure(values: Sequence[float | None], states: Sequence[str], note: str = "") -> Figure:
+    """The score of every trial in the order of its number, and the best so far.
+
+    Args:
+        values: Score per trial; None or nan where there is none. Length T.
+        states: `COMPLETE`, `PRUNED` or `FAIL` per trial; others (running, waiting) are not drawn. Length T.
+        note: Shown in a corner.
+    """
+    score = _numbers(values)
+    state = np.asarray(states, dtype=object)
+    number = np.arange(len(score))
+    figure = style.new_figure("Search history", "score: mean case-weighted AUC over folds", note)
+    axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.75)
+    style.faint_grid(axes)
+    complete = (state == COMPLETE) & np.isfinite(score)
+    pruned = (state == PRUNED) & np.isfinite(score)
+    failed = state == FAILED
+    if complete.any():
+        _complete_trials(axes, np.where(complete, score, np.nan))
+    if pruned.any():
+        axes.scatter(number[pruned], score[pruned], s=22, facecolor="none", edgecolor=style.GREY, label="pruned")
+    if failed.any():
+        # They have no score: a row of crosses at the foot, whatever the axis shows.
+        foot, across = np.full(failed.sum(), 0.02), axes.get_xaxis_transform()
+        axes.scatter(number[failed], foot, s=26, marker="x", color=style.INK, transform=across, label="failed")
+    axes.set_xlim(-0.5, max(len(score) - 0.5, 0.5))
+    axes.locator_params(axis="x", integer=True, nbins=8)
+    style.label_axes(axes, "trial", "ROC AUC")
+    if complete.any() or pruned.any() or failed.any():
+        style.legend_above(axes)
+    return figure
+
+
+def cost_figure(seconds: Sequence[float], scores: Sequence[float], names: Sequence[str], note: str = "") -> Figure:
+    """Score against cost: what a cheaper trial would give up.
+
+    Args:
+        seconds: Of each complete trial. Length T.
+        scores: Of the same. Length T.
+        names: Backbone of the same; the commonest six have a colour of their own. Length T.
+        note: Shown in a corner.
+    """
+    figure = style.new_figure(
+        "Score and cost", "a point is a complete trial; the line: best for its seconds or less", note
+    )
+    axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.95)
+    style.faint_grid(axes)
+    cost, score, kinds = np.asarray(seconds, float), np.asarray(scores, float), np.asarray(names, object)
+    common = [name for name, _ in Counter(names).most_common(len(style.CYCLE))]
+    for name, colour in zip(common, style.CYCLE, strict=False):
+        inside = kinds == name
+        axes.scatter(cost[inside], score[inside], s=22, color=colour, alpha=0.8, linewidth=0, label=_short(name))
+    rest = ~np.isin(kinds, common)
+    if rest.any():
+        axes.scatter(cost[rest], score[rest], s=22, color=style.GREY, linewidth=0, label="others")
+    order = np.argsort(cost, kind="stable")
+    axes.step(cost[order], np.maximum.accumulate(score[order]), where="post", color=style.INK, linewidth=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    style.label_axes(axes, "seconds", "ROC AUC")
+    style.legend_above(axes)
+    return figure
+
+
+def _complete_trials(axes: Axes, score: FloatArray) -> None:
+    """Points of the complete trials, the best so far as a line, and the best one by name.
+
+    Args:
+        axes: Where to draw.
+        score: Score of each complete trial, nan for all others. Shape (T,).
+    """
+    number, complete, top = np.arange(len(score)), np.isfinite(score), int(np.nanargmax(score))
+    best = np.fmax.accumulate(score)
+    axes.plot(number, best, color=style.VERMILLION, linewidth=1.6, drawstyle="steps-post", label="best so far")
+    axes.scatter(number[complete], score[complete], s=22, color=style.BLUE, linewidth=0, alpha=0.8, label="complete")
+    axes.annotate(
+        f"trial {top}: {score[top]:.3f}",
+        (top, score[top]),
+        (0, 7),
+        textcoords="offset points",
+        ha="right" if top > len(score) / 2 else "left",
+        fontsize=9,
+        color=style.INK,
+    )
+    axes.margins(y=0.1)
+
+
+def importances_figure(importances: Mapping[str, float], note: str = "") -> Figure:
+    """How much each parameter mattered, the most important at the top.
+
+    Args:
+        importances: Share of the score's variation by parameter, 0 to 1.
+        note: Shown in a corner.
+    """
+    ordered = sorted(importances.items(), key=lambda item: item[1])
+    height = max(2.4, 1.5 + 0.27 * len(ordered))
+    detail = "share of the variation of the score that a parameter explains"
+    figure = style.new_figure("Parameter importances", detail, note, height=height)
+    axes = style.place_axes(figure, 1.9, 0.6, 0.5, 0.75)
+    values = [value for _, value in ordered]
+    axes.barh(range(len(ordered)), values, color=style.BLUE, height=0.7)
+    axes.set_yticks(range(len(ordered)), [_short(name) for name, _ in ordered])
+    for place, value in enumerate(values):
+        axes.annotate(f"{value:.2f}", (value, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set(xlim=(0, max([*values, 0.01]) * 1.08))
+    axes.tick_params(axis="y", length=0)
+    style.label_axes(axes, "importance", "")
+    return figure
+
+
+def slice_figure(
+    params: Mapping[str, Sequence[Any]],
+    values: Sequence[float | None],
+    log: Collection[str] = (),
+    note: str = "",
+) -> Figure:
+    """The score against each parameter, one small panel for each; the best trial is marked.
+
+    Args:
+        params: Value of every trial per parameter, None where a trial has none. Numbers get an axis; anything else,
+            booleans too, is a choice and its points are spread a little. Each of length T.
+        values: Score per trial; trials without one are left out. Length T.
+        log: Parameters whose axis is logarithmic.
+        note: Shown in a corner.
+    """
+    score = _numbers(values)
+    n_columns = min(4, max(1, len(params)))
+    n_rows = max(1, -(-len(params) // n_columns))
+    width, panel = 2.5 * n_columns + 0.7, 2.5  # inches
+    detail = "one point a complete trial; the best one in orange"
+    figure = style.new_figure("Score by parameter", detail, note, max(width, 6.4), panel * n_rows + 0.75)
+    full_width, full_height = figure.get_size_inches()
+    step = (full_width - 0.55) / n_columns
+    finite = score[np.isfinite(score)]
+    pad = 0.06 * (np.ptp(finite) or 0.1) if len(finite) else 0.0
+    for place, (name, column) in enumerate(params.items()):
+        down, across = divmod(place, n_columns)
+        top = 0.75 + panel * down
+        left = 0.65 + step * across
+        axes = style.place_axes(figure, left, full_height - top - panel + 1.05, full_width - left - step + 0.25, top)
+        _slice_panel(axes, column, score, name in log)
+        axes.set_xlabel(_short(name), fontsize=9, color=style.INK)
+        if len(finite):
+            axes.set_ylim(finite.min() - pad, finite.max() + pad)
+        axes.locator_params(axis="y", nbins=5)
+        if across:
+            axes.tick_params(labelleft=False)
+        else:
+            axes.set_ylabel("ROC AUC", fontsize=9, color=style.INK)
+    return figure
+
+
+def _slice_panel(axes: Axes, column: Sequence[Any], score: FloatArray, is_log: bool) -> None:
+    """The points of one parameter."""
+    there = np.isfinite(score) & np.array([value is not None for value in column], dtype=bool)
+    style.faint_grid(axes)
+    if not there.any():
+        return
+    kept = [value for value, inside in zip(column, there, strict=True) if inside]
+    y = score[there]
+    if all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in kept):
+        x = np.array(kept, dtype=np.float64)
+        if is_log:
+            axes.set_xscale("log")
+            # Within two decades the powers of ten alone would leave an axis with one label or none.
+            subs = (1.0,) if x.max() / x.min() > 100 else (1.0, 2.0, 5.0)
+            axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.locator_params(axis="x", nbins=4)
+    else:
+        names = sorted({str(value) for value in kept})
+        # Fixed steps of the golden ratio spread points evenly and the same way every time.
+        jitter = (np.arange(len(kept)) * 0.6180339887 % 1 - 0.5) * 0.5
+        x = np.array([names.index(str(value)) for value in kept]) + jitter
+        ticks = range(len(names)) if len(names) <= _MOST_CHOICES else range(0)
+        axes.set_xticks(ticks, [_short(names[tick], 14) for tick in ticks], rotation=35, ha="right", fontsize=7)
+        axes.set_xlim(-0.6, len(names) - 0.4)
+    best = int(np.argmax(y))
+    axes.scatter(x, y, s=14, color=style.BLUE, alpha=0.55, linewidth=0)
+    axes.scatter(x[best], y[best], s=44, color=style.ORANGE, edgecolor=style.INK, linewidth=0.6, zorder=3)
+
+
+def intervals_figure(
+    names: Sequence[str],
+    scores: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    tied: npt.ArrayLike,
+    note: str = "",
+) -> Figure:
+    """The best trials with their intervals, in the order given, and which cannot be told from the first.
+
+    Args:
+        names: What a trial is called, such as `trial 17`. Length m.
+        scores: Their scores. Length m.
+        low: Lower ends. Length m.
+        high: Upper ends. Length m.
+        tied: True where a trial is tied with the best. Shape (m,).
+        note: Shown in a corner.
+    """
+    is_tied = np.asarray(tied, dtype=bool)
+    place = np.arange(len(names))
+    height = max(2.6, 1.6 + 0.27 * len(names))
+    figure = style.new_figure("Best trials", f"95 % intervals {INTERVAL_NOTE}", note, height=height)
+    axes = style.place_axes(figure, 1.9, 0.6, 0.3, 0.95)
+    style.faint_grid(axes)
+    groups = ((is_tied, style.BLUE, "o", "tied with the best"), (~is_tied, style.GREY, "s", "below the best"))
+    for inside, colour, marker, name in groups:
+        if inside.any():
+            value, ends = np.asarray(scores)[inside], (np.asarray(low)[inside], np.asarray(high)[inside])
+            axes.hlines(place[inside], *ends, color=colour, linewidth=1.6)
+            axes.plot(value, place[inside], marker, color=colour, markersize=6, label=name)
+    axes.set_yticks(place, [_short(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=7)
+    style.label_axes(axes, "ROC AUC", "")
+    style.legend_above(axes)
+    return figure
+
+
+def _numbers(values: Sequence[float | None]) -> FloatArray:
+    """Scores as floats, nan where there is none."""
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _short(name: str, longest: int = _LONGEST_NAME) -> str:
+    """A name that fits beside an axis."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"

@@ -1,0 +1,229 @@
+"""Pictures of one trial, drawn from arrays that other modules computed."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+
+from bhsearch.data.index import CLASS_NAMES
+from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, Interval
+from bhsearch.evaluation.metrics import N_CALIBRATION_BINS
+from bhsearch.reporting.figures import style, templates
+from bhsearch.reporting.figures.templates import Picture, Plate
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from bhsearch.evaluation.curves import Band
+    from bhsearch.evaluation.predictions import FloatArray
+
+BLUES = colormaps["Blues"]
+_PLATES = 8  # kept of a kind; a study needs one or two
+
+
+def learning_figure(
+    auc: npt.ArrayLike,
+    loss: npt.ArrayLike,
+    note: str = "",
+    training_loss: npt.ArrayLike | None = None,
+    unit: str = "epoch",
+) -> Figure:
+    """Learning curves: the score and the loss after every epoch, or what else `unit` says, one above the other.
+
+    Args:
+        auc: Out-of-fold score per epoch. Shape (E,).
+        loss: Validation loss per epoch, mean over folds. Shape (E,).
+        note: Shown in a corner.
+        training_loss: Loss on the training rows. Shape (E,). None leaves it out.
+        unit: Name of the horizontal axis.
+    """
+    figure = style.new_figure("Learning curves", "out-of-fold, mean over folds; the last point counts", note)
+    upper = style.place_axes(figure, 0.75, 2.45, 0.3, 0.75)
+    lower = style.place_axes(figure, 0.75, 0.55, 0.3, 2.6)
+    epochs = np.arange(1, len(np.asarray(auc)) + 1)
+    marker = "o" if len(epochs) <= 30 else None
+    lines = [(upper, auc, style.BLUE, "AUC"), (lower, loss, style.VERMILLION, "validation")]
+    if training_loss is not None:
+        lines.append((lower, training_loss, style.GREY, "training"))
+    for axes, values, colour, name in lines:
+        axes.plot(epochs, np.asarray(values), color=colour, marker=marker, markersize=3.5, linewidth=1.6, label=name)
+        style.faint_grid(axes)
+        axes.locator_params(axis="y", nbins=4)
+        axes.locator_params(axis="x", integer=True, nbins=5)
+        axes.set_xlim(0.5, len(epochs) + 0.5)
+    upper.tick_params(labelbottom=False)
+    style.label_axes(upper, "", "ROC AUC")
+    style.label_axes(lower, unit, "loss")
+    last = float(np.asarray(auc)[-1])
+    upper.annotate(f"{last:.3f}", (epochs[-1], last), (0, 6), textcoords="offset points", ha="right", fontsize=9)
+    if training_loss is not None:
+        style.legend_above(lower)
+    return figure
+
+
+def roc_figure(band: Band, auc: float, ends: Interval | None = None, note: str = "") -> Picture:
+    """Mean ROC curve over folds with its band.
+
+    Args:
+        band: From `roc_band`.
+        auc: The trial's score.
+        ends: Its interval.
+        note: Shown in a corner.
+    """
+    plate = _roc_plate(_says_interval(band, ends), note)
+    return Picture(plate, [*_band_lines(plate.axes[0], band), _number(plate.axes[0], "AUC", auc, ends)])
+
+
+def precision_recall_figure(
+    band: Band, average_precision: float, ends: Interval | None = None, note: str = ""
+) -> Picture:
+    """Mean precision over folds at each recall, with its band; the dashed line is what guessing gives.
+
+    Args:
+        band: From `precision_recall_band`.
+        average_precision: The trial's average precision.
+        ends: Its interval.
+        note: Shown in a corner.
+    """
+    plate = _precision_recall_plate(_says_interval(band, ends), band.base, note)
+    axes = plate.axes[0]
+    return Picture(plate, [*_band_lines(axes, band), _number(axes, "average precision", average_precision, ends)])
+
+
+@lru_cache(_PLATES)
+def _roc_plate(says_interval: bool, note: str) -> Plate:
+    figure, axes = _unit_frame("ROC curve", says_interval, note)
+    axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=style.DASHED, linewidth=1)
+    style.label_axes(axes, "false positive rate (1 - specificity)", "true positive rate (sensitivity)")
+    return Plate(figure, axes)
+
+
+@lru_cache(_PLATES)
+def _precision_recall_plate(says_interval: bool, base: float, note: str) -> Plate:
+    figure, axes = _unit_frame("Precision and recall", says_interval, note)
+    axes.axhline(base, color=style.GREY, linestyle=style.DASHED, linewidth=1)
+    axes.text(0.01, base - 0.015, f"guessing {base:.2f}", fontsize=8, color=style.GREY, va="top")
+    style.label_axes(axes, "recall (sensitivity)", "precision")
+    return Plate(figure, axes)
+
+
+def _unit_frame(title: str, says_interval: bool, note: str) -> tuple[Figure, Axes]:
+    """A square of 0 to 1."""
+    detail = "out-of-fold, mean over folds, every case counts the same"
+    figure = style.new_figure(title, detail + (f"\n95 % {INTERVAL_NOTE}" if says_interval else ""), note)
+    axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.75)
+    style.unit_square(axes)
+    return figure, axes
+
+
+def _says_interval(band: Band, ends: Interval | None) -> bool:
+    return ends is not None or bool(np.isfinite(band.low).any())
+
+
+def _band_lines(axes: Axes, band: Band) -> list[Artist]:
+    """The mean curve and, if there is one, its band."""
+    mean = templates.line(axes, band.x, band.mean, color=style.BLUE, linewidth=2)
+    if not np.isfinite(band.low).any():
+        return [mean]
+    return [templates.band(axes, band.x, band.low, band.high, color=style.BLUE, alpha=0.18, linewidth=0), mean]
+
+
+def _number(axes: Axes, name: str, value: float, ends: Interval | None = None) -> Artist:
+    """The number of the picture, in its lower right corner."""
+    text = f"{name} {value:.3f}" + (f"  [{ends.low:.3f}, {ends.high:.3f}]" if ends else "")
+    return templates.words(axes, 0.98, 0.06, text, of_axes=True, fontsize=11, ha="right", color=style.INK)
+
+
+def calibration_figure(bins: tuple[FloatArray, FloatArray, FloatArray], ece: float, note: str = "") -> Picture:
+    """Reliability diagram: observed share of malignant against predicted probability, and where the images lie.
+
+    Args:
+        bins: From `calibration_bins`: share of the weight, mean probability, share of malignant; each of shape
+            (R, n_bins). Repeats are pooled here.
+        ece: Expected calibration error.
+        note: Shown in a corner.
+    """
+    mass, mean, share = bins
+    pooled = mass.sum(axis=0)
+    filled = pooled > 0
+    x, y = (np.nansum(mass * values, axis=0)[filled] / pooled[filled] for values in (mean, share))
+    heights = pooled / pooled.sum()
+    edges = np.arange(N_CALIBRATION_BINS) / N_CALIBRATION_BINS
+    plate = _calibration_plate(note)
+    upper, lower = plate.axes
+    artists = [
+        templates.line(upper, x, y, color=style.BLUE, linewidth=1.6),
+        templates.discs(upper, x, y, 15 + 260 * heights[filled], color=style.BLUE, alpha=0.85, linewidth=0),
+        _number(upper, "ECE", ece),
+        templates.boxes(lower, edges + 0.003, np.zeros_like(edges), 0.094, heights, color=style.BLUE, alpha=0.45),
+    ]
+    return Picture(plate, artists)
+
+
+@lru_cache(_PLATES)
+def _calibration_plate(note: str) -> Plate:
+    detail = "out-of-fold, every case counts the same\narea of a point: share of the weight"
+    figure = style.new_figure("Calibration", detail, note)
+    upper = style.place_axes(figure, 0.75, 1.5, 0.3, 0.75)
+    lower = style.place_axes(figure, 0.75, 0.6, 0.3, 3.45)
+    style.unit_square(upper)
+    upper.plot([0, 1], [0, 1], color=style.GREY, linestyle=style.DASHED, linewidth=1)
+    upper.tick_params(labelbottom=False)
+    lower.set(xlim=(-0.01, 1.01), ylim=(0, 1), xticks=style.UNIT_TICKS, yticks=style.UNIT_TICKS)
+    style.label_axes(upper, "", "share of malignant")
+    style.label_axes(lower, "predicted P(malignant)", "weight")
+    return Plate(figure, upper, lower)
+
+
+def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "") -> Picture:
+    """Two confusion matrices: images as they are, and with every case counting the same.
+
+    Args:
+        images: From `confusion` with a weight of 1. Shape (R, 2, 2); the mean over repeats is shown.
+        cases: From `confusion` with the case weights. Shape (R, 2, 2).
+        note: Shown in a corner.
+    """
+    plate = _confusion_plate(note)
+    artists: list[Artist] = []
+    for axes, matrix in zip(plate.axes, (images, cases), strict=True):
+        counts = matrix.mean(axis=0)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        true, predicted = np.indices((2, 2)).reshape(2, -1)
+        shades = BLUES(shares.ravel() / 1.15)
+        artists.append(
+            templates.boxes(axes, predicted - 0.5, true - 0.5, 1.0, np.ones(4), facecolor=shades, linewidth=0)
+        )
+        for row, column in np.ndindex(2, 2):
+            share, count = shares[row, column], counts[row, column]
+            shown = f"{count:.0f}" if float(count).is_integer() else f"{count:.1f}"
+            look: dict[str, Any] = {
+                "ha": "center",
+                "va": "center",
+                "fontsize": 11,
+                "color": "white" if share > 0.6 else style.INK,
+            }
+            artists.append(templates.words(axes, column, row, f"{shown}\n{share:.0%}", **look))
+    return Picture(plate, artists)
+
+
+@lru_cache(_PLATES)
+def _confusion_plate(note: str) -> Plate:
+    detail = "out-of-fold; each fold's threshold comes from the other folds\nshades: share of the true class"
+    figure = style.new_figure("Confusion matrix", detail, note, height=4.2)
+    both = []
+    for place, title in enumerate(("images", "cases (images weighted)")):
+        axes = style.place_axes(figure, 0.85 + 2.85 * place, 0.75, 3.15 - 2.85 * place, 1.05)
+        axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
+        axes.set_xticks([0, 1], CLASS_NAMES)
+        axes.set_yticks([0, 1] if place == 0 else [], CLASS_NAMES if place == 0 else [], rotation=90, va="center")
+        axes.tick_params(length=0, labelsize=9)
+        axes.set_title(title, fontsize=10, color=style.INK)
+        style.label_axes(axes, "predicted", "true" if place == 0 else "")
+        both.append(axes)
+    return Plate(figure, *both)

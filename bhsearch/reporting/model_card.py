@@ -1,0 +1,247 @@
+"""The model card: what must be known of a registered model, in Markdown and as a page. Nothing in it is optional."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from bhsearch.errors import RunError
+from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE, Corrected
+from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
+from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, OperatingPoint
+from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.evaluation.subgroups import Part
+from bhsearch.reporting import document, html
+from bhsearch.reporting.document import Block, Bullets, Gallery, Picture, Section, Table, Text
+
+USE = (
+    "Research on computer-aided histopathology: comparing methods on these data, and on others like them.",
+    "Ranking haematoxylin-and-eosin fields of breast tissue by P(malignant), for review by a pathologist in a study.",
+)
+# What no model made here is for; a card adds what follows from its own data.
+LIMITS = (
+    "Not for diagnosing or screening patients, and not for ruling cancer out.",
+    "Not for other stains, magnifications, scanners or tissues than those of its data.",
+    "Not for whole slides: it has seen fields that a pathologist chose.",
+    "Its probability is no measure of how much an image differs from all that it was trained on.",
+)
+SALIENCY_NOTE = "Heat shows which pixels move the probability, not why; it is no outline of a tumour."
+SYNTHETIC_NOTE = "Synthetic data (phantom): the numbers say nothing about tissue."
+_PICTURES = "card_pictures"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number with its 95 % interval over cases.
+
+    Attributes:
+        value: The number.
+        low, high: Ends of its interval.
+        n: On how much it rests, such as `12 cases, 340 images`.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: str
+
+
+@dataclass(frozen=True)
+class WorstImage:
+    """The worst image of one of the worst cases.
+
+    Attributes:
+        caption: As `breakdown.Worst.caption` says it.
+        picture: PNG or JPEG file.
+        heat: The same with its heat map over it, from `photos.overlay`.
+    """
+
+    caption: str
+    picture: bytes
+    heat: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What must be known of a registered model. All fields are required; an empty one is an error that names it.
+
+    Attributes:
+        title: Name and version.
+        synthetic: Whether the images are drawn by a program.
+        use: What it is for.
+        model: What it is: backbone, parameters, how it was trained.
+        source: Who made the data, and where they are from.
+        licence: Licence of the data.
+        data: What it was made from: name, where it lies, images, cases, classes.
+        split: What was sealed, and how the folds were made.
+        audit: The leakage audit, a line each; "Nothing odd was found." where that is so.
+        corrected: The score of the search, corrected for having searched.
+        corrected_for: Which trial the correction is for: the best-scoring rule, or that another one was chosen.
+        test: Metrics of the sealed cases by their full names, with intervals.
+        gate: What the gate said, and which alias the version gets.
+        openings: Every opening of these sealed cases so far, a line each.
+        point: Calibration and threshold, fixed before the opening.
+        before: Calibration errors of the deployed model on the test without the calibration, by name in full.
+        after: The same with it.
+        subtypes: Of the test, from `breakdown`.
+        magnifications: Likewise.
+        cases: Likewise.
+        worst: Cases of the test on which it is most often wrong, worst first.
+        pictures: PNG files by what they show, such as the ROC curve.
+        limits: What it is not for: `LIMITS`, and what follows from its data.
+
+    Raises:
+        RunError: If a field, or something in it, is empty or not a number.
+    """
+
+    title: str
+    synthetic: bool
+    use: Sequence[str]
+    model: Mapping[str, str]
+    source: str
+    licence: str
+    data: Mapping[str, str]
+    split: Mapping[str, str]
+    audit: Sequence[str]
+    corrected: Corrected
+    corrected_for: str
+    test: Mapping[str, Measured]
+    gate: Sequence[str]
+    openings: Sequence[str]
+    point: OperatingPoint
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    subtypes: Sequence[Part]
+    magnifications: Sequence[Part]
+    cases: Sequence[Part]
+    worst: Sequence[WorstImage]
+    pictures: Mapping[str, bytes]
+    limits: Sequence[str]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            where = _first_hole(getattr(self, field.name), field.name)
+            if where:
+                raise RunError(
+                    f"A model card must have every field, but `{where}` is empty. A model is not registered without it."
+                )
+        if set(self.before) != set(self.after):
+            raise RunError(
+                f"`before` and `after` must have the same errors, but got {list(self.before)} and {list(self.after)}."
+            )
+
+    def html(self) -> str:
+        """The card as a page that needs nothing but itself."""
+        body = [html.heading(self.title), html.alarm(self._alarms), document.to_html(self._sections)]
+        return html.document(self.title, "\n".join(body))
+
+    def markdown(self, folder: str = "") -> str:
+        """The card as Markdown.
+
+        Args:
+            folder: Where its pictures lie, as seen from it; without, it names them and can stand alone.
+        """
+        head = [f"# {self.title}", "", *(line for text in self._alarms for line in (f"**{text}**", ""))]
+        return "\n".join(head) + "\n" + document.to_markdown(self._sections, folder)
+
+    def write(self, folder: Path) -> None:
+        """Write `card.md`, `card.html`, and the pictures of the first in `card_pictures`."""
+        (folder / "card.md").write_text(self.markdown(_PICTURES), encoding="utf-8")
+        (folder / "card.html").write_text(self.html(), encoding="utf-8")
+        (folder / _PICTURES).mkdir()
+        for name, content in document.picture_files(self._sections):
+            (folder / _PICTURES / name).write_bytes(content)
+
+    @property
+    def _alarms(self) -> list[str]:
+        return [DISCLAIMER, SYNTHETIC_NOTE] if self.synthetic else [DISCLAIMER]
+
+    @property
+    def _sections(self) -> list[Section]:
+        pictures = [Picture(f"picture_{k}", [file], name) for k, (name, file) in enumerate(self.pictures.items())]
+        worst = [Picture(f"worst_{k}", [item.picture, item.heat], item.caption) for k, item in enumerate(self.worst)]
+        return [
+            Section("Sealed test", self._test()),
+            Section("Gate", [Bullets(self.gate)]),
+            Section("What it is for", [Bullets(self.use)]),
+            Section("What it is not for", [Bullets(self.limits)]),
+            Section("After the search", [Text(self._search()), Text(self.corrected_for), Text(CORRECTED_NOTE)]),
+            Section("Threshold and calibration", self._fixed()),
+            Section("Pictures of the test", [Gallery(pictures)], wide=True),
+            Section("Worst cases of the test", [Text(SALIENCY_NOTE), Gallery(worst)], wide=True),
+            Section("Subtypes", [_parts("subtype", self.subtypes)]),
+            Section("Magnifications", [_parts("magnification", self.magnifications)]),
+            Section("Cases", [_parts("case", self.cases)], wide=True),
+            Section("Model", [_facts(self.model)]),
+            Section("Data", [_facts({**self.data, "source": self.source, "licence": self.licence})]),
+            Section("Split", [_facts(self.split)]),
+            Section("Leakage audit", [Bullets(self.audit)]),
+        ]
+
+    def _test(self) -> list[Block]:
+        rows = [(name, f"{m.value:.3f}", f"{m.low:.3f} to {m.high:.3f}", m.n) for name, m in self.test.items()]
+        times = f"{len(self.openings)} times" if len(self.openings) > 1 else "once"
+        return [
+            Table(("metric", "value", "95 % interval", "measured on"), rows, 3),
+            Text(f"Intervals are {INTERVAL_NOTE}. These cases were opened {times}:"),
+            Bullets(self.openings),
+        ]
+
+    def _search(self) -> str:
+        found = self.corrected
+        return (
+            f"AUC {found.score:.3f} [{found.low:.3f} {found.high:.3f}], corrected for having searched: the best of "
+            f"{found.n_trials} trials scored {found.raw:.3f} on {found.n_groups} development cases."
+        )
+
+    def _fixed(self) -> list[Block]:
+        errors = [(name, f"{self.before[name]:.3f}", f"{self.after[name]:.3f}") for name in self.before]
+        return [
+            Text(f"Calibration of logits: {self.point}."),
+            Text(THRESHOLD_RULE),
+            Table(("error on the test", "before calibration", "after"), errors, 2),
+            Text(CALIBRATION_NOTE),
+        ]
+
+
+def _parts(column: str, parts: Sequence[Part]) -> Table:
+    """A row each; no column that would say the same in all of them."""
+    count, ranked = column != "case", any(part.auc is not None for part in parts)
+    head = ["name", "images", *(["cases"] if count else []), "right", *(["AUC"] if ranked else [])]
+    rows = [
+        [
+            f"{part.name} ({'both classes' if part.kind == 'both' else part.kind})",
+            f"{part.n_images:,}",
+            *([f"{part.n_cases:,}"] if count else []),
+            f"{part.right:.0%}",
+            *([f"{part.auc:.3f}" if part.auc is not None else "one class"] if ranked else []),
+        ]
+        for part in parts
+    ]
+    return Table(head, rows, len(head) - 1)
+
+
+def _facts(rows: Mapping[str, str]) -> Table:
+    return Table(("what", "value"), list(rows.items()))
+
+
+def _first_hole(value: Any, where: str) -> str:
+    """Where the first empty thing in a field is, or nothing. Parts and operating points may lack numbers."""
+    if isinstance(value, Part | OperatingPoint):
+        return _first_hole(value.threshold, f"{where}.threshold") if isinstance(value, OperatingPoint) else ""
+    if isinstance(value, bool):
+        return ""
+    if isinstance(value, int | float):
+        return "" if math.isfinite(value) else where
+    if is_dataclass(value):
+        inside = [(getattr(value, field.name), f"{where}.{field.name}") for field in fields(value)]
+    elif isinstance(value, Mapping):
+        inside = [(item, f"{where}[{key!r}]") for key, item in value.items()]
+    elif isinstance(value, str | bytes) or value is None:
+        inside = [] if value is None or not value.strip() else [(True, where)]
+    else:
+        inside = [(item, f"{where}[{k}]") for k, item in enumerate(value)]
+    return next(filter(None, (_first_hole(*pair) for pair in inside)), "") if inside else where

@@ -1,0 +1,368 @@
+"""The figures of a report for a paper: SVG and PDF at the width of a column, without titles, captions beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, group_draws
+from bhsearch.evaluation.curves import roc_band
+from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.evaluation.subgroups import UNNAMED
+from bhsearch.evaluation.thresholds import pooled_decisions
+from bhsearch.reporting import report_numbers, report_sections, study_report, svg_charts
+from bhsearch.reporting.figures import study, style
+from bhsearch.reporting.report_data import Measured
+from bhsearch.reporting.standing import counted, standing
+from bhsearch.reporting.svg_charts import plural
+from bhsearch.states import FAILED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bhsearch.evaluation.predictions import Predictions
+    from bhsearch.evaluation.subgroups import Part
+    from bhsearch.reporting.report_data import Report, TrialRow
+
+COLUMN, ROW = 3.5, 0.2  # inches: width of a journal's column, and height of a line of text with its mark
+_CAPTIONS = "captions.md"
+_BOX = (0.62, 0.48, 0.12, 0.08)  # inches: margins left, bottom, right, top
+# Text stays text, so that a journal can set it in its own face and a reader can search for it.
+_RC: Any = {  # Matplotlib types its keys as literals
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.linewidth": 0.6,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bhsearch",
+}
+_INTERVALS = f"95 % intervals {INTERVAL_NOTE}."
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A figure and its caption, which says what it shows, of what, and how many."""
+
+    figure: Figure
+    caption: str
+
+
+def write_figures(report: Report, folder: Path) -> list[str]:
+    """Write every figure of a report as SVG and PDF, and their captions as Markdown.
+
+    Args:
+        report: What to show.
+        folder: Made where it is missing; files of the same names are replaced.
+
+    Returns:
+        Names of the figures, without an ending.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"# Figures of {report.study}", "", DISCLAIMER, ""]
+    with rc_context(_RC):
+        drawn = draw(report)
+        for name, item in drawn.items():
+            # No dates inside: the same report gives the same files.
+            for kind, date in (("svg", "Date"), ("pdf", "CreationDate")):
+                around = "tight" if item.figure.get_figwidth() > COLUMN else None  # a page of panels has no fixed width
+                item.figure.savefig(
+                    folder / f"{name}.{kind}", format=kind, metadata={date: None, "Title": name}, bbox_inches=around
+                )
+            lines += [f"**{name}.** {item.caption}", ""]
+    (folder / _CAPTIONS).write_text("\n".join(lines), encoding="utf-8")
+    return list(drawn)
+
+
+def draw(report: Report) -> dict[str, Drawn]:
+    """The figures of a report by name, those left out that have nothing to show."""
+    if not report.ranked:
+        return {}
+    found = {"estimates": _estimates(report), "history": _history(report), "best_trials": _best_trials(report)}
+    if any(row.milliseconds > 0 for row in report.ranked):
+        found["cost"] = _cost(report)
+    if report.important:
+        found["importances"] = _importances(report)
+    varied = report_sections.varied(report)
+    if varied:
+        found["parameters"] = _parameters(report, varied)
+    if report.best is not None:
+        found |= _of_best(report, report.best)
+    test = report.test
+    if test is not None and test.predictions is not None:
+        what = f"{test.opening.trial} of {report.study} on the sealed cases"
+        found["sealed_roc"] = _roc(test.predictions, test.auc, what)
+        error = test.others.get("ece", Measured(math.nan))
+        found["sealed_calibration"] = _calibration(test.predictions, error, what)
+    if report.synthetic:
+        for item in found.values():
+            _mark(item.figure)
+        found = {name: Drawn(item.figure, f"{item.caption} {study_report.SYNTHETIC}") for name, item in found.items()}
+    return found
+
+
+def _of_best(report: Report, best: Predictions) -> dict[str, Drawn]:
+    top, decisions = report.ranked[0], pooled_decisions(best)
+    numbers = report_numbers.measured(best, decisions)
+    what = f"trial {top.number} of {report.study}, the best of {plural(len(report.ranked), 'trial')}, out of fold"
+    found = {"roc": _roc(best, numbers["auc"], what), "calibration": _calibration(best, numbers["ece"], what)}
+    for column, name in (("subtype", "subtypes"), ("magnification", "magnifications")):
+        rows = report_sections.parts_of(best, decisions, column)
+        if [part.name for _, part, _, _ in rows] != [UNNAMED]:
+            found[name] = _parts(rows, what)
+    return found
+
+
+# -- one figure each ---------------------------------------------------------------------------------------------------
+
+
+def _estimates(report: Report) -> Drawn:
+    rows = [
+        (name, found, style.BLUE if "strong" in kind else style.GREY)
+        for name, found, kind, _ in study_report.estimates(report)
+        if math.isfinite(found.value)
+    ]
+    figure = _forest([(name, found, colour) for name, found, colour in rows], "ROC AUC")
+    said = standing(report)
+    sealed = report.sealed
+    return Drawn(
+        figure,
+        f"AUC of {report.study} with {_INTERVALS} Sealed: {counted(sealed.n_benign, sealed.n_malignant)}. "
+        f"{said.badge}. {said.claim}",
+    )
+
+
+def _best_trials(report: Report) -> Drawn:
+    rows = [
+        (f"trial {row.number}", Measured(row.score or math.nan, row.low, row.high), _colour(row))
+        for row in report.ranked[: report_sections.N_BEST]
+    ]
+    figure = _forest(rows, "ROC AUC")
+    return Drawn(
+        figure,
+        f"The best trials of {report.study}, {_INTERVALS} Blue cannot be told from the best, grey is below it. "
+        "Dotted: guessing.",
+    )
+
+
+def _forest(rows: Sequence[tuple[str, Measured, str]], name: str) -> Figure:
+    """Values with their intervals, a row each, the line of guessing among them."""
+    figure = Figure(figsize=(COLUMN, 0.62 + ROW * 1.35 * len(rows)))
+    longest = max(len(words) for words, _, _ in rows)
+    axes = style.place_axes(figure, 0.2 + 0.06 * longest, 0.46, 0.12, 0.08)
+    axes.axvline(0.5, color=style.INK, linewidth=0.8, linestyle=":")
+    for place, (_, found, colour) in enumerate(rows):
+        axes.plot(found.value, place, "o", color=colour, markersize=4.5)
+        if math.isfinite(found.low):
+            axes.hlines(place, found.low, found.high, color=colour, linewidth=1.4)
+    axes.set_yticks(range(len(rows)), [words for words, _, _ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    ends = report_sections.scale([end for _, found, _ in rows for end in (found.value, found.low, found.high)])
+    axes.set_xlim(*ends)
+    _named(axes, name, "")
+    return figure
+
+
+def _history(report: Report) -> Drawn:
+    figure, axes = _plain(2.3)
+    done = [(row.number, row.score) for row in report.rows if row.score is not None]
+    number, score = np.array([n for n, _ in done]), np.array([s for _, s in done])
+    axes.axhline(0.5, color=style.INK, linewidth=0.8, linestyle=":")
+    axes.plot(number, np.maximum.accumulate(score), color=style.VERMILLION, linewidth=1.2, drawstyle="steps-post")
+    axes.plot(number, score, "o", color=style.BLUE, markersize=3.2, alpha=0.85)
+    failed = [row.number for row in report.rows if row.state == FAILED]
+    if failed:
+        axes.plot(
+            failed, np.full(len(failed), 0.02), "x", color=style.INK, markersize=4, transform=axes.get_xaxis_transform()
+        )
+    axes.locator_params(axis="x", integer=True, nbins=6)
+    _named(axes, "trial", "ROC AUC")
+    crosses = " Crosses: failed trials." if failed else ""
+    return Drawn(
+        figure,
+        f"Score of every trial of {report.study} ({plural(len(done), 'complete trial')}) and the best so far. "
+        f"Dotted: guessing.{crosses}",
+    )
+
+
+def _cost(report: Report) -> Drawn:
+    figure, axes = _plain(2.3)
+    timed = [row for row in report.ranked if row.milliseconds > 0]
+    axes.axhline(0.5, color=style.INK, linewidth=0.8, linestyle=":")
+    for row in sorted(timed, key=lambda row: row.tied):
+        axes.plot(row.milliseconds, row.score or 0.0, "o", color=_colour(row), markersize=4, alpha=0.85)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    cost = [row.milliseconds for row in timed]
+    axes.set_xlim(min(cost) / 1.5, max(cost) * 1.5)
+    ticks = [
+        tick
+        for tick in (a * 10.0**b for b in range(-3, 6) for a in (1, 2, 5))
+        if min(cost) / 1.5 <= tick <= max(cost) * 1.5
+    ]
+    axes.set_xticks(ticks[:: -(-len(ticks) // 6)])
+    _named(axes, "milliseconds an image", "ROC AUC")
+    machine = f" Measured on: {report.made['machine']}." if report.made.get("machine") else ""
+    return Drawn(
+        figure,
+        f"Score and cost of the deployed model, {plural(len(timed), 'trial')} of {report.study}. Blue cannot be "
+        f"told from the best. Dotted: guessing.{machine}",
+    )
+
+
+def _importances(report: Report) -> Drawn:
+    rows = report.important
+    figure = Figure(figsize=(COLUMN, 0.62 + ROW * 1.35 * len(rows)))
+    axes = style.place_axes(figure, 1.25, 0.46, 0.15, 0.08)
+    share, spread = (100 * np.array([pair[k] for pair in rows.values()]) for k in (0, 1))
+    axes.barh(range(len(rows)), share, color=style.BLUE, height=0.55)
+    axes.errorbar(
+        share,
+        range(len(rows)),
+        xerr=[np.minimum(spread, share), spread],
+        fmt="none",
+        ecolor=style.INK,
+        elinewidth=0.9,
+        capsize=2,
+    )
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    _named(axes, "share of the score's variation (%)", "")
+    hidden = len(report.importances) - len(rows)
+    return Drawn(
+        figure,
+        f"Importance of parameters (fANOVA) over {plural(len(report.ranked), 'trial')} of {report.study}; "
+        f"lines: 95 % over resampled trials. {plural(hidden, 'parameter')} with importances no larger than "
+        "their spread are left out.",
+    )
+
+
+def _parameters(report: Report, varied: Sequence[str]) -> Drawn:
+    columns = {name: [row.params.get(name) for row in report.ranked] for name in varied}
+    figure = study.slice_figure(columns, [row.score for row in report.ranked], report.log)
+    for text in list(figure.texts):  # title and detail: they are in the caption
+        text.remove()
+    return Drawn(
+        figure,
+        f"Score against each parameter that varied, {plural(len(report.ranked), 'trial')} of {report.study}; "
+        "the best trial in orange.",
+    )
+
+
+def _roc(predictions: Predictions, auc: Measured, what: str) -> Drawn:
+    figure, axes = _square()
+    band = roc_band(predictions, group_draws(predictions.group, predictions.stratum, report_sections.N_DRAWS_BAND))
+    x, mean, low, high = (np.concatenate([[0.0], values]) for values in (band.x, band.mean, band.low, band.high))
+    axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=style.DASHED, linewidth=0.8)
+    if np.isfinite(band.low).all():
+        low[0] = high[0] = 0.0
+        axes.fill_between(x, low, high, color=style.BLUE, alpha=0.18, linewidth=0)
+    axes.plot(x, mean, color=style.BLUE, linewidth=1.5)
+    size = report_sections.size_of(predictions)
+    axes.text(0.98, 0.03, f"AUC {svg_charts.with_ends(auc)}", ha="right", va="bottom", fontsize=8, color=style.INK)
+    _named(axes, "false positive rate (1 \N{MINUS SIGN} specificity)", "true positive rate (sensitivity)")
+    return Drawn(
+        figure,
+        f"ROC curve of {what}: AUC {svg_charts.with_ends(auc, 3)}, {size}. Every case counts the same. Band: pointwise "
+        f"95 % {INTERVAL_NOTE}. Dashed: guessing.",
+    )
+
+
+def _calibration(predictions: Predictions, error: Measured, what: str) -> Drawn:
+    figure, axes = _square()
+    points = report_numbers.calibration_points(predictions)
+    axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=style.DASHED, linewidth=0.8)
+    several = np.isfinite(points.low)
+    axes.vlines(points.predicted[several], points.low[several], points.high[several], color=style.BLUE, linewidth=1)
+    area = 8 + 160 * points.mass
+    for inside, face in ((several, style.BLUE), (~several, "white")):
+        axes.scatter(
+            points.predicted[inside],
+            points.observed[inside],
+            s=area[inside],
+            facecolor=face,
+            edgecolor=style.BLUE,
+            linewidth=0.9,
+            zorder=3,
+            clip_on=False,
+        )
+    _named(axes, "predicted P(malignant)", "share that is malignant")
+    return Drawn(
+        figure,
+        f"Calibration of {what}: expected calibration error {svg_charts.with_ends(error, 3)}, "
+        f"{report_sections.size_of(predictions)}. Area: share of the weight; hollow: a single case; lines: 95 % "
+        f"{INTERVAL_NOTE}.",
+    )
+
+
+def _parts(rows: Sequence[tuple[str, Part, Measured, Measured | None]], what: str) -> Drawn:
+    figure = Figure(figsize=(COLUMN, 0.62 + ROW * 1.5 * len(rows)))
+    axes = style.place_axes(figure, 1.75, 0.46, 0.15, 0.08)
+    for place, (_, part, right, _) in enumerate(rows):
+        axes.plot(
+            100 * np.array(part.by_case),
+            np.full(part.n_cases, place),
+            "|",
+            color=style.GREY,
+            markersize=7,
+            markeredgewidth=0.7,
+        )
+        axes.hlines(place, 100 * right.low, 100 * right.high, color=style.BLUE, linewidth=1.4)
+        axes.plot(100 * right.value, place, "o", color=style.BLUE, markersize=4.5)
+    names = [f"{name}\n{plural(part.n_cases, 'case')}, {plural(part.n_images, 'image')}" for name, part, _, _ in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=6.5)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(-3, 103)
+    _named(axes, "images called right (%)", "")
+    return Drawn(
+        figure,
+        f"Share of images called right, {what}: mean over cases with a 95 % Wilson interval over cases. Ticks: cases.",
+    )
+
+
+# -- what they share ---------------------------------------------------------------------------------------------------
+
+
+def _plain(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(COLUMN, height))
+    axes = style.place_axes(figure, *_BOX)
+    style.faint_grid(axes)
+    return figure, axes
+
+
+def _square() -> tuple[Figure, Axes]:
+    """Axes from 0 to 1 that are equally long."""
+    left, bottom, right, top = _BOX
+    figure, axes = _plain(COLUMN - left - right + bottom + top)
+    axes.set(xlim=(0, 1), ylim=(0, 1.003), xticks=(0, 0.25, 0.5, 0.75, 1), yticks=(0, 0.25, 0.5, 0.75, 1))
+    axes.set_aspect("auto")
+    for side in ("left", "bottom"):
+        axes.spines[side].set_position(("outward", 3))
+    return figure, axes
+
+
+def _named(axes: Axes, x: str, y: str) -> None:
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel(x, fontsize=8, color=style.INK)
+    axes.set_ylabel(y, fontsize=8, color=style.INK)
+
+
+def _mark(figure: Figure) -> None:
+    """Say in the figure itself that its data are drawn: a caption may be lost."""
+    height = figure.get_size_inches()[1]
+    figure.text(0.01, 0.02 / height, "synthetic\ndata", fontsize=6, color=style.GREY, ha="left", va="bottom")
+
+
+def _colour(row: TrialRow) -> str:
+    return style.BLUE if row.tied else style.GREY

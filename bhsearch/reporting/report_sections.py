@@ -1,0 +1,380 @@
+"""The sections of a report below its first screen: sealed test, best trial, search, and what it was made with."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bhsearch.data.layouts.breakhis import spelt_out
+from bhsearch.evaluation.bootstrap import group_draws
+from bhsearch.evaluation.curves import roc_band
+from bhsearch.evaluation.subgroups import UNNAMED, breakdown
+from bhsearch.evaluation.thresholds import pooled_decisions
+from bhsearch.reporting import html, report_numbers, svg_charts
+from bhsearch.reporting.report_data import Measured
+from bhsearch.reporting.report_numbers import METRICS
+from bhsearch.reporting.svg_charts import plural
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bhsearch.evaluation.predictions import Predictions
+    from bhsearch.evaluation.subgroups import Part
+    from bhsearch.evaluation.thresholds import Decisions
+    from bhsearch.reporting.report_data import Report, TestSummary, TrialRow
+
+N_DRAWS_BAND = 200
+N_BEST = 10
+_FEW = 30  # trials
+_HISTORY = "A dot is a trial, the line the best score so far, a cross a failed trial; dotted: guessing."
+_COSTS = (
+    "Time of the deployed network for one image, measured once for each backbone on the machine of the study; a trial "
+    "with test-time augmentation asks it once for each view. Blue: cannot be told from the best. Dotted: guessing."
+)
+_PARALLEL = "A line is a trial, from its score down through its parameters: orange is the best, bluer is better."
+_VERDICTS = {"passed": "passed", "refused": "refused", "": "no decision"}
+
+
+# -- the sealed test ---------------------------------------------------------------------------------------------------
+
+
+def sealed(report: Report, test: TestSummary) -> str:
+    """ROC and calibration of the sealed test, its numbers, and every opening, from what registering kept."""
+    name = test.opening.trial
+    cards = []
+    if test.predictions is not None:
+        cards += [
+            roc(test.predictions, test.auc, f"Sealed test: ROC curve of {name}", "The deployed model on sealed cases."),
+            calibration(
+                test.predictions,
+                test.others.get("ece", Measured(math.nan)),
+                "Sealed test: calibration",
+                "Of the deployed model, with the calibration that was fixed before the opening.",
+            ),
+        ]
+    found = {"auc": test.auc, **test.others}
+    if test.predictions is not None:
+        found = report_numbers.widened(found, test.predictions)
+    rows = [(words, *svg_charts.split_ends(found[key], 3)) for key, words in METRICS.items() if key in found]
+    rows += [
+        (f"{METRICS[key]}, not calibrated", *svg_charts.split_ends(found[f"{key}_uncalibrated"], 3))
+        for key in ("brier", "ece")
+        if f"{key}_uncalibrated" in found
+    ]
+    at = f" Threshold {test.threshold:.3f}, fixed before the opening." if math.isfinite(test.threshold) else ""
+    numbers = html.section(
+        "Sealed test: numbers",
+        html.table(("metric", "value", "95 % interval"), rows, 2, "metrics of the sealed test"),
+        lead=f"Of {name}, every case counting the same.{at}",
+    )
+    opened = html.section(
+        "Openings of the sealed cases",
+        html.table(
+            ("when (UTC)", "study", "tested", "AUC (95 % interval)", "gate"),
+            [
+                (
+                    opening.when[:16].replace("T", " "),
+                    opening.study,
+                    opening.trial,
+                    svg_charts.with_ends(opening.auc, 3) if opening.auc is not None else "no result",
+                    _VERDICTS.get(opening.verdict, opening.verdict) + (", forced" if opening.forced else ""),
+                )
+                for opening in report.openings
+            ],
+            caption="openings",
+        ),
+        lead="Of all studies in this MLflow store. Only the first opening is unbiased.",
+    )
+    shown = html.columns(*cards) if cards else ""
+    return shown + html.columns(numbers, opened)
+
+
+def roc(predictions: Predictions, auc: Measured, title: str, lead: str) -> str:
+    """A card with a ROC curve, its AUC and what it rests on."""
+    draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
+    said = [f"AUC {svg_charts.with_ends(auc)}", size_of(predictions)]
+    chart = svg_charts.roc_chart(roc_band(predictions, draws), f"ROC curve, {', '.join(said)}")
+    return html.section(
+        title,
+        _above(said),
+        chart,
+        lead=f"{lead} Every case counts the same. Band: 95 % over cases; dashed: guessing.",
+    )
+
+
+def calibration(predictions: Predictions, ece: Measured, title: str, lead: str) -> str:
+    """A card with a calibration curve, its error and what it rests on."""
+    said = [f"Calibration error {svg_charts.with_ends(ece)}", size_of(predictions)]
+    points = report_numbers.calibration_points(predictions)
+    return html.section(
+        title,
+        _above(said),
+        svg_charts.calibration_chart(points, f"Calibration, {', '.join(said)}"),
+        lead=f"{lead} On the dashed line, probabilities are right on average. Area of a point: its share of the "
+        "weight; hollow: a single case; vertical lines: 95 % over cases.",
+    )
+
+
+def _above(said: Sequence[str]) -> str:
+    """The number of a chart above it, where it hides no data, and what it rests on."""
+    first, *rest = said
+    return f'<p class="number"><b>{escape(first)}</b><br>{escape(", ".join(rest))}</p>'
+
+
+def size_of(predictions: Predictions) -> str:
+    """What a curve rests on, such as `n = 64 cases (26 benign, 38 malignant), 129 images`."""
+    group, label = predictions.group, predictions.label
+    n_all, n_benign, n_malignant = (len(np.unique(group[chosen])) for chosen in (label >= 0, label == 0, label == 1))
+    by_class = f"{n_benign} benign, {n_malignant} malignant"
+    return f"n = {plural(n_all, 'case')} ({by_class}), {plural(len(label), 'image')}"
+
+
+# -- the best trial ----------------------------------------------------------------------------------------------------
+
+
+def best(report: Report, predictions: Predictions) -> list[str]:
+    """The best trial: its configuration, curves, images, and results by subtype and magnification."""
+    top, decisions = report.ranked[0], pooled_decisions(predictions)
+    found = report_numbers.measured(predictions, decisions)
+    name = f"trial {top.number}"
+    cards = [
+        roc(predictions, found["auc"], f"ROC curve of {name}", "Out of fold, mean over folds."),
+        calibration(predictions, found["ece"], f"Calibration of {name}", "Out of fold."),
+    ]
+    numbers = html.section(
+        "Numbers of the search",
+        html.table(
+            ("metric", "value", "95 % interval"),
+            [(words, *svg_charts.split_ends(found[key], 3)) for key, words in METRICS.items()],
+            2,
+            "metrics of the best trial",
+        ),
+        lead=f"Of {name}, out of fold: each fold's threshold comes from the other folds. "
+        "Optimistic, since these scores chose the trial.",
+    )
+    parts = {}
+    for column, title in (("subtype", "Subtypes"), ("magnification", "Magnifications")):
+        rows = parts_of(predictions, decisions, column)
+        if [part.name for _, part, _, _ in rows] != [UNNAMED]:
+            lead = "Share of images called right, out of fold. Dot: a case; bar: mean over cases; line: 95 % interval."
+            parts[column] = html.section(title, svg_charts.part_rows(rows), lead=lead)
+    beside = html.stack(numbers, *([parts["magnification"]] if "magnification" in parts else []))
+    return [
+        configuration(report, top),
+        html.columns(*cards),
+        _images(report, name),
+        html.columns(*([parts["subtype"]] if "subtype" in parts else []), beside),
+    ]
+
+
+def configuration(report: Report, top: TrialRow) -> str:
+    """The best trial's point of the space as a card, beside what was searched."""
+    searched = {name: (values, words) for name, values, words in report.space}
+    rows = [(name, short(value), *searched.get(name, ("", ""))) for name, value in top.params.items()]
+    score = Measured(top.score or math.nan, top.low, top.high)
+    cost = [f"{number(top.milliseconds)} ms an image"] if math.isfinite(top.milliseconds) else []
+    cost += [f"{number(top.megabytes)} MB of weights"] if math.isfinite(top.megabytes) else []
+    said = f"AUC {svg_charts.with_ends(score, 3)} out of fold; deployed: {', '.join(cost) or 'cost not measured'}."
+    return html.section(
+        f"Configuration of the best trial, trial {top.number}",
+        html.table(("parameter", "value", "searched", "what it is"), rows, caption="configuration of the best trial"),
+        lead=said,
+    )
+
+
+def parts_of(
+    predictions: Predictions, decisions: Decisions, column: str
+) -> list[tuple[str, Part, Measured, Measured | None]]:
+    """Results by one column with their intervals; subtypes by their full names."""
+    values = getattr(predictions, column)
+    rows = []
+    for part in breakdown(predictions, decisions, column):
+        inside = values == ("" if part.name == UNNAMED else part.name)
+        auc = report_numbers.auc_of(predictions.select(inside)) if part.auc is not None else None
+        name = spelt_out(part.name) if column == "subtype" else part.name
+        rows.append((name, part, report_numbers.share_of(part.right, part.n_cases), auc))
+    return rows
+
+
+def _images(report: Report, name: str) -> str:
+    title = "What it gets wrong, and right"
+    if not report.images:
+        kept = html.image(report.kept_images, "right and wrong images") if report.kept_images else ""
+        lead = "The images are not where they were, or have changed since."
+        return html.section(title, kept, lead=f"{lead} This picture was drawn when the trial ended." if kept else lead)
+    groups = []
+    for right, words in ((False, "Worst wrong"), (True, "Clearest right")):
+        figures = "".join(
+            html.figure(html.image(item.picture, item.caption), item.caption, "right" if right else "wrong")
+            for item in report.images
+            if item.right == right
+        )
+        if figures:
+            groups.append(f'<h3>{words}</h3><div class="pictures tiles">{figures}</div>')
+    lead = f"Of {name}, out of fold, one image a case where possible. P: predicted probability of malignant."
+    return html.section(title, *groups, lead=lead)
+
+
+# -- the search --------------------------------------------------------------------------------------------------------
+
+
+def search(report: Report) -> list[str]:
+    """How the search went, and what it was made with."""
+    ranked = report.ranked
+    if not ranked:
+        return [_space(report), html.columns(*_made_with(report))]
+    cards = [html.section("History", svg_charts.history_chart(report.rows, _heard(report)), lead=_HISTORY)]
+    if any(row.milliseconds > 0 for row in ranked):
+        chart = svg_charts.cost_chart(report.rows, "score against milliseconds an image of every trial")
+        cards.append(html.section("Score and cost", chart, _by_backbone(ranked), lead=_COSTS))
+    order = varied(report)
+    beside = html.stack(_mattered(report), *_made_with(report))
+    below = [beside]
+    if order:
+        alt = f"{len(ranked)} trials through {len(order)} parameters"
+        lines = svg_charts.parallel_chart(report.rows, order, report.log, alt)
+        below.insert(0, html.section("All trials at once", lines, lead=_PARALLEL))
+    return [html.columns(_best_trials(ranked), html.stack(*cards)), html.columns(*below)]
+
+
+def varied(report: Report) -> list[str]:
+    """Parameters that differ between complete trials, the most important first."""
+    ranked = report.ranked
+    names = [name for name in ranked[0].params if len({str(row.params.get(name)) for row in ranked}) > 1]
+    return sorted(names, key=lambda name: -report.important.get(name, (0.0, 0.0))[0])
+
+
+def _heard(report: Report) -> str:
+    return f"score of {plural(len(report.rows), 'trial')}; the best is {report.ranked[0].score:.3f}"
+
+
+def _best_trials(ranked: Sequence[TrialRow]) -> str:
+    rows = [
+        (f"trial {row.number}", row.score or math.nan, row.low, row.high, "tied" if row.tied else "", _in_short(row))
+        for row in ranked[:N_BEST]
+    ]
+    key = (
+        '<p class="key"><span style="--c:var(--blue)">cannot be told from the best</span>'
+        '<span style="--c:#5d7486">worse than the best</span></p>'
+    )
+    ends = scale([value for row in rows for value in row[1:4]])
+    return html.section(
+        "Best trials",
+        key,
+        svg_charts.interval_rows(rows, *ends),
+        lead="Score, 95 % interval over cases; dotted: guessing.",
+    )
+
+
+def _by_backbone(ranked: Sequence[TrialRow]) -> str:
+    """The best trial of each backbone with what it costs."""
+    tops: dict[str, TrialRow] = {}
+    for row in ranked:
+        tops.setdefault(str(row.params.get("backbone", "network")), row)
+    rows = [
+        (
+            name,
+            f"trial {row.number}",
+            svg_charts.with_ends(Measured(row.score or math.nan, row.low, row.high)),
+            number(row.milliseconds),
+            number(row.megabytes),
+        )
+        for name, row in tops.items()
+    ]
+    head = ("backbone", "its best trial", "AUC (95 % interval)", "ms an image", "MB")
+    return html.table(head, rows, 2, "cost by backbone")
+
+
+def _mattered(report: Report) -> str:
+    title, important = "What mattered", report.important
+    if not report.importances:
+        return html.section(title, lead="Known once ten trials with different scores are complete.")
+    if not report.spread:
+        return html.section(title, lead="The spread of the importances is not known, so none is shown.")
+    n = plural(len(report.ranked), "complete trial")
+    others = [name for name in report.importances if name not in important]
+    rest = f"Not larger than its spread, so not shown: {', '.join(others)}." if others else ""
+    if not important:
+        return html.section(
+            title,
+            html.paragraphs(rest, kind="small soft"),
+            lead=f"No parameter stands out: after {n}, every importance is within its own spread.",
+        )
+    few = " From so few trials it is a hint at most." if len(report.ranked) < _FEW else ""
+    lead = (
+        f"Share of the score's variation that a parameter explains (fANOVA), from {n}; ± and line: 95 % over resampled "
+        f"trials.{few}"
+    )
+    return html.section(
+        title, svg_charts.bar_rows(important), html.paragraphs(rest, kind="small soft") * bool(rest), lead=lead
+    )
+
+
+def _space(report: Report) -> str:
+    return html.section(
+        "What was searched", html.table(("parameter", "values", "what it is"), report.space, caption="space")
+    )
+
+
+def _made_with(report: Report) -> list[str]:
+    """Data, split, audit, and when, how and on what the study was made."""
+    return [
+        html.section("Data and split", html.facts(report.facts)),
+        html.section("Leakage audit", html.bullets(report.audit)),
+        html.section("Made with", html.facts(_made(report))),
+    ]
+
+
+def _made(report: Report) -> dict[str, str]:
+    made = dict(report.made)
+    if "command" in made:  # an option a line, as a shell takes it
+        made["command"] = made["command"].replace(" --", " \\\n--")
+    return {**made, "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items())}
+
+
+def all_trials(report: Report) -> str:
+    """Every trial with its parameters, open at first and always in print."""
+    items = []
+    for row in report.rows:
+        said = [f"AUC {row.score:.4f}" if row.score is not None else row.state.lower()]
+        if math.isfinite(row.low):
+            said.append(f"{row.low:.3f} to {row.high:.3f}")
+        said += ["tied"] if row.tied else []
+        said += [f"{number(row.milliseconds)} ms an image"] if math.isfinite(row.milliseconds) else []
+        said += [f"{number(row.megabytes)} MB"] if math.isfinite(row.megabytes) else []
+        said += [row.reason] if row.reason else []
+        point = ", ".join(f"{name} {short(value)}" for name, value in row.params.items())
+        kind = "" if row.score is not None else ' class="red"'
+        items.append(f"<li><b{kind}>trial {row.number}: {escape(', '.join(said))}</b><br>{escape(point)}</li>")
+    listed = f'<ul class="trials">{"".join(items)}</ul>'
+    shown = f"<details open><summary>{plural(len(items), 'trial')}</summary>{listed}</details>"
+    return html.section("Every trial", shown, lead="AUC and its 95 % interval over cases, cost of the deployed model.")
+
+
+def _in_short(row: TrialRow) -> str:
+    kept = [row.params.get(name) for name in ("backbone", "policy")]
+    cost = f"{number(row.milliseconds)} ms an image" if math.isfinite(row.milliseconds) else ""
+    return ", ".join(str(value) for value in (*kept, cost) if value not in (None, ""))
+
+
+def short(value: object) -> str:
+    """A value of a parameter in a few characters."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def number(value: float) -> str:
+    """A cost in two digits, or a dash where it is not known."""
+    if not math.isfinite(value):
+        return "—"
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def scale(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of a scale that holds all numbers and guessing, in steps of a tenth."""
+    finite = [value for value in values if math.isfinite(value)]
+    low = math.floor(10 * min([*finite, 0.5]) - 0.2) / 10
+    high = math.ceil(10 * max([*finite, 0.6]) + 0.2) / 10
+    return max(low, 0.0), min(high, 1.0)

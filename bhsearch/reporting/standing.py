@@ -1,0 +1,105 @@
+"""Where a study stands with the gate, in the words of a report's first screen: the report claims what the gate said."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bhsearch.evaluation.promotion import FEWEST_GROUPS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bhsearch.reporting.report_data import Report, TestSummary
+
+INVALID, UNTESTED, UNFINISHED = "invalid", "untested", "unfinished"
+FEW, REFUSED, FORCED, PROMOTED = "few", "refused", "forced", "promoted"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the first screen says of the gate.
+
+    Attributes:
+        kind: One of the constants of this module.
+        badge: A few words.
+        claim: What may be said of the number, in one sentence.
+        reasons: Sentences of the gate, or of the user who overruled it.
+    """
+
+    kind: str
+    badge: str
+    claim: str
+    reasons: Sequence[str] = ()
+
+
+def standing(report: Report) -> Standing:
+    """Where a study stands; whatever is claimed of its number is what the gate said, or nothing.
+
+    With fewer than `FEWEST_GROUPS` sealed groups of cases of a class nothing is claimed at all.
+    """
+    if is_invalid(report):
+        reasons = [report.test.opening.reason] if report.test is not None and report.test.opening.reason else []
+        return Standing(INVALID, "Not a result", "Expect less on new cases; nothing here says how much less.", reasons)
+    if report.test is None:
+        return _untested(report)
+    return _tested(report.test)
+
+
+def is_invalid(report: Report) -> bool:
+    """Whether the number of the first screen is: a test sealed by case is sound whatever the folds did."""
+    return bool(report.invalid) and (report.test is None or not report.has_cases)
+
+
+def counted(n_benign: int, n_malignant: int) -> str:
+    """Cases by class, such as `6 benign and 9 malignant cases`."""
+    return f"{n_benign} benign and {n_malignant} malignant {'case' if n_benign + n_malignant == 1 else 'cases'}"
+
+
+def _untested(report: Report) -> Standing:
+    sealed = report.sealed
+    held = counted(sealed.n_benign, sealed.n_malignant)
+    failed = [opening for opening in report.openings if opening.study == report.study and opening.auc is None]
+    if failed:
+        claim = "The sealed cases were opened, but registering failed before there was a result."
+        reasons = [failed[-1].reason] if failed[-1].reason else []
+        return Standing(UNFINISHED, "Opened without a result", claim, reasons)
+    if min(sealed.n_benign, sealed.n_malignant) < FEWEST_GROUPS:
+        reason = (
+            f"It needs {FEWEST_GROUPS} benign and {FEWEST_GROUPS} malignant cases, but {held} are sealed: it would "
+            "refuse any model. More cases, or a larger --test-fraction in a new study, would help."
+        )
+        return Standing(FEW, "Not registered yet", "Too few sealed cases to decide anything.", [reason])
+    return Standing(UNTESTED, "Not registered yet", f"Not tested yet: {held} are sealed until a model is registered.")
+
+
+def _tested(test: TestSummary) -> Standing:
+    opening = test.opening
+    reasons = [opening.reason] if opening.reason else []
+    if not opening.verdict:
+        claim = "The sealed cases were tested, but registering failed before the gate decided."
+        return Standing(UNFINISHED, "The gate did not decide", claim, reasons)
+    if opening.verdict == "passed":
+        badge = f"Promoted to {opening.alias} by the gate" if opening.alias else "Passed the gate"
+        return Standing(PROMOTED, badge, _claim(test), reasons)
+    few = test.compared is None or min(test.compared) < FEWEST_GROUPS
+    claim = "Too few sealed cases to decide anything." if few else _claim(test)
+    if opening.forced:
+        why = f"Why it was promoted all the same: {opening.forced}"
+        badge = f"Refused by the gate, promoted to {opening.alias or 'champion'} by force"
+        return Standing(FORCED, badge, claim, [*reasons, why])
+    badge = "Refused by the gate: too few sealed cases" if few else "Refused by the gate"
+    return Standing(FEW if few else REFUSED, badge, claim, reasons)
+
+
+def _claim(test: TestSummary) -> str:
+    """What the interval that the gate looked at says of guessing."""
+    low, high = test.decided.low, test.decided.high
+    if not math.isfinite(low) or not math.isfinite(high):
+        return "Without an interval nothing can be said of how far the number could be off."
+    if low > 0.5:
+        return "Better than guessing: the 95 % interval lies above 0.5."
+    if high < 0.5:
+        return "Worse than guessing: the 95 % interval lies below 0.5."
+    return "It could be guessing: the 95 % interval includes 0.5."

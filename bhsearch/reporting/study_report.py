@@ -1,0 +1,256 @@
+"""The report of a study as one page: the result and how far to trust it first, then what to look at, then the rest."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
+from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
+from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.reporting import html, report_sections, standing, svg_charts
+from bhsearch.reporting.report_data import Measured
+from bhsearch.reporting.svg_charts import plural
+from bhsearch.states import FAILED
+
+if TYPE_CHECKING:
+    from bhsearch.reporting.report_data import Report
+
+SYNTHETIC = "Synthetic data: drawn by a program, so the numbers say nothing about tissue."
+_INTERVALS = f"Intervals: 95 % {INTERVAL_NOTE}."
+_INVALID = "These numbers are invalid as a measure of performance."
+
+
+def report_page(report: Report) -> str:
+    """One self-contained HTML page.
+
+    Args:
+        report: What to show.
+    """
+    alarms = [_INVALID, *report.invalid] if report.invalid else []
+    begun = f"begun {report.made['begun']}" if "begun" in report.made else ""
+    body = [
+        html.heading(report.study, " · ".join(part for part in (report.data, begun, DISCLAIMER) if part)),
+        html.alarm(alarms),
+        html.notice([SYNTHETIC] if report.synthetic else []),
+        _hero(report),
+    ]
+    if report.test is not None:
+        body.append(report_sections.sealed(report, report.test))
+    if report.best is not None:
+        body += report_sections.best(report, report.best)
+    body += [
+        *report_sections.search(report),
+        report_sections.all_trials(report),
+    ]
+    return html.document(f"{report.study}: report", "\n".join(body), STYLE)
+
+
+def headline(report: Report) -> Measured:
+    """The number that deserves the most trust: the sealed test, else the corrected score, else the best one."""
+    if report.test is not None:
+        return report.test.auc
+    if report.corrected is not None:
+        return Measured(report.corrected.score, report.corrected.low, report.corrected.high)
+    best = report.ranked[0]
+    return Measured(best.score or math.nan, best.low, best.high)
+
+
+def estimates(report: Report) -> list[tuple[str, Measured, str, str]]:
+    """The three numbers of a study: name, value with interval, kind (a class of CSS), and what is said of it."""
+    best, found, nothing = report.ranked[0], report.corrected, Measured(math.nan)
+    kinds = ["invalid", "invalid", ""] if report.invalid else ["", "", ""]
+    kinds[2 if report.test is not None else 1 if found is not None else 0] += " strong"
+    corrected, sealed = nothing, nothing
+    said, of_the_test = f"not available: {report.uncorrected}", "not opened for this study"
+    if found is not None:
+        corrected, said = Measured(found.score, found.low, found.high), "most of the optimism of the search removed"
+    if report.test is not None:
+        sealed, of_the_test = report.test.auc, f"{report.test.opening.trial}, on cases that chose nothing"
+    else:
+        kinds[2] = "closed"
+    return [
+        (
+            f"Best of {plural(len(report.ranked), 'trial')}",
+            Measured(best.score or math.nan, best.low, best.high),
+            kinds[0],
+            "optimistic: these scores chose it",
+        ),
+        ("Corrected for having searched", corrected, kinds[1], said),
+        ("Sealed test", sealed, kinds[2], of_the_test),
+    ]
+
+
+def _hero(report: Report) -> str:
+    if not report.ranked:
+        reasons = [f"trial {row.number}: {row.reason or row.state.lower()}" for row in report.rows]
+        sealed = html.paragraphs(_sealed_cases(report), kind="soft")
+        return html.section("No trial has finished", html.bullets(reasons) if reasons else "", sealed)
+    found = standing.standing(report)
+    shown = headline(report)
+    ends = f"95 % interval {shown.low:.2f} to {shown.high:.2f}" if math.isfinite(shown.low) else "no interval"
+    kind = f" {found.kind}" if found.kind in (standing.INVALID, standing.FEW) else ""
+    result = (
+        f'<p class="badge {found.kind}">{escape(found.badge)}</p>'
+        + html.paragraphs(_kicker(report), kind="kicker")
+        + f'<p class="big">AUC {shown.value:.2f}</p>'
+        + html.paragraphs(ends, kind="range")
+        + html.paragraphs(_sealed_cases(report), kind="cases")
+        + html.paragraphs(found.claim, kind="verdict")
+    )
+    left = f'<div class="hero-result{kind}">{result}{_estimates(report)}</div>'
+    right = f"<div><h2>How far to trust it</h2>{_trust(report, found)}</div>"
+    return f'<section class="card"><div class="hero">{left}{right}</div></section>'
+
+
+def _kicker(report: Report) -> str:
+    if report.test is not None:
+        times = _times(len(report.openings))
+        return f"On sealed cases, opened {times}: {report.test.opening.trial}"
+    if standing.is_invalid(report):
+        return "Score of the search"
+    if report.corrected is not None:
+        return "Score of the search, corrected for having searched"
+    return "Best score of the search, not corrected"
+
+
+def _sealed_cases(report: Report) -> str:
+    sealed = report.sealed
+    if not sealed.n_cases:
+        return "No cases are sealed."
+    by_class = f"{sealed.n_benign} benign, {sealed.n_malignant} malignant"
+    return f"Sealed: {plural(sealed.n_cases, 'case')} ({by_class}), {plural(sealed.n_images, 'image')}"
+
+
+def _estimates(report: Report) -> str:
+    rows = [(name, found.value, found.low, found.high, kind, said) for name, found, kind, said in estimates(report)]
+    key = html.paragraphs("Bar: 95 % interval over cases. Dotted line: guessing.", kind="small soft")
+    return svg_charts.interval_rows(rows, *report_sections.scale([value for row in rows for value in row[1:4]])) + key
+
+
+def _trust(report: Report, found: standing.Standing) -> str:
+    """What the numbers rest on: a few words to see, a sentence to read; warnings marked."""
+    lines = []
+    if found.reasons:
+        lead = "What the gate said" if report.test is not None else "What the gate would say"
+        if found.kind == standing.UNFINISHED:
+            lead = "Why there is no decision"
+        lines.append((lead, " ".join(found.reasons), found.kind != standing.PROMOTED))
+    n_all, n_benign, n_malignant = report.n_cases
+    searched = f"{n_benign} with benign and {n_malignant} with malignant images. {_INTERVALS}"
+    lines.append((f"{plural(n_all, 'case')} in the search", searched, False))
+    tied = [row for row in report.ranked if row.tied]
+    if len(tied) > 1:
+        said = "They cannot be told from the best."
+        cheapest = svg_charts.cheapest_tied(report.ranked)
+        if cheapest is not None:
+            said += f" The cheapest is trial {cheapest.number} ({cheapest.milliseconds:.2g} ms an image)."
+        lines.append((f"{len(tied)} of {len(report.ranked)} trials are tied", said, False))
+    n_openings = len(report.openings)
+    if n_openings == 0 and not report.invalid:
+        said = f"{CORRECTED_NOTE} Registering a model opens it, once."
+        lines.append(("The sealed test is untouched", said, False))
+    elif n_openings > 1:
+        said = "Only the first opening is unbiased; each further look makes these cases less of a test."
+        lines.append((f"The sealed cases were opened {n_openings} times", said, True))
+    elif n_openings and report.test is None:
+        said = f"On {report.openings[0].when[:10]}, for the study {report.openings[0].study}."
+        lines.append(("The sealed cases were opened before", said, True))
+    failed = sum(row.state == FAILED for row in report.rows)
+    if failed:
+        lines.append(
+            (
+                f"{failed} of {plural(len(report.rows), 'trial')} failed",
+                "The list of trials gives the reasons.",
+                True,
+            )
+        )
+    lines += [("Mind", sentence, True) for sentence in report.warnings]
+    items = (
+        f'<li class="{"warn" if warns else "fact"}"><b>{escape(lead)}</b>{escape(said)}</li>'
+        for lead, said, warns in lines
+    )
+    return f'<ul class="trust">{"".join(items)}</ul>'
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+STYLE = """
+.hero{display:grid;gap:22px;grid-template-columns:minmax(0,1fr)}
+.kicker{margin:0;color:var(--soft);font-weight:600}
+.big{font-size:3.1rem;line-height:1.05;font-weight:700;margin:2px 0;color:var(--blue);letter-spacing:-.02em}
+.range{font-size:1.1rem;color:var(--soft);margin:0 0 8px}
+.few .big,.few .strong .value{color:var(--soft)}
+.few .strong .track i{background:#9fb8c9}.few .strong .track b{background:#5d7486}
+.invalid .big,.invalid .kicker{color:var(--red)}
+.verdict{font-size:1.1rem;font-weight:600}
+.cases{margin:4px 0;font-weight:600}
+.badge{display:inline-block;margin:0 0 8px;padding:3px 12px;border-radius:14px;border:2px solid var(--c);
+color:var(--ink);background:var(--b);font-weight:600;--c:#8a949e;--b:#f0f2f4}
+.badge.promoted{--c:var(--blue);--b:#e6f2f9}
+.badge.few,.badge.refused,.badge.unfinished{--c:var(--orange);--b:var(--amber)}
+.badge.forced{--c:var(--vermillion);--b:#fdeee4}
+.badge.invalid{--c:var(--red);--b:var(--redwash);color:var(--red)}
+.trust{list-style:none;padding:0;margin:8px 0}
+.trust li{padding:7px 0 7px 14px;border-left:4px solid var(--line);margin-bottom:6px}
+.trust li.warn{border-color:var(--orange);background:#fffaf0}
+.trust b{display:block}
+.chart{width:100%;max-width:520px;margin:6px auto 0}
+.rows{margin-top:10px}
+.row{display:grid;grid-template-columns:minmax(0,1fr) auto;gap:2px 12px;align-items:baseline;margin:0 0 10px}
+.row .name{font-weight:600;font-size:.92rem;overflow-wrap:anywhere}
+.row small{display:block;font-weight:400;color:var(--soft);font-size:.8rem}
+.row .value{font-variant-numeric:tabular-nums;font-weight:600;text-align:right}
+.track{grid-column:1/-1;position:relative;height:16px}
+.track::before{content:"";position:absolute;left:0;right:0;top:50%;border-top:1px solid var(--line)}
+.track i,.track b,.track u,.track s{position:absolute;top:50%}
+.track s{border-top:2px solid var(--ink);margin-top:-1px;opacity:.75;text-decoration:none}
+.number b{font-weight:600}p.number{margin:6px 0 0;font-size:.92rem}
+.track i{height:6px;margin-top:-3px;border-radius:3px;background:#9fb8c9;min-width:2px}
+.track b{width:12px;height:12px;margin:-6px 0 0 -6px;border-radius:50%;background:#5d7486}
+.track u{width:0;height:16px;margin-top:-8px;border-left:2px dotted var(--ink);opacity:.6}
+.strong .track i{background:#7fb8d8}.strong .track b{background:var(--blue)}.strong .value{color:var(--blue)}
+.invalid .track i,.row.invalid .track i{background:#f0b3bb}
+.invalid .track b,.row.invalid .track b{background:var(--red)}
+.row.invalid .value,.invalid .value{color:var(--red)}
+.tied .track i{background:#7fb8d8}.tied .track b{background:var(--blue)}
+.part .track i{background:#cfe3ef;height:12px;margin-top:-6px;border-radius:2px}
+.part .track b{width:9px;height:9px;margin:-4.5px 0 0 -4.5px;background:var(--blue);opacity:.6}
+.bar .track i{background:var(--blue);height:10px;margin-top:-5px;border-radius:2px}
+.scale .track::before{display:none}
+.scale .track{height:18px;font-size:.75rem;color:var(--soft)}
+.scale .track span{position:absolute;transform:translateX(-50%);white-space:nowrap}
+.part~.scale .track span:first-child{transform:none}.part~.scale .track span:last-child{transform:translateX(-100%)}
+.key{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:.85rem;color:var(--soft);margin:6px 0}
+.key span::before{content:"";display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:6px;
+vertical-align:-1px;background:var(--c)}
+.trials{list-style:none;padding:0;font-size:.85rem;color:var(--soft)}
+.trials li{break-inside:avoid;padding:6px 0;border-top:1px solid var(--line);overflow-wrap:anywhere}
+.trials b{color:var(--ink)}.trials b.red{color:var(--red)}
+@media(min-width:880px){.trials{columns:2;column-gap:32px}}
+.red{color:var(--red);font-weight:600}
+@media(min-width:880px){.hero{grid-template-columns:minmax(0,1.05fr) minmax(0,1fr)}}
+@page{size:A4;margin:13mm 12mm}
+@media print{
+html{font-size:12px;-webkit-print-color-adjust:exact;print-color-adjust:exact}
+body{font-size:12px}
+main{max-width:none;padding:0}
+.card:has(svg),.card:has(dl),.card:has(ul:not(.trials)){break-inside:avoid}
+.card{border:0;border-top:1px solid var(--line);border-radius:0;padding:8px 0;margin:6px 0}
+.columns{grid-template-columns:minmax(0,1fr) minmax(0,1fr);gap:8px 18px;margin:6px 0}
+.stack>.card{margin:0 0 8px}
+.hero{grid-template-columns:minmax(0,1fr) minmax(0,1fr)}
+.chart{max-width:340px}
+h2,h3,.card>.soft{break-after:avoid}
+svg,figure,.row,.trust li,tr,.badge,.alarm,.note,.pictures{break-inside:avoid}
+thead{display:table-header-group}
+.scroll{overflow:visible}
+.pictures.tiles{grid-template-columns:repeat(4,minmax(0,1fr));gap:8px}
+.trials{columns:2;column-gap:24px}
+details>summary{display:none}
+details::details-content{display:block;content-visibility:visible;block-size:auto;opacity:1}
+}
+"""

@@ -1,0 +1,1 @@
+"""Processes, locks, cache and signals: nothing here knows of images."""

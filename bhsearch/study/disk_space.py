@@ -1,0 +1,189 @@
+"""What a study will write, and whether the disks have room for it: known before the first trial, not in the night."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bhsearch.config import most_models
+from bhsearch.data.images.pixel_cache import pixel_file
+from bhsearch.errors import PlaceError
+from bhsearch.models.augmentation.views import IDENTITY, views_of
+from bhsearch.models.backbones.registry import REGISTRY, Backbone
+from bhsearch.models.resize import make_resize
+from bhsearch.objectives.space import frozen_space
+from bhsearch.runtime.cache import cache_root, entries
+from bhsearch.study.context import FINETUNE, Preparation
+from bhsearch.tracking.connection import artifact_folder, is_on_server
+from bhsearch.tracking.upload.outbox import outbox_root
+
+# Measured on finished studies of 57 to 415 images: files of a trial but its model 0.18 to 0.82 MB, of which 150 bytes
+# an image are predictions; a database grows by 70 kB a trial; a model is its backbone's weights and 0.1 MB more.
+_TRIAL_BYTES, _IMAGE_BYTES = (150_000, 1_000_000), (100, 200)
+_MODEL_BYTES = 200_000
+_OWN_SHARE = 0.3  # of a file of the user's own, which may hold the state of an optimiser beside the weights
+_MOST_FEATURES, _FILTERS = 4096, 64  # of a network of the user's own; of the fixed filters
+_FEW = 5  # trials, in the advice
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that will be written.
+
+    Attributes:
+        what: In words.
+        place: Where; it need not be there yet.
+        least: Bytes that it will take for certain.
+        most: Bytes that it can take.
+    """
+
+    what: str
+    place: Path
+    least: int
+    most: int
+
+
+def require_room(prepared: Preparation, remaining: int) -> None:
+    """Refuse a study for which there is certainly not room enough.
+
+    Args:
+        prepared: Of the study.
+        remaining: Trials to do.
+
+    Raises:
+        PlaceError: Naming what is needed where, what is there, and what helps.
+    """
+    for free, needs in _by_disk(needs_of(prepared, remaining)):
+        least = sum(need.least for need in needs)
+        if least > free:
+            parts = [f"  {_size(need.least)} of {need.what} in {need.place}" for need in needs if need.least]
+            raise PlaceError(
+                f"There must be room for the study, at least {_size(least)} on one disk, but {_size(free)} are free "
+                f"there:\n" + "\n".join(parts) + f"\n{_advice(needs, least - free)} "
+                "Then the same command goes on."
+            )
+
+
+def warnings_of(prepared: Preparation, remaining: int) -> list[str]:
+    """A sentence for each disk that may become too small."""
+    found = []
+    for free, needs in _by_disk(needs_of(prepared, remaining)):
+        most = sum(need.most for need in needs)
+        if most > free:
+            largest = max(needs, key=lambda need: need.most)
+            found.append(
+                f"Up to {_size(most)} may be written where {_size(free)} are free, {_size(largest.most)} of it "
+                f"{largest.what} in {largest.place}. {_advice(needs, most - free)}"
+            )
+    return found
+
+
+def needs_of(prepared: Preparation, remaining: int) -> list[Need]:
+    """Everything that the rest of a study will write, but for kilobytes."""
+    if not remaining:
+        return []
+    return [*_cache_needs(prepared), *_tracking_needs(prepared, remaining)]
+
+
+def _cache_needs(prepared: Preparation) -> list[Need]:
+    n_images, root = len(prepared.development), cache_root()
+    pixels = 0
+    for size in prepared.image_sizes:
+        resize = make_resize(prepared.settings.resize, size)
+        if not pixel_file(prepared.development, resize).exists():
+            pixels += n_images * int(np.prod(resize.shape))
+    trained = [backbone for backbone in prepared.found.backbones if not backbone.from_scratch]
+    widths = sum(map(_width, trained))
+    features = 4 * n_images * widths * len(_views(prepared)) * len(prepared.image_sizes)
+    converted = 0 if prepared.settings.executor == "keras" else sum(b.size_mb for b in trained) * 1e6
+    return [  # features and conversions may be there already: what they are called depends on the framework
+        Need("resized images", root, pixels, pixels),
+        Need("features", root, 0, features),
+        Need("converted networks", root, 0, int(converted * len(prepared.image_sizes))),
+    ]
+
+
+def _width(backbone: Backbone) -> int:
+    if backbone.file is None:
+        return _FILTERS
+    return REGISTRY[backbone.name].n_features if backbone.name in REGISTRY else _MOST_FEATURES
+
+
+def _views(prepared: Preparation) -> set[str]:
+    """Views that the space can ask for; finetuning starts from those of the image itself."""
+    if prepared.regime == FINETUNE:
+        return {IDENTITY}
+    rows = {row.name: row.choices for row in frozen_space(("",))}
+    return {view for policy in rows["policy"] for view in views_of(policy, max(rows["views"]))}
+
+
+def _tracking_needs(prepared: Preparation, remaining: int) -> list[Need]:
+    settings = prepared.settings
+    if not settings.tracking:
+        return []
+    n_images, work, temporary = len(prepared.development), Path.cwd(), Path(tempfile.gettempdir())
+    members = settings.folds * settings.repeats if prepared.regime == FINETUNE else 1
+    least, most = (members * choose(map(_model_bytes, prepared.found.backbones)) for choose in (min, max))
+    # Of trials that may be pruned, nothing is certain but the first.
+    certain = remaining if prepared.pruner == "none" else 1
+    kept = most_models(settings.keep_models)
+    n_least, n_most = (n if kept is None else min(n, kept) for n in (certain, remaining))
+    if kept is not None and settings.trials > remaining:  # earlier ones may make room
+        n_least = 0
+    needs = [
+        Need(
+            "a model while it is written",
+            temporary,
+            least if n_least else 0,
+            2 * (most + _MODEL_BYTES) if kept != 0 else 0,
+        ),
+        Need("a trial that waits for MLflow", work / outbox_root(), 0, most + _MODEL_BYTES),
+    ]
+    if not is_on_server():
+        files = (_TRIAL_BYTES[k] + _IMAGE_BYTES[k] * settings.repeats * n_images for k in (0, 1))
+        least_files, most_files = files
+        place = artifact_folder() or work / "mlruns"
+        needs += [
+            Need("models", place, n_least * least, n_most * (most + _MODEL_BYTES)),
+            Need("pictures and predictions", place, certain * least_files, remaining * most_files),
+        ]
+    return needs
+
+
+def _model_bytes(backbone: Backbone) -> int:
+    """Bytes of the weights in a model; little more than a guess for a file of the user's own."""
+    own = backbone.file is not None and backbone.name not in REGISTRY
+    return int(backbone.size_mb * 1e6 * (_OWN_SHARE if own else 0.9))
+
+
+def _by_disk(needs: Sequence[Need]) -> list[tuple[int, list[Need]]]:
+    """Free bytes of each disk, and what it is for."""
+    disks: dict[int, tuple[int, list[Need]]] = {}
+    for need in needs:
+        place = need.place.absolute()
+        while not place.exists():
+            place = place.parent
+        disks.setdefault(place.stat().st_dev, (shutil.disk_usage(place).free, []))[1].append(need)
+    return list(disks.values())
+
+
+def _advice(needs: Sequence[Need], missing: int) -> str:
+    """What helps, the first thing first."""
+    found = []
+    if any(need.place == cache_root() and need.most for need in needs):
+        held = sum(entry.n_bytes for entry in entries())
+        if held > missing:
+            found.append(f"`python -m bhsearch.dataset cache --clear` frees {_size(held)}")
+        found.append("BHSEARCH_CACHE=FOLDER names another place for the cache")
+    if any(need.what == "models" and need.most > missing // 2 for need in needs):
+        found.append(f"--keep-models best:{_FEW} or none keeps fewer models")
+    return f"What helps: {'; '.join([*found, 'freeing space'])}."
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

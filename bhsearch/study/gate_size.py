@@ -1,0 +1,62 @@
+"""Whether the sealed test of a study can satisfy the gate, said before the first trial."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bhsearch.data.index import Index
+from bhsearch.data.splits import Split, make_split
+from bhsearch.errors import InputError
+from bhsearch.evaluation.promotion import FEWEST_GROUPS, enough
+
+_FRACTIONS = tuple(hundredth / 100 for hundredth in range(10, 51, 5))
+
+
+def too_small_for_the_gate(index: Index, split: Split) -> list[str]:
+    """A sentence where the gate could promote nothing that is tested on these sealed cases, and what helps.
+
+    Args:
+        index: The whole data set.
+        split: Of it.
+
+    Returns:
+        Empty where the test is large enough, or where nothing made with this split may be promoted at all.
+    """
+    held = _sealed_groups(index, split)
+    if enough(*held) or not split.promotable:
+        return []
+    fraction = next((each for each in _FRACTIONS if _would_do(index, split, each)), None)
+    resplit = "--resplit " if split.sealed_by == "part" else ""
+    what_helps = (
+        f"{resplit}--test-fraction {fraction:g} would do; it makes another study."
+        if fraction is not None
+        else "No --test-fraction does with these folds: it takes more cases, or fewer folds."
+    )
+    return [
+        f"The sealed test has {held[0]} cases with benign and {held[1]} with malignant images, and the gate of "
+        f"registering needs {FEWEST_GROUPS} of each: it would promote nothing. {what_helps}"
+    ]
+
+
+def _sealed_groups(index: Index, split: Split) -> tuple[int, int]:
+    """Sealed groups of cases with benign, and with malignant images."""
+    benign, malignant = (len(np.unique(split.groups[split.test & (index.labels == label)])) for label in (0, 1))
+    return benign, malignant
+
+
+def _would_do(index: Index, split: Split, fraction: float) -> bool:
+    if split.sealed_by == "fraction" and fraction <= split.test_fraction:
+        return False
+    try:
+        other = make_split(
+            index,
+            test_fraction=fraction,
+            n_folds=split.n_folds,
+            n_repeats=split.n_repeats,
+            group_by=split.group_by,
+            magnification=split.magnification,
+            resplit=split.sealed_by == "part",
+        )
+    except InputError:  # too few cases are left for the folds
+        return False
+    return enough(*_sealed_groups(index, other))

@@ -1,0 +1,46 @@
+"""The trials of a study whose storage is lost, as a file."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bhsearch.engines.base import Trial
+from bhsearch.engines.optuna.url import sqlite_file
+from bhsearch.runtime.cache import writing
+
+
+def write_trials(storage: str, study: str, trials: Sequence[Trial]) -> Path:
+    """Write trials beside the storage that held them, a row each, never over an earlier file.
+
+    Args:
+        storage: Database URL.
+        study: Name of the study.
+        trials: All that are known.
+
+    Returns:
+        The CSV file.
+
+    Raises:
+        PlaceError: If it cannot be written.
+    """
+    held = sqlite_file(storage) or Path("study")
+    name = re.sub(r"[^\w.-]+", "_", study)
+    stem = f"{held.stem}-{name}-trials"
+    folder = held.parent if held.parent.is_dir() else Path()
+    file = folder / f"{stem}.csv"
+    number = 2
+    while file.exists():
+        file = folder / f"{stem}-{number}.csv"
+        number += 1
+    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    with writing(f"the trials {file}"), file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["trial", "state", "score", "seconds", "reason", *names])
+        for trial in trials:
+            score = "" if trial.value is None else repr(trial.value)
+            notes = (trial.notes.get("seconds", ""), trial.notes.get("reason", ""))
+            writer.writerow([trial.number, trial.state, score, *notes, *(trial.params.get(name, "") for name in names)])
+    return file

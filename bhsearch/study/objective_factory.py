@@ -1,0 +1,141 @@
+"""The two regimes: the space of each, and what scores its points."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from bhsearch.config import Settings
+from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.models import backend
+from bhsearch.models.features import FeatureCache, executor_for
+from bhsearch.models.openvino import Conversion
+from bhsearch.models.resize import make_resize
+from bhsearch.models.training.finetune import N_SHARES
+from bhsearch.objectives.finetune import FinetuneObjective, Rows
+from bhsearch.objectives.frozen import FrozenObjective, Telling
+from bhsearch.objectives.space import Params, frozen_space, starting_point
+from bhsearch.study.context import FINETUNE, Preparation
+from bhsearch.study.events import Reporter
+from bhsearch.study.startup import start_framework
+
+Objective = FrozenObjective | FinetuneObjective
+
+
+def steps_per_fold(regime: str) -> int:
+    """Reports that a fold of a trial gives, its end included."""
+    return N_SHARES if regime == FINETUNE else 1
+
+
+def threads_of(settings: Settings) -> int | None:
+    """Processor threads that one operation of a worker may use; None for the framework's own choice.
+
+    Batches of heads are small: a second thread mostly waits, and half of the processors are better left to the
+    processes that convert and log.
+    """
+    workers = max(settings.workers or 1, 1)
+    processors = os.cpu_count() or 1
+    if settings.regime == FINETUNE:
+        return None if workers == 1 else max(1, processors // workers)
+    return max(1, processors // max(2, workers))
+
+
+def make_objective(prepared: Preparation, started_from: dict[str, Any], reporter: Reporter) -> Objective:
+    """Start the networks' framework, fill the pixel cache, and make ready what scores trials.
+
+    Args:
+        prepared: Of the study.
+        started_from: What the study keeps of the one that it was started from, see `origin_of`: its `heads` are the
+            points of the frozen space that folds start from, by backbone; a backbone without one starts from a plain
+            linear head. Only for finetuning.
+        reporter: Hears of it.
+
+    Raises:
+        BackboneError: If the weights of a backbone do not fit its architecture.
+    """
+    template = prepared.template()
+    if prepared.regime == FINETUNE:
+        return _finetune_objective(prepared, template, started_from.get("heads", {}), reporter)
+    # Started before the framework, since another process converts.
+    conversion = _conversion(prepared, prepared.settings.image_size)
+    start_framework(reporter, threads_of(prepared.settings))
+    pixels = _pixels(prepared, prepared.settings.image_size, reporter)
+    telling = Telling(reporter.doing)
+    features = FeatureCache(pixels, prepared.settings.executor, conversion, telling)
+    with reporter.step("building backbones") as progress:
+        for done, backbone in enumerate(prepared.found.backbones, start=1):
+            features.load(backbone)
+            progress(done, len(prepared.found.backbones))
+    return _frozen(prepared, template, features, telling)
+
+
+def _finetune_objective(
+    prepared: Preparation, template: Predictions, heads: dict[str, Params], reporter: Reporter
+) -> Objective:
+    start_framework(reporter, threads_of(prepared.settings))
+    sizes = prepared.image_sizes
+    pixels = {size: _pixels(prepared, size, reporter) for size in sizes}
+    space = frozen_space(tuple(prepared.backbones))
+
+    @cache
+    def frozen(size: int) -> FrozenObjective:
+        conversion = _conversion(prepared, size)
+        telling = Telling(reporter.doing)
+        features = FeatureCache(pixels[size], prepared.settings.executor, conversion, telling)
+        return _frozen(prepared, template, features, telling)
+
+    return FinetuneObjective(
+        pixels,
+        frozen,
+        lambda backbone: heads.get(backbone) or starting_point(space, backbone),
+        prepared.backbones,
+        Rows(template.label, template.fold, template.group),
+        prepared.settings.seed,
+        backend.precision(prepared.settings.precision),
+        reporter.say,
+        reporter.doing,
+    )
+
+
+@cache
+def resolved(regime: str, executor: str, precision: str) -> dict[str, str]:
+    """What settings stand for on this device, `auto` above all. The framework must have been started."""
+    found = {"executor": executor_for(executor)}
+    return found | ({"precision": backend.precision(precision)} if regime == FINETUNE else {})
+
+
+def _conversion(prepared: Preparation, size: int) -> Conversion | None:
+    if prepared.settings.executor == "keras":
+        return None
+    return Conversion([backbone for backbone in prepared.found.backbones if not backbone.from_scratch], size)
+
+
+def _pixels(prepared: Preparation, size: int, reporter: Reporter) -> PixelCache:
+    resize = make_resize(prepared.settings.resize, size)
+    with reporter.step("resizing images") as progress:
+        return pixel_cache(prepared.development, resize, progress)
+
+
+def _frozen(prepared: Preparation, template: Predictions, features: FeatureCache, telling: Telling) -> FrozenObjective:
+    return FrozenObjective(
+        features,
+        prepared.backbones,
+        template.label,
+        template.fold,
+        template.group,
+        prepared.settings.seed,
+        telling,
+    )
+
+
+def best_heads(trials: Sequence[tuple[float, Params]]) -> dict[str, Params]:
+    """The best point of each backbone among scored points of the frozen space."""
+    found: dict[str, tuple[float, Params]] = {}
+    for score, params in trials:
+        name = params["backbone"]
+        if name not in found or score > found[name][0]:
+            found[name] = (score, params)
+    return {name: params for name, (_, params) in found.items()}

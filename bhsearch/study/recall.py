@@ -1,0 +1,57 @@
+"""Out-of-fold predictions of trials that another process ran: from outboxes, and from MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.states import COMPLETE
+from bhsearch.tracking.upload.outbox import Outbox
+
+
+def waiting_predictions(outboxes: Iterable[Outbox], template: Predictions) -> dict[int, Predictions]:
+    """Of complete trials that MLflow does not have yet, by number.
+
+    Look here before MLflow: a trial that leaves an outbox in between is there by then.
+    """
+    found = {}
+    for box in outboxes:
+        for number in box.waiting():
+            with suppress(FileNotFoundError):  # sent, meanwhile
+                message = box.trial(number)
+                if message.record["state"] == COMPLETE:
+                    found[number] = replace(template, probability=message.arrays["probability"])
+    return found
+
+
+def stored_predictions(experiment: str, uid: str) -> dict[int, Predictions]:
+    """Of a study's complete trials, from MLflow.
+
+    Raises:
+        StudyError: If the store cannot be opened, or refuses to give them.
+        RunError: If the store stays away.
+    """
+    from bhsearch.models import backend
+
+    with backend.quiet():
+        from bhsearch.tracking.upload import writer
+    from bhsearch.tracking.connection import open_client
+
+    return writer.stored_predictions(open_client(patient=True), experiment, uid)
+
+
+def experiment_of(name: str) -> str:
+    """The id of an experiment in MLflow; empty where it has none of that name.
+
+    Raises:
+        StudyError: If the store cannot be opened.
+    """
+    from bhsearch.models import backend
+
+    with backend.quiet():
+        from bhsearch.tracking.connection import open_client
+
+        found = open_client().get_experiment_by_name(name)
+    return str(found.experiment_id) if found is not None else ""

@@ -1,0 +1,180 @@
+"""What a study found: its trials, ranked, with intervals, and which of them are tied with the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bhsearch.engines.base import Trial
+from bhsearch.errors import DataError
+from bhsearch.evaluation.bbc_cv import Corrected, corrected_score
+from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.ties import tied_with_best
+from bhsearch.states import COMPLETE, FAILED
+from bhsearch.study.stopping import expected_gain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+N_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A complete trial among the others.
+
+    Attributes:
+        trial: The trial.
+        low: Lower end of the 95 % interval of its score over cases; nan where its predictions are not at hand.
+        high: Upper end.
+        tied: Whether it cannot be told from the best.
+    """
+
+    trial: Trial
+    low: float
+    high: float
+    tied: bool
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """The result of `bhsearch.optimize`.
+
+    Attributes:
+        study: Name of the study.
+        data: Name of the data set.
+        ranking: Complete trials, best first.
+        records: All trials, by number.
+        wanted: Finished trials that were asked for.
+        note: What must stand beside every number, such as that the data are synthetic; may be empty.
+        invalid: Sentences why the numbers mean nothing; empty where they do.
+        findings: Sentences on errors and duplicates in the data.
+        tracked: Whether MLflow keeps its runs.
+        interrupted: Whether it was ended by Ctrl-C or time-out before it was done.
+        corrected: The best score, corrected for having searched; None where that is not at hand.
+        uncorrected: Why it is not; empty where it is.
+        stagnation: Finished trials in a row without a better one, if those ended the study.
+        links: Addresses of the trials in MLflow: a table, best first, and parallel coordinates; empty without tracking.
+        before: Result of the frozen study that was run before this one, and that it was started from.
+    """
+
+    study: str
+    data: str
+    ranking: Sequence[Ranked]
+    records: Sequence[Trial]
+    wanted: int
+    note: str = ""
+    invalid: Sequence[str] = ()
+    tracked: bool = True
+    interrupted: bool = False
+    corrected: Corrected | None = None
+    uncorrected: str = ""
+    before: StudyResult | None = None
+    stagnation: int | None = None
+    links: tuple[str, ...] = ()
+    findings: Sequence[str] = ()
+
+    @property
+    def done(self) -> bool:
+        """Whether the study has what was asked for."""
+        return self.n_finished >= self.wanted or self.stagnation is not None
+
+    @property
+    def expected_gain(self) -> float:
+        """How much better the best score is expected to be after as many trials again; nan after too few trials."""
+        scores = [trial.value for trial in self.records if trial.value is not None]
+        return expected_gain(scores, len(scores))
+
+    @property
+    def best(self) -> Ranked | None:
+        """The complete trial with the highest score."""
+        return self.ranking[0] if self.ranking else None
+
+    @property
+    def n_finished(self) -> int:
+        """Trials that count for `--trials`."""
+        return sum(trial.counts for trial in self.records)
+
+    @property
+    def failed(self) -> list[Trial]:
+        """Failed trials, by number."""
+        return [trial for trial in self.records if trial.state == FAILED]
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """All trials: `number`, `state`, `auc`, `auc_low`, `auc_high`, `tied`, `seconds`, a column per parameter."""
+        import pandas as pd
+
+        ranked = {row.trial.number: row for row in self.ranking}
+        rows = []
+        for trial in self.records:
+            row = ranked.get(trial.number)
+            ends = {"auc_low": row.low, "auc_high": row.high, "tied": row.tied} if row else {}
+            head = {"number": trial.number, "state": trial.state, "auc": trial.value}
+            rows.append({**head, **ends, "seconds": trial.notes.get("seconds"), **trial.params})
+        return pd.DataFrame(rows)
+
+
+def rank(records: Sequence[Trial], predictions: Mapping[int, Predictions]) -> list[Ranked]:
+    """Rank complete trials by score, give each its interval, and find those tied with the best.
+
+    Args:
+        records: All trials.
+        predictions: Out-of-fold predictions by number; trials without them get no interval and are never tied.
+    """
+    complete = sorted((t for t in records if t.state == COMPLETE), key=lambda t: (-(t.value or 0.0), t.number))
+    known = [trial for trial in complete if trial.number in predictions]
+    samples: dict[int, np.ndarray] = {}
+    if known:
+        first = predictions[known[0].number]
+        draws = group_draws(first.group, first.stratum, N_DRAWS)
+        samples = {trial.number: bootstrap_scores(predictions[trial.number], draws) for trial in known}
+    tied: set[int] = set()
+    if known and known[0] is complete[0]:
+        scores = np.array([trial.value for trial in known])
+        marks = tied_with_best(scores, np.stack([samples[trial.number] for trial in known]))
+        tied = {trial.number for trial, mark in zip(known, marks, strict=True) if mark}
+    ranking = []
+    for trial in complete:
+        ends = interval(samples[trial.number]) if trial.number in samples else (np.nan, np.nan)
+        ranking.append(Ranked(trial, float(ends[0]), float(ends[1]), trial.number in tied))
+    return ranking
+
+
+def correct(
+    records: Sequence[Trial],
+    predictions: Mapping[int, Predictions],
+    earlier: Sequence[Predictions] = (),
+    n_earlier: int = 0,
+) -> tuple[Corrected | None, str]:
+    """Correct the best score for having searched.
+
+    Args:
+        records: All trials; the complete ones compete.
+        predictions: Out-of-fold predictions by number.
+        earlier: Of the complete trials of the study that this one was started from.
+        n_earlier: How many of them there are, at least.
+
+    Returns:
+        The correction and an empty sentence; or None and why there is none. Where trials are missing there is none: a
+        part of a search would be corrected too little.
+    """
+    complete = [trial.number for trial in records if trial.state == COMPLETE]
+    lost = sum(number not in predictions for number in complete)
+    if lost:
+        return None, f"the predictions of {lost} of {len(complete)} complete trials are not at hand"
+    if not complete:
+        return None, "no trial is complete"
+    if len(earlier) < n_earlier:
+        return None, (
+            f"the predictions of {n_earlier - len(earlier)} of the {n_earlier} trials that it was started from are not "
+            "at hand"
+        )
+    try:
+        return corrected_score([*(predictions[number] for number in complete), *earlier], N_DRAWS), ""
+    except DataError as error:
+        return None, str(error).rstrip(".")

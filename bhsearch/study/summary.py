@@ -1,0 +1,143 @@
+"""A study's result as a record for the tracking, and as the note that MLflow shows beside its run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
+from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.objectives.space import finetune_space, frozen_space
+from bhsearch.study.result import Ranked, StudyResult
+
+N_BEST = 10
+GUESSING = 0.5
+WORSE = 0.4  # an AUC below it is not only chance, or the cases are very few
+LARGE = 0.25  # share of an interval from which on a gain is worth more trials
+
+
+def end_record(
+    result: StudyResult,
+    importances: dict[str, float],
+    policies: list[str],
+    settled: list[int],
+    spread: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """What the tracking keeps of a study's end.
+
+    Args:
+        result: The study's result.
+        importances: From the engine.
+        policies: Of augmentation, whose pictures come beside.
+        settled: Numbers of trials whose runs must have ended.
+        spread: Of the importances, from `importance_spread`.
+
+    Returns:
+        JSON-able: `trials`, `importances`, `importance_spread`, `log`, `best`, `corrected` (None where it is not at
+        hand), `finished`,
+        `settled`, `summary`, `status`, `ended_ms`.
+    """
+    best = [
+        {
+            "name": f"trial {row.trial.number}",
+            "score": row.trial.value,
+            "low": row.low,
+            "high": row.high,
+            "tied": row.tied,
+        }
+        for row in result.ranking[:N_BEST]
+        if row.low == row.low  # without predictions there is no interval to draw
+    ]
+    return {
+        "trials": [asdict(trial) for trial in result.records],
+        "importances": importances,
+        "importance_spread": spread or {},
+        "policies": policies,
+        "log": sorted(
+            {parameter.name for parameter in (*frozen_space(("",)), *finetune_space(("",), (0,))) if parameter.log}
+        ),
+        "best": best,
+        "corrected": asdict(result.corrected) if result.corrected else None,
+        "finished": result.n_finished,
+        "settled": settled,
+        "summary": _note(result),
+        "status": "FINISHED" if result.done else ("KILLED" if result.interrupted else "FAILED"),
+        "ended_ms": int(time.time() * 1000),
+    }
+
+
+def _note(result: StudyResult) -> str:
+    """Markdown."""
+    lines = [f"**{result.note}.**" if result.note else "", *(f"**{sentence}**" for sentence in result.invalid)]
+    lines += [
+        f"{result.n_finished} finished trials on `{result.data}`. "
+        "Score: case-weighted ROC AUC, out of fold, mean over folds.",
+        "",
+        "| trial | AUC | 95 % interval over cases | tied with the best |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row.trial.number} | {row.trial.value:.4f} | {_interval(row)} | {'tied' * row.tied} |"
+        for row in result.ranking[:N_BEST]
+    ]
+    lines += ["", _correction(result), *remarks(result), *prospects(result)] if result.ranking else []
+    lines += ["", "The data:", *(f"- {sentence}" for sentence in result.findings)] if result.findings else []
+    lines += [
+        "",
+        "The best of many trials looks better than it is: these scores chose it. Intervals are over cases; variation "
+        "of training is not included.",
+        "",
+        DISCLAIMER,
+    ]
+    return "\n".join(line for k, line in enumerate(lines) if line or k > 1)
+
+
+def prospects(result: StudyResult) -> list[str]:
+    """What more trials would still bring, in a sentence; none after too few trials, or without an interval."""
+    gain, best = result.expected_gain, result.best
+    if best is None or gain != gain or best.low != best.low:
+        return []
+    width = best.high - best.low
+    if gain >= LARGE * width:
+        return [f"As many trials again would raise the best AUC by about {gain:.4f}, going by how it rose so far."]
+    return [
+        f"More trials would add little to the best AUC (about {gain:.4f}, and its interval spans {width:.3f}): more "
+        "cases or --repeats would help."
+    ]
+
+
+def remarks(result: StudyResult) -> list[str]:
+    """What is odd about the scores, in sentences: worse than guessing, or no better than it."""
+    low = sum((trial.value or 0.0) < WORSE for trial in result.records if trial.value is not None)
+    n_trials = len(result.ranking)
+    said = []
+    if low:
+        subject = "trial has" if low == 1 else "trials have"
+        said.append(
+            f"{low} of {n_trials} {subject} an AUC below {WORSE:g}, worse than guessing: are labels swapped in a part "
+            "of the data, or is there nothing to find?"
+        )
+    known = [row for row in result.ranking if row.low == row.low]
+    if known and all(row.low <= GUESSING <= row.high for row in known):
+        subject = "The interval of the only trial" if len(known) == 1 else f"The intervals of all {len(known)} trials"
+        verb = "holds" if len(known) == 1 else "hold"
+        said.append(
+            f"{subject} {verb} {GUESSING:g}, the AUC of guessing: there may be nothing to find, too few cases to find "
+            "it, or wrong labels."
+        )
+    return said
+
+
+def _correction(result: StudyResult) -> str:
+    row = result.corrected
+    if row is None:
+        return f"Corrected for having searched: not at hand, since {result.uncorrected}."
+    return (
+        f"Corrected for having searched: **{row.score:.4f}** ({row.low:.3f} to {row.high:.3f}) instead of "
+        f"{row.raw:.4f}, over {row.n_trials} trials. {CORRECTED_NOTE}"
+    )
+
+
+def _interval(row: Ranked) -> str:
+    return f"{row.low:.3f} to {row.high:.3f}" if row.low == row.low else "not at hand"

@@ -1,0 +1,94 @@
+"""The best points of earlier studies on other data, to begin a new one with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bhsearch.engines.base import INTERRUPTED, Trial
+from bhsearch.errors import StudyError
+from bhsearch.objectives.space import Params
+from bhsearch.study.context import FROZEN, Preparation
+from bhsearch.study.objective_factory import best_heads
+
+N_POINTS = 5  # of each study
+# Facts of a study, and score and point of its complete trials, by its name; raises StudyError where there is none.
+LookUp = Callable[[str], tuple[dict[str, Any], list[tuple[float, Params]]]]
+
+
+def warm_points(prepared: Preparation, look_up: LookUp) -> list[Params]:
+    """The points that a study begins with: of each study of `--warm-from` the best, those of the first one first.
+
+    Args:
+        prepared: Of the new study.
+        look_up: Finds studies.
+
+    Returns:
+        Points of its space, each once; empty where it begins with none.
+
+    Raises:
+        StudyError: If a study is not there, has another regime or the same data, or nothing that is in this space.
+    """
+    space = prepared.space(prepared.backbones)
+    found: list[Params] = []
+    for name in prepared.settings.warm_from:
+        facts, trials = look_up(name)
+        if facts["regime"] != prepared.regime:
+            raise StudyError(
+                f"--warm-from must name studies of the {prepared.regime} regime, but {name!r} is of {facts['regime']}."
+            )
+        if facts["data_fingerprint"] == prepared.index.fingerprint:
+            raise StudyError(
+                f"--warm-from must name studies of other data, but {name!r} has these. Its points were chosen on these "
+                "cases, and the correction for having searched would not know. Go on with that study: --study."
+            )
+        points = [point for _, point in sorted(trials, key=lambda row: -row[0]) if _holds(space, point)]
+        if not points:
+            raise StudyError(
+                f"--warm-from must name studies with a point of this space, but {name!r} has none: no trial is "
+                "complete, or none has one of these backbones."
+            )
+        distinct = [point for k, point in enumerate(points) if point not in points[:k] and point not in found]
+        found += distinct[:N_POINTS]
+    return found
+
+
+def next_warm(points: Sequence[Params], trials: Sequence[Trial]) -> int | None:
+    """Place of the first point that no trial has begun with, or None."""
+    begun = {trial.notes.get("warm") for trial in trials if trial.notes.get("reason") != INTERRUPTED}
+    return next((place for place in range(len(points)) if place not in begun), None)
+
+
+def _holds(space: Sequence[Any], point: Params) -> bool:
+    return all(row.name in point and row.holds(point[row.name]) for row in space)
+
+
+def origin_of(prepared: Preparation, look_up: LookUp) -> dict[str, Any]:
+    """What a study keeps of the one that it starts from.
+
+    Args:
+        prepared: Of the new study.
+        look_up: Finds studies.
+
+    Returns:
+        `study`, `uid`, `complete`, how many trials had a score, and `heads`, the best point of the frozen space by
+        backbone; empty where it starts from none.
+
+    Raises:
+        StudyError: If there is no such study, or it has another split, regime, or no complete trial.
+    """
+    name = prepared.settings.from_study
+    if name is None:
+        return {}
+    facts, trials = look_up(name)
+    if facts["regime"] != FROZEN:
+        raise StudyError(f"--from must name a frozen study, but {name!r} is of the {facts['regime']} regime.")
+    if facts["split_fingerprint"] != prepared.split.fingerprint:
+        raise StudyError(
+            f"--from must name a study with the same data and split, since a head must not have seen the images that "
+            f"its fold is validated on, but {name!r} has the split {facts['split_fingerprint']}, and this one "
+            f"{prepared.split.fingerprint}. Give the options that it was made with."
+        )
+    if not trials:
+        raise StudyError(f"--from must name a study with a complete trial, but {name!r} has none.")
+    return {"study": name, "uid": facts["uid"], "complete": len(trials), "heads": best_heads(trials)}

@@ -1,0 +1,1 @@
+"""Workers: the processes that run trials, and the pool that watches over them."""

@@ -1,0 +1,305 @@
+"""Worker processes and who watches over them: started, told to stop, and replaced when they die, hang or outgrow."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bhsearch import errors
+from bhsearch.config import Settings
+from bhsearch.data.images.pixel_cache import Progress
+from bhsearch.engines.base import Trial
+from bhsearch.engines.registry import KERAS_TUNER
+from bhsearch.errors import RunError
+from bhsearch.models.training.linear_probe import Array
+from bhsearch.runtime.processes import how_it_ended, python_command
+from bhsearch.study.events import Reporter
+from bhsearch.study.objective_factory import threads_of
+from bhsearch.study.workers.process import GO, STOP, Task
+from bhsearch.study.workers.worker import DONE, OUTGROWN, STOPPED, TIME
+
+_GONE = "gone"  # what is heard of a worker that has ended
+_LOOK_SECONDS = 0.5
+_SETTLE_SECONDS = 10.0  # between two looks for trials whose process died under another command
+_STOP_SECONDS = 8.0  # that a worker has to fail its trial and end; a batch system kills after ten or more
+_MOST_EARLY_DEATHS = 2  # of workers in a row that did not come to a trial
+
+
+@dataclass(eq=False)
+class WorkerProcess:
+    """A worker process and what is known of it."""
+
+    place: int
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    since: float = float("inf")  # when it last began or ended a trial, or said that it waits
+    worked: bool = False  # whether it came to a trial
+    verdict: str = ""  # how it said that it ended
+    reason: str = ""  # why it was killed
+
+    @classmethod
+    def start(cls, place: int, threads: int, variables: dict[str, str]) -> WorkerProcess:
+        """Start one; it begins to import its framework, and waits for its task."""
+        here, there = socket.socketpair()
+        with here, there:
+            process = subprocess.Popen(
+                python_command("bhsearch.study.workers.process", str(there.fileno()), str(threads)),
+                pass_fds=[there.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, **variables},
+            )
+            return cls(place, process, Connection(here.detach()))
+
+    def send(self, message: Any) -> None:
+        """Say something to it; that it has died is heard of elsewhere."""
+        with suppress(OSError):
+            self.connection.send(message)
+
+    def end(self) -> None:
+        """End it by force, if it has not ended."""
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """What is done when something happens to a worker.
+
+    Attributes:
+        ended: After a trial: with its number, and its out-of-fold predictions if it is complete.
+        died: After a worker died: with the number of its process, a sentence, and whether its trial is to be run again.
+            Says whether there was one.
+        settle: From time to time: for trials whose process died under another command.
+        rescued: After a complete trial of which the engine could not be told, since its storage is lost.
+    """
+
+    ended: Callable[[int, Array | None], None]
+    died: Callable[[int, str, bool], bool]
+    settle: Callable[[], object]
+    rescued: Callable[[Trial, Array], None]
+
+
+class Crew:
+    """Worker processes.
+
+    Args:
+        settings: Of the study.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._gpus = visible_gpus()
+        self._early_deaths = 0
+        self._verdicts: list[str] = []
+        self._workers = [self._start(place) for place in range(n_workers(settings))]
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            worker.end()
+
+    def prepare(self, task: Task, reporter: Reporter) -> dict[str, Any]:
+        """Have the first worker make ready what the others will find in the cache.
+
+        Returns:
+            A picture of each policy of augmentation.
+
+        Raises:
+            InputError: If it cannot, since something that the user gave is wrong.
+            RunError: If it died over it, and the one that replaced it, too.
+        """
+        self._task, self._reporter = task, reporter
+        while True:
+            first = self._workers[0]
+            first.send(task)
+            examples = self._made_ready(first)
+            if examples is not None:
+                return examples
+            first.end()
+            self._died_early(first)
+            self._workers[0] = self._start(first.place)
+
+    def _made_ready(self, first: WorkerProcess) -> dict[str, Any] | None:
+        """Show what it does until it is ready; None if it died over it."""
+        steps: list[tuple[ExitStack, Progress]] = []  # the innermost one last
+        with ExitStack() as all_steps:
+            while True:
+                try:
+                    kind, *rest = first.connection.recv()
+                except (EOFError, OSError):
+                    return None
+                if kind == "step":
+                    step = all_steps.enter_context(ExitStack())
+                    steps.append((step, step.enter_context(self._reporter.step(rest[0]))))
+                elif kind == "progress":
+                    steps[-1][1](*rest)
+                elif kind == "step_ended":
+                    steps.pop()[0].close()
+                elif kind == "ready":
+                    examples: dict[str, Any] = rest[0]
+                    return examples
+                else:
+                    self._hear(first, kind, rest, None)
+
+    def work(self, watch: Watch, seconds: float) -> str:
+        """Have all workers run trials, until each has come to its end.
+
+        Args:
+            watch: What is done when something happens.
+            seconds: After which no trial is started.
+
+        Returns:
+            How they ended: `DONE`, `TIME` or `STOPPED`.
+
+        Raises:
+            InputError: If a worker met what every other would meet, too.
+            RunError: If workers die before they come to a trial.
+        """
+        self._deadline = time.monotonic() + seconds
+        settled = time.monotonic()
+        try:
+            self._hear(self._workers[0], "ready", [], watch)
+            for worker in self._workers[1:]:
+                worker.send(self._task)
+            while self._workers:
+                self._listen(watch)
+                if time.monotonic() > settled + _SETTLE_SECONDS:
+                    watch.settle()
+                    settled = time.monotonic()
+        finally:
+            self._stop(watch)
+        return next((word for word in (STOPPED, TIME) if word in self._verdicts), DONE)
+
+    def _listen(self, watch: Watch) -> None:
+        """Hear what workers say for a moment; end those that hang, replace those that are gone."""
+        for worker, kind, rest in self._messages():
+            if kind == _GONE:
+                self._gone(worker, watch)
+            else:
+                self._hear(worker, kind, rest, watch)
+        limit = self._settings.trial_timeout
+        for worker in self._workers:
+            if limit is not None and time.monotonic() > worker.since + limit:
+                worker.reason, worker.since = f"it took longer than --trial-timeout, {limit:g} s", float("inf")
+                worker.process.kill()
+
+    def _messages(self) -> Iterator[tuple[WorkerProcess, str, list[Any]]]:
+        """What workers say within a moment, at most once each: worker, kind, and what belongs to it."""
+        by_connection = {worker.connection: worker for worker in self._workers}
+        for connection in wait(list(by_connection), _LOOK_SECONDS):
+            worker = by_connection[connection]  # type: ignore[index]
+            try:
+                kind, *rest = worker.connection.recv()
+            except (EOFError, OSError):
+                kind, rest = _GONE, []
+            yield worker, kind, rest
+
+    def _hear(self, worker: WorkerProcess, kind: str, rest: list[Any], watch: Watch | None) -> None:
+        if kind in ("ready", "started", "ended", "waiting"):
+            worker.since = time.monotonic()
+        if kind == "ready":
+            worker.send(GO)
+        elif kind == "started":
+            worker.worked, self._early_deaths = True, 0
+            self._reporter.began(rest[0])
+        elif kind == "doing":
+            self._reporter.doing(*rest)
+        elif kind == "ended":
+            if watch is not None:
+                watch.ended(rest[0], rest[1])
+        elif kind == "rescued":
+            if watch is not None:
+                watch.rescued(rest[0], rest[1])
+        elif kind == "say":
+            self._reporter.say(rest[0])
+        elif kind == "done":
+            worker.verdict = rest[0]
+        elif kind == "failed":
+            raise getattr(errors, rest[0], RunError)(rest[1])
+
+    def _gone(self, worker: WorkerProcess, watch: Watch) -> None:
+        """After a worker ended: settle what it left, and replace it unless it had come to its end."""
+        with suppress(subprocess.TimeoutExpired):
+            worker.process.wait(_LOOK_SECONDS)
+        worker.end()
+        self._workers.remove(worker)
+        if worker.verdict in (DONE, TIME):
+            self._verdicts.append(worker.verdict)
+            return
+        if not worker.verdict:
+            sentence = worker.reason or f"its process died ({how_it_ended(worker.process.returncode)})"
+            had_one = watch.died(worker.process.pid, sentence, not worker.reason)
+            if not (worker.worked or had_one):
+                self._died_early(worker)
+        if worker.verdict == OUTGROWN:
+            self._reporter.say(
+                f"A worker outgrew --max-worker-memory, {self._settings.max_worker_memory:g} MB: a new one."
+            )
+        fresh = self._start(worker.place)
+        self._workers.append(fresh)
+        fresh.send(replace(self._task, orders=replace(self._task.orders, seconds=self._deadline - time.monotonic())))
+
+    def _died_early(self, worker: WorkerProcess) -> None:
+        self._early_deaths += 1
+        if self._early_deaths >= _MOST_EARLY_DEATHS:
+            raise RunError(
+                f"A worker must come to a trial, but {self._early_deaths} in a row ended before "
+                f"({how_it_ended(worker.process.returncode)})."
+            )
+
+    def _stop(self, watch: Watch) -> None:
+        """Have workers fail the trial in hand and end; by force after a while."""
+        if not self._workers:
+            return
+        for worker in self._workers:
+            worker.send(STOP)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while self._workers and time.monotonic() < deadline:
+            for worker, kind, rest in self._messages():
+                if kind == _GONE:
+                    worker.end()
+                    self._workers.remove(worker)
+                elif kind != "failed":  # the first failure is on its way already
+                    self._hear(worker, kind, rest, watch)
+        for worker in self._workers:
+            worker.end()
+        self._workers = []
+        watch.settle()
+
+    def _start(self, place: int) -> WorkerProcess:
+        gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[place % len(self._gpus)]} if len(self._gpus) > 1 else {}
+        return WorkerProcess.start(place, threads_of(self._settings) or 0, gpu)
+
+
+def n_workers(settings: Settings) -> int:
+    """Worker processes of a command: one per GPU of an engine that can share them, unless it was said; 0 for none."""
+    if os.name == "nt":  # a socket cannot be handed to a process there
+        return 0
+    if settings.workers is not None:
+        return settings.workers
+    return max(1, len(visible_gpus())) if settings.engine != KERAS_TUNER else 1
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` has them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    found = (re.fullmatch(r"nvidia(\d+)", device.name) for device in Path("/dev").glob("nvidia*"))
+    return sorted(match[1] for match in found if match)

@@ -1,0 +1,168 @@
+"""The MLflow store: which one it is, that it can be used, and the experiment of a data set in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from bhsearch.errors import StudyError
+from bhsearch.runtime.cache import alone
+from bhsearch.tracking.store_uri import VARIABLE, check_uri, shown, sqlite_file, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Without it the user interface guesses, and may show pages for language models.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+
+
+def check_store() -> None:
+    """Refuse an address or a working directory that MLflow itself would fail in; needs no MLflow, and costs nothing.
+
+    Raises:
+        StudyError: If the address cannot be one, or `mlruns/` holds runs of MLflow's old file store.
+    """
+    uri = tracking_uri()
+    if uri:
+        check_uri(uri)
+        return
+    old = next(Path("mlruns").glob("[0-9]*/meta.yaml"), None)
+    if old is not None:
+        raise StudyError(
+            f"MLflow must keep its runs in a database, but {old} belongs to its old file store, and `mlflow ui` would "
+            "fail here. Move the old runs with `mlflow migrate-filestore`, or work in another folder."
+        )
+    if not Path("mlflow.db").exists() and not os.access(Path.cwd(), os.W_OK):
+        raise StudyError(
+            f"MLflow needs a place for its runs, but {Path.cwd() / 'mlflow.db'} cannot be written. Name a store with "
+            "MLFLOW_TRACKING_URI=sqlite:////FOLDER/mlflow.db, or work in another folder."
+        )
+
+
+def require_store() -> None:
+    """Refuse a store in a file that is not there, rather than make an empty one; needs no MLflow.
+
+    Raises:
+        StudyError: If there is none.
+    """
+    check_store()
+    uri = tracking_uri()
+    file = sqlite_file(uri) if uri else Path("mlflow.db")
+    if file is not None and not file.exists():
+        where = f"{VARIABLE} names {file}, which is not there" if uri else f"{Path.cwd()} has no mlflow.db"
+        raise StudyError(
+            f"There must be an MLflow store, but {where}. Make a study with `python -m bhsearch.run`, go to the folder "
+            f"where it was made, or name a store in {VARIABLE}."
+        )
+
+
+def open_client(patient: bool = False) -> MlflowClient:
+    """A client of the store that `MLFLOW_TRACKING_URI` names, else of `mlflow.db` in the working directory.
+
+    Args:
+        patient: Whether to wait for a store that is away, as long as `BHSEARCH_PATIENCE` says.
+
+    Raises:
+        StudyError: If the store cannot be opened.
+        RunError: If it was waited for and stays away.
+    """
+    import logging
+
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from bhsearch.tracking.requests import asked, reason_of
+
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # It logs the traceback of every error that it raises, too.
+    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)
+    # MLflow's own patience with a server, minutes a call, would hide from us that it is away.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+    def opened() -> MlflowClient:
+        with alone(mlflow.get_tracking_uri()), _no_stray_folder(mlflow.get_tracking_uri()):
+            client = mlflow.MlflowClient()
+            client.search_experiments(max_results=1)
+        return client
+
+    try:
+        return asked(opened) if patient else opened()
+    except (MlflowException, SQLAlchemyError, ImportError, OSError, StudyError) as error:
+        cause = error.__cause__ if isinstance(error, StudyError) and error.__cause__ is not None else error
+        place = shown(mlflow.get_tracking_uri())
+        raise StudyError(
+            f"The MLflow store must be one that can be opened, but {place} cannot: {reason_of(cause)}"
+        ) from cause
+
+
+def is_on_server() -> bool:
+    """Whether runs and artifacts go to a server, so that they take no room here; needs no MLflow."""
+    return tracking_uri().startswith(("http:", "https:"))
+
+
+def artifact_folder(uri: str | None = None) -> Path | None:
+    """Folder of the artifacts of a local database: beside it. None where the store itself says where they go.
+
+    Args:
+        uri: Of the store; that of the environment where None.
+    """
+    file = _file_of(uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+    return Path(unquote(file)).absolute().parent / "mlruns" if file else None
+
+
+def _file_of(uri: str) -> str:
+    """Path of a local database as it stands in its URI: percent-encoded. Empty for another store."""
+    return uri.removeprefix("sqlite:///").partition("?")[0] if uri.startswith("sqlite:///") else ""
+
+
+@contextmanager
+def _no_stray_folder(uri: str) -> Iterator[None]:
+    """Around opening a store: MLflow makes the folder of its database under its encoded name, too (`a%20b`)."""
+    file = Path(_file_of(uri))
+    stray = [folder for folder in file.parents if "%" in str(folder) and not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in stray:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def open_experiment(client: MlflowClient, name: str) -> str:
+    """The id of an experiment, made where it is missing.
+
+    A local database writes artifact paths relative to the working directory unless it is told a whole one; a server
+    knows better where its artifacts go.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        if found.lifecycle_stage != "active":
+            raise deleted_experiment(name, str(found.experiment_id))
+        return str(found.experiment_id)
+    folder = artifact_folder(client.tracking_uri)
+    try:
+        location = (folder / name).as_uri() if folder is not None else None
+        return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
+    except MlflowException:  # another process was quicker
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def deleted_experiment(name: str, experiment_id: str) -> StudyError:
+    """The error of a command whose experiment was deleted, with the way back."""
+    return StudyError(
+        f"The MLflow experiment {name!r} must be active, but it is deleted. Restore it with "
+        f"`mlflow experiments restore --experiment-id {experiment_id}`, or in the user interface."
+    )

@@ -1,0 +1,91 @@
+"""MLflow models and artifacts as files on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.models.model import MLMODEL_FILE_NAME
+
+from bhsearch.errors import MissingError, RunError
+from bhsearch.tracking.requests import asked
+
+
+def download(uri: str) -> Path:
+    """A model's folder on this machine; a temporary copy where the store is elsewhere.
+
+    Raises:
+        MissingError: If there is no such model.
+        StudyError: If the store refuses to give it.
+        RunError: If the store stays away.
+    """
+    try:
+        return Path(asked(mlflow.artifacts.download_artifacts, uri))
+    except MissingError as error:
+        raise MissingError(f"A model must be one that this MLflow store has, but {uri!r} is not: {error}") from error
+
+
+def read_bytes(root: str, path: str) -> bytes:
+    """An artifact.
+
+    Args:
+        root: URI of the folder of all artifacts of a run.
+        path: Within it.
+
+    Raises:
+        MissingError: If a listing of its folder does not have it.
+        StudyError: If the store refuses to give it.
+        RunError: If the store stays away.
+    """
+
+    def read() -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                return Path(mlflow.artifacts.download_artifacts(f"{root}/{path}", dst_path=folder)).read_bytes()
+            except (MlflowException, OSError) as error:
+                failure = error
+        # Downloads fail for many reasons, which MLflow puts into one message; what is there, the listing says.
+        if not _is_listed(root, path):
+            raise MissingError(f"{path} is not among the artifacts of its run")
+        raise failure
+
+    return asked(read)
+
+
+def _is_listed(root: str, path: str) -> bool:
+    parent, _, name = path.rpartition("/")
+    files = mlflow.artifacts.list_artifacts(f"{root}/{parent}" if parent else root)
+    return name in {item.path.rpartition("/")[2] for item in files}
+
+
+def keras_file(folder: Path) -> Path:
+    """The `.keras` file of an MLflow model.
+
+    Raises:
+        RunError: If it has none.
+    """
+    conf = _description(folder).flavors.get("keras")
+    file = folder / str((conf or {}).get("data", "data")) / "model.keras"
+    if conf is None or not file.is_file():
+        raise RunError(f"A model must be a Keras file, but {folder} holds none.")
+    return file
+
+
+def metadata_of(folder: Path) -> dict[str, Any]:
+    """What was logged with an MLflow model."""
+    return dict(_description(folder).metadata or {})
+
+
+def _description(folder: Path) -> Model:
+    if not (folder / MLMODEL_FILE_NAME).is_file():
+        raise RunError(f"A model must have its file {MLMODEL_FILE_NAME}, but {folder} holds none.")
+    return Model.load(str(folder))
+
+
+def read_text(root: str, path: str) -> str:
+    """An artifact as text; see `read_bytes`."""
+    return read_bytes(root, path).decode("utf-8")

@@ -1,0 +1,190 @@
+"""Openings of sealed tests, written down before anything is read, in places that are not deleted together."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, ViewType
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME, MLFLOW_USER
+
+from bhsearch.errors import MissingError
+from bhsearch.runtime.environment import user_name
+from bhsearch.tracking.keys import OPENED, REASON, SEALED, STUDY
+from bhsearch.tracking.reader import StoredStudy, StoredTrial, search_all
+from bhsearch.tracking.registry import LONGEST_TAG, make_model, registered_models
+from bhsearch.tracking.requests import asked
+from bhsearch.tracking.store_uri import hidden
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+OPENINGS = "bhsearch.openings"
+_TRIAL, _SPLIT = "bhsearch.opened_trial", "bhsearch.split_fingerprint"
+_UID, _ID = "bhsearch.opened_uid", "bhsearch.opening_id"
+_COPY = "bhsearch.opening."  # tags of the experiment and of the registered model, by the opening's id
+
+
+@dataclass(frozen=True)
+class Opening:
+    """One time that a sealed test was opened.
+
+    Attributes:
+        when: UTC, ISO 8601.
+        study: Name of the study that it was opened for.
+        trial: Number of the trial.
+        split: Fingerprint of its split.
+        run_id: The run that holds what came of it; it may be gone.
+        uid: Of the study; empty where it was not written down.
+        key: Tells it from every other opening, wherever it is written down.
+    """
+
+    when: str
+    study: str
+    trial: str
+    split: str
+    run_id: str
+    uid: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.when}, {self.study}, trial {self.trial}, split {self.split}"
+
+
+def openings(client: MlflowClient, sealed: str) -> list[Opening]:
+    """Every opening of a set of sealed images in this store, first to last.
+
+    They are counted wherever they are written down: on runs, deleted ones too, in the tags of experiments and in those
+    of registered models. So deleting one of these, even for good by `mlflow gc`, undoes none.
+
+    Args:
+        client: Of the store.
+        sealed: Digest of the set.
+    """
+    found: dict[str, Opening] = {}
+    experiments = asked(lambda: list(client.search_experiments(view_type=ViewType.ALL)))
+    for tags in [*(each.tags for each in experiments), *(each.tags for each in registered_models(client))]:
+        for key, text in tags.items():
+            if key.startswith(_COPY):
+                copy = json.loads(text)
+                if copy.pop("sealed") == sealed:
+                    found[copy["key"]] = Opening(**copy)
+    for run in search_all(client, f"tags.`{SEALED}` = '{sealed}'", ViewType.ALL):
+        tags, run_id = run.data.tags, run.info.run_id
+        if OPENED in tags:
+            key = tags.get(_ID, run_id)
+            found.setdefault(
+                key, Opening(tags[OPENED], tags[STUDY], tags[_TRIAL], tags[_SPLIT], run_id, tags.get(_UID, ""), key)
+            )
+    return sorted(found.values(), key=lambda opening: (opening.when, opening.key))
+
+
+def open_seal(
+    client: MlflowClient, study: StoredStudy, trial: StoredTrial, sealed: str, fixed: Mapping[str, float], name: str
+) -> str:
+    """Write down that a sealed test is being opened, and for what; call it before anything is read of it.
+
+    Args:
+        client: Of the store.
+        study: The study.
+        trial: The trial that will be tested.
+        sealed: Digest of the set of sealed images.
+        fixed: What was fixed before: calibration and threshold.
+        name: Of the registered model that a version is made of, which is made where it is new.
+
+    Returns:
+        The run that counts as the opening, running, a child of the study.
+    """
+    # All that must be asked is asked first: a request that fails then opens nothing.
+    number = len(openings(client, sealed)) + 1
+    versions = list(asked(client.search_model_versions, f"tags.`{SEALED}` = '{sealed}'"))
+    opening = Opening(
+        when=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        study=study.name,
+        trial=str(trial.number),
+        split=study.tags[_SPLIT],
+        run_id="",
+        uid=study.uid,
+        key=uuid.uuid4().hex[:12],
+    )
+    tags = {
+        MLFLOW_PARENT_RUN_ID: study.run_id,
+        MLFLOW_SOURCE_NAME: "bhsearch.register",
+        MLFLOW_USER: user_name(),
+        SEALED: sealed,
+        OPENED: opening.when,
+        STUDY: study.name,
+        _TRIAL: opening.trial,
+        _SPLIT: opening.split,
+        _UID: opening.uid,
+        _ID: opening.key,
+    }
+
+    def make_run() -> str:
+        made = client.search_runs([study.experiment_id], f"tags.`{_ID}` = '{opening.key}'", max_results=1)
+        if made:  # by an attempt whose answer was lost
+            return str(made[0].info.run_id)
+        title = f"test {number} of trial {trial.number:03d}"
+        return str(client.create_run(study.experiment_id, None, tags, title).info.run_id)
+
+    run_id = asked(make_run)
+    _copy(client, study.experiment_id, name, study.data, {**asdict(opening), "run_id": run_id, "sealed": sealed})
+    params = {**trial.params, **{key: repr(value) for key, value in fixed.items()}}
+    asked(client.log_batch, run_id, params=[Param(key, value) for key, value in params.items()])
+    source = json.dumps({"uri": study.root})
+    data = Dataset(f"{study.data} sealed", sealed, "local", source)
+    asked(client.log_inputs, run_id, [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "test")])])
+    _recount(client, sealed, versions)
+    return run_id
+
+
+def _copy(client: MlflowClient, experiment_id: str, name: str, data: str, opening: Mapping[str, str]) -> None:
+    """Write an opening where deleting its run does not reach: to the experiment, and to the registered model."""
+    make_model(client, name, data)
+    key, text = f"{_COPY}{opening['key']}", json.dumps(opening)
+    asked(client.set_experiment_tag, experiment_id, key, text)
+    asked(client.set_registered_model_tag, name, key, text)
+
+
+def _recount(client: MlflowClient, sealed: str, versions: Sequence[ModelVersion]) -> None:
+    """Put the count beside every number that came of this set, the earlier ones too."""
+    found = openings(client, sealed)
+    for opening in found:
+        try:
+            active = asked(client.get_run, opening.run_id).info.lifecycle_stage == "active"
+        except MissingError:  # deleted for good
+            continue
+        if active:
+            asked(client.set_tag, opening.run_id, OPENINGS, str(len(found)))
+    for version in versions:
+        asked(client.set_model_version_tag, version.name, version.version, OPENINGS, str(len(found)))
+
+
+def log_test(client: MlflowClient, run_id: str, values: Mapping[str, float], folder: Path) -> None:
+    """Keep what a test gave: metrics and files."""
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    metrics = [Metric(name, value, now, 0) for name, value in values.items() if np.isfinite(value)]
+    asked(client.log_batch, run_id, metrics=metrics)
+    asked(client.log_artifacts, run_id, str(folder))
+
+
+def end_test(client: Any, run_id: str) -> None:
+    """End the run of an opening that gave a result."""
+    asked(client.set_terminated, run_id, "FINISHED")
+
+
+def fail_test(client: Any, run_id: str, reason: str) -> None:
+    """End the run of an opening that failed. Not patiently: what it failed for may be that the store is away.
+
+    Raises:
+        Exception: Whatever the store raises.
+    """
+    client.set_tag(run_id, REASON, hidden(reason)[:LONGEST_TAG])
+    client.set_terminated(run_id, "FAILED")

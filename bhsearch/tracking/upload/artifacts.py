@@ -1,0 +1,138 @@
+"""What a trial leaves behind as files: pictures, curves as data, predictions, the report."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.evaluation import curves, metrics
+from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draws, interval
+from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
+from bhsearch.evaluation.thresholds import classification_text, pooled_decisions
+from bhsearch.reporting.figures import image_grid, study, style, trial
+from bhsearch.reporting.figures.augmentation import augmentation_figure
+from bhsearch.tracking import keys
+
+N_DRAWS = 1000
+N_DRAWS_BAND = 200  # a band is read by eye
+PREDICTIONS = "out_of_fold_predictions.csv"
+
+
+def scored(predictions: Predictions) -> tuple[dict[str, float], Interval]:
+    """Metrics of a trial and the interval of its score over cases."""
+    draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
+    ends = interval(bootstrap_scores(predictions, draws))
+    values = metrics.trial_metrics(predictions)
+    # The interval beside the score: MLflow shows metrics in the order in which they were logged.
+    return {keys.AUC: values[keys.AUC], keys.AUC_LOW: ends.low, keys.AUC_HIGH: ends.high, **values}, ends
+
+
+def write_trial(
+    folder: Path,
+    predictions: Predictions,
+    values: Mapping[str, float],
+    ends: Interval,
+    history: Mapping[str, list[float]],
+    pixels: npt.NDArray[np.uint8] | None,
+    note: str,
+    unit: str = "epoch",
+) -> None:
+    """Write everything of a trial but its model.
+
+    Args:
+        folder: An empty folder.
+        predictions: Out of fold.
+        values: From `scored`.
+        ends: From `scored`.
+        history: Curves per look: `auc`, `loss`, `training_loss`.
+        pixels: Resized images, row by row as the predictions. Shape (n_images, n_tiles, size, size, 3). None where
+            they are gone: the other pictures are drawn without.
+        note: Stands on every picture, such as that the data are synthetic.
+        unit: What lies between two looks.
+    """
+    decisions = pooled_decisions(predictions)
+    draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
+    one = np.ones_like(predictions.weight)
+    figures = {
+        "learning_curves": trial.learning_figure(history["auc"], history["loss"], note, history["training_loss"], unit),
+        "roc": trial.roc_figure(curves.roc_band(predictions, draws), values["auc"], ends, note),
+        "precision_recall": trial.precision_recall_figure(
+            curves.precision_recall_band(predictions, draws), values["average_precision"], None, note
+        ),
+        "calibration": trial.calibration_figure(metrics.calibration_bins(predictions), values["ece"], note),
+        "confusion_matrix": trial.confusion_figure(
+            metrics.confusion(predictions, decisions.predicted, one),
+            metrics.confusion(predictions, decisions.predicted, predictions.weight),
+            note,
+        ),
+    }
+    if pixels is not None:
+        examples = image_grid.pick_examples(predictions, decisions)
+        shown = np.stack([_whole(pixels[example.row]) for example in examples])
+        figures["right_and_wrong"] = image_grid.grid_figure(shown, examples, note)
+    _write_pictures(folder / "pictures", figures)
+    predictions.to_csv(folder / PREDICTIONS, f"{note.rstrip('.')}. {DISCLAIMER}" if note else DISCLAIMER)
+    _write_table(folder / "roc.csv", curves.roc_points(predictions))
+    (folder / "classification_report.txt").write_text(classification_text(predictions, note), encoding="utf-8")
+
+
+def write_study(folder: Path, record: Mapping[str, Any], arrays: Mapping[str, Any], note: str) -> None:
+    """Write the pictures of a study.
+
+    Args:
+        folder: An empty folder.
+        record: `trials` (a list of `state`, `value`, `params`), `importances`, `log` (parameters on a logarithmic
+            scale), `best` (a list of `name`, `score`, `low`, `high`, `tied`) and `policies` of augmentation.
+        arrays: `augmentation`, what each policy does, where the study augments on the device. Shape (n_policies,
+            n_pictures, size, size, 3).
+        note: Stands on every picture.
+    """
+    trials = record["trials"]
+    values = [trial["value"] for trial in trials]
+    figures = {"history": study.history_figure(values, [trial["state"] for trial in trials], note)}
+    if record["importances"]:
+        figures["importances"] = study.importances_figure(record["importances"], note)
+    complete = [trial for trial in trials if trial["value"] is not None]
+    if complete:
+        names = list(complete[0]["params"])
+        columns = {name: [trial["params"].get(name) for trial in complete] for name in names}
+        scores = [trial["value"] for trial in complete]
+        figures["cost"] = study.cost_figure(
+            [trial["notes"]["seconds"] for trial in complete], scores, columns["backbone"], note
+        )
+        figures["slice"] = study.slice_figure(columns, scores, record["log"], note)
+    if record["best"]:
+        best = {key: [row[key] for row in record["best"]] for key in ("name", "score", "low", "high", "tied")}
+        figures["best_trials"] = study.intervals_figure(
+            best["name"], best["score"], best["low"], best["high"], best["tied"], note
+        )
+    if "augmentation" in arrays:
+        rows = [(name, list(row)) for name, row in zip(record["policies"], arrays["augmentation"], strict=True)]
+        figures["augmentation"] = augmentation_figure(rows, note)
+    _write_pictures(folder / "pictures", figures)
+    (folder / "trials.json").write_text(json.dumps(dict(record), indent=1), encoding="utf-8")
+
+
+def _whole(tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The first tile of an image stands for it in the grid."""
+    first: npt.NDArray[np.uint8] = tiles[0]
+    return first
+
+
+def _write_pictures(folder: Path, figures: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    for name, figure in figures.items():
+        (folder / f"{name}.png").write_bytes(style.to_png(figure))
+
+
+def _write_table(file: Path, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([f"{value:.6g}" for value in row] for row in zip(*columns.values(), strict=True))

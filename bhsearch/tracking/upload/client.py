@@ -1,0 +1,161 @@
+"""The search's side of the process that logs: start it, hear from it, wait for it. Imports no MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+from collections.abc import Callable
+
+from bhsearch.data.images.pixel_cache import Progress
+from bhsearch.errors import RunError, StudyError
+from bhsearch.runtime.processes import python_command
+from bhsearch.tracking.upload.outbox import Outbox, outbox_root, outboxes
+
+_LOOK_SECONDS = 0.2
+
+
+class DrainProcess:
+    """A running `bhsearch.tracking.upload.uploader`.
+
+    Args:
+        outbox: Its outbox; the study must have been put.
+        tell: Called with a sentence when the store goes away, when it is back, and when a view could not be kept.
+        patient: Whether a store that is away at the start is waited for.
+        sent: Called with a trial's number, its experiment and its run, from another thread.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        tell: Callable[[str], None],
+        patient: bool = False,
+        sent: Callable[[int, str, str], None] = lambda *_: None,
+    ) -> None:
+        options = ["patient"] if patient else []
+        self._process = subprocess.Popen(
+            python_command("bhsearch.tracking.upload.uploader", str(outbox.folder.resolve()), *options),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._outbox, self._tell, self._patient, self._sent = outbox, tell, patient, sent
+        self._answered = threading.Event()
+        self._failure = ""
+        self._away = False
+        self.run_id = self.experiment_id = ""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def wait_until_ready(self) -> None:
+        """Let it begin, and wait until the store is open and the study has its run, or is waited for.
+
+        Raises:
+            StudyError: If the store cannot be used.
+            RunError: If it was waited for and stays away.
+        """
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, and said why
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
+        self._answered.wait()
+        if not self.run_id and not self._away:
+            has_failed = bool(self._failure) and self._process.wait() == RunError.exit_code
+            kind = RunError if has_failed else StudyError
+            raise kind(self._failure or "The process that logs to MLflow ended before it was ready.")
+
+    @property
+    def refused(self) -> bool:
+        """Whether the store cannot be used, so that nothing of this sitting was begun in it."""
+        return bool(self._failure) and not self.run_id
+
+    def finish(self, progress: Progress) -> None:
+        """Let it send what is left, and wait for that.
+
+        Args:
+            progress: Called with (sent, to send).
+
+        Raises:
+            RunError: If something could not be sent; it stays in the outbox.
+        """
+        to_send = len(self._outbox.waiting())
+        self._end_input()
+        while self._listener.is_alive():
+            self._listener.join(_LOOK_SECONDS)
+            left = len(self._outbox.waiting()) if self._outbox.folder.exists() else 0
+            progress(to_send - left, to_send)
+        if self._process.wait() != 0:
+            reason = self._failure or f"exit code {self._process.returncode}"
+            raise RunError(
+                f"MLflow could not be given everything: {reason}. The rest waits in {self._outbox.folder}; "
+                "the same command sends it, or `python -m bhsearch.run --sync` alone."
+            )
+
+    def abandon(self) -> None:
+        """End it before it was let begin. Not by force: it may be making the tables of a new store."""
+        self._end_input()
+        self._listener.join()
+        self._process.wait()
+
+    def _end_input(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, with a line unread
+            self._process.stdin.close()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                word, _, rest = line.rstrip("\n").partition(" ")
+                if word == "ready":
+                    self.run_id, _, self.experiment_id = rest.partition(" ")
+                    self._answered.set()
+                elif word == "sent":
+                    number, _, run_id = rest.partition(" ")
+                    self._sent(int(number), self.experiment_id, run_id)
+                elif word == "note":
+                    self._tell(rest)
+                elif word == "failed":
+                    self._failure = rest
+                elif word == "away":
+                    self._away = self._patient
+                    if self._patient:
+                        self._answered.set()
+                    self._tell(f"MLflow is away ({rest}). The search goes on; what is finished waits in the outbox.")
+                elif word == "note":
+                    self._tell(rest)
+                elif word == "back":
+                    self._tell("MLflow is back.")
+        self._answered.set()
+
+
+def sync(tell: Callable[[str], None]) -> None:
+    """Send what commands that are gone left in their outboxes, and wait for that.
+
+    Args:
+        tell: Called with a sentence.
+
+    Raises:
+        StudyError: If the store cannot be opened.
+        RunError: If something could not be sent; it stays in its outbox.
+    """
+    folder = outbox_root()
+    boxes = [box for box in outboxes(folder) if box.waiting()]
+    waiting = sum(len(box.waiting()) for box in boxes)
+    busy = sum(not box.abandoned for box in boxes)
+    if busy:
+        tell(f"{busy} outboxes belong to searches that still run; those send them themselves.")
+    if busy == len(boxes):
+        tell("Nothing waits to be sent.")
+        return
+    command = python_command("bhsearch.tracking.upload.uploader", str(folder.resolve()), "all")
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    lines = [line.partition(" ") for line in done.stdout.splitlines()]
+    sent = sum(word == "sent" for word, _, _ in lines)
+    for sentence in (rest for word, _, rest in lines if word == "note"):
+        tell(sentence)
+    if done.returncode != 0:
+        reason = next((rest for word, _, rest in lines if word == "failed"), f"exit code {done.returncode}")
+        kind = StudyError if done.returncode == StudyError.exit_code else RunError
+        raise kind(f"{reason.rstrip('.')}. {sent} of {waiting} trials were sent; the rest waits in {folder}.")
+    tell(f"{sent} trials were sent to MLflow.")

@@ -1,0 +1,250 @@
+"""The process that brings finished trials from the outbox to MLflow, so that the search need not wait for it.
+
+It begins with the first line on its standard input, and runs until that ends, which it does when the search says so or
+dies; then it sends what is left and ends. It also sends what lies in outboxes of the same study whose command is gone.
+A store that goes away is waited for: as long as the search runs, and a while after.
+
+What it has to say goes to standard output, a line each: `ready RUN_ID EXPERIMENT_ID`, `sent NUMBER RUN_ID`, `note
+SENTENCE`, `away REASON`, `back`, `failed SENTENCE`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from bhsearch.errors import BhsearchError, RunError
+from bhsearch.runtime.cache import alone
+from bhsearch.states import COMPLETE
+from bhsearch.tracking.upload.outbox import Outbox, outboxes
+from bhsearch.tracking.upload.renderer import Renderer
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from bhsearch.tracking.upload.writer import StudyRuns
+
+T = TypeVar("T")
+
+PATIENT, ALL = "patient", "all"  # options
+_LOOK_SECONDS = 0.2
+_AHEAD = 4  # trials rendered before they are logged
+
+
+def drain(outbox: Outbox, patient: bool = False) -> None:
+    """Send trials as they come, then the study's end, then delete the outbox.
+
+    Args:
+        outbox: Of the search.
+        patient: Whether to wait for a store that is away at the start.
+
+    Raises:
+        StudyError: If the store cannot be opened.
+        RunError: If the store stays away.
+    """
+    _import()
+    search = _Search()
+    patience = Patience(search.ended)
+    client = patience.keep_trying(_open) if patient else _open()
+    if not search.says_go() and not outbox.waiting() and outbox.end() is None:
+        return  # the search ended before its first trial: it shall have left no run
+    with outbox.sending():
+        runs = (patience if patient else _briefly()).keep_trying(lambda: _study_runs(client, outbox))
+        for sentence in runs.notes:
+            say(f"note {sentence}")
+        say(f"ready {runs.run_id} {runs.experiment_id}")
+        _send_abandoned(client, outbox.others(), patience)
+        _send(outbox, runs, patience)
+    _send_abandoned(client, outbox.others(), patience)
+
+
+def sync(folder: Path) -> None:
+    """Send what lies in the outboxes of commands that are gone.
+
+    Raises:
+        StudyError: If the store cannot be opened.
+        RunError: If the store goes away.
+    """
+    _import()
+    _send_abandoned(_open(), outboxes(folder), _briefly())
+
+
+def _briefly() -> Patience:
+    """Patience that has an end, since nothing goes on meanwhile."""
+    ended = threading.Event()
+    ended.set()
+    return Patience(ended)
+
+
+def _import() -> None:
+    """Import MLflow; it forks, so this comes before any thread."""
+    from bhsearch.models import backend
+
+    backend.start_without_training()
+    with backend.quiet():
+        import bhsearch.tracking.upload.writer  # noqa: F401
+
+
+def _open() -> MlflowClient:
+    from bhsearch.tracking.connection import open_client
+
+    return open_client()
+
+
+def _study_runs(client: MlflowClient, outbox: Outbox) -> StudyRuns:
+    from bhsearch.tracking.upload.writer import StudyRuns
+
+    with alone(outbox.uid):  # of two that begin at the same moment, the second finds the first's run
+        return StudyRuns(client, outbox.study(), lambda sentence: say(f"note {' '.join(sentence.split())[:500]}"))
+
+
+def _send_abandoned(client: MlflowClient, boxes: Iterable[Outbox], patience: Patience) -> None:
+    """Send what lies in those whose command is gone. A process of theirs that still sends is waited for."""
+    for box in boxes:
+        if not box.abandoned or not box.folder.exists():
+            continue
+        with box.sending():
+            if box.begun:
+                runs = patience.keep_trying(lambda box=box: _study_runs(client, box))  # type: ignore[misc]
+                _send(box, runs, patience)
+            box.close()
+
+
+def _send(outbox: Outbox, runs: StudyRuns, patience: Patience) -> None:
+    renderer = Renderer(outbox)
+    try:
+        _send_trials(outbox, runs, renderer, patience)
+    finally:
+        renderer.close()
+    end = outbox.end()
+    if end is not None:  # else the search died
+        patience.keep_trying(lambda: runs.log_end(end))
+        outbox.close()
+
+
+def _send_trials(outbox: Outbox, runs: StudyRuns, renderer: Renderer, patience: Patience) -> None:
+    """Send trials in order, while the next ones are rendered, until no more can come and none waits."""
+    last = False
+    while not last:
+        last = outbox.abandoned or patience.ended.wait(_LOOK_SECONDS if not outbox.waiting() else 0.0)
+        while waiting := outbox.waiting():
+            ahead = [outbox.trial(number).record for number in waiting[:_AHEAD]]
+            renderer.ask(record["number"] for record in ahead if record["state"] == COMPLETE)
+            if ahead[0]["state"] == COMPLETE:
+                renderer.wait(waiting[0])
+            run_id = patience.keep_trying(lambda number=waiting[0]: _log(outbox, runs, number))  # type: ignore[misc]
+            outbox.sent(waiting[0])
+            say(f"sent {waiting[0]} {run_id}")
+
+
+def _log(outbox: Outbox, runs: StudyRuns, number: int) -> str:
+    from bhsearch.models import backend
+
+    with backend.quiet():
+        return runs.log_trial(outbox.trial(number))
+
+
+class Patience:
+    """Waits for a store that is away.
+
+    Args:
+        ended: Set when the search has ended; from then on the wait has an end.
+    """
+
+    def __init__(self, ended: threading.Event) -> None:
+        self.ended = ended
+
+    def keep_trying(self, step: Callable[[], T]) -> T:
+        """Do a step, again while the store is away: what was half written by an attempt is replaced by the next.
+
+        Raises:
+            StudyError: If the store refuses it.
+            RunError: If it stays away after the search has ended.
+        """
+        from bhsearch.tracking.requests import is_away, patience_seconds, pause_after, reason_of, refusal, status_of
+
+        attempt, deadline = 0, float("inf")
+        while True:
+            began = time.monotonic()
+            try:
+                result = step()
+            except Exception as error:
+                if not is_away(error):
+                    if isinstance(error, BhsearchError) or status_of(error) is None:
+                        raise
+                    raise refusal(error) from error
+                failure = error
+            else:
+                if attempt:
+                    say("back")
+                return result
+            if attempt == 0:
+                say(f"away {reason_of(failure)}")
+            if self.ended.is_set() and deadline == float("inf"):
+                deadline = time.monotonic() + patience_seconds()
+            pause = pause_after(failure, attempt, time.monotonic() - began)
+            if time.monotonic() + (pause if self.ended.is_set() else 0.0) > deadline:
+                raise RunError(f"the tracking store is away ({reason_of(failure)})")
+            time.sleep(pause)
+            attempt += 1
+
+
+def say(line: str) -> None:
+    """Print a line to the search, which may be gone."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+class _Search:
+    """What the search says on standard input: a line to begin, and the end of the input at its own end."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self._answered = threading.Event()
+        self._go = False
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def says_go(self) -> bool:
+        """Wait until it says so; False if it ended before."""
+        self._answered.wait()
+        return self._go
+
+    def _read(self) -> None:
+        # Not through `sys.stdin`: this thread would hold its lock while an import in the other one forks.
+        self._go = bool(os.read(0, 1))
+        self._answered.set()
+        while os.read(0, 1024):
+            pass
+        self.ended.set()
+
+
+def main(folder: str, *options: str) -> int:
+    """Drain one outbox; or with the option `all`, those in a folder whose commands are gone. Returns the exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # they end the search; what it finished is still to be sent
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        if ALL in options:
+            sync(Path(folder))
+        else:
+            drain(Outbox(Path(folder), make=False), PATIENT in options)
+    except BhsearchError as error:
+        say(f"failed {' '.join(str(error).split())}")
+        return error.exit_code
+    except Exception as error:  # whatever a store raises: the trials stay in the outbox, and the search says so
+        from bhsearch.tracking.store_uri import hidden
+
+        say(f"failed {type(error).__name__}: {hidden(' '.join(str(error).split()))[:500]}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

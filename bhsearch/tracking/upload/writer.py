@@ -1,0 +1,366 @@
+"""A study as MLflow runs: a parent for the study, a child for each trial."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import numpy as np
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, SourceType
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
+
+from bhsearch.config import most_models
+from bhsearch.errors import MissingError, StudyError
+from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
+from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.inference_model import ModelPool, kept_network
+from bhsearch.states import COMPLETE, FAILED, PRUNED
+from bhsearch.tracking import keys, model_files, notes
+from bhsearch.tracking.connection import open_experiment
+from bhsearch.tracking.keys import LOST, MODEL, NO_TRIAL, REASON, RETRY_OF, RETRY_OF_RUN, STATE, STUDY, TRIAL, UID
+from bhsearch.tracking.requests import asked
+from bhsearch.tracking.saved_views import write_views
+from bhsearch.tracking.upload import artifacts
+from bhsearch.tracking.upload.model_retention import KEPT, NONE, ModelKeeper
+from bhsearch.tracking.upload.outbox import Message
+from bhsearch.tracking.upload.renderer import rendered
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SIGNATURE = ModelSignature(
+    inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+    outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1))]),
+)
+_STATUS = {COMPLETE: "FINISHED", PRUNED: "KILLED", FAILED: "FAILED"}
+_MOST_METRICS = 1000  # a call; MLflow's own limit
+
+
+def find_study_run(client: MlflowClient, experiment_id: str, uid: str) -> str | None:
+    """The parent run of a study, if this store has it: the first, where two hosts made one each."""
+    found = _study_runs(client, experiment_id, uid)
+    return str(found[0].info.run_id) if found else None
+
+
+def _study_runs(client: MlflowClient, experiment_id: str, uid: str) -> list[Any]:
+    wanted = f"tags.`{UID}` = '{uid}' and tags.`{TRIAL}` = '{NO_TRIAL}'"
+    return list(client.search_runs([experiment_id], wanted, order_by=["attributes.start_time ASC"]))
+
+
+def trial_runs(client: MlflowClient, experiment_id: str, uid: str, number: int | None = None) -> dict[int, Any]:
+    """The child runs of a study, or the one of a trial, by the number of their trial."""
+    runs: dict[int, Any] = {}
+    token = None
+    which = f"= '{number}'" if number is not None else f"!= '{NO_TRIAL}'"
+    while True:
+        page = client.search_runs(
+            [experiment_id], f"tags.`{UID}` = '{uid}' and tags.`{TRIAL}` {which}", max_results=1000, page_token=token
+        )
+        runs.update({int(run.data.tags[TRIAL]): run for run in page})
+        token = page.token
+        if not token:
+            return runs
+
+
+def stored_predictions(client: MlflowClient, experiment_name: str, uid: str) -> dict[int, Predictions]:
+    """Out-of-fold predictions of the finished trials that this store has, by number.
+
+    Raises:
+        StudyError: If the store refuses to give them.
+        RunError: If the store stays away.
+    """
+    experiment = asked(client.get_experiment_by_name, experiment_name)
+    if experiment is None:
+        return {}
+    found = {}
+    for number, run in asked(trial_runs, client, experiment.experiment_id, uid).items():
+        if run.info.status != "FINISHED":
+            continue
+        with suppress(MissingError), tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "predictions.csv"
+            file.write_bytes(model_files.read_bytes(run.info.artifact_uri, artifacts.PREDICTIONS))
+            found[number] = Predictions.from_csv(file)
+    return found
+
+
+class StudyRuns:
+    """Writes one study into one store.
+
+    Args:
+        client: Of the store.
+        study: What `Outbox.study` gave.
+        say: Called with a sentence about what is of no consequence to the runs.
+    """
+
+    def __init__(self, client: MlflowClient, study: Message, say: Callable[[str], None] = lambda _: None) -> None:
+        self._client, self._record, self._say = client, study.record, say
+        self.experiment_id = open_experiment(client, self._record["experiment"])
+        self._pool = ModelPool()
+        self._config: set[str] = set()  # parameters that the study's run has
+        self.notes: list[str] = []  # sentences that a person should read
+        self.run_id = self._study_run()
+        self._write_views()
+        self._done = trial_runs(client, self.experiment_id, self._record["uid"])
+        self._scores = {
+            number: run.data.metrics[keys.AUC] for number, run in self._done.items() if keys.AUC in run.data.metrics
+        }
+        self._begun: set[int] = set()  # trials whose run an attempt may have made
+        most = most_models(self._record["settings"].get("keep_models", "all"))
+        self._models = ModelKeeper(client, self.experiment_id, self._record["uid"], most)
+
+    def log_trial(self, message: Message) -> str:
+        """Log one trial, rendered if it is complete, as a child run; one that is there already is left alone.
+
+        Returns:
+            The id of its run.
+        """
+        record = message.record
+        number = record["number"]
+        if number in self._begun:
+            self._done.pop(number, None)
+            self._done |= trial_runs(self._client, self.experiment_id, self._record["uid"], number)
+        self._begun.add(number)
+        known = self._done.get(number)
+        status = _STATUS[record["state"]]
+        if known is not None and known.info.status == status:
+            return str(known.info.run_id)
+        if known is not None:  # a process died, or the store went away, while this run was written
+            self._delete(known.info.run_id)
+        tags = self._tags(str(number)) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"].lower()}
+        run = self._client.create_run(
+            self.experiment_id,
+            record["started_ms"],
+            tags | self._retry_tags(record),
+            keys.trial_name(number, record["params"]),
+        )
+        self._done[number] = run
+        run_id = run.info.run_id
+        params = [Param(key, str(value)) for key, value in record["params"].items()]
+        self._client.log_batch(run_id, params=params)
+        values: dict[str, float] = {}
+        if record["state"] == COMPLETE:
+            values = self._log_result(run_id, message)
+            self._log_progress(record, values)
+        elif record["state"] == PRUNED:
+            seconds = Metric(keys.SECONDS, record["seconds"], record["ended_ms"], 0)
+            self._client.log_batch(run_id, metrics=[seconds, *_curves(record)])
+        else:
+            self._client.log_batch(run_id, tags=[RunTag(REASON, record["reason"])])
+        note = notes.trial_note(self._record, record, values, self.experiment_id, self.run_id)
+        self._client.log_batch(run_id, tags=[RunTag(MLFLOW_RUN_NOTE, note)])
+        self._client.set_terminated(run_id, status, record["ended_ms"])
+        self._models.tidy()
+        return str(run_id)
+
+    def _log_progress(self, record: dict[str, Any], values: dict[str, float]) -> None:
+        """Put a trial's score, and the best so far, on the study's run. Done again it writes the same points again."""
+        number, ended = record["number"], record["ended_ms"]
+        self._scores[number] = values[keys.AUC]
+        best = max(score for other, score in self._scores.items() if other <= number)
+        metrics = [
+            Metric(keys.TRIAL_AUC, values[keys.AUC], ended, number),
+            Metric(keys.TRIAL_BEST, best, ended, number),
+        ]
+        self._log_config(record.get("resolved", {}))
+        self._client.log_batch(self.run_id, metrics=metrics)
+
+    def _log_config(self, settings: dict[str, Any]) -> None:
+        """Add what is not there yet: a parameter of a run cannot change."""
+        params = {name: value for name, value in keys.config_params(settings).items() if name not in self._config}
+        if params:
+            self._client.log_batch(self.run_id, params=[Param(name, value[:6000]) for name, value in params.items()])
+            self._config |= set(params)
+
+    def _write_views(self) -> None:
+        try:
+            write_views(self._client, self.experiment_id, self._record["uid"], self._record["files"]["space.json"])
+        except Exception as error:  # whatever it is, the runs are what counts
+            reason = (str(error).splitlines() or [repr(error)])[0]
+            self._say(f"MLflow could not be given the views of the trials, only their runs: {reason}")
+
+    def _retry_tags(self, record: dict[str, Any]) -> dict[str, str]:
+        """Of a trial that runs again what another died in: which trial, and its run."""
+        number = record.get("retry_of")
+        if number is None:
+            return {}
+        if number not in self._done:
+            self._done |= trial_runs(self._client, self.experiment_id, self._record["uid"], number)
+        run = self._done.get(number)
+        return {RETRY_OF: str(number)} | ({RETRY_OF_RUN: run.info.run_id} if run is not None else {})
+
+    def _delete(self, run_id: str) -> None:
+        """Delete a run that was not written to its end, and its models."""
+        models = self._client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'")
+        for model in models:
+            self._client.delete_logged_model(model.model_id)
+        self._client.delete_run(run_id)
+
+    def log_end(self, message: Message) -> None:
+        """Log the study's pictures and end its run."""
+        record = message.record
+        self._reconcile(record)
+        self._models.tidy()  # whoever logged the last trial may have died before
+        with tempfile.TemporaryDirectory() as folder:
+            artifacts.write_study(Path(folder), record, message.arrays, self._record["note"])
+            self._client.log_artifacts(self.run_id, folder)
+        found = record.get("corrected") or {}  # None where it is not at hand; an older end has none
+        metrics = [Metric(name, found[key], record["ended_ms"], 0) for name, key in keys.CORRECTED.items() if found]
+        metrics.append(Metric(keys.FINISHED_TRIALS, record["finished"], record["ended_ms"], 0))
+        scores = {trial["number"]: trial["value"] for trial in record["trials"] if trial["value"] is not None}
+        if scores:  # the last point is the best of all, in whichever order they were logged
+            metrics.append(Metric(keys.TRIAL_BEST, max(scores.values()), record["ended_ms"], max(scores)))
+        note = RunTag(MLFLOW_RUN_NOTE, record["summary"])
+        self._client.log_batch(self.run_id, metrics=metrics, tags=[note])
+        if record.get("lost"):
+            self._client.set_tag(self.run_id, LOST, record["lost"])
+        self._client.set_terminated(self.run_id, record["status"], record["ended_ms"])
+
+    def _reconcile(self, record: dict[str, Any]) -> None:
+        """Make one of two runs that two hosts made of the study; let no run of an ended trial stay RUNNING."""
+        runs = trial_runs(self._client, self.experiment_id, self._record["uid"])
+        first, *others = _study_runs(self._client, self.experiment_id, self._record["uid"])
+        self.run_id = first.info.run_id
+        if others:
+            for run in runs.values():
+                self._client.set_tag(run.info.run_id, MLFLOW_PARENT_RUN_ID, self.run_id)
+            for run in others:
+                self._client.delete_run(run.info.run_id)
+        for number in record["settled"]:
+            run = runs.get(number)
+            if run is not None and run.info.status == "RUNNING":
+                self._client.set_tag(run.info.run_id, REASON, "it was not logged to its end, and its record is gone")
+                self._client.set_terminated(run.info.run_id, "FAILED")
+
+    def _study_run(self) -> str:
+        """Find the parent run or make it, with everything that is known before the first trial."""
+        record = self._record
+        run_id = find_study_run(self._client, self.experiment_id, record["uid"])
+        if run_id is None:
+            self._look_at_namesakes()
+            tags = self._tags(NO_TRIAL) | record["tags"]
+            run_id = self._client.create_run(self.experiment_id, None, tags, record["study"]).info.run_id
+            self._log_dataset(run_id, "search")
+        with tempfile.TemporaryDirectory() as folder:  # each time: the space may have grown, versions changed
+            for name, content in record["files"].items():
+                (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+            self._client.log_artifacts(run_id, folder, "study")
+        self._client.update_run(run_id, status="RUNNING")
+        self.run_id = str(run_id)
+        run = self._client.get_run(run_id)
+        if LOST in run.data.tags:  # it is back
+            self._client.delete_tag(run_id, LOST)
+        self._config = set(run.data.params)
+        self._log_config(record["settings"])
+        return self.run_id
+
+    def _look_at_namesakes(self) -> None:
+        """A study that is new to this store, and has the name of another one there.
+
+        Raises:
+            StudyError: If that one lost its storage: this is likely the same command again.
+        """
+        name = self._record["study"]
+        found = self._client.search_runs([self.experiment_id], f"tags.`{TRIAL}` = '{NO_TRIAL}'", max_results=1000)
+        others = [run.data.tags for run in found if run.data.tags.get(STUDY) == name]
+        lost = next((tags for tags in others if LOST in tags), None)
+        if lost is not None:
+            raise StudyError(
+                f"The study {name!r} must go on in the storage that it had, but lost that while it was searched: "
+                f"{lost[LOST]} Its trials are in MLflow (uid {lost[UID]}). Put the file back, or name a new study with "
+                "--study."
+            )
+        if others:
+            self.notes.append(
+                f"MLflow has another study called {name!r} (uid {', '.join(tags[UID] for tags in others)}), which is "
+                f"not in this storage. This is a new one (uid {self._record['uid']}); --study names it differently."
+            )
+
+    def _log_result(self, run_id: str, message: Message) -> dict[str, float]:
+        values, files = rendered(message)
+        costs = {f"{keys.COST}{name}": value for name, value in message.record["cost"].items()}
+        values |= {keys.SECONDS: message.record["seconds"], **costs}
+        keep = self._models.wants(values[keys.AUC], message.record["number"])
+        self._client.log_batch(run_id, tags=[RunTag(MODEL, KEPT if keep else NONE)])
+        model_id = self._log_model(run_id, message) if keep else None
+        self._log_metrics(run_id, model_id, values, message.record)
+        self._client.log_artifacts(run_id, str(files))
+        self._log_dataset(run_id, "cross-validation")
+        return values
+
+    def _log_metrics(self, run_id: str, model_id: str | None, values: dict[str, float], record: dict[str, Any]) -> None:
+        """Final metrics are the model's, too; those of an epoch are the run's alone."""
+        ended = record["ended_ms"]
+        batch = [Metric(name, value, ended, 0, model_id) for name, value in values.items() if np.isfinite(value)]
+        batch += _curves(record)
+        for start in range(0, len(batch), _MOST_METRICS):
+            self._client.log_batch(run_id, metrics=batch[start : start + _MOST_METRICS])
+
+    def _log_model(self, run_id: str, message: Message) -> str:
+        """Log the trial's model, and return its id. Before the metrics: MLflow would read each of them back."""
+        # Not by `mlflow.keras.log_model`: it wants an active run, and leaving that ends the run, half written as it is.
+        mlflow.set_experiment(experiment_id=self.experiment_id)
+        logged = Model.log(
+            artifact_path=None,
+            flavor=mlflow.keras,
+            model=self._network(message),  # of a model MLflow wants nothing but that it can be saved
+            name="model",
+            run_id=run_id,
+            signature=_SIGNATURE,
+            pip_requirements=self._record["requirements"],
+            metadata={
+                "classes": ["benign", "malignant"],
+                "output": "P(malignant), mean over the folds",
+                "split_fingerprint": self._record["tags"]["bhsearch.split_fingerprint"],
+                "data_fingerprint": self._record["tags"]["bhsearch.data_fingerprint"],
+                "use": DISCLAIMER,
+            },
+        )
+        return str(logged.model_id)
+
+    def _network(self, message: Message) -> Any:
+        """The trial's network, or what stands for it where it is only saved."""
+        facts = self._record["backbones"][message.record["params"]["backbone"]]
+        backbone = Backbone(facts["name"], Path(facts["file"]) if facts["file"] else None, facts["digest"])
+        resize, size = self._record["settings"]["resize"], self._record["settings"]["image_size"]
+        return kept_network(self._pool, backbone, resize, size, message.record["model"], message.arrays)
+
+    def _log_dataset(self, run_id: str, context: str) -> None:
+        record = self._record
+        source = json.dumps({"uri": record["root"]})
+        data = Dataset(record["data"], record["digest"], "local", source)
+        tag = InputTag(MLFLOW_DATASET_CONTEXT, context)
+        self._client.log_inputs(run_id, [DatasetInput(data, [tag])])
+
+    def _tags(self, trial: str) -> dict[str, str]:
+        return {
+            UID: self._record["uid"],
+            TRIAL: trial,
+            keys.STUDY: self._record["study"],
+            MLFLOW_USER: self._record["user"],
+            MLFLOW_SOURCE_NAME: "bhsearch.run",
+            MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.LOCAL),
+        }
+
+
+def _curves(record: dict[str, Any]) -> list[Metric]:
+    """Curves of a trial; the step is the number of the look: the epoch of heads, the quarter of a finetuning."""
+    return [
+        Metric(f"{keys.EPOCH}{name}", value, record["ended_ms"], step)
+        for name, curve in record["curves"].items()
+        for step, value in enumerate(curve, start=1)
+        if np.isfinite(value)
+    ]

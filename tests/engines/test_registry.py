@@ -1,0 +1,52 @@
+"""What an engine does not have is said with what it has."""
+
+from __future__ import annotations
+
+import pytest
+
+from bhsearch.config import ENGINES, Settings
+from bhsearch.engines.registry import KERAS_TUNER, OPTUNA, SAMPLERS, check_engine, with_sampler
+from bhsearch.errors import SettingsError
+from bhsearch.study.workers.pool import n_workers
+
+
+def test_every_engine_of_the_settings_has_samplers():
+    assert tuple(SAMPLERS) == ENGINES
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_an_engine_has_is_let_through(engine):
+    for sampler in (None, *SAMPLERS[engine]):
+        check_engine(engine, sampler)
+    check_engine(engine, None, workers=1, pruner="none")
+    check_engine(engine, None, workers=0, pruner=None)
+    check_engine(OPTUNA, "tpe", workers=8, pruner="median", storage="sqlite:///other.db")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"engine": OPTUNA, "sampler": "nosuch"}, "tpe, random, qmc, cmaes with optuna, but got 'nosuch'.$"),
+        ({"engine": OPTUNA, "sampler": "grid"}, "tpe, random, qmc, cmaes .* 'grid'. It is one of --engine keras-tuner"),
+        ({"engine": KERAS_TUNER, "sampler": "tpe"}, "bayesian, random, hyperband, grid .* one of --engine optuna"),
+        ({"engine": KERAS_TUNER, "workers": 2}, "--workers must be 0 or 1 with --engine keras-tuner.*but got 2"),
+        ({"engine": KERAS_TUNER, "pruner": "median"}, "--pruner must be none .* no pruner, but got 'median'"),
+        ({"engine": KERAS_TUNER, "storage": "sqlite:///hunter2.db"}, "--storage must be left out"),
+    ],
+)
+def test_what_it_has_not_is_refused(arguments, words):
+    with pytest.raises(SettingsError, match=words) as caught:
+        check_engine(**arguments)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_first_sampler_is_the_default_and_a_named_one_stays():
+    for engine, samplers in SAMPLERS.items():
+        assert with_sampler(Settings(engine=engine)).sampler == samplers[0]
+        assert with_sampler(Settings(engine=engine, sampler="random")).sampler == "random"
+
+
+def test_several_gpus_make_no_second_worker_where_the_engine_has_one_oracle(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert [n_workers(Settings(engine=engine)) for engine in (OPTUNA, KERAS_TUNER)] == [2, 1]
+    assert [n_workers(Settings(engine=engine, workers=0)) for engine in (OPTUNA, KERAS_TUNER)] == [0, 0]

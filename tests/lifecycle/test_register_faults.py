@@ -1,0 +1,72 @@
+"""Registering on a server that fails: no version is promoted, and no sealed test is opened for nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from bhsearch.errors import RunError, StudyError
+from bhsearch.lifecycle.register import register
+from bhsearch.lifecycle.registration import Request
+from bhsearch.study.events import Reporter
+from tests.failing_proxy import CUT, Failure, failing_proxy
+from tests.faults.mlflow_server import mlflow_server
+from tests.registered import FEW_FRESH
+from tests.studies import environment
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture
+def proxy(inside, tmp_path, monkeypatch):
+    """A server of the store with the history of versions, behind a proxy."""
+    with (
+        mlflow_server(tmp_path / "server", f"sqlite:///{inside.folder}/mlflow.db") as server,
+        failing_proxy(server.uri) as between,
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", between.uri)
+        monkeypatch.setenv("BHSEARCH_PATIENCE", "0")
+        yield between
+
+
+def state(history):
+    from bhsearch.tracking import test_access
+
+    digest = history.client.get_run(history.few.openings[0].run_id).data.tags["bhsearch.sealed"]
+    models = {model.name: (model.aliases, model.tags) for model in history.client.search_registered_models()}
+    versions = len(history.client.search_model_versions())
+    return models, versions, test_access.openings(history.client, digest)
+
+
+def test_no_request_that_fails_opens_or_promotes_anything(inside, proxy):
+    """The champion, the earlier openings, the study: each of them must have been told by the server."""
+    before = state(inside)
+    request = Request("few", FEW_FRESH)
+    cases = [(word, Failure(kind), RunError) for word in
+             ("registered-models/alias", "registered-models/search", "model-versions/search", "runs/search")
+             for kind in (503, 429, CUT)]  # fmt: skip
+    cases += [("registered-models/alias", Failure(kind, "go away"), StudyError) for kind in (401, 403)]
+    for word, failure, error in cases:
+        proxy.fail(failure, word)
+        with pytest.raises(error) as caught:
+            register(request, Reporter())
+        assert caught.value.exit_code == (1 if error is RunError else 2), (word, failure)
+        assert state(inside) == before, (word, failure)
+
+
+def test_the_command_ends_with_one_and_a_sentence(inside, proxy):
+    proxy.fail(Failure(503), "registered-models/alias")
+    done = subprocess.run(
+        [sys.executable, "-m", "bhsearch.register", "--study", "few", "--trial", str(FEW_FRESH)],
+        cwd=inside.folder,
+        env=environment(MLFLOW_TRACKING_URI=proxy.uri, BHSEARCH_PATIENCE="1"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "MLflow must answer, but has been away" in done.stderr
+    assert "MLflow is away" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,241 @@
+"""From a point to its score on real pixels: the score is that of its predictions, and no fold sees what it must not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bhsearch.data.images.pixel_cache import pixel_cache
+from bhsearch.data.index import Index
+from bhsearch.data.loading import load_index
+from bhsearch.data.splits import make_split
+from bhsearch.errors import RunError
+from bhsearch.evaluation.metrics import fold_scores, trial_metrics
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.models import backend
+from bhsearch.models.backbones.registry import Backbone, find
+from bhsearch.models.features import FeatureCache
+from bhsearch.models.resize import make_resize
+from bhsearch.objectives.base import Outcome
+from bhsearch.objectives.frozen import FrozenObjective, Telling
+from tests.studies import SMALL, cache_of
+
+N_FOLDS, N_REPEATS, SIZE = 3, 2, 48
+# Everything on that could let one fold see another: shared views, dropout masks, class weights, a hidden layer.
+POINT = {
+    "backbone": "staintex-s",
+    "policy": "dihedral-stain",
+    "views": 2,
+    "tta": True,
+    "standardise": True,
+    "hidden_units": 8,
+    "dropout": 0.3,
+    "optimizer": "adamw",
+    "learning_rate": 1e-2,
+    "schedule": "cosine",
+    "weight_decay": 1e-2,
+    "label_smoothing": 0.1,
+    "class_balance": True,
+    "epochs": 5,
+}
+LINEAR = POINT | {"hidden_units": 0, "optimizer": "sgd", "class_balance": False, "policy": "none", "tta": False}
+
+
+class Data:
+    """The phantom's files in a folder of their own, with one division that stays whatever happens to them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.index = load_index(folder, layout="breakhis")
+        self.split = make_split(self.index, n_folds=N_FOLDS, n_repeats=N_REPEATS)
+        self.rows = self.split.development
+        self.fold = self.split.folds[:, self.rows]
+        self.group = self.split.groups[self.rows]
+        self.label = self.index.labels[self.rows]
+
+    def objective(self, index: Index, label: np.ndarray | None = None, backbone: Backbone | None = None):
+        """An objective on other files of the same paths."""
+        assert list(index.column("path")) == list(self.index.column("path"))
+        backend.start()
+        used = backbone or find(["staintex-s"], None).backbones[0]
+        pixels = pixel_cache(index.select(self.rows), make_resize("crop", SIZE))
+        features = FeatureCache(pixels, "openvino")
+        labels = self.label if label is None else label
+        return FrozenObjective(features, {used.name: used}, labels, self.fold, self.group, seed=0)
+
+    def predictions(self, outcome: Outcome) -> Predictions:
+        text = {name: self.index.column(name)[self.rows] for name in ("path", "case", "subtype", "magnification")}
+        strata = self.split.strata[self.rows]
+        return Predictions(self.label, outcome.probability, self.fold, self.group, strata, **text)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BHSEARCH_CACHE", cache_of(tmp_path_factory))
+        from bhsearch.data.synthetic.phantom import phantom_index
+
+        root = phantom_index(str(SMALL["data"])).root
+        return Data(root)
+
+
+@pytest.fixture(scope="module")
+def objective(data: Data, tmp_path_factory: pytest.TempPathFactory) -> FrozenObjective:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BHSEARCH_CACHE", cache_of(tmp_path_factory))
+        return data.objective(data.index)
+
+
+@pytest.fixture
+def with_noise(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[np.ndarray], Index]:
+    """A function: the data set with the pixels of some images replaced by noise, and nothing cached of it."""
+
+    def copy(rows: np.ndarray) -> Index:
+        folder = tmp_path / "noise"
+        shutil.copytree(data.index.root, folder)
+        random = np.random.default_rng(1)
+        for path in data.index.column("path")[rows]:
+            Image.fromarray(random.integers(0, 256, (160, 240, 3), np.uint8)).save(folder / path)
+        monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "cache"))
+        return load_index(folder, layout="breakhis")
+
+    return copy
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Bit for bit."""
+    return one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def column_is_same(one: Outcome, other: Outcome, column: int) -> bool:
+    return all(
+        same(a, b)
+        for a, b in (
+            (one.heads.kernel[:, column], other.heads.kernel[:, column]),
+            (one.heads.bias[column], other.heads.bias[column]),
+            (one.heads.top[column], other.heads.top[column]),
+            (one.heads.top_bias[column : column + 1], other.heads.top_bias[column : column + 1]),
+        )
+    )
+
+
+@pytest.mark.parametrize("point", [POINT, LINEAR], ids=["hidden", "linear"])
+def test_the_score_is_that_of_its_predictions(data, objective, point):
+    outcome = objective(point)
+    predictions = data.predictions(outcome)
+    assert outcome.score == pytest.approx(fold_scores(predictions).mean(), abs=1e-12)
+    assert outcome.score == pytest.approx(trial_metrics(predictions)["auc"], abs=1e-12)
+
+
+def test_the_cost_is_that_of_the_deployed_model(objective):
+    """Every view that is averaged is a pass through the backbone; all heads share it."""
+    one, two = (objective(LINEAR | {"tta": tta, "policy": "stain", "views": 2}) for tta in (False, True))
+    assert two.cost["ms_per_image"] == pytest.approx(2 * one.cost["ms_per_image"])
+    assert two.cost["model_mb"] == one.cost["model_mb"]
+    heads = one.heads
+    weights = sum(array.nbytes for array in (heads.kernel, heads.bias, heads.top, heads.top_bias)) / 1e6
+    assert one.cost["model_mb"] > weights > 0
+
+
+def test_curves_have_a_point_per_epoch_and_end_at_the_image_itself(objective):
+    outcome = objective(LINEAR)
+    assert {name: len(curve) for name, curve in outcome.curves.items()} == {
+        "auc": LINEAR["epochs"],
+        "loss": LINEAR["epochs"],
+        "training_loss": LINEAR["epochs"],
+    }
+    assert outcome.curves["auc"][-1] == pytest.approx(outcome.score, abs=1e-6)  # one view only, the last epoch
+
+
+def test_the_same_point_gives_the_same_outcome_again(objective):
+    first, second = objective(POINT), objective(POINT)
+    assert first.score == second.score
+    assert same(first.probability, second.probability)
+
+
+def test_every_column_predicts_with_its_own_head(data, objective):
+    """Out of fold: each image's probability is that of the head whose validation part it is in."""
+    outcome = objective(LINEAR)
+    features = objective._features.get(objective._backbones["staintex-s"], "identity")
+    by_column = 1 / (1 + np.exp(-outcome.heads.logits(features)))
+    for repeat in range(N_REPEATS):
+        own = by_column[np.arange(len(data.label)), repeat * N_FOLDS + data.fold[repeat]]
+        assert outcome.probability[repeat] == pytest.approx(own, abs=1e-5)
+
+
+def test_test_time_augmentation_averages_the_probabilities_of_all_views(data, objective):
+    with_tta, without = objective(POINT), objective(POINT | {"tta": False})
+    assert len(with_tta.model["views"]) == POINT["views"]
+    assert without.model["views"] == ["identity"]
+    assert with_tta.heads.kernel.tobytes() == without.heads.kernel.tobytes()  # it changes what is predicted, not learnt
+    backbone = objective._backbones["staintex-s"]
+    by_view = [with_tta.heads.logits(objective._features.get(backbone, view)) for view in with_tta.model["views"]]
+    by_column = np.mean([1 / (1 + np.exp(-logits)) for logits in by_view], axis=0)
+    rows = np.arange(len(data.label))
+    for repeat in range(N_REPEATS):
+        assert with_tta.probability[repeat] == pytest.approx(
+            by_column[rows, repeat * N_FOLDS + data.fold[repeat]], abs=1e-5
+        )
+    assert not same(with_tta.probability, without.probability)
+
+
+@pytest.mark.parametrize("point", [POINT, LINEAR], ids=["hidden", "linear"])
+def test_noise_in_a_folds_own_rows_leaves_its_head_unchanged_bit_for_bit(data, objective, with_noise, point):
+    """The leak test: pixels and labels of one validation part replaced, from the image files on."""
+    column = 1
+    held_out = data.fold[0] == column
+    noisy_rows = np.flatnonzero(data.rows)[held_out]
+    label = np.where(held_out, 1 - data.label, data.label).astype(np.int8)
+    before = objective(point)
+    after = data.objective(with_noise(noisy_rows), label)(point)
+    assert column_is_same(before, after, column)
+    others = [k for k in range(N_FOLDS * N_REPEATS) if k != column]
+    assert not any(column_is_same(before, after, k) for k in others)  # they learn from those rows, so noise must show
+
+
+def test_noise_in_the_sealed_test_changes_nothing(data, objective, with_noise):
+    before = objective(POINT)
+    after = data.objective(with_noise(np.flatnonzero(data.split.test)))(POINT)
+    assert before.score == after.score
+    assert same(before.probability, after.probability)
+    assert before.curves == after.curves
+    assert all(column_is_same(before, after, k) for k in range(N_FOLDS * N_REPEATS))
+
+
+def test_a_trial_says_which_view_of_which_features_it_computes(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path))
+    told = []
+    telling = Telling(told.append)
+    used = find(["staintex-s"], None).backbones[0]
+    pixels = pixel_cache(data.index.select(data.rows), make_resize("crop", SIZE))
+    features = FeatureCache(pixels, "keras", progress=telling)
+    objective = FrozenObjective(features, {used.name: used}, data.label, data.fold, data.group, 0, telling)
+    objective(POINT | {"policy": "dihedral", "views": 4})
+    n = len(data.label)
+    for place in range(1, 5):
+        assert f"computing features of staintex-s: {n}/{n}, view {place} of 4" in told
+    assert told[-1] == "training heads"
+    told.clear()
+    objective(POINT | {"policy": "dihedral", "views": 4})
+    assert told == ["training heads"]  # they are in the cache now
+
+
+def test_training_that_diverges_says_so(objective):
+    with pytest.raises(RunError, match=r"diverged.*learning rate 1e\+3"):
+        objective(LINEAR | {"learning_rate": 1e30, "optimizer": "sgd", "schedule": "constant", "weight_decay": 1.0})
+
+
+def test_class_balance_changes_what_is_learnt(objective):
+    plain, balanced = objective(LINEAR), objective(LINEAR | {"class_balance": True})
+    assert not same(plain.heads.kernel, balanced.heads.kernel)
+
+
+def test_every_case_has_the_same_weight_in_every_fold_or_none(data, objective):
+    """However many images it has: weights of a case's training images sum to one, of its validation images to zero."""
+    for column in range(N_FOLDS * N_REPEATS):
+        by_case = np.bincount(data.group, objective._weights[:, column])[np.unique(data.group)]
+        assert set(np.round(by_case, 12)) == {0.0, 1.0}

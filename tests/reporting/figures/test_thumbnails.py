@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bhsearch.reporting.figures.thumbnails import overlay, photo
+
+
+def read(file: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(file)))
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+def test_a_png_holds_the_very_pixels(pixels):
+    np.testing.assert_array_equal(read(photo(pixels)), pixels)
+
+
+def test_a_square_is_cut_from_the_middle():
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, 10:50] = 200
+    assert read(photo(pixels, side=20)).shape == (20, 20, 3)
+    assert read(photo(pixels, side=20)).min() > 180
+    assert read(photo(np.ascontiguousarray(pixels.transpose(1, 0, 2)), side=20)).min() > 180
+
+
+def test_a_jpeg_is_close_to_its_pixels():
+    pixels = np.tile(np.arange(40, dtype=np.uint8)[:, None, None] * 5, (1, 60, 3))
+    file = photo(pixels, lossless=False)
+    assert file.startswith(b"\xff\xd8\xff")
+    assert np.abs(read(file).astype(int) - pixels).mean() < 2
+
+
+def test_tissue_is_grey_where_nothing_counts_and_yellow_where_most_does(pixels):
+    heat = np.zeros((2, 2), np.float32)
+    heat[:, 1] = 1.0
+    laid = overlay(pixels, heat).astype(int)
+    assert laid.shape == pixels.shape
+    cold, hot = laid[:, :10], laid[:, -10:]
+    assert np.ptp(cold, axis=2).max() == 0
+    assert (hot[..., 0] - hot[..., 2])[hot[..., 0] > 50].min() > 25
+    assert np.corrcoef(hot[..., 0].ravel(), pixels[:, -10:].mean(axis=2).ravel())[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("heat", [np.zeros(4), np.full((2, 2), 1.5), np.full((2, 2), np.nan)])
+def test_a_map_of_anything_else_is_refused(pixels, heat):
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        overlay(pixels, heat)

@@ -1,0 +1,99 @@
+"""Pictures of a trial: the data that the axes hold, and what is said beside them."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, Interval, group_draws
+from bhsearch.evaluation.curves import precision_recall_band, roc_band
+from bhsearch.evaluation.metrics import calibration_bins, confusion
+from bhsearch.evaluation.thresholds import pooled_decisions
+from bhsearch.reporting.figures import style, trial
+from bhsearch.reporting.figures.templates import Picture
+from tests.evaluation.simulated import simulate
+
+NOTE = "synthetic data (phantom)"
+
+
+def said(picture: Figure | Picture) -> str:
+    """All that is written in a picture."""
+    over = [] if isinstance(picture, Figure) else [item for item in picture.artists if isinstance(item, Text)]
+    figure = picture if isinstance(picture, Figure) else picture.plate.figure
+    inside = [text for axes in figure.axes for text in axes.texts]
+    return "\n".join(text.get_text() for text in [*figure.texts, *inside, *over])
+
+
+def make_all() -> dict[str, Figure | Picture]:
+    base = simulate(20)
+    draws = group_draws(base.group, base.stratum, 20)
+    called = pooled_decisions(base).predicted
+    return {
+        "learning": trial.learning_figure([0.6, 0.7], [0.7, 0.6], NOTE),
+        "roc": trial.roc_figure(roc_band(base, draws), 0.75, Interval(0.6, 0.9), NOTE),
+        "precision": trial.precision_recall_figure(precision_recall_band(base, draws), 0.8, None, NOTE),
+        "calibration": trial.calibration_figure(calibration_bins(base), 0.1, NOTE),
+        "confusion": trial.confusion_figure(
+            confusion(base, called, np.ones_like(base.weight)), confusion(base, called, base.weight), NOTE
+        ),
+    }
+
+
+def test_every_picture_shows_the_note_and_decodes_640_wide() -> None:
+    for name, figure in make_all().items():
+        assert NOTE in said(figure), name
+        image = Image.open(io.BytesIO(style.to_png(figure)))
+        assert image.size == (640, 420 if name == "confusion" else 480), name
+
+
+def test_learning_curves_hold_every_epoch() -> None:
+    figure = trial.learning_figure([0.6, 0.7, 0.65], [0.7, 0.6, 0.62], training_loss=[0.7, 0.5, 0.4])
+    upper, lower = figure.axes
+    assert upper.lines[0].get_xydata().tolist() == [[1, 0.6], [2, 0.7], [3, 0.65]]
+    assert [line.get_ydata().tolist() for line in lower.lines] == [[0.7, 0.6, 0.62], [0.7, 0.5, 0.4]]
+    assert "0.650" in said(figure)  # the last epoch, not the best
+
+
+def test_a_single_epoch_can_be_drawn() -> None:
+    assert style.to_png(trial.learning_figure([0.6], [0.7]))
+
+
+@pytest.mark.parametrize("with_band", [True, False])
+def test_curves_hold_the_mean_and_say_what_the_band_is(with_band: bool) -> None:
+    base = simulate(20)
+    draws = group_draws(base.group, base.stratum, 20) if with_band else None
+    for band, make in ((roc_band(base, draws), trial.roc_figure), (precision_recall_band(base), None)):
+        picture = (make or trial.precision_recall_figure)(band, 0.75)
+        *area, mean, _ = picture.artists
+        assert np.array_equal(mean.get_ydata(), band.mean)
+        has_band = bool(np.isfinite(band.low).any())
+        assert len(area) == int(has_band)
+        assert (INTERVAL_NOTE in said(picture)) == has_band
+
+
+def test_an_interval_is_written_with_its_warning() -> None:
+    text = said(trial.roc_figure(roc_band(simulate(20)), 0.75, Interval(0.61, 0.88)))
+    assert "AUC 0.750  [0.610, 0.880]" in text
+    assert INTERVAL_NOTE in text
+
+
+def test_calibration_draws_the_filled_bins_and_all_the_weight() -> None:
+    bins = (np.array([[0.4, 0.6, *[0.0] * 8]]), np.array([[0.05, 0.15, *[np.nan] * 8]]), np.full((1, 10), 0.5))
+    curve, points, _, bars = trial.calibration_figure(bins, 0.1).artists
+    assert np.allclose(curve.get_xydata(), [[0.05, 0.5], [0.15, 0.5]])
+    assert np.allclose(points.get_offsets(), curve.get_xydata())
+    assert [bar.get_extents().height for bar in bars.get_paths()] == pytest.approx([0.4, 0.6, *[0] * 8])
+
+
+def test_confusion_shows_counts_and_shares_of_the_true_class() -> None:
+    images = np.array([[[30.0, 10.0], [5.0, 15.0]], [[32.0, 8.0], [5.0, 15.0]]])
+    artists = trial.confusion_figure(images, images / 10).artists
+    counts = [item.get_text() for item in artists if isinstance(item, Text)]
+    left, right = counts[:4], counts[4:]
+    assert left == ["31\n78%", "9\n22%", "5\n25%", "15\n75%"]
+    assert right == ["3.1\n78%", "0.9\n22%", "0.5\n25%", "1.5\n75%"]

@@ -1,0 +1,93 @@
+"""Opening a study of either engine: kept apart by engine, refused where it does not fit, and found by the other."""
+
+from __future__ import annotations
+
+import pytest
+
+from bhsearch.engines.keras_tuner import storage as keras_tuner_store
+from bhsearch.engines.optuna import engine as optuna_engine
+from bhsearch.errors import StudyError
+from bhsearch.study.context import prepare
+from bhsearch.study.events import Reporter
+from bhsearch.study.open import look_up, open_engine
+from tests.studies import settings
+
+ENGINES = ("optuna", "keras-tuner")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def opened(**changes):
+    return open_engine(prepare(settings(**changes), Reporter()))
+
+
+def one_trial(engine, score=0.5):
+    trial = engine.ask()
+    engine.complete(trial.number, score, 0.1)
+    return trial.params
+
+
+def test_studies_of_one_name_in_two_engines_are_two():
+    (first, optuna), (second, tuner) = (opened(engine=engine, study="mine") for engine in ("optuna", "keras-tuner"))
+    assert (type(optuna).__name__, type(tuner).__name__) == ("OptunaEngine", "KerasTunerEngine")
+    assert (first["engine"], second["engine"]) == ("optuna", "keras-tuner")
+    assert first["uid"] != second["uid"]
+    one_trial(tuner)
+    assert (len(optuna.trials()), len(tuner.trials())) == (0, 1)
+    facts, again = opened(engine="keras-tuner", study="mine")
+    assert facts == second
+    assert again.trials() == tuner.trials()
+
+
+def test_a_study_that_does_not_fit_is_refused_and_left_alone():
+    facts, engine = opened(engine="keras-tuner")
+    one_trial(engine)
+    with pytest.raises(StudyError, match="another --seed"):
+        opened(engine="keras-tuner", seed=1)
+    assert opened(engine="keras-tuner")[0] == facts
+
+
+def test_a_study_goes_on_with_another_sampler_of_its_engine():
+    """Each oracle sees the others' trials as points that were given."""
+    points = []
+    for sampler in ("random", "grid", "hyperband", "grid", "random", "hyperband"):
+        _, engine = opened(engine="keras-tuner", sampler=sampler)
+        points += [one_trial(engine) for _ in range(3)]
+    assert len({str(point) for point in points}) == len(points)
+    _, alone = opened(engine="keras-tuner", sampler="grid", study="alone")
+    assert [one_trial(alone) for _ in range(6)] == points[3:6] + points[9:12]
+
+
+def test_more_backbones_are_let_in():
+    _, engine = opened(engine="keras-tuner", sampler="random")
+    one_trial(engine)
+    wide, engine = opened(engine="keras-tuner", sampler="random", backbones=("staintex-s", "staintex-l"))
+    assert list(wide["backbones"]) == ["staintex-s", "staintex-l"]
+    assert "staintex-l" in {one_trial(engine)["backbone"] for _ in range(8)}
+    with pytest.raises(StudyError, match="fewer backbones: staintex-l"):
+        opened(engine="keras-tuner", sampler="random")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_study_to_start_from_is_found_in_either_engine(engine):
+    facts, made = opened(engine=engine, study="first", sampler="random")
+    params = one_trial(made, 0.75)
+    for asked in ENGINES:
+        assert look_up(settings(engine=asked), "first") == (facts, [(0.75, params)])
+        with pytest.raises(StudyError, match="'nosuch' is not"):
+            look_up(settings(engine=asked), "nosuch")
+
+
+def test_looking_for_a_study_of_keras_tuner_makes_no_database(tmp_path):
+    with pytest.raises(StudyError, match=r"'first' is not\. There: none"):
+        look_up(settings(engine="keras-tuner"), "first")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_both_stores_have_what_opening_a_study_needs():
+    for name in ("open_study", "find_study", "facts_of", "remember", "scored", "grow"):
+        assert callable(getattr(keras_tuner_store, name))
+        assert callable(getattr(optuna_engine, name))

@@ -1,0 +1,81 @@
+"""Any logged model, loaded by a process that knows nothing of bhsearch, is the mean of its fold heads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bhsearch.data.index import Index
+from bhsearch.study.context import prepare
+from bhsearch.study.events import Reporter
+from tests.studies import Store, optuna_trials, search, settings, started
+
+LOAD = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import mlflow, numpy as np
+from PIL import Image
+uri, *files = sys.argv[1:]
+images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+by_pyfunc = mlflow.pyfunc.load_model(uri).predict(images)
+by_keras = mlflow.keras.load_model(uri).predict(images, verbose=0)
+loaded = sorted(name for name in sys.modules if name.split(".")[0] == "bhsearch")
+print("\\n" + json.dumps([np.ravel(by_pyfunc).tolist(), np.ravel(by_keras).tolist(), loaded]))
+"""
+
+
+def mean_of_heads(index: Index, params: dict, executor: str) -> np.ndarray:
+    """The mean of the fold heads' probabilities on every development image, from the heads themselves."""
+    from bhsearch.data.images.pixel_cache import pixel_cache
+    from bhsearch.models import backend
+    from bhsearch.models.features import FeatureCache
+    from bhsearch.models.resize import make_resize
+    from bhsearch.objectives.frozen import FrozenObjective
+
+    made = prepare(settings(executor=executor), Reporter())
+    template = made.template()
+    backend.start()
+    features = FeatureCache(pixel_cache(made.development, make_resize("crop", 48)), executor)
+    objective = FrozenObjective(features, made.backbones, template.label, template.fold, template.group, 0)
+    outcome = objective(params)
+    by_view = [
+        1 / (1 + np.exp(-outcome.heads.logits(features.get(made.backbones[params["backbone"]], view))))
+        for view in outcome.model["views"]
+    ]
+    return np.mean(by_view, axis=(0, 2))
+
+
+def assert_model_is_the_mean_of_its_heads(folder: Path, number: int, executor: str, tolerance: float) -> None:
+    store = Store(folder)
+    run_ = store.children()[number]
+    (model,) = [
+        model
+        for model in store.client.search_logged_models([run_.info.experiment_id])
+        if model.source_run_id == run_.info.run_id
+    ]
+    made = prepare(settings(executor=executor), Reporter())
+    files = [str(path) for path in made.development.paths()]
+    with started(folder, "-c", LOAD, model.artifact_location, *files) as process:
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+    by_pyfunc, by_keras, loaded = json.loads(output.splitlines()[-1])
+    assert loaded == []
+    params = optuna_trials(folder)[number].params
+    expected = mean_of_heads(made.index, params, executor)
+    assert by_pyfunc == pytest.approx(expected, abs=tolerance)
+    assert by_keras == pytest.approx(expected, abs=tolerance)
+    assert np.ptp(expected) > 0.01  # a constant would agree with anything
+
+
+def test_a_logged_model_loads_anywhere_and_is_the_mean_of_its_fold_heads(finished):
+    """Features by OpenVINO, the model by Keras, from the original files: nothing of bhsearch is imported."""
+    best = max(finished.trials(), key=lambda trial: trial.value).number
+    assert_model_is_the_mean_of_its_heads(finished.folder, best, "openvino", 1e-3)
+
+
+def test_a_model_whose_features_keras_computed_agrees_to_1e_5(here):
+    search(trials=1, executor="keras", tracking=True)
+    assert_model_is_the_mean_of_its_heads(here, 0, "keras", 1e-5)

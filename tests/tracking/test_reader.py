@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+
+from bhsearch.errors import MissingError, StudyError
+from bhsearch.states import COMPLETE
+from bhsearch.tracking import keys
+from tests.studies import STUDY, Finished, import_mlflow
+
+
+@pytest.fixture
+def studies(finished, monkeypatch):
+    """The module, in the folder of the finished study."""
+    import_mlflow()
+    from bhsearch.tracking import reader as studies
+
+    monkeypatch.chdir(finished.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished.folder}/mlflow.db")
+    return studies
+
+
+@pytest.fixture
+def study(studies, finished):
+    return studies.find_study(finished.store.client)
+
+
+@pytest.mark.parametrize("by", ["name", "uid", "run_id"])
+def test_a_study_is_found_by_name_uid_and_run(studies, study, finished, by):
+    assert studies.find_study(finished.store.client, getattr(study, by)) == study
+    assert studies.latest_study(finished.store.client) == study
+
+
+def test_a_study_that_is_not_there_is_refused_with_those_that_are(studies, finished):
+    with pytest.raises(StudyError, match=f"'nosuch', and none fits:\n  {STUDY}"):
+        studies.find_study(finished.store.client, "nosuch")
+
+
+def test_an_empty_store_says_how_to_make_a_study(client):
+    from bhsearch.tracking import reader as studies
+
+    for find in (studies.find_study, studies.latest_study):
+        with pytest.raises(StudyError, match=r"python -m bhsearch\.run"):
+            find(client)
+
+
+def test_trials_come_back_as_the_engine_holds_them(study, finished: Finished):
+    held = finished.trials()
+    assert [trial.number for trial in study.records] == [trial.number for trial in held]
+    assert [trial.score for trial in study.records] == pytest.approx([trial.value for trial in held], abs=1e-12)
+    assert all(trial.state == COMPLETE for trial in study.records)
+    for trial, kept in zip(study.records, held, strict=True):
+        assert trial.params == {name: str(value) for name, value in kept.params.items()}
+    assert [trial.score for trial in study.trials] == sorted((t.value for t in held), reverse=True)
+
+
+def test_predictions_give_the_score_that_is_logged(studies, study):
+    from bhsearch.evaluation.metrics import score
+
+    trial = study.trials[0]
+    assert score(studies.predictions_of(trial)) == pytest.approx(trial.score, abs=1e-9)
+
+
+def test_what_the_study_was_made_with_comes_back(studies, study, finished):
+    from bhsearch.data.splits import Split
+
+    split = Split.from_dict(studies.record(study, studies.SPLIT))
+    assert split.fingerprint == study.tags["bhsearch.split_fingerprint"]
+    assert studies.record(study, studies.AUDIT)["synthetic"] is study.synthetic is True
+    assert {row["name"] for row in studies.record(study, studies.SPACE)} == set(study.trials[0].params)
+    assert "optuna" in studies.record(study, studies.VERSIONS)
+    assert len(studies.record(study, studies.TRIALS)["trials"]) == 4
+    assert study.settings["image_size"] == "48"
+    with pytest.raises(StudyError, match=r"must keep nosuch\.json"):
+        studies.record(study, "nosuch.json")
+
+
+def test_the_model_of_a_trial_is_a_folder_of_mlflow(studies, study):
+    assert (studies.model_folder(study, study.trials[0]) / "MLmodel").is_file()
+
+
+def test_a_run_leads_to_its_study_and_trial(studies, study, finished):
+    trial = study.records[2]
+    assert studies.study_of(finished.store.client, trial.run_id) == (study, trial)
+    with pytest.raises(StudyError, match="must be the run of a trial"):
+        studies.study_of(finished.store.client, study.run_id)
+    with pytest.raises(StudyError, match="not in it"):
+        studies.study_of(finished.store.client, "0" * 32)
+
+
+def test_an_opened_test_is_found_at_its_study_only(studies, study, finished, client):
+    """Openings are runs below the study; here in a store of their own, so that the finished study stays as it is."""
+    experiment = client.create_experiment("tissue")
+    parent = client.create_run(experiment, tags={"bhsearch.trial": "none", keys.UID: "u", keys.STUDY: "s"})
+    other = client.create_run(experiment, tags={"mlflow.parentRunId": "x", keys.OPENED: "2026-01-01"})
+    below = {"mlflow.parentRunId": parent.info.run_id}
+    later, first = (
+        client.create_run(experiment, tags={**below, keys.OPENED: when}) for when in ("2026-03-01", "2026-02-01")
+    )
+    client.log_metric(first.info.run_id, "auc", 0.75)
+    found = studies.tests_of(client, studies.find_study(client, "s"))
+    assert [test.run_id for test in found] == [first.info.run_id, later.info.run_id]
+    assert other.info.run_id not in [test.run_id for test in found]
+    assert found[0].metrics == {"auc": 0.75}
+
+
+def test_a_report_is_kept_beside_the_study(studies, client, tmp_path):
+    experiment = client.create_experiment("tissue", artifact_location=(tmp_path / "kept").as_uri())
+    client.create_run(experiment, tags={"bhsearch.trial": "none", keys.UID: "u", keys.STUDY: "s"})
+    study = studies.find_study(client)
+    for page in ("<p>first</p>", "<p>second</p>"):
+        studies.log_report(client, study, page)
+        assert studies.read_bytes(study, studies.REPORT) == page.encode()
+
+
+def test_what_a_run_lacks_is_missing_and_nothing_else(studies, study):
+    for path in (studies.MADE, studies.SPLIT, studies.TRIALS):
+        assert studies.record(study, path)
+    for path in ("study/nosuch.json", "nosuch.json", "nosuch/split.json"):
+        with pytest.raises(MissingError):
+            studies.record(study, path)
+
+
+def test_openings_of_a_set_are_found_for_every_study_also_where_their_run_was_deleted(studies, client):
+    experiment = client.create_experiment("tissue")
+    tags = {keys.SEALED: "set", "bhsearch.opened_trial": "4"}
+    runs = [
+        client.create_run(experiment, tags={**tags, keys.OPENED: when, keys.STUDY: name})
+        for when, name in (("2026-03-01", "one"), ("2026-02-01", "another"))
+    ]
+    client.create_run(experiment, tags={keys.SEALED: "another set", keys.OPENED: "2026-01-01"})
+    client.log_metric(runs[0].info.run_id, "test/auc", 0.75)
+    client.delete_run(runs[0].info.run_id)
+    found = studies.tests_on(client, "set")
+    assert [(test.study, test.trial) for test in found] == [("another", "4"), ("one", "4")]
+    assert [test.values for test in found] == [{}, {"auc": 0.75}]

@@ -1,0 +1,120 @@
+"""Openings of sealed tests are counted whatever others delete, for good too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.studies import environment, import_mlflow
+
+import_mlflow()
+
+from bhsearch.tracking import (  # noqa: E402
+    reader,
+    registry,
+    test_access,
+)
+from bhsearch.tracking.upload import writer  # noqa: E402
+
+SEALED = "0123456789abcdef"
+
+
+@pytest.fixture
+def study(client):
+    experiment = client.create_experiment("tissue")
+    tags = {writer.UID: "abc", reader.STUDY: "mine", "bhsearch.split_fingerprint": "f"}
+    parent = client.create_run(experiment, tags=tags | {writer.TRIAL: "none"}).info.run_id
+    trial = client.create_run(
+        experiment, tags=tags | {writer.TRIAL: "3", writer.STATE: "complete", "mlflow.parentRunId": parent}
+    )
+    client.log_metric(trial.info.run_id, "auc", 0.9)
+    client.set_terminated(trial.info.run_id)
+    return reader.find_study(client)
+
+
+def opened(client, study):
+    return test_access.open_seal(client, study, study.trials[0], SEALED, {"threshold": 0.5}, "model")
+
+
+def collect(tmp_path):
+    """As an administrator does: what is deleted is deleted for good."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", uri]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(MLFLOW_TRACKING_URI=uri), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_opening_says_for_what_it_was(client, study):
+    run_id = opened(client, study)
+    (found,) = test_access.openings(client, SEALED)
+    assert (found.study, found.trial, found.split, found.run_id, found.uid) == ("mine", "3", "f", run_id, "abc")
+    assert test_access.openings(client, "another") == []
+    assert client.get_run(run_id).info.status == "RUNNING"
+    assert "searched for on tissue" in client.get_registered_model("model").description
+
+
+def test_a_run_that_is_deleted_for_good_still_counts(client, study, tmp_path):
+    first = opened(client, study)
+    client.delete_run(first)
+    assert len(test_access.openings(client, SEALED)) == 1
+    collect(tmp_path)
+    (found,) = test_access.openings(client, SEALED)
+    assert (found.run_id, found.trial) == (first, "3")
+    second = opened(client, study)
+    assert len(test_access.openings(client, SEALED)) == 2
+    assert client.get_run(second).info.run_name == "test 2 of trial 003"
+    assert client.get_run(second).data.tags[test_access.OPENINGS] == "2"
+
+
+def test_an_experiment_that_is_deleted_for_good_still_counts(client, study, tmp_path):
+    opened(client, study)
+    client.delete_experiment(study.experiment_id)
+    assert len(test_access.openings(client, SEALED)) == 1
+    collect(tmp_path)
+    assert client.get_experiment_by_name("tissue") is None
+    assert len(test_access.openings(client, SEALED)) == 1
+
+
+def test_a_registered_model_that_is_deleted_takes_none_with_it(client, study):
+    opened(client, study)
+    client.delete_registered_model("model")
+    assert len(test_access.openings(client, SEALED)) == 1
+
+
+def test_a_failed_opening_says_why_without_a_password(client, study, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-token")
+    run_id = opened(client, study)
+    test_access.fail_test(client, run_id, "RunError: http://ann:hunter2@host failed with secret-token")
+    run = client.get_run(run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags[test_access.REASON] == "RunError: http://host failed with ***"
+
+
+# -- which model a user names ------------------------------------------------------------------------------------------
+
+
+def test_models_are_named_as_people_name_them(client, study, tmp_path):
+    from bhsearch.errors import MissingError
+
+    run_id = opened(client, study)
+    made = client.create_model_version("model", client.get_run(run_id).info.artifact_uri, run_id)
+    client.set_registered_model_alias("model", "challenger", made.version)
+    known = {
+        "model@challenger": "models:/model@challenger",
+        "models:/model@challenger": "models:/model@challenger",
+        "model/1": "models:/model/1",
+        "models:/model/1": "models:/model/1",
+        "models:/m-0123": "models:/m-0123",
+        "runs:/abc/model": "runs:/abc/model",
+        str(tmp_path): str(tmp_path),
+    }
+    assert {uri: registry.resolve(client, uri) for uri in known} == known
+    for uri in ("model", "models:/model", "model@champion", "models:/model@champion"):
+        with pytest.raises(MissingError, match=r"model@champion is not in it; there are:\n  models:/model@challenger"):
+            registry.resolve(client, uri)
+    client.set_registered_model_alias("model", "champion", made.version)
+    assert registry.resolve(client, "model") == registry.resolve(client, None) == "models:/model@champion"

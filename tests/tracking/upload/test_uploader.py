@@ -1,0 +1,211 @@
+"""The process that logs: it sends what waits, each trial once, and outlives whoever started it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from bhsearch.errors import RunError, StudyError
+from bhsearch.runtime.processes import this_process
+from bhsearch.tracking.upload import uploader as module
+from bhsearch.tracking.upload.outbox import Outbox
+from tests.studies import Store, environment, import_mlflow, started
+
+import_mlflow()
+from mlflow import MlflowClient  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE  # noqa: E402
+
+from bhsearch.tracking import requests  # noqa: E402
+
+DRAIN = ("-m", "bhsearch.tracking.upload.uploader")
+
+
+def begin(process: subprocess.Popen[str]) -> None:
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def drain(outbox: Outbox, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Let a process send everything; its input has ended already, as that of a search that died."""
+    return subprocess.run(
+        [sys.executable, *DRAIN, str(outbox.folder)],
+        cwd=folder,
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_a_drain_that_is_killed_while_it_sends_is_finished_by_the_next(outbox, tmp_path):
+    """No trial is lost, and none has two runs."""
+    with started(tmp_path, *DRAIN, str(outbox.folder), stdin=subprocess.PIPE) as process:
+        begin(process)
+        lines = iter(process.stdout.readline, "")
+        assert any(line.startswith("sent 0") for line in lines)
+        process.kill()
+        process.wait()
+    assert Store(tmp_path).children()[0].info.status == "FINISHED"
+    assert 0 not in outbox.waiting()
+    end = drain(outbox, tmp_path)
+    assert end.returncode == 0, end.stdout + end.stderr
+    words = [line.split()[0] for line in end.stdout.splitlines()]
+    assert words[0] == "ready"
+    assert "failed" not in words
+    store = Store(tmp_path)
+    assert [run.info.status for run in store.children().values()] == ["FINISHED"] * 3
+    assert store.parent().info.status == "FINISHED"
+    assert not (tmp_path / "outbox").exists()
+
+
+def test_a_store_that_cannot_be_opened_is_said_in_one_line_and_nothing_is_lost(outbox, tmp_path):
+    (tmp_path / "file").touch()  # MLflow makes folders that are missing, but not in a file
+    end = drain(outbox, tmp_path, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/file/mlflow.db")
+    assert end.returncode == 2
+    (line,) = end.stdout.splitlines()
+    assert line.startswith("failed The MLflow store must be one that can be opened")
+    assert Outbox(outbox.folder).waiting() == [0, 1, 2]
+
+
+def test_two_that_send_at_once_send_each_trial_once(outbox, tmp_path):
+    """The one of a killed search may still be at it when the next search starts."""
+    command = (*DRAIN, str(outbox.folder))
+    (outbox.folder / "end").rename(tmp_path / "end")  # a killed search has put none
+    with started(tmp_path, *command, stdin=subprocess.PIPE) as first:
+        begin(first)
+        assert first.stdout.readline().startswith("ready")
+        with started(tmp_path, *command, stdin=subprocess.PIPE) as second:
+            begin(second)
+            first.stdin.close()
+            output = first.stdout.read()
+            assert first.wait() == 0, output
+            (tmp_path / "end").rename(outbox.folder / "end")
+            second.stdin.close()
+            output += second.stdout.read()
+            assert second.wait() == 0, output
+    store = Store(tmp_path)
+    runs = [f"sent {number} {run.info.run_id}" for number, run in store.children().items()]
+    assert [line for line in output.splitlines() if line.startswith("sent")] == runs
+    assert list(store.children()) == [0, 1, 2]
+    assert store.parent().info.status == "FINISHED"
+    assert not outbox.folder.exists()
+
+
+def test_a_search_that_ended_before_its_first_trial_leaves_no_run(outbox, tmp_path):
+    for number in outbox.waiting():
+        outbox.sent(number)
+    (outbox.folder / "end").rename(tmp_path / "end")
+    end = drain(outbox, tmp_path)
+    assert (end.returncode, end.stdout) == (0, "")
+    assert Store(tmp_path).runs() == []
+    assert outbox.study().record
+
+
+def test_a_damaged_trial_is_said_and_stays(outbox, tmp_path):
+    (outbox.folder / "00001" / "record.json").write_text("{")
+    end = drain(outbox, tmp_path)
+    assert end.returncode == 1
+    assert end.stdout.splitlines()[-1].startswith("failed JSONDecodeError")
+    assert {1, 2} <= set(outbox.waiting())
+
+
+def test_an_mlflow_db_that_is_removed_meanwhile_fills_no_terminal(outbox, tmp_path, monkeypatch):
+    """MLflow logs a traceback for every request; what is not sent stays in the outbox."""
+    monkeypatch.setenv("BHSEARCH_PATIENCE", "1")
+    with started(tmp_path, *DRAIN, str(outbox.folder), stdin=subprocess.PIPE) as process:
+        begin(process)
+        lines = iter(process.stdout.readline, "")
+        assert any(line.startswith("sent 0") for line in lines)
+        for file in tmp_path.glob("mlflow.db*"):
+            file.unlink()
+        process.stdin.close()
+        output = process.stdout.read()
+        assert process.wait() == 1, output
+    assert "Traceback" not in output
+    assert "away " in output
+    assert set(outbox.waiting()) & {1, 2}
+
+
+class Away:
+    """A step that fails as a store does that is away, so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self) -> str:
+        if self.left:
+            self.left -= 1
+            raise MlflowException("connection refused", TEMPORARILY_UNAVAILABLE)
+        return "done"
+
+
+@pytest.fixture
+def patience(monkeypatch):
+    monkeypatch.setattr(requests, "AGAIN_SECONDS", (0.01,))
+    return module.Patience(threading.Event())
+
+
+def test_a_store_that_is_away_is_waited_for(patience, capsys):
+    assert patience.keep_trying(Away(3)) == "done"
+    away, back = capsys.readouterr().out.splitlines()
+    assert away.startswith("away ")
+    assert "connection refused" in away
+    assert back == "back"
+
+
+def test_it_is_not_waited_for_ever_once_the_search_has_ended(patience, monkeypatch):
+    monkeypatch.setenv("BHSEARCH_PATIENCE", "0.05")
+    patience.ended.set()
+    with pytest.raises(RunError, match=r"away .*connection refused"):
+        patience.keep_trying(Away(10_000))
+
+
+def test_what_will_never_succeed_is_not_tried_again(patience):
+    def wrong() -> None:
+        raise MlflowException("no such parameter", INVALID_PARAMETER_VALUE)
+
+    with pytest.raises(StudyError, match="refuses one: no such parameter"):
+        patience.keep_trying(wrong)
+
+
+def test_what_is_no_answer_of_the_store_is_raised_as_it_is(patience):
+    def wrong() -> None:
+        raise KeyError("a fault of our own")
+
+    with pytest.raises(KeyError, match="our own"):
+        patience.keep_trying(wrong)
+
+
+def test_the_password_of_the_store_is_in_no_line(patience, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:hunter2@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # as `open_client` has it; MLflow's own take minutes
+    monkeypatch.setenv("BHSEARCH_PATIENCE", "0")
+    patience.ended.set()
+    with pytest.raises(RunError) as caught:
+        patience.keep_trying(lambda: MlflowClient().search_experiments())
+    said = capsys.readouterr().out + str(caught.value)
+    assert "away " in said
+    assert "127.0.0.1:9" in said
+    assert "hunter2" not in said
+
+
+def test_a_command_that_is_gone_is_sent_by_the_next(outbox, tmp_path):
+    """Its process that logs may have died with it."""
+    gone = Outbox(tmp_path / "outbox" / f"{outbox.uid}.1-1")
+    shutil.copytree(outbox.folder / "study", gone.folder / "study")
+    (gone.folder / "owner.json").write_text(json.dumps(this_process() | {"pid": 1, "started": 1.0}))
+    (outbox.folder / "00001").rename(gone.folder / "00001")
+    end = drain(outbox, tmp_path)
+    assert end.returncode == 0, end.stdout + end.stderr
+    store = Store(tmp_path)
+    assert sorted(store.children()) == [0, 1, 2]
+    assert store.parent().info.status == "FINISHED"
+    assert not (tmp_path / "outbox").exists()

@@ -1,0 +1,225 @@
+"""A study as MLflow runs: each trial once, whatever died before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.tracking.upload.renderer import render
+from tests.studies import Store, import_mlflow, killed_at
+
+import_mlflow()
+from bhsearch.tracking.upload.writer import StudyRuns, find_study_run, stored_predictions, trial_runs  # noqa: E402
+
+# Keras writes its weights with TensorFlow's arrays, which are a version of NumPy behind.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+NUMBERS = [0, 1, 2]
+
+
+def log_all(client, outbox) -> StudyRuns:
+    runs = StudyRuns(client, outbox.study())
+    for number in outbox.waiting():
+        log(runs, outbox, number)
+    return runs
+
+
+def log(runs, outbox, number) -> None:
+    """As the process that logs does it: computed and drawn first."""
+    render(outbox, outbox.study(), number)
+    runs.log_trial(outbox.trial(number))
+
+
+def test_a_study_that_is_opened_again_has_one_run(client, outbox, tmp_path):
+    first, second = StudyRuns(client, outbox.study()), StudyRuns(client, outbox.study())
+    assert first.run_id == second.run_id == Store(tmp_path).parent().info.run_id
+    uid = outbox.study().record["uid"]
+    assert find_study_run(client, first.experiment_id, uid) == first.run_id
+    assert find_study_run(client, first.experiment_id, "another") is None
+
+
+def test_trials_are_logged_once_however_often_they_are_sent(client, outbox, tmp_path):
+    log_all(client, outbox)
+    before = {number: run.info.run_id for number, run in Store(tmp_path).children().items()}
+    log_all(client, outbox)
+    assert {number: run.info.run_id for number, run in Store(tmp_path).children().items()} == before
+    assert list(before) == NUMBERS
+
+
+@pytest.mark.parametrize("step", ["_log_metrics", "_log_dataset", "_log_model"])
+def test_a_run_that_was_half_written_is_written_again(client, outbox, tmp_path, step):
+    runs = StudyRuns(client, outbox.study())
+    with killed_at(StudyRuns, step):
+        log(runs, outbox, 0)
+    store = Store(tmp_path)
+    (half,) = store.children().values()
+    assert half.info.status == "RUNNING"
+    log(StudyRuns(client, outbox.study()), outbox, 0)
+    (whole,) = store.children().values()
+    assert whole.info.status == "FINISHED"
+    assert whole.info.run_id != half.info.run_id
+    assert "auc" in whole.data.metrics
+    assert "pictures/roc.png" in store.files(whole)
+
+
+def test_a_run_that_another_command_gave_up_is_written_again(client, outbox, tmp_path):
+    """It took a trial for lost whose record was on its way."""
+    log_all(client, outbox)
+    store = Store(tmp_path)
+    client.set_terminated(store.children()[1].info.run_id, "FAILED")
+    log_all(client, outbox)
+    assert [run.info.status for run in store.children().values()] == ["FINISHED"] * len(NUMBERS)
+    assert "auc" in store.children()[1].data.metrics
+
+
+def test_a_failed_trial_is_a_failed_run_with_its_reason(client, outbox, tmp_path):
+    record = outbox.trial(0).record
+    failed = {key: record[key] for key in ("number", "params", "started_ms", "ended_ms")}
+    outbox.put(0, failed | {"state": "FAIL", "reason": "it diverged"}, {})
+    outbox.sent(0)
+    outbox.release(0)
+    StudyRuns(client, outbox.study()).log_trial(outbox.trial(0))
+    (run,) = Store(tmp_path).children().values()
+    assert run.info.status == "FAILED"
+    assert run.data.tags["bhsearch.reason"] == "it diverged"
+    assert run.data.tags["bhsearch.state"] == "fail"
+    assert run.data.params == {name: str(value) for name, value in record["params"].items()}
+    assert run.data.metrics == {}
+
+
+def test_runs_have_the_times_of_their_trials(client, outbox, tmp_path):
+    """They are logged later, and by another process."""
+    log(StudyRuns(client, outbox.study()), outbox, 1)
+    (run,) = Store(tmp_path).children().values()
+    record = outbox.trial(1).record
+    assert (run.info.start_time, run.info.end_time) == (record["started_ms"], record["ended_ms"])
+
+
+def test_predictions_come_back_as_they_were_computed(client, outbox):
+    runs = log_all(client, outbox)
+    record = outbox.study().record
+    kept = stored_predictions(client, record["experiment"], record["uid"])
+    assert sorted(kept) == NUMBERS
+    for number, predictions in kept.items():
+        assert isinstance(predictions, Predictions)
+        assert (predictions.probability == outbox.trial(number).arrays["probability"]).all()
+        assert (predictions.fold == outbox.study().arrays["fold"]).all()
+    assert sorted(trial_runs(client, runs.experiment_id, record["uid"])) == NUMBERS
+
+
+def test_a_store_without_the_experiment_has_no_predictions(client):
+    assert stored_predictions(client, "nosuch", "uid") == {}
+
+
+def test_the_end_closes_the_study_with_its_pictures(client, outbox, tmp_path):
+    runs = StudyRuns(client, outbox.study())
+    assert Store(tmp_path).parent().info.status == "RUNNING"
+    runs.log_end(outbox.end())
+    end = outbox.end().record
+    parent = Store(tmp_path).parent()
+    assert parent.info.status == end["status"] == "FINISHED"
+    assert parent.data.metrics["trial/best"] == end["best"][0]["score"] == end["corrected"]["raw"]
+    for name, key in (("corrected/auc", "score"), ("corrected/auc_low", "low"), ("corrected/auc_high", "high")):
+        assert parent.data.metrics[name] == end["corrected"][key]
+    assert "pictures/history.png" in Store(tmp_path).files(parent)
+    assert parent.data.tags["mlflow.note.content"] == end["summary"]
+
+
+def test_a_model_lies_in_the_experiment_of_its_run(client, outbox):
+    """And a trial's own metrics are the model's, too."""
+    runs = log_all(client, outbox)
+    models = client.search_logged_models([runs.experiment_id])
+    of_runs = {run.info.run_id: run for run in Store(Path.cwd()).children().values()}
+    assert {model.source_run_id for model in models} == set(of_runs)
+    for model in models:
+        metrics = {metric.key: metric.value for metric in model.metrics}
+        assert metrics["auc"] == of_runs[model.source_run_id].data.metrics["auc"]
+
+
+def test_a_study_that_goes_on_runs_again(client, outbox, tmp_path):
+    StudyRuns(client, outbox.study()).log_end(outbox.end())
+    StudyRuns(client, outbox.study())
+    assert Store(tmp_path).parent().info.status == "RUNNING"
+
+
+def test_a_study_with_another_backbone_shows_its_new_space(client, outbox, tmp_path):
+    """The parent run was made when the study was smaller."""
+    StudyRuns(client, outbox.study())
+    message = outbox.study()
+    message.record["files"]["space.json"] = ["grown"]
+    outbox.put_study(message.record, message.arrays)
+    StudyRuns(client, outbox.study())
+    store = Store(tmp_path)
+    assert store.record(store.parent(), "study/space.json") == ["grown"]
+
+
+def test_no_password_is_kept_in_the_parameters(client, outbox, tmp_path):
+    StudyRuns(client, outbox.study())
+    assert Store(tmp_path).parent().data.params["config/storage"] == "sqlite:///optuna.db"
+
+
+@pytest.mark.parametrize("change", [{"corrected": None}, {}])
+def test_an_end_without_a_correction_has_no_metric_of_it(client, outbox, tmp_path, change):
+    end = outbox.end()
+    record = {key: value for key, value in end.record.items() if key != "corrected"} | change
+    StudyRuns(client, outbox.study()).log_end(replace(end, record=record))
+    assert not [name for name in Store(tmp_path).parent().data.metrics if name.startswith("corrected")]
+
+
+def test_the_studys_run_has_a_point_per_trial_that_grows_as_they_come(client, outbox, tmp_path):
+    runs = StudyRuns(client, outbox.study())
+    scores = [outbox.trial(number).record["score"] for number in NUMBERS]
+    for number in NUMBERS:
+        log(runs, outbox, number)
+        for name, values in (("trial/auc", scores), ("trial/best", np.maximum.accumulate(scores))):
+            points = client.get_metric_history(runs.run_id, name)
+            assert {point.step: point.value for point in points} == pytest.approx(dict(enumerate(values[: number + 1])))
+    log(StudyRuns(client, outbox.study()), outbox, 1)  # sent again
+    assert len(client.get_metric_history(runs.run_id, "trial/auc")) == len(NUMBERS)
+
+
+def test_the_last_point_is_the_best_of_all_in_whichever_order_they_were_logged(client, outbox, tmp_path):
+    runs = StudyRuns(client, outbox.study())
+    for number in reversed(NUMBERS):
+        log(runs, outbox, number)
+    runs.log_end(outbox.end())
+    assert Store(tmp_path).parent().data.metrics["trial/best"] == max(
+        outbox.trial(number).record["score"] for number in NUMBERS
+    )
+
+
+def test_settings_are_resolved_and_stand_apart(client, outbox, tmp_path):
+    """What `auto` stood for on the device is known when the first trial has ended."""
+    runs = StudyRuns(client, outbox.study())
+    assert "config/executor" not in Store(tmp_path).parent().data.params
+    log(runs, outbox, 0)
+    params = Store(tmp_path).parent().data.params
+    assert all(name.startswith("config/") for name in params)
+    assert not {"auto", "None", "()", "[]", ""} & set(params.values())
+    expected = {"layout": "phantom", "regime": "frozen", "sampler": "tpe", "pruner": "none", "executor": "openvino"}
+    assert {name: params[f"config/{name}"] for name in expected} == expected
+    assert params["config/study"] == outbox.study().record["study"]
+
+
+def test_a_study_of_an_earlier_version_gets_its_settings_when_it_goes_on(client, outbox, tmp_path):
+    record = outbox.study().record
+    experiment = client.create_experiment(record["experiment"])
+    tags = {"bhsearch.study_uid": record["uid"], "bhsearch.trial": "none", "bhsearch.study": record["study"]}
+    made = client.create_run(experiment, tags=tags).info.run_id
+    client.log_param(made, "folds", 3)
+    assert StudyRuns(client, outbox.study()).run_id == made
+    params = Store(tmp_path).parent().data.params
+    assert (params["folds"], params["config/folds"]) == ("3", "3")
+
+
+def test_runs_are_named_and_described_by_what_they_tried(client, outbox, tmp_path):
+    log_all(client, outbox)
+    for number, run in Store(tmp_path).children().items():
+        assert run.info.run_name.startswith(f"{number:03d} staintex-s ")
+        note = run.data.tags["mlflow.note.content"]
+        assert f"**{run.data.metrics['auc']:.4f}**" in note
+        assert "Synthetic data" in note
+    assert "viewStateShareKey" in client.get_experiment(run.info.experiment_id).tags["mlflow.note.content"]
