@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["optimize"]
 
-environment.settle()
+environment.prepare_environment()
 
 
 def optimize(*, config: str | Path | None = None, **options: Any) -> "StudyResult":
@@ -44,8 +44,8 @@ def optimize(*, config: str | Path | None = None, **options: Any) -> "StudyResul
 
     from bhsearch.cli.progress import TerminalReporter
     from bhsearch.config import load_settings
-    from bhsearch.study.events import Reporter
+    from bhsearch.study.events import ProgressReporter
     from bhsearch.study.runner import optimize as run_study
 
     settings = load_settings(Path(config) if config else None, options)
-    return run_study(settings, Reporter() if settings.quiet else TerminalReporter())
+    return run_study(settings, ProgressReporter() if settings.quiet else TerminalReporter())

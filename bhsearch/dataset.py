@@ -159,17 +159,17 @@ def protocol(
     """
     from bhsearch.data.layouts import breakhis_folds as data
     from bhsearch.evaluation.breakhis_rates import summaries
-    from bhsearch.models.backbones.registry import find
+    from bhsearch.models.backbones.registry import find_backbones
     from bhsearch.protocols import breakhis_folds
 
     folds = data.read_folds([*folds_file, *(more or ())])
-    (network,) = find([backbone], weights_dir).backbones
+    (network,) = find_backbones([backbone], weights_dir).backbones
     index = _open(data=path, skip_bad_images=skip_bad_images)
-    placed = data.place(index, folds)
+    placed = data.resolve_folds(index, folds)
     with _progress("resizing images") as progress:
-        rates = breakhis_folds.official_rates(index, placed, network, image_size, progress=progress)
+        rates = breakhis_folds.evaluate_folds(index, placed, network, image_size, progress=progress)
     if as_json:
-        _print_json(breakhis_folds.record(rates, placed))
+        _print_json(breakhis_folds.result_record(rates, placed))
         return
     _say(f"{index.name}, {network.name} at {image_size} px, {len(placed)} published folds")
     if index.synthetic:
@@ -206,7 +206,7 @@ def leakage(
 ) -> None:
     """Score one configuration with folds by image, by slide and by case: what a leak is worth."""
     from bhsearch.errors import PlaceError
-    from bhsearch.runtime.cache import writing
+    from bhsearch.runtime.cache import explain_write_errors
 
     if picture.is_dir():
         raise PlaceError(f"--picture must be a file to write, but {str(picture)!r} is a folder.")
@@ -220,12 +220,12 @@ def leakage(
         skip_bad_images=skip_bad_images,
     )
     from bhsearch.cli.progress import TerminalReporter
-    from bhsearch.models.backbones.registry import find
+    from bhsearch.models.backbones.registry import find_backbones
     from bhsearch.protocols.leakage import measure, table_rows
     from bhsearch.reporting.figures import style
     from bhsearch.reporting.figures.leakage import leakage_figure
 
-    (found,) = find([backbone], weights_dir).backbones
+    (found,) = find_backbones([backbone], weights_dir).backbones
     results = measure(index, found, TerminalReporter(), image_size=image_size, folds=folds, repeats=repeats)
     detail = f"{index.name}, {found.name} at {image_size} px, {repeats} x {folds} folds"
     note = "synthetic data (phantom)" if index.synthetic else ""
@@ -233,7 +233,7 @@ def leakage(
     _say("| folds by | AUC (range over repeats) | difference | cases on both sides |", "| --- | --- | --- | --- |")
     _say(*(f"| {' | '.join(row)} |" for row in table_rows(results)))
     _say("", "Only the number by case says what to expect on new patients.")
-    with writing(f"the picture {picture}", ""):
+    with explain_write_errors(f"the picture {picture}", ""):
         picture.parent.mkdir(parents=True, exist_ok=True)
         figure = leakage_figure([(row.group_by, row.aucs) for row in results], detail, note)
         picture.write_bytes(style.to_png(figure))
@@ -267,12 +267,12 @@ def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete everything
 def _open(**options: Any) -> Index:
     """Open data by options as a study has them; None stands for an option that was not given."""
     from bhsearch.config import load_settings
-    from bhsearch.data.datasets import draw_phantom, is_phantom, open_settings
+    from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
 
     settings = load_settings(None, options)
     if is_phantom(settings.data):
         with _progress("drawing the phantom") as progress:
-            draw_phantom(settings.data, progress)
+            make_phantom(settings.data, progress)
     with _progress("reading images") as progress:
         return open_settings(settings, progress=progress)
 

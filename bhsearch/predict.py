@@ -42,7 +42,7 @@ def predict(
             from bhsearch.cli.progress import TerminalReporter
             from bhsearch.data.images.files import describe_left_out
             from bhsearch.lifecycle import predict
-            from bhsearch.study.events import Reporter
+            from bhsearch.study.events import ProgressReporter
 
         predict.check_format(kind)
         if file is not None:
@@ -56,7 +56,7 @@ def predict(
         case = predict.case_of(case_pattern or asked.case_pattern, places)
         written: list[tuple[Path, int]] = []
         aside = file is not None or _goes_to_a_file()  # else rows may come to the same screen, and be drawn over
-        with (reporter if aside else Reporter()).step("predicting") as progress:
+        with (reporter if aside else ProgressReporter()).step("predicting") as progress:
             rows = predict.predict(asked, files.images, case, bad, progress)
             if file is not None:
                 written = predict.write_files(file, kind, asked, rows)

@@ -12,7 +12,7 @@ from rich.text import Text
 from bhsearch.cli import terminal
 
 if TYPE_CHECKING:
-    from bhsearch.lifecycle.registration import Prospect
+    from bhsearch.lifecycle.registration import RegistrationPlan
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -35,9 +35,9 @@ def register(
     Calibration and threshold are fixed before. Openings are counted: the first look is the only unbiased one. A trial
     that was tested on these cases before is not tested again: its earlier result is shown.
     """
-    from bhsearch.lifecycle.registration import Earlier, Request
+    from bhsearch.lifecycle.registration import EarlierResult, RegistrationRequest
 
-    request = Request(study, trial, name, alias, force, why, data, export)
+    request = RegistrationRequest(study, trial, name, alias, force, why, data, export)
 
     with terminal.starting():
         from bhsearch.cli.progress import TerminalReporter
@@ -45,14 +45,14 @@ def register(
 
     reporter = TerminalReporter()
     if dry_run:
-        _print(registration_summary.prospect_rows(register.preview(request, reporter)))
+        _print(registration_summary.plan_rows(register.preview(request, reporter)))
         terminal.out.print("Nothing was opened.")
         return
     result = register.register(request, reporter, lambda prospect: yes or _agreed(prospect))
     if result is None:
         terminal.out.print("Nothing was opened.")
         sys.exit(1)
-    if isinstance(result, Earlier):
+    if isinstance(result, EarlierResult):
         _print(registration_summary.earlier_rows(result))
         sentences = result.notes
     else:
@@ -63,13 +63,13 @@ def register(
     terminal.out.print(Text(f"\nNext:  {registration_summary.advice(result)}"), soft_wrap=True)
 
 
-def _agreed(prospect: Prospect) -> bool:
+def _agreed(prospect: RegistrationPlan) -> bool:
     """Whether to open the sealed cases: asked before the first opening, and where there is somebody to answer."""
     from bhsearch.lifecycle import registration_summary
 
     if prospect.openings or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return True
-    _print(registration_summary.prospect_rows(prospect))
+    _print(registration_summary.plan_rows(prospect))
     return typer.confirm("The first look at these cases is the only unbiased one. Open them now?")
 
 

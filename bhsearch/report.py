@@ -24,7 +24,7 @@ def report(
 ) -> None:
     """Write a study as one HTML file that needs no network, and keep it beside the study's run in MLflow."""
     from bhsearch.errors import PlaceError
-    from bhsearch.runtime.cache import writing
+    from bhsearch.runtime.cache import explain_write_errors
 
     if output.is_dir():
         raise PlaceError(f"--output must be a file to write, but {str(output)!r} is a folder.")
@@ -33,18 +33,18 @@ def report(
 
     with terminal.starting():
         from bhsearch.cli.progress import TerminalReporter
-        from bhsearch.lifecycle.build_report import make_report
+        from bhsearch.lifecycle.build_report import build_report
 
     reporter = TerminalReporter()
-    made, page = make_report(study, reporter)
-    with writing(f"the report {output}", ""):
+    made, page = build_report(study, reporter)
+    with explain_write_errors(f"the report {output}", ""):
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(page, encoding="utf-8")
     terminal.out.print(f"{made.study}: {output}, {len(page) / 1e6:.1f} MB", markup=False, soft_wrap=True)
     if figures is not None:
         from bhsearch.reporting.report_figures import write_figures
 
-        with reporter.step("drawing figures"), writing(f"the figures in {figures}"):
+        with reporter.step("drawing figures"), explain_write_errors(f"the figures in {figures}"):
             written = write_figures(made, figures)
         terminal.out.print(f"{figures}: {len(written)} figures as SVG and PDF", markup=False, soft_wrap=True)
 

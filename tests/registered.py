@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bhsearch.lifecycle.register import register
-from bhsearch.lifecycle.registration import Registered, Request
-from bhsearch.study.events import Reporter
+from bhsearch.lifecycle.registration import RegistrationRequest, RegistrationResult
+from bhsearch.study.events import ProgressReporter
 from tests.studies import cache_of, import_mlflow, search
 
 # Stain and texture separate the classes of this phantom; the mean colour, which differs from case to case, does not.
@@ -38,11 +38,11 @@ class History:
     """
 
     folder: Path
-    weak: Registered
-    good: Registered
-    again: Registered
-    worse: Registered
-    few: Registered
+    weak: RegistrationResult
+    good: RegistrationResult
+    again: RegistrationResult
+    worse: RegistrationResult
+    few: RegistrationResult
 
     @property
     def client(self) -> Any:
@@ -53,10 +53,10 @@ class History:
 _made: list[History] = []
 
 
-def registered(request: Request) -> Registered:
+def registered(request: RegistrationRequest) -> RegistrationResult:
     """What registering gave; the sealed cases must have been opened for it."""
-    result = register(request, Reporter())
-    assert isinstance(result, Registered)
+    result = register(request, ProgressReporter())
+    assert isinstance(result, RegistrationResult)
     return result
 
 
@@ -91,11 +91,11 @@ def history_of_versions(tmp_path_factory: pytest.TempPathFactory) -> History:
             search(data=DATA, backbones=backbones, trials=2, tracking=True, study="twin")
             search(data=FEW, trials=3, tracking=True, study="few", folds=2)
             wanted = [
-                Request("good-and-weak", WEAK, force=True, why=WHY),
-                Request("good-and-weak"),
-                Request("twin", GOOD),
-                Request("twin", WEAK),
-                Request("few", FEW_TESTED),
+                RegistrationRequest("good-and-weak", WEAK, force=True, why=WHY),
+                RegistrationRequest("good-and-weak"),
+                RegistrationRequest("twin", GOOD),
+                RegistrationRequest("twin", WEAK),
+                RegistrationRequest("few", FEW_TESTED),
             ]
             mlflow.set_experiment("another")  # as a notebook may have done; what is registered goes where it belongs
             _made.append(History(folder, *(registered(request) for request in wanted)))

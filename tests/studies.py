@@ -21,7 +21,7 @@ import optuna
 import pytest
 
 from bhsearch.config import Settings
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.result import StudyResult
 from bhsearch.study.runner import optimize
 
@@ -111,7 +111,7 @@ def killed_at(owner: Any, step: str) -> Iterator[None]:
 
 def search(**changes: Any) -> StudyResult:
     """A small study in this process. Without tracking unless it is asked for: most of the time goes there."""
-    return optimize(settings(**{"tracking": False, **changes}), Reporter())
+    return optimize(settings(**{"tracking": False, **changes}), ProgressReporter())
 
 
 def wait_for(what: Any, process: subprocess.Popen[str] | None = None) -> None:

@@ -216,7 +216,7 @@ def test_weights_of_another_architecture(ends, tmp_path, content):
 
     from bhsearch.models import backend
 
-    backend.start()
+    backend.import_backend()
     file = tmp_path / "mobilenet_2_5_224_tf_no_top.h5"
     if content == "garbage":
         file.write_bytes(b"garbage" * 100)

@@ -23,9 +23,9 @@ from bhsearch.data.images import pixel_cache
 from bhsearch.engines.base import Trial
 from bhsearch.objectives.space import Params
 from bhsearch.states import COMPLETE, PRUNED
-from bhsearch.study.events import Plan, Reporter
-from bhsearch.study.result import Ranked, StudyResult
-from bhsearch.study.summary import prospects, remarks
+from bhsearch.study.events import ProgressReporter, StudyPlan
+from bhsearch.study.result import RankedTrial, StudyResult
+from bhsearch.study.summary import expected_improvement, remarks
 from bhsearch.tracking.viewing import viewing_command
 
 N_BEST = 5
@@ -48,7 +48,7 @@ def run_study(settings: Settings) -> None:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, terminate)
-    result = optimize(settings, Reporter() if settings.quiet else TerminalReporter())
+    result = optimize(settings, ProgressReporter() if settings.quiet else TerminalReporter())
     if result.before is not None:
         print_ranking(result.before)
         print_best(result.before)
@@ -75,7 +75,7 @@ class _Step:
         return ", ".join([part for part in (what, doing, duration(self.seconds)) if part])
 
 
-class TerminalReporter(Reporter):
+class TerminalReporter(ProgressReporter):
     """Shows what a command does; plain lines where the output is no terminal.
 
     Args:
@@ -89,7 +89,7 @@ class TerminalReporter(Reporter):
         self._trials: _Trials | None = None
         self._doing = ""  # inside a step, where no study runs
 
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: StudyPlan) -> None:
         """Show what is about to be done."""
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
@@ -244,7 +244,7 @@ def print_result(result: StudyResult, console: Console = terminal.out, seconds: 
     """
     print_ranking(result, console)
     print_best(result, console)
-    for sentence in prospects(result) if result.best is not None else ():
+    for sentence in expected_improvement(result) if result.best is not None else ():
         console.print(sentence)
     if result.stagnation is not None:
         console.print(f"Stopped: none of the last {result.stagnation} finished trials was better than the best before.")
@@ -345,5 +345,5 @@ def ties(result: StudyResult) -> str:
     return f"{n_tied} of {trials} are tied with the best."
 
 
-def _interval(row: Ranked) -> str:
+def _interval(row: RankedTrial) -> str:
     return f"[{row.low:.3f} {row.high:.3f}]" if row.low == row.low else "not at hand"

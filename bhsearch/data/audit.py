@@ -86,38 +86,42 @@ class Audit:
         """Everything, in types that JSON has."""
         return asdict(self)
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[AuditFinding]:
         """What a person should know, worst first; nothing that is in order is listed."""
         bad = [f"{file.path}: {file.reason}" for file in self.bad]
         candidates = [
-            Finding(
+            AuditFinding(
                 "leak",
                 "Groups of cases both in the data's own test part and outside it",
                 _joined(self.groups_across_parts),
             ),
-            Finding(
+            AuditFinding(
                 "leak",
                 "Pictures both in the data's own test part and outside it",
                 _paths(self.identical_pixels_across_parts),
             ),
-            Finding("error", "Pictures called both benign and malignant", _paths(self.identical_pixels_both_labels)),
-            Finding("error", "Cases in several spellings, kept together as one", _joined(self.spellings)),
-            Finding("error", _BAD, bad),
-            Finding("merged", "Pictures shared by several cases", _paths(self.identical_pixels_across_cases)),
-            Finding("merged", _MERGED, _joined(self.merged_groups)),
-            Finding("siblings", "Cases of several slides, which a split by slide separates", _keyed(self.siblings)),
-            Finding("note", "Cases filed under several subtypes", _keyed(self.cases_with_several_subtypes)),
-            Finding("note", "Cases with both benign and malignant images", list(self.cases_with_both_labels)),
-            Finding("duplicate", _SAME_BYTES, _paths(self.identical_bytes)),
-            Finding("duplicate", "Pictures repeated within a case", _paths(self.identical_pixels_within_case)),
-            Finding("note", "Cases of a single image", list(self.cases_of_one_image)),
-            Finding("note", "Differences from the published counts", list(self.count_differences)),
-            Finding("note", NARROW, [f"{path}: {share:.1%}" for path, share in self.narrow_ranges.items()]),
-            Finding("note", PAGES, [f"{path}: {n:,} not read" for path, n in self.pages_left_out.items()]),
+            AuditFinding(
+                "error", "Pictures called both benign and malignant", _paths(self.identical_pixels_both_labels)
+            ),
+            AuditFinding("error", "Cases in several spellings, kept together as one", _joined(self.spellings)),
+            AuditFinding("error", _BAD, bad),
+            AuditFinding("merged", "Pictures shared by several cases", _paths(self.identical_pixels_across_cases)),
+            AuditFinding("merged", _MERGED, _joined(self.merged_groups)),
+            AuditFinding(
+                "siblings", "Cases of several slides, which a split by slide separates", _keyed(self.siblings)
+            ),
+            AuditFinding("note", "Cases filed under several subtypes", _keyed(self.cases_with_several_subtypes)),
+            AuditFinding("note", "Cases with both benign and malignant images", list(self.cases_with_both_labels)),
+            AuditFinding("duplicate", _SAME_BYTES, _paths(self.identical_bytes)),
+            AuditFinding("duplicate", "Pictures repeated within a case", _paths(self.identical_pixels_within_case)),
+            AuditFinding("note", "Cases of a single image", list(self.cases_of_one_image)),
+            AuditFinding("note", "Differences from the published counts", list(self.count_differences)),
+            AuditFinding("note", NARROW, [f"{path}: {share:.1%}" for path, share in self.narrow_ranges.items()]),
+            AuditFinding("note", PAGES, [f"{path}: {n:,} not read" for path, n in self.pages_left_out.items()]),
         ]
         return [finding for finding in candidates if finding.examples]
 
-    def told(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """The findings that stand beside the results, too, a sentence each.
 
         These are the ones with a weight of `TOLD`, and images that were read, but perhaps not as they were meant. Left
@@ -151,7 +155,7 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """One kind of oddity.
 
     Attributes:

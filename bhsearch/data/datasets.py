@@ -20,7 +20,7 @@ def is_phantom(data: str | None) -> bool:
     return data is None or data == PHANTOM or data.startswith(f"{PHANTOM}:")
 
 
-def draw_phantom(data: str | None, progress: Progress | None = None) -> None:
+def make_phantom(data: str | None, progress: Progress | None = None) -> None:
     """Draw the phantom into the cache, if it is not there yet. `open_data` would do that without a word.
 
     Args:

@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.layouts.naming import PARTS, TEST, VALIDATION, shown, spelling_key
-from bhsearch.data.stratify import SEPARATOR, Bools, Folds, Ints, make_strata
+from bhsearch.data.stratify import SEPARATOR, Bools, Folds, Ints, strata_of
 from bhsearch.errors import DataError, SettingsError, listed
 
 
 @dataclass(frozen=True, eq=False)
-class Units:
+class SplitUnits:
     """Some images of an index, and the units that they make up.
 
     Attributes:
@@ -28,10 +28,10 @@ class Units:
     keys: list[str]
     strata: Ints
 
-    def select(self, rows: Bools) -> Units:
+    def select(self, rows: Bools) -> SplitUnits:
         """The units of some images only; they keep their keys and strata. `rows` is a mask of shape (n_images,)."""
         present, number = np.unique(self.number[rows], return_inverse=True)
-        return Units(number.astype(np.int64), [self.keys[unit] for unit in present], self.strata[present])
+        return SplitUnits(number.astype(np.int64), [self.keys[unit] for unit in present], self.strata[present])
 
 
 def case_keys(index: Index) -> npt.NDArray[np.object_]:
@@ -47,7 +47,7 @@ def case_keys(index: Index) -> npt.NDArray[np.object_]:
     return np.where(unknown, paths, cases)
 
 
-def units_of_groups(index: Index) -> Units:
+def units_of_groups(index: Index) -> SplitUnits:
     """The groups of a whole data set; their key is the sorted keys of their cases, joined.
 
     Raises:
@@ -62,10 +62,10 @@ def units_of_groups(index: Index) -> Units:
     for group, case in zip(groups, cases, strict=True):
         members[group].add(case)
     keys = [SEPARATOR.join(sorted(names)) for names in members]
-    return Units(groups, keys, make_strata(groups, index.labels))
+    return SplitUnits(groups, keys, strata_of(groups, index.labels))
 
 
-def units_of_slides(index: Index) -> Units:
+def units_of_slides(index: Index) -> SplitUnits:
     """The slides of an index. Their strata are made from what the slides themselves hold.
 
     Raises:
@@ -82,7 +82,7 @@ def units_of_slides(index: Index) -> Units:
     return _named([SEPARATOR.join(pair) for pair in zip(case_keys(index), slides, strict=True)], index.labels)
 
 
-def units_of_images(index: Index) -> Units:
+def units_of_images(index: Index) -> SplitUnits:
     """Every image of an index on its own."""
     return _named(index.column("path").tolist(), index.labels)
 
@@ -93,7 +93,7 @@ def sealed_part(index: Index) -> str:
     return next((part for part in (TEST, VALIDATION) if part in present), "")
 
 
-def part_as_test(index: Index, groups: Units) -> Bools:
+def part_as_test(index: Index, groups: SplitUnits) -> Bools:
     """Mask of the images in `sealed_part`, if it can be a test. Shape (n_images,).
 
     Raises:
@@ -119,10 +119,10 @@ def part_as_test(index: Index, groups: Units) -> Bools:
     return inside
 
 
-def _named(names: list[str], labels: Folds) -> Units:
+def _named(names: list[str], labels: Folds) -> SplitUnits:
     keys, number = np.unique(np.array(names, dtype=object), return_inverse=True)
     number = number.astype(np.int64)
-    return Units(number, keys.tolist(), make_strata(number, labels))
+    return SplitUnits(number, keys.tolist(), strata_of(number, labels))
 
 
 def merge_groups(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bhsearch.data.images.decode import Digests, Progress, scan
+from bhsearch.data.images.decode import Digests, Progress, hash_images
 from bhsearch.data.index import COLUMNS, BadFile, Index
 from bhsearch.data.layouts import registry
 from bhsearch.data.layouts.listing import Listing, require_both_classes
@@ -52,7 +52,7 @@ def load_index(
         ignore_columns=ignore_columns,
         image_root=image_root,
     )
-    results = scan(listing.root, [row.path for row in listing.rows], progress=progress)
+    results = hash_images(listing.root, [row.path for row in listing.rows], progress=progress)
     bad = [*listing.bad, *(result for result in results if isinstance(result, BadFile))]
     if bad and not skip_bad_images:
         raise DataError(

@@ -12,10 +12,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.grouping import Units, part_as_test, sealed_part, units_of_groups, units_of_images, units_of_slides
+from bhsearch.data.grouping import (
+    SplitUnits,
+    part_as_test,
+    sealed_part,
+    units_of_groups,
+    units_of_images,
+    units_of_slides,
+)
 from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.layouts.naming import PARTS as DATA_PARTS
-from bhsearch.data.stratify import SEPARATOR, Bools, Folds, Ints, carriers_of, deal, groups_per_fold, seal, torn
+from bhsearch.data.stratify import (
+    SEPARATOR,
+    Bools,
+    Folds,
+    Ints,
+    assign_folds,
+    classes_per_group,
+    groups_per_fold,
+    in_several_folds,
+    select_test_groups,
+)
 from bhsearch.errors import DataError, SettingsError
 
 GROUPINGS = ("case", "slide", "image")
@@ -173,7 +190,7 @@ class Split:
         return split
 
 
-def image_weights(groups: Ints, part: Bools) -> npt.NDArray[np.float64]:
+def training_weights(groups: Ints, part: Bools) -> npt.NDArray[np.float64]:
     """Weigh images so that every group of a part counts the same, both labels together.
 
     Args:
@@ -226,9 +243,9 @@ def make_split(
     sealed = part_as_test(index, groups) if part else _sealed(index, groups, test_fraction)
     test, rows = sealed & chosen, ~sealed & chosen
     _require_test(index, groups, test, part, magnification)
-    units = _units_to_deal(index, groups, rows, group_by)
+    units = _units_to_assign(index, groups, rows, group_by)
     folds = np.full((n_repeats, len(index)), -1, dtype=np.int8)
-    folds[:, rows] = _checked_deal(units, index.labels[rows], n_folds, n_repeats, f"{group_by}s{_at(magnification)}")
+    folds[:, rows] = _check_folds(units, index.labels[rows], n_folds, n_repeats, f"{group_by}s{_at(magnification)}")
     reasons = _why_not_promotable(index, group_by)
     return Split(
         paths=index.column("path").copy(),
@@ -278,9 +295,9 @@ def _at_magnification(index: Index, wanted: str) -> tuple[str, Bools]:
     )
 
 
-def _sealed(index: Index, groups: Units, test_fraction: float) -> Bools:
-    carriers = carriers_of(groups.number, index.labels)
-    mask: Bools = seal(groups.keys, groups.strata, carriers, test_fraction)[groups.number]
+def _sealed(index: Index, groups: SplitUnits, test_fraction: float) -> Bools:
+    carriers = classes_per_group(groups.number, index.labels)
+    mask: Bools = select_test_groups(groups.keys, groups.strata, carriers, test_fraction)[groups.number]
     return mask
 
 
@@ -296,7 +313,7 @@ def _on_parts(index: Index, part: str, test_fraction: float) -> list[str]:
     return [sentence]
 
 
-def _require_test(index: Index, groups: Units, test: Bools, part: str, magnification: str) -> None:
+def _require_test(index: Index, groups: SplitUnits, test: Bools, part: str, magnification: str) -> None:
     counts = _cases_of_classes(groups.number[test], index.labels[test])
     if min(counts):
         return
@@ -309,17 +326,17 @@ def _require_test(index: Index, groups: Units, test: Bools, part: str, magnifica
     )
 
 
-def _units_to_deal(index: Index, groups: Units, rows: Bools, group_by: str) -> Units:
+def _units_to_assign(index: Index, groups: SplitUnits, rows: Bools, group_by: str) -> SplitUnits:
     if group_by == "case":
         return groups.select(rows)
     return (units_of_slides if group_by == "slide" else units_of_images)(index.select(rows))
 
 
-def _checked_deal(units: Units, labels: Folds, n_folds: int, n_repeats: int, what: str) -> Folds:
+def _check_folds(units: SplitUnits, labels: Folds, n_folds: int, n_repeats: int, what: str) -> Folds:
     """Fold per image in each repeat, if every fold holds both classes. Shape (n_repeats, n_images)."""
 
     def dealt(n_folds: int) -> tuple[Folds, bool]:
-        folds = deal(units.keys, units.strata, n_folds, n_repeats)[:, units.number]
+        folds = assign_folds(units.keys, units.strata, n_folds, n_repeats)[:, units.number]
         return folds, bool(groups_per_fold(folds, units.number, labels, n_folds).all())
 
     folds, works = dealt(n_folds)
@@ -354,13 +371,13 @@ def _why_not_promotable(index: Index, group_by: str) -> list[str]:
     return [f"{reason} No model made with it can be promoted." for reason in reasons]
 
 
-def _leaks(index: Index, groups: Units, folds: Folds, group_by: str) -> tuple[str, ...]:
+def _leaks(index: Index, groups: SplitUnits, folds: Folds, group_by: str) -> tuple[str, ...]:
     rows = folds[0] >= 0
     number, folds = groups.number[rows], folds[:, rows]
     _, picture = np.unique(index.column("pixels_digest")[rows], return_inverse=True)
     sentences = []
     for what, keys in (("development cases", number), ("different pictures", picture)):
-        apart = torn(keys, folds)
+        apart = in_several_folds(keys, folds)
         if apart.any():
             sentences.append(
                 f"Grouping by {group_by} puts {_n_different(keys[apart]):,} of {_n_different(keys):,} {what} on "
@@ -369,7 +386,7 @@ def _leaks(index: Index, groups: Units, folds: Folds, group_by: str) -> tuple[st
     return tuple(sentences)
 
 
-def _few_groups(index: Index, groups: Units, test: Bools, folds: Folds, n_folds: int) -> list[str]:
+def _few_groups(index: Index, groups: SplitUnits, test: Bools, folds: Folds, n_folds: int) -> list[str]:
     rows = folds[0] >= 0
     in_folds = groups_per_fold(folds[:, rows], groups.number[rows], index.labels[rows], n_folds)
     in_test = _cases_of_classes(groups.number[test], index.labels[test])

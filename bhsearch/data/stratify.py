@@ -22,7 +22,7 @@ _FEWEST_FOR_QUARTILES = 16
 _ATTEMPTS = 200
 
 
-def make_strata(unit: Ints, labels: Folds) -> Ints:
+def strata_of(unit: Ints, labels: Folds) -> Ints:
     """Strata of units by what labels they carry, never by how many images they have.
 
     A unit's stratum is the quartile of its share of malignant images among all units, with equal shares kept together.
@@ -48,7 +48,7 @@ def make_strata(unit: Ints, labels: Folds) -> Ints:
     return stratum.astype(np.int64)
 
 
-def seal(keys: list[str], strata: Ints, carriers: Bools, fraction: float) -> Bools:
+def select_test_groups(keys: list[str], strata: Ints, carriers: Bools, fraction: float) -> Bools:
     """Choose the units of the test: in each stratum the first ones in an order that only their keys decide.
 
     Args:
@@ -71,7 +71,7 @@ def seal(keys: list[str], strata: Ints, carriers: Bools, fraction: float) -> Boo
     return sealed
 
 
-def deal(keys: list[str], strata: Ints, n_folds: int, n_repeats: int) -> Folds:
+def assign_folds(keys: list[str], strata: Ints, n_folds: int, n_repeats: int) -> Folds:
     """Deal units into folds like cards, one stratum after the other.
 
     The first fold of a stratum follows the last one of the stratum before, so folds are even in each stratum and
@@ -104,7 +104,7 @@ def deal(keys: list[str], strata: Ints, n_folds: int, n_repeats: int) -> Folds:
     return np.array(dealt, dtype=np.int8).reshape(len(dealt), len(keys))
 
 
-def carriers_of(unit: Ints, labels: Folds) -> Bools:
+def classes_per_group(unit: Ints, labels: Folds) -> Bools:
     """Whether each unit has benign, and malignant, images. Shape (n_units, 2)."""
     return np.stack([np.bincount(unit, weights=labels == label) > 0 for label in (0, 1)], axis=1)
 
@@ -129,7 +129,7 @@ def groups_per_fold(folds: Folds, groups: Ints, labels: Folds, n_folds: int) -> 
     return counts
 
 
-def torn(keys: Ints, folds: Folds) -> Bools:
+def in_several_folds(keys: Ints, folds: Folds) -> Bools:
     """Whether an image's key lies in several folds of any repeat.
 
     Args:

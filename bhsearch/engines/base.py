@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bhsearch.errors import RunError
-from bhsearch.objectives.base import Report
+from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import Params
 from bhsearch.states import COMPLETE, PRUNED
 
@@ -47,7 +47,7 @@ INTERRUPTED = "interrupted"  # the reason of a trial that someone ended who also
 MOST_RETRIES = 2  # of a trial whose process died
 
 
-def leaves_no_trace(trial: Trial) -> bool:
+def is_ignored_on_resume(trial: Trial) -> bool:
     """Whether what comes next must be as if this trial had not been: it was interrupted, or will be run again.
 
     Any other failed trial shows, or the same point would come again for ever.
@@ -56,28 +56,28 @@ def leaves_no_trace(trial: Trial) -> bool:
     return trial.notes.get("reason") == INTERRUPTED or dead
 
 
-def complete_notes(seconds: float, ends: tuple[float, float] | None) -> dict[str, float]:
+def result_attributes(seconds: float, ends: tuple[float, float] | None) -> dict[str, float]:
     """What is kept beside the score of a complete trial."""
     interval = {} if ends is None else {"auc_low": round(ends[0], 6), "auc_high": round(ends[1], 6)}
     return {"seconds": round(seconds, 4), **interval}
 
 
-class Overtaken(Exception):  # noqa: N818  # no error: a decision
+class TrialAlreadyEnded(Exception):  # noqa: N818  # no error: a decision
     """A trial that should be ended was ended by another process, in another way."""
 
 
-class Exhausted(RunError):  # noqa: N818  # named for what happened
+class SearchExhausted(RunError):  # noqa: N818  # named for what happened
     """An engine has no more points to propose."""
 
 
 class Engine(Protocol):
-    """One study in one engine. Ending a trial raises `Overtaken` if it was ended in another way before."""
+    """One study in one engine. Ending a trial raises `TrialAlreadyEnded` if it was ended in another way before."""
 
     @property
     def beat_seconds(self) -> float | None:
         """How often `beat` wants to be called; None for never."""
 
-    def report(self, number: int, report: Report) -> bool:
+    def report(self, number: int, report: IntermediateValue) -> bool:
         """Say how a running trial stands. Returns whether it should be pruned."""
 
     def prune(self, number: int, seconds: float) -> None:

@@ -12,7 +12,7 @@ from bhsearch.errors import SettingsError
 
 OPTUNA, KERAS_TUNER = "optuna", "keras-tuner"
 # The samplers of each engine, its default first.
-SAMPLERS: dict[str, tuple[str, ...]] = {
+ENGINE_SAMPLERS: dict[str, tuple[str, ...]] = {
     OPTUNA: tuple(samplers.SAMPLERS),
     KERAS_TUNER: tuple(engine.SAMPLERS),
 }
@@ -20,7 +20,7 @@ SAMPLERS: dict[str, tuple[str, ...]] = {
 
 def with_sampler(settings: Settings) -> Settings:
     """Settings that name a sampler: the engine's default where none was given."""
-    return settings if settings.sampler is not None else replace(settings, sampler=SAMPLERS[settings.engine][0])
+    return settings if settings.sampler is not None else replace(settings, sampler=ENGINE_SAMPLERS[settings.engine][0])
 
 
 def check_engine(
@@ -33,7 +33,7 @@ def check_engine(
     """Refuse what an engine does not have.
 
     Args:
-        engine: A key of `SAMPLERS`.
+        engine: A key of `ENGINE_SAMPLERS`.
         sampler: None for its default.
         workers: Processes that run trials; None where none are asked for.
         pruner: None for the default of the regime.
@@ -42,9 +42,9 @@ def check_engine(
     Raises:
         SettingsError: Saying what the engine has.
     """
-    known = SAMPLERS[engine]
+    known = ENGINE_SAMPLERS[engine]
     if sampler is not None and sampler not in known:
-        other = next((name for name, samplers in SAMPLERS.items() if sampler in samplers), None)
+        other = next((name for name, samplers in ENGINE_SAMPLERS.items() if sampler in samplers), None)
         hint = f" It is one of --engine {other}." if other is not None else ""
         raise SettingsError(f"--sampler must be one of {', '.join(known)} with {engine}, but got {sampler!r}.{hint}")
     if engine != KERAS_TUNER:

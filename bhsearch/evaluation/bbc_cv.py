@@ -24,7 +24,7 @@ _SAME = ("label", "fold", "group", "stratum")
 
 
 @dataclass(frozen=True)
-class Corrected:
+class CorrectedScore:
     """The score of the winner of a search, corrected for having been chosen by it.
 
     Attributes:
@@ -44,7 +44,7 @@ class Corrected:
     n_groups: int
 
 
-def corrected_score(predictions: Sequence[Predictions], n_draws: int = 1000, seed: int = 0) -> Corrected:
+def corrected_score(predictions: Sequence[Predictions], n_draws: int = 1000, seed: int = 0) -> CorrectedScore:
     """Let resampled cases choose the winner, and the cases they left out score it.
 
     A draw takes groups with replacement. The trial with the best score on them is the draw's winner, and its score is
@@ -91,7 +91,7 @@ def corrected_score(predictions: Sequence[Predictions], n_draws: int = 1000, see
             f"{draws.shape[1]} groups do they. There are too few cases to correct for having searched."
         )
     low, high = interval(outside)
-    return Corrected(
+    return CorrectedScore(
         raw=max(score(trial) for trial in predictions),
         score=float(np.nanmean(outside)),
         low=low,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.errors import DataError
-from bhsearch.evaluation.metrics import parts
+from bhsearch.evaluation.metrics import iter_folds
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
@@ -77,7 +77,7 @@ def bootstrap_scores(predictions: Predictions, draws: IntArray) -> FloatArray:
     if draws.ndim != 2 or draws.shape[1] != number.max() + 1:
         raise DataError(f"draws must be counts of {number.max() + 1} groups, but have shape {draws.shape}.")
     total, n_kept = np.zeros(len(draws)), np.zeros(len(draws))
-    for repeat, _, rows in parts(predictions):
+    for repeat, _, rows in iter_folds(predictions):
         positive, negative = (rows[predictions.label[rows] == value] for value in (1, 0))
         if not len(positive) or not len(negative):
             continue

@@ -48,7 +48,7 @@ class Summary:
     recognition_rate: tuple[float, float]
 
 
-def rates(fold: int, magnification: str, right: npt.NDArray[np.bool_], patient: npt.NDArray[Any]) -> Rates:
+def recognition_rates(fold: int, magnification: str, right: npt.NDArray[np.bool_], patient: npt.NDArray[Any]) -> Rates:
     """Rates of the test images of one fold at one magnification.
 
     Args:

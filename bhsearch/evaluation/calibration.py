@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.errors import DataError
-from bhsearch.evaluation.predictions import image_weights
+from bhsearch.evaluation.predictions import case_weights
 from bhsearch.evaluation.thresholds import best_threshold
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def operating_point(predictions: Predictions) -> OperatingPoint:
     """
     label, group = predictions.label, predictions.group
     averaged = _sigmoid(logit(predictions.probability).mean(axis=0))
-    weight = image_weights(group, np.zeros((1, len(predictions)), np.int8))[0]
+    weight = case_weights(group, np.zeros((1, len(predictions)), np.int8))[0]
     calibration = fit_calibration(averaged, label, weight)
     before = _brier(averaged, label, weight)
     after = _brier(_cross_fitted(averaged, label, weight, group), label, weight)

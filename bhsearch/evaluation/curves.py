@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.evaluation.metrics import parts
+from bhsearch.evaluation.metrics import iter_folds
 from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
 
 N_GRID = 101
@@ -46,7 +46,7 @@ def roc_points(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
     columns: dict[str, list[npt.NDArray[np.generic]]] = {
         name: [] for name in ("repeat", "fold", "threshold", "false_positive_rate", "true_positive_rate")
     }
-    for repeat, fold, rows in parts(predictions):
+    for repeat, fold, rows in iter_folds(predictions):
         found, alarms, cuts = cumulative(predictions, repeat, rows, predictions.weight[repeat, rows][None])
         if not (found[0, -1] > 0 and alarms[0, -1] > 0):
             continue
@@ -89,7 +89,7 @@ def _band(predictions: Predictions, draws: IntArray | None, sampler: Sampler, ba
     as_is = np.ones((1, number.max() + 1), dtype=np.int64)
     counts = as_is if draws is None else np.concatenate([as_is, draws])
     total, n_kept = np.zeros((len(counts), N_GRID)), np.zeros(len(counts))
-    for repeat, _, rows in parts(predictions):
+    for repeat, _, rows in iter_folds(predictions):
         weight = predictions.weight[repeat, rows] * counts[:, number[rows]]
         found, alarms, _ = cumulative(predictions, repeat, rows, weight)
         kept = (found[:, -1] > 0) & (alarms[:, -1] > 0)

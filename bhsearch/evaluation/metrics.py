@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.evaluation.predictions import FloatArray, Predictions
-from bhsearch.evaluation.thresholds import Decisions, pooled_decisions
+from bhsearch.evaluation.thresholds import HardLabels, cross_fitted_labels
 
 N_CALIBRATION_BINS = 10
 AUC = "auc"  # the score
@@ -98,14 +98,14 @@ def fold_scores(predictions: Predictions, metric: Metric = weighted_auc) -> Floa
         Shape (R, K); nan for a part without one of the classes.
     """
     scores = np.full((predictions.n_repeats, predictions.n_folds), np.nan)
-    for repeat, fold, rows in parts(predictions):
+    for repeat, fold, rows in iter_folds(predictions):
         scores[repeat, fold] = metric(
             predictions.label[rows], predictions.probability[repeat, rows], predictions.weight[repeat, rows]
         )
     return scores
 
 
-def parts(predictions: Predictions) -> Iterator[tuple[int, int, npt.NDArray[np.intp]]]:
+def iter_folds(predictions: Predictions) -> Iterator[tuple[int, int, npt.NDArray[np.intp]]]:
     """Every validation part that holds an image: repeat, fold, and its row numbers."""
     for repeat in range(predictions.n_repeats):
         for fold in range(predictions.n_folds):
@@ -171,7 +171,7 @@ def calibration_bins(predictions: Predictions) -> tuple[FloatArray, FloatArray, 
     return mass / mass.sum(axis=1, keepdims=True), mean, share
 
 
-def trial_metrics(predictions: Predictions, decisions: Decisions | None = None) -> dict[str, float]:
+def trial_metrics(predictions: Predictions, decisions: HardLabels | None = None) -> dict[str, float]:
     """Every metric of a finished trial, except its intervals and its seconds.
 
     AUC and average precision are means over folds. The rest is pooled over the folds of a repeat, each image with its
@@ -188,7 +188,7 @@ def trial_metrics(predictions: Predictions, decisions: Decisions | None = None) 
         `magnification/<magnification>` (AUC) and `recall/<subtype>` for those known.
     """
     folds = fold_scores(predictions)
-    decisions = pooled_decisions(predictions) if decisions is None else decisions
+    decisions = cross_fitted_labels(predictions) if decisions is None else decisions
     error = (predictions.probability.astype(np.float64) - predictions.label) ** 2
     mass, mean, share = calibration_bins(predictions)
     gaps = np.where(mass > 0, mass * np.abs(mean - share), 0.0)
@@ -212,7 +212,7 @@ def confusion(predictions: Predictions, predicted: npt.NDArray[np.int8], weight:
     return np.array(counts, dtype=np.float64).reshape(-1, 2, 2)
 
 
-def _threshold_metrics(predictions: Predictions, decisions: Decisions) -> dict[str, float]:
+def _threshold_metrics(predictions: Predictions, decisions: HardLabels) -> dict[str, float]:
     """Metrics of hard decisions, from the case-weighted confusion matrix of each repeat."""
     matrix = confusion(predictions, decisions.predicted, predictions.weight)
     with np.errstate(invalid="ignore"):
@@ -244,7 +244,7 @@ def _magnification_metrics(predictions: Predictions) -> dict[str, float]:
     return found
 
 
-def _subtype_metrics(predictions: Predictions, decisions: Decisions) -> dict[str, float]:
+def _subtype_metrics(predictions: Predictions, decisions: HardLabels) -> dict[str, float]:
     """`recall/<subtype>`: share of its images that were called right, every case counting the same."""
     found = {}
     right = decisions.predicted == predictions.label

@@ -24,7 +24,7 @@ _TEXT_COLUMNS = ("path", "case", "subtype", "magnification")
 _FIXED_COLUMNS = ("path", "case", "group", "stratum", "label", "subtype", "magnification")
 
 
-def image_weights(group: npt.NDArray[np.int64], fold: npt.NDArray[np.int8]) -> FloatArray:
+def case_weights(group: npt.NDArray[np.int64], fold: npt.NDArray[np.int8]) -> FloatArray:
     """Weight images so that every group counts the same within a validation part.
 
     Args:
@@ -143,7 +143,7 @@ class Predictions:
     @cached_property
     def weight(self) -> FloatArray:
         """1/(images of the group in that validation part). Shape (R, n)."""
-        return image_weights(self.group, self.fold)
+        return case_weights(self.group, self.fold)
 
     def select(self, rows: npt.NDArray[np.bool_]) -> Predictions:
         """The predictions of some images; weights then count these only. `rows` is a mask of shape (n,)."""

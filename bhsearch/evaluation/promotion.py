@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.stratify import make_strata
+from bhsearch.data.stratify import strata_of
 from bhsearch.errors import DataError
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draws, interval, paired_difference
 from bhsearch.evaluation.metrics import score
@@ -65,7 +65,7 @@ class TestScores:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """What the gate says.
 
     Attributes:
@@ -81,7 +81,7 @@ class Verdict:
     numbers: dict[str, float]
 
 
-def judge(challenger: TestScores, champion: TestScores | None = None, n_draws: int = 1000, seed: int = 0) -> Verdict:
+def decide(challenger: TestScores, champion: TestScores | None = None, n_draws: int = 1000, seed: int = 0) -> Decision:
     """Decide on test groups that are in neither model's development.
 
     Images of the two are matched by pixel digest. A group of the challenger's test is left out whole if one of its
@@ -113,7 +113,7 @@ def judge(challenger: TestScores, champion: TestScores | None = None, n_draws: i
     refusals = [sentence for sentence in (challenger.why_not_promotable, _too_few(numbers)) if sentence]
     what, least = ("difference", 0.0) if champion is not None else ("challenger", 0.5)
     promote = not refusals and numbers[f"{what}_low"] > least
-    return Verdict(promote, " ".join([*refusals, *_findings(numbers, what, promote, not refusals)]), numbers)
+    return Decision(promote, " ".join([*refusals, *_findings(numbers, what, promote, not refusals)]), numbers)
 
 
 def _matched(challenger: TestScores, champion: TestScores | None) -> tuple[npt.NDArray[np.bool_], FloatArray]:
@@ -153,7 +153,7 @@ def _compared(
     _, number = np.unique(group, return_inverse=True)
     # Of these groups alone: strata of the whole data set could leave one here that holds a single group, which every
     # draw would then hold once.
-    stratum = make_strata(number, label)[number]
+    stratum = strata_of(number, label)[number]
     draws = group_draws(number, stratum, n_draws, seed)
     numbers: dict[str, float] = {}
     aucs, samples = [], []

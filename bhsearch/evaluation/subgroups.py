@@ -13,14 +13,14 @@ from bhsearch.evaluation.metrics import fold_scores
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import Predictions
-    from bhsearch.evaluation.thresholds import Decisions
+    from bhsearch.evaluation.thresholds import HardLabels
 
 COLUMNS = ("subtype", "magnification", "case")
 UNNAMED = "not named by the data"
 
 
 @dataclass(frozen=True)
-class Part:
+class Subgroup:
     """Some of the images: those of one subtype, magnification or case.
 
     Attributes:
@@ -42,7 +42,7 @@ class Part:
     auc: float | None
 
 
-def breakdown(predictions: Predictions, decisions: Decisions, column: str) -> list[Part]:
+def subgroup_results(predictions: Predictions, decisions: HardLabels, column: str) -> list[Subgroup]:
     """Results by one column.
 
     Args:
@@ -56,16 +56,18 @@ def breakdown(predictions: Predictions, decisions: Decisions, column: str) -> li
     """
     values = getattr(predictions, column)
     right = (decisions.predicted == predictions.label).mean(axis=0)
-    parts = [_part(predictions, right, str(value) or UNNAMED, values == value) for value in set(values)]
+    parts = [_subgroup(predictions, right, str(value) or UNNAMED, values == value) for value in set(values)]
     return sorted(parts, key=lambda part: ((*CLASS_NAMES, "both").index(part.kind), len(part.name), part.name))
 
 
-def _part(predictions: Predictions, right: npt.NDArray[np.float64], name: str, rows: npt.NDArray[np.bool_]) -> Part:
+def _subgroup(
+    predictions: Predictions, right: npt.NDArray[np.float64], name: str, rows: npt.NDArray[np.bool_]
+) -> Subgroup:
     chosen = predictions.select(rows)
     by_case = sorted(right[rows][chosen.group == group].mean() for group in np.unique(chosen.group))
     folds = fold_scores(chosen)
     labels = np.unique(chosen.label)
-    return Part(
+    return Subgroup(
         name=name,
         kind="both" if len(labels) > 1 else CLASS_NAMES[int(labels[0])],
         n_images=len(chosen),
@@ -77,12 +79,12 @@ def _part(predictions: Predictions, right: npt.NDArray[np.float64], name: str, r
 
 
 @dataclass(frozen=True)
-class Worst:
+class WorstCase:
     """A case on which a model is more often wrong than on others.
 
     Attributes:
         name: Of the case.
-        kind: As in `Part`.
+        kind: As in `Subgroup`.
         n_images: Its images.
         right: Share of them called right.
         row: Its worst image, as a row of the predictions: the farthest on the wrong side of its threshold or, where
@@ -106,7 +108,7 @@ class Worst:
         return f"case {self.name}, {CLASS_NAMES[self.label]}, P(malignant) {self.probability:.2f}; {share}"
 
 
-def worst_cases(predictions: Predictions, decisions: Decisions, most: int = 8) -> list[Worst]:
+def worst_cases(predictions: Predictions, decisions: HardLabels, most: int = 8) -> list[WorstCase]:
     """The groups of cases with the smallest share of right images, worst first. Never empty.
 
     Args:
@@ -118,21 +120,21 @@ def worst_cases(predictions: Predictions, decisions: Decisions, most: int = 8) -
     cut = np.take_along_axis(decisions.threshold, predictions.fold.astype(np.int64), axis=1)
     wrong_by = ((predictions.probability - cut) * (1 - 2 * predictions.label)).mean(axis=0)
     found = [
-        _worst(predictions, np.flatnonzero(predictions.group == group), right, wrong_by)
+        _worst_case(predictions, np.flatnonzero(predictions.group == group), right, wrong_by)
         for group in np.unique(predictions.group)
     ]
     return sorted(found, key=lambda worst: (worst.right, -wrong_by[worst.row], worst.name))[:most]
 
 
-def _worst(
+def _worst_case(
     predictions: Predictions,
     rows: npt.NDArray[np.intp],
     right: npt.NDArray[np.float64],
     wrong_by: npt.NDArray[np.float64],
-) -> Worst:
+) -> WorstCase:
     row = int(rows[np.argmax(wrong_by[rows])])
     labels = np.unique(predictions.label[rows])
-    return Worst(
+    return WorstCase(
         name=" and ".join(sorted({str(case) for case in predictions.case[rows]} - {""})) or UNNAMED,
         kind="both" if len(labels) > 1 else CLASS_NAMES[int(labels[0])],
         n_images=len(rows),

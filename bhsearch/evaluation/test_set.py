@@ -13,7 +13,7 @@ import numpy.typing as npt
 from bhsearch.evaluation import metrics
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
-from bhsearch.evaluation.thresholds import Decisions
+from bhsearch.evaluation.thresholds import HardLabels
 
 N_DRAWS = 1000
 TEST = "test/"  # metrics of the sealed test
@@ -34,7 +34,7 @@ NAMES = {
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class TestResult:
     """What a test gave.
 
     Attributes:
@@ -47,7 +47,7 @@ class Tested:
 
     predictions: Predictions
     uncalibrated: Predictions
-    decisions: Decisions
+    decisions: HardLabels
     values: dict[str, float]
     intervals: dict[str, Interval]
 
@@ -57,9 +57,9 @@ class Tested:
         return {f"{prefix}{name}": float(value) for name, value in (self.values | ends).items()}
 
 
-def evaluate(
+def evaluate_test(
     predictions: Predictions, uncalibrated: npt.NDArray[Any], threshold: float, n_draws: int = N_DRAWS, seed: int = 0
-) -> Tested:
+) -> TestResult:
     """Compute the test's metrics and their intervals.
 
     Args:
@@ -74,7 +74,7 @@ def evaluate(
     """
     before = replace(predictions, probability=uncalibrated[None])
     predicted = (predictions.probability >= threshold).astype(np.int8)
-    decisions = Decisions(predicted, np.full((1, 1), threshold))
+    decisions = HardLabels(predicted, np.full((1, 1), threshold))
     values = metrics.trial_metrics(predictions, decisions)
     del values["auc_fold_std"]  # of one fold
     for name in ("brier", "ece"):
@@ -87,7 +87,9 @@ def evaluate(
         **_calibration(predictions, draws, ""),
         **_calibration(before, draws, "_uncalibrated"),
     }
-    return Tested(predictions, before, decisions, values, {name: interval(drawn) for name, drawn in samples.items()})
+    return TestResult(
+        predictions, before, decisions, values, {name: interval(drawn) for name, drawn in samples.items()}
+    )
 
 
 def _group_sums(predictions: Predictions, values: FloatArray) -> FloatArray:

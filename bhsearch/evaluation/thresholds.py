@@ -20,7 +20,7 @@ _SAME = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Decisions:
+class HardLabels:
     """Hard labels of out-of-fold predictions.
 
     Attributes:
@@ -65,7 +65,7 @@ def best_threshold(label: npt.NDArray[np.int8], probability: npt.NDArray[Any], w
     return float(best[distance <= distance.min() + _SAME][0])
 
 
-def pooled_decisions(predictions: Predictions) -> Decisions:
+def cross_fitted_labels(predictions: Predictions) -> HardLabels:
     """Decide each image with the threshold that the other folds of its repeat choose.
 
     With a single fold there are no others, and the threshold is 0.5.
@@ -80,7 +80,7 @@ def pooled_decisions(predictions: Predictions) -> Decisions:
         cut = best_threshold(predictions.label[rows], probability[rows], predictions.weight[repeat, rows])
         threshold[repeat, fold] = cut
         predicted[repeat, inside] = probability[inside] >= cut
-    return Decisions(predicted, threshold)
+    return HardLabels(predicted, threshold)
 
 
 def classification_text(predictions: Predictions, note: str = "") -> str:
@@ -98,7 +98,7 @@ def classification_text(predictions: Predictions, note: str = "") -> str:
     repeats = predictions.n_repeats
     table = classification_report(
         np.tile(predictions.label, repeats),
-        pooled_decisions(predictions).predicted.ravel(),
+        cross_fitted_labels(predictions).predicted.ravel(),
         labels=[0, 1],
         target_names=list(CLASS_NAMES),
         sample_weight=predictions.weight.ravel() / repeats,

@@ -11,20 +11,20 @@ from bhsearch.data.images.decode import decode
 from bhsearch.data.index import CLASS_NAMES
 from bhsearch.data.provenance import provenance
 from bhsearch.evaluation.calibration import Calibration, logit
-from bhsearch.evaluation.subgroups import breakdown, worst_cases
+from bhsearch.evaluation.subgroups import subgroup_results, worst_cases
 from bhsearch.evaluation.test_set import NAMES
 from bhsearch.lifecycle.registration_summary import BEST_TRIAL, OTHER_TRIAL
-from bhsearch.reporting.figures.thumbnails import overlay, photo
+from bhsearch.reporting.figures.thumbnails import encode_image, overlay
 from bhsearch.reporting.model_card import LIMITS, USE, Measured, ModelCard, WorstImage
 from bhsearch.study.context import FINETUNE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bhsearch.evaluation.bbc_cv import Corrected
+    from bhsearch.evaluation.bbc_cv import CorrectedScore
     from bhsearch.evaluation.calibration import OperatingPoint
-    from bhsearch.evaluation.test_set import Tested
-    from bhsearch.lifecycle.restore import Reopened
+    from bhsearch.evaluation.test_set import TestResult
+    from bhsearch.lifecycle.restore import RestoredStudy
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
 
 _PICTURES = {
@@ -39,13 +39,13 @@ _COLUMNS = ("subtype", "magnification", "case")
 _SYNTHETIC = "Not for tissue: its data were drawn by a program."
 
 
-def make_card(
+def build_model_card(
     study: StoredStudy,
     trial: StoredTrial,
-    opened: Reopened,
-    corrected: Corrected,
+    opened: RestoredStudy,
+    corrected: CorrectedScore,
     point: OperatingPoint,
-    tested: Tested,
+    tested: TestResult,
     gate: Sequence[str],
     openings: Sequence[str],
     pictures: Mapping[str, bytes],
@@ -71,7 +71,7 @@ def make_card(
     index, split = opened.index, opened.split
     values, ends = tested.values, tested.intervals
     origin = provenance(index)
-    named = {column: breakdown(tested.predictions, tested.decisions, column) for column in _COLUMNS}
+    named = {column: subgroup_results(tested.predictions, tested.decisions, column) for column in _COLUMNS}
     return ModelCard(
         title=f"{study.data}: trial {trial.number} of {study.name}",
         synthetic=index.synthetic,
@@ -99,7 +99,7 @@ def make_card(
     )
 
 
-def _size(tested: Tested, label: int | None) -> str:
+def _size(tested: TestResult, label: int | None) -> str:
     """On how much a number rests: all sealed cases, or those with images of a class."""
     predictions = tested.predictions
     rows = predictions.label == label if label is not None else np.ones(len(predictions), dtype=bool)
@@ -107,20 +107,22 @@ def _size(tested: Tested, label: int | None) -> str:
     return f"{len(np.unique(predictions.group[rows]))} cases, {rows.sum():,}{what} images"
 
 
-def _worst(opened: Reopened, tested: Tested, network: Any, point: OperatingPoint) -> list[WorstImage]:
-    from bhsearch.models.saliency import look
+def _worst(opened: RestoredStudy, tested: TestResult, network: Any, point: OperatingPoint) -> list[WorstImage]:
+    from bhsearch.models.saliency import explain
 
     paths = opened.index.select(opened.split.test).paths()
     worst = worst_cases(tested.predictions, tested.decisions)
     images = [decode(paths[item.row]) for item in worst]
-    looked = look(network, images, opened.settings.resize, uncalibrated(point.threshold, point.calibration))
+    looked = explain(network, images, opened.settings.resize, uncalibrated(point.threshold, point.calibration))
     return [
-        WorstImage(f"{item.caption}; {seen.method}", photo(seen.seen), photo(overlay(seen.seen, seen.heat)))
+        WorstImage(
+            f"{item.caption}; {seen.method}", encode_image(seen.seen), encode_image(overlay(seen.seen, seen.heat))
+        )
         for item, seen in zip(worst, looked, strict=True)
     ]
 
 
-def _model(trial: StoredTrial, opened: Reopened) -> dict[str, str]:
+def _model(trial: StoredTrial, opened: RestoredStudy) -> dict[str, str]:
     split, settings = opened.split, opened.settings
     members = "networks, one finetuned per fold," if settings.regime == FINETUNE else "fold heads"
     return {
@@ -131,7 +133,7 @@ def _model(trial: StoredTrial, opened: Reopened) -> dict[str, str]:
     }
 
 
-def _data(study: StoredStudy, opened: Reopened) -> dict[str, str]:
+def _data(study: StoredStudy, opened: RestoredStudy) -> dict[str, str]:
     index, split = opened.index, opened.split
     return {
         "name": index.name,
@@ -143,7 +145,7 @@ def _data(study: StoredStudy, opened: Reopened) -> dict[str, str]:
     }
 
 
-def _split(opened: Reopened) -> dict[str, str]:
+def _split(opened: RestoredStudy) -> dict[str, str]:
     split = opened.split
     return {
         "sealed": _part(opened, split.test),
@@ -160,7 +162,7 @@ def uncalibrated(threshold: float, calibration: Calibration) -> float:
     return float(1 / (1 + np.exp(-np.clip(line, -700, 700))))
 
 
-def _part(opened: Reopened, rows: np.ndarray) -> str:
+def _part(opened: RestoredStudy, rows: np.ndarray) -> str:
     n_groups = len(np.unique(opened.split.groups[rows]))
     return f"{n_groups} cases, {_counted(np.bincount(opened.index.labels[rows], minlength=2))}"
 

@@ -18,16 +18,24 @@ from bhsearch.data.index import CLASS_NAMES, BadFile
 from bhsearch.data.layouts import breakhis
 from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError, MissingError
-from bhsearch.evaluation.bbc_cv import Corrected
+from bhsearch.evaluation.bbc_cv import CorrectedScore
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.evaluation.thresholds import pooled_decisions
+from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.lifecycle.restore import digest_of_set, settings_of
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.reporting.figures.image_grid import pick_examples
-from bhsearch.reporting.figures.thumbnails import photo
-from bhsearch.reporting.report_data import Measured, Opening, Report, SealedCases, Shown, TestSummary, TrialRow
+from bhsearch.reporting.figures.thumbnails import encode_image
+from bhsearch.reporting.report_data import (
+    ExampleImage,
+    Measured,
+    SealedCases,
+    StudyReport,
+    TestAccess,
+    TestSummary,
+    TrialRow,
+)
 from bhsearch.reporting.study_report import report_page
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.result import correct, rank
 from bhsearch.tracking import keys
 
@@ -47,7 +55,7 @@ _FACTS = {
 }
 
 
-def make_report(name: str | None, reporter: Reporter) -> tuple[Report, str]:
+def build_report(name: str | None, reporter: ProgressReporter) -> tuple[StudyReport, str]:
     """Read a study, make its page, and keep that beside it in MLflow.
 
     Args:
@@ -66,7 +74,7 @@ def make_report(name: str | None, reporter: Reporter) -> tuple[Report, str]:
 
     require_store()
     with reporter.step("opening MLflow"):
-        with backend.quiet():
+        with backend.silence_stderr():
             from bhsearch.tracking import reader
         client = open_client(patient=True)
         study = reader.find_study(client, name) if name is not None else reader.latest_study(client)
@@ -77,7 +85,7 @@ def make_report(name: str | None, reporter: Reporter) -> tuple[Report, str]:
     return report, page
 
 
-def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
+def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> StudyReport:
     """Everything that the report of a study shows.
 
     Args:
@@ -87,8 +95,8 @@ def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
     """
     from bhsearch.tracking import reader
 
-    split, audit = reader.record(study, reader.SPLIT), reader.record(study, reader.AUDIT)
-    space = [Parameter(**row) for row in _tuples(reader.record(study, reader.SPACE))]
+    split, audit = reader.read_record(study, reader.SPLIT), reader.read_record(study, reader.AUDIT)
+    space = [Parameter(**row) for row in _tuples(reader.read_record(study, reader.SPACE))]
     predictions: dict[int, Predictions] = {}
     with reporter.step("reading predictions") as progress:
         for done, trial in enumerate(study.trials, start=1):
@@ -98,22 +106,22 @@ def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
     ranking = {row.trial.number: row for row in rank(records, predictions)}
     corrected, why_not = _corrected(client, study, records, predictions)
     best = study.trials[0] if study.trials else None
-    shown: list[Shown] = []
+    shown: list[ExampleImage] = []
     if best is not None:
         with reporter.step("reading images"):
             shown = _images(study, predictions[best.number])
     ended: dict[str, Any] = {}
     with suppress(MissingError):  # not there before a sitting has ended
-        ended = reader.record(study, reader.TRIALS)
+        ended = reader.read_record(study, reader.TRIALS)
     # A study that was begun with an earlier version may not have it.
     made: dict[str, str] = {}
     with suppress(MissingError):
-        made = reader.record(study, reader.MADE)
-    kept_images = reader.record(study, reader.IMAGES)
+        made = reader.read_record(study, reader.MADE)
+    kept_images = reader.read_record(study, reader.IMAGES)
     tests = _tests(client, study, split, kept_images)
     why_not_promotable = split["why_not_promotable"]
     any_predictions = next(iter(predictions.values()), None)
-    return Report(
+    return StudyReport(
         study=study.name,
         data=study.data,
         synthetic=study.synthetic,
@@ -139,13 +147,13 @@ def gather(client: Any, study: StoredStudy, reporter: Reporter) -> Report:
         facts=_facts(study, split),
         audit=_audit_lines(audit),
         made=_made(study, made),
-        versions=reader.record(study, reader.VERSIONS),
+        versions=reader.read_record(study, reader.VERSIONS),
     )
 
 
 def _corrected(
     client: Any, study: StoredStudy, records: Sequence[Trial], predictions: Mapping[int, Predictions]
-) -> tuple[Corrected | None, str]:
+) -> tuple[CorrectedScore | None, str]:
     """The correction counts the trials of the study that this one was started from, too."""
     from bhsearch.tracking import reader
 
@@ -225,13 +233,13 @@ def _tests(client: Any, study: StoredStudy, split: dict[str, Any], images: dict[
     kept = split["images"]
     sealed = [pixels[path] for path, part in zip(kept["path"], kept["part"], strict=True) if part == "test"]
     found = {test.run_id: test for test in reader.tests_on(client, digest_of_set(sealed))}
-    found |= {test.run_id: test for test in reader.tests_of(client, study)}
+    found |= {test.run_id: test for test in reader.tests_of_study(client, study)}
     return sorted(found.values(), key=lambda test: (test.when, test.run_id))
 
 
-def _opening(test: StoredTest) -> Opening:
+def _opening(test: StoredTest) -> TestAccess:
     values, tags = test.values, test.tags
-    return Opening(
+    return TestAccess(
         when=test.when,
         study=test.study,
         trial=f"trial {test.trial}",
@@ -247,7 +255,7 @@ def _test(client: Any, study: StoredStudy) -> TestSummary | None:
     """The last opening of the sealed test for this study that gave a number: from what registering kept of it."""
     from bhsearch.tracking import reader
 
-    tests = [test for test in reader.tests_of(client, study) if "auc" in test.values]
+    tests = [test for test in reader.tests_of_study(client, study) if "auc" in test.values]
     if not tests:
         return None
     last = tests[-1]
@@ -309,16 +317,18 @@ def _moment(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _images(study: StoredStudy, predictions: Predictions) -> list[Shown]:
+def _images(study: StoredStudy, predictions: Predictions) -> list[ExampleImage]:
     """Right and wrong images from where the data lie; none if they are gone, or are not the same any more."""
     index = _same_data(study)
     if index is None:
         return []
     files = dict(zip(index.column("path").tolist(), index.paths(), strict=True))
     shown = []
-    for example in pick_examples(predictions, pooled_decisions(predictions)):
+    for example in pick_examples(predictions, cross_fitted_labels(predictions)):
         pixels = decode(files[str(predictions.path[example.row])])
-        shown.append(Shown(photo(pixels, _SIDE, lossless=False), _caption(predictions, example.row), example.right))
+        shown.append(
+            ExampleImage(encode_image(pixels, _SIDE, lossless=False), _caption(predictions, example.row), example.right)
+        )
     return shown
 
 

@@ -25,8 +25,8 @@ from bhsearch.data.layouts.naming import is_placeholder, spelling_key
 from bhsearch.errors import DataError, PlaceError, SettingsError, StudyError
 from bhsearch.evaluation.predictions import DISCLAIMER, write_use
 from bhsearch.models.keras_settings import check_backend
-from bhsearch.runtime.cache import writing
-from bhsearch.study.events import Reporter
+from bhsearch.runtime.cache import explain_write_errors
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.startup import open_mlflow, start_framework
 
 FORMATS = ("csv", "jsonl")
@@ -127,7 +127,7 @@ def check_output(file: Path) -> None:
         raise PlaceError(f"--output must be in a folder that can be written, but {str(above)!r} {reason}.")
 
 
-def open_model(uri: str | None, reporter: Reporter) -> Model:
+def open_model(uri: str | None, reporter: ProgressReporter) -> Model:
     """The champion of the MLflow store, or the model of a URI or a name.
 
     Raises:
@@ -321,7 +321,7 @@ def write_to(stream: IO[str], kind: str, rows: Iterable[ImageRow]) -> None:
     Raises:
         PlaceError: If the disk behind it is full.
     """
-    with writing("standard output"):
+    with explain_write_errors("standard output"):
         writer = Writer(stream, kind, ImageRow)
         for row in rows:
             writer.write(row)
@@ -356,7 +356,7 @@ def write_files(file: Path, kind: str, model: Model, rows: Iterable[ImageRow]) -
         writer, by_case = Writer(other, kind, CaseRow), cases(model, kept)
         for found in by_case:
             writer.write(found)
-    with writing(f"the text beside --output {file}"):
+    with explain_write_errors(f"the text beside --output {file}"):
         write_use(
             file,
             [
@@ -383,7 +383,7 @@ def whole(file: Path) -> Iterator[IO[str]]:
     missing = [folder for folder in file.parents if not folder.exists()]
     draft: Path | None = None
     try:
-        with writing(f"--output {file}", ""):
+        with explain_write_errors(f"--output {file}", ""):
             file.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=f".{file.name[:100]}-", dir=file.parent)
             draft = Path(name)

@@ -21,40 +21,40 @@ from bhsearch.data.images.decode import decode
 from bhsearch.data.index import CLASS_NAMES
 from bhsearch.errors import StudyError
 from bhsearch.evaluation import test_set
-from bhsearch.evaluation.bbc_cv import Corrected, corrected_score
+from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score
 from bhsearch.evaluation.calibration import OperatingPoint, operating_point
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions, six_digits
-from bhsearch.evaluation.promotion import TestScores, judge
-from bhsearch.lifecycle.build_model_card import make_card
-from bhsearch.lifecycle.registration import Earlier, Prospect, Registered, Request
+from bhsearch.evaluation.promotion import TestScores, decide
+from bhsearch.lifecycle.build_model_card import build_model_card
+from bhsearch.lifecycle.registration import EarlierResult, RegistrationPlan, RegistrationRequest, RegistrationResult
 from bhsearch.lifecycle.registration_summary import describe, earlier_of, standing, tags_of
 from bhsearch.lifecycle.reproduce import deployed_network
-from bhsearch.lifecycle.restore import Reopened, kept_sealed_digest, reopen, rows_of, sealed_digest
+from bhsearch.lifecycle.restore import RestoredStudy, kept_sealed_digest, restore_study, rows_of, sealed_digest
 from bhsearch.models.keras_settings import check_backend
 from bhsearch.study import context
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.startup import open_mlflow, start_framework
 from bhsearch.tracking.keys import STARTED_FROM
 
 if TYPE_CHECKING:
-    from bhsearch.evaluation.test_set import Tested
+    from bhsearch.evaluation.test_set import TestResult
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
     from bhsearch.tracking.registry import Version
-    from bhsearch.tracking.test_access import Opening
+    from bhsearch.tracking.test_access import TestAccess
 
 _REQUIRED = ("keras", "tensorflow", "numpy", "pillow", "tifffile", "imagecodecs")
 _N_EXAMPLES = 16  # images that an export is checked on
 
 
 @dataclass(frozen=True, eq=False)
-class _Fixed:
+class _Frozen:
     """Everything that is settled before the test is opened."""
 
     study: StoredStudy
     trial: StoredTrial
-    opened: Reopened
+    opened: RestoredStudy
     name: str
-    corrected: Corrected
+    corrected: CorrectedScore
     point: OperatingPoint
     raw: Any
     network: Any
@@ -67,8 +67,8 @@ class _Fixed:
 
 
 def register(
-    request: Request, reporter: Reporter, agree: Callable[[Prospect], bool] = lambda _: True
-) -> Registered | Earlier | None:
+    request: RegistrationRequest, reporter: ProgressReporter, agree: Callable[[RegistrationPlan], bool] = lambda _: True
+) -> RegistrationResult | EarlierResult | None:
     """Test the best trial of a study on the sealed cases, register it, and let the gate decide.
 
     A trial that was tested on these cases before is not tested again: its earlier result is given.
@@ -86,7 +86,7 @@ def register(
         RunError: If a model cannot be read, or the store stays away.
     """
     client = _client(reporter)
-    wanted = _wanted(client, request)
+    wanted = _select(client, request)
     if wanted.earlier is not None:
         return _again(client, request, wanted.earlier)
     prospect, opened = _prospect(client, request, wanted, reporter)
@@ -96,7 +96,7 @@ def register(
         return _register(client, request, _fix(client, request, prospect, opened, Path(exported), reporter), reporter)
 
 
-def preview(request: Request, reporter: Reporter) -> Prospect:
+def preview(request: RegistrationRequest, reporter: ProgressReporter) -> RegistrationPlan:
     """What registering would do; opens nothing and writes nothing.
 
     Raises:
@@ -104,10 +104,10 @@ def preview(request: Request, reporter: Reporter) -> Prospect:
         RunError: If the store stays away.
     """
     client = _client(reporter)
-    return _prospect(client, request, _wanted(client, request), reporter)[0]
+    return _prospect(client, request, _select(client, request), reporter)[0]
 
 
-def _client(reporter: Reporter) -> Any:
+def _client(reporter: ProgressReporter) -> Any:
     from bhsearch.tracking.connection import require_store
 
     check_backend()
@@ -116,7 +116,9 @@ def _client(reporter: Reporter) -> Any:
     return open_mlflow(reporter)
 
 
-def _register(client: Any, request: Request, fixed: _Fixed, reporter: Reporter) -> Registered:
+def _register(
+    client: Any, request: RegistrationRequest, fixed: _Frozen, reporter: ProgressReporter
+) -> RegistrationResult:
     from bhsearch.tracking import test_access
 
     digest = sealed_digest(fixed.opened.index, fixed.opened.split)
@@ -126,7 +128,7 @@ def _register(client: Any, request: Request, fixed: _Fixed, reporter: Reporter) 
         "calibration_offset": calibration.offset,
         "threshold": fixed.point.threshold,
     }
-    run_id = test_access.open_seal(client, fixed.study, fixed.trial, digest, beforehand, fixed.name)
+    run_id = test_access.log_access(client, fixed.study, fixed.trial, digest, beforehand, fixed.name)
     try:
         result = _test_and_register(client, request, fixed, run_id, digest, reporter)
     except BaseException as error:  # Ctrl-C too: the opening stays counted, and its run says how it ended
@@ -141,39 +143,41 @@ def _register(client: Any, request: Request, fixed: _Fixed, reporter: Reporter) 
 
 
 @dataclass(frozen=True, eq=False)
-class _Wanted:
+class _Selection:
     """What is asked for, as MLflow holds it; no image was looked at."""
 
     study: StoredStudy
     trial: StoredTrial
     name: str
-    openings: list[Opening]
-    earlier: Earlier | None
+    openings: list[TestAccess]
+    earlier: EarlierResult | None
 
 
-def _wanted(client: Any, request: Request) -> _Wanted:
+def _select(client: Any, request: RegistrationRequest) -> _Selection:
     from bhsearch.tracking import reader, registry, test_access
 
     study = reader.find_study(client, request.study)
     trial = _chosen(study, request.trial)
     name = request.name or study.data
     registry.check_name(name, request.alias)
-    split = reader.record(study, reader.SPLIT)
+    split = reader.read_record(study, reader.SPLIT)
     if request.force and not split["promotable"]:
         raise StudyError(f"--force cannot promote what must never be: {split['why_not_promotable']}")
-    found = test_access.openings(client, kept_sealed_digest(study))
-    return _Wanted(study, trial, name, found, _earlier(client, study, trial, found))
+    found = test_access.accesses(client, kept_sealed_digest(study))
+    return _Selection(study, trial, name, found, _earlier(client, study, trial, found))
 
 
-def _prospect(client: Any, request: Request, wanted: _Wanted, reporter: Reporter) -> tuple[Prospect, Reopened]:
+def _prospect(
+    client: Any, request: RegistrationRequest, wanted: _Selection, reporter: ProgressReporter
+) -> tuple[RegistrationPlan, RestoredStudy]:
     from bhsearch.tracking import registry
 
-    opened = reopen(wanted.study, reporter, request.data)
+    opened = restore_study(wanted.study, reporter, request.data)
     split, labels = opened.split, opened.index.labels
     n_all, n_benign, n_malignant = (
         len(np.unique(split.groups[split.test & rows])) for rows in (labels >= 0, labels == 0, labels == 1)
     )
-    return Prospect(
+    return RegistrationPlan(
         study=wanted.study,
         trial=wanted.trial,
         name=wanted.name,
@@ -181,13 +185,13 @@ def _prospect(client: Any, request: Request, wanted: _Wanted, reporter: Reporter
         n_groups=(n_all, n_benign, n_malignant),
         n_images=int(split.test.sum()),
         openings=wanted.openings,
-        champion=registry.holder(client, wanted.name, request.alias),
+        champion=registry.version_with_alias(client, wanted.name, request.alias),
         force=request.force,
         earlier=wanted.earlier,
     ), opened
 
 
-def _earlier(client: Any, study: StoredStudy, trial: StoredTrial, found: list[Opening]) -> Earlier | None:
+def _earlier(client: Any, study: StoredStudy, trial: StoredTrial, found: list[TestAccess]) -> EarlierResult | None:
     """What came of the last opening for this trial that gave a result."""
     from bhsearch.tracking import registry
 
@@ -200,7 +204,7 @@ def _earlier(client: Any, study: StoredStudy, trial: StoredTrial, found: list[Op
     return None
 
 
-def _again(client: Any, request: Request, earlier: Earlier) -> Earlier:
+def _again(client: Any, request: RegistrationRequest, earlier: EarlierResult) -> EarlierResult:
     """Give an earlier result again, and carry out what it lacks: a promotion that an outage prevented, or `--force`."""
     from bhsearch.tracking import registry
 
@@ -210,7 +214,7 @@ def _again(client: Any, request: Request, earlier: Earlier) -> Earlier:
     numbers = json.loads(tags.get("gate_numbers", "{}"))
     forced = request.force and request.alias not in version.aliases
     if forced:
-        before = registry.holder(client, version.name, request.alias)
+        before = registry.version_with_alias(client, version.name, request.alias)
         registry.promote(client, version, request.alias, "force", str(request.why), numbers, before)
         registry.tag(client, version, "bhsearch.forced", str(request.why))
     elif tags.get("promoted") and version.number not in promoted:
@@ -227,8 +231,13 @@ def _again(client: Any, request: Request, earlier: Earlier) -> Earlier:
 
 
 def _fix(
-    client: Any, request: Request, prospect: Prospect, opened: Reopened, exported: Path, reporter: Reporter
-) -> _Fixed:
+    client: Any,
+    request: RegistrationRequest,
+    prospect: RegistrationPlan,
+    opened: RestoredStudy,
+    exported: Path,
+    reporter: ProgressReporter,
+) -> _Frozen:
     from bhsearch.models.calibrated import calibrated, load_network
     from bhsearch.tracking import model_files, registry
 
@@ -242,7 +251,7 @@ def _fix(
     if champion is not None:
         lineage = registry.lineage(client, champion)
         other = load_network(model_files.keras_file(model_files.download(champion.uri)))
-    return _Fixed(
+    return _Frozen(
         study=study,
         trial=trial,
         opened=opened,
@@ -260,7 +269,7 @@ def _fix(
     )
 
 
-def competitors(client: Any, study: StoredStudy, reporter: Reporter) -> list[Predictions]:
+def competitors(client: Any, study: StoredStudy, reporter: ProgressReporter) -> list[Predictions]:
     """Predictions of all trials that the search chose from: the study's, and those of the one it was started from.
 
     Raises:
@@ -279,7 +288,9 @@ def competitors(client: Any, study: StoredStudy, reporter: Reporter) -> list[Pre
     return found
 
 
-def _export(kind: str | None, network: Any, opened: Reopened, folder: Path, reporter: Reporter) -> float | None:
+def _export(
+    kind: str | None, network: Any, opened: RestoredStudy, folder: Path, reporter: ProgressReporter
+) -> float | None:
     """Export before the opening, so that a failure costs none; checked on development images.
 
     Returns:
@@ -316,15 +327,15 @@ def _chosen(study: StoredStudy, number: int | None) -> StoredTrial:
 
 
 def _test_and_register(
-    client: Any, request: Request, fixed: _Fixed, run_id: str, digest: str, reporter: Reporter
-) -> Registered:
+    client: Any, request: RegistrationRequest, fixed: _Frozen, run_id: str, digest: str, reporter: ProgressReporter
+) -> RegistrationResult:
     from bhsearch.tracking import registry, test_access
 
     tested = _test(fixed, reporter)
     lineage = {part: rows_of(fixed.opened.index, getattr(fixed.opened.split, part)) for part in ("development", "test")}
-    verdict = judge(*_sides(fixed, tested, lineage, reporter))
+    verdict = decide(*_sides(fixed, tested, lineage, reporter))
     promoted = "gate" if verdict.promote else ("force" if request.force else "")
-    found = test_access.openings(client, digest)
+    found = test_access.accesses(client, digest)
     metadata = {
         "classes": list(CLASS_NAMES),
         "output": "P(malignant), calibrated",
@@ -338,7 +349,7 @@ def _test_and_register(
         "note": fixed.note,
         "use": DISCLAIMER,
     }
-    result = Registered(
+    result = RegistrationResult(
         fixed.study, fixed.trial, fixed.trial == fixed.study.trials[0], fixed.corrected, fixed.point, found, tested,
         verdict, promoted, request.alias, registry.Version(fixed.name, "", run_id), fixed.note,
     )  # fmt: skip
@@ -363,7 +374,7 @@ def _requirements() -> list[str]:
     return [f"{name}=={versions[name]}" for name in _REQUIRED if name in versions]
 
 
-def _test(fixed: _Fixed, reporter: Reporter) -> Tested:
+def _test(fixed: _Frozen, reporter: ProgressReporter) -> TestResult:
     index, split = fixed.opened.index, fixed.opened.split
     rows = np.flatnonzero(split.test)
     text = {name: index.column(name)[rows] for name in ("path", "case", "subtype", "magnification")}
@@ -376,10 +387,10 @@ def _test(fixed: _Fixed, reporter: Reporter) -> Tested:
         **text,
     )
     before = _ask(fixed.raw, fixed.opened, "testing without calibration", reporter)
-    return test_set.evaluate(predictions, before, fixed.point.threshold)
+    return test_set.evaluate_test(predictions, before, fixed.point.threshold)
 
 
-def _ask(network: Any, opened: Reopened, what: str, reporter: Reporter) -> npt.NDArray[np.float32]:
+def _ask(network: Any, opened: RestoredStudy, what: str, reporter: ProgressReporter) -> npt.NDArray[np.float32]:
     """P(malignant) of every test image, from the files. Shape (n_test,)."""
     from bhsearch.models.calibrated import predict_images
 
@@ -395,7 +406,7 @@ def _ask(network: Any, opened: Reopened, what: str, reporter: Reporter) -> npt.N
 
 
 def _sides(
-    fixed: _Fixed, tested: Tested, lineage: dict[str, dict[str, list[str]]], reporter: Reporter
+    fixed: _Frozen, tested: TestResult, lineage: dict[str, dict[str, list[str]]], reporter: ProgressReporter
 ) -> tuple[TestScores, TestScores | None]:
     """Challenger and champion on the challenger's test images, as the gate wants them."""
 
@@ -420,7 +431,7 @@ def _sides(
 
 
 def _log_files(
-    client: Any, fixed: _Fixed, result: Registered, lineage: dict[str, dict[str, list[str]]], run_id: str
+    client: Any, fixed: _Frozen, result: RegistrationResult, lineage: dict[str, dict[str, list[str]]], run_id: str
 ) -> None:
     from bhsearch.models.resize import make_resize
     from bhsearch.reporting.figures import test
@@ -432,7 +443,7 @@ def _log_files(
     drawn = test.pictures(tested, fixed.note)
     drawn["right_and_wrong"] = test.worst_and_best(tested, lambda row: resize.apply(decode(paths[row]))[0], fixed.note)
     gate = [result.verdict.reason, f"This version is registered as {standing(result)}."]
-    card = make_card(
+    card = build_model_card(
         fixed.study, fixed.trial, fixed.opened, fixed.corrected, fixed.point, tested, gate,
         list(map(str, result.openings)), drawn, fixed.raw,
     )  # fmt: skip

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from bhsearch.errors import SettingsError
 
 if TYPE_CHECKING:
-    from bhsearch.evaluation.bbc_cv import Corrected
+    from bhsearch.evaluation.bbc_cv import CorrectedScore
     from bhsearch.evaluation.calibration import OperatingPoint
-    from bhsearch.evaluation.promotion import Verdict
-    from bhsearch.evaluation.test_set import Tested
+    from bhsearch.evaluation.promotion import Decision
+    from bhsearch.evaluation.test_set import TestResult
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
     from bhsearch.tracking.registry import Version
-    from bhsearch.tracking.test_access import Opening
+    from bhsearch.tracking.test_access import TestAccess
 
 
 @dataclass(frozen=True)
-class Request:
+class RegistrationRequest:
     """What a user asks to be registered.
 
     Attributes:
@@ -52,7 +52,7 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False)
-class Prospect:
+class RegistrationPlan:
     """What registering would do, known before anything is opened.
 
     Attributes:
@@ -73,14 +73,14 @@ class Prospect:
     alias: str
     n_groups: tuple[int, int, int]
     n_images: int
-    openings: list[Opening]
+    openings: list[TestAccess]
     champion: Version | None
     force: bool
-    earlier: Earlier | None = None
+    earlier: EarlierResult | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Earlier:
+class EarlierResult:
     """What came of an earlier opening for the same trial and the same sealed images; nothing was opened for it again.
 
     Attributes:
@@ -99,7 +99,7 @@ class Earlier:
 
 
 @dataclass(frozen=True, eq=False)
-class Registered:
+class RegistrationResult:
     """What registering gave.
 
     Attributes:
@@ -119,11 +119,11 @@ class Registered:
     study: StoredStudy
     trial: StoredTrial
     is_best: bool
-    corrected: Corrected
+    corrected: CorrectedScore
     point: OperatingPoint
-    openings: list[Opening]
-    tested: Tested
-    verdict: Verdict
+    openings: list[TestAccess]
+    tested: TestResult
+    verdict: Decision
     promoted: str
     alias: str
     version: Version

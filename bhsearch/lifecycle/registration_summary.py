@@ -11,10 +11,10 @@ from bhsearch.evaluation.calibration import CALIBRATION_NOTE
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.promotion import needs
 from bhsearch.evaluation.test_set import NAMES
-from bhsearch.lifecycle.registration import Earlier, Registered
+from bhsearch.lifecycle.registration import EarlierResult, RegistrationResult
 
 if TYPE_CHECKING:
-    from bhsearch.lifecycle.registration import Prospect
+    from bhsearch.lifecycle.registration import RegistrationPlan
     from bhsearch.tracking.registry import Version
 
 RESULT = "result"
@@ -24,12 +24,12 @@ BEST_TRIAL = "The correction is for the rule that chose this trial: the best sco
 OTHER_TRIAL = "The correction is for the best-scoring rule, not for the choice of this trial."
 
 
-def rows(result: Registered) -> list[tuple[str, str]]:
+def rows(result: RegistrationResult) -> list[tuple[str, str]]:
     """Heading and text, in the order to be read."""
     return [*_measured(result), ("version", f"{result.version.name} {result.version.number}: {standing(result)}")]
 
 
-def _measured(result: Registered) -> list[tuple[str, str]]:
+def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
     """Everything that is known before there is a version."""
     corrected, tested = result.corrected, result.tested
     best = "the best" if result.is_best else f"the best is {result.study.trials[0].number}"
@@ -52,7 +52,7 @@ def _measured(result: Registered) -> list[tuple[str, str]]:
     ]
 
 
-def prospect_rows(prospect: Prospect) -> list[tuple[str, str]]:
+def plan_rows(prospect: RegistrationPlan) -> list[tuple[str, str]]:
     """What would happen: heading and text."""
     study, trial, earlier = prospect.study, prospect.trial, prospect.earlier
     best = "the best" if trial == study.trials[0] else f"the best is {study.trials[0].number}"
@@ -78,7 +78,7 @@ def prospect_rows(prospect: Prospect) -> list[tuple[str, str]]:
     ]
 
 
-def earlier_rows(earlier: Earlier) -> list[tuple[str, str]]:
+def earlier_rows(earlier: EarlierResult) -> list[tuple[str, str]]:
     """An earlier result, and what has become of it."""
     version = earlier.version
     standing = ", ".join(version.aliases) or "it has no alias now"
@@ -90,10 +90,10 @@ def earlier_rows(earlier: Earlier) -> list[tuple[str, str]]:
     ]
 
 
-def advice(result: Registered | Earlier) -> str:
+def advice(result: RegistrationResult | EarlierResult) -> str:
     """The command that asks this version; a name with blanks in quotation marks."""
     version = result.version
-    if isinstance(result, Registered):
+    if isinstance(result, RegistrationResult):
         alias = result.alias if result.promoted else "challenger"
     else:
         alias = next(iter(sorted(version.aliases)), "")
@@ -105,7 +105,7 @@ def _named(version: Version) -> str:
     return f"version {version.number} of {version.name}"
 
 
-def _of_class(result: Registered, name: str) -> str:
+def _of_class(result: RegistrationResult, name: str) -> str:
     """On how much a number rests that looks at one class alone."""
     if name not in _ONE_CLASS:
         return ""
@@ -114,7 +114,7 @@ def _of_class(result: Registered, name: str) -> str:
     return f" on {len(set(predictions.group[rows].tolist()))} cases, {rows.sum()} images"
 
 
-def notes(result: Registered) -> list[str]:
+def notes(result: RegistrationResult) -> list[str]:
     """Sentences that must be read with the numbers."""
     found = [CORRECTED_NOTE, *([] if result.is_best else [OTHER_TRIAL]), CALIBRATION_NOTE]
     if result.note:
@@ -122,7 +122,7 @@ def notes(result: Registered) -> list[str]:
     return [*found, DISCLAIMER]
 
 
-def opened(result: Registered) -> str:
+def opened(result: RegistrationResult) -> str:
     """How often these sealed images were opened, and when."""
     earlier = result.openings[:-1]
     if not earlier:
@@ -130,14 +130,14 @@ def opened(result: Registered) -> str:
     return f"{len(result.openings)} times: before this " + "; ".join(map(str, earlier))
 
 
-def describe(result: Registered) -> str:
+def describe(result: RegistrationResult) -> str:
     """The note that MLflow shows beside version and run. Markdown."""
     head = [f"**{sentence}**  " for sentence in notes(result)[:1] if result.note]
     table = ["| | |", "| --- | --- |", *(f"| {heading} | {text.replace('|', '/')} |" for heading, text in rows(result))]
     return "\n".join([*head, "", *table, "", *(f"{sentence}  " for sentence in notes(result)[bool(result.note) :])])
 
 
-def tags_of(result: Registered, sealed: str, why: str | None, before: str) -> dict[str, str]:
+def tags_of(result: RegistrationResult, sealed: str, why: str | None, before: str) -> dict[str, str]:
     """Tags of the registered version, the count of openings beside the numbers.
 
     Args:
@@ -176,21 +176,21 @@ def tags_of(result: Registered, sealed: str, why: str | None, before: str) -> di
     return {f"bhsearch.{key}": value for key, value in tags.items()}
 
 
-def earlier_of(version: Version, when: str) -> Earlier | None:
+def earlier_of(version: Version, when: str) -> EarlierResult | None:
     """What was found when a version was tested; None if its tags do not say."""
     text = version.tags.get(f"bhsearch.{RESULT}")
     if text is None:
         return None
     kept = json.loads(text)
-    return Earlier(version, when, [(heading, words) for heading, words in kept["rows"]], kept["notes"])
+    return EarlierResult(version, when, [(heading, words) for heading, words in kept["rows"]], kept["notes"])
 
 
-def _short(result: Registered) -> list[tuple[str, str]]:
+def _short(result: RegistrationResult) -> list[tuple[str, str]]:
     """What is kept of a result in a tag: all rows but the list of earlier openings, which has no bound."""
     return [(heading, text) for heading, text in _measured(result) if heading != "opened"]
 
 
-def standing(result: Registered) -> str:
+def standing(result: RegistrationResult) -> str:
     """The alias that a version gets, and how."""
     if result.promoted == "force":
         return (
@@ -199,11 +199,11 @@ def standing(result: Registered) -> str:
     return result.alias if result.promoted else "challenger"
 
 
-def _with_ends(result: Registered, name: str) -> str:
+def _with_ends(result: RegistrationResult, name: str) -> str:
     ends = result.tested.intervals[name]
     return f"{result.tested.values[name]:.3f} [{ends.low:.3f} {ends.high:.3f}]"
 
 
-def _size(result: Registered) -> str:
+def _size(result: RegistrationResult) -> str:
     predictions = result.tested.predictions
     return f"{len(set(predictions.group.tolist()))} sealed cases, {len(predictions)} images"

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhsearch.errors import StudyError
-from bhsearch.lifecycle.restore import STARTED_FROM, Reopened, backbone_of, params_of, reopen
-from bhsearch.models.backbones.registry import Found
+from bhsearch.lifecycle.restore import STARTED_FROM, RestoredStudy, backbone_of, params_of, restore_study
+from bhsearch.models.backbones.registry import AvailableBackbones
 from bhsearch.models.keras_settings import check_backend
-from bhsearch.study.context import Preparation, versions
-from bhsearch.study.events import Reporter
+from bhsearch.study.context import StudyContext, versions
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.startup import open_mlflow, start_framework
 
 if TYPE_CHECKING:
-    from bhsearch.objectives.base import Outcome
+    from bhsearch.objectives.base import TrialResult
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
 import tempfile
 from dataclasses import replace
@@ -57,7 +57,7 @@ class Reproduced:
     versions: tuple[str, ...]
 
 
-def reproduce(run_id: str, reporter: Reporter, data: str | None = None) -> Reproduced:
+def reproduce(run_id: str, reporter: ProgressReporter, data: str | None = None) -> Reproduced:
     """Train a trial again and compare its out-of-fold predictions with those kept.
 
     Args:
@@ -79,12 +79,12 @@ def reproduce(run_id: str, reporter: Reporter, data: str | None = None) -> Repro
     from bhsearch.tracking import reader
 
     study, trial = reader.study_of(client, run_id)
-    opened = reopen(study, reporter, data)
+    opened = restore_study(study, reporter, data)
     kept = reader.predictions_of(trial)
     if kept.path.tolist() != opened.development.column("path").tolist():
         raise StudyError(f"The predictions of trial {trial.number} must be of the study's images, but are of others.")
     outcome = run_again(study, trial, opened, reporter)
-    then, now = reader.record(study, reader.VERSIONS), versions()
+    then, now = reader.read_record(study, reader.VERSIONS), versions()
     gap = np.abs(outcome.probability.astype(np.float64) - kept.probability)
     return Reproduced(
         study=study.name,
@@ -98,7 +98,7 @@ def reproduce(run_id: str, reporter: Reporter, data: str | None = None) -> Repro
     )
 
 
-def run_again(study: StoredStudy, trial: StoredTrial, opened: Reopened, reporter: Reporter) -> Outcome:
+def run_again(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, reporter: ProgressReporter) -> TrialResult:
     """Train a trial at its point, on its split, from what it was started from.
 
     Raises:
@@ -110,16 +110,22 @@ def run_again(study: StoredStudy, trial: StoredTrial, opened: Reopened, reporter
     params = params_of(study, trial)
     backbone = backbone_of(study, opened.settings, params["backbone"])
     regime = study.tags["bhsearch.regime"]
-    prepared = Preparation(
-        opened.settings, opened.index, opened.split, opened.development, Found((backbone,)), study.name, regime
+    prepared = StudyContext(
+        opened.settings,
+        opened.index,
+        opened.split,
+        opened.development,
+        AvailableBackbones((backbone,)),
+        study.name,
+        regime,
     )
-    objective = make_objective(prepared, reader.record(study, STARTED_FROM), reporter)
+    objective = make_objective(prepared, reader.read_record(study, STARTED_FROM), reporter)
     with reporter.step("training again"):
         return objective(params, lambda _: None)
 
 
 def deployed_network(
-    study: StoredStudy, trial: StoredTrial, opened: Reopened, reporter: Reporter
+    study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, reporter: ProgressReporter
 ) -> tuple[Any, Predictions]:
     """The network of a trial that is tested and registered, and its out-of-fold predictions.
 
@@ -146,14 +152,14 @@ def deployed_network(
 
 
 def _made_again(
-    study: StoredStudy, trial: StoredTrial, opened: Reopened, predictions: Predictions, reporter: Reporter
+    study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, predictions: Predictions, reporter: ProgressReporter
 ) -> tuple[Any, Predictions]:
-    from bhsearch.models.inference_model import ModelPool, kept_network
+    from bhsearch.models.inference_model import ModelPool, inference_network
 
     outcome = run_again(study, trial, opened, reporter)
     settings = opened.settings
     backbone = backbone_of(study, settings, trial.params["backbone"])
-    made = kept_network(
+    made = inference_network(
         ModelPool(), backbone, settings.resize, settings.image_size, outcome.model, dict(outcome.arrays)
     )
     with tempfile.TemporaryDirectory() as folder:

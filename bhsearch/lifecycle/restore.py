@@ -16,10 +16,10 @@ from bhsearch.data.datasets import PHANTOM, open_settings
 from bhsearch.data.index import Index
 from bhsearch.data.splits import Split
 from bhsearch.errors import DataError, StudyError, listed
-from bhsearch.models.backbones.registry import Backbone, find
+from bhsearch.models.backbones.registry import Backbone, find_backbones
 from bhsearch.objectives.space import Parameter, Params
-from bhsearch.study.context import FINETUNE, images_record, name_drawing
-from bhsearch.study.events import Reporter
+from bhsearch.study.context import FINETUNE, announce_synthetic, images_record
+from bhsearch.study.events import ProgressReporter
 
 if TYPE_CHECKING:
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
@@ -31,7 +31,7 @@ _WORDS = {"label": "another label", "case": "another case", "pixels_digest": "ot
 
 
 @dataclass(frozen=True, eq=False)
-class Reopened:
+class RestoredStudy:
     """What a study worked on, as it still is.
 
     Attributes:
@@ -50,7 +50,7 @@ class Reopened:
         return self.index.select(self.split.development)
 
 
-def reopen(study: StoredStudy, reporter: Reporter, data: str | None = None) -> Reopened:
+def restore_study(study: StoredStudy, reporter: ProgressReporter, data: str | None = None) -> RestoredStudy:
     """Open a study's data and check them against what it was made with. Decodes what has changed since, and no more.
 
     Args:
@@ -67,16 +67,16 @@ def reopen(study: StoredStudy, reporter: Reporter, data: str | None = None) -> R
     settings = settings_of(study.settings)
     if settings.layout == PHANTOM:  # its images may have been put into a folder since
         settings = replace(settings, layout="auto")
-    split = Split.from_dict(reader.record(study, reader.SPLIT))
+    split = Split.from_dict(reader.read_record(study, reader.SPLIT))
     try:
-        name_drawing(data or settings.data, reporter)
+        announce_synthetic(data or settings.data, reporter)
         with reporter.step("reading images") as progress:
             index = open_settings(settings, data=data, progress=progress)
     except DataError as error:
         raise DataError(
             f"{error}\nThe study {study.name!r} was made of {study.root}; --data names another place."
         ) from error
-    _require_same_images(study, reader.record(study, IMAGES), images_record(index))
+    _require_same_images(study, reader.read_record(study, IMAGES), images_record(index))
     if (
         study.tags["bhsearch.split_fingerprint"] != split.fingerprint
         or split.paths.tolist() != index.column("path").tolist()
@@ -85,7 +85,7 @@ def reopen(study: StoredStudy, reporter: Reporter, data: str | None = None) -> R
             f"The study {study.name!r} must have been made with the split that it keeps, but its fingerprint is "
             f"{study.tags['bhsearch.split_fingerprint']} and that of the kept split is {split.fingerprint}."
         )
-    return Reopened(settings, index, split)
+    return RestoredStudy(settings, index, split)
 
 
 def _require_same_images(study: StoredStudy, then: dict[str, list[Any]], now: dict[str, list[Any]]) -> None:
@@ -150,7 +150,7 @@ def params_of(study: StoredStudy, trial: StoredTrial) -> Params:
     from bhsearch.tracking import reader
 
     params: Params = {}
-    for row in (Parameter(**kept) for kept in reader.record(study, SPACE)):
+    for row in (Parameter(**kept) for kept in reader.read_record(study, SPACE)):
         text = trial.params.get(row.name, "")
         try:
             if row.choices:
@@ -175,8 +175,8 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
 
     given = next((item for item in settings.backbones if item.endswith(".keras") and Path(item).stem == name), name)
     weights = Path(settings.weights_dir) if settings.weights_dir else None
-    (backbone,) = find((given,), weights, trainable=study.tags.get("bhsearch.regime") == FINETUNE).backbones
-    digest = reader.record(study, WEIGHTS)[name]
+    (backbone,) = find_backbones((given,), weights, trainable=study.tags.get("bhsearch.regime") == FINETUNE).backbones
+    digest = reader.read_record(study, WEIGHTS)[name]
     if backbone.digest != digest:
         raise StudyError(
             f"The weights of {name!r} must be those of the study ({digest}), but are {backbone.digest} now."
@@ -197,8 +197,8 @@ def kept_sealed_digest(study: StoredStudy) -> str:
     """
     from bhsearch.tracking import reader
 
-    images = reader.record(study, IMAGES)
-    split = Split.from_dict(reader.record(study, reader.SPLIT))
+    images = reader.read_record(study, IMAGES)
+    split = Split.from_dict(reader.read_record(study, reader.SPLIT))
     digests = dict(zip(images["path"], images["pixels_digest"], strict=True))
     return digest_of_set(digests[path] for path in split.paths[split.test].tolist())
 

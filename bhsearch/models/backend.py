@@ -14,7 +14,7 @@ from bhsearch.models import keras_settings
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_stderr() -> Iterator[None]:
     """Keep what native libraries print on file descriptor 2 out of sight, unless the block fails."""
     sys.stderr.flush()
     kept = os.dup(2)
@@ -32,7 +32,7 @@ def quiet() -> Iterator[None]:
             os.close(kept)
 
 
-def start(threads: int | None = None) -> None:
+def import_backend(threads: int | None = None) -> None:
     """Import Keras and its backend without their noise. Cheap when they are imported already.
 
     Args:
@@ -44,7 +44,7 @@ def start(threads: int | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault(keras_settings.ONEDNN, "1")
     keras_settings.check_backend()
-    with quiet():
+    with silence_stderr():
         import keras
 
         keras_settings.pin()
@@ -66,7 +66,7 @@ class _NoTensorFlow(MetaPathFinder):
             raise ModuleNotFoundError("TensorFlow is not for this process.", name=fullname)
 
 
-def start_without_training() -> None:
+def import_backend_for_inference() -> None:
     """Import Keras where networks are only built and saved: in a third of the time, and without TensorFlow.
 
     What is saved is the same. Keras imports TensorFlow, where it finds it, to recognise its types as soon as it saves
@@ -75,14 +75,14 @@ def start_without_training() -> None:
     os.environ["KERAS_BACKEND"] = "openvino"
     if "tensorflow" not in sys.modules:
         sys.meta_path.insert(0, _NoTensorFlow())
-    with quiet():
+    with silence_stderr():
         import keras  # noqa: F401
 
         keras_settings.pin()
 
 
 def title() -> str:
-    """Name of the framework that `start` imports, for people; known before it is imported."""
+    """Name of the framework that `import_backend` imports, for people; known before it is imported."""
     return "JAX" if os.environ.get("KERAS_BACKEND") == "jax" else "TensorFlow"
 
 
@@ -226,7 +226,7 @@ def value_and_grad(function: Callable[..., Any], aside: bool = False) -> Callabl
     return differentiated
 
 
-def steps_at_once() -> int:
+def steps_per_call() -> int:
     """How many training steps one call of a program should do.
 
     TensorFlow loses a millisecond in each call. JAX returns from a call before the work is done; on a GPU, sixteen

@@ -24,7 +24,7 @@ from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend, keras_settings
 from bhsearch.models.augmentation.views import IDENTITY, apply_view
 from bhsearch.models.backbones.registry import Backbone
-from bhsearch.models.openvino import Conversion
+from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.runtime import cache
 
 Features = npt.NDArray[np.float32]
@@ -76,7 +76,7 @@ class FeatureCache:
         self,
         pixels: PixelCache,
         executor: str = "auto",
-        conversion: Conversion | None = None,
+        conversion: BackgroundConversion | None = None,
         progress: Callable[[str, str], Progress] | None = None,
     ) -> None:
         self._pixels = pixels
@@ -111,7 +111,7 @@ class FeatureCache:
             "numerics": keras_settings.numerics(),
             "version": 3,
         }
-        return cache.cached("features", facts, lambda folder: self._compute(backbone, view, folder))
+        return cache.get_or_create("features", facts, lambda folder: self._compute(backbone, view, folder))
 
     def _compute(self, backbone: Backbone, view: str, folder: Path) -> None:
         n_images, n_tiles = self._pixels.shape[:2]
@@ -161,7 +161,7 @@ class FeatureCache:
     def _program(self, backbone: Backbone) -> tuple[Forward, float]:
         size = self._pixels.shape[2]
         if self.executor == "openvino":
-            conversion = self._conversion or Conversion([backbone], size)
+            conversion = self._conversion or BackgroundConversion([backbone], size)
             file = conversion.program(backbone)
             if file is not None:
                 return openvino_forward(file), file.with_suffix(".bin").stat().st_size / 1e6
@@ -170,7 +170,7 @@ class FeatureCache:
         if self.executor == "openvino" and backend.name() == "tensorflow":
             with tempfile.TemporaryDirectory() as folder:  # slower to make than the conversion, and as fast to run
                 file = Path(folder) / "network.xml"
-                with backend.quiet():
+                with backend.silence_stderr():
                     network.export(str(file), format="openvino", verbose=False)
                 return openvino_forward(file), megabytes
         return keras_forward(network), megabytes

@@ -18,7 +18,7 @@ from bhsearch.models.augmentation.views import apply_view
 from bhsearch.models.backbones.registry import Backbone
 from bhsearch.models.resize import grid_of, resize_images
 from bhsearch.models.training.linear_probe import Heads
-from bhsearch.models.training.train_step import Member
+from bhsearch.models.training.train_step import ModelWeights
 
 _POOL = 6  # networks kept for the next trial of the same shape
 _HEADS = ("fold_kernels", "fold_tops")
@@ -29,7 +29,7 @@ class ModelPool:
 
     def __init__(self) -> None:
         self._networks: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        self._archives: OrderedDict[tuple[Any, ...], Archive] = OrderedDict()
+        self._archives: OrderedDict[tuple[Any, ...], KerasArchive] = OrderedDict()
         self._backbones: OrderedDict[tuple[Backbone, int], Any] = OrderedDict()
 
     def get(self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads) -> Any:
@@ -52,23 +52,25 @@ class ModelPool:
         network.get_layer(_HEADS[1]).set_weights(top)
         return network
 
-    def archive(self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads) -> Filled:
+    def archive(
+        self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads
+    ) -> PrefilledArchive:
         """The same network, to be saved and for nothing else: many times faster. Arguments as in `get`."""
         key = (backbone, mode, size, views, heads.kernel.shape, heads.linear)
-        archive: Archive = _kept(
-            self._archives, key, lambda: Archive(self._network(backbone, mode, size, views, heads), _HEADS)
+        archive: KerasArchive = _single_network(
+            self._archives, key, lambda: KerasArchive(self._network(backbone, mode, size, views, heads), _HEADS)
         )
         return archive.filled(_weights(heads))
 
     def _network(self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads) -> Any:
         shape, linear = heads.kernel.shape, heads.linear
-        features = _kept(self._backbones, (backbone, size), lambda: backbone.build(size))
+        features = _single_network(self._backbones, (backbone, size), lambda: backbone.build(size))
         key = (backbone, mode, size, views, shape, linear)
-        return _kept(self._networks, key, lambda: _empty_model(features, mode, size, views, shape, linear))
+        return _single_network(self._networks, key, lambda: _empty_model(features, mode, size, views, shape, linear))
 
 
 def ensemble(
-    backbone: Backbone, mode: str, size: int, views: tuple[str, ...], hidden_units: int, members: Sequence[Member]
+    backbone: Backbone, mode: str, size: int, views: tuple[str, ...], hidden_units: int, members: Sequence[ModelWeights]
 ) -> Any:
     """Networks that were trained themselves, one per fold, as one: their probabilities are averaged.
 
@@ -108,17 +110,17 @@ def ensemble(
     return keras.Model(images, _over_views(probability, len(views)), name="bhsearch")
 
 
-def members_of(arrays: Mapping[str, npt.NDArray[Any]], n_members: int) -> list[Member]:
+def members_of(arrays: Mapping[str, npt.NDArray[Any]], n_members: int) -> list[ModelWeights]:
     """Trained networks from arrays as `arrays_of` names them."""
     found = []
     for number in range(n_members):
         names = sorted(name for name in arrays if name.startswith(f"member{number}_"))
         weights, head = ([arrays[name] for name in names if kind in name] for kind in ("_weight", "_head"))
-        found.append(Member(weights, head))
+        found.append(ModelWeights(weights, head))
     return found
 
 
-def kept_network(
+def inference_network(
     pool: ModelPool,
     backbone: Backbone,
     mode: str,
@@ -144,7 +146,7 @@ def kept_network(
     return pool.archive(backbone, mode, size, views, heads)
 
 
-def arrays_of(members: Sequence[Member]) -> dict[str, npt.NDArray[Any]]:
+def arrays_of(members: Sequence[ModelWeights]) -> dict[str, npt.NDArray[Any]]:
     """Weights of trained networks by name, to be kept in one file."""
     found: dict[str, npt.NDArray[Any]] = {}
     for number, member in enumerate(members):
@@ -158,7 +160,7 @@ def _weights(heads: Heads) -> list[npt.NDArray[np.float32]]:
     return [heads.kernel.reshape(heads.kernel.shape[0], -1), heads.bias.reshape(-1), heads.top, heads.top_bias]
 
 
-def _kept(pool: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+def _single_network(pool: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
     """What the pool holds under a key, made first where it is missing; the one not used for longest goes."""
     if key not in pool:
         pool[key] = make()
@@ -210,7 +212,7 @@ Array = npt.NDArray[np.float32]
 _WEIGHTS = "model.weights.h5"
 
 
-class Archive:
+class KerasArchive:
     """The archive of one network, ready to get the weights of some of its layers.
 
     Args:
@@ -235,16 +237,16 @@ class Archive:
                 self._members = {info.filename: archive.read(info) for info in archive.infolist()}
         self._places = _find(self._members[_WEIGHTS], marks)
 
-    def filled(self, weights: Sequence[Array]) -> Filled:
+    def filled(self, weights: Sequence[Array]) -> PrefilledArchive:
         """The archive with these weights, in the order of the layers and of the weights in each."""
         kept = io.BytesIO(self._members[_WEIGHTS])
         with h5py.File(kept, "r+") as file:
             for place, values in zip(self._places, weights, strict=True):
                 file[place][...] = values
-        return Filled(self._members | {_WEIGHTS: kept.getvalue()})
+        return PrefilledArchive(self._members | {_WEIGHTS: kept.getvalue()})
 
 
-class Filled:
+class PrefilledArchive:
     """Stands for a network where one only wants to save it.
 
     Args:

@@ -24,7 +24,7 @@ from bhsearch.runtime.processes import python_command
 _FILE = "network.xml"
 
 
-class Conversion:
+class BackgroundConversion:
     """Programs of some backbones at one image size, found in the cache or made in the background.
 
     Args:
@@ -52,7 +52,7 @@ class Conversion:
         return self._found(backbone)
 
     def _found(self, backbone: Backbone) -> Path | None:
-        folder = cache.find("networks", _facts(backbone, self._size))
+        folder = cache.lookup("networks", _facts(backbone, self._size))
         return folder / _FILE if folder is not None else None
 
 
@@ -69,7 +69,7 @@ def convert(backbone: Backbone, size: int) -> None:
         backbone.build(size).export(str(folder / _FILE), format="openvino", verbose=False)
         _check(folder / _FILE, size)
 
-    cache.cached("networks", _facts(backbone, size), fill)
+    cache.get_or_create("networks", _facts(backbone, size), fill)
 
 
 def _check(file: Path, size: int) -> None:
@@ -90,8 +90,8 @@ def _check(file: Path, size: int) -> None:
 
 def main(task: dict[str, Any]) -> None:
     """Convert all backbones of a task; those that cannot be are left to the search, which says why if it must."""
-    backend.start_without_training()
-    with backend.quiet():
+    backend.import_backend_for_inference()
+    with backend.silence_stderr():
         for name, file, digest in task["backbones"]:
             try:
                 convert(Backbone(name, Path(file) if file else None, digest), task["size"])

@@ -54,7 +54,7 @@ def export_openvino(network: Any, folder: Path, examples: Sequence[Pixels]) -> f
     with tempfile.TemporaryDirectory() as draft:
         file = Path(draft) / FILES[0]
         try:
-            with backend.quiet():
+            with backend.silence_stderr():
                 _convertible(network).export(str(file), format="openvino", verbose=False)
             program = openvino.Core().compile_model(file, "CPU", PRECISION)
             there = [float(program({0: image[None]})[0][0, 0]) for image in examples]

@@ -26,7 +26,7 @@ _FULL = 99.5  # percentile that is drawn as most: a single pixel does not dim th
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class Saliency:
     """What a model saw of an image, and where it looked.
 
     Attributes:
@@ -43,7 +43,7 @@ class Looked:
     method: str
 
 
-def look(network: Any, images: Iterable[Pixels], mode: str, threshold: float = 0.5) -> list[Looked]:
+def explain(network: Any, images: Iterable[Pixels], mode: str, threshold: float = 0.5) -> list[Saliency]:
     """Make a heat map of each image.
 
     Args:
@@ -61,7 +61,7 @@ def look(network: Any, images: Iterable[Pixels], mode: str, threshold: float = 0
         averages are seen through the image itself only, and that the sign follows the answer, is ours.
     """
     parts = _taken_apart(network)
-    return [_look(parts, image, grid_of(mode), threshold) for image in images]
+    return [_explain(parts, image, grid_of(mode), threshold) for image in images]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class _Parts:
     method: str
 
 
-def _look(parts: _Parts, image: Pixels, grid: tuple[int, int], threshold: float) -> Looked:
+def _explain(parts: _Parts, image: Pixels, grid: tuple[int, int], threshold: float) -> Saliency:
     from keras import ops
 
     n_tiles = int(np.prod(grid))
@@ -99,7 +99,7 @@ def _look(parts: _Parts, image: Pixels, grid: tuple[int, int], threshold: float)
     values, slopes = (np.asarray(ops.convert_to_numpy(array))[:n_tiles] for array in (maps, gradient))
     heat = _grad_cam(values, slopes) if parts.method == GRAD_CAM else _input_gradient(slopes)
     seen = np.asarray(ops.convert_to_numpy(tiles))[:n_tiles].astype(np.uint8)
-    return Looked(_together(seen, grid), _to_unit(_together(heat, grid)), probability, parts.method)
+    return Saliency(_together(seen, grid), _to_unit(_together(heat, grid)), probability, parts.method)
 
 
 def _grad_cam(maps: npt.NDArray[Any], slopes: npt.NDArray[Any]) -> npt.NDArray[Any]:

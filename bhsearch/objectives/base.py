@@ -15,7 +15,7 @@ MS_PER_IMAGE, MODEL_MB = "ms_per_image", "model_mb"  # names of the costs of the
 
 
 @dataclass(frozen=True)
-class Report:
+class IntermediateValue:
     """How a trial stands on its way.
 
     Attributes:
@@ -29,14 +29,14 @@ class Report:
     fold: float | None
 
 
-Watch = Callable[[Report], None]  # told how a trial stands; raises `Pruned` to end it
+ReportCallback = Callable[[IntermediateValue], None]  # told how a trial stands; raises `Pruned` to end it
 
 
 class Pruned(Exception):  # noqa: N818  # no error: a decision
     """A trial is not worth going on with.
 
     Attributes:
-        curves: What was seen of it, as in `Outcome`.
+        curves: What was seen of it, as in `TrialResult`.
         seconds: What it took.
     """
 
@@ -47,7 +47,7 @@ class Pruned(Exception):  # noqa: N818  # no error: a decision
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class TrialResult:
     """What one trial gave.
 
     Attributes:

@@ -14,21 +14,28 @@ import numpy.typing as npt
 import psutil
 
 from bhsearch.data.images.pixel_cache import PixelCache
-from bhsearch.data.splits import image_weights
+from bhsearch.data.splits import training_weights
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import weighted_auc
-from bhsearch.evaluation.predictions import image_weights as validation_weights
-from bhsearch.evaluation.predictions import six_digits
+from bhsearch.evaluation.predictions import case_weights, six_digits
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
 from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.backbones.registry import Backbone
 from bhsearch.models.inference_model import arrays_of
 from bhsearch.models.training.device_images import DevicePixels
-from bhsearch.models.training.finetune import N_SHARES, FinetuneParams, FoldTask, Look, predict, train_fold
-from bhsearch.models.training.step_cache import ProgramPool
-from bhsearch.models.training.train_step import Member, Program, Shape
-from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, Outcome, Pruned, Report, Watch, sigmoid
+from bhsearch.models.training.finetune import N_SHARES, Evaluation, FinetuneParams, FoldTask, predict, train_fold
+from bhsearch.models.training.step_cache import TrainerCache
+from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, TrainerSpec
+from bhsearch.objectives.base import (
+    MODEL_MB,
+    MS_PER_IMAGE,
+    IntermediateValue,
+    Pruned,
+    ReportCallback,
+    TrialResult,
+    sigmoid,
+)
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import Params
 
@@ -40,7 +47,7 @@ _ON_DEVICE_BYTES = 4 << 30  # of pixels that stay on the device
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class DevelopmentRows:
     """The development images.
 
     Attributes:
@@ -79,7 +86,7 @@ class FinetuneObjective:
         frozen: Callable[[int], FrozenObjective],
         heads: Callable[[str], Params],
         backbones: Mapping[str, Backbone],
-        rows: Rows,
+        rows: DevelopmentRows,
         seed: int,
         precision: str,
         say: Callable[[str], None],
@@ -88,8 +95,8 @@ class FinetuneObjective:
         self._pixels, self._frozen, self._heads_of, self._backbones = pixels, frozen, heads, backbones
         self._rows, self._seed, self._precision, self._say = rows, seed, precision, say
         self._tell = tell
-        self._counted = validation_weights(rows.group, rows.fold)
-        self._pool = ProgramPool()
+        self._counted = case_weights(rows.group, rows.fold)
+        self._pool = TrainerCache()
         self._device: tuple[int, DevicePixels] | None = None
         self._started: dict[tuple[str, int], tuple[list[Array], int] | None] = {}
         self._longest = max(int((rows.fold[r] != k).sum()) for r, k in rows.columns())
@@ -102,7 +109,7 @@ class FinetuneObjective:
         shown = on_device.examples(list(some), np.random.default_rng(self._seed))
         return {policy: np.stack(row) for policy, row in shown}
 
-    def __call__(self, params: Params, watch: Watch) -> Outcome:
+    def __call__(self, params: Params, watch: ReportCallback) -> TrialResult:
         """Train every fold's network at one point and score the images that each has not seen.
 
         A trial that does not fit into memory is tried once more with its batches in parts.
@@ -131,14 +138,14 @@ class FinetuneObjective:
                 f"{shape.batch} does not, in {MICRO_BATCHES} parts either."
             ) from error
 
-    def _shape(self, params: Params) -> Shape:
+    def _shape(self, params: Params) -> TrainerSpec:
         backbone = self._backbones[params["backbone"]]
         start = self._start(backbone, params["image_size"])
         hidden = start[1] if start is not None else 0
         depth = "all" if backbone.from_scratch else params["depth"]
-        return Shape(backbone, params["image_size"], params["batch"], depth, hidden, self._precision)
+        return TrainerSpec(backbone, params["image_size"], params["batch"], depth, hidden, self._precision)
 
-    def _trial(self, params: Params, shape: Shape, watch: Watch) -> Outcome:
+    def _trial(self, params: Params, shape: TrainerSpec, watch: ReportCallback) -> TrialResult:
         started = time.perf_counter()
         chosen = finetune_params(params)
         n_views = N_VIEWS if params["tta"] else 1
@@ -175,7 +182,7 @@ class FinetuneObjective:
                     milliseconds = min(milliseconds, passed)
                     probability[repeat, task.held_out] = six_digits(sigmoid(by_view).mean(axis=0))
                     scores.append(self.fold_score(repeat, task, probability[repeat, task.held_out]))
-                    report = Report((column + 1) * N_SHARES - 1, float(np.mean(scores)), scores[-1])
+                    report = IntermediateValue((column + 1) * N_SHARES - 1, float(np.mean(scores)), scores[-1])
                     is_last = column == len(self._rows.columns()) - 1
                     with suppress(Pruned) if is_last else nullcontext():  # what is done is not ended any more
                         watch(report)
@@ -186,7 +193,7 @@ class FinetuneObjective:
                 members.append(member)
         weights = arrays_of(members)
         n_images = len(self._rows.columns()) * chosen.epochs * task.steps * shape.batch
-        return Outcome(
+        return TrialResult(
             float(np.mean(scores)),
             probability,
             curves.means(),
@@ -212,7 +219,7 @@ class FinetuneObjective:
 
     def _task(self, repeat: int, fold: int, params: FinetuneParams) -> FoldTask:
         inside = self._rows.fold[repeat] != fold
-        weight = image_weights(self._rows.group, inside)
+        weight = training_weights(self._rows.group, inside)
         classes = [weight * (self._rows.label == value) for value in (0, 1)]
         balanced = classes[0] / classes[0].sum() + classes[1] / classes[1].sum()  # each class half of the weight
         smooth = params.label_smoothing
@@ -224,15 +231,15 @@ class FinetuneObjective:
             -(-self._longest // params.batch),
         )
 
-    def _member(self, program: Program, column: int, seed: tuple[int, ...]) -> Member:
+    def _member(self, program: CompiledTrainer, column: int, seed: tuple[int, ...]) -> ModelWeights:
         """What a fold starts from: its own frozen head, or nothing at all."""
         start = self._start(program.shape.backbone, program.shape.size)
         weights = program.origin(np.random.default_rng(seed))
         if start is None:
             head = [np.zeros((program.n_features, 1), np.float32), np.zeros(1, np.float32)]
-            return Member(weights, [*head, np.ones(1, np.float32), np.zeros((), np.float32)])
+            return ModelWeights(weights, [*head, np.ones(1, np.float32), np.zeros((), np.float32)])
         kernel, bias, top, top_bias = start[0]
-        return Member(weights, [kernel[:, column], bias[column], top[column], top_bias[column]])
+        return ModelWeights(weights, [kernel[:, column], bias[column], top[column], top_bias[column]])
 
     def _start(self, backbone: Backbone, size: int) -> tuple[list[Array], int] | None:
         """Frozen heads of every fold, and their hidden units; None for a network that starts from nothing."""
@@ -276,7 +283,7 @@ class _Curves:
     def __init__(self) -> None:
         self._values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
 
-    def add(self, look: Look, auc: float, loss: float) -> None:
+    def add(self, look: Evaluation, auc: float, loss: float) -> None:
         for name, value in (("auc", auc), ("loss", loss), ("training_loss", look.training_loss)):
             self._values[name][look.share].append(value)
 
@@ -294,19 +301,19 @@ class _Fold:
         column: int,
         repeat: int,
         task: FoldTask,
-        watch: Watch,
+        watch: ReportCallback,
         curves: _Curves,
         scores: list[float],
     ) -> None:
         self._objective, self._column, self._repeat, self._task = objective, column, repeat, task
         self._watch, self._curves, self._before = watch, curves, list(scores)
 
-    def see(self, look: Look) -> None:
+    def see(self, look: Evaluation) -> None:
         auc = self._objective.fold_score(self._repeat, self._task, sigmoid(look.logits))
         self._curves.add(look, auc, self._objective.fold_loss(self._repeat, self._task, look.logits))
         if look.share < N_SHARES:  # the last one is reported with the fold's own score
             step = self._column * N_SHARES + look.share - 1
-            self._watch(Report(step, float(np.mean([*self._before, auc])), None))
+            self._watch(IntermediateValue(step, float(np.mean([*self._before, auc])), None))
 
 
 def _peak_mb() -> float:

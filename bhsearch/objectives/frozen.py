@@ -10,20 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.images.pixel_cache import Progress
-from bhsearch.data.splits import image_weights
+from bhsearch.data.splits import training_weights
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import epoch_scores
-from bhsearch.evaluation.predictions import image_weights as validation_weights
-from bhsearch.evaluation.predictions import six_digits
+from bhsearch.evaluation.predictions import case_weights, six_digits
 from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.backbones.registry import Backbone
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.training.linear_probe import Array, HeadParams, Heads, Moments, fit
-from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, Outcome, Watch, sigmoid
+from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, ReportCallback, TrialResult, sigmoid
 from bhsearch.objectives.space import Params
 
 
-class Telling:
+class FeatureProgress:
     """Says which features a trial computes; given to both the cache of features and the objective.
 
     Args:
@@ -66,22 +65,22 @@ class FrozenObjective:
         fold: npt.NDArray[np.int8],
         group: npt.NDArray[np.int64],
         seed: int,
-        telling: Telling | None = None,
+        telling: FeatureProgress | None = None,
     ) -> None:
         self._features, self._backbones, self._seed, self._telling = features, backbones, seed, telling
-        self._label, self._fold, self._counted = label, fold, validation_weights(group, fold)
+        self._label, self._fold, self._counted = label, fold, case_weights(group, fold)
         self._columns = [(repeat, k) for repeat in range(len(fold)) for k in range(int(fold.max()) + 1)]
         self._held_out = [np.flatnonzero(fold[repeat] == k) for repeat, k in self._columns]
         longest = max(map(len, self._held_out))
         self._padded = np.stack([np.resize(rows, longest) for rows in self._held_out])
-        self._weights = np.stack([image_weights(group, fold[repeat] != k) for repeat, k in self._columns], axis=1)
+        self._weights = np.stack([training_weights(group, fold[repeat] != k) for repeat, k in self._columns], axis=1)
         self._moments: dict[tuple[Backbone, str], Moments] = {}
 
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
         """Nothing: fixed views need no picture."""
         return {}
 
-    def __call__(self, params: Params, watch: Watch | None = None) -> Outcome:  # noqa: ARG002  # never pruned
+    def __call__(self, params: Params, watch: ReportCallback | None = None) -> TrialResult:  # noqa: ARG002  # never pruned
         """Train every fold's head at one point and score the images that each has not seen.
 
         Raises:
@@ -118,7 +117,7 @@ class FrozenObjective:
             )
         per_epoch = six_digits(sigmoid(np.stack([self._scatter(logits) for logits in fitted.logits])))
         curve = epoch_scores(per_epoch, self._label, self._fold, self._counted)
-        return Outcome(
+        return TrialResult(
             float(epoch_scores(probability[None], self._label, self._fold, self._counted)[0]),
             probability,
             {"auc": curve.tolist(), "loss": self._losses(per_epoch), "training_loss": fitted.losses.tolist()},

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bhsearch.models.augmentation.on_device import POLICIES as POLICIES_ON_DEVICE
-from bhsearch.models.augmentation.views import POLICIES
+from bhsearch.models.augmentation.on_device import FINETUNE_POLICIES
+from bhsearch.models.augmentation.views import VIEW_POLICIES
 from bhsearch.models.backbones import cnn
 from bhsearch.models.training.train_step import DEPTHS
 
@@ -54,7 +54,7 @@ class Parameter:
 
 _FROZEN = (
     Parameter("backbone", "network that gives the features", "", ("",)),
-    Parameter("policy", "augmentation: which variants of an image are trained on", "none", POLICIES),
+    Parameter("policy", "augmentation: which variants of an image are trained on", "none", VIEW_POLICIES),
     Parameter("views", "how many variants, the image itself included", 2, (2, 4)),
     Parameter("tta", "test-time augmentation: average over the variants", False, (False, True)),
     Parameter("standardise", "features scaled by the fold's own training rows", True, (True, False)),
@@ -87,7 +87,7 @@ _FINETUNE = (
     Parameter("batch", "images in a step", 16, (16, 32)),
     Parameter("label_smoothing", "share of the label given to the other class", 0.0, low=0.0, high=0.2),
     Parameter("dropout", "share of features left out in a step", 0.0, low=0.0, high=0.6),
-    Parameter("policy", "augmentation of the images", "dihedral", POLICIES_ON_DEVICE),
+    Parameter("policy", "augmentation of the images", "dihedral", FINETUNE_POLICIES),
     Parameter("strength", "of the augmentation", 0.5, low=0.0, high=1.0),
     Parameter("mixup", "0 for none, 1 for shares drawn evenly", 0.0, low=0.0, high=1.0),
     Parameter("epochs", "passes over the training rows", 6, low=2, high=16, log=True, whole=True),

@@ -10,9 +10,9 @@ import numpy as np
 
 from bhsearch.data.images.pixel_cache import Progress, pixel_cache
 from bhsearch.data.index import CLASS_NAMES, Index
-from bhsearch.data.layouts.breakhis_folds import Placed
+from bhsearch.data.layouts.breakhis_folds import ResolvedFold
 from bhsearch.errors import DataError
-from bhsearch.evaluation.breakhis_rates import Rates, rates, summaries
+from bhsearch.evaluation.breakhis_rates import Rates, recognition_rates, summaries
 from bhsearch.models import backend
 from bhsearch.models.augmentation.views import IDENTITY
 from bhsearch.models.backbones.registry import Backbone
@@ -28,9 +28,9 @@ OFFICIAL_NOTE = (
 )
 
 
-def official_rates(
+def evaluate_folds(
     index: Index,
-    folds: Sequence[Placed],
+    folds: Sequence[ResolvedFold],
     backbone: Backbone,
     image_size: int = 224,
     executor: str = "auto",
@@ -59,13 +59,13 @@ def official_rates(
     tested = sorted({key for fold in folds for key in magnification[fold.test]}, key=lambda key: (len(key), key))
     for key in tested:
         _check(index, folds, key)
-    backend.start()
+    backend.import_backend()
     features = FeatureCache(pixel_cache(index, make_resize("crop", image_size), progress), executor)
     table = features.get(backbone, IDENTITY)
     return [rate for key in tested for rate in _at_magnification(index, table, folds, key, backbone)]
 
 
-def record(found: Sequence[Rates], folds: Sequence[Placed]) -> dict[str, Any]:
+def result_record(found: Sequence[Rates], folds: Sequence[ResolvedFold]) -> dict[str, Any]:
     """Everything in types that JSON has: `note`, `rates`, `summaries` (spread None for a single fold) and `leaks`."""
     return {
         "note": OFFICIAL_NOTE,
@@ -96,7 +96,7 @@ def _pair(mean_and_spread: tuple[float, float]) -> dict[str, float | None]:
     return {"mean": mean, "standard_deviation": None if spread != spread else spread}
 
 
-def _check(index: Index, folds: Sequence[Placed], magnification: str) -> None:
+def _check(index: Index, folds: Sequence[ResolvedFold], magnification: str) -> None:
     here = index.column("magnification") == magnification
     for fold in folds:
         held = np.bincount(index.labels[fold.train & here], minlength=2)
@@ -108,7 +108,7 @@ def _check(index: Index, folds: Sequence[Placed], magnification: str) -> None:
 
 
 def _at_magnification(
-    index: Index, table: np.ndarray, folds: Sequence[Placed], magnification: str, backbone: Backbone
+    index: Index, table: np.ndarray, folds: Sequence[ResolvedFold], magnification: str, backbone: Backbone
 ) -> list[Rates]:
     """All folds of a magnification as the columns of one program."""
     here = index.column("magnification") == magnification
@@ -123,5 +123,5 @@ def _at_magnification(
     found = []
     for fold, rows, row in zip(used, held_out, logits, strict=True):
         called = row[: len(rows)] >= 0.0  # logits; 0 is a probability of 0.5
-        found.append(rates(fold.number, magnification, called == (label[rows] == 1), patient[rows]))
+        found.append(recognition_rates(fold.number, magnification, called == (label[rows] == 1), patient[rows]))
     return found

@@ -16,14 +16,14 @@ from bhsearch.data.index import Index
 from bhsearch.data.splits import Split, make_split
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import epoch_scores
-from bhsearch.evaluation.predictions import image_weights
+from bhsearch.evaluation.predictions import case_weights
 from bhsearch.models import backend
 from bhsearch.models.backbones.registry import Backbone
 from bhsearch.models.features import FeatureCache, check_executor
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import Params, frozen_space, starting_point
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 
 GROUPINGS = ("image", "slide", "case")  # the most leaky first
 # The space's own starting point, a plain linear head, but for three values: the results in the README were made with
@@ -32,7 +32,7 @@ POINT: Params = starting_point(frozen_space(("",)), "") | {"weight_decay": 1e-2,
 
 
 @dataclass(frozen=True)
-class Grouped:
+class FoldScores:
     """Scores of the configuration under one grouping.
 
     Attributes:
@@ -54,13 +54,13 @@ class Grouped:
 def measure(
     index: Index,
     backbone: Backbone,
-    reporter: Reporter,
+    reporter: ProgressReporter,
     *,
     image_size: int = 224,
     folds: int = 5,
     repeats: int = 5,
     executor: str = "auto",
-) -> list[Grouped]:
+) -> list[FoldScores]:
     """Score the fixed point under every grouping, each image's features computed once.
 
     Args:
@@ -86,7 +86,7 @@ def measure(
     rows = splits[0].development
     if any(not np.array_equal(split.development, rows) for split in splits):
         raise RunError("All groupings must leave the same images to search on, but they do not.")
-    backend.start()
+    backend.import_backend()
     with reporter.step("resizing images") as progress:
         pixels = pixel_cache(index.select(rows), resize, progress)
     features, results = FeatureCache(pixels, executor), []
@@ -97,18 +97,18 @@ def measure(
     return results
 
 
-def _score(split: Split, features: FeatureCache, backbone: Backbone, label: np.ndarray) -> Grouped:
+def _score(split: Split, features: FeatureCache, backbone: Backbone, label: np.ndarray) -> FoldScores:
     rows = split.development
     fold, group = split.folds[:, rows], split.groups[rows]
     objective = FrozenObjective(features, {backbone.name: backbone}, label, fold, group, seed=0)
     probability = objective({**POINT, "backbone": backbone.name}).probability
     parts = [slice(repeat, repeat + 1) for repeat in range(len(fold))]
-    aucs = [epoch_scores(probability[None, r], label, fold[r], image_weights(group, fold[r]))[0] for r in parts]
+    aucs = [epoch_scores(probability[None, r], label, fold[r], case_weights(group, fold[r]))[0] for r in parts]
     torn = sum(len(np.unique(fold[0, group == number])) > 1 for number in np.unique(group))
-    return Grouped(split.group_by, tuple(map(float, aucs)), torn)
+    return FoldScores(split.group_by, tuple(map(float, aucs)), torn)
 
 
-def table_rows(results: Sequence[Grouped]) -> list[tuple[str, str, str, str]]:
+def table_rows(results: Sequence[FoldScores]) -> list[tuple[str, str, str, str]]:
     """Cells: grouping, mean AUC with its range over repeats, difference to folds by case, cases on both sides."""
     honest = results[-1].mean
     rows = []

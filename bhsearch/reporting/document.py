@@ -32,7 +32,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Image:
     """One picture, or two to be compared, under one caption.
 
     Attributes:
@@ -50,7 +50,7 @@ class Picture:
 class Gallery:
     """Pictures side by side."""
 
-    pictures: Sequence[Picture]
+    pictures: Sequence[Image]
 
 
 Block = Text | Bullets | Table | Gallery
@@ -104,7 +104,7 @@ def picture_files(sections: Iterable[Section]) -> Iterator[tuple[str, bytes]]:
                     yield from zip(_names(picture), picture.files, strict=True)
 
 
-def _names(picture: Picture) -> list[str]:
+def _names(picture: Image) -> list[str]:
     return [f"{picture.name}_{k}.png" for k in range(len(picture.files))]
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bhsearch.errors import RunError
-from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE, Corrected
+from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE, CorrectedScore
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, OperatingPoint
 from bhsearch.evaluation.predictions import DISCLAIMER
-from bhsearch.evaluation.subgroups import Part
+from bhsearch.evaluation.subgroups import Subgroup
 from bhsearch.reporting import document, html
-from bhsearch.reporting.document import Block, Bullets, Gallery, Picture, Section, Table, Text
+from bhsearch.reporting.document import Block, Bullets, Gallery, Image, Section, Table, Text
 
 USE = (
     "Research on computer-aided histopathology: comparing methods on these data, and on others like them.",
@@ -106,7 +106,7 @@ class ModelCard:
     data: Mapping[str, str]
     split: Mapping[str, str]
     audit: Sequence[str]
-    corrected: Corrected
+    corrected: CorrectedScore
     corrected_for: str
     test: Mapping[str, Measured]
     gate: Sequence[str]
@@ -114,9 +114,9 @@ class ModelCard:
     point: OperatingPoint
     before: Mapping[str, float]
     after: Mapping[str, float]
-    subtypes: Sequence[Part]
-    magnifications: Sequence[Part]
-    cases: Sequence[Part]
+    subtypes: Sequence[Subgroup]
+    magnifications: Sequence[Subgroup]
+    cases: Sequence[Subgroup]
     worst: Sequence[WorstImage]
     pictures: Mapping[str, bytes]
     limits: Sequence[str]
@@ -161,8 +161,8 @@ class ModelCard:
 
     @property
     def _sections(self) -> list[Section]:
-        pictures = [Picture(f"picture_{k}", [file], name) for k, (name, file) in enumerate(self.pictures.items())]
-        worst = [Picture(f"worst_{k}", [item.picture, item.heat], item.caption) for k, item in enumerate(self.worst)]
+        pictures = [Image(f"picture_{k}", [file], name) for k, (name, file) in enumerate(self.pictures.items())]
+        worst = [Image(f"worst_{k}", [item.picture, item.heat], item.caption) for k, item in enumerate(self.worst)]
         return [
             Section("Sealed test", self._test()),
             Section("Gate", [Bullets(self.gate)]),
@@ -207,7 +207,7 @@ class ModelCard:
         ]
 
 
-def _parts(column: str, parts: Sequence[Part]) -> Table:
+def _parts(column: str, parts: Sequence[Subgroup]) -> Table:
     """A row each; no column that would say the same in all of them."""
     count, ranked = column != "case", any(part.auc is not None for part in parts)
     head = ["name", "images", *(["cases"] if count else []), "right", *(["AUC"] if ranked else [])]
@@ -230,7 +230,7 @@ def _facts(rows: Mapping[str, str]) -> Table:
 
 def _first_hole(value: Any, where: str) -> str:
     """Where the first empty thing in a field is, or nothing. Parts and operating points may lack numbers."""
-    if isinstance(value, Part | OperatingPoint):
+    if isinstance(value, Subgroup | OperatingPoint):
         return _first_hole(value.threshold, f"{where}.threshold") if isinstance(value, OperatingPoint) else ""
     if isinstance(value, bool):
         return ""

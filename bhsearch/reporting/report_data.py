@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bhsearch.evaluation.bbc_cv import Corrected
+from bhsearch.evaluation.bbc_cv import CorrectedScore
 from bhsearch.evaluation.predictions import Predictions
 
 
@@ -49,7 +49,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Opening:
+class TestAccess:
     """One time that the sealed cases were opened.
 
     Attributes:
@@ -90,7 +90,7 @@ class TestSummary:
 
     __test__ = False  # not a class of tests, whatever its name
 
-    opening: Opening
+    opening: TestAccess
     auc: Measured
     decided: Measured
     others: Mapping[str, Measured]
@@ -117,7 +117,7 @@ class SealedCases:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ExampleImage:
     """One image of the best trial.
 
     Attributes:
@@ -132,7 +132,7 @@ class Shown:
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class StudyReport:
     """Everything that a report shows.
 
     Attributes:
@@ -172,11 +172,11 @@ class Report:
     sealed: SealedCases
     rows: Sequence[TrialRow]
     best: Predictions | None
-    corrected: Corrected | None
+    corrected: CorrectedScore | None
     uncorrected: str
-    openings: Sequence[Opening]
+    openings: Sequence[TestAccess]
     test: TestSummary | None
-    images: Sequence[Shown]
+    images: Sequence[ExampleImage]
     kept_images: bytes
     importances: Mapping[str, float]
     spread: Mapping[str, float]

@@ -17,11 +17,11 @@ from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, group_draws
 from bhsearch.evaluation.curves import roc_band
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.subgroups import UNNAMED
-from bhsearch.evaluation.thresholds import pooled_decisions
+from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import report_numbers, report_sections, study_report, svg_charts
 from bhsearch.reporting.figures import study, style
 from bhsearch.reporting.report_data import Measured
-from bhsearch.reporting.standing import counted, standing
+from bhsearch.reporting.standing import counted, gate_status
 from bhsearch.reporting.svg_charts import plural
 from bhsearch.states import FAILED
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bhsearch.evaluation.predictions import Predictions
-    from bhsearch.evaluation.subgroups import Part
-    from bhsearch.reporting.report_data import Report, TrialRow
+    from bhsearch.evaluation.subgroups import Subgroup
+    from bhsearch.reporting.report_data import StudyReport, TrialRow
 
 COLUMN, ROW = 3.5, 0.2  # inches: width of a journal's column, and height of a line of text with its mark
 _CAPTIONS = "captions.md"
@@ -55,7 +55,7 @@ class Drawn:
     caption: str
 
 
-def write_figures(report: Report, folder: Path) -> list[str]:
+def write_figures(report: StudyReport, folder: Path) -> list[str]:
     """Write every figure of a report as SVG and PDF, and their captions as Markdown.
 
     Args:
@@ -81,7 +81,7 @@ def write_figures(report: Report, folder: Path) -> list[str]:
     return list(drawn)
 
 
-def draw(report: Report) -> dict[str, Drawn]:
+def draw(report: StudyReport) -> dict[str, Drawn]:
     """The figures of a report by name, those left out that have nothing to show."""
     if not report.ranked:
         return {}
@@ -108,8 +108,8 @@ def draw(report: Report) -> dict[str, Drawn]:
     return found
 
 
-def _of_best(report: Report, best: Predictions) -> dict[str, Drawn]:
-    top, decisions = report.ranked[0], pooled_decisions(best)
+def _of_best(report: StudyReport, best: Predictions) -> dict[str, Drawn]:
+    top, decisions = report.ranked[0], cross_fitted_labels(best)
     numbers = report_numbers.measured(best, decisions)
     what = f"trial {top.number} of {report.study}, the best of {plural(len(report.ranked), 'trial')}, out of fold"
     found = {"roc": _roc(best, numbers["auc"], what), "calibration": _calibration(best, numbers["ece"], what)}
@@ -123,14 +123,14 @@ def _of_best(report: Report, best: Predictions) -> dict[str, Drawn]:
 # -- one figure each ---------------------------------------------------------------------------------------------------
 
 
-def _estimates(report: Report) -> Drawn:
+def _estimates(report: StudyReport) -> Drawn:
     rows = [
         (name, found, style.BLUE if "strong" in kind else style.GREY)
         for name, found, kind, _ in study_report.estimates(report)
         if math.isfinite(found.value)
     ]
     figure = _forest([(name, found, colour) for name, found, colour in rows], "ROC AUC")
-    said = standing(report)
+    said = gate_status(report)
     sealed = report.sealed
     return Drawn(
         figure,
@@ -139,7 +139,7 @@ def _estimates(report: Report) -> Drawn:
     )
 
 
-def _best_trials(report: Report) -> Drawn:
+def _best_trials(report: StudyReport) -> Drawn:
     rows = [
         (f"trial {row.number}", Measured(row.score or math.nan, row.low, row.high), _colour(row))
         for row in report.ranked[: report_sections.N_BEST]
@@ -171,7 +171,7 @@ def _forest(rows: Sequence[tuple[str, Measured, str]], name: str) -> Figure:
     return figure
 
 
-def _history(report: Report) -> Drawn:
+def _history(report: StudyReport) -> Drawn:
     figure, axes = _plain(2.3)
     done = [(row.number, row.score) for row in report.rows if row.score is not None]
     number, score = np.array([n for n, _ in done]), np.array([s for _, s in done])
@@ -193,7 +193,7 @@ def _history(report: Report) -> Drawn:
     )
 
 
-def _cost(report: Report) -> Drawn:
+def _cost(report: StudyReport) -> Drawn:
     figure, axes = _plain(2.3)
     timed = [row for row in report.ranked if row.milliseconds > 0]
     axes.axhline(0.5, color=style.INK, linewidth=0.8, linestyle=":")
@@ -219,7 +219,7 @@ def _cost(report: Report) -> Drawn:
     )
 
 
-def _importances(report: Report) -> Drawn:
+def _importances(report: StudyReport) -> Drawn:
     rows = report.important
     figure = Figure(figsize=(COLUMN, 0.62 + ROW * 1.35 * len(rows)))
     axes = style.place_axes(figure, 1.25, 0.46, 0.15, 0.08)
@@ -247,7 +247,7 @@ def _importances(report: Report) -> Drawn:
     )
 
 
-def _parameters(report: Report, varied: Sequence[str]) -> Drawn:
+def _parameters(report: StudyReport, varied: Sequence[str]) -> Drawn:
     columns = {name: [row.params.get(name) for row in report.ranked] for name in varied}
     figure = study.slice_figure(columns, [row.score for row in report.ranked], report.log)
     for text in list(figure.texts):  # title and detail: they are in the caption
@@ -305,7 +305,7 @@ def _calibration(predictions: Predictions, error: Measured, what: str) -> Drawn:
     )
 
 
-def _parts(rows: Sequence[tuple[str, Part, Measured, Measured | None]], what: str) -> Drawn:
+def _parts(rows: Sequence[tuple[str, Subgroup, Measured, Measured | None]], what: str) -> Drawn:
     figure = Figure(figsize=(COLUMN, 0.62 + ROW * 1.5 * len(rows)))
     axes = style.place_axes(figure, 1.75, 0.46, 0.15, 0.08)
     for place, (_, part, right, _) in enumerate(rows):

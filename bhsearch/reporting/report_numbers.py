@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bhsearch.data.stratify import make_strata
+from bhsearch.data.stratify import strata_of
 from bhsearch.evaluation import metrics
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.curves import cumulative
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
-    from bhsearch.evaluation.thresholds import Decisions
+    from bhsearch.evaluation.thresholds import HardLabels
 
 N_DRAWS = 1000
 METRICS = {
@@ -56,7 +56,7 @@ class Points:
     mass: FloatArray
 
 
-def measured(predictions: Predictions, decisions: Decisions) -> dict[str, Measured]:
+def measured(predictions: Predictions, decisions: HardLabels) -> dict[str, Measured]:
     """The metrics of `METRICS` with 95 % intervals over cases, as `trial_metrics` defines them.
 
     Args:
@@ -103,7 +103,7 @@ def auc_of(predictions: Predictions) -> Measured | None:
     if not np.isfinite(folds).any():
         return None
     _, number = np.unique(predictions.group, return_inverse=True)
-    stratum = make_strata(number, predictions.label)[number]  # those of all data could leave a group alone in its own
+    stratum = strata_of(number, predictions.label)[number]  # those of all data could leave a group alone in its own
     scores = bootstrap_scores(predictions, group_draws(number, stratum, N_DRAWS))
     ends = interval(scores) if np.isfinite(scores).any() else (math.nan, math.nan)
     return Measured(float(np.nanmean(folds)), *ends)
@@ -178,7 +178,7 @@ def _bins(predictions: Predictions) -> IntArray:
     return np.minimum((predictions.probability.astype(np.float64) * n_bins).astype(np.int64), n_bins - 1)
 
 
-def _thresholded(predictions: Predictions, decisions: Decisions, draws: IntArray) -> dict[str, FloatArray]:
+def _thresholded(predictions: Predictions, decisions: HardLabels, draws: IntArray) -> dict[str, FloatArray]:
     """Metrics of hard decisions under every draw, mean over repeats. Each of shape (n_draws,)."""
     label = np.broadcast_to(predictions.label, decisions.predicted.shape).astype(np.float64)
     predicted = decisions.predicted.astype(np.float64)
@@ -222,7 +222,7 @@ def _average_precisions(predictions: Predictions, draws: IntArray) -> FloatArray
     """Average precision under every draw, mean over the folds that hold malignant images in it. Shape (n_draws,)."""
     _, number = np.unique(predictions.group, return_inverse=True)
     total, n_kept = np.zeros(len(draws)), np.zeros(len(draws))
-    for repeat, _, rows in metrics.parts(predictions):
+    for repeat, _, rows in metrics.iter_folds(predictions):
         weight = predictions.weight[repeat, rows] * draws[:, number[rows]]
         found, alarms, _ = cumulative(predictions, repeat, rows, weight)
         kept = found[:, -1] > 0

@@ -11,8 +11,8 @@ import numpy as np
 from bhsearch.data.layouts.breakhis import spelt_out
 from bhsearch.evaluation.bootstrap import group_draws
 from bhsearch.evaluation.curves import roc_band
-from bhsearch.evaluation.subgroups import UNNAMED, breakdown
-from bhsearch.evaluation.thresholds import pooled_decisions
+from bhsearch.evaluation.subgroups import UNNAMED, subgroup_results
+from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import html, report_numbers, svg_charts
 from bhsearch.reporting.report_data import Measured
 from bhsearch.reporting.report_numbers import METRICS
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bhsearch.evaluation.predictions import Predictions
-    from bhsearch.evaluation.subgroups import Part
-    from bhsearch.evaluation.thresholds import Decisions
-    from bhsearch.reporting.report_data import Report, TestSummary, TrialRow
+    from bhsearch.evaluation.subgroups import Subgroup
+    from bhsearch.evaluation.thresholds import HardLabels
+    from bhsearch.reporting.report_data import StudyReport, TestSummary, TrialRow
 
 N_DRAWS_BAND = 200
 N_BEST = 10
@@ -41,7 +41,7 @@ _VERDICTS = {"passed": "passed", "refused": "refused", "": "no decision"}
 # -- the sealed test ---------------------------------------------------------------------------------------------------
 
 
-def sealed(report: Report, test: TestSummary) -> str:
+def sealed(report: StudyReport, test: TestSummary) -> str:
     """ROC and calibration of the sealed test, its numbers, and every opening, from what registering kept."""
     name = test.opening.trial
     cards = []
@@ -135,9 +135,9 @@ def size_of(predictions: Predictions) -> str:
 # -- the best trial ----------------------------------------------------------------------------------------------------
 
 
-def best(report: Report, predictions: Predictions) -> list[str]:
+def best(report: StudyReport, predictions: Predictions) -> list[str]:
     """The best trial: its configuration, curves, images, and results by subtype and magnification."""
-    top, decisions = report.ranked[0], pooled_decisions(predictions)
+    top, decisions = report.ranked[0], cross_fitted_labels(predictions)
     found = report_numbers.measured(predictions, decisions)
     name = f"trial {top.number}"
     cards = [
@@ -170,7 +170,7 @@ def best(report: Report, predictions: Predictions) -> list[str]:
     ]
 
 
-def configuration(report: Report, top: TrialRow) -> str:
+def configuration(report: StudyReport, top: TrialRow) -> str:
     """The best trial's point of the space as a card, beside what was searched."""
     searched = {name: (values, words) for name, values, words in report.space}
     rows = [(name, short(value), *searched.get(name, ("", ""))) for name, value in top.params.items()]
@@ -186,12 +186,12 @@ def configuration(report: Report, top: TrialRow) -> str:
 
 
 def parts_of(
-    predictions: Predictions, decisions: Decisions, column: str
-) -> list[tuple[str, Part, Measured, Measured | None]]:
+    predictions: Predictions, decisions: HardLabels, column: str
+) -> list[tuple[str, Subgroup, Measured, Measured | None]]:
     """Results by one column with their intervals; subtypes by their full names."""
     values = getattr(predictions, column)
     rows = []
-    for part in breakdown(predictions, decisions, column):
+    for part in subgroup_results(predictions, decisions, column):
         inside = values == ("" if part.name == UNNAMED else part.name)
         auc = report_numbers.auc_of(predictions.select(inside)) if part.auc is not None else None
         name = spelt_out(part.name) if column == "subtype" else part.name
@@ -199,7 +199,7 @@ def parts_of(
     return rows
 
 
-def _images(report: Report, name: str) -> str:
+def _images(report: StudyReport, name: str) -> str:
     title = "What it gets wrong, and right"
     if not report.images:
         kept = html.image(report.kept_images, "right and wrong images") if report.kept_images else ""
@@ -221,7 +221,7 @@ def _images(report: Report, name: str) -> str:
 # -- the search --------------------------------------------------------------------------------------------------------
 
 
-def search(report: Report) -> list[str]:
+def search(report: StudyReport) -> list[str]:
     """How the search went, and what it was made with."""
     ranked = report.ranked
     if not ranked:
@@ -240,14 +240,14 @@ def search(report: Report) -> list[str]:
     return [html.columns(_best_trials(ranked), html.stack(*cards)), html.columns(*below)]
 
 
-def varied(report: Report) -> list[str]:
+def varied(report: StudyReport) -> list[str]:
     """Parameters that differ between complete trials, the most important first."""
     ranked = report.ranked
     names = [name for name in ranked[0].params if len({str(row.params.get(name)) for row in ranked}) > 1]
     return sorted(names, key=lambda name: -report.important.get(name, (0.0, 0.0))[0])
 
 
-def _heard(report: Report) -> str:
+def _heard(report: StudyReport) -> str:
     return f"score of {plural(len(report.rows), 'trial')}; the best is {report.ranked[0].score:.3f}"
 
 
@@ -288,7 +288,7 @@ def _by_backbone(ranked: Sequence[TrialRow]) -> str:
     return html.table(head, rows, 2, "cost by backbone")
 
 
-def _mattered(report: Report) -> str:
+def _mattered(report: StudyReport) -> str:
     title, important = "What mattered", report.important
     if not report.importances:
         return html.section(title, lead="Known once ten trials with different scores are complete.")
@@ -313,13 +313,13 @@ def _mattered(report: Report) -> str:
     )
 
 
-def _space(report: Report) -> str:
+def _space(report: StudyReport) -> str:
     return html.section(
         "What was searched", html.table(("parameter", "values", "what it is"), report.space, caption="space")
     )
 
 
-def _made_with(report: Report) -> list[str]:
+def _made_with(report: StudyReport) -> list[str]:
     """Data, split, audit, and when, how and on what the study was made."""
     return [
         html.section("Data and split", html.facts(report.facts)),
@@ -328,14 +328,14 @@ def _made_with(report: Report) -> list[str]:
     ]
 
 
-def _made(report: Report) -> dict[str, str]:
+def _made(report: StudyReport) -> dict[str, str]:
     made = dict(report.made)
     if "command" in made:  # an option a line, as a shell takes it
         made["command"] = made["command"].replace(" --", " \\\n--")
     return {**made, "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items())}
 
 
-def all_trials(report: Report) -> str:
+def all_trials(report: StudyReport) -> str:
     """Every trial with its parameters, open at first and always in print."""
     items = []
     for row in report.rows:

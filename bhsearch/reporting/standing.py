@@ -11,14 +11,14 @@ from bhsearch.evaluation.promotion import FEWEST_GROUPS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bhsearch.reporting.report_data import Report, TestSummary
+    from bhsearch.reporting.report_data import StudyReport, TestSummary
 
 INVALID, UNTESTED, UNFINISHED = "invalid", "untested", "unfinished"
 FEW, REFUSED, FORCED, PROMOTED = "few", "refused", "forced", "promoted"
 
 
 @dataclass(frozen=True)
-class Standing:
+class GateStatus:
     """What the first screen says of the gate.
 
     Attributes:
@@ -34,20 +34,22 @@ class Standing:
     reasons: Sequence[str] = ()
 
 
-def standing(report: Report) -> Standing:
+def gate_status(report: StudyReport) -> GateStatus:
     """Where a study stands; whatever is claimed of its number is what the gate said, or nothing.
 
     With fewer than `FEWEST_GROUPS` sealed groups of cases of a class nothing is claimed at all.
     """
     if is_invalid(report):
         reasons = [report.test.opening.reason] if report.test is not None and report.test.opening.reason else []
-        return Standing(INVALID, "Not a result", "Expect less on new cases; nothing here says how much less.", reasons)
+        return GateStatus(
+            INVALID, "Not a result", "Expect less on new cases; nothing here says how much less.", reasons
+        )
     if report.test is None:
         return _untested(report)
     return _tested(report.test)
 
 
-def is_invalid(report: Report) -> bool:
+def is_invalid(report: StudyReport) -> bool:
     """Whether the number of the first screen is: a test sealed by case is sound whatever the folds did."""
     return bool(report.invalid) and (report.test is None or not report.has_cases)
 
@@ -57,40 +59,40 @@ def counted(n_benign: int, n_malignant: int) -> str:
     return f"{n_benign} benign and {n_malignant} malignant {'case' if n_benign + n_malignant == 1 else 'cases'}"
 
 
-def _untested(report: Report) -> Standing:
+def _untested(report: StudyReport) -> GateStatus:
     sealed = report.sealed
     held = counted(sealed.n_benign, sealed.n_malignant)
     failed = [opening for opening in report.openings if opening.study == report.study and opening.auc is None]
     if failed:
         claim = "The sealed cases were opened, but registering failed before there was a result."
         reasons = [failed[-1].reason] if failed[-1].reason else []
-        return Standing(UNFINISHED, "Opened without a result", claim, reasons)
+        return GateStatus(UNFINISHED, "Opened without a result", claim, reasons)
     if min(sealed.n_benign, sealed.n_malignant) < FEWEST_GROUPS:
         reason = (
             f"It needs {FEWEST_GROUPS} benign and {FEWEST_GROUPS} malignant cases, but {held} are sealed: it would "
             "refuse any model. More cases, or a larger --test-fraction in a new study, would help."
         )
-        return Standing(FEW, "Not registered yet", "Too few sealed cases to decide anything.", [reason])
-    return Standing(UNTESTED, "Not registered yet", f"Not tested yet: {held} are sealed until a model is registered.")
+        return GateStatus(FEW, "Not registered yet", "Too few sealed cases to decide anything.", [reason])
+    return GateStatus(UNTESTED, "Not registered yet", f"Not tested yet: {held} are sealed until a model is registered.")
 
 
-def _tested(test: TestSummary) -> Standing:
+def _tested(test: TestSummary) -> GateStatus:
     opening = test.opening
     reasons = [opening.reason] if opening.reason else []
     if not opening.verdict:
         claim = "The sealed cases were tested, but registering failed before the gate decided."
-        return Standing(UNFINISHED, "The gate did not decide", claim, reasons)
+        return GateStatus(UNFINISHED, "The gate did not decide", claim, reasons)
     if opening.verdict == "passed":
         badge = f"Promoted to {opening.alias} by the gate" if opening.alias else "Passed the gate"
-        return Standing(PROMOTED, badge, _claim(test), reasons)
+        return GateStatus(PROMOTED, badge, _claim(test), reasons)
     few = test.compared is None or min(test.compared) < FEWEST_GROUPS
     claim = "Too few sealed cases to decide anything." if few else _claim(test)
     if opening.forced:
         why = f"Why it was promoted all the same: {opening.forced}"
         badge = f"Refused by the gate, promoted to {opening.alias or 'champion'} by force"
-        return Standing(FORCED, badge, claim, [*reasons, why])
+        return GateStatus(FORCED, badge, claim, [*reasons, why])
     badge = "Refused by the gate: too few sealed cases" if few else "Refused by the gate"
-    return Standing(FEW if few else REFUSED, badge, claim, reasons)
+    return GateStatus(FEW if few else REFUSED, badge, claim, reasons)
 
 
 def _claim(test: TestSummary) -> str:

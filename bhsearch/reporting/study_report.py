@@ -15,14 +15,14 @@ from bhsearch.reporting.svg_charts import plural
 from bhsearch.states import FAILED
 
 if TYPE_CHECKING:
-    from bhsearch.reporting.report_data import Report
+    from bhsearch.reporting.report_data import StudyReport
 
 SYNTHETIC = "Synthetic data: drawn by a program, so the numbers say nothing about tissue."
 _INTERVALS = f"Intervals: 95 % {INTERVAL_NOTE}."
 _INVALID = "These numbers are invalid as a measure of performance."
 
 
-def report_page(report: Report) -> str:
+def report_page(report: StudyReport) -> str:
     """One self-contained HTML page.
 
     Args:
@@ -47,7 +47,7 @@ def report_page(report: Report) -> str:
     return html.document(f"{report.study}: report", "\n".join(body), STYLE)
 
 
-def headline(report: Report) -> Measured:
+def headline(report: StudyReport) -> Measured:
     """The number that deserves the most trust: the sealed test, else the corrected score, else the best one."""
     if report.test is not None:
         return report.test.auc
@@ -57,7 +57,7 @@ def headline(report: Report) -> Measured:
     return Measured(best.score or math.nan, best.low, best.high)
 
 
-def estimates(report: Report) -> list[tuple[str, Measured, str, str]]:
+def estimates(report: StudyReport) -> list[tuple[str, Measured, str, str]]:
     """The three numbers of a study: name, value with interval, kind (a class of CSS), and what is said of it."""
     best, found, nothing = report.ranked[0], report.corrected, Measured(math.nan)
     kinds = ["invalid", "invalid", ""] if report.invalid else ["", "", ""]
@@ -82,12 +82,12 @@ def estimates(report: Report) -> list[tuple[str, Measured, str, str]]:
     ]
 
 
-def _hero(report: Report) -> str:
+def _hero(report: StudyReport) -> str:
     if not report.ranked:
         reasons = [f"trial {row.number}: {row.reason or row.state.lower()}" for row in report.rows]
         sealed = html.paragraphs(_sealed_cases(report), kind="soft")
         return html.section("No trial has finished", html.bullets(reasons) if reasons else "", sealed)
-    found = standing.standing(report)
+    found = standing.gate_status(report)
     shown = headline(report)
     ends = f"95 % interval {shown.low:.2f} to {shown.high:.2f}" if math.isfinite(shown.low) else "no interval"
     kind = f" {found.kind}" if found.kind in (standing.INVALID, standing.FEW) else ""
@@ -104,7 +104,7 @@ def _hero(report: Report) -> str:
     return f'<section class="card"><div class="hero">{left}{right}</div></section>'
 
 
-def _kicker(report: Report) -> str:
+def _kicker(report: StudyReport) -> str:
     if report.test is not None:
         times = _times(len(report.openings))
         return f"On sealed cases, opened {times}: {report.test.opening.trial}"
@@ -115,7 +115,7 @@ def _kicker(report: Report) -> str:
     return "Best score of the search, not corrected"
 
 
-def _sealed_cases(report: Report) -> str:
+def _sealed_cases(report: StudyReport) -> str:
     sealed = report.sealed
     if not sealed.n_cases:
         return "No cases are sealed."
@@ -123,13 +123,13 @@ def _sealed_cases(report: Report) -> str:
     return f"Sealed: {plural(sealed.n_cases, 'case')} ({by_class}), {plural(sealed.n_images, 'image')}"
 
 
-def _estimates(report: Report) -> str:
+def _estimates(report: StudyReport) -> str:
     rows = [(name, found.value, found.low, found.high, kind, said) for name, found, kind, said in estimates(report)]
     key = html.paragraphs("Bar: 95 % interval over cases. Dotted line: guessing.", kind="small soft")
     return svg_charts.interval_rows(rows, *report_sections.scale([value for row in rows for value in row[1:4]])) + key
 
 
-def _trust(report: Report, found: standing.Standing) -> str:
+def _trust(report: StudyReport, found: standing.GateStatus) -> str:
     """What the numbers rest on: a few words to see, a sentence to read; warnings marked."""
     lines = []
     if found.reasons:

@@ -16,7 +16,7 @@ from bhsearch.states import FAILED
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.curves import Band
-    from bhsearch.evaluation.subgroups import Part
+    from bhsearch.evaluation.subgroups import Subgroup
     from bhsearch.reporting.report_data import Measured, TrialRow
     from bhsearch.reporting.report_numbers import Points
 
@@ -242,7 +242,7 @@ def interval_rows(
     return f'<div class="rows">{"".join(out)}<div class="row scale"><span class="track">{marks}</span></div></div>'
 
 
-def part_rows(parts: Sequence[tuple[str, Part, Measured, Measured | None]]) -> str:
+def part_rows(parts: Sequence[tuple[str, Subgroup, Measured, Measured | None]]) -> str:
     """Share of right images of each part: the mean over its cases as a bar, its interval as a line, a case as a dot.
 
     Args:

@@ -33,7 +33,7 @@ _CLEANING_SECONDS = 1.0  # far more than it takes to see that an entry is not us
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """One folder of the cache.
 
     Attributes:
@@ -74,22 +74,22 @@ def notes() -> list[str]:
     return found
 
 
-def key_of(facts: dict[str, Any]) -> str:
+def cache_key(facts: dict[str, Any]) -> str:
     """Digest of JSON-able facts, independent of the order of their keys."""
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def find(kind: str, facts: dict[str, Any]) -> Path | None:
+def lookup(kind: str, facts: dict[str, Any]) -> Path | None:
     """The folder made from `facts`, if it is there and whole; it then stays for as long as this process lives."""
     folder = folder_of(kind, facts)
-    if not hold(folder) or not _is_whole(folder):
+    if not acquire_lease(folder) or not _is_whole(folder):
         return None
     _touch(folder)
     return folder
 
 
-def hold(folder: Path) -> bool:
+def acquire_lease(folder: Path) -> bool:
     """Keep an entry from being cleaned for as long as this process lives. Returns whether it is there at all.
 
     Does not wait for one that is being made: that takes longer than to clean, which alone is to be waited for here.
@@ -103,11 +103,11 @@ def hold(folder: Path) -> bool:
 
 def folder_of(kind: str, facts: dict[str, Any]) -> Path:
     """Where the entry made from `facts` lies, whether it is there or not."""
-    return cache_root() / kind / key_of(facts)
+    return cache_root() / kind / cache_key(facts)
 
 
 @contextlib.contextmanager
-def writing(what: str, remedy: str = _REMEDY) -> Iterator[None]:
+def explain_write_errors(what: str, remedy: str = _REMEDY) -> Iterator[None]:
     """Turn a full disk or a folder that cannot be written into a sentence.
 
     Args:
@@ -130,7 +130,7 @@ def writing(what: str, remedy: str = _REMEDY) -> Iterator[None]:
         raise
 
 
-def cached(kind: str, facts: dict[str, Any], fill: Callable[[Path], None]) -> Path:
+def get_or_create(kind: str, facts: dict[str, Any], fill: Callable[[Path], None]) -> Path:
     """Return the folder made from `facts`, filling it first where it is missing or damaged.
 
     Two processes that ask for the same entry do the work once: the second waits for the first. The entry stays for as
@@ -146,7 +146,7 @@ def cached(kind: str, facts: dict[str, Any], fill: Callable[[Path], None]) -> Pa
         SettingsError: If the limit of the cache is no number.
     """
     folder, most = folder_of(kind, facts), cache_eviction.limit_bytes()
-    with writing(f"the cache entry {folder}"):
+    with explain_write_errors(f"the cache entry {folder}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with lock(folder.with_suffix(".lock")):
             if folder.exists() and not _is_whole(folder):
@@ -158,18 +158,20 @@ def cached(kind: str, facts: dict[str, Any], fill: Callable[[Path], None]) -> Pa
     _touch(folder)
     if is_new:
         with contextlib.suppress(OSError):  # what could not be cleaned is with the next entry
-            cache_eviction.clean(cache_root(), most)
+            cache_eviction.evict(cache_root(), most)
     return folder
 
 
-def entries() -> list[Entry]:
+def entries() -> list[CacheEntry]:
     """All entries, largest first."""
     root = cache_root()
     found = []
     for folder in sorted(root.glob("*/*")):
         if folder.is_dir() and not folder.name.startswith("."):
             size = cache_eviction.size_of(folder)
-            found.append(Entry(folder.parent.name, folder.name, size, (time.time() - folder.stat().st_mtime) / 86400))
+            found.append(
+                CacheEntry(folder.parent.name, folder.name, size, (time.time() - folder.stat().st_mtime) / 86400)
+            )
     return sorted(found, key=lambda entry: -entry.n_bytes)
 
 
@@ -178,13 +180,13 @@ def clear() -> int:
     root = cache_root()
     freed = sum(cache_eviction.size_of(folder) for folder in root.glob("*") if folder.name != leases.FOLDER)
     if root.exists():
-        with writing(f"clearing the cache {root}"):
+        with explain_write_errors(f"clearing the cache {root}"):
             shutil.rmtree(root)
     return freed
 
 
 def _take(folder: Path) -> None:
-    leases.take(folder.parent.parent, f"{folder.parent.name}/{folder.name}")
+    leases.acquire(folder.parent.parent, f"{folder.parent.name}/{folder.name}")
 
 
 def _touch(folder: Path) -> None:
@@ -226,7 +228,7 @@ def _sum(file: Path) -> int:
 
 
 @contextlib.contextmanager
-def alone(what: str, seconds: float | None = None) -> Iterator[None]:
+def interprocess_lock(what: str, seconds: float | None = None) -> Iterator[None]:
     """One process of this machine and this cache at a time in all that is named `what`.
 
     Args:
@@ -237,9 +239,9 @@ def alone(what: str, seconds: float | None = None) -> Iterator[None]:
         TimeoutError: If another process stays in it.
     """
     folder = cache_root() / "locks"
-    with writing(f"the lock folder {folder}"):
+    with explain_write_errors(f"the lock folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{key_of({'alone': what})}.lock"
+    file = folder / f"{cache_key({'alone': what})}.lock"
     if seconds is None or not HAS_LOCKS:
         with lock(file):
             yield

@@ -42,7 +42,7 @@ def limit_bytes() -> int | None:
     raise SettingsError(f"{VARIABLE} must be a number of gigabytes, 0 or more, or none, but got {text!r}.")
 
 
-def clean(root: Path, most: int | None) -> int:
+def evict(root: Path, most: int | None) -> int:
     """Bring the cache below its limit, as far as it is not in use.
 
     Args:

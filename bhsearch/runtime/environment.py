@@ -19,7 +19,7 @@ _CONSENT = Path("intel", "openvino_telemetry")  # file below the home folder, wr
 _MOST_PLACES = 20
 
 
-def settle() -> None:
+def prepare_environment() -> None:
     """Set what libraries read when they are imported; child processes inherit it.
 
     Telemetry is off unless the user turned it on, and the folders of Keras and Matplotlib are ones that can be written.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from bhsearch.runtime.locks import HAS_LOCKS, seize
+from bhsearch.runtime.locks import HAS_LOCKS, try_lock
 
 FOLDER = ".uses"
 
@@ -31,7 +31,7 @@ _leases: dict[tuple[int, Path], _Lease] = {}  # by process, since a fork is anot
 _guard = threading.Lock()
 
 
-def take(root: Path, name: str) -> None:
+def acquire(root: Path, name: str) -> None:
     """Say that this process uses an entry, `<kind>/<key>`, until it ends. Look whether it is there only then.
 
     Where the list cannot be written the entry is used all the same, only without protection.
@@ -55,7 +55,7 @@ def in_use(root: Path) -> set[str]:
     names: set[str] = set()
     for file in (root / FOLDER).glob("*.uses"):
         with contextlib.suppress(OSError), file.open("r+", encoding="utf-8") as stream:
-            if seize(stream):
+            if try_lock(stream):
                 file.unlink()
             else:
                 names.update(stream.read().splitlines())
@@ -80,7 +80,7 @@ def _renewed(root: Path, names: set[str]) -> _Lease:
     draft = folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
     stream = draft.open("w", encoding="utf-8")
     try:
-        seize(stream)
+        try_lock(stream)
         stream.writelines(f"{name}\n" for name in sorted(names))
         stream.flush()
         file = draft.with_suffix(".uses")

@@ -63,7 +63,7 @@ def lock_within(path: Path, seconds: float = 0.0) -> Iterator[bool]:
         yield held is not False and _is_still(path, stream)
 
 
-def seize(stream: IO[str]) -> bool:
+def try_lock(stream: IO[str]) -> bool:
     """Lock an open file until it is closed, if nobody else has; does not wait. Where there are no locks, none is."""
     return bool(_acquire(stream))
 

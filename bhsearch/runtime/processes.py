@@ -28,7 +28,7 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 def python_command(module: str, *arguments: str) -> list[str]:
     """The command that runs a module of this package as a program, in whatever folder and however it is installed."""
-    folder = Path(__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parents[2]
     return [sys.executable, "-P", "-c", _START, str(folder), module, *arguments]
 
 

@@ -48,7 +48,7 @@ def check() -> None:
     if sys.argv[:1] != ["-m"] or not any("bhsearch" in word for word in sys.orig_argv):
         return
     try:
-        found = hiding(os.getcwd(), sys.path, sys.modules)
+        found = shadowing_files(os.getcwd(), sys.path, sys.modules)
     except OSError:  # deleted or unreadable: then nothing is imported from it
         return
     if found:
@@ -60,7 +60,7 @@ def check() -> None:
         sys.exit(2)
 
 
-def hiding(folder: str, path: list[str], modules: "dict[str, ModuleType]") -> list[str]:
+def shadowing_files(folder: str, path: list[str], modules: "dict[str, ModuleType]") -> list[str]:
     """Files and packages in a folder that hide a needed module, if the folder comes before Python's own on the path.
 
     Args:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bhsearch.config import Settings, most_models
 from bhsearch.data.audit import Audit, audit
-from bhsearch.data.datasets import draw_phantom, is_phantom, open_settings
+from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
 from bhsearch.data.images.files import describe_left_out
 from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.splits import Split, make_split
@@ -26,12 +26,12 @@ from bhsearch.engines.optuna.url import without_password
 from bhsearch.engines.registry import KERAS_TUNER, check_engine, with_sampler
 from bhsearch.errors import SettingsError, StudyError
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.models.backbones.registry import Backbone, Found, find
+from bhsearch.models.backbones.registry import AvailableBackbones, Backbone, find_backbones
 from bhsearch.models.features import check_executor
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import Parameter, digest_of_rows, finetune_space, frozen_space, space_digest
-from bhsearch.study.events import Plan, Reporter
-from bhsearch.study.gate_size import too_small_for_the_gate
+from bhsearch.study.events import ProgressReporter, StudyPlan
+from bhsearch.study.gate_size import gate_size_warnings
 
 FROZEN, FINETUNE = "frozen", "finetune"
 FINETUNE_PRUNER = "median"  # where none is named
@@ -67,7 +67,7 @@ _MUST_AGREE = {
 
 
 @dataclass(frozen=True, eq=False)
-class Preparation:
+class StudyContext:
     """What a study works on.
 
     Attributes:
@@ -83,7 +83,7 @@ class Preparation:
     index: Index
     split: Split
     development: Index
-    found: Found
+    found: AvailableBackbones
     study: str
     regime: str
 
@@ -157,7 +157,7 @@ class Preparation:
         }
 
 
-def prepare(settings: Settings, reporter: Reporter) -> Preparation:
+def build_context(settings: Settings, reporter: ProgressReporter) -> StudyContext:
     """Open the data, seal the test, deal the folds and find the backbones. Imports none of the slow frameworks.
 
     Raises:
@@ -165,7 +165,7 @@ def prepare(settings: Settings, reporter: Reporter) -> Preparation:
     """
     _check_choices(settings)
     settings = with_sampler(settings)
-    name_drawing(settings.data, reporter)
+    announce_synthetic(settings.data, reporter)
     with reporter.step("reading images") as progress:
         index = open_settings(settings, progress=progress)
     split = make_split(
@@ -180,17 +180,17 @@ def prepare(settings: Settings, reporter: Reporter) -> Preparation:
     regime = FINETUNE if settings.regime == FINETUNE else FROZEN
     weights = Path(settings.weights_dir) if settings.weights_dir else None
     with reporter.step("looking for backbones"):
-        found = find(settings.backbones, weights, trainable=regime == FINETUNE)
+        found = find_backbones(settings.backbones, weights, trainable=regime == FINETUNE)
     part = "" if split.magnification == "all" else f"-{split.magnification.lower()}"
     name = settings.study or f"{index.name}{part}-{regime}-{settings.group_by}-{settings.engine}"
-    return Preparation(settings, index, split, index.select(split.development), found, name, regime)
+    return StudyContext(settings, index, split, index.select(split.development), found, name, regime)
 
 
-def name_drawing(data: str | None, reporter: Reporter) -> None:
+def announce_synthetic(data: str | None, reporter: ProgressReporter) -> None:
     """Draw the phantom where it is wanted and missing, as a step of its own: it takes longer than reading it."""
     if is_phantom(data):
         with reporter.step("drawing the phantom") as progress:
-            draw_phantom(data, progress)
+            make_phantom(data, progress)
 
 
 def _check_choices(settings: Settings) -> None:
@@ -244,7 +244,7 @@ def _held_space(space: Any) -> Any:
         return space
 
 
-def make_plan(prepared: Preparation, space: Sequence[Parameter], finished: int) -> Plan:
+def make_plan(prepared: StudyContext, space: Sequence[Parameter], finished: int) -> StudyPlan:
     """Put into words what is about to be done."""
     settings, index, split = prepared.settings, prepared.index, prepared.split
     remaining = max(settings.trials - finished, 0)
@@ -276,13 +276,13 @@ def make_plan(prepared: Preparation, space: Sequence[Parameter], finished: int) 
     warnings = [
         *index.notes,
         *split.warnings,
-        *prepared.audit.told(),
-        *too_small_for_the_gate(index, split),
+        *prepared.audit.summary_lines(),
+        *gate_size_warnings(index, split),
         *(f"{len(index.bad)} images could not be read and were left out." for _ in index.bad[:1]),
     ]
     if index.synthetic:
         warnings.append(f"{SYNTHETIC}: the numbers say nothing about tissue.")
-    return Plan([row for row in rows if row[1]], warnings, split.leaks)
+    return StudyPlan([row for row in rows if row[1]], warnings, split.leaks)
 
 
 def versions() -> dict[str, str]:
@@ -301,7 +301,7 @@ def images_record(index: Index) -> dict[str, list[Any]]:
     return {name: index.table[name].tolist() for name in ("path", "label", "case", "pixels_digest")}
 
 
-def _part(prepared: Preparation, rows: npt.NDArray[np.bool_]) -> str:
+def _part(prepared: StudyContext, rows: npt.NDArray[np.bool_]) -> str:
     groups, labels = prepared.split.groups[rows], prepared.index.labels[rows]
     n_groups = len(np.unique(groups))
     by_class = [len(np.unique(groups[labels == value])) for value in (0, 1)]
@@ -316,7 +316,7 @@ def _images(index: Index, rows: npt.NDArray[np.bool_]) -> str:
     return f"{rows.sum():,} images ({', '.join(f'{n:,} {name}' for n, name in zip(counts, CLASS_NAMES, strict=True))})"
 
 
-def _regime(prepared: Preparation) -> str:
+def _regime(prepared: StudyContext) -> str:
     sizes = ", ".join(map(str, prepared.image_sizes))
     text = f"{prepared.regime}, images {sizes} px ({prepared.settings.resize})"
     if prepared.regime == FINETUNE:
@@ -332,7 +332,7 @@ def _place(settings: Settings) -> str:
     return f"{DIRECTORY}/" if settings.engine == KERAS_TUNER else without_password(settings.storage)
 
 
-def _left_out(found: Found) -> str:
+def _left_out(found: AvailableBackbones) -> str:
     by_reason: dict[str, list[str]] = {}
     for name, reason in found.left_out:
         by_reason.setdefault(reason, []).append(name)

@@ -18,7 +18,7 @@ from bhsearch.models.backbones.registry import REGISTRY, Backbone
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import frozen_space
 from bhsearch.runtime.cache import cache_root, entries
-from bhsearch.study.context import FINETUNE, Preparation
+from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.tracking.connection import artifact_folder, is_on_server
 from bhsearch.tracking.upload.outbox import outbox_root
 
@@ -32,7 +32,7 @@ _FEW = 5  # trials, in the advice
 
 
 @dataclass(frozen=True)
-class Need:
+class DiskRequirement:
     """Something that will be written.
 
     Attributes:
@@ -48,7 +48,7 @@ class Need:
     most: int
 
 
-def require_room(prepared: Preparation, remaining: int) -> None:
+def require_space(prepared: StudyContext, remaining: int) -> None:
     """Refuse a study for which there is certainly not room enough.
 
     Args:
@@ -58,7 +58,7 @@ def require_room(prepared: Preparation, remaining: int) -> None:
     Raises:
         PlaceError: Naming what is needed where, what is there, and what helps.
     """
-    for free, needs in _by_disk(needs_of(prepared, remaining)):
+    for free, needs in _by_disk(requirements_of(prepared, remaining)):
         least = sum(need.least for need in needs)
         if least > free:
             parts = [f"  {_size(need.least)} of {need.what} in {need.place}" for need in needs if need.least]
@@ -69,10 +69,10 @@ def require_room(prepared: Preparation, remaining: int) -> None:
             )
 
 
-def warnings_of(prepared: Preparation, remaining: int) -> list[str]:
+def warnings_of(prepared: StudyContext, remaining: int) -> list[str]:
     """A sentence for each disk that may become too small."""
     found = []
-    for free, needs in _by_disk(needs_of(prepared, remaining)):
+    for free, needs in _by_disk(requirements_of(prepared, remaining)):
         most = sum(need.most for need in needs)
         if most > free:
             largest = max(needs, key=lambda need: need.most)
@@ -83,14 +83,14 @@ def warnings_of(prepared: Preparation, remaining: int) -> list[str]:
     return found
 
 
-def needs_of(prepared: Preparation, remaining: int) -> list[Need]:
+def requirements_of(prepared: StudyContext, remaining: int) -> list[DiskRequirement]:
     """Everything that the rest of a study will write, but for kilobytes."""
     if not remaining:
         return []
     return [*_cache_needs(prepared), *_tracking_needs(prepared, remaining)]
 
 
-def _cache_needs(prepared: Preparation) -> list[Need]:
+def _cache_needs(prepared: StudyContext) -> list[DiskRequirement]:
     n_images, root = len(prepared.development), cache_root()
     pixels = 0
     for size in prepared.image_sizes:
@@ -102,9 +102,9 @@ def _cache_needs(prepared: Preparation) -> list[Need]:
     features = 4 * n_images * widths * len(_views(prepared)) * len(prepared.image_sizes)
     converted = 0 if prepared.settings.executor == "keras" else sum(b.size_mb for b in trained) * 1e6
     return [  # features and conversions may be there already: what they are called depends on the framework
-        Need("resized images", root, pixels, pixels),
-        Need("features", root, 0, features),
-        Need("converted networks", root, 0, int(converted * len(prepared.image_sizes))),
+        DiskRequirement("resized images", root, pixels, pixels),
+        DiskRequirement("features", root, 0, features),
+        DiskRequirement("converted networks", root, 0, int(converted * len(prepared.image_sizes))),
     ]
 
 
@@ -114,7 +114,7 @@ def _width(backbone: Backbone) -> int:
     return REGISTRY[backbone.name].n_features if backbone.name in REGISTRY else _MOST_FEATURES
 
 
-def _views(prepared: Preparation) -> set[str]:
+def _views(prepared: StudyContext) -> set[str]:
     """Views that the space can ask for; finetuning starts from those of the image itself."""
     if prepared.regime == FINETUNE:
         return {IDENTITY}
@@ -122,7 +122,7 @@ def _views(prepared: Preparation) -> set[str]:
     return {view for policy in rows["policy"] for view in views_of(policy, max(rows["views"]))}
 
 
-def _tracking_needs(prepared: Preparation, remaining: int) -> list[Need]:
+def _tracking_needs(prepared: StudyContext, remaining: int) -> list[DiskRequirement]:
     settings = prepared.settings
     if not settings.tracking:
         return []
@@ -136,21 +136,21 @@ def _tracking_needs(prepared: Preparation, remaining: int) -> list[Need]:
     if kept is not None and settings.trials > remaining:  # earlier ones may make room
         n_least = 0
     needs = [
-        Need(
+        DiskRequirement(
             "a model while it is written",
             temporary,
             least if n_least else 0,
             2 * (most + _MODEL_BYTES) if kept != 0 else 0,
         ),
-        Need("a trial that waits for MLflow", work / outbox_root(), 0, most + _MODEL_BYTES),
+        DiskRequirement("a trial that waits for MLflow", work / outbox_root(), 0, most + _MODEL_BYTES),
     ]
     if not is_on_server():
         files = (_TRIAL_BYTES[k] + _IMAGE_BYTES[k] * settings.repeats * n_images for k in (0, 1))
         least_files, most_files = files
         place = artifact_folder() or work / "mlruns"
         needs += [
-            Need("models", place, n_least * least, n_most * (most + _MODEL_BYTES)),
-            Need("pictures and predictions", place, certain * least_files, remaining * most_files),
+            DiskRequirement("models", place, n_least * least, n_most * (most + _MODEL_BYTES)),
+            DiskRequirement("pictures and predictions", place, certain * least_files, remaining * most_files),
         ]
     return needs
 
@@ -161,9 +161,9 @@ def _model_bytes(backbone: Backbone) -> int:
     return int(backbone.size_mb * 1e6 * (_OWN_SHARE if own else 0.9))
 
 
-def _by_disk(needs: Sequence[Need]) -> list[tuple[int, list[Need]]]:
+def _by_disk(needs: Sequence[DiskRequirement]) -> list[tuple[int, list[DiskRequirement]]]:
     """Free bytes of each disk, and what it is for."""
-    disks: dict[int, tuple[int, list[Need]]] = {}
+    disks: dict[int, tuple[int, list[DiskRequirement]]] = {}
     for need in needs:
         place = need.place.absolute()
         while not place.exists():
@@ -172,7 +172,7 @@ def _by_disk(needs: Sequence[Need]) -> list[tuple[int, list[Need]]]:
     return list(disks.values())
 
 
-def _advice(needs: Sequence[Need], missing: int) -> str:
+def _advice(needs: Sequence[DiskRequirement], missing: int) -> str:
     """What helps, the first thing first."""
     found = []
     if any(need.place == cache_root() and need.most for need in needs):

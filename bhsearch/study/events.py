@@ -11,7 +11,7 @@ from bhsearch.engines.base import Trial
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """What a study is about to do.
 
     Attributes:
@@ -25,10 +25,10 @@ class Plan:
     invalid: Sequence[str] = ()
 
 
-class Reporter:
+class ProgressReporter:
     """Receives what a command does."""
 
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: StudyPlan) -> None:
         """Receive the plan, before the first trial."""
 
     def step(self, what: str) -> AbstractContextManager[Progress]:

@@ -12,7 +12,7 @@ from bhsearch.evaluation.promotion import FEWEST_GROUPS, enough
 _FRACTIONS = tuple(hundredth / 100 for hundredth in range(10, 51, 5))
 
 
-def too_small_for_the_gate(index: Index, split: Split) -> list[str]:
+def gate_size_warnings(index: Index, split: Split) -> list[str]:
     """A sentence where the gate could promote nothing that is tested on these sealed cases, and what helps.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bhsearch.engines.base import Trial
 from bhsearch.engines.optuna.url import sqlite_file
-from bhsearch.runtime.cache import writing
+from bhsearch.runtime.cache import explain_write_errors
 
 
 def write_trials(storage: str, study: str, trials: Sequence[Trial]) -> Path:
@@ -36,7 +36,7 @@ def write_trials(storage: str, study: str, trials: Sequence[Trial]) -> Path:
         file = folder / f"{stem}-{number}.csv"
         number += 1
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    with writing(f"the trials {file}"), file.open("w", encoding="utf-8", newline="") as stream:
+    with explain_write_errors(f"the trials {file}"), file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["trial", "state", "score", "seconds", "reason", *names])
         for trial in trials:

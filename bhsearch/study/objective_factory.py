@@ -12,14 +12,14 @@ from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models import backend
 from bhsearch.models.features import FeatureCache, executor_for
-from bhsearch.models.openvino import Conversion
+from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.finetune import N_SHARES
-from bhsearch.objectives.finetune import FinetuneObjective, Rows
-from bhsearch.objectives.frozen import FrozenObjective, Telling
+from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
+from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
 from bhsearch.objectives.space import Params, frozen_space, starting_point
-from bhsearch.study.context import FINETUNE, Preparation
-from bhsearch.study.events import Reporter
+from bhsearch.study.context import FINETUNE, StudyContext
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.startup import start_framework
 
 Objective = FrozenObjective | FinetuneObjective
@@ -43,7 +43,7 @@ def threads_of(settings: Settings) -> int | None:
     return max(1, processors // max(2, workers))
 
 
-def make_objective(prepared: Preparation, started_from: dict[str, Any], reporter: Reporter) -> Objective:
+def make_objective(prepared: StudyContext, started_from: dict[str, Any], reporter: ProgressReporter) -> Objective:
     """Start the networks' framework, fill the pixel cache, and make ready what scores trials.
 
     Args:
@@ -63,7 +63,7 @@ def make_objective(prepared: Preparation, started_from: dict[str, Any], reporter
     conversion = _conversion(prepared, prepared.settings.image_size)
     start_framework(reporter, threads_of(prepared.settings))
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
-    telling = Telling(reporter.doing)
+    telling = FeatureProgress(reporter.doing)
     features = FeatureCache(pixels, prepared.settings.executor, conversion, telling)
     with reporter.step("building backbones") as progress:
         for done, backbone in enumerate(prepared.found.backbones, start=1):
@@ -73,7 +73,7 @@ def make_objective(prepared: Preparation, started_from: dict[str, Any], reporter
 
 
 def _finetune_objective(
-    prepared: Preparation, template: Predictions, heads: dict[str, Params], reporter: Reporter
+    prepared: StudyContext, template: Predictions, heads: dict[str, Params], reporter: ProgressReporter
 ) -> Objective:
     start_framework(reporter, threads_of(prepared.settings))
     sizes = prepared.image_sizes
@@ -83,7 +83,7 @@ def _finetune_objective(
     @cache
     def frozen(size: int) -> FrozenObjective:
         conversion = _conversion(prepared, size)
-        telling = Telling(reporter.doing)
+        telling = FeatureProgress(reporter.doing)
         features = FeatureCache(pixels[size], prepared.settings.executor, conversion, telling)
         return _frozen(prepared, template, features, telling)
 
@@ -92,7 +92,7 @@ def _finetune_objective(
         frozen,
         lambda backbone: heads.get(backbone) or starting_point(space, backbone),
         prepared.backbones,
-        Rows(template.label, template.fold, template.group),
+        DevelopmentRows(template.label, template.fold, template.group),
         prepared.settings.seed,
         backend.precision(prepared.settings.precision),
         reporter.say,
@@ -107,19 +107,21 @@ def resolved(regime: str, executor: str, precision: str) -> dict[str, str]:
     return found | ({"precision": backend.precision(precision)} if regime == FINETUNE else {})
 
 
-def _conversion(prepared: Preparation, size: int) -> Conversion | None:
+def _conversion(prepared: StudyContext, size: int) -> BackgroundConversion | None:
     if prepared.settings.executor == "keras":
         return None
-    return Conversion([backbone for backbone in prepared.found.backbones if not backbone.from_scratch], size)
+    return BackgroundConversion([backbone for backbone in prepared.found.backbones if not backbone.from_scratch], size)
 
 
-def _pixels(prepared: Preparation, size: int, reporter: Reporter) -> PixelCache:
+def _pixels(prepared: StudyContext, size: int, reporter: ProgressReporter) -> PixelCache:
     resize = make_resize(prepared.settings.resize, size)
     with reporter.step("resizing images") as progress:
         return pixel_cache(prepared.development, resize, progress)
 
 
-def _frozen(prepared: Preparation, template: Predictions, features: FeatureCache, telling: Telling) -> FrozenObjective:
+def _frozen(
+    prepared: StudyContext, template: Predictions, features: FeatureCache, telling: FeatureProgress
+) -> FrozenObjective:
     return FrozenObjective(
         features,
         prepared.backbones,

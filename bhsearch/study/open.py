@@ -15,21 +15,21 @@ from bhsearch.engines.keras_tuner import storage as keras_tuner_store
 from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
 from bhsearch.engines.optuna import engine as optuna_engine
 from bhsearch.engines.optuna.engine import OptunaEngine
-from bhsearch.engines.optuna.storage import connect, discard_if_new, patient, reconnect
+from bhsearch.engines.optuna.storage import connect, discard_if_new, reconnect, retry_while_unavailable
 from bhsearch.engines.registry import KERAS_TUNER, OPTUNA
 from bhsearch.errors import InputError, MissingError
 from bhsearch.objectives.space import Params
-from bhsearch.runtime.cache import alone
+from bhsearch.runtime.cache import interprocess_lock
 from bhsearch.study import context
-from bhsearch.study.context import Preparation
+from bhsearch.study.context import StudyContext
 from bhsearch.study.objective_factory import steps_per_fold
 from bhsearch.study.warm_start import origin_of, warm_points
 
-# Where each engine keeps studies: modules with the functions open_study, find_study, facts_of, remember, scored, grow.
+# Modules with the functions open_study, find_study, metadata_of, save_settings, completed_trials and add_backbones.
 _STORES: dict[str, Any] = {OPTUNA: optuna_engine, KERAS_TUNER: keras_tuner_store}
 
 
-def open_engine(prepared: Preparation) -> tuple[dict[str, Any], Engine]:
+def open_engine(prepared: StudyContext) -> tuple[dict[str, Any], Engine]:
     """Open a study, refuse it if it does not fit, and let its backbones grow.
 
     Returns:
@@ -41,7 +41,9 @@ def open_engine(prepared: Preparation) -> tuple[dict[str, Any], Engine]:
     settings = prepared.settings
     now = prepared.facts()
     weights = {name: backbone.digest for name, backbone in prepared.backbones.items()}
-    with alone(f"the storage {settings.storage}"):  # of two that make its tables, or the study, one would fail
+    with interprocess_lock(
+        f"the storage {settings.storage}"
+    ):  # of two that make its tables, or the study, one would fail
         storage = _place(settings.engine, settings.storage)
         try:
             return _opened(prepared, storage, now, weights)
@@ -52,14 +54,14 @@ def open_engine(prepared: Preparation) -> tuple[dict[str, Any], Engine]:
 
 
 def _opened(
-    prepared: Preparation, storage: Any, now: dict[str, Any], weights: dict[str, str]
+    prepared: StudyContext, storage: Any, now: dict[str, Any], weights: dict[str, str]
 ) -> tuple[dict[str, Any], Engine]:
     settings, store = prepared.settings, _STORES[prepared.settings.engine]
-    find = partial(look_up, settings)
+    find = partial(find_any_study, settings)
     now["started_from"] = origin_of(prepared, find)
     now["warm"] = {"studies": list(settings.warm_from), "points": warm_points(prepared, find)}
     study = store.open_study(storage, prepared.study, now | {"uid": uuid.uuid4().hex[:12], "backbones": weights})
-    held = store.facts_of(study)
+    held = store.metadata_of(study)
     if held["started_from"].get("uid") == now["started_from"].get("uid"):
         now["started_from"] = held["started_from"]  # more trials there do not change what is trained here
     if not settings.warm_from or held["warm"]["studies"] == now["warm"]["studies"]:
@@ -68,13 +70,13 @@ def _opened(
     names = (*held["backbones"], *(name for name in weights if name not in held["backbones"]))
     if len(names) > len(held["backbones"]):
         held["backbones"] = {name: weights[name] for name in names}
-        study = store.grow(study, held, names)
-    store.remember(study, portable(settings))
+        study = store.add_backbones(study, held, names)
+    store.save_settings(study, portable(settings))
     return held, _engine(prepared, study, names)
 
 
-@patient
-def join_engine(prepared: Preparation, facts: dict[str, Any]) -> Engine:
+@retry_while_unavailable
+def join_engine(prepared: StudyContext, facts: dict[str, Any]) -> Engine:
     """The engine of a study that is open already in another process."""
     settings = prepared.settings
     study = _STORES[settings.engine].find_study(_place(settings.engine, settings.storage, reconnect), prepared.study)
@@ -87,10 +89,10 @@ def settings_of(storage: str, study: str) -> dict[str, Any]:
     Raises:
         StudyError: If there is no such study, or no search has opened it.
     """
-    return optuna_engine.remembered(optuna_engine.find_study(connect(storage), study)) | {"study": study}
+    return optuna_engine.load_settings(optuna_engine.find_study(connect(storage), study)) | {"study": study}
 
 
-def look_up(settings: Settings, name: str) -> tuple[dict[str, Any], list[tuple[float, Params]]]:
+def find_any_study(settings: Settings, name: str) -> tuple[dict[str, Any], list[tuple[float, Params]]]:
     """A study of either engine; the one of `settings` is asked first.
 
     Returns:
@@ -109,18 +111,18 @@ def look_up(settings: Settings, name: str) -> tuple[dict[str, Any], list[tuple[f
         return _looked_up(other, settings.storage, name)
 
 
-def alone_at(prepared: Preparation, seconds: float | None = None) -> AbstractContextManager[None]:
-    """One process of this machine at a time: while a trial is started, or the dead are settled; see `alone`."""
+def study_lock(prepared: StudyContext, seconds: float | None = None) -> AbstractContextManager[None]:
+    """Let one process of this machine at a time start a trial or recover dead ones; see `interprocess_lock`."""
     settings = prepared.settings
     place = settings.storage if settings.engine == OPTUNA else str(keras_tuner_store.DIRECTORY)
     folder = "" if "://" in place and not place.startswith("sqlite") else Path.cwd()
-    return alone(f"the study {prepared.study} in {place} of {folder}", seconds)
+    return interprocess_lock(f"the study {prepared.study} in {place} of {folder}", seconds)
 
 
 def _looked_up(engine: str, storage: str, name: str) -> tuple[dict[str, Any], list[tuple[float, Params]]]:
     store = _STORES[engine]
     study = store.find_study(_place(engine, storage), name)
-    return store.facts_of(study), store.scored(study)
+    return store.metadata_of(study), store.completed_trials(study)
 
 
 def _may_hold(engine: str, name: str) -> bool:
@@ -135,7 +137,7 @@ def _place(engine: str, storage: str, opened: Callable[[str], Any] = connect) ->
     return opened(storage) if engine == OPTUNA else keras_tuner_store.DIRECTORY
 
 
-def _engine(prepared: Preparation, study: Any, backbones: tuple[str, ...]) -> Engine:
+def _engine(prepared: StudyContext, study: Any, backbones: tuple[str, ...]) -> Engine:
     settings, space = prepared.settings, prepared.space(backbones)
     assert settings.sampler is not None  # preparing named one
     if settings.engine == KERAS_TUNER:

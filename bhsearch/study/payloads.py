@@ -20,18 +20,18 @@ from bhsearch.engines.optuna.url import without_password
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models.keras_settings import machine_facts, numerics
 from bhsearch.models.resize import make_resize
-from bhsearch.objectives.base import Outcome, Pruned
+from bhsearch.objectives.base import Pruned, TrialResult
 from bhsearch.runtime.environment import user_name
 from bhsearch.states import COMPLETE, FAILED, PRUNED
 from bhsearch.study import context
-from bhsearch.study.context import FINETUNE, Preparation
+from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.study.objective_factory import threads_of
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 def complete_record(
-    trial: Trial, outcome: Outcome, ends: tuple[float, float], resolved: dict[str, str]
+    trial: Trial, outcome: TrialResult, ends: tuple[float, float], resolved: dict[str, str]
 ) -> tuple[dict[str, Any], Arrays]:
     """A finished trial; `ends` of the interval of its score, and what `auto` stood for where it ran."""
     record = _record(trial, COMPLETE) | {
@@ -56,7 +56,7 @@ def failed_record(trial: Trial, reason: str) -> dict[str, Any]:
     return _record(trial, FAILED) | {"reason": reason}
 
 
-def study_record(prepared: Preparation, facts: dict[str, Any], n_images: int, workers: int) -> dict[str, Any]:
+def study_record(prepared: StudyContext, facts: dict[str, Any], n_images: int, workers: int) -> dict[str, Any]:
     """What every trial of a study has in common; `workers`: processes that run them, 0 for the command's own."""
     settings = prepared.settings
     resize = make_resize(settings.resize, prepared.image_sizes[0])
@@ -105,7 +105,7 @@ def arithmetic(settings: Settings) -> dict[str, Any]:
     return numerics() | machine_facts() | {"threads": threads_of(settings) or "backend's choice"}
 
 
-def resolved_settings(prepared: Preparation, workers: int) -> dict[str, Any]:
+def resolved_settings(prepared: StudyContext, workers: int) -> dict[str, Any]:
     """Settings of a study with what was decided in the place of `auto`; those that do not apply are left out.
 
     What `auto` stands for on the device is known where trials run: see `regimes.resolved`.
@@ -161,7 +161,7 @@ def machine() -> str:
     """What a study runs on: processor, cores, memory, graphics cards, system."""
     memory = psutil.virtual_memory().total / 2**30
     cores = psutil.cpu_count() or 1
-    parts = [_processor(), f"{cores} {'core' if cores == 1 else 'cores'}", f"{memory:.0f} GiB of memory", *_cards()]
+    parts = [_processor(), f"{cores} {'core' if cores == 1 else 'cores'}", f"{memory:.0f} GiB of memory", *_gpus()]
     return ", ".join([*parts, f"{platform.system()} {platform.release()}"])
 
 
@@ -175,7 +175,7 @@ def _processor() -> str:
     return next(named, "") or platform.machine()
 
 
-def _cards() -> list[str]:
+def _gpus() -> list[str]:
     """Names of NVIDIA's graphics cards, as their driver lists them."""
     found = []
     for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):

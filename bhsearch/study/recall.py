@@ -11,7 +11,7 @@ from bhsearch.states import COMPLETE
 from bhsearch.tracking.upload.outbox import Outbox
 
 
-def waiting_predictions(outboxes: Iterable[Outbox], template: Predictions) -> dict[int, Predictions]:
+def outbox_predictions(outboxes: Iterable[Outbox], template: Predictions) -> dict[int, Predictions]:
     """Of complete trials that MLflow does not have yet, by number.
 
     Look here before MLflow: a trial that leaves an outbox in between is there by then.
@@ -35,7 +35,7 @@ def stored_predictions(experiment: str, uid: str) -> dict[int, Predictions]:
     """
     from bhsearch.models import backend
 
-    with backend.quiet():
+    with backend.silence_stderr():
         from bhsearch.tracking.upload import writer
     from bhsearch.tracking.connection import open_client
 
@@ -50,7 +50,7 @@ def experiment_of(name: str) -> str:
     """
     from bhsearch.models import backend
 
-    with backend.quiet():
+    with backend.silence_stderr():
         from bhsearch.tracking.connection import open_client
 
         found = open_client().get_experiment_by_name(name)

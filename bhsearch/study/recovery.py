@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from bhsearch.engines.base import MOST_RETRIES, Engine, Overtaken, Trial
+from bhsearch.engines.base import MOST_RETRIES, Engine, Trial, TrialAlreadyEnded
 from bhsearch.errors import LostStorageError
 from bhsearch.runtime.processes import is_alive
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
@@ -17,12 +17,14 @@ DIED = "its process died"
 Reason = Callable[[Trial], tuple[str, bool]]  # of a dead trial: a sentence, and whether to run it again
 
 
-def died(trial: Trial) -> tuple[str, bool]:  # noqa: ARG001
+def process_died(trial: Trial) -> tuple[str, bool]:  # noqa: ARG001
     """The reason where nothing more is known."""
     return DIED, True
 
 
-def settle(engine: Engine, own: Outbox | None, others: Iterable[Outbox], reason: Reason = died) -> list[Trial]:
+def recover_dead_trials(
+    engine: Engine, own: Outbox | None, others: Iterable[Outbox], reason: Reason = process_died
+) -> list[Trial]:
     """End trials whose process is gone: as it meant to, where its record lies in an outbox, else as failed.
 
     Call it alone on this machine: two that settle at once would both record the same death.
@@ -48,7 +50,7 @@ def settle(engine: Engine, own: Outbox | None, others: Iterable[Outbox], reason:
         elif dead:
             sentence, again = reason(trial)
             record = failed_record(trial, sentence)
-            with suppress(Overtaken), posted(own, trial.number, record, {}):
+            with suppress(TrialAlreadyEnded), via_outbox(own, trial.number, record, {}):
                 engine.fail(trial.number, sentence, dead=again)
         if dead:
             settled.append(trial)
@@ -58,14 +60,14 @@ def settle(engine: Engine, own: Outbox | None, others: Iterable[Outbox], reason:
 def _finish(engine: Engine, trial: Trial, box: Outbox, record: dict[str, Any]) -> None:
     """Tell the engine what a record in the outbox says, and let it be sent."""
     try:
-        tell(engine, record)
-    except Overtaken:
+        replay_result(engine, record)
+    except TrialAlreadyEnded:
         box.drop(trial.number)
     else:
         box.release(trial.number)
 
 
-def tell(engine: Engine, record: dict[str, Any]) -> None:
+def replay_result(engine: Engine, record: dict[str, Any]) -> None:
     """End a trial as its record has it.
 
     Raises:
@@ -80,7 +82,7 @@ def tell(engine: Engine, record: dict[str, Any]) -> None:
 
 
 @contextmanager
-def posted(outbox: Outbox | None, number: int, record: dict[str, Any], arrays: dict[str, Any]) -> Iterator[None]:
+def via_outbox(outbox: Outbox | None, number: int, record: dict[str, Any], arrays: dict[str, Any]) -> Iterator[None]:
     """Around telling the engine: the outbox holds the trial before, and lets it be sent after."""
     if outbox is None:
         yield
@@ -88,7 +90,7 @@ def posted(outbox: Outbox | None, number: int, record: dict[str, Any], arrays: d
     outbox.put(number, record, arrays)
     try:
         yield
-    except Overtaken:
+    except TrialAlreadyEnded:
         outbox.drop(number)
         raise
     except LostStorageError:  # nobody can tell the engine any more; what is finished is sent all the same

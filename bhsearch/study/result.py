@@ -10,7 +10,7 @@ import numpy as np
 
 from bhsearch.engines.base import Trial
 from bhsearch.errors import DataError
-from bhsearch.evaluation.bbc_cv import Corrected, corrected_score
+from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.ties import tied_with_best
@@ -24,7 +24,7 @@ N_DRAWS = 1000
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedTrial:
     """A complete trial among the others.
 
     Attributes:
@@ -64,14 +64,14 @@ class StudyResult:
 
     study: str
     data: str
-    ranking: Sequence[Ranked]
+    ranking: Sequence[RankedTrial]
     records: Sequence[Trial]
     wanted: int
     note: str = ""
     invalid: Sequence[str] = ()
     tracked: bool = True
     interrupted: bool = False
-    corrected: Corrected | None = None
+    corrected: CorrectedScore | None = None
     uncorrected: str = ""
     before: StudyResult | None = None
     stagnation: int | None = None
@@ -90,7 +90,7 @@ class StudyResult:
         return expected_gain(scores, len(scores))
 
     @property
-    def best(self) -> Ranked | None:
+    def best(self) -> RankedTrial | None:
         """The complete trial with the highest score."""
         return self.ranking[0] if self.ranking else None
 
@@ -119,7 +119,7 @@ class StudyResult:
         return pd.DataFrame(rows)
 
 
-def rank(records: Sequence[Trial], predictions: Mapping[int, Predictions]) -> list[Ranked]:
+def rank(records: Sequence[Trial], predictions: Mapping[int, Predictions]) -> list[RankedTrial]:
     """Rank complete trials by score, give each its interval, and find those tied with the best.
 
     Args:
@@ -141,7 +141,7 @@ def rank(records: Sequence[Trial], predictions: Mapping[int, Predictions]) -> li
     ranking = []
     for trial in complete:
         ends = interval(samples[trial.number]) if trial.number in samples else (np.nan, np.nan)
-        ranking.append(Ranked(trial, float(ends[0]), float(ends[1]), trial.number in tied))
+        ranking.append(RankedTrial(trial, float(ends[0]), float(ends[1]), trial.number in tied))
     return ranking
 
 
@@ -150,7 +150,7 @@ def correct(
     predictions: Mapping[int, Predictions],
     earlier: Sequence[Predictions] = (),
     n_earlier: int = 0,
-) -> tuple[Corrected | None, str]:
+) -> tuple[CorrectedScore | None, str]:
     """Correct the best score for having searched.
 
     Args:

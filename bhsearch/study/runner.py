@@ -18,34 +18,42 @@ from bhsearch.errors import BhsearchError, InputError, LostStorageError, RunErro
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models.keras_settings import check_backend
 from bhsearch.models.training.linear_probe import Array
-from bhsearch.runtime.cache import alone, notes
+from bhsearch.runtime.cache import interprocess_lock, notes
 from bhsearch.runtime.interrupts import Interrupts, deferred
 from bhsearch.runtime.processes import is_here
 from bhsearch.states import RUNNING
 from bhsearch.study import context, disk_space
-from bhsearch.study.context import FINETUNE, FROZEN, Preparation
-from bhsearch.study.events import Reporter
+from bhsearch.study.context import FINETUNE, FROZEN, StudyContext
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.lost_storage import write_trials
 from bhsearch.study.objective_factory import make_objective
-from bhsearch.study.open import alone_at, open_engine
+from bhsearch.study.open import open_engine, study_lock
 from bhsearch.study.payloads import study_arrays, study_record
-from bhsearch.study.recall import experiment_of, stored_predictions, waiting_predictions
-from bhsearch.study.recovery import DIED, settle
+from bhsearch.study.recall import experiment_of, outbox_predictions, stored_predictions
+from bhsearch.study.recovery import DIED, recover_dead_trials
 from bhsearch.study.result import StudyResult, correct, rank
 from bhsearch.study.summary import end_record
-from bhsearch.study.workers.pool import Crew, Watch, n_workers
-from bhsearch.study.workers.process import Task
-from bhsearch.study.workers.worker import STOPPED, TIME, Ear, Orders, Worker, last_failures, stagnated
+from bhsearch.study.workers.pool import WorkerEvents, WorkerPool, n_workers
+from bhsearch.study.workers.process import WorkerTask
+from bhsearch.study.workers.worker import (
+    STOPPED,
+    TIME,
+    StoppingCriteria,
+    TrialCallbacks,
+    Worker,
+    last_failures,
+    stagnated,
+)
 from bhsearch.tracking import links
 from bhsearch.tracking.connection import check_store
-from bhsearch.tracking.upload.client import DrainProcess
-from bhsearch.tracking.upload.outbox import Outbox, outbox_root, outboxes
+from bhsearch.tracking.upload.client import UploaderProcess
+from bhsearch.tracking.upload.outbox import Outbox, all_outboxes, outbox_root
 
 _ALONE_SECONDS = 2.0
 _SETTLE_SECONDS = 5.0  # between two looks for the dead, while the last trials run elsewhere
 
 
-def optimize(settings: Settings, reporter: Reporter) -> StudyResult:
+def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     """Run a study until it has the finished trials that were asked for.
 
     Args:
@@ -67,16 +75,16 @@ def optimize(settings: Settings, reporter: Reporter) -> StudyResult:
     return _study(settings, reporter)
 
 
-def _study(settings: Settings, reporter: Reporter) -> StudyResult:
+def _study(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     """One study. Workers import their framework while the data are read."""
-    with Crew(settings) if n_workers(settings) else nullcontext() as crew:
-        prepared = context.prepare(settings, reporter)
+    with WorkerPool(settings) if n_workers(settings) else nullcontext() as crew:
+        prepared = context.build_context(settings, reporter)
         with reporter.step("opening the study"):
-            session = _Session(prepared, reporter, crew)
+            session = StudySession(prepared, reporter, crew)
         return session.run()
 
 
-def _frozen_then_finetune(settings: Settings, reporter: Reporter) -> StudyResult:
+def _frozen_then_finetune(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     """Two studies, the second started from the first."""
     n_finetune = settings.finetune_trials or settings.trials
     reporter.say(f"Two studies: {settings.trials} frozen trials, then {n_finetune} that finetune from what they found.")
@@ -91,7 +99,7 @@ def _part(settings: Settings, regime: str) -> str | None:
     return f"{settings.study}-{regime}" if settings.study else None
 
 
-class _Session:
+class StudySession:
     """One sitting at a study.
 
     Args:
@@ -100,7 +108,7 @@ class _Session:
         crew: The workers; None to run trials in this process.
     """
 
-    def __init__(self, prepared: Preparation, reporter: Reporter, crew: Crew | None) -> None:
+    def __init__(self, prepared: StudyContext, reporter: ProgressReporter, crew: WorkerPool | None) -> None:
         self._prepared, self._settings, self._reporter = prepared, prepared.settings, reporter
         self._crew = crew
         self._template = prepared.template()
@@ -115,7 +123,7 @@ class _Session:
                 raise
         self._examples: dict[str, Any] = {}  # what each policy of augmentation does
         self._interrupted = False
-        self._orders = Orders(self._settings.trials, self._settings.max_failures, 0)
+        self._orders = StoppingCriteria(self._settings.trials, self._settings.max_failures, 0)
         self._failure: BhsearchError | OSError | None = None
         self._known: list[Trial] = []  # as the engine held them last
         self._rescued: dict[int, Trial] = {}  # of which it could not be told
@@ -142,7 +150,7 @@ class _Session:
         try:
             self._reporter.plan(replace(plan, warnings=warnings))
             if wanted:
-                disk_space.require_room(self._prepared, remaining)
+                disk_space.require_space(self._prepared, remaining)
             if wanted or self._has_mail():
                 process = self._start_logging(bool(trials))
             if wanted:
@@ -175,9 +183,9 @@ class _Session:
 
         settled: list[Trial] = []
         # Not for ever: a worker that hangs may be in it, and this process is the one to end it. The next look settles.
-        with suppress(TimeoutError), alone_at(self._prepared, _ALONE_SECONDS):
-            abandoned = [box for box in outboxes(outbox_root(), self._facts["uid"]) if box.abandoned]
-            settled = settle(self._engine, self._outbox, abandoned, reason)
+        with suppress(TimeoutError), study_lock(self._prepared, _ALONE_SECONDS):
+            orphaned = [box for box in all_outboxes(outbox_root(), self._facts["uid"]) if box.orphaned]
+            settled = recover_dead_trials(self._engine, self._outbox, orphaned, reason)
         for trial in settled if pid is not None else ():
             self._ended(trial.number, None)
         return any(trial.owner.get("pid") == pid for trial in settled)
@@ -185,20 +193,20 @@ class _Session:
     def _has_mail(self) -> bool:
         return self._outbox is not None and any(
             box.waiting()
-            for box in outboxes(outbox_root(), self._facts["uid"])
-            if box.abandoned or box.folder == self._outbox.folder
+            for box in all_outboxes(outbox_root(), self._facts["uid"])
+            if box.orphaned or box.folder == self._outbox.folder
         )
 
-    def _undo(self, process: DrainProcess | None, is_lost: bool = False) -> None:
+    def _undo(self, process: UploaderProcess | None, is_lost: bool = False) -> None:
         """Leave nothing of a command that was refused before its first trial, nor of its study if that is new."""
         if process is not None:
             process.abandon()
         if self._outbox is not None:
             self._outbox.close()
-        others = [box for box in outboxes(outbox_root(), self._facts["uid"]) if not box.abandoned]
+        others = [box for box in all_outboxes(outbox_root(), self._facts["uid"]) if not box.orphaned]
         if is_lost or others:
             return
-        with alone(f"the storage {self._settings.storage}"):
+        with interprocess_lock(f"the storage {self._settings.storage}"):
             if not self._engine.trials():
                 self._engine.delete()
 
@@ -229,7 +237,7 @@ class _Session:
 
     # -- searching ----------------------------------------------------------------------------------------------------
 
-    def _search(self, process: DrainProcess | None) -> None:
+    def _search(self, process: UploaderProcess | None) -> None:
         """Run trials until there are enough, time is up, too many failed, or someone interrupts."""
         self._orders = replace(self._orders, seconds=self._settings.timeout or float("inf"))
         try:
@@ -242,26 +250,26 @@ class _Session:
         elif verdict == TIME:
             self._reporter.say(f"Time is up after {self._settings.timeout:g} s.")
 
-    def _with_crew(self, process: DrainProcess | None) -> str:
+    def _with_crew(self, process: UploaderProcess | None) -> str:
         assert self._crew is not None
         folder = self._outbox.folder.resolve() if self._outbox is not None else None
-        task = Task(self._prepared, self._facts, folder, self._orders)
+        task = WorkerTask(self._prepared, self._facts, folder, self._orders)
         self._examples = self._crew.prepare(task, self._reporter)
         self._await(process)
-        watch = Watch(self._ended, self._settle, self._settle, self._rescue)
+        watch = WorkerEvents(self._ended, self._settle, self._settle, self._rescue)
         with self._reporter.trials(self._finished(), self._settings.trials, self._best()):
             return self._crew.work(watch, self._orders.seconds)
 
-    def _in_this_process(self, process: DrainProcess | None) -> str:
+    def _in_this_process(self, process: UploaderProcess | None) -> str:
         objective = make_objective(self._prepared, self._facts["started_from"], self._reporter)
         self._examples = objective.examples()
         self._await(process)
         with self._reporter.trials(self._finished(), self._settings.trials, self._best()), deferred() as interrupts:
-            ear = _OwnEar(self, interrupts)
+            ear = _InProcessCallbacks(self, interrupts)
             worker = Worker(self._prepared, self._facts, self._engine, objective, self._outbox, self._orders, ear)
             return worker.run()
 
-    def _await(self, process: DrainProcess | None) -> None:
+    def _await(self, process: UploaderProcess | None) -> None:
         if process is not None:
             with self._reporter.step("opening MLflow"):
                 process.wait_until_ready()
@@ -281,15 +289,15 @@ class _Session:
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
-    def _start_logging(self, is_old: bool) -> DrainProcess | None:
+    def _start_logging(self, is_old: bool) -> UploaderProcess | None:
         """Say what the trials are of, and start the process that logs them."""
         if self._outbox is None:
             return None
         record = study_record(self._prepared, self._facts, len(self._template), n_workers(self._settings))
         self._outbox.put_study(record, study_arrays(self._template))
-        return DrainProcess(self._outbox, self._reporter.say, patient=is_old, sent=self._link)
+        return UploaderProcess(self._outbox, self._reporter.say, patient=is_old, sent=self._link)
 
-    def _links(self, process: DrainProcess | None) -> tuple[str, ...]:
+    def _links(self, process: UploaderProcess | None) -> tuple[str, ...]:
         """Addresses of the trials in MLflow: as a table, and in parallel coordinates."""
         experiment_id = ""
         if process is not None:
@@ -305,7 +313,7 @@ class _Session:
         with suppress(Exception):
             self._engine.annotate(number, {"mlflow_run": run_id, "mlflow_url": url})
 
-    def _end(self, process: DrainProcess | None) -> StudyResult:
+    def _end(self, process: UploaderProcess | None) -> StudyResult:
         """Rank what there is, hand the study's end to the process that logs, and wait for it."""
         records = self._trials()
         prepared = self._prepared
@@ -319,7 +327,7 @@ class _Session:
             prepared.study, prepared.index.name, ranking, records, self._settings.trials, prepared.note,
             prepared.split.leaks, self._settings.tracking, self._interrupted, *correction,
             stagnation=self._settings.stop_after_stagnation if stagnated(records, self._orders.stagnation) else None,
-            findings=prepared.audit.told(),
+            findings=prepared.audit.summary_lines(),
         )  # fmt: skip
         if process is not None and self._outbox is not None:
             is_lost = isinstance(self._failure, LostStorageError)
@@ -331,7 +339,7 @@ class _Session:
             record = end_record(result, importances, list(self._examples), self._settled(records), spread)
             record["lost"] = str(self._failure) if is_lost else ""
             pictures = {"augmentation": np.stack([*self._examples.values()])} if self._examples else {}
-            self._outbox.put_end(record, pictures)
+            self._outbox.put_summary(record, pictures)
             with self._reporter.step("logging to MLflow") as progress:
                 process.finish(progress)
         elif self._outbox is not None:
@@ -343,8 +351,8 @@ class _Session:
         missing = [trial for trial in records if trial.value is not None and trial.number not in self._predictions]
         if not missing or not self._settings.tracking:
             return
-        others = outboxes(outbox_root(), self._facts["uid"])
-        waiting, stored = waiting_predictions(others, self._template), self._stored(self._facts["uid"])
+        others = all_outboxes(outbox_root(), self._facts["uid"])
+        waiting, stored = outbox_predictions(others, self._template), self._stored(self._facts["uid"])
         self._predictions = waiting | (stored or {}) | self._predictions
         if stored is None:
             return
@@ -402,10 +410,10 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
     return max(complete, key=lambda trial: trial.value or 0.0, default=None)
 
 
-class _OwnEar(Ear):
+class _InProcessCallbacks(TrialCallbacks):
     """Hears of trials that run in the search's own process."""
 
-    def __init__(self, session: _Session, interrupts: Interrupts) -> None:
+    def __init__(self, session: StudySession, interrupts: Interrupts) -> None:
         self._session, self._interrupts = session, interrupts
         self._settled = time.monotonic()
 

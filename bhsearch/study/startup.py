@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from bhsearch.models import backend
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 
 
-def start_framework(reporter: Reporter, threads: int | None = None) -> None:
+def start_framework(reporter: ProgressReporter, threads: int | None = None) -> None:
     """Import the networks' framework.
 
     Args:
         reporter: Shows it.
-        threads: As in `backend.start`.
+        threads: As in `backend.import_backend`.
     """
     with reporter.step(f"starting {backend.title()}"):
-        backend.start(threads=threads)
+        backend.import_backend(threads=threads)
 
 
-def open_mlflow(reporter: Reporter) -> Any:
+def open_mlflow(reporter: ProgressReporter) -> Any:
     """Import MLflow without its noise, and open its store.
 
     Returns:
@@ -29,7 +29,7 @@ def open_mlflow(reporter: Reporter) -> Any:
         StudyError: If the store cannot be opened.
     """
     with reporter.step("opening MLflow"):
-        with backend.quiet():
+        with backend.silence_stderr():
             from bhsearch.tracking import (
                 reader,  # noqa: F401
                 registry,  # noqa: F401

@@ -12,7 +12,7 @@ BETTER = 1e-4  # by which a score must be above another to be better
 FEWEST = 8  # scores; below that there are no three doublings to look at
 
 
-def since_better(scores: Iterable[float | None]) -> Iterator[int]:
+def trials_since_improvement(scores: Iterable[float | None]) -> Iterator[int]:
     """After each finished trial, how many in a row were not better than the best before them.
 
     Args:

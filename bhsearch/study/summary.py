@@ -9,7 +9,7 @@ from typing import Any
 from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.objectives.space import finetune_space, frozen_space
-from bhsearch.study.result import Ranked, StudyResult
+from bhsearch.study.result import RankedTrial, StudyResult
 
 N_BEST = 10
 GUESSING = 0.5
@@ -81,7 +81,7 @@ def _note(result: StudyResult) -> str:
         f"| {row.trial.number} | {row.trial.value:.4f} | {_interval(row)} | {'tied' * row.tied} |"
         for row in result.ranking[:N_BEST]
     ]
-    lines += ["", _correction(result), *remarks(result), *prospects(result)] if result.ranking else []
+    lines += ["", _correction(result), *remarks(result), *expected_improvement(result)] if result.ranking else []
     lines += ["", "The data:", *(f"- {sentence}" for sentence in result.findings)] if result.findings else []
     lines += [
         "",
@@ -93,7 +93,7 @@ def _note(result: StudyResult) -> str:
     return "\n".join(line for k, line in enumerate(lines) if line or k > 1)
 
 
-def prospects(result: StudyResult) -> list[str]:
+def expected_improvement(result: StudyResult) -> list[str]:
     """What more trials would still bring, in a sentence; none after too few trials, or without an interval."""
     gain, best = result.expected_gain, result.best
     if best is None or gain != gain or best.low != best.low:
@@ -139,5 +139,5 @@ def _correction(result: StudyResult) -> str:
     )
 
 
-def _interval(row: Ranked) -> str:
+def _interval(row: RankedTrial) -> str:
     return f"{row.low:.3f} to {row.high:.3f}" if row.low == row.low else "not at hand"

@@ -8,7 +8,7 @@ from typing import Any
 from bhsearch.engines.base import INTERRUPTED, Trial
 from bhsearch.errors import StudyError
 from bhsearch.objectives.space import Params
-from bhsearch.study.context import FROZEN, Preparation
+from bhsearch.study.context import FROZEN, StudyContext
 from bhsearch.study.objective_factory import best_heads
 
 N_POINTS = 5  # of each study
@@ -16,7 +16,7 @@ N_POINTS = 5  # of each study
 LookUp = Callable[[str], tuple[dict[str, Any], list[tuple[float, Params]]]]
 
 
-def warm_points(prepared: Preparation, look_up: LookUp) -> list[Params]:
+def warm_points(prepared: StudyContext, look_up: LookUp) -> list[Params]:
     """The points that a study begins with: of each study of `--warm-from` the best, those of the first one first.
 
     Args:
@@ -63,7 +63,7 @@ def _holds(space: Sequence[Any], point: Params) -> bool:
     return all(row.name in point and row.holds(point[row.name]) for row in space)
 
 
-def origin_of(prepared: Preparation, look_up: LookUp) -> dict[str, Any]:
+def origin_of(prepared: StudyContext, look_up: LookUp) -> dict[str, Any]:
     """What a study keeps of the one that it starts from.
 
     Args:

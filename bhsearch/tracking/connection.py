@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from bhsearch.errors import StudyError
-from bhsearch.runtime.cache import alone
+from bhsearch.runtime.cache import interprocess_lock
 from bhsearch.tracking.store_uri import VARIABLE, check_uri, shown, sqlite_file, tracking_uri
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def open_client(patient: bool = False) -> MlflowClient:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    from bhsearch.tracking.requests import asked, reason_of
+    from bhsearch.tracking.requests import call_with_retry, reason_of
 
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -88,13 +88,13 @@ def open_client(patient: bool = False) -> MlflowClient:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
     def opened() -> MlflowClient:
-        with alone(mlflow.get_tracking_uri()), _no_stray_folder(mlflow.get_tracking_uri()):
+        with interprocess_lock(mlflow.get_tracking_uri()), _no_stray_folder(mlflow.get_tracking_uri()):
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
         return client
 
     try:
-        return asked(opened) if patient else opened()
+        return call_with_retry(opened) if patient else opened()
     except (MlflowException, SQLAlchemyError, ImportError, OSError, StudyError) as error:
         cause = error.__cause__ if isinstance(error, StudyError) and error.__cause__ is not None else error
         place = shown(mlflow.get_tracking_uri())

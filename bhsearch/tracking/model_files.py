@@ -12,7 +12,7 @@ from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
 
 from bhsearch.errors import MissingError, RunError
-from bhsearch.tracking.requests import asked
+from bhsearch.tracking.requests import call_with_retry
 
 
 def download(uri: str) -> Path:
@@ -24,7 +24,7 @@ def download(uri: str) -> Path:
         RunError: If the store stays away.
     """
     try:
-        return Path(asked(mlflow.artifacts.download_artifacts, uri))
+        return Path(call_with_retry(mlflow.artifacts.download_artifacts, uri))
     except MissingError as error:
         raise MissingError(f"A model must be one that this MLflow store has, but {uri!r} is not: {error}") from error
 
@@ -53,7 +53,7 @@ def read_bytes(root: str, path: str) -> bytes:
             raise MissingError(f"{path} is not among the artifacts of its run")
         raise failure
 
-    return asked(read)
+    return call_with_retry(read)
 
 
 def _is_listed(root: str, path: str) -> bool:

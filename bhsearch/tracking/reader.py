@@ -36,10 +36,10 @@ from bhsearch.tracking.keys import (
     UID,
     config_of,
 )
-from bhsearch.tracking.requests import asked
+from bhsearch.tracking.requests import call_with_retry
 from bhsearch.tracking.upload import artifacts
 from bhsearch.tracking.upload.model_retention import KEPT
-from bhsearch.tracking.upload.writer import trial_runs
+from bhsearch.tracking.upload.writer import runs_of_trials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -219,7 +219,7 @@ def _parents(client: MlflowClient, name: str | None) -> list[Any]:
     query = f"tags.`{TRIAL}` = '{NO_TRIAL}'"
     runs = list(search_all(client, query))
     if not runs or (name is not None and not any(_fits(run, name) for run in runs)):
-        deleted = asked(lambda: list(client.search_experiments(view_type=ViewType.DELETED_ONLY)))
+        deleted = call_with_retry(lambda: list(client.search_experiments(view_type=ViewType.DELETED_ONLY)))
         for experiment in deleted:
             found = _runs_of(client, [str(experiment.experiment_id)], query, ViewType.ALL)
             if any(name is None or _fits(run, name) for run in found):
@@ -245,13 +245,13 @@ def study_of(client: MlflowClient, run_id: str) -> tuple[StoredStudy, StoredTria
         RunError: If the store stays away.
     """
     try:
-        run = asked(client.get_run, run_id)
+        run = call_with_retry(client.get_run, run_id)
     except MissingError as error:
         raise MissingError(f"RUN_ID must be a run of this MLflow store, but {run_id!r} is not in it.") from error
     parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
     if parent is None or not run.data.tags.get(TRIAL, "").isdigit():
         raise StudyError(f"RUN_ID must be the run of a trial, but {run_id!r} ({run.info.run_name}) is none.")
-    study = read_study(client, asked(client.get_run, parent))
+    study = read_study(client, call_with_retry(client.get_run, parent))
     for trial in study.trials:
         if trial.run_id == run_id:
             return study, trial
@@ -261,14 +261,14 @@ def study_of(client: MlflowClient, run_id: str) -> tuple[StoredStudy, StoredTria
 def read_study(client: MlflowClient, run: Any) -> StoredStudy:
     """The study of a parent run, an MLflow entity."""
     tags = run.data.tags
-    found = asked(trial_runs, client, run.info.experiment_id, tags[UID])
+    found = call_with_retry(runs_of_trials, client, run.info.experiment_id, tags[UID])
     inputs = run.inputs.dataset_inputs if run.inputs else []
     return StoredStudy(
         name=tags[STUDY],
         uid=tags[UID],
         run_id=run.info.run_id,
         experiment_id=run.info.experiment_id,
-        data=asked(client.get_experiment, run.info.experiment_id).name,
+        data=call_with_retry(client.get_experiment, run.info.experiment_id).name,
         root=next((json.loads(item.dataset.source).get("uri", "") for item in inputs), ""),
         settings=config_of(run.data.params),
         tags=dict(tags),
@@ -298,7 +298,7 @@ def _trial(number: int, run: Any) -> StoredTrial:
     )
 
 
-def tests_of(client: MlflowClient, study: StoredStudy) -> list[StoredTest]:
+def tests_of_study(client: MlflowClient, study: StoredStudy) -> list[StoredTest]:
     """Openings of the sealed test for this study, first to last."""
     query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{study.run_id}' and tags.`{OPENED}` != 'none'"
     return _tests(search_all(client, query))
@@ -338,7 +338,7 @@ def tested_predictions(test: StoredTest) -> Predictions | None:
     return None
 
 
-def record(study: StoredStudy, path: str) -> Any:
+def read_record(study: StoredStudy, path: str) -> Any:
     """A JSON file of the study: `SPLIT`, `AUDIT`, `SPACE`, `VERSIONS`, or `TRIALS`, which is there once it has ended.
 
     Raises:
@@ -403,7 +403,7 @@ def search_all(client: MlflowClient, query: str, view: int = ViewType.ACTIVE_ONL
         StudyError: If the store refuses the request.
         RunError: If the store stays away.
     """
-    experiments = asked(lambda: _pages(client.search_experiments, view_type=view))
+    experiments = call_with_retry(lambda: _pages(client.search_experiments, view_type=view))
     return _runs_of(client, [str(experiment.experiment_id) for experiment in experiments], query, view)
 
 
@@ -411,7 +411,7 @@ def _runs_of(client: MlflowClient, experiments: list[str], query: str, view: int
     if not experiments:
         return []
     search = partial(client.search_runs, experiments, query, run_view_type=view, max_results=1000)
-    return asked(_pages, search)
+    return call_with_retry(_pages, search)
 
 
 def _pages(search: Callable[..., Any], **options: Any) -> list[Any]:
@@ -428,4 +428,4 @@ def _pages(search: Callable[..., Any], **options: Any) -> list[Any]:
 
 def log_report(client: MlflowClient, study: StoredStudy, page: str) -> None:
     """Keep a report beside the study, in the place of an earlier one."""
-    asked(client.log_text, study.run_id, page, REPORT)
+    call_with_retry(client.log_text, study.run_id, page, REPORT)

@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 from bhsearch.errors import MissingError, SettingsError, StudyError, listed
 from bhsearch.tracking import model_files, notes, serving
 from bhsearch.tracking.keys import ALIAS, FORCED, GATE, GATE_NUMBERS, GATE_REASON
-from bhsearch.tracking.requests import asked
+from bhsearch.tracking.requests import call_with_retry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -96,7 +96,7 @@ def make_model(client: MlflowClient, name: str, data: str) -> None:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    asked(make)
+    call_with_retry(make)
 
 
 def register(
@@ -119,9 +119,9 @@ def register(
         metadata: Travels with the model: `threshold`, `classes`, ...
         tags: Of the version.
     """
-    run = asked(client.get_run, run_id)
+    run = call_with_retry(client.get_run, run_id)
     # Whoever calls may have chosen another experiment, in which MLflow would refuse to go on with this run.
-    asked(mlflow.set_experiment, experiment_id=run.info.experiment_id)
+    call_with_retry(mlflow.set_experiment, experiment_id=run.info.experiment_id)
 
     def log() -> Any:
         _delete_models(client, run.info.experiment_id, run_id)  # of an attempt whose answer was lost
@@ -135,7 +135,7 @@ def register(
                 requirements=requirements,
             )
 
-    logged = asked(log)
+    logged = call_with_retry(log)
 
     attempts = itertools.count()
 
@@ -148,11 +148,11 @@ def register(
         fresh = client.create_model_version(name, uri, run_id, {**tags, _RUN: run_id}, model_id=logged.model_id)
         return str(fresh.version)
 
-    number = asked(make_version)
-    asked(client.set_registered_model_alias, name, CHALLENGER, number)
-    versions = json.dumps([{"name": name, "version": asked(client.get_model_version, name, number).version}])
+    number = call_with_retry(make_version)
+    call_with_retry(client.set_registered_model_alias, name, CHALLENGER, number)
+    versions = json.dumps([{"name": name, "version": call_with_retry(client.get_model_version, name, number).version}])
     # `mlflow.register_model` writes it, `create_model_version` does not: the model's page links to its version by it.
-    asked(client.set_logged_model_tags, logged.model_id, {MLFLOW_MODEL_VERSIONS: versions})
+    call_with_retry(client.set_logged_model_tags, logged.model_id, {MLFLOW_MODEL_VERSIONS: versions})
     return version_of(client, name, number)
 
 
@@ -161,7 +161,7 @@ def _delete_models(client: MlflowClient, experiment_id: str, run_id: str) -> Non
         client.delete_logged_model(model.model_id)
 
 
-def holder(client: MlflowClient, name: str, alias: str) -> Version | None:
+def version_with_alias(client: MlflowClient, name: str, alias: str) -> Version | None:
     """The version that has an alias; None if the store says that no version has it.
 
     Raises:
@@ -180,7 +180,7 @@ def holder(client: MlflowClient, name: str, alias: str) -> Version | None:
                 raise
             return None
 
-    number = asked(find)
+    number = call_with_retry(find)
     return version_of(client, name, number) if number is not None else None
 
 
@@ -196,13 +196,13 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 def version_of(client: MlflowClient, name: str, number: str) -> Version:
     """A version by its number."""
-    found = asked(client.get_model_version, name, number)
+    found = call_with_retry(client.get_model_version, name, number)
     return Version(name, str(found.version), str(found.run_id), dict(found.tags), tuple(found.aliases))
 
 
 def version_of_run(client: MlflowClient, run_id: str) -> Version | None:
     """The version that came of a test; None if there is none."""
-    found = asked(client.search_model_versions, f"run_id = '{run_id}'", max_results=1)
+    found = call_with_retry(client.search_model_versions, f"run_id = '{run_id}'", max_results=1)
     return version_of(client, found[0].name, str(found[0].version)) if found else None
 
 
@@ -213,7 +213,7 @@ def cut(tags: Mapping[str, str]) -> dict[str, str]:
 
 def tag(client: MlflowClient, version: Version, key: str, value: str) -> None:
     """Put a tag on a version."""
-    asked(client.set_model_version_tag, version.name, version.number, key, value[:LONGEST_TAG])
+    call_with_retry(client.set_model_version_tag, version.name, version.number, key, value[:LONGEST_TAG])
 
 
 def describe(client: MlflowClient, version: Version, run_id: str, note: str, tags: Mapping[str, str]) -> None:
@@ -221,11 +221,11 @@ def describe(client: MlflowClient, version: Version, run_id: str, note: str, tag
 
     A version may be deleted, so what the gate said of the test, in `tags` of the version, stays with the run, too.
     """
-    asked(client.set_tag, run_id, MLFLOW_RUN_NOTE, note)
-    asked(client.update_model_version, version.name, version.number, description=note)
+    call_with_retry(client.set_tag, run_id, MLFLOW_RUN_NOTE, note)
+    call_with_retry(client.update_model_version, version.name, version.number, description=note)
     for key in _OF_THE_TEST:
         if key in tags:
-            asked(client.set_tag, run_id, key, tags[key][:LONGEST_TAG])
+            call_with_retry(client.set_tag, run_id, key, tags[key][:LONGEST_TAG])
 
 
 def promote(
@@ -246,12 +246,12 @@ def promote(
         how: `gate` or `force`.
         reason: Of the gate, or the user's.
         numbers: That the gate had.
-        before: The version that has the alias, as `holder` said when the decision was made.
+        before: The version that has the alias, as `version_with_alias` said when the decision was made.
 
     Raises:
         StudyError: If another version has got the alias since.
     """
-    now = holder(client, version.name, alias)
+    now = version_with_alias(client, version.name, alias)
     if (now.number if now else None) != (before.number if before else None):
         raise StudyError(
             f"The version that is replaced must be the one that was compared, but {alias} of {version.name!r} was "
@@ -268,8 +268,8 @@ def promote(
         "numbers": {key: round(value, 5) for key, value in numbers.items()},
     }
     key = f"{_PROMOTION}{len(history) + 1:04d}"
-    asked(client.set_registered_model_tag, version.name, key, json.dumps(entry)[:LONGEST_TAG])
-    asked(client.set_registered_model_alias, version.name, alias, version.number)
+    call_with_retry(client.set_registered_model_tag, version.name, key, json.dumps(entry)[:LONGEST_TAG])
+    call_with_retry(client.set_registered_model_alias, version.name, alias, version.number)
 
 
 def _called(version: Version | None) -> str:
@@ -278,7 +278,7 @@ def _called(version: Version | None) -> str:
 
 def promotions(client: MlflowClient, name: str) -> list[dict[str, Any]]:
     """The history of a registered model, first to last."""
-    tags = asked(client.get_registered_model, name).tags
+    tags = call_with_retry(client.get_registered_model, name).tags
     return [json.loads(tags[key]) for key in sorted(tags) if key.startswith(_PROMOTION)]
 
 
@@ -290,7 +290,7 @@ def lineage(client: MlflowClient, version: Version) -> dict[str, Any]:
         RunError: If the store stays away.
     """
     try:
-        root = asked(client.get_run, version.run_id).info.artifact_uri
+        root = call_with_retry(client.get_run, version.run_id).info.artifact_uri
         return dict(json.loads(model_files.read_text(root, LINEAGE)))
     except MissingError as error:
         raise MissingError(
@@ -327,7 +327,7 @@ def resolve(client: MlflowClient, uri: str | None, alias: str = CHAMPION) -> str
         return f"models:/{named}" if re.fullmatch(r"[^/@]+/[1-9]\d*", named) else uri
     if not wanted and named.startswith("m-") and uri != named:  # models:/m-..., a model that is not registered
         return uri
-    if holder(client, name, wanted or alias) is None:
+    if version_with_alias(client, name, wanted or alias) is None:
         raise _no_such(client, name, wanted or alias)
     return f"models:/{name}@{wanted or alias}"
 
@@ -353,4 +353,4 @@ def registered_models(client: MlflowClient) -> list[Any]:
             if not token:
                 return found
 
-    return asked(search)
+    return call_with_retry(search)

@@ -51,7 +51,7 @@ def patience_seconds() -> float:
     return seconds
 
 
-def asked(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def call_with_retry(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Send a request, again while the store is away.
 
     An attempt may have been carried out though its answer was lost, so the step must be one that can be repeated.

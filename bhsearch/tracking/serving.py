@@ -99,7 +99,7 @@ def _decoded(column: Any) -> Iterator[Pixels]:
 
 def _load_pyfunc(path: str) -> ServedModel:
     """Called by `mlflow.pyfunc.load_model` with the model's folder."""
-    backend.start()
+    backend.import_backend()
     folder = Path(path)
     model = Model.load(str(folder / MLMODEL_FILE_NAME))
     file = folder / model.flavors["keras"]["data"] / "model.keras"

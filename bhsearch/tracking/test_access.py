@@ -19,7 +19,7 @@ from bhsearch.runtime.environment import user_name
 from bhsearch.tracking.keys import OPENED, REASON, SEALED, STUDY
 from bhsearch.tracking.reader import StoredStudy, StoredTrial, search_all
 from bhsearch.tracking.registry import LONGEST_TAG, make_model, registered_models
-from bhsearch.tracking.requests import asked
+from bhsearch.tracking.requests import call_with_retry
 from bhsearch.tracking.store_uri import hidden
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _COPY = "bhsearch.opening."  # tags of the experiment and of the registered mode
 
 
 @dataclass(frozen=True)
-class Opening:
+class TestAccess:
     """One time that a sealed test was opened.
 
     Attributes:
@@ -58,7 +58,7 @@ class Opening:
         return f"{self.when}, {self.study}, trial {self.trial}, split {self.split}"
 
 
-def openings(client: MlflowClient, sealed: str) -> list[Opening]:
+def accesses(client: MlflowClient, sealed: str) -> list[TestAccess]:
     """Every opening of a set of sealed images in this store, first to last.
 
     They are counted wherever they are written down: on runs, deleted ones too, in the tags of experiments and in those
@@ -68,25 +68,25 @@ def openings(client: MlflowClient, sealed: str) -> list[Opening]:
         client: Of the store.
         sealed: Digest of the set.
     """
-    found: dict[str, Opening] = {}
-    experiments = asked(lambda: list(client.search_experiments(view_type=ViewType.ALL)))
+    found: dict[str, TestAccess] = {}
+    experiments = call_with_retry(lambda: list(client.search_experiments(view_type=ViewType.ALL)))
     for tags in [*(each.tags for each in experiments), *(each.tags for each in registered_models(client))]:
         for key, text in tags.items():
             if key.startswith(_COPY):
                 copy = json.loads(text)
                 if copy.pop("sealed") == sealed:
-                    found[copy["key"]] = Opening(**copy)
+                    found[copy["key"]] = TestAccess(**copy)
     for run in search_all(client, f"tags.`{SEALED}` = '{sealed}'", ViewType.ALL):
         tags, run_id = run.data.tags, run.info.run_id
         if OPENED in tags:
             key = tags.get(_ID, run_id)
             found.setdefault(
-                key, Opening(tags[OPENED], tags[STUDY], tags[_TRIAL], tags[_SPLIT], run_id, tags.get(_UID, ""), key)
+                key, TestAccess(tags[OPENED], tags[STUDY], tags[_TRIAL], tags[_SPLIT], run_id, tags.get(_UID, ""), key)
             )
     return sorted(found.values(), key=lambda opening: (opening.when, opening.key))
 
 
-def open_seal(
+def log_access(
     client: MlflowClient, study: StoredStudy, trial: StoredTrial, sealed: str, fixed: Mapping[str, float], name: str
 ) -> str:
     """Write down that a sealed test is being opened, and for what; call it before anything is read of it.
@@ -103,9 +103,9 @@ def open_seal(
         The run that counts as the opening, running, a child of the study.
     """
     # All that must be asked is asked first: a request that fails then opens nothing.
-    number = len(openings(client, sealed)) + 1
-    versions = list(asked(client.search_model_versions, f"tags.`{SEALED}` = '{sealed}'"))
-    opening = Opening(
+    number = len(accesses(client, sealed)) + 1
+    versions = list(call_with_retry(client.search_model_versions, f"tags.`{SEALED}` = '{sealed}'"))
+    opening = TestAccess(
         when=datetime.now(UTC).isoformat(timespec="milliseconds"),
         study=study.name,
         trial=str(trial.number),
@@ -134,13 +134,13 @@ def open_seal(
         title = f"test {number} of trial {trial.number:03d}"
         return str(client.create_run(study.experiment_id, None, tags, title).info.run_id)
 
-    run_id = asked(make_run)
+    run_id = call_with_retry(make_run)
     _copy(client, study.experiment_id, name, study.data, {**asdict(opening), "run_id": run_id, "sealed": sealed})
     params = {**trial.params, **{key: repr(value) for key, value in fixed.items()}}
-    asked(client.log_batch, run_id, params=[Param(key, value) for key, value in params.items()])
+    call_with_retry(client.log_batch, run_id, params=[Param(key, value) for key, value in params.items()])
     source = json.dumps({"uri": study.root})
     data = Dataset(f"{study.data} sealed", sealed, "local", source)
-    asked(client.log_inputs, run_id, [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "test")])])
+    call_with_retry(client.log_inputs, run_id, [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "test")])])
     _recount(client, sealed, versions)
     return run_id
 
@@ -149,35 +149,35 @@ def _copy(client: MlflowClient, experiment_id: str, name: str, data: str, openin
     """Write an opening where deleting its run does not reach: to the experiment, and to the registered model."""
     make_model(client, name, data)
     key, text = f"{_COPY}{opening['key']}", json.dumps(opening)
-    asked(client.set_experiment_tag, experiment_id, key, text)
-    asked(client.set_registered_model_tag, name, key, text)
+    call_with_retry(client.set_experiment_tag, experiment_id, key, text)
+    call_with_retry(client.set_registered_model_tag, name, key, text)
 
 
 def _recount(client: MlflowClient, sealed: str, versions: Sequence[ModelVersion]) -> None:
     """Put the count beside every number that came of this set, the earlier ones too."""
-    found = openings(client, sealed)
+    found = accesses(client, sealed)
     for opening in found:
         try:
-            active = asked(client.get_run, opening.run_id).info.lifecycle_stage == "active"
+            active = call_with_retry(client.get_run, opening.run_id).info.lifecycle_stage == "active"
         except MissingError:  # deleted for good
             continue
         if active:
-            asked(client.set_tag, opening.run_id, OPENINGS, str(len(found)))
+            call_with_retry(client.set_tag, opening.run_id, OPENINGS, str(len(found)))
     for version in versions:
-        asked(client.set_model_version_tag, version.name, version.version, OPENINGS, str(len(found)))
+        call_with_retry(client.set_model_version_tag, version.name, version.version, OPENINGS, str(len(found)))
 
 
 def log_test(client: MlflowClient, run_id: str, values: Mapping[str, float], folder: Path) -> None:
     """Keep what a test gave: metrics and files."""
     now = int(datetime.now(UTC).timestamp() * 1000)
     metrics = [Metric(name, value, now, 0) for name, value in values.items() if np.isfinite(value)]
-    asked(client.log_batch, run_id, metrics=metrics)
-    asked(client.log_artifacts, run_id, str(folder))
+    call_with_retry(client.log_batch, run_id, metrics=metrics)
+    call_with_retry(client.log_artifacts, run_id, str(folder))
 
 
 def end_test(client: Any, run_id: str) -> None:
     """End the run of an opening that gave a result."""
-    asked(client.set_terminated, run_id, "FINISHED")
+    call_with_retry(client.set_terminated, run_id, "FINISHED")
 
 
 def fail_test(client: Any, run_id: str, reason: str) -> None:

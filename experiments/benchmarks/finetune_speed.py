@@ -36,13 +36,13 @@ from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
-from bhsearch.models.backbones.registry import Backbone, find
+from bhsearch.models.backbones.registry import Backbone, find_backbones
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import FoldTask, train_fold
-from bhsearch.models.training.optimizers import corrections, rates
-from bhsearch.models.training.train_step import Member, Plan, Program, Shape
-from bhsearch.objectives.finetune import FinetuneObjective, Rows, finetune_params
+from bhsearch.models.training.optimizers import bias_corrections, learning_rates
+from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, StepInputs, TrainerSpec
+from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective, finetune_params
 from bhsearch.objectives.space import finetune_space, starting_point
 
 FOLDS = 3
@@ -112,33 +112,33 @@ def bench_of(options: argparse.Namespace) -> Bench:
     return Bench(index, pixel_cache(index, make_resize("squash", options.image_size)), options.batch, options.epochs)
 
 
-def blank_head(program: Program) -> list[Any]:
+def blank_head(program: CompiledTrainer) -> list[Any]:
     """A linear head of zeros."""
     head = [np.zeros((program.n_features, 1), np.float32), np.zeros(1, np.float32)]
     return [*head, np.ones(1, np.float32), np.zeros((), np.float32)]
 
 
-def start_of(program: Program) -> Member:
-    return Member(program.origin(np.random.default_rng(0)), blank_head(program))
+def start_of(program: CompiledTrainer) -> ModelWeights:
+    return ModelWeights(program.origin(np.random.default_rng(0)), blank_head(program))
 
 
 # -- the fixed cost of a trial ----------------------------------------------------------------------------------------
 
 
-def fresh_seconds(shape: Shape, bench: Bench) -> Seconds:
+def fresh_seconds(shape: TrainerSpec, bench: Bench) -> Seconds:
     """Build and compile a network, and do its first step."""
     started = clock()
-    program = Program(shape)
+    program = CompiledTrainer(shape)
     state, facts, images, plan = ready(program, bench, "none", 1)
     _, loss = program.run(state, facts, images, plan)
     float(np.asarray(loss))
     return clock() - started
 
 
-def fixed_seconds(shape: Shape, bench: Bench) -> Seconds:
+def fixed_seconds(shape: TrainerSpec, bench: Bench) -> Seconds:
     """Everything of the second trial of a shape but its steps and the passes over held-out rows."""
     n = len(bench.index)
-    rows = Rows(bench.index.labels, (np.arange(n) % FOLDS).astype(np.int8)[None], np.arange(n))
+    rows = DevelopmentRows(bench.index.labels, (np.arange(n) % FOLDS).astype(np.int8)[None], np.arange(n))
     objective = FinetuneObjective(
         {bench.size: bench.pixels},
         _no_frozen,
@@ -162,7 +162,7 @@ def fixed_seconds(shape: Shape, bench: Bench) -> Seconds:
 
 
 @contextmanager
-def without_steps(program: Program) -> Iterator[None]:
+def without_steps(program: CompiledTrainer) -> Iterator[None]:
     """In the block a program takes the arrays of its steps to the device, as ever, and computes nothing."""
     kept = program._run, program._predict
     program._run = backend.compiled(lambda moved, _below, _facts, _images, plan, _n_steps: (moved, plan[-2][0]))
@@ -184,7 +184,7 @@ def _ignore(_: Any) -> None:
 # -- epochs -----------------------------------------------------------------------------------------------------------
 
 
-def ready(program: Program, bench: Bench, policy: str, steps: int) -> tuple[Any, Any, Any, Plan]:
+def ready(program: CompiledTrainer, bench: Bench, policy: str, steps: int) -> tuple[Any, Any, Any, StepInputs]:
     """State, facts, random pixels and a plan of some steps, all on the device."""
     from keras import ops
 
@@ -195,20 +195,20 @@ def ready(program: Program, bench: Bench, policy: str, steps: int) -> tuple[Any,
     arrays = {
         "rows": rows,
         "places": rows,
-        "drawn": on_device.draw(random, steps * bench.batch, policy, 0.5, bench.size).reshape(*shape, -1),
+        "drawn": on_device.draw_augmentation(random, steps * bench.batch, policy, 0.5, bench.size).reshape(*shape, -1),
         "shares": np.ones(shape, np.float32),
         "mask": np.ones((*shape, program.n_features), np.uint8),
         "boost": np.ones(steps, np.float32),
-        "rates": rates(3e-4, "constant", steps),
-        "corrections": corrections(np.arange(steps)),
+        "rates": learning_rates(3e-4, "constant", steps),
+        "corrections": bias_corrections(np.arange(steps)),
     }
-    plan = Plan(**{name: ops.convert_to_tensor(array) for name, array in arrays.items()})
+    plan = StepInputs(**{name: ops.convert_to_tensor(array) for name, array in arrays.items()})
     images = random.integers(0, 256, (len(bench.index), bench.size, bench.size, 3), np.uint8)
     facts = program.facts(task.target, task.weight, "adamw", 1.0, 0.01)
     return program.state_of(start_of(program)), facts, ops.convert_to_tensor(images), plan
 
 
-def bare_loop(program: Program, bench: Bench, policy: str) -> Callable[[], Seconds]:
+def bare_loop(program: CompiledTrainer, bench: Bench, policy: str) -> Callable[[], Seconds]:
     """Seconds of an epoch of nothing but compiled steps."""
     at_once = min(bench.steps, program.steps_at_once)
     state, facts, images, plan = ready(program, bench, policy, at_once)
@@ -224,7 +224,7 @@ def bare_loop(program: Program, bench: Bench, policy: str) -> Callable[[], Secon
     return measure
 
 
-def our_epoch(program: Program, bench: Bench, policy: str) -> Callable[[], Seconds]:
+def our_epoch(program: CompiledTrainer, bench: Bench, policy: str) -> Callable[[], Seconds]:
     """Seconds of an epoch of `train_fold`: of the whole call, by its epochs."""
     pixels, task, start = DevicePixels(bench.pixels, MOST_BYTES), bench.task(), start_of(program)
     point = starting_point(finetune_space(("",), (bench.size,)), "")
@@ -292,7 +292,7 @@ def class_folders(bench: Bench, folder: Path) -> Path:
 
 def epochs_of(backbone: Backbone, bench: Bench, folder: Path, rounds: int) -> Iterator[str]:
     """Rows of the second table, the rounds of all kinds of one network in turn."""
-    program = Program(shape_of(backbone, bench))
+    program = CompiledTrainer(shape_of(backbone, bench))
     for policy in POLICIES:
         augmented = policy != "none"
         kinds = {
@@ -311,8 +311,8 @@ def epochs_of(backbone: Backbone, bench: Bench, folder: Path, rounds: int) -> It
         yield epoch_rows(backbone.name, policy, seconds)
 
 
-def shape_of(backbone: Backbone, bench: Bench) -> Shape:
-    return Shape(backbone, bench.size, bench.batch, "all", 0)
+def shape_of(backbone: Backbone, bench: Bench) -> TrainerSpec:
+    return TrainerSpec(backbone, bench.size, bench.batch, "all", 0)
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
@@ -373,9 +373,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     try:
-        backend.start()
+        backend.import_backend()
         bench = bench_of(options)
-        backbones = find(options.backbones.split(","), options.weights_dir, trainable=True).backbones
+        backbones = find_backbones(options.backbones.split(","), options.weights_dir, trainable=True).backbones
         print(f"{bench.n_training} images of {bench.size} px, batches of {bench.batch}, {options.rounds} rounds\n")
         print(FIXED_HEAD, flush=True)
         for backbone in backbones:

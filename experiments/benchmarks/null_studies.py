@@ -24,15 +24,15 @@ from bhsearch.data.grouping import units_of_groups
 from bhsearch.data.images.pixel_cache import pixel_cache
 from bhsearch.data.index import Index
 from bhsearch.data.splits import make_split
-from bhsearch.data.stratify import deal, make_strata
+from bhsearch.data.stratify import assign_folds, strata_of
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.errors import BhsearchError, DataError
-from bhsearch.evaluation.bbc_cv import Corrected, corrected_score
+from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.metrics import score
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import Backbone, find
+from bhsearch.models.backbones.registry import Backbone, find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.frozen import FrozenObjective
@@ -50,7 +50,7 @@ class Null:
         naive: The winner's interval as if nobody had searched.
     """
 
-    corrected: Corrected
+    corrected: CorrectedScore
     naive: Interval
 
 
@@ -69,8 +69,8 @@ def permuted(index: Index, number: int, n_folds: int) -> Predictions:
     units = units_of_groups(index)
     _, first = np.unique(units.number, return_index=True)
     label = np.random.default_rng(number).permutation(index.labels[first])[units.number].astype(np.int8)
-    strata = make_strata(units.number, label)
-    fold = deal(units.keys, strata, n_folds, 1)[:, units.number]
+    strata = strata_of(units.number, label)
+    fold = assign_folds(units.keys, strata, n_folds, 1)[:, units.number]
     text = {name: index.column(name) for name in ("path", "case", "subtype", "magnification")}
     probability = np.full(fold.shape, 0.5, np.float32)
     return Predictions(label, probability, fold, units.number, strata[units.number], **text)
@@ -107,7 +107,7 @@ def judged(trials: Sequence[Predictions]) -> Null:
 
 def studies(index: Index, options: argparse.Namespace, sampler: str) -> Iterator[Null]:
     """Studies 0, 1, 2, ... of one sampler."""
-    backbones = find(options.backbones.split(","), None).backbones
+    backbones = find_backbones(options.backbones.split(","), None).backbones
     features = FeatureCache(pixel_cache(index, make_resize("crop", options.image_size)), options.executor)
     for number in range(options.studies):
         template = permuted(index, number, options.folds)
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[Null]]:
     started = time.monotonic()
     try:
         index = development(open_data(options.data))
-        backend.start()
+        backend.import_backend()
         units = units_of_groups(index)
         print(
             f"{len(units.keys)} development cases, {len(index)} images, {options.trials} trials a study, "

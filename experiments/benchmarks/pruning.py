@@ -34,13 +34,13 @@ from optuna.pruners import BasePruner
 
 from bhsearch.config import Settings
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
-from bhsearch.engines.optuna.pruners import PRUNERS, told
+from bhsearch.engines.optuna.pruners import PRUNERS, pruner_inputs
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.models.training.finetune import N_SHARES
-from bhsearch.objectives.base import Report
+from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import Parameter
-from bhsearch.study.context import FINETUNE, Preparation, prepare
-from bhsearch.study.events import Reporter
+from bhsearch.study.context import FINETUNE, StudyContext, build_context
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import make_objective
 
 CURVES = Path(__file__).with_name("pruning_curves.json.gz")
@@ -73,7 +73,7 @@ class Curve:
 
     Attributes:
         params: Its point.
-        reports: Step, mean so far and, at the end of a fold, the fold's score; see `engine.Report`.
+        reports: Step, mean so far and, at the end of a fold, the fold's score; see `engine.IntermediateValue`.
         score: Its value in the end.
         seconds: What it took, compilation included.
     """
@@ -135,7 +135,7 @@ class _Recorder:
     """A study without a pruner, set to where its curves stop."""
 
     def __init__(self, data: str, seed: int, weights_dir: Path, curves: Sequence[Curve]) -> None:
-        prepared = prepare(_settings(data, seed, weights_dir), Reporter())
+        prepared = build_context(_settings(data, seed, weights_dir), ProgressReporter())
         space = shorter(prepared.space(prepared.backbones))
         study = open_study(optuna.storages.InMemoryStorage(), "curves", {})
         self._engine = OptunaEngine(study, space, "random", seed)
@@ -150,13 +150,13 @@ class _Recorder:
             self._engine.complete(trial.number, curve.score, curve.seconds)
 
     @staticmethod
-    def _make(prepared: Preparation) -> Any:
-        return make_objective(prepared, {}, Reporter())
+    def _make(prepared: StudyContext) -> Any:
+        return make_objective(prepared, {}, ProgressReporter())
 
     def trial(self) -> Curve:
         """The next trial, whole."""
         trial = self._engine.ask()
-        heard: list[Report] = []
+        heard: list[IntermediateValue] = []
         outcome = self._objective(trial.params, heard.append)
         self._engine.complete(trial.number, outcome.score, outcome.seconds)
         reports = [(report.step, round(report.mean, 6), _rounded(report.fold)) for report in heard]
@@ -249,7 +249,7 @@ def _ended_at(trial: optuna.Trial, curve: Curve, name: str) -> int | None:
     """The step at which a pruner ends a trial, or None; one that is done is not ended any more."""
     last = curve.reports[-1][0]
     for step, mean, fold in curve.reports:
-        heard = told(name, Report(step, mean, fold), N_SHARES)
+        heard = pruner_inputs(name, IntermediateValue(step, mean, fold), N_SHARES)
         if heard is None:
             continue
         trial.report(heard[1], heard[0])

@@ -85,7 +85,7 @@ def test_an_error_in_the_block_ends_the_display(quick):
 def test_progress_on_the_error_stream_is_seen_while_libraries_are_kept_quiet(capfd, monkeypatch):
     with open(2, "w", closefd=False) as stream:
         monkeypatch.setattr(sys, "stderr", stream)
-        with terminal.lasting_err() as lasting, backend.quiet():
+        with terminal.lasting_err() as lasting, backend.silence_stderr():
             os.write(2, b"a library's noise")
             lasting.print("starting TensorFlow")
             lasting.file.flush()

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from bhsearch.cli.progress import CAVEATS, N_BEST, TerminalReporter, next_commands, print_result, trial_line
 from bhsearch.engines.base import Trial
-from bhsearch.evaluation.bbc_cv import Corrected
+from bhsearch.evaluation.bbc_cv import CorrectedScore
 from bhsearch.states import COMPLETE, FAILED, PRUNED
-from bhsearch.study.events import Plan
-from bhsearch.study.result import Ranked, StudyResult
+from bhsearch.study.events import StudyPlan
+from bhsearch.study.result import RankedTrial, StudyResult
 from bhsearch.tracking import links
 
 PARAMS = {"backbone": "staintex-s", "policy": "dihedral", "hidden_units": 16}
@@ -40,7 +40,7 @@ def failed(number=0, reason="it failed"):
 
 def result(n=3, *, n_tied=2, wanted=3, low=0.7, **changes):
     trials = [trial(k, 0.9 - k / 100) for k in range(n)]
-    ranking = [Ranked(t, low, low if low != low else 0.95, k < n_tied) for k, t in enumerate(trials)]
+    ranking = [RankedTrial(t, low, low if low != low else 0.95, k < n_tied) for k, t in enumerate(trials)]
     return StudyResult("study", "data", ranking, trials, wanted, **changes)
 
 
@@ -52,7 +52,7 @@ def printed(made: StudyResult, **options) -> str:
 
 def test_the_plan_is_shown_with_its_warnings_and_what_makes_it_worthless():
     to = console()
-    TerminalReporter(to).plan(Plan([("data", "phantom: 71 images")], ["few cases"], ["Folds share cases."]))
+    TerminalReporter(to).plan(StudyPlan([("data", "phantom: 71 images")], ["few cases"], ["Folds share cases."]))
     shown = text(to)
     assert "data  phantom: 71 images" in shown
     assert "Note: few cases" in shown
@@ -67,7 +67,7 @@ def test_errors_in_the_data_stand_beside_the_result():
 
 def test_what_makes_numbers_worthless_is_red():
     to = console(terminal=True)
-    TerminalReporter(to).plan(Plan([], [], ["Folds share cases."]))
+    TerminalReporter(to).plan(StudyPlan([], [], ["Folds share cases."]))
     assert "\x1b[1;31mThese numbers mean nothing" in text(to)
 
 
@@ -76,7 +76,7 @@ def test_brackets_in_names_are_shown_as_they_are(words):
     """Folders, patterns and reasons hold what Rich takes for markup."""
     to = console()
     reporter = TerminalReporter(to)
-    reporter.plan(Plan([("data", words)], [words], [words]))
+    reporter.plan(StudyPlan([("data", words)], [words], [words]))
     reporter.say(words)
     reporter.trial(failed(reason=words), None)
     print_result(result(note=words), to)
@@ -200,7 +200,7 @@ def test_pruned_trials_are_no_part_of_the_count_of_ties():
 
 
 def test_the_best_trial_is_shown_in_full_with_the_corrected_score_first():
-    made = result(corrected=Corrected(0.9, 0.8512, 0.741, 0.932, 50, 61))
+    made = result(corrected=CorrectedScore(0.9, 0.8512, 0.741, 0.932, 50, 61))
     params = PARAMS | {"learning_rate": 0.0123456789, "tta": False}
     made.ranking[0] = replace(made.ranking[0], trial=replace(made.ranking[0].trial, params=params))
     lines = [line.split(None, 1) for line in printed(made).splitlines()]
@@ -217,7 +217,7 @@ def test_the_best_trial_is_shown_in_full_with_the_corrected_score_first():
 
 
 def test_caveats_are_two_short_dim_lines():
-    shown = printed(result(corrected=Corrected(0.9, 0.8512, 0.741, 0.932, 50, 61)), terminal=True, width=80)
+    shown = printed(result(corrected=CorrectedScore(0.9, 0.8512, 0.741, 0.932, 50, 61)), terminal=True, width=80)
     assert len(CAVEATS) == 2
     for sentence in CAVEATS:
         assert f"\x1b[2m{sentence}\x1b[0m\n" in shown

@@ -142,13 +142,13 @@ def test_errors_and_duplicates_are_told_once_with_an_example():
             {"case": "D1"},
         )
     )
-    assert result.told() == [
+    assert result.summary_lines() == [
         "Pictures called both benign and malignant: 1, such as 0.png = 1.png = 2.png.",
         "Cases in several spellings, kept together as one: 1, such as D1 = d1.",
         "Pictures shared by several cases: 1, such as 0.png = 1.png = 2.png.",
         "Pictures repeated within a case: 1, such as 0.png = 1.png.",
     ]
-    assert audit(index_of({"case": "a"}, {"case": "b"})).told() == []
+    assert audit(index_of({"case": "a"}, {"case": "b"})).summary_lines() == []
 
 
 def test_an_audit_kept_before_spellings_were_looked_for_can_be_shown():

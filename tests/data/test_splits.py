@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bhsearch.data.loading import load_index
-from bhsearch.data.splits import GROUPINGS, Split, image_weights, make_split
+from bhsearch.data.splits import GROUPINGS, Split, make_split, training_weights
 from bhsearch.errors import DataError, SettingsError
 from tests.data.factories import balanced, make_index, sealed, with_column
 
@@ -251,7 +251,7 @@ def test_another_fingerprint_comes_with_every_option():
 def test_weights_sum_to_one_in_every_group_of_the_part(index, data):
     groups = np.unique(index.column("case"), return_inverse=True)[1]
     part = np.array(data.draw(st.lists(st.booleans(), min_size=len(index), max_size=len(index))))
-    weights = image_weights(groups, part)
+    weights = training_weights(groups, part)
     assert (weights[~part] == 0).all()
     for group in set(groups[part]):
         inside = weights[part & (groups == group)]
@@ -261,7 +261,7 @@ def test_weights_sum_to_one_in_every_group_of_the_part(index, data):
 
 
 def test_no_images_weigh_nothing():
-    assert image_weights(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool)).shape == (0,)
+    assert training_weights(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool)).shape == (0,)
 
 
 # Keeping a split

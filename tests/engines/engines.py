@@ -12,7 +12,7 @@ from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
 from bhsearch.engines.optuna import engine as optuna_engine
 from bhsearch.engines.optuna.engine import OptunaEngine
 from bhsearch.engines.optuna.storage import connect
-from bhsearch.engines.registry import KERAS_TUNER, OPTUNA, SAMPLERS
+from bhsearch.engines.registry import ENGINE_SAMPLERS, KERAS_TUNER, OPTUNA
 from bhsearch.objectives.space import frozen_space
 
 BACKBONES = ("staintex-s", "staintex-l")
@@ -21,7 +21,7 @@ BACKBONES = ("staintex-s", "staintex-l")
 NAMES = ("backbone", "tta", "hidden_units", "dropout", "learning_rate", "epochs")
 SPACE = tuple(row for row in frozen_space(BACKBONES) if row.name in NAMES)
 FACTS = {"uid": "1", "backbones": dict.fromkeys(BACKBONES, "digest")}
-CASES = [(engine, sampler) for engine, samplers in SAMPLERS.items() for sampler in samplers]
+CASES = [(engine, sampler) for engine, samplers in ENGINE_SAMPLERS.items() for sampler in samplers]
 N_TRIALS = 21  # TPE starts to think at the sixteenth, the Gaussian process at the nineteenth
 
 
@@ -30,7 +30,7 @@ class Place:
     """Where an engine keeps its studies.
 
     Attributes:
-        engine: A key of `SAMPLERS`.
+        engine: A key of `ENGINE_SAMPLERS`.
         storage: What its module connects to.
     """
 

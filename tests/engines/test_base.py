@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bhsearch import states
-from bhsearch.engines.base import INTERRUPTED, MOST_RETRIES, Trial, leaves_no_trace
+from bhsearch.engines.base import INTERRUPTED, MOST_RETRIES, Trial, is_ignored_on_resume
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ def test_only_finished_trials_count(state, counts):
 )
 def test_what_is_run_again_leaves_no_trace(notes, without_trace):
     """The last attempt does, or the same point would come for ever."""
-    assert leaves_no_trace(Trial(0, states.FAILED, {}, notes=notes)) is without_trace
+    assert is_ignored_on_resume(Trial(0, states.FAILED, {}, notes=notes)) is without_trace

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bhsearch import states
-from bhsearch.engines.base import INTERRUPTED, Overtaken
+from bhsearch.engines.base import INTERRUPTED, TrialAlreadyEnded
 from bhsearch.engines.optuna.storage import connect
-from bhsearch.engines.registry import KERAS_TUNER, OPTUNA, SAMPLERS
+from bhsearch.engines.registry import ENGINE_SAMPLERS, KERAS_TUNER, OPTUNA
 from bhsearch.errors import StudyError
 from bhsearch.objectives.space import frozen_space
 from tests.engines.engines import BACKBONES, CASES, FACTS, N_TRIALS, SPACE, Place, one_trial, score_of
@@ -220,16 +220,16 @@ def test_a_trial_ends_once(place, sampler):
     study, other = place().open(sampler), place().open(sampler)
     trial = study.ask()
     other.fail(trial.number, "its process died", dead=True)
-    with pytest.raises(Overtaken):
+    with pytest.raises(TrialAlreadyEnded):
         study.complete(trial.number, 0.5, 0.1)
-    with pytest.raises(Overtaken):
+    with pytest.raises(TrialAlreadyEnded):
         study.prune(trial.number, 0.1)
     (kept,) = study.trials()
     assert (kept.state, kept.value, kept.notes["reason"]) == (states.FAILED, None, "its process died")
     again = study.ask()
     for _ in range(2):  # the same end again: whoever settles a trial may be killed before it has noted that it did
         study.complete(again.number, 0.5, 0.1)
-    with pytest.raises(Overtaken):
+    with pytest.raises(TrialAlreadyEnded):
         other.complete(again.number, 0.6, 0.1)
     assert study.trials()[-1].value == 0.5
 
@@ -255,12 +255,12 @@ def _storage(place):
 def test_a_study_keeps_the_facts_that_it_was_made_with(place, sampler):
     place().study()
     study = place().study(facts={"uid": "2"})
-    assert place().module.facts_of(study) == FACTS
+    assert place().module.metadata_of(study) == FACTS
     other = place().study("another", {"uid": "3"})
-    assert place().module.facts_of(other) == {"uid": "3"}
+    assert place().module.metadata_of(other) == {"uid": "3"}
     with pytest.raises(StudyError, match=r"'nosuch' is not\. There: (another, study|study, another)"):
         place().module.find_study(_storage(place()), "nosuch")
-    assert place().module.facts_of(place().module.find_study(_storage(place()), "study")) == FACTS
+    assert place().module.metadata_of(place().module.find_study(_storage(place()), "study")) == FACTS
 
 
 @either
@@ -270,7 +270,7 @@ def test_scores_and_points_are_those_of_complete_trials(place, sampler):
     study.complete(first.number, 0.75, 0.1)
     study.fail(second.number, "it failed")
     study.complete(third.number, 0.5, 0.1)
-    assert place().module.scored(place().study()) == [(0.75, first.params), (0.5, third.params)]
+    assert place().module.completed_trials(place().study()) == [(0.75, first.params), (0.5, third.params)]
 
 
 @each
@@ -280,8 +280,8 @@ def test_a_study_with_more_backbones_keeps_its_trials_and_samples_the_new_one(pl
     study.fail(study.ask().number, "it failed")
     kept = study.trials()
     facts = FACTS | {"backbones": dict.fromkeys((*BACKBONES, "new"), "digest")}
-    grown = place().module.grow(place().study(), facts, (*BACKBONES, "new"))
-    assert place().module.facts_of(grown) == facts
+    grown = place().module.add_backbones(place().study(), facts, (*BACKBONES, "new"))
+    assert place().module.metadata_of(grown) == facts
     assert place().open(sampler).trials() == kept
     wide = tuple(row if row.name != "backbone" else frozen_space((*BACKBONES, "new"))[0] for row in SPACE)
     study = place().open(sampler, space=wide)
@@ -297,8 +297,8 @@ def test_a_study_with_a_running_trial_gets_no_backbones(place, sampler):
     study = place().open(sampler)
     study.ask()
     with pytest.raises(StudyError, match="'study' is in use"):
-        place().module.grow(place().study(), FACTS | {"uid": "2"}, (*BACKBONES, "new"))
-    assert place().module.facts_of(place().study()) == FACTS
+        place().module.add_backbones(place().study(), FACTS | {"uid": "2"}, (*BACKBONES, "new"))
+    assert place().module.metadata_of(place().study()) == FACTS
     assert [trial.state for trial in study.trials()] == [states.RUNNING]
 
 
@@ -339,4 +339,7 @@ def test_a_study_whose_process_is_killed_at_work_is_whole(place, uninterrupted, 
 
 
 def test_every_engine_has_a_default_sampler():
-    assert {engine: samplers[0] for engine, samplers in SAMPLERS.items()} == {OPTUNA: "tpe", KERAS_TUNER: "bayesian"}
+    assert {engine: samplers[0] for engine, samplers in ENGINE_SAMPLERS.items()} == {
+        OPTUNA: "tpe",
+        KERAS_TUNER: "bayesian",
+    }

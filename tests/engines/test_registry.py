@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from bhsearch.config import ENGINES, Settings
-from bhsearch.engines.registry import KERAS_TUNER, OPTUNA, SAMPLERS, check_engine, with_sampler
+from bhsearch.engines.registry import ENGINE_SAMPLERS, KERAS_TUNER, OPTUNA, check_engine, with_sampler
 from bhsearch.errors import SettingsError
 from bhsearch.study.workers.pool import n_workers
 
 
 def test_every_engine_of_the_settings_has_samplers():
-    assert tuple(SAMPLERS) == ENGINES
+    assert tuple(ENGINE_SAMPLERS) == ENGINES
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_an_engine_has_is_let_through(engine):
-    for sampler in (None, *SAMPLERS[engine]):
+    for sampler in (None, *ENGINE_SAMPLERS[engine]):
         check_engine(engine, sampler)
     check_engine(engine, None, workers=1, pruner="none")
     check_engine(engine, None, workers=0, pruner=None)
@@ -41,7 +41,7 @@ def test_what_it_has_not_is_refused(arguments, words):
 
 
 def test_the_first_sampler_is_the_default_and_a_named_one_stays():
-    for engine, samplers in SAMPLERS.items():
+    for engine, samplers in ENGINE_SAMPLERS.items():
         assert with_sampler(Settings(engine=engine)).sampler == samplers[0]
         assert with_sampler(Settings(engine=engine, sampler="random")).sampler == "random"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bhsearch.evaluation.breakhis_rates import Rates, rates, summaries
+from bhsearch.evaluation.breakhis_rates import Rates, recognition_rates, summaries
 
 
 def test_rates_are_those_of_the_paper():
     """Patient a: 3 of 4 right; b: 0 of 1; c: 2 of 2."""
     right = np.array([True, True, True, False, False, True, True])
-    found = rates(2, "40X", right, np.array(list("aaaabcc"), dtype=object))
+    found = recognition_rates(2, "40X", right, np.array(list("aaaabcc"), dtype=object))
     assert found == Rates(2, "40X", pytest.approx(5 / 7), pytest.approx((0.75 + 0 + 1) / 3), 7, 3)
 
 

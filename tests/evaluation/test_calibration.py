@@ -19,7 +19,7 @@ from bhsearch.evaluation.calibration import (
     logit,
     operating_point,
 )
-from bhsearch.evaluation.predictions import Predictions, image_weights
+from bhsearch.evaluation.predictions import Predictions, case_weights
 from bhsearch.evaluation.thresholds import best_threshold
 from tests.evaluation.simulated import reorder, simulate
 
@@ -117,7 +117,7 @@ def test_the_identity_is_a_calibration() -> None:
 def test_the_operating_point_counts_every_case_the_same_and_averages_logits() -> None:
     predictions = simulate(30, n_repeats=3)
     averaged = 1 / (1 + np.exp(-logit(predictions.probability).mean(axis=0)))
-    weight = image_weights(predictions.group, np.zeros((1, len(predictions)), np.int8))[0]
+    weight = case_weights(predictions.group, np.zeros((1, len(predictions)), np.int8))[0]
     point = operating_point(predictions)
     peer = fit_calibration(averaged, predictions.label, weight)
     assert (point.calibration.slope, point.calibration.offset) == pytest.approx((peer.slope, peer.offset), abs=1e-6)

@@ -15,14 +15,14 @@ from bhsearch.evaluation.metrics import (
     calibration_bins,
     epoch_scores,
     fold_scores,
+    iter_folds,
     metric_name,
-    parts,
     score,
     trial_metrics,
     weighted_auc,
     weighted_average_precision,
 )
-from bhsearch.evaluation.thresholds import pooled_decisions
+from bhsearch.evaluation.thresholds import cross_fitted_labels
 from tests.evaluation.simulated import reorder, simulate
 
 rows = st.lists(
@@ -114,7 +114,7 @@ def test_the_last_epochs_score_is_the_trials_score() -> None:
 def test_pooled_metrics_equal_scikit_learns_on_the_cross_fitted_decisions() -> None:
     predictions = simulate(20)
     found = trial_metrics(predictions)
-    called, weight, label = pooled_decisions(predictions).predicted[0], predictions.weight[0], predictions.label
+    called, weight, label = cross_fitted_labels(predictions).predicted[0], predictions.weight[0], predictions.label
     expected = {
         "balanced_accuracy": reference.balanced_accuracy_score(label, called, sample_weight=weight),
         "sensitivity": reference.recall_score(label, called, sample_weight=weight),
@@ -211,5 +211,5 @@ def test_every_metric_name_is_one_that_mlflow_takes(name: str) -> None:
 def test_parts_cover_every_image_once_a_repeat() -> None:
     base = simulate(12, n_repeats=3)
     for repeat in range(3):
-        covered = np.concatenate([rows for at, _, rows in parts(base) if at == repeat])
+        covered = np.concatenate([rows for at, _, rows in iter_folds(base) if at == repeat])
         assert sorted(covered.tolist()) == list(range(len(base)))

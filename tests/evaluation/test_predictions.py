@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bhsearch.errors import DataError
-from bhsearch.evaluation.predictions import Predictions, image_weights, six_digits
+from bhsearch.evaluation.predictions import Predictions, case_weights, six_digits
 from tests.evaluation.simulated import simulate
 
 
 def test_every_group_weighs_one_in_each_part_it_lies_in() -> None:
     group = np.array([7, 7, 7, 2, 2, 9])
     fold = np.array([[0, 0, 1, 0, 0, 1]], dtype=np.int8)
-    assert image_weights(group, fold).tolist() == [[0.5, 0.5, 1.0, 0.5, 0.5, 1.0]]
+    assert case_weights(group, fold).tolist() == [[0.5, 0.5, 1.0, 0.5, 0.5, 1.0]]
 
 
 def test_a_file_gives_every_value_back_exactly(tmp_path: Path) -> None:

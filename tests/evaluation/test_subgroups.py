@@ -7,12 +7,12 @@ import pytest
 
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.evaluation.subgroups import UNNAMED, breakdown, worst_cases
-from bhsearch.evaluation.thresholds import Decisions, pooled_decisions
+from bhsearch.evaluation.subgroups import UNNAMED, subgroup_results, worst_cases
+from bhsearch.evaluation.thresholds import HardLabels, cross_fitted_labels
 from tests.evaluation.simulated import simulate
 
 
-def tiny() -> tuple[Predictions, Decisions]:
+def tiny() -> tuple[Predictions, HardLabels]:
     """Three cases: all right, half right, all wrong; one threshold for all."""
     text = {name: np.array(list("aabbcc"), dtype=object) for name in ("path", "case")}
     predictions = Predictions(
@@ -25,11 +25,11 @@ def tiny() -> tuple[Predictions, Decisions]:
         magnification=np.array([""] * 6, dtype=object),
         **text,
     )
-    return predictions, Decisions((predictions.probability >= 0.5).astype(np.int8), np.array([[0.5]]))
+    return predictions, HardLabels((predictions.probability >= 0.5).astype(np.int8), np.array([[0.5]]))
 
 
 def test_every_case_counts_the_same_in_a_part():
-    benign, malignant = breakdown(*tiny(), "subtype")
+    benign, malignant = subgroup_results(*tiny(), "subtype")
     assert (benign.name, benign.kind, benign.n_images, benign.n_cases, benign.right) == ("A", "benign", 2, 1, 1.0)
     assert (malignant.right, malignant.by_case, malignant.n_cases) == (0.25, (0.0, 0.5), 2)
     assert benign.auc is malignant.auc is None
@@ -38,24 +38,24 @@ def test_every_case_counts_the_same_in_a_part():
 def test_the_share_of_a_subtype_is_the_recall_that_is_logged():
     predictions = simulate(n_repeats=2)
     metrics = trial_metrics(predictions)
-    for part in breakdown(predictions, pooled_decisions(predictions), "subtype"):
+    for part in subgroup_results(predictions, cross_fitted_labels(predictions), "subtype"):
         assert part.right == pytest.approx(metrics[f"recall/{part.name}"])
-    for part in breakdown(predictions, pooled_decisions(predictions), "magnification"):
+    for part in subgroup_results(predictions, cross_fitted_labels(predictions), "magnification"):
         assert part.auc == pytest.approx(metrics[f"magnification/{part.name}"])
 
 
 def test_images_without_a_value_are_a_part_of_their_own():
-    (part,) = breakdown(*tiny(), "magnification")
+    (part,) = subgroup_results(*tiny(), "magnification")
     assert (part.name, part.kind, part.n_images) == (UNNAMED, "both", 6)
     assert part.auc is not None
 
 
 def test_parts_hold_every_image_once_and_are_in_order():
     predictions = simulate()
-    parts = breakdown(predictions, pooled_decisions(predictions), "case")
+    parts = subgroup_results(predictions, cross_fitted_labels(predictions), "case")
     assert sum(part.n_images for part in parts) == len(predictions)
     assert [part.kind for part in parts] == sorted(part.kind for part in parts)
-    names = [part.name for part in breakdown(predictions, pooled_decisions(predictions), "magnification")]
+    names = [part.name for part in subgroup_results(predictions, cross_fitted_labels(predictions), "magnification")]
     assert names == ["40X", "100X"]
 
 

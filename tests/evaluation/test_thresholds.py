@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bhsearch.evaluation.thresholds import best_threshold, classification_text, pooled_decisions
+from bhsearch.evaluation.thresholds import best_threshold, classification_text, cross_fitted_labels
 from tests.evaluation.simulated import simulate
 
 
@@ -51,15 +51,15 @@ def test_a_folds_threshold_ignores_that_fold() -> None:
     probability, label = base.probability.copy(), base.label.copy()
     probability[0, inside] = np.random.default_rng(0).random(inside.sum())
     label[inside] = 1 - label[inside]
-    before = pooled_decisions(base).threshold
-    changed = pooled_decisions(dataclasses.replace(base, probability=probability, label=label)).threshold
+    before = cross_fitted_labels(base).threshold
+    changed = cross_fitted_labels(dataclasses.replace(base, probability=probability, label=label)).threshold
     assert before[0, 2] == changed[0, 2]
     assert (before[0] != changed[0]).any()
 
 
 def test_decisions_follow_the_thresholds() -> None:
     base = simulate(20, n_repeats=2)
-    decisions = pooled_decisions(base)
+    decisions = cross_fitted_labels(base)
     cut = np.take_along_axis(decisions.threshold, base.fold.astype(int), axis=1)
     assert np.array_equal(decisions.predicted, base.probability >= cut)
 

@@ -10,7 +10,7 @@ import pytest
 
 from bhsearch.data.grouping import units_of_groups
 from bhsearch.errors import DataError
-from bhsearch.models.augmentation.views import POLICIES, views_of
+from bhsearch.models.augmentation.views import VIEW_POLICIES, views_of
 from bhsearch.objectives.space import finetune_space, frozen_space
 from experiments.benchmarks.engines import compare, record, rules, surrogate, table
 from experiments.benchmarks.engines.contenders import CONTENDERS, SHIPPED, best_points
@@ -46,7 +46,7 @@ def made_up() -> Table:
     """A table of a smooth function."""
     entries = [entry(point) for point in frozen_design(SPACE, 120)]
     scales = fitted_scales(SPACE, entries, most=120)
-    views = {view for policy in POLICIES for view in views_of(policy, 4)}
+    views = {view for policy in VIEW_POLICIES for view in views_of(policy, 4)}
     features = {name: dict.fromkeys(views, 2.0) for name in BACKBONES}
     return Table("made-up-frozen", FACTS, features, entries, scales)
 
@@ -195,10 +195,10 @@ class Listed:
         self.points, self.heard = list(points), []
 
     def ask(self, point=None):
-        from bhsearch.engines.base import Exhausted, Trial
+        from bhsearch.engines.base import SearchExhausted, Trial
 
         if point is None and not self.points:
-            raise Exhausted("no more")
+            raise SearchExhausted("no more")
         return Trial(len(self.heard), "RUNNING", point or self.points.pop(0))
 
     def complete(self, number, score, seconds) -> None:

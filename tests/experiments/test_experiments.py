@@ -28,7 +28,7 @@ from bhsearch.study.context import FINETUNE_PRUNER
 from experiments.benchmarks.gpu import __main__ as gpu
 from experiments.benchmarks.gpu import networks
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted((ROOT / "experiments").glob("*.toml"))
 SCRIPTS = sorted((ROOT / "experiments" / "benchmarks").glob("*.py"))
 by_name = pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)

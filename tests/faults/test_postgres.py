@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from bhsearch.engines.optuna import storage as storage_module
-from bhsearch.engines.optuna.engine import OptunaEngine, facts_of, open_study
+from bhsearch.engines.optuna.engine import OptunaEngine, metadata_of, open_study
 from bhsearch.engines.optuna.storage import connect
 from bhsearch.errors import RunError, StudyError
 from bhsearch.objectives.space import frozen_space
@@ -56,7 +56,7 @@ def test_a_study_goes_on_after_an_outage(database_server, opened, monkeypatch):
 
     engine.complete(running.number, 0.8, 1.0)
     again = open_study(opened(url), "study", {"seed": 2})
-    assert facts_of(again) == {"seed": 1}
+    assert metadata_of(again) == {"seed": 1}
     assert [trial.state for trial in OptunaEngine(again, SPACE, "tpe", 0).trials()] == [COMPLETE] * 2
 
 

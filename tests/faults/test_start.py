@@ -15,13 +15,13 @@ STARTED = """
 import sys, time
 from bhsearch.models import backend
 from bhsearch.study.open import open_engine
-from bhsearch.study.context import prepare
-from bhsearch.study.events import Reporter
+from bhsearch.study.context import build_context
+from bhsearch.study.events import ProgressReporter
 from tests.studies import settings
 
 prepared = prepare(settings(), Reporter())
-backend.start_without_training()
-with backend.quiet():
+backend.import_backend_for_inference()
+with backend.silence_stderr():
     import bhsearch.tracking.upload.writer
 from bhsearch.tracking.connection import open_client, open_experiment
 

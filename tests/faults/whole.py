@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from bhsearch.engines.base import MOST_RETRIES
 from bhsearch.evaluation.metrics import epoch_scores
-from bhsearch.evaluation.predictions import Predictions, image_weights
+from bhsearch.evaluation.predictions import Predictions, case_weights
 from bhsearch.tracking.upload.artifacts import PREDICTIONS
 from tests.studies import STUDY, Store
 
@@ -70,7 +70,7 @@ def assert_retried(trials: list[Any], runs: dict[int, Any]) -> None:
 
 def score_of(stored: Predictions) -> float:
     """The score again, from what MLflow keeps."""
-    weights = image_weights(stored.group, stored.fold)
+    weights = case_weights(stored.group, stored.fold)
     return float(epoch_scores(stored.probability[None], stored.label, stored.fold, weights)[0])
 
 

@@ -15,7 +15,7 @@ from bhsearch.lifecycle import build_report
 from bhsearch.reporting.report_data import SealedCases
 from bhsearch.reporting.study_report import report_page
 from bhsearch.states import COMPLETE, FAILED
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 from bhsearch.tracking import keys
 from tests.studies import SMALL, STUDY, finished_study, import_mlflow
 
@@ -46,7 +46,7 @@ def opened(finished, monkeypatch, tmp_path):
 @pytest.fixture
 def report(opened):
     client, study, _ = opened
-    return build_report.gather(client, study, Reporter())
+    return build_report.gather(client, study, ProgressReporter())
 
 
 def test_trials_come_back_with_numbers_as_numbers(report, finished):
@@ -141,16 +141,16 @@ def test_changed_data_are_not_shown(opened):
     """An image of another patient under the old caption would be a lie."""
     client, study, _ = opened
     changed = replace(study, tags={**study.tags, "bhsearch.data_fingerprint": "0" * 16})
-    found = build_report.gather(client, changed, Reporter())
+    found = build_report.gather(client, changed, ProgressReporter())
     assert found.images == []
     assert found.kept_images.startswith(b"\x89PNG")
     gone = replace(study, settings={**study.settings, "data": "nowhere"})
-    assert build_report.gather(client, gone, Reporter()).images == []
+    assert build_report.gather(client, gone, ProgressReporter()).images == []
 
 
 def test_leaks_and_unknown_cases_are_invalid(opened, monkeypatch):
     client, study, studies = opened
-    real = studies.record
+    real = studies.read_record
 
     def leaky(owner, path):
         kept = real(owner, path)
@@ -158,8 +158,8 @@ def test_leaks_and_unknown_cases_are_invalid(opened, monkeypatch):
             kept |= {"leaks": ["torn"], "why_not_promotable": "not known", "warnings": ["not known", "few"]}
         return kept
 
-    monkeypatch.setattr(studies, "record", leaky)
-    found = build_report.gather(client, study, Reporter())
+    monkeypatch.setattr(studies, "read_record", leaky)
+    found = build_report.gather(client, study, ProgressReporter())
     assert list(found.invalid) == ["torn", "not known"]
     assert list(found.warnings) == ["few"]
 
@@ -178,7 +178,7 @@ def test_a_failed_trial_is_listed_with_its_reason(opened):
     )
     client.log_param(run.info.run_id, "views", 4)
     client.set_terminated(run.info.run_id, "FAILED")
-    found = build_report.gather(client, studies.find_study(client), Reporter())
+    found = build_report.gather(client, studies.find_study(client), ProgressReporter())
     failed = found.rows[4]
     assert (failed.state, failed.score, failed.reason, failed.params) == (FAILED, None, "it diverged", {"views": 4})
     assert "it diverged" in report_page(found)
@@ -193,7 +193,7 @@ def test_an_opened_test_is_shown_with_its_count(opened):
             client.log_metric(run.info.run_id, f"test/{name}", value)
     # One that was broken off gave no number, and still counts.
     client.create_run(study.experiment_id, tags={"mlflow.parentRunId": study.run_id, keys.OPENED: "2026-03-01"})
-    found = build_report.gather(client, studies.find_study(client), Reporter())
+    found = build_report.gather(client, studies.find_study(client), ProgressReporter())
     test = found.test
     assert test is not None
     assert (test.auc.value, test.auc.low, test.auc.high) == pytest.approx((0.7, 0.6, 0.8))
@@ -207,31 +207,31 @@ def test_an_opened_test_is_shown_with_its_count(opened):
 def test_trials_of_the_study_it_was_started_from_count_for_the_correction(opened, report):
     client, study, _ = opened
     started = replace(study, tags={**study.tags, "bhsearch.started_from": study.name})
-    found = build_report.gather(client, started, Reporter()).corrected
+    found = build_report.gather(client, started, ProgressReporter()).corrected
     assert (found.n_trials, report.corrected.n_trials) == (8, 4)
     lost = replace(study, tags={**study.tags, "bhsearch.started_from": "nosuch"})
-    gathered = build_report.gather(client, lost, Reporter())
+    gathered = build_report.gather(client, lost, ProgressReporter())
     assert gathered.corrected is None
     assert "'nosuch'" in gathered.uncorrected
 
 
 def test_a_study_that_has_not_ended_has_a_report_without_importances(opened, monkeypatch):
     client, study, studies = opened
-    real = studies.record
+    real = studies.read_record
 
     def running(owner, path):
         if path == studies.TRIALS:
             raise MissingError("not yet")
         return real(owner, path)
 
-    monkeypatch.setattr(studies, "record", running)
-    found = build_report.gather(client, study, Reporter())
+    monkeypatch.setattr(studies, "read_record", running)
+    found = build_report.gather(client, study, ProgressReporter())
     assert found.importances == {}
     assert "Known once ten trials with different scores are complete" in report_page(found)
 
 
 def test_the_record_of_the_space_is_read_whole(opened):
     _, study, studies = opened
-    kept = studies.record(study, studies.SPACE)
+    kept = studies.read_record(study, studies.SPACE)
     assert json.loads(json.dumps(kept)) == kept
     assert {len(row) for row in kept} == {8}

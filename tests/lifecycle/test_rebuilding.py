@@ -9,18 +9,18 @@ import pytest
 
 from bhsearch.data.images.decode import decode
 from bhsearch.lifecycle.register import register
-from bhsearch.lifecycle.registration import Request
+from bhsearch.lifecycle.registration import RegistrationRequest
 from bhsearch.lifecycle.reproduce import deployed_network
-from bhsearch.lifecycle.restore import reopen
+from bhsearch.lifecycle.restore import restore_study
 from bhsearch.models.calibrated import predict_images
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 from tests.registered import FEW, working_in
 from tests.studies import cache_of, search
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-class Listening(Reporter):
+class Listening(ProgressReporter):
     def __init__(self) -> None:
         self.said: list[str] = []
 
@@ -36,7 +36,7 @@ def test_a_frozen_network_made_again_answers_as_the_one_that_was_kept(finished, 
     with working_in(finished.folder, cache_of(tmp_path_factory)):
         study = reader.find_study(finished.store.client)
         trial = next(trial for trial in study.trials if trial.number == number)
-        opened = reopen(study, reporter)
+        opened = restore_study(study, reporter)
         kept, then = deployed_network(study, trial, opened, reporter)
         assert reporter.said == []
         made, now = deployed_network(study, replace(trial, model_uri=""), opened, reporter)
@@ -54,7 +54,7 @@ def test_a_finetuned_trial_without_a_model_is_tested_and_registered(here):
     changes = {"regime": "finetune", "backbones": ("cnn",), "image_size": 32, "folds": 2, "study": "tuned"}
     search(data=FEW, trials=1, tracking=True, keep_models="none", **changes)
     reporter = Listening()
-    result = register(Request("tuned"), reporter)
+    result = register(RegistrationRequest("tuned"), reporter)
     assert result.version.number == "1"
     assert "auc" in result.tested.values
     assert any("trained again" in sentence for sentence in reporter.said)

@@ -16,8 +16,8 @@ from bhsearch.evaluation.promotion import GAIN_NOTE
 from bhsearch.lifecycle import register as registering
 from bhsearch.lifecycle import registration_summary
 from bhsearch.lifecycle.register import preview, register
-from bhsearch.lifecycle.registration import Earlier, Request
-from bhsearch.study.events import Reporter
+from bhsearch.lifecycle.registration import EarlierResult, RegistrationRequest
+from bhsearch.study.events import ProgressReporter
 from tests.registered import DATA, FEW, FEW_FRESH, FEW_TESTED, GOOD, NAME, WEAK, WHY, History
 from tests.studies import import_mlflow, search
 
@@ -100,7 +100,7 @@ def test_deleting_a_run_undoes_no_opening(inside, tmp_path_factory):
     digest = inside.client.get_run(run_id).data.tags["bhsearch.sealed"]
     inside.client.delete_run(run_id)
     try:
-        assert len(test_access.openings(inside.client, digest)) == 4
+        assert len(test_access.accesses(inside.client, digest)) == 4
     finally:
         inside.client.restore_run(run_id)
 
@@ -112,11 +112,11 @@ def test_what_fails_after_the_opening_is_still_an_opening(inside, monkeypatch):
         raise KeyboardInterrupt
 
     digest = inside.client.get_run(inside.few.openings[0].run_id).data.tags["bhsearch.sealed"]
-    before = len(test_access.openings(inside.client, digest))
+    before = len(test_access.accesses(inside.client, digest))
     monkeypatch.setattr(registering, "_test", fail)
     with pytest.raises(KeyboardInterrupt):
-        register(Request("few", FEW_FRESH), Reporter())
-    found = test_access.openings(inside.client, digest)
+        register(RegistrationRequest("few", FEW_FRESH), ProgressReporter())
+    found = test_access.accesses(inside.client, digest)
     assert len(found) == before + 1
     assert inside.client.get_run(found[-1].run_id).info.status == "FAILED"
 
@@ -135,12 +135,12 @@ def test_calibration_and_threshold_come_from_out_of_fold_predictions_alone(insid
 def test_trials_of_the_study_it_was_started_from_count_for_the_correction(inside):
     study = inside.good.study
     started = replace(study, tags={**study.tags, "bhsearch.started_from": study.name})
-    alone = registering.competitors(inside.client, study, Reporter())
-    assert len(registering.competitors(inside.client, started, Reporter())) == 2 * len(alone) == 4
+    alone = registering.competitors(inside.client, study, ProgressReporter())
+    assert len(registering.competitors(inside.client, started, ProgressReporter())) == 2 * len(alone) == 4
     assert inside.good.corrected.n_trials == 2
     nowhere = replace(study, tags={**study.tags, "bhsearch.started_from": "nosuch"})
     with pytest.raises(StudyError, match="none fits"):
-        registering.competitors(inside.client, nowhere, Reporter())
+        registering.competitors(inside.client, nowhere, ProgressReporter())
 
 
 def test_the_test_is_of_the_sealed_images_and_no_others(inside):
@@ -198,7 +198,7 @@ def test_without_a_whole_card_nothing_is_registered(inside, monkeypatch):
     monkeypatch.setattr(registering, "make_card", hole)
     before = len(inside.client.search_model_versions(f"name = '{inside.few.version.name}'"))
     with pytest.raises(RunError, match="every field"):
-        register(Request("few", FEW_FRESH), Reporter())
+        register(RegistrationRequest("few", FEW_FRESH), ProgressReporter())
     assert len(inside.client.search_model_versions(f"name = '{inside.few.version.name}'")) == before
 
 
@@ -215,26 +215,26 @@ def test_the_threshold_of_heat_maps_is_the_one_before_calibration():
 
 def test_force_without_why_and_why_without_force_are_refused():
     with pytest.raises(SettingsError, match="must say why"):
-        Request(force=True, why=" ")
+        RegistrationRequest(force=True, why=" ")
     with pytest.raises(SettingsError, match="--force is missing"):
-        Request(why="because")
+        RegistrationRequest(why="because")
 
 
 def test_two_studies_must_be_told_apart(inside):
     with pytest.raises(StudyError, match=r"(?s)--study must name one.*good-and-weak.*few|few.*good-and-weak"):
-        register(Request(), Reporter())
+        register(RegistrationRequest(), ProgressReporter())
 
 
 def test_an_unknown_trial_lists_the_known(inside):
     with pytest.raises(StudyError, match="one of 0, 1, but got 7"):
-        register(Request("good-and-weak", 7), Reporter())
+        register(RegistrationRequest("good-and-weak", 7), ProgressReporter())
 
 
 @pytest.mark.parametrize(("name", "alias"), [("a/b", "champion"), ("a", "challenger"), ("a", "v1")])
 def test_a_name_that_mlflow_would_refuse_is_refused_before_the_opening(inside, name, alias):
     before = len(inside.client.search_runs(["1"]))
     with pytest.raises(SettingsError, match=r"--name|--alias"):
-        register(Request("few", name=name, alias=alias), Reporter())
+        register(RegistrationRequest("few", name=name, alias=alias), ProgressReporter())
     assert len(inside.client.search_runs(["1"])) == before
 
 
@@ -243,7 +243,7 @@ def test_what_must_never_be_promoted_cannot_be_forced(inside):
     search(data=FEW, trials=1, tracking=True, study="by-image", folds=2, group_by="image")
     before = len(inside.client.search_model_versions())
     with pytest.raises(StudyError, match="must never be: The folds are made by image"):
-        register(Request("by-image", force=True, why="I want it"), Reporter())
+        register(RegistrationRequest("by-image", force=True, why="I want it"), ProgressReporter())
     assert len(inside.client.search_model_versions()) == before
 
 
@@ -252,8 +252,8 @@ def test_what_must_never_be_promoted_cannot_be_forced(inside):
 
 def test_the_same_trial_on_the_same_cases_opens_nothing_and_gives_the_earlier_result(inside):
     before = openings_of(inside, inside.good)
-    again = register(Request("good-and-weak", GOOD), Reporter())
-    assert isinstance(again, Earlier)
+    again = register(RegistrationRequest("good-and-weak", GOOD), ProgressReporter())
+    assert isinstance(again, EarlierResult)
     assert openings_of(inside, inside.good) == before
     assert again.version == inside.good.version
     assert again.when == inside.good.openings[-1].when
@@ -263,7 +263,7 @@ def test_the_same_trial_on_the_same_cases_opens_nothing_and_gives_the_earlier_re
     assert "nothing, this time" in dict(shown)["opened"]
     assert dict(shown)["version"] == f"version {again.version.number} of {NAME}: champion"
     assert again.notes == registration_summary.notes(inside.good)
-    other = register(Request("good-and-weak", GOOD, name="other", export="openvino"), Reporter())
+    other = register(RegistrationRequest("good-and-weak", GOOD, name="other", export="openvino"), ProgressReporter())
     assert other.version == again.version
     assert ["--name other did nothing" in other.notes[-2], "--export did nothing" in other.notes[-1]] == [True, True]
 
@@ -271,14 +271,14 @@ def test_the_same_trial_on_the_same_cases_opens_nothing_and_gives_the_earlier_re
 def test_an_earlier_result_can_be_promoted_by_force_without_an_opening(inside):
     before = openings_of(inside, inside.few)
     name = inside.few.version.name
-    request = Request("few", FEW_TESTED, alias="wanted", force=True, why="the first one")
-    again = register(request, Reporter())
+    request = RegistrationRequest("few", FEW_TESTED, alias="wanted", force=True, why="the first one")
+    again = register(request, ProgressReporter())
     assert again.forced
     assert "wanted" in again.version.aliases
     assert openings_of(inside, inside.few) == before
     last = json.loads(sorted(inside.client.get_registered_model(name).tags.items())[-1][1])
     assert (last["how"], last["reason"], last["version"]) == ("force", "the first one", again.version.number)
-    assert not register(request, Reporter()).forced  # it has the alias
+    assert not register(request, ProgressReporter()).forced  # it has the alias
     inside.client.delete_registered_model_alias(name, "wanted")
     inside.client.delete_registered_model_tag(name, "bhsearch.promotion.0001")
 
@@ -288,7 +288,7 @@ def test_a_promotion_that_an_outage_prevented_is_carried_out_by_the_same_command
     held = inside.client.get_registered_model(NAME).tags["bhsearch.promotion.0002"]
     inside.client.delete_registered_model_tag(NAME, "bhsearch.promotion.0002")
     inside.client.set_registered_model_alias(NAME, "champion", inside.weak.version.number)
-    again = register(Request("good-and-weak", GOOD), Reporter())
+    again = register(RegistrationRequest("good-and-weak", GOOD), ProgressReporter())
     assert "champion" in again.version.aliases
     entry = json.loads(inside.client.get_registered_model(NAME).tags["bhsearch.promotion.0002"])
     assert {**entry, "when": ""} == {**json.loads(held), "when": ""}
@@ -297,17 +297,19 @@ def test_a_promotion_that_an_outage_prevented_is_carried_out_by_the_same_command
 
 def test_a_preview_says_what_would_happen_and_opens_nothing(inside):
     before = openings_of(inside, inside.few)
-    prospect = preview(Request("few", FEW_FRESH), Reporter())
+    prospect = preview(RegistrationRequest("few", FEW_FRESH), ProgressReporter())
     assert openings_of(inside, inside.few) == before
     assert prospect.n_groups == (7, 3, 4)
     assert prospect.champion is None
-    shown = dict(registration_summary.prospect_rows(prospect))
+    shown = dict(registration_summary.plan_rows(prospect))
     assert shown["trial"].startswith(f"{FEW_FRESH} (")
     assert shown["sealed"].startswith("7 cases, 3 with benign and 4 with malignant images")
     assert inside.few.openings[0].when in shown["opened before"]
     assert "there are 3 and 4, so it cannot pass" in shown["gate needs"]
     assert "becomes challenger" in shown["then"]
-    again = dict(registration_summary.prospect_rows(preview(Request("good-and-weak", GOOD), Reporter())))
+    again = dict(
+        registration_summary.plan_rows(preview(RegistrationRequest("good-and-weak", GOOD), ProgressReporter()))
+    )
     assert "nothing is opened" in again["then"]
     assert again["champion"] == f"version {inside.good.version.number} of {NAME}"
     assert "difference to the champion above 0" in again["gate needs"]
@@ -316,7 +318,12 @@ def test_a_preview_says_what_would_happen_and_opens_nothing(inside):
 def test_who_does_not_agree_opens_nothing(inside):
     before = openings_of(inside, inside.few)
     asked = []
-    assert register(Request("few", FEW_FRESH), Reporter(), lambda prospect: asked.append(prospect) or False) is None
+    assert (
+        register(
+            RegistrationRequest("few", FEW_FRESH), ProgressReporter(), lambda prospect: asked.append(prospect) or False
+        )
+        is None
+    )
     assert len(asked) == 1
     assert openings_of(inside, inside.few) == before
 
@@ -324,7 +331,12 @@ def test_who_does_not_agree_opens_nothing(inside):
 def test_the_advice_names_a_model_that_is_there(inside):
     from bhsearch.tracking import registry
 
-    for result in (inside.good, inside.worse, inside.few, register(Request("good-and-weak", GOOD), Reporter())):
+    for result in (
+        inside.good,
+        inside.worse,
+        inside.few,
+        register(RegistrationRequest("good-and-weak", GOOD), ProgressReporter()),
+    ):
         uri = registration_summary.advice(result).rpartition("--model ")[2]
         assert registry.resolve(inside.client, uri) == uri
     assert registration_summary.advice(inside.good).endswith(f"models:/{NAME}@champion")
@@ -356,7 +368,7 @@ def openings_of(history, result):
     from bhsearch.tracking import test_access
 
     digest = history.client.get_run(result.openings[0].run_id).data.tags["bhsearch.sealed"]
-    return test_access.openings(history.client, digest)
+    return test_access.accesses(history.client, digest)
 
 
 def test_changed_data_are_refused_with_the_names(inside, tmp_path):
@@ -366,12 +378,12 @@ def test_changed_data_are_refused_with_the_names(inside, tmp_path):
     shutil.copy(tmp_path / "moved" / index.column("path")[5], files[0])
     files[1].unlink()
     from bhsearch.errors import DataError
-    from bhsearch.lifecycle.restore import reopen
+    from bhsearch.lifecycle.restore import restore_study
     from bhsearch.tracking import reader
 
     study = reader.find_study(inside.client, "good-and-weak")
     with pytest.raises(DataError) as caught:
-        reopen(study, Reporter(), str(tmp_path / "moved"))
+        restore_study(study, ProgressReporter(), str(tmp_path / "moved"))
     assert f"{files[0].name}: other pixels" in str(caught.value)
     assert f"{files[1].name}: gone" in str(caught.value)
     assert "2 differ" in str(caught.value)

@@ -9,8 +9,8 @@ import pytest
 
 from bhsearch.errors import RunError, StudyError
 from bhsearch.lifecycle.register import register
-from bhsearch.lifecycle.registration import Request
-from bhsearch.study.events import Reporter
+from bhsearch.lifecycle.registration import RegistrationRequest
+from bhsearch.study.events import ProgressReporter
 from tests.failing_proxy import CUT, Failure, failing_proxy
 from tests.faults.mlflow_server import mlflow_server
 from tests.registered import FEW_FRESH
@@ -37,13 +37,13 @@ def state(history):
     digest = history.client.get_run(history.few.openings[0].run_id).data.tags["bhsearch.sealed"]
     models = {model.name: (model.aliases, model.tags) for model in history.client.search_registered_models()}
     versions = len(history.client.search_model_versions())
-    return models, versions, test_access.openings(history.client, digest)
+    return models, versions, test_access.accesses(history.client, digest)
 
 
 def test_no_request_that_fails_opens_or_promotes_anything(inside, proxy):
     """The champion, the earlier openings, the study: each of them must have been told by the server."""
     before = state(inside)
-    request = Request("few", FEW_FRESH)
+    request = RegistrationRequest("few", FEW_FRESH)
     cases = [(word, Failure(kind), RunError) for word in
              ("registered-models/alias", "registered-models/search", "model-versions/search", "runs/search")
              for kind in (503, 429, CUT)]  # fmt: skip
@@ -51,7 +51,7 @@ def test_no_request_that_fails_opens_or_promotes_anything(inside, proxy):
     for word, failure, error in cases:
         proxy.fail(failure, word)
         with pytest.raises(error) as caught:
-            register(request, Reporter())
+            register(request, ProgressReporter())
         assert caught.value.exit_code == (1 if error is RunError else 2), (word, failure)
         assert state(inside) == before, (word, failure)
 

@@ -7,7 +7,7 @@ import pytest
 from bhsearch.lifecycle import build_report
 from bhsearch.reporting import standing
 from bhsearch.reporting.study_report import report_page
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 from tests.registered import WHY, History
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -18,7 +18,7 @@ def gathered(history: History, name: str, monkeypatch):
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{history.folder}/mlflow.db")
     monkeypatch.chdir(history.folder)
-    return build_report.gather(history.client, reader.find_study(history.client, name), Reporter())
+    return build_report.gather(history.client, reader.find_study(history.client, name), ProgressReporter())
 
 
 def test_every_opening_has_the_verdict_that_registering_gave(history: History, monkeypatch):
@@ -38,7 +38,7 @@ def test_every_opening_has_the_verdict_that_registering_gave(history: History, m
 def test_the_last_opening_is_the_headline_and_its_curve_is_what_registering_kept(history: History, monkeypatch):
     report = gathered(history, "twin", monkeypatch)
     assert report.test is not None
-    found = standing.standing(report)
+    found = standing.gate_status(report)
     assert (found.kind, found.badge) == (standing.REFUSED, "Refused by the gate")
     assert found.reasons[0] == history.worse.verdict.reason
     kept = report.test.predictions

@@ -10,7 +10,7 @@ from bhsearch.data.datasets import open_data
 from bhsearch.errors import DataError, StudyError
 from bhsearch.lifecycle import reproduce
 from bhsearch.lifecycle.restore import params_of, settings_of
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 from tests.registered import working_in
 from tests.studies import SMALL, cache_of, optuna_trials, settings
 
@@ -24,7 +24,7 @@ def inside(finished, tmp_path_factory):
 def test_a_frozen_trial_comes_out_again(inside):
     """Issue 4, E: under 1e-5 on the same machine. The last trial has views, dropout and a hidden layer or none."""
     for number, run in inside.store.children().items():
-        result = reproduce.reproduce(run.info.run_id, Reporter())
+        result = reproduce.reproduce(run.info.run_id, ProgressReporter())
         assert (result.number, result.study) == (number, inside.store.parent().data.tags["bhsearch.study"])
         assert result.largest < 1e-5
         assert result.score_now == pytest.approx(result.score, abs=1e-5)
@@ -58,7 +58,7 @@ def test_another_value_than_then_is_seen(inside, monkeypatch):
         reproduce, "reopen", lambda *args: (o := real(*args)) and replace(o, settings=replace(o.settings, seed=5))
     )
     number, run = list(inside.store.children().items())[-1]
-    assert reproduce.reproduce(run.info.run_id, Reporter()).largest > 1e-5, number
+    assert reproduce.reproduce(run.info.run_id, ProgressReporter()).largest > 1e-5, number
 
 
 def test_changed_data_are_refused_and_the_files_named(inside, tmp_path):
@@ -69,7 +69,7 @@ def test_changed_data_are_refused_and_the_files_named(inside, tmp_path):
     shutil.copy(third, second.with_name(second.name.replace("-00", "-10")))
     run = inside.store.children()[0]
     with pytest.raises(DataError) as caught:
-        reproduce.reproduce(run.info.run_id, Reporter(), str(tmp_path / "moved"))
+        reproduce.reproduce(run.info.run_id, ProgressReporter(), str(tmp_path / "moved"))
     text = str(caught.value)
     assert f"{first.name}: other pixels" in text
     assert f"{second.name.replace('-00', '-10')}: new" in text
@@ -79,11 +79,11 @@ def test_changed_data_are_refused_and_the_files_named(inside, tmp_path):
 def test_data_that_were_moved_are_found_where_the_option_says(inside, tmp_path):
     shutil.copytree(open_data(SMALL["data"]).root, tmp_path / "moved")
     run = inside.store.children()[0]
-    assert reproduce.reproduce(run.info.run_id, Reporter(), str(tmp_path / "moved")).largest < 1e-5
+    assert reproduce.reproduce(run.info.run_id, ProgressReporter(), str(tmp_path / "moved")).largest < 1e-5
 
 
 @pytest.mark.parametrize("which", ["nosuch", "parent"])
 def test_what_is_no_trial_is_refused(inside, which):
     run_id = inside.store.parent().info.run_id if which == "parent" else which
     with pytest.raises(StudyError, match="RUN_ID must be"):
-        reproduce.reproduce(run_id, Reporter())
+        reproduce.reproduce(run_id, ProgressReporter())

@@ -12,8 +12,8 @@ from bhsearch.config import portable
 from bhsearch.errors import SettingsError
 from bhsearch.lifecycle import reproduce
 from bhsearch.lifecycle.build_report import gather
-from bhsearch.lifecycle.restore import reopen, settings_of
-from bhsearch.study.events import Reporter
+from bhsearch.lifecycle.restore import restore_study, settings_of
+from bhsearch.study.events import ProgressReporter
 from tests.studies import Store, search, settings
 
 MAPPED = ("benign=normal, old", "malignant=IDC(+)", "malignant=cancer")
@@ -40,13 +40,13 @@ def study(here):
 def test_every_command_reads_the_data_as_the_study_did(study):
     kept = settings_of(study.settings)
     assert (kept.class_map, kept.ignore_columns, kept.image_root) == (MAPPED, ("fold",), "images")
-    opened = reopen(study, Reporter())
+    opened = restore_study(study, ProgressReporter())
     assert opened.index.fingerprint == study.tags["bhsearch.data_fingerprint"]
     assert opened.index.labels.tolist().count(1) == 20
-    assert reproduce.reproduce(study.trials[0].run_id, Reporter()).largest < 1e-5
-    assert gather(Store(Path.cwd()).client, study, Reporter()).images
+    assert reproduce.reproduce(study.trials[0].run_id, ProgressReporter()).largest < 1e-5
+    assert gather(Store(Path.cwd()).client, study, ProgressReporter()).images
     with pytest.raises(SettingsError, match="unset shell variable"):
-        reopen(study, Reporter(), "")
+        restore_study(study, ProgressReporter(), "")
 
 
 def test_options_of_the_reader_survive_the_way_to_a_worker():

@@ -13,8 +13,8 @@ import pytest
 
 from bhsearch.data.images.pixel_cache import PixelCache
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import REGISTRY, Backbone, find
-from bhsearch.models.training.train_step import Program
+from bhsearch.models.backbones.registry import REGISTRY, Backbone, find_backbones
+from bhsearch.models.training.train_step import CompiledTrainer
 
 
 def pytest_collection_modifyitems(items):
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def _backend():
-    backend.start()
+    backend.import_backend()
 
 
 @pytest.fixture(scope="session")
@@ -80,12 +80,12 @@ def random_weights(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def mobilenet(random_weights) -> Backbone:
-    return find(["mobilenet-0.25"], random_weights).backbones[0]
+    return find_backbones(["mobilenet-0.25"], random_weights).backbones[0]
 
 
 @pytest.fixture(scope="session")
 def staintex_s() -> Backbone:
-    return find(["staintex-s"], None).backbones[0]
+    return find_backbones(["staintex-s"], None).backbones[0]
 
 
 _ELSEWHERE = """
@@ -144,7 +144,7 @@ def cnn_program():
     """Compiled once for all tests; that another test has used it must not matter."""
     from tests.models.finetuning import shape_of
 
-    return Program(shape_of())
+    return CompiledTrainer(shape_of())
 
 
 @pytest.fixture(scope="session")
@@ -161,7 +161,7 @@ def lively_mobilenet(tmp_path_factory) -> Backbone:
             fan = np.prod(shape[:2]) * (1 if shape[3] == 1 else shape[2])
             weight.assign(random.normal(0, np.sqrt(2 / fan), shape))
     network.save(folder / REGISTRY["mobilenet-0.25"].weights_file)
-    return find(["mobilenet-0.25"], folder).backbones[0]
+    return find_backbones(["mobilenet-0.25"], folder).backbones[0]
 
 
 @pytest.fixture(scope="session")
@@ -177,4 +177,4 @@ def mobilenet_program(lively_mobilenet):
     """The same for a network with weights of its own, of which the upper half is trained, and a hidden layer."""
     from tests.models.finetuning import shape_of
 
-    return Program(shape_of(lively_mobilenet, "half", hidden=3))
+    return CompiledTrainer(shape_of(lively_mobilenet, "half", hidden=3))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from bhsearch.models.backbones.cnn import DIGEST, NAME
-from bhsearch.models.backbones.registry import Backbone, find
+from bhsearch.models.backbones.registry import Backbone, find_backbones
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import FinetuneParams, FoldTask, train_fold
-from bhsearch.models.training.train_step import Member, Program, Shape
+from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, TrainerSpec
 from tests.models.conftest import pixels_of, tissue
 
 SIZE, BATCH, N_IMAGES = 32, 8, 24
@@ -40,11 +40,11 @@ def own_backbone(folder) -> Backbone:
     norm = network.get_layer("norm1")
     norm.set_weights([*norm.get_weights()[:2], np.full(8, 100.0), np.full(8, 1e4)])
     network.save(folder / "small.keras")
-    return find([str(folder / "small.keras")], None).backbones[0]
+    return find_backbones([str(folder / "small.keras")], None).backbones[0]
 
 
-def shape_of(backbone: Backbone = CNN, depth: str = "all", hidden: int = 0, pieces: int = 1) -> Shape:
-    return Shape(backbone, SIZE, BATCH, depth, hidden, "float32", pieces)
+def shape_of(backbone: Backbone = CNN, depth: str = "all", hidden: int = 0, pieces: int = 1) -> TrainerSpec:
+    return TrainerSpec(backbone, SIZE, BATCH, depth, hidden, "float32", pieces)
 
 
 def images_of_two_classes(n_images: int = N_IMAGES):
@@ -67,7 +67,7 @@ def fold_task(fold: int = 0, n_folds: int = 3, target=None) -> FoldTask:
     return FoldTask(training, rows[held_out], target, np.ones(N_IMAGES, np.float32), -(-len(training) // BATCH))
 
 
-def start_of(program: Program, seed: int = 0) -> Member:
+def start_of(program: CompiledTrainer, seed: int = 0) -> ModelWeights:
     """Own weights of the backbone, and a head that says something already."""
     random = np.random.default_rng(seed)
     weights = program.origin(np.random.default_rng(seed))
@@ -75,16 +75,16 @@ def start_of(program: Program, seed: int = 0) -> Member:
     kernel = random.normal(0, 1 / program.n_features, (program.n_features, width)).astype(np.float32)
     bias = np.full(width, 0.1, np.float32)
     if program.shape.hidden_units == 0:
-        return Member(weights, [kernel, bias, np.ones(1, np.float32), np.zeros((), np.float32)])
-    return Member(weights, [kernel, bias, random.normal(0, 1, width).astype(np.float32), np.float32(0.2)])
+        return ModelWeights(weights, [kernel, bias, np.ones(1, np.float32), np.zeros((), np.float32)])
+    return ModelWeights(weights, [kernel, bias, random.normal(0, 1, width).astype(np.float32), np.float32(0.2)])
 
 
-def trained(program, pixels, params, fold=0, seed=(0,), task=None, see=lambda look: None) -> Member:
+def trained(program, pixels, params, fold=0, seed=(0,), task=None, see=lambda look: None) -> ModelWeights:
     task = fold_task(fold) if task is None else task
     return train_fold(program, pixels, task, start_of(program), params, seed, see)
 
 
-def same(one: Member, other: Member) -> bool:
+def same(one: ModelWeights, other: ModelWeights) -> bool:
     """Bit for bit."""
     return all(
         a.shape == b.shape and a.tobytes() == b.tobytes()
@@ -92,7 +92,7 @@ def same(one: Member, other: Member) -> bool:
     )
 
 
-def difference(one: Member, other: Member) -> float:
+def difference(one: ModelWeights, other: ModelWeights) -> float:
     """The largest."""
     pairs = zip([*one.weights, *one.head], [*other.weights, *other.head], strict=True)
     return max(float(np.abs(a - b).max()) for a, b in pairs)

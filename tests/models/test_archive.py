@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from bhsearch.models.inference_model import Archive
+from bhsearch.models.inference_model import KerasArchive
 
 
 def network() -> keras.Model:
@@ -19,7 +19,7 @@ def test_a_filled_archive_loads_with_the_new_head_and_the_old_body(tmp_path) -> 
     model = network()
     body = model.get_layer("body").get_weights()
     kernel, bias = np.arange(6, dtype=np.float32).reshape(3, 2), np.array([7, 8], np.float32)
-    archive = Archive(model, ["head"])
+    archive = KerasArchive(model, ["head"])
     for factor in (1, 2):  # what was filled first must not shine through
         archive.filled([factor * kernel, factor * bias]).save(tmp_path / "m.keras")
         loaded = keras.saving.load_model(tmp_path / "m.keras")
@@ -31,4 +31,4 @@ def test_a_filled_archive_loads_with_the_new_head_and_the_old_body(tmp_path) -> 
 
 def test_weights_of_another_number_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="shorter"):
-        Archive(network(), ["head"]).filled([np.zeros((3, 2), np.float32)])
+        KerasArchive(network(), ["head"]).filled([np.zeros((3, 2), np.float32)])

@@ -11,7 +11,7 @@ from bhsearch.models import backend
 
 
 def test_what_native_code_prints_stays_out_of_sight(capfd):
-    with backend.quiet():
+    with backend.silence_stderr():
         os.write(2, b"noise")
     os.write(2, b"after")
     assert capfd.readouterr().err == "after"
@@ -20,7 +20,7 @@ def test_what_native_code_prints_stays_out_of_sight(capfd):
 def test_what_native_code_printed_is_shown_when_the_block_fails(capfd):
     # Otherwise the only trace of a crash in a library would be lost.
     def fail():
-        with backend.quiet():
+        with backend.silence_stderr():
             os.write(2, b"the reason")
             raise ValueError("broken")
 
@@ -34,7 +34,7 @@ def test_quiet_leaves_no_file_open(tmp_path):
     probe = os.open(tmp_path, os.O_RDONLY)
     os.close(probe)
     for _ in range(3):
-        with backend.quiet():
+        with backend.silence_stderr():
             pass
     again = os.open(tmp_path, os.O_RDONLY)
     os.close(again)
@@ -44,8 +44,8 @@ def test_quiet_leaves_no_file_open(tmp_path):
 def test_a_fresh_start_says_nothing_and_keeps_to_its_threads():
     script = """
 from bhsearch.models import backend
-backend.start(threads=1)
-backend.start()
+backend.import_backend(threads=1)
+backend.import_backend()
 if backend.name() == "tensorflow":
     import tensorflow as tf
     assert tf.config.threading.get_intra_op_parallelism_threads() == 1

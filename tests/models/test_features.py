@@ -9,7 +9,7 @@ import pytest
 from bhsearch.errors import BackboneError
 from bhsearch.models import features as module
 from bhsearch.models.augmentation.views import apply_view
-from bhsearch.models.backbones.registry import REGISTRY, Backbone, find
+from bhsearch.models.backbones.registry import REGISTRY, Backbone, find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.runtime import cache as runtime_cache
 from tests.models.conftest import pixels_of, tissue
@@ -176,7 +176,7 @@ def test_weights_that_do_not_fit_show_before_anything_is_computed(images, random
     file.write_bytes((random_weights / REGISTRY["mobilenet-0.25"].weights_file).read_bytes())
     cache = FeatureCache(pixels_of(images, tmp_path), "keras")
     with pytest.raises(BackboneError, match=r"mobilenet-0\.5"):
-        cache.load(find(["mobilenet-0.5"], tmp_path).backbones[0])
+        cache.load(find_backbones(["mobilenet-0.5"], tmp_path).backbones[0])
     assert kept() == []
 
 

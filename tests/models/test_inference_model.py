@@ -5,14 +5,14 @@ import pytest
 
 from bhsearch.data.images.decode import decode
 from bhsearch.models.augmentation.views import IDENTITY, views_of
-from bhsearch.models.backbones.registry import find
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.inference_model import ModelPool, arrays_of, ensemble, members_of
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import predict
 from bhsearch.models.training.linear_probe import Heads
-from bhsearch.models.training.train_step import Member
+from bhsearch.models.training.train_step import ModelWeights
 from tests.models.conftest import pixels_of, tissue
 from tests.models.finetuning import same, start_of
 
@@ -180,7 +180,7 @@ def test_a_backbone_may_be_called_like_a_layer_of_the_model(study, originals, tm
     network = keras.Model(images, keras.layers.Conv2D(5, 3)(keras.layers.Rescaling(1 / 255)(images)))
     for name in ("image", "fold_kernels"):
         network.save(tmp_path / f"{name}.keras")
-        backbone = find([str(tmp_path / f"{name}.keras")], None).backbones[0]
+        backbone = find_backbones([str(tmp_path / f"{name}.keras")], None).backbones[0]
         heads = study.heads(backbone, "crop", 0)
         model = ModelPool().get(backbone, "crop", SIZE, (IDENTITY,), heads)
         expected = study.expected(backbone, "crop", (IDENTITY,), heads)
@@ -189,7 +189,7 @@ def test_a_backbone_may_be_called_like_a_layer_of_the_model(study, originals, tm
 
 @pytest.mark.data
 def test_a_model_of_real_weights_agrees_with_both_executors(weights_dir, breakhis, tmp_path):
-    backbone = find(["mobilenet-0.25"], weights_dir).backbones[0]
+    backbone = find_backbones(["mobilenet-0.25"], weights_dir).backbones[0]
     images = [decode(path) for path in sorted(breakhis.rglob("*.png"))[:90:30]]
     study, views = Study(images, tmp_path), views_of("dihedral", 2)
     heads = study.heads(backbone, "crop", 0)
@@ -211,7 +211,7 @@ def trained_members(program, n_members):
             weight + random.normal(0, 0.05 * np.abs(weight).mean(), weight.shape).astype(np.float32)
             for weight in member.weights
         ]
-        yield Member(weights, [60 * member.head[0], *member.head[1:]])
+        yield ModelWeights(weights, [60 * member.head[0], *member.head[1:]])
 
 
 @pytest.mark.parametrize(("name", "n_views"), [("cnn_program", 1), ("mobilenet_program", 4)])

@@ -30,9 +30,9 @@ from pathlib import Path
 import numpy as np
 task = json.loads(sys.argv[1])
 from bhsearch.models import backend
-backend.start(threads=task["threads"])
+backend.import_backend(threads=task["threads"])
 from bhsearch.data.images.pixel_cache import PixelCache
-from bhsearch.models.backbones.registry import find
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 pixels = PixelCache("key", Path(task["file"]), tuple(task["shape"]))
 cache = FeatureCache(pixels, "keras")

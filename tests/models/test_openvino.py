@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import Backbone, find
+from bhsearch.models.backbones.registry import Backbone, find_backbones
 from bhsearch.models.features import keras_forward, openvino_forward
-from bhsearch.models.openvino import Conversion
+from bhsearch.models.openvino import BackgroundConversion
 
 SIZE = 48
 
@@ -19,30 +19,30 @@ def batch():
 
 def own(folder, name, outputs, images):
     keras.Model(images, outputs).save(folder / f"{name}.keras")
-    return find([str(folder / f"{name}.keras")], None).backbones[0]
+    return find_backbones([str(folder / f"{name}.keras")], None).backbones[0]
 
 
 def test_a_program_gives_the_numbers_of_the_network(batch):
-    backbone = find(["staintex-s"], None).backbones[0]
-    program = Conversion([backbone], SIZE).program(backbone)
+    backbone = find_backbones(["staintex-s"], None).backbones[0]
+    program = BackgroundConversion([backbone], SIZE).program(backbone)
     expected = keras_forward(backbone.build(SIZE))([batch])
     np.testing.assert_allclose(openvino_forward(program)([batch[:2], batch[2:]]), expected, atol=1e-4)
 
 
 def test_a_flat_image_has_numbers_too():
     # On one backend the deviation of a constant was the root of a negative number.
-    backbone = find(["staintex-l"], None).backbones[0]
+    backbone = find_backbones(["staintex-l"], None).backbones[0]
     flat = np.stack([np.full((SIZE, SIZE, 3), value, np.float32) for value in (0, 100, 203, 244, 255)])
-    program = Conversion([backbone], SIZE).program(backbone)
+    program = BackgroundConversion([backbone], SIZE).program(backbone)
     assert np.isfinite(openvino_forward(program)([flat])).all()
 
 
 def test_a_program_is_made_once(batch, tmp_path, monkeypatch):
     monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path))
-    backbone = find(["staintex-s"], None).backbones[0]
-    file = Conversion([backbone], SIZE).program(backbone)
+    backbone = find_backbones(["staintex-s"], None).backbones[0]
+    file = BackgroundConversion([backbone], SIZE).program(backbone)
     made = file.stat().st_mtime_ns
-    again = Conversion([backbone], SIZE)
+    again = BackgroundConversion([backbone], SIZE)
     assert again._process is None
     assert again.program(backbone).stat().st_mtime_ns == made
 
@@ -54,7 +54,7 @@ def test_a_network_that_gates_its_channels_is_never_run_wrongly(batch, tmp_path)
     gate = keras.layers.Reshape((1, 1, 4))(keras.layers.GlobalAveragePooling2D()(maps))
     gated = maps * keras.layers.Dense(4, activation="sigmoid")(gate)
     backbone = own(tmp_path, "gated", keras.layers.GlobalAveragePooling2D()(gated), images)
-    program = Conversion([backbone], SIZE).program(backbone)
+    program = BackgroundConversion([backbone], SIZE).program(backbone)
     if program is not None:
         expected = keras_forward(backbone.build(SIZE))([batch])
         np.testing.assert_allclose(openvino_forward(program)([batch]), expected, rtol=1e-3, atol=1e-3)
@@ -63,5 +63,5 @@ def test_a_network_that_gates_its_channels_is_never_run_wrongly(batch, tmp_path)
 def test_what_cannot_be_converted_is_left_to_keras(tmp_path):
     (tmp_path / "broken.keras").write_bytes(b"no network")
     broken = Backbone("broken", tmp_path / "broken.keras", "digest")
-    with backend.quiet():
-        assert Conversion([broken], SIZE).program(broken) is None
+    with backend.silence_stderr():
+        assert BackgroundConversion([broken], SIZE).program(broken) is None

@@ -6,9 +6,9 @@ import pytest
 from bhsearch.models.augmentation.views import IDENTITY, views_of
 from bhsearch.models.inference_model import ModelPool, ensemble
 from bhsearch.models.resize import make_resize
-from bhsearch.models.saliency import GRAD_CAM, INPUT_GRADIENT, look
+from bhsearch.models.saliency import GRAD_CAM, INPUT_GRADIENT, explain
 from bhsearch.models.training.linear_probe import Heads
-from bhsearch.models.training.train_step import Member
+from bhsearch.models.training.train_step import ModelWeights
 from tests.models.conftest import tissue
 
 SIZE = 64
@@ -52,7 +52,7 @@ def test_grad_cam_of_a_linear_head_is_its_weights_on_the_last_map(pool, mobilene
     network = pool.get(mobilenet, "crop", SIZE, (IDENTITY,), heads)
     (inner,) = [layer for layer in mobilenet.build(SIZE).layers if isinstance(layer, keras.Model)]
     before_pooling = keras.Model(inner.inputs, inner.layers[-2].output)
-    for image, found in zip(images, look(network, images, "crop", threshold=0.0), strict=True):
+    for image, found in zip(images, explain(network, images, "crop", threshold=0.0), strict=True):
         maps = np.asarray(before_pooling([found.seen[None].astype(np.float32) / 127.5 - 1]))
         expected = np.maximum((maps[0] * heads.kernel[:, 0, 0]).sum(axis=-1), 0)
         assert found.method == GRAD_CAM
@@ -63,7 +63,7 @@ def test_grad_cam_of_a_linear_head_is_its_weights_on_the_last_map(pool, mobilene
 
 def test_what_is_hot_for_the_filters_moves_the_answer_more_than_what_is_cold(pool, staintex_s, images, largest):
     network = pool.get(staintex_s, "squash", SIZE, (IDENTITY,), head(largest(staintex_s)))
-    (found,) = look(network, images[1:], "squash")
+    (found,) = explain(network, images[1:], "squash")
     assert found.method == INPUT_GRADIENT
     assert found.heat.shape == found.seen.shape[:2] == (SIZE, SIZE)
     noise = np.random.default_rng(0).normal(0, 8, found.seen.shape)
@@ -77,12 +77,14 @@ def test_what_is_hot_for_the_filters_moves_the_answer_more_than_what_is_cold(poo
 
 
 def test_heat_speaks_for_the_answer_whichever_it_is(pool, mobilenet, images, largest):
-    there = look(pool.get(mobilenet, "crop", SIZE, (IDENTITY,), head(largest(mobilenet))), images, "crop")
-    turned = look(pool.get(mobilenet, "crop", SIZE, (IDENTITY,), head(largest(mobilenet), sign=-1.0)), images, "crop")
+    there = explain(pool.get(mobilenet, "crop", SIZE, (IDENTITY,), head(largest(mobilenet))), images, "crop")
+    turned = explain(
+        pool.get(mobilenet, "crop", SIZE, (IDENTITY,), head(largest(mobilenet), sign=-1.0)), images, "crop"
+    )
     for first, second in zip(there, turned, strict=True):
         assert first.probability == pytest.approx(1 - second.probability, abs=1e-6)
         np.testing.assert_allclose(first.heat, second.heat, atol=1e-4)
-    against = look(
+    against = explain(
         pool.get(mobilenet, "crop", SIZE, (IDENTITY,), head(largest(mobilenet))), images, "crop", threshold=1.0
     )
     assert any(not np.allclose(a.heat, b.heat) for a, b in zip(there, against, strict=True) if a.probability > 0.5)
@@ -92,7 +94,7 @@ def test_heat_speaks_for_the_answer_whichever_it_is(pool, mobilenet, images, lar
 def test_tiles_and_views_are_put_together_again(pool, images, largest, name, request):
     backbone = request.getfixturevalue(name)
     network = pool.get(backbone, "tiles", SIZE, views_of("dihedral", 3), head(largest(backbone), n_columns=3))
-    for image, found in zip(images, look(network, images, "tiles"), strict=True):
+    for image, found in zip(images, explain(network, images, "tiles"), strict=True):
         tiles = make_resize("tiles", SIZE).apply(image)
         upper = np.concatenate(list(tiles[:3]), axis=1)
         np.testing.assert_array_equal(found.seen[:SIZE], upper)
@@ -109,7 +111,7 @@ def test_a_network_inside_another_that_takes_the_same_images_is_looked_into(pool
     network = pool.get(mobilenet, "crop", SIZE, (IDENTITY,), head(largest(mobilenet)))
     outer = keras.Input((None, None, 3), dtype="uint8")
     around = keras.Model(outer, keras.ops.square(network(outer)))
-    for first, second in zip(look(network, images, "crop"), look(around, images, "crop"), strict=True):
+    for first, second in zip(explain(network, images, "crop"), explain(around, images, "crop"), strict=True):
         np.testing.assert_array_equal(first.heat, second.heat)
         assert first.probability == second.probability
 
@@ -120,14 +122,14 @@ def test_a_saved_model_is_looked_into_like_the_one_it_was(pool, staintex_s, imag
     network = pool.get(staintex_s, "crop", SIZE, (IDENTITY,), head(largest(staintex_s)))
     network.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    for first, second in zip(look(network, images, "crop"), look(loaded, images, "crop"), strict=True):
+    for first, second in zip(explain(network, images, "crop"), explain(loaded, images, "crop"), strict=True):
         np.testing.assert_allclose(first.heat, second.heat, atol=1e-4)
 
 
 def test_flat_glass_has_a_heat_map_too(pool, staintex_s, images, largest):
     """Nothing varies there, and a deviation of zero has no slope."""
     network = pool.get(staintex_s, "crop", SIZE, (IDENTITY,), head(largest(staintex_s)))
-    (found,) = look(network, [np.full((SIZE, SIZE, 3), 245, np.uint8)], "crop")
+    (found,) = explain(network, [np.full((SIZE, SIZE, 3), 245, np.uint8)], "crop")
     assert np.isfinite(found.heat).all()
     assert found.heat.max() == 1
 
@@ -138,9 +140,9 @@ def test_an_ensemble_of_finetuned_networks_is_looked_into(mobilenet, images, lar
     members = []
     for sign in (1.0, -0.9):
         heads = head(largest(mobilenet), sign)
-        members.append(Member(weights, [heads.kernel[:, 0], heads.bias[0], heads.top[0], heads.top_bias[0]]))
+        members.append(ModelWeights(weights, [heads.kernel[:, 0], heads.bias[0], heads.top[0], heads.top_bias[0]]))
     network = ensemble(mobilenet, "crop", SIZE, views_of("dihedral", 2), 0, members)
-    for image, found in zip(images, look(network, images, "crop"), strict=True):
+    for image, found in zip(images, explain(network, images, "crop"), strict=True):
         assert found.method == INPUT_GRADIENT
         assert found.heat.shape == found.seen.shape[:2] == (SIZE, SIZE)
         assert 0 <= found.heat.min() < found.heat.max() == 1
@@ -152,4 +154,4 @@ def test_something_else_than_a_deployed_model_is_refused():
 
     images = keras.Input((8, 8, 3))
     with pytest.raises(ValueError, match="must hold a backbone"):
-        look(keras.Model(images, keras.layers.Flatten()(images)), [], "crop")
+        explain(keras.Model(images, keras.layers.Flatten()(images)), [], "crop")

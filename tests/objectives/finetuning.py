@@ -18,7 +18,7 @@ from bhsearch.models import backend
 from bhsearch.models.backbones.registry import Backbone
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
-from bhsearch.objectives.finetune import FinetuneObjective, Rows
+from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import Params, finetune_space, frozen_space, starting_point
 
@@ -46,7 +46,7 @@ class Data:
 
     def objective(self, backbone: Backbone, index: Index | None = None, label: Any = None, heads: Any = None):
         """An objective, its frozen heads included. What it says is kept in `said`."""
-        backend.start()
+        backend.import_backend()
         index = self.index if index is None else index
         label = self.label if label is None else label
         pixels = pixel_cache(index.select(self.rows), make_resize("crop", SIZE))
@@ -62,7 +62,7 @@ class Data:
             frozen,
             heads or (lambda name: starting_point(space, name)),
             by_name,
-            Rows(label, self.fold, self.group),
+            DevelopmentRows(label, self.fold, self.group),
             0,
             "float32",
             said.append,

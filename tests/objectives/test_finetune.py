@@ -12,7 +12,7 @@ from bhsearch.models.backbones.cnn import DIGEST, NAME
 from bhsearch.models.backbones.registry import Backbone
 from bhsearch.models.inference_model import members_of
 from bhsearch.models.training.finetune import N_SHARES
-from bhsearch.models.training.train_step import Program
+from bhsearch.models.training.train_step import CompiledTrainer
 from bhsearch.objectives.base import Pruned
 from bhsearch.objectives.finetune import MICRO_BATCHES, N_EXAMPLES
 from bhsearch.objectives.space import POLICIES_ON_DEVICE, frozen_space, starting_point
@@ -179,7 +179,7 @@ def short_of_memory(monkeypatch):
 
     def short(times: int) -> list[int]:
         left, pieces, calls = [times], [], []
-        whole = Program.state_of
+        whole = CompiledTrainer.state_of
 
         def state_of(self, member):
             calls.append(1)
@@ -189,7 +189,7 @@ def short_of_memory(monkeypatch):
                 raise MemoryError("no memory")
             return whole(self, member)
 
-        monkeypatch.setattr(Program, "state_of", state_of)
+        monkeypatch.setattr(CompiledTrainer, "state_of", state_of)
         return pieces
 
     return short
@@ -218,7 +218,7 @@ def test_another_failure_is_not_taken_for_a_lack_of_memory(objective, small, mon
     def fail(self, member):
         raise ZeroDivisionError("a mistake")
 
-    monkeypatch.setattr(Program, "state_of", fail)
+    monkeypatch.setattr(CompiledTrainer, "state_of", fail)
     with pytest.raises(ZeroDivisionError):
         objective(point(small), Watched())
     assert objective.said == []

@@ -18,11 +18,11 @@ from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores, trial_metrics
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import Backbone, find
+from bhsearch.models.backbones.registry import Backbone, find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
-from bhsearch.objectives.base import Outcome
-from bhsearch.objectives.frozen import FrozenObjective, Telling
+from bhsearch.objectives.base import TrialResult
+from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
 from tests.studies import SMALL, cache_of
 
 N_FOLDS, N_REPEATS, SIZE = 3, 2, 48
@@ -60,14 +60,14 @@ class Data:
     def objective(self, index: Index, label: np.ndarray | None = None, backbone: Backbone | None = None):
         """An objective on other files of the same paths."""
         assert list(index.column("path")) == list(self.index.column("path"))
-        backend.start()
-        used = backbone or find(["staintex-s"], None).backbones[0]
+        backend.import_backend()
+        used = backbone or find_backbones(["staintex-s"], None).backbones[0]
         pixels = pixel_cache(index.select(self.rows), make_resize("crop", SIZE))
         features = FeatureCache(pixels, "openvino")
         labels = self.label if label is None else label
         return FrozenObjective(features, {used.name: used}, labels, self.fold, self.group, seed=0)
 
-    def predictions(self, outcome: Outcome) -> Predictions:
+    def predictions(self, outcome: TrialResult) -> Predictions:
         text = {name: self.index.column(name)[self.rows] for name in ("path", "case", "subtype", "magnification")}
         strata = self.split.strata[self.rows]
         return Predictions(self.label, outcome.probability, self.fold, self.group, strata, **text)
@@ -111,7 +111,7 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
     return one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
-def column_is_same(one: Outcome, other: Outcome, column: int) -> bool:
+def column_is_same(one: TrialResult, other: TrialResult, column: int) -> bool:
     return all(
         same(a, b)
         for a, b in (
@@ -209,8 +209,8 @@ def test_noise_in_the_sealed_test_changes_nothing(data, objective, with_noise):
 def test_a_trial_says_which_view_of_which_features_it_computes(data, tmp_path, monkeypatch):
     monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path))
     told = []
-    telling = Telling(told.append)
-    used = find(["staintex-s"], None).backbones[0]
+    telling = FeatureProgress(told.append)
+    used = find_backbones(["staintex-s"], None).backbones[0]
     pixels = pixel_cache(data.index.select(data.rows), make_resize("crop", SIZE))
     features = FeatureCache(pixels, "keras", progress=telling)
     objective = FrozenObjective(features, {used.name: used}, data.label, data.fold, data.group, 0, telling)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bhsearch.models.augmentation.views import N_VIEWS, POLICIES, views_of
+from bhsearch.models.augmentation.views import N_VIEWS, VIEW_POLICIES, views_of
 from bhsearch.models.training.finetune import FinetuneParams
 from bhsearch.models.training.linear_probe import HeadParams
 from bhsearch.objectives.frozen import head_params
@@ -99,7 +99,7 @@ def test_a_choice_that_is_not_listed_does_not_hold(row):
     assert not row.holds("nosuch")
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", VIEW_POLICIES)
 @pytest.mark.parametrize("n_views", BY_NAME["views"].choices)
 def test_every_policy_has_every_number_of_views(policy, n_views):
     assert len(views_of(policy, n_views)) == (1 if policy == "none" else n_views)

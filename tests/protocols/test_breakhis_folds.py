@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bhsearch.data.layouts.breakhis_folds import Placed
+from bhsearch.data.layouts.breakhis_folds import ResolvedFold
 from bhsearch.data.synthetic.phantom import phantom_index
 from bhsearch.errors import DataError
-from bhsearch.models.backbones.registry import find
-from bhsearch.protocols.breakhis_folds import OFFICIAL_NOTE, official_rates, record
+from bhsearch.models.backbones.registry import find_backbones
+from bhsearch.protocols.breakhis_folds import OFFICIAL_NOTE, evaluate_folds, result_record
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +25,12 @@ def index():
 
 @pytest.fixture(scope="module")
 def backbone():
-    (found,) = find(["staintex-s"], None).backbones
+    (found,) = find_backbones(["staintex-s"], None).backbones
     return found
 
 
 def fold(index, number, test):
-    return Placed(number, ~test, test, 0, {"1": (("a",), ("b",))}, (("p", "q"),))
+    return ResolvedFold(number, ~test, test, 0, {"1": (("a",), ("b",))}, (("p", "q"),))
 
 
 def every_third(index, number):
@@ -40,7 +40,7 @@ def every_third(index, number):
 
 def test_every_fold_is_tested_at_every_magnification_on_its_own_images(index, backbone):
     folds = [every_third(index, number) for number in (0, 1, 2)]
-    found = official_rates(index, folds, backbone, image_size=48)
+    found = evaluate_folds(index, folds, backbone, image_size=48)
     assert [(row.magnification, row.fold) for row in found] == [(key, k) for key in ("40X", "100X") for k in (0, 1, 2)]
     here = index.column("magnification")
     for row in found:
@@ -56,18 +56,18 @@ def test_labels_of_test_images_and_other_magnifications_teach_nothing(index, bac
     one = every_third(index, 0)
     labels = index.labels
     turned = replace(index, table=index.table.assign(label=np.where(one.test, 1 - labels, labels).astype(np.int8)))
-    before = official_rates(index, [one], backbone, image_size=48)
-    after = official_rates(turned, [one], backbone, image_size=48)
+    before = evaluate_folds(index, [one], backbone, image_size=48)
+    after = evaluate_folds(turned, [one], backbone, image_size=48)
     assert [row.image_rate for row in after] == pytest.approx([1 - row.image_rate for row in before])
     other = index.column("magnification") == "40X"
     mixed = replace(index, table=index.table.assign(label=np.where(other, 1 - labels, labels).astype(np.int8)))
-    assert official_rates(mixed, [one], backbone, image_size=48)[1] == before[1]
+    assert evaluate_folds(mixed, [one], backbone, image_size=48)[1] == before[1]
 
 
 def test_folds_of_different_sizes_do_not_touch_each_other(index, backbone):
     folds = [every_third(index, 0), fold(index, 5, np.arange(len(index)) < 30)]
-    alone = [row for each in folds for row in official_rates(index, [each], backbone, image_size=48)]
-    together = official_rates(index, folds, backbone, image_size=48)
+    alone = [row for each in folds for row in evaluate_folds(index, [each], backbone, image_size=48)]
+    together = evaluate_folds(index, folds, backbone, image_size=48)
     key = [(row.fold, row.magnification) for row in together]
     assert sorted(key) == sorted((row.fold, row.magnification) for row in alone)
     for row in together:
@@ -78,12 +78,12 @@ def test_folds_of_different_sizes_do_not_touch_each_other(index, backbone):
 def test_train_images_of_one_class_are_an_error(index, backbone):
     benign_is_tested = fold(index, 1, index.labels == 0)
     with pytest.raises(DataError, match=r"fold 1 at 40X must hold both classes, but there are 0 benign"):
-        official_rates(index, [benign_is_tested], backbone, image_size=48)
+        evaluate_folds(index, [benign_is_tested], backbone, image_size=48)
 
 
 def test_the_record_is_json_and_lists_leaks_beside_the_numbers(index, backbone):
     folds = [every_third(index, 0)]
-    made = record(official_rates(index, folds, backbone, image_size=48), folds)
+    made = result_record(evaluate_folds(index, folds, backbone, image_size=48), folds)
     assert json.loads(json.dumps(made, allow_nan=False))["summaries"][0]["image_rate"]["standard_deviation"] is None
     assert made["leaks"][0]["cases"] == {"1": {"train": ("a",), "test": ("b",)}}
     assert made["leaks"][0]["pictures"] == (("p", "q"),)

@@ -7,17 +7,17 @@ import pytest
 
 from bhsearch.data.synthetic.phantom import phantom_index
 from bhsearch.errors import SettingsError
-from bhsearch.models.backbones.registry import find
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.objectives.space import frozen_space
 from bhsearch.protocols import leakage
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 
 OPTIONS = {"image_size": 96, "repeats": 2, "executor": "keras"}
 
 
 @pytest.fixture(scope="module")
 def backbone():
-    return find(["staintex-s"], None).backbones[0]
+    return find_backbones(["staintex-s"], None).backbones[0]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_point_is_the_one_that_the_readmes_table_was_made_with():
 
 def test_folds_by_image_score_higher_than_folds_by_case(index, backbone):
     """The phantom's cases can be recognised, so tearing them apart must pay; and only one grouping tears none."""
-    by_image, by_slide, by_case = leakage.measure(index, backbone, Reporter(), **OPTIONS)
+    by_image, by_slide, by_case = leakage.measure(index, backbone, ProgressReporter(), **OPTIONS)
     assert by_image.mean > by_case.mean + 0.03
     assert by_image.n_torn > by_slide.n_torn > by_case.n_torn == 0
     assert [len(row.aucs) for row in (by_image, by_slide, by_case)] == [2, 2, 2]
@@ -56,7 +56,7 @@ def test_folds_by_image_score_higher_than_folds_by_case(index, backbone):
 
 def test_data_without_slides_are_folded_in_two_ways(index, backbone):
     bare = replace(index, table=index.table.assign(slide=""))
-    found = leakage.measure(bare, backbone, Reporter(), **OPTIONS)
+    found = leakage.measure(bare, backbone, ProgressReporter(), **OPTIONS)
     assert [row.group_by for row in found] == ["image", "case"]
 
 
@@ -72,7 +72,7 @@ def test_sealed_images_are_never_read(index, backbone, monkeypatch):
         return real(part, *rest)
 
     monkeypatch.setattr(leakage, "pixel_cache", watched)
-    leakage.measure(index, backbone, Reporter(), **OPTIONS)
+    leakage.measure(index, backbone, ProgressReporter(), **OPTIONS)
     assert seen
     assert sealed
     assert sealed.isdisjoint(seen)
@@ -81,10 +81,10 @@ def test_sealed_images_are_never_read(index, backbone, monkeypatch):
 @pytest.mark.parametrize("wrong", [{"image_size": 8}, {"folds": 1}, {"executor": "nosuch"}])
 def test_a_wrong_option_is_refused_before_the_work(index, backbone, wrong):
     with pytest.raises(SettingsError):
-        leakage.measure(index, backbone, Reporter(), **wrong)
+        leakage.measure(index, backbone, ProgressReporter(), **wrong)
 
 
 def test_one_repeat_has_no_range():
-    rows = leakage.table_rows([leakage.Grouped("image", (0.9,), 3), leakage.Grouped("case", (0.6,), 0)])
+    rows = leakage.table_rows([leakage.FoldScores("image", (0.9,), 3), leakage.FoldScores("case", (0.6,), 0)])
     assert rows == [("image", "0.900", "+0.300", "3"), ("case", "0.600", "", "0")]
-    assert np.isclose(leakage.Grouped("case", (0.5, 0.7), 0).mean, 0.6)
+    assert np.isclose(leakage.FoldScores("case", (0.5, 0.7), 0).mean, 0.6)

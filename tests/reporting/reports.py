@@ -8,10 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from bhsearch.evaluation.bbc_cv import Corrected
+from bhsearch.evaluation.bbc_cv import CorrectedScore
 from bhsearch.evaluation.metrics import score
-from bhsearch.reporting.figures.thumbnails import photo
-from bhsearch.reporting.report_data import Measured, Opening, Report, SealedCases, Shown, TestSummary, TrialRow
+from bhsearch.reporting.figures.thumbnails import encode_image
+from bhsearch.reporting.report_data import (
+    ExampleImage,
+    Measured,
+    SealedCases,
+    StudyReport,
+    TestAccess,
+    TestSummary,
+    TrialRow,
+)
 from bhsearch.states import COMPLETE, FAILED
 from tests.evaluation.simulated import simulate
 
@@ -39,7 +47,7 @@ def row(number: int, value: float | None, **changes: Any) -> TrialRow:
 REASON = "The 95 % interval of the AUC is above 0.5: 0.710 [0.600 0.800] on 16 groups of cases."
 
 
-def opening(**changes: Any) -> Opening:
+def opening(**changes: Any) -> TestAccess:
     values: dict[str, Any] = {
         "when": "2026-03-01T10:00:00.000+00:00",
         "study": "tissue <study>",
@@ -49,7 +57,7 @@ def opening(**changes: Any) -> Opening:
         "reason": REASON,
         "alias": "champion",
     }
-    return Opening(**{**values, **changes})
+    return TestAccess(**{**values, **changes})
 
 
 def registered(*, low: float = 0.6, compared: tuple[int, int] | None = (7, 9), **changes: Any) -> dict[str, Any]:
@@ -66,9 +74,9 @@ REFUSED = "The 95 % interval of the AUC must be above 0.5: 0.710 [0.400 0.800] o
 TOO_FEW = "Too few cases to decide: 5 groups with benign and 5 with malignant test images are needed."
 
 
-def make_report(**changes: Any) -> Report:
+def make_report(**changes: Any) -> StudyReport:
     best = simulate()
-    picture = photo(np.full((8, 8, 3), 120, np.uint8), lossless=False)
+    picture = encode_image(np.full((8, 8, 3), 120, np.uint8), lossless=False)
     values: dict[str, Any] = {
         "study": "tissue <study>",
         "data": "tissue",
@@ -80,11 +88,14 @@ def make_report(**changes: Any) -> Report:
         "sealed": SealedCases(16, 7, 9, 40),
         "rows": [row(0, 0.55), row(1, score(best)), row(2, None), row(3, 0.62), row(4, 0.5)],
         "best": best,
-        "corrected": Corrected(score(best), 0.64, 0.52, 0.81, 4, 26),
+        "corrected": CorrectedScore(score(best), 0.64, 0.52, 0.81, 4, 26),
         "uncorrected": "",
         "openings": [],
         "test": None,
-        "images": [Shown(picture, "benign, P 0.9\ncase 3", False), Shown(picture, "malignant, P 0.9\ncase 4", True)],
+        "images": [
+            ExampleImage(picture, "benign, P 0.9\ncase 3", False),
+            ExampleImage(picture, "malignant, P 0.9\ncase 4", True),
+        ],
         "kept_images": b"",
         "importances": {"backbone": 0.7, "rate": 0.296, "tta": 0.004},
         "spread": {"backbone": 0.2, "rate": 0.296, "tta": 0.1},
@@ -99,7 +110,7 @@ def make_report(**changes: Any) -> Report:
         },
         "versions": {"keras": "3.0"},
     }
-    return Report(**{**values, **changes})
+    return StudyReport(**{**values, **changes})
 
 
 class Reader(HTMLParser):

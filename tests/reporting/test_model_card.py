@@ -10,25 +10,25 @@ import pytest
 from PIL import Image
 
 from bhsearch.errors import RunError
-from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE, Corrected
+from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE, CorrectedScore
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, Calibration, OperatingPoint
 from bhsearch.evaluation.predictions import DISCLAIMER
-from bhsearch.evaluation.subgroups import COLUMNS, breakdown
-from bhsearch.evaluation.thresholds import pooled_decisions
-from bhsearch.reporting.figures.thumbnails import photo
+from bhsearch.evaluation.subgroups import COLUMNS, subgroup_results
+from bhsearch.evaluation.thresholds import cross_fitted_labels
+from bhsearch.reporting.figures.thumbnails import encode_image
 from bhsearch.reporting.model_card import LIMITS, USE, Measured, ModelCard, WorstImage
 from tests.evaluation.simulated import simulate
 
 
 def picture(shade: int) -> bytes:
     """A PNG file of one shade."""
-    return photo(np.full((4, 6, 3), shade, np.uint8))
+    return encode_image(np.full((4, 6, 3), shade, np.uint8))
 
 
 def make_card(**changes: Any) -> ModelCard:
     """A whole card."""
     predictions = simulate()
-    parts = {name: breakdown(predictions, pooled_decisions(predictions), name) for name in COLUMNS}
+    parts = {name: subgroup_results(predictions, cross_fitted_labels(predictions), name) for name in COLUMNS}
     values: dict[str, Any] = {
         "title": "tissue, version 1",
         "synthetic": False,
@@ -39,7 +39,7 @@ def make_card(**changes: Any) -> ModelCard:
         "data": {"name": "tissue <b>"},
         "split": {"sealed": "5 cases"},
         "audit": ["Nothing odd was found."],
-        "corrected": Corrected(0.9, 0.85, 0.7, 0.95, 12, 30),
+        "corrected": CorrectedScore(0.9, 0.85, 0.7, 0.95, 12, 30),
         "corrected_for": "It is for the best-scoring trial, which this model is.",
         "test": {"auc": Measured(0.8123, 0.6, 0.9, "30 cases, 90 images")},
         "gate": ["The AUC must be above 0.5."],
@@ -74,7 +74,7 @@ def test_an_empty_field_is_an_error_that_names_it(name):
         ({"test": {"auc": Measured(0.8, float("nan"), 0.9, "9 cases")}}, r"test\['auc'\]\.low"),
         ({"audit": ["fine", ""]}, r"audit\[1\]"),
         ({"worst": [WorstImage("case", b"", b"x")]}, r"worst\[0\]\.picture"),
-        ({"corrected": Corrected(0.9, float("nan"), 0.1, 0.2, 3, 4)}, r"corrected\.score"),
+        ({"corrected": CorrectedScore(0.9, float("nan"), 0.1, 0.2, 3, 4)}, r"corrected\.score"),
     ],
 )
 def test_something_empty_deep_in_a_field_is_found(changes, hole):

@@ -11,17 +11,17 @@ from tests.reporting.reports import make_report, registered
 @pytest.mark.parametrize(("fewest", "kind"), [(FEWEST_GROUPS, standing.UNTESTED), (FEWEST_GROUPS - 1, standing.FEW)])
 def test_too_few_to_register_is_what_is_too_few_for_the_gate(fewest, kind):
     for sealed in (SealedCases(30, fewest, 20, 60), SealedCases(30, 20, fewest, 60)):
-        assert standing.standing(make_report(sealed=sealed)).kind == kind
+        assert standing.gate_status(make_report(sealed=sealed)).kind == kind
 
 
 @pytest.mark.parametrize("fewest", [FEWEST_GROUPS, FEWEST_GROUPS - 1])
 def test_what_the_gate_compared_counts_and_not_what_is_sealed(fewest):
     """Sealed cases that the champion was developed on are left out of the comparison."""
     changes = registered(compared=(fewest, 20), verdict="refused", alias="")
-    found = standing.standing(make_report(sealed=SealedCases(40, 20, 20, 60), **changes))
+    found = standing.gate_status(make_report(sealed=SealedCases(40, 20, 20, 60), **changes))
     assert (found.kind == standing.FEW) == (fewest < FEWEST_GROUPS)
     assert ("guessing" in found.claim) == (fewest >= FEWEST_GROUPS)
 
 
 def test_passed_without_an_alias_is_not_called_promoted():
-    assert standing.standing(make_report(**registered(alias=""))).badge == "Passed the gate"
+    assert standing.gate_status(make_report(**registered(alias=""))).badge == "Passed the gate"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bhsearch.evaluation.predictions import DISCLAIMER
-from bhsearch.reporting.figures.thumbnails import photo
+from bhsearch.reporting.figures.thumbnails import encode_image
 from bhsearch.reporting.report_data import Measured, SealedCases
 from bhsearch.reporting.study_report import SYNTHETIC, report_page
 from tests.evaluation.simulated import simulate
@@ -288,7 +288,7 @@ def test_synthetic_data_are_said_to_be():
 
 
 def test_images_that_are_gone_leave_the_picture_that_was_kept():
-    kept = photo(np.full((8, 8, 3), 7, np.uint8))
+    kept = encode_image(np.full((8, 8, 3), 7, np.uint8))
     seen = read(images=[], kept_images=kept)
     assert [image["src"] for image in seen.all("img")] == [f"data:image/png;base64,{base64.b64encode(kept).decode()}"]
     assert "not where they were" in seen.text

@@ -10,7 +10,7 @@ import pytest
 
 from bhsearch.errors import PlaceError
 from bhsearch.runtime import cache
-from bhsearch.runtime.cache import cache_root, cached, clear, entries, folder_of, key_of
+from bhsearch.runtime.cache import cache_key, cache_root, clear, entries, folder_of, get_or_create
 
 FACTS = {"colour": "violet", "size": 96}
 
@@ -44,17 +44,17 @@ def everything(root):
 
 
 def test_a_key_does_not_depend_on_the_order_of_the_facts():
-    assert key_of({"a": 1, "b": {"c": 2, "d": 3}}) == key_of({"b": {"d": 3, "c": 2}, "a": 1})
+    assert cache_key({"a": 1, "b": {"c": 2, "d": 3}}) == cache_key({"b": {"d": 3, "c": 2}, "a": 1})
 
 
 def test_a_key_depends_on_every_fact():
     facts = [{}, {"a": 1}, {"a": 2}, {"a": "1"}, {"b": 1}, {"a": 1, "b": 1}, {"a": [1, 2]}, {"a": [2, 1]}, {"a": None}]
-    assert len({key_of(each) for each in facts}) == len(facts)
+    assert len({cache_key(each) for each in facts}) == len(facts)
 
 
 def test_the_cache_lies_where_the_environment_says(root, monkeypatch):
     assert cache_root() == root
-    assert folder_of("pixels", FACTS) == root / "pixels" / key_of(FACTS)
+    assert folder_of("pixels", FACTS) == root / "pixels" / cache_key(FACTS)
     monkeypatch.delenv("BHSEARCH_CACHE")
     assert cache_root().name == "bhsearch"
 
@@ -64,17 +64,17 @@ def test_the_cache_lies_where_the_environment_says(root, monkeypatch):
 
 def test_an_entry_is_filled_once_and_found_ever_after():
     fill = Fill()
-    folder = cached("pixels", FACTS, fill)
+    folder = get_or_create("pixels", FACTS, fill)
     assert folder == folder_of("pixels", FACTS)
     assert (folder / "one.bin").read_bytes() == b"content"
     assert (folder / "inner" / "two.bin").read_bytes() == b"contentcontent"
-    assert cached("pixels", FACTS, fill) == folder
+    assert get_or_create("pixels", FACTS, fill) == folder
     assert fill.calls == 1
 
 
 def test_kinds_and_facts_are_kept_apart():
     fill = Fill()
-    folders = {cached(kind, {"n": n}, fill) for kind in ("pixels", "features") for n in (1, 2)}
+    folders = {get_or_create(kind, {"n": n}, fill) for kind in ("pixels", "features") for n in (1, 2)}
     assert len(folders) == fill.calls == 4
 
 
@@ -84,7 +84,7 @@ def test_nothing_is_seen_of_an_entry_before_it_is_whole():
         Fill()(folder)
         assert not folder_of("pixels", FACTS).exists()
 
-    assert cached("pixels", FACTS, fill).exists()
+    assert get_or_create("pixels", FACTS, fill).exists()
 
 
 @pytest.mark.parametrize("error", [ValueError("no image"), KeyboardInterrupt(), OSError(5, "Input/output error")])
@@ -94,11 +94,11 @@ def test_a_filling_that_fails_leaves_nothing_and_can_be_tried_again(root, error)
         raise error
 
     with pytest.raises(type(error)):
-        cached("pixels", FACTS, fill)
+        get_or_create("pixels", FACTS, fill)
     assert everything(root) == []
     assert entries() == []
     again = Fill()
-    cached("pixels", FACTS, again)
+    get_or_create("pixels", FACTS, again)
     assert again.calls == 1
 
 
@@ -136,9 +136,9 @@ def garble_the_sums(folder):
 )
 def test_a_damaged_entry_is_made_again_rather_than_believed(damage):
     fill = Fill()
-    folder = cached("pixels", FACTS, fill)
+    folder = get_or_create("pixels", FACTS, fill)
     damage(folder)
-    assert cached("pixels", FACTS, fill) == folder
+    assert get_or_create("pixels", FACTS, fill) == folder
     assert fill.calls == 2
     assert (folder / "one.bin").read_bytes() == b"content"
     assert (folder / "inner" / "two.bin").read_bytes() == b"contentcontent"
@@ -163,7 +163,7 @@ def fill(folder):
 ready.touch()
 while not go.exists():
     time.sleep(0.005)
-folder = store.cached("pixels", {"shared": True}, fill)
+folder = store.get_or_create("pixels", {"shared": True}, fill)
 print((folder / "whole.bin").read_text())
 """
 
@@ -198,7 +198,7 @@ def test_a_process_that_is_killed_while_filling_leaves_no_entry_and_no_lock(tmp_
     process.communicate(timeout=30)
     assert not folder_of("pixels", {"shared": True}).exists()
     fill = Fill()
-    cached("pixels", {"shared": True}, fill)
+    get_or_create("pixels", {"shared": True}, fill)
     assert fill.calls == 1
 
 
@@ -210,7 +210,7 @@ def test_a_file_where_the_cache_should_be_is_an_error_that_says_so(tmp_path, mon
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "file" / inside))
     with pytest.raises(PlaceError, match=r"can be written.*file.*BHSEARCH_CACHE=FOLDER") as caught:
-        cached("pixels", FACTS, Fill())
+        get_or_create("pixels", FACTS, Fill())
     assert caught.value.exit_code == 2
     assert (tmp_path / "file").read_text() == "no folder"
 
@@ -222,7 +222,7 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_says_so(root):
     root.chmod(0o500)
     try:
         with pytest.raises(PlaceError, match="can be written"):
-            cached("pixels", FACTS, Fill())
+            get_or_create("pixels", FACTS, Fill())
     finally:
         root.chmod(0o700)
 
@@ -236,9 +236,9 @@ def fill(folder):
     (folder / "small.bin").write_bytes(bytes(1000))
     (folder / "large.bin").write_bytes(bytes(2 << 20))
 
-store.cached("pixels", {"before": 1}, lambda folder: (folder / "one.bin").write_bytes(b"kept"))
+store.get_or_create("pixels", {"before": 1}, lambda folder: (folder / "one.bin").write_bytes(b"kept"))
 try:
-    store.cached("pixels", {"after": 1}, fill)
+    store.get_or_create("pixels", {"after": 1}, fill)
 except PlaceError as error:
     print(error)
 print([(entry.kind, entry.key == store.key_of({"before": 1})) for entry in store.entries()])
@@ -274,34 +274,34 @@ def test_a_full_disk_is_an_error_that_leaves_no_broken_entry(tmp_path):
 
 
 def test_entries_are_listed_largest_first():
-    cached("pixels", {"n": 1}, Fill(bytes(1000)))
-    cached("features", {"n": 2}, Fill(bytes(5000)))
+    get_or_create("pixels", {"n": 1}, Fill(bytes(1000)))
+    get_or_create("features", {"n": 2}, Fill(bytes(5000)))
     first, second = entries()
-    assert (first.kind, first.key) == ("features", key_of({"n": 2}))
-    assert (second.kind, second.key) == ("pixels", key_of({"n": 1}))
+    assert (first.kind, first.key) == ("features", cache_key({"n": 2}))
+    assert (second.kind, second.key) == ("pixels", cache_key({"n": 1}))
     assert 15_000 <= first.n_bytes < 16_000
     assert 3_000 <= second.n_bytes < 4_000
 
 
 def test_an_entry_knows_when_it_was_last_used():
-    folder = cached("pixels", FACTS, Fill())
+    folder = get_or_create("pixels", FACTS, Fill())
     ten_days_ago = time.time() - 10 * 86400
     os.utime(folder, (ten_days_ago, ten_days_ago))
     assert entries()[0].age_days == pytest.approx(10, abs=0.1)
-    cached("pixels", FACTS, Fill())
+    get_or_create("pixels", FACTS, Fill())
     assert entries()[0].age_days == pytest.approx(0, abs=0.1)
 
 
 def test_clearing_deletes_all_and_says_how_much(root):
     assert clear() == 0
-    cached("pixels", {"n": 1}, Fill(bytes(1000)))
-    cached("features", {"n": 2}, Fill(bytes(5000)))
+    get_or_create("pixels", {"n": 1}, Fill(bytes(1000)))
+    get_or_create("features", {"n": 2}, Fill(bytes(5000)))
     size = sum(entry.n_bytes for entry in entries())
     assert clear() == size
     assert entries() == []
     assert everything(root) == []
     fill = Fill()
-    cached("pixels", {"n": 1}, fill)
+    get_or_create("pixels", {"n": 1}, fill)
     assert fill.calls == 1
 
 

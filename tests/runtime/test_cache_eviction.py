@@ -12,7 +12,7 @@ import pytest
 
 from bhsearch.errors import SettingsError
 from bhsearch.runtime import cache, cache_eviction, leases
-from bhsearch.runtime.cache import cached, entries, folder_of
+from bhsearch.runtime.cache import entries, folder_of, get_or_create
 
 SIZE = 100_000
 # Takes entries, says so, and stays until its input ends.
@@ -20,12 +20,12 @@ USER = """
 import sys
 from bhsearch.runtime import cache as store
 for number in sys.argv[2:]:
-    if sys.argv[1] == "find":
-        assert store.find("pixels", {"n": int(number)}) is not None
-    elif sys.argv[1] == "hold":
-        assert store.hold(store.folder_of("pixels", {"n": int(number)}))
+    if sys.argv[1] == "lookup":
+        assert store.lookup("pixels", {"n": int(number)}) is not None
+    elif sys.argv[1] == "acquire_lease":
+        assert store.acquire_lease(store.folder_of("pixels", {"n": int(number)}))
     else:
-        store.cached("pixels", {"n": int(number)}, None)
+        store.get_or_create("pixels", {"n": int(number)}, None)
 print("taken", flush=True)
 sys.stdin.read()
 """
@@ -52,7 +52,7 @@ def make(*numbers: int) -> None:
     """Entries that a process made which is gone: the lower the number, the longer not used."""
     code = (
         "import sys; from bhsearch.runtime import cache as store\n"
-        f"for n in sys.argv[1:]: store.cached('pixels', {{'n': int(n)}}, "
+        f"for n in sys.argv[1:]: store.get_or_create('pixels', {{'n': int(n)}}, "
         f"lambda folder: (folder / 'a.bin').write_bytes(bytes({SIZE})))"
     )
     with python(code, *numbers) as process:
@@ -81,42 +81,42 @@ def fill(folder: Path) -> None:
 def test_what_was_not_used_for_longest_goes_first(limit):
     make(1, 2, 3, 4)
     limit(3)
-    cached("pixels", {"n": 5}, fill)
+    get_or_create("pixels", {"n": 5}, fill)
     assert there() == [3, 4, 5]
 
 
 def test_using_an_entry_makes_it_young(limit):
     make(1, 2, 3)
-    with using("cached", 1):
+    with using("get_or_create", 1):
         pass
-    with using("find", 2):
+    with using("lookup", 2):
         pass
     limit(3)
-    cached("pixels", {"n": 5}, fill)
+    get_or_create("pixels", {"n": 5}, fill)
     assert there() == [1, 2, 5]
 
 
-@pytest.mark.parametrize("how", ["cached", "find", "hold"])
+@pytest.mark.parametrize("how", ["get_or_create", "lookup", "acquire_lease"])
 def test_what_a_living_process_uses_stays_whatever_the_limit(limit, how):
     make(1, 2, 3)
     limit(0)
     with using(how, 1, 2):
-        cached("pixels", {"n": 5}, fill)
+        get_or_create("pixels", {"n": 5}, fill)
         assert there() == [1, 2, 5]
         assert len(entries()) == 3
-    cached("pixels", {"n": 6}, fill)
+    get_or_create("pixels", {"n": 6}, fill)
     assert there() == [5, 6]  # this process uses them itself
 
 
 def test_a_killed_process_holds_nothing(limit, root):
     make(1)
-    with python(USER, "find", 1) as process:
+    with python(USER, "lookup", 1) as process:
         assert process.stdout.readline() == "taken\n"
         process.kill()
         process.wait()
     assert len(list((root / leases.FOLDER).iterdir())) == 1
     limit(0)
-    cached("pixels", {"n": 5}, fill)
+    get_or_create("pixels", {"n": 5}, fill)
     assert there() == [5]
     assert len(list((root / leases.FOLDER).iterdir())) == 1  # its own
 
@@ -129,33 +129,33 @@ def test_a_process_that_ends_leaves_no_list(root):
 def test_without_a_limit_nothing_goes(monkeypatch):
     make(1, 2)
     monkeypatch.setenv(cache_eviction.VARIABLE, "none")
-    cached("pixels", {"n": 5}, fill)
+    get_or_create("pixels", {"n": 5}, fill)
     assert there() == [1, 2, 5]
 
 
 def test_below_the_limit_nothing_goes_and_an_old_entry_is_no_reason(limit):
     make(1, 2)
     limit(3)
-    cached("pixels", {"n": 5}, fill)
+    get_or_create("pixels", {"n": 5}, fill)
     assert there() == [1, 2, 5]
 
 
 def test_finding_an_entry_cleans_nothing(limit):
     make(1, 2)
     limit(0)
-    with using("cached", 2):
+    with using("get_or_create", 2):
         assert there() == [1, 2]
 
 
 def test_other_kinds_count_and_go_too_but_not_the_digests(limit, root):
     make(1)
-    cached("features", {"n": 9}, fill)
+    get_or_create("features", {"n": 9}, fill)
     old = root / "digests" / "key"
     old.mkdir(parents=True)
     (old / "digests.json").write_bytes(bytes(SIZE))
     os.utime(old, (1, 1))
     limit(1)
-    cached("pixels", {"n": 5}, fill)
+    get_or_create("pixels", {"n": 5}, fill)
     assert there() == [5]
     assert (old / "digests.json").exists()
 
@@ -173,7 +173,7 @@ def test_what_killed_processes_left_is_deleted(root):
     for file in (old, young):
         file.touch()
     os.utime(old, (1, 1))
-    cached("pixels", {"n": 5}, fill)
+    get_or_create("pixels", {"n": 5}, fill)
     assert sorted(path.name for path in folder.parent.iterdir() if path.name.startswith(".")) == []
     assert not folder.with_suffix(".lock").exists()
     assert folder_of("pixels", {"n": 1}).with_suffix(".lock").exists()
@@ -188,7 +188,7 @@ def test_what_is_being_made_is_not_touched(limit, root):
         make(1)  # another process makes an entry meanwhile, and cleans
         assert (folder / "a.bin").exists()
 
-    folder = cached("pixels", {"n": 5}, fill_slowly)
+    folder = get_or_create("pixels", {"n": 5}, fill_slowly)
     assert (folder / "a.bin").stat().st_size == SIZE
 
 
@@ -200,9 +200,9 @@ chosen = random.Random(int(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
     leases._give_back(); leases._leases.clear()  # from here on as another process
     n = chosen.randrange(12)
-    folder = store.cached("pixels", {"n": n}, lambda folder: (folder / "a.bin").write_bytes(bytes([n]) * SIZE))
+    folder = store.get_or_create("pixels", {"n": n}, lambda folder: (folder / "a.bin").write_bytes(bytes([n]) * SIZE))
     assert (folder / "a.bin").read_bytes() == bytes([n]) * SIZE
-    found = store.find("pixels", {"n": chosen.randrange(12)})
+    found = store.lookup("pixels", {"n": chosen.randrange(12)})
     assert found is None or len((found / "a.bin").read_bytes()) == SIZE
 """
 
@@ -213,7 +213,7 @@ def test_processes_that_make_use_and_clean_at_once_meet_no_half_entry(limit, roo
     for process in processes:
         process.communicate(timeout=120)
     assert [process.returncode for process in processes] == [0] * 4
-    cached("pixels", {"n": 99}, fill)
+    get_or_create("pixels", {"n": 99}, fill)
     assert len(entries()) <= 3
     assert [path for path in root.glob("*/.*") if path.is_dir()] == []
 
@@ -235,7 +235,7 @@ def test_a_lock_that_was_deleted_is_not_shared_with_the_new_one(tmp_path):
 def test_a_limit_that_is_no_number_is_named_before_anything_is_made(monkeypatch, text):
     monkeypatch.setenv(cache_eviction.VARIABLE, text)
     with pytest.raises(SettingsError, match=rf"BHSEARCH_CACHE_LIMIT must be .* but got '{text}'"):
-        cached("pixels", {"n": 5}, fill)
+        get_or_create("pixels", {"n": 5}, fill)
     assert there() == []
 
 
@@ -255,4 +255,4 @@ def test_a_cache_that_may_only_be_read_is_used_without_a_list(monkeypatch):
 
     real = Path.open
     monkeypatch.setattr(Path, "open", refuse)
-    assert cache.find("pixels", {"n": 1}) is not None
+    assert cache.lookup("pixels", {"n": 1}) is not None

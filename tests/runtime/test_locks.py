@@ -37,12 +37,12 @@ made = []
 def fill(folder):
     made.append(1)
     (folder / "file").write_text("content")
-threads = [threading.Thread(target=lambda: store.cached("kind", {"a": 1}, fill)) for _ in range(4)]
+threads = [threading.Thread(target=lambda: store.get_or_create("kind", {"a": 1}, fill)) for _ in range(4)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 found["times made"] = len(made)
 found["in use"] = sorted(leases.in_use(Path("cache").resolve()))
-found["found again"] = store.find("kind", {"a": 1}) is not None
+found["found again"] = store.lookup("kind", {"a": 1}) is not None
 found["notes"] = len(store.notes())
 print(json.dumps(found))
 """
@@ -109,6 +109,6 @@ def test_what_is_no_lack_of_locks_is_an_error(tmp_path):
 
 
 def key():
-    from bhsearch.runtime.cache import key_of
+    from bhsearch.runtime.cache import cache_key
 
-    return key_of({"a": 1})
+    return cache_key({"a": 1})

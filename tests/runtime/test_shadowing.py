@@ -47,7 +47,7 @@ def hidden_by(folder, *more):
     """Names in a folder that would hide a module in a fresh interpreter."""
     path = [str(folder), *more, *(entry for entry in sys.path if entry not in ("", str(PACKAGE.parent)))]
     fresh = {name: module for name, module in sys.modules.items() if name in ("os", "sys", "io", "abc")}
-    return [Path(file).name for file in shadowing.hiding(str(folder), path, fresh)]
+    return [Path(file).name for file in shadowing.shadowing_files(str(folder), path, fresh)]
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def test_a_module_that_was_loaded_from_the_folder_is_named(tmp_path):
     (tmp_path / "warnings.py").touch()
     loaded = ModuleType("warnings")
     loaded.__file__ = str(tmp_path / "warnings.py")
-    found = shadowing.hiding(str(tmp_path), [str(tmp_path), *sys.path], {"warnings": loaded})
+    found = shadowing.shadowing_files(str(tmp_path), [str(tmp_path), *sys.path], {"warnings": loaded})
     assert found == [loaded.__file__]
 
 
 def test_a_folder_that_comes_last_on_the_path_hides_nothing(tmp_path):
     (tmp_path / "random.py").touch()
-    assert shadowing.hiding(str(tmp_path), [*sys.path, str(tmp_path)], {}) == []
+    assert shadowing.shadowing_files(str(tmp_path), [*sys.path, str(tmp_path)], {}) == []
 
 
 @pytest.mark.parametrize("module", ["bhsearch.run", "bhsearch.dataset"])

@@ -15,28 +15,28 @@ from bhsearch.data.datasets import open_data
 from bhsearch.errors import BackboneError, DataError, InputError, SettingsError, StudyError
 from bhsearch.models.backbones.registry import Backbone
 from bhsearch.objectives.space import frozen_space
-from bhsearch.study.context import SYNTHETIC, Preparation, check_agreement, make_plan, prepare, versions
-from bhsearch.study.events import Plan, Reporter
+from bhsearch.study.context import SYNTHETIC, StudyContext, build_context, check_agreement, make_plan, versions
+from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.summary import end_record
 from tests.studies import STUDY, search, settings
 
 SPACE = frozen_space(("staintex-s",))
 
 
-def prepared(**changes) -> Preparation:
-    return prepare(settings(**changes), Reporter())
+def prepared(**changes) -> StudyContext:
+    return build_context(settings(**changes), ProgressReporter())
 
 
-def plan(finished: int = 0, **changes) -> Plan:
+def plan(finished: int = 0, **changes) -> StudyPlan:
     return make_plan(prepared(**changes), SPACE, finished)
 
 
-def held_by(made: Preparation) -> dict:
+def held_by(made: StudyContext) -> dict:
     """What a study keeps that was made with this."""
     return made.facts() | {"uid": "1", "backbones": {name: one.digest for name, one in made.backbones.items()}}
 
 
-def refusal(then: Preparation, now: Preparation) -> str:
+def refusal(then: StudyContext, now: StudyContext) -> str:
     with pytest.raises(StudyError) as caught:
         check_agreement("mine", held_by(then), now.facts(), now.backbones)
     message = str(caught.value)

@@ -12,9 +12,9 @@ from bhsearch.data.images.pixel_cache import pixel_cache
 from bhsearch.errors import PlaceError
 from bhsearch.models.resize import make_resize
 from bhsearch.study import disk_space
-from bhsearch.study.context import Preparation, prepare
-from bhsearch.study.disk_space import needs_of, require_room, warnings_of
-from bhsearch.study.events import Reporter
+from bhsearch.study.context import StudyContext, build_context
+from bhsearch.study.disk_space import require_space, requirements_of, warnings_of
+from bhsearch.study.events import ProgressReporter
 from tests.studies import cache_of, search, settings
 
 Usage = namedtuple("Usage", "total used free")
@@ -35,12 +35,12 @@ def free(monkeypatch):
     return lambda n_bytes: monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda place: Usage(0, 0, n_bytes))
 
 
-def prepared(**changes) -> Preparation:
-    return prepare(settings(**changes), Reporter())
+def prepared(**changes) -> StudyContext:
+    return build_context(settings(**changes), ProgressReporter())
 
 
 def needs(remaining: int = 50, **changes) -> dict[str, tuple[int, int]]:
-    return {need.what: (need.least, need.most) for need in needs_of(prepared(**changes), remaining)}
+    return {need.what: (need.least, need.most) for need in requirements_of(prepared(**changes), remaining)}
 
 
 def size_of(*folders: Path) -> int:
@@ -100,7 +100,7 @@ def test_a_server_keeps_files_elsewhere(fresh, monkeypatch):
 def test_too_small_a_disk_is_refused_with_what_is_needed_where_and_what_helps(fresh, free):
     free(10_000)
     with pytest.raises(PlaceError) as caught:
-        require_room(prepared(), 50)
+        require_space(prepared(), 50)
     assert caught.value.exit_code == 2
     text = str(caught.value)
     assert "0.0 MB are free" in text
@@ -109,25 +109,25 @@ def test_too_small_a_disk_is_refused_with_what_is_needed_where_and_what_helps(fr
     assert "features" not in text  # they may be there
     assert "cache --clear" not in text  # there is nothing in it
     free(GB)
-    require_room(prepared(), 50)
+    require_space(prepared(), 50)
 
 
 def test_a_cache_that_could_be_cleared_is_named(fresh, free):
     pixel_cache(prepared().development, make_resize("crop", 96))
     free(100_000)
     with pytest.raises(PlaceError, match=r"`python -m bhsearch.dataset cache --clear` frees [0-9.]+ MB"):
-        require_room(prepared(), 1)
+        require_space(prepared(), 1)
 
 
 def test_what_may_become_too_little_is_a_warning_of_the_plan(fresh, free):
-    most = sum(need.most for need in needs_of(prepared(), 50))
+    most = sum(need.most for need in requirements_of(prepared(), 50))
     free(most)
     assert warnings_of(prepared(), 50) == []
     free(most - 1)
     (sentence,) = warnings_of(prepared(), 50)
     assert sentence.startswith("Up to ")
     assert "--keep-models best:5 or none keeps fewer models" in sentence
-    require_room(prepared(), 50)
+    require_space(prepared(), 50)
 
 
 def test_disks_are_looked_at_one_by_one(fresh, monkeypatch):
@@ -142,7 +142,7 @@ def test_disks_are_looked_at_one_by_one(fresh, monkeypatch):
         lambda place: Usage(0, 0, 0) if str(place).startswith("/dev/shm") else real(place),
     )
     with pytest.raises(PlaceError, match="/dev/shm/nosuch/cache") as caught:
-        require_room(prepared(), 50)
+        require_space(prepared(), 50)
     assert "mlruns" not in str(caught.value)
 
 

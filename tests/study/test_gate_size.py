@@ -6,9 +6,9 @@ from bhsearch.data.datasets import open_data
 from bhsearch.data.splits import make_split
 from bhsearch.evaluation.promotion import FEWEST_GROUPS
 from bhsearch.objectives.space import frozen_space
-from bhsearch.study.context import make_plan, prepare
-from bhsearch.study.events import Reporter
-from bhsearch.study.gate_size import too_small_for_the_gate
+from bhsearch.study.context import build_context, make_plan
+from bhsearch.study.events import ProgressReporter
+from bhsearch.study.gate_size import gate_size_warnings
 from tests.studies import settings
 
 FEW = "phantom:cases=35,images=1,difficulty=0.2"  # 3 benign and 4 malignant cases are sealed
@@ -21,25 +21,25 @@ def sealed(index, fraction, folds=2):
 
 def test_the_smallest_fraction_that_does_is_named():
     index = open_data(FEW)
-    (said,) = too_small_for_the_gate(index, make_split(index, n_folds=2))
+    (said,) = gate_size_warnings(index, make_split(index, n_folds=2))
     assert "3 cases with benign and 4 with malignant images" in said
     fraction = float(said.partition("--test-fraction ")[2].split()[0])
     assert min(sealed(index, fraction)) >= FEWEST_GROUPS
     assert min(sealed(index, fraction - 0.05)) < FEWEST_GROUPS
-    assert too_small_for_the_gate(index, make_split(index, test_fraction=fraction, n_folds=2)) == []
+    assert gate_size_warnings(index, make_split(index, test_fraction=fraction, n_folds=2)) == []
 
 
 def test_where_none_does_it_says_so():
     index = open_data("phantom:cases=14,images=1")
-    (said,) = too_small_for_the_gate(index, make_split(index, n_folds=3))
+    (said,) = gate_size_warnings(index, make_split(index, n_folds=3))
     assert "No --test-fraction does" in said
 
 
 def test_it_stands_in_the_plan_and_not_where_nothing_may_be_promoted_anyway():
-    made = prepare(settings(data=FEW, folds=2), Reporter())
+    made = build_context(settings(data=FEW, folds=2), ProgressReporter())
     warnings = make_plan(made, frozen_space(("staintex-s",)), 0).warnings
     assert sum("--test-fraction" in sentence for sentence in warnings) == 1
     by_image = make_split(made.index, n_folds=2, group_by="image")
-    assert too_small_for_the_gate(made.index, by_image) == []
+    assert gate_size_warnings(made.index, by_image) == []
     large = open_data("phantom:cases=120,images=1")
-    assert too_small_for_the_gate(large, make_split(large)) == []
+    assert gate_size_warnings(large, make_split(large)) == []

@@ -12,12 +12,12 @@ from bhsearch.engines.optuna.storage import connect
 from bhsearch.engines.optuna.url import check_storage
 from bhsearch.errors import LostStorageError, SettingsError, StudyError
 from bhsearch.study import runner
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.runner import optimize
 from tests.studies import STUDY, Store, search, settings
 
 
-class Saboteur(Reporter):
+class Saboteur(ProgressReporter):
     """Does something to the storage after a trial, and keeps what was said."""
 
     def __init__(self, act, after=1):
@@ -116,12 +116,12 @@ def test_with_tracking_the_trials_are_in_mlflow_and_the_same_command_is_refused(
     assert store.parent().info.status == "FAILED"
     assert not (here / "outbox").exists()
     with pytest.raises(StudyError, match=r"lost that while it was searched.*Put the file back") as caught:
-        optimize(settings(trials=5), Reporter())
+        optimize(settings(trials=5), ProgressReporter())
     assert store.parent().data.tags["bhsearch.study_uid"] in str(caught.value)
     assert not (here / "optuna.db").exists()
     for file in kept.iterdir():
         file.rename(here / file.name)
-    optimize(settings(trials=5), Reporter())  # it is back
+    optimize(settings(trials=5), ProgressReporter())  # it is back
     assert "bhsearch.storage_lost" not in store.parent().data.tags
     assert store.parent().info.status == "FINISHED"
 

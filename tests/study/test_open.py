@@ -7,9 +7,9 @@ import pytest
 from bhsearch.engines.keras_tuner import storage as keras_tuner_store
 from bhsearch.engines.optuna import engine as optuna_engine
 from bhsearch.errors import StudyError
-from bhsearch.study.context import prepare
-from bhsearch.study.events import Reporter
-from bhsearch.study.open import look_up, open_engine
+from bhsearch.study.context import build_context
+from bhsearch.study.events import ProgressReporter
+from bhsearch.study.open import find_any_study, open_engine
 from tests.studies import settings
 
 ENGINES = ("optuna", "keras-tuner")
@@ -21,7 +21,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 def opened(**changes):
-    return open_engine(prepare(settings(**changes), Reporter()))
+    return open_engine(build_context(settings(**changes), ProgressReporter()))
 
 
 def one_trial(engine, score=0.5):
@@ -76,18 +76,18 @@ def test_a_study_to_start_from_is_found_in_either_engine(engine):
     facts, made = opened(engine=engine, study="first", sampler="random")
     params = one_trial(made, 0.75)
     for asked in ENGINES:
-        assert look_up(settings(engine=asked), "first") == (facts, [(0.75, params)])
+        assert find_any_study(settings(engine=asked), "first") == (facts, [(0.75, params)])
         with pytest.raises(StudyError, match="'nosuch' is not"):
-            look_up(settings(engine=asked), "nosuch")
+            find_any_study(settings(engine=asked), "nosuch")
 
 
 def test_looking_for_a_study_of_keras_tuner_makes_no_database(tmp_path):
     with pytest.raises(StudyError, match=r"'first' is not\. There: none"):
-        look_up(settings(engine="keras-tuner"), "first")
+        find_any_study(settings(engine="keras-tuner"), "first")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_both_stores_have_what_opening_a_study_needs():
-    for name in ("open_study", "find_study", "facts_of", "remember", "scored", "grow"):
+    for name in ("open_study", "find_study", "metadata_of", "save_settings", "completed_trials", "add_backbones"):
         assert callable(getattr(keras_tuner_store, name))
         assert callable(getattr(optuna_engine, name))

@@ -8,11 +8,11 @@ import numpy as np
 import optuna
 import pytest
 
-from bhsearch.engines.optuna.engine import OptunaEngine, facts_of, find_study, open_study, scored
+from bhsearch.engines.optuna.engine import OptunaEngine, completed_trials, find_study, metadata_of, open_study
 from bhsearch.errors import SettingsError, StudyError
 from bhsearch.objectives.space import frozen_space
-from bhsearch.study.context import prepare
-from bhsearch.study.events import Reporter
+from bhsearch.study.context import build_context
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.result import correct
 from bhsearch.study.runner import optimize
 from bhsearch.study.warm_start import origin_of
@@ -40,7 +40,7 @@ def prepared(own):
 
     def make(**changes):
         fixed = {"regime": "finetune", "from_study": "first", "backbones": (own,), "tracking": False}
-        return prepare(settings(**{**fixed, **changes}), Reporter())
+        return build_context(settings(**{**fixed, **changes}), ProgressReporter())
 
     return make
 
@@ -70,7 +70,7 @@ def among(storage):
 
     def look_up(name):
         study = find_study(storage, name)
-        return facts_of(study), scored(study)
+        return metadata_of(study), completed_trials(study)
 
     return look_up
 
@@ -156,10 +156,10 @@ def test_a_study_that_goes_on_keeps_the_heads_that_it_began_with(own, here):
     second = first | {"regime": "finetune", "study": "second", "from_study": "first"}
 
     def run(**changes):
-        return optimize(settings(**{"tracking": False, "folds": 2, **changes}), Reporter())
+        return optimize(settings(**{"tracking": False, "folds": 2, **changes}), ProgressReporter())
 
     def held():
-        return facts_of(find_study(optuna.storages.RDBStorage("sqlite:///optuna.db"), "second"))["started_from"]
+        return metadata_of(find_study(optuna.storages.RDBStorage("sqlite:///optuna.db"), "second"))["started_from"]
 
     run(**first, trials=1)
     before = run(**second, trials=1)

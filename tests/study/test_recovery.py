@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bhsearch.engines.base import MOST_RETRIES, Overtaken, Trial
+from bhsearch.engines.base import MOST_RETRIES, Trial, TrialAlreadyEnded
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.engines.optuna.storage import connect
 from bhsearch.objectives.space import frozen_space
 from bhsearch.runtime.processes import this_process
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
-from bhsearch.study.recovery import DIED, next_retry, posted, settle
+from bhsearch.study.recovery import DIED, next_retry, recover_dead_trials, via_outbox
 from bhsearch.tracking.upload.outbox import Outbox
 
 SPACE = frozen_space(("a", "b"))
@@ -44,20 +44,20 @@ def states(engine):
 
 def test_a_trial_of_a_dead_process_fails_and_its_record_is_put(engine, own):
     trial = engine.ask(notes={"owner": DEAD, "started_ms": 7})
-    assert [each.number for each in settle(engine, own, ())] == [0]
+    assert [each.number for each in recover_dead_trials(engine, own, ())] == [0]
     (kept,) = engine.trials()
     assert (kept.state, kept.notes["reason"], kept.notes["dead"]) == (FAILED, DIED, True)
     record = own.trial(0).record
     assert (record["state"], record["reason"], record["started_ms"]) == (FAILED, DIED, 7)
     assert record["params"] == trial.params
-    assert settle(engine, own, ()) == []
+    assert recover_dead_trials(engine, own, ()) == []
 
 
 @pytest.mark.parametrize("owner", [this_process(), ELSEWHERE])
 def test_a_trial_of_a_living_process_is_left_alone(engine, own, owner):
     engine.ask(notes={"owner": owner})
     own.put(0, records(engine.trials()[0]), {})  # it is about to tell the engine
-    assert settle(engine, own, ()) == []
+    assert recover_dead_trials(engine, own, ()) == []
     assert states(engine) == [RUNNING]
     assert list(own.held()) == [0]
 
@@ -65,7 +65,7 @@ def test_a_trial_of_a_living_process_is_left_alone(engine, own, owner):
 def test_a_trial_on_another_host_is_settled_when_it_is_stale(engine, own, monkeypatch):
     engine.ask(notes={"owner": ELSEWHERE})
     monkeypatch.setattr(engine, "stale", lambda: {0})
-    settle(engine, own, ())
+    recover_dead_trials(engine, own, ())
     assert states(engine) == [FAILED]
 
 
@@ -73,7 +73,7 @@ def test_a_trial_on_another_host_is_settled_when_it_is_stale(engine, own, monkey
 def test_what_lies_in_an_outbox_is_told_and_sent_from_there(engine, own, other, state):
     trial = engine.ask(notes={"owner": DEAD})
     other.put(0, records(trial, state=state, reason="it diverged"), {})
-    settle(engine, own, [other])
+    recover_dead_trials(engine, own, [other])
     (kept,) = engine.trials()
     assert kept.state == state
     assert kept.value == (0.75 if state == COMPLETE else None)
@@ -85,7 +85,7 @@ def test_what_was_told_and_not_released_is_released(engine, own, other):
     trial = engine.ask(notes={"owner": DEAD})
     other.put(0, records(trial), {})
     engine.complete(0, 0.75, 1.0)
-    settle(engine, own, [other])
+    recover_dead_trials(engine, own, [other])
     assert states(engine) == [COMPLETE]
     assert other.waiting() == [0]
 
@@ -95,7 +95,7 @@ def test_a_record_of_another_end_than_the_engines_is_dropped(engine, own, other)
     trial = engine.ask(notes={"owner": DEAD})
     engine.fail(0, DIED, dead=True)
     other.put(0, records(trial), {})
-    settle(engine, own, [other])
+    recover_dead_trials(engine, own, [other])
     assert states(engine) == [FAILED]
     assert (other.waiting(), other.held()) == ([], {})
 
@@ -103,7 +103,7 @@ def test_a_record_of_another_end_than_the_engines_is_dropped(engine, own, other)
 def test_a_trial_that_was_overtaken_is_not_sent(engine, own):
     engine.ask()
     engine.fail(0, DIED, dead=True)
-    with pytest.raises(Overtaken), posted(own, 0, {}, {}):
+    with pytest.raises(TrialAlreadyEnded), via_outbox(own, 0, {}, {}):
         engine.complete(0, 0.5, 1.0)
     assert (own.waiting(), own.held()) == ([], {})
 
@@ -113,13 +113,13 @@ def test_the_same_end_twice_is_one_end(engine):
     engine.ask()
     for _ in range(2):
         engine.complete(0, 0.5, 1.0)
-    with pytest.raises(Overtaken):
+    with pytest.raises(TrialAlreadyEnded):
         engine.complete(0, 0.6, 1.0)
 
 
 def test_the_reason_of_a_death_is_kept_where_it_is_known(engine):
     engine.ask(notes={"owner": DEAD})
-    settle(engine, None, (), lambda _: ("it took too long", False))
+    recover_dead_trials(engine, None, (), lambda _: ("it took too long", False))
     (kept,) = engine.trials()
     assert kept.notes["reason"] == "it took too long"
     assert not kept.notes.get("dead", False)

@@ -14,7 +14,7 @@ from PIL import Image
 
 import bhsearch
 from bhsearch.cli.progress import CAVEATS
-from bhsearch.engines.base import Exhausted, Trial
+from bhsearch.engines.base import SearchExhausted, Trial
 from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
 from bhsearch.errors import StudyError
 from bhsearch.evaluation.bbc_cv import corrected_score
@@ -22,8 +22,8 @@ from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.objectives.space import frozen_space
 from bhsearch.states import COMPLETE, FAILED
-from bhsearch.study.context import prepare
-from bhsearch.study.events import Reporter
+from bhsearch.study.context import build_context
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.runner import optimize
 from bhsearch.tracking import links
 from bhsearch.tracking.keys import config_of
@@ -172,7 +172,7 @@ def test_the_corrected_score_comes_from_all_stored_predictions_in_every_sitting(
 
 
 def test_predictions_are_of_the_development_rows_only_and_say_what_they_are_for(finished, monkeypatch):
-    made = prepare(settings(), Reporter())
+    made = build_context(settings(), ProgressReporter())
     file = finished.store.files(finished.store.children()[0])["out_of_fold_predictions.csv"]
     for row in csv.DictReader(file.read_text().splitlines()):
         assert "Synthetic data" in row["use"]
@@ -220,7 +220,7 @@ def test_the_study_has_a_run_with_split_audit_space_versions_and_pictures(finish
 def test_the_parent_runs_record_of_the_split_can_be_read_back(finished):
     from bhsearch.data.splits import Split
 
-    made = prepare(settings(), Reporter())
+    made = build_context(settings(), ProgressReporter())
     kept = Split.from_dict(finished.store.record(finished.store.parent(), "study/split.json"))
     assert kept.fingerprint == made.split.fingerprint
 
@@ -283,7 +283,7 @@ def test_time_is_up_after_the_time_given(here):
     assert result.n_finished < 50
 
 
-class Heard(Reporter):
+class Heard(ProgressReporter):
     def __init__(self) -> None:
         self.trials_heard: list[tuple[Trial, Trial | None]] = []
 
@@ -340,11 +340,11 @@ def test_an_engine_without_more_points_ends_the_study_with_what_it_has(here, mon
 
     def ask(self, *given):
         if len(self.trials()) == 2:
-            raise Exhausted("the oracle has no more trials")
+            raise SearchExhausted("the oracle has no more trials")
         return real(self, *given)
 
     monkeypatch.setattr(KerasTunerEngine, "ask", ask)
-    monkeypatch.setattr(Reporter, "say", lambda self, text: said.append(text))
+    monkeypatch.setattr(ProgressReporter, "say", lambda self, text: said.append(text))
     result = search(engine="keras-tuner", sampler="grid", trials=4)
     assert [trial.state for trial in result.records] == [COMPLETE] * 2
     assert not result.interrupted

@@ -9,8 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from bhsearch.objectives.space import finetune_space
-from bhsearch.study.context import prepare
-from bhsearch.study.events import Reporter
+from bhsearch.study.context import build_context
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.runner import optimize
 from tests.studies import Finished, arguments, cache_of, optuna_trials, run, settings, started
 
@@ -122,7 +122,7 @@ def test_a_model_answers_where_bhsearch_was_never_imported(tuned, trials):
         for model in tuned.store.client.search_logged_models([run_.info.experiment_id])
         if model.source_run_id == run_.info.run_id
     ]
-    files = [str(path) for path in prepare(settings(**SMALL), Reporter()).development.paths()][:4]
+    files = [str(path) for path in build_context(settings(**SMALL), ProgressReporter()).development.paths()][:4]
     with started(tuned.folder, "-c", LOAD, model.artifact_location, *files) as process:
         output, _ = process.communicate()
         assert process.returncode == 0, output
@@ -156,7 +156,7 @@ def test_pruned_trials_enter_neither_the_ranking_nor_the_correction(tuned, trial
 
 
 def test_a_study_in_one_go_gives_the_same_trials_as_one_that_was_stopped(trials, here):
-    again = optimize(settings(**SMALL, trials=N_TRIALS, tracking=False), Reporter()).records
+    again = optimize(settings(**SMALL, trials=N_TRIALS, tracking=False), ProgressReporter()).records
     assert [trial.params for trial in again] == [trial.params for trial in trials]
     assert [trial.state for trial in again] == [trial.state.name for trial in trials]
     assert [trial.value for trial in again if trial.value is not None] == pytest.approx(

@@ -14,13 +14,13 @@ from bhsearch.data.datasets import open_data
 from bhsearch.data.images.decode import decode
 from bhsearch.evaluation.bbc_cv import corrected_score
 from bhsearch.evaluation.calibration import operating_point
-from bhsearch.lifecycle.registration import Request
+from bhsearch.lifecycle.registration import RegistrationRequest
 from bhsearch.study import context
-from bhsearch.study.context import Preparation
+from bhsearch.study.context import StudyContext
 from tests.studies import Store, import_mlflow, search
 
 
-def noised(prepared: Preparation) -> Preparation:
+def noised(prepared: StudyContext) -> StudyContext:
     """With split and fingerprint made, the test's pixels on disk and its labels in the index become noise."""
     random = np.random.default_rng(0)
     test = prepared.split.test
@@ -37,14 +37,14 @@ def study_in(folder: Path, monkeypatch: pytest.MonkeyPatch, change) -> tuple:
     from bhsearch.tracking import reader
 
     shutil.copytree(open_data("phantom:cases=24,images=2").root, folder / "images")
-    real = context.prepare
+    real = context.build_context
     with monkeypatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("BHSEARCH_CACHE", str(folder / "cache"))  # nothing of the other study is found
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setattr(context, "prepare", lambda *args: change(real(*args)))
+        patch.setattr(context, "build_context", lambda *args: change(real(*args)))
         result = search(data=str(folder / "images"), trials=2, folds=2, tracking=True, seed=1)
-        study = reader.find_study(Store(folder).client, Request().study)
+        study = reader.find_study(Store(folder).client, RegistrationRequest().study)
         predictions = {trial.number: reader.predictions_of(trial) for trial in study.trials}
     trials = [(trial.number, trial.state, trial.params, trial.value) for trial in result.records]
     ranking = [(row.trial.number, row.low, row.high, row.tied) for row in result.ranking]

@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from bhsearch.engines.base import INTERRUPTED
-from bhsearch.engines.optuna.engine import OptunaEngine, facts_of, open_study
+from bhsearch.engines.optuna.engine import OptunaEngine, metadata_of, open_study
 from bhsearch.engines.optuna.storage import connect
 from bhsearch.errors import RunError
 from bhsearch.objectives.space import frozen_space
@@ -50,7 +50,7 @@ def make_backbone(file: Path) -> None:
 
     from bhsearch.models import backend
 
-    backend.start()
+    backend.import_backend()
     images = keras.Input((None, None, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(images)
     keras.Model(images, keras.ops.log(pooled - 1000.0)).save(file)
@@ -153,7 +153,7 @@ def test_a_study_that_is_interrupted_and_killed_loses_nothing_and_goes_on_as_if_
 def test_a_trial_that_failed_and_was_not_told_is_settled_at_the_next_start(here):
     """Killed between the outbox and the engine, as above, but over a failure: there is no score to tell."""
     search(trials=1)
-    facts = facts_of(optuna.load_study(study_name=STUDY, storage=f"sqlite:///{here}/optuna.db"))
+    facts = metadata_of(optuna.load_study(study_name=STUDY, storage=f"sqlite:///{here}/optuna.db"))
     opened = open_study(connect(f"sqlite:///{here}/optuna.db"), STUDY, facts)
     trial = OptunaEngine(opened, frozen_space(("staintex-s",)), "tpe", 0).ask(notes={"owner": DEAD})
     record = {"number": trial.number, "state": FAILED, "params": trial.params, "started_ms": 1, "ended_ms": 2}

@@ -8,12 +8,12 @@ from dataclasses import asdict, replace
 import pytest
 
 from bhsearch.engines.base import Trial
-from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE, Corrected
+from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE, CorrectedScore
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.objectives.space import frozen_space
 from bhsearch.states import COMPLETE, FAILED
-from bhsearch.study.result import Ranked, StudyResult
-from bhsearch.study.summary import LARGE, N_BEST, end_record, prospects, remarks
+from bhsearch.study.result import RankedTrial, StudyResult
+from bhsearch.study.summary import LARGE, N_BEST, end_record, expected_improvement, remarks
 
 NAN = float("nan")
 
@@ -21,7 +21,7 @@ NAN = float("nan")
 def study(n_complete=2, *, wanted=2, failed=0, interrupted=False, low=0.5, note="", invalid=()):
     trials = [Trial(k, COMPLETE, {"backbone": "b"}, 0.9 - k / 100, {"seconds": 1.0}) for k in range(n_complete)]
     trials += [Trial(n_complete + k, FAILED, {"backbone": "b"}, None, {"reason": "it failed"}) for k in range(failed)]
-    ranking = [Ranked(t, low, low if low != low else 0.95, k < 2) for k, t in enumerate(trials[:n_complete])]
+    ranking = [RankedTrial(t, low, low if low != low else 0.95, k < 2) for k, t in enumerate(trials[:n_complete])]
     return StudyResult("study", "data", ranking, trials, wanted, note, invalid, "run", interrupted)
 
 
@@ -79,7 +79,7 @@ def test_lost_predictions_do_not_put_nan_into_the_note():
 
 
 def test_the_corrected_score_stands_in_record_and_note():
-    corrected = Corrected(0.91, 0.8512, 0.741, 0.932, 50, 61)
+    corrected = CorrectedScore(0.91, 0.8512, 0.741, 0.932, 50, 61)
     record = end_record(replace(study(), corrected=corrected), {}, [], [])
     assert record["corrected"] == asdict(corrected)
     assert "**0.8512** (0.741 to 0.932) instead of 0.9100, over 50 trials." in record["summary"]
@@ -98,7 +98,7 @@ def test_a_correction_that_is_not_at_hand_says_why():
 def scored(values, low, high):
     trials = [Trial(k, COMPLETE, {"backbone": "b"}, value, {"seconds": 1.0}) for k, value in enumerate(values)]
     best_first = sorted(trials, key=lambda trial: -trial.value)
-    return StudyResult("study", "data", [Ranked(t, low, high, True) for t in best_first], trials, len(trials))
+    return StudyResult("study", "data", [RankedTrial(t, low, high, True) for t in best_first], trials, len(trials))
 
 
 RISING = [0.5 + k / 100 for k in range(16)]
@@ -107,17 +107,17 @@ RISING = [0.5 + k / 100 for k in range(16)]
 def test_more_trials_are_advised_only_where_their_gain_is_large_against_the_interval():
     gain = scored(RISING, 0.6, 0.7).expected_gain
     edge = gain / LARGE
-    (said,) = prospects(scored(RISING, 0.6, 0.6 + 0.99 * edge))
+    (said,) = expected_improvement(scored(RISING, 0.6, 0.6 + 0.99 * edge))
     assert f"As many trials again would raise the best AUC by about {gain:.4f}" in said
-    (said,) = prospects(scored(RISING, 0.6, 0.6 + 1.01 * edge))
+    (said,) = expected_improvement(scored(RISING, 0.6, 0.6 + 1.01 * edge))
     assert "As many trials again" not in said
     assert "more cases or --repeats would help" in said
 
 
 def test_nothing_is_said_of_more_trials_after_few_or_without_an_interval():
-    assert prospects(scored(RISING[:3], 0.6, 0.7)) == []
-    assert prospects(scored(RISING, NAN, NAN)) == []
-    assert prospects(scored([], 0.0, 1.0)) == []
+    assert expected_improvement(scored(RISING[:3], 0.6, 0.7)) == []
+    assert expected_improvement(scored(RISING, NAN, NAN)) == []
+    assert expected_improvement(scored([], 0.0, 1.0)) == []
 
 
 def test_an_auc_far_below_guessing_is_remarked_on():

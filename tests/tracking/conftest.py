@@ -11,7 +11,7 @@ import pytest
 
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.study import runner
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 from bhsearch.tracking.upload.outbox import Outbox
 from tests.studies import cache_of, import_mlflow, settings
 
@@ -41,7 +41,7 @@ def _full(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("BHSEARCH_CACHE", cache_of(tmp_path_factory))
         patch.chdir(folder)
         patch.setattr(runner, "DrainProcess", NobodyLogs)
-        runner.optimize(settings(trials=N_TRIALS), Reporter())
+        runner.optimize(settings(trials=N_TRIALS), ProgressReporter())
     (found,) = (folder / "outbox").iterdir()
     return found
 

@@ -63,15 +63,15 @@ def test_predictions_give_the_score_that_is_logged(studies, study):
 def test_what_the_study_was_made_with_comes_back(studies, study, finished):
     from bhsearch.data.splits import Split
 
-    split = Split.from_dict(studies.record(study, studies.SPLIT))
+    split = Split.from_dict(studies.read_record(study, studies.SPLIT))
     assert split.fingerprint == study.tags["bhsearch.split_fingerprint"]
-    assert studies.record(study, studies.AUDIT)["synthetic"] is study.synthetic is True
-    assert {row["name"] for row in studies.record(study, studies.SPACE)} == set(study.trials[0].params)
-    assert "optuna" in studies.record(study, studies.VERSIONS)
-    assert len(studies.record(study, studies.TRIALS)["trials"]) == 4
+    assert studies.read_record(study, studies.AUDIT)["synthetic"] is study.synthetic is True
+    assert {row["name"] for row in studies.read_record(study, studies.SPACE)} == set(study.trials[0].params)
+    assert "optuna" in studies.read_record(study, studies.VERSIONS)
+    assert len(studies.read_record(study, studies.TRIALS)["trials"]) == 4
     assert study.settings["image_size"] == "48"
     with pytest.raises(StudyError, match=r"must keep nosuch\.json"):
-        studies.record(study, "nosuch.json")
+        studies.read_record(study, "nosuch.json")
 
 
 def test_the_model_of_a_trial_is_a_folder_of_mlflow(studies, study):
@@ -97,7 +97,7 @@ def test_an_opened_test_is_found_at_its_study_only(studies, study, finished, cli
         client.create_run(experiment, tags={**below, keys.OPENED: when}) for when in ("2026-03-01", "2026-02-01")
     )
     client.log_metric(first.info.run_id, "auc", 0.75)
-    found = studies.tests_of(client, studies.find_study(client, "s"))
+    found = studies.tests_of_study(client, studies.find_study(client, "s"))
     assert [test.run_id for test in found] == [first.info.run_id, later.info.run_id]
     assert other.info.run_id not in [test.run_id for test in found]
     assert found[0].metrics == {"auc": 0.75}
@@ -114,10 +114,10 @@ def test_a_report_is_kept_beside_the_study(studies, client, tmp_path):
 
 def test_what_a_run_lacks_is_missing_and_nothing_else(studies, study):
     for path in (studies.MADE, studies.SPLIT, studies.TRIALS):
-        assert studies.record(study, path)
+        assert studies.read_record(study, path)
     for path in ("study/nosuch.json", "nosuch.json", "nosuch/split.json"):
         with pytest.raises(MissingError):
-            studies.record(study, path)
+            studies.read_record(study, path)
 
 
 def test_openings_of_a_set_are_found_for_every_study_also_where_their_run_was_deleted(studies, client):

@@ -29,7 +29,7 @@ from bhsearch.tracking import (  # noqa: E402
 from bhsearch.tracking.connection import open_client  # noqa: E402
 from bhsearch.tracking.upload import writer  # noqa: E402
 from bhsearch.tracking.upload.artifacts import PREDICTIONS  # noqa: E402
-from bhsearch.tracking.upload.client import DrainProcess  # noqa: E402
+from bhsearch.tracking.upload.client import UploaderProcess  # noqa: E402
 
 NAME, SEALED, UID = "tissue", "0123456789abcdef", "abc123abc123"
 AWAY = [500, 503, 429, CUT, HALF]
@@ -70,7 +70,7 @@ def _served(tmp_path_factory):
         client.log_artifact(trial, str(file))
         client.set_terminated(trial)
         study = reader.find_study(client)
-        opening = test_access.open_seal(client, study, study.trials[0], SEALED, {"threshold": 0.5}, NAME)
+        opening = test_access.log_access(client, study, study.trials[0], SEALED, {"threshold": 0.5}, NAME)
         client.log_text(opening, '{"development": {}}', registry.LINEAGE)
         test_access.end_test(client, opening)
         made = client.create_model_version(NAME, client.get_run(opening).info.artifact_uri, opening)
@@ -89,11 +89,14 @@ def served(_served, monkeypatch):
 
 # Everything that a command asks, and a part of the path of the request that is failed.
 LOOK_UPS = {
-    "holder": ("registered-models/alias", lambda s: registry.holder(s.client, NAME, "champion")),
-    "version": ("model-versions/get", lambda s: registry.holder(s.client, NAME, "champion")),
-    "openings in runs": ("runs/search", lambda s: test_access.openings(s.client, SEALED)),
-    "openings in experiments": ("experiments/search", lambda s: test_access.openings(s.client, SEALED)),
-    "openings in models": ("registered-models/search", lambda s: test_access.openings(s.client, SEALED)),
+    "version_with_alias": (
+        "registered-models/alias",
+        lambda s: registry.version_with_alias(s.client, NAME, "champion"),
+    ),
+    "version": ("model-versions/get", lambda s: registry.version_with_alias(s.client, NAME, "champion")),
+    "openings in runs": ("runs/search", lambda s: test_access.accesses(s.client, SEALED)),
+    "openings in experiments": ("experiments/search", lambda s: test_access.accesses(s.client, SEALED)),
+    "openings in models": ("registered-models/search", lambda s: test_access.accesses(s.client, SEALED)),
     "champion": ("registered-models/search", lambda s: registry.resolve(s.client, None)),
     "named model": ("registered-models/alias", lambda s: registry.resolve(s.client, f"{NAME}@champion")),
     "history": ("registered-models/get", lambda s: registry.promotions(s.client, NAME)),
@@ -103,8 +106,8 @@ LOOK_UPS = {
     "studies": ("runs/search", lambda s: reader.find_study(s.client, "mine")),
     "last study": ("experiments/search", lambda s: reader.latest_study(s.client)),
     "run": ("runs/get", lambda s: reader.study_of(s.client, s.study.trials[0].run_id)),
-    "tests": ("runs/search", lambda s: reader.tests_of(s.client, s.study)),
-    "record": ("mlflow-artifacts", lambda s: reader.record(s.study, reader.SPLIT)),
+    "tests": ("runs/search", lambda s: reader.tests_of_study(s.client, s.study)),
+    "read_record": ("mlflow-artifacts", lambda s: reader.read_record(s.study, reader.SPLIT)),
     "picture": ("mlflow-artifacts", lambda s: reader.picture(s.study.trials[0], "roc")),
     "predictions": ("mlflow-artifacts", lambda s: reader.predictions_of(s.study.trials[0])),
     "earlier predictions": ("mlflow-artifacts", lambda s: writer.stored_predictions(s.client, "tissue", UID)),
@@ -157,19 +160,19 @@ def test_a_refusal_is_never_an_answer_and_gives_the_servers_sentence(served, loo
 def test_the_answers_of_gateways_are_refusals_too(served, body):
     served.proxy.fail(Failure(403, body, {"Content-Type": "application/json"}), "registered-models/alias")
     with pytest.raises(StudyError, match="Forbidden"):
-        registry.holder(served.client, NAME, "champion")
+        registry.version_with_alias(served.client, NAME, "champion")
 
 
 def test_what_does_not_exist_is_missing_by_the_servers_word(served):
-    assert registry.holder(served.client, NAME, "nosuch") is None
-    assert registry.holder(served.client, "nosuch", "champion") is None
+    assert registry.version_with_alias(served.client, NAME, "nosuch") is None
+    assert registry.version_with_alias(served.client, "nosuch", "champion") is None
     assert registry.version_of_run(served.client, "nosuch") is None
-    assert test_access.openings(served.client, "f" * 16) == []
+    assert test_access.accesses(served.client, "f" * 16) == []
     assert reader.picture(served.study.trials[0], "nosuch") == b""
     assert writer.stored_predictions(served.client, "nosuch", UID) == {}
     missing = (
-        partial(reader.record, served.study, reader.AUDIT),
-        partial(reader.record, served.study, reader.TRIALS),
+        partial(reader.read_record, served.study, reader.AUDIT),
+        partial(reader.read_record, served.study, reader.TRIALS),
         partial(reader.find_study, served.client, "nosuch"),
         partial(reader.study_of, served.client, "0" * 32),
         partial(registry.resolve, served.client, f"{NAME}@nosuch"),
@@ -188,14 +191,14 @@ def test_a_missing_alias_is_taken_from_the_model_itself(served):
     body = '{"error_code": "INVALID_PARAMETER_VALUE", "message": "not now"}'
     served.proxy.fail(Failure(400, body, {"Content-Type": "application/json"}), "registered-models/alias")
     with pytest.raises(StudyError, match="not now"):
-        registry.holder(served.client, NAME, "champion")
-    assert registry.holder(served.client, NAME, "nosuch") is None
+        registry.version_with_alias(served.client, NAME, "champion")
+    assert registry.version_with_alias(served.client, NAME, "nosuch") is None
     served.proxy.rule = lambda _, path: (
         Failure(400, body, {"Content-Type": "application/json"}) if "registered-models/alias" in path else
         Failure(503) if "registered-models/get" in path else None
     )  # fmt: skip
     with pytest.raises(RunError):
-        registry.holder(served.client, NAME, "nosuch")
+        registry.version_with_alias(served.client, NAME, "nosuch")
 
 
 @pytest.mark.parametrize(
@@ -203,18 +206,18 @@ def test_a_missing_alias_is_taken_from_the_model_itself(served):
     [*((kind, 1) for kind in (*AWAY, *RARE_AWAY)), *((kind, 2) for kind in (*REFUSED, *RARE_REFUSED))],
 )
 def test_nothing_is_promoted_while_requests_fail(served, kind, code):
-    version = registry.holder(served.client, NAME, "champion")
+    version = registry.version_with_alias(served.client, NAME, "champion")
     served.proxy.fail(Failure(kind), "registered-models/alias", "GET")
     with pytest.raises((RunError, StudyError)) as caught:
         registry.promote(served.client, version, "best", "gate", "", {}, None)
     assert caught.value.exit_code == code
     served.proxy.heal()
-    assert registry.holder(served.client, NAME, "best") is None
+    assert registry.version_with_alias(served.client, NAME, "best") is None
     assert registry.promotions(served.client, NAME) == []
 
 
 def test_a_champion_that_changed_since_it_was_compared_is_not_replaced(served):
-    version = registry.holder(served.client, NAME, "champion")
+    version = registry.version_with_alias(served.client, NAME, "champion")
     with pytest.raises(StudyError, match=r"champion of 'tissue' was no version then and is version 1 now"):
         registry.promote(served.client, version, "champion", "gate", "", {}, None)
 
@@ -222,14 +225,14 @@ def test_a_champion_that_changed_since_it_was_compared_is_not_replaced(served):
 def test_a_store_that_comes_back_is_waited_for(served, monkeypatch, caplog):
     monkeypatch.setenv("BHSEARCH_PATIENCE", "60")
     served.proxy.fail(Failure(503), "registered-models/alias", times=3)
-    assert registry.holder(served.client, NAME, "champion").number == "1"
+    assert registry.version_with_alias(served.client, NAME, "champion").number == "1"
     assert "MLflow is away" in caplog.text
 
 
 def test_requests_come_no_sooner_than_the_server_asks(served, monkeypatch):
     monkeypatch.setenv("BHSEARCH_PATIENCE", "60")
     served.proxy.fail(Failure(429, headers={"Retry-After": "1"}), "registered-models/alias", times=3)
-    assert registry.holder(served.client, NAME, "champion").number == "1"
+    assert registry.version_with_alias(served.client, NAME, "champion").number == "1"
     times = [time for time, _, path in served.proxy.asked if "registered-models/alias" in path]
     assert len(times) == 4
     assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= 0.95
@@ -239,10 +242,10 @@ def test_an_answer_that_was_lost_makes_no_second_opening(served, monkeypatch):
     """The server carries the request out, and the connection is cut before its answer."""
     monkeypatch.setenv("BHSEARCH_PATIENCE", "60")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    before = len(test_access.openings(served.client, SEALED))
+    before = len(test_access.accesses(served.client, SEALED))
     served.proxy.fail(Failure(LOST), "runs/create", times=1)
-    run_id = test_access.open_seal(served.client, served.study, served.study.trials[0], SEALED, {}, NAME)
-    found = test_access.openings(served.client, SEALED)
+    run_id = test_access.log_access(served.client, served.study, served.study.trials[0], SEALED, {}, NAME)
+    found = test_access.accesses(served.client, SEALED)
     assert len(found) == before + 1
     assert found[-1].run_id == run_id
 
@@ -251,7 +254,7 @@ def test_an_answer_that_was_lost_makes_no_second_opening(served, monkeypatch):
 def test_a_new_study_whose_run_cannot_be_made_is_not_waited_for_without_end(served, outbox, kind, error):
     """The store answers, but not this request: the search waits for it, so somebody must give up."""
     served.proxy.fail(Failure(kind, "ask the administrator"), "runs/create")
-    process = DrainProcess(outbox, print)
+    process = UploaderProcess(outbox, print)
     with pytest.raises(error):
         process.wait_until_ready()
     process.abandon()
@@ -283,7 +286,7 @@ def test_a_certificate_that_is_not_trusted_ends_at_once(served, tmp_path, monkey
         with pytest.raises(StudyError, match=r"(?i)certificate"):
             open_client(patient=True)
         with pytest.raises(StudyError, match="certificate of the MLflow server must be one that this machine trusts"):
-            requests.asked(mlflow.MlflowClient().get_run, "0" * 32)
+            requests.call_with_retry(mlflow.MlflowClient().get_run, "0" * 32)
 
 
 def self_signed(folder):

@@ -15,7 +15,7 @@ import_mlflow()
 from mlflow.utils.validation import MAX_EXPERIMENT_TAG_VAL_LENGTH  # noqa: E402
 
 from bhsearch.tracking import saved_views  # noqa: E402
-from bhsearch.tracking.upload.writer import StudyRuns  # noqa: E402
+from bhsearch.tracking.upload.writer import RunWriter  # noqa: E402
 
 TABLE, PARALLEL = f"{saved_views.TAG}bhsearch-trials", f"{saved_views.TAG}bhsearch-parallel"
 SPACE = [
@@ -138,7 +138,7 @@ def test_a_study_whose_view_cannot_be_written_is_logged_with_a_note(client, outb
     message.record["files"]["space.json"] = ["grown"]
     outbox.put_study(message.record, message.arrays)
     said = []
-    runs = StudyRuns(client, outbox.study(), said.append)
+    runs = RunWriter(client, outbox.study(), said.append)
     runs.log_end(end)
     assert len(said) == 1
     assert "views of the trials" in said[0]

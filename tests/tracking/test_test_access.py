@@ -35,7 +35,7 @@ def study(client):
 
 
 def opened(client, study):
-    return test_access.open_seal(client, study, study.trials[0], SEALED, {"threshold": 0.5}, "model")
+    return test_access.log_access(client, study, study.trials[0], SEALED, {"threshold": 0.5}, "model")
 
 
 def collect(tmp_path):
@@ -50,9 +50,9 @@ def collect(tmp_path):
 
 def test_an_opening_says_for_what_it_was(client, study):
     run_id = opened(client, study)
-    (found,) = test_access.openings(client, SEALED)
+    (found,) = test_access.accesses(client, SEALED)
     assert (found.study, found.trial, found.split, found.run_id, found.uid) == ("mine", "3", "f", run_id, "abc")
-    assert test_access.openings(client, "another") == []
+    assert test_access.accesses(client, "another") == []
     assert client.get_run(run_id).info.status == "RUNNING"
     assert "searched for on tissue" in client.get_registered_model("model").description
 
@@ -60,12 +60,12 @@ def test_an_opening_says_for_what_it_was(client, study):
 def test_a_run_that_is_deleted_for_good_still_counts(client, study, tmp_path):
     first = opened(client, study)
     client.delete_run(first)
-    assert len(test_access.openings(client, SEALED)) == 1
+    assert len(test_access.accesses(client, SEALED)) == 1
     collect(tmp_path)
-    (found,) = test_access.openings(client, SEALED)
+    (found,) = test_access.accesses(client, SEALED)
     assert (found.run_id, found.trial) == (first, "3")
     second = opened(client, study)
-    assert len(test_access.openings(client, SEALED)) == 2
+    assert len(test_access.accesses(client, SEALED)) == 2
     assert client.get_run(second).info.run_name == "test 2 of trial 003"
     assert client.get_run(second).data.tags[test_access.OPENINGS] == "2"
 
@@ -73,16 +73,16 @@ def test_a_run_that_is_deleted_for_good_still_counts(client, study, tmp_path):
 def test_an_experiment_that_is_deleted_for_good_still_counts(client, study, tmp_path):
     opened(client, study)
     client.delete_experiment(study.experiment_id)
-    assert len(test_access.openings(client, SEALED)) == 1
+    assert len(test_access.accesses(client, SEALED)) == 1
     collect(tmp_path)
     assert client.get_experiment_by_name("tissue") is None
-    assert len(test_access.openings(client, SEALED)) == 1
+    assert len(test_access.accesses(client, SEALED)) == 1
 
 
 def test_a_registered_model_that_is_deleted_takes_none_with_it(client, study):
     opened(client, study)
     client.delete_registered_model("model")
-    assert len(test_access.openings(client, SEALED)) == 1
+    assert len(test_access.accesses(client, SEALED)) == 1
 
 
 def test_a_failed_opening_says_why_without_a_password(client, study, monkeypatch):

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, _imaging
 
 from bhsearch.data.images import jpeg, pillow, tiff
-from bhsearch.data.images.decoded import Picture
+from bhsearch.data.images.decoded import DecodedImage
 from bhsearch.data.index import BadFile
 from bhsearch.errors import DataError
 from bhsearch.runtime import cache
@@ -74,7 +74,7 @@ class Digests:
     pages_left_out: int = 0
 
 
-class _Quiet:
+class _SuppressedWarnings:
     """Silence warnings while any thread decodes.
 
     `warnings.catch_warnings` swaps a list of the whole process, so two threads that each used their own would restore
@@ -104,7 +104,7 @@ class _Quiet:
                 self._saved.__exit__(kind, error, trace)
 
 
-_quiet = _Quiet()
+_quiet = _SuppressedWarnings()
 
 
 def decode(path: Path) -> npt.NDArray[np.uint8]:
@@ -151,7 +151,7 @@ def decode_bytes(data: bytes) -> npt.NDArray[np.uint8]:
         return _picture(io.BytesIO(data), room).pixels
 
 
-def scan(
+def hash_images(
     root: Path, paths: Sequence[str], *, progress: Progress | None = None, n_threads: int | None = None
 ) -> list[Digests | BadFile]:
     """Digest image files, in parallel; what was digested before and has not changed since is not read again.
@@ -169,7 +169,7 @@ def scan(
         PlaceError: If the cache of digests cannot be written, or its disk is full, be it only once images are decoded:
             then their digests are lost, and nothing else.
     """
-    known = _Known(root)
+    known = _DigestCache(root)
     results: list[Digests | BadFile | None] = []
     todo: list[tuple[int, str, _Stamp]] = []
     for at, path in enumerate(paths):
@@ -232,7 +232,7 @@ def _digests_of(file: Path, room: contextlib.ExitStack) -> Digests:
     return Digests(of_bytes.hexdigest(), digest.hexdigest(), picture.range_used, picture.pages_left_out)
 
 
-def _from_file(path: Path, room: contextlib.ExitStack) -> Picture:
+def _from_file(path: Path, room: contextlib.ExitStack) -> DecodedImage:
     try:
         with _opened(path) as stream:
             return _picture(stream, room)
@@ -261,7 +261,7 @@ def _reason(error: OSError | ValueError) -> str:
     return (getattr(error, "strerror", None) or str(error)).lower()
 
 
-class _Room:
+class _MemoryBudget:
     """Memory for images that are being decoded: so many pixels at once, whatever the number of threads."""
 
     def __init__(self) -> None:
@@ -283,10 +283,10 @@ class _Room:
                 self._changed.notify_all()
 
 
-_room = _Room()
+_room = _MemoryBudget()
 
 
-def _picture(stream: _Stream, room: contextlib.ExitStack) -> Picture:
+def _picture(stream: _Stream, room: contextlib.ExitStack) -> DecodedImage:
     """Decode; `room` is held for the pixels until the caller is done with them."""
 
     def claim(n_pixels: int, n_bytes: int = 0) -> None:
@@ -316,7 +316,7 @@ def _picture(stream: _Stream, room: contextlib.ExitStack) -> Picture:
 
 def _without_pillow(
     stream: _Stream, head: bytes, claim: Callable[[int], None], error: UnidentifiedImageError
-) -> Picture:
+) -> DecodedImage:
     """Decode what Pillow does not know, or say what it is."""
     frame = jpeg.jpeg_frame(head)
     if frame is not None and frame.process == jpeg.JPEG_LS:
@@ -335,7 +335,7 @@ def _without_pillow(
     raise DataError(pillow.why_not(head)) from error
 
 
-class _Known:
+class _DigestCache:
     """Digests of one data folder that outlive the process, by path, size and modification time.
 
     They lie in one JSON file, replaced atomically. A file that is torn, foreign or of another decoder is as good as
@@ -344,7 +344,7 @@ class _Known:
 
     def __init__(self, root: Path) -> None:
         facts = {"digests_of": str(root.resolve())}
-        self._file = cache.cache_root() / "digests" / cache.key_of(facts) / "digests.json"
+        self._file = cache.cache_root() / "digests" / cache.cache_key(facts) / "digests.json"
         self._header = {"decoder": _DECODER, **facts}
         self._entries: dict[str, list[Any]] = self._load()
         self._changed = False
@@ -359,7 +359,7 @@ class _Known:
 
     def require_writable(self) -> None:
         """Fail before minutes of decoding rather than after."""
-        with cache.writing("the digests of the images"):
+        with cache.explain_write_errors("the digests of the images"):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._file.parent):
                 pass
@@ -378,7 +378,7 @@ class _Known:
         if not self._changed:
             return
         text = json.dumps({**self._header, "entries": self._entries})
-        with cache.writing("the digests of the images"):
+        with cache.explain_write_errors("the digests of the images"):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(prefix=".digests-", dir=self._file.parent)
             try:

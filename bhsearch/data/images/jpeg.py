@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from bhsearch.data.images.decoded import Extent, Picture, to_8_bit, turned
+from bhsearch.data.images.decoded import DecodedImage, Extent, to_8_bit, turned
 from bhsearch.errors import DataError
 
 JPEG_LS = 0xF7  # the process of another standard within the same markers
@@ -54,7 +54,7 @@ def jpeg_frame(data: bytes) -> JpegFrame | None:
     return None
 
 
-def read_deep(data: bytes, frame: JpegFrame) -> Picture:
+def read_deep(data: bytes, frame: JpegFrame) -> DecodedImage:
     """Decode a JPEG image of 9 to 16 bits, grey or YCbCr.
 
     Raises:
@@ -74,4 +74,4 @@ def read_deep(data: bytes, frame: JpegFrame) -> Picture:
     if frame.exif:
         exif.load(frame.exif)
     rgb = np.broadcast_to(to_8_bit(samples, white), (frame.height, frame.width, 3))
-    return Picture(turned(np.ascontiguousarray(rgb), exif.get(_ORIENTATION)), extent.share)
+    return DecodedImage(turned(np.ascontiguousarray(rgb), exif.get(_ORIENTATION)), extent.share)

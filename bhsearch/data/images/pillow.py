@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from bhsearch.data.images.decoded import STRIP, Picture, Pixels, rgb_of
+from bhsearch.data.images.decoded import STRIP, DecodedImage, Pixels, rgb_of
 from bhsearch.errors import DataError
 
 _PNG, _PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # signature; where the header says the bits of a sample
@@ -46,7 +46,7 @@ _FOREIGN = (
 )
 
 
-def read(image: Image.Image, stream: BinaryIO, head: bytes) -> Picture:
+def read(image: Image.Image, stream: BinaryIO, head: bytes) -> DecodedImage:
     """Read what Pillow has opened: the first frame, turned as EXIF says, transparency over white.
 
     Args:
@@ -65,7 +65,7 @@ def read(image: Image.Image, stream: BinaryIO, head: bytes) -> Picture:
     left_out = getattr(image, "n_frames", 1) - 1
     _mend_transparency(image, stream, depth)
     ImageOps.exif_transpose(image, in_place=True)
-    return Picture(_rgb(image), range_used, left_out)
+    return DecodedImage(_rgb(image), range_used, left_out)
 
 
 def why_not(head: bytes) -> str:

@@ -90,8 +90,8 @@ def pixel_cache(index: Index, resize: Resize, progress: Progress | None = None) 
                     progress(done, len(paths))
         array.flush()
 
-    cache.cached("pixels", facts, fill)
-    return PixelCache(cache.key_of(facts), pixel_file(index, resize), shape)
+    cache.get_or_create("pixels", facts, fill)
+    return PixelCache(cache.cache_key(facts), pixel_file(index, resize), shape)
 
 
 def pixel_file(index: Index, resize: Resize) -> Path:
@@ -101,7 +101,7 @@ def pixel_file(index: Index, resize: Resize) -> Path:
 
 def _facts(index: Index, resize: Resize) -> dict[str, Any]:
     digests = list(index.table["pixels_digest"])
-    return {"resize": resize.name, "images": cache.key_of({"pixels": digests}), "version": 1}
+    return {"resize": resize.name, "images": cache.cache_key({"pixels": digests}), "version": 1}
 
 
 def _allocate(file: Path, n_bytes: int) -> None:

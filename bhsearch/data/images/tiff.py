@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bhsearch.data.images.decoded import STRIP, Extent, Picture, Pixels, rgb_of, to_8_bit, turned
+from bhsearch.data.images.decoded import STRIP, DecodedImage, Extent, Pixels, rgb_of, to_8_bit, turned
 from bhsearch.data.images.jpeg import jpeg_frame
 from bhsearch.errors import DataError
 
@@ -92,7 +92,7 @@ class _Meaning:
         return self.bits == 16 and (self.n_colours > 1 or self.alpha is not None)
 
 
-def read(stream: BinaryIO, claim: Claim) -> Picture:
+def read(stream: BinaryIO, claim: Claim) -> DecodedImage:
     """Read a TIFF file.
 
     Of several pages the first is read, unless it is a reduced copy of a larger one; levels of a pyramid do not count as
@@ -109,7 +109,7 @@ def read(stream: BinaryIO, claim: Claim) -> Picture:
     with _opened(stream) as file:
         page, left_out = _choose(file)
         if page.compression == _OLD_JPEG:
-            return Picture(turned(_old_jpeg(file.filehandle, page, claim), page.tags.valueof(274)), 1.0, left_out)
+            return DecodedImage(turned(_old_jpeg(file.filehandle, page, claim), page.tags.valueof(274)), 1.0, left_out)
         meaning = _meaning(page)
         height, width = int(page.imagelength), int(page.imagewidth)
         if not height or not width:
@@ -118,7 +118,7 @@ def read(stream: BinaryIO, claim: Claim) -> Picture:
         samples, extent = _samples(file.filehandle, page, meaning)
     pixels = turned(_rgb(samples, page, meaning), page.tags.valueof(274))
     judged = (meaning.bits > 8 or meaning.is_float) and meaning.photometric != _PALETTE
-    return Picture(pixels, extent.share if judged else 1.0, left_out)
+    return DecodedImage(pixels, extent.share if judged else 1.0, left_out)
 
 
 def _opened(stream: BinaryIO) -> Any:

@@ -31,7 +31,7 @@ class OfficialFold:
 
 
 @dataclass(frozen=True, eq=False)
-class Placed:
+class ResolvedFold:
     """A published fold on the images of a data set.
 
     Attributes:
@@ -114,14 +114,14 @@ def _parse(line: str) -> tuple[str, int, str]:
     return name.file_name, int(fields[2]), fields[3]
 
 
-def place(index: Index, folds: Sequence[OfficialFold]) -> list[Placed]:
+def resolve_folds(index: Index, folds: Sequence[OfficialFold]) -> list[ResolvedFold]:
     """Find the images of published folds in a data set, by file name, and what lies on both sides of each.
 
     Raises:
         DataError: If none of a fold's images to train or to test on is there.
     """
     names = [_name_of(path) for path in index.column("path")]
-    return [_place(index, np.array(names, dtype=object), fold) for fold in folds]
+    return [_resolve(index, np.array(names, dtype=object), fold) for fold in folds]
 
 
 def _name_of(path: str) -> str:
@@ -130,7 +130,7 @@ def _name_of(path: str) -> str:
     return breakhis.parse(file).file_name if breakhis.looks_like(file) else ""
 
 
-def _place(index: Index, names: npt.NDArray[np.object_], fold: OfficialFold) -> Placed:
+def _resolve(index: Index, names: npt.NDArray[np.object_], fold: OfficialFold) -> ResolvedFold:
     side = np.array([fold.part.get(name, "") for name in names], dtype=object)
     train, test = side == "train", side == "test"
     absent = sorted(set(fold.part) - set(names.tolist()))
@@ -141,7 +141,7 @@ def _place(index: Index, names: npt.NDArray[np.object_], fold: OfficialFold) -> 
         )
     case, slide = index.column("case"), index.column("slide")
     torn = sorted(set(case[train]) & set(case[test]))
-    return Placed(
+    return ResolvedFold(
         number=fold.number,
         train=train,
         test=test,
@@ -153,11 +153,11 @@ def _place(index: Index, names: npt.NDArray[np.object_], fold: OfficialFold) -> 
             )
             for name in torn
         },
-        torn_pictures=_torn_pictures(index, train, test),
+        torn_pictures=_images_on_both_sides(index, train, test),
     )
 
 
-def _torn_pictures(index: Index, train: Bools, test: Bools) -> tuple[tuple[str, ...], ...]:
+def _images_on_both_sides(index: Index, train: Bools, test: Bools) -> tuple[tuple[str, ...], ...]:
     digest, path = index.column("pixels_digest"), index.column("path")
     shared = set(digest[train]) & set(digest[test])
     return tuple(sorted(tuple(sorted(path[(train | test) & (digest == one)])) for one in shared))

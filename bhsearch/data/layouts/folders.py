@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.layouts.class_names import ClassMap, class_like_folders, folder_classes, map_advice
-from bhsearch.data.layouts.listing import Found, complain, named
+from bhsearch.data.layouts.listing import ImageRecord, named, raise_data_errors
 from bhsearch.data.layouts.manifest import counted_parts
 from bhsearch.data.layouts.naming import folded, is_division_folder, is_placeholder, part_of
 from bhsearch.errors import DataError, SettingsError
@@ -55,7 +55,7 @@ class Tree:
         notes: Sentences on how the folders were read.
     """
 
-    rows: list[Found]
+    rows: list[ImageRecord]
     has_cases: bool
     notes: list[str]
 
@@ -75,7 +75,7 @@ def begins_with_part(path: str, classes: ClassMap) -> bool:
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
-def with_parts(rows: list[Found], ignored: Sequence[str]) -> tuple[list[Found], list[str]]:
+def with_parts(rows: list[ImageRecord], ignored: Sequence[str]) -> tuple[list[ImageRecord], list[str]]:
     """The rows with the part that a folder at any depth names, and sentences on it.
 
     Args:
@@ -107,10 +107,12 @@ def with_parts(rows: list[Found], ignored: Sequence[str]) -> tuple[list[Found], 
             "validation and test are). Give one of them as --data, or a manifest with a column split; or, if they are "
             f"to have no effect: --ignore-column {word}"
         )
-    complain(several, "An image must lie in one part, but the folders of these name several.")
+    raise_data_errors(several, "An image must lie in one part, but the folders of these name several.")
     present = set(parts) - {""}
     if present:
-        complain(loose, f"Where there are parts ({', '.join(sorted(present))}), every image must lie in one of them.")
+        raise_data_errors(
+            loose, f"Where there are parts ({', '.join(sorted(present))}), every image must lie in one of them."
+        )
     if len(present) == 1:
         return rows, [f"All images lie in {present.pop()}, which divides nothing."]
     notes = [f"Parts are taken from the folders: {counted_parts(parts)}."] if present else []
@@ -147,12 +149,12 @@ def read_folders(paths: Sequence[str], case_pattern: str | None, class_map: Sequ
     classes = folder_classes(class_map)
     places = _class_depths(paths, classes)
     patients = {} if case_pattern is not None else _patients(paths, places)
-    rows: list[Found] = []
+    rows: list[ImageRecord] = []
     malformed: list[str] = []
     contradicting: list[str] = []
     unmatched: list[str] = []
     for path, (_, label) in zip(paths, places, strict=True):
-        row: Found | None
+        row: ImageRecord | None
         if breakhis.looks_like(path.rpartition("/")[2]):
             row = from_breakhis_name(path, malformed)
             if row is not None and row.label != label:
@@ -161,12 +163,12 @@ def read_folders(paths: Sequence[str], case_pattern: str | None, class_map: Sequ
             case = case_of(path)
             if case == "":
                 unmatched.append(path)
-            row = Found(path, label, patients.get(path, path) if case is None else case)
+            row = ImageRecord(path, label, patients.get(path, path) if case is None else case)
         if row is not None:
             rows.append(row)
-    complain(malformed, breakhis.grammar_hint())
-    complain(contradicting, "A BreakHis name and the folder it lies in must name the same class.")
-    complain(unmatched, f"--case-pattern {case_pattern} must find a case in every path.")
+    raise_data_errors(malformed, breakhis.grammar_hint())
+    raise_data_errors(contradicting, "A BreakHis name and the folder it lies in must name the same class.")
+    raise_data_errors(unmatched, f"--case-pattern {case_pattern} must find a case in every path.")
     by_name = all(breakhis.looks_like(row.path.rpartition("/")[2]) for row in rows)
     return Tree(
         rows, case_pattern is not None or bool(patients) or by_name, _notes(paths, places, patients, case_pattern)
@@ -194,7 +196,7 @@ def _class_depths(paths: Sequence[str], classes: ClassMap) -> list[tuple[int, in
         if len(set(labels.values())) > 1 and not (numeric and from_file):
             contradicting.append(path)
         places.append((at, labels[at]))
-    complain(contradicting, "An image must lie in one class, but the folders of these name both.")
+    raise_data_errors(contradicting, "An image must lie in one class, but the folders of these name both.")
     return places
 
 
@@ -258,7 +260,7 @@ def _notes(
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
-def from_breakhis_name(path: str, problems: list[str]) -> Found | None:
+def from_breakhis_name(path: str, problems: list[str]) -> ImageRecord | None:
     """What a BreakHis name says; None, and the path among the problems, where it breaks the grammar."""
     try:
         name = breakhis.parse(path.rpartition("/")[2])
@@ -266,7 +268,7 @@ def from_breakhis_name(path: str, problems: list[str]) -> Found | None:
         problems.append(path)
         return None
     magnification = breakhis.magnification_key(name.magnification)
-    return Found(path, name.label, name.case, name.slide_key, name.subtype, magnification)
+    return ImageRecord(path, name.label, name.case, name.slide_key, name.subtype, magnification)
 
 
 def case_finder(pattern: str | None) -> Callable[[str], str | None]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from bhsearch.data.images.decode import IMAGE_SUFFIXES
-from bhsearch.data.layouts.listing import Found, complain
+from bhsearch.data.layouts.listing import ImageRecord, raise_data_errors
 
 GRAMMAR = "<patient>/<0|1>/<patient>_idx5_x<X>_y<Y>_class<0|1>.png"
 
@@ -23,7 +23,7 @@ def patient_of(file_name: str) -> str | None:
     return match["patient"] if match else None
 
 
-def read_idc(paths: Sequence[str]) -> list[Found]:
+def read_idc(paths: Sequence[str]) -> list[ImageRecord]:
     """Read a tree of patches.
 
     Raises:
@@ -41,6 +41,6 @@ def read_idc(paths: Sequence[str]) -> list[Found]:
         elif patient not in (None, match["patient"]):
             problems.append(f"{path} (the folder's patient is {patient}, the name's {match['patient']})")
         else:
-            rows.append(Found(path, int(match["label"]), match["patient"], match["patient"]))
-    complain(problems, f"IDC files are {GRAMMAR}.")
+            rows.append(ImageRecord(path, int(match["label"]), match["patient"], match["patient"]))
+    raise_data_errors(problems, f"IDC files are {GRAMMAR}.")
     return rows

@@ -11,7 +11,7 @@ from bhsearch.errors import DataError, listed
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageRecord:
     """What names say of one image; empty strings where they say nothing. Fields as in `Index.table`."""
 
     path: str
@@ -39,14 +39,14 @@ class Listing:
 
     root: Path
     layout: str
-    rows: tuple[Found, ...]
+    rows: tuple[ImageRecord, ...]
     has_cases: bool = True
     bad: tuple[BadFile, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def complain(problems: list[str], rule: str, advice: str = "") -> None:
+def raise_data_errors(problems: list[str], rule: str, advice: str = "") -> None:
     """Raise DataError with a rule, what breaks it, and what to do, if anything breaks it."""
     if problems:
         more = f"\n{advice}" if advice else ""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bhsearch.data.layouts.class_names import ClassMap, manifest_classes, map_advice
-from bhsearch.data.layouts.listing import Found, Listing, complain, named
+from bhsearch.data.layouts.listing import ImageRecord, Listing, named, raise_data_errors
 from bhsearch.data.layouts.naming import PARTS, folded, is_part_column, is_placeholder, part_of
 from bhsearch.errors import DataError, SettingsError
 
@@ -211,7 +211,7 @@ def counted_parts(parts: Iterable[str]) -> str:
     return ", ".join(f"{counts[part]:,} {part}" for part in PARTS if counts[part]) + " images"
 
 
-def _parts_in_paths(rows: list[Found]) -> list[str]:
+def _parts_in_paths(rows: list[ImageRecord]) -> list[str]:
     return sorted({part for row in rows for folder in row.path.split("/")[:-1] if (part := part_of(folder))})
 
 
@@ -224,15 +224,17 @@ def _require_labels(table: _Table, classes: ClassMap) -> None:
         return
     values = list(dict.fromkeys(row.fields["label"] for row in table.rows if row.fields["label"]))
     is_naming = 1 < len(values) <= 12 and len(unknown) * 10 >= len(table.rows)  # else it is some rows that are wrong
-    complain(
+    raise_data_errors(
         [f"line {row.line}: {row.fields['label']!r}" for row in unknown],
         f"The labels of a manifest must be {classes.names()}.",
         map_advice(values) if is_naming else "",
     )
 
 
-def _rows(file: Path, root: Path, table: _Table, classes: ClassMap, parts: list[str], ignored: set[str]) -> list[Found]:
-    rows: list[Found] = []
+def _rows(
+    file: Path, root: Path, table: _Table, classes: ClassMap, parts: list[str], ignored: set[str]
+) -> list[ImageRecord]:
+    rows: list[ImageRecord] = []
     leaving: list[str] = []
     missing: list[str] = []
     no_case: list[str] = []
@@ -250,14 +252,16 @@ def _rows(file: Path, root: Path, table: _Table, classes: ClassMap, parts: list[
         elif is_placeholder(case):
             placeholders.append(f"line {row.line}: {case!r}")
         label = classes.label_of(row.fields["label"])
-        rows.append(Found(path or "", label or 0, case, part=part, **{name: row.fields.get(name, "") for name in more}))
+        rows.append(
+            ImageRecord(path or "", label or 0, case, part=part, **{name: row.fields.get(name, "") for name in more})
+        )
     elsewhere = "For images elsewhere, --image-root names the folder that holds them."
-    complain(leaving, f"The paths of a manifest must lie in the folder {root}.", elsewhere)
-    complain(no_case, "Every row of a manifest must name its case.")
-    complain(placeholders, PLACEHOLDER_RULE)
-    complain(missing, f"The files of a manifest must exist under {root}.", elsewhere)
+    raise_data_errors(leaving, f"The paths of a manifest must lie in the folder {root}.", elsewhere)
+    raise_data_errors(no_case, "Every row of a manifest must name its case.")
+    raise_data_errors(placeholders, PLACEHOLDER_RULE)
+    raise_data_errors(missing, f"The files of a manifest must exist under {root}.", elsewhere)
     times = Counter(row.path for row in rows)
-    complain([path for path, n in times.items() if n > 1], "A manifest must name a file once.")
+    raise_data_errors([path for path, n in times.items() if n > 1], "A manifest must name a file once.")
     return rows
 
 

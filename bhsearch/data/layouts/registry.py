@@ -10,7 +10,7 @@ from bhsearch.data.images.files import Images, describe_left_out, find_images
 from bhsearch.data.layouts import breakhis, idc
 from bhsearch.data.layouts.class_names import class_like_folders, folder_classes, map_advice
 from bhsearch.data.layouts.folders import begins_with_part, from_breakhis_name, labels_of, read_folders, with_parts
-from bhsearch.data.layouts.listing import Found, Listing, complain, named, require_both_classes
+from bhsearch.data.layouts.listing import ImageRecord, Listing, named, raise_data_errors, require_both_classes
 from bhsearch.data.layouts.manifest import PLACEHOLDER_RULE, SUFFIXES, read_manifest
 from bhsearch.data.layouts.naming import folded, is_placeholder
 from bhsearch.errors import DataError, SettingsError
@@ -60,7 +60,9 @@ def read(
         listing = _read_tree(data, layout, images, case_pattern, class_map, ignore_columns)
     require_both_classes(row.label for row in listing.rows)
     if listing.has_cases:
-        complain([f"{row.path}: {row.case!r}" for row in listing.rows if is_placeholder(row.case)], PLACEHOLDER_RULE)
+        raise_data_errors(
+            [f"{row.path}: {row.case!r}" for row in listing.rows if is_placeholder(row.case)], PLACEHOLDER_RULE
+        )
     return listing
 
 
@@ -159,10 +161,10 @@ def _read_tree(
     return Listing(data, layout, tuple(rows), has_cases, images.bad, images.left_out, (*on_parts, *notes))
 
 
-def _read_breakhis(paths: Sequence[str]) -> list[Found]:
+def _read_breakhis(paths: Sequence[str]) -> list[ImageRecord]:
     problems: list[str] = []
     rows = [from_breakhis_name(path, problems) for path in paths]
-    complain(problems, breakhis.grammar_hint())
+    raise_data_errors(problems, breakhis.grammar_hint())
     return [row for row in rows if row is not None]
 
 

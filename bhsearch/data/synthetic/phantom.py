@@ -71,7 +71,7 @@ _RANGES: dict[str, tuple[int, int]] = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class SyntheticImage:
     """One image to be drawn.
 
     Attributes:
@@ -107,7 +107,7 @@ def parse_spec(spec: str) -> Parameters:
     return Parameters(**{**_DEFAULTS, **values})
 
 
-def pictures(parameters: Parameters) -> list[Picture]:
+def list_images(parameters: Parameters) -> list[SyntheticImage]:
     """All images of a phantom, case by case: a function of the parameters alone."""
     planned = []
     for case in range(parameters.cases):
@@ -121,11 +121,11 @@ def pictures(parameters: Parameters) -> list[Picture]:
         for image in range(n_images):
             slide = f"{_FIRST_SLIDE + case}{letters[image % len(letters)]}"
             path = _path(label, subtype, slide, image // len(letters) + 1)
-            planned.append(Picture(path, label, case, image))
+            planned.append(SyntheticImage(path, label, case, image))
     return planned
 
 
-def draw(parameters: Parameters, picture: Picture) -> npt.NDArray[np.uint8]:
+def draw(parameters: Parameters, picture: SyntheticImage) -> npt.NDArray[np.uint8]:
     """Draw one image: a function of seed and difficulty, and of the picture's label, case and number.
 
     Returns:
@@ -151,7 +151,7 @@ def phantom_folder(parameters: Parameters, progress: Progress | None = None) -> 
         PlaceError: If the cache cannot be written, or the disk is full; nothing half-made is left.
     """
     facts = {**asdict(parameters), "version": _VERSION}
-    return cache.cached(NAME, facts, lambda folder: _fill(folder, parameters, progress))
+    return cache.get_or_create(NAME, facts, lambda folder: _fill(folder, parameters, progress))
 
 
 def phantom_index(spec: str = NAME) -> Index:
@@ -199,9 +199,9 @@ def _path(label: int, subtype: str, slide: str, sequence: int) -> str:
 
 
 def _fill(folder: Path, parameters: Parameters, progress: Progress | None) -> None:
-    planned = pictures(parameters)
+    planned = list_images(parameters)
 
-    def save(picture: Picture) -> None:
+    def save(picture: SyntheticImage) -> None:
         file = folder / picture.path
         file.parent.mkdir(parents=True, exist_ok=True)
         # Stored, not deflated: builds of zlib differ in their bytes, and reading takes half the time.

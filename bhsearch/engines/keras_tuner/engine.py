@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bhsearch.engines.base import Trial, complete_notes, leaves_no_trace
-from bhsearch.engines.keras_tuner.storage import Entry, KerasTunerStudy
+from bhsearch.engines.base import Trial, is_ignored_on_resume, result_attributes
+from bhsearch.engines.keras_tuner.storage import JournalEntry, KerasTunerStudy
 from bhsearch.errors import StudyError
-from bhsearch.objectives.base import Report
+from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.runtime.processes import this_process
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 
 if TYPE_CHECKING:
-    from bhsearch.engines.keras_tuner.oracles import Driver
+    from bhsearch.engines.keras_tuner.oracles import OracleDriver
 
 SAMPLERS = ("bayesian", "random", "hyperband", "grid")
 
@@ -37,7 +37,7 @@ class KerasTunerEngine:
     def __init__(self, study: KerasTunerStudy, space: Sequence[Parameter], sampler: str, seed: int) -> None:
         self._study, self._journal = study, study.journal
         self._space, self._sampler, self._seed = space, sampler, seed
-        self._driver: Driver | None = None
+        self._driver: OracleDriver | None = None
 
     def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
         """Start a trial, at a point that the oracle chooses where none is given; see `Engine.ask`.
@@ -64,29 +64,29 @@ class KerasTunerEngine:
                 raise
         return entry.trial
 
-    def _propose(self, entries: Sequence[Entry]) -> Entry:
+    def _propose(self, entries: Sequence[JournalEntry]) -> JournalEntry:
         if self._driver is None:
-            from bhsearch.engines.keras_tuner.oracles import Driver
+            from bhsearch.engines.keras_tuner.oracles import OracleDriver
 
-            self._driver = Driver(self._space, self._sampler, self._seed)
+            self._driver = OracleDriver(self._space, self._sampler, self._seed)
         return self._driver.propose(entries)
 
-    def _given(self, point: Params, notes: dict[str, Any], entries: Sequence[Entry]) -> Entry:
+    def _given(self, point: Params, notes: dict[str, Any], entries: Sequence[JournalEntry]) -> JournalEntry:
         wrong = [row.name for row in self._space if row.name not in point or not row.holds(point[row.name])]
         if wrong:
             found = ", ".join(f"{name}={point.get(name)}" for name in wrong)
             raise StudyError(f"A given point must be in the space, but has {found}.")
         trial = Trial(len(entries), RUNNING, {row.name: point[row.name] for row in self._space})
         first = entries[notes["retry_of"]] if "retry_of" in notes else None
-        if first is None or not leaves_no_trace(first.trial) or trial.params != first.trial.params:
-            return Entry(trial)
+        if first is None or not is_ignored_on_resume(first.trial) or trial.params != first.trial.params:
+            return JournalEntry(trial)
         taken = any(
-            (entry.sampler, entry.place) == (first.sampler, first.place) and not leaves_no_trace(entry.trial)
+            (entry.sampler, entry.place) == (first.sampler, first.place) and not is_ignored_on_resume(entry.trial)
             for entry in entries
         )
-        return Entry(trial) if taken else replace(first, trial=trial)
+        return JournalEntry(trial) if taken else replace(first, trial=trial)
 
-    def report(self, number: int, report: Report) -> bool:  # noqa: ARG002
+    def report(self, number: int, report: IntermediateValue) -> bool:  # noqa: ARG002
         """KerasTuner has no pruner."""
         return False
 
@@ -96,7 +96,7 @@ class KerasTunerEngine:
 
     def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
         """End a trial with its score, and the ends of its interval where they are known."""
-        self._journal.end(number, COMPLETE, float(score), complete_notes(seconds, ends))
+        self._journal.end(number, COMPLETE, float(score), result_attributes(seconds, ends))
 
     def annotate(self, number: int, notes: dict[str, str]) -> None:
         """Nothing: nobody looks at the journal."""

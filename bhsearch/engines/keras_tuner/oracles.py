@@ -21,14 +21,14 @@ from scipy.linalg import solve_triangular
 from sklearn.gaussian_process import GaussianProcessRegressor
 from threadpoolctl import ThreadpoolController
 
-from bhsearch.engines.base import Exhausted, Trial, leaves_no_trace
-from bhsearch.engines.keras_tuner.storage import Entry
+from bhsearch.engines.base import SearchExhausted, Trial, is_ignored_on_resume
+from bhsearch.engines.keras_tuner.storage import JournalEntry
 from bhsearch.models import backend
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.states import COMPLETE, RUNNING
 
-backend.start()
-with backend.quiet(), warnings.catch_warnings():
+backend.import_backend()
+with backend.silence_stderr(), warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from keras_tuner import HyperParameters, Objective
     from keras_tuner.engine.trial import Trial as OracleTrial
@@ -45,7 +45,7 @@ _EPOCHS, _ROUND, _PAST = "tuner/epochs", "tuner/round", "tuner/trial_id"  # what
 _OWN = "tuner/"
 
 
-class _Driven:
+class _StatelessOracle:
     """What all four have: they write no files, repeat nothing by themselves, and are seeded anew for each trial."""
 
     study_seed: int
@@ -64,15 +64,15 @@ class _Driven:
         digest = hashlib.sha256(f"{self.study_seed}/{place}".encode()).digest()
         self._seed_state = int.from_bytes(digest[:6], "big")
 
-    def seat(self, trial_id: str, values: Params) -> None:
+    def replay(self, trial_id: str, values: Params) -> None:
         """Do to an oracle that is made anew what proposing this trial did to the one that did."""
 
 
-class _Random(_Driven, RandomSearchOracle):  # type: ignore[misc]
+class _Random(_StatelessOracle, RandomSearchOracle):  # type: ignore[misc]
     pass
 
 
-class _Process(GaussianProcessRegressor):  # type: ignore[misc]
+class _FastGaussianProcess(GaussianProcessRegressor):  # type: ignore[misc]
     """scikit-learn's process without the checks of its input, which take most of an oracle's time.
 
     The oracle asks it thousands of times a trial, for one point each.
@@ -89,7 +89,7 @@ class _Process(GaussianProcessRegressor):  # type: ignore[misc]
         return mean, np.sqrt(variance * self._y_train_std**2)
 
 
-class _Bayesian(_Driven, BayesianOptimizationOracle):  # type: ignore[misc]
+class _Bayesian(_StatelessOracle, BayesianOptimizationOracle):  # type: ignore[misc]
     def seed_for(self, place: int) -> None:
         """Its optimiser starts at random points, and its process was fitted to the trials before."""
         super().seed_for(place)
@@ -102,10 +102,10 @@ class _Bayesian(_Driven, BayesianOptimizationOracle):  # type: ignore[misc]
             return super().populate_space(trial_id)
 
     def _make_gpr(self) -> Any:
-        return _Process(**super()._make_gpr().get_params(deep=False))
+        return _FastGaussianProcess(**super()._make_gpr().get_params(deep=False))
 
 
-class _Hyperband(_Driven, HyperbandOracle):  # type: ignore[misc]
+class _Hyperband(_StatelessOracle, HyperbandOracle):  # type: ignore[misc]
     def __init__(self, least: int, **options: Any) -> None:
         super().__init__(**options)
         # KerasTuner's brackets go down to one epoch; ours end where the space does.
@@ -114,7 +114,7 @@ class _Hyperband(_Driven, HyperbandOracle):  # type: ignore[misc]
         self._brackets: list[dict[str, Any]] = []
         self._start_new_bracket()
 
-    def seat(self, trial_id: str, values: Params) -> None:
+    def replay(self, trial_id: str, values: Params) -> None:
         """Behind the trial that it goes on from, or into the first bracket with room for a new one."""
         self._remove_completed_brackets()
         past, step = values.get(_PAST), values[_ROUND]
@@ -137,8 +137,8 @@ class _Hyperband(_Driven, HyperbandOracle):  # type: ignore[misc]
         raise ValueError(f"No bracket holds trial {past} before round {step}.")
 
 
-class _Grid(_Driven, GridSearchOracle):  # type: ignore[misc]
-    def seat(self, trial_id: str, values: Params) -> None:  # noqa: ARG002
+class _Grid(_StatelessOracle, GridSearchOracle):  # type: ignore[misc]
+    def replay(self, trial_id: str, values: Params) -> None:  # noqa: ARG002
         """Behind the last one: in a space that does not change, a grid only grows at its end."""
         last = self.start_order[-1] if self.start_order else None
         self._ordered_ids.insert(trial_id, last)
@@ -151,7 +151,7 @@ class _Grid(_Driven, GridSearchOracle):  # type: ignore[misc]
             self._populate_next.remove(trial.trial_id)
 
 
-class Driver:
+class OracleDriver:
     """One oracle, at one study.
 
     Args:
@@ -166,39 +166,39 @@ class Driver:
         self._paced = sampler == "hyperband"
         self._sampled = [row for row in space if not (self._paced and row.name == "epochs")]
         self._oracle: Any = None
-        self._known: list[Entry] = []  # what the oracle was told
+        self._known: list[JournalEntry] = []  # what the oracle was told
 
-    def propose(self, entries: Sequence[Entry]) -> Entry:
+    def propose(self, entries: Sequence[JournalEntry]) -> JournalEntry:
         """The next trial's point, with what the oracle wants kept of it; the trial has no notes yet.
 
         Raises:
             Exhausted: If the oracle has none.
         """
-        place = sum(entry.sampler == self._sampler and not leaves_no_trace(entry.trial) for entry in entries)
+        place = sum(entry.sampler == self._sampler and not is_ignored_on_resume(entry.trial) for entry in entries)
         with _quiet():
             self._tell(entries)
             self._oracle.seed_for(place)
             chosen = self._oracle.create_trial(_id(len(entries)))
             if chosen.status != "RUNNING":
                 self._oracle = None
-                raise Exhausted(_EXHAUSTED[chosen.status].format(self._sampler))
+                raise SearchExhausted(_EXHAUSTED[chosen.status].format(self._sampler))
             values = chosen.hyperparameters.values
             params = {row.name: _typed(row, values[self._name(row)]) for row in self._space}
             # A Gaussian process may end a hair outside the range, or at one more than the largest whole number.
             values.update({row.name: params[row.name] for row in self._sampled})
             self._oracle._record_values(chosen)
         extra = {name: value for name, value in values.items() if name.startswith(_OWN)}
-        made = Entry(Trial(len(entries), RUNNING, params), self._sampler, place, extra)
+        made = JournalEntry(Trial(len(entries), RUNNING, params), self._sampler, place, extra)
         self._known.append(made)
         return made
 
     def _name(self, row: Parameter) -> str:
         return _EPOCHS if self._paced and row.name == "epochs" else row.name
 
-    def _tell(self, entries: Sequence[Entry]) -> None:
+    def _tell(self, entries: Sequence[JournalEntry]) -> None:
         """Bring the oracle to where these trials leave it."""
         for known, entry in zip(self._known, entries, strict=False):
-            if entry.trial.state != known.trial.state and leaves_no_trace(entry.trial):
+            if entry.trial.state != known.trial.state and is_ignored_on_resume(entry.trial):
                 self._oracle = None  # it cannot take back what it has proposed
         if self._oracle is None:
             self._oracle, self._known = self._make(), []
@@ -206,11 +206,15 @@ class Driver:
             known_state = self._known[number].trial.state if number < len(self._known) else None
             if known_state is None:
                 self._add(entry)
-            if known_state in (None, RUNNING) and entry.trial.state != RUNNING and not leaves_no_trace(entry.trial):
+            if (
+                known_state in (None, RUNNING)
+                and entry.trial.state != RUNNING
+                and not is_ignored_on_resume(entry.trial)
+            ):
                 self._end(entry)
         self._known = list(entries)
 
-    def _add(self, entry: Entry) -> None:
+    def _add(self, entry: JournalEntry) -> None:
         """A trial that another oracle proposed, or that was given."""
         oracle, trial = self._oracle, entry.trial
         mine = entry.sampler == self._sampler
@@ -218,16 +222,16 @@ class Driver:
         space.values = {row.name: trial.params[row.name] for row in self._sampled} | (entry.extra if mine else {})
         made = OracleTrial(space, _id(trial.number), "RUNNING")
         oracle.trials[made.trial_id] = made
-        if leaves_no_trace(trial):
+        if is_ignored_on_resume(trial):
             made.status = "FAILED"  # keeps its number, and is nothing else to the oracle
             return
         oracle._record_values(made)
         oracle.ongoing_trials[made.trial_id] = made
         if mine:
-            oracle.seat(made.trial_id, space.values)
+            oracle.replay(made.trial_id, space.values)
             oracle.start_order.append(made.trial_id)
 
-    def _end(self, entry: Entry) -> None:
+    def _end(self, entry: JournalEntry) -> None:
         """Only a complete trial has a score; any other has failed, as far as KerasTuner knows."""
         oracle, trial = self._oracle, self._oracle.trials[_id(entry.trial.number)]
         if entry.trial.state == COMPLETE:

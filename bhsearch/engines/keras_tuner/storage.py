@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bhsearch.engines.base import Overtaken, Trial
+from bhsearch.engines.base import Trial, TrialAlreadyEnded
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.objectives.space import Params
-from bhsearch.runtime.cache import writing
+from bhsearch.runtime.cache import explain_write_errors
 from bhsearch.runtime.locks import lock
 from bhsearch.states import RUNNING
 
@@ -32,7 +32,7 @@ _FACTS, _TRIALS, _LOCK = "facts.json", "trials.jsonl", "lock"
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """A trial as the journal holds it.
 
     Attributes:
@@ -57,11 +57,11 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._entries: list[Entry] = []
+        self._entries: list[JournalEntry] = []
         self._file = 0  # which file was read: another of that name may have come since
         self._read = 0  # bytes of it
 
-    def entries(self) -> Sequence[Entry]:
+    def entries(self) -> Sequence[JournalEntry]:
         """All trials by number, with what other processes have written since. Look only."""
         try:
             found = (self.folder / _TRIALS).stat()
@@ -75,12 +75,12 @@ class Journal:
         return self._entries
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[Sequence[Entry]]:
+    def alone(self) -> Iterator[Sequence[JournalEntry]]:
         """Hold the lock: nobody writes but the block, which is given all trials."""
-        with writing(f"the study {self.folder}", ""), lock(self.folder / _LOCK):
+        with explain_write_errors(f"the study {self.folder}", ""), lock(self.folder / _LOCK):
             yield self.entries()
 
-    def start(self, entry: Entry) -> None:
+    def start(self, entry: JournalEntry) -> None:
         """Keep a trial that begins. Only while `alone`."""
         trial = entry.trial
         line = {"trial": trial.number, "params": trial.params, "notes": trial.notes}
@@ -96,7 +96,7 @@ class Journal:
             trial = entries[number].trial
             if trial.state != RUNNING:
                 if (trial.state, trial.value) != (state, value):
-                    raise Overtaken
+                    raise TrialAlreadyEnded
                 return
             self._append({"trial": number, "state": state, "value": value, "notes": notes})
 
@@ -133,7 +133,7 @@ class Journal:
             self._entries[number] = replace(held, trial=trial)
         elif number == len(self._entries):
             trial = Trial(number, RUNNING, line["params"], notes=line["notes"])
-            self._entries.append(Entry(trial, line["sampler"], line["place"], line["extra"]))
+            self._entries.append(JournalEntry(trial, line["sampler"], line["place"], line["extra"]))
         else:
             raise ValueError(number)
 
@@ -161,7 +161,7 @@ class KerasTunerStudy:
 
 
 def open_study(directory: Path, name: str, facts: dict[str, Any]) -> KerasTunerStudy:
-    """Open a study, or make it with `facts`, which it keeps; see `facts_of`.
+    """Open a study, or make it with `facts`, which it keeps; see `metadata_of`.
 
     Raises:
         StudyError: If its folder is of another program.
@@ -169,7 +169,7 @@ def open_study(directory: Path, name: str, facts: dict[str, Any]) -> KerasTunerS
     """
     folder = _folder(directory, name)
     if not (folder / _FACTS).exists():
-        with writing(f"the study {folder}", ""):
+        with explain_write_errors(f"the study {folder}", ""):
             folder.mkdir(parents=True, exist_ok=True)
             with lock(folder / _LOCK):
                 strangers = {file.name for file in folder.iterdir()} - {_FACTS, _FACTS + ".new", _TRIALS, _LOCK}
@@ -203,30 +203,30 @@ def names(directory: Path) -> list[str]:
     return sorted(_read(file.parent)["study"] for file in directory.glob(f"*/{_FACTS}"))
 
 
-def facts_of(study: KerasTunerStudy) -> dict[str, Any]:
+def metadata_of(study: KerasTunerStudy) -> dict[str, Any]:
     """What the study was made with."""
     return dict(_read(study.journal.folder)["facts"])
 
 
-def remember(study: KerasTunerStudy, settings: dict[str, Any]) -> None:
+def save_settings(study: KerasTunerStudy, settings: dict[str, Any]) -> None:
     """Keep the settings of whoever opened the study last, for workers that join it."""
-    if remembered(study) != settings:
+    if load_settings(study) != settings:
         with study.journal.alone():
             _write(study.journal.folder, _read(study.journal.folder) | {"settings": settings})
 
 
-def remembered(study: KerasTunerStudy) -> dict[str, Any]:
-    """What `remember` was given last; empty if nothing."""
+def load_settings(study: KerasTunerStudy) -> dict[str, Any]:
+    """What `save_settings` was given last; empty if nothing."""
     return dict(_read(study.journal.folder)["settings"])
 
 
-def scored(study: KerasTunerStudy) -> list[tuple[float, Params]]:
+def completed_trials(study: KerasTunerStudy) -> list[tuple[float, Params]]:
     """Score and point of every complete trial."""
     trials = [entry.trial for entry in study.journal.entries()]
     return [(trial.value, dict(trial.params)) for trial in trials if trial.value is not None]
 
 
-def grow(study: KerasTunerStudy, facts: dict[str, Any], backbones: Sequence[str]) -> KerasTunerStudy:  # noqa: ARG001
+def add_backbones(study: KerasTunerStudy, facts: dict[str, Any], backbones: Sequence[str]) -> KerasTunerStudy:  # noqa: ARG001
     """Give a study more backbones: its facts say which it has, and its trials stay as they are.
 
     Args:

@@ -31,7 +31,7 @@ def name_metric(study: optuna.Study) -> None:
         study.set_metric_names([METRIC])
 
 
-def keep(study: optuna.Study, key: str, value: Any) -> None:
+def set_attribute(study: optuna.Study, key: str, value: Any) -> None:
     """Keep something with a study, out of sight."""
     study._storage.set_study_system_attr(study._study_id, key, value)
 

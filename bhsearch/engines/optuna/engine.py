@@ -14,15 +14,15 @@ from optuna.samplers import BaseSampler
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bhsearch.engines.base import Overtaken, Trial, complete_notes, leaves_no_trace
+from bhsearch.engines.base import Trial, TrialAlreadyEnded, is_ignored_on_resume, result_attributes
 from bhsearch.engines.optuna import attributes as attributes
 from bhsearch.engines.optuna.distributions import distribution
 from bhsearch.engines.optuna.importances import shares_of
-from bhsearch.engines.optuna.pruners import PRUNERS, told
+from bhsearch.engines.optuna.pruners import PRUNERS, pruner_inputs
 from bhsearch.engines.optuna.samplers import LEARNING, SAMPLERS
-from bhsearch.engines.optuna.storage import discard_if_new, patient
+from bhsearch.engines.optuna.storage import discard_if_new, retry_while_unavailable
 from bhsearch.errors import MissingError, StudyError
-from bhsearch.objectives.base import Report
+from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import Parameter, Params, starting_point
 from bhsearch.runtime.processes import this_process
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
@@ -70,15 +70,16 @@ class OptunaEngine:
         self._running: dict[int, optuna.Trial] = {}
         self._reported: set[int] = set()  # steps of the running trial
 
-    @patient
+    @retry_while_unavailable
     def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
         """Start a trial, at a point that the sampler chooses where none is given; see `Engine.ask`.
 
         The sampler is seeded anew from the study's seed and what the study holds, so that a study that was stopped and
-        continued goes the way it would have gone. Trials that `leaves_no_trace` says it of do not show in that seed.
+        continued goes the way it would have gone. Trials for which `is_ignored_on_resume` holds do not
+        show in that seed.
         """
         trials = self.trials()
-        done = sum(trial.state != RUNNING and not leaves_no_trace(trial) for trial in trials)
+        done = sum(trial.state != RUNNING and not is_ignored_on_resume(trial) for trial in trials)
         running = sum(trial.state == RUNNING for trial in trials)
         self._study.sampler = self._next_sampler(done, running)
         kept = {"owner": this_process(), **(notes or {})}
@@ -94,7 +95,7 @@ class OptunaEngine:
     def _first_point(self, trials: Sequence[Trial]) -> Params | None:
         """A sound point for each backbone comes first, where the sampler learns from what it has seen."""
         if self._sampler in LEARNING:
-            tried = {trial.params.get("backbone") for trial in trials if not leaves_no_trace(trial)}
+            tried = {trial.params.get("backbone") for trial in trials if not is_ignored_on_resume(trial)}
             for backbone in next(row.choices for row in self._space if row.name == "backbone"):
                 if backbone not in tried:
                     return starting_point(self._space, backbone)
@@ -118,13 +119,13 @@ class OptunaEngine:
             trial._suggest(name, values)
         return trial
 
-    @patient
-    def report(self, number: int, report: Report) -> bool:
+    @retry_while_unavailable
+    def report(self, number: int, report: IntermediateValue) -> bool:
         """Say how the running trial stands. Returns whether it should be pruned.
 
         A step that it was at already is not heard again: the trial was started anew after it ran out of memory.
         """
-        heard = told(self._pruner, report, self._steps_per_fold)
+        heard = pruner_inputs(self._pruner, report, self._steps_per_fold)
         if heard is None or heard[0] in self._reported:
             return False
         self._reported.add(heard[0])
@@ -132,24 +133,24 @@ class OptunaEngine:
         trial.report(heard[1], heard[0])
         return trial.should_prune()
 
-    @patient
+    @retry_while_unavailable
     def prune(self, number: int, seconds: float) -> None:
         """End a trial that was pruned; it keeps what was reported of it."""
         self._end(number, TrialState.PRUNED, None, {"seconds": round(seconds, 4)})
 
-    @patient
+    @retry_while_unavailable
     def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
         """End a trial with its score, and the ends of its interval where they are known."""
-        self._end(number, TrialState.COMPLETE, score, complete_notes(seconds, ends))
+        self._end(number, TrialState.COMPLETE, score, result_attributes(seconds, ends))
 
-    @patient
+    @retry_while_unavailable
     def annotate(self, number: int, notes: dict[str, str]) -> None:
         """Keep something for people beside a trial that has ended."""
         storage = self._study._storage
         trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
         attributes.add_to_ended(storage, trial_id, notes)
 
-    @patient
+    @retry_while_unavailable
     def fail(self, number: int, reason: str, dead: bool = False) -> None:
         """End a trial without a score; `dead` where its process died, so that it will be run again."""
         self._end(number, TrialState.FAIL, None, {"reason": reason} | ({"dead": True} if dead else {}))
@@ -170,7 +171,7 @@ class OptunaEngine:
             if not ended.state.is_finished():
                 raise
             if ended.state != state or (state == TrialState.COMPLETE and ended.value != value):
-                raise Overtaken from None
+                raise TrialAlreadyEnded from None
 
     @property
     def beat_seconds(self) -> float | None:
@@ -180,14 +181,14 @@ class OptunaEngine:
             return None
         return cast(BaseHeartbeat, storage).get_heartbeat_interval()
 
-    @patient
+    @retry_while_unavailable
     def beat(self, number: int) -> None:
         """Say that a running trial's process is alive, by the clock of the storage."""
         storage = self._study._storage
         trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
         cast(BaseHeartbeat, storage).record_heartbeat(trial_id)
 
-    @patient
+    @retry_while_unavailable
     def stale(self) -> set[int]:
         """Running trials whose process has not said for long that it is alive."""
         storage = self._study._storage
@@ -196,7 +197,7 @@ class OptunaEngine:
         found = cast(BaseHeartbeat, storage)._get_stale_trial_ids(self._study._study_id)
         return {storage.get_trial_number_from_id(each) for each in found}
 
-    @patient
+    @retry_while_unavailable
     def trials(self) -> list[Trial]:
         """All trials, by number."""
         return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
@@ -208,7 +209,7 @@ class OptunaEngine:
         """
         return shares_of(self.trials(), self._space)
 
-    @patient
+    @retry_while_unavailable
     def delete(self) -> None:
         """Delete the study, and the file that was made for it if nothing else is in it."""
         storage = self._study._storage
@@ -218,13 +219,13 @@ class OptunaEngine:
 
 
 def open_study(storage: optuna.storages.BaseStorage, name: str, facts: dict[str, Any]) -> optuna.Study:
-    """Open a study, or make it with `facts`, which it keeps; see `facts_of`."""
-    _finish_growing(storage, name)
+    """Open a study, or make it with `facts`, which it keeps; see `metadata_of`."""
+    _finish_adding_backbones(storage, name)
     if name in optuna.get_all_study_names(storage):
         return optuna.load_study(study_name=name, storage=storage)
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
     attributes.name_metric(study)
-    attributes.keep(study, _FACTS, facts)
+    attributes.set_attribute(study, _FACTS, facts)
     return study
 
 
@@ -241,29 +242,29 @@ def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def remember(study: optuna.Study, settings: dict[str, Any]) -> None:
+def save_settings(study: optuna.Study, settings: dict[str, Any]) -> None:
     """Keep the settings of whoever opened the study last, for workers that join it."""
     if attributes.kept(study).get(_SETTINGS) != settings:
-        attributes.keep(study, _SETTINGS, settings)
+        attributes.set_attribute(study, _SETTINGS, settings)
 
 
-def remembered(study: optuna.Study) -> dict[str, Any]:
-    """What `remember` was given last.
+def load_settings(study: optuna.Study) -> dict[str, Any]:
+    """What `save_settings` was given last.
 
     Raises:
         StudyError: If another program made the study.
     """
-    facts_of(study)
+    metadata_of(study)
     return dict(attributes.kept(study)[_SETTINGS])
 
 
-def scored(study: optuna.Study) -> list[tuple[float, Params]]:
+def completed_trials(study: optuna.Study) -> list[tuple[float, Params]]:
     """Score and point of every complete trial."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [(float(trial.value), dict(trial.params)) for trial in trials if trial.value is not None]
 
 
-def facts_of(study: optuna.Study) -> dict[str, Any]:
+def metadata_of(study: optuna.Study) -> dict[str, Any]:
     """What the study was made with.
 
     Raises:
@@ -278,7 +279,7 @@ def facts_of(study: optuna.Study) -> dict[str, Any]:
     return dict(held[_FACTS])
 
 
-def grow(study: optuna.Study, facts: dict[str, Any], backbones: Sequence[str]) -> optuna.Study:
+def add_backbones(study: optuna.Study, facts: dict[str, Any], backbones: Sequence[str]) -> optuna.Study:
     """Give a study more backbones.
 
     Optuna does not let the choices of a parameter change. So a study with more of them is a new one that holds the old
@@ -299,15 +300,15 @@ def grow(study: optuna.Study, facts: dict[str, Any], backbones: Sequence[str]) -
     storage, name = study._storage, study.study_name
     draft = optuna.create_study(storage=storage, study_name=name + _GROWING, direction="maximize")
     attributes.name_metric(draft)
-    attributes.keep(draft, _FACTS, facts)
+    attributes.set_attribute(draft, _FACTS, facts)
     choices = CategoricalDistribution(tuple(backbones))
     draft.add_trials([_with_choices(trial, choices) for trial in study.get_trials()])
-    attributes.keep(draft, _WHOLE, True)
-    _finish_growing(storage, name)
+    attributes.set_attribute(draft, _WHOLE, True)
+    _finish_adding_backbones(storage, name)
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def _finish_growing(storage: optuna.storages.BaseStorage, name: str) -> None:
+def _finish_adding_backbones(storage: optuna.storages.BaseStorage, name: str) -> None:
     """Bring a grown study under its own name, or forget one that was not whole."""
     names = optuna.get_all_study_names(storage)
     if name + _GROWING not in names:

@@ -9,7 +9,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner, WilcoxonPruner
 
 from bhsearch.errors import SettingsError
-from bhsearch.objectives.base import Report
+from bhsearch.objectives.base import IntermediateValue
 
 _N_FIRST = 2  # trials that a pruner compares with before it ends one
 
@@ -40,7 +40,7 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 }
 
 
-def told(pruner: str, report: Report, steps_per_fold: int) -> tuple[int, float] | None:
+def pruner_inputs(pruner: str, report: IntermediateValue, steps_per_fold: int) -> tuple[int, float] | None:
     """Step and value that a pruner is to hear of, or None.
 
     Wilcoxon's test compares fold by fold and wants each fold's own score; the others compare the mean so far, at shares

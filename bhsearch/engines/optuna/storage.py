@@ -29,7 +29,7 @@ _MADE: set[Path] = set()  # files of storages that this process made
 _BEAT_SECONDS, _GRACE_SECONDS = 20, 90
 
 
-def patient(call: Callable[P, R]) -> Callable[P, R]:
+def retry_while_unavailable(call: Callable[P, R]) -> Callable[P, R]:
     """Do a call again while the storage is away.
 
     An attempt may have been carried out though its answer was lost, so the call must be one that can be repeated.
@@ -169,7 +169,7 @@ def _open(url: str) -> optuna.storages.BaseStorage:
     return storage
 
 
-_open_patiently = patient(_open)
+_open_patiently = retry_while_unavailable(_open)
 
 
 class _Guard:

@@ -25,7 +25,7 @@ from bhsearch.models.augmentation.views import HE_TO_RGB, RGB_TO_HE, optical_den
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
-POLICIES = ("none", "dihedral", "stain", "colour", "zoom", "erasing", "all")
+FINETUNE_POLICIES = ("none", "dihedral", "stain", "colour", "zoom", "erasing", "all")
 SHOWN_STRENGTHS = (0.3, 0.6, 1.0)  # of the picture
 SHOWN_SAMPLES = 2  # at each of them
 
@@ -40,7 +40,7 @@ BOX_ASPECT = 2.0
 ALL_SHARE = 0.7  # of the strength, where all of it comes together
 
 
-class Columns(NamedTuple):
+class AugmentationParams(NamedTuple):
     """What the columns of the parameters of an image are.
 
     Attributes:
@@ -62,12 +62,12 @@ class Columns(NamedTuple):
     box: slice = slice(19, 23)
 
 
-COLUMNS = Columns()
+COLUMNS = AugmentationParams()
 N_COLUMNS = COLUMNS.box.stop
 _N_DRAWS = 14
 
 
-def draw(random: np.random.Generator, n: int, policy: str, strength: float, size: int) -> Array:
+def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength: float, size: int) -> Array:
     """Draw what happens to each of n images.
 
     As many numbers are drawn whatever the policy and the strength are, and strength stretches them: so that trials with
@@ -76,18 +76,18 @@ def draw(random: np.random.Generator, n: int, policy: str, strength: float, size
     Args:
         random: Where the numbers come from.
         n: Number of images.
-        policy: One of `POLICIES`.
+        policy: One of `FINETUNE_POLICIES`.
         strength: 0 to 1. At 0 images are turned and mirrored at most; 1 is the strongest that is still plausible.
         size: Side of the images in pixels.
 
     Returns:
-        Parameters, see `Columns`. Shape (n, N_COLUMNS).
+        Parameters, see `AugmentationParams`. Shape (n, N_COLUMNS).
 
     Raises:
         SettingsError: If the policy is unknown or the strength is not in 0..1.
     """
-    if policy not in POLICIES:
-        raise SettingsError(f"The policy must be one of {', '.join(POLICIES)}, but got {policy!r}.")
+    if policy not in FINETUNE_POLICIES:
+        raise SettingsError(f"The policy must be one of {', '.join(FINETUNE_POLICIES)}, but got {policy!r}.")
     if not 0 <= strength <= 1:
         raise SettingsError(f"The strength of the augmentation must be 0 to 1, but got {strength}.")
     unit = random.random((n, _N_DRAWS))
@@ -167,7 +167,7 @@ def augment(images: Any, parameters: Any) -> Any:
 
     Args:
         images: float32 RGB in 0..255. Shape (batch, size, size, 3).
-        parameters: Rows that `draw` gave for this size. Shape (batch, N_COLUMNS).
+        parameters: Rows that `draw_augmentation` gave for this size. Shape (batch, N_COLUMNS).
 
     Returns:
         float32 RGB in 0..255. Shape (batch, size, size, 3).
@@ -298,9 +298,9 @@ def examples(images: Sequence[Pixels], random: np.random.Generator) -> list[tupl
     """
     size = images[0].shape[0]
     rows = []
-    for k, policy in enumerate(POLICIES[1:]):
+    for k, policy in enumerate(FINETUNE_POLICIES[1:]):
         image = images[k % len(images)]
-        parameters = [draw(random, SHOWN_SAMPLES, policy, strength, size) for strength in SHOWN_STRENGTHS]
+        parameters = [draw_augmentation(random, SHOWN_SAMPLES, policy, strength, size) for strength in SHOWN_STRENGTHS]
         batch = np.repeat(image[None].astype(np.float32), SHOWN_SAMPLES * len(SHOWN_STRENGTHS), axis=0)
         seen = np.asarray(augment(batch, np.concatenate(parameters)))
         rows.append((policy, [image, *seen.round().astype(np.uint8)]))

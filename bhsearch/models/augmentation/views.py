@@ -18,7 +18,7 @@ from bhsearch.errors import SettingsError
 
 IDENTITY = "identity"
 N_VIEWS = 8
-POLICIES = ("none", "dihedral", "stain", "dihedral-stain", "colour", "zoom")
+VIEW_POLICIES = ("none", "dihedral", "stain", "dihedral-stain", "colour", "zoom")
 
 # Optical densities of haematoxylin, eosin and the residual (their cross product), rows of unit length.
 _HE = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105]])
@@ -56,8 +56,8 @@ def views_of(policy: str, n_views: int) -> tuple[str, ...]:
     Raises:
         SettingsError: If the policy is unknown or the number is not in 1..8.
     """
-    if policy not in POLICIES:
-        raise SettingsError(f"The policy must be one of {', '.join(POLICIES)}, but got {policy!r}.")
+    if policy not in VIEW_POLICIES:
+        raise SettingsError(f"The policy must be one of {', '.join(VIEW_POLICIES)}, but got {policy!r}.")
     if not 1 <= n_views <= N_VIEWS:
         raise SettingsError(f"The number of views must be 1 to {N_VIEWS}, but got {n_views}.")
     if policy == "none":

@@ -24,7 +24,7 @@ N_PARAMETERS = sum(KERNEL**2 * a * b + 4 * b for a, b in zip((3, *WIDTHS[:-1]), 
 
 
 def build(size: int) -> Any:
-    """Build the network; its weights mean nothing before `start` and training.
+    """Build the network; its weights mean nothing before `initial_weights` and training.
 
     Args:
         size: Side of the images in pixels.
@@ -44,7 +44,7 @@ def build(size: int) -> Any:
     return keras.Model(images, layers.GlobalAveragePooling2D(name="pool")(seen), name=NAME)
 
 
-def start(network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
+def initial_weights(network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
     """Draw what the weights start from: He's normal for kernels, normalisation that does nothing yet.
 
     Args:

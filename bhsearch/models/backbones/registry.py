@@ -129,7 +129,7 @@ class Backbone:
 
 
 @dataclass(frozen=True)
-class Found:
+class AvailableBackbones:
     """The backbones of a study, and those that were left out.
 
     Attributes:
@@ -141,7 +141,7 @@ class Found:
     left_out: tuple[tuple[str, str], ...] = ()
 
 
-def find(names: Iterable[str], weights_dir: Path | None, trainable: bool = False) -> Found:
+def find_backbones(names: Iterable[str], weights_dir: Path | None, trainable: bool = False) -> AvailableBackbones:
     """Get backbones by name, or all that can be had with `auto`.
 
     ImageNet weights come from `weights_dir`, then from Keras's cache, then by download. `auto` downloads small networks
@@ -172,7 +172,7 @@ def find(names: Iterable[str], weights_dir: Path | None, trainable: bool = False
             if backbone.name in found and backbone.digest != found[backbone.name].digest:
                 raise BackboneError(f"Two backbones are called {backbone.name!r}; rename one of the files.")
             found[backbone.name] = backbone
-    return Found(tuple(found.values()), tuple(item for item in left_out if item[0] not in found))
+    return AvailableBackbones(tuple(found.values()), tuple(item for item in left_out if item[0] not in found))
 
 
 def _find_all(weights_dir: Path | None, trainable: bool) -> tuple[dict[str, Backbone], list[tuple[str, str]]]:
@@ -251,7 +251,7 @@ def _online() -> bool:
 def _download(facts: BackboneFacts) -> Path | None:
     """Let `keras.applications` fetch its own file; it checks the sum."""
     size = max(facts.least_size, 224)
-    backend.start()
+    backend.import_backend()
     try:
         _construct(facts, "imagenet", size)
     except Exception:  # whatever the builder, the network or a proxy raises, the answer is the same: it cannot be had

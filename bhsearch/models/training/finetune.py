@@ -19,8 +19,8 @@ import numpy.typing as npt
 from bhsearch.errors import RunError
 from bhsearch.models.augmentation import on_device
 from bhsearch.models.training.device_images import DevicePixels
-from bhsearch.models.training.optimizers import corrections, rates
-from bhsearch.models.training.train_step import Member, Plan, Program
+from bhsearch.models.training.optimizers import bias_corrections, learning_rates
+from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, StepInputs
 
 Array = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -85,7 +85,7 @@ class FoldTask:
 
 
 @dataclass(frozen=True)
-class Look:
+class Evaluation:
     """A look at a fold in training.
 
     Attributes:
@@ -99,7 +99,7 @@ class Look:
     logits: Array
 
 
-def looks_after(n_steps: int) -> list[int]:
+def evaluation_steps(n_steps: int) -> list[int]:
     """Steps after which a fold is looked at: the ends of the shares, inside an epoch where that has to be.
 
     So trainings of two epochs and of sixteen are compared at the same places of their schedules.
@@ -108,15 +108,15 @@ def looks_after(n_steps: int) -> list[int]:
 
 
 def train_fold(
-    program: Program,
+    program: CompiledTrainer,
     pixels: DevicePixels,
     task: FoldTask,
-    start: Member,
+    start: ModelWeights,
     params: FinetuneParams,
     seed: tuple[int, ...],
-    see: Callable[[Look], None],
+    see: Callable[[Evaluation], None],
     began: Callable[[int], None] | None = None,
-) -> Member:
+) -> ModelWeights:
     """Train one fold.
 
     Args:
@@ -138,7 +138,7 @@ def train_fold(
     state = program.state_of(start)
     facts = program.facts(task.target, task.weight, params.optimizer, params.layer_decay, params.weight_decay)
     random = np.random.default_rng(seed)
-    ends = looks_after(params.epochs * task.steps)
+    ends = evaluation_steps(params.epochs * task.steps)
     most = min(pixels.steps_at_once, program.steps_at_once)
     done = 0
     losses: list[tuple[Any, int]] = []
@@ -156,7 +156,7 @@ def train_fold(
                 losses.clear()
                 logits = predict(program, pixels, program.frozen(state), task.held_out, 1)[0]
                 for share in (share for share, end in enumerate(ends, start=1) if end == done):
-                    see(Look(share, mean_loss, logits))
+                    see(Evaluation(share, mean_loss, logits))
     return program.member_of(state)
 
 
@@ -172,7 +172,7 @@ def _mean_loss(losses: list[tuple[Any, int]], epoch: int, params: FinetuneParams
     return mean
 
 
-def predict(program: Program, pixels: DevicePixels, state: Any, rows: Rows, n_views: int) -> Array:
+def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: Rows, n_views: int) -> Array:
     """Logits of some rows under the first dihedral views, the image itself first.
 
     Args:
@@ -204,23 +204,25 @@ def predict(program: Program, pixels: DevicePixels, state: Any, rows: Rows, n_vi
     return logits
 
 
-def _plans(task: FoldTask, params: FinetuneParams, program: Program, random: np.random.Generator) -> Iterator[Plan]:
+def _plans(
+    task: FoldTask, params: FinetuneParams, program: CompiledTrainer, random: np.random.Generator
+) -> Iterator[StepInputs]:
     """What each epoch does. The last batch is filled up from the front of the order."""
     shape = program.shape
     n_steps, batch = task.steps, shape.batch
-    rate = rates(params.learning_rate, params.schedule, params.epochs * n_steps, params.warmup)
+    rate = learning_rates(params.learning_rate, params.schedule, params.epochs * n_steps, params.warmup)
     kept = 1.0 - round(params.dropout * 256) / 256
     for epoch in range(params.epochs):
         order = random.permutation(task.training)
         rows = np.resize(order, (n_steps, batch)).astype(np.int32)
-        drawn = on_device.draw(random, n_steps * batch, params.policy, params.strength, shape.size)
+        drawn = on_device.draw_augmentation(random, n_steps * batch, params.policy, params.strength, shape.size)
         if params.dropout > 0:
             bytes_ = np.frombuffer(random.bytes(n_steps * batch * program.n_features), np.uint8)
             mask = (bytes_ >= round(params.dropout * 256)).astype(np.uint8)
         else:
             mask = np.ones(n_steps * batch * program.n_features, np.uint8)
         number = epoch * n_steps + np.arange(n_steps)
-        yield Plan(
+        yield StepInputs(
             rows,
             rows,
             drawn.reshape(n_steps, batch, -1),
@@ -228,5 +230,5 @@ def _plans(task: FoldTask, params: FinetuneParams, program: Program, random: np.
             mask.reshape(n_steps, batch, -1),
             np.full(n_steps, 1.0 / kept, np.float32),
             rate[number],
-            corrections(number),
+            bias_corrections(number),
         )

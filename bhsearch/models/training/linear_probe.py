@@ -23,11 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.models import backend
-from bhsearch.models.training.optimizers import EPSILON, corrections, rates, update
+from bhsearch.models.training.optimizers import EPSILON, bias_corrections, learning_rates, optimizer_step
 
 Array = npt.NDArray[np.float32]
 BATCH = 128
-_LONGEST = 5.0  # norm of a column's gradient
+_MAX_GRADIENT_NORM = 5.0  # norm of a column's gradient
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _plans(
     batch = min(BATCH, n_images)
     steps = math.ceil(n_images / batch)
     n_masked = params.hidden_units or n_features
-    rate = rates(params.learning_rate, params.schedule, params.epochs * steps)
+    rate = learning_rates(params.learning_rate, params.schedule, params.epochs * steps)
     for epoch in range(params.epochs):
         order = random.permutation(n_images)
         rows = np.resize(order, (steps, batch)).astype(np.int32)
@@ -230,7 +230,7 @@ def _plans(
             masks = kept.astype(np.float32) / np.float32(1 - round(params.dropout * 256) / 256)
         else:
             masks = np.ones((steps, 1, 1), np.float32)
-        yield rows, shown, rate[number], corrections(number), masks
+        yield rows, shown, rate[number], bias_corrections(number), masks
 
 
 @cache
@@ -250,7 +250,15 @@ def _epoch_program(linear: bool) -> Callable[..., Any]:
     gradient = backend.value_and_grad(loss)
 
     def epoch(
-        state: Any, flat: Any, data: Any, settings: Any, rows: Any, shown: Any, rates: Any, corrections: Any, masks: Any
+        state: Any,
+        flat: Any,
+        data: Any,
+        settings: Any,
+        rows: Any,
+        shown: Any,
+        learning_rates: Any,
+        bias_corrections: Any,
+        masks: Any,
     ) -> Any:
         target, relative, mean, inverse, held_out = data
 
@@ -266,10 +274,12 @@ def _epoch_program(linear: bool) -> Callable[..., Any]:
                 mean,
                 inverse,
             )
-            rate, correction = ops.take(rates, number), ops.take(corrections, number, axis=0)
+            rate, correction = ops.take(learning_rates, number), ops.take(bias_corrections, number, axis=0)
             adam, decay = settings[0], settings[1]
             updated = [
-                update(*item, rate, correction, adam, decay if len(item[0].shape) == 3 else None)  # kernels decay
+                optimizer_step(
+                    *item, rate, correction, adam, decay if len(item[0].shape) == 3 else None
+                )  # kernels decay
                 for item in zip(parameters, first, second, _clipped(gradients), strict=True)
             ]
             parameters, first, second = (tuple(part) for part in zip(*updated, strict=True))
@@ -285,7 +295,7 @@ def _epoch_program(linear: bool) -> Callable[..., Any]:
 
 
 def _clipped(gradients: Any) -> list[Any]:
-    """Shorten each column's gradient, all its parameters together, to `_LONGEST`. Columns stay apart.
+    """Shorten each column's gradient, all its parameters together, to `_MAX_GRADIENT_NORM`. Columns stay apart.
 
     Without it SGD on unscaled features of a wide network runs away.
     """
@@ -295,7 +305,7 @@ def _clipped(gradients: Any) -> list[Any]:
     squares = ops.sum(ops.square(kernel), axis=(0, 2))
     for gradient in rest:
         squares = squares + ops.sum(ops.reshape(ops.square(gradient), (ops.shape(squares)[0], -1)), axis=1)
-    factor = ops.minimum(1.0, _LONGEST / (ops.sqrt(squares) + EPSILON))
+    factor = ops.minimum(1.0, _MAX_GRADIENT_NORM / (ops.sqrt(squares) + EPSILON))
     others = [gradient * (factor[:, None] if len(gradient.shape) == 2 else factor) for gradient in rest]
     return [kernel * factor[None, :, None], *others]
 

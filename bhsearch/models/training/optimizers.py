@@ -15,7 +15,7 @@ Array = npt.NDArray[np.float32]
 MOMENTUM, BETA2, EPSILON = 0.9, 0.999, 1e-7
 
 
-def update(p: Any, m: Any, v: Any, g: Any, rate: Any, correction: Any, adam: Any, decay: Any = None) -> Any:
+def optimizer_step(p: Any, m: Any, v: Any, g: Any, rate: Any, correction: Any, adam: Any, decay: Any = None) -> Any:
     """One step.
 
     Args:
@@ -24,7 +24,7 @@ def update(p: Any, m: Any, v: Any, g: Any, rate: Any, correction: Any, adam: Any
         v: Second slot.
         g: Gradient.
         rate: Learning rate, a scalar or one per parameter.
-        correction: Adam's corrections of this step, from `corrections`. Shape (2,).
+        correction: Adam's corrections of this step, from `bias_corrections`. Shape (2,).
         adam: 1.0 for AdamW, 0.0 for SGD.
         decay: Weight decay, times the learning rate; None for none. A scalar or one per parameter.
 
@@ -42,12 +42,12 @@ def update(p: Any, m: Any, v: Any, g: Any, rate: Any, correction: Any, adam: Any
     return p - rate * step, m, v
 
 
-def corrections(number: npt.NDArray[np.int64]) -> Array:
+def bias_corrections(number: npt.NDArray[np.int64]) -> Array:
     """Adam's corrections for steps counted from 0. `number`: (n_steps,); the result: (n_steps, 2)."""
     return np.stack([1 - MOMENTUM ** (number + 1), 1 - BETA2 ** (number + 1)], axis=1).astype(np.float32)
 
 
-def rates(peak: float, schedule: str, n_steps: int, warmup: float = 0.0) -> Array:
+def learning_rates(peak: float, schedule: str, n_steps: int, warmup: float = 0.0) -> Array:
     """Learning rate of every step.
 
     Args:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import psutil
 
-from bhsearch.models.training.train_step import Program, Shape
+from bhsearch.models.training.train_step import CompiledTrainer, TrainerSpec
 
 _SHARE = 0.25  # of the machine's memory that kept programs may take
 
 
-class ProgramPool:
+class TrainerCache:
     """Programs by shape; the one not used for longest goes first.
 
     Args:
@@ -23,14 +23,14 @@ class ProgramPool:
 
     def __init__(self, most_bytes: int | None = None) -> None:
         self._most = int(psutil.virtual_memory().total * _SHARE) if most_bytes is None else most_bytes
-        self._programs: OrderedDict[Shape, Program] = OrderedDict()
-        self._costs: dict[Shape, int] = {}
+        self._programs: OrderedDict[TrainerSpec, CompiledTrainer] = OrderedDict()
+        self._costs: dict[TrainerSpec, int] = {}
 
-    def __contains__(self, shape: Shape) -> bool:
+    def __contains__(self, shape: TrainerSpec) -> bool:
         return shape in self._programs
 
     @contextlib.contextmanager
-    def program(self, shape: Shape) -> Iterator[Program]:
+    def program(self, shape: TrainerSpec) -> Iterator[CompiledTrainer]:
         """A program for the block, made first where it is missing.
 
         What it costs is what the process grew by over its first use: no estimate knows what a compiler keeps.
@@ -38,7 +38,7 @@ class ProgramPool:
         process = psutil.Process()
         is_new, before = shape not in self._programs, process.memory_info().rss
         if is_new:
-            self._programs[shape] = Program(shape)
+            self._programs[shape] = CompiledTrainer(shape)
         self._programs.move_to_end(shape)
         try:
             yield self._programs[shape]
@@ -47,7 +47,7 @@ class ProgramPool:
                 self._costs[shape] = max(process.memory_info().rss - before, 0)
             self._shrink()
 
-    def forget(self, shape: Shape) -> None:
+    def forget(self, shape: TrainerSpec) -> None:
         """Let one go, such as one that did not fit into memory."""
         self._programs.pop(shape, None)
         self._costs.pop(shape, None)

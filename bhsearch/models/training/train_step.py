@@ -19,7 +19,7 @@ from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
 from bhsearch.models.backbones import cnn
 from bhsearch.models.backbones.registry import Backbone
-from bhsearch.models.training.optimizers import EPSILON, update
+from bhsearch.models.training.optimizers import EPSILON, optimizer_step
 
 Array = npt.NDArray[np.float32]
 
@@ -32,7 +32,7 @@ _LOSS_SCALE = 1024.0  # for float16, whose smallest number a gradient soon passe
 
 
 @dataclass(frozen=True)
-class Shape:
+class TrainerSpec:
     """What a program is compiled for.
 
     Attributes:
@@ -55,7 +55,7 @@ class Shape:
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class ModelWeights:
     """The weights of one network with its head.
 
     Attributes:
@@ -68,7 +68,7 @@ class Member:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class StepInputs:
     """What some steps do; the first axis is the step.
 
     Attributes:
@@ -91,19 +91,19 @@ class Plan:
     rates: Array
     corrections: Array
 
-    def parts(self, most: int, ends: Iterable[int] = ()) -> Iterator[Plan]:
+    def parts(self, most: int, ends: Iterable[int] = ()) -> Iterator[StepInputs]:
         """The plan in parts of at most so many steps, one of them ending after each of `ends` that lies inside."""
         n_steps = len(self.rows)
         cuts = {*range(0, n_steps, most), *(end for end in ends if 0 < end < n_steps), n_steps}
         for first, last in pairwise(sorted(cuts)):
             part = slice(first, last)
-            yield Plan(*(getattr(self, field.name)[part] for field in fields(self)))
+            yield StepInputs(*(getattr(self, field.name)[part] for field in fields(self)))
 
-    def padded(self, n_steps: int) -> Plan:
+    def padded(self, n_steps: int) -> StepInputs:
         """The same plan with arrays of `n_steps` steps; those that are added repeat the plan and are never run."""
-        return Plan(*(np.resize(array, (n_steps, *array.shape[1:])) for array in self.arrays()))
+        return StepInputs(*(np.resize(array, (n_steps, *array.shape[1:])) for array in self.arrays()))
 
-    def at(self, places: npt.NDArray[np.int32]) -> Plan:
+    def at(self, places: npt.NDArray[np.int32]) -> StepInputs:
         """The same for images that lie elsewhere."""
         return replace(self, places=places)
 
@@ -112,7 +112,7 @@ class Plan:
         return tuple(getattr(self, field.name) for field in fields(self))
 
 
-class Program:
+class CompiledTrainer:
     """Builds the network of a shape and compiles its steps.
 
     Args:
@@ -122,7 +122,7 @@ class Program:
         BackboneError: If the weights of the backbone do not fit.
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: TrainerSpec) -> None:
         self.shape = shape
         with backend.in_precision(shape.precision):
             self._network = shape.backbone.build(shape.size)
@@ -137,12 +137,12 @@ class Program:
         width = max(shape.hidden_units, 1)
         head = [(self.n_features, width), (width,), (width,), ()]
         variables = list(zip(self._network.trainable_variables, self._trained, strict=True))
-        self._flat = Flat([*(variable.shape for variable, trained in variables if trained), *head])
-        self._below = Flat(variable.shape for variable, trained in variables if not trained)
+        self._flat = ParameterVector([*(variable.shape for variable, trained in variables if trained), *head])
+        self._below = ParameterVector(variable.shape for variable, trained in variables if not trained)
         at = {id(v): number for number, v in enumerate(self._network.weights)}
         still = self._network.non_trainable_variables
         self._counters = [None if id(v) in at else np.asarray(v) for v in still]  # of dropout that is never used
-        self._moving = Flat(v.shape for v in still if id(v) in at)
+        self._moving = ParameterVector(v.shape for v in still if id(v) in at)
         # Where in the weights each vector's parts are.
         self._trained_at, self._below_at = ([at[id(v)] for v, t in variables if t is kind] for kind in (True, False))
         self._moving_at = [at[id(v)] for v in still if id(v) in at]
@@ -153,7 +153,7 @@ class Program:
         # Above its kernel and bias, a linear head has a top of one and no second bias, and keeps them.
         moves = [True] * (len(self._flat.sizes) - 2) + [shape.hidden_units > 0] * 2
         self._moves = np.repeat(moves, self._flat.sizes)
-        self.steps_at_once = backend.steps_at_once()
+        self.steps_at_once = backend.steps_per_call()
         # A GPU predicts in larger batches than it trains in: no gradients have to be kept.
         self.held_out_batch = max(shape.batch, _GPU_HELD_OUT_BATCH) if backend.has_gpu() else shape.batch
         self._run = backend.compiled(self._steps, gives_up=(0,))
@@ -161,9 +161,9 @@ class Program:
 
     def origin(self, random: np.random.Generator) -> list[Array]:
         """Weights of the backbone before any training: its own, or drawn for one that starts from nothing."""
-        return cnn.start(self._network, random) if self.from_scratch else self._origin
+        return cnn.initial_weights(self._network, random) if self.from_scratch else self._origin
 
-    def state_of(self, member: Member) -> Any:
+    def state_of(self, member: ModelWeights) -> Any:
         """The start of a training: flat weights, two empty slots, what does not train, and what moves."""
         from keras import ops
 
@@ -178,14 +178,14 @@ class Program:
         )
         return (start, *slots, still), below
 
-    def member_of(self, state: Any) -> Member:
+    def member_of(self, state: Any) -> ModelWeights:
         """The weights that a training ended with."""
         (flat, _, _, moving), below = state
         *trained, kernel, bias, top, top_bias = self._flat.parts(flat)
         values = dict(zip(self._trained_at, trained, strict=True))
         values |= zip(self._below_at, self._below.parts(below), strict=True)
         values |= zip(self._moving_at, self._moving.parts(moving), strict=True)
-        return Member([values[number] for number in sorted(values)], [kernel, bias, top, top_bias])
+        return ModelWeights([values[number] for number in sorted(values)], [kernel, bias, top, top_bias])
 
     @staticmethod
     def frozen(state: Any) -> Any:
@@ -203,14 +203,14 @@ class Program:
         settings = np.array([optimizer == "adamw", scale], np.float32)
         return tuple(map(ops.convert_to_tensor, (target, weight, factors, decays, settings)))
 
-    def prepared(self, plan: Plan) -> Plan:
+    def prepared(self, plan: StepInputs) -> StepInputs:
         """The plan as `run` should be given it: with as many steps as the program is compiled for, where that is fixed.
 
         JAX compiles once a shape, so one shape has to serve every number of steps.
         """
         return plan.padded(self.steps_at_once) if 1 < self.steps_at_once < _UNBOUNDED else plan
 
-    def run(self, state: Any, facts: Any, images: Any, plan: Plan, n_steps: int | None = None) -> tuple[Any, Any]:
+    def run(self, state: Any, facts: Any, images: Any, plan: StepInputs, n_steps: int | None = None) -> tuple[Any, Any]:
         """Do the first `n_steps` steps of a plan, or all. Returns the new state, and the mean loss of the steps."""
         moved, below = state
         count = np.int32(len(plan.rows) if n_steps is None else n_steps)
@@ -249,7 +249,9 @@ class Program:
             norm = ops.sqrt(ops.sum(ops.square(summed)))
             summed = summed * ops.minimum(1.0, _LONGEST / (norm + EPSILON))
             rate, correction = ops.take(rates, number), ops.take(corrections, number, axis=0)
-            flat, first, second = update(flat, first, second, summed, rate * factors, correction, settings[0], decays)
+            flat, first, second = optimizer_step(
+                flat, first, second, summed, rate * factors, correction, settings[0], decays
+            )
             return flat, first, second, moving, total + loss / settings[1]
 
         carry = (*moved, ops.zeros((), "float32"))
@@ -313,7 +315,7 @@ def _places(variables: Sequence[Any]) -> list[float]:
     return [order[name] / max(len(order) - 1, 1) for name in layers]
 
 
-class Flat:
+class ParameterVector:
     """Lays arrays of known shapes one after another.
 
     Args:

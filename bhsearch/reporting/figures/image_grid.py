@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bhsearch.data.index import CLASS_NAMES
 from bhsearch.reporting.figures import style, templates
-from bhsearch.reporting.figures.templates import Picture, Plate
+from bhsearch.reporting.figures.templates import Panel, Plate
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import IntArray, Predictions
-    from bhsearch.evaluation.thresholds import Decisions
+    from bhsearch.evaluation.thresholds import HardLabels
 
 N_COLUMNS = 4
 _TILE, _FRAME, _GAP, _CAPTION = 136, 5, 8, 30  # pixels
@@ -44,7 +44,7 @@ class Example:
     caption: str
 
 
-def pick_examples(predictions: Predictions, decisions: Decisions, n_images: int = 16) -> list[Example]:
+def pick_examples(predictions: Predictions, decisions: HardLabels, n_images: int = 16) -> list[Example]:
     """Choose the clearest right and the worst wrong images of the first repeat.
 
     Half of them wrong and half right, each half from both classes where there are such images; at most one image of a
@@ -153,7 +153,7 @@ def _taps(size: int) -> IntArray:
     return (place * size / _TILE).astype(np.int64)
 
 
-def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note: str = "") -> Picture:
+def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note: str = "") -> Panel:
     """The grid: clearest right images and worst wrong ones, framed, with probability, true label and case.
 
     Args:
@@ -168,7 +168,7 @@ def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note
         raise ValueError(f"a grid needs one image for each example, but got {len(pixels)} and {len(examples)}.")
     canvas = compose(pixels, examples)
     plate = _plate(canvas.shape[0], canvas.shape[1], note)
-    return Picture(plate, [templates.Pasted(canvas, _MARGIN, 0)])
+    return Panel(plate, [templates.Pasted(canvas, _MARGIN, 0)])
 
 
 @lru_cache(4)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bhsearch.reporting.figures.templates import Picture
+from bhsearch.reporting.figures.templates import Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,7 @@ def legend_above(axes: Axes) -> None:
     )
 
 
-def to_png(picture: Figure | Picture) -> bytes:
+def to_png(picture: Figure | Panel) -> bytes:
     """Encode a picture as an opaque PNG of `DPI` dots per inch.
 
     Written out here because hundreds of trials wait for their pictures: one fixed filter and a low compression level
@@ -104,7 +104,7 @@ def to_png(picture: Figure | Picture) -> bytes:
     Source:
         PNG specification (ISO/IEC 15948), filter type 2 (up): a row is stored as its difference to the row above.
     """
-    rgb = picture.rgb() if isinstance(picture, Picture) else _drawn(picture)
+    rgb = picture.rgb() if isinstance(picture, Panel) else _drawn(picture)
     height, width = rgb.shape[:2]
     lines = np.empty((height, 1 + 3 * width), dtype=np.uint8)
     lines[:, 0] = 2

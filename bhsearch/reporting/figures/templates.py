@@ -53,7 +53,7 @@ class Plate:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Panel:
     """One picture: a plate, and what is drawn over it."""
 
     plate: Plate

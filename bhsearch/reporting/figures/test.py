@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bhsearch.evaluation.test_set import Tested
+    from bhsearch.evaluation.test_set import TestResult
 
 _DETAIL = "sealed test, every case counts the same"
 _N_DRAWS_BAND = 200
 
 
-def pictures(tested: Tested, note: str = "") -> dict[str, bytes]:
+def pictures(tested: TestResult, note: str = "") -> dict[str, bytes]:
     """PNG bytes by name: `roc`, `precision_recall`, `calibration`, `confusion_matrix`. `note` stands on each."""
     predictions = tested.predictions
     draws = group_draws(predictions.group, predictions.stratum, _N_DRAWS_BAND)
@@ -43,7 +43,7 @@ def pictures(tested: Tested, note: str = "") -> dict[str, bytes]:
     return {name: style.to_png(figure) for name, figure in figures.items()}
 
 
-def worst_and_best(tested: Tested, pixels_of: Callable[[int], npt.NDArray[np.uint8]], note: str = "") -> bytes:
+def worst_and_best(tested: TestResult, pixels_of: Callable[[int], npt.NDArray[np.uint8]], note: str = "") -> bytes:
     """A grid of the clearest right and the worst wrong images as PNG.
 
     Args:
@@ -69,7 +69,7 @@ def worst_and_best(tested: Tested, pixels_of: Callable[[int], npt.NDArray[np.uin
     return style.to_png(figure)
 
 
-def _band(tested: Tested, band: curves.Band, title: str, name: str, note: str) -> Figure:
+def _band(tested: TestResult, band: curves.Band, title: str, name: str, note: str) -> Figure:
     figure = style.new_figure(title, f"{_DETAIL}\n95 % {INTERVAL_NOTE}", note)
     axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.75)
     style.unit_square(axes)
@@ -87,7 +87,7 @@ def _say(axes: Axes, text: str) -> None:
     axes.text(0.98, 0.06, text, transform=axes.transAxes, fontsize=11, ha="right", color=style.INK)
 
 
-def _calibration(tested: Tested, note: str) -> Figure:
+def _calibration(tested: TestResult, note: str) -> Figure:
     detail = f"{_DETAIL}\nof the deployed model, before and after calibration"
     figure = style.new_figure("Calibration", detail, note)
     axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.9)
@@ -108,7 +108,7 @@ def _calibration(tested: Tested, note: str) -> Figure:
     return figure
 
 
-def _confusion(tested: Tested, note: str) -> Figure:
+def _confusion(tested: TestResult, note: str) -> Figure:
     predictions, threshold = tested.predictions, float(tested.decisions.threshold[0, 0])
     detail = f"{_DETAIL}; threshold {threshold:.3f}, fixed beforehand\nshades: share of the true class"
     figure = style.new_figure("Confusion matrix", detail, note, height=4.2)

@@ -15,7 +15,7 @@ _HOT = np.array([255.0, 235.0, 0.0])
 _MOST = 0.75
 
 
-def photo(pixels: Pixels, side: int = 0, lossless: bool = True) -> bytes:
+def encode_image(pixels: Pixels, side: int = 0, lossless: bool = True) -> bytes:
     """An image as a PNG or JPEG file.
 
     Args:

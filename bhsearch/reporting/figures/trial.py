@@ -13,7 +13,7 @@ from bhsearch.data.index import CLASS_NAMES
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, Interval
 from bhsearch.evaluation.metrics import N_CALIBRATION_BINS
 from bhsearch.reporting.figures import style, templates
-from bhsearch.reporting.figures.templates import Picture, Plate
+from bhsearch.reporting.figures.templates import Panel, Plate
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -67,7 +67,7 @@ def learning_figure(
     return figure
 
 
-def roc_figure(band: Band, auc: float, ends: Interval | None = None, note: str = "") -> Picture:
+def roc_figure(band: Band, auc: float, ends: Interval | None = None, note: str = "") -> Panel:
     """Mean ROC curve over folds with its band.
 
     Args:
@@ -77,12 +77,12 @@ def roc_figure(band: Band, auc: float, ends: Interval | None = None, note: str =
         note: Shown in a corner.
     """
     plate = _roc_plate(_says_interval(band, ends), note)
-    return Picture(plate, [*_band_lines(plate.axes[0], band), _number(plate.axes[0], "AUC", auc, ends)])
+    return Panel(plate, [*_band_lines(plate.axes[0], band), _number(plate.axes[0], "AUC", auc, ends)])
 
 
 def precision_recall_figure(
     band: Band, average_precision: float, ends: Interval | None = None, note: str = ""
-) -> Picture:
+) -> Panel:
     """Mean precision over folds at each recall, with its band; the dashed line is what guessing gives.
 
     Args:
@@ -93,7 +93,7 @@ def precision_recall_figure(
     """
     plate = _precision_recall_plate(_says_interval(band, ends), band.base, note)
     axes = plate.axes[0]
-    return Picture(plate, [*_band_lines(axes, band), _number(axes, "average precision", average_precision, ends)])
+    return Panel(plate, [*_band_lines(axes, band), _number(axes, "average precision", average_precision, ends)])
 
 
 @lru_cache(_PLATES)
@@ -140,7 +140,7 @@ def _number(axes: Axes, name: str, value: float, ends: Interval | None = None) -
     return templates.words(axes, 0.98, 0.06, text, of_axes=True, fontsize=11, ha="right", color=style.INK)
 
 
-def calibration_figure(bins: tuple[FloatArray, FloatArray, FloatArray], ece: float, note: str = "") -> Picture:
+def calibration_figure(bins: tuple[FloatArray, FloatArray, FloatArray], ece: float, note: str = "") -> Panel:
     """Reliability diagram: observed share of malignant against predicted probability, and where the images lie.
 
     Args:
@@ -163,7 +163,7 @@ def calibration_figure(bins: tuple[FloatArray, FloatArray, FloatArray], ece: flo
         _number(upper, "ECE", ece),
         templates.boxes(lower, edges + 0.003, np.zeros_like(edges), 0.094, heights, color=style.BLUE, alpha=0.45),
     ]
-    return Picture(plate, artists)
+    return Panel(plate, artists)
 
 
 @lru_cache(_PLATES)
@@ -181,7 +181,7 @@ def _calibration_plate(note: str) -> Plate:
     return Plate(figure, upper, lower)
 
 
-def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "") -> Picture:
+def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "") -> Panel:
     """Two confusion matrices: images as they are, and with every case counting the same.
 
     Args:
@@ -209,7 +209,7 @@ def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "") -> P
                 "color": "white" if share > 0.6 else style.INK,
             }
             artists.append(templates.words(axes, column, row, f"{shown}\n{share:.0%}", **look))
-    return Picture(plate, artists)
+    return Panel(plate, artists)
 
 
 @lru_cache(_PLATES)

@@ -23,9 +23,9 @@ from bhsearch.engines.registry import KERAS_TUNER
 from bhsearch.errors import RunError
 from bhsearch.models.training.linear_probe import Array
 from bhsearch.runtime.processes import how_it_ended, python_command
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import threads_of
-from bhsearch.study.workers.process import GO, STOP, Task
+from bhsearch.study.workers.process import GO, STOP, WorkerTask
 from bhsearch.study.workers.worker import DONE, OUTGROWN, STOPPED, TIME
 
 _GONE = "gone"  # what is heard of a worker that has ended
@@ -74,7 +74,7 @@ class WorkerProcess:
 
 
 @dataclass(frozen=True, eq=False)
-class Watch:
+class WorkerEvents:
     """What is done when something happens to a worker.
 
     Attributes:
@@ -91,7 +91,7 @@ class Watch:
     rescued: Callable[[Trial, Array], None]
 
 
-class Crew:
+class WorkerPool:
     """Worker processes.
 
     Args:
@@ -105,7 +105,7 @@ class Crew:
         self._verdicts: list[str] = []
         self._workers = [self._start(place) for place in range(n_workers(settings))]
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(
@@ -114,7 +114,7 @@ class Crew:
         for worker in self._workers:
             worker.end()
 
-    def prepare(self, task: Task, reporter: Reporter) -> dict[str, Any]:
+    def prepare(self, task: WorkerTask, reporter: ProgressReporter) -> dict[str, Any]:
         """Have the first worker make ready what the others will find in the cache.
 
         Returns:
@@ -157,7 +157,7 @@ class Crew:
                 else:
                     self._hear(first, kind, rest, None)
 
-    def work(self, watch: Watch, seconds: float) -> str:
+    def work(self, watch: WorkerEvents, seconds: float) -> str:
         """Have all workers run trials, until each has come to its end.
 
         Args:
@@ -186,7 +186,7 @@ class Crew:
             self._stop(watch)
         return next((word for word in (STOPPED, TIME) if word in self._verdicts), DONE)
 
-    def _listen(self, watch: Watch) -> None:
+    def _listen(self, watch: WorkerEvents) -> None:
         """Hear what workers say for a moment; end those that hang, replace those that are gone."""
         for worker, kind, rest in self._messages():
             if kind == _GONE:
@@ -210,7 +210,7 @@ class Crew:
                 kind, rest = _GONE, []
             yield worker, kind, rest
 
-    def _hear(self, worker: WorkerProcess, kind: str, rest: list[Any], watch: Watch | None) -> None:
+    def _hear(self, worker: WorkerProcess, kind: str, rest: list[Any], watch: WorkerEvents | None) -> None:
         if kind in ("ready", "started", "ended", "waiting"):
             worker.since = time.monotonic()
         if kind == "ready":
@@ -233,7 +233,7 @@ class Crew:
         elif kind == "failed":
             raise getattr(errors, rest[0], RunError)(rest[1])
 
-    def _gone(self, worker: WorkerProcess, watch: Watch) -> None:
+    def _gone(self, worker: WorkerProcess, watch: WorkerEvents) -> None:
         """After a worker ended: settle what it left, and replace it unless it had come to its end."""
         with suppress(subprocess.TimeoutExpired):
             worker.process.wait(_LOOK_SECONDS)
@@ -263,7 +263,7 @@ class Crew:
                 f"({how_it_ended(worker.process.returncode)})."
             )
 
-    def _stop(self, watch: Watch) -> None:
+    def _stop(self, watch: WorkerEvents) -> None:
         """Have workers fail the trial in hand and end; by force after a while."""
         if not self._workers:
             return

@@ -26,12 +26,12 @@ from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError
 from bhsearch.models.training.linear_probe import Array
 from bhsearch.runtime.interrupts import Interrupts
-from bhsearch.study.context import Preparation
-from bhsearch.study.events import Reporter
+from bhsearch.study.context import StudyContext
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import make_objective
 from bhsearch.study.open import join_engine
 from bhsearch.study.startup import start_framework
-from bhsearch.study.workers.worker import STOPPED, Ear, Orders, Worker
+from bhsearch.study.workers.worker import STOPPED, StoppingCriteria, TrialCallbacks, Worker
 from bhsearch.tracking.upload.outbox import Outbox
 
 GO, STOP = "go", "stop"  # what a supervisor says after the task
@@ -40,7 +40,7 @@ _STEP_SECONDS = 0.1  # between two messages of a piece of work
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class WorkerTask:
     """What a worker is given.
 
     Attributes:
@@ -50,13 +50,13 @@ class Task:
         orders: When to end.
     """
 
-    prepared: Preparation
+    prepared: StudyContext
     facts: dict[str, Any]
     outbox: Path | None
-    orders: Orders
+    orders: StoppingCriteria
 
 
-class _Line(Ear, Reporter):
+class SupervisorChannel(TrialCallbacks, ProgressReporter):
     """Tells the supervisor, and hears it say stop."""
 
     def __init__(self, connection: Connection) -> None:
@@ -81,7 +81,7 @@ class _Line(Ear, Reporter):
         """Whether the supervisor said stop, or is gone."""
         return self._interrupts.asked
 
-    def task(self) -> Task | None:
+    def task(self) -> WorkerTask | None:
         """Wait for what is to be done; None if the supervisor is gone."""
         self._given.wait()
         return pickle.loads(self._task) if self._task else None  # noqa: S301  # from the process that started this one
@@ -170,7 +170,7 @@ def main(descriptor: int, threads: int) -> None:
         descriptor: Of the socket to the supervisor.
         threads: Processor threads that one operation may use; 0 for the framework's own choice.
     """
-    line = _Line(Connection(descriptor))
+    line = SupervisorChannel(Connection(descriptor))
     start_framework(line, threads or None)
     task = line.task()
     if task is None:
@@ -188,7 +188,7 @@ def main(descriptor: int, threads: int) -> None:
     line.send("done", verdict)
 
 
-def _work(task: Task, line: _Line) -> str:
+def _work(task: WorkerTask, line: SupervisorChannel) -> str:
     prepared, facts = task.prepared, task.facts
     engine = join_engine(prepared, facts)
     with line.interruptible():

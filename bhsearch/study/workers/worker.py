@@ -9,22 +9,22 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bhsearch.engines.base import INTERRUPTED, Engine, Exhausted, Overtaken, Trial
+from bhsearch.engines.base import INTERRUPTED, Engine, SearchExhausted, Trial, TrialAlreadyEnded
 from bhsearch.errors import BhsearchError, InputError, LostStorageError
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import IntArray
 from bhsearch.models.training.linear_probe import Array
-from bhsearch.objectives.base import Outcome, Pruned, Report
+from bhsearch.objectives.base import IntermediateValue, Pruned, TrialResult
 from bhsearch.objectives.space import Params
 from bhsearch.runtime.processes import is_alive, memory_mb, this_process
 from bhsearch.states import COMPLETE, FAILED, RUNNING
-from bhsearch.study.context import Preparation
+from bhsearch.study.context import StudyContext
 from bhsearch.study.objective_factory import Objective, resolved
-from bhsearch.study.open import alone_at
+from bhsearch.study.open import study_lock
 from bhsearch.study.payloads import complete_record, failed_record, now_ms, pruned_record
-from bhsearch.study.recovery import next_retry, posted
+from bhsearch.study.recovery import next_retry, via_outbox
 from bhsearch.study.result import N_DRAWS
-from bhsearch.study.stopping import since_better
+from bhsearch.study.stopping import trials_since_improvement
 from bhsearch.study.warm_start import next_warm
 from bhsearch.tracking.upload.outbox import Outbox
 
@@ -34,7 +34,7 @@ _WAIT_SECONDS = 0.2  # for a trial of another worker, the last one that is neede
 
 
 @dataclass(frozen=True)
-class Orders:
+class StoppingCriteria:
     """When to end.
 
     Attributes:
@@ -56,7 +56,7 @@ class Orders:
     points: tuple[Params, ...] = ()
 
 
-class Ear:
+class TrialCallbacks:
     """Hears of a worker's trials."""
 
     @property
@@ -99,13 +99,13 @@ class Worker:
 
     def __init__(
         self,
-        prepared: Preparation,
+        prepared: StudyContext,
         facts: dict[str, Any],
         engine: Engine,
         objective: Objective,
         outbox: Outbox | None,
-        orders: Orders,
-        ear: Ear,
+        orders: StoppingCriteria,
+        ear: TrialCallbacks,
     ) -> None:
         self._prepared, self._engine, self._objective, self._outbox = prepared, engine, objective, outbox
         self._orders, self._ear = orders, ear
@@ -127,18 +127,18 @@ class Worker:
                 return STOPPED
             if self._worked and memory_mb() > self._orders.max_memory_mb:  # else it would never come to a trial
                 return OUTGROWN
-            with alone_at(self._prepared):
+            with study_lock(self._prepared):
                 trials = self._engine.trials()
                 self._forget_own(trials)
                 missing = self._orders.trials - sum(trial.counts for trial in trials)
-                if missing <= 0 or gave_up(trials, self._orders) or stagnated(trials, self._orders.stagnation):
+                if missing <= 0 or failed_too_often(trials, self._orders) or stagnated(trials, self._orders.stagnation):
                     return DONE
                 if time.monotonic() > self._deadline:
                     return TIME
                 spare = missing - sum(trial.state == RUNNING and is_alive(trial.owner) for trial in trials)
                 try:
                     trial = self._ask(trials) if spare > 0 else None
-                except Exhausted as end:
+                except SearchExhausted as end:
                     self._ear.exhausted(str(end))
                     return DONE
             if trial is None:
@@ -170,7 +170,7 @@ class Worker:
         return self._engine.ask(again.params, notes | {"retry_of": again.number, "attempt": attempt})
 
     def _one_trial(self, trial: Trial) -> None:
-        def watch(report: Report) -> None:
+        def watch(report: IntermediateValue) -> None:
             if self._engine.report(trial.number, report):
                 raise Pruned
 
@@ -191,21 +191,21 @@ class Worker:
         else:
             self._complete(trial, outcome)
 
-    def _complete(self, trial: Trial, outcome: Outcome) -> None:
+    def _complete(self, trial: Trial, outcome: TrialResult) -> None:
         """Into the outbox first, then to the engine: whatever dies in between, the trial is not lost."""
         ends = self._interval(outcome)
         settings = self._prepared.settings
         now = resolved(self._prepared.regime, settings.executor, settings.precision)
         record, arrays = complete_record(trial, outcome, ends, now)
         try:
-            with self._told(trial, outcome.probability), posted(self._outbox, trial.number, record, arrays):
+            with self._told(trial, outcome.probability), via_outbox(self._outbox, trial.number, record, arrays):
                 self._engine.complete(trial.number, outcome.score, outcome.seconds, ends)
         except LostStorageError:
             notes = {**trial.notes, "seconds": outcome.seconds}
             self._ear.rescued(replace(trial, state=COMPLETE, value=outcome.score, notes=notes), outcome.probability)
             raise
 
-    def _interval(self, outcome: Outcome) -> tuple[float, float]:
+    def _interval(self, outcome: TrialResult) -> tuple[float, float]:
         """Of the score, over cases: as the result and the report have it."""
         if self._draws is None:
             self._draws = group_draws(self._template.group, self._template.stratum, N_DRAWS)
@@ -214,11 +214,11 @@ class Worker:
         return float(ends.low), float(ends.high)
 
     def _prune(self, trial: Trial, pruned: Pruned) -> None:
-        with self._told(trial), posted(self._outbox, trial.number, pruned_record(trial, pruned), {}):
+        with self._told(trial), via_outbox(self._outbox, trial.number, pruned_record(trial, pruned), {}):
             self._engine.prune(trial.number, pruned.seconds)
 
     def _fail(self, trial: Trial, reason: str) -> None:
-        with self._told(trial), posted(self._outbox, trial.number, failed_record(trial, reason), {}):
+        with self._told(trial), via_outbox(self._outbox, trial.number, failed_record(trial, reason), {}):
             self._engine.fail(trial.number, reason)
 
     @contextmanager
@@ -226,7 +226,7 @@ class Worker:
         """Around the end of a trial: whoever listens hears of it."""
         try:
             yield
-        except Overtaken:  # it was taken for dead; what it gave is not counted twice
+        except TrialAlreadyEnded:  # it was taken for dead; what it gave is not counted twice
             probability = None
         self._ear.ended(trial.number, probability)
 
@@ -253,7 +253,7 @@ class Worker:
             thread.join()
 
 
-def gave_up(trials: Sequence[Trial], orders: Orders) -> bool:
+def failed_too_often(trials: Sequence[Trial], orders: StoppingCriteria) -> bool:
     """Whether too many trials failed in a row."""
     return len(last_failures(trials, orders.n_before)) >= orders.max_failures
 
@@ -262,7 +262,7 @@ def stagnated(trials: Sequence[Trial], most: int | None) -> bool:
     """Whether the last finished trials, so many in a row, were no better than those before."""
     if most is None:
         return False
-    since = [0, *since_better(trial.value for trial in trials if trial.counts)]
+    since = [0, *trials_since_improvement(trial.value for trial in trials if trial.counts)]
     return since[-1] >= most
 
 

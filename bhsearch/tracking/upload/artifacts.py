@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bhsearch.evaluation import curves, metrics
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
-from bhsearch.evaluation.thresholds import classification_text, pooled_decisions
+from bhsearch.evaluation.thresholds import classification_text, cross_fitted_labels
 from bhsearch.reporting.figures import image_grid, study, style, trial
 from bhsearch.reporting.figures.augmentation import augmentation_figure
 from bhsearch.tracking import keys
@@ -24,7 +24,7 @@ N_DRAWS_BAND = 200  # a band is read by eye
 PREDICTIONS = "out_of_fold_predictions.csv"
 
 
-def scored(predictions: Predictions) -> tuple[dict[str, float], Interval]:
+def score_and_interval(predictions: Predictions) -> tuple[dict[str, float], Interval]:
     """Metrics of a trial and the interval of its score over cases."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
     ends = interval(bootstrap_scores(predictions, draws))
@@ -48,15 +48,15 @@ def write_trial(
     Args:
         folder: An empty folder.
         predictions: Out of fold.
-        values: From `scored`.
-        ends: From `scored`.
+        values: From `score_and_interval`.
+        ends: From `score_and_interval`.
         history: Curves per look: `auc`, `loss`, `training_loss`.
         pixels: Resized images, row by row as the predictions. Shape (n_images, n_tiles, size, size, 3). None where
             they are gone: the other pictures are drawn without.
         note: Stands on every picture, such as that the data are synthetic.
         unit: What lies between two looks.
     """
-    decisions = pooled_decisions(predictions)
+    decisions = cross_fitted_labels(predictions)
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
     one = np.ones_like(predictions.weight)
     figures = {

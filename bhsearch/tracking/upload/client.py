@@ -10,12 +10,12 @@ from collections.abc import Callable
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.errors import RunError, StudyError
 from bhsearch.runtime.processes import python_command
-from bhsearch.tracking.upload.outbox import Outbox, outbox_root, outboxes
+from bhsearch.tracking.upload.outbox import Outbox, all_outboxes, outbox_root
 
 _LOOK_SECONDS = 0.2
 
 
-class DrainProcess:
+class UploaderProcess:
     """A running `bhsearch.tracking.upload.uploader`.
 
     Args:
@@ -140,9 +140,9 @@ def sync(tell: Callable[[str], None]) -> None:
         RunError: If something could not be sent; it stays in its outbox.
     """
     folder = outbox_root()
-    boxes = [box for box in outboxes(folder) if box.waiting()]
+    boxes = [box for box in all_outboxes(folder) if box.waiting()]
     waiting = sum(len(box.waiting()) for box in boxes)
-    busy = sum(not box.abandoned for box in boxes)
+    busy = sum(not box.orphaned for box in boxes)
     if busy:
         tell(f"{busy} outboxes belong to searches that still run; those send them themselves.")
     if busy == len(boxes):

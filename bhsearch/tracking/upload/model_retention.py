@@ -23,7 +23,7 @@ KEPT, LEAVING, NONE = "kept", "leaving", "none"
 _LOG = logging.getLogger(__name__)
 
 
-class ModelKeeper:
+class ModelRetention:
     """Keeps the models of the best trials of one study.
 
     Args:

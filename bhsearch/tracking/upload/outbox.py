@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.runtime.cache import writing
+from bhsearch.runtime.cache import explain_write_errors
 from bhsearch.runtime.locks import lock
 from bhsearch.runtime.processes import is_alive, this_process
 
@@ -57,7 +57,7 @@ class Outbox:
     def __init__(self, folder: Path, make: bool = True) -> None:
         self.folder = folder
         if make:
-            with writing(f"the outbox {folder}", _REMEDY):
+            with explain_write_errors(f"the outbox {folder}", _REMEDY):
                 folder.mkdir(parents=True, exist_ok=True)
 
     @classmethod
@@ -65,13 +65,13 @@ class Outbox:
         """The outbox of this process at a study, in the folder of all outboxes."""
         process = this_process()
         box = cls(root / f"{uid}.{process['pid']}-{process['started']:.0f}")
-        with writing(f"the outbox {box.folder}", _REMEDY):
+        with explain_write_errors(f"the outbox {box.folder}", _REMEDY):
             (box.folder / _OWNER).write_text(json.dumps(process), encoding="utf-8")
         return box
 
     def others(self) -> list[Outbox]:
         """Those of other commands at the same study."""
-        return [box for box in outboxes(self.folder.parent, self.uid) if box.folder != self.folder]
+        return [box for box in all_outboxes(self.folder.parent, self.uid) if box.folder != self.folder]
 
     @property
     def uid(self) -> str:
@@ -79,7 +79,7 @@ class Outbox:
         return self.folder.name.partition(".")[0]
 
     @property
-    def abandoned(self) -> bool:
+    def orphaned(self) -> bool:
         """Whether its command is gone."""
         try:
             return not is_alive(json.loads((self.folder / _OWNER).read_text(encoding="utf-8")))
@@ -146,12 +146,12 @@ class Outbox:
         """Forget a trial: MLflow has it."""
         shutil.rmtree(self.folder / f"{number:05d}")
 
-    def put_end(self, record: dict[str, Any], arrays: Arrays) -> None:
+    def put_summary(self, record: dict[str, Any], arrays: Arrays) -> None:
         """Say how this session of the study ended."""
         self._write(_END, record, arrays)
 
     def end(self) -> Message | None:
-        """What `put_end` was given, or None."""
+        """What `put_summary` was given, or None."""
         return self._read(self.folder / _END) if (self.folder / _END).exists() else None
 
     def close(self) -> None:
@@ -162,7 +162,7 @@ class Outbox:
                 self.folder.parent.rmdir()
 
     def _write(self, name: str, record: dict[str, Any], arrays: Arrays) -> None:
-        with writing(f"the outbox {self.folder}", _REMEDY):
+        with explain_write_errors(f"the outbox {self.folder}", _REMEDY):
             draft = Path(tempfile.mkdtemp(prefix=".", dir=self.folder))
             try:
                 (draft / _RECORD).write_text(json.dumps(record), encoding="utf-8")
@@ -180,6 +180,6 @@ class Outbox:
             return Message(folder, record, {name: arrays[name] for name in arrays.files})
 
 
-def outboxes(root: Path, uid: str = "") -> list[Outbox]:
+def all_outboxes(root: Path, uid: str = "") -> list[Outbox]:
     """All outboxes of a study, or of all, in the folder of all outboxes."""
     return [Outbox(folder, make=False) for folder in sorted(root.glob(f"{uid}*.*")) if folder.is_dir()]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bhsearch.errors import RunError
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.runtime.cache import hold
+from bhsearch.runtime.cache import acquire_lease
 from bhsearch.runtime.processes import python_command
 from bhsearch.tracking.upload import artifacts
 from bhsearch.tracking.upload.outbox import Message, Outbox
@@ -34,7 +34,7 @@ def render(outbox: Outbox, study: Message, number: int) -> None:
     shutil.rmtree(files, ignore_errors=True)  # of a process that died over it
     files.mkdir()
     predictions = predictions_of(study, trial)
-    values, ends = artifacts.scored(predictions)
+    values, ends = artifacts.score_and_interval(predictions)
     pixels = _pixels(study)
     unit = "quarter of the training" if study.record["augmented"] else "epoch"
     artifacts.write_trial(files, predictions, values, ends, trial.record["curves"], pixels, study.record["note"], unit)
@@ -44,7 +44,7 @@ def render(outbox: Outbox, study: Message, number: int) -> None:
 def _pixels(study: Message) -> npt.NDArray[np.uint8] | None:
     """The resized images; None where the cache does not have them any more, as when MLflow was away for long."""
     place = study.record["pixels"]
-    if not hold(Path(place["file"]).parent):
+    if not acquire_lease(Path(place["file"]).parent):
         return None
     return np.memmap(place["file"], np.uint8, "r", shape=tuple(place["shape"]))
 
@@ -67,7 +67,7 @@ def predictions_of(study: Message, trial: Message) -> Predictions:
     )
 
 
-class Renderer:
+class RendererProcess:
     """The other side of that process.
 
     Args:

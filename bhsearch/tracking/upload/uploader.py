@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bhsearch.errors import BhsearchError, RunError
-from bhsearch.runtime.cache import alone
+from bhsearch.runtime.cache import interprocess_lock
 from bhsearch.states import COMPLETE
-from bhsearch.tracking.upload.outbox import Outbox, outboxes
-from bhsearch.tracking.upload.renderer import Renderer
+from bhsearch.tracking.upload.outbox import Outbox, all_outboxes
+from bhsearch.tracking.upload.renderer import RendererProcess
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from bhsearch.tracking.upload.writer import StudyRuns
+    from bhsearch.tracking.upload.writer import RunWriter
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ _LOOK_SECONDS = 0.2
 _AHEAD = 4  # trials rendered before they are logged
 
 
-def drain(outbox: Outbox, patient: bool = False) -> None:
+def upload(outbox: Outbox, patient: bool = False) -> None:
     """Send trials as they come, then the study's end, then delete the outbox.
 
     Args:
@@ -49,19 +49,19 @@ def drain(outbox: Outbox, patient: bool = False) -> None:
         RunError: If the store stays away.
     """
     _import()
-    search = _Search()
-    patience = Patience(search.ended)
-    client = patience.keep_trying(_open) if patient else _open()
+    search = _SearchProcess()
+    patience = RetryPolicy(search.ended)
+    client = patience.call(_open) if patient else _open()
     if not search.says_go() and not outbox.waiting() and outbox.end() is None:
         return  # the search ended before its first trial: it shall have left no run
     with outbox.sending():
-        runs = (patience if patient else _briefly()).keep_trying(lambda: _study_runs(client, outbox))
+        runs = (patience if patient else _briefly()).call(lambda: _study_runs(client, outbox))
         for sentence in runs.notes:
             say(f"note {sentence}")
         say(f"ready {runs.run_id} {runs.experiment_id}")
-        _send_abandoned(client, outbox.others(), patience)
+        _send_orphaned(client, outbox.others(), patience)
         _send(outbox, runs, patience)
-    _send_abandoned(client, outbox.others(), patience)
+    _send_orphaned(client, outbox.others(), patience)
 
 
 def sync(folder: Path) -> None:
@@ -72,22 +72,22 @@ def sync(folder: Path) -> None:
         RunError: If the store goes away.
     """
     _import()
-    _send_abandoned(_open(), outboxes(folder), _briefly())
+    _send_orphaned(_open(), all_outboxes(folder), _briefly())
 
 
-def _briefly() -> Patience:
+def _briefly() -> RetryPolicy:
     """Patience that has an end, since nothing goes on meanwhile."""
     ended = threading.Event()
     ended.set()
-    return Patience(ended)
+    return RetryPolicy(ended)
 
 
 def _import() -> None:
     """Import MLflow; it forks, so this comes before any thread."""
     from bhsearch.models import backend
 
-    backend.start_without_training()
-    with backend.quiet():
+    backend.import_backend_for_inference()
+    with backend.silence_stderr():
         import bhsearch.tracking.upload.writer  # noqa: F401
 
 
@@ -97,60 +97,60 @@ def _open() -> MlflowClient:
     return open_client()
 
 
-def _study_runs(client: MlflowClient, outbox: Outbox) -> StudyRuns:
-    from bhsearch.tracking.upload.writer import StudyRuns
+def _study_runs(client: MlflowClient, outbox: Outbox) -> RunWriter:
+    from bhsearch.tracking.upload.writer import RunWriter
 
-    with alone(outbox.uid):  # of two that begin at the same moment, the second finds the first's run
-        return StudyRuns(client, outbox.study(), lambda sentence: say(f"note {' '.join(sentence.split())[:500]}"))
+    with interprocess_lock(outbox.uid):  # of two that begin at the same moment, the second finds the first's run
+        return RunWriter(client, outbox.study(), lambda sentence: say(f"note {' '.join(sentence.split())[:500]}"))
 
 
-def _send_abandoned(client: MlflowClient, boxes: Iterable[Outbox], patience: Patience) -> None:
+def _send_orphaned(client: MlflowClient, boxes: Iterable[Outbox], patience: RetryPolicy) -> None:
     """Send what lies in those whose command is gone. A process of theirs that still sends is waited for."""
     for box in boxes:
-        if not box.abandoned or not box.folder.exists():
+        if not box.orphaned or not box.folder.exists():
             continue
         with box.sending():
             if box.begun:
-                runs = patience.keep_trying(lambda box=box: _study_runs(client, box))  # type: ignore[misc]
+                runs = patience.call(lambda box=box: _study_runs(client, box))  # type: ignore[misc]
                 _send(box, runs, patience)
             box.close()
 
 
-def _send(outbox: Outbox, runs: StudyRuns, patience: Patience) -> None:
-    renderer = Renderer(outbox)
+def _send(outbox: Outbox, runs: RunWriter, patience: RetryPolicy) -> None:
+    renderer = RendererProcess(outbox)
     try:
         _send_trials(outbox, runs, renderer, patience)
     finally:
         renderer.close()
     end = outbox.end()
     if end is not None:  # else the search died
-        patience.keep_trying(lambda: runs.log_end(end))
+        patience.call(lambda: runs.log_end(end))
         outbox.close()
 
 
-def _send_trials(outbox: Outbox, runs: StudyRuns, renderer: Renderer, patience: Patience) -> None:
+def _send_trials(outbox: Outbox, runs: RunWriter, renderer: RendererProcess, patience: RetryPolicy) -> None:
     """Send trials in order, while the next ones are rendered, until no more can come and none waits."""
     last = False
     while not last:
-        last = outbox.abandoned or patience.ended.wait(_LOOK_SECONDS if not outbox.waiting() else 0.0)
+        last = outbox.orphaned or patience.ended.wait(_LOOK_SECONDS if not outbox.waiting() else 0.0)
         while waiting := outbox.waiting():
             ahead = [outbox.trial(number).record for number in waiting[:_AHEAD]]
             renderer.ask(record["number"] for record in ahead if record["state"] == COMPLETE)
             if ahead[0]["state"] == COMPLETE:
                 renderer.wait(waiting[0])
-            run_id = patience.keep_trying(lambda number=waiting[0]: _log(outbox, runs, number))  # type: ignore[misc]
+            run_id = patience.call(lambda number=waiting[0]: _log(outbox, runs, number))  # type: ignore[misc]
             outbox.sent(waiting[0])
             say(f"sent {waiting[0]} {run_id}")
 
 
-def _log(outbox: Outbox, runs: StudyRuns, number: int) -> str:
+def _log(outbox: Outbox, runs: RunWriter, number: int) -> str:
     from bhsearch.models import backend
 
-    with backend.quiet():
+    with backend.silence_stderr():
         return runs.log_trial(outbox.trial(number))
 
 
-class Patience:
+class RetryPolicy:
     """Waits for a store that is away.
 
     Args:
@@ -160,7 +160,7 @@ class Patience:
     def __init__(self, ended: threading.Event) -> None:
         self.ended = ended
 
-    def keep_trying(self, step: Callable[[], T]) -> T:
+    def call(self, step: Callable[[], T]) -> T:
         """Do a step, again while the store is away: what was half written by an attempt is replaced by the next.
 
         Raises:
@@ -203,7 +203,7 @@ def say(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-class _Search:
+class _SearchProcess:
     """What the search says on standard input: a line to begin, and the end of the input at its own end."""
 
     def __init__(self) -> None:
@@ -234,7 +234,7 @@ def main(folder: str, *options: str) -> int:
         if ALL in options:
             sync(Path(folder))
         else:
-            drain(Outbox(Path(folder), make=False), PATIENT in options)
+            upload(Outbox(Path(folder), make=False), PATIENT in options)
     except BhsearchError as error:
         say(f"failed {' '.join(str(error).split())}")
         return error.exit_code

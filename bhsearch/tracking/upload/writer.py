@@ -27,15 +27,15 @@ from bhsearch.config import most_models
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.models.backbones.registry import Backbone
-from bhsearch.models.inference_model import ModelPool, kept_network
+from bhsearch.models.inference_model import ModelPool, inference_network
 from bhsearch.states import COMPLETE, FAILED, PRUNED
 from bhsearch.tracking import keys, model_files, notes
 from bhsearch.tracking.connection import open_experiment
 from bhsearch.tracking.keys import LOST, MODEL, NO_TRIAL, REASON, RETRY_OF, RETRY_OF_RUN, STATE, STUDY, TRIAL, UID
-from bhsearch.tracking.requests import asked
+from bhsearch.tracking.requests import call_with_retry
 from bhsearch.tracking.saved_views import write_views
 from bhsearch.tracking.upload import artifacts
-from bhsearch.tracking.upload.model_retention import KEPT, NONE, ModelKeeper
+from bhsearch.tracking.upload.model_retention import KEPT, NONE, ModelRetention
 from bhsearch.tracking.upload.outbox import Message
 from bhsearch.tracking.upload.renderer import rendered
 
@@ -61,7 +61,7 @@ def _study_runs(client: MlflowClient, experiment_id: str, uid: str) -> list[Any]
     return list(client.search_runs([experiment_id], wanted, order_by=["attributes.start_time ASC"]))
 
 
-def trial_runs(client: MlflowClient, experiment_id: str, uid: str, number: int | None = None) -> dict[int, Any]:
+def runs_of_trials(client: MlflowClient, experiment_id: str, uid: str, number: int | None = None) -> dict[int, Any]:
     """The child runs of a study, or the one of a trial, by the number of their trial."""
     runs: dict[int, Any] = {}
     token = None
@@ -83,11 +83,11 @@ def stored_predictions(client: MlflowClient, experiment_name: str, uid: str) -> 
         StudyError: If the store refuses to give them.
         RunError: If the store stays away.
     """
-    experiment = asked(client.get_experiment_by_name, experiment_name)
+    experiment = call_with_retry(client.get_experiment_by_name, experiment_name)
     if experiment is None:
         return {}
     found = {}
-    for number, run in asked(trial_runs, client, experiment.experiment_id, uid).items():
+    for number, run in call_with_retry(runs_of_trials, client, experiment.experiment_id, uid).items():
         if run.info.status != "FINISHED":
             continue
         with suppress(MissingError), tempfile.TemporaryDirectory() as folder:
@@ -97,7 +97,7 @@ def stored_predictions(client: MlflowClient, experiment_name: str, uid: str) -> 
     return found
 
 
-class StudyRuns:
+class RunWriter:
     """Writes one study into one store.
 
     Args:
@@ -114,13 +114,13 @@ class StudyRuns:
         self.notes: list[str] = []  # sentences that a person should read
         self.run_id = self._study_run()
         self._write_views()
-        self._done = trial_runs(client, self.experiment_id, self._record["uid"])
+        self._done = runs_of_trials(client, self.experiment_id, self._record["uid"])
         self._scores = {
             number: run.data.metrics[keys.AUC] for number, run in self._done.items() if keys.AUC in run.data.metrics
         }
         self._begun: set[int] = set()  # trials whose run an attempt may have made
         most = most_models(self._record["settings"].get("keep_models", "all"))
-        self._models = ModelKeeper(client, self.experiment_id, self._record["uid"], most)
+        self._models = ModelRetention(client, self.experiment_id, self._record["uid"], most)
 
     def log_trial(self, message: Message) -> str:
         """Log one trial, rendered if it is complete, as a child run; one that is there already is left alone.
@@ -132,7 +132,7 @@ class StudyRuns:
         number = record["number"]
         if number in self._begun:
             self._done.pop(number, None)
-            self._done |= trial_runs(self._client, self.experiment_id, self._record["uid"], number)
+            self._done |= runs_of_trials(self._client, self.experiment_id, self._record["uid"], number)
         self._begun.add(number)
         known = self._done.get(number)
         status = _STATUS[record["state"]]
@@ -198,7 +198,7 @@ class StudyRuns:
         if number is None:
             return {}
         if number not in self._done:
-            self._done |= trial_runs(self._client, self.experiment_id, self._record["uid"], number)
+            self._done |= runs_of_trials(self._client, self.experiment_id, self._record["uid"], number)
         run = self._done.get(number)
         return {RETRY_OF: str(number)} | ({RETRY_OF_RUN: run.info.run_id} if run is not None else {})
 
@@ -231,7 +231,7 @@ class StudyRuns:
 
     def _reconcile(self, record: dict[str, Any]) -> None:
         """Make one of two runs that two hosts made of the study; let no run of an ended trial stay RUNNING."""
-        runs = trial_runs(self._client, self.experiment_id, self._record["uid"])
+        runs = runs_of_trials(self._client, self.experiment_id, self._record["uid"])
         first, *others = _study_runs(self._client, self.experiment_id, self._record["uid"])
         self.run_id = first.info.run_id
         if others:
@@ -336,7 +336,7 @@ class StudyRuns:
         facts = self._record["backbones"][message.record["params"]["backbone"]]
         backbone = Backbone(facts["name"], Path(facts["file"]) if facts["file"] else None, facts["digest"])
         resize, size = self._record["settings"]["resize"], self._record["settings"]["image_size"]
-        return kept_network(self._pool, backbone, resize, size, message.record["model"], message.arrays)
+        return inference_network(self._pool, backbone, resize, size, message.record["model"], message.arrays)
 
     def _log_dataset(self, run_id: str, context: str) -> None:
         record = self._record

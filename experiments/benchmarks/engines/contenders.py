@@ -12,7 +12,7 @@ from bhsearch.engines.base import Engine
 from bhsearch.engines.keras_tuner import storage
 from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
-from bhsearch.engines.registry import KERAS_TUNER, OPTUNA, SAMPLERS
+from bhsearch.engines.registry import ENGINE_SAMPLERS, KERAS_TUNER, OPTUNA
 from bhsearch.objectives.space import Parameter, Params
 
 # A new study from its space, its seed, and a folder of its own for an engine that keeps files.
@@ -44,7 +44,7 @@ class Variant(OptunaEngine):
     Args:
         space: Of the study.
         seed: Of the study.
-        sampler: As in `SAMPLERS`.
+        sampler: As in `ENGINE_SAMPLERS`.
     """
 
     def __init__(self, space: Sequence[Parameter], seed: int, sampler: Callable[[int, int, int], BaseSampler]) -> None:
@@ -74,9 +74,9 @@ def _joint(seed: int, _: int, __: int) -> BaseSampler:
 
 
 CONTENDERS: dict[str, Make] = {
-    **{f"{OPTUNA} {name}": optuna_with(name) for name in SAMPLERS[OPTUNA]},
+    **{f"{OPTUNA} {name}": optuna_with(name) for name in ENGINE_SAMPLERS[OPTUNA]},
     f"{OPTUNA} tpe joint": variant(_joint),
-    **{f"{KERAS_TUNER} {name}": keras_tuner_with(name) for name in SAMPLERS[KERAS_TUNER]},
+    **{f"{KERAS_TUNER} {name}": keras_tuner_with(name) for name in ENGINE_SAMPLERS[KERAS_TUNER]},
 }
 
 

@@ -27,8 +27,8 @@ from bhsearch.config import Settings
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.errors import BhsearchError
 from bhsearch.objectives.space import Parameter, finetune_space
-from bhsearch.study.context import FINETUNE, FROZEN, Preparation, prepare, versions
-from bhsearch.study.events import Reporter
+from bhsearch.study.context import FINETUNE, FROZEN, StudyContext, build_context, versions
+from bhsearch.study.events import ProgressReporter
 from experiments.benchmarks.engines import table
 from experiments.benchmarks.engines.design import Point, frozen_design
 from experiments.benchmarks.engines.journal import Journal, read_journal
@@ -60,7 +60,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     )
 
 
-def space_of(prepared: Preparation) -> tuple[Parameter, ...]:
+def space_of(prepared: StudyContext) -> tuple[Parameter, ...]:
     """The space of the study, with fewer epochs of finetuning: a trial shall take ten seconds at most."""
     if prepared.regime == FROZEN:
         return prepared.space(prepared.backbones)
@@ -68,7 +68,7 @@ def space_of(prepared: Preparation) -> tuple[Parameter, ...]:
     return tuple(replace(row, high=MOST_EPOCHS) if row.name == "epochs" else row for row in space)
 
 
-def points_of(prepared: Preparation, n_trials: int) -> Iterable[Point]:
+def points_of(prepared: StudyContext, n_trials: int) -> Iterable[Point]:
     """Frozen: a design over the space, and a part of it in full. Finetune: what a random sampler draws."""
     space = space_of(prepared)
     if prepared.regime == FROZEN:
@@ -82,7 +82,7 @@ def points_of(prepared: Preparation, n_trials: int) -> Iterable[Point]:
     return points
 
 
-def facts_of(prepared: Preparation, held_out: HeldOut) -> dict[str, object]:
+def facts_of(prepared: StudyContext, held_out: HeldOut) -> dict[str, object]:
     """What a recording must agree with when it goes on."""
     settings = prepared.settings
     return {
@@ -104,7 +104,7 @@ def facts_of(prepared: Preparation, held_out: HeldOut) -> dict[str, object]:
 
 def record(options: argparse.Namespace) -> None:
     """Record what the file does not hold yet."""
-    whole = prepare(settings_of(options), Reporter())
+    whole = build_context(settings_of(options), ProgressReporter())
     prepared, held_out = put_aside(whole)
     journal = Journal(options.to, f"{prepared.index.name}-{prepared.regime}", facts_of(prepared, held_out))
     recorder = (FinetuneRecorder if prepared.regime == FINETUNE else FrozenRecorder)(prepared, held_out)

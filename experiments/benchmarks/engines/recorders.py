@@ -14,20 +14,20 @@ from bhsearch.data.images.pixel_cache import pixel_cache
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores
 from bhsearch.models import backend
-from bhsearch.models.augmentation.views import POLICIES, views_of
+from bhsearch.models.augmentation.views import VIEW_POLICIES, views_of
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.inference_model import members_of
-from bhsearch.models.openvino import Conversion
+from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import predict
-from bhsearch.models.training.step_cache import ProgramPool
-from bhsearch.models.training.train_step import Shape
-from bhsearch.objectives.base import Outcome, Report, sigmoid
+from bhsearch.models.training.step_cache import TrainerCache
+from bhsearch.models.training.train_step import TrainerSpec
+from bhsearch.objectives.base import IntermediateValue, TrialResult, sigmoid
 from bhsearch.objectives.finetune import N_VIEWS
 from bhsearch.objectives.frozen import FrozenObjective
-from bhsearch.study.context import Preparation
-from bhsearch.study.events import Reporter
+from bhsearch.study.context import StudyContext
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import make_objective
 from experiments.benchmarks.engines.design import Point
 from experiments.benchmarks.engines.table import Entry
@@ -53,11 +53,11 @@ class FrozenRecorder:
         held_out: Those.
     """
 
-    def __init__(self, prepared: Preparation, held_out: HeldOut) -> None:
+    def __init__(self, prepared: StudyContext, held_out: HeldOut) -> None:
         size, backbones = prepared.settings.image_size, prepared.backbones
         resize = make_resize(prepared.settings.resize, size)
-        conversion = Conversion(list(backbones.values()), size)
-        backend.start(threads=1)
+        conversion = BackgroundConversion(list(backbones.values()), size)
+        backend.import_backend(threads=1)
         self._features, self._outside = (
             FeatureCache(pixel_cache(index, resize), "auto", conversion)
             for index in (prepared.development, held_out.index)
@@ -70,7 +70,7 @@ class FrozenRecorder:
 
     def features(self) -> Iterator[tuple[str, str, float]]:
         """Compute what trials will ask for: backbone, view, and the processor seconds of its features."""
-        views = dict.fromkeys(view for policy in POLICIES for view in views_of(policy, _MOST_VIEWS))
+        views = dict.fromkeys(view for policy in VIEW_POLICIES for view in views_of(policy, _MOST_VIEWS))
         for name, backbone in self._backbones.items():
             self._features.load(backbone)
             for view in views:
@@ -95,7 +95,7 @@ class FrozenRecorder:
             auc=[round(value, 4) for value in outcome.curves["auc"]],
         )
 
-    def _outside_score(self, point: Point, outcome: Outcome) -> float:
+    def _outside_score(self, point: Point, outcome: TrialResult) -> float:
         backbone = self._backbones[point.params["backbone"]]
         by_view = [
             sigmoid(outcome.heads.logits(self._outside.get(backbone, view))).mean(axis=1)
@@ -112,13 +112,13 @@ class FinetuneRecorder:
         held_out: Those.
     """
 
-    def __init__(self, prepared: Preparation, held_out: HeldOut) -> None:
-        backend.start(threads=1)
+    def __init__(self, prepared: StudyContext, held_out: HeldOut) -> None:
+        backend.import_backend(threads=1)
         self._prepared, self._held_out = prepared, held_out
-        self._objective = make_objective(prepared, {}, Reporter())
+        self._objective = make_objective(prepared, {}, ProgressReporter())
         size = prepared.settings.image_size
         cache = pixel_cache(held_out.index, make_resize(prepared.settings.resize, size))
-        self._pixels, self._pool = DevicePixels(cache, _ON_DEVICE_BYTES), ProgramPool()
+        self._pixels, self._pool = DevicePixels(cache, _ON_DEVICE_BYTES), TrainerCache()
 
     def features(self) -> Iterator[tuple[str, str, float]]:
         """Nothing: the network itself is trained."""
@@ -126,7 +126,7 @@ class FinetuneRecorder:
 
     def entry(self, point: Point) -> Entry:
         """Train and score one point, whole."""
-        heard: list[Report] = []
+        heard: list[IntermediateValue] = []
         outcome, entry = _timed(point, lambda: self._objective(point.params, heard.append))
         if outcome is None:
             return entry
@@ -138,10 +138,10 @@ class FinetuneRecorder:
             reports=[(r.step, round(r.mean, 5), None if r.fold is None else round(r.fold, 5)) for r in heard],
         )
 
-    def _outside_score(self, point: Point, outcome: Outcome) -> float:
+    def _outside_score(self, point: Point, outcome: TrialResult) -> float:
         backbone = self._prepared.backbones[point.params["backbone"]]
         model, rows = outcome.model, np.arange(len(self._held_out.groups))
-        shape = Shape(backbone, model["image_size"], _BATCH, "all", model["hidden_units"], "float32")
+        shape = TrainerSpec(backbone, model["image_size"], _BATCH, "all", model["hidden_units"], "float32")
         with self._pool.program(shape) as program:
             by_member = []
             for member in members_of(outcome.arrays, model["n_members"]):
@@ -151,7 +151,7 @@ class FinetuneRecorder:
         return self._held_out.auc(np.mean(by_member, axis=0))
 
 
-def _timed(point: Point, trial: Callable[[], Outcome]) -> tuple[Outcome | None, Entry]:
+def _timed(point: Point, trial: Callable[[], TrialResult]) -> tuple[TrialResult | None, Entry]:
     """Run a trial. Returns what it gave, None if it failed, and its entry with the seconds and nothing else yet."""
     processor, wall = time.process_time(), time.perf_counter()
     outcome = None

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.engines.base import Engine, Exhausted
+from bhsearch.engines.base import Engine, SearchExhausted
 from bhsearch.errors import DataError
 from bhsearch.models.augmentation.views import views_of
-from bhsearch.objectives.base import Report
+from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import Params
 from experiments.benchmarks.engines.surrogate import Answer
 from experiments.benchmarks.engines.table import Entry, Table
@@ -105,7 +105,7 @@ def replay(
         started = time.process_time()
         try:
             trial = engine.ask(first[number]) if number < len(first) else engine.ask()
-        except Exhausted:
+        except SearchExhausted:
             break
         thought = time.process_time() - started
         answer = answers(trial.params)
@@ -154,7 +154,7 @@ def replay_pruned(engine: Engine, entries: Sequence[Entry]) -> Trace:
             (
                 step
                 for step, mean, fold in entry.reports
-                if engine.report(trial.number, Report(step, mean, fold)) and step < last
+                if engine.report(trial.number, IntermediateValue(step, mean, fold)) and step < last
             ),
             None,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bhsearch.study.stopping import expected_gain, since_better
+from bhsearch.study.stopping import expected_gain, trials_since_improvement
 from experiments.benchmarks.engines.contenders import SHIPPED, Make, best_points
 from experiments.benchmarks.engines.judging import Best, cost_to_target, median_and_band, regrets
 from experiments.benchmarks.engines.replay import Trace
@@ -23,7 +23,8 @@ ASKED_AT, MORE = (25, 50, 100), 50  # where the estimate is asked, and for how m
 def stops_at(scores: Sequence[float], patience: int) -> int:
     """Trials after which a study stops whose last `patience` finished trials brought nothing."""
     return next(
-        (number for number, since in enumerate(since_better(scores), start=1) if since >= patience), len(scores)
+        (number for number, since in enumerate(trials_since_improvement(scores), start=1) if since >= patience),
+        len(scores),
     )
 
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from bhsearch.data.grouping import units_of_groups
 from bhsearch.data.index import Index
-from bhsearch.data.splits import image_weights
-from bhsearch.data.stratify import carriers_of, deal, seal
+from bhsearch.data.splits import training_weights
+from bhsearch.data.stratify import assign_folds, classes_per_group, select_test_groups
 from bhsearch.evaluation.metrics import weighted_auc
-from bhsearch.study.context import Preparation
+from bhsearch.study.context import StudyContext
 
 SHARE = 1 / 3
 
@@ -35,23 +35,25 @@ class HeldOut:
 
     def auc(self, probability: npt.NDArray[np.float32]) -> float:
         """AUC with every case counting the same. `probability`: shape (n_images,)."""
-        weight = image_weights(self.groups, np.ones(len(self.groups), bool))
+        weight = training_weights(self.groups, np.ones(len(self.groups), bool))
         return float(weighted_auc(self.index.labels, probability, weight))
 
     def __str__(self) -> str:
         return f"{len(np.unique(self.groups))} cases, {len(self.groups)} images"
 
 
-def put_aside(prepared: Preparation) -> tuple[Preparation, HeldOut]:
+def put_aside(prepared: StudyContext) -> tuple[StudyContext, HeldOut]:
     """Take a third of the development cases, stratified, and deal the others into folds; the same every time."""
     index, split = prepared.index, prepared.split
     units = units_of_groups(index).select(split.development)
     labels = index.labels[split.development]
     aside = np.zeros(len(index), bool)
-    aside[split.development] = seal(units.keys, units.strata, carriers_of(units.number, labels), SHARE)[units.number]
+    aside[split.development] = select_test_groups(
+        units.keys, units.strata, classes_per_group(units.number, labels), SHARE
+    )[units.number]
     inside = split.development & ~aside
     dealt = units_of_groups(index).select(inside)
     folds = np.full((split.n_repeats, len(index)), -1, np.int8)
-    folds[:, inside] = deal(dealt.keys, dealt.strata, split.n_folds, split.n_repeats)[:, dealt.number]
+    folds[:, inside] = assign_folds(dealt.keys, dealt.strata, split.n_folds, split.n_repeats)[:, dealt.number]
     inner = replace(prepared, split=replace(split, development=inside, folds=folds), development=index.select(inside))
     return inner, HeldOut(index.select(aside), split.groups[aside])

@@ -26,7 +26,7 @@ from bhsearch.models.backbones.registry import REGISTRY, Backbone, scale
 from bhsearch.models.features import batch_size, keras_forward, on_device
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import N_SHARES, FinetuneParams, FoldTask, predict, train_fold
-from bhsearch.models.training.train_step import Member, Program, Shape
+from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, TrainerSpec
 from bhsearch.objectives.finetune import finetune_params
 from bhsearch.objectives.space import finetune_space, starting_point
 
@@ -245,11 +245,11 @@ def feature_speed(backbone: Backbone, pixels: PixelCache, n_images: int, view: s
 
 def training_of(
     backbone: Backbone, size: int, batch: int, precision: str, depth: str = "all"
-) -> tuple[Program, Member]:
+) -> tuple[CompiledTrainer, ModelWeights]:
     """A program and blank weights to start from."""
-    program = Program(Shape(backbone, size, batch, depth, 0, precision))
+    program = CompiledTrainer(TrainerSpec(backbone, size, batch, depth, 0, precision))
     head = [np.zeros((program.n_features, 1), np.float32), np.zeros(1, np.float32)]
-    return program, Member(
+    return program, ModelWeights(
         program.origin(np.random.default_rng(0)), [*head, np.ones(1, np.float32), np.zeros((), np.float32)]
     )
 
@@ -261,7 +261,7 @@ def params_of(size: int, batch: int) -> FinetuneParams:
 
 
 def training_speed(
-    program: Program, start: Member, pixels: DevicePixels, n_rows: int, n_images: int
+    program: CompiledTrainer, start: ModelWeights, pixels: DevicePixels, n_rows: int, n_images: int
 ) -> tuple[float, float, float]:
     """Images a second of training and of held-out predictions, and seconds to the end of the first steps."""
     batch, rows = program.shape.batch, np.arange(n_rows)

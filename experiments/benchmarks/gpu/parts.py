@@ -24,8 +24,8 @@ from bhsearch.models.augmentation import on_device
 from bhsearch.models.features import FeatureCache, batch_size
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import N_SHARES, FinetuneParams, FoldTask, train_fold
-from bhsearch.objectives.base import Pruned, Report
-from bhsearch.objectives.finetune import FinetuneObjective, Rows
+from bhsearch.objectives.base import IntermediateValue, Pruned
+from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import finetune_space, frozen_space, starting_point
 from bhsearch.study.context import FINETUNE_PRUNER, gpu_here
@@ -54,7 +54,7 @@ class Bench:
     @cached_property
     def precision(self) -> str:
         """Keras's name of the precision to train with; asking starts the framework, which takes the device's memory."""
-        backend.start()
+        backend.import_backend()
         return backend.precision(self.options.precision)
 
     def write(self, **facts: Any) -> None:
@@ -73,11 +73,11 @@ class Bench:
         """Architectures with random weights; `names` with commas between."""
         return [RandomBackbone(name, None, "random-0") for name in names.split(",")]
 
-    def rows(self, n_folds: int) -> Rows:
+    def rows(self, n_folds: int) -> DevelopmentRows:
         """As many cases as BreakHis has folders, two thirds of them malignant."""
         n_images = self.options.n_images
         case = np.arange(n_images) * N_CASES // n_images
-        return Rows((case % 3 > 0).astype(np.int8), (case // 3 % n_folds).astype(np.int8)[None], case)
+        return DevelopmentRows((case % 3 > 0).astype(np.int8), (case // 3 % n_folds).astype(np.int8)[None], case)
 
 
 def device(bench: Bench) -> None:
@@ -155,7 +155,7 @@ class _Drawn(FeatureCache):
 
 def frozen(bench: Bench) -> None:
     """Fifty frozen trials of four encoders whose features are there."""
-    backend.start()
+    backend.import_backend()
     backbones = bench.backbones(bench.options.frozen_backbones)
     by_name, rows = {each.name: each for each in backbones}, bench.rows(N_FOLDS)
     features = _Drawn(bench.pixels, "keras")
@@ -207,7 +207,7 @@ def finetune(bench: Bench) -> None:
     for _ in range(options.trials):
         trial = engine.ask()
 
-        def watch(report: Report, number: int = trial.number) -> None:
+        def watch(report: IntermediateValue, number: int = trial.number) -> None:
             if engine.report(number, report):
                 raise Pruned
 
@@ -257,7 +257,10 @@ def _profile(bench: Bench, pixels: DevicePixels, backbone: RandomBackbone, batch
     whole = step_milliseconds(program)
     state = program.frozen(program.state_of(blank))
     images, places = pixels.of(rows[:batch].astype(np.int32)[None])
-    drawn, still = on_device.draw(np.random.default_rng(0), batch, "all", 0.5, size), on_device.dihedral(0, batch, size)
+    drawn, still = (
+        on_device.draw_augmentation(np.random.default_rng(0), batch, "all", 0.5, size),
+        on_device.dihedral(0, batch, size),
+    )
     see = backend.compiled(seen)
     bench.write(
         network=backbone.name,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bhsearch.data.images import decode as module
 from bhsearch.data.images import pillow, tiff
-from bhsearch.data.images.decode import decode, scan
+from bhsearch.data.images.decode import decode, hash_images
 from bhsearch.data.index import BadFile
 from bhsearch.errors import DataError
 from tests.data.images.made import rgb, save
@@ -129,7 +129,7 @@ def test_what_is_wrong_with_a_file_is_said_with_its_name(root, content, reason):
     with pytest.raises(DataError, match=reason) as error:
         decode(root / "a.png")
     assert str(root / "a.png") in str(error.value)
-    (bad,) = scan(root, ["a.png"])
+    (bad,) = hash_images(root, ["a.png"])
     assert isinstance(bad, BadFile)
     assert bad.reason.startswith(reason)
 
@@ -144,7 +144,7 @@ def test_an_image_just_above_the_limit_is_refused_without_a_warning(root, monkey
 def test_a_missing_file_a_folder_and_a_pipe_are_refused_without_waiting(root):
     (root / "folder.png").mkdir()
     os.mkfifo(root / "pipe.png")
-    reasons = [bad.reason for bad in scan(root, ["missing.png", "folder.png", "pipe.png"])]
+    reasons = [bad.reason for bad in hash_images(root, ["missing.png", "folder.png", "pipe.png"])]
     assert reasons == ["no such file or directory", "not a regular file", "not a regular file"]
 
 
@@ -155,7 +155,7 @@ def test_an_unreadable_file_is_bad(root, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(module.Path, "open", refuse)  # the tests may run as root, who may read everything
-    assert scan(root, ["a.png"]) == [BadFile("a.png", "permission denied")]
+    assert hash_images(root, ["a.png"]) == [BadFile("a.png", "permission denied")]
 
 
 @settings(max_examples=60, deadline=None)
@@ -182,19 +182,19 @@ def test_large_files_and_images_give_the_same_in_parts(root, monkeypatch):
     save(root / "rgb.tif")
     alpha.save(root / "alpha.tif")
     paths = [path.name for path in sorted(root.iterdir())]
-    whole = [decode(root / path) for path in paths], scan(root, paths)
+    whole = [decode(root / path) for path in paths], hash_images(root, paths)
     for reader in (pillow, tiff):
         monkeypatch.setattr(reader, "STRIP", 20)
     monkeypatch.setattr(module, "_AT_ONCE", 10)
     monkeypatch.setenv("BHSEARCH_CACHE", str(root / "another"))
     for path, pixels, digests in zip(paths, *whole, strict=True):
         assert np.array_equal(decode(root / path), pixels), path
-        assert scan(root, [path]) == [digests]
+        assert hash_images(root, [path]) == [digests]
 
 
 def test_threads_wait_for_room_and_none_waits_for_ever(monkeypatch):
     monkeypatch.setattr(module, "MAX_PIXELS", 100)
-    room, inside, most = module._Room(), [], []
+    room, inside, most = module._MemoryBudget(), [], []
 
     def take(n_pixels):
         with room.for_pixels(n_pixels):

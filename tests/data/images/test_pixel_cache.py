@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bhsearch.data.images.decode import scan
+from bhsearch.data.images.decode import hash_images
 from bhsearch.data.images.pixel_cache import Resize, pixel_cache, pixel_file
 from bhsearch.data.index import COLUMNS, Index
 from bhsearch.errors import DataError
@@ -42,7 +42,7 @@ def make(folder, n_images=6, seed=0):
 
 def index_of(folder):
     paths = sorted(path.name for path in folder.glob("*.png"))
-    digests = scan(folder, paths)
+    digests = hash_images(folder, paths)
     rows = [(path, 0, path, path, "", "", "", *astuple(each)[:2]) for path, each in zip(paths, digests, strict=True)]
     return Index("made", folder, "manifest", pd.DataFrame(rows, columns=list(COLUMNS)).astype({"label": "int8"}))
 

@@ -194,7 +194,7 @@ def test_spellings_of_a_case_stay_on_one_side_and_are_said(tmp_path, one, other)
     found = audit(index)
     assert len(found.spellings) == 12
     assert found.findings()[0].weight == "error"
-    assert any("Cases in several spellings, kept together as one: 12" in sentence for sentence in found.told())
+    assert any("Cases in several spellings, kept together as one: 12" in sentence for sentence in found.summary_lines())
 
 
 # -- columns that divide the data --------------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ def test_a_reported_column_of_parts_seals_its_own_test(tmp_path, name, sealed):
 def test_one_picture_of_two_labels_and_one_archive_in_itself_are_told(tmp_path):
     folder = reported(tmp_path)
     (folder / "link").symlink_to("img")
-    told = audit(load_index(folder / "dup_symlink.csv")).told()
+    told = audit(load_index(folder / "dup_symlink.csv")).summary_lines()
     assert told[0] == "Pictures called both benign and malignant: 1, such as img/00.png = link/00.png."
-    nested = audit(load_index(SHARED / "bugs/layouts/idc_nested")).told()
+    nested = audit(load_index(SHARED / "bugs/layouts/idc_nested")).summary_lines()
     assert [sentence.partition(",")[0] for sentence in nested] == ["Pictures repeated within a case: 36"]

@@ -4,7 +4,7 @@ import pytest
 
 from bhsearch.data.images.files import find_images
 from bhsearch.data.layouts import breakhis as names
-from bhsearch.data.layouts.listing import Found
+from bhsearch.data.layouts.listing import ImageRecord
 from bhsearch.data.layouts.registry import LAYOUTS, detect, read
 from bhsearch.errors import DataError, SettingsError
 
@@ -135,8 +135,8 @@ def test_breakhis_takes_everything_from_the_name_and_nothing_from_the_folder(tre
     assert listing.layout == "breakhis"
     assert listing.has_cases
     assert listing.rows == (
-        Found(BENIGN, 0, "16184", "SOB_B_TA-14-16184CD", "TA", "40X"),
-        Found(f"any/benign/depth/{MALIGNANT}", 1, "13412", "SOB_M_DC-14-13412", "DC", "100X"),
+        ImageRecord(BENIGN, 0, "16184", "SOB_B_TA-14-16184CD", "TA", "40X"),
+        ImageRecord(f"any/benign/depth/{MALIGNANT}", 1, "13412", "SOB_M_DC-14-13412", "DC", "100X"),
     )
 
 
@@ -182,8 +182,8 @@ def test_folders_give_label_and_part_and_breakhis_names_the_rest(tree):
     listing = read(tree(f"train/benign/{BENIGN}", f"validation/malignant/{MALIGNANT}"))
     assert listing.has_cases
     assert listing.rows == (
-        Found(f"train/benign/{BENIGN}", 0, "16184", "SOB_B_TA-14-16184CD", "TA", "40X", "train"),
-        Found(f"validation/malignant/{MALIGNANT}", 1, "13412", "SOB_M_DC-14-13412", "DC", "100X", "validation"),
+        ImageRecord(f"train/benign/{BENIGN}", 0, "16184", "SOB_B_TA-14-16184CD", "TA", "40X", "train"),
+        ImageRecord(f"validation/malignant/{MALIGNANT}", 1, "13412", "SOB_M_DC-14-13412", "DC", "100X", "validation"),
     )
 
 
@@ -253,7 +253,7 @@ def test_a_manifest_gives_labels_cases_and_what_more_it_has(manifest):
     text = "path,label,case,slide,subtype,magnification,note\nx/a.png,benign,c1,s1,F,40X,hm\n./b.png,1,c2,,,,\n"
     listing = read(manifest(text, "x/a.png", "b.png"))
     assert listing.layout == "manifest"
-    assert listing.rows == (Found("b.png", 1, "c2"), Found("x/a.png", 0, "c1", "s1", "F", "40X"))
+    assert listing.rows == (ImageRecord("b.png", 1, "c2"), ImageRecord("x/a.png", 0, "c1", "s1", "F", "40X"))
     assert listing.root.name == "data"
 
 

@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.synthetic import phantom
-from bhsearch.data.synthetic.phantom import Parameters, draw, parse_spec, phantom_folder, phantom_index, pictures
+from bhsearch.data.synthetic.phantom import Parameters, draw, list_images, parse_spec, phantom_folder, phantom_index
 from bhsearch.errors import DataError, PlaceError
 
 SMALL = "phantom:cases=5,images=2"
@@ -97,7 +97,7 @@ def test_an_unknown_key_lists_the_known_ones_with_their_ranges():
 
 @pytest.mark.parametrize("parameters", [Parameters(), Parameters(cases=9, images=1, seed=4), Parameters(2, 1)])
 def test_paths_are_breakhis_names_in_the_original_tree(parameters):
-    planned = pictures(parameters)
+    planned = list_images(parameters)
     assert len({image.path for image in planned}) == len(planned)
     for image in planned:
         *folders, slide_folder, magnification, file = image.path.split("/")
@@ -109,7 +109,7 @@ def test_paths_are_breakhis_names_in_the_original_tree(parameters):
 
 
 def test_by_default_there_are_enough_cases_to_seal_a_fifth_and_keep_sixty():
-    planned = pictures(Parameters())
+    planned = list_images(Parameters())
     label_of = {image.case: image.label for image in planned}
     counts = Counter(image.case for image in planned)
     assert len(label_of) == 76
@@ -120,7 +120,7 @@ def test_by_default_there_are_enough_cases_to_seal_a_fifth_and_keep_sixty():
 
 def test_some_cases_of_both_classes_lie_on_two_slides():
     slides: dict[str, set[str]] = {}
-    for image in pictures(Parameters()):
+    for image in list_images(Parameters()):
         name = breakhis.parse(Path(image.path).name)
         slides.setdefault(name.case, set()).add(name.slide)
     paired = {case: found for case, found in slides.items() if len(found) > 1}
@@ -130,14 +130,14 @@ def test_some_cases_of_both_classes_lie_on_two_slides():
 
 
 def test_a_larger_phantom_begins_with_the_smaller_one():
-    small, large = pictures(Parameters(cases=10)), pictures(Parameters(cases=30))
+    small, large = list_images(Parameters(cases=10)), list_images(Parameters(cases=30))
     assert large[: len(small)] == small
     assert np.array_equal(draw(Parameters(cases=10), small[3]), draw(Parameters(cases=30), large[3]))
 
 
 @given(st.integers(2, 60), st.integers(1, 12), st.integers(0, 2**31 - 1))
 def test_every_case_has_images_and_both_classes_are_there(cases, images, seed):
-    planned = pictures(Parameters(cases=cases, images=images, seed=seed))
+    planned = list_images(Parameters(cases=cases, images=images, seed=seed))
     counts = Counter(image.case for image in planned)
     assert sorted(counts) == list(range(cases))
     assert all((images + 1) // 2 <= count <= max(1, images * 3 // 2) for count in counts.values())
@@ -149,14 +149,14 @@ def test_every_case_has_images_and_both_classes_are_there(cases, images, seed):
 
 def test_pixels_are_the_same_on_every_machine():
     # A change of these digests is a change of everybody's data: raise phantom._VERSION with it.
-    planned = pictures(Parameters())
+    planned = list_images(Parameters())
     digest = hashlib.sha256(b"".join(draw(Parameters(), planned[at]).tobytes() for at in (0, 100, 200, 300)))
     assert digest.hexdigest()[:16] == "ea97cf3b34236756"
 
 
 def test_seed_case_image_and_difficulty_each_change_the_pixels():
     base = Parameters()
-    planned = pictures(base)
+    planned = list_images(base)
     other_case = next(image for image in planned if image.case == 1)
     drawn = [
         draw(base, planned[0]),
@@ -170,8 +170,8 @@ def test_seed_case_image_and_difficulty_each_change_the_pixels():
 
 def test_at_difficulty_one_an_image_does_not_depend_on_its_label():
     parameters = Parameters(difficulty=1.0)
-    benign = phantom.Picture("", 0, 3, 1)
-    malignant = phantom.Picture("", 1, 3, 1)
+    benign = phantom.SyntheticImage("", 0, 3, 1)
+    malignant = phantom.SyntheticImage("", 1, 3, 1)
     assert np.array_equal(draw(parameters, benign), draw(parameters, malignant))
     assert not np.array_equal(draw(Parameters(), benign), draw(Parameters(), malignant))
 
@@ -185,7 +185,7 @@ def test_the_index_is_a_synthetic_data_set_with_cases(cache):
     assert index.synthetic
     assert index.has_cases
     assert index.root.is_relative_to(cache / "phantom")
-    planned = {image.path: image for image in pictures(parse_spec(SMALL))}
+    planned = {image.path: image for image in list_images(parse_spec(SMALL))}
     assert index.table["path"].tolist() == sorted(planned)
     assert index.labels.tolist() == [planned[path].label for path in index.table["path"]]
     assert index.column("case").tolist() == [str(90_000 + planned[path].case) for path in index.table["path"]]
@@ -210,7 +210,7 @@ def test_other_parameters_lie_elsewhere(cache):
 def test_drawing_says_how_far_it_is_and_an_entry_that_is_there_says_nothing(cache):
     said = []
     phantom_folder(parse_spec(SMALL), lambda done, total: said.append((done, total)))
-    n_images = len(pictures(parse_spec(SMALL)))
+    n_images = len(list_images(parse_spec(SMALL)))
     assert said == [(done, n_images) for done in range(1, n_images + 1)]
     phantom_folder(parse_spec(SMALL), lambda done, total: pytest.fail("nothing is drawn"))
 
@@ -229,7 +229,7 @@ def test_an_incomplete_entry_is_drawn_again(cache, damage):
         file.with_name("SOB_B_A-14-1-100-001.png").write_bytes(whole)
     assert phantom_folder(parameters) == folder
     assert file.read_bytes() == whole
-    assert len(list(folder.rglob("*.png"))) == len(pictures(parameters))
+    assert len(list(folder.rglob("*.png"))) == len(list_images(parameters))
     assert [entry.name for entry in (cache / "phantom").iterdir() if entry.is_dir()] == [folder.name]
 
 
@@ -330,7 +330,7 @@ class Sample:
 
 def sample(difficulty: float) -> Sample:
     parameters = Parameters(cases=60, difficulty=difficulty)
-    drawn = [image for image in pictures(parameters) if image.image < 3]
+    drawn = [image for image in list_images(parameters) if image.image < 3]
     features = np.stack([traits(draw(parameters, image)) for image in drawn])
     features = (features - features.mean(axis=0)) / features.std(axis=0)
     return Sample(features, np.array([image.label for image in drawn]), np.array([image.case for image in drawn]))

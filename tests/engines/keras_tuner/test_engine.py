@@ -11,12 +11,12 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
-from bhsearch.engines.base import Exhausted
+from bhsearch.engines.base import SearchExhausted
 from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
 from bhsearch.engines.keras_tuner.storage import open_study
 from bhsearch.engines.registry import KERAS_TUNER
 from bhsearch.errors import StudyError
-from bhsearch.objectives.base import Report
+from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import starting_point
 from tests.engines.engines import FACTS, SPACE, Place, one_trial, score_of
 
@@ -143,19 +143,19 @@ def test_a_grid_is_walked_once_and_then_has_no_more(opened):
     assert len(set(points)) == 2 * 2 * 3
     assert points[0] == ("staintex-s", False, 0)  # the sound beginning of each parameter
     for engine in (study, opened("grid", space=space)):
-        with pytest.raises(Exhausted, match="grid oracle has no more trials: it finds no point"):
+        with pytest.raises(SearchExhausted, match="grid oracle has no more trials: it finds no point"):
             engine.ask()
     assert len(study.trials()) == 12
     again = study.ask(dict(zip(("backbone", "tta", "hidden_units"), points[3], strict=True)))
     study.complete(again.number, 0.5, 0.1)
-    with pytest.raises(Exhausted):
+    with pytest.raises(SearchExhausted):
         study.ask()
 
 
 def test_a_grid_says_that_it_waits_for_trials_that_run(opened):
     study = opened("grid")
     study.ask(), study.ask()
-    with pytest.raises(Exhausted, match="no more trials until those end that run"):
+    with pytest.raises(SearchExhausted, match="no more trials until those end that run"):
         study.ask()
     study.complete(0, 0.5, 0.1)
     study.complete(1, 0.5, 0.1)
@@ -170,7 +170,7 @@ def test_a_space_whose_points_were_all_tried_has_no_more(opened, sampler, names)
         for number in range(200):
             study.complete(study.ask().number, number / 200, 0.1)
 
-    with pytest.raises(Exhausted, match=f"{sampler} oracle has no more trials"):
+    with pytest.raises(SearchExhausted, match=f"{sampler} oracle has no more trials"):
         ask_on()
     assert 2 <= len({str(trial.params) for trial in study.trials()}) <= 6
 
@@ -198,18 +198,20 @@ def test_the_grid_is_keras_tuners_own(opened, tmp_path):
 
 
 def test_the_fast_process_predicts_what_scikit_learns_does():
-    from bhsearch.engines.keras_tuner.oracles import _Process, _quiet
+    from bhsearch.engines.keras_tuner.oracles import _FastGaussianProcess, _quiet
 
     random = np.random.default_rng(0)
     points, scores = random.random((30, 6)), random.random(30)
     options = {"kernel": Matern(nu=2.5), "normalize_y": True, "alpha": 1e-4, "random_state": 3}
     with _quiet():
-        ours, theirs = (made(**options).fit(points, scores) for made in (_Process, GaussianProcessRegressor))
+        ours, theirs = (
+            made(**options).fit(points, scores) for made in (_FastGaussianProcess, GaussianProcessRegressor)
+        )
     for where in (random.random((1, 6)), points[:1], random.random((5, 6)) * 10):
         for found, expected in zip(ours.predict(where, True), theirs.predict(where, True), strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(ours.predict(points), theirs.predict(points))
-    unfitted = _Process(**options).predict(points[:2], return_std=True)
+    unfitted = _FastGaussianProcess(**options).predict(points[:2], return_std=True)
     np.testing.assert_array_equal(unfitted[0], 0.0)
 
 
@@ -246,7 +248,7 @@ def test_a_trial_that_could_not_be_kept_is_none(opened, monkeypatch):
 def test_it_never_prunes_and_knows_no_importances(opened):
     study = opened("random")
     trial = study.ask()
-    assert not study.report(trial.number, Report(0, 0.0, None))
+    assert not study.report(trial.number, IntermediateValue(0, 0.0, None))
     study.complete(trial.number, 0.5, 0.1)
     assert study.importances() == {}
 

@@ -8,7 +8,15 @@ import pytest
 
 from bhsearch import states
 from bhsearch.engines.base import Trial
-from bhsearch.engines.keras_tuner.storage import Entry, facts_of, find_study, names, open_study, remember, remembered
+from bhsearch.engines.keras_tuner.storage import (
+    JournalEntry,
+    find_study,
+    load_settings,
+    metadata_of,
+    names,
+    open_study,
+    save_settings,
+)
 from bhsearch.errors import PlaceError, StudyError
 from bhsearch.runtime import cache
 
@@ -17,7 +25,9 @@ FACTS = {"uid": "1", "backbones": {"a": "digest"}}
 
 def put(study, number, **notes):
     """A trial that begins."""
-    entry = Entry(Trial(number, states.RUNNING, {"x": number / 3}, notes=notes), "random", number, {"tuner/round": 0})
+    entry = JournalEntry(
+        Trial(number, states.RUNNING, {"x": number / 3}, notes=notes), "random", number, {"tuner/round": 0}
+    )
     with study.journal.alone():
         study.journal.start(entry)
     return entry
@@ -89,7 +99,7 @@ def test_facts_that_are_damaged_are_named(tmp_path):
     folder = filled(tmp_path).journal.folder
     (folder / "facts.json").write_text("{")
     with pytest.raises(StudyError, match=r"facts\.json must be the facts of a study of bhsearch"):
-        facts_of(find_study(tmp_path, "study"))
+        metadata_of(find_study(tmp_path, "study"))
 
 
 def test_a_study_killed_while_it_was_made_or_deleted_is_none(tmp_path):
@@ -101,7 +111,7 @@ def test_a_study_killed_while_it_was_made_or_deleted_is_none(tmp_path):
         find_study(tmp_path, "study")
     fresh = open_study(tmp_path, "study", {"uid": "2"})
     assert fresh.journal.entries() == []
-    assert facts_of(fresh) == {"uid": "2"}
+    assert metadata_of(fresh) == {"uid": "2"}
 
 
 def test_a_reader_follows_a_study_that_is_deleted_and_made_anew(tmp_path):
@@ -132,7 +142,7 @@ def test_any_name_is_a_folder_of_its_own_in_the_directory(tmp_path, name):
     assert names(directory) == sorted([name, "a_b"])
     assert len(list(directory.iterdir())) == 2
     assert list(tmp_path.iterdir()) == [directory]
-    assert facts_of(find_study(directory, name)) == FACTS
+    assert metadata_of(find_study(directory, name)) == FACTS
 
 
 def test_a_directory_that_cannot_be_written_is_said(tmp_path):
@@ -143,10 +153,10 @@ def test_a_directory_that_cannot_be_written_is_said(tmp_path):
 
 def test_settings_are_remembered_beside_the_facts(tmp_path):
     study = filled(tmp_path)
-    assert remembered(study) == {}
-    remember(study, {"trials": 5})
+    assert load_settings(study) == {}
+    save_settings(study, {"trials": 5})
     again = open_study(tmp_path, "study", {"uid": "other"})
-    assert (facts_of(again), remembered(again)) == (FACTS, {"trials": 5})
+    assert (metadata_of(again), load_settings(again)) == (FACTS, {"trials": 5})
 
 
 def test_who_writes_waits_for_the_lock(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from bhsearch.engines.optuna import attributes as attributes
-from bhsearch.engines.optuna.engine import OptunaEngine, facts_of, open_study, remember, remembered
+from bhsearch.engines.optuna.engine import OptunaEngine, load_settings, metadata_of, open_study, save_settings
 from bhsearch.engines.optuna.storage import connect
 from bhsearch.objectives.space import frozen_space
 
@@ -29,12 +29,12 @@ def seen(url: str) -> optuna.Study:
 
 
 def test_the_score_has_a_name_and_the_studys_own_facts_are_out_of_sight(url):
-    remember(open_study(connect(url), "study", FACTS), {"data": "phantom"})
+    save_settings(open_study(connect(url), "study", FACTS), {"data": "phantom"})
     study = seen(url)
     assert study.metric_names == ["auc"]
     assert study.user_attrs == {}
-    assert facts_of(study) == FACTS
-    assert remembered(study) == {"data": "phantom"}
+    assert metadata_of(study) == FACTS
+    assert load_settings(study) == {"data": "phantom"}
 
 
 def test_people_see_the_interval_and_the_run_of_a_trial_and_nothing_internal(url):
@@ -87,6 +87,6 @@ def test_a_study_of_an_earlier_version_goes_on(url):
     study.add_trial(
         optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL, user_attrs={"dead": True, "attempt": 1})
     )
-    assert facts_of(open_study(connect(url), "study", FACTS)) == FACTS
+    assert metadata_of(open_study(connect(url), "study", FACTS)) == FACTS
     (trial,) = engine(url).trials()
     assert trial.notes == {"dead": True, "attempt": 1}

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from bhsearch import states
 from bhsearch.engines.base import INTERRUPTED
 from bhsearch.engines.optuna import attributes, engine
-from bhsearch.engines.optuna.engine import OptunaEngine, facts_of, grow, open_study
+from bhsearch.engines.optuna.engine import OptunaEngine, add_backbones, metadata_of, open_study
 from bhsearch.engines.optuna.samplers import LEARNING, SAMPLERS
 from bhsearch.engines.optuna.storage import connect
 from bhsearch.errors import StudyError
@@ -65,7 +65,7 @@ def test_a_new_backbone_begins_with_its_sound_point_too(database, sampler):
     study = open_engine(database(), sampler)
     for _ in range(3):
         one_trial(study)
-    grow(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
+    add_backbones(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
     wide = frozen_space((*BACKBONES, "new"))
     assert one_trial(open_engine(database(), sampler, space=wide)) == starting_point(wide, "new")
 
@@ -123,10 +123,10 @@ def with_all_states(url, sampler="tpe"):
 def test_a_grown_study_keeps_its_trials_and_samples_the_new_backbone(database):
     with_all_states(database())
     before = told(database())
-    grow(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
+    add_backbones(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
     assert told(database()) == before
     study = optuna.load_study(study_name="study", storage=connect(database()))
-    assert facts_of(study) == grown_facts()
+    assert metadata_of(study) == grown_facts()
     assert study.direction.name == "MAXIMIZE"
     assert optuna.get_all_study_names(connect(database())) == ["study"]
     wide = frozen_space((*BACKBONES, "new"))
@@ -140,7 +140,7 @@ def test_a_grown_study_does_not_meet_its_old_points_again(database, sampler):
     """A sampler that keeps its place in a sequence beside the trials would start the sequence again."""
     study = open_engine(database(), sampler)
     before = [one_trial(study) for _ in range(N_TRIALS)]
-    grow(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
+    add_backbones(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
     study = open_engine(database(), sampler, space=frozen_space((*BACKBONES, "new")))
     after = [one_trial(study) for _ in range(4)]
     assert {str(params) for params in after}.isdisjoint(map(str, before))
@@ -156,9 +156,9 @@ class Killed(BaseException):
 STEPS = (
     ("create_study", 0),
     ("name_metric", 0),
-    ("keep", 0),
+    ("set_attribute", 0),
     ("add_trials", 0),
-    ("keep", 1),
+    ("set_attribute", 1),
     ("delete_study", 0),
     ("copy_study", 0),
     ("delete_study", 1),
@@ -170,7 +170,7 @@ STEPS = (
 def test_growing_that_was_killed_at_any_step_loses_nothing(database, monkeypatch, step, calls, when):
     with_all_states(database())
     before = told(database())
-    owner = {"add_trials": optuna.Study, "keep": attributes, "name_metric": attributes}.get(step, optuna)
+    owner = {"add_trials": optuna.Study, "set_attribute": attributes, "name_metric": attributes}.get(step, optuna)
     real, left = getattr(owner, step), [calls + 1]
 
     def killed(*args, **kwargs):
@@ -185,13 +185,13 @@ def test_growing_that_was_killed_at_any_step_loses_nothing(database, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, killed)
         with pytest.raises(Killed):
-            grow(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
+            add_backbones(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
     study = open_study(connect(database()), "study", FACTS)
     assert told(database()) == before
-    assert facts_of(study) in (FACTS, grown_facts())
+    assert metadata_of(study) in (FACTS, grown_facts())
     assert optuna.get_all_study_names(connect(database())) == ["study"]
-    again = grow(study, grown_facts(), (*BACKBONES, "new"))
-    assert facts_of(again) == grown_facts()
+    again = add_backbones(study, grown_facts(), (*BACKBONES, "new"))
+    assert metadata_of(again) == grown_facts()
     assert told(database()) == before
 
 
@@ -211,7 +211,7 @@ def test_a_copy_that_was_killed_half_way_is_made_again(database):
     part.add_trials(draft.trials[:2])
     study = open_study(connect(database()), "study", FACTS)
     assert told(database()) == before
-    assert facts_of(study) == grown_facts()
+    assert metadata_of(study) == grown_facts()
     assert optuna.get_all_study_names(storage) == ["study"]
 
 
@@ -219,7 +219,7 @@ def test_a_study_with_a_running_trial_does_not_grow(database):
     study = open_engine(database())
     study.ask()
     with pytest.raises(StudyError, match="'study' is in use"):
-        grow(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
+        add_backbones(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
     assert optuna.get_all_study_names(connect(database())) == ["study"]
     assert [trial.state for trial in study.trials()] == [states.RUNNING]
 
@@ -231,7 +231,7 @@ def test_a_study_of_another_program_is_refused_and_left_alone(database):
     foreign = optuna.create_study(storage=connect(database()), study_name="study")
     foreign.add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(StudyError, match=r"'study' must be one of bhsearch.*--study"):
-        facts_of(open_study(connect(database()), "study", FACTS))
+        metadata_of(open_study(connect(database()), "study", FACTS))
     assert [trial.state for trial in foreign.trials] == [TrialState.COMPLETE]
 
 

@@ -6,9 +6,9 @@ import optuna
 import pytest
 
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
-from bhsearch.engines.optuna.pruners import PRUNERS, check_pruner, told
+from bhsearch.engines.optuna.pruners import PRUNERS, check_pruner, pruner_inputs
 from bhsearch.errors import SettingsError
-from bhsearch.objectives.base import Report
+from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import finetune_space
 
 STEPS, N_FOLDS = 4, 5
@@ -29,7 +29,9 @@ def run_trial(engine, by_fold):
         for share in range(STEPS):
             last = share == STEPS - 1
             now = score - 0.02 * (STEPS - 1 - share)
-            report = Report(fold * STEPS + share, sum([*before, now]) / (len(before) + 1), score if last else None)
+            report = IntermediateValue(
+                fold * STEPS + share, sum([*before, now]) / (len(before) + 1), score if last else None
+            )
             if engine.report(trial.number, report):
                 engine.prune(trial.number, 1.0)
                 return "PRUNED", report.step
@@ -78,12 +80,12 @@ def test_the_median_waits_for_half_of_a_fold_and_for_two_trials():
 
 
 def test_wilcoxon_hears_each_folds_own_score_and_the_others_the_mean_so_far():
-    inside, end = Report(5, 0.7, None), Report(7, 0.72, 0.8)
+    inside, end = IntermediateValue(5, 0.7, None), IntermediateValue(7, 0.72, 0.8)
     for pruner in ("none", "median", "halving"):
-        assert told(pruner, inside, STEPS) == (5, 0.7)
-        assert told(pruner, end, STEPS) == (7, 0.72)
-    assert told("wilcoxon", inside, STEPS) is None
-    assert told("wilcoxon", end, STEPS) == (1, 0.8)
+        assert pruner_inputs(pruner, inside, STEPS) == (5, 0.7)
+        assert pruner_inputs(pruner, end, STEPS) == (7, 0.72)
+    assert pruner_inputs("wilcoxon", inside, STEPS) is None
+    assert pruner_inputs("wilcoxon", end, STEPS) == (1, 0.8)
 
 
 def test_a_trial_that_starts_anew_is_not_heard_twice():
@@ -91,8 +93,8 @@ def test_a_trial_that_starts_anew_is_not_heard_twice():
     engine = open_engine("median")
     trial = engine.ask()
     for mean in (0.7, 0.1):
-        assert not engine.report(trial.number, Report(0, mean, None))
-    assert not engine.report(trial.number, Report(1, 0.2, None))
+        assert not engine.report(trial.number, IntermediateValue(0, mean, None))
+    assert not engine.report(trial.number, IntermediateValue(1, 0.2, None))
     engine.complete(trial.number, 0.5, 1.0)
     (kept,) = engine._study.get_trials()
     assert kept.intermediate_values == {0: 0.7, 1: 0.2}

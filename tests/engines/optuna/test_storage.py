@@ -14,7 +14,7 @@ import pytest
 from bhsearch.engines.optuna.storage import connect
 from tests.studies import environment, optuna_trials, search
 
-SHIM = Path(__file__).resolve().parents[1] / "faults" / "noshm.c"
+SHIM = Path(__file__).resolve().parents[2] / "faults" / "noshm.c"
 OPEN = """
 import sys, optuna
 from bhsearch.engines.optuna import storage as optuna_storage

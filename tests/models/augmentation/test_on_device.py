@@ -13,12 +13,12 @@ from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device as module
 from bhsearch.models.augmentation.on_device import (
     COLUMNS,
+    FINETUNE_POLICIES,
     N_COLUMNS,
-    POLICIES,
     SHOWN_SAMPLES,
     SHOWN_STRENGTHS,
     augment,
-    draw,
+    draw_augmentation,
     draw_mixup,
     examples,
     mixup,
@@ -27,8 +27,8 @@ from bhsearch.models.augmentation.views import HE_TO_RGB, RGB_TO_HE, apply_view,
 from tests.models.conftest import tissue
 
 SIZE = 40
-AUGMENTING = POLICIES[1:]
-CHANGING = POLICIES[2:]  # more than turning and mirroring
+AUGMENTING = FINETUNE_POLICIES[1:]
+CHANGING = FINETUNE_POLICIES[2:]  # more than turning and mirroring
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def images():
 
 
 def drawn(n, policy, strength=1.0, seed=0, size=SIZE):
-    return draw(np.random.default_rng(seed), n, policy, strength, size)
+    return draw_augmentation(np.random.default_rng(seed), n, policy, strength, size)
 
 
 def nothing(n, size=SIZE):
@@ -77,7 +77,7 @@ def test_the_columns_cover_a_row_once():
     assert taken == list(range(N_COLUMNS))
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", FINETUNE_POLICIES)
 def test_draws_are_rows_of_finite_numbers_and_the_seed_says_which(policy):
     rows = drawn(50, policy)
     assert rows.shape == (50, N_COLUMNS)
@@ -147,10 +147,10 @@ def test_boxes_lie_inside_the_image_and_reach_its_edges():
 def test_what_cannot_be_drawn_is_refused():
     random = np.random.default_rng(0)
     with pytest.raises(SettingsError, match=r"one of none, dihedral.*got 'shear'"):
-        draw(random, 1, "shear", 0.5, 32)
+        draw_augmentation(random, 1, "shear", 0.5, 32)
     for strength in (-0.1, 1.1, np.nan):
         with pytest.raises(SettingsError, match=r"0 to 1, but got"):
-            draw(random, 1, "stain", strength, 32)
+            draw_augmentation(random, 1, "stain", strength, 32)
         with pytest.raises(SettingsError, match=r"0 to 1, but got"):
             draw_mixup(random, 1, strength)
 
@@ -285,7 +285,7 @@ def test_policies_and_strengths_compile_nothing(images):
         return augment(images, parameters)
 
     program = backend.compiled(counted)
-    for policy in POLICIES:
+    for policy in FINETUNE_POLICIES:
         for strength in (0.0, 0.3, 1.0):
             rows = drawn(6, policy, strength)
             result = np.asarray(program(images, rows))
@@ -297,7 +297,7 @@ _ELSEWHERE = """
 import sys
 import numpy as np
 from bhsearch.models import backend
-backend.start()
+backend.import_backend()
 from bhsearch.models.augmentation.on_device import augment, mixup
 given = np.load(sys.argv[1])
 images = backend.compiled(augment)(given["images"], given["rows"])

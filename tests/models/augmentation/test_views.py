@@ -9,16 +9,16 @@ from bhsearch.models.augmentation.views import (
     HE_TO_RGB,
     IDENTITY,
     N_VIEWS,
-    POLICIES,
     RGB_TO_HE,
+    VIEW_POLICIES,
     apply_view,
     optical_density,
     views_of,
 )
 from tests.models.conftest import tissue
 
-AUGMENTING = tuple(policy for policy in POLICIES if policy != "none")
-EVERY = tuple(dict.fromkeys(view for policy in POLICIES for view in views_of(policy, N_VIEWS)))
+AUGMENTING = tuple(policy for policy in VIEW_POLICIES if policy != "none")
+EVERY = tuple(dict.fromkeys(view for policy in VIEW_POLICIES for view in views_of(policy, N_VIEWS)))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def stained(haematoxylin, eosin):
 
 
 def test_the_first_view_of_every_policy_is_the_image_itself(images):
-    for policy in POLICIES:
+    for policy in VIEW_POLICIES:
         assert views_of(policy, 3)[0] == IDENTITY
     np.testing.assert_array_equal(seen(images, IDENTITY), images)
 

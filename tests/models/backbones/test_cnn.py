@@ -12,7 +12,7 @@ from tests.models.conftest import tissue
 
 def started(size=32, seed=0):
     network = cnn.build(size)
-    network.set_weights(cnn.start(network, np.random.default_rng(seed)))
+    network.set_weights(cnn.initial_weights(network, np.random.default_rng(seed)))
     return network
 
 
@@ -36,13 +36,13 @@ def test_it_has_the_weights_it_says_and_stock_layers_only():
 
 def test_the_start_is_hes_and_the_same_for_the_same_seed():
     network = cnn.build(32)
-    values = cnn.start(network, np.random.default_rng(0))
+    values = cnn.initial_weights(network, np.random.default_rng(0))
     assert [value.shape for value in values] == [tuple(weight.shape) for weight in network.weights]
     for weight, value, again, other in zip(
         network.weights,
         values,
-        cnn.start(network, np.random.default_rng(0)),
-        cnn.start(network, np.random.default_rng(1)),
+        cnn.initial_weights(network, np.random.default_rng(0)),
+        cnn.initial_weights(network, np.random.default_rng(1)),
         strict=True,
     ):
         assert value.dtype == np.float32
@@ -66,4 +66,4 @@ def test_signals_neither_fade_nor_explode_on_their_way():
 def test_a_network_with_other_weights_is_refused():
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
     with pytest.raises(ValueError, match=r"got '.*head/bias'"):
-        cnn.start(other, np.random.default_rng(0))
+        cnn.initial_weights(other, np.random.default_rng(0))

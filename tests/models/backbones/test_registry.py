@@ -10,7 +10,7 @@ import pytest
 from bhsearch.errors import BackboneError
 from bhsearch.models.backbones import cnn
 from bhsearch.models.backbones import registry as module
-from bhsearch.models.backbones.registry import REGISTRY, Backbone, find, scale
+from bhsearch.models.backbones.registry import REGISTRY, Backbone, find_backbones, scale
 from bhsearch.models.backbones.staintex import SIZES
 from tests.models.conftest import tissue
 
@@ -136,7 +136,7 @@ def test_efficientnet_sees_what_it_was_trained_on(tmp_path, asked, monkeypatch):
     normalisation.finalize_state()
     kerass_own.save(tmp_path / facts.weights_file)
     monkeypatch.undo()
-    ours = find(["efficientnetb0"], tmp_path).backbones[0].build(32)
+    ours = find_backbones(["efficientnetb0"], tmp_path).backbones[0].build(32)
     images = random_images(32, 4)
     expected = seen_by(kerass_own, images)
     np.testing.assert_allclose(seen_by(ours, images), expected, atol=1e-3 * np.abs(expected).max())
@@ -160,7 +160,7 @@ def test_a_network_is_kerass_own_on_scaled_images(mobilenet, random_weights):
 def test_images_that_are_too_small_for_a_network_are_refused(tmp_path):
     (tmp_path / REGISTRY["xception"].weights_file).write_bytes(b"never opened")
     with pytest.raises(BackboneError, match=r"xception needs images of at least 71 pixels.*70"):
-        find(["xception"], tmp_path).backbones[0].build(70)
+        find_backbones(["xception"], tmp_path).backbones[0].build(70)
 
 
 # Where weights come from
@@ -171,18 +171,18 @@ def test_weights_come_from_the_folder_first_and_then_from_kerass_cache(tmp_path,
     (keras_home / "models" / file).write_bytes(b"from the cache")
     given = tmp_path / "given"
     given.mkdir()
-    assert find(["mobilenet-0.5"], given).backbones[0].file == keras_home / "models" / file
+    assert find_backbones(["mobilenet-0.5"], given).backbones[0].file == keras_home / "models" / file
     (given / file).write_bytes(b"given")
-    backbone = find(["mobilenet-0.5"], given).backbones[0]
+    backbone = find_backbones(["mobilenet-0.5"], given).backbones[0]
     assert backbone.file == given / file
     assert backbone.digest == hashlib.sha256(b"given").hexdigest()[:24]
     assert backbone.size_mb == pytest.approx(5e-6)
-    assert find(["mobilenet-0.5"], None).backbones[0].digest != backbone.digest
+    assert find_backbones(["mobilenet-0.5"], None).backbones[0].digest != backbone.digest
 
 
 def test_a_backbone_asked_for_by_name_that_cannot_be_had_is_an_error(tmp_path, keras_home):
     with pytest.raises(BackboneError) as caught:
-        find(["staintex-s", "mobilenet-0.5"], tmp_path)
+        find_backbones(["staintex-s", "mobilenet-0.5"], tmp_path)
     message = str(caught.value)
     for told in (
         "mobilenet-0.5",
@@ -196,18 +196,18 @@ def test_a_backbone_asked_for_by_name_that_cannot_be_had_is_an_error(tmp_path, k
 
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(BackboneError) as caught:
-        find(["resnet9000"], None)
+        find_backbones(["resnet9000"], None)
     assert "resnet9000" in str(caught.value)
     assert all(name in str(caught.value) for name in [*SIZES, *REGISTRY])
 
 
 def test_a_weights_folder_that_is_none_is_an_error(tmp_path):
     with pytest.raises(BackboneError, match=r"--weights-dir.*nowhere"):
-        find(["staintex-s"], tmp_path / "nowhere")
+        find_backbones(["staintex-s"], tmp_path / "nowhere")
 
 
 def test_auto_takes_what_can_be_had_and_says_why_not_the_rest(random_weights, keras_home):
-    found = find(["auto"], random_weights)
+    found = find_backbones(["auto"], random_weights)
     assert [backbone.name for backbone in found.backbones] == [*SIZES, "mobilenet-0.25"]
     reasons = dict(found.left_out)
     assert set(reasons) == set(REGISTRY) - {"mobilenet-0.25"}
@@ -221,7 +221,7 @@ def test_auto_asks_for_the_network_once_and_not_once_a_backbone(keras_home):
     sys.addaudithook(lambda event, arguments: asked.append(event) if watching and event == "socket.connect" else None)
     watching = True
     try:
-        find(["auto"], None)
+        find_backbones(["auto"], None)
     finally:
         watching = False
     assert len(asked) == 1
@@ -232,19 +232,19 @@ def test_nobody_is_asked_for_what_is_there(random_weights, keras_home):
     sys.addaudithook(lambda event, arguments: asked.append(event) if watching and event.startswith("socket.") else None)
     watching = True
     try:
-        find(["staintex-l", "mobilenet-0.25"], random_weights)
+        find_backbones(["staintex-l", "mobilenet-0.25"], random_weights)
     finally:
         watching = False
     assert asked == []
 
 
 def test_what_is_named_beside_auto_is_had_once(random_weights, keras_home):
-    found = find(["staintex-l", "auto", "mobilenet-0.25", "staintex-l"], random_weights)
+    found = find_backbones(["staintex-l", "auto", "mobilenet-0.25", "staintex-l"], random_weights)
     assert [backbone.name for backbone in found.backbones] == ["staintex-l", "staintex-s", "mobilenet-0.25"]
 
 
 def test_where_networks_are_trained_auto_has_the_cnn_and_no_fixed_filters(random_weights, keras_home):
-    found = find(["auto"], random_weights, trainable=True)
+    found = find_backbones(["auto"], random_weights, trainable=True)
     assert [backbone.name for backbone in found.backbones] == ["cnn", "mobilenet-0.25"]
     reasons = dict(found.left_out)
     assert set(reasons) == set(REGISTRY) - {"mobilenet-0.25"} | set(SIZES)
@@ -254,7 +254,7 @@ def test_where_networks_are_trained_auto_has_the_cnn_and_no_fixed_filters(random
 def test_the_cnn_is_found_by_name_where_networks_are_trained():
     import keras
 
-    [backbone] = find(["cnn"], None, trainable=True).backbones
+    [backbone] = find_backbones(["cnn"], None, trainable=True).backbones
     assert backbone == Backbone("cnn", None, cnn.DIGEST)
     network = backbone.build(32)
     assert network.output_shape == (None, 128)
@@ -265,18 +265,18 @@ def test_the_cnn_is_found_by_name_where_networks_are_trained():
 
 def test_the_cnn_is_not_to_be_had_frozen():
     with pytest.raises(BackboneError, match=r"'cnn' has no weights to freeze.*--regime finetune"):
-        find(["cnn"], None)
+        find_backbones(["cnn"], None)
     with pytest.raises(BackboneError) as caught:
-        find(["nosuch"], None)
+        find_backbones(["nosuch"], None)
     assert "cnn" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_fixed_filters_cannot_be_trained(name):
     with pytest.raises(BackboneError, match=rf"--regime finetune.*'{name}'.*nothing to train"):
-        find([name], None, trainable=True)
+        find_backbones([name], None, trainable=True)
     with pytest.raises(BackboneError) as caught:
-        find(["nosuch"], None, trainable=True)
+        find_backbones(["nosuch"], None, trainable=True)
     assert name not in str(caught.value)
     assert "cnn, " in str(caught.value)
 
@@ -284,7 +284,7 @@ def test_fixed_filters_cannot_be_trained(name):
 def test_finding_builds_nothing(tmp_path, keras_home):
     # Whether the weights fit shows when the network is built: finding must not cost the import of a framework.
     (tmp_path / REGISTRY["densenet201"].weights_file).write_bytes(b"no weights")
-    assert find(["densenet201"], tmp_path).backbones[0].name == "densenet201"
+    assert find_backbones(["densenet201"], tmp_path).backbones[0].name == "densenet201"
 
 
 @pytest.mark.parametrize("kind", ["another width", "another network", "garbage", "empty", "cut short"])
@@ -296,7 +296,7 @@ def test_weights_that_do_not_fit_are_an_error_that_names_the_file(tmp_path, rand
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(BackboneError) as caught:
-        find([name], tmp_path).backbones[0].build(64)
+        find_backbones([name], tmp_path).backbones[0].build(64)
     assert name in str(caught.value)
     assert str(file) in str(caught.value)
 
@@ -308,7 +308,7 @@ def test_a_network_of_ones_own_gives_its_features(tmp_path):
     import keras
 
     theirs = own_file(tmp_path, "my features 1.0.keras", keras.layers.GlobalMaxPooling2D())
-    backbone = find([str(tmp_path / "my features 1.0.keras")], None).backbones[0]
+    backbone = find_backbones([str(tmp_path / "my features 1.0.keras")], None).backbones[0]
     assert backbone.name == "my features 1.0"
     network = backbone.build(64)
     assert network.output_shape == (None, 6)
@@ -319,7 +319,7 @@ def test_a_network_of_ones_own_gives_its_features(tmp_path):
 
 def test_a_map_of_features_is_averaged(tmp_path):
     theirs = own_file(tmp_path, "map.keras")
-    network = find([str(tmp_path / "map.keras")], None).backbones[0].build(64)
+    network = find_backbones([str(tmp_path / "map.keras")], None).backbones[0].build(64)
     images = random_images()
     expected = seen_by(theirs, images).mean(axis=(1, 2))
     np.testing.assert_allclose(seen_by(network, images), expected, rtol=1e-4, atol=1e-6)
@@ -329,7 +329,7 @@ def test_a_map_of_features_is_averaged(tmp_path):
 def test_a_network_of_ones_own_may_be_called_like_a_known_one(tmp_path, name):
     # It must be the one in the file, not the fixed filters nor weights for Keras's architecture.
     own_file(tmp_path, f"{name}.keras")
-    assert find([str(tmp_path / f"{name}.keras")], None).backbones[0].build(64).output_shape == (None, 6)
+    assert find_backbones([str(tmp_path / f"{name}.keras")], None).backbones[0].build(64).output_shape == (None, 6)
 
 
 def test_two_backbones_of_one_name_are_an_error(tmp_path):
@@ -337,12 +337,12 @@ def test_two_backbones_of_one_name_are_an_error(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.keras").write_text(folder)
     with pytest.raises(BackboneError, match=r"Two backbones are called 'mine'"):
-        find([str(tmp_path / folder / "mine.keras") for folder in ("a", "b")], None)
+        find_backbones([str(tmp_path / folder / "mine.keras") for folder in ("a", "b")], None)
 
 
 def test_a_file_of_ones_own_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(BackboneError, match=r"no file .*mine\.keras"):
-        find([str(tmp_path / "mine.keras")], None)
+        find_backbones([str(tmp_path / "mine.keras")], None)
 
 
 def test_a_network_with_layers_that_nobody_else_has_is_refused(tmp_path):
@@ -354,7 +354,7 @@ def test_a_network_with_layers_that_nobody_else_has_is_refused(tmp_path):
 
     own_file(tmp_path, "mine.keras", Mine())
     with pytest.raises(BackboneError, match=r"mine\.keras does not: .*Mine"):
-        find([str(tmp_path / "mine.keras")], None).backbones[0].build(64)
+        find_backbones([str(tmp_path / "mine.keras")], None).backbones[0].build(64)
 
 
 @pytest.mark.parametrize("kind", ["garbage", "another size", "two outputs", "one number", "grey"])
@@ -373,7 +373,7 @@ def test_a_file_that_is_no_backbone_is_refused(tmp_path, kind):
     with pytest.raises(
         BackboneError, match=r"must take RGB images of 0\.\.255 and 64 x 64 pixels.*mine\.keras does not: .+"
     ):
-        find([str(file)], None).backbones[0].build(64)
+        find_backbones([str(file)], None).backbones[0].build(64)
 
 
 # The real weights
@@ -385,7 +385,7 @@ def test_real_weights_see_scaled_images_and_tell_them_apart(name, weights_dir):
     import keras
 
     facts = REGISTRY[name]
-    backbone = find([name], weights_dir).backbones[0]
+    backbone = find_backbones([name], weights_dir).backbones[0]
     assert backbone == Backbone(name, weights_dir / facts.weights_file, backbone.digest)
     network = backbone.build(96)
     inner = next(layer for layer in network.layers if isinstance(layer, keras.Model))

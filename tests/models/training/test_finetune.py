@@ -15,11 +15,11 @@ import pytest
 from bhsearch.errors import RunError
 from bhsearch.models import backend
 from bhsearch.models.augmentation.views import IDENTITY, apply_view, views_of
-from bhsearch.models.backbones.registry import find
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
-from bhsearch.models.training.finetune import N_SHARES, looks_after, predict
+from bhsearch.models.training.finetune import N_SHARES, evaluation_steps, predict
 from bhsearch.models.training.linear_probe import HeadParams, Moments, fit
-from bhsearch.models.training.train_step import Member, Program
+from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights
 from tests.models.conftest import pixels_of
 from tests.models.finetuning import (
     N_IMAGES,
@@ -53,7 +53,7 @@ def test_a_used_program_gives_bit_for_bit_what_a_fresh_one_gives(name, pixels, r
     used = request.getfixturevalue(name)
     trained(used, pixels, PLAIN, fold=1, seed=(7,))
     trained(used, pixels, replace(RICH, policy="stain", dropout=0.5, epochs=1), fold=2, seed=(8,))
-    fresh = Program(used.shape)
+    fresh = CompiledTrainer(used.shape)
     ends = [trained(program, pixels, RICH) for program in (used, fresh)]
     assert same(*ends)
     by_view = [
@@ -100,9 +100,9 @@ def test_every_length_is_looked_at_after_the_same_shares(cnn_program, pixels, ep
 
 
 def test_looks_lie_at_the_ends_of_the_shares():
-    assert looks_after(40) == [10, 20, 30, 40]
-    assert looks_after(6) == [2, 3, 5, 6]
-    assert looks_after(1) == [1, 1, 1, 1]
+    assert evaluation_steps(40) == [10, 20, 30, 40]
+    assert evaluation_steps(6) == [2, 3, 5, 6]
+    assert evaluation_steps(1) == [1, 1, 1, 1]
 
 
 def test_what_a_look_raises_ends_the_training(cnn_program, pixels):
@@ -190,7 +190,7 @@ def check_warm_start(program, backbone, images, folder, hidden):
     assert np.ptp(expected) > 0.1
     for column in range(2):
         head = [heads.kernel[:, column], heads.bias[column], heads.top[column], heads.top_bias[column]]
-        start = Member(program.origin(np.random.default_rng(0)), head)
+        start = ModelWeights(program.origin(np.random.default_rng(0)), head)
         found = logits_of(program, device_pixels(folder, images=images), start, range(len(images)))[0]
         np.testing.assert_allclose(found, expected[:, column], atol=1e-4, rtol=1e-5)
 
@@ -202,8 +202,8 @@ def test_before_the_first_step_it_says_what_the_frozen_head_says(mobilenet_progr
 
 @pytest.mark.data
 def test_with_real_weights_too(weights_dir, tmp_path):
-    backbone = find(["mobilenet-0.25"], weights_dir).backbones[0]
-    check_warm_start(Program(shape_of(backbone)), backbone, images_of_two_classes()[0], tmp_path, hidden=0)
+    backbone = find_backbones(["mobilenet-0.25"], weights_dir).backbones[0]
+    check_warm_start(CompiledTrainer(shape_of(backbone)), backbone, images_of_two_classes()[0], tmp_path, hidden=0)
 
 
 # -- the other backend -------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from bhsearch.models import backend
-backend.start()
+backend.import_backend()
 assert backend.name() == "jax"
 from tests.models.finetuning import *
 from tests.models.training.test_finetune import _SGD, _STEPS, logits_of
@@ -234,7 +234,7 @@ def test_jax_agrees_after_two_steps(cnn_program, pixels, tmp_path):
     if backend.name() != "tensorflow" or importlib.util.find_spec("jax") is None:
         pytest.skip("needs TensorFlow and JAX in one environment")
     variables = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     command = [sys.executable, "-c", _BY_JAX, str(tmp_path)]
     end = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, check=False)
     assert end.returncode == 0, end.stderr[-2000:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bhsearch.models.training.optimizers import BETA2, MOMENTUM, corrections, rates, update
+from bhsearch.models.training.optimizers import BETA2, MOMENTUM, bias_corrections, learning_rates, optimizer_step
 
 N_STEPS = 12
 SHAPE = (7, 3)
@@ -14,8 +14,8 @@ SHAPE = (7, 3)
 def by_the_rule(start, gradients, rate, adam, decay):
     p, m, v = start, np.zeros_like(start), np.zeros_like(start)
     path = []
-    for gradient, correction in zip(gradients, corrections(np.arange(N_STEPS)), strict=True):
-        p, m, v = (np.asarray(part) for part in update(p, m, v, gradient, rate, correction, adam, decay))
+    for gradient, correction in zip(gradients, bias_corrections(np.arange(N_STEPS)), strict=True):
+        p, m, v = (np.asarray(part) for part in optimizer_step(p, m, v, gradient, rate, correction, adam, decay))
         path.append(p)
     return np.stack(path)
 
@@ -71,21 +71,21 @@ def test_rate_and_decay_may_be_of_each_parameter(problem):
 
 
 def test_corrections_are_adams_and_go_to_one():
-    found = corrections(np.array([0, 1, 100_000]))
+    found = bias_corrections(np.array([0, 1, 100_000]))
     np.testing.assert_allclose(found[0], [1 - MOMENTUM, 1 - BETA2], rtol=1e-6)
     np.testing.assert_allclose(found[1], [1 - MOMENTUM**2, 1 - BETA2**2], rtol=1e-6)
     assert found[2].tolist() == [1.0, 1.0]
 
 
 def test_a_constant_rate_is_constant_after_its_rise():
-    found = rates(0.2, "constant", 20, warmup=0.25)
+    found = learning_rates(0.2, "constant", 20, warmup=0.25)
     np.testing.assert_allclose(found[:5], 0.2 * np.arange(1, 6) / 6, rtol=1e-6)
     assert (found[5:] == np.float32(0.2)).all()
-    assert (rates(0.2, "constant", 20) == np.float32(0.2)).all()
+    assert (learning_rates(0.2, "constant", 20) == np.float32(0.2)).all()
 
 
 def test_a_cosine_starts_at_its_peak_and_falls_to_zero():
-    found = rates(0.2, "cosine", 100)
+    found = learning_rates(0.2, "cosine", 100)
     assert found[0] == np.float32(0.2)
     assert found[50] == pytest.approx(0.1, rel=1e-6)
     assert (np.diff(found) < 0).all()
@@ -93,7 +93,7 @@ def test_a_cosine_starts_at_its_peak_and_falls_to_zero():
 
 
 def test_a_cosine_rises_first_where_it_is_told_to():
-    found = rates(1.0, "cosine", 100, warmup=0.1)
+    found = learning_rates(1.0, "cosine", 100, warmup=0.1)
     assert (np.diff(found[:11]) > 0).all()
     assert found.argmax() == 10
     assert found[10] == 1.0
@@ -103,6 +103,6 @@ def test_a_cosine_rises_first_where_it_is_told_to():
 @pytest.mark.parametrize("n_steps", [1, 2, 3])
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_the_shortest_training_has_rates_above_zero(n_steps, schedule):
-    found = rates(0.1, schedule, n_steps, warmup=0.3)
+    found = learning_rates(0.1, schedule, n_steps, warmup=0.3)
     assert found.shape == (n_steps,)
     assert ((found > 0) & (found <= np.float32(0.1))).all()

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from bhsearch.errors import BackboneError
-from bhsearch.models.training.step_cache import ProgramPool
-from bhsearch.models.training.train_step import Shape
+from bhsearch.models.training.step_cache import TrainerCache
+from bhsearch.models.training.train_step import TrainerSpec
 from tests.models.finetuning import CNN
 
 MB = 1 << 20
 
 
 def shape(size):
-    return Shape(CNN, size, 4, "all", 0)
+    return TrainerSpec(CNN, size, 4, "all", 0)
 
 
 def use(pool, size, held, n_bytes=0):
@@ -29,14 +29,14 @@ def kept(pool, sizes):
 
 
 def test_the_next_trial_of_a_shape_gets_the_same_program():
-    pool, held = ProgramPool(), []
+    pool, held = TrainerCache(), []
     first = use(pool, 32, held)
     assert use(pool, 33, held) is not first
     assert use(pool, 32, held) is first
 
 
 def test_the_program_not_used_for_longest_goes_when_all_take_too_much():
-    pool, held = ProgramPool(500 * MB), []
+    pool, held = TrainerCache(500 * MB), []
     first = use(pool, 32, held, 200 * MB)
     use(pool, 33, held, 200 * MB)
     assert kept(pool, [32, 33]) == [32, 33]
@@ -46,7 +46,7 @@ def test_the_program_not_used_for_longest_goes_when_all_take_too_much():
 
 
 def test_as_many_go_as_have_to():
-    pool, held = ProgramPool(500 * MB), []
+    pool, held = TrainerCache(500 * MB), []
     for size in (32, 33):
         use(pool, size, held, 150 * MB)
     use(pool, 34, held, 450 * MB)
@@ -54,7 +54,7 @@ def test_as_many_go_as_have_to():
 
 
 def test_the_program_in_use_stays_however_much_it_takes():
-    pool, held = ProgramPool(0), []
+    pool, held = TrainerCache(0), []
     first = use(pool, 32, held, 50 * MB)
     assert use(pool, 32, held) is first
     with pool.program(shape(33)):
@@ -63,7 +63,7 @@ def test_the_program_in_use_stays_however_much_it_takes():
 
 
 def test_a_forgotten_program_is_made_anew_and_costs_nothing_more():
-    pool, held = ProgramPool(500 * MB), []
+    pool, held = TrainerCache(500 * MB), []
     first = use(pool, 32, held, 400 * MB)
     pool.forget(shape(32))
     assert shape(32) not in pool
@@ -74,7 +74,7 @@ def test_a_forgotten_program_is_made_anew_and_costs_nothing_more():
 
 
 def test_a_program_that_fails_in_its_first_use_is_still_kept_and_measured():
-    pool, held = ProgramPool(500 * MB), []
+    pool, held = TrainerCache(500 * MB), []
 
     def fail():
         with pool.program(shape(32)):
@@ -89,7 +89,7 @@ def test_a_program_that_fails_in_its_first_use_is_still_kept_and_measured():
 
 
 def test_a_network_that_cannot_be_built_leaves_nothing(mobilenet):
-    pool, too_small = ProgramPool(), Shape(mobilenet, 16, 4, "all", 0)
+    pool, too_small = TrainerCache(), TrainerSpec(mobilenet, 16, 4, "all", 0)
     with pytest.raises(BackboneError, match="at least 32"), pool.program(too_small):
         pass
     assert too_small not in pool

@@ -9,7 +9,7 @@ import pytest
 
 from bhsearch.models import backend
 from bhsearch.models.training.finetune import predict
-from bhsearch.models.training.train_step import Member, Plan, Program
+from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, StepInputs
 from tests.models.finetuning import (
     N_IMAGES,
     PLAIN,
@@ -62,7 +62,7 @@ def test_half_of_the_depth_leaves_the_lower_layers_as_they_are(mobilenet_program
 def test_all_of_the_depth_moves_every_layer_and_a_network_from_scratch_knows_no_other(cnn_program, pixels):
     moved = one_step(cnn_program, pixels)
     assert all(np.any(step) for name, step in moved.items() if name not in ("head2", "head3"))
-    assert all(Program(shape_of(depth="half"))._trained)
+    assert all(CompiledTrainer(shape_of(depth="half"))._trained)
 
 
 def test_layer_decay_shortens_the_steps_of_lower_layers(cnn_program, pixels):
@@ -135,18 +135,18 @@ def test_training_learns_its_own_rows(cnn_program, pixels):
 
 def test_batches_in_parts_give_the_same_gradient(own_network, pixels):
     """For a network without statistics of the batch; in `cnn` each part has its own."""
-    whole, parts = (Program(shape_of(own_network, hidden=3, pieces=pieces)) for pieces in (1, 4))
+    whole, parts = (CompiledTrainer(shape_of(own_network, hidden=3, pieces=pieces)) for pieces in (1, 4))
     for choices in (RICH, replace(PLAIN, mixup=0.5)):
         ends = [trained(program, pixels, choices) for program in (whole, parts)]
         assert difference(*ends) < 1e-5
         assert all(np.any(a != b) for a, b in zip(ends[0].head, start_of(whole).head, strict=True))
-        assert difference(Member(ends[0].weights, []), Member(start_of(whole).weights, [])) > 1e-3
+        assert difference(ModelWeights(ends[0].weights, []), ModelWeights(start_of(whole).weights, [])) > 1e-3
 
 
 # -- compiling ---------------------------------------------------------------------------------------------------------
 
 
-class Counted(Program):
+class Counted(CompiledTrainer):
     """Counts how often its steps are traced."""
 
     def __init__(self, shape):
@@ -184,7 +184,7 @@ def test_nothing_that_a_trial_chooses_traces_anything(tmp_path):
 
 def test_a_plan_is_cut_where_it_has_to_be_and_nothing_of_it_is_lost():
     number = np.arange(10)
-    plan = Plan(*(number[:, None] if k < 5 else number for k in range(8)))
+    plan = StepInputs(*(number[:, None] if k < 5 else number for k in range(8)))
     parts = list(plan.parts(4, [-2, 0, 5, 10, 12]))
     assert [part.rates.tolist() for part in parts] == [[0, 1, 2, 3], [4], [5, 6, 7], [8, 9]]
     assert [part.rows[:, 0].tolist() for part in parts] == [part.rates.tolist() for part in parts]
@@ -194,7 +194,7 @@ def test_a_plan_is_cut_where_it_has_to_be_and_nothing_of_it_is_lost():
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_steps_in_one_call_or_in_several_give_the_same_network(at_once, pixels):
     """Four do not divide the steps of an epoch: what pads the last call must not be run."""
-    whole, parts = Program(shape_of(depth="half")), Program(shape_of(depth="half"))
+    whole, parts = CompiledTrainer(shape_of(depth="half")), CompiledTrainer(shape_of(depth="half"))
     parts.steps_at_once = at_once
     task = replace(fold_task(), steps=5)
     assert difference(trained(whole, pixels, RICH, task=task), trained(parts, pixels, RICH, task=task)) < 1e-6
@@ -204,6 +204,6 @@ def test_held_out_rows_are_predicted_in_batches_of_any_size(cnn_program, pixels)
     state = cnn_program.frozen(cnn_program.state_of(start_of(cnn_program)))
     rows = np.arange(N_IMAGES - 3)
     expected = predict(cnn_program, pixels, state, rows, 2)
-    other = Program(shape_of())
+    other = CompiledTrainer(shape_of())
     other.held_out_batch = 5
     np.testing.assert_allclose(predict(other, pixels, state, rows, 2), expected, atol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bhsearch.reporting.figures import style, templates
-from bhsearch.reporting.figures.templates import Pasted, Picture, Plate
+from bhsearch.reporting.figures.templates import Panel, Pasted, Plate
 
 
 def plate() -> Plate:
@@ -21,7 +21,7 @@ def test_lines_bands_and_words_lie_where_the_axes_would_put_them() -> None:
     x, low, high = np.array([0.1, 0.5, 0.9]), np.array([0.2, 0.1, 0.3]), np.array([0.5, 0.7, 0.6])
     own = plate()
     axes = own.axes[0]
-    drawn = Picture(
+    drawn = Panel(
         own,
         [
             templates.band(axes, x, low, high, color=style.BLUE, linewidth=0),
@@ -49,13 +49,13 @@ def test_lines_bands_and_words_lie_where_the_axes_would_put_them() -> None:
 
 def test_a_picture_leaves_no_trace_in_the_next_one() -> None:
     own = plate()
-    empty = Picture(own, []).rgb()
-    Picture(own, [templates.words(own.axes[0], 0.5, 0.5, "gone")]).rgb()
-    assert np.array_equal(Picture(own, []).rgb(), empty)
+    empty = Panel(own, []).rgb()
+    Panel(own, [templates.words(own.axes[0], 0.5, 0.5, "gone")]).rgb()
+    assert np.array_equal(Panel(own, []).rgb(), empty)
 
 
 def test_pasted_pixels_are_copied_as_they_are() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 4), dtype=np.uint8)
     pixels[..., 3] = 255
-    drawn = Picture(plate(), [Pasted(pixels, 20, 0)]).rgb()
+    drawn = Panel(plate(), [Pasted(pixels, 20, 0)]).rgb()
     assert np.array_equal(drawn[-40:, 20:80], pixels[..., :3])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bhsearch.reporting.figures.thumbnails import overlay, photo
+from bhsearch.reporting.figures.thumbnails import encode_image, overlay
 
 
 def read(file: bytes) -> np.ndarray:
@@ -19,20 +19,20 @@ def pixels():
 
 
 def test_a_png_holds_the_very_pixels(pixels):
-    np.testing.assert_array_equal(read(photo(pixels)), pixels)
+    np.testing.assert_array_equal(read(encode_image(pixels)), pixels)
 
 
 def test_a_square_is_cut_from_the_middle():
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:, 10:50] = 200
-    assert read(photo(pixels, side=20)).shape == (20, 20, 3)
-    assert read(photo(pixels, side=20)).min() > 180
-    assert read(photo(np.ascontiguousarray(pixels.transpose(1, 0, 2)), side=20)).min() > 180
+    assert read(encode_image(pixels, side=20)).shape == (20, 20, 3)
+    assert read(encode_image(pixels, side=20)).min() > 180
+    assert read(encode_image(np.ascontiguousarray(pixels.transpose(1, 0, 2)), side=20)).min() > 180
 
 
 def test_a_jpeg_is_close_to_its_pixels():
     pixels = np.tile(np.arange(40, dtype=np.uint8)[:, None, None] * 5, (1, 60, 3))
-    file = photo(pixels, lossless=False)
+    file = encode_image(pixels, lossless=False)
     assert file.startswith(b"\xff\xd8\xff")
     assert np.abs(read(file).astype(int) - pixels).mean() < 2
 

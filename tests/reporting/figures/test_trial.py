@@ -13,15 +13,15 @@ from PIL import Image
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, Interval, group_draws
 from bhsearch.evaluation.curves import precision_recall_band, roc_band
 from bhsearch.evaluation.metrics import calibration_bins, confusion
-from bhsearch.evaluation.thresholds import pooled_decisions
+from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting.figures import style, trial
-from bhsearch.reporting.figures.templates import Picture
+from bhsearch.reporting.figures.templates import Panel
 from tests.evaluation.simulated import simulate
 
 NOTE = "synthetic data (phantom)"
 
 
-def said(picture: Figure | Picture) -> str:
+def said(picture: Figure | Panel) -> str:
     """All that is written in a picture."""
     over = [] if isinstance(picture, Figure) else [item for item in picture.artists if isinstance(item, Text)]
     figure = picture if isinstance(picture, Figure) else picture.plate.figure
@@ -29,10 +29,10 @@ def said(picture: Figure | Picture) -> str:
     return "\n".join(text.get_text() for text in [*figure.texts, *inside, *over])
 
 
-def make_all() -> dict[str, Figure | Picture]:
+def make_all() -> dict[str, Figure | Panel]:
     base = simulate(20)
     draws = group_draws(base.group, base.stratum, 20)
-    called = pooled_decisions(base).predicted
+    called = cross_fitted_labels(base).predicted
     return {
         "learning": trial.learning_figure([0.6, 0.7], [0.7, 0.6], NOTE),
         "roc": trial.roc_figure(roc_band(base, draws), 0.75, Interval(0.6, 0.9), NOTE),

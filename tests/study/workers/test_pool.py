@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from bhsearch.errors import RunError, SettingsError
-from bhsearch.study.events import Reporter
+from bhsearch.study.events import ProgressReporter
 from bhsearch.study.runner import optimize
 from bhsearch.study.workers import pool
 from bhsearch.study.workers.pool import n_workers, visible_gpus
@@ -51,7 +51,7 @@ def test_a_worker_that_outgrows_is_replaced_after_its_trial(here):
     assert "A worker outgrew --max-worker-memory, 500 MB" in output
 
 
-class Recorder(Reporter):
+class Recorder(ProgressReporter):
     """Keeps what it is told."""
 
     def __init__(self) -> None:

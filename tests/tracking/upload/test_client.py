@@ -7,13 +7,13 @@ import json
 import pytest
 
 from bhsearch.errors import StudyError
-from bhsearch.tracking.upload.client import DrainProcess, sync
+from bhsearch.tracking.upload.client import UploaderProcess, sync
 from tests.studies import Store
 
 
 def test_it_is_ready_with_the_runs_id_and_finishes_with_everything_sent(outbox, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    process = DrainProcess(outbox, print)
+    process = UploaderProcess(outbox, print)
     process.wait_until_ready()
     heard = []
     process.finish(lambda done, total: heard.append((done, total)))
@@ -26,7 +26,7 @@ def test_it_is_ready_with_the_runs_id_and_finishes_with_everything_sent(outbox, 
 
 
 def test_one_that_is_killed_leaves_the_rest_in_the_outbox(outbox):
-    process = DrainProcess(outbox, print)
+    process = UploaderProcess(outbox, print)
     process._process.kill()
     with pytest.raises(StudyError, match="ended before it was ready"):
         process.wait_until_ready()

@@ -13,24 +13,24 @@ from tests.studies import Store, import_mlflow, killed_at
 
 mlflow = import_mlflow()
 from bhsearch.tracking import reader  # noqa: E402
-from bhsearch.tracking.upload.model_retention import MODEL, ModelKeeper  # noqa: E402
-from bhsearch.tracking.upload.writer import StudyRuns  # noqa: E402
+from bhsearch.tracking.upload.model_retention import MODEL, ModelRetention  # noqa: E402
+from bhsearch.tracking.upload.writer import RunWriter  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def opened(client, outbox, keep) -> StudyRuns:
+def opened(client, outbox, keep) -> RunWriter:
     """As a sitting with this option opens the study."""
     message = outbox.study()
     message.record["settings"]["keep_models"] = keep
-    return StudyRuns(client, message)
+    return RunWriter(client, message)
 
 
 @pytest.fixture
 def log(outbox):
     """Log a trial as the process that logs does it; each is drawn once."""
 
-    def log(runs: StudyRuns, number: int) -> None:
+    def log(runs: RunWriter, number: int) -> None:
         render(outbox, outbox.study(), number)
         runs.log_trial(outbox.trial(number))
 
@@ -107,7 +107,7 @@ def test_a_deletion_that_was_killed_is_finished_by_the_next(client, outbox, log,
     best, middle, _ = best_first(outbox)
     runs = opened(client, outbox, "best:1")
     log(runs, middle)
-    owners = {"delete_artifacts": local.LocalArtifactRepository, "_forget": ModelKeeper}
+    owners = {"delete_artifacts": local.LocalArtifactRepository, "_forget": ModelRetention}
     with killed_at(owners.get(step, type(client)), step):
         log(runs, best)
     opened(client, outbox, "best:1").log_end(outbox.end())
@@ -160,7 +160,7 @@ def test_of_equal_scores_the_first_are_the_best(client, outbox):
         run = client.create_run(runs.experiment_id, None, tags)
         client.log_metric(run.info.run_id, "auc", score)
         client.set_terminated(run.info.run_id)
-    keeper = ModelKeeper(client, runs.experiment_id, uid, 2)
+    keeper = ModelRetention(client, runs.experiment_id, uid, 2)
     wanted = {(score, number): keeper.wants(score, number) for score in (0.8, 0.9, 0.95) for number in (1, 3, 5)}
     assert wanted == {key: key > (0.85, 0) and key != (0.9, 5) for key in wanted}
     keeper.tidy()

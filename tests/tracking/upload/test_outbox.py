@@ -77,7 +77,7 @@ def test_the_study_and_its_end_are_those_given_last(box):
     for n in (1, 2):
         box.put_study({"n": n}, ARRAYS)
         assert box.end() is None  # an end belongs to the session that put it
-        box.put_end({"n": n}, {"picture": np.full(3, n)})
+        box.put_summary({"n": n}, {"picture": np.full(3, n)})
     assert box.study().record == {"n": 2}
     assert box.end().record == {"n": 2}
     assert box.end().arrays["picture"].tolist() == [2, 2, 2]
@@ -120,7 +120,7 @@ def test_a_record_that_json_cannot_hold_leaves_nothing(box):
 
 def test_closing_deletes_an_empty_outbox_and_the_folder_of_all(box):
     box.put_study({}, {})
-    box.put_end({}, {})
+    box.put_summary({}, {})
     box.close()
     assert not box.folder.exists()
     assert not box.folder.parent.exists()

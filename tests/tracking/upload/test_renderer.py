@@ -9,9 +9,9 @@ import pytest
 from bhsearch.errors import RunError
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.metrics import trial_metrics
-from bhsearch.runtime.cache_eviction import clean
+from bhsearch.runtime.cache_eviction import evict
 from bhsearch.tracking.upload.outbox import Outbox
-from bhsearch.tracking.upload.renderer import Renderer, predictions_of, rendered
+from bhsearch.tracking.upload.renderer import RendererProcess, predictions_of, rendered
 from tests.evaluation.simulated import simulate
 
 CURVES = {"auc": [0.6, 0.7], "loss": [0.7, 0.6], "training_loss": [0.7, 0.5]}
@@ -39,7 +39,7 @@ def outbox(tmp_path):
 
 
 def test_metrics_and_files_lie_beside_the_trial(outbox):
-    renderer = Renderer(outbox)
+    renderer = RendererProcess(outbox)
     renderer.ask([0])
     renderer.wait(0)
     renderer.close()
@@ -54,20 +54,20 @@ def test_metrics_and_files_lie_beside_the_trial(outbox):
 
 def test_pixels_that_are_in_use_for_drawing_stay_in_the_cache(outbox):
     root = Path(outbox.study().record["pixels"]["file"]).parents[2]
-    renderer = Renderer(outbox)
+    renderer = RendererProcess(outbox)
     renderer.ask([0])
     renderer.wait(0)
-    clean(root, 0)
+    evict(root, 0)
     assert (root / "pixels" / "key" / "pixels.u8").exists()
     renderer.close()
-    clean(root, 0)
+    evict(root, 0)
     assert not (root / "pixels" / "key").exists()
 
 
 def test_a_trial_is_drawn_without_its_images_when_the_cache_has_lost_them(outbox):
     """It may have waited long: then it is better sent without them than never."""
     shutil.rmtree(Path(outbox.study().record["pixels"]["file"]).parents[2])
-    renderer = Renderer(outbox)
+    renderer = RendererProcess(outbox)
     renderer.ask([0])
     renderer.wait(0)
     renderer.close()
@@ -77,7 +77,7 @@ def test_a_trial_is_drawn_without_its_images_when_the_cache_has_lost_them(outbox
 
 
 def test_a_trial_asked_for_twice_is_drawn_once(outbox):
-    renderer = Renderer(outbox)
+    renderer = RendererProcess(outbox)
     renderer.ask([0])
     renderer.wait(0)
     made = (outbox.folder / "00000" / "values.json").stat().st_mtime_ns
@@ -88,7 +88,7 @@ def test_a_trial_asked_for_twice_is_drawn_once(outbox):
 
 
 def test_what_goes_wrong_is_said(outbox):
-    renderer = Renderer(outbox)
+    renderer = RendererProcess(outbox)
     renderer.ask([1])
     with pytest.raises(RunError, match=r"trial 1 must be drawn.*DataError"):
         renderer.wait(1)

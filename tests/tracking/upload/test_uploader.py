@@ -150,11 +150,11 @@ class Away:
 @pytest.fixture
 def patience(monkeypatch):
     monkeypatch.setattr(requests, "AGAIN_SECONDS", (0.01,))
-    return module.Patience(threading.Event())
+    return module.RetryPolicy(threading.Event())
 
 
 def test_a_store_that_is_away_is_waited_for(patience, capsys):
-    assert patience.keep_trying(Away(3)) == "done"
+    assert patience.call(Away(3)) == "done"
     away, back = capsys.readouterr().out.splitlines()
     assert away.startswith("away ")
     assert "connection refused" in away
@@ -165,7 +165,7 @@ def test_it_is_not_waited_for_ever_once_the_search_has_ended(patience, monkeypat
     monkeypatch.setenv("BHSEARCH_PATIENCE", "0.05")
     patience.ended.set()
     with pytest.raises(RunError, match=r"away .*connection refused"):
-        patience.keep_trying(Away(10_000))
+        patience.call(Away(10_000))
 
 
 def test_what_will_never_succeed_is_not_tried_again(patience):
@@ -173,7 +173,7 @@ def test_what_will_never_succeed_is_not_tried_again(patience):
         raise MlflowException("no such parameter", INVALID_PARAMETER_VALUE)
 
     with pytest.raises(StudyError, match="refuses one: no such parameter"):
-        patience.keep_trying(wrong)
+        patience.call(wrong)
 
 
 def test_what_is_no_answer_of_the_store_is_raised_as_it_is(patience):
@@ -181,7 +181,7 @@ def test_what_is_no_answer_of_the_store_is_raised_as_it_is(patience):
         raise KeyError("a fault of our own")
 
     with pytest.raises(KeyError, match="our own"):
-        patience.keep_trying(wrong)
+        patience.call(wrong)
 
 
 def test_the_password_of_the_store_is_in_no_line(patience, capsys, monkeypatch):
@@ -190,7 +190,7 @@ def test_the_password_of_the_store_is_in_no_line(patience, capsys, monkeypatch):
     monkeypatch.setenv("BHSEARCH_PATIENCE", "0")
     patience.ended.set()
     with pytest.raises(RunError) as caught:
-        patience.keep_trying(lambda: MlflowClient().search_experiments())
+        patience.call(lambda: MlflowClient().search_experiments())
     said = capsys.readouterr().out + str(caught.value)
     assert "away " in said
     assert "127.0.0.1:9" in said

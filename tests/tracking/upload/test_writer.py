@@ -13,15 +13,15 @@ from bhsearch.tracking.upload.renderer import render
 from tests.studies import Store, import_mlflow, killed_at
 
 import_mlflow()
-from bhsearch.tracking.upload.writer import StudyRuns, find_study_run, stored_predictions, trial_runs  # noqa: E402
+from bhsearch.tracking.upload.writer import RunWriter, find_study_run, runs_of_trials, stored_predictions  # noqa: E402
 
 # Keras writes its weights with TensorFlow's arrays, which are a version of NumPy behind.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 NUMBERS = [0, 1, 2]
 
 
-def log_all(client, outbox) -> StudyRuns:
-    runs = StudyRuns(client, outbox.study())
+def log_all(client, outbox) -> RunWriter:
+    runs = RunWriter(client, outbox.study())
     for number in outbox.waiting():
         log(runs, outbox, number)
     return runs
@@ -34,7 +34,7 @@ def log(runs, outbox, number) -> None:
 
 
 def test_a_study_that_is_opened_again_has_one_run(client, outbox, tmp_path):
-    first, second = StudyRuns(client, outbox.study()), StudyRuns(client, outbox.study())
+    first, second = RunWriter(client, outbox.study()), RunWriter(client, outbox.study())
     assert first.run_id == second.run_id == Store(tmp_path).parent().info.run_id
     uid = outbox.study().record["uid"]
     assert find_study_run(client, first.experiment_id, uid) == first.run_id
@@ -51,13 +51,13 @@ def test_trials_are_logged_once_however_often_they_are_sent(client, outbox, tmp_
 
 @pytest.mark.parametrize("step", ["_log_metrics", "_log_dataset", "_log_model"])
 def test_a_run_that_was_half_written_is_written_again(client, outbox, tmp_path, step):
-    runs = StudyRuns(client, outbox.study())
-    with killed_at(StudyRuns, step):
+    runs = RunWriter(client, outbox.study())
+    with killed_at(RunWriter, step):
         log(runs, outbox, 0)
     store = Store(tmp_path)
     (half,) = store.children().values()
     assert half.info.status == "RUNNING"
-    log(StudyRuns(client, outbox.study()), outbox, 0)
+    log(RunWriter(client, outbox.study()), outbox, 0)
     (whole,) = store.children().values()
     assert whole.info.status == "FINISHED"
     assert whole.info.run_id != half.info.run_id
@@ -81,7 +81,7 @@ def test_a_failed_trial_is_a_failed_run_with_its_reason(client, outbox, tmp_path
     outbox.put(0, failed | {"state": "FAIL", "reason": "it diverged"}, {})
     outbox.sent(0)
     outbox.release(0)
-    StudyRuns(client, outbox.study()).log_trial(outbox.trial(0))
+    RunWriter(client, outbox.study()).log_trial(outbox.trial(0))
     (run,) = Store(tmp_path).children().values()
     assert run.info.status == "FAILED"
     assert run.data.tags["bhsearch.reason"] == "it diverged"
@@ -92,7 +92,7 @@ def test_a_failed_trial_is_a_failed_run_with_its_reason(client, outbox, tmp_path
 
 def test_runs_have_the_times_of_their_trials(client, outbox, tmp_path):
     """They are logged later, and by another process."""
-    log(StudyRuns(client, outbox.study()), outbox, 1)
+    log(RunWriter(client, outbox.study()), outbox, 1)
     (run,) = Store(tmp_path).children().values()
     record = outbox.trial(1).record
     assert (run.info.start_time, run.info.end_time) == (record["started_ms"], record["ended_ms"])
@@ -107,7 +107,7 @@ def test_predictions_come_back_as_they_were_computed(client, outbox):
         assert isinstance(predictions, Predictions)
         assert (predictions.probability == outbox.trial(number).arrays["probability"]).all()
         assert (predictions.fold == outbox.study().arrays["fold"]).all()
-    assert sorted(trial_runs(client, runs.experiment_id, record["uid"])) == NUMBERS
+    assert sorted(runs_of_trials(client, runs.experiment_id, record["uid"])) == NUMBERS
 
 
 def test_a_store_without_the_experiment_has_no_predictions(client):
@@ -115,7 +115,7 @@ def test_a_store_without_the_experiment_has_no_predictions(client):
 
 
 def test_the_end_closes_the_study_with_its_pictures(client, outbox, tmp_path):
-    runs = StudyRuns(client, outbox.study())
+    runs = RunWriter(client, outbox.study())
     assert Store(tmp_path).parent().info.status == "RUNNING"
     runs.log_end(outbox.end())
     end = outbox.end().record
@@ -140,24 +140,24 @@ def test_a_model_lies_in_the_experiment_of_its_run(client, outbox):
 
 
 def test_a_study_that_goes_on_runs_again(client, outbox, tmp_path):
-    StudyRuns(client, outbox.study()).log_end(outbox.end())
-    StudyRuns(client, outbox.study())
+    RunWriter(client, outbox.study()).log_end(outbox.end())
+    RunWriter(client, outbox.study())
     assert Store(tmp_path).parent().info.status == "RUNNING"
 
 
 def test_a_study_with_another_backbone_shows_its_new_space(client, outbox, tmp_path):
     """The parent run was made when the study was smaller."""
-    StudyRuns(client, outbox.study())
+    RunWriter(client, outbox.study())
     message = outbox.study()
     message.record["files"]["space.json"] = ["grown"]
     outbox.put_study(message.record, message.arrays)
-    StudyRuns(client, outbox.study())
+    RunWriter(client, outbox.study())
     store = Store(tmp_path)
     assert store.record(store.parent(), "study/space.json") == ["grown"]
 
 
 def test_no_password_is_kept_in_the_parameters(client, outbox, tmp_path):
-    StudyRuns(client, outbox.study())
+    RunWriter(client, outbox.study())
     assert Store(tmp_path).parent().data.params["config/storage"] == "sqlite:///optuna.db"
 
 
@@ -165,24 +165,24 @@ def test_no_password_is_kept_in_the_parameters(client, outbox, tmp_path):
 def test_an_end_without_a_correction_has_no_metric_of_it(client, outbox, tmp_path, change):
     end = outbox.end()
     record = {key: value for key, value in end.record.items() if key != "corrected"} | change
-    StudyRuns(client, outbox.study()).log_end(replace(end, record=record))
+    RunWriter(client, outbox.study()).log_end(replace(end, record=record))
     assert not [name for name in Store(tmp_path).parent().data.metrics if name.startswith("corrected")]
 
 
 def test_the_studys_run_has_a_point_per_trial_that_grows_as_they_come(client, outbox, tmp_path):
-    runs = StudyRuns(client, outbox.study())
+    runs = RunWriter(client, outbox.study())
     scores = [outbox.trial(number).record["score"] for number in NUMBERS]
     for number in NUMBERS:
         log(runs, outbox, number)
         for name, values in (("trial/auc", scores), ("trial/best", np.maximum.accumulate(scores))):
             points = client.get_metric_history(runs.run_id, name)
             assert {point.step: point.value for point in points} == pytest.approx(dict(enumerate(values[: number + 1])))
-    log(StudyRuns(client, outbox.study()), outbox, 1)  # sent again
+    log(RunWriter(client, outbox.study()), outbox, 1)  # sent again
     assert len(client.get_metric_history(runs.run_id, "trial/auc")) == len(NUMBERS)
 
 
 def test_the_last_point_is_the_best_of_all_in_whichever_order_they_were_logged(client, outbox, tmp_path):
-    runs = StudyRuns(client, outbox.study())
+    runs = RunWriter(client, outbox.study())
     for number in reversed(NUMBERS):
         log(runs, outbox, number)
     runs.log_end(outbox.end())
@@ -193,7 +193,7 @@ def test_the_last_point_is_the_best_of_all_in_whichever_order_they_were_logged(c
 
 def test_settings_are_resolved_and_stand_apart(client, outbox, tmp_path):
     """What `auto` stood for on the device is known when the first trial has ended."""
-    runs = StudyRuns(client, outbox.study())
+    runs = RunWriter(client, outbox.study())
     assert "config/executor" not in Store(tmp_path).parent().data.params
     log(runs, outbox, 0)
     params = Store(tmp_path).parent().data.params
@@ -210,7 +210,7 @@ def test_a_study_of_an_earlier_version_gets_its_settings_when_it_goes_on(client,
     tags = {"bhsearch.study_uid": record["uid"], "bhsearch.trial": "none", "bhsearch.study": record["study"]}
     made = client.create_run(experiment, tags=tags).info.run_id
     client.log_param(made, "folds", 3)
-    assert StudyRuns(client, outbox.study()).run_id == made
+    assert RunWriter(client, outbox.study()).run_id == made
     params = Store(tmp_path).parent().data.params
     assert (params["folds"], params["config/folds"]) == ("3", "3")
 
