@@ -19,7 +19,7 @@ from bhsearch.errors import listed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bhsearch.data.index import Index
+    from bhsearch.data.dataset import Dataset
 
 app = typer.Typer(
     help="Look at a data set, and at the cache.",
@@ -131,7 +131,7 @@ def audit(
     _say(*result.head())
     for finding in result.findings():
         terminal.out.print()
-        terminal.out.print(finding.title, style=_STYLES[finding.weight], markup=False)
+        terminal.out.print(finding.title, style=_STYLES[finding.severity], markup=False)
         for line in listed(finding.examples, _MOST).splitlines():
             _say_indented(line.strip())
     if not result.findings():
@@ -264,7 +264,7 @@ def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete everything
     )
 
 
-def _open(**options: Any) -> Index:
+def _open(**options: Any) -> Dataset:
     """Open data by options as a study has them; None stands for an option that was not given."""
     from bhsearch.config import load_settings
     from bhsearch.data.datasets import is_phantom, make_phantom, open_settings

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bhsearch.data.audit import audit
+from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.images.decode import decode
-from bhsearch.data.index import CLASS_NAMES
 from bhsearch.data.provenance import provenance
 from bhsearch.evaluation.calibration import Calibration, logit
 from bhsearch.evaluation.subgroups import subgroup_results, worst_cases

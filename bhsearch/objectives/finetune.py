@@ -24,7 +24,7 @@ from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.backbones.registry import Backbone
 from bhsearch.models.inference_model import arrays_of
 from bhsearch.models.training.device_images import DevicePixels
-from bhsearch.models.training.finetune import N_SHARES, Evaluation, FinetuneParams, FoldTask, predict, train_fold
+from bhsearch.models.training.finetune import EVALS_PER_FOLD, Evaluation, FinetuneParams, FoldTask, predict, train_fold
 from bhsearch.models.training.step_cache import TrainerCache
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, TrainerSpec
 from bhsearch.objectives.base import (
@@ -118,34 +118,34 @@ class FinetuneObjective:
             RunError: If the training ends in numbers that are none, or does not fit into memory in parts either.
             Pruned: If `watch` says so.
         """
-        shape = self._shape(params)
+        spec = self._spec(params)
         try:
-            return self._trial(params, shape, watch)
+            return self._trial(params, spec, watch)
         except Exception as error:
             if not backend.is_out_of_memory(error):
                 raise
-        self._pool.forget(shape)
-        self._say(f"Out of memory with batches of {shape.batch}: tried again in {MICRO_BATCHES} parts each.")
-        shape = replace(shape, micro_batches=MICRO_BATCHES)
+        self._pool.forget(spec)
+        self._say(f"Out of memory with batches of {spec.batch}: tried again in {MICRO_BATCHES} parts each.")
+        spec = replace(spec, micro_batches=MICRO_BATCHES)
         try:
-            return self._trial(params, shape, watch)
+            return self._trial(params, spec, watch)
         except Exception as error:
             if not backend.is_out_of_memory(error):
                 raise
-            self._pool.forget(shape)
+            self._pool.forget(spec)
             raise RunError(
-                f"A network must fit into memory, but {shape.backbone.name} at {shape.size} px with batches of "
-                f"{shape.batch} does not, in {MICRO_BATCHES} parts either."
+                f"A network must fit into memory, but {spec.backbone.name} at {spec.size} px with batches of "
+                f"{spec.batch} does not, in {MICRO_BATCHES} parts either."
             ) from error
 
-    def _shape(self, params: Params) -> TrainerSpec:
+    def _spec(self, params: Params) -> TrainerSpec:
         backbone = self._backbones[params["backbone"]]
         start = self._start(backbone, params["image_size"])
         hidden = start[1] if start is not None else 0
         depth = "all" if backbone.from_scratch else params["depth"]
         return TrainerSpec(backbone, params["image_size"], params["batch"], depth, hidden, self._precision)
 
-    def _trial(self, params: Params, shape: TrainerSpec, watch: ReportCallback) -> TrialResult:
+    def _trial(self, params: Params, spec: TrainerSpec, watch: ReportCallback) -> TrialResult:
         started = time.perf_counter()
         chosen = finetune_params(params)
         n_views = N_VIEWS if params["tta"] else 1
@@ -154,9 +154,9 @@ class FinetuneObjective:
         curves = _Curves()
         members = []
         milliseconds = float("inf")
-        self._tell(f"building {shape.backbone.name}")
-        with self._pool.program(shape) as program:
-            pixels = self._device_pixels(shape.size)
+        self._tell(f"building {spec.backbone.name}")
+        with self._pool.program(spec) as program:
+            pixels = self._device_pixels(spec.size)
             for column, (repeat, fold) in enumerate(self._rows.columns()):
                 task = self._task(repeat, fold, chosen)
                 here = f"fold {column + 1} of {len(self._rows.columns())}"
@@ -174,7 +174,7 @@ class FinetuneObjective:
                         fold_of.see,
                         partial(self._tell_epoch, here, chosen.epochs),
                     )
-                    state = program.frozen(program.state_of(member))
+                    state = program.inference_state(program.initial_state(member))
                     began = time.perf_counter()
                     by_view = predict(program, pixels, state, task.held_out, n_views)
                     # The fastest fold: the first one also pays for compiling.
@@ -182,7 +182,7 @@ class FinetuneObjective:
                     milliseconds = min(milliseconds, passed)
                     probability[repeat, task.held_out] = six_digits(sigmoid(by_view).mean(axis=0))
                     scores.append(self.fold_score(repeat, task, probability[repeat, task.held_out]))
-                    report = IntermediateValue((column + 1) * N_SHARES - 1, float(np.mean(scores)), scores[-1])
+                    report = IntermediateValue((column + 1) * EVALS_PER_FOLD - 1, float(np.mean(scores)), scores[-1])
                     is_last = column == len(self._rows.columns()) - 1
                     with suppress(Pruned) if is_last else nullcontext():  # what is done is not ended any more
                         watch(report)
@@ -192,7 +192,7 @@ class FinetuneObjective:
                     raise
                 members.append(member)
         weights = arrays_of(members)
-        n_images = len(self._rows.columns()) * chosen.epochs * task.steps * shape.batch
+        n_images = len(self._rows.columns()) * chosen.epochs * task.steps * spec.batch
         return TrialResult(
             float(np.mean(scores)),
             probability,
@@ -200,9 +200,9 @@ class FinetuneObjective:
             {
                 "kind": "networks",
                 "views": list(views_of("dihedral", n_views) if n_views > 1 else views_of("none", 1)),
-                "image_size": shape.size,
+                "image_size": spec.size,
                 "n_members": len(members),
-                "hidden_units": shape.hidden_units,
+                "hidden_units": spec.hidden_units,
             },
             weights,
             time.perf_counter() - started,
@@ -233,8 +233,8 @@ class FinetuneObjective:
 
     def _member(self, program: CompiledTrainer, column: int, seed: tuple[int, ...]) -> ModelWeights:
         """What a fold starts from: its own frozen head, or nothing at all."""
-        start = self._start(program.shape.backbone, program.shape.size)
-        weights = program.origin(np.random.default_rng(seed))
+        start = self._start(program.spec.backbone, program.spec.size)
+        weights = program.initial_weights(np.random.default_rng(seed))
         if start is None:
             head = [np.zeros((program.n_features, 1), np.float32), np.zeros(1, np.float32)]
             return ModelWeights(weights, [*head, np.ones(1, np.float32), np.zeros((), np.float32)])
@@ -311,8 +311,8 @@ class _Fold:
     def see(self, look: Evaluation) -> None:
         auc = self._objective.fold_score(self._repeat, self._task, sigmoid(look.logits))
         self._curves.add(look, auc, self._objective.fold_loss(self._repeat, self._task, look.logits))
-        if look.share < N_SHARES:  # the last one is reported with the fold's own score
-            step = self._column * N_SHARES + look.share - 1
+        if look.share < EVALS_PER_FOLD:  # the last one is reported with the fold's own score
+            step = self._column * EVALS_PER_FOLD + look.share - 1
             self._watch(IntermediateValue(step, float(np.mean([*self._before, auc])), None))
 
 

@@ -14,7 +14,7 @@ from bhsearch.models import backend
 from bhsearch.models.features import FeatureCache, executor_for
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.resize import make_resize
-from bhsearch.models.training.finetune import N_SHARES
+from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
 from bhsearch.objectives.space import Params, frozen_space, starting_point
@@ -27,7 +27,7 @@ Objective = FrozenObjective | FinetuneObjective
 
 def steps_per_fold(regime: str) -> int:
     """Reports that a fold of a trial gives, its end included."""
-    return N_SHARES if regime == FINETUNE else 1
+    return EVALS_PER_FOLD if regime == FINETUNE else 1
 
 
 def threads_of(settings: Settings) -> int | None:

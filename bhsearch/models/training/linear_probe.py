@@ -174,7 +174,7 @@ def fit(
     if not params.standardise:
         mean, inverse = np.zeros_like(mean), np.ones_like(inverse)
     linear = params.hidden_units == 0
-    start = _start(n_features, n_columns, params.hidden_units, random)
+    start = _initial_parameters(n_features, n_columns, params.hidden_units, random)
     slots = [np.zeros_like(p) for p in start]
     # A mean weight of one per column makes the loss, and with it the learning rate, mean the same at every fold size.
     relative = (weights * (n_images / weights.sum(axis=0))).astype(np.float32)
@@ -183,9 +183,9 @@ def fit(
     data = tuple(map(ops.convert_to_tensor, (target, relative, mean, inverse, views[0][held_out])))
     settings = ops.convert_to_tensor(np.array([params.optimizer == "adamw", params.weight_decay], np.float32))
     state = tuple(tuple(map(ops.convert_to_tensor, group)) for group in (start, slots, slots))
-    epoch = _epoch_program(linear)
+    epoch = _compiled_epoch(linear)
     losses, curves = [], []
-    for plan in _plans(n_images, n_views, n_features, params, random):
+    for plan in _epoch_inputs(n_images, n_views, n_features, params, random):
         state, loss, logits = epoch(state, flat, data, settings, *map(ops.convert_to_tensor, plan))
         losses.append(loss)
         curves.append(logits)
@@ -197,7 +197,7 @@ def fit(
     )
 
 
-def _start(n_features: int, n_columns: int, hidden: int, random: np.random.Generator) -> list[Array]:
+def _initial_parameters(n_features: int, n_columns: int, hidden: int, random: np.random.Generator) -> list[Array]:
     """Every column starts from the same kernel, so that folds differ by their data alone."""
     width = max(hidden, 1)
     scale = 0.0 if hidden == 0 else math.sqrt(2.0 / n_features)
@@ -208,7 +208,7 @@ def _start(n_features: int, n_columns: int, hidden: int, random: np.random.Gener
     return [np.ascontiguousarray(part, np.float32) for part in parts]
 
 
-def _plans(
+def _epoch_inputs(
     n_images: int, n_views: int, n_features: int, params: HeadParams, random: np.random.Generator
 ) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Array, Array, Array]]:
     """What each epoch does: rows and views of its batches, learning rates, Adam's corrections, dropout masks.
@@ -234,7 +234,7 @@ def _plans(
 
 
 @cache
-def _epoch_program(linear: bool) -> Callable[..., Any]:
+def _compiled_epoch(linear: bool) -> Callable[..., Any]:
     """The compiled epoch; one per kind of head, whatever the sizes and hyperparameters."""
     from keras import ops
 

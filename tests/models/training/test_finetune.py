@@ -17,7 +17,7 @@ from bhsearch.models import backend
 from bhsearch.models.augmentation.views import IDENTITY, apply_view, views_of
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
-from bhsearch.models.training.finetune import N_SHARES, evaluation_steps, predict
+from bhsearch.models.training.finetune import EVALS_PER_FOLD, evaluation_steps, predict
 from bhsearch.models.training.linear_probe import HeadParams, Moments, fit
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights
 from tests.models.conftest import pixels_of
@@ -41,7 +41,7 @@ def pixels(tmp_path):
 
 
 def logits_of(program, pixels, member, rows, n_views=1):
-    return predict(program, pixels, program.frozen(program.state_of(member)), np.asarray(rows), n_views)
+    return predict(program, pixels, program.inference_state(program.initial_state(member)), np.asarray(rows), n_views)
 
 
 # -- the same whatever ran before --------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_streamed_pixels_give_what_resident_ones_give(cnn_program, tmp_path):
 def test_every_length_is_looked_at_after_the_same_shares(cnn_program, pixels, epochs):
     looks = []
     end = trained(cnn_program, pixels, replace(PLAIN, epochs=epochs), see=looks.append)
-    assert [look.share for look in looks] == list(range(1, N_SHARES + 1))
+    assert [look.share for look in looks] == list(range(1, EVALS_PER_FOLD + 1))
     held_out = fold_task().held_out
     np.testing.assert_array_equal(looks[-1].logits, logits_of(cnn_program, pixels, end, held_out)[0])
     assert len({look.training_loss for look in looks}) > 1 or epochs == 1
@@ -190,13 +190,13 @@ def check_warm_start(program, backbone, images, folder, hidden):
     assert np.ptp(expected) > 0.1
     for column in range(2):
         head = [heads.kernel[:, column], heads.bias[column], heads.top[column], heads.top_bias[column]]
-        start = ModelWeights(program.origin(np.random.default_rng(0)), head)
+        start = ModelWeights(program.initial_weights(np.random.default_rng(0)), head)
         found = logits_of(program, device_pixels(folder, images=images), start, range(len(images)))[0]
         np.testing.assert_allclose(found, expected[:, column], atol=1e-4, rtol=1e-5)
 
 
 def test_before_the_first_step_it_says_what_the_frozen_head_says(mobilenet_program, tmp_path):
-    backbone = mobilenet_program.shape.backbone
+    backbone = mobilenet_program.spec.backbone
     check_warm_start(mobilenet_program, backbone, images_of_two_classes()[0], tmp_path, hidden=3)
 
 
