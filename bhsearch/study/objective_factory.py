@@ -63,13 +63,13 @@ def make_objective(prepared: StudyContext, started_from: dict[str, Any], reporte
     conversion = _conversion(prepared, prepared.settings.image_size)
     start_framework(reporter, threads_of(prepared.settings))
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
-    telling = FeatureProgress(reporter.doing)
-    features = FeatureCache(pixels, prepared.settings.executor, conversion, telling)
+    feature_progress = FeatureProgress(reporter.doing)
+    features = FeatureCache(pixels, prepared.settings.executor, conversion, feature_progress)
     with reporter.step("building backbones") as progress:
         for done, backbone in enumerate(prepared.found.backbones, start=1):
             features.load(backbone)
             progress(done, len(prepared.found.backbones))
-    return _frozen(prepared, template, features, telling)
+    return _frozen(prepared, template, features, feature_progress)
 
 
 def _finetune_objective(
@@ -83,9 +83,9 @@ def _finetune_objective(
     @cache
     def frozen(size: int) -> FrozenObjective:
         conversion = _conversion(prepared, size)
-        telling = FeatureProgress(reporter.doing)
-        features = FeatureCache(pixels[size], prepared.settings.executor, conversion, telling)
-        return _frozen(prepared, template, features, telling)
+        feature_progress = FeatureProgress(reporter.doing)
+        features = FeatureCache(pixels[size], prepared.settings.executor, conversion, feature_progress)
+        return _frozen(prepared, template, features, feature_progress)
 
     return FinetuneObjective(
         pixels,
@@ -120,7 +120,7 @@ def _pixels(prepared: StudyContext, size: int, reporter: ProgressReporter) -> Pi
 
 
 def _frozen(
-    prepared: StudyContext, template: Predictions, features: FeatureCache, telling: FeatureProgress
+    prepared: StudyContext, template: Predictions, features: FeatureCache, feature_progress: FeatureProgress
 ) -> FrozenObjective:
     return FrozenObjective(
         features,
@@ -129,7 +129,7 @@ def _frozen(
         template.fold,
         template.group,
         prepared.settings.seed,
-        telling,
+        feature_progress,
     )
 
 

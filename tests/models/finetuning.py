@@ -79,9 +79,9 @@ def start_of(program: CompiledTrainer, seed: int = 0) -> ModelWeights:
     return ModelWeights(weights, [kernel, bias, random.normal(0, 1, width).astype(np.float32), np.float32(0.2)])
 
 
-def trained(program, pixels, params, fold=0, seed=(0,), task=None, see=lambda look: None) -> ModelWeights:
+def trained(program, pixels, params, fold=0, seed=(0,), task=None, on_evaluation=lambda look: None) -> ModelWeights:
     task = fold_task(fold) if task is None else task
-    return train_fold(program, pixels, task, start_of(program), params, seed, see)
+    return train_fold(program, pixels, task, start_of(program), params, seed, on_evaluation)
 
 
 def same(one: ModelWeights, other: ModelWeights) -> bool:

@@ -80,7 +80,7 @@ def test_the_score_is_that_of_its_predictions(data, objective, small):
     assert watched.reports[-1].mean == pytest.approx(outcome.score, abs=1e-12)
     assert np.ptp(outcome.probability) > 0.01
     assert len(outcome.model["views"]) == 4
-    assert outcome.cost["trained_images"] == N_FOLDS * 2 * 16 * -(-objective._longest // 16)
+    assert outcome.cost["trained_images"] == N_FOLDS * 2 * 16 * -(-objective._n_training_longest // 16)
     assert outcome.cost["peak_memory_mb"] > 10
     assert outcome.cost["ms_per_image"] > 0
     assert outcome.cost["model_mb"] == sum(array.nbytes for array in outcome.arrays.values()) / 1e6

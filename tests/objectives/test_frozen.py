@@ -117,8 +117,8 @@ def column_is_same(one: TrialResult, other: TrialResult, column: int) -> bool:
         for a, b in (
             (one.heads.kernel[:, column], other.heads.kernel[:, column]),
             (one.heads.bias[column], other.heads.bias[column]),
-            (one.heads.top[column], other.heads.top[column]),
-            (one.heads.top_bias[column : column + 1], other.heads.top_bias[column : column + 1]),
+            (one.heads.output_weights[column], other.heads.output_weights[column]),
+            (one.heads.output_bias[column : column + 1], other.heads.output_bias[column : column + 1]),
         )
     )
 
@@ -137,7 +137,7 @@ def test_the_cost_is_that_of_the_deployed_model(objective):
     assert two.cost["ms_per_image"] == pytest.approx(2 * one.cost["ms_per_image"])
     assert two.cost["model_mb"] == one.cost["model_mb"]
     heads = one.heads
-    weights = sum(array.nbytes for array in (heads.kernel, heads.bias, heads.top, heads.top_bias)) / 1e6
+    weights = sum(array.nbytes for array in (heads.kernel, heads.bias, heads.output_weights, heads.output_bias)) / 1e6
     assert one.cost["model_mb"] > weights > 0
 
 
@@ -209,11 +209,11 @@ def test_noise_in_the_sealed_test_changes_nothing(data, objective, with_noise):
 def test_a_trial_says_which_view_of_which_features_it_computes(data, tmp_path, monkeypatch):
     monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path))
     told = []
-    telling = FeatureProgress(told.append)
+    feature_progress = FeatureProgress(told.append)
     used = find_backbones(["staintex-s"], None).backbones[0]
     pixels = pixel_cache(data.index.select(data.rows), make_resize("crop", SIZE))
-    features = FeatureCache(pixels, "keras", progress=telling)
-    objective = FrozenObjective(features, {used.name: used}, data.label, data.fold, data.group, 0, telling)
+    features = FeatureCache(pixels, "keras", progress=feature_progress)
+    objective = FrozenObjective(features, {used.name: used}, data.label, data.fold, data.group, 0, feature_progress)
     objective(POINT | {"policy": "dihedral", "views": 4})
     n = len(data.label)
     for place in range(1, 5):

@@ -111,11 +111,11 @@ def train_fold(
     program: CompiledTrainer,
     pixels: DevicePixels,
     task: FoldTask,
-    start: ModelWeights,
+    initial_weights: ModelWeights,
     params: FinetuneParams,
     seed: tuple[int, ...],
-    see: Callable[[Evaluation], None],
-    began: Callable[[int], None] | None = None,
+    on_evaluation: Callable[[Evaluation], None],
+    on_epoch: Callable[[int], None] | None = None,
 ) -> ModelWeights:
     """Train one fold.
 
@@ -135,7 +135,7 @@ def train_fold(
     Raises:
         RunError: If the loss is no number any more, or explodes.
     """
-    state = program.initial_state(start)
+    state = program.initial_state(initial_weights)
     constants = program.step_constants(
         task.target, task.weight, params.optimizer, params.layer_decay, params.weight_decay
     )
@@ -145,8 +145,8 @@ def train_fold(
     done = 0
     losses: list[tuple[Any, int]] = []
     for epoch, inputs in enumerate(_epoch_inputs(task, params, program, random), start=1):
-        if began is not None:
-            began(epoch)
+        if on_epoch is not None:
+            on_epoch(epoch)
         for chunk in inputs.chunks(max_steps, [end - done for end in ends]):
             n_steps, chunk = len(chunk.rows), program.pad(chunk)
             images, positions = pixels.of(chunk.rows)
@@ -158,7 +158,7 @@ def train_fold(
                 losses.clear()
                 logits = predict(program, pixels, program.inference_state(state), task.held_out, 1)[0]
                 for share in (share for share, end in enumerate(ends, start=1) if end == done):
-                    see(Evaluation(share, mean_loss, logits))
+                    on_evaluation(Evaluation(share, mean_loss, logits))
     return program.weights_of(state)
 
 

@@ -55,7 +55,7 @@ class Problem:
 
 
 def arrays(heads):
-    return [heads.kernel, heads.bias[None], heads.top[None], heads.top_bias[None]]
+    return [heads.kernel, heads.bias[None], heads.output_weights[None], heads.output_bias[None]]
 
 
 def equal_column(one, other, column):
