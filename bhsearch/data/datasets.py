@@ -42,7 +42,7 @@ def open_data(
     class_map: Sequence[str] = (),
     ignore_columns: Sequence[str] = (),
     image_root: str | None = None,
-    skip_bad_images: bool = False,
+    skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """Open a data set by the word or path that a user gives.
@@ -55,7 +55,7 @@ def open_data(
         class_map: As in `load_dataset`.
         ignore_columns: As in `load_dataset`.
         image_root: As in `load_dataset`.
-        skip_bad_images: As in `load_dataset`.
+        skip_unreadable: As in `load_dataset`.
         progress: As in `load_dataset`; the phantom does not call it.
 
     Raises:
@@ -84,7 +84,7 @@ def open_data(
         class_map=class_map,
         ignore_columns=ignore_columns,
         image_root=Path(image_root).expanduser() if image_root is not None else None,
-        skip_bad_images=skip_bad_images,
+        skip_unreadable=skip_unreadable,
         progress=progress,
     )
 
@@ -108,6 +108,6 @@ def open_settings(settings: Settings, *, data: str | None = None, progress: Prog
         class_map=settings.class_map,
         ignore_columns=settings.ignore_columns,
         image_root=settings.image_root,
-        skip_bad_images=settings.skip_bad_images,
+        skip_unreadable=settings.skip_unreadable,
         progress=progress,
     )

@@ -114,7 +114,7 @@ def part_as_test(dataset: Dataset, groups: SplitUnits) -> Bools:
         raise DataError(
             f"{others} and {part} must have no case and no picture in common, but they share {len(shared):,} (cases "
             f"that have a picture in common, or differ in spelling only, are joined by =):\n{listed(names)}\n"
-            "Move each to one side, or make a new division by case: --resplit."
+            "Move each to one side, or make a new division by case: --ignore-predefined-split."
         )
     return inside
 

@@ -24,7 +24,7 @@ def load_dataset(
     class_map: Sequence[str] = (),
     ignore_columns: Sequence[str] = (),
     image_root: Path | None = None,
-    skip_bad_images: bool = False,
+    skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """Read a data set: names first, then the digests of every file.
@@ -36,7 +36,7 @@ def load_dataset(
         class_map: See `readers.read`.
         ignore_columns: See `readers.read`.
         image_root: See `readers.read`.
-        skip_bad_images: Leave out files that cannot be read and record them, rather than stop.
+        skip_unreadable: Leave out files that cannot be read and record them, rather than stop.
         progress: Called with the numbers of files done and in all.
 
     Raises:
@@ -54,11 +54,11 @@ def load_dataset(
     )
     results = hash_images(listing.root, [row.path for row in listing.rows], progress=progress)
     bad = [*listing.bad, *(result for result in results if isinstance(result, BadFile))]
-    if bad and not skip_bad_images:
+    if bad and not skip_unreadable:
         raise DataError(
             f"every image must be readable, but {len(bad):,} of {len(listing.rows) + len(listing.bad):,} cannot be:\n"
             f"{listed([f'{file.path}: {file.reason}' for file in bad])}\n"
-            "Repair them, or go on without them: --skip-bad-images."
+            "Repair them, or go on without them: --skip-unreadable."
         )
     read = [(row, result) for row, result in zip(listing.rows, results, strict=True) if isinstance(result, Digests)]
     rows = [{**asdict(row), **asdict(result)} for row, result in read]

@@ -215,7 +215,7 @@ def make_split(
     n_repeats: int = 1,
     group_by: str = "case",
     magnification: str = "all",
-    resplit: bool = False,
+    ignore_predefined_split: bool = False,
 ) -> Split:
     """Seal the test, then deal the rest into folds.
 
@@ -230,7 +230,7 @@ def make_split(
         n_repeats: 1 to 100.
         group_by: What stays on one side of the folds: `case`, `slide` or `image`. The last two leak.
         magnification: Images to keep in test and development, such as `100X`, or `all`.
-        resplit: Ignore the data set's own parts and make a new division by case.
+        ignore_predefined_split: Ignore the data set's own parts and make a new division by case.
 
     Raises:
         SettingsError: If an option is unknown, out of range, or does not fit the data.
@@ -239,7 +239,7 @@ def make_split(
     _check_options(test_fraction, n_folds, n_repeats, group_by)
     magnification, chosen = _at_magnification(dataset, magnification)
     groups = units_of_groups(dataset)
-    part = "" if resplit else sealed_part(dataset)
+    part = "" if ignore_predefined_split else sealed_part(dataset)
     sealed = part_as_test(dataset, groups) if part else _sealed(dataset, groups, test_fraction)
     test, rows = sealed & chosen, ~sealed & chosen
     _require_test(dataset, groups, test, part, magnification)
@@ -309,7 +309,11 @@ def _on_parts(dataset: Dataset, part: str, test_fraction: float) -> list[str]:
     """What becomes of the data set's own parts, in sentences."""
     present = [name for name in DATA_PARTS if (dataset.column("part") == name).any()]
     if not part:
-        return [f"The data set's own parts ({', '.join(present)}) are ignored, as --resplit asks."] if present else []
+        return (
+            [f"The data set's own parts ({', '.join(present)}) are ignored, as --ignore-predefined-split asks."]
+            if present
+            else []
+        )
     sentence = f"The test is the data set's {part} part; the test fraction of {test_fraction:g} is not used."
     others = [name for name in present if name != part]
     if len(others) > 1:
@@ -326,7 +330,11 @@ def _require_test(dataset: Dataset, groups: SplitUnits, test: Bools, part: str, 
     raise DataError(
         f"the {what} must hold both classes, but it has {_counted(counts, 'cases' + _at(magnification))} of "
         f"{_counted(there, 'cases')} in all; so no number of folds works. "
-        + ("Make a new division by case: --resplit." if magnification == ALL else f"Use --magnification {ALL}.")
+        + (
+            "Make a new division by case: --ignore-predefined-split."
+            if magnification == ALL
+            else f"Use --magnification {ALL}."
+        )
     )
 
 
