@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bhsearch.config import Settings
-    from bhsearch.data.index import Index
+    from bhsearch.data.dataset import Dataset
 
 app = typer.Typer(
     help="Inspect a data set and the cache.",
@@ -96,7 +96,7 @@ def audit(
     _say(*result.head())
     for finding in result.findings():
         terminal.out.print()
-        terminal.out.print(finding.title, style=_STYLES[finding.weight], markup=False)
+        terminal.out.print(finding.title, style=_STYLES[finding.severity], markup=False)
         for line in listed(finding.examples, _MOST).splitlines():
             _say_indented(line.strip())
     if not result.findings():
@@ -216,14 +216,14 @@ def cache(clear: Annotated[bool, option("Delete all entries.", "", "--clear")] =
     _say(f"{limit} ({cache_eviction.VARIABLE}); above it, the least recently used entries are evicted")
 
 
-def _open(**settings: Any) -> Index:
+def _open(**settings: Any) -> Dataset:
     """Return the index of a data set, read by settings as those of a study; None stands for one that is not given."""
     from bhsearch.config import load_settings
 
     return _open_settings(load_settings(None, settings))
 
 
-def _open_settings(settings: Settings) -> Index:
+def _open_settings(settings: Settings) -> Dataset:
     from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
 
     if is_phantom(settings.data):

@@ -32,7 +32,7 @@ def studies() -> None:
 
     found = stored_studies.list_studies(TerminalReporter())
     if not found:
-        terminal.out.print("The MLflow store contains no study. Make one with `bhsearch run`.", markup=False)
+        terminal.out.print("The MLflow store contains no study. Make one with `python -m bhsearch.run`.", markup=False)
     elif terminal.out.width >= _WIDE or not terminal.out.is_terminal:
         _print_table(found)
     else:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from bhsearch.data.dataset import COLUMNS, BadFile, Dataset
 from bhsearch.data.images.decode import Digests, Progress, hash_images
-from bhsearch.data.index import COLUMNS, BadFile, Index
 from bhsearch.data.layouts import registry
 from bhsearch.data.layouts.listing import Listing, require_both_classes
 from bhsearch.errors import DataError, listed
 
 
-def load_index(
+def load_dataset(
     data: Path,
     *,
     layout: str = "auto",
@@ -26,7 +26,7 @@ def load_index(
     image_root: Path | None = None,
     skip_unreadable: bool = False,
     progress: Progress | None = None,
-) -> Index:
+) -> Dataset:
     """Read a data set: names first, then the digests of every file.
 
     Args:
@@ -63,7 +63,7 @@ def load_index(
     read = [(row, result) for row, result in zip(listing.rows, results, strict=True) if isinstance(result, Digests)]
     rows = [{**asdict(row), **asdict(result)} for row, result in read]
     require_both_classes((row["label"] for row in rows), f", {len(bad):,} unreadable files left out,")
-    return Index(
+    return Dataset(
         name=_name(listing),
         root=listing.root,
         layout=listing.layout,

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.images.decode import decode
-from bhsearch.data.index import CLASS_NAMES
 from bhsearch.errors import StudyError
 from bhsearch.evaluation import test_set
 from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE
+from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.promotion import needs
-from bhsearch.evaluation.test_set import NAMES
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationResult
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
         ("corrected", f"AUC {corrected.score:.3f} [{corrected.low:.3f} {corrected.high:.3f}] for having searched"),
         ("calibration", str(result.point)),
         ("test", f"AUC {_with_ends(result, 'auc')} on {_size(result)}"),
-        *(("", f"{NAMES[name]} {_with_ends(result, name)}{_of_class(result, name)}") for name in _SHOWN),
+        *(("", f"{METRICS[name].title} {_with_ends(result, name)}{_of_class(result, name)}") for name in _SHOWN),
         (
             "",
-            f"{NAMES['ece']} {values['ece_uncalibrated']:.3f} before calibration, {values['ece']:.3f} after",
+            f"{METRICS['ece'].title} {values['ece_uncalibrated']:.3f} before calibration, {values['ece']:.3f} after",
         ),
         ("", f"Brier score {values['brier_uncalibrated']:.3f} before, {values['brier']:.3f} after"),
         ("opened", opened(result)),

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from bhsearch.data.images.pixel_cache import PixelCache, Progress
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend, keras_settings
-from bhsearch.models.augmentation.views import IDENTITY, apply_view
+from bhsearch.models.augmentation.policies import IDENTITY
+from bhsearch.models.augmentation.views import apply_view
 from bhsearch.models.backbones.registry import Backbone
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.runtime import cache

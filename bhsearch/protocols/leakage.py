@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.pixel_cache import pixel_cache
-from bhsearch.data.index import Index
 from bhsearch.data.splits import Split, make_split
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import epoch_scores
@@ -52,7 +52,7 @@ class FoldScores:
 
 
 def measure(
-    index: Index,
+    index: Dataset,
     backbone: Backbone,
     reporter: ProgressReporter,
     *,

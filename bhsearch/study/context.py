@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from bhsearch.config import Settings, model_limit
 from bhsearch.data.audit import Audit, audit
+from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
 from bhsearch.data.images.files import describe_left_out
-from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.splits import Split, make_split
 from bhsearch.engines.keras_tuner.storage import DIRECTORY
 from bhsearch.engines.optuna.pruners import check_pruner
@@ -80,9 +80,9 @@ class StudyContext:
     """
 
     settings: Settings
-    index: Index
+    index: Dataset
     split: Split
-    development: Index
+    development: Dataset
     found: AvailableBackbones
     study: str
     regime: str
@@ -296,7 +296,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def images_record(index: Index) -> dict[str, list[Any]]:
+def images_record(index: Dataset) -> dict[str, list[Any]]:
     """Every image with what its fingerprint rests on, so that a later difference can be named; columns."""
     return {name: index.table[name].tolist() for name in ("path", "label", "case", "pixels_digest")}
 
@@ -311,7 +311,7 @@ def _part(prepared: StudyContext, rows: npt.NDArray[np.bool_]) -> str:
     return f"{n_groups} cases ({by_class[0]} benign, {by_class[1]} malignant), {_images(prepared.index, rows)}"
 
 
-def _images(index: Index, rows: npt.NDArray[np.bool_]) -> str:
+def _images(index: Dataset, rows: npt.NDArray[np.bool_]) -> str:
     counts = np.bincount(index.labels[rows], minlength=2)
     return f"{rows.sum():,} images ({', '.join(f'{n:,} {name}' for n, name in zip(counts, CLASS_NAMES, strict=True))})"
 

@@ -13,7 +13,8 @@ import numpy as np
 from bhsearch.config import model_limit
 from bhsearch.data.images.pixel_cache import pixel_file
 from bhsearch.errors import PlaceError
-from bhsearch.models.augmentation.views import IDENTITY, views_of
+from bhsearch.models.augmentation.policies import IDENTITY
+from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.backbones.registry import REGISTRY, Backbone
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import frozen_space

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bhsearch.data.index import Index
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.splits import Split, make_split
 from bhsearch.errors import InputError
 from bhsearch.evaluation.promotion import FEWEST_GROUPS, enough
@@ -12,7 +12,7 @@ from bhsearch.evaluation.promotion import FEWEST_GROUPS, enough
 _FRACTIONS = tuple(hundredth / 100 for hundredth in range(10, 51, 5))
 
 
-def gate_size_warnings(index: Index, split: Split) -> list[str]:
+def gate_size_warnings(index: Dataset, split: Split) -> list[str]:
     """A sentence where the gate could promote nothing that is tested on these sealed cases, and what helps.
 
     Args:
@@ -38,13 +38,13 @@ def gate_size_warnings(index: Index, split: Split) -> list[str]:
     ]
 
 
-def _sealed_groups(index: Index, split: Split) -> tuple[int, int]:
+def _sealed_groups(index: Dataset, split: Split) -> tuple[int, int]:
     """Sealed groups of cases with benign, and with malignant images."""
     benign, malignant = (len(np.unique(split.groups[split.test & (index.labels == label)])) for label in (0, 1))
     return benign, malignant
 
 
-def _would_do(index: Index, split: Split, fraction: float) -> bool:
+def _would_do(index: Dataset, split: Split, fraction: float) -> bool:
     if split.sealed_by == "fraction" and fraction <= split.test_fraction:
         return False
     try:

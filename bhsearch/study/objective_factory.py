@@ -14,7 +14,7 @@ from bhsearch.models import backend
 from bhsearch.models.features import FeatureCache, choose_feature_backend
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.resize import make_resize
-from bhsearch.models.training.finetune import N_SHARES
+from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
 from bhsearch.objectives.space import Params, frozen_space, starting_point
@@ -27,7 +27,7 @@ Objective = FrozenObjective | FinetuneObjective
 
 def steps_per_fold(regime: str) -> int:
     """Reports that a fold of a trial gives, its end included."""
-    return N_SHARES if regime == FINETUNE else 1
+    return EVALS_PER_FOLD if regime == FINETUNE else 1
 
 
 def threads_of(settings: Settings) -> int | None:
@@ -63,13 +63,13 @@ def make_objective(prepared: StudyContext, started_from: dict[str, Any], reporte
     conversion = _conversion(prepared, prepared.settings.image_size)
     start_framework(reporter, threads_of(prepared.settings))
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
-    telling = FeatureProgress(reporter.doing)
-    features = FeatureCache(pixels, prepared.settings.feature_backend, conversion, telling)
+    feature_progress = FeatureProgress(reporter.doing)
+    features = FeatureCache(pixels, prepared.settings.feature_backend, conversion, feature_progress)
     with reporter.step("building backbones") as progress:
         for done, backbone in enumerate(prepared.found.backbones, start=1):
             features.load(backbone)
             progress(done, len(prepared.found.backbones))
-    return _frozen(prepared, template, features, telling)
+    return _frozen(prepared, template, features, feature_progress)
 
 
 def _finetune_objective(
@@ -83,9 +83,9 @@ def _finetune_objective(
     @cache
     def frozen(size: int) -> FrozenObjective:
         conversion = _conversion(prepared, size)
-        telling = FeatureProgress(reporter.doing)
-        features = FeatureCache(pixels[size], prepared.settings.feature_backend, conversion, telling)
-        return _frozen(prepared, template, features, telling)
+        feature_progress = FeatureProgress(reporter.doing)
+        features = FeatureCache(pixels[size], prepared.settings.feature_backend, conversion, feature_progress)
+        return _frozen(prepared, template, features, feature_progress)
 
     return FinetuneObjective(
         pixels,
@@ -120,7 +120,7 @@ def _pixels(prepared: StudyContext, size: int, reporter: ProgressReporter) -> Pi
 
 
 def _frozen(
-    prepared: StudyContext, template: Predictions, features: FeatureCache, telling: FeatureProgress
+    prepared: StudyContext, template: Predictions, features: FeatureCache, feature_progress: FeatureProgress
 ) -> FrozenObjective:
     return FrozenObjective(
         features,
@@ -129,7 +129,7 @@ def _frozen(
         template.fold,
         template.group,
         prepared.settings.seed,
-        telling,
+        feature_progress,
     )
 
 

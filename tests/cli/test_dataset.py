@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from bhsearch.cli import terminal
-from bhsearch.data.synthetic.phantom import phantom_index
+from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.dataset import app
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.runtime import cache
@@ -174,7 +174,7 @@ def test_the_real_breakhis_can_be_looked_at(breakhis):
 @pytest.fixture
 def official(tmp_path):
     """The phantom's slides on two sides, twice: siblings of a case are torn apart."""
-    index = phantom_index("phantom:cases=20,images=3")
+    index = phantom_dataset("phantom:cases=20,images=3")
     files = []
     for number in (1, 2):
         rows = []

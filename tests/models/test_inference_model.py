@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from bhsearch.data.images.decode import decode
-from bhsearch.models.augmentation.views import IDENTITY, views_of
+from bhsearch.models.augmentation.policies import IDENTITY
+from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.inference_model import ModelPool, arrays_of, ensemble, members_of
@@ -220,12 +221,15 @@ def test_an_ensemble_gives_the_mean_of_what_its_members_were_scored_with(
 ):
     """Saved, and loaded where bhsearch was never imported."""
     program = request.getfixturevalue(name)
-    backbone, size, hidden = program.shape.backbone, program.shape.size, program.shape.hidden_units
+    backbone, size, hidden = program.spec.backbone, program.spec.size, program.spec.hidden_units
     members = list(trained_members(program, 2))
     resized = np.concatenate([make_resize("crop", size).apply(image) for image in originals])
     pixels, rows = DevicePixels(pixels_of(resized, tmp_path), 1 << 30), np.arange(len(originals))
     logits = np.stack(
-        [predict(program, pixels, program.frozen(program.state_of(member)), rows, n_views) for member in members]
+        [
+            predict(program, pixels, program.inference_state(program.initial_state(member)), rows, n_views)
+            for member in members
+        ]
     )
     by_member = 1 / (1 + np.exp(-logits.astype(np.float64)))  # member, view, image
     assert by_member.mean(axis=1).std(axis=0).max() > 0.01

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bhsearch.data.synthetic.phantom import phantom_index
+from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.errors import SettingsError
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.objectives.space import frozen_space
@@ -24,7 +24,7 @@ def backbone():
 def index(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BHSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield phantom_index("phantom:cases=30,images=6")
+        yield phantom_dataset("phantom:cases=30,images=6")
 
 
 def test_it_is_measured_at_a_point_of_the_space():

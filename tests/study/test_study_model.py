@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bhsearch.data.index import Index
+from bhsearch.data.dataset import Dataset
 from bhsearch.study.context import build_context
 from bhsearch.study.events import ProgressReporter
 from tests.studies import Store, optuna_trials, search, settings, started
@@ -27,7 +27,7 @@ print("\\n" + json.dumps([np.ravel(by_pyfunc).tolist(), np.ravel(by_keras).tolis
 """
 
 
-def mean_of_heads(index: Index, params: dict, feature_backend: str) -> np.ndarray:
+def mean_of_heads(index: Dataset, params: dict, feature_backend: str) -> np.ndarray:
     """The mean of the fold heads' probabilities on every development image, from the heads themselves."""
     from bhsearch.data.images.pixel_cache import pixel_cache
     from bhsearch.models import backend
