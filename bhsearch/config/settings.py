@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from functools import cache
+from typing import Any, ClassVar, get_type_hints
 
 from bhsearch.config import choices
 from bhsearch.config.option import check_value, option_name, option_of, setting
@@ -272,6 +273,16 @@ def model_limit(keep_models: str) -> int | None:
             f"{option_name('keep_models')} must be all, none or best:N, such as best:5, but got {keep_models!r}."
         )
     return int(best[1])
+
+
+@cache
+def _types() -> dict[str, Any]:
+    return get_type_hints(Settings)
+
+
+def type_of(name: str) -> Any:
+    """Return the type of a setting, such as `int | None`."""
+    return _types()[name]
 
 
 # `help(Settings)` shows what `bhsearch run --help` does.
