@@ -68,7 +68,8 @@ def load_study(name: str | None, reporter: ProgressReporter) -> StudyResult:
         data=study.data,
         ranking=ranking,
         records=records,
-        wanted=int(study.settings.get("trials", sum(trial.counts for trial in records))),
+        # MLflow keeps the number that the first command asked for.
+        wanted=max(int(study.settings.get("trials", 0)), sum(trial.counts for trial in records)),
         note=SYNTHETIC if study.synthetic else "",
         invalid=split["leaks"],
         corrected=corrected,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from bhsearch.config import ENGINES, Settings
+from bhsearch.config import Settings, choices
 from bhsearch.engines.registry import ENGINE_SAMPLERS, KERAS_TUNER, OPTUNA, check_engine, with_sampler
 from bhsearch.errors import SettingsError
 from bhsearch.study.workers.pool import n_workers
 
 
 def test_every_engine_of_the_settings_has_samplers():
-    assert tuple(ENGINE_SAMPLERS) == ENGINES
+    assert tuple(ENGINE_SAMPLERS) == choices.engines()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", choices.engines())
 def test_what_an_engine_has_is_let_through(engine):
     for sampler in (None, *ENGINE_SAMPLERS[engine]):
         check_engine(engine, sampler)
