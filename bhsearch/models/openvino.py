@@ -1,7 +1,7 @@
-"""Backbones as OpenVINO programs, made once and kept in the cache.
+"""Backbones converted to OpenVINO, once, and cached.
 
-The conversion runs in a process of its own, where Keras runs on OpenVINO: there it takes a twentieth of a second, where
-TensorFlow takes seconds, and it goes on while the search imports its framework. The numbers are the same.
+The conversion runs in a separate process with Keras on OpenVINO: it takes a twentieth of a second there, where
+TensorFlow takes seconds, and runs while the search imports its framework. The outputs are the same.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _FILE = "network.xml"
 
 
 class BackgroundConversion:
-    """Programs of some backbones at one image size, found in the cache or made in the background.
+    """OpenVINO programs of backbones at one image size, from the cache or converted in the background.
 
     Args:
-        backbones: What to convert.
+        backbones: Backbones to convert.
         size: Side of the images in pixels.
     """
 
@@ -45,7 +45,7 @@ class BackgroundConversion:
             self._process.stdin.close()
 
     def program(self, backbone: Backbone) -> Path | None:
-        """The program's file, or None where OpenVINO cannot take this backbone. Waits for the process."""
+        """Return the file of a program, waiting for its conversion; None if OpenVINO cannot convert the backbone."""
         if self._process is not None:
             self._process.wait()
             self._process = None
@@ -63,7 +63,7 @@ def _facts(backbone: Backbone, size: int) -> dict[str, Any]:
 
 
 def convert(backbone: Backbone, size: int) -> None:
-    """Put one program into the cache. For a process that runs Keras on OpenVINO."""
+    """Convert one backbone into the cache, in a process that runs Keras on OpenVINO."""
 
     def fill(folder: Path) -> None:
         backbone.build(size).export(str(folder / _FILE), format="openvino", verbose=False)
@@ -73,10 +73,13 @@ def convert(backbone: Backbone, size: int) -> None:
 
 
 def _check(file: Path, size: int) -> None:
-    """Refuse a program that is right for one image only.
+    """Refuse a program that is only correct for batches of one image.
 
-    Keras writes the batch it traced with, of one image, into some operations: networks that gate their channels,
-    such as EfficientNet, then fail on a larger batch.
+    Keras writes the batch size of its trace, 1, into some operations: networks with channel gates, such as
+    EfficientNet, then fail for larger batches.
+
+    Raises:
+        ValueError: If the outputs depend on the other images of a batch.
     """
     import openvino
 
@@ -85,17 +88,19 @@ def _check(file: Path, size: int) -> None:
     together = program({0: images})[0]
     alone = np.concatenate([program({0: image[None]})[0] for image in images])
     if not np.allclose(together, alone, rtol=1e-3, atol=1e-3):
-        raise ValueError("the program mixes the images of a batch")
+        raise ValueError("The program must treat the images of a batch independently, but does not.")
 
 
 def main(task: dict[str, Any]) -> None:
-    """Convert all backbones of a task; those that cannot be are left to the search, which says why if it must."""
+    """Convert all backbones of a task. Failures are ignored here: the search builds the backbone itself and reports
+    them.
+    """
     backend.import_backend_for_inference()
     with backend.silence_stderr():
         for name, file, digest in task["backbones"]:
             try:
                 convert(Backbone(name, Path(file) if file else None, digest), task["size"])
-            except Exception:  # noqa: S112  # wrong weights, an operation OpenVINO lacks, a full disk: see above
+            except Exception:  # noqa: S112  # wrong weights, an unsupported operation, a full disk: see above
                 continue
 
 

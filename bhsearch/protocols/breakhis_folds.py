@@ -82,9 +82,9 @@ def result_record(found: Sequence[Rates], folds: Sequence[ResolvedFold]) -> dict
         "leaks": [
             {
                 "fold": fold.number,
-                "n_absent": fold.n_absent,
-                "cases": {case: {"train": train, "test": test} for case, (train, test) in fold.torn_cases.items()},
-                "pictures": fold.torn_pictures,
+                "n_absent": fold.n_missing,
+                "cases": {case: {"train": train, "test": test} for case, (train, test) in fold.leaking_cases.items()},
+                "pictures": fold.leaking_images,
             }
             for fold in folds
         ],

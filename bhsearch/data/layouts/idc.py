@@ -1,4 +1,4 @@
-"""Patches of invasive ductal carcinoma: the grammar of their names, and the tree that they come in."""
+"""The layout `idc`: patches of invasive ductal carcinoma in one folder per patient and class."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _NAME = re.compile(
 
 
 def patient_of(file_name: str) -> str | None:
-    """The patient that a file name says, or None if it is none of these names."""
+    """Return the patient in a file name, or None for other names."""
     match = _NAME.fullmatch(file_name)
     return match["patient"] if match else None
 
 
 def read_idc(paths: Sequence[str]) -> list[ImageRecord]:
-    """Read a tree of patches.
+    """Read the records of a tree of patches.
 
     Raises:
         DataError: If a name breaks the grammar or contradicts its folders.

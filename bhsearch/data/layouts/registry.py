@@ -1,4 +1,4 @@
-"""Readers: from a folder's names, or a manifest, to what is known of each image; no image is opened here."""
+"""Layouts by name: detection from file names, and reading without opening an image."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def read(
     ignore_columns: Sequence[str] = (),
     image_root: Path | None = None,
 ) -> Listing:
-    """List the images of a data set with what their names say.
+    """List the images of a data set with the fields that their names give.
 
     Args:
         data: Folder of images, or a manifest.
-        layout: A key of `LAYOUTS`, or `auto` to choose by looking.
+        layout: A key of `LAYOUTS`, or `auto` to detect the layout.
         case_pattern: Only for `folders`: regular expression, searched in the path relative to `data`, whose group
-            `case` (or first group) is the case of an image that has no BreakHis name.
+            `case` (or first group) is the case of an image without a BreakHis name.
         class_map: Only for `folders` and `manifest`: `benign=NAME` or `malignant=NAME`, one name each.
-        ignore_columns: Columns of a manifest, or folders that look like parts of a division, that have no effect.
-        image_root: Only for `manifest`: folder that holds the images.
+        ignore_columns: Columns of a manifest, or folders that look like parts of a division, to ignore.
+        image_root: Only for `manifest`: folder that contains the images.
 
     Raises:
-        DataError: If the layout is unknown, there are no images, or their names, labels, cases or parts cannot be used.
+        DataError: If the layout is unknown, there are no images, or names, labels, cases or parts cannot be used.
         SettingsError: If an option cannot be used.
     """
     layout = _checked_layout(data, layout)
@@ -67,11 +67,11 @@ def read(
 
 
 def detect(data: Path, class_map: Sequence[str] = ()) -> str:
-    """Choose a layout by looking at the names.
+    """Detect the layout from file names.
 
     Args:
         data: Folder of images, or a manifest.
-        class_map: As in `read`.
+        class_map: See `read`.
 
     Raises:
         DataError: If there are no images, or no layout fits.
@@ -85,34 +85,36 @@ def detect(data: Path, class_map: Sequence[str] = ()) -> str:
 
 
 def _checked_layout(data: Path, layout: str) -> str:
-    """The layout, `manifest` instead of `auto` for a CSV file, if it is known and fits what `data` is."""
+    """Return the layout, `manifest` instead of `auto` for a CSV file, if it is known and fits the kind of `data`."""
     if layout != "auto" and layout not in LAYOUTS:
-        raise DataError(f"the layout must be auto or one of these, but got {layout!r}:\n{_known_layouts()}")
+        raise DataError(f"The layout must be auto or one of these, but got {layout!r}:\n{_known_layouts()}")
     try:
         data.stat()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise DataError(f"the data must be a folder or a manifest, but got {data}: {reason}.") from error
+        raise DataError(f"The data must be a folder or a manifest, but got {data}: {reason}.") from error
     if data.is_dir():
         if layout == "manifest":
-            raise DataError(f"a manifest is a CSV file, but {data} is a folder: give the path of the file.")
+            raise DataError(f"A manifest must be a CSV file, but {data} is a folder. Give the path of the file.")
         return layout
     if layout == "auto" and data.suffix.lower() in SUFFIXES:
         return "manifest"
     if layout != "manifest":
-        raise DataError(f"the data must be a folder, or a manifest (.csv), but got the file {data}.")
+        raise DataError(f"The data must be a folder or a manifest (.csv), but got the file {data}.")
     return layout
 
 
 def _check_options(layout: str, case_pattern: str | None, class_map: Sequence[str], image_root: Path | None) -> None:
     if case_pattern is not None and layout != "folders":
-        raise SettingsError(f"--case-pattern belongs to the layout folders; the layout {layout} names its own cases.")
+        raise SettingsError(
+            f"--case-pattern requires the layout folders, but the layout is {layout}, which names cases itself."
+        )
     if class_map and layout not in ("folders", "manifest"):
         raise SettingsError(
-            f"--class-map belongs to the layouts folders and manifest; the layout {layout} names its own classes."
+            f"--class-map requires the layout folders or manifest, but the layout is {layout}, which names classes."
         )
     if image_root is not None and layout != "manifest":
-        raise SettingsError(f"--image-root belongs to the layout manifest, but the layout is {layout}.")
+        raise SettingsError(f"--image-root requires the layout manifest, but the layout is {layout}.")
 
 
 def _detected(data: Path, images: Images, class_map: Sequence[str]) -> str:
@@ -135,7 +137,8 @@ def _detected(data: Path, images: Images, class_map: Sequence[str]) -> str:
     seen = class_like_folders(paths)
     looks = f"The folders that look like classes are {named(seen, 12)}.\n{map_advice(seen)}\n" if len(seen) > 1 else ""
     raise DataError(
-        f"the {len(paths):,} images under {data} lie in no known layout, for example {paths[0]}. {looks}Known are:\n"
+        f"The images must have a known layout, but the {len(paths):,} images in {data} have none, for example "
+        f"{paths[0]}. {looks}Known layouts:\n"
         f"{_known_layouts()}"
     )
 
@@ -156,7 +159,7 @@ def _read_tree(
         rows = _read_breakhis(images.paths) if layout == "breakhis" else idc.read_idc(images.paths)
     rows, on_parts = with_parts(rows, [folded(name) for name in ignore_columns])
     if ignore_columns:
-        on_parts.append(f"Ignored as asked: {', '.join(ignore_columns)}.")
+        on_parts.append(f"Ignored on request: {', '.join(ignore_columns)}.")
     rows.sort(key=lambda row: row.path)
     return Listing(data, layout, tuple(rows), has_cases, images.bad, images.left_out, (*on_parts, *notes))
 
@@ -174,4 +177,4 @@ def _known_layouts() -> str:
 
 def _no_images(data: Path, images: Images) -> str:
     left_out = f"; {describe_left_out(images.left_out)}" if images.left_out else ""
-    return f"there must be images, but {data} holds none (looked for {', '.join(IMAGE_SUFFIXES)}){left_out}."
+    return f"The data must contain images, but {data} has none (suffixes: {', '.join(IMAGE_SUFFIXES)}){left_out}."

@@ -1,10 +1,10 @@
-"""Drawing synthetic breast tissue in haematoxylin and eosin: one image of a case whose style is given.
+"""Draw synthetic breast tissue stained with haematoxylin and eosin.
 
-The model is that of a slide under a lamp. Two dyes lie on it, each an amount per pixel; light is dimmed by
-`exp(-amount * absorption)` in each colour channel (Beer-Lambert), then blurred by the lens and sampled with noise.
-Haematoxylin sits in the nuclei, eosin in fibres, cytoplasm and secretions; fat, lumina and clefts are bare glass.
+The model is a slide under a lamp. Two dyes have an amount per pixel; light is attenuated by `exp(-amount * absorption)`
+in each colour channel (Beer-Lambert), then blurred by the lens and sampled with noise. Haematoxylin is in the nuclei,
+eosin in fibres, cytoplasm and secretions; fat, lumina and clefts are bare glass.
 
-All arithmetic is in float64 and its order is ours, so that machines agree after rounding to 8 bits.
+All arithmetic is in float64 and in a fixed order, so that machines agree after rounding to 8 bits.
 
 Source: ours.
 """
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 HEIGHT, WIDTH = 160, 240  # pixels; at the scale of the drawing an ordinary nucleus is 8 pixels across
 
-_MARGIN = 12  # pixels: how far outside centres of nuclei may lie, and how far a nucleus may reach
+_MARGIN = 12  # pixels: maximum distance of centres of nuclei outside the image, and maximum extent of a nucleus
 _TILE = 256  # side of the repeating noise tiles, pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Nuclei:
-    """Nuclei to be drawn. Every array has shape (n_nuclei,); lengths are in pixels.
+    """Nuclei to draw. Every array has shape (n_nuclei,); lengths are in pixels.
 
     Attributes:
-        y: Row of the centre; nuclei beyond the edges are welcome.
-        x: Column of the centre.
+        y: Row of the centre, which may be outside the image.
+        x: Column of the centre, which may be outside the image.
         long: Half of the long axis.
         short: Half of the short axis.
         angle: Direction of the long axis, in radians from the x axis.
@@ -53,14 +53,14 @@ def draw(style: Style, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Draw one image of a case.
 
     Args:
-        style: What the case is like.
-        rng: The image's own generator.
+        style: Style of the case.
+        rng: Random generator of the image.
 
     Returns:
         RGB image. Shape (HEIGHT, WIDTH, 3).
     """
     y, x = _grid()
-    # Round things are drawn in warped coordinates, which is what makes them look grown rather than constructed.
+    # Round structures are drawn in warped coordinates, so that they look grown rather than constructed.
     warp_y, warp_x = 7.0 * _smooth(rng, 34.0), 7.0 * _smooth(rng, 34.0)
     glands = _gland_shapes(style, rng)
     inside, lumen = _gland_maps(glands, y + warp_y, x + warp_x)
@@ -214,10 +214,10 @@ def _gland_shapes(style: Style, rng: np.random.Generator) -> Floats:
 
 
 def _gland_maps(glands: Floats, y: Floats, x: Floats) -> tuple[Floats, Floats]:
-    """Where glands are, and where their lumina are; both 0 to 1, of shape (HEIGHT, WIDTH)."""
+    """Return the masks of glands and of their lumina. Both are 0 to 1 and of shape (HEIGHT, WIDTH)."""
     inside, lumen = np.zeros_like(y), np.zeros_like(y)
     for centre_y, centre_x, long, short, angle, share in glands.tolist():
-        reach = 1.2 * long + 25.0  # beyond four deviations of the warp: nothing of the gland is there
+        reach = 1.2 * long + 25.0  # the gland ends within four standard deviations of the warp
         rows = slice(max(0, int(centre_y - reach)), max(0, int(centre_y + reach)))
         columns = slice(max(0, int(centre_x - reach)), max(0, int(centre_x + reach)))
         dy, dx = y[rows, columns] - centre_y, x[rows, columns] - centre_x
@@ -236,7 +236,7 @@ def _secretion(rng: np.random.Generator, lumen: Floats) -> Floats:
 
 
 def _shaped(style: Style, rng: np.random.Generator, y: Floats, x: Floats, angle: Floats) -> Nuclei:
-    """Epithelial nuclei at given places: their size, elongation, direction and darkness vary with pleomorphism."""
+    """Return epithelial nuclei at given places; pleomorphism varies their size, elongation, direction and darkness."""
     n, spread = len(y), style.pleomorphism
     # The log-normal's mean is taken out, so that the mean radius does not follow the spread.
     radius = style.radius * np.exp(spread * rng.normal(size=n) - spread**2 / 2)
@@ -248,7 +248,7 @@ def _shaped(style: Style, rng: np.random.Generator, y: Floats, x: Floats, angle:
 
 
 def _nest_nuclei(style: Style, rng: np.random.Generator, nests: Floats) -> Nuclei:
-    """Nuclei of solid nests, on a shaken hexagonal lattice so that they crowd without piling up."""
+    """Return the nuclei of solid nests, on a jittered hexagonal lattice: crowded, but not overlapping."""
     step_y = style.spacing * np.sqrt(0.75)
     rows = np.arange(-_MARGIN, HEIGHT + _MARGIN, step_y)
     columns = np.arange(-_MARGIN, WIDTH + _MARGIN, style.spacing)
@@ -261,7 +261,7 @@ def _nest_nuclei(style: Style, rng: np.random.Generator, nests: Floats) -> Nucle
 
 
 def _gland_nuclei(style: Style, rng: np.random.Generator, glands: Floats, warp_y: Floats, warp_x: Floats) -> Nuclei:
-    """Nuclei of glands, in rings around the lumen, standing on the basement membrane."""
+    """Return the nuclei of glands, in rings around the lumen."""
     places: list[Floats] = [np.zeros((0, 3))]
     for centre_y, centre_x, long, short, angle, share in glands.tolist():
         n_rings = max(1, round((1 - share) * short / (1.05 * style.spacing)))
@@ -278,7 +278,7 @@ def _gland_nuclei(style: Style, rng: np.random.Generator, glands: Floats, warp_y
 
 
 def _stroma_nuclei(style: Style, rng: np.random.Generator, stroma: Floats) -> Nuclei:
-    """Spindle nuclei along the fibres, and clusters of small dark lymphocytes. Neither knows the label."""
+    """Return spindle nuclei along the fibres and clusters of small dark lymphocytes, independent of the label."""
     n = int(rng.poisson(style.fibroblasts))
     y, x = rng.uniform(-4, HEIGHT + 4, n), rng.uniform(-4, WIDTH + 4, n)
     angle = style.fibre_angle + 0.3 * rng.normal(size=n)
@@ -301,34 +301,34 @@ def _columns(nuclei: Nuclei) -> tuple[Floats, ...]:
 
 
 def _join(*parts: Nuclei) -> Nuclei:
-    """All nuclei that can touch the image."""
+    """Return all nuclei that can touch the image."""
     y, x, *rest = (np.concatenate(column) for column in zip(*map(_columns, parts), strict=True))
     near = (y > -_MARGIN) & (y < HEIGHT + _MARGIN - 1) & (x > -_MARGIN) & (x < WIDTH + _MARGIN - 1)
     return Nuclei(y[near], x[near], *(column[near] for column in rest))
 
 
 def _at(field: Floats, y: Floats, x: Floats) -> Floats:
-    """Values of a field at places, those outside taking the nearest pixel's."""
+    """Return the values of a field at given places; places outside take the value of the nearest pixel."""
     row = np.clip(np.round(y), 0, HEIGHT - 1).astype(np.int64)
     column = np.clip(np.round(x), 0, WIDTH - 1).astype(np.int64)
     return field[row, column]
 
 
 def _chromatin(nuclei: Nuclei, grain: Floats, coarseness: float) -> Floats:
-    """Haematoxylin of the nuclei: soft-edged ellipses with a darker rim and clumps.
+    """Return the haematoxylin of the nuclei: soft-edged ellipses with a darker rim and clumps.
 
     Args:
-        nuclei: Where and what.
+        nuclei: Nuclei to draw.
         grain: Noise of unit variance. Shape (HEIGHT, WIDTH).
         coarseness: Strength of the clumps, 0 to 1.
 
     Returns:
         Amount of dye, about 1 in a nucleus. Shape (HEIGHT, WIDTH).
     """
-    pad = 2 * _MARGIN  # centres lie up to one margin outside, and nuclei reach up to one further
+    pad = 2 * _MARGIN  # centres are up to one margin outside, and nuclei extend up to one further
     canvas = np.zeros((HEIGHT + 2 * pad, WIDTH + 2 * pad))
     reach = np.ceil(nuclei.long).astype(np.int64) + 1
-    for half in np.unique(reach).tolist():  # nuclei of one size at a time, so that no patch is larger than it must be
+    for half in np.unique(reach).tolist():  # nuclei of one size at a time, so that patches are small
         some = reach == half
         row, column = np.floor(nuclei.y[some]).astype(np.int64), np.floor(nuclei.x[some]).astype(np.int64)
         patches = _ellipses(nuclei, some, half)

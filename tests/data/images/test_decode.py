@@ -185,7 +185,7 @@ def test_large_files_and_images_give_the_same_in_parts(root, monkeypatch):
     whole = [decode(root / path) for path in paths], hash_images(root, paths)
     for reader in (pillow, tiff):
         monkeypatch.setattr(reader, "STRIP", 20)
-    monkeypatch.setattr(module, "_AT_ONCE", 10)
+    monkeypatch.setattr(module, "_READ_AT_ONCE_BYTES", 10)
     monkeypatch.setenv("BHSEARCH_CACHE", str(root / "another"))
     for path, pixels, digests in zip(paths, *whole, strict=True):
         assert np.array_equal(decode(root / path), pixels), path
