@@ -44,7 +44,7 @@ def open_data(
     class_map: Sequence[str] = (),
     ignore_columns: Sequence[str] = (),
     image_root: str | None = None,
-    skip_bad_images: bool = False,
+    skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """Open a data set.
@@ -57,7 +57,7 @@ def open_data(
         class_map: See `load_dataset`.
         ignore_columns: See `load_dataset`.
         image_root: See `load_dataset`.
-        skip_bad_images: See `load_dataset`.
+        skip_unreadable: See `load_dataset`.
         progress: See `load_dataset`. Not called for synthetic tissue.
 
     Raises:
@@ -85,7 +85,7 @@ def open_data(
         class_map=class_map,
         ignore_columns=ignore_columns,
         image_root=Path(image_root).expanduser() if image_root is not None else None,
-        skip_bad_images=skip_bad_images,
+        skip_unreadable=skip_unreadable,
         progress=progress,
     )
 
@@ -109,6 +109,6 @@ def open_settings(settings: Settings, *, data: str | None = None, progress: Prog
         class_map=settings.class_map,
         ignore_columns=settings.ignore_columns,
         image_root=settings.image_root,
-        skip_bad_images=settings.skip_bad_images,
+        skip_unreadable=settings.skip_unreadable,
         progress=progress,
     )

@@ -123,7 +123,7 @@ def part_as_test(dataset: Dataset, groups: SplitUnits) -> Bools:
         raise DataError(
             f"{others.capitalize()} and {part} must have no case or image in common, but share {len(shared):,} (cases "
             f"with a common image or differing in spelling only are joined by =):\n{listed(names)}\n"
-            "Move each case to one side, or split by case with --resplit."
+            "Move each case to one side, or split by case with --ignore-predefined-split."
         )
     return inside
 

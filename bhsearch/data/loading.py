@@ -24,7 +24,7 @@ def load_dataset(
     class_map: Sequence[str] = (),
     ignore_columns: Sequence[str] = (),
     image_root: Path | None = None,
-    skip_bad_images: bool = False,
+    skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """List the images of a data set by their names, then hash every file.
@@ -36,11 +36,11 @@ def load_dataset(
         class_map: See `registry.read`.
         ignore_columns: See `registry.read`.
         image_root: See `registry.read`.
-        skip_bad_images: Whether to skip and record unreadable files instead of raising an error.
+        skip_unreadable: Whether to skip and record unreadable files instead of raising an error.
         progress: Called with the numbers of files done and in total.
 
     Raises:
-        DataError: If names, labels or cases cannot be used; if files cannot be read and `skip_bad_images` is false; if
+        DataError: If names, labels or cases cannot be used; if files cannot be read and `skip_unreadable` is false; if
             a class has no readable image.
         SettingsError: If an option cannot be used.
     """
@@ -54,11 +54,11 @@ def load_dataset(
     )
     results = hash_images(listing.root, [row.path for row in listing.rows], progress=progress)
     bad = [*listing.bad, *(result for result in results if isinstance(result, BadFile))]
-    if bad and not skip_bad_images:
+    if bad and not skip_unreadable:
         raise DataError(
             f"every image must be readable, but {len(bad):,} of {len(listing.rows) + len(listing.bad):,} cannot be:\n"
             f"{listed([f'{file.path}: {file.reason}' for file in bad])}\n"
-            "Repair them, or skip them with --skip-bad-images."
+            "Repair them, or skip them with --skip-unreadable."
         )
     read = [(row, result) for row, result in zip(listing.rows, results, strict=True) if isinstance(result, Digests)]
     rows = [{**asdict(row), **asdict(result)} for row, result in read]

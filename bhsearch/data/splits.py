@@ -219,7 +219,7 @@ def make_split(
     n_repeats: int = 1,
     group_by: str = "case",
     magnification: str = "all",
-    resplit: bool = False,
+    ignore_predefined_split: bool = False,
 ) -> Split:
     """Select the sealed test set, then assign the remaining units to folds.
 
@@ -234,7 +234,7 @@ def make_split(
         n_repeats: 1 to 100.
         group_by: Unit that folds keep together: `case`, `slide` or `image`. The last two leak.
         magnification: Magnification to keep in test and development, such as `100X`, or `all`.
-        resplit: Whether to ignore a predefined split and split by case.
+        ignore_predefined_split: Whether to ignore a predefined split and split by case.
 
     Raises:
         SettingsError: If an option is unknown, out of range, or does not fit the data.
@@ -243,7 +243,7 @@ def make_split(
     _check_options(test_fraction, n_folds, n_repeats, group_by)
     magnification, chosen = _at_magnification(dataset, magnification)
     groups = units_of_groups(dataset)
-    part = "" if resplit else sealed_part(dataset)
+    part = "" if ignore_predefined_split else sealed_part(dataset)
     sealed = part_as_test(dataset, groups) if part else _sealed(dataset, groups, test_fraction)
     test, rows = sealed & chosen, ~sealed & chosen
     _require_test(dataset, groups, test, part, magnification)
@@ -316,7 +316,11 @@ def _on_parts(dataset: Dataset, part: str, test_fraction: float) -> list[str]:
     """Return sentences about the use of a predefined split."""
     present = [name for name in DATA_PARTS if (dataset.column("part") == name).any()]
     if not part:
-        return [f"The predefined parts ({', '.join(present)}) are ignored because of --resplit."] if present else []
+        return (
+            [f"The predefined parts ({', '.join(present)}) are ignored because of --ignore-predefined-split."]
+            if present
+            else []
+        )
     sentence = f"The predefined {part} part is the test set; the test fraction of {test_fraction:g} is not used."
     others = [name for name in present if name != part]
     if len(others) > 1:
@@ -333,7 +337,7 @@ def _require_test(dataset: Dataset, groups: SplitUnits, test: Bools, part: str, 
     raise DataError(
         f"The {what} must have both classes, but has {_counted(counts, 'cases' + _at(magnification))} of "
         f"{_counted(total, 'cases')} in total. "
-        + ("Split by case with --resplit." if magnification == ALL else f"Use --magnification {ALL}.")
+        + ("Split by case with --ignore-predefined-split." if magnification == ALL else f"Use --magnification {ALL}.")
     )
 
 

@@ -146,9 +146,7 @@ def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
 def _concrete(
     function: Callable[..., Any], arguments: Any, tensors: list[Any], jit: bool = False
 ) -> Callable[..., Any]:
-    """Return a function of flat tensors, traced on the first call; its calls cost half as much as with nested
-    arguments.
-    """
+    """Return a function of flat tensors, traced on its first call; a call costs half of one with nested arguments."""
     import tensorflow as tf
 
     structure = tf.nest.map_structure(lambda _: None, arguments)  # not the arrays, which would stay in memory

@@ -31,7 +31,7 @@ from bhsearch.runtime import cache
 Features = npt.NDArray[np.float32]
 Images = npt.NDArray[np.float32]
 Forward = Callable[[Iterable[Images]], Features]
-EXECUTORS = ("auto", "openvino", "keras")
+FEATURE_BACKENDS = ("auto", "openvino", "keras")
 _FILE, _COST = "features.npy", "cost.json"
 _NETWORKS = 8  # networks kept in memory
 _IN_MEMORY_BYTES = 256 << 20
@@ -40,14 +40,16 @@ _GPU_BATCH_PIXELS = 256 * 224**2
 _BATCHES_AHEAD = 2  # batches that the device may run while the next images are prepared
 
 
-def check_executor(executor: str) -> None:
-    """Check the name of an executor.
+def check_feature_backend(feature_backend: str) -> None:
+    """Check the name of a feature backend.
 
     Raises:
         SettingsError: If it is unknown.
     """
-    if executor not in EXECUTORS:
-        raise SettingsError(f"--executor must be one of {', '.join(EXECUTORS)}, but got {executor!r}.")
+    if feature_backend not in FEATURE_BACKENDS:
+        raise SettingsError(
+            f"--feature-backend must be one of {', '.join(FEATURE_BACKENDS)}, but got {feature_backend!r}."
+        )
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class FeatureCache:
 
     Args:
         pixels: Pixel cache of the development rows.
-        executor: `openvino`, `keras`, or `auto` for the faster one on this machine.
+        feature_backend: `openvino`, `keras`, or `auto` for the faster one on this machine.
         conversion: Running conversion of the backbones; converted on demand where it is missing.
         progress: Called with (backbone, view) before features are computed, not for cached ones; returns a function of
             the numbers of images done and in total.
@@ -77,12 +79,12 @@ class FeatureCache:
     def __init__(
         self,
         pixels: PixelCache,
-        executor: str = "auto",
+        feature_backend: str = "auto",
         conversion: BackgroundConversion | None = None,
         progress: Callable[[str, str], Progress] | None = None,
     ) -> None:
         self._pixels = pixels
-        self.executor = executor_for(executor)
+        self.feature_backend = choose_feature_backend(feature_backend)
         self._conversion = conversion
         self._progress = progress
         self._forward: OrderedDict[Backbone, tuple[Forward, float]] = OrderedDict()
@@ -109,7 +111,7 @@ class FeatureCache:
             "weights": backbone.digest,
             "pixels": self._pixels.key,
             "view": view,
-            "executor": self.executor,
+            "executor": self.feature_backend,  # the key of entries that exist
             "numerics": keras_settings.numerics(),
             "version": 3,
         }
@@ -119,7 +121,7 @@ class FeatureCache:
         n_images, n_tiles = self._pixels.shape[:2]
         report = self._progress(backbone.name, view) if self._progress else _ignore
 
-        on_gpu = self.executor == "keras" and backend.has_gpu()
+        on_gpu = self.feature_backend == "keras" and backend.has_gpu()
 
         def batches() -> Iterator[Images]:
             step = max(1, batch_size(self._pixels.shape[2], on_gpu) // n_tiles)
@@ -164,14 +166,14 @@ class FeatureCache:
 
     def _program(self, backbone: Backbone) -> tuple[Forward, float]:
         size = self._pixels.shape[2]
-        if self.executor == "openvino":
+        if self.feature_backend == "openvino":
             conversion = self._conversion or BackgroundConversion([backbone], size)
             file = conversion.program(backbone)
             if file is not None:
                 return openvino_forward(file), file.with_suffix(".bin").stat().st_size / 1e6
         network = backbone.build(size)
         megabytes = 4e-6 * network.count_params()
-        if self.executor == "openvino" and backend.name() == "tensorflow":
+        if self.feature_backend == "openvino" and backend.name() == "tensorflow":
             with tempfile.TemporaryDirectory() as folder:  # slower to create than by the conversion, and as fast to run
                 file = Path(folder) / "network.xml"
                 with backend.silence_stderr():
@@ -187,18 +189,18 @@ def on_host(images: Any, view: str) -> Images:
 
 
 def on_device(images: Any, view: str) -> Any:
-    """Return a view of uint8 images as float32 on the device; sending bytes takes a quarter of the transfer of floats."""
+    """Return a view of uint8 images as float32 on the device; bytes are a quarter of the transfer of floats."""
     from keras import ops
 
     return apply_view(ops.cast(ops.convert_to_tensor(images), "float32"), view)
 
 
-def executor_for(wanted: str) -> str:
-    """Return the executor that a setting selects on this machine."""
-    return _fastest_executor() if wanted == "auto" else wanted
+def choose_feature_backend(wanted: str) -> str:
+    """Return the feature backend that a setting selects on this machine."""
+    return _fastest_feature_backend() if wanted == "auto" else wanted
 
 
-def _fastest_executor() -> str:
+def _fastest_feature_backend() -> str:
     return "keras" if backend.has_gpu() else "openvino"
 
 

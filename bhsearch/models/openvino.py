@@ -92,8 +92,9 @@ def _check(file: Path, size: int) -> None:
 
 
 def main(task: dict[str, Any]) -> None:
-    """Convert all backbones of a task. Failures are ignored here: the search builds the backbone itself and reports
-    them.
+    """Convert all backbones of a task, ignoring failures.
+
+    The search builds a backbone without a program itself and reports the error, if there is one.
     """
     backend.import_backend_for_inference()
     with backend.silence_stderr():

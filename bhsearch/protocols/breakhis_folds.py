@@ -33,7 +33,7 @@ def evaluate_folds(
     folds: Sequence[ResolvedFold],
     backbone: Backbone,
     image_size: int = 224,
-    executor: str = "auto",
+    feature_backend: str = "auto",
     progress: Progress | None = None,
 ) -> list[Rates]:
     """Train the starting point of the space on each fold's train images and test it on the others.
@@ -46,7 +46,7 @@ def evaluate_folds(
         folds: From `data.official.place`.
         backbone: Frozen; a linear head is trained on its features.
         image_size: Side in pixels.
-        executor: Of the features.
+        feature_backend: What computes features, as in `FeatureCache`.
         progress: Of resizing.
 
     Returns:
@@ -60,7 +60,7 @@ def evaluate_folds(
     for key in tested:
         _check(index, folds, key)
     backend.import_backend()
-    features = FeatureCache(pixel_cache(index, make_resize("crop", image_size), progress), executor)
+    features = FeatureCache(pixel_cache(index, make_resize("crop", image_size), progress), feature_backend)
     table = features.get(backbone, IDENTITY)
     return [rate for key in tested for rate in _at_magnification(index, table, folds, key, backbone)]
 

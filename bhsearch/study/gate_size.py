@@ -26,9 +26,9 @@ def gate_size_warnings(index: Dataset, split: Split) -> list[str]:
     if enough(*held) or not split.promotable:
         return []
     fraction = next((each for each in _FRACTIONS if _would_do(index, split, each)), None)
-    resplit = "--resplit " if split.sealed_by == "part" else ""
+    option = "--ignore-predefined-split " if split.sealed_by == "part" else ""
     what_helps = (
-        f"{resplit}--test-fraction {fraction:g} would do; it makes another study."
+        f"{option}--test-fraction {fraction:g} would do; it makes another study."
         if fraction is not None
         else "No --test-fraction does with these folds: it takes more cases, or fewer folds."
     )
@@ -55,7 +55,7 @@ def _would_do(index: Dataset, split: Split, fraction: float) -> bool:
             n_repeats=split.n_repeats,
             group_by=split.group_by,
             magnification=split.magnification,
-            resplit=split.sealed_by == "part",
+            ignore_predefined_split=split.sealed_by == "part",
         )
     except InputError:  # too few cases are left for the folds
         return False

@@ -11,7 +11,7 @@ from bhsearch.config import Settings
 from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models import backend
-from bhsearch.models.features import FeatureCache, executor_for
+from bhsearch.models.features import FeatureCache, choose_feature_backend
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.finetune import EVALS_PER_FOLD
@@ -64,7 +64,7 @@ def make_objective(prepared: StudyContext, started_from: dict[str, Any], reporte
     start_framework(reporter, threads_of(prepared.settings))
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
     feature_progress = FeatureProgress(reporter.doing)
-    features = FeatureCache(pixels, prepared.settings.executor, conversion, feature_progress)
+    features = FeatureCache(pixels, prepared.settings.feature_backend, conversion, feature_progress)
     with reporter.step("building backbones") as progress:
         for done, backbone in enumerate(prepared.found.backbones, start=1):
             features.load(backbone)
@@ -84,7 +84,7 @@ def _finetune_objective(
     def frozen(size: int) -> FrozenObjective:
         conversion = _conversion(prepared, size)
         feature_progress = FeatureProgress(reporter.doing)
-        features = FeatureCache(pixels[size], prepared.settings.executor, conversion, feature_progress)
+        features = FeatureCache(pixels[size], prepared.settings.feature_backend, conversion, feature_progress)
         return _frozen(prepared, template, features, feature_progress)
 
     return FinetuneObjective(
@@ -101,14 +101,14 @@ def _finetune_objective(
 
 
 @cache
-def resolved(regime: str, executor: str, precision: str) -> dict[str, str]:
+def resolved(regime: str, feature_backend: str, precision: str) -> dict[str, str]:
     """What settings stand for on this device, `auto` above all. The framework must have been started."""
-    found = {"executor": executor_for(executor)}
+    found = {"feature_backend": choose_feature_backend(feature_backend)}
     return found | ({"precision": backend.precision(precision)} if regime == FINETUNE else {})
 
 
 def _conversion(prepared: StudyContext, size: int) -> BackgroundConversion | None:
-    if prepared.settings.executor == "keras":
+    if prepared.settings.feature_backend == "keras":
         return None
     return BackgroundConversion([backbone for backbone in prepared.found.backbones if not backbone.from_scratch], size)
 

@@ -108,7 +108,7 @@ def judged(trials: Sequence[Predictions]) -> Null:
 def studies(index: Dataset, options: argparse.Namespace, sampler: str) -> Iterator[Null]:
     """Studies 0, 1, 2, ... of one sampler."""
     backbones = find_backbones(options.backbones.split(","), None).backbones
-    features = FeatureCache(pixel_cache(index, make_resize("crop", options.image_size)), options.executor)
+    features = FeatureCache(pixel_cache(index, make_resize("crop", options.image_size)), options.feature_backend)
     for number in range(options.studies):
         template = permuted(index, number, options.folds)
         yield judged(search(template, features, backbones, sampler, number, options.trials))
@@ -146,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--trials", type=int, default=30, help="of each study (30)")
     made.add_argument("--folds", type=int, default=5, help="(5)")
     made.add_argument("--image-size", type=int, default=96, help="side in pixels (96)")
-    made.add_argument("--executor", default="auto", help="of features: auto, openvino or keras (auto)")
+    made.add_argument("--feature-backend", default="auto", help="of features: auto, openvino or keras (auto)")
     return made
 
 

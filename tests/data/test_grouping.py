@@ -76,7 +76,9 @@ def test_a_part_as_test_of_its_own_cases_is_a_test():
 def test_cases_on_both_sides_of_the_parts_are_named():
     parts = {case: "train" for case, _, _ in balanced(30, 2)} | {"m01": "validation"}
     dataset = make_index(balanced(30, 2), parts=parts, twins=[("m01", "b03")])
-    with pytest.raises(DataError, match=r"share 1 (.|\n)*b03 = m01: 2 images in train, 2 in validation\n.*--resplit"):
+    with pytest.raises(
+        DataError, match=r"share 1 (.|\n)*b03 = m01: 2 images in train, 2 in validation\n.*--ignore-predefined-split"
+    ):
         part_as_test(dataset, units_of_groups(dataset))
 
 

@@ -64,13 +64,13 @@ def test_bad_files_are_all_named_with_the_way_out(root):
     assert "benign/x18.png: not an image" in text
     assert "x19" not in text
     assert "and 3 more" in text
-    assert "--skip-bad-images" in text
+    assert "--skip-unreadable" in text
 
 
 def test_bad_files_are_left_out_and_recorded_on_request(root, tmp_path):
     (root / "benign/p1.png").write_bytes(b"")
     (root / "benign/more").symlink_to(tmp_path)
-    dataset = load_dataset(root, skip_bad_images=True)
+    dataset = load_dataset(root, skip_unreadable=True)
     assert dataset.table["path"].tolist() == ["benign/p2.png", "malignant/p3.png", "malignant/p4.png"]
     assert dataset.bad == (
         BadFile("benign/more", "a link to a folder outside the data folder"),
@@ -82,14 +82,14 @@ def test_both_classes_must_remain_after_skipping(root):
     for name in ("p1", "p2"):
         (root / f"benign/{name}.png").write_bytes(b"")
     with pytest.raises(DataError, match="2 unreadable files left out, the only class is: malignant"):
-        load_dataset(root, skip_bad_images=True)
+        load_dataset(root, skip_unreadable=True)
 
 
 def test_nothing_readable_at_all_is_said(root):
     for file in root.rglob("*.png"):
         file.write_bytes(b"")
     with pytest.raises(DataError, match="the only class is: none"):
-        load_dataset(root, skip_bad_images=True)
+        load_dataset(root, skip_unreadable=True)
 
 
 def test_progress_is_passed_on(root):

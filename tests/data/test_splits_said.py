@@ -89,11 +89,11 @@ def test_a_validation_part_without_shared_cases_is_the_sealed_test():
     assert split.fingerprint == make_split(dataset, test_fraction=0.4).fingerprint
 
 
-def test_a_validation_part_with_shared_cases_is_refused_and_resplit_makes_a_new_division():
+def test_a_validation_part_with_shared_cases_is_refused_and_can_be_ignored_for_a_new_division():
     dataset = parted(twins=[("b03", "b05")])
-    with pytest.raises(DataError, match=r"b03 = b05(.|\n)*--resplit"):
+    with pytest.raises(DataError, match=r"b03 = b05(.|\n)*--ignore-predefined-split"):
         make_split(dataset)
-    split = make_split(dataset, resplit=True)
+    split = make_split(dataset, ignore_predefined_split=True)
     assert split.sealed_by == "fraction"
     assert sealed(split) == sealed(make_split(with_column(dataset, part="")))
     assert split.fingerprint == make_split(with_column(dataset, part="")).fingerprint
@@ -102,7 +102,7 @@ def test_a_validation_part_with_shared_cases_is_refused_and_resplit_makes_a_new_
 def test_a_validation_part_of_one_class_is_refused():
     cases = balanced(10, 10)
     dataset = make_index(cases, parts={case: "validation" if case < "b03" else "train" for case, _, _ in cases})
-    with pytest.raises(DataError, match=r"3 benign and 0 malignant cases of 10 benign(.|\n)*--resplit"):
+    with pytest.raises(DataError, match=r"3 benign and 0 malignant cases of 10 benign(.|\n)*--ignore-predefined-split"):
         make_split(dataset)
 
 

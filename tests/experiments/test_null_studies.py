@@ -72,7 +72,7 @@ def test_a_row_says_how_much_is_removed_and_how_often_intervals_hold_chance(null
 def test_trials_are_those_of_the_engine_and_its_space(null_studies):
     """TPE begins with the sound point of each backbone, as in a study; random does not."""
     index = null_studies.development(phantom_dataset("phantom:cases=75,images=2"))
-    options = Namespace(studies=1, trials=2, folds=3, image_size=48, backbones="staintex-s", executor="keras")
+    options = Namespace(studies=1, trials=2, folds=3, image_size=48, backbones="staintex-s", feature_backend="keras")
     first, second = (next(null_studies.studies(index, options, sampler)) for sampler in ("tpe", "random"))
     assert first.corrected.n_trials == second.corrected.n_trials == 2
     assert first.corrected != second.corrected

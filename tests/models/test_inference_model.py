@@ -58,21 +58,21 @@ class Study:
         self._images, self._folder = images, folder
         self._caches = {}
 
-    def features(self, backbone, mode, view, executor="keras"):
-        if (mode, executor) not in self._caches:
+    def features(self, backbone, mode, view, feature_backend="keras"):
+        if (mode, feature_backend) not in self._caches:
             resize = make_resize(mode, SIZE)
             pixels = pixels_of(
                 np.concatenate([resize.apply(image) for image in self._images]), self._folder, resize.shape[0]
             )
-            self._caches[mode, executor] = FeatureCache(pixels, executor)
-        return self._caches[mode, executor].get(backbone, view)
+            self._caches[mode, feature_backend] = FeatureCache(pixels, feature_backend)
+        return self._caches[mode, feature_backend].get(backbone, view)
 
     def heads(self, backbone, mode, hidden, seed=0):
         return make_heads(self.features(backbone, mode, IDENTITY), hidden, seed)
 
-    def expected(self, backbone, mode, views, heads, executor="keras"):
+    def expected(self, backbone, mode, views, heads, feature_backend="keras"):
         """Mean over views and folds of the heads' probabilities."""
-        logits = np.stack([heads.logits(self.features(backbone, mode, view, executor)) for view in views])
+        logits = np.stack([heads.logits(self.features(backbone, mode, view, feature_backend)) for view in views])
         return (1 / (1 + np.exp(-logits.astype(np.float64)))).mean(axis=(0, 2))
 
 
@@ -189,14 +189,14 @@ def test_a_backbone_may_be_called_like_a_layer_of_the_model(study, originals, tm
 
 
 @pytest.mark.data
-def test_a_model_of_real_weights_agrees_with_both_executors(weights_dir, breakhis, tmp_path):
+def test_a_model_of_real_weights_agrees_with_both_feature_backends(weights_dir, breakhis, tmp_path):
     backbone = find_backbones(["mobilenet-0.25"], weights_dir).backbones[0]
     images = [decode(path) for path in sorted(breakhis.rglob("*.png"))[:90:30]]
     study, views = Study(images, tmp_path), views_of("dihedral", 2)
     heads = study.heads(backbone, "crop", 0)
     probability = ModelPool().get(backbone, "crop", SIZE, views, heads).predict(np.stack(images), verbose=0)
-    for executor, tolerance in (("keras", 1e-5), ("openvino", 1e-3)):
-        expected = study.expected(backbone, "crop", views, heads, executor)
+    for feature_backend, tolerance in (("keras", 1e-5), ("openvino", 1e-3)):
+        expected = study.expected(backbone, "crop", views, heads, feature_backend)
         np.testing.assert_allclose(probability[:, 0], expected, atol=tolerance)
 
 

@@ -12,7 +12,7 @@ from bhsearch.objectives.space import frozen_space
 from bhsearch.protocols import leakage
 from bhsearch.study.events import ProgressReporter
 
-OPTIONS = {"image_size": 96, "repeats": 2, "executor": "keras"}
+OPTIONS = {"image_size": 96, "repeats": 2, "feature_backend": "keras"}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_sealed_images_are_never_read(index, backbone, monkeypatch):
     assert sealed.isdisjoint(seen)
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": 8}, {"folds": 1}, {"executor": "nosuch"}])
+@pytest.mark.parametrize("wrong", [{"image_size": 8}, {"folds": 1}, {"feature_backend": "nosuch"}])
 def test_a_wrong_option_is_refused_before_the_work(index, backbone, wrong):
     with pytest.raises(SettingsError):
         leakage.measure(index, backbone, ProgressReporter(), **wrong)

@@ -187,9 +187,9 @@ def test_the_test_part_is_sealed_and_the_others_are_searched_on(images):
     assert set(dataset.column("part")[split.development]) == {"train", "validation"}
     assert "test part" in split.warnings[0]
     assert "train and validation are searched on together" in split.warnings[0]
-    again = make_split(dataset, n_folds=2, resplit=True)
+    again = make_split(dataset, n_folds=2, ignore_predefined_split=True)
     assert again.sealed_by == "fraction"
-    assert "(train, validation, test) are ignored, as --resplit asks" in again.warnings[0]
+    assert "(train, validation, test) are ignored, as --ignore-predefined-split asks" in again.warnings[0]
 
 
 def test_a_case_on_both_sides_of_the_test_is_refused_and_one_in_train_and_val_is_not(images):
@@ -197,7 +197,8 @@ def test_a_case_on_both_sides_of_the_test_is_refused_and_one_in_train_and_val_is
     assert make_split(dataset, n_folds=2).sealed_by == "part"
     dataset = images([*patients("test", [2])])
     with pytest.raises(
-        DataError, match=r"(?s)train and validation and test must have no case .*p2: 2 images.*--resplit"
+        DataError,
+        match=r"(?s)train and validation and test must have no case .*p2: 2 images.*--ignore-predefined-split",
     ):
         make_split(dataset, n_folds=2)
 
