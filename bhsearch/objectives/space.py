@@ -1,4 +1,4 @@
-"""The space: one table that the engines, the README and the tests read."""
+"""Search spaces of both regimes: the one table of parameters, ranges and defaults for engines, docs and tests."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One row of the space. Exactly one of `choices` and the range from `low` to `high` is given.
+    """One parameter of the search space, with either `choices` or a range from `low` to `high`.
 
     Attributes:
-        name: As it is sampled, logged and plotted.
-        meaning: For people.
-        start: A sound value to begin with.
-        choices: The values of a categorical parameter.
-        low: Least value of a range.
-        high: Greatest value of a range, included.
+        name: Name in samples, logs and figures.
+        meaning: Description for users.
+        start: Default value, used by the first trials.
+        choices: Values of a categorical parameter.
+        low: Lower end of a range.
+        high: Upper end of a range, included.
         log: Whether the range is sampled on a logarithmic scale.
-        whole: Whether the range holds whole numbers only.
+        whole: Whether the range contains integers only.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Parameter:
     whole: bool = False
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is in the space."""
+        """Return whether a value is in the space."""
         if self.choices:
             return value in self.choices
         return self.low <= value <= self.high and (not self.whole or value == int(value))
@@ -92,16 +92,16 @@ _FINETUNE = (
     Parameter("epochs", "passes over the training rows", 6, low=2, high=16, log=True, whole=True),
     Parameter("tta", "test-time augmentation: average over four dihedral views", False, (False, True)),
 )
-# A network that starts from nothing needs larger steps, all layers alike, and longer.
-_FROM_NOTHING = {"learning_rate": 5e-3, "layer_decay": 1.0, "epochs": 16}
+# A network trained from scratch needs larger steps, the same in all layers, and more epochs.
+_FROM_SCRATCH = {"learning_rate": 5e-3, "layer_decay": 1.0, "epochs": 16}
 
 
 def finetune_space(backbones: Sequence[str], image_sizes: Sequence[int]) -> tuple[Parameter, ...]:
-    """The flat space of the finetune regime.
+    """Return the search space of the finetune regime.
 
     Args:
-        backbones: Those that can be had.
-        image_sizes: Sides in pixels, the one to begin with first.
+        backbones: Available backbones.
+        image_sizes: Sides in pixels, the default first.
     """
     first, second, *rest = _FINETUNE
     sizes = tuple(image_sizes)
@@ -109,32 +109,32 @@ def finetune_space(backbones: Sequence[str], image_sizes: Sequence[int]) -> tupl
 
 
 def frozen_space(backbones: Sequence[str]) -> tuple[Parameter, ...]:
-    """The flat space of the frozen regime, for the backbones that can be had."""
+    """Return the search space of the frozen regime for the available backbones."""
     first, *rest = _FROZEN
     return (replace(first, choices=tuple(backbones)), *rest)
 
 
-_IDENTITY = ("name", "choices", "low", "high", "log", "whole")  # a description or a start value is none of it
+_IDENTITY = ("name", "choices", "low", "high", "log", "whole")  # without descriptions and default values
 
 
 def space_digest(space: Iterable[Parameter]) -> str:
-    """Digest of the names, choices, ranges and scales of a space: what must agree when a study is resumed."""
+    """Return the digest of the names, choices, ranges and scales of a space, which must agree on resume."""
     return digest_of_rows(asdict(parameter) for parameter in space)
 
 
 def digest_of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The same for a space whose parameters are given as mappings, further keys ignored."""
+    """Return the same digest for a space whose parameters are mappings; further keys are ignored."""
     values = [[row[key] for key in _IDENTITY] for row in rows]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:24]
 
 
 def starting_point(space: Sequence[Parameter], backbone: str) -> Params:
-    """A sound point for a backbone: of the frozen regime, a plain linear head."""
+    """Return the default parameter set of a backbone; in the frozen regime, a linear head."""
     point = {parameter.name: parameter.start for parameter in space} | {"backbone": backbone}
-    return point | (_FROM_NOTHING if backbone == cnn.NAME else {})
+    return point | (_FROM_SCRATCH if backbone == cnn.NAME else {})
 
 
 def markdown_table(space: Sequence[Parameter]) -> str:
-    """The space as the README shows it."""
+    """Return the space as a Markdown table."""
     rows = [f"| `{row.name}` | {row} | {'each' if row.start == '' else row.start} | {row.meaning} |" for row in space]
     return "\n".join(["| parameter | values | first | what it is |", "| --- | --- | --- | --- |", *rows])

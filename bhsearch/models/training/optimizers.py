@@ -1,4 +1,4 @@
-"""AdamW and Nesterov SGD as one rule whose every number is known at run time only, so that one program serves both.
+"""AdamW and Nesterov SGD as one update rule whose numbers are all runtime inputs, so that one program serves both.
 
 Source:
     AdamW: Loshchilov and Hutter 2019. Nesterov momentum: Sutskever et al. 2013.
@@ -66,16 +66,16 @@ def bias_corrections(step_number: npt.NDArray[np.int64]) -> Array:
 
 
 def learning_rates(peak: float, schedule: str, n_steps: int, warmup: float = 0.0) -> Array:
-    """Learning rate of every step.
+    """Return the learning rate of every step.
 
     Args:
         peak: Highest rate.
-        schedule: `cosine` down to zero, or `constant`.
-        n_steps: Steps in all.
-        warmup: Share of the steps in which the rate rises to its peak, 0 to below 1.
+        schedule: `cosine` (down to zero) or `constant`.
+        n_steps: Total number of steps.
+        warmup: Share of the steps in which the rate rises linearly to its peak, 0 to below 1.
 
     Returns:
-        Shape (n_steps,).
+        Learning rates. Shape (n_steps,).
     """
     step_number = np.arange(n_steps)
     n_warmup = round(warmup * n_steps)
