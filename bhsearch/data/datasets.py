@@ -74,7 +74,7 @@ def open_data(
             option for option in (case_pattern, class_map, ignore_columns, image_root)
         ):
             raise SettingsError(
-                "--layout, --case-pattern, --class-map, --ignore-column and --image-root apply to your own images only, "
+                "--layout, --case-pattern, --class-map, --ignore-column and --image-root require images of your own, "
                 f"but the data are {spec}."
             )
         return phantom_dataset(spec)

@@ -214,7 +214,7 @@ def _interpolation(line: Any, size: Any) -> Any:
 
 
 def _stain(images: Any, parameters: Any) -> Any:
-    """Transform optical densities by matrix and offset. Shape (batch, 3, size, size); values may slightly exceed 255."""
+    """Transform optical densities by matrix and offset. Shape (batch, 3, size, size); may slightly exceed 255."""
     from keras import ops
 
     size = ops.shape(images)[2]
