@@ -56,7 +56,7 @@ def load_dataset(
     bad = [*listing.bad, *(result for result in results if isinstance(result, BadFile))]
     if bad and not skip_unreadable:
         raise DataError(
-            f"every image must be readable, but {len(bad):,} of {len(listing.rows) + len(listing.bad):,} cannot be:\n"
+            f"Every image must be readable, but {len(bad):,} of {len(listing.rows) + len(listing.bad):,} cannot be:\n"
             f"{listed([f'{file.path}: {file.reason}' for file in bad])}\n"
             "Repair them, or skip them with --skip-unreadable."
         )

@@ -234,9 +234,7 @@ class FinetuneObjective:
         )
 
     def _member(self, program: CompiledTrainer, fold_model: int, seed: tuple[int, ...]) -> ModelWeights:
-        """Return the initial weights of a fold: the backbone's with the fold's frozen head, or random ones from
-        scratch.
-        """
+        """Return the initial weights of a fold: the backbone's with the fold's frozen head, or random ones."""
         start = self._start(program.spec.backbone, program.spec.size)
         weights = program.initial_weights(np.random.default_rng(seed))
         if start is None:
