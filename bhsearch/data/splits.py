@@ -396,7 +396,7 @@ def _leaks(dataset: Dataset, groups: SplitUnits, folds: Folds, group_by: str) ->
         if apart.any():
             sentences.append(
                 f"Grouping by {group_by} puts {_n_different(keys[apart]):,} of {_n_different(keys):,} {what} in "
-                f"several folds, with {apart.sum():,} of {len(keys):,} image files."
+                f"several folds, with {apart.sum():,} of {len(keys):,} images."
             )
     return tuple(sentences)
 

@@ -44,7 +44,7 @@ def titles(result):
 def test_a_data_set_in_order_has_no_findings():
     result = audit(index_of({"case": "a"}, {"case": "a"}, {"case": "b"}, {"case": "b", "label": 0}))
     assert result.findings() == []
-    assert result.lines() == ["x: 4 images, 2 cases, 2 groups.", "Nothing odd was found."]
+    assert result.lines() == ["x: 4 images, 2 cases, 2 groups.", "No findings."]
 
 
 def test_identical_bytes_are_a_set_of_files():
@@ -143,10 +143,10 @@ def test_errors_and_duplicates_are_told_once_with_an_example():
         )
     )
     assert result.summary_lines() == [
-        "Pictures called both benign and malignant: 1, such as 0.png = 1.png = 2.png.",
+        "Images labelled both benign and malignant: 1, such as 0.png = 1.png = 2.png.",
         "Cases in several spellings, kept together as one: 1, such as D1 = d1.",
-        "Pictures shared by several cases: 1, such as 0.png = 1.png = 2.png.",
-        "Pictures repeated within a case: 1, such as 0.png = 1.png.",
+        "Images shared by several cases: 1, such as 0.png = 1.png = 2.png.",
+        "Images repeated within a case: 1, such as 0.png = 1.png.",
     ]
     assert audit(index_of({"case": "a"}, {"case": "b"})).summary_lines() == []
 

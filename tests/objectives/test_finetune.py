@@ -201,7 +201,7 @@ def test_out_of_memory_once_is_tried_again_in_parts_and_said(data, small, short_
     pieces, watched = short_of_memory(1), Watched()
     outcome = objective(point(small), watched)
     assert set(pieces) == {1, MICRO_BATCHES}
-    assert objective.said == ["Out of memory with batches of 16: tried again in 4 parts each."]
+    assert objective.said == ["Out of memory with batches of 16: retrying in 4 parts each."]
     assert outcome.probability == pytest.approx(expected.probability, abs=1e-4)
     assert watched.steps[-1] == N_FOLDS * EVALS_PER_FOLD - 1
 
@@ -209,7 +209,9 @@ def test_out_of_memory_once_is_tried_again_in_parts_and_said(data, small, short_
 def test_out_of_memory_twice_is_a_failure_with_its_reason(data, small, short_of_memory):
     objective = data.objective(small)
     short_of_memory(2)
-    with pytest.raises(RunError, match=r"must fit into memory, but small at 32 px with batches of 16 does not, in 4"):
+    with pytest.raises(
+        RunError, match=r"must fit into memory, but small at 32 px with batches of 16 does not, even in 4"
+    ):
         objective(point(small), Watched())
     assert objective._pool._programs == {}  # what did not fit is let go
 

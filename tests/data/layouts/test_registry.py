@@ -84,7 +84,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 @pytest.mark.parametrize("layout", ["auto", "breakhis", "idc", "folders"])
 def test_no_images_are_refused(tree, layout):
-    with pytest.raises(DataError, match="holds none"):
+    with pytest.raises(DataError, match="has none"):
         read(tree("README.md"), layout=layout)
 
 
@@ -211,7 +211,7 @@ def test_a_pattern_sees_the_folders_too(tree):
 
 
 def test_paths_in_which_the_pattern_finds_no_case_are_named(tree):
-    with pytest.raises(DataError, match=r"(?s)must find a case in every path.*malignant/b\.png") as error:
+    with pytest.raises(DataError, match=r"(?s)must match every path.*malignant/b\.png") as error:
         read(tree("benign/p1.png", "malignant/b.png"), case_pattern="p([0-9]+)")
     assert "benign/p1.png" not in str(error.value)
 
@@ -223,7 +223,7 @@ def test_a_pattern_that_cannot_be_used_is_an_error_of_the_option(tree, pattern, 
 
 
 def test_a_pattern_that_would_be_ignored_is_refused(tree):
-    with pytest.raises(SettingsError, match="belongs to the layout folders"):
+    with pytest.raises(SettingsError, match="requires the layout folders"):
         read(tree(BENIGN, MALIGNANT), case_pattern="(x)")
 
 
