@@ -15,7 +15,6 @@ from typing import Any, get_args, get_type_hints
 from bhsearch.errors import SettingsError
 
 REGIMES = ("auto", "frozen", "finetune")
-ENGINES = ("optuna", "keras-tuner")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 # A + between two names of a class map; one in "IDC(+)" or at the end of "HER2+" belongs to the name.
@@ -60,6 +59,7 @@ class Settings:
         test_fraction: Share of the cases that is sealed.
         group_by: `case`, `slide` or `image`.
         workers: Processes that run trials; one per GPU, else one, where None; 0 to run them in the command's own.
+        launcher: Where those processes run: `local`, or a launcher of another package.
         trial_timeout: Seconds after which a trial is ended as failed and its worker replaced; None for no limit.
         max_worker_memory: Megabytes; a worker that holds more after a trial is replaced. None for no limit.
         engine: `optuna` or `keras-tuner`.
@@ -106,6 +106,7 @@ class Settings:
     sampler: str | None = None
     storage: str = "sqlite:///optuna.db"
     workers: int | None = None
+    launcher: str = "local"
     trial_timeout: float | None = None
     max_worker_memory: float | None = None
     tracking: bool = True
@@ -140,8 +141,6 @@ class Settings:
             )
         if self.regime not in REGIMES:
             raise SettingsError(f"--regime must be one of {', '.join(REGIMES)}, but got {self.regime!r}.")
-        if self.engine not in ENGINES:
-            raise SettingsError(f"--engine must be one of {', '.join(ENGINES)}, but got {self.engine!r}.")
         if self.precision not in PRECISIONS:
             raise SettingsError(f"--precision must be one of {', '.join(PRECISIONS)}, but got {self.precision!r}.")
         if self.finetune_trials is not None and self.finetune_trials < 1:
@@ -168,8 +167,8 @@ class Settings:
 
 # What belongs to a command and not to the study: a worker that joins has its own.
 _OF_A_COMMAND = (
-    "storage", "timeout", "workers", "trial_timeout", "max_worker_memory", "tracking", "quiet", "finetune_trials",
-    "warm_from",
+    "storage", "timeout", "workers", "launcher", "trial_timeout", "max_worker_memory", "tracking", "quiet",
+    "finetune_trials", "warm_from",
 )  # fmt: skip
 
 

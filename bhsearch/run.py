@@ -54,6 +54,7 @@ def run(
     workers: Annotated[
         int | None, _option("Processes that run trials. Default: one per GPU, else one; 0: none.", _STUDY)
     ] = None,
+    launcher: Annotated[str | None, _option("Where these processes run. Default: local.", _STUDY)] = None,
     trial_timeout: Annotated[float | None, _option("Seconds after which a trial is ended.", _STUDY)] = None,
     max_worker_memory: Annotated[float | None, _option("Megabytes after which a worker is replaced.", _STUDY)] = None,
     seed: Annotated[int | None, _option("Of sampler and training. Default: 0.", _STUDY)] = None,

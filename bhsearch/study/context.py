@@ -20,10 +20,8 @@ from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
 from bhsearch.data.images.files import describe_left_out
 from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.splits import Split, make_split
-from bhsearch.engines.keras_tuner.storage import DIRECTORY
 from bhsearch.engines.optuna.pruners import check_pruner
-from bhsearch.engines.optuna.url import without_password
-from bhsearch.engines.registry import KERAS_TUNER, check_engine, with_sampler
+from bhsearch.engines.registry import ENGINES, check_engine, with_sampler
 from bhsearch.errors import SettingsError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models.backbones.registry import AvailableBackbones, Backbone, find_backbones
@@ -110,8 +108,8 @@ class StudyContext:
 
     @property
     def pruner(self) -> str:
-        """The pruner's name; frozen trials are never pruned, and those of KerasTuner neither."""
-        if self.regime == FROZEN or self.settings.engine == KERAS_TUNER:
+        """Name of the pruner; `none` in the frozen regime, and for an engine that does not prune."""
+        if self.regime == FROZEN or not ENGINES.get(self.settings.engine).capabilities.prunes:
             return "none"
         return self.settings.pruner or FINETUNE_PRUNER
 
@@ -325,11 +323,12 @@ def _regime(prepared: StudyContext) -> str:
 
 
 def _sampler(settings: Settings) -> str:
-    return f"sampler {settings.sampler}" + (" of KerasTuner" if settings.engine == KERAS_TUNER else "")
+    of = "" if settings.engine == Settings.engine else f" of {ENGINES.get(settings.engine).title}"
+    return f"sampler {settings.sampler}{of}"
 
 
 def _place(settings: Settings) -> str:
-    return f"{DIRECTORY}/" if settings.engine == KERAS_TUNER else without_password(settings.storage)
+    return ENGINES.get(settings.engine).location(settings.storage)
 
 
 def _left_out(found: AvailableBackbones) -> str:

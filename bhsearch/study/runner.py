@@ -175,20 +175,20 @@ class StudySession:
 
     # -- the dead -----------------------------------------------------------------------------------------------------
 
-    def _settle(self, pid: int | None = None, sentence: str = DIED, again: bool = True) -> bool:
+    def _settle(self, owner: dict[str, Any] | None = None, sentence: str = DIED, again: bool = True) -> bool:
         """End what processes left behind that died; of this one it is known why it did. Returns whether it left any."""
 
         def reason(trial: Trial) -> tuple[str, bool]:
-            return (sentence, again) if trial.owner.get("pid") == pid else (DIED, True)
+            return (sentence, again) if trial.owner == owner else (DIED, True)
 
         settled: list[Trial] = []
         # Not for ever: a worker that hangs may be in it, and this process is the one to end it. The next look settles.
         with suppress(TimeoutError), study_lock(self._prepared, _ALONE_SECONDS):
             orphaned = [box for box in all_outboxes(outbox_root(), self._facts["uid"]) if box.orphaned]
             settled = recover_dead_trials(self._engine, self._outbox, orphaned, reason)
-        for trial in settled if pid is not None else ():
+        for trial in settled if owner is not None else ():
             self._ended(trial.number, None)
-        return any(trial.owner.get("pid") == pid for trial in settled)
+        return any(trial.owner == owner for trial in settled)
 
     def _has_mail(self) -> bool:
         return self._outbox is not None and any(
