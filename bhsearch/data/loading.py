@@ -12,6 +12,7 @@ import pandas as pd
 from bhsearch.data.images.decode import Digests, Progress, hash_images
 from bhsearch.data.index import COLUMNS, BadFile, Index
 from bhsearch.data.layouts import registry
+from bhsearch.data.layouts.base import LAYOUTS
 from bhsearch.data.layouts.listing import Listing, require_both_classes
 from bhsearch.errors import DataError, listed
 
@@ -31,11 +32,11 @@ def load_index(
 
     Args:
         data: Folder of images, or a manifest.
-        layout: A key of `readers.LAYOUTS`, or `auto` to choose by looking.
-        case_pattern: See `readers.read`.
-        class_map: See `readers.read`.
-        ignore_columns: See `readers.read`.
-        image_root: See `readers.read`.
+        layout: A key of `LAYOUTS`, or `auto` to choose by looking.
+        case_pattern: See `registry.read`.
+        class_map: See `registry.read`.
+        ignore_columns: See `registry.read`.
+        image_root: See `registry.read`.
         skip_bad_images: Leave out files that cannot be read and record them, rather than stop.
         progress: Called with the numbers of files done and in all.
 
@@ -78,6 +79,6 @@ def load_index(
 
 
 def _name(listing: Listing) -> str:
-    if listing.layout in ("breakhis", "idc"):
+    if LAYOUTS.get(listing.layout).names_dataset:
         return listing.layout
     return re.sub(r"[^a-z0-9]+", "-", listing.root.resolve().name.lower()).strip("-") or "data"

@@ -16,7 +16,8 @@ from bhsearch.data.datasets import PHANTOM, open_settings
 from bhsearch.data.index import Index
 from bhsearch.data.splits import Split
 from bhsearch.errors import DataError, StudyError, listed
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.study.context import FINETUNE, announce_synthetic, images_record
 from bhsearch.study.events import ProgressReporter

@@ -23,7 +23,7 @@ from bhsearch.data.images.pixel_cache import PixelCache, Progress
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend, keras_settings
 from bhsearch.models.augmentation.views import IDENTITY, apply_view
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.runtime import cache
 

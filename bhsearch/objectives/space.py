@@ -10,7 +10,7 @@ from typing import Any
 
 from bhsearch.models.augmentation.on_device import FINETUNE_POLICIES
 from bhsearch.models.augmentation.views import VIEW_POLICIES
-from bhsearch.models.backbones import cnn
+from bhsearch.models.backbones.registry import is_from_scratch
 from bhsearch.models.training.train_step import DEPTHS
 
 Params = dict[str, Any]
@@ -132,7 +132,7 @@ def digest_of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
 def starting_point(space: Sequence[Parameter], backbone: str) -> Params:
     """A sound point for a backbone: of the frozen regime, a plain linear head."""
     point = {parameter.name: parameter.start for parameter in space} | {"backbone": backbone}
-    return point | (_FROM_NOTHING if backbone == cnn.NAME else {})
+    return point | (_FROM_NOTHING if is_from_scratch(backbone) else {})
 
 
 def markdown_table(space: Sequence[Parameter]) -> str:

@@ -24,7 +24,8 @@ from bhsearch.engines.optuna.pruners import check_pruner
 from bhsearch.engines.registry import ENGINES, check_engine, with_sampler
 from bhsearch.errors import SettingsError, StudyError
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.models.backbones.registry import AvailableBackbones, Backbone, find_backbones
+from bhsearch.models.backbones.base import AvailableBackbones, Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import check_executor
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import Parameter, digest_of_rows, finetune_space, frozen_space, space_digest

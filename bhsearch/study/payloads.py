@@ -89,7 +89,7 @@ def study_record(prepared: StudyContext, facts: dict[str, Any], n_images: int, w
             "started_from.json": facts["started_from"],
         },
         "backbones": {
-            name: {"name": name, "file": str(b.file) if b.file else "", "digest": b.digest}
+            name: {"name": name, "file": str(b.file) if b.file else "", "digest": b.digest, "kind": b.kind}
             for name, b in prepared.backbones.items()
         },
         "pixels": {"file": str(pixel_file(prepared.development, resize)), "shape": [n_images, *resize.shape]},

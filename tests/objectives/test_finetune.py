@@ -8,8 +8,8 @@ import pytest
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.cnn import DIGEST, NAME
-from bhsearch.models.backbones.registry import Backbone
 from bhsearch.models.inference_model import members_of
 from bhsearch.models.training.finetune import N_SHARES
 from bhsearch.models.training.train_step import CompiledTrainer
@@ -21,7 +21,7 @@ from tests.objectives.finetuning import N_FOLDS, SIZE, Data, point
 from tests.studies import cache_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-CNN = Backbone(NAME, None, DIGEST)
+CNN = Backbone(NAME, None, DIGEST, "cnn")
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def test_the_name_of_a_built_in_part_is_refused(registry, install):
 
 def test_a_part_that_cannot_be_imported_is_one_sentence(registry, install):
     install("toy-parts", {"broken": "toy_broken"}, "import nosuch_module\n")
-    with pytest.raises(SettingsError, match=r"toy-parts 1\.2 failed to import: ModuleNotFoundError: No module") as caught:
+    with pytest.raises(SettingsError, match=r"toy-parts 1\.2 failed to import: ModuleNotFoundError") as caught:
         registry.get("broken")
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2

@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
-from bhsearch.models.backbones import cnn
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.training.optimizers import EPSILON, optimizer_step
 
 Array = npt.NDArray[np.float32]
@@ -161,7 +160,7 @@ class CompiledTrainer:
 
     def origin(self, random: np.random.Generator) -> list[Array]:
         """Weights of the backbone before any training: its own, or drawn for one that starts from nothing."""
-        return cnn.initial_weights(self._network, random) if self.from_scratch else self._origin
+        return self.shape.backbone.initial_weights(self._network, random) if self.from_scratch else self._origin
 
     def state_of(self, member: ModelWeights) -> Any:
         """The start of a training: flat weights, two empty slots, what does not train, and what moves."""
