@@ -49,6 +49,8 @@ class Settings:
         pruner: `none`, `median`, `halving` or `wilcoxon`, for finetuning.
         precision: Of finetuning: `auto`, or as Keras calls it.
         backbones: Names, files, or `auto` for all that can be had.
+        augmentations: Policies of augmentation of other packages that are searched beside the built-in ones.
+        metrics: Metrics of other packages that are logged beside the built-in ones.
         weights_dir: Folder of Keras's weight files.
         image_size: Side in pixels that the backbones see.
         image_sizes: Further sides that finetuning searches.
@@ -93,6 +95,8 @@ class Settings:
     pruner: str | None = None
     precision: str = "auto"
     backbones: tuple[str, ...] = ("auto",)
+    augmentations: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
     weights_dir: str | None = None
     image_size: int = 224
     image_sizes: tuple[int, ...] = ()
@@ -179,7 +183,9 @@ def portable(settings: Settings) -> dict[str, Any]:
         if values[key] is not None and Path(values[key]).expanduser().exists():
             values[key] = str(Path(values[key]).expanduser().resolve())
     values["backbones"] = [str(Path(name).resolve()) if Path(name).is_file() else name for name in settings.backbones]
-    return values | {key: list(values[key]) for key in ("class_map", "ignore_columns", "image_sizes")}
+    return values | {
+        key: list(values[key]) for key in ("augmentations", "metrics", "class_map", "ignore_columns", "image_sizes")
+    }
 
 
 def most_models(keep: str) -> int | None:
@@ -239,7 +245,7 @@ def _checked(key: str, value: Any) -> Any:
     hint = get_type_hints(Settings)[key]
     if key == "class_map":
         return _class_map(value)
-    if key in ("backbones", "warm_from", "ignore_columns"):
+    if key in ("backbones", "augmentations", "metrics", "warm_from", "ignore_columns"):
         names = value.split(",") if isinstance(value, str) else value
         if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
             if key == "ignore_columns":  # the option may be repeated, and each may hold several

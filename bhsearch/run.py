@@ -85,6 +85,10 @@ def run(
         str | None, _option("Of finetuning: auto, float32, mixed_bfloat16 or mixed_float16.", _SPACE)
     ] = None,
     backbones: Annotated[str | None, _option("Names or .keras files, comma between, or auto.", _SPACE)] = None,
+    augmentations: Annotated[
+        str | None, _option("Augmentation policies of other packages, comma between.", _SPACE)
+    ] = None,
+    metrics: Annotated[str | None, _option("Metrics of other packages to log, comma between.", _SPACE)] = None,
     image_size: Annotated[int | None, _option("Side in pixels. Default: 224.", _SPACE)] = None,
     image_sizes: Annotated[str | None, _option("More sides that finetuning searches, comma between.", _SPACE)] = None,
     resize: Annotated[str | None, _option("crop (default), squash or tiles.", _SPACE)] = None,

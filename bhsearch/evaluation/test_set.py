@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -58,7 +58,12 @@ class TestResult:
 
 
 def evaluate_test(
-    predictions: Predictions, uncalibrated: npt.NDArray[Any], threshold: float, n_draws: int = N_DRAWS, seed: int = 0
+    predictions: Predictions,
+    uncalibrated: npt.NDArray[Any],
+    threshold: float,
+    n_draws: int = N_DRAWS,
+    seed: int = 0,
+    logged: Sequence[str] = (),
 ) -> TestResult:
     """Compute the test's metrics and their intervals.
 
@@ -68,6 +73,7 @@ def evaluate_test(
         threshold: A calibrated probability from here on is called malignant.
         n_draws: Bootstrap draws of groups within strata.
         seed: Of the draws.
+        logged: Names of metrics of other packages.
 
     Source:
         Intervals: percentile bootstrap over groups, DESIGN "Resampling".
@@ -79,6 +85,7 @@ def evaluate_test(
     del values["auc_fold_std"]  # of one fold
     for name in ("brier", "ece"):
         values[f"{name}_uncalibrated"] = metrics.trial_metrics(before, decisions)[name]
+    values |= logged_metrics(predictions, logged)
     draws = group_draws(predictions.group, predictions.stratum, n_draws, seed)
     samples = {
         "auc": bootstrap_scores(predictions, draws),
@@ -86,6 +93,7 @@ def evaluate_test(
         **_thresholded(predictions, predicted[0], draws),
         **_calibration(predictions, draws, ""),
         **_calibration(before, draws, "_uncalibrated"),
+        **metric_draws(predictions, logged, draws),
     }
     return TestResult(
         predictions, before, decisions, values, {name: interval(drawn) for name, drawn in samples.items()}

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from bhsearch.data.images.pixel_cache import PixelCache, Progress
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend, keras_settings
+from bhsearch.models.augmentation.base import view_key
 from bhsearch.models.augmentation.views import IDENTITY, apply_view
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.openvino import BackgroundConversion
@@ -106,7 +107,7 @@ class FeatureCache:
             "backbone": backbone.name,
             "weights": backbone.digest,
             "pixels": self._pixels.key,
-            "view": view,
+            "view": view_key(view),
             "executor": self.executor,
             "numerics": keras_settings.numerics(),
             "version": 3,

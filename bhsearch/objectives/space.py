@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bhsearch.models.augmentation.on_device import FINETUNE_POLICIES
-from bhsearch.models.augmentation.views import VIEW_POLICIES
+from bhsearch.models.augmentation.base import FINETUNE_POLICIES, VIEW_POLICIES
 from bhsearch.models.backbones.registry import is_from_scratch
 from bhsearch.models.training.train_step import DEPTHS
 
@@ -97,22 +96,30 @@ _FINETUNE = (
 _FROM_NOTHING = {"learning_rate": 5e-3, "layer_decay": 1.0, "epochs": 16}
 
 
-def finetune_space(backbones: Sequence[str], image_sizes: Sequence[int]) -> tuple[Parameter, ...]:
-    """The flat space of the finetune regime.
+def finetune_space(
+    backbones: Sequence[str], image_sizes: Sequence[int], policies: Sequence[str] = ()
+) -> tuple[Parameter, ...]:
+    """Return the flat space of the finetune regime.
 
     Args:
-        backbones: Those that can be had.
-        image_sizes: Sides in pixels, the one to begin with first.
+        backbones: Names of the available backbones.
+        image_sizes: Sides in pixels, the first of the study first.
+        policies: Augmentation policies of other packages.
     """
     first, second, *rest = _FINETUNE
     sizes = tuple(image_sizes)
-    return (replace(first, choices=tuple(backbones)), replace(second, start=sizes[0], choices=sizes), *rest)
+    row = replace(first, choices=tuple(backbones)), replace(second, start=sizes[0], choices=sizes)
+    return (*row, *_with_policies(rest, policies))
 
 
-def frozen_space(backbones: Sequence[str]) -> tuple[Parameter, ...]:
-    """The flat space of the frozen regime, for the backbones that can be had."""
+def frozen_space(backbones: Sequence[str], policies: Sequence[str] = ()) -> tuple[Parameter, ...]:
+    """Return the flat space of the frozen regime; arguments as in `finetune_space`."""
     first, *rest = _FROZEN
-    return (replace(first, choices=tuple(backbones)), *rest)
+    return (replace(first, choices=tuple(backbones)), *_with_policies(rest, policies))
+
+
+def _with_policies(space: Sequence[Parameter], policies: Sequence[str]) -> tuple[Parameter, ...]:
+    return tuple(replace(row, choices=(*row.choices, *policies)) if row.name == "policy" else row for row in space)
 
 
 _IDENTITY = ("name", "choices", "low", "high", "log", "whole")  # a description or a start value is none of it

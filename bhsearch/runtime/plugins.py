@@ -71,11 +71,13 @@ class Registry(Generic[T]):
         group: Group of entry points, one of `GROUPS`.
         option: Name of the option that chooses a part, for messages.
         built_in: `module:attribute` of each built-in part, the default first.
+        reserved: Names of built-in parts that are not objects; no other part may have them.
     """
 
-    def __init__(self, group: str, option: str, built_in: Mapping[str, str]) -> None:
+    def __init__(self, group: str, option: str, built_in: Mapping[str, str], reserved: Iterable[str] = ()) -> None:
         self.group, self.option = group, option
         self.built_in = dict(built_in)
+        self._taken = {*built_in, *reserved}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -120,7 +122,7 @@ class Registry(Generic[T]):
     def _plugins(self) -> dict[str, metadata.EntryPoint]:
         found: dict[str, metadata.EntryPoint] = {}
         for entry in _entry_points(self.group):
-            other = f"{OWN}, as a built-in part" if entry.name in self.built_in else ""
+            other = f"{OWN}, as a built-in part" if entry.name in self._taken else ""
             if entry.name in found:
                 other = str(_source(found[entry.name]))
             if other:

@@ -23,7 +23,9 @@ from bhsearch.data.splits import Split, make_split
 from bhsearch.engines.optuna.pruners import check_pruner
 from bhsearch.engines.registry import ENGINES, check_engine, with_sampler
 from bhsearch.errors import SettingsError, StudyError
+from bhsearch.evaluation.logged_metrics import METRICS
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.models.augmentation.base import check_augmentations
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import check_executor
@@ -117,7 +119,10 @@ class StudyContext:
     def space(self, backbones: Iterable[str]) -> tuple[Parameter, ...]:
         """The space of the regime."""
         names = tuple(backbones)
-        return frozen_space(names) if self.regime == FROZEN else finetune_space(names, self.image_sizes)
+        policies = self.settings.augmentations
+        if self.regime == FROZEN:
+            return frozen_space(names, policies)
+        return finetune_space(names, self.image_sizes, policies)
 
     def template(self) -> Predictions:
         """The development rows as predictions that say nothing yet."""
@@ -198,6 +203,9 @@ def _check_choices(settings: Settings) -> None:
     if settings.pruner is not None:
         check_pruner(settings.pruner)
     check_engine(settings.engine, settings.sampler, settings.workers, settings.pruner, settings.storage)
+    for name in settings.metrics:
+        METRICS.get(name)
+    check_augmentations(settings.augmentations, FINETUNE if settings.regime == FINETUNE else FROZEN)
     for size in (settings.image_size, *settings.image_sizes):
         make_resize(settings.resize, size)
     if settings.regime == FINETUNE and settings.resize == "tiles":

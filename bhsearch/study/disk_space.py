@@ -109,7 +109,7 @@ def _views(prepared: StudyContext) -> set[str]:
     """Views that the space can ask for; finetuning starts from those of the image itself."""
     if prepared.regime == FINETUNE:
         return {IDENTITY}
-    rows = {row.name: row.choices for row in frozen_space(("",))}
+    rows = {row.name: row.choices for row in frozen_space(("",), prepared.settings.augmentations)}
     return {view for policy in rows["policy"] for view in views_of(policy, max(rows["views"]))}
 
 

@@ -16,6 +16,7 @@ from bhsearch.runtime.cache import interprocess_lock
 from bhsearch.study import context
 from bhsearch.study.context import StudyContext
 from bhsearch.study.objective_factory import steps_per_fold
+from bhsearch.study.parts import METADATA, check_parts, parts_of
 from bhsearch.study.warm_start import origin_of, warm_points
 
 
@@ -48,6 +49,9 @@ def _opened(
     find = partial(find_any_study, settings)
     now["started_from"] = origin_of(prepared, find)
     now["warm"] = {"studies": list(settings.warm_from), "points": warm_points(prepared, find)}
+    plugins = parts_of(settings, prepared.index.layout, {b.kind for b in prepared.found.backbones})
+    if plugins:
+        now[METADATA] = plugins
     created = now | {"uid": uuid.uuid4().hex[:12], "backbones": weights}
     study = store.open(settings.storage, prepared.study, created)
     held = study.metadata()
@@ -55,10 +59,12 @@ def _opened(
         now["started_from"] = held["started_from"]  # more trials there do not change what is trained here
     if not settings.warm_from or held["warm"]["studies"] == now["warm"]["studies"]:
         now["warm"] = held["warm"]  # the points of the first command count
+    check_parts(prepared.study, held.get(METADATA, {}), plugins)
     context.check_agreement(prepared.study, held, now, prepared.backbones)
     names = (*held["backbones"], *(name for name in weights if name not in held["backbones"]))
     if len(names) > len(held["backbones"]):
         held["backbones"] = {name: weights[name] for name in names}
+        held |= {METADATA: plugins} if plugins else {}
         study = study.add_backbones(held, names)
     study.save_settings(portable(settings))
     return held, _engine(prepared, study, names)

@@ -8,6 +8,7 @@ import pytest
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.models.augmentation.base import FINETUNE_POLICIES
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.cnn import DIGEST, NAME
 from bhsearch.models.inference_model import members_of
@@ -15,7 +16,7 @@ from bhsearch.models.training.finetune import N_SHARES
 from bhsearch.models.training.train_step import CompiledTrainer
 from bhsearch.objectives.base import Pruned
 from bhsearch.objectives.finetune import MICRO_BATCHES, N_EXAMPLES
-from bhsearch.objectives.space import POLICIES_ON_DEVICE, frozen_space, starting_point
+from bhsearch.objectives.space import frozen_space, starting_point
 from tests.models.finetuning import own_backbone
 from tests.objectives.finetuning import N_FOLDS, SIZE, Data, point
 from tests.studies import cache_of
@@ -226,7 +227,7 @@ def test_another_failure_is_not_taken_for_a_lack_of_memory(objective, small, mon
 
 def test_the_examples_show_each_policy_at_each_strength(data, objective):
     shown = objective.examples()
-    assert list(shown) == [policy for policy in POLICIES_ON_DEVICE if policy != "none"]
+    assert list(shown) == [policy for policy in FINETUNE_POLICIES if policy != "none"]
     assert {pictures.shape[1:] for pictures in shown.values()} == {(SIZE, SIZE, 3)}
     originals = {pictures[0].tobytes() for pictures in shown.values()}
     assert len(originals) == N_EXAMPLES

@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.errors import SettingsError
+from bhsearch.models.augmentation.base import AUGMENTATIONS, FINETUNE_POLICIES
 from bhsearch.models.augmentation.views import HE_TO_RGB, RGB_TO_HE, optical_density
 
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
-FINETUNE_POLICIES = ("none", "dihedral", "stain", "colour", "zoom", "erasing", "all")
 SHOWN_STRENGTHS = (0.3, 0.6, 1.0)  # of the picture
 SHOWN_SAMPLES = 2  # at each of them
 
@@ -86,10 +86,13 @@ def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength
     Raises:
         SettingsError: If the policy is unknown or the strength is not in 0..1.
     """
-    if policy not in FINETUNE_POLICIES:
-        raise SettingsError(f"The policy must be one of {', '.join(FINETUNE_POLICIES)}, but got {policy!r}.")
+    if policy not in FINETUNE_POLICIES and policy not in AUGMENTATIONS:
+        known = ", ".join((*FINETUNE_POLICIES, *AUGMENTATIONS))
+        raise SettingsError(f"The policy must be one of {known}, but got {policy!r}.")
     if not 0 <= strength <= 1:
         raise SettingsError(f"The strength of the augmentation must be 0 to 1, but got {strength}.")
+    if policy in AUGMENTATIONS:
+        return AUGMENTATIONS.get(policy).draw(random, n, strength, size)
     unit = random.random((n, _N_DRAWS))
     both = 2 * unit - 1  # -1 to 1
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from bhsearch.errors import SettingsError
+from bhsearch.models.augmentation.base import AUGMENTATIONS, VIEW_POLICIES
 
 IDENTITY = "identity"
 N_VIEWS = 8
-VIEW_POLICIES = ("none", "dihedral", "stain", "dihedral-stain", "colour", "zoom")
 
 # Optical densities of haematoxylin, eosin and the residual (their cross product), rows of unit length.
 _HE = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105]])
@@ -56,8 +56,9 @@ def views_of(policy: str, n_views: int) -> tuple[str, ...]:
     Raises:
         SettingsError: If the policy is unknown or the number is not in 1..8.
     """
-    if policy not in VIEW_POLICIES:
-        raise SettingsError(f"The policy must be one of {', '.join(VIEW_POLICIES)}, but got {policy!r}.")
+    if policy not in VIEW_POLICIES and policy not in AUGMENTATIONS:
+        known = ", ".join((*VIEW_POLICIES, *AUGMENTATIONS))
+        raise SettingsError(f"The policy must be one of {known}, but got {policy!r}.")
     if not 1 <= n_views <= N_VIEWS:
         raise SettingsError(f"The number of views must be 1 to {N_VIEWS}, but got {n_views}.")
     if policy == "none":
@@ -86,7 +87,9 @@ def apply_view(images: Any, view: str) -> Any:
         return _stain(images, *_STAIN[k - 1])
     if policy == "colour":
         return _colour(images, *_COLOUR[k - 1])
-    return _zoom(images, *_ZOOM[k - 1])
+    if policy == "zoom":
+        return _zoom(images, *_ZOOM[k - 1])
+    return AUGMENTATIONS.get(policy).view(images, k)
 
 
 def optical_density(images: Any) -> Any:

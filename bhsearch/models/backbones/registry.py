@@ -7,9 +7,14 @@ from pathlib import Path
 
 from bhsearch.errors import BackboneError
 from bhsearch.models.backbones.base import KINDS, NAME_SEPARATOR, AvailableBackbones, Backbone, BackboneKind
+from bhsearch.runtime.plugins import UnknownPartError
 
 AUTO = "auto"
 _NOTHING_TO_TRAIN = "its filters are fixed, so there is nothing to train"
+
+
+class UnknownBackboneError(UnknownPartError, BackboneError):
+    """No backbone has this name."""
 
 
 def find_backbones(names: Iterable[str], weights_dir: Path | None, trainable: bool = False) -> AvailableBackbones:
@@ -84,7 +89,8 @@ def _find_one(name: str, weights_dir: Path | None, trainable: bool) -> Backbone:
     if of is None:
         kinds = [kind for kind in map(KINDS.get, KINDS.built_in) if _is_usable(kind, trainable)]
         known = [*(known for kind in kinds for known in kind.names()), *(k for k in KINDS if k not in KINDS.built_in)]
-        raise BackboneError(f"A backbone must be one of {', '.join(known)}, or a .keras file, but got {name!r}.")
+        message = f"A backbone must be one of {', '.join(known)}, or a .keras file, but got {name!r}."
+        raise UnknownBackboneError(message, KINDS.group, name.partition(NAME_SEPARATOR)[0])
     kind = KINDS.get(of)
     if trainable and not kind.trainable:
         raise BackboneError(f"A backbone of --regime finetune must be trainable, but {name!r}: {_NOTHING_TO_TRAIN}.")
