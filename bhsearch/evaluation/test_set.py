@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from bhsearch.evaluation import metrics
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draws, interval
+from bhsearch.evaluation.logged_metrics import logged_metrics, metric_draws
 from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
 from bhsearch.evaluation.thresholds import HardLabels
 

@@ -84,7 +84,10 @@ def build_model_card(
         audit=[*audit(index).lines(), *split.leaks],
         corrected=corrected,
         corrected_for=BEST_TRIAL if trial == study.trials[0] else OTHER_TRIAL,
-        test={NAMES[name]: Measured(values[name], *ends[name], _size(tested, _ONE_CLASS.get(name))) for name in ends},
+        test={
+            NAMES.get(name, name): Measured(values[name], *ends[name], _size(tested, _ONE_CLASS.get(name)))
+            for name in ends
+        },
         gate=gate,
         openings=openings,
         point=point,
