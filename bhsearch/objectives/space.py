@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bhsearch.models.augmentation.base import FINETUNE_POLICIES, VIEW_POLICIES
+from bhsearch.models.augmentation.policies import FINETUNE_POLICIES, VIEW_POLICIES
 from bhsearch.models.backbones.registry import is_from_scratch
 from bhsearch.models.training.train_step import DEPTHS
 

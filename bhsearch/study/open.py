@@ -48,7 +48,7 @@ def _opened(
     settings = prepared.settings
     find = partial(find_any_study, settings)
     now["started_from"] = origin_of(prepared, find)
-    now["warm"] = {"studies": list(settings.warm_from), "points": warm_points(prepared, find)}
+    now["warm"] = {"studies": list(settings.warm_start_from), "points": warm_points(prepared, find)}
     plugins = parts_of(settings, prepared.index.layout, {b.kind for b in prepared.found.backbones})
     if plugins:
         now[METADATA] = plugins
@@ -57,7 +57,7 @@ def _opened(
     held = study.metadata()
     if held["started_from"].get("uid") == now["started_from"].get("uid"):
         now["started_from"] = held["started_from"]  # more trials there do not change what is trained here
-    if not settings.warm_from or held["warm"]["studies"] == now["warm"]["studies"]:
+    if not settings.warm_start_from or held["warm"]["studies"] == now["warm"]["studies"]:
         now["warm"] = held["warm"]  # the points of the first command count
     check_parts(prepared.study, held.get(METADATA, {}), plugins)
     context.check_agreement(prepared.study, held, now, prepared.backbones)

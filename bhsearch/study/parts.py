@@ -8,7 +8,7 @@ from bhsearch.config import Settings
 from bhsearch.data.layouts.base import LAYOUTS
 from bhsearch.engines.registry import ENGINES, SAMPLER_GROUP
 from bhsearch.errors import InputError, StudyError
-from bhsearch.evaluation.logged_metrics import METRICS
+from bhsearch.evaluation.extra_metrics import EXTRA_METRICS
 from bhsearch.models.augmentation.base import AUGMENTATIONS
 from bhsearch.models.backbones.base import KINDS
 from bhsearch.runtime.plugins import PluginSource, UnknownPartError, are_enabled, installed_version
@@ -45,7 +45,7 @@ def _sources(settings: Settings, layout: str, kinds: Iterable[str]) -> Iterator[
     for name in settings.augmentations:
         yield AUGMENTATIONS.group, name, AUGMENTATIONS.source(name)
     for name in settings.metrics:
-        yield METRICS.group, name, METRICS.source(name)
+        yield EXTRA_METRICS.group, name, EXTRA_METRICS.source(name)
 
 
 def check_parts(study: str, held: Mapping[str, str], now: Mapping[str, str]) -> None:

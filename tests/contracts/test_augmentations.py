@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bhsearch.models.augmentation.base import AUGMENTATIONS, FINETUNE_POLICIES, VIEW_POLICIES, view_key
+from bhsearch.models.augmentation.base import AUGMENTATIONS, view_key
 from bhsearch.models.augmentation.on_device import N_COLUMNS, augment, draw_augmentation
-from bhsearch.models.augmentation.views import IDENTITY, apply_view, views_of
+from bhsearch.models.augmentation.policies import FINETUNE_POLICIES, IDENTITY, VIEW_POLICIES
+from bhsearch.models.augmentation.views import apply_view, views_of
 
 SIZE, N_VIEWS = 32, 4
 

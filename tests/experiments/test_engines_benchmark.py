@@ -10,7 +10,7 @@ import pytest
 
 from bhsearch.data.grouping import units_of_groups
 from bhsearch.errors import DataError
-from bhsearch.models.augmentation.base import VIEW_POLICIES
+from bhsearch.models.augmentation.policies import VIEW_POLICIES
 from bhsearch.models.augmentation.views import views_of
 from bhsearch.objectives.space import finetune_space, frozen_space
 from experiments.benchmarks.engines import compare, record, rules, surrogate, table

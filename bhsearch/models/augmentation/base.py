@@ -1,4 +1,4 @@
-"""Augmentation policies: the names of the built-in ones, and the interface of those that other packages add."""
+"""The interface of augmentation policies that other packages add to those of `policies`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.errors import SettingsError
+from bhsearch.models.augmentation.policies import POLICIES
 from bhsearch.runtime.plugins import Registry
-
-VIEW_POLICIES = ("none", "dihedral", "stain", "dihedral-stain", "colour", "zoom")
-FINETUNE_POLICIES = ("none", "dihedral", "stain", "colour", "zoom", "erasing", "all")
 
 
 class Augmentation(Protocol):
@@ -55,9 +53,7 @@ class Augmentation(Protocol):
         """
 
 
-AUGMENTATIONS: Registry[Augmentation] = Registry(
-    "bhsearch.augmentations", "--augmentations", {}, reserved=(*VIEW_POLICIES, *FINETUNE_POLICIES)
-)
+AUGMENTATIONS: Registry[Augmentation] = Registry("bhsearch.augmentations", "--augmentations", {}, reserved=POLICIES)
 
 
 def check_augmentations(names: tuple[str, ...], regime: str) -> None:
@@ -74,6 +70,13 @@ def check_augmentations(names: tuple[str, ...], regime: str) -> None:
                 f"--augmentations must name policies of --regime {regime}, but {name!r} supports "
                 f"{' and '.join(sorted(supported))} only."
             )
+
+
+def plugin_views(policy: str) -> tuple[str, ...] | None:
+    """Return the names of a policy's views after the image itself; None if no package has the policy."""
+    if policy not in AUGMENTATIONS:
+        return None
+    return tuple(f"{policy}{number}" for number in range(1, AUGMENTATIONS.get(policy).n_views + 1))
 
 
 def view_key(view: str) -> str:

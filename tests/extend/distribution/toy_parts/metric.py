@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.evaluation.metrics import Metric
 
-def mean_gap(label: npt.NDArray[np.int8], probability: npt.NDArray[Any], weight: npt.NDArray[np.float64]) -> Any:
+
+def _mean_gap(label: npt.NDArray[np.int8], probability: npt.NDArray[Any], weight: npt.NDArray[np.float64]) -> Any:
     """Return the weighted mean probability of malignant images less that of benign ones; nan without one of them."""
-    means = []
-    for value in (1, 0):
-        mass = weight * (label == value)
-        if mass.sum() == 0:
-            return np.asarray(np.nan)
-        means.append((mass * probability).sum() / mass.sum())
-    return np.asarray(means[0] - means[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        malignant, benign = ((weight @ (probability * of)) / (weight @ of) for of in (label, 1 - label))
+        return np.asarray(malignant - benign)
+
+
+METRIC = Metric("toy_gap", "gap of the mean probabilities", _mean_gap, low=-1.0)
