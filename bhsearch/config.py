@@ -15,7 +15,6 @@ from typing import Any, get_args, get_type_hints
 from bhsearch.errors import SettingsError
 
 REGIMES = ("auto", "frozen", "finetune")
-ENGINES = ("optuna", "keras-tuner")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 # A + between two names of a class map; one in "IDC(+)" or at the end of "HER2+" belongs to the name.
@@ -50,6 +49,8 @@ class Settings:
         pruner: `none`, `median`, `halving` or `wilcoxon`, for finetuning.
         precision: Of finetuning: `auto`, or as Keras calls it.
         backbones: Names, files, or `auto` for all that can be had.
+        augmentations: Policies of augmentation of other packages that are searched beside the built-in ones.
+        metrics: Metrics of other packages that are logged beside the built-in ones.
         weights_dir: Folder of Keras's weight files.
         image_size: Side in pixels that the backbones see.
         image_sizes: Further sides that finetuning searches.
@@ -60,6 +61,7 @@ class Settings:
         test_fraction: Share of the cases that is sealed.
         group_by: `case`, `slide` or `image`.
         workers: Processes that run trials; one per GPU, else one, where None; 0 to run them in the command's own.
+        launcher: Where those processes run: `local`, or a launcher of another package.
         trial_timeout: Seconds after which a trial is ended as failed and its worker replaced; None for no limit.
         max_worker_memory: Megabytes; a worker that holds more after a trial is replaced. None for no limit.
         engine: `optuna` or `keras-tuner`.
@@ -93,6 +95,8 @@ class Settings:
     pruner: str | None = None
     precision: str = "auto"
     backbones: tuple[str, ...] = ("auto",)
+    augmentations: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
     weights_dir: str | None = None
     image_size: int = 224
     image_sizes: tuple[int, ...] = ()
@@ -106,6 +110,7 @@ class Settings:
     sampler: str | None = None
     storage: str = "sqlite:///optuna.db"
     workers: int | None = None
+    launcher: str = "local"
     trial_timeout: float | None = None
     max_worker_memory: float | None = None
     tracking: bool = True
@@ -138,8 +143,6 @@ class Settings:
             )
         if self.regime not in REGIMES:
             raise SettingsError(f"--regime must be one of {', '.join(REGIMES)}, but got {self.regime!r}.")
-        if self.engine not in ENGINES:
-            raise SettingsError(f"--engine must be one of {', '.join(ENGINES)}, but got {self.engine!r}.")
         if self.precision not in PRECISIONS:
             raise SettingsError(f"--precision must be one of {', '.join(PRECISIONS)}, but got {self.precision!r}.")
         if self.finetune_trials is not None and self.finetune_trials < 1:
@@ -166,8 +169,8 @@ class Settings:
 
 # What belongs to a command and not to the study: a worker that joins has its own.
 _OF_A_COMMAND = (
-    "storage", "timeout", "workers", "trial_timeout", "max_worker_memory", "tracking", "quiet", "finetune_trials",
-    "warm_start_from",
+    "storage", "timeout", "workers", "launcher", "trial_timeout", "max_worker_memory", "tracking", "quiet",
+    "finetune_trials", "warm_start_from",
 )  # fmt: skip
 
 
@@ -178,7 +181,9 @@ def portable(settings: Settings) -> dict[str, Any]:
         if values[key] is not None and Path(values[key]).expanduser().exists():
             values[key] = str(Path(values[key]).expanduser().resolve())
     values["backbones"] = [str(Path(name).resolve()) if Path(name).is_file() else name for name in settings.backbones]
-    return values | {key: list(values[key]) for key in ("class_map", "ignore_columns", "image_sizes")}
+    return values | {
+        key: list(values[key]) for key in ("augmentations", "metrics", "class_map", "ignore_columns", "image_sizes")
+    }
 
 
 def most_models(keep: str) -> int | None:
@@ -238,7 +243,7 @@ def _checked(key: str, value: Any) -> Any:
     hint = get_type_hints(Settings)[key]
     if key == "class_map":
         return _class_map(value)
-    if key in ("backbones", "warm_start_from", "ignore_columns"):
+    if key in ("backbones", "augmentations", "metrics", "warm_start_from", "ignore_columns"):
         names = value.split(",") if isinstance(value, str) else value
         if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
             if key == "ignore_columns":  # the option may be repeated, and each may hold several

@@ -54,6 +54,7 @@ def run(
     workers: Annotated[
         int | None, _option("Processes that run trials. Default: one per GPU, else one; 0: none.", _STUDY)
     ] = None,
+    launcher: Annotated[str | None, _option("Where these processes run. Default: local.", _STUDY)] = None,
     trial_timeout: Annotated[float | None, _option("Seconds after which a trial is ended.", _STUDY)] = None,
     max_worker_memory: Annotated[float | None, _option("Megabytes after which a worker is replaced.", _STUDY)] = None,
     seed: Annotated[int | None, _option("Of sampler and training. Default: 0.", _STUDY)] = None,
@@ -84,6 +85,10 @@ def run(
         str | None, _option("Of finetuning: auto, float32, mixed_bfloat16 or mixed_float16.", _SPACE)
     ] = None,
     backbones: Annotated[str | None, _option("Names or .keras files, comma between, or auto.", _SPACE)] = None,
+    augmentations: Annotated[
+        str | None, _option("Augmentation policies of other packages, comma between.", _SPACE)
+    ] = None,
+    metrics: Annotated[str | None, _option("Metrics of other packages to log, comma between.", _SPACE)] = None,
     image_size: Annotated[int | None, _option("Side in pixels. Default: 224.", _SPACE)] = None,
     image_sizes: Annotated[str | None, _option("More sides that finetuning searches, comma between.", _SPACE)] = None,
     resize: Annotated[str | None, _option("crop (default), squash or tiles.", _SPACE)] = None,

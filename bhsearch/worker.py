@@ -24,6 +24,7 @@ def worker(
     trials: Annotated[int | None, _option("Finished trials that the study shall have.")] = None,
     timeout: Annotated[float | None, _option("Seconds after which no trial is started.")] = None,
     workers: Annotated[int | None, _option("Processes that run trials. Default: one per GPU, else one.")] = None,
+    launcher: Annotated[str | None, _option("Where these processes run. Default: local.")] = None,
     trial_timeout: Annotated[float | None, _option("Seconds after which a trial is ended.")] = None,
     max_worker_memory: Annotated[float | None, _option("Megabytes after which a worker is replaced.")] = None,
     tracking: Annotated[bool | None, _option("Whether MLflow keeps runs. Default: yes.")] = None,

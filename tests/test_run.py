@@ -202,7 +202,7 @@ def test_an_option_that_cannot_be_is_a_sentence(ends, changes, words):
 def test_a_backbone_that_cannot_be_had_says_which_file_is_missing_and_where(ends, tmp_path, monkeypatch):
     """No weights and no network: an error before the first trial, never random weights."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr("bhsearch.models.backbones.registry._online", lambda: False)
+    monkeypatch.setattr("bhsearch.models.backbones.keras_applications._online", lambda: False)
     message = refused(ends, *arguments(backbones=("mobilenet-0.25",), weights_dir=str(tmp_path), trials=1))
     assert "mobilenet_2_5_224_tf_no_top.h5 is not in" in message
     assert "--weights-dir" in message

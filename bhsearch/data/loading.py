@@ -12,6 +12,7 @@ import pandas as pd
 from bhsearch.data.dataset import COLUMNS, BadFile, Dataset
 from bhsearch.data.images.decode import Digests, Progress, hash_images
 from bhsearch.data.layouts import registry
+from bhsearch.data.layouts.base import LAYOUTS
 from bhsearch.data.layouts.listing import Listing, require_both_classes
 from bhsearch.errors import DataError, listed
 
@@ -31,7 +32,7 @@ def load_dataset(
 
     Args:
         data: Folder of images, or a manifest.
-        layout: A key of `registry.LAYOUTS`, or `auto` to detect the layout.
+        layout: A key of `LAYOUTS`, or `auto` to detect the layout.
         case_pattern: See `registry.read`.
         class_map: See `registry.read`.
         ignore_columns: See `registry.read`.
@@ -78,6 +79,6 @@ def load_dataset(
 
 
 def _name(listing: Listing) -> str:
-    if listing.layout in ("breakhis", "idc"):
+    if LAYOUTS.get(listing.layout).names_dataset:
         return listing.layout
     return re.sub(r"[^a-z0-9]+", "-", listing.root.resolve().name.lower()).strip("-") or "data"

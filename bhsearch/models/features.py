@@ -22,9 +22,10 @@ import numpy.typing as npt
 from bhsearch.data.images.pixel_cache import PixelCache, Progress
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend, keras_settings
+from bhsearch.models.augmentation.base import view_key
 from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.models.augmentation.views import apply_view
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.runtime import cache
 
@@ -110,7 +111,7 @@ class FeatureCache:
             "backbone": backbone.name,
             "weights": backbone.digest,
             "pixels": self._pixels.key,
-            "view": view,
+            "view": view_key(view),
             "executor": self.feature_backend,  # the key of entries that exist
             "numerics": keras_settings.numerics(),
             "version": 3,

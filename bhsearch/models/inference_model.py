@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.models.augmentation.views import apply_view
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.resize import grid_of, resize_images
 from bhsearch.models.training.linear_probe import Heads
 from bhsearch.models.training.train_step import ModelWeights

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bhsearch.models import backend, keras_settings
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.runtime import cache
 from bhsearch.runtime.processes import python_command
 
@@ -40,7 +40,7 @@ class BackgroundConversion:
             command = python_command("bhsearch.models.openvino")
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
             assert self._process.stdin is not None
-            rows = [[b.name, str(b.file) if b.file else None, b.digest] for b in missing]
+            rows = [[b.name, str(b.file) if b.file else None, b.digest, b.kind] for b in missing]
             self._process.stdin.write(json.dumps({"size": size, "backbones": rows}))
             self._process.stdin.close()
 
@@ -98,9 +98,9 @@ def main(task: dict[str, Any]) -> None:
     """
     backend.import_backend_for_inference()
     with backend.silence_stderr():
-        for name, file, digest in task["backbones"]:
+        for name, file, digest, kind in task["backbones"]:
             try:
-                convert(Backbone(name, Path(file) if file else None, digest), task["size"])
+                convert(Backbone(name, Path(file) if file else None, digest, kind), task["size"])
             except Exception:  # noqa: S112  # wrong weights, an unsupported operation, a full disk: see above
                 continue
 

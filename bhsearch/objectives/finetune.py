@@ -21,7 +21,7 @@ from bhsearch.evaluation.predictions import case_weights, six_digits
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
 from bhsearch.models.augmentation.views import views_of
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.inference_model import arrays_of
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import EVALS_PER_FOLD, Evaluation, FinetuneParams, FoldTask, predict, train_fold

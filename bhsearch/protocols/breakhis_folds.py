@@ -15,7 +15,7 @@ from bhsearch.errors import DataError
 from bhsearch.evaluation.breakhis_rates import Rates, recognition_rates, summaries
 from bhsearch.models import backend
 from bhsearch.models.augmentation.policies import IDENTITY
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.linear_probe import Moments, fit

@@ -36,7 +36,8 @@ from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import FoldTask, train_fold

@@ -8,20 +8,21 @@ import pytest
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.models.augmentation.policies import FINETUNE_POLICIES
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.cnn import DIGEST, NAME
-from bhsearch.models.backbones.registry import Backbone
 from bhsearch.models.inference_model import members_of
 from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.models.training.train_step import CompiledTrainer
 from bhsearch.objectives.base import Pruned
 from bhsearch.objectives.finetune import MICRO_BATCHES, N_EXAMPLES
-from bhsearch.objectives.space import FINETUNE_POLICIES, frozen_space, starting_point
+from bhsearch.objectives.space import frozen_space, starting_point
 from tests.models.finetuning import own_backbone
 from tests.objectives.finetuning import N_FOLDS, SIZE, Data, point
 from tests.studies import cache_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-CNN = Backbone(NAME, None, DIGEST)
+CNN = Backbone(NAME, None, DIGEST, "cnn")
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from bhsearch.data.images.files import Images
 from bhsearch.data.layouts import breakhis
+from bhsearch.data.layouts.base import LayoutOptions
 from bhsearch.data.layouts.class_names import ClassMap, class_like_folders, folder_classes, map_advice
-from bhsearch.data.layouts.listing import ImageRecord, named, raise_data_errors
+from bhsearch.data.layouts.listing import ImageRecord, Listing, named, raise_data_errors
 from bhsearch.data.layouts.manifest import counted_parts
 from bhsearch.data.layouts.naming import folded, is_division_folder, is_placeholder, part_of
 from bhsearch.errors import DataError, SettingsError
@@ -131,6 +134,63 @@ def _require_known(ignored: Sequence[str], folders: set[str]) -> None:
 def _is_ignored(folder: str, ignored: Sequence[str]) -> bool:
     key = folded(folder)
     return any(key == word or re.fullmatch(rf"{re.escape(word)}[ _.-]*[0-9a-z]{{0,3}}", key) for word in ignored)
+
+
+def tree_listing(
+    root: Path,
+    layout: str,
+    rows: list[ImageRecord],
+    images: Images,
+    options: LayoutOptions,
+    has_cases: bool = True,
+    notes: Sequence[str] = (),
+) -> Listing:
+    """Return the listing of a tree of images, with the parts that its folders name.
+
+    Args:
+        root: The data folder.
+        layout: Name of the layout.
+        rows: What the layout reads from the names, without parts.
+        images: The images below the folder.
+        options: As the user gave them.
+        has_cases: Whether every image's case is known.
+        notes: Sentences on how the folders were read.
+
+    Raises:
+        DataError: See `with_parts`.
+        SettingsError: See `with_parts`.
+    """
+    rows, on_parts = with_parts(rows, [folded(name) for name in options.ignore_columns])
+    if options.ignore_columns:
+        on_parts.append(f"Ignored on request: {', '.join(options.ignore_columns)}.")
+    rows.sort(key=lambda row: row.path)
+    return Listing(root, layout, tuple(rows), has_cases, images.bad, images.left_out, (*on_parts, *notes))
+
+
+class Folders:
+    """Folders at any depth name the class of their images."""
+
+    pattern = "benign|malignant/* at any depth, train|validation|test or <patient> above them; else --class-map"
+    options = frozenset({"case_pattern", "class_map"})
+    is_file = False
+    names_dataset = False
+
+    def detect(self, paths: Sequence[str], options: LayoutOptions) -> float:
+        """Return the confidence: certain with a class map, high below parts; see `Layout.detect`."""
+        if options.class_map:
+            return 1.0
+        classes = folder_classes()
+        if any(begins_with_part(path, classes) for path in paths):
+            return 0.9
+        return 0.6 if any(labels_of(path, classes) for path in paths) else 0.0
+
+    def read(self, data: Path, images: Images, options: LayoutOptions) -> Listing:
+        """List the images; see `Layout.read`."""
+        tree = read_folders(images.paths, options.case_pattern, options.class_map)
+        return tree_listing(data, "folders", tree.rows, images, options, tree.has_cases, tree.notes)
+
+
+LAYOUT = Folders()
 
 
 # -- the layout folders ------------------------------------------------------------------------------------------------

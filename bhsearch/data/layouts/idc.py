@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from bhsearch.data.images.decode import IMAGE_SUFFIXES
-from bhsearch.data.layouts.listing import ImageRecord, raise_data_errors
+from bhsearch.data.images.files import Images
+from bhsearch.data.layouts.base import LayoutOptions
+from bhsearch.data.layouts.folders import tree_listing
+from bhsearch.data.layouts.listing import ImageRecord, Listing, raise_data_errors
 
 GRAMMAR = "<patient>/<0|1>/<patient>_idx5_x<X>_y<Y>_class<0|1>.png"
 
@@ -44,3 +47,23 @@ def read_idc(paths: Sequence[str]) -> list[ImageRecord]:
             rows.append(ImageRecord(path, int(match["label"]), match["patient"], match["patient"]))
     raise_data_errors(problems, f"IDC files are {GRAMMAR}.")
     return rows
+
+
+class IdcTree:
+    """Takes label and patient from names and folders, which must agree."""
+
+    pattern = GRAMMAR
+    options = frozenset[str]()
+    is_file = False
+    names_dataset = True
+
+    def detect(self, paths: Sequence[str], options: LayoutOptions) -> float:  # noqa: ARG002
+        """Return a low confidence if any name follows the grammar; see `Layout.detect`."""
+        return 0.2 if any(patient_of(path.rpartition("/")[2]) for path in paths) else 0.0
+
+    def read(self, data: Path, images: Images, options: LayoutOptions) -> Listing:
+        """List the images; see `Layout.read`."""
+        return tree_listing(data, "idc", read_idc(images.paths), images, options)
+
+
+LAYOUT = IdcTree()

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from bhsearch.data.images.files import Images
+from bhsearch.data.layouts.base import LayoutOptions
 from bhsearch.data.layouts.class_names import ClassMap, manifest_classes, map_advice
 from bhsearch.data.layouts.listing import ImageRecord, Listing, named, raise_data_errors
 from bhsearch.data.layouts.naming import PARTS, folded, is_part_column, is_placeholder, part_of
@@ -78,6 +80,31 @@ def read_manifest(
             f"The parts {', '.join(named_parts)} in the paths are not used: a manifest names parts in a column split."
         )
     return Listing(root, "manifest", tuple(sorted(rows, key=lambda row: row.path)), notes=tuple(notes))
+
+
+class Manifest:
+    """A CSV file that names images, labels and cases."""
+
+    pattern = "a CSV file with the columns path,label,case[,slide,subtype,magnification,split]"
+    options = frozenset({"class_map", "image_root"})
+    is_file = True
+    names_dataset = False
+
+    def detect(self, paths: Sequence[str], options: LayoutOptions) -> float:  # noqa: ARG002
+        """Return 0: a folder is never a manifest."""
+        return 0.0
+
+    def read(self, data: Path, images: Images, options: LayoutOptions) -> Listing:  # noqa: ARG002
+        """List the images; see `Layout.read`."""
+        return read_manifest(
+            data,
+            class_map=options.class_map,
+            ignore_columns=options.ignore_columns,
+            image_root=options.image_root,
+        )
+
+
+LAYOUT = Manifest()
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------

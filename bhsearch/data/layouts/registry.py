@@ -1,4 +1,4 @@
-"""Layouts by name: detection from file names, and reading without opening an image."""
+"""Read a data set by layout: choose or detect the layout, and list the images without opening them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from bhsearch.data.images.decode import IMAGE_SUFFIXES
 from bhsearch.data.images.files import Images, describe_left_out, find_images
-from bhsearch.data.layouts import breakhis, idc
-from bhsearch.data.layouts.class_names import class_like_folders, folder_classes, map_advice
-from bhsearch.data.layouts.folders import begins_with_part, from_breakhis_name, labels_of, read_folders, with_parts
-from bhsearch.data.layouts.listing import ImageRecord, Listing, named, raise_data_errors, require_both_classes
-from bhsearch.data.layouts.manifest import PLACEHOLDER_RULE, SUFFIXES, read_manifest
-from bhsearch.data.layouts.naming import folded, is_placeholder
+from bhsearch.data.layouts.base import LAYOUTS, LayoutOptions
+from bhsearch.data.layouts.class_names import class_like_folders, map_advice
+from bhsearch.data.layouts.listing import Listing, named, raise_data_errors, require_both_classes
+from bhsearch.data.layouts.manifest import PLACEHOLDER_RULE, SUFFIXES
+from bhsearch.data.layouts.naming import is_placeholder
 from bhsearch.errors import DataError, SettingsError
 
-LAYOUTS = {
-    "breakhis": f"anything above files named {breakhis.GRAMMAR}",
-    "idc": idc.GRAMMAR,
-    "folders": "benign|malignant/* at any depth, train|validation|test or <patient> above them; else --class-map",
-    "manifest": "a CSV file with the columns path,label,case[,slide,subtype,magnification,split]",
+AUTO = "auto"
+# Options that not every layout takes, and what the others do instead.
+_OPTIONS = {
+    "case_pattern": "names cases itself",
+    "class_map": "names classes itself",
+    "image_root": "has its images in the data folder",
 }
 
 
@@ -47,17 +47,16 @@ def read(
         DataError: If the layout is unknown, there are no images, or names, labels, cases or parts cannot be used.
         SettingsError: If an option cannot be used.
     """
+    options = LayoutOptions(case_pattern, class_map, ignore_columns, image_root)
     layout = _checked_layout(data, layout)
-    images = Images(()) if layout == "manifest" else find_images(data)
-    if layout != "manifest" and not images.paths:
+    is_file = layout != AUTO and LAYOUTS.get(layout).is_file
+    images = Images(()) if is_file else find_images(data)
+    if not is_file and not images.paths:
         raise DataError(_no_images(data, images))
-    if layout == "auto":
-        layout = _detected(data, images, class_map)
-    _check_options(layout, case_pattern, class_map, image_root)
-    if layout == "manifest":
-        listing = read_manifest(data, class_map=class_map, ignore_columns=ignore_columns, image_root=image_root)
-    else:
-        listing = _read_tree(data, layout, images, case_pattern, class_map, ignore_columns)
+    if layout == AUTO:
+        layout = _detected(data, images, options)
+    _check_options(layout, options)
+    listing = LAYOUTS.get(layout).read(data, images, options)
     require_both_classes(row.label for row in listing.rows)
     if listing.has_cases:
         raise_data_errors(
@@ -81,13 +80,13 @@ def detect(data: Path, class_map: Sequence[str] = ()) -> str:
     images = find_images(data)
     if not images.paths:
         raise DataError(_no_images(data, images))
-    return _detected(data, images, class_map)
+    return _detected(data, images, LayoutOptions(class_map=class_map))
 
 
 def _checked_layout(data: Path, layout: str) -> str:
     """Return the layout, `manifest` instead of `auto` for a CSV file, if it is known and fits the kind of `data`."""
-    if layout != "auto" and layout not in LAYOUTS:
-        raise DataError(f"The layout must be auto or one of these, but got {layout!r}:\n{_known_layouts()}")
+    if layout != AUTO and layout not in LAYOUTS:
+        raise LAYOUTS.unknown(layout, (AUTO, *LAYOUTS), f" The layouts are:\n{_known_layouts()}")
     try:
         data.stat()
     except OSError as error:
@@ -104,36 +103,23 @@ def _checked_layout(data: Path, layout: str) -> str:
     return layout
 
 
-def _check_options(layout: str, case_pattern: str | None, class_map: Sequence[str], image_root: Path | None) -> None:
-    if case_pattern is not None and layout != "folders":
-        raise SettingsError(
-            f"--case-pattern requires the layout folders, but the layout is {layout}, which names cases itself."
-        )
-    if class_map and layout not in ("folders", "manifest"):
-        raise SettingsError(
-            f"--class-map requires the layout folders or manifest, but the layout is {layout}, which names classes."
-        )
-    if image_root is not None and layout != "manifest":
-        raise SettingsError(f"--image-root requires the layout manifest, but the layout is {layout}.")
+def _check_options(layout: str, options: LayoutOptions) -> None:
+    for name, what in _OPTIONS.items():
+        if getattr(options, name) and name not in LAYOUTS.get(layout).options:
+            takers = [own for own in LAYOUTS.built_in if name in LAYOUTS.get(own).options]
+            of = f"layout {takers[0]}" if len(takers) == 1 else f"layouts {' and '.join(takers)}"
+            raise SettingsError(
+                f"--{name.replace('_', '-')} requires the {of}, but the layout is {layout}, which {what}."
+            )
 
 
-def _detected(data: Path, images: Images, class_map: Sequence[str]) -> str:
+def _detected(data: Path, images: Images, options: LayoutOptions) -> str:
+    """Return the built-in layout with the highest confidence, without importing parts of other packages."""
     paths = images.paths
-    if class_map:
-        return "folders"
-    classes = folder_classes()
-    if any(begins_with_part(path, classes) for path in paths):
-        return "folders"
-    names = [breakhis.looks_like(path.rpartition("/")[2]) for path in paths]
-    original = any("SOB" in path.split("/")[:-1] for path in paths)  # the published tree has breast/benign/SOB/...
-    if all(names) or (any(names) and original):
-        return "breakhis"
-    if any(labels_of(path, classes) for path in paths):
-        return "folders"
-    if any(names):
-        return "breakhis"
-    if any(idc.patient_of(path.rpartition("/")[2]) for path in paths):
-        return "idc"
+    confidence = {name: LAYOUTS.get(name).detect(paths, options) for name in LAYOUTS.built_in}
+    best = max(confidence, key=lambda name: confidence[name])
+    if confidence[best] > 0:
+        return best
     seen = class_like_folders(paths)
     looks = f"The folders that look like classes are {named(seen, 12)}.\n{map_advice(seen)}\n" if len(seen) > 1 else ""
     raise DataError(
@@ -143,36 +129,9 @@ def _detected(data: Path, images: Images, class_map: Sequence[str]) -> str:
     )
 
 
-def _read_tree(
-    data: Path,
-    layout: str,
-    images: Images,
-    case_pattern: str | None,
-    class_map: Sequence[str],
-    ignore_columns: Sequence[str],
-) -> Listing:
-    has_cases, notes = True, []
-    if layout == "folders":
-        tree = read_folders(images.paths, case_pattern, class_map)
-        rows, has_cases, notes = tree.rows, tree.has_cases, tree.notes
-    else:
-        rows = _read_breakhis(images.paths) if layout == "breakhis" else idc.read_idc(images.paths)
-    rows, on_parts = with_parts(rows, [folded(name) for name in ignore_columns])
-    if ignore_columns:
-        on_parts.append(f"Ignored on request: {', '.join(ignore_columns)}.")
-    rows.sort(key=lambda row: row.path)
-    return Listing(data, layout, tuple(rows), has_cases, images.bad, images.left_out, (*on_parts, *notes))
-
-
-def _read_breakhis(paths: Sequence[str]) -> list[ImageRecord]:
-    problems: list[str] = []
-    rows = [from_breakhis_name(path, problems) for path in paths]
-    raise_data_errors(problems, breakhis.grammar_hint())
-    return [row for row in rows if row is not None]
-
-
 def _known_layouts() -> str:
-    return "\n".join(f"  {name}: {shape}" for name, shape in LAYOUTS.items())
+    """Return the layouts with their patterns; for parts of other packages, which are not imported, the distribution."""
+    return "\n".join(f"  {name}: {LAYOUTS.source(name) or LAYOUTS.get(name).pattern}" for name in LAYOUTS)
 
 
 def _no_images(data: Path, images: Images) -> str:

@@ -19,7 +19,7 @@ from bhsearch.engines.optuna import attributes as attributes
 from bhsearch.engines.optuna.distributions import distribution
 from bhsearch.engines.optuna.importances import shares_of
 from bhsearch.engines.optuna.pruners import PRUNERS, pruner_inputs
-from bhsearch.engines.optuna.samplers import LEARNING, SAMPLERS
+from bhsearch.engines.optuna.samplers import SAMPLERS
 from bhsearch.engines.optuna.storage import discard_if_new, retry_while_unavailable
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.objectives.base import IntermediateValue
@@ -29,7 +29,6 @@ from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 
 optuna.logging.set_verbosity(logging.ERROR)
 
-DEFAULT_STORAGE = "sqlite:///optuna.db"
 _GROWING, _WHOLE = " (growing)", "bhsearch.whole"
 _FACTS, _SETTINGS = "bhsearch.facts", "bhsearch.settings"
 _STATES = {
@@ -64,7 +63,7 @@ class OptunaEngine:
     ) -> None:
         self._study, self._space = study, space
         self._distributions = {parameter.name: distribution(parameter) for parameter in space}
-        self._sampler, self._seed = sampler, seed
+        self._sampler, self._seed = SAMPLERS.get(sampler), seed
         self._pruner, self._steps_per_fold = pruner, steps_per_fold
         study.pruner = PRUNERS[pruner](steps_per_fold)
         self._running: dict[int, optuna.Trial] = {}
@@ -90,11 +89,11 @@ class OptunaEngine:
     def _next_sampler(self, done: int, running: int) -> BaseSampler:
         """Of two workers that ask at once, the second sees the first's trial running, and samples something else."""
         digest = hashlib.sha256(f"{self._seed}/{running}/{done}".encode()).digest()
-        return SAMPLERS[self._sampler](int.from_bytes(digest[:4], "big"), self._seed, done + running)
+        return self._sampler(int.from_bytes(digest[:4], "big"), self._seed, done + running)
 
     def _first_point(self, trials: Sequence[Trial]) -> Params | None:
         """A sound point for each backbone comes first, where the sampler learns from what it has seen."""
-        if self._sampler in LEARNING:
+        if self._sampler.learns:
             tried = {trial.params.get("backbone") for trial in trials if not is_ignored_on_resume(trial)}
             for backbone in next(row.choices for row in self._space if row.name == "backbone"):
                 if backbone not in tried:

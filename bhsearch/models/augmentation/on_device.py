@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.errors import SettingsError
+from bhsearch.models.augmentation.base import AUGMENTATIONS
 from bhsearch.models.augmentation.policies import (
     BOX,
     BOX_ASPECT,
@@ -88,10 +89,13 @@ def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength
     Raises:
         SettingsError: If the policy is unknown or the strength is not in 0..1.
     """
-    if policy not in FINETUNE_POLICIES:
-        raise SettingsError(f"The policy must be one of {', '.join(FINETUNE_POLICIES)}, but got {policy!r}.")
+    if policy not in FINETUNE_POLICIES and policy not in AUGMENTATIONS:
+        known = ", ".join((*FINETUNE_POLICIES, *AUGMENTATIONS))
+        raise SettingsError(f"The policy must be one of {known}, but got {policy!r}.")
     if not 0 <= strength <= 1:
         raise SettingsError(f"The strength of the augmentation must be 0 to 1, but got {strength}.")
+    if policy in AUGMENTATIONS:
+        return AUGMENTATIONS.get(policy).draw(random, n, strength, size)
     unit = random.random((n, _N_DRAWS))
     both = 2 * unit - 1  # -1 to 1
 

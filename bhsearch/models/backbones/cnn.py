@@ -10,10 +10,13 @@ Source:
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from bhsearch.models.backbones.base import AvailableBackbones, Backbone, KindDefaults
 
 NAME = "cnn"
 DIGEST = "cnn-v1"  # replaces the digest of weights; increase it when the network changes
@@ -69,3 +72,45 @@ def initial_weights(network: Any, random: np.random.Generator) -> list[npt.NDArr
         else:
             raise ValueError(f"The weights of cnn must be kernels and batch normalisation, but got {weight.path!r}.")
     return values
+
+
+class ScratchNetwork(KindDefaults):
+    """The network that is trained from scratch, always available."""
+
+    from_scratch = True
+    needs_weights = False
+
+    def names(self) -> tuple[str, ...]:
+        """Return its only name."""
+        return (NAME,)
+
+    def claims(self, name: str) -> bool:
+        """Return whether the name is `cnn`."""
+        return name == NAME
+
+    def find(self, name: str, weights_dir: Path | None) -> Backbone:  # noqa: ARG002  # there are no weights
+        """Return the backbone."""
+        return Backbone(name, None, DIGEST, "cnn")
+
+    def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
+        """Return the backbone."""
+        return AvailableBackbones((self.find(NAME, weights_dir),))
+
+    def build(self, backbone: Backbone, size: int) -> Any:  # noqa: ARG002  # it has one shape
+        """Build the network; see `Backbone.build`."""
+        return build(size)
+
+    def initial_weights(self, network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
+        """Draw the weights."""
+        return initial_weights(network, random)
+
+    def size_mb(self, backbone: Backbone) -> float:  # noqa: ARG002
+        """Return the size of its weights in MB."""
+        return 4e-6 * N_PARAMETERS
+
+    def most_features(self, backbone: Backbone) -> int:  # noqa: ARG002
+        """Return the length of the feature vector."""
+        return WIDTHS[-1]
+
+
+KIND = ScratchNetwork()

@@ -11,12 +11,14 @@ Source:
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bhsearch.models.augmentation.stain import RGB_TO_HE, optical_density
+from bhsearch.models.backbones.base import AvailableBackbones, Backbone, KindDefaults
 
 # Factor of the initial downscaling, and number of pyramid levels. Wavelengths: 10, 20 and 40 pixels
 # for the small bank, 5 to 40 for the large one, which takes longer.
@@ -120,3 +122,37 @@ def _texture_numbers(responses: Any) -> list[Any]:
     maps = ops.concatenate([mean, spread, ops.max(energy, axis=-1, keepdims=True)], axis=-1)
     numbers = [ops.mean(maps, axis=(1, 2)), _spread(maps)]
     return [ops.log(number + 1e-3) for number in numbers]
+
+
+class StainTexture(KindDefaults):
+    """The fixed filters, always available."""
+
+    trainable = False
+    needs_weights = False
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the filter banks."""
+        return tuple(SIZES)
+
+    def claims(self, name: str) -> bool:
+        """Return whether the name is that of a filter bank."""
+        return name in SIZES
+
+    def find(self, name: str, weights_dir: Path | None) -> Backbone:  # noqa: ARG002  # there are no weights
+        """Return the filter bank."""
+        return Backbone(name, None, DIGEST, "staintex")
+
+    def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
+        """Return all filter banks."""
+        return AvailableBackbones(tuple(self.find(name, weights_dir) for name in SIZES))
+
+    def build(self, backbone: Backbone, size: int) -> Any:
+        """Build the filters; see `Backbone.build`."""
+        return build(backbone.name, size)
+
+    def most_features(self, backbone: Backbone) -> int:  # noqa: ARG002
+        """Return an upper bound for the larger bank."""
+        return 64
+
+
+KIND = StainTexture()

@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
-from bhsearch.models.backbones import cnn
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.training.optimizers import EPSILON, optimizer_step
 
 Array = npt.NDArray[np.float32]
@@ -165,7 +164,7 @@ class CompiledTrainer:
 
     def initial_weights(self, random: np.random.Generator) -> list[Array]:
         """Return the backbone's weights before training: pretrained, or drawn for training from scratch."""
-        return cnn.initial_weights(self._network, random) if self.from_scratch else self._initial_weights
+        return self.spec.backbone.initial_weights(self._network, random) if self.from_scratch else self._initial_weights
 
     def initial_state(self, model_weights: ModelWeights) -> Any:
         """Return the state before training: trainable vector, optimizer slots, batch-norm state and frozen vector."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,12 +17,12 @@ from bhsearch import errors
 from bhsearch.config import Settings
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.engines.base import Trial
-from bhsearch.engines.registry import KERAS_TUNER
+from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import RunError
 from bhsearch.models.training.linear_probe import Array
-from bhsearch.runtime.processes import how_it_ended, python_command
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import threads_of
+from bhsearch.study.workers.launchers.base import LAUNCHERS, WorkerCommand, WorkerHandle
 from bhsearch.study.workers.process import GO, STOP, WorkerTask
 from bhsearch.study.workers.worker import DONE, OUTGROWN, STOPPED, TIME
 
@@ -36,41 +34,27 @@ _MOST_EARLY_DEATHS = 2  # of workers in a row that did not come to a trial
 
 
 @dataclass(eq=False)
-class WorkerProcess:
-    """A worker process and what is known of it."""
+class PoolWorker:
+    """A worker and what the pool knows of it."""
 
-    place: int
-    process: subprocess.Popen[bytes]
-    connection: Connection
-    since: float = float("inf")  # when it last began or ended a trial, or said that it waits
-    worked: bool = False  # whether it came to a trial
+    slot: int
+    handle: WorkerHandle
+    owner: dict[str, Any] | None = None  # its process, as `this_process` returns it; None before it has connected
+    since: float = float("inf")  # when it last started or ended a trial, or said that it waits
+    worked: bool = False  # whether it has started a trial
     verdict: str = ""  # how it said that it ended
     reason: str = ""  # why it was killed
 
-    @classmethod
-    def start(cls, place: int, threads: int, variables: dict[str, str]) -> WorkerProcess:
-        """Start one; it begins to import its framework, and waits for its task."""
-        here, there = socket.socketpair()
-        with here, there:
-            process = subprocess.Popen(
-                python_command("bhsearch.study.workers.process", str(there.fileno()), str(threads)),
-                pass_fds=[there.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={**os.environ, **variables},
-            )
-            return cls(place, process, Connection(here.detach()))
-
     def send(self, message: Any) -> None:
-        """Say something to it; that it has died is heard of elsewhere."""
+        """Send a message; a worker that has died is noticed when its connection is read."""
         with suppress(OSError):
-            self.connection.send(message)
+            self.handle.connection.send(message)
 
     def end(self) -> None:
-        """End it by force, if it has not ended."""
-        self.process.kill()
-        self.process.wait()
-        self.connection.close()
+        """End the worker by force if it has not ended."""
+        self.handle.kill()
+        self.handle.wait()
+        self.handle.connection.close()
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +63,14 @@ class WorkerEvents:
 
     Attributes:
         ended: After a trial: with its number, and its out-of-fold predictions if it is complete.
-        died: After a worker died: with the number of its process, a sentence, and whether its trial is to be run again.
-            Says whether there was one.
+        died: After a worker died: with its process (as `this_process` returns it; None if it never connected), a
+            sentence, and whether its trial is to be retried. Returns whether it had a trial.
         settle: From time to time: for trials whose process died under another command.
-        rescued: After a complete trial of which the engine could not be told, since its storage is lost.
+        rescued: After a complete trial that the engine could not record, since its storage is lost.
     """
 
     ended: Callable[[int, Array | None], None]
-    died: Callable[[int, str, bool], bool]
+    died: Callable[[dict[str, Any] | None, str, bool], bool]
     settle: Callable[[], object]
     rescued: Callable[[Trial, Array], None]
 
@@ -103,7 +87,8 @@ class WorkerPool:
         self._gpus = visible_gpus()
         self._early_deaths = 0
         self._verdicts: list[str] = []
-        self._workers = [self._start(place) for place in range(n_workers(settings))]
+        self._launcher = LAUNCHERS.get(settings.launcher)
+        self._workers = [self._start(slot) for slot in range(n_workers(settings))]
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -133,15 +118,15 @@ class WorkerPool:
                 return examples
             first.end()
             self._died_early(first)
-            self._workers[0] = self._start(first.place)
+            self._workers[0] = self._start(first.slot)
 
-    def _made_ready(self, first: WorkerProcess) -> dict[str, Any] | None:
+    def _made_ready(self, first: PoolWorker) -> dict[str, Any] | None:
         """Show what it does until it is ready; None if it died over it."""
         steps: list[tuple[ExitStack, Progress]] = []  # the innermost one last
         with ExitStack() as all_steps:
             while True:
                 try:
-                    kind, *rest = first.connection.recv()
+                    kind, *rest = first.handle.connection.recv()
                 except (EOFError, OSError):
                     return None
                 if kind == "step":
@@ -197,23 +182,25 @@ class WorkerPool:
         for worker in self._workers:
             if limit is not None and time.monotonic() > worker.since + limit:
                 worker.reason, worker.since = f"it took longer than --trial-timeout, {limit:g} s", float("inf")
-                worker.process.kill()
+                worker.handle.kill()
 
-    def _messages(self) -> Iterator[tuple[WorkerProcess, str, list[Any]]]:
+    def _messages(self) -> Iterator[tuple[PoolWorker, str, list[Any]]]:
         """What workers say within a moment, at most once each: worker, kind, and what belongs to it."""
-        by_connection = {worker.connection: worker for worker in self._workers}
+        by_connection = {worker.handle.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection), _LOOK_SECONDS):
             worker = by_connection[connection]  # type: ignore[index]
             try:
-                kind, *rest = worker.connection.recv()
+                kind, *rest = worker.handle.connection.recv()
             except (EOFError, OSError):
                 kind, rest = _GONE, []
             yield worker, kind, rest
 
-    def _hear(self, worker: WorkerProcess, kind: str, rest: list[Any], watch: WorkerEvents | None) -> None:
+    def _hear(self, worker: PoolWorker, kind: str, rest: list[Any], watch: WorkerEvents | None) -> None:
         if kind in ("ready", "started", "ended", "waiting"):
             worker.since = time.monotonic()
-        if kind == "ready":
+        if kind == "hello":
+            worker.owner = rest[0]
+        elif kind == "ready":
             worker.send(GO)
         elif kind == "started":
             worker.worked, self._early_deaths = True, 0
@@ -233,34 +220,33 @@ class WorkerPool:
         elif kind == "failed":
             raise getattr(errors, rest[0], RunError)(rest[1])
 
-    def _gone(self, worker: WorkerProcess, watch: WorkerEvents) -> None:
+    def _gone(self, worker: PoolWorker, watch: WorkerEvents) -> None:
         """After a worker ended: settle what it left, and replace it unless it had come to its end."""
-        with suppress(subprocess.TimeoutExpired):
-            worker.process.wait(_LOOK_SECONDS)
+        worker.handle.wait(_LOOK_SECONDS)
         worker.end()
         self._workers.remove(worker)
         if worker.verdict in (DONE, TIME):
             self._verdicts.append(worker.verdict)
             return
         if not worker.verdict:
-            sentence = worker.reason or f"its process died ({how_it_ended(worker.process.returncode)})"
-            had_one = watch.died(worker.process.pid, sentence, not worker.reason)
+            sentence = worker.reason or f"its process died ({worker.handle.how_it_ended()})"
+            had_one = watch.died(worker.owner, sentence, not worker.reason)
             if not (worker.worked or had_one):
                 self._died_early(worker)
         if worker.verdict == OUTGROWN:
             self._reporter.say(
                 f"A worker outgrew --max-worker-memory, {self._settings.max_worker_memory:g} MB: a new one."
             )
-        fresh = self._start(worker.place)
+        fresh = self._start(worker.slot)
         self._workers.append(fresh)
         fresh.send(replace(self._task, orders=replace(self._task.orders, seconds=self._deadline - time.monotonic())))
 
-    def _died_early(self, worker: WorkerProcess) -> None:
+    def _died_early(self, worker: PoolWorker) -> None:
         self._early_deaths += 1
         if self._early_deaths >= _MOST_EARLY_DEATHS:
             raise RunError(
                 f"A worker must come to a trial, but {self._early_deaths} in a row ended before "
-                f"({how_it_ended(worker.process.returncode)})."
+                f"({worker.handle.how_it_ended()})."
             )
 
     def _stop(self, watch: WorkerEvents) -> None:
@@ -282,9 +268,9 @@ class WorkerPool:
         self._workers = []
         watch.settle()
 
-    def _start(self, place: int) -> WorkerProcess:
-        gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[place % len(self._gpus)]} if len(self._gpus) > 1 else {}
-        return WorkerProcess.start(place, threads_of(self._settings) or 0, gpu)
+    def _start(self, slot: int) -> PoolWorker:
+        gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]} if len(self._gpus) > 1 else {}
+        return PoolWorker(slot, self._launcher.start(WorkerCommand(slot, threads_of(self._settings) or 0, gpu)))
 
 
 def n_workers(settings: Settings) -> int:
@@ -293,7 +279,7 @@ def n_workers(settings: Settings) -> int:
         return 0
     if settings.workers is not None:
         return settings.workers
-    return max(1, len(visible_gpus())) if settings.engine != KERAS_TUNER else 1
+    return max(1, len(visible_gpus())) if ENGINES.get(settings.engine).capabilities.parallel else 1
 
 
 def visible_gpus() -> list[str]:

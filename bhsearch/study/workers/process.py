@@ -1,4 +1,4 @@
-"""A worker as a process: `python -m bhsearch.study.workers.process FILE_DESCRIPTOR`, which its supervisor starts.
+"""A worker as a process: `python -m bhsearch.study.workers.process CHANNEL THREADS`, which a launcher starts.
 
 It imports its framework while the supervisor still reads the data, is given the study through a socket, and says
 through it what it does. When the supervisor says stop, or is gone, it fails the trial in hand and ends, by force if it
@@ -26,11 +26,13 @@ from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError
 from bhsearch.models.training.linear_probe import Array
 from bhsearch.runtime.interrupts import Interrupts
+from bhsearch.runtime.processes import this_process
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import make_objective
 from bhsearch.study.open import join_engine
 from bhsearch.study.startup import start_framework
+from bhsearch.study.workers.launchers.base import open_channel
 from bhsearch.study.workers.worker import STOPPED, StoppingCriteria, TrialCallbacks, Worker
 from bhsearch.tracking.upload.outbox import Outbox
 
@@ -163,14 +165,15 @@ class SupervisorChannel(TrialCallbacks, ProgressReporter):
         self.send("step_ended")
 
 
-def main(descriptor: int, threads: int) -> None:
-    """Work until the study has what it shall have.
+def main(channel: str, threads: int) -> None:
+    """Run trials of the study that the pool sends.
 
     Args:
-        descriptor: Of the socket to the supervisor.
+        channel: Channel to the pool, as `open_channel` takes it.
         threads: Processor threads that one operation may use; 0 for the framework's own choice.
     """
-    line = SupervisorChannel(Connection(descriptor))
+    line = SupervisorChannel(open_channel(channel))
+    line.send("hello", this_process())
     start_framework(line, threads or None)
     task = line.task()
     if task is None:
@@ -200,4 +203,4 @@ def _work(task: WorkerTask, line: SupervisorChannel) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -72,7 +72,7 @@ def test_a_tree_of_no_known_layout_is_refused_with_the_known_ones(tree):
 
 
 def test_an_unknown_layout_is_refused_with_the_known_ones(tree):
-    with pytest.raises(DataError, match="camelyon") as error:
+    with pytest.raises(SettingsError, match="camelyon") as error:
         read(tree(BENIGN), layout="camelyon")
     assert all(layout in str(error.value) for layout in LAYOUTS)
 
