@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Bools, Folds, Ints
 from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.layouts.naming import PARTS, TEST, VALIDATION, shown, spelling_key
-from bhsearch.data.stratify import SEPARATOR, Bools, Folds, Ints, strata_of
+from bhsearch.data.stratify import SEPARATOR, strata_of
 from bhsearch.errors import DataError, SettingsError, listed
 
 

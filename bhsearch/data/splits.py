@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Bools, Folds, Ints
 from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.grouping import (
     SplitUnits,
@@ -24,9 +25,6 @@ from bhsearch.data.grouping import (
 from bhsearch.data.layouts.naming import PARTS as DATA_PARTS
 from bhsearch.data.stratify import (
     SEPARATOR,
-    Bools,
-    Folds,
-    Ints,
     assign_folds,
     classes_per_group,
     groups_per_fold,

@@ -9,11 +9,8 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import numpy.typing as npt
 
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
-Folds = npt.NDArray[np.int8]
+from bhsearch.data.arrays import Bools, Folds, Ints
 
 SEPARATOR = "\x1f"
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from bhsearch.data.arrays import Pixels
 from bhsearch.errors import RunError
 
-Pixels = npt.NDArray[np.uint8]
 # As in `evaluation.calibration`; float32 has no number between 1 - 6e-8 and 1.
 _EPS = 1e-7
 _MAX_IMAGES, _MAX_PIXELS = 32, 1 << 23  # per batch

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.models.augmentation.views import apply_view
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.resize import grid_of, resize_images
@@ -213,7 +214,6 @@ def _over_views(probability: Any, n_views: int) -> Any:
     return ops.mean(ops.reshape(probability, (n_views, -1, 1)), axis=0) if n_views > 1 else probability
 
 
-Array = npt.NDArray[np.float32]
 _WEIGHTS = "model.weights.h5"
 
 
@@ -242,7 +242,7 @@ class KerasArchive:
                 self._members = {info.filename: archive.read(info) for info in archive.infolist()}
         self._places = _locate_weights(self._members[_WEIGHTS], markers)
 
-    def filled(self, weights: Sequence[Array]) -> PrefilledArchive:
+    def filled(self, weights: Sequence[Float32Array]) -> PrefilledArchive:
         """Return the archive with new weights.
 
         Args:
@@ -272,7 +272,7 @@ class PrefilledArchive:
                 archive.writestr(zipfile.ZipInfo(name), content)
 
 
-def _locate_weights(content: bytes, markers: Sequence[Array]) -> list[str]:
+def _locate_weights(content: bytes, markers: Sequence[Float32Array]) -> list[str]:
     """Find arrays in a weights file by their values, since Keras may name them freely."""
     found: list[list[str]] = [[] for _ in markers]
 

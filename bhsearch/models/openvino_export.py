@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from bhsearch.data.arrays import Pixels
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend
-from bhsearch.models.calibrated import Pixels
 
 EXPORTS = ("openvino",)
 TOLERANCE = 1e-4  # in P(malignant)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bhsearch.data.images.pixel_cache import Pixels, Resize
+from bhsearch.data.arrays import Pixels
+from bhsearch.data.images.pixel_cache import Resize
 from bhsearch.errors import SettingsError
 from bhsearch.models import backend
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Pixels
 from bhsearch.models import backend
 from bhsearch.models.resize import grid_of
 
-Pixels = npt.NDArray[np.uint8]
 Heat = npt.NDArray[np.float32]
 
 GRAD_CAM, INPUT_GRADIENT = "Grad-CAM", "input gradient"

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.models.training.linear_probe import Array, Heads
+from bhsearch.data.arrays import Float32Array
+from bhsearch.models.training.linear_probe import Heads
 
 MS_PER_IMAGE, MODEL_MB = "ms_per_image", "model_mb"  # metric names of the costs of the deployed model
 
@@ -64,7 +65,7 @@ class TrialResult:
     """
 
     score: float
-    probability: Array
+    probability: Float32Array
     curves: dict[str, list[float]]
     model: dict[str, Any]
     arrays: dict[str, npt.NDArray[Any]]
@@ -77,6 +78,6 @@ class TrialResult:
         return Heads.from_arrays(self.arrays, self.model["linear"])
 
 
-def sigmoid(logits: Array) -> Array:
+def sigmoid(logits: Float32Array) -> Float32Array:
     """Return probabilities in float32 without overflow."""
     return (1.0 / (1.0 + np.exp(-np.clip(logits, -80.0, 80.0)))).astype(np.float32)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import PixelCache
 from bhsearch.data.splits import training_weights
 from bhsearch.errors import RunError
@@ -39,7 +40,6 @@ from bhsearch.objectives.base import (
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import Params
 
-Array = npt.NDArray[np.float32]
 N_VIEWS = 4  # dihedral views of test-time augmentation
 N_EXAMPLES = 3  # images in the figure of augmentation policies
 MICRO_BATCHES = 4  # parts of a batch that does not fit into memory
@@ -98,7 +98,7 @@ class FinetuneObjective:
         self._case_weights = case_weights(rows.group, rows.fold)
         self._pool = TrainerCache()
         self._device: tuple[int, DevicePixels] | None = None
-        self._started: dict[tuple[str, int], tuple[list[Array], int] | None] = {}
+        self._started: dict[tuple[str, int], tuple[list[Float32Array], int] | None] = {}
         self._n_training_longest = max(int((rows.fold[r] != k).sum()) for r, k in rows.repeat_folds())
 
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
@@ -245,7 +245,7 @@ class FinetuneObjective:
             weights, [kernel[:, fold_model], bias[fold_model], output_weights[fold_model], output_bias[fold_model]]
         )
 
-    def _start(self, backbone: Backbone, size: int) -> tuple[list[Array], int] | None:
+    def _start(self, backbone: Backbone, size: int) -> tuple[list[Float32Array], int] | None:
         """Return the frozen heads of all folds and their hidden units; None for training from scratch."""
         key = (backbone.name, size)
         if key not in self._started:
@@ -264,12 +264,12 @@ class FinetuneObjective:
             self._device = (size, DevicePixels(self._pixels[size], _ON_DEVICE_BYTES))
         return self._device[1]
 
-    def fold_score(self, repeat: int, task: FoldTask, probability: Array) -> float:
+    def fold_score(self, repeat: int, task: FoldTask, probability: Float32Array) -> float:
         """Return the case-weighted AUC of the validation rows."""
         rows = task.held_out
         return float(weighted_auc(self._rows.label[rows], probability, self._case_weights[repeat, rows]))
 
-    def fold_loss(self, repeat: int, task: FoldTask, logits: Array) -> float:
+    def fold_loss(self, repeat: int, task: FoldTask, logits: Float32Array) -> float:
         """Return the case-weighted cross-entropy of the validation rows."""
         rows = task.held_out
         entropy = np.logaddexp(0.0, logits) - logits * self._rows.label[rows]

@@ -9,6 +9,7 @@ from dataclasses import fields
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.data.splits import training_weights
 from bhsearch.errors import RunError
@@ -17,7 +18,7 @@ from bhsearch.evaluation.predictions import case_weights, six_digits
 from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
-from bhsearch.models.training.linear_probe import Array, HeadParams, Heads, Moments, fit
+from bhsearch.models.training.linear_probe import HeadParams, Heads, Moments, fit
 from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, ReportCallback, TrialResult, sigmoid
 from bhsearch.objectives.space import Params
 
@@ -114,7 +115,7 @@ class FrozenObjective:
         by_view = [
             self._scatter(fitted.heads.held_out_logits(rows, self._padded)) for rows in features[: len(averaged)]
         ]
-        probability: Array = six_digits(
+        probability: Float32Array = six_digits(
             np.stack([sigmoid(logits) for logits in by_view]).mean(axis=0, dtype=np.float32)
         )
         if not np.isfinite(probability).all():
@@ -142,14 +143,14 @@ class FrozenObjective:
             MODEL_MB: cost.megabytes + sum(array.nbytes for array in weights) / 1e6,
         }
 
-    def _moments_of(self, backbone: Backbone, view: str, features: Array) -> Moments:
+    def _moments_of(self, backbone: Backbone, view: str, features: Float32Array) -> Moments:
         """Return the sums for the standardisation, weighted by group but not by class balance."""
         key = (backbone, view)
         if key not in self._moments:
             self._moments[key] = Moments.of(features, self._weights)
         return self._moments[key]
 
-    def _losses(self, probability: Array) -> list[float]:
+    def _losses(self, probability: Float32Array) -> list[float]:
         """Return the case-weighted cross-entropy of out-of-fold predictions per epoch.
 
         Args:
@@ -165,7 +166,7 @@ class FrozenObjective:
         balanced: npt.NDArray[np.float64] = classes[0] / classes[0].sum(axis=0) + classes[1] / classes[1].sum(axis=0)
         return balanced
 
-    def _scatter(self, logits: Array) -> Array:
+    def _scatter(self, logits: Float32Array) -> Float32Array:
         """Reorder (n_fold_models, n_held_out) to the order of the images, (n_repeats, n_images)."""
         placed = np.empty(self._fold.shape, np.float32)
         for (repeat, _), rows, values in zip(self._repeat_folds, self._held_out, logits, strict=True):

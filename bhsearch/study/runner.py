@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from bhsearch.config import Settings
+from bhsearch.data.arrays import Float32Array as Array
 from bhsearch.engines.base import INTERRUPTED, Trial
 from bhsearch.engines.optuna.importances import importance_spread
 from bhsearch.errors import BhsearchError, InputError, LostStorageError, RunError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models.keras_settings import check_backend
-from bhsearch.models.training.linear_probe import Array
 from bhsearch.runtime.cache import interprocess_lock, notes
 from bhsearch.runtime.interrupts import Interrupts, deferred
 from bhsearch.runtime.plugins import UnknownPartError

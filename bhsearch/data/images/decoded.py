@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bhsearch.data.arrays import Pixels
 from bhsearch.errors import DataError
 
 STRIP = 1 << 18  # pixels that are converted at once, to bound the memory of intermediate arrays
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)

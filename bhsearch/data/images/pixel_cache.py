@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Pixels
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.decode import decode_for
 from bhsearch.runtime import cache
 
-Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 _FILE = "pixels.u8"
 

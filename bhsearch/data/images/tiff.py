@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bhsearch.data.images.decoded import STRIP, DecodedImage, Extent, Pixels, rgb_of, to_8_bit, turned
+from bhsearch.data.arrays import Pixels
+from bhsearch.data.images.decoded import STRIP, DecodedImage, Extent, rgb_of, to_8_bit, turned
 from bhsearch.data.images.jpeg import jpeg_frame
 from bhsearch.errors import DataError
 

@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Bools
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.layouts import breakhis
 from bhsearch.errors import DataError, listed
 
 ROW = "file name|magnification|fold|train or test"
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

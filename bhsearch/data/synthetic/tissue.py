@@ -20,7 +20,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 if TYPE_CHECKING:
-    from bhsearch.data.synthetic.tissue_style import Floats, Style
+    from bhsearch.data.arrays import Floats
+    from bhsearch.data.synthetic.tissue_style import Style
 
 HEIGHT, WIDTH = 160, 240  # pixels; at the scale of the drawing an ordinary nucleus is 8 pixels across
 

@@ -13,13 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from bhsearch.data.arrays import Floats
 
 _HAEMATOXYLIN = (0.650, 0.704, 0.286)  # absorption in red, green, blue
 _EOSIN = (0.110, 0.940, 0.290)  # pinker than in the paper, as in BreakHis images
 _FULL_SEPARATION = 5.6  # standard deviations between the classes' mean atypia at difficulty 0
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

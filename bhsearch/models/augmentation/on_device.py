@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array, Pixels
 from bhsearch.errors import SettingsError
 from bhsearch.models.augmentation.base import AUGMENTATIONS
 from bhsearch.models.augmentation.policies import (
@@ -35,9 +36,6 @@ from bhsearch.models.augmentation.policies import (
     ZOOM,
 )
 from bhsearch.models.augmentation.stain import HE_TO_RGB, from_optical_density, optical_density, stain_matrices
-
-Array = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 
 SHOWN_STRENGTHS = (0.3, 0.6, 1.0)  # in the figure of policies
 SHOWN_SAMPLES = 2  # per strength
@@ -70,7 +68,7 @@ N_COLUMNS = COLUMNS.box.stop
 _N_DRAWS = 14
 
 
-def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength: float, size: int) -> Array:
+def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength: float, size: int) -> Float32Array:
     """Draw augmentation parameters of n images.
 
     The number of random numbers does not depend on policy and strength, and strength only scales them, so trials with
@@ -116,7 +114,7 @@ def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength
     return parameters.astype(np.float32)
 
 
-def dihedral(view: int, n: int, size: int) -> Array:
+def dihedral(view: int, n: int, size: int) -> Float32Array:
     """Return parameters that apply one dihedral view to n images.
 
     Args:
@@ -241,7 +239,7 @@ def _box_mask(box: Any, size: Any) -> Any:
     return (within(0)[:, :, None] * within(1)[:, None, :])[:, None]
 
 
-def draw_mixup(random: np.random.Generator, n_batches: int, strength: float) -> Array:
+def draw_mixup(random: np.random.Generator, n_batches: int, strength: float) -> Float32Array:
     """Draw the share of its own that an image keeps in each batch: the larger of lambda and 1 - lambda.
 
     Args:

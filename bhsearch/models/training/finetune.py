@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.errors import RunError
 from bhsearch.models.augmentation import on_device
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.optimizers import bias_corrections, learning_rates
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, StepInputs
 
-Array = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 EVALS_PER_FOLD = 4  # evaluations at equal parts of the schedule
 _MAX_LOSS = 1e3  # training has diverged above
@@ -78,8 +78,8 @@ class FoldTask:
 
     training: Rows
     held_out: Rows
-    target: Array
-    weight: Array
+    target: Float32Array
+    weight: Float32Array
     steps: int
 
 
@@ -95,7 +95,7 @@ class Evaluation:
 
     share: int
     training_loss: float
-    logits: Array
+    logits: Float32Array
 
 
 def evaluation_steps(n_steps: int) -> list[int]:
@@ -183,7 +183,7 @@ def _checked_mean_loss(losses: list[tuple[Any, int]], epoch: int, params: Finetu
     return mean
 
 
-def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: Rows, n_views: int) -> Array:
+def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: Rows, n_views: int) -> Float32Array:
     """Predict rows under the first dihedral views, the image itself first.
 
     Args:

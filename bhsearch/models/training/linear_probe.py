@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.models import backend
 from bhsearch.models.training.optimizers import EPSILON, bias_corrections, learning_rates, optimizer_step
 
-Array = npt.NDArray[np.float32]
 BATCH = 128
 _MAX_GRADIENT_NORM = 5.0  # per fold model
 
@@ -72,10 +72,10 @@ class Heads:
         linear: Whether the heads have no hidden layer.
     """
 
-    kernel: Array
-    bias: Array
-    output_weights: Array
-    output_bias: Array
+    kernel: Float32Array
+    bias: Float32Array
+    output_weights: Float32Array
+    output_bias: Float32Array
     linear: bool
 
     @classmethod
@@ -88,15 +88,15 @@ class Heads:
         # These keys are in stored files and must not change.
         return {"kernel": self.kernel, "bias": self.bias, "top": self.output_weights, "top_bias": self.output_bias}
 
-    def logits(self, features: Array) -> Array:
+    def logits(self, features: Float32Array) -> Float32Array:
         """Return the logits of all fold models. Shape (n_images, n_fold_models)."""
         hidden = np.einsum("nd,dfh->nfh", features, self.kernel, optimize=True) + self.bias
         if not self.linear:
             hidden = np.maximum(hidden, 0.0)
-        logits: Array = (hidden * self.output_weights).sum(axis=-1) + self.output_bias
+        logits: Float32Array = (hidden * self.output_weights).sum(axis=-1) + self.output_bias
         return logits
 
-    def held_out_logits(self, features: Array, held_out: npt.NDArray[np.int64]) -> Array:
+    def held_out_logits(self, features: Float32Array, held_out: npt.NDArray[np.int64]) -> Float32Array:
         """Return the logits of each fold model for its own validation rows.
 
         Args:
@@ -109,7 +109,7 @@ class Heads:
         hidden = np.matmul(features[held_out], self.kernel.transpose(1, 0, 2)) + self.bias[:, None, :]
         if not self.linear:
             hidden = np.maximum(hidden, 0.0)
-        logits: Array = (hidden * self.output_weights[:, None, :]).sum(axis=-1) + self.output_bias[:, None]
+        logits: Float32Array = (hidden * self.output_weights[:, None, :]).sum(axis=-1) + self.output_bias[:, None]
         return logits
 
 
@@ -124,8 +124,8 @@ class Fit:
     """
 
     heads: Heads
-    losses: Array
-    logits: Array
+    losses: Float32Array
+    logits: Float32Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,7 @@ class Moments:
     second: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, features: Array, weights: npt.NDArray[np.float64]) -> Moments:
+    def of(cls, features: Float32Array, weights: npt.NDArray[np.float64]) -> Moments:
         """Sum over rows.
 
         Args:
@@ -154,7 +154,7 @@ class Moments:
         return cls(weights.sum(axis=0)[:, None], weights.T @ exact, weights.T @ exact**2)
 
 
-def standardisation(moments: list[Moments]) -> tuple[Array, Array]:
+def standardisation(moments: list[Moments]) -> tuple[Float32Array, Float32Array]:
     """Return mean and inverse standard deviation over several views. Shape (n_fold_models, n_features) each."""
     total = np.sum([m.total for m in moments], axis=0)
     mean = np.sum([m.first for m in moments], axis=0) / total
@@ -165,7 +165,7 @@ def standardisation(moments: list[Moments]) -> tuple[Array, Array]:
 
 
 def fit(
-    views: Array,
+    views: Float32Array,
     labels: npt.NDArray[np.int8],
     weights: npt.NDArray[np.float64],
     held_out: npt.NDArray[np.int64],
@@ -220,7 +220,9 @@ def fit(
     )
 
 
-def _initial_parameters(n_features: int, n_fold_models: int, hidden: int, random: np.random.Generator) -> list[Array]:
+def _initial_parameters(
+    n_features: int, n_fold_models: int, hidden: int, random: np.random.Generator
+) -> list[Float32Array]:
     """Draw initial parameters, the same for all fold models, so that they differ by their data alone."""
     width = max(hidden, 1)
     scale = 0.0 if hidden == 0 else math.sqrt(2.0 / n_features)
@@ -233,7 +235,7 @@ def _initial_parameters(n_features: int, n_fold_models: int, hidden: int, random
 
 def _epoch_inputs(
     n_images: int, n_views: int, n_features: int, params: HeadParams, random: np.random.Generator
-) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Array, Array, Array]]:
+) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Float32Array, Float32Array, Float32Array]]:
     """Yield rows and view rows of the batches, learning rates, bias corrections and dropout masks of each epoch.
 
     An epoch uses each image under one random view; the last batch is filled with the first rows of the epoch's order.
@@ -374,7 +376,9 @@ def _held_out_logits(parameters: Any, held_out: Any, mean: Any, inverse_deviatio
     return ops.sum(ops.relu(hidden) * parameters[2][:, None, :], axis=-1) + parameters[3][:, None]
 
 
-def _unstandardised(parameters: list[Array], mean: Array, inverse_deviation: Array, linear: bool) -> Heads:
+def _unstandardised(
+    parameters: list[Float32Array], mean: Float32Array, inverse_deviation: Float32Array, linear: bool
+) -> Heads:
     scaled = parameters[0].astype(np.float64) * inverse_deviation.T[:, :, None]
     bias = parameters[1] - (scaled * mean.T[:, :, None]).sum(axis=0)
     kernel = scaled.astype(np.float32)

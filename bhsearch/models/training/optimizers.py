@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+from bhsearch.data.arrays import Float32Array
+
 MOMENTUM, BETA2, EPSILON = 0.9, 0.999, 1e-7
 
 
@@ -52,7 +53,7 @@ def optimizer_step(
     return parameters - learning_rate * step, first_moment, second_moment
 
 
-def bias_corrections(step_number: npt.NDArray[np.int64]) -> Array:
+def bias_corrections(step_number: npt.NDArray[np.int64]) -> Float32Array:
     """Return Adam's bias corrections.
 
     Args:
@@ -65,7 +66,7 @@ def bias_corrections(step_number: npt.NDArray[np.int64]) -> Array:
     return np.stack(corrections, axis=1).astype(np.float32)
 
 
-def learning_rates(peak: float, schedule: str, n_steps: int, warmup: float = 0.0) -> Array:
+def learning_rates(peak: float, schedule: str, n_steps: int, warmup: float = 0.0) -> Float32Array:
     """Return the learning rate of every step.
 
     Args:

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.training.optimizers import EPSILON, optimizer_step
-
-Array = npt.NDArray[np.float32]
 
 _UNBOUNDED = 1 << 30  # steps per call where their number is not limited
 DEPTHS = {"half": 0.5, "all": 0.0}  # relative depth of the lowest trained layer: 0 the first, 1 the last
@@ -62,8 +61,8 @@ class ModelWeights:
         head: Kernel (n_features, n_hidden), bias (n_hidden,), output weights (n_hidden,), output bias ().
     """
 
-    weights: Sequence[Array]
-    head: Sequence[Array]
+    weights: Sequence[Float32Array]
+    head: Sequence[Float32Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +82,12 @@ class StepInputs:
 
     rows: npt.NDArray[np.int32]
     positions: npt.NDArray[np.int32]
-    augmentation_params: Array
-    mixup_lambda: Array
+    augmentation_params: Float32Array
+    mixup_lambda: Float32Array
     dropout_mask: npt.NDArray[np.uint8]
-    dropout_scale: Array
-    rates: Array
-    bias_corrections: Array
+    dropout_scale: Float32Array
+    rates: Float32Array
+    bias_corrections: Float32Array
 
     def chunks(self, max_steps: int, ends: Iterable[int] = ()) -> Iterator[StepInputs]:
         """Split the steps into chunks of at most `max_steps`, with a cut after each step in `ends`."""
@@ -162,7 +161,7 @@ class CompiledTrainer:
         self._run = backend.compiled(self._steps, donate_argnums=(0,))
         self._predict = backend.compiled(self._logits)
 
-    def initial_weights(self, random: np.random.Generator) -> list[Array]:
+    def initial_weights(self, random: np.random.Generator) -> list[Float32Array]:
         """Return the backbone's weights before training: pretrained, or drawn for training from scratch."""
         return self.spec.backbone.initial_weights(self._network, random) if self.from_scratch else self._initial_weights
 
@@ -198,7 +197,7 @@ class CompiledTrainer:
         return trainable, batch_norm_state, frozen_params
 
     def step_constants(
-        self, target: Array, weight: Array, optimizer: str, layer_decay: float, weight_decay: float
+        self, target: Float32Array, weight: Float32Array, optimizer: str, layer_decay: float, weight_decay: float
     ) -> Any:
         """Return the inputs that stay the same during a training.
 
@@ -233,7 +232,7 @@ class CompiledTrainer:
         moved, loss = self._run(moved, frozen_params, step_constants, images, inputs.arrays(), count)
         return (moved, frozen_params), loss
 
-    def predict(self, state: Any, images: Any, rows: npt.NDArray[np.int32], augmentation_params: Array) -> Any:
+    def predict(self, state: Any, images: Any, rows: npt.NDArray[np.int32], augmentation_params: Float32Array) -> Any:
         """Return the logits of augmented images. Shape (batch,).
 
         Args:
@@ -378,11 +377,11 @@ class ParameterVector:
         self.sizes = [int(np.prod(shape)) for shape in self.shapes]
         self._cuts = np.cumsum(self.sizes)[:-1].tolist()
 
-    def pack(self, arrays: Sequence[Any]) -> Array:
+    def pack(self, arrays: Sequence[Any]) -> Float32Array:
         """Concatenate NumPy arrays to one float32 vector. Shape (sum of sizes,)."""
         return np.concatenate([np.zeros(0, np.float32), *map(np.ravel, arrays)], dtype=np.float32)
 
-    def unpack(self, vector: Any) -> list[Array]:
+    def unpack(self, vector: Any) -> list[Float32Array]:
         """Return the NumPy arrays of a vector."""
         pieces = np.split(np.asarray(vector), self._cuts) if self.shapes else []
         return [piece.reshape(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]

@@ -15,11 +15,11 @@ from typing import Any
 
 from bhsearch import errors
 from bhsearch.config import Settings
+from bhsearch.data.arrays import Float32Array as Array
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.engines.base import Trial
 from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import RunError
-from bhsearch.models.training.linear_probe import Array
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import threads_of
 from bhsearch.study.workers.launchers.base import LAUNCHERS, WorkerCommand, WorkerHandle

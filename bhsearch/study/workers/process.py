@@ -21,10 +21,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from bhsearch.data.arrays import Float32Array as Array
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError
-from bhsearch.models.training.linear_probe import Array
 from bhsearch.runtime.interrupts import Interrupts
 from bhsearch.runtime.processes import this_process
 from bhsearch.study.context import StudyContext

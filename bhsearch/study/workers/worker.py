@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bhsearch.data.arrays import Float32Array as Array
 from bhsearch.engines.base import INTERRUPTED, Engine, SearchExhausted, Trial, TrialAlreadyEnded
 from bhsearch.errors import BhsearchError, InputError, LostStorageError
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import IntArray
-from bhsearch.models.training.linear_probe import Array
 from bhsearch.objectives.base import IntermediateValue, Pruned, TrialResult
 from bhsearch.objectives.space import Params
 from bhsearch.runtime.processes import is_alive, memory_mb, this_process
