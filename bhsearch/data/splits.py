@@ -137,7 +137,7 @@ class Split:
         return digest.hexdigest()[:16]
 
     def _part(self) -> Ints:
-        """Position in `PARTS` per image. Shape (n_images,)."""
+        """Return the position in `PARTS` per image. Shape (n_images,)."""
         return self.test + 2 * self.development.astype(np.int64)
 
     def to_dict(self) -> dict[str, Any]:
@@ -387,9 +387,9 @@ def _why_not_promotable(dataset: Dataset, group_by: str) -> list[str]:
 def _leaks(dataset: Dataset, groups: SplitUnits, folds: Folds, group_by: str) -> tuple[str, ...]:
     rows = folds[0] >= 0
     number, folds = groups.number[rows], folds[:, rows]
-    _, picture = np.unique(dataset.column("pixels_digest")[rows], return_inverse=True)
+    _, image_number = np.unique(dataset.column("pixels_digest")[rows], return_inverse=True)
     sentences = []
-    for what, keys in (("development cases", number), ("different images", picture)):
+    for what, keys in (("development cases", number), ("different images", image_number)):
         apart = in_several_folds(keys, folds)
         if apart.any():
             sentences.append(

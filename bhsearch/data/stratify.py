@@ -84,7 +84,7 @@ def assign_folds(keys: list[str], strata: Ints, n_folds: int, n_repeats: int) ->
     Returns:
         Fold per unit, for as many different divisions as were found. Shape (n_repeats or fewer, n_units).
     """
-    dealt: list[Folds] = []
+    divisions: list[Folds] = []
     seen: set[bytes] = set()
     for repeat in range(n_repeats):
         for attempt in range(_ATTEMPTS):
@@ -95,11 +95,11 @@ def assign_folds(keys: list[str], strata: Ints, n_folds: int, n_repeats: int) ->
             division = _numbered_by_first_unit(folds).tobytes()
             if division not in seen:
                 seen.add(division)
-                dealt.append(folds)
+                divisions.append(folds)
                 break
         else:
             break
-    return np.array(dealt, dtype=np.int8).reshape(len(dealt), len(keys))
+    return np.array(divisions, dtype=np.int8).reshape(len(divisions), len(keys))
 
 
 def classes_per_group(unit: Ints, labels: Folds) -> Bools:

@@ -59,7 +59,7 @@ class TrialResult:
         model: JSON-able description of the model: `kind` (`heads` or `networks`), `views` of test-time augmentation,
             and further keys for `models.inference_model`.
         arrays: Its weights.
-        seconds: Duration of the trial, with features that had to be computed.
+        seconds: Duration of the trial, including the computation of its features.
         cost: Further costs by metric name: `MS_PER_IMAGE` and `MODEL_MB` of the deployed model, and those of the
             regime. nan where unknown.
     """

@@ -230,10 +230,10 @@ def _digests_of(file: Path, reservation: contextlib.ExitStack) -> Digests:
     with _opened(file) as stream:
         of_bytes = hashlib.file_digest(stream, "sha256")
         stream.seek(0)
-        picture = _decode_stream(stream, reservation)
-    digest = hashlib.sha256(repr(picture.pixels.shape).encode())
-    digest.update(picture.pixels.data)
-    return Digests(of_bytes.hexdigest(), digest.hexdigest(), picture.range_used, picture.pages_left_out)
+        decoded = _decode_stream(stream, reservation)
+    digest = hashlib.sha256(repr(decoded.pixels.shape).encode())
+    digest.update(decoded.pixels.data)
+    return Digests(of_bytes.hexdigest(), digest.hexdigest(), decoded.range_used, decoded.pages_left_out)
 
 
 def _from_file(path: Path, reservation: contextlib.ExitStack) -> DecodedImage:

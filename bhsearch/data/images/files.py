@@ -41,8 +41,8 @@ _FOLDERS = {
 }
 _DOT_FOLDERS = {".ipynb_checkpoints": CHECKPOINT, ".@__thumb": THUMBNAIL, ".thumbnails": THUMBNAIL}
 _THUMBNAIL_FILES = ("synophoto_", "synofile_", "synovideo_", "thumbs.db", "ehthumbs")
-# Words that always mean a mask at the end of a name ("p1_mask.png"), and words that mean it only beside the image that
-# they annotate ("p1_label.png" beside "p1.png"): a patient's files may well be called "seg" or "label".
+# Words that always mean a mask at the end of a name ("p1_mask.png"), and words that mean it only next to the image that
+# they annotate ("p1_label.png" next to "p1.png"): "seg" or "label" may be the name of a patient.
 _MASK_WORD = r"(?:masks?|segmentations?|ground[ _-]?truths?|gt[ _-]?masks?)"
 _ANNOTATION_WORD = (
     r"(?:seg|segm|segmented|labels?|labell?ed|gt|annotations?|annotated|annot?|overlays?|contours?|outlines?|heatmap|binary|"

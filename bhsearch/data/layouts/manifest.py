@@ -145,9 +145,9 @@ def _read_table(file: Path) -> _Table:
 def _separator(text: str) -> tuple[str, str, int]:
     """Return the text without Excel's line `sep=;`, its separator, and the number of removed lines."""
     first, *rest = re.split(r"\r\n|\r|\n", text, maxsplit=1)
-    said = first.strip(' \r"')
-    if said.lower().startswith("sep=") and (said[4:] or "\t") in _SEPARATORS:
-        return "".join(rest), said[4:] or "\t", 1
+    declared = first.strip(' \r"')
+    if declared.lower().startswith("sep=") and (declared[4:] or "\t") in _SEPARATORS:
+        return "".join(rest), declared[4:] or "\t", 1
 
     def n_known(separator: str) -> int:
         names = next(csv.reader([first], delimiter=separator), [])

@@ -95,7 +95,7 @@ def _grid() -> tuple[Floats, Floats]:
 
 @cache
 def _tiles() -> tuple[Floats, Floats]:
-    """Two repeating noise tiles of unit variance: fine grain for chromatin, coarser lattice noise for fibres."""
+    """Return two repeating noise tiles of unit variance: fine grain for chromatin, lattice noise for fibres."""
     rng = np.random.default_rng(20)
     tiles = (ndimage.gaussian_filter(rng.normal(size=(_TILE, _TILE)), sigma, mode="wrap") for sigma in (0.9, 1.0))
     fine, coarse = (tile / tile.std() for tile in tiles)
@@ -104,7 +104,7 @@ def _tiles() -> tuple[Floats, Floats]:
 
 @cache
 def _spline(n_pixels: int, n_knots: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """First of the four knots that each pixel depends on, (n_pixels,), and their weights, (4, n_pixels)."""
+    """Return the first of the four knots of each pixel, (n_pixels,), and their weights, (4, n_pixels)."""
     at = np.linspace(1.0, n_knots - 2.0, n_pixels)
     first = np.clip(np.floor(at).astype(np.int64) - 1, 0, n_knots - 4)
     t = np.abs(at - (first + np.arange(4)[:, None]))
@@ -112,10 +112,7 @@ def _spline(n_pixels: int, n_knots: int) -> tuple[npt.NDArray[np.int64], Floats]
 
 
 def _smooth(rng: np.random.Generator, scale: float) -> Floats:
-    """Smooth noise of about unit variance whose bumps lie about `scale` pixels apart. Shape (HEIGHT, WIDTH).
-
-    Four taps a pixel rather than a matrix product: the sum's order is then ours, not that of the machine's BLAS.
-    """
+    """Return smooth noise of about unit variance with features of about `scale` pixels. Shape (HEIGHT, WIDTH)."""
     rows, columns = int(HEIGHT / scale) + 4, int(WIDTH / scale) + 4
     knots = rng.normal(size=(rows, columns)) * 2.0  # the spline halves the deviation
     (row, down), (column, right) = _spline(HEIGHT, rows), _spline(WIDTH, columns)
@@ -129,7 +126,7 @@ def _smooth(rng: np.random.Generator, scale: float) -> Floats:
 
 
 def _grain(rng: np.random.Generator) -> Floats:
-    """Chromatin grain of unit variance. Shape (HEIGHT, WIDTH)."""
+    """Return chromatin grain of unit variance. Shape (HEIGHT, WIDTH)."""
     fine, _ = _tiles()
     rows = (np.arange(HEIGHT) + rng.integers(_TILE)) % _TILE
     columns = (np.arange(WIDTH) + rng.integers(_TILE)) % _TILE
@@ -137,7 +134,7 @@ def _grain(rng: np.random.Generator) -> Floats:
 
 
 def _step(value: Floats) -> Floats:
-    """0 below -1, 1 above 1, a smooth ramp between."""
+    """Return a smooth step: 0 below -1, 1 above 1."""
     t = 0.5 * value
     t += 0.5
     np.clip(t, 0.0, 1.0, out=t)
@@ -148,7 +145,7 @@ def _step(value: Floats) -> Floats:
 
 
 def _stroma(style: Style, rng: np.random.Generator, y: Floats, x: Floats) -> tuple[Floats, Floats]:
-    """Wavy collagen. Returns eosin in the fibres, about 1, and torn clefts, 0 to 1; both of shape (HEIGHT, WIDTH)."""
+    """Return wavy collagen: eosin in the fibres, about 1, and clefts, 0 to 1. Shape (HEIGHT, WIDTH) each."""
     _, tile = _tiles()
     angle = style.fibre_angle + 0.25 * rng.normal()
     swing = style.fibre_waviness * _smooth(rng, 48.0) + 0.25 * style.fibre_waviness * _smooth(rng, 16.0)
@@ -164,26 +161,26 @@ def _stroma(style: Style, rng: np.random.Generator, y: Floats, x: Floats) -> tup
 
 
 def _sample(tile: Floats, y: Floats, x: Floats) -> Floats:
-    """Bilinear look-up in a repeating tile."""
+    """Interpolate bilinearly in a repeating tile."""
     return np.asarray(ndimage.map_coordinates(tile, (y, x), order=1, mode="grid-wrap"))
 
 
 def _top_share(field: Floats, share: float, softness: float) -> Floats:
-    """1 where a field is among its highest `share`, 0 elsewhere, with a soft shore."""
+    """Return 1 where a field is among its highest `share` and 0 elsewhere, with a soft edge."""
     # A sixteenth of the pixels of a smooth field has its quantiles, too.
     shore = np.quantile(field[2::4, 2::4], 1.0 - share)
     return _step((field - shore) / softness)
 
 
 def _fat(style: Style, rng: np.random.Generator, y: Floats, x: Floats) -> tuple[Floats, Floats]:
-    """Fat cells packed in a honeycomb. Returns the share that is fat and its membranes, both (HEIGHT, WIDTH)."""
+    """Return the share of fat cells, packed in a honeycomb, and their membranes. Shape (HEIGHT, WIDTH) each."""
     field = _smooth(rng, 60.0)
     share = style.fat * (1.0 + 0.5 * rng.normal())
     wide = rng.uniform(20, 28)
     if share < 0.01:
         return np.zeros_like(field), np.zeros_like(field)
     fat = _top_share(field, min(share, 0.7), 0.12)
-    # A honeycomb is the cells of a hexagonal lattice, and that is two rectangular ones: a membrane lies where the
+    # A honeycomb has the cells of a hexagonal lattice, which is two rectangular ones: a membrane is where the
     # nearest points of both are equally far, or midway between neighbours of the nearer one.
     high = wide * np.sqrt(3.0)
     y, x = y + 0.4 * wide * field, x - 0.4 * wide * field
@@ -195,12 +192,12 @@ def _fat(style: Style, rng: np.random.Generator, y: Floats, x: Floats) -> tuple[
 
 
 def _fold(value: Floats, period: float) -> Floats:
-    """Signed distance to the nearest multiple of `period`."""
+    """Return the signed distance to the nearest multiple of `period`."""
     return np.asarray(value - period * np.round(value / period))
 
 
 def _gland_shapes(style: Style, rng: np.random.Generator) -> Floats:
-    """Glands as rows of centre y, centre x, long radius, short radius, angle, lumen share. Shape (n_glands, 6)."""
+    """Return glands as rows of centre y, centre x, long radius, short radius, angle, lumen share. Shape (n_glands, 6)."""
     n = min(int(rng.poisson(style.glands)), 6)
     radius = style.gland_radius * np.exp(0.25 * rng.normal(size=n))
     columns = (
@@ -231,7 +228,7 @@ def _gland_maps(glands: Floats, y: Floats, x: Floats) -> tuple[Floats, Floats]:
 
 
 def _secretion(rng: np.random.Generator, lumen: Floats) -> Floats:
-    """Pink clots in some lumina: eosin, 0 to 0.5. Shape (HEIGHT, WIDTH)."""
+    """Return secretion in some lumina: eosin, 0 to 0.5. Shape (HEIGHT, WIDTH)."""
     amount = max(0.0, rng.uniform(-0.4, 0.5))
     return np.asarray(lumen * amount * _step(_smooth(rng, 14.0) / 0.5))
 
@@ -340,7 +337,7 @@ def _chromatin(nuclei: Nuclei, grain: Floats, coarseness: float) -> Floats:
 
 
 def _ellipses(nuclei: Nuclei, some: npt.NDArray[np.bool_], half: int) -> Floats:
-    """Smooth ellipses on patches around their centres' pixels. Shape (n_some, 2 * half + 2, 2 * half + 2)."""
+    """Return smooth ellipses on patches around their centres. Shape (n_some, 2 * half + 2, 2 * half + 2)."""
     offset = np.arange(-half, half + 2, dtype=np.float64)
     y, x, long, short, angle, dark = (column[some][:, None, None] for column in _columns(nuclei))
     dy, dx = offset[None, :, None] - (y - np.floor(y)), offset[None, None, :] - (x - np.floor(x))
@@ -352,7 +349,7 @@ def _ellipses(nuclei: Nuclei, some: npt.NDArray[np.bool_], half: int) -> Floats:
 
 
 def _photograph(style: Style, rng: np.random.Generator, haematoxylin: Floats, eosin: Floats) -> npt.NDArray[np.uint8]:
-    """Light through the dyes, the lens and the sensor. Returns an image of shape (HEIGHT, WIDTH, 3)."""
+    """Apply dyes, lens and sensor to the light. Returns an image of shape (HEIGHT, WIDTH, 3)."""
     y, x = _grid()
     off_centre = (y / (HEIGHT - 1) - 0.5) ** 2 + (x / (WIDTH - 1) - 0.5) ** 2
     lamp = rng.uniform(0.96, 1.02) * (1.0 - 2.0 * style.vignette * off_centre)
