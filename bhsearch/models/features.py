@@ -120,7 +120,7 @@ class FeatureCache:
 
     def _compute(self, backbone: Backbone, view: str, folder: Path) -> None:
         n_images, n_tiles = self._pixels.shape[:2]
-        report = self._progress(backbone.name, view) if self._progress else _ignore
+        report = self._progress(backbone.name, view) if self._progress else _no_progress
 
         on_gpu = self.feature_backend == "keras" and backend.has_gpu()
 
@@ -278,5 +278,5 @@ def openvino_forward(file: Path) -> Forward:
     return forward
 
 
-def _ignore(done: int, total: int) -> None:
+def _no_progress(done: int, total: int) -> None:
     """Ignore progress."""

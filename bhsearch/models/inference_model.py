@@ -48,7 +48,7 @@ class ModelPool:
             overwrites its heads.
         """
         network = self._network(backbone, mode, size, views, heads)
-        kernel, bias, *output_weights = _weights(heads)
+        kernel, bias, *output_weights = _head_weights(heads)
         network.get_layer(_HEADS[0]).set_weights([kernel, bias])
         network.get_layer(_HEADS[1]).set_weights(output_weights)
         return network
@@ -61,7 +61,7 @@ class ModelPool:
         archive: KerasArchive = _single_network(
             self._archives, key, lambda: KerasArchive(self._network(backbone, mode, size, views, heads), _HEADS)
         )
-        return archive.filled(_weights(heads))
+        return archive.filled(_head_weights(heads))
 
     def _network(self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads) -> Any:
         shape, linear = heads.kernel.shape, heads.linear
@@ -156,7 +156,7 @@ def arrays_of(members: Sequence[ModelWeights]) -> dict[str, npt.NDArray[Any]]:
     return found
 
 
-def _weights(heads: Heads) -> list[npt.NDArray[np.float32]]:
+def _head_weights(heads: Heads) -> list[npt.NDArray[np.float32]]:
     """Return the weights of the layers `_HEADS`, in their order."""
     return [
         heads.kernel.reshape(heads.kernel.shape[0], -1),

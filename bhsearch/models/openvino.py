@@ -52,11 +52,11 @@ class BackgroundConversion:
         return self._found(backbone)
 
     def _found(self, backbone: Backbone) -> Path | None:
-        folder = cache.lookup("networks", _facts(backbone, self._size))
+        folder = cache.lookup("networks", _cache_facts(backbone, self._size))
         return folder / _FILE if folder is not None else None
 
 
-def _facts(backbone: Backbone, size: int) -> dict[str, Any]:
+def _cache_facts(backbone: Backbone, size: int) -> dict[str, Any]:
     versions = [metadata.version(package) for package in ("keras", "openvino")]
     facts = {"backbone": backbone.name, "weights": backbone.digest, "size": size, "versions": versions}
     return facts | {"numerics": keras_settings.pinned() | {"backend": "openvino", "onednn": keras_settings.onednn()}}
@@ -69,7 +69,7 @@ def convert(backbone: Backbone, size: int) -> None:
         backbone.build(size).export(str(folder / _FILE), format="openvino", verbose=False)
         _check(folder / _FILE, size)
 
-    cache.get_or_create("networks", _facts(backbone, size), fill)
+    cache.get_or_create("networks", _cache_facts(backbone, size), fill)
 
 
 def _check(file: Path, size: int) -> None:

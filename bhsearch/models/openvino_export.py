@@ -111,8 +111,8 @@ def _matrix_resize() -> Any:
             if self._crop:
                 down = ops.maximum(ops.minimum(height, ops.floor(width * self._rows / self._columns)), 1.0)
                 across = ops.maximum(ops.minimum(width, ops.floor(height * self._columns / self._rows)), 1.0)
-            rows = _weights(row, ops.floor((height - down) / 2.0), down, self._rows)
-            columns = _weights(column, ops.floor((width - across) / 2.0), across, self._columns)
+            rows = _resize_weights(row, ops.floor((height - down) / 2.0), down, self._rows)
+            columns = _resize_weights(column, ops.floor((width - across) / 2.0), across, self._columns)
             planes = ops.transpose(images, (0, 3, 1, 2))
             resized = ops.matmul(ops.matmul(rows, planes), ops.transpose(columns))
             return ops.transpose(resized, (0, 2, 3, 1))
@@ -120,7 +120,7 @@ def _matrix_resize() -> Any:
     return MatrixResize
 
 
-def _weights(position: Any, start: Any, length: Any, n_out: int) -> Any:
+def _resize_weights(position: Any, start: Any, length: Any, n_out: int) -> Any:
     """Return the weight of each input pixel in each output pixel along an axis: a triangle as wide as the scale factor.
 
     Args:

@@ -177,7 +177,7 @@ def hash_images(
     results: list[Digests | BadFile | None] = []
     todo: list[tuple[int, str, _Stamp]] = []
     for at, path in enumerate(paths):
-        found = _look(root, path)
+        found = _stamp_of(root, path)
         results.append(found if isinstance(found, BadFile) else known.get(path, found))
         if results[at] is None and not isinstance(found, BadFile):
             todo.append((at, path, found))
@@ -208,7 +208,7 @@ def _n_cores() -> int:
 _Stamp = tuple[int, int]
 
 
-def _look(root: Path, path: str) -> _Stamp | BadFile:
+def _stamp_of(root: Path, path: str) -> _Stamp | BadFile:
     """Return size and modification time (ns) of a file, or the reason why it cannot be read, without opening it."""
     try:
         info = (root / path).stat()

@@ -74,7 +74,7 @@ def pixel_cache(dataset: Dataset, resize: Resize, progress: Progress | None = No
         DataError: If an image cannot be decoded.
         PlaceError: If the cache cannot be written or the disk is full.
     """
-    facts, shape = _facts(dataset, resize), (len(dataset), *resize.shape)
+    facts, shape = _cache_facts(dataset, resize), (len(dataset), *resize.shape)
 
     def fill(folder: Path) -> None:
         _allocate(folder / _FILE, int(np.prod(shape)))
@@ -96,10 +96,10 @@ def pixel_cache(dataset: Dataset, resize: Resize, progress: Progress | None = No
 
 def pixel_file(dataset: Dataset, resize: Resize) -> Path:
     """Return the location of the array of `pixel_cache`, whether it exists or not."""
-    return cache.folder_of("pixels", _facts(dataset, resize)) / _FILE
+    return cache.folder_of("pixels", _cache_facts(dataset, resize)) / _FILE
 
 
-def _facts(dataset: Dataset, resize: Resize) -> dict[str, Any]:
+def _cache_facts(dataset: Dataset, resize: Resize) -> dict[str, Any]:
     digests = list(dataset.table["pixels_digest"])
     return {"resize": resize.name, "images": cache.cache_key({"pixels": digests}), "version": 1}
 

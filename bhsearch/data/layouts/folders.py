@@ -234,7 +234,9 @@ def read_folders(paths: Sequence[str], case_pattern: str | None, class_map: Sequ
     raise_data_errors(unmatched, f"--case-pattern {case_pattern} must match every path.")
     by_name = all(breakhis.looks_like(row.path.rpartition("/")[2]) for row in rows)
     return Tree(
-        rows, case_pattern is not None or bool(patients) or by_name, _notes(paths, places, patients, case_pattern)
+        rows,
+        case_pattern is not None or bool(patients) or by_name,
+        _notes_on_folders(paths, places, patients, case_pattern),
     )
 
 
@@ -298,7 +300,7 @@ def _is_patient(folder: str) -> bool:
     return not any(_NOT_PATIENTS.fullmatch(word) for word in words) and not (words and _MAGNIFICATION.fullmatch(key))
 
 
-def _notes(
+def _notes_on_folders(
     paths: Sequence[str], places: list[tuple[int, int]], patients: dict[str, str], case_pattern: str | None
 ) -> list[str]:
     if patients:

@@ -125,7 +125,7 @@ def list_images(parameters: Parameters) -> list[SyntheticImage]:
     return planned
 
 
-def draw(parameters: Parameters, image: SyntheticImage) -> npt.NDArray[np.uint8]:
+def draw_image(parameters: Parameters, image: SyntheticImage) -> npt.NDArray[np.uint8]:
     """Draw one image, determined by seed, difficulty, and the image's label, case and number.
 
     Returns:
@@ -137,7 +137,7 @@ def draw(parameters: Parameters, image: SyntheticImage) -> npt.NDArray[np.uint8]
 
     rng = np.random.default_rng((parameters.seed, image.case, _STYLE))
     style = case_style(rng, image.label, parameters.difficulty)
-    return tissue.draw(style, np.random.default_rng((parameters.seed, image.case, _PIXELS, image.image)))
+    return tissue.draw_tissue(style, np.random.default_rng((parameters.seed, image.case, _PIXELS, image.image)))
 
 
 def phantom_folder(parameters: Parameters, progress: Progress | None = None) -> Path:
@@ -205,7 +205,7 @@ def _fill(folder: Path, parameters: Parameters, progress: Progress | None) -> No
         file = folder / image.path
         file.parent.mkdir(parents=True, exist_ok=True)
         # Without compression: its bytes depend on the zlib build, and reading takes half the time.
-        Image.fromarray(draw(parameters, image)).save(file, compress_level=0)
+        Image.fromarray(draw_image(parameters, image)).save(file, compress_level=0)
 
     pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
     try:

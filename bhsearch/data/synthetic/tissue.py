@@ -50,7 +50,7 @@ class Nuclei:
     dark: Floats
 
 
-def draw(style: Style, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def draw_tissue(style: Style, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Draw one image of a case.
 
     Args:
@@ -197,7 +197,7 @@ def _fold(value: Floats, period: float) -> Floats:
 
 
 def _gland_shapes(style: Style, rng: np.random.Generator) -> Floats:
-    """Return glands as rows of centre y, centre x, long radius, short radius, angle, lumen share. Shape (n_glands, 6)."""
+    """Return glands: centre y, centre x, long radius, short radius, angle and lumen share. Shape (n_glands, 6)."""
     n = min(int(rng.poisson(style.glands)), 6)
     radius = style.gland_radius * np.exp(0.25 * rng.normal(size=n))
     columns = (

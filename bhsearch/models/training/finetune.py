@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from bhsearch.data.arrays import Float32Array
+from bhsearch.data.arrays import Float32Array, Ints
 from bhsearch.errors import RunError
 from bhsearch.models.augmentation import on_device
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.optimizers import bias_corrections, learning_rates
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, StepInputs
 
-Rows = npt.NDArray[np.int64]
 EVALS_PER_FOLD = 4  # evaluations at equal parts of the schedule
 _MAX_LOSS = 1e3  # training has diverged above
 
@@ -76,8 +74,8 @@ class FoldTask:
         steps: Steps per epoch, the same for all folds, so that one program serves them.
     """
 
-    training: Rows
-    held_out: Rows
+    training: Ints
+    held_out: Ints
     target: Float32Array
     weight: Float32Array
     steps: int
@@ -183,14 +181,14 @@ def _checked_mean_loss(losses: list[tuple[Any, int]], epoch: int, params: Finetu
     return mean
 
 
-def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: Rows, n_views: int) -> Float32Array:
+def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: Ints, n_views: int) -> Float32Array:
     """Predict rows under the first dihedral views, the image itself first.
 
     Args:
         program: Trainer of the network.
         pixels: All development images.
         state: From `CompiledTrainer.inference_state`.
-        rows: Rows to predict. Shape (n_rows,).
+        rows: Ints to predict. Shape (n_rows,).
         n_views: 1 to 8.
 
     Returns:
