@@ -100,7 +100,7 @@ def test_no_such_folder(ends):
 def test_no_images(ends, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
-    assert "there must be images" in refused(ends, *of(tmp_path / "empty"))
+    assert "must contain images" in refused(ends, *of(tmp_path / "empty"))
 
 
 def test_an_unknown_layout_lists_the_known(ends, images):
@@ -113,7 +113,7 @@ def test_names_of_no_layout(ends, images, tmp_path):
     (images / "malignant").rename(tmp_path / "images" / "right")
     for number, file in enumerate(sorted(images.rglob("*.png"))):
         file.rename(file.with_name(f"{number}.png"))
-    assert "no known layout" in refused(ends, *of(images))
+    assert "must have a known layout" in refused(ends, *of(images))
 
 
 def test_one_class_only(ends, images):

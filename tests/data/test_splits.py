@@ -293,7 +293,7 @@ def move_to_development(record):
 
 
 EDITS = {
-    "must not be edited": move_to_development,
+    "must not be modified": move_to_development,
     "format": lambda record: record.update(format=2),
     "images": lambda record: record.pop("images"),
     "'trial'": lambda record: record["images"]["part"].__setitem__(0, "trial"),

@@ -205,7 +205,7 @@ def test_what_is_wrong_with_the_data_stands_in_the_plan_and_beside_the_result(me
     said = plan(data=str(messy), folds=2).warnings
     expected = [
         "Images labelled both benign and malignant: 1, such as 0.png = 1.png.",
-        "Cases in several spellings, kept together as one: 12, such as Case0 = case0.",
+        "Cases with several spellings, kept together: 12, such as Case0 = case0.",
     ]
     assert "Column of the manifest not used: stain." in said
     assert set(expected) <= set(said)

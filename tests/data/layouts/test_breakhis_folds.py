@@ -67,11 +67,11 @@ def test_folds_come_in_the_order_of_their_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("SOB_B_A-14-22549AB-40-001.png|40|1", "rows must be"),
-        ("SOB_B_A-14-22549AB-40-001.png|40|1|validation", "rows must be"),
-        ("SOB_B_A-14-22549AB-40-001.png|40|one|train", "rows must be"),
-        ("SOB_B_A-14-22549AB-40-001.png|100|1|train", "magnification must be that of the file name"),
-        ("cat.png|40|1|train", "not a BreakHis name"),
+        ("SOB_B_A-14-22549AB-40-001.png|40|1", "Rows must be"),
+        ("SOB_B_A-14-22549AB-40-001.png|40|1|validation", "Rows must be"),
+        ("SOB_B_A-14-22549AB-40-001.png|40|one|train", "Rows must be"),
+        ("SOB_B_A-14-22549AB-40-001.png|100|1|train", "magnification must agree with the file name"),
+        ("cat.png|40|1|train", "Not a BreakHis name"),
         ("SOB_M_DC-14-2523-40-001.png|40|1|train", "in one set only"),
         ("SOB_B_A-14-22549AB-40-002.png|40|2|train", "of 2 folds"),
     ],
@@ -130,7 +130,7 @@ def test_listed_images_that_are_not_there_are_counted(tmp_path, dataset):
     absent = "B_TA-14-16184"
     (placed,) = resolve_folds(dataset, read_folds([fold_file(tmp_path, [*SLIDES[:4], absent], SLIDES[4:])]))
     assert placed.n_missing == 2
-    assert "not here: 2" in placed.heading()
+    assert "missing: 2" in placed.heading()
     with pytest.raises(DataError, match=r"0 test images are. Missing:\n  SOB_B_TA-14-16184-100-001.png"):
         resolve_folds(dataset, read_folds([fold_file(tmp_path, SLIDES, [absent])]))
 

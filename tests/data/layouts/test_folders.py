@@ -137,9 +137,9 @@ def test_parts_above_idc_patients_are_honoured(tree):
     [
         (
             ["train/benign/a.png", "train/malignant/b.png", "holdout/benign/c.png"],
-            "every image must lie in one of them",
+            "every image must be in one of them",
         ),
-        (["train/test/benign/a.png", "train/malignant/b.png"], "the folders of these name several"),
+        (["train/test/benign/a.png", "train/malignant/b.png"], "but these name several"),
         (["fold1/benign/a.png", "fold2/malignant/b.png"], r"'fold1', 'fold2' seem to divide .*--ignore-column fold$"),
         (["Set A/benign/a.png", "Set B/malignant/b.png"], "seem to divide"),
         (["dev/benign/a.png", "external/malignant/b.png"], "seem to divide"),

@@ -103,8 +103,8 @@ def test_letters_of_a_path_may_be_composed_or_not(manifest, there, given):
         ("path,label,case\n,,\n", "has no rows below its header"),
         ("", "lacks path, label, case; it has none"),
         ("path;label;Fall\na.png;0;c1\n", r"lacks case; it has path, label, Fall \(separator: semicolon\)"),
-        ("path,label,case\na.png,0,Smith, John\nb.png,1,c\n", r"no more fields than its header.*line 2.* has 4"),
-        (b"\xff\xfep\x00a\x00", "must be text in UTF-8"),
+        ("path,label,case\na.png,0,Smith, John\nb.png,1,c\n", r"no more fields than the header.*line 2.* has 4"),
+        (b"\xff\xfep\x00a\x00", "must be UTF-8 text"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_reason(manifest, text, said):

@@ -216,7 +216,7 @@ def test_paths_in_which_the_pattern_finds_no_case_are_named(tree):
     assert "benign/p1.png" not in str(error.value)
 
 
-@pytest.mark.parametrize(("pattern", "said"), [("(", "regular expression"), ("p[0-9]+", "must hold a group")])
+@pytest.mark.parametrize(("pattern", "said"), [("(", "regular expression"), ("p[0-9]+", "must have a group")])
 def test_a_pattern_that_cannot_be_used_is_an_error_of_the_option(tree, pattern, said):
     with pytest.raises(SettingsError, match=said):
         read(tree("benign/p1.png", "malignant/p2.png"), case_pattern=pattern)
@@ -271,14 +271,14 @@ def test_missing_columns_are_named_beside_those_that_are_there(manifest):
     ("rows", "said"),
     [
         ("a.png,2,c\nb.png,maybe,c\n", r"must be 0, 1, benign, malignant.*\(2\).*line 2: '2'.*line 3: 'maybe'"),
-        ("../a.png,1,c\n", r"must lie in the folder.*'\.\./a\.png'"),
-        ("x/../../a.png,1,c\n", "must lie in the folder"),
-        ("/etc/a.png,1,c\n", "must lie in the folder.*'/etc/a.png'"),
-        (",1,c\n", "must lie in the folder"),
+        ("../a.png,1,c\n", r"must be inside the folder.*'\.\./a\.png'"),
+        ("x/../../a.png,1,c\n", "must be inside the folder"),
+        ("/etc/a.png,1,c\n", "must be inside the folder.*'/etc/a.png'"),
+        (",1,c\n", "must be inside the folder"),
         ("gone.png,1,c\n", "must exist.*line 2: gone.png"),
         ("a.png,1,\n", "must name its case.*a.png"),
         ("a.png,1\n", "must name its case.*a.png"),
-        ("a.png,1,c\n./a.png,1,c\n", r"name a file once.*\(1\).*a\.png"),
+        ("a.png,1,c\n./a.png,1,c\n", r"name each file once.*\(1\).*a\.png"),
         ("", "has no rows"),
         ("a.png,1,c\n", "only class is: malignant"),
     ],
