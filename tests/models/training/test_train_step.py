@@ -62,7 +62,7 @@ def test_half_of_the_depth_leaves_the_lower_layers_as_they_are(mobilenet_program
 def test_all_of_the_depth_moves_every_layer_and_a_network_from_scratch_knows_no_other(cnn_program, pixels):
     moved = one_step(cnn_program, pixels)
     assert all(np.any(step) for name, step in moved.items() if name not in ("head2", "head3"))
-    assert all(CompiledTrainer(shape_of(depth="half"))._trained)
+    assert all(CompiledTrainer(shape_of(depth="half"))._is_trained)
 
 
 def test_layer_decay_shortens_the_steps_of_lower_layers(cnn_program, pixels):
