@@ -202,7 +202,7 @@ def ready(program: CompiledTrainer, bench: Bench, policy: str, steps: int) -> tu
         "mixup_lambda": np.ones(shape, np.float32),
         "dropout_mask": np.ones((*shape, program.n_features), np.uint8),
         "dropout_scale": np.ones(steps, np.float32),
-        "rates": learning_rates(3e-4, "constant", steps),
+        "learning_rates": learning_rates(3e-4, "constant", steps),
         "bias_corrections": bias_corrections(np.arange(steps)),
     }
     plan = StepInputs(**{name: ops.convert_to_tensor(array) for name, array in arrays.items()})

@@ -1,7 +1,7 @@
 """The compiled training step of one network, as a pure function.
 
 All trained weights are in one vector, with one vector per optimizer slot: a step updates three arrays instead of
-hundreds, and learning rates per layer and weight decay per kernel are vectors, too. The state of batch normalisation is
+hundreds, and learning learning_rates per layer and weight decay per kernel are vectors, too. The state of batch normalisation is
 another vector, and so are the frozen weights.
 """
 
@@ -76,7 +76,7 @@ class StepInputs:
         mixup_lambda: From `on_device.draw_mixup`, the same for a batch. Shape (n_steps, batch).
         dropout_mask: 1 for features that are kept, 0 for dropped ones. Shape (n_steps, batch, n_features).
         dropout_scale: Factor on the kept features. Shape (n_steps,).
-        rates: Learning rates. Shape (n_steps,).
+        learning_rates: Learning learning_rates. Shape (n_steps,).
         bias_corrections: Bias corrections of Adam. Shape (n_steps, 2).
     """
 
@@ -86,7 +86,7 @@ class StepInputs:
     mixup_lambda: Float32Array
     dropout_mask: npt.NDArray[np.uint8]
     dropout_scale: Float32Array
-    rates: Float32Array
+    learning_rates: Float32Array
     bias_corrections: Float32Array
 
     def chunks(self, max_steps: int, ends: Iterable[int] = ()) -> Iterator[StepInputs]:
@@ -251,9 +251,16 @@ class CompiledTrainer:
         from keras import ops
 
         target, weight, factors, decays, settings = step_constants
-        rows, positions, augmentation_params, mixup_lambda, dropout_masks, dropout_scales, rates, bias_corrections = (
-            inputs
-        )
+        (
+            rows,
+            positions,
+            augmentation_params,
+            mixup_lambda,
+            dropout_masks,
+            dropout_scales,
+            learning_rates,
+            bias_corrections,
+        ) = inputs
         frozen_params = self._frozen.split_tensor(frozen_params)
         gradient = backend.value_and_grad(self._loss, has_aux=True)
         n_micro_batches = self.spec.micro_batches
@@ -278,7 +285,7 @@ class CompiledTrainer:
             summed = ops.cast(summed, "float32") / settings[1]
             norm = ops.sqrt(ops.sum(ops.square(summed)))
             summed = summed * ops.minimum(1.0, _MAX_GRADIENT_NORM / (norm + EPSILON))
-            rate, correction = ops.take(rates, number), ops.take(bias_corrections, number, axis=0)
+            rate, correction = ops.take(learning_rates, number), ops.take(bias_corrections, number, axis=0)
             trainable, first, second = optimizer_step(
                 trainable, first, second, summed, rate * factors, correction, settings[0], decays
             )

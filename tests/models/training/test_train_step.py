@@ -186,8 +186,8 @@ def test_a_plan_is_cut_where_it_has_to_be_and_nothing_of_it_is_lost():
     number = np.arange(10)
     plan = StepInputs(*(number[:, None] if k < 5 else number for k in range(8)))
     parts = list(plan.chunks(4, [-2, 0, 5, 10, 12]))
-    assert [part.rates.tolist() for part in parts] == [[0, 1, 2, 3], [4], [5, 6, 7], [8, 9]]
-    assert [part.rows[:, 0].tolist() for part in parts] == [part.rates.tolist() for part in parts]
+    assert [part.learning_rates.tolist() for part in parts] == [[0, 1, 2, 3], [4], [5, 6, 7], [8, 9]]
+    assert [part.rows[:, 0].tolist() for part in parts] == [part.learning_rates.tolist() for part in parts]
     assert len(list(plan.chunks(1 << 30))) == 1
 
 
