@@ -1,7 +1,7 @@
 """The compiled training step of one network, as a pure function.
 
 All trained weights are in one vector, with one vector per optimizer slot: a step updates three arrays instead of
-hundreds, and learning learning_rates per layer and weight decay per kernel are vectors, too. The state of batch normalisation is
+hundreds, and learning rates per layer and weight decay per kernel are vectors, too. The state of batch normalisation is
 another vector, and so are the frozen weights.
 """
 
@@ -76,7 +76,7 @@ class StepInputs:
         mixup_lambda: From `on_device.draw_mixup`, the same for a batch. Shape (n_steps, batch).
         dropout_mask: 1 for features that are kept, 0 for dropped ones. Shape (n_steps, batch, n_features).
         dropout_scale: Factor on the kept features. Shape (n_steps,).
-        learning_rates: Learning learning_rates. Shape (n_steps,).
+        learning_rates: Learning rates. Shape (n_steps,).
         bias_corrections: Bias corrections of Adam. Shape (n_steps, 2).
     """
 
