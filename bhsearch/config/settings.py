@@ -155,7 +155,9 @@ class NetworkSettings:
         None, "Folder of Keras weight files.", "FOLDER", unset="Keras's cache", is_path=True
     )
     augmentations: tuple[str, ...] = setting(
-        (), "Augmentation policies of other packages that are searched as well, separated by commas.", "NAMES",
+        (),
+        "Augmentation policies of other packages that are searched as well, separated by commas.",
+        "NAMES",
         parse=parse_names,
     )
     metrics: tuple[str, ...] = setting(
