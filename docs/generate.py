@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bhsearch"
 COMMANDS = ("run", "worker", "register", "predict", "report", "reproduce", "dataset")
 PICTURE = "<!-- picture of the rooms -->"
+SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 
 # -- text --------------------------------------------------------------------------------------------------------------
 
@@ -394,6 +395,28 @@ def _short(text: str, most: int = 66) -> str:
     return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " ..."
 
 
+# -- source in pages -------------------------------------------------------------------------------------------------
+
+
+def source_of(place: str) -> str:
+    """Return source as a Markdown block: of a file of the repository, or of one of its classes (`FILE:NAME`).
+
+    Raises:
+        SystemExit: If there is no such file or class, so that the page must be corrected.
+    """
+    name, _, wanted = place.partition(":")
+    file = ROOT / name
+    if not file.is_file():
+        raise SystemExit(f"A page shows {name}, but there is no such file.")
+    source = file.read_text(encoding="utf-8")
+    if wanted:
+        found = [node for node in ast.walk(ast.parse(source)) if getattr(node, "name", None) == wanted]
+        if not found:
+            raise SystemExit(f"A page shows {wanted} of {name}, but there is no such class or function.")
+        source = ast.get_source_segment(source, found[0]) or ""
+    return f"```{'toml' if file.suffix == '.toml' else 'python'}\n{source.strip()}\n```"
+
+
 # -- MkDocs ------------------------------------------------------------------------------------------------------------
 
 PAGES = {
@@ -416,7 +439,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the picture of the rooms where a page asks for it; MkDocs calls it."""
+    """Put the picture of the rooms, or source, where a page asks for it; MkDocs calls it."""
+    markdown = SOURCE.sub(lambda found: source_of(found[1]), markdown)
     return markdown.replace(PICTURE, rooms_svg()) if PICTURE in markdown else markdown
 
 

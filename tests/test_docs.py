@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
+import inspect
 import os
 import re
 import shlex
@@ -15,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import bhsearch
@@ -81,7 +84,7 @@ def calls(code: str) -> Iterator[list[str]]:
         words = shlex.split(line, comments=True)
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             words = words[1:]
-        if words[:1] == ["bhsearch"] or words[:2] == ["python", "-m"] and words[2].startswith("bhsearch"):
+        if words[:1] == ["bhsearch"] or (words[:2] == ["python", "-m"] and words[2].startswith("bhsearch")):
             yield words
 
 
@@ -251,6 +254,79 @@ def test_the_picture_shows_every_room_and_no_import_upwards():
     picture = generate.rooms_svg()
     assert all(f">{room}</text>" in picture for room in generate.rooms())
     assert "#c0392b" not in picture
+
+
+# -- examples of extensions --------------------------------------------------------------------------------------------
+
+PROTOCOLS = {  # page -> the interface that the last object of its example implements
+    "layout": ("bhsearch.data.layouts.base", "Layout"),
+    "sampler": ("bhsearch.engines.optuna.samplers", "Sampler"),
+    "metric": ("bhsearch.evaluation.logged_metrics", "LoggedMetric"),
+    "augmentation": ("bhsearch.models.augmentation.base", "Augmentation"),
+    "launcher": ("bhsearch.study.workers.launchers.base", "Launcher"),
+}
+
+
+def example(name: str) -> Any:
+    """Return the object that the entry point of an example names."""
+    text = text_of(DOCS / "extend" / f"{name}.md")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"__name__": f"example_{name}"}
+    exec(compile(code, f"docs/extend/{name}.md", "exec"), names)
+    entry = re.search(rf'entry-points\."bhsearch\.{name}s"\]\n[\w-]+ = "[\w.]+:(\w+)"', text)
+    assert entry is not None
+    return names[entry[1]]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_example_of_a_part_has_what_its_interface_demands(name):
+    part = example(name)
+    module, interface = PROTOCOLS[name]
+    protocol = getattr(importlib.import_module(module), interface)
+    members = {each for each in (*vars(protocol), *protocol.__annotations__) if not each.startswith("_")}
+    assert members or callable(part)
+    assert [each for each in sorted(members) if not hasattr(part, each)] == []
+    for each in members:
+        if inspect.isfunction(getattr(protocol, each, None)):
+            theirs, ours = (list(inspect.signature(getattr(kind, each)).parameters) for kind in (protocol, type(part)))
+            assert ours == theirs
+
+
+def test_the_example_of_a_layout_reads_names(tmp_path):
+    from bhsearch.data.images.files import Images
+    from bhsearch.data.layouts.base import LayoutOptions
+
+    layout, names = example("layout"), ("P01_b_1.png", "P02_m_2.png")
+    assert layout.detect(names, LayoutOptions()) == 1.0
+    listing = layout.read(tmp_path, Images(names), LayoutOptions())
+    assert [(row.label, row.case) for row in listing.rows] == [(0, "P01"), (1, "P02")]
+    with pytest.raises(errors.DataError, match=r"but got wrong\.png"):
+        layout.read(tmp_path, Images(("wrong.png",)), LayoutOptions())
+
+
+def test_the_example_of_a_metric_keeps_the_rules_of_its_page():
+    metric = example("metric")
+    label, probability, weight = np.array([0, 1, 1]), np.array([0.2, 0.7, 0.4]), np.array([1.0, 2.0, 0.5])
+    assert metric(label, probability, weight) == pytest.approx(metric(label, probability, 2 * weight))
+    twice = np.array([0, 1, 1, 2])
+    assert metric(label[twice], probability[twice], np.ones(4)) == pytest.approx(
+        metric(label, probability, np.array([1.0, 2.0, 1.0]))
+    )
+    assert np.isnan(metric(label, probability, np.zeros(3)))
+
+
+def test_the_example_of_a_sampler_gives_the_same_proposal_again():
+    from optuna.distributions import FloatDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.study import create_study
+
+    def proposals() -> list[float]:
+        sampler = example("sampler")(1, 2, 0)
+        assert isinstance(sampler, BaseSampler)
+        study = create_study(sampler=sampler)
+        return [study.ask({"x": FloatDistribution(0, 1)}).params["x"] for _ in range(2)]
+
+    assert proposals() == proposals()
 
 
 # -- the site ----------------------------------------------------------------------------------------------------------
