@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from bhsearch.config import Settings
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.datasets import PHANTOM, open_settings
-from bhsearch.data.index import Index
 from bhsearch.data.splits import Split
 from bhsearch.errors import DataError, StudyError, listed
 from bhsearch.models.backbones.registry import Backbone, find_backbones
@@ -41,11 +41,11 @@ class RestoredStudy:
     """
 
     settings: Settings
-    index: Index
+    index: Dataset
     split: Split
 
     @property
-    def development(self) -> Index:
+    def development(self) -> Dataset:
         """The rows that the search saw."""
         return self.index.select(self.split.development)
 
@@ -184,7 +184,7 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
     return backbone
 
 
-def sealed_digest(index: Index, split: Split) -> str:
+def sealed_digest(index: Dataset, split: Split) -> str:
     """Digest of the set of sealed images: of their pixels, in no order."""
     return digest_of_set(index.column("pixels_digest")[split.test].tolist())
 
@@ -210,7 +210,7 @@ def digest_of_set(pixel_digests: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(pixel_digests)).encode()).hexdigest()[:16]
 
 
-def rows_of(index: Index, rows: np.ndarray) -> dict[str, list[str]]:
+def rows_of(index: Dataset, rows: np.ndarray) -> dict[str, list[str]]:
     """Case and pixel digest of some rows, as the gate compares them."""
     from bhsearch.data.grouping import case_keys
 

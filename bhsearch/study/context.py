@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from bhsearch.config import Settings, most_models
 from bhsearch.data.audit import Audit, audit
+from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
 from bhsearch.data.images.files import describe_left_out
-from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.splits import Split, make_split
 from bhsearch.engines.keras_tuner.storage import DIRECTORY
 from bhsearch.engines.optuna.pruners import check_pruner
@@ -27,7 +27,7 @@ from bhsearch.engines.registry import KERAS_TUNER, check_engine, with_sampler
 from bhsearch.errors import SettingsError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models.backbones.registry import AvailableBackbones, Backbone, find_backbones
-from bhsearch.models.features import check_executor
+from bhsearch.models.features import check_feature_backend
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import Parameter, digest_of_rows, finetune_space, frozen_space, space_digest
 from bhsearch.study.events import ProgressReporter, StudyPlan
@@ -57,10 +57,10 @@ _MUST_AGREE = {
     "split_fingerprint": "another split (--folds, --repeats, --test-fraction, --group-by, --magnification)",
     "regime": "another --regime",
     "image_sizes": "another --image-size",
-    "started_from": "another --from",
-    "warm": "another --warm-from",
+    "started_from": "another --init-from",
+    "warm": "another --warm-start-from",
     "resize": "another --resize",
-    "executor": "another --executor",
+    "feature_backend": "another --feature-backend",
     "seed": "another --seed",
     "space": "another space",
 }
@@ -80,9 +80,9 @@ class StudyContext:
     """
 
     settings: Settings
-    index: Index
+    index: Dataset
     split: Split
-    development: Index
+    development: Dataset
     found: AvailableBackbones
     study: str
     regime: str
@@ -147,7 +147,7 @@ class StudyContext:
             "group_by": settings.group_by,
             "image_sizes": list(self.image_sizes),
             "resize": settings.resize,
-            "executor": settings.executor,
+            "feature_backend": settings.feature_backend,
             "seed": settings.seed,
             "space": space_digest(self.space(("",))),
             "promotable": self.split.promotable,
@@ -175,7 +175,7 @@ def build_context(settings: Settings, reporter: ProgressReporter) -> StudyContex
         n_repeats=settings.repeats,
         group_by=settings.group_by,
         magnification=settings.magnification,
-        resplit=settings.resplit,
+        ignore_predefined_split=settings.ignore_predefined_split,
     )
     regime = FINETUNE if settings.regime == FINETUNE else FROZEN
     weights = Path(settings.weights_dir) if settings.weights_dir else None
@@ -195,7 +195,7 @@ def announce_synthetic(data: str | None, reporter: ProgressReporter) -> None:
 
 def _check_choices(settings: Settings) -> None:
     """Refuse here what would else be met when the study is made already."""
-    check_executor(settings.executor)
+    check_feature_backend(settings.feature_backend)
     if settings.pruner is not None:
         check_pruner(settings.pruner)
     check_engine(settings.engine, settings.sampler, settings.workers, settings.pruner, settings.storage)
@@ -203,8 +203,8 @@ def _check_choices(settings: Settings) -> None:
         make_resize(settings.resize, size)
     if settings.regime == FINETUNE and settings.resize == "tiles":
         raise SettingsError("--resize must be crop or squash with --regime finetune, but got 'tiles'.")
-    if settings.from_study is not None and settings.regime != FINETUNE:
-        raise SettingsError(f"--from goes with --regime finetune, but got {settings.regime}.")
+    if settings.init_from is not None and settings.regime != FINETUNE:
+        raise SettingsError(f"--init-from goes with --regime finetune, but got {settings.regime}.")
 
 
 def gpu_here() -> bool:
@@ -296,7 +296,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def images_record(index: Index) -> dict[str, list[Any]]:
+def images_record(index: Dataset) -> dict[str, list[Any]]:
     """Every image with what its fingerprint rests on, so that a later difference can be named; columns."""
     return {name: index.table[name].tolist() for name in ("path", "label", "case", "pixels_digest")}
 
@@ -311,7 +311,7 @@ def _part(prepared: StudyContext, rows: npt.NDArray[np.bool_]) -> str:
     return f"{n_groups} cases ({by_class[0]} benign, {by_class[1]} malignant), {_images(prepared.index, rows)}"
 
 
-def _images(index: Index, rows: npt.NDArray[np.bool_]) -> str:
+def _images(index: Dataset, rows: npt.NDArray[np.bool_]) -> str:
     counts = np.bincount(index.labels[rows], minlength=2)
     return f"{rows.sum():,} images ({', '.join(f'{n:,} {name}' for n, name in zip(counts, CLASS_NAMES, strict=True))})"
 
@@ -320,7 +320,7 @@ def _regime(prepared: StudyContext) -> str:
     sizes = ", ".join(map(str, prepared.image_sizes))
     text = f"{prepared.regime}, images {sizes} px ({prepared.settings.resize})"
     if prepared.regime == FINETUNE:
-        text += f", pruner {prepared.pruner}, from {prepared.settings.from_study or 'heads of its own'}"
+        text += f", pruner {prepared.pruner}, from {prepared.settings.init_from or 'heads of its own'}"
     return text
 
 

@@ -122,7 +122,7 @@ def resolved_settings(prepared: StudyContext, workers: int) -> dict[str, Any]:
         "backbones": tuple(given.get(name, name) for name in prepared.backbones),
         "image_sizes": prepared.image_sizes if finetune else (),
         "precision": settings.precision if finetune and settings.precision != "auto" else None,
-        "executor": settings.executor if settings.executor != "auto" else None,
+        "feature_backend": settings.feature_backend if settings.feature_backend != "auto" else None,
         "pruner": prepared.pruner,
         "workers": workers,
     }

@@ -92,7 +92,7 @@ def _frozen_then_finetune(settings: Settings, reporter: ProgressReporter) -> Stu
     if frozen.interrupted:
         return frozen
     changes: dict[str, Any] = {"regime": FINETUNE, "study": _part(settings, FINETUNE), "trials": n_finetune}
-    return replace(_study(replace(settings, **changes, from_study=frozen.study), reporter), before=frozen)
+    return replace(_study(replace(settings, **changes, init_from=frozen.study), reporter), before=frozen)
 
 
 def _part(settings: Settings, regime: str) -> str | None:
@@ -136,13 +136,13 @@ class StudySession:
             self._orders,
             n_before=len(trials),
             max_memory_mb=self._settings.max_worker_memory or float("inf"),
-            stagnation=self._settings.stop_after_stagnation,
+            stagnation=self._settings.patience,
             points=tuple(self._facts["warm"]["points"]),
         )
         finished = sum(trial.counts for trial in trials)
         space = self._prepared.space(self._facts["backbones"])
         plan = context.make_plan(self._prepared, space, finished)
-        stagnation = self._settings.stop_after_stagnation
+        stagnation = self._settings.patience
         remaining = 0 if stagnated(trials, stagnation) else max(self._settings.trials - finished, 0)
         warnings = [*plan.warnings, *disk_space.warnings_of(self._prepared, remaining), *notes()]
         wanted = remaining > 0
@@ -326,7 +326,7 @@ class StudySession:
         result = StudyResult(
             prepared.study, prepared.index.name, ranking, records, self._settings.trials, prepared.note,
             prepared.split.leaks, self._settings.tracking, self._interrupted, *correction,
-            stagnation=self._settings.stop_after_stagnation if stagnated(records, self._orders.stagnation) else None,
+            stagnation=self._settings.patience if stagnated(records, self._orders.stagnation) else None,
             findings=prepared.audit.summary_lines(),
         )  # fmt: skip
         if process is not None and self._outbox is not None:
