@@ -96,7 +96,7 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
     if hasattr(command, "list_commands"):
         context = command.context_class(command, info_name=name)
         for each in command.list_commands(context):
-            found = command.get_command(context, each)
+            found = command.resolve_command(context, [each])[1]  # a lazy group imports the subcommand here
             if found is not None and not found.hidden:
                 yield from _walk(f"{name} {each}", found)
 

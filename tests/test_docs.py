@@ -40,7 +40,14 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-FOREIGN_OPTIONS = {"--constraint", "--editable", "--strict", "--env-manager", "--port"}  # of pip, MkDocs and MLflow
+FOREIGN_OPTIONS = {
+    "--help",
+    "--constraint",
+    "--editable",
+    "--strict",
+    "--env-manager",
+    "--port",
+}  # of every command, pip, MkDocs and MLflow
 
 
 def _generator() -> ModuleType:
@@ -125,13 +132,18 @@ def test_every_call_in_a_shell_block_is_parsed_by_its_command(page):
             command.make_context(command.name or "bhsearch", list(arguments))
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize(
     "page",
     sorted({block.page for block in BLOCKS if block.mark == "run"}),
     ids=lambda page: str(page.relative_to(ROOT)),
 )
-def test_the_blocks_of_a_page_run_in_one_folder(page, tmp_path):
-    """In their order, so that a study made by one serves the next."""
+def test_the_blocks_of_a_page_run_in_one_folder(page, cache, tmp_path):
+    """In their order, so that a study made by one serves the next. All pages share the cache of pixels and features."""
     folder, programs = tmp_path / "work", tmp_path / "bin"
     folder.mkdir()
     programs.mkdir()
@@ -143,7 +155,7 @@ def test_the_blocks_of_a_page_run_in_one_folder(page, tmp_path):
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
-        "BHSEARCH_CACHE": str(tmp_path / "cache"),
+        "BHSEARCH_CACHE": str(cache),
         "COLUMNS": "100",
     }
     environment.pop("MLFLOW_TRACKING_URI", None)
