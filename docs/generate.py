@@ -101,22 +101,6 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
                 yield from _walk(f"{name} {each}", found)
 
 
-def _default(option: Any) -> str:
-    """Return the default of an option as text; options of `run` take theirs from the settings."""
-    from bhsearch.config import Settings
-
-    default = option.default
-    if default in (None, (), ""):
-        fields = (
-            {field.name: field for field in dataclasses.fields(Settings)} if dataclasses.is_dataclass(Settings) else {}
-        )
-        field = fields.get(option.name)
-        default = field.default if field is not None and field.default is not dataclasses.MISSING else None
-    if default is None or default == () or callable(default) or default is False:
-        return ""
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
 def _choices(option: Any) -> list[str]:
     """Return the values that an option takes, or nothing where it takes any."""
     kind = getattr(option, "bare_type", None)
@@ -125,18 +109,20 @@ def _choices(option: Any) -> list[str]:
     return [str(each) for each in get_args(kind) if isinstance(each, str)] if get_origin(kind) is Literal else []
 
 
-def _option_rows(command: Any) -> list[tuple[str, str, str]]:
+def _option_rows(command: Any) -> list[tuple[str, str]]:
     rows = []
     for option in command.params:
         if option.name == "help" or getattr(option, "hidden", False):
             continue
         names = [*option.opts, *option.secondary_opts]
         name = ", ".join(code(each) for each in names) if names[0].startswith("-") else code(option.name.upper())
-        text = getattr(option, "help", None) or ""
+        text = (getattr(option, "help", None) or "").replace("\\[", "[")  # escaped for the terminal
         choices = _choices(option)
         if choices and not all(each in text for each in choices):
             text += f" One of {', '.join(choices)}."
-        rows.append((name, code(_default(option)), text))
+        if option.default not in (None, False, (), "") and not callable(option.default) and "default:" not in text:
+            text += f" [default: {option.default}]"
+        rows.append((name, text))
     return rows
 
 
@@ -151,39 +137,22 @@ def commands_page() -> str:
         parts += [f"## {name}", help_text]
         if hasattr(command, "list_commands"):
             continue
-        parts.append(table(("option", "default", "meaning"), _option_rows(command)))
+        if rows := _option_rows(command):
+            parts.append(table(("option", "meaning"), rows))
     return "\n\n".join(parts) + "\n"
-
-
-def run_command() -> Any:
-    """Return the Click object of the command that searches."""
-    return next(command for name, command in commands() if re.search(r"[ .]run$", name))
 
 
 def settings_page() -> str:
-    """Return the page of the settings: option, key of a TOML file, default and meaning, by section."""
-    from bhsearch.config import Settings
+    """Return the page of the settings: option, key of a TOML file, values, default and meaning, by section."""
+    from bhsearch.config.table import markdown_tables
 
-    parts = [
-        "# Settings",
-        "Each setting is an option of `bhsearch run`, a key of a TOML file given with `--config`, and a keyword of "
-        "`bhsearch.optimize`. Options override the file.",
-    ]
-    command = run_command()
-    keys = {field.name for field in dataclasses.fields(Settings)}
-    panels: dict[str, list[tuple[str, str, str, str]]] = {}
-    for option, row in zip(
-        (each for each in command.params if each.name != "help"), _option_rows(command), strict=True
-    ):
-        panel = getattr(option, "rich_help_panel", None) or "Other"
-        panels.setdefault(panel, []).append((row[0], code(option.name if option.name in keys else ""), *row[1:]))
-    for panel, rows in panels.items():
-        parts += [f"## {panel}", table(("option", "TOML key and keyword", "default", "meaning"), rows)]
-    parts += [
-        "## Example of a settings file",
-        "```toml\n" + (ROOT / "experiments" / "breakhis-frozen.toml").read_text(encoding="utf-8").strip() + "\n```",
-    ]
-    return "\n\n".join(parts) + "\n"
+    example = (ROOT / "experiments" / "breakhis-frozen.toml").read_text(encoding="utf-8").strip()
+    return (
+        "# Settings\n\nEach setting is an option of `bhsearch run`, a key of a TOML file given with `--config`, and a "
+        "keyword of `bhsearch.optimize`. Options override the file.\n\n"
+        + re.sub("^###", "##", markdown_tables(), flags=re.MULTILINE)
+        + f"\n## Example of a settings file\n\n```toml\n{example}\n```\n"
+    )
 
 
 # -- space, API, keys, errors ------------------------------------------------------------------------------------------
