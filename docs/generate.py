@@ -211,35 +211,43 @@ def _signature(name: str, found: Any) -> str:
     return joined if len(joined) < 100 else f"{name}(\n    " + ",\n    ".join(parameters) + ",\n)"
 
 
-def key_rows(file: Path) -> list[tuple[str, str, str]]:
-    """Return constant, value and comment of each string that a module names at its top level."""
+def key_sections(file: Path) -> dict[str, list[tuple[str, str, str]]]:
+    """Return constant, value and comment of each string at the top level of a module, by its section.
+
+    A section begins with a comment such as `# -- tags of runs ------`; a comment at the end of a line is the meaning.
+    """
     source = file.read_text(encoding="utf-8")
-    comments = {}
+    comments, headings = {}, {0: ""}
     with file.open("rb") as stream:
         for token in tokenize.tokenize(stream.readline):
             if token.type == tokenize.COMMENT:
-                comments[token.start[0]] = token.string.lstrip("# ").strip()
+                heading = re.fullmatch(r"# -- (.*?) -+", token.string)
+                found = headings if heading else comments
+                found[token.start[0]] = heading[1] if heading else token.string.lstrip("# ").strip()
     module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
-    rows = []
+    sections: dict[str, list[tuple[str, str, str]]] = {}
     for node in ast.parse(source).body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        names = [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
-        for name in names:
-            value = getattr(module, name, None)
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        section = headings[max(line for line in headings if line < node.lineno)]
+        for name in [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]:
+            value = getattr(module, name)
             texts = [value] if isinstance(value, str) else list(value) if isinstance(value, dict) else []
-            rows += [(code(name), code(text), comments.get(node.end_lineno or 0, "")) for text in texts]
-    return rows
+            rows = [(code(name), code(text), comments.get(node.end_lineno or 0, "")) for text in texts]
+            if rows:
+                sections.setdefault(section, []).extend(rows)
+    return sections
 
 
 def keys_page() -> str:
     """Return the page of every tag, metric and parameter that is written to MLflow."""
-    rows = key_rows(PACKAGE / "tracking" / "keys.py")
-    return (
-        "# MLflow keys\n\nGenerated from `bhsearch/tracking/keys.py`. A key that ends with `/` is a prefix; MLflow "
-        "shows a section for it.\n\n" + table(("constant", "key", "meaning"), rows) + "\n"
-    )
+    parts = [
+        "# MLflow keys",
+        "Generated from `bhsearch/tracking/keys.py`. A key that ends with `/` is a prefix: MLflow makes a section of it.",
+    ]
+    for section, rows in key_sections(PACKAGE / "tracking" / "keys.py").items():
+        parts += [f"## {section[:1].upper()}{section[1:]}"] if section else []
+        parts.append(table(("constant", "key", "meaning"), rows))
+    return "\n\n".join(parts) + "\n"
 
 
 def errors_page() -> str:

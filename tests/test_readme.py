@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+import bhsearch
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_it_is_read_in_two_minutes():
@@ -21,3 +24,8 @@ def test_it_says_what_it_must_not_be_used_for():
 
 def test_the_module_command_that_users_rely_on_is_named():
     assert "python -m bhsearch.run --trials 50" in README
+
+
+def test_version_changelog_and_citation_agree():
+    assert f"## [{bhsearch.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\nversion: {bhsearch.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
