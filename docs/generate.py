@@ -242,7 +242,7 @@ def keys_page() -> str:
     """Return the page of every tag, metric and parameter that is written to MLflow."""
     parts = [
         "# MLflow keys",
-        "Generated from `bhsearch/tracking/keys.py`. A key that ends with `/` is a prefix: MLflow makes a section of it.",
+        "Generated from `bhsearch/tracking/keys.py`. A key that ends with `/` is a prefix.",
     ]
     for section, rows in key_sections(PACKAGE / "tracking" / "keys.py").items():
         parts += [f"## {section[:1].upper()}{section[1:]}"] if section else []
