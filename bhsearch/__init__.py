@@ -14,5 +14,5 @@ environment.prepare_environment()
 from bhsearch.api import load_study, optimize, predict_images, register_model, write_report  # noqa: E402
 from bhsearch.config import Settings  # noqa: E402
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Settings", "load_study", "optimize", "predict_images", "register_model", "write_report"]

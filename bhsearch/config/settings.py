@@ -108,7 +108,7 @@ class SearchSettings:
         choices=choices.regimes,
         closed=True,
     )
-    engine: str = setting("optuna", "Search engine.", "NAME", choices=choices.engines, closed=True)
+    engine: str = setting("optuna", "Search engine.", "NAME", choices=choices.engines)
     sampler: str | None = setting(
         None,
         "Sampler of the engine. " + " ".join(f"{e}: {', '.join(names)}." for e, names in choices.samplers().items()),
@@ -154,6 +154,15 @@ class NetworkSettings:
     weights_dir: str | None = setting(
         None, "Folder of Keras weight files.", "FOLDER", unset="Keras's cache", is_path=True
     )
+    augmentations: tuple[str, ...] = setting(
+        (),
+        "Augmentation policies of other packages that are searched as well, separated by commas.",
+        "NAMES",
+        parse=parse_names,
+    )
+    metrics: tuple[str, ...] = setting(
+        (), "Metrics of other packages that are logged as well, separated by commas.", "NAMES", parse=parse_names
+    )
     image_size: int = setting(224, "Side of the images that the backbones receive, in pixels.", "PIXELS")
     image_sizes: tuple[int, ...] = setting(
         (), "Further image sizes that fine-tuning searches, separated by commas.", "PIXELS", parse=parse_whole_numbers
@@ -194,6 +203,9 @@ class ExecutionSettings:
         unset="one per GPU, else one",
         at_least=0,
         belongs_to_command=True,
+    )
+    launcher: str = setting(
+        "local", "Where the worker processes run.", "NAME", choices=choices.launchers, belongs_to_command=True
     )
     trial_timeout: float | None = setting(
         None,
