@@ -18,6 +18,7 @@ PACKAGE = Path(bhsearch.__file__).parent
 ROOMS = (
     "top",
     "runtime",
+    "config",
     "data",
     "models",
     "evaluation",
@@ -30,7 +31,7 @@ ROOMS = (
     "protocols",
     "cli",
 )
-TOP = tuple(f"bhsearch.{name}" for name in ("errors", "config", "states"))
+TOP = tuple(f"bhsearch.{name}" for name in ("errors", "states"))
 # Framework -> the only modules that may import it, at any place in them.
 HOMES = {
     "mlflow": "bhsearch.tracking",
@@ -72,7 +73,7 @@ def own_imports(name: str) -> set[str]:
 
 
 def room_of(module: str) -> int:
-    if module in TOP or module.startswith("bhsearch.config."):
+    if module in TOP:
         return 0
     parts = module.split(".")
     return ROOMS.index(parts[1]) if len(parts) > 1 and parts[1] in ROOMS else len(ROOMS) - 1

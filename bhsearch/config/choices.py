@@ -1,14 +1,17 @@
 """Names that a setting can take, one function per list; help, completion, validation and the reference read them.
 
-Nothing may be imported here that takes time: `bhsearch run --help` calls every function.
+The parts of other packages are read from the metadata of their distributions. Nothing may be imported here that takes
+time: `bhsearch run --help` calls every function.
 """
 
 from __future__ import annotations
 
+from bhsearch.runtime.plugins import other_names
+
 
 def layouts() -> tuple[str, ...]:
     """Return the names of the readers of data sets."""
-    return ("auto", "breakhis", "idc", "folders", "manifest")
+    return ("auto", "breakhis", "idc", "folders", "manifest", *other_names("bhsearch.layouts"))
 
 
 def regimes() -> tuple[str, ...]:
@@ -18,20 +21,15 @@ def regimes() -> tuple[str, ...]:
 
 def engines() -> tuple[str, ...]:
     """Return the names of the search engines."""
-    return tuple(samplers())
+    return ("optuna", "keras-tuner", *other_names("bhsearch.engines"))
 
 
 def samplers() -> dict[str, tuple[str, ...]]:
-    """Return the names of the samplers of each engine, its default first."""
+    """Return the names of the samplers of each built-in engine, its default first."""
     return {
-        "optuna": ("tpe", "random", "qmc", "cmaes"),
+        "optuna": ("tpe", "random", "qmc", "cmaes", *other_names("bhsearch.samplers")),
         "keras-tuner": ("bayesian", "random", "hyperband", "grid"),
     }
-
-
-def sampler_names() -> tuple[str, ...]:
-    """Return the names of the samplers of all engines, each once."""
-    return tuple(dict.fromkeys(name for names in samplers().values() for name in names))
 
 
 def pruners() -> tuple[str, ...]:
@@ -41,7 +39,17 @@ def pruners() -> tuple[str, ...]:
 
 def launchers() -> tuple[str, ...]:
     """Return the places where worker processes can run."""
-    return ("local",)
+    return ("local", *other_names("bhsearch.launchers"))
+
+
+def augmentations() -> tuple[str, ...]:
+    """Return the augmentation policies of other packages."""
+    return other_names("bhsearch.augmentations")
+
+
+def metrics() -> tuple[str, ...]:
+    """Return the metrics of other packages."""
+    return other_names("bhsearch.metrics")
 
 
 def groupings() -> tuple[str, ...]:

@@ -19,7 +19,6 @@ def test_the_choices_are_what_the_rooms_implement():
     assert choices.samplers() == sampler_names()
     assert choices.engines() == ENGINES.names()
     assert choices.launchers() == LAUNCHERS.names()
-    assert set(choices.sampler_names()) == {name for names in sampler_names().values() for name in names}
     assert set(choices.pruners()) == set(PRUNERS)
     assert choices.groupings() == GROUPINGS
     assert choices.resize_modes() == MODES
