@@ -108,20 +108,11 @@ class Split:
 
     def validation(self, repeat: int, fold: int) -> Bools:
         """Mask of the images that a fold is validated on. Shape (n_images,)."""
-        mask: Bools = self._folds_of(repeat, fold) == fold
-        return mask
+        return validation_mask(self.folds, repeat, fold)
 
     def training(self, repeat: int, fold: int) -> Bools:
         """Mask of the images that a fold is trained on. Shape (n_images,)."""
-        mask: Bools = self.development & (self._folds_of(repeat, fold) != fold)
-        return mask
-
-    def _folds_of(self, repeat: int, fold: int) -> Folds:
-        # Python would count repeat -1 from the end, and fold -1 would be all that is not development, the test too.
-        if not (0 <= repeat < self.n_repeats and 0 <= fold < self.n_folds):
-            raise IndexError(f"no fold {fold} of repeat {repeat} in {self.n_repeats} repeats of {self.n_folds} folds.")
-        row: Folds = self.folds[repeat]
-        return row
+        return training_mask(self.folds, repeat, fold)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -188,6 +179,37 @@ class Split:
         if kept != found:
             raise DataError(f"a kept split must not be edited, but its fingerprint is {found} instead of {kept}.")
         return split
+
+
+def validation_mask(folds: Folds, repeat: int, fold: int) -> Bools:
+    """Return which images a fold is validated on.
+
+    Args:
+        folds: Fold of each image in each repeat, -1 outside development. Shape (n_repeats, n_images).
+        repeat: 0 to n_repeats - 1.
+        fold: 0 to n_folds - 1.
+
+    Raises:
+        IndexError: If there is no such fold. Python would count repeat -1 from the end, and fold -1 would be every
+            image that is not in development, the test included.
+    """
+    mask: Bools = _folds_of(folds, repeat, fold) == fold
+    return mask
+
+
+def training_mask(folds: Folds, repeat: int, fold: int) -> Bools:
+    """Return which images a fold is trained on; see `validation_mask`."""
+    row = _folds_of(folds, repeat, fold)
+    mask: Bools = (row >= 0) & (row != fold)
+    return mask
+
+
+def _folds_of(folds: Folds, repeat: int, fold: int) -> Folds:
+    n_repeats, n_folds = len(folds), int(folds.max(initial=-1)) + 1
+    if not (0 <= repeat < n_repeats and 0 <= fold < n_folds):
+        raise IndexError(f"no fold {fold} of repeat {repeat} in {n_repeats} repeats of {n_folds} folds.")
+    row: Folds = folds[repeat]
+    return row
 
 
 def training_weights(groups: Ints, part: Bools) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Predictions of a registered model on images of one's own, image by image and case by case."""
+"""Predict with a registered model on image files, per image and per case."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CASE_NOTE = "the probability of a case is the mean over its images"
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image of the output.
+    """A row of the output for one image.
 
     Attributes:
         image: Path as it was given.
@@ -56,7 +56,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class CaseRow:
-    """One case of the output.
+    """A row of the output for one case.
 
     Attributes:
         case: As a pattern or BreakHis names give it.
@@ -77,7 +77,7 @@ class CaseRow:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A registered model, ready to be asked.
+    """A registered model that is loaded.
 
     Attributes:
         uri: Where it came from.
@@ -95,11 +95,11 @@ class Model:
 
     @property
     def use(self) -> str:
-        """What stands beside every number: the note, and what the model must not be used for."""
+        """Text that belongs beside every number: the note, and what the model must not be used for."""
         return f"{self.note}. {DISCLAIMER}" if self.note else DISCLAIMER
 
     def label(self, probability: float) -> str:
-        """Class name at the threshold."""
+        """Return the class name of a probability."""
         return CLASS_NAMES[probability >= self.threshold]
 
 
@@ -128,7 +128,7 @@ def check_output(file: Path) -> None:
 
 
 def open_model(uri: str | None, reporter: ProgressReporter) -> Model:
-    """The champion of the MLflow store, or the model of a URI or a name.
+    """Load the champion of the MLflow store, or the model of a URI or a name.
 
     Raises:
         StudyError: If there is none, or it was not registered by bhsearch.
@@ -162,7 +162,7 @@ def _load(found: str, folder: Path) -> Model:
 
 @dataclass(frozen=True)
 class Files:
-    """What places hold.
+    """The files that were found for the arguments of the command.
 
     Attributes:
         images: Files given by name, and the images of folders, each once.
@@ -176,7 +176,7 @@ class Files:
 
 
 def find_files(places: Sequence[str]) -> Files:
-    """Files as given, and the images of folders, at any depth, by the rule that training has (`find_images`).
+    """Find the files that were named, and the images of folders at any depth, as training finds them.
 
     Raises:
         DataError: If a place does not exist, or there is no image at all.
@@ -206,7 +206,7 @@ def find_files(places: Sequence[str]) -> Files:
 
 
 def case_of(pattern: str | None, places: Sequence[str] = ()) -> Callable[[Path], str]:
-    """A function from path to case: by a pattern, else by the names of BreakHis and IDC; empty where unknown.
+    """Return a function that finds the case of a path: by a pattern, else by the names of BreakHis and IDC.
 
     The pattern is searched in the path relative to the given folder that holds the file, as in training, then in the
     whole path. A name that stands for an unknown case, such as `unknown`, is no case.
@@ -228,7 +228,7 @@ def case_of(pattern: str | None, places: Sequence[str] = ()) -> Callable[[Path],
 
 
 def case_in_name(file_name: str) -> str:
-    """The case that a file name of BreakHis or IDC says; empty if it is neither."""
+    """Return the case in a file name of BreakHis or IDC; empty if it is neither."""
     try:
         return breakhis.parse(file_name).case
     except DataError:
@@ -238,7 +238,7 @@ def case_in_name(file_name: str) -> str:
 def predict(
     model: Model, files: Sequence[Path], case: Callable[[Path], str], bad: list[BadFile], progress: Progress
 ) -> Iterator[ImageRow]:
-    """A row per image that can be read.
+    """Yield a row for each image that can be read.
 
     Args:
         model: From `open_model`.
@@ -268,7 +268,7 @@ def predict(
 
 
 def cases(model: Model, rows: Sequence[ImageRow]) -> list[CaseRow]:
-    """A row per known case, in the order of their names.
+    """Return a row for each known case, sorted by name.
 
     Args:
         model: That gave the rows.
@@ -334,8 +334,8 @@ def write_files(file: Path, kind: str, model: Model, rows: Iterable[ImageRow]) -
     Each file appears under its name only when it is whole, and replaces an older one. Folders are made.
 
     Args:
-        file: Of the image rows. With `predictions.csv`, the case rows are in `predictions_cases.csv` and the text in
-            `predictions.README.txt`.
+        file: File of the image rows. With `predictions.csv`, the case rows are in `predictions_cases.csv` and the text
+            in `predictions.README.txt`.
         kind: `csv` or `jsonl`.
         model: That gave the rows.
         rows: Of images; asked for one by one, and written as they come.
@@ -371,7 +371,7 @@ def write_files(file: Path, kind: str, model: Model, rows: Iterable[ImageRow]) -
 
 @contextmanager
 def whole(file: Path) -> Iterator[IO[str]]:
-    """A stream to a file that appears under its name only when it is whole.
+    """Open a stream to a file that appears under its name only when it is complete.
 
     Folders that are missing are made; they are gone again where nothing came of the file.
 

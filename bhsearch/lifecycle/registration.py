@@ -1,4 +1,4 @@
-"""What a user asks to be registered, what would come of it, and what came of it."""
+"""Requests, plans and results of a registration."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RegistrationRequest:
-    """What a user asks to be registered.
+    """A request to register a trial.
 
     Attributes:
         study: Name, uid or parent run; None for the only study of the store.
         trial: Number; None for the best.
-        name: Of the registered model; None for the name of the data set.
+        name: Name of the registered model; None for the name of the data set.
         alias: What a version gets that passes the gate.
         force: Whether it gets the alias whatever the gate says.
         why: The user's reason for that.
-        data: Where the data lie now, if not where they lay when the study was made.
+        data: Where the data are now, if they were moved.
         export: `openvino` for that, beside the model; None for nothing.
     """
 
@@ -53,11 +53,11 @@ class RegistrationRequest:
 
 @dataclass(frozen=True, eq=False)
 class RegistrationPlan:
-    """What registering would do, known before anything is opened.
+    """What a registration would do, known before the sealed test is opened.
 
     Attributes:
         study, trial: What would be registered.
-        name: Of the registered model.
+        name: Name of the registered model.
         alias: What a version gets that passes the gate.
         n_groups: Sealed groups of cases: in all, with benign, and with malignant images.
         n_images: Sealed images.
@@ -81,7 +81,7 @@ class RegistrationPlan:
 
 @dataclass(frozen=True, eq=False)
 class EarlierResult:
-    """What came of an earlier opening for the same trial and the same sealed images; nothing was opened for it again.
+    """Result of an earlier test of the same trial on the same sealed images, which were not opened again.
 
     Attributes:
         version: The registered version, as it is now.
@@ -100,7 +100,7 @@ class EarlierResult:
 
 @dataclass(frozen=True, eq=False)
 class RegistrationResult:
-    """What registering gave.
+    """Result of a registration.
 
     Attributes:
         study, trial: What was registered.
@@ -109,7 +109,7 @@ class RegistrationResult:
         point: Calibration and threshold, fixed before the opening.
         openings: Every opening of these sealed images so far, this one last.
         tested: The test.
-        verdict: Of the gate.
+        verdict: Decision of the gate.
         promoted: `gate`, `force`, or empty.
         alias: What it was to get.
         version: The registered version.

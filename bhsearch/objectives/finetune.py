@@ -14,7 +14,7 @@ import numpy.typing as npt
 import psutil
 
 from bhsearch.data.images.pixel_cache import PixelCache
-from bhsearch.data.splits import training_weights
+from bhsearch.data.splits import training_mask, training_weights, validation_mask
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import weighted_auc
 from bhsearch.evaluation.predictions import case_weights, six_digits
@@ -99,7 +99,7 @@ class FinetuneObjective:
         self._pool = TrainerCache()
         self._device: tuple[int, DevicePixels] | None = None
         self._started: dict[tuple[str, int], tuple[list[Array], int] | None] = {}
-        self._longest = max(int((rows.fold[r] != k).sum()) for r, k in rows.columns())
+        self._longest = max(int(training_mask(rows.fold, r, k).sum()) for r, k in rows.columns())
 
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
         """What each policy of augmentation does at three strengths, to images of a few cases."""
@@ -218,14 +218,14 @@ class FinetuneObjective:
         self._tell(f"{fold}, epoch {epoch} of {epochs}")
 
     def _task(self, repeat: int, fold: int, params: FinetuneParams) -> FoldTask:
-        inside = self._rows.fold[repeat] != fold
+        inside = training_mask(self._rows.fold, repeat, fold)
         weight = training_weights(self._rows.group, inside)
         classes = [weight * (self._rows.label == value) for value in (0, 1)]
         balanced = classes[0] / classes[0].sum() + classes[1] / classes[1].sum()  # each class half of the weight
         smooth = params.label_smoothing
         return FoldTask(
             np.flatnonzero(inside),
-            np.flatnonzero(~inside),
+            np.flatnonzero(validation_mask(self._rows.fold, repeat, fold)),
             (self._rows.label * (1 - smooth) + smooth / 2).astype(np.float32),
             (balanced * inside.sum() / 2).astype(np.float32),
             -(-self._longest // params.batch),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.images.pixel_cache import Progress
-from bhsearch.data.splits import training_weights
+from bhsearch.data.splits import training_mask, training_weights, validation_mask
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import epoch_scores
 from bhsearch.evaluation.predictions import case_weights, six_digits
@@ -70,10 +70,12 @@ class FrozenObjective:
         self._features, self._backbones, self._seed, self._telling = features, backbones, seed, telling
         self._label, self._fold, self._counted = label, fold, case_weights(group, fold)
         self._columns = [(repeat, k) for repeat in range(len(fold)) for k in range(int(fold.max()) + 1)]
-        self._held_out = [np.flatnonzero(fold[repeat] == k) for repeat, k in self._columns]
+        self._held_out = [np.flatnonzero(validation_mask(fold, repeat, k)) for repeat, k in self._columns]
         longest = max(map(len, self._held_out))
         self._padded = np.stack([np.resize(rows, longest) for rows in self._held_out])
-        self._weights = np.stack([training_weights(group, fold[repeat] != k) for repeat, k in self._columns], axis=1)
+        self._weights = np.stack(
+            [training_weights(group, training_mask(fold, repeat, k)) for repeat, k in self._columns], axis=1
+        )
         self._moments: dict[tuple[Backbone, str], Moments] = {}
 
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:

@@ -1,4 +1,4 @@
-"""What a leaky split is worth: one configuration, the same images, folds made by image, by slide and by case.
+"""Measure what leaky splits gain: one configuration, scored with folds by image, by slide and by case.
 
 Nothing is searched. The sealed cases are the same whatever the folds keep together, so all three train and score on the
 same images; only who sits in which fold differs. Only the number by case says what to expect on new patients.
@@ -33,7 +33,7 @@ POINT: Params = starting_point(frozen_space(("",)), "") | {"weight_decay": 1e-2,
 
 @dataclass(frozen=True)
 class FoldScores:
-    """Scores of the configuration under one grouping.
+    """Scores of the configuration with one grouping of the folds.
 
     Attributes:
         group_by: What the folds keep together.
@@ -47,7 +47,7 @@ class FoldScores:
 
     @property
     def mean(self) -> float:
-        """Over all folds and repeats."""
+        """Mean over all folds and repeats."""
         return float(np.mean(self.aucs))
 
 
@@ -61,16 +61,16 @@ def measure(
     repeats: int = 5,
     executor: str = "auto",
 ) -> list[FoldScores]:
-    """Score the fixed point under every grouping, each image's features computed once.
+    """Score the fixed configuration with every grouping; features are computed once per image.
 
     Args:
         index: The whole data set; its sealed part is not looked at.
         backbone: What gives the features.
-        reporter: Hears of it.
+        reporter: Receives progress events.
         image_size: Side in pixels.
-        folds: Of a repeat.
-        repeats: Of the folds.
-        executor: Of features, as in `FeatureCache`.
+        folds: Folds in each repeat.
+        repeats: Repeats of the folds.
+        executor: Executor that computes the features, as in `FeatureCache`.
 
     Returns:
         In the order of `GROUPINGS`; without slides where the data name none.
@@ -109,7 +109,7 @@ def _score(split: Split, features: FeatureCache, backbone: Backbone, label: np.n
 
 
 def table_rows(results: Sequence[FoldScores]) -> list[tuple[str, str, str, str]]:
-    """Cells: grouping, mean AUC with its range over repeats, difference to folds by case, cases on both sides."""
+    """Return the cells of the table: grouping, AUC with range, difference to folds by case, cases on both sides."""
     honest = results[-1].mean
     rows = []
     for row in results:

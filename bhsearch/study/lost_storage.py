@@ -1,4 +1,4 @@
-"""The trials of a study whose storage is lost, as a file."""
+"""Save the trials of a study whose storage was deleted or replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_trials(storage: str, study: str, trials: Sequence[Trial]) -> Path:
     Args:
         storage: Database URL.
         study: Name of the study.
-        trials: All that are known.
+        trials: All trials that are known.
 
     Returns:
         The CSV file.

@@ -20,8 +20,8 @@ from bhsearch.engines.registry import KERAS_TUNER, OPTUNA
 from bhsearch.errors import InputError, MissingError
 from bhsearch.objectives.space import Params
 from bhsearch.runtime.cache import interprocess_lock
-from bhsearch.study import context
 from bhsearch.study.context import StudyContext
+from bhsearch.study.metadata import NewMetadata, StudyMetadata, check_agreement
 from bhsearch.study.objective_factory import steps_per_fold
 from bhsearch.study.warm_start import origin_of, warm_points
 
@@ -29,7 +29,7 @@ from bhsearch.study.warm_start import origin_of, warm_points
 _STORES: dict[str, Any] = {OPTUNA: optuna_engine, KERAS_TUNER: keras_tuner_store}
 
 
-def open_engine(prepared: StudyContext) -> tuple[dict[str, Any], Engine]:
+def open_engine(prepared: StudyContext) -> tuple[StudyMetadata, Engine]:
     """Open a study, refuse it if it does not fit, and let its backbones grow.
 
     Returns:
@@ -39,7 +39,7 @@ def open_engine(prepared: StudyContext) -> tuple[dict[str, Any], Engine]:
         StudyError: If the study was made with something else.
     """
     settings = prepared.settings
-    now = prepared.facts()
+    now = prepared.metadata()
     weights = {name: backbone.digest for name, backbone in prepared.backbones.items()}
     with interprocess_lock(
         f"the storage {settings.storage}"
@@ -54,19 +54,19 @@ def open_engine(prepared: StudyContext) -> tuple[dict[str, Any], Engine]:
 
 
 def _opened(
-    prepared: StudyContext, storage: Any, now: dict[str, Any], weights: dict[str, str]
-) -> tuple[dict[str, Any], Engine]:
+    prepared: StudyContext, storage: Any, now: NewMetadata, weights: dict[str, str]
+) -> tuple[StudyMetadata, Engine]:
     settings, store = prepared.settings, _STORES[prepared.settings.engine]
     find = partial(find_any_study, settings)
     now["started_from"] = origin_of(prepared, find)
     now["warm"] = {"studies": list(settings.warm_from), "points": warm_points(prepared, find)}
-    study = store.open_study(storage, prepared.study, now | {"uid": uuid.uuid4().hex[:12], "backbones": weights})
-    held = store.metadata_of(study)
+    study = store.open_study(storage, prepared.study, {**now, "uid": uuid.uuid4().hex[:12], "backbones": weights})
+    held: StudyMetadata = store.metadata_of(study)
     if held["started_from"].get("uid") == now["started_from"].get("uid"):
         now["started_from"] = held["started_from"]  # more trials there do not change what is trained here
     if not settings.warm_from or held["warm"]["studies"] == now["warm"]["studies"]:
         now["warm"] = held["warm"]  # they were looked up once
-    context.check_agreement(prepared.study, held, now, prepared.backbones)
+    check_agreement(prepared.study, held, now, prepared.backbones)
     names = (*held["backbones"], *(name for name in weights if name not in held["backbones"]))
     if len(names) > len(held["backbones"]):
         held["backbones"] = {name: weights[name] for name in names}
@@ -76,11 +76,11 @@ def _opened(
 
 
 @retry_while_unavailable
-def join_engine(prepared: StudyContext, facts: dict[str, Any]) -> Engine:
+def join_engine(prepared: StudyContext, metadata: StudyMetadata) -> Engine:
     """The engine of a study that is open already in another process."""
     settings = prepared.settings
     study = _STORES[settings.engine].find_study(_place(settings.engine, settings.storage, reconnect), prepared.study)
-    return _engine(prepared, study, tuple(facts["backbones"]))
+    return _engine(prepared, study, tuple(metadata["backbones"]))
 
 
 def settings_of(storage: str, study: str) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def settings_of(storage: str, study: str) -> dict[str, Any]:
     return optuna_engine.load_settings(optuna_engine.find_study(connect(storage), study)) | {"study": study}
 
 
-def find_any_study(settings: Settings, name: str) -> tuple[dict[str, Any], list[tuple[float, Params]]]:
+def find_any_study(settings: Settings, name: str) -> tuple[StudyMetadata, list[tuple[float, Params]]]:
     """A study of either engine; the one of `settings` is asked first.
 
     Returns:
@@ -119,7 +119,7 @@ def study_lock(prepared: StudyContext, seconds: float | None = None) -> Abstract
     return interprocess_lock(f"the study {prepared.study} in {place} of {folder}", seconds)
 
 
-def _looked_up(engine: str, storage: str, name: str) -> tuple[dict[str, Any], list[tuple[float, Params]]]:
+def _looked_up(engine: str, storage: str, name: str) -> tuple[StudyMetadata, list[tuple[float, Params]]]:
     store = _STORES[engine]
     study = store.find_study(_place(engine, storage), name)
     return store.metadata_of(study), store.completed_trials(study)

@@ -1,4 +1,4 @@
-"""What a study found: its trials, ranked, with intervals, and which of them are tied with the best."""
+"""The result of a study: trials ranked with intervals, ties with the best, and the corrected score."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ N_DRAWS = 1000
 
 @dataclass(frozen=True)
 class RankedTrial:
-    """A complete trial among the others.
+    """A complete trial in the ranking.
 
     Attributes:
         trial: The trial.
-        low: Lower end of the 95 % interval of its score over cases; nan where its predictions are not at hand.
+        low: Lower end of the 95 % interval of its score over cases; nan if its predictions are not available.
         high: Upper end.
         tied: Whether it cannot be told from the best.
     """
@@ -55,7 +55,7 @@ class StudyResult:
         findings: Sentences on errors and duplicates in the data.
         tracked: Whether MLflow keeps its runs.
         interrupted: Whether it was ended by Ctrl-C or time-out before it was done.
-        corrected: The best score, corrected for having searched; None where that is not at hand.
+        corrected: The best score, corrected for having searched; None if it is not available.
         uncorrected: Why it is not; empty where it is.
         stagnation: Finished trials in a row without a better one, if those ended the study.
         links: Addresses of the trials in MLflow: a table, best first, and parallel coordinates; empty without tracking.
@@ -85,7 +85,7 @@ class StudyResult:
 
     @property
     def expected_gain(self) -> float:
-        """How much better the best score is expected to be after as many trials again; nan after too few trials."""
+        """Expected improvement of the best score after as many trials again; nan if there are too few trials."""
         scores = [trial.value for trial in self.records if trial.value is not None]
         return expected_gain(scores, len(scores))
 
@@ -96,7 +96,7 @@ class StudyResult:
 
     @property
     def n_finished(self) -> int:
-        """Trials that count for `--trials`."""
+        """Number of trials that count towards `--trials`."""
         return sum(trial.counts for trial in self.records)
 
     @property
@@ -156,7 +156,7 @@ def correct(
     Args:
         records: All trials; the complete ones compete.
         predictions: Out-of-fold predictions by number.
-        earlier: Of the complete trials of the study that this one was started from.
+        earlier: Predictions of the complete trials of the study that this one was started from.
         n_earlier: How many of them there are, at least.
 
     Returns:

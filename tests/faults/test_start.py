@@ -15,7 +15,7 @@ STARTED = """
 import sys, time
 from bhsearch.models import backend
 from bhsearch.study.open import open_engine
-from bhsearch.study.context import build_context
+from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from tests.studies import settings
 

@@ -28,6 +28,7 @@ from bhsearch.models.training.linear_probe import Array
 from bhsearch.runtime.interrupts import Interrupts
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
+from bhsearch.study.metadata import StudyMetadata
 from bhsearch.study.objective_factory import make_objective
 from bhsearch.study.open import join_engine
 from bhsearch.study.startup import start_framework
@@ -45,13 +46,13 @@ class WorkerTask:
 
     Attributes:
         prepared: Of the study.
-        facts: That the study keeps.
+        metadata: What the study keeps about itself.
         outbox: Folder of the supervisor's outbox; None without tracking.
         orders: When to end.
     """
 
     prepared: StudyContext
-    facts: dict[str, Any]
+    metadata: StudyMetadata
     outbox: Path | None
     orders: StoppingCriteria
 
@@ -189,14 +190,14 @@ def main(descriptor: int, threads: int) -> None:
 
 
 def _work(task: WorkerTask, line: SupervisorChannel) -> str:
-    prepared, facts = task.prepared, task.facts
-    engine = join_engine(prepared, facts)
+    prepared, metadata = task.prepared, task.metadata
+    engine = join_engine(prepared, metadata)
     with line.interruptible():
-        objective = make_objective(prepared, facts["started_from"], line)
+        objective = make_objective(prepared, metadata["started_from"], line)
         line.send("ready", objective.examples())
     line.go.wait()
     outbox = Outbox(task.outbox, make=False) if task.outbox is not None else None
-    return Worker(prepared, facts, engine, objective, outbox, task.orders, line).run()
+    return Worker(prepared, metadata, engine, objective, outbox, task.orders, line).run()
 
 
 if __name__ == "__main__":

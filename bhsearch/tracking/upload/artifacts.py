@@ -1,4 +1,4 @@
-"""What a trial leaves behind as files: pictures, curves as data, predictions, the report."""
+"""Write the artifacts of trials and studies: pictures, curves, predictions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from bhsearch.evaluation.thresholds import classification_text, cross_fitted_lab
 from bhsearch.reporting.figures import image_grid, study, style, trial
 from bhsearch.reporting.figures.augmentation import augmentation_figure
 from bhsearch.tracking import keys
+from bhsearch.tracking.records import SummaryRecord
 
 N_DRAWS = 1000
 N_DRAWS_BAND = 200  # a band is read by eye
-PREDICTIONS = "out_of_fold_predictions.csv"
 
 
 def score_and_interval(predictions: Predictions) -> tuple[dict[str, float], Interval]:
-    """Metrics of a trial and the interval of its score over cases."""
+    """Return the metrics of a trial, and the interval of its score over cases."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
     ends = interval(bootstrap_scores(predictions, draws))
     values = metrics.trial_metrics(predictions)
@@ -76,13 +76,13 @@ def write_trial(
         examples = image_grid.pick_examples(predictions, decisions)
         shown = np.stack([_whole(pixels[example.row]) for example in examples])
         figures["right_and_wrong"] = image_grid.grid_figure(shown, examples, note)
-    _write_pictures(folder / "pictures", figures)
-    predictions.to_csv(folder / PREDICTIONS, f"{note.rstrip('.')}. {DISCLAIMER}" if note else DISCLAIMER)
+    _write_pictures(folder / keys.PICTURES, figures)
+    predictions.to_csv(folder / keys.PREDICTIONS, f"{note.rstrip('.')}. {DISCLAIMER}" if note else DISCLAIMER)
     _write_table(folder / "roc.csv", curves.roc_points(predictions))
     (folder / "classification_report.txt").write_text(classification_text(predictions, note), encoding="utf-8")
 
 
-def write_study(folder: Path, record: Mapping[str, Any], arrays: Mapping[str, Any], note: str) -> None:
+def write_study(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], note: str) -> None:
     """Write the pictures of a study.
 
     Args:
@@ -108,19 +108,24 @@ def write_study(folder: Path, record: Mapping[str, Any], arrays: Mapping[str, An
         )
         figures["slice"] = study.slice_figure(columns, scores, record["log"], note)
     if record["best"]:
-        best = {key: [row[key] for row in record["best"]] for key in ("name", "score", "low", "high", "tied")}
+        best = record["best"]
         figures["best_trials"] = study.intervals_figure(
-            best["name"], best["score"], best["low"], best["high"], best["tied"], note
+            [row["name"] for row in best],
+            [row["score"] for row in best],
+            [row["low"] for row in best],
+            [row["high"] for row in best],
+            [row["tied"] for row in best],
+            note,
         )
     if "augmentation" in arrays:
         rows = [(name, list(row)) for name, row in zip(record["policies"], arrays["augmentation"], strict=True)]
         figures["augmentation"] = augmentation_figure(rows, note)
-    _write_pictures(folder / "pictures", figures)
-    (folder / "trials.json").write_text(json.dumps(dict(record), indent=1), encoding="utf-8")
+    _write_pictures(folder / keys.PICTURES, figures)
+    (folder / keys.TRIALS).write_text(json.dumps(dict(record), indent=1), encoding="utf-8")
 
 
 def _whole(tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The first tile of an image stands for it in the grid."""
+    """Return the first tile of an image, which represents it in the grid."""
     first: npt.NDArray[np.uint8] = tiles[0]
     return first
 
