@@ -34,8 +34,8 @@ class Settings:
         ignore_columns: Columns of a manifest, or folders, that seem to divide the data and are to have no effect.
         image_root: Folder that holds the images of a manifest; the manifest's own where None.
         magnification: `all`, or one such as `100X`.
-        resplit: Whether to ignore the data's own parts and divide by case.
-        skip_bad_images: Whether to go on without files that cannot be read.
+        ignore_predefined_split: Whether to ignore the data's own parts and divide by case.
+        skip_unreadable: Whether to go on without files that cannot be read.
         study: Name; by default data, regime, grouping and engine.
         trials: Finished trials that the study shall have in all.
         timeout: Seconds after which no trial is started; None for no limit.
@@ -44,9 +44,9 @@ class Settings:
         regime: `frozen`, `finetune`, or `auto`: frozen, and where there is a GPU, then a second study that finetunes
             from what the first found.
         finetune_trials: Finished trials of that second study; as many as `trials` where None.
-        from_study: Frozen study that a finetune study starts from.
-        warm_from: Studies on other data whose best points are tried first.
-        stop_after_stagnation: Finished trials in a row without a better one that end the study; None for no such end.
+        init_from: Frozen study that a finetune study starts from.
+        warm_start_from: Studies on other data whose best points are tried first.
+        patience: Finished trials in a row without a better one that end the study; None for no such end.
         pruner: `none`, `median`, `halving` or `wilcoxon`, for finetuning.
         precision: Of finetuning: `auto`, or as Keras calls it.
         backbones: Names, files, or `auto` for all that can be had.
@@ -54,7 +54,7 @@ class Settings:
         image_size: Side in pixels that the backbones see.
         image_sizes: Further sides that finetuning searches.
         resize: `crop`, `squash` or `tiles`.
-        executor: What computes features: `auto`, `openvino` or `keras`.
+        feature_backend: What computes features: `auto`, `openvino` or `keras`.
         folds: Folds of the development cases.
         repeats: Repeats of the folds.
         test_fraction: Share of the cases that is sealed.
@@ -78,8 +78,8 @@ class Settings:
     ignore_columns: tuple[str, ...] = ()
     image_root: str | None = None
     magnification: str = "all"
-    resplit: bool = False
-    skip_bad_images: bool = False
+    ignore_predefined_split: bool = False
+    skip_unreadable: bool = False
     study: str | None = None
     trials: int = 50
     timeout: float | None = None
@@ -87,9 +87,9 @@ class Settings:
     seed: int = 0
     regime: str = "auto"
     finetune_trials: int | None = None
-    from_study: str | None = None
-    warm_from: tuple[str, ...] = ()
-    stop_after_stagnation: int | None = None
+    init_from: str | None = None
+    warm_start_from: tuple[str, ...] = ()
+    patience: int | None = None
     pruner: str | None = None
     precision: str = "auto"
     backbones: tuple[str, ...] = ("auto",)
@@ -97,7 +97,7 @@ class Settings:
     image_size: int = 224
     image_sizes: tuple[int, ...] = ()
     resize: str = "crop"
-    executor: str = "auto"
+    feature_backend: str = "auto"
     folds: int = 5
     repeats: int = 1
     test_fraction: float = 0.2
@@ -120,10 +120,8 @@ class Settings:
             raise SettingsError(f"--max-failures must be at least 1, but got {self.max_failures}.")
         if self.timeout is not None and self.timeout <= 0:
             raise SettingsError(f"--timeout must be a number of seconds above 0, but got {self.timeout:g}.")
-        if self.stop_after_stagnation is not None and self.stop_after_stagnation < 1:
-            raise SettingsError(
-                f"--stop-after-stagnation must be at least 1 trial, but got {self.stop_after_stagnation}."
-            )
+        if self.patience is not None and self.patience < 1:
+            raise SettingsError(f"--patience must be at least 1 trial, but got {self.patience}.")
         if self.workers is not None and self.workers < 0:
             raise SettingsError(f"--workers must be 0 or more, but got {self.workers}.")
         if self.trial_timeout is not None and self.trial_timeout <= 0:
@@ -169,7 +167,7 @@ class Settings:
 # What belongs to a command and not to the study: a worker that joins has its own.
 _OF_A_COMMAND = (
     "storage", "timeout", "workers", "trial_timeout", "max_worker_memory", "tracking", "quiet", "finetune_trials",
-    "warm_from",
+    "warm_start_from",
 )  # fmt: skip
 
 
@@ -240,7 +238,7 @@ def _checked(key: str, value: Any) -> Any:
     hint = get_type_hints(Settings)[key]
     if key == "class_map":
         return _class_map(value)
-    if key in ("backbones", "warm_from", "ignore_columns"):
+    if key in ("backbones", "warm_start_from", "ignore_columns"):
         names = value.split(",") if isinstance(value, str) else value
         if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
             if key == "ignore_columns":  # the option may be repeated, and each may hold several

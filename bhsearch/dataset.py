@@ -19,7 +19,7 @@ from bhsearch.errors import listed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bhsearch.data.index import Index
+    from bhsearch.data.dataset import Dataset
 
 app = typer.Typer(
     help="Look at a data set, and at the cache.",
@@ -44,7 +44,7 @@ IgnoreColumns = Annotated[
     ),
 ]  # fmt: skip
 ImageRoot = Annotated[str | None, typer.Option(help="Folder with the images of a manifest. Default: its own.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad-images", help="Go on without files that cannot be read.")]
+SkipBad = Annotated[bool, typer.Option("--skip-unreadable", help="Go on without files that cannot be read.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _MOST = 10  # examples of each finding at the terminal
@@ -66,7 +66,7 @@ def info(
     class_map: ClassMap = None,
     ignore_columns: IgnoreColumns = None,
     image_root: ImageRoot = None,
-    skip_bad_images: SkipBad = False,
+    skip_unreadable: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
     """Count images, cases, slides and groups."""
@@ -80,7 +80,7 @@ def info(
         class_map=class_map,
         ignore_columns=ignore_columns,
         image_root=image_root,
-        skip_bad_images=skip_bad_images,
+        skip_unreadable=skip_unreadable,
     )
     counts = audits.counts(index)
     if as_json:
@@ -108,7 +108,7 @@ def audit(
     class_map: ClassMap = None,
     ignore_columns: IgnoreColumns = None,
     image_root: ImageRoot = None,
-    skip_bad_images: SkipBad = False,
+    skip_unreadable: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
     """Find duplicates, contradictions and leaks."""
@@ -122,7 +122,7 @@ def audit(
             class_map=class_map,
             ignore_columns=ignore_columns,
             image_root=image_root,
-            skip_bad_images=skip_bad_images,
+            skip_unreadable=skip_unreadable,
         )
     )
     if as_json:
@@ -131,7 +131,7 @@ def audit(
     _say(*result.head())
     for finding in result.findings():
         terminal.out.print()
-        terminal.out.print(finding.title, style=_STYLES[finding.weight], markup=False)
+        terminal.out.print(finding.title, style=_STYLES[finding.severity], markup=False)
         for line in listed(finding.examples, _MOST).splitlines():
             _say_indented(line.strip())
     if not result.findings():
@@ -140,8 +140,8 @@ def audit(
         _say("", "--json lists everything.")
 
 
-@app.command()
-def protocol(
+@app.command("breakhis-folds")
+def breakhis_folds(
     path: Data,
     folds_file: Annotated[
         list[Path], typer.Option(metavar="FILE...", help="Published folds: dsfold1.txt dsfold2.txt ...")
@@ -150,7 +150,7 @@ def protocol(
     backbone: Annotated[str, typer.Option(help="Name or .keras file.")] = "staintex-l",
     weights_dir: Annotated[Path | None, typer.Option(help="Folder of Keras weight files.")] = None,
     image_size: Annotated[int, typer.Option(help="Side in pixels.")] = 224,
-    skip_bad_images: SkipBad = False,
+    skip_unreadable: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
     """Test one fixed configuration on the published folds of BreakHis, and list what those leak.
@@ -160,16 +160,16 @@ def protocol(
     from bhsearch.data.layouts import breakhis_folds as data
     from bhsearch.evaluation.breakhis_rates import summaries
     from bhsearch.models.backbones.registry import find_backbones
-    from bhsearch.protocols import breakhis_folds
+    from bhsearch.protocols import breakhis_folds as protocol
 
     folds = data.read_folds([*folds_file, *(more or ())])
     (network,) = find_backbones([backbone], weights_dir).backbones
-    index = _open(data=path, skip_bad_images=skip_bad_images)
+    index = _open(data=path, skip_unreadable=skip_unreadable)
     placed = data.resolve_folds(index, folds)
     with _progress("resizing images") as progress:
-        rates = breakhis_folds.evaluate_folds(index, placed, network, image_size, progress=progress)
+        rates = protocol.evaluate_folds(index, placed, network, image_size, progress=progress)
     if as_json:
-        _print_json(breakhis_folds.result_record(rates, placed))
+        _print_json(protocol.result_record(rates, placed))
         return
     _say(f"{index.name}, {network.name} at {image_size} px, {len(placed)} published folds")
     if index.synthetic:
@@ -180,7 +180,7 @@ def protocol(
     terminal.out.print(table)
     _say(
         "Mean and standard deviation over folds. What the papers call a patient is a slide.",
-        breakhis_folds.OFFICIAL_NOTE,
+        protocol.OFFICIAL_NOTE,
     )
     for fold in placed:
         _say("", fold.heading())
@@ -196,7 +196,7 @@ def leakage(
     class_map: ClassMap = None,
     ignore_columns: IgnoreColumns = None,
     image_root: ImageRoot = None,
-    skip_bad_images: SkipBad = False,
+    skip_unreadable: SkipBad = False,
     backbone: Annotated[str, typer.Option(help="Name or .keras file.")] = "staintex-l",
     weights_dir: Annotated[Path | None, typer.Option(help="Folder of Keras weight files.")] = None,
     image_size: Annotated[int, typer.Option(help="Side in pixels.")] = 224,
@@ -217,7 +217,7 @@ def leakage(
         class_map=class_map,
         ignore_columns=ignore_columns,
         image_root=image_root,
-        skip_bad_images=skip_bad_images,
+        skip_unreadable=skip_unreadable,
     )
     from bhsearch.cli.progress import TerminalReporter
     from bhsearch.models.backbones.registry import find_backbones
@@ -264,7 +264,7 @@ def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete everything
     )
 
 
-def _open(**options: Any) -> Index:
+def _open(**options: Any) -> Dataset:
     """Open data by options as a study has them; None stands for an option that was not given."""
     from bhsearch.config import load_settings
     from bhsearch.data.datasets import is_phantom, make_phantom, open_settings

@@ -23,8 +23,8 @@ def register(
     trial: Annotated[int | None, typer.Option(help="Number of a finished trial. Default: the best.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the registered model. Default: the data set's.")] = None,
     alias: Annotated[str, typer.Option(help="What a version gets that passes the gate.")] = "champion",
-    force: Annotated[bool, typer.Option("--force", help="Promote whatever the gate says; needs --why.")] = False,
-    why: Annotated[str | None, typer.Option(help="The reason for --force; it is kept.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Promote whatever the gate says; needs --reason.")] = False,
+    reason: Annotated[str | None, typer.Option(help="The reason for --force; it is kept.")] = None,
     export: Annotated[str | None, typer.Option(help="openvino: that, too, beside the model.")] = None,
     data: Annotated[str | None, typer.Option(help="Where the data lie now, if they were moved.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen; open nothing.")] = False,
@@ -37,7 +37,7 @@ def register(
     """
     from bhsearch.lifecycle.registration import EarlierResult, RegistrationRequest
 
-    request = RegistrationRequest(study, trial, name, alias, force, why, data, export)
+    request = RegistrationRequest(study, trial, name, alias, force, reason, data, export)
 
     with terminal.starting():
         from bhsearch.cli.progress import TerminalReporter

@@ -42,8 +42,8 @@ def run(
     ] = None,
     image_root: Annotated[str | None, _option("Folder with the images of a manifest. Default: its own.", _DATA)] = None,
     magnification: Annotated[str | None, _option("all, or one such as 100X.", _DATA)] = None,
-    skip_bad_images: Annotated[
-        bool | None, _option("Go on without unreadable images.", _DATA, "--skip-bad-images")
+    skip_unreadable: Annotated[
+        bool | None, _option("Go on without unreadable images.", _DATA, "--skip-unreadable")
     ] = None,
     trials: Annotated[int | None, _option("Finished trials that the study shall have. Default: 50.", _STUDY)] = None,
     study: Annotated[str | None, _option("Name. Default: from data, regime, grouping, engine.", _STUDY)] = None,
@@ -67,16 +67,16 @@ def run(
     ] = None,
     config: Annotated[Path | None, _option("TOML file of settings.", _STUDY)] = None,
     regime: Annotated[str | None, _option("auto, frozen or finetune.", _SPACE)] = None,
-    from_study: Annotated[
-        str | None, _option("Frozen study that finetuning starts from.", _SPACE, "--from", "--from-study")
+    init_from: Annotated[
+        str | None, _option("Frozen study that finetuning starts from.", _SPACE, "--init-from")
     ] = None,
     finetune_trials: Annotated[
         int | None, _option("Of the second study that auto makes on a GPU. Default: as --trials.", _SPACE)
     ] = None,
-    warm_from: Annotated[
+    warm_start_from: Annotated[
         str | None, _option("Studies on other data whose best points come first, comma between.", _SPACE)
     ] = None,
-    stop_after_stagnation: Annotated[
+    patience: Annotated[
         int | None, _option("Finished trials in a row without a better one that end the study.", _STUDY)
     ] = None,
     pruner: Annotated[str | None, _option("none, median, halving or wilcoxon; for finetuning.", _STUDY)] = None,
@@ -87,12 +87,14 @@ def run(
     image_size: Annotated[int | None, _option("Side in pixels. Default: 224.", _SPACE)] = None,
     image_sizes: Annotated[str | None, _option("More sides that finetuning searches, comma between.", _SPACE)] = None,
     resize: Annotated[str | None, _option("crop (default), squash or tiles.", _SPACE)] = None,
-    executor: Annotated[str | None, _option("For features: auto, openvino or keras.", _SPACE)] = None,
+    feature_backend: Annotated[str | None, _option("For features: auto, openvino or keras.", _SPACE)] = None,
     folds: Annotated[int | None, _option("Folds of the development cases. Default: 5.", _SPLIT)] = None,
     repeats: Annotated[int | None, _option("Repeats of the folds. Default: 1.", _SPLIT)] = None,
     test_fraction: Annotated[float | None, _option("Share of the cases to seal. Default: 0.2.", _SPLIT)] = None,
     group_by: Annotated[str | None, _option("case (default); slide and image leak.", _SPLIT)] = None,
-    resplit: Annotated[bool | None, _option("Ignore the data's own parts.", _SPLIT, "--resplit")] = None,
+    ignore_predefined_split: Annotated[
+        bool | None, _option("Ignore the data's own parts.", _SPLIT, "--ignore-predefined-split")
+    ] = None,
     weights_dir: Annotated[str | None, _option("Folder of Keras weight files.", _PLACES)] = None,
     storage: Annotated[
         str | None, _option("Database of Optuna's studies. Default: sqlite:///optuna.db.", _PLACES)

@@ -44,8 +44,8 @@ def test_options_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
 
 def test_an_option_of_false_wins_too(tmp_path):
     """Only None means that an option was not given."""
-    file = write(tmp_path, "skip_bad_images = true\n")
-    assert load_settings(file, {"skip_bad_images": False}).skip_bad_images is False
+    file = write(tmp_path, "skip_unreadable = true\n")
+    assert load_settings(file, {"skip_unreadable": False}).skip_unreadable is False
 
 
 def test_an_unknown_key_is_fatal_and_the_close_one_is_named(tmp_path):

@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from bhsearch.cli import terminal
-from bhsearch.data.synthetic.phantom import phantom_index
+from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.dataset import app
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.runtime import cache
@@ -94,9 +94,9 @@ def test_piped_output_is_plain_and_wraps_no_line(root):
 
 def test_options_reach_the_reader(root):
     (root / "benign/x1.png").write_bytes(b"")
-    with pytest.raises(DataError, match="--skip-bad-images"):
+    with pytest.raises(DataError, match="--skip-unreadable"):
         run("info", root, "--layout", "folders", "--case-pattern", "x([0-9])")
-    text = run("info", root, "--layout", "folders", "--case-pattern", "x([0-9])", "--skip-bad-images")
+    text = run("info", root, "--layout", "folders", "--case-pattern", "x([0-9])", "--skip-unreadable")
     assert "Layout folders" in text
     assert "benign/x1.png: empty file" in text
 
@@ -174,7 +174,7 @@ def test_the_real_breakhis_can_be_looked_at(breakhis):
 @pytest.fixture
 def official(tmp_path):
     """The phantom's slides on two sides, twice: siblings of a case are torn apart."""
-    index = phantom_index("phantom:cases=20,images=3")
+    index = phantom_dataset("phantom:cases=20,images=3")
     files = []
     for number in (1, 2):
         rows = []
@@ -190,7 +190,7 @@ def official(tmp_path):
 def test_the_protocol_prints_rates_and_the_leaks_of_its_folds(official):
     """Files follow the option as a shell lists them."""
     options = ("--backbone", "staintex-s", "--image-size", "48")
-    printed = run("protocol", "phantom:cases=20,images=3", "--folds-file", *official, *options)
+    printed = run("breakhis-folds", "phantom:cases=20,images=3", "--folds-file", *official, *options)
     (row,) = [line.split() for line in printed.splitlines() if line.startswith("100X")]
     assert row[2] == row[5] == "+-"
     assert row[-1] == "2"
@@ -199,7 +199,7 @@ def test_the_protocol_prints_rates_and_the_leaks_of_its_folds(official):
     assert "case 90005: train SOB_" in printed
     assert "never to choose by" in printed
     assert "synthetic" in printed
-    again = run("protocol", "phantom:cases=20,images=3", "--folds-file", official[0], "--folds-file", official[1],
+    again = run("breakhis-folds", "phantom:cases=20,images=3", "--folds-file", official[0], "--folds-file", official[1],
                 "--json", *options)  # fmt: skip
     found = json.loads(again)
     assert [fold["fold"] for fold in found["leaks"]] == [1, 2]
@@ -208,7 +208,7 @@ def test_the_protocol_prints_rates_and_the_leaks_of_its_folds(official):
 
 def test_the_protocol_refuses_folds_of_other_data(official, root):
     with pytest.raises(DataError, match="0 of train"):
-        run("protocol", root, "--folds-file", official[0])
+        run("breakhis-folds", root, "--folds-file", official[0])
 
 
 def test_the_leak_is_printed_and_drawn(tmp_path):

@@ -44,7 +44,7 @@ def test_every_command_named_is_one_of_the_program():
     named = {word for code in CODE for word in re.findall(r"python -m (bhsearch[\w.]*)", code)}
     assert len(named) > 5
     assert named <= set(COMMANDS)
-    parts = {word for code in CODE for word in re.findall(r"python -m (bhsearch\.dataset \w+)", code)}
+    parts = {word for code in CODE for word in re.findall(r"python -m (bhsearch\.dataset [\w-]+)", code)}
     assert parts <= set(COMMANDS)
 
 

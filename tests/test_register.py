@@ -70,7 +70,7 @@ def test_help_says_what_it_does(ends, module):
     ("module", "words"),
     [
         ("register", ["--help"]),
-        ("register", ["--why", "because"]),
+        ("register", ["--reason", "because"]),
         ("register", ["--force"]),
         ("register", ["--trial", "best"]),
         ("predict", ["--help"]),
@@ -95,8 +95,8 @@ def test_help_and_wrong_words_load_no_slow_framework(module, words):
 @pytest.mark.parametrize(
     ("module", "words", "sentence"),
     [
-        (register, ("--force",), "--force must say why"),
-        (register, ("--why", "because"), "--force is missing"),
+        (register, ("--force",), "--force must be given with a reason"),
+        (register, ("--reason", "because"), "--force is missing"),
         (register, (), "there is none. Make one with"),
         (reproduce, ("nosuch",), "RUN_ID must be a run of this MLflow store"),
     ],

@@ -138,8 +138,8 @@ def test_a_bad_image_is_named_and_can_be_skipped(ends, images):
     message = refused(ends, *of(images))
     assert "3 of 24 cannot be" in message
     assert all(file.name in message for file in files[:3])
-    assert "--skip-bad-images" in message
-    code, out, err = ends(*of(images), "--skip-bad-images")
+    assert "--skip-unreadable" in message
+    code, out, err = ends(*of(images), "--skip-unreadable")
     assert code == 0, err
     assert "3 images could not be read and were left out" in out
     assert "21 images" in out
@@ -178,7 +178,7 @@ def test_a_wrong_manifest(ends, tmp_path, rows, words):
         ({"weights_dir": "nosuch"}, "--weights-dir must be a folder"),
         ({"image_size": 8}, "32 to 1024"),
         ({"resize": "stretch"}, "crop, squash, tiles"),
-        ({"executor": "nosuch"}, "auto, openvino, keras"),
+        ({"feature_backend": "nosuch"}, "auto, openvino, keras"),
         ({"sampler": "nosuch"}, "tpe, random, qmc, cmaes"),
         ({"regime": "nosuch"}, "auto, frozen"),
         ({"group_by": "patient"}, "case, slide, image"),

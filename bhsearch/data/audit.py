@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.grouping import merge_groups, sealed_part, spellings
-from bhsearch.data.index import CLASS_NAMES
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.layouts.naming import shown
 from bhsearch.errors import listed
@@ -16,7 +16,7 @@ from bhsearch.errors import listed
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bhsearch.data.index import BadFile, Index
+    from bhsearch.data.dataset import BadFile, Dataset
 
 Sets = tuple[tuple[str, ...], ...]
 TOLD = ("error", "merged", "duplicate")
@@ -133,7 +133,7 @@ class Audit:
         return [
             f.sentence
             for f in self.findings()
-            if (f.weight in TOLD or f.what in (NARROW, PAGES)) and f.what not in quiet
+            if (f.severity in TOLD or f.what in (NARROW, PAGES)) and f.what not in quiet
         ]
 
     def head(self) -> list[str]:
@@ -165,14 +165,14 @@ class AuditFinding:
         examples: All of them, one a line.
     """
 
-    weight: str
+    severity: str
     what: str
     examples: list[str]
 
     @property
     def title(self) -> str:
         """Weight, kind and count in one line."""
-        return f"{self.weight}: {self.what}: {len(self.examples):,}"
+        return f"{self.severity}: {self.what}: {len(self.examples):,}"
 
     @property
     def sentence(self) -> str:
@@ -180,17 +180,17 @@ class AuditFinding:
         return f"{self.what}: {len(self.examples):,}, such as {self.examples[0]}."
 
 
-def _with_groups(index: Index) -> pd.DataFrame:
-    groups = merge_groups(index.column("case"), index.column("pixels_digest"), by_spelling=index.has_cases)
-    return index.table.assign(group=groups)
+def _with_groups(dataset: Dataset) -> pd.DataFrame:
+    groups = merge_groups(dataset.column("case"), dataset.column("pixels_digest"), by_spelling=dataset.has_cases)
+    return dataset.table.assign(group=groups)
 
 
-def counts(index: Index) -> dict[str, Any]:
+def counts(dataset: Dataset) -> dict[str, Any]:
     """How many images, cases, slides and groups there are, in types that JSON has.
 
     A case or group with both labels is counted in both classes, and once in `all`; `slides` is 0 where none are known.
     """
-    table = _with_groups(index)
+    table = _with_groups(dataset)
     masks = {"all": table["label"] >= 0} | {name: table["label"] == at for at, name in enumerate(CLASS_NAMES)}
 
     def numbers(rows: pd.DataFrame) -> dict[str, int]:
@@ -215,33 +215,35 @@ def counts(index: Index) -> dict[str, Any]:
         return rows
 
     return {
-        "name": index.name,
-        "root": str(index.root),
-        "layout": index.layout,
-        "synthetic": index.synthetic,
-        "has_cases": index.has_cases,
-        "fingerprint": index.fingerprint,
+        "name": dataset.name,
+        "root": str(dataset.root),
+        "layout": dataset.layout,
+        "synthetic": dataset.synthetic,
+        "has_cases": dataset.has_cases,
+        "fingerprint": dataset.fingerprint,
         "classes": {name: numbers(table[mask]) for name, mask in masks.items()},
         "subtypes": images_by("subtype"),
         "magnifications": images_by("magnification"),
         "parts": images_by("part"),
-        "bad": [asdict(file) for file in index.bad],
-        "left_out": [asdict(item) for item in index.left_out],
-        "notes": list(index.notes),
+        "bad": [asdict(file) for file in dataset.bad],
+        "left_out": [asdict(item) for item in dataset.left_out],
+        "notes": list(dataset.notes),
     }
 
 
-def audit(index: Index) -> Audit:
+def audit(dataset: Dataset) -> Audit:
     """Look for duplicates, contradictions and leaks in an index. Opens no image."""
-    table = _with_groups(index)
+    table = _with_groups(dataset)
     twins = table[table["pixels_digest"].duplicated(keep=False)]
-    sided = table.assign(side=table["part"] == sealed_part(index)) if sealed_part(index) else table.assign(side=False)
+    sided = (
+        table.assign(side=table["part"] == sealed_part(dataset)) if sealed_part(dataset) else table.assign(side=False)
+    )
     torn = table[table["group"].astype(str).isin(list(_several(sided, "group", "side")))]
-    is_breakhis = index.layout == "breakhis" and not index.synthetic  # the phantom borrows the names only
+    is_breakhis = dataset.layout == "breakhis" and not dataset.synthetic  # the phantom borrows the names only
     return Audit(
-        name=index.name,
-        synthetic=index.synthetic,
-        has_cases=index.has_cases,
+        name=dataset.name,
+        synthetic=dataset.synthetic,
+        has_cases=dataset.has_cases,
         n_images=len(table),
         n_cases=table["case"].nunique(),
         n_slides=table.loc[table["slide"] != "", "slide"].nunique(),
@@ -256,12 +258,12 @@ def audit(index: Index) -> Audit:
         cases_with_several_subtypes=_several(table[table["subtype"] != ""], "case", "subtype"),
         cases_with_both_labels=tuple(_several(table, "case", "label")),
         siblings=_several(table[table["slide"] != ""], "case", "slide"),
-        cases_of_one_image=_cases_of_one_image(table) if index.has_cases else (),
-        bad=index.bad,
-        count_differences=tuple(breakhis.compare_counts(index)) if is_breakhis else (),
-        spellings=tuple(spellings(index.column("case"))) if index.has_cases else (),
-        narrow_ranges={path: used for path in table["path"] if (used := index.range_used.get(path, 1.0)) < _NARROW},
-        pages_left_out={path: n for path in table["path"] if (n := index.pages_left_out.get(path, 0))},
+        cases_of_one_image=_cases_of_one_image(table) if dataset.has_cases else (),
+        bad=dataset.bad,
+        count_differences=tuple(breakhis.compare_counts(dataset)) if is_breakhis else (),
+        spellings=tuple(spellings(dataset.column("case"))) if dataset.has_cases else (),
+        narrow_ranges={path: used for path in table["path"] if (used := dataset.range_used.get(path, 1.0)) < _NARROW},
+        pages_left_out={path: n for path in table["path"] if (n := dataset.pages_left_out.get(path, 0))},
     )
 
 

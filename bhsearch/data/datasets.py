@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bhsearch.config import Settings
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.decode import Progress
-from bhsearch.data.index import Index
-from bhsearch.data.loading import load_index
-from bhsearch.data.synthetic.phantom import parse_spec, phantom_folder, phantom_index
+from bhsearch.data.loading import load_dataset
+from bhsearch.data.synthetic.phantom import parse_spec, phantom_dataset, phantom_folder
 from bhsearch.errors import SettingsError
 
 PHANTOM = "phantom"
@@ -42,21 +42,21 @@ def open_data(
     class_map: Sequence[str] = (),
     ignore_columns: Sequence[str] = (),
     image_root: str | None = None,
-    skip_bad_images: bool = False,
+    skip_unreadable: bool = False,
     progress: Progress | None = None,
-) -> Index:
+) -> Dataset:
     """Open a data set by the word or path that a user gives.
 
     Args:
         data: `phantom` or `phantom:key=value,...`, or None, which means `phantom`; else a folder or a manifest. A
             folder that is itself called phantom can be given as `./phantom`.
-        layout: As in `load_index`.
-        case_pattern: As in `load_index`.
-        class_map: As in `load_index`.
-        ignore_columns: As in `load_index`.
-        image_root: As in `load_index`.
-        skip_bad_images: As in `load_index`.
-        progress: As in `load_index`; the phantom does not call it.
+        layout: As in `load_dataset`.
+        case_pattern: As in `load_dataset`.
+        class_map: As in `load_dataset`.
+        ignore_columns: As in `load_dataset`.
+        image_root: As in `load_dataset`.
+        skip_unreadable: As in `load_dataset`.
+        progress: As in `load_dataset`; the phantom does not call it.
 
     Raises:
         DataError: If the data cannot be used.
@@ -76,20 +76,20 @@ def open_data(
                 "--layout, --case-pattern, --class-map, --ignore-column and --image-root are for images of your own, "
                 f"but the data are {spec}."
             )
-        return phantom_index(spec)
-    return load_index(
+        return phantom_dataset(spec)
+    return load_dataset(
         Path(spec).expanduser(),
         layout=layout,
         case_pattern=case_pattern,
         class_map=class_map,
         ignore_columns=ignore_columns,
         image_root=Path(image_root).expanduser() if image_root is not None else None,
-        skip_bad_images=skip_bad_images,
+        skip_unreadable=skip_unreadable,
         progress=progress,
     )
 
 
-def open_settings(settings: Settings, *, data: str | None = None, progress: Progress | None = None) -> Index:
+def open_settings(settings: Settings, *, data: str | None = None, progress: Progress | None = None) -> Dataset:
     """Open the data of some settings, with everything in them that says how to read the data.
 
     Args:
@@ -108,6 +108,6 @@ def open_settings(settings: Settings, *, data: str | None = None, progress: Prog
         class_map=settings.class_map,
         ignore_columns=settings.ignore_columns,
         image_root=settings.image_root,
-        skip_bad_images=settings.skip_bad_images,
+        skip_unreadable=settings.skip_unreadable,
         progress=progress,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.index import CLASS_NAMES, Index
+from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.layouts.naming import PARTS, TEST, VALIDATION, shown, spelling_key
 from bhsearch.data.stratify import SEPARATOR, Bools, Folds, Ints, strata_of
 from bhsearch.errors import DataError, SettingsError, listed
@@ -34,78 +34,78 @@ class SplitUnits:
         return SplitUnits(number.astype(np.int64), [self.keys[unit] for unit in present], self.strata[present])
 
 
-def case_keys(index: Index) -> npt.NDArray[np.object_]:
+def case_keys(dataset: Dataset) -> npt.NDArray[np.object_]:
     """Case per image; where the data set does not know its cases, the path of an image without one. Shape (n_images,).
 
     Raises:
         DataError: If the data set claims to know its cases, and an image has none.
     """
-    cases, paths = index.column("case"), index.column("path")
+    cases, paths = dataset.column("case"), dataset.column("path")
     unknown = cases == ""
-    if index.has_cases and unknown.any():
+    if dataset.has_cases and unknown.any():
         raise DataError(f"every image needs a case, but these have none:\n{listed(paths[unknown].tolist())}")
     return np.where(unknown, paths, cases)
 
 
-def units_of_groups(index: Index) -> SplitUnits:
+def units_of_groups(dataset: Dataset) -> SplitUnits:
     """The groups of a whole data set; their key is the sorted keys of their cases, joined.
 
     Raises:
         DataError: If a class has no image, or an image no case.
     """
-    missing = [name for label, name in enumerate(CLASS_NAMES) if not (index.labels == label).any()]
+    missing = [name for label, name in enumerate(CLASS_NAMES) if not (dataset.labels == label).any()]
     if missing:
         raise DataError(f"benign and malignant images are both needed, but there is no {' and no '.join(missing)} one.")
-    cases = case_keys(index)
-    groups = merge_groups(cases, index.column("pixels_digest"), by_spelling=index.has_cases)
+    cases = case_keys(dataset)
+    groups = merge_groups(cases, dataset.column("pixels_digest"), by_spelling=dataset.has_cases)
     members: list[set[str]] = [set() for _ in range(int(groups.max()) + 1)]
     for group, case in zip(groups, cases, strict=True):
         members[group].add(case)
     keys = [SEPARATOR.join(sorted(names)) for names in members]
-    return SplitUnits(groups, keys, strata_of(groups, index.labels))
+    return SplitUnits(groups, keys, strata_of(groups, dataset.labels))
 
 
-def units_of_slides(index: Index) -> SplitUnits:
+def units_of_slides(dataset: Dataset) -> SplitUnits:
     """The slides of an index. Their strata are made from what the slides themselves hold.
 
     Raises:
         SettingsError: If an image's slide is not known.
     """
-    slides = index.column("slide")
+    slides = dataset.column("slide")
     n_unknown = int(np.sum(slides == ""))
     if n_unknown:
         raise SettingsError(
-            f"--group-by slide needs the slide of every image, but {n_unknown:,} of {len(index):,} images have none. "
+            f"--group-by slide needs the slide of every image, but {n_unknown:,} of {len(dataset):,} images have none. "
             "Use --group-by case."
         )
     # With the case, since two cases may both call a slide "1".
-    return _named([SEPARATOR.join(pair) for pair in zip(case_keys(index), slides, strict=True)], index.labels)
+    return _named([SEPARATOR.join(pair) for pair in zip(case_keys(dataset), slides, strict=True)], dataset.labels)
 
 
-def units_of_images(index: Index) -> SplitUnits:
+def units_of_images(dataset: Dataset) -> SplitUnits:
     """Every image of an index on its own."""
-    return _named(index.column("path").tolist(), index.labels)
+    return _named(dataset.column("path").tolist(), dataset.labels)
 
 
-def sealed_part(index: Index) -> str:
+def sealed_part(dataset: Dataset) -> str:
     """The part of the data set that becomes the sealed test: `test`, else `validation`; empty if it has none."""
-    present = set(index.column("part"))
+    present = set(dataset.column("part"))
     return next((part for part in (TEST, VALIDATION) if part in present), "")
 
 
-def part_as_test(index: Index, groups: SplitUnits) -> Bools:
+def part_as_test(dataset: Dataset, groups: SplitUnits) -> Bools:
     """Mask of the images in `sealed_part`, if it can be a test. Shape (n_images,).
 
     Raises:
         DataError: If a group is on both sides.
     """
-    part = sealed_part(index)
-    inside: Bools = index.column("part") == part
+    part = sealed_part(dataset)
+    inside: Bools = dataset.column("part") == part
     n_inside = np.bincount(groups.number[inside], minlength=len(groups.keys))
     n_outside = np.bincount(groups.number[~inside], minlength=len(groups.keys))
     shared = np.flatnonzero((n_inside > 0) & (n_outside > 0))
     if len(shared):
-        others = " and ".join(name for name in PARTS if name != part and (index.column("part") == name).any())
+        others = " and ".join(name for name in PARTS if name != part and (dataset.column("part") == name).any())
         names = [
             f"{' = '.join(map(shown, groups.keys[group].split(SEPARATOR)))}: {n_outside[group]:,} images in {others}, "
             f"{n_inside[group]:,} in {part}"
@@ -114,7 +114,7 @@ def part_as_test(index: Index, groups: SplitUnits) -> Bools:
         raise DataError(
             f"{others} and {part} must have no case and no picture in common, but they share {len(shared):,} (cases "
             f"that have a picture in common, or differ in spelling only, are joined by =):\n{listed(names)}\n"
-            "Move each to one side, or make a new division by case: --resplit."
+            "Move each to one side, or make a new division by case: --ignore-predefined-split."
         )
     return inside
 

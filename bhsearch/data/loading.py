@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from bhsearch.data.dataset import COLUMNS, BadFile, Dataset
 from bhsearch.data.images.decode import Digests, Progress, hash_images
-from bhsearch.data.index import COLUMNS, BadFile, Index
 from bhsearch.data.layouts import registry
 from bhsearch.data.layouts.listing import Listing, require_both_classes
 from bhsearch.errors import DataError, listed
 
 
-def load_index(
+def load_dataset(
     data: Path,
     *,
     layout: str = "auto",
@@ -24,9 +24,9 @@ def load_index(
     class_map: Sequence[str] = (),
     ignore_columns: Sequence[str] = (),
     image_root: Path | None = None,
-    skip_bad_images: bool = False,
+    skip_unreadable: bool = False,
     progress: Progress | None = None,
-) -> Index:
+) -> Dataset:
     """Read a data set: names first, then the digests of every file.
 
     Args:
@@ -36,7 +36,7 @@ def load_index(
         class_map: See `readers.read`.
         ignore_columns: See `readers.read`.
         image_root: See `readers.read`.
-        skip_bad_images: Leave out files that cannot be read and record them, rather than stop.
+        skip_unreadable: Leave out files that cannot be read and record them, rather than stop.
         progress: Called with the numbers of files done and in all.
 
     Raises:
@@ -54,16 +54,16 @@ def load_index(
     )
     results = hash_images(listing.root, [row.path for row in listing.rows], progress=progress)
     bad = [*listing.bad, *(result for result in results if isinstance(result, BadFile))]
-    if bad and not skip_bad_images:
+    if bad and not skip_unreadable:
         raise DataError(
             f"every image must be readable, but {len(bad):,} of {len(listing.rows) + len(listing.bad):,} cannot be:\n"
             f"{listed([f'{file.path}: {file.reason}' for file in bad])}\n"
-            "Repair them, or go on without them: --skip-bad-images."
+            "Repair them, or go on without them: --skip-unreadable."
         )
     read = [(row, result) for row, result in zip(listing.rows, results, strict=True) if isinstance(result, Digests)]
     rows = [{**asdict(row), **asdict(result)} for row, result in read]
     require_both_classes((row["label"] for row in rows), f", {len(bad):,} unreadable files left out,")
-    return Index(
+    return Dataset(
         name=_name(listing),
         root=listing.root,
         layout=listing.layout,

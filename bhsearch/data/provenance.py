@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bhsearch.data.index import Index
+from bhsearch.data.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ _KNOWN = {
 _PHANTOM = Provenance("Drawn by bhsearch; no patient's tissue", "MIT, as bhsearch")
 
 
-def provenance(index: Index) -> Provenance:
+def provenance(dataset: Dataset) -> Provenance:
     """The origin of a data set; of a user's own folder no more than where it lies."""
-    if index.synthetic:
+    if dataset.synthetic:
         return _PHANTOM
-    return _KNOWN.get(index.layout, Provenance(f"The folder {index.root}", _UNKNOWN))
+    return _KNOWN.get(dataset.layout, Provenance(f"The folder {dataset.root}", _UNKNOWN))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.grouping import (
     SplitUnits,
     part_as_test,
@@ -20,7 +21,6 @@ from bhsearch.data.grouping import (
     units_of_images,
     units_of_slides,
 )
-from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.layouts.naming import PARTS as DATA_PARTS
 from bhsearch.data.stratify import (
     SEPARATOR,
@@ -230,14 +230,14 @@ def training_weights(groups: Ints, part: Bools) -> npt.NDArray[np.float64]:
 
 
 def make_split(
-    index: Index,
+    dataset: Dataset,
     *,
     test_fraction: float = 0.2,
     n_folds: int = 5,
     n_repeats: int = 1,
     group_by: str = "case",
     magnification: str = "all",
-    resplit: bool = False,
+    ignore_predefined_split: bool = False,
 ) -> Split:
     """Seal the test, then deal the rest into folds.
 
@@ -246,31 +246,31 @@ def make_split(
     compared fold by fold.
 
     Args:
-        index: The whole data set, all magnifications.
+        dataset: The whole data set, all magnifications.
         test_fraction: Share of the groups of each stratum to seal, 0.05 to 0.5.
         n_folds: 2 to 100.
         n_repeats: 1 to 100.
         group_by: What stays on one side of the folds: `case`, `slide` or `image`. The last two leak.
         magnification: Images to keep in test and development, such as `100X`, or `all`.
-        resplit: Ignore the data set's own parts and make a new division by case.
+        ignore_predefined_split: Ignore the data set's own parts and make a new division by case.
 
     Raises:
         SettingsError: If an option is unknown, out of range, or does not fit the data.
         DataError: If test or folds would lack a class, or the data set's own parts share a group.
     """
     _check_options(test_fraction, n_folds, n_repeats, group_by)
-    magnification, chosen = _at_magnification(index, magnification)
-    groups = units_of_groups(index)
-    part = "" if resplit else sealed_part(index)
-    sealed = part_as_test(index, groups) if part else _sealed(index, groups, test_fraction)
+    magnification, chosen = _at_magnification(dataset, magnification)
+    groups = units_of_groups(dataset)
+    part = "" if ignore_predefined_split else sealed_part(dataset)
+    sealed = part_as_test(dataset, groups) if part else _sealed(dataset, groups, test_fraction)
     test, rows = sealed & chosen, ~sealed & chosen
-    _require_test(index, groups, test, part, magnification)
-    units = _units_to_assign(index, groups, rows, group_by)
-    folds = np.full((n_repeats, len(index)), -1, dtype=np.int8)
-    folds[:, rows] = _check_folds(units, index.labels[rows], n_folds, n_repeats, f"{group_by}s{_at(magnification)}")
-    reasons = _why_not_promotable(index, group_by)
+    _require_test(dataset, groups, test, part, magnification)
+    units = _units_to_assign(dataset, groups, rows, group_by)
+    folds = np.full((n_repeats, len(dataset)), -1, dtype=np.int8)
+    folds[:, rows] = _check_folds(units, dataset.labels[rows], n_folds, n_repeats, f"{group_by}s{_at(magnification)}")
+    reasons = _why_not_promotable(dataset, group_by)
     return Split(
-        paths=index.column("path").copy(),
+        paths=dataset.column("path").copy(),
         test=test,
         development=rows,
         folds=folds,
@@ -282,11 +282,15 @@ def make_split(
         n_folds=n_folds,
         n_repeats=n_repeats,
         sealed_by="part" if part else "fraction",
-        data_fingerprint=replace(index, table=index.table.sort_values("path")).fingerprint,
+        data_fingerprint=replace(dataset, table=dataset.table.sort_values("path")).fingerprint,
         promotable=not reasons,
         why_not_promotable=" ".join(reasons),
-        leaks=_leaks(index, groups, folds, group_by),
-        warnings=(*_on_parts(index, part, test_fraction), *reasons, *_few_groups(index, groups, test, folds, n_folds)),
+        leaks=_leaks(dataset, groups, folds, group_by),
+        warnings=(
+            *_on_parts(dataset, part, test_fraction),
+            *reasons,
+            *_few_groups(dataset, groups, test, folds, n_folds),
+        ),
     )
 
 
@@ -301,11 +305,11 @@ def _check_options(test_fraction: float, n_folds: int, n_repeats: int, group_by:
         raise SettingsError(f"--group-by must be one of {', '.join(GROUPINGS)}, but got {group_by!r}.")
 
 
-def _at_magnification(index: Index, wanted: str) -> tuple[str, Bools]:
+def _at_magnification(dataset: Dataset, wanted: str) -> tuple[str, Bools]:
     """The magnification as the index writes it, and the mask of its images. `40`, `40x` and `40X` are the same."""
     if wanted == ALL:
-        return ALL, np.ones(len(index), dtype=bool)
-    column = index.column("magnification")
+        return ALL, np.ones(len(dataset), dtype=bool)
+    column = dataset.column("magnification")
     known = sorted(set(column) - {""}, key=lambda value: (len(value), value))
     for value in known:
         if value.upper().removesuffix("X") == wanted.upper().removesuffix("X"):
@@ -317,17 +321,21 @@ def _at_magnification(index: Index, wanted: str) -> tuple[str, Bools]:
     )
 
 
-def _sealed(index: Index, groups: SplitUnits, test_fraction: float) -> Bools:
-    carriers = classes_per_group(groups.number, index.labels)
+def _sealed(dataset: Dataset, groups: SplitUnits, test_fraction: float) -> Bools:
+    carriers = classes_per_group(groups.number, dataset.labels)
     mask: Bools = select_test_groups(groups.keys, groups.strata, carriers, test_fraction)[groups.number]
     return mask
 
 
-def _on_parts(index: Index, part: str, test_fraction: float) -> list[str]:
+def _on_parts(dataset: Dataset, part: str, test_fraction: float) -> list[str]:
     """What becomes of the data set's own parts, in sentences."""
-    present = [name for name in DATA_PARTS if (index.column("part") == name).any()]
+    present = [name for name in DATA_PARTS if (dataset.column("part") == name).any()]
     if not part:
-        return [f"The data set's own parts ({', '.join(present)}) are ignored, as --resplit asks."] if present else []
+        return (
+            [f"The data set's own parts ({', '.join(present)}) are ignored, as --ignore-predefined-split asks."]
+            if present
+            else []
+        )
     sentence = f"The test is the data set's {part} part; the test fraction of {test_fraction:g} is not used."
     others = [name for name in present if name != part]
     if len(others) > 1:
@@ -335,23 +343,27 @@ def _on_parts(index: Index, part: str, test_fraction: float) -> list[str]:
     return [sentence]
 
 
-def _require_test(index: Index, groups: SplitUnits, test: Bools, part: str, magnification: str) -> None:
-    counts = _cases_of_classes(groups.number[test], index.labels[test])
+def _require_test(dataset: Dataset, groups: SplitUnits, test: Bools, part: str, magnification: str) -> None:
+    counts = _cases_of_classes(groups.number[test], dataset.labels[test])
     if min(counts):
         return
-    there = _cases_of_classes(groups.number, index.labels)
+    there = _cases_of_classes(groups.number, dataset.labels)
     what = f"{part} part, which is the sealed test," if part else "sealed test"
     raise DataError(
         f"the {what} must hold both classes, but it has {_counted(counts, 'cases' + _at(magnification))} of "
         f"{_counted(there, 'cases')} in all; so no number of folds works. "
-        + ("Make a new division by case: --resplit." if magnification == ALL else f"Use --magnification {ALL}.")
+        + (
+            "Make a new division by case: --ignore-predefined-split."
+            if magnification == ALL
+            else f"Use --magnification {ALL}."
+        )
     )
 
 
-def _units_to_assign(index: Index, groups: SplitUnits, rows: Bools, group_by: str) -> SplitUnits:
+def _units_to_assign(dataset: Dataset, groups: SplitUnits, rows: Bools, group_by: str) -> SplitUnits:
     if group_by == "case":
         return groups.select(rows)
-    return (units_of_slides if group_by == "slide" else units_of_images)(index.select(rows))
+    return (units_of_slides if group_by == "slide" else units_of_images)(dataset.select(rows))
 
 
 def _check_folds(units: SplitUnits, labels: Folds, n_folds: int, n_repeats: int, what: str) -> Folds:
@@ -384,19 +396,19 @@ def _check_folds(units: SplitUnits, labels: Folds, n_folds: int, n_repeats: int,
     )
 
 
-def _why_not_promotable(index: Index, group_by: str) -> list[str]:
+def _why_not_promotable(dataset: Dataset, group_by: str) -> list[str]:
     reasons = []
-    if not index.has_cases:
+    if not dataset.has_cases:
         reasons.append("The cases are not known, so a patient may lie on two sides of this split.")
     if group_by != "case":
         reasons.append(f"The folds are made by {group_by}, so images of a case may lie on two sides of them.")
     return [f"{reason} No model made with it can be promoted." for reason in reasons]
 
 
-def _leaks(index: Index, groups: SplitUnits, folds: Folds, group_by: str) -> tuple[str, ...]:
+def _leaks(dataset: Dataset, groups: SplitUnits, folds: Folds, group_by: str) -> tuple[str, ...]:
     rows = folds[0] >= 0
     number, folds = groups.number[rows], folds[:, rows]
-    _, picture = np.unique(index.column("pixels_digest")[rows], return_inverse=True)
+    _, picture = np.unique(dataset.column("pixels_digest")[rows], return_inverse=True)
     sentences = []
     for what, keys in (("development cases", number), ("different pictures", picture)):
         apart = in_several_folds(keys, folds)
@@ -408,10 +420,10 @@ def _leaks(index: Index, groups: SplitUnits, folds: Folds, group_by: str) -> tup
     return tuple(sentences)
 
 
-def _few_groups(index: Index, groups: SplitUnits, test: Bools, folds: Folds, n_folds: int) -> list[str]:
+def _few_groups(dataset: Dataset, groups: SplitUnits, test: Bools, folds: Folds, n_folds: int) -> list[str]:
     rows = folds[0] >= 0
-    in_folds = groups_per_fold(folds[:, rows], groups.number[rows], index.labels[rows], n_folds)
-    in_test = _cases_of_classes(groups.number[test], index.labels[test])
+    in_folds = groups_per_fold(folds[:, rows], groups.number[rows], dataset.labels[rows], n_folds)
+    in_test = _cases_of_classes(groups.number[test], dataset.labels[test])
     sentences = []
     for label, name in enumerate(CLASS_NAMES):
         counts = in_folds[..., label]

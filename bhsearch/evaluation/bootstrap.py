@@ -1,4 +1,4 @@
-"""Resampling of groups: intervals, paired differences and ties. One draw serves all folds, repeats and trials."""
+"""Bootstrap over groups: draws, metrics under every draw, and intervals. All folds, repeats and trials share draws."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.errors import DataError
-from bhsearch.evaluation.metrics import iter_folds
+from bhsearch.evaluation.metrics import Metric, iter_folds, weighted_auc
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
+    from bhsearch.evaluation.thresholds import HardLabels
 
 INTERVAL_NOTE = "over cases; variation of training not included"
 _BLOCK_CELLS = 2_000_000  # numbers held at once by one matrix, 16 MB
 
 
 class Interval(NamedTuple):
-    """Lower and upper end."""
+    """Lower and upper end of an interval."""
 
     low: float
     high: float
@@ -45,7 +46,7 @@ def group_draws(
     stratum_of_group = stratum[first]
     if (stratum_of_group[number] != stratum).any():
         split = groups[np.unique(number[stratum_of_group[number] != stratum])]
-        raise DataError(f"all images of a group must be in one stratum, but those of group {split[0]} are in several.")
+        raise DataError(f"All images of a group must be in one stratum, but those of group {split[0]} are in several.")
     generator = np.random.default_rng(seed)
     counts = np.zeros((n_draws, len(groups)), dtype=np.int64)
     for value in np.unique(stratum_of_group):
@@ -56,8 +57,53 @@ def group_draws(
     return counts
 
 
+def bootstrap_metric(metric: Metric, predictions: Predictions, decisions: HardLabels, draws: IntArray) -> FloatArray:
+    """Return a metric under every draw: the metric's own function, with weights multiplied by the draw's counts.
+
+    The weighted AUC is computed by `bootstrap_scores`, which gives the same numbers in a hundredth of the time.
+
+    Args:
+        metric: The metric.
+        predictions: Out-of-fold predictions, or those of a test as a single fold.
+        decisions: Predicted labels of the same images. Thresholds are not chosen again in a draw.
+        draws: Counts from `group_draws` of the same images. Shape (n_draws, n_groups).
+
+    Returns:
+        Mean over the folds or repeats in which the metric is defined in that draw; nan if there is none. Shape
+        (n_draws,).
+
+    Raises:
+        DataError: If `draws` has another number of groups.
+    """
+    if metric.per_fold and metric.function is weighted_auc:
+        return bootstrap_scores(predictions, draws)
+    number = _group_number(predictions, draws)
+    total, n_defined = np.zeros(len(draws)), np.zeros(len(draws))
+    for part in metric.parts(predictions, decisions):
+        height = max(1, _BLOCK_CELLS // len(part.rows))
+        for top in range(0, len(draws), height):
+            block = slice(top, top + height)
+            weight = part.weight * draws[block][:, number[part.rows]]
+            values = metric.function(part.label, part.prediction, weight)
+            defined = ~np.isnan(values)
+            total[block] += np.where(defined, values, 0.0)
+            n_defined[block] += defined
+    return np.asarray(np.divide(total, n_defined, out=np.full(len(draws), np.nan), where=n_defined > 0))
+
+
+def _group_number(predictions: Predictions, draws: IntArray) -> IntArray:
+    """Return the column of `draws` per image. Shape (n,)."""
+    _, number = np.unique(predictions.group, return_inverse=True)
+    if draws.ndim != 2 or draws.shape[1] != number.max() + 1:
+        raise DataError(
+            f"The draws must be counts of the {number.max() + 1} groups of the predictions, but have shape "
+            f"{draws.shape}. Draw them with `group_draws` from the same predictions."
+        )
+    return np.asarray(number, dtype=np.int64)
+
+
 def bootstrap_scores(predictions: Predictions, draws: IntArray) -> FloatArray:
-    """The score under every draw: each fold's AUC with images weighted by how often their group was drawn.
+    """Return the score under every draw: each fold's AUC with images weighted by how often their group was drawn.
 
     A fold's AUC is a ratio of sums over pairs of a malignant and a benign image. Summed by pairs of groups first, once
     for all draws, that is `c' wins c / (c' positive * c' negative)` with c the draw's counts: exact, ties included, and
@@ -71,11 +117,9 @@ def bootstrap_scores(predictions: Predictions, draws: IntArray) -> FloatArray:
         Mean over the folds that keep both classes in that draw; nan if none does. Shape (n_draws,).
 
     Raises:
-        DataError: If `draws` is of another number of groups.
+        DataError: If `draws` has another number of groups.
     """
-    _, number = np.unique(predictions.group, return_inverse=True)
-    if draws.ndim != 2 or draws.shape[1] != number.max() + 1:
-        raise DataError(f"draws must be counts of {number.max() + 1} groups, but have shape {draws.shape}.")
+    number = _group_number(predictions, draws)
     total, n_kept = np.zeros(len(draws)), np.zeros(len(draws))
     for repeat, _, rows in iter_folds(predictions):
         positive, negative = (rows[predictions.label[rows] == value] for value in (1, 0))
@@ -96,14 +140,14 @@ def _pair_wins(
     negative: IntArray,
     draws: IntArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Weight of the pairs in one validation part that are ranked right, and of all its pairs, under every draw.
+    """Return the weight of correctly ranked pairs in one validation fold, and of all its pairs, under every draw.
 
     Args:
         predictions: Out-of-fold predictions.
-        repeat: Which repeat.
+        repeat: Number of the repeat.
         number: Column of `draws` per image. Shape (n,).
-        positive: Rows of the part's malignant images.
-        negative: Rows of the part's benign images.
+        positive: Rows of the fold's malignant images.
+        negative: Rows of the fold's benign images.
         draws: Counts. Shape (n_draws, n_groups).
 
     Returns:
@@ -140,10 +184,10 @@ def _pair_wins(
 
 
 def interval(samples: FloatArray, level: float = 0.95) -> Interval:
-    """Percentile interval of bootstrap samples.
+    """Return the percentile interval of bootstrap samples.
 
     Args:
-        samples: One number per draw; draws in which nothing could be computed (nan) are left out. Shape (n_draws,).
+        samples: One number per draw; nan (undefined in that draw) is left out. Shape (n_draws,).
         level: Share of the draws inside, between 0 and 1.
 
     Returns:
@@ -162,16 +206,16 @@ def interval(samples: FloatArray, level: float = 0.95) -> Interval:
 
 
 def paired_difference(first: FloatArray, second: FloatArray, level: float = 0.95) -> Interval:
-    """Interval of `first - second`, both under the same draws, so that what is common to both cancels.
+    """Return the interval of `first - second` under the same draws, so that common variation cancels.
 
     Args:
         first: Bootstrap scores of one trial or model. Shape (n_draws,).
-        second: Of the other, from the same draws. Shape (n_draws,).
+        second: Bootstrap scores of the other one, from the same draws. Shape (n_draws,).
         level: Share of the draws inside.
 
     Raises:
         DataError: If the two have different numbers of draws.
     """
     if first.shape != second.shape:
-        raise DataError(f"a paired difference needs the same draws, but got {first.shape} and {second.shape}.")
+        raise DataError(f"A paired difference needs the same draws, but got {first.shape} and {second.shape} of them.")
     return interval(first - second, level)

@@ -1,4 +1,4 @@
-"""Numbers as the papers on BreakHis print them: image rate and patient recognition rate, over the published folds."""
+"""Image-level and patient-level rates as papers on BreakHis report them, over the published folds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.evaluation.metrics import weighted_accuracy
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -16,11 +18,11 @@ class Rates:
 
     Attributes:
         fold: Number of the fold.
-        magnification: As the index writes it, such as `100X`.
-        image_rate: Share of test images that were called right, 0 to 1.
-        recognition_rate: Mean over patients of the share of their images that were called right, 0 to 1.
-        n_images: Test images.
-        n_patients: What the papers call patients: slides.
+        magnification: Magnification as in the index, such as `100X`.
+        image_rate: Share of test images with the right predicted label, 0 to 1.
+        recognition_rate: Mean over patients of the share of their images with the right predicted label, 0 to 1.
+        n_images: Number of test images.
+        n_patients: Number of patients in the sense of the papers, which are slides.
     """
 
     fold: int
@@ -36,10 +38,10 @@ class Summary:
     """Mean and spread over folds.
 
     Attributes:
-        magnification: Of the images.
-        n_folds: Folds.
+        magnification: Magnification of the images.
+        n_folds: Number of folds.
         image_rate: Mean and standard deviation (ddof 1; nan for a single fold).
-        recognition_rate: The same.
+        recognition_rate: Mean and standard deviation, as above.
     """
 
     magnification: str
@@ -48,32 +50,38 @@ class Summary:
     recognition_rate: tuple[float, float]
 
 
-def recognition_rates(fold: int, magnification: str, right: npt.NDArray[np.bool_], patient: npt.NDArray[Any]) -> Rates:
-    """Rates of the test images of one fold at one magnification.
+def recognition_rates(
+    fold: int, magnification: str, correct: npt.NDArray[np.bool_], patient: npt.NDArray[Any]
+) -> Rates:
+    """Return the rates of the test images of one fold at one magnification.
 
     Args:
         fold: Number of the fold.
-        magnification: Of the images.
-        right: Whether an image was called right. Shape (n,), not empty.
-        patient: What counts as one patient. Shape (n,).
+        magnification: Magnification of the images.
+        correct: Whether the predicted label is right. Shape (n,), not empty.
+        patient: Patient per image. Shape (n,).
 
     Source:
         Spanhol et al., "A Dataset for Breast Cancer Histopathological Image Classification", 2016, equations 1 to 3.
     """
     _, number = np.unique(np.asarray(patient, dtype=str), return_inverse=True)
-    shares = np.bincount(number, right.astype(np.float64)) / np.bincount(number)
-    return Rates(fold, magnification, float(right.mean()), float(shares.mean()), len(right), len(shares))
+    n_images_of = np.bincount(number)
+    image_rate, recognition_rate = (
+        float(weighted_accuracy(np.ones(len(correct), np.int8), correct, weight))
+        for weight in (np.ones(len(correct)), 1.0 / n_images_of[number])
+    )
+    return Rates(fold, magnification, image_rate, recognition_rate, len(correct), len(n_images_of))
 
 
-def summaries(found: Sequence[Rates]) -> list[Summary]:
-    """Mean and spread over the folds, per magnification, the smallest first."""
-    keys = sorted({row.magnification for row in found}, key=lambda key: (len(key), key))
-    made = []
-    for key in keys:
-        rows = [row for row in found if row.magnification == key]
+def summaries(rates: Sequence[Rates]) -> list[Summary]:
+    """Return mean and spread over the folds per magnification, the smallest magnification first."""
+    magnifications = sorted({row.magnification for row in rates}, key=lambda name: (len(name), name))
+    result = []
+    for magnification in magnifications:
+        rows = [row for row in rates if row.magnification == magnification]
         image, patient = (_mean_and_spread([getattr(row, name) for row in rows]) for name in _NAMES)
-        made.append(Summary(key, len(rows), image, patient))
-    return made
+        result.append(Summary(magnification, len(rows), image, patient))
+    return result
 
 
 _NAMES = ("image_rate", "recognition_rate")

@@ -16,6 +16,7 @@ from bhsearch.errors import DataError
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+LabelArray = npt.NDArray[np.int8]
 
 DISCLAIMER = "Research only. Not for screening patients."
 USE = "use"  # the column of a CSV file that says what it must not be used for

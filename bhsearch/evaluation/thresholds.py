@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.index import CLASS_NAMES
+from bhsearch.data.dataset import CLASS_NAMES
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import FloatArray, Predictions

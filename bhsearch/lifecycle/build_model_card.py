@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhsearch.data.audit import audit
-from bhsearch.data.index import CLASS_NAMES
+from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.provenance import provenance
 from bhsearch.evaluation.calibration import Calibration, logit
 from bhsearch.evaluation.subgroups import subgroup_results, worst_cases
-from bhsearch.evaluation.test_set import NAMES
+from bhsearch.evaluation.test_set import CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.lifecycle.registration_summary import BEST_TRIAL, OTHER_TRIAL
 from bhsearch.reporting.figures.thumbnails import encode_image, overlay
 from bhsearch.reporting.model_card import LIMITS, USE, Measured, ModelCard, WorstImage
@@ -79,12 +79,15 @@ def build_model_card(
         audit=[*audit(index).lines(), *split.leaks],
         corrected=corrected,
         corrected_for=BEST_TRIAL if trial == study.trials[0] else OTHER_TRIAL,
-        test={NAMES[name]: Measured(values[name], *ends[name], _size(tested, _ONE_CLASS.get(name))) for name in ends},
+        test={
+            metric_title(name): Measured(values[name], *ends[name], _size(tested, _ONE_CLASS.get(name)))
+            for name in ends
+        },
         gate=gate,
         openings=openings,
         point=point,
-        before={NAMES[name]: values[f"{name}_uncalibrated"] for name in ("ece", "brier")},
-        after={NAMES[name]: values[name] for name in ("ece", "brier")},
+        before={metric_title(name): values[f"{name}{UNCALIBRATED}"] for name in CALIBRATED},
+        after={metric_title(name): values[name] for name in CALIBRATED},
         subtypes=named["subtype"],
         magnifications=named["magnification"],
         cases=named["case"],

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bhsearch.data.audit import Audit
+from bhsearch.data.dataset import CLASS_NAMES, BadFile
 from bhsearch.data.datasets import open_settings
 from bhsearch.data.images.decode import decode
-from bhsearch.data.index import CLASS_NAMES, BadFile
 from bhsearch.data.layouts import breakhis
 from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError, MissingError
@@ -40,7 +40,7 @@ from bhsearch.study.result import correct, rank
 from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
-    from bhsearch.data.index import Index
+    from bhsearch.data.dataset import Dataset
     from bhsearch.tracking.reader import StoredStudy, StoredTest, StoredTrial
 
 _SIDE = 288  # pixels of an image on the page
@@ -319,7 +319,7 @@ def _caption(predictions: Predictions, row: int) -> str:
     return "\n".join([kind, ", ".join(part for part in (probability, magnification, case) if part)])
 
 
-def _same_data(study: StoredStudy) -> Index | None:
+def _same_data(study: StoredStudy) -> Dataset | None:
     try:
         index = open_settings(settings_of(study.settings))
     except BhsearchError:

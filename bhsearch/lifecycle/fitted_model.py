@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.images.decode import decode
-from bhsearch.data.index import CLASS_NAMES
 from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score
 from bhsearch.evaluation.calibration import OperatingPoint, operating_point
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions

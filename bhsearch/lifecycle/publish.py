@@ -54,7 +54,7 @@ def publish(
     result = _result(client, request, fitted, test, evaluation, decision)
     before = fitted.champion.version if fitted.champion is not None else None
     # The tags are created with the version, so that no version exists without its result.
-    tags = tags_of(result, test.access.sealed, request.why, before.number if before is not None else "")
+    tags = tags_of(result, test.access.sealed, request.reason, before.number if before is not None else "")
     with reporter.step("registering the model"):
         _log_files(client, fitted, test, evaluation, result)
         version = registry.create_version(
@@ -69,7 +69,7 @@ def publish(
     result = replace(result, version=version)
     registry.describe(client, version, run_id, describe(result), tags)
     if result.promoted:
-        reason = decision.reason if result.promoted == "gate" else str(request.why)
+        reason = decision.reason if result.promoted == "gate" else str(request.reason)
         registry.promote(client, version, request.alias, result.promoted, reason, decision.numbers, before)
     return result
 

@@ -107,8 +107,8 @@ def _repeat(client: Any, request: RegistrationRequest, earlier: EarlierResult) -
     how = version.tags.get(keys.PROMOTED, "")
     if forced:
         before = registry.version_with_alias(client, version.name, request.alias)
-        registry.promote(client, version, request.alias, "force", str(request.why), numbers, before)
-        registry.tag(client, version, keys.FORCED, str(request.why))
+        registry.promote(client, version, request.alias, "force", str(request.reason), numbers, before)
+        registry.tag(client, version, keys.FORCED, str(request.reason))
     elif how and version.number not in promoted:
         reason = version.tags[keys.FORCED if how == "force" else keys.GATE_REASON]
         replaced = version.tags[keys.INSTEAD_OF]

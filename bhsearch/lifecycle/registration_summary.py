@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE
+from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.promotion import needs
-from bhsearch.evaluation.test_set import NAMES
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationResult
 from bhsearch.runtime.wording import counted
 from bhsearch.tracking import keys
@@ -42,10 +42,10 @@ def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
         ("corrected", f"AUC {corrected.score:.3f} [{corrected.low:.3f} {corrected.high:.3f}] for having searched"),
         ("calibration", str(result.point)),
         ("test", f"AUC {_with_ends(result, 'auc')} on {_size(result)}"),
-        *(("", f"{NAMES[name]} {_with_ends(result, name)}{_of_class(result, name)}") for name in _SHOWN),
+        *(("", f"{METRICS[name].title} {_with_ends(result, name)}{_of_class(result, name)}") for name in _SHOWN),
         (
             "",
-            f"{NAMES['ece']} {values['ece_uncalibrated']:.3f} before calibration, {values['ece']:.3f} after",
+            f"{METRICS['ece'].title} {values['ece_uncalibrated']:.3f} before calibration, {values['ece']:.3f} after",
         ),
         ("", f"Brier score {values['brier_uncalibrated']:.3f} before, {values['brier']:.3f} after"),
         ("opened", opened(result)),
@@ -138,13 +138,13 @@ def describe(result: RegistrationResult) -> str:
     return "\n".join([*head, "", *table, "", *(f"{sentence}  " for sentence in notes(result)[bool(result.note) :])])
 
 
-def tags_of(result: RegistrationResult, sealed: str, why: str | None, before: str) -> dict[str, str]:
+def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before: str) -> dict[str, str]:
     """Return the tags of a registered version, which hold its result.
 
     Args:
         result: What was found; it needs no version yet.
         sealed: Digest of the set of sealed images.
-        why: The user's reason for `--force`.
+        reason: The user's reason for `--force`.
         before: Number of the version that had the alias; empty if none had.
     """
     corrected, line = result.corrected, result.point.calibration
@@ -171,7 +171,7 @@ def tags_of(result: RegistrationResult, sealed: str, why: str | None, before: st
         tags["promoted"] = result.promoted
         tags["alias"] = result.alias
     if result.promoted == "force":
-        tags["forced"] = str(why)
+        tags["forced"] = str(reason)
     if result.note:
         tags["note"] = result.note
     return {f"{keys.PREFIX}{key}": value for key, value in tags.items()}

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from bhsearch.config import Settings
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.datasets import PHANTOM, open_settings
-from bhsearch.data.index import Index
 from bhsearch.data.splits import Split
 from bhsearch.errors import DataError, StudyError, listed
 from bhsearch.models.backbones.registry import Backbone, find_backbones
@@ -40,11 +40,11 @@ class RestoredStudy:
     """
 
     settings: Settings
-    index: Index
+    index: Dataset
     split: Split
 
     @property
-    def development(self) -> Index:
+    def development(self) -> Dataset:
         """The part of the data set that the search used."""
         return self.index.select(self.split.development)
 
@@ -206,7 +206,7 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
     return backbone
 
 
-def sealed_digest(index: Index, split: Split) -> str:
+def sealed_digest(index: Dataset, split: Split) -> str:
     """Return the digest of the set of sealed images, from their pixels; independent of their order."""
     return digest_of_set(index.column("pixels_digest")[split.test].tolist())
 
@@ -232,7 +232,7 @@ def digest_of_set(pixel_digests: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(pixel_digests)).encode()).hexdigest()[:16]
 
 
-def rows_of(index: Index, rows: np.ndarray) -> dict[str, list[str]]:
+def rows_of(index: Dataset, rows: np.ndarray) -> dict[str, list[str]]:
     """Return case and pixel digest of some rows, as the promotion gate compares them."""
     from bhsearch.data.grouping import case_keys
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.decode import decode
-from bhsearch.data.index import Index
 from bhsearch.data.splits import Split
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.lifecycle.restore import rows_of, sealed_digest
@@ -36,7 +36,7 @@ class SealedTest:
         ValueError: If the access was logged for other images.
     """
 
-    def __init__(self, index: Index, split: Split, access: LoggedAccess) -> None:
+    def __init__(self, index: Dataset, split: Split, access: LoggedAccess) -> None:
         from bhsearch.tracking.test_access import LoggedAccess
 
         if not isinstance(access, LoggedAccess):

@@ -105,7 +105,7 @@ def has_gpu() -> bool:
 
 
 def compiled(
-    function: Callable[..., Any], any_shape: bool = False, gives_up: tuple[int, ...] = ()
+    function: Callable[..., Any], any_shape: bool = False, donate_argnums: tuple[int, ...] = ()
 ) -> Callable[..., Any]:
     """Compile a function of arrays, or of tuples of them.
 
@@ -120,7 +120,7 @@ def compiled(
         return _traced_once(function)
     import jax
 
-    return function if any_shape else jax.jit(function, donate_argnums=gives_up)
+    return function if any_shape else jax.jit(function, donate_argnums=donate_argnums)
 
 
 def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -200,11 +200,11 @@ def inference(network: Any) -> Callable[[Any], Any]:
     return lambda images: run(state, images)
 
 
-def value_and_grad(function: Callable[..., Any], aside: bool = False) -> Callable[..., Any]:
+def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
     """Differentiate a scalar function by its first argument, a list of arrays.
 
     Args:
-        function: Gives the scalar, or with `aside` the scalar and something beside it.
+        function: Gives the scalar, or with `has_aux` the scalar and something beside it.
         aside: Whether it does.
 
     Returns:
@@ -217,12 +217,12 @@ def value_and_grad(function: Callable[..., Any], aside: bool = False) -> Callabl
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(parameters)
                 given = function(parameters, *rest)
-            return given, tape.gradient(given[0] if aside else given, parameters)
+            return given, tape.gradient(given[0] if has_aux else given, parameters)
 
         return wrapped
     import jax
 
-    differentiated: Callable[..., Any] = jax.value_and_grad(function, has_aux=aside)
+    differentiated: Callable[..., Any] = jax.value_and_grad(function, has_aux=has_aux)
     return differentiated
 
 

@@ -14,7 +14,7 @@ from bhsearch.errors import RunError
 
 Pixels = npt.NDArray[np.uint8]
 # As `evaluation.calibration`: float32 knows no number between 1 - 6e-8 and 1.
-_EDGE = 1e-7
+_EPS = 1e-7
 _MOST_IMAGES, _MOST_PIXELS = 32, 1 << 23  # of a batch
 
 
@@ -54,7 +54,7 @@ def calibrated(network: Any, slope: float, offset: float) -> Any:
     if not (slope > 0 and math.isfinite(slope) and math.isfinite(offset)):
         raise ValueError(f"`0 < slope` and a finite offset must hold, but got {slope=}, {offset=}.")
     images = keras.Input((None, None, 3), dtype="uint8", name="image")
-    inside = ops.clip(network(images), _EDGE, 1.0 - _EDGE)
+    inside = ops.clip(network(images), _EPS, 1.0 - _EPS)
     logit = ops.log(inside) - ops.log1p(-inside)
     return keras.Model(images, ops.sigmoid(logit * slope + offset), name="bhsearch_calibrated")
 

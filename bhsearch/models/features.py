@@ -22,7 +22,8 @@ import numpy.typing as npt
 from bhsearch.data.images.pixel_cache import PixelCache, Progress
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend, keras_settings
-from bhsearch.models.augmentation.views import IDENTITY, apply_view
+from bhsearch.models.augmentation.policies import IDENTITY
+from bhsearch.models.augmentation.views import apply_view
 from bhsearch.models.backbones.registry import Backbone
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.runtime import cache
@@ -30,7 +31,7 @@ from bhsearch.runtime import cache
 Features = npt.NDArray[np.float32]
 Images = npt.NDArray[np.float32]
 Forward = Callable[[Iterable[Images]], Features]
-EXECUTORS = ("auto", "openvino", "keras")
+FEATURE_BACKENDS = ("auto", "openvino", "keras")
 _FILE, _COST = "features.npy", "cost.json"
 _NETWORKS = 8  # kept ready; more are built again when they are needed
 _IN_MEMORY_BYTES = 256 << 20
@@ -39,14 +40,16 @@ _GPU_BATCH_PIXELS = 256 * 224**2
 _BATCHES_AHEAD = 2  # that the device works on while the next images are prepared
 
 
-def check_executor(executor: str) -> None:
-    """Refuse an executor that is not known.
+def check_feature_backend(feature_backend: str) -> None:
+    """Refuse a feature backend that is not known.
 
     Raises:
         SettingsError: Listing those that are.
     """
-    if executor not in EXECUTORS:
-        raise SettingsError(f"--executor must be one of {', '.join(EXECUTORS)}, but got {executor!r}.")
+    if feature_backend not in FEATURE_BACKENDS:
+        raise SettingsError(
+            f"--feature-backend must be one of {', '.join(FEATURE_BACKENDS)}, but got {feature_backend!r}."
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class FeatureCache:
 
     Args:
         pixels: The pixel cache of the development rows.
-        executor: `openvino`, `keras`, or `auto` for the faster one on this machine.
+        feature_backend: `openvino`, `keras`, or `auto` for the faster one on this machine.
         conversion: Of the backbones that may be asked for; made on the spot where it is missing.
         progress: Called with (backbone, view) before features are computed, not when they are found.
     """
@@ -75,12 +78,12 @@ class FeatureCache:
     def __init__(
         self,
         pixels: PixelCache,
-        executor: str = "auto",
+        feature_backend: str = "auto",
         conversion: BackgroundConversion | None = None,
         progress: Callable[[str, str], Progress] | None = None,
     ) -> None:
         self._pixels = pixels
-        self.executor = executor_for(executor)
+        self.feature_backend = choose_feature_backend(feature_backend)
         self._conversion = conversion
         self._progress = progress
         self._forward: OrderedDict[Backbone, tuple[Forward, float]] = OrderedDict()
@@ -107,7 +110,7 @@ class FeatureCache:
             "weights": backbone.digest,
             "pixels": self._pixels.key,
             "view": view,
-            "executor": self.executor,
+            "executor": self.feature_backend,  # the key of entries that exist
             "numerics": keras_settings.numerics(),
             "version": 3,
         }
@@ -117,7 +120,7 @@ class FeatureCache:
         n_images, n_tiles = self._pixels.shape[:2]
         report = self._progress(backbone.name, view) if self._progress else _ignore
 
-        on_gpu = self.executor == "keras" and backend.has_gpu()
+        on_gpu = self.feature_backend == "keras" and backend.has_gpu()
 
         def batches() -> Iterator[Images]:
             step = max(1, batch_size(self._pixels.shape[2], on_gpu) // n_tiles)
@@ -160,14 +163,14 @@ class FeatureCache:
 
     def _program(self, backbone: Backbone) -> tuple[Forward, float]:
         size = self._pixels.shape[2]
-        if self.executor == "openvino":
+        if self.feature_backend == "openvino":
             conversion = self._conversion or BackgroundConversion([backbone], size)
             file = conversion.program(backbone)
             if file is not None:
                 return openvino_forward(file), file.with_suffix(".bin").stat().st_size / 1e6
         network = backbone.build(size)
         megabytes = 4e-6 * network.count_params()
-        if self.executor == "openvino" and backend.name() == "tensorflow":
+        if self.feature_backend == "openvino" and backend.name() == "tensorflow":
             with tempfile.TemporaryDirectory() as folder:  # slower to make than the conversion, and as fast to run
                 file = Path(folder) / "network.xml"
                 with backend.silence_stderr():
@@ -189,12 +192,12 @@ def on_device(images: Any, view: str) -> Any:
     return apply_view(ops.cast(ops.convert_to_tensor(images), "float32"), view)
 
 
-def executor_for(wanted: str) -> str:
-    """The executor that a setting stands for on this machine."""
-    return _fastest_executor() if wanted == "auto" else wanted
+def choose_feature_backend(wanted: str) -> str:
+    """Resolve `auto` to the feature backend that is faster on this machine."""
+    return _fastest_feature_backend() if wanted == "auto" else wanted
 
 
-def _fastest_executor() -> str:
+def _fastest_feature_backend() -> str:
     return "keras" if backend.has_gpu() else "openvino"
 
 

@@ -47,9 +47,9 @@ class ModelPool:
             overwrites its heads.
         """
         network = self._network(backbone, mode, size, views, heads)
-        kernel, bias, *top = _weights(heads)
+        kernel, bias, *output_weights = _weights(heads)
         network.get_layer(_HEADS[0]).set_weights([kernel, bias])
-        network.get_layer(_HEADS[1]).set_weights(top)
+        network.get_layer(_HEADS[1]).set_weights(output_weights)
         return network
 
     def archive(
@@ -98,14 +98,14 @@ def ensemble(
         network.trainable = False  # batch norm as in training: by its moving statistics
         entry = keras.Input((size, size, 3))
         features = keras.Model(entry, network(entry), name=f"member{number}")(seen)
-        kernel, bias, top, top_bias = member.head
+        kernel, bias, output_weights, output_bias = member.head
         hidden = layers.Dense(
             kernel.shape[1], activation="relu" if hidden_units else None, name=f"member{number}_hidden"
         )
         head = layers.Dense(1, activation="sigmoid", name=f"member{number}_top")
         probabilities.append(head(hidden(features)))
         hidden.set_weights([kernel, bias])
-        head.set_weights([top[:, None], np.reshape(top_bias, 1)])
+        head.set_weights([output_weights[:, None], np.reshape(output_bias, 1)])
     probability = ops.mean(ops.concatenate(probabilities, axis=-1), axis=-1, keepdims=True)
     return keras.Model(images, _over_views(probability, len(views)), name="bhsearch")
 
@@ -142,7 +142,7 @@ def inference_network(
     if model["kind"] == "networks":
         members = members_of(arrays, model["n_members"])
         return ensemble(backbone, mode, model["image_size"], views, model["hidden_units"], members)
-    heads = Heads(arrays["kernel"], arrays["bias"], arrays["top"], arrays["top_bias"], bool(model["linear"]))
+    heads = Heads.from_arrays(arrays, bool(model["linear"]))
     return pool.archive(backbone, mode, size, views, heads)
 
 
@@ -157,7 +157,12 @@ def arrays_of(members: Sequence[ModelWeights]) -> dict[str, npt.NDArray[Any]]:
 
 def _weights(heads: Heads) -> list[npt.NDArray[np.float32]]:
     """Weights of the layers `_HEADS`, in their order."""
-    return [heads.kernel.reshape(heads.kernel.shape[0], -1), heads.bias.reshape(-1), heads.top, heads.top_bias]
+    return [
+        heads.kernel.reshape(heads.kernel.shape[0], -1),
+        heads.bias.reshape(-1),
+        heads.output_weights,
+        heads.output_bias,
+    ]
 
 
 def _single_network(pool: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
@@ -176,7 +181,7 @@ def _empty_model(
     import keras
     from keras import layers, ops
 
-    n_features, n_columns, n_hidden = shape
+    n_features, n_fold_models, n_hidden = shape
     n_tiles = int(np.prod(grid_of(mode)))
     images = keras.Input((None, None, 3), dtype="uint8", name="image")
     resized = resize_images(images, mode, size)
@@ -184,12 +189,12 @@ def _empty_model(
     features = backbone(seen)
     if n_tiles > 1:
         features = ops.mean(ops.reshape(features, (-1, n_tiles, n_features)), axis=1)
-    hidden = layers.Dense(n_columns * n_hidden, name=_HEADS[0])(features)
-    hidden = ops.reshape(hidden, (-1, n_columns, n_hidden))
+    hidden = layers.Dense(n_fold_models * n_hidden, name=_HEADS[0])(features)
+    hidden = ops.reshape(hidden, (-1, n_fold_models, n_hidden))
     if not linear:
         hidden = ops.relu(hidden)
-    top = layers.EinsumDense("bfh,fh->bf", output_shape=(n_columns,), bias_axes="f", name=_HEADS[1])
-    by_fold = ops.sigmoid(top(hidden))
+    output_weights = layers.EinsumDense("bfh,fh->bf", output_shape=(n_fold_models,), bias_axes="f", name=_HEADS[1])
+    by_fold = ops.sigmoid(output_weights(hidden))
     probability = ops.mean(by_fold, axis=-1, keepdims=True)
     return keras.Model(images, _over_views(probability, len(views)), name="bhsearch")
 

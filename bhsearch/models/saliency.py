@@ -20,9 +20,9 @@ Pixels = npt.NDArray[np.uint8]
 Heat = npt.NDArray[np.float32]
 
 GRAD_CAM, INPUT_GRADIENT = "Grad-CAM", "input gradient"
-_EDGE = 1e-7  # logits of 0 and 1 are endless
-_SMOOTH = 48  # the gradient at the pixels is blurred by a share of 1 / _SMOOTH of the side
-_FULL = 99.5  # percentile that is drawn as most: a single pixel does not dim the rest
+_EPS = 1e-7  # logits of 0 and 1 are endless
+_SMOOTHING_DIVISOR = 48  # the gradient at the pixels is blurred by a share of 1 / _SMOOTH of the side
+_FULL_SCALE_PERCENTILE = 99.5  # percentile that is drawn as most: a single pixel does not dim the rest
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +60,12 @@ def explain(network: Any, images: Iterable[Pixels], mode: str, threshold: float 
         Selvaraju et al. 2017 (Grad-CAM), Simonyan et al. 2014 (gradient at the input). That views which the model
         averages are seen through the image itself only, and that the sign follows the answer, is ours.
     """
-    parts = _taken_apart(network)
+    parts = _split_model(network)
     return [_explain(parts, image, grid_of(mode), threshold) for image in images]
 
 
 @dataclass(frozen=True)
-class _Parts:
+class _ModelParts:
     """A deployed model in three functions: images -> what is differentiated by -> probability.
 
     Attributes:
@@ -81,7 +81,7 @@ class _Parts:
     method: str
 
 
-def _explain(parts: _Parts, image: Pixels, grid: tuple[int, int], threshold: float) -> Saliency:
+def _explain(parts: _ModelParts, image: Pixels, grid: tuple[int, int], threshold: float) -> Saliency:
     from keras import ops
 
     n_tiles = int(np.prod(grid))
@@ -91,7 +91,7 @@ def _explain(parts: _Parts, image: Pixels, grid: tuple[int, int], threshold: flo
     sign = 1.0 if probability >= threshold else -1.0
 
     def answer(values: list[Any]) -> Any:
-        inside = ops.clip(parts.backward(values[0]), _EDGE, 1.0 - _EDGE)
+        inside = ops.clip(parts.backward(values[0]), _EPS, 1.0 - _EPS)
         return sign * ops.sum(ops.log(inside) - ops.log1p(-inside))
 
     _, (gradient,) = backend.value_and_grad(answer)([maps])
@@ -99,7 +99,7 @@ def _explain(parts: _Parts, image: Pixels, grid: tuple[int, int], threshold: flo
     values, slopes = (np.asarray(ops.convert_to_numpy(array))[:n_tiles] for array in (maps, gradient))
     heat = _grad_cam(values, slopes) if parts.method == GRAD_CAM else _input_gradient(slopes)
     seen = np.asarray(ops.convert_to_numpy(tiles))[:n_tiles].astype(np.uint8)
-    return Saliency(_together(seen, grid), _to_unit(_together(heat, grid)), probability, parts.method)
+    return Saliency(_join_tiles(seen, grid), _to_unit(_join_tiles(heat, grid)), probability, parts.method)
 
 
 def _grad_cam(maps: npt.NDArray[Any], slopes: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -113,36 +113,36 @@ def _input_gradient(slopes: npt.NDArray[Any]) -> npt.NDArray[Any]:
     from scipy.ndimage import gaussian_filter
 
     size = np.abs(slopes).sum(axis=-1)
-    return np.stack([gaussian_filter(tile, max(tile.shape) / _SMOOTH) for tile in size])
+    return np.stack([gaussian_filter(tile, max(tile.shape) / _SMOOTHING_DIVISOR) for tile in size])
 
 
-def _together(tiles: npt.NDArray[Any], grid: tuple[int, int]) -> npt.NDArray[Any]:
+def _join_tiles(tiles: npt.NDArray[Any], grid: tuple[int, int]) -> npt.NDArray[Any]:
     """Tiles side by side. (n_tiles, height, width, ...) -> (rows * height, columns * width, ...)."""
     return np.concatenate([np.concatenate(list(row), axis=1) for row in tiles.reshape(*grid, *tiles.shape[1:])])
 
 
 def _to_unit(heat: npt.NDArray[Any]) -> Heat:
-    top = np.percentile(heat, _FULL)
+    top = np.percentile(heat, _FULL_SCALE_PERCENTILE)
     return np.clip(heat / top, 0.0, 1.0).astype(np.float32) if top > 0 else np.zeros(heat.shape, np.float32)
 
 
-def _taken_apart(network: Any) -> _Parts:
+def _split_model(network: Any) -> _ModelParts:
     deployed = network
     while inside := [layer for layer in deployed.layers if _is_network(layer) and layer.inputs[0].dtype == "uint8"]:
         deployed = inside[0]  # a calibration stands around it
-    calls = _Calls(deployed)
+    calls = _RecordedCalls(deployed)
     backbones = [layer for layer in deployed.layers if _is_network(layer)]
     if not backbones:
         raise ValueError(f"a deployed model must hold a backbone, but {network.name!r} holds none.")
     tiles, features = calls.of(backbones[0])
-    resize = _between(calls.inputs[0], tiles)
+    resize = _submodel(calls.inputs[0], tiles)
     if len(backbones) > 1:  # finetuned, one per fold, and all of them see the same
-        return _Parts(resize, lambda seen: seen, _between(tiles, calls.outputs[0]), INPUT_GRADIENT)
-    tail, cut = _between(features, calls.outputs[0]), _cut(backbones[0])
+        return _ModelParts(resize, lambda seen: seen, _submodel(tiles, calls.outputs[0]), INPUT_GRADIENT)
+    tail, cut = _submodel(features, calls.outputs[0]), _split_at_last_map(backbones[0])
     if cut is None:
-        return _Parts(resize, lambda seen: seen, lambda seen: tail(backbones[0](seen)), INPUT_GRADIENT)
+        return _ModelParts(resize, lambda seen: seen, lambda seen: tail(backbones[0](seen)), INPUT_GRADIENT)
     before, behind = cut
-    return _Parts(resize, before, lambda maps: tail(behind(maps)), GRAD_CAM)
+    return _ModelParts(resize, before, lambda maps: tail(behind(maps)), GRAD_CAM)
 
 
 def _is_network(layer: Any) -> bool:
@@ -151,7 +151,7 @@ def _is_network(layer: Any) -> bool:
     return isinstance(layer, keras.Model)
 
 
-class _Calls:
+class _RecordedCalls:
     """A network called once more on inputs of its own, so that what goes in and out of each layer is at hand.
 
     Args:
@@ -178,7 +178,7 @@ class _Calls:
         return self._seen[id(layer)]
 
 
-def _between(start: Any, end: Any) -> Callable[[Any], Any]:
+def _submodel(start: Any, end: Any) -> Callable[[Any], Any]:
     """What lies between two symbolic arrays.
 
     Raises:
@@ -192,24 +192,24 @@ def _between(start: Any, end: Any) -> Callable[[Any], Any]:
     return between
 
 
-def _after(second: Callable[[Any], Any], first: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _compose(second: Callable[[Any], Any], first: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda values: second(first(values))
 
 
-def _cut(backbone: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None:
+def _split_at_last_map(backbone: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None:
     """A backbone before and behind its last convolutional map; None where its output comes from several maps."""
-    calls = _Calls(backbone)
+    calls = _RecordedCalls(backbone)
     for layer, output in reversed(calls.order):
         if _is_network(layer):
-            inner = _cut(layer)
+            inner = _split_at_last_map(layer)
             if inner is None:
                 return None
             goes_in, comes_out = calls.of(layer)
-            before, behind = _between(calls.inputs[0], goes_in), _between(comes_out, calls.outputs[0])
-            return _after(inner[0], before), _after(behind, inner[1])
+            before, behind = _submodel(calls.inputs[0], goes_in), _submodel(comes_out, calls.outputs[0])
+            return _compose(inner[0], before), _compose(behind, inner[1])
         if getattr(output, "ndim", 0) == 4 and output.shape[1] > 1 and output.shape[2] > 1:
             try:
-                return _between(calls.inputs[0], output), _between(output, calls.outputs[0])
+                return _submodel(calls.inputs[0], output), _submodel(output, calls.outputs[0])
             except ValueError:  # other maps lead to the output, too
                 return None
     return None

@@ -74,8 +74,7 @@ class TrialResult:
     @property
     def heads(self) -> Heads:
         """The heads of a frozen trial, one per fold and repeat."""
-        kept = self.arrays
-        return Heads(kept["kernel"], kept["bias"], kept["top"], kept["top_bias"], self.model["linear"])
+        return Heads.from_arrays(self.arrays, self.model["linear"])
 
 
 def sigmoid(logits: Array) -> Array:

@@ -65,16 +65,21 @@ class FrozenObjective:
         fold: npt.NDArray[np.int8],
         group: npt.NDArray[np.int64],
         seed: int,
-        telling: FeatureProgress | None = None,
+        feature_progress: FeatureProgress | None = None,
     ) -> None:
-        self._features, self._backbones, self._seed, self._telling = features, backbones, seed, telling
-        self._label, self._fold, self._counted = label, fold, case_weights(group, fold)
-        self._columns = [(repeat, k) for repeat in range(len(fold)) for k in range(int(fold.max()) + 1)]
-        self._held_out = [np.flatnonzero(validation_mask(fold, repeat, k)) for repeat, k in self._columns]
+        self._features, self._backbones, self._seed, self._feature_progress = (
+            features,
+            backbones,
+            seed,
+            feature_progress,
+        )
+        self._label, self._fold, self._case_weights = label, fold, case_weights(group, fold)
+        self._repeat_folds = [(repeat, k) for repeat in range(len(fold)) for k in range(int(fold.max()) + 1)]
+        self._held_out = [np.flatnonzero(validation_mask(fold, repeat, k)) for repeat, k in self._repeat_folds]
         longest = max(map(len, self._held_out))
         self._padded = np.stack([np.resize(rows, longest) for rows in self._held_out])
         self._weights = np.stack(
-            [training_weights(group, training_mask(fold, repeat, k)) for repeat, k in self._columns], axis=1
+            [training_weights(group, training_mask(fold, repeat, k)) for repeat, k in self._repeat_folds], axis=1
         )
         self._moments: dict[tuple[Backbone, str], Moments] = {}
 
@@ -82,7 +87,7 @@ class FrozenObjective:
         """Nothing: fixed views need no picture."""
         return {}
 
-    def __call__(self, params: Params, watch: ReportCallback | None = None) -> TrialResult:  # noqa: ARG002  # never pruned
+    def __call__(self, params: Params, on_report: ReportCallback | None = None) -> TrialResult:  # noqa: ARG002  # never pruned
         """Train every fold's head at one point and score the images that each has not seen.
 
         Raises:
@@ -90,22 +95,22 @@ class FrozenObjective:
         """
         started = time.perf_counter()
         backbone = self._backbones[params["backbone"]]
-        shown = views_of(params["policy"], params["views"])
-        if self._telling is not None:
-            self._telling.views = shown
-        features = np.stack([self._features.get(backbone, view) for view in shown])
-        if self._telling is not None:
-            self._telling.tell("training heads")
+        view_names = views_of(params["policy"], params["views"])
+        if self._feature_progress is not None:
+            self._feature_progress.views = view_names
+        features = np.stack([self._features.get(backbone, view) for view in view_names])
+        if self._feature_progress is not None:
+            self._feature_progress.tell("training heads")
         fitted = fit(
             features,
             self._label,
             self._balanced() if params["class_balance"] else self._weights,
             self._padded,
-            [self._moments_of(backbone, view, rows) for view, rows in zip(shown, features, strict=True)],
+            [self._moments_of(backbone, view, rows) for view, rows in zip(view_names, features, strict=True)],
             head_params(params),
             self._seed,
         )
-        averaged = shown if params["tta"] else shown[:1]
+        averaged = view_names if params["tta"] else view_names[:1]
         by_view = [
             self._scatter(fitted.heads.held_out_logits(rows, self._padded)) for rows in features[: len(averaged)]
         ]
@@ -118,13 +123,13 @@ class FrozenObjective:
                 f"(learning rate {params['learning_rate']:.3g})."
             )
         per_epoch = six_digits(sigmoid(np.stack([self._scatter(logits) for logits in fitted.logits])))
-        curve = epoch_scores(per_epoch, self._label, self._fold, self._counted)
+        curve = epoch_scores(per_epoch, self._label, self._fold, self._case_weights)
         return TrialResult(
-            float(epoch_scores(probability[None], self._label, self._fold, self._counted)[0]),
+            float(epoch_scores(probability[None], self._label, self._fold, self._case_weights)[0]),
             probability,
             {"auc": curve.tolist(), "loss": self._losses(per_epoch), "training_loss": fitted.losses.tolist()},
             {"kind": "heads", "views": list(averaged), "linear": fitted.heads.linear},
-            {name: getattr(fitted.heads, name) for name in ("kernel", "bias", "top", "top_bias")},
+            fitted.heads.to_arrays(),
             time.perf_counter() - started,
             self._cost(backbone, len(averaged), fitted.heads),
         )
@@ -132,7 +137,7 @@ class FrozenObjective:
     def _cost(self, backbone: Backbone, n_views: int, heads: Heads) -> dict[str, float]:
         """What the deployed model costs: one backbone for all heads, and a pass for each view that is averaged."""
         cost = self._features.cost(backbone)
-        weights = (heads.kernel, heads.bias, heads.top, heads.top_bias)
+        weights = (heads.kernel, heads.bias, heads.output_weights, heads.output_bias)
         return {
             MS_PER_IMAGE: n_views * cost.milliseconds,
             MODEL_MB: cost.megabytes + sum(array.nbytes for array in weights) / 1e6,
@@ -148,7 +153,7 @@ class FrozenObjective:
     def _losses(self, probability: Array) -> list[float]:
         """Case-weighted cross-entropy of held-out images per epoch; `probability`: (n_epochs, n_repeats, n_images)."""
         right = np.where(self._label == 1, probability, 1 - probability)
-        weight = self._counted / self._counted.sum()
+        weight = self._case_weights / self._case_weights.sum()
         return [float(loss) for loss in -np.einsum("ern,rn->e", np.log(np.maximum(right, 1e-7)), weight)]
 
     def _balanced(self) -> npt.NDArray[np.float64]:
@@ -160,7 +165,7 @@ class FrozenObjective:
     def _scatter(self, logits: Array) -> Array:
         """From (n_columns, n_held_out) to the images' order, (n_repeats, n_images)."""
         placed = np.empty(self._fold.shape, np.float32)
-        for (repeat, _), rows, values in zip(self._columns, self._held_out, logits, strict=True):
+        for (repeat, _), rows, values in zip(self._repeat_folds, self._held_out, logits, strict=True):
             placed[repeat, rows] = values[: len(rows)]
         return placed
 

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bhsearch.models.augmentation.on_device import FINETUNE_POLICIES
-from bhsearch.models.augmentation.views import VIEW_POLICIES
+from bhsearch.models.augmentation.policies import FINETUNE_POLICIES, VIEW_POLICIES
 from bhsearch.models.backbones import cnn
 from bhsearch.models.training.train_step import DEPTHS
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from bhsearch.data.stratify import strata_of
 from bhsearch.evaluation import metrics
-from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
-from bhsearch.evaluation.curves import cumulative
+from bhsearch.evaluation.bootstrap import bootstrap_metric, bootstrap_scores, group_draws, interval
 from bhsearch.reporting.report_data import Measured
 
 if TYPE_CHECKING:
@@ -20,21 +19,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
+    from bhsearch.evaluation.predictions import FloatArray, Predictions
     from bhsearch.evaluation.thresholds import HardLabels
 
 N_DRAWS = 1000
-METRICS = {
-    "auc": "AUC",
-    "balanced_accuracy": "balanced accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "f1": "F1 score",
-    "average_precision": "average precision",
-    "recognition_rate": "recognition rate per case",
-    "brier": "Brier score",
-    "ece": "expected calibration error",
-}
 _Z = 1.959963984540054  # normal quantile of 0.975
 
 
@@ -66,15 +54,14 @@ def measured(predictions: Predictions, decisions: HardLabels) -> dict[str, Measu
     Source:
         Percentile bootstrap over groups of cases; thresholds are not chosen again in a draw.
     """
-    values = metrics.trial_metrics(predictions, decisions)
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
-    samples = {
-        "auc": bootstrap_scores(predictions, draws),
-        "average_precision": _average_precisions(predictions, draws),
-        **_thresholded(predictions, decisions, draws),
-        **_calibration(predictions, draws),
+    values = {
+        name: Measured(
+            metric.value(predictions, decisions), *interval(bootstrap_metric(metric, predictions, decisions, draws))
+        )
+        for name, metric in metrics.METRICS.items()
     }
-    return widened({name: Measured(values[name], *interval(samples[name])) for name in METRICS}, predictions)
+    return widened(values, predictions)
 
 
 def widened(found: Mapping[str, Measured], predictions: Predictions) -> dict[str, Measured]:
@@ -166,68 +153,7 @@ def _sums(predictions: Predictions, values: npt.NDArray[np.float64]) -> FloatArr
 
 def _by_bin(predictions: Predictions, values: npt.NDArray[np.float64]) -> FloatArray:
     """The same by bin of probability, repeats pooled. Shape (n_groups, n_bins)."""
-    place = _bins(predictions)
+    place = metrics.calibration_bin(predictions.probability)
     return np.stack(
         [_sums(predictions, values * (place == k)).sum(axis=1) for k in range(metrics.N_CALIBRATION_BINS)], axis=1
     )
-
-
-def _bins(predictions: Predictions) -> IntArray:
-    """Bin of each image, as in `metrics.calibration_bins`. Shape (R, n)."""
-    n_bins = metrics.N_CALIBRATION_BINS
-    return np.minimum((predictions.probability.astype(np.float64) * n_bins).astype(np.int64), n_bins - 1)
-
-
-def _thresholded(predictions: Predictions, decisions: HardLabels, draws: IntArray) -> dict[str, FloatArray]:
-    """Metrics of hard decisions under every draw, mean over repeats. Each of shape (n_draws,)."""
-    label = np.broadcast_to(predictions.label, decisions.predicted.shape).astype(np.float64)
-    predicted = decisions.predicted.astype(np.float64)
-    hits, positives, spared, negatives = (
-        draws @ _sums(predictions, values)
-        for values in (label * predicted, label, (1 - label) * (1 - predicted), 1 - label)
-    )
-    right = _by_group(predictions, (decisions.predicted == predictions.label).astype(np.float64))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sensitivity, specificity = hits / positives, spared / negatives
-        return {
-            "sensitivity": sensitivity.mean(axis=1),
-            "specificity": specificity.mean(axis=1),
-            "balanced_accuracy": ((sensitivity + specificity) / 2).mean(axis=1),
-            "f1": (2 * hits / (hits + positives + negatives - spared)).mean(axis=1),
-            "recognition_rate": draws @ right / draws.sum(axis=1),
-        }
-
-
-def _by_group(predictions: Predictions, values: npt.NDArray[np.float64]) -> FloatArray:
-    """Mean over the images of each group and over repeats. Shape (n_groups,)."""
-    _, number = np.unique(predictions.group, return_inverse=True)
-    means: FloatArray = np.bincount(number, values.mean(axis=0)) / np.bincount(number)
-    return means
-
-
-def _calibration(predictions: Predictions, draws: IntArray) -> dict[str, FloatArray]:
-    """Brier score and expected calibration error under every draw. Each of shape (n_draws,)."""
-    probability = predictions.probability.astype(np.float64)
-    error = probability - predictions.label
-    total = draws @ _sums(predictions, np.ones_like(probability))
-    place = _bins(predictions)
-    gaps = sum(np.abs(draws @ _sums(predictions, error * (place == k))) for k in range(metrics.N_CALIBRATION_BINS))
-    return {
-        "brier": (draws @ _sums(predictions, error**2) / total).mean(axis=1),
-        "ece": (gaps / total).mean(axis=1),
-    }
-
-
-def _average_precisions(predictions: Predictions, draws: IntArray) -> FloatArray:
-    """Average precision under every draw, mean over the folds that hold malignant images in it. Shape (n_draws,)."""
-    _, number = np.unique(predictions.group, return_inverse=True)
-    total, n_kept = np.zeros(len(draws)), np.zeros(len(draws))
-    for repeat, _, rows in metrics.iter_folds(predictions):
-        weight = predictions.weight[repeat, rows] * draws[:, number[rows]]
-        found, alarms, _ = cumulative(predictions, repeat, rows, weight)
-        kept = found[:, -1] > 0
-        chosen = found[kept, 1:] + alarms[kept, 1:]
-        precision = np.divide(found[kept, 1:], chosen, out=np.zeros_like(chosen), where=chosen > 0)
-        total[kept] += (np.diff(found[kept], axis=1) * precision).sum(axis=1) / found[kept, -1]
-        n_kept += kept
-    return np.asarray(np.divide(total, n_kept, out=np.full(len(draws), np.nan), where=n_kept > 0))

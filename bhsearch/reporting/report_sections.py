@@ -11,11 +11,12 @@ import numpy as np
 from bhsearch.data.layouts.breakhis import spelt_out
 from bhsearch.evaluation.bootstrap import group_draws
 from bhsearch.evaluation.curves import roc_band
+from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.subgroups import UNNAMED, subgroup_results
+from bhsearch.evaluation.test_set import CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import html, report_numbers, svg_charts
 from bhsearch.reporting.report_data import Measured
-from bhsearch.reporting.report_numbers import METRICS
 from bhsearch.reporting.svg_charts import plural
 
 if TYPE_CHECKING:
@@ -58,11 +59,11 @@ def sealed(report: StudyReport, test: TestSummary) -> str:
     found = {"auc": test.auc, **test.others}
     if test.predictions is not None:
         found = report_numbers.widened(found, test.predictions)
-    rows = [(words, *svg_charts.split_ends(found[key], 3)) for key, words in METRICS.items() if key in found]
+    rows = [(metric.title, *svg_charts.split_ends(found[key], 3)) for key, metric in METRICS.items() if key in found]
     rows += [
-        (f"{METRICS[key]}, not calibrated", *svg_charts.split_ends(found[f"{key}_uncalibrated"], 3))
-        for key in ("brier", "ece")
-        if f"{key}_uncalibrated" in found
+        (metric_title(f"{key}{UNCALIBRATED}"), *svg_charts.split_ends(found[f"{key}{UNCALIBRATED}"], 3))
+        for key in CALIBRATED
+        if f"{key}{UNCALIBRATED}" in found
     ]
     at = f" Threshold {test.threshold:.3f}, fixed before the opening." if math.isfinite(test.threshold) else ""
     numbers = html.section(
@@ -148,7 +149,7 @@ def best(report: StudyReport, predictions: Predictions) -> list[str]:
         "Numbers of the search",
         html.table(
             ("metric", "value", "95 % interval"),
-            [(words, *svg_charts.split_ends(found[key], 3)) for key, words in METRICS.items()],
+            [(metric.title, *svg_charts.split_ends(found[key], 3)) for key, metric in METRICS.items()],
             2,
             "metrics of the best trial",
         ),

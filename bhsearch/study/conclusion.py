@@ -65,7 +65,7 @@ def _rank(session: StudySession, trials: list[Trial], earlier: list[Predictions]
         interrupted=session.is_interrupted,
         corrected=corrected,
         uncorrected=uncorrected,
-        stagnation=settings.stop_after_stagnation if stagnated(trials, session.criteria.stagnation) else None,
+        stagnation=settings.patience if stagnated(trials, session.criteria.stagnation) else None,
         findings=context.audit.summary_lines(),
     )
 

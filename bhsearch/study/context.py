@@ -11,14 +11,14 @@ from typing import Any
 
 from bhsearch.config import Settings
 from bhsearch.data.audit import Audit, audit
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
-from bhsearch.data.index import Index
 from bhsearch.data.splits import Split, make_split
 from bhsearch.engines.optuna.pruners import check_pruner
 from bhsearch.engines.registry import KERAS_TUNER, check_engine, with_sampler
 from bhsearch.errors import SettingsError
 from bhsearch.models.backbones.registry import AvailableBackbones, Backbone, find_backbones
-from bhsearch.models.features import check_executor
+from bhsearch.models.features import check_feature_backend
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest
 from bhsearch.study.development import DevelopmentImages
@@ -68,9 +68,9 @@ class StudyContext:
     """
 
     settings: Settings
-    index: Index
+    index: Dataset
     split: Split
-    development: Index
+    development: Dataset
     images: DevelopmentImages
     found: AvailableBackbones
     backbones: Mapping[str, Backbone]
@@ -99,7 +99,7 @@ class StudyContext:
 
     @classmethod
     def of(
-        cls, settings: Settings, index: Index, split: Split, found: AvailableBackbones, study: str, regime: str
+        cls, settings: Settings, index: Dataset, split: Split, found: AvailableBackbones, study: str, regime: str
     ) -> StudyContext:
         """Join parts that were checked before, and compute what follows from them."""
         return cls(
@@ -137,7 +137,7 @@ class StudyContext:
             "group_by": settings.group_by,
             "image_sizes": list(self.image_sizes),
             "resize": settings.resize,
-            "executor": settings.executor,
+            "feature_backend": settings.feature_backend,
             "seed": settings.seed,
             "space": space_digest(self.space(("",))),
             "promotable": self.split.promotable,
@@ -147,13 +147,13 @@ class StudyContext:
         }
 
 
-def _open_data(settings: Settings, reporter: ProgressReporter) -> Index:
+def _open_data(settings: Settings, reporter: ProgressReporter) -> Dataset:
     announce_synthetic(settings.data, reporter)
     with reporter.step("reading images") as progress:
         return open_settings(settings, progress=progress)
 
 
-def _split(settings: Settings, index: Index) -> Split:
+def _split(settings: Settings, index: Dataset) -> Split:
     return make_split(
         index,
         test_fraction=settings.test_fraction,
@@ -161,7 +161,7 @@ def _split(settings: Settings, index: Index) -> Split:
         n_repeats=settings.repeats,
         group_by=settings.group_by,
         magnification=settings.magnification,
-        resplit=settings.resplit,
+        ignore_predefined_split=settings.ignore_predefined_split,
     )
 
 
@@ -171,7 +171,7 @@ def _find_backbones(settings: Settings, regime: str, reporter: ProgressReporter)
         return find_backbones(settings.backbones, weights, trainable=regime == FINETUNE)
 
 
-def _study_name(settings: Settings, index: Index, split: Split, regime: str) -> str:
+def _study_name(settings: Settings, index: Dataset, split: Split, regime: str) -> str:
     part = "" if split.magnification == "all" else f"-{split.magnification.lower()}"
     return settings.study or f"{index.name}{part}-{regime}-{settings.group_by}-{settings.engine}"
 
@@ -200,7 +200,7 @@ def _check_choices(settings: Settings) -> None:
     Raises:
         SettingsError: If an option is unknown, or does not fit another one.
     """
-    check_executor(settings.executor)
+    check_feature_backend(settings.feature_backend)
     if settings.pruner is not None:
         check_pruner(settings.pruner)
     check_engine(settings.engine, settings.sampler, settings.workers, settings.pruner, settings.storage)
@@ -208,8 +208,8 @@ def _check_choices(settings: Settings) -> None:
         make_resize(settings.resize, size)
     if settings.regime == FINETUNE and settings.resize == "tiles":
         raise SettingsError("--resize must be crop or squash with --regime finetune, but got 'tiles'.")
-    if settings.from_study is not None and settings.regime != FINETUNE:
-        raise SettingsError(f"--from goes with --regime finetune, but got {settings.regime}.")
+    if settings.init_from is not None and settings.regime != FINETUNE:
+        raise SettingsError(f"--init-from goes with --regime finetune, but got {settings.regime}.")
 
 
 def gpu_here() -> bool:
@@ -228,6 +228,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def images_record(index: Index) -> dict[str, list[Any]]:
+def images_record(index: Dataset) -> dict[str, list[Any]]:
     """Return the columns of the data set that its fingerprint depends on, so that a later difference can be named."""
     return {name: index.table[name].tolist() for name in ("path", "label", "case", "pixels_digest")}

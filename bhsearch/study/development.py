@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.index import Index
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.splits import Split
 from bhsearch.evaluation.predictions import Predictions
 
@@ -37,7 +37,7 @@ class DevelopmentImages:
     magnification: npt.NDArray[np.object_]
 
     @classmethod
-    def of(cls, index: Index, split: Split) -> DevelopmentImages:
+    def of(cls, index: Dataset, split: Split) -> DevelopmentImages:
         """Take the development images from a data set and its split."""
         rows = split.development
         return cls(

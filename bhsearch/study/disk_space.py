@@ -13,7 +13,8 @@ import numpy as np
 from bhsearch.config import most_models
 from bhsearch.data.images.pixel_cache import pixel_file
 from bhsearch.errors import PlaceError
-from bhsearch.models.augmentation.views import IDENTITY, views_of
+from bhsearch.models.augmentation.policies import IDENTITY
+from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.backbones.registry import REGISTRY, Backbone
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import frozen_space
@@ -100,7 +101,7 @@ def _cache_needs(prepared: StudyContext) -> list[DiskRequirement]:
     trained = [backbone for backbone in prepared.found.backbones if not backbone.from_scratch]
     widths = sum(map(_width, trained))
     features = 4 * n_images * widths * len(_views(prepared)) * len(prepared.image_sizes)
-    converted = 0 if prepared.settings.executor == "keras" else sum(b.size_mb for b in trained) * 1e6
+    converted = 0 if prepared.settings.feature_backend == "keras" else sum(b.size_mb for b in trained) * 1e6
     return [  # features and conversions may be there already: what they are called depends on the framework
         DiskRequirement("resized images", root, pixels, pixels),
         DiskRequirement("features", root, 0, features),

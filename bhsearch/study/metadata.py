@@ -45,7 +45,7 @@ class NewMetadata(TypedDict):
     group_by: str
     image_sizes: list[int]
     resize: str
-    executor: str
+    feature_backend: str
     seed: int
     space: str
     promotable: bool
@@ -72,10 +72,10 @@ _MUST_AGREE = {
     "split_fingerprint": "another split (--folds, --repeats, --test-fraction, --group-by, --magnification)",
     "regime": "another --regime",
     "image_sizes": "another --image-size",
-    "started_from": "another --from",
-    "warm": "another --warm-from",
+    "started_from": "another --init-from",
+    "warm": "another --warm-start-from",
     "resize": "another --resize",
-    "executor": "another --executor",
+    "feature_backend": "another --feature-backend",
     "seed": "another --seed",
     "space": "another space",
 }

@@ -59,12 +59,12 @@ def _opened(
     settings, store = prepared.settings, _STORES[prepared.settings.engine]
     find = partial(find_any_study, settings)
     now["started_from"] = origin_of(prepared, find)
-    now["warm"] = {"studies": list(settings.warm_from), "points": warm_points(prepared, find)}
+    now["warm"] = {"studies": list(settings.warm_start_from), "points": warm_points(prepared, find)}
     study = store.open_study(storage, prepared.study, {**now, "uid": uuid.uuid4().hex[:12], "backbones": weights})
     held: StudyMetadata = store.metadata_of(study)
     if held["started_from"].get("uid") == now["started_from"].get("uid"):
         now["started_from"] = held["started_from"]  # more trials there do not change what is trained here
-    if not settings.warm_from or held["warm"]["studies"] == now["warm"]["studies"]:
+    if not settings.warm_start_from or held["warm"]["studies"] == now["warm"]["studies"]:
         now["warm"] = held["warm"]  # they were looked up once
     check_agreement(prepared.study, held, now, prepared.backbones)
     names = (*held["backbones"], *(name for name in weights if name not in held["backbones"]))

@@ -162,7 +162,7 @@ def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
         "backbones": tuple(given.get(name, name) for name in context.backbones),
         "image_sizes": context.image_sizes if finetune else (),
         "precision": settings.precision if finetune and settings.precision != "auto" else None,
-        "executor": settings.executor if settings.executor != "auto" else None,
+        "feature_backend": settings.feature_backend if settings.feature_backend != "auto" else None,
         "pruner": context.pruner,
         "workers": workers,
     }

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.config import Settings, most_models
+from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.images.files import describe_left_out
-from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.engines.keras_tuner.storage import DIRECTORY
 from bhsearch.engines.optuna.url import without_password
 from bhsearch.engines.registry import KERAS_TUNER
@@ -82,7 +82,7 @@ def _part(context: StudyContext, rows: npt.NDArray[np.bool_]) -> str:
     )
 
 
-def _images(index: Index, rows: npt.NDArray[np.bool_]) -> str:
+def _images(index: Dataset, rows: npt.NDArray[np.bool_]) -> str:
     counts = np.bincount(index.labels[rows], minlength=2)
     return f"{rows.sum():,} images ({', '.join(f'{n:,} {name}' for n, name in zip(counts, CLASS_NAMES, strict=True))})"
 
@@ -91,7 +91,7 @@ def _regime(context: StudyContext) -> str:
     sizes = ", ".join(map(str, context.image_sizes))
     text = f"{context.regime}, images {sizes} px ({context.settings.resize})"
     if context.regime == FINETUNE:
-        text += f", pruner {context.pruner}, from {context.settings.from_study or 'heads of its own'}"
+        text += f", pruner {context.pruner}, from {context.settings.init_from or 'heads of its own'}"
     return text
 
 

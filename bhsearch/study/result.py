@@ -10,10 +10,9 @@ import numpy as np
 
 from bhsearch.engines.base import Trial
 from bhsearch.errors import DataError
-from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score
+from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score, tied_with_best
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.evaluation.ties import tied_with_best
 from bhsearch.states import COMPLETE, FAILED
 from bhsearch.study.stopping import expected_gain
 

@@ -65,7 +65,7 @@ def _frozen_then_finetune(settings: Settings, reporter: ProgressReporter) -> Stu
         regime=FINETUNE,
         study=_part_name(settings, FINETUNE),
         trials=n_finetune,
-        from_study=frozen.study,
+        init_from=frozen.study,
     )
     return replace(_run_study(finetune, reporter), before=frozen)
 

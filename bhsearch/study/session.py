@@ -75,10 +75,10 @@ class StudySession:
             n_before=len(trials),
             seconds=settings.timeout or float("inf"),
             max_memory_mb=settings.max_worker_memory or float("inf"),
-            stagnation=settings.stop_after_stagnation,
+            stagnation=settings.patience,
             points=tuple(self.metadata["warm"]["points"]),
         )
-        is_over = stagnated(trials, settings.stop_after_stagnation)
+        is_over = stagnated(trials, settings.patience)
         return 0 if is_over else max(settings.trials - self.n_finished(), 0)
 
     # -- trials --------------------------------------------------------------------------------------------------------

@@ -19,9 +19,9 @@ def folder(tmp_path):
 
 
 def test_the_word_phantom_with_parameters_means_synthetic_tissue():
-    index = open_data("phantom:cases=20,images=2")
-    assert index.synthetic
-    assert len(set(index.column("case"))) == 20
+    dataset = open_data("phantom:cases=20,images=2")
+    assert dataset.synthetic
+    assert len(set(dataset.column("case"))) == 20
 
 
 @pytest.mark.parametrize(

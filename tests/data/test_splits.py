@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bhsearch.data.loading import load_index
+from bhsearch.data.loading import load_dataset
 from bhsearch.data.splits import GROUPINGS, Split, make_split, training_weights
 from bhsearch.errors import DataError, SettingsError
 from tests.data.factories import balanced, make_index, sealed, with_column
@@ -31,8 +31,8 @@ def indexes(draw, least_of_class=0, mixed=True):
     return make_index(rows, twins=twins, slides_per_case=draw(st.integers(1, 3)))
 
 
-def shuffled(index, seed=0):
-    return replace(index, table=index.table.sample(frac=1, random_state=seed))
+def shuffled(dataset, seed=0):
+    return replace(dataset, table=dataset.table.sample(frac=1, random_state=seed))
 
 
 def fold_of(split):
@@ -40,12 +40,12 @@ def fold_of(split):
     return dict(zip(split.paths, map(tuple, split.folds.T.tolist()), strict=True))
 
 
-def n_groups(split, index, rows, label):
-    return len(set(split.groups[rows & (index.labels == label)]))
+def n_groups(split, dataset, rows, label):
+    return len(set(split.groups[rows & (dataset.labels == label)]))
 
 
-def holds_both(split, index, rows):
-    return all(n_groups(split, index, rows, label) for label in (0, 1))
+def holds_both(split, dataset, rows):
+    return all(n_groups(split, dataset, rows, label) for label in (0, 1))
 
 
 # What lies on which side
@@ -53,12 +53,12 @@ def holds_both(split, index, rows):
 
 @given(indexes(), st.integers(2, 5), st.integers(1, 2))
 @quick
-def test_no_case_and_no_picture_lies_on_two_sides_of_anything(index, n_folds, n_repeats):
+def test_no_case_and_no_picture_lies_on_two_sides_of_anything(dataset, n_folds, n_repeats):
     try:
-        split = make_split(index, n_folds=n_folds, n_repeats=n_repeats)
+        split = make_split(dataset, n_folds=n_folds, n_repeats=n_repeats)
     except (DataError, SettingsError):
         return
-    for column in (index.column("case"), index.column("pixels_digest"), split.groups):
+    for column in (dataset.column("case"), dataset.column("pixels_digest"), split.groups):
         for value in set(column):
             rows = column == value
             assert len(set(zip(split.test[rows], *split.folds[:, rows], strict=True))) == 1
@@ -66,28 +66,28 @@ def test_no_case_and_no_picture_lies_on_two_sides_of_anything(index, n_folds, n_
 
 @given(indexes(), st.sampled_from(GROUPINGS), st.integers(2, 12))
 @quick
-def test_both_classes_are_everywhere_or_the_error_names_the_largest_number_of_folds(index, group_by, n_folds):
+def test_both_classes_are_everywhere_or_the_error_names_the_largest_number_of_folds(dataset, group_by, n_folds):
     try:
-        split = make_split(index, n_folds=n_folds, group_by=group_by)
+        split = make_split(dataset, n_folds=n_folds, group_by=group_by)
     except DataError as error:
         message = str(error)
         assert " benign and " in message
         if "No number works" in message:
-            assert not any(works_with(index, k, group_by) for k in range(2, 14))
+            assert not any(works_with(dataset, k, group_by) for k in range(2, 14))
         else:
             largest = int(message.split("The largest number that works is --folds ")[1].rstrip("."))
-            assert works_with(index, largest, group_by)
-            assert not works_with(index, largest + 1, group_by)
+            assert works_with(dataset, largest, group_by)
+            assert not works_with(dataset, largest + 1, group_by)
         return
-    assert holds_both(split, index, split.test)
+    assert holds_both(split, dataset, split.test)
     for part in split.parts():
-        assert holds_both(split, index, split.validation(*part))
-        assert holds_both(split, index, split.training(*part))
+        assert holds_both(split, dataset, split.validation(*part))
+        assert holds_both(split, dataset, split.training(*part))
 
 
-def works_with(index, n_folds, group_by):
+def works_with(dataset, n_folds, group_by):
     try:
-        make_split(index, n_folds=n_folds, group_by=group_by)
+        make_split(dataset, n_folds=n_folds, group_by=group_by)
     except DataError:
         return False
     return True
@@ -95,10 +95,10 @@ def works_with(index, n_folds, group_by):
 
 @given(indexes(least_of_class=5, mixed=False), st.integers(1, 3))
 @quick
-def test_folds_differ_by_one_case_of_a_class_at_most(index, n_repeats):
-    split = make_split(index, n_folds=3, n_repeats=n_repeats)
+def test_folds_differ_by_one_case_of_a_class_at_most(dataset, n_repeats):
+    split = make_split(dataset, n_folds=3, n_repeats=n_repeats)
     for label in (0, 1):
-        sizes = [n_groups(split, index, split.validation(*part), label) for part in split.parts()]
+        sizes = [n_groups(split, dataset, split.validation(*part), label) for part in split.parts()]
         assert max(sizes) - min(sizes) <= 1
 
 
@@ -114,8 +114,8 @@ def test_every_image_is_sealed_or_validated_once_a_repeat(group_by):
 
 
 def test_strata_without_mixed_cases_are_the_labels():
-    index = make_index(balanced(10, 20))
-    assert np.array_equal(make_split(index).strata, index.labels)
+    dataset = make_index(balanced(10, 20))
+    assert np.array_equal(make_split(dataset).strata, dataset.labels)
 
 
 def test_a_mask_is_only_given_for_a_fold_that_there_is():
@@ -138,10 +138,10 @@ def test_nobody_can_write_into_a_split():
 
 @given(indexes(least_of_class=4), st.integers(2, 4), st.integers(1, 2), st.sampled_from(GROUPINGS), st.integers(0, 99))
 @quick
-def test_the_seal_does_not_depend_on_order_place_folds_repeats_or_grouping(index, n_folds, n_repeats, group_by, seed):
-    other = replace(shuffled(index, seed), root=Path("elsewhere"))
+def test_the_seal_does_not_depend_on_order_place_folds_repeats_or_grouping(dataset, n_folds, n_repeats, group_by, seed):
+    other = replace(shuffled(dataset, seed), root=Path("elsewhere"))
     try:
-        one = make_split(index, n_folds=2)
+        one = make_split(dataset, n_folds=2)
         two = make_split(other, n_folds=n_folds, n_repeats=n_repeats, group_by=group_by)
     except (DataError, SettingsError):
         return
@@ -149,11 +149,11 @@ def test_the_seal_does_not_depend_on_order_place_folds_repeats_or_grouping(index
 
 
 def test_studies_at_any_magnification_seal_the_same_cases():
-    index = make_index(balanced(12, 15), magnifications=("40X", "100X"))
-    whole = make_split(index)
+    dataset = make_index(balanced(12, 15), magnifications=("40X", "100X"))
+    whole = make_split(dataset)
     for wanted, written in (("40X", "40X"), ("40", "40X"), ("100x", "100X")):
-        split = make_split(index, magnification=wanted)
-        chosen = index.column("magnification") == written
+        split = make_split(dataset, magnification=wanted)
+        chosen = dataset.column("magnification") == written
         assert split.magnification == written
         assert np.array_equal(split.test, whole.test & chosen)
         assert np.array_equal(split.development, whole.development & chosen)
@@ -168,16 +168,16 @@ def test_a_magnification_added_to_the_data_leaves_the_sealed_cases_as_they_were(
 
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 0.35, 0.5])
 def test_the_test_is_the_fraction_asked_for_of_each_class(fraction):
-    index = make_index(balanced(40, 100, n_images=1))
-    split = make_split(index, test_fraction=fraction)
-    assert [n_groups(split, index, split.test, label) for label in (0, 1)] == [40 * fraction, 100 * fraction]
+    dataset = make_index(balanced(40, 100, n_images=1))
+    split = make_split(dataset, test_fraction=fraction)
+    assert [n_groups(split, dataset, split.test, label) for label in (0, 1)] == [40 * fraction, 100 * fraction]
 
 
 def test_images_without_cases_are_sealed_by_their_paths():
-    index = make_index(balanced(10, 10), has_cases=False)
-    split = make_split(index)
+    dataset = make_index(balanced(10, 10), has_cases=False)
+    split = make_split(dataset)
     assert split.test.sum() == 8
-    assert sealed(split) == sealed(make_split(with_column(index, case="")))
+    assert sealed(split) == sealed(make_split(with_column(dataset, case="")))
     assert len(set(split.groups)) == 40
 
 
@@ -186,13 +186,16 @@ def test_images_without_cases_are_sealed_by_their_paths():
 
 @given(indexes(least_of_class=4), st.sampled_from(GROUPINGS), st.integers(0, 99))
 @quick
-def test_folds_and_fingerprint_do_not_depend_on_the_order_of_rows_or_where_they_lie(index, group_by, seed):
+def test_folds_and_fingerprint_do_not_depend_on_the_order_of_rows_or_where_they_lie(dataset, group_by, seed):
     try:
-        split = make_split(index, n_folds=2, n_repeats=2, group_by=group_by)
+        split = make_split(dataset, n_folds=2, n_repeats=2, group_by=group_by)
     except (DataError, SettingsError):
         return
     other = make_split(
-        replace(shuffled(index, seed), root=Path("elsewhere"), name="other"), n_folds=2, n_repeats=2, group_by=group_by
+        replace(shuffled(dataset, seed), root=Path("elsewhere"), name="other"),
+        n_folds=2,
+        n_repeats=2,
+        group_by=group_by,
     )
     assert fold_of(split) == fold_of(other)
     assert split.fingerprint == other.fingerprint
@@ -204,8 +207,8 @@ def test_repeats_are_different_divisions():
 
 
 def test_the_first_repeat_is_the_same_however_many_follow():
-    index = make_index(balanced(12, 15))
-    assert np.array_equal(make_split(index, n_repeats=3).folds[:1], make_split(index).folds)
+    dataset = make_index(balanced(12, 15))
+    assert np.array_equal(make_split(dataset, n_repeats=3).folds[:1], make_split(dataset).folds)
 
 
 def test_more_repeats_than_divisions_are_refused():
@@ -214,22 +217,22 @@ def test_more_repeats_than_divisions_are_refused():
 
 
 CHANGES = {
-    "label": lambda index: with_column(index, label=np.where(index.column("case") == "b00", 1, index.labels)),
-    "pixels": lambda index: with_column(index, pixels_digest=["0", *index.column("pixels_digest")[1:]]),
-    "case": lambda index: with_column(index, case=["new", *index.column("case")[1:]]),
-    "path": lambda index: with_column(index, path=["0.png", *index.column("path")[1:]]),
-    "an image less": lambda index: index.select(np.arange(len(index)) > 0),
+    "label": lambda dataset: with_column(dataset, label=np.where(dataset.column("case") == "b00", 1, dataset.labels)),
+    "pixels": lambda dataset: with_column(dataset, pixels_digest=["0", *dataset.column("pixels_digest")[1:]]),
+    "case": lambda dataset: with_column(dataset, case=["new", *dataset.column("case")[1:]]),
+    "path": lambda dataset: with_column(dataset, path=["0.png", *dataset.column("path")[1:]]),
+    "an image less": lambda dataset: dataset.select(np.arange(len(dataset)) > 0),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_fingerprint_comes_with_other_data(change):
-    index = make_index(balanced(12, 15))
-    assert make_split(index).fingerprint != make_split(CHANGES[change](index)).fingerprint
+    dataset = make_index(balanced(12, 15))
+    assert make_split(dataset).fingerprint != make_split(CHANGES[change](dataset)).fingerprint
 
 
 def test_another_fingerprint_comes_with_every_option():
-    index = make_index(balanced(12, 15), magnifications=("40X", "100X"), slides_per_case=2)
+    dataset = make_index(balanced(12, 15), magnifications=("40X", "100X"), slides_per_case=2)
     options = [
         {},
         {"test_fraction": 0.21},  # the same cases are sealed
@@ -240,7 +243,7 @@ def test_another_fingerprint_comes_with_every_option():
         {"group_by": "image"},
         {"magnification": "40X"},
     ]
-    assert len({make_split(index, **some).fingerprint for some in options}) == len(options)
+    assert len({make_split(dataset, **some).fingerprint for some in options}) == len(options)
 
 
 # Weights
@@ -248,9 +251,9 @@ def test_another_fingerprint_comes_with_every_option():
 
 @given(indexes(), st.data())
 @quick
-def test_weights_sum_to_one_in_every_group_of_the_part(index, data):
-    groups = np.unique(index.column("case"), return_inverse=True)[1]
-    part = np.array(data.draw(st.lists(st.booleans(), min_size=len(index), max_size=len(index))))
+def test_weights_sum_to_one_in_every_group_of_the_part(dataset, data):
+    groups = np.unique(dataset.column("case"), return_inverse=True)[1]
+    part = np.array(data.draw(st.lists(st.booleans(), min_size=len(dataset), max_size=len(dataset))))
     weights = training_weights(groups, part)
     assert (weights[~part] == 0).all()
     for group in set(groups[part]):
@@ -269,9 +272,9 @@ def test_no_images_weigh_nothing():
 
 @given(indexes(least_of_class=4), st.sampled_from(GROUPINGS))
 @quick
-def test_a_split_comes_back_from_json_as_it_was(index, group_by):
+def test_a_split_comes_back_from_json_as_it_was(dataset, group_by):
     try:
-        split = make_split(index, n_folds=2, n_repeats=2, group_by=group_by)
+        split = make_split(dataset, n_folds=2, n_repeats=2, group_by=group_by)
     except (DataError, SettingsError):
         return
     again = Split.from_dict(json.loads(json.dumps(split.to_dict())))
@@ -311,23 +314,23 @@ def test_a_kept_split_that_was_changed_is_refused(message):
 
 @pytest.mark.data
 def test_a_fifth_of_the_real_breakhis_cases_leaves_ten_benign_and_sixteen_malignant(breakhis):
-    index = load_index(breakhis)
-    split = make_split(index)
-    assert [n_groups(split, index, split.development, label) for label in (0, 1)] == [10, 16]
-    assert [n_groups(split, index, split.test, label) for label in (0, 1)] == [3, 4]
-    assert {n_groups(split, index, split.validation(*part), 0) for part in split.parts()} == {2}
+    dataset = load_dataset(breakhis)
+    split = make_split(dataset)
+    assert [n_groups(split, dataset, split.development, label) for label in (0, 1)] == [10, 16]
+    assert [n_groups(split, dataset, split.test, label) for label in (0, 1)] == [3, 4]
+    assert {n_groups(split, dataset, split.validation(*part), 0) for part in split.parts()} == {2}
     assert "fewer than 3 benign cases" in split.warnings[0]
-    assert make_split(index, group_by="image").leaks
+    assert make_split(dataset, group_by="image").leaks
 
 
 @pytest.mark.data
 def test_real_patients_with_both_labels_are_stratified_by_quartile(idc):
-    index = load_index(idc)
-    split = make_split(index)
+    dataset = load_dataset(idc)
+    split = make_split(dataset)
     first = np.unique(split.groups, return_index=True)[1]
     assert len(set(split.strata)) == 4
     assert abs(np.bincount(split.strata[first]) - 35).max() <= 3  # 140 patients; equal shares stay together
-    shares = [index.labels[split.validation(*part)].mean() for part in split.parts()]
+    shares = [dataset.labels[split.validation(*part)].mean() for part in split.parts()]
     assert max(shares) - min(shares) < 0.15
     assert split.test[first].sum() == 28
     assert split.warnings == ()

@@ -19,9 +19,9 @@ def test_grouping_by_case_leaks_nothing_and_may_be_promoted():
 
 
 def test_grouping_by_slide_keeps_slides_together_and_counts_the_cases_it_tears():
-    index = make_index(balanced(12, 15, n_images=4), slides_per_case=2)
-    split = make_split(index, group_by="slide")
-    folds, slides, cases = split.folds[0], index.column("slide"), index.column("case")
+    dataset = make_index(balanced(12, 15, n_images=4), slides_per_case=2)
+    split = make_split(dataset, group_by="slide")
+    folds, slides, cases = split.folds[0], dataset.column("slide"), dataset.column("case")
     for slide in set(slides):
         assert len(set(folds[slides == slide])) == 1
     torn = {case for case in cases if len(set(folds[cases == case])) > 1}
@@ -35,11 +35,11 @@ def test_grouping_by_slide_keeps_slides_together_and_counts_the_cases_it_tears()
 
 
 def test_grouping_by_image_counts_the_identical_pictures_it_tears():
-    index = make_index(balanced(12, 15, n_images=4))
+    dataset = make_index(balanced(12, 15, n_images=4))
     # Every picture is there twice, within its case.
-    index = with_column(index, pixels_digest=np.repeat(index.column("pixels_digest")[::2], 2))
-    split = make_split(index, group_by="image")
-    folds, digests = split.folds[0], index.column("pixels_digest")
+    dataset = with_column(dataset, pixels_digest=np.repeat(dataset.column("pixels_digest")[::2], 2))
+    split = make_split(dataset, group_by="image")
+    folds, digests = split.folds[0], dataset.column("pixels_digest")
     torn = {digest for digest in digests if len(set(folds[digests == digest])) > 1}
     assert len(torn) > 5
     assert split.leaks[1] == (
@@ -81,29 +81,29 @@ def parted(**more):
 
 
 def test_a_validation_part_without_shared_cases_is_the_sealed_test():
-    index = parted()
-    split = make_split(index)
-    assert np.array_equal(split.test, index.column("part") == "validation")
+    dataset = parted()
+    split = make_split(dataset)
+    assert np.array_equal(split.test, dataset.column("part") == "validation")
     assert split.sealed_by == "part"
     assert "test fraction of 0.2 is not used" in split.warnings[0]
-    assert split.fingerprint == make_split(index, test_fraction=0.4).fingerprint
+    assert split.fingerprint == make_split(dataset, test_fraction=0.4).fingerprint
 
 
-def test_a_validation_part_with_shared_cases_is_refused_and_resplit_makes_a_new_division():
-    index = parted(twins=[("b03", "b05")])
-    with pytest.raises(DataError, match=r"b03 = b05(.|\n)*--resplit"):
-        make_split(index)
-    split = make_split(index, resplit=True)
+def test_a_validation_part_with_shared_cases_is_refused_and_can_be_ignored_for_a_new_division():
+    dataset = parted(twins=[("b03", "b05")])
+    with pytest.raises(DataError, match=r"b03 = b05(.|\n)*--ignore-predefined-split"):
+        make_split(dataset)
+    split = make_split(dataset, ignore_predefined_split=True)
     assert split.sealed_by == "fraction"
-    assert sealed(split) == sealed(make_split(with_column(index, part="")))
-    assert split.fingerprint == make_split(with_column(index, part="")).fingerprint
+    assert sealed(split) == sealed(make_split(with_column(dataset, part="")))
+    assert split.fingerprint == make_split(with_column(dataset, part="")).fingerprint
 
 
 def test_a_validation_part_of_one_class_is_refused():
     cases = balanced(10, 10)
-    index = make_index(cases, parts={case: "validation" if case < "b03" else "train" for case, _, _ in cases})
-    with pytest.raises(DataError, match=r"3 benign and 0 malignant cases of 10 benign(.|\n)*--resplit"):
-        make_split(index)
+    dataset = make_index(cases, parts={case: "validation" if case < "b03" else "train" for case, _, _ in cases})
+    with pytest.raises(DataError, match=r"3 benign and 0 malignant cases of 10 benign(.|\n)*--ignore-predefined-split"):
+        make_split(dataset)
 
 
 # Input that cannot be split
@@ -118,12 +118,12 @@ def test_the_number_of_folds_that_works_is_tried_where_cases_carry_both_labels()
     """Counting the cases of each class would promise five folds here."""
     mixed = [(f"x{at}", label, 1 + (3 - at if label else at)) for at in range(4) for label in (0, 1)]
     pure = [("b0", 0, 2), ("b1", 0, 2), ("b2", 0, 2), ("m0", 1, 2), ("m1", 1, 2)]
-    index = make_index([*mixed, *pure])
+    dataset = make_index([*mixed, *pure])
     with pytest.raises(DataError, match=r"6 benign and 5 malignant cases\. .* works is --folds 3\."):
-        make_split(index, n_folds=6)
+        make_split(dataset, n_folds=6)
     with pytest.raises(DataError, match=r"works is --folds 3\."):
-        make_split(index, n_folds=4)
-    make_split(index, n_folds=3)
+        make_split(dataset, n_folds=4)
+    make_split(dataset, n_folds=3)
 
 
 def test_a_class_of_two_cases_cannot_be_split_at_all():
@@ -138,11 +138,11 @@ def test_data_that_are_all_sealed_leave_nothing_to_fold(group_by):
 
 
 def test_a_magnification_without_sealed_images_of_a_class_is_refused():
-    index = make_index(balanced(10, 10), magnifications=("40X", "100X"))
-    split = make_split(index)
-    lost = split.test & (index.labels == 0) & (index.column("magnification") == "40X")
+    dataset = make_index(balanced(10, 10), magnifications=("40X", "100X"))
+    split = make_split(dataset)
+    lost = split.test & (dataset.labels == 0) & (dataset.column("magnification") == "40X")
     with pytest.raises(DataError, match=r"it has 0 benign and 2 malignant cases at 40X(.|\n)*--magnification all"):
-        make_split(index.select(~lost), magnification="40X")
+        make_split(dataset.select(~lost), magnification="40X")
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics as reference
 
 from bhsearch.errors import DataError
 from bhsearch.evaluation import bootstrap
-from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval, paired_difference
-from bhsearch.evaluation.metrics import score, weighted_auc
+from bhsearch.evaluation.bootstrap import (
+    bootstrap_metric,
+    bootstrap_scores,
+    group_draws,
+    interval,
+    paired_difference,
+)
+from bhsearch.evaluation.metrics import METRICS, score, weighted_auc
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.thresholds import cross_fitted_labels
 from tests.evaluation.simulated import reorder, simulate
 
 
@@ -69,6 +77,66 @@ def test_samples_equal_those_of_a_plain_pass_over_the_images(monkeypatch: pytest
     assert np.allclose(bootstrap_scores(predictions, draws), plain_scores(predictions, draws), rtol=0, atol=1e-12)
 
 
+REFERENCES = {
+    "auc": lambda y, p, w: reference.roc_auc_score(y, p, sample_weight=w),
+    "average_precision": lambda y, p, w: reference.average_precision_score(y, p, sample_weight=w),
+    "balanced_accuracy": lambda y, p, w: reference.balanced_accuracy_score(y, p, sample_weight=w),
+    "sensitivity": lambda y, p, w: reference.recall_score(y, p, sample_weight=w),
+    "specificity": lambda y, p, w: reference.recall_score(y, p, pos_label=0, sample_weight=w),
+    "f1": lambda y, p, w: reference.f1_score(y, p, sample_weight=w),
+    "recognition_rate": lambda y, p, w: reference.accuracy_score(y, p, sample_weight=w),
+    "brier": lambda y, p, w: reference.brier_score_loss(y, p, sample_weight=w),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("cells", [2_000_000, 40])
+def test_a_metric_of_a_draw_is_that_of_scikit_learn_on_the_drawn_images(monkeypatch, name: str, cells: int) -> None:
+    monkeypatch.setattr(bootstrap, "_BLOCK_CELLS", cells)
+    predictions = simulate(24, n_repeats=2, n_folds=3, largest=8)
+    decisions = cross_fitted_labels(predictions)
+    draws = group_draws(predictions.group, predictions.stratum, 6)
+    _, number = np.unique(predictions.group, return_inverse=True)
+    expected = []
+    for counts in draws:
+        parts = METRICS[name].parts(predictions, decisions)
+        folds = [(part.label, part.prediction, part.weight * counts[number[part.rows]]) for part in parts]
+        # A fold that lost a class has no AUC, and one without malignant images no average precision.
+        needed = {"auc": {0, 1}, "average_precision": {1}}.get(name, set())
+        kept = [each for each in folds if needed <= set(each[0][each[2] > 0])]
+        expected.append(np.mean([REFERENCES[name](*each) for each in kept]))
+    found = bootstrap_metric(METRICS[name], predictions, decisions, draws)
+    assert np.allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_draw_of_every_group_once_gives_the_metric_of_the_trial(name: str) -> None:
+    predictions = simulate(24, n_repeats=2, n_folds=3, largest=8)
+    decisions = cross_fitted_labels(predictions)
+    once = np.ones((1, 24), dtype=np.int64)
+    (found,) = bootstrap_metric(METRICS[name], predictions, decisions, once)
+    assert found == pytest.approx(METRICS[name].value(predictions, decisions), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_batch_of_weights_gives_each_weights_own_value(name: str) -> None:
+    """The contract of a metric function: leading dimensions of the weight are kept."""
+    (part, *_) = METRICS[name].parts(base := simulate(24, n_folds=3, largest=8), cross_fitted_labels(base))
+    weight = part.weight * np.random.default_rng(0).integers(0, 3, (2, 3, len(part.weight)))
+    batch = METRICS[name].function(part.label, part.prediction, weight)
+    assert batch.shape == (2, 3)
+    for at in np.ndindex(2, 3):
+        single = METRICS[name].function(part.label, part.prediction, weight[at])
+        assert single == pytest.approx(batch[at], abs=1e-12)
+        assert METRICS[name].low <= single <= METRICS[name].high
+
+
+def test_draws_of_other_groups_are_refused_for_every_metric() -> None:
+    predictions = simulate(20)
+    with pytest.raises(DataError, match="counts of the 20 groups"):
+        bootstrap_metric(METRICS["f1"], predictions, cross_fitted_labels(predictions), np.ones((3, 19), dtype=np.int64))
+
+
 def test_cases_with_both_labels_are_resampled_whole() -> None:
     base = simulate(14, n_folds=3, largest=20)
     label = (np.arange(len(base)) % 3 == 0).astype(np.int8)
@@ -92,7 +160,7 @@ def test_a_draw_that_leaves_no_fold_with_both_classes_is_not_a_number() -> None:
 
 
 def test_draws_of_other_groups_are_refused() -> None:
-    with pytest.raises(DataError, match="counts of 20 groups"):
+    with pytest.raises(DataError, match="counts of the 20 groups"):
         bootstrap_scores(simulate(20), np.ones((3, 19), dtype=np.int64))
 
 

@@ -9,7 +9,8 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from bhsearch.evaluation import test_set
-from bhsearch.evaluation.metrics import calibration_bins
+from bhsearch.evaluation.bootstrap import bootstrap_metric
+from bhsearch.evaluation.metrics import METRICS, calibration_bins
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.reporting.figures import test
 
@@ -57,14 +58,16 @@ def test_a_draw_of_every_case_once_gives_the_values_themselves():
     once = np.ones((1, len(np.unique(predictions.group))), np.int64)
     tested = test_set.evaluate_test(predictions, predictions.probability[0] ** 2, 0.6, n_draws=10)
     found = {
-        **test_set._thresholded(predictions, tested.decisions.predicted[0], once),
-        **test_set._calibration(predictions, once, ""),
-        **test_set._calibration(tested.uncalibrated, once, "_uncalibrated"),
-        "average_precision": test_set._average_precisions(predictions, once),
+        name: bootstrap_metric(METRICS[name.removesuffix("_uncalibrated")], source, tested.decisions, once)
+        for source, names in (
+            (tested.predictions, METRICS),
+            (tested.uncalibrated, ("brier_uncalibrated", "ece_uncalibrated")),
+        )
+        for name in names
     }
-    assert {*found, "auc"} == set(tested.intervals)
+    assert set(found) == set(tested.intervals)
     for name, (value,) in found.items():
-        assert value == pytest.approx(tested.values[name]), name
+        assert value == pytest.approx(tested.values[name], abs=1e-12), name
 
 
 def test_repeating_every_image_of_every_case_changes_no_interval():

@@ -20,7 +20,7 @@ import typer.main
 
 import bhsearch
 from bhsearch.config import Settings, load_settings
-from bhsearch.data.synthetic.phantom import phantom_index
+from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.errors import DataError
 from bhsearch.objectives.space import finetune_space
 from bhsearch.run import app
@@ -149,7 +149,7 @@ def test_speed_is_compared_round_by_round():
 
 
 def test_the_time_of_a_study_is_that_of_the_whole_process_with_an_empty_cache(tmp_path):
-    speed, tissue = load("trial_speed"), phantom_index(TINY["data"]).root
+    speed, tissue = load("trial_speed"), phantom_dataset(TINY["data"]).root
     options = Namespace(data=tissue, weights_dir=tmp_path, trials=2, folds=2, backbones="staintex-s")
     started = time.monotonic()
     run = speed.run_ours(options, ("--image-size", "48", "--no-tracking"), tmp_path)

@@ -107,7 +107,7 @@ def test_a_study_on_a_disk_without_flock(tmp_path, also_fcntl):
 
 def test_nothing_in_keras_json_changes_a_score(tmp_path):
     odd = {"floatx": "float16", "epsilon": 0.1, "image_data_format": "channels_first", "backend": "tensorflow"}
-    words = arguments(trials=2, workers=1, backbones=("staintex-s",), executor="keras")
+    words = arguments(trials=2, workers=1, backbones=("staintex-s",), feature_backend="keras")
     for name, content in (("plain", {}), ("odd", odd)):
         home = tmp_path / f"home-{name}"
         home.mkdir()

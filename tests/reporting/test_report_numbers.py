@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
 
 from bhsearch.evaluation import metrics, test_set
-from bhsearch.evaluation.bootstrap import group_draws, interval
+from bhsearch.evaluation.bootstrap import interval
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import report_numbers
 from tests.evaluation.simulated import simulate
@@ -20,7 +19,7 @@ def test_values_are_those_of_the_trial_and_lie_in_their_intervals(n_repeats):
     decisions = cross_fitted_labels(predictions)
     found = report_numbers.measured(predictions, decisions)
     values = metrics.trial_metrics(predictions, decisions)
-    assert list(found) == list(report_numbers.METRICS)
+    assert list(found) == list(metrics.METRICS)
     for name, pair in found.items():
         assert pair.value == values[name]
         assert pair.low < pair.high
@@ -35,24 +34,6 @@ def test_on_a_single_fold_intervals_are_those_of_the_sealed_test():
     found = report_numbers.measured(predictions, tested.decisions)
     for name, pair in found.items():
         assert (pair.low, pair.high) == pytest.approx(tuple(tested.intervals[name]), abs=1e-9), name
-
-
-def test_average_precision_of_a_draw_is_that_of_the_drawn_images():
-    predictions = simulate(n_folds=2)
-    draws = group_draws(predictions.group, predictions.stratum, 5)
-    _, number = np.unique(predictions.group, return_inverse=True)
-    samples = report_numbers._average_precisions(predictions, draws)
-    for counts, sample in zip(draws, samples, strict=True):
-        weight = predictions.weight[0] * counts[number]
-        by_fold = []
-        for fold in range(2):
-            rows = predictions.fold[0] == fold
-            by_fold.append(
-                average_precision_score(
-                    predictions.label[rows], predictions.probability[0, rows], sample_weight=weight[rows]
-                )
-            )
-        assert sample == pytest.approx(np.mean(by_fold))
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, _imaging
 
+from bhsearch.data.dataset import BadFile
 from bhsearch.data.images import jpeg, pillow, tiff
 from bhsearch.data.images.decoded import DecodedImage
-from bhsearch.data.index import BadFile
 from bhsearch.errors import DataError
 from bhsearch.runtime import cache
 

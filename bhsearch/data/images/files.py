@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from bhsearch.data.dataset import BadFile, LeftOut
 from bhsearch.data.images.decode import IMAGE_SUFFIXES
-from bhsearch.data.index import BadFile, LeftOut
 from bhsearch.errors import DataError
 
 NOT_AN_IMAGE = "not an image format that is read"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.decode import decode_for
-from bhsearch.data.index import Index
 from bhsearch.runtime import cache
 
 Pixels = npt.NDArray[np.uint8]
@@ -62,11 +62,11 @@ class PixelCache:
         return np.memmap(self.file, np.uint8, "r", shape=self.shape)[wanted]
 
 
-def pixel_cache(index: Index, resize: Resize, progress: Progress | None = None) -> PixelCache:
+def pixel_cache(dataset: Dataset, resize: Resize, progress: Progress | None = None) -> PixelCache:
     """Decode and resize every image of an index, or find that done already.
 
     Args:
-        index: The images; pass development rows only.
+        dataset: The images; pass development rows only.
         resize: The first step of the networks.
         progress: Called with (done, total) images.
 
@@ -74,12 +74,12 @@ def pixel_cache(index: Index, resize: Resize, progress: Progress | None = None) 
         DataError: If an image cannot be decoded.
         PlaceError: If the disk is full.
     """
-    facts, shape = _facts(index, resize), (len(index), *resize.shape)
+    facts, shape = _facts(dataset, resize), (len(dataset), *resize.shape)
 
     def fill(folder: Path) -> None:
         _allocate(folder / _FILE, int(np.prod(shape)))
         array = np.memmap(folder / _FILE, np.uint8, "r+", shape=shape)
-        paths = index.paths()
+        paths = dataset.paths()
 
         def one(row: int) -> None:
             array[row] = decode_for(paths[row], resize.apply)
@@ -91,16 +91,16 @@ def pixel_cache(index: Index, resize: Resize, progress: Progress | None = None) 
         array.flush()
 
     cache.get_or_create("pixels", facts, fill)
-    return PixelCache(cache.cache_key(facts), pixel_file(index, resize), shape)
+    return PixelCache(cache.cache_key(facts), pixel_file(dataset, resize), shape)
 
 
-def pixel_file(index: Index, resize: Resize) -> Path:
+def pixel_file(dataset: Dataset, resize: Resize) -> Path:
     """Where `pixel_cache` puts the array, whether it is there yet or not."""
-    return cache.folder_of("pixels", _facts(index, resize)) / _FILE
+    return cache.folder_of("pixels", _facts(dataset, resize)) / _FILE
 
 
-def _facts(index: Index, resize: Resize) -> dict[str, Any]:
-    digests = list(index.table["pixels_digest"])
+def _facts(dataset: Dataset, resize: Resize) -> dict[str, Any]:
+    digests = list(dataset.table["pixels_digest"])
     return {"resize": resize.name, "images": cache.cache_key({"pixels": digests}), "version": 1}
 
 

@@ -11,7 +11,7 @@ from bhsearch.data.images.decode import IMAGE_SUFFIXES
 from bhsearch.errors import DataError
 
 if TYPE_CHECKING:
-    from bhsearch.data.index import Index
+    from bhsearch.data.dataset import Dataset
 
 GRAMMAR = "SOB_<B|M>_<subtype>-<year>-<slide id>-<magnification>-<sequence>.png"
 BENIGN_SUBTYPES = {"A": "adenosis", "F": "fibroadenoma", "PT": "phyllodes tumour", "TA": "tubular adenoma"}
@@ -128,13 +128,13 @@ def magnification_key(magnification: int) -> str:
     return f"{magnification}X"
 
 
-def compare_counts(index: Index) -> list[str]:
+def compare_counts(dataset: Dataset) -> list[str]:
     """Say where the number of images differs from the published ones; an empty list if it does not.
 
     Magnifications that are there are compared one by one, so that a single one can be used without complaint about
     its own images.
     """
-    here = Counter(zip(index.column("magnification"), index.column("subtype"), strict=True))
+    here = Counter(zip(dataset.column("magnification"), dataset.column("subtype"), strict=True))
     sentences, absent = [], []
     for at, magnification in enumerate(MAGNIFICATIONS):
         key = magnification_key(magnification)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.index import Index
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.layouts import breakhis
 from bhsearch.errors import DataError, listed
 
@@ -114,14 +114,14 @@ def _parse(line: str) -> tuple[str, int, str]:
     return name.file_name, int(fields[2]), fields[3]
 
 
-def resolve_folds(index: Index, folds: Sequence[OfficialFold]) -> list[ResolvedFold]:
+def resolve_folds(dataset: Dataset, folds: Sequence[OfficialFold]) -> list[ResolvedFold]:
     """Find the images of published folds in a data set, by file name, and what lies on both sides of each.
 
     Raises:
         DataError: If none of a fold's images to train or to test on is there.
     """
-    names = [_name_of(path) for path in index.column("path")]
-    return [_resolve(index, np.array(names, dtype=object), fold) for fold in folds]
+    names = [_name_of(path) for path in dataset.column("path")]
+    return [_resolve(dataset, np.array(names, dtype=object), fold) for fold in folds]
 
 
 def _name_of(path: str) -> str:
@@ -130,7 +130,7 @@ def _name_of(path: str) -> str:
     return breakhis.parse(file).file_name if breakhis.looks_like(file) else ""
 
 
-def _resolve(index: Index, names: npt.NDArray[np.object_], fold: OfficialFold) -> ResolvedFold:
+def _resolve(dataset: Dataset, names: npt.NDArray[np.object_], fold: OfficialFold) -> ResolvedFold:
     side = np.array([fold.part.get(name, "") for name in names], dtype=object)
     train, test = side == "train", side == "test"
     absent = sorted(set(fold.part) - set(names.tolist()))
@@ -139,7 +139,7 @@ def _resolve(index: Index, names: npt.NDArray[np.object_], fold: OfficialFold) -
             f"images of both sides of fold {fold.number} must be in the data set, but {train.sum()} of train and "
             f"{test.sum()} of test are. Not there:\n{listed(absent, 5)}"
         )
-    case, slide = index.column("case"), index.column("slide")
+    case, slide = dataset.column("case"), dataset.column("slide")
     torn = sorted(set(case[train]) & set(case[test]))
     return ResolvedFold(
         number=fold.number,
@@ -153,11 +153,11 @@ def _resolve(index: Index, names: npt.NDArray[np.object_], fold: OfficialFold) -
             )
             for name in torn
         },
-        torn_pictures=_images_on_both_sides(index, train, test),
+        torn_pictures=_images_on_both_sides(dataset, train, test),
     )
 
 
-def _images_on_both_sides(index: Index, train: Bools, test: Bools) -> tuple[tuple[str, ...], ...]:
-    digest, path = index.column("pixels_digest"), index.column("path")
+def _images_on_both_sides(dataset: Dataset, train: Bools, test: Bools) -> tuple[tuple[str, ...], ...]:
+    digest, path = dataset.column("pixels_digest"), dataset.column("path")
     shared = set(digest[train]) & set(digest[test])
     return tuple(sorted(tuple(sorted(path[(train | test) & (digest == one)])) for one in shared))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bhsearch.config import PLUS
-from bhsearch.data.index import CLASS_NAMES
+from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.layouts.listing import named
 from bhsearch.data.layouts.naming import folded, is_division_folder, part_of
 from bhsearch.errors import SettingsError

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bhsearch.data.index import CLASS_NAMES, BadFile, LeftOut
+from bhsearch.data.dataset import CLASS_NAMES, BadFile, LeftOut
 from bhsearch.errors import DataError, listed
 
 

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.images.decode import Progress
-from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.layouts import breakhis
-from bhsearch.data.loading import load_index
+from bhsearch.data.loading import load_dataset
 from bhsearch.data.synthetic.tissue_style import case_style
 from bhsearch.errors import DataError
 from bhsearch.runtime import cache
@@ -154,7 +154,7 @@ def phantom_folder(parameters: Parameters, progress: Progress | None = None) -> 
     return cache.get_or_create(NAME, facts, lambda folder: _fill(folder, parameters, progress))
 
 
-def phantom_index(spec: str = NAME) -> Index:
+def phantom_dataset(spec: str = NAME) -> Dataset:
     """Draw a phantom, or find it in the cache, and index it.
 
     Args:
@@ -165,8 +165,8 @@ def phantom_index(spec: str = NAME) -> Index:
         PlaceError: If the cache cannot be written, or the disk is full; nothing half-made is left.
     """
     parameters = parse_spec(spec)
-    index = load_index(phantom_folder(parameters), layout="breakhis")
-    return replace(index, name=parameters.name, layout=NAME, synthetic=True, has_cases=True, left_out=())
+    dataset = load_dataset(phantom_folder(parameters), layout="breakhis")
+    return replace(dataset, name=parameters.name, layout=NAME, synthetic=True, has_cases=True, left_out=())
 
 
 def _known_keys() -> str:

@@ -20,24 +20,26 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.errors import SettingsError
-from bhsearch.models.augmentation.views import HE_TO_RGB, RGB_TO_HE, optical_density
+from bhsearch.models.augmentation.policies import (
+    BOX,
+    BOX_ASPECT,
+    BRIGHTNESS,
+    CONTRAST,
+    DIHEDRAL_VIEWS,
+    FINETUNE_POLICIES,
+    POLICIES,
+    SHIFT,
+    STAIN_FACTOR,
+    STAIN_OFFSET,
+    ZOOM,
+)
+from bhsearch.models.augmentation.stain import HE_TO_RGB, from_optical_density, optical_density, stain_matrices
 
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
-FINETUNE_POLICIES = ("none", "dihedral", "stain", "colour", "zoom", "erasing", "all")
 SHOWN_STRENGTHS = (0.3, 0.6, 1.0)  # of the picture
 SHOWN_SAMPLES = 2  # at each of them
-
-# At strength 1, the strongest that still looks like tissue under some microscope; found by looking at BreakHis.
-STAIN_FACTOR = 1.3  # on the amount of haematoxylin and of eosin, up or down
-STAIN_OFFSET = 0.05  # added to each, in optical density; it tints the empty glass, too
-BRIGHTNESS, CONTRAST = 1.15, 1.25  # factors, up or down
-ZOOM = 1.25  # up or down: BreakHis's next magnification is a factor 2 away
-SHIFT = 0.1  # share of the side
-BOX = 0.2  # share of the image's area
-BOX_ASPECT = 2.0
-ALL_SHARE = 0.7  # of the strength, where all of it comes together
 
 
 class AugmentationParams(NamedTuple):
@@ -93,24 +95,21 @@ def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength
     unit = random.random((n, _N_DRAWS))
     both = 2 * unit - 1  # -1 to 1
 
-    def much(own: str) -> float:
-        """Strength of one kind of change under this policy."""
-        return strength * ALL_SHARE if policy == "all" else strength * (policy == own)
+    chosen = POLICIES[policy]
+
+    def strength_of(transform: str) -> float:
+        return strength * (chosen.strengths or {}).get(transform, 0.0)
 
     parameters = np.empty((n, N_COLUMNS))
-    flips = (unit[:, :3] < 0.5) & (policy != "none")
-    lines = _lines(flips[:, :2], both[:, 3:6], much("zoom"), size)
+    flips = (unit[:, :3] < 0.5) & chosen.dihedral
+    lines = _lines(flips[:, :2], both[:, 3:6], strength_of("zoom"), size)
     parameters[:, COLUMNS.rows], parameters[:, COLUMNS.columns] = lines
     parameters[:, COLUMNS.transposed] = flips[:, 2:]
-    matrix, offset = _stains(both[:, 6:10], much("stain"))
+    matrix, offset = _stains(both[:, 6:10], strength_of("stain"))
     parameters[:, COLUMNS.matrix], parameters[:, COLUMNS.offset] = matrix.reshape(n, 9), offset
-    parameters[:, COLUMNS.colour] = np.array([BRIGHTNESS, CONTRAST]) ** (both[:, 10:12] * much("colour"))
-    parameters[:, COLUMNS.box] = _boxes(unit[:, 10:14], much("erasing"), size)
+    parameters[:, COLUMNS.colour] = np.array([BRIGHTNESS, CONTRAST]) ** (both[:, 10:12] * strength_of("colour"))
+    parameters[:, COLUMNS.box] = _boxes(unit[:, 10:14], strength_of("erasing"), size)
     return parameters.astype(np.float32)
-
-
-# Views of `networks.views` as mirrored rows, mirrored columns, exchanged.
-_DIHEDRAL = ((0, 0, 0), (0, 1, 1), (1, 1, 0), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 0, 0), (1, 1, 1))
 
 
 def dihedral(view: int, n: int, size: int) -> Array:
@@ -124,7 +123,7 @@ def dihedral(view: int, n: int, size: int) -> Array:
     Returns:
         Shape (n, N_COLUMNS).
     """
-    flips = np.tile(np.array(_DIHEDRAL[view], bool), (n, 1))
+    flips = np.tile(np.array(((0, 0, 0), *DIHEDRAL_VIEWS)[view], bool), (n, 1))
     parameters = np.zeros((n, N_COLUMNS))
     lines = _lines(flips[:, :2], np.zeros((n, 3)), 0.0, size)
     parameters[:, COLUMNS.rows], parameters[:, COLUMNS.columns] = lines
@@ -144,13 +143,12 @@ def _lines(flips: npt.NDArray[np.bool_], moves: Any, strength: float, size: int)
 
 def _stains(moves: Any, strength: float) -> tuple[Any, Any]:
     """To stains, scale and shift them, and back, multiplied out. Shapes (n, 3, 3) and (n, 3)."""
-    to_stains, to_rgb = RGB_TO_HE.astype(np.float64), HE_TO_RGB.astype(np.float64)
     amounts = moves[:, :2] * strength
-    # The residual is what the two standard stains leave of a laboratory's own. It goes with their mean: where it stays
-    # alone, pale nuclei turn green.
+    # The residual is what the two standard stains leave of a laboratory's own. It is scaled by their mean factor: with
+    # the residual unchanged, pale nuclei turn green.
     factors = STAIN_FACTOR ** np.column_stack([amounts, amounts.mean(axis=1)])
-    matrix = np.eye(3) + np.einsum("ik,nk,kj->nij", to_stains, factors - 1, to_rgb)  # exact at strength 0
-    return matrix, moves[:, 2:] * strength * STAIN_OFFSET @ to_rgb[:2]
+    matrix = np.eye(3) + (stain_matrices(factors) - stain_matrices(np.ones(3)))  # the identity at strength 0, exactly
+    return matrix, moves[:, 2:] * strength * STAIN_OFFSET @ HE_TO_RGB[:2].astype(np.float64)
 
 
 def _boxes(unit: Any, strength: float, size: int) -> Any:
@@ -176,11 +174,11 @@ def augment(images: Any, parameters: Any) -> Any:
 
     size = ops.shape(images)[1]
     # Channels come first inside: each step then is one product or one pass over rows, half the time on a processor.
-    seen = _stained(_moved(ops.transpose(images, (0, 3, 1, 2)), parameters), parameters)
+    seen = _stain(_geometric(ops.transpose(images, (0, 3, 1, 2)), parameters), parameters)
     mean = ops.mean(seen, axis=(2, 3), keepdims=True)
     brightness, contrast = (_as_image(parameters[:, COLUMNS.colour][:, k]) for k in (0, 1))
     # In the box there is no contrast at all, which leaves the mean.
-    factor = brightness * contrast * (1.0 - _inside(parameters[:, COLUMNS.box], size))
+    factor = brightness * contrast * (1.0 - _box_mask(parameters[:, COLUMNS.box], size))
     changed = ops.clip(mean * brightness + (seen - mean) * factor, 0.0, 255.0)
     return ops.transpose(changed, (0, 2, 3, 1))
 
@@ -192,7 +190,7 @@ def _as_image(values: Any) -> Any:
     return ops.reshape(values, (-1, 1, 1, 1))
 
 
-def _moved(images: Any, parameters: Any) -> Any:
+def _geometric(images: Any, parameters: Any) -> Any:
     """Interpolate by a matrix on either side, then transpose what is asked for. Shapes (batch, 3, size, size)."""
     from keras import ops
 
@@ -215,18 +213,18 @@ def _interpolation(line: Any, size: Any) -> Any:
     return ops.relu(1.0 - ops.abs(source[:, :, None] - index))
 
 
-def _stained(images: Any, parameters: Any) -> Any:
+def _stain(images: Any, parameters: Any) -> Any:
     """Change optical densities by a matrix and an offset. Shapes (batch, 3, size, size); may go over 255 a little."""
     from keras import ops
 
     size = ops.shape(images)[2]
     matrix = ops.transpose(ops.reshape(parameters[:, COLUMNS.matrix], (-1, 3, 3)), (0, 2, 1))
     density = ops.matmul(matrix, ops.reshape(optical_density(images), (-1, 3, size * size)))
-    changed = 256.0 * ops.exp(-(density + parameters[:, COLUMNS.offset][:, :, None])) - 1.0
+    changed = from_optical_density(density + parameters[:, COLUMNS.offset][:, :, None])
     return ops.reshape(changed, (-1, 3, size, size))
 
 
-def _inside(box: Any, size: Any) -> Any:
+def _box_mask(box: Any, size: Any) -> Any:
     """1 in the box of each image, 0 outside. Shape (batch, 1, size, size)."""
     from keras import ops
 

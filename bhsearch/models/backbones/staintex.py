@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.models.augmentation.views import RGB_TO_HE, optical_density
+from bhsearch.models.augmentation.stain import RGB_TO_HE, optical_density
 
 # Factor by which the images are shrunk first, and levels of the pyramid behind it. Wavelengths: 10, 20 and 40 pixels
 # for the small bank, 5 to 40 for the large one, which takes longer.

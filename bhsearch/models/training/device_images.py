@@ -26,7 +26,7 @@ class DevicePixels:
         self._pixels = pixels
         self.n_bytes = int(np.prod(pixels.shape))
         self.resident = self.n_bytes <= most_bytes
-        self.steps_at_once = 1 << 30 if self.resident else _STEPS_STREAMED
+        self.steps_per_call = 1 << 30 if self.resident else _STEPS_STREAMED
         self._all = ops.convert_to_tensor(pixels.read(0, pixels.shape[0])[:, 0]) if self.resident else None
 
     def of(self, rows: npt.NDArray[Any]) -> tuple[Any, npt.NDArray[np.int32]]:

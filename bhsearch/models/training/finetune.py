@@ -2,7 +2,7 @@
 
 A program (`bhsearch.models.training.train_step`) is a pure function from weights, slots and a plan to weights and
 slots. It keeps nothing from one fold or trial to the next, so there is nothing to reset, and a used program gives bit
-for bit what a fresh one gives. All randomness is drawn here by NumPy and passed in: order of rows, augmentation, mixup,
+for bit what a fresh one gives. All randomness is augmentation_params here by NumPy and passed in: order of rows, augmentation, mixup,
 dropout.
 """
 
@@ -24,8 +24,8 @@ from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, S
 
 Array = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
-N_SHARES = 4  # of the schedule, after each of which a fold is looked at
-_EXPLODED = 1e3  # a loss that is no longer one
+EVALS_PER_FOLD = 4  # of the schedule, after each of which a fold is looked at
+_MAX_LOSS = 1e3  # a loss that is no longer one
 
 
 @dataclass(frozen=True)
@@ -104,18 +104,18 @@ def evaluation_steps(n_steps: int) -> list[int]:
 
     So trainings of two epochs and of sixteen are compared at the same places of their schedules.
     """
-    return [math.ceil(n_steps * share / N_SHARES) for share in range(1, N_SHARES + 1)]
+    return [math.ceil(n_steps * share / EVALS_PER_FOLD) for share in range(1, EVALS_PER_FOLD + 1)]
 
 
 def train_fold(
     program: CompiledTrainer,
     pixels: DevicePixels,
     task: FoldTask,
-    start: ModelWeights,
+    initial_weights: ModelWeights,
     params: FinetuneParams,
     seed: tuple[int, ...],
-    see: Callable[[Evaluation], None],
-    began: Callable[[int], None] | None = None,
+    on_evaluation: Callable[[Evaluation], None],
+    on_epoch: Callable[[int], None] | None = None,
 ) -> ModelWeights:
     """Train one fold.
 
@@ -135,36 +135,38 @@ def train_fold(
     Raises:
         RunError: If the loss is no number any more, or explodes.
     """
-    state = program.state_of(start)
-    facts = program.facts(task.target, task.weight, params.optimizer, params.layer_decay, params.weight_decay)
+    state = program.initial_state(initial_weights)
+    constants = program.step_constants(
+        task.target, task.weight, params.optimizer, params.layer_decay, params.weight_decay
+    )
     random = np.random.default_rng(seed)
     ends = evaluation_steps(params.epochs * task.steps)
-    most = min(pixels.steps_at_once, program.steps_at_once)
+    max_steps = min(pixels.steps_per_call, program.steps_per_call)
     done = 0
     losses: list[tuple[Any, int]] = []
-    for epoch, plan in enumerate(_plans(task, params, program, random), start=1):
-        if began is not None:
-            began(epoch)
-        for part in plan.parts(most, [end - done for end in ends]):
-            n_steps, part = len(part.rows), program.prepared(part)
-            images, places = pixels.of(part.rows)
-            state, loss = program.run(state, facts, images, part.at(places), n_steps)
+    for epoch, inputs in enumerate(_epoch_inputs(task, params, program, random), start=1):
+        if on_epoch is not None:
+            on_epoch(epoch)
+        for chunk in inputs.chunks(max_steps, [end - done for end in ends]):
+            n_steps, chunk = len(chunk.rows), program.pad(chunk)
+            images, positions = pixels.of(chunk.rows)
+            state, loss = program.run(state, constants, images, chunk.with_positions(positions), n_steps)
             losses.append((loss, n_steps))
             done += n_steps
             if done in ends:
-                mean_loss = _mean_loss(losses, epoch, params)
+                mean_loss = _checked_mean_loss(losses, epoch, params)
                 losses.clear()
-                logits = predict(program, pixels, program.frozen(state), task.held_out, 1)[0]
+                logits = predict(program, pixels, program.inference_state(state), task.held_out, 1)[0]
                 for share in (share for share, end in enumerate(ends, start=1) if end == done):
-                    see(Evaluation(share, mean_loss, logits))
-    return program.member_of(state)
+                    on_evaluation(Evaluation(share, mean_loss, logits))
+    return program.weights_of(state)
 
 
-def _mean_loss(losses: list[tuple[Any, int]], epoch: int, params: FinetuneParams) -> float:
+def _checked_mean_loss(losses: list[tuple[Any, int]], epoch: int, params: FinetuneParams) -> float:
     """Mean over steps of the losses of some parts, each with its steps; no part may have gone astray."""
     values, n_steps = [float(np.asarray(loss)) for loss, _ in losses], [n for _, n in losses]
     mean = float(np.average(values, weights=n_steps))
-    if not math.isfinite(mean) or mean > _EXPLODED:
+    if not math.isfinite(mean) or mean > _MAX_LOSS:
         raise RunError(
             f"The training must end in finite numbers, but its loss was {mean:.3g} in epoch {epoch} "
             f"(learning rate {params.learning_rate:.3g})."
@@ -192,11 +194,11 @@ def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: Ro
     logits = np.empty((n_views, len(rows)), np.float32)
     padded = np.resize(rows, math.ceil(len(rows) / batch) * batch).reshape(-1, batch)  # one shape for the compiler
     for view in range(n_views):
-        parameters = on_device.dihedral(view, batch, program.shape.size)
+        parameters = on_device.dihedral(view, batch, program.spec.size)
         found = []
         for some in padded:
-            images, places = pixels.of(some[None])
-            found.append(program.predict(state, images, places[0], parameters))
+            images, positions = pixels.of(some[None])
+            found.append(program.predict(state, images, positions[0], parameters))
         # Fetched together: JAX returns before the work is done, and the device then never waits for the host.
         logits[view] = np.concatenate([np.asarray(each) for each in found])[: len(rows)]
     if not np.isfinite(logits).all():
@@ -204,31 +206,33 @@ def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: Ro
     return logits
 
 
-def _plans(
+def _epoch_inputs(
     task: FoldTask, params: FinetuneParams, program: CompiledTrainer, random: np.random.Generator
 ) -> Iterator[StepInputs]:
     """What each epoch does. The last batch is filled up from the front of the order."""
-    shape = program.shape
-    n_steps, batch = task.steps, shape.batch
+    spec = program.spec
+    n_steps, batch = task.steps, spec.batch
     rate = learning_rates(params.learning_rate, params.schedule, params.epochs * n_steps, params.warmup)
-    kept = 1.0 - round(params.dropout * 256) / 256
+    kept_share = 1.0 - round(params.dropout * 256) / 256
     for epoch in range(params.epochs):
         order = random.permutation(task.training)
         rows = np.resize(order, (n_steps, batch)).astype(np.int32)
-        drawn = on_device.draw_augmentation(random, n_steps * batch, params.policy, params.strength, shape.size)
+        augmentation_params = on_device.draw_augmentation(
+            random, n_steps * batch, params.policy, params.strength, spec.size
+        )
         if params.dropout > 0:
-            bytes_ = np.frombuffer(random.bytes(n_steps * batch * program.n_features), np.uint8)
-            mask = (bytes_ >= round(params.dropout * 256)).astype(np.uint8)
+            random_bytes = np.frombuffer(random.bytes(n_steps * batch * program.n_features), np.uint8)
+            mask = (random_bytes >= round(params.dropout * 256)).astype(np.uint8)
         else:
             mask = np.ones(n_steps * batch * program.n_features, np.uint8)
         number = epoch * n_steps + np.arange(n_steps)
         yield StepInputs(
             rows,
             rows,
-            drawn.reshape(n_steps, batch, -1),
+            augmentation_params.reshape(n_steps, batch, -1),
             np.repeat(on_device.draw_mixup(random, n_steps, params.mixup)[:, None], batch, axis=1),
             mask.reshape(n_steps, batch, -1),
-            np.full(n_steps, 1.0 / kept, np.float32),
+            np.full(n_steps, 1.0 / kept_share, np.float32),
             rate[number],
             bias_corrections(number),
         )

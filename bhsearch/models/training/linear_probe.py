@@ -14,7 +14,7 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -74,16 +74,26 @@ class Heads:
 
     kernel: Array
     bias: Array
-    top: Array
-    top_bias: Array
+    output_weights: Array
+    output_bias: Array
     linear: bool
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], linear: bool) -> Heads:
+        """Return the heads stored by `to_arrays`."""
+        return cls(arrays["kernel"], arrays["bias"], arrays["top"], arrays["top_bias"], linear)
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the weights by the names under which a trial's arrays are stored."""
+        # These keys are in stored files and must not change.
+        return {"kernel": self.kernel, "bias": self.bias, "top": self.output_weights, "top_bias": self.output_bias}
 
     def logits(self, features: Array) -> Array:
         """Logits of all columns. Shape (n_images, n_columns)."""
         hidden = np.einsum("nd,dfh->nfh", features, self.kernel, optimize=True) + self.bias
         if not self.linear:
             hidden = np.maximum(hidden, 0.0)
-        logits: Array = (hidden * self.top).sum(axis=-1) + self.top_bias
+        logits: Array = (hidden * self.output_weights).sum(axis=-1) + self.output_bias
         return logits
 
     def held_out_logits(self, features: Array, held_out: npt.NDArray[np.int64]) -> Array:
@@ -91,7 +101,7 @@ class Heads:
         hidden = np.matmul(features[held_out], self.kernel.transpose(1, 0, 2)) + self.bias[:, None, :]
         if not self.linear:
             hidden = np.maximum(hidden, 0.0)
-        logits: Array = (hidden * self.top[:, None, :]).sum(axis=-1) + self.top_bias[:, None]
+        logits: Array = (hidden * self.output_weights[:, None, :]).sum(axis=-1) + self.output_bias[:, None]
         return logits
 
 
@@ -137,8 +147,8 @@ def standardisation(moments: list[Moments]) -> tuple[Array, Array]:
     mean = np.sum([m.first for m in moments], axis=0) / total
     variance = np.maximum(np.sum([m.second for m in moments], axis=0) / total - mean**2, 0.0)
     # A constant feature says nothing: what is left of its variance is rounding, which grows with the mean.
-    inverse = np.where(variance > 1e-12 + 1e-10 * mean**2, 1.0 / np.sqrt(variance + 1e-12), 0.0)
-    return mean.astype(np.float32), inverse.astype(np.float32)
+    inverse_deviation = np.where(variance > 1e-12 + 1e-10 * mean**2, 1.0 / np.sqrt(variance + 1e-12), 0.0)
+    return mean.astype(np.float32), inverse_deviation.astype(np.float32)
 
 
 def fit(
@@ -168,47 +178,47 @@ def fit(
     from keras import ops
 
     n_views, n_images, n_features = views.shape
-    n_columns = weights.shape[1]
+    n_fold_models = weights.shape[1]
     random = np.random.default_rng(seed)
-    mean, inverse = standardisation(moments)
+    mean, inverse_deviation = standardisation(moments)
     if not params.standardise:
-        mean, inverse = np.zeros_like(mean), np.ones_like(inverse)
+        mean, inverse_deviation = np.zeros_like(mean), np.ones_like(inverse_deviation)
     linear = params.hidden_units == 0
-    start = _start(n_features, n_columns, params.hidden_units, random)
+    start = _initial_parameters(n_features, n_fold_models, params.hidden_units, random)
     slots = [np.zeros_like(p) for p in start]
     # A mean weight of one per column makes the loss, and with it the learning rate, mean the same at every fold size.
-    relative = (weights * (n_images / weights.sum(axis=0))).astype(np.float32)
+    relative_weights = (weights * (n_images / weights.sum(axis=0))).astype(np.float32)
     target = (labels * (1 - params.label_smoothing) + params.label_smoothing / 2).astype(np.float32)
-    flat = ops.convert_to_tensor(views.reshape(n_views * n_images, n_features))
-    data = tuple(map(ops.convert_to_tensor, (target, relative, mean, inverse, views[0][held_out])))
+    stacked_views = ops.convert_to_tensor(views.reshape(n_views * n_images, n_features))
+    data = tuple(map(ops.convert_to_tensor, (target, relative_weights, mean, inverse_deviation, views[0][held_out])))
     settings = ops.convert_to_tensor(np.array([params.optimizer == "adamw", params.weight_decay], np.float32))
     state = tuple(tuple(map(ops.convert_to_tensor, group)) for group in (start, slots, slots))
-    epoch = _epoch_program(linear)
+    epoch = _compiled_epoch(linear)
     losses, curves = [], []
-    for plan in _plans(n_images, n_views, n_features, params, random):
-        state, loss, logits = epoch(state, flat, data, settings, *map(ops.convert_to_tensor, plan))
+    for inputs in _epoch_inputs(n_images, n_views, n_features, params, random):
+        state, loss, logits = epoch(state, stacked_views, data, settings, *map(ops.convert_to_tensor, inputs))
         losses.append(loss)
         curves.append(logits)
     final = [np.asarray(p) for p in state[0]]
     return Fit(
-        _unstandardised(final, mean, inverse, linear),
+        _unstandardised(final, mean, inverse_deviation, linear),
         np.array([float(loss) for loss in losses], np.float32),
         np.stack([np.asarray(logits) for logits in curves]),
     )
 
 
-def _start(n_features: int, n_columns: int, hidden: int, random: np.random.Generator) -> list[Array]:
+def _initial_parameters(n_features: int, n_fold_models: int, hidden: int, random: np.random.Generator) -> list[Array]:
     """Every column starts from the same kernel, so that folds differ by their data alone."""
     width = max(hidden, 1)
     scale = 0.0 if hidden == 0 else math.sqrt(2.0 / n_features)
-    kernel = np.repeat(random.normal(0.0, 1.0, (n_features, 1, width)) * scale, n_columns, axis=1)
-    top = np.repeat(random.normal(0.0, 1.0, (1, width)) / math.sqrt(width), n_columns, axis=0)
-    bias = np.zeros((n_columns, width))
-    parts = [kernel, bias] if hidden == 0 else [kernel, bias, top, np.zeros(n_columns)]
+    kernel = np.repeat(random.normal(0.0, 1.0, (n_features, 1, width)) * scale, n_fold_models, axis=1)
+    output_weights = np.repeat(random.normal(0.0, 1.0, (1, width)) / math.sqrt(width), n_fold_models, axis=0)
+    bias = np.zeros((n_fold_models, width))
+    parts = [kernel, bias] if hidden == 0 else [kernel, bias, output_weights, np.zeros(n_fold_models)]
     return [np.ascontiguousarray(part, np.float32) for part in parts]
 
 
-def _plans(
+def _epoch_inputs(
     n_images: int, n_views: int, n_features: int, params: HeadParams, random: np.random.Generator
 ) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Array, Array, Array]]:
     """What each epoch does: rows and views of its batches, learning rates, Adam's corrections, dropout masks.
@@ -222,26 +232,28 @@ def _plans(
     for epoch in range(params.epochs):
         order = random.permutation(n_images)
         rows = np.resize(order, (steps, batch)).astype(np.int32)
-        shown = (random.integers(0, n_views, n_images)[rows] * n_images + rows).astype(np.int32)
+        view_rows = (random.integers(0, n_views, n_images)[rows] * n_images + rows).astype(np.int32)
         number = epoch * steps + np.arange(steps)
         if params.dropout > 0:
-            drawn = np.frombuffer(random.bytes(steps * batch * n_masked), np.uint8).reshape(steps, batch, n_masked)
-            kept = drawn >= round(params.dropout * 256)
-            masks = kept.astype(np.float32) / np.float32(1 - round(params.dropout * 256) / 256)
+            random_bytes = np.frombuffer(random.bytes(steps * batch * n_masked), np.uint8).reshape(
+                steps, batch, n_masked
+            )
+            kept_units = random_bytes >= round(params.dropout * 256)
+            masks = kept_units.astype(np.float32) / np.float32(1 - round(params.dropout * 256) / 256)
         else:
             masks = np.ones((steps, 1, 1), np.float32)
-        yield rows, shown, rate[number], bias_corrections(number), masks
+        yield rows, view_rows, rate[number], bias_corrections(number), masks
 
 
 @cache
-def _epoch_program(linear: bool) -> Callable[..., Any]:
+def _compiled_epoch(linear: bool) -> Callable[..., Any]:
     """The compiled epoch; one per kind of head, whatever the sizes and hyperparameters."""
     from keras import ops
 
     forward = _linear_forward if linear else _hidden_forward
 
-    def loss(parameters: Any, seen: Any, mask: Any, target: Any, weight: Any, mean: Any, inverse: Any) -> Any:
-        logits = forward(parameters, seen, mask, mean, inverse)
+    def loss(parameters: Any, x: Any, mask: Any, target: Any, weight: Any, mean: Any, inverse_deviation: Any) -> Any:
+        logits = forward(parameters, x, mask, mean, inverse_deviation)
         # Binary cross-entropy on logits. Softplus has a derivative at zero, too, where a linear head starts; the form
         # with a maximum and an absolute value has none there, and the backends make one up that is wrong by a half.
         entropy = ops.softplus(logits) - logits * target[:, None]
@@ -251,28 +263,28 @@ def _epoch_program(linear: bool) -> Callable[..., Any]:
 
     def epoch(
         state: Any,
-        flat: Any,
+        stacked_views: Any,
         data: Any,
         settings: Any,
         rows: Any,
-        shown: Any,
+        view_rows: Any,
         learning_rates: Any,
         bias_corrections: Any,
         masks: Any,
     ) -> Any:
-        target, relative, mean, inverse, held_out = data
+        target, relative_weights, mean, inverse_deviation, held_out = data
 
         def step(number: Any, carry: Any) -> Any:
             parameters, first, second, total = carry
             at = ops.take(rows, number, axis=0)
             value, gradients = gradient(
                 list(parameters),
-                ops.take(flat, ops.take(shown, number, axis=0), axis=0),
+                ops.take(stacked_views, ops.take(view_rows, number, axis=0), axis=0),
                 ops.take(masks, number, axis=0),
                 ops.take(target, at, axis=0),
-                ops.take(relative, at, axis=0),
+                ops.take(relative_weights, at, axis=0),
                 mean,
-                inverse,
+                inverse_deviation,
             )
             rate, correction = ops.take(learning_rates, number), ops.take(bias_corrections, number, axis=0)
             adam, decay = settings[0], settings[1]
@@ -287,9 +299,13 @@ def _epoch_program(linear: bool) -> Callable[..., Any]:
 
         carry = (*state, ops.zeros((), "float32"))
         parameters, first, second, total = ops.fori_loop(0, ops.shape(rows)[0], step, carry)
-        n_columns = ops.cast(ops.shape(mean)[0], "float32")
-        share = total / ops.cast(ops.shape(rows)[0], "float32") / n_columns
-        return (parameters, first, second), share, _held_out_logits(parameters, held_out, mean, inverse, linear)
+        n_fold_models = ops.cast(ops.shape(mean)[0], "float32")
+        share = total / ops.cast(ops.shape(rows)[0], "float32") / n_fold_models
+        return (
+            (parameters, first, second),
+            share,
+            _held_out_logits(parameters, held_out, mean, inverse_deviation, linear),
+        )
 
     return backend.compiled(epoch)
 
@@ -310,47 +326,47 @@ def _clipped(gradients: Any) -> list[Any]:
     return [kernel * factor[None, :, None], *others]
 
 
-def _linear_forward(parameters: Any, seen: Any, mask: Any, mean: Any, inverse: Any) -> Any:
+def _linear_forward(parameters: Any, x: Any, mask: Any, mean: Any, inverse_deviation: Any) -> Any:
     """Logits, (batch, n_columns). Dropout acts on standardised features: the mask goes over the mean, too."""
     from keras import ops
 
     kernel, bias = parameters
-    scaled = kernel[:, :, 0] * ops.transpose(inverse)
-    keep = mask * ops.ones_like(seen)
-    return ops.matmul(seen * keep, scaled) - ops.matmul(keep, scaled * ops.transpose(mean)) + bias[:, 0]
+    scaled = kernel[:, :, 0] * ops.transpose(inverse_deviation)
+    dropout_mask = mask * ops.ones_like(x)
+    return ops.matmul(x * dropout_mask, scaled) - ops.matmul(dropout_mask, scaled * ops.transpose(mean)) + bias[:, 0]
 
 
-def _hidden_forward(parameters: Any, seen: Any, mask: Any, mean: Any, inverse: Any) -> Any:
+def _hidden_forward(parameters: Any, x: Any, mask: Any, mean: Any, inverse_deviation: Any) -> Any:
     """Logits, (batch, n_columns). One dropout mask over the hidden units serves all columns."""
     from keras import ops
 
-    kernel, bias, top, top_bias = parameters
-    scaled = kernel * ops.transpose(inverse)[:, :, None]
+    kernel, bias, output_weights, output_bias = parameters
+    scaled = kernel * ops.transpose(inverse_deviation)[:, :, None]
     offset = bias - ops.sum(scaled * ops.transpose(mean)[:, :, None], axis=0)
-    n_features, n_columns, n_hidden = (ops.shape(kernel)[k] for k in range(3))
-    flat = ops.matmul(seen, ops.reshape(scaled, (n_features, n_columns * n_hidden)))
-    hidden = ops.relu(ops.reshape(flat, (-1, n_columns, n_hidden)) + offset) * ops.expand_dims(mask, 1)
-    return ops.sum(hidden * top, axis=-1) + top_bias
+    n_features, n_fold_models, n_hidden = (ops.shape(kernel)[k] for k in range(3))
+    stacked_views = ops.matmul(x, ops.reshape(scaled, (n_features, n_fold_models * n_hidden)))
+    hidden = ops.relu(ops.reshape(stacked_views, (-1, n_fold_models, n_hidden)) + offset) * ops.expand_dims(mask, 1)
+    return ops.sum(hidden * output_weights, axis=-1) + output_bias
 
 
-def _held_out_logits(parameters: Any, held_out: Any, mean: Any, inverse: Any, linear: bool) -> Any:
+def _held_out_logits(parameters: Any, held_out: Any, mean: Any, inverse_deviation: Any, linear: bool) -> Any:
     """Each column's logits on its own validation rows only: a K-th of the work. Shape (n_columns, n_held_out)."""
     from keras import ops
 
-    by_column = (held_out - mean[:, None, :]) * inverse[:, None, :]
+    by_fold_model = (held_out - mean[:, None, :]) * inverse_deviation[:, None, :]
     kernel = ops.transpose(parameters[0], (1, 0, 2))
-    hidden = ops.matmul(by_column, kernel) + parameters[1][:, None, :]
+    hidden = ops.matmul(by_fold_model, kernel) + parameters[1][:, None, :]
     if linear:
         return hidden[:, :, 0]
     return ops.sum(ops.relu(hidden) * parameters[2][:, None, :], axis=-1) + parameters[3][:, None]
 
 
-def _unstandardised(parameters: list[Array], mean: Array, inverse: Array, linear: bool) -> Heads:
-    scaled = parameters[0].astype(np.float64) * inverse.T[:, :, None]
+def _unstandardised(parameters: list[Array], mean: Array, inverse_deviation: Array, linear: bool) -> Heads:
+    scaled = parameters[0].astype(np.float64) * inverse_deviation.T[:, :, None]
     bias = parameters[1] - (scaled * mean.T[:, :, None]).sum(axis=0)
     kernel = scaled.astype(np.float32)
-    n_columns = kernel.shape[1]
+    n_fold_models = kernel.shape[1]
     if linear:
-        one, zero = np.ones((n_columns, 1), np.float32), np.zeros(n_columns, np.float32)
+        one, zero = np.ones((n_fold_models, 1), np.float32), np.zeros(n_fold_models, np.float32)
         return Heads(kernel, bias.astype(np.float32), one, zero, True)
     return Heads(kernel, bias.astype(np.float32), parameters[2], parameters[3], False)

@@ -13,7 +13,7 @@ from matplotlib import get_data_path
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
-from bhsearch.data.index import CLASS_NAMES
+from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.reporting.figures import style, templates
 from bhsearch.reporting.figures.templates import Panel, Plate
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.index import CLASS_NAMES
+from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.evaluation import curves, metrics
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, group_draws
 from bhsearch.reporting.figures import image_grid, style

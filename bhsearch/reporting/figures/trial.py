@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 
-from bhsearch.data.index import CLASS_NAMES
+from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, Interval
 from bhsearch.evaluation.metrics import N_CALIBRATION_BINS
 from bhsearch.reporting.figures import style, templates

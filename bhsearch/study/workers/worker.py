@@ -196,7 +196,7 @@ class Worker:
         """Into the outbox first, then to the engine: whatever dies in between, the trial is not lost."""
         ends = self._interval(outcome)
         settings = self._prepared.settings
-        now = resolved(self._prepared.regime, settings.executor, settings.precision)
+        now = resolved(self._prepared.regime, settings.feature_backend, settings.precision)
         record, arrays = complete_record(trial, outcome, ends, now)
         try:
             with self._told(trial, outcome.probability), via_outbox(self._outbox, trial.number, record, arrays):

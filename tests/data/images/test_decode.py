@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bhsearch.data.dataset import BadFile
 from bhsearch.data.images import decode as module
 from bhsearch.data.images import pillow, tiff
 from bhsearch.data.images.decode import decode, hash_images
-from bhsearch.data.index import BadFile
 from bhsearch.errors import DataError
 from tests.data.images.made import rgb, save
 

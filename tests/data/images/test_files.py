@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from bhsearch.data.dataset import LeftOut
 from bhsearch.data.images.decode import IMAGE_SUFFIXES
 from bhsearch.data.images.files import (
     ARCHIVE,
@@ -21,7 +22,6 @@ from bhsearch.data.images.files import (
     describe_left_out,
     find_images,
 )
-from bhsearch.data.index import LeftOut
 from bhsearch.data.layouts.registry import read
 from bhsearch.errors import DataError
 from tests.conftest import SHARED

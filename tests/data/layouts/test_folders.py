@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bhsearch.data.layouts.registry import detect, read
-from bhsearch.data.loading import load_index
+from bhsearch.data.loading import load_dataset
 from bhsearch.data.splits import make_split
 from bhsearch.errors import DataError, SettingsError
 from tests.conftest import SHARED
@@ -171,7 +171,7 @@ def images(tmp_path):
             file = tmp_path / "data" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((4, 5, 3), at, np.uint8)).save(file)
-        return load_index(tmp_path / "data", case_pattern=r"(p\d+)[^/]*$")
+        return load_dataset(tmp_path / "data", case_pattern=r"(p\d+)[^/]*$")
 
     return make
 
@@ -181,25 +181,26 @@ def patients(part, numbers):
 
 
 def test_the_test_part_is_sealed_and_the_others_are_searched_on(images):
-    index = images([*patients("train", range(8)), *patients("val", range(8, 12)), *patients("test", range(12, 18))])
-    split = make_split(index, n_folds=2)
-    assert set(index.column("part")[split.test]) == {"test"}
-    assert set(index.column("part")[split.development]) == {"train", "validation"}
+    dataset = images([*patients("train", range(8)), *patients("val", range(8, 12)), *patients("test", range(12, 18))])
+    split = make_split(dataset, n_folds=2)
+    assert set(dataset.column("part")[split.test]) == {"test"}
+    assert set(dataset.column("part")[split.development]) == {"train", "validation"}
     assert "test part" in split.warnings[0]
     assert "train and validation are searched on together" in split.warnings[0]
-    again = make_split(index, n_folds=2, resplit=True)
+    again = make_split(dataset, n_folds=2, ignore_predefined_split=True)
     assert again.sealed_by == "fraction"
-    assert "(train, validation, test) are ignored, as --resplit asks" in again.warnings[0]
+    assert "(train, validation, test) are ignored, as --ignore-predefined-split asks" in again.warnings[0]
 
 
 def test_a_case_on_both_sides_of_the_test_is_refused_and_one_in_train_and_val_is_not(images):
-    index = images([*patients("train", range(8)), *patients("val", range(6, 10)), *patients("test", range(12, 18))])
-    assert make_split(index, n_folds=2).sealed_by == "part"
-    index = images([*patients("test", [2])])
+    dataset = images([*patients("train", range(8)), *patients("val", range(6, 10)), *patients("test", range(12, 18))])
+    assert make_split(dataset, n_folds=2).sealed_by == "part"
+    dataset = images([*patients("test", [2])])
     with pytest.raises(
-        DataError, match=r"(?s)train and validation and test must have no case .*p2: 2 images.*--resplit"
+        DataError,
+        match=r"(?s)train and validation and test must have no case .*p2: 2 images.*--ignore-predefined-split",
     ):
-        make_split(index, n_folds=2)
+        make_split(dataset, n_folds=2)
 
 
 # -- patients ----------------------------------------------------------------------------------------------------------

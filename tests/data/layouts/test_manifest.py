@@ -10,7 +10,7 @@ import pytest
 
 from bhsearch.data.audit import audit
 from bhsearch.data.layouts.registry import read
-from bhsearch.data.loading import load_index
+from bhsearch.data.loading import load_dataset
 from bhsearch.data.splits import make_split
 from bhsearch.errors import DataError, SettingsError
 from tests.conftest import SHARED
@@ -186,12 +186,12 @@ def test_spellings_of_a_case_stay_on_one_side_and_are_said(tmp_path, one, other)
         Image.fromarray(np.full((4, 5, 3), 10 * at, np.uint8)).save(tmp_path / f"{at}.png")
         lines.append(f"{at}.png,{at // 2 % 2},{(other if at % 2 else one).format(at // 2 + 1)}")
     (tmp_path / "list.csv").write_text("\n".join(lines), encoding="utf-8")
-    index = load_index(tmp_path / "list.csv")
-    split = make_split(index, n_folds=2)
+    dataset = load_dataset(tmp_path / "list.csv")
+    split = make_split(dataset, n_folds=2)
     patient = np.array([int(Path(path).stem) // 2 for path in split.paths])
     for side in (split.test, *(split.validation(0, fold) for fold in (0, 1))):
         assert not set(patient[side]) & set(patient[~side])
-    found = audit(index)
+    found = audit(dataset)
     assert len(found.spellings) == 12
     assert found.findings()[0].weight == "error"
     assert any("Cases in several spellings, kept together as one: 12" in sentence for sentence in found.summary_lines())
@@ -305,17 +305,17 @@ def test_the_reported_manifests_are_read_right_or_refused_with_the_reason(tmp_pa
 @pytest.mark.data
 @pytest.mark.parametrize(("name", "sealed"), [("col_split", "test"), ("col_part", "validation")])
 def test_a_reported_column_of_parts_seals_its_own_test(tmp_path, name, sealed):
-    index = load_index(reported(tmp_path) / f"{name}.csv")
-    split = make_split(index, n_folds=2)
+    dataset = load_dataset(reported(tmp_path) / f"{name}.csv")
+    split = make_split(dataset, n_folds=2)
     assert split.sealed_by == "part"
-    assert set(index.column("part")[split.test]) == {sealed}
+    assert set(dataset.column("part")[split.test]) == {sealed}
 
 
 @pytest.mark.data
 def test_one_picture_of_two_labels_and_one_archive_in_itself_are_told(tmp_path):
     folder = reported(tmp_path)
     (folder / "link").symlink_to("img")
-    told = audit(load_index(folder / "dup_symlink.csv")).summary_lines()
+    told = audit(load_dataset(folder / "dup_symlink.csv")).summary_lines()
     assert told[0] == "Pictures called both benign and malignant: 1, such as img/00.png = link/00.png."
-    nested = audit(load_index(SHARED / "bugs/layouts/idc_nested")).summary_lines()
+    nested = audit(load_dataset(SHARED / "bugs/layouts/idc_nested")).summary_lines()
     assert [sentence.partition(",")[0] for sentence in nested] == ["Pictures repeated within a case: 36"]

@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.synthetic import phantom
-from bhsearch.data.synthetic.phantom import Parameters, draw, list_images, parse_spec, phantom_folder, phantom_index
+from bhsearch.data.synthetic.phantom import Parameters, draw, list_images, parse_spec, phantom_dataset, phantom_folder
 from bhsearch.errors import DataError, PlaceError
 
 SMALL = "phantom:cases=5,images=2"
@@ -180,24 +180,24 @@ def test_at_difficulty_one_an_image_does_not_depend_on_its_label():
 
 
 def test_the_index_is_a_synthetic_data_set_with_cases(cache):
-    index = phantom_index(SMALL)
-    assert (index.name, index.layout) == ("phantom-cases5-images2", "phantom")
-    assert index.synthetic
-    assert index.has_cases
-    assert index.root.is_relative_to(cache / "phantom")
+    dataset = phantom_dataset(SMALL)
+    assert (dataset.name, dataset.layout) == ("phantom-cases5-images2", "phantom")
+    assert dataset.synthetic
+    assert dataset.has_cases
+    assert dataset.root.is_relative_to(cache / "phantom")
     planned = {image.path: image for image in list_images(parse_spec(SMALL))}
-    assert index.table["path"].tolist() == sorted(planned)
-    assert index.labels.tolist() == [planned[path].label for path in index.table["path"]]
-    assert index.column("case").tolist() == [str(90_000 + planned[path].case) for path in index.table["path"]]
-    assert index.table["pixels_digest"].is_unique
-    first = index.table["path"][0]
-    assert np.array_equal(np.asarray(Image.open(index.root / first)), draw(parse_spec(SMALL), planned[first]))
+    assert dataset.table["path"].tolist() == sorted(planned)
+    assert dataset.labels.tolist() == [planned[path].label for path in dataset.table["path"]]
+    assert dataset.column("case").tolist() == [str(90_000 + planned[path].case) for path in dataset.table["path"]]
+    assert dataset.table["pixels_digest"].is_unique
+    first = dataset.table["path"][0]
+    assert np.array_equal(np.asarray(Image.open(dataset.root / first)), draw(parse_spec(SMALL), planned[first]))
 
 
 def test_the_second_call_draws_nothing(cache, monkeypatch):
-    first = phantom_index(SMALL)
+    first = phantom_dataset(SMALL)
     monkeypatch.setattr(phantom, "draw", None)
-    assert phantom_index(SMALL).fingerprint == first.fingerprint
+    assert phantom_dataset(SMALL).fingerprint == first.fingerprint
 
 
 def test_other_parameters_lie_elsewhere(cache):
@@ -275,7 +275,7 @@ def test_two_at_once_give_one_whole_entry(cache):
         thread.join()
     assert len(set(folders)) == 1
     assert [entry.name for entry in (cache / "phantom").iterdir() if entry.is_dir()] == [folders[0].name]
-    assert phantom_index(SMALL).root == folders[0]
+    assert phantom_dataset(SMALL).root == folders[0]
 
 
 # --- what it is for: an image-level split leaks, a case-level split does not, and the label can be learned

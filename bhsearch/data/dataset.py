@@ -50,7 +50,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, eq=False)
-class Index:
+class Dataset:
     """One row per image of a data set.
 
     Attributes:
@@ -101,7 +101,7 @@ class Index:
         """Absolute paths, row by row."""
         return [self.root / path for path in self.table["path"]]
 
-    def select(self, rows: npt.NDArray[np.bool_]) -> Index:
+    def select(self, rows: npt.NDArray[np.bool_]) -> Dataset:
         """The index of some rows only. `rows` is a mask of shape (n_images,)."""
         return replace(self, table=self.table[rows].reset_index(drop=True))
 
