@@ -13,7 +13,7 @@ from bhsearch.errors import DataError
 from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score, tied_with_best
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.states import COMPLETE, FAILED
+from bhsearch.states import COMPLETE
 from bhsearch.study.stopping import expected_gain
 
 if TYPE_CHECKING:
@@ -97,11 +97,6 @@ class StudyResult:
     def n_finished(self) -> int:
         """Number of trials that count towards `--trials`."""
         return sum(trial.counts for trial in self.records)
-
-    @property
-    def failed(self) -> list[Trial]:
-        """Failed trials, by number."""
-        return [trial for trial in self.records if trial.state == FAILED]
 
     @property
     def trials(self) -> pd.DataFrame:

@@ -321,7 +321,8 @@ def test_the_plan_says_which_images_may_not_be_read_as_they_were_meant():
     made = prepared()
     first, second = made.index.table["path"][:2]
     odd = replace(made.index, range_used={first: 0.0625, second: 0.9}, pages_left_out={second: 3})
-    said = make_plan(replace(made, index=odd), SPACE, 0).warnings
+    changed = StudyContext.of(made.settings, odd, made.split, made.found, made.study, made.regime)
+    said = make_plan(changed, SPACE, 0).warnings
     assert f"{NARROW}: 1, such as {first}: 6.2%." in said
     assert f"{PAGES}: 1, such as {second}: 3 not read." in said
     assert not any(sentence.startswith((NARROW, PAGES)) for sentence in make_plan(made, SPACE, 0).warnings)

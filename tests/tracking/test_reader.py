@@ -63,12 +63,12 @@ def test_predictions_give_the_score_that_is_logged(studies, study):
 def test_what_the_study_was_made_with_comes_back(studies, study, finished):
     from bhsearch.data.splits import Split
 
-    split = Split.from_dict(studies.read_record(study, studies.SPLIT))
+    split = Split.from_dict(studies.read_record(study, keys.SPLIT))
     assert split.fingerprint == study.tags["bhsearch.split_fingerprint"]
-    assert studies.read_record(study, studies.AUDIT)["synthetic"] is study.synthetic is True
-    assert {row["name"] for row in studies.read_record(study, studies.SPACE)} == set(study.trials[0].params)
-    assert "optuna" in studies.read_record(study, studies.VERSIONS)
-    assert len(studies.read_record(study, studies.TRIALS)["trials"]) == 4
+    assert studies.read_record(study, keys.AUDIT)["synthetic"] is study.synthetic is True
+    assert {row["name"] for row in studies.read_record(study, keys.SPACE)} == set(study.trials[0].params)
+    assert "optuna" in studies.read_record(study, keys.VERSIONS)
+    assert len(studies.read_record(study, keys.TRIALS)["trials"]) == 4
     assert study.settings["image_size"] == "48"
     with pytest.raises(StudyError, match=r"must keep nosuch\.json"):
         studies.read_record(study, "nosuch.json")
