@@ -56,17 +56,17 @@ _FACTS = {
 
 
 def build_report(name: str | None, reporter: ProgressReporter) -> tuple[StudyReport, str]:
-    """Read a study, make its page, and keep that beside it in MLflow.
+    """Read a study, build its report, and save the page as an artifact of the study.
 
     Args:
-        name: Name, uid or parent run; None for the study that was begun last.
+        name: Name, uid or parent run; None for the study that was started last.
         reporter: Receives progress events.
 
     Returns:
-        What the report shows, and the page.
+        The content of the report, and the page.
 
     Raises:
-        StudyError: If there is no such study, or its store cannot be opened or refuses a request.
+        StudyError: If the study does not exist, or its store cannot be opened or refuses a request.
         RunError: If the store stays unavailable.
     """
     from bhsearch.models import backend

@@ -42,8 +42,8 @@ class ImageRow:
         case: Empty where unknown.
         probability: Calibrated P(malignant), to six significant digits.
         label: At the model's threshold.
-        model: Where the model came from.
-        use: What the row must not be used for.
+        model: URI of the model.
+        use: Statement on what the row must not be used for.
     """
 
     image: str
@@ -63,8 +63,8 @@ class CaseRow:
         n_images: Images of the case that were read.
         probability: Mean of P(malignant) over these images, to six significant digits.
         label: At the model's threshold.
-        model: Where the model came from.
-        use: What the row must not be used for.
+        model: URI of the model.
+        use: Statement on what the row must not be used for.
     """
 
     case: str
@@ -80,10 +80,10 @@ class Model:
     """A registered model that is loaded.
 
     Attributes:
-        uri: Where it came from.
-        threshold: A probability from here on is called malignant.
-        case_pattern: What its data found cases with; None if they did not.
-        note: What must stand beside its numbers; may be empty.
+        uri: URI of the model.
+        threshold: Smallest probability that is labelled malignant.
+        case_pattern: Pattern that found the cases of its data; None if none was given.
+        note: Text that belongs beside every number; may be empty.
         network: uint8 RGB in, calibrated P(malignant) out.
     """
 
@@ -131,7 +131,7 @@ def open_model(uri: str | None, reporter: ProgressReporter) -> Model:
     """Load the champion of the MLflow store, or the model of a URI or a name.
 
     Raises:
-        StudyError: If there is none, or it was not registered by bhsearch.
+        StudyError: If the model does not exist, or was not registered by bhsearch.
         RunError: If its file cannot be read.
     """
     from bhsearch.tracking.connection import require_store
@@ -166,7 +166,7 @@ class Files:
 
     Attributes:
         images: Files given by name, and the images of folders, each once.
-        bad: What is in a folder and cannot be used, such as links to folders elsewhere.
+        bad: Entries of folders that cannot be used, such as links to other folders.
         left_out: Other files of the folders, counted.
     """
 
@@ -244,7 +244,7 @@ def predict(
         model: From `open_model`.
         files: From `find_files`.
         case: From `case_of`.
-        bad: Gets the files that cannot be read.
+        bad: List to which files that cannot be read are appended.
         progress: Called with (done, total) files.
     """
     from bhsearch.models.calibrated import predict_images
@@ -316,7 +316,7 @@ class Writer:
 
 
 def write_to(stream: IO[str], kind: str, rows: Iterable[ImageRow]) -> None:
-    """Write image rows to a stream, such as standard output; cases have columns of their own, and no place there.
+    """Write image rows to a stream, such as standard output. Case rows are left out: they have other columns.
 
     Raises:
         PlaceError: If the disk behind it is full.
@@ -329,7 +329,7 @@ def write_to(stream: IO[str], kind: str, rows: Iterable[ImageRow]) -> None:
 
 
 def write_files(file: Path, kind: str, model: Model, rows: Iterable[ImageRow]) -> list[tuple[Path, int]]:
-    """Write predictions: image rows to a file, case rows to a second one beside it, and a text on their use.
+    """Write predictions: image rows, case rows in a second file, and a text on their use in a third one.
 
     Each file appears under its name only when it is whole, and replaces an older one. Folders are made.
 

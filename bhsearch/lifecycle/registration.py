@@ -25,8 +25,8 @@ class RegistrationRequest:
         study: Name, uid or parent run; None for the only study of the store.
         trial: Number; None for the best.
         name: Name of the registered model; None for the name of the data set.
-        alias: What a version gets that passes the gate.
-        force: Whether it gets the alias whatever the gate says.
+        alias: Alias of a version that passes the gate.
+        force: Whether the version gets the alias even if the gate rejects it.
         reason: The user's reason for that.
         data: Where the data are now, if they were moved.
         export: `openvino` for that, beside the model; None for nothing.
@@ -58,13 +58,13 @@ class RegistrationPlan:
     Attributes:
         study, trial: What would be registered.
         name: Name of the registered model.
-        alias: What a version gets that passes the gate.
+        alias: Alias of a version that passes the gate.
         n_groups: Sealed groups of cases: in all, with benign, and with malignant images.
         n_images: Sealed images.
-        openings: Every opening of these images so far.
+        openings: Every access to these images so far.
         champion: The version that has the alias; None if there is none.
         force: Whether the gate is overruled.
-        earlier: What came of an earlier opening for this trial, which would be given again; None if there was none.
+        earlier: Result of an earlier test of this trial, which would be returned; None if there is none.
     """
 
     study: StoredStudy
@@ -85,8 +85,8 @@ class EarlierResult:
 
     Attributes:
         version: The registered version, as it is now.
-        when: The opening, UTC, ISO 8601.
-        rows: Heading and text, as they were shown then.
+        when: Time of the access, UTC, ISO 8601.
+        rows: Heading and text, as they were first shown.
         notes: Sentences that must be read with the numbers.
         forced: Whether this command promoted it by force.
     """
@@ -106,14 +106,14 @@ class RegistrationResult:
         study, trial: What was registered.
         is_best: Whether the trial has the study's best score.
         corrected: Score of the study's winner, corrected for the search.
-        point: Calibration and threshold, fixed before the opening.
-        openings: Every opening of these sealed images so far, this one last.
+        point: Calibration and threshold, fixed before the access.
+        openings: Every access to these sealed images so far, this one last.
         tested: The test.
         verdict: Decision of the gate.
         promoted: `gate`, `force`, or empty.
-        alias: What it was to get.
+        alias: Alias that it gets if it is promoted.
         version: The registered version.
-        note: What must stand beside every number; may be empty.
+        note: Text that belongs beside every number; may be empty.
     """
 
     study: StoredStudy

@@ -30,7 +30,7 @@ from bhsearch.models.calibrated import load_network
 if TYPE_CHECKING:
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
 
-SAME = 1e-5  # in P(malignant): what a frozen trial stays below on the same machine
+SAME = 1e-5  # largest difference of P(malignant) that a frozen trial shows on the same machine
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Reproduced:
     Attributes:
         study: Its study's name.
         number: Its number.
-        score: As it was kept.
-        score_now: As it came out.
+        score: Score of the original trial.
+        score_now: Score of the reproduced trial.
         largest: Largest difference of an image's out-of-fold P(malignant).
         mean: Mean difference.
         n_images: Images that were compared.
-        versions: Packages of other versions than then, as `name then -> now`.
+        versions: Packages whose version differs, as `name then -> now`.
     """
 
     study: str
@@ -100,7 +100,7 @@ def reproduce(run_id: str, reporter: ProgressReporter, data: str | None = None) 
 
 
 def run_again(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, reporter: ProgressReporter) -> TrialResult:
-    """Train a trial at its point, on its split, from what it was started from.
+    """Train a trial again with its parameters, on its split, from the same initial heads.
 
     Raises:
         StudyError: If the study does not say enough, or the weights of the backbone are others now.
@@ -124,12 +124,13 @@ def deployed_network(
 ) -> tuple[Any, Predictions]:
     """Return the network of a trial for test and registration, and its out-of-fold predictions.
 
-    It is the ensemble over the folds, which is one network in both regimes: heads on one backbone, or networks side by
-    side; uint8 RGB in, P(malignant) out, not calibrated. A trial without a model (`--keep-models`) is trained again at
-    its point, on its split: then the predictions are those of the network made now, and how far they differ is said.
+    The network is the ensemble over the folds, from uint8 RGB to P(malignant), not calibrated: heads on one backbone in
+    the frozen regime, several networks in the finetune regime. A trial without a model (`--keep-models`) is trained
+    again with its parameters on its split; then the predictions are those of the new network, and their difference to
+    the stored ones is reported.
 
     Raises:
-        StudyError: If MLflow does not have the model that it says it has, or not enough to make it again.
+        StudyError: If MLflow does not have the model, or not enough to train the trial again.
         BackboneError: If the weights of the backbone are not available.
     """
     from bhsearch.tracking import model_files, reader

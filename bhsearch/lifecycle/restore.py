@@ -50,7 +50,7 @@ class RestoredStudy:
 
 
 def restore_study(study: StoredStudy, reporter: ProgressReporter, data: str | None = None) -> RestoredStudy:
-    """Open a study's data and check them against what it was made with. Decodes what has changed since, and no more.
+    """Open the data of a study and check that they are unchanged. Only files that were modified are decoded.
 
     Args:
         study: The study as MLflow holds it.
@@ -104,7 +104,7 @@ def settings_of(text: Mapping[str, str]) -> Settings:
     """Parse settings from the text that MLflow keeps.
 
     Raises:
-        StudyError: If one cannot be read, or there are none.
+        StudyError: If the run has no settings, or one cannot be parsed.
     """
     if not text:
         raise StudyError(

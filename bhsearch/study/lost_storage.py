@@ -13,7 +13,7 @@ from bhsearch.runtime.cache import explain_write_errors
 
 
 def write_trials(storage: str, study: str, trials: Sequence[Trial]) -> Path:
-    """Write trials beside the storage that held them, a row each, never over an earlier file.
+    """Write trials to a new CSV file in the folder of their storage, one row per trial.
 
     Args:
         storage: Database URL.

@@ -30,7 +30,7 @@ class RankedTrial:
         trial: The trial.
         low: Lower end of the 95 % interval of its score over cases; nan if its predictions are not available.
         high: Upper end.
-        tied: Whether it cannot be told from the best.
+        tied: Whether its score does not differ from the best one beyond chance.
     """
 
     trial: Trial
@@ -48,15 +48,15 @@ class StudyResult:
         data: Name of the data set.
         ranking: Complete trials, best first.
         records: All trials, by number.
-        wanted: Finished trials that were asked for.
-        note: What must stand beside every number, such as that the data are synthetic; may be empty.
-        invalid: Sentences why the numbers mean nothing; empty where they do.
+        wanted: Number of finished trials that was requested.
+        note: Text that belongs beside every number, such as that the data are synthetic; may be empty.
+        invalid: Reasons why the scores are invalid; empty if they are valid.
         findings: Sentences on errors and duplicates in the data.
         tracked: Whether MLflow keeps its runs.
         interrupted: Whether it was ended by Ctrl-C or time-out before it was done.
         corrected: The best score, corrected for having searched; None if it is not available.
-        uncorrected: Why it is not; empty where it is.
-        stagnation: Finished trials in a row without a better one, if those ended the study.
+        uncorrected: Reason why there is no corrected score; empty if there is one.
+        stagnation: Number of finished trials in a row without an improvement, if they ended the study; else None.
         links: Addresses of the trials in MLflow: a table, best first, and parallel coordinates; empty without tracking.
         before: Result of the frozen study that was run before this one, and that it was started from.
     """
@@ -154,8 +154,8 @@ def correct(
         n_earlier: How many of them there are, at least.
 
     Returns:
-        The correction and an empty sentence; or None and why there is none. Where trials are missing there is none: a
-        part of a search would be corrected too little.
+        The correction and an empty string; or None and the reason. If predictions are missing there is no correction,
+        because a part of the search would be corrected too little.
     """
     complete = [trial.number for trial in records if trial.state == COMPLETE]
     lost = sum(number not in predictions for number in complete)

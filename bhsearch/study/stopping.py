@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-BETTER = 1e-4  # by which a score must be above another to be better
-FEWEST = 8  # scores; below that there are no three doublings to look at
+BETTER = 1e-4  # smallest difference of scores that counts as an improvement
+FEWEST = 8  # scores; fewer do not allow three doublings
 
 
 def trials_since_improvement(scores: Iterable[float | None]) -> Iterator[int]:
@@ -57,10 +57,10 @@ def expected_best(scores: Sequence[float], sizes: Sequence[int]) -> npt.NDArray[
 def expected_gain(scores: Sequence[float], more: int) -> float:
     """Return the expected improvement of the best score after more trials of the same kind.
 
-    The larger of two estimates. One takes trials for independent: a study that is cut to half of them, at random, loses
-    some of its best score, and cut to a quarter more; the gain from doubling goes on falling as it fell. The other is
-    for samplers that learn, whose later trials are better than any subset of the earlier ones lets expect: what the
-    second half of the study brought, halved with each doubling.
+    The result is the larger of two estimates. The first assumes independent trials: it computes the expected best score
+    of random halves and quarters of the study, and extrapolates how the gain from each doubling decreases. The second
+    is for samplers that learn, whose later trials are better than earlier ones suggest: it takes the gain of the second
+    half of the study, and halves it with each doubling.
 
     Args:
         scores: Scores of the complete trials, in their order; higher is better.

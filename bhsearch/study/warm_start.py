@@ -12,8 +12,8 @@ from bhsearch.study.context import FROZEN, StudyContext
 from bhsearch.study.metadata import Origin, StudyMetadata
 from bhsearch.study.objective_factory import best_heads
 
-N_POINTS = 5  # of each study
-# Facts of a study, and score and point of its complete trials, by its name; raises StudyError where there is none.
+N_POINTS = 5  # parameter sets that are taken from each study
+# Returns metadata of a study, and score and parameters of its complete trials; raises StudyError if it does not exist.
 LookUp = Callable[[str], tuple[StudyMetadata, list[tuple[float, Params]]]]
 
 
@@ -25,7 +25,7 @@ def warm_points(prepared: StudyContext, look_up: LookUp) -> list[Params]:
         look_up: Finds studies.
 
     Returns:
-        Points of its space, each once; empty where it begins with none.
+        Parameters, each once; empty if no study was named.
 
     Raises:
         StudyError: If a study is not there, has another regime or the same data, or nothing that is in this space.
@@ -74,10 +74,10 @@ def origin_of(prepared: StudyContext, look_up: LookUp) -> Origin:
 
     Returns:
         `study`, `uid`, `complete`, how many trials had a score, and `heads`, the best point of the frozen space by
-        backbone; empty where it starts from none.
+        backbone; empty if it starts from no study.
 
     Raises:
-        StudyError: If there is no such study, or it has another split, regime, or no complete trial.
+        StudyError: If the study does not exist, has another split or regime, or has no complete trial.
     """
     name = prepared.settings.init_from
     if name is None:

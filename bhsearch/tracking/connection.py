@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-# Without it the user interface guesses, and may show pages for language models.
+# Without it the user interface may show the pages for language models.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def check_store() -> None:
-    """Refuse an address or a working directory that MLflow itself would fail in; needs no MLflow, and costs nothing.
+    """Refuse an address or a working directory that MLflow cannot use. Imports no MLflow.
 
     Raises:
         StudyError: If the address cannot be one, or `mlruns/` holds runs of MLflow's old file store.
@@ -47,10 +47,10 @@ def check_store() -> None:
 
 
 def require_store() -> None:
-    """Refuse a store in a file that is not there, rather than make an empty one; needs no MLflow.
+    """Refuse a store whose file does not exist, which MLflow would create. Imports no MLflow.
 
     Raises:
-        StudyError: If there is none.
+        StudyError: If the store does not exist.
     """
     check_store()
     uri = tracking_uri()
@@ -67,7 +67,7 @@ def open_client(patient: bool = False) -> MlflowClient:
     """Return a client of the store of `MLFLOW_TRACKING_URI`, by default `mlflow.db` in the working directory.
 
     Args:
-        patient: Whether to wait for a store that is away, as long as `BHSEARCH_PATIENCE` says.
+        patient: Whether to wait for an unavailable store, for `BHSEARCH_PATIENCE` seconds at most.
 
     Raises:
         StudyError: If the store cannot be opened.
@@ -83,9 +83,9 @@ def open_client(patient: bool = False) -> MlflowClient:
 
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # It logs the traceback of every error that it raises, too.
+    # MLflow also logs the traceback of every error that it raises.
     logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)
-    # MLflow's own patience with a server, minutes a call, would hide from us that it is away.
+    # MLflow's own retries, minutes per call, would hide that a server is unavailable.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -160,7 +160,7 @@ def open_experiment(client: MlflowClient, name: str) -> str:
         location = (folder / name).as_uri() if folder is not None else None
         tags = _KIND | {keys.SCHEMA: str(SCHEMA)}
         return str(client.create_experiment(name, artifact_location=location, tags=tags))
-    except MlflowException:  # another process was quicker
+    except MlflowException:  # another process created it first
         found = client.get_experiment_by_name(name)
         if found is None:
             raise

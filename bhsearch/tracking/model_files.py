@@ -19,7 +19,7 @@ def download(uri: str) -> Path:
     """Return the local folder of a model; a temporary copy if the store is remote.
 
     Raises:
-        MissingError: If there is no such model.
+        MissingError: If the model does not exist.
         StudyError: If the store refuses to give it.
         RunError: If the store stays unavailable.
     """
@@ -66,7 +66,7 @@ def keras_file(folder: Path) -> Path:
     """Return the `.keras` file of an MLflow model.
 
     Raises:
-        RunError: If it has none.
+        RunError: If the model has no Keras file.
     """
     conf = _description(folder).flavors.get("keras")
     file = folder / str((conf or {}).get("data", "data")) / "model.keras"

@@ -59,11 +59,11 @@ class StoredTrial:
         run_id: Its run.
         state: `COMPLETE`, `PRUNED`, `FAIL` or `RUNNING`.
         score: Mean over folds of the case-weighted AUC; None unless complete.
-        params: The point of the space, as text.
+        params: Parameters, as text.
         metrics: The last value of each.
         reason: Why it failed; empty unless it did.
         artifact_uri: Where its files are.
-        model_uri: Its model; empty where it has none.
+        model_uri: URI of its model; empty if it has none.
         started_ms, ended_ms: Milliseconds since 1970; the second is None while it runs.
     """
 
@@ -91,10 +91,10 @@ class StoredTest:
     """An access to the sealed test as its run in MLflow holds it.
 
     Attributes:
-        run_id: The run that holds what came of it.
+        run_id: Run that holds its result.
         when: UTC, ISO 8601.
         metrics: The last value of each.
-        params: The point of the space, and what was fixed before the opening, as text.
+        params: Parameters of the trial, and the numbers that were fixed before the access, as text.
         tags: Of that run.
         artifact_uri: Where its files are.
     """
@@ -129,18 +129,18 @@ class StoredStudy:
     """A study as its parent run in MLflow holds it.
 
     Attributes:
-        name: As it was given, or made from data, regime, grouping and engine.
-        uid: What tells it from other studies of that name.
+        name: Name of the study.
+        uid: Identifier that distinguishes it from studies of the same name.
         run_id: The parent run.
         experiment_id: Experiment of the data set.
         data: Name of the data set.
-        root: Folder of the images, as it was then.
-        settings: As they were logged, resolved: text; empty where an earlier version of bhsearch made the study.
+        root: Folder of the images when the study was started.
+        settings: Resolved settings, as text.
         tags: Tags of the parent run.
         metrics: Metrics of the parent run, the last value of each.
         records: All trials, by number.
         artifact_uri: Where its files are.
-        started_ms: When it was begun, in milliseconds since 1970.
+        started_ms: Start, in milliseconds since 1970.
     """
 
     name: str
@@ -172,7 +172,7 @@ def find_study(client: MlflowClient, name: str | None = None) -> StoredStudy:
     """Find a study by name, uid or parent run; without a name, the only study of the store.
 
     Raises:
-        MissingError: If the store has none, or none that fits; those that it has are listed.
+        MissingError: If no study matches; the message lists the studies of the store.
         StudyError: If several fit, or their experiment is deleted.
         RunError: If the store stays unavailable.
     """
@@ -193,7 +193,7 @@ def latest_study(client: MlflowClient) -> StoredStudy:
     """Return the study that was started last.
 
     Raises:
-        MissingError: If the store has none.
+        MissingError: If the store has no study.
         StudyError: If the experiment of all that it had is deleted.
         RunError: If the store stays unavailable.
     """
@@ -204,7 +204,7 @@ def _parents(client: MlflowClient, name: str | None) -> list[Any]:
     """Return the parent runs of all studies.
 
     Raises:
-        StudyError: If there is none but in an experiment that was deleted, or none of this name.
+        StudyError: If the only matching study is in a deleted experiment.
     """
     query = f"tags.`{TRIAL}` = '{NO_TRIAL}'"
     runs = list(search_all(client, query))
@@ -423,5 +423,5 @@ def _pages(search: Callable[..., Any], **options: Any) -> list[Any]:
 
 
 def log_report(client: MlflowClient, study: StoredStudy, page: str) -> None:
-    """Keep a report beside the study, in the place of an earlier one."""
+    """Save a report as an artifact of the study, replacing an earlier one."""
     call_with_retry(client.log_text, study.run_id, page, keys.REPORT)

@@ -47,9 +47,9 @@ class Version:
     Attributes:
         name: Name of the registered model.
         number: Number of the version.
-        run_id: The run of its test.
+        run_id: Run of its test.
         tags: Tags of the version.
-        aliases: That it has.
+        aliases: Aliases of the version.
     """
 
     name: str
@@ -65,10 +65,10 @@ class Version:
 
 
 def check_name(name: str, alias: str) -> None:
-    """Refuse a name or an alias that MLflow would refuse after the test was opened.
+    """Refuse a name or an alias that MLflow does not accept, before the test is opened.
 
     Raises:
-        SettingsError: If it is none.
+        SettingsError: If MLflow does not accept it.
     """
     from mlflow.utils import validation
 
@@ -89,7 +89,7 @@ def check_name(name: str, alias: str) -> None:
 
 
 def make_model(client: MlflowClient, name: str, data: str) -> None:
-    """Make a registered model where there is none of this name.
+    """Create a registered model if it does not exist.
 
     Args:
         client: Client of the MLflow store.
@@ -120,7 +120,7 @@ def create_version(
 
     Args:
         client: Client of the MLflow store.
-        run_id: The run of its test.
+        run_id: Run of its test.
         name: Name of the registered model, from `make_model`.
         network: The calibrated Keras model.
         requirements: For pip.
@@ -128,7 +128,7 @@ def create_version(
         tags: Tags of the version.
     """
     run = call_with_retry(client.get_run, run_id)
-    # Whoever calls may have chosen another experiment, in which MLflow would refuse to go on with this run.
+    # The caller may have selected another experiment, in which MLflow refuses to resume this run.
     call_with_retry(mlflow.set_experiment, experiment_id=run.info.experiment_id)
 
     def log() -> Any:
@@ -183,7 +183,7 @@ def version_with_alias(client: MlflowClient, name: str, alias: str) -> Version |
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
-            # Databases say this of a missing alias, and of much else; the model itself says which aliases there are.
+            # Databases return this code for a missing alias and for other errors; the model lists its aliases.
             if error.error_code != "INVALID_PARAMETER_VALUE" or alias in _aliases(client, name):
                 raise
             return None
@@ -220,7 +220,7 @@ def cut(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def tag(client: MlflowClient, version: Version, key: str, value: str) -> None:
-    """Put a tag on a version."""
+    """Set a tag of a version."""
     call_with_retry(client.set_model_version_tag, version.name, version.number, key, value[:LONGEST_TAG])
 
 
@@ -245,7 +245,7 @@ def promote(
     numbers: Mapping[str, float],
     before: Version | None,
 ) -> None:
-    """Give a version an alias, and write that into the model's history.
+    """Set the alias of a version, and add the promotion to the history of the model.
 
     Args:
         client: Client of the MLflow store.
@@ -253,8 +253,8 @@ def promote(
         alias: Such as `champion`.
         how: `gate` or `force`.
         reason: Reason of the gate, or of the user.
-        numbers: That the gate had.
-        before: The version that has the alias, as `version_with_alias` said when the decision was made.
+        numbers: Numbers that the gate compared.
+        before: Version that had the alias when the decision was made.
 
     Raises:
         StudyError: If another version has got the alias since.
@@ -314,10 +314,10 @@ def resolve(client: MlflowClient, uri: str | None, alias: str = CHAMPION) -> str
         client: Client of the MLflow store.
         uri: `NAME`, `NAME@ALIAS`, `NAME/VERSION` or the same after `models:/`; any other URI or the path of a folder
             is left as it is. None for the champion.
-        alias: Where none is given.
+        alias: Alias if `uri` names none.
 
     Raises:
-        MissingError: If the store says that it has no such model or alias.
+        MissingError: If the store says that the model or the alias does not exist.
         StudyError: If there is no champion, or more than one.
     """
     if uri is None:

@@ -35,7 +35,7 @@ _CARD_HEIGHT = 480  # pixels
 
 
 def write_views(client: MlflowClient, experiment_id: str, uid: str, space: Sequence[Mapping[str, Any]]) -> None:
-    """Write the saved views of an experiment, and its description where it has none.
+    """Write the saved views of an experiment, and its description if it has none.
 
     A view that a person changed is left as it is. Parameters of earlier studies keep their columns in the table, behind
     those of this one; parallel coordinates are of this study alone, since a line needs all parameters.

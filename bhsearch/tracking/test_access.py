@@ -48,12 +48,12 @@ class TestAccess:
 
     Attributes:
         when: UTC, ISO 8601.
-        study: Name of the study that it was opened for.
+        study: Name of the study.
         trial: Number of the trial.
-        split: Fingerprint of its split.
-        run_id: The run that holds what came of it; it may be gone.
+        split: Fingerprint of the split.
+        run_id: Run that holds its result; it may be deleted.
         uid: Identifier of the study; empty if it was not logged.
-        key: Tells it from every other opening, wherever it is written down.
+        key: Identifier of the access, in every place where it is logged.
     """
 
     when: str
@@ -93,8 +93,8 @@ class LoggedAccess:
 def accesses(client: MlflowClient, sealed: str) -> list[TestAccess]:
     """Return every access to a set of sealed images in this store, first to last.
 
-    They are counted wherever they are written down: on runs, deleted ones too, in the tags of experiments and in those
-    of registered models. So deleting one of these, even for good by `mlflow gc`, undoes none.
+    Accesses are counted from runs, deleted ones included, and from the tags of experiments and registered models, so
+    that deleting one of these, even permanently with `mlflow gc`, removes no access.
 
     Args:
         client: Client of the MLflow store.
@@ -135,15 +135,15 @@ def log_access(
     Args:
         client: Client of the MLflow store.
         study: The study.
-        trial: The trial that will be tested.
+        trial: The trial that is tested.
         sealed: Digest of the set of sealed images.
-        fixed: What was fixed before: calibration and threshold.
+        fixed: Numbers that were fixed before: calibration and threshold.
         name: Name of the registered model, which is created if it is new.
 
     Returns:
         The access, whose run is a running child of the study.
     """
-    # All that must be asked is asked first: a request that fails then opens nothing.
+    # Every request that reads comes first, so that its failure logs no access.
     number = len(accesses(client, sealed)) + 1
     versions = list(call_with_retry(client.search_model_versions, f"tags.`{SEALED}` = '{sealed}'"))
     opening = TestAccess(
@@ -187,7 +187,7 @@ def log_access(
 
 
 def _copy(client: MlflowClient, experiment_id: str, name: str, data: str, opening: Mapping[str, str]) -> None:
-    """Write an opening where deleting its run does not reach: to the experiment, and to the registered model."""
+    """Copy an access to the experiment and to the registered model, in case its run is deleted."""
     make_model(client, name, data)
     key, text = f"{ACCESS_COPY}{opening['key']}", json.dumps(opening)
     call_with_retry(client.set_experiment_tag, experiment_id, key, text)
@@ -195,7 +195,7 @@ def _copy(client: MlflowClient, experiment_id: str, name: str, data: str, openin
 
 
 def _recount(client: MlflowClient, sealed: str, versions: Sequence[ModelVersion]) -> None:
-    """Put the count beside every number that came of this set, the earlier ones too."""
+    """Update the number of accesses on every result that came of these images, earlier results included."""
     found = accesses(client, sealed)
     for opening in found:
         try:
@@ -209,7 +209,7 @@ def _recount(client: MlflowClient, sealed: str, versions: Sequence[ModelVersion]
 
 
 def log_test(client: MlflowClient, run_id: str, values: Mapping[str, float], folder: Path) -> None:
-    """Keep what a test gave: metrics and files."""
+    """Log metrics and files of a test."""
     now = int(datetime.now(UTC).timestamp() * 1000)
     metrics = [Metric(name, value, now, 0) for name, value in values.items() if np.isfinite(value)]
     call_with_retry(client.log_batch, run_id, metrics=metrics)
@@ -217,12 +217,12 @@ def log_test(client: MlflowClient, run_id: str, values: Mapping[str, float], fol
 
 
 def end_test(client: Any, run_id: str) -> None:
-    """End the run of an opening that gave a result."""
+    """End the run of an access that has a result."""
     call_with_retry(client.set_terminated, run_id, "FINISHED")
 
 
 def fail_test(client: Any, run_id: str, reason: str) -> None:
-    """End the run of an opening that failed. Not patiently: what it failed for may be that the store is away.
+    """End the run of an access that failed, without retries: the store may be what failed.
 
     Raises:
         Exception: Whatever the store raises.

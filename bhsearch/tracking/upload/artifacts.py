@@ -21,7 +21,7 @@ from bhsearch.tracking import keys
 from bhsearch.tracking.records import SummaryRecord
 
 N_DRAWS = 1000
-N_DRAWS_BAND = 200  # a band is read by eye
+N_DRAWS_BAND = 200  # a band only needs to look smooth
 
 
 def score_and_interval(predictions: Predictions) -> tuple[dict[str, float], Interval]:
@@ -29,7 +29,7 @@ def score_and_interval(predictions: Predictions) -> tuple[dict[str, float], Inte
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
     ends = interval(bootstrap_scores(predictions, draws))
     values = metrics.trial_metrics(predictions)
-    # The interval beside the score: MLflow shows metrics in the order in which they were logged.
+    # The interval follows the score, because MLflow shows metrics in the order in which they were logged.
     return {keys.AUC: values[keys.AUC], keys.AUC_LOW: ends.low, keys.AUC_HIGH: ends.high, **values}, ends
 
 
@@ -50,11 +50,11 @@ def write_trial(
         predictions: Out of fold.
         values: From `score_and_interval`.
         ends: From `score_and_interval`.
-        history: Curves per look: `auc`, `loss`, `training_loss`.
+        history: Curves, a value per step: `auc`, `loss`, `training_loss`.
         pixels: Resized images, row by row as the predictions. Shape (n_images, n_tiles, size, size, 3). None where
-            they are gone: the other pictures are drawn without.
-        note: Stands on every picture, such as that the data are synthetic.
-        unit: What lies between two looks.
+            they were evicted; the examples are then left out.
+        note: Text on every picture, such as that the data are synthetic; may be empty.
+        unit: Unit of the steps of the curves.
     """
     decisions = cross_fitted_labels(predictions)
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
@@ -91,7 +91,7 @@ def write_study(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], 
             scale), `best` (a list of `name`, `score`, `low`, `high`, `tied`) and `policies` of augmentation.
         arrays: `augmentation`, what each policy does, where the study augments on the device. Shape (n_policies,
             n_pictures, size, size, 3).
-        note: Stands on every picture.
+        note: Text on every picture; may be empty.
     """
     trials = record["trials"]
     values = [trial["value"] for trial in trials]

@@ -21,10 +21,10 @@ class UploaderProcess:
     """A running uploader, see `tracking.upload.uploader`.
 
     Args:
-        outbox: Its outbox; the study must have been put.
-        tell: Called with a sentence when the store goes away, when it is back, and when a view could not be kept.
-        patient: Whether a store that is away at the start is waited for.
-        sent: Called with a trial's number, its experiment and its run, from another thread.
+        outbox: Outbox to send from; it must hold the record of its study.
+        tell: Called with sentences for the user, for example when the store becomes unavailable.
+        patient: Whether to wait for a store that is unavailable at the start.
+        sent: Called from another thread with number, experiment and run of a trial that was logged.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class UploaderProcess:
         self._listener.start()
 
     def wait_until_ready(self) -> None:
-        """Let it begin, and wait until the store is open and the study has its run, or is waited for.
+        """Let the uploader begin, and wait until the study has its run, or until an unavailable store is waited for.
 
         Raises:
             StudyError: If the store cannot be used.
@@ -72,7 +72,7 @@ class UploaderProcess:
         return bool(self._failure) and not self.run_id
 
     def finish(self, progress: Progress) -> None:
-        """Let it send what is left, and wait for that.
+        """Let the uploader send the remaining trials, and wait until it ends.
 
         Args:
             progress: Called with (sent, to send).
@@ -94,7 +94,7 @@ class UploaderProcess:
             )
 
     def abandon(self) -> None:
-        """End it before it was let begin. Not by force: it may be making the tables of a new store."""
+        """End an uploader that has not begun, without a kill: it may be creating the tables of a new store."""
         self._end_input()
         self._listener.join()
         self._process.wait()
@@ -133,7 +133,7 @@ class UploaderProcess:
 
 
 def sync(tell: Callable[[str], None]) -> None:
-    """Send what commands that are gone left in their outboxes, and wait for that.
+    """Send the trials in the outboxes of commands that are gone, and wait until they are sent.
 
     Args:
         tell: Called with a sentence.

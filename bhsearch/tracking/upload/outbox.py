@@ -1,8 +1,8 @@
 """The outbox: finished trials that MLflow does not have yet, as folders that are created atomically.
 
-A trial is put before the engine is told of its end, and released after. So whichever process dies when, a trial that
-the engine counts is either in the outbox or in MLflow. Each command at a study has an outbox of its own, and its own
-process that sends from it; outboxes whose command died are sent by the next.
+A trial is stored here before the engine stores its end, and released afterwards, so that whenever a process dies, a
+trial that the engine counts is either in the outbox or in MLflow. Each command has its own outbox and its own uploader;
+the next command sends from the outboxes of commands that died.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Outbox:
     """The outbox of one command at one study.
 
     Args:
-        folder: Where it lies.
-        make: Whether to make the folder where it is missing.
+        folder: Folder of the outbox.
+        make: Whether to create the folder if it is missing.
     """
 
     def __init__(self, folder: Path, make: bool = True) -> None:
@@ -91,7 +91,7 @@ class Outbox:
         """Whether its command is gone."""
         try:
             return not is_alive(json.loads((self.folder / _OWNER).read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # not written yet, or gone altogether: nothing lies in it
+        except (OSError, ValueError):  # not written yet, or deleted: the outbox is empty
             return not self.begun
 
     @property
@@ -171,7 +171,7 @@ class Outbox:
         """Delete the outbox, unless a trial is left in it."""
         if not self.holds():
             shutil.rmtree(self.folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # others lie there, or another command has just put one
+            with contextlib.suppress(OSError):  # it holds other outboxes
                 self.folder.parent.rmdir()
 
     def _write(self, name: str, record: StudyRecord | TrialRecord | SummaryRecord, arrays: Arrays) -> None:

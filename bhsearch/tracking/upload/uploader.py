@@ -42,7 +42,7 @@ def upload(outbox: Outbox, patient: bool = False) -> None:
 
     Args:
         outbox: Outbox of the search.
-        patient: Whether to wait for a store that is away at the start.
+        patient: Whether to wait for a store that is unavailable at the start.
 
     Raises:
         StudyError: If the store cannot be opened.
@@ -65,11 +65,11 @@ def upload(outbox: Outbox, patient: bool = False) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Send what lies in the outboxes of commands that are gone.
+    """Send the trials in the outboxes of commands that are gone.
 
     Raises:
         StudyError: If the store cannot be opened.
-        RunError: If the store goes away.
+        RunError: If the store becomes unavailable.
     """
     _import()
     _send_orphaned(_open(), all_outboxes(folder), _briefly())
@@ -105,7 +105,7 @@ def _study_runs(client: MlflowClient, outbox: Outbox) -> RunWriter:
 
 
 def _send_orphaned(client: MlflowClient, boxes: Iterable[Outbox], patience: RetryPolicy) -> None:
-    """Send what lies in those whose command is gone. A process of theirs that still sends is waited for."""
+    """Send from outboxes whose command is gone, after their own uploader has ended."""
     for box in boxes:
         if not box.orphaned or not box.folder.exists():
             continue
@@ -129,7 +129,7 @@ def _send(outbox: Outbox, runs: RunWriter, patience: RetryPolicy) -> None:
 
 
 def _send_trials(outbox: Outbox, runs: RunWriter, renderer: RendererProcess, patience: RetryPolicy) -> None:
-    """Send trials in order, while the next ones are rendered, until no more can come and none waits."""
+    """Send trials in order, while the next ones are rendered, until the search has ended and all are sent."""
     last = False
     while not last:
         last = outbox.orphaned or patience.ended.wait(_LOOK_SECONDS if not outbox.waiting() else 0.0)
@@ -154,7 +154,7 @@ class RetryPolicy:
     """Retries while the store is unavailable.
 
     Args:
-        ended: Set when the search has ended; from then on the wait has an end.
+        ended: Set when the search has ended; from then on waiting has a time limit.
     """
 
     def __init__(self, ended: threading.Event) -> None:
@@ -238,7 +238,7 @@ def main(folder: str, *options: str) -> int:
     except BhsearchError as error:
         say(Failed(" ".join(str(error).split())))
         return error.exit_code
-    except Exception as error:  # whatever a store raises: the trials stay in the outbox, and the search says so
+    except Exception as error:  # any error of a store: the trials stay in the outbox, and the search reports it
         from bhsearch.tracking.store_uri import hidden
 
         say(Failed(f"{type(error).__name__}: {hidden(' '.join(str(error).split()))[:500]}"))

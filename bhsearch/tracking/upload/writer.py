@@ -105,8 +105,8 @@ class RunWriter:
 
     Args:
         client: Client of the MLflow store.
-        study: What `Outbox.study` gave.
-        say: Called with a sentence about what is of no consequence to the runs.
+        study: Message of the study, from `Outbox.study`.
+        say: Called with sentences for the user that do not concern the runs.
     """
 
     def __init__(
