@@ -150,31 +150,31 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
     corrected, line = result.corrected, result.point.calibration
     ends = result.tested.intervals["auc"]
     tags = {
-        "study": result.study.name,
-        "trial": str(result.trial.number),
-        "split_fingerprint": result.study.tags[keys.SPLIT_FINGERPRINT],
-        "data_fingerprint": result.study.tags[keys.DATA_FINGERPRINT],
-        "sealed": sealed,
-        "openings": str(len(result.openings)),
-        "auc_raw": f"{result.trial.score:.5f}",
-        "auc_corrected": f"{corrected.score:.5f} [{corrected.low:.5f} {corrected.high:.5f}]",
-        "test_auc": f"{result.tested.values['auc']:.5f} [{ends.low:.5f} {ends.high:.5f}]",
-        "threshold": repr(result.point.threshold),
-        "calibration": f"{line.slope!r} {line.offset!r}",
-        "gate": "passed" if result.verdict.promote else "refused",
-        "gate_reason": result.verdict.reason,
-        "instead_of": before,
-        "result": json.dumps({"rows": _short(result), "notes": notes(result)}),
-        "gate_numbers": json.dumps({key: round(value, 5) for key, value in result.verdict.numbers.items()}),
+        keys.STUDY: result.study.name,
+        keys.TRIAL: str(result.trial.number),
+        keys.SPLIT_FINGERPRINT: result.study.tags[keys.SPLIT_FINGERPRINT],
+        keys.DATA_FINGERPRINT: result.study.tags[keys.DATA_FINGERPRINT],
+        keys.SEALED: sealed,
+        keys.OPENINGS: str(len(result.openings)),
+        keys.AUC_RAW: f"{result.trial.score:.5f}",
+        keys.AUC_CORRECTED: f"{corrected.score:.5f} [{corrected.low:.5f} {corrected.high:.5f}]",
+        keys.TEST_AUC: f"{result.tested.values['auc']:.5f} [{ends.low:.5f} {ends.high:.5f}]",
+        keys.FIXED_THRESHOLD: repr(result.point.threshold),
+        keys.FIXED_CALIBRATION: f"{line.slope!r} {line.offset!r}",
+        keys.GATE: "passed" if result.verdict.promote else "refused",
+        keys.GATE_REASON: result.verdict.reason,
+        keys.INSTEAD_OF: before,
+        keys.RESULT: json.dumps({"rows": _short(result), "notes": notes(result)}),
+        keys.GATE_NUMBERS: json.dumps({key: round(value, 5) for key, value in result.verdict.numbers.items()}),
     }
     if result.promoted:
-        tags["promoted"] = result.promoted
-        tags["alias"] = result.alias
+        tags[keys.PROMOTED] = result.promoted
+        tags[keys.ALIAS] = result.alias
     if result.promoted == "force":
-        tags["forced"] = str(reason)
+        tags[keys.FORCED] = str(reason)
     if result.note:
-        tags["note"] = result.note
-    return {f"{keys.PREFIX}{key}": value for key, value in tags.items()}
+        tags[keys.NOTE] = result.note
+    return tags
 
 
 def earlier_of(version: Version, when: str) -> EarlierResult | None:
