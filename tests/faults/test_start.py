@@ -19,7 +19,7 @@ from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from tests.studies import settings
 
-prepared = prepare(settings(), Reporter())
+prepared = StudyContext.build(settings(), ProgressReporter())
 backend.import_backend_for_inference()
 with backend.silence_stderr():
     import bhsearch.tracking.upload.writer
