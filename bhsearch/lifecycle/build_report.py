@@ -63,11 +63,11 @@ def build_report(name: str | None, reporter: ProgressReporter) -> tuple[StudyRep
         reporter: Receives progress events.
 
     Returns:
-        The content of the report, and the page.
+        What the report shows, and the page.
 
     Raises:
         StudyError: If the study does not exist, or its store cannot be opened or refuses a request.
-        RunError: If the store stays unavailable.
+        RunError: If the store stays away.
     """
     from bhsearch.models import backend
     from bhsearch.tracking.connection import open_client, require_store
@@ -89,7 +89,7 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
     """Collect everything that the report of a study shows.
 
     Args:
-        client: Of its store.
+        client: Client of the MLflow store.
         study: The study as MLflow holds it.
         reporter: Receives progress events.
     """
@@ -102,16 +102,16 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
         for done, trial in enumerate(study.trials, start=1):
             predictions[trial.number] = reader.predictions_of(trial)
             progress(done, len(study.trials))
-    records = [_record(trial, space) for trial in study.records]
+    records = [trial_record(trial, space) for trial in study.records]
     ranking = {row.trial.number: row for row in rank(records, predictions)}
-    corrected, why_not = _corrected(client, study, records, predictions)
+    corrected, why_not = corrected_of(client, study, records, predictions)
     best = study.trials[0] if study.trials else None
     shown: list[ExampleImage] = []
     if best is not None:
         with reporter.step("reading images"):
             shown = _images(study, predictions[best.number])
     ended: dict[str, Any] = {}
-    with suppress(MissingError):  # written at the end of the first session
+    with suppress(MissingError):  # not there before a sitting has ended
         ended = reader.read_record(study, keys.TRIALS)
     made = reader.read_record(study, keys.MADE)
     kept_images = reader.read_record(study, keys.IMAGES)
@@ -148,10 +148,13 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
     )
 
 
-def _corrected(
+def corrected_of(
     client: Any, study: StoredStudy, records: Sequence[Trial], predictions: Mapping[int, Predictions]
 ) -> tuple[CorrectedScore | None, str]:
-    """Correct the best score for the search; trials of the study that this one was started from count, too."""
+    """Return the corrected score of a stored study and why there is none; see `correct`.
+
+    The correction counts the trials of the study that this one was started from, too.
+    """
     from bhsearch.tracking import reader
 
     origin = study.tags.get(keys.STARTED_FROM)
@@ -164,7 +167,8 @@ def _corrected(
     return correct(records, predictions, earlier)
 
 
-def _record(trial: StoredTrial, space: Sequence[Parameter]) -> Trial:
+def trial_record(trial: StoredTrial, space: Sequence[Parameter]) -> Trial:
+    """Return a stored trial as an engine gives it."""
     return Trial(trial.number, trial.state, params_of(trial, space), trial.score, {"reason": trial.reason})
 
 

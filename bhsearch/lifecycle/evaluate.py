@@ -42,7 +42,9 @@ def evaluate(fitted: FittedModel, test: SealedTest, reporter: ProgressReporter) 
     """Evaluate a fitted model, and its champion, on the sealed test."""
     predictions = test.predictions(six_digits(test.probabilities(fitted.network, "testing", reporter)))
     before = test.probabilities(fitted.raw, "testing without calibration", reporter)
-    tested = test_set.evaluate_test(predictions, before, fitted.point.threshold)
+    tested = test_set.evaluate_test(
+        predictions, before, fitted.point.threshold, extra=fitted.candidate.restored.settings.metrics
+    )
     lineage = test.lineage()
 
     def scores(probability: npt.NDArray[Any], developed: dict[str, list[str]], why_not: str) -> TestScores:

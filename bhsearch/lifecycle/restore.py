@@ -16,10 +16,12 @@ from bhsearch.data.dataset import Dataset
 from bhsearch.data.datasets import PHANTOM, open_settings
 from bhsearch.data.splits import Split
 from bhsearch.errors import DataError, StudyError, listed
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.study.context import FINETUNE, announce_synthetic, images_record
 from bhsearch.study.events import ProgressReporter
+from bhsearch.study.parts import require_parts
 from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ def restore_study(study: StoredStudy, reporter: ProgressReporter, data: str | No
     """
     from bhsearch.tracking import reader
 
+    require_parts(study.name, study.tags.get(keys.PLUGINS, ""))
     settings = settings_of(study.settings)
     if settings.layout == PHANTOM:  # its images may have been put into a folder since
         settings = replace(settings, layout="auto")

@@ -47,16 +47,20 @@ def conclude(session: StudySession, uploader: UploaderProcess | None) -> StudyRe
             uploader.finish(progress)
     elif session.outbox is not None:
         session.outbox.close()
+    for trial in trials:  # the runs of the last trials are known only now
+        if trial.number in session.run_ids:
+            trial.notes["mlflow_run"] = session.run_ids[trial.number]
     return replace(result, links=_links(session, uploader))
 
 
 def _rank(session: StudySession, trials: list[Trial], earlier: list[Predictions], n_earlier: int) -> StudyResult:
     context, settings = session.context, session.context.settings
+    ranking = rank(trials, session.predictions)
     corrected, uncorrected = correct(trials, session.predictions, earlier, n_earlier)
     return StudyResult(
         study=context.study,
         data=context.index.name,
-        ranking=rank(trials, session.predictions),
+        ranking=ranking,
         records=trials,
         wanted=settings.trials,
         note=context.note,
@@ -67,6 +71,7 @@ def _rank(session: StudySession, trials: list[Trial], earlier: list[Predictions]
         uncorrected=uncorrected,
         stagnation=settings.patience if stagnated(trials, session.criteria.stagnation) else None,
         findings=context.audit.summary_lines(),
+        best_predictions=session.predictions.get(ranking[0].trial.number) if ranking else None,
     )
 
 

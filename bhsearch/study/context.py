@@ -15,9 +15,12 @@ from bhsearch.data.dataset import Dataset
 from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
 from bhsearch.data.splits import Split, make_split
 from bhsearch.engines.optuna.pruners import check_pruner
-from bhsearch.engines.registry import KERAS_TUNER, check_engine, with_sampler
+from bhsearch.engines.registry import ENGINES, check_engine, with_sampler
 from bhsearch.errors import SettingsError
-from bhsearch.models.backbones.registry import AvailableBackbones, Backbone, find_backbones
+from bhsearch.evaluation.extra_metrics import EXTRA_METRICS
+from bhsearch.models.augmentation.base import check_augmentations
+from bhsearch.models.backbones.base import AvailableBackbones, Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import check_feature_backend
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest
@@ -122,7 +125,10 @@ class StudyContext:
     def space(self, backbones: Iterable[str]) -> tuple[Parameter, ...]:
         """Return the search space of the regime over some backbones, which an existing study may have more of."""
         names = tuple(backbones)
-        return frozen_space(names) if self.regime == FROZEN else finetune_space(names, self.image_sizes)
+        policies = self.settings.augmentations
+        if self.regime == FROZEN:
+            return frozen_space(names, policies)
+        return finetune_space(names, self.image_sizes, policies)
 
     def metadata(self) -> NewMetadata:
         """Return what the study keeps, and must agree with when it is resumed; without what its storage adds."""
@@ -182,7 +188,7 @@ def _image_sizes(settings: Settings, regime: str) -> tuple[int, ...]:
 
 
 def _pruner(settings: Settings, regime: str) -> str:
-    if regime == FROZEN or settings.engine == KERAS_TUNER:
+    if regime == FROZEN or not ENGINES.get(settings.engine).capabilities.prunes:
         return "none"
     return settings.pruner or FINETUNE_PRUNER
 
@@ -204,6 +210,9 @@ def _check_choices(settings: Settings) -> None:
     if settings.pruner is not None:
         check_pruner(settings.pruner)
     check_engine(settings.engine, settings.sampler, settings.workers, settings.pruner, settings.storage)
+    for name in settings.metrics:
+        EXTRA_METRICS.get(name)
+    check_augmentations(settings.augmentations, FINETUNE if settings.regime == FINETUNE else FROZEN)
     for size in (settings.image_size, *settings.image_sizes):
         make_resize(settings.resize, size)
     if settings.regime == FINETUNE and settings.resize == "tiles":

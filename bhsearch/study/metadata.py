@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from bhsearch.errors import StudyError
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.objectives.space import Params
 
 
@@ -52,6 +52,7 @@ class NewMetadata(TypedDict):
     started_from: Origin
     warm: WarmStart
     versions: dict[str, str]
+    plugins: NotRequired[dict[str, Any]]
 
 
 class StudyMetadata(NewMetadata):

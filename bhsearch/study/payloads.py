@@ -26,6 +26,7 @@ from bhsearch.states import COMPLETE, FAILED, PRUNED
 from bhsearch.study.context import FINETUNE, StudyContext, images_record
 from bhsearch.study.metadata import StudyMetadata
 from bhsearch.study.objective_factory import threads_of
+from bhsearch.study.parts import recorded_parts
 from bhsearch.tracking import keys
 from bhsearch.tracking.records import StudyRecord, TrialRecord
 
@@ -96,7 +97,7 @@ def study_record(context: StudyContext, metadata: StudyMetadata, workers: int) -
         "tags": _tags(context, metadata),
         "files": _files(context, metadata),
         "backbones": {
-            name: {"name": name, "file": str(b.file) if b.file else "", "digest": b.digest}
+            name: {"name": name, "file": str(b.file) if b.file else "", "digest": b.digest, "kind": b.kind}
             for name, b in context.backbones.items()
         },
         "pixels": {
@@ -121,6 +122,9 @@ def _tags(context: StudyContext, metadata: StudyMetadata) -> dict[str, str]:
         keys.SYNTHETIC: str(context.index.synthetic),
     }
     tags |= {f"{keys.PREFIX}{name}": str(value) for name, value in arithmetic(context.settings).items()}
+    plugins = recorded_parts(metadata.get("plugins", {}), context.settings.launcher)
+    if plugins:
+        tags[keys.PLUGINS] = plugins
     if metadata["started_from"]:
         tags[keys.STARTED_FROM] = metadata["started_from"]["study"]
     return tags

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.config import Settings, most_models
+from bhsearch.config import Settings, model_limit
 from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.images.files import describe_left_out
-from bhsearch.engines.keras_tuner.storage import DIRECTORY
-from bhsearch.engines.optuna.url import without_password
-from bhsearch.engines.registry import KERAS_TUNER
-from bhsearch.models.backbones.registry import AvailableBackbones
+from bhsearch.engines.registry import ENGINES
+from bhsearch.models.backbones.base import AvailableBackbones
 from bhsearch.objectives.space import Parameter
 from bhsearch.runtime.wording import counted
 from bhsearch.study.context import FINETUNE, SYNTHETIC, StudyContext
@@ -53,7 +51,7 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
     ]
     if settings.tracking:
         members = settings.folds * settings.repeats if context.regime == FINETUNE else 1
-        most = most_models(settings.keep_models)
+        most = model_limit(settings.keep_models)
         kept = remaining if most is None else min(remaining, most)
         size = f"at most {kept * members * largest / 1000:.2g} GB of models" if kept else "no new models"
         rows.append(("results", f"MLflow, {size}"))
@@ -96,11 +94,12 @@ def _regime(context: StudyContext) -> str:
 
 
 def _sampler(settings: Settings) -> str:
-    return f"sampler {settings.sampler}" + (" of KerasTuner" if settings.engine == KERAS_TUNER else "")
+    of = "" if settings.engine == Settings.engine else f" of {ENGINES.get(settings.engine).title}"
+    return f"sampler {settings.sampler}{of}"
 
 
 def _place(settings: Settings) -> str:
-    return f"{DIRECTORY}/" if settings.engine == KERAS_TUNER else without_password(settings.storage)
+    return ENGINES.get(settings.engine).location(settings.storage)
 
 
 def _left_out(found: AvailableBackbones) -> str:

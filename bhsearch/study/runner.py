@@ -7,17 +7,19 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from bhsearch.config import Settings
+from bhsearch.data.arrays import Float32Array as Array
 from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError, LostStorageError
 from bhsearch.models.keras_settings import check_backend
-from bhsearch.models.training.linear_probe import Array
 from bhsearch.runtime.cache import notes
 from bhsearch.runtime.interrupts import Interrupts, deferred
+from bhsearch.runtime.plugins import UnknownPartError
 from bhsearch.study import disk_space
 from bhsearch.study.conclusion import conclude
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext, gpu_here
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import make_objective
+from bhsearch.study.parts import explain
 from bhsearch.study.payloads import study_record
 from bhsearch.study.plan import make_plan
 from bhsearch.study.result import StudyResult
@@ -48,9 +50,12 @@ def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     check_backend()
     if settings.tracking:
         check_store()
-    if settings.regime == "auto" and gpu_here():
-        return _frozen_then_finetune(settings, reporter)
-    return _run_study(settings, reporter)
+    try:
+        if settings.regime == "auto" and gpu_here():
+            return _frozen_then_finetune(settings, reporter)
+        return _run_study(settings, reporter)
+    except UnknownPartError as error:
+        raise explain(error, settings) from None
 
 
 def _frozen_then_finetune(settings: Settings, reporter: ProgressReporter) -> StudyResult:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array as Array
 from bhsearch.engines.base import INTERRUPTED, Trial
 from bhsearch.errors import BhsearchError, InputError, LostStorageError, RunError
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.models.training.linear_probe import Array
 from bhsearch.runtime.cache import interprocess_lock
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
@@ -44,6 +45,7 @@ class StudySession:
         criteria: When to stop.
         predictions: Out-of-fold predictions by number of the trial.
         examples: Pictures of each augmentation policy.
+        run_ids: MLflow runs of trials that this session logged, by number.
         is_interrupted: Whether the search ended early, by an interrupt or the time limit.
         failure: Error to raise at the end of the session.
     """
@@ -56,6 +58,7 @@ class StudySession:
         self.is_interrupted = False
         self.failure: BhsearchError | OSError | None = None
         self.outbox: Outbox | None = None
+        self.run_ids: dict[int, str] = {}
         self._known: list[Trial] = []  # as the engine last held them
         self._rescued: dict[int, Trial] = {}  # complete trials that the engine could not store
         if context.settings.tracking:
@@ -127,22 +130,22 @@ class StudySession:
         """End the trials of processes that died."""
         self._recover(None, DIED, True)
 
-    def worker_died(self, pid: int, sentence: str, again: bool) -> bool:
+    def worker_died(self, owner: dict[str, Any] | None, sentence: str, again: bool) -> bool:
         """End the trial of a worker that died.
 
         Args:
-            pid: Number of its process.
+            owner: Its process, as `this_process` returns it; None if it never connected.
             sentence: Reason of its death.
             again: Whether to retry its trial.
 
         Returns:
             Whether it had a trial.
         """
-        return self._recover(pid, sentence, again)
+        return self._recover(owner, sentence, again)
 
-    def _recover(self, pid: int | None, sentence: str, again: bool) -> bool:
+    def _recover(self, owner: dict[str, Any] | None, sentence: str, again: bool) -> bool:
         def reason(trial: Trial) -> tuple[str, bool]:
-            return (sentence, again) if trial.owner.get("pid") == pid else (DIED, True)
+            return (sentence, again) if trial.owner == owner else (DIED, True)
 
         recovered: list[Trial] = []
         # With a time limit: a worker that hangs may hold the lock, and only this process ends it. The next call
@@ -150,9 +153,9 @@ class StudySession:
         with suppress(TimeoutError), study_lock(self.context, _LOCK_SECONDS):
             orphaned = [box for box in self._outboxes() if box.orphaned]
             recovered = recover_dead_trials(self.engine, self.outbox, orphaned, reason)
-        for trial in recovered if pid is not None else ():
+        for trial in recovered if owner is not None else ():
             self.trial_ended(trial.number, None)
-        return any(trial.owner.get("pid") == pid for trial in recovered)
+        return any(trial.owner == owner for trial in recovered)
 
     def _outboxes(self) -> list[Outbox]:
         return all_outboxes(outbox_root(), self.metadata["uid"])
@@ -190,6 +193,7 @@ class StudySession:
 
     def annotate(self, number: int, experiment_id: str, run_id: str) -> None:
         """Store the MLflow run of a trial beside it. It is only for people, so an error is ignored."""
+        self.run_ids[number] = run_id
         with suppress(Exception):
             url = links.run_url(experiment_id, run_id)
             self.engine.annotate(number, {"mlflow_run": run_id, "mlflow_url": url})

@@ -20,6 +20,7 @@ STUDY = "bhsearch.study"
 DATA_FINGERPRINT, SPLIT_FINGERPRINT = "bhsearch.data_fingerprint", "bhsearch.split_fingerprint"
 REGIME, GROUP_BY = "bhsearch.regime", "bhsearch.group_by"
 SYNTHETIC = "bhsearch.synthetic"  # `True` where a program drew the images
+PLUGINS = "bhsearch.plugins"  # parts of other packages, with distribution and version; absent without any
 STARTED_FROM = "bhsearch.started_from"  # name of the study that this one was started from
 LOST = "bhsearch.storage_lost"  # on the run of a study whose storage was deleted while it was searched
 

@@ -13,11 +13,12 @@ class PixelFile(TypedDict):
 
 
 class BackboneRecord(TypedDict):
-    """A backbone: its name, the file of its weights (empty if it has none) and their digest."""
+    """A backbone: its name, the file of its weights (empty if it has none), their digest, and its kind."""
 
     name: str
     file: str
     digest: str
+    kind: str
 
 
 class StudyRecord(TypedDict):

@@ -6,8 +6,6 @@ import json
 
 import pytest
 
-from bhsearch.engines.keras_tuner import storage as keras_tuner_store
-from bhsearch.engines.optuna import engine as optuna_engine
 from bhsearch.errors import StudyError
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
@@ -87,12 +85,6 @@ def test_looking_for_a_study_of_keras_tuner_makes_no_database(tmp_path):
     with pytest.raises(StudyError, match=r"'first' is not\. There: none"):
         find_any_study(settings(engine="keras-tuner"), "first")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_both_stores_have_what_opening_a_study_needs():
-    for name in ("open_study", "find_study", "metadata_of", "save_settings", "completed_trials", "add_backbones"):
-        assert callable(getattr(keras_tuner_store, name))
-        assert callable(getattr(optuna_engine, name))
 
 
 def test_a_study_of_optuna_carries_the_schema_number_also_with_more_backbones():
