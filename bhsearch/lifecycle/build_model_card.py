@@ -15,7 +15,7 @@ from bhsearch.evaluation.test_set import CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.lifecycle.registration_summary import BEST_TRIAL, OTHER_TRIAL
 from bhsearch.reporting.figures.thumbnails import encode_image, overlay
 from bhsearch.reporting.model_card import LIMITS, USE, Measured, ModelCard, WorstImage
-from bhsearch.runtime.wording import counted
+from bhsearch.runtime.wording import number_of
 from bhsearch.study.context import FINETUNE
 from bhsearch.tracking import keys
 
@@ -102,7 +102,7 @@ def _size(tested: TestResult, label: int | None) -> str:
     predictions = tested.predictions
     rows = predictions.label == label if label is not None else np.ones(len(predictions), dtype=bool)
     what = f"{CLASS_NAMES[label]} " if label is not None else ""
-    return f"{counted(len(np.unique(predictions.group[rows])), 'case')}, {counted(int(rows.sum()), f'{what}image')}"
+    return f"{number_of(len(np.unique(predictions.group[rows])), 'case')}, {number_of(int(rows.sum()), f'{what}image')}"
 
 
 def _worst(fitted: FittedModel, test: SealedTest, tested: TestResult) -> list[WorstImage]:
@@ -162,7 +162,7 @@ def uncalibrated(threshold: float, calibration: Calibration) -> float:
 
 def _part(opened: RestoredStudy, rows: np.ndarray) -> str:
     n_groups = len(np.unique(opened.split.groups[rows]))
-    return f"{counted(n_groups, 'case')}, {_counted(np.bincount(opened.index.labels[rows], minlength=2))}"
+    return f"{number_of(n_groups, 'case')}, {_counted(np.bincount(opened.index.labels[rows], minlength=2))}"
 
 
 def _counted(counts: np.ndarray) -> str:

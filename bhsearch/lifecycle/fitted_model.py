@@ -101,7 +101,9 @@ class FittedModel:
         }
 
 
-def fit(client: Any, candidate: Candidate, export: str | None, folder: Path, reporter: ProgressReporter) -> FittedModel:
+def fix_operating_point(
+    client: Any, candidate: Candidate, export: str | None, folder: Path, reporter: ProgressReporter
+) -> FittedModel:
     """Load the network of a candidate, and fix calibration and threshold on its out-of-fold predictions.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bhsearch.lifecycle import candidate as candidates
 from bhsearch.lifecycle.evaluate import decide_promotion, evaluate
-from bhsearch.lifecycle.fitted_model import FittedModel, fit
+from bhsearch.lifecycle.fitted_model import FittedModel, fix_operating_point
 from bhsearch.lifecycle.publish import publish
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationPlan, RegistrationRequest, RegistrationResult
 from bhsearch.lifecycle.restore import sealed_digest
@@ -50,7 +50,7 @@ def register(
     if not agree(candidate.plan):
         return None
     with tempfile.TemporaryDirectory() as folder:
-        fitted = fit(client, candidate, request.export, Path(folder), reporter)
+        fitted = fix_operating_point(client, candidate, request.export, Path(folder), reporter)
         with _open_test(client, fitted) as test:
             evaluation = evaluate(fitted, test, reporter)
             decision = decide_promotion(evaluation)

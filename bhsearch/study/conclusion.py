@@ -15,7 +15,7 @@ from bhsearch.errors import LostStorageError, RunError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.runtime.processes import is_here
 from bhsearch.states import RUNNING
-from bhsearch.study.recall import experiment_of, outbox_predictions, stored_predictions
+from bhsearch.study.recall import experiment_of, mlflow_predictions, outbox_predictions
 from bhsearch.study.result import StudyResult, correct, rank
 from bhsearch.study.session import StudySession
 from bhsearch.study.summary import summary_record
@@ -116,7 +116,7 @@ def _collect_predictions(session: StudySession, trials: list[Trial]) -> None:
 def _stored_predictions(session: StudySession, uid: str) -> dict[int, Predictions] | None:
     """Read predictions from MLflow; None if it could not be asked, which fails the session at its end."""
     try:
-        return stored_predictions(session.context.index.name, uid)
+        return mlflow_predictions(session.context.index.name, uid)
     except (StudyError, RunError) as error:  # otherwise the trials would be called missing, which nobody knows
         session.fail(error)
         return None

@@ -13,7 +13,7 @@ from bhsearch.data.images.files import describe_left_out
 from bhsearch.engines.registry import ENGINES
 from bhsearch.models.backbones.base import AvailableBackbones
 from bhsearch.objectives.space import Parameter
-from bhsearch.runtime.wording import counted
+from bhsearch.runtime.wording import number_of
 from bhsearch.study.context import FINETUNE, SYNTHETIC, StudyContext
 from bhsearch.study.events import StudyPlan
 from bhsearch.study.gate_size import gate_size_warnings
@@ -74,9 +74,9 @@ def _part(context: StudyContext, rows: npt.NDArray[np.bool_]) -> str:
     by_class = [len(np.unique(groups[labels == value])) for value in (0, 1)]
     mixed = sum(by_class) - n_groups
     if mixed > n_groups // 2:
-        return f"{counted(n_groups, 'case')}, {mixed} with both classes, {_images(context.index, rows)}"
+        return f"{number_of(n_groups, 'case')}, {mixed} with both classes, {_images(context.index, rows)}"
     return (
-        f"{counted(n_groups, 'case')} ({by_class[0]} benign, {by_class[1]} malignant), {_images(context.index, rows)}"
+        f"{number_of(n_groups, 'case')} ({by_class[0]} benign, {by_class[1]} malignant), {_images(context.index, rows)}"
     )
 
 

@@ -26,7 +26,7 @@ def outbox_predictions(outboxes: Iterable[Outbox], images: DevelopmentImages) ->
     return found
 
 
-def stored_predictions(experiment: str, uid: str) -> dict[int, Predictions]:
+def mlflow_predictions(experiment: str, uid: str) -> dict[int, Predictions]:
     """Read the predictions of a study's complete trials from MLflow, by number of the trial.
 
     Raises:

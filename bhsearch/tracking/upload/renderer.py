@@ -36,7 +36,7 @@ def render(outbox: Outbox, study: Message[StudyRecord], number: int) -> None:
     files = trial.folder / _FILES
     shutil.rmtree(files, ignore_errors=True)  # of a process that died over it
     files.mkdir()
-    predictions = predictions_of(study, trial)
+    predictions = joined_predictions(study, trial)
     values, ends = artifacts.score_and_interval(predictions)
     values |= extra_values(predictions, study.record["settings"].get("metrics", ()))
     pixels = _pixels(study)
@@ -58,7 +58,7 @@ def rendered(trial: Message[TrialRecord]) -> tuple[dict[str, float], Path]:
     return json.loads((trial.folder / _VALUES).read_text(encoding="utf-8")), trial.folder / _FILES
 
 
-def predictions_of(study: Message[StudyRecord], trial: Message[TrialRecord]) -> Predictions:
+def joined_predictions(study: Message[StudyRecord], trial: Message[TrialRecord]) -> Predictions:
     """Return the out-of-fold predictions of a trial in the outbox."""
     rows = study.arrays
     return Predictions(
