@@ -25,3 +25,20 @@ def test_the_choices_are_what_the_rooms_implement():
     assert choices.feature_backends() == FEATURE_BACKENDS
     assert choices.exports() == EXPORTS
     assert choices.prediction_formats() == FORMATS
+
+
+def test_the_parts_of_other_packages_are_among_the_choices(tmp_path, monkeypatch):
+    """Their names come from metadata: the module of this one does not exist."""
+    folder = tmp_path / "other-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    groups = ("layouts", "engines", "samplers", "launchers", "augmentations", "metrics")
+    lines = [f"[bhsearch.{group}]\nmine = nosuch:PART\n" for group in groups]
+    (folder / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("BHSEARCH_PLUGINS", raising=False)
+    lists = (choices.layouts, choices.engines, choices.launchers, choices.augmentations, choices.metrics)
+    assert all(found()[-1] == "mine" for found in lists)
+    assert choices.samplers()["optuna"][-1] == "mine"
+    monkeypatch.setenv("BHSEARCH_PLUGINS", "none")
+    assert not any("mine" in found() for found in lists)
