@@ -105,9 +105,11 @@ class StudyResult:
         return f"StudyResult({self.study!r}, {self.n_finished} of {self.wanted} trials, {score})"
 
     def _repr_html_(self) -> str:
-        from bhsearch.study.result_html import result_html
+        from bhsearch.reporting.notebook import ResultRow, result_html
 
-        return result_html(self)
+        title = f"{self.study}: {self.n_finished} of {self.wanted} trials finished"
+        rows = [ResultRow(row.trial.number, row.value, row.low, row.high, row.tied, row.params) for row in self.ranking]
+        return result_html(title, rows, self.corrected, self.uncorrected, self.invalid, self.note)
 
     def plot_history(self) -> Figure:
         """Return a figure of the score of every trial and the best so far."""
