@@ -1,4 +1,4 @@
-"""Nothing that a keras.json says changes a number, and a backend that is not supported is refused by name."""
+"""keras.json must not change results, and unsupported backends are refused by name."""
 
 from __future__ import annotations
 

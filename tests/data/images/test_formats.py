@@ -1,4 +1,4 @@
-"""GIF, WebP, JPEG 2000, JPEG of more than 8 bits, PNG with a transparent colour, and formats that are not read."""
+"""GIF, WebP, JPEG 2000, JPEG with more than 8 bits, PNG with a transparent colour, and unsupported formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of the log of reported faults, each as it should be read, or the reason why it is not."""
+"""Files from bug reports, with their expected pixels or the reason why they are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of TIFF read, how, and what they compare it with."""
+"""Helpers of the tests of TIFF."""
 
 from __future__ import annotations
 
