@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.config import Settings, most_models
+from bhsearch.config import Settings, model_limit
 from bhsearch.data.audit import Audit, audit
 from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
@@ -275,7 +275,7 @@ def make_plan(prepared: StudyContext, space: Sequence[Parameter], finished: int)
     ]
     if settings.tracking:
         members = settings.folds * settings.repeats if prepared.regime == FINETUNE else 1
-        most = most_models(settings.keep_models)
+        most = model_limit(settings.keep_models)
         kept = remaining if most is None else min(remaining, most)
         size = f"at most {kept * members * largest / 1000:.2g} GB of models" if kept else "no new models"
         rows.append(("results", f"MLflow, {size}"))

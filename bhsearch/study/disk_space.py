@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bhsearch.config import most_models
+from bhsearch.config import model_limit
 from bhsearch.data.images.pixel_cache import pixel_file
 from bhsearch.errors import PlaceError
 from bhsearch.models.augmentation.policies import IDENTITY
@@ -124,7 +124,7 @@ def _tracking_needs(prepared: StudyContext, remaining: int) -> list[DiskRequirem
     least, most = members * min(sizes), members * max(sizes)
     # Of trials that may be pruned, nothing is certain but the first.
     certain = remaining if prepared.pruner == "none" else 1
-    kept = most_models(settings.keep_models)
+    kept = model_limit(settings.keep_models)
     n_least, n_most = (n if kept is None else min(n, kept) for n in (certain, remaining))
     if kept is not None and settings.trials > remaining:  # earlier ones may make room
         n_least = 0

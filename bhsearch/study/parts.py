@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from bhsearch.config import Settings
 from bhsearch.data.layouts.base import LAYOUTS
-from bhsearch.engines.registry import ENGINES, SAMPLER_GROUP
-from bhsearch.errors import InputError, StudyError
+from bhsearch.engines.optuna.registry import SAMPLERS
+from bhsearch.engines.registry import ENGINES
+from bhsearch.errors import BhsearchError, InputError, StudyError
 from bhsearch.evaluation.extra_metrics import EXTRA_METRICS
+from bhsearch.models import backend
 from bhsearch.models.augmentation.base import AUGMENTATIONS
 from bhsearch.models.backbones.base import KINDS
 from bhsearch.runtime.plugins import PluginSource, UnknownPartError, are_enabled, installed_version
 from bhsearch.study.workers.launchers.base import LAUNCHERS
+from bhsearch.tracking import keys
+from bhsearch.tracking.store_uri import tracking_uri
 
 METADATA = "plugins"  # key in the metadata of a study; absent where no plugin is used
 _SEPARATOR = "; "
 # Parts that what happens to a study after the search does not need.
-_OF_THE_SEARCH = (ENGINES.group, SAMPLER_GROUP, LAUNCHERS.group)
+_OF_THE_SEARCH = (ENGINES.group, SAMPLERS.group, LAUNCHERS.group)
 
 
 def parts_of(settings: Settings, layout: str, kinds: Iterable[str]) -> dict[str, str]:
@@ -38,7 +44,7 @@ def parts_of(settings: Settings, layout: str, kinds: Iterable[str]) -> dict[str,
 def _sources(settings: Settings, layout: str, kinds: Iterable[str]) -> Iterator[tuple[str, str, PluginSource | None]]:
     yield ENGINES.group, settings.engine, ENGINES.source(settings.engine)
     sampler = settings.sampler or ""
-    yield SAMPLER_GROUP, sampler, ENGINES.get(settings.engine).sampler_source(sampler)
+    yield SAMPLERS.group, sampler, ENGINES.get(settings.engine).sampler_source(sampler)
     yield LAYOUTS.group, layout, LAYOUTS.source(layout)
     for kind in kinds:
         yield KINDS.group, kind, KINDS.source(kind)
@@ -80,8 +86,9 @@ def require_parts(study: str, recorded: str) -> None:
     Raises:
         StudyError: If a package is not installed or has another version.
     """
-    rows = dict(row.split(" = ") for row in recorded.split(_SEPARATOR)) if recorded else {}
-    needed = {part: source for part, source in rows.items() if part.partition(":")[0] not in _OF_THE_SEARCH}
+    needed = {
+        part: source for part, source in _parsed(recorded).items() if part.partition(":")[0] not in _OF_THE_SEARCH
+    }
     lacking = [_missing(part, source) for part, source in needed.items() if not _is_installed(source)]
     if lacking:
         raise StudyError(f"The study {study!r} needs parts of other packages, but {'; '.join(lacking)}.")
@@ -95,20 +102,43 @@ def recorded_parts(parts: Mapping[str, str], launcher: str) -> str:
 
 
 def explain(error: UnknownPartError, settings: Settings) -> InputError:
-    """Return a better error for an unknown part: one that names its package, if a stored study was created with it."""
+    """Return a better error for an unknown part: one that names its package, if a stored study was created with it.
+
+    The studies of built-in engines and, with tracking, the runs in MLflow are searched.
+    """
     part = f"{error.group}:{error.name}"
-    for store in map(ENGINES.get, ENGINES.built_in):
-        storage = settings.storage if store.capabilities.uses_database else Settings.storage
-        for name in store.names(storage):
-            source = _parts_in(store.find(storage, name).metadata()).get(part)
-            if source is not None:
-                return StudyError(f"{error} The study {name!r} was created with it: {_missing(part, source)}.")
+    for name, parts in _stored_parts(settings):
+        if part in parts:
+            return StudyError(f"{error} The study {name!r} was created with it: {_missing(part, parts[part])}.")
     return error
 
 
-def _parts_in(metadata: Mapping[str, object]) -> dict[str, str]:
-    held = metadata.get(METADATA, {})
-    return dict(held) if isinstance(held, dict) else {}
+def _stored_parts(settings: Settings) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield name and parts of every study that can be read without its parts."""
+    for store in map(ENGINES.get, ENGINES.built_in):
+        storage = settings.storage if store.capabilities.uses_database else Settings.storage
+        names: list[str] = []
+        with suppress(BhsearchError):  # a storage that cannot be opened
+            names = store.names(storage)
+        for name in names:
+            with suppress(BhsearchError):  # a study of another program
+                yield name, store.find(storage, name).metadata().get(METADATA, {})
+    if settings.tracking and _has_store():
+        with suppress(BhsearchError):
+            with backend.silence_stderr():
+                from bhsearch.tracking import connection, reader
+            client = connection.open_client()
+            for run in reader.search_all(client, f"tags.`{keys.PLUGINS}` != ''"):
+                yield run.data.tags.get(keys.STUDY, run.info.run_name), _parsed(run.data.tags[keys.PLUGINS])
+
+
+def _has_store() -> bool:
+    """Return whether there is an MLflow store; looking for runs would create a local one."""
+    return bool(tracking_uri()) or Path("mlflow.db").exists()
+
+
+def _parsed(recorded: str) -> dict[str, str]:
+    return dict(row.split(" = ") for row in recorded.split(_SEPARATOR)) if recorded else {}
 
 
 def _is_installed(source: str) -> bool:

@@ -117,6 +117,7 @@ class StudySession:
         self._prepared, self._settings, self._reporter = prepared, prepared.settings, reporter
         self._crew = crew
         self._template = prepared.template()
+        self._run_ids: dict[int, str] = {}  # MLflow runs of trials, by number
         self._predictions: dict[int, Predictions] = {}
         self._facts, self._engine = open_engine(prepared)
         self._outbox: Outbox | None = None
@@ -314,6 +315,7 @@ class StudySession:
 
     def _link(self, number: int, experiment_id: str, run_id: str) -> None:
         """Keep beside a trial where its run is. It is for people only: what fails here is not worth a word."""
+        self._run_ids[number] = run_id
         url = links.run_url(experiment_id, run_id)
         with suppress(Exception):
             self._engine.annotate(number, {"mlflow_run": run_id, "mlflow_url": url})
@@ -333,6 +335,7 @@ class StudySession:
             prepared.split.leaks, self._settings.tracking, self._interrupted, *correction,
             stagnation=self._settings.patience if stagnated(records, self._orders.stagnation) else None,
             findings=prepared.audit.summary_lines(),
+            best_predictions=self._predictions.get(ranking[0].trial.number) if ranking else None,
         )  # fmt: skip
         if process is not None and self._outbox is not None:
             is_lost = isinstance(self._failure, LostStorageError)
@@ -349,6 +352,9 @@ class StudySession:
                 process.finish(progress)
         elif self._outbox is not None:
             self._outbox.close()
+        for trial in records:  # the runs of the last trials are known only now
+            if trial.number in self._run_ids:
+                trial.notes["mlflow_run"] = self._run_ids[trial.number]
         return replace(result, links=self._links(process))
 
     def _recall(self, records: list[Trial]) -> None:

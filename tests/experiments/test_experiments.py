@@ -341,13 +341,13 @@ def test_the_gpu_benchmark_runs_where_there_is_no_gpu(tmp_path, capfd):
     assert "Not measured: prepare, speeds, start, command, profile, workers." in printed
 
 
-def test_the_figures_of_a_gpu_in_the_readme_are_the_ones_that_were_recorded(capsys):
+def test_the_figures_of_a_gpu_in_the_page_are_the_ones_that_were_recorded(capsys):
     folder = ROOT / "experiments" / "benchmarks" / "gpu" / "h100"
     gpu.main(["--data", "noise:7909", "--table", "--output", str(folder)])
-    readme = (ROOT / "experiments" / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "experiments" / "benchmarks" / "gpu.md").read_text(encoding="utf-8")
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert len(rows) >= 5
-    assert [row for row in rows if row not in readme] == []
+    assert [row for row in rows if row not in page] == []
 
 
 def test_noise_of_the_gpu_benchmark_must_have_a_number(capsys):

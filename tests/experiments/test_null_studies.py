@@ -1,4 +1,4 @@
-"""Studies where nothing can be found: ten of them, small; `experiments/benchmarks/README.md` has a hundred."""
+"""Studies where nothing can be found: ten of them, small; `experiments/benchmarks/null-studies.md` has a hundred."""
 
 from __future__ import annotations
 

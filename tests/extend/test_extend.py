@@ -174,8 +174,39 @@ def test_without_the_package_the_study_is_refused_and_the_package_is_named(resum
     register = ["bhsearch.register", "--study", STUDY, "--dry-run"]
     assert install in resumed.refused(*register, python=Path(sys.executable))
     assert "unset BHSEARCH_PLUGINS" in resumed.refused(*register, BHSEARCH_PLUGINS="none")
+    engine = [*words, "--launcher", "toy"]  # which no storage of a built-in engine names, but the run does
+    assert install in resumed.refused(*engine, python=Path(sys.executable))
     refused = resumed.refused(*words, "--backbones", "toy,staintex-s", "--augmentations", "toy-light")
     assert "bhsearch.samplers:toy of toy-parts 1.0 is not used now; name it again" in refused
+
+
+@pytest.fixture
+def beside(extended, tmp_path):
+    """A function that puts a part of another distribution on the path, and returns the variables for that."""
+
+    def write(group: str, name: str, code: str) -> dict[str, str]:
+        info = tmp_path / "other_parts-2.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-parts\nVersion: 2.0\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = other_parts:PART\n")
+        (tmp_path / "other_parts.py").write_text(code)
+        return {"PYTHONPATH": str(tmp_path)}
+
+    return write
+
+
+@pytest.mark.parametrize(("name", "first"), [("toy", "toy-parts 1.0"), ("idc", "bhsearch, as a built-in part")])
+def test_two_parts_of_one_name_are_refused_with_both_distributions(extended, beside, name, first):
+    refused = extended.refused("bhsearch.run", *COMMON, **beside("bhsearch.layouts", name, "PART = 1"))
+    assert f"{name!r} is in" in refused
+    assert first in refused
+    assert "other-parts 2.0" in refused
+
+
+def test_a_part_that_fails_to_import_is_one_sentence(extended, beside):
+    variables = beside("bhsearch.launchers", "broken", "raise RuntimeError('no cluster here')")
+    refused = extended.refused("bhsearch.run", *COMMON, "--launcher", "broken", **variables)
+    assert "other-parts 2.0 failed to import: RuntimeError: no cluster here." in refused
 
 
 def test_a_study_in_an_engine_of_another_package_runs_and_continues(extended):

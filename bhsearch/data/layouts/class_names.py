@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bhsearch.config import PLUS
+from bhsearch.config.parsing import PLUS
 from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.layouts.listing import named
 from bhsearch.data.layouts.naming import folded, is_division_folder, part_of

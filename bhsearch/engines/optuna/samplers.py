@@ -18,8 +18,6 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from bhsearch.runtime.plugins import Registry
-
 
 class Sampler(Protocol):
     """A factory of samplers. Another package offers one by an entry point in `bhsearch.samplers`."""
@@ -110,8 +108,3 @@ TPE = _BuiltIn(_tpe, learns=True)
 RANDOM = _BuiltIn(_random, learns=False)
 QMC = _BuiltIn(_qmc, learns=False)
 CMAES = _BuiltIn(_cmaes, learns=True)
-SAMPLERS: Registry[Sampler] = Registry(
-    "bhsearch.samplers",
-    "--sampler",
-    {name: f"bhsearch.engines.optuna.samplers:{name.upper()}" for name in ("tpe", "random", "qmc", "cmaes")},
-)

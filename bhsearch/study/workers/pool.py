@@ -1,4 +1,4 @@
-"""Worker processes and who watches over them: started, told to stop, and replaced when they die, hang or outgrow."""
+"""The pool of workers: starts them, stops them, and replaces those that die, hang or exceed their memory."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from bhsearch.study.workers.launchers.base import LAUNCHERS, WorkerCommand, Work
 from bhsearch.study.workers.process import GO, STOP, WorkerTask
 from bhsearch.study.workers.worker import DONE, OUTGROWN, STOPPED, TIME
 
-_GONE = "gone"  # what is heard of a worker that has ended
+_GONE = "gone"  # takes the place of a message when a worker has ended
 _LOOK_SECONDS = 0.5
-_SETTLE_SECONDS = 10.0  # between two looks for trials whose process died under another command
-_STOP_SECONDS = 8.0  # that a worker has to fail its trial and end; a batch system kills after ten or more
-_MOST_EARLY_DEATHS = 2  # of workers in a row that did not come to a trial
+_SETTLE_SECONDS = 10.0  # between two searches for trials of dead processes of other commands
+_STOP_SECONDS = 8.0  # for a worker to fail its trial and end; batch systems kill after ten or more
+_MOST_EARLY_DEATHS = 2  # successive workers that died before a trial
 
 
 @dataclass(eq=False)
@@ -59,13 +59,13 @@ class PoolWorker:
 
 @dataclass(frozen=True, eq=False)
 class WorkerEvents:
-    """What is done when something happens to a worker.
+    """Callbacks of the pool.
 
     Attributes:
         ended: After a trial: with its number, and its out-of-fold predictions if it is complete.
         died: After a worker died: with its process (as `this_process` returns it; None if it never connected), a
             sentence, and whether its trial is to be retried. Returns whether it had a trial.
-        settle: From time to time: for trials whose process died under another command.
+        settle: Every few seconds, to recover trials of dead processes of other commands.
         rescued: After a complete trial that the engine could not record, since its storage is lost.
     """
 
@@ -76,10 +76,10 @@ class WorkerEvents:
 
 
 class WorkerPool:
-    """Worker processes.
+    """A context manager that runs worker processes.
 
     Args:
-        settings: Of the study.
+        settings: Settings of the study.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -100,28 +100,32 @@ class WorkerPool:
             worker.end()
 
     def prepare(self, task: WorkerTask, reporter: ProgressReporter) -> dict[str, Any]:
-        """Have the first worker make ready what the others will find in the cache.
+        """Have the first worker prepare the study; the other workers find the results in the cache.
+
+        Args:
+            task: The study.
+            reporter: Receives the steps of the preparation.
 
         Returns:
-            A picture of each policy of augmentation.
+            Example images of each augmentation policy.
 
         Raises:
-            InputError: If it cannot, since something that the user gave is wrong.
-            RunError: If it died over it, and the one that replaced it, too.
+            InputError: If the user's input is wrong.
+            RunError: If the worker and its replacement die.
         """
         self._task, self._reporter = task, reporter
         while True:
             first = self._workers[0]
             first.send(task)
-            examples = self._made_ready(first)
+            examples = self._prepared_by(first)
             if examples is not None:
                 return examples
             first.end()
             self._died_early(first)
             self._workers[0] = self._start(first.slot)
 
-    def _made_ready(self, first: PoolWorker) -> dict[str, Any] | None:
-        """Show what it does until it is ready; None if it died over it."""
+    def _prepared_by(self, first: PoolWorker) -> dict[str, Any] | None:
+        """Show the steps of a worker until it is ready. Returns its examples; None if it died."""
         steps: list[tuple[ExitStack, Progress]] = []  # the innermost one last
         with ExitStack() as all_steps:
             while True:
@@ -140,30 +144,30 @@ class WorkerPool:
                     examples: dict[str, Any] = rest[0]
                     return examples
                 else:
-                    self._hear(first, kind, rest, None)
+                    self._handle(first, kind, rest, None)
 
     def work(self, watch: WorkerEvents, seconds: float) -> str:
-        """Have all workers run trials, until each has come to its end.
+        """Run trials in all workers until they end.
 
         Args:
-            watch: What is done when something happens.
-            seconds: After which no trial is started.
+            watch: Callbacks.
+            seconds: Time after which no trial is started.
 
         Returns:
-            How they ended: `DONE`, `TIME` or `STOPPED`.
+            Why they ended: `DONE`, `TIME` or `STOPPED`.
 
         Raises:
-            InputError: If a worker met what every other would meet, too.
-            RunError: If workers die before they come to a trial.
+            InputError: If a worker meets an error that every worker would meet.
+            RunError: If workers die before their first trial.
         """
         self._deadline = time.monotonic() + seconds
         settled = time.monotonic()
         try:
-            self._hear(self._workers[0], "ready", [], watch)
+            self._handle(self._workers[0], "ready", [], watch)
             for worker in self._workers[1:]:
                 worker.send(self._task)
             while self._workers:
-                self._listen(watch)
+                self._wait_for_messages(watch)
                 if time.monotonic() > settled + _SETTLE_SECONDS:
                     watch.settle()
                     settled = time.monotonic()
@@ -171,13 +175,13 @@ class WorkerPool:
             self._stop(watch)
         return next((word for word in (STOPPED, TIME) if word in self._verdicts), DONE)
 
-    def _listen(self, watch: WorkerEvents) -> None:
-        """Hear what workers say for a moment; end those that hang, replace those that are gone."""
+    def _wait_for_messages(self, watch: WorkerEvents) -> None:
+        """Handle the messages of a moment; kill workers that hang, replace those that have ended."""
         for worker, kind, rest in self._messages():
             if kind == _GONE:
                 self._gone(worker, watch)
             else:
-                self._hear(worker, kind, rest, watch)
+                self._handle(worker, kind, rest, watch)
         limit = self._settings.trial_timeout
         for worker in self._workers:
             if limit is not None and time.monotonic() > worker.since + limit:
@@ -185,7 +189,7 @@ class WorkerPool:
                 worker.handle.kill()
 
     def _messages(self) -> Iterator[tuple[PoolWorker, str, list[Any]]]:
-        """What workers say within a moment, at most once each: worker, kind, and what belongs to it."""
+        """Yield the messages of a moment, at most one per worker: worker, kind and contents."""
         by_connection = {worker.handle.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection), _LOOK_SECONDS):
             worker = by_connection[connection]  # type: ignore[index]
@@ -195,7 +199,7 @@ class WorkerPool:
                 kind, rest = _GONE, []
             yield worker, kind, rest
 
-    def _hear(self, worker: PoolWorker, kind: str, rest: list[Any], watch: WorkerEvents | None) -> None:
+    def _handle(self, worker: PoolWorker, kind: str, rest: list[Any], watch: WorkerEvents | None) -> None:
         if kind in ("ready", "started", "ended", "waiting"):
             worker.since = time.monotonic()
         if kind == "hello":
@@ -221,7 +225,7 @@ class WorkerPool:
             raise getattr(errors, rest[0], RunError)(rest[1])
 
     def _gone(self, worker: PoolWorker, watch: WorkerEvents) -> None:
-        """After a worker ended: settle what it left, and replace it unless it had come to its end."""
+        """Recover the trial of a worker that has ended, and replace the worker unless it had finished."""
         worker.handle.wait(_LOOK_SECONDS)
         worker.end()
         self._workers.remove(worker)
@@ -230,8 +234,8 @@ class WorkerPool:
             return
         if not worker.verdict:
             sentence = worker.reason or f"its process died ({worker.handle.how_it_ended()})"
-            had_one = watch.died(worker.owner, sentence, not worker.reason)
-            if not (worker.worked or had_one):
+            had_trial = watch.died(worker.owner, sentence, not worker.reason)
+            if not (worker.worked or had_trial):
                 self._died_early(worker)
         if worker.verdict == OUTGROWN:
             self._reporter.say(
@@ -239,7 +243,9 @@ class WorkerPool:
             )
         fresh = self._start(worker.slot)
         self._workers.append(fresh)
-        fresh.send(replace(self._task, orders=replace(self._task.orders, seconds=self._deadline - time.monotonic())))
+        fresh.send(
+            replace(self._task, criteria=replace(self._task.criteria, seconds=self._deadline - time.monotonic()))
+        )
 
     def _died_early(self, worker: PoolWorker) -> None:
         self._early_deaths += 1
@@ -250,7 +256,7 @@ class WorkerPool:
             )
 
     def _stop(self, watch: WorkerEvents) -> None:
-        """Have workers fail the trial in hand and end; by force after a while."""
+        """Have workers fail their trials and end; kill them after `_STOP_SECONDS`."""
         if not self._workers:
             return
         for worker in self._workers:
@@ -261,8 +267,8 @@ class WorkerPool:
                 if kind == _GONE:
                     worker.end()
                     self._workers.remove(worker)
-                elif kind != "failed":  # the first failure is on its way already
-                    self._hear(worker, kind, rest, watch)
+                elif kind != "failed":  # the first failure is being raised
+                    self._handle(worker, kind, rest, watch)
         for worker in self._workers:
             worker.end()
         self._workers = []
@@ -274,8 +280,8 @@ class WorkerPool:
 
 
 def n_workers(settings: Settings) -> int:
-    """Worker processes of a command: one per GPU of an engine that can share them, unless it was said; 0 for none."""
-    if os.name == "nt":  # a socket cannot be handed to a process there
+    """Return the number of worker processes: `--workers`, else one per GPU if the engine is parallel; 0 for none."""
+    if os.name == "nt":  # a process cannot inherit a socket there
         return 0
     if settings.workers is not None:
         return settings.workers
@@ -283,7 +289,7 @@ def n_workers(settings: Settings) -> int:
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` has them."""
+    """Return the names of the GPUs that this process may use, as in `CUDA_VISIBLE_DEVICES`."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]

@@ -23,7 +23,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
-from bhsearch.config import most_models
+from bhsearch.config import model_limit
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.models.backbones.base import Backbone
@@ -119,7 +119,7 @@ class RunWriter:
             number: run.data.metrics[keys.AUC] for number, run in self._done.items() if keys.AUC in run.data.metrics
         }
         self._begun: set[int] = set()  # trials whose run an attempt may have made
-        most = most_models(self._record["settings"].get("keep_models", "all"))
+        most = model_limit(self._record["settings"].get("keep_models", "all"))
         self._models = ModelRetention(client, self.experiment_id, self._record["uid"], most)
 
     def log_trial(self, message: Message) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
-from bhsearch.engines.optuna.samplers import SAMPLERS
+from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.engines.optuna.storage import connect
 from bhsearch.objectives.space import frozen_space, starting_point
 

@@ -218,7 +218,7 @@ def test_the_leak_is_printed_and_drawn(tmp_path):
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")][2:]
     assert [row[0] for row in rows] == ["image", "slide", "case"]
     assert "synthetic data (phantom)" in text
-    assert "Only the number by case" in text
+    assert "Only the score by case" in text
     assert np.asarray(Image.open(picture)).std() > 10
 
 

@@ -301,7 +301,7 @@ def test_time_that_is_up_ends_with_130(ends):
     code, out, _ = ends(*arguments(trials=50, tracking=False, timeout=0.001))
     assert code == 130
     assert "Time is up" in out
-    assert "the same command goes on" in out or "No trial is complete" in out
+    assert "the same command continues" in out or "No trial is complete" in out
 
 
 def test_a_leaking_division_says_so_in_plan_and_result(ends):

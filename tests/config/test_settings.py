@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import typer.main
 
-from bhsearch.config import Settings, load_settings, most_models
+from bhsearch.config import Settings, load_settings, model_limit, portable
+from bhsearch.config.option import option_of
+from bhsearch.config.settings import SECTIONS
 from bhsearch.errors import SettingsError
-from bhsearch.run import app
 
 
 def write(folder: Path, text: str) -> Path:
@@ -21,19 +22,14 @@ def write(folder: Path, text: str) -> Path:
     return file
 
 
-def options() -> dict[str, object]:
-    """The options of the command, by the name of the parameter that they fill."""
-    found = typer.main.get_command(app).params
-    return {option.name: option for option in found if option.name not in ("config", "help")}
-
-
 def test_nothing_given_is_the_default():
     assert load_settings(None, {}) == Settings()
 
 
-def test_every_setting_is_described_once():
-    described = re.findall(r"^        (\w+): ", Settings.__doc__, re.MULTILINE)
-    assert sorted(described) == sorted(field.name for field in fields(Settings))
+def test_help_of_the_class_describes_every_setting_once():
+    attributes = Settings.__doc__.partition("Attributes:")[2]
+    described = re.findall(r"^        (\w+): \w", attributes, re.MULTILINE)
+    assert described == [field.name for field in fields(Settings)]
 
 
 def test_options_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
@@ -49,12 +45,12 @@ def test_an_option_of_false_wins_too(tmp_path):
 
 
 def test_an_unknown_key_is_fatal_and_the_close_one_is_named(tmp_path):
-    with pytest.raises(SettingsError, match=r"unknown key 'trails'\. Did you mean 'trials'\?"):
+    with pytest.raises(SettingsError, match=r"'trails' is unknown\. Did you mean 'trials'\?"):
         load_settings(write(tmp_path, "trails = 7\n"), {})
 
 
 def test_an_unknown_key_like_no_other_lists_all_keys(tmp_path):
-    with pytest.raises(SettingsError, match="unknown key 'xyzzy'") as caught:
+    with pytest.raises(SettingsError, match="'xyzzy' is unknown") as caught:
         load_settings(write(tmp_path, "xyzzy = 7\n"), {})
     assert all(field.name in str(caught.value) for field in fields(Settings))
 
@@ -86,6 +82,13 @@ def test_a_value_of_the_wrong_type_is_named(tmp_path, line, key, wanted):
         ("max_failures", 0),
         ("timeout", 0.0),
         ("regime", "nosuch"),
+        ("group_by", "patient"),
+        ("resize", "stretch"),
+        ("feature_backend", "nosuch"),
+        ("patience", 0),
+        ("workers", -1),
+        ("max_worker_memory", 100.0),
+        ("finetune_trials", 0),
         ("seed", -1),
         ("backbones", ()),
         ("keep_models", ""),
@@ -115,7 +118,7 @@ def test_a_value_out_of_range_is_named_as_its_option(name, value):
 
 @pytest.mark.parametrize(("keep", "most"), [("all", None), ("none", 0), ("best:1", 1), ("best:20", 20)])
 def test_models_are_kept_of_all_of_none_or_of_the_best(keep, most):
-    assert most_models(Settings(keep_models=keep).keep_models) == most
+    assert model_limit(Settings(keep_models=keep).keep_models) == most
 
 
 def test_whole_numbers_stand_for_fractions(tmp_path):
@@ -183,20 +186,33 @@ def test_settings_are_frozen():
         Settings().trials = 3
 
 
-def test_every_field_is_an_option_and_every_option_a_field():
-    assert set(options()) - {"sync"} == {field.name for field in fields(Settings)}  # another thing to do
+def test_a_choice_that_is_close_to_a_known_one_is_suggested():
+    with pytest.raises(SettingsError, match=r"but got 'finetun'\. Did you mean 'finetune'\?"):
+        Settings(regime="finetun")
 
 
-def test_every_option_is_called_as_its_field():
-    for name, option in options().items():
-        assert f"--{name.replace('_', '-')}" in option.opts
+def test_every_field_of_a_section_is_a_setting_and_every_setting_has_one_section():
+    names = [field.name for section in SECTIONS for field in fields(section)]
+    assert len(names) == len(set(names))
+    assert set(names) == {field.name for field in fields(Settings)}
 
 
-def test_no_option_has_a_default_of_its_own():
-    """A default in the command would win over the file without being given."""
-    assert {name: option.default for name, option in options().items() if option.default not in (None, False)} == {}
+@pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
+def test_a_setting_is_described_by_a_sentence_and_a_placeholder(field):
+    option = option_of(field)
+    assert option.help[0].isupper()
+    assert option.help.endswith(".")
+    assert (option.metavar == "") == isinstance(field.default, bool)
 
 
-def test_every_field_is_explained():
-    for field in fields(Settings):
-        assert f"        {field.name}: " in (Settings.__doc__ or "")
+@pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
+def test_a_default_is_one_of_the_choices(field):
+    choices = option_of(field).choices
+    assert choices is None or field.default is None or field.default in choices()
+
+
+def test_what_a_worker_takes_over_from_a_study_can_be_loaded_again(tmp_path):
+    settings = Settings(data=str(tmp_path), class_map=("benign=normal",), image_sizes=(96,), patience=3, quiet=True)
+    kept = json.loads(json.dumps(portable(settings)))
+    assert load_settings(None, kept) == dataclasses.replace(settings, quiet=False)
+    assert "storage" not in kept
