@@ -24,7 +24,7 @@ ONE_GREY = np.ascontiguousarray(COLOURS[..., 0])
 
 def read(content):
     with contextlib.ExitStack() as room:
-        return module._picture(io.BytesIO(content), room)
+        return module._decode_stream(io.BytesIO(content), room)
 
 
 def saved(kind, image=None, **options):

@@ -55,7 +55,7 @@ BY_OPENCV = ("exif2.jpg", "exif3.jpg", "exif5.jpg", "exif6.jpg", "exif8.jpg", "g
 
 def read(name):
     with contextlib.ExitStack() as room:
-        return module._picture(io.BytesIO((FOLDER / "images" / name).read_bytes()), room)
+        return module._decode_stream(io.BytesIO((FOLDER / "images" / name).read_bytes()), room)
 
 
 @pytest.fixture(scope="module")

@@ -193,7 +193,7 @@ def test_spellings_of_a_case_stay_on_one_side_and_are_said(tmp_path, one, other)
         assert not set(patient[side]) & set(patient[~side])
     found = audit(dataset)
     assert len(found.spellings) == 12
-    assert found.findings()[0].weight == "error"
+    assert found.findings()[0].severity == "error"
     assert any("Cases with several spellings, kept together: 12" in sentence for sentence in found.summary_lines())
 
 
