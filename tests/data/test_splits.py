@@ -1,3 +1,5 @@
+"""Test set and folds of a split, its leaks and warnings, and its errors."""
+
 from __future__ import annotations
 
 import json
@@ -36,7 +38,7 @@ def shuffled(dataset, seed=0):
 
 
 def fold_of(split):
-    """Folds by path: what must not depend on the order of the rows."""
+    """Return the fold by path, which must not depend on the order of the rows."""
     return dict(zip(split.paths, map(tuple, split.folds.T.tolist()), strict=True))
 
 
