@@ -19,6 +19,7 @@ ROOMS = (
     "top",
     "runtime",
     "data",
+    "tasks",
     "models",
     "evaluation",
     "reporting",

@@ -16,9 +16,11 @@ import numpy.typing as npt
 
 from bhsearch.models.augmentation.views import apply_view
 from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.losses import LINKS
 from bhsearch.models.resize import grid_of, resize_images
 from bhsearch.models.training.linear_probe import Heads
 from bhsearch.models.training.train_step import ModelWeights
+from bhsearch.tasks.binary import BINARY
 
 _POOL = 6  # networks kept for the next trial of the same shape
 _HEADS = ("fold_kernels", "fold_tops")
@@ -102,7 +104,7 @@ def ensemble(
         hidden = layers.Dense(
             kernel.shape[1], activation="relu" if hidden_units else None, name=f"member{number}_hidden"
         )
-        head = layers.Dense(1, activation="sigmoid", name=f"member{number}_top")
+        head = layers.Dense(1, activation=BINARY.link, name=f"member{number}_top")
         probabilities.append(head(hidden(features)))
         hidden.set_weights([kernel, bias])
         head.set_weights([top[:, None], np.reshape(top_bias, 1)])
@@ -189,7 +191,7 @@ def _empty_model(
     if not linear:
         hidden = ops.relu(hidden)
     top = layers.EinsumDense("bfh,fh->bf", output_shape=(n_columns,), bias_axes="f", name=_HEADS[1])
-    by_fold = ops.sigmoid(top(hidden))
+    by_fold = LINKS[BINARY.link](top(hidden))
     probability = ops.mean(by_fold, axis=-1, keepdims=True)
     return keras.Model(images, _over_views(probability, len(views)), name="bhsearch")
 

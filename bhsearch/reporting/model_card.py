@@ -216,7 +216,7 @@ def _parts(column: str, parts: Sequence[Subgroup]) -> Table:
             f"{part.name} ({'both classes' if part.kind == 'both' else part.kind})",
             f"{part.n_images:,}",
             *([f"{part.n_cases:,}"] if count else []),
-            f"{part.right:.0%}",
+            f"{part.accuracy:.0%}",
             *([f"{part.auc:.3f}" if part.auc is not None else "one class"] if ranked else []),
         ]
         for part in parts

@@ -121,14 +121,14 @@ class ExampleImage:
     """One image of the best trial.
 
     Attributes:
-        picture: PNG or JPEG file.
-        caption: What there is to know of it.
-        right: Whether its class was met.
+        file: Content of a PNG or JPEG file.
+        caption: Probability, class and case.
+        correct: Whether its predicted label is right.
     """
 
-    picture: bytes
+    file: bytes
     caption: str
-    right: bool
+    correct: bool
 
 
 @dataclass(frozen=True, eq=False)

@@ -196,7 +196,7 @@ def parts_of(
         inside = values == ("" if part.name == UNNAMED else part.name)
         auc = report_numbers.auc_of(predictions.select(inside)) if part.auc is not None else None
         name = spelt_out(part.name) if column == "subtype" else part.name
-        rows.append((name, part, report_numbers.share_of(part.right, part.n_cases), auc))
+        rows.append((name, part, report_numbers.share_of(part.accuracy, part.n_cases), auc))
     return rows
 
 
@@ -209,9 +209,9 @@ def _images(report: StudyReport, name: str) -> str:
     groups = []
     for right, words in ((False, "Worst wrong"), (True, "Clearest right")):
         figures = "".join(
-            html.figure(html.image(item.picture, item.caption), item.caption, "right" if right else "wrong")
+            html.figure(html.image(item.file, item.caption), item.caption, "right" if right else "wrong")
             for item in report.images
-            if item.right == right
+            if item.correct == right
         )
         if figures:
             groups.append(f'<h3>{words}</h3><div class="pictures tiles">{figures}</div>')

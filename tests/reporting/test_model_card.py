@@ -148,6 +148,6 @@ def test_parts_say_on_how_much_each_number_rests():
     card = make_card()
     lines = card.markdown().splitlines()
     for part in card.subtypes:
-        cells = f"| {part.name} ({part.kind}) | {part.n_images:,} | {part.n_cases} | {part.right:.0%} |"
+        cells = f"| {part.name} ({part.kind}) | {part.n_images:,} | {part.n_cases} | {part.accuracy:.0%} |"
         assert cells in lines
     assert any(line.startswith("| 40X (both classes) |") for line in lines)

@@ -23,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.models import backend
+from bhsearch.models.losses import LOSSES
 from bhsearch.models.training.optimizers import EPSILON, bias_corrections, learning_rates, optimizer_step
+from bhsearch.tasks.binary import BINARY
 
 Array = npt.NDArray[np.float32]
 BATCH = 128
@@ -242,9 +244,7 @@ def _epoch_program(linear: bool) -> Callable[..., Any]:
 
     def loss(parameters: Any, seen: Any, mask: Any, target: Any, weight: Any, mean: Any, inverse: Any) -> Any:
         logits = forward(parameters, seen, mask, mean, inverse)
-        # Binary cross-entropy on logits. Softplus has a derivative at zero, too, where a linear head starts; the form
-        # with a maximum and an absolute value has none there, and the backends make one up that is wrong by a half.
-        entropy = ops.softplus(logits) - logits * target[:, None]
+        entropy = LOSSES[BINARY.loss](logits, target[:, None])
         return ops.sum(ops.mean(entropy * weight, axis=0))
 
     gradient = backend.value_and_grad(loss)

@@ -19,7 +19,9 @@ from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
 from bhsearch.models.backbones import cnn
 from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.losses import LOSSES
 from bhsearch.models.training.optimizers import EPSILON, optimizer_step
+from bhsearch.tasks.binary import BINARY
 
 Array = npt.NDArray[np.float32]
 
@@ -266,7 +268,7 @@ class CompiledTrainer:
 
         features, moving = self._features(parts[:-4], below, moving, images, training=self.from_scratch)
         logits = self._head(features * mask, *parts[-4:])
-        entropy = ops.softplus(logits) - logits * target
+        entropy = LOSSES[BINARY.loss](logits, target)
         return ops.mean(entropy * weight) * scale, moving
 
     def _logits(self, flat: Any, moving: Any, below: Any, images: Any, rows: Any, drawn: Any) -> Any:

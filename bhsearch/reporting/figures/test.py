@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.index import CLASS_NAMES
 from bhsearch.evaluation import curves, metrics
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, group_draws
 from bhsearch.reporting.figures import image_grid, style
+from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,8 +123,10 @@ def _confusion(tested: TestResult, note: str) -> Figure:
             text = f"{count:.0f}\n{share:.0%}" if float(count).is_integer() else f"{count:.1f}\n{share:.0%}"
             colour = "white" if share > 0.6 else style.INK
             axes.text(predicted, true, text, ha="center", va="center", fontsize=11, color=colour)
-        axes.set_xticks([0, 1], CLASS_NAMES)
-        axes.set_yticks([0, 1] if place == 0 else [], CLASS_NAMES if place == 0 else [], rotation=90, va="center")
+        axes.set_xticks([0, 1], BINARY.class_names)
+        axes.set_yticks(
+            [0, 1] if place == 0 else [], BINARY.class_names if place == 0 else [], rotation=90, va="center"
+        )
         axes.tick_params(length=0, labelsize=9)
         axes.set_title(title, fontsize=10, color=style.INK)
         style.label_axes(axes, "predicted", "true" if place == 0 else "")

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 
-from bhsearch.data.index import CLASS_NAMES
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, Interval
 from bhsearch.evaluation.metrics import N_CALIBRATION_BINS
 from bhsearch.reporting.figures import style, templates
 from bhsearch.reporting.figures.templates import Panel, Plate
+from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from bhsearch.evaluation.curves import Band
     from bhsearch.evaluation.predictions import FloatArray
+    from bhsearch.tasks.base import Task
 
 BLUES = colormaps["Blues"]
 _PLATES = 8  # kept of a kind; a study needs one or two
@@ -181,15 +182,16 @@ def _calibration_plate(note: str) -> Plate:
     return Plate(figure, upper, lower)
 
 
-def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "") -> Panel:
+def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "", task: Task = BINARY) -> Panel:
     """Two confusion matrices: images as they are, and with every case counting the same.
 
     Args:
         images: From `confusion` with a weight of 1. Shape (R, 2, 2); the mean over repeats is shown.
         cases: From `confusion` with the case weights. Shape (R, 2, 2).
         note: Shown in a corner.
+        task: Names the classes.
     """
-    plate = _confusion_plate(note)
+    plate = _confusion_plate(note, task.class_names)
     artists: list[Artist] = []
     for axes, matrix in zip(plate.axes, (images, cases), strict=True):
         counts = matrix.mean(axis=0)
@@ -213,15 +215,15 @@ def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "") -> P
 
 
 @lru_cache(_PLATES)
-def _confusion_plate(note: str) -> Plate:
+def _confusion_plate(note: str, class_names: tuple[str, ...]) -> Plate:
     detail = "out-of-fold; each fold's threshold comes from the other folds\nshades: share of the true class"
     figure = style.new_figure("Confusion matrix", detail, note, height=4.2)
     both = []
     for place, title in enumerate(("images", "cases (images weighted)")):
         axes = style.place_axes(figure, 0.85 + 2.85 * place, 0.75, 3.15 - 2.85 * place, 1.05)
         axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
-        axes.set_xticks([0, 1], CLASS_NAMES)
-        axes.set_yticks([0, 1] if place == 0 else [], CLASS_NAMES if place == 0 else [], rotation=90, va="center")
+        axes.set_xticks([0, 1], class_names)
+        axes.set_yticks([0, 1] if place == 0 else [], class_names if place == 0 else [], rotation=90, va="center")
         axes.tick_params(length=0, labelsize=9)
         axes.set_title(title, fontsize=10, color=style.INK)
         style.label_axes(axes, "predicted", "true" if place == 0 else "")

@@ -22,8 +22,8 @@ def test_half_of_the_grid_is_wrong_and_both_classes_are_shown() -> None:
     examples = pick_examples(base, decisions)
     rows = [example.row for example in examples]
     assert len(set(rows)) == 16
-    assert [example.right for example in examples] == [True] * 8 + [False] * 8
-    assert [example.right for example in examples] == (decisions.predicted[0] == base.label)[rows].tolist()
+    assert [example.correct for example in examples] == [True] * 8 + [False] * 8
+    assert [example.correct for example in examples] == (decisions.predicted[0] == base.label)[rows].tolist()
     assert base.label[rows].tolist() == ([0] * 4 + [1] * 4) * 2
 
 
@@ -39,7 +39,7 @@ def test_a_trial_without_errors_fills_the_grid_with_right_images() -> None:
     perfect = dataclasses.replace(base, probability=base.label[None].astype(float))
     examples = pick_examples(perfect, cross_fitted_labels(perfect))
     assert len(examples) == 16
-    assert all(example.right for example in examples)
+    assert all(example.correct for example in examples)
 
 
 def test_captions_hold_probability_label_and_case() -> None:
