@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bhsearch.cli import terminal
-from bhsearch.errors import listed
+from bhsearch.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.layouts.naming import PARTS, TEST, VALIDATION, shown, spelling_key
 from bhsearch.data.stratify import SEPARATOR, Bools, Folds, Ints, strata_of
-from bhsearch.errors import DataError, SettingsError, listed
+from bhsearch.errors import DataError, SettingsError
+from bhsearch.text import listed
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,11 +15,12 @@ from bhsearch.config import Settings
 from bhsearch.data.datasets import PHANTOM, open_settings
 from bhsearch.data.index import Index
 from bhsearch.data.splits import Split
-from bhsearch.errors import DataError, StudyError, listed
+from bhsearch.errors import DataError, StudyError
 from bhsearch.models.backbones.registry import Backbone, find_backbones
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.study.context import FINETUNE, announce_synthetic, images_record
 from bhsearch.study.events import ProgressReporter
+from bhsearch.text import listed
 
 if TYPE_CHECKING:
     from bhsearch.tracking.reader import StoredStudy, StoredTrial

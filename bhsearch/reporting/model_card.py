@@ -1,4 +1,4 @@
-"""The model card: what must be known of a registered model, in Markdown and as a page. Nothing in it is optional."""
+"""The model card of a registered model, in Markdown and HTML. All of its fields are required."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from bhsearch.data.layouts.breakhis import spelt_out
 from bhsearch.errors import RunError
 from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE, CorrectedScore
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, OperatingPoint
 from bhsearch.evaluation.predictions import DISCLAIMER
-from bhsearch.evaluation.subgroups import Subgroup
+from bhsearch.evaluation.subgroups import BOTH, Subgroup
 from bhsearch.reporting import document, html
 from bhsearch.reporting.document import Block, Bullets, Gallery, Image, Section, Table, Text
 
@@ -21,7 +22,7 @@ USE = (
     "Research on computer-aided histopathology: comparing methods on these data, and on others like them.",
     "Ranking haematoxylin-and-eosin fields of breast tissue by P(malignant), for review by a pathologist in a study.",
 )
-# What no model made here is for; a card adds what follows from its own data.
+# Limits of every model; a card adds those of its own data.
 LIMITS = (
     "Not for diagnosing or screening patients, and not for ruling cancer out.",
     "Not for other stains, magnifications, scanners or tissues than those of its data.",
@@ -54,9 +55,9 @@ class WorstImage:
     """The worst image of one of the worst cases.
 
     Attributes:
-        caption: As `breakdown.Worst.caption` says it.
+        caption: As in `WorstCase.caption`.
         picture: PNG or JPEG file.
-        heat: The same with its heat map over it, from `photos.overlay`.
+        heat: The same with its heat map over it, from `thumbnails.overlay`.
     """
 
     caption: str
@@ -86,9 +87,9 @@ class ModelCard:
         point: Calibration and threshold, fixed before the opening.
         before: Calibration errors of the deployed model on the test without the calibration, by name in full.
         after: The same with it.
-        subtypes: Of the test, from `breakdown`.
-        magnifications: Likewise.
-        cases: Likewise.
+        subtypes: Results of the test by subtype, from `subgroup_results`.
+        magnifications: The same by magnification.
+        cases: The same by case.
         worst: Cases of the test on which it is most often wrong, worst first.
         pictures: PNG files by what they show, such as the ROC curve.
         limits: What it is not for: `LIMITS`, and what follows from its data.
@@ -208,12 +209,12 @@ class ModelCard:
 
 
 def _parts(column: str, parts: Sequence[Subgroup]) -> Table:
-    """A row each; no column that would say the same in all of them."""
+    """Return a table with a row per subgroup, without columns that would be the same in all rows."""
     count, ranked = column != "case", any(part.auc is not None for part in parts)
     head = ["name", "images", *(["cases"] if count else []), "right", *(["AUC"] if ranked else [])]
     rows = [
         [
-            f"{part.name} ({'both classes' if part.kind == 'both' else part.kind})",
+            f"{spelt_out(part.name) if column == 'subtype' else part.name} ({_kind(part)})",
             f"{part.n_images:,}",
             *([f"{part.n_cases:,}"] if count else []),
             f"{part.accuracy:.0%}",
@@ -224,12 +225,19 @@ def _parts(column: str, parts: Sequence[Subgroup]) -> Table:
     return Table(head, rows, len(head) - 1)
 
 
+def _kind(part: Subgroup) -> str:
+    return "both classes" if part.kind == BOTH else part.kind
+
+
 def _facts(rows: Mapping[str, str]) -> Table:
     return Table(("what", "value"), list(rows.items()))
 
 
 def _first_hole(value: Any, where: str) -> str:
-    """Where the first empty thing in a field is, or nothing. Parts and operating points may lack numbers."""
+    """Return the place of the first empty value in a field, or an empty string.
+
+    Subgroups and operating points may lack numbers.
+    """
     if isinstance(value, Subgroup | OperatingPoint):
         return _first_hole(value.threshold, f"{where}.threshold") if isinstance(value, OperatingPoint) else ""
     if isinstance(value, bool):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bhsearch.data.layouts.breakhis import SUBTYPES
 from bhsearch.errors import RunError
 from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE, CorrectedScore
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, Calibration, OperatingPoint
@@ -148,6 +149,7 @@ def test_parts_say_on_how_much_each_number_rests():
     card = make_card()
     lines = card.markdown().splitlines()
     for part in card.subtypes:
-        cells = f"| {part.name} ({part.kind}) | {part.n_images:,} | {part.n_cases} | {part.accuracy:.0%} |"
+        name = f"{SUBTYPES[part.name]} ({part.name})"
+        cells = f"| {name} ({part.kind}) | {part.n_images:,} | {part.n_cases} | {part.accuracy:.0%} |"
         assert cells in lines
     assert any(line.startswith("| 40X (both classes) |") for line in lines)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from bhsearch.data.index import Index
 from bhsearch.data.layouts import breakhis
-from bhsearch.errors import DataError, listed
+from bhsearch.errors import DataError
+from bhsearch.text import listed
 
 ROW = "file name|magnification|fold|train or test"
 Bools = npt.NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""Pictures of one trial, drawn from arrays that other modules computed."""
+"""Figures of one trial, drawn from arrays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bhsearch.tasks.base import Task
 
 BLUES = colormaps["Blues"]
-_PLATES = 8  # kept of a kind; a study needs one or two
+_PLATES = 8  # templates kept of each kind; a study needs one or two
 
 
 def learning_figure(
@@ -35,7 +35,7 @@ def learning_figure(
     training_loss: npt.ArrayLike | None = None,
     unit: str = "epoch",
 ) -> Figure:
-    """Learning curves: the score and the loss after every epoch, or what else `unit` says, one above the other.
+    """Draw learning curves: score above loss, after every epoch or other unit.
 
     Args:
         auc: Out-of-fold score per epoch. Shape (E,).
@@ -69,7 +69,7 @@ def learning_figure(
 
 
 def roc_figure(band: Band, auc: float, ends: Interval | None = None, note: str = "") -> Panel:
-    """Mean ROC curve over folds with its band.
+    """Draw the mean ROC curve over folds with its band.
 
     Args:
         band: From `roc_band`.
@@ -84,7 +84,7 @@ def roc_figure(band: Band, auc: float, ends: Interval | None = None, note: str =
 def precision_recall_figure(
     band: Band, average_precision: float, ends: Interval | None = None, note: str = ""
 ) -> Panel:
-    """Mean precision over folds at each recall, with its band; the dashed line is what guessing gives.
+    """Draw the mean precision over folds at each recall, with its band; the dashed line is the precision of guessing.
 
     Args:
         band: From `precision_recall_band`.
@@ -115,7 +115,7 @@ def _precision_recall_plate(says_interval: bool, base: float, note: str) -> Plat
 
 
 def _unit_frame(title: str, says_interval: bool, note: str) -> tuple[Figure, Axes]:
-    """A square of 0 to 1."""
+    """Return a figure with axes from 0 to 1."""
     detail = "out-of-fold, mean over folds, every case counts the same"
     figure = style.new_figure(title, detail + (f"\n95 % {INTERVAL_NOTE}" if says_interval else ""), note)
     axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.75)
@@ -128,7 +128,7 @@ def _says_interval(band: Band, ends: Interval | None) -> bool:
 
 
 def _band_lines(axes: Axes, band: Band) -> list[Artist]:
-    """The mean curve and, if there is one, its band."""
+    """Return the mean curve and its band, if there is one."""
     mean = templates.line(axes, band.x, band.mean, color=style.BLUE, linewidth=2)
     if not np.isfinite(band.low).any():
         return [mean]
@@ -136,13 +136,13 @@ def _band_lines(axes: Axes, band: Band) -> list[Artist]:
 
 
 def _number(axes: Axes, name: str, value: float, ends: Interval | None = None) -> Artist:
-    """The number of the picture, in its lower right corner."""
+    """Return the main number of the figure, in its lower right corner."""
     text = f"{name} {value:.3f}" + (f"  [{ends.low:.3f}, {ends.high:.3f}]" if ends else "")
     return templates.words(axes, 0.98, 0.06, text, of_axes=True, fontsize=11, ha="right", color=style.INK)
 
 
 def calibration_figure(bins: tuple[FloatArray, FloatArray, FloatArray], ece: float, note: str = "") -> Panel:
-    """Reliability diagram: observed share of malignant against predicted probability, and where the images lie.
+    """Draw a reliability diagram: observed share of malignant against predicted probability, and a histogram.
 
     Args:
         bins: From `calibration_bins`: share of the weight, mean probability, share of malignant; each of shape
@@ -183,7 +183,7 @@ def _calibration_plate(note: str) -> Plate:
 
 
 def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "", task: Task = BINARY) -> Panel:
-    """Two confusion matrices: images as they are, and with every case counting the same.
+    """Draw two confusion matrices: of images, and with every case counting the same.
 
     Args:
         images: From `confusion` with a weight of 1. Shape (R, 2, 2); the mean over repeats is shown.
