@@ -1,28 +1,28 @@
-"""Who may fail, and how.
+"""Exception hierarchy.
 
-    BhsearchError            exit code 1: the run failed
-    |-- InputError           exit code 2: what the user gave is wrong
-    |   |-- SettingsError    an option, or a key of a settings file
-    |   |-- DataError        image files, their names, labels or cases
-    |   |-- BackboneError    a network or its weights
-    |   |-- StudyError       a study or a store that does not fit this command
-    |   |   `-- MissingError what was asked for is not in the store, as the store itself says
-    |   `-- PlaceError       a folder that cannot be written, or a disk that is full
-    `-- RunError             the work itself failed: diverged, too many failed trials, not everything logged
-        `-- LostStorageError the database of the study was deleted or replaced while it was searched
+* BhsearchError: exit code 1, the command failed
+  x InputError: exit code 2, something that the user gave is wrong
+    - SettingsError: an option, or a key of a settings file
+    - DataError: image files, their names, labels or cases
+    - BackboneError: a network or its weights
+    - StudyError: a study or a store that does not fit the command
+      + MissingError: a record that the store does not contain
+    - PlaceError: a folder that cannot be written, or a disk that is full
+  x RunError: the work itself failed
+    - LostStorageError: the database of the study was deleted or replaced during the search
 
-Every message says the rule, then the value that broke it, then what to do. Commands print it without a traceback.
+A message states the rule, the value that broke it, and what to do. Commands print it without a traceback.
 """
 
 
 class BhsearchError(Exception):
-    """Base of every error that bhsearch raises on purpose."""
+    """Base class of all errors that bhsearch raises on purpose."""
 
     exit_code = 1
 
 
 class InputError(BhsearchError):
-    """Something the user gave is wrong; nothing was changed, unless a disk filled up in the midst of it."""
+    """The user gave something that is wrong. Nothing was changed, unless a disk filled up during the work."""
 
     exit_code = 2
 
@@ -36,24 +36,24 @@ class DataError(InputError):
 
 
 class BackboneError(InputError):
-    """A network or its weights cannot be had."""
+    """A network or its weights are not available or cannot be used."""
 
 
 class StudyError(InputError):
-    """A study or a store does not fit this command."""
+    """A study or a store does not fit the command."""
 
 
 class MissingError(StudyError):
-    """Something is not in the store, as the store itself says; a request that failed is never this error."""
+    """The store answered that it does not contain a record. A request that failed never raises this error."""
 
 
 class PlaceError(InputError):
-    """A folder cannot be written, or its disk is full; nothing half-made is left there."""
+    """A folder cannot be written, or its disk is full. No partial file is left."""
 
 
 class RunError(BhsearchError):
-    """The work itself failed."""
+    """The work itself failed: training diverged, too many trials failed, or not everything could be logged."""
 
 
 class LostStorageError(RunError):
-    """The database of the study was deleted or replaced while the study was searched."""
+    """The database of the study was deleted or replaced during the search."""

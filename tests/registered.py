@@ -91,7 +91,7 @@ def history_of_versions(tmp_path_factory: pytest.TempPathFactory) -> History:
             search(data=DATA, backbones=backbones, trials=2, tracking=True, study="twin")
             search(data=FEW, trials=3, tracking=True, study="few", folds=2)
             wanted = [
-                RegistrationRequest("good-and-weak", WEAK, force=True, why=WHY),
+                RegistrationRequest("good-and-weak", WEAK, force=True, reason=WHY),
                 RegistrationRequest("good-and-weak"),
                 RegistrationRequest("twin", GOOD),
                 RegistrationRequest("twin", WEAK),

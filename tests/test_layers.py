@@ -73,7 +73,7 @@ def own_imports(name: str) -> set[str]:
 
 
 def room_of(module: str) -> int:
-    if module in TOP:
+    if module in TOP or module.startswith("bhsearch.config."):
         return 0
     parts = module.split(".")
     return ROOMS.index(parts[1]) if len(parts) > 1 and parts[1] in ROOMS else len(ROOMS) - 1

@@ -1,1 +1,1 @@
-"""The terminal: what every command shares, the progress of a study, and its result."""
+"""The commands, their options, and what they show at the terminal."""

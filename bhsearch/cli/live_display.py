@@ -1,4 +1,4 @@
-"""What a command is doing at the moment: redrawn in place at a terminal, a line now and then in a log file."""
+"""Show the current activity of a command: redrawn in place at a terminal, as occasional lines in a log file."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-SILENT_SECONDS = 2.0  # after which a log file says what is going on
-LINE_SECONDS = 5.0  # between two such lines
+SILENT_SECONDS = 2.0  # silence after which a log file gets a line
+LINE_SECONDS = 5.0  # shortest time between two such lines
 _LOOK_SECONDS = 0.25
-_WIDE = 60  # columns; below that there is no room for a bar
+_WIDE = 60  # columns from which a progress bar fits
 
 Count = tuple[int, int]
 
 
 class Display:
-    """Shows lines that change, for as long as a block runs.
+    """Show lines that change while a block runs.
 
     Blocks may be nested; the outermost one starts and ends the display. At a terminal the lines are redrawn in place
-    and disappear at the end. Elsewhere, in a log file, a pipe or a notebook, the last of them is printed when nothing
-    else was printed for `SILENT_SECONDS`, and then at most every `LINE_SECONDS`.
+    and disappear at the end. In a log file, a pipe or a notebook, the last line is printed when nothing else was
+    printed for `SILENT_SECONDS`, and then at most every `LINE_SECONDS`.
 
     Args:
-        console: Where to.
-        lines: What to show now; none for nothing.
-        count: What is done and what is to be done, for a bar; None for no bar.
+        console: Console to print to.
+        lines: Function that returns the lines to show now; an empty list shows nothing.
+        count: Function that returns the finished and the total number of items for a progress bar, or None for no bar.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Display:
         self._printed = time.monotonic()
 
     def printed(self) -> None:
-        """Take note that something else was printed: nobody waits in silence now."""
+        """Record that something else was printed, which restarts the time of silence."""
         self._printed = time.monotonic()
 
     @contextmanager
@@ -65,7 +65,7 @@ class Display:
             self._depth -= 1
 
     def render(self) -> RenderableType:
-        """The bar and the lines, each cut to the width of the terminal."""
+        """Return the bar and the lines, each cut to the width of the terminal."""
         count, rows = self._count(), [Text(line, no_wrap=True, overflow="ellipsis") for line in self._lines()]
         if count is None or self._console.width < _WIDE or not rows:
             return Group(*rows)
@@ -99,7 +99,7 @@ class Display:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person reads them: `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Return seconds as text for a person: `12 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

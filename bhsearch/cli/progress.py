@@ -1,4 +1,4 @@
-"""A study at the terminal: the plan, what goes on now, a line a trial, and the result."""
+"""Show a study at the terminal: its plan, the current activity, one line per trial, and the result."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from bhsearch.tracking.viewing import viewing_command
 
 N_BEST = 5
 CAVEATS = (
-    "AUC is out of fold, each case counting the same; [..] is 95 % over cases only.",
-    "The correction (BBC-CV) leaves some optimism; the sealed test is unbiased.",
+    "AUC is out of fold and weights cases equally; [..] is a 95 % interval over cases.",
+    "The corrected score (BBC-CV) is still slightly optimistic; the sealed test is not.",
 )
 
 
 def run_study(settings: Settings) -> None:
-    """Run a study as a command does: show it, and end with 130 after Ctrl-C, 143 after SIGTERM, if it was stopped."""
+    """Run a study, print its progress and result, and exit with 130 if Ctrl-C stopped it, or 143 if SIGTERM did."""
     with terminal.starting(quiet=settings.quiet):
         from bhsearch.study.runner import optimize
 
     terminated = threading.Event()
 
     def terminate(*_: object) -> None:
-        if not terminated.is_set():  # some batch systems send it to each process and to the group
+        if not terminated.is_set():  # some batch systems send it both to each process and to the group
             terminated.set()
             raise KeyboardInterrupt
 
@@ -59,7 +59,7 @@ def run_study(settings: Settings) -> None:
 
 @dataclass
 class _Step:
-    """A piece of work that goes on."""
+    """A piece of work in progress."""
 
     what: str
     since: float = field(default_factory=time.monotonic)
@@ -76,10 +76,10 @@ class _Step:
 
 
 class TerminalReporter(ProgressReporter):
-    """Shows what a command does; plain lines where the output is no terminal.
+    """Shows progress in place at a terminal, and as plain lines elsewhere.
 
     Args:
-        console: Where to.
+        console: Console to print to.
     """
 
     def __init__(self, console: Console = terminal.out) -> None:
@@ -90,7 +90,7 @@ class TerminalReporter(ProgressReporter):
         self._doing = ""  # inside a step, where no study runs
 
     def plan(self, plan: StudyPlan) -> None:
-        """Show what is about to be done."""
+        """Print the plan of a study and its warnings."""
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
@@ -102,7 +102,7 @@ class TerminalReporter(ProgressReporter):
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[pixel_cache.Progress]:
-        """Name a piece of work while it lasts, with how far it is and for how long it has been going on."""
+        """Show the name, progress and duration of a piece of work while it runs."""
         step = _Step(what)
 
         def progress(done: int, total: int) -> None:
@@ -120,7 +120,7 @@ class TerminalReporter(ProgressReporter):
 
     @contextlib.contextmanager
     def trials(self, done: int, total: int, best: Trial | None = None) -> Iterator[None]:
-        """Show how many trials are done, the best so far, the time left, and what the running ones do."""
+        """Show the number of finished trials, the best score, the time left and the running trials."""
         self._trials = _Trials(done, total, best)
         try:
             with self._display.shown():
@@ -129,13 +129,13 @@ class TerminalReporter(ProgressReporter):
             self._trials = None
 
     def began(self, number: int) -> None:
-        """Show from now on how long a trial has been going on."""
+        """Show the duration of a trial that has started."""
         if self._trials is not None:
             self._trials.running[number] = _Step(f"trial {number}")
             self._trials.latest = number
 
     def doing(self, what: str, number: int | None = None) -> None:
-        """Show what a trial is doing."""
+        """Show the current activity of a trial."""
         if self._trials is None:
             self._doing = what
             return
@@ -145,7 +145,7 @@ class TerminalReporter(ProgressReporter):
             self._trials.latest = number
 
     def trial(self, trial: Trial, best: Trial | None) -> None:
-        """Print one line."""
+        """Print one line for a trial that has ended."""
         self._console.print(
             trial_line(trial, best is not None and best.number == trial.number), soft_wrap=not self._console.is_terminal
         )
@@ -154,7 +154,7 @@ class TerminalReporter(ProgressReporter):
             self._trials.ended(trial, best)
 
     def say(self, sentence: str) -> None:
-        """Print something worth a line."""
+        """Print a sentence."""
         self._console.print(sentence, markup=False)
         self._display.printed()
 
@@ -167,13 +167,13 @@ class TerminalReporter(ProgressReporter):
 
 
 class _Trials:
-    """How far the trials of a study are.
+    """Progress of the trials of a study.
 
     Attributes:
-        done: Finished trials.
-        total: Finished trials that the study shall have.
-        running: Trials that have begun, by number.
-        latest: Number of the trial that was heard of last.
+        done: Number of finished trials.
+        total: Number of finished trials at which the study ends.
+        running: Trials that have started, by number.
+        latest: Number of the trial that reported last.
     """
 
     def __init__(self, done: int, total: int, best: Trial | None) -> None:
@@ -188,7 +188,7 @@ class _Trials:
         self._best = best
 
     def lines(self) -> list[str]:
-        """The study in a line, and the trial that was heard of last in another."""
+        """Return one line for the study and one for the trial that reported last."""
         seconds = time.monotonic() - self._since
         best = "no score yet" if self._best is None or self._best.value is None else f"best {self._best.value:.4f}"
         lines = [f"{self.done}/{self.total} trials, {best}, {self._left(seconds)}, {duration(seconds)} so far"]
@@ -205,7 +205,7 @@ class _Trials:
 
 
 def trial_line(trial: Trial, is_best: bool) -> Text:
-    """A trial in one line: number, score or reason, seconds, and its main choices."""
+    """Return a trial as one line: number, score or reason of failure, seconds, and its main parameters."""
     line = Text(f"trial {trial.number:>3}  ")
     if trial.state == PRUNED:
         line.append("pruned  ", style="dim")
@@ -219,7 +219,7 @@ def trial_line(trial: Trial, is_best: bool) -> Text:
 
 
 def _choices(params: Params) -> str:
-    """The choices of a point that tell it best."""
+    """Return the parameters that distinguish a trial best."""
     if "hidden_units" in params:
         head = f"mlp {params['hidden_units']}" if params["hidden_units"] else "linear"
         return f"{params['backbone']}, {params['policy']}, {head}"
@@ -227,7 +227,7 @@ def _choices(params: Params) -> str:
 
 
 def print_warnings(console: Console, invalid: Iterable[str], warnings: Iterable[str]) -> None:
-    """Why numbers mean nothing, in red; what to know before trusting them, in yellow."""
+    """Print reasons why the numbers are invalid in red, and further warnings in yellow."""
     for sentence in invalid:
         console.print(Text(f"These numbers mean nothing: {sentence}", style="bold red"))
     for sentence in warnings:
@@ -235,21 +235,23 @@ def print_warnings(console: Console, invalid: Iterable[str], warnings: Iterable[
 
 
 def print_result(result: StudyResult, console: Console = terminal.out, seconds: float | None = None) -> None:
-    """Print the best trials, the best one in full, what to know before trusting it, and what to do next.
+    """Print the best trials, the best one in full with its warnings, and the commands to run next.
 
     Args:
-        result: Of the study.
-        console: Where to.
-        seconds: What the command took; None to leave that out.
+        result: Result of the study.
+        console: Console to print to.
+        seconds: Duration of the command; None to leave it out.
     """
     print_ranking(result, console)
     print_best(result, console)
     for sentence in expected_improvement(result) if result.best is not None else ():
         console.print(sentence)
     if result.stagnation is not None:
-        console.print(f"Stopped: none of the last {result.stagnation} finished trials was better than the best before.")
+        console.print(f"Stopped: none of the last {result.stagnation} finished trials improved the best score.")
     elif not result.done:
-        console.print(f"{result.n_finished} of {result.wanted} trials are finished; the same command goes on.")
+        console.print(
+            f"{result.n_finished} of {result.wanted} trials are finished; the same command continues the study."
+        )
     if seconds is not None:
         console.print(f"Total time: {duration(seconds)}")
     for what, url in zip(("Trials:", "Parallel coordinates:"), result.links, strict=False):
@@ -258,7 +260,7 @@ def print_result(result: StudyResult, console: Console = terminal.out, seconds: 
         return
     console.print()
     if not result.tracked:
-        console.print("Without MLflow (--no-tracking) there is no run to look at, report or register.")
+        console.print("Without MLflow (--no-tracking) there is no run to view, report or register.")
         return
     console.print("Next:")
     for command in next_commands(result):
@@ -266,14 +268,14 @@ def print_result(result: StudyResult, console: Console = terminal.out, seconds: 
 
 
 def next_commands(result: StudyResult) -> list[str]:
-    """What to do with a study that MLflow keeps: look, report, register. Each works as it stands."""
+    """Return the commands that view, report and register a tracked study, ready to be copied."""
     name = shlex.quote(result.study)
     study = f"--study={name}" if result.study.startswith("-") else f"--study {name}"
     return [viewing_command(), f"python -m bhsearch.report {study}", f"python -m bhsearch.register {study}"]
 
 
 def print_ranking(result: StudyResult, console: Console = terminal.out) -> None:
-    """Print the best few trials with their intervals; a line more for each where the terminal is narrow."""
+    """Print the best trials with their intervals; on two lines each where the terminal is narrow."""
     if result.best is None:
         console.print("No trial is complete.")
         return
@@ -303,7 +305,7 @@ def print_ranking(result: StudyResult, console: Console = terminal.out) -> None:
 
 
 def print_best(result: StudyResult, console: Console = terminal.out) -> None:
-    """Print the best trial in full, the corrected score first, and what to know before trusting it."""
+    """Print the best trial in full, its corrected score first, and the warnings that belong to it."""
     best = result.best
     if best is None:
         return
@@ -333,17 +335,17 @@ def print_best(result: StudyResult, console: Console = terminal.out) -> None:
 
 
 def ties(result: StudyResult) -> str:
-    """How many of the complete trials, the best one included, are tied with the best."""
+    """Return a sentence with the number of complete trials that are tied with the best one, itself included."""
     n_trials, n_tied = len(result.ranking), sum(row.tied for row in result.ranking)
     trials = f"{n_trials} trials" if n_trials == result.n_finished else f"{n_trials} complete trials"
     if not n_tied:
-        return "Which trials are tied with the best is not known: its predictions are not at hand."
+        return "The trials tied with the best are not known, because its predictions are not available."
     if n_trials == 1:
-        return "There is no other trial to compare it with."
+        return "There is no other complete trial to compare it with."
     if n_tied == 1:
         return f"None of the other {n_trials - 1} trials is tied with the best."
     return f"{n_tied} of {trials} are tied with the best."
 
 
 def _interval(row: RankedTrial) -> str:
-    return f"[{row.low:.3f} {row.high:.3f}]" if row.low == row.low else "not at hand"
+    return f"[{row.low:.3f} {row.high:.3f}]" if row.low == row.low else "not available"

@@ -1,4 +1,4 @@
-"""What every command shares at the terminal: consoles, and errors turned into a sentence and an exit code."""
+"""Consoles of the commands, and the translation of errors into a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from bhsearch.errors import BhsearchError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
-# What a write to standard output raises, without the name of a file, when its disk is full or its reader is gone.
+# Errors of a write to standard output, which name no file: its disk is full, or its reader has ended.
 _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPIPE)
 
 
 @contextmanager
 def starting(console: Console = out, quiet: bool = False) -> Iterator[None]:
-    """Say that a command is starting, around imports that take seconds.
+    """Show that a command is starting while imports run that take seconds.
 
     Args:
-        console: Where to.
-        quiet: Whether to say nothing.
+        console: Console to print to.
+        quiet: Whether to show nothing.
     """
     if quiet:
         yield
@@ -40,10 +40,10 @@ def starting(console: Console = out, quiet: bool = False) -> Iterator[None]:
 
 @contextmanager
 def lasting_err() -> Iterator[Console]:
-    """A console on the error stream that is seen also where noise on that stream is kept out of sight.
+    """Return a console on the error stream that keeps working while libraries are silenced.
 
-    It is for commands whose standard output is data. Libraries are imported with file descriptor 2 turned away
-    (`backend.quiet`), and progress would be turned away with it.
+    It is for commands whose standard output is data. `backend.silence_stderr` redirects file descriptor 2 during
+    imports, which would hide progress as well.
     """
     descriptor = None
     with suppress(OSError, ValueError, AttributeError):  # a notebook's or a test's stream has no descriptor
@@ -56,36 +56,36 @@ def lasting_err() -> Iterator[Console]:
 
 
 def main(app: typer.Typer, prog_name: str) -> NoReturn:
-    """Run a command; end with 0, 1 (failed) or 2 (wrong input), with a sentence instead of a traceback."""
+    """Run a command and exit with 0, 1 (failed) or 2 (wrong input); errors are printed without a traceback."""
     code = 0
     try:
         try:
             app(prog_name=prog_name)
-        except SystemExit as end:  # how typer ends every command
+        except SystemExit as end:  # typer ends every command this way
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if sys.stdout is not None:
             sys.stdout.flush()
     except BhsearchError as error:
-        _say(str(error))
+        _print_error(str(error))
         code = error.exit_code
     except OSError as error:
         if error.filename is not None or error.errno not in _NOT_WRITTEN:
             raise
         _discard_output()
-        if error.errno != errno.EPIPE:  # whoever read it had enough
-            _say(f"The output must be written to its end, but could not be: {error.strerror}.")
+        if error.errno != errno.EPIPE:  # the reader wanted no more
+            _print_error(f"The output must be written completely, but could not be: {error.strerror}.")
         code = BhsearchError.exit_code
     sys.exit(code)
 
 
-def _say(sentence: str) -> None:
+def _print_error(sentence: str) -> None:
     with suppress(OSError):
         err.print("[bold red]error:[/] ", end="")
         err.print(sentence, markup=False, soft_wrap=True)
 
 
 def _discard_output() -> None:
-    """Drop what could not be written, or the interpreter would try again at its end."""
+    """Discard buffered output, which the interpreter would otherwise try to write again when it exits."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""From files to an index: a reader, then the digests of every file."""
+"""Load a data set from files: list the images by layout, then hash every file."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from bhsearch.data.dataset import COLUMNS, BadFile, Dataset
 from bhsearch.data.images.decode import Digests, Progress, hash_images
-from bhsearch.data.index import COLUMNS, BadFile, Index
 from bhsearch.data.layouts import registry
+from bhsearch.data.layouts.base import LAYOUTS
 from bhsearch.data.layouts.listing import Listing, require_both_classes
 from bhsearch.errors import DataError
 from bhsearch.text import listed
 
 
-def load_index(
+def load_dataset(
     data: Path,
     *,
     layout: str = "auto",
@@ -25,24 +26,24 @@ def load_index(
     class_map: Sequence[str] = (),
     ignore_columns: Sequence[str] = (),
     image_root: Path | None = None,
-    skip_bad_images: bool = False,
+    skip_unreadable: bool = False,
     progress: Progress | None = None,
-) -> Index:
-    """Read a data set: names first, then the digests of every file.
+) -> Dataset:
+    """List the images of a data set by their names, then hash every file.
 
     Args:
         data: Folder of images, or a manifest.
-        layout: A key of `readers.LAYOUTS`, or `auto` to choose by looking.
-        case_pattern: See `readers.read`.
-        class_map: See `readers.read`.
-        ignore_columns: See `readers.read`.
-        image_root: See `readers.read`.
-        skip_bad_images: Leave out files that cannot be read and record them, rather than stop.
-        progress: Called with the numbers of files done and in all.
+        layout: A key of `LAYOUTS`, or `auto` to detect the layout.
+        case_pattern: See `registry.read`.
+        class_map: See `registry.read`.
+        ignore_columns: See `registry.read`.
+        image_root: See `registry.read`.
+        skip_unreadable: Whether to skip and record unreadable files instead of raising an error.
+        progress: Called with the numbers of files done and in total.
 
     Raises:
-        DataError: If names, labels or cases cannot be used; if files cannot be read, unless they are to be skipped; if
-            one class has no images, or none that can be read.
+        DataError: If names, labels or cases cannot be used; if files cannot be read and `skip_unreadable` is false; if
+            a class has no readable image.
         SettingsError: If an option cannot be used.
     """
     listing = registry.read(
@@ -55,16 +56,16 @@ def load_index(
     )
     results = hash_images(listing.root, [row.path for row in listing.rows], progress=progress)
     bad = [*listing.bad, *(result for result in results if isinstance(result, BadFile))]
-    if bad and not skip_bad_images:
+    if bad and not skip_unreadable:
         raise DataError(
-            f"every image must be readable, but {len(bad):,} of {len(listing.rows) + len(listing.bad):,} cannot be:\n"
+            f"Every image must be readable, but {len(bad):,} of {len(listing.rows) + len(listing.bad):,} cannot be:\n"
             f"{listed([f'{file.path}: {file.reason}' for file in bad])}\n"
-            "Repair them, or go on without them: --skip-bad-images."
+            "Repair them, or skip them with --skip-unreadable."
         )
     read = [(row, result) for row, result in zip(listing.rows, results, strict=True) if isinstance(result, Digests)]
     rows = [{**asdict(row), **asdict(result)} for row, result in read]
     require_both_classes((row["label"] for row in rows), f", {len(bad):,} unreadable files left out,")
-    return Index(
+    return Dataset(
         name=_name(listing),
         root=listing.root,
         layout=listing.layout,
@@ -79,6 +80,6 @@ def load_index(
 
 
 def _name(listing: Listing) -> str:
-    if listing.layout in ("breakhis", "idc"):
+    if LAYOUTS.get(listing.layout).names_dataset:
         return listing.layout
     return re.sub(r"[^a-z0-9]+", "-", listing.root.resolve().name.lower()).strip("-") or "data"

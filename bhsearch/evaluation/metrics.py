@@ -257,12 +257,9 @@ METRICS = {
 }
 
 
-_BUILT_IN = frozenset(METRICS)
-
-
 def metrics_of(task: Task) -> dict[str, Metric]:
-    """Return the metrics of a task by name, in the order of `METRICS`, and those that were added to the table."""
-    return {name: metric for name, metric in METRICS.items() if name in task.metrics or name not in _BUILT_IN}
+    """Return the metrics of a task by name, in the order of `METRICS`."""
+    return {name: metric for name, metric in METRICS.items() if name in task.metrics}
 
 
 def fold_scores(predictions: Predictions, metric: MetricFunction = weighted_auc) -> FloatArray:

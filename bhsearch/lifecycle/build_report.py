@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bhsearch.data.audit import Audit
+from bhsearch.data.dataset import CLASS_NAMES, BadFile
 from bhsearch.data.datasets import open_settings
 from bhsearch.data.images.decode import decode
-from bhsearch.data.index import CLASS_NAMES, BadFile
 from bhsearch.data.layouts import breakhis
 from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError, MissingError
@@ -40,7 +40,7 @@ from bhsearch.study.result import correct, rank
 from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
-    from bhsearch.data.index import Index
+    from bhsearch.data.dataset import Dataset
     from bhsearch.tracking.reader import StoredStudy, StoredTest, StoredTrial
 
 _SIDE = 288  # pixels of an image on the page
@@ -96,15 +96,15 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
     from bhsearch.tracking import reader
 
     split, audit = reader.read_record(study, reader.SPLIT), reader.read_record(study, reader.AUDIT)
-    space = [Parameter(**row) for row in _tuples(reader.read_record(study, reader.SPACE))]
+    space = space_of(study)
     predictions: dict[int, Predictions] = {}
     with reporter.step("reading predictions") as progress:
         for done, trial in enumerate(study.trials, start=1):
             predictions[trial.number] = reader.predictions_of(trial)
             progress(done, len(study.trials))
-    records = [_record(trial, space) for trial in study.records]
+    records = [trial_record(trial, space) for trial in study.records]
     ranking = {row.trial.number: row for row in rank(records, predictions)}
-    corrected, why_not = _corrected(client, study, records, predictions)
+    corrected, why_not = corrected_of(client, study, records, predictions)
     best = study.trials[0] if study.trials else None
     shown: list[ExampleImage] = []
     if best is not None:
@@ -151,10 +151,13 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
     )
 
 
-def _corrected(
+def corrected_of(
     client: Any, study: StoredStudy, records: Sequence[Trial], predictions: Mapping[int, Predictions]
 ) -> tuple[CorrectedScore | None, str]:
-    """The correction counts the trials of the study that this one was started from, too."""
+    """Return the corrected score of a stored study and why there is none; see `correct`.
+
+    The correction counts the trials of the study that this one was started from, too.
+    """
     from bhsearch.tracking import reader
 
     origin = study.tags.get(keys.STARTED_FROM)
@@ -167,11 +170,15 @@ def _corrected(
     return correct(records, predictions, earlier)
 
 
-def _tuples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**row, "choices": tuple(row["choices"])} for row in rows]
+def space_of(study: StoredStudy) -> list[Parameter]:
+    """Return the search space of a stored study."""
+    from bhsearch.tracking import reader
+
+    return [Parameter(**row | {"choices": tuple(row["choices"])}) for row in reader.read_record(study, reader.SPACE)]
 
 
-def _record(trial: StoredTrial, space: Sequence[Parameter]) -> Trial:
+def trial_record(trial: StoredTrial, space: Sequence[Parameter]) -> Trial:
+    """Return a stored trial as an engine gives it."""
     return Trial(trial.number, trial.state, _typed(trial.params, space), trial.score, {"reason": trial.reason})
 
 
@@ -342,7 +349,7 @@ def _caption(predictions: Predictions, row: int) -> str:
     return "\n".join([kind, ", ".join(part for part in (probability, magnification, case) if part)])
 
 
-def _same_data(study: StoredStudy) -> Index | None:
+def _same_data(study: StoredStudy) -> Dataset | None:
     if "data" not in study.settings:  # of an earlier version
         return None
     try:

@@ -15,10 +15,10 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.dataset import CLASS_NAMES, BadFile, LeftOut
 from bhsearch.data.images.decode import IMAGE_SUFFIXES, decode
 from bhsearch.data.images.files import describe_left_out, find_images
 from bhsearch.data.images.pixel_cache import Progress
-from bhsearch.data.index import CLASS_NAMES, BadFile, LeftOut
 from bhsearch.data.layouts import breakhis, idc
 from bhsearch.data.layouts.folders import case_finder
 from bhsearch.data.layouts.naming import is_placeholder, spelling_key

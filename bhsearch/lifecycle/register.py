@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.images.decode import decode
-from bhsearch.data.index import CLASS_NAMES
 from bhsearch.errors import StudyError
 from bhsearch.evaluation import test_set
 from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score
@@ -215,8 +215,8 @@ def _again(client: Any, request: RegistrationRequest, earlier: EarlierResult) ->
     forced = request.force and request.alias not in version.aliases
     if forced:
         before = registry.version_with_alias(client, version.name, request.alias)
-        registry.promote(client, version, request.alias, "force", str(request.why), numbers, before)
-        registry.tag(client, version, "bhsearch.forced", str(request.why))
+        registry.promote(client, version, request.alias, "force", str(request.reason), numbers, before)
+        registry.tag(client, version, "bhsearch.forced", str(request.reason))
     elif tags.get("promoted") and version.number not in promoted:
         reason = tags["forced"] if tags["promoted"] == "force" else tags["gate_reason"]
         before = registry.version_of(client, version.name, tags["instead_of"]) if tags["instead_of"] else None
@@ -355,7 +355,7 @@ def _test_and_register(
     )  # fmt: skip
     before = fixed.champion.number if fixed.champion else ""
     # With the version itself, so that no version is ever without its result.
-    tags = tags_of(result, digest, request.why, before)
+    tags = tags_of(result, digest, request.reason, before)
     with reporter.step("registering the model"):
         _log_files(client, fixed, result, lineage, run_id)
         version = registry.register(
@@ -364,7 +364,7 @@ def _test_and_register(
     result = replace(result, version=version)
     registry.describe(client, version, run_id, describe(result), tags)
     if promoted:
-        reason = verdict.reason if promoted == "gate" else str(request.why)
+        reason = verdict.reason if promoted == "gate" else str(request.reason)
         registry.promote(client, version, request.alias, promoted, reason, verdict.numbers, fixed.champion)
     return result
 
@@ -387,7 +387,7 @@ def _test(fixed: _Frozen, reporter: ProgressReporter) -> TestResult:
         **text,
     )
     before = _ask(fixed.raw, fixed.opened, "testing without calibration", reporter)
-    return test_set.evaluate_test(predictions, before, fixed.point.threshold)
+    return test_set.evaluate_test(predictions, before, fixed.point.threshold, extra=fixed.opened.settings.metrics)
 
 
 def _ask(network: Any, opened: RestoredStudy, what: str, reporter: ProgressReporter) -> npt.NDArray[np.float32]:

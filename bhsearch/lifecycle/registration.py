@@ -27,7 +27,7 @@ class RegistrationRequest:
         name: Of the registered model; None for the name of the data set.
         alias: What a version gets that passes the gate.
         force: Whether it gets the alias whatever the gate says.
-        why: The user's reason for that.
+        reason: The user's reason for that.
         data: Where the data lie now, if not where they lay when the study was made.
         export: `openvino` for that, beside the model; None for nothing.
     """
@@ -37,7 +37,7 @@ class RegistrationRequest:
     name: str | None = None
     alias: str = "champion"
     force: bool = False
-    why: str | None = None
+    reason: str | None = None
     data: str | None = None
     export: str | None = None
 
@@ -45,10 +45,10 @@ class RegistrationRequest:
         from bhsearch.models.openvino_export import check_export
 
         check_export(self.export)
-        if self.force and not (self.why or "").strip():
-            raise SettingsError('--force must say why, since that is kept: --force --why "...".')
-        if self.why is not None and not self.force:
-            raise SettingsError("--why is the reason for --force, but --force is missing.")
+        if self.force and not (self.reason or "").strip():
+            raise SettingsError('--force must be given with a reason, which is logged: --force --reason "...".')
+        if self.reason is not None and not self.force:
+            raise SettingsError("--reason must be given with --force, but --force is missing.")
 
 
 @dataclass(frozen=True, eq=False)

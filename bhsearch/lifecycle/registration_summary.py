@@ -137,13 +137,13 @@ def describe(result: RegistrationResult) -> str:
     return "\n".join([*head, "", *table, "", *(f"{sentence}  " for sentence in notes(result)[bool(result.note) :])])
 
 
-def tags_of(result: RegistrationResult, sealed: str, why: str | None, before: str) -> dict[str, str]:
+def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before: str) -> dict[str, str]:
     """Tags of the registered version, the count of openings beside the numbers.
 
     Args:
         result: What was found; it needs no version yet.
         sealed: Digest of the set of sealed images.
-        why: The user's reason for `--force`.
+        reason: The user's reason for `--force`.
         before: Number of the version that had the alias; empty if none had.
     """
     corrected, line = result.corrected, result.point.calibration
@@ -170,7 +170,7 @@ def tags_of(result: RegistrationResult, sealed: str, why: str | None, before: st
         tags["promoted"] = result.promoted
         tags["alias"] = result.alias
     if result.promoted == "force":
-        tags["forced"] = str(why)
+        tags["forced"] = str(reason)
     if result.note:
         tags["note"] = result.note
     return {f"bhsearch.{key}": value for key, value in tags.items()}

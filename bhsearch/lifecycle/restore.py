@@ -12,15 +12,18 @@ import numpy as np
 import pandas as pd
 
 from bhsearch.config import Settings
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.datasets import PHANTOM, open_settings
-from bhsearch.data.index import Index
 from bhsearch.data.splits import Split
 from bhsearch.errors import DataError, StudyError
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.study.context import FINETUNE, announce_synthetic, images_record
 from bhsearch.study.events import ProgressReporter
+from bhsearch.study.parts import require_parts
 from bhsearch.text import listed
+from bhsearch.tracking.keys import PLUGINS
 
 if TYPE_CHECKING:
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
@@ -42,11 +45,11 @@ class RestoredStudy:
     """
 
     settings: Settings
-    index: Index
+    index: Dataset
     split: Split
 
     @property
-    def development(self) -> Index:
+    def development(self) -> Dataset:
         """The rows that the search saw."""
         return self.index.select(self.split.development)
 
@@ -65,6 +68,7 @@ def restore_study(study: StoredStudy, reporter: ProgressReporter, data: str | No
     """
     from bhsearch.tracking import reader
 
+    require_parts(study.name, study.tags.get(PLUGINS, ""))
     settings = settings_of(study.settings)
     if settings.layout == PHANTOM:  # its images may have been put into a folder since
         settings = replace(settings, layout="auto")
@@ -185,7 +189,7 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
     return backbone
 
 
-def sealed_digest(index: Index, split: Split) -> str:
+def sealed_digest(index: Dataset, split: Split) -> str:
     """Digest of the set of sealed images: of their pixels, in no order."""
     return digest_of_set(index.column("pixels_digest")[split.test].tolist())
 
@@ -211,7 +215,7 @@ def digest_of_set(pixel_digests: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(pixel_digests)).encode()).hexdigest()[:16]
 
 
-def rows_of(index: Index, rows: np.ndarray) -> dict[str, list[str]]:
+def rows_of(index: Dataset, rows: np.ndarray) -> dict[str, list[str]]:
     """Case and pixel digest of some rows, as the gate compares them."""
     from bhsearch.data.grouping import case_keys
 

@@ -1,4 +1,4 @@
-"""From a point of the finetune space to its score: folds one after another, each from its own frozen head."""
+"""The objective of the finetune regime: folds are trained one after another, each from its own frozen head."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import PixelCache
 from bhsearch.data.splits import training_weights
 from bhsearch.errors import RunError
@@ -21,10 +22,10 @@ from bhsearch.evaluation.predictions import case_weights, six_digits
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
 from bhsearch.models.augmentation.views import views_of
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.inference_model import arrays_of
 from bhsearch.models.training.device_images import DevicePixels
-from bhsearch.models.training.finetune import N_SHARES, Evaluation, FinetuneParams, FoldTask, predict, train_fold
+from bhsearch.models.training.finetune import EVALS_PER_FOLD, Evaluation, FinetuneParams, FoldTask, predict, train_fold
 from bhsearch.models.training.step_cache import TrainerCache
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, TrainerSpec
 from bhsearch.objectives.base import (
@@ -39,45 +40,44 @@ from bhsearch.objectives.base import (
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import Params
 
-Array = npt.NDArray[np.float32]
-N_VIEWS = 4  # of test-time augmentation, dihedral
-N_EXAMPLES = 3  # images that the picture of augmentation shows
-MICRO_BATCHES = 4  # of a batch that did not fit into memory
-_ON_DEVICE_BYTES = 4 << 30  # of pixels that stay on the device
+N_VIEWS = 4  # dihedral views of test-time augmentation
+N_EXAMPLES = 3  # images in the figure of augmentation policies
+MICRO_BATCHES = 4  # parts of a batch that does not fit into memory
+_ON_DEVICE_BYTES = 4 << 30  # maximum size of the images that stay on the device
 
 
 @dataclass(frozen=True, eq=False)
 class DevelopmentRows:
-    """The development images.
+    """Labels, folds and groups of the development images.
 
     Attributes:
         label: 0 or 1. Shape (n_images,).
-        fold: Shape (n_repeats, n_images).
-        group: Shape (n_images,).
+        fold: Fold in each repeat. Shape (n_repeats, n_images).
+        group: Group number. Shape (n_images,).
     """
 
     label: npt.NDArray[np.int8]
     fold: npt.NDArray[np.int8]
     group: npt.NDArray[np.int64]
 
-    def columns(self) -> list[tuple[int, int]]:
-        """Every fold of every repeat, in the order that all trials visit them."""
+    def repeat_folds(self) -> list[tuple[int, int]]:
+        """Return all pairs of repeat and fold, in the order in which trials train them."""
         return [(repeat, fold) for repeat in range(len(self.fold)) for fold in range(int(self.fold.max()) + 1)]
 
 
 class FinetuneObjective:
-    """Scores points of the finetune space.
+    """Score parameters of the finetune search space.
 
     Args:
         pixels: Pixel cache per image size.
-        frozen: Scores points of the frozen space at an image size; its heads are what folds start from.
-        heads: Point of the frozen space whose heads a backbone starts from, by its name.
-        backbones: The backbones of the space, by name.
+        frozen: Returns the frozen objective of an image size, whose heads the folds start from.
+        heads: Returns the frozen parameter set of a backbone's initial heads, by its name.
+        backbones: Backbones of the space by name.
         rows: The development images.
-        seed: Of everything random in a training; the same for every trial.
-        precision: As Keras calls it.
-        say: Told what a person should know of a trial.
-        tell: Told what a trial is doing, in a few words.
+        seed: Seed of all random numbers of a training, the same for all trials.
+        precision: Keras's name of the precision.
+        say: Called with sentences about a trial for the user.
+        tell: Called with a short description of the trial's activity.
     """
 
     def __init__(
@@ -95,57 +95,57 @@ class FinetuneObjective:
         self._pixels, self._frozen, self._heads_of, self._backbones = pixels, frozen, heads, backbones
         self._rows, self._seed, self._precision, self._say = rows, seed, precision, say
         self._tell = tell
-        self._counted = case_weights(rows.group, rows.fold)
+        self._case_weights = case_weights(rows.group, rows.fold)
         self._pool = TrainerCache()
         self._device: tuple[int, DevicePixels] | None = None
-        self._started: dict[tuple[str, int], tuple[list[Array], int] | None] = {}
-        self._longest = max(int((rows.fold[r] != k).sum()) for r, k in rows.columns())
+        self._started: dict[tuple[str, int], tuple[list[Float32Array], int] | None] = {}
+        self._n_training_longest = max(int((rows.fold[r] != k).sum()) for r, k in rows.repeat_folds())
 
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
-        """What each policy of augmentation does at three strengths, to images of a few cases."""
+        """Return example images of each augmentation policy at three strengths, for images of a few cases."""
         pixels = next(iter(self._pixels.values()))
         _, firsts = np.unique(self._rows.group, return_index=True)
         some = pixels.rows(firsts[np.linspace(0, len(firsts) - 1, N_EXAMPLES).astype(int)])[:, 0]
         shown = on_device.examples(list(some), np.random.default_rng(self._seed))
         return {policy: np.stack(row) for policy, row in shown}
 
-    def __call__(self, params: Params, watch: ReportCallback) -> TrialResult:
-        """Train every fold's network at one point and score the images that each has not seen.
+    def __call__(self, params: Params, on_report: ReportCallback) -> TrialResult:
+        """Train the networks of all folds with one parameter set and score their out-of-fold predictions.
 
-        A trial that does not fit into memory is tried once more with its batches in parts.
+        A trial that does not fit into memory is repeated once with each batch in parts.
 
         Raises:
-            RunError: If the training ends in numbers that are none, or does not fit into memory in parts either.
-            Pruned: If `watch` says so.
+            RunError: If training produces NaN or infinite values, or does not fit into memory in parts either.
+            Pruned: If `on_report` raises it.
         """
-        shape = self._shape(params)
+        spec = self._spec(params)
         try:
-            return self._trial(params, shape, watch)
+            return self._trial(params, spec, on_report)
         except Exception as error:
             if not backend.is_out_of_memory(error):
                 raise
-        self._pool.forget(shape)
-        self._say(f"Out of memory with batches of {shape.batch}: tried again in {MICRO_BATCHES} parts each.")
-        shape = replace(shape, micro_batches=MICRO_BATCHES)
+        self._pool.forget(spec)
+        self._say(f"Out of memory with batches of {spec.batch}: retrying in {MICRO_BATCHES} parts each.")
+        spec = replace(spec, micro_batches=MICRO_BATCHES)
         try:
-            return self._trial(params, shape, watch)
+            return self._trial(params, spec, on_report)
         except Exception as error:
             if not backend.is_out_of_memory(error):
                 raise
-            self._pool.forget(shape)
+            self._pool.forget(spec)
             raise RunError(
-                f"A network must fit into memory, but {shape.backbone.name} at {shape.size} px with batches of "
-                f"{shape.batch} does not, in {MICRO_BATCHES} parts either."
+                f"A network must fit into memory, but {spec.backbone.name} at {spec.size} px with batches of "
+                f"{spec.batch} does not, even in {MICRO_BATCHES} parts. Use a smaller image size."
             ) from error
 
-    def _shape(self, params: Params) -> TrainerSpec:
+    def _spec(self, params: Params) -> TrainerSpec:
         backbone = self._backbones[params["backbone"]]
         start = self._start(backbone, params["image_size"])
         hidden = start[1] if start is not None else 0
         depth = "all" if backbone.from_scratch else params["depth"]
         return TrainerSpec(backbone, params["image_size"], params["batch"], depth, hidden, self._precision)
 
-    def _trial(self, params: Params, shape: TrainerSpec, watch: ReportCallback) -> TrialResult:
+    def _trial(self, params: Params, spec: TrainerSpec, on_report: ReportCallback) -> TrialResult:
         started = time.perf_counter()
         chosen = finetune_params(params)
         n_views = N_VIEWS if params["tta"] else 1
@@ -154,45 +154,47 @@ class FinetuneObjective:
         curves = _Curves()
         members = []
         milliseconds = float("inf")
-        self._tell(f"building {shape.backbone.name}")
-        with self._pool.program(shape) as program:
-            pixels = self._device_pixels(shape.size)
-            for column, (repeat, fold) in enumerate(self._rows.columns()):
+        self._tell(f"building {spec.backbone.name}")
+        with self._pool.program(spec) as program:
+            pixels = self._device_pixels(spec.size)
+            for fold_model, (repeat, fold) in enumerate(self._rows.repeat_folds()):
                 task = self._task(repeat, fold, chosen)
-                here = f"fold {column + 1} of {len(self._rows.columns())}"
+                here = f"fold {fold_model + 1} of {len(self._rows.repeat_folds())}"
                 self._tell(here)
-                fold_of = _Fold(self, column, repeat, task, watch, curves, scores)
-                seed = (self._seed, column)
+                fold_of = _Fold(self, fold_model, repeat, task, on_report, curves, scores)
+                seed = (self._seed, fold_model)
                 try:
                     member = train_fold(
                         program,
                         pixels,
                         task,
-                        self._member(program, column, seed),
+                        self._member(program, fold_model, seed),
                         chosen,
                         seed,
-                        fold_of.see,
+                        fold_of.on_evaluation,
                         partial(self._tell_epoch, here, chosen.epochs),
                     )
-                    state = program.frozen(program.state_of(member))
+                    state = program.inference_state(program.initial_state(member))
                     began = time.perf_counter()
                     by_view = predict(program, pixels, state, task.held_out, n_views)
-                    # The fastest fold: the first one also pays for compiling.
+                    # The fastest fold, since the first one includes compilation.
                     passed = 1000 * (time.perf_counter() - began) / len(task.held_out)
                     milliseconds = min(milliseconds, passed)
                     probability[repeat, task.held_out] = six_digits(sigmoid(by_view).mean(axis=0))
                     scores.append(self.fold_score(repeat, task, probability[repeat, task.held_out]))
-                    report = IntermediateValue((column + 1) * N_SHARES - 1, float(np.mean(scores)), scores[-1])
-                    is_last = column == len(self._rows.columns()) - 1
-                    with suppress(Pruned) if is_last else nullcontext():  # what is done is not ended any more
-                        watch(report)
+                    report = IntermediateValue(
+                        (fold_model + 1) * EVALS_PER_FOLD - 1, float(np.mean(scores)), scores[-1]
+                    )
+                    is_last = fold_model == len(self._rows.repeat_folds()) - 1
+                    with suppress(Pruned) if is_last else nullcontext():  # a completed trial is not pruned
+                        on_report(report)
                 except Pruned as pruned:
                     pruned.curves = curves.means()
                     pruned.seconds = time.perf_counter() - started
                     raise
                 members.append(member)
         weights = arrays_of(members)
-        n_images = len(self._rows.columns()) * chosen.epochs * task.steps * shape.batch
+        n_images = len(self._rows.repeat_folds()) * chosen.epochs * task.steps * spec.batch
         return TrialResult(
             float(np.mean(scores)),
             probability,
@@ -200,16 +202,16 @@ class FinetuneObjective:
             {
                 "kind": "networks",
                 "views": list(views_of("dihedral", n_views) if n_views > 1 else views_of("none", 1)),
-                "image_size": shape.size,
+                "image_size": spec.size,
                 "n_members": len(members),
-                "hidden_units": shape.hidden_units,
+                "hidden_units": spec.hidden_units,
             },
             weights,
             time.perf_counter() - started,
             {
                 "trained_images": n_images,
                 "peak_memory_mb": _peak_mb(),
-                MS_PER_IMAGE: len(members) * milliseconds,  # the deployed model asks every fold's network
+                MS_PER_IMAGE: len(members) * milliseconds,  # the deployed model runs the networks of all folds
                 MODEL_MB: sum(array.nbytes for array in weights.values()) / 1e6,
             },
         )
@@ -221,102 +223,104 @@ class FinetuneObjective:
         inside = self._rows.fold[repeat] != fold
         weight = training_weights(self._rows.group, inside)
         classes = [weight * (self._rows.label == value) for value in (0, 1)]
-        balanced = classes[0] / classes[0].sum() + classes[1] / classes[1].sum()  # each class half of the weight
+        balanced = classes[0] / classes[0].sum() + classes[1] / classes[1].sum()  # half of the weight for each class
         smooth = params.label_smoothing
         return FoldTask(
             np.flatnonzero(inside),
             np.flatnonzero(~inside),
             (self._rows.label * (1 - smooth) + smooth / 2).astype(np.float32),
             (balanced * inside.sum() / 2).astype(np.float32),
-            -(-self._longest // params.batch),
+            -(-self._n_training_longest // params.batch),
         )
 
-    def _member(self, program: CompiledTrainer, column: int, seed: tuple[int, ...]) -> ModelWeights:
-        """What a fold starts from: its own frozen head, or nothing at all."""
-        start = self._start(program.shape.backbone, program.shape.size)
-        weights = program.origin(np.random.default_rng(seed))
+    def _member(self, program: CompiledTrainer, fold_model: int, seed: tuple[int, ...]) -> ModelWeights:
+        """Return the initial weights of a fold: the backbone's with the fold's frozen head, or random ones."""
+        start = self._start(program.spec.backbone, program.spec.size)
+        weights = program.initial_weights(np.random.default_rng(seed))
         if start is None:
             head = [np.zeros((program.n_features, 1), np.float32), np.zeros(1, np.float32)]
             return ModelWeights(weights, [*head, np.ones(1, np.float32), np.zeros((), np.float32)])
-        kernel, bias, top, top_bias = start[0]
-        return ModelWeights(weights, [kernel[:, column], bias[column], top[column], top_bias[column]])
+        kernel, bias, output_weights, output_bias = start[0]
+        return ModelWeights(
+            weights, [kernel[:, fold_model], bias[fold_model], output_weights[fold_model], output_bias[fold_model]]
+        )
 
-    def _start(self, backbone: Backbone, size: int) -> tuple[list[Array], int] | None:
-        """Frozen heads of every fold, and their hidden units; None for a network that starts from nothing."""
+    def _start(self, backbone: Backbone, size: int) -> tuple[list[Float32Array], int] | None:
+        """Return the frozen heads of all folds and their hidden units; None for training from scratch."""
         key = (backbone.name, size)
         if key not in self._started:
             start = None
             if not backbone.from_scratch:
                 heads = self._frozen(size)(self._heads_of(backbone.name)).heads
                 hidden = 0 if heads.linear else heads.kernel.shape[2]
-                start = [heads.kernel, heads.bias, heads.top, heads.top_bias], hidden
-            self._started[key] = start  # only now: heads that failed are tried again, and never left out
+                start = [heads.kernel, heads.bias, heads.output_weights, heads.output_bias], hidden
+            self._started[key] = start  # stored after success only, so that failed heads are retried
         return self._started[key]
 
     def _device_pixels(self, size: int) -> DevicePixels:
-        """Pixels of one size at a time lie on the device."""
+        """Return the images of one size on the device, replacing those of another size."""
         if self._device is None or self._device[0] != size:
             self._device = None
             self._device = (size, DevicePixels(self._pixels[size], _ON_DEVICE_BYTES))
         return self._device[1]
 
-    def fold_score(self, repeat: int, task: FoldTask, probability: Array) -> float:
-        """Case-weighted AUC of the held-out rows."""
+    def fold_score(self, repeat: int, task: FoldTask, probability: Float32Array) -> float:
+        """Return the case-weighted AUC of the validation rows."""
         rows = task.held_out
-        return float(weighted_auc(self._rows.label[rows], probability, self._counted[repeat, rows]))
+        return float(weighted_auc(self._rows.label[rows], probability, self._case_weights[repeat, rows]))
 
-    def fold_loss(self, repeat: int, task: FoldTask, logits: Array) -> float:
-        """Case-weighted cross-entropy of the held-out rows."""
+    def fold_loss(self, repeat: int, task: FoldTask, logits: Float32Array) -> float:
+        """Return the case-weighted cross-entropy of the validation rows."""
         rows = task.held_out
         entropy = np.logaddexp(0.0, logits) - logits * self._rows.label[rows]
-        return float(np.average(entropy, weights=self._counted[repeat, rows]))
+        return float(np.average(entropy, weights=self._case_weights[repeat, rows]))
 
 
 def finetune_params(params: Params) -> FinetuneParams:
-    """The part of a point that a network is trained with."""
+    """Return the training parameters of the network in a parameter set."""
     return FinetuneParams(**{field.name: params[field.name] for field in fields(FinetuneParams)})
 
 
 class _Curves:
-    """What was seen at each look, over the folds."""
+    """Values of each evaluation over the folds."""
 
     def __init__(self) -> None:
         self._values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
 
-    def add(self, look: Evaluation, auc: float, loss: float) -> None:
-        for name, value in (("auc", auc), ("loss", loss), ("training_loss", look.training_loss)):
-            self._values[name][look.share].append(value)
+    def add(self, evaluation: Evaluation, auc: float, loss: float) -> None:
+        for name, value in (("auc", auc), ("loss", loss), ("training_loss", evaluation.training_loss)):
+            self._values[name][evaluation.share].append(value)
 
     def means(self) -> dict[str, list[float]]:
-        """Mean over the folds that were looked at, per look."""
+        """Return the means over the evaluated folds, per evaluation."""
         return {name: [float(np.mean(by[share])) for share in sorted(by)] for name, by in self._values.items()}
 
 
 class _Fold:
-    """Watches one fold in training."""
+    """Callbacks of one fold in training."""
 
     def __init__(
         self,
         objective: FinetuneObjective,
-        column: int,
+        fold_model: int,
         repeat: int,
         task: FoldTask,
-        watch: ReportCallback,
+        on_report: ReportCallback,
         curves: _Curves,
         scores: list[float],
     ) -> None:
-        self._objective, self._column, self._repeat, self._task = objective, column, repeat, task
-        self._watch, self._curves, self._before = watch, curves, list(scores)
+        self._objective, self._fold_model, self._repeat, self._task = objective, fold_model, repeat, task
+        self._on_report, self._curves, self._before = on_report, curves, list(scores)
 
-    def see(self, look: Evaluation) -> None:
-        auc = self._objective.fold_score(self._repeat, self._task, sigmoid(look.logits))
-        self._curves.add(look, auc, self._objective.fold_loss(self._repeat, self._task, look.logits))
-        if look.share < N_SHARES:  # the last one is reported with the fold's own score
-            step = self._column * N_SHARES + look.share - 1
-            self._watch(IntermediateValue(step, float(np.mean([*self._before, auc])), None))
+    def on_evaluation(self, evaluation: Evaluation) -> None:
+        auc = self._objective.fold_score(self._repeat, self._task, sigmoid(evaluation.logits))
+        self._curves.add(evaluation, auc, self._objective.fold_loss(self._repeat, self._task, evaluation.logits))
+        if evaluation.share < EVALS_PER_FOLD:  # the last one is reported with the score of the fold
+            step = self._fold_model * EVALS_PER_FOLD + evaluation.share - 1
+            self._on_report(IntermediateValue(step, float(np.mean([*self._before, auc])), None))
 
 
 def _peak_mb() -> float:
-    """Peak memory of the GPU, or what this process holds where there is none."""
+    """Return the peak memory of the GPU in megabytes, or the memory of this process without a GPU."""
     peak = backend.peak_memory_bytes()
     return (psutil.Process().memory_info().rss if peak is None else peak) / 1e6

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.images.pixel_cache import Progress, pixel_cache
-from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.layouts.breakhis_folds import ResolvedFold
 from bhsearch.errors import DataError
 from bhsearch.evaluation.breakhis_rates import Rates, recognition_rates, summaries
 from bhsearch.models import backend
-from bhsearch.models.augmentation.views import IDENTITY
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.augmentation.policies import IDENTITY
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.linear_probe import Moments, fit
@@ -29,11 +29,11 @@ OFFICIAL_NOTE = (
 
 
 def evaluate_folds(
-    index: Index,
+    index: Dataset,
     folds: Sequence[ResolvedFold],
     backbone: Backbone,
     image_size: int = 224,
-    executor: str = "auto",
+    feature_backend: str = "auto",
     progress: Progress | None = None,
 ) -> list[Rates]:
     """Train the starting point of the space on each fold's train images and test it on the others.
@@ -46,7 +46,7 @@ def evaluate_folds(
         folds: From `data.official.place`.
         backbone: Frozen; a linear head is trained on its features.
         image_size: Side in pixels.
-        executor: Of the features.
+        feature_backend: What computes features, as in `FeatureCache`.
         progress: Of resizing.
 
     Returns:
@@ -60,7 +60,7 @@ def evaluate_folds(
     for key in tested:
         _check(index, folds, key)
     backend.import_backend()
-    features = FeatureCache(pixel_cache(index, make_resize("crop", image_size), progress), executor)
+    features = FeatureCache(pixel_cache(index, make_resize("crop", image_size), progress), feature_backend)
     table = features.get(backbone, IDENTITY)
     return [rate for key in tested for rate in _at_magnification(index, table, folds, key, backbone)]
 
@@ -82,9 +82,9 @@ def result_record(found: Sequence[Rates], folds: Sequence[ResolvedFold]) -> dict
         "leaks": [
             {
                 "fold": fold.number,
-                "n_absent": fold.n_absent,
-                "cases": {case: {"train": train, "test": test} for case, (train, test) in fold.torn_cases.items()},
-                "pictures": fold.torn_pictures,
+                "n_absent": fold.n_missing,
+                "cases": {case: {"train": train, "test": test} for case, (train, test) in fold.leaking_cases.items()},
+                "pictures": fold.leaking_images,
             }
             for fold in folds
         ],
@@ -96,7 +96,7 @@ def _pair(mean_and_spread: tuple[float, float]) -> dict[str, float | None]:
     return {"mean": mean, "standard_deviation": None if spread != spread else spread}
 
 
-def _check(index: Index, folds: Sequence[ResolvedFold], magnification: str) -> None:
+def _check(index: Dataset, folds: Sequence[ResolvedFold], magnification: str) -> None:
     here = index.column("magnification") == magnification
     for fold in folds:
         held = np.bincount(index.labels[fold.train & here], minlength=2)
@@ -108,7 +108,7 @@ def _check(index: Index, folds: Sequence[ResolvedFold], magnification: str) -> N
 
 
 def _at_magnification(
-    index: Index, table: np.ndarray, folds: Sequence[ResolvedFold], magnification: str, backbone: Backbone
+    index: Dataset, table: np.ndarray, folds: Sequence[ResolvedFold], magnification: str, backbone: Backbone
 ) -> list[Rates]:
     """All folds of a magnification as the columns of one program."""
     here = index.column("magnification") == magnification

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.pixel_cache import pixel_cache
-from bhsearch.data.index import Index
 from bhsearch.data.splits import Split, make_split
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import epoch_scores
 from bhsearch.evaluation.predictions import case_weights
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import Backbone
-from bhsearch.models.features import FeatureCache, check_executor
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.features import FeatureCache, check_feature_backend
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import Params, frozen_space, starting_point
@@ -52,14 +52,14 @@ class FoldScores:
 
 
 def measure(
-    index: Index,
+    index: Dataset,
     backbone: Backbone,
     reporter: ProgressReporter,
     *,
     image_size: int = 224,
     folds: int = 5,
     repeats: int = 5,
-    executor: str = "auto",
+    feature_backend: str = "auto",
 ) -> list[FoldScores]:
     """Score the fixed point under every grouping, each image's features computed once.
 
@@ -70,7 +70,7 @@ def measure(
         image_size: Side in pixels.
         folds: Of a repeat.
         repeats: Of the folds.
-        executor: Of features, as in `FeatureCache`.
+        feature_backend: What computes features, as in `FeatureCache`.
 
     Returns:
         In the order of `GROUPINGS`; without slides where the data name none.
@@ -79,7 +79,7 @@ def measure(
         InputError: If the split cannot be made, or an option is out of range.
         RunError: If the groupings leave different images to search on.
     """
-    check_executor(executor)
+    check_feature_backend(feature_backend)
     resize = make_resize("crop", image_size)
     known = GROUPINGS if (index.column("slide") != "").all() else ("image", "case")
     splits = [make_split(index, n_folds=folds, n_repeats=repeats, group_by=group_by) for group_by in known]
@@ -89,7 +89,7 @@ def measure(
     backend.import_backend()
     with reporter.step("resizing images") as progress:
         pixels = pixel_cache(index.select(rows), resize, progress)
-    features, results = FeatureCache(pixels, executor), []
+    features, results = FeatureCache(pixels, feature_backend), []
     with reporter.step("training heads") as progress:
         for done, split in enumerate(splits, start=1):
             results.append(_score(split, features, backbone, index.labels[rows]))

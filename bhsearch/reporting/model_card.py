@@ -35,14 +35,16 @@ _PICTURES = "card_pictures"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A number with its 95 % interval over cases.
+class TestMetric:
+    """A metric of the sealed test with its 95 % interval over cases.
 
     Attributes:
-        value: The number.
-        low, high: Ends of its interval.
-        n: On how much it rests, such as `12 cases, 340 images`.
+        value: Value.
+        low, high: Ends of the interval.
+        n: Sample size, such as `12 cases, 340 images`.
     """
+
+    __test__ = False  # no test class for pytest to collect
 
     value: float
     low: float
@@ -67,32 +69,32 @@ class WorstImage:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What must be known of a registered model. All fields are required; an empty one is an error that names it.
+    """Model card of a registered model. All fields are required; an empty one is an error that names it.
 
     Attributes:
         title: Name and version.
         synthetic: Whether the images are drawn by a program.
-        use: What it is for.
-        model: What it is: backbone, parameters, how it was trained.
-        source: Who made the data, and where they are from.
+        use: Intended uses.
+        model: Backbone, parameters and training, by name.
+        source: Authors and origin of the data.
         licence: Licence of the data.
-        data: What it was made from: name, where it lies, images, cases, classes.
-        split: What was sealed, and how the folds were made.
-        audit: The leakage audit, a line each; "Nothing odd was found." where that is so.
+        data: Name, layout, images and cases of the data, by name.
+        split: Sealed cases and folds, by name.
+        audit: Lines of the leakage audit; "Nothing odd was found." if there are no findings.
         corrected: The score of the search, corrected for having searched.
         corrected_for: Which trial the correction is for: the best-scoring rule, or that another one was chosen.
         test: Metrics of the sealed cases by their full names, with intervals.
-        gate: What the gate said, and which alias the version gets.
-        openings: Every opening of these sealed cases so far, a line each.
+        gate: Decision of the gate and alias of the version, as sentences.
+        openings: Every opening of these sealed cases so far, one line each.
         point: Calibration and threshold, fixed before the opening.
-        before: Calibration errors of the deployed model on the test without the calibration, by name in full.
-        after: The same with it.
+        before: Calibration errors of the deployed model on the test without calibration, by full name.
+        after: The same errors with calibration.
         subtypes: Results of the test by subtype, from `subgroup_results`.
         magnifications: The same by magnification.
         cases: The same by case.
         worst: Cases of the test on which it is most often wrong, worst first.
-        pictures: PNG files by what they show, such as the ROC curve.
-        limits: What it is not for: `LIMITS`, and what follows from its data.
+        pictures: PNG files by title, such as `ROC curve`.
+        limits: Uses that are excluded: `LIMITS` and those that follow from the data.
 
     Raises:
         RunError: If a field, or something in it, is empty or not a number.
@@ -109,7 +111,7 @@ class ModelCard:
     audit: Sequence[str]
     corrected: CorrectedScore
     corrected_for: str
-    test: Mapping[str, Measured]
+    test: Mapping[str, TestMetric]
     gate: Sequence[str]
     openings: Sequence[str]
     point: OperatingPoint
@@ -135,21 +137,21 @@ class ModelCard:
             )
 
     def html(self) -> str:
-        """The card as a page that needs nothing but itself."""
+        """Return the card as a self-contained HTML page."""
         body = [html.heading(self.title), html.alarm(self._alarms), document.to_html(self._sections)]
         return html.document(self.title, "\n".join(body))
 
     def markdown(self, folder: str = "") -> str:
-        """The card as Markdown.
+        """Return the card as Markdown.
 
         Args:
-            folder: Where its pictures lie, as seen from it; without, it names them and can stand alone.
+            folder: Folder of its images, relative to the card; empty for captions without images.
         """
         head = [f"# {self.title}", "", *(line for text in self._alarms for line in (f"**{text}**", ""))]
         return "\n".join(head) + "\n" + document.to_markdown(self._sections, folder)
 
     def write(self, folder: Path) -> None:
-        """Write `card.md`, `card.html`, and the pictures of the first in `card_pictures`."""
+        """Write `card.md`, `card.html`, and the images of `card.md` in `card_pictures`."""
         (folder / "card.md").write_text(self.markdown(_PICTURES), encoding="utf-8")
         (folder / "card.html").write_text(self.html(), encoding="utf-8")
         (folder / _PICTURES).mkdir()

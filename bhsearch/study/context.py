@@ -14,20 +14,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.config import Settings, most_models
+from bhsearch.config import Settings, model_limit
 from bhsearch.data.audit import Audit, audit
+from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
 from bhsearch.data.images.files import describe_left_out
-from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.data.splits import Split, make_split
-from bhsearch.engines.keras_tuner.storage import DIRECTORY
 from bhsearch.engines.optuna.pruners import check_pruner
-from bhsearch.engines.optuna.url import without_password
-from bhsearch.engines.registry import KERAS_TUNER, check_engine, with_sampler
+from bhsearch.engines.registry import ENGINES, check_engine, with_sampler
 from bhsearch.errors import SettingsError, StudyError
+from bhsearch.evaluation.extra_metrics import EXTRA_METRICS
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.models.backbones.registry import AvailableBackbones, Backbone, find_backbones
-from bhsearch.models.features import check_executor
+from bhsearch.models.augmentation.base import check_augmentations
+from bhsearch.models.backbones.base import AvailableBackbones, Backbone
+from bhsearch.models.backbones.registry import find_backbones
+from bhsearch.models.features import check_feature_backend
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import Parameter, digest_of_rows, finetune_space, frozen_space, space_digest
 from bhsearch.study.events import ProgressReporter, StudyPlan
@@ -57,10 +58,10 @@ _MUST_AGREE = {
     "split_fingerprint": "another split (--folds, --repeats, --test-fraction, --group-by, --magnification)",
     "regime": "another --regime",
     "image_sizes": "another --image-size",
-    "started_from": "another --from",
-    "warm": "another --warm-from",
+    "started_from": "another --init-from",
+    "warm": "another --warm-start-from",
     "resize": "another --resize",
-    "executor": "another --executor",
+    "feature_backend": "another --feature-backend",
     "seed": "another --seed",
     "space": "another space",
 }
@@ -80,9 +81,9 @@ class StudyContext:
     """
 
     settings: Settings
-    index: Index
+    index: Dataset
     split: Split
-    development: Index
+    development: Dataset
     found: AvailableBackbones
     study: str
     regime: str
@@ -110,15 +111,18 @@ class StudyContext:
 
     @property
     def pruner(self) -> str:
-        """The pruner's name; frozen trials are never pruned, and those of KerasTuner neither."""
-        if self.regime == FROZEN or self.settings.engine == KERAS_TUNER:
+        """Name of the pruner; `none` in the frozen regime, and for an engine that does not prune."""
+        if self.regime == FROZEN or not ENGINES.get(self.settings.engine).capabilities.prunes:
             return "none"
         return self.settings.pruner or FINETUNE_PRUNER
 
     def space(self, backbones: Iterable[str]) -> tuple[Parameter, ...]:
         """The space of the regime."""
         names = tuple(backbones)
-        return frozen_space(names) if self.regime == FROZEN else finetune_space(names, self.image_sizes)
+        policies = self.settings.augmentations
+        if self.regime == FROZEN:
+            return frozen_space(names, policies)
+        return finetune_space(names, self.image_sizes, policies)
 
     def template(self) -> Predictions:
         """The development rows as predictions that say nothing yet."""
@@ -147,7 +151,7 @@ class StudyContext:
             "group_by": settings.group_by,
             "image_sizes": list(self.image_sizes),
             "resize": settings.resize,
-            "executor": settings.executor,
+            "feature_backend": settings.feature_backend,
             "seed": settings.seed,
             "space": space_digest(self.space(("",))),
             "promotable": self.split.promotable,
@@ -175,7 +179,7 @@ def build_context(settings: Settings, reporter: ProgressReporter) -> StudyContex
         n_repeats=settings.repeats,
         group_by=settings.group_by,
         magnification=settings.magnification,
-        resplit=settings.resplit,
+        ignore_predefined_split=settings.ignore_predefined_split,
     )
     regime = FINETUNE if settings.regime == FINETUNE else FROZEN
     weights = Path(settings.weights_dir) if settings.weights_dir else None
@@ -195,16 +199,19 @@ def announce_synthetic(data: str | None, reporter: ProgressReporter) -> None:
 
 def _check_choices(settings: Settings) -> None:
     """Refuse here what would else be met when the study is made already."""
-    check_executor(settings.executor)
+    check_feature_backend(settings.feature_backend)
     if settings.pruner is not None:
         check_pruner(settings.pruner)
     check_engine(settings.engine, settings.sampler, settings.workers, settings.pruner, settings.storage)
+    for name in settings.metrics:
+        EXTRA_METRICS.get(name)
+    check_augmentations(settings.augmentations, FINETUNE if settings.regime == FINETUNE else FROZEN)
     for size in (settings.image_size, *settings.image_sizes):
         make_resize(settings.resize, size)
     if settings.regime == FINETUNE and settings.resize == "tiles":
         raise SettingsError("--resize must be crop or squash with --regime finetune, but got 'tiles'.")
-    if settings.from_study is not None and settings.regime != FINETUNE:
-        raise SettingsError(f"--from goes with --regime finetune, but got {settings.regime}.")
+    if settings.init_from is not None and settings.regime != FINETUNE:
+        raise SettingsError(f"--init-from goes with --regime finetune, but got {settings.regime}.")
 
 
 def gpu_here() -> bool:
@@ -268,7 +275,7 @@ def make_plan(prepared: StudyContext, space: Sequence[Parameter], finished: int)
     ]
     if settings.tracking:
         members = settings.folds * settings.repeats if prepared.regime == FINETUNE else 1
-        most = most_models(settings.keep_models)
+        most = model_limit(settings.keep_models)
         kept = remaining if most is None else min(remaining, most)
         size = f"at most {kept * members * largest / 1000:.2g} GB of models" if kept else "no new models"
         rows.append(("results", f"MLflow, {size}"))
@@ -296,7 +303,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def images_record(index: Index) -> dict[str, list[Any]]:
+def images_record(index: Dataset) -> dict[str, list[Any]]:
     """Every image with what its fingerprint rests on, so that a later difference can be named; columns."""
     return {name: index.table[name].tolist() for name in ("path", "label", "case", "pixels_digest")}
 
@@ -311,7 +318,7 @@ def _part(prepared: StudyContext, rows: npt.NDArray[np.bool_]) -> str:
     return f"{n_groups} cases ({by_class[0]} benign, {by_class[1]} malignant), {_images(prepared.index, rows)}"
 
 
-def _images(index: Index, rows: npt.NDArray[np.bool_]) -> str:
+def _images(index: Dataset, rows: npt.NDArray[np.bool_]) -> str:
     counts = np.bincount(index.labels[rows], minlength=2)
     return f"{rows.sum():,} images ({', '.join(f'{n:,} {name}' for n, name in zip(counts, CLASS_NAMES, strict=True))})"
 
@@ -320,16 +327,17 @@ def _regime(prepared: StudyContext) -> str:
     sizes = ", ".join(map(str, prepared.image_sizes))
     text = f"{prepared.regime}, images {sizes} px ({prepared.settings.resize})"
     if prepared.regime == FINETUNE:
-        text += f", pruner {prepared.pruner}, from {prepared.settings.from_study or 'heads of its own'}"
+        text += f", pruner {prepared.pruner}, from {prepared.settings.init_from or 'heads of its own'}"
     return text
 
 
 def _sampler(settings: Settings) -> str:
-    return f"sampler {settings.sampler}" + (" of KerasTuner" if settings.engine == KERAS_TUNER else "")
+    of = "" if settings.engine == Settings.engine else f" of {ENGINES.get(settings.engine).title}"
+    return f"sampler {settings.sampler}{of}"
 
 
 def _place(settings: Settings) -> str:
-    return f"{DIRECTORY}/" if settings.engine == KERAS_TUNER else without_password(settings.storage)
+    return ENGINES.get(settings.engine).location(settings.storage)
 
 
 def _left_out(found: AvailableBackbones) -> str:

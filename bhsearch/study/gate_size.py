@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bhsearch.data.index import Index
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.splits import Split, make_split
 from bhsearch.errors import InputError
 from bhsearch.evaluation.promotion import FEWEST_GROUPS, enough
@@ -12,7 +12,7 @@ from bhsearch.evaluation.promotion import FEWEST_GROUPS, enough
 _FRACTIONS = tuple(hundredth / 100 for hundredth in range(10, 51, 5))
 
 
-def gate_size_warnings(index: Index, split: Split) -> list[str]:
+def gate_size_warnings(index: Dataset, split: Split) -> list[str]:
     """A sentence where the gate could promote nothing that is tested on these sealed cases, and what helps.
 
     Args:
@@ -26,9 +26,9 @@ def gate_size_warnings(index: Index, split: Split) -> list[str]:
     if enough(*held) or not split.promotable:
         return []
     fraction = next((each for each in _FRACTIONS if _would_do(index, split, each)), None)
-    resplit = "--resplit " if split.sealed_by == "part" else ""
+    option = "--ignore-predefined-split " if split.sealed_by == "part" else ""
     what_helps = (
-        f"{resplit}--test-fraction {fraction:g} would do; it makes another study."
+        f"{option}--test-fraction {fraction:g} would do; it makes another study."
         if fraction is not None
         else "No --test-fraction does with these folds: it takes more cases, or fewer folds."
     )
@@ -38,13 +38,13 @@ def gate_size_warnings(index: Index, split: Split) -> list[str]:
     ]
 
 
-def _sealed_groups(index: Index, split: Split) -> tuple[int, int]:
+def _sealed_groups(index: Dataset, split: Split) -> tuple[int, int]:
     """Sealed groups of cases with benign, and with malignant images."""
     benign, malignant = (len(np.unique(split.groups[split.test & (index.labels == label)])) for label in (0, 1))
     return benign, malignant
 
 
-def _would_do(index: Index, split: Split, fraction: float) -> bool:
+def _would_do(index: Dataset, split: Split, fraction: float) -> bool:
     if split.sealed_by == "fraction" and fraction <= split.test_fraction:
         return False
     try:
@@ -55,7 +55,7 @@ def _would_do(index: Index, split: Split, fraction: float) -> bool:
             n_repeats=split.n_repeats,
             group_by=split.group_by,
             magnification=split.magnification,
-            resplit=split.sealed_by == "part",
+            ignore_predefined_split=split.sealed_by == "part",
         )
     except InputError:  # too few cases are left for the folds
         return False

@@ -11,10 +11,10 @@ from bhsearch.config import Settings
 from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models import backend
-from bhsearch.models.features import FeatureCache, executor_for
+from bhsearch.models.features import FeatureCache, choose_feature_backend
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.resize import make_resize
-from bhsearch.models.training.finetune import N_SHARES
+from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
 from bhsearch.objectives.space import Params, frozen_space, starting_point
@@ -27,7 +27,7 @@ Objective = FrozenObjective | FinetuneObjective
 
 def steps_per_fold(regime: str) -> int:
     """Reports that a fold of a trial gives, its end included."""
-    return N_SHARES if regime == FINETUNE else 1
+    return EVALS_PER_FOLD if regime == FINETUNE else 1
 
 
 def threads_of(settings: Settings) -> int | None:
@@ -63,13 +63,13 @@ def make_objective(prepared: StudyContext, started_from: dict[str, Any], reporte
     conversion = _conversion(prepared, prepared.settings.image_size)
     start_framework(reporter, threads_of(prepared.settings))
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
-    telling = FeatureProgress(reporter.doing)
-    features = FeatureCache(pixels, prepared.settings.executor, conversion, telling)
+    feature_progress = FeatureProgress(reporter.doing)
+    features = FeatureCache(pixels, prepared.settings.feature_backend, conversion, feature_progress)
     with reporter.step("building backbones") as progress:
         for done, backbone in enumerate(prepared.found.backbones, start=1):
             features.load(backbone)
             progress(done, len(prepared.found.backbones))
-    return _frozen(prepared, template, features, telling)
+    return _frozen(prepared, template, features, feature_progress)
 
 
 def _finetune_objective(
@@ -83,9 +83,9 @@ def _finetune_objective(
     @cache
     def frozen(size: int) -> FrozenObjective:
         conversion = _conversion(prepared, size)
-        telling = FeatureProgress(reporter.doing)
-        features = FeatureCache(pixels[size], prepared.settings.executor, conversion, telling)
-        return _frozen(prepared, template, features, telling)
+        feature_progress = FeatureProgress(reporter.doing)
+        features = FeatureCache(pixels[size], prepared.settings.feature_backend, conversion, feature_progress)
+        return _frozen(prepared, template, features, feature_progress)
 
     return FinetuneObjective(
         pixels,
@@ -101,14 +101,14 @@ def _finetune_objective(
 
 
 @cache
-def resolved(regime: str, executor: str, precision: str) -> dict[str, str]:
+def resolved(regime: str, feature_backend: str, precision: str) -> dict[str, str]:
     """What settings stand for on this device, `auto` above all. The framework must have been started."""
-    found = {"executor": executor_for(executor)}
+    found = {"feature_backend": choose_feature_backend(feature_backend)}
     return found | ({"precision": backend.precision(precision)} if regime == FINETUNE else {})
 
 
 def _conversion(prepared: StudyContext, size: int) -> BackgroundConversion | None:
-    if prepared.settings.executor == "keras":
+    if prepared.settings.feature_backend == "keras":
         return None
     return BackgroundConversion([backbone for backbone in prepared.found.backbones if not backbone.from_scratch], size)
 
@@ -120,7 +120,7 @@ def _pixels(prepared: StudyContext, size: int, reporter: ProgressReporter) -> Pi
 
 
 def _frozen(
-    prepared: StudyContext, template: Predictions, features: FeatureCache, telling: FeatureProgress
+    prepared: StudyContext, template: Predictions, features: FeatureCache, feature_progress: FeatureProgress
 ) -> FrozenObjective:
     return FrozenObjective(
         features,
@@ -129,7 +129,7 @@ def _frozen(
         template.fold,
         template.group,
         prepared.settings.seed,
-        telling,
+        feature_progress,
     )
 
 

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhsearch.engines.base import Trial
-from bhsearch.errors import DataError
+from bhsearch.errors import DataError, StudyError
 from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score, tied_with_best
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.objectives.space import Params
 from bhsearch.states import COMPLETE, FAILED
 from bhsearch.study.stopping import expected_gain
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 N_DRAWS = 1000
 
@@ -38,8 +40,27 @@ class RankedTrial:
     high: float
     tied: bool
 
+    @property
+    def params(self) -> Params:
+        """Its parameters."""
+        return self.trial.params
 
-@dataclass(frozen=True)
+    @property
+    def value(self) -> float:
+        """Its score: mean case-weighted AUC over folds."""
+        return float(self.trial.value or 0.0)
+
+    @property
+    def run_id(self) -> str:
+        """Its MLflow run; empty without tracking."""
+        return str(self.trial.notes.get("mlflow_run", ""))
+
+    def __repr__(self) -> str:
+        ends = f" [{self.low:.3f} {self.high:.3f}]" if self.low == self.low else ""
+        return f"RankedTrial(number={self.trial.number}, auc={self.value:.4f}{ends}{', tied' if self.tied else ''})"
+
+
+@dataclass(frozen=True, repr=False)
 class StudyResult:
     """The result of `bhsearch.optimize`.
 
@@ -59,6 +80,7 @@ class StudyResult:
         stagnation: Finished trials in a row without a better one, if those ended the study.
         links: Addresses of the trials in MLflow: a table, best first, and parallel coordinates; empty without tracking.
         before: Result of the frozen study that was run before this one, and that it was started from.
+        best_predictions: Out-of-fold predictions of the best trial; None where they are not available.
     """
 
     study: str
@@ -76,6 +98,41 @@ class StudyResult:
     stagnation: int | None = None
     links: tuple[str, ...] = ()
     findings: Sequence[str] = ()
+    best_predictions: Predictions | None = None
+
+    def __repr__(self) -> str:
+        score = f"best AUC {self.best.value:.4f}" if self.best is not None else "no complete trial"
+        return f"StudyResult({self.study!r}, {self.n_finished} of {self.wanted} trials, {score})"
+
+    def _repr_html_(self) -> str:
+        from bhsearch.study.result_html import result_html
+
+        return result_html(self)
+
+    def plot_history(self) -> Figure:
+        """Return a figure of the score of every trial and the best so far."""
+        from bhsearch.reporting.figures import notebook
+        from bhsearch.reporting.figures.study import history_figure
+
+        notebook.enable_display()
+        return history_figure([t.value for t in self.records], [t.state for t in self.records], self.note)
+
+    def plot_roc(self) -> Figure:
+        """Return a figure of the ROC curve of the best trial, out of fold, with its 95 % band over cases.
+
+        Raises:
+            StudyError: If the predictions of the best trial are not available.
+        """
+        from bhsearch.reporting.figures import notebook
+
+        best = self.best
+        if best is None or self.best_predictions is None:
+            raise StudyError(
+                f"The study {self.study!r} must have the predictions of its best trial for a ROC curve, but they are "
+                "not available: without MLflow they are kept only while the trial's own command runs."
+            )
+        notebook.enable_display()
+        return notebook.mean_roc_figure(self.best_predictions, best.value, best.low, best.high, self.note)
 
     @property
     def done(self) -> bool:

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from bhsearch.config import Settings
+from bhsearch.data.arrays import Float32Array as Array
 from bhsearch.engines.base import INTERRUPTED, Trial
 from bhsearch.engines.optuna.importances import importance_spread
 from bhsearch.errors import BhsearchError, InputError, LostStorageError, RunError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models.keras_settings import check_backend
-from bhsearch.models.training.linear_probe import Array
 from bhsearch.runtime.cache import interprocess_lock, notes
 from bhsearch.runtime.interrupts import Interrupts, deferred
+from bhsearch.runtime.plugins import UnknownPartError
 from bhsearch.runtime.processes import is_here
 from bhsearch.states import RUNNING
 from bhsearch.study import context, disk_space
@@ -28,6 +29,7 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.study.lost_storage import write_trials
 from bhsearch.study.objective_factory import make_objective
 from bhsearch.study.open import open_engine, study_lock
+from bhsearch.study.parts import explain
 from bhsearch.study.payloads import study_arrays, study_record
 from bhsearch.study.recall import experiment_of, outbox_predictions, stored_predictions
 from bhsearch.study.recovery import DIED, recover_dead_trials
@@ -70,9 +72,12 @@ def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     check_backend()
     if settings.tracking:
         check_store()
-    if settings.regime == "auto" and context.gpu_here():
-        return _frozen_then_finetune(settings, reporter)
-    return _study(settings, reporter)
+    try:
+        if settings.regime == "auto" and context.gpu_here():
+            return _frozen_then_finetune(settings, reporter)
+        return _study(settings, reporter)
+    except UnknownPartError as error:
+        raise explain(error, settings) from None
 
 
 def _study(settings: Settings, reporter: ProgressReporter) -> StudyResult:
@@ -92,7 +97,7 @@ def _frozen_then_finetune(settings: Settings, reporter: ProgressReporter) -> Stu
     if frozen.interrupted:
         return frozen
     changes: dict[str, Any] = {"regime": FINETUNE, "study": _part(settings, FINETUNE), "trials": n_finetune}
-    return replace(_study(replace(settings, **changes, from_study=frozen.study), reporter), before=frozen)
+    return replace(_study(replace(settings, **changes, init_from=frozen.study), reporter), before=frozen)
 
 
 def _part(settings: Settings, regime: str) -> str | None:
@@ -112,6 +117,7 @@ class StudySession:
         self._prepared, self._settings, self._reporter = prepared, prepared.settings, reporter
         self._crew = crew
         self._template = prepared.template()
+        self._run_ids: dict[int, str] = {}  # MLflow runs of trials, by number
         self._predictions: dict[int, Predictions] = {}
         self._facts, self._engine = open_engine(prepared)
         self._outbox: Outbox | None = None
@@ -136,13 +142,13 @@ class StudySession:
             self._orders,
             n_before=len(trials),
             max_memory_mb=self._settings.max_worker_memory or float("inf"),
-            stagnation=self._settings.stop_after_stagnation,
+            stagnation=self._settings.patience,
             points=tuple(self._facts["warm"]["points"]),
         )
         finished = sum(trial.counts for trial in trials)
         space = self._prepared.space(self._facts["backbones"])
         plan = context.make_plan(self._prepared, space, finished)
-        stagnation = self._settings.stop_after_stagnation
+        stagnation = self._settings.patience
         remaining = 0 if stagnated(trials, stagnation) else max(self._settings.trials - finished, 0)
         warnings = [*plan.warnings, *disk_space.warnings_of(self._prepared, remaining), *notes()]
         wanted = remaining > 0
@@ -175,20 +181,20 @@ class StudySession:
 
     # -- the dead -----------------------------------------------------------------------------------------------------
 
-    def _settle(self, pid: int | None = None, sentence: str = DIED, again: bool = True) -> bool:
+    def _settle(self, owner: dict[str, Any] | None = None, sentence: str = DIED, again: bool = True) -> bool:
         """End what processes left behind that died; of this one it is known why it did. Returns whether it left any."""
 
         def reason(trial: Trial) -> tuple[str, bool]:
-            return (sentence, again) if trial.owner.get("pid") == pid else (DIED, True)
+            return (sentence, again) if trial.owner == owner else (DIED, True)
 
         settled: list[Trial] = []
         # Not for ever: a worker that hangs may be in it, and this process is the one to end it. The next look settles.
         with suppress(TimeoutError), study_lock(self._prepared, _ALONE_SECONDS):
             orphaned = [box for box in all_outboxes(outbox_root(), self._facts["uid"]) if box.orphaned]
             settled = recover_dead_trials(self._engine, self._outbox, orphaned, reason)
-        for trial in settled if pid is not None else ():
+        for trial in settled if owner is not None else ():
             self._ended(trial.number, None)
-        return any(trial.owner.get("pid") == pid for trial in settled)
+        return any(trial.owner == owner for trial in settled)
 
     def _has_mail(self) -> bool:
         return self._outbox is not None and any(
@@ -309,6 +315,7 @@ class StudySession:
 
     def _link(self, number: int, experiment_id: str, run_id: str) -> None:
         """Keep beside a trial where its run is. It is for people only: what fails here is not worth a word."""
+        self._run_ids[number] = run_id
         url = links.run_url(experiment_id, run_id)
         with suppress(Exception):
             self._engine.annotate(number, {"mlflow_run": run_id, "mlflow_url": url})
@@ -326,8 +333,9 @@ class StudySession:
         result = StudyResult(
             prepared.study, prepared.index.name, ranking, records, self._settings.trials, prepared.note,
             prepared.split.leaks, self._settings.tracking, self._interrupted, *correction,
-            stagnation=self._settings.stop_after_stagnation if stagnated(records, self._orders.stagnation) else None,
+            stagnation=self._settings.patience if stagnated(records, self._orders.stagnation) else None,
             findings=prepared.audit.summary_lines(),
+            best_predictions=self._predictions.get(ranking[0].trial.number) if ranking else None,
         )  # fmt: skip
         if process is not None and self._outbox is not None:
             is_lost = isinstance(self._failure, LostStorageError)
@@ -344,6 +352,9 @@ class StudySession:
                 process.finish(progress)
         elif self._outbox is not None:
             self._outbox.close()
+        for trial in records:  # the runs of the last trials are known only now
+            if trial.number in self._run_ids:
+                trial.notes["mlflow_run"] = self._run_ids[trial.number]
         return replace(result, links=self._links(process))
 
     def _recall(self, records: list[Trial]) -> None:

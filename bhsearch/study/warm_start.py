@@ -17,7 +17,7 @@ LookUp = Callable[[str], tuple[dict[str, Any], list[tuple[float, Params]]]]
 
 
 def warm_points(prepared: StudyContext, look_up: LookUp) -> list[Params]:
-    """The points that a study begins with: of each study of `--warm-from` the best, those of the first one first.
+    """The points that a study begins with: of each study of `--warm-start-from` the best, those of the first one first.
 
     Args:
         prepared: Of the new study.
@@ -31,21 +31,22 @@ def warm_points(prepared: StudyContext, look_up: LookUp) -> list[Params]:
     """
     space = prepared.space(prepared.backbones)
     found: list[Params] = []
-    for name in prepared.settings.warm_from:
+    for name in prepared.settings.warm_start_from:
         facts, trials = look_up(name)
         if facts["regime"] != prepared.regime:
             raise StudyError(
-                f"--warm-from must name studies of the {prepared.regime} regime, but {name!r} is of {facts['regime']}."
+                f"--warm-start-from must name studies of the {prepared.regime} regime, but {name!r} is of "
+                f"{facts['regime']}."
             )
         if facts["data_fingerprint"] == prepared.index.fingerprint:
             raise StudyError(
-                f"--warm-from must name studies of other data, but {name!r} has these. Its points were chosen on these "
-                "cases, and the correction for having searched would not know. Go on with that study: --study."
+                f"--warm-start-from must name studies of other data, but {name!r} has these. Its points were chosen on "
+                "these cases, and the correction for having searched would not know. Go on with that study: --study."
             )
         points = [point for _, point in sorted(trials, key=lambda row: -row[0]) if _holds(space, point)]
         if not points:
             raise StudyError(
-                f"--warm-from must name studies with a point of this space, but {name!r} has none: no trial is "
+                f"--warm-start-from must name studies with a point of this space, but {name!r} has none: no trial is "
                 "complete, or none has one of these backbones."
             )
         distinct = [point for k, point in enumerate(points) if point not in points[:k] and point not in found]
@@ -77,18 +78,18 @@ def origin_of(prepared: StudyContext, look_up: LookUp) -> dict[str, Any]:
     Raises:
         StudyError: If there is no such study, or it has another split, regime, or no complete trial.
     """
-    name = prepared.settings.from_study
+    name = prepared.settings.init_from
     if name is None:
         return {}
     facts, trials = look_up(name)
     if facts["regime"] != FROZEN:
-        raise StudyError(f"--from must name a frozen study, but {name!r} is of the {facts['regime']} regime.")
+        raise StudyError(f"--init-from must name a frozen study, but {name!r} is of the {facts['regime']} regime.")
     if facts["split_fingerprint"] != prepared.split.fingerprint:
         raise StudyError(
-            f"--from must name a study with the same data and split, since a head must not have seen the images that "
-            f"its fold is validated on, but {name!r} has the split {facts['split_fingerprint']}, and this one "
+            f"--init-from must name a study with the same data and split, since a head must not have seen the images "
+            f"that its fold is validated on, but {name!r} has the split {facts['split_fingerprint']}, and this one "
             f"{prepared.split.fingerprint}. Give the options that it was made with."
         )
     if not trials:
-        raise StudyError(f"--from must name a study with a complete trial, but {name!r} has none.")
+        raise StudyError(f"--init-from must name a study with a complete trial, but {name!r} has none.")
     return {"study": name, "uid": facts["uid"], "complete": len(trials), "heads": best_heads(trials)}

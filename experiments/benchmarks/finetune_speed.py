@@ -30,13 +30,14 @@ from typing import Any
 
 import numpy as np
 
+from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.datasets import open_data
 from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
-from bhsearch.data.index import CLASS_NAMES, Index
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import FoldTask, train_fold
@@ -69,7 +70,7 @@ class Bench:
         epochs: Of a training.
     """
 
-    index: Index
+    index: Dataset
     pixels: PixelCache
     batch: int
     epochs: int
@@ -119,7 +120,7 @@ def blank_head(program: CompiledTrainer) -> list[Any]:
 
 
 def start_of(program: CompiledTrainer) -> ModelWeights:
-    return ModelWeights(program.origin(np.random.default_rng(0)), blank_head(program))
+    return ModelWeights(program.initial_weights(np.random.default_rng(0)), blank_head(program))
 
 
 # -- the fixed cost of a trial ----------------------------------------------------------------------------------------
@@ -194,23 +195,25 @@ def ready(program: CompiledTrainer, bench: Bench, policy: str, steps: int) -> tu
     rows = random.integers(0, bench.n_training, shape).astype(np.int32)
     arrays = {
         "rows": rows,
-        "places": rows,
-        "drawn": on_device.draw_augmentation(random, steps * bench.batch, policy, 0.5, bench.size).reshape(*shape, -1),
-        "shares": np.ones(shape, np.float32),
-        "mask": np.ones((*shape, program.n_features), np.uint8),
-        "boost": np.ones(steps, np.float32),
-        "rates": learning_rates(3e-4, "constant", steps),
-        "corrections": bias_corrections(np.arange(steps)),
+        "positions": rows,
+        "augmentation_params": on_device.draw_augmentation(
+            random, steps * bench.batch, policy, 0.5, bench.size
+        ).reshape(*shape, -1),
+        "mixup_lambda": np.ones(shape, np.float32),
+        "dropout_mask": np.ones((*shape, program.n_features), np.uint8),
+        "dropout_scale": np.ones(steps, np.float32),
+        "learning_rates": learning_rates(3e-4, "constant", steps),
+        "bias_corrections": bias_corrections(np.arange(steps)),
     }
     plan = StepInputs(**{name: ops.convert_to_tensor(array) for name, array in arrays.items()})
     images = random.integers(0, 256, (len(bench.index), bench.size, bench.size, 3), np.uint8)
-    facts = program.facts(task.target, task.weight, "adamw", 1.0, 0.01)
-    return program.state_of(start_of(program)), facts, ops.convert_to_tensor(images), plan
+    facts = program.step_constants(task.target, task.weight, "adamw", 1.0, 0.01)
+    return program.initial_state(start_of(program)), facts, ops.convert_to_tensor(images), plan
 
 
 def bare_loop(program: CompiledTrainer, bench: Bench, policy: str) -> Callable[[], Seconds]:
     """Seconds of an epoch of nothing but compiled steps."""
-    at_once = min(bench.steps, program.steps_at_once)
+    at_once = min(bench.steps, program.steps_per_call)
     state, facts, images, plan = ready(program, bench, policy, at_once)
 
     def measure() -> Seconds:

@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from optuna.storages import InMemoryStorage
 
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.datasets import open_data
 from bhsearch.data.grouping import units_of_groups
 from bhsearch.data.images.pixel_cache import pixel_cache
-from bhsearch.data.index import Index
 from bhsearch.data.splits import make_split
 from bhsearch.data.stratify import assign_folds, strata_of
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
@@ -32,7 +32,8 @@ from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draw
 from bhsearch.evaluation.metrics import score
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.frozen import FrozenObjective
@@ -54,7 +55,7 @@ class Null:
     naive: Interval
 
 
-def development(index: Index) -> Index:
+def development(index: Dataset) -> Dataset:
     """The images that a study may search on, of data where a case has one label."""
     rows = make_split(index).development
     groups = units_of_groups(index).number[rows]
@@ -64,7 +65,7 @@ def development(index: Index) -> Index:
     return index.select(rows)
 
 
-def permuted(index: Index, number: int, n_folds: int) -> Predictions:
+def permuted(index: Dataset, number: int, n_folds: int) -> Predictions:
     """Permutation `number` of the labels over cases, dealt into folds by them; as predictions that say nothing yet."""
     units = units_of_groups(index)
     _, first = np.unique(units.number, return_index=True)
@@ -105,10 +106,10 @@ def judged(trials: Sequence[Predictions]) -> Null:
     return Null(corrected_score(trials), interval(samples))
 
 
-def studies(index: Index, options: argparse.Namespace, sampler: str) -> Iterator[Null]:
+def studies(index: Dataset, options: argparse.Namespace, sampler: str) -> Iterator[Null]:
     """Studies 0, 1, 2, ... of one sampler."""
     backbones = find_backbones(options.backbones.split(","), None).backbones
-    features = FeatureCache(pixel_cache(index, make_resize("crop", options.image_size)), options.executor)
+    features = FeatureCache(pixel_cache(index, make_resize("crop", options.image_size)), options.feature_backend)
     for number in range(options.studies):
         template = permuted(index, number, options.folds)
         yield judged(search(template, features, backbones, sampler, number, options.trials))
@@ -146,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--trials", type=int, default=30, help="of each study (30)")
     made.add_argument("--folds", type=int, default=5, help="(5)")
     made.add_argument("--image-size", type=int, default=96, help="side in pixels (96)")
-    made.add_argument("--executor", default="auto", help="of features: auto, openvino or keras (auto)")
+    made.add_argument("--feature-backend", default="auto", help="of features: auto, openvino or keras (auto)")
     return made
 
 

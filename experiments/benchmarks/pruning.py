@@ -36,7 +36,7 @@ from bhsearch.config import Settings
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.engines.optuna.pruners import PRUNERS, pruner_inputs
 from bhsearch.errors import BhsearchError, DataError
-from bhsearch.models.training.finetune import N_SHARES
+from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import Parameter
 from bhsearch.study.context import FINETUNE, StudyContext, build_context
@@ -86,11 +86,11 @@ class Curve:
     @property
     def n_epochs(self) -> int:
         """Of all its folds together."""
-        return int(self.params["epochs"]) * (self.reports[-1][0] // N_SHARES + 1)
+        return int(self.params["epochs"]) * (self.reports[-1][0] // EVALS_PER_FOLD + 1)
 
     def epochs_at(self, step: int) -> float:
         """Epochs done, over all folds, when a step was reported."""
-        return int(self.params["epochs"]) * (step + 1) / N_SHARES
+        return int(self.params["epochs"]) * (step + 1) / EVALS_PER_FOLD
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def replay(curves: Sequence[Curve], name: str, make: Callable[[int], BasePruner]
         name: A key of `PRUNERS`; what the pruner is told goes by it.
         make: Makes the pruner from the reports of a fold; that of `PRUNERS` where None.
     """
-    made = (make or PRUNERS[name])(N_SHARES)
+    made = (make or PRUNERS[name])(EVALS_PER_FOLD)
     study = optuna.create_study(storage=optuna.storages.InMemoryStorage(), direction="maximize", pruner=made)
     kept, used = [], 0.0
     for curve in curves:
@@ -249,7 +249,7 @@ def _ended_at(trial: optuna.Trial, curve: Curve, name: str) -> int | None:
     """The step at which a pruner ends a trial, or None; one that is done is not ended any more."""
     last = curve.reports[-1][0]
     for step, mean, fold in curve.reports:
-        heard = pruner_inputs(name, IntermediateValue(step, mean, fold), N_SHARES)
+        heard = pruner_inputs(name, IntermediateValue(step, mean, fold), EVALS_PER_FOLD)
         if heard is None:
             continue
         trial.report(heard[1], heard[0])

@@ -185,8 +185,8 @@ def test_the_result_shows_the_best_with_intervals_and_who_is_tied():
     [
         (30, 27, "27 of 30 trials are tied with the best."),
         (3, 1, "None of the other 2 trials is tied with the best."),
-        (1, 1, "There is no other trial to compare it with."),
-        (3, 0, "Which trials are tied with the best is not known: its predictions are not at hand."),
+        (1, 1, "There is no other complete trial to compare it with."),
+        (3, 0, "The trials tied with the best are not known, because its predictions are not available."),
     ],
 )
 def test_ties_are_counted_with_the_best_among_all_complete_trials(n, n_tied, words):
@@ -248,7 +248,7 @@ def test_commands_are_not_broken_in_a_narrow_terminal():
 
 def test_without_tracking_no_command_is_named_that_would_fail():
     shown = printed(result(tracked=False))
-    assert "no run to look at" in shown
+    assert "no run to view" in shown
     assert "Next" not in shown
     assert "mlflow ui" not in shown
 
@@ -274,8 +274,8 @@ def test_only_the_best_few_are_shown():
 
 
 def test_a_result_that_is_not_all_says_how_to_go_on():
-    assert "3 of 5 trials are finished; the same command goes on." in printed(result(wanted=5))
-    assert "goes on" not in printed(result(wanted=3))
+    assert "3 of 5 trials are finished; the same command continues the study." in printed(result(wanted=5))
+    assert "continues" not in printed(result(wanted=3))
 
 
 def test_a_result_of_synthetic_or_leaking_data_says_so_beside_the_numbers():
@@ -287,7 +287,7 @@ def test_a_result_of_synthetic_or_leaking_data_says_so_beside_the_numbers():
 def test_lost_predictions_show_no_nan():
     shown = printed(result(low=NAN, n_tied=0))
     assert "nan" not in shown
-    assert "not at hand" in shown
+    assert "not available" in shown
 
 
 def test_no_complete_trial_is_said():

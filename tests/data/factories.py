@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bhsearch.data.index import COLUMNS, Index
+from bhsearch.data.dataset import COLUMNS, Dataset
 from bhsearch.data.splits import Split
 
 
@@ -22,7 +22,7 @@ def make_index(
     parts: Mapping[str, str] | None = None,
     has_cases: bool = True,
     root: Path = Path("made"),
-) -> Index:
+) -> Dataset:
     """Make an index.
 
     Args:
@@ -50,7 +50,7 @@ def make_index(
         table.loc[first[1], "pixels_digest"] = table.loc[first[0], "pixels_digest"]
     if not has_cases:
         table["case"] = table["path"]
-    return Index(name="made", root=root, layout="manifest", table=table, has_cases=has_cases)
+    return Dataset(name="made", root=root, layout="manifest", table=table, has_cases=has_cases)
 
 
 def balanced(n_benign: int, n_malignant: int, n_images: int = 2) -> list[tuple[str, int, int]]:
@@ -60,9 +60,9 @@ def balanced(n_benign: int, n_malignant: int, n_images: int = 2) -> list[tuple[s
     ]
 
 
-def with_column(index: Index, **columns: object) -> Index:
+def with_column(dataset: Dataset, **columns: object) -> Dataset:
     """The same images with other values in some columns."""
-    return replace(index, table=index.table.assign(**columns))
+    return replace(dataset, table=dataset.table.assign(**columns))
 
 
 def sealed(split: Split) -> set[str]:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from bhsearch.data.audit import NARROW, PAGES, Audit, audit, counts
-from bhsearch.data.index import COLUMNS, BadFile, Index
-from bhsearch.data.loading import load_index
+from bhsearch.data.dataset import COLUMNS, BadFile, Dataset
+from bhsearch.data.loading import load_dataset
 from tests.data.images.made import rgb, save
 
 
@@ -34,7 +34,7 @@ def index_of(*rows, **fields):
         ],
         columns=list(COLUMNS),
     ).astype({"label": "int8"})
-    return Index(**{"name": "x", "root": Path(), "layout": "manifest", "table": table, **fields})
+    return Dataset(**{"name": "x", "root": Path(), "layout": "manifest", "table": table, **fields})
 
 
 def titles(result):
@@ -44,7 +44,7 @@ def titles(result):
 def test_a_data_set_in_order_has_no_findings():
     result = audit(index_of({"case": "a"}, {"case": "a"}, {"case": "b"}, {"case": "b", "label": 0}))
     assert result.findings() == []
-    assert result.lines() == ["x: 4 images, 2 cases, 2 groups.", "Nothing odd was found."]
+    assert result.lines() == ["x: 4 images, 2 cases, 2 groups.", "No findings."]
 
 
 def test_identical_bytes_are_a_set_of_files():
@@ -76,7 +76,7 @@ def test_a_picture_in_train_and_validation_is_a_leak_though_only_its_group_links
     )
     assert result.identical_pixels_across_parts == (("3.png", "4.png"),)
     assert result.groups_across_parts == (("a", "b"), ("c", "d"))
-    assert [finding.weight for finding in result.findings()][:2] == ["leak", "leak"]
+    assert [finding.severity for finding in result.findings()][:2] == ["leak", "leak"]
 
 
 def test_one_case_in_train_and_validation_is_a_leak():
@@ -127,7 +127,7 @@ def test_a_picture_in_validation_and_train_is_no_leak_where_another_part_is_the_
 def test_spellings_of_a_case_are_an_error_and_one_group():
     result = audit(index_of({"case": "Case01"}, {"case": "case1"}, {"case": "c"}))
     assert (result.spellings, result.n_cases, result.n_groups) == ((("Case01", "case1"),), 3, 2)
-    assert result.findings()[0].title == "error: Cases in several spellings, kept together as one: 1"
+    assert result.findings()[0].title == "error: Cases with several spellings, kept together: 1"
     assert audit(index_of({"case": "a/1.png"}, {"case": "A/01.png"}, has_cases=False)).spellings == ()
 
 
@@ -143,10 +143,10 @@ def test_errors_and_duplicates_are_told_once_with_an_example():
         )
     )
     assert result.summary_lines() == [
-        "Pictures called both benign and malignant: 1, such as 0.png = 1.png = 2.png.",
-        "Cases in several spellings, kept together as one: 1, such as D1 = d1.",
-        "Pictures shared by several cases: 1, such as 0.png = 1.png = 2.png.",
-        "Pictures repeated within a case: 1, such as 0.png = 1.png.",
+        "Images labelled both benign and malignant: 1, such as 0.png = 1.png = 2.png.",
+        "Cases with several spellings, kept together: 1, such as D1 = d1.",
+        "Images shared by several cases: 1, such as 0.png = 1.png = 2.png.",
+        "Images repeated within a case: 1, such as 0.png = 1.png.",
     ]
     assert audit(index_of({"case": "a"}, {"case": "b"})).summary_lines() == []
 
@@ -218,7 +218,7 @@ def test_counts_count_a_case_of_both_labels_in_both_classes_and_once_in_all():
 
 @pytest.mark.data
 def test_the_real_breakhis_shows_its_known_oddities(breakhis):
-    result = audit(load_index(breakhis))
+    result = audit(load_dataset(breakhis))
     assert (result.n_images, result.n_cases, result.n_slides, result.n_groups) == (476, 33, 41, 33)
     assert result.cases_with_several_subtypes["13412"] == ("DC", "LC")
     assert {"13412", "14134", "16184", "18842", "21998", "22549", "29960"} == set(result.siblings)
@@ -228,19 +228,19 @@ def test_the_real_breakhis_shows_its_known_oddities(breakhis):
 
 @pytest.mark.data
 def test_most_patients_of_the_real_idc_carry_both_labels(idc):
-    result = audit(load_index(idc))
+    result = audit(load_dataset(idc))
     assert (len(result.cases_with_both_labels), result.n_cases, result.siblings) == (133, 140, {})
 
 
 def test_images_that_use_little_of_their_range_and_pages_left_out_are_notes():
-    index = index_of({}, {}, {}, range_used={"0.png": 0.0625, "1.png": 0.5}, pages_left_out={"2.png": 4})
-    result = audit(index)
+    dataset = index_of({}, {}, {}, range_used={"0.png": 0.0625, "1.png": 0.5}, pages_left_out={"2.png": 4})
+    result = audit(dataset)
     assert result.narrow_ranges == {"0.png": 0.0625}
     assert result.pages_left_out == {"2.png": 4}
-    found = {finding.what: (finding.weight, finding.examples) for finding in result.findings()}
+    found = {finding.what: (finding.severity, finding.examples) for finding in result.findings()}
     assert found[NARROW] == ("note", ["0.png: 6.2%"])
     assert found[PAGES] == ("note", ["2.png: 4 not read"])
-    assert audit(index.select(np.array([False, True, True]))).narrow_ranges == {}
+    assert audit(dataset.select(np.array([False, True, True]))).narrow_ranges == {}
 
 
 def test_an_audit_that_was_kept_before_ranges_were_known_is_read():
@@ -257,6 +257,6 @@ def test_the_index_of_a_folder_knows_ranges_and_pages(tmp_path):
         save(tmp_path / label / "dark.tif", np.array([[0, 4095], [7, 4000]], np.uint16))
     frames = [Image.fromarray(rgb(seed)) for seed in range(3)]
     frames[0].save(tmp_path / "benign" / "pages.tif", save_all=True, append_images=frames[1:])
-    result = audit(load_index(tmp_path, layout="folders"))
+    result = audit(load_dataset(tmp_path, layout="folders"))
     assert list(result.narrow_ranges) == ["benign/dark.tif", "malignant/dark.tif"]
     assert result.pages_left_out == {"benign/pages.tif": 2}

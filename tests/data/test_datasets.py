@@ -19,9 +19,9 @@ def folder(tmp_path):
 
 
 def test_the_word_phantom_with_parameters_means_synthetic_tissue():
-    index = open_data("phantom:cases=20,images=2")
-    assert index.synthetic
-    assert len(set(index.column("case"))) == 20
+    dataset = open_data("phantom:cases=20,images=2")
+    assert dataset.synthetic
+    assert len(set(dataset.column("case"))) == 20
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_options_for_images_of_ones_own_do_not_fit_the_phantom(options):
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_an_empty_text_is_not_the_working_directory(empty, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    with pytest.raises(SettingsError, match="unset shell variable"):
+    with pytest.raises(SettingsError, match="shell variable unset"):
         open_data(empty)
 
 

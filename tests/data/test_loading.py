@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from bhsearch.data import loading
-from bhsearch.data.index import COLUMNS, BadFile
-from bhsearch.data.loading import load_index
+from bhsearch.data.dataset import COLUMNS, BadFile
+from bhsearch.data.loading import load_dataset
 from bhsearch.errors import DataError
 
 
@@ -21,30 +21,35 @@ def root(tmp_path):
 
 
 def test_an_index_has_exactly_its_columns_sorted_by_path(root):
-    index = load_index(root, case_pattern="p([0-9])")
-    assert tuple(index.table.columns) == COLUMNS
-    assert index.table["path"].tolist() == ["benign/p1.png", "benign/p2.png", "malignant/p3.png", "malignant/p4.png"]
-    assert index.labels.tolist() == [0, 0, 1, 1]
-    assert index.column("case").tolist() == ["1", "2", "3", "4"]
-    assert index.table["pixels_digest"].nunique() == 4
-    assert (index.name, index.layout, index.has_cases, index.synthetic) == ("my-data-v2", "folders", True, False)
-    assert all(path.is_file() for path in index.paths())
+    dataset = load_dataset(root, case_pattern="p([0-9])")
+    assert tuple(dataset.table.columns) == COLUMNS
+    assert dataset.table["path"].tolist() == ["benign/p1.png", "benign/p2.png", "malignant/p3.png", "malignant/p4.png"]
+    assert dataset.labels.tolist() == [0, 0, 1, 1]
+    assert dataset.column("case").tolist() == ["1", "2", "3", "4"]
+    assert dataset.table["pixels_digest"].nunique() == 4
+    assert (dataset.name, dataset.layout, dataset.has_cases, dataset.synthetic) == (
+        "my-data-v2",
+        "folders",
+        True,
+        False,
+    )
+    assert all(path.is_file() for path in dataset.paths())
 
 
 def test_loading_twice_gives_the_same_fingerprint_and_other_pixels_another(root):
-    first = load_index(root).fingerprint
-    assert load_index(root).fingerprint == first
+    first = load_dataset(root).fingerprint
+    assert load_dataset(root).fingerprint == first
     Image.fromarray(np.full((4, 5, 3), 99, np.uint8)).save(root / "benign/p1.png")
-    assert load_index(root).fingerprint != first
+    assert load_dataset(root).fingerprint != first
 
 
 def test_unknown_cases_are_marked(root):
-    assert not load_index(root).has_cases
+    assert not load_dataset(root).has_cases
 
 
 def test_a_relative_folder_is_named_by_what_it_is(root, monkeypatch):
     monkeypatch.chdir(root)
-    assert load_index(loading.Path()).name == "my-data-v2"
+    assert load_dataset(loading.Path()).name == "my-data-v2"
 
 
 def test_bad_files_are_all_named_with_the_way_out(root):
@@ -52,22 +57,22 @@ def test_bad_files_are_all_named_with_the_way_out(root):
         (root / f"benign/x{at:02d}.png").write_bytes(b"no image")
     (root / "benign/p1.png").write_bytes(b"")
     with pytest.raises(DataError) as error:
-        load_index(root)
+        load_dataset(root)
     text = str(error.value)
     assert "23 of 26" in text
     assert "benign/p1.png: empty file" in text
     assert "benign/x18.png: not an image" in text
     assert "x19" not in text
     assert "and 3 more" in text
-    assert "--skip-bad-images" in text
+    assert "--skip-unreadable" in text
 
 
 def test_bad_files_are_left_out_and_recorded_on_request(root, tmp_path):
     (root / "benign/p1.png").write_bytes(b"")
     (root / "benign/more").symlink_to(tmp_path)
-    index = load_index(root, skip_bad_images=True)
-    assert index.table["path"].tolist() == ["benign/p2.png", "malignant/p3.png", "malignant/p4.png"]
-    assert index.bad == (
+    dataset = load_dataset(root, skip_unreadable=True)
+    assert dataset.table["path"].tolist() == ["benign/p2.png", "malignant/p3.png", "malignant/p4.png"]
+    assert dataset.bad == (
         BadFile("benign/more", "a link to a folder outside the data folder"),
         BadFile("benign/p1.png", "empty file"),
     )
@@ -77,30 +82,30 @@ def test_both_classes_must_remain_after_skipping(root):
     for name in ("p1", "p2"):
         (root / f"benign/{name}.png").write_bytes(b"")
     with pytest.raises(DataError, match="2 unreadable files left out, the only class is: malignant"):
-        load_index(root, skip_bad_images=True)
+        load_dataset(root, skip_unreadable=True)
 
 
 def test_nothing_readable_at_all_is_said(root):
     for file in root.rglob("*.png"):
         file.write_bytes(b"")
     with pytest.raises(DataError, match="the only class is: none"):
-        load_index(root, skip_bad_images=True)
+        load_dataset(root, skip_unreadable=True)
 
 
 def test_progress_is_passed_on(root):
     seen = []
-    load_index(root, progress=lambda done, total: seen.append((done, total)))
+    load_dataset(root, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (4, 4)
 
 
 def test_a_manifest_is_named_by_its_folder(root):
     (root / "list.csv").write_text("path,label,case\nbenign/p1.png,0,a\nmalignant/p3.png,1,b\n")
-    index = load_index(root / "list.csv")
-    assert (index.name, index.layout, index.root, len(index)) == ("my-data-v2", "manifest", root, 2)
+    dataset = load_dataset(root / "list.csv")
+    assert (dataset.name, dataset.layout, dataset.root, len(dataset)) == ("my-data-v2", "manifest", root, 2)
 
 
 @pytest.mark.data
 def test_the_real_breakhis_makes_an_index(breakhis):
-    index = load_index(breakhis)
-    assert (index.name, len(index), index.bad) == ("breakhis", 476, ())
-    assert index.table["pixels_digest"].nunique() == 475  # 13412 is filed under DC and under LC
+    dataset = load_dataset(breakhis)
+    assert (dataset.name, len(dataset), dataset.bad) == ("breakhis", 476, ())
+    assert dataset.table["pixels_digest"].nunique() == 475  # 13412 is filed under DC and under LC

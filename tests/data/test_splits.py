@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bhsearch.data.loading import load_index
+from bhsearch.data.loading import load_dataset
 from bhsearch.data.splits import GROUPINGS, Split, make_split, training_weights
 from bhsearch.errors import DataError, SettingsError
 from tests.data.factories import balanced, make_index, sealed, with_column
@@ -31,8 +31,8 @@ def indexes(draw, least_of_class=0, mixed=True):
     return make_index(rows, twins=twins, slides_per_case=draw(st.integers(1, 3)))
 
 
-def shuffled(index, seed=0):
-    return replace(index, table=index.table.sample(frac=1, random_state=seed))
+def shuffled(dataset, seed=0):
+    return replace(dataset, table=dataset.table.sample(frac=1, random_state=seed))
 
 
 def fold_of(split):
@@ -40,12 +40,12 @@ def fold_of(split):
     return dict(zip(split.paths, map(tuple, split.folds.T.tolist()), strict=True))
 
 
-def n_groups(split, index, rows, label):
-    return len(set(split.groups[rows & (index.labels == label)]))
+def n_groups(split, dataset, rows, label):
+    return len(set(split.groups[rows & (dataset.labels == label)]))
 
 
-def holds_both(split, index, rows):
-    return all(n_groups(split, index, rows, label) for label in (0, 1))
+def holds_both(split, dataset, rows):
+    return all(n_groups(split, dataset, rows, label) for label in (0, 1))
 
 
 # What lies on which side
@@ -53,12 +53,12 @@ def holds_both(split, index, rows):
 
 @given(indexes(), st.integers(2, 5), st.integers(1, 2))
 @quick
-def test_no_case_and_no_picture_lies_on_two_sides_of_anything(index, n_folds, n_repeats):
+def test_no_case_and_no_picture_lies_on_two_sides_of_anything(dataset, n_folds, n_repeats):
     try:
-        split = make_split(index, n_folds=n_folds, n_repeats=n_repeats)
+        split = make_split(dataset, n_folds=n_folds, n_repeats=n_repeats)
     except (DataError, SettingsError):
         return
-    for column in (index.column("case"), index.column("pixels_digest"), split.groups):
+    for column in (dataset.column("case"), dataset.column("pixels_digest"), split.groups):
         for value in set(column):
             rows = column == value
             assert len(set(zip(split.test[rows], *split.folds[:, rows], strict=True))) == 1
@@ -66,28 +66,28 @@ def test_no_case_and_no_picture_lies_on_two_sides_of_anything(index, n_folds, n_
 
 @given(indexes(), st.sampled_from(GROUPINGS), st.integers(2, 12))
 @quick
-def test_both_classes_are_everywhere_or_the_error_names_the_largest_number_of_folds(index, group_by, n_folds):
+def test_both_classes_are_everywhere_or_the_error_names_the_largest_number_of_folds(dataset, group_by, n_folds):
     try:
-        split = make_split(index, n_folds=n_folds, group_by=group_by)
+        split = make_split(dataset, n_folds=n_folds, group_by=group_by)
     except DataError as error:
         message = str(error)
         assert " benign and " in message
-        if "No number works" in message:
-            assert not any(works_with(index, k, group_by) for k in range(2, 14))
+        if "No value of --folds works" in message:
+            assert not any(works_with(dataset, k, group_by) for k in range(2, 14))
         else:
             largest = int(message.split("The largest number that works is --folds ")[1].rstrip("."))
-            assert works_with(index, largest, group_by)
-            assert not works_with(index, largest + 1, group_by)
+            assert works_with(dataset, largest, group_by)
+            assert not works_with(dataset, largest + 1, group_by)
         return
-    assert holds_both(split, index, split.test)
+    assert holds_both(split, dataset, split.test)
     for part in split.parts():
-        assert holds_both(split, index, split.validation(*part))
-        assert holds_both(split, index, split.training(*part))
+        assert holds_both(split, dataset, split.validation(*part))
+        assert holds_both(split, dataset, split.training(*part))
 
 
-def works_with(index, n_folds, group_by):
+def works_with(dataset, n_folds, group_by):
     try:
-        make_split(index, n_folds=n_folds, group_by=group_by)
+        make_split(dataset, n_folds=n_folds, group_by=group_by)
     except DataError:
         return False
     return True
@@ -95,10 +95,10 @@ def works_with(index, n_folds, group_by):
 
 @given(indexes(least_of_class=5, mixed=False), st.integers(1, 3))
 @quick
-def test_folds_differ_by_one_case_of_a_class_at_most(index, n_repeats):
-    split = make_split(index, n_folds=3, n_repeats=n_repeats)
+def test_folds_differ_by_one_case_of_a_class_at_most(dataset, n_repeats):
+    split = make_split(dataset, n_folds=3, n_repeats=n_repeats)
     for label in (0, 1):
-        sizes = [n_groups(split, index, split.validation(*part), label) for part in split.parts()]
+        sizes = [n_groups(split, dataset, split.validation(*part), label) for part in split.parts()]
         assert max(sizes) - min(sizes) <= 1
 
 
@@ -114,8 +114,8 @@ def test_every_image_is_sealed_or_validated_once_a_repeat(group_by):
 
 
 def test_strata_without_mixed_cases_are_the_labels():
-    index = make_index(balanced(10, 20))
-    assert np.array_equal(make_split(index).strata, index.labels)
+    dataset = make_index(balanced(10, 20))
+    assert np.array_equal(make_split(dataset).strata, dataset.labels)
 
 
 def test_a_mask_is_only_given_for_a_fold_that_there_is():
@@ -138,10 +138,10 @@ def test_nobody_can_write_into_a_split():
 
 @given(indexes(least_of_class=4), st.integers(2, 4), st.integers(1, 2), st.sampled_from(GROUPINGS), st.integers(0, 99))
 @quick
-def test_the_seal_does_not_depend_on_order_place_folds_repeats_or_grouping(index, n_folds, n_repeats, group_by, seed):
-    other = replace(shuffled(index, seed), root=Path("elsewhere"))
+def test_the_seal_does_not_depend_on_order_place_folds_repeats_or_grouping(dataset, n_folds, n_repeats, group_by, seed):
+    other = replace(shuffled(dataset, seed), root=Path("elsewhere"))
     try:
-        one = make_split(index, n_folds=2)
+        one = make_split(dataset, n_folds=2)
         two = make_split(other, n_folds=n_folds, n_repeats=n_repeats, group_by=group_by)
     except (DataError, SettingsError):
         return
@@ -149,11 +149,11 @@ def test_the_seal_does_not_depend_on_order_place_folds_repeats_or_grouping(index
 
 
 def test_studies_at_any_magnification_seal_the_same_cases():
-    index = make_index(balanced(12, 15), magnifications=("40X", "100X"))
-    whole = make_split(index)
+    dataset = make_index(balanced(12, 15), magnifications=("40X", "100X"))
+    whole = make_split(dataset)
     for wanted, written in (("40X", "40X"), ("40", "40X"), ("100x", "100X")):
-        split = make_split(index, magnification=wanted)
-        chosen = index.column("magnification") == written
+        split = make_split(dataset, magnification=wanted)
+        chosen = dataset.column("magnification") == written
         assert split.magnification == written
         assert np.array_equal(split.test, whole.test & chosen)
         assert np.array_equal(split.development, whole.development & chosen)
@@ -168,16 +168,16 @@ def test_a_magnification_added_to_the_data_leaves_the_sealed_cases_as_they_were(
 
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 0.35, 0.5])
 def test_the_test_is_the_fraction_asked_for_of_each_class(fraction):
-    index = make_index(balanced(40, 100, n_images=1))
-    split = make_split(index, test_fraction=fraction)
-    assert [n_groups(split, index, split.test, label) for label in (0, 1)] == [40 * fraction, 100 * fraction]
+    dataset = make_index(balanced(40, 100, n_images=1))
+    split = make_split(dataset, test_fraction=fraction)
+    assert [n_groups(split, dataset, split.test, label) for label in (0, 1)] == [40 * fraction, 100 * fraction]
 
 
 def test_images_without_cases_are_sealed_by_their_paths():
-    index = make_index(balanced(10, 10), has_cases=False)
-    split = make_split(index)
+    dataset = make_index(balanced(10, 10), has_cases=False)
+    split = make_split(dataset)
     assert split.test.sum() == 8
-    assert sealed(split) == sealed(make_split(with_column(index, case="")))
+    assert sealed(split) == sealed(make_split(with_column(dataset, case="")))
     assert len(set(split.groups)) == 40
 
 
@@ -186,13 +186,16 @@ def test_images_without_cases_are_sealed_by_their_paths():
 
 @given(indexes(least_of_class=4), st.sampled_from(GROUPINGS), st.integers(0, 99))
 @quick
-def test_folds_and_fingerprint_do_not_depend_on_the_order_of_rows_or_where_they_lie(index, group_by, seed):
+def test_folds_and_fingerprint_do_not_depend_on_the_order_of_rows_or_where_they_lie(dataset, group_by, seed):
     try:
-        split = make_split(index, n_folds=2, n_repeats=2, group_by=group_by)
+        split = make_split(dataset, n_folds=2, n_repeats=2, group_by=group_by)
     except (DataError, SettingsError):
         return
     other = make_split(
-        replace(shuffled(index, seed), root=Path("elsewhere"), name="other"), n_folds=2, n_repeats=2, group_by=group_by
+        replace(shuffled(dataset, seed), root=Path("elsewhere"), name="other"),
+        n_folds=2,
+        n_repeats=2,
+        group_by=group_by,
     )
     assert fold_of(split) == fold_of(other)
     assert split.fingerprint == other.fingerprint
@@ -204,32 +207,32 @@ def test_repeats_are_different_divisions():
 
 
 def test_the_first_repeat_is_the_same_however_many_follow():
-    index = make_index(balanced(12, 15))
-    assert np.array_equal(make_split(index, n_repeats=3).folds[:1], make_split(index).folds)
+    dataset = make_index(balanced(12, 15))
+    assert np.array_equal(make_split(dataset, n_repeats=3).folds[:1], make_split(dataset).folds)
 
 
 def test_more_repeats_than_divisions_are_refused():
-    with pytest.raises(SettingsError, match=r"--repeats .* got 9: 4 cases in 2 folds have only 2"):
+    with pytest.raises(SettingsError, match=r"--repeats .* got 9: 4 cases in 2 folds have 2"):
         make_split(make_index(balanced(3, 3)), n_folds=2, n_repeats=9)
 
 
 CHANGES = {
-    "label": lambda index: with_column(index, label=np.where(index.column("case") == "b00", 1, index.labels)),
-    "pixels": lambda index: with_column(index, pixels_digest=["0", *index.column("pixels_digest")[1:]]),
-    "case": lambda index: with_column(index, case=["new", *index.column("case")[1:]]),
-    "path": lambda index: with_column(index, path=["0.png", *index.column("path")[1:]]),
-    "an image less": lambda index: index.select(np.arange(len(index)) > 0),
+    "label": lambda dataset: with_column(dataset, label=np.where(dataset.column("case") == "b00", 1, dataset.labels)),
+    "pixels": lambda dataset: with_column(dataset, pixels_digest=["0", *dataset.column("pixels_digest")[1:]]),
+    "case": lambda dataset: with_column(dataset, case=["new", *dataset.column("case")[1:]]),
+    "path": lambda dataset: with_column(dataset, path=["0.png", *dataset.column("path")[1:]]),
+    "an image less": lambda dataset: dataset.select(np.arange(len(dataset)) > 0),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_fingerprint_comes_with_other_data(change):
-    index = make_index(balanced(12, 15))
-    assert make_split(index).fingerprint != make_split(CHANGES[change](index)).fingerprint
+    dataset = make_index(balanced(12, 15))
+    assert make_split(dataset).fingerprint != make_split(CHANGES[change](dataset)).fingerprint
 
 
 def test_another_fingerprint_comes_with_every_option():
-    index = make_index(balanced(12, 15), magnifications=("40X", "100X"), slides_per_case=2)
+    dataset = make_index(balanced(12, 15), magnifications=("40X", "100X"), slides_per_case=2)
     options = [
         {},
         {"test_fraction": 0.21},  # the same cases are sealed
@@ -240,7 +243,7 @@ def test_another_fingerprint_comes_with_every_option():
         {"group_by": "image"},
         {"magnification": "40X"},
     ]
-    assert len({make_split(index, **some).fingerprint for some in options}) == len(options)
+    assert len({make_split(dataset, **some).fingerprint for some in options}) == len(options)
 
 
 # Weights
@@ -248,9 +251,9 @@ def test_another_fingerprint_comes_with_every_option():
 
 @given(indexes(), st.data())
 @quick
-def test_weights_sum_to_one_in_every_group_of_the_part(index, data):
-    groups = np.unique(index.column("case"), return_inverse=True)[1]
-    part = np.array(data.draw(st.lists(st.booleans(), min_size=len(index), max_size=len(index))))
+def test_weights_sum_to_one_in_every_group_of_the_part(dataset, data):
+    groups = np.unique(dataset.column("case"), return_inverse=True)[1]
+    part = np.array(data.draw(st.lists(st.booleans(), min_size=len(dataset), max_size=len(dataset))))
     weights = training_weights(groups, part)
     assert (weights[~part] == 0).all()
     for group in set(groups[part]):
@@ -269,9 +272,9 @@ def test_no_images_weigh_nothing():
 
 @given(indexes(least_of_class=4), st.sampled_from(GROUPINGS))
 @quick
-def test_a_split_comes_back_from_json_as_it_was(index, group_by):
+def test_a_split_comes_back_from_json_as_it_was(dataset, group_by):
     try:
-        split = make_split(index, n_folds=2, n_repeats=2, group_by=group_by)
+        split = make_split(dataset, n_folds=2, n_repeats=2, group_by=group_by)
     except (DataError, SettingsError):
         return
     again = Split.from_dict(json.loads(json.dumps(split.to_dict())))
@@ -290,7 +293,7 @@ def move_to_development(record):
 
 
 EDITS = {
-    "must not be edited": move_to_development,
+    "must not be modified": move_to_development,
     "format": lambda record: record.update(format=2),
     "images": lambda record: record.pop("images"),
     "'trial'": lambda record: record["images"]["part"].__setitem__(0, "trial"),
@@ -311,23 +314,186 @@ def test_a_kept_split_that_was_changed_is_refused(message):
 
 @pytest.mark.data
 def test_a_fifth_of_the_real_breakhis_cases_leaves_ten_benign_and_sixteen_malignant(breakhis):
-    index = load_index(breakhis)
-    split = make_split(index)
-    assert [n_groups(split, index, split.development, label) for label in (0, 1)] == [10, 16]
-    assert [n_groups(split, index, split.test, label) for label in (0, 1)] == [3, 4]
-    assert {n_groups(split, index, split.validation(*part), 0) for part in split.parts()} == {2}
+    dataset = load_dataset(breakhis)
+    split = make_split(dataset)
+    assert [n_groups(split, dataset, split.development, label) for label in (0, 1)] == [10, 16]
+    assert [n_groups(split, dataset, split.test, label) for label in (0, 1)] == [3, 4]
+    assert {n_groups(split, dataset, split.validation(*part), 0) for part in split.parts()} == {2}
     assert "fewer than 3 benign cases" in split.warnings[0]
-    assert make_split(index, group_by="image").leaks
+    assert make_split(dataset, group_by="image").leaks
 
 
 @pytest.mark.data
 def test_real_patients_with_both_labels_are_stratified_by_quartile(idc):
-    index = load_index(idc)
-    split = make_split(index)
+    dataset = load_dataset(idc)
+    split = make_split(dataset)
     first = np.unique(split.groups, return_index=True)[1]
     assert len(set(split.strata)) == 4
     assert abs(np.bincount(split.strata[first]) - 35).max() <= 3  # 140 patients; equal shares stay together
-    shares = [index.labels[split.validation(*part)].mean() for part in split.parts()]
+    shares = [dataset.labels[split.validation(*part)].mean() for part in split.parts()]
     assert max(shares) - min(shares) < 0.15
     assert split.test[first].sum() == 28
     assert split.warnings == ()
+
+
+# Coarser grouping and what it leaks
+
+
+def test_grouping_by_case_leaks_nothing_and_may_be_promoted():
+    split = make_split(make_index(balanced(30, 30), slides_per_case=2, twins=[("b00", "b01")]))
+    assert (split.leaks, split.promotable, split.why_not_promotable) == ((), True, "")
+    assert split.warnings == ()
+
+
+def test_grouping_by_slide_keeps_slides_together_and_counts_the_cases_it_tears():
+    dataset = make_index(balanced(12, 15, n_images=4), slides_per_case=2)
+    split = make_split(dataset, group_by="slide")
+    folds, slides, cases = split.folds[0], dataset.column("slide"), dataset.column("case")
+    for slide in set(slides):
+        assert len(set(folds[slides == slide])) == 1
+    torn = {case for case in cases if len(set(folds[cases == case])) > 1}
+    n_cases = len(set(split.groups[split.development]))
+    assert split.leaks == (
+        f"Grouping by slide puts {len(torn)} of {n_cases} development cases in several folds, with "
+        f"{np.isin(cases, list(torn)).sum()} of {split.development.sum()} images.",
+    )
+    assert not split.promotable
+    assert "made by slide" in split.why_not_promotable
+
+
+def test_grouping_by_image_counts_the_identical_pictures_it_tears():
+    dataset = make_index(balanced(12, 15, n_images=4))
+    # Every picture is there twice, within its case.
+    dataset = with_column(dataset, pixels_digest=np.repeat(dataset.column("pixels_digest")[::2], 2))
+    split = make_split(dataset, group_by="image")
+    folds, digests = split.folds[0], dataset.column("pixels_digest")
+    torn = {digest for digest in digests if len(set(folds[digests == digest])) > 1}
+    assert len(torn) > 5
+    assert split.leaks[1] == (
+        f"Grouping by image puts {len(torn)} of {split.development.sum() // 2} different images in several "
+        f"folds, with {2 * len(torn)} of {split.development.sum()} images."
+    )
+
+
+def test_grouping_by_slide_leaks_nothing_where_a_case_is_a_slide_and_still_cannot_be_promoted():
+    split = make_split(make_index(balanced(12, 15)), group_by="slide")
+    assert split.leaks == ()
+    assert not split.promotable
+
+
+def test_images_without_cases_cannot_be_promoted_and_that_is_said():
+    split = make_split(make_index(balanced(30, 30), has_cases=False))
+    assert not split.promotable
+    assert "cases are unknown" in split.why_not_promotable
+    assert split.why_not_promotable in split.warnings
+
+
+def test_few_cases_of_a_class_in_a_fold_and_in_the_test_are_warned_of():
+    warnings = make_split(make_index(balanced(10, 40))).warnings
+    assert warnings == (
+        "5 of 5 folds have fewer than 3 benign cases (minimum 1), so their AUC varies a lot by chance.",
+        "The sealed test has fewer than 3 benign cases (2).",
+    )
+    enough = make_index(balanced(17, 40))  # 3 benign cases are sealed, 14 are left for 4 folds
+    assert make_split(enough, n_folds=4).warnings == ()
+
+
+# Parts that the data set brings
+
+
+def parted(**more):
+    cases = balanced(15, 15)
+    parts = {case: "validation" if case.endswith(("3", "4")) else "train" for case, _, _ in cases}
+    return make_index(cases, parts=parts, **more)
+
+
+def test_a_validation_part_without_shared_cases_is_the_sealed_test():
+    dataset = parted()
+    split = make_split(dataset)
+    assert np.array_equal(split.test, dataset.column("part") == "validation")
+    assert split.sealed_by == "part"
+    assert "test fraction of 0.2 is not used" in split.warnings[0]
+    assert split.fingerprint == make_split(dataset, test_fraction=0.4).fingerprint
+
+
+def test_a_validation_part_with_shared_cases_is_refused_and_can_be_ignored_for_a_new_division():
+    dataset = parted(twins=[("b03", "b05")])
+    with pytest.raises(DataError, match=r"b03 = b05(.|\n)*--ignore-predefined-split"):
+        make_split(dataset)
+    split = make_split(dataset, ignore_predefined_split=True)
+    assert split.sealed_by == "fraction"
+    assert sealed(split) == sealed(make_split(with_column(dataset, part="")))
+    assert split.fingerprint == make_split(with_column(dataset, part="")).fingerprint
+
+
+def test_a_validation_part_of_one_class_is_refused():
+    cases = balanced(10, 10)
+    dataset = make_index(cases, parts={case: "validation" if case < "b03" else "train" for case, _, _ in cases})
+    with pytest.raises(DataError, match=r"3 benign and 0 malignant cases of 10 benign(.|\n)*--ignore-predefined-split"):
+        make_split(dataset)
+
+
+# Input that cannot be split
+
+
+def test_fewer_cases_than_folds_name_the_counts_and_the_largest_number_that_works():
+    with pytest.raises(
+        DataError, match=r"--folds 5 .* 4 benign and 16 malignant cases.*possible value.* is --folds 4\."
+    ):
+        make_split(make_index(balanced(5, 20)))
+
+
+def test_the_number_of_folds_that_works_is_tried_where_cases_carry_both_labels():
+    """Counting the cases of each class would promise five folds here."""
+    mixed = [(f"x{at}", label, 1 + (3 - at if label else at)) for at in range(4) for label in (0, 1)]
+    pure = [("b0", 0, 2), ("b1", 0, 2), ("b2", 0, 2), ("m0", 1, 2), ("m1", 1, 2)]
+    dataset = make_index([*mixed, *pure])
+    with pytest.raises(DataError, match=r"6 benign and 5 malignant cases\. .* possible value.* is --folds 3\."):
+        make_split(dataset, n_folds=6)
+    with pytest.raises(DataError, match=r"possible value.* is --folds 3\."):
+        make_split(dataset, n_folds=4)
+    make_split(dataset, n_folds=3)
+
+
+def test_a_class_of_two_cases_cannot_be_split_at_all():
+    with pytest.raises(DataError, match=r"1 benign and 16 malignant cases\. No value of --folds works\."):
+        make_split(make_index(balanced(2, 20)))
+
+
+@pytest.mark.parametrize("group_by", GROUPINGS)
+def test_data_that_are_all_sealed_leave_nothing_to_fold(group_by):
+    with pytest.raises(DataError, match=r"0 benign and 0 malignant \w+\. No value of --folds works\."):
+        make_split(make_index(balanced(1, 1)), group_by=group_by)
+
+
+def test_a_magnification_without_sealed_images_of_a_class_is_refused():
+    dataset = make_index(balanced(10, 10), magnifications=("40X", "100X"))
+    split = make_split(dataset)
+    lost = split.test & (dataset.labels == 0) & (dataset.column("magnification") == "40X")
+    with pytest.raises(DataError, match=r"has 0 benign and 2 malignant cases at 40X(.|\n)*--magnification all"):
+        make_split(dataset.select(~lost), magnification="40X")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"test_fraction": 0.04}, r"--test-fraction .* 0.04"),
+        ({"test_fraction": 0.51}, r"--test-fraction .* 0.51"),
+        ({"test_fraction": float("nan")}, r"--test-fraction .* nan"),
+        ({"n_folds": 1}, r"--folds .* 1\."),
+        ({"n_folds": 101}, r"--folds .* 101"),
+        ({"n_repeats": 0}, r"--repeats .* 0"),
+        ({"n_repeats": 101}, r"--repeats .* 101"),
+        ({"group_by": "patient"}, r"--group-by .* case, slide, image, but got 'patient'"),
+        ({"magnification": "50X"}, r"--magnification .* all, 40X, 100X, but got '50X'"),
+        ({"magnification": ""}, r"--magnification .* got ''"),
+    ],
+)
+def test_an_option_out_of_range_is_named_with_its_rule(options, message):
+    with pytest.raises(SettingsError, match=message):
+        make_split(make_index(balanced(10, 10), magnifications=("100X", "40X")), **options)
+
+
+def test_a_magnification_is_refused_where_none_is_known():
+    with pytest.raises(SettingsError, match="without known magnifications"):
+        make_split(make_index(balanced(10, 10)), magnification="40X")

@@ -20,7 +20,7 @@ import typer.main
 
 import bhsearch
 from bhsearch.config import Settings, load_settings
-from bhsearch.data.synthetic.phantom import phantom_index
+from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.errors import DataError
 from bhsearch.objectives.space import finetune_space
 from bhsearch.run import app
@@ -149,7 +149,7 @@ def test_speed_is_compared_round_by_round():
 
 
 def test_the_time_of_a_study_is_that_of_the_whole_process_with_an_empty_cache(tmp_path):
-    speed, tissue = load("trial_speed"), phantom_index(TINY["data"]).root
+    speed, tissue = load("trial_speed"), phantom_dataset(TINY["data"]).root
     options = Namespace(data=tissue, weights_dir=tmp_path, trials=2, folds=2, backbones="staintex-s")
     started = time.monotonic()
     run = speed.run_ours(options, ("--image-size", "48", "--no-tracking"), tmp_path)
@@ -313,7 +313,7 @@ def test_too_few_images_for_a_comparison_are_an_error(capsys):
 
 def test_work_is_counted_as_the_paper_of_the_network_counts_it():
     """MobileNet 0.25 at 224 px: 41 million multiplications, a quarter of a million of them in its top."""
-    backbone = networks.RandomBackbone("mobilenet-0.25", None, "random-0")
+    backbone = networks.RandomBackbone("mobilenet-0.25", None, "random-0", "keras-applications")
     work = networks.work_of(backbone.build(224), backbone.more_operations(224))
     assert work.operations / 2 == pytest.approx(41e6, rel=0.03)
     device = networks.Device("one", work.operations * 100, work.values * 8 * 400)
@@ -324,7 +324,7 @@ def test_work_is_counted_as_the_paper_of_the_network_counts_it():
 
 def test_the_vision_transformer_of_the_gpu_benchmark_is_the_one_of_the_paper():
     """ViT-B/16 at 224 px: 86 million weights, 17.6 thousand million multiplications."""
-    backbone = networks.RandomBackbone(networks.VIT, None, "random-0")
+    backbone = networks.RandomBackbone(networks.VIT, None, "random-0", "keras-applications")
     network = backbone.build(224)
     assert network.count_params() == pytest.approx(86e6, rel=0.01)
     work = networks.work_of(network, backbone.more_operations(224))
@@ -341,13 +341,13 @@ def test_the_gpu_benchmark_runs_where_there_is_no_gpu(tmp_path, capfd):
     assert "Not measured: prepare, speeds, start, command, profile, workers." in printed
 
 
-def test_the_figures_of_a_gpu_in_the_readme_are_the_ones_that_were_recorded(capsys):
+def test_the_figures_of_a_gpu_in_the_page_are_the_ones_that_were_recorded(capsys):
     folder = ROOT / "experiments" / "benchmarks" / "gpu" / "h100"
     gpu.main(["--data", "noise:7909", "--table", "--output", str(folder)])
-    readme = (ROOT / "experiments" / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "experiments" / "benchmarks" / "gpu.md").read_text(encoding="utf-8")
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert len(rows) >= 5
-    assert [row for row in rows if row not in readme] == []
+    assert [row for row in rows if row not in page] == []
 
 
 def test_noise_of_the_gpu_benchmark_must_have_a_number(capsys):

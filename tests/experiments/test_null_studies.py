@@ -1,4 +1,4 @@
-"""Studies where nothing can be found: ten of them, small; `experiments/benchmarks/README.md` has a hundred."""
+"""Studies where nothing can be found: ten of them, small; `experiments/benchmarks/null-studies.md` has a hundred."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bhsearch.data.synthetic.phantom import phantom_index
+from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.errors import DataError
 from bhsearch.evaluation.bbc_cv import CorrectedScore
 from bhsearch.evaluation.bootstrap import Interval
@@ -37,7 +37,7 @@ def test_the_correction_removes_most_of_what_the_search_put_there(null_studies, 
 
 
 def test_labels_are_permuted_over_cases_and_nothing_else_changes(null_studies):
-    index = null_studies.development(phantom_index("phantom:cases=75,images=2"))
+    index = null_studies.development(phantom_dataset("phantom:cases=75,images=2"))
     one, other = null_studies.permuted(index, 0, 5), null_studies.permuted(index, 1, 5)
     assert (one.label != other.label).any()
     assert (one.label != index.labels).any()
@@ -53,7 +53,7 @@ def test_labels_are_permuted_over_cases_and_nothing_else_changes(null_studies):
 
 
 def test_cases_with_both_labels_cannot_be_permuted(null_studies):
-    index = phantom_index("phantom:cases=75,images=2")
+    index = phantom_dataset("phantom:cases=75,images=2")
     mixed = replace(index, table=index.table.assign(label=np.arange(len(index), dtype=np.int8) % 2))
     with pytest.raises(DataError, match="one label each"):
         null_studies.development(mixed)
@@ -71,8 +71,8 @@ def test_a_row_says_how_much_is_removed_and_how_often_intervals_hold_chance(null
 
 def test_trials_are_those_of_the_engine_and_its_space(null_studies):
     """TPE begins with the sound point of each backbone, as in a study; random does not."""
-    index = null_studies.development(phantom_index("phantom:cases=75,images=2"))
-    options = Namespace(studies=1, trials=2, folds=3, image_size=48, backbones="staintex-s", executor="keras")
+    index = null_studies.development(phantom_dataset("phantom:cases=75,images=2"))
+    options = Namespace(studies=1, trials=2, folds=3, image_size=48, backbones="staintex-s", feature_backend="keras")
     first, second = (next(null_studies.studies(index, options, sampler)) for sampler in ("tpe", "random"))
     assert first.corrected.n_trials == second.corrected.n_trials == 2
     assert first.corrected != second.corrected

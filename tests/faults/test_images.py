@@ -26,7 +26,7 @@ from bhsearch.data.datasets import open_data
 
 
 module._n_cores = lambda: 16  # as many threads as on a larger machine
-index = open_data(sys.argv[1], skip_bad_images=True)
+index = open_data(sys.argv[1], skip_unreadable=True)
 for path in index.paths():
     module.decode(path)
 said = {

@@ -61,7 +61,7 @@ def test_a_user_without_an_entry_and_a_home_runs_registers_and_predicts(folder):
         return succeeded(as_unknown_user(work, "-m", f"bhsearch.{name}", *words, **given))
 
     said = " ".join(command("run", *WORDS).stdout.split())
-    assert "There is no home folder that can be written" in said
+    assert "The home folder cannot be written" in said
     assert Store(work).parent().data.tags["mlflow.user"] == f"uid{UID}"
     assert "Research only" in command("register").stdout
     model = "models:/phantom-cases24-images3/1"
@@ -107,7 +107,7 @@ def test_a_study_on_a_disk_without_flock(tmp_path, also_fcntl):
 
 def test_nothing_in_keras_json_changes_a_score(tmp_path):
     odd = {"floatx": "float16", "epsilon": 0.1, "image_data_format": "channels_first", "backend": "tensorflow"}
-    words = arguments(trials=2, workers=1, backbones=("staintex-s",), executor="keras")
+    words = arguments(trials=2, workers=1, backbones=("staintex-s",), feature_backend="keras")
     for name, content in (("plain", {}), ("odd", odd)):
         home = tmp_path / f"home-{name}"
         home.mkdir()

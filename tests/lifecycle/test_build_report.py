@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bhsearch.data.synthetic.phantom import phantom_index
+from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.errors import MissingError
 from bhsearch.lifecycle import build_report
 from bhsearch.reporting.report_data import SealedCases
@@ -91,7 +91,7 @@ def test_it_knows_what_the_study_was_made_with(report):
 
 def test_it_knows_the_sealed_cases_by_class_before_they_are_opened(report):
     """Counted from what the study kept before its first trial: nothing of the sealed images is read."""
-    index = phantom_index(SMALL["data"])
+    index = phantom_dataset(SMALL["data"])
     hidden = ~np.isin(index.column("path"), report.best.path)
     cases = index.column("case")
     assert report.sealed == SealedCases(
@@ -129,7 +129,7 @@ def test_durations_are_said_in_two_units(seconds, said):
 
 
 def test_shown_images_are_of_development_cases_and_both_right_and_wrong(report):
-    index = phantom_index(SMALL["data"])
+    index = phantom_dataset(SMALL["data"])
     named = {case for shown in report.images for case in re.findall(r"case (\S+)", shown.caption)}
     assert named
     assert named <= set(report.best.case)

@@ -214,10 +214,10 @@ def test_the_threshold_of_heat_maps_is_the_one_before_calibration():
 
 
 def test_force_without_why_and_why_without_force_are_refused():
-    with pytest.raises(SettingsError, match="must say why"):
-        RegistrationRequest(force=True, why=" ")
+    with pytest.raises(SettingsError, match="must be given with a reason"):
+        RegistrationRequest(force=True, reason=" ")
     with pytest.raises(SettingsError, match="--force is missing"):
-        RegistrationRequest(why="because")
+        RegistrationRequest(reason="because")
 
 
 def test_two_studies_must_be_told_apart(inside):
@@ -243,7 +243,7 @@ def test_what_must_never_be_promoted_cannot_be_forced(inside):
     search(data=FEW, trials=1, tracking=True, study="by-image", folds=2, group_by="image")
     before = len(inside.client.search_model_versions())
     with pytest.raises(StudyError, match="must never be: The folds are made by image"):
-        register(RegistrationRequest("by-image", force=True, why="I want it"), ProgressReporter())
+        register(RegistrationRequest("by-image", force=True, reason="I want it"), ProgressReporter())
     assert len(inside.client.search_model_versions()) == before
 
 
@@ -271,7 +271,7 @@ def test_the_same_trial_on_the_same_cases_opens_nothing_and_gives_the_earlier_re
 def test_an_earlier_result_can_be_promoted_by_force_without_an_opening(inside):
     before = openings_of(inside, inside.few)
     name = inside.few.version.name
-    request = RegistrationRequest("few", FEW_TESTED, alias="wanted", force=True, why="the first one")
+    request = RegistrationRequest("few", FEW_TESTED, alias="wanted", force=True, reason="the first one")
     again = register(request, ProgressReporter())
     assert again.forced
     assert "wanted" in again.version.aliases

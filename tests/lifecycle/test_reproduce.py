@@ -41,7 +41,7 @@ def test_params_and_settings_come_back_as_they_were(inside):
     kept = settings_of(study.settings)
     for name in SMALL:
         assert getattr(kept, name) == getattr(settings(), name), name
-    assert (kept.case_pattern, kept.resplit, kept.timeout) == (None, False, None)
+    assert (kept.case_pattern, kept.ignore_predefined_split, kept.timeout) == (None, False, None)
 
 
 def test_a_study_without_settings_is_refused_with_what_to_do():

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.cnn import DIGEST, NAME
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import FinetuneParams, FoldTask, train_fold
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, TrainerSpec
 from tests.models.conftest import pixels_of, tissue
 
 SIZE, BATCH, N_IMAGES = 32, 8, 24
-CNN = Backbone(NAME, None, DIGEST)
+CNN = Backbone(NAME, None, DIGEST, "cnn")
 PLENTY = 1 << 30  # bytes
 # Everything that draws or mixes, and that another trial would have to clean up behind.
 RICH = FinetuneParams(
@@ -70,18 +71,18 @@ def fold_task(fold: int = 0, n_folds: int = 3, target=None) -> FoldTask:
 def start_of(program: CompiledTrainer, seed: int = 0) -> ModelWeights:
     """Own weights of the backbone, and a head that says something already."""
     random = np.random.default_rng(seed)
-    weights = program.origin(np.random.default_rng(seed))
-    width = max(program.shape.hidden_units, 1)
+    weights = program.initial_weights(np.random.default_rng(seed))
+    width = max(program.spec.hidden_units, 1)
     kernel = random.normal(0, 1 / program.n_features, (program.n_features, width)).astype(np.float32)
     bias = np.full(width, 0.1, np.float32)
-    if program.shape.hidden_units == 0:
+    if program.spec.hidden_units == 0:
         return ModelWeights(weights, [kernel, bias, np.ones(1, np.float32), np.zeros((), np.float32)])
     return ModelWeights(weights, [kernel, bias, random.normal(0, 1, width).astype(np.float32), np.float32(0.2)])
 
 
-def trained(program, pixels, params, fold=0, seed=(0,), task=None, see=lambda look: None) -> ModelWeights:
+def trained(program, pixels, params, fold=0, seed=(0,), task=None, on_evaluation=lambda look: None) -> ModelWeights:
     task = fold_task(fold) if task is None else task
-    return train_fold(program, pixels, task, start_of(program), params, seed, see)
+    return train_fold(program, pixels, task, start_of(program), params, seed, on_evaluation)
 
 
 def same(one: ModelWeights, other: ModelWeights) -> bool:

@@ -9,7 +9,9 @@ import pytest
 from bhsearch.errors import BackboneError
 from bhsearch.models import features as module
 from bhsearch.models.augmentation.views import apply_view
-from bhsearch.models.backbones.registry import REGISTRY, Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.keras_applications import REGISTRY
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.runtime import cache as runtime_cache
 from tests.models.conftest import pixels_of, tissue
@@ -29,10 +31,10 @@ def kept():
 class Watched:
     """A feature cache, and what it computed."""
 
-    def __init__(self, pixels, executor="openvino"):
+    def __init__(self, pixels, feature_backend="openvino"):
         self.computed = []
         self.reports = []
-        self._cache = FeatureCache(pixels, executor, progress=self._progress)
+        self._cache = FeatureCache(pixels, feature_backend, progress=self._progress)
 
     def _progress(self, backbone, view):
         self.computed.append((backbone, view))
@@ -43,10 +45,10 @@ class Watched:
 
 
 @pytest.mark.parametrize("name", ["mobilenet", "staintex_s"])
-def test_both_executors_give_the_same_features(name, images, tmp_path, request):
+def test_both_feature_backends_give_the_same_features(name, images, tmp_path, request):
     backbone = request.getfixturevalue(name)
     pixels = pixels_of(images, tmp_path)
-    one, other = (FeatureCache(pixels, executor).get(backbone, "stain1") for executor in CPU_EXECUTORS)
+    one, other = (FeatureCache(pixels, feature_backend).get(backbone, "stain1") for feature_backend in CPU_EXECUTORS)
     assert one.dtype == other.dtype == np.float32
     assert one.std(axis=0).max() > 0
     cosine = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
@@ -54,29 +56,29 @@ def test_both_executors_give_the_same_features(name, images, tmp_path, request):
     np.testing.assert_allclose(one, other, atol=1e-3 * np.abs(other).max())
 
 
-@pytest.mark.parametrize("executor", CPU_EXECUTORS)
-def test_the_cost_of_a_backbone_is_measured_once_and_kept(executor, images, mobilenet, tmp_path):
+@pytest.mark.parametrize("feature_backend", CPU_EXECUTORS)
+def test_the_cost_of_a_backbone_is_measured_once_and_kept(feature_backend, images, mobilenet, tmp_path):
     pixels = pixels_of(images, tmp_path)
-    first = FeatureCache(pixels, executor).cost(mobilenet)
+    first = FeatureCache(pixels, feature_backend).cost(mobilenet)
     assert first.milliseconds > 0
     # The converted network folds its normalisation into its kernels: it is a little smaller.
     assert first.megabytes == pytest.approx(4e-6 * mobilenet.build(64).count_params(), rel=0.06)
-    again = FeatureCache(pixels, executor)
+    again = FeatureCache(pixels, feature_backend)
     assert again.cost(mobilenet) == first
     assert not again._forward, "what is known must not build the network"
 
 
-def test_auto_is_one_of_the_executors(images, tmp_path):
-    assert FeatureCache(pixels_of(images, tmp_path), "auto").executor in CPU_EXECUTORS
+def test_auto_is_one_of_the_feature_backends(images, tmp_path):
+    assert FeatureCache(pixels_of(images, tmp_path), "auto").feature_backend in CPU_EXECUTORS
 
 
-@pytest.mark.parametrize("executor", CPU_EXECUTORS)
-def test_features_are_those_of_the_view_row_by_row(executor, images, staintex_s, tmp_path):
+@pytest.mark.parametrize("feature_backend", CPU_EXECUTORS)
+def test_features_are_those_of_the_view_row_by_row(feature_backend, images, staintex_s, tmp_path):
     # In more than one batch, and the last one not full.
     many = np.concatenate([images, images[::-1], tissue(57, 64, seed=1)])
     assert len(many) % module.batch_size(64) != 0
     assert len(many) > module.batch_size(64)
-    features = FeatureCache(pixels_of(many, tmp_path), executor).get(staintex_s, "dihedral1")
+    features = FeatureCache(pixels_of(many, tmp_path), feature_backend).get(staintex_s, "dihedral1")
     expected = staintex_s.build(64).predict(np.asarray(apply_view(many.astype(np.float32), "dihedral1")), verbose=0)
     assert features.shape == expected.shape
     np.testing.assert_allclose(features, expected, atol=2e-3)
@@ -89,12 +91,12 @@ def test_the_features_of_tiles_are_averaged(images, staintex_s, tmp_path):
     np.testing.assert_allclose(in_tiles, one_by_one.reshape(2, 6, -1).mean(axis=1), atol=1e-4)
 
 
-@pytest.mark.parametrize("executor", CPU_EXECUTORS)
-def test_the_features_of_a_row_do_not_depend_on_other_rows(executor, images, staintex_s, mobilenet, tmp_path):
+@pytest.mark.parametrize("feature_backend", CPU_EXECUTORS)
+def test_the_features_of_a_row_do_not_depend_on_other_rows(feature_backend, images, staintex_s, mobilenet, tmp_path):
     # Bit for bit: otherwise the pixels of a validation row could reach a training row.
     others = images.copy()
     others[::2] = np.random.default_rng(0).integers(0, 256, others[::2].shape)
-    caches = [FeatureCache(pixels_of(each, tmp_path), executor) for each in (images, others)]
+    caches = [FeatureCache(pixels_of(each, tmp_path), feature_backend) for each in (images, others)]
     for backbone, view in ((staintex_s, "identity"), (staintex_s, "colour1"), (mobilenet, "identity")):
         one, other = (cache.get(backbone, view) for cache in caches)
         np.testing.assert_array_equal(one[1::2], other[1::2])
@@ -128,15 +130,15 @@ def test_progress_counts_images_up_to_all_of_them(images, staintex_s, tmp_path):
     assert done[-1] == 2
 
 
-def test_other_pixels_weights_or_executors_are_computed_anew(images, staintex_s, tmp_path):
+def test_other_pixels_weights_or_feature_backends_are_computed_anew(images, staintex_s, tmp_path):
     asked = [
         (pixels_of(images, tmp_path), "keras", staintex_s),
         (pixels_of(images[::-1].copy(), tmp_path), "keras", staintex_s),
         (pixels_of(images, tmp_path), "openvino", staintex_s),
-        (pixels_of(images, tmp_path), "keras", Backbone("staintex-s", None, "other-filters")),
+        (pixels_of(images, tmp_path), "keras", Backbone("staintex-s", None, "other-filters", "staintex")),
     ]
-    for pixels, executor, backbone in asked:
-        cache = Watched(pixels, executor)
+    for pixels, feature_backend, backbone in asked:
+        cache = Watched(pixels, feature_backend)
         cache.get(backbone, "identity")
         assert len(cache.computed) == 1
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 
 from bhsearch.data.images.decode import decode
-from bhsearch.models.augmentation.views import IDENTITY, views_of
+from bhsearch.models.augmentation.policies import IDENTITY
+from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
-from bhsearch.models.inference_model import ModelPool, arrays_of, ensemble, members_of
+from bhsearch.models.inference_model import KerasArchive, ModelPool, arrays_of, ensemble, members_of
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import predict
@@ -57,21 +59,21 @@ class Study:
         self._images, self._folder = images, folder
         self._caches = {}
 
-    def features(self, backbone, mode, view, executor="keras"):
-        if (mode, executor) not in self._caches:
+    def features(self, backbone, mode, view, feature_backend="keras"):
+        if (mode, feature_backend) not in self._caches:
             resize = make_resize(mode, SIZE)
             pixels = pixels_of(
                 np.concatenate([resize.apply(image) for image in self._images]), self._folder, resize.shape[0]
             )
-            self._caches[mode, executor] = FeatureCache(pixels, executor)
-        return self._caches[mode, executor].get(backbone, view)
+            self._caches[mode, feature_backend] = FeatureCache(pixels, feature_backend)
+        return self._caches[mode, feature_backend].get(backbone, view)
 
     def heads(self, backbone, mode, hidden, seed=0):
         return make_heads(self.features(backbone, mode, IDENTITY), hidden, seed)
 
-    def expected(self, backbone, mode, views, heads, executor="keras"):
+    def expected(self, backbone, mode, views, heads, feature_backend="keras"):
         """Mean over views and folds of the heads' probabilities."""
-        logits = np.stack([heads.logits(self.features(backbone, mode, view, executor)) for view in views])
+        logits = np.stack([heads.logits(self.features(backbone, mode, view, feature_backend)) for view in views])
         return (1 / (1 + np.exp(-logits.astype(np.float64)))).mean(axis=(0, 2))
 
 
@@ -188,14 +190,14 @@ def test_a_backbone_may_be_called_like_a_layer_of_the_model(study, originals, tm
 
 
 @pytest.mark.data
-def test_a_model_of_real_weights_agrees_with_both_executors(weights_dir, breakhis, tmp_path):
+def test_a_model_of_real_weights_agrees_with_both_feature_backends(weights_dir, breakhis, tmp_path):
     backbone = find_backbones(["mobilenet-0.25"], weights_dir).backbones[0]
     images = [decode(path) for path in sorted(breakhis.rglob("*.png"))[:90:30]]
     study, views = Study(images, tmp_path), views_of("dihedral", 2)
     heads = study.heads(backbone, "crop", 0)
     probability = ModelPool().get(backbone, "crop", SIZE, views, heads).predict(np.stack(images), verbose=0)
-    for executor, tolerance in (("keras", 1e-5), ("openvino", 1e-3)):
-        expected = study.expected(backbone, "crop", views, heads, executor)
+    for feature_backend, tolerance in (("keras", 1e-5), ("openvino", 1e-3)):
+        expected = study.expected(backbone, "crop", views, heads, feature_backend)
         np.testing.assert_allclose(probability[:, 0], expected, atol=tolerance)
 
 
@@ -220,12 +222,15 @@ def test_an_ensemble_gives_the_mean_of_what_its_members_were_scored_with(
 ):
     """Saved, and loaded where bhsearch was never imported."""
     program = request.getfixturevalue(name)
-    backbone, size, hidden = program.shape.backbone, program.shape.size, program.shape.hidden_units
+    backbone, size, hidden = program.spec.backbone, program.spec.size, program.spec.hidden_units
     members = list(trained_members(program, 2))
     resized = np.concatenate([make_resize("crop", size).apply(image) for image in originals])
     pixels, rows = DevicePixels(pixels_of(resized, tmp_path), 1 << 30), np.arange(len(originals))
     logits = np.stack(
-        [predict(program, pixels, program.frozen(program.state_of(member)), rows, n_views) for member in members]
+        [
+            predict(program, pixels, program.inference_state(program.initial_state(member)), rows, n_views)
+            for member in members
+        ]
     )
     by_member = 1 / (1 + np.exp(-logits.astype(np.float64)))  # member, view, image
     assert by_member.mean(axis=1).std(axis=0).max() > 0.01
@@ -246,3 +251,28 @@ def test_members_come_back_from_their_arrays_in_order(cnn_program):
     back = members_of(arrays, len(members))
     assert all(same(one, other) for one, other in zip(members, back, strict=True))
     assert not same(members[1], back[10])
+
+
+def network() -> keras.Model:
+    images = keras.Input((4,))
+    hidden = keras.layers.Dense(3, name="body")(images)
+    return keras.Model(images, keras.layers.Dense(2, name="head")(hidden))
+
+
+def test_a_filled_archive_loads_with_the_new_head_and_the_old_body(tmp_path) -> None:
+    model = network()
+    body = model.get_layer("body").get_weights()
+    kernel, bias = np.arange(6, dtype=np.float32).reshape(3, 2), np.array([7, 8], np.float32)
+    archive = KerasArchive(model, ["head"])
+    for factor in (1, 2):  # what was filled first must not shine through
+        archive.filled([factor * kernel, factor * bias]).save(tmp_path / "m.keras")
+        loaded = keras.saving.load_model(tmp_path / "m.keras")
+        assert np.array_equal(loaded.get_layer("head").get_weights()[0], factor * kernel)
+        assert np.array_equal(loaded.get_layer("head").get_weights()[1], factor * bias)
+        for kept, found in zip(body, loaded.get_layer("body").get_weights(), strict=True):
+            assert np.array_equal(kept, found)
+
+
+def test_weights_of_another_number_are_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        KerasArchive(network(), ["head"]).filled([np.zeros((3, 2), np.float32)])

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bhsearch.models.augmentation.views import IDENTITY, views_of
+from bhsearch.models.augmentation.policies import IDENTITY
+from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.inference_model import ModelPool, ensemble
 from bhsearch.models.resize import make_resize
 from bhsearch.models.saliency import GRAD_CAM, INPUT_GRADIENT, explain
@@ -36,11 +37,11 @@ def largest(images):
     return of
 
 
-def head(largest, sign=1.0, n_columns=1):
+def head(largest, sign=1.0, n_fold_models=1):
     """Linear heads of which none is ever sure, nor without an answer."""
     random = np.random.default_rng(5)
-    kernel = random.normal(0.2, 1, (len(largest), n_columns, 1)) / (largest.max() * len(largest) ** 0.5)
-    bias, one = np.full((n_columns, 1), 0.3), np.ones((n_columns, 1), np.float32)
+    kernel = random.normal(0.2, 1, (len(largest), n_fold_models, 1)) / (largest.max() * len(largest) ** 0.5)
+    bias, one = np.full((n_fold_models, 1), 0.3), np.ones((n_fold_models, 1), np.float32)
     return Heads((sign * kernel).astype(np.float32), (sign * bias).astype(np.float32), one, 0 * one[:, 0], True)
 
 
@@ -93,7 +94,7 @@ def test_heat_speaks_for_the_answer_whichever_it_is(pool, mobilenet, images, lar
 @pytest.mark.parametrize("name", ["mobilenet", "staintex_s"])
 def test_tiles_and_views_are_put_together_again(pool, images, largest, name, request):
     backbone = request.getfixturevalue(name)
-    network = pool.get(backbone, "tiles", SIZE, views_of("dihedral", 3), head(largest(backbone), n_columns=3))
+    network = pool.get(backbone, "tiles", SIZE, views_of("dihedral", 3), head(largest(backbone), n_fold_models=3))
     for image, found in zip(images, explain(network, images, "tiles"), strict=True):
         tiles = make_resize("tiles", SIZE).apply(image)
         upper = np.concatenate(list(tiles[:3]), axis=1)
@@ -140,7 +141,9 @@ def test_an_ensemble_of_finetuned_networks_is_looked_into(mobilenet, images, lar
     members = []
     for sign in (1.0, -0.9):
         heads = head(largest(mobilenet), sign)
-        members.append(ModelWeights(weights, [heads.kernel[:, 0], heads.bias[0], heads.top[0], heads.top_bias[0]]))
+        members.append(
+            ModelWeights(weights, [heads.kernel[:, 0], heads.bias[0], heads.output_weights[0], heads.output_bias[0]])
+        )
     network = ensemble(mobilenet, "crop", SIZE, views_of("dihedral", 2), 0, members)
     for image, found in zip(images, explain(network, images, "crop"), strict=True):
         assert found.method == INPUT_GRADIENT
@@ -153,5 +156,5 @@ def test_something_else_than_a_deployed_model_is_refused():
     import keras
 
     images = keras.Input((8, 8, 3))
-    with pytest.raises(ValueError, match="must hold a backbone"):
+    with pytest.raises(ValueError, match="must contain a backbone"):
         explain(keras.Model(images, keras.layers.Flatten()(images)), [], "crop")

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.pixel_cache import pixel_cache
-from bhsearch.data.index import Index
-from bhsearch.data.loading import load_index
+from bhsearch.data.loading import load_dataset
 from bhsearch.data.splits import make_split
-from bhsearch.data.synthetic.phantom import phantom_index
+from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
@@ -36,20 +36,20 @@ class Data:
     """The phantom's files, with one division that stays whatever happens to them."""
 
     def __init__(self) -> None:
-        self.root = phantom_index(PHANTOM).root
-        self.index = load_index(self.root, layout="breakhis")
+        self.root = phantom_dataset(PHANTOM).root
+        self.index = load_dataset(self.root, layout="breakhis")
         self.split = make_split(self.index, n_folds=N_FOLDS)
         self.rows = self.split.development
         self.fold = self.split.folds[:, self.rows]
         self.group = self.split.groups[self.rows]
         self.label = self.index.labels[self.rows]
 
-    def objective(self, backbone: Backbone, index: Index | None = None, label: Any = None, heads: Any = None):
+    def objective(self, backbone: Backbone, dataset: Dataset | None = None, label: Any = None, heads: Any = None):
         """An objective, its frozen heads included. What it says is kept in `said`."""
         backend.import_backend()
-        index = self.index if index is None else index
+        dataset = self.index if dataset is None else dataset
         label = self.label if label is None else label
-        pixels = pixel_cache(index.select(self.rows), make_resize("crop", SIZE))
+        pixels = pixel_cache(dataset.select(self.rows), make_resize("crop", SIZE))
         by_name = {backbone.name: backbone}
         space = frozen_space((backbone.name,))
 
@@ -70,10 +70,10 @@ class Data:
         objective.said = said
         return objective
 
-    def with_noise(self, rows: np.ndarray, folder: Path) -> Index:
+    def with_noise(self, rows: np.ndarray, folder: Path) -> Dataset:
         """The same files, with the pixels of some images replaced."""
         shutil.copytree(self.root, folder)
         random = np.random.default_rng(1)
         for path in self.index.column("path")[self.rows][rows]:
             Image.fromarray(random.integers(0, 256, (160, 240, 3), np.uint8)).save(folder / path)
-        return load_index(folder, layout="breakhis")
+        return load_dataset(folder, layout="breakhis")

@@ -8,20 +8,21 @@ import pytest
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.models.augmentation.policies import FINETUNE_POLICIES
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.cnn import DIGEST, NAME
-from bhsearch.models.backbones.registry import Backbone
 from bhsearch.models.inference_model import members_of
-from bhsearch.models.training.finetune import N_SHARES
+from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.models.training.train_step import CompiledTrainer
 from bhsearch.objectives.base import Pruned
 from bhsearch.objectives.finetune import MICRO_BATCHES, N_EXAMPLES
-from bhsearch.objectives.space import POLICIES_ON_DEVICE, frozen_space, starting_point
+from bhsearch.objectives.space import frozen_space, starting_point
 from tests.models.finetuning import own_backbone
 from tests.objectives.finetuning import N_FOLDS, SIZE, Data, point
 from tests.studies import cache_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-CNN = Backbone(NAME, None, DIGEST)
+CNN = Backbone(NAME, None, DIGEST, "cnn")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_the_score_is_that_of_its_predictions(data, objective, small):
     assert watched.reports[-1].mean == pytest.approx(outcome.score, abs=1e-12)
     assert np.ptp(outcome.probability) > 0.01
     assert len(outcome.model["views"]) == 4
-    assert outcome.cost["trained_images"] == N_FOLDS * 2 * 16 * -(-objective._longest // 16)
+    assert outcome.cost["trained_images"] == N_FOLDS * 2 * 16 * -(-objective._n_training_longest // 16)
     assert outcome.cost["peak_memory_mb"] > 10
     assert outcome.cost["ms_per_image"] > 0
     assert outcome.cost["model_mb"] == sum(array.nbytes for array in outcome.arrays.values()) / 1e6
@@ -118,10 +119,10 @@ def test_noise_in_a_folds_own_rows_leaves_its_network_unchanged_bit_for_bit(
 def test_trials_of_any_length_report_the_same_steps(objective, small, epochs):
     watched = Watched()
     outcome = objective(point(small, epochs=epochs), watched)
-    assert watched.steps == list(range(N_FOLDS * N_SHARES))
+    assert watched.steps == list(range(N_FOLDS * EVALS_PER_FOLD))
     assert [report.step for report in watched.reports if report.fold is not None] == [3, 7]
     assert {name: len(curve) for name, curve in outcome.curves.items()} == dict.fromkeys(
-        ("auc", "loss", "training_loss"), N_SHARES
+        ("auc", "loss", "training_loss"), EVALS_PER_FOLD
     )
 
 
@@ -138,7 +139,7 @@ def test_a_trial_says_its_fold_and_epoch(objective, small, monkeypatch):
 
 def test_a_pruned_trial_has_the_curves_of_what_was_seen(objective, small):
     whole = objective(point(small), Watched())
-    for last, n_looks in ((1, 2), (N_SHARES - 1, N_SHARES), (N_SHARES + 1, N_SHARES)):
+    for last, n_looks in ((1, 2), (EVALS_PER_FOLD - 1, EVALS_PER_FOLD), (EVALS_PER_FOLD + 1, EVALS_PER_FOLD)):
         with pytest.raises(Pruned) as ended:
             objective(point(small), Watched(last))
         assert {len(curve) for curve in ended.value.curves.values()} == {n_looks}
@@ -179,17 +180,17 @@ def short_of_memory(monkeypatch):
 
     def short(times: int) -> list[int]:
         left, pieces, calls = [times], [], []
-        whole = CompiledTrainer.state_of
+        whole = CompiledTrainer.initial_state
 
-        def state_of(self, member):
+        def initial_state(self, member):
             calls.append(1)
-            pieces.append(self.shape.micro_batches)
+            pieces.append(self.spec.micro_batches)
             if left[0] and len(calls) > 2:
                 left[0] -= 1
                 raise MemoryError("no memory")
             return whole(self, member)
 
-        monkeypatch.setattr(CompiledTrainer, "state_of", state_of)
+        monkeypatch.setattr(CompiledTrainer, "initial_state", initial_state)
         return pieces
 
     return short
@@ -201,15 +202,17 @@ def test_out_of_memory_once_is_tried_again_in_parts_and_said(data, small, short_
     pieces, watched = short_of_memory(1), Watched()
     outcome = objective(point(small), watched)
     assert set(pieces) == {1, MICRO_BATCHES}
-    assert objective.said == ["Out of memory with batches of 16: tried again in 4 parts each."]
+    assert objective.said == ["Out of memory with batches of 16: retrying in 4 parts each."]
     assert outcome.probability == pytest.approx(expected.probability, abs=1e-4)
-    assert watched.steps[-1] == N_FOLDS * N_SHARES - 1
+    assert watched.steps[-1] == N_FOLDS * EVALS_PER_FOLD - 1
 
 
 def test_out_of_memory_twice_is_a_failure_with_its_reason(data, small, short_of_memory):
     objective = data.objective(small)
     short_of_memory(2)
-    with pytest.raises(RunError, match=r"must fit into memory, but small at 32 px with batches of 16 does not, in 4"):
+    with pytest.raises(
+        RunError, match=r"must fit into memory, but small at 32 px with batches of 16 does not, even in 4"
+    ):
         objective(point(small), Watched())
     assert objective._pool._programs == {}  # what did not fit is let go
 
@@ -218,7 +221,7 @@ def test_another_failure_is_not_taken_for_a_lack_of_memory(objective, small, mon
     def fail(self, member):
         raise ZeroDivisionError("a mistake")
 
-    monkeypatch.setattr(CompiledTrainer, "state_of", fail)
+    monkeypatch.setattr(CompiledTrainer, "initial_state", fail)
     with pytest.raises(ZeroDivisionError):
         objective(point(small), Watched())
     assert objective.said == []
@@ -226,7 +229,7 @@ def test_another_failure_is_not_taken_for_a_lack_of_memory(objective, small, mon
 
 def test_the_examples_show_each_policy_at_each_strength(data, objective):
     shown = objective.examples()
-    assert list(shown) == [policy for policy in POLICIES_ON_DEVICE if policy != "none"]
+    assert list(shown) == [policy for policy in FINETUNE_POLICIES if policy != "none"]
     assert {pictures.shape[1:] for pictures in shown.values()} == {(SIZE, SIZE, 3)}
     originals = {pictures[0].tobytes() for pictures in shown.values()}
     assert len(originals) == N_EXAMPLES

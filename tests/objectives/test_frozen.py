@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.pixel_cache import pixel_cache
-from bhsearch.data.index import Index
-from bhsearch.data.loading import load_index
+from bhsearch.data.loading import load_dataset
 from bhsearch.data.splits import make_split
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores, trial_metrics
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.base import TrialResult
@@ -50,19 +51,19 @@ class Data:
     """The phantom's files in a folder of their own, with one division that stays whatever happens to them."""
 
     def __init__(self, folder: Path) -> None:
-        self.index = load_index(folder, layout="breakhis")
+        self.index = load_dataset(folder, layout="breakhis")
         self.split = make_split(self.index, n_folds=N_FOLDS, n_repeats=N_REPEATS)
         self.rows = self.split.development
         self.fold = self.split.folds[:, self.rows]
         self.group = self.split.groups[self.rows]
         self.label = self.index.labels[self.rows]
 
-    def objective(self, index: Index, label: np.ndarray | None = None, backbone: Backbone | None = None):
+    def objective(self, dataset: Dataset, label: np.ndarray | None = None, backbone: Backbone | None = None):
         """An objective on other files of the same paths."""
-        assert list(index.column("path")) == list(self.index.column("path"))
+        assert list(dataset.column("path")) == list(self.index.column("path"))
         backend.import_backend()
         used = backbone or find_backbones(["staintex-s"], None).backbones[0]
-        pixels = pixel_cache(index.select(self.rows), make_resize("crop", SIZE))
+        pixels = pixel_cache(dataset.select(self.rows), make_resize("crop", SIZE))
         features = FeatureCache(pixels, "openvino")
         labels = self.label if label is None else label
         return FrozenObjective(features, {used.name: used}, labels, self.fold, self.group, seed=0)
@@ -77,9 +78,9 @@ class Data:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BHSEARCH_CACHE", cache_of(tmp_path_factory))
-        from bhsearch.data.synthetic.phantom import phantom_index
+        from bhsearch.data.synthetic.phantom import phantom_dataset
 
-        root = phantom_index(str(SMALL["data"])).root
+        root = phantom_dataset(str(SMALL["data"])).root
         return Data(root)
 
 
@@ -91,17 +92,17 @@ def objective(data: Data, tmp_path_factory: pytest.TempPathFactory) -> FrozenObj
 
 
 @pytest.fixture
-def with_noise(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[np.ndarray], Index]:
+def with_noise(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[np.ndarray], Dataset]:
     """A function: the data set with the pixels of some images replaced by noise, and nothing cached of it."""
 
-    def copy(rows: np.ndarray) -> Index:
+    def copy(rows: np.ndarray) -> Dataset:
         folder = tmp_path / "noise"
         shutil.copytree(data.index.root, folder)
         random = np.random.default_rng(1)
         for path in data.index.column("path")[rows]:
             Image.fromarray(random.integers(0, 256, (160, 240, 3), np.uint8)).save(folder / path)
         monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "cache"))
-        return load_index(folder, layout="breakhis")
+        return load_dataset(folder, layout="breakhis")
 
     return copy
 
@@ -117,8 +118,8 @@ def column_is_same(one: TrialResult, other: TrialResult, column: int) -> bool:
         for a, b in (
             (one.heads.kernel[:, column], other.heads.kernel[:, column]),
             (one.heads.bias[column], other.heads.bias[column]),
-            (one.heads.top[column], other.heads.top[column]),
-            (one.heads.top_bias[column : column + 1], other.heads.top_bias[column : column + 1]),
+            (one.heads.output_weights[column], other.heads.output_weights[column]),
+            (one.heads.output_bias[column : column + 1], other.heads.output_bias[column : column + 1]),
         )
     )
 
@@ -137,7 +138,7 @@ def test_the_cost_is_that_of_the_deployed_model(objective):
     assert two.cost["ms_per_image"] == pytest.approx(2 * one.cost["ms_per_image"])
     assert two.cost["model_mb"] == one.cost["model_mb"]
     heads = one.heads
-    weights = sum(array.nbytes for array in (heads.kernel, heads.bias, heads.top, heads.top_bias)) / 1e6
+    weights = sum(array.nbytes for array in (heads.kernel, heads.bias, heads.output_weights, heads.output_bias)) / 1e6
     assert one.cost["model_mb"] > weights > 0
 
 
@@ -209,11 +210,11 @@ def test_noise_in_the_sealed_test_changes_nothing(data, objective, with_noise):
 def test_a_trial_says_which_view_of_which_features_it_computes(data, tmp_path, monkeypatch):
     monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path))
     told = []
-    telling = FeatureProgress(told.append)
+    feature_progress = FeatureProgress(told.append)
     used = find_backbones(["staintex-s"], None).backbones[0]
     pixels = pixel_cache(data.index.select(data.rows), make_resize("crop", SIZE))
-    features = FeatureCache(pixels, "keras", progress=telling)
-    objective = FrozenObjective(features, {used.name: used}, data.label, data.fold, data.group, 0, telling)
+    features = FeatureCache(pixels, "keras", progress=feature_progress)
+    objective = FrozenObjective(features, {used.name: used}, data.label, data.fold, data.group, 0, feature_progress)
     objective(POINT | {"policy": "dihedral", "views": 4})
     n = len(data.label)
     for place in range(1, 5):

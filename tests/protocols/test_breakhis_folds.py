@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bhsearch.data.layouts.breakhis_folds import ResolvedFold
-from bhsearch.data.synthetic.phantom import phantom_index
+from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.errors import DataError
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.protocols.breakhis_folds import OFFICIAL_NOTE, evaluate_folds, result_record
@@ -18,7 +18,7 @@ from bhsearch.protocols.breakhis_folds import OFFICIAL_NOTE, evaluate_folds, res
 @pytest.fixture(scope="module")
 def index():
     """Two magnifications by name only: even cases at one, odd cases at the other."""
-    index = phantom_index("phantom:cases=30,images=4,difficulty=0")
+    index = phantom_dataset("phantom:cases=30,images=4,difficulty=0")
     case = np.array([int(number) for number in index.column("case")])
     return replace(index, table=index.table.assign(magnification=np.where(case % 2, "40X", "100X")))
 

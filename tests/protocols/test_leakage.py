@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bhsearch.data.synthetic.phantom import phantom_index
+from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.errors import SettingsError
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.objectives.space import frozen_space
 from bhsearch.protocols import leakage
 from bhsearch.study.events import ProgressReporter
 
-OPTIONS = {"image_size": 96, "repeats": 2, "executor": "keras"}
+OPTIONS = {"image_size": 96, "repeats": 2, "feature_backend": "keras"}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def backbone():
 def index(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BHSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield phantom_index("phantom:cases=30,images=6")
+        yield phantom_dataset("phantom:cases=30,images=6")
 
 
 def test_it_is_measured_at_a_point_of_the_space():
@@ -78,7 +78,7 @@ def test_sealed_images_are_never_read(index, backbone, monkeypatch):
     assert sealed.isdisjoint(seen)
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": 8}, {"folds": 1}, {"executor": "nosuch"}])
+@pytest.mark.parametrize("wrong", [{"image_size": 8}, {"folds": 1}, {"feature_backend": "nosuch"}])
 def test_a_wrong_option_is_refused_before_the_work(index, backbone, wrong):
     with pytest.raises(SettingsError):
         leakage.measure(index, backbone, ProgressReporter(), **wrong)

@@ -154,7 +154,7 @@ def test_a_study_that_is_refused_leaves_no_storage_behind(here, monkeypatch):
         search(trials=1, tracking=True)
     assert list(here.iterdir()) == []
     with pytest.raises(StudyError, match="'nosuch' is not"):
-        search(trials=1, regime="finetune", from_study="nosuch", backbones=("cnn",))
+        search(trials=1, regime="finetune", init_from="nosuch", backbones=("cnn",))
     assert list(here.iterdir()) == []
 
 

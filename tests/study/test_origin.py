@@ -39,7 +39,7 @@ def prepared(own):
     """Of a finetune study that starts from `first`."""
 
     def make(**changes):
-        fixed = {"regime": "finetune", "from_study": "first", "backbones": (own,), "tracking": False}
+        fixed = {"regime": "finetune", "init_from": "first", "backbones": (own,), "tracking": False}
         return build_context(settings(**{**fixed, **changes}), ProgressReporter())
 
     return make
@@ -92,7 +92,7 @@ def test_each_backbone_starts_from_its_own_best_point(prepared, storage):
 
 
 def test_without_from_it_starts_from_nothing(prepared, storage):
-    assert origin_of(prepared(from_study=None), among(storage)) == {}
+    assert origin_of(prepared(init_from=None), among(storage)) == {}
 
 
 def test_a_study_that_is_not_there_is_refused_with_those_that_are(prepared, storage):
@@ -127,7 +127,7 @@ def test_a_study_without_a_complete_trial_is_refused(prepared, storage):
 
 @pytest.mark.parametrize("regime", ["frozen", "auto"])
 def test_from_is_for_finetuning_only(prepared, regime):
-    with pytest.raises(SettingsError, match=f"--from goes with --regime finetune, but got {regime}"):
+    with pytest.raises(SettingsError, match=f"--init-from goes with --regime finetune, but got {regime}"):
         prepared(regime=regime, backbones=("staintex-s",))
 
 
@@ -152,8 +152,8 @@ def test_the_correction_competes_with_the_trials_that_were_started_from():
 
 def test_a_study_that_goes_on_keeps_the_heads_that_it_began_with(own, here):
     """Two real studies: more trials of the first, and the second still starts where it did."""
-    first = {"backbones": (own,), "regime": "frozen", "study": "first", "image_size": 32, "executor": "keras"}
-    second = first | {"regime": "finetune", "study": "second", "from_study": "first"}
+    first = {"backbones": (own,), "regime": "frozen", "study": "first", "image_size": 32, "feature_backend": "keras"}
+    second = first | {"regime": "finetune", "study": "second", "init_from": "first"}
 
     def run(**changes):
         return optimize(settings(**{"tracking": False, "folds": 2, **changes}), ProgressReporter())
@@ -171,5 +171,5 @@ def test_a_study_that_goes_on_keeps_the_heads_that_it_began_with(own, here):
     after = run(**second, trials=2)
     assert held() == heads
     assert len(after.records) == 2
-    with pytest.raises(StudyError, match="another --from"):
-        run(**(second | {"from_study": None}), trials=3)
+    with pytest.raises(StudyError, match="another --init-from"):
+        run(**(second | {"init_from": None}), trials=3)

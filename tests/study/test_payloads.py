@@ -18,8 +18,9 @@ from bhsearch.study.payloads import command_of, machine
         ({"data": "a folder/it's", "trials": 8}, "--data 'a folder/it'\"'\"'s' --trials 8"),
         ({"backbones": ("staintex-s", "own net.keras"), "image_sizes": (96, 128)},
          "--backbones 'staintex-s,own net.keras' --image-sizes 96,128"),
-        ({"resplit": True, "tracking": False, "quiet": True}, "--resplit --no-tracking"),
-        ({"from_study": "s", "max_failures": 2}, "--max-failures 2 --from-study s"),
+        ({"ignore_predefined_split": True, "tracking": False, "quiet": True},
+         "--ignore-predefined-split --no-tracking"),
+        ({"init_from": "s", "max_failures": 2}, "--max-failures 2 --init-from s"),
     ],
 )  # fmt: skip
 def test_the_command_holds_what_differs_from_the_defaults(changes, words):
@@ -35,12 +36,14 @@ def test_the_command_never_holds_the_password_of_the_storage():
 def test_the_command_is_one_that_the_command_line_takes(monkeypatch, tmp_path):
     """Every option by its real name: one that did not exist would end with 2 before anything is read."""
     given = {
-        "data": "nowhere", "layout": "idc", "case_pattern": "(x)", "magnification": "100X", "resplit": True,
-        "skip_bad_images": True, "study": "s", "trials": 3, "timeout": 9.0, "max_failures": 2, "seed": 4,
-        "regime": "frozen", "finetune_trials": 2, "from_study": "f", "warm_from": ("w",), "stop_after_stagnation": 5,
+        "data": "nowhere", "layout": "idc", "case_pattern": "(x)", "magnification": "100X",
+        "ignore_predefined_split": True, "skip_unreadable": True, "study": "s", "trials": 3, "timeout": 9.0,
+        "max_failures": 2, "seed": 4,
+        "regime": "frozen", "finetune_trials": 2, "init_from": "f", "warm_start_from": ("w",), "patience": 5,
         "pruner": "median", "precision": "float32", "backbones": ("staintex-s",), "weights_dir": "w",
-        "image_size": 96, "image_sizes": (128,), "resize": "tiles", "executor": "keras", "folds": 3, "repeats": 2,
-        "test_fraction": 0.3, "group_by": "slide", "engine": "keras-tuner", "sampler": "random", "workers": 1,
+        "image_size": 96, "image_sizes": (128,), "resize": "tiles", "feature_backend": "keras", "folds": 3,
+        "repeats": 2, "test_fraction": 0.3, "group_by": "slide", "engine": "keras-tuner", "sampler": "random",
+        "workers": 1, "launcher": "local", "augmentations": ("a",), "metrics": ("m",),
         "storage": "sqlite:///x.db", "trial_timeout": 5.0, "max_worker_memory": 900.0, "tracking": False,
         "keep_models": "none", "class_map": ("benign=normal",), "ignore_columns": ("fold",), "image_root": "images",
     }  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bhsearch.data.index import Index
+from bhsearch.data.dataset import Dataset
 from bhsearch.study.context import build_context
 from bhsearch.study.events import ProgressReporter
 from tests.studies import Store, optuna_trials, search, settings, started
@@ -27,7 +27,7 @@ print("\\n" + json.dumps([np.ravel(by_pyfunc).tolist(), np.ravel(by_keras).tolis
 """
 
 
-def mean_of_heads(index: Index, params: dict, executor: str) -> np.ndarray:
+def mean_of_heads(index: Dataset, params: dict, feature_backend: str) -> np.ndarray:
     """The mean of the fold heads' probabilities on every development image, from the heads themselves."""
     from bhsearch.data.images.pixel_cache import pixel_cache
     from bhsearch.models import backend
@@ -35,10 +35,10 @@ def mean_of_heads(index: Index, params: dict, executor: str) -> np.ndarray:
     from bhsearch.models.resize import make_resize
     from bhsearch.objectives.frozen import FrozenObjective
 
-    made = build_context(settings(executor=executor), ProgressReporter())
+    made = build_context(settings(feature_backend=feature_backend), ProgressReporter())
     template = made.template()
     backend.import_backend()
-    features = FeatureCache(pixel_cache(made.development, make_resize("crop", 48)), executor)
+    features = FeatureCache(pixel_cache(made.development, make_resize("crop", 48)), feature_backend)
     objective = FrozenObjective(features, made.backbones, template.label, template.fold, template.group, 0)
     outcome = objective(params)
     by_view = [
@@ -48,7 +48,7 @@ def mean_of_heads(index: Index, params: dict, executor: str) -> np.ndarray:
     return np.mean(by_view, axis=(0, 2))
 
 
-def assert_model_is_the_mean_of_its_heads(folder: Path, number: int, executor: str, tolerance: float) -> None:
+def assert_model_is_the_mean_of_its_heads(folder: Path, number: int, feature_backend: str, tolerance: float) -> None:
     store = Store(folder)
     run_ = store.children()[number]
     (model,) = [
@@ -56,7 +56,7 @@ def assert_model_is_the_mean_of_its_heads(folder: Path, number: int, executor: s
         for model in store.client.search_logged_models([run_.info.experiment_id])
         if model.source_run_id == run_.info.run_id
     ]
-    made = build_context(settings(executor=executor), ProgressReporter())
+    made = build_context(settings(feature_backend=feature_backend), ProgressReporter())
     files = [str(path) for path in made.development.paths()]
     with started(folder, "-c", LOAD, model.artifact_location, *files) as process:
         output, _ = process.communicate()
@@ -64,7 +64,7 @@ def assert_model_is_the_mean_of_its_heads(folder: Path, number: int, executor: s
     by_pyfunc, by_keras, loaded = json.loads(output.splitlines()[-1])
     assert loaded == []
     params = optuna_trials(folder)[number].params
-    expected = mean_of_heads(made.index, params, executor)
+    expected = mean_of_heads(made.index, params, feature_backend)
     assert by_pyfunc == pytest.approx(expected, abs=tolerance)
     assert by_keras == pytest.approx(expected, abs=tolerance)
     assert np.ptp(expected) > 0.01  # a constant would agree with anything
@@ -77,5 +77,5 @@ def test_a_logged_model_loads_anywhere_and_is_the_mean_of_its_fold_heads(finishe
 
 
 def test_a_model_whose_features_keras_computed_agrees_to_1e_5(here):
-    search(trials=1, executor="keras", tracking=True)
+    search(trials=1, feature_backend="keras", tracking=True)
     assert_model_is_the_mean_of_its_heads(here, 0, "keras", 1e-5)

@@ -1,11 +1,11 @@
-"""Heads on frozen features: every fold of every repeat trained by one program.
+"""Linear probes and small heads on frozen features: all folds of all repeats are trained by one program.
 
-A column is one fold of one repeat. All columns see the same batches of the same features; which rows a column learns
-from is said by its weights, zero for the rows that it must not see. Nothing couples the columns: the update rules act
-per element, and gradients are clipped column by column. So one fit gives every head and every out-of-fold prediction.
+There is one fold model per fold and repeat. All fold models get the same batches of the same features; the weights of a
+fold model are zero for the rows that it must not learn from. Fold models are independent: update rules act per element,
+and gradients are clipped per fold model. So one fit gives every head and all out-of-fold predictions.
 
-Each column standardises by its own training rows. The kernels stay in standardised space and the features raw: scale
-goes into the kernel, mean into the bias, and one matrix product serves all columns.
+Each fold model standardises by its own training rows. Kernels stay in standardised space and features raw: the scale is
+multiplied into the kernel and the mean into the bias, so that one matrix product serves all fold models.
 
 Source:
     The fusion over folds is ours.
@@ -14,7 +14,7 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,30 +22,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.models import backend
 from bhsearch.models.losses import LOSSES
 from bhsearch.models.training.optimizers import EPSILON, bias_corrections, learning_rates, optimizer_step
 from bhsearch.tasks.binary import BINARY
 
-Array = npt.NDArray[np.float32]
 BATCH = 128
-_MAX_GRADIENT_NORM = 5.0  # norm of a column's gradient
+_MAX_GRADIENT_NORM = 5.0  # per fold model
 
 
 @dataclass(frozen=True)
 class HeadParams:
-    """What a trial chooses of its heads. Sound values are in the table of the space, `bhsearch.objectives.space`.
+    """Training parameters of the heads of a trial. For default values see `bhsearch.objectives.space`.
 
     Attributes:
         hidden_units: Units of the hidden layer; 0 for a linear head.
-        dropout: Share of inputs (linear) or hidden units left out in a step, 0 to below 1.
-        optimizer: `adamw` or `sgd` (Nesterov momentum); both with decoupled weight decay.
-        learning_rate: Of the first step.
+        dropout: Dropout rate of inputs (linear head) or hidden units, 0 to below 1.
+        optimizer: `adamw` or `sgd` (Nesterov momentum), both with decoupled weight decay.
+        learning_rate: Initial learning rate.
         schedule: `constant`, or `cosine` down to zero.
-        weight_decay: Share of the kernel taken off in a step, times the learning rate.
+        weight_decay: Decoupled weight decay of the kernel, multiplied by the learning rate.
         label_smoothing: 0 to below 1.
         epochs: Passes over the rows.
-        standardise: Whether a column standardises the features by its training rows.
+        standardise: Whether to standardise features by the training rows of each fold model.
     """
 
     hidden_units: int
@@ -61,65 +61,83 @@ class HeadParams:
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """Trained heads in the space of the raw features, standardisation folded in.
+    """Trained heads for raw features, with the standardisation included.
 
-    A head gives `relu(x @ kernel + bias)` per hidden unit, then `sum(hidden * top) + top_bias`; a linear head has one
-    hidden unit, no relu, and a top of one.
+    A head computes `relu(x @ kernel + bias)` per hidden unit, then `sum(hidden * output_weights) + output_bias`. A
+    linear head has one hidden unit, no relu, and output weights of one.
 
     Attributes:
-        kernel: Shape (n_features, n_columns, n_hidden).
-        bias: Shape (n_columns, n_hidden).
-        top: Shape (n_columns, n_hidden).
-        top_bias: Shape (n_columns,).
+        kernel: Shape (n_features, n_fold_models, n_hidden).
+        bias: Shape (n_fold_models, n_hidden).
+        output_weights: Shape (n_fold_models, n_hidden).
+        output_bias: Shape (n_fold_models,).
         linear: Whether the heads have no hidden layer.
     """
 
-    kernel: Array
-    bias: Array
-    top: Array
-    top_bias: Array
+    kernel: Float32Array
+    bias: Float32Array
+    output_weights: Float32Array
+    output_bias: Float32Array
     linear: bool
 
-    def logits(self, features: Array) -> Array:
-        """Logits of all columns. Shape (n_images, n_columns)."""
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], linear: bool) -> Heads:
+        """Return the heads stored by `to_arrays`."""
+        return cls(arrays["kernel"], arrays["bias"], arrays["top"], arrays["top_bias"], linear)
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the weights by the names under which a trial's arrays are stored."""
+        # These keys are in stored files and must not change.
+        return {"kernel": self.kernel, "bias": self.bias, "top": self.output_weights, "top_bias": self.output_bias}
+
+    def logits(self, features: Float32Array) -> Float32Array:
+        """Return the logits of all fold models. Shape (n_images, n_fold_models)."""
         hidden = np.einsum("nd,dfh->nfh", features, self.kernel, optimize=True) + self.bias
         if not self.linear:
             hidden = np.maximum(hidden, 0.0)
-        logits: Array = (hidden * self.top).sum(axis=-1) + self.top_bias
+        logits: Float32Array = (hidden * self.output_weights).sum(axis=-1) + self.output_bias
         return logits
 
-    def held_out_logits(self, features: Array, held_out: npt.NDArray[np.int64]) -> Array:
-        """Each column's logits on its own validation rows. `held_out` and the result: (n_columns, n_held_out)."""
+    def held_out_logits(self, features: Float32Array, held_out: npt.NDArray[np.int64]) -> Float32Array:
+        """Return the logits of each fold model for its own validation rows.
+
+        Args:
+            features: Shape (n_images, n_features).
+            held_out: Validation rows. Shape (n_fold_models, n_held_out).
+
+        Returns:
+            Logits. Shape (n_fold_models, n_held_out).
+        """
         hidden = np.matmul(features[held_out], self.kernel.transpose(1, 0, 2)) + self.bias[:, None, :]
         if not self.linear:
             hidden = np.maximum(hidden, 0.0)
-        logits: Array = (hidden * self.top[:, None, :]).sum(axis=-1) + self.top_bias[:, None]
+        logits: Float32Array = (hidden * self.output_weights[:, None, :]).sum(axis=-1) + self.output_bias[:, None]
         return logits
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What training gave.
+    """Result of training.
 
     Attributes:
-        heads: One head per column.
-        losses: Training loss, averaged over columns. Shape (n_epochs,).
-        logits: Validation logits after each epoch, from the first view. Shape (n_epochs, n_columns, n_held_out).
+        heads: One head per fold model.
+        losses: Training loss, averaged over fold models. Shape (n_epochs,).
+        logits: Validation logits after each epoch for the first view. Shape (n_epochs, n_fold_models, n_held_out).
     """
 
     heads: Heads
-    losses: Array
-    logits: Array
+    losses: Float32Array
+    logits: Float32Array
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Weighted sums of one view's features over each column's training rows, in float64.
+    """Weighted sums of one view's features over the training rows of each fold model, in float64.
 
     Attributes:
-        total: Weight, shape (n_columns, 1).
-        first: Sum of weight x feature, shape (n_columns, n_features).
-        second: Sum of weight x feature squared, of the same shape.
+        total: Sum of the weights. Shape (n_fold_models, 1).
+        first: Weighted sum of the features. Shape (n_fold_models, n_features).
+        second: Weighted sum of the squared features. Shape (n_fold_models, n_features).
     """
 
     total: npt.NDArray[np.float64]
@@ -127,24 +145,29 @@ class Moments:
     second: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, features: Array, weights: npt.NDArray[np.float64]) -> Moments:
-        """Sum over rows. `features` (n_images, n_features), `weights` (n_images, n_columns)."""
+    def of(cls, features: Float32Array, weights: npt.NDArray[np.float64]) -> Moments:
+        """Sum over rows.
+
+        Args:
+            features: Shape (n_images, n_features).
+            weights: Shape (n_images, n_fold_models).
+        """
         exact = features.astype(np.float64)
         return cls(weights.sum(axis=0)[:, None], weights.T @ exact, weights.T @ exact**2)
 
 
-def standardisation(moments: list[Moments]) -> tuple[Array, Array]:
-    """Mean and inverse deviation per column over several views. Each of shape (n_columns, n_features)."""
+def standardisation(moments: list[Moments]) -> tuple[Float32Array, Float32Array]:
+    """Return mean and inverse standard deviation over several views. Shape (n_fold_models, n_features) each."""
     total = np.sum([m.total for m in moments], axis=0)
     mean = np.sum([m.first for m in moments], axis=0) / total
     variance = np.maximum(np.sum([m.second for m in moments], axis=0) / total - mean**2, 0.0)
-    # A constant feature says nothing: what is left of its variance is rounding, which grows with the mean.
-    inverse = np.where(variance > 1e-12 + 1e-10 * mean**2, 1.0 / np.sqrt(variance + 1e-12), 0.0)
-    return mean.astype(np.float32), inverse.astype(np.float32)
+    # The remaining variance of a constant feature is rounding error, which grows with the mean.
+    inverse_deviation = np.where(variance > 1e-12 + 1e-10 * mean**2, 1.0 / np.sqrt(variance + 1e-12), 0.0)
+    return mean.astype(np.float32), inverse_deviation.astype(np.float32)
 
 
 def fit(
-    views: Array,
+    views: Float32Array,
     labels: npt.NDArray[np.int8],
     weights: npt.NDArray[np.float64],
     held_out: npt.NDArray[np.int64],
@@ -152,70 +175,72 @@ def fit(
     params: HeadParams,
     seed: int,
 ) -> Fit:
-    """Train one head per column.
+    """Train one head per fold model.
 
     Args:
         views: Features per view, the image itself first. Shape (n_views, n_images, n_features).
         labels: 0 or 1. Shape (n_images,).
-        weights: Training weight of each row in each column, zero where the column must not see the row; class balance
-            included. Shape (n_images, n_columns).
-        held_out: Rows that each column is validated on, padded with any row. Shape (n_columns, n_held_out).
+        weights: Training weight of each row in each fold model, zero where it must not be used; includes class balance.
+            Shape (n_images, n_fold_models).
+        held_out: Validation rows of each fold model, padded with arbitrary rows. Shape (n_fold_models, n_held_out).
         moments: Sums per view, for the standardisation.
-        params: The trial's choices.
-        seed: Of the start, the order of rows and the dropout; nothing else is random.
+        params: Training parameters of the trial.
+        seed: Seed of initial weights, order of rows and dropout.
 
     Returns:
-        The heads after the last epoch, and the curves.
+        Heads after the last epoch, losses and validation logits per epoch.
     """
     from keras import ops
 
     n_views, n_images, n_features = views.shape
-    n_columns = weights.shape[1]
+    n_fold_models = weights.shape[1]
     random = np.random.default_rng(seed)
-    mean, inverse = standardisation(moments)
+    mean, inverse_deviation = standardisation(moments)
     if not params.standardise:
-        mean, inverse = np.zeros_like(mean), np.ones_like(inverse)
+        mean, inverse_deviation = np.zeros_like(mean), np.ones_like(inverse_deviation)
     linear = params.hidden_units == 0
-    start = _start(n_features, n_columns, params.hidden_units, random)
+    start = _initial_parameters(n_features, n_fold_models, params.hidden_units, random)
     slots = [np.zeros_like(p) for p in start]
-    # A mean weight of one per column makes the loss, and with it the learning rate, mean the same at every fold size.
-    relative = (weights * (n_images / weights.sum(axis=0))).astype(np.float32)
+    # With a mean weight of one per fold model, loss and learning rate do not depend on the fold size.
+    relative_weights = (weights * (n_images / weights.sum(axis=0))).astype(np.float32)
     target = (labels * (1 - params.label_smoothing) + params.label_smoothing / 2).astype(np.float32)
-    flat = ops.convert_to_tensor(views.reshape(n_views * n_images, n_features))
-    data = tuple(map(ops.convert_to_tensor, (target, relative, mean, inverse, views[0][held_out])))
+    stacked_views = ops.convert_to_tensor(views.reshape(n_views * n_images, n_features))
+    data = tuple(map(ops.convert_to_tensor, (target, relative_weights, mean, inverse_deviation, views[0][held_out])))
     settings = ops.convert_to_tensor(np.array([params.optimizer == "adamw", params.weight_decay], np.float32))
     state = tuple(tuple(map(ops.convert_to_tensor, group)) for group in (start, slots, slots))
-    epoch = _epoch_program(linear)
+    epoch = _compiled_epoch(linear)
     losses, curves = [], []
-    for plan in _plans(n_images, n_views, n_features, params, random):
-        state, loss, logits = epoch(state, flat, data, settings, *map(ops.convert_to_tensor, plan))
+    for inputs in _epoch_inputs(n_images, n_views, n_features, params, random):
+        state, loss, logits = epoch(state, stacked_views, data, settings, *map(ops.convert_to_tensor, inputs))
         losses.append(loss)
         curves.append(logits)
     final = [np.asarray(p) for p in state[0]]
     return Fit(
-        _unstandardised(final, mean, inverse, linear),
+        _unstandardised(final, mean, inverse_deviation, linear),
         np.array([float(loss) for loss in losses], np.float32),
         np.stack([np.asarray(logits) for logits in curves]),
     )
 
 
-def _start(n_features: int, n_columns: int, hidden: int, random: np.random.Generator) -> list[Array]:
-    """Every column starts from the same kernel, so that folds differ by their data alone."""
+def _initial_parameters(
+    n_features: int, n_fold_models: int, hidden: int, random: np.random.Generator
+) -> list[Float32Array]:
+    """Draw initial parameters, the same for all fold models, so that they differ by their data alone."""
     width = max(hidden, 1)
     scale = 0.0 if hidden == 0 else math.sqrt(2.0 / n_features)
-    kernel = np.repeat(random.normal(0.0, 1.0, (n_features, 1, width)) * scale, n_columns, axis=1)
-    top = np.repeat(random.normal(0.0, 1.0, (1, width)) / math.sqrt(width), n_columns, axis=0)
-    bias = np.zeros((n_columns, width))
-    parts = [kernel, bias] if hidden == 0 else [kernel, bias, top, np.zeros(n_columns)]
+    kernel = np.repeat(random.normal(0.0, 1.0, (n_features, 1, width)) * scale, n_fold_models, axis=1)
+    output_weights = np.repeat(random.normal(0.0, 1.0, (1, width)) / math.sqrt(width), n_fold_models, axis=0)
+    bias = np.zeros((n_fold_models, width))
+    parts = [kernel, bias] if hidden == 0 else [kernel, bias, output_weights, np.zeros(n_fold_models)]
     return [np.ascontiguousarray(part, np.float32) for part in parts]
 
 
-def _plans(
+def _epoch_inputs(
     n_images: int, n_views: int, n_features: int, params: HeadParams, random: np.random.Generator
-) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Array, Array, Array]]:
-    """What each epoch does: rows and views of its batches, learning rates, Adam's corrections, dropout masks.
+) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Float32Array, Float32Array, Float32Array]]:
+    """Yield rows and view rows of the batches, learning rates, bias corrections and dropout masks of each epoch.
 
-    An epoch shows each image under one view drawn at random; the last batch is filled up from the front of the order.
+    An epoch uses each image under one random view; the last batch is filled with the first rows of the epoch's order.
     """
     batch = min(BATCH, n_images)
     steps = math.ceil(n_images / batch)
@@ -224,26 +249,28 @@ def _plans(
     for epoch in range(params.epochs):
         order = random.permutation(n_images)
         rows = np.resize(order, (steps, batch)).astype(np.int32)
-        shown = (random.integers(0, n_views, n_images)[rows] * n_images + rows).astype(np.int32)
+        view_rows = (random.integers(0, n_views, n_images)[rows] * n_images + rows).astype(np.int32)
         number = epoch * steps + np.arange(steps)
         if params.dropout > 0:
-            drawn = np.frombuffer(random.bytes(steps * batch * n_masked), np.uint8).reshape(steps, batch, n_masked)
-            kept = drawn >= round(params.dropout * 256)
-            masks = kept.astype(np.float32) / np.float32(1 - round(params.dropout * 256) / 256)
+            random_bytes = np.frombuffer(random.bytes(steps * batch * n_masked), np.uint8).reshape(
+                steps, batch, n_masked
+            )
+            kept_units = random_bytes >= round(params.dropout * 256)
+            masks = kept_units.astype(np.float32) / np.float32(1 - round(params.dropout * 256) / 256)
         else:
             masks = np.ones((steps, 1, 1), np.float32)
-        yield rows, shown, rate[number], bias_corrections(number), masks
+        yield rows, view_rows, rate[number], bias_corrections(number), masks
 
 
 @cache
-def _epoch_program(linear: bool) -> Callable[..., Any]:
-    """The compiled epoch; one per kind of head, whatever the sizes and hyperparameters."""
+def _compiled_epoch(linear: bool) -> Callable[..., Any]:
+    """Return the compiled epoch, one program per kind of head for all sizes and hyperparameters."""
     from keras import ops
 
     forward = _linear_forward if linear else _hidden_forward
 
-    def loss(parameters: Any, seen: Any, mask: Any, target: Any, weight: Any, mean: Any, inverse: Any) -> Any:
-        logits = forward(parameters, seen, mask, mean, inverse)
+    def loss(parameters: Any, x: Any, mask: Any, target: Any, weight: Any, mean: Any, inverse_deviation: Any) -> Any:
+        logits = forward(parameters, x, mask, mean, inverse_deviation)
         entropy = LOSSES[BINARY.loss](logits, target[:, None])
         return ops.sum(ops.mean(entropy * weight, axis=0))
 
@@ -251,28 +278,28 @@ def _epoch_program(linear: bool) -> Callable[..., Any]:
 
     def epoch(
         state: Any,
-        flat: Any,
+        stacked_views: Any,
         data: Any,
         settings: Any,
         rows: Any,
-        shown: Any,
+        view_rows: Any,
         learning_rates: Any,
         bias_corrections: Any,
         masks: Any,
     ) -> Any:
-        target, relative, mean, inverse, held_out = data
+        target, relative_weights, mean, inverse_deviation, held_out = data
 
         def step(number: Any, carry: Any) -> Any:
             parameters, first, second, total = carry
             at = ops.take(rows, number, axis=0)
             value, gradients = gradient(
                 list(parameters),
-                ops.take(flat, ops.take(shown, number, axis=0), axis=0),
+                ops.take(stacked_views, ops.take(view_rows, number, axis=0), axis=0),
                 ops.take(masks, number, axis=0),
                 ops.take(target, at, axis=0),
-                ops.take(relative, at, axis=0),
+                ops.take(relative_weights, at, axis=0),
                 mean,
-                inverse,
+                inverse_deviation,
             )
             rate, correction = ops.take(learning_rates, number), ops.take(bias_corrections, number, axis=0)
             adam, decay = settings[0], settings[1]
@@ -287,17 +314,21 @@ def _epoch_program(linear: bool) -> Callable[..., Any]:
 
         carry = (*state, ops.zeros((), "float32"))
         parameters, first, second, total = ops.fori_loop(0, ops.shape(rows)[0], step, carry)
-        n_columns = ops.cast(ops.shape(mean)[0], "float32")
-        share = total / ops.cast(ops.shape(rows)[0], "float32") / n_columns
-        return (parameters, first, second), share, _held_out_logits(parameters, held_out, mean, inverse, linear)
+        n_fold_models = ops.cast(ops.shape(mean)[0], "float32")
+        share = total / ops.cast(ops.shape(rows)[0], "float32") / n_fold_models
+        return (
+            (parameters, first, second),
+            share,
+            _held_out_logits(parameters, held_out, mean, inverse_deviation, linear),
+        )
 
     return backend.compiled(epoch)
 
 
 def _clipped(gradients: Any) -> list[Any]:
-    """Shorten each column's gradient, all its parameters together, to `_MAX_GRADIENT_NORM`. Columns stay apart.
+    """Clip the gradient of each fold model, over all of its parameters, to `_MAX_GRADIENT_NORM`.
 
-    Without it SGD on unscaled features of a wide network runs away.
+    Without clipping, SGD on unscaled features of a wide network diverges.
     """
     from keras import ops
 
@@ -310,47 +341,49 @@ def _clipped(gradients: Any) -> list[Any]:
     return [kernel * factor[None, :, None], *others]
 
 
-def _linear_forward(parameters: Any, seen: Any, mask: Any, mean: Any, inverse: Any) -> Any:
-    """Logits, (batch, n_columns). Dropout acts on standardised features: the mask goes over the mean, too."""
+def _linear_forward(parameters: Any, x: Any, mask: Any, mean: Any, inverse_deviation: Any) -> Any:
+    """Return logits, (batch, n_fold_models). Dropout acts on standardised features, so the mean is masked, too."""
     from keras import ops
 
     kernel, bias = parameters
-    scaled = kernel[:, :, 0] * ops.transpose(inverse)
-    keep = mask * ops.ones_like(seen)
-    return ops.matmul(seen * keep, scaled) - ops.matmul(keep, scaled * ops.transpose(mean)) + bias[:, 0]
+    scaled = kernel[:, :, 0] * ops.transpose(inverse_deviation)
+    dropout_mask = mask * ops.ones_like(x)
+    return ops.matmul(x * dropout_mask, scaled) - ops.matmul(dropout_mask, scaled * ops.transpose(mean)) + bias[:, 0]
 
 
-def _hidden_forward(parameters: Any, seen: Any, mask: Any, mean: Any, inverse: Any) -> Any:
-    """Logits, (batch, n_columns). One dropout mask over the hidden units serves all columns."""
+def _hidden_forward(parameters: Any, x: Any, mask: Any, mean: Any, inverse_deviation: Any) -> Any:
+    """Return logits, (batch, n_fold_models). All fold models share one dropout mask of the hidden units."""
     from keras import ops
 
-    kernel, bias, top, top_bias = parameters
-    scaled = kernel * ops.transpose(inverse)[:, :, None]
+    kernel, bias, output_weights, output_bias = parameters
+    scaled = kernel * ops.transpose(inverse_deviation)[:, :, None]
     offset = bias - ops.sum(scaled * ops.transpose(mean)[:, :, None], axis=0)
-    n_features, n_columns, n_hidden = (ops.shape(kernel)[k] for k in range(3))
-    flat = ops.matmul(seen, ops.reshape(scaled, (n_features, n_columns * n_hidden)))
-    hidden = ops.relu(ops.reshape(flat, (-1, n_columns, n_hidden)) + offset) * ops.expand_dims(mask, 1)
-    return ops.sum(hidden * top, axis=-1) + top_bias
+    n_features, n_fold_models, n_hidden = (ops.shape(kernel)[k] for k in range(3))
+    stacked_views = ops.matmul(x, ops.reshape(scaled, (n_features, n_fold_models * n_hidden)))
+    hidden = ops.relu(ops.reshape(stacked_views, (-1, n_fold_models, n_hidden)) + offset) * ops.expand_dims(mask, 1)
+    return ops.sum(hidden * output_weights, axis=-1) + output_bias
 
 
-def _held_out_logits(parameters: Any, held_out: Any, mean: Any, inverse: Any, linear: bool) -> Any:
-    """Each column's logits on its own validation rows only: a K-th of the work. Shape (n_columns, n_held_out)."""
+def _held_out_logits(parameters: Any, held_out: Any, mean: Any, inverse_deviation: Any, linear: bool) -> Any:
+    """Return the logits of each fold model for its own validation rows. Shape (n_fold_models, n_held_out)."""
     from keras import ops
 
-    by_column = (held_out - mean[:, None, :]) * inverse[:, None, :]
+    by_fold_model = (held_out - mean[:, None, :]) * inverse_deviation[:, None, :]
     kernel = ops.transpose(parameters[0], (1, 0, 2))
-    hidden = ops.matmul(by_column, kernel) + parameters[1][:, None, :]
+    hidden = ops.matmul(by_fold_model, kernel) + parameters[1][:, None, :]
     if linear:
         return hidden[:, :, 0]
     return ops.sum(ops.relu(hidden) * parameters[2][:, None, :], axis=-1) + parameters[3][:, None]
 
 
-def _unstandardised(parameters: list[Array], mean: Array, inverse: Array, linear: bool) -> Heads:
-    scaled = parameters[0].astype(np.float64) * inverse.T[:, :, None]
+def _unstandardised(
+    parameters: list[Float32Array], mean: Float32Array, inverse_deviation: Float32Array, linear: bool
+) -> Heads:
+    scaled = parameters[0].astype(np.float64) * inverse_deviation.T[:, :, None]
     bias = parameters[1] - (scaled * mean.T[:, :, None]).sum(axis=0)
     kernel = scaled.astype(np.float32)
-    n_columns = kernel.shape[1]
+    n_fold_models = kernel.shape[1]
     if linear:
-        one, zero = np.ones((n_columns, 1), np.float32), np.zeros(n_columns, np.float32)
+        one, zero = np.ones((n_fold_models, 1), np.float32), np.zeros(n_fold_models, np.float32)
         return Heads(kernel, bias.astype(np.float32), one, zero, True)
     return Heads(kernel, bias.astype(np.float32), parameters[2], parameters[3], False)

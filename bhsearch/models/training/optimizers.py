@@ -1,4 +1,4 @@
-"""AdamW and Nesterov SGD as one rule whose every number is known at run time only, so that one program serves both.
+"""AdamW and Nesterov SGD as one update rule whose numbers are all runtime inputs, so that one program serves both.
 
 Source:
     AdamW: Loshchilov and Hutter 2019. Nesterov momentum: Sutskever et al. 2013.
@@ -11,57 +11,76 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+from bhsearch.data.arrays import Float32Array
+
 MOMENTUM, BETA2, EPSILON = 0.9, 0.999, 1e-7
 
 
-def optimizer_step(p: Any, m: Any, v: Any, g: Any, rate: Any, correction: Any, adam: Any, decay: Any = None) -> Any:
-    """One step.
+def optimizer_step(
+    parameters: Any,
+    first_moment: Any,
+    second_moment: Any,
+    gradient: Any,
+    learning_rate: Any,
+    bias_correction: Any,
+    is_adam: Any,
+    weight_decay: Any = None,
+) -> tuple[Any, Any, Any]:
+    """Update parameters and optimizer slots by one step.
 
     Args:
-        p: Parameters, of any shape; `m` and `v` (both zero at first) and the gradient `g` have the same.
-        m: First slot.
-        v: Second slot.
-        g: Gradient.
-        rate: Learning rate, a scalar or one per parameter.
-        correction: Adam's corrections of this step, from `bias_corrections`. Shape (2,).
-        adam: 1.0 for AdamW, 0.0 for SGD.
-        decay: Weight decay, times the learning rate; None for none. A scalar or one per parameter.
+        parameters: Array of any shape; both moments and the gradient have the same shape.
+        first_moment: Mean of the gradients for AdamW, their momentum sum for SGD; zero before the first step.
+        second_moment: Mean of the squared gradients; zero before the first step.
+        gradient: Gradient of the loss.
+        learning_rate: A scalar, or one rate per parameter.
+        bias_correction: Adam's bias corrections of this step, from `bias_corrections`. Shape (2,).
+        is_adam: 1.0 for AdamW, 0.0 for SGD.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate: a scalar or one value per parameter;
+            None for no decay.
 
     Returns:
-        The new `p`, `m` and `v`.
+        The updated parameters, first moment and second moment.
     """
     from keras import ops
 
-    m = MOMENTUM * m + (1.0 - adam * MOMENTUM) * g  # Adam keeps a mean, SGD a sum
-    v = BETA2 * v + (1.0 - BETA2) * ops.square(g)
-    by_adam = (m / correction[0]) / (ops.sqrt(v / correction[1]) + EPSILON)
-    step = adam * by_adam + (1.0 - adam) * (g + MOMENTUM * m)
-    if decay is not None:
-        step = step + decay * p
-    return p - rate * step, m, v
+    first_moment = MOMENTUM * first_moment + (1.0 - is_adam * MOMENTUM) * gradient
+    second_moment = BETA2 * second_moment + (1.0 - BETA2) * ops.square(gradient)
+    adam_step = (first_moment / bias_correction[0]) / (ops.sqrt(second_moment / bias_correction[1]) + EPSILON)
+    step = is_adam * adam_step + (1.0 - is_adam) * (gradient + MOMENTUM * first_moment)
+    if weight_decay is not None:
+        step = step + weight_decay * parameters
+    return parameters - learning_rate * step, first_moment, second_moment
 
 
-def bias_corrections(number: npt.NDArray[np.int64]) -> Array:
-    """Adam's corrections for steps counted from 0. `number`: (n_steps,); the result: (n_steps, 2)."""
-    return np.stack([1 - MOMENTUM ** (number + 1), 1 - BETA2 ** (number + 1)], axis=1).astype(np.float32)
+def bias_corrections(step_number: npt.NDArray[np.int64]) -> Float32Array:
+    """Return Adam's bias corrections.
+
+    Args:
+        step_number: Step numbers, counted from 0. Shape (n_steps,).
+
+    Returns:
+        Corrections of the first and of the second moment. Shape (n_steps, 2).
+    """
+    corrections = [1 - MOMENTUM ** (step_number + 1), 1 - BETA2 ** (step_number + 1)]
+    return np.stack(corrections, axis=1).astype(np.float32)
 
 
-def learning_rates(peak: float, schedule: str, n_steps: int, warmup: float = 0.0) -> Array:
-    """Learning rate of every step.
+def learning_rates(peak: float, schedule: str, n_steps: int, warmup: float = 0.0) -> Float32Array:
+    """Return the learning rate of every step.
 
     Args:
         peak: Highest rate.
-        schedule: `cosine` down to zero, or `constant`.
-        n_steps: Steps in all.
-        warmup: Share of the steps in which the rate rises to its peak, 0 to below 1.
+        schedule: `cosine` (down to zero) or `constant`.
+        n_steps: Total number of steps.
+        warmup: Share of the steps in which the rate rises linearly to its peak, 0 to below 1.
 
     Returns:
-        Shape (n_steps,).
+        Learning rates. Shape (n_steps,).
     """
-    number = np.arange(n_steps)
-    first = round(warmup * n_steps)
-    rise = np.minimum(1.0, (number + 1) / (first + 1))
-    place = np.clip((number - first) / max(n_steps - first, 1), 0.0, 1.0)
-    fade = 0.5 * (1 + np.cos(np.pi * place)) if schedule == "cosine" else np.ones(n_steps)
-    return (peak * rise * fade).astype(np.float32)
+    step_number = np.arange(n_steps)
+    n_warmup = round(warmup * n_steps)
+    warmup_factor = np.minimum(1.0, (step_number + 1) / (n_warmup + 1))
+    progress = np.clip((step_number - n_warmup) / max(n_steps - n_warmup, 1), 0.0, 1.0)
+    decay_factor = 0.5 * (1 + np.cos(np.pi * progress)) if schedule == "cosine" else np.ones(n_steps)
+    return (peak * warmup_factor * decay_factor).astype(np.float32)

@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
 from bhsearch.reporting.figures import style, templates
-from bhsearch.reporting.figures.templates import Panel, Plate
+from bhsearch.reporting.figures.templates import Panel, Template
 from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
@@ -173,12 +173,12 @@ def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note
             f"A grid needs one image for each example, but got {len(pixels)} images and {len(examples)} examples."
         )
     canvas = compose(pixels, examples)
-    plate = _plate(canvas.shape[0], canvas.shape[1], note)
-    return Panel(plate, [templates.Pasted(canvas, _MARGIN, 0)])
+    template = _template(canvas.shape[0], canvas.shape[1], note)
+    return Panel(template, [templates.Pasted(canvas, _MARGIN, 0)])
 
 
 @lru_cache(4)
-def _plate(height: int, width: int, note: str) -> Plate:
+def _template(height: int, width: int, note: str) -> Template:
     """Return the template around a grid of the given size in pixels."""
     width, height = width - _GAP + 2 * _MARGIN, height + _TOP
     figure = style.new_figure(
@@ -191,4 +191,4 @@ def _plate(height: int, width: int, note: str) -> Plate:
     for place, (name, colour) in enumerate((("right", style.RIGHT), ("wrong", style.WRONG))):
         x, y = (_MARGIN + 75 * place) / width, 1 - 60 / height
         figure.text(x, y, f"■ {name}", size=9, color=colour, va="top")
-    return Plate(figure)
+    return Template(figure)

@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, Interval
 from bhsearch.evaluation.metrics import N_CALIBRATION_BINS
 from bhsearch.reporting.figures import style, templates
-from bhsearch.reporting.figures.templates import Panel, Plate
+from bhsearch.reporting.figures.templates import Panel, Template
 from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bhsearch.tasks.base import Task
 
 BLUES = colormaps["Blues"]
-_PLATES = 8  # templates kept of each kind; a study needs one or two
+_N_TEMPLATES = 8  # templates kept of each kind; a study needs one or two
 
 
 def learning_figure(
@@ -77,8 +77,8 @@ def roc_figure(band: Band, auc: float, ends: Interval | None = None, note: str =
         ends: Its interval.
         note: Shown in a corner.
     """
-    plate = _roc_plate(_says_interval(band, ends), note)
-    return Panel(plate, [*_band_lines(plate.axes[0], band), _number(plate.axes[0], "AUC", auc, ends)])
+    template = _roc_template(_says_interval(band, ends), note)
+    return Panel(template, [*_band_lines(template.axes[0], band), _number(template.axes[0], "AUC", auc, ends)])
 
 
 def precision_recall_figure(
@@ -92,26 +92,26 @@ def precision_recall_figure(
         ends: Its interval.
         note: Shown in a corner.
     """
-    plate = _precision_recall_plate(_says_interval(band, ends), band.base, note)
-    axes = plate.axes[0]
-    return Panel(plate, [*_band_lines(axes, band), _number(axes, "average precision", average_precision, ends)])
+    template = _precision_recall_template(_says_interval(band, ends), band.base, note)
+    axes = template.axes[0]
+    return Panel(template, [*_band_lines(axes, band), _number(axes, "average precision", average_precision, ends)])
 
 
-@lru_cache(_PLATES)
-def _roc_plate(says_interval: bool, note: str) -> Plate:
+@lru_cache(_N_TEMPLATES)
+def _roc_template(says_interval: bool, note: str) -> Template:
     figure, axes = _unit_frame("ROC curve", says_interval, note)
     axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=style.DASHED, linewidth=1)
     style.label_axes(axes, "false positive rate (1 - specificity)", "true positive rate (sensitivity)")
-    return Plate(figure, axes)
+    return Template(figure, axes)
 
 
-@lru_cache(_PLATES)
-def _precision_recall_plate(says_interval: bool, base: float, note: str) -> Plate:
+@lru_cache(_N_TEMPLATES)
+def _precision_recall_template(says_interval: bool, base: float, note: str) -> Template:
     figure, axes = _unit_frame("Precision and recall", says_interval, note)
     axes.axhline(base, color=style.GREY, linestyle=style.DASHED, linewidth=1)
     axes.text(0.01, base - 0.015, f"guessing {base:.2f}", fontsize=8, color=style.GREY, va="top")
     style.label_axes(axes, "recall (sensitivity)", "precision")
-    return Plate(figure, axes)
+    return Template(figure, axes)
 
 
 def _unit_frame(title: str, says_interval: bool, note: str) -> tuple[Figure, Axes]:
@@ -156,19 +156,19 @@ def calibration_figure(bins: tuple[FloatArray, FloatArray, FloatArray], ece: flo
     x, y = (np.nansum(mass * values, axis=0)[filled] / pooled[filled] for values in (mean, share))
     heights = pooled / pooled.sum()
     edges = np.arange(N_CALIBRATION_BINS) / N_CALIBRATION_BINS
-    plate = _calibration_plate(note)
-    upper, lower = plate.axes
+    template = _calibration_template(note)
+    upper, lower = template.axes
     artists = [
         templates.line(upper, x, y, color=style.BLUE, linewidth=1.6),
         templates.discs(upper, x, y, 15 + 260 * heights[filled], color=style.BLUE, alpha=0.85, linewidth=0),
         _number(upper, "ECE", ece),
         templates.boxes(lower, edges + 0.003, np.zeros_like(edges), 0.094, heights, color=style.BLUE, alpha=0.45),
     ]
-    return Panel(plate, artists)
+    return Panel(template, artists)
 
 
-@lru_cache(_PLATES)
-def _calibration_plate(note: str) -> Plate:
+@lru_cache(_N_TEMPLATES)
+def _calibration_template(note: str) -> Template:
     detail = "out-of-fold, every case counts the same\narea of a point: share of the weight"
     figure = style.new_figure("Calibration", detail, note)
     upper = style.place_axes(figure, 0.75, 1.5, 0.3, 0.75)
@@ -179,7 +179,7 @@ def _calibration_plate(note: str) -> Plate:
     lower.set(xlim=(-0.01, 1.01), ylim=(0, 1), xticks=style.UNIT_TICKS, yticks=style.UNIT_TICKS)
     style.label_axes(upper, "", "share of malignant")
     style.label_axes(lower, "predicted P(malignant)", "weight")
-    return Plate(figure, upper, lower)
+    return Template(figure, upper, lower)
 
 
 def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "", task: Task = BINARY) -> Panel:
@@ -191,9 +191,9 @@ def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "", task
         note: Shown in a corner.
         task: Names the classes.
     """
-    plate = _confusion_plate(note, task.class_names)
+    template = _confusion_template(note, task.class_names)
     artists: list[Artist] = []
-    for axes, matrix in zip(plate.axes, (images, cases), strict=True):
+    for axes, matrix in zip(template.axes, (images, cases), strict=True):
         counts = matrix.mean(axis=0)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
         true, predicted = np.indices((2, 2)).reshape(2, -1)
@@ -211,11 +211,11 @@ def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "", task
                 "color": "white" if share > 0.6 else style.INK,
             }
             artists.append(templates.words(axes, column, row, f"{shown}\n{share:.0%}", **look))
-    return Panel(plate, artists)
+    return Panel(template, artists)
 
 
-@lru_cache(_PLATES)
-def _confusion_plate(note: str, class_names: tuple[str, ...]) -> Plate:
+@lru_cache(_N_TEMPLATES)
+def _confusion_template(note: str, class_names: tuple[str, ...]) -> Template:
     detail = "out-of-fold; each fold's threshold comes from the other folds\nshades: share of the true class"
     figure = style.new_figure("Confusion matrix", detail, note, height=4.2)
     both = []
@@ -228,4 +228,4 @@ def _confusion_plate(note: str, class_names: tuple[str, ...]) -> Plate:
         axes.set_title(title, fontsize=10, color=style.INK)
         style.label_axes(axes, "predicted", "true" if place == 0 else "")
         both.append(axes)
-    return Plate(figure, *both)
+    return Template(figure, *both)

@@ -88,7 +88,7 @@ class UploaderProcess:
             reason = self._failure or f"exit code {self._process.returncode}"
             raise RunError(
                 f"MLflow could not be given everything: {reason}. The rest waits in {self._outbox.folder}; "
-                "the same command sends it, or `python -m bhsearch.run --sync` alone."
+                "the same command sends it, or `bhsearch sync` does."
             )
 
     def abandon(self) -> None:

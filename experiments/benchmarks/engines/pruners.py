@@ -10,7 +10,7 @@ from optuna.storages import InMemoryStorage
 
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.engines.optuna.pruners import PRUNERS
-from bhsearch.models.training.finetune import N_SHARES
+from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.objectives.space import Parameter, finetune_space
 from experiments.benchmarks.engines.judging import Best
 from experiments.benchmarks.engines.replay import Trace, replay_pruned
@@ -36,7 +36,7 @@ def pruned_traces(table: Table, pruner: str, seeds: Sequence[int]) -> list[Trace
 def _study(table: Table, pruner: str, seed: int) -> Trace:
     entries = random.Random(seed).sample(table.scored, len(table.scored))
     study = open_study(InMemoryStorage(), "replay", {})
-    engine = OptunaEngine(study, space_of(table), "random", seed, pruner, N_SHARES)
+    engine = OptunaEngine(study, space_of(table), "random", seed, pruner, EVALS_PER_FOLD)
     return replay_pruned(engine, entries)
 
 

@@ -14,7 +14,8 @@ from bhsearch.data.images.pixel_cache import pixel_cache
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores
 from bhsearch.models import backend
-from bhsearch.models.augmentation.views import VIEW_POLICIES, views_of
+from bhsearch.models.augmentation.policies import VIEW_POLICIES
+from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.inference_model import members_of
 from bhsearch.models.openvino import BackgroundConversion
@@ -145,7 +146,7 @@ class FinetuneRecorder:
         with self._pool.program(shape) as program:
             by_member = []
             for member in members_of(outcome.arrays, model["n_members"]):
-                state = program.frozen(program.state_of(member))
+                state = program.inference_state(program.initial_state(member))
                 n_views = N_VIEWS if point.params["tta"] else 1
                 by_member.append(sigmoid(predict(program, self._pixels, state, rows, n_views)).mean(axis=0))
         return self._held_out.auc(np.mean(by_member, axis=0))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.grouping import units_of_groups
-from bhsearch.data.index import Index
 from bhsearch.data.splits import training_weights
 from bhsearch.data.stratify import assign_folds, classes_per_group, select_test_groups
 from bhsearch.evaluation.metrics import weighted_auc
@@ -30,7 +30,7 @@ class HeldOut:
         groups: Group of each. Shape (n_images,).
     """
 
-    index: Index
+    index: Dataset
     groups: npt.NDArray[np.int64]
 
     def auc(self, probability: npt.NDArray[np.float32]) -> float:

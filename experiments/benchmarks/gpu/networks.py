@@ -22,10 +22,11 @@ import numpy as np
 
 from bhsearch.data.images.pixel_cache import PixelCache
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import REGISTRY, Backbone, scale
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.keras_applications import REGISTRY, scale
 from bhsearch.models.features import batch_size, keras_forward, on_device
 from bhsearch.models.training.device_images import DevicePixels
-from bhsearch.models.training.finetune import N_SHARES, FinetuneParams, FoldTask, predict, train_fold
+from bhsearch.models.training.finetune import EVALS_PER_FOLD, FinetuneParams, FoldTask, predict, train_fold
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, TrainerSpec
 from bhsearch.objectives.finetune import finetune_params
 from bhsearch.objectives.space import finetune_space, starting_point
@@ -264,17 +265,19 @@ def training_speed(
     program: CompiledTrainer, start: ModelWeights, pixels: DevicePixels, n_rows: int, n_images: int
 ) -> tuple[float, float, float]:
     """Images a second of training and of held-out predictions, and seconds to the end of the first steps."""
-    batch, rows = program.shape.batch, np.arange(n_rows)
+    batch, rows = program.spec.batch, np.arange(n_rows)
     target, weight = (rows % 2).astype(np.float32), np.ones(n_rows, np.float32)
-    short, whole = (FoldTask(rows, rows[:1], target, weight, n) for n in (N_SHARES, max(n_images // batch, N_SHARES)))
-    params = params_of(program.shape.size, batch)
+    short, whole = (
+        FoldTask(rows, rows[:1], target, weight, n) for n in (EVALS_PER_FOLD, max(n_images // batch, EVALS_PER_FOLD))
+    )
+    params = params_of(program.spec.size, batch)
     started = time.perf_counter()
     member = train_fold(program, pixels, short, start, params, (0,), _ignore)
     compile_seconds = time.perf_counter() - started
     started = time.perf_counter()
     train_fold(program, pixels, whole, start, params, (0,), _ignore)
     training = whole.steps * batch / (time.perf_counter() - started)
-    state, held_out = program.frozen(program.state_of(member)), np.arange(n_images) % n_rows
+    state, held_out = program.inference_state(program.initial_state(member)), np.arange(n_images) % n_rows
     started = time.perf_counter()
     predict(program, pixels, state, held_out, 1)
     return training, n_images / (time.perf_counter() - started), compile_seconds

@@ -23,7 +23,7 @@ from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
 from bhsearch.models.features import FeatureCache, batch_size
 from bhsearch.models.training.device_images import DevicePixels
-from bhsearch.models.training.finetune import N_SHARES, FinetuneParams, FoldTask, train_fold
+from bhsearch.models.training.finetune import EVALS_PER_FOLD, FinetuneParams, FoldTask, train_fold
 from bhsearch.objectives.base import IntermediateValue, Pruned
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FrozenObjective
@@ -71,7 +71,7 @@ class Bench:
 
     def backbones(self, names: str) -> list[RandomBackbone]:
         """Architectures with random weights; `names` with commas between."""
-        return [RandomBackbone(name, None, "random-0") for name in names.split(",")]
+        return [RandomBackbone(name, None, "random-0", "keras-applications") for name in names.split(",")]
 
     def rows(self, n_folds: int) -> DevelopmentRows:
         """As many cases as BreakHis has folders, two thirds of them malignant."""
@@ -92,7 +92,9 @@ def prepare(bench: Bench) -> None:
     _ = bench.pixels
     options = bench.options
     shapes = [(name, options.batch, "all") for name in options.backbones.split(",")]
-    engine = _engine("finetune", finetune_space(options.finetune_backbones.split(","), (options.image_size,)), N_SHARES)
+    engine = _engine(
+        "finetune", finetune_space(options.finetune_backbones.split(","), (options.image_size,)), EVALS_PER_FOLD
+    )
     asked = [engine.ask().params for _ in range(0 if options.check else options.trials)]
     shapes += [(params["backbone"], params["batch"], params["depth"]) for params in asked]
     shapes += [
@@ -118,7 +120,7 @@ def compile_shape(bench: Bench) -> None:
     feature_speed(backbone, bench.pixels, min(bench.pixels.shape[0], batch_size(size, backend.has_gpu())), "stain1")
     program, blank = training_of(backbone, size, int(batch), precision, depth)
     pixels = DevicePixels(bench.pixels, MOST_BYTES)
-    *_, seconds = networks.training_speed(program, blank, pixels, bench.pixels.shape[0], N_SHARES * int(batch))
+    *_, seconds = networks.training_speed(program, blank, pixels, bench.pixels.shape[0], EVALS_PER_FOLD * int(batch))
     bench.write(network=name, batch=int(batch), depth=depth, seconds=seconds)
 
 
@@ -203,7 +205,7 @@ def finetune(bench: Bench) -> None:
     space = finetune_space(tuple(by_name), (size,))
     if options.check:
         space = tuple(replace(row, high=2) if row.name == "epochs" else row for row in space)
-    engine = _engine("finetune", space, N_SHARES, FINETUNE_PRUNER)
+    engine = _engine("finetune", space, EVALS_PER_FOLD, FINETUNE_PRUNER)
     for _ in range(options.trials):
         trial = engine.ask()
 
@@ -239,7 +241,7 @@ def _profile(bench: Bench, pixels: DevicePixels, backbone: RandomBackbone, batch
     from keras import ops
 
     size, rows = bench.options.image_size, np.arange(bench.pixels.shape[0])
-    n_steps = max(bench.options.measured // batch, 2 * N_SHARES)
+    n_steps = max(bench.options.measured // batch, 2 * EVALS_PER_FOLD)
     task = FoldTask(rows, rows[:1], (rows % 2).astype(np.float32), np.ones(len(rows), np.float32), n_steps)
     params = networks.params_of(size, batch)
     program, blank = training_of(backbone, size, batch, bench.precision)
@@ -255,7 +257,7 @@ def _profile(bench: Bench, pixels: DevicePixels, backbone: RandomBackbone, batch
         return on_device.augment(raw, how)
 
     whole = step_milliseconds(program)
-    state = program.frozen(program.state_of(blank))
+    state = program.inference_state(program.initial_state(blank))
     images, places = pixels.of(rows[:batch].astype(np.int32)[None])
     drawn, still = (
         on_device.draw_augmentation(np.random.default_rng(0), batch, "all", 0.5, size),
@@ -272,16 +274,16 @@ def _profile(bench: Bench, pixels: DevicePixels, backbone: RandomBackbone, batch
     )
     if backend.name() == "jax":
         several, _ = training_of(backbone, size, batch, bench.precision)
-        several.steps_at_once = 16
+        several.steps_per_call = 16
         bench.write(network=backbone.name, batch=batch, steps_per_call=16, step_ms=step_milliseconds(several))
 
 
 def _plan_milliseconds(program: Any, task: FoldTask, params: FinetuneParams) -> float:
     """Host time that a step's share of drawing an epoch takes."""
-    from bhsearch.models.training.finetune import _plans
+    from bhsearch.models.training.finetune import _epoch_inputs
 
     began = time.perf_counter()
-    for _ in _plans(task, params, program, np.random.default_rng(0)):
+    for _ in _epoch_inputs(task, params, program, np.random.default_rng(0)):
         pass
     return (time.perf_counter() - began) / task.steps * 1e3
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from bhsearch.data.dataset import COLUMNS, Dataset
 from bhsearch.data.images.decode import hash_images
 from bhsearch.data.images.pixel_cache import Resize, pixel_cache, pixel_file
-from bhsearch.data.index import COLUMNS, Index
 from bhsearch.errors import DataError
 from bhsearch.runtime import cache
 
@@ -44,7 +44,7 @@ def index_of(folder):
     paths = sorted(path.name for path in folder.glob("*.png"))
     digests = hash_images(folder, paths)
     rows = [(path, 0, path, path, "", "", "", *astuple(each)[:2]) for path, each in zip(paths, digests, strict=True)]
-    return Index("made", folder, "manifest", pd.DataFrame(rows, columns=list(COLUMNS)).astype({"label": "int8"}))
+    return Dataset("made", folder, "manifest", pd.DataFrame(rows, columns=list(COLUMNS)).astype({"label": "int8"}))
 
 
 def array_of(cache):
@@ -64,10 +64,10 @@ def counted(resize):
 
 @pytest.mark.parametrize("n_tiles", [1, 3])
 def test_every_row_holds_its_own_image(tmp_path, n_tiles):
-    index, images = make(tmp_path / "images")
-    cache = pixel_cache(index, corners(n_tiles))
+    dataset, images = make(tmp_path / "images")
+    cache = pixel_cache(dataset, corners(n_tiles))
     assert cache.shape == (len(images), n_tiles, SIZE, SIZE, 3)
-    assert cache.file == pixel_file(index, corners(n_tiles))
+    assert cache.file == pixel_file(dataset, corners(n_tiles))
     for row, image in enumerate(images):
         for tile in range(n_tiles):
             np.testing.assert_array_equal(array_of(cache)[row, tile], image[tile : tile + SIZE, :SIZE])
@@ -75,9 +75,9 @@ def test_every_row_holds_its_own_image(tmp_path, n_tiles):
 
 def test_rows_are_those_of_the_index_in_its_order(tmp_path):
     # The development rows, and no other: a sealed image must not even be decoded.
-    index, images = make(tmp_path / "images")
+    dataset, images = make(tmp_path / "images")
     resize, calls = counted(corners())
-    part = index.select(np.array([False, True, False, True, True, False]))
+    part = dataset.select(np.array([False, True, False, True, True, False]))
     pixels = array_of(pixel_cache(part, resize))
     assert sorted(calls) == sorted(images[k].shape for k in (1, 3, 4))
     for row, k in enumerate((1, 3, 4)):
@@ -85,8 +85,8 @@ def test_rows_are_those_of_the_index_in_its_order(tmp_path):
 
 
 def test_some_rows_can_be_read(tmp_path):
-    index, _ = make(tmp_path / "images")
-    cache = pixel_cache(index, corners(2))
+    dataset, _ = make(tmp_path / "images")
+    cache = pixel_cache(dataset, corners(2))
     whole = array_of(cache)
     np.testing.assert_array_equal(cache.read(2, 5), whole[2:5])
     np.testing.assert_array_equal(cache.read(4, 100), whole[4:])  # the last batch may ask for more than there is
@@ -95,7 +95,7 @@ def test_some_rows_can_be_read(tmp_path):
 def test_images_are_decoded_side_by_side(tmp_path):
     if (os.cpu_count() or 1) < 2:
         pytest.skip("one processor")
-    index, _ = make(tmp_path / "images")
+    dataset, _ = make(tmp_path / "images")
     both = threading.Barrier(2, timeout=20)  # passes only where two images are in hand at once
     plain = corners()
 
@@ -103,20 +103,20 @@ def test_images_are_decoded_side_by_side(tmp_path):
         both.wait()
         return plain.apply(image)
 
-    pixel_cache(index, Resize(plain.name, plain.shape, apply))
+    pixel_cache(dataset, Resize(plain.name, plain.shape, apply))
 
 
 def test_progress_counts_every_image(tmp_path):
-    index, images = make(tmp_path / "images")
+    dataset, images = make(tmp_path / "images")
     seen = []
-    pixel_cache(index, corners(), lambda done, total: seen.append((done, total)))
+    pixel_cache(dataset, corners(), lambda done, total: seen.append((done, total)))
     assert seen == [(k, len(images)) for k in range(1, len(images) + 1)]
-    pixel_cache(index, corners(), lambda done, total: pytest.fail("nothing is left to do"))
+    pixel_cache(dataset, corners(), lambda done, total: pytest.fail("nothing is left to do"))
 
 
 def test_the_same_images_in_another_folder_are_found(tmp_path):
-    index, _ = make(tmp_path / "images")
-    first = pixel_cache(index, corners())
+    dataset, _ = make(tmp_path / "images")
+    first = pixel_cache(dataset, corners())
     shutil.move(tmp_path / "images", tmp_path / "elsewhere")
     resize, calls = counted(corners())
     second = pixel_cache(index_of(tmp_path / "elsewhere"), resize)
@@ -125,16 +125,16 @@ def test_the_same_images_in_another_folder_are_found(tmp_path):
 
 
 def test_the_same_pixels_in_another_file_format_are_found(tmp_path):
-    index, images = make(tmp_path / "images")
-    first = pixel_cache(index, corners())
+    dataset, images = make(tmp_path / "images")
+    first = pixel_cache(dataset, corners())
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / "images" / f"{number}.png", compress_level=0)
     assert pixel_cache(index_of(tmp_path / "images"), corners()).key == first.key
 
 
 def test_one_changed_pixel_makes_another_entry(tmp_path):
-    index, images = make(tmp_path / "images")
-    first = pixel_cache(index, corners())
+    dataset, images = make(tmp_path / "images")
+    first = pixel_cache(dataset, corners())
     images[3][0, 0, 0] ^= 1
     Image.fromarray(images[3]).save(tmp_path / "images" / "3.png")
     second = pixel_cache(index_of(tmp_path / "images"), corners())
@@ -144,13 +144,13 @@ def test_one_changed_pixel_makes_another_entry(tmp_path):
 
 
 def test_another_order_selection_or_resize_makes_another_entry(tmp_path):
-    index, _ = make(tmp_path / "images")
-    turned = Index("made", index.root, index.layout, index.table[::-1].reset_index(drop=True))
+    dataset, _ = make(tmp_path / "images")
+    turned = Dataset("made", dataset.root, dataset.layout, dataset.table[::-1].reset_index(drop=True))
     asked = [
-        (index, corners()),
+        (dataset, corners()),
         (turned, corners()),
-        (index.select(np.arange(len(index)) < 4), corners()),
-        (index, corners(name="another")),
+        (dataset.select(np.arange(len(dataset)) < 4), corners()),
+        (dataset, corners(name="another")),
     ]
     caches = [pixel_cache(*each) for each in asked]
     assert len({cache.key for cache in caches}) == len(asked)
@@ -158,32 +158,32 @@ def test_another_order_selection_or_resize_makes_another_entry(tmp_path):
 
 
 def test_a_damaged_entry_is_made_again(tmp_path):
-    index, _ = make(tmp_path / "images")
-    right = array_of(pixel_cache(index, corners()))
-    file = pixel_file(index, corners())
+    dataset, _ = make(tmp_path / "images")
+    right = array_of(pixel_cache(dataset, corners()))
+    file = pixel_file(dataset, corners())
     content = bytearray(file.read_bytes())
     content[100] ^= 1
     file.write_bytes(content)
-    np.testing.assert_array_equal(array_of(pixel_cache(index, corners())), right)
+    np.testing.assert_array_equal(array_of(pixel_cache(dataset, corners())), right)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "cut short"], ids=["empty", "garbage", "cut short"])
 def test_an_image_that_went_bad_is_an_error_and_leaves_no_entry(tmp_path, content):
-    index, _ = make(tmp_path / "images")
+    dataset, _ = make(tmp_path / "images")
     file = tmp_path / "images" / "4.png"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2] if content == "cut short" else content)
     with pytest.raises(DataError, match=r"4\.png"):
-        pixel_cache(index, corners())
+        pixel_cache(dataset, corners())
     assert [entry for entry in cache.entries() if entry.kind == "pixels"] == []
-    assert not pixel_file(index, corners()).exists()
+    assert not pixel_file(dataset, corners()).exists()
     file.write_bytes(whole)
-    assert pixel_cache(index, corners()).file.exists()
+    assert pixel_cache(dataset, corners()).file.exists()
 
 
 def test_an_image_that_is_gone_is_an_error_and_leaves_no_entry(tmp_path):
-    index, _ = make(tmp_path / "images")
+    dataset, _ = make(tmp_path / "images")
     (tmp_path / "images" / "2.png").unlink()
     with pytest.raises(DataError, match=r"2\.png"):
-        pixel_cache(index, corners())
-    assert not pixel_file(index, corners()).exists()
+        pixel_cache(dataset, corners())
+    assert not pixel_file(dataset, corners()).exists()

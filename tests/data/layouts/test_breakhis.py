@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bhsearch.data.index import COLUMNS, Index
+from bhsearch.data.dataset import COLUMNS, Dataset
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.layouts.breakhis import BreakhisName, looks_like, parse
 from bhsearch.errors import DataError
@@ -37,7 +37,7 @@ def index_of(counts):
         for (subtype, magnification), n_images in counts.items()
         for _ in range(n_images)
     ]
-    return Index("breakhis", Path(), "breakhis", pd.DataFrame(rows, columns=list(COLUMNS)))
+    return Dataset("breakhis", Path(), "breakhis", pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 def published(*magnifications):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bhsearch.data.layouts.breakhis_folds import read_folds, resolve_folds
-from bhsearch.data.synthetic.phantom import phantom_index
+from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.errors import DataError
 from tests.data.factories import make_index
 
@@ -35,7 +35,7 @@ def fold_file(folder, train, test, number=1, ending="\n"):
 
 
 @pytest.fixture
-def index():
+def dataset():
     """The slides above, each with an image at two magnifications; one picture is filed under both of 13412."""
     made = make_index([(slide, int(slide.startswith("M")), 2) for slide in [*SLIDES, "M_DC-14-90001"]])
     slides = made.column("case")
@@ -67,12 +67,12 @@ def test_folds_come_in_the_order_of_their_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("SOB_B_A-14-22549AB-40-001.png|40|1", "rows must be"),
-        ("SOB_B_A-14-22549AB-40-001.png|40|1|validation", "rows must be"),
-        ("SOB_B_A-14-22549AB-40-001.png|40|one|train", "rows must be"),
-        ("SOB_B_A-14-22549AB-40-001.png|100|1|train", "magnification must be that of the file name"),
-        ("cat.png|40|1|train", "not a BreakHis name"),
-        ("SOB_M_DC-14-2523-40-001.png|40|1|train", "on one side only"),
+        ("SOB_B_A-14-22549AB-40-001.png|40|1", "Rows must be"),
+        ("SOB_B_A-14-22549AB-40-001.png|40|1|validation", "Rows must be"),
+        ("SOB_B_A-14-22549AB-40-001.png|40|one|train", "Rows must be"),
+        ("SOB_B_A-14-22549AB-40-001.png|100|1|train", "magnification must agree with the file name"),
+        ("cat.png|40|1|train", "Not a BreakHis name"),
+        ("SOB_M_DC-14-2523-40-001.png|40|1|train", "in one set only"),
         ("SOB_B_A-14-22549AB-40-002.png|40|2|train", "of 2 folds"),
     ],
 )
@@ -85,7 +85,7 @@ def test_a_row_that_breaks_the_rule_is_named_with_its_file(tmp_path, line, words
 
 
 def test_files_that_are_no_folds_are_refused(tmp_path):
-    with pytest.raises(DataError, match="can be read"):
+    with pytest.raises(DataError, match="readable text file"):
         read_folds([tmp_path / "nowhere.txt"])
     with pytest.raises(DataError, match="train and test rows of one fold"):
         read_folds([fold_file(tmp_path, SLIDES, [])])
@@ -93,53 +93,53 @@ def test_files_that_are_no_folds_are_refused(tmp_path):
     with pytest.raises(DataError, match="given once"):
         read_folds([file, file])
     file.write_text("\n")
-    with pytest.raises(DataError, match="holds no rows"):
+    with pytest.raises(DataError, match="contains no rows"):
         read_folds([file])
 
 
-def test_images_are_found_by_their_name_wherever_they_lie(tmp_path, index):
+def test_images_are_found_by_their_name_wherever_they_lie(tmp_path, dataset):
     folds = read_folds([fold_file(tmp_path, SLIDES[:4], SLIDES[4:])])
-    (placed,) = resolve_folds(index, folds)
-    slide = index.column("slide")
+    (placed,) = resolve_folds(dataset, folds)
+    slide = dataset.column("slide")
     assert np.array_equal(placed.train, np.isin(slide.astype(str), SLIDES[:4]))
     assert np.array_equal(placed.test, np.isin(slide.astype(str), SLIDES[4:]))
-    assert placed.n_absent == 0
+    assert placed.n_missing == 0
 
 
-def test_cases_with_slides_on_both_sides_and_their_shared_pictures_are_listed(tmp_path, index):
+def test_cases_with_slides_on_both_sides_and_their_shared_pictures_are_listed(tmp_path, dataset):
     train, test = [SLIDES[0], SLIDES[3], SLIDES[5]], [SLIDES[1], SLIDES[2], SLIDES[4]]
-    (placed,) = resolve_folds(index, read_folds([fold_file(tmp_path, train, test)]))
-    assert placed.torn_cases == {
+    (placed,) = resolve_folds(dataset, read_folds([fold_file(tmp_path, train, test)]))
+    assert placed.leaking_cases == {
         "13412": (("M_DC-14-13412",), ("M_LC-14-13412",)),
         "22549": (("B_A-14-22549AB",), ("B_A-14-22549G",)),
     }
-    assert placed.torn_pictures == (("deep/SOB_M_DC-14-13412-100-001.png", "deep/SOB_M_LC-14-13412-100-001.png"),)
-    assert placed.heading() == "Fold 1: on both sides: cases: 2, identical pictures: 1"
+    assert placed.leaking_images == (("deep/SOB_M_DC-14-13412-100-001.png", "deep/SOB_M_LC-14-13412-100-001.png"),)
+    assert placed.heading() == "Fold 1: in both training and test: cases: 2, identical images: 1"
     assert placed.leaks()[1] == "case 22549: train B_A-14-22549AB; test B_A-14-22549G"
     assert placed.leaks()[2].startswith("the same picture: deep/SOB_M_DC")
 
 
-def test_a_fold_that_keeps_cases_whole_leaks_nothing(tmp_path, index):
+def test_a_fold_that_keeps_cases_whole_leaks_nothing(tmp_path, dataset):
     (placed,) = resolve_folds(
-        index, read_folds([fold_file(tmp_path, [*SLIDES[:2], *SLIDES[3:5]], [SLIDES[2], SLIDES[5]])])
+        dataset, read_folds([fold_file(tmp_path, [*SLIDES[:2], *SLIDES[3:5]], [SLIDES[2], SLIDES[5]])])
     )
     assert placed.leaks() == []
 
 
-def test_listed_images_that_are_not_there_are_counted(tmp_path, index):
+def test_listed_images_that_are_not_there_are_counted(tmp_path, dataset):
     absent = "B_TA-14-16184"
-    (placed,) = resolve_folds(index, read_folds([fold_file(tmp_path, [*SLIDES[:4], absent], SLIDES[4:])]))
-    assert placed.n_absent == 2
-    assert "not here: 2" in placed.heading()
-    with pytest.raises(DataError, match=r"0 of test are. Not there:\n  SOB_B_TA-14-16184-100-001.png"):
-        resolve_folds(index, read_folds([fold_file(tmp_path, SLIDES, [absent])]))
+    (placed,) = resolve_folds(dataset, read_folds([fold_file(tmp_path, [*SLIDES[:4], absent], SLIDES[4:])]))
+    assert placed.n_missing == 2
+    assert "missing: 2" in placed.heading()
+    with pytest.raises(DataError, match=r"0 test images are. Missing:\n  SOB_B_TA-14-16184-100-001.png"):
+        resolve_folds(dataset, read_folds([fold_file(tmp_path, SLIDES, [absent])]))
 
 
 def test_every_image_of_the_phantom_can_be_placed(tmp_path):
-    index = phantom_index("phantom:cases=10,images=2")
-    files = [PurePosixPath(path).name for path in index.column("path")]
+    dataset = phantom_dataset("phantom:cases=10,images=2")
+    files = [PurePosixPath(path).name for path in dataset.column("path")]
     sides = ["train", "test"] * len(files)
     rows = [f"{name}|100X|1|{side}" for name, side in zip(files, sides, strict=False)]
     (tmp_path / "dsfold1.txt").write_text("\n".join(rows))
-    (placed,) = resolve_folds(index, read_folds([tmp_path / "dsfold1.txt"]))
+    (placed,) = resolve_folds(dataset, read_folds([tmp_path / "dsfold1.txt"]))
     assert (placed.train ^ placed.test).all()

@@ -11,9 +11,9 @@ import pytest
 from bhsearch.errors import SettingsError
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device as module
+from bhsearch.models.augmentation import policies
 from bhsearch.models.augmentation.on_device import (
     COLUMNS,
-    FINETUNE_POLICIES,
     N_COLUMNS,
     SHOWN_SAMPLES,
     SHOWN_STRENGTHS,
@@ -23,7 +23,9 @@ from bhsearch.models.augmentation.on_device import (
     examples,
     mixup,
 )
-from bhsearch.models.augmentation.views import HE_TO_RGB, RGB_TO_HE, apply_view, optical_density, views_of
+from bhsearch.models.augmentation.policies import FINETUNE_POLICIES
+from bhsearch.models.augmentation.stain import HE_TO_RGB, RGB_TO_HE, optical_density
+from bhsearch.models.augmentation.views import apply_view, views_of
 from tests.models.conftest import tissue
 
 SIZE = 40
@@ -51,7 +53,7 @@ def seen(images, parameters):
 
 def moved(images, parameters):
     """Zoom, shift and dihedral alone, without the way to optical densities and back."""
-    result = np.asarray(module._moved(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), parameters))
+    result = np.asarray(module._geometric(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), parameters))
     return result.transpose(0, 2, 3, 1)
 
 
@@ -141,7 +143,7 @@ def test_boxes_lie_inside_the_image_and_reach_its_edges():
         assert (side == side.round()).all()
     area = height * width / SIZE**2
     assert 0 <= area.min() < 0.02
-    assert 0.9 * module.BOX < area.max() < 1.15 * module.BOX
+    assert 0.9 * policies.BOX < area.max() < 1.15 * policies.BOX
 
 
 def test_what_cannot_be_drawn_is_refused():
@@ -230,10 +232,10 @@ def test_the_window_is_drawn_around_the_middle_and_never_far_off():
     for part in (COLUMNS.rows, COLUMNS.columns):
         start, step = rows[:, part].astype(np.float64).T
         middle = start + step * (SIZE - 1) / 2 - (SIZE - 1) / 2
-        assert np.abs(middle).max() <= module.SHIFT * SIZE + 1e-4
-        assert abs(middle.mean()) < 0.1 * module.SHIFT * SIZE
-        assert np.abs(step).min() == pytest.approx(1 / module.ZOOM, rel=0.01)
-        assert np.abs(step).max() == pytest.approx(module.ZOOM, rel=0.01)
+        assert np.abs(middle).max() <= policies.SHIFT * SIZE + 1e-4
+        assert abs(middle.mean()) < 0.1 * policies.SHIFT * SIZE
+        assert np.abs(step).min() == pytest.approx(1 / policies.ZOOM, rel=0.01)
+        assert np.abs(step).max() == pytest.approx(policies.ZOOM, rel=0.01)
 
 
 def test_stain_jitter_scales_and_shifts_what_was_there():
@@ -246,7 +248,7 @@ def test_stain_jitter_scales_and_shifts_what_was_there():
     matrix, rows[:, COLUMNS.offset] = module._stains(moves, 1.0)
     rows[:, COLUMNS.matrix] = matrix.reshape(1, 9)
     found = stains_of(seen(image, rows))[0]
-    most, shift = module.STAIN_FACTOR, module.STAIN_OFFSET
+    most, shift = policies.STAIN_FACTOR, policies.STAIN_OFFSET
     np.testing.assert_allclose(found[..., 0], most * haematoxylin[0] + 0.8 * shift, atol=2e-3)
     np.testing.assert_allclose(found[..., 1], most**-0.5 * eosin[0] - 0.4 * shift, atol=2e-3)
     np.testing.assert_allclose(found[..., 2], most**0.25 * 0.05, atol=2e-3)

@@ -4,17 +4,10 @@ import numpy as np
 import pytest
 
 from bhsearch.errors import SettingsError
-from bhsearch.models.augmentation import views as module
-from bhsearch.models.augmentation.views import (
-    HE_TO_RGB,
-    IDENTITY,
-    N_VIEWS,
-    RGB_TO_HE,
-    VIEW_POLICIES,
-    apply_view,
-    optical_density,
-    views_of,
-)
+from bhsearch.models.augmentation import policies
+from bhsearch.models.augmentation.policies import IDENTITY, N_VIEWS, VIEW_POLICIES
+from bhsearch.models.augmentation.stain import HE_TO_RGB, RGB_TO_HE, optical_density
+from bhsearch.models.augmentation.views import apply_view, views_of
 from tests.models.conftest import tissue
 
 AUGMENTING = tuple(policy for policy in VIEW_POLICIES if policy != "none")
@@ -124,7 +117,7 @@ def test_a_stain_view_scales_each_stain_by_its_own_factor(k):
     )
     result = seen(stained(haematoxylin, eosin)[None], f"stain{k}")
     density = np.asarray(optical_density(result))[0] @ RGB_TO_HE
-    by_haematoxylin, by_eosin = module._STAIN[k - 1]
+    by_haematoxylin, by_eosin = policies.STAIN_VIEWS[k - 1]
     np.testing.assert_allclose(density[..., 0], haematoxylin * by_haematoxylin, atol=2e-3)
     np.testing.assert_allclose(density[..., 1], eosin * by_eosin, atol=2e-3)
     np.testing.assert_allclose(density[..., 2], 0, atol=2e-3)
@@ -160,7 +153,7 @@ def test_zoom_views_magnify():
         .repeat(3, axis=-1)
     )
     dark = int((image < 128).sum())
-    for (share, _, _), view in zip(module._ZOOM, views_of("zoom", N_VIEWS)[1:], strict=True):
+    for (share, _, _), view in zip(policies.ZOOM_VIEWS, views_of("zoom", N_VIEWS)[1:], strict=True):
         assert (seen(image, view) < 128).sum() == pytest.approx(dark / share**2, rel=0.1)
 
 

@@ -14,10 +14,11 @@ import pytest
 
 from bhsearch.errors import RunError
 from bhsearch.models import backend
-from bhsearch.models.augmentation.views import IDENTITY, apply_view, views_of
+from bhsearch.models.augmentation.policies import IDENTITY
+from bhsearch.models.augmentation.views import apply_view, views_of
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
-from bhsearch.models.training.finetune import N_SHARES, evaluation_steps, predict
+from bhsearch.models.training.finetune import EVALS_PER_FOLD, evaluation_steps, predict
 from bhsearch.models.training.linear_probe import HeadParams, Moments, fit
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights
 from tests.models.conftest import pixels_of
@@ -41,7 +42,7 @@ def pixels(tmp_path):
 
 
 def logits_of(program, pixels, member, rows, n_views=1):
-    return predict(program, pixels, program.frozen(program.state_of(member)), np.asarray(rows), n_views)
+    return predict(program, pixels, program.inference_state(program.initial_state(member)), np.asarray(rows), n_views)
 
 
 # -- the same whatever ran before --------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def test_a_used_program_gives_bit_for_bit_what_a_fresh_one_gives(name, pixels, r
 
 def test_the_seed_decides_and_looking_does_not(cnn_program, pixels):
     first = trained(cnn_program, pixels, RICH)
-    assert same(first, trained(cnn_program, pixels, RICH, see=lambda look: None))
+    assert same(first, trained(cnn_program, pixels, RICH, on_evaluation=lambda look: None))
     assert not same(first, trained(cnn_program, pixels, RICH, seed=(1,)))
 
 
@@ -79,7 +80,7 @@ def test_streamed_pixels_give_what_resident_ones_give(cnn_program, tmp_path):
         pixels = device_pixels(tmp_path, most_bytes, many)
         assert pixels.resident == (most_bytes > 0)
         seen = looks[most_bytes] = []
-        ends[most_bytes] = trained(cnn_program, pixels, replace(RICH, epochs=1), task=task, see=seen.append)
+        ends[most_bytes] = trained(cnn_program, pixels, replace(RICH, epochs=1), task=task, on_evaluation=seen.append)
     assert same(*ends.values())
     for one, other in zip(*looks.values(), strict=True):
         assert one.training_loss == pytest.approx(other.training_loss, rel=1e-5)
@@ -92,8 +93,8 @@ def test_streamed_pixels_give_what_resident_ones_give(cnn_program, tmp_path):
 @pytest.mark.parametrize("epochs", [1, 2, 3, 5])
 def test_every_length_is_looked_at_after_the_same_shares(cnn_program, pixels, epochs):
     looks = []
-    end = trained(cnn_program, pixels, replace(PLAIN, epochs=epochs), see=looks.append)
-    assert [look.share for look in looks] == list(range(1, N_SHARES + 1))
+    end = trained(cnn_program, pixels, replace(PLAIN, epochs=epochs), on_evaluation=looks.append)
+    assert [look.share for look in looks] == list(range(1, EVALS_PER_FOLD + 1))
     held_out = fold_task().held_out
     np.testing.assert_array_equal(looks[-1].logits, logits_of(cnn_program, pixels, end, held_out)[0])
     assert len({look.training_loss for look in looks}) > 1 or epochs == 1
@@ -117,7 +118,7 @@ def test_what_a_look_raises_ends_the_training(cnn_program, pixels):
             raise Enough
 
     with pytest.raises(Enough):
-        trained(cnn_program, pixels, PLAIN, see=see)
+        trained(cnn_program, pixels, PLAIN, on_evaluation=see)
     assert len(looks) == 2
 
 
@@ -125,7 +126,7 @@ def test_what_a_look_raises_ends_the_training(cnn_program, pixels):
 
 
 def test_a_learning_rate_that_is_far_too_high_is_a_failure_with_its_reason(cnn_program, pixels):
-    with pytest.raises(RunError, match=r"finite numbers, but its loss was .* in epoch \d.*learning rate 1e\+06"):
+    with pytest.raises(RunError, match=r"finite loss below 1000, but got .* in epoch \d.*learning rate 1e\+06"):
         trained(cnn_program, pixels, replace(PLAIN, learning_rate=1e6, epochs=4))
 
 
@@ -135,9 +136,9 @@ def test_a_start_that_is_no_number_is_a_failure_with_its_reason(cnn_program, pix
     poisoned = start.weights[0] if place == "backbone" else start.head[0]
     poisoned.ravel()[0] = np.nan
     monkeypatch.setattr("tests.models.finetuning.start_of", lambda program: start)
-    with pytest.raises(RunError, match="loss was nan in epoch 1"):
+    with pytest.raises(RunError, match="got nan in epoch 1"):
         trained(cnn_program, pixels, RICH)
-    with pytest.raises(RunError, match="finite predictions"):
+    with pytest.raises(RunError, match="Predictions must be finite"):
         logits_of(cnn_program, pixels, start, range(4))
 
 
@@ -147,7 +148,9 @@ def test_a_class_that_is_missing_from_a_batch_or_from_all_does_no_harm(cnn_progr
         target = np.zeros(N_IMAGES, np.float32)
         target[1 : 1 + n_malignant] = 1.0
         looks = []
-        trained(cnn_program, pixels, replace(RICH, mixup=mixup), task=fold_task(target=target), see=looks.append)
+        trained(
+            cnn_program, pixels, replace(RICH, mixup=mixup), task=fold_task(target=target), on_evaluation=looks.append
+        )
         assert all(np.isfinite(look.training_loss) and np.isfinite(look.logits).all() for look in looks)
 
 
@@ -189,14 +192,14 @@ def check_warm_start(program, backbone, images, folder, hidden):
     expected = heads.logits(features)
     assert np.ptp(expected) > 0.1
     for column in range(2):
-        head = [heads.kernel[:, column], heads.bias[column], heads.top[column], heads.top_bias[column]]
-        start = ModelWeights(program.origin(np.random.default_rng(0)), head)
+        head = [heads.kernel[:, column], heads.bias[column], heads.output_weights[column], heads.output_bias[column]]
+        start = ModelWeights(program.initial_weights(np.random.default_rng(0)), head)
         found = logits_of(program, device_pixels(folder, images=images), start, range(len(images)))[0]
         np.testing.assert_allclose(found, expected[:, column], atol=1e-4, rtol=1e-5)
 
 
 def test_before_the_first_step_it_says_what_the_frozen_head_says(mobilenet_program, tmp_path):
-    backbone = mobilenet_program.shape.backbone
+    backbone = mobilenet_program.spec.backbone
     check_warm_start(mobilenet_program, backbone, images_of_two_classes()[0], tmp_path, hidden=3)
 
 

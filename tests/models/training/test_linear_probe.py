@@ -55,7 +55,7 @@ class Problem:
 
 
 def arrays(heads):
-    return [heads.kernel, heads.bias[None], heads.top[None], heads.top_bias[None]]
+    return [heads.kernel, heads.bias[None], heads.output_weights[None], heads.output_bias[None]]
 
 
 def equal_column(one, other, column):
@@ -336,7 +336,7 @@ def test_trials_of_one_kind_of_head_share_one_program(monkeypatch):
     for name in ("_linear_forward", "_hidden_forward"):  # Python runs them only while a program is traced
         forward = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, name=name, run=forward: traced.append(name) or run(*a))
-    module._epoch_program.cache_clear()
+    module._compiled_epoch.cache_clear()
     for params in (LINEAR, HIDDEN):
         Problem(150, 7).fit(replace(params, epochs=1))
     once = list(traced)
@@ -347,4 +347,4 @@ def test_trials_of_one_kind_of_head_share_one_program(monkeypatch):
                 params = HeadParams(units, dropout, optimizer, 0.01 + dropout, "constant", 0.5, 0.1, 2, dropout > 0)
                 Problem(130 + 40 * units, 5 + units).fit(params)
     assert traced == once
-    module._epoch_program.cache_clear()
+    module._compiled_epoch.cache_clear()

@@ -62,7 +62,7 @@ def test_half_of_the_depth_leaves_the_lower_layers_as_they_are(mobilenet_program
 def test_all_of_the_depth_moves_every_layer_and_a_network_from_scratch_knows_no_other(cnn_program, pixels):
     moved = one_step(cnn_program, pixels)
     assert all(np.any(step) for name, step in moved.items() if name not in ("head2", "head3"))
-    assert all(CompiledTrainer(shape_of(depth="half"))._trained)
+    assert all(CompiledTrainer(shape_of(depth="half"))._is_trained)
 
 
 def test_layer_decay_shortens_the_steps_of_lower_layers(cnn_program, pixels):
@@ -109,7 +109,7 @@ def test_moving_statistics_move_in_a_network_from_scratch_only(cnn_program, mobi
 
 def test_a_state_gives_back_the_member_that_it_was_made_of(cnn_program, mobilenet_program):
     for program in (cnn_program, mobilenet_program):
-        assert same(program.member_of(program.state_of(start_of(program, 3))), start_of(program, 3))
+        assert same(program.weights_of(program.initial_state(start_of(program, 3))), start_of(program, 3))
 
 
 # -- the loss ----------------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_an_image_without_weight_teaches_nothing(cnn_program, pixels):
 def test_training_learns_its_own_rows(cnn_program, pixels):
     task = fold_task()
     member = trained(cnn_program, pixels, replace(PLAIN, epochs=20), task=task)
-    logits = predict(cnn_program, pixels, cnn_program.frozen(cnn_program.state_of(member)), task.training, 1)[0]
+    logits = predict(cnn_program, pixels, cnn_program.frozen(cnn_program.initial_state(member)), task.training, 1)[0]
     assert ((logits > 0) == (task.target[task.training] > 0.5)).mean() > 0.9
 
 
@@ -178,30 +178,30 @@ def test_nothing_that_a_trial_chooses_traces_anything(tmp_path):
         trained(program, pixels, replace(PLAIN, epochs=1) if name != "epochs" else PLAIN, 1)
         trained(program, pixels, replace(PLAIN, **{"epochs": 1, name: value}))
     trained(program, device_pixels(tmp_path, most_bytes=0), RICH, fold=2)
-    predict(program, pixels, program.frozen(program.state_of(start_of(program))), np.arange(3), 8)
+    predict(program, pixels, program.inference_state(program.initial_state(start_of(program))), np.arange(3), 8)
     assert sorted(program.traces) == ["logits", "steps"]
 
 
 def test_a_plan_is_cut_where_it_has_to_be_and_nothing_of_it_is_lost():
     number = np.arange(10)
     plan = StepInputs(*(number[:, None] if k < 5 else number for k in range(8)))
-    parts = list(plan.parts(4, [-2, 0, 5, 10, 12]))
-    assert [part.rates.tolist() for part in parts] == [[0, 1, 2, 3], [4], [5, 6, 7], [8, 9]]
-    assert [part.rows[:, 0].tolist() for part in parts] == [part.rates.tolist() for part in parts]
-    assert len(list(plan.parts(1 << 30))) == 1
+    parts = list(plan.chunks(4, [-2, 0, 5, 10, 12]))
+    assert [part.learning_rates.tolist() for part in parts] == [[0, 1, 2, 3], [4], [5, 6, 7], [8, 9]]
+    assert [part.rows[:, 0].tolist() for part in parts] == [part.learning_rates.tolist() for part in parts]
+    assert len(list(plan.chunks(1 << 30))) == 1
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_steps_in_one_call_or_in_several_give_the_same_network(at_once, pixels):
     """Four do not divide the steps of an epoch: what pads the last call must not be run."""
     whole, parts = CompiledTrainer(shape_of(depth="half")), CompiledTrainer(shape_of(depth="half"))
-    parts.steps_at_once = at_once
+    parts.steps_per_call = at_once
     task = replace(fold_task(), steps=5)
     assert difference(trained(whole, pixels, RICH, task=task), trained(parts, pixels, RICH, task=task)) < 1e-6
 
 
 def test_held_out_rows_are_predicted_in_batches_of_any_size(cnn_program, pixels):
-    state = cnn_program.frozen(cnn_program.state_of(start_of(cnn_program)))
+    state = cnn_program.frozen(cnn_program.initial_state(start_of(cnn_program)))
     rows = np.arange(N_IMAGES - 3)
     expected = predict(cnn_program, pixels, state, rows, 2)
     other = CompiledTrainer(shape_of())

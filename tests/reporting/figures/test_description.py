@@ -53,8 +53,8 @@ def test_history_has_a_dot_per_score_a_cross_per_failure_and_the_best_so_far():
     assert (best.x, best.y, best.colour) == (2, 0.8, style.ORANGE)
     assert [cross.x for cross in marks(figure, Cross)] == [1]
     _, so_far = marks(figure, Line)
-    assert so_far.y == [0.6, 0.6, 0.6, 0.8, 0.8, 0.8, 0.8][: len(so_far.y)]
-    assert so_far.x[-1] == 3
+    assert so_far.x == [0, 1, 1, 2, 2, 3, 3]
+    assert so_far.y == [0.6, 0.6, 0.6, 0.6, 0.8, 0.8, 0.8]  # steps: the best holds until a better trial
     assert [label.text for label in marks(figure, Label)] == ["trial 2"]
 
 

@@ -75,8 +75,8 @@ def test_the_figure_is_one_array_and_a_few_words() -> None:
     pixels = np.zeros((16, 96, 96, 3), dtype=np.uint8)
     examples = [Example(row, row < 8, "P 0.50   benign\n14-123") for row in range(16)]
     picture = grid_figure(pixels, examples, "synthetic data (phantom)")
-    assert not picture.plate.figure.axes
-    assert "synthetic data (phantom)" in [text.get_text() for text in picture.plate.figure.texts]
+    assert not picture.template.figure.axes
+    assert "synthetic data (phantom)" in [text.get_text() for text in picture.template.figure.texts]
     decoded = np.asarray(Image.open(io.BytesIO(style.to_png(picture))))
     canvas = compose(pixels, examples)[:, :, :3]
     shown = decoded[-canvas.shape[0] :, 20 : 20 + canvas.shape[1]]

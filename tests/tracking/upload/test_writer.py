@@ -194,12 +194,18 @@ def test_the_last_point_is_the_best_of_all_in_whichever_order_they_were_logged(c
 def test_settings_are_resolved_and_stand_apart(client, outbox, tmp_path):
     """What `auto` stood for on the device is known when the first trial has ended."""
     runs = RunWriter(client, outbox.study())
-    assert "config/executor" not in Store(tmp_path).parent().data.params
+    assert "config/feature_backend" not in Store(tmp_path).parent().data.params
     log(runs, outbox, 0)
     params = Store(tmp_path).parent().data.params
     assert all(name.startswith("config/") for name in params)
     assert not {"auto", "None", "()", "[]", ""} & set(params.values())
-    expected = {"layout": "phantom", "regime": "frozen", "sampler": "tpe", "pruner": "none", "executor": "openvino"}
+    expected = {
+        "layout": "phantom",
+        "regime": "frozen",
+        "sampler": "tpe",
+        "pruner": "none",
+        "feature_backend": "openvino",
+    }
     assert {name: params[f"config/{name}"] for name in expected} == expected
     assert params["config/study"] == outbox.study().record["study"]
 

@@ -1,0 +1,140 @@
+"""Command-line options: those made from the declarations of the settings, and those that one command has."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import Field, fields
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+from typer.core import TyperCommand
+
+from bhsearch.config.option import option_name, option_of
+from bhsearch.config.settings import SECTIONS, type_of
+from bhsearch.config.table import default_text
+
+Function = Callable[..., None]
+RESEARCH_ONLY = "Research only: not for screening patients."
+
+
+class Command(TyperCommand):
+    """A command whose help wraps each paragraph of the docstring to the width of the terminal."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        text = options.get("help") or ""
+        paragraphs = [" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n")]
+        super().__init__(*args, **options | {"help": "\n\n".join(paragraphs)})
+
+
+def make_app() -> typer.Typer:
+    """Return an application for one command."""
+    return typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+def option(
+    help: str,  # noqa: A002
+    metavar: str = "",
+    *spellings: str,
+    choices: Callable[[], Sequence[str]] | None = None,
+) -> Any:
+    """Declare an option that is not a setting.
+
+    Args:
+        help: Help text, with the default if it has one.
+        metavar: Placeholder of the value; empty for a flag.
+        *spellings: Spellings; the name of the parameter where no spelling is given.
+        choices: Function that returns the names that it takes, for shell completion.
+    """
+    return typer.Option(
+        *spellings,
+        help=help.replace("[", "\\["),
+        metavar=metavar,
+        show_default=False,
+        autocompletion=None if choices is None else _completion(choices),
+    )
+
+
+def settings_options(
+    *names: str, required: Collection[str] = (), defaults: bool = True
+) -> Callable[[Function], Function]:
+    """Give a command the options of settings; it receives them as keywords, None where an option is not given.
+
+    Args:
+        *names: Settings to take; all of them where no name is given.
+        required: Settings that the user must give.
+        defaults: Whether help shows the defaults of the settings; False for a command that takes other ones.
+    """
+
+    def decorate(command: Function) -> Function:
+        signature = inspect.signature(command)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        hints = {name: hint for name, hint in get_type_hints(command, include_extras=True).items() if name != "return"}
+        own = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
+        taken = [
+            _parameter(declared, section.title, declared.name in required, defaults)  # type: ignore[attr-defined]
+            for section in SECTIONS
+            for declared in fields(section)
+            if not names or declared.name in names
+        ]
+        keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        command.__signature__ = inspect.Signature([*keyword_only, *taken])  # type: ignore[attr-defined]
+        command.__annotations__ = hints | {parameter.name: parameter.annotation for parameter in taken}
+        return command
+
+    return decorate
+
+
+def _parameter(declared: Field[Any], title: str, required: bool, defaults: bool) -> inspect.Parameter:
+    """Return a setting as a parameter that typer makes an option of."""
+    declaration = option_of(declared)
+    kind = _kind(declared.name, declaration.is_repeatable)
+    made = option(
+        _help(declared, defaults and not required),
+        declaration.metavar,
+        *_spellings(declared),
+        choices=declaration.choices,
+    )
+    made.rich_help_panel = title
+    return inspect.Parameter(
+        declared.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if required else None,
+        annotation=Annotated[kind if required else kind | None, made],
+    )
+
+
+def _kind(name: str, is_repeatable: bool) -> Any:
+    """Return the type that the command line reads: the type of the setting, or text for a list."""
+    if is_repeatable:
+        return list[str]
+    hint = type_of(name)
+    if get_origin(hint) is tuple:
+        return str
+    return next(kind for kind in get_args(hint) or (hint,) if kind is not type(None))
+
+
+def _spellings(declared: Field[Any]) -> list[str]:
+    name, aliases = option_name(declared.name), option_of(declared).aliases
+    if declared.default is True:
+        return [f"{name}/--no-{declared.name.replace('_', '-')}", *aliases]
+    return [name, *aliases]
+
+
+def _help(declared: Field[Any], with_default: bool) -> str:
+    """Return the help of a setting with its choices and its default."""
+    declaration = option_of(declared)
+    notes = []
+    if declaration.choices is not None and not all(name in declaration.help for name in declaration.choices()):
+        notes.append(", ".join(declaration.choices()))
+    default = default_text(declared)
+    if with_default and default:
+        notes.append(f"default: {default}")
+    return f"{declaration.help} [{'; '.join(notes)}]" if notes else declaration.help
+
+
+def _completion(choices: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in choices() if name.startswith(incomplete)]
+
+    return complete

@@ -1,0 +1,94 @@
+"""`bhsearch predict`: P(malignant) of images and cases by a registered model."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from bhsearch.cli import terminal
+from bhsearch.cli.options import RESEARCH_ONLY, Command, make_app, option
+from bhsearch.config import choices
+
+app = make_app()
+
+
+@app.command(cls=Command, epilog=RESEARCH_ONLY)
+def predict(
+    paths: Annotated[list[str], typer.Argument(metavar="FILES_OR_FOLDERS", help="Images, or folders of images.")],
+    model: Annotated[
+        str | None, option("NAME, NAME@challenger, NAME/VERSION or a URI. [default: the only champion]", "MODEL")
+    ] = None,
+    case_pattern: Annotated[
+        str | None,
+        option(
+            "Regular expression whose group finds the case in a path. [default: that of the model's data set, or the "
+            "names of BreakHis and IDC]",
+            "REGEX",
+        ),
+    ] = None,
+    file_format: Annotated[
+        str,
+        option("File format. [csv, jsonl; default: csv]", "FORMAT", "--format", choices=choices.prediction_formats),
+    ] = "csv",
+    output: Annotated[
+        Path | None,
+        option("File for the image rows; case rows are written beside it. [default: standard output]", "FILE"),
+    ] = None,
+) -> None:
+    """Predict with the champion: one row per image, and one per case in a second file where cases are known.
+
+    Images that cannot be read are listed and left out; the exit code is then 1.
+    """
+    with terminal.lasting_err() as console:
+        with terminal.starting(console):
+            from bhsearch.cli.progress import TerminalReporter
+            from bhsearch.data.images.files import describe_left_out
+            from bhsearch.lifecycle import predict
+            from bhsearch.study.events import ProgressReporter
+
+        predict.check_format(file_format)
+        if output is not None:
+            predict.check_output(output)
+        files = predict.find_files(paths)
+        predict.case_of(case_pattern)
+
+        reporter = TerminalReporter(console)
+        asked = predict.open_model(model, reporter)
+        bad = files.bad
+        case = predict.case_of(case_pattern or asked.case_pattern, paths)
+        written: list[tuple[Path, int]] = []
+        aside = output is not None or _goes_to_a_file()  # else rows may come to the same screen, and be drawn over
+        with (reporter if aside else ProgressReporter()).step("predicting") as progress:
+            rows = predict.predict(asked, files.images, case, bad, progress)
+            if output is not None:
+                written = predict.write_files(output, file_format, asked, rows)
+            else:
+                predict.write_to(sys.stdout, file_format, rows)
+        if output is None:
+            said = (
+                f"Model {asked.uri}. P(malignant) of at least {asked.threshold:.6g} is labelled malignant. {asked.use}"
+            )
+            terminal.err.print(Text(said, style="dim"))
+        if files.left_out:
+            terminal.err.print(Text(describe_left_out(files.left_out), style="dim"), soft_wrap=True)
+        for item in bad:
+            terminal.err.print(Text(f"left out: {item.reason}", style="red"), soft_wrap=True)
+        for path, n_rows in written:
+            noun = "row" if n_rows == 1 else "rows"
+            terminal.out.print(f"wrote {n_rows:,} {noun} to {path}", markup=False, soft_wrap=True)
+    if bad:
+        sys.exit(1)
+
+
+def _goes_to_a_file() -> bool:
+    """Return whether standard output is a regular file."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):  # a stream of a notebook or a test
+        return False

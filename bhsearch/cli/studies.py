@@ -1,0 +1,73 @@
+"""`bhsearch studies`: list the studies of the MLflow store."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from bhsearch.cli import terminal
+from bhsearch.cli.options import RESEARCH_ONLY, Command, make_app
+
+if TYPE_CHECKING:
+    from bhsearch.tracking.study_list import StudySummary
+
+app = make_app()
+_WIDE = 120  # columns from which a study has one line
+_HEADINGS = ("data", "regime", "trials", "best AUC", "test openings", "started")
+
+
+@app.command(cls=Command, epilog=RESEARCH_ONLY)
+def studies() -> None:
+    """List the studies of the MLflow store, the one that was started last first.
+
+    Shown are the finished and failed trials, the best score with its 95 % interval over cases, and how often the sealed
+    test was opened for the study.
+    """
+    with terminal.starting():
+        from bhsearch.cli.progress import TerminalReporter
+        from bhsearch.lifecycle import stored_studies
+
+    found = stored_studies.list_studies(TerminalReporter())
+    if not found:
+        terminal.out.print("The MLflow store contains no study. Make one with `python -m bhsearch.run`.", markup=False)
+    elif terminal.out.width >= _WIDE or not terminal.out.is_terminal:
+        _print_table(found)
+    else:
+        _print_blocks(found)
+
+
+def _cells(study: StudySummary) -> tuple[str, ...]:
+    """Return the facts of a study in the order of the headings."""
+    trials = f"{study.n_finished}" + (f" + {study.n_failed} failed" if study.n_failed else "")
+    score = "" if study.score != study.score else f"{study.score:.4f}"
+    if study.low == study.low:
+        score += f" [{study.low:.3f} {study.high:.3f}]"
+    started = datetime.fromtimestamp(study.started_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
+    return study.data, study.regime, trials, score, str(study.n_openings), started
+
+
+def _print_table(found: list[StudySummary]) -> None:
+    """Print one line per study, which is not wrapped where the output is piped."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("study", *_HEADINGS):
+        table.add_column(heading, no_wrap=True)
+    rows = [(study.name, *_cells(study)) for study in found]
+    for row in rows:
+        table.add_row(*map(Text, row))
+    widths = [max(map(len, column)) + 2 for column in zip(("study", *_HEADINGS), *rows, strict=True)]
+    terminal.out.print(table, width=max(sum(widths), terminal.out.width), soft_wrap=True)
+
+
+def _print_blocks(found: list[StudySummary]) -> None:
+    """Print a block of lines per study, for terminals that are too narrow for a table."""
+    for study in found:
+        terminal.out.print(Text(study.name, style="bold"))
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for heading, cell in zip(_HEADINGS, _cells(study), strict=True):
+            table.add_row(f"  {heading}", Text(cell))
+        terminal.out.print(table)

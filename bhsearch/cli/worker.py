@@ -1,0 +1,34 @@
+"""`bhsearch worker`: join a study that `bhsearch run` has made, from another terminal or machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bhsearch.cli import terminal
+from bhsearch.cli.options import RESEARCH_ONLY, Command, make_app, settings_options
+
+app = make_app()
+
+
+@app.command(cls=Command, epilog=RESEARCH_ONLY)
+@settings_options(
+    "storage", "study", "data", "weights_dir", "trials", "timeout", "workers", "launcher", "trial_timeout",
+    "max_worker_memory", "tracking", "quiet",
+    required=("storage", "study"),
+    defaults=False,
+)  # fmt: skip
+def worker(**settings: Any) -> None:
+    """Run trials of a study until it has as many as it is meant to have.
+
+    Options that are not given are those of the study. Data, split and weights must be the ones that the study was made
+    with. A study on several machines needs an MLflow server, named by MLFLOW_TRACKING_URI.
+    """
+    with terminal.starting(quiet=bool(settings["quiet"])):
+        from bhsearch.cli.progress import run_study
+        from bhsearch.config import load_settings
+        from bhsearch.study.open import settings_of
+
+        given = {key: value for key, value in settings.items() if value is not None}
+        loaded = load_settings(None, settings_of(given["storage"], given["study"]) | given)
+
+    run_study(loaded)

@@ -1,0 +1,6 @@
+"""Settings of a study: one declaration each, read by the command line, settings files, the Python API and the docs."""
+
+from bhsearch.config.loading import load_settings, portable
+from bhsearch.config.settings import Settings, model_limit
+
+__all__ = ["Settings", "load_settings", "model_limit", "portable"]

@@ -1,0 +1,81 @@
+"""Settings from a TOML file and from the command line; the command line wins."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, get_args
+
+from bhsearch.config.option import did_you_mean, option_of
+from bhsearch.config.parsing import expand_home
+from bhsearch.config.settings import Settings, type_of
+from bhsearch.errors import SettingsError
+
+
+def load_settings(file: Path | None, options: Mapping[str, Any]) -> Settings:
+    """Return the settings of a TOML file, overridden by the options that were given.
+
+    Args:
+        file: TOML file whose keys are the fields of `Settings`, or None.
+        options: Values by field of `Settings`; None stands for an option that was not given.
+
+    Raises:
+        SettingsError: If the file cannot be read, contains an unknown key, or a value has the wrong type or range.
+    """
+    values = _read(file) if file is not None else {}
+    _require_known(values, f"The keys of {file}")
+    _require_known(options, "Options")
+    given = {key: value for key, value in options.items() if value is not None}
+    return Settings(**{key: _converted(key, value) for key, value in {**values, **given}.items()})
+
+
+def portable(settings: Settings) -> dict[str, Any]:
+    """Return the settings that a worker in another folder needs to join the study, as values that JSON can hold.
+
+    The storage is left out, since its URL may contain a password.
+    """
+    declared = {field.name: option_of(field) for field in fields(Settings)}
+    values = {key: value for key, value in asdict(settings).items() if not declared[key].belongs_to_command}
+    for key in ("data", "weights_dir", "image_root"):
+        if values[key] is not None and Path(values[key]).expanduser().exists():
+            values[key] = str(Path(values[key]).expanduser().resolve())
+    values["backbones"] = [str(Path(name).resolve()) if Path(name).is_file() else name for name in settings.backbones]
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SettingsError(
+            f"--config must be a TOML file that can be read, but got {str(file)!r}: {error.strerror}."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--config must be a TOML file, but {file} is not: {error}.") from error
+
+
+def _require_known(keys: Iterable[str], where: str) -> None:
+    known = [field.name for field in fields(Settings)]
+    for key in keys:
+        if key not in known:
+            hint = did_you_mean(key, known) or f" The keys are {', '.join(known)}."
+            raise SettingsError(f"{where} must be settings, but {key!r} is unknown.{hint}")
+
+
+def _converted(key: str, value: Any) -> Any:
+    """Return a value in the type of its field: lists become tuples, and an integer may stand for a float."""
+    option = option_of(next(field for field in fields(Settings) if field.name == key))
+    allowed = get_args(type_of(key)) or (type_of(key),)
+    if option.parse is not None:
+        try:
+            return option.parse(value)
+        except ValueError as error:
+            raise SettingsError(f"{key} must be {error}, but got {value!r}.") from error
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        names = " or ".join(kind.__name__ for kind in allowed if kind is not type(None))
+        raise SettingsError(f"{key} must be of type {names}, but got {value!r}.")
+    return expand_home(value) if option.is_path else value

@@ -1,0 +1,87 @@
+"""Convert values of options and settings files to the types of their settings."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bhsearch.errors import SettingsError
+
+# A + between two names of a class map; the + in "IDC(+)" or at the end of "HER2+" belongs to the name.
+PLUS = re.compile(r"(?<=[^\s+(=])\+(?=[^\s+)])")
+
+
+def expand_home(path: Any) -> Any:
+    """Return a path with the home folder in place of a leading `~`, and any other value unchanged."""
+    return os.path.expanduser(path) if isinstance(path, str) and path.startswith("~") else path  # noqa: PTH111
+
+
+def parse_names(value: Any) -> tuple[str, ...]:
+    """Return names from a list, or from a text with commas between them.
+
+    Raises:
+        ValueError: If the value is neither.
+    """
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError("a list of names")
+    return tuple(expand_home(name.strip()) for name in names if name.strip())
+
+
+def parse_repeated_names(value: Any) -> tuple[str, ...]:
+    """Return names from an option that may be repeated and may hold several names with commas between them.
+
+    Raises:
+        ValueError: If the value is neither a list of names nor a text.
+    """
+    return parse_names(",".join(parse_names(value)))
+
+
+def parse_whole_numbers(value: Any) -> tuple[int, ...]:
+    """Return whole numbers from a list, or from a text with commas between.
+
+    Raises:
+        ValueError: If the value is neither.
+    """
+    numbers = value.split(",") if isinstance(value, str) else value
+    try:
+        if any(isinstance(number, (bool, float)) for number in numbers):
+            raise ValueError
+        return tuple(int(number) for number in numbers)
+    except (TypeError, ValueError) as error:
+        raise ValueError("a list of whole numbers") from error
+
+
+def parse_class_map(value: Any) -> tuple[str, ...]:
+    """Return a class map as pairs `benign=NAME`, one name each.
+
+    Args:
+        value: The text of an option, such as `benign=normal,malignant=cancer+invasive`; a table of a settings file,
+            such as `{benign = ["normal"]}`; or the pairs.
+
+    Raises:
+        SettingsError: If the value is none of these.
+    """
+    if isinstance(value, str):
+        pairs = []
+        for item in filter(None, (item.strip() for item in value.split(","))):
+            label, sign, names = item.partition("=")
+            pairs += [f"{label.strip()}{sign}{name.strip()}" for name in PLUS.split(names)]
+        return tuple(pairs)
+    if isinstance(value, Mapping):
+        table = {label: [names] if isinstance(names, (str, int)) else names for label, names in value.items()}
+        if all(isinstance(names, list) and all(_is_name(name) for name in names) for names in table.values()):
+            return tuple(f"{label}={name}" for label, names in table.items() for name in names)
+    elif isinstance(value, (list, tuple)) and all(isinstance(pair, str) for pair in value):
+        return tuple(value)
+    raise SettingsError(
+        'class_map must be a table such as {benign = ["normal"], malignant = ["cancer", "invasive"]}, but got '
+        f"{value!r}."
+    )
+
+
+def _is_name(value: Any) -> bool:
+    """Return whether a value can be a class name: text, or a whole number, as labels often are."""
+    return isinstance(value, (str, int)) and not isinstance(value, bool)

@@ -1,0 +1,303 @@
+"""Settings of a study, in sections. Each field is an option of `bhsearch run` and a key of a settings file.
+
+The declaration of a field is its only one: `bhsearch.cli.options` makes the options from it, `bhsearch.config.loading`
+checks settings files by it, and `bhsearch.config.table` writes the reference.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, ClassVar, get_type_hints
+
+from bhsearch.config import choices
+from bhsearch.config.option import check_value, option_name, option_of, setting
+from bhsearch.config.parsing import parse_class_map, parse_names, parse_repeated_names, parse_whole_numbers
+from bhsearch.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Where the images are, and how their labels and cases are read."""
+
+    title: ClassVar[str] = "Data"
+
+    data: str = setting(
+        "phantom", "Image folder, CSV manifest, or phantom[:cases=120,difficulty=0.5] for synthetic tissue.", "PATH"
+    )
+    layout: str = setting("auto", "Reader of the data set; auto detects it.", "NAME", choices=choices.layouts)
+    case_pattern: str | None = setting(
+        None, "Regular expression whose group finds the case in a path.", "REGEX", unset="by the layout"
+    )
+    class_map: tuple[str, ...] = setting(
+        (),
+        "Class folders or labels of each class: benign=normal,malignant=cancer+invasive.",
+        "MAP",
+        parse=parse_class_map,
+    )
+    ignore_columns: tuple[str, ...] = setting(
+        (),
+        "Manifest column or folder level that divides the data and is to be ignored; may be repeated.",
+        "NAME",
+        aliases=("--ignore-column",),
+        is_repeatable=True,
+        parse=parse_repeated_names,
+    )
+    image_root: str | None = setting(
+        None, "Folder that holds the images of a manifest.", "FOLDER", unset="the manifest's", is_path=True
+    )
+    magnification: str = setting("all", "Magnification to use: all, or one such as 100X.", "NAME")
+    skip_unreadable: bool = setting(False, "Leave out images that cannot be read instead of refusing the data set.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """How cases are divided into the sealed test set and the folds of the development set."""
+
+    title: ClassVar[str] = "Split"
+
+    test_fraction: float = setting(0.2, "Fraction of the cases to seal as the test set.", "FRACTION")
+    ignore_predefined_split: bool = setting(
+        False, "Ignore the division into parts that the data set brings, and divide by case."
+    )
+    folds: int = setting(5, "Number of cross-validation folds.", "N")
+    repeats: int = setting(1, "Number of times the folds are drawn; more repeats reduce the variance.", "N")
+    group_by: str = setting(
+        "case", "Unit that a fold keeps whole; slide and image leak.", "UNIT", choices=choices.groupings, closed=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """The name of the study, and when it ends."""
+
+    title: ClassVar[str] = "Study"
+
+    study: str | None = setting(None, "Name of the study.", "NAME", unset="made from data, regime, grouping and engine")
+    trials: int = setting(50, "Total number of finished trials, earlier ones included.", "N", at_least=1)
+    finetune_trials: int | None = setting(
+        None,
+        "Number of fine-tuning trials when --regime auto runs a second study on a GPU.",
+        "N",
+        unset="as --trials",
+        at_least=1,
+        belongs_to_command=True,
+    )
+    timeout: float | None = setting(
+        None, "Seconds after which no trial is started.", "SECONDS", above=0, unit="seconds", belongs_to_command=True
+    )
+    patience: int | None = setting(
+        None, "Stop after this many finished trials in a row without a better score.", "N", at_least=1
+    )
+    max_failures: int = setting(5, "Stop after this many failed trials in a row.", "N", at_least=1)
+    seed: int = setting(0, "Random seed for the sampler and for training.", "N", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """What is searched, and by which algorithm."""
+
+    title: ClassVar[str] = "Search"
+
+    regime: str = setting(
+        "auto",
+        "Train heads on frozen features, fine-tune the networks, or choose by the device: auto runs a frozen study "
+        "and, on a GPU, a fine-tuning study that starts from it.",
+        "NAME",
+        choices=choices.regimes,
+        closed=True,
+    )
+    engine: str = setting("optuna", "Search engine.", "NAME", choices=choices.engines)
+    sampler: str | None = setting(
+        None,
+        "Sampler of the engine. " + " ".join(f"{e}: {', '.join(names)}." for e, names in choices.samplers().items()),
+        "NAME",
+        unset="the first of the engine",
+        choices=choices.sampler_names,
+    )
+    pruner: str | None = setting(
+        None,
+        "Pruner of fine-tuning trials.",
+        "NAME",
+        unset="median, or none where the engine has none",
+        choices=choices.pruners,
+    )
+    init_from: str | None = setting(
+        None,
+        "Frozen study whose best heads a fine-tuning study starts from.",
+        "STUDY",
+        unset="each backbone trains heads of its own",
+    )
+    warm_start_from: tuple[str, ...] = setting(
+        (),
+        "Studies on other data, separated by commas, whose best parameters are tried first.",
+        "STUDIES",
+        parse=parse_names,
+        belongs_to_command=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """The backbones, their input, and how they are computed."""
+
+    title: ClassVar[str] = "Networks"
+
+    backbones: tuple[str, ...] = setting(
+        ("auto",),
+        "Backbones by name, or .keras files, separated by commas; auto uses every backbone whose weights are "
+        "available and lists the rest.",
+        "NAMES",
+        parse=parse_names,
+    )
+    weights_dir: str | None = setting(
+        None, "Folder of Keras weight files.", "FOLDER", unset="Keras's cache", is_path=True
+    )
+    augmentations: tuple[str, ...] = setting(
+        (),
+        "Augmentation policies of other packages that are searched as well, separated by commas.",
+        "NAMES",
+        parse=parse_names,
+    )
+    metrics: tuple[str, ...] = setting(
+        (), "Metrics of other packages that are logged as well, separated by commas.", "NAMES", parse=parse_names
+    )
+    image_size: int = setting(224, "Side of the images that the backbones receive, in pixels.", "PIXELS")
+    image_sizes: tuple[int, ...] = setting(
+        (), "Further image sizes that fine-tuning searches, separated by commas.", "PIXELS", parse=parse_whole_numbers
+    )
+    resize: str = setting(
+        "crop",
+        "How an image is brought to that size: crop its centre, squash it, or average a grid of tiles.",
+        "MODE",
+        choices=choices.resize_modes,
+        closed=True,
+    )
+    feature_backend: str = setting(
+        "auto",
+        "Library that computes frozen features; auto chooses by the device.",
+        "NAME",
+        choices=choices.feature_backends,
+        closed=True,
+    )
+    precision: str = setting(
+        "auto",
+        "Floating-point precision of fine-tuning; auto chooses by the device.",
+        "NAME",
+        choices=choices.precisions,
+        closed=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionSettings:
+    """The processes that run trials, and the database that they share."""
+
+    title: ClassVar[str] = "Execution"
+
+    workers: int | None = setting(
+        None,
+        "Number of worker processes; 0 runs the trials in the command's own process.",
+        "N",
+        unset="one per GPU, else one",
+        at_least=0,
+        belongs_to_command=True,
+    )
+    launcher: str = setting(
+        "local", "Where the worker processes run.", "NAME", choices=choices.launchers, belongs_to_command=True
+    )
+    trial_timeout: float | None = setting(
+        None,
+        "Seconds after which a trial is marked failed and its worker is replaced.",
+        "SECONDS",
+        above=0,
+        unit="seconds",
+        belongs_to_command=True,
+    )
+    max_worker_memory: float | None = setting(
+        None,
+        "Megabytes of memory above which a worker is replaced after its trial.",
+        "MEGABYTES",
+        at_least=500,
+        unit="megabytes, which an idle worker holds",
+        belongs_to_command=True,
+    )
+    storage: str = setting("sqlite:///optuna.db", "Database URL of Optuna's studies.", "URL", belongs_to_command=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingSettings:
+    """What is logged to MLflow and printed."""
+
+    title: ClassVar[str] = "Tracking and output"
+
+    tracking: bool = setting(True, "Log runs, predictions and models to MLflow.", belongs_to_command=True)
+    keep_models: str = setting("all", "Trials whose model MLflow keeps: all, best:N or none.", "WHICH")
+    quiet: bool = setting(False, "Print the result only.", aliases=("-q",), belongs_to_command=True)
+
+
+SECTIONS: tuple[type, ...] = (
+    DataSettings,
+    StudySettings,
+    SearchSettings,
+    NetworkSettings,
+    SplitSettings,
+    ExecutionSettings,
+    TrackingSettings,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(
+    TrackingSettings, ExecutionSettings, SplitSettings, NetworkSettings, SearchSettings, StudySettings, DataSettings
+):  # fields are collected from the last base to the first, which is the order of SECTIONS
+    """All settings of a study.
+
+    Raises:
+        SettingsError: If a value is out of range, or two settings contradict each other.
+    """
+
+    def __post_init__(self) -> None:
+        for declared in fields(self):
+            check_value(declared.name, option_of(declared), getattr(self, declared.name))
+        model_limit(self.keep_models)
+        if not self.backbones:
+            raise SettingsError("--backbones must name at least one backbone, but the list is empty.")
+        if self.workers == 0 and (self.trial_timeout is not None or self.max_worker_memory is not None):
+            raise SettingsError(
+                "--trial-timeout and --max-worker-memory must be used with worker processes, but got --workers 0: a "
+                "process cannot end itself when it hangs. Leave out --workers 0."
+            )
+
+
+def model_limit(keep_models: str) -> int | None:
+    """Return how many trials of a study keep their model, from `--keep-models`; None for all.
+
+    Raises:
+        SettingsError: If the value is not `all`, `none` or `best:N` with N of at least 1.
+    """
+    if keep_models in ("all", "none"):
+        return None if keep_models == "all" else 0
+    best = re.fullmatch(r"best:([1-9][0-9]{0,8})", keep_models, re.ASCII)
+    if best is None:
+        raise SettingsError(
+            f"{option_name('keep_models')} must be all, none or best:N, such as best:5, but got {keep_models!r}."
+        )
+    return int(best[1])
+
+
+@cache
+def _types() -> dict[str, Any]:
+    return get_type_hints(Settings)
+
+
+def type_of(name: str) -> Any:
+    """Return the type of a setting, such as `int | None`."""
+    return _types()[name]
+
+
+# `help(Settings)` shows what `bhsearch run --help` does.
+Settings.__doc__ = f"{Settings.__doc__}\n    Attributes:\n" + "".join(
+    f"        {declared.name}: {option_of(declared).help}\n" for declared in fields(Settings)
+)

@@ -1,0 +1,54 @@
+"""The reference of the settings: one Markdown table per section, written from the declarations of the fields."""
+
+from __future__ import annotations
+
+from dataclasses import Field, fields
+from typing import Any
+
+from bhsearch.config.option import option_name, option_of
+from bhsearch.config.settings import SECTIONS
+
+
+def markdown_tables() -> str:
+    """Return the settings as Markdown: a heading and a table per section."""
+    parts = []
+    for section in SECTIONS:
+        rows = [_row(declared) for declared in fields(section)]
+        head = "| option | TOML key | values | default | |\n| --- | --- | --- | --- | --- |"
+        title = section.title  # type: ignore[attr-defined]
+        parts.append(f"### {title}\n\n{section.__doc__}\n\n{head}\n" + "\n".join(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def default_text(declared: Field[Any]) -> str:
+    """Return the default of a setting as a user would write it, or its meaning where it is None; may be empty."""
+    default, option = declared.default, option_of(declared)
+    if default is None:
+        return option.unset
+    if isinstance(default, bool):
+        return "yes" if default else ""
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def values_text(declared: Field[Any]) -> str:
+    """Return the choices of a setting, or the placeholder of its value; `yes or no` for a flag."""
+    option = option_of(declared)
+    if option.choices is not None:
+        return ", ".join(option.choices())
+    return option.metavar or "yes or no"
+
+
+def _row(declared: Field[Any]) -> str:
+    option = option_of(declared)
+    names = [option_name(declared.name), *option.aliases]
+    if declared.default is True:
+        names.append(f"--no-{declared.name.replace('_', '-')}")
+    values, default = values_text(declared), default_text(declared)
+    if option.choices is not None or default != option.unset:
+        default = f"`{default}`" if default and default != option.unset else default
+    if option.choices is not None:
+        values = ", ".join(f"`{name}`" for name in option.choices())
+    cells = [", ".join(f"`{name}`" for name in names), f"`{declared.name}`", values, default, option.help]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,122 @@
+"""The data set: one row per image with everything that is known before a network sees it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+CLASS_NAMES = ("benign", "malignant")
+COLUMNS = (
+    "path",
+    "label",
+    "case",
+    "slide",
+    "subtype",
+    "magnification",
+    "part",
+    "bytes_digest",
+    "pixels_digest",
+)
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """An image file that cannot be read.
+
+    Attributes:
+        path: POSIX path relative to the data folder.
+        reason: Why the file cannot be read, as a fragment such as `empty file`.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files of a data folder that are not images of the data set.
+
+    Attributes:
+        suffix: Suffix in lower case with its dot, or `no suffix`.
+        reason: Why the files were left out.
+        count: Number of files.
+    """
+
+    suffix: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images of a data set, one row per image.
+
+    Attributes:
+        name: Short name, used in the names of studies and experiments.
+        root: Folder that paths are relative to.
+        layout: Layout that listed the images: `breakhis`, `idc`, `folders`, `manifest` or `phantom`.
+        table: One row per image, sorted by path. Columns: `path` (POSIX, relative to `root`), `label` (0 benign, 1
+            malignant), `case`, `slide`, `subtype`, `magnification` (strings, empty where unknown), `part` (`train`,
+            `validation`, `test`, or empty without a predefined split), `bytes_digest` and `pixels_digest` (hex).
+        has_cases: Whether `case` is known. If not, each image is its own case and no model can be promoted.
+        synthetic: Whether the images are drawn by a program.
+        bad: Unreadable files that were skipped on request.
+        left_out: Files in the folder that are not images, counted.
+        notes: Sentences about how the data were read, such as unused columns.
+        range_used: Share of the sample range that an image uses, 0 to 1, by path. Images with at most 8 bits per sample
+            are not listed.
+        pages_left_out: Number of pages or frames that were not read, by path. Files with one page are not listed.
+    """
+
+    name: str
+    root: Path
+    layout: str
+    table: pd.DataFrame
+    has_cases: bool = True
+    synthetic: bool = False
+    bad: tuple[BadFile, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    range_used: Mapping[str, float] = field(default_factory=dict)
+    pages_left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int8]:
+        """Label per image: 0 benign, 1 malignant. Shape (n_images,)."""
+        labels: npt.NDArray[np.int8] = self.table["label"].to_numpy(np.int8)
+        return labels
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """Return one column as an array of Python strings. Shape (n_images,)."""
+        values: npt.NDArray[Any] = self.table[name].to_numpy(object)
+        return values
+
+    def paths(self) -> list[Path]:
+        """Return the absolute paths, row by row."""
+        return [self.root / path for path in self.table["path"]]
+
+    def select(self, rows: npt.NDArray[np.bool_]) -> Dataset:
+        """Return the data set restricted to some rows.
+
+        Args:
+            rows: Mask of the rows to keep. Shape (n_images,).
+        """
+        return replace(self, table=self.table[rows].reset_index(drop=True))
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of paths, labels, cases and pixels. Independent of `root`. 16 hex digits."""
+        digest = hashlib.sha256()
+        for row in self.table[["path", "label", "case", "pixels_digest"]].itertuples(index=False):
+            digest.update("\x1f".join(map(str, row)).encode() + b"\x1e")
+        return digest.hexdigest()[:16]

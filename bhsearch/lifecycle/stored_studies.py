@@ -1,0 +1,86 @@
+"""Studies of the MLflow store: listed, and loaded as the result that `optimize` returned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bhsearch.engines.base import Trial
+from bhsearch.lifecycle.build_report import corrected_of, space_of, trial_record
+from bhsearch.study.context import SYNTHETIC
+from bhsearch.study.events import ProgressReporter
+from bhsearch.study.result import StudyResult, rank
+from bhsearch.study.startup import open_mlflow
+from bhsearch.tracking import keys, links
+from bhsearch.tracking.connection import require_store
+
+if TYPE_CHECKING:
+    from bhsearch.tracking.reader import StoredTrial
+    from bhsearch.tracking.study_list import StudySummary
+
+
+def list_studies(reporter: ProgressReporter) -> list[StudySummary]:
+    """Return the studies of the MLflow store, the one that was started last first.
+
+    Args:
+        reporter: Receives progress events.
+
+    Raises:
+        StudyError: If there is no store, or it refuses the request.
+        RunError: If the store cannot be reached.
+    """
+    require_store()
+    client = open_mlflow(reporter)
+    from bhsearch.tracking import study_list
+
+    with reporter.step("reading studies"):
+        return study_list.list_studies(client)
+
+
+def load_study(name: str | None, reporter: ProgressReporter) -> StudyResult:
+    """Return a study of the MLflow store, ranked as when it ended.
+
+    Args:
+        name: Name, uid or run of the study; None for the study that was started last.
+        reporter: Receives progress events.
+
+    Raises:
+        StudyError: If there is no such study, or its store cannot be opened.
+        RunError: If the store cannot be reached.
+    """
+    require_store()
+    client = open_mlflow(reporter)
+    from bhsearch.tracking import reader
+
+    study = reader.latest_study(client) if name is None else reader.find_study(client, name)
+    space = space_of(study)
+    predictions = {}
+    with reporter.step("reading predictions") as progress:
+        for done, trial in enumerate(study.trials, start=1):
+            predictions[trial.number] = reader.predictions_of(trial)
+            progress(done, len(study.trials))
+    records = [_with_notes(trial_record(trial, space), trial) for trial in study.records]
+    with reporter.step("comparing trials"):
+        ranking = rank(records, predictions)
+        corrected, uncorrected = corrected_of(client, study, records, predictions)
+    split = reader.read_record(study, reader.SPLIT)
+    return StudyResult(
+        study=study.name,
+        data=study.data,
+        ranking=ranking,
+        records=records,
+        wanted=int(study.settings.get("trials", sum(trial.counts for trial in records))),
+        note=SYNTHETIC if study.synthetic else "",
+        invalid=split["leaks"],
+        corrected=corrected,
+        uncorrected=uncorrected,
+        links=(links.trials_url(study.experiment_id), links.parallel_url(study.experiment_id)),
+        best_predictions=predictions.get(ranking[0].trial.number) if ranking else None,
+    )
+
+
+def _with_notes(record: Trial, trial: StoredTrial) -> Trial:
+    """Return a trial with the notes that the storage of its engine keeps: run and seconds."""
+    record.notes["mlflow_run"] = trial.run_id
+    if keys.SECONDS in trial.metrics:
+        record.notes["seconds"] = trial.metrics[keys.SECONDS]
+    return record

@@ -1,0 +1,62 @@
+"""Write the report of a study, and its figures, to files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bhsearch.errors import PlaceError
+from bhsearch.runtime.cache import explain_write_errors
+from bhsearch.study.events import ProgressReporter
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """A report that was written.
+
+    Attributes:
+        study: Name of the study.
+        file: The HTML page.
+        n_bytes: Its size.
+        n_figures: Figures that were written as SVG and PDF.
+    """
+
+    study: str
+    file: Path
+    n_bytes: int
+    n_figures: int
+
+
+def write_report(study: str | None, file: Path, figures: Path | None, reporter: ProgressReporter) -> WrittenReport:
+    """Write a study as one HTML page, log the page to the study's run in MLflow, and write its figures.
+
+    Args:
+        study: Name, uid or parent run; None for the study that was started last.
+        file: HTML file to write; its folder is made.
+        figures: Folder for every figure as SVG and PDF with captions; None to write no figure.
+        reporter: Receives progress events.
+
+    Raises:
+        PlaceError: If a file cannot be written.
+        StudyError: If there is no such study, or its store cannot be opened or refuses a request.
+        RunError: If the store cannot be reached.
+    """
+    if file.is_dir():
+        raise PlaceError(f"--output must be a file to write, but {str(file)!r} is a folder.")
+    if figures is not None and figures.exists() and not figures.is_dir():
+        raise PlaceError(f"--figures must be a folder to write into, but {str(figures)!r} is a file.")
+
+    from bhsearch.lifecycle.build_report import build_report
+
+    report, page = build_report(study, reporter)
+    content = page.encode("utf-8")
+    with explain_write_errors(f"the report {file}", ""):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    n_figures = 0
+    if figures is not None:
+        from bhsearch.reporting.report_figures import write_figures
+
+        with reporter.step("drawing figures"), explain_write_errors(f"the figures in {figures}"):
+            n_figures = len(write_figures(report, figures))
+    return WrittenReport(report.study, file, len(content), n_figures)
