@@ -20,6 +20,7 @@ ROOMS = (
     "runtime",
     "config",
     "data",
+    "tasks",
     "models",
     "evaluation",
     "reporting",
@@ -31,7 +32,7 @@ ROOMS = (
     "protocols",
     "cli",
 )
-TOP = tuple(f"bhsearch.{name}" for name in ("errors", "states"))
+TOP = tuple(f"bhsearch.{name}" for name in ("errors", "states", "text"))
 # Framework -> the only modules that may import it, at any place in them.
 HOMES = {
     "mlflow": "bhsearch.tracking",

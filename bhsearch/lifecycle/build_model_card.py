@@ -14,7 +14,7 @@ from bhsearch.evaluation.subgroups import subgroup_results, worst_cases
 from bhsearch.evaluation.test_set import CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.lifecycle.registration_summary import BEST_TRIAL, OTHER_TRIAL
 from bhsearch.reporting.figures.thumbnails import encode_image, overlay
-from bhsearch.reporting.model_card import LIMITS, USE, Measured, ModelCard, WorstImage
+from bhsearch.reporting.model_card import LIMITS, USE, ModelCard, TestMetric, WorstImage
 from bhsearch.runtime.wording import number_of
 from bhsearch.study.context import FINETUNE
 from bhsearch.tracking import keys
@@ -80,7 +80,7 @@ def build_model_card(
         corrected=corrected,
         corrected_for=BEST_TRIAL if trial == study.trials[0] else OTHER_TRIAL,
         test={
-            metric_title(name): Measured(values[name], *ends[name], _size(tested, _ONE_CLASS.get(name)))
+            metric_title(name): TestMetric(values[name], *ends[name], _size(tested, _ONE_CLASS.get(name)))
             for name in ends
         },
         gate=gate,

@@ -310,7 +310,9 @@ def _images(study: StoredStudy, predictions: Predictions) -> list[ExampleImage]:
     for example in pick_examples(predictions, cross_fitted_labels(predictions)):
         pixels = decode(files[str(predictions.path[example.row])])
         shown.append(
-            ExampleImage(encode_image(pixels, _SIDE, lossless=False), _caption(predictions, example.row), example.right)
+            ExampleImage(
+                encode_image(pixels, _SIDE, lossless=False), _caption(predictions, example.row), example.correct
+            )
         )
     return shown
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from mlflow.entities import ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from bhsearch.errors import MissingError, StudyError, listed
+from bhsearch.errors import MissingError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.runtime.schema import require_schema
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
+from bhsearch.text import listed
 from bhsearch.tracking import keys, model_files
 from bhsearch.tracking.connection import deleted_experiment
 from bhsearch.tracking.keys import (

@@ -17,7 +17,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
-from bhsearch.errors import MissingError, SettingsError, StudyError, listed
+from bhsearch.errors import MissingError, SettingsError, StudyError
+from bhsearch.text import listed
 from bhsearch.tracking import model_files, notes, serving
 from bhsearch.tracking.keys import (
     ALIAS,

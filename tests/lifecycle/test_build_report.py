@@ -134,7 +134,7 @@ def test_shown_images_are_of_development_cases_and_both_right_and_wrong(report):
     assert named
     assert named <= set(report.best.case)
     assert named < set(index.column("case"))
-    assert len({shown.right for shown in report.images}) == 2
+    assert len({shown.correct for shown in report.images}) == 2
 
 
 def test_changed_data_are_not_shown(opened):
