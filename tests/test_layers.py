@@ -30,7 +30,7 @@ ROOMS = (
     "protocols",
     "cli",
 )
-TOP = tuple(f"bhsearch.{name}" for name in ("errors", "config", "states"))
+TOP = tuple(f"bhsearch.{name}" for name in ("errors", "config", "plugins", "states"))
 # Framework -> the only modules that may import it, at any place in them.
 HOMES = {
     "mlflow": "bhsearch.tracking",

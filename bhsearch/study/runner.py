@@ -18,9 +18,9 @@ from bhsearch.engines.optuna.importances import importance_spread
 from bhsearch.errors import BhsearchError, InputError, LostStorageError, RunError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models.keras_settings import check_backend
+from bhsearch.plugins import UnknownPartError
 from bhsearch.runtime.cache import interprocess_lock, notes
 from bhsearch.runtime.interrupts import Interrupts, deferred
-from bhsearch.runtime.plugins import UnknownPartError
 from bhsearch.runtime.processes import is_here
 from bhsearch.states import RUNNING
 from bhsearch.study import context, disk_space

@@ -17,7 +17,7 @@ from multiprocessing.connection import Client, Connection, answer_challenge, del
 from typing import Protocol
 
 from bhsearch.errors import RunError
-from bhsearch.runtime.plugins import Registry
+from bhsearch.plugins import Registry
 from bhsearch.runtime.processes import python_command
 
 MODULE = "bhsearch.study.workers.process"
@@ -131,6 +131,4 @@ def open_channel(channel: str) -> Connection:
     raise ValueError(f"A channel must begin with {_FD}: or {_TCP}:, but got {channel!r}.")
 
 
-LAUNCHERS: Registry[Launcher] = Registry(
-    "bhsearch.launchers", "--launcher", {"local": "bhsearch.study.workers.launchers.local:LAUNCHER"}
-)
+LAUNCHERS: Registry[Launcher] = Registry("bhsearch.launchers", "--launcher")
