@@ -24,7 +24,7 @@ from tests.studies import Store, cache_of, environment, optuna_trials, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTION = Path(__file__).parent / "distribution"
 STUDY = "extended"
-N_TRIALS = 6
+N_TRIALS = 4
 _SECONDS = 240
 COMMON = ["--data", "images", "--layout", "toy", "--image-size", "48", "--folds", "3", "--quiet", "--workers", "2"]
 WORDS = [
@@ -112,12 +112,12 @@ def extended(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def resumed(extended):
-    """The study that was killed after two trials, and resumed."""
+    """The study that was killed after its first trial, and resumed."""
     command = [str(extended.python), "-m", "bhsearch.run", *WORDS, "--trials", str(N_TRIALS)]
     with subprocess.Popen(
         command, cwd=extended.folder, env=extended.variables(), start_new_session=True, stdout=subprocess.DEVNULL
     ) as process:
-        wait_for(lambda: n_complete(extended.folder) >= 2, process)
+        wait_for(lambda: n_complete(extended.folder) >= 1, process)
         os.killpg(process.pid, signal.SIGKILL)
     time.sleep(0.1)
     extended.command("run", *WORDS, "--trials", str(N_TRIALS))
