@@ -273,7 +273,7 @@ def test_the_picture_shows_every_room_and_no_import_upwards():
 PROTOCOLS = {  # page -> the interface that the last object of its example implements
     "layout": ("bhsearch.data.layouts.base", "Layout"),
     "sampler": ("bhsearch.engines.optuna.samplers", "Sampler"),
-    "metric": ("bhsearch.evaluation.logged_metrics", "LoggedMetric"),
+    "metric": ("bhsearch.evaluation.metrics", "Metric"),
     "augmentation": ("bhsearch.models.augmentation.base", "Augmentation"),
     "launcher": ("bhsearch.study.workers.launchers.base", "Launcher"),
 }
@@ -317,7 +317,7 @@ def test_the_example_of_a_layout_reads_names(tmp_path):
 
 
 def test_the_example_of_a_metric_keeps_the_rules_of_its_page():
-    metric = example("metric")
+    metric = example("metric").function
     label, probability, weight = np.array([0, 1, 1]), np.array([0.2, 0.7, 0.4]), np.array([1.0, 2.0, 0.5])
     assert metric(label, probability, weight) == pytest.approx(metric(label, probability, 2 * weight))
     twice = np.array([0, 1, 1, 2])

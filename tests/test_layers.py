@@ -32,7 +32,7 @@ ROOMS = (
     "protocols",
     "cli",
 )
-TOP = tuple(f"bhsearch.{name}" for name in ("errors", "states", "text"))
+TOP = tuple(f"bhsearch.{name}" for name in ("errors", "plugins", "states", "text"))
 # Framework -> the only modules that may import it, at any place in them.
 HOMES = {
     "mlflow": "bhsearch.tracking",

@@ -1,17 +1,16 @@
 """Names that a setting can take, one function per list; help, completion, validation and the reference read them.
 
-The parts of other packages are read from the metadata of their distributions. Nothing may be imported here that takes
-time: `bhsearch run --help` calls every function.
+Nothing may be imported here that takes time: `bhsearch run --help` calls every function.
 """
 
 from __future__ import annotations
 
-from bhsearch.runtime.plugins import other_names
+from bhsearch.plugins import BUILT_IN, Registry
 
 
 def layouts() -> tuple[str, ...]:
     """Return the names of the readers of data sets."""
-    return ("auto", "breakhis", "idc", "folders", "manifest", *other_names("bhsearch.layouts"))
+    return ("auto", *_names("bhsearch.layouts"))
 
 
 def regimes() -> tuple[str, ...]:
@@ -21,13 +20,13 @@ def regimes() -> tuple[str, ...]:
 
 def engines() -> tuple[str, ...]:
     """Return the names of the search engines."""
-    return ("optuna", "keras-tuner", *other_names("bhsearch.engines"))
+    return _names("bhsearch.engines")
 
 
 def samplers() -> dict[str, tuple[str, ...]]:
     """Return the names of the samplers of each built-in engine, its default first."""
     return {
-        "optuna": ("tpe", "random", "qmc", "cmaes", *other_names("bhsearch.samplers")),
+        "optuna": _names("bhsearch.samplers"),
         "keras-tuner": ("bayesian", "random", "hyperband", "grid"),
     }
 
@@ -39,17 +38,17 @@ def pruners() -> tuple[str, ...]:
 
 def launchers() -> tuple[str, ...]:
     """Return the places where worker processes can run."""
-    return ("local", *other_names("bhsearch.launchers"))
+    return _names("bhsearch.launchers")
 
 
 def augmentations() -> tuple[str, ...]:
     """Return the augmentation policies of other packages."""
-    return other_names("bhsearch.augmentations")
+    return _names("bhsearch.augmentations")
 
 
 def metrics() -> tuple[str, ...]:
     """Return the metrics of other packages."""
-    return other_names("bhsearch.metrics")
+    return _names("bhsearch.metrics")
 
 
 def groupings() -> tuple[str, ...]:
@@ -80,3 +79,8 @@ def exports() -> tuple[str, ...]:
 def prediction_formats() -> tuple[str, ...]:
     """Return the formats of prediction files."""
     return ("csv", "jsonl")
+
+
+def _names(group: str) -> tuple[str, ...]:
+    """Return the parts of a group of entry points, those of other packages last. Imports none of them."""
+    return Registry[object](group, "").names()

@@ -11,9 +11,9 @@ from bhsearch.data.arrays import Float32Array as Array
 from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError, LostStorageError
 from bhsearch.models.keras_settings import check_backend
+from bhsearch.plugins import UnknownPartError
 from bhsearch.runtime.cache import notes
 from bhsearch.runtime.interrupts import Interrupts, deferred
-from bhsearch.runtime.plugins import UnknownPartError
 from bhsearch.study import disk_space
 from bhsearch.study.conclusion import conclude
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext, gpu_here

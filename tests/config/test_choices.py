@@ -6,7 +6,7 @@ from bhsearch.config import choices
 from bhsearch.data.layouts.base import LAYOUTS
 from bhsearch.data.splits import GROUPINGS
 from bhsearch.engines.optuna.pruners import PRUNERS
-from bhsearch.engines.registry import ENGINES, sampler_names
+from bhsearch.engines.registry import ENGINES
 from bhsearch.lifecycle.predict import FORMATS
 from bhsearch.models.features import FEATURE_BACKENDS
 from bhsearch.models.openvino_export import EXPORTS
@@ -16,7 +16,8 @@ from bhsearch.study.workers.launchers.base import LAUNCHERS
 
 def test_the_choices_are_what_the_rooms_implement():
     assert choices.layouts() == ("auto", *LAYOUTS)
-    assert choices.samplers() == sampler_names()
+    samplers = {name: ENGINES.get(name).samplers() for name in ENGINES.built_in}
+    assert choices.samplers() == samplers
     assert choices.engines() == ENGINES.names()
     assert choices.launchers() == LAUNCHERS.names()
     assert set(choices.pruners()) == set(PRUNERS)
