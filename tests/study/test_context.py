@@ -117,7 +117,7 @@ def test_what_differs_is_named_with_both_values(changes, words):
 
 def test_other_weights_of_the_same_name_are_named(tmp_path):
     made = prepared()
-    other = replace(made.found, backbones=(Backbone("staintex-s", None, "another digest"),))
+    other = replace(made.found, backbones=(Backbone("staintex-s", None, "another digest", "staintex"),))
     changed = StudyContext.of(made.settings, made.index, made.split, other, made.study, made.regime)
     assert "other weights of staintex-s" in refusal(made, changed)
 

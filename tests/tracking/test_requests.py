@@ -56,7 +56,7 @@ def _served(tmp_path_factory):
     ):
         patch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
         client = open_client()
-        experiment = client.create_experiment("tissue")
+        experiment = client.create_experiment("tissue", tags={keys.SCHEMA: "1"})
         tags = {writer.UID: UID, reader.STUDY: "mine", keys.SPLIT_FINGERPRINT: "f", keys.SCHEMA: "1"}
         parent = client.create_run(experiment, tags=tags | {writer.TRIAL: "none"}).info.run_id
         client.log_text(parent, '{"promotable": true}', keys.SPLIT)
