@@ -1,3 +1,3 @@
-"""States of a trial, in Optuna's words."""
+"""States of a trial, spelled as in Optuna."""
 
 COMPLETE, PRUNED, FAILED, RUNNING = "COMPLETE", "PRUNED", "FAIL", "RUNNING"

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from bhsearch.config.option import option_name, option_of
-from bhsearch.config.settings import SECTIONS, Settings
+from bhsearch.config.settings import SECTIONS, type_of
 from bhsearch.config.table import default_text
 
 Function = Callable[..., None]
@@ -108,7 +108,7 @@ def _kind(name: str, is_repeatable: bool) -> Any:
     """Return the type that the command line reads: the type of the setting, or text for a list."""
     if is_repeatable:
         return list[str]
-    hint = get_type_hints(Settings)[name]
+    hint = type_of(name)
     if get_origin(hint) is tuple:
         return str
     return next(kind for kind in get_args(hint) or (hint,) if kind is not type(None))

@@ -12,8 +12,8 @@ app = make_app()
 
 @app.command(cls=Command, epilog=RESEARCH_ONLY)
 @settings_options(
-    "storage", "study", "data", "weights_dir", "trials", "timeout", "workers", "trial_timeout", "max_worker_memory",
-    "tracking", "quiet",
+    "storage", "study", "data", "weights_dir", "trials", "timeout", "workers", "launcher", "trial_timeout",
+    "max_worker_memory", "tracking", "quiet",
     required=("storage", "study"),
     defaults=False,
 )  # fmt: skip

@@ -39,6 +39,11 @@ def pruners() -> tuple[str, ...]:
     return ("none", "median", "halving", "wilcoxon")
 
 
+def launchers() -> tuple[str, ...]:
+    """Return the places where worker processes can run."""
+    return ("local",)
+
+
 def groupings() -> tuple[str, ...]:
     """Return the units that the folds of the development set can keep together."""
     return ("case", "slide", "image")

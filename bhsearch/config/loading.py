@@ -5,13 +5,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
-from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from bhsearch.config.option import did_you_mean, option_of
 from bhsearch.config.parsing import expand_home
-from bhsearch.config.settings import Settings
+from bhsearch.config.settings import Settings, type_of
 from bhsearch.errors import SettingsError
 
 
@@ -65,16 +64,10 @@ def _require_known(keys: Iterable[str], where: str) -> None:
             raise SettingsError(f"{where} must be settings, but {key!r} is unknown.{hint}")
 
 
-@cache
-def _types() -> dict[str, tuple[type, ...]]:
-    """Return the types that each setting takes."""
-    return {name: get_args(hint) or (hint,) for name, hint in get_type_hints(Settings).items()}
-
-
 def _converted(key: str, value: Any) -> Any:
     """Return a value in the type of its field: lists become tuples, and an integer may stand for a float."""
     option = option_of(next(field for field in fields(Settings) if field.name == key))
-    allowed = _types()[key]
+    allowed = get_args(type_of(key)) or (type_of(key),)
     if option.parse is not None:
         try:
             return option.parse(value)

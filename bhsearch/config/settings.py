@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from functools import cache
+from typing import Any, ClassVar, get_type_hints
 
 from bhsearch.config import choices
 from bhsearch.config.option import check_value, option_name, option_of, setting
@@ -107,7 +108,7 @@ class SearchSettings:
         choices=choices.regimes,
         closed=True,
     )
-    engine: str = setting("optuna", "Search engine.", "NAME", choices=choices.engines, closed=True)
+    engine: str = setting("optuna", "Search engine.", "NAME", choices=choices.engines)
     sampler: str | None = setting(
         None,
         "Sampler of the engine. " + " ".join(f"{e}: {', '.join(names)}." for e, names in choices.samplers().items()),
@@ -153,6 +154,15 @@ class NetworkSettings:
     weights_dir: str | None = setting(
         None, "Folder of Keras weight files.", "FOLDER", unset="Keras's cache", is_path=True
     )
+    augmentations: tuple[str, ...] = setting(
+        (),
+        "Augmentation policies of other packages that are searched as well, separated by commas.",
+        "NAMES",
+        parse=parse_names,
+    )
+    metrics: tuple[str, ...] = setting(
+        (), "Metrics of other packages that are logged as well, separated by commas.", "NAMES", parse=parse_names
+    )
     image_size: int = setting(224, "Side of the images that the backbones receive, in pixels.", "PIXELS")
     image_sizes: tuple[int, ...] = setting(
         (), "Further image sizes that fine-tuning searches, separated by commas.", "PIXELS", parse=parse_whole_numbers
@@ -193,6 +203,9 @@ class ExecutionSettings:
         unset="one per GPU, else one",
         at_least=0,
         belongs_to_command=True,
+    )
+    launcher: str = setting(
+        "local", "Where the worker processes run.", "NAME", choices=choices.launchers, belongs_to_command=True
     )
     trial_timeout: float | None = setting(
         None,
@@ -272,6 +285,16 @@ def model_limit(keep_models: str) -> int | None:
             f"{option_name('keep_models')} must be all, none or best:N, such as best:5, but got {keep_models!r}."
         )
     return int(best[1])
+
+
+@cache
+def _types() -> dict[str, Any]:
+    return get_type_hints(Settings)
+
+
+def type_of(name: str) -> Any:
+    """Return the type of a setting, such as `int | None`."""
+    return _types()[name]
 
 
 # `help(Settings)` shows what `bhsearch run --help` does.

@@ -1,1 +1,1 @@
-"""Files -> data set -> split -> pixels. No framework is imported here."""
+"""Files to data set to split to pixels, without any machine-learning framework."""

@@ -1,4 +1,4 @@
-"""The audit: duplicates, contradictions, and what would leak across a split that is not made by group."""
+"""Audit a data set for duplicates, contradictions and leaks across a split that is not made by group."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ if TYPE_CHECKING:
     from bhsearch.data.dataset import BadFile, Dataset
 
 Sets = tuple[tuple[str, ...], ...]
-TOLD = ("error", "merged", "duplicate")
-_BAD, _SAME_BYTES = "Files that could not be read", "Sets of files identical byte for byte"
+SUMMARY_SEVERITIES = ("error", "merged", "duplicate")
+_BAD, _SAME_BYTES = "Files that could not be read", "Sets of byte-identical files"
 _MERGED = "Groups merged from several cases"
-_NARROW = 0.1  # share of the range of its samples below which an image is suspicious
-NARROW = "Images that use less than a tenth of the range of their samples, and may be much too dark"
-PAGES = "Files of several pages or frames, of which one is read"
+_NARROW_SHARE = 0.1  # share of the sample range below which an image is suspicious
+NARROW = "Images that use less than a tenth of their sample range and may be much too dark"
+PAGES = "Files with several pages or frames, of which one is read"
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What is odd about a data set. Sets of images are tuples of paths, sorted.
+    """Findings about a data set. Sets of images are sorted tuples of paths.
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         synthetic: Whether the images are drawn by a program.
-        has_cases: Whether the cases are known; if not, nothing here can rule out a leak.
-        n_images: Images that were read.
-        n_cases: Cases, as the names have them.
-        n_slides: Slides; 0 where none are known.
-        n_groups: Cases after merging those that share an image.
-        identical_bytes: Sets of files that are equal byte for byte.
-        identical_pixels_within_case: Sets of images of one case with the same pixels, equal bytes included.
-        identical_pixels_across_cases: Sets of images of several cases with the same pixels.
-        identical_pixels_across_parts: Sets of images with the same pixels, in the part that is the test and outside it.
-        identical_pixels_both_labels: Sets of images with the same pixels that are called benign and malignant.
-        merged_groups: Cases, where several make one group.
-        groups_across_parts: Cases of each group that has images in the part that is the test and outside it.
-        cases_with_several_subtypes: Case and its subtypes.
+        has_cases: Whether the cases are known. If not, no split can rule out a leak.
+        n_images: Number of images that were read.
+        n_cases: Number of cases by name.
+        n_slides: Number of slides; 0 where slides are unknown.
+        n_groups: Number of groups: cases merged where they share an image.
+        identical_bytes: Sets of byte-identical files.
+        identical_pixels_within_case: Sets of pixel-identical images of one case, byte-identical files included.
+        identical_pixels_across_cases: Sets of pixel-identical images of several cases.
+        identical_pixels_across_parts: Sets of pixel-identical images inside and outside the predefined test part.
+        identical_pixels_both_labels: Sets of pixel-identical images with both labels.
+        merged_groups: Cases of each group that merges several cases.
+        groups_across_parts: Cases of each group with images inside and outside the predefined test part.
+        cases_with_several_subtypes: Subtypes by case, where a case has several.
         cases_with_both_labels: Cases with benign and malignant images.
-        siblings: Case and its slides, where a split by slide would separate them.
-        cases_of_one_image: Cases that are a single image; empty where cases are unknown.
-        bad: Files that were left out.
-        count_differences: Sentences on published counts, for BreakHis.
-        spellings: Sets of cases whose names are spellings of one name; grouping keeps them together.
-        narrow_ranges: Images that use less than a tenth of the range of their samples, and the share that they use; as
-            camera values of 12 bits do in a file of 16, which come out almost black.
-        pages_left_out: Files of several pages or frames, of which one is read, and the number of the others.
+        siblings: Slides by case, where a case has several, which a split by slide would separate.
+        cases_of_one_image: Cases with a single image; empty where cases are unknown.
+        bad: Unreadable files that were skipped.
+        count_differences: Sentences about differences from the published counts of BreakHis.
+        spellings: Sets of case names that are spellings of one name; grouping keeps them together.
+        narrow_ranges: Share of the sample range that an image uses, for images that use less than a tenth. 12-bit
+            camera values in a 16-bit file are an example; they look almost black.
+        pages_left_out: Number of pages or frames that were not read, by path.
     """
 
     name: str
@@ -83,38 +83,38 @@ class Audit:
     pages_left_out: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, in types that JSON has."""
+        """Return all fields as a JSON-able dictionary."""
         return asdict(self)
 
     def findings(self) -> list[AuditFinding]:
-        """What a person should know, worst first; nothing that is in order is listed."""
+        """Return the non-empty findings, most severe first."""
         bad = [f"{file.path}: {file.reason}" for file in self.bad]
         candidates = [
             AuditFinding(
                 "leak",
-                "Groups of cases both in the data's own test part and outside it",
+                "Groups of cases inside and outside the predefined test part",
                 _joined(self.groups_across_parts),
             ),
             AuditFinding(
                 "leak",
-                "Pictures both in the data's own test part and outside it",
+                "Images inside and outside the predefined test part",
                 _paths(self.identical_pixels_across_parts),
             ),
             AuditFinding(
-                "error", "Pictures called both benign and malignant", _paths(self.identical_pixels_both_labels)
+                "error", "Images labelled both benign and malignant", _paths(self.identical_pixels_both_labels)
             ),
-            AuditFinding("error", "Cases in several spellings, kept together as one", _joined(self.spellings)),
+            AuditFinding("error", "Cases with several spellings, kept together", _joined(self.spellings)),
             AuditFinding("error", _BAD, bad),
-            AuditFinding("merged", "Pictures shared by several cases", _paths(self.identical_pixels_across_cases)),
+            AuditFinding("merged", "Images shared by several cases", _paths(self.identical_pixels_across_cases)),
             AuditFinding("merged", _MERGED, _joined(self.merged_groups)),
             AuditFinding(
-                "siblings", "Cases of several slides, which a split by slide separates", _keyed(self.siblings)
+                "siblings", "Cases with several slides, which a split by slide separates", _keyed(self.siblings)
             ),
-            AuditFinding("note", "Cases filed under several subtypes", _keyed(self.cases_with_several_subtypes)),
+            AuditFinding("note", "Cases with several subtypes", _keyed(self.cases_with_several_subtypes)),
             AuditFinding("note", "Cases with both benign and malignant images", list(self.cases_with_both_labels)),
             AuditFinding("duplicate", _SAME_BYTES, _paths(self.identical_bytes)),
-            AuditFinding("duplicate", "Pictures repeated within a case", _paths(self.identical_pixels_within_case)),
-            AuditFinding("note", "Cases of a single image", list(self.cases_of_one_image)),
+            AuditFinding("duplicate", "Images repeated within a case", _paths(self.identical_pixels_within_case)),
+            AuditFinding("note", "Cases with a single image", list(self.cases_of_one_image)),
             AuditFinding("note", "Differences from the published counts", list(self.count_differences)),
             AuditFinding("note", NARROW, [f"{path}: {share:.1%}" for path, share in self.narrow_ranges.items()]),
             AuditFinding("note", PAGES, [f"{path}: {n:,} not read" for path, n in self.pages_left_out.items()]),
@@ -122,47 +122,53 @@ class Audit:
         return [finding for finding in candidates if finding.examples]
 
     def summary_lines(self) -> list[str]:
-        """The findings that stand beside the results, too, a sentence each.
+        """Return the findings to show with every result, one sentence each.
 
-        These are the ones with a weight of `TOLD`, and images that were read, but perhaps not as they were meant. Left
-        out are those that another sentence implies: files that could not be read are counted elsewhere, equal bytes are
-        equal pictures, and groups are merged for shared pictures or spellings. A leak ends the command, unless the
-        division is made anew.
+        These are findings with a severity in `SUMMARY_SEVERITIES`, and images that may have been read incorrectly.
+        Findings implied by others are omitted: unreadable files are counted elsewhere, identical bytes are identical
+        images, and groups are merged because of shared images or spellings. A leak is omitted because it ends the
+        command unless the data are split anew.
         """
-        quiet = (_BAD, _SAME_BYTES, _MERGED)
+        implied = (_BAD, _SAME_BYTES, _MERGED)
         return [
             f.sentence
             for f in self.findings()
-            if (f.severity in TOLD or f.what in (NARROW, PAGES)) and f.what not in quiet
+            if (f.severity in SUMMARY_SEVERITIES or f.what in (NARROW, PAGES)) and f.what not in implied
         ]
 
     def head(self) -> list[str]:
-        """How much there is, and what must be said beside every number of it."""
+        """Return the size of the data set and the caveats that belong to all of its results."""
         slides = f", {self.n_slides:,} slides" if self.n_slides else ""
         head = [f"{self.name}: {self.n_images:,} images, {self.n_cases:,} cases{slides}, {self.n_groups:,} groups."]
         if self.synthetic:
-            head.append("The data are synthetic: drawn by a program, not taken from tissue.")
+            head.append("The data are synthetic: drawn by a program, not photographed from tissue.")
         if not self.has_cases:
-            head.append("The cases are unknown: each image is its own, so no split keeps a patient on one side.")
+            head.append(
+                "The cases are unknown: each image is its own case, so no split keeps a patient's images together."
+            )
         return head
 
     def lines(self, most: int = 5) -> list[str]:
-        """The audit as plain lines, at most `most` examples of each finding, then a count of the rest."""
+        """Return the audit as plain lines.
+
+        Args:
+            most: Maximum number of examples per finding; the rest is counted.
+        """
         lines = self.head()
         for finding in self.findings():
             lines += [finding.title, *listed(finding.examples, most).splitlines()]
-        return lines if self.findings() else [*lines, "Nothing odd was found."]
+        return lines if self.findings() else [*lines, "No findings."]
 
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """One kind of oddity.
+    """One kind of finding with its examples.
 
     Attributes:
-        weight: `leak` (a test would be worthless), `error` (the data are wrong), `merged` and `siblings` (grouping
-            keeps them together), `duplicate` (they count once more than they should), or `note`.
-        what: What there are, in the plural.
-        examples: All of them, one a line.
+        severity: `leak` (a test would be worthless), `error` (the data are wrong), `merged` and `siblings` (grouping
+            keeps them together), `duplicate` (counted more than once), or `note`.
+        what: What was found, in the plural.
+        examples: All occurrences, one line each.
     """
 
     severity: str
@@ -171,12 +177,12 @@ class AuditFinding:
 
     @property
     def title(self) -> str:
-        """Weight, kind and count in one line."""
+        """Severity, kind and count in one line."""
         return f"{self.severity}: {self.what}: {len(self.examples):,}"
 
     @property
     def sentence(self) -> str:
-        """Kind, count and the first example, for where the whole list has no room."""
+        """Kind, count and first example in one sentence."""
         return f"{self.what}: {len(self.examples):,}, such as {self.examples[0]}."
 
 
@@ -186,9 +192,12 @@ def _with_groups(dataset: Dataset) -> pd.DataFrame:
 
 
 def counts(dataset: Dataset) -> dict[str, Any]:
-    """How many images, cases, slides and groups there are, in types that JSON has.
+    """Count images, cases, slides and groups by class, subtype, magnification and part.
 
-    A case or group with both labels is counted in both classes, and once in `all`; `slides` is 0 where none are known.
+    A case or group with both labels counts in both classes and once in `all`; `slides` is 0 where slides are unknown.
+
+    Returns:
+        A JSON-able dictionary.
     """
     table = _with_groups(dataset)
     masks = {"all": table["label"] >= 0} | {name: table["label"] == at for at, name in enumerate(CLASS_NAMES)}
@@ -232,13 +241,13 @@ def counts(dataset: Dataset) -> dict[str, Any]:
 
 
 def audit(dataset: Dataset) -> Audit:
-    """Look for duplicates, contradictions and leaks in an index. Opens no image."""
+    """Audit a data set without opening its images."""
     table = _with_groups(dataset)
-    twins = table[table["pixels_digest"].duplicated(keep=False)]
+    duplicates = table[table["pixels_digest"].duplicated(keep=False)]
     sided = (
         table.assign(side=table["part"] == sealed_part(dataset)) if sealed_part(dataset) else table.assign(side=False)
     )
-    torn = table[table["group"].astype(str).isin(list(_several(sided, "group", "side")))]
+    across = table[table["group"].astype(str).isin(list(_several(sided, "group", "side")))]
     is_breakhis = dataset.layout == "breakhis" and not dataset.synthetic  # the phantom borrows the names only
     return Audit(
         name=dataset.name,
@@ -249,12 +258,12 @@ def audit(dataset: Dataset) -> Audit:
         n_slides=table.loc[table["slide"] != "", "slide"].nunique(),
         n_groups=table["group"].nunique(),
         identical_bytes=_sorted_sets(_several(table, "bytes_digest", "path").values()),
-        identical_pixels_within_case=_within_case(twins),
-        identical_pixels_across_cases=_sets_that_differ(twins, "case"),
-        identical_pixels_across_parts=_sets_that_differ(sided.loc[twins.index], "side"),
-        identical_pixels_both_labels=_sets_that_differ(twins, "label"),
+        identical_pixels_within_case=_within_case(duplicates),
+        identical_pixels_across_cases=_sets_that_differ(duplicates, "case"),
+        identical_pixels_across_parts=_sets_that_differ(sided.loc[duplicates.index], "side"),
+        identical_pixels_both_labels=_sets_that_differ(duplicates, "label"),
         merged_groups=_sorted_sets(_several(table, "group", "case").values()),
-        groups_across_parts=_sorted_sets(tuple(set(cases)) for _, cases in torn.groupby("group")["case"]),
+        groups_across_parts=_sorted_sets(tuple(set(cases)) for _, cases in across.groupby("group")["case"]),
         cases_with_several_subtypes=_several(table[table["subtype"] != ""], "case", "subtype"),
         cases_with_both_labels=tuple(_several(table, "case", "label")),
         siblings=_several(table[table["slide"] != ""], "case", "slide"),
@@ -262,13 +271,15 @@ def audit(dataset: Dataset) -> Audit:
         bad=dataset.bad,
         count_differences=tuple(breakhis.compare_counts(dataset)) if is_breakhis else (),
         spellings=tuple(spellings(dataset.column("case"))) if dataset.has_cases else (),
-        narrow_ranges={path: used for path in table["path"] if (used := dataset.range_used.get(path, 1.0)) < _NARROW},
+        narrow_ranges={
+            path: used for path in table["path"] if (used := dataset.range_used.get(path, 1.0)) < _NARROW_SHARE
+        },
         pages_left_out={path: n for path in table["path"] if (n := dataset.pages_left_out.get(path, 0))},
     )
 
 
 def _several(table: pd.DataFrame, by: str, of: str) -> dict[str, tuple[str, ...]]:
-    """Keys of the column `by` that have several values of the column `of`, with those values; both sorted."""
+    """Return the values of the column `of` for each key of the column `by` that has several, all sorted."""
     pairs = table[[by, of]].drop_duplicates()
     found: dict[str, list[str]] = {}
     for key, value in pairs[pairs[by].duplicated(keep=False)].itertuples(index=False):
@@ -277,15 +288,15 @@ def _several(table: pd.DataFrame, by: str, of: str) -> dict[str, tuple[str, ...]
 
 
 def _sets_that_differ(table: pd.DataFrame, column: str) -> Sets:
-    """Sets of images with the same pixels that differ in a column."""
+    """Return the sets of pixel-identical images that differ in a column."""
     differing = table[table["pixels_digest"].isin(list(_several(table, "pixels_digest", column)))]
     return _sorted_sets(_several(differing, "pixels_digest", "path").values())
 
 
 def _within_case(table: pd.DataFrame) -> Sets:
-    twins = table[table.duplicated(["case", "pixels_digest"], keep=False)]
+    duplicates = table[table.duplicated(["case", "pixels_digest"], keep=False)]
     sets: dict[tuple[str, str], list[str]] = {}
-    for case, digest, path in twins[["case", "pixels_digest", "path"]].itertuples(index=False):
+    for case, digest, path in duplicates[["case", "pixels_digest", "path"]].itertuples(index=False):
         sets.setdefault((case, digest), []).append(path)
     return _sorted_sets(tuple(paths) for paths in sets.values())
 
@@ -304,7 +315,7 @@ def _joined(sets: Sets) -> list[str]:
 
 
 def _paths(sets: Sets) -> list[str]:
-    """Sets of files, what their folders have in common said once."""
+    """Format sets of paths, with the common folder written once per set."""
     lines = []
     for paths in sets:
         common = posixpath.commonpath([posixpath.dirname(path) for path in paths])

@@ -1,4 +1,4 @@
-"""The index: one row per image, and everything that is known of it before a network sees it."""
+"""The data set: one row per image with everything that is known before a network sees it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class BadFile:
-    """A file that should have been an image and is not."""
+    """An image file that cannot be read.
+
+    Attributes:
+        path: POSIX path relative to the data folder.
+        reason: Why the file cannot be read, as a fragment such as `empty file`.
+    """
 
     path: str
     reason: str
@@ -36,12 +41,12 @@ class BadFile:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Files of a data folder that are no images of it.
+    """Files of a data folder that are not images of the data set.
 
     Attributes:
-        suffix: In lower case with its dot, or `no suffix`.
-        reason: Why they were left out.
-        count: How many there are.
+        suffix: Suffix in lower case with its dot, or `no suffix`.
+        reason: Why the files were left out.
+        count: Number of files.
     """
 
     suffix: str
@@ -51,24 +56,23 @@ class LeftOut:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """One row per image of a data set.
+    """Images of a data set, one row per image.
 
     Attributes:
-        name: Short name of the data set; it becomes part of study and experiment names.
-        root: Folder that the paths are relative to.
-        layout: Reader that made the index: `breakhis`, `idc`, `folders`, `manifest` or `phantom`.
-        table: One row per image, sorted by path. Columns: `path` (POSIX, relative to `root`), `label` (0 benign,
-            1 malignant), `case`, `slide`, `subtype`, `magnification` (strings, empty where unknown), `part`
-            (`train`, `validation`, `test`, or empty where the data are not divided), `bytes_digest` and
-            `pixels_digest` (hex).
-        has_cases: Whether `case` is known; if not, each image is its own case and nothing can be promoted.
-        synthetic: Whether the images are drawn by a program rather than taken from tissue.
-        bad: Files that could not be read and were left out on request.
-        left_out: Files of the folder that are no images, counted.
-        notes: Sentences on how the data were read, such as columns that are not used.
-        range_used: Share of the range of its samples that an image uses, 0 to 1, by path; images whose samples have at
-            most 8 bits, which use all of it as far as this goes, are not listed.
-        pages_left_out: Pages or frames of a file that were not read, by path; files of one page are not listed.
+        name: Short name, used in the names of studies and experiments.
+        root: Folder that paths are relative to.
+        layout: Layout that listed the images: `breakhis`, `idc`, `folders`, `manifest` or `phantom`.
+        table: One row per image, sorted by path. Columns: `path` (POSIX, relative to `root`), `label` (0 benign, 1
+            malignant), `case`, `slide`, `subtype`, `magnification` (strings, empty where unknown), `part` (`train`,
+            `validation`, `test`, or empty without a predefined split), `bytes_digest` and `pixels_digest` (hex).
+        has_cases: Whether `case` is known. If not, each image is its own case and no model can be promoted.
+        synthetic: Whether the images are drawn by a program.
+        bad: Unreadable files that were skipped on request.
+        left_out: Files in the folder that are not images, counted.
+        notes: Sentences about how the data were read, such as unused columns.
+        range_used: Share of the sample range that an image uses, 0 to 1, by path. Images with at most 8 bits per sample
+            are not listed.
+        pages_left_out: Number of pages or frames that were not read, by path. Files with one page are not listed.
     """
 
     name: str
@@ -88,26 +92,30 @@ class Dataset:
 
     @property
     def labels(self) -> npt.NDArray[np.int8]:
-        """0 benign, 1 malignant. Shape (n_images,)."""
+        """Label per image: 0 benign, 1 malignant. Shape (n_images,)."""
         labels: npt.NDArray[np.int8] = self.table["label"].to_numpy(np.int8)
         return labels
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """One column as an array of Python strings. Shape (n_images,)."""
+        """Return one column as an array of Python strings. Shape (n_images,)."""
         values: npt.NDArray[Any] = self.table[name].to_numpy(object)
         return values
 
     def paths(self) -> list[Path]:
-        """Absolute paths, row by row."""
+        """Return the absolute paths, row by row."""
         return [self.root / path for path in self.table["path"]]
 
     def select(self, rows: npt.NDArray[np.bool_]) -> Dataset:
-        """The index of some rows only. `rows` is a mask of shape (n_images,)."""
+        """Return the data set restricted to some rows.
+
+        Args:
+            rows: Mask of the rows to keep. Shape (n_images,).
+        """
         return replace(self, table=self.table[rows].reset_index(drop=True))
 
     @property
     def fingerprint(self) -> str:
-        """Digest of everything a result can depend on: labels, cases and pixels, but not where the files lie."""
+        """Digest of paths, labels, cases and pixels. Independent of `root`. 16 hex digits."""
         digest = hashlib.sha256()
         for row in self.table[["path", "label", "case", "pixels_digest"]].itertuples(index=False):
             digest.update("\x1f".join(map(str, row)).encode() + b"\x1e")

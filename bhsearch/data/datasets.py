@@ -1,4 +1,4 @@
-"""From what a user calls the data to an index: the phantom, or files of the user's own."""
+"""Open a data set from the value of `--data`: synthetic tissue, a folder or a manifest."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ PHANTOM = "phantom"
 
 
 def is_phantom(data: str | None) -> bool:
-    """Whether what a user calls the data is the phantom."""
+    """Return whether a value of `--data` stands for synthetic tissue."""
     return data is None or data == PHANTOM or data.startswith(f"{PHANTOM}:")
 
 
 def make_phantom(data: str | None, progress: Progress | None = None) -> None:
-    """Draw the phantom into the cache, if it is not there yet. `open_data` would do that without a word.
+    """Draw synthetic tissue into the cache unless it is there.
+
+    `open_data` would draw it, too, but without reporting progress.
 
     Args:
-        data: `phantom` or `phantom:key=value,...`, or None, which means `phantom`.
-        progress: Called with (done, total) images.
+        data: `phantom` or `phantom:key=value,...`; None means `phantom`.
+        progress: Called with the numbers of images done and in total.
 
     Raises:
-        DataError: If the spec cannot be read.
-        PlaceError: If the cache cannot be written, or the disk is full; nothing half-made is left.
+        DataError: If the specification cannot be parsed.
+        PlaceError: If the cache cannot be written or the disk is full. No partial entry is left.
     """
     phantom_folder(parse_spec(PHANTOM if data is None else data), progress)
 
@@ -45,18 +47,18 @@ def open_data(
     skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Open a data set by the word or path that a user gives.
+    """Open a data set.
 
     Args:
-        data: `phantom` or `phantom:key=value,...`, or None, which means `phantom`; else a folder or a manifest. A
-            folder that is itself called phantom can be given as `./phantom`.
-        layout: As in `load_dataset`.
-        case_pattern: As in `load_dataset`.
-        class_map: As in `load_dataset`.
-        ignore_columns: As in `load_dataset`.
-        image_root: As in `load_dataset`.
-        skip_unreadable: As in `load_dataset`.
-        progress: As in `load_dataset`; the phantom does not call it.
+        data: `phantom` or `phantom:key=value,...`, a folder, or a manifest; None means `phantom`. Write a folder with
+            the name phantom as `./phantom`.
+        layout: See `load_dataset`.
+        case_pattern: See `load_dataset`.
+        class_map: See `load_dataset`.
+        ignore_columns: See `load_dataset`.
+        image_root: See `load_dataset`.
+        skip_unreadable: See `load_dataset`.
+        progress: See `load_dataset`. Not called for synthetic tissue.
 
     Raises:
         DataError: If the data cannot be used.
@@ -65,15 +67,14 @@ def open_data(
     spec = PHANTOM if data is None else data
     if not spec.strip():
         raise SettingsError(
-            f"--data must be a folder, a manifest or {PHANTOM}, but got {spec!r}: the text is empty, as an unset shell "
-            "variable gives it."
+            f"--data must be a folder, a manifest or {PHANTOM}, but got {spec!r}. Check that the shell "
         )
     if spec == PHANTOM or spec.startswith(f"{PHANTOM}:"):
         if layout not in ("auto", PHANTOM) or any(
             option for option in (case_pattern, class_map, ignore_columns, image_root)
         ):
             raise SettingsError(
-                "--layout, --case-pattern, --class-map, --ignore-column and --image-root are for images of your own, "
+                "--layout, --case-pattern, --class-map, --ignore-column and --image-root require images of your own, "
                 f"but the data are {spec}."
             )
         return phantom_dataset(spec)
@@ -90,16 +91,16 @@ def open_data(
 
 
 def open_settings(settings: Settings, *, data: str | None = None, progress: Progress | None = None) -> Dataset:
-    """Open the data of some settings, with everything in them that says how to read the data.
+    """Open the data set of a study's settings, with all options that control how it is read.
 
     Args:
-        settings: What a user chose, now or for a study.
-        data: Where the data are now, if not where the settings say.
-        progress: As in `open_data`.
+        settings: Settings of a new or a stored study.
+        data: Current location of the data if it differs from the settings.
+        progress: See `open_data`.
 
     Raises:
-        DataError: As `open_data`.
-        SettingsError: As `open_data`.
+        DataError: See `open_data`.
+        SettingsError: See `open_data`.
     """
     return open_data(
         settings.data if data is None else data,

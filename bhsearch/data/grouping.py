@@ -1,4 +1,4 @@
-"""Units: what a split must not tear, with a key that is the same wherever the files lie and in whatever order."""
+"""Groups of cases and other units of a split. Their keys do not depend on the location or the order of the files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Bools, Folds, Ints
 from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.layouts.naming import PARTS, TEST, VALIDATION, shown, spelling_key
-from bhsearch.data.stratify import SEPARATOR, Bools, Folds, Ints, strata_of
+from bhsearch.data.stratify import SEPARATOR, strata_of
 from bhsearch.errors import DataError, SettingsError, listed
 
 
 @dataclass(frozen=True, eq=False)
 class SplitUnits:
-    """Some images of an index, and the units that they make up.
+    """Images and the units that a split keeps together.
 
     Attributes:
         number: Unit per image, 0 to n_units - 1. Shape (n_images,).
@@ -29,33 +30,42 @@ class SplitUnits:
     strata: Ints
 
     def select(self, rows: Bools) -> SplitUnits:
-        """The units of some images only; they keep their keys and strata. `rows` is a mask of shape (n_images,)."""
+        """Return the units of some images, with their keys and strata unchanged.
+
+        Args:
+            rows: Mask of the images. Shape (n_images,).
+        """
         present, number = np.unique(self.number[rows], return_inverse=True)
         return SplitUnits(number.astype(np.int64), [self.keys[unit] for unit in present], self.strata[present])
 
 
 def case_keys(dataset: Dataset) -> npt.NDArray[np.object_]:
-    """Case per image; where the data set does not know its cases, the path of an image without one. Shape (n_images,).
+    """Return the case of each image, or the image's path where the data set does not know its cases.
+
+    Returns:
+        Case keys. Shape (n_images,).
 
     Raises:
-        DataError: If the data set claims to know its cases, and an image has none.
+        DataError: If the data set knows its cases but an image has none.
     """
     cases, paths = dataset.column("case"), dataset.column("path")
     unknown = cases == ""
     if dataset.has_cases and unknown.any():
-        raise DataError(f"every image needs a case, but these have none:\n{listed(paths[unknown].tolist())}")
+        raise DataError(f"Every image must have a case, but these have none:\n{listed(paths[unknown].tolist())}")
     return np.where(unknown, paths, cases)
 
 
 def units_of_groups(dataset: Dataset) -> SplitUnits:
-    """The groups of a whole data set; their key is the sorted keys of their cases, joined.
+    """Return the groups of a whole data set. The key of a group joins the sorted keys of its cases.
 
     Raises:
-        DataError: If a class has no image, or an image no case.
+        DataError: If a class has no image, or an image has no case.
     """
     missing = [name for label, name in enumerate(CLASS_NAMES) if not (dataset.labels == label).any()]
     if missing:
-        raise DataError(f"benign and malignant images are both needed, but there is no {' and no '.join(missing)} one.")
+        raise DataError(
+            f"Both benign and malignant images are required, but there are no {' and no '.join(missing)} images."
+        )
     cases = case_keys(dataset)
     groups = merge_groups(cases, dataset.column("pixels_digest"), by_spelling=dataset.has_cases)
     members: list[set[str]] = [set() for _ in range(int(groups.max()) + 1)]
@@ -66,10 +76,10 @@ def units_of_groups(dataset: Dataset) -> SplitUnits:
 
 
 def units_of_slides(dataset: Dataset) -> SplitUnits:
-    """The slides of an index. Their strata are made from what the slides themselves hold.
+    """Return the slides of a data set, stratified by their own labels.
 
     Raises:
-        SettingsError: If an image's slide is not known.
+        SettingsError: If the slide of an image is unknown.
     """
     slides = dataset.column("slide")
     n_unknown = int(np.sum(slides == ""))
@@ -78,26 +88,26 @@ def units_of_slides(dataset: Dataset) -> SplitUnits:
             f"--group-by slide needs the slide of every image, but {n_unknown:,} of {len(dataset):,} images have none. "
             "Use --group-by case."
         )
-    # With the case, since two cases may both call a slide "1".
+    # The key includes the case, since two cases may have a slide with the same name.
     return _named([SEPARATOR.join(pair) for pair in zip(case_keys(dataset), slides, strict=True)], dataset.labels)
 
 
 def units_of_images(dataset: Dataset) -> SplitUnits:
-    """Every image of an index on its own."""
+    """Return each image as a unit of its own."""
     return _named(dataset.column("path").tolist(), dataset.labels)
 
 
 def sealed_part(dataset: Dataset) -> str:
-    """The part of the data set that becomes the sealed test: `test`, else `validation`; empty if it has none."""
+    """Return the predefined part that becomes the sealed test: `test`, else `validation`, else an empty string."""
     present = set(dataset.column("part"))
     return next((part for part in (TEST, VALIDATION) if part in present), "")
 
 
 def part_as_test(dataset: Dataset, groups: SplitUnits) -> Bools:
-    """Mask of the images in `sealed_part`, if it can be a test. Shape (n_images,).
+    """Return the mask of the images in `sealed_part`. Shape (n_images,).
 
     Raises:
-        DataError: If a group is on both sides.
+        DataError: If a group has images both inside and outside that part.
     """
     part = sealed_part(dataset)
     inside: Bools = dataset.column("part") == part
@@ -112,9 +122,9 @@ def part_as_test(dataset: Dataset, groups: SplitUnits) -> Bools:
             for group in shared
         ]
         raise DataError(
-            f"{others} and {part} must have no case and no picture in common, but they share {len(shared):,} (cases "
-            f"that have a picture in common, or differ in spelling only, are joined by =):\n{listed(names)}\n"
-            "Move each to one side, or make a new division by case: --ignore-predefined-split."
+            f"{others.capitalize()} and {part} must have no case or image in common, but share {len(shared):,} (cases "
+            f"with a common image or differing in spelling only are joined by =):\n{listed(names)}\n"
+            "Move each case to one side, or split by case with --ignore-predefined-split."
         )
     return inside
 
@@ -133,18 +143,20 @@ def merge_groups(
     Args:
         case: Case key per image. Shape (n_images,).
         pixels_digest: Digest of the decoded pixels per image. Shape (n_images,).
-        by_spelling: Whether cases are also linked whose names are spellings of one name (`naming.spelling_key`), since
-            they may be one patient. Not for keys that are paths.
+        by_spelling: Whether to link cases whose names are spellings of one name (`naming.spelling_key`), since they may
+            be one patient. Not for keys that are paths.
 
     Returns:
-        Group number per image, 0 to n_groups - 1, counted in the order of each group's smallest case key. It depends
-        on which images there are, never on their order. Shape (n_images,).
+        Group number per image, 0 to n_groups - 1, in the order of each group's smallest case key. It does not depend on
+        the order of the images. Shape (n_images,).
 
     Raises:
         DataError: If the two arrays differ in length.
     """
     if len(case) != len(pixels_digest):
-        raise DataError(f"every image needs a case and a digest, but got {len(case)} cases and {len(pixels_digest)}.")
+        raise DataError(
+            f"Every image must have a case and a digest, but got {len(case)} cases and {len(pixels_digest)} digests."
+        )
     keys, case_number = np.unique(np.asarray(case, dtype=str), return_inverse=True)
     parent = list(range(len(keys)))
 
@@ -157,7 +169,7 @@ def merge_groups(
     first_with: dict[str, int] = {}
     for node, digest in zip(case_number.tolist(), pixels_digest.tolist(), strict=True):
         one, other = root_of(node), root_of(first_with.setdefault(digest, node))
-        # `keys` is sorted, so the smaller number is the smaller key: it stays the root and names the group.
+        # `keys` is sorted, so the smaller number has the smaller key: it remains the root and names the group.
         parent[max(one, other)] = min(one, other)
     first_spelt: dict[str, int] = {}
     for node, key in enumerate(keys.tolist()) if by_spelling else ():
@@ -169,7 +181,7 @@ def merge_groups(
 
 
 def spellings(cases: Iterable[str]) -> list[tuple[str, ...]]:
-    """The sets of names among some cases that are spellings of one name, each sorted."""
+    """Return the sets of case names that are spellings of one name, each sorted."""
     by_key: dict[str, set[str]] = {}
     for case in set(cases):
         by_key.setdefault(spelling_key(case), set()).add(case)

@@ -1,4 +1,4 @@
-"""From files to an index: a reader, then the digests of every file."""
+"""Load a data set from files: list the images by layout, then hash every file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 from bhsearch.data.dataset import COLUMNS, BadFile, Dataset
 from bhsearch.data.images.decode import Digests, Progress, hash_images
 from bhsearch.data.layouts import registry
+from bhsearch.data.layouts.base import LAYOUTS
 from bhsearch.data.layouts.listing import Listing, require_both_classes
 from bhsearch.errors import DataError, listed
 
@@ -27,21 +28,21 @@ def load_dataset(
     skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Read a data set: names first, then the digests of every file.
+    """List the images of a data set by their names, then hash every file.
 
     Args:
         data: Folder of images, or a manifest.
-        layout: A key of `readers.LAYOUTS`, or `auto` to choose by looking.
-        case_pattern: See `readers.read`.
-        class_map: See `readers.read`.
-        ignore_columns: See `readers.read`.
-        image_root: See `readers.read`.
-        skip_unreadable: Leave out files that cannot be read and record them, rather than stop.
-        progress: Called with the numbers of files done and in all.
+        layout: A key of `LAYOUTS`, or `auto` to detect the layout.
+        case_pattern: See `registry.read`.
+        class_map: See `registry.read`.
+        ignore_columns: See `registry.read`.
+        image_root: See `registry.read`.
+        skip_unreadable: Whether to skip and record unreadable files instead of raising an error.
+        progress: Called with the numbers of files done and in total.
 
     Raises:
-        DataError: If names, labels or cases cannot be used; if files cannot be read, unless they are to be skipped; if
-            one class has no images, or none that can be read.
+        DataError: If names, labels or cases cannot be used; if files cannot be read and `skip_unreadable` is false; if
+            a class has no readable image.
         SettingsError: If an option cannot be used.
     """
     listing = registry.read(
@@ -56,9 +57,9 @@ def load_dataset(
     bad = [*listing.bad, *(result for result in results if isinstance(result, BadFile))]
     if bad and not skip_unreadable:
         raise DataError(
-            f"every image must be readable, but {len(bad):,} of {len(listing.rows) + len(listing.bad):,} cannot be:\n"
+            f"Every image must be readable, but {len(bad):,} of {len(listing.rows) + len(listing.bad):,} cannot be:\n"
             f"{listed([f'{file.path}: {file.reason}' for file in bad])}\n"
-            "Repair them, or go on without them: --skip-unreadable."
+            "Repair them, or skip them with --skip-unreadable."
         )
     read = [(row, result) for row, result in zip(listing.rows, results, strict=True) if isinstance(result, Digests)]
     rows = [{**asdict(row), **asdict(result)} for row, result in read]
@@ -78,6 +79,6 @@ def load_dataset(
 
 
 def _name(listing: Listing) -> str:
-    if listing.layout in ("breakhis", "idc"):
+    if LAYOUTS.get(listing.layout).names_dataset:
         return listing.layout
     return re.sub(r"[^a-z0-9]+", "-", listing.root.resolve().name.lower()).strip("-") or "data"

@@ -1,4 +1,4 @@
-"""Where data come from and under which licence, as far as their layout tells."""
+"""Source and licence of the known data sets."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from bhsearch.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a model card says of its data's origin.
+    """Origin of a data set, for the model card.
 
     Attributes:
-        source: Who made the data, and where.
-        licence: Its licence, and who says so.
+        source: Authors and location of the data.
+        licence: Licence, and who states it.
     """
 
     source: str
     licence: str
 
 
-_UNKNOWN = "not known to bhsearch: ask whoever gave you the data before you pass on anything made from them"
+_UNKNOWN = "not known to bhsearch: ask the provider of the data before you share anything derived from them"
 _KNOWN = {
     "breakhis": Provenance(
         "BreakHis: Spanhol, Oliveira, Petitjean and Heutte, IEEE TBME 63(7), 2016; "
         "web.inf.ufpr.br/vri/databases/breast-cancer-histopathological-database-breakhis",
-        "CC BY 4.0 according to the documentation of kaiko-ai/eva; what the source's own page says decides",
+        "CC BY 4.0 according to the documentation of kaiko-ai/eva; the page of the source takes precedence",
     ),
     "idc": Provenance(
         "Patches of invasive ductal carcinoma, in the layout of Janowczyk and Madabhushi, J Pathol Inform 7, 2016",
@@ -36,7 +36,7 @@ _PHANTOM = Provenance("Drawn by bhsearch; no patient's tissue", "MIT, as bhsearc
 
 
 def provenance(dataset: Dataset) -> Provenance:
-    """The origin of a data set; of a user's own folder no more than where it lies."""
+    """Return the origin of a data set; for a user's own folder, only its path."""
     if dataset.synthetic:
         return _PHANTOM
     return _KNOWN.get(dataset.layout, Provenance(f"The folder {dataset.root}", _UNKNOWN))

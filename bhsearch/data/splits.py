@@ -1,4 +1,4 @@
-"""Splits: the sealed test first, then grouped folds of the rest; nothing here depends on a seed or on file order."""
+"""Splits: the sealed test first, then grouped folds of the development set, independent of seed and file order."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Bools, Folds, Ints
 from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.grouping import (
     SplitUnits,
@@ -24,9 +25,6 @@ from bhsearch.data.grouping import (
 from bhsearch.data.layouts.naming import PARTS as DATA_PARTS
 from bhsearch.data.stratify import (
     SEPARATOR,
-    Bools,
-    Folds,
-    Ints,
     assign_folds,
     classes_per_group,
     groups_per_fold,
@@ -40,7 +38,7 @@ PARTS = ("left out", "test", "development")
 ALL = "all"
 MAX_FOLDS = 100
 MAX_REPEATS = 100
-FEW_GROUPS = 3  # fewer groups of a class than this, in a fold or in the test, are warned of
+FEW_GROUPS = 3  # warn about fewer groups of a class in a fold or in the test set
 
 _FORMAT = 1
 _OPTIONS = (
@@ -57,27 +55,28 @@ _OPTIONS = (
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which images are sealed, and how the others are dealt into folds. The arrays cannot be written to.
+    """Test set and development folds of a data set. Its arrays are read-only.
 
     Attributes:
-        paths: Path per image, in the order of the index. Shape (n_images,).
-        test: Sealed images. Shape (n_images,).
-        development: Images of the folds; those in neither have another magnification. Shape (n_images,).
-        folds: Fold, 0 to n_folds - 1, in each repeat; -1 outside development. Shape (n_repeats, n_images).
-        groups: Number of the group of cases: the unit of weighting and resampling, whatever `group_by` is. Shape
+        paths: Path per image, in the order of the data set. Shape (n_images,).
+        test: Mask of the sealed test images. Shape (n_images,).
+        development: Mask of the development images. Images in neither mask have another magnification. Shape
+            (n_images,).
+        folds: Fold in each repeat, 0 to n_folds - 1; -1 outside development. Shape (n_repeats, n_images).
+        groups: Number of the image's group of cases, the unit of weighting and resampling for every `group_by`. Shape
             (n_images,).
         strata: Stratum of the image's group, for resampling. Shape (n_images,).
-        group_by: What the folds keep together: `case`, `slide` or `image`. The seal always keeps groups together.
-        magnification: Magnification of test and development, as the index writes it, or `all`.
-        test_fraction: Share of the groups to seal; without effect where `sealed_by` is `part`.
-        n_folds: Folds of a repeat.
-        n_repeats: Repeats.
-        sealed_by: `fraction`, or `part` where the data set's own test or validation part is the test.
-        data_fingerprint: `Index.fingerprint` of the rows sorted by path.
-        promotable: Whether a model made with this split may be promoted.
-        why_not_promotable: Sentences, empty if it may.
-        leaks: Sentences on what the folds do not keep apart; empty when they are made by case.
-        warnings: Sentences that a person should read before trusting a score.
+        group_by: Unit that folds keep together: `case`, `slide` or `image`. The test set always keeps groups together.
+        magnification: Magnification of test and development as in the data set, such as `100X`, or `all`.
+        test_fraction: Share of the groups in the test set; unused if `sealed_by` is `part`.
+        n_folds: Folds per repeat.
+        n_repeats: Number of repeats.
+        sealed_by: `fraction`, or `part` if the predefined test or validation part is the test set.
+        data_fingerprint: `Dataset.fingerprint` of the rows sorted by path.
+        promotable: Whether a model trained with this split may be promoted.
+        why_not_promotable: Reasons as sentences; empty if `promotable`.
+        leaks: Sentences about units that occur in several folds; empty for folds by case.
+        warnings: Sentences to read before trusting a score.
     """
 
     paths: npt.NDArray[np.object_]
@@ -103,29 +102,31 @@ class Split:
             array.setflags(write=False)
 
     def parts(self) -> Iterator[tuple[int, int]]:
-        """Every (repeat, fold), in order."""
+        """Iterate over all pairs of repeat and fold, in order."""
         return ((repeat, fold) for repeat in range(self.n_repeats) for fold in range(self.n_folds))
 
     def validation(self, repeat: int, fold: int) -> Bools:
-        """Mask of the images that a fold is validated on. Shape (n_images,)."""
+        """Return the mask of the validation images of a fold. Shape (n_images,)."""
         mask: Bools = self._folds_of(repeat, fold) == fold
         return mask
 
     def training(self, repeat: int, fold: int) -> Bools:
-        """Mask of the images that a fold is trained on. Shape (n_images,)."""
+        """Return the mask of the training images of a fold. Shape (n_images,)."""
         mask: Bools = self.development & (self._folds_of(repeat, fold) != fold)
         return mask
 
     def _folds_of(self, repeat: int, fold: int) -> Folds:
-        # Python would count repeat -1 from the end, and fold -1 would be all that is not development, the test too.
+        # In NumPy, repeat -1 is the last one, and fold -1 would select everything but development, the test included.
         if not (0 <= repeat < self.n_repeats and 0 <= fold < self.n_folds):
-            raise IndexError(f"no fold {fold} of repeat {repeat} in {self.n_repeats} repeats of {self.n_folds} folds.")
+            raise IndexError(
+                f"Repeat and fold must be below {self.n_repeats} and {self.n_folds}, but got {repeat} and {fold}."
+            )
         row: Folds = self.folds[repeat]
         return row
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of data, options, test and folds; not of the order of the rows, nor of where the files lie. Hex."""
+        """Digest of data, options, test and folds, independent of row order and file locations. 16 hex digits."""
         options = {name: getattr(self, name) for name in _OPTIONS}
         if self.sealed_by == "part":
             del options["test_fraction"]
@@ -136,11 +137,11 @@ class Split:
         return digest.hexdigest()[:16]
 
     def _part(self) -> Ints:
-        """Position in `PARTS` per image. Shape (n_images,)."""
+        """Return the position in `PARTS` per image. Shape (n_images,)."""
         return self.test + 2 * self.development.astype(np.int64)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, in types that JSON has; the images as columns of equal length."""
+        """Return a JSON-able record of the split, with the images as columns of equal length."""
         return {
             "format": _FORMAT,
             "fingerprint": self.fingerprint,
@@ -159,13 +160,13 @@ class Split:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Split:
-        """The split that `to_dict` wrote.
+        """Restore the split from a record of `to_dict`.
 
         Raises:
-            DataError: If it was written by another version, is incomplete, or was changed since.
+            DataError: If the record has another format version, is incomplete or was modified.
         """
         if record.get("format") != _FORMAT:
-            raise DataError(f"a kept split must have the format {_FORMAT}, but got {record.get('format')!r}.")
+            raise DataError(f"A stored split must have format {_FORMAT}, but got {record.get('format')!r}.")
         try:
             images = record["images"]
             number = {name: at for at, name in enumerate(PARTS)}
@@ -184,24 +185,25 @@ class Split:
             )
             kept, found = record["fingerprint"], split.fingerprint
         except (KeyError, ValueError, TypeError, OverflowError) as error:
-            raise DataError(f"a kept split must be complete, but reading it fails: {error!r}.") from error
+            raise DataError(f"A stored split must be complete, but reading it failed: {error!r}.") from error
         if kept != found:
-            raise DataError(f"a kept split must not be edited, but its fingerprint is {found} instead of {kept}.")
+            raise DataError(f"A stored split must not be modified, but its fingerprint is {found} instead of {kept}.")
         return split
 
 
 def training_weights(groups: Ints, part: Bools) -> npt.NDArray[np.float64]:
-    """Weigh images so that every group of a part counts the same, both labels together.
+    """Weight images so that every group in a part of the data counts the same, both labels together.
 
     Args:
         groups: Group number per image, from 0. Shape (n_images,).
-        part: Images that count. Shape (n_images,).
+        part: Mask of the images that count. Shape (n_images,).
 
     Returns:
-        1 / (images of its group in the part), 0 outside it; they sum to the number of groups. Shape (n_images,).
+        1 / (images of its group in the part), and 0 outside it. The weights sum to the number of groups. Shape
+        (n_images,).
 
     Source:
-        Ours: a case with 74 images would otherwise count 74 times as much as one with a single image.
+        Ours: a case with 74 images would otherwise count 74 times as much as a case with one.
     """
     n_images = np.bincount(groups[part], minlength=int(groups.max(initial=0)) + 1)
     return np.where(part, 1.0 / np.maximum(n_images[groups], 1), 0.0)
@@ -217,24 +219,24 @@ def make_split(
     magnification: str = "all",
     ignore_predefined_split: bool = False,
 ) -> Split:
-    """Seal the test, then deal the rest into folds.
+    """Select the sealed test set, then assign the remaining units to folds.
 
-    The seal depends on the data and `test_fraction` only, and is made before the choice of a magnification: every study
-    of a data set seals the same cases. Folds depend on no seed, so studies with the same options share them and can be
-    compared fold by fold.
+    The test set depends on the data and `test_fraction` only and is selected before the choice of a magnification, so
+    every study of a data set seals the same cases. Folds do not depend on a seed, so studies with the same options
+    share them and can be compared fold by fold.
 
     Args:
-        dataset: The whole data set, all magnifications.
+        dataset: The whole data set, with all magnifications.
         test_fraction: Share of the groups of each stratum to seal, 0.05 to 0.5.
         n_folds: 2 to 100.
         n_repeats: 1 to 100.
-        group_by: What stays on one side of the folds: `case`, `slide` or `image`. The last two leak.
-        magnification: Images to keep in test and development, such as `100X`, or `all`.
-        ignore_predefined_split: Ignore the data set's own parts and make a new division by case.
+        group_by: Unit that folds keep together: `case`, `slide` or `image`. The last two leak.
+        magnification: Magnification to keep in test and development, such as `100X`, or `all`.
+        ignore_predefined_split: Whether to ignore a predefined split and split by case.
 
     Raises:
         SettingsError: If an option is unknown, out of range, or does not fit the data.
-        DataError: If test or folds would lack a class, or the data set's own parts share a group.
+        DataError: If the test set or a fold would lack a class, or predefined parts share a group.
     """
     _check_options(test_fraction, n_folds, n_repeats, group_by)
     magnification, chosen = _at_magnification(dataset, magnification)
@@ -284,7 +286,10 @@ def _check_options(test_fraction: float, n_folds: int, n_repeats: int, group_by:
 
 
 def _at_magnification(dataset: Dataset, wanted: str) -> tuple[str, Bools]:
-    """The magnification as the index writes it, and the mask of its images. `40`, `40x` and `40X` are the same."""
+    """Return the magnification as the data set writes it, and the mask of its images.
+
+    `40`, `40x` and `40X` are the same.
+    """
     if wanted == ALL:
         return ALL, np.ones(len(dataset), dtype=bool)
     column = dataset.column("magnification")
@@ -295,7 +300,7 @@ def _at_magnification(dataset: Dataset, wanted: str) -> tuple[str, Bools]:
     raise SettingsError(
         f"--magnification must be one of {', '.join([ALL, *known])}, but got {wanted!r}."
         if known
-        else f"--magnification must be {ALL}, since these data name no magnifications, but got {wanted!r}."
+        else f"--magnification must be {ALL} for data without known magnifications, but got {wanted!r}."
     )
 
 
@@ -306,18 +311,18 @@ def _sealed(dataset: Dataset, groups: SplitUnits, test_fraction: float) -> Bools
 
 
 def _on_parts(dataset: Dataset, part: str, test_fraction: float) -> list[str]:
-    """What becomes of the data set's own parts, in sentences."""
+    """Return sentences about the use of a predefined split."""
     present = [name for name in DATA_PARTS if (dataset.column("part") == name).any()]
     if not part:
         return (
-            [f"The data set's own parts ({', '.join(present)}) are ignored, as --ignore-predefined-split asks."]
+            [f"The predefined parts ({', '.join(present)}) are ignored because of --ignore-predefined-split."]
             if present
             else []
         )
-    sentence = f"The test is the data set's {part} part; the test fraction of {test_fraction:g} is not used."
+    sentence = f"The predefined {part} part is the test set; the test fraction of {test_fraction:g} is not used."
     others = [name for name in present if name != part]
     if len(others) > 1:
-        sentence += f" The parts {' and '.join(others)} are searched on together: the folds divide them anew."
+        sentence += f" The parts {' and '.join(others)} together are the development set, divided into new folds."
     return [sentence]
 
 
@@ -325,16 +330,12 @@ def _require_test(dataset: Dataset, groups: SplitUnits, test: Bools, part: str, 
     counts = _cases_of_classes(groups.number[test], dataset.labels[test])
     if min(counts):
         return
-    there = _cases_of_classes(groups.number, dataset.labels)
+    total = _cases_of_classes(groups.number, dataset.labels)
     what = f"{part} part, which is the sealed test," if part else "sealed test"
     raise DataError(
-        f"the {what} must hold both classes, but it has {_counted(counts, 'cases' + _at(magnification))} of "
-        f"{_counted(there, 'cases')} in all; so no number of folds works. "
-        + (
-            "Make a new division by case: --ignore-predefined-split."
-            if magnification == ALL
-            else f"Use --magnification {ALL}."
-        )
+        f"The {what} must have both classes, but has {_counted(counts, 'cases' + _at(magnification))} of "
+        f"{_counted(total, 'cases')} in total. "
+        + ("Split by case with --ignore-predefined-split." if magnification == ALL else f"Use --magnification {ALL}.")
     )
 
 
@@ -345,31 +346,31 @@ def _units_to_assign(dataset: Dataset, groups: SplitUnits, rows: Bools, group_by
 
 
 def _check_folds(units: SplitUnits, labels: Folds, n_folds: int, n_repeats: int, what: str) -> Folds:
-    """Fold per image in each repeat, if every fold holds both classes. Shape (n_repeats, n_images)."""
+    """Return the fold per image in each repeat if every fold has both classes. Shape (n_repeats, n_images)."""
 
-    def dealt(n_folds: int) -> tuple[Folds, bool]:
+    def assigned(n_folds: int) -> tuple[Folds, bool]:
         folds = assign_folds(units.keys, units.strata, n_folds, n_repeats)[:, units.number]
         return folds, bool(groups_per_fold(folds, units.number, labels, n_folds).all())
 
-    folds, works = dealt(n_folds)
+    folds, works = assigned(n_folds)
     if works and len(folds) == n_repeats:
         return folds
     if works:
         raise SettingsError(
-            f"--repeats must be at most the number of different divisions, but got {n_repeats}: {len(units.keys):,} "
-            f"{what} in {n_folds} folds have only {len(folds)}."
+            f"--repeats must not exceed the number of different divisions, but got {n_repeats}: {len(units.keys):,} "
+            f"{what} in {n_folds} folds have {len(folds)}."
         )
     counts = _cases_of_classes(units.number, labels)
     possible = range(min(MAX_FOLDS, *counts), 1, -1)
-    largest = next((k for k in possible if len((found := dealt(k))[0]) == n_repeats and found[1]), None)
+    largest = next((k for k in possible if len((found := assigned(k))[0]) == n_repeats and found[1]), None)
     repeated = f" with --repeats {n_repeats}" if n_repeats > 1 else ""
     raise DataError(
-        f"every fold must hold both classes, but with --folds {n_folds} one does not: beside the sealed "
-        f"test there are {_counted(counts, what)}. "
+        f"Every fold must have both classes, but with --folds {n_folds} one does not: the development set "
+        f"has {_counted(counts, what)}. "
         + (
-            f"The largest number that works{repeated} is --folds {largest}."
+            f"The largest possible value{repeated} is --folds {largest}."
             if largest
-            else f"No number works{repeated}."
+            else f"No value of --folds works{repeated}."
         )
     )
 
@@ -377,23 +378,23 @@ def _check_folds(units: SplitUnits, labels: Folds, n_folds: int, n_repeats: int,
 def _why_not_promotable(dataset: Dataset, group_by: str) -> list[str]:
     reasons = []
     if not dataset.has_cases:
-        reasons.append("The cases are not known, so a patient may lie on two sides of this split.")
+        reasons.append("The cases are unknown, so images of a patient may be in several parts of this split.")
     if group_by != "case":
-        reasons.append(f"The folds are made by {group_by}, so images of a case may lie on two sides of them.")
-    return [f"{reason} No model made with it can be promoted." for reason in reasons]
+        reasons.append(f"The folds are made by {group_by}, so images of a case may be in several folds.")
+    return [f"{reason} No model of this study can be promoted." for reason in reasons]
 
 
 def _leaks(dataset: Dataset, groups: SplitUnits, folds: Folds, group_by: str) -> tuple[str, ...]:
     rows = folds[0] >= 0
     number, folds = groups.number[rows], folds[:, rows]
-    _, picture = np.unique(dataset.column("pixels_digest")[rows], return_inverse=True)
+    _, image_number = np.unique(dataset.column("pixels_digest")[rows], return_inverse=True)
     sentences = []
-    for what, keys in (("development cases", number), ("different pictures", picture)):
+    for what, keys in (("development cases", number), ("different images", image_number)):
         apart = in_several_folds(keys, folds)
         if apart.any():
             sentences.append(
-                f"Grouping by {group_by} puts {_n_different(keys[apart]):,} of {_n_different(keys):,} {what} on "
-                f"both sides of the folds, with {apart.sum():,} of {len(keys):,} images."
+                f"Grouping by {group_by} puts {_n_different(keys[apart]):,} of {_n_different(keys):,} {what} in "
+                f"several folds, with {apart.sum():,} of {len(keys):,} images."
             )
     return tuple(sentences)
 
@@ -408,16 +409,16 @@ def _few_groups(dataset: Dataset, groups: SplitUnits, test: Bools, folds: Folds,
         n_few = int((counts < FEW_GROUPS).sum())
         if n_few:
             sentences.append(
-                f"{n_few:,} of {counts.size:,} folds hold fewer than {FEW_GROUPS} {name} cases (the smallest "
-                f"{counts.min()}): chance moves their AUC a lot."
+                f"{n_few:,} of {counts.size:,} folds have fewer than {FEW_GROUPS} {name} cases (minimum "
+                f"{counts.min()}), so their AUC varies a lot by chance."
             )
         if in_test[label] < FEW_GROUPS:
-            sentences.append(f"The sealed test holds fewer than {FEW_GROUPS} {name} cases ({in_test[label]}).")
+            sentences.append(f"The sealed test has fewer than {FEW_GROUPS} {name} cases ({in_test[label]}).")
     return sentences
 
 
 def _cases_of_classes(units: Ints, labels: Folds) -> tuple[int, int]:
-    """Number of units that hold benign, and malignant, images."""
+    """Return the numbers of units with benign and with malignant images."""
     return _n_different(units[labels == 0]), _n_different(units[labels == 1])
 
 

@@ -1,6 +1,7 @@
-"""Dealing: strata, seal and folds as arithmetic on keys and labels. Nothing is random, and no order of rows matters.
+"""Strata, test groups and folds, computed from keys and labels without randomness and independent of the row order.
 
-A unit is what must not be torn: a group of cases, or a slide or an image where folds are made of those.
+A unit is a set of images that must stay in one fold: a group of cases, or a slide or an image if folds are made of
+those.
 """
 
 from __future__ import annotations
@@ -8,32 +9,29 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import numpy.typing as npt
 
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
-Folds = npt.NDArray[np.int8]
+from bhsearch.data.arrays import Bools, Folds, Ints
 
 SEPARATOR = "\x1f"
 
-# Below this many units a quartile has fewer than four, and sealing one of each seals more than was asked for: halves.
+# With fewer units a quartile has fewer than four, and one test unit each would exceed the test fraction: use halves.
 _FEWEST_FOR_QUARTILES = 16
-# How often a repeat is dealt anew if it is no new division; more than one attempt is needed by a handful of units only.
+# Attempts to find a division that differs from the earlier repeats; only very few units need more than one.
 _ATTEMPTS = 200
 
 
 def strata_of(unit: Ints, labels: Folds) -> Ints:
-    """Strata of units by what labels they carry, never by how many images they have.
+    """Stratify units by the labels of their images, never by their number of images.
 
-    A unit's stratum is the quartile of its share of malignant images among all units, with equal shares kept together.
-    Where every unit has one label this comes to the two labels.
+    The stratum of a unit is the quartile of its share of malignant images among all units; equal shares stay together.
+    If every unit has a single label, the strata are the two labels.
 
     Args:
-        unit: Unit number per image, 0 to n_units - 1, each with an image. Shape (n_images,).
+        unit: Unit number per image, 0 to n_units - 1, each with at least one image. Shape (n_images,).
         labels: 0 benign, 1 malignant. Shape (n_images,).
 
     Returns:
-        Stratum per unit, numbered from 0 with no gaps, the most benign first. Shape (n_units,).
+        Stratum per unit, numbered from 0 without gaps, from benign to malignant. Shape (n_units,).
     """
     if not len(unit):
         return np.zeros(0, dtype=np.int64)
@@ -42,23 +40,23 @@ def strata_of(unit: Ints, labels: Folds) -> Ints:
     edges = np.quantile(share, probabilities, method="inverted_cdf")
     below_highest = share[share < share.max()]
     if len(below_highest):
-        # Where most units are wholly malignant every quartile is 1, and the few others would have no stratum.
+        # If most units are entirely malignant, every quartile is 1 and the other units would have no stratum.
         edges[0] = min(edges[0], below_highest.max())
     _, stratum = np.unique(np.searchsorted(edges, share, side="left"), return_inverse=True)
     return stratum.astype(np.int64)
 
 
 def select_test_groups(keys: list[str], strata: Ints, carriers: Bools, fraction: float) -> Bools:
-    """Choose the units of the test: in each stratum the first ones in an order that only their keys decide.
+    """Select the units of the test set: the first ones of each stratum in an order derived from the keys alone.
 
     Args:
         keys: Key per unit, all different. Length n_units.
         strata: Stratum per unit. Shape (n_units,).
-        carriers: Whether a unit has benign, and malignant, images. Shape (n_units, 2).
-        fraction: Share to seal, rounded in each stratum, but at least one unit and never all. 0 to 1.
+        carriers: Whether a unit has benign and malignant images. Shape (n_units, 2).
+        fraction: Share of each stratum to select, 0 to 1, rounded; at least one unit and never a whole stratum.
 
     Returns:
-        Sealed units; they carry both labels if the data do. Shape (n_units,).
+        Mask of the selected units, which include both labels if the data do. Shape (n_units,).
     """
     order = _ordered(keys, "seal")
     sealed = np.zeros(len(keys), dtype=bool)
@@ -66,27 +64,27 @@ def select_test_groups(keys: list[str], strata: Ints, carriers: Bools, fraction:
         members = order[strata[order] == stratum]
         sealed[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
     for carrier in carriers.T:
-        if not carrier[sealed].any():  # only where a stratum is a single unit, which is never sealed for its own sake
+        if not carrier[sealed].any():  # only where each stratum with the label is a single unit
             sealed[order[carrier[order]][:1]] = True
     return sealed
 
 
 def assign_folds(keys: list[str], strata: Ints, n_folds: int, n_repeats: int) -> Folds:
-    """Deal units into folds like cards, one stratum after the other.
+    """Assign units to folds in turn, stratum by stratum.
 
-    The first fold of a stratum follows the last one of the stratum before, so folds are even in each stratum and
-    together: sizes differ by one at most. A repeat does not depend on how many follow it.
+    The first fold of a stratum follows the last one of the stratum before, so fold sizes differ by at most one, both
+    within each stratum and overall. A repeat does not depend on the number of repeats that follow.
 
     Args:
         keys: Key per unit, all different. Length n_units.
         strata: Stratum per unit. Shape (n_units,).
         n_folds: 2 to 127.
-        n_repeats: Divisions asked for, all different.
+        n_repeats: Number of different divisions to find.
 
     Returns:
         Fold per unit, for as many different divisions as were found. Shape (n_repeats or fewer, n_units).
     """
-    dealt: list[Folds] = []
+    divisions: list[Folds] = []
     seen: set[bytes] = set()
     for repeat in range(n_repeats):
         for attempt in range(_ATTEMPTS):
@@ -97,26 +95,26 @@ def assign_folds(keys: list[str], strata: Ints, n_folds: int, n_repeats: int) ->
             division = _numbered_by_first_unit(folds).tobytes()
             if division not in seen:
                 seen.add(division)
-                dealt.append(folds)
+                divisions.append(folds)
                 break
         else:
             break
-    return np.array(dealt, dtype=np.int8).reshape(len(dealt), len(keys))
+    return np.array(divisions, dtype=np.int8).reshape(len(divisions), len(keys))
 
 
 def classes_per_group(unit: Ints, labels: Folds) -> Bools:
-    """Whether each unit has benign, and malignant, images. Shape (n_units, 2)."""
+    """Return whether each unit has benign and malignant images. Shape (n_units, 2)."""
     return np.stack([np.bincount(unit, weights=labels == label) > 0 for label in (0, 1)], axis=1)
 
 
 def groups_per_fold(folds: Folds, groups: Ints, labels: Folds, n_folds: int) -> Ints:
-    """Count the groups that have images of a class in a fold.
+    """Count the groups that have images of each class in each fold.
 
     Args:
         folds: Fold per image in each repeat. Shape (n_repeats, n_images).
         groups: Group number per image, from 0. Shape (n_images,).
         labels: 0 benign, 1 malignant. Shape (n_images,).
-        n_folds: Folds of a repeat.
+        n_folds: Folds per repeat.
 
     Returns:
         Number of groups. Shape (n_repeats, n_folds, 2).
@@ -130,10 +128,10 @@ def groups_per_fold(folds: Folds, groups: Ints, labels: Folds, n_folds: int) -> 
 
 
 def in_several_folds(keys: Ints, folds: Folds) -> Bools:
-    """Whether an image's key lies in several folds of any repeat.
+    """Return which images have a key that occurs in several folds of any repeat.
 
     Args:
-        keys: What should be kept together, as numbers from 0. Shape (n_images,).
+        keys: Number, from 0, of the unit that should stay together. Shape (n_images,).
         folds: Fold per image in each repeat. Shape (n_repeats, n_images).
 
     Returns:
@@ -151,7 +149,7 @@ def in_several_folds(keys: Ints, folds: Folds) -> Bools:
 
 
 def _ordered(keys: list[str], salt: str) -> Ints:
-    """Positions of the keys in an order that is arbitrary, differs from salt to salt, and is the same everywhere."""
+    """Return the positions of the keys in an order that is arbitrary but reproducible, and differs for each salt."""
     start = hashlib.sha256(f"bhsearch 1 {salt}{SEPARATOR}".encode())
 
     def rank(position: int) -> bytes:
@@ -163,6 +161,6 @@ def _ordered(keys: list[str], salt: str) -> Ints:
 
 
 def _numbered_by_first_unit(folds: Folds) -> Folds:
-    """The same division with its folds numbered as they first occur, so that equal divisions are equal arrays."""
+    """Renumber folds in the order of their first units, so that equal divisions are equal arrays."""
     _, first, which = np.unique(folds, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first)).astype(np.int8)[which]

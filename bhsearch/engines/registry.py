@@ -1,26 +1,36 @@
-"""Which engine a study has, with which sampler, and what that engine cannot do."""
+"""The engines by name, and the check that an engine supports the settings of a study."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from bhsearch.config import Settings
-from bhsearch.engines.keras_tuner import engine
-from bhsearch.engines.optuna import samplers
-from bhsearch.engines.optuna.url import check_storage
+from bhsearch.engines.base import StudyStore
+from bhsearch.engines.keras_tuner import engine as keras_tuner
+from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.errors import SettingsError
+from bhsearch.runtime.plugins import Registry, UnknownPartError
 
-OPTUNA, KERAS_TUNER = "optuna", "keras-tuner"
-# The samplers of each engine, its default first.
-ENGINE_SAMPLERS: dict[str, tuple[str, ...]] = {
-    OPTUNA: tuple(samplers.SAMPLERS),
-    KERAS_TUNER: tuple(engine.SAMPLERS),
-}
+ENGINES: Registry[StudyStore] = Registry(
+    "bhsearch.engines",
+    "--engine",
+    {
+        "optuna": "bhsearch.engines.optuna.store:STORE",
+        "keras-tuner": "bhsearch.engines.keras_tuner.store:STORE",
+    },
+)
+
+
+def sampler_names() -> dict[str, tuple[str, ...]]:
+    """Return the samplers of each built-in engine, its default first. Imports no framework, unlike `samplers`."""
+    return {"optuna": SAMPLERS.names(), "keras-tuner": keras_tuner.SAMPLERS}
 
 
 def with_sampler(settings: Settings) -> Settings:
-    """Settings that name a sampler: the engine's default where none was given."""
-    return settings if settings.sampler is not None else replace(settings, sampler=ENGINE_SAMPLERS[settings.engine][0])
+    """Return settings that name a sampler: the engine's default if none was given."""
+    if settings.sampler is not None:
+        return settings
+    return replace(settings, sampler=ENGINES.get(settings.engine).samplers()[0])
 
 
 def check_engine(
@@ -30,38 +40,41 @@ def check_engine(
     pruner: str | None = None,
     storage: str = Settings.storage,
 ) -> None:
-    """Refuse what an engine does not have.
+    """Refuse settings that an engine does not support.
 
     Args:
-        engine: A key of `ENGINE_SAMPLERS`.
-        sampler: None for its default.
-        workers: Processes that run trials; None where none are asked for.
-        pruner: None for the default of the regime.
+        engine: Name of the engine.
+        sampler: Name of the sampler; None for the engine's default.
+        workers: Processes that run trials; None for the default.
+        pruner: Name of the pruner; None for the default of the regime.
         storage: Database URL.
 
     Raises:
-        SettingsError: Saying what the engine has.
+        UnknownPartError: If there is no engine, or no sampler, of this name.
+        SettingsError: If the engine does not support a setting.
     """
-    known = ENGINE_SAMPLERS[engine]
-    if sampler is not None and sampler not in known:
-        other = next((name for name, samplers in ENGINE_SAMPLERS.items() if sampler in samplers), None)
-        hint = f" It is one of --engine {other}." if other is not None else ""
-        raise SettingsError(f"--sampler must be one of {', '.join(known)} with {engine}, but got {sampler!r}.{hint}")
-    if engine != KERAS_TUNER:
-        check_storage(storage)
-        return
-    if workers is not None and workers > 1:
-        raise SettingsError(
-            f"--workers must be 0 or 1 with --engine keras-tuner, whose oracle is in one process, but got {workers}. "
-            "For more workers leave out --engine."
-        )
-    if pruner not in (None, "none"):
-        raise SettingsError(
-            f"--pruner must be none with --engine keras-tuner, which has no pruner, but got {pruner!r}. "
-            "Its way to spend less on bad points is --sampler hyperband."
-        )
-    if storage != Settings.storage:
-        raise SettingsError(
-            "--storage must be left out with --engine keras-tuner, whose studies lie in the folder keras_tuner of the "
-            "working directory, but a database was given."
-        )
+    store = ENGINES.get(engine)
+    supports = store.capabilities
+    if sampler is not None and sampler not in store.samplers():
+        raise _unknown_sampler(store, sampler)
+    if supports.uses_database:
+        store.check(storage)
+    elif storage != Settings.storage:
+        raise _unsupported(store, "storage", "left out", "a database was given")
+    if not supports.parallel and workers is not None and workers > 1:
+        raise _unsupported(store, "workers", "0 or 1", f"got {workers}")
+    if not supports.prunes and pruner not in (None, "none"):
+        raise _unsupported(store, "pruner", "none", f"got {pruner!r}")
+
+
+def _unknown_sampler(store: StudyStore, sampler: str) -> UnknownPartError:
+    others = [name for name in ENGINES.built_in if sampler in ENGINES.get(name).samplers()]
+    hint = f" It is one of --engine {others[0]}." if others else ""
+    known = ", ".join(store.samplers())
+    message = f"--sampler must be one of {known} with --engine {store.name}, but got {sampler!r}.{hint}"
+    return UnknownPartError(message, SAMPLERS.group, sampler)
+
+
+def _unsupported(store: StudyStore, option: str, rule: str, value: str) -> SettingsError:
+    advice = store.capabilities.advice.get(option, "")
+    return SettingsError(f"--{option} must be {rule} with --engine {store.name}, but {value}.{advice and ' '}{advice}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_metric, group_draws, interval
+from bhsearch.evaluation.extra_metrics import EXTRA_METRICS, extra_intervals, extra_values
 from bhsearch.evaluation.metrics import AUC_FOLD_STD, METRICS, trial_metrics
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.thresholds import HardLabels
@@ -21,7 +23,8 @@ CALIBRATED = ("brier", "ece")  # metrics that are given before calibration, too
 
 def metric_title(name: str) -> str:
     """Return the full name of a metric of a test, such as `Brier score before calibration`."""
-    title = METRICS[name.removesuffix(UNCALIBRATED)].title
+    plain = name.removesuffix(UNCALIBRATED)
+    title = (METRICS[plain] if plain in METRICS else EXTRA_METRICS.get(plain)).title
     return f"{title} before calibration" if name.endswith(UNCALIBRATED) else title
 
 
@@ -52,7 +55,12 @@ class TestResult:
 
 
 def evaluate_test(
-    predictions: Predictions, uncalibrated: npt.NDArray[Any], threshold: float, n_draws: int = N_DRAWS, seed: int = 0
+    predictions: Predictions,
+    uncalibrated: npt.NDArray[Any],
+    threshold: float,
+    n_draws: int = N_DRAWS,
+    seed: int = 0,
+    extra: Sequence[str] = (),
 ) -> TestResult:
     """Compute the test's metrics and their intervals.
 
@@ -62,6 +70,7 @@ def evaluate_test(
         threshold: Images with at least this calibrated probability are called malignant.
         n_draws: Bootstrap draws of groups within strata.
         seed: Random seed for the draws.
+        extra: Names of metrics of other packages.
 
     Source:
         Intervals: percentile bootstrap over groups, see `bootstrap.group_draws`.
@@ -77,4 +86,6 @@ def evaluate_test(
     for name in CALIBRATED:
         values[f"{name}{UNCALIBRATED}"] = METRICS[name].value(before, decisions)
         intervals[f"{name}{UNCALIBRATED}"] = interval(bootstrap_metric(METRICS[name], before, decisions, draws))
+    values |= extra_values(predictions, extra, decisions)
+    intervals |= extra_intervals(predictions, extra, decisions, draws)
     return TestResult(predictions, before, decisions, values, intervals)

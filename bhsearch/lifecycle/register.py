@@ -387,7 +387,7 @@ def _test(fixed: _Frozen, reporter: ProgressReporter) -> TestResult:
         **text,
     )
     before = _ask(fixed.raw, fixed.opened, "testing without calibration", reporter)
-    return test_set.evaluate_test(predictions, before, fixed.point.threshold)
+    return test_set.evaluate_test(predictions, before, fixed.point.threshold, extra=fixed.opened.settings.metrics)
 
 
 def _ask(network: Any, opened: RestoredStudy, what: str, reporter: ProgressReporter) -> npt.NDArray[np.float32]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bhsearch.errors import StudyError
 from bhsearch.lifecycle.restore import STARTED_FROM, RestoredStudy, backbone_of, params_of, restore_study
-from bhsearch.models.backbones.registry import AvailableBackbones
+from bhsearch.models.backbones.base import AvailableBackbones
 from bhsearch.models.keras_settings import check_backend
 from bhsearch.study.context import StudyContext, versions
 from bhsearch.study.events import ProgressReporter

@@ -16,10 +16,13 @@ from bhsearch.data.dataset import Dataset
 from bhsearch.data.datasets import PHANTOM, open_settings
 from bhsearch.data.splits import Split
 from bhsearch.errors import DataError, StudyError, listed
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.study.context import FINETUNE, announce_synthetic, images_record
 from bhsearch.study.events import ProgressReporter
+from bhsearch.study.parts import require_parts
+from bhsearch.tracking.keys import PLUGINS
 
 if TYPE_CHECKING:
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
@@ -64,6 +67,7 @@ def restore_study(study: StoredStudy, reporter: ProgressReporter, data: str | No
     """
     from bhsearch.tracking import reader
 
+    require_parts(study.name, study.tags.get(PLUGINS, ""))
     settings = settings_of(study.settings)
     if settings.layout == PHANTOM:  # its images may have been put into a folder since
         settings = replace(settings, layout="auto")

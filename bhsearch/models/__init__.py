@@ -1,1 +1,1 @@
-"""Pixels -> predictions. Keras, TensorFlow, JAX and OpenVINO are imported here and nowhere else."""
+"""Pixels to predictions; the only home of Keras, TensorFlow, JAX and OpenVINO."""

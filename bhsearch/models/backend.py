@@ -1,4 +1,4 @@
-"""The only module that knows which framework runs under Keras."""
+"""The framework under Keras: the only module that calls TensorFlow or JAX directly."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from bhsearch.models import keras_settings
 
 @contextlib.contextmanager
 def silence_stderr() -> Iterator[None]:
-    """Keep what native libraries print on file descriptor 2 out of sight, unless the block fails."""
+    """Suppress the output of native libraries on file descriptor 2 unless the block fails."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    original = os.dup(2)
     with tempfile.TemporaryFile() as sink:
         os.dup2(sink.fileno(), 2)
         try:
             yield
         except BaseException:
-            os.dup2(kept, 2)
+            os.dup2(original, 2)
             sink.seek(0)
             os.write(2, sink.read())
             raise
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(original, 2)
+            os.close(original)
 
 
 def import_backend(threads: int | None = None) -> None:
-    """Import Keras and its backend without their noise. Cheap when they are imported already.
+    """Import Keras and its backend without their messages. Does nothing if they are imported already.
 
     Args:
-        threads: Processor threads that one operation may use; the backend's own choice where None.
+        threads: Processor threads per operation; None for the backend's default.
 
     Raises:
-        SettingsError: If the backend that the user chose is not supported.
+        SettingsError: If the configured backend is not supported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault(keras_settings.ONEDNN, "1")
@@ -53,24 +53,26 @@ def import_backend(threads: int | None = None) -> None:
 
             tf.get_logger().setLevel("ERROR")
             if threads is not None:
-                with contextlib.suppress(RuntimeError):  # in use already, in a notebook or by a study before
+                with contextlib.suppress(
+                    RuntimeError
+                ):  # TensorFlow is in use already, in a notebook or after another study
                     tf.config.threading.set_intra_op_parallelism_threads(threads)
                     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 class _NoTensorFlow(MetaPathFinder):
-    """Makes `import tensorflow` fail as it does where TensorFlow is not installed."""
+    """Import hook that makes `import tensorflow` fail as if TensorFlow was not installed."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:  # noqa: ARG002
         if fullname == "tensorflow":
-            raise ModuleNotFoundError("TensorFlow is not for this process.", name=fullname)
+            raise ModuleNotFoundError("TensorFlow must not be imported in this process.", name=fullname)
 
 
 def import_backend_for_inference() -> None:
-    """Import Keras where networks are only built and saved: in a third of the time, and without TensorFlow.
+    """Import Keras for building and saving networks, without TensorFlow and in a third of the time.
 
-    What is saved is the same. Keras imports TensorFlow, where it finds it, to recognise its types as soon as it saves
-    something; so this process does not find it.
+    Saved networks are the same. Keras imports TensorFlow, if installed, as soon as it saves a network; the import hook
+    hides it in this process.
     """
     os.environ["KERAS_BACKEND"] = "openvino"
     if "tensorflow" not in sys.modules:
@@ -82,19 +84,19 @@ def import_backend_for_inference() -> None:
 
 
 def title() -> str:
-    """Name of the framework that `import_backend` imports, for people; known before it is imported."""
+    """Return the name of the configured framework for users, without importing it."""
     return "JAX" if os.environ.get("KERAS_BACKEND") == "jax" else "TensorFlow"
 
 
 def name() -> str:
-    """`tensorflow` or `jax`."""
+    """Return the backend in use: `tensorflow` or `jax`."""
     import keras
 
     return str(keras.backend.backend())
 
 
 def has_gpu() -> bool:
-    """Whether the backend sees a GPU."""
+    """Return whether the backend has a GPU."""
     if name() == "tensorflow":
         import tensorflow as tf
 
@@ -107,14 +109,15 @@ def has_gpu() -> bool:
 def compiled(
     function: Callable[..., Any], any_shape: bool = False, donate_argnums: tuple[int, ...] = ()
 ) -> Callable[..., Any]:
-    """Compile a function of arrays, or of tuples of them.
+    """Compile a function of arrays, or of nested tuples of arrays.
 
-    On TensorFlow one trace serves every shape of the same ranks; JAX compiles once a shape.
+    On TensorFlow one trace serves all shapes of the same ranks; JAX compiles once per shape.
 
     Args:
-        function: Of arrays, to arrays.
-        any_shape: Whether it will see many shapes; JAX then runs it as it is, where each would be compiled.
-        gives_up: Arguments whose memory JAX may use for the result; the caller must not use them again.
+        function: Function from arrays to arrays.
+        any_shape: Whether it will be called with many shapes; JAX then runs it without compiling.
+        donate_argnums: Positions of arguments whose memory JAX may reuse for the result; the caller must not use them
+            again.
     """
     if name() == "tensorflow":
         return _traced_once(function)
@@ -124,7 +127,7 @@ def compiled(
 
 
 def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Trace with open shapes from the start; TensorFlow by itself opens them one by one, with a trace for each."""
+    """Trace with dynamic shapes from the first call; TensorFlow itself relaxes shapes one by one, with a trace each."""
     import tensorflow as tf
 
     programs: dict[Any, Callable[..., Any]] = {}
@@ -143,10 +146,10 @@ def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
 def _concrete(
     function: Callable[..., Any], arguments: Any, tensors: list[Any], jit: bool = False
 ) -> Callable[..., Any]:
-    """A function of flat tensors, traced when it is first called; a call costs half of what a nested one does."""
+    """Return a function of flat tensors, traced on its first call; a call costs half of one with nested arguments."""
     import tensorflow as tf
 
-    structure = tf.nest.map_structure(lambda _: None, arguments)  # and not the arrays, which would stay in memory
+    structure = tf.nest.map_structure(lambda _: None, arguments)  # not the arrays, which would stay in memory
 
     def flat(*given: Any) -> Any:
         return function(*tf.nest.pack_sequence_as(structure, given))
@@ -164,10 +167,10 @@ def _concrete(
 
 
 def _probed(fast: Callable[..., Any], safe: Callable[..., Any]) -> Callable[..., Any]:
-    """Use `fast` if its first call works, else `safe` from then on.
+    """Use `fast` if its first call succeeds, otherwise `safe` from then on.
 
-    XLA is much faster on a GPU, and slower on a CPU, and cannot compile every operation; only trying tells. What is no
-    failure to compile, such as no memory left, is not hidden: it comes again from `safe`.
+    XLA is much faster on a GPU and slower on a CPU, and cannot compile every operation, which only a try can tell.
+    Errors other than compilation failures, such as exhausted memory, are raised again by `safe`.
     """
     chosen: list[Callable[..., Any]] = []
 
@@ -176,7 +179,7 @@ def _probed(fast: Callable[..., Any], safe: Callable[..., Any]) -> Callable[...,
             return chosen[0](*arguments)
         try:
             result = fast(*arguments)
-        except Exception:  # compilers fail in many ways
+        except Exception:  # compilers raise many types
             chosen.append(safe)
             return safe(*arguments)
         chosen.append(fast)
@@ -186,9 +189,9 @@ def _probed(fast: Callable[..., Any], safe: Callable[..., Any]) -> Callable[...,
 
 
 def inference(network: Any) -> Callable[[Any], Any]:
-    """A compiled function from a batch of images to the outputs of a network.
+    """Return a compiled function from a batch of images to the outputs of a network.
 
-    Keras's own `predict_on_batch` waits for the result; on JAX this returns before the work is done.
+    Keras's `predict_on_batch` waits for the result; on JAX this function returns before the work is done.
     """
     if name() == "tensorflow":
         predict: Callable[[Any], Any] = network.predict_on_batch
@@ -201,14 +204,14 @@ def inference(network: Any) -> Callable[[Any], Any]:
 
 
 def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
-    """Differentiate a scalar function by its first argument, a list of arrays.
+    """Differentiate a scalar function with respect to its first argument, a list of arrays.
 
     Args:
-        function: Gives the scalar, or with `has_aux` the scalar and something beside it.
-        aside: Whether it does.
+        function: Returns the scalar, or with `has_aux` a pair of the scalar and auxiliary output.
+        has_aux: Whether `function` returns auxiliary output.
 
     Returns:
-        A function of the same arguments to what `function` gives, and the gradients.
+        A function of the same arguments that returns the output of `function`, and the gradients.
     """
     if name() == "tensorflow":
         import tensorflow as tf
@@ -227,11 +230,11 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
 
 
 def steps_per_call() -> int:
-    """How many training steps one call of a program should do.
+    """Return the number of training steps per call of a compiled program.
 
-    TensorFlow loses a millisecond in each call. JAX returns from a call before the work is done; on a GPU, sixteen
-    steps a call take 22 % less time than one (`experiments/benchmarks/gpu`, MobileNetV2 at 224 px), and on a CPU it
-    compiles convolutions inside a loop to code that is many times slower.
+    TensorFlow has an overhead of a millisecond per call. JAX returns from a call before the work is done; on a GPU,
+    sixteen steps per call take 22 % less time than one (`experiments/benchmarks/gpu`, MobileNetV2 at 224 px), and on a
+    CPU it compiles convolutions in a loop to code that is many times slower.
     """
     if name() == "tensorflow":
         return 1 << 30
@@ -240,7 +243,7 @@ def steps_per_call() -> int:
 
 @contextlib.contextmanager
 def in_precision(name: str) -> Iterator[None]:
-    """Build networks in one of Keras's precisions."""
+    """Build networks with a dtype policy of Keras."""
     import keras
 
     before = keras.config.dtype_policy()
@@ -252,14 +255,14 @@ def in_precision(name: str) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device, or the machine, has no memory left."""
+    """Return whether an error means that the device or the machine is out of memory."""
     return isinstance(error, MemoryError) or any(
         word in f"{type(error).__name__} {error}" for word in ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OOM when")
     )
 
 
 def peak_memory_bytes() -> int | None:
-    """Most memory of the GPU that was in use at once; None without a GPU."""
+    """Return the peak memory of the GPU in bytes; None without a GPU."""
     if not has_gpu():
         return None
     if name() == "tensorflow":
@@ -272,13 +275,13 @@ def peak_memory_bytes() -> int | None:
 
 
 def precision(wanted: str) -> str:
-    """Keras's name of the precision to train with.
+    """Return Keras's name of the training precision.
 
     Args:
-        wanted: `auto`, or one of Keras's: `float32`, `mixed_bfloat16`, `mixed_float16`.
+        wanted: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
 
     Returns:
-        For `auto`: float32 on a CPU, bfloat16 on a GPU that has it in hardware, else float16.
+        For `auto`: float32 on a CPU, bfloat16 on a GPU that supports it in hardware, otherwise float16.
     """
     if wanted != "auto":
         return wanted

@@ -1,4 +1,4 @@
-"""The registered model: a trial's network with its calibration inside, and how it is asked."""
+"""Registered models: a trial's network with its calibration, and prediction with it."""
 
 from __future__ import annotations
 
@@ -8,45 +8,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from bhsearch.data.arrays import Pixels
 from bhsearch.errors import RunError
 
-Pixels = npt.NDArray[np.uint8]
-# As `evaluation.calibration`: float32 knows no number between 1 - 6e-8 and 1.
+# As in `evaluation.calibration`; float32 has no number between 1 - 6e-8 and 1.
 _EPS = 1e-7
-_MOST_IMAGES, _MOST_PIXELS = 32, 1 << 23  # of a batch
+_MAX_IMAGES, _MAX_PIXELS = 32, 1 << 23  # per batch
 
 
 def load_network(file: Path) -> Any:
-    """Read a `.keras` file; nothing in it is executed.
+    """Load a `.keras` file without executing code in it.
 
     Raises:
-        RunError: If it cannot be read, or holds code.
+        RunError: If it cannot be loaded, or contains code.
     """
     import keras
 
     try:
         return keras.saving.load_model(file, compile=False, safe_mode=True)
-    except Exception as error:  # a damaged archive raises whatever its damage meets first
+    except Exception as error:  # damaged archives raise many types
         reason = (str(error) or repr(error)).strip().split("\n", 1)[0]
-        raise RunError(f"A kept model must be a Keras file that loads, but {file} does not: {reason}") from error
+        raise RunError(f"A stored model must be a loadable Keras file, but loading {file} failed: {reason}") from error
 
 
 def calibrated(network: Any, slope: float, offset: float) -> Any:
-    """Put a line on the logit behind a network.
+    """Append a linear calibration of the logit to a network.
 
     Args:
         network: uint8 (batch, height, width, 3) -> P(malignant), (batch, 1).
-        slope: Above zero.
+        slope: Factor on the logit, above 0.
         offset: Added after the slope.
 
     Returns:
-        A Keras model of the same input and output. The network is one layer of it, so that its own layers keep their
+        A Keras model with the same input and output. The network is one layer of it, so that its own layers keep their
         names.
 
     Raises:
-        ValueError: If the slope or the offset is no number, or the slope not above zero.
+        ValueError: If the slope is not positive, or slope or offset are not finite.
     """
     import keras
     from keras import ops
@@ -60,7 +59,7 @@ def calibrated(network: Any, slope: float, offset: float) -> Any:
 
 
 def predict_images(network: Any, images: Iterable[Pixels]) -> Iterator[float]:
-    """P(malignant) of each image in turn; neighbours of one size are asked together.
+    """Yield P(malignant) of each image; consecutive images of one size share a batch.
 
     Args:
         network: From `load_network` or `calibrated`.
@@ -71,12 +70,12 @@ def predict_images(network: Any, images: Iterable[Pixels]) -> Iterator[float]:
 
 
 def _batches(images: Iterable[Pixels]) -> Iterator[Pixels]:
-    held: list[Pixels] = []
+    batch: list[Pixels] = []
     for image in images:
-        full = len(held) == _MOST_IMAGES or sum(other.size // 3 for other in held) + image.size // 3 > _MOST_PIXELS
-        if held and (full or held[0].shape != image.shape):
-            yield np.stack(held)
-            held = []
-        held.append(image)
-    if held:
-        yield np.stack(held)
+        full = len(batch) == _MAX_IMAGES or sum(other.size // 3 for other in batch) + image.size // 3 > _MAX_PIXELS
+        if batch and (full or batch[0].shape != image.shape):
+            yield np.stack(batch)
+            batch = []
+        batch.append(image)
+    if batch:
+        yield np.stack(batch)

@@ -1,7 +1,7 @@
-"""Frozen features: each backbone sees each view of each development image once, ever.
+"""Frozen features: each backbone computes each view of each development image once.
 
-On a CPU the network runs through OpenVINO in float32, which gives the same features several times faster; on a GPU
-Keras runs it.
+On a CPU the network runs on OpenVINO in float32, which gives the same features several times faster; on a GPU Keras
+runs it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import numpy.typing as npt
 from bhsearch.data.images.pixel_cache import PixelCache, Progress
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend, keras_settings
+from bhsearch.models.augmentation.base import view_key
 from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.models.augmentation.views import apply_view
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.runtime import cache
 
@@ -33,18 +34,18 @@ Images = npt.NDArray[np.float32]
 Forward = Callable[[Iterable[Images]], Features]
 FEATURE_BACKENDS = ("auto", "openvino", "keras")
 _FILE, _COST = "features.npy", "cost.json"
-_NETWORKS = 8  # kept ready; more are built again when they are needed
+_NETWORKS = 8  # networks kept in memory
 _IN_MEMORY_BYTES = 256 << 20
 _CPU_BATCH_PIXELS = 32 * 128**2
 _GPU_BATCH_PIXELS = 256 * 224**2
-_BATCHES_AHEAD = 2  # that the device works on while the next images are prepared
+_BATCHES_AHEAD = 2  # batches that the device may run while the next images are prepared
 
 
 def check_feature_backend(feature_backend: str) -> None:
-    """Refuse a feature backend that is not known.
+    """Check the name of a feature backend.
 
     Raises:
-        SettingsError: Listing those that are.
+        SettingsError: If it is unknown.
     """
     if feature_backend not in FEATURE_BACKENDS:
         raise SettingsError(
@@ -54,10 +55,10 @@ def check_feature_backend(feature_backend: str) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """Cost of a network.
 
     Attributes:
-        milliseconds: Time for one image, all its tiles, on the machine that computed the features.
+        milliseconds: Time per image, with all its tiles, on the machine that computed the features.
         megabytes: Size of its weights in float32.
     """
 
@@ -66,13 +67,14 @@ class Cost:
 
 
 class FeatureCache:
-    """Features of the development images, computed on demand and kept.
+    """Features of the development images, computed on demand and cached.
 
     Args:
-        pixels: The pixel cache of the development rows.
+        pixels: Pixel cache of the development rows.
         feature_backend: `openvino`, `keras`, or `auto` for the faster one on this machine.
-        conversion: Of the backbones that may be asked for; made on the spot where it is missing.
-        progress: Called with (backbone, view) before features are computed, not when they are found.
+        conversion: Running conversion of the backbones; converted on demand where it is missing.
+        progress: Called with (backbone, view) before features are computed, not for cached ones; returns a function of
+            the numbers of images done and in total.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class FeatureCache:
         self._memory: OrderedDict[tuple[Backbone, str], Features] = OrderedDict()
 
     def get(self, backbone: Backbone, view: str) -> Features:
-        """Features of one view, the tiles of an image averaged. Shape (n_images, n_features)."""
+        """Return the features of one view, averaged over the tiles of an image. Shape (n_images, n_features)."""
         key = (backbone, view)
         if key not in self._memory:
             self._memory[key] = np.load(self._folder(backbone, view) / _FILE)
@@ -100,7 +102,7 @@ class FeatureCache:
         return self._memory[key]
 
     def cost(self, backbone: Backbone) -> Cost:
-        """What a backbone costs, measured when its features were computed: the same for every trial of it."""
+        """Return the cost of a backbone, measured when its features were computed: the same for all of its trials."""
         file = self._folder(backbone, IDENTITY) / _COST
         return Cost(**json.loads(file.read_text(encoding="utf-8")))
 
@@ -109,7 +111,7 @@ class FeatureCache:
             "backbone": backbone.name,
             "weights": backbone.digest,
             "pixels": self._pixels.key,
-            "view": view,
+            "view": view_key(view),
             "executor": self.feature_backend,  # the key of entries that exist
             "numerics": keras_settings.numerics(),
             "version": 3,
@@ -118,7 +120,7 @@ class FeatureCache:
 
     def _compute(self, backbone: Backbone, view: str, folder: Path) -> None:
         n_images, n_tiles = self._pixels.shape[:2]
-        report = self._progress(backbone.name, view) if self._progress else _ignore
+        report = self._progress(backbone.name, view) if self._progress else _no_progress
 
         on_gpu = self.feature_backend == "keras" and backend.has_gpu()
 
@@ -130,14 +132,16 @@ class FeatureCache:
                 report(min(start + step, n_images), n_images)
 
         forward, megabytes = self._network(backbone)
-        if view == IDENTITY:  # the one that is timed: its first batch would also pay for compiling
+        if view == IDENTITY:  # this view is timed, so compile before
             forward([next(batches())])
         started = time.perf_counter()
         rows = forward(batches())
         milliseconds = 1000 * (time.perf_counter() - started) / n_images
         if not np.isfinite(rows).all():
-            raise RunError(f"The features of {backbone.name!r} must be finite numbers, but some are not.")
-        whole = io.BytesIO()  # straight into a file, `np.save` would not say that the disk is full
+            raise RunError(
+                f"The features of {backbone.name!r} must be finite, but some are not. Leave the backbone out."
+            )
+        whole = io.BytesIO()  # `np.save` to a file does not report a full disk
         np.save(whole, rows.reshape(n_images, n_tiles, -1).mean(axis=1, dtype=np.float32))
         (folder / _FILE).write_bytes(whole.getbuffer())
         if view == IDENTITY:
@@ -145,7 +149,7 @@ class FeatureCache:
             (folder / _COST).write_text(json.dumps(asdict(cost)), encoding="utf-8")
 
     def load(self, backbone: Backbone) -> None:
-        """Build a backbone now, so that wrong weights are an error before the first trial.
+        """Build a backbone now, so that unsuitable weights are an error before the first trial.
 
         Raises:
             BackboneError: If the weights do not fit the architecture.
@@ -153,7 +157,7 @@ class FeatureCache:
         self._network(backbone)
 
     def _network(self, backbone: Backbone) -> tuple[Forward, float]:
-        """What runs a backbone, and the megabytes of its weights in float32."""
+        """Return the forward function of a backbone, and the megabytes of its weights in float32."""
         if backbone not in self._forward:
             self._forward[backbone] = self._program(backbone)
             while len(self._forward) > _NETWORKS:
@@ -171,7 +175,7 @@ class FeatureCache:
         network = backbone.build(size)
         megabytes = 4e-6 * network.count_params()
         if self.feature_backend == "openvino" and backend.name() == "tensorflow":
-            with tempfile.TemporaryDirectory() as folder:  # slower to make than the conversion, and as fast to run
+            with tempfile.TemporaryDirectory() as folder:  # slower to create than by the conversion, and as fast to run
                 file = Path(folder) / "network.xml"
                 with backend.silence_stderr():
                     network.export(str(file), format="openvino", verbose=False)
@@ -180,20 +184,20 @@ class FeatureCache:
 
 
 def on_host(images: Any, view: str) -> Images:
-    """A view of uint8 images as float32, in the memory of the host."""
+    """Return a view of uint8 images as float32, in host memory."""
     decoded = images.astype(np.float32)
     return decoded if view == IDENTITY else np.asarray(apply_view(decoded, view))
 
 
 def on_device(images: Any, view: str) -> Any:
-    """The same on the backend's device: bytes are sent, a quarter of what floats are, and views stay there."""
+    """Return a view of uint8 images as float32 on the device; bytes are a quarter of the transfer of floats."""
     from keras import ops
 
     return apply_view(ops.cast(ops.convert_to_tensor(images), "float32"), view)
 
 
 def choose_feature_backend(wanted: str) -> str:
-    """Resolve `auto` to the feature backend that is faster on this machine."""
+    """Return the feature backend that a setting selects on this machine."""
     return _fastest_feature_backend() if wanted == "auto" else wanted
 
 
@@ -202,7 +206,7 @@ def _fastest_feature_backend() -> str:
 
 
 def batch_size(size: int, gpu: bool = False) -> int:
-    """Number of images in a batch: about as many pixels whatever the image size, so that memory stays bounded.
+    """Return the number of images per batch: about the same number of pixels for all image sizes, to bound memory.
 
     A GPU needs larger batches to keep its cores busy.
 
@@ -215,9 +219,9 @@ def batch_size(size: int, gpu: bool = False) -> int:
 
 
 def keras_forward(network: Any) -> Forward:
-    """A function from batches of images, (n, size, size, 3), to all their outputs, (n_images, k), run by Keras.
+    """Return a function from batches of images, (n, size, size, 3), to all outputs, (n_images, k), run by Keras.
 
-    The network is compiled for the size of the first batch; a smaller last one is padded. Results are fetched a few
+    The network is compiled for the size of the first batch; a smaller last batch is padded. Results are fetched a few
     batches late: JAX returns before the work is done, so the device computes while the next images are prepared.
     """
     run = backend.inference(network)
@@ -244,13 +248,13 @@ def _fetched(output: Any, n_images: int) -> Features:
 
 
 def openvino_forward(file: Path) -> Forward:
-    """The same, run by OpenVINO from a converted network, in float32 and on all cores."""
+    """Return a function like that of `keras_forward`, run by OpenVINO in float32 on all cores."""
     import openvino
 
     hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
     program = openvino.Core().compile_model(file, "CPU", hints)
-    # Requests are waited for, one after another. OpenVINO's own queue calls back into Python from its threads, and now
-    # and then stands still for ever when the program is let go while one of them still wants the interpreter.
+    # Requests are awaited one after another. OpenVINO's own queue calls Python from its threads, and occasionally
+    # deadlocks when the program is freed while one of them waits for the interpreter.
     n_requests = program.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
 
     def forward(batches: Iterable[Images]) -> Features:
@@ -274,5 +278,5 @@ def openvino_forward(file: Path) -> Forward:
     return forward
 
 
-def _ignore(done: int, total: int) -> None:
-    """Progress that nobody watches."""
+def _no_progress(done: int, total: int) -> None:
+    """Ignore progress."""

@@ -1,4 +1,4 @@
-"""The model that is kept: one Keras network of stock layers, uint8 RGB of any size in, P(malignant) out."""
+"""Deployed models: one Keras network of stock layers from uint8 RGB images of any size to P(malignant)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.models.augmentation.views import apply_view
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.resize import grid_of, resize_images
 from bhsearch.models.training.linear_probe import Heads
 from bhsearch.models.training.train_step import ModelWeights
 
-_POOL = 6  # networks kept for the next trial of the same shape
+_POOL_SIZE = 6  # networks kept for the next trial of the same shape
 _HEADS = ("fold_kernels", "fold_tops")
 
 
 class ModelPool:
-    """Deployed models; a model of a shape seen before only gets new head weights."""
+    """Deployed models by shape; a model of a known shape only gets new head weights."""
 
     def __init__(self) -> None:
         self._networks: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
@@ -33,13 +34,13 @@ class ModelPool:
         self._backbones: OrderedDict[tuple[Backbone, int], Any] = OrderedDict()
 
     def get(self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads) -> Any:
-        """Resize -> views -> backbone -> heads -> mean probability as one network.
+        """Combine resize, views, backbone and heads to one network that averages the probabilities.
 
         Args:
-            backbone: What gives the features.
-            mode: Resize, as in `resize_images`.
-            size: Side in pixels that the backbone sees.
-            views: Views averaged at test time; the image itself alone for none.
+            backbone: Backbone of the features.
+            mode: Resize mode, see `resize_images`.
+            size: Side in pixels of the backbone's input.
+            views: Views averaged at test time; only the image itself without test-time augmentation.
             heads: One head per fold and repeat; their probabilities are averaged.
 
         Returns:
@@ -47,7 +48,7 @@ class ModelPool:
             overwrites its heads.
         """
         network = self._network(backbone, mode, size, views, heads)
-        kernel, bias, *output_weights = _weights(heads)
+        kernel, bias, *output_weights = _head_weights(heads)
         network.get_layer(_HEADS[0]).set_weights([kernel, bias])
         network.get_layer(_HEADS[1]).set_weights(output_weights)
         return network
@@ -55,12 +56,12 @@ class ModelPool:
     def archive(
         self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads
     ) -> PrefilledArchive:
-        """The same network, to be saved and for nothing else: many times faster. Arguments as in `get`."""
+        """Return the same network for saving only, which is many times faster. For the arguments see `get`."""
         key = (backbone, mode, size, views, heads.kernel.shape, heads.linear)
         archive: KerasArchive = _single_network(
             self._archives, key, lambda: KerasArchive(self._network(backbone, mode, size, views, heads), _HEADS)
         )
-        return archive.filled(_weights(heads))
+        return archive.filled(_head_weights(heads))
 
     def _network(self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads) -> Any:
         shape, linear = heads.kernel.shape, heads.linear
@@ -72,14 +73,14 @@ class ModelPool:
 def ensemble(
     backbone: Backbone, mode: str, size: int, views: tuple[str, ...], hidden_units: int, members: Sequence[ModelWeights]
 ) -> Any:
-    """Networks that were trained themselves, one per fold, as one: their probabilities are averaged.
+    """Combine fine-tuned networks, one per fold, to one network that averages their probabilities.
 
     Args:
-        backbone: What each of them was built from.
-        mode: Resize, as in `resize_images`.
-        size: Side in pixels that they see.
-        views: Views averaged at test time; the image itself alone for none.
-        hidden_units: Of their heads; 0 for linear ones.
+        backbone: Backbone of all of them.
+        mode: Resize mode, see `resize_images`.
+        size: Side in pixels of their input.
+        views: Views averaged at test time; only the image itself without test-time augmentation.
+        hidden_units: Hidden units of their heads; 0 for linear heads.
         members: Their weights.
 
     Returns:
@@ -95,7 +96,7 @@ def ensemble(
     for number, member in enumerate(members):
         network = backbone.build(size)
         network.set_weights(member.weights)
-        network.trainable = False  # batch norm as in training: by its moving statistics
+        network.trainable = False  # batch normalisation uses its moving statistics, as in training
         entry = keras.Input((size, size, 3))
         features = keras.Model(entry, network(entry), name=f"member{number}")(seen)
         kernel, bias, output_weights, output_bias = member.head
@@ -111,7 +112,7 @@ def ensemble(
 
 
 def members_of(arrays: Mapping[str, npt.NDArray[Any]], n_members: int) -> list[ModelWeights]:
-    """Trained networks from arrays as `arrays_of` names them."""
+    """Return the trained networks stored by `arrays_of`."""
     found = []
     for number in range(n_members):
         names = sorted(name for name in arrays if name.startswith(f"member{number}_"))
@@ -128,14 +129,14 @@ def inference_network(
     model: Mapping[str, Any],
     arrays: Mapping[str, npt.NDArray[Any]],
 ) -> Any:
-    """The network of a trial from what an objective gives of it, or what stands for it where it is only saved.
+    """Return the network of a trial, or for heads a `PrefilledArchive` that can only be saved.
 
     Args:
-        pool: For networks of a shape seen before.
-        backbone: Of the trial.
-        mode: Resize, as in `resize_images`.
-        size: Side in pixels that frozen features are of; a finetuned network says its own.
-        model: What the model is: `kind`, `views`, and what else that kind needs.
+        pool: Networks of known shapes.
+        backbone: Backbone of the trial.
+        mode: Resize mode, see `resize_images`.
+        size: Side in pixels for frozen features; a fine-tuned network stores its own.
+        model: Description of the model: `kind`, `views`, and further keys by kind.
         arrays: Its weights.
     """
     views = tuple(model["views"])
@@ -147,7 +148,7 @@ def inference_network(
 
 
 def arrays_of(members: Sequence[ModelWeights]) -> dict[str, npt.NDArray[Any]]:
-    """Weights of trained networks by name, to be kept in one file."""
+    """Return the weights of trained networks by name, for storage in one file."""
     found: dict[str, npt.NDArray[Any]] = {}
     for number, member in enumerate(members):
         found |= {f"member{number}_weight{k:04d}": value for k, value in enumerate(member.weights)}
@@ -155,8 +156,8 @@ def arrays_of(members: Sequence[ModelWeights]) -> dict[str, npt.NDArray[Any]]:
     return found
 
 
-def _weights(heads: Heads) -> list[npt.NDArray[np.float32]]:
-    """Weights of the layers `_HEADS`, in their order."""
+def _head_weights(heads: Heads) -> list[npt.NDArray[np.float32]]:
+    """Return the weights of the layers `_HEADS`, in their order."""
     return [
         heads.kernel.reshape(heads.kernel.shape[0], -1),
         heads.bias.reshape(-1),
@@ -166,10 +167,10 @@ def _weights(heads: Heads) -> list[npt.NDArray[np.float32]]:
 
 
 def _single_network(pool: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
-    """What the pool holds under a key, made first where it is missing; the one not used for longest goes."""
+    """Return the entry of a pool, created if it is missing; the least recently used entries are removed."""
     if key not in pool:
         pool[key] = make()
-        while len(pool) > _POOL:
+        while len(pool) > _POOL_SIZE:
             pool.popitem(last=False)
     pool.move_to_end(key)
     return pool[key]
@@ -200,85 +201,88 @@ def _empty_model(
 
 
 def _all_views(images: Any, views: tuple[str, ...]) -> Any:
-    """Every view of a batch as one batch: one copy of what comes behind, whatever their number."""
+    """Concatenate all views of a batch to one batch, so that the network behind them exists once."""
     from keras import ops
 
     return ops.concatenate([apply_view(images, view) for view in views], axis=0) if len(views) > 1 else images
 
 
 def _over_views(probability: Any, n_views: int) -> Any:
-    """Mean over what `_all_views` put together. Shape (batch, 1)."""
+    """Average over the views concatenated by `_all_views`. Shape (batch, 1)."""
     from keras import ops
 
     return ops.mean(ops.reshape(probability, (n_views, -1, 1)), axis=0) if n_views > 1 else probability
 
 
-Array = npt.NDArray[np.float32]
 _WEIGHTS = "model.weights.h5"
 
 
 class KerasArchive:
-    """The archive of one network, ready to get the weights of some of its layers.
+    """Archive of one network, prepared for replacing the weights of some layers.
 
     Args:
         network: A built Keras network.
-        layers: Names of the layers whose weights will be given.
+        layers: Names of the layers whose weights will be replaced.
 
     Raises:
-        ValueError: If the archive does not hold each of their weights exactly once.
+        ValueError: If the archive does not contain each of their weights exactly once.
     """
 
     def __init__(self, network: Any, layers: Sequence[str]) -> None:
         random = np.random.default_rng(0)
-        marks = []
+        markers = []
         for name in layers:
             layer = network.get_layer(name)
             layer.set_weights([random.normal(size=weight.shape).astype(np.float32) for weight in layer.weights])
-            marks += layer.get_weights()
+            markers += layer.get_weights()
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "network.keras"
             network.save(file)
             with zipfile.ZipFile(file) as archive:
                 self._members = {info.filename: archive.read(info) for info in archive.infolist()}
-        self._places = _find(self._members[_WEIGHTS], marks)
+        self._places = _locate_weights(self._members[_WEIGHTS], markers)
 
-    def filled(self, weights: Sequence[Array]) -> PrefilledArchive:
-        """The archive with these weights, in the order of the layers and of the weights in each."""
-        kept = io.BytesIO(self._members[_WEIGHTS])
-        with h5py.File(kept, "r+") as file:
+    def filled(self, weights: Sequence[Float32Array]) -> PrefilledArchive:
+        """Return the archive with new weights.
+
+        Args:
+            weights: Weights in the order of the layers, and of the weights in each layer.
+        """
+        content = io.BytesIO(self._members[_WEIGHTS])
+        with h5py.File(content, "r+") as file:
             for place, values in zip(self._places, weights, strict=True):
                 file[place][...] = values
-        return PrefilledArchive(self._members | {_WEIGHTS: kept.getvalue()})
+        return PrefilledArchive(self._members | {_WEIGHTS: content.getvalue()})
 
 
 class PrefilledArchive:
-    """Stands for a network where one only wants to save it.
+    """Archive of a network that can only be saved.
 
     Args:
-        members: Content per member of the archive.
+        members: Content by member of the archive.
     """
 
     def __init__(self, members: dict[str, bytes]) -> None:
         self._members = members
 
     def save(self, file: str | Path) -> None:
-        """Write the archive, as the network's own `save` would."""
+        """Write the archive like the network's own `save`."""
         with zipfile.ZipFile(file, "w") as archive:
             for name, content in self._members.items():
                 archive.writestr(zipfile.ZipInfo(name), content)
 
 
-def _find(content: bytes, marks: Sequence[Array]) -> list[str]:
-    """Where arrays lie in a file of weights; by their numbers, as Keras is free to name them as it likes."""
-    found: list[list[str]] = [[] for _ in marks]
+def _locate_weights(content: bytes, markers: Sequence[Float32Array]) -> list[str]:
+    """Find arrays in a weights file by their values, since Keras may name them freely."""
+    found: list[list[str]] = [[] for _ in markers]
 
     def compare(name: str, item: Any) -> None:
-        for places, mark in zip(found, marks, strict=True):
-            if isinstance(item, h5py.Dataset) and item.shape == mark.shape and np.array_equal(item[()], mark):
+        for places, marker in zip(found, markers, strict=True):
+            if isinstance(item, h5py.Dataset) and item.shape == marker.shape and np.array_equal(item[()], marker):
                 places.append(name)
 
     with h5py.File(io.BytesIO(content), "r") as file:
         file.visititems(compare)
     if any(len(places) != 1 for places in found):
-        raise ValueError(f"Each weight of a head must lie once in the archive, but they lie at {found}.")
+        raise ValueError(f"Each weight of a head must be in the archive once, but the positions are {found}.")
     return [places[0] for places in found]

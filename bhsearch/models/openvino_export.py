@@ -1,7 +1,7 @@
-"""A registered network for OpenVINO, resize included, checked against Keras.
+"""Export of a registered network to OpenVINO, resize included, verified against Keras.
 
-OpenVINO knows no antialiased resize of the kind that TensorFlow makes of Keras's. The same numbers come from two matrix
-products, whose weights depend on the size of the image alone; so the resize is exchanged for those.
+OpenVINO has no antialiased resize like Keras's on TensorFlow. Two matrix products, whose weights depend on the image
+size only, give the same values; the export replaces the resize by them.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from typing import Any
 
 import numpy as np
 
+from bhsearch.data.arrays import Pixels
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend
-from bhsearch.models.calibrated import Pixels
 
 EXPORTS = ("openvino",)
 TOLERANCE = 1e-4  # in P(malignant)
-# Where a processor has bfloat16, OpenVINO rounds to it unless told not to, and answers are off by a hundredth.
+# By default OpenVINO rounds to bfloat16 on processors that have it, which changes predictions by a hundredth.
 PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
 FILES = ("model.xml", "model.bin")
 
 
 def check_export(kind: str | None) -> None:
-    """Refuse an export that is not known.
+    """Check the name of an export format.
 
     Raises:
-        SettingsError: Listing those that are.
+        SettingsError: If it is unknown.
     """
     if kind is not None and kind not in EXPORTS:
         raise SettingsError(f"--export must be {' or '.join(EXPORTS)}, but got {kind!r}.")
 
 
 def export_openvino(network: Any, folder: Path, examples: Sequence[Pixels]) -> float:
-    """Write `model.xml` and `model.bin`, and ask them and Keras about some images.
+    """Write `model.xml` and `model.bin`, and compare their outputs with Keras.
 
     Args:
         network: From `calibrated`.
-        folder: Where to.
+        folder: Target folder.
         examples: RGB, of any sizes. Shape (height, width, 3) each.
 
     Returns:
         The largest difference in P(malignant).
 
     Raises:
-        RunError: If it is above `TOLERANCE`, or OpenVINO cannot take the network. The folder is then as it was.
+        RunError: If it is above `TOLERANCE`, or OpenVINO cannot run the network. The folder is then unchanged.
     """
     import openvino
 
@@ -58,9 +58,11 @@ def export_openvino(network: Any, folder: Path, examples: Sequence[Pixels]) -> f
                 _convertible(network).export(str(file), format="openvino", verbose=False)
             program = openvino.Core().compile_model(file, "CPU", PRECISION)
             there = [float(program({0: image[None]})[0][0, 0]) for image in examples]
-        except Exception as error:  # each raises a dozen types for what the other lacks
+        except Exception as error:  # both raise many types for unsupported operations
             reason = (str(error) or repr(error)).strip().split("\n", 1)[0]
-            raise RunError(f"OpenVINO must be able to run the model, but it cannot: {reason}") from error
+            raise RunError(
+                f"OpenVINO must be able to run the model, but failed: {reason} Leave out --export openvino."
+            ) from error
         here = [float(np.asarray(network.predict_on_batch(image[None]))[0, 0]) for image in examples]
         worst = float(np.abs(np.array(there) - here).max())
         if not worst <= TOLERANCE:
@@ -71,7 +73,7 @@ def export_openvino(network: Any, folder: Path, examples: Sequence[Pixels]) -> f
 
 
 def _convertible(network: Any) -> Any:
-    """The network with its first resize exchanged, in whatever depth it is."""
+    """Return the network with its first resize replaced, at any nesting depth."""
     import keras
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -88,12 +90,12 @@ def _convertible(network: Any) -> Any:
 
 
 def _matrix_resize() -> Any:
-    """The layer's class; made here, since this module imports no framework."""
+    """Return the layer class, defined in a function because this module must not import frameworks."""
     import keras
     from keras import ops
 
     class MatrixResize(keras.layers.Layer):  # type: ignore[misc]
-        """Antialiased bilinear resize as `keras.ops.image.resize` does it, in operations that OpenVINO has."""
+        """Antialiased bilinear resize like `keras.ops.image.resize`, in operations that OpenVINO supports."""
 
         def __init__(self, size: tuple[int, int], crop: bool) -> None:
             super().__init__()
@@ -109,8 +111,8 @@ def _matrix_resize() -> Any:
             if self._crop:
                 down = ops.maximum(ops.minimum(height, ops.floor(width * self._rows / self._columns)), 1.0)
                 across = ops.maximum(ops.minimum(width, ops.floor(height * self._columns / self._rows)), 1.0)
-            rows = _weights(row, ops.floor((height - down) / 2.0), down, self._rows)
-            columns = _weights(column, ops.floor((width - across) / 2.0), across, self._columns)
+            rows = _resize_weights(row, ops.floor((height - down) / 2.0), down, self._rows)
+            columns = _resize_weights(column, ops.floor((width - across) / 2.0), across, self._columns)
             planes = ops.transpose(images, (0, 3, 1, 2))
             resized = ops.matmul(ops.matmul(rows, planes), ops.transpose(columns))
             return ops.transpose(resized, (0, 2, 3, 1))
@@ -118,23 +120,23 @@ def _matrix_resize() -> Any:
     return MatrixResize
 
 
-def _weights(place: Any, start: Any, length: Any, n_out: int) -> Any:
-    """How much each pixel along an axis counts in each pixel of the result: a triangle as wide as the shrinking.
+def _resize_weights(position: Any, start: Any, length: Any, n_out: int) -> Any:
+    """Return the weight of each input pixel in each output pixel along an axis: a triangle as wide as the scale factor.
 
     Args:
-        place: 0, 1, 2, ... Shape (n_in,).
-        start: First pixel that is seen.
-        length: Pixels that are seen.
-        n_out: Pixels of the result.
+        position: Pixel positions 0, 1, 2, ... Shape (n_in,).
+        start: First pixel that is used.
+        length: Number of pixels that are used.
+        n_out: Number of output pixels.
 
     Returns:
-        Shape (n_out, n_in); rows sum to 1.
+        Weights whose rows sum to 1. Shape (n_out, n_in).
     """
     from keras import ops
 
-    ratio = 1.0 / (n_out / length)  # rounded as TensorFlow rounds it: a grey level less or more shows
+    ratio = 1.0 / (n_out / length)  # rounded like TensorFlow, since one grey level is visible
     centre = (np.arange(n_out, dtype=np.float32)[:, None] + 0.5) * ratio - 0.5 + start
-    triangle = ops.maximum(1.0 - ops.abs(place[None] - centre) / ops.maximum(ratio, 1.0), 0.0)
-    seen = ops.cast((place >= start) & (place < start + length), "float32")
+    triangle = ops.maximum(1.0 - ops.abs(position[None] - centre) / ops.maximum(ratio, 1.0), 0.0)
+    seen = ops.cast((position >= start) & (position < start + length), "float32")
     weight = triangle * seen[None]
     return weight / ops.sum(weight, axis=1, keepdims=True)

@@ -1,6 +1,6 @@
-"""The first step of every network, and the one that fills the pixel cache: cast, resize, round.
+"""Resize of images: the first step of every network, and the step that fills the pixel cache.
 
-Rounding makes the two the same: what the network resizes itself and what it is given from the cache are equal integers.
+The result is rounded, so that the network's own resize and the cached pixels are equal integers.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from bhsearch.data.images.pixel_cache import Pixels, Resize
+from bhsearch.data.arrays import Pixels
+from bhsearch.data.images.pixel_cache import Resize
 from bhsearch.errors import SettingsError
 from bhsearch.models import backend
 
 MODES = ("crop", "squash", "tiles")
-TILE_GRID = (2, 3)  # rows and columns; the shape of a 460 x 700 image of BreakHis, nearly
+TILE_GRID = (2, 3)  # rows and columns; close to the aspect ratio of a 460 x 700 image of BreakHis
 
 
 def grid_of(mode: str) -> tuple[int, int]:
-    """Rows and columns of tiles that an image is cut into."""
+    """Return the rows and columns of tiles into which an image is cut."""
     return TILE_GRID if mode == "tiles" else (1, 1)
 
 
@@ -29,11 +30,11 @@ def resize_images(images: Any, mode: str, size: int) -> Any:
 
     Args:
         images: RGB in 0..255, any dtype. Shape (batch, height, width, 3).
-        mode: `crop` keeps the aspect and cuts what is over, `squash` loses the aspect, `tiles` cuts a fixed grid.
+        mode: `crop` keeps the aspect ratio and cuts the margins, `squash` changes it, `tiles` cuts a fixed grid.
         size: Side of the result in pixels.
 
     Returns:
-        float32 whole numbers in 0..255. Shape (batch * n_tiles, size, size, 3), the tiles of an image side by side.
+        float32 whole numbers in 0..255. Shape (batch * n_tiles, size, size, 3), the tiles of an image consecutively.
     """
     from keras import ops
 
@@ -53,7 +54,7 @@ def resize_images(images: Any, mode: str, size: int) -> Any:
 
 
 def make_resize(mode: str, size: int) -> Resize:
-    """The step for one mode and size, as the pixel cache wants it.
+    """Return the resize step of one mode and size for the pixel cache.
 
     Raises:
         SettingsError: If the mode is unknown or the size is out of range.

@@ -1,7 +1,7 @@
-"""Where a deployed model looks: heat maps of the pixels that its answer rests on.
+"""Saliency maps of deployed models.
 
-A network with a last convolutional map gets Grad-CAM on it; the fixed filters and the ensembles of finetuned networks,
-whose numbers come from many maps, get the gradient at the pixels.
+A network with one last convolutional map gets Grad-CAM; fixed filters and ensembles of fine-tuned networks, whose
+outputs depend on several maps, get input gradients.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Pixels
 from bhsearch.models import backend
 from bhsearch.models.resize import grid_of
 
-Pixels = npt.NDArray[np.uint8]
 Heat = npt.NDArray[np.float32]
 
 GRAD_CAM, INPUT_GRADIENT = "Grad-CAM", "input gradient"
-_EPS = 1e-7  # logits of 0 and 1 are endless
-_SMOOTHING_DIVISOR = 48  # the gradient at the pixels is blurred by a share of 1 / _SMOOTH of the side
-_FULL_SCALE_PERCENTILE = 99.5  # percentile that is drawn as most: a single pixel does not dim the rest
+_EPS = 1e-7  # logits of 0 and 1 are infinite
+_SMOOTHING_DIVISOR = 48  # input gradients are blurred by 1 / _SMOOTHING_DIVISOR of the side
+_FULL_SCALE_PERCENTILE = 99.5  # percentile drawn as maximum, so that a single pixel does not dim the rest
 
 
 @dataclass(frozen=True, eq=False)
 class Saliency:
-    """What a model saw of an image, and where it looked.
+    """Saliency map of one image.
 
     Attributes:
-        seen: RGB, resized and cut as the model does it; tiles put together again. Shape (height, width, 3).
-        heat: 0 to 1: how much a place speaks for the answer that the model gave. Shape (height, width) for input
-            gradients; fewer cells for Grad-CAM, the size of its map.
-        probability: P(malignant) of the image, before any calibration.
+        seen: RGB input of the model after its resize, with tiles joined. Shape (height, width, 3).
+        heat: Contribution to the predicted class, 0 to 1. Shape (height, width) for input gradients; for Grad-CAM, the
+            smaller shape of its map.
+        probability: P(malignant) of the image, before calibration.
         method: `GRAD_CAM` or `INPUT_GRADIENT`.
     """
 
@@ -44,21 +44,20 @@ class Saliency:
 
 
 def explain(network: Any, images: Iterable[Pixels], mode: str, threshold: float = 0.5) -> list[Saliency]:
-    """Make a heat map of each image.
+    """Compute a saliency map per image.
 
     Args:
-        network: A deployed model, from `ModelPool.get` or loaded from a `.keras` file, calibrated or not.
+        network: Deployed model from `ModelPool.get` or a `.keras` file, calibrated or not.
         images: RGB, of any sizes. Shape (height, width, 3) each.
-        mode: Its resize, as in `resize_images`.
-        threshold: From this probability of the uncalibrated model on, heat is what speaks for malignant; below, what
-            speaks for benign.
+        mode: Its resize mode, see `resize_images`.
+        threshold: Uncalibrated probability from which the map shows evidence for malignant; below, for benign.
 
     Raises:
-        ValueError: If the network is no deployed model.
+        ValueError: If the network is not a deployed model.
 
     Source:
-        Selvaraju et al. 2017 (Grad-CAM), Simonyan et al. 2014 (gradient at the input). That views which the model
-        averages are seen through the image itself only, and that the sign follows the answer, is ours.
+        Selvaraju et al. 2017 (Grad-CAM), Simonyan et al. 2014 (input gradient). The restriction to the first view and
+        the sign by predicted class are ours.
     """
     parts = _split_model(network)
     return [_explain(parts, image, grid_of(mode), threshold) for image in images]
@@ -66,12 +65,12 @@ def explain(network: Any, images: Iterable[Pixels], mode: str, threshold: float 
 
 @dataclass(frozen=True)
 class _ModelParts:
-    """A deployed model in three functions: images -> what is differentiated by -> probability.
+    """A deployed model as three functions.
 
     Attributes:
-        resize: uint8 images -> all tiles of all views, as the backbone sees them.
-        forward: These -> what is differentiated by: the last map, or they themselves.
-        backward: That -> probabilities, (batch, 1).
+        resize: uint8 images to all tiles of all views, the backbone's input.
+        forward: The backbone's input to the differentiated array: the last map, or the input itself.
+        backward: The differentiated array to probabilities, (batch, 1).
         method: `GRAD_CAM` or `INPUT_GRADIENT`.
     """
 
@@ -95,7 +94,7 @@ def _explain(parts: _ModelParts, image: Pixels, grid: tuple[int, int], threshold
         return sign * ops.sum(ops.log(inside) - ops.log1p(-inside))
 
     _, (gradient,) = backend.value_and_grad(answer)([maps])
-    # The image itself is the first of the views.
+    # The first view is the image itself.
     values, slopes = (np.asarray(ops.convert_to_numpy(array))[:n_tiles] for array in (maps, gradient))
     heat = _grad_cam(values, slopes) if parts.method == GRAD_CAM else _input_gradient(slopes)
     seen = np.asarray(ops.convert_to_numpy(tiles))[:n_tiles].astype(np.uint8)
@@ -103,13 +102,13 @@ def _explain(parts: _ModelParts, image: Pixels, grid: tuple[int, int], threshold
 
 
 def _grad_cam(maps: npt.NDArray[Any], slopes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Channels weighted by their mean slope; what speaks against the answer is left out. (n_tiles, rows, columns)."""
+    """Weight channels by their mean gradient, without negative evidence. Shape (n_tiles, rows, columns)."""
     weight = slopes.mean(axis=(1, 2), keepdims=True)
     return np.asarray(np.maximum((maps * weight).sum(axis=-1), 0.0))
 
 
 def _input_gradient(slopes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Size of the gradient at each pixel, smoothed. Shape (n_tiles, rows, columns)."""
+    """Return the smoothed magnitude of the gradient at each pixel. Shape (n_tiles, rows, columns)."""
     from scipy.ndimage import gaussian_filter
 
     size = np.abs(slopes).sum(axis=-1)
@@ -117,7 +116,7 @@ def _input_gradient(slopes: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _join_tiles(tiles: npt.NDArray[Any], grid: tuple[int, int]) -> npt.NDArray[Any]:
-    """Tiles side by side. (n_tiles, height, width, ...) -> (rows * height, columns * width, ...)."""
+    """Join tiles: (n_tiles, height, width, ...) -> (rows * height, columns * width, ...)."""
     return np.concatenate([np.concatenate(list(row), axis=1) for row in tiles.reshape(*grid, *tiles.shape[1:])])
 
 
@@ -129,14 +128,14 @@ def _to_unit(heat: npt.NDArray[Any]) -> Heat:
 def _split_model(network: Any) -> _ModelParts:
     deployed = network
     while inside := [layer for layer in deployed.layers if _is_network(layer) and layer.inputs[0].dtype == "uint8"]:
-        deployed = inside[0]  # a calibration stands around it
+        deployed = inside[0]  # the calibration is a model around it
     calls = _RecordedCalls(deployed)
     backbones = [layer for layer in deployed.layers if _is_network(layer)]
     if not backbones:
-        raise ValueError(f"a deployed model must hold a backbone, but {network.name!r} holds none.")
+        raise ValueError(f"A deployed model must contain a backbone, but {network.name!r} does not.")
     tiles, features = calls.of(backbones[0])
     resize = _submodel(calls.inputs[0], tiles)
-    if len(backbones) > 1:  # finetuned, one per fold, and all of them see the same
+    if len(backbones) > 1:  # fine-tuned: one per fold, all with the same input
         return _ModelParts(resize, lambda seen: seen, _submodel(tiles, calls.outputs[0]), INPUT_GRADIENT)
     tail, cut = _submodel(features, calls.outputs[0]), _split_at_last_map(backbones[0])
     if cut is None:
@@ -152,10 +151,10 @@ def _is_network(layer: Any) -> bool:
 
 
 class _RecordedCalls:
-    """A network called once more on inputs of its own, so that what goes in and out of each layer is at hand.
+    """Symbolic inputs and outputs of all layers, recorded by calling a network on new inputs.
 
     Args:
-        network: Functional; its layers are shared, not copied.
+        network: Functional model; its layers are shared, not copied.
     """
 
     def __init__(self, network: Any) -> None:
@@ -174,15 +173,15 @@ class _RecordedCalls:
         self.inputs, self.outputs = again.inputs, again.outputs
 
     def of(self, layer: Any) -> tuple[Any, Any]:
-        """Symbolic input and output of a layer."""
+        """Return symbolic input and output of a layer."""
         return self._seen[id(layer)]
 
 
 def _submodel(start: Any, end: Any) -> Callable[[Any], Any]:
-    """What lies between two symbolic arrays.
+    """Return the function between two symbolic arrays.
 
     Raises:
-        ValueError: If more than the first leads to the second.
+        ValueError: If the second depends on more than the first.
     """
     import keras
 
@@ -197,7 +196,7 @@ def _compose(second: Callable[[Any], Any], first: Callable[[Any], Any]) -> Calla
 
 
 def _split_at_last_map(backbone: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None:
-    """A backbone before and behind its last convolutional map; None where its output comes from several maps."""
+    """Split a backbone at its last convolutional map; None if its output depends on several maps."""
     calls = _RecordedCalls(backbone)
     for layer, output in reversed(calls.order):
         if _is_network(layer):
@@ -210,6 +209,6 @@ def _split_at_last_map(backbone: Any) -> tuple[Callable[[Any], Any], Callable[[A
         if getattr(output, "ndim", 0) == 4 and output.shape[1] > 1 and output.shape[2] > 1:
             try:
                 return _submodel(calls.inputs[0], output), _submodel(output, calls.outputs[0])
-            except ValueError:  # other maps lead to the output, too
+            except ValueError:  # the output depends on other maps, too
                 return None
     return None

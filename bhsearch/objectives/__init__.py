@@ -1,1 +1,1 @@
-"""Objectives: from the parameters of a trial to its score, and the space of these parameters."""
+"""Objectives: search space, and the score of a parameter set by frozen features or fine-tuning."""

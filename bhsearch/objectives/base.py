@@ -1,4 +1,4 @@
-"""What an objective returns: intermediate values of a trial and its result, as plain records."""
+"""Results of an objective: intermediate values and the trial result, as plain records."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.models.training.linear_probe import Array, Heads
+from bhsearch.data.arrays import Float32Array
+from bhsearch.models.training.linear_probe import Heads
 
-MS_PER_IMAGE, MODEL_MB = "ms_per_image", "model_mb"  # names of the costs of the deployed model
+MS_PER_IMAGE, MODEL_MB = "ms_per_image", "model_mb"  # metric names of the costs of the deployed model
 
 
 @dataclass(frozen=True)
 class IntermediateValue:
-    """How a trial stands on its way.
+    """Intermediate score of a running trial.
 
     Attributes:
-        step: Shares of the folds' schedules that are done, over all folds, from 0; the same for every trial.
-        mean: Mean score over the folds so far, the one in training included.
-        fold: Score of the fold that has just ended; None inside a fold.
+        step: Number of evaluations done over all folds, from 0; comparable between trials.
+        mean: Mean score over the folds so far, the running one included.
+        fold: Score of the fold that has just ended; None within a fold.
     """
 
     step: int
@@ -29,15 +30,15 @@ class IntermediateValue:
     fold: float | None
 
 
-ReportCallback = Callable[[IntermediateValue], None]  # told how a trial stands; raises `Pruned` to end it
+ReportCallback = Callable[[IntermediateValue], None]  # raises `Pruned` to end the trial
 
 
-class Pruned(Exception):  # noqa: N818  # no error: a decision
-    """A trial is not worth going on with.
+class Pruned(Exception):  # noqa: N818  # a decision, not an error
+    """Raised to end an unpromising trial.
 
     Attributes:
-        curves: What was seen of it, as in `TrialResult`.
-        seconds: What it took.
+        curves: Curves so far, as in `TrialResult`.
+        seconds: Duration of the trial.
     """
 
     def __init__(self) -> None:
@@ -48,23 +49,23 @@ class Pruned(Exception):  # noqa: N818  # no error: a decision
 
 @dataclass(frozen=True, eq=False)
 class TrialResult:
-    """What one trial gave.
+    """Result of one trial.
 
     Attributes:
-        score: Mean over folds and repeats of the case-weighted ROC AUC on out-of-fold predictions, at the last epoch.
+        score: Mean over folds and repeats of the case-weighted ROC AUC of out-of-fold predictions at the last epoch.
         probability: Out-of-fold P(malignant). Shape (n_repeats, n_images).
-        curves: Per look (frozen: per epoch), from the image itself: `auc` (as the score), `loss` (out-of-fold,
-            case-weighted) and `training_loss`.
-        model: What the model is, JSON-able: `kind` (`heads` or `networks`), `views` that test-time augmentation
-            averages, and what else `networks.deployed` needs.
+        curves: Values per evaluation (frozen regime: per epoch) for the image itself: `auc` (like the score), `loss`
+            (out-of-fold, case-weighted) and `training_loss`.
+        model: JSON-able description of the model: `kind` (`heads` or `networks`), `views` of test-time augmentation,
+            and further keys for `models.inference_model`.
         arrays: Its weights.
-        seconds: What it took, features included where they had to be computed.
-        cost: Further costs, by the name of a metric: `MS_PER_IMAGE` and `MODEL_MB` of the deployed model, and what the
-            regime adds. nan where a cost is not known.
+        seconds: Duration of the trial, including the computation of its features.
+        cost: Further costs by metric name: `MS_PER_IMAGE` and `MODEL_MB` of the deployed model, and those of the
+            regime. nan where unknown.
     """
 
     score: float
-    probability: Array
+    probability: Float32Array
     curves: dict[str, list[float]]
     model: dict[str, Any]
     arrays: dict[str, npt.NDArray[Any]]
@@ -77,6 +78,6 @@ class TrialResult:
         return Heads.from_arrays(self.arrays, self.model["linear"])
 
 
-def sigmoid(logits: Array) -> Array:
-    """Probabilities, in float32 and without overflow."""
+def sigmoid(logits: Float32Array) -> Float32Array:
+    """Return probabilities in float32 without overflow."""
     return (1.0 / (1.0 + np.exp(-np.clip(logits, -80.0, 80.0)))).astype(np.float32)

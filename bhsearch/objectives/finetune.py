@@ -1,4 +1,4 @@
-"""From a point of the finetune space to its score: folds one after another, each from its own frozen head."""
+"""The objective of the finetune regime: folds are trained one after another, each from its own frozen head."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import PixelCache
 from bhsearch.data.splits import training_weights
 from bhsearch.errors import RunError
@@ -21,7 +22,7 @@ from bhsearch.evaluation.predictions import case_weights, six_digits
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
 from bhsearch.models.augmentation.views import views_of
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.inference_model import arrays_of
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import EVALS_PER_FOLD, Evaluation, FinetuneParams, FoldTask, predict, train_fold
@@ -39,21 +40,20 @@ from bhsearch.objectives.base import (
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import Params
 
-Array = npt.NDArray[np.float32]
-N_VIEWS = 4  # of test-time augmentation, dihedral
-N_EXAMPLES = 3  # images that the picture of augmentation shows
-MICRO_BATCHES = 4  # of a batch that did not fit into memory
-_ON_DEVICE_BYTES = 4 << 30  # of pixels that stay on the device
+N_VIEWS = 4  # dihedral views of test-time augmentation
+N_EXAMPLES = 3  # images in the figure of augmentation policies
+MICRO_BATCHES = 4  # parts of a batch that does not fit into memory
+_ON_DEVICE_BYTES = 4 << 30  # maximum size of the images that stay on the device
 
 
 @dataclass(frozen=True, eq=False)
 class DevelopmentRows:
-    """The development images.
+    """Labels, folds and groups of the development images.
 
     Attributes:
         label: 0 or 1. Shape (n_images,).
-        fold: Shape (n_repeats, n_images).
-        group: Shape (n_images,).
+        fold: Fold in each repeat. Shape (n_repeats, n_images).
+        group: Group number. Shape (n_images,).
     """
 
     label: npt.NDArray[np.int8]
@@ -61,23 +61,23 @@ class DevelopmentRows:
     group: npt.NDArray[np.int64]
 
     def repeat_folds(self) -> list[tuple[int, int]]:
-        """Every fold of every repeat, in the order that all trials visit them."""
+        """Return all pairs of repeat and fold, in the order in which trials train them."""
         return [(repeat, fold) for repeat in range(len(self.fold)) for fold in range(int(self.fold.max()) + 1)]
 
 
 class FinetuneObjective:
-    """Scores points of the finetune space.
+    """Score parameters of the finetune search space.
 
     Args:
         pixels: Pixel cache per image size.
-        frozen: Scores points of the frozen space at an image size; its heads are what folds start from.
-        heads: Point of the frozen space whose heads a backbone starts from, by its name.
-        backbones: The backbones of the space, by name.
+        frozen: Returns the frozen objective of an image size, whose heads the folds start from.
+        heads: Returns the frozen parameter set of a backbone's initial heads, by its name.
+        backbones: Backbones of the space by name.
         rows: The development images.
-        seed: Of everything random in a training; the same for every trial.
-        precision: As Keras calls it.
-        say: Told what a person should know of a trial.
-        tell: Told what a trial is doing, in a few words.
+        seed: Seed of all random numbers of a training, the same for all trials.
+        precision: Keras's name of the precision.
+        say: Called with sentences about a trial for the user.
+        tell: Called with a short description of the trial's activity.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class FinetuneObjective:
         self._case_weights = case_weights(rows.group, rows.fold)
         self._pool = TrainerCache()
         self._device: tuple[int, DevicePixels] | None = None
-        self._started: dict[tuple[str, int], tuple[list[Array], int] | None] = {}
+        self._started: dict[tuple[str, int], tuple[list[Float32Array], int] | None] = {}
         self._n_training_longest = max(int((rows.fold[r] != k).sum()) for r, k in rows.repeat_folds())
 
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
-        """What each policy of augmentation does at three strengths, to images of a few cases."""
+        """Return example images of each augmentation policy at three strengths, for images of a few cases."""
         pixels = next(iter(self._pixels.values()))
         _, firsts = np.unique(self._rows.group, return_index=True)
         some = pixels.rows(firsts[np.linspace(0, len(firsts) - 1, N_EXAMPLES).astype(int)])[:, 0]
@@ -110,13 +110,13 @@ class FinetuneObjective:
         return {policy: np.stack(row) for policy, row in shown}
 
     def __call__(self, params: Params, on_report: ReportCallback) -> TrialResult:
-        """Train every fold's network at one point and score the images that each has not seen.
+        """Train the networks of all folds with one parameter set and score their out-of-fold predictions.
 
-        A trial that does not fit into memory is tried once more with its batches in parts.
+        A trial that does not fit into memory is repeated once with each batch in parts.
 
         Raises:
-            RunError: If the training ends in numbers that are none, or does not fit into memory in parts either.
-            Pruned: If `on_report` says so.
+            RunError: If training produces NaN or infinite values, or does not fit into memory in parts either.
+            Pruned: If `on_report` raises it.
         """
         spec = self._spec(params)
         try:
@@ -125,7 +125,7 @@ class FinetuneObjective:
             if not backend.is_out_of_memory(error):
                 raise
         self._pool.forget(spec)
-        self._say(f"Out of memory with batches of {spec.batch}: tried again in {MICRO_BATCHES} parts each.")
+        self._say(f"Out of memory with batches of {spec.batch}: retrying in {MICRO_BATCHES} parts each.")
         spec = replace(spec, micro_batches=MICRO_BATCHES)
         try:
             return self._trial(params, spec, on_report)
@@ -135,7 +135,7 @@ class FinetuneObjective:
             self._pool.forget(spec)
             raise RunError(
                 f"A network must fit into memory, but {spec.backbone.name} at {spec.size} px with batches of "
-                f"{spec.batch} does not, in {MICRO_BATCHES} parts either."
+                f"{spec.batch} does not, even in {MICRO_BATCHES} parts. Use a smaller image size."
             ) from error
 
     def _spec(self, params: Params) -> TrainerSpec:
@@ -177,7 +177,7 @@ class FinetuneObjective:
                     state = program.inference_state(program.initial_state(member))
                     began = time.perf_counter()
                     by_view = predict(program, pixels, state, task.held_out, n_views)
-                    # The fastest fold: the first one also pays for compiling.
+                    # The fastest fold, since the first one includes compilation.
                     passed = 1000 * (time.perf_counter() - began) / len(task.held_out)
                     milliseconds = min(milliseconds, passed)
                     probability[repeat, task.held_out] = six_digits(sigmoid(by_view).mean(axis=0))
@@ -186,7 +186,7 @@ class FinetuneObjective:
                         (fold_model + 1) * EVALS_PER_FOLD - 1, float(np.mean(scores)), scores[-1]
                     )
                     is_last = fold_model == len(self._rows.repeat_folds()) - 1
-                    with suppress(Pruned) if is_last else nullcontext():  # what is done is not ended any more
+                    with suppress(Pruned) if is_last else nullcontext():  # a completed trial is not pruned
                         on_report(report)
                 except Pruned as pruned:
                     pruned.curves = curves.means()
@@ -211,7 +211,7 @@ class FinetuneObjective:
             {
                 "trained_images": n_images,
                 "peak_memory_mb": _peak_mb(),
-                MS_PER_IMAGE: len(members) * milliseconds,  # the deployed model asks every fold's network
+                MS_PER_IMAGE: len(members) * milliseconds,  # the deployed model runs the networks of all folds
                 MODEL_MB: sum(array.nbytes for array in weights.values()) / 1e6,
             },
         )
@@ -223,7 +223,7 @@ class FinetuneObjective:
         inside = self._rows.fold[repeat] != fold
         weight = training_weights(self._rows.group, inside)
         classes = [weight * (self._rows.label == value) for value in (0, 1)]
-        balanced = classes[0] / classes[0].sum() + classes[1] / classes[1].sum()  # each class half of the weight
+        balanced = classes[0] / classes[0].sum() + classes[1] / classes[1].sum()  # half of the weight for each class
         smooth = params.label_smoothing
         return FoldTask(
             np.flatnonzero(inside),
@@ -234,7 +234,7 @@ class FinetuneObjective:
         )
 
     def _member(self, program: CompiledTrainer, fold_model: int, seed: tuple[int, ...]) -> ModelWeights:
-        """What a fold starts from: its own frozen head, or nothing at all."""
+        """Return the initial weights of a fold: the backbone's with the fold's frozen head, or random ones."""
         start = self._start(program.spec.backbone, program.spec.size)
         weights = program.initial_weights(np.random.default_rng(seed))
         if start is None:
@@ -245,8 +245,8 @@ class FinetuneObjective:
             weights, [kernel[:, fold_model], bias[fold_model], output_weights[fold_model], output_bias[fold_model]]
         )
 
-    def _start(self, backbone: Backbone, size: int) -> tuple[list[Array], int] | None:
-        """Frozen heads of every fold, and their hidden units; None for a network that starts from nothing."""
+    def _start(self, backbone: Backbone, size: int) -> tuple[list[Float32Array], int] | None:
+        """Return the frozen heads of all folds and their hidden units; None for training from scratch."""
         key = (backbone.name, size)
         if key not in self._started:
             start = None
@@ -254,35 +254,35 @@ class FinetuneObjective:
                 heads = self._frozen(size)(self._heads_of(backbone.name)).heads
                 hidden = 0 if heads.linear else heads.kernel.shape[2]
                 start = [heads.kernel, heads.bias, heads.output_weights, heads.output_bias], hidden
-            self._started[key] = start  # only now: heads that failed are tried again, and never left out
+            self._started[key] = start  # stored after success only, so that failed heads are retried
         return self._started[key]
 
     def _device_pixels(self, size: int) -> DevicePixels:
-        """Pixels of one size at a time lie on the device."""
+        """Return the images of one size on the device, replacing those of another size."""
         if self._device is None or self._device[0] != size:
             self._device = None
             self._device = (size, DevicePixels(self._pixels[size], _ON_DEVICE_BYTES))
         return self._device[1]
 
-    def fold_score(self, repeat: int, task: FoldTask, probability: Array) -> float:
-        """Case-weighted AUC of the held-out rows."""
+    def fold_score(self, repeat: int, task: FoldTask, probability: Float32Array) -> float:
+        """Return the case-weighted AUC of the validation rows."""
         rows = task.held_out
         return float(weighted_auc(self._rows.label[rows], probability, self._case_weights[repeat, rows]))
 
-    def fold_loss(self, repeat: int, task: FoldTask, logits: Array) -> float:
-        """Case-weighted cross-entropy of the held-out rows."""
+    def fold_loss(self, repeat: int, task: FoldTask, logits: Float32Array) -> float:
+        """Return the case-weighted cross-entropy of the validation rows."""
         rows = task.held_out
         entropy = np.logaddexp(0.0, logits) - logits * self._rows.label[rows]
         return float(np.average(entropy, weights=self._case_weights[repeat, rows]))
 
 
 def finetune_params(params: Params) -> FinetuneParams:
-    """The part of a point that a network is trained with."""
+    """Return the training parameters of the network in a parameter set."""
     return FinetuneParams(**{field.name: params[field.name] for field in fields(FinetuneParams)})
 
 
 class _Curves:
-    """What was seen at each look, over the folds."""
+    """Values of each evaluation over the folds."""
 
     def __init__(self) -> None:
         self._values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -292,12 +292,12 @@ class _Curves:
             self._values[name][evaluation.share].append(value)
 
     def means(self) -> dict[str, list[float]]:
-        """Mean over the folds that were looked at, per look."""
+        """Return the means over the evaluated folds, per evaluation."""
         return {name: [float(np.mean(by[share])) for share in sorted(by)] for name, by in self._values.items()}
 
 
 class _Fold:
-    """Watches one fold in training."""
+    """Callbacks of one fold in training."""
 
     def __init__(
         self,
@@ -315,12 +315,12 @@ class _Fold:
     def on_evaluation(self, evaluation: Evaluation) -> None:
         auc = self._objective.fold_score(self._repeat, self._task, sigmoid(evaluation.logits))
         self._curves.add(evaluation, auc, self._objective.fold_loss(self._repeat, self._task, evaluation.logits))
-        if evaluation.share < EVALS_PER_FOLD:  # the last one is reported with the fold's own score
+        if evaluation.share < EVALS_PER_FOLD:  # the last one is reported with the score of the fold
             step = self._fold_model * EVALS_PER_FOLD + evaluation.share - 1
             self._on_report(IntermediateValue(step, float(np.mean([*self._before, auc])), None))
 
 
 def _peak_mb() -> float:
-    """Peak memory of the GPU, or what this process holds where there is none."""
+    """Return the peak memory of the GPU in megabytes, or the memory of this process without a GPU."""
     peak = backend.peak_memory_bytes()
     return (psutil.Process().memory_info().rss if peak is None else peak) / 1e6

@@ -1,4 +1,4 @@
-"""From a point of the space to its score, in the frozen regime. Knows neither the engine nor the tracking."""
+"""The objective of the frozen regime: parameters to score, independent of engine and tracking."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from dataclasses import fields
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.data.splits import training_weights
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import epoch_scores
 from bhsearch.evaluation.predictions import case_weights, six_digits
 from bhsearch.models.augmentation.views import views_of
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
-from bhsearch.models.training.linear_probe import Array, HeadParams, Heads, Moments, fit
+from bhsearch.models.training.linear_probe import HeadParams, Heads, Moments, fit
 from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, ReportCallback, TrialResult, sigmoid
 from bhsearch.objectives.space import Params
 
 
 class FeatureProgress:
-    """Says which features a trial computes; given to both the cache of features and the objective.
+    """Describe which features a trial computes; shared by the feature cache and the objective.
 
     Args:
-        tell: Told what the trial is doing, in a few words.
+        tell: Called with a short description of the trial's activity.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.tell = tell
-        self.views: Sequence[str] = ()  # of the trial in hand, in the order in which they are computed
+        self.views: Sequence[str] = ()  # views of the running trial, in order of computation
 
     def __call__(self, backbone: str, view: str) -> Progress:
-        """A function that says how many images of a view are done."""
+        """Return a progress callback for the images of one view."""
         place = f", view {self.views.index(view) + 1} of {len(self.views)}" if view in self.views else ""
 
         def progress(done: int, total: int) -> None:
@@ -44,17 +45,17 @@ class FeatureProgress:
 
 
 class FrozenObjective:
-    """Scores points of the frozen space.
+    """Score parameters of the frozen search space.
 
     Args:
         features: Features of the development images.
-        backbones: The backbones of the space, by name.
+        backbones: Backbones of the space by name.
         label: 0 or 1 per development image. Shape (n_images,).
         fold: Fold of each development image. Shape (n_repeats, n_images).
         group: Group of each development image. Shape (n_images,).
-        seed: Of the heads' start, the order of rows and dropout: the same for every trial, so that trials differ by
-            their parameters alone.
-        telling: Says what a trial is doing; None for nobody.
+        seed: Seed of initial weights, order of rows and dropout, the same for all trials, so that they differ by their
+            parameters alone.
+        feature_progress: Describes the trial's activity; None for no descriptions.
     """
 
     def __init__(
@@ -84,14 +85,14 @@ class FrozenObjective:
         self._moments: dict[tuple[Backbone, str], Moments] = {}
 
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
-        """Nothing: fixed views need no picture."""
+        """Return no example images, since views are fixed."""
         return {}
 
     def __call__(self, params: Params, on_report: ReportCallback | None = None) -> TrialResult:  # noqa: ARG002  # never pruned
-        """Train every fold's head at one point and score the images that each has not seen.
+        """Train the heads of all folds with one parameter set and score their out-of-fold predictions.
 
         Raises:
-            RunError: If the training ends in numbers that are none.
+            RunError: If training produces NaN or infinite values.
         """
         started = time.perf_counter()
         backbone = self._backbones[params["backbone"]]
@@ -114,13 +115,12 @@ class FrozenObjective:
         by_view = [
             self._scatter(fitted.heads.held_out_logits(rows, self._padded)) for rows in features[: len(averaged)]
         ]
-        probability: Array = six_digits(
+        probability: Float32Array = six_digits(
             np.stack([sigmoid(logits) for logits in by_view]).mean(axis=0, dtype=np.float32)
         )
         if not np.isfinite(probability).all():
             raise RunError(
-                "The training must end in finite predictions, but diverged "
-                f"(learning rate {params['learning_rate']:.3g})."
+                f"Predictions must be finite, but the training diverged (learning rate {params['learning_rate']:.3g})."
             )
         per_epoch = six_digits(sigmoid(np.stack([self._scatter(logits) for logits in fitted.logits])))
         curve = epoch_scores(per_epoch, self._label, self._fold, self._case_weights)
@@ -135,7 +135,7 @@ class FrozenObjective:
         )
 
     def _cost(self, backbone: Backbone, n_views: int, heads: Heads) -> dict[str, float]:
-        """What the deployed model costs: one backbone for all heads, and a pass for each view that is averaged."""
+        """Return the cost of the deployed model: one backbone for all heads, and one pass per averaged view."""
         cost = self._features.cost(backbone)
         weights = (heads.kernel, heads.bias, heads.output_weights, heads.output_bias)
         return {
@@ -143,27 +143,31 @@ class FrozenObjective:
             MODEL_MB: cost.megabytes + sum(array.nbytes for array in weights) / 1e6,
         }
 
-    def _moments_of(self, backbone: Backbone, view: str, features: Array) -> Moments:
-        """Sums for the standardisation, under the weights of the groups alone: class balance is not of the features."""
+    def _moments_of(self, backbone: Backbone, view: str, features: Float32Array) -> Moments:
+        """Return the sums for the standardisation, weighted by group but not by class balance."""
         key = (backbone, view)
         if key not in self._moments:
             self._moments[key] = Moments.of(features, self._weights)
         return self._moments[key]
 
-    def _losses(self, probability: Array) -> list[float]:
-        """Case-weighted cross-entropy of held-out images per epoch; `probability`: (n_epochs, n_repeats, n_images)."""
+    def _losses(self, probability: Float32Array) -> list[float]:
+        """Return the case-weighted cross-entropy of out-of-fold predictions per epoch.
+
+        Args:
+            probability: Shape (n_epochs, n_repeats, n_images).
+        """
         right = np.where(self._label == 1, probability, 1 - probability)
         weight = self._case_weights / self._case_weights.sum()
         return [float(loss) for loss in -np.einsum("ern,rn->e", np.log(np.maximum(right, 1e-7)), weight)]
 
     def _balanced(self) -> npt.NDArray[np.float64]:
-        """Each class has half of a fold's training weight."""
+        """Return training weights with half of the total weight of a fold for each class."""
         classes = [self._weights * (self._label == value)[:, None] for value in (0, 1)]
         balanced: npt.NDArray[np.float64] = classes[0] / classes[0].sum(axis=0) + classes[1] / classes[1].sum(axis=0)
         return balanced
 
-    def _scatter(self, logits: Array) -> Array:
-        """From (n_columns, n_held_out) to the images' order, (n_repeats, n_images)."""
+    def _scatter(self, logits: Float32Array) -> Float32Array:
+        """Reorder (n_fold_models, n_held_out) to the order of the images, (n_repeats, n_images)."""
         placed = np.empty(self._fold.shape, np.float32)
         for (repeat, _), rows, values in zip(self._repeat_folds, self._held_out, logits, strict=True):
             placed[repeat, rows] = values[: len(rows)]
@@ -171,5 +175,5 @@ class FrozenObjective:
 
 
 def head_params(params: Params) -> HeadParams:
-    """The part of a point that the heads are trained with."""
+    """Return the training parameters of the heads in a parameter set."""
     return HeadParams(**{each.name: params[each.name] for each in fields(HeadParams)})

@@ -1,4 +1,4 @@
-"""The space: one table that the engines, the README and the tests read."""
+"""Search spaces of both regimes: the one table of parameters, ranges and defaults for engines, docs and tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bhsearch.models.augmentation.policies import FINETUNE_POLICIES, VIEW_POLICIES
-from bhsearch.models.backbones import cnn
+from bhsearch.models.backbones.registry import is_from_scratch
 from bhsearch.models.training.train_step import DEPTHS
 
 Params = dict[str, Any]
@@ -17,17 +17,17 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One row of the space. Exactly one of `choices` and the range from `low` to `high` is given.
+    """One parameter of the search space, with either `choices` or a range from `low` to `high`.
 
     Attributes:
-        name: As it is sampled, logged and plotted.
-        meaning: For people.
-        start: A sound value to begin with.
-        choices: The values of a categorical parameter.
-        low: Least value of a range.
-        high: Greatest value of a range, included.
+        name: Name in samples, logs and figures.
+        meaning: Description for users.
+        start: Default value, used by the first trials.
+        choices: Values of a categorical parameter.
+        low: Lower end of a range.
+        high: Upper end of a range, included.
         log: Whether the range is sampled on a logarithmic scale.
-        whole: Whether the range holds whole numbers only.
+        whole: Whether the range contains integers only.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Parameter:
     whole: bool = False
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is in the space."""
+        """Return whether a value is in the space."""
         if self.choices:
             return value in self.choices
         return self.low <= value <= self.high and (not self.whole or value == int(value))
@@ -52,89 +52,100 @@ class Parameter:
 
 
 _FROZEN = (
-    Parameter("backbone", "network that gives the features", "", ("",)),
-    Parameter("policy", "augmentation: which variants of an image are trained on", "none", VIEW_POLICIES),
-    Parameter("views", "how many variants, the image itself included", 2, (2, 4)),
-    Parameter("tta", "test-time augmentation: average over the variants", False, (False, True)),
-    Parameter("standardise", "features scaled by the fold's own training rows", True, (True, False)),
-    Parameter("hidden_units", "units of the hidden layer; 0 is a linear head", 0, (0, 16, 64)),
-    Parameter("dropout", "share of units left out in a step", 0.0, low=0.0, high=0.6),
-    Parameter("optimizer", "both with decoupled weight decay", "adamw", ("adamw", "sgd")),
-    Parameter("learning_rate", "of the first step", 0.01, low=1e-3, high=1e-1, log=True),
-    Parameter("schedule", "of the learning rate", "cosine", ("cosine", "constant")),
-    Parameter(
-        "weight_decay", "times the learning rate, off the kernel in each step", 0.1, low=1e-4, high=3.0, log=True
-    ),
-    Parameter("label_smoothing", "share of the label given to the other class", 0.0, low=0.0, high=0.2),
-    Parameter("class_balance", "whether each class has half of a fold's training weight", True, (False, True)),
+    Parameter("backbone", "network that computes the features", "", ("",)),
+    Parameter("policy", "augmentation policy: the views of an image that heads are trained on", "none", VIEW_POLICIES),
+    Parameter("views", "number of views, the image itself included", 2, (2, 4)),
+    Parameter("tta", "test-time augmentation: average over the views", False, (False, True)),
+    Parameter("standardise", "standardise features by the training rows of the fold", True, (True, False)),
+    Parameter("hidden_units", "units of the hidden layer; 0 for a linear head", 0, (0, 16, 64)),
+    Parameter("dropout", "dropout rate of hidden units, or of the features of a linear head", 0.0, low=0.0, high=0.6),
+    Parameter("optimizer", "AdamW, or SGD with Nesterov momentum", "adamw", ("adamw", "sgd")),
+    Parameter("learning_rate", "initial learning rate", 0.01, low=1e-3, high=1e-1, log=True),
+    Parameter("schedule", "schedule of the learning rate", "cosine", ("cosine", "constant")),
+    Parameter("weight_decay", "decoupled weight decay of the kernel", 0.1, low=1e-4, high=3.0, log=True),
+    Parameter("label_smoothing", "label smoothing", 0.0, low=0.0, high=0.2),
+    Parameter("class_balance", "whether each class has half of the training weight", True, (False, True)),
     Parameter("epochs", "passes over the training rows", 20, low=5, high=60, log=True, whole=True),
 )
 
 
 _FINETUNE = (
     Parameter("backbone", "network that is trained", "", ("",)),
-    Parameter("image_size", "side in pixels that the network sees", 0, (0,)),
-    Parameter("depth", "part of the layers that is trained, from the top", "all", tuple(DEPTHS)),
-    Parameter("learning_rate", "peak, of the head", 1e-3, low=1e-5, high=1e-2, log=True),
-    Parameter("layer_decay", "factor on it from each tenth of the layers to the next lower", 0.8, low=0.5, high=1.0),
+    Parameter("image_size", "side of the network's input in pixels", 0, (0,)),
+    Parameter("depth", "layers that are trained: all, or the upper half", "all", tuple(DEPTHS)),
+    Parameter("learning_rate", "peak learning rate, of the head", 1e-3, low=1e-5, high=1e-2, log=True),
     Parameter(
-        "weight_decay", "times the learning rate, off the kernels in each step", 0.01, low=1e-4, high=1.0, log=True
+        "layer_decay", "factor on the learning rate per tenth of the layers, from the top down", 0.8, low=0.5, high=1.0
     ),
-    Parameter("optimizer", "both with decoupled weight decay", "adamw", ("adamw", "sgd")),
-    Parameter("schedule", "of the learning rate", "cosine", ("cosine", "constant")),
-    Parameter("warmup", "share of the steps in which it rises", 0.1, low=0.0, high=0.3),
-    Parameter("batch", "images in a step", 16, (16, 32)),
-    Parameter("label_smoothing", "share of the label given to the other class", 0.0, low=0.0, high=0.2),
-    Parameter("dropout", "share of features left out in a step", 0.0, low=0.0, high=0.6),
-    Parameter("policy", "augmentation of the images", "dihedral", FINETUNE_POLICIES),
-    Parameter("strength", "of the augmentation", 0.5, low=0.0, high=1.0),
-    Parameter("mixup", "0 for none, 1 for shares drawn evenly", 0.0, low=0.0, high=1.0),
+    Parameter("weight_decay", "decoupled weight decay of the kernels", 0.01, low=1e-4, high=1.0, log=True),
+    Parameter("optimizer", "AdamW, or SGD with Nesterov momentum", "adamw", ("adamw", "sgd")),
+    Parameter("schedule", "schedule of the learning rate", "cosine", ("cosine", "constant")),
+    Parameter("warmup", "share of the steps in which the learning rate rises", 0.1, low=0.0, high=0.3),
+    Parameter("batch", "images per step", 16, (16, 32)),
+    Parameter("label_smoothing", "label smoothing", 0.0, low=0.0, high=0.2),
+    Parameter("dropout", "dropout rate of the features", 0.0, low=0.0, high=0.6),
+    Parameter("policy", "augmentation policy", "dihedral", FINETUNE_POLICIES),
+    Parameter("strength", "strength of the augmentation", 0.5, low=0.0, high=1.0),
+    Parameter("mixup", "alpha of mixup's Beta distribution; 0 disables mixup", 0.0, low=0.0, high=1.0),
     Parameter("epochs", "passes over the training rows", 6, low=2, high=16, log=True, whole=True),
     Parameter("tta", "test-time augmentation: average over four dihedral views", False, (False, True)),
 )
-# A network that starts from nothing needs larger steps, all layers alike, and longer.
-_FROM_NOTHING = {"learning_rate": 5e-3, "layer_decay": 1.0, "epochs": 16}
+# A network trained from scratch needs larger steps, the same in all layers, and more epochs.
+_FROM_SCRATCH = {"learning_rate": 5e-3, "layer_decay": 1.0, "epochs": 16}
 
 
-def finetune_space(backbones: Sequence[str], image_sizes: Sequence[int]) -> tuple[Parameter, ...]:
-    """The flat space of the finetune regime.
+def finetune_space(
+    backbones: Sequence[str], image_sizes: Sequence[int], policies: Sequence[str] = ()
+) -> tuple[Parameter, ...]:
+    """Return the search space of the finetune regime.
 
     Args:
-        backbones: Those that can be had.
-        image_sizes: Sides in pixels, the one to begin with first.
+        backbones: Names of the available backbones.
+        image_sizes: Sides in pixels, the default first.
+        policies: Augmentation policies of other packages.
     """
     first, second, *rest = _FINETUNE
     sizes = tuple(image_sizes)
-    return (replace(first, choices=tuple(backbones)), replace(second, start=sizes[0], choices=sizes), *rest)
+    row = replace(first, choices=tuple(backbones)), replace(second, start=sizes[0], choices=sizes)
+    return (*row, *_with_policies(rest, policies))
 
 
-def frozen_space(backbones: Sequence[str]) -> tuple[Parameter, ...]:
-    """The flat space of the frozen regime, for the backbones that can be had."""
+def frozen_space(backbones: Sequence[str], policies: Sequence[str] = ()) -> tuple[Parameter, ...]:
+    """Return the search space of the frozen regime.
+
+    Args:
+        backbones: Names of the available backbones.
+        policies: Augmentation policies of other packages.
+    """
     first, *rest = _FROZEN
-    return (replace(first, choices=tuple(backbones)), *rest)
+    return (replace(first, choices=tuple(backbones)), *_with_policies(rest, policies))
 
 
-_IDENTITY = ("name", "choices", "low", "high", "log", "whole")  # a description or a start value is none of it
+def _with_policies(space: Sequence[Parameter], policies: Sequence[str]) -> tuple[Parameter, ...]:
+    return tuple(replace(row, choices=(*row.choices, *policies)) if row.name == "policy" else row for row in space)
+
+
+_IDENTITY = ("name", "choices", "low", "high", "log", "whole")  # without descriptions and default values
 
 
 def space_digest(space: Iterable[Parameter]) -> str:
-    """Digest of the names, choices, ranges and scales of a space: what must agree when a study is resumed."""
+    """Return the digest of the names, choices, ranges and scales of a space, which must agree on resume."""
     return digest_of_rows(asdict(parameter) for parameter in space)
 
 
 def digest_of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The same for a space whose parameters are given as mappings, further keys ignored."""
+    """Return the same digest for a space whose parameters are mappings; further keys are ignored."""
     values = [[row[key] for key in _IDENTITY] for row in rows]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:24]
 
 
 def starting_point(space: Sequence[Parameter], backbone: str) -> Params:
-    """A sound point for a backbone: of the frozen regime, a plain linear head."""
+    """Return the default parameter set of a backbone; in the frozen regime, a linear head."""
     point = {parameter.name: parameter.start for parameter in space} | {"backbone": backbone}
-    return point | (_FROM_NOTHING if backbone == cnn.NAME else {})
+    return point | (_FROM_SCRATCH if is_from_scratch(backbone) else {})
 
 
 def markdown_table(space: Sequence[Parameter]) -> str:
-    """The space as the README shows it."""
+    """Return the space as a Markdown table."""
     rows = [f"| `{row.name}` | {row} | {'each' if row.start == '' else row.start} | {row.meaning} |" for row in space]
-    return "\n".join(["| parameter | values | first | what it is |", "| --- | --- | --- | --- |", *rows])
+    return "\n".join(["| parameter | values | default | description |", "| --- | --- | --- | --- |", *rows])

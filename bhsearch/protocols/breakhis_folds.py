@@ -15,7 +15,7 @@ from bhsearch.errors import DataError
 from bhsearch.evaluation.breakhis_rates import Rates, recognition_rates, summaries
 from bhsearch.models import backend
 from bhsearch.models.augmentation.policies import IDENTITY
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.linear_probe import Moments, fit
@@ -82,9 +82,9 @@ def result_record(found: Sequence[Rates], folds: Sequence[ResolvedFold]) -> dict
         "leaks": [
             {
                 "fold": fold.number,
-                "n_absent": fold.n_absent,
-                "cases": {case: {"train": train, "test": test} for case, (train, test) in fold.torn_cases.items()},
-                "pictures": fold.torn_pictures,
+                "n_absent": fold.n_missing,
+                "cases": {case: {"train": train, "test": test} for case, (train, test) in fold.leaking_cases.items()},
+                "pictures": fold.leaking_images,
             }
             for fold in folds
         ],

@@ -18,7 +18,7 @@ from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import epoch_scores
 from bhsearch.evaluation.predictions import case_weights
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache, check_feature_backend
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.frozen import FrozenObjective

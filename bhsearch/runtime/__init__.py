@@ -1,1 +1,1 @@
-"""Processes, locks, cache and signals: nothing here knows of images."""
+"""Processes, locks, cache and signals, independent of images."""

@@ -1,8 +1,8 @@
 """A content-addressed cache that can be deleted at any time.
 
-An entry is a folder `<root>/<kind>/<key>`, where the key is a digest of the facts it was made from. It appears under
-its name only when it is whole: it is filled under another name, summed, and renamed. On reading the sums are compared,
-so that a torn or damaged entry is made again rather than believed.
+An entry is a folder `<root>/<kind>/<key>`; the key is a digest of the facts that determine its content. It is filled
+under a temporary name, checksummed, and renamed into place when complete. Checksums are compared on reading, so that a
+damaged entry is recreated.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from bhsearch.runtime.environment import cache_folder, in_private_folder
 from bhsearch.runtime.locks import HAS_LOCKS, lock, lock_within
 
 _FACTS = "entry.json"
-_REMEDY = "BHSEARCH_CACHE=FOLDER names another place for the cache."
+_REMEDY = "Set BHSEARCH_CACHE=FOLDER to use another folder for the cache."
 _CHUNK = 1 << 22
-_CLEANING_SECONDS = 1.0  # far more than it takes to see that an entry is not used, and to rename it
+_EVICTION_SECONDS = 1.0  # far more than checking an unused entry and renaming it takes
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One folder of the cache.
+    """One entry of the cache.
 
     Attributes:
-        kind: What it holds: `digests`, `pixels`, `networks`, `features`, `phantom`.
-        key: Digest of the facts it was made from.
+        kind: Kind of content: `digests`, `pixels`, `networks`, `features`, `phantom`.
+        key: Digest of the facts that determine the content.
         n_bytes: Size of its files.
-        age_days: Days since it was last used.
+        age_days: Days since the last use.
     """
 
     kind: str
@@ -50,120 +50,123 @@ class CacheEntry:
 
 
 def cache_root() -> Path:
-    """Folder of the cache: `$BHSEARCH_CACHE`, else the operating system's cache folder of the user.
+    """Return the folder of the cache: `$BHSEARCH_CACHE`, or the user's cache folder of the operating system.
 
-    Where that cannot be written it is a temporary folder of the user's own.
+    If that cannot be written, it is a private temporary folder.
     """
     return Path(os.environ.get("BHSEARCH_CACHE") or cache_folder())
 
 
 def notes() -> list[str]:
-    """What a user should know of the places where files are kept; call it when they have been used."""
+    """Return sentences about limitations of the cache's location, once the cache has been used."""
     found = []
     if not os.environ.get("BHSEARCH_CACHE") and in_private_folder(cache_root()):
         found.append(
-            f"There is no home folder that can be written, so the cache is in {cache_root()}, which the system may "
-            "empty. BHSEARCH_CACHE=FOLDER names another place."
+            f"The home folder cannot be written, so the cache is in {cache_root()}, which the system may "
+            "delete. Set BHSEARCH_CACHE=FOLDER to use another folder."
         )
     lacking = locks.without_locks()
     if lacking:
         found.append(
-            f"The disk of {lacking[0]} has no file locks: start commands from one machine only, as one user, or name a "
-            "cache on another disk with BHSEARCH_CACHE=FOLDER."
+            f"The disk of {lacking[0]} has no file locks: start commands on one machine only, as one user, or set "
+            "BHSEARCH_CACHE=FOLDER to use another disk."
         )
     return found
 
 
 def cache_key(facts: dict[str, Any]) -> str:
-    """Digest of JSON-able facts, independent of the order of their keys."""
+    """Return the digest of JSON-able facts, independent of the order of their keys. 24 hex digits."""
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def lookup(kind: str, facts: dict[str, Any]) -> Path | None:
-    """The folder made from `facts`, if it is there and whole; it then stays for as long as this process lives."""
+    """Return the folder determined by `facts` if it is intact, and protect it while this process lives; else None."""
     folder = folder_of(kind, facts)
-    if not acquire_lease(folder) or not _is_whole(folder):
+    if not acquire_lease(folder) or not _is_intact(folder):
         return None
-    _touch(folder)
+    _mark_used(folder)
     return folder
 
 
 def acquire_lease(folder: Path) -> bool:
-    """Keep an entry from being cleaned for as long as this process lives. Returns whether it is there at all.
+    """Protect an entry from eviction while this process lives. Returns whether the entry exists.
 
-    Does not wait for one that is being made: that takes longer than to clean, which alone is to be waited for here.
+    Waits for an eviction in progress, but not for the creation of an entry, which takes longer.
     """
     if folder.parent.exists():
-        _take(folder)
-        with contextlib.suppress(OSError), lock_within(folder.with_suffix(".lock"), _CLEANING_SECONDS):
+        _lease(folder)
+        with contextlib.suppress(OSError), lock_within(folder.with_suffix(".lock"), _EVICTION_SECONDS):
             return folder.exists()
-    return folder.exists()  # a cache that may only be read is not cleaned either
+    return folder.exists()  # a read-only cache is not evicted either
 
 
 def folder_of(kind: str, facts: dict[str, Any]) -> Path:
-    """Where the entry made from `facts` lies, whether it is there or not."""
+    """Return the folder of the entry determined by `facts`, whether it exists or not."""
     return cache_root() / kind / cache_key(facts)
 
 
 @contextlib.contextmanager
 def explain_write_errors(what: str, remedy: str = _REMEDY) -> Iterator[None]:
-    """Turn a full disk or a folder that cannot be written into a sentence.
+    """Convert errors of a full or read-only disk to PlaceError.
 
     Args:
-        what: What is written, with its place.
-        remedy: A sentence: what to do where the folder cannot be written.
+        what: Description of the written file, with its location.
+        remedy: Sentence about what to do if the folder cannot be written.
+
+    Raises:
+        PlaceError: If the disk is full or the folder cannot be written.
     """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise PlaceError(
-                f"There must be room for {what}, but the disk is full. Nothing half-made was left there; "
-                "free some space, and the same command goes on."
+                f"There must be disk space for {what}, but the disk is full. No partial files are left; "
+                "free some space and repeat the command to continue."
             ) from error
         if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)) or error.errno == errno.EROFS:
             raise PlaceError(
-                f"A folder that can be written is needed for {what}, but got: {error.strerror}: {error.filename}. "
+                f"A writable folder is required for {what}, but got: {error.strerror}: {error.filename}. "
                 f"{remedy}".rstrip()
             ) from error
         raise
 
 
 def get_or_create(kind: str, facts: dict[str, Any], fill: Callable[[Path], None]) -> Path:
-    """Return the folder made from `facts`, filling it first where it is missing or damaged.
+    """Return the folder determined by `facts`, creating it if it is missing or damaged.
 
-    Two processes that ask for the same entry do the work once: the second waits for the first. The entry stays for as
-    long as this process lives; after a new one was made, those that nobody uses are cleaned if they are too much.
+    If two processes request the same entry, the second waits for the first. The entry is protected while this process
+    lives. After the creation of an entry, unused ones are evicted if the cache exceeds its limit.
 
     Args:
-        kind: First folder level, for listing.
-        facts: JSON-able facts that the content is a function of.
-        fill: Writes files, in folders if it likes, into the empty folder it is given.
+        kind: First folder level.
+        facts: JSON-able facts that determine the content.
+        fill: Writes files, with subfolders if needed, into the empty folder it is given.
 
     Raises:
-        PlaceError: If the cache folder cannot be written, or the disk is full; no broken entry is left.
-        SettingsError: If the limit of the cache is no number.
+        PlaceError: If the cache folder cannot be written or the disk is full. No partial entry is left.
+        SettingsError: If the limit of the cache is not a number.
     """
-    folder, most = folder_of(kind, facts), cache_eviction.limit_bytes()
+    folder, max_bytes = folder_of(kind, facts), cache_eviction.limit_bytes()
     with explain_write_errors(f"the cache entry {folder}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with lock(folder.with_suffix(".lock")):
-            if folder.exists() and not _is_whole(folder):
+            if folder.exists() and not _is_intact(folder):
                 shutil.rmtree(folder)
             is_new = not folder.exists()
             if is_new:
-                _make(folder, facts, fill)
-            _take(folder)
-    _touch(folder)
+                _create(folder, facts, fill)
+            _lease(folder)
+    _mark_used(folder)
     if is_new:
-        with contextlib.suppress(OSError):  # what could not be cleaned is with the next entry
-            cache_eviction.evict(cache_root(), most)
+        with contextlib.suppress(OSError):  # the next eviction tries again
+            cache_eviction.evict(cache_root(), max_bytes)
     return folder
 
 
 def entries() -> list[CacheEntry]:
-    """All entries, largest first."""
+    """Return all entries, largest first."""
     root = cache_root()
     found = []
     for folder in sorted(root.glob("*/*")):
@@ -176,7 +179,7 @@ def entries() -> list[CacheEntry]:
 
 
 def clear() -> int:
-    """Delete the whole cache. Returns the bytes freed."""
+    """Delete the whole cache. Returns the number of bytes freed."""
     root = cache_root()
     freed = sum(cache_eviction.size_of(folder) for folder in root.glob("*") if folder.name != leases.FOLDER)
     if root.exists():
@@ -185,16 +188,16 @@ def clear() -> int:
     return freed
 
 
-def _take(folder: Path) -> None:
+def _lease(folder: Path) -> None:
     leases.acquire(folder.parent.parent, f"{folder.parent.name}/{folder.name}")
 
 
-def _touch(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # the time of last use is a convenience for cleaning, not worth failing for
+def _mark_used(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # the time of the last use is not essential
         os.utime(folder)
 
 
-def _make(folder: Path, facts: dict[str, Any], fill: Callable[[Path], None]) -> None:
+def _create(folder: Path, facts: dict[str, Any], fill: Callable[[Path], None]) -> None:
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         fill(draft)
@@ -204,18 +207,18 @@ def _make(folder: Path, facts: dict[str, Any], fill: Callable[[Path], None]) -> 
         try:
             draft.rename(folder)
         except OSError:
-            if not _is_whole(folder):  # else another process was quicker, on a disk without locks
+            if not _is_intact(folder):  # otherwise another process was faster, on a disk without locks
                 raise
     finally:
-        shutil.rmtree(draft, ignore_errors=True)  # gone already when the rename succeeded
+        shutil.rmtree(draft, ignore_errors=True)  # does not exist after a successful rename
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_intact(folder: Path) -> bool:
     try:
         sums = json.loads((folder / _FACTS).read_text(encoding="utf-8"))["crc32"]
         there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} - {_FACTS}
         return there == sums.keys() and all(_sum(folder / name) == value for name, value in sums.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # JSON of another form is damage, too
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # any other form of JSON is damaged, too
         return False
 
 
@@ -229,14 +232,15 @@ def _sum(file: Path) -> int:
 
 @contextlib.contextmanager
 def interprocess_lock(what: str, seconds: float | None = None) -> Iterator[None]:
-    """One process of this machine and this cache at a time in all that is named `what`.
+    """Hold a named lock that one process of this machine and this cache can hold at a time.
 
     Args:
-        what: A name.
-        seconds: To wait for another process that is in it; for ever where None.
+        what: Name of the lock.
+        seconds: Timeout; None waits indefinitely.
 
     Raises:
-        TimeoutError: If another process stays in it.
+        TimeoutError: If another process holds the lock until the timeout.
+        PlaceError: If the folder of the locks cannot be written.
     """
     folder = cache_root() / "locks"
     with explain_write_errors(f"the lock folder {folder}"):

@@ -1,7 +1,7 @@
-"""The cache kept below its limit: what was not used for longest goes, and what killed processes left behind.
+"""Evict least recently used cache entries above the limit, and what killed processes left behind.
 
-Nothing that a living process uses is touched, nor anything while it is being made. An entry leaves its name first, in
-one step, and is deleted then: so nobody meets half of one, and any number of processes may clean at once.
+Entries in use by a living process, or being created, are kept. An entry is renamed before it is deleted, so that no
+process sees a partial one and several processes may evict at the same time.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from bhsearch.runtime.locks import HAS_LOCKS, lock_within
 
 VARIABLE = "BHSEARCH_CACHE_LIMIT"
 DEFAULT_GB = 20.0
-_GONE = ".gone-"
-_OLD_SECONDS = 86400  # no list of digests is written for so long
-# Not a folder of entries; and what costs the most time for the least room.
-_SPARED = ("locks", "digests")
+_EVICTED_PREFIX = ".gone-"
+_ABANDONED_SECONDS = 86400  # writing a file of digests takes far less
+# `locks` has no entries; `digests` take much time to recreate and little space.
+_KEPT_KINDS = ("locks", "digests")
 
 
 def limit_bytes() -> int | None:
-    """How large the cache may get: `$BHSEARCH_CACHE_LIMIT`, in gigabytes; None where that is `none`.
+    """Return the limit of the cache in bytes from `$BHSEARCH_CACHE_LIMIT`, in gigabytes; None for `none`.
 
     Raises:
-        SettingsError: If it is no such number.
+        SettingsError: If the variable is not a number of at least 0, or `none`.
     """
     text = os.environ.get(VARIABLE, "").strip() or str(DEFAULT_GB)
     if text.lower() == "none":
@@ -42,35 +42,35 @@ def limit_bytes() -> int | None:
     raise SettingsError(f"{VARIABLE} must be a number of gigabytes, 0 or more, or none, but got {text!r}.")
 
 
-def evict(root: Path, most: int | None) -> int:
-    """Bring the cache below its limit, as far as it is not in use.
+def evict(root: Path, max_bytes: int | None) -> int:
+    """Delete unused entries, least recently used first, until the cache is below its limit.
 
     Args:
         root: Folder of the cache.
-        most: Bytes that it may hold; None for no limit, which still deletes what killed processes left behind.
+        max_bytes: Limit in bytes; with None, only leftovers of killed processes are deleted.
 
     Returns:
-        Bytes that were freed.
+        Number of bytes freed.
     """
-    if not HAS_LOCKS:  # then nobody could say what is in use
+    if not HAS_LOCKS:  # without locks, the entries in use are unknown
         return 0
     freed = sum(_delete(folder) for folder in _leftovers(root))
-    if most is None:
+    if max_bytes is None:
         return freed
     entries = [(folder, size_of(folder)) for folder in _folders(root)]
-    too_many = sum(size for _, size in entries) - most
-    if too_many > 0:
+    excess = sum(size for _, size in entries) - max_bytes
+    if excess > 0:
         used = leases.in_use(root)
         for folder, size in sorted(entries, key=lambda entry: _last_use(entry[0])):
-            if too_many <= 0:
+            if excess <= 0:
                 break
             if _name(folder) not in used and _remove(root, folder):
-                too_many, freed = too_many - size, freed + size
+                excess, freed = excess - size, freed + size
     return freed
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of the files in a folder; files that vanish meanwhile do not count."""
+    """Return the size of all files in a folder in bytes, ignoring files that vanish meanwhile."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -83,7 +83,7 @@ def _folders(root: Path) -> list[Path]:
     return [
         folder
         for folder in root.glob("*/*")
-        if folder.parent.name not in _SPARED and not folder.name.startswith(".") and folder.is_dir()
+        if folder.parent.name not in _KEPT_KINDS and not folder.name.startswith(".") and folder.is_dir()
     ]
 
 
@@ -102,25 +102,25 @@ def _lock_of(folder: Path) -> Path:
 
 
 def _remove(root: Path, folder: Path) -> bool:
-    """Take an entry away, unless someone makes it, looks at it or has begun to use it."""
+    """Delete an entry unless another process creates, checks or uses it. Returns whether it was deleted."""
     with lock_within(_lock_of(folder)) as alone:
         if not alone or _name(folder) in leases.in_use(root):
             return False
-        away = folder.with_name(f"{_GONE}{folder.name}-{uuid.uuid4().hex[:8]}")
+        away = folder.with_name(f"{_EVICTED_PREFIX}{folder.name}-{uuid.uuid4().hex[:8]}")
         try:
             folder.rename(away)
-        except OSError:  # another process was faster, or we may not
+        except OSError:  # another process was faster, or permission is denied
             return False
     _delete(away)
     return True
 
 
 def _leftovers(root: Path) -> Iterator[Path]:
-    """Drafts that nobody fills any more, entries that were taken away; locks without an entry are deleted here."""
+    """Iterate over abandoned drafts and renamed entries, and delete locks without an entry."""
     for folder in root.glob("*/.*"):
-        if folder.is_dir() and folder.parent.name not in (*_SPARED, leases.FOLDER):
-            key = folder.name.removeprefix(_GONE).lstrip(".").split("-")[0]
-            with lock_within(_lock_of(folder.with_name(key))) as alone:  # whoever fills a draft holds its lock
+        if folder.is_dir() and folder.parent.name not in (*_KEPT_KINDS, leases.FOLDER):
+            key = folder.name.removeprefix(_EVICTED_PREFIX).lstrip(".").split("-")[0]
+            with lock_within(_lock_of(folder.with_name(key))) as alone:  # the process that fills a draft holds its lock
                 if alone:
                     yield folder
     for file in root.glob("*/*.lock"):
@@ -128,12 +128,12 @@ def _leftovers(root: Path) -> Iterator[Path]:
             if alone and not file.with_suffix("").exists():
                 file.unlink(missing_ok=True)
     for file in root.glob("digests/*/.*"):
-        with contextlib.suppress(OSError):  # it may be in its place by now
-            if time.time() - file.stat().st_mtime > _OLD_SECONDS:
+        with contextlib.suppress(OSError):  # it may have been renamed meanwhile
+            if time.time() - file.stat().st_mtime > _ABANDONED_SECONDS:
                 file.unlink()
 
 
 def _delete(folder: Path) -> int:
     size = size_of(folder)
-    shutil.rmtree(folder, ignore_errors=True)  # another process may be at it, too
+    shutil.rmtree(folder, ignore_errors=True)  # another process may delete it, too
     return size

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM, raised where a study can bear it and else remembered.
+"""Defer Ctrl-C and SIGTERM to points where a study can be interrupted.
 
-An exception in the middle of a write to the storage or the outbox would leave a trial that seems to run.
+An exception while the storage or the outbox is written would leave a trial in the state RUNNING.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from types import FrameType
 
 
 class Interrupts:
-    """Whether this process was asked to stop.
+    """Interrupt requests of this process.
 
     Attributes:
-        asked: Whether it was.
+        asked: Whether an interrupt was requested.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        self._allowed = False  # whether the main thread is where it may be interrupted
+        self._allowed = False  # whether the main thread may be interrupted now
 
     def ask(self) -> None:
-        """Ask it to stop; from a signal handler, which runs in the main thread.
+        """Request an interrupt; called by a signal handler in the main thread.
 
         Raises:
-            KeyboardInterrupt: If it may be interrupted where it is.
+            KeyboardInterrupt: If the main thread may be interrupted now.
         """
         self.asked = True
         if self._allowed:
@@ -36,7 +36,11 @@ class Interrupts:
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
-        """Around what may be interrupted; at once, if it was asked before."""
+        """Mark code that may be interrupted; an earlier request is raised on entry.
+
+        Raises:
+            KeyboardInterrupt: If an interrupt was requested before.
+        """
         self._allowed = True
         try:
             if self.asked:
@@ -48,9 +52,9 @@ class Interrupts:
 
 @contextmanager
 def deferred() -> Iterator[Interrupts]:
-    """Have a first Ctrl-C or SIGTERM raised only where it is allowed; a second one is raised wherever it comes.
+    """Defer a first Ctrl-C or SIGTERM until it is allowed; a second one is raised immediately.
 
-    A signal that would end this process without a word still does, and outside the main thread nothing changes.
+    A signal whose default action ends the process still does. Outside the main thread, signals are not changed.
     """
     interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
@@ -59,17 +63,17 @@ def deferred() -> Iterator[Interrupts]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = {number: handler for number, handler in handlers.items() if callable(handler)}
 
-    def heard(number: int, frame: FrameType | None) -> None:
-        again = interrupts.asked
+    def handle(number: int, frame: FrameType | None) -> None:
+        is_second = interrupts.asked
         try:
             before[signal.Signals(number)](number, frame)
         except KeyboardInterrupt:
-            if again:
+            if is_second:
                 raise
             interrupts.ask()
 
     for number in before:
-        signal.signal(number, heard)
+        signal.signal(number, handle)
     try:
         yield interrupts
     finally:

@@ -1,7 +1,7 @@
-"""Which entries of the cache are in use: each process keeps a list of those that it took, for as long as it lives.
+"""Leases of cache entries: each process lists the entries it uses while it lives.
 
-A list is a file in `<root>/.uses` that its process has locked. So a list that nobody has locked is one of a process
-that is gone, however it went, and counts no more.
+A lease file in `<root>/.uses` is locked by its process. An unlocked file belongs to a process that has ended and is
+ignored.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ class _Lease:
     names: set[str] = field(default_factory=set)
 
 
-_leases: dict[tuple[int, Path], _Lease] = {}  # by process, since a fork is another, and by root
+_leases: dict[tuple[int, Path], _Lease] = {}  # by process, since a fork is another process, and by root
 _guard = threading.Lock()
 
 
 def acquire(root: Path, name: str) -> None:
-    """Say that this process uses an entry, `<kind>/<key>`, until it ends. Look whether it is there only then.
+    """Mark an entry, `<kind>/<key>`, as used by this process until it ends. Check that it exists after this call only.
 
-    Where the list cannot be written the entry is used all the same, only without protection.
+    If the lease file cannot be written, the entry is used without protection.
     """
     if not HAS_LOCKS:
         return
     with _guard, contextlib.suppress(OSError):
         lease = _leases.get((os.getpid(), root))
-        if lease is None or not lease.file.exists():  # the whole cache may have been deleted
+        if lease is None or not lease.file.exists():  # the cache may have been deleted
             if lease is not None:
                 lease.stream.close()
             lease = _leases[os.getpid(), root] = _renewed(root, lease.names if lease else set())
@@ -51,7 +51,7 @@ def acquire(root: Path, name: str) -> None:
 
 
 def in_use(root: Path) -> set[str]:
-    """Entries that living processes use, this one included; lists of the dead are deleted."""
+    """Return the entries used by living processes, this one included, and delete lease files of ended processes."""
     names: set[str] = set()
     for file in (root / FOLDER).glob("*.uses"):
         with contextlib.suppress(OSError), file.open("r+", encoding="utf-8") as stream:
@@ -62,7 +62,7 @@ def in_use(root: Path) -> set[str]:
     return names
 
 
-def _give_back() -> None:
+def _release_all() -> None:
     for (pid, _), lease in _leases.items():
         if pid == os.getpid():
             with contextlib.suppress(OSError):
@@ -70,11 +70,11 @@ def _give_back() -> None:
                 lease.stream.close()
 
 
-atexit.register(_give_back)
+atexit.register(_release_all)
 
 
 def _renewed(root: Path, names: set[str]) -> _Lease:
-    """A locked list. Under its name only then, or it would be taken for one of the dead."""
+    """Create and lock a lease file, then rename it into place, so that no process mistakes it for a stale one."""
     folder = root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"

@@ -1,8 +1,8 @@
-"""Locks between processes: a file each, let go by whatever ends the process that holds it.
+"""Locks between processes: a file each, released when the process that holds it ends.
 
-Some disks know no `flock`: Lustre by default, some mounts of NFS and FUSE. There the other kind of lock is tried that
-belongs to an open file, and where the disk has neither, a file of this machine's temporary folder is locked instead:
-then processes on other machines are not kept out, which `without_locks` says.
+Some disks do not support `flock`: Lustre by default, some mounts of NFS and FUSE. "Open file description" locks are
+tried there. If the disk has neither, a file in this machine's temporary folder is locked instead, which does not
+exclude processes on other machines; `without_locks` reports such disks.
 """
 
 from __future__ import annotations
@@ -22,66 +22,70 @@ from bhsearch.runtime.environment import private_folder
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes may then both do the work; a rename still keeps one whole result
+except ImportError:  # Windows: two processes may both do the work; the rename still keeps one complete result
     fcntl = None  # type: ignore[assignment]
 
 HAS_LOCKS = fcntl is not None
-_LOOK_SECONDS = 0.02
-_LACKING = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # what a disk without locks answers
-_without: set[Path] = set()  # folders on such disks that were met
+_POLL_SECONDS = 0.02
+_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # errors of disks without locks
+_without: set[Path] = set()  # folders on disks without locks found so far
 
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Wait until no other process holds the lock of this file, and hold it."""
+    """Hold the lock of a file, waiting until no other process holds it."""
     while True:
         with path.open("a") as stream, contextlib.ExitStack() as stack:
-            if _acquire(stream, wait=True) is None and (other := stack.enter_context(_stand_in(path))):
+            if _acquire(stream, wait=True) is None and (other := stack.enter_context(_local_substitute(path))):
                 _acquire(other, wait=True)
-            # Whoever held it may have deleted it: then others lock another file of that name by now.
-            if _is_still(path, stream) or not path.parent.exists():
+            # The former holder may have deleted the file; others then lock a new file of the same name.
+            if _is_same_file(path, stream) or not path.parent.exists():
                 yield
                 return
 
 
 @contextlib.contextmanager
 def lock_within(path: Path, seconds: float = 0.0) -> Iterator[bool]:
-    """Hold the lock of a file if nobody else does, or not for long any more: gives whether it is held.
+    """Try to hold the lock of a file. Yields whether it is held.
+
+    Args:
+        path: Lock file, created if it is missing.
+        seconds: Time to wait for another process.
 
     Raises:
-        OSError: If there can be no such file.
+        OSError: If the file cannot be created.
     """
     until = time.monotonic() + seconds
     with path.open("a") as stream, contextlib.ExitStack() as stack:
         locked: IO[str] = stream
         held = _acquire(locked)
-        if held is None and (other := stack.enter_context(_stand_in(path))):
+        if held is None and (other := stack.enter_context(_local_substitute(path))):
             held, locked = _acquire(other), other
         while held is False and time.monotonic() < until:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
             held = _acquire(locked)
-        yield held is not False and _is_still(path, stream)
+        yield held is not False and _is_same_file(path, stream)
 
 
 def try_lock(stream: IO[str]) -> bool:
-    """Lock an open file until it is closed, if nobody else has; does not wait. Where there are no locks, none is."""
+    """Lock an open file until it is closed, without waiting. Returns whether it was locked; False without locks."""
     return bool(_acquire(stream))
 
 
 def without_locks() -> list[Path]:
-    """Folders on disks without locks that this process met: there, other machines and other users are not kept out."""
+    """Return the folders on disks without locks, where other machines and users are not excluded."""
     return sorted(_without)
 
 
 def _acquire(stream: IO[str], wait: bool = False) -> bool | None:
-    """Lock an open file until it is closed: whether it is locked now; None where its disk has no locks at all."""
+    """Lock an open file until it is closed. Returns whether it is locked; None if its disk has no locks."""
     if fcntl is None:
         return None
     for take in (_flock, _open_file_lock):
         try:
             take(stream.fileno(), wait)
         except OSError as error:
-            if error.errno in _LACKING:
+            if error.errno in _UNSUPPORTED:
                 continue
             if wait:
                 raise
@@ -96,7 +100,7 @@ def _flock(file: int, wait: bool) -> None:
 
 
 def _open_file_lock(file: int, wait: bool) -> None:
-    """An "open file description" lock. POSIX's own would be lost as soon as the process closes the file elsewhere."""
+    """Take an "open file description" lock; a POSIX lock would be lost when the process closes the file elsewhere."""
     if not hasattr(fcntl, "F_OFD_SETLK"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -104,8 +108,8 @@ def _open_file_lock(file: int, wait: bool) -> None:
 
 
 @contextlib.contextmanager
-def _stand_in(path: Path) -> Iterator[IO[str] | None]:
-    """A file of this machine to lock in the place of one on a disk without locks; None where there can be none."""
+def _local_substitute(path: Path) -> Iterator[IO[str] | None]:
+    """Open a local file to lock instead of one on a disk without locks; None if it cannot be created."""
     whole = path.parent.resolve() / path.name
     _without.add(whole.parent)
     with contextlib.ExitStack() as stack:
@@ -118,7 +122,7 @@ def _stand_in(path: Path) -> Iterator[IO[str] | None]:
         yield stream
 
 
-def _is_still(path: Path, stream: IO[str]) -> bool:
+def _is_same_file(path: Path, stream: IO[str]) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
     except OSError:

@@ -1,4 +1,4 @@
-"""Processes of this package: how one is started, and told from others after its number was given to another one."""
+"""Start processes of this package, and identify them even after their number was reused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import psutil
 
-# Without the working directory on the path (-P): a file called random.py there is nobody's business but its owner's.
-# The package is the one of the parent, wherever that found it; the folder that holds it comes last on the path, since
+# Without the working directory on the path (-P), where a file called random.py would shadow the standard library.
+# The package is imported from the parent's location; the folder that contains it comes last on the path, since
 # it may be a checkout with files of any name.
 _START = """
 import importlib.machinery, importlib.util, runpy, sys
@@ -27,18 +27,18 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module of this package as a program, in whatever folder and however it is installed."""
+    """Return the command that runs a module of this package, for any working directory and kind of installation."""
     folder = Path(__file__).resolve().parents[2]
     return [sys.executable, "-P", "-c", _START, str(folder), module, *arguments]
 
 
 def this_process() -> dict[str, Any]:
-    """Host, number and start time of this process, JSON-able; a process number alone may be used again."""
+    """Return host, number and start time of this process, JSON-able; process numbers alone may be reused."""
     return {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
 def is_alive(process: dict[str, Any]) -> bool:
-    """Whether a process that `this_process` named still runs; one on another host is taken to be alive."""
+    """Return whether a process identified by `this_process` still runs; True for a process on another host."""
     if not is_here(process):
         return bool(process)
     try:
@@ -49,17 +49,17 @@ def is_alive(process: dict[str, Any]) -> bool:
 
 
 def is_here(process: dict[str, Any]) -> bool:
-    """Whether a process that `this_process` named is, or was, one of this host."""
+    """Return whether a process identified by `this_process` belongs to this host."""
     return process.get("host") == platform.node()
 
 
 def memory_mb() -> float:
-    """What this process holds of the machine's memory, in megabytes."""
+    """Return the resident memory of this process in megabytes."""
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
 def how_it_ended(code: int) -> str:
-    """An exit code in words; a negative one is the number of a signal, as `subprocess` has it."""
+    """Describe an exit code; a negative one is the number of a signal, as in `subprocess`."""
     if code >= 0:
         return f"exit code {code}"
     try:

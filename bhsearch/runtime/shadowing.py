@@ -1,20 +1,20 @@
-"""Refuse a working directory whose files would be imported instead of Python's modules or of libraries.
+"""Refuse a working directory whose files would shadow standard or third-party modules.
 
-`python -m` puts the working directory first on the path, so a file of the user's called random.py there is what every
-library gets that imports `random`. Child processes are started without it, see `processes.python_command`.
+`python -m` puts the working directory first on the path, so a file called random.py there is imported by every library
+that imports `random`. Child processes start without it, see `processes.python_command`.
 
-This module imports only what every interpreter has loaded by itself: any other import might be the wrong one already.
+This module imports only modules that every interpreter has loaded at startup: any other import might be shadowed.
 """
 
 import _imp
 import os
 import sys
 
-TYPE_CHECKING = False  # as type checkers know it: `typing` is not loaded yet
+TYPE_CHECKING = False  # recognised by type checkers; `typing` is not loaded yet
 if TYPE_CHECKING:
     from types import ModuleType
 
-# Top-level modules that the commands import, measured over all of them; `tests/test_shadows.py` keeps it true.
+# Top-level modules that the commands import; verified by `tests/runtime/test_shadowing.py`.
 NEEDED = frozenset(
     """
     __future__ argparse array ast asyncio base64 bdb binascii bisect bz2 calendar cmath cmd code codeop collections
@@ -41,32 +41,32 @@ _SUFFIXES = (".py", ".pyc", *_imp.extension_suffixes())
 
 
 def check() -> None:
-    """End a command with a sentence and exit code 2 if the working directory hides a module that it needs.
+    """End a command with a message and exit code 2 if the working directory shadows a module that it needs.
 
-    Only where this package is being imported for `python -m bhsearch...`; elsewhere the path is the caller's business.
+    Does nothing unless the package is imported for `python -m bhsearch...`; otherwise the path is the caller's choice.
     """
     if sys.argv[:1] != ["-m"] or not any("bhsearch" in word for word in sys.orig_argv):
         return
     try:
         found = shadowing_files(os.getcwd(), sys.path, sys.modules)
-    except OSError:  # deleted or unreadable: then nothing is imported from it
+    except OSError:  # a deleted or unreadable folder shadows nothing
         return
     if found:
         shown = "\n".join(f"  {path}" for path in found)
         sys.stderr.write(
-            "error: The working directory must hold nothing that Python would import in the place of a module which "
-            f"this command needs, but there is:\n{shown}\nRename it, or start the command in another folder.\n"
+            "error: The working directory must not contain files that shadow modules of "
+            f"this command, but got:\n{shown}\nRename them, or start the command in another folder.\n"
         )
         sys.exit(2)
 
 
 def shadowing_files(folder: str, path: list[str], modules: "dict[str, ModuleType]") -> list[str]:
-    """Files and packages in a folder that hide a needed module, if the folder comes before Python's own on the path.
+    """Return files and packages in a folder that shadow a needed module, if the folder precedes the standard library.
 
     Args:
         folder: The working directory.
-        path: Folders where modules are looked for, in order.
-        modules: Those that are loaded, by name.
+        path: Folders where modules are searched, in order.
+        modules: Loaded modules by name.
 
     Raises:
         OSError: If the folder cannot be read.
@@ -94,7 +94,7 @@ def _is_needed(module: str) -> bool:
 
 
 def _is_module(path: str) -> bool:
-    """Whether a path is a file, or a package, that can be imported; a folder without `__init__` hides nothing."""
+    """Return whether a path is an importable file or package; a folder without `__init__` shadows nothing."""
     if os.path.isdir(path):
         return any(os.path.isfile(os.path.join(path, "__init__" + suffix)) for suffix in _SUFFIXES)
     name = os.path.basename(path)

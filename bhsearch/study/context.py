@@ -20,13 +20,14 @@ from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
 from bhsearch.data.images.files import describe_left_out
 from bhsearch.data.splits import Split, make_split
-from bhsearch.engines.keras_tuner.storage import DIRECTORY
 from bhsearch.engines.optuna.pruners import check_pruner
-from bhsearch.engines.optuna.url import without_password
-from bhsearch.engines.registry import KERAS_TUNER, check_engine, with_sampler
+from bhsearch.engines.registry import ENGINES, check_engine, with_sampler
 from bhsearch.errors import SettingsError, StudyError
+from bhsearch.evaluation.extra_metrics import EXTRA_METRICS
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.models.backbones.registry import AvailableBackbones, Backbone, find_backbones
+from bhsearch.models.augmentation.base import check_augmentations
+from bhsearch.models.backbones.base import AvailableBackbones, Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import check_feature_backend
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import Parameter, digest_of_rows, finetune_space, frozen_space, space_digest
@@ -110,15 +111,18 @@ class StudyContext:
 
     @property
     def pruner(self) -> str:
-        """The pruner's name; frozen trials are never pruned, and those of KerasTuner neither."""
-        if self.regime == FROZEN or self.settings.engine == KERAS_TUNER:
+        """Name of the pruner; `none` in the frozen regime, and for an engine that does not prune."""
+        if self.regime == FROZEN or not ENGINES.get(self.settings.engine).capabilities.prunes:
             return "none"
         return self.settings.pruner or FINETUNE_PRUNER
 
     def space(self, backbones: Iterable[str]) -> tuple[Parameter, ...]:
         """The space of the regime."""
         names = tuple(backbones)
-        return frozen_space(names) if self.regime == FROZEN else finetune_space(names, self.image_sizes)
+        policies = self.settings.augmentations
+        if self.regime == FROZEN:
+            return frozen_space(names, policies)
+        return finetune_space(names, self.image_sizes, policies)
 
     def template(self) -> Predictions:
         """The development rows as predictions that say nothing yet."""
@@ -199,6 +203,9 @@ def _check_choices(settings: Settings) -> None:
     if settings.pruner is not None:
         check_pruner(settings.pruner)
     check_engine(settings.engine, settings.sampler, settings.workers, settings.pruner, settings.storage)
+    for name in settings.metrics:
+        EXTRA_METRICS.get(name)
+    check_augmentations(settings.augmentations, FINETUNE if settings.regime == FINETUNE else FROZEN)
     for size in (settings.image_size, *settings.image_sizes):
         make_resize(settings.resize, size)
     if settings.regime == FINETUNE and settings.resize == "tiles":
@@ -325,11 +332,12 @@ def _regime(prepared: StudyContext) -> str:
 
 
 def _sampler(settings: Settings) -> str:
-    return f"sampler {settings.sampler}" + (" of KerasTuner" if settings.engine == KERAS_TUNER else "")
+    of = "" if settings.engine == Settings.engine else f" of {ENGINES.get(settings.engine).title}"
+    return f"sampler {settings.sampler}{of}"
 
 
 def _place(settings: Settings) -> str:
-    return f"{DIRECTORY}/" if settings.engine == KERAS_TUNER else without_password(settings.storage)
+    return ENGINES.get(settings.engine).location(settings.storage)
 
 
 def _left_out(found: AvailableBackbones) -> str:

@@ -15,7 +15,6 @@ from bhsearch.data.images.pixel_cache import pixel_file
 from bhsearch.errors import PlaceError
 from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.models.augmentation.views import views_of
-from bhsearch.models.backbones.registry import REGISTRY, Backbone
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import frozen_space
 from bhsearch.runtime.cache import cache_root, entries
@@ -27,8 +26,6 @@ from bhsearch.tracking.upload.outbox import outbox_root
 # an image are predictions; a database grows by 70 kB a trial; a model is its backbone's weights and 0.1 MB more.
 _TRIAL_BYTES, _IMAGE_BYTES = (150_000, 1_000_000), (100, 200)
 _MODEL_BYTES = 200_000
-_OWN_SHARE = 0.3  # of a file of the user's own, which may hold the state of an optimiser beside the weights
-_MOST_FEATURES, _FILTERS = 4096, 64  # of a network of the user's own; of the fixed filters
 _FEW = 5  # trials, in the advice
 
 
@@ -99,7 +96,7 @@ def _cache_needs(prepared: StudyContext) -> list[DiskRequirement]:
         if not pixel_file(prepared.development, resize).exists():
             pixels += n_images * int(np.prod(resize.shape))
     trained = [backbone for backbone in prepared.found.backbones if not backbone.from_scratch]
-    widths = sum(map(_width, trained))
+    widths = sum(backbone.most_features for backbone in trained)
     features = 4 * n_images * widths * len(_views(prepared)) * len(prepared.image_sizes)
     converted = 0 if prepared.settings.feature_backend == "keras" else sum(b.size_mb for b in trained) * 1e6
     return [  # features and conversions may be there already: what they are called depends on the framework
@@ -109,17 +106,11 @@ def _cache_needs(prepared: StudyContext) -> list[DiskRequirement]:
     ]
 
 
-def _width(backbone: Backbone) -> int:
-    if backbone.file is None:
-        return _FILTERS
-    return REGISTRY[backbone.name].n_features if backbone.name in REGISTRY else _MOST_FEATURES
-
-
 def _views(prepared: StudyContext) -> set[str]:
     """Views that the space can ask for; finetuning starts from those of the image itself."""
     if prepared.regime == FINETUNE:
         return {IDENTITY}
-    rows = {row.name: row.choices for row in frozen_space(("",))}
+    rows = {row.name: row.choices for row in frozen_space(("",), prepared.settings.augmentations)}
     return {view for policy in rows["policy"] for view in views_of(policy, max(rows["views"]))}
 
 
@@ -129,7 +120,8 @@ def _tracking_needs(prepared: StudyContext, remaining: int) -> list[DiskRequirem
         return []
     n_images, work, temporary = len(prepared.development), Path.cwd(), Path(tempfile.gettempdir())
     members = settings.folds * settings.repeats if prepared.regime == FINETUNE else 1
-    least, most = (members * choose(map(_model_bytes, prepared.found.backbones)) for choose in (min, max))
+    sizes = [int(backbone.model_mb * 1e6) for backbone in prepared.found.backbones]
+    least, most = members * min(sizes), members * max(sizes)
     # Of trials that may be pruned, nothing is certain but the first.
     certain = remaining if prepared.pruner == "none" else 1
     kept = model_limit(settings.keep_models)
@@ -154,12 +146,6 @@ def _tracking_needs(prepared: StudyContext, remaining: int) -> list[DiskRequirem
             DiskRequirement("pictures and predictions", place, certain * least_files, remaining * most_files),
         ]
     return needs
-
-
-def _model_bytes(backbone: Backbone) -> int:
-    """Bytes of the weights in a model; little more than a guess for a file of the user's own."""
-    own = backbone.file is not None and backbone.name not in REGISTRY
-    return int(backbone.size_mb * 1e6 * (_OWN_SHARE if own else 0.9))
 
 
 def _by_disk(needs: Sequence[DiskRequirement]) -> list[tuple[int, list[DiskRequirement]]]:

@@ -26,6 +26,8 @@ from bhsearch.states import COMPLETE, FAILED, PRUNED
 from bhsearch.study import context
 from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.study.objective_factory import threads_of
+from bhsearch.study.parts import METADATA, recorded_parts
+from bhsearch.tracking import keys
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -65,6 +67,8 @@ def study_record(prepared: StudyContext, facts: dict[str, Any], n_images: int, w
     tags |= {"bhsearch.promotable": str(prepared.split.promotable), "bhsearch.regime": prepared.regime}
     tags["bhsearch.synthetic"] = str(prepared.index.synthetic)
     tags |= {f"bhsearch.{key}": str(value) for key, value in arithmetic(settings).items()}
+    plugins = recorded_parts(facts.get(METADATA, {}), settings.launcher)
+    tags |= {keys.PLUGINS: plugins} if plugins else {}
     if facts["started_from"]:
         tags["bhsearch.started_from"] = facts["started_from"]["study"]
     return {
@@ -89,7 +93,7 @@ def study_record(prepared: StudyContext, facts: dict[str, Any], n_images: int, w
             "started_from.json": facts["started_from"],
         },
         "backbones": {
-            name: {"name": name, "file": str(b.file) if b.file else "", "digest": b.digest}
+            name: {"name": name, "file": str(b.file) if b.file else "", "digest": b.digest, "kind": b.kind}
             for name, b in prepared.backbones.items()
         },
         "pixels": {"file": str(pixel_file(prepared.development, resize)), "shape": [n_images, *resize.shape]},

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from bhsearch.config import Settings
+from bhsearch.data.arrays import Float32Array as Array
 from bhsearch.engines.base import INTERRUPTED, Trial
 from bhsearch.engines.optuna.importances import importance_spread
 from bhsearch.errors import BhsearchError, InputError, LostStorageError, RunError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models.keras_settings import check_backend
-from bhsearch.models.training.linear_probe import Array
 from bhsearch.runtime.cache import interprocess_lock, notes
 from bhsearch.runtime.interrupts import Interrupts, deferred
+from bhsearch.runtime.plugins import UnknownPartError
 from bhsearch.runtime.processes import is_here
 from bhsearch.states import RUNNING
 from bhsearch.study import context, disk_space
@@ -28,6 +29,7 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.study.lost_storage import write_trials
 from bhsearch.study.objective_factory import make_objective
 from bhsearch.study.open import open_engine, study_lock
+from bhsearch.study.parts import explain
 from bhsearch.study.payloads import study_arrays, study_record
 from bhsearch.study.recall import experiment_of, outbox_predictions, stored_predictions
 from bhsearch.study.recovery import DIED, recover_dead_trials
@@ -70,9 +72,12 @@ def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     check_backend()
     if settings.tracking:
         check_store()
-    if settings.regime == "auto" and context.gpu_here():
-        return _frozen_then_finetune(settings, reporter)
-    return _study(settings, reporter)
+    try:
+        if settings.regime == "auto" and context.gpu_here():
+            return _frozen_then_finetune(settings, reporter)
+        return _study(settings, reporter)
+    except UnknownPartError as error:
+        raise explain(error, settings) from None
 
 
 def _study(settings: Settings, reporter: ProgressReporter) -> StudyResult:
@@ -176,20 +181,20 @@ class StudySession:
 
     # -- the dead -----------------------------------------------------------------------------------------------------
 
-    def _settle(self, pid: int | None = None, sentence: str = DIED, again: bool = True) -> bool:
+    def _settle(self, owner: dict[str, Any] | None = None, sentence: str = DIED, again: bool = True) -> bool:
         """End what processes left behind that died; of this one it is known why it did. Returns whether it left any."""
 
         def reason(trial: Trial) -> tuple[str, bool]:
-            return (sentence, again) if trial.owner.get("pid") == pid else (DIED, True)
+            return (sentence, again) if trial.owner == owner else (DIED, True)
 
         settled: list[Trial] = []
         # Not for ever: a worker that hangs may be in it, and this process is the one to end it. The next look settles.
         with suppress(TimeoutError), study_lock(self._prepared, _ALONE_SECONDS):
             orphaned = [box for box in all_outboxes(outbox_root(), self._facts["uid"]) if box.orphaned]
             settled = recover_dead_trials(self._engine, self._outbox, orphaned, reason)
-        for trial in settled if pid is not None else ():
+        for trial in settled if owner is not None else ():
             self._ended(trial.number, None)
-        return any(trial.owner.get("pid") == pid for trial in settled)
+        return any(trial.owner == owner for trial in settled)
 
     def _has_mail(self) -> bool:
         return self._outbox is not None and any(

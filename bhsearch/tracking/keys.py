@@ -20,6 +20,7 @@ LOST = "bhsearch.storage_lost"  # on the run of a study whose storage was delete
 SEALED = "bhsearch.sealed"  # digest of the sealed images; on everything that came of them
 GATE, GATE_REASON, GATE_NUMBERS = "bhsearch.gate", "bhsearch.gate_reason", "bhsearch.gate_numbers"
 FORCED, ALIAS = "bhsearch.forced", "bhsearch.alias"  # why the gate was overruled; what a promoted version is called
+PLUGINS = "bhsearch.plugins"  # parts of other packages, with distribution and version; absent without any
 STARTED_FROM = "bhsearch.started_from"  # name of the study whose trials came first
 NO_TRIAL = "none"
 

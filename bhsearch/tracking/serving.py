@@ -19,11 +19,12 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.types import ColSpec, Schema, TensorSpec
 
+from bhsearch.data.arrays import Pixels
 from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.images.decode import decode_bytes
 from bhsearch.errors import DataError
 from bhsearch.models import backend
-from bhsearch.models.calibrated import Pixels, load_network, predict_images
+from bhsearch.models.calibrated import load_network, predict_images
 
 IMAGE = "image"
 SIGNATURE = ModelSignature(

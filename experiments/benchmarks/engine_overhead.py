@@ -39,14 +39,16 @@ from bhsearch.engines.optuna import distributions as optuna_distributions
 from bhsearch.engines.optuna import engine as optuna_engine
 from bhsearch.engines.optuna.engine import OptunaEngine
 from bhsearch.engines.optuna.storage import connect
-from bhsearch.engines.registry import ENGINE_SAMPLERS, KERAS_TUNER, OPTUNA
+from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.objectives.space import Params, frozen_space
 from bhsearch.reporting.figures.style import CYCLE, DASHED, INK, new_figure, place_axes, to_png
 
+OPTUNA, KERAS_TUNER = ENGINES.built_in
+
 BACKBONES = ("staintex-s", "staintex-l", "mobilenet-0.25", "mobilenet-0.75")
 SPACE = frozen_space(BACKBONES)
-CASES = [(engine, sampler) for engine, samplers in ENGINE_SAMPLERS.items() for sampler in samplers]
+CASES = [(engine, sampler) for engine in ENGINES.built_in for sampler in ENGINES.get(engine).samplers()]
 SIZES = (50, 500, 5000)
 N_TIMED = 10
 # KerasTuner's oracles keep a place in what they do; a random point has none in a grid or a bracket.
@@ -213,7 +215,7 @@ def draw(kept: dict[str, Any], sizes: Sequence[int]) -> bytes:
     )
     axes = place_axes(figure, 0.7, 0.6, 1.75, 0.75)
     for engine, style in ((OPTUNA, "solid"), (KERAS_TUNER, DASHED)):
-        for sampler, colour in zip(ENGINE_SAMPLERS[engine], CYCLE, strict=False):
+        for sampler, colour in zip(ENGINES.get(engine).samplers(), CYCLE, strict=False):
             found = {size: kept["times"].get(key(engine, sampler, size), {}).get("mean") for size in sizes}
             points = [(size, times[0]) for size, times in found.items() if times]
             if points:

@@ -36,7 +36,8 @@ from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import FoldTask, train_fold
@@ -201,7 +202,7 @@ def ready(program: CompiledTrainer, bench: Bench, policy: str, steps: int) -> tu
         "mixup_lambda": np.ones(shape, np.float32),
         "dropout_mask": np.ones((*shape, program.n_features), np.uint8),
         "dropout_scale": np.ones(steps, np.float32),
-        "rates": learning_rates(3e-4, "constant", steps),
+        "learning_rates": learning_rates(3e-4, "constant", steps),
         "bias_corrections": bias_corrections(np.arange(steps)),
     }
     plan = StepInputs(**{name: ops.convert_to_tensor(array) for name, array in arrays.items()})

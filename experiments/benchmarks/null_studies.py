@@ -32,7 +32,8 @@ from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draw
 from bhsearch.evaluation.metrics import score
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.frozen import FrozenObjective

@@ -60,7 +60,7 @@ def test_info_prints_paths_as_they_are(root):
 
 def test_audit_names_siblings_and_twins(root):
     text = run("audit", root)
-    assert "siblings: Cases of several slides, which a split by slide separates: 2" in text
+    assert "siblings: Cases with several slides, which a split by slide separates: 2" in text
     assert "1: SOB_B_A-14-1A, SOB_B_A-14-1B" in text
     assert "SOB_M_DC-14-2-40-001.png = SOB_M_LC-14-2-40-001.png (in malignant)" in text
 
@@ -119,7 +119,7 @@ def test_options_of_manifests_reach_the_reader(root, tmp_path):
         assert "4 images" in run(command, tmp_path / "list.csv", *options)
     text = run("info", tmp_path / "list.csv", *options)
     assert "Column of the manifest not used: stain." in text
-    assert "Ignored as asked: fold." in text
+    assert "Ignored on request: fold." in text
     for at, said in ((0, "class-map"), (2, "ignore-column"), (4, "image-root")):
         with pytest.raises(DataError, match=f"--{said}"):
             run("info", tmp_path / "list.csv", *options[:at], *options[at + 2 :])
@@ -195,7 +195,7 @@ def test_the_protocol_prints_rates_and_the_leaks_of_its_folds(official):
     assert row[2] == row[5] == "+-"
     assert row[-1] == "2"
     assert all(0 <= float(row[at]) <= 100 for at in (1, 4))
-    assert "Fold 1: on both sides: cases:" in printed
+    assert "Fold 1: in both training and test: cases:" in printed
     assert "case 90005: train SOB_" in printed
     assert "never to choose by" in printed
     assert "synthetic" in printed
@@ -207,7 +207,7 @@ def test_the_protocol_prints_rates_and_the_leaks_of_its_folds(official):
 
 
 def test_the_protocol_refuses_folds_of_other_data(official, root):
-    with pytest.raises(DataError, match="0 of train"):
+    with pytest.raises(DataError, match="0 training"):
         run("breakhis-folds", root, "--folds-file", official[0])
 
 

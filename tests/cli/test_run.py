@@ -100,7 +100,7 @@ def test_no_such_folder(ends):
 def test_no_images(ends, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
-    assert "there must be images" in refused(ends, *of(tmp_path / "empty"))
+    assert "must contain images" in refused(ends, *of(tmp_path / "empty"))
 
 
 def test_an_unknown_layout_lists_the_known(ends, images):
@@ -113,7 +113,7 @@ def test_names_of_no_layout(ends, images, tmp_path):
     (images / "malignant").rename(tmp_path / "images" / "right")
     for number, file in enumerate(sorted(images.rglob("*.png"))):
         file.rename(file.with_name(f"{number}.png"))
-    assert "no known layout" in refused(ends, *of(images))
+    assert "must have a known layout" in refused(ends, *of(images))
 
 
 def test_one_class_only(ends, images):
@@ -202,7 +202,7 @@ def test_an_option_that_cannot_be_is_a_sentence(ends, changes, words):
 def test_a_backbone_that_cannot_be_had_says_which_file_is_missing_and_where(ends, tmp_path, monkeypatch):
     """No weights and no network: an error before the first trial, never random weights."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr("bhsearch.models.backbones.registry._online", lambda: False)
+    monkeypatch.setattr("bhsearch.models.backbones.keras_applications._online", lambda: False)
     message = refused(ends, *arguments(backbones=("mobilenet-0.25",), weights_dir=str(tmp_path), trials=1))
     assert "mobilenet_2_5_224_tf_no_top.h5 is not in" in message
     assert "--weights-dir" in message

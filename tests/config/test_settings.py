@@ -97,7 +97,6 @@ def test_a_value_of_the_wrong_type_is_named(tmp_path, line, key, wanted):
         ("keep_models", "best:-1"),
         ("keep_models", "best:1.5"),
         ("keep_models", "All"),
-        ("engine", "nosuch"),
         ("timeout", float("nan")),
         ("timeout", float("inf")),
         ("trial_timeout", float("nan")),

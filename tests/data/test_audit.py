@@ -44,7 +44,7 @@ def titles(result):
 def test_a_data_set_in_order_has_no_findings():
     result = audit(index_of({"case": "a"}, {"case": "a"}, {"case": "b"}, {"case": "b", "label": 0}))
     assert result.findings() == []
-    assert result.lines() == ["x: 4 images, 2 cases, 2 groups.", "Nothing odd was found."]
+    assert result.lines() == ["x: 4 images, 2 cases, 2 groups.", "No findings."]
 
 
 def test_identical_bytes_are_a_set_of_files():
@@ -127,7 +127,7 @@ def test_a_picture_in_validation_and_train_is_no_leak_where_another_part_is_the_
 def test_spellings_of_a_case_are_an_error_and_one_group():
     result = audit(index_of({"case": "Case01"}, {"case": "case1"}, {"case": "c"}))
     assert (result.spellings, result.n_cases, result.n_groups) == ((("Case01", "case1"),), 3, 2)
-    assert result.findings()[0].title == "error: Cases in several spellings, kept together as one: 1"
+    assert result.findings()[0].title == "error: Cases with several spellings, kept together: 1"
     assert audit(index_of({"case": "a/1.png"}, {"case": "A/01.png"}, has_cases=False)).spellings == ()
 
 
@@ -143,10 +143,10 @@ def test_errors_and_duplicates_are_told_once_with_an_example():
         )
     )
     assert result.summary_lines() == [
-        "Pictures called both benign and malignant: 1, such as 0.png = 1.png = 2.png.",
-        "Cases in several spellings, kept together as one: 1, such as D1 = d1.",
-        "Pictures shared by several cases: 1, such as 0.png = 1.png = 2.png.",
-        "Pictures repeated within a case: 1, such as 0.png = 1.png.",
+        "Images labelled both benign and malignant: 1, such as 0.png = 1.png = 2.png.",
+        "Cases with several spellings, kept together: 1, such as D1 = d1.",
+        "Images shared by several cases: 1, such as 0.png = 1.png = 2.png.",
+        "Images repeated within a case: 1, such as 0.png = 1.png.",
     ]
     assert audit(index_of({"case": "a"}, {"case": "b"})).summary_lines() == []
 

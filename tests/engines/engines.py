@@ -1,18 +1,13 @@
-"""Both engines, each opened as a process that has just started would, and a space that is small and has everything."""
+"""Every engine, opened as a process that has just started would, and a space that is small and has everything."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from bhsearch.engines.keras_tuner import storage as keras_tuner_store
-from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
-from bhsearch.engines.optuna import engine as optuna_engine
-from bhsearch.engines.optuna.engine import OptunaEngine
-from bhsearch.engines.optuna.storage import connect
-from bhsearch.engines.registry import ENGINE_SAMPLERS, KERAS_TUNER, OPTUNA
+from bhsearch.engines.base import Engine, StoredStudy, StudyStore
+from bhsearch.engines.registry import ENGINES
 from bhsearch.objectives.space import frozen_space
 
 BACKBONES = ("staintex-s", "staintex-l")
@@ -21,33 +16,31 @@ BACKBONES = ("staintex-s", "staintex-l")
 NAMES = ("backbone", "tta", "hidden_units", "dropout", "learning_rate", "epochs")
 SPACE = tuple(row for row in frozen_space(BACKBONES) if row.name in NAMES)
 FACTS = {"uid": "1", "backbones": dict.fromkeys(BACKBONES, "digest")}
-CASES = [(engine, sampler) for engine, samplers in ENGINE_SAMPLERS.items() for sampler in samplers]
+CASES = [(engine, sampler) for engine in ENGINES for sampler in ENGINES.get(engine).samplers()]
 N_TRIALS = 21  # TPE starts to think at the sixteenth, the Gaussian process at the nineteenth
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an engine keeps its studies.
+    """Where an engine keeps its studies. An engine without a database uses the working directory.
 
     Attributes:
-        engine: A key of `ENGINE_SAMPLERS`.
-        storage: What its module connects to.
+        engine: Name of the engine.
+        storage: Database URL.
     """
 
     engine: str
-    storage: str | Path
+    storage: str
 
     @property
-    def module(self) -> Any:
-        return {OPTUNA: optuna_engine, KERAS_TUNER: keras_tuner_store}[self.engine]
+    def store(self) -> StudyStore:
+        return ENGINES.get(self.engine)
 
-    def study(self, name: str = "study", facts: dict[str, Any] = FACTS) -> Any:
-        storage = self.storage if isinstance(self.storage, Path) else connect(self.storage)
-        return self.module.open_study(storage, name, facts)
+    def study(self, name: str = "study", facts: dict[str, Any] = FACTS) -> StoredStudy:
+        return self.store.open(self.storage, name, facts)
 
-    def open(self, sampler: str, seed: int = 0, space: Any = SPACE, name: str = "study") -> Any:
-        made = OptunaEngine if self.engine == OPTUNA else KerasTunerEngine
-        return made(self.study(name), space, sampler, seed)
+    def open(self, sampler: str, seed: int = 0, space: Any = SPACE, name: str = "study") -> Engine:
+        return self.study(name).engine(space, sampler, seed)
 
 
 def score_of(params: dict[str, Any]) -> float:

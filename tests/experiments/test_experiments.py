@@ -313,7 +313,7 @@ def test_too_few_images_for_a_comparison_are_an_error(capsys):
 
 def test_work_is_counted_as_the_paper_of_the_network_counts_it():
     """MobileNet 0.25 at 224 px: 41 million multiplications, a quarter of a million of them in its top."""
-    backbone = networks.RandomBackbone("mobilenet-0.25", None, "random-0")
+    backbone = networks.RandomBackbone("mobilenet-0.25", None, "random-0", "keras-applications")
     work = networks.work_of(backbone.build(224), backbone.more_operations(224))
     assert work.operations / 2 == pytest.approx(41e6, rel=0.03)
     device = networks.Device("one", work.operations * 100, work.values * 8 * 400)
@@ -324,7 +324,7 @@ def test_work_is_counted_as_the_paper_of_the_network_counts_it():
 
 def test_the_vision_transformer_of_the_gpu_benchmark_is_the_one_of_the_paper():
     """ViT-B/16 at 224 px: 86 million weights, 17.6 thousand million multiplications."""
-    backbone = networks.RandomBackbone(networks.VIT, None, "random-0")
+    backbone = networks.RandomBackbone(networks.VIT, None, "random-0", "keras-applications")
     network = backbone.build(224)
     assert network.count_params() == pytest.approx(86e6, rel=0.01)
     work = networks.work_of(network, backbone.more_operations(224))

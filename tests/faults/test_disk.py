@@ -58,7 +58,7 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(small_disk, kilobytes,
     ballast.unlink()
     monkeypatch.setenv("BHSEARCH_CACHE", cache)
     for entry in (each for each in cache.entries() if each.kind != "digests"):  # lists, which hold no sums
-        assert cache._is_whole(cache.cache_root() / entry.kind / entry.key), entry
+        assert cache._is_intact(cache.cache_root() / entry.kind / entry.key), entry
     again = run(work, *words, BHSEARCH_CACHE=cache)
     assert again.returncode == 0, again.stdout + again.stderr
     assert_whole(work, N_TRIALS)

@@ -61,7 +61,7 @@ def test_a_user_without_an_entry_and_a_home_runs_registers_and_predicts(folder):
         return succeeded(as_unknown_user(work, "-m", f"bhsearch.{name}", *words, **given))
 
     said = " ".join(command("run", *WORDS).stdout.split())
-    assert "There is no home folder that can be written" in said
+    assert "The home folder cannot be written" in said
     assert Store(work).parent().data.tags["mlflow.user"] == f"uid{UID}"
     assert "Research only" in command("register").stdout
     model = "models:/phantom-cases24-images3/1"

@@ -13,7 +13,9 @@ import pytest
 
 from bhsearch.data.images.pixel_cache import PixelCache
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import REGISTRY, Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.keras_applications import REGISTRY
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.training.train_step import CompiledTrainer
 
 

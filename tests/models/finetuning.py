@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.cnn import DIGEST, NAME
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import FinetuneParams, FoldTask, train_fold
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, TrainerSpec
 from tests.models.conftest import pixels_of, tissue
 
 SIZE, BATCH, N_IMAGES = 32, 8, 24
-CNN = Backbone(NAME, None, DIGEST)
+CNN = Backbone(NAME, None, DIGEST, "cnn")
 PLENTY = 1 << 30  # bytes
 # Everything that draws or mixes, and that another trial would have to clean up behind.
 RICH = FinetuneParams(

@@ -9,7 +9,9 @@ import pytest
 from bhsearch.errors import BackboneError
 from bhsearch.models import features as module
 from bhsearch.models.augmentation.views import apply_view
-from bhsearch.models.backbones.registry import REGISTRY, Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.keras_applications import REGISTRY
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.runtime import cache as runtime_cache
 from tests.models.conftest import pixels_of, tissue
@@ -133,7 +135,7 @@ def test_other_pixels_weights_or_feature_backends_are_computed_anew(images, stai
         (pixels_of(images, tmp_path), "keras", staintex_s),
         (pixels_of(images[::-1].copy(), tmp_path), "keras", staintex_s),
         (pixels_of(images, tmp_path), "openvino", staintex_s),
-        (pixels_of(images, tmp_path), "keras", Backbone("staintex-s", None, "other-filters")),
+        (pixels_of(images, tmp_path), "keras", Backbone("staintex-s", None, "other-filters", "staintex")),
     ]
     for pixels, feature_backend, backbone in asked:
         cache = Watched(pixels, feature_backend)

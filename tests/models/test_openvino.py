@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import keras_forward, openvino_forward
 from bhsearch.models.openvino import BackgroundConversion
 
@@ -62,6 +63,6 @@ def test_a_network_that_gates_its_channels_is_never_run_wrongly(batch, tmp_path)
 
 def test_what_cannot_be_converted_is_left_to_keras(tmp_path):
     (tmp_path / "broken.keras").write_bytes(b"no network")
-    broken = Backbone("broken", tmp_path / "broken.keras", "digest")
+    broken = Backbone("broken", tmp_path / "broken.keras", "digest", "keras-file")
     with backend.silence_stderr():
         assert BackgroundConversion([broken], SIZE).program(broken) is None

@@ -15,7 +15,7 @@ from bhsearch.data.loading import load_dataset
 from bhsearch.data.splits import make_split
 from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective

@@ -8,20 +8,21 @@ import pytest
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.models.augmentation.policies import FINETUNE_POLICIES
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.cnn import DIGEST, NAME
-from bhsearch.models.backbones.registry import Backbone
 from bhsearch.models.inference_model import members_of
 from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.models.training.train_step import CompiledTrainer
 from bhsearch.objectives.base import Pruned
 from bhsearch.objectives.finetune import MICRO_BATCHES, N_EXAMPLES
-from bhsearch.objectives.space import FINETUNE_POLICIES, frozen_space, starting_point
+from bhsearch.objectives.space import frozen_space, starting_point
 from tests.models.finetuning import own_backbone
 from tests.objectives.finetuning import N_FOLDS, SIZE, Data, point
 from tests.studies import cache_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-CNN = Backbone(NAME, None, DIGEST)
+CNN = Backbone(NAME, None, DIGEST, "cnn")
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_out_of_memory_once_is_tried_again_in_parts_and_said(data, small, short_
     pieces, watched = short_of_memory(1), Watched()
     outcome = objective(point(small), watched)
     assert set(pieces) == {1, MICRO_BATCHES}
-    assert objective.said == ["Out of memory with batches of 16: tried again in 4 parts each."]
+    assert objective.said == ["Out of memory with batches of 16: retrying in 4 parts each."]
     assert outcome.probability == pytest.approx(expected.probability, abs=1e-4)
     assert watched.steps[-1] == N_FOLDS * EVALS_PER_FOLD - 1
 
@@ -209,7 +210,9 @@ def test_out_of_memory_once_is_tried_again_in_parts_and_said(data, small, short_
 def test_out_of_memory_twice_is_a_failure_with_its_reason(data, small, short_of_memory):
     objective = data.objective(small)
     short_of_memory(2)
-    with pytest.raises(RunError, match=r"must fit into memory, but small at 32 px with batches of 16 does not, in 4"):
+    with pytest.raises(
+        RunError, match=r"must fit into memory, but small at 32 px with batches of 16 does not, even in 4"
+    ):
         objective(point(small), Watched())
     assert objective._pool._programs == {}  # what did not fit is let go
 

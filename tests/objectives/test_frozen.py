@@ -18,7 +18,8 @@ from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores, trial_metrics
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import Backbone, find_backbones
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.base import TrialResult

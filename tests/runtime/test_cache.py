@@ -209,7 +209,7 @@ def test_a_process_that_is_killed_while_filling_leaves_no_entry_and_no_lock(tmp_
 def test_a_file_where_the_cache_should_be_is_an_error_that_says_so(tmp_path, monkeypatch, inside):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "file" / inside))
-    with pytest.raises(PlaceError, match=r"can be written.*file.*BHSEARCH_CACHE=FOLDER") as caught:
+    with pytest.raises(PlaceError, match=r"writable folder.*file.*BHSEARCH_CACHE=FOLDER") as caught:
         get_or_create("pixels", FACTS, Fill())
     assert caught.value.exit_code == 2
     assert (tmp_path / "file").read_text() == "no folder"
@@ -221,7 +221,7 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_says_so(root):
     root.mkdir()
     root.chmod(0o500)
     try:
-        with pytest.raises(PlaceError, match="can be written"):
+        with pytest.raises(PlaceError, match="writable folder"):
             get_or_create("pixels", FACTS, Fill())
     finally:
         root.chmod(0o700)

@@ -121,7 +121,7 @@ def test_a_command_names_the_files_before_it_imports_them(tmp_path, module):
     done = run(tmp_path, "-m", module, "--help")
     assert done.returncode == 2, done.stderr
     assert all(f"{tmp_path}/{name}" in done.stderr for name in ("random.py", "keras.py", "__future__.py", "pathlib.py"))
-    assert "Rename it" in done.stderr
+    assert "Rename them" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(list(tmp_path.iterdir())) == 4
 

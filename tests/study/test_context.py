@@ -13,7 +13,7 @@ from PIL import Image
 from bhsearch.data.audit import NARROW, PAGES
 from bhsearch.data.datasets import open_data
 from bhsearch.errors import BackboneError, DataError, InputError, SettingsError, StudyError
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.objectives.space import frozen_space
 from bhsearch.study.context import SYNTHETIC, StudyContext, build_context, check_agreement, make_plan, versions
 from bhsearch.study.events import ProgressReporter, StudyPlan
@@ -115,7 +115,7 @@ def test_what_differs_is_named_with_both_values(changes, words):
 
 def test_other_weights_of_the_same_name_are_named(tmp_path):
     made = prepared()
-    other = replace(made.found, backbones=(Backbone("staintex-s", None, "another digest"),))
+    other = replace(made.found, backbones=(Backbone("staintex-s", None, "another digest", "staintex"),))
     assert "other weights of staintex-s" in refusal(made, replace(made, found=other))
 
 
@@ -204,8 +204,8 @@ def test_what_is_wrong_with_the_data_stands_in_the_plan_and_beside_the_result(me
     monkeypatch.chdir(messy.parent)
     said = plan(data=str(messy), folds=2).warnings
     expected = [
-        "Pictures called both benign and malignant: 1, such as 0.png = 1.png.",
-        "Cases in several spellings, kept together as one: 12, such as Case0 = case0.",
+        "Images labelled both benign and malignant: 1, such as 0.png = 1.png.",
+        "Cases with several spellings, kept together: 12, such as Case0 = case0.",
     ]
     assert "Column of the manifest not used: stain." in said
     assert set(expected) <= set(said)
@@ -251,7 +251,7 @@ def test_a_division_by_case_leaks_nothing_and_one_by_image_says_what_it_leaks():
 def test_what_auto_left_out_is_said_with_the_reason(tmp_path, monkeypatch):
     """No weights anywhere and no network: the filters are always there, and everything else is named."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr("bhsearch.models.backbones.registry._online", lambda: False)
+    monkeypatch.setattr("bhsearch.models.backbones.keras_applications._online", lambda: False)
     rows = dict(plan(backbones=("auto",)).rows)
     assert rows["backbones"].startswith("staintex-s")
     assert "no network" in rows["left out"]
@@ -292,8 +292,8 @@ def test_the_audit_is_json():
         ({"weights_dir": "nosuch"}, BackboneError, "--weights-dir"),
         ({"resize": "nosuch"}, SettingsError, "crop, squash, tiles, but got 'nosuch'"),
         ({"feature_backend": "nosuch"}, SettingsError, "auto, openvino, keras, but got 'nosuch'"),
-        ({"sampler": "nosuch"}, SettingsError, "tpe, random, qmc, cmaes with optuna, but got 'nosuch'"),
-        ({"engine": "keras-tuner", "sampler": "tpe"}, SettingsError, "with keras-tuner, but got 'tpe'"),
+        ({"sampler": "nosuch"}, SettingsError, "tpe, random, qmc, cmaes with --engine optuna, but got 'nosuch'"),
+        ({"engine": "keras-tuner", "sampler": "tpe"}, SettingsError, "with --engine keras-tuner, but got 'tpe'"),
         ({"engine": "keras-tuner", "storage": "sqlite:///a.db"}, SettingsError, "--storage must be left out"),
         ({"engine": "keras-tuner", "pruner": "median"}, SettingsError, "--pruner must be none"),
         ({"image_size": 8}, SettingsError, "32 to 1024"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from bhsearch.engines.keras_tuner import storage as keras_tuner_store
-from bhsearch.engines.optuna import engine as optuna_engine
 from bhsearch.errors import StudyError
 from bhsearch.study.context import build_context
 from bhsearch.study.events import ProgressReporter
@@ -85,9 +83,3 @@ def test_looking_for_a_study_of_keras_tuner_makes_no_database(tmp_path):
     with pytest.raises(StudyError, match=r"'first' is not\. There: none"):
         find_any_study(settings(engine="keras-tuner"), "first")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_both_stores_have_what_opening_a_study_needs():
-    for name in ("open_study", "find_study", "metadata_of", "save_settings", "completed_trials", "add_backbones"):
-        assert callable(getattr(keras_tuner_store, name))
-        assert callable(getattr(optuna_engine, name))

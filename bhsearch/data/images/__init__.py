@@ -1,1 +1,1 @@
-"""Image files to pixels: formats, decoding, and the pixel cache."""
+"""Image files to pixels: formats, decoding and the pixel cache."""

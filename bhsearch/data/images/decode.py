@@ -1,4 +1,4 @@
-"""Image files to arrays and digests: one way to decode, which refuses what it cannot read and never warns or hangs."""
+"""Decode image files to arrays and digests, refusing ambiguous files, without warnings and with bounded memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bhsearch.data.images.decoded import DecodedImage
 from bhsearch.errors import DataError
 from bhsearch.runtime import cache
 
-# The usual endings of the formats that are read, in lower case; what a file is, its first bytes say.
+# Usual suffixes of the supported formats, in lower case; the format itself is recognised by content.
 IMAGE_SUFFIXES = (
     *(".png", ".apng"),
     *(".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".mpo"),
@@ -41,15 +41,15 @@ IMAGE_SUFFIXES = (
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 30
 
-# Formats by content, not by suffix. Others stay closed: some start programs.
+# Formats that Pillow may open. Others are excluded: some of its plugins start programs.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "JPEG2000")
-_HEAD = 1 << 16  # bytes that tell the format, and hold the header of a JPEG
-_MOST_REASON = 200  # letters of what a decoder says is wrong
-_AT_ONCE = 1 << 24  # bytes of a file that are read at once
-# A digest belongs to the decoders that made it: another Pillow may round a JPEG differently.
+_HEAD_BYTES = 1 << 16  # enough to recognise the format and to contain the header of a JPEG
+_MAX_REASON_LETTERS = 200  # of a decoder's error message
+_READ_AT_ONCE_BYTES = 1 << 24  # largest file that is read into memory at once
+# Digests depend on decoder versions: another Pillow may round a JPEG differently.
 _DECODER = " ".join(["2", *(f"{name}-{metadata.version(name)}" for name in ("pillow", "tifffile", "imagecodecs"))])
 
-# Blocks above 32 MB go back to the system when they are freed; of smaller ones, each thread would keep some for itself.
+# Freed blocks above 32 MB are returned to the system; each thread would keep some of the smaller ones.
 _imaging.set_block_size(1 << 26)
 
 Progress = Callable[[int, int], None]
@@ -59,13 +59,13 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Digests:
-    """SHA-256 of one image, in hex, and what an audit wants to know of its file.
+    """SHA-256 digests of one image, and facts about its file for the audit.
 
     Attributes:
-        bytes_digest: Of the file's bytes.
-        pixels_digest: Of the shape and the RGB bytes that `decode` returns.
-        range_used: Share of the range that the samples use, 0 to 1; 1 where they have at most 8 bits.
-        pages_left_out: Pages or frames of the file that are not read.
+        bytes_digest: Digest of the file's bytes. Hex.
+        pixels_digest: Digest of the shape and the RGB bytes that `decode` returns. Hex.
+        range_used: Share of the sample range that is used, 0 to 1; 1 for samples of at most 8 bits.
+        pages_left_out: Number of pages or frames that are not read.
     """
 
     bytes_digest: str
@@ -75,11 +75,11 @@ class Digests:
 
 
 class _SuppressedWarnings:
-    """Silence warnings while any thread decodes.
+    """Suppress warnings while any thread decodes.
 
-    `warnings.catch_warnings` swaps a list of the whole process, so two threads that each used their own would restore
-    each other's state: here the first one in saves it and the last one out restores it. What Pillow warns of (odd
-    metadata, sizes) is either checked here or does not touch the pixels.
+    `warnings.catch_warnings` replaces state of the whole process, so threads with one context each would restore each
+    other's state. Here the first thread to enter saves it and the last one to leave restores it. Pillow's warnings (odd
+    metadata, sizes) are either checked here or do not affect the pixels.
     """
 
     def __init__(self) -> None:
@@ -104,17 +104,16 @@ class _SuppressedWarnings:
                 self._saved.__exit__(kind, error, trace)
 
 
-_quiet = _SuppressedWarnings()
+_warnings_suppressed = _SuppressedWarnings()
 
 
 def decode(path: Path) -> npt.NDArray[np.uint8]:
     """Decode an image file.
 
-    PNG, JPEG, TIFF, BMP, GIF, WebP and JPEG 2000 are read, whatever the suffix. Transparency is laid over white, the
-    colour of an empty slide; samples of more than 8 bits, and floating point from 0 to 1, are scaled to 8 bits; the
-    orientation is applied; of several pages or frames the first is taken (of a TIFF whose first page is a reduced copy,
-    its original). Samples whose black and white nobody can know (32-bit or signed integers) are refused. Links to files
-    are followed, wherever they lead.
+    PNG, JPEG, TIFF, BMP, GIF, WebP and JPEG 2000 are recognised by content, whatever the suffix. Transparency is laid
+    over white, the colour of an empty slide. Samples of more than 8 bits, and floating point from 0 to 1, are scaled to
+    8 bits. The orientation is applied. The first page or frame is read (for a TIFF whose first page is a reduced copy,
+    the original). Samples with an unknown range (32-bit or signed integers) are refused. Links to files are followed.
 
     Returns:
         RGB, 0 to 255. Shape (height, width, 3).
@@ -126,19 +125,24 @@ def decode(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def decode_for(path: Path, use: Callable[[npt.NDArray[np.uint8]], _Result]) -> _Result:
-    """What `use` makes of the pixels of an image file. Threads that do this with large images wait for each other.
+    """Decode an image file and return the result of a function of its pixels, with bounded memory.
 
-    So all of them need no more memory than one with an image of the largest size.
+    Threads that decode large images at the same time wait for each other, so that together they need no more memory
+    than one image of the maximum size.
+
+    Args:
+        path: Image file.
+        use: Function of the RGB pixels, shape (height, width, 3).
 
     Raises:
-        DataError: As `decode`.
+        DataError: See `decode`.
     """
-    with contextlib.ExitStack() as room:
-        return use(_from_file(path, room).pixels)
+    with contextlib.ExitStack() as reservation:
+        return use(_from_file(path, reservation).pixels)
 
 
 def decode_bytes(data: bytes) -> npt.NDArray[np.uint8]:
-    """Decode the bytes of an image file, as `decode` does.
+    """Decode the bytes of an image file like `decode`.
 
     Raises:
         DataError: If they are not an image, damaged or too large.
@@ -147,33 +151,33 @@ def decode_bytes(data: bytes) -> npt.NDArray[np.uint8]:
         raise DataError("empty file")
     if len(data) > MAX_BYTES:
         raise DataError(f"too large: {len(data):,} bytes, at most {MAX_BYTES:,} are read")
-    with contextlib.ExitStack() as room:
-        return _picture(io.BytesIO(data), room).pixels
+    with contextlib.ExitStack() as reservation:
+        return _decode_stream(io.BytesIO(data), reservation).pixels
 
 
 def hash_images(
     root: Path, paths: Sequence[str], *, progress: Progress | None = None, n_threads: int | None = None
 ) -> list[Digests | BadFile]:
-    """Digest image files, in parallel; what was digested before and has not changed since is not read again.
+    """Hash image files in parallel. Files with a cached digest that have not changed since are not read.
 
     Args:
         root: Data folder.
-        paths: Relative to `root`.
-        progress: Called with the numbers of files done and in all.
-        n_threads: Default: one per core that this process may use.
+        paths: Paths relative to `root`.
+        progress: Called with the numbers of files done and in total.
+        n_threads: Number of threads; one per available core by default.
 
     Returns:
-        Digests, or what is wrong with the file, in the order of `paths`.
+        The digests or the error of each file, in the order of `paths`.
 
     Raises:
-        PlaceError: If the cache of digests cannot be written, or its disk is full, be it only once images are decoded:
-            then their digests are lost, and nothing else.
+        PlaceError: If the cache of digests cannot be written or the disk is full, possibly after decoding: the new
+            digests are then lost.
     """
     known = _DigestCache(root)
     results: list[Digests | BadFile | None] = []
     todo: list[tuple[int, str, _Stamp]] = []
     for at, path in enumerate(paths):
-        found = _look(root, path)
+        found = _stamp_of(root, path)
         results.append(found if isinstance(found, BadFile) else known.get(path, found))
         if results[at] is None and not isinstance(found, BadFile):
             todo.append((at, path, found))
@@ -193,7 +197,7 @@ def hash_images(
                 progress(n_done + n_new, len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
-        known.save()  # also when interrupted: what was decoded need not be decoded again
+        known.save()  # also after an interrupt, so that decoded images are not decoded again
     return [result for result in results if result is not None]
 
 
@@ -204,8 +208,8 @@ def _n_cores() -> int:
 _Stamp = tuple[int, int]
 
 
-def _look(root: Path, path: str) -> _Stamp | BadFile:
-    """Size and modification time (ns) of a file, or why it cannot be read; opens nothing."""
+def _stamp_of(root: Path, path: str) -> _Stamp | BadFile:
+    """Return size and modification time (ns) of a file, or the reason why it cannot be read, without opening it."""
     try:
         info = (root / path).stat()
     except (OSError, ValueError) as error:
@@ -214,46 +218,46 @@ def _look(root: Path, path: str) -> _Stamp | BadFile:
 
 
 def _digest(root: Path, path: str) -> Digests | BadFile:
-    with contextlib.ExitStack() as room:
+    with contextlib.ExitStack() as reservation:
         try:
-            return _digests_of(root / path, room)
+            return _digests_of(root / path, reservation)
         except DataError as error:
             return BadFile(path, str(error))
 
 
-def _digests_of(file: Path, room: contextlib.ExitStack) -> Digests:
-    """In a frame of its own: the pixels are gone before their room is given to another thread."""
+def _digests_of(file: Path, reservation: contextlib.ExitStack) -> Digests:
+    """Hash a file in a frame of its own, so that its pixels are freed before another thread gets their memory."""
     with _opened(file) as stream:
         of_bytes = hashlib.file_digest(stream, "sha256")
         stream.seek(0)
-        picture = _picture(stream, room)
-    digest = hashlib.sha256(repr(picture.pixels.shape).encode())
-    digest.update(picture.pixels.data)
-    return Digests(of_bytes.hexdigest(), digest.hexdigest(), picture.range_used, picture.pages_left_out)
+        decoded = _decode_stream(stream, reservation)
+    digest = hashlib.sha256(repr(decoded.pixels.shape).encode())
+    digest.update(decoded.pixels.data)
+    return Digests(of_bytes.hexdigest(), digest.hexdigest(), decoded.range_used, decoded.pages_left_out)
 
 
-def _from_file(path: Path, room: contextlib.ExitStack) -> DecodedImage:
+def _from_file(path: Path, reservation: contextlib.ExitStack) -> DecodedImage:
     try:
         with _opened(path) as stream:
-            return _picture(stream, room)
+            return _decode_stream(stream, reservation)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[_Stream]:
-    """The bytes of a file; held in memory where they are few, since disks in a network answer slowly."""
+    """Open a file; small files are read at once, because network disks answer slowly."""
     try:
         info = path.stat()
-        if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(info.st_mode):  # opening a pipe would block
             raise DataError("not a regular file")
         if info.st_size > MAX_BYTES:
             raise DataError(f"too large: {info.st_size:,} bytes, at most {MAX_BYTES:,} are read")
         if info.st_size == 0:
             raise DataError("empty file")
         with path.open("rb") as file:
-            yield io.BytesIO(file.read()) if info.st_size <= _AT_ONCE else file
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            yield io.BytesIO(file.read()) if info.st_size <= _READ_AT_ONCE_BYTES else file
+    except (OSError, ValueError) as error:  # ValueError: an impossible file name
         raise DataError(_reason(error)) from error
 
 
@@ -262,10 +266,10 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 class _MemoryBudget:
-    """Memory for images that are being decoded: so many pixels at once, whatever the number of threads."""
+    """Limit the number of pixels that all threads decode at the same time."""
 
     def __init__(self) -> None:
-        self._queue = threading.Lock()  # whoever waits for room goes first: a large image is not passed by small ones
+        self._queue = threading.Lock()  # first come, first served: small images do not overtake a large one
         self._changed = threading.Condition()
         self._taken = 0
 
@@ -283,20 +287,20 @@ class _MemoryBudget:
                 self._changed.notify_all()
 
 
-_room = _MemoryBudget()
+_memory_budget = _MemoryBudget()
 
 
-def _picture(stream: _Stream, room: contextlib.ExitStack) -> DecodedImage:
-    """Decode; `room` is held for the pixels until the caller is done with them."""
+def _decode_stream(stream: _Stream, reservation: contextlib.ExitStack) -> DecodedImage:
+    """Decode a stream, reserving memory for its pixels until `reservation` is closed."""
 
     def claim(n_pixels: int, n_bytes: int = 0) -> None:
         if n_pixels > MAX_PIXELS:
             raise DataError(f"too large: {n_pixels:,} pixels, at most {MAX_PIXELS:,} are read")
-        room.enter_context(_room.for_pixels(min(max(n_pixels, n_bytes // 4), MAX_PIXELS)))
+        reservation.enter_context(_memory_budget.for_pixels(min(max(n_pixels, n_bytes // 4), MAX_PIXELS)))
 
-    with _quiet:
+    with _warnings_suppressed:
         try:
-            head = stream.read(_HEAD)
+            head = stream.read(_HEAD_BYTES)
             stream.seek(0)
             if head.startswith(tiff.SIGNATURES):
                 return tiff.read(stream, claim)
@@ -309,15 +313,15 @@ def _picture(stream: _Stream, room: contextlib.ExitStack) -> DecodedImage:
             return _without_pillow(stream, head, claim, error)
         except Image.DecompressionBombError as error:
             raise DataError(f"too large: at most {MAX_PIXELS:,} pixels are read") from error
-        except Exception as error:  # the decoders raise a dozen types on damaged files, among them SyntaxError
+        except Exception as error:  # decoders raise many types on damaged files, among them SyntaxError
             reason = " ".join(str(error).split())
-            raise DataError(f"damaged: {reason[:_MOST_REASON]}" if reason else "damaged") from error
+            raise DataError(f"damaged: {reason[:_MAX_REASON_LETTERS]}" if reason else "damaged") from error
 
 
 def _without_pillow(
     stream: _Stream, head: bytes, claim: Callable[[int], None], error: UnidentifiedImageError
 ) -> DecodedImage:
-    """Decode what Pillow does not know, or say what it is."""
+    """Decode a file unknown to Pillow, or raise an error that names its format."""
     frame = jpeg.jpeg_frame(head)
     if frame is not None and frame.process == jpeg.JPEG_LS:
         raise DataError("JPEG-LS is not read; save it as PNG or TIFF") from error
@@ -336,10 +340,10 @@ def _without_pillow(
 
 
 class _DigestCache:
-    """Digests of one data folder that outlive the process, by path, size and modification time.
+    """Persistent digests of one data folder, by path, size and modification time.
 
-    They lie in one JSON file, replaced atomically. A file that is torn, foreign or of another decoder is as good as
-    none: it is written anew.
+    They are stored in one JSON file, which is replaced atomically. A damaged file, or one of another decoder version,
+    is ignored and replaced.
     """
 
     def __init__(self, root: Path) -> None:
@@ -358,7 +362,7 @@ class _DigestCache:
             return {}
 
     def require_writable(self) -> None:
-        """Fail before minutes of decoding rather than after."""
+        """Fail before decoding, rather than after, if the cache cannot be written."""
         with cache.explain_write_errors("the digests of the images"):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._file.parent):

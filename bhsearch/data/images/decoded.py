@@ -1,4 +1,4 @@
-"""A decoded image with what its file says beside the pixels, and the arithmetic that every reader shares."""
+"""Decoded images, and the sample arithmetic that all readers share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bhsearch.data.arrays import Pixels
 from bhsearch.errors import DataError
 
-STRIP = 1 << 18  # pixels that are converted at once: whole, each step of a conversion would need as much again
-Pixels = npt.NDArray[np.uint8]
+STRIP = 1 << 18  # pixels that are converted at once, to bound the memory of intermediate arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +22,9 @@ class DecodedImage:
 
     Attributes:
         pixels: RGB, 0 to 255. Shape (height, width, 3).
-        range_used: Share of the range of its samples between the darkest and the brightest, 0 to 1. It is 1 where the
-            samples have at most 8 bits: a blank tile of those is no sign of a wrong scale.
-        pages_left_out: Pages or frames of the file that are not read, reduced copies of the one that is read excepted.
+        range_used: Share of the sample range between the darkest and the brightest sample, 0 to 1. It is 1 for samples
+            of at most 8 bits, whose scale is known.
+        pages_left_out: Number of pages or frames that are not read, except reduced copies of the one that is read.
     """
 
     pixels: Pixels
@@ -34,14 +34,14 @@ class DecodedImage:
 
 @dataclass
 class Extent:
-    """The darkest and the brightest of the samples seen so far, on a scale that ends at `white`."""
+    """Running minimum and maximum of samples on a scale that ends at `white`."""
 
     white: float
     low: float = field(default=float("inf"))
     high: float = field(default=float("-inf"))
 
     def add(self, values: npt.NDArray[np.generic]) -> None:
-        """Take account of some samples, of any shape but an empty one."""
+        """Include samples of any non-empty shape."""
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
 
@@ -56,18 +56,16 @@ def to_8_bit(values: npt.NDArray[np.generic], white: int, *, cut: bool = False) 
 
     Args:
         values: Unsigned integers from 0 to `white`, or floating point from 0 to 1. Any shape.
-        white: Largest value of the integers.
-        cut: Drop the lower 8 bits of 16, as Pillow does to colours of 16 bits, rather than round.
+        white: Largest possible integer.
+        cut: Whether to drop the lower 8 of 16 bits, as Pillow does for 16-bit colours, instead of rounding.
 
     Raises:
-        DataError: If values in floating point are outside 0..1 or not finite.
+        DataError: If floating-point values are outside 0..1 or not finite.
     """
     if values.dtype.kind == "f":
         low, high = float(values.min()), float(values.max())  # NaN where any value is
         if not (low >= 0 and high <= 1):
-            raise DataError(
-                f"floating point outside 0..1 has no known white: {low:g} to {high:g}; save it with 8 or 16 bits"
-            )
+            raise DataError(f"floating-point samples outside 0..1 ({low:g} to {high:g}); save it with 8 or 16 bits")
         return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
     if white == 255:
         return values.astype(np.uint8, copy=False)
@@ -82,14 +80,14 @@ def over_white(image: Image.Image) -> Image.Image:
 
 
 def rgb_of(image: Image.Image) -> Pixels:
-    """A Pillow image of 8 bits as RGB, transparency over white. Shape (height, width, 3)."""
+    """Convert an 8-bit Pillow image to RGB, with transparency over white. Shape (height, width, 3)."""
     if image.has_transparency_data:
         image = over_white(image)
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def turned(pixels: Pixels, orientation: Any) -> Pixels:
-    """Apply an orientation as EXIF and TIFF number them; other values are ignored."""
+    """Apply an orientation as numbered by EXIF and TIFF; other values are ignored."""
     turns: dict[int, Callable[[Pixels], Pixels]] = {
         2: lambda image: image[:, ::-1],
         3: lambda image: image[::-1, ::-1],

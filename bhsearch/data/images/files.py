@@ -1,4 +1,4 @@
-"""Which files of a folder are images: one rule for training and for prediction, with a count of what it leaves out."""
+"""Find the images of a folder, by one rule for training and prediction, and count the files that are left out."""
 
 from __future__ import annotations
 
@@ -41,29 +41,32 @@ _FOLDERS = {
 }
 _DOT_FOLDERS = {".ipynb_checkpoints": CHECKPOINT, ".@__thumb": THUMBNAIL, ".thumbnails": THUMBNAIL}
 _THUMBNAIL_FILES = ("synophoto_", "synofile_", "synovideo_", "thumbs.db", "ehthumbs")
-# Words that always mean a mask where they end a name ("p1_mask.png"), and words that mean it only beside the image that
-# they annotate ("p1_label.png" beside "p1.png"): a patient's files may well be called "seg" or "label".
-_SURE = r"(?:masks?|segmentations?|ground[ _-]?truths?|gt[ _-]?masks?)"
-_UNSURE = (
+# Words that always mean a mask at the end of a name ("p1_mask.png"), and words that mean it only next to the image that
+# they annotate ("p1_label.png" next to "p1.png"): "seg" or "label" may be the name of a patient.
+_MASK_WORD = r"(?:masks?|segmentations?|ground[ _-]?truths?|gt[ _-]?masks?)"
+_ANNOTATION_WORD = (
     r"(?:seg|segm|segmented|labels?|labell?ed|gt|annotations?|annotated|annot?|overlays?|contours?|outlines?|heatmap|binary|"
     r"thumb|thumbnail|preview|checkpoint)"
 )
-_UNSURE_FOLDERS = re.compile(
+_ANNOTATION_WORD_FOLDERS = re.compile(
     r"(?:seg|segs|labels?|gt|annotations?|annotated|overlays?|contours?|outlines?|heatmaps?|previews?)"
 )
 _NUMBER = r"(?:[ _.-]*[0-9]{1,4})?"
-_SURE_NAME = re.compile(rf"(?:.*[ _.-])?{_SURE}{_NUMBER}|{_SURE}[ _.-].*")
-_UNSURE_NAME = re.compile(rf"(?P<stem>.+?)[ _.-]+{_UNSURE}{_NUMBER}|{_UNSURE}[ _.-]+(?P<rest>.+)")
+_MASK_WORD_NAME = re.compile(rf"(?:.*[ _.-])?{_MASK_WORD}{_NUMBER}|{_MASK_WORD}[ _.-].*")
+_ANNOTATION_WORD_NAME = re.compile(
+    rf"(?P<stem>.+?)[ _.-]+{_ANNOTATION_WORD}{_NUMBER}|{_ANNOTATION_WORD}[ _.-]+(?P<rest>.+)"
+)
 
 
 @dataclass(frozen=True)
 class Images:
-    """What `find_images` finds in a folder.
+    """Files of a folder.
 
     Attributes:
-        paths: Images, as POSIX paths relative to the folder, sorted.
-        bad: What cannot be used, such as names that are not UTF-8 or links to folders elsewhere; sorted by path.
-        left_out: Every other file, counted by suffix and reason.
+        paths: Images, as sorted POSIX paths relative to the folder.
+        bad: Entries that cannot be used, such as names that are not UTF-8 or links to folders elsewhere, sorted by
+            path.
+        left_out: All other files, counted by suffix and reason.
     """
 
     paths: tuple[str, ...]
@@ -72,12 +75,11 @@ class Images:
 
 
 def find_images(root: Path) -> Images:
-    """Find the images under a folder, at any depth.
+    """Find the images in a folder, at any depth.
 
-    An image has a suffix of `IMAGE_SUFFIXES` and is none of these: hidden, a thumbnail, in a trash, snapshot or
-    checkpoint folder, a leftover of an archive, or a mask. Links to files are followed; links to folders outside `root`
-    are bad, and those to folders inside it are passed over, since what they lead to is found anyway. A folder that is
-    empty and called like an image is bad.
+    An image has a suffix in `IMAGE_SUFFIXES` and is not hidden, a thumbnail, a mask, an archive leftover, or in a
+    trash, snapshot or checkpoint folder. Links to files are followed. Links to folders outside `root` are bad; links to
+    folders inside it are skipped, since their targets are found anyway. An empty folder with an image suffix is bad.
 
     Raises:
         DataError: If a folder cannot be listed.
@@ -119,33 +121,33 @@ def find_images(root: Path) -> Images:
 
 
 def annotating(paths: Iterable[str]) -> set[str]:
-    """The paths that annotate another one of them, such as `a/p1_label.png` beside `a/p1.png`, or `a/labels/p1.png`."""
+    """Return the paths that annotate another path, such as `a/p1_label.png` for `a/p1.png`, or `a/labels/p1.png`."""
     by_folder: dict[str, set[str]] = {}
-    split = [(path, *_place(path)) for path in paths]
+    split = [(path, *_folder_and_stem(path)) for path in paths]
     for _, folder, stem in split:
         by_folder.setdefault(folder, set()).add(stem)
     above = _folders_above(by_folder)
     return {path for path, folder, stem in split if _annotates(folder, stem, by_folder, above)}
 
 
-def _place(path: str) -> tuple[str, str]:
-    """Folder and stem of a path, in lower case."""
+def _folder_and_stem(path: str) -> tuple[str, str]:
+    """Return folder and stem of a path, in lower case."""
     folder, _, name = path.lower().rpartition("/")
     return folder, name.rpartition(".")[0]
 
 
 def _folders_above(by_folder: dict[str, set[str]]) -> dict[str, set[str]]:
-    """For every folder above an annotation folder, the stems at any depth below it, annotation folders left out."""
+    """Return the stems at any depth below each parent of an annotation folder, annotation folders excluded."""
     wanted = {
         "/".join(parts[:at])
         for parts in (folder.split("/") for folder in by_folder)
         for at, part in enumerate(parts)
-        if _UNSURE_FOLDERS.fullmatch(part)
+        if _ANNOTATION_WORD_FOLDERS.fullmatch(part)
     }
     stems: dict[str, set[str]] = {folder: set() for folder in wanted}
     for folder, names in by_folder.items() if wanted else ():
         parts = folder.split("/")
-        if not any(_UNSURE_FOLDERS.fullmatch(part) for part in parts):
+        if not any(_ANNOTATION_WORD_FOLDERS.fullmatch(part) for part in parts):
             for at in range(len(parts) + 1):
                 if (upper := "/".join(parts[:at])) in wanted:
                     stems[upper] |= names
@@ -153,22 +155,22 @@ def _folders_above(by_folder: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def _annotates(folder: str, stem: str, by_folder: dict[str, set[str]], above: dict[str, set[str]]) -> bool:
-    match = _UNSURE_NAME.fullmatch(stem)
+    match = _ANNOTATION_WORD_NAME.fullmatch(stem)
     bare = (match["stem"] or match["rest"]) if match else stem
     if match and bare in by_folder[folder]:
         return True
     parts = folder.split("/") if above else []
-    first = next((at for at, part in enumerate(parts) if _UNSURE_FOLDERS.fullmatch(part)), None)
+    first = next((at for at, part in enumerate(parts) if _ANNOTATION_WORD_FOLDERS.fullmatch(part)), None)
     return first is not None and bool({stem, bare} & above["/".join(parts[:first])])
 
 
 def suffix_of(name: str) -> str:
-    """The suffix in lower case with its dot; `no suffix` where there is none."""
+    """Return the suffix in lower case with its dot, or `no suffix`."""
     return PurePosixPath(name).suffix.lower() or "no suffix"
 
 
 def describe_left_out(left_out: Iterable[LeftOut]) -> str:
-    """How many files were left out, and which, in one sentence; empty if there are none."""
+    """Describe the number and kinds of the files that were left out in one sentence; empty without such files."""
     left_out = list(left_out)
     if not left_out:
         return ""
@@ -181,7 +183,7 @@ def describe_left_out(left_out: Iterable[LeftOut]) -> str:
 
 
 def _why_no_folder(name: str) -> str:
-    """Why nothing in a folder of this name is an image; empty if it may hold images."""
+    """Return why a folder of this name contains no images; empty if it may contain images."""
     key = name.lower()
     if key.startswith(".trash"):
         return TRASH
@@ -191,7 +193,7 @@ def _why_no_folder(name: str) -> str:
 
 
 def _why_no_file(name: str) -> str:
-    """Why a file of this name is no image; empty if it is one by its name."""
+    """Return why a file of this name is not an image; empty if it is one by its name."""
     key = name.lower()
     if key.startswith("._"):
         return ARCHIVE
@@ -201,11 +203,11 @@ def _why_no_file(name: str) -> str:
         return THUMBNAIL
     if not key.endswith(IMAGE_SUFFIXES):
         return NOT_AN_IMAGE
-    return MASK if _SURE_NAME.fullmatch(key.rpartition(".")[0]) else ""
+    return MASK if _MASK_WORD_NAME.fullmatch(key.rpartition(".")[0]) else ""
 
 
 def _files_below(folder: Path) -> Iterator[str]:
-    """Names of the files at any depth of a folder that is left out, as far as it can be listed."""
+    """Iterate over the names of the files at any depth of a skipped folder, as far as it can be listed."""
     if not folder.is_symlink():
         for _, _, files in os.walk(folder):
             yield from files
@@ -213,5 +215,5 @@ def _files_below(folder: Path) -> Iterator[str]:
 
 def _fail(error: OSError) -> None:
     raise DataError(
-        f"every folder must be readable, but {error.filename}: {(error.strerror or '').lower()}."
+        f"Every folder must be readable, but got {error.filename}: {(error.strerror or '').lower()}."
     ) from error

@@ -1,4 +1,4 @@
-"""JPEG that Pillow does not read: samples of more than 8 bits, as scanners and microscopes write them."""
+"""JPEG images with more than 8 bits per sample, as written by scanners and microscopes; Pillow does not read them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ from PIL import Image
 from bhsearch.data.images.decoded import DecodedImage, Extent, to_8_bit, turned
 from bhsearch.errors import DataError
 
-JPEG_LS = 0xF7  # the process of another standard within the same markers
+JPEG_LS = 0xF7  # start-of-frame marker of JPEG-LS, another standard with the same marker syntax
 _ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
 class JpegFrame:
-    """What the header of a JPEG image says. `process` is the marker that it begins with."""
+    """Header of a JPEG image.
+
+    Attributes:
+        process: Marker that starts the frame.
+        bits: Bits per sample.
+        height: Height in pixels.
+        width: Width in pixels.
+        n_samples: Samples per pixel.
+        exif: Bytes of the EXIF segment; empty if there is none.
+    """
 
     process: int
     bits: int
@@ -29,7 +38,7 @@ class JpegFrame:
 
 
 def jpeg_frame(data: bytes) -> JpegFrame | None:
-    """The header of a JPEG image, or None where there is none."""
+    """Parse the header of a JPEG image; None for other data."""
     at, exif = 2, b""
     if data[:2] != b"\xff\xd8":
         return None
@@ -55,10 +64,10 @@ def jpeg_frame(data: bytes) -> JpegFrame | None:
 
 
 def read_deep(data: bytes, frame: JpegFrame) -> DecodedImage:
-    """Decode a JPEG image of 9 to 16 bits, grey or YCbCr.
+    """Decode a grey or YCbCr JPEG image with 9 to 16 bits per sample.
 
     Raises:
-        DataError: If it has other channels, or ends too early.
+        DataError: If it has other channels or is truncated.
     """
     import imagecodecs
 

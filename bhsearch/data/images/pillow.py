@@ -1,4 +1,4 @@
-"""What Pillow reads, brought to RGB of 8 bits, and the names of formats that nobody here reads."""
+"""Convert images that Pillow reads to 8-bit RGB, and name formats that are not supported."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from bhsearch.data.images.decoded import STRIP, DecodedImage, Pixels, rgb_of
+from bhsearch.data.arrays import Pixels
+from bhsearch.data.images.decoded import STRIP, DecodedImage, rgb_of
 from bhsearch.errors import DataError
 
-_PNG, _PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # signature; where the header says the bits of a sample
-_CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: SOC and SIZ
-_TILE, _END = b"\xff\x90", b"\xff\xd9"  # where a part of a tile begins, and where the codestream ends
+_PNG, _PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # signature; offset of the bits per sample in the header
+_CODESTREAM = b"\xff\x4f\xff\x51"  # JPEG 2000: SOC and SIZ markers
+_TILE, _END = b"\xff\x90", b"\xff\xd9"  # markers: start of tile data, end of codestream
 _JPEG_2000 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", _CODESTREAM)
 _HIGH_WHITE = 65535
-# Where a format's mark is, the mark, and the format's name. Their files are sound, but no image that is read here.
+# Unsupported formats: offset of the signature, signature, name.
 _FOREIGN = (
     (128, b"DICM", "DICOM"),
     (4, b"ftypavi", "AVIF"),
@@ -47,15 +48,15 @@ _FOREIGN = (
 
 
 def read(image: Image.Image, stream: BinaryIO, head: bytes) -> DecodedImage:
-    """Read what Pillow has opened: the first frame, turned as EXIF says, transparency over white.
+    """Read an image opened by Pillow: the first frame, oriented by EXIF, with transparency over white.
 
     Args:
-        image: Not loaded yet.
-        stream: The file that it was opened from.
-        head: The first bytes of the file.
+        image: Image that is not loaded yet.
+        stream: File that it was opened from.
+        head: First bytes of the file.
 
     Raises:
-        DataError: If its samples have no certain meaning.
+        DataError: If the meaning of its samples is unknown.
     """
     depth = _depth(image, head)
     if image.format == "JPEG2000":
@@ -69,7 +70,7 @@ def read(image: Image.Image, stream: BinaryIO, head: bytes) -> DecodedImage:
 
 
 def why_not(head: bytes) -> str:
-    """Why the bytes of a file are not read: which format they are, or that they are no image."""
+    """Return why a file is not read: its unsupported format, or that it is not an image."""
     for at, mark, name in _FOREIGN:
         if head[at : at + len(mark)] == mark:
             return f"{name} is not read; save it as PNG or TIFF"
@@ -80,7 +81,7 @@ def why_not(head: bytes) -> str:
 
 
 def _depth(image: Image.Image, head: bytes) -> int:
-    """Bits of a sample as they are in the file; Pillow has 8 bits of most."""
+    """Return the bits per sample in the file; Pillow converts most images to 8 bits."""
     if image.format == "PNG":
         return head[_PNG_DEPTH]
     sizes = _jpeg_2000(head) if image.format == "JPEG2000" else None
@@ -88,7 +89,7 @@ def _depth(image: Image.Image, head: bytes) -> int:
         return 8
     n_channels, depth, is_signed = sizes
     if n_channels == 2 and b"cdef" not in head:
-        raise DataError("2 channels, and nothing says what they are; save it as grey or RGB")
+        raise DataError("2 channels of unknown meaning; save it as grey or RGB")
     if is_signed or depth < 8 or depth > 16:
         kind = "signed" if is_signed else "unsigned"
         raise DataError(f"{depth}-bit {kind} samples in JPEG 2000; save it with 8 or 16 bits")
@@ -96,9 +97,9 @@ def _depth(image: Image.Image, head: bytes) -> int:
 
 
 def _require_end(stream: BinaryIO) -> None:
-    """Refuse a JPEG 2000 that ends between two parts of it, for which OpenJPEG fills in what is missing.
+    """Refuse a truncated JPEG 2000 file, which OpenJPEG would complete silently.
 
-    No other bytes of a codestream have the values of its markers.
+    Other bytes of a codestream never have the values of its markers.
     """
     stream.seek(0)
     content = stream.read()
@@ -109,7 +110,7 @@ def _require_end(stream: BinaryIO) -> None:
 
 
 def _jpeg_2000(head: bytes) -> tuple[int, int, bool] | None:
-    """Channels, bits of the first, and whether it is signed."""
+    """Return the number of channels, the bits per sample of the first one, and whether it is signed."""
     at = head.find(_CODESTREAM)
     if at < 0 or at + 43 > len(head):
         return None
@@ -118,7 +119,7 @@ def _jpeg_2000(head: bytes) -> tuple[int, int, bool] | None:
 
 
 def _mend_transparency(image: Image.Image, stream: BinaryIO, depth: int) -> None:
-    """Mend the colour that a PNG calls transparent: it has the file's depth, and Pillow compares it with 8 bits."""
+    """Correct the transparent colour of a PNG: it has the file's depth, but Pillow compares 8-bit samples with it."""
     colour = image.info.get("transparency")
     if image.format != "PNG" or image.mode == "P" or colour is None:
         return
@@ -133,7 +134,7 @@ def _mend_transparency(image: Image.Image, stream: BinaryIO, depth: int) -> None
 
 
 def _low_bytes(stream: BinaryIO) -> Pixels:
-    """The lower 8 bits of a PNG of 16-bit colours, of which Pillow keeps the upper: as if its bytes were swapped."""
+    """Return the lower 8 bits of a 16-bit colour PNG by swapping its bytes; Pillow keeps the upper ones."""
     stream.seek(0)
     with Image.open(stream, formats=("PNG",)) as image:
         assert isinstance(image, ImageFile.ImageFile)
@@ -142,7 +143,7 @@ def _low_bytes(stream: BinaryIO) -> Pixels:
 
 
 def _range_used(image: Image.Image) -> float:
-    """Share of the range that the colours use; where Pillow has cut 16 bits to 8, by those."""
+    """Return the share of the range that the colours use, after Pillow has cut 16 bits to 8."""
     bands = image.getextrema()
     extrema = [bands] if isinstance(bands[0], int | float) else list(bands)
     if image.mode in ("LA", "RGBA"):
@@ -165,7 +166,7 @@ def _strip(image: Image.Image) -> Pixels:
 
 
 def _grey16(image: Image.Image) -> Pixels:
-    """Scale 0..65535 to 0..255, rounded; converting in Pillow would clip everything above 255 to white."""
+    """Scale 0..65535 to 0..255 with rounding; Pillow's own conversion would clip values above 255."""
     grey = np.asarray(image).astype(np.int64)
     scaled = ((grey + 128) // 257).astype(np.uint8)
     if "transparency" in image.info:

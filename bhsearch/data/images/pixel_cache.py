@@ -1,4 +1,4 @@
-"""The pixel cache: every development image decoded and resized once, as one uint8 array on disk."""
+"""The pixel cache: each development image decoded and resized once, stored as one uint8 array on disk."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Pixels
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.decode import decode_for
 from bhsearch.runtime import cache
 
-Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 _FILE = "pixels.u8"
 
 
 @dataclass(frozen=True)
 class Resize:
-    """The resize that fills the cache: the first step of every network, handed down by the networks.
+    """Resize step that fills the cache: the first step of every network, passed in by `models`.
 
     Attributes:
-        name: Identifies the step; a part of the key of everything computed behind it.
+        name: Name of the step; part of the cache keys of everything computed from its output.
         shape: Shape of one resized image, (n_tiles, size, size, 3).
-        apply: The step itself: uint8 (height, width, 3) of any size -> uint8 of `shape`.
+        apply: Function from uint8 (height, width, 3) of any size to uint8 of `shape`.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Resize:
 
 @dataclass(frozen=True, eq=False)
 class PixelCache:
-    """Resized pixels of an index.
+    """Resized pixels of a data set.
 
     Attributes:
-        key: Digest of the images and of the resize.
-        file: Where the array lies, row by row as in the index.
+        key: Digest of the images and the resize step.
+        file: Location of the array, with rows in the order of the data set.
         shape: (n_images, n_tiles, size, size, 3).
     """
 
@@ -51,30 +51,30 @@ class PixelCache:
     shape: tuple[int, int, int, int, int]
 
     def read(self, start: int, stop: int) -> Pixels:
-        """Some rows, read and not mapped: so they are not counted as memory of the process for ever."""
+        """Read a range of rows into memory, without a memory map that would count as the process's memory."""
         n_rows = min(stop, self.shape[0]) - start
         n_values = int(np.prod(self.shape[1:]))
         rows = np.fromfile(self.file, np.uint8, n_rows * n_values, offset=start * n_values)
         return rows.reshape(n_rows, *self.shape[1:])
 
     def rows(self, wanted: npt.NDArray[np.int64]) -> Pixels:
-        """Some rows in any order, from a map that is let go again. Shape (n_wanted, n_tiles, size, size, 3)."""
+        """Read rows in any order from a temporary memory map. Shape (n_wanted, n_tiles, size, size, 3)."""
         return np.memmap(self.file, np.uint8, "r", shape=self.shape)[wanted]
 
 
 def pixel_cache(dataset: Dataset, resize: Resize, progress: Progress | None = None) -> PixelCache:
-    """Decode and resize every image of an index, or find that done already.
+    """Return the resized pixels of a data set, decoding and resizing every image unless they are cached.
 
     Args:
-        dataset: The images; pass development rows only.
-        resize: The first step of the networks.
-        progress: Called with (done, total) images.
+        dataset: Images; development rows only.
+        resize: First step of the networks.
+        progress: Called with the numbers of images done and in total.
 
     Raises:
         DataError: If an image cannot be decoded.
-        PlaceError: If the disk is full.
+        PlaceError: If the cache cannot be written or the disk is full.
     """
-    facts, shape = _facts(dataset, resize), (len(dataset), *resize.shape)
+    facts, shape = _cache_facts(dataset, resize), (len(dataset), *resize.shape)
 
     def fill(folder: Path) -> None:
         _allocate(folder / _FILE, int(np.prod(shape)))
@@ -95,17 +95,17 @@ def pixel_cache(dataset: Dataset, resize: Resize, progress: Progress | None = No
 
 
 def pixel_file(dataset: Dataset, resize: Resize) -> Path:
-    """Where `pixel_cache` puts the array, whether it is there yet or not."""
-    return cache.folder_of("pixels", _facts(dataset, resize)) / _FILE
+    """Return the location of the array of `pixel_cache`, whether it exists or not."""
+    return cache.folder_of("pixels", _cache_facts(dataset, resize)) / _FILE
 
 
-def _facts(dataset: Dataset, resize: Resize) -> dict[str, Any]:
+def _cache_facts(dataset: Dataset, resize: Resize) -> dict[str, Any]:
     digests = list(dataset.table["pixels_digest"])
     return {"resize": resize.name, "images": cache.cache_key({"pixels": digests}), "version": 1}
 
 
 def _allocate(file: Path, n_bytes: int) -> None:
-    """Reserve the space first: a memmap on a full disk would end the process instead of raising."""
+    """Reserve disk space first: writing to a memory map on a full disk would kill the process instead of raising."""
     with file.open("wb") as stream:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(stream.fileno(), 0, n_bytes)

@@ -1,7 +1,7 @@
-"""TIFF files, read by tifffile: which page, what its samples mean, and the way from them to RGB.
+"""Read TIFF files with tifffile: selection of the page, interpretation of its samples, and conversion to RGB.
 
-tifffile returns samples as they are stored. Their meaning (the photometric interpretation, the depth, the transparency,
-the orientation) is applied here, and whatever has no certain meaning is refused by name.
+tifffile returns samples as stored. Photometric interpretation, depth, transparency and orientation are applied here,
+and samples of uncertain meaning are refused with their reason.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bhsearch.data.images.decoded import STRIP, DecodedImage, Extent, Pixels, rgb_of, to_8_bit, turned
+from bhsearch.data.arrays import Pixels
+from bhsearch.data.images.decoded import STRIP, DecodedImage, Extent, rgb_of, to_8_bit, turned
 from bhsearch.data.images.jpeg import jpeg_frame
 from bhsearch.errors import DataError
 
-SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # of TIFF and of BigTIFF, in either byte order
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, in either byte order
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
 _N_COLOURS = {
@@ -41,32 +42,32 @@ _N_COLOURS = {
 _PILLOW_MODES = {_CMYK: "CMYK", _YCBCR: "YCbCr", _CIELAB: "LAB", _ICCLAB: "LAB"}
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _SAMPLE_FORMATS = {_SIGNED: "signed", 4: "untyped", 5: "complex", 6: "complex"}
-_PREMULTIPLIED, _STRAIGHT, _COREL = 1, 2, 999  # extra samples that are alpha; Corel Draw has a number of its own
-_MOST_SAMPLES = 16  # samples per pixel: every one takes memory before it can be ignored
-_MOST_PAGES = 64  # that are looked at: of a longer stack the others are but counted
-_ASPECT_PIXELS = 1.0  # by which a reduced copy may miss the shape of its original
+_PREMULTIPLIED, _STRAIGHT, _COREL = 1, 2, 999  # extra samples that are alpha; 999 is Corel Draw's
+_MAX_SAMPLES = 16  # per pixel; each takes memory before it can be ignored
+_MAX_PAGES = 64  # pages that are inspected; further ones are only counted
+_ASPECT_PIXELS = 1.0  # tolerance for the aspect ratio of a reduced copy
 
-# What is not compressed, or whose decoders are told the size that they may fill.
+# Uncompressed data, or compressions whose decoders are given the output size.
 _BOUNDED = {1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000}
 _OLD_JPEG = 6
 _JPEG = {7, 33007, 34892}
-# Compressions whose data say their own size, which is looked at before they are decoded.
+# Compressions whose data contain their own size, which is checked before decoding.
 _EMBEDDED = {*_JPEG, 33004, 33005, 34712, 50001}
-_MOST_SEGMENT_BYTES = 1 << 30
+_MAX_SEGMENT_BYTES = 1 << 30
 
 Claim = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class _Meaning:
-    """What the samples of a page mean.
+    """Interpretation of the samples of a page.
 
     Attributes:
-        photometric: Photometric interpretation, after TIFF 6.0.
-        n_colours: Samples of a pixel that are colours; they come first.
-        alpha: Which sample is alpha, or None.
-        premultiplied: Whether the colours are multiplied by alpha already.
-        bits: Bits of a sample.
+        photometric: Photometric interpretation of TIFF 6.0.
+        n_colours: Number of colour samples per pixel, which come first.
+        alpha: Position of the alpha sample, or None.
+        premultiplied: Whether colours are premultiplied by alpha.
+        bits: Bits per sample.
         is_float: Whether samples are floating point.
     """
 
@@ -79,32 +80,33 @@ class _Meaning:
 
     @property
     def kept(self) -> list[int]:
-        """Samples that are kept: the colours, and alpha behind them."""
+        """Positions of the samples that are read: the colours, then alpha."""
         return [*range(self.n_colours), *([] if self.alpha is None else [self.alpha])]
 
     @property
     def white(self) -> int:
+        """Largest possible sample value."""
         return 1 if self.is_float else (1 << self.bits) - 1
 
     @property
     def cut(self) -> bool:
-        """Whether 16 bits are cut, not rounded: as Pillow does to all 16-bit images but plain grey ones."""
+        """Whether 16-bit samples are cut instead of rounded, as Pillow does for all but plain grey images."""
         return self.bits == 16 and (self.n_colours > 1 or self.alpha is not None)
 
 
 def read(stream: BinaryIO, claim: Claim) -> DecodedImage:
     """Read a TIFF file.
 
-    Of several pages the first is read, unless it is a reduced copy of a larger one; levels of a pyramid do not count as
-    pages. The orientation is applied, transparency is laid over white.
+    The first page is read, unless it is a reduced copy of a larger one; levels of a pyramid do not count as pages. The
+    orientation is applied, and transparency is laid over white.
 
     Args:
         stream: The file.
-        claim: Called with the number of pixels and with the bytes of the largest strip or tile, before any is decoded;
-            raises DataError where they are too many.
+        claim: Called with the number of pixels and the bytes of the largest strip or tile before any is decoded; raises
+            DataError if they exceed the limits.
 
     Raises:
-        DataError: If what is in the file is not read, with the reason; or if it is damaged.
+        DataError: If the image is not supported, with the reason, or damaged.
     """
     with _opened(stream) as file:
         page, left_out = _choose(file)
@@ -124,13 +126,16 @@ def read(stream: BinaryIO, claim: Claim) -> DecodedImage:
 def _opened(stream: BinaryIO) -> Any:
     try:
         return _tifffile().TiffFile(stream, is_ome=False)
-    except TypeError as error:  # tifffile has one format for all samples of a page
+    except TypeError as error:  # tifffile supports one format for all samples of a page
         raise DataError("damaged, or samples of different formats; save it with 8 or 16 bits") from error
 
 
 @functools.cache
 def _tifffile() -> ModuleType:
-    """Import tifffile on the first TIFF; what it logs of odd tags is checked here or does not touch the pixels."""
+    """Import tifffile for the first TIFF file, without its log.
+
+    What it logs about odd tags is checked here or does not affect the pixels.
+    """
     import tifffile
 
     logger = logging.getLogger("tifffile")
@@ -140,18 +145,18 @@ def _tifffile() -> ModuleType:
 
 
 def _choose(file: Any) -> tuple[Any, int]:
-    """The page to be read, and how many others are left out that are not reduced copies of it."""
+    """Return the page to read and the number of other pages that are not reduced copies of it."""
     file.pages.useframes = False
     n_pages = len(file.pages)
     if not n_pages:
-        raise DataError("damaged: there is no image in it")
+        raise DataError("damaged: no image in the file")
     pages = [file.pages[0]]
-    for at in range(1, min(n_pages, _MOST_PAGES)):
-        with contextlib.suppress(Exception):  # a page that is not read may be damaged; it is counted as left out
+    for at in range(1, min(n_pages, _MAX_PAGES)):
+        with contextlib.suppress(Exception):  # unread pages may be damaged; they are counted as left out
             pages.append(file.pages[at])
     n_unseen = n_pages - len(pages)
     full = [page for page in pages if not page.is_reduced and not page.is_mask]
-    if not full:  # as raw camera files have it: previews in the chain, the image below the first of them
+    if not full:  # raw camera files: previews in the chain, the image below the first of them
         below = list(pages[0].pages or []) if pages[0].subifds else []
         full = [page for page in below if not page.is_reduced and not page.is_mask] or pages[:1]
     chosen = full[0]
@@ -161,13 +166,13 @@ def _choose(file: Any) -> tuple[Any, int]:
     others = [page for page in full if page is not chosen and not _is_reduced_copy(page, chosen)]
     masks = [page for page in pages if page.is_mask and page is not chosen]
     left_out = n_unseen + len(others) + len(masks) + int(chosen is not full[0])
-    if file.is_imagej:  # ImageJ describes large stacks by their first page alone
+    if file.is_imagej:  # ImageJ describes large stacks by their first page only
         left_out = max(left_out, int((file.imagej_metadata or {}).get("images", 1)) - 1)
     return chosen, left_out
 
 
 def _is_reduced_copy(small: Any, large: Any) -> bool:
-    """Whether a page is, by its shape, a copy of another at half its size or less."""
+    """Return whether a page has the shape of another one at half its size or less."""
     if small.imagewidth * 2 > large.imagewidth + 1 or small.imagelength * 2 > large.imagelength + 1:
         return False
     width = large.imagewidth * small.imagelength / max(large.imagelength, 1)
@@ -176,18 +181,22 @@ def _is_reduced_copy(small: Any, large: Any) -> bool:
 
 
 def _meaning(page: Any) -> _Meaning:
-    """What the samples of a page mean, or the reason why that is not certain."""
+    """Return the interpretation of the samples of a page.
+
+    Raises:
+        DataError: If it is uncertain or not supported.
+    """
     photometric, n_samples = int(page.photometric), int(page.samplesperpixel)
     if page.imagedepth != 1:
-        raise DataError(f"a volume of {page.imagedepth} slices; save the slice as an image of its own")
+        raise DataError(f"a volume of {page.imagedepth} slices; save the slice as a separate image")
     if photometric not in _N_COLOURS:
         raise DataError(f"colours of the kind {_name(page.photometric)} are not read; save it as grey or RGB")
     if int(page.compression) not in _BOUNDED | _EMBEDDED:
         raise DataError(f"the compression {_name(page.compression)} is not read; save it with LZW or deflate")
-    if n_samples > _MOST_SAMPLES:
+    if n_samples > _MAX_SAMPLES:
         raise DataError(f"{n_samples} channels; save it as grey or RGB")
     bits, is_float = _depth(page)
-    if photometric == _YCBCR and n_samples == 1:  # luminance alone
+    if photometric == _YCBCR and n_samples == 1:  # luma only
         photometric = _BLACK_IS_ZERO
     elif photometric == _YCBCR and page.compression in _JPEG and page.planarconfig == 1:
         photometric = _RGB  # the decoder converts it
@@ -212,7 +221,7 @@ def _name(value: Any) -> str:
 
 
 def _depth(page: Any) -> tuple[int, bool]:
-    """Bits of a sample, and whether it is floating point."""
+    """Return the bits per sample, and whether samples are floating point."""
     bits, kind = page.bitspersample, int(page.sampleformat)
     if isinstance(bits, tuple):
         raise DataError(f"samples of different depths: {', '.join(map(str, bits))} bits; save it with 8 or 16 bits")
@@ -222,10 +231,10 @@ def _depth(page: Any) -> tuple[int, bool]:
         return bits, True
     if kind != _UNSIGNED:
         kind_name = _SAMPLE_FORMATS.get(kind, f"unknown ({kind})")
-        raise DataError(f"{bits}-bit {kind_name} samples have no known white; save it with 8 or 16 bits")
+        raise DataError(f"{bits}-bit {kind_name} samples have no known range; save it with 8 or 16 bits")
     if bits > 16:
         what = "grey" if page.samplesperpixel == 1 else "colour"
-        raise DataError(f"{bits}-bit {what} has no known white; save it with 8 or 16 bits")
+        raise DataError(f"{bits}-bit {what} has no known range; save it with 8 or 16 bits")
     if page.dtype is None:
         raise DataError(f"{bits}-bit samples are not read; save it with 8 or 16 bits")
     if page.predictor != 1 and page.compression not in _EMBEDDED and bits not in (8, 16):
@@ -234,7 +243,7 @@ def _depth(page: Any) -> tuple[int, bool]:
 
 
 def _alpha(page: Any, photometric: int, n_colours: int) -> tuple[int | None, bool]:
-    """Which sample is alpha, if one is, and whether the colours are multiplied by it."""
+    """Return the position of the alpha sample, if any, and whether colours are premultiplied by it."""
     n_samples, extra = int(page.samplesperpixel), [int(value) for value in page.extrasamples]
     if n_samples < n_colours:
         raise DataError(f"{n_samples} channels, where {_name(page.photometric)} needs {n_colours}")
@@ -243,14 +252,14 @@ def _alpha(page: Any, photometric: int, n_colours: int) -> tuple[int | None, boo
             return at, value == _PREMULTIPLIED
     n_more = n_samples - n_colours
     if photometric == _RGB and n_more == 1 and not extra:
-        return n_colours, False  # a fourth channel without a word on it is alpha, as Pillow and others have it
+        return n_colours, False  # an undeclared fourth channel is alpha, as in Pillow
     if n_more and (photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) or not extra):
-        raise DataError(f"{n_samples} channels, and nothing says what they are; save it as grey or RGB")
+        raise DataError(f"{n_samples} channels of unknown meaning; save it as grey or RGB")
     return None, False
 
 
 def _require_usual_ycbcr(page: Any) -> None:
-    """Pillow converts YCbCr with the coefficients and the range of JPEG; others would come out in wrong colours."""
+    """Refuse unusual YCbCr: Pillow converts with the coefficients and range of JPEG, which would give wrong colours."""
     if page.compression in _EMBEDDED - _JPEG:
         raise DataError(f"YCbCr within {_name(page.compression)} is not read; save it as RGB")
 
@@ -258,20 +267,22 @@ def _require_usual_ycbcr(page: Any) -> None:
         value = page.tags.valueof(tag)
         if value is None:
             return np.array(usual)
-        flat = np.array(value, np.float64).ravel()  # fractions are pairs, or one flat row of pairs
+        flat = np.array(value, np.float64).ravel()  # fractions are pairs, possibly flattened
         return flat[::2] / np.maximum(flat[1::2], 1) if len(flat) == 2 * len(usual) else flat
 
     for tag, usual in ((529, [0.299, 0.587, 0.114]), (532, [0.0, 255, 128, 255, 128, 255])):
         found = numbers(tag, usual)
         if found.shape != (len(usual),) or np.abs(found - usual).max() > 0.002 * max(usual):
-            raise DataError("YCbCr with coefficients or a range of its own is not read; save it as RGB")
+            raise DataError("YCbCr with unusual coefficients or range is not read; save it as RGB")
 
 
 def _old_jpeg(stream: Any, page: Any, claim: Claim) -> Pixels:
-    """The JPEG image within a page of the JPEG compression that TIFF 6.0 had and that was given up later."""
+    """Read a page with the JPEG compression of TIFF 6.0, which was later replaced."""
     place, n_bytes = (int(np.ravel(page.tags.valueof(tag) or 0)[0]) for tag in (513, 514))
     if not place or not n_bytes:
-        raise DataError("the compression OJPEG without its tag JPEGInterchangeFormat is not read; save it anew")
+        raise DataError(
+            "the compression OJPEG without its tag JPEGInterchangeFormat is not read; save it with another compression"
+        )
     stream.seek(place)
     with Image.open(io.BytesIO(stream.read(n_bytes)), formats=("JPEG",)) as image:
         if image.size != (page.imagewidth, page.imagelength):
@@ -281,19 +292,19 @@ def _old_jpeg(stream: Any, page: Any, claim: Claim) -> Pixels:
 
 
 def _segment_bytes(page: Any) -> int:
-    """Bytes of the largest strip or tile once it is decoded."""
+    """Return the decoded bytes of the largest strip or tile."""
     rows, columns = (
         (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip or page.imagelength, page.imagewidth)
     )
     n_samples = page.samplesperpixel if page.planarconfig == 1 else 1
     n_bytes = int(rows) * int(columns) * int(page.tiledepth or 1) * n_samples * (page.dtype or np.dtype("u1")).itemsize
-    if n_bytes > _MOST_SEGMENT_BYTES:
-        raise DataError(f"too large: a strip or tile of {n_bytes:,} bytes, at most {_MOST_SEGMENT_BYTES:,} are read")
+    if n_bytes > _MAX_SEGMENT_BYTES:
+        raise DataError(f"too large: a strip or tile of {n_bytes:,} bytes, at most {_MAX_SEGMENT_BYTES:,} are read")
     return n_bytes
 
 
 def _samples(stream: Any, page: Any, meaning: _Meaning) -> tuple[Pixels, Extent]:
-    """All samples that are kept, at 8 bits. Shape (height, width, n_kept)."""
+    """Return all samples that are kept, at 8 bits. Shape (height, width, n_kept)."""
     samples = np.empty((page.imagelength, page.imagewidth, len(meaning.kept)), np.uint8)
     extent = Extent(meaning.white)
     n_judged = 1 if meaning.photometric in (_CIELAB, _ICCLAB) else meaning.n_colours
@@ -319,13 +330,13 @@ def _samples(stream: Any, page: Any, meaning: _Meaning) -> tuple[Pixels, Extent]
 
 
 def _segments(stream: Any, page: Any, meaning: _Meaning) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
-    """First sample, top row, left column and the decoded samples (height, width, samples) of each strip or tile.
+    """Iterate over strips or tiles as first sample, top row, left column and decoded samples (height, width, samples).
 
-    The checks are stricter than tifffile's own, which fills missing strips and tiles with zeros.
+    The checks are stricter than those of tifffile, which fills missing strips and tiles with zeros.
     """
     if meaning.photometric == _YCBCR and page.is_subsampled:
         if page.planarconfig != 1:
-            raise DataError("YCbCr with colours at another resolution, planes apart, is not read; save it as RGB")
+            raise DataError("subsampled YCbCr in separate planes is not read; save it as RGB")
         yield from _subsampled(stream, page)
         return
     more = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEG else {}
@@ -337,7 +348,7 @@ def _segments(stream: Any, page: Any, meaning: _Meaning) -> Iterator[tuple[int, 
 
 
 def _stored(stream: Any, page: Any) -> Iterator[bytes]:
-    """The bytes of each strip or tile, as they are in the file."""
+    """Iterate over the bytes of each strip or tile as stored in the file."""
     rows, columns = (
         (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip or page.imagelength, page.imagewidth)
     )
@@ -351,7 +362,7 @@ def _stored(stream: Any, page: Any) -> Iterator[bytes]:
     for offset, count in places:
         stream.seek(offset)
         data = stream.read(min(count, max(stream.size - offset, 0)))
-        if len(data) < count and page.compression != 1:  # what is not compressed is too short, or long enough
+        if len(data) < count and page.compression != 1:  # uncompressed data are checked by their length below
             raise DataError(f"damaged: the file ends within a strip or tile ({len(data):,} of {count:,} bytes)")
         yield data
 
@@ -362,7 +373,7 @@ def _decoded(page: Any, data: bytes, at: int, more: dict[str, Any]) -> Any:
     except Exception:
         if page.is_tiled or page.imagelength % page.rowsperstrip == 0:
             raise
-    # Some programs fill the last strip up to the height of the others.
+    # Some programs pad the last strip to the height of the others.
     filled = copy.copy(page)
     for cached in ("decode", "hash"):
         filled.__dict__.pop(cached, None)
@@ -372,7 +383,7 @@ def _decoded(page: Any, data: bytes, at: int, more: dict[str, Any]) -> Any:
 
 
 def _require_size(data: bytes, page: Any) -> None:
-    """Refuse embedded images that are larger than their strip or tile before they take their memory."""
+    """Refuse embedded images that are larger than their strip or tile before memory is allocated for them."""
     most = _segment_pixels(page)
     if page.compression in _JPEG:
         frame = jpeg_frame(data)
@@ -391,16 +402,16 @@ def _require_size(data: bytes, page: Any) -> None:
 def _segment_pixels(page: Any) -> int:
     if page.is_tiled:
         return int(page.tilewidth) * int(page.tilelength)
-    return int(page.imagewidth) * (int(page.rowsperstrip) + 64)  # JPEG may be filled up to whole blocks
+    return int(page.imagewidth) * (int(page.rowsperstrip) + 64)  # JPEG may be padded to whole blocks
 
 
 def _subsampled(stream: Any, page: Any) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
-    """YCbCr whose colours have a lower resolution, without JPEG: blocks of luminance, each followed by its colour."""
+    """Iterate over strips or tiles of subsampled YCbCr without JPEG: blocks of luma, each followed by its chroma."""
     across, down = page.subsampling or (2, 2)
     if across not in (1, 2, 4) or down not in (1, 2, 4):
-        raise DataError(f"damaged: colours at 1/{across} by 1/{down} of the resolution")
+        raise DataError(f"damaged: chroma subsampled by {across} and {down}")
     if page.predictor != 1 or page.fillorder != 1:
-        raise DataError("YCbCr with colours at another resolution and a predictor is not read; save it as RGB")
+        raise DataError("subsampled YCbCr with a predictor is not read; save it as RGB")
     length, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     n_across = math.ceil(page.imagewidth / width)
     decompress = None if page.compression == 1 else _tifffile().TIFF.DECOMPRESSORS[page.compression]
@@ -419,7 +430,7 @@ def _subsampled(stream: Any, page: Any) -> Iterator[tuple[int, int, int, npt.NDA
 
 
 def _rgb(samples: npt.NDArray[Any], page: Any, meaning: _Meaning) -> Pixels:
-    """Colours and transparency applied, in strips."""
+    """Apply colours and transparency, in strips."""
     if meaning.alpha is None and meaning.photometric == _RGB:
         return samples
     palette = _palette(page) if meaning.photometric == _PALETTE else None
@@ -444,7 +455,7 @@ def _strip(part: npt.NDArray[Any], meaning: _Meaning, palette: Pixels | None) ->
     elif meaning.photometric == _RGB:
         rgb = colours
     else:
-        if meaning.photometric == _ICCLAB:  # here the two colours are stored with an offset, not signed
+        if meaning.photometric == _ICCLAB:  # ICC Lab stores the two colours with an offset, not signed
             colours = colours ^ np.array([0, 128, 128], np.uint8)
         mode = _PILLOW_MODES[meaning.photometric]
         rgb = rgb_of(Image.frombytes(mode, size, np.ascontiguousarray(colours).tobytes(), "raw", mode))
@@ -455,6 +466,6 @@ def _strip(part: npt.NDArray[Any], meaning: _Meaning, palette: Pixels | None) ->
 
 
 def _palette(page: Any) -> Pixels:
-    """Colours of the indices, 0 to 255. Some programs store 8 bits where the standard has 16. Shape (n, 3)."""
+    """Return the palette colours, 0 to 255; some programs store 8 bits where the standard has 16. Shape (n, 3)."""
     table = np.asarray(page.colormap).T
     return (table if table.max() < 256 else table >> 8).astype(np.uint8)

@@ -1,1 +1,1 @@
-"""Layouts: from the names of files, or a manifest, to what is known of each image."""
+"""Layouts: image records from file names or a manifest."""

@@ -1,4 +1,4 @@
-"""BreakHis: the grammar of its file names, and the counts that its authors published."""
+"""BreakHis: the grammar of its file names and its published counts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUBTYPES = {**BENIGN_SUBTYPES, **MALIGNANT_SUBTYPES}
 MAGNIFICATIONS = (40, 100, 200, 400)
 
 N_IMAGES = 7_909
-N_SLIDES = 82  # Called patients in the paper; 12 of them are further slides of a case that is counted already.
+N_SLIDES = 82  # called patients in the paper; 12 of them are second slides of a case
 N_CASES = 70
 
 # Images per subtype, in the order of MAGNIFICATIONS. Source: Spanhol et al., "A Dataset for Breast Cancer
@@ -50,14 +50,14 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class BreakhisName:
-    """What a BreakHis file name says.
+    """Fields of a BreakHis file name.
 
     Attributes:
         label: 0 benign, 1 malignant.
         subtype: `A`, `F`, `PT` or `TA` (benign), `DC`, `LC`, `MC` or `PC` (malignant).
         year: Two digits, such as `14`.
-        slide: Slide id with its letters, such as `16184CD`. Two slides can share it: see `slide_key`.
-        case: Slide id without its letters, such as `16184`. Slides of one case come from one person's tissue.
+        slide: Slide id with its letters, such as `16184CD`. Not unique: see `slide_key`.
+        case: Slide id without its letters, such as `16184`. Slides of one case come from one patient.
         magnification: 40, 100, 200 or 400.
         sequence: Number of the image within slide and magnification.
     """
@@ -72,33 +72,32 @@ class BreakhisName:
 
     @property
     def slide_key(self) -> str:
-        """What tells slides apart, such as `SOB_B_TA-14-16184CD`: id 13412 is one slide of DC and one of LC."""
+        """Unique key of the slide, such as `SOB_B_TA-14-16184CD`; the id 13412 names one slide of DC and one of LC."""
         return f"SOB_{'BM'[self.label]}_{self.subtype}-{self.year}-{self.slide}"
 
     @property
     def file_name(self) -> str:
-        """The name itself; `parse` is its inverse."""
+        """File name in the original notation; the inverse of `parse`."""
         return f"{self.slide_key}-{self.magnification}-{self.sequence:03d}.png"
 
 
 def looks_like(file_name: str) -> bool:
-    """Whether a file name claims to be a BreakHis one, well formed or not."""
+    """Return whether a file name starts like a BreakHis name, well formed or not."""
     return file_name.upper().startswith("SOB_")
 
 
 def parse(file_name: str) -> BreakhisName:
-    """Read a BreakHis file name.
+    """Parse a BreakHis file name.
 
     Args:
-        file_name: Name without folders. Copies converted to another image format keep their meaning: any image suffix
-            will do.
+        file_name: Name without folders. Any image suffix is accepted, for copies converted to another format.
 
     Raises:
-        DataError: If the name does not follow the grammar, or class and subtype contradict each other.
+        DataError: If the name breaks the grammar, or class and subtype contradict each other.
     """
     match = _NAME.fullmatch(file_name)
     if match is None or match["subtype"] not in (BENIGN_SUBTYPES, MALIGNANT_SUBTYPES)["BM".index(match["letter"])]:
-        raise DataError(f"not a BreakHis name: {file_name}\n{grammar_hint()}")
+        raise DataError(f"Not a BreakHis name: {file_name}\n{grammar_hint()}")
     return BreakhisName(
         label="BM".index(match["letter"]),
         subtype=match["subtype"],
@@ -111,7 +110,7 @@ def parse(file_name: str) -> BreakhisName:
 
 
 def grammar_hint() -> str:
-    """The sentence that explains the grammar to a person whose file names break it."""
+    """Return a sentence that explains the grammar."""
     return (
         f"BreakHis names are {GRAMMAR} with subtypes {', '.join(BENIGN_SUBTYPES)} (B) or "
         f"{', '.join(MALIGNANT_SUBTYPES)} (M) and magnifications {', '.join(map(str, MAGNIFICATIONS))}."
@@ -119,37 +118,39 @@ def grammar_hint() -> str:
 
 
 def spelt_out(subtype: str) -> str:
-    """A subtype for people, such as `ductal carcinoma (DC)`; what is no code of BreakHis is left as it is."""
+    """Return a readable subtype, such as `ductal carcinoma (DC)`; a code unknown to BreakHis is returned unchanged."""
     return f"{SUBTYPES[subtype]} ({subtype})" if subtype in SUBTYPES else subtype
 
 
 def magnification_key(magnification: int) -> str:
-    """How the index writes a magnification, such as `40X`."""
+    """Return the magnification as in the column `magnification` of a data set, such as `40X`."""
     return f"{magnification}X"
 
 
 def compare_counts(dataset: Dataset) -> list[str]:
-    """Say where the number of images differs from the published ones; an empty list if it does not.
+    """Compare the number of images with the published counts.
 
-    Magnifications that are there are compared one by one, so that a single one can be used without complaint about
-    its own images.
+    Magnifications are compared one by one, so a data set with one magnification is compared with that one.
+
+    Returns:
+        One sentence per difference; empty if the counts agree.
     """
     here = Counter(zip(dataset.column("magnification"), dataset.column("subtype"), strict=True))
-    sentences, absent = [], []
+    sentences, missing = [], []
     for at, magnification in enumerate(MAGNIFICATIONS):
         key = magnification_key(magnification)
         counts = {subtype: here[key, subtype] for subtype in PUBLISHED_COUNTS}
         published = {subtype: row[at] for subtype, row in PUBLISHED_COUNTS.items()}
         if not any(counts.values()):
-            absent.append(key)
+            missing.append(key)
         elif counts != published:
             sentences.append(f"{key}: {_classes(counts)} here, {_classes(published)} published")
             if _classes(counts) == _classes(published):
                 which = [f"{s} {counts[s]} instead of {published[s]}" for s in counts if counts[s] != published[s]]
                 sentences[-1] += f", but by subtype {', '.join(which)}"
             sentences[-1] += "."
-    if absent:
-        sentences.append(f"{', '.join(absent)}: no images here.")
+    if missing:
+        sentences.append(f"{', '.join(missing)}: no images here.")
     return sentences
 
 

@@ -1,4 +1,4 @@
-"""Class names: the names that mean benign or malignant, those that a user maps, and a map for names that do not."""
+"""Class names of folders and labels: the known ones, user-defined ones, and suggestions for unknown ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bhsearch.data.layouts.naming import folded, is_division_folder, part_of
 from bhsearch.errors import SettingsError
 
 _NUMBERS = {"0": 0, "1": 1}
-# Words that suggest a class in a refusal; nothing is read by them.
+# Words that suggest a class in an error message; images are never labelled by them.
 _BENIGN = re.compile(
     r"b|benigns?|benign[aeo]|bénigne?|benin|bénin|gutartige?|godartad|normals?|healthy|gesund|neg|negatives?|false|no|0"
 )
@@ -29,33 +29,33 @@ _NOT = ("non", "no", "not", "ohne", "kein", "sans", "sin")
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Which names of folders and labels mean which class.
+    """Names of folders and labels by class.
 
     Attributes:
         labels: Label, 0 benign or 1 malignant, by folded name.
-        given: Whether a user gave a map.
+        given: Whether the user gave a class map.
     """
 
     labels: dict[str, int]
     given: bool = False
 
     def label_of(self, name: str) -> int | None:
-        """The label of a name, whatever its case; `1.0` is `1`. None if the name means no class."""
+        """Return the label of a name, ignoring letter case and reading `1.0` as `1`; None for an unknown name."""
         key = folded(name)
         if key not in self.labels and re.fullmatch(r"[0-9]+\.0*", key):
             key = key.partition(".")[0]
         return self.labels.get(key)
 
     def names(self) -> str:
-        """The names, for a message."""
+        """Return the names for a message."""
         return ", ".join(self.labels)
 
 
 def folder_classes(pairs: Sequence[str] = ()) -> ClassMap:
-    """The names of class folders: `benign` and `malignant`, and those of a map.
+    """Return the names of class folders: `benign`, `malignant` and those of a class map.
 
     Args:
-        pairs: `benign=NAME` or `malignant=NAME`, one name each, as `Settings.class_map` holds them.
+        pairs: `benign=NAME` or `malignant=NAME`, one name each, as in `Settings.class_map`.
 
     Raises:
         SettingsError: If a pair cannot be used.
@@ -67,7 +67,7 @@ def folder_classes(pairs: Sequence[str] = ()) -> ClassMap:
         if not sign or label not in CLASS_NAMES or not folded(name):
             raise SettingsError(
                 f"--class-map must be like benign=normal,malignant=cancer+invasive, but got {pair!r}. The words before "
-                f"the = are {' and '.join(CLASS_NAMES)}."
+                f"the = must be {' or '.join(CLASS_NAMES)}."
             )
         if labels.setdefault(folded(name), CLASS_NAMES.index(label)) != CLASS_NAMES.index(label):
             raise SettingsError(f"--class-map must give each name one class, but got {name!r} for both.")
@@ -77,28 +77,28 @@ def folder_classes(pairs: Sequence[str] = ()) -> ClassMap:
 
 
 def manifest_classes(pairs: Sequence[str] = ()) -> ClassMap:
-    """The labels of a manifest: as `folder_classes`, and without a map 0 and 1, too.
+    """Return the labels of a manifest: those of `folder_classes`, and 0 and 1 unless a class map is given.
 
-    With a map, 0 and 1 mean what it says, or nothing: in labels of 1 and 2, a 0 would be a third class.
+    With a class map, 0 and 1 have the meaning it gives them or none: with labels 1 and 2, a 0 would be a third class.
 
     Raises:
-        SettingsError: As `folder_classes`.
+        SettingsError: See `folder_classes`.
     """
     found = folder_classes(pairs)
     return found if found.given else ClassMap({**_NUMBERS, **found.labels})
 
 
 def map_advice(names: Iterable[str]) -> str:
-    """A sentence with the option that would map some names, such as `--class-map benign=normal,malignant=cancer`.
+    """Return a sentence with an option that maps names, such as `--class-map benign=normal,malignant=cancer`.
 
-    A name that suggests no class is put into a class that has no name yet, or is left to the reader.
+    A name that suggests no class is assigned to a class without a name, or listed for the user to decide.
     """
     by_class: tuple[list[str], list[str]] = ([], [])
     unclear: list[str] = []
     names = sorted(names, key=lambda name: (len(name), name))
     numbers = [re.fullmatch(r"[^0-9]*([0-9]+)(?:\.0*)?", name) for name in names]
     for at, name in enumerate(names):
-        guess = min(at, 1) if all(numbers) else _guess(name)  # of labels 1 and 2, the lower one is benign
+        guess = min(at, 1) if all(numbers) else _guess(name)  # for labels 1 and 2, the lower one is benign
         (unclear if guess is None else by_class[guess]).append(name)
     while unclear and not all(by_class):
         by_class[bool(by_class[0])].append(unclear.pop(0))
@@ -109,12 +109,12 @@ def map_advice(names: Iterable[str]) -> str:
     else:
         text = ",".join(f"{word}={'+'.join(found) or 'NAME'}" for word, found in both)
         option = f"--class-map {shlex.quote(text)}"
-    rest = f"\n{named(unclear, 12)}: add to the class it belongs to, or take it out of the data." if unclear else ""
-    return f"To say which name means which class, after checking it: {option}{rest}"
+    rest = f"\nAdd {named(unclear, 12)} to a class, or remove it from the data." if unclear else ""
+    return f"Map the names to classes, after checking this suggestion: {option}{rest}"
 
 
 def _guess(name: str) -> int | None:
-    """The class that a name suggests, for a person to check; None if none or both."""
+    """Return the class that a name suggests, for a user to check; None for no class or both."""
     text = re.sub(r"\+\W*$", " pos", re.sub(r"[-–]\W*$", " neg", folded(name)))
     words = [word for word in re.findall(r"[0-9]+|[^\W\d_]+", text) if word not in ("class", "label", "klasse", "type")]
     return _guess_words([part for word in words for part in re.sub(r"^non(?=..)", "non ", word).split()])
@@ -132,9 +132,10 @@ def _guess_words(words: list[str]) -> int | None:
 
 
 def class_like_folders(paths: Iterable[str]) -> list[str]:
-    """The folders of a tree that look most like classes, by falling number of images; empty if there are none.
+    """Return the folders that look most like classes, by decreasing number of images; empty if there are none.
 
-    The depth is taken at which the folders are few, whichever way it is counted; names that suggest a class count most.
+    They are taken from the depth, counted from the top or the bottom, with few different names; names that suggest a
+    class count most.
     """
     split = [path.split("/")[:-1] for path in paths]
     split = [[f for f in folders if not part_of(f) and not is_division_folder(f)] for folders in split]

@@ -1,25 +1,28 @@
-"""Trees of images whose folders say class, part and patient: the layout `folders`, and the parts of every tree."""
+"""The layout `folders`: trees whose folders name class, part and patient; and the parts of every tree."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from bhsearch.data.images.files import Images
 from bhsearch.data.layouts import breakhis
+from bhsearch.data.layouts.base import LayoutOptions
 from bhsearch.data.layouts.class_names import ClassMap, class_like_folders, folder_classes, map_advice
-from bhsearch.data.layouts.listing import ImageRecord, named, raise_data_errors
+from bhsearch.data.layouts.listing import ImageRecord, Listing, named, raise_data_errors
 from bhsearch.data.layouts.manifest import counted_parts
 from bhsearch.data.layouts.naming import folded, is_division_folder, is_placeholder, part_of
 from bhsearch.errors import DataError, SettingsError
 
 _MAGNIFICATION = re.compile(r"(?:x[ _-]*)?[0-9]+(?:[.,][0-9]+)?[ _-]*(?:x|px|um|µm|mpp)?|[0-9]+[ _-]*x[ _-]*[0-9]+")
-# Words of folders with a number that are no patients: "batch 3", "level1".
+# Words in names of numbered folders that are not patients: "batch 3", "level1".
 _NOT_PATIENTS = re.compile(
     r"batch|center|centre|fold|grade|hospital|image|imgs?|images|level|lab|magnification|mag|part|patch|patches|px|scale|"
     r"scanner|series|set|site|size|slides|stain|tile|tiles|version|year|zoom"
 )
-# Bare numbers that are magnifications, sides in pixels or years when nothing else is among them.
+# Numbers that are magnifications, sides in pixels or years if all names are among them.
 _USUAL_NUMBERS = frozenset(
     (
         *(1, 2, 4, 5, 10, 20, 25, 40, 50, 60, 63, 100, 150, 200, 250, 300, 400, 500),
@@ -42,17 +45,17 @@ _USUAL_NUMBERS = frozenset(
         2048,
     )
 )
-_FEWEST_PATIENTS = 4
+_MIN_PATIENTS = 4
 
 
 @dataclass(frozen=True)
 class Tree:
-    """What the folders of a tree say.
+    """Records read from a folder tree.
 
     Attributes:
-        rows: One per image.
-        has_cases: Whether every image's case is known.
-        notes: Sentences on how the folders were read.
+        rows: One record per image.
+        has_cases: Whether the case of every image is known.
+        notes: Sentences about how the folders were read.
     """
 
     rows: list[ImageRecord]
@@ -61,13 +64,13 @@ class Tree:
 
 
 def labels_of(path: str, classes: ClassMap) -> dict[int, int]:
-    """Labels that the folders of a path say, by the depth of the folder, 0 for the top."""
+    """Return the labels that the folders of a path name, by depth of the folder, 0 for the top."""
     found = {at: classes.label_of(folder) for at, folder in enumerate(path.split("/")[:-1])}
     return {at: label for at, label in found.items() if label is not None}
 
 
 def begins_with_part(path: str, classes: ClassMap) -> bool:
-    """Whether a path is `<part>/<class>/...`."""
+    """Return whether a path is `<part>/<class>/...`."""
     folders = path.split("/")[:-1]
     return len(folders) > 1 and part_of(folders[0]) is not None and classes.label_of(folders[1]) is not None
 
@@ -76,16 +79,19 @@ def begins_with_part(path: str, classes: ClassMap) -> bool:
 
 
 def with_parts(rows: list[ImageRecord], ignored: Sequence[str]) -> tuple[list[ImageRecord], list[str]]:
-    """The rows with the part that a folder at any depth names, and sentences on it.
+    """Add the part named by a folder at any depth to each record.
 
     Args:
-        rows: Without parts.
-        ignored: Folded names of folders, or the words that they begin with, that have no effect.
+        rows: Records without parts.
+        ignored: Folded names of folders, or prefixes of them, to ignore.
+
+    Returns:
+        The records, and sentences about the parts.
 
     Raises:
-        DataError: If an image is in two parts, or in none where others are in one; or if folders such as `fold1` and
-            `fold2` divide the images in a way that is not known.
-        SettingsError: If no folder has a name that is to be ignored.
+        DataError: If an image is in two parts, or in no part where others are; or if folders such as `fold1` and
+            `fold2` suggest an unknown division.
+        SettingsError: If no folder has a name to ignore.
     """
     above = {row.path: row.path.rpartition("/")[0] for row in rows}
     named_in: dict[str, list[str]] = {}
@@ -103,18 +109,18 @@ def with_parts(rows: list[ImageRecord], ignored: Sequence[str]) -> tuple[list[Im
         first = min(divisions)
         word = re.sub(r"[ _.-]*[0-9]*$", "", first) or first
         raise DataError(
-            f"the folders {named(sorted(divisions))} seem to divide the images in a way that is not known (train, "
-            "validation and test are). Give one of them as --data, or a manifest with a column split; or, if they are "
-            f"to have no effect: --ignore-column {word}"
+            f"The folders {named(sorted(divisions))} seem to divide the images in an unknown way (known are train, "
+            "validation and test). Use one of them as --data, or a manifest with a column split; to ignore "
+            f"them: --ignore-column {word}"
         )
-    raise_data_errors(several, "An image must lie in one part, but the folders of these name several.")
+    raise_data_errors(several, "The folders of an image must name one part, but these name several.")
     present = set(parts) - {""}
     if present:
         raise_data_errors(
-            loose, f"Where there are parts ({', '.join(sorted(present))}), every image must lie in one of them."
+            loose, f"If folders name parts ({', '.join(sorted(present))}), every image must be in one of them."
         )
     if len(present) == 1:
-        return rows, [f"All images lie in {present.pop()}, which divides nothing."]
+        return rows, [f"All images are in {present.pop()}, so there is no predefined split."]
     notes = [f"Parts are taken from the folders: {counted_parts(parts)}."] if present else []
     return [replace(row, part=part) for row, part in zip(rows, parts, strict=True)] if present else rows, notes
 
@@ -122,12 +128,69 @@ def with_parts(rows: list[ImageRecord], ignored: Sequence[str]) -> tuple[list[Im
 def _require_known(ignored: Sequence[str], folders: set[str]) -> None:
     unknown = [word for word in ignored if not any(_is_ignored(folder, [word]) for folder in folders)]
     if unknown:
-        raise SettingsError(f"--ignore-column must name folders of these data, but there is no {named(unknown)}.")
+        raise SettingsError(f"--ignore-column must name folders of the data, but there is no {named(unknown)}.")
 
 
 def _is_ignored(folder: str, ignored: Sequence[str]) -> bool:
     key = folded(folder)
     return any(key == word or re.fullmatch(rf"{re.escape(word)}[ _.-]*[0-9a-z]{{0,3}}", key) for word in ignored)
+
+
+def tree_listing(
+    root: Path,
+    layout: str,
+    rows: list[ImageRecord],
+    images: Images,
+    options: LayoutOptions,
+    has_cases: bool = True,
+    notes: Sequence[str] = (),
+) -> Listing:
+    """Return the listing of a tree of images, with the parts that its folders name.
+
+    Args:
+        root: The data folder.
+        layout: Name of the layout.
+        rows: What the layout reads from the names, without parts.
+        images: The images below the folder.
+        options: As the user gave them.
+        has_cases: Whether every image's case is known.
+        notes: Sentences on how the folders were read.
+
+    Raises:
+        DataError: See `with_parts`.
+        SettingsError: See `with_parts`.
+    """
+    rows, on_parts = with_parts(rows, [folded(name) for name in options.ignore_columns])
+    if options.ignore_columns:
+        on_parts.append(f"Ignored on request: {', '.join(options.ignore_columns)}.")
+    rows.sort(key=lambda row: row.path)
+    return Listing(root, layout, tuple(rows), has_cases, images.bad, images.left_out, (*on_parts, *notes))
+
+
+class Folders:
+    """Folders at any depth name the class of their images."""
+
+    pattern = "benign|malignant/* at any depth, train|validation|test or <patient> above them; else --class-map"
+    options = frozenset({"case_pattern", "class_map"})
+    is_file = False
+    names_dataset = False
+
+    def detect(self, paths: Sequence[str], options: LayoutOptions) -> float:
+        """Return the confidence: certain with a class map, high below parts; see `Layout.detect`."""
+        if options.class_map:
+            return 1.0
+        classes = folder_classes()
+        if any(begins_with_part(path, classes) for path in paths):
+            return 0.9
+        return 0.6 if any(labels_of(path, classes) for path in paths) else 0.0
+
+    def read(self, data: Path, images: Images, options: LayoutOptions) -> Listing:
+        """List the images; see `Layout.read`."""
+        tree = read_folders(images.paths, options.case_pattern, options.class_map)
+        return tree_listing(data, "folders", tree.rows, images, options, tree.has_cases, tree.notes)
+
+
+LAYOUT = Folders()
 
 
 # -- the layout folders ------------------------------------------------------------------------------------------------
@@ -138,12 +201,12 @@ def read_folders(paths: Sequence[str], case_pattern: str | None, class_map: Sequ
 
     Args:
         paths: Relative to the data folder.
-        case_pattern: Regular expression whose group finds the case in a path; or None.
-        class_map: See `classes.folder_classes`.
+        case_pattern: Regular expression whose group matches the case in a path; or None.
+        class_map: See `class_names.folder_classes`.
 
     Raises:
-        DataError: If an image is in no class or in two, or the pattern finds no case.
-        SettingsError: If pattern or map cannot be used.
+        DataError: If an image is in no class or in two, or the pattern does not match a path.
+        SettingsError: If the pattern or the class map cannot be used.
     """
     case_of = case_finder(case_pattern)
     classes = folder_classes(class_map)
@@ -167,19 +230,21 @@ def read_folders(paths: Sequence[str], case_pattern: str | None, class_map: Sequ
         if row is not None:
             rows.append(row)
     raise_data_errors(malformed, breakhis.grammar_hint())
-    raise_data_errors(contradicting, "A BreakHis name and the folder it lies in must name the same class.")
-    raise_data_errors(unmatched, f"--case-pattern {case_pattern} must find a case in every path.")
+    raise_data_errors(contradicting, "A BreakHis name and its folder must name the same class.")
+    raise_data_errors(unmatched, f"--case-pattern {case_pattern} must match every path.")
     by_name = all(breakhis.looks_like(row.path.rpartition("/")[2]) for row in rows)
     return Tree(
-        rows, case_pattern is not None or bool(patients) or by_name, _notes(paths, places, patients, case_pattern)
+        rows,
+        case_pattern is not None or bool(patients) or by_name,
+        _notes_on_folders(paths, places, patients, case_pattern),
     )
 
 
 def _class_depths(paths: Sequence[str], classes: ClassMap) -> list[tuple[int, int]]:
-    """Depth and label of the class folder of each path.
+    """Return depth and label of the class folder of each path.
 
-    Where numbers are classes, a patient's folder may be called 1, too: the class is then at the depth, counted from the
-    file, at which every path has one.
+    If numbers are classes, a patient's folder may have the name 1, too: the class folder is then at the depth, counted
+    from the file, at which every path has one.
     """
     found = [labels_of(path, classes) for path in paths]
     elsewhere = [path for path, labels in zip(paths, found, strict=True) if not labels]
@@ -196,7 +261,7 @@ def _class_depths(paths: Sequence[str], classes: ClassMap) -> list[tuple[int, in
         if len(set(labels.values())) > 1 and not (numeric and from_file):
             contradicting.append(path)
         places.append((at, labels[at]))
-    raise_data_errors(contradicting, "An image must lie in one class, but the folders of these name both.")
+    raise_data_errors(contradicting, "The folders of an image must name one class, but these name both.")
     return places
 
 
@@ -205,16 +270,16 @@ def _no_class(paths: Sequence[str], elsewhere: list[str], classes: ClassMap) -> 
     looks = f" The folders that look like classes are {named(seen, 12)}.\n{map_advice(seen)}" if seen else ""
     return (
         "In the layout folders, the folder of an image must name its class, but "
-        f"{len(elsewhere):,} of {len(paths):,} images lie in no class folder ({classes.names()}), such as "
+        f"{len(elsewhere):,} of {len(paths):,} images are in no class folder ({classes.names()}), such as "
         f"{elsewhere[0]}.{looks}"
     )
 
 
 def _patients(paths: Sequence[str], places: list[tuple[int, int]]) -> dict[str, str]:
-    """Case by path, where the folder above the class folder is a patient's; empty where it is not, or not for all.
+    """Return the case by path if the folders above the class folders are patients; an empty dictionary if not.
 
-    It is taken for one if there are at least four, and each name has a number and is no magnification, size, year,
-    batch or the like. Above it may be a part.
+    They are taken as patients if there are at least four names, each with a number, and none is a magnification, size,
+    year, batch or the like. A part may be above them.
     """
     cases = {}
     for path, (at, _) in zip(paths, places, strict=True):
@@ -224,7 +289,7 @@ def _patients(paths: Sequence[str], places: list[tuple[int, int]]) -> dict[str, 
         cases[path] = above[-1]
     names = set(cases.values())
     usual = all(name.isdecimal() and int(name) in _USUAL_NUMBERS for name in names)
-    return cases if len(names) >= _FEWEST_PATIENTS and not usual else {}
+    return cases if len(names) >= _MIN_PATIENTS and not usual else {}
 
 
 def _is_patient(folder: str) -> bool:
@@ -235,14 +300,14 @@ def _is_patient(folder: str) -> bool:
     return not any(_NOT_PATIENTS.fullmatch(word) for word in words) and not (words and _MAGNIFICATION.fullmatch(key))
 
 
-def _notes(
+def _notes_on_folders(
     paths: Sequence[str], places: list[tuple[int, int]], patients: dict[str, str], case_pattern: str | None
 ) -> list[str]:
     if patients:
         cases = list(dict.fromkeys(patients.values()))
         return [
-            f"The folder above the class folder is taken as the case: {len(cases):,} cases, such as {named(cases, 3)}. "
-            "If it is not: --case-pattern."
+            f"The folder above the class folder is used as the case: {len(cases):,} cases, such as {named(cases, 3)}. "
+            "If this is wrong, use --case-pattern."
         ]
     if case_pattern is not None:
         return []
@@ -253,7 +318,7 @@ def _notes(
     if len({tuple(folders) for folders in above}) < 2:
         return []
     return [
-        f"The folders above the class folders are not used: {named(unused)}. --case-pattern takes a case from a path."
+        f"The folders above the class folders are not used: {named(unused)}. Read cases from paths by --case-pattern."
     ]
 
 
@@ -261,7 +326,7 @@ def _notes(
 
 
 def from_breakhis_name(path: str, problems: list[str]) -> ImageRecord | None:
-    """What a BreakHis name says; None, and the path among the problems, where it breaks the grammar."""
+    """Return the record of a BreakHis name, or None after adding a malformed path to `problems`."""
     try:
         name = breakhis.parse(path.rpartition("/")[2])
     except DataError:
@@ -272,10 +337,10 @@ def from_breakhis_name(path: str, problems: list[str]) -> ImageRecord | None:
 
 
 def case_finder(pattern: str | None) -> Callable[[str], str | None]:
-    """A function from path to case: None without a pattern, an empty string where the pattern finds nothing.
+    """Return a function from path to case: None without a pattern, an empty string where the pattern does not match.
 
     Raises:
-        SettingsError: If the pattern is no regular expression, or holds no group.
+        SettingsError: If the pattern is not a regular expression, or has no group.
     """
     if pattern is None:
         return lambda _: None
@@ -284,7 +349,7 @@ def case_finder(pattern: str | None) -> Callable[[str], str | None]:
     except re.error as error:
         raise SettingsError(f"--case-pattern must be a regular expression, but got {pattern!r}: {error}.") from error
     if expression.groups == 0:
-        raise SettingsError(f"--case-pattern must hold a group, such as '(?P<case>[0-9]+)_', but got {pattern!r}.")
+        raise SettingsError(f"--case-pattern must have a group, such as '(?P<case>[0-9]+)_', but got {pattern!r}.")
     group: str | int = "case" if "case" in expression.groupindex else 1
 
     def find(path: str) -> str:

@@ -1,13 +1,16 @@
-"""Patches of invasive ductal carcinoma: the grammar of their names, and the tree that they come in."""
+"""The layout `idc`: patches of invasive ductal carcinoma in one folder per patient and class."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from bhsearch.data.images.decode import IMAGE_SUFFIXES
-from bhsearch.data.layouts.listing import ImageRecord, raise_data_errors
+from bhsearch.data.images.files import Images
+from bhsearch.data.layouts.base import LayoutOptions
+from bhsearch.data.layouts.folders import tree_listing
+from bhsearch.data.layouts.listing import ImageRecord, Listing, raise_data_errors
 
 GRAMMAR = "<patient>/<0|1>/<patient>_idx5_x<X>_y<Y>_class<0|1>.png"
 
@@ -18,13 +21,13 @@ _NAME = re.compile(
 
 
 def patient_of(file_name: str) -> str | None:
-    """The patient that a file name says, or None if it is none of these names."""
+    """Return the patient in a file name, or None for other names."""
     match = _NAME.fullmatch(file_name)
     return match["patient"] if match else None
 
 
 def read_idc(paths: Sequence[str]) -> list[ImageRecord]:
-    """Read a tree of patches.
+    """Read the records of a tree of patches.
 
     Raises:
         DataError: If a name breaks the grammar or contradicts its folders.
@@ -44,3 +47,23 @@ def read_idc(paths: Sequence[str]) -> list[ImageRecord]:
             rows.append(ImageRecord(path, int(match["label"]), match["patient"], match["patient"]))
     raise_data_errors(problems, f"IDC files are {GRAMMAR}.")
     return rows
+
+
+class IdcTree:
+    """Takes label and patient from names and folders, which must agree."""
+
+    pattern = GRAMMAR
+    options = frozenset[str]()
+    is_file = False
+    names_dataset = True
+
+    def detect(self, paths: Sequence[str], options: LayoutOptions) -> float:  # noqa: ARG002
+        """Return a low confidence if any name follows the grammar; see `Layout.detect`."""
+        return 0.2 if any(patient_of(path.rpartition("/")[2]) for path in paths) else 0.0
+
+    def read(self, data: Path, images: Images, options: LayoutOptions) -> Listing:
+        """List the images; see `Layout.read`."""
+        return tree_listing(data, "idc", read_idc(images.paths), images, options)
+
+
+LAYOUT = IdcTree()

@@ -1,4 +1,4 @@
-"""What a reader makes of a data set: a row per image from names alone, and what there is to say about it."""
+"""Records of images, as every layout returns them, and checks that layouts share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bhsearch.errors import DataError, listed
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What names say of one image; empty strings where they say nothing. Fields as in `Index.table`."""
+    """Fields of one image as in `Dataset.table`; empty strings where unknown."""
 
     path: str
     label: int
@@ -25,16 +25,16 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a reader makes of a data set.
+    """Images of a data set before any file is opened.
 
     Attributes:
-        root: Folder that the paths are relative to.
-        layout: The reader.
-        rows: One per image.
-        has_cases: Whether every image's case is known.
-        bad: What is in the folder and cannot be read, such as links to folders elsewhere.
-        left_out: Files that are no images, counted; empty for a manifest, which names its images.
-        notes: Sentences on how the data were read.
+        root: Folder that paths are relative to.
+        layout: Name of the layout.
+        rows: One record per image.
+        has_cases: Whether the case of every image is known.
+        bad: Entries of the folder that cannot be read, such as links to folders elsewhere.
+        left_out: Files that are not images, counted; empty for a manifest, which names its images.
+        notes: Sentences about how the data were read.
     """
 
     root: Path
@@ -47,22 +47,22 @@ class Listing:
 
 
 def raise_data_errors(problems: list[str], rule: str, advice: str = "") -> None:
-    """Raise DataError with a rule, what breaks it, and what to do, if anything breaks it."""
+    """Raise DataError with the rule, the items that break it and the remedy; do nothing if there are no such items."""
     if problems:
         more = f"\n{advice}" if advice else ""
-        raise DataError(f"{rule} Wrong here ({len(problems):,}):\n{listed(problems)}{more}")
+        raise DataError(f"{rule} Affected ({len(problems):,}):\n{listed(problems)}{more}")
 
 
 def require_both_classes(labels: Iterable[int], where: str = "") -> None:
-    """Raise DataError unless there are benign and malignant images."""
+    """Raise DataError unless both benign and malignant images are present."""
     present = set(labels)
     if present != {0, 1}:
         only = ", ".join(CLASS_NAMES[label] for label in sorted(present)) or "none"
-        raise DataError(f"benign and malignant images are both needed, but{where} the only class is: {only}.")
+        raise DataError(f"Both benign and malignant images are required, but{where} the only class is: {only}.")
 
 
 def named(names: Iterable[str], most: int = 5) -> str:
-    """Names in quotes for a sentence, at most `most` of them, then a count of the rest."""
+    """Quote names for a sentence, at most `most` of them, followed by a count of the rest."""
     names = list(names)
     shown = ", ".join(repr(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"

@@ -1,4 +1,4 @@
-"""Manifests: tables of images with label and case, as programs, spreadsheets and Windows write them."""
+"""The layout `manifest`: tables of images with label and case, as written by programs, spreadsheets and Windows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from bhsearch.data.images.files import Images
+from bhsearch.data.layouts.base import LayoutOptions
 from bhsearch.data.layouts.class_names import ClassMap, manifest_classes, map_advice
 from bhsearch.data.layouts.listing import ImageRecord, Listing, named, raise_data_errors
 from bhsearch.data.layouts.naming import PARTS, folded, is_part_column, is_placeholder, part_of
@@ -21,8 +23,8 @@ SUFFIXES = (".csv", ".tsv")
 REQUIRED_COLUMNS = ("path", "label", "case")
 OPTIONAL_COLUMNS = ("slide", "subtype", "magnification")
 PLACEHOLDER_RULE = (
-    "Every image needs the case that it comes from, but these names stand for one that is not known: images under such "
-    "a name would count as one patient. Give each its case, or leave these images out."
+    "Every image must name its case, but these names are placeholders for an unknown one, and their images would count "
+    "as one patient. Name the case of each, or remove these images."
 )
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -36,12 +38,12 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Table:
-    """A manifest's cells.
+    """Cells of a manifest.
 
     Attributes:
-        columns: Folded names, in order; empty for columns without one.
-        names: The names as they were written.
-        rows: Those that are not empty.
+        columns: Folded column names, in order; empty for unnamed columns.
+        names: Column names as written.
+        rows: Rows that are not empty.
     """
 
     columns: list[str]
@@ -55,10 +57,10 @@ def read_manifest(
     """List the images of a manifest.
 
     Args:
-        file: Text in UTF-8, separated by commas, semicolons, tabs or bars, with a header.
-        class_map: See `classes.folder_classes`.
-        ignore_columns: Columns that are not read, although they say how the data are divided.
-        image_root: Folder that holds the images; by default the manifest's own.
+        file: UTF-8 text with a header, separated by commas, semicolons, tabs or bars.
+        class_map: See `class_names.folder_classes`.
+        ignore_columns: Columns to ignore although they divide the data.
+        image_root: Folder that contains the images; by default the folder of the manifest.
 
     Raises:
         DataError: If the manifest cannot be read, or paths, labels, cases or parts cannot be used.
@@ -75,10 +77,34 @@ def read_manifest(
     rows = _rows(file, root, table, classes, parts, ignored)
     if not any(parts) and len(named_parts := _parts_in_paths(rows)) > 1:
         notes.append(
-            f"The paths name the parts {', '.join(named_parts)}, which are not used: a manifest says them in a column "
-            "split."
+            f"The parts {', '.join(named_parts)} in the paths are not used: a manifest names parts in a column split."
         )
     return Listing(root, "manifest", tuple(sorted(rows, key=lambda row: row.path)), notes=tuple(notes))
+
+
+class Manifest:
+    """A CSV file that names images, labels and cases."""
+
+    pattern = "a CSV file with the columns path,label,case[,slide,subtype,magnification,split]"
+    options = frozenset({"class_map", "image_root"})
+    is_file = True
+    names_dataset = False
+
+    def detect(self, paths: Sequence[str], options: LayoutOptions) -> float:  # noqa: ARG002
+        """Return 0: a folder is never a manifest."""
+        return 0.0
+
+    def read(self, data: Path, images: Images, options: LayoutOptions) -> Listing:  # noqa: ARG002
+        """List the images; see `Layout.read`."""
+        return read_manifest(
+            data,
+            class_map=options.class_map,
+            ignore_columns=options.ignore_columns,
+            image_root=options.image_root,
+        )
+
+
+LAYOUT = Manifest()
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
@@ -88,9 +114,9 @@ def _read_table(file: Path) -> _Table:
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise DataError(f"a manifest must be readable, but {file}: {(error.strerror or '').lower()}.") from error
+        raise DataError(f"A manifest must be readable, but got {file}: {(error.strerror or '').lower()}.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"a manifest must be text in UTF-8, but {file}: {error}.") from error
+        raise DataError(f"A manifest must be UTF-8 text, but reading {file} failed: {error}.") from error
     text, separator, skipped = _separator(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != "\t")
     try:
@@ -104,24 +130,24 @@ def _read_table(file: Path) -> _Table:
                 line = reader.line_num + skipped
                 if any(cells[len(columns) :]):
                     raise DataError(
-                        f"a row of a manifest must have no more fields than its header, which has {len(columns)}, but "
-                        f"line {line} of {file} has {len(cells)}. A field with a {_SEPARATORS[separator]} needs quotes."
+                        f"A row of a manifest must have no more fields than the header ({len(columns)}), but "
+                        f"line {line} of {file} has {len(cells)}. Quote fields that contain a {_SEPARATORS[separator]}."
                     )
                 padded = [*cells, *[""] * (len(columns) - len(cells))]
                 rows.append(_Row(line, dict(zip(columns, padded, strict=False))))
     except csv.Error as error:
-        raise DataError(f"a manifest must be CSV, but {file}: {error}.") from error
+        raise DataError(f"A manifest must be CSV, but reading {file} failed: {error}.") from error
     if not rows:
-        raise DataError(f"a manifest must have a row per image, but {file} has no rows below its header.")
+        raise DataError(f"A manifest must have one row per image, but {file} has no rows below its header.")
     return _Table(columns, names, rows)
 
 
 def _separator(text: str) -> tuple[str, str, int]:
-    """The text without Excel's line `sep=;`, its separator, and the number of lines taken off."""
+    """Return the text without Excel's line `sep=;`, its separator, and the number of removed lines."""
     first, *rest = re.split(r"\r\n|\r|\n", text, maxsplit=1)
-    said = first.strip(' \r"')
-    if said.lower().startswith("sep=") and (said[4:] or "\t") in _SEPARATORS:
-        return "".join(rest), said[4:] or "\t", 1
+    declared = first.strip(' \r"')
+    if declared.lower().startswith("sep=") and (declared[4:] or "\t") in _SEPARATORS:
+        return "".join(rest), declared[4:] or "\t", 1
 
     def n_known(separator: str) -> int:
         names = next(csv.reader([first], delimiter=separator), [])
@@ -134,13 +160,13 @@ def _require_columns(file: Path, columns: list[str], names: list[str], separator
     twice = [name for name, times in Counter(filter(None, columns)).items() if times > 1]
     if twice:
         raise DataError(
-            f"a manifest must name each column once, but {file} has {named(twice)} more than once: it is not known "
-            "which one counts. Remove or rename the others."
+            f"A manifest must name each column once, but {file} has {named(twice)} more than once. Remove or "
+            "rename the others."
         )
     lacking = [name for name in REQUIRED_COLUMNS if name not in columns]
     if lacking:
         raise DataError(
-            f"a manifest needs the columns {', '.join(REQUIRED_COLUMNS)}, but {file} lacks {', '.join(lacking)}; it "
+            f"A manifest must have columns {', '.join(REQUIRED_COLUMNS)}, but {file} lacks {', '.join(lacking)}; it "
             f"has {', '.join(filter(None, names)) or 'none'} (separator: {_SEPARATORS[separator]})."
         )
 
@@ -153,17 +179,17 @@ def _ignored(table: _Table, ignore_columns: Sequence[str]) -> set[str]:
     unknown = [name for name in ignore_columns if folded(name) not in table.columns]
     if unknown:
         raise SettingsError(
-            f"--ignore-column must name columns of the manifest, but there is no {named(unknown)}; it has "
+            f"--ignore-column must name columns of the manifest, but got {named(unknown)}; the columns are "
             f"{', '.join(filter(None, table.names))}."
         )
     required = sorted(ignored & set(REQUIRED_COLUMNS))
     if required:
-        raise SettingsError(f"--ignore-column cannot ignore {', '.join(required)}: a manifest needs it.")
+        raise SettingsError(f"--ignore-column must not name required columns, but got {', '.join(required)}.")
     return ignored
 
 
 def _parts(table: _Table, ignored: set[str]) -> tuple[list[str], list[str]]:
-    """The part of each row, empty where there is none, and sentences on the columns."""
+    """Return the part of each row, empty where there is none, and sentences about the columns."""
     chosen: dict[str, list[str]] = {}
     unused, notes = [], []
     for column, name in zip(table.columns, table.names, strict=True):
@@ -176,20 +202,20 @@ def _parts(table: _Table, ignored: set[str]) -> tuple[list[str], list[str]]:
         elif column and is_part_column(name) and any(values):
             raise DataError(_not_parts(name, table, parts))
         elif any(values):
-            unused.append(name or "one without a name")
+            unused.append(name or "an unnamed column")
     if len({tuple(parts) for parts in chosen.values()}) > 1:
         raise DataError(
-            f"a manifest must divide its images in one way, but the columns {named(chosen)} differ. Keep one: "
+            f"A manifest must divide its images in one way, but the columns {named(chosen)} differ. Ignore one: "
             f"--ignore-column {next(reversed(chosen))}."
         )
     if unused:
         notes.append(f"{'Columns' if len(unused) > 1 else 'Column'} of the manifest not used: {', '.join(unused)}.")
     if ignored:
-        notes.append(f"Ignored as asked: {', '.join(sorted(ignored))}.")
+        notes.append(f"Ignored on request: {', '.join(sorted(ignored))}.")
     for name, taken in chosen.items():
         present = set(taken)
         if len(present) == 1:
-            notes.append(f"The column {name} divides nothing: all images are in {present.pop()}.")
+            notes.append(f"The column {name} has one value, {present.pop()}, so there is no predefined split.")
             return [""] * len(table.rows), notes
         notes.append(f"Parts are taken from the column {name}: {counted_parts(taken)}.")
         return taken, notes
@@ -200,13 +226,13 @@ def _not_parts(name: str, table: _Table, parts: list[str | None]) -> str:
     wrong = [row for row, part in zip(table.rows, parts, strict=True) if part is None]
     values = list(dict.fromkeys(row.fields[folded(name)] for row in wrong))
     return (
-        f"the column {name!r} seems to say how the images are divided, and must hold {', '.join(PARTS)} then, but "
-        f"holds {named(values)} (first in line {wrong[0].line}). If it is to have no effect: --ignore-column {name}"
+        f"The column {name!r} seems to divide the images, so its values must be {', '.join(PARTS)}, but "
+        f"got {named(values)} (first in line {wrong[0].line}). To ignore it: --ignore-column {name}"
     )
 
 
 def counted_parts(parts: Iterable[str]) -> str:
-    """How many images each part has, such as `80 train, 20 test images`."""
+    """Format the number of images per part, such as `80 train, 20 test images`."""
     counts = Counter(parts)
     return ", ".join(f"{counts[part]:,} {part}" for part in PARTS if counts[part]) + " images"
 
@@ -223,7 +249,7 @@ def _require_labels(table: _Table, classes: ClassMap) -> None:
     if not unknown:
         return
     values = list(dict.fromkeys(row.fields["label"] for row in table.rows if row.fields["label"]))
-    is_naming = 1 < len(values) <= 12 and len(unknown) * 10 >= len(table.rows)  # else it is some rows that are wrong
+    is_naming = 1 < len(values) <= 12 and len(unknown) * 10 >= len(table.rows)  # otherwise a few rows are wrong
     raise_data_errors(
         [f"line {row.line}: {row.fields['label']!r}" for row in unknown],
         f"The labels of a manifest must be {classes.names()}.",
@@ -255,21 +281,21 @@ def _rows(
         rows.append(
             ImageRecord(path or "", label or 0, case, part=part, **{name: row.fields.get(name, "") for name in more})
         )
-    elsewhere = "For images elsewhere, --image-root names the folder that holds them."
-    raise_data_errors(leaving, f"The paths of a manifest must lie in the folder {root}.", elsewhere)
+    elsewhere = "If the images are in another folder, name it with --image-root."
+    raise_data_errors(leaving, f"The paths of a manifest must be inside the folder {root}.", elsewhere)
     raise_data_errors(no_case, "Every row of a manifest must name its case.")
     raise_data_errors(placeholders, PLACEHOLDER_RULE)
-    raise_data_errors(missing, f"The files of a manifest must exist under {root}.", elsewhere)
+    raise_data_errors(missing, f"The files of a manifest must exist in {root}.", elsewhere)
     times = Counter(row.path for row in rows)
-    raise_data_errors([path for path, n in times.items() if n > 1], "A manifest must name a file once.")
+    raise_data_errors([path for path, n in times.items() if n > 1], "A manifest must name each file once.")
     return rows
 
 
 def _path(given: str, root: Path, folder: Path) -> tuple[str | None, bool]:
-    """A path relative to the root, if it lies there, and whether there is a file.
+    """Return a path relative to the root, if it is inside, and whether the file exists.
 
-    What is relative is looked for under the root, then beside the manifest. Where no file is called so, a backslash is
-    a separator, as Windows has it, and letters may be composed or decomposed.
+    Relative paths are looked up in the root, then in the folder of the manifest. If there is no such file, backslashes
+    are read as separators (Windows) and letters may be composed or decomposed.
     """
     inside: str | None = None
     plain = given.replace("\\", "/")
@@ -285,7 +311,7 @@ def _path(given: str, root: Path, folder: Path) -> tuple[str | None, bool]:
 
 
 def _relative(path: str, root: Path) -> str | None:
-    """A path relative to the root, links in the names of the two folders resolved if need be; None if it leads out."""
+    """Return a path relative to the root, following links of both folders if needed; None if it leads outside."""
     for one, other in ((Path(os.path.abspath(path)), Path(os.path.abspath(root))), _resolved(path, root)):  # noqa: PTH100
         if one != other and one.is_relative_to(other):
             return PurePosixPath(one.relative_to(other)).as_posix()
@@ -293,7 +319,7 @@ def _relative(path: str, root: Path) -> str | None:
 
 
 def _resolved(path: str, root: Path) -> tuple[Path, Path]:
-    """Both with the links of their folders followed, but not that of the file itself: images may be links."""
+    """Follow links in the folders of both paths, but not in the file name: images may be links."""
     there = Path(path)
     try:
         return there.parent.resolve() / there.name, root.resolve()

@@ -1,4 +1,4 @@
-"""What names may mean: the same name in several spellings, names that stand for no name, and names of parts."""
+"""Interpretation of names: spellings of one name, placeholders for unknown names, and names of parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTS = (TRAIN, VALIDATION, TEST)
 
-_CACHED = 1 << 14  # names of folders and cases come again with every image
+_CACHED = 1 << 14  # names of folders and cases repeat for every image
 
 _PART_WORDS = {
     **dict.fromkeys(("train", "trains", "training", "trainings"), TRAIN),
@@ -42,17 +42,16 @@ _PLACEHOLDERS = frozenset(
 
 @lru_cache(_CACHED)
 def folded(name: str) -> str:
-    """A name for comparing: composed letters, lower case, no invisible characters, no blanks around it."""
+    """Fold a name for comparison: composed letters, lower case, without invisible characters and surrounding blanks."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return "".join(letter for letter in text if unicodedata.category(letter) != "Cf").strip()
 
 
 def spelling_key(name: str) -> str:
-    """A key that the spellings of one name share.
+    """Return a key that all spellings of a name share.
 
-    Upper and lower case, composed and decomposed letters, leading zeros, `12.0` for `12`, and signs or blanks between
-    words and numbers make no difference: `Case_0012`, `case 12` and `CASE12` are one. Numbers stay apart from each
-    other: `1-2` is not `12`.
+    Letter case, composition, leading zeros, `12.0` for `12`, and punctuation or blanks between words and numbers make
+    no difference: `Case_0012`, `case 12` and `CASE12` share a key. Numbers remain separate: `1-2` differs from `12`.
     """
     text = folded(name)
     if re.fullmatch(r"[0-9]+\.0+", text):
@@ -63,20 +62,20 @@ def spelling_key(name: str) -> str:
 
 @lru_cache(_CACHED)
 def is_placeholder(name: str) -> bool:
-    """Whether a name stands for "not known", in any spelling: `nan`, `N/A`, `<NA>`, `-`, `?`, `unknown`, ..."""
+    """Return whether a name is a placeholder for an unknown value: `nan`, `N/A`, `<NA>`, `-`, `?`, `unknown`, ..."""
     words = " ".join(re.findall(r"[^\W_]+", folded(name)))
     return not words or words in _PLACEHOLDERS
 
 
 @lru_cache(_CACHED)
 def part_of(name: str) -> str | None:
-    """The part that a name means, `train`, `validation` or `test`, in any usual spelling; None if it means no part."""
+    """Return the part that a name means in any common spelling: `train`, `validation` or `test`; otherwise None."""
     match = _PART_WORD.fullmatch(folded(name))
     return _PART_WORDS.get(match["word"]) if match else None
 
 
 def is_part_column(name: str) -> bool:
-    """Whether a column of this name says how the data are divided: `split`, `Fold`, `train_test_split`, ..."""
+    """Return whether a column name suggests a division of the data: `split`, `Fold`, `train_test_split`, ..."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
     tokens = re.findall(r"[^\W\d_]+|[0-9]+", folded(spaced))
     rest = [token for token in tokens if not _DIVISION_WORD.fullmatch(token)]
@@ -88,11 +87,11 @@ def is_part_column(name: str) -> bool:
 
 @lru_cache(_CACHED)
 def is_division_folder(name: str) -> bool:
-    """Whether a folder of this name is one part of a division that is not train, validation and test: `fold1`, ..."""
+    """Return whether a folder name suggests a division other than train, validation and test: `fold1`, ..."""
     return bool(_DIVISION_FOLDER.fullmatch(folded(name)))
 
 
 def shown(name: str) -> str:
-    """A name as it can be told from another spelling: with escapes where letters are decomposed or invisible."""
+    """Return a name with escapes for decomposed or invisible characters, so that spellings can be told apart."""
     plain = name.isprintable() and unicodedata.normalize("NFC", name) == name
     return name if plain else ascii(name)[1:-1]

@@ -1,1 +1,1 @@
-"""Synthetic tissue, drawn when it is needed: the data set that is always there."""
+"""Synthetic tissue, drawn on demand: a data set that is always available."""

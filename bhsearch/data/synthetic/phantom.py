@@ -1,8 +1,8 @@
-"""The phantom: the embedded data set of synthetic tissue, in the tree and with the file names of BreakHis.
+"""The phantom: the built-in data set of synthetic tissue, with folders and file names of BreakHis.
 
-What is true of it is known: every case can be recognised by its stain, cut and texture, so that an image-level split
-leaks; and the classes overlap from case to case, so that no honest score is 1. `tissue_style` says what a case is
-like and `tissue` draws it; this module decides what cases there are, names their files, and keeps them in the cache.
+Its properties are known by construction: every case can be recognised by its stain, cut and texture, so an image-level
+split leaks; and classes overlap between cases, so no leak-free score is 1. `tissue_style` defines the style of a case
+and `tissue` draws it; this module lists the cases, names the files and caches them.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from bhsearch.runtime import cache
 NAME = "phantom"
 MAGNIFICATION = 100
 
-# Raise it when the same parameters give other files: entries of the older version are then not taken for this one.
+# Increase it when the same parameters give other files, so that older cache entries are not used.
 _VERSION = 1
-_FIRST_SLIDE = 90_000  # far above the real slide ids, which end at 29960, so that nobody takes one for the other
+_FIRST_SLIDE = 90_000  # far above the real slide ids, which end at 29960
 _BENIGN_OF_FIVE = (0, 3)  # two cases of five are benign
-_PAIRED_OF_EIGHT = 5  # one case of eight lies on two slides, so that a slide-level split has something to tear apart
+_PAIRED_OF_EIGHT = 5  # one case of eight has two slides, so that a slide-level split leaks
 # Streams of random numbers of one case; a generator's seed is (seed, case, stream[, image]).
 _PLAN, _PIXELS, _STYLE = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a phantom is a function of.
+    """Parameters that determine a phantom.
 
     Attributes:
-        cases: Number of cases, two of five of them benign. A larger phantom begins with the cases of a smaller one.
-        images: Mean number of images of a case; cases have from half of it to one and a half of it.
-        difficulty: 0 (classes nearly apart) to 1 (the label changes nothing, and an honest AUC is 0.5).
-        seed: Another seed, other cases.
+        cases: Number of cases, two of five of them benign. A larger phantom starts with the cases of a smaller one.
+        images: Mean number of images per case; cases have between half of it and one and a half times it.
+        difficulty: 0 (classes almost separable) to 1 (images do not depend on the label: the expected AUC is 0.5).
+        seed: Random seed of the cases.
     """
 
     cases: int = 76
@@ -55,9 +55,9 @@ class Parameters:
 
     @property
     def name(self) -> str:
-        """Short name: `phantom` and what differs from the defaults, such as `phantom-cases120-difficulty0_7`."""
+        """Short name with the values that differ from the defaults, such as `phantom-cases120-difficulty0_7`."""
         changed = [f"{key}{value}" for key, value in asdict(self).items() if value != _DEFAULTS[key]]
-        # MLflow allows no dot in the names of models, and data names become part of those.
+        # MLflow does not allow dots in model names, which contain the data set's name.
         return "-".join([NAME, *changed]).replace(".", "_")
 
 
@@ -72,10 +72,10 @@ _RANGES: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class SyntheticImage:
-    """One image to be drawn.
+    """One image to draw.
 
     Attributes:
-        path: Where it lies in the tree. POSIX, relative to the data set's folder.
+        path: POSIX path relative to the data folder.
         label: 0 benign, 1 malignant.
         case: Number of the case, from 0.
         image: Number of the image within its case, from 0.
@@ -88,32 +88,32 @@ class SyntheticImage:
 
 
 def parse_spec(spec: str) -> Parameters:
-    """Read `phantom` or `phantom:key=value,...`, with the fields of `Parameters` as keys.
+    """Parse `phantom` or `phantom:key=value,...`, with the fields of `Parameters` as keys.
 
     Raises:
-        DataError: If a key is unknown or stands twice, or a value is not a number or out of range.
+        DataError: If a key is unknown or repeated, or a value is not a number or out of range.
     """
     head, colon, tail = spec.partition(":")
     if head != NAME or (colon and not tail):
-        raise DataError(f"synthetic data are {NAME} or {NAME}:key=value,..., but got {spec!r}.\n{_known_keys()}")
+        raise DataError(f"Synthetic data must be {NAME} or {NAME}:key=value,..., but got {spec!r}.\n{_known_keys()}")
     values: dict[str, float] = {}
     for item in tail.split(",") if colon else ():
         key, equals, text = item.partition("=")
         if not equals or key not in _RANGES:
-            raise DataError(f"parameters of the phantom are key=value, but got {item!r} in {spec!r}.\n{_known_keys()}")
+            raise DataError(f"Phantom parameters must be key=value, but got {item!r} in {spec!r}.\n{_known_keys()}")
         if key in values:
-            raise DataError(f"a parameter of the phantom may stand once, but {key} stands twice in {spec!r}.")
+            raise DataError(f"A phantom parameter must be given once, but {spec!r} has {key} twice.")
         values[key] = _number(key, text)
     return Parameters(**{**_DEFAULTS, **values})
 
 
 def list_images(parameters: Parameters) -> list[SyntheticImage]:
-    """All images of a phantom, case by case: a function of the parameters alone."""
+    """List all images of a phantom, case by case."""
     planned = []
     for case in range(parameters.cases):
         rng = np.random.default_rng((parameters.seed, case, _PLAN))
         label = 0 if case % 5 in _BENIGN_OF_FIVE else 1
-        # The subtype is a name only: nothing of it shows in the image.
+        # The subtype only appears in the name; images do not depend on it.
         subtype = str(rng.choice(list((breakhis.BENIGN_SUBTYPES, breakhis.MALIGNANT_SUBTYPES)[label])))
         least, most = (parameters.images + 1) // 2, parameters.images * 3 // 2
         n_images = int(rng.integers(least, most + 1))
@@ -125,44 +125,44 @@ def list_images(parameters: Parameters) -> list[SyntheticImage]:
     return planned
 
 
-def draw(parameters: Parameters, picture: SyntheticImage) -> npt.NDArray[np.uint8]:
-    """Draw one image: a function of seed and difficulty, and of the picture's label, case and number.
+def draw_image(parameters: Parameters, image: SyntheticImage) -> npt.NDArray[np.uint8]:
+    """Draw one image, determined by seed, difficulty, and the image's label, case and number.
 
     Returns:
         RGB image. Shape (tissue.HEIGHT, tissue.WIDTH, 3).
     """
     from bhsearch.data.synthetic import (
-        tissue,  # it brings scipy, which nobody waits for when the phantom lies in the cache
+        tissue,  # imports SciPy, which is not needed for a cached phantom
     )
 
-    rng = np.random.default_rng((parameters.seed, picture.case, _STYLE))
-    style = case_style(rng, picture.label, parameters.difficulty)
-    return tissue.draw(style, np.random.default_rng((parameters.seed, picture.case, _PIXELS, picture.image)))
+    rng = np.random.default_rng((parameters.seed, image.case, _STYLE))
+    style = case_style(rng, image.label, parameters.difficulty)
+    return tissue.draw_tissue(style, np.random.default_rng((parameters.seed, image.case, _PIXELS, image.image)))
 
 
 def phantom_folder(parameters: Parameters, progress: Progress | None = None) -> Path:
-    """Return the folder of a phantom in the cache, drawing it first where it is missing or incomplete.
+    """Return the folder of a phantom in the cache, drawing it unless it is there and complete.
 
     Args:
-        parameters: What the phantom is a function of.
-        progress: Called with (done, total) images while it is drawn.
+        parameters: Parameters of the phantom.
+        progress: Called with the numbers of images done and in total while it is drawn.
 
     Raises:
-        PlaceError: If the cache cannot be written, or the disk is full; nothing half-made is left.
+        PlaceError: If the cache cannot be written or the disk is full. No partial entry is left.
     """
     facts = {**asdict(parameters), "version": _VERSION}
     return cache.get_or_create(NAME, facts, lambda folder: _fill(folder, parameters, progress))
 
 
 def phantom_dataset(spec: str = NAME) -> Dataset:
-    """Draw a phantom, or find it in the cache, and index it.
+    """Return a phantom as a data set, drawing it unless it is in the cache.
 
     Args:
         spec: See `parse_spec`.
 
     Raises:
-        DataError: If the spec cannot be read.
-        PlaceError: If the cache cannot be written, or the disk is full; nothing half-made is left.
+        DataError: If the specification cannot be parsed.
+        PlaceError: If the cache cannot be written or the disk is full. No partial entry is left.
     """
     parameters = parse_spec(spec)
     dataset = load_dataset(phantom_folder(parameters), layout="breakhis")
@@ -171,23 +171,23 @@ def phantom_dataset(spec: str = NAME) -> Dataset:
 
 def _known_keys() -> str:
     rows = (f"  {key}={_DEFAULTS[key]}  ({low} to {high})" for key, (low, high) in _RANGES.items())
-    return "\n".join(["Its parameters, with their defaults:", *rows])
+    return "\n".join(["Parameters and defaults:", *rows])
 
 
 def _number(key: str, text: str) -> float:
     low, high = _RANGES[key]
     whole = isinstance(_DEFAULTS[key], int)
-    # Digits only: Python's own int() and float() also take "1_0", " 1", "nan" and digits of other scripts.
+    # Digits only: int() and float() also accept "1_0", " 1", "nan" and digits of other scripts.
     if not re.fullmatch(r"[0-9]{1,10}" if whole else r"[0-9]{1,10}(\.[0-9]{1,6})?", text) or not (
         low <= float(text) <= high
     ):
         kind = "a whole number" if whole else "a number of at most six decimals"
-        raise DataError(f"the phantom's {key} must be {kind} from {low} to {high}, but got {text!r}.")
+        raise DataError(f"The phantom parameter {key} must be {kind} from {low} to {high}, but got {text!r}.")
     return int(text) if whole else float(text)
 
 
 def _path(label: int, subtype: str, slide: str, sequence: int) -> str:
-    """Where the original tree has such an image."""
+    """Return the path of an image in the original BreakHis tree."""
     name = breakhis.parse(f"SOB_{'BM'[label]}_{subtype}-14-{slide}-{MAGNIFICATION}-{sequence:03d}.png")
     names = {**breakhis.BENIGN_SUBTYPES, **breakhis.MALIGNANT_SUBTYPES}
     folder = names[subtype].replace(" ", "_").replace("tumour", "tumor")  # spelt so in the original
@@ -201,16 +201,16 @@ def _path(label: int, subtype: str, slide: str, sequence: int) -> str:
 def _fill(folder: Path, parameters: Parameters, progress: Progress | None) -> None:
     planned = list_images(parameters)
 
-    def save(picture: SyntheticImage) -> None:
-        file = folder / picture.path
+    def save(image: SyntheticImage) -> None:
+        file = folder / image.path
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Stored, not deflated: builds of zlib differ in their bytes, and reading takes half the time.
-        Image.fromarray(draw(parameters, picture)).save(file, compress_level=0)
+        # Without compression: its bytes depend on the zlib build, and reading takes half the time.
+        Image.fromarray(draw_image(parameters, image)).save(file, compress_level=0)
 
     pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
     try:
-        for done, _ in enumerate(pool.map(save, planned), start=1):  # raises what a thread raised
+        for done, _ in enumerate(pool.map(save, planned), start=1):  # re-raises errors of the threads
             if progress is not None:
                 progress(done, len(planned))
     finally:
-        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C the rest is not drawn first
+        pool.shutdown(cancel_futures=True)  # do not draw the rest after an error or Ctrl-C

@@ -1,10 +1,10 @@
-"""Drawing synthetic breast tissue in haematoxylin and eosin: one image of a case whose style is given.
+"""Draw synthetic breast tissue stained with haematoxylin and eosin.
 
-The model is that of a slide under a lamp. Two dyes lie on it, each an amount per pixel; light is dimmed by
-`exp(-amount * absorption)` in each colour channel (Beer-Lambert), then blurred by the lens and sampled with noise.
-Haematoxylin sits in the nuclei, eosin in fibres, cytoplasm and secretions; fat, lumina and clefts are bare glass.
+The model is a slide under a lamp. Two dyes have an amount per pixel; light is attenuated by `exp(-amount * absorption)`
+in each colour channel (Beer-Lambert), then blurred by the lens and sampled with noise. Haematoxylin is in the nuclei,
+eosin in fibres, cytoplasm and secretions; fat, lumina and clefts are bare glass.
 
-All arithmetic is in float64 and its order is ours, so that machines agree after rounding to 8 bits.
+All arithmetic is in float64 and in a fixed order, so that machines agree after rounding to 8 bits.
 
 Source: ours.
 """
@@ -20,21 +20,22 @@ import numpy.typing as npt
 from scipy import ndimage
 
 if TYPE_CHECKING:
-    from bhsearch.data.synthetic.tissue_style import Floats, Style
+    from bhsearch.data.arrays import Floats
+    from bhsearch.data.synthetic.tissue_style import Style
 
 HEIGHT, WIDTH = 160, 240  # pixels; at the scale of the drawing an ordinary nucleus is 8 pixels across
 
-_MARGIN = 12  # pixels: how far outside centres of nuclei may lie, and how far a nucleus may reach
+_MARGIN = 12  # pixels: maximum distance of centres of nuclei outside the image, and maximum extent of a nucleus
 _TILE = 256  # side of the repeating noise tiles, pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Nuclei:
-    """Nuclei to be drawn. Every array has shape (n_nuclei,); lengths are in pixels.
+    """Nuclei to draw. Every array has shape (n_nuclei,); lengths are in pixels.
 
     Attributes:
-        y: Row of the centre; nuclei beyond the edges are welcome.
-        x: Column of the centre.
+        y: Row of the centre, which may be outside the image.
+        x: Column of the centre, which may be outside the image.
         long: Half of the long axis.
         short: Half of the short axis.
         angle: Direction of the long axis, in radians from the x axis.
@@ -49,18 +50,18 @@ class Nuclei:
     dark: Floats
 
 
-def draw(style: Style, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def draw_tissue(style: Style, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Draw one image of a case.
 
     Args:
-        style: What the case is like.
-        rng: The image's own generator.
+        style: Style of the case.
+        rng: Random generator of the image.
 
     Returns:
         RGB image. Shape (HEIGHT, WIDTH, 3).
     """
     y, x = _grid()
-    # Round things are drawn in warped coordinates, which is what makes them look grown rather than constructed.
+    # Round structures are drawn in warped coordinates, so that they look grown rather than constructed.
     warp_y, warp_x = 7.0 * _smooth(rng, 34.0), 7.0 * _smooth(rng, 34.0)
     glands = _gland_shapes(style, rng)
     inside, lumen = _gland_maps(glands, y + warp_y, x + warp_x)
@@ -94,7 +95,7 @@ def _grid() -> tuple[Floats, Floats]:
 
 @cache
 def _tiles() -> tuple[Floats, Floats]:
-    """Two repeating noise tiles of unit variance: fine grain for chromatin, coarser lattice noise for fibres."""
+    """Return two repeating noise tiles of unit variance: fine grain for chromatin, lattice noise for fibres."""
     rng = np.random.default_rng(20)
     tiles = (ndimage.gaussian_filter(rng.normal(size=(_TILE, _TILE)), sigma, mode="wrap") for sigma in (0.9, 1.0))
     fine, coarse = (tile / tile.std() for tile in tiles)
@@ -103,7 +104,7 @@ def _tiles() -> tuple[Floats, Floats]:
 
 @cache
 def _spline(n_pixels: int, n_knots: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """First of the four knots that each pixel depends on, (n_pixels,), and their weights, (4, n_pixels)."""
+    """Return the first of the four knots of each pixel, (n_pixels,), and their weights, (4, n_pixels)."""
     at = np.linspace(1.0, n_knots - 2.0, n_pixels)
     first = np.clip(np.floor(at).astype(np.int64) - 1, 0, n_knots - 4)
     t = np.abs(at - (first + np.arange(4)[:, None]))
@@ -111,10 +112,7 @@ def _spline(n_pixels: int, n_knots: int) -> tuple[npt.NDArray[np.int64], Floats]
 
 
 def _smooth(rng: np.random.Generator, scale: float) -> Floats:
-    """Smooth noise of about unit variance whose bumps lie about `scale` pixels apart. Shape (HEIGHT, WIDTH).
-
-    Four taps a pixel rather than a matrix product: the sum's order is then ours, not that of the machine's BLAS.
-    """
+    """Return smooth noise of about unit variance with features of about `scale` pixels. Shape (HEIGHT, WIDTH)."""
     rows, columns = int(HEIGHT / scale) + 4, int(WIDTH / scale) + 4
     knots = rng.normal(size=(rows, columns)) * 2.0  # the spline halves the deviation
     (row, down), (column, right) = _spline(HEIGHT, rows), _spline(WIDTH, columns)
@@ -128,7 +126,7 @@ def _smooth(rng: np.random.Generator, scale: float) -> Floats:
 
 
 def _grain(rng: np.random.Generator) -> Floats:
-    """Chromatin grain of unit variance. Shape (HEIGHT, WIDTH)."""
+    """Return chromatin grain of unit variance. Shape (HEIGHT, WIDTH)."""
     fine, _ = _tiles()
     rows = (np.arange(HEIGHT) + rng.integers(_TILE)) % _TILE
     columns = (np.arange(WIDTH) + rng.integers(_TILE)) % _TILE
@@ -136,7 +134,7 @@ def _grain(rng: np.random.Generator) -> Floats:
 
 
 def _step(value: Floats) -> Floats:
-    """0 below -1, 1 above 1, a smooth ramp between."""
+    """Return a smooth step: 0 below -1, 1 above 1."""
     t = 0.5 * value
     t += 0.5
     np.clip(t, 0.0, 1.0, out=t)
@@ -147,7 +145,7 @@ def _step(value: Floats) -> Floats:
 
 
 def _stroma(style: Style, rng: np.random.Generator, y: Floats, x: Floats) -> tuple[Floats, Floats]:
-    """Wavy collagen. Returns eosin in the fibres, about 1, and torn clefts, 0 to 1; both of shape (HEIGHT, WIDTH)."""
+    """Return wavy collagen: eosin in the fibres, about 1, and clefts, 0 to 1. Shape (HEIGHT, WIDTH) each."""
     _, tile = _tiles()
     angle = style.fibre_angle + 0.25 * rng.normal()
     swing = style.fibre_waviness * _smooth(rng, 48.0) + 0.25 * style.fibre_waviness * _smooth(rng, 16.0)
@@ -163,26 +161,26 @@ def _stroma(style: Style, rng: np.random.Generator, y: Floats, x: Floats) -> tup
 
 
 def _sample(tile: Floats, y: Floats, x: Floats) -> Floats:
-    """Bilinear look-up in a repeating tile."""
+    """Interpolate bilinearly in a repeating tile."""
     return np.asarray(ndimage.map_coordinates(tile, (y, x), order=1, mode="grid-wrap"))
 
 
 def _top_share(field: Floats, share: float, softness: float) -> Floats:
-    """1 where a field is among its highest `share`, 0 elsewhere, with a soft shore."""
+    """Return 1 where a field is among its highest `share` and 0 elsewhere, with a soft edge."""
     # A sixteenth of the pixels of a smooth field has its quantiles, too.
     shore = np.quantile(field[2::4, 2::4], 1.0 - share)
     return _step((field - shore) / softness)
 
 
 def _fat(style: Style, rng: np.random.Generator, y: Floats, x: Floats) -> tuple[Floats, Floats]:
-    """Fat cells packed in a honeycomb. Returns the share that is fat and its membranes, both (HEIGHT, WIDTH)."""
+    """Return the share of fat cells, packed in a honeycomb, and their membranes. Shape (HEIGHT, WIDTH) each."""
     field = _smooth(rng, 60.0)
     share = style.fat * (1.0 + 0.5 * rng.normal())
     wide = rng.uniform(20, 28)
     if share < 0.01:
         return np.zeros_like(field), np.zeros_like(field)
     fat = _top_share(field, min(share, 0.7), 0.12)
-    # A honeycomb is the cells of a hexagonal lattice, and that is two rectangular ones: a membrane lies where the
+    # A honeycomb has the cells of a hexagonal lattice, which is two rectangular ones: a membrane is where the
     # nearest points of both are equally far, or midway between neighbours of the nearer one.
     high = wide * np.sqrt(3.0)
     y, x = y + 0.4 * wide * field, x - 0.4 * wide * field
@@ -194,12 +192,12 @@ def _fat(style: Style, rng: np.random.Generator, y: Floats, x: Floats) -> tuple[
 
 
 def _fold(value: Floats, period: float) -> Floats:
-    """Signed distance to the nearest multiple of `period`."""
+    """Return the signed distance to the nearest multiple of `period`."""
     return np.asarray(value - period * np.round(value / period))
 
 
 def _gland_shapes(style: Style, rng: np.random.Generator) -> Floats:
-    """Glands as rows of centre y, centre x, long radius, short radius, angle, lumen share. Shape (n_glands, 6)."""
+    """Return glands: centre y, centre x, long radius, short radius, angle and lumen share. Shape (n_glands, 6)."""
     n = min(int(rng.poisson(style.glands)), 6)
     radius = style.gland_radius * np.exp(0.25 * rng.normal(size=n))
     columns = (
@@ -214,10 +212,10 @@ def _gland_shapes(style: Style, rng: np.random.Generator) -> Floats:
 
 
 def _gland_maps(glands: Floats, y: Floats, x: Floats) -> tuple[Floats, Floats]:
-    """Where glands are, and where their lumina are; both 0 to 1, of shape (HEIGHT, WIDTH)."""
+    """Return the masks of glands and of their lumina. Both are 0 to 1 and of shape (HEIGHT, WIDTH)."""
     inside, lumen = np.zeros_like(y), np.zeros_like(y)
     for centre_y, centre_x, long, short, angle, share in glands.tolist():
-        reach = 1.2 * long + 25.0  # beyond four deviations of the warp: nothing of the gland is there
+        reach = 1.2 * long + 25.0  # the gland ends within four standard deviations of the warp
         rows = slice(max(0, int(centre_y - reach)), max(0, int(centre_y + reach)))
         columns = slice(max(0, int(centre_x - reach)), max(0, int(centre_x + reach)))
         dy, dx = y[rows, columns] - centre_y, x[rows, columns] - centre_x
@@ -230,13 +228,13 @@ def _gland_maps(glands: Floats, y: Floats, x: Floats) -> tuple[Floats, Floats]:
 
 
 def _secretion(rng: np.random.Generator, lumen: Floats) -> Floats:
-    """Pink clots in some lumina: eosin, 0 to 0.5. Shape (HEIGHT, WIDTH)."""
+    """Return secretion in some lumina: eosin, 0 to 0.5. Shape (HEIGHT, WIDTH)."""
     amount = max(0.0, rng.uniform(-0.4, 0.5))
     return np.asarray(lumen * amount * _step(_smooth(rng, 14.0) / 0.5))
 
 
 def _shaped(style: Style, rng: np.random.Generator, y: Floats, x: Floats, angle: Floats) -> Nuclei:
-    """Epithelial nuclei at given places: their size, elongation, direction and darkness vary with pleomorphism."""
+    """Return epithelial nuclei at given places; pleomorphism varies their size, elongation, direction and darkness."""
     n, spread = len(y), style.pleomorphism
     # The log-normal's mean is taken out, so that the mean radius does not follow the spread.
     radius = style.radius * np.exp(spread * rng.normal(size=n) - spread**2 / 2)
@@ -248,7 +246,7 @@ def _shaped(style: Style, rng: np.random.Generator, y: Floats, x: Floats, angle:
 
 
 def _nest_nuclei(style: Style, rng: np.random.Generator, nests: Floats) -> Nuclei:
-    """Nuclei of solid nests, on a shaken hexagonal lattice so that they crowd without piling up."""
+    """Return the nuclei of solid nests, on a jittered hexagonal lattice: crowded, but not overlapping."""
     step_y = style.spacing * np.sqrt(0.75)
     rows = np.arange(-_MARGIN, HEIGHT + _MARGIN, step_y)
     columns = np.arange(-_MARGIN, WIDTH + _MARGIN, style.spacing)
@@ -261,7 +259,7 @@ def _nest_nuclei(style: Style, rng: np.random.Generator, nests: Floats) -> Nucle
 
 
 def _gland_nuclei(style: Style, rng: np.random.Generator, glands: Floats, warp_y: Floats, warp_x: Floats) -> Nuclei:
-    """Nuclei of glands, in rings around the lumen, standing on the basement membrane."""
+    """Return the nuclei of glands, in rings around the lumen."""
     places: list[Floats] = [np.zeros((0, 3))]
     for centre_y, centre_x, long, short, angle, share in glands.tolist():
         n_rings = max(1, round((1 - share) * short / (1.05 * style.spacing)))
@@ -278,7 +276,7 @@ def _gland_nuclei(style: Style, rng: np.random.Generator, glands: Floats, warp_y
 
 
 def _stroma_nuclei(style: Style, rng: np.random.Generator, stroma: Floats) -> Nuclei:
-    """Spindle nuclei along the fibres, and clusters of small dark lymphocytes. Neither knows the label."""
+    """Return spindle nuclei along the fibres and clusters of small dark lymphocytes, independent of the label."""
     n = int(rng.poisson(style.fibroblasts))
     y, x = rng.uniform(-4, HEIGHT + 4, n), rng.uniform(-4, WIDTH + 4, n)
     angle = style.fibre_angle + 0.3 * rng.normal(size=n)
@@ -301,34 +299,34 @@ def _columns(nuclei: Nuclei) -> tuple[Floats, ...]:
 
 
 def _join(*parts: Nuclei) -> Nuclei:
-    """All nuclei that can touch the image."""
+    """Return all nuclei that can touch the image."""
     y, x, *rest = (np.concatenate(column) for column in zip(*map(_columns, parts), strict=True))
     near = (y > -_MARGIN) & (y < HEIGHT + _MARGIN - 1) & (x > -_MARGIN) & (x < WIDTH + _MARGIN - 1)
     return Nuclei(y[near], x[near], *(column[near] for column in rest))
 
 
 def _at(field: Floats, y: Floats, x: Floats) -> Floats:
-    """Values of a field at places, those outside taking the nearest pixel's."""
+    """Return the values of a field at given places; places outside take the value of the nearest pixel."""
     row = np.clip(np.round(y), 0, HEIGHT - 1).astype(np.int64)
     column = np.clip(np.round(x), 0, WIDTH - 1).astype(np.int64)
     return field[row, column]
 
 
 def _chromatin(nuclei: Nuclei, grain: Floats, coarseness: float) -> Floats:
-    """Haematoxylin of the nuclei: soft-edged ellipses with a darker rim and clumps.
+    """Return the haematoxylin of the nuclei: soft-edged ellipses with a darker rim and clumps.
 
     Args:
-        nuclei: Where and what.
+        nuclei: Nuclei to draw.
         grain: Noise of unit variance. Shape (HEIGHT, WIDTH).
         coarseness: Strength of the clumps, 0 to 1.
 
     Returns:
         Amount of dye, about 1 in a nucleus. Shape (HEIGHT, WIDTH).
     """
-    pad = 2 * _MARGIN  # centres lie up to one margin outside, and nuclei reach up to one further
+    pad = 2 * _MARGIN  # centres are up to one margin outside, and nuclei extend up to one further
     canvas = np.zeros((HEIGHT + 2 * pad, WIDTH + 2 * pad))
     reach = np.ceil(nuclei.long).astype(np.int64) + 1
-    for half in np.unique(reach).tolist():  # nuclei of one size at a time, so that no patch is larger than it must be
+    for half in np.unique(reach).tolist():  # nuclei of one size at a time, so that patches are small
         some = reach == half
         row, column = np.floor(nuclei.y[some]).astype(np.int64), np.floor(nuclei.x[some]).astype(np.int64)
         patches = _ellipses(nuclei, some, half)
@@ -339,7 +337,7 @@ def _chromatin(nuclei: Nuclei, grain: Floats, coarseness: float) -> Floats:
 
 
 def _ellipses(nuclei: Nuclei, some: npt.NDArray[np.bool_], half: int) -> Floats:
-    """Smooth ellipses on patches around their centres' pixels. Shape (n_some, 2 * half + 2, 2 * half + 2)."""
+    """Return smooth ellipses on patches around their centres. Shape (n_some, 2 * half + 2, 2 * half + 2)."""
     offset = np.arange(-half, half + 2, dtype=np.float64)
     y, x, long, short, angle, dark = (column[some][:, None, None] for column in _columns(nuclei))
     dy, dx = offset[None, :, None] - (y - np.floor(y)), offset[None, None, :] - (x - np.floor(x))
@@ -351,7 +349,7 @@ def _ellipses(nuclei: Nuclei, some: npt.NDArray[np.bool_], half: int) -> Floats:
 
 
 def _photograph(style: Style, rng: np.random.Generator, haematoxylin: Floats, eosin: Floats) -> npt.NDArray[np.uint8]:
-    """Light through the dyes, the lens and the sensor. Returns an image of shape (HEIGHT, WIDTH, 3)."""
+    """Apply dyes, lens and sensor to the light. Returns an image of shape (HEIGHT, WIDTH, 3)."""
     y, x = _grid()
     off_centre = (y / (HEIGHT - 1) - 0.5) ** 2 + (x / (WIDTH - 1) - 0.5) ** 2
     lamp = rng.uniform(0.96, 1.02) * (1.0 - 2.0 * style.vignette * off_centre)

@@ -1,9 +1,8 @@
-"""What a case of the phantom is like: its stain, cut and texture, which say nothing of its label, and its nuclei.
+"""Style of a synthetic case: stain, cut and texture, which do not depend on the label, and nuclei.
 
-Stain, cut and texture are drawn strongly enough to recognise a case by, without looking at the label. The label moves
-three traits of the nuclei only: how densely they lie, how large they are, and how much they differ from each other.
-Cases of a class differ in those too, so that the classes overlap: at difficulty 0.5 the best possible AUC, for someone
-who could measure the three traits without error, is about 0.97.
+Stain, cut and texture vary enough to recognise a case without its label. The label shifts three traits of the nuclei
+only: their density, their size, and their variation. Cases of a class differ in these traits, too, so that classes
+overlap: at difficulty 0.5 the best possible AUC, with the three traits measured without error, is about 0.97.
 
 Source: ours. Absorption vectors start from Ruifrok and Johnston, "Quantification of histochemical staining by color
 deconvolution", Anal. Quant. Cytol. Histol. 23(4), 2001.
@@ -14,18 +13,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from bhsearch.data.arrays import Floats
 
 _HAEMATOXYLIN = (0.650, 0.704, 0.286)  # absorption in red, green, blue
-_EOSIN = (0.110, 0.940, 0.290)  # pinker than in the paper: as the lamp and camera of BreakHis show it
+_EOSIN = (0.110, 0.940, 0.290)  # pinker than in the paper, as in BreakHis images
 _FULL_SEPARATION = 5.6  # standard deviations between the classes' mean atypia at difficulty 0
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Style:
-    """What all images of one case have in common. Lengths are in pixels, angles in radians.
+    """Properties that all images of a case share. Lengths are in pixels, angles in radians.
 
     Attributes:
         haematoxylin: Absorption of one unit of dye in red, green, blue. Shape (3,).
@@ -36,7 +34,7 @@ class Style:
         vignette: Share of light that is missing in the corners.
         fibre_angle: Direction of the stroma's fibres.
         fibre_width: Distance from fibre to fibre.
-        fibre_waviness: How far fibres swing sideways.
+        fibre_waviness: Sideways amplitude of the fibres.
         fibre_contrast: Difference between fibre and gap, as a share of the stroma's eosin.
         cleft: Share of the stroma that is torn open, 0 to 1.
         background: Haematoxylin in stroma and cytoplasm; more in a thick or old section.
@@ -47,10 +45,10 @@ class Style:
         nest_scale: Size of cell nests.
         lymphocytes: Mean number of lymphocyte clusters in an image.
         fibroblasts: Mean number of spindle nuclei in the stroma of an image.
-        cover: Share of the stroma that cell nests take, 0 to 1. Moves with the label.
-        spacing: Distance between neighbouring nuclei. Moves with the label.
-        radius: Mean radius of a nucleus. Moves with the label.
-        pleomorphism: Variation of size, shape and chromatin between nuclei. Moves with the label.
+        cover: Share of the stroma covered by cell nests, 0 to 1. Depends on the label.
+        spacing: Distance between neighbouring nuclei. Depends on the label.
+        radius: Mean radius of a nucleus. Depends on the label.
+        pleomorphism: Variation of size, shape and chromatin between nuclei. Depends on the label.
     """
 
     haematoxylin: Floats
@@ -79,15 +77,15 @@ class Style:
 
 
 def case_style(rng: np.random.Generator, label: int, difficulty: float) -> Style:
-    """Draw what a case is like.
+    """Draw the style of a case.
 
     Args:
-        rng: The case's own generator. The same numbers are taken from it whatever the label.
+        rng: Random generator of the case. The same numbers are drawn for both labels.
         label: 0 benign, 1 malignant.
-        difficulty: 0 (classes nearly apart) to 1 (the label changes nothing).
+        difficulty: 0 (classes almost separable) to 1 (no dependence on the label).
     """
     atypia = (label - 0.5) * _FULL_SEPARATION * (1.0 - difficulty) + rng.normal()
-    # Each trait follows the case's atypia with a deviation of its own: a monomorphous tumour, a crowded adenosis.
+    # Each trait is the case's atypia plus independent noise: a monomorphous tumour, a crowded adenosis.
     dense, large, varied = atypia + 0.7 * rng.normal(size=3)
     return Style(
         haematoxylin=_absorption(rng, _HAEMATOXYLIN, rng.uniform(0.65, 1.45)),

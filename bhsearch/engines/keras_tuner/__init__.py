@@ -1,1 +1,1 @@
-"""KerasTuner as the engine. KerasTuner is imported here and nowhere else."""
+"""The engine that uses KerasTuner. No other module of the package imports KerasTuner."""

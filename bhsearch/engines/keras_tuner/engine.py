@@ -1,4 +1,4 @@
-"""KerasTuner as the engine: its four oracles on the space that Optuna searches, too."""
+"""Studies in KerasTuner: its four oracles on the same search space."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SAMPLERS = ("bayesian", "random", "hyperband", "grid")
 
 
 class KerasTunerEngine:
-    """One study in KerasTuner's folder.
+    """A study in its folder, opened for trials; see `Engine`.
 
-    KerasTuner is imported when the first trial is asked for. Looking at a study and ending its trials need none of it.
+    KerasTuner is imported when the first trial is requested. Reading a study and ending its trials do not need it.
 
     Args:
         study: From `open_study`.
-        space: Its parameters.
+        space: Parameters of the study.
         sampler: One of `SAMPLERS`.
-        seed: The study's seed.
+        seed: Random seed of the study.
     """
 
-    beat_seconds = None  # its workers are all on one machine, where it can be seen whether they live
+    beat_seconds = None  # all workers are on one machine, where their processes can be checked
 
     def __init__(self, study: KerasTunerStudy, space: Sequence[Parameter], sampler: str, seed: int) -> None:
         self._study, self._journal = study, study.journal
@@ -40,18 +40,18 @@ class KerasTunerEngine:
         self._driver: OracleDriver | None = None
 
     def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
-        """Start a trial, at a point that the oracle chooses where none is given; see `Engine.ask`.
+        """Start a trial; see `Engine.ask`.
 
-        A given point has no place in the oracle's own sequence, which goes on as if it had not been; the Gaussian
-        process learns from its score all the same. But what runs a dead trial again takes that trial's place.
+        Given parameters have no position in the oracle's own sequence, which continues unchanged; the Gaussian process
+        still learns from their score. A retry takes the position of the trial that it retries.
 
-        Hyperband gives a trial the epochs of its round. A trial that goes on from one of the round before is trained
-        from the start: an objective that resumes would have to keep every network of a round. So what Hyperband calls
-        `tuner/initial_epoch` saves nothing here.
+        Hyperband sets the epochs of a trial to those of its round. A trial that continues one of the previous round is
+        trained from the start, since every network of a round would have to be kept otherwise. Hyperband's
+        `tuner/initial_epoch` therefore has no effect.
 
         Raises:
-            Exhausted: If the oracle has no more trials.
-            StudyError: If the given point is not in the space.
+            SearchExhausted: If the oracle has no more trials.
+            StudyError: If the given parameters are not in the space.
         """
         kept = {"owner": this_process(), **(notes or {})}
         with self._journal.alone() as entries:
@@ -60,7 +60,7 @@ class KerasTunerEngine:
             try:
                 self._journal.start(entry)
             except BaseException:
-                self._driver = None  # it remembers a trial that there is not
+                self._driver = None  # it would remember a trial that was not stored
                 raise
         return entry.trial
 
@@ -87,11 +87,11 @@ class KerasTunerEngine:
         return JournalEntry(trial) if taken else replace(first, trial=trial)
 
     def report(self, number: int, report: IntermediateValue) -> bool:  # noqa: ARG002
-        """KerasTuner has no pruner."""
+        """Return False: KerasTuner has no pruner."""
         return False
 
     def prune(self, number: int, seconds: float) -> None:
-        """End a trial that was pruned, by whomever."""
+        """End a trial as pruned."""
         self._journal.end(number, PRUNED, None, {"seconds": round(seconds, 4)})
 
     def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
@@ -99,25 +99,25 @@ class KerasTunerEngine:
         self._journal.end(number, COMPLETE, float(score), result_attributes(seconds, ends))
 
     def annotate(self, number: int, notes: dict[str, str]) -> None:
-        """Nothing: nobody looks at the journal."""
+        """Do nothing: the journal is not shown to people."""
 
     def fail(self, number: int, reason: str, dead: bool = False) -> None:
-        """End a trial without a score; `dead` where its process died, so that it will be run again."""
+        """End a trial without a score; see `Engine.fail`."""
         self._journal.end(number, FAILED, None, {"reason": reason} | ({"dead": True} if dead else {}))
 
     def beat(self, number: int) -> None:
-        """Nobody needs to hear it."""
+        """Do nothing; see `beat_seconds`."""
 
     def stale(self) -> set[int]:
-        """None: see `beat_seconds`."""
+        """Return nothing; see `beat_seconds`."""
         return set()
 
     def trials(self) -> list[Trial]:
-        """All trials, by number."""
+        """Return all trials, ordered by number."""
         return [entry.trial for entry in self._journal.entries()]
 
     def importances(self) -> dict[str, float]:
-        """Unknown: KerasTuner has none."""
+        """Return nothing: KerasTuner does not compute importances."""
         return {}
 
     def delete(self) -> None:

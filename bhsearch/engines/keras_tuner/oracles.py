@@ -1,8 +1,8 @@
-"""KerasTuner's oracles, driven from outside, each made to stand where a study's trials say that it stands.
+"""KerasTuner's oracles without its `Tuner`, with a state that is rebuilt from the trials of a study.
 
-KerasTuner's `Tuner` would build a network for every trial; its oracles alone choose points. What an oracle keeps in
-memory is made from the trials, so that a study goes on as if it had not been stopped: KerasTuner itself loses the place
-in a grid and the state of the Gaussian process's random numbers when it is stopped.
+KerasTuner's `Tuner` would build a network for every trial; its oracles alone choose parameters. The state of an oracle
+is rebuilt from the trials, so that a resumed study continues as an uninterrupted one would: KerasTuner itself loses the
+position in a grid and the random state of the Gaussian process when it is stopped.
 
 Importing this module imports Keras, and takes seconds.
 """
@@ -46,26 +46,26 @@ _OWN = "tuner/"
 
 
 class _StatelessOracle:
-    """What all four have: they write no files, repeat nothing by themselves, and are seeded anew for each trial."""
+    """Common behaviour of the oracles: no files, no retries, and a new random seed for each trial."""
 
     study_seed: int
 
     def save(self) -> None:
-        """The journal holds everything."""
+        """Do nothing: the journal stores all trials."""
 
     def _save_trial(self, trial: Any) -> None:
-        """The journal holds everything."""
+        """Do nothing: the journal stores all trials."""
 
     def _check_consecutive_failures(self) -> None:
-        """Whether to give up is decided by the study, for every engine alike."""
+        """Do nothing: the study itself ends after too many failures, with every engine."""
 
     def seed_for(self, place: int) -> None:
-        """Draw the trial at this place of the sequence with random numbers of its own."""
+        """Seed the random numbers of the trial at this position of the sequence."""
         digest = hashlib.sha256(f"{self.study_seed}/{place}".encode()).digest()
         self._seed_state = int.from_bytes(digest[:6], "big")
 
     def replay(self, trial_id: str, values: Params) -> None:
-        """Do to an oracle that is made anew what proposing this trial did to the one that did."""
+        """Repeat on a new oracle the change of state that proposing this trial caused."""
 
 
 class _Random(_StatelessOracle, RandomSearchOracle):  # type: ignore[misc]
@@ -73,31 +73,31 @@ class _Random(_StatelessOracle, RandomSearchOracle):  # type: ignore[misc]
 
 
 class _FastGaussianProcess(GaussianProcessRegressor):  # type: ignore[misc]
-    """scikit-learn's process without the checks of its input, which take most of an oracle's time.
+    """scikit-learn's Gaussian process without validation of its input, which takes most of an oracle's time.
 
-    The oracle asks it thousands of times a trial, for one point each.
+    The oracle calls it thousands of times per trial, each time for one point.
     """
 
     def predict(self, X: Any, return_std: bool = False, return_cov: bool = False) -> Any:
-        """Mean and standard deviation, computed as scikit-learn does."""
+        """Return mean and standard deviation, computed as in scikit-learn."""
         if return_cov or not return_std or not hasattr(self, "X_train_"):
             return super().predict(X, return_std, return_cov)
-        likeness = self.kernel_(X, self.X_train_)
-        mean = self._y_train_std * (likeness @ self.alpha_) + self._y_train_mean
-        part = solve_triangular(self.L_, likeness.T, lower=True, check_finite=False)
+        kernel = self.kernel_(X, self.X_train_)
+        mean = self._y_train_std * (kernel @ self.alpha_) + self._y_train_mean
+        part = solve_triangular(self.L_, kernel.T, lower=True, check_finite=False)
         variance = np.clip(self.kernel_.diag(X) - np.einsum("ij,ij->j", part, part), 0.0, None)
         return mean, np.sqrt(variance * self._y_train_std**2)
 
 
 class _Bayesian(_StatelessOracle, BayesianOptimizationOracle):  # type: ignore[misc]
     def seed_for(self, place: int) -> None:
-        """Its optimiser starts at random points, and its process was fitted to the trials before."""
+        """Seed the optimiser's random start points, and replace the Gaussian process, which was fitted before."""
         super().seed_for(place)
-        self._random_state = np.random.RandomState(self._seed_state % 2**32)  # KerasTuner's own kind
+        self._random_state = np.random.RandomState(self._seed_state % 2**32)  # the type that KerasTuner uses
         self.gpr = self._make_gpr()
 
     def populate_space(self, trial_id: str) -> Any:
-        """On one thread: for matrices as small as a study, a second one takes several times as long."""
+        """Propose on one thread: for matrices of this size, a second thread makes it several times slower."""
         with _THREADS.limit(limits=1, user_api="blas"):
             return super().populate_space(trial_id)
 
@@ -108,14 +108,14 @@ class _Bayesian(_StatelessOracle, BayesianOptimizationOracle):  # type: ignore[m
 class _Hyperband(_StatelessOracle, HyperbandOracle):  # type: ignore[misc]
     def __init__(self, least: int, **options: Any) -> None:
         super().__init__(**options)
-        # KerasTuner's brackets go down to one epoch; ours end where the space does.
+        # KerasTuner's brackets go down to one epoch; these end at the lower bound of the space.
         self.min_epochs = least
         self._current_bracket = self._get_num_brackets() - 1
         self._brackets: list[dict[str, Any]] = []
         self._start_new_bracket()
 
     def replay(self, trial_id: str, values: Params) -> None:
-        """Behind the trial that it goes on from, or into the first bracket with room for a new one."""
+        """Append the trial behind the one that it continues, or to the first bracket that is not full."""
         self._remove_completed_brackets()
         past, step = values.get(_PAST), values[_ROUND]
         rounds = self._room() if past is None else self._behind(past, step)
@@ -139,40 +139,40 @@ class _Hyperband(_StatelessOracle, HyperbandOracle):  # type: ignore[misc]
 
 class _Grid(_StatelessOracle, GridSearchOracle):  # type: ignore[misc]
     def replay(self, trial_id: str, values: Params) -> None:  # noqa: ARG002
-        """Behind the last one: in a space that does not change, a grid only grows at its end."""
+        """Append the trial: in a space that does not change, a grid only grows at its end."""
         last = self.start_order[-1] if self.start_order else None
         self._ordered_ids.insert(trial_id, last)
         self._populate_next = [trial_id] if last is None else []
 
     def end_trial(self, trial: Any) -> None:
-        """A point that was given has no place in the grid, and none follows it."""
+        """End a trial; given parameters have no position in the grid, and no successor."""
         super().end_trial(trial)
         if trial.trial_id not in self._ordered_ids._data_to_index:
             self._populate_next.remove(trial.trial_id)
 
 
 class OracleDriver:
-    """One oracle, at one study.
+    """An oracle for one study.
 
     Args:
-        space: Its parameters.
-        sampler: A key of `keras_tuner_engine.SAMPLERS`.
-        seed: The study's seed.
+        space: Parameters of the study.
+        sampler: One of `engine.SAMPLERS`.
+        seed: Random seed of the study.
     """
 
     def __init__(self, space: Sequence[Parameter], sampler: str, seed: int) -> None:
         self._space, self._sampler, self._seed = space, sampler, seed
-        # What Hyperband calls epochs is our parameter of that name, so it is not sampled twice.
+        # Hyperband sets the epochs itself, so the parameter `epochs` is not sampled.
         self._paced = sampler == "hyperband"
         self._sampled = [row for row in space if not (self._paced and row.name == "epochs")]
         self._oracle: Any = None
-        self._known: list[JournalEntry] = []  # what the oracle was told
+        self._known: list[JournalEntry] = []  # the trials that the oracle knows
 
     def propose(self, entries: Sequence[JournalEntry]) -> JournalEntry:
-        """The next trial's point, with what the oracle wants kept of it; the trial has no notes yet.
+        """Propose the next trial. Its entry has no notes yet.
 
         Raises:
-            Exhausted: If the oracle has none.
+            SearchExhausted: If the oracle has no more trials.
         """
         place = sum(entry.sampler == self._sampler and not is_ignored_on_resume(entry.trial) for entry in entries)
         with _quiet():
@@ -184,7 +184,7 @@ class OracleDriver:
                 raise SearchExhausted(_EXHAUSTED[chosen.status].format(self._sampler))
             values = chosen.hyperparameters.values
             params = {row.name: _typed(row, values[self._name(row)]) for row in self._space}
-            # A Gaussian process may end a hair outside the range, or at one more than the largest whole number.
+            # The optimiser of the Gaussian process may end slightly outside the range.
             values.update({row.name: params[row.name] for row in self._sampled})
             self._oracle._record_values(chosen)
         extra = {name: value for name, value in values.items() if name.startswith(_OWN)}
@@ -196,10 +196,10 @@ class OracleDriver:
         return _EPOCHS if self._paced and row.name == "epochs" else row.name
 
     def _tell(self, entries: Sequence[JournalEntry]) -> None:
-        """Bring the oracle to where these trials leave it."""
+        """Update the oracle to the state after these trials."""
         for known, entry in zip(self._known, entries, strict=False):
             if entry.trial.state != known.trial.state and is_ignored_on_resume(entry.trial):
-                self._oracle = None  # it cannot take back what it has proposed
+                self._oracle = None  # a proposal cannot be undone
         if self._oracle is None:
             self._oracle, self._known = self._make(), []
         for number, entry in enumerate(entries):
@@ -215,7 +215,7 @@ class OracleDriver:
         self._known = list(entries)
 
     def _add(self, entry: JournalEntry) -> None:
-        """A trial that another oracle proposed, or that was given."""
+        """Add a trial that another oracle proposed, or whose parameters were given."""
         oracle, trial = self._oracle, entry.trial
         mine = entry.sampler == self._sampler
         space = copy(oracle.hyperparameters)
@@ -223,7 +223,7 @@ class OracleDriver:
         made = OracleTrial(space, _id(trial.number), "RUNNING")
         oracle.trials[made.trial_id] = made
         if is_ignored_on_resume(trial):
-            made.status = "FAILED"  # keeps its number, and is nothing else to the oracle
+            made.status = "FAILED"  # the oracle knows only its number
             return
         oracle._record_values(made)
         oracle.ongoing_trials[made.trial_id] = made
@@ -232,7 +232,7 @@ class OracleDriver:
             oracle.start_order.append(made.trial_id)
 
     def _end(self, entry: JournalEntry) -> None:
-        """Only a complete trial has a score; any other has failed, as far as KerasTuner knows."""
+        """End a trial: complete with its score, or failed in any other case."""
         oracle, trial = self._oracle, self._oracle.trials[_id(entry.trial.number)]
         if entry.trial.state == COMPLETE:
             oracle.update_trial(trial.trial_id, {_SCORE: entry.trial.value})
@@ -250,7 +250,7 @@ class OracleDriver:
         oracle: Any
         if self._paced:
             epochs = next(row for row in self._space if row.name == "epochs")
-            # Round after round until the study has enough; KerasTuner would stop after one.
+            # Unlimited rounds; KerasTuner would stop after one.
             pace: dict[str, Any] = {"max_epochs": int(epochs.high), "hyperband_iterations": None}
             oracle = _Hyperband(int(epochs.low), **pace, **options)
         else:
@@ -268,12 +268,12 @@ _EXHAUSTED = {
 
 
 def _id(number: int) -> str:
-    """KerasTuner's name of a trial, as it would count them itself."""
+    """Return KerasTuner's name of a trial, as it numbers trials itself."""
     return f"{number:04d}"
 
 
 def _translated(space: Sequence[Parameter]) -> Any:
-    """The space in KerasTuner's words."""
+    """Return the search space as KerasTuner's hyperparameters."""
     found = HyperParameters()
     for row in space:
         scale = "log" if row.log else "linear"
@@ -292,7 +292,7 @@ def _translated(space: Sequence[Parameter]) -> Any:
 
 
 def _typed(row: Parameter, value: Any) -> Any:
-    """A value as the space has it."""
+    """Return a value inside the parameter's range, with its type."""
     if row.choices:
         return next(choice for choice in row.choices if choice == value)
     inside = min(max(value, row.low), row.high)
@@ -301,7 +301,7 @@ def _typed(row: Parameter, value: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """KerasTuner calls what Python has deprecated, and its Gaussian process warns of every fit that is not perfect."""
+    """Ignore warnings: of deprecated calls in KerasTuner, and of imperfect fits of its Gaussian process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

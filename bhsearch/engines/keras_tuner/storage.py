@@ -1,12 +1,12 @@
-"""Where a study of KerasTuner is kept: a folder with its facts, and a journal of its trials.
+"""Storage of KerasTuner studies: a folder with the study's metadata and a journal of its trials.
 
-A trial's start is one line of the journal, and its end another. A line is written by one call and counts from its last
-byte on, so that a process that is killed at any moment leaves a whole journal, or one with half a line at its end that
-nobody reads and the next writer cuts off. Who writes holds the folder's lock; who reads needs none, and asks the file
-system for the journal's size to see whether there is anything new.
+The start and the end of a trial are one line of the journal each. A line is written by one call and is valid once its
+last byte is written. A process that is killed leaves a complete journal, or one with an incomplete last line, which
+readers ignore and the next writer removes. Writers hold the lock of the folder; readers need no lock and compare the
+size of the file to detect new lines.
 
-KerasTuner's own files would not do: it writes them in place, in two steps a trial, and cannot go on from them with a
-grid or with the same random numbers. An oracle is made from the trials instead; see `keras_tuner_oracles`.
+KerasTuner's own files are not used: it writes them in place, in two steps per trial, and cannot resume a grid or the
+same random numbers from them. Oracles are rebuilt from the trials instead; see `oracles`.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _FACTS, _TRIALS, _LOCK = "facts.json", "trials.jsonl", "lock"
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """A trial as the journal holds it.
+    """A trial in the journal.
 
     Attributes:
-        trial: What everybody sees of it.
-        sampler: The oracle that chose its point; empty where the point was given.
-        place: Its place in that oracle's sequence, from 0.
-        extra: What the oracle keeps with it beside the point.
+        trial: The trial.
+        sampler: Oracle that chose the parameters; empty if they were given.
+        place: Position in that oracle's sequence, from 0; -1 if the parameters were given.
+        extra: Values that the oracle stores with the trial besides the parameters.
     """
 
     trial: Trial
@@ -52,17 +52,17 @@ class Journal:
     """The trials of one study.
 
     Args:
-        folder: Of the study.
+        folder: Folder of the study.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._entries: list[JournalEntry] = []
-        self._file = 0  # which file was read: another of that name may have come since
-        self._read = 0  # bytes of it
+        self._file = 0  # inode of the file that was read: it may have been replaced
+        self._read = 0  # bytes that were read
 
     def entries(self) -> Sequence[JournalEntry]:
-        """All trials by number, with what other processes have written since. Look only."""
+        """Return all trials, ordered by number, including those of other processes. The result must not be changed."""
         try:
             found = (self.folder / _TRIALS).stat()
         except FileNotFoundError:
@@ -76,21 +76,21 @@ class Journal:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[Sequence[JournalEntry]]:
-        """Hold the lock: nobody writes but the block, which is given all trials."""
+        """Hold the lock of the folder: only the block writes. Yields all trials."""
         with explain_write_errors(f"the study {self.folder}", ""), lock(self.folder / _LOCK):
             yield self.entries()
 
     def start(self, entry: JournalEntry) -> None:
-        """Keep a trial that begins. Only while `alone`."""
+        """Store the start of a trial. The caller must hold the lock, see `alone`."""
         trial = entry.trial
         line = {"trial": trial.number, "params": trial.params, "notes": trial.notes}
         self._append(line | {"sampler": entry.sampler, "place": entry.place, "extra": entry.extra})
 
     def end(self, number: int, state: str, value: float | None, notes: dict[str, Any]) -> None:
-        """Keep the end of a trial; nothing is done if it ended in the same way before.
+        """Store the end of a trial; does nothing if it has ended in the same way.
 
         Raises:
-            Overtaken: If it ended in another way.
+            TrialAlreadyEnded: If it has ended in another way.
         """
         with self.alone() as entries:
             trial = entries[number].trial
@@ -103,7 +103,7 @@ class Journal:
     def _append(self, line: dict[str, Any]) -> None:
         data = json.dumps(line).encode() + b"\n"
         with (self.folder / _TRIALS).open("ab", buffering=0) as stream:
-            stream.truncate(self._read)  # half a line of a process that was killed, or of a disk that was full
+            stream.truncate(self._read)  # an incomplete line of a process that was killed, or of a full disk
             while data:
                 data = data[stream.write(data) :]
         self.entries()
@@ -115,7 +115,7 @@ class Journal:
         whole = data[: data.rfind(b"\n") + 1]
         for line in whole.splitlines():
             try:
-                self._hear(json.loads(line))
+                self._apply(json.loads(line))
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise StudyError(
                     f"{self.folder / _TRIALS} must be a journal of bhsearch, but holds the line {line[:80]!r}. "
@@ -123,7 +123,7 @@ class Journal:
                 ) from error
         self._read += len(whole)
 
-    def _hear(self, line: dict[str, Any]) -> None:
+    def _apply(self, line: dict[str, Any]) -> None:
         number = line["trial"]
         if "state" in line:
             held = self._entries[number]
@@ -143,7 +143,7 @@ class KerasTunerStudy:
 
     Args:
         folder: From `open_study` or `find_study`.
-        name: As the user gave it.
+        name: Name of the study, as the user gave it.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -151,20 +151,20 @@ class KerasTunerStudy:
         self.journal = Journal(folder)
 
     def delete(self) -> None:
-        """Delete it; killed on the way it is gone, or as it was."""
+        """Delete the study; if the process is killed meanwhile, the study is either deleted or unchanged."""
         folder = self.journal.folder
         with self.journal.alone():
             (folder / _FACTS).unlink()
             shutil.rmtree(folder)
-        with contextlib.suppress(OSError):  # other studies are there
+        with contextlib.suppress(OSError):  # the folder has other studies
             folder.parent.rmdir()
 
 
 def open_study(directory: Path, name: str, facts: dict[str, Any]) -> KerasTunerStudy:
-    """Open a study, or make it with `facts`, which it keeps; see `metadata_of`.
+    """Open a study; create it with the metadata `facts` if it does not exist.
 
     Raises:
-        StudyError: If its folder is of another program.
+        StudyError: If another program created its folder.
         PlaceError: If the folder cannot be written.
     """
     folder = _folder(directory, name)
@@ -179,16 +179,16 @@ def open_study(directory: Path, name: str, facts: dict[str, Any]) -> KerasTunerS
                         f"{min(strangers)}. Name another study with --study."
                     )
                 if not (folder / _FACTS).exists():
-                    (folder / _TRIALS).unlink(missing_ok=True)  # of a study that was killed while it was deleted
+                    (folder / _TRIALS).unlink(missing_ok=True)  # left by a deletion that was interrupted
                     _write(folder, {"study": name, "facts": facts, "settings": {}})
     return KerasTunerStudy(folder, name)
 
 
 def find_study(directory: Path, name: str) -> KerasTunerStudy:
-    """A study that must be there.
+    """Return an existing study.
 
     Raises:
-        MissingError: If it is not; the message lists those that are.
+        MissingError: If there is no study of this name; the message lists those that exist.
     """
     folder = _folder(directory, name)
     if not (folder / _FACTS).exists():
@@ -199,40 +199,40 @@ def find_study(directory: Path, name: str) -> KerasTunerStudy:
 
 
 def names(directory: Path) -> list[str]:
-    """Names of all studies."""
+    """Return the names of all studies."""
     return sorted(_read(file.parent)["study"] for file in directory.glob(f"*/{_FACTS}"))
 
 
 def metadata_of(study: KerasTunerStudy) -> dict[str, Any]:
-    """What the study was made with."""
+    """Return the metadata that the study was created with."""
     return dict(_read(study.journal.folder)["facts"])
 
 
 def save_settings(study: KerasTunerStudy, settings: dict[str, Any]) -> None:
-    """Keep the settings of whoever opened the study last, for workers that join it."""
+    """Store the settings of the last command that opened the study."""
     if load_settings(study) != settings:
         with study.journal.alone():
             _write(study.journal.folder, _read(study.journal.folder) | {"settings": settings})
 
 
 def load_settings(study: KerasTunerStudy) -> dict[str, Any]:
-    """What `save_settings` was given last; empty if nothing."""
+    """Return the settings that were stored last; empty if none were."""
     return dict(_read(study.journal.folder)["settings"])
 
 
 def completed_trials(study: KerasTunerStudy) -> list[tuple[float, Params]]:
-    """Score and point of every complete trial."""
+    """Return score and parameters of every complete trial."""
     trials = [entry.trial for entry in study.journal.entries()]
     return [(trial.value, dict(trial.params)) for trial in trials if trial.value is not None]
 
 
 def add_backbones(study: KerasTunerStudy, facts: dict[str, Any], backbones: Sequence[str]) -> KerasTunerStudy:  # noqa: ARG001
-    """Give a study more backbones: its facts say which it has, and its trials stay as they are.
+    """Add backbones to a study. Its trials do not change.
 
     Args:
-        study: The study as it is.
-        facts: What it keeps from now on; its backbones with it.
-        backbones: All its backbones, the old ones first.
+        study: The study.
+        facts: Its metadata from now on, its backbones included.
+        backbones: All its backbones, the earlier ones first.
 
     Raises:
         StudyError: If one of its trials is running.
@@ -247,7 +247,7 @@ def add_backbones(study: KerasTunerStudy, facts: dict[str, Any], backbones: Sequ
 
 
 def _folder(directory: Path, name: str) -> Path:
-    """A name may hold what a folder may not."""
+    """Return the folder of a study; characters that a folder name may not contain are quoted."""
     safe = quote(name, safe=" ")
     return directory / (safe if not safe.startswith(".") else "%2E" + safe[1:])
 

@@ -1,1 +1,1 @@
-"""Optuna as the engine. Optuna is imported here and nowhere else."""
+"""The engine that uses Optuna. No other module of the package imports Optuna."""

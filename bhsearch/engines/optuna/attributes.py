@@ -25,30 +25,30 @@ _PREFIX = "bhsearch:"
 
 
 def name_metric(study: optuna.Study) -> None:
-    """Name the score, for whoever draws the study."""
+    """Name the objective value, for plots of the study."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names([METRIC])
 
 
 def set_attribute(study: optuna.Study, key: str, value: Any) -> None:
-    """Keep something with a study, out of sight."""
+    """Store a value in the system attributes of a study, which Optuna's dashboard does not show."""
     study._storage.set_study_system_attr(study._study_id, key, value)
 
 
 def kept(study: optuna.Study) -> dict[str, Any]:
-    """Everything that is kept with a study; studies begun by an earlier version have it in user attributes."""
+    """Return all attributes of a study; studies of version 0.1.0 have them in the user attributes."""
     return study.user_attrs | study._storage.get_study_system_attrs(study._study_id)
 
 
 def of_notes(notes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """User and system attributes of a trial from its notes."""
+    """Split the notes of a trial into user and system attributes."""
     shown = {key: value for key, value in notes.items() if key in _FOR_PEOPLE}
     return shown, {f"{_PREFIX}{key}": value for key, value in notes.items() if key not in _FOR_PEOPLE}
 
 
 def keep_notes(storage: BaseStorage, trial_id: int, notes: Mapping[str, Any]) -> None:
-    """Keep notes with a trial that has not ended."""
+    """Store notes with a trial that has not ended."""
     shown, hidden = of_notes(notes)
     for key, value in shown.items():
         storage.set_trial_user_attr(trial_id, key, value)
@@ -57,7 +57,7 @@ def keep_notes(storage: BaseStorage, trial_id: int, notes: Mapping[str, Any]) ->
 
 
 def notes_of(trial: FrozenTrial) -> dict[str, Any]:
-    """The notes of a trial."""
+    """Return the notes of a trial."""
     hidden = {key.removeprefix(_PREFIX): v for key, v in trial.system_attrs.items() if key.startswith(_PREFIX)}
     return trial.user_attrs | hidden
 

@@ -1,4 +1,4 @@
-"""The space in Optuna's words."""
+"""Conversion of the search space to distributions of Optuna."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bhsearch.objectives.space import Parameter
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
-    """A row of the space in Optuna's words."""
+    """Return the distribution of a parameter."""
     if parameter.choices:
         return CategoricalDistribution(parameter.choices)
     if parameter.whole:

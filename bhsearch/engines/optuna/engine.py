@@ -1,4 +1,4 @@
-"""Optuna as the engine: storage, samplers, resume, and a list of backbones that can grow."""
+"""Studies in Optuna: trials, resume, and the addition of backbones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bhsearch.engines.optuna import attributes as attributes
 from bhsearch.engines.optuna.distributions import distribution
 from bhsearch.engines.optuna.importances import shares_of
 from bhsearch.engines.optuna.pruners import PRUNERS, pruner_inputs
-from bhsearch.engines.optuna.samplers import LEARNING, SAMPLERS
+from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.engines.optuna.storage import discard_if_new, retry_while_unavailable
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.objectives.base import IntermediateValue
@@ -29,7 +29,6 @@ from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 
 optuna.logging.set_verbosity(logging.ERROR)
 
-DEFAULT_STORAGE = "sqlite:///optuna.db"
 _GROWING, _WHOLE = " (growing)", "bhsearch.whole"
 _FACTS, _SETTINGS = "bhsearch.facts", "bhsearch.settings"
 _STATES = {
@@ -42,15 +41,15 @@ _STATES = {
 
 
 class OptunaEngine:
-    """One study in Optuna's storage.
+    """A study in Optuna's storage, opened for trials; see `Engine`.
 
     Args:
         study: From `open_study`.
-        space: Its parameters.
-        sampler: A key of `SAMPLERS`.
-        seed: The study's seed.
-        pruner: A key of `PRUNERS`.
-        steps_per_fold: Reports of a fold, its end included.
+        space: Parameters of the study.
+        sampler: Name of a sampler in `SAMPLERS`.
+        seed: Random seed of the study.
+        pruner: Key of `PRUNERS`.
+        steps_per_fold: Intermediate values that one fold reports, the one at its end included.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class OptunaEngine:
     ) -> None:
         self._study, self._space = study, space
         self._distributions = {parameter.name: distribution(parameter) for parameter in space}
-        self._sampler, self._seed = sampler, seed
+        self._sampler, self._seed = SAMPLERS.get(sampler), seed
         self._pruner, self._steps_per_fold = pruner, steps_per_fold
         study.pruner = PRUNERS[pruner](steps_per_fold)
         self._running: dict[int, optuna.Trial] = {}
@@ -72,11 +71,11 @@ class OptunaEngine:
 
     @retry_while_unavailable
     def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
-        """Start a trial, at a point that the sampler chooses where none is given; see `Engine.ask`.
+        """Start a trial; see `Engine.ask`.
 
-        The sampler is seeded anew from the study's seed and what the study holds, so that a study that was stopped and
-        continued goes the way it would have gone. Trials for which `is_ignored_on_resume` holds do not
-        show in that seed.
+        The sampler is seeded from the study's seed and the number of its trials, so that a resumed study samples the
+        points that an uninterrupted one would have sampled. Trials for which `is_ignored_on_resume` is true do not
+        count.
         """
         trials = self.trials()
         done = sum(trial.state != RUNNING and not is_ignored_on_resume(trial) for trial in trials)
@@ -88,13 +87,13 @@ class OptunaEngine:
         return Trial(trial.number, RUNNING, trial.params, notes=kept)
 
     def _next_sampler(self, done: int, running: int) -> BaseSampler:
-        """Of two workers that ask at once, the second sees the first's trial running, and samples something else."""
+        """Return the sampler of the next trial; its seed depends on running trials, too, so that workers differ."""
         digest = hashlib.sha256(f"{self._seed}/{running}/{done}".encode()).digest()
-        return SAMPLERS[self._sampler](int.from_bytes(digest[:4], "big"), self._seed, done + running)
+        return self._sampler(int.from_bytes(digest[:4], "big"), self._seed, done + running)
 
     def _first_point(self, trials: Sequence[Trial]) -> Params | None:
-        """A sound point for each backbone comes first, where the sampler learns from what it has seen."""
-        if self._sampler in LEARNING:
+        """Return a sound point for a backbone without trials, if the sampler learns from trials; else None."""
+        if self._sampler.learns:
             tried = {trial.params.get("backbone") for trial in trials if not is_ignored_on_resume(trial)}
             for backbone in next(row.choices for row in self._space if row.name == "backbone"):
                 if backbone not in tried:
@@ -102,7 +101,7 @@ class OptunaEngine:
         return None
 
     def _start(self, point: Params | None, trials: Sequence[Trial], notes: dict[str, Any]) -> optuna.Trial:
-        """What `Study.ask` does, and the notes in the same step: nobody sees a trial whose owner is unknown."""
+        """Do what `Study.ask` does, and store the notes in the same step, so that every trial has an owner."""
         study = self._study
         study._thread_local.cached_all_trials = None
         trial_id = None if point else study._pop_waiting_trial_id()  # a user may have enqueued a trial
@@ -121,21 +120,21 @@ class OptunaEngine:
 
     @retry_while_unavailable
     def report(self, number: int, report: IntermediateValue) -> bool:
-        """Say how the running trial stands. Returns whether it should be pruned.
+        """Report an intermediate value of the running trial. Returns whether the trial is to be pruned.
 
-        A step that it was at already is not heard again: the trial was started anew after it ran out of memory.
+        A step that has been reported before is ignored: the trial was restarted after it ran out of memory.
         """
-        heard = pruner_inputs(self._pruner, report, self._steps_per_fold)
-        if heard is None or heard[0] in self._reported:
+        value = pruner_inputs(self._pruner, report, self._steps_per_fold)
+        if value is None or value[0] in self._reported:
             return False
-        self._reported.add(heard[0])
+        self._reported.add(value[0])
         trial = self._running[number]
-        trial.report(heard[1], heard[0])
+        trial.report(value[1], value[0])
         return trial.should_prune()
 
     @retry_while_unavailable
     def prune(self, number: int, seconds: float) -> None:
-        """End a trial that was pruned; it keeps what was reported of it."""
+        """End a trial as pruned; its intermediate values are kept."""
         self._end(number, TrialState.PRUNED, None, {"seconds": round(seconds, 4)})
 
     @retry_while_unavailable
@@ -145,21 +144,21 @@ class OptunaEngine:
 
     @retry_while_unavailable
     def annotate(self, number: int, notes: dict[str, str]) -> None:
-        """Keep something for people beside a trial that has ended."""
+        """Store notes for people with a trial that has ended."""
         storage = self._study._storage
         trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
         attributes.add_to_ended(storage, trial_id, notes)
 
     @retry_while_unavailable
     def fail(self, number: int, reason: str, dead: bool = False) -> None:
-        """End a trial without a score; `dead` where its process died, so that it will be run again."""
+        """End a trial without a score; see `Engine.fail`."""
         self._end(number, TrialState.FAIL, None, {"reason": reason} | ({"dead": True} if dead else {}))
 
     def _end(self, number: int, state: TrialState, value: float | None, notes: dict[str, Any]) -> None:
-        """End a trial once.
+        """End a trial.
 
         Raises:
-            Overtaken: If it was ended in another way before.
+            TrialAlreadyEnded: If the trial has ended in another way.
         """
         storage = self._study._storage
         trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
@@ -175,7 +174,7 @@ class OptunaEngine:
 
     @property
     def beat_seconds(self) -> float | None:
-        """How often `beat` wants to be called: only storages that other hosts can reach."""
+        """Seconds between two calls of `beat`; None for storages that other hosts cannot reach."""
         storage = self._study._storage
         if not is_heartbeat_enabled(storage):
             return None
@@ -183,14 +182,14 @@ class OptunaEngine:
 
     @retry_while_unavailable
     def beat(self, number: int) -> None:
-        """Say that a running trial's process is alive, by the clock of the storage."""
+        """Record that the process of a running trial is alive, by the clock of the storage."""
         storage = self._study._storage
         trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
         cast(BaseHeartbeat, storage).record_heartbeat(trial_id)
 
     @retry_while_unavailable
     def stale(self) -> set[int]:
-        """Running trials whose process has not said for long that it is alive."""
+        """Return the numbers of running trials whose heartbeat is overdue."""
         storage = self._study._storage
         if not is_heartbeat_enabled(storage):
             return set()
@@ -199,19 +198,19 @@ class OptunaEngine:
 
     @retry_while_unavailable
     def trials(self) -> list[Trial]:
-        """All trials, by number."""
+        """Return all trials, ordered by number."""
         return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
 
     def importances(self) -> dict[str, float]:
-        """Share of the score's variation that each parameter explains (fANOVA), largest first.
+        """Return the share of the score's variance that each parameter explains (fANOVA), largest first.
 
-        Empty with fewer than ten complete trials, and where all scores are the same.
+        Empty with fewer than ten complete trials, and if all scores are equal.
         """
         return shares_of(self.trials(), self._space)
 
     @retry_while_unavailable
     def delete(self) -> None:
-        """Delete the study, and the file that was made for it if nothing else is in it."""
+        """Delete the study, and the database file if this process created it and no other study is in it."""
         storage = self._study._storage
         if self._study.study_name in optuna.get_all_study_names(storage):  # else an attempt before this one did it
             optuna.delete_study(study_name=self._study.study_name, storage=storage)
@@ -219,7 +218,7 @@ class OptunaEngine:
 
 
 def open_study(storage: optuna.storages.BaseStorage, name: str, facts: dict[str, Any]) -> optuna.Study:
-    """Open a study, or make it with `facts`, which it keeps; see `metadata_of`."""
+    """Open a study; create it with the metadata `facts` if it does not exist."""
     _finish_adding_backbones(storage, name)
     if name in optuna.get_all_study_names(storage):
         return optuna.load_study(study_name=name, storage=storage)
@@ -230,10 +229,10 @@ def open_study(storage: optuna.storages.BaseStorage, name: str, facts: dict[str,
 
 
 def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study:
-    """A study that must be there.
+    """Return an existing study.
 
     Raises:
-        MissingError: If it is not; the message lists those that are.
+        MissingError: If there is no study of this name; the message lists those that exist.
     """
     names = optuna.get_all_study_names(storage)
     if name not in names:
@@ -243,32 +242,32 @@ def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study:
 
 
 def save_settings(study: optuna.Study, settings: dict[str, Any]) -> None:
-    """Keep the settings of whoever opened the study last, for workers that join it."""
+    """Store the settings of the last command that opened the study, for workers that join it."""
     if attributes.kept(study).get(_SETTINGS) != settings:
         attributes.set_attribute(study, _SETTINGS, settings)
 
 
 def load_settings(study: optuna.Study) -> dict[str, Any]:
-    """What `save_settings` was given last.
+    """Return the settings that were stored last.
 
     Raises:
-        StudyError: If another program made the study.
+        StudyError: If another program created the study.
     """
     metadata_of(study)
     return dict(attributes.kept(study)[_SETTINGS])
 
 
 def completed_trials(study: optuna.Study) -> list[tuple[float, Params]]:
-    """Score and point of every complete trial."""
+    """Return score and parameters of every complete trial."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [(float(trial.value), dict(trial.params)) for trial in trials if trial.value is not None]
 
 
 def metadata_of(study: optuna.Study) -> dict[str, Any]:
-    """What the study was made with.
+    """Return the metadata that the study was created with.
 
     Raises:
-        StudyError: If another program made it.
+        StudyError: If another program created it.
     """
     held = attributes.kept(study)
     if _FACTS not in held:
@@ -280,15 +279,18 @@ def metadata_of(study: optuna.Study) -> dict[str, Any]:
 
 
 def add_backbones(study: optuna.Study, facts: dict[str, Any], backbones: Sequence[str]) -> optuna.Study:
-    """Give a study more backbones.
+    """Add backbones to a study.
 
-    Optuna does not let the choices of a parameter change. So a study with more of them is a new one that holds the old
-    one's trials: made whole under another name first, so that an end at any moment loses nothing.
+    Optuna does not allow the choices of a parameter to change. The trials are therefore copied to a new study, which is
+    completed under another name first, so that a process that is killed at any moment loses nothing.
 
     Args:
-        study: The study as it is.
-        facts: What it keeps from now on.
-        backbones: All its backbones, the old ones first.
+        study: The study.
+        facts: Its metadata from now on.
+        backbones: All its backbones, the earlier ones first.
+
+    Returns:
+        The new study, under the same name.
 
     Raises:
         StudyError: If one of its trials is running.
@@ -309,7 +311,7 @@ def add_backbones(study: optuna.Study, facts: dict[str, Any], backbones: Sequenc
 
 
 def _finish_adding_backbones(storage: optuna.storages.BaseStorage, name: str) -> None:
-    """Bring a grown study under its own name, or forget one that was not whole."""
+    """Rename a completed copy with more backbones to the study's name, or delete an incomplete one."""
     names = optuna.get_all_study_names(storage)
     if name + _GROWING not in names:
         return

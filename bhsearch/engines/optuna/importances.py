@@ -1,4 +1,4 @@
-"""How far the importances of parameters can be trusted: their spread over resampled trials."""
+"""Importances of parameters, and their uncertainty over resampled trials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Z = 1.96  # half of a 95 % interval, in standard deviations
 
 
 def shares_of(trials: Sequence[Trial], space: Sequence[Parameter], least: int = 10) -> dict[str, float]:
-    """Share of the score's variation that each parameter explains (fANOVA), largest first.
+    """Return the share of the score's variance that each parameter explains (fANOVA), largest first.
 
     Args:
         trials: All trials; complete ones count.
@@ -52,7 +52,7 @@ def shares_of(trials: Sequence[Trial], space: Sequence[Parameter], least: int = 
 def importance_spread(
     trials: Sequence[Trial], space: Sequence[Parameter], progress: Progress | None = None, seed: int = 0
 ) -> dict[str, float]:
-    """How far each parameter's importance may be off: half of its 95 % interval over resampled trials.
+    """Return half the width of the 95 % interval of each importance over resampled trials.
 
     Trials are drawn with replacement, and the importances of every draw computed as those of the study are (fANOVA).
     An importance that is not larger than its spread says nothing.

@@ -1,4 +1,4 @@
-"""Optuna's pruners by name, and what each is told of a trial on its way."""
+"""Optuna's pruners by name, and the intermediate values that each of them receives."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 
 
 def pruner_inputs(pruner: str, report: IntermediateValue, steps_per_fold: int) -> tuple[int, float] | None:
-    """Step and value that a pruner is to hear of, or None.
+    """Return the step and the value that a pruner receives; None if it does not use the intermediate value.
 
     Wilcoxon's test compares fold by fold and wants each fold's own score; the others compare the mean so far, at shares
     of the schedule that are the same for trials of any length.
@@ -52,7 +52,7 @@ def pruner_inputs(pruner: str, report: IntermediateValue, steps_per_fold: int) -
 
 
 def check_pruner(name: str) -> None:
-    """Refuse a pruner that is not known.
+    """Refuse an unknown pruner.
 
     Raises:
         SettingsError: Listing those that are.

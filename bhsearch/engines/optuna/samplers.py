@@ -1,11 +1,16 @@
-"""Optuna's samplers, made anew for each trial so that a study that was stopped goes on as it would have gone."""
+"""Samplers of Optuna.
+
+A sampler is created for each trial, from seeds and the number of trials alone, so that a resumed study samples the
+points that an uninterrupted one would have sampled.
+"""
 
 from __future__ import annotations
 
 import copy
 import warnings
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -13,7 +18,25 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-_N_CANDIDATES = 64  # points that TPE chooses the next one from
+
+class Sampler(Protocol):
+    """A factory of samplers. Another package offers one by an entry point in `bhsearch.samplers`."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether the sampler learns from earlier trials: then the study begins with a sound point per backbone."""
+
+    def __call__(self, seed: int, study_seed: int, n_done: int) -> BaseSampler:
+        """Create the sampler of one trial.
+
+        Args:
+            seed: Random seed of this trial.
+            study_seed: Random seed of the study.
+            n_done: Trials before this one; interrupted trials and those that will be retried do not count.
+        """
+
+
+_N_CANDIDATES = 64  # candidates of TPE for each parameter
 
 
 def _random(seed: int, _: int, __: int) -> BaseSampler:
@@ -21,14 +44,14 @@ def _random(seed: int, _: int, __: int) -> BaseSampler:
 
 
 def _tpe(seed: int, _: int, __: int) -> BaseSampler:
-    # Parameter by parameter: over recorded trials it came nearer to the best, and sooner, than their joint density.
+    # Univariate: over recorded trials it found better points, and earlier, than the multivariate estimator.
     return TPESampler(seed=seed, multivariate=False, constant_liar=True, n_ei_candidates=_N_CANDIDATES)
 
 
 class _Sequence(QMCSampler):
-    """One sequence for the whole study, whose place is the number of trials done.
+    """A quasi-random sequence whose position is the number of earlier trials.
 
-    Optuna's own place in it moves on with trials that were interrupted, and is lost when a study grows.
+    Optuna's own position counts interrupted trials, and is lost when backbones are added to a study.
     """
 
     place: int
@@ -39,8 +62,8 @@ class _Sequence(QMCSampler):
 
 def _qmc(seed: int, study_seed: int, done: int) -> BaseSampler:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # its interface may change; our bounds on Optuna hold it
-        # What the sequence cannot serve, choices by name, is drawn at random.
+        warnings.simplefilter("ignore", ExperimentalWarning)  # the pinned version of Optuna has it
+        # The sequence covers numbers only; categorical parameters are sampled at random.
         sampler = _Sequence(
             scramble=True,
             seed=study_seed % 2**32,
@@ -52,7 +75,7 @@ def _qmc(seed: int, study_seed: int, done: int) -> BaseSampler:
 
 
 class _CmaEs(CmaEsSampler):
-    """Adds the number of trials done to the seed; Optuna adds the trial's number, which interrupted trials move."""
+    """CMA-ES whose seed depends on the number of earlier trials; Optuna's counts interrupted trials, too."""
 
     done: int
 
@@ -70,13 +93,18 @@ def _cmaes(seed: int, study_seed: int, done: int) -> BaseSampler:
     return sampler
 
 
-# A sampler from its own seed, the study's seed, and the number of trials done.
-SAMPLERS: dict[str, Callable[[int, int, int], BaseSampler]] = {
-    "tpe": _tpe,
-    "random": _random,
-    "qmc": _qmc,
-    "cmaes": _cmaes,
-}
+@dataclass(frozen=True)
+class _BuiltIn:
+    """A sampler of Optuna with the arguments that bhsearch gives it."""
 
-# Samplers that learn from what they have seen begin with a sound point for each backbone; the others are what they say.
-LEARNING = ("tpe", "cmaes")
+    make: Callable[[int, int, int], BaseSampler]
+    learns: bool
+
+    def __call__(self, seed: int, study_seed: int, n_done: int) -> BaseSampler:
+        return self.make(seed, study_seed, n_done)
+
+
+TPE = _BuiltIn(_tpe, learns=True)
+RANDOM = _BuiltIn(_random, learns=False)
+QMC = _BuiltIn(_qmc, learns=False)
+CMAES = _BuiltIn(_cmaes, learns=True)

@@ -1,4 +1,4 @@
-"""Optuna's storage: opened, and waited for while its server is away or another process holds its file."""
+"""Connections to Optuna's storage, and retries while the database is not available."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from bhsearch.errors import LostStorageError, PlaceError, RunError, StudyError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_AGAIN_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)  # between attempts; the last one from then on
+_AGAIN_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)  # between attempts; the last value repeats
 PATIENCE_SECONDS = 300.0
-_MADE: set[Path] = set()  # files of storages that this process made
+_MADE: set[Path] = set()  # files of storages that this process created
 _BEAT_SECONDS, _GRACE_SECONDS = 20, 90
 
 
 def retry_while_unavailable(call: Callable[P, R]) -> Callable[P, R]:
-    """Do a call again while the storage is away.
+    """Decorate a function so that it is retried while the storage is not available.
 
-    An attempt may have been carried out though its answer was lost, so the call must be one that can be repeated.
+    An attempt may have succeeded although its answer was lost, so the function must be idempotent.
 
     Raises:
-        PlaceError: If the storage's disk is full.
-        RunError: If it stays away.
+        PlaceError: If the disk of the storage is full.
+        RunError: If the storage is not available for `PATIENCE_SECONDS`.
     """
 
     @functools.wraps(call)
@@ -66,22 +66,25 @@ def retry_while_unavailable(call: Callable[P, R]) -> Callable[P, R]:
 
 
 def _is_away(error: BaseException) -> bool:
-    """Whether it is the connection that failed, and not the statement."""
+    """Return whether the connection failed, rather than the statement."""
     cause: Any = error if isinstance(error, DBAPIError) else error.__cause__
-    # The last: after a connection was lost, Optuna commits what could not be carried out.
+    # PendingRollbackError: after a lost connection, Optuna commits a transaction that has failed.
     return isinstance(cause, (OperationalError, InterfaceError, PendingRollbackError)) or bool(
         getattr(cause, "connection_invalidated", False)
     )
 
 
 def _reason(error: BaseException) -> str:
-    """The driver's own sentence; SQLAlchemy's holds the statement, too."""
+    """Return the driver's message; SQLAlchemy's contains the statement as well."""
     cause = error if isinstance(error, DBAPIError) else error.__cause__ or error
     return (str(getattr(cause, "orig", None) or cause).splitlines() or [repr(cause)])[0]
 
 
 def connect(url: str) -> optuna.storages.BaseStorage:
-    """Open a storage, and make it where it is new.
+    """Open a storage; create it if it does not exist.
+
+    Args:
+        url: Database URL.
 
     Raises:
         SettingsError: If it is a database in memory.
@@ -106,7 +109,7 @@ def connect(url: str) -> optuna.storages.BaseStorage:
 
 
 def _hint(url: str, error: Exception) -> str:
-    """What may help, as a sentence with a blank before it; empty where nothing is known."""
+    """Return a sentence of advice, preceded by a blank; empty if there is none."""
     scheme = url.partition(":")[0]
     if scheme.startswith("postgres") and (isinstance(error, ImportError) or scheme != "postgresql+psycopg"):
         return " PostgreSQL needs the extra bhsearch[postgres] and a URL as postgresql+psycopg://USER@HOST/NAME."
@@ -123,14 +126,14 @@ def _hint(url: str, error: Exception) -> str:
 
 
 def reconnect(url: str) -> optuna.storages.BaseStorage:
-    """Open a storage that another process has open: it is waited for while it is away."""
+    """Open a storage that another process has opened; retries while it is not available."""
     return _open_patiently(url)
 
 
 def discard_if_new(storage: optuna.storages.BaseStorage) -> None:
-    """Delete the file of a storage that this process made, if no study is left in it.
+    """Delete the file of a storage if this process created it and no study is in it.
 
-    Call it alone on this machine: another process must not be about to make its study there.
+    The caller must hold a lock: no other process may be about to create a study there.
     """
     engine = getattr(getattr(storage, "_backend", storage), "engine", None)
     file = sqlite_file(str(engine.url)) if engine is not None else None
@@ -173,10 +176,10 @@ _open_patiently = retry_while_unavailable(_open)
 
 
 class _Guard:
-    """Notices that the file of a storage was deleted or replaced; an open connection would go on without a word.
+    """Detects that the file of a storage was deleted or replaced, which an open connection does not notice.
 
     Args:
-        file: It must be there.
+        file: The existing file.
     """
 
     def __init__(self, file: Path) -> None:
@@ -184,7 +187,7 @@ class _Guard:
         self._identity = self._now()
 
     def check(self, *_: Any) -> None:
-        """Raise `LostStorageError` if it is not the same file any more; a microsecond otherwise."""
+        """Raise `LostStorageError` if the file is no longer the same; otherwise takes a microsecond."""
         now = self._now()
         if now != self._identity:
             what = "deleted" if now is None else "replaced by another file"
@@ -197,16 +200,16 @@ class _Guard:
             found = self._file.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError:  # a disk in a network that does not answer: nothing is known
+        except OSError:  # a network file system that does not answer: nothing is known
             return getattr(self, "_identity", None)
         return found.st_dev, found.st_ino
 
 
 def _in_wal(file: Path) -> bool:
-    """Whether a file is written through a write-ahead log; a new one is, where its disk can do it.
+    """Return whether a file uses a write-ahead log; a new file does if its file system supports it.
 
-    The log's index is memory that processes share, which many disks in a network cannot give. SQLite finds that out
-    when it first reads, and nothing can be read any more until the log is given up.
+    The index of the log is memory shared between processes, which many network file systems do not support. SQLite
+    notices that at the first read, and every later read fails until the log is disabled.
     """
     fresh = not file.exists() or file.stat().st_size == 0
     try:
@@ -226,7 +229,7 @@ def _in_wal(file: Path) -> bool:
 
 
 def _has_log(file: Path) -> bool:
-    """Whether the header of a database says that it has a write-ahead log."""
+    """Return whether the header of a database states that it has a write-ahead log."""
     try:
         with file.open("rb") as stream:
             return stream.read(20)[18:20] == b"\2\2"

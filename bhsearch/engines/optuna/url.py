@@ -1,4 +1,4 @@
-"""Database URLs as they may be shown: a password in one never reaches a log, a run, a tag or an error message."""
+"""Database URLs without their passwords, which must not reach a log, a run, a tag or an error message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHORTEST = 4  # letters; what is shorter stands in any sentence by chance
 
 
 def without_password(url: str) -> str:
-    """A database URL that can be shown: kind, host, port and database, without user, password and options.
+    """Return a database URL that can be shown: kind, host, port and database, without user, password and options.
 
     What cannot be told from a part of a password is left out, too: this is for reading, not for connecting.
     """
@@ -32,7 +32,7 @@ def without_password(url: str) -> str:
 
 
 def sqlite_file(url: str) -> Path | None:
-    """The file of an SQLite database; None for any other, and for one whose file its options name."""
+    """Return the file of an SQLite database; None for any other, and for one whose options name the file."""
     try:
         parts = make_url(url)
     except ArgumentError:
@@ -43,7 +43,7 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def check_storage(url: str) -> None:
-    """Refuse a database in memory: workers, and the next command, could not see it.
+    """Refuse a database in memory, which workers and the next command could not see.
 
     Raises:
         SettingsError: Saying what to write instead.
@@ -62,7 +62,7 @@ def check_storage(url: str) -> None:
 
 
 def scrubbed(text: str, url: str) -> str:
-    """A message about a database without the password of its URL, whether it says it encoded, plain or in part."""
+    """Return a message about a database without the password of its URL, be it encoded, plain or partial."""
     text = text.replace(url, without_password(url))
     secrets = _secrets(url)
     if any(secret in text for secret in secrets if len(secret) < _SHORTEST):

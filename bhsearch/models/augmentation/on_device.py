@@ -1,11 +1,11 @@
-"""Augmentation on the device: the host draws what is done to each image, the device does it.
+"""Augmentation on the device: the host draws parameters per image, and the device applies them.
 
-Nothing random and no strength is inside the compiled part, so another policy or strength is another array of numbers
-and compiles nothing; and a seed gives the same images on every backend.
+The compiled part contains no random numbers and no strength, so another policy or strength is other input and compiles
+nothing, and a seed gives the same images on every backend.
 
-Every policy but `none` turns and mirrors: tissue on glass has no up, and the eight views are exact. What else a policy
-does is what differs between laboratories and not between diagnoses: stain, exposure, distance, a hidden part. There is
-no shear and no bending, as the shape of nuclei and glands is what the label is about.
+Every policy but `none` rotates and mirrors: tissue on glass has no orientation, and the eight views are exact. Other
+transforms vary what differs between laboratories and not between diagnoses: stain, exposure, distance, a hidden part.
+There is no shear and no elastic deformation, since the shape of nuclei and glands determines the label.
 
 Source:
     Stain jitter: Tellez et al. 2019. Erasing: Zhong et al. 2020. Mixup: Zhang et al. 2018.
@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array, Pixels
 from bhsearch.errors import SettingsError
+from bhsearch.models.augmentation.base import AUGMENTATIONS
 from bhsearch.models.augmentation.policies import (
     BOX,
     BOX_ASPECT,
@@ -35,23 +37,20 @@ from bhsearch.models.augmentation.policies import (
 )
 from bhsearch.models.augmentation.stain import HE_TO_RGB, from_optical_density, optical_density, stain_matrices
 
-Array = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
-
-SHOWN_STRENGTHS = (0.3, 0.6, 1.0)  # of the picture
-SHOWN_SAMPLES = 2  # at each of them
+SHOWN_STRENGTHS = (0.3, 0.6, 1.0)  # in the figure of policies
+SHOWN_SAMPLES = 2  # per strength
 
 
 class AugmentationParams(NamedTuple):
-    """What the columns of the parameters of an image are.
+    """Columns of the augmentation parameters of an image.
 
     Attributes:
-        rows: Start and step of the source row of each row, in pixels: -1 as a step mirrors.
-        columns: The same for columns.
+        rows: Start and step of the source row of each row, in pixels; a step of -1 mirrors.
+        columns: Start and step of the source column of each column.
         transposed: 1 where rows and columns are exchanged at the end, otherwise 0.
-        matrix: Of optical densities to optical densities, (3, 3) row by row.
-        offset: Added to them per channel.
-        colour: Brightness and contrast, factors.
+        matrix: Matrix from optical density to optical density, (3, 3), row by row.
+        offset: Offset of the optical density per channel.
+        colour: Factors on brightness and contrast.
         box: Top, left, height and width of the erased box in pixels.
     """
 
@@ -69,17 +68,17 @@ N_COLUMNS = COLUMNS.box.stop
 _N_DRAWS = 14
 
 
-def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength: float, size: int) -> Array:
-    """Draw what happens to each of n images.
+def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength: float, size: int) -> Float32Array:
+    """Draw augmentation parameters of n images.
 
-    As many numbers are drawn whatever the policy and the strength are, and strength stretches them: so that trials with
-    the same seed differ by what they ask for and not by luck.
+    The number of random numbers does not depend on policy and strength, and strength only scales them, so trials with
+    the same seed differ by their parameters alone.
 
     Args:
-        random: Where the numbers come from.
+        random: Random generator.
         n: Number of images.
         policy: One of `FINETUNE_POLICIES`.
-        strength: 0 to 1. At 0 images are turned and mirrored at most; 1 is the strongest that is still plausible.
+        strength: 0 to 1. At 0 images are only rotated and mirrored; 1 is the strongest that is still plausible.
         size: Side of the images in pixels.
 
     Returns:
@@ -88,10 +87,13 @@ def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength
     Raises:
         SettingsError: If the policy is unknown or the strength is not in 0..1.
     """
-    if policy not in FINETUNE_POLICIES:
-        raise SettingsError(f"The policy must be one of {', '.join(FINETUNE_POLICIES)}, but got {policy!r}.")
+    if policy not in FINETUNE_POLICIES and policy not in AUGMENTATIONS:
+        known = ", ".join((*FINETUNE_POLICIES, *AUGMENTATIONS))
+        raise SettingsError(f"The policy must be one of {known}, but got {policy!r}.")
     if not 0 <= strength <= 1:
         raise SettingsError(f"The strength of the augmentation must be 0 to 1, but got {strength}.")
+    if policy in AUGMENTATIONS:
+        return AUGMENTATIONS.get(policy).draw(random, n, strength, size)
     unit = random.random((n, _N_DRAWS))
     both = 2 * unit - 1  # -1 to 1
 
@@ -112,8 +114,8 @@ def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength
     return parameters.astype(np.float32)
 
 
-def dihedral(view: int, n: int, size: int) -> Array:
-    """Parameters that turn and mirror n images as the dihedral view of that number does, and do nothing else.
+def dihedral(view: int, n: int, size: int) -> Float32Array:
+    """Return parameters that apply one dihedral view to n images.
 
     Args:
         view: 0 to 7; 0 is the image itself.
@@ -121,7 +123,7 @@ def dihedral(view: int, n: int, size: int) -> Array:
         size: Side of the images in pixels.
 
     Returns:
-        Shape (n, N_COLUMNS).
+        Parameters. Shape (n, N_COLUMNS).
     """
     flips = np.tile(np.array(((0, 0, 0), *DIHEDRAL_VIEWS)[view], bool), (n, 1))
     parameters = np.zeros((n, N_COLUMNS))
@@ -134,7 +136,7 @@ def dihedral(view: int, n: int, size: int) -> Array:
 
 
 def _lines(flips: npt.NDArray[np.bool_], moves: Any, strength: float, size: int) -> tuple[Any, Any]:
-    """Start and step of the source rows and columns. Each of shape (n, 2)."""
+    """Return start and step of the source rows and columns. Shape (n, 2) each."""
     centre = (size - 1) / 2
     step = np.where(flips, -1.0, 1.0) * ZOOM ** (moves[:, :1] * strength)
     start = centre - centre * step + moves[:, 1:] * strength * SHIFT * size
@@ -142,7 +144,7 @@ def _lines(flips: npt.NDArray[np.bool_], moves: Any, strength: float, size: int)
 
 
 def _stains(moves: Any, strength: float) -> tuple[Any, Any]:
-    """To stains, scale and shift them, and back, multiplied out. Shapes (n, 3, 3) and (n, 3)."""
+    """Return the matrices and offsets of stain jitter in optical density. Shapes (n, 3, 3) and (n, 3)."""
     amounts = moves[:, :2] * strength
     # The residual is what the two standard stains leave of a laboratory's own. It is scaled by their mean factor: with
     # the residual unchanged, pale nuclei turn green.
@@ -152,20 +154,20 @@ def _stains(moves: Any, strength: float) -> tuple[Any, Any]:
 
 
 def _boxes(unit: Any, strength: float, size: int) -> Any:
-    """Top, left, height and width in whole pixels, the box inside the image. Shape (n, 4)."""
+    """Return top, left, height and width of boxes inside the image, in whole pixels. Shape (n, 4)."""
     side = np.sqrt(unit[:, 0] * strength * BOX) * size
     longer = np.sqrt(BOX_ASPECT) ** (2 * unit[:, 1] - 1)
     height, width = np.round(side * longer), np.round(side / longer)
     top, left = np.floor(unit[:, 2] * (size - height + 1)), np.floor(unit[:, 3] * (size - width + 1))
-    return np.stack([top, left, height, width], axis=1) * (height * width > 0)[:, None]  # no box is all zeros
+    return np.stack([top, left, height, width], axis=1) * (height * width > 0)[:, None]  # an empty box is all zeros
 
 
 def augment(images: Any, parameters: Any) -> Any:
-    """Do to each image what was drawn for it: dihedral, zoom and shift, then stain, then colour, then erasing.
+    """Apply drawn parameters: dihedral, zoom and shift, then stain, then colour, then erasing.
 
     Args:
         images: float32 RGB in 0..255. Shape (batch, size, size, 3).
-        parameters: Rows that `draw_augmentation` gave for this size. Shape (batch, N_COLUMNS).
+        parameters: From `draw_augmentation` for this size. Shape (batch, N_COLUMNS).
 
     Returns:
         float32 RGB in 0..255. Shape (batch, size, size, 3).
@@ -173,25 +175,25 @@ def augment(images: Any, parameters: Any) -> Any:
     from keras import ops
 
     size = ops.shape(images)[1]
-    # Channels come first inside: each step then is one product or one pass over rows, half the time on a processor.
+    # Channels first: each step is then one matrix product or one pass over rows, which halves the time on a CPU.
     seen = _stain(_geometric(ops.transpose(images, (0, 3, 1, 2)), parameters), parameters)
     mean = ops.mean(seen, axis=(2, 3), keepdims=True)
     brightness, contrast = (_as_image(parameters[:, COLUMNS.colour][:, k]) for k in (0, 1))
-    # In the box there is no contrast at all, which leaves the mean.
+    # Zero contrast inside the box leaves the mean.
     factor = brightness * contrast * (1.0 - _box_mask(parameters[:, COLUMNS.box], size))
     changed = ops.clip(mean * brightness + (seen - mean) * factor, 0.0, 255.0)
     return ops.transpose(changed, (0, 2, 3, 1))
 
 
 def _as_image(values: Any) -> Any:
-    """One number per image, to be multiplied with images."""
+    """Reshape one value per image for multiplication with images."""
     from keras import ops
 
     return ops.reshape(values, (-1, 1, 1, 1))
 
 
 def _geometric(images: Any, parameters: Any) -> Any:
-    """Interpolate by a matrix on either side, then transpose what is asked for. Shapes (batch, 3, size, size)."""
+    """Interpolate by one matrix on each side, then transpose where requested. Shape (batch, 3, size, size)."""
     from keras import ops
 
     size = ops.shape(images)[2]
@@ -203,7 +205,7 @@ def _geometric(images: Any, parameters: Any) -> Any:
 
 
 def _interpolation(line: Any, size: Any) -> Any:
-    """Linear interpolation as a matrix per image; what lies outside is mirrored. Shape (batch, size, size)."""
+    """Return linear interpolation as a matrix per image, with mirrored borders. Shape (batch, size, size)."""
     from keras import ops
 
     index = ops.arange(size, dtype="float32")
@@ -214,7 +216,7 @@ def _interpolation(line: Any, size: Any) -> Any:
 
 
 def _stain(images: Any, parameters: Any) -> Any:
-    """Change optical densities by a matrix and an offset. Shapes (batch, 3, size, size); may go over 255 a little."""
+    """Transform optical densities by matrix and offset. Shape (batch, 3, size, size); may slightly exceed 255."""
     from keras import ops
 
     size = ops.shape(images)[2]
@@ -225,7 +227,7 @@ def _stain(images: Any, parameters: Any) -> Any:
 
 
 def _box_mask(box: Any, size: Any) -> Any:
-    """1 in the box of each image, 0 outside. Shape (batch, 1, size, size)."""
+    """Return 1 inside the box of each image and 0 outside. Shape (batch, 1, size, size)."""
     from keras import ops
 
     index = ops.arange(size, dtype="float32")
@@ -237,13 +239,13 @@ def _box_mask(box: Any, size: Any) -> Any:
     return (within(0)[:, :, None] * within(1)[:, None, :])[:, None]
 
 
-def draw_mixup(random: np.random.Generator, n_batches: int, strength: float) -> Array:
-    """Draw the share that an image keeps in each batch, from Beta(strength, strength), the larger side.
+def draw_mixup(random: np.random.Generator, n_batches: int, strength: float) -> Float32Array:
+    """Draw the share of its own that an image keeps in each batch: the larger of lambda and 1 - lambda.
 
     Args:
-        random: Where the numbers come from.
+        random: Random generator.
         n_batches: Number of batches.
-        strength: 0 for no mixup; 1 draws all shares alike.
+        strength: Parameter alpha of Beta(alpha, alpha), 0 to 1; 0 disables mixup, 1 is the uniform distribution.
 
     Returns:
         Shares in 0.5..1. Shape (n_batches,).
@@ -262,14 +264,14 @@ def draw_mixup(random: np.random.Generator, n_batches: int, strength: float) -> 
 def mixup(images: Any, targets: Any, weights: Any, share: Any) -> tuple[Any, Any, Any]:
     """Mix a batch with itself in reverse order.
 
-    The loss of a mixed image is to be that of both its labels, each with its share and its own weight. Cross-entropy is
-    linear in the target, so one target and one weight say the same.
+    The loss of a mixed image is the sum of the losses for both labels, each multiplied by its share and its own weight.
+    Cross-entropy is linear in the target, so one target and one weight are equivalent.
 
     Args:
         images: Shape (batch, height, width, 3).
-        targets: In 0..1. Shape (batch,).
-        weights: At least 0; with an equal share in all of a batch their sum stays. Shape (batch,).
-        share: What an image keeps of itself, in 0.5..1; 1 leaves it as it is, exactly. Shape (batch,).
+        targets: Targets in 0..1. Shape (batch,).
+        weights: Non-negative weights; with one share per batch their sum is unchanged. Shape (batch,).
+        share: Share of its own that an image keeps, in 0.5..1; with 1 it is unchanged, exactly. Shape (batch,).
 
     Returns:
         Mixed images, targets and weights, of the same shapes.
@@ -285,14 +287,14 @@ def mixup(images: Any, targets: Any, weights: Any, share: Any) -> tuple[Any, Any
 
 
 def examples(images: Sequence[Pixels], random: np.random.Generator) -> list[tuple[str, list[Pixels]]]:
-    """Show what each policy does: the image itself, then samples at each of `SHOWN_STRENGTHS`.
+    """Return example images of each policy: the image itself, then samples at each of `SHOWN_STRENGTHS`.
 
     Args:
-        images: At least one; the policies take them in turn. Each of shape (size, size, 3).
-        random: Where the numbers come from.
+        images: At least one; policies use them in turn. Shape (size, size, 3) each.
+        random: Random generator.
 
     Returns:
-        Policy, and its pictures in the order of `evaluation.augment_plots`.
+        Policies and their images, in the order of `reporting.figures.augmentation`.
     """
     size = images[0].shape[0]
     rows = []

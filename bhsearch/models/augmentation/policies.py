@@ -1,8 +1,7 @@
 """Augmentation policies: one table of names and parameters for both regimes.
 
-The frozen regime computes features of fixed views, so a policy lists its views. The finetune regime draws new parameters
-for every image in every epoch, so a policy lists the transforms that it draws and the share of the trial's strength that
-each of them gets.
+The frozen regime computes features of fixed views, so a policy lists its views. The finetune regime draws parameters
+for every image in every epoch, so a policy lists its transforms and the share of the trial's strength of each.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class AugmentationPolicy:
     dihedral: bool = True
 
 
-# Parameters of the fixed views. A dihedral view mirrors the rows, mirrors the columns, then transposes, where 1 is given.
+# Parameters of the fixed views. Dihedral: whether to mirror the rows, to mirror the columns, and then to transpose.
 DIHEDRAL_VIEWS = ((0, 1, 1), (1, 1, 0), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 0, 0), (1, 1, 1))
 # Factors on the amounts of haematoxylin and eosin: a small design around 1, far corners first.
 STAIN_VIEWS = ((1.25, 0.85), (0.80, 1.15), (1.20, 1.20), (0.85, 0.85), (1.10, 0.70), (0.90, 1.35), (1.00, 1.15))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bhsearch.errors import SettingsError
+from bhsearch.models.augmentation.base import AUGMENTATIONS, plugin_views
 from bhsearch.models.augmentation.policies import (
     COLOUR_VIEWS,
     DIHEDRAL_VIEWS,
@@ -37,9 +38,10 @@ def views_of(policy: str, n_views: int) -> tuple[str, ...]:
     Raises:
         SettingsError: If the policy is unknown or the number of views is out of range.
     """
-    views = POLICIES[policy].views if policy in POLICIES else None
+    views = POLICIES[policy].views if policy in POLICIES else plugin_views(policy)
     if views is None:
-        raise SettingsError(f"The policy must be one of {', '.join(VIEW_POLICIES)}, but got {policy!r}.")
+        known = ", ".join((*VIEW_POLICIES, *AUGMENTATIONS))
+        raise SettingsError(f"The policy must be one of {known}, but got {policy!r}.")
     if not 1 <= n_views <= N_VIEWS:
         raise SettingsError(f"The number of views must be 1 to {N_VIEWS}, but got {n_views}.")
     return (IDENTITY, *views[: n_views - 1])
@@ -64,7 +66,9 @@ def apply_view(images: Any, view: str) -> Any:
         return _stain(images, *STAIN_VIEWS[number])
     if policy == "colour":
         return _colour(images, *COLOUR_VIEWS[number])
-    return _zoom(images, *ZOOM_VIEWS[number])
+    if policy == "zoom":
+        return _zoom(images, *ZOOM_VIEWS[number])
+    return AUGMENTATIONS.get(policy).view(images, number + 1)
 
 
 def _dihedral(images: Any, mirror_rows: int, mirror_columns: int, transpose: int) -> Any:

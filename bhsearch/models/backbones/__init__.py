@@ -1,1 +1,1 @@
-"""Backbones: what each network is, where its weights come from, and how it is built."""
+"""Backbones: registry, pretrained networks, fixed filters and a network for training from scratch."""

@@ -1,30 +1,33 @@
-"""`cnn`: a small convolutional network for training from scratch, where no ImageNet weights can be had or wanted.
+"""`cnn`: a small convolutional network for training from scratch, without ImageNet weights.
 
-Five strided stages, each half the side and more channels, and the mean over the image: 0.2 million weights, a few
-milliseconds an image on a processor. It starts from numbers that NumPy draws, so that every backend starts the same.
+Five strided stages, each with half the side and more channels, and global average pooling: 0.2 million weights, a few
+milliseconds per image on a processor. NumPy draws the initial weights, so that all backends start equally.
 
 Source:
     Stages: Simonyan and Zisserman 2015, with strides for pooling (Springenberg et al. 2015) and batch normalisation
-    (Ioffe and Szegedy 2015). Start: He et al. 2015.
+        (Ioffe and Szegedy 2015). Initial weights: He et al. 2015.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.models.backbones.base import AvailableBackbones, Backbone, KindDefaults
+
 NAME = "cnn"
-DIGEST = "cnn-v1"  # stands for the weights that it does not have; raise it when the network changes
+DIGEST = "cnn-v1"  # replaces the digest of weights; increase it when the network changes
 WIDTHS = (16, 32, 64, 96, 128)
 KERNEL = 3
-MOMENTUM = 0.9  # of the moving statistics: trainings here are a few hundred steps, too few for Keras's 0.99
+MOMENTUM = 0.9  # of the moving statistics; Keras's 0.99 needs more than the few hundred steps of a training here
 N_PARAMETERS = sum(KERNEL**2 * a * b + 4 * b for a, b in zip((3, *WIDTHS[:-1]), WIDTHS, strict=True))
 
 
 def build(size: int) -> Any:
-    """Build the network; its weights mean nothing before `initial_weights` and training.
+    """Build the network, with weights that `initial_weights` and training must replace.
 
     Args:
         size: Side of the images in pixels.
@@ -36,26 +39,26 @@ def build(size: int) -> Any:
     from keras import layers
 
     images = keras.Input((size, size, 3), dtype="float32")
-    seen = layers.Rescaling(1 / 127.5, offset=-1.0)(images)
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(images)
     for k, width in enumerate(WIDTHS, start=1):
-        seen = layers.Conv2D(width, KERNEL, strides=2, padding="same", use_bias=False, name=f"stage{k}_conv")(seen)
-        seen = layers.BatchNormalization(momentum=MOMENTUM, name=f"stage{k}_norm")(seen)
-        seen = layers.ReLU(name=f"stage{k}_relu")(seen)
-    return keras.Model(images, layers.GlobalAveragePooling2D(name="pool")(seen), name=NAME)
+        x = layers.Conv2D(width, KERNEL, strides=2, padding="same", use_bias=False, name=f"stage{k}_conv")(x)
+        x = layers.BatchNormalization(momentum=MOMENTUM, name=f"stage{k}_norm")(x)
+        x = layers.ReLU(name=f"stage{k}_relu")(x)
+    return keras.Model(images, layers.GlobalAveragePooling2D(name="pool")(x), name=NAME)
 
 
 def initial_weights(network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
-    """Draw what the weights start from: He's normal for kernels, normalisation that does nothing yet.
+    """Draw initial weights: He normal kernels, and batch normalisation that is the identity.
 
     Args:
-        network: What `build` gave.
-        random: Where the numbers come from.
+        network: From `build`.
+        random: Random generator.
 
     Returns:
-        An array for each of `network.weights`, in their order.
+        One array per entry of `network.weights`.
 
     Raises:
-        ValueError: If the network has a weight that is none of its own.
+        ValueError: If the network has an unknown weight.
     """
     fixed = {"gamma": 1.0, "moving_variance": 1.0, "beta": 0.0, "moving_mean": 0.0}
     values = []
@@ -69,3 +72,45 @@ def initial_weights(network: Any, random: np.random.Generator) -> list[npt.NDArr
         else:
             raise ValueError(f"The weights of cnn must be kernels and batch normalisation, but got {weight.path!r}.")
     return values
+
+
+class ScratchNetwork(KindDefaults):
+    """The network that is trained from scratch, always available."""
+
+    from_scratch = True
+    needs_weights = False
+
+    def names(self) -> tuple[str, ...]:
+        """Return its only name."""
+        return (NAME,)
+
+    def claims(self, name: str) -> bool:
+        """Return whether the name is `cnn`."""
+        return name == NAME
+
+    def find(self, name: str, weights_dir: Path | None) -> Backbone:  # noqa: ARG002  # there are no weights
+        """Return the backbone."""
+        return Backbone(name, None, DIGEST, "cnn")
+
+    def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
+        """Return the backbone."""
+        return AvailableBackbones((self.find(NAME, weights_dir),))
+
+    def build(self, backbone: Backbone, size: int) -> Any:  # noqa: ARG002  # it has one shape
+        """Build the network; see `Backbone.build`."""
+        return build(size)
+
+    def initial_weights(self, network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
+        """Draw the weights."""
+        return initial_weights(network, random)
+
+    def size_mb(self, backbone: Backbone) -> float:  # noqa: ARG002
+        """Return the size of its weights in MB."""
+        return 4e-6 * N_PARAMETERS
+
+    def most_features(self, backbone: Backbone) -> int:  # noqa: ARG002
+        """Return the length of the feature vector."""
+        return WIDTHS[-1]
+
+
+KIND = ScratchNetwork()

@@ -1,9 +1,9 @@
-"""`staintex`: fixed stain-texture filters as a backbone. It has no weights to get, so it is always there.
+"""`staintex`: fixed stain-texture filters as a backbone without weights, always available.
 
-Optical density is taken apart into haematoxylin and eosin; each is filtered by complex Gabor filters of one wavelength
-on a pyramid (the next level is the mean of two by two pixels); the energies are pooled over orientation by mean,
-standard deviation and maximum, and every map by mean and standard deviation over the image, so that neither the
-orientation nor the place of a structure counts. The stains' own means, spreads and shares of the image come beside.
+Optical density is separated into haematoxylin and eosin. Each is filtered by complex Gabor filters of one wavelength on
+a pyramid (each level averages two by two pixels). Energies are pooled over orientation by mean, standard deviation and
+maximum, and each map by mean and standard deviation over the image, so features do not depend on the orientation or
+position of structures. Means, spreads and area shares of the stains are added.
 
 Source:
     Deconvolution: Ruifrok and Johnston 2001. Gabor energies as texture: Jain and Farrokhnia 1991. Pooling: ours.
@@ -11,28 +11,30 @@ Source:
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bhsearch.models.augmentation.stain import RGB_TO_HE, optical_density
+from bhsearch.models.backbones.base import AvailableBackbones, Backbone, KindDefaults
 
-# Factor by which the images are shrunk first, and levels of the pyramid behind it. Wavelengths: 10, 20 and 40 pixels
+# Factor of the initial downscaling, and number of pyramid levels. Wavelengths: 10, 20 and 40 pixels
 # for the small bank, 5 to 40 for the large one, which takes longer.
 SIZES = {"staintex-s": (2, 3), "staintex-l": (1, 4)}
-DIGEST = "fixed-filters-v3"  # stands for the weights that it does not have; raise it when a number changes
+DIGEST = "fixed-filters-v3"  # replaces the digest of weights; increase it when a value changes
 WAVELENGTH = 5.0
 N_ORIENTATIONS = 6
 KERNEL = 15  # covers 2.5 standard deviations of the envelope on either side
-STRIDE = 2  # an energy varies no faster than the envelope, so every second pixel says it all
+STRIDE = 2  # energies vary no faster than the envelope, so every second pixel suffices
 _SHARES = ((0.15, 0.3, 0.5, 0.8), (0.1, 0.2, 0.4))  # optical densities of haematoxylin, of eosin
-_SLOPE = 20.0  # soft thresholds: a share that moves smoothly with the stain
+_SLOPE = 20.0  # of soft thresholds, so that shares are smooth functions of the stain
 _TINY = 1e-6
 
 
 def gabor_bank() -> npt.NDArray[np.float32]:
-    """Even and odd Gabor filters, free of the mean. Shape (KERNEL, KERNEL, 1, 2 * N_ORIENTATIONS)."""
+    """Return even and odd zero-mean Gabor filters. Shape (KERNEL, KERNEL, 1, 2 * N_ORIENTATIONS)."""
     half = KERNEL // 2
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float64)
     envelope = np.exp(-(x**2 + y**2) / (2 * (0.56 * WAVELENGTH) ** 2))
@@ -41,7 +43,7 @@ def gabor_bank() -> npt.NDArray[np.float32]:
         for k in range(N_ORIENTATIONS):
             angle = np.pi * k / N_ORIENTATIONS
             carrier = wave(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / WAVELENGTH)
-            carrier = carrier - (carrier * envelope).sum() / envelope.sum()  # a flat stain has no texture
+            carrier = carrier - (carrier * envelope).sum() / envelope.sum()  # zero mean: a flat stain has no texture
             filters.append(carrier * envelope / envelope.sum())
     return np.stack(filters, axis=-1)[:, :, None, :].astype(np.float32)
 
@@ -61,9 +63,9 @@ def build(name: str, size: int) -> Any:
 
     images = keras.Input((size, size, 3), dtype="float32")
     shrink, n_levels = SIZES[name]
-    seen = layers.AveragePooling2D(shrink)(images) if shrink > 1 else images
-    stains = ops.matmul(optical_density(seen), RGB_TO_HE)
-    numbers = _stain_numbers(seen, stains)
+    x = layers.AveragePooling2D(shrink)(images) if shrink > 1 else images
+    stains = ops.matmul(optical_density(x), RGB_TO_HE)
+    numbers = _stain_numbers(x, stains)
     bank = layers.Conv2D(2 * N_ORIENTATIONS, KERNEL, strides=STRIDE, use_bias=False, trainable=False, name="gabor")
     for channel in (0, 1):
         level = stains[..., channel : channel + 1]
@@ -71,7 +73,7 @@ def build(name: str, size: int) -> Any:
             if depth:
                 level = layers.AveragePooling2D(2)(level)
             if level.shape[1] < KERNEL:
-                break  # small images have fewer levels
+                break  # fewer levels for small images
             numbers += _texture_numbers(bank(level))
     network = keras.Model(images, ops.concatenate(numbers, axis=-1), name=name)
     bank.set_weights([gabor_bank()])
@@ -79,12 +81,12 @@ def build(name: str, size: int) -> Any:
 
 
 def _stain_numbers(images: Any, stains: Any) -> list[Any]:
-    """Means, spreads and shares of the stains, and the means and spreads of the colours. Each of shape (batch, k)."""
+    """Return means, spreads and area shares of stains, and means and spreads of colours. Shape (batch, k) each."""
     from keras import layers, ops
 
     numbers = [ops.mean(stains, axis=(1, 2)), _spread(stains)]
     numbers += [ops.mean(images, axis=(1, 2)) / 255.0, _spread(images) / 255.0]
-    coarse = layers.AveragePooling2D(2)(stains)  # shares need no more, and cost a quarter
+    coarse = layers.AveragePooling2D(2)(stains)  # half the resolution suffices for shares, at a quarter of the cost
     for channel, edges in enumerate(_SHARES):
         above = ops.sigmoid(_SLOPE * (coarse[..., channel : channel + 1] - np.array(edges, np.float32)))
         numbers.append(ops.mean(above, axis=(1, 2)))
@@ -92,9 +94,9 @@ def _stain_numbers(images: Any, stains: Any) -> list[Any]:
 
 
 def _spread(maps: Any) -> Any:
-    """Standard deviation over the image, (batch, k); written out, as a backend's own gives none for a flat image.
+    """Return the standard deviation over the image, (batch, k); backends' own has no gradient for a flat image.
 
-    A flat image has a deviation of 0, and the root no slope there: it is taken of 1 instead, and 0 put in its place.
+    For a flat image the square root is taken of 1 and replaced by 0, which has a finite slope.
     """
     from keras import ops
 
@@ -105,7 +107,7 @@ def _spread(maps: Any) -> Any:
 
 
 def _texture_numbers(responses: Any) -> list[Any]:
-    """Pool filter responses over orientation, then over the image, each number on a logarithmic scale.
+    """Pool filter responses over orientation, then over the image, on a logarithmic scale.
 
     Args:
         responses: Even, then odd. Shape (batch, height, width, 2 * N_ORIENTATIONS).
@@ -120,3 +122,37 @@ def _texture_numbers(responses: Any) -> list[Any]:
     maps = ops.concatenate([mean, spread, ops.max(energy, axis=-1, keepdims=True)], axis=-1)
     numbers = [ops.mean(maps, axis=(1, 2)), _spread(maps)]
     return [ops.log(number + 1e-3) for number in numbers]
+
+
+class StainTexture(KindDefaults):
+    """The fixed filters, always available."""
+
+    trainable = False
+    needs_weights = False
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the filter banks."""
+        return tuple(SIZES)
+
+    def claims(self, name: str) -> bool:
+        """Return whether the name is that of a filter bank."""
+        return name in SIZES
+
+    def find(self, name: str, weights_dir: Path | None) -> Backbone:  # noqa: ARG002  # there are no weights
+        """Return the filter bank."""
+        return Backbone(name, None, DIGEST, "staintex")
+
+    def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
+        """Return all filter banks."""
+        return AvailableBackbones(tuple(self.find(name, weights_dir) for name in SIZES))
+
+    def build(self, backbone: Backbone, size: int) -> Any:
+        """Build the filters; see `Backbone.build`."""
+        return build(backbone.name, size)
+
+    def most_features(self, backbone: Backbone) -> int:  # noqa: ARG002
+        """Return an upper bound for the larger bank."""
+        return 64
+
+
+KIND = StainTexture()

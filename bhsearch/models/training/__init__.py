@@ -1,1 +1,1 @@
-"""Training: linear probes of all folds in one program, and the compiled step of fine-tuning."""
+"""Training: linear probes of all folds in one program, and fine-tuning by compiled steps."""

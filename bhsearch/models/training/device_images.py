@@ -1,4 +1,4 @@
-"""The images of a training on the device: all of them where they fit, else those that the next steps need."""
+"""Training images on the device: all of them if they fit, otherwise those of the next steps."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import numpy.typing as npt
 
 from bhsearch.data.images.pixel_cache import PixelCache
 
-_STEPS_STREAMED = 16  # whose images are sent at once
+_STEPS_STREAMED = 16  # steps whose images are sent together
 
 
 class DevicePixels:
-    """Resized images as uint8, where the network is.
+    """Resized images as uint8 on the network's device.
 
     Args:
-        pixels: From the pixel cache, one tile an image.
-        most_bytes: What may lie on the device for good.
+        pixels: Pixel cache with one tile per image.
+        max_resident_bytes: Maximum size of the images that stay on the device.
     """
 
-    def __init__(self, pixels: PixelCache, most_bytes: int) -> None:
+    def __init__(self, pixels: PixelCache, max_resident_bytes: int) -> None:
         from keras import ops
 
         self._pixels = pixels
         self.n_bytes = int(np.prod(pixels.shape))
-        self.resident = self.n_bytes <= most_bytes
+        self.resident = self.n_bytes <= max_resident_bytes
         self.steps_per_call = 1 << 30 if self.resident else _STEPS_STREAMED
         self._all = ops.convert_to_tensor(pixels.read(0, pixels.shape[0])[:, 0]) if self.resident else None
 
     def of(self, rows: npt.NDArray[Any]) -> tuple[Any, npt.NDArray[np.int32]]:
-        """Images that hold some rows, and where these lie in them.
+        """Return images that include some rows, and the positions of the rows among them.
 
         Args:
-            rows: Shape (n_steps, batch).
+            rows: Rows of the data set. Shape (n_steps, batch).
 
         Returns:
-            uint8 images, (n, size, size, 3), and places of the same shape as `rows`.
+            uint8 images, (n, size, size, 3), and positions of the same shape as `rows`.
         """
         if self._all is not None:
             return self._all, rows.astype(np.int32)

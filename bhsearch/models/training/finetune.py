@@ -1,9 +1,8 @@
-"""Fine-tuning: one fold of a whole network, trained by a program that was compiled for its shape.
+"""Fine-tuning: train one fold of a whole network by a compiled trainer.
 
-A program (`bhsearch.models.training.train_step`) is a pure function from weights, slots and a plan to weights and
-slots. It keeps nothing from one fold or trial to the next, so there is nothing to reset, and a used program gives bit
-for bit what a fresh one gives. All randomness is augmentation_params here by NumPy and passed in: order of rows, augmentation, mixup,
-dropout.
+`train_step` is a pure function from weights, optimizer slots and inputs to weights and slots. It has no state between
+folds or trials, so a reused trainer gives bit-identical results. All random numbers are drawn here by NumPy and passed
+in: order of rows, augmentation, mixup, dropout.
 """
 
 from __future__ import annotations
@@ -14,38 +13,36 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array, Ints
 from bhsearch.errors import RunError
 from bhsearch.models.augmentation import on_device
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.optimizers import bias_corrections, learning_rates
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, StepInputs
 
-Array = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
-EVALS_PER_FOLD = 4  # of the schedule, after each of which a fold is looked at
-_MAX_LOSS = 1e3  # a loss that is no longer one
+EVALS_PER_FOLD = 4  # evaluations at equal parts of the schedule
+_MAX_LOSS = 1e3  # training has diverged above
 
 
 @dataclass(frozen=True)
 class FinetuneParams:
-    """What a trial chooses of its training. Sound values are in the table of the space, `bhsearch.objectives.space`.
+    """Training parameters of a trial. For default values see `bhsearch.objectives.space`.
 
     Attributes:
-        depth: Part of the layers that is trained, from the head down: a key of `program.DEPTHS`.
-        learning_rate: Peak, of the head.
-        layer_decay: Factor on the learning rate from one tenth of the layers to the next lower one, to 1.
-        weight_decay: Share of the kernels taken off in a step, times the learning rate.
+        depth: Part of the layers that is trained, from the head down: a key of `train_step.DEPTHS`.
+        learning_rate: Peak learning rate, of the head.
+        layer_decay: Factor on the learning rate from one tenth of the layers to the next lower one, up to 1.
+        weight_decay: Decoupled weight decay of kernels, multiplied by the learning rate.
         optimizer: `adamw` or `sgd` (Nesterov momentum).
         schedule: `cosine` or `constant`.
         warmup: Share of the steps in which the learning rate rises.
-        batch: Images in a step.
+        batch: Images per step.
         label_smoothing: 0 to below 1.
-        dropout: Share of features left out in a step.
-        policy: Augmentation, one of `augment.POLICIES`.
-        strength: Of the augmentation, 0 to 1.
-        mixup: Parameter of the beta distribution of shares; 0 for none.
+        dropout: Dropout rate of the features, 0 to below 1.
+        policy: Augmentation policy, one of `policies.FINETUNE_POLICIES`.
+        strength: Strength of the augmentation, 0 to 1.
+        mixup: Parameter alpha of mixup's Beta distribution; 0 disables mixup.
         epochs: Passes over the training rows.
     """
 
@@ -67,42 +64,43 @@ class FinetuneParams:
 
 @dataclass(frozen=True, eq=False)
 class FoldTask:
-    """What one fold trains on and is validated on.
+    """Training and validation data of one fold.
 
     Attributes:
-        training: Rows to train on. Shape (n_training,).
-        held_out: Rows to predict. Shape (n_held_out,).
-        target: 0 or 1 per image, smoothed or not. Shape (n_images,).
-        weight: Per image, with a mean of one over the training rows. Shape (n_images,).
-        steps: Steps of an epoch; the same for all folds, so that one program serves them.
+        training: Training rows. Shape (n_training,).
+        held_out: Validation rows. Shape (n_held_out,).
+        target: Label per image, 0 or 1, possibly smoothed. Shape (n_images,).
+        weight: Weight per image, with a mean of 1 over the training rows. Shape (n_images,).
+        steps: Steps per epoch, the same for all folds, so that one program serves them.
     """
 
-    training: Rows
-    held_out: Rows
-    target: Array
-    weight: Array
+    training: Ints
+    held_out: Ints
+    target: Float32Array
+    weight: Float32Array
     steps: int
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A look at a fold in training.
+    """Intermediate evaluation of a fold in training.
 
     Attributes:
-        share: Number of the share of the schedule that is done, from 1.
-        training_loss: Mean over the steps since the last look.
-        logits: Of the held-out rows, without test-time augmentation. Shape (n_held_out,).
+        share: Number of the completed part of the schedule, 1 to `EVALS_PER_FOLD`.
+        training_loss: Mean over the steps since the last evaluation.
+        logits: Logits of the validation rows, without test-time augmentation. Shape (n_held_out,).
     """
 
     share: int
     training_loss: float
-    logits: Array
+    logits: Float32Array
 
 
 def evaluation_steps(n_steps: int) -> list[int]:
-    """Steps after which a fold is looked at: the ends of the shares, inside an epoch where that has to be.
+    """Return the steps after which a fold is evaluated: the ends of equal parts of the schedule.
 
-    So trainings of two epochs and of sixteen are compared at the same places of their schedules.
+    They may be within an epoch, so that trainings of different length are compared at the same share of their
+    schedules.
     """
     return [math.ceil(n_steps * share / EVALS_PER_FOLD) for share in range(1, EVALS_PER_FOLD + 1)]
 
@@ -120,20 +118,20 @@ def train_fold(
     """Train one fold.
 
     Args:
-        program: Compiled for this shape of network and batch.
-        pixels: All development images, at the program's size.
-        task: The fold.
-        start: Weights to start from.
-        params: The trial's choices.
-        seed: Of everything random.
-        see: Called after each share of the schedule; what it raises ends the training.
-        began: Called with the number of each epoch, from 1, when it begins.
+        program: Trainer compiled for the network and batch size.
+        pixels: All development images, at the trainer's image size.
+        task: Data of the fold.
+        initial_weights: Weights to start from.
+        params: Training parameters of the trial.
+        seed: Seed of all random numbers.
+        on_evaluation: Called after each part of the schedule; an exception ends the training.
+        on_epoch: Called with the number of each epoch, from 1, when it begins.
 
     Returns:
         The weights after the last epoch.
 
     Raises:
-        RunError: If the loss is no number any more, or explodes.
+        RunError: If the loss is not finite or too large.
     """
     state = program.initial_state(initial_weights)
     constants = program.step_constants(
@@ -163,32 +161,41 @@ def train_fold(
 
 
 def _checked_mean_loss(losses: list[tuple[Any, int]], epoch: int, params: FinetuneParams) -> float:
-    """Mean over steps of the losses of some parts, each with its steps; no part may have gone astray."""
+    """Return the mean loss over steps.
+
+    Args:
+        losses: Mean loss and number of steps of consecutive chunks.
+        epoch: Current epoch, for the message.
+        params: Training parameters of the trial, for the message.
+
+    Raises:
+        RunError: If the mean is not finite or too large.
+    """
     values, n_steps = [float(np.asarray(loss)) for loss, _ in losses], [n for _, n in losses]
     mean = float(np.average(values, weights=n_steps))
     if not math.isfinite(mean) or mean > _MAX_LOSS:
         raise RunError(
-            f"The training must end in finite numbers, but its loss was {mean:.3g} in epoch {epoch} "
+            f"Training must have a finite loss below {_MAX_LOSS:g}, but got {mean:.3g} in epoch {epoch} "
             f"(learning rate {params.learning_rate:.3g})."
         )
     return mean
 
 
-def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: Rows, n_views: int) -> Array:
-    """Logits of some rows under the first dihedral views, the image itself first.
+def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: Ints, n_views: int) -> Float32Array:
+    """Predict rows under the first dihedral views, the image itself first.
 
     Args:
-        program: The network's.
-        pixels: Images.
-        state: From `Program.frozen`.
-        rows: Shape (n_rows,).
+        program: Trainer of the network.
+        pixels: All development images.
+        state: From `CompiledTrainer.inference_state`.
+        rows: Ints to predict. Shape (n_rows,).
         n_views: 1 to 8.
 
     Returns:
-        Shape (n_views, n_rows).
+        Logits. Shape (n_views, n_rows).
 
     Raises:
-        RunError: If one is no finite number.
+        RunError: If a logit is not finite.
     """
     batch = program.held_out_batch
     logits = np.empty((n_views, len(rows)), np.float32)
@@ -199,17 +206,17 @@ def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: Ro
         for some in padded:
             images, positions = pixels.of(some[None])
             found.append(program.predict(state, images, positions[0], parameters))
-        # Fetched together: JAX returns before the work is done, and the device then never waits for the host.
+        # Fetched at the end: JAX returns before the work is done, so the device does not wait for the host.
         logits[view] = np.concatenate([np.asarray(each) for each in found])[: len(rows)]
     if not np.isfinite(logits).all():
-        raise RunError("The training must end in finite predictions, but some are no numbers.")
+        raise RunError("Predictions must be finite, but some are not: the training has diverged.")
     return logits
 
 
 def _epoch_inputs(
     task: FoldTask, params: FinetuneParams, program: CompiledTrainer, random: np.random.Generator
 ) -> Iterator[StepInputs]:
-    """What each epoch does. The last batch is filled up from the front of the order."""
+    """Yield the step inputs of each epoch. The last batch is filled with the first rows of the epoch's order."""
     spec = program.spec
     n_steps, batch = task.steps, spec.batch
     rate = learning_rates(params.learning_rate, params.schedule, params.epochs * n_steps, params.warmup)

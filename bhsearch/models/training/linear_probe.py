@@ -1,11 +1,11 @@
-"""Heads on frozen features: every fold of every repeat trained by one program.
+"""Linear probes and small heads on frozen features: all folds of all repeats are trained by one program.
 
-A column is one fold of one repeat. All columns see the same batches of the same features; which rows a column learns
-from is said by its weights, zero for the rows that it must not see. Nothing couples the columns: the update rules act
-per element, and gradients are clipped column by column. So one fit gives every head and every out-of-fold prediction.
+There is one fold model per fold and repeat. All fold models get the same batches of the same features; the weights of a
+fold model are zero for the rows that it must not learn from. Fold models are independent: update rules act per element,
+and gradients are clipped per fold model. So one fit gives every head and all out-of-fold predictions.
 
-Each column standardises by its own training rows. The kernels stay in standardised space and the features raw: scale
-goes into the kernel, mean into the bias, and one matrix product serves all columns.
+Each fold model standardises by its own training rows. Kernels stay in standardised space and features raw: the scale is
+multiplied into the kernel and the mean into the bias, so that one matrix product serves all fold models.
 
 Source:
     The fusion over folds is ours.
@@ -22,28 +22,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.models import backend
 from bhsearch.models.training.optimizers import EPSILON, bias_corrections, learning_rates, optimizer_step
 
-Array = npt.NDArray[np.float32]
 BATCH = 128
-_MAX_GRADIENT_NORM = 5.0  # norm of a column's gradient
+_MAX_GRADIENT_NORM = 5.0  # per fold model
 
 
 @dataclass(frozen=True)
 class HeadParams:
-    """What a trial chooses of its heads. Sound values are in the table of the space, `bhsearch.objectives.space`.
+    """Training parameters of the heads of a trial. For default values see `bhsearch.objectives.space`.
 
     Attributes:
         hidden_units: Units of the hidden layer; 0 for a linear head.
-        dropout: Share of inputs (linear) or hidden units left out in a step, 0 to below 1.
-        optimizer: `adamw` or `sgd` (Nesterov momentum); both with decoupled weight decay.
-        learning_rate: Of the first step.
+        dropout: Dropout rate of inputs (linear head) or hidden units, 0 to below 1.
+        optimizer: `adamw` or `sgd` (Nesterov momentum), both with decoupled weight decay.
+        learning_rate: Initial learning rate.
         schedule: `constant`, or `cosine` down to zero.
-        weight_decay: Share of the kernel taken off in a step, times the learning rate.
+        weight_decay: Decoupled weight decay of the kernel, multiplied by the learning rate.
         label_smoothing: 0 to below 1.
         epochs: Passes over the rows.
-        standardise: Whether a column standardises the features by its training rows.
+        standardise: Whether to standardise features by the training rows of each fold model.
     """
 
     hidden_units: int
@@ -59,23 +59,23 @@ class HeadParams:
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """Trained heads in the space of the raw features, standardisation folded in.
+    """Trained heads for raw features, with the standardisation included.
 
-    A head gives `relu(x @ kernel + bias)` per hidden unit, then `sum(hidden * top) + top_bias`; a linear head has one
-    hidden unit, no relu, and a top of one.
+    A head computes `relu(x @ kernel + bias)` per hidden unit, then `sum(hidden * output_weights) + output_bias`. A
+    linear head has one hidden unit, no relu, and output weights of one.
 
     Attributes:
-        kernel: Shape (n_features, n_columns, n_hidden).
-        bias: Shape (n_columns, n_hidden).
-        top: Shape (n_columns, n_hidden).
-        top_bias: Shape (n_columns,).
+        kernel: Shape (n_features, n_fold_models, n_hidden).
+        bias: Shape (n_fold_models, n_hidden).
+        output_weights: Shape (n_fold_models, n_hidden).
+        output_bias: Shape (n_fold_models,).
         linear: Whether the heads have no hidden layer.
     """
 
-    kernel: Array
-    bias: Array
-    output_weights: Array
-    output_bias: Array
+    kernel: Float32Array
+    bias: Float32Array
+    output_weights: Float32Array
+    output_bias: Float32Array
     linear: bool
 
     @classmethod
@@ -88,46 +88,54 @@ class Heads:
         # These keys are in stored files and must not change.
         return {"kernel": self.kernel, "bias": self.bias, "top": self.output_weights, "top_bias": self.output_bias}
 
-    def logits(self, features: Array) -> Array:
-        """Logits of all columns. Shape (n_images, n_columns)."""
+    def logits(self, features: Float32Array) -> Float32Array:
+        """Return the logits of all fold models. Shape (n_images, n_fold_models)."""
         hidden = np.einsum("nd,dfh->nfh", features, self.kernel, optimize=True) + self.bias
         if not self.linear:
             hidden = np.maximum(hidden, 0.0)
-        logits: Array = (hidden * self.output_weights).sum(axis=-1) + self.output_bias
+        logits: Float32Array = (hidden * self.output_weights).sum(axis=-1) + self.output_bias
         return logits
 
-    def held_out_logits(self, features: Array, held_out: npt.NDArray[np.int64]) -> Array:
-        """Each column's logits on its own validation rows. `held_out` and the result: (n_columns, n_held_out)."""
+    def held_out_logits(self, features: Float32Array, held_out: npt.NDArray[np.int64]) -> Float32Array:
+        """Return the logits of each fold model for its own validation rows.
+
+        Args:
+            features: Shape (n_images, n_features).
+            held_out: Validation rows. Shape (n_fold_models, n_held_out).
+
+        Returns:
+            Logits. Shape (n_fold_models, n_held_out).
+        """
         hidden = np.matmul(features[held_out], self.kernel.transpose(1, 0, 2)) + self.bias[:, None, :]
         if not self.linear:
             hidden = np.maximum(hidden, 0.0)
-        logits: Array = (hidden * self.output_weights[:, None, :]).sum(axis=-1) + self.output_bias[:, None]
+        logits: Float32Array = (hidden * self.output_weights[:, None, :]).sum(axis=-1) + self.output_bias[:, None]
         return logits
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What training gave.
+    """Result of training.
 
     Attributes:
-        heads: One head per column.
-        losses: Training loss, averaged over columns. Shape (n_epochs,).
-        logits: Validation logits after each epoch, from the first view. Shape (n_epochs, n_columns, n_held_out).
+        heads: One head per fold model.
+        losses: Training loss, averaged over fold models. Shape (n_epochs,).
+        logits: Validation logits after each epoch for the first view. Shape (n_epochs, n_fold_models, n_held_out).
     """
 
     heads: Heads
-    losses: Array
-    logits: Array
+    losses: Float32Array
+    logits: Float32Array
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Weighted sums of one view's features over each column's training rows, in float64.
+    """Weighted sums of one view's features over the training rows of each fold model, in float64.
 
     Attributes:
-        total: Weight, shape (n_columns, 1).
-        first: Sum of weight x feature, shape (n_columns, n_features).
-        second: Sum of weight x feature squared, of the same shape.
+        total: Sum of the weights. Shape (n_fold_models, 1).
+        first: Weighted sum of the features. Shape (n_fold_models, n_features).
+        second: Weighted sum of the squared features. Shape (n_fold_models, n_features).
     """
 
     total: npt.NDArray[np.float64]
@@ -135,24 +143,29 @@ class Moments:
     second: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, features: Array, weights: npt.NDArray[np.float64]) -> Moments:
-        """Sum over rows. `features` (n_images, n_features), `weights` (n_images, n_columns)."""
+    def of(cls, features: Float32Array, weights: npt.NDArray[np.float64]) -> Moments:
+        """Sum over rows.
+
+        Args:
+            features: Shape (n_images, n_features).
+            weights: Shape (n_images, n_fold_models).
+        """
         exact = features.astype(np.float64)
         return cls(weights.sum(axis=0)[:, None], weights.T @ exact, weights.T @ exact**2)
 
 
-def standardisation(moments: list[Moments]) -> tuple[Array, Array]:
-    """Mean and inverse deviation per column over several views. Each of shape (n_columns, n_features)."""
+def standardisation(moments: list[Moments]) -> tuple[Float32Array, Float32Array]:
+    """Return mean and inverse standard deviation over several views. Shape (n_fold_models, n_features) each."""
     total = np.sum([m.total for m in moments], axis=0)
     mean = np.sum([m.first for m in moments], axis=0) / total
     variance = np.maximum(np.sum([m.second for m in moments], axis=0) / total - mean**2, 0.0)
-    # A constant feature says nothing: what is left of its variance is rounding, which grows with the mean.
+    # The remaining variance of a constant feature is rounding error, which grows with the mean.
     inverse_deviation = np.where(variance > 1e-12 + 1e-10 * mean**2, 1.0 / np.sqrt(variance + 1e-12), 0.0)
     return mean.astype(np.float32), inverse_deviation.astype(np.float32)
 
 
 def fit(
-    views: Array,
+    views: Float32Array,
     labels: npt.NDArray[np.int8],
     weights: npt.NDArray[np.float64],
     held_out: npt.NDArray[np.int64],
@@ -160,20 +173,20 @@ def fit(
     params: HeadParams,
     seed: int,
 ) -> Fit:
-    """Train one head per column.
+    """Train one head per fold model.
 
     Args:
         views: Features per view, the image itself first. Shape (n_views, n_images, n_features).
         labels: 0 or 1. Shape (n_images,).
-        weights: Training weight of each row in each column, zero where the column must not see the row; class balance
-            included. Shape (n_images, n_columns).
-        held_out: Rows that each column is validated on, padded with any row. Shape (n_columns, n_held_out).
+        weights: Training weight of each row in each fold model, zero where it must not be used; includes class balance.
+            Shape (n_images, n_fold_models).
+        held_out: Validation rows of each fold model, padded with arbitrary rows. Shape (n_fold_models, n_held_out).
         moments: Sums per view, for the standardisation.
-        params: The trial's choices.
-        seed: Of the start, the order of rows and the dropout; nothing else is random.
+        params: Training parameters of the trial.
+        seed: Seed of initial weights, order of rows and dropout.
 
     Returns:
-        The heads after the last epoch, and the curves.
+        Heads after the last epoch, losses and validation logits per epoch.
     """
     from keras import ops
 
@@ -186,7 +199,7 @@ def fit(
     linear = params.hidden_units == 0
     start = _initial_parameters(n_features, n_fold_models, params.hidden_units, random)
     slots = [np.zeros_like(p) for p in start]
-    # A mean weight of one per column makes the loss, and with it the learning rate, mean the same at every fold size.
+    # With a mean weight of one per fold model, loss and learning rate do not depend on the fold size.
     relative_weights = (weights * (n_images / weights.sum(axis=0))).astype(np.float32)
     target = (labels * (1 - params.label_smoothing) + params.label_smoothing / 2).astype(np.float32)
     stacked_views = ops.convert_to_tensor(views.reshape(n_views * n_images, n_features))
@@ -207,8 +220,10 @@ def fit(
     )
 
 
-def _initial_parameters(n_features: int, n_fold_models: int, hidden: int, random: np.random.Generator) -> list[Array]:
-    """Every column starts from the same kernel, so that folds differ by their data alone."""
+def _initial_parameters(
+    n_features: int, n_fold_models: int, hidden: int, random: np.random.Generator
+) -> list[Float32Array]:
+    """Draw initial parameters, the same for all fold models, so that they differ by their data alone."""
     width = max(hidden, 1)
     scale = 0.0 if hidden == 0 else math.sqrt(2.0 / n_features)
     kernel = np.repeat(random.normal(0.0, 1.0, (n_features, 1, width)) * scale, n_fold_models, axis=1)
@@ -220,10 +235,10 @@ def _initial_parameters(n_features: int, n_fold_models: int, hidden: int, random
 
 def _epoch_inputs(
     n_images: int, n_views: int, n_features: int, params: HeadParams, random: np.random.Generator
-) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Array, Array, Array]]:
-    """What each epoch does: rows and views of its batches, learning rates, Adam's corrections, dropout masks.
+) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Float32Array, Float32Array, Float32Array]]:
+    """Yield rows and view rows of the batches, learning rates, bias corrections and dropout masks of each epoch.
 
-    An epoch shows each image under one view drawn at random; the last batch is filled up from the front of the order.
+    An epoch uses each image under one random view; the last batch is filled with the first rows of the epoch's order.
     """
     batch = min(BATCH, n_images)
     steps = math.ceil(n_images / batch)
@@ -247,15 +262,15 @@ def _epoch_inputs(
 
 @cache
 def _compiled_epoch(linear: bool) -> Callable[..., Any]:
-    """The compiled epoch; one per kind of head, whatever the sizes and hyperparameters."""
+    """Return the compiled epoch, one program per kind of head for all sizes and hyperparameters."""
     from keras import ops
 
     forward = _linear_forward if linear else _hidden_forward
 
     def loss(parameters: Any, x: Any, mask: Any, target: Any, weight: Any, mean: Any, inverse_deviation: Any) -> Any:
         logits = forward(parameters, x, mask, mean, inverse_deviation)
-        # Binary cross-entropy on logits. Softplus has a derivative at zero, too, where a linear head starts; the form
-        # with a maximum and an absolute value has none there, and the backends make one up that is wrong by a half.
+        # Binary cross-entropy on logits. Softplus is differentiable at zero, where a linear head starts; the form
+        # with a maximum and an absolute value is not, and the backends' substitute is wrong by one half.
         entropy = ops.softplus(logits) - logits * target[:, None]
         return ops.sum(ops.mean(entropy * weight, axis=0))
 
@@ -311,9 +326,9 @@ def _compiled_epoch(linear: bool) -> Callable[..., Any]:
 
 
 def _clipped(gradients: Any) -> list[Any]:
-    """Shorten each column's gradient, all its parameters together, to `_MAX_GRADIENT_NORM`. Columns stay apart.
+    """Clip the gradient of each fold model, over all of its parameters, to `_MAX_GRADIENT_NORM`.
 
-    Without it SGD on unscaled features of a wide network runs away.
+    Without clipping, SGD on unscaled features of a wide network diverges.
     """
     from keras import ops
 
@@ -327,7 +342,7 @@ def _clipped(gradients: Any) -> list[Any]:
 
 
 def _linear_forward(parameters: Any, x: Any, mask: Any, mean: Any, inverse_deviation: Any) -> Any:
-    """Logits, (batch, n_columns). Dropout acts on standardised features: the mask goes over the mean, too."""
+    """Return logits, (batch, n_fold_models). Dropout acts on standardised features, so the mean is masked, too."""
     from keras import ops
 
     kernel, bias = parameters
@@ -337,7 +352,7 @@ def _linear_forward(parameters: Any, x: Any, mask: Any, mean: Any, inverse_devia
 
 
 def _hidden_forward(parameters: Any, x: Any, mask: Any, mean: Any, inverse_deviation: Any) -> Any:
-    """Logits, (batch, n_columns). One dropout mask over the hidden units serves all columns."""
+    """Return logits, (batch, n_fold_models). All fold models share one dropout mask of the hidden units."""
     from keras import ops
 
     kernel, bias, output_weights, output_bias = parameters
@@ -350,7 +365,7 @@ def _hidden_forward(parameters: Any, x: Any, mask: Any, mean: Any, inverse_devia
 
 
 def _held_out_logits(parameters: Any, held_out: Any, mean: Any, inverse_deviation: Any, linear: bool) -> Any:
-    """Each column's logits on its own validation rows only: a K-th of the work. Shape (n_columns, n_held_out)."""
+    """Return the logits of each fold model for its own validation rows. Shape (n_fold_models, n_held_out)."""
     from keras import ops
 
     by_fold_model = (held_out - mean[:, None, :]) * inverse_deviation[:, None, :]
@@ -361,7 +376,9 @@ def _held_out_logits(parameters: Any, held_out: Any, mean: Any, inverse_deviatio
     return ops.sum(ops.relu(hidden) * parameters[2][:, None, :], axis=-1) + parameters[3][:, None]
 
 
-def _unstandardised(parameters: list[Array], mean: Array, inverse_deviation: Array, linear: bool) -> Heads:
+def _unstandardised(
+    parameters: list[Float32Array], mean: Float32Array, inverse_deviation: Float32Array, linear: bool
+) -> Heads:
     scaled = parameters[0].astype(np.float64) * inverse_deviation.T[:, :, None]
     bias = parameters[1] - (scaled * mean.T[:, :, None]).sum(axis=0)
     kernel = scaled.astype(np.float32)

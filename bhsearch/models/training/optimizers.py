@@ -1,4 +1,4 @@
-"""AdamW and Nesterov SGD as one rule whose every number is known at run time only, so that one program serves both.
+"""AdamW and Nesterov SGD as one update rule whose numbers are all runtime inputs, so that one program serves both.
 
 Source:
     AdamW: Loshchilov and Hutter 2019. Nesterov momentum: Sutskever et al. 2013.
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+from bhsearch.data.arrays import Float32Array
+
 MOMENTUM, BETA2, EPSILON = 0.9, 0.999, 1e-7
 
 
@@ -52,7 +53,7 @@ def optimizer_step(
     return parameters - learning_rate * step, first_moment, second_moment
 
 
-def bias_corrections(step_number: npt.NDArray[np.int64]) -> Array:
+def bias_corrections(step_number: npt.NDArray[np.int64]) -> Float32Array:
     """Return Adam's bias corrections.
 
     Args:
@@ -65,17 +66,17 @@ def bias_corrections(step_number: npt.NDArray[np.int64]) -> Array:
     return np.stack(corrections, axis=1).astype(np.float32)
 
 
-def learning_rates(peak: float, schedule: str, n_steps: int, warmup: float = 0.0) -> Array:
-    """Learning rate of every step.
+def learning_rates(peak: float, schedule: str, n_steps: int, warmup: float = 0.0) -> Float32Array:
+    """Return the learning rate of every step.
 
     Args:
         peak: Highest rate.
-        schedule: `cosine` down to zero, or `constant`.
-        n_steps: Steps in all.
-        warmup: Share of the steps in which the rate rises to its peak, 0 to below 1.
+        schedule: `cosine` (down to zero) or `constant`.
+        n_steps: Total number of steps.
+        warmup: Share of the steps in which the rate rises linearly to its peak, 0 to below 1.
 
     Returns:
-        Shape (n_steps,).
+        Learning rates. Shape (n_steps,).
     """
     step_number = np.arange(n_steps)
     n_warmup = round(warmup * n_steps)

@@ -1,4 +1,4 @@
-"""Compiled programs kept for the next trial of their spec, as many as memory allows."""
+"""Cache of compiled trainers, limited by memory."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import psutil
 
 from bhsearch.models.training.train_step import CompiledTrainer, TrainerSpec
 
-_MEMORY_SHARE = 0.25  # of the machine's memory that kept programs may take
+_MEMORY_SHARE = 0.25  # of the machine's memory
 
 
 class TrainerCache:
-    """Programs by spec; the one not used for longest goes first.
+    """Compiled trainers by specification; the least recently used are removed first.
 
     Args:
-        most_bytes: What all of them may take together; a quarter of the machine's memory where None. The one in use
-            always may.
+        max_bytes: Maximum memory of all trainers, a quarter of the machine's memory by default. The trainer in use is
+            never removed.
     """
 
-    def __init__(self, most_bytes: int | None = None) -> None:
-        self._most = int(psutil.virtual_memory().total * _MEMORY_SHARE) if most_bytes is None else most_bytes
+    def __init__(self, max_bytes: int | None = None) -> None:
+        self._max_bytes = int(psutil.virtual_memory().total * _MEMORY_SHARE) if max_bytes is None else max_bytes
         self._programs: OrderedDict[TrainerSpec, CompiledTrainer] = OrderedDict()
         self._costs: dict[TrainerSpec, int] = {}
 
@@ -31,9 +31,10 @@ class TrainerCache:
 
     @contextlib.contextmanager
     def program(self, spec: TrainerSpec) -> Iterator[CompiledTrainer]:
-        """A program for the block, made first where it is missing.
+        """Provide a trainer for a `with` block, compiled if it is missing.
 
-        What it costs is what the process grew by over its first use: no estimate knows what a compiler keeps.
+        Its cost is the growth of the process's memory over its first use, since no estimate includes what a compiler
+        keeps.
         """
         process = psutil.Process()
         is_new, before = spec not in self._programs, process.memory_info().rss
@@ -48,10 +49,10 @@ class TrainerCache:
             self._shrink()
 
     def forget(self, spec: TrainerSpec) -> None:
-        """Let one go, such as one that did not fit into memory."""
+        """Remove a trainer, such as one that did not fit into memory."""
         self._programs.pop(spec, None)
         self._costs.pop(spec, None)
 
     def _shrink(self) -> None:
-        while len(self._programs) > 1 and sum(self._costs.values()) > self._most:
+        while len(self._programs) > 1 and sum(self._costs.values()) > self._max_bytes:
             self.forget(next(iter(self._programs)))

@@ -1,8 +1,8 @@
-"""The compiled training step of one shape of network, as a pure function.
+"""The compiled training step of one network, as a pure function.
 
-All weights that are trained lie in one flat vector, with one flat vector for each slot of the optimizer: a step then
-updates three arrays and not hundreds, and learning rates per layer and decay per kernel are vectors, too. Moving
-statistics are another, and so are the weights that stay as they are.
+All trained weights are in one vector, with one vector per optimizer slot: a step updates three arrays instead of
+hundreds, and learning rates per layer and weight decay per kernel are vectors, too. The state of batch normalisation is
+another vector, and so are the frozen weights.
 """
 
 from __future__ import annotations
@@ -15,34 +15,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
-from bhsearch.models.backbones import cnn
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.training.optimizers import EPSILON, optimizer_step
 
-Array = npt.NDArray[np.float32]
-
-_UNBOUNDED = 1 << 30  # steps in a call of a program, where any number is one
-DEPTHS = {"half": 0.5, "all": 0.0}  # place of the lowest layer that is trained: 0 is the first, 1 the last
+_UNBOUNDED = 1 << 30  # steps per call where their number is not limited
+DEPTHS = {"half": 0.5, "all": 0.0}  # relative depth of the lowest trained layer: 0 the first, 1 the last
 _MAX_GRADIENT_NORM = 1.0  # norm of the gradient
 _GPU_HELD_OUT_BATCH = 128
-_BLOCKS = 10  # of layers that share a learning rate
-_LOSS_SCALE = 1024.0  # for float16, whose smallest number a gradient soon passes
+_BLOCKS = 10  # groups of layers with one learning rate each
+_LOSS_SCALE = 1024.0  # for float16, in which small gradients underflow
 
 
 @dataclass(frozen=True)
 class TrainerSpec:
-    """What a program is compiled for.
+    """Specification that a trainer is compiled for.
 
     Attributes:
-        backbone: The network.
-        size: Side of its images in pixels.
-        batch: Images in a step.
-        depth: A key of `DEPTHS`; `cnn`, which starts from nothing, is always trained whole.
-        hidden_units: Of the head; 0 for a linear one.
-        precision: Keras's name of it.
-        micro_batches: Parts that a batch is computed in, one after another, to save memory; its gradient is the same.
+        backbone: Backbone to train.
+        size: Side of the images in pixels.
+        batch: Images per step.
+        depth: A key of `DEPTHS`; a network that starts from scratch is always trained completely.
+        hidden_units: Hidden units of the head; 0 for a linear head.
+        precision: Keras's name of the precision.
+        micro_batches: Number of parts in which a batch is computed sequentially to save memory, with the same gradient.
     """
 
     backbone: Backbone
@@ -56,43 +54,43 @@ class TrainerSpec:
 
 @dataclass(frozen=True, eq=False)
 class ModelWeights:
-    """The weights of one network with its head.
+    """Weights of one network with its head.
 
     Attributes:
-        weights: Of the backbone, in the order of Keras's `weights`.
-        head: Kernel (n_features, n_hidden), bias (n_hidden,), top (n_hidden,), top bias ().
+        weights: Weights of the backbone, in the order of Keras's `weights`.
+        head: Kernel (n_features, n_hidden), bias (n_hidden,), output weights (n_hidden,), output bias ().
     """
 
-    weights: Sequence[Array]
-    head: Sequence[Array]
+    weights: Sequence[Float32Array]
+    head: Sequence[Float32Array]
 
 
 @dataclass(frozen=True, eq=False)
 class StepInputs:
-    """What some steps do; the first axis is the step.
+    """Inputs of consecutive steps; the first axis is the step.
 
     Attributes:
-        rows: Rows of the images, of their targets and weights. Shape (n_steps, batch).
-        places: Where the images lie in the array that the program is given. Shape (n_steps, batch).
-        drawn: Augmentation per image, from `augment.draw`. Shape (n_steps, batch, n_columns).
-        shares: Of mixup, from `augment.draw_mixup`, the same over a batch. Shape (n_steps, batch).
-        mask: Features kept, 0 or 1. Shape (n_steps, batch, n_features).
-        boost: Factor on the features that are kept. Shape (n_steps,).
-        rates: Learning rates. Shape (n_steps,).
-        corrections: Adam's. Shape (n_steps, 2).
+        rows: Rows of the images in targets and weights. Shape (n_steps, batch).
+        positions: Positions of the images in the image array. Shape (n_steps, batch).
+        augmentation_params: From `on_device.draw_augmentation`. Shape (n_steps, batch, N_COLUMNS).
+        mixup_lambda: From `on_device.draw_mixup`, the same for a batch. Shape (n_steps, batch).
+        dropout_mask: 1 for features that are kept, 0 for dropped ones. Shape (n_steps, batch, n_features).
+        dropout_scale: Factor on the kept features. Shape (n_steps,).
+        learning_rates: Learning rates. Shape (n_steps,).
+        bias_corrections: Bias corrections of Adam. Shape (n_steps, 2).
     """
 
     rows: npt.NDArray[np.int32]
     positions: npt.NDArray[np.int32]
-    augmentation_params: Array
-    mixup_lambda: Array
+    augmentation_params: Float32Array
+    mixup_lambda: Float32Array
     dropout_mask: npt.NDArray[np.uint8]
-    dropout_scale: Array
-    rates: Array
-    bias_corrections: Array
+    dropout_scale: Float32Array
+    learning_rates: Float32Array
+    bias_corrections: Float32Array
 
     def chunks(self, max_steps: int, ends: Iterable[int] = ()) -> Iterator[StepInputs]:
-        """The plan in parts of at most so many steps, one of them ending after each of `ends` that lies inside."""
+        """Split the steps into chunks of at most `max_steps`, with a cut after each step in `ends`."""
         n_steps = len(self.rows)
         cuts = {*range(0, n_steps, max_steps), *(end for end in ends if 0 < end < n_steps), n_steps}
         for first, last in pairwise(sorted(cuts)):
@@ -100,23 +98,23 @@ class StepInputs:
             yield StepInputs(*(getattr(self, field.name)[part] for field in fields(self)))
 
     def pad_to(self, n_steps: int) -> StepInputs:
-        """The same plan with arrays of `n_steps` steps; those that are added repeat the plan and are never run."""
+        """Return inputs of `n_steps` steps; the added steps repeat the others and are never run."""
         return StepInputs(*(np.resize(array, (n_steps, *array.shape[1:])) for array in self.arrays()))
 
     def with_positions(self, positions: npt.NDArray[np.int32]) -> StepInputs:
-        """The same for images that lie elsewhere."""
+        """Return the same inputs for other positions of the images."""
         return replace(self, positions=positions)
 
     def arrays(self) -> tuple[Any, ...]:
-        """What the program takes."""
+        """Return all arrays in the order of the fields."""
         return tuple(getattr(self, field.name) for field in fields(self))
 
 
 class CompiledTrainer:
-    """Builds the network of a shape and compiles its steps.
+    """Network of one specification with its compiled training and prediction steps.
 
     Args:
-        shape: The shape.
+        spec: Specification.
 
     Raises:
         BackboneError: If the weights of the backbone do not fit.
@@ -126,7 +124,7 @@ class CompiledTrainer:
         self.spec = spec
         with backend.in_precision(spec.precision):
             self._network = spec.backbone.build(spec.size)
-        for layer in self._network.layers:  # on TensorFlow a network that says it trains already passes nothing on
+        for layer in self._network.layers:  # on TensorFlow, the network's own flag does not reach its layers
             layer.trainable = True
         self.from_scratch = spec.backbone.from_scratch
         self.n_features = int(self._network.output_shape[-1])
@@ -143,32 +141,32 @@ class CompiledTrainer:
         non_trainable = self._network.non_trainable_variables
         self._counters = [
             None if id(v) in at else np.asarray(v) for v in non_trainable
-        ]  # of dropout that is never used
+        ]  # seeds of unused dropout layers
         self._batch_norm = ParameterVector(v.shape for v in non_trainable if id(v) in at)
-        # Where in the weights each vector's parts are.
+        # Positions of each vector's arrays among the weights.
         self._trained_at, self._frozen_at = ([at[id(v)] for v, t in variables if t is kind] for kind in (True, False))
         self._batch_norm_at = [at[id(v)] for v in non_trainable if id(v) in at]
-        # The head lies above the highest block; kernels decay, and neither biases nor the factors of batch norm do.
+        # The head is above the highest block. Weight decay applies to kernels, not to biases or batch-norm factors.
         blocks = [int((1 - depth) * _BLOCKS) + 1 for depth, t in zip(depths, self._is_trained, strict=True) if t]
         self._blocks = np.repeat([*blocks, 0, 0, 0, 0], self._trainable.sizes).astype(np.float32)
         self._decay_mask = np.repeat([len(each) > 1 for each in self._trainable.shapes], self._trainable.sizes).astype(
             np.float32
         )
-        # Above its kernel and bias, a linear head has a top of one and no second bias, and keeps them.
+        # A linear head has output weights of one and an output bias of zero, which are not updated.
         is_updated = [True] * (len(self._trainable.sizes) - 2) + [spec.hidden_units > 0] * 2
         self._is_updated = np.repeat(is_updated, self._trainable.sizes)
         self.steps_per_call = backend.steps_per_call()
-        # A GPU predicts in larger batches than it trains in: no gradients have to be kept.
+        # A GPU predicts in larger batches than it trains, since no gradients are stored.
         self.held_out_batch = max(spec.batch, _GPU_HELD_OUT_BATCH) if backend.has_gpu() else spec.batch
         self._run = backend.compiled(self._steps, donate_argnums=(0,))
         self._predict = backend.compiled(self._logits)
 
-    def initial_weights(self, random: np.random.Generator) -> list[Array]:
-        """Weights of the backbone before any training: its own, or drawn for one that starts from nothing."""
-        return cnn.initial_weights(self._network, random) if self.from_scratch else self._initial_weights
+    def initial_weights(self, random: np.random.Generator) -> list[Float32Array]:
+        """Return the backbone's weights before training: pretrained, or drawn for training from scratch."""
+        return self.spec.backbone.initial_weights(self._network, random) if self.from_scratch else self._initial_weights
 
     def initial_state(self, model_weights: ModelWeights) -> Any:
-        """The start of a training: flat weights, two empty slots, what does not train, and what moves."""
+        """Return the state before training: trainable vector, optimizer slots, batch-norm state and frozen vector."""
         from keras import ops
 
         trained, frozen_iter, batch_norm_state = (
@@ -184,7 +182,7 @@ class CompiledTrainer:
         return (start, *slots, non_trainable), frozen_params
 
     def weights_of(self, state: Any) -> ModelWeights:
-        """The weights that a training ended with."""
+        """Return the weights of a state."""
         (trainable, _, _, batch_norm_state), frozen_params = state
         *trained, kernel, bias, output_weights, output_bias = self._trainable.unpack(trainable)
         values = dict(zip(self._trained_at, trained, strict=True))
@@ -194,14 +192,22 @@ class CompiledTrainer:
 
     @staticmethod
     def inference_state(state: Any) -> Any:
-        """What predicting needs of a state."""
+        """Return the part of a state that prediction needs."""
         (trainable, _, _, batch_norm_state), frozen_params = state
         return trainable, batch_norm_state, frozen_params
 
     def step_constants(
-        self, target: Array, weight: Array, optimizer: str, layer_decay: float, weight_decay: float
+        self, target: Float32Array, weight: Float32Array, optimizer: str, layer_decay: float, weight_decay: float
     ) -> Any:
-        """What stays the same over a training; per image, and the trial's choices as `FinetuneParams` has them."""
+        """Return the inputs that stay the same during a training.
+
+        Args:
+            target: Target per image, 0 to 1. Shape (n_images,).
+            weight: Weight per image. Shape (n_images,).
+            optimizer: `adamw` or `sgd`.
+            layer_decay: See `FinetuneParams`.
+            weight_decay: See `FinetuneParams`.
+        """
         from keras import ops
 
         factors = np.where(self._is_updated, layer_decay**self._blocks, 0.0).astype(np.float32)
@@ -211,23 +217,30 @@ class CompiledTrainer:
         return tuple(map(ops.convert_to_tensor, (target, weight, factors, decays, settings)))
 
     def pad(self, inputs: StepInputs) -> StepInputs:
-        """The plan as `run` should be given it: with as many steps as the program is compiled for, where that is fixed.
+        """Pad inputs to the number of steps that the program is compiled for, if it is fixed.
 
-        JAX compiles once a shape, so one shape has to serve every number of steps.
+        JAX compiles once per shape, so one shape serves every number of steps.
         """
         return inputs.pad_to(self.steps_per_call) if 1 < self.steps_per_call < _UNBOUNDED else inputs
 
     def run(
         self, state: Any, step_constants: Any, images: Any, inputs: StepInputs, n_steps: int | None = None
     ) -> tuple[Any, Any]:
-        """Do the first `n_steps` steps of a plan, or all. Returns the new state, and the mean loss of the steps."""
+        """Run the first `n_steps` steps, or all. Returns the new state and the mean loss."""
         moved, frozen_params = state
         count = np.int32(len(inputs.rows) if n_steps is None else n_steps)
         moved, loss = self._run(moved, frozen_params, step_constants, images, inputs.arrays(), count)
         return (moved, frozen_params), loss
 
-    def predict(self, state: Any, images: Any, rows: npt.NDArray[np.int32], augmentation_params: Array) -> Any:
-        """Logits, (batch,), of rows under an augmentation."""
+    def predict(self, state: Any, images: Any, rows: npt.NDArray[np.int32], augmentation_params: Float32Array) -> Any:
+        """Return the logits of augmented images. Shape (batch,).
+
+        Args:
+            state: From `inference_state`.
+            images: uint8 images. Shape (n, size, size, 3).
+            rows: Positions of the batch in `images`. Shape (batch,).
+            augmentation_params: Shape (batch, N_COLUMNS).
+        """
         return self._predict(*state, images, rows, augmentation_params)
 
     # -- compiled -----------------------------------------------------------------------------------------------------
@@ -238,9 +251,16 @@ class CompiledTrainer:
         from keras import ops
 
         target, weight, factors, decays, settings = step_constants
-        rows, positions, augmentation_params, mixup_lambda, dropout_masks, dropout_scales, rates, bias_corrections = (
-            inputs
-        )
+        (
+            rows,
+            positions,
+            augmentation_params,
+            mixup_lambda,
+            dropout_masks,
+            dropout_scales,
+            learning_rates,
+            bias_corrections,
+        ) = inputs
         frozen_params = self._frozen.split_tensor(frozen_params)
         gradient = backend.value_and_grad(self._loss, has_aux=True)
         n_micro_batches = self.spec.micro_batches
@@ -265,7 +285,7 @@ class CompiledTrainer:
             summed = ops.cast(summed, "float32") / settings[1]
             norm = ops.sqrt(ops.sum(ops.square(summed)))
             summed = summed * ops.minimum(1.0, _MAX_GRADIENT_NORM / (norm + EPSILON))
-            rate, correction = ops.take(rates, number), ops.take(bias_corrections, number, axis=0)
+            rate, correction = ops.take(learning_rates, number), ops.take(bias_corrections, number, axis=0)
             trainable, first, second = optimizer_step(
                 trainable, first, second, summed, rate * factors, correction, settings[0], decays
             )
@@ -311,7 +331,7 @@ class CompiledTrainer:
         return self._head(features, *parts[-4:])
 
     def _features(self, trained: Any, frozen_params: Any, batch_norm_state: Any, images: Any, training: bool) -> Any:
-        """Features as float32, and what moves; batch norm uses the batch only where a network starts from nothing."""
+        """Return features as float32 and the batch-norm state, which is updated only when training from scratch."""
         from keras import ops
 
         trainable_iter, frozen_iter = iter(trained), iter(frozen_params)
@@ -346,17 +366,17 @@ class CompiledTrainer:
 
 
 def _relative_depths(variables: Sequence[Any]) -> list[float]:
-    """Where the layer of each variable lies in the network: 0 the first with weights, 1 the last."""
+    """Return the relative depth of each variable's layer: 0 for the first layer with weights, 1 for the last."""
     layers = [variable.path.rpartition("/")[0] for variable in variables]
     order = {name: number for number, name in enumerate(dict.fromkeys(layers))}
     return [order[name] / max(len(order) - 1, 1) for name in layers]
 
 
 class ParameterVector:
-    """Lays arrays of known shapes one after another.
+    """Layout of arrays with known shapes in one vector.
 
     Args:
-        shapes: Of the arrays, in their order.
+        shapes: Shapes of the arrays, in order.
     """
 
     def __init__(self, shapes: Iterable[Sequence[int]]) -> None:
@@ -364,17 +384,17 @@ class ParameterVector:
         self.sizes = [int(np.prod(shape)) for shape in self.shapes]
         self._cuts = np.cumsum(self.sizes)[:-1].tolist()
 
-    def pack(self, arrays: Sequence[Any]) -> Array:
-        """One vector of NumPy arrays, float32. Shape (sum of sizes,)."""
+    def pack(self, arrays: Sequence[Any]) -> Float32Array:
+        """Concatenate NumPy arrays to one float32 vector. Shape (sum of sizes,)."""
         return np.concatenate([np.zeros(0, np.float32), *map(np.ravel, arrays)], dtype=np.float32)
 
-    def unpack(self, vector: Any) -> list[Array]:
-        """NumPy arrays of a vector."""
+    def unpack(self, vector: Any) -> list[Float32Array]:
+        """Return the NumPy arrays of a vector."""
         pieces = np.split(np.asarray(vector), self._cuts) if self.shapes else []
         return [piece.reshape(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
     def split_tensor(self, vector: Any) -> list[Any]:
-        """The backend's arrays of a vector, inside a compiled function."""
+        """Return the backend's arrays of a vector, inside a compiled function."""
         from keras import ops
 
         if not self.shapes:
@@ -383,7 +403,7 @@ class ParameterVector:
         return [ops.reshape(piece, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
     def concatenate_tensors(self, arrays: Sequence[Any]) -> Any:
-        """One vector of the backend's arrays, inside a compiled function."""
+        """Concatenate the backend's arrays to one vector, inside a compiled function."""
         from keras import ops
 
         return ops.concatenate([ops.zeros(0, "float32"), *(ops.reshape(array, (-1,)) for array in arrays)])

@@ -1,101 +1,85 @@
-"""Worker processes and who watches over them: started, told to stop, and replaced when they die, hang or outgrow."""
+"""The pool of workers: starts them, stops them, and replaces those that die, hang or exceed their memory."""
 
 from __future__ import annotations
 
 import os
 import re
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from bhsearch import errors
 from bhsearch.config import Settings
+from bhsearch.data.arrays import Float32Array as Array
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.engines.base import Trial
-from bhsearch.engines.registry import KERAS_TUNER
+from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import RunError
-from bhsearch.models.training.linear_probe import Array
-from bhsearch.runtime.processes import how_it_ended, python_command
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import threads_of
+from bhsearch.study.workers.launchers.base import LAUNCHERS, WorkerCommand, WorkerHandle
 from bhsearch.study.workers.process import GO, STOP, WorkerTask
 from bhsearch.study.workers.worker import DONE, OUTGROWN, STOPPED, TIME
 
-_GONE = "gone"  # what is heard of a worker that has ended
+_GONE = "gone"  # takes the place of a message when a worker has ended
 _LOOK_SECONDS = 0.5
-_SETTLE_SECONDS = 10.0  # between two looks for trials whose process died under another command
-_STOP_SECONDS = 8.0  # that a worker has to fail its trial and end; a batch system kills after ten or more
-_MOST_EARLY_DEATHS = 2  # of workers in a row that did not come to a trial
+_SETTLE_SECONDS = 10.0  # between two searches for trials of dead processes of other commands
+_STOP_SECONDS = 8.0  # for a worker to fail its trial and end; batch systems kill after ten or more
+_MOST_EARLY_DEATHS = 2  # successive workers that died before a trial
 
 
 @dataclass(eq=False)
-class WorkerProcess:
-    """A worker process and what is known of it."""
+class PoolWorker:
+    """A worker and what the pool knows of it."""
 
-    place: int
-    process: subprocess.Popen[bytes]
-    connection: Connection
-    since: float = float("inf")  # when it last began or ended a trial, or said that it waits
-    worked: bool = False  # whether it came to a trial
+    slot: int
+    handle: WorkerHandle
+    owner: dict[str, Any] | None = None  # its process, as `this_process` returns it; None before it has connected
+    since: float = float("inf")  # when it last started or ended a trial, or said that it waits
+    worked: bool = False  # whether it has started a trial
     verdict: str = ""  # how it said that it ended
     reason: str = ""  # why it was killed
 
-    @classmethod
-    def start(cls, place: int, threads: int, variables: dict[str, str]) -> WorkerProcess:
-        """Start one; it begins to import its framework, and waits for its task."""
-        here, there = socket.socketpair()
-        with here, there:
-            process = subprocess.Popen(
-                python_command("bhsearch.study.workers.process", str(there.fileno()), str(threads)),
-                pass_fds=[there.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={**os.environ, **variables},
-            )
-            return cls(place, process, Connection(here.detach()))
-
     def send(self, message: Any) -> None:
-        """Say something to it; that it has died is heard of elsewhere."""
+        """Send a message; a worker that has died is noticed when its connection is read."""
         with suppress(OSError):
-            self.connection.send(message)
+            self.handle.connection.send(message)
 
     def end(self) -> None:
-        """End it by force, if it has not ended."""
-        self.process.kill()
-        self.process.wait()
-        self.connection.close()
+        """End the worker by force if it has not ended."""
+        self.handle.kill()
+        self.handle.wait()
+        self.handle.connection.close()
 
 
 @dataclass(frozen=True, eq=False)
 class WorkerEvents:
-    """What is done when something happens to a worker.
+    """Callbacks of the pool.
 
     Attributes:
         ended: After a trial: with its number, and its out-of-fold predictions if it is complete.
-        died: After a worker died: with the number of its process, a sentence, and whether its trial is to be run again.
-            Says whether there was one.
-        settle: From time to time: for trials whose process died under another command.
-        rescued: After a complete trial of which the engine could not be told, since its storage is lost.
+        died: After a worker died: with its process (as `this_process` returns it; None if it never connected), a
+            sentence, and whether its trial is to be retried. Returns whether it had a trial.
+        settle: Every few seconds, to recover trials of dead processes of other commands.
+        rescued: After a complete trial that the engine could not record, since its storage is lost.
     """
 
     ended: Callable[[int, Array | None], None]
-    died: Callable[[int, str, bool], bool]
+    died: Callable[[dict[str, Any] | None, str, bool], bool]
     settle: Callable[[], object]
     rescued: Callable[[Trial, Array], None]
 
 
 class WorkerPool:
-    """Worker processes.
+    """A context manager that runs worker processes.
 
     Args:
-        settings: Of the study.
+        settings: Settings of the study.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -103,7 +87,8 @@ class WorkerPool:
         self._gpus = visible_gpus()
         self._early_deaths = 0
         self._verdicts: list[str] = []
-        self._workers = [self._start(place) for place in range(n_workers(settings))]
+        self._launcher = LAUNCHERS.get(settings.launcher)
+        self._workers = [self._start(slot) for slot in range(n_workers(settings))]
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -115,33 +100,37 @@ class WorkerPool:
             worker.end()
 
     def prepare(self, task: WorkerTask, reporter: ProgressReporter) -> dict[str, Any]:
-        """Have the first worker make ready what the others will find in the cache.
+        """Have the first worker prepare the study; the other workers find the results in the cache.
+
+        Args:
+            task: The study.
+            reporter: Receives the steps of the preparation.
 
         Returns:
-            A picture of each policy of augmentation.
+            Example images of each augmentation policy.
 
         Raises:
-            InputError: If it cannot, since something that the user gave is wrong.
-            RunError: If it died over it, and the one that replaced it, too.
+            InputError: If the user's input is wrong.
+            RunError: If the worker and its replacement die.
         """
         self._task, self._reporter = task, reporter
         while True:
             first = self._workers[0]
             first.send(task)
-            examples = self._made_ready(first)
+            examples = self._prepared_by(first)
             if examples is not None:
                 return examples
             first.end()
             self._died_early(first)
-            self._workers[0] = self._start(first.place)
+            self._workers[0] = self._start(first.slot)
 
-    def _made_ready(self, first: WorkerProcess) -> dict[str, Any] | None:
-        """Show what it does until it is ready; None if it died over it."""
+    def _prepared_by(self, first: PoolWorker) -> dict[str, Any] | None:
+        """Show the steps of a worker until it is ready. Returns its examples; None if it died."""
         steps: list[tuple[ExitStack, Progress]] = []  # the innermost one last
         with ExitStack() as all_steps:
             while True:
                 try:
-                    kind, *rest = first.connection.recv()
+                    kind, *rest = first.handle.connection.recv()
                 except (EOFError, OSError):
                     return None
                 if kind == "step":
@@ -155,30 +144,30 @@ class WorkerPool:
                     examples: dict[str, Any] = rest[0]
                     return examples
                 else:
-                    self._hear(first, kind, rest, None)
+                    self._handle(first, kind, rest, None)
 
     def work(self, watch: WorkerEvents, seconds: float) -> str:
-        """Have all workers run trials, until each has come to its end.
+        """Run trials in all workers until they end.
 
         Args:
-            watch: What is done when something happens.
-            seconds: After which no trial is started.
+            watch: Callbacks.
+            seconds: Time after which no trial is started.
 
         Returns:
-            How they ended: `DONE`, `TIME` or `STOPPED`.
+            Why they ended: `DONE`, `TIME` or `STOPPED`.
 
         Raises:
-            InputError: If a worker met what every other would meet, too.
-            RunError: If workers die before they come to a trial.
+            InputError: If a worker meets an error that every worker would meet.
+            RunError: If workers die before their first trial.
         """
         self._deadline = time.monotonic() + seconds
         settled = time.monotonic()
         try:
-            self._hear(self._workers[0], "ready", [], watch)
+            self._handle(self._workers[0], "ready", [], watch)
             for worker in self._workers[1:]:
                 worker.send(self._task)
             while self._workers:
-                self._listen(watch)
+                self._wait_for_messages(watch)
                 if time.monotonic() > settled + _SETTLE_SECONDS:
                     watch.settle()
                     settled = time.monotonic()
@@ -186,34 +175,36 @@ class WorkerPool:
             self._stop(watch)
         return next((word for word in (STOPPED, TIME) if word in self._verdicts), DONE)
 
-    def _listen(self, watch: WorkerEvents) -> None:
-        """Hear what workers say for a moment; end those that hang, replace those that are gone."""
+    def _wait_for_messages(self, watch: WorkerEvents) -> None:
+        """Handle the messages of a moment; kill workers that hang, replace those that have ended."""
         for worker, kind, rest in self._messages():
             if kind == _GONE:
                 self._gone(worker, watch)
             else:
-                self._hear(worker, kind, rest, watch)
+                self._handle(worker, kind, rest, watch)
         limit = self._settings.trial_timeout
         for worker in self._workers:
             if limit is not None and time.monotonic() > worker.since + limit:
                 worker.reason, worker.since = f"it took longer than --trial-timeout, {limit:g} s", float("inf")
-                worker.process.kill()
+                worker.handle.kill()
 
-    def _messages(self) -> Iterator[tuple[WorkerProcess, str, list[Any]]]:
-        """What workers say within a moment, at most once each: worker, kind, and what belongs to it."""
-        by_connection = {worker.connection: worker for worker in self._workers}
+    def _messages(self) -> Iterator[tuple[PoolWorker, str, list[Any]]]:
+        """Yield the messages of a moment, at most one per worker: worker, kind and contents."""
+        by_connection = {worker.handle.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection), _LOOK_SECONDS):
             worker = by_connection[connection]  # type: ignore[index]
             try:
-                kind, *rest = worker.connection.recv()
+                kind, *rest = worker.handle.connection.recv()
             except (EOFError, OSError):
                 kind, rest = _GONE, []
             yield worker, kind, rest
 
-    def _hear(self, worker: WorkerProcess, kind: str, rest: list[Any], watch: WorkerEvents | None) -> None:
+    def _handle(self, worker: PoolWorker, kind: str, rest: list[Any], watch: WorkerEvents | None) -> None:
         if kind in ("ready", "started", "ended", "waiting"):
             worker.since = time.monotonic()
-        if kind == "ready":
+        if kind == "hello":
+            worker.owner = rest[0]
+        elif kind == "ready":
             worker.send(GO)
         elif kind == "started":
             worker.worked, self._early_deaths = True, 0
@@ -233,38 +224,39 @@ class WorkerPool:
         elif kind == "failed":
             raise getattr(errors, rest[0], RunError)(rest[1])
 
-    def _gone(self, worker: WorkerProcess, watch: WorkerEvents) -> None:
-        """After a worker ended: settle what it left, and replace it unless it had come to its end."""
-        with suppress(subprocess.TimeoutExpired):
-            worker.process.wait(_LOOK_SECONDS)
+    def _gone(self, worker: PoolWorker, watch: WorkerEvents) -> None:
+        """Recover the trial of a worker that has ended, and replace the worker unless it had finished."""
+        worker.handle.wait(_LOOK_SECONDS)
         worker.end()
         self._workers.remove(worker)
         if worker.verdict in (DONE, TIME):
             self._verdicts.append(worker.verdict)
             return
         if not worker.verdict:
-            sentence = worker.reason or f"its process died ({how_it_ended(worker.process.returncode)})"
-            had_one = watch.died(worker.process.pid, sentence, not worker.reason)
-            if not (worker.worked or had_one):
+            sentence = worker.reason or f"its process died ({worker.handle.how_it_ended()})"
+            had_trial = watch.died(worker.owner, sentence, not worker.reason)
+            if not (worker.worked or had_trial):
                 self._died_early(worker)
         if worker.verdict == OUTGROWN:
             self._reporter.say(
                 f"A worker outgrew --max-worker-memory, {self._settings.max_worker_memory:g} MB: a new one."
             )
-        fresh = self._start(worker.place)
+        fresh = self._start(worker.slot)
         self._workers.append(fresh)
-        fresh.send(replace(self._task, orders=replace(self._task.orders, seconds=self._deadline - time.monotonic())))
+        fresh.send(
+            replace(self._task, criteria=replace(self._task.criteria, seconds=self._deadline - time.monotonic()))
+        )
 
-    def _died_early(self, worker: WorkerProcess) -> None:
+    def _died_early(self, worker: PoolWorker) -> None:
         self._early_deaths += 1
         if self._early_deaths >= _MOST_EARLY_DEATHS:
             raise RunError(
                 f"A worker must come to a trial, but {self._early_deaths} in a row ended before "
-                f"({how_it_ended(worker.process.returncode)})."
+                f"({worker.handle.how_it_ended()})."
             )
 
     def _stop(self, watch: WorkerEvents) -> None:
-        """Have workers fail the trial in hand and end; by force after a while."""
+        """Have workers fail their trials and end; kill them after `_STOP_SECONDS`."""
         if not self._workers:
             return
         for worker in self._workers:
@@ -275,29 +267,29 @@ class WorkerPool:
                 if kind == _GONE:
                     worker.end()
                     self._workers.remove(worker)
-                elif kind != "failed":  # the first failure is on its way already
-                    self._hear(worker, kind, rest, watch)
+                elif kind != "failed":  # the first failure is being raised
+                    self._handle(worker, kind, rest, watch)
         for worker in self._workers:
             worker.end()
         self._workers = []
         watch.settle()
 
-    def _start(self, place: int) -> WorkerProcess:
-        gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[place % len(self._gpus)]} if len(self._gpus) > 1 else {}
-        return WorkerProcess.start(place, threads_of(self._settings) or 0, gpu)
+    def _start(self, slot: int) -> PoolWorker:
+        gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]} if len(self._gpus) > 1 else {}
+        return PoolWorker(slot, self._launcher.start(WorkerCommand(slot, threads_of(self._settings) or 0, gpu)))
 
 
 def n_workers(settings: Settings) -> int:
-    """Worker processes of a command: one per GPU of an engine that can share them, unless it was said; 0 for none."""
-    if os.name == "nt":  # a socket cannot be handed to a process there
+    """Return the number of worker processes: `--workers`, else one per GPU if the engine is parallel; 0 for none."""
+    if os.name == "nt":  # a process cannot inherit a socket there
         return 0
     if settings.workers is not None:
         return settings.workers
-    return max(1, len(visible_gpus())) if settings.engine != KERAS_TUNER else 1
+    return max(1, len(visible_gpus())) if ENGINES.get(settings.engine).capabilities.parallel else 1
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` has them."""
+    """Return the names of the GPUs that this process may use, as in `CUDA_VISIBLE_DEVICES`."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]

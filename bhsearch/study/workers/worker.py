@@ -1,4 +1,4 @@
-"""Runs the trials of a study, one after another: in the search's own process, or in a worker's."""
+"""The loop that runs trials one after another, in the process of the command or in a worker."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bhsearch.data.arrays import Float32Array as Array
 from bhsearch.engines.base import INTERRUPTED, Engine, SearchExhausted, Trial, TrialAlreadyEnded
 from bhsearch.errors import BhsearchError, InputError, LostStorageError
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import IntArray
-from bhsearch.models.training.linear_probe import Array
 from bhsearch.objectives.base import IntermediateValue, Pruned, TrialResult
 from bhsearch.objectives.space import Params
 from bhsearch.runtime.processes import is_alive, memory_mb, this_process
@@ -28,23 +28,23 @@ from bhsearch.study.stopping import trials_since_improvement
 from bhsearch.study.warm_start import next_warm
 from bhsearch.tracking.upload.outbox import Outbox
 
-# How a worker came to its end.
+# Why a worker has ended.
 DONE, TIME, OUTGROWN, STOPPED = "done", "time", "outgrown", "stopped"
-_WAIT_SECONDS = 0.2  # for a trial of another worker, the last one that is needed
+_WAIT_SECONDS = 0.2  # while another worker runs the last trial
 
 
 @dataclass(frozen=True)
 class StoppingCriteria:
-    """When to end.
+    """When a worker ends.
 
     Attributes:
-        trials: Finished trials that the study shall have.
-        max_failures: Failed trials in a row, over all workers.
-        n_before: Trials of earlier sittings, whose failures do not count.
-        seconds: After which no trial is started.
-        max_memory_mb: Of the worker; once it holds more, it starts no trial.
-        stagnation: Finished trials in a row without a better one that end the study; None for no such end.
-        points: What the study begins with.
+        trials: Finished trials of the whole study.
+        max_failures: Consecutive failed trials, over all workers.
+        n_before: Number of trials of earlier commands, whose failures do not count.
+        seconds: Time after which no trial is started.
+        max_memory_mb: Memory of the worker in MB above which it starts no trial.
+        stagnation: Consecutive finished trials without an improvement; None for no limit.
+        points: Parameters of the first trials, from other studies.
     """
 
     trials: int
@@ -57,44 +57,44 @@ class StoppingCriteria:
 
 
 class TrialCallbacks:
-    """Hears of a worker's trials."""
+    """Callbacks of a worker; these do nothing."""
 
     @property
     def stopping(self) -> bool:
-        """Whether the worker is to start no trial."""
+        """Whether the worker must not start another trial."""
         return False
 
     def started(self, trial: Trial) -> None:
-        """A trial begins."""
+        """A trial has started."""
 
     def ended(self, number: int, probability: Array | None) -> None:
-        """A trial has ended; with its out-of-fold predictions, if it is complete."""
+        """A trial has ended; `probability` holds its out-of-fold predictions if it is complete."""
 
     def rescued(self, trial: Trial, probability: Array) -> None:
-        """A trial is complete, but the engine could not be told, since its storage is lost."""
+        """A trial is complete, but the engine could not record it, since its storage is lost."""
 
     def waiting(self) -> None:
-        """No trial can be started now: others run the last ones that are needed."""
+        """No trial can be started now: other workers run the last ones."""
 
     def exhausted(self, sentence: str) -> None:
-        """The engine has no more points to propose."""
+        """The sampler has no point left."""
 
     def interruptible(self) -> AbstractContextManager[None]:
-        """Around what may be interrupted."""
+        """Return a context manager for code that may be interrupted."""
         return nullcontext()
 
 
 class Worker:
-    """Runs trials until there are enough.
+    """Runs trials until one of the stopping criteria is met.
 
     Args:
-        prepared: Of the study.
-        facts: That the study keeps.
-        engine: Of the study.
-        objective: Scores points.
-        outbox: For finished trials; None without tracking.
-        orders: When to end.
-        ear: Hears of the trials.
+        prepared: Context of the study.
+        facts: Metadata of the study.
+        engine: Engine of the study.
+        objective: Scores parameters.
+        outbox: Receives finished trials; None without tracking.
+        criteria: When to end.
+        callbacks: Receive the events of trials.
     """
 
     def __init__(
@@ -104,13 +104,13 @@ class Worker:
         engine: Engine,
         objective: Objective,
         outbox: Outbox | None,
-        orders: StoppingCriteria,
-        ear: TrialCallbacks,
+        criteria: StoppingCriteria,
+        callbacks: TrialCallbacks,
     ) -> None:
         self._prepared, self._engine, self._objective, self._outbox = prepared, engine, objective, outbox
-        self._orders, self._ear = orders, ear
+        self._criteria, self._callbacks = criteria, callbacks
         self._names = [row.name for row in prepared.space(facts["backbones"])]
-        self._deadline = time.monotonic() + orders.seconds
+        self._deadline = time.monotonic() + criteria.seconds
         self._worked = False
         self._template = prepared.template()
         self._draws: IntArray | None = None
@@ -119,19 +119,23 @@ class Worker:
         """Run trials. Returns `DONE`, `TIME`, `OUTGROWN` or `STOPPED`.
 
         Raises:
-            KeyboardInterrupt: If it was interrupted; the trial in hand has failed then.
-            InputError: If the next trial would meet the same: a full disk, a weight file that is gone.
+            KeyboardInterrupt: If it was interrupted; the running trial has been failed.
+            InputError: If the next trial would fail in the same way, such as on a full disk.
         """
         while True:
-            if self._ear.stopping:
+            if self._callbacks.stopping:
                 return STOPPED
-            if self._worked and memory_mb() > self._orders.max_memory_mb:  # else it would never come to a trial
+            if self._worked and memory_mb() > self._criteria.max_memory_mb:  # a new worker runs at least one trial
                 return OUTGROWN
             with study_lock(self._prepared):
                 trials = self._engine.trials()
                 self._forget_own(trials)
-                missing = self._orders.trials - sum(trial.counts for trial in trials)
-                if missing <= 0 or failed_too_often(trials, self._orders) or stagnated(trials, self._orders.stagnation):
+                missing = self._criteria.trials - sum(trial.counts for trial in trials)
+                if (
+                    missing <= 0
+                    or failed_too_often(trials, self._criteria)
+                    or stagnated(trials, self._criteria.stagnation)
+                ):
                     return DONE
                 if time.monotonic() > self._deadline:
                     return TIME
@@ -139,32 +143,34 @@ class Worker:
                 try:
                     trial = self._ask(trials) if spare > 0 else None
                 except SearchExhausted as end:
-                    self._ear.exhausted(str(end))
+                    self._callbacks.exhausted(str(end))
                     return DONE
             if trial is None:
-                self._ear.waiting()
+                self._callbacks.waiting()
                 time.sleep(_WAIT_SECONDS)
             else:
                 self._one_trial(trial)
                 self._worked = True
 
     def _forget_own(self, trials: Sequence[Trial]) -> None:
-        """End what this process seems to run and does not: the storage went away while it was being started."""
+        """Fail trials that this process owns and does not run: the storage was lost while they were started."""
         me = this_process()
         for trial in trials:
             if trial.state == RUNNING and trial.owner == me:
                 self._fail(trial, INTERRUPTED)
 
     def _ask(self, trials: Sequence[Trial]) -> Trial:
-        """Start a trial: first what a process died in, then what the study begins with."""
+        """Start a trial: retries come first, then the points from other studies, then those of the sampler."""
         notes: dict[str, Any] = {"started_ms": now_ms()}
         if self._outbox is not None:
-            notes["outbox"] = str(self._outbox.folder.resolve())  # where other commands can see whether it is logged
+            notes["outbox"] = str(
+                self._outbox.folder.resolve()
+            )  # from which other commands can tell whether it is logged
         again = next_retry(trials, self._names)
         if again is None:
-            place = next_warm(self._orders.points, trials)
+            place = next_warm(self._criteria.points, trials)
             if place is not None:
-                return self._engine.ask(self._orders.points[place], notes | {"warm": place})
+                return self._engine.ask(self._criteria.points[place], notes | {"warm": place})
             return self._engine.ask(None, notes)
         attempt = again.notes.get("attempt", 0) + 1
         return self._engine.ask(again.params, notes | {"retry_of": again.number, "attempt": attempt})
@@ -174,39 +180,41 @@ class Worker:
             if self._engine.report(trial.number, report):
                 raise Pruned
 
-        self._ear.started(trial)
+        self._callbacks.started(trial)
         try:
-            with self._beating(trial.number), self._ear.interruptible():
+            with self._beating(trial.number), self._callbacks.interruptible():
                 outcome = self._objective(trial.params, watch)
         except KeyboardInterrupt:
             self._fail(trial, INTERRUPTED)
             raise
         except Pruned as pruned:
             self._prune(trial, pruned)
-        except InputError as error:  # the next trial would meet the same: a full disk, a weight file that is gone
+        except InputError as error:  # the next trial would fail in the same way
             self._fail(trial, str(error))
             raise
-        except Exception as error:  # a trial may fail in any way; the study goes on, and the reason is kept
+        except Exception as error:  # a trial may fail in any way; the study continues, and the reason is stored
             self._fail(trial, str(error) if isinstance(error, BhsearchError) else f"{type(error).__name__}: {error}")
         else:
             self._complete(trial, outcome)
 
     def _complete(self, trial: Trial, outcome: TrialResult) -> None:
-        """Into the outbox first, then to the engine: whatever dies in between, the trial is not lost."""
+        """Put a trial into the outbox, then end it in the engine: a kill in between does not lose it."""
         ends = self._interval(outcome)
         settings = self._prepared.settings
         now = resolved(self._prepared.regime, settings.feature_backend, settings.precision)
         record, arrays = complete_record(trial, outcome, ends, now)
         try:
-            with self._told(trial, outcome.probability), via_outbox(self._outbox, trial.number, record, arrays):
+            with self._reported(trial, outcome.probability), via_outbox(self._outbox, trial.number, record, arrays):
                 self._engine.complete(trial.number, outcome.score, outcome.seconds, ends)
         except LostStorageError:
             notes = {**trial.notes, "seconds": outcome.seconds}
-            self._ear.rescued(replace(trial, state=COMPLETE, value=outcome.score, notes=notes), outcome.probability)
+            self._callbacks.rescued(
+                replace(trial, state=COMPLETE, value=outcome.score, notes=notes), outcome.probability
+            )
             raise
 
     def _interval(self, outcome: TrialResult) -> tuple[float, float]:
-        """Of the score, over cases: as the result and the report have it."""
+        """Return the 95 % interval of the score over cases, as in the result and the report."""
         if self._draws is None:
             self._draws = group_draws(self._template.group, self._template.stratum, N_DRAWS)
         predictions = replace(self._template, probability=outcome.probability)
@@ -214,25 +222,25 @@ class Worker:
         return float(ends.low), float(ends.high)
 
     def _prune(self, trial: Trial, pruned: Pruned) -> None:
-        with self._told(trial), via_outbox(self._outbox, trial.number, pruned_record(trial, pruned), {}):
+        with self._reported(trial), via_outbox(self._outbox, trial.number, pruned_record(trial, pruned), {}):
             self._engine.prune(trial.number, pruned.seconds)
 
     def _fail(self, trial: Trial, reason: str) -> None:
-        with self._told(trial), via_outbox(self._outbox, trial.number, failed_record(trial, reason), {}):
+        with self._reported(trial), via_outbox(self._outbox, trial.number, failed_record(trial, reason), {}):
             self._engine.fail(trial.number, reason)
 
     @contextmanager
-    def _told(self, trial: Trial, probability: Array | None = None) -> Iterator[None]:
-        """Around the end of a trial: whoever listens hears of it."""
+    def _reported(self, trial: Trial, probability: Array | None = None) -> Iterator[None]:
+        """Call `ended` after the block, which ends a trial."""
         try:
             yield
-        except TrialAlreadyEnded:  # it was taken for dead; what it gave is not counted twice
+        except TrialAlreadyEnded:  # it was taken for dead and has been failed; its result does not count
             probability = None
-        self._ear.ended(trial.number, probability)
+        self._callbacks.ended(trial.number, probability)
 
     @contextmanager
     def _beating(self, number: int) -> Iterator[None]:
-        """Say from time to time that this process is alive, where the engine wants it."""
+        """Send heartbeats during the block, if the engine needs them."""
         every = self._engine.beat_seconds
         if every is None:
             yield
@@ -253,13 +261,13 @@ class Worker:
             thread.join()
 
 
-def failed_too_often(trials: Sequence[Trial], orders: StoppingCriteria) -> bool:
-    """Whether too many trials failed in a row."""
-    return len(last_failures(trials, orders.n_before)) >= orders.max_failures
+def failed_too_often(trials: Sequence[Trial], criteria: StoppingCriteria) -> bool:
+    """Return whether too many consecutive trials have failed."""
+    return len(last_failures(trials, criteria.n_before)) >= criteria.max_failures
 
 
 def stagnated(trials: Sequence[Trial], most: int | None) -> bool:
-    """Whether the last finished trials, so many in a row, were no better than those before."""
+    """Return whether the last `most` finished trials brought no improvement; False if `most` is None."""
     if most is None:
         return False
     since = [0, *trials_since_improvement(trial.value for trial in trials if trial.counts)]
@@ -267,7 +275,7 @@ def stagnated(trials: Sequence[Trial], most: int | None) -> bool:
 
 
 def last_failures(trials: Sequence[Trial], n_before: int) -> list[Trial]:
-    """Trials of this sitting that failed on their own, without a finished one behind them."""
+    """Return the latest consecutive failed trials of this command, without interrupted ones."""
     failures: list[Trial] = []
     for trial in reversed(trials[n_before:]):
         if trial.state == FAILED and trial.notes.get("reason") != INTERRUPTED:

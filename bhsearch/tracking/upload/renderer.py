@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.errors import RunError
+from bhsearch.evaluation.extra_metrics import extra_values
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.runtime.cache import acquire_lease
 from bhsearch.runtime.processes import python_command
@@ -35,6 +36,7 @@ def render(outbox: Outbox, study: Message, number: int) -> None:
     files.mkdir()
     predictions = predictions_of(study, trial)
     values, ends = artifacts.score_and_interval(predictions)
+    values |= extra_values(predictions, study.record["settings"].get("metrics", ()))
     pixels = _pixels(study)
     unit = "quarter of the training" if study.record["augmented"] else "epoch"
     artifacts.write_trial(files, predictions, values, ends, trial.record["curves"], pixels, study.record["note"], unit)

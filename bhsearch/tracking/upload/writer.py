@@ -26,7 +26,7 @@ from mlflow.utils.mlflow_tags import (
 from bhsearch.config import model_limit
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
-from bhsearch.models.backbones.registry import Backbone
+from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.inference_model import ModelPool, inference_network
 from bhsearch.states import COMPLETE, FAILED, PRUNED
 from bhsearch.tracking import keys, model_files, notes
@@ -334,7 +334,9 @@ class RunWriter:
     def _network(self, message: Message) -> Any:
         """The trial's network, or what stands for it where it is only saved."""
         facts = self._record["backbones"][message.record["params"]["backbone"]]
-        backbone = Backbone(facts["name"], Path(facts["file"]) if facts["file"] else None, facts["digest"])
+        backbone = Backbone(
+            facts["name"], Path(facts["file"]) if facts["file"] else None, facts["digest"], facts["kind"]
+        )
         resize, size = self._record["settings"]["resize"], self._record["settings"]["image_size"]
         return inference_network(self._pool, backbone, resize, size, message.record["model"], message.arrays)
 

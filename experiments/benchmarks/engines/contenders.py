@@ -12,8 +12,10 @@ from bhsearch.engines.base import Engine
 from bhsearch.engines.keras_tuner import storage
 from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
-from bhsearch.engines.registry import ENGINE_SAMPLERS, KERAS_TUNER, OPTUNA
+from bhsearch.engines.registry import ENGINES
 from bhsearch.objectives.space import Parameter, Params
+
+OPTUNA, KERAS_TUNER = ENGINES.built_in
 
 # A new study from its space, its seed, and a folder of its own for an engine that keeps files.
 Make = Callable[[Sequence[Parameter], int, Path], Engine]
@@ -44,7 +46,7 @@ class Variant(OptunaEngine):
     Args:
         space: Of the study.
         seed: Of the study.
-        sampler: As in `ENGINE_SAMPLERS`.
+        sampler: As in `ENGINES`.
     """
 
     def __init__(self, space: Sequence[Parameter], seed: int, sampler: Callable[[int, int, int], BaseSampler]) -> None:
@@ -74,9 +76,9 @@ def _joint(seed: int, _: int, __: int) -> BaseSampler:
 
 
 CONTENDERS: dict[str, Make] = {
-    **{f"{OPTUNA} {name}": optuna_with(name) for name in ENGINE_SAMPLERS[OPTUNA]},
+    **{f"{OPTUNA} {name}": optuna_with(name) for name in ENGINES.get(OPTUNA).samplers()},
     f"{OPTUNA} tpe joint": variant(_joint),
-    **{f"{KERAS_TUNER} {name}": keras_tuner_with(name) for name in ENGINE_SAMPLERS[KERAS_TUNER]},
+    **{f"{KERAS_TUNER} {name}": keras_tuner_with(name) for name in ENGINES.get(KERAS_TUNER).samplers()},
 }
 
 

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from bhsearch.errors import BhsearchError, DataError
-from bhsearch.models.backbones.registry import REGISTRY
+from bhsearch.models.backbones.keras_applications import REGISTRY
 from experiments.benchmarks.gpu import networks, parts
 from experiments.benchmarks.gpu.networks import Device, Speed, Work
 

@@ -22,7 +22,8 @@ import numpy as np
 
 from bhsearch.data.images.pixel_cache import PixelCache
 from bhsearch.models import backend
-from bhsearch.models.backbones.registry import REGISTRY, Backbone, scale
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.keras_applications import REGISTRY, scale
 from bhsearch.models.features import batch_size, keras_forward, on_device
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import EVALS_PER_FOLD, FinetuneParams, FoldTask, predict, train_fold

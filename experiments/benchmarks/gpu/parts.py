@@ -71,7 +71,7 @@ class Bench:
 
     def backbones(self, names: str) -> list[RandomBackbone]:
         """Architectures with random weights; `names` with commas between."""
-        return [RandomBackbone(name, None, "random-0") for name in names.split(",")]
+        return [RandomBackbone(name, None, "random-0", "keras-applications") for name in names.split(",")]
 
     def rows(self, n_folds: int) -> DevelopmentRows:
         """As many cases as BreakHis has folders, two thirds of them malignant."""

@@ -108,7 +108,7 @@ def test_jpeg_2000_of_every_depth(bits, codecformat):
         (ONE_GREY.astype(np.int16), 16, "16-bit signed samples in JPEG 2000"),
         ((ONE_GREY >> 1).astype(np.int8), 8, "8-bit signed samples in JPEG 2000"),
         (ONE_GREY >> 4, 4, "4-bit unsigned samples in JPEG 2000"),
-        (np.repeat(ONE_GREY[..., None], 2, axis=2), 8, "2 channels, and nothing says what they are"),
+        (np.repeat(ONE_GREY[..., None], 2, axis=2), 8, "2 channels of unknown meaning"),
         (np.repeat(ONE_GREY[..., None], 5, axis=2), 8, "5 channels"),
     ],
 )

@@ -24,10 +24,10 @@ REFUSED = {
     "no_eoi.jpg": "damaged: image file is truncated",
     "truncated_90.jpg": "damaged: image file is truncated",
     "dicom.png": "DICOM is not read",
-    "int16.tif": "16-bit signed samples have no known white",
-    "uint32grey.tif": "32-bit grey has no known white",
-    "rgbuint32.tif": "32-bit colour has no known white",
-    "multichannel5_minisblack.tif": "5 channels, and nothing says what they are",
+    "int16.tif": "16-bit signed samples have no known range",
+    "uint32grey.tif": "32-bit grey has no known range",
+    "rgbuint32.tif": "32-bit colour has no known range",
+    "multichannel5_minisblack.tif": "5 channels of unknown meaning",
 }
 # 12-bit values in files of 16: no reader can know, and the audit says so.
 NARROW = ("grey12in16.tif", "rgb12in16.tif")

@@ -240,7 +240,7 @@ def test_ycbcr_with_a_range_of_its_own_is_refused():
     ycbcr = np.asarray(Image.fromarray(EIGHT_BIT).convert("YCbCr"))
     assert_near(decode_bytes(tiff(page_of(ycbcr, YCBCR, tags={530: (1, 1), **usual}))), EIGHT_BIT.astype(float), 3)
     for odd in (video, hdtv):
-        with pytest.raises(DataError, match="YCbCr with coefficients or a range of its own"):
+        with pytest.raises(DataError, match="YCbCr with unusual coefficients or range"):
             decode_bytes(tiff(page_of(ycbcr, YCBCR, tags={530: (1, 1), **odd})))
 
 
@@ -316,22 +316,22 @@ def grey_as(dtype, scale=1.0, **options):
 
 
 REFUSED = {
-    "8-bit signed samples have no known white": lambda: grey_as(np.int8, 0.4),
-    "16-bit signed samples have no known white": lambda: grey_as(np.int16),
-    "32-bit signed samples have no known white": lambda: grey_as(np.int32),
-    "64-bit signed samples have no known white": lambda: grey_as(np.int64),
-    "32-bit grey has no known white": lambda: grey_as(np.uint32),
-    "64-bit grey has no known white": lambda: grey_as(np.uint64),
-    "32-bit colour has no known white": lambda: written(EIGHT_BIT.astype(np.uint32), photometric="rgb"),
-    "24-bit grey has no known white": lambda: tiff(page_of(GREY.astype(np.uint32), BLACK_IS_ZERO, bits=24)),
-    "complex samples have no known white": lambda: grey_as(np.complex64),
-    "floating point outside 0..1 has no known white: 60 to 228": lambda: grey_as(np.float32),
-    "floating point outside 0..1 has no known white: nan": lambda: grey_as(np.float32, np.nan),
-    "floating point outside 0..1 has no known white: -": lambda: grey_as(np.float64, -0.001),
-    "floating point outside 0..1 has no known white: inf": lambda: grey_as(np.float16, np.inf),
-    "2 channels, and nothing says what they are": lambda: channels(2, "contig"),
-    "3 channels, and nothing says what they are": lambda: channels(3, "separate"),
-    "5 channels, and nothing says what they are": lambda: channels(5, "separate"),
+    "8-bit signed samples have no known range": lambda: grey_as(np.int8, 0.4),
+    "16-bit signed samples have no known range": lambda: grey_as(np.int16),
+    "32-bit signed samples have no known range": lambda: grey_as(np.int32),
+    "64-bit signed samples have no known range": lambda: grey_as(np.int64),
+    "32-bit grey has no known range": lambda: grey_as(np.uint32),
+    "64-bit grey has no known range": lambda: grey_as(np.uint64),
+    "32-bit colour has no known range": lambda: written(EIGHT_BIT.astype(np.uint32), photometric="rgb"),
+    "24-bit grey has no known range": lambda: tiff(page_of(GREY.astype(np.uint32), BLACK_IS_ZERO, bits=24)),
+    "complex samples have no known range": lambda: grey_as(np.complex64),
+    "floating-point samples outside 0..1 (60 to 228": lambda: grey_as(np.float32),
+    "floating-point samples outside 0..1 (nan": lambda: grey_as(np.float32, np.nan),
+    "floating-point samples outside 0..1 (-": lambda: grey_as(np.float64, -0.001),
+    "floating-point samples outside 0..1 (inf": lambda: grey_as(np.float16, np.inf),
+    "2 channels of unknown meaning": lambda: channels(2, "contig"),
+    "3 channels of unknown meaning": lambda: channels(3, "separate"),
+    "5 channels of unknown meaning": lambda: channels(5, "separate"),
     "2 channels, where RGB needs 3": lambda: tiff(page_of(EIGHT_BIT[..., :2], RGB)),
     "17 channels": lambda: channels(17, "contig"),
     "samples of different depths: 8, 8, 4 bits": lambda: tiff(page_of(EIGHT_BIT, RGB, tags={258: (8, 8, 4)})),

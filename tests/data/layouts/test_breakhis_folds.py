@@ -67,12 +67,12 @@ def test_folds_come_in_the_order_of_their_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("SOB_B_A-14-22549AB-40-001.png|40|1", "rows must be"),
-        ("SOB_B_A-14-22549AB-40-001.png|40|1|validation", "rows must be"),
-        ("SOB_B_A-14-22549AB-40-001.png|40|one|train", "rows must be"),
-        ("SOB_B_A-14-22549AB-40-001.png|100|1|train", "magnification must be that of the file name"),
-        ("cat.png|40|1|train", "not a BreakHis name"),
-        ("SOB_M_DC-14-2523-40-001.png|40|1|train", "on one side only"),
+        ("SOB_B_A-14-22549AB-40-001.png|40|1", "Rows must be"),
+        ("SOB_B_A-14-22549AB-40-001.png|40|1|validation", "Rows must be"),
+        ("SOB_B_A-14-22549AB-40-001.png|40|one|train", "Rows must be"),
+        ("SOB_B_A-14-22549AB-40-001.png|100|1|train", "magnification must agree with the file name"),
+        ("cat.png|40|1|train", "Not a BreakHis name"),
+        ("SOB_M_DC-14-2523-40-001.png|40|1|train", "in one set only"),
         ("SOB_B_A-14-22549AB-40-002.png|40|2|train", "of 2 folds"),
     ],
 )
@@ -85,7 +85,7 @@ def test_a_row_that_breaks_the_rule_is_named_with_its_file(tmp_path, line, words
 
 
 def test_files_that_are_no_folds_are_refused(tmp_path):
-    with pytest.raises(DataError, match="can be read"):
+    with pytest.raises(DataError, match="readable text file"):
         read_folds([tmp_path / "nowhere.txt"])
     with pytest.raises(DataError, match="train and test rows of one fold"):
         read_folds([fold_file(tmp_path, SLIDES, [])])
@@ -93,7 +93,7 @@ def test_files_that_are_no_folds_are_refused(tmp_path):
     with pytest.raises(DataError, match="given once"):
         read_folds([file, file])
     file.write_text("\n")
-    with pytest.raises(DataError, match="holds no rows"):
+    with pytest.raises(DataError, match="contains no rows"):
         read_folds([file])
 
 
@@ -103,18 +103,18 @@ def test_images_are_found_by_their_name_wherever_they_lie(tmp_path, dataset):
     slide = dataset.column("slide")
     assert np.array_equal(placed.train, np.isin(slide.astype(str), SLIDES[:4]))
     assert np.array_equal(placed.test, np.isin(slide.astype(str), SLIDES[4:]))
-    assert placed.n_absent == 0
+    assert placed.n_missing == 0
 
 
 def test_cases_with_slides_on_both_sides_and_their_shared_pictures_are_listed(tmp_path, dataset):
     train, test = [SLIDES[0], SLIDES[3], SLIDES[5]], [SLIDES[1], SLIDES[2], SLIDES[4]]
     (placed,) = resolve_folds(dataset, read_folds([fold_file(tmp_path, train, test)]))
-    assert placed.torn_cases == {
+    assert placed.leaking_cases == {
         "13412": (("M_DC-14-13412",), ("M_LC-14-13412",)),
         "22549": (("B_A-14-22549AB",), ("B_A-14-22549G",)),
     }
-    assert placed.torn_pictures == (("deep/SOB_M_DC-14-13412-100-001.png", "deep/SOB_M_LC-14-13412-100-001.png"),)
-    assert placed.heading() == "Fold 1: on both sides: cases: 2, identical pictures: 1"
+    assert placed.leaking_images == (("deep/SOB_M_DC-14-13412-100-001.png", "deep/SOB_M_LC-14-13412-100-001.png"),)
+    assert placed.heading() == "Fold 1: in both training and test: cases: 2, identical images: 1"
     assert placed.leaks()[1] == "case 22549: train B_A-14-22549AB; test B_A-14-22549G"
     assert placed.leaks()[2].startswith("the same picture: deep/SOB_M_DC")
 
@@ -129,9 +129,9 @@ def test_a_fold_that_keeps_cases_whole_leaks_nothing(tmp_path, dataset):
 def test_listed_images_that_are_not_there_are_counted(tmp_path, dataset):
     absent = "B_TA-14-16184"
     (placed,) = resolve_folds(dataset, read_folds([fold_file(tmp_path, [*SLIDES[:4], absent], SLIDES[4:])]))
-    assert placed.n_absent == 2
-    assert "not here: 2" in placed.heading()
-    with pytest.raises(DataError, match=r"0 of test are. Not there:\n  SOB_B_TA-14-16184-100-001.png"):
+    assert placed.n_missing == 2
+    assert "missing: 2" in placed.heading()
+    with pytest.raises(DataError, match=r"0 test images are. Missing:\n  SOB_B_TA-14-16184-100-001.png"):
         resolve_folds(dataset, read_folds([fold_file(tmp_path, SLIDES, [absent])]))
 
 

@@ -92,7 +92,7 @@ def test_folders_that_name_both_classes_are_refused(tree):
 
 
 def test_a_map_does_not_fit_a_layout_that_names_its_own_classes(tree):
-    with pytest.raises(SettingsError, match="--class-map belongs to"):
+    with pytest.raises(SettingsError, match="--class-map requires"):
         read(tree(BENIGN, MALIGNANT), layout="breakhis", class_map=("benign=a",))
 
 
@@ -137,9 +137,9 @@ def test_parts_above_idc_patients_are_honoured(tree):
     [
         (
             ["train/benign/a.png", "train/malignant/b.png", "holdout/benign/c.png"],
-            "every image must lie in one of them",
+            "every image must be in one of them",
         ),
-        (["train/test/benign/a.png", "train/malignant/b.png"], "the folders of these name several"),
+        (["train/test/benign/a.png", "train/malignant/b.png"], "but these name several"),
         (["fold1/benign/a.png", "fold2/malignant/b.png"], r"'fold1', 'fold2' seem to divide .*--ignore-column fold$"),
         (["Set A/benign/a.png", "Set B/malignant/b.png"], "seem to divide"),
         (["dev/benign/a.png", "external/malignant/b.png"], "seem to divide"),
@@ -155,7 +155,7 @@ def test_folders_that_seem_to_divide_can_be_ignored_if_they_are_there(tree):
     root = tree("fold1/benign/a.png", "fold2/malignant/b.png")
     listing = read(root, ignore_columns=("Fold",))
     assert {row.part for row in listing.rows} == {""}
-    assert "Ignored as asked: Fold." in listing.notes
+    assert "Ignored on request: Fold." in listing.notes
     with pytest.raises(SettingsError, match="there is no 'split'"):
         read(root, ignore_columns=("split",))
 
@@ -189,7 +189,7 @@ def test_the_test_part_is_sealed_and_the_others_are_searched_on(images):
     assert "train and validation are searched on together" in split.warnings[0]
     again = make_split(dataset, n_folds=2, ignore_predefined_split=True)
     assert again.sealed_by == "fraction"
-    assert "(train, validation, test) are ignored, as --ignore-predefined-split asks" in again.warnings[0]
+    assert "(train, validation, test) are ignored because of --ignore-predefined-split" in again.warnings[0]
 
 
 def test_a_case_on_both_sides_of_the_test_is_refused_and_one_in_train_and_val_is_not(images):
@@ -198,7 +198,7 @@ def test_a_case_on_both_sides_of_the_test_is_refused_and_one_in_train_and_val_is
     dataset = images([*patients("test", [2])])
     with pytest.raises(
         DataError,
-        match=r"(?s)train and validation and test must have no case .*p2: 2 images.*--ignore-predefined-split",
+        match=r"(?s)Train and validation and test must have no case .*p2: 2 images.*--ignore-predefined-split",
     ):
         make_split(dataset, n_folds=2)
 
@@ -216,7 +216,7 @@ def test_a_patients_folder_above_the_class_is_the_case_and_said(tree, shape, bel
     listing = read(root)
     assert listing.has_cases
     assert {row.case for row in listing.rows} == set(names)
-    assert any("is taken as the case: 5 cases" in note for note in listing.notes)
+    assert any("is used as the case: 5 cases" in note for note in listing.notes)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_a_pattern_wins_over_folders_and_matches_at_any_depth(tree):
 
 @pytest.mark.parametrize("case", ["nan", "NA", "unknown", "-"])
 def test_a_pattern_that_finds_no_name_is_refused(tree, case):
-    with pytest.raises(DataError, match=r"Every image needs the case"):
+    with pytest.raises(DataError, match=r"Every image must name its case"):
         read(tree(f"benign/{case}/1.png", "malignant/P2/1.png"), case_pattern=r"/([^/]+)/[^/]+$")
 
 

@@ -103,8 +103,8 @@ def test_letters_of_a_path_may_be_composed_or_not(manifest, there, given):
         ("path,label,case\n,,\n", "has no rows below its header"),
         ("", "lacks path, label, case; it has none"),
         ("path;label;Fall\na.png;0;c1\n", r"lacks case; it has path, label, Fall \(separator: semicolon\)"),
-        ("path,label,case\na.png,0,Smith, John\nb.png,1,c\n", r"no more fields than its header.*line 2.* has 4"),
-        (b"\xff\xfep\x00a\x00", "must be text in UTF-8"),
+        ("path,label,case\na.png,0,Smith, John\nb.png,1,c\n", r"no more fields than the header.*line 2.* has 4"),
+        (b"\xff\xfep\x00a\x00", "must be UTF-8 text"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_reason(manifest, text, said):
@@ -133,14 +133,14 @@ def test_images_may_be_in_another_folder_than_their_manifest(manifest, tmp_path)
     file.write_text(
         f"path,label,case\na.png,0,c1\n../data/b.png,1,c2\n{tmp_path}/data/x/c.png,1,c3\n", encoding="utf-8"
     )
-    with pytest.raises(DataError, match="--image-root names the folder"):
+    with pytest.raises(DataError, match="name it with --image-root"):
         read(file)
     listing = read(file, image_root=tmp_path / "data")
     assert (listing.root, rows(listing)[:2]) == (tmp_path / "data", EXPECTED)
     assert [row[0] for row in rows(read(file, image_root=tmp_path / "data"))] == ["a.png", "b.png", "x/c.png"]
     with pytest.raises(SettingsError, match="--image-root must be a folder"):
         read(file, image_root=tmp_path / "nosuch")
-    with pytest.raises(SettingsError, match="--image-root belongs to the layout manifest"):
+    with pytest.raises(SettingsError, match="--image-root requires the layout manifest"):
         read(tmp_path / "data", layout="idc", image_root=tmp_path)
 
 
@@ -164,7 +164,7 @@ def test_a_map_may_turn_numbers_over(manifest):
 
 @pytest.mark.parametrize("case", ["nan", "NA", "N/A", "-", "unknown", "None", "NULL", "?", "#N/A"])
 def test_a_case_that_is_not_known_is_refused_with_its_line(manifest, case):
-    with pytest.raises(DataError, match=r"(?s)Give each its case, or leave .*\(1\):\n  line 3: '"):
+    with pytest.raises(DataError, match=r"(?s)Name the case of each, or remove .*\(1\):\n  line 3: '"):
         read(manifest(f"path,label,case\na.png,0,c1\nb.png,1,{case}\n"))
 
 
@@ -194,7 +194,7 @@ def test_spellings_of_a_case_stay_on_one_side_and_are_said(tmp_path, one, other)
     found = audit(dataset)
     assert len(found.spellings) == 12
     assert found.findings()[0].weight == "error"
-    assert any("Cases in several spellings, kept together as one: 12" in sentence for sentence in found.summary_lines())
+    assert any("Cases with several spellings, kept together: 12" in sentence for sentence in found.summary_lines())
 
 
 # -- columns that divide the data --------------------------------------------------------------------------------------
@@ -215,11 +215,11 @@ def test_a_column_of_parts_is_honoured(manifest, column, values):
 @pytest.mark.parametrize("values", [("1", "2"), ("A", "B"), ("train", "other"), ("train", "")])
 def test_a_column_of_other_parts_is_refused_unless_it_is_ignored(manifest, column, values):
     file = manifest(f"path,label,case,{column}\na.png,0,c1,{values[0]}\nb.png,1,c2,{values[1]}\n")
-    with pytest.raises(DataError, match=rf"'{column}' seems to say how .*--ignore-column {column}"):
+    with pytest.raises(DataError, match=rf"'{column}' seems to divide .*--ignore-column {column}"):
         read(file)
     listing = read(file, ignore_columns=(column.swapcase(),))
     assert {row.part for row in listing.rows} == {""}
-    assert any("Ignored as asked" in note for note in listing.notes)
+    assert any("Ignored on request" in note for note in listing.notes)
 
 
 def test_a_column_of_parts_can_be_ignored_too(manifest):
@@ -230,7 +230,7 @@ def test_a_column_of_parts_can_be_ignored_too(manifest):
 def test_one_part_alone_divides_nothing_and_is_said(manifest):
     listing = read(manifest("path,label,case,split\na.png,0,c1,train\nb.png,1,c2,train\n"))
     assert {row.part for row in listing.rows} == {""}
-    assert listing.notes == ("The column split divides nothing: all images are in train.",)
+    assert listing.notes == ("The column split has one value, train, so there is no predefined split.",)
 
 
 def test_two_columns_that_divide_the_images_differently_are_refused(manifest):
@@ -242,12 +242,12 @@ def test_two_columns_that_divide_the_images_differently_are_refused(manifest):
 
 def test_other_columns_are_named_as_not_used(manifest):
     listing = read(manifest(",path,label,case,stain,empty\n0,a.png,0,c1,HE,\n1,b.png,1,c2,HE,\n"))
-    assert listing.notes == ("Columns of the manifest not used: one without a name, stain.",)
+    assert listing.notes == ("Columns of the manifest not used: an unnamed column, stain.",)
 
 
 def test_parts_in_the_paths_of_a_manifest_are_said_to_have_no_effect(manifest):
     file = manifest("path,label,case\ntrain/a.png,0,c1\ntest/b.png,1,c2\n", "train/a.png", "test/b.png")
-    assert "The paths name the parts test, train, which are not used" in read(file).notes[0]
+    assert "The parts test, train in the paths are not used" in read(file).notes[0]
 
 
 @pytest.mark.parametrize(("names", "said"), [(("splits",), "there is no 'splits'"), (("case",), "cannot ignore case")])
@@ -316,6 +316,6 @@ def test_one_picture_of_two_labels_and_one_archive_in_itself_are_told(tmp_path):
     folder = reported(tmp_path)
     (folder / "link").symlink_to("img")
     told = audit(load_dataset(folder / "dup_symlink.csv")).summary_lines()
-    assert told[0] == "Pictures called both benign and malignant: 1, such as img/00.png = link/00.png."
+    assert told[0] == "Images labelled both benign and malignant: 1, such as img/00.png = link/00.png."
     nested = audit(load_dataset(SHARED / "bugs/layouts/idc_nested")).summary_lines()
-    assert [sentence.partition(",")[0] for sentence in nested] == ["Pictures repeated within a case: 36"]
+    assert [sentence.partition(",")[0] for sentence in nested] == ["Images repeated within a case: 36"]

@@ -18,7 +18,14 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.synthetic import phantom
-from bhsearch.data.synthetic.phantom import Parameters, draw, list_images, parse_spec, phantom_dataset, phantom_folder
+from bhsearch.data.synthetic.phantom import (
+    Parameters,
+    draw_image,
+    list_images,
+    parse_spec,
+    phantom_dataset,
+    phantom_folder,
+)
 from bhsearch.errors import DataError, PlaceError
 
 SMALL = "phantom:cases=5,images=2"
@@ -132,7 +139,7 @@ def test_some_cases_of_both_classes_lie_on_two_slides():
 def test_a_larger_phantom_begins_with_the_smaller_one():
     small, large = list_images(Parameters(cases=10)), list_images(Parameters(cases=30))
     assert large[: len(small)] == small
-    assert np.array_equal(draw(Parameters(cases=10), small[3]), draw(Parameters(cases=30), large[3]))
+    assert np.array_equal(draw_image(Parameters(cases=10), small[3]), draw_image(Parameters(cases=30), large[3]))
 
 
 @given(st.integers(2, 60), st.integers(1, 12), st.integers(0, 2**31 - 1))
@@ -150,7 +157,7 @@ def test_every_case_has_images_and_both_classes_are_there(cases, images, seed):
 def test_pixels_are_the_same_on_every_machine():
     # A change of these digests is a change of everybody's data: raise phantom._VERSION with it.
     planned = list_images(Parameters())
-    digest = hashlib.sha256(b"".join(draw(Parameters(), planned[at]).tobytes() for at in (0, 100, 200, 300)))
+    digest = hashlib.sha256(b"".join(draw_image(Parameters(), planned[at]).tobytes() for at in (0, 100, 200, 300)))
     assert digest.hexdigest()[:16] == "ea97cf3b34236756"
 
 
@@ -159,11 +166,11 @@ def test_seed_case_image_and_difficulty_each_change_the_pixels():
     planned = list_images(base)
     other_case = next(image for image in planned if image.case == 1)
     drawn = [
-        draw(base, planned[0]),
-        draw(base, planned[1]),
-        draw(base, other_case),
-        draw(Parameters(seed=1), planned[0]),
-        draw(Parameters(difficulty=0.1), planned[0]),
+        draw_image(base, planned[0]),
+        draw_image(base, planned[1]),
+        draw_image(base, other_case),
+        draw_image(Parameters(seed=1), planned[0]),
+        draw_image(Parameters(difficulty=0.1), planned[0]),
     ]
     assert len({pixels.tobytes() for pixels in drawn}) == len(drawn)
 
@@ -172,8 +179,8 @@ def test_at_difficulty_one_an_image_does_not_depend_on_its_label():
     parameters = Parameters(difficulty=1.0)
     benign = phantom.SyntheticImage("", 0, 3, 1)
     malignant = phantom.SyntheticImage("", 1, 3, 1)
-    assert np.array_equal(draw(parameters, benign), draw(parameters, malignant))
-    assert not np.array_equal(draw(Parameters(), benign), draw(Parameters(), malignant))
+    assert np.array_equal(draw_image(parameters, benign), draw_image(parameters, malignant))
+    assert not np.array_equal(draw_image(Parameters(), benign), draw_image(Parameters(), malignant))
 
 
 # --- the cache and the index
@@ -191,12 +198,12 @@ def test_the_index_is_a_synthetic_data_set_with_cases(cache):
     assert dataset.column("case").tolist() == [str(90_000 + planned[path].case) for path in dataset.table["path"]]
     assert dataset.table["pixels_digest"].is_unique
     first = dataset.table["path"][0]
-    assert np.array_equal(np.asarray(Image.open(dataset.root / first)), draw(parse_spec(SMALL), planned[first]))
+    assert np.array_equal(np.asarray(Image.open(dataset.root / first)), draw_image(parse_spec(SMALL), planned[first]))
 
 
 def test_the_second_call_draws_nothing(cache, monkeypatch):
     first = phantom_dataset(SMALL)
-    monkeypatch.setattr(phantom, "draw", None)
+    monkeypatch.setattr(phantom, "draw_image", None)
     assert phantom_dataset(SMALL).fingerprint == first.fingerprint
 
 
@@ -247,7 +254,7 @@ def test_nothing_half_made_is_left_when_drawing_fails(cache, monkeypatch, failur
             raise failure
         return np.zeros((4, 4, 3), np.uint8)
 
-    monkeypatch.setattr(phantom, "draw", failing)
+    monkeypatch.setattr(phantom, "draw_image", failing)
     with pytest.raises(raised):
         phantom_folder(parse_spec(SMALL))
     assert [entry for entry in (cache / "phantom").iterdir() if entry.is_dir()] == []
@@ -331,7 +338,7 @@ class Sample:
 def sample(difficulty: float) -> Sample:
     parameters = Parameters(cases=60, difficulty=difficulty)
     drawn = [image for image in list_images(parameters) if image.image < 3]
-    features = np.stack([traits(draw(parameters, image)) for image in drawn])
+    features = np.stack([traits(draw_image(parameters, image)) for image in drawn])
     features = (features - features.mean(axis=0)) / features.std(axis=0)
     return Sample(features, np.array([image.label for image in drawn]), np.array([image.case for image in drawn]))
 

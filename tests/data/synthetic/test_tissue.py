@@ -22,19 +22,19 @@ def rng(at: int = 0) -> np.random.Generator:
 
 def mean_darkness(style: Style) -> float:
     """Light taken from the red channel, where haematoxylin absorbs and eosin hardly does; mean of six images."""
-    return float(np.mean([255 - tissue.draw(style, rng(at))[:, :, 0].astype(float) for at in range(6)]))
+    return float(np.mean([255 - tissue.draw_tissue(style, rng(at))[:, :, 0].astype(float) for at in range(6)]))
 
 
 def test_an_image_is_a_function_of_style_and_generator(style):
-    first = tissue.draw(style, rng())
+    first = tissue.draw_tissue(style, rng())
     assert first.shape == (tissue.HEIGHT, tissue.WIDTH, 3)
     assert first.dtype == np.uint8
-    assert np.array_equal(first, tissue.draw(style, rng()))
-    assert not np.array_equal(first, tissue.draw(style, rng(1)))
+    assert np.array_equal(first, tissue.draw_tissue(style, rng()))
+    assert not np.array_equal(first, tissue.draw_tissue(style, rng(1)))
 
 
 def test_bare_glass_shows_the_white_of_the_lamp_and_nothing_is_brighter(style):
-    lit = np.concatenate([tissue.draw(replace(style, fat=0.6), rng(at)).reshape(-1, 3) for at in range(3)])
+    lit = np.concatenate([tissue.draw_tissue(replace(style, fat=0.6), rng(at)).reshape(-1, 3) for at in range(3)])
     assert 0.95 * 240 < lit.max() <= np.ceil(1.02 * 240)
 
 
@@ -79,7 +79,7 @@ def test_fibres_run_along_their_angle(style):
         glands=0.0,
         fibroblasts=0.0,
     )
-    green = np.stack([tissue.draw(straight, rng(at))[:, :, 1].astype(float) for at in range(6)])
+    green = np.stack([tissue.draw_tissue(straight, rng(at))[:, :, 1].astype(float) for at in range(6)])
     across, along = np.abs(np.diff(green, axis=1)).mean(), np.abs(np.diff(green, axis=2)).mean()
     assert across > 1.15 * along
 

@@ -13,8 +13,7 @@ from sklearn.gaussian_process.kernels import Matern
 
 from bhsearch.engines.base import SearchExhausted
 from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
-from bhsearch.engines.keras_tuner.storage import open_study
-from bhsearch.engines.registry import KERAS_TUNER
+from bhsearch.engines.keras_tuner.storage import DIRECTORY, open_study
 from bhsearch.errors import StudyError
 from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import starting_point
@@ -24,9 +23,11 @@ EPOCHS = next(row for row in SPACE if row.name == "epochs")
 
 
 @pytest.fixture
-def opened(tmp_path):
+def opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
     def engine(sampler, seed=0, space=SPACE, name="study"):
-        return Place(KERAS_TUNER, tmp_path).open(sampler, seed, space, name)
+        return Place("keras-tuner", "").open(sampler, seed, space, name)
 
     return engine
 
@@ -254,11 +255,11 @@ def test_it_never_prunes_and_knows_no_importances(opened):
 
 
 def test_looking_and_ending_need_no_keras(tmp_path):
-    study = open_study(tmp_path, "study", FACTS)
+    study = open_study(tmp_path / DIRECTORY, "study", FACTS)
     KerasTunerEngine(study, SPACE, "random", 0).ask()
     code = (
-        "import sys; from pathlib import Path; from tests.engines.engines import Place;"
-        f"study = Place('keras-tuner', Path({str(tmp_path)!r})).open('random');"
+        f"import os, sys; from tests.engines.engines import Place; os.chdir({str(tmp_path)!r});"
+        "study = Place('keras-tuner', '').open('random');"
         "study.fail(study.trials()[0].number, 'its process died', dead=True);"
         "print({'keras', 'keras_tuner', 'tensorflow'} & set(sys.modules))"
     )

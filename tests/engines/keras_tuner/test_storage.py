@@ -147,7 +147,7 @@ def test_any_name_is_a_folder_of_its_own_in_the_directory(tmp_path, name):
 
 def test_a_directory_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "keras_tuner").touch()
-    with pytest.raises(PlaceError, match="folder that can be written is needed for the study"):
+    with pytest.raises(PlaceError, match="writable folder is required for the study"):
         open_study(tmp_path / "keras_tuner", "study", FACTS)
 
 

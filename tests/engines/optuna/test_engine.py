@@ -14,7 +14,7 @@ from bhsearch import states
 from bhsearch.engines.base import INTERRUPTED
 from bhsearch.engines.optuna import attributes, engine
 from bhsearch.engines.optuna.engine import OptunaEngine, add_backbones, metadata_of, open_study
-from bhsearch.engines.optuna.samplers import LEARNING, SAMPLERS
+from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.engines.optuna.storage import connect
 from bhsearch.errors import StudyError
 from bhsearch.objectives.space import frozen_space, starting_point
@@ -23,6 +23,7 @@ BACKBONES = ("staintex-s", "staintex-l")
 SPACE = frozen_space(BACKBONES)
 FACTS = {"uid": "1", "backbones": dict.fromkeys(BACKBONES, "digest")}
 N_TRIALS = 19  # TPE starts to think at the sixteenth
+LEARNING = [name for name in SAMPLERS.built_in if SAMPLERS.get(name).learns]
 
 
 def open_engine(url, sampler="tpe", seed=0, space=SPACE, name="study"):
@@ -52,7 +53,7 @@ def told(url, name="study"):
 # -- sampling and resuming ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS.built_in)
 def test_samplers_that_learn_begin_with_a_sound_point_for_each_backbone(database, sampler):
     study = open_engine(database(), sampler)
     first = [one_trial(study) for _ in BACKBONES]
@@ -135,7 +136,7 @@ def test_a_grown_study_keeps_its_trials_and_samples_the_new_backbone(database):
     assert {params["backbone"] for params in after} <= {*BACKBONES, "new"}
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS.built_in)
 def test_a_grown_study_does_not_meet_its_old_points_again(database, sampler):
     """A sampler that keeps its place in a sequence beside the trials would start the sequence again."""
     study = open_engine(database(), sampler)
@@ -202,10 +203,10 @@ def test_a_copy_that_was_killed_half_way_is_made_again(database):
     storage = connect(database())
     whole = optuna.load_study(study_name="study", storage=storage)
     draft = optuna.create_study(storage=storage, study_name="study (growing)", direction="maximize")
-    attributes.keep(draft, "bhsearch.facts", grown_facts())
+    attributes.set_attribute(draft, "bhsearch.facts", grown_facts())
     wide = CategoricalDistribution((*BACKBONES, "new"))
     draft.add_trials([engine._with_choices(trial, wide) for trial in whole.trials])
-    attributes.keep(draft, "bhsearch.whole", True)
+    attributes.set_attribute(draft, "bhsearch.whole", True)
     optuna.delete_study(study_name="study", storage=storage)
     part = optuna.create_study(storage=storage, study_name="study", direction="maximize")
     part.add_trials(draft.trials[:2])

@@ -3,10 +3,11 @@
 import pytest
 
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
-from bhsearch.engines.optuna.samplers import LEARNING
+from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.engines.optuna.storage import connect
 from bhsearch.objectives.space import frozen_space, starting_point
 
+LEARNING = [name for name in SAMPLERS.built_in if SAMPLERS.get(name).learns]
 BACKBONES = ("staintex-s", "staintex-l", "mobilenet-0.25")
 SPACE = frozen_space(BACKBONES)
 

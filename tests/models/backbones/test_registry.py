@@ -9,8 +9,10 @@ import pytest
 
 from bhsearch.errors import BackboneError
 from bhsearch.models.backbones import cnn
-from bhsearch.models.backbones import registry as module
-from bhsearch.models.backbones.registry import REGISTRY, Backbone, find_backbones, scale
+from bhsearch.models.backbones import keras_applications as module
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.keras_applications import REGISTRY, scale
+from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.backbones.staintex import SIZES
 from tests.models.conftest import tissue
 
@@ -159,7 +161,7 @@ def test_a_network_is_kerass_own_on_scaled_images(mobilenet, random_weights):
 
 def test_images_that_are_too_small_for_a_network_are_refused(tmp_path):
     (tmp_path / REGISTRY["xception"].weights_file).write_bytes(b"never opened")
-    with pytest.raises(BackboneError, match=r"xception needs images of at least 71 pixels.*70"):
+    with pytest.raises(BackboneError, match=r"xception requires images of at least 71 pixels.*70"):
         find_backbones(["xception"], tmp_path).backbones[0].build(70)
 
 
@@ -255,7 +257,7 @@ def test_the_cnn_is_found_by_name_where_networks_are_trained():
     import keras
 
     [backbone] = find_backbones(["cnn"], None, trainable=True).backbones
-    assert backbone == Backbone("cnn", None, cnn.DIGEST)
+    assert backbone == Backbone("cnn", None, cnn.DIGEST, "cnn")
     network = backbone.build(32)
     assert network.output_shape == (None, 128)
     assert network.trainable_weights
@@ -386,7 +388,7 @@ def test_real_weights_see_scaled_images_and_tell_them_apart(name, weights_dir):
 
     facts = REGISTRY[name]
     backbone = find_backbones([name], weights_dir).backbones[0]
-    assert backbone == Backbone(name, weights_dir / facts.weights_file, backbone.digest)
+    assert backbone == Backbone(name, weights_dir / facts.weights_file, backbone.digest, "keras-applications")
     network = backbone.build(96)
     inner = next(layer for layer in network.layers if isinstance(layer, keras.Model))
     images = tissue(3, 96).astype(np.float32)

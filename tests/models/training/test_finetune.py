@@ -126,7 +126,7 @@ def test_what_a_look_raises_ends_the_training(cnn_program, pixels):
 
 
 def test_a_learning_rate_that_is_far_too_high_is_a_failure_with_its_reason(cnn_program, pixels):
-    with pytest.raises(RunError, match=r"finite numbers, but its loss was .* in epoch \d.*learning rate 1e\+06"):
+    with pytest.raises(RunError, match=r"finite loss below 1000, but got .* in epoch \d.*learning rate 1e\+06"):
         trained(cnn_program, pixels, replace(PLAIN, learning_rate=1e6, epochs=4))
 
 
@@ -136,9 +136,9 @@ def test_a_start_that_is_no_number_is_a_failure_with_its_reason(cnn_program, pix
     poisoned = start.weights[0] if place == "backbone" else start.head[0]
     poisoned.ravel()[0] = np.nan
     monkeypatch.setattr("tests.models.finetuning.start_of", lambda program: start)
-    with pytest.raises(RunError, match="loss was nan in epoch 1"):
+    with pytest.raises(RunError, match="got nan in epoch 1"):
         trained(cnn_program, pixels, RICH)
-    with pytest.raises(RunError, match="finite predictions"):
+    with pytest.raises(RunError, match="Predictions must be finite"):
         logits_of(cnn_program, pixels, start, range(4))
 
 

@@ -62,7 +62,7 @@ def test_half_of_the_depth_leaves_the_lower_layers_as_they_are(mobilenet_program
 def test_all_of_the_depth_moves_every_layer_and_a_network_from_scratch_knows_no_other(cnn_program, pixels):
     moved = one_step(cnn_program, pixels)
     assert all(np.any(step) for name, step in moved.items() if name not in ("head2", "head3"))
-    assert all(CompiledTrainer(shape_of(depth="half"))._trained)
+    assert all(CompiledTrainer(shape_of(depth="half"))._is_trained)
 
 
 def test_layer_decay_shortens_the_steps_of_lower_layers(cnn_program, pixels):
@@ -186,8 +186,8 @@ def test_a_plan_is_cut_where_it_has_to_be_and_nothing_of_it_is_lost():
     number = np.arange(10)
     plan = StepInputs(*(number[:, None] if k < 5 else number for k in range(8)))
     parts = list(plan.chunks(4, [-2, 0, 5, 10, 12]))
-    assert [part.rates.tolist() for part in parts] == [[0, 1, 2, 3], [4], [5, 6, 7], [8, 9]]
-    assert [part.rows[:, 0].tolist() for part in parts] == [part.rates.tolist() for part in parts]
+    assert [part.learning_rates.tolist() for part in parts] == [[0, 1, 2, 3], [4], [5, 6, 7], [8, 9]]
+    assert [part.rows[:, 0].tolist() for part in parts] == [part.learning_rates.tolist() for part in parts]
     assert len(list(plan.chunks(1 << 30))) == 1
 
 

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.runner import optimize
-from bhsearch.study.workers import pool
+from bhsearch.study.workers.launchers.local import LocalLauncher
 from bhsearch.study.workers.pool import n_workers, visible_gpus
 from tests.faults.whole import assert_whole, workers_of
 from tests.studies import arguments, optuna_trials, search, settings, started, trial_is_running, wait_for
@@ -93,15 +93,15 @@ def test_a_worker_that_cannot_start_ends_the_command(here, monkeypatch):
 
 
 def test_a_worker_that_dies_while_it_makes_ready_is_replaced(here, monkeypatch):
-    begun, start = [], pool.WorkerProcess.start
+    begun, start = [], LocalLauncher.start
 
     def start_and_kill_the_first(*arguments):
         begun.append(start(*arguments))
         if len(begun) == 1:
-            begun[0].process.kill()
+            begun[0].kill()
         return begun[-1]
 
-    monkeypatch.setattr(pool.WorkerProcess, "start", start_and_kill_the_first)
+    monkeypatch.setattr(LocalLauncher, "start", start_and_kill_the_first)
     assert search(workers=1, trials=1).n_finished == 1
     assert len(begun) == 2
 

@@ -1,7 +1,8 @@
-"""What every engine promises, with each of its samplers: the study's code relies on it and knows no engine."""
+"""The contract of engines and samplers, over every one that is installed: the built-in ones and those of plugins."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,8 +15,7 @@ from hypothesis import strategies as st
 
 from bhsearch import states
 from bhsearch.engines.base import INTERRUPTED, TrialAlreadyEnded
-from bhsearch.engines.optuna.storage import connect
-from bhsearch.engines.registry import ENGINE_SAMPLERS, KERAS_TUNER, OPTUNA
+from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import StudyError
 from bhsearch.objectives.space import frozen_space
 from tests.engines.engines import BACKBONES, CASES, FACTS, N_TRIALS, SPACE, Place, one_trial, score_of
@@ -23,17 +23,19 @@ from tests.studies import started
 
 STOPS = (1, 5, 16, 19)
 # One sampler of each engine, for what has nothing to do with samplers.
-ENGINES = [(OPTUNA, "random"), (KERAS_TUNER, "random")]
+PLAIN = [(name, min(ENGINES.get(name).samplers(), key=lambda sampler: sampler != "random")) for name in ENGINES]
 each = pytest.mark.parametrize(("engine", "sampler"), CASES)
-either = pytest.mark.parametrize(("engine", "sampler"), ENGINES)
+either = pytest.mark.parametrize(("engine", "sampler"), PLAIN)
 
 
 @pytest.fixture
-def place(engine, database, tmp_path):
+def place(engine, database, tmp_path, monkeypatch):
     """Where the engine's studies are; fresh, or the one of that name."""
 
     def made(name="here") -> Place:
-        return Place(engine, database(name) if engine == OPTUNA else tmp_path / name)
+        (tmp_path / name).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / name)
+        return Place(engine, database(name))
 
     return made
 
@@ -51,9 +53,9 @@ def uninterrupted(tmp_path_factory):
 
     def points(engine, sampler):
         if (engine, sampler) not in found:
-            folder = tmp_path_factory.mktemp("whole")
-            study = Place(engine, f"sqlite:///{folder}/o.db" if engine == OPTUNA else folder).open(sampler)
-            found[engine, sampler] = [one_trial(study) for _ in range(N_TRIALS)]
+            with contextlib.chdir(tmp_path_factory.mktemp("whole")):
+                study = Place(engine, "sqlite:///o.db").open(sampler)
+                found[engine, sampler] = [one_trial(study) for _ in range(N_TRIALS)]
         return found[engine, sampler]
 
     return points
@@ -74,9 +76,8 @@ def test_every_sampled_value_is_in_the_space_and_has_its_type(uninterrupted, eng
 @given(seed=st.integers(0, 2**40), case=st.sampled_from(CASES), size=st.integers(1, 4))
 def test_any_seed_and_any_list_of_backbones_samples_inside_the_whole_space(seed, case, size):
     space = frozen_space(tuple(f"b{k}" for k in range(size)))
-    with tempfile.TemporaryDirectory() as folder:
-        storage = f"sqlite:///{folder}/optuna.db" if case[0] == OPTUNA else Path(folder)
-        study = Place(case[0], storage).open(case[1], seed, space)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        study = Place(case[0], f"sqlite:///{folder}/optuna.db").open(case[1], seed, space)
         for _ in range(3):
             params = one_trial(study)
             assert [row.name for row in space if not exact(row, params[row.name])] == []
@@ -240,12 +241,8 @@ def test_a_deleted_study_is_gone(place, sampler):
     one_trial(study)
     study.delete()
     with pytest.raises(StudyError, match=r"'study' is not. There: none"):
-        place().module.find_study(_storage(place()), "study")
+        place().store.find(place().storage, "study")
     assert place().open(sampler).trials() == []
-
-
-def _storage(place):
-    return place.storage if isinstance(place.storage, Path) else connect(place.storage)
 
 
 # -- the study ---------------------------------------------------------------------------------------------------------
@@ -255,12 +252,12 @@ def _storage(place):
 def test_a_study_keeps_the_facts_that_it_was_made_with(place, sampler):
     place().study()
     study = place().study(facts={"uid": "2"})
-    assert place().module.metadata_of(study) == FACTS
+    assert study.metadata() == FACTS
     other = place().study("another", {"uid": "3"})
-    assert place().module.metadata_of(other) == {"uid": "3"}
+    assert other.metadata() == {"uid": "3"}
     with pytest.raises(StudyError, match=r"'nosuch' is not\. There: (another, study|study, another)"):
-        place().module.find_study(_storage(place()), "nosuch")
-    assert place().module.metadata_of(place().module.find_study(_storage(place()), "study")) == FACTS
+        place().store.find(place().storage, "nosuch")
+    assert place().store.find(place().storage, "study").metadata() == FACTS
 
 
 @either
@@ -270,7 +267,7 @@ def test_scores_and_points_are_those_of_complete_trials(place, sampler):
     study.complete(first.number, 0.75, 0.1)
     study.fail(second.number, "it failed")
     study.complete(third.number, 0.5, 0.1)
-    assert place().module.completed_trials(place().study()) == [(0.75, first.params), (0.5, third.params)]
+    assert place().study().completed_trials() == [(0.75, first.params), (0.5, third.params)]
 
 
 @each
@@ -280,8 +277,8 @@ def test_a_study_with_more_backbones_keeps_its_trials_and_samples_the_new_one(pl
     study.fail(study.ask().number, "it failed")
     kept = study.trials()
     facts = FACTS | {"backbones": dict.fromkeys((*BACKBONES, "new"), "digest")}
-    grown = place().module.add_backbones(place().study(), facts, (*BACKBONES, "new"))
-    assert place().module.metadata_of(grown) == facts
+    grown = place().study().add_backbones(facts, (*BACKBONES, "new"))
+    assert grown.metadata() == facts
     assert place().open(sampler).trials() == kept
     wide = tuple(row if row.name != "backbone" else frozen_space((*BACKBONES, "new"))[0] for row in SPACE)
     study = place().open(sampler, space=wide)
@@ -297,8 +294,8 @@ def test_a_study_with_a_running_trial_gets_no_backbones(place, sampler):
     study = place().open(sampler)
     study.ask()
     with pytest.raises(StudyError, match="'study' is in use"):
-        place().module.add_backbones(place().study(), FACTS | {"uid": "2"}, (*BACKBONES, "new"))
-    assert place().module.metadata_of(place().study()) == FACTS
+        place().study().add_backbones(FACTS | {"uid": "2"}, (*BACKBONES, "new"))
+    assert place().study().metadata() == FACTS
     assert [trial.state for trial in study.trials()] == [states.RUNNING]
 
 
@@ -306,10 +303,10 @@ def test_a_study_with_a_running_trial_gets_no_backbones(place, sampler):
 
 _BUSY = """
 import sys
-from pathlib import Path
+sys.path.insert(0, sys.argv[4])
 from tests.engines.engines import Place, one_trial
-engine, storage, sampler = sys.argv[1:]
-study = Place(engine, Path(storage) if engine == "keras-tuner" else storage).open(sampler)
+engine, storage, sampler = sys.argv[1:4]
+study = Place(engine, storage).open(sampler)
 for number in range(1000):
     print(len(study.trials()), flush=True)
     one_trial(study)
@@ -319,7 +316,8 @@ for number in range(1000):
 @either
 def test_a_study_whose_process_is_killed_at_work_is_whole(place, uninterrupted, engine, sampler):
     at = place()
-    with started(Path.cwd(), "-c", _BUSY, engine, str(at.storage), sampler) as process:
+    root = str(Path(__file__).resolve().parents[2])
+    with started(Path.cwd(), "-c", _BUSY, engine, at.storage, sampler, root) as process:
         for _ in range(8):
             seen = int(process.stdout.readline())
         os.kill(process.pid, signal.SIGKILL)
@@ -338,8 +336,36 @@ def test_a_study_whose_process_is_killed_at_work_is_whole(place, uninterrupted, 
     json.dumps([trial.notes for trial in study.trials()])
 
 
-def test_every_engine_has_a_default_sampler():
-    assert {engine: samplers[0] for engine, samplers in ENGINE_SAMPLERS.items()} == {
-        OPTUNA: "tpe",
-        KERAS_TUNER: "bayesian",
+def test_the_first_sampler_of_an_engine_is_its_default():
+    assert {name: ENGINES.get(name).samplers()[0] for name in ENGINES.built_in} == {
+        "optuna": "tpe",
+        "keras-tuner": "bayesian",
     }
+
+
+# -- the store ---------------------------------------------------------------------------------------------------------
+
+
+@either
+def test_settings_come_back_as_they_were_stored_last(place, sampler):
+    study = place().study()
+    for values in ({"folds": 3}, {"folds": 5, "data": "phantom"}):
+        study.save_settings(values)
+        assert place().store.find(place().storage, "study").load_settings() == values
+
+
+@either
+def test_studies_are_listed_by_name(place, sampler):
+    for name in ("one", "two"):
+        place().study(name)
+    assert sorted(place().store.names(place().storage)) == ["one", "two"]
+
+
+@either
+def test_a_store_says_what_it_is(place, engine, sampler):
+    store = place().store
+    assert store.name == engine
+    assert store.title
+    assert "hunter2" not in store.location("postgresql+psycopg://user:hunter2@host/name")
+    assert store.lock_key(place().storage) == store.lock_key(place().storage)
+    assert store.sampler_source("nosuch") is None

@@ -1,0 +1,115 @@
+"""Optuna as an exchangeable engine: studies in a database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import optuna
+
+from bhsearch.engines.base import Capabilities, Engine, StoredStudy
+from bhsearch.engines.optuna import engine
+from bhsearch.engines.optuna.registry import SAMPLERS
+from bhsearch.engines.optuna.storage import connect, discard_if_new, reconnect, retry_while_unavailable
+from bhsearch.engines.optuna.url import check_storage, sqlite_file, without_password
+from bhsearch.objectives.space import Parameter, Params
+from bhsearch.runtime.plugins import PluginSource
+
+
+@dataclass(frozen=True)
+class OptunaStudy:
+    """A study in a database of Optuna."""
+
+    study: optuna.Study
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the study was created with; see `StoredStudy.metadata`."""
+        return engine.metadata_of(self.study)
+
+    def save_settings(self, settings: dict[str, Any]) -> None:
+        """Store the settings of the last command that opened the study."""
+        engine.save_settings(self.study, settings)
+
+    def load_settings(self) -> dict[str, Any]:
+        """Return the settings that were stored last."""
+        return engine.load_settings(self.study)
+
+    def completed_trials(self) -> list[tuple[float, Params]]:
+        """Return score and parameters of every complete trial."""
+        return engine.completed_trials(self.study)
+
+    def add_backbones(self, metadata: dict[str, Any], backbones: Sequence[str]) -> StoredStudy:
+        """Extend the choices of the parameter `backbone`; see `StoredStudy.add_backbones`."""
+        return OptunaStudy(engine.add_backbones(self.study, metadata, backbones))
+
+    def engine(
+        self, space: Sequence[Parameter], sampler: str, seed: int, pruner: str = "none", steps_per_fold: int = 1
+    ) -> Engine:
+        """Open the study for trials; see `StoredStudy.engine`."""
+        return engine.OptunaEngine(self.study, space, sampler, seed, pruner, steps_per_fold)
+
+
+class OptunaStore:
+    """Studies in a database of Optuna."""
+
+    name = "optuna"
+    title = "Optuna"
+    capabilities = Capabilities(prunes=True, parallel=True, uses_database=True)
+
+    def __init__(self) -> None:
+        # What `open` has opened and is still in use, for `discard_if_new`.
+        self._opened: WeakValueDictionary[str, optuna.storages.BaseStorage] = WeakValueDictionary()
+
+    def samplers(self) -> tuple[str, ...]:
+        """Return the names of the samplers, the default first."""
+        return SAMPLERS.names()
+
+    def sampler_source(self, name: str) -> PluginSource | None:
+        """Return the distribution of a sampler; None for a built-in one."""
+        return SAMPLERS.source(name)
+
+    def check(self, storage: str) -> None:
+        """Refuse a database that cannot be used; see `check_storage`."""
+        check_storage(storage)
+
+    def location(self, storage: str) -> str:
+        """Return the database's URL without its password."""
+        return without_password(storage)
+
+    def lock_key(self, storage: str) -> str:
+        """Return the URL, and the working directory for a file, whose path may be relative."""
+        is_file = "://" not in storage or storage.startswith("sqlite")
+        return f"{storage} of {Path.cwd() if is_file else ''}"
+
+    def open(self, storage: str, name: str, metadata: dict[str, Any]) -> StoredStudy:
+        """Open a study, or create it; see `StudyStore.open`."""
+        connected = self._opened[storage] = connect(storage)
+        return OptunaStudy(engine.open_study(connected, name, metadata))
+
+    def find(self, storage: str, name: str, patient: bool = False) -> StoredStudy:
+        """Open an existing study; see `StudyStore.find`."""
+        return _joined(storage, name) if patient else OptunaStudy(engine.find_study(connect(storage), name))
+
+    def names(self, storage: str) -> list[str]:
+        """Return the names of all studies; none if the database is a file that does not exist."""
+        file = sqlite_file(storage)
+        if file is not None and not file.exists():
+            return []
+        return list(optuna.get_all_study_names(connect(storage)))
+
+    def discard_if_new(self, storage: str) -> None:
+        """Delete the database's file if this process created it and no study is in it."""
+        connected = self._opened.get(storage)
+        if connected is not None:
+            discard_if_new(connected)
+
+
+@retry_while_unavailable
+def _joined(storage: str, name: str) -> StoredStudy:
+    return OptunaStudy(engine.find_study(reconnect(storage), name))
+
+
+STORE = OptunaStore()

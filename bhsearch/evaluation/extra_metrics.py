@@ -1,0 +1,41 @@
+"""Metrics of other packages: logged for every trial and for the test, beside those of `metrics`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bhsearch.evaluation.bootstrap import Interval, bootstrap_metric, interval
+from bhsearch.evaluation.metrics import AUC_FOLD_STD, METRICS, Metric
+from bhsearch.evaluation.predictions import IntArray, Predictions
+from bhsearch.evaluation.thresholds import HardLabels, cross_fitted_labels
+from bhsearch.runtime.plugins import Registry
+
+# Another package offers a `Metric` by an entry point in this group; the entry point has the metric's name. Its function
+# serves trials, the test and bootstrap draws.
+EXTRA_METRICS: Registry[Metric] = Registry(
+    "bhsearch.metrics", "--metrics", {}, reserved=(*METRICS, AUC_FOLD_STD, "auc_low", "auc_high", "seconds")
+)
+
+
+def extra_values(
+    predictions: Predictions, names: Sequence[str], decisions: HardLabels | None = None
+) -> dict[str, float]:
+    """Compute the metrics of other packages.
+
+    Args:
+        predictions: Out-of-fold predictions, or those of the test as a single fold.
+        names: Names of the metrics.
+        decisions: Predicted labels; None for those at cross-fitted thresholds.
+    """
+    if not names:
+        return {}
+    labels = cross_fitted_labels(predictions) if decisions is None else decisions
+    return {name: EXTRA_METRICS.get(name).value(predictions, labels) for name in names}
+
+
+def extra_intervals(
+    predictions: Predictions, names: Sequence[str], decisions: HardLabels, draws: IntArray
+) -> dict[str, Interval]:
+    """Compute the 95 % intervals of the metrics of other packages over bootstrap draws, see `bootstrap_metric`."""
+    metrics = {name: EXTRA_METRICS.get(name) for name in names}
+    return {name: interval(bootstrap_metric(metric, predictions, decisions, draws)) for name, metric in metrics.items()}

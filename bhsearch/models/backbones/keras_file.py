@@ -1,0 +1,77 @@
+"""The user's own networks in `.keras` files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bhsearch.errors import BackboneError
+from bhsearch.models.backbones.base import AvailableBackbones, Backbone, KindDefaults, file_digest, reason_of
+
+_SUFFIX = ".keras"
+_MOST_FEATURES = 4096  # assumed for the estimate of disk space
+_WEIGHTS_SHARE = 0.3  # share of weights in a file that may contain optimiser state
+
+
+class KerasFile(KindDefaults):
+    """Networks in files; the name of a backbone is the stem of its file."""
+
+    def names(self) -> tuple[str, ...]:
+        """Return nothing: any file may be given."""
+        return ()
+
+    def claims(self, name: str) -> bool:
+        """Return whether the name is that of a Keras file."""
+        return name.endswith(_SUFFIX)
+
+    def find(self, name: str, weights_dir: Path | None) -> Backbone:  # noqa: ARG002  # the name is the path
+        """Find the file; see `BackboneKind.find`."""
+        file = Path(name)
+        if not file.is_file():
+            raise BackboneError(f"A backbone of your own must be a Keras model file, but there is no file {name!r}.")
+        return Backbone(file.stem, file.resolve(), file_digest(file), "keras-file")
+
+    def find_all(self, weights_dir: Path | None) -> AvailableBackbones:  # noqa: ARG002
+        """Return nothing: a file must be named."""
+        return AvailableBackbones(())
+
+    def build(self, backbone: Backbone, size: int) -> Any:
+        """Load the network; see `Backbone.build`."""
+        assert backbone.file is not None  # `find` has found it
+        return _build(backbone.name, backbone.file, size)
+
+    def model_mb(self, backbone: Backbone) -> float:
+        """Return an estimate of the weights' share of the file."""
+        return _WEIGHTS_SHARE * self.size_mb(backbone)
+
+    def most_features(self, backbone: Backbone) -> int:  # noqa: ARG002
+        """Return an upper bound; the number is known once the network is built."""
+        return _MOST_FEATURES
+
+
+KIND = KerasFile()
+
+
+def _build(name: str, file: Path, size: int) -> Any:
+    """Build a user's network: raw RGB in 0..255 to features, or to a feature map that is averaged."""
+    import keras
+
+    try:
+        network = keras.saving.load_model(file, compile=False)
+        network.trainable = False
+        if network.input_shape[-1] != 3:  # Keras would silently broadcast the three channels
+            raise ValueError(f"it takes an input of shape {network.input_shape}")
+        images = keras.Input((size, size, 3), dtype="float32")
+        features = network(images)
+        if len(features.shape) == 4:
+            features = keras.layers.GlobalAveragePooling2D()(features)
+        if len(features.shape) != 2:
+            raise ValueError(f"it gives an output of shape {features.shape}")
+    except Exception as error:  # foreign files raise many types, with the same meaning for the user
+        raise BackboneError(
+            f"A backbone of your own must take RGB images of 0..255 and {size} x {size} pixels and give features, "
+            f"shape (batch, n) or (batch, height, width, n), but {file} does not: "
+            f"{reason_of(error)}"
+        ) from error
+    # The prefix avoids a conflict of a file called `image` with the layers of the deployed model.
+    return keras.Model(images, features, name="own_" + name.replace(".", "_").replace(" ", "_"))
