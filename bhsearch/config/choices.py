@@ -5,7 +5,7 @@ Nothing may be imported here that takes time: `bhsearch run --help` calls every 
 
 from __future__ import annotations
 
-from bhsearch.plugins import BUILT_IN, Registry
+from bhsearch.plugins import Registry
 
 
 def layouts() -> tuple[str, ...]:
