@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from bhsearch.config import Settings
-from bhsearch.data.arrays import Float32Array as Array
+from bhsearch.data.arrays import Float32Array
 from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError, LostStorageError
 from bhsearch.models.keras_settings import check_backend
@@ -202,11 +202,11 @@ class _InProcessCallbacks(TrialCallbacks):
         """Report a trial that starts."""
         self._session.trial_started(trial)
 
-    def ended(self, number: int, probability: Array | None) -> None:
+    def ended(self, number: int, probability: Float32Array | None) -> None:
         """Keep the result of a trial that has ended."""
         self._session.trial_ended(number, probability)
 
-    def rescued(self, trial: Trial, probability: Array) -> None:
+    def rescued(self, trial: Trial, probability: Float32Array) -> None:
         """Keep a complete trial that the engine could not store."""
         self._session.trial_rescued(trial, probability)
 

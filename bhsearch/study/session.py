@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.arrays import Float32Array as Array
+from bhsearch.data.arrays import Float32Array
 from bhsearch.engines.base import INTERRUPTED, Trial
 from bhsearch.errors import BhsearchError, InputError, LostStorageError, RunError
 from bhsearch.evaluation.predictions import Predictions
@@ -106,7 +106,7 @@ class StudySession:
         """Report a trial that starts."""
         self.reporter.began(trial.number)
 
-    def trial_ended(self, number: int, probability: Array | None) -> None:
+    def trial_ended(self, number: int, probability: Float32Array | None) -> None:
         """Keep the predictions of a trial that has ended, and report it.
 
         Args:
@@ -119,7 +119,7 @@ class StudySession:
         if trials[number].notes.get("reason") != INTERRUPTED:
             self.reporter.trial(trials[number], best_of(trials))
 
-    def trial_rescued(self, trial: Trial, probability: Array) -> None:
+    def trial_rescued(self, trial: Trial, probability: Float32Array) -> None:
         """Keep a complete trial that the engine could not store, because its storage is lost."""
         self._rescued[trial.number] = trial
         self.predictions[trial.number] = self.context.images.predictions(probability)

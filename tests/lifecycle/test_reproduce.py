@@ -53,9 +53,11 @@ def test_another_value_than_then_is_seen(inside, monkeypatch):
     """The comparison would show a difference if there was one."""
     from dataclasses import replace
 
-    real = reproduce.reopen
+    real = reproduce.restore_study
     monkeypatch.setattr(
-        reproduce, "reopen", lambda *args: (o := real(*args)) and replace(o, settings=replace(o.settings, seed=5))
+        reproduce,
+        "restore_study",
+        lambda *args: (o := real(*args)) and replace(o, settings=replace(o.settings, seed=5)),
     )
     number, run = list(inside.store.children().items())[-1]
     assert reproduce.reproduce(run.info.run_id, ProgressReporter()).largest > 1e-5, number

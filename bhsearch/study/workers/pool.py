@@ -15,7 +15,7 @@ from typing import Any
 
 from bhsearch import errors
 from bhsearch.config import Settings
-from bhsearch.data.arrays import Float32Array as Array
+from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.engines.base import Trial
 from bhsearch.engines.registry import ENGINES
@@ -69,10 +69,10 @@ class WorkerEvents:
         rescued: After a complete trial that the engine could not record, since its storage is lost.
     """
 
-    ended: Callable[[int, Array | None], None]
+    ended: Callable[[int, Float32Array | None], None]
     died: Callable[[dict[str, Any] | None, str, bool], bool]
     settle: Callable[[], object]
-    rescued: Callable[[Trial, Array], None]
+    rescued: Callable[[Trial, Float32Array], None]
 
 
 class WorkerPool:

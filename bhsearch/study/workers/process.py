@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from bhsearch.data.arrays import Float32Array as Array
+from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError
@@ -127,11 +127,11 @@ class PoolChannel(TrialCallbacks, ProgressReporter):
             self._told = time.monotonic()
             self.send("doing", what, self._number if number is None else number)
 
-    def ended(self, number: int, probability: Array | None) -> None:
+    def ended(self, number: int, probability: Float32Array | None) -> None:
         """Report that a trial has ended."""
         self.send("ended", number, probability)
 
-    def rescued(self, trial: Trial, probability: Array) -> None:
+    def rescued(self, trial: Trial, probability: Float32Array) -> None:
         """Report a complete trial that the engine could not record."""
         self.send("rescued", trial, probability)
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bhsearch.data.arrays import Float32Array as Array
+from bhsearch.data.arrays import Float32Array
 from bhsearch.engines.base import INTERRUPTED, Engine, SearchExhausted, Trial, TrialAlreadyEnded
 from bhsearch.errors import BhsearchError, InputError, LostStorageError
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
@@ -68,10 +68,10 @@ class TrialCallbacks:
     def started(self, trial: Trial) -> None:
         """A trial has started."""
 
-    def ended(self, number: int, probability: Array | None) -> None:
+    def ended(self, number: int, probability: Float32Array | None) -> None:
         """A trial has ended; `probability` holds its out-of-fold predictions if it is complete."""
 
-    def rescued(self, trial: Trial, probability: Array) -> None:
+    def rescued(self, trial: Trial, probability: Float32Array) -> None:
         """A trial is complete, but the engine could not record it, since its storage is lost."""
 
     def waiting(self) -> None:
@@ -231,7 +231,7 @@ class Worker:
             self._engine.fail(trial.number, reason)
 
     @contextmanager
-    def _reported(self, trial: Trial, probability: Array | None = None) -> Iterator[None]:
+    def _reported(self, trial: Trial, probability: Float32Array | None = None) -> Iterator[None]:
         """Call `ended` after the block, which ends a trial."""
         try:
             yield
