@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from bhsearch.engines.base import MOST_RETRIES
 from bhsearch.evaluation.metrics import epoch_scores
 from bhsearch.evaluation.predictions import Predictions, case_weights
-from bhsearch.tracking.upload.artifacts import PREDICTIONS
+from bhsearch.tracking.keys import PREDICTIONS
 from tests.studies import STUDY, Store
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
