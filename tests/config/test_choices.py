@@ -27,3 +27,8 @@ def test_the_choices_are_what_the_rooms_implement():
     assert choices.feature_backends() == FEATURE_BACKENDS
     assert choices.exports() == EXPORTS
     assert choices.prediction_formats() == FORMATS
+
+
+def test_a_wrong_value_of_the_variable_of_plugins_breaks_no_help(monkeypatch):
+    monkeypatch.setenv("BHSEARCH_PLUGINS", "no")
+    assert choices.engines() == tuple(ENGINES.built_in)
