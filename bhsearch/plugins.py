@@ -168,6 +168,14 @@ def are_enabled() -> bool:
     return value != "none"
 
 
+def other_names(group: str) -> tuple[str, ...]:
+    """Return the names of the parts of other packages in alphabetical order, for lists of choices.
+
+    Nothing is imported, and names that two packages use are no error here: choosing one of them is.
+    """
+    return tuple(sorted({entry.name for entry in _entry_points(group)}))
+
+
 def installed_version(distribution: str) -> str | None:
     """Return the version of a distribution that is installed and enabled; None otherwise."""
     try:

@@ -273,7 +273,6 @@ def test_the_picture_shows_every_room_and_no_import_upwards():
 PROTOCOLS = {  # page -> the interface that the last object of its example implements
     "layout": ("bhsearch.data.layouts.base", "Layout"),
     "sampler": ("bhsearch.engines.optuna.samplers", "Sampler"),
-    "metric": ("bhsearch.evaluation.metrics", "Metric"),
     "augmentation": ("bhsearch.models.augmentation.base", "Augmentation"),
     "launcher": ("bhsearch.study.workers.launchers.base", "Launcher"),
 }
@@ -317,14 +316,15 @@ def test_the_example_of_a_layout_reads_names(tmp_path):
 
 
 def test_the_example_of_a_metric_keeps_the_rules_of_its_page():
-    metric = example("metric").function
-    label, probability, weight = np.array([0, 1, 1]), np.array([0.2, 0.7, 0.4]), np.array([1.0, 2.0, 0.5])
-    assert metric(label, probability, weight) == pytest.approx(metric(label, probability, 2 * weight))
+    metric = example("metric")
+    label, probability, weight = np.array([0, 1, 1]), np.array([0.2, 0.7, 0.4]), np.array([1.0, 2.0, 1.0])
+    value = metric.function(label, probability, weight)
     twice = np.array([0, 1, 1, 2])
-    assert metric(label[twice], probability[twice], np.ones(4)) == pytest.approx(
-        metric(label, probability, np.array([1.0, 2.0, 1.0]))
-    )
-    assert np.isnan(metric(label, probability, np.zeros(3)))
+    assert metric.name == "log_loss"
+    assert metric.low <= value <= metric.high
+    assert metric.function(label[twice], probability[twice], np.ones(4)) == pytest.approx(value)
+    assert metric.function(label, probability, np.stack([weight, 2 * weight])) == pytest.approx(float(value))
+    assert np.isnan(metric.function(label, probability, np.zeros(3)))
 
 
 def test_the_example_of_a_sampler_gives_the_same_proposal_again():

@@ -25,17 +25,11 @@ def engines() -> tuple[str, ...]:
 
 
 def samplers() -> dict[str, tuple[str, ...]]:
-    """Return the names of the built-in samplers of each built-in engine, its default first."""
+    """Return the names of the samplers of each built-in engine, its default first."""
     return {
-        "optuna": tuple(BUILT_IN["bhsearch.samplers"]),
+        "optuna": _names("bhsearch.samplers"),
         "keras-tuner": ("bayesian", "random", "hyperband", "grid"),
     }
-
-
-def sampler_names() -> tuple[str, ...]:
-    """Return the names of the samplers of all built-in engines, each once."""
-    built_in = (name for names in samplers().values() for name in names)
-    return tuple(dict.fromkeys((*built_in, *_names("bhsearch.samplers"))))
 
 
 def pruners() -> tuple[str, ...]:
@@ -46,6 +40,16 @@ def pruners() -> tuple[str, ...]:
 def launchers() -> tuple[str, ...]:
     """Return the places where worker processes can run."""
     return _names("bhsearch.launchers")
+
+
+def augmentations() -> tuple[str, ...]:
+    """Return the augmentation policies of other packages."""
+    return _names("bhsearch.augmentations")
+
+
+def metrics() -> tuple[str, ...]:
+    """Return the metrics of other packages."""
+    return _names("bhsearch.metrics")
 
 
 def groupings() -> tuple[str, ...]:

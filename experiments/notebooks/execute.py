@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parent
 TIMEOUT_SECONDS = 300
+PROGRESS = re.compile(r"\x1b\[\?25l.*?\x1b\[\?25h(?:\r?\n?\x1b\[1A\x1b\[2K|\r)?", re.DOTALL)
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def execute(file: Path) -> nbformat.NotebookNode:
@@ -29,9 +32,18 @@ def execute(file: Path) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = without_progress(cell.outputs)
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     return notebook
+
+
+def without_progress(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Return outputs whose text on standard output is one piece, without colours and erased progress lines."""
+    kept = [output for output in outputs if output.output_type != "stream"]
+    text = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    text = ESCAPE.sub("", PROGRESS.sub("", text)).replace("\r", "").strip("\n")
+    text = "\n".join(line.rstrip() for line in text.splitlines())
+    return [*([nbformat.v4.new_output("stream", name="stdout", text=f"{text}\n")] if text else []), *kept]
 
 
 def main() -> None:

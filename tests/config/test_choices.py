@@ -19,7 +19,6 @@ def test_the_choices_are_what_the_rooms_implement():
     samplers = {name: ENGINES.get(name).samplers() for name in ENGINES.built_in}
     assert choices.samplers() == samplers
     assert choices.engines() == ENGINES.names()
-    assert set(choices.sampler_names()) == {name for names in samplers.values() for name in names}
     assert choices.launchers() == LAUNCHERS.names()
     assert set(choices.pruners()) == set(PRUNERS)
     assert choices.groupings() == GROUPINGS
@@ -32,3 +31,20 @@ def test_the_choices_are_what_the_rooms_implement():
 def test_a_wrong_value_of_the_variable_of_plugins_breaks_no_help(monkeypatch):
     monkeypatch.setenv("BHSEARCH_PLUGINS", "no")
     assert choices.engines() == tuple(ENGINES.built_in)
+
+
+def test_the_parts_of_other_packages_are_among_the_choices(tmp_path, monkeypatch):
+    """Their names come from metadata: the module of this one does not exist."""
+    folder = tmp_path / "other-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    groups = ("layouts", "engines", "samplers", "launchers", "augmentations", "metrics")
+    lines = [f"[bhsearch.{group}]\nmine = nosuch:PART\n" for group in groups]
+    (folder / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("BHSEARCH_PLUGINS", raising=False)
+    lists = (choices.layouts, choices.engines, choices.launchers, choices.augmentations, choices.metrics)
+    assert all(found()[-1] == "mine" for found in lists)
+    assert choices.samplers()["optuna"][-1] == "mine"
+    monkeypatch.setenv("BHSEARCH_PLUGINS", "none")
+    assert not any("mine" in found() for found in lists)
