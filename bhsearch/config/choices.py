@@ -5,7 +5,8 @@ Nothing may be imported here that takes time: `bhsearch run --help` calls every 
 
 from __future__ import annotations
 
-from bhsearch.plugins import Registry
+from bhsearch.errors import SettingsError
+from bhsearch.plugins import BUILT_IN, Registry
 
 
 def layouts() -> tuple[str, ...]:
@@ -82,5 +83,11 @@ def prediction_formats() -> tuple[str, ...]:
 
 
 def _names(group: str) -> tuple[str, ...]:
-    """Return the parts of a group of entry points, those of other packages last. Imports none of them."""
-    return Registry[object](group, "").names()
+    """Return the parts of a group of entry points, those of other packages last. Imports none of them.
+
+    Help is built while a command is imported, so two parts of one name are not an error before one of them is used.
+    """
+    try:
+        return Registry[object](group, "").names()
+    except SettingsError:
+        return tuple(BUILT_IN[group])

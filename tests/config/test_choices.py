@@ -28,6 +28,11 @@ def test_the_choices_are_what_the_rooms_implement():
     assert choices.prediction_formats() == FORMATS
 
 
+def test_a_wrong_value_of_the_variable_of_plugins_breaks_no_help(monkeypatch):
+    monkeypatch.setenv("BHSEARCH_PLUGINS", "no")
+    assert choices.engines() == tuple(ENGINES.built_in)
+
+
 def test_the_parts_of_other_packages_are_among_the_choices(tmp_path, monkeypatch):
     """Their names come from metadata: the module of this one does not exist."""
     folder = tmp_path / "other-1.0.dist-info"

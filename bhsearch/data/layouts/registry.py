@@ -92,13 +92,14 @@ def _checked_layout(data: Path, layout: str) -> str:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise DataError(f"The data must be a folder or a manifest, but got {data}: {reason}.") from error
+    takes_file = layout != AUTO and LAYOUTS.get(layout).is_file
     if data.is_dir():
-        if layout == "manifest":
-            raise DataError(f"A manifest must be a CSV file, but {data} is a folder. Give the path of the file.")
+        if takes_file:
+            raise DataError(f"A {layout} must be a file, but {data} is a folder. Give the path of the file.")
         return layout
-    if layout == "auto" and data.suffix.lower() in SUFFIXES:
+    if layout == AUTO and data.suffix.lower() in SUFFIXES:
         return "manifest"
-    if layout != "manifest":
+    if not takes_file:
         raise DataError(f"The data must be a folder or a manifest (.csv), but got the file {data}.")
     return layout
 
