@@ -57,10 +57,3 @@ class RunError(BhsearchError):
 
 class LostStorageError(RunError):
     """The database of the study was deleted or replaced during the search."""
-
-
-def listed(items: list[str], most: int = 20) -> str:
-    """Return names as indented lines for a message, at most `most` of them, then a count of the rest."""
-    shown = "\n".join(f"  {item}" for item in items[:most])
-    rest = len(items) - most
-    return shown if rest <= 0 else f"{shown}\n  and {rest} more"

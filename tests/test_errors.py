@@ -64,9 +64,3 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("sys.argv", ["command"])
     with pytest.raises(ZeroDivisionError):
         terminal.main(command(ZeroDivisionError()), "command")
-
-
-def test_a_list_is_cut_with_a_count_of_the_rest():
-    assert errors.listed(["a", "b", "c"], most=3) == "  a\n  b\n  c"
-    assert errors.listed(["a", "b", "c", "d"], most=2) == "  a\n  b\n  and 2 more"
-    assert errors.listed([f"{k}" for k in range(21)]).endswith("  19\n  and 1 more")

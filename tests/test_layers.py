@@ -18,7 +18,9 @@ PACKAGE = Path(bhsearch.__file__).parent
 ROOMS = (
     "top",
     "runtime",
+    "config",
     "data",
+    "tasks",
     "models",
     "evaluation",
     "reporting",
@@ -30,7 +32,7 @@ ROOMS = (
     "protocols",
     "cli",
 )
-TOP = tuple(f"bhsearch.{name}" for name in ("errors", "config", "states"))
+TOP = tuple(f"bhsearch.{name}" for name in ("errors", "plugins", "states", "text"))
 # Framework -> the only modules that may import it, at any place in them.
 HOMES = {
     "mlflow": "bhsearch.tracking",
@@ -72,7 +74,7 @@ def own_imports(name: str) -> set[str]:
 
 
 def room_of(module: str) -> int:
-    if module in TOP or module.startswith("bhsearch.config."):
+    if module in TOP:
         return 0
     parts = module.split(".")
     return ROOMS.index(parts[1]) if len(parts) > 1 and parts[1] in ROOMS else len(ROOMS) - 1

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from bhsearch.cli import terminal
 from bhsearch.cli.options import Command, option, settings_options
-from bhsearch.errors import listed
+from bhsearch.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

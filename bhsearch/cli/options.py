@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import Field, fields
+from functools import partial
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
-from bhsearch.config.option import option_name, option_of
+from bhsearch.config.option import choice_names, choices_text, option_name, option_of
 from bhsearch.config.settings import SECTIONS, type_of
 from bhsearch.config.table import default_text
 
@@ -93,7 +94,7 @@ def _parameter(declared: Field[Any], title: str, required: bool, defaults: bool)
         _help(declared, defaults and not required),
         declaration.metavar,
         *_spellings(declared),
-        choices=declaration.choices,
+        choices=None if declaration.choices is None else partial(choice_names, declaration),
     )
     made.rich_help_panel = title
     return inspect.Parameter(
@@ -125,8 +126,8 @@ def _help(declared: Field[Any], with_default: bool) -> str:
     """Return the help of a setting with its choices and its default."""
     declaration = option_of(declared)
     notes = []
-    if declaration.choices is not None and not all(name in declaration.help for name in declaration.choices()):
-        notes.append(", ".join(declaration.choices()))
+    if not all(name in declaration.help for name in choice_names(declaration)):
+        notes.append(choices_text(declaration))
     default = default_text(declared)
     if with_default and default:
         notes.append(f"default: {default}")

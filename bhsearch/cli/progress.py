@@ -30,8 +30,8 @@ from bhsearch.tracking.viewing import viewing_command
 
 N_BEST = 5
 CAVEATS = (
-    "AUC is out of fold and weights cases equally; [..] is a 95 % interval over cases.",
-    "The corrected score (BBC-CV) is still slightly optimistic; the sealed test is not.",
+    "AUC is out-of-fold and case-weighted; [..] is a 95 % interval over cases.",
+    "The corrected score (BBC-CV) is slightly optimistic; the sealed test is not.",
 )
 
 

@@ -5,10 +5,12 @@ Nothing may be imported here that takes time: `bhsearch run --help` calls every 
 
 from __future__ import annotations
 
+from bhsearch.plugins import Registry
+
 
 def layouts() -> tuple[str, ...]:
     """Return the names of the readers of data sets."""
-    return ("auto", "breakhis", "idc", "folders", "manifest")
+    return ("auto", *_names("bhsearch.layouts"))
 
 
 def regimes() -> tuple[str, ...]:
@@ -18,20 +20,15 @@ def regimes() -> tuple[str, ...]:
 
 def engines() -> tuple[str, ...]:
     """Return the names of the search engines."""
-    return tuple(samplers())
+    return _names("bhsearch.engines")
 
 
 def samplers() -> dict[str, tuple[str, ...]]:
-    """Return the names of the samplers of each engine, its default first."""
+    """Return the names of the samplers of each built-in engine, its default first."""
     return {
-        "optuna": ("tpe", "random", "qmc", "cmaes"),
+        "optuna": _names("bhsearch.samplers"),
         "keras-tuner": ("bayesian", "random", "hyperband", "grid"),
     }
-
-
-def sampler_names() -> tuple[str, ...]:
-    """Return the names of the samplers of all engines, each once."""
-    return tuple(dict.fromkeys(name for names in samplers().values() for name in names))
 
 
 def pruners() -> tuple[str, ...]:
@@ -41,7 +38,17 @@ def pruners() -> tuple[str, ...]:
 
 def launchers() -> tuple[str, ...]:
     """Return the places where worker processes can run."""
-    return ("local",)
+    return _names("bhsearch.launchers")
+
+
+def augmentations() -> tuple[str, ...]:
+    """Return the augmentation policies of other packages."""
+    return _names("bhsearch.augmentations")
+
+
+def metrics() -> tuple[str, ...]:
+    """Return the metrics of other packages."""
+    return _names("bhsearch.metrics")
 
 
 def groupings() -> tuple[str, ...]:
@@ -72,3 +79,8 @@ def exports() -> tuple[str, ...]:
 def prediction_formats() -> tuple[str, ...]:
     """Return the formats of prediction files."""
     return ("csv", "jsonl")
+
+
+def _names(group: str) -> tuple[str, ...]:
+    """Return the parts of a group of entry points, those of other packages last. Imports none of them."""
+    return Registry[object](group, "").names()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field
 from typing import Any
 
 from bhsearch.errors import SettingsError
 
+Choices = Sequence[str] | Mapping[str, Sequence[str]]
 _METADATA_KEY = "bhsearch.option"
 
 
@@ -20,7 +21,8 @@ class Option:
     Attributes:
         help: One or two sentences for `--help` and the reference.
         metavar: Placeholder of the value in help, such as `SECONDS`; empty for a flag.
-        choices: Function that returns the names that the setting takes; None where any value of the type will do.
+        choices: Function that returns the names that the setting takes, or a mapping of lists with a heading each; None
+            where any value of the type will do.
         closed: Whether a value that is not one of the choices is refused here. Lists that packages can extend are
             checked by their registry, which knows the package that a missing name comes from.
         unset: Meaning of the default None.
@@ -37,7 +39,7 @@ class Option:
 
     help: str
     metavar: str = ""
-    choices: Callable[[], Sequence[str]] | None = None
+    choices: Callable[[], Choices] | None = None
     closed: bool = False
     unset: str = ""
     at_least: float | None = None
@@ -68,6 +70,30 @@ def option_of(declared: Field[Any]) -> Option:
     return option
 
 
+def choice_names(option: Option) -> tuple[str, ...]:
+    """Return the names that a setting takes, each once; empty where it has no choices."""
+    found = () if option.choices is None else option.choices()
+    names = [name for group in found.values() for name in group] if isinstance(found, Mapping) else found
+    return tuple(dict.fromkeys(names))
+
+
+def choices_text(option: Option, quote: str = "") -> str:
+    """Return the choices of a setting as text, such as `auto, frozen` or `optuna: tpe, random; keras-tuner: grid`.
+
+    Args:
+        option: Declaration of the setting.
+        quote: Put before and after each name.
+    """
+    found = () if option.choices is None else option.choices()
+
+    def joined(names: Sequence[str]) -> str:
+        return ", ".join(f"{quote}{name}{quote}" for name in names)
+
+    if isinstance(found, Mapping):
+        return "; ".join(f"{heading}: {joined(names)}" for heading, names in found.items())
+    return joined(found)
+
+
 def option_name(field_name: str) -> str:
     """Return the long option of a setting: `--image-size` for `image_size`."""
     return f"--{field_name.replace('_', '-')}"
@@ -91,7 +117,7 @@ def check_value(name: str, option: Option, value: Any) -> None:
     elif isinstance(value, float) and not math.isfinite(value):
         rule, hint = "be a finite number", " Leave the option out for no limit."
     elif option.closed and value is not None and option.choices is not None:
-        known = option.choices()
+        known = choice_names(option)
         if value not in known:
             rule, hint = f"be one of {', '.join(known)}", did_you_mean(str(value), known)
     elif option.at_least is not None and value is not None and value < option.at_least:

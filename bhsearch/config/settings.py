@@ -111,10 +111,10 @@ class SearchSettings:
     engine: str = setting("optuna", "Search engine.", "NAME", choices=choices.engines)
     sampler: str | None = setting(
         None,
-        "Sampler of the engine. " + " ".join(f"{e}: {', '.join(names)}." for e, names in choices.samplers().items()),
+        "Sampler of the engine.",
         "NAME",
         unset="the first of the engine",
-        choices=choices.sampler_names,
+        choices=choices.samplers,
     )
     pruner: str | None = setting(
         None,
@@ -158,10 +158,15 @@ class NetworkSettings:
         (),
         "Augmentation policies of other packages that are searched as well, separated by commas.",
         "NAMES",
+        choices=choices.augmentations,
         parse=parse_names,
     )
     metrics: tuple[str, ...] = setting(
-        (), "Metrics of other packages that are logged as well, separated by commas.", "NAMES", parse=parse_names
+        (),
+        "Metrics of other packages that are logged as well, separated by commas.",
+        "NAMES",
+        parse=parse_names,
+        choices=choices.metrics,
     )
     image_size: int = setting(224, "Side of the images that the backbones receive, in pixels.", "PIXELS")
     image_sizes: tuple[int, ...] = setting(

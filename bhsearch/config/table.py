@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import Field, fields
 from typing import Any
 
-from bhsearch.config.option import option_name, option_of
+from bhsearch.config.option import choices_text, option_name, option_of
 from bhsearch.config.settings import SECTIONS
 
 
@@ -32,12 +32,10 @@ def default_text(declared: Field[Any]) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-def values_text(declared: Field[Any]) -> str:
+def values_text(declared: Field[Any], quote: str = "") -> str:
     """Return the choices of a setting, or the placeholder of its value; `yes or no` for a flag."""
     option = option_of(declared)
-    if option.choices is not None:
-        return ", ".join(option.choices())
-    return option.metavar or "yes or no"
+    return choices_text(option, quote) or option.metavar or "yes or no"
 
 
 def _row(declared: Field[Any]) -> str:
@@ -45,10 +43,8 @@ def _row(declared: Field[Any]) -> str:
     names = [option_name(declared.name), *option.aliases]
     if declared.default is True:
         names.append(f"--no-{declared.name.replace('_', '-')}")
-    values, default = values_text(declared), default_text(declared)
-    if option.choices is not None or default != option.unset:
-        default = f"`{default}`" if default and default != option.unset else default
-    if option.choices is not None:
-        values = ", ".join(f"`{name}`" for name in option.choices())
+    values, default = values_text(declared, "`"), default_text(declared)
+    if default and default != option.unset:
+        default = f"`{default}`"
     cells = [", ".join(f"`{name}`" for name in names), f"`{declared.name}`", values, default, option.help]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -11,7 +11,7 @@ from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.grouping import merge_groups, sealed_part, spellings
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.layouts.naming import shown
-from bhsearch.errors import listed
+from bhsearch.text import listed
 
 if TYPE_CHECKING:
     import pandas as pd

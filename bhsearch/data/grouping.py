@@ -12,7 +12,8 @@ from bhsearch.data.arrays import Bools, Folds, Ints
 from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.layouts.naming import PARTS, TEST, VALIDATION, shown, spelling_key
 from bhsearch.data.stratify import SEPARATOR, strata_of
-from bhsearch.errors import DataError, SettingsError, listed
+from bhsearch.errors import DataError, SettingsError
+from bhsearch.text import listed
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ from bhsearch.data.images.decode import Digests, Progress, hash_images
 from bhsearch.data.layouts import registry
 from bhsearch.data.layouts.base import LAYOUTS
 from bhsearch.data.layouts.listing import Listing, require_both_classes
-from bhsearch.errors import DataError, listed
+from bhsearch.errors import DataError
+from bhsearch.text import listed
 
 
 def load_dataset(

@@ -107,22 +107,11 @@ class Split:
 
     def validation(self, repeat: int, fold: int) -> Bools:
         """Return the mask of the validation images of a fold. Shape (n_images,)."""
-        mask: Bools = self._folds_of(repeat, fold) == fold
-        return mask
+        return validation_mask(self.folds, repeat, fold)
 
     def training(self, repeat: int, fold: int) -> Bools:
         """Return the mask of the training images of a fold. Shape (n_images,)."""
-        mask: Bools = self.development & (self._folds_of(repeat, fold) != fold)
-        return mask
-
-    def _folds_of(self, repeat: int, fold: int) -> Folds:
-        # In NumPy, repeat -1 is the last one, and fold -1 would select everything but development, the test included.
-        if not (0 <= repeat < self.n_repeats and 0 <= fold < self.n_folds):
-            raise IndexError(
-                f"Repeat and fold must be below {self.n_repeats} and {self.n_folds}, but got {repeat} and {fold}."
-            )
-        row: Folds = self.folds[repeat]
-        return row
+        return training_mask(self.folds, repeat, fold)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -189,6 +178,37 @@ class Split:
         if kept != found:
             raise DataError(f"A stored split must not be modified, but its fingerprint is {found} instead of {kept}.")
         return split
+
+
+def validation_mask(folds: Folds, repeat: int, fold: int) -> Bools:
+    """Return the mask of the validation images of a fold.
+
+    Args:
+        folds: Fold of each image in each repeat, -1 outside development. Shape (n_repeats, n_images).
+        repeat: 0 to n_repeats - 1.
+        fold: 0 to n_folds - 1.
+
+    Raises:
+        IndexError: If there is no such fold. In NumPy, repeat -1 is the last one, and fold -1 would select everything
+            but development, the test included.
+    """
+    mask: Bools = _folds_of(folds, repeat, fold) == fold
+    return mask
+
+
+def training_mask(folds: Folds, repeat: int, fold: int) -> Bools:
+    """Return the mask of the training images of a fold; see `validation_mask`."""
+    row = _folds_of(folds, repeat, fold)
+    mask: Bools = (row >= 0) & (row != fold)
+    return mask
+
+
+def _folds_of(folds: Folds, repeat: int, fold: int) -> Folds:
+    n_repeats, n_folds = len(folds), int(folds.max(initial=-1)) + 1
+    if not (0 <= repeat < n_repeats and 0 <= fold < n_folds):
+        raise IndexError(f"Repeat and fold must be below {n_repeats} and {n_folds}, but got {repeat} and {fold}.")
+    row: Folds = folds[repeat]
+    return row
 
 
 def training_weights(groups: Ints, part: Bools) -> npt.NDArray[np.float64]:

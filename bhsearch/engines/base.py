@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from bhsearch.errors import RunError
 from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import Parameter, Params
-from bhsearch.runtime.plugins import PluginSource
+from bhsearch.plugins import PluginSource
 from bhsearch.states import COMPLETE, PRUNED
 
 

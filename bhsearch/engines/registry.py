@@ -6,24 +6,11 @@ from dataclasses import replace
 
 from bhsearch.config import Settings
 from bhsearch.engines.base import StudyStore
-from bhsearch.engines.keras_tuner import engine as keras_tuner
 from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.errors import SettingsError
-from bhsearch.runtime.plugins import Registry, UnknownPartError
+from bhsearch.plugins import Registry, UnknownPartError
 
-ENGINES: Registry[StudyStore] = Registry(
-    "bhsearch.engines",
-    "--engine",
-    {
-        "optuna": "bhsearch.engines.optuna.store:STORE",
-        "keras-tuner": "bhsearch.engines.keras_tuner.store:STORE",
-    },
-)
-
-
-def sampler_names() -> dict[str, tuple[str, ...]]:
-    """Return the samplers of each built-in engine, its default first. Imports no framework, unlike `samplers`."""
-    return {"optuna": SAMPLERS.names(), "keras-tuner": keras_tuner.SAMPLERS}
+ENGINES: Registry[StudyStore] = Registry("bhsearch.engines", "--engine")
 
 
 def with_sampler(settings: Settings) -> Settings:

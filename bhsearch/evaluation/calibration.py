@@ -1,4 +1,4 @@
-"""Calibration and the operating threshold, both fixed on out-of-fold predictions before the sealed test is opened."""
+"""Calibration and operating point, fixed on out-of-fold predictions before the sealed test is opened."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.errors import DataError
+from bhsearch.evaluation.metrics import weighted_brier
 from bhsearch.evaluation.predictions import case_weights
-from bhsearch.evaluation.thresholds import best_threshold
+from bhsearch.evaluation.thresholds import RULES
+from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
-    from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
+    from collections.abc import Callable
 
-# Probabilities of 0 and 1 have no logit. float32 knows no number between 1 - 6e-8 and 1.
+    from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
+    from bhsearch.tasks.base import Task
+
+# Probabilities of 0 and 1 have no finite logit, and float32 has no number between 1 - 6e-8 and 1.
 _EDGE = 1e-7
-SLOPES = (0.01, 100.0)  # a slope of zero would make all images alike, a negative one turn the ranking over
+SLOPES = (0.01, 100.0)  # a slope of zero would give all images one probability, a negative one reverse the ranking
 
 _N_PARTS = 10  # of the groups, for cross-fitting
 
@@ -28,24 +33,24 @@ THRESHOLD_RULE = (
 )
 CALIBRATION_NOTE = (
     "Calibration and threshold come from out-of-fold predictions of single fold models; "
-    "the deployed model is their ensemble or a refit, so the test reports its calibration anew."
+    "the deployed model is their ensemble or a refit, so the test measures its calibration again."
 )
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """An increasing line on logits.
+    """An increasing linear function of logits.
 
     Attributes:
-        slope: Above zero; below 1 where the model was too sure of itself.
-        offset: Added after the slope.
+        slope: Above 0; below 1 where the model was overconfident.
+        offset: Added after multiplication by the slope.
     """
 
     slope: float
     offset: float
 
     def apply(self, probability: npt.NDArray[Any]) -> FloatArray:
-        """Calibrated probabilities: logit, slope and offset, sigmoid. Any shape."""
+        """Return calibrated probabilities: sigmoid(slope * logit + offset). Any shape."""
         return _sigmoid(self.slope * logit(probability) + self.offset)
 
 
@@ -54,14 +59,14 @@ NO_CALIBRATION = Calibration(1.0, 0.0)
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What turns a model's output into a decision.
+    """Calibration and threshold of a model.
 
     Attributes:
         calibration: Calibration of the probability; `NO_CALIBRATION` where the fitted one did not help.
-        threshold: A calibrated probability from here on is called malignant.
-        brier_before: Out-of-fold Brier score without a calibration, every group counting the same.
-        brier_after: The same with calibrations that were fitted without the group in question; nan where there are too
-            few groups to fit any.
+        threshold: Images with at least this calibrated probability are called malignant.
+        brier_before: Out-of-fold Brier score without calibration, every group counting the same.
+        brier_after: Brier score with each group calibrated by a fit on other groups; nan where there are too few
+            groups to fit any.
     """
 
     calibration: Calibration
@@ -70,9 +75,9 @@ class OperatingPoint:
     brier_after: float
 
     def __str__(self) -> str:
-        line = self.calibration
-        if line != NO_CALIBRATION:
-            return f"slope {line.slope:.3f}, offset {line.offset:+.3f}; threshold {self.threshold:.3f}"
+        if self.calibration != NO_CALIBRATION:
+            slope, offset = self.calibration.slope, self.calibration.offset
+            return f"slope {slope:.3f}, offset {offset:+.3f}; threshold {self.threshold:.3f}"
         if math.isnan(self.brier_after):
             why = "with a single case of a class it cannot be checked"
         else:
@@ -84,7 +89,7 @@ class OperatingPoint:
 
 
 def logit(probability: npt.NDArray[Any]) -> FloatArray:
-    """Logits in float64, those of 0 and 1 at the edge of what float32 can tell from them. Any shape."""
+    """Return logits in float64; probabilities are clipped to [1e-7, 1 - 1e-7] first. Any shape."""
     inside = np.clip(np.asarray(probability, dtype=np.float64), _EDGE, 1 - _EDGE)
     return np.asarray(np.log(inside) - np.log1p(-inside))
 
@@ -92,15 +97,16 @@ def logit(probability: npt.NDArray[Any]) -> FloatArray:
 def fit_calibration(
     probability: npt.NDArray[Any], label: npt.NDArray[np.int8], weight: npt.NDArray[Any]
 ) -> Calibration:
-    """Platt scaling with weights: the slope and offset on logits under which the labels are most likely.
+    """Fit weighted Platt scaling: the slope and offset on logits that maximise the likelihood of the labels.
 
-    Platt's targets stand in for the labels, a little inside 0 and 1 by how much evidence there is, so that classes
-    that happen to be apart do not make the slope endless. The loss is convex, its start fixed: nothing is random.
+    As Platt did, labels are replaced by targets inside (0, 1) that depend on the number of examples, so that perfectly
+    separated classes do not give an infinite slope. The loss is convex and its start fixed, so the result is
+    deterministic.
 
     Args:
         probability: P(malignant). Shape (n,).
         label: 0 or 1. Shape (n,).
-        weight: 0 or more, and such that an independent unit sums to 1: 1/(images of its group). Shape (n,).
+        weight: 0 or more, summing to 1 within each independent unit: 1/(images of its group). Shape (n,).
 
     Returns:
         The calibration; its slope is within `SLOPES`.
@@ -117,7 +123,8 @@ def fit_calibration(
     positive, negative = float(weight @ label), float(weight @ (1 - label))
     if not positive > 0 or not negative > 0:
         raise DataError(
-            f"calibration needs both classes, but benign images weigh {negative:g} and malignant ones {positive:g}."
+            f"Calibration needs images of both classes with weight above 0, but the weight of benign images is "
+            f"{negative:g} and that of malignant images {positive:g}."
         )
     x = logit(probability)
     target = np.where(label == 1, (positive + 1) / (positive + 2), 1 / (negative + 2))
@@ -128,7 +135,7 @@ def fit_calibration(
         error = share * (_sigmoid(z) - target)
         return float(share @ (np.logaddexp(0.0, z) - target * z)), np.array([error @ x, error.sum()])
 
-    found = minimize(
+    optimum = minimize(
         loss,
         np.array([1.0, 0.0]),
         jac=True,
@@ -136,15 +143,21 @@ def fit_calibration(
         bounds=(SLOPES, (None, None)),
         options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 500},
     )
-    return Calibration(float(found.x[0]), float(found.x[1]))
+    return Calibration(float(optimum.x[0]), float(optimum.x[1]))
 
 
-def operating_point(predictions: Predictions) -> OperatingPoint:
-    """Fix calibration, then the threshold, on all out-of-fold predictions: logits averaged over repeats.
+# Calibration methods by the name that a task has for its own: (probability, label, weight) -> calibration.
+METHODS: dict[str, Callable[[npt.NDArray[Any], npt.NDArray[np.int8], npt.NDArray[Any]], Calibration]] = {
+    "platt": fit_calibration
+}
+
+
+def operating_point(predictions: Predictions, task: Task = BINARY) -> OperatingPoint:
+    """Fit the calibration, then the threshold, to out-of-fold predictions with logits averaged over repeats.
 
     Args:
-        predictions: Out-of-fold predictions of the trial that was chosen; every group of the development cases counts
-            the same.
+        predictions: Out-of-fold predictions of the chosen trial; every group of development cases counts the same.
+        task: Names the calibration method and the threshold rule.
 
     Returns:
         The calibration, and the threshold on calibrated probabilities with the highest case-weighted balanced accuracy.
@@ -154,41 +167,38 @@ def operating_point(predictions: Predictions) -> OperatingPoint:
         DataError: If a class is missing.
 
     Source:
-        Ours (issue 4, point 2; issue 11, point 3.3).
+        Ours: a calibration is kept only if it lowers the Brier score of groups that it was not fitted to.
     """
     label, group = predictions.label, predictions.group
     averaged = _sigmoid(logit(predictions.probability).mean(axis=0))
     weight = case_weights(group, np.zeros((1, len(predictions)), np.int8))[0]
-    calibration = fit_calibration(averaged, label, weight)
-    before = _brier(averaged, label, weight)
-    after = _brier(_cross_fitted(averaged, label, weight, group), label, weight)
+    calibration = METHODS[task.calibration](averaged, label, weight)
+    before = float(weighted_brier(label, averaged, weight))
+    after = float(weighted_brier(label, _cross_fitted(averaged, label, weight, group, task), weight))
     if not after <= before:
         calibration = NO_CALIBRATION
-    return OperatingPoint(calibration, best_threshold(label, calibration.apply(averaged), weight), before, after)
-
-
-def _brier(probability: FloatArray, label: npt.NDArray[np.int8], weight: npt.NDArray[Any]) -> float:
-    return float(weight @ (probability - label) ** 2 / weight.sum())
+    threshold = RULES[task.threshold_rule](label, calibration.apply(averaged), weight)
+    return OperatingPoint(calibration, threshold, before, after)
 
 
 def _cross_fitted(
-    probability: FloatArray, label: npt.NDArray[np.int8], weight: npt.NDArray[Any], group: IntArray
+    probability: FloatArray, label: npt.NDArray[np.int8], weight: npt.NDArray[Any], group: IntArray, task: Task
 ) -> FloatArray:
-    """Each image calibrated by a line fitted on other groups; nan where a class has a single group. Shape (n,)."""
+    """Calibrate each image by a fit on other groups; nan where a class has a single group. Shape (n,)."""
     _, number = np.unique(group, return_inverse=True)
     share = np.bincount(number, label) / np.bincount(number)
     n_parts = min(_N_PARTS, *(len(np.unique(number[label == value])) for value in (0, 1)))
-    found = np.full(len(label), np.nan)
+    calibrated = np.full(len(label), np.nan)
     if n_parts < 2:
-        return found
-    # Groups in the order of their labels are dealt in turn, so that every part has its share of both classes.
+        return calibrated
+    # Groups are assigned to parts in turn in the order of their labels, so that every part has both classes.
     part = np.empty(len(share), dtype=np.int64)
     part[np.argsort(share, kind="stable")] = np.arange(len(share)) % n_parts
     for k in range(n_parts):
         inside = part[number] == k
-        line = fit_calibration(probability[~inside], label[~inside], weight[~inside])
-        found[inside] = line.apply(probability[inside])
-    return found
+        fitted = METHODS[task.calibration](probability[~inside], label[~inside], weight[~inside])
+        calibrated[inside] = fitted.apply(probability[inside])
+    return calibrated
 
 
 def _sigmoid(logits: FloatArray) -> FloatArray:

@@ -8,12 +8,12 @@ from bhsearch.evaluation.bootstrap import Interval, bootstrap_metric, interval
 from bhsearch.evaluation.metrics import AUC_FOLD_STD, METRICS, Metric
 from bhsearch.evaluation.predictions import IntArray, Predictions
 from bhsearch.evaluation.thresholds import HardLabels, cross_fitted_labels
-from bhsearch.runtime.plugins import Registry
+from bhsearch.plugins import Registry
 
 # Another package offers a `Metric` by an entry point in this group; the entry point has the metric's name. Its function
 # serves trials, the test and bootstrap draws.
 EXTRA_METRICS: Registry[Metric] = Registry(
-    "bhsearch.metrics", "--metrics", {}, reserved=(*METRICS, AUC_FOLD_STD, "auc_low", "auc_high", "seconds")
+    "bhsearch.metrics", "--metrics", reserved=(*METRICS, AUC_FOLD_STD, "auc_low", "auc_high", "seconds")
 )
 
 

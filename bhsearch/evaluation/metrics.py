@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from bhsearch.evaluation.predictions import FloatArray, IntArray, LabelArray, Predictions
 from bhsearch.evaluation.thresholds import HardLabels, cross_fitted_labels
+from bhsearch.tasks.base import Task
+from bhsearch.tasks.binary import BINARY
 
 N_CALIBRATION_BINS = 10
 AUC = "auc"
@@ -255,6 +257,11 @@ METRICS = {
 }
 
 
+def metrics_of(task: Task) -> dict[str, Metric]:
+    """Return the metrics of a task by name, in the order of `METRICS`."""
+    return {name: metric for name, metric in METRICS.items() if name in task.metrics}
+
+
 def fold_scores(predictions: Predictions, metric: MetricFunction = weighted_auc) -> FloatArray:
     """Return a ranking metric of every validation fold.
 
@@ -344,15 +351,18 @@ def calibration_bins(predictions: Predictions) -> tuple[FloatArray, FloatArray, 
     return mass / mass.sum(axis=1, keepdims=True), mean, share
 
 
-def trial_metrics(predictions: Predictions, decisions: HardLabels | None = None) -> dict[str, float]:
+def trial_metrics(
+    predictions: Predictions, decisions: HardLabels | None = None, task: Task = BINARY
+) -> dict[str, float]:
     """Return every metric of a finished trial or a test, except intervals and durations.
 
     Args:
         predictions: Out-of-fold predictions, or those of the sealed test as a single fold.
         decisions: Predicted labels at a threshold that was fixed elsewhere; None for cross-fitted ones.
+        task: Names the metrics.
 
     Returns:
-        `auc`, `auc_fold_std` (standard deviation over the R x K folds, ddof 1), the other metrics of `METRICS`, then
+        `auc`, `auc_fold_std` (standard deviation over the R x K folds, ddof 1), the other metrics of the task, then
         `magnification/<magnification>` (AUC) and `recall/<subtype>` (share of right images, every case counting the
         same) for the magnifications and subtypes that are known.
     """
@@ -361,7 +371,7 @@ def trial_metrics(predictions: Predictions, decisions: HardLabels | None = None)
     return {
         AUC: float(folds.mean()),
         AUC_FOLD_STD: float(folds.std(ddof=1)) if folds.size > 1 else 0.0,
-        **{name: metric.value(predictions, decisions) for name, metric in METRICS.items() if name != AUC},
+        **{name: metric.value(predictions, decisions) for name, metric in metrics_of(task).items() if name != AUC},
         **_magnification_metrics(predictions),
         **_subtype_metrics(predictions, decisions),
     }

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions of one trial: the only input that metrics, intervals and pictures need."""
+"""Out-of-fold predictions of one trial: the input of metrics, intervals and figures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def case_weights(group: npt.NDArray[np.int64], fold: npt.NDArray[np.int8]) -> Fl
         part. Shape (R, n).
 
     Source:
-        Ours, DESIGN "Weights and score": a case of 70 images is one case, as is a case of one image.
+        Ours: a case of 70 images counts as much as a case of one image.
     """
     _, number = np.unique(group, return_inverse=True)
     n_folds = int(fold.max()) + 1
@@ -63,16 +63,16 @@ def six_digits(probability: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 
 def write_use(file: Path, lines: Sequence[str]) -> Path:
-    """Write a text file beside a data file: what it is, and what it must not be used for.
+    """Write a text file next to a data file that describes the data and its permitted use.
 
-    A comment inside a CSV file would do the same, but pandas and MLflow's preview cannot read such a file.
+    It is a separate file, because pandas and MLflow's preview cannot read a CSV file with comments.
 
     Args:
         file: The data file, such as `predictions.csv`.
-        lines: What the text says.
+        lines: Lines of the text.
 
     Returns:
-        The text's own file, such as `predictions.README.txt`.
+        The text file, such as `predictions.README.txt`.
     """
     beside = file.with_name(f"{file.stem}.README.txt")
     beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -85,7 +85,7 @@ class Predictions:
 
     Attributes:
         label: 0 benign, 1 malignant. Shape (n,).
-        probability: P(malignant) of each image from the head that did not see it, in [0, 1]. Shape (R, n).
+        probability: P(malignant) of each image from the model not trained on it, in [0, 1]. Shape (R, n).
         fold: Validation fold of each image, 0 to K - 1. Shape (R, n).
         group: Group number, the unit of weighting and resampling. Shape (n,).
         stratum: Stratum of the image's group, the same for all its images. Shape (n,).
@@ -118,14 +118,14 @@ class Predictions:
                 f"but got {shape} and {self.fold.shape}."
             )
         if not np.isin(self.label, (0, 1)).all():
-            raise DataError(f"labels must be 0 or 1, but got {np.unique(self.label).tolist()[:5]}.")
+            raise DataError(f"Labels must be 0 or 1, but got {np.unique(self.label).tolist()[:5]}.")
         if self.fold.min() < 0:
-            raise DataError(f"folds must be 0 or more, but got {self.fold.min()}.")
+            raise DataError(f"Folds must be 0 or more, but got {self.fold.min()}.")
         if not ((self.probability >= 0) & (self.probability <= 1)).all():
             low, high = self.probability.min(), self.probability.max()
             raise DataError(
-                f"probabilities must lie in [0, 1], but got {low} to {high}. If these are not numbers, the training "
-                "diverged: lower the learning rate."
+                f"Probabilities must be in [0, 1], but got {low} to {high}. If they are nan, the training diverged: "
+                "lower the learning rate."
             )
 
     def __len__(self) -> int:
@@ -133,21 +133,21 @@ class Predictions:
 
     @property
     def n_repeats(self) -> int:
-        """R, how often the folds were drawn."""
+        """Number of repeats, R."""
         return int(self.probability.shape[0])
 
     @property
     def n_folds(self) -> int:
-        """K, validation parts per repeat."""
+        """Number of folds per repeat, K."""
         return int(self.fold.max()) + 1
 
     @cached_property
     def weight(self) -> FloatArray:
-        """1/(images of the group in that validation part). Shape (R, n)."""
+        """1/(images of the group in that validation fold). Shape (R, n)."""
         return case_weights(self.group, self.fold)
 
     def select(self, rows: npt.NDArray[np.bool_]) -> Predictions:
-        """The predictions of some images; weights then count these only. `rows` is a mask of shape (n,)."""
+        """Return the predictions of some images, with weights over these only. `rows` is a mask of shape (n,)."""
         return Predictions(
             label=self.label[rows],
             probability=self.probability[:, rows],
@@ -158,14 +158,14 @@ class Predictions:
         )
 
     def to_csv(self, path: Path, note: str = DISCLAIMER) -> None:
-        """Write one row per image, and beside the file a text that says what it must not be used for.
+        """Write one row per image, and next to the file a text on its permitted use.
 
         The columns are `path`, `case`, `group`, `stratum`, `label`, `subtype`, `magnification`, then `fold_r0`,
         `probability_r0`, `fold_r1`, ... and `use`, which repeats the note in every row.
 
         Args:
             path: File to write. An existing one is replaced.
-            note: What the numbers must not be used for. Empty for no text and no column `use`.
+            note: Restriction of use. If empty, neither the text nor the column `use` is written.
         """
         columns: dict[str, list[Any]] = {name: getattr(self, name).tolist() for name in _FIXED_COLUMNS}
         for repeat in range(self.n_repeats):
@@ -183,7 +183,7 @@ class Predictions:
 
     @classmethod
     def from_csv(cls, path: Path) -> Predictions:
-        """Read what `to_csv` wrote; probabilities come back as float32, other numbers as they were.
+        """Read a file that `to_csv` wrote; probabilities are float32, other numbers are exact.
 
         Raises:
             DataError: If columns are missing, a row is short, or a number does not parse.
@@ -195,7 +195,7 @@ class Predictions:
         missing = [name for name in (*_FIXED_COLUMNS, *repeats) if name not in header]
         if missing:
             raise DataError(
-                f"a predictions file has the columns {', '.join((*_FIXED_COLUMNS, *repeats))}, but {path} lacks "
+                f"A predictions file must have the columns {', '.join((*_FIXED_COLUMNS, *repeats))}, but {path} lacks "
                 f"{', '.join(missing)}."
             )
         try:
@@ -209,4 +209,7 @@ class Predictions:
                 **{name: np.array(column[name], dtype=object) for name in _TEXT_COLUMNS},
             )
         except ValueError as error:
-            raise DataError(f"every row of a predictions file must be whole, but {path} is not: {error}.") from error
+            raise DataError(
+                f"Every row of a predictions file must have all columns and valid numbers, but one of {path} does not: "
+                f"{error}."
+            ) from error

@@ -1,4 +1,4 @@
-"""The gate: whether a challenger becomes champion, as numbers of test images that neither was developed on."""
+"""The promotion gate: whether a challenger becomes champion, decided on test images that neither was developed on."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.stratify import strata_of
 from bhsearch.errors import DataError
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draws, interval, paired_difference
 from bhsearch.evaluation.metrics import score
 from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
+from bhsearch.tasks.base import Task
+from bhsearch.tasks.binary import BINARY
 
-FEWEST_GROUPS = 5  # holding either class
+FEWEST_GROUPS = 5  # with images of each class
 # Follows the gain that a refusal names.
 GAIN_NOTE = (
     "The smallest gain is the distance from the estimate to the lower end of its 95 % interval: "
@@ -25,7 +26,7 @@ GAIN_NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class TestScores:
-    """What one model says of its test images, and what it was developed on.
+    """Predictions of one model on its test images, and the cases it was developed on.
 
     Attributes:
         probability: P(malignant). Shape (n,).
@@ -34,14 +35,14 @@ class TestScores:
         case: Case key, empty where unknown. Shape (n,).
         digest: Digest of the decoded pixels. Shape (n,).
         development_cases: Case keys of the images that the model was searched or trained on.
-        development_digests: Pixel digests of these.
-        why_not_promotable: As in `Split`; empty if it may be promoted.
+        development_digests: Pixel digests of these images.
+        why_not_promotable: As in `Split`; empty if the model may be promoted.
 
     Raises:
         DataError: If the shapes disagree.
     """
 
-    __test__: ClassVar[bool] = False  # not a class of tests, whatever its name
+    __test__: ClassVar[bool] = False  # no test class for pytest to collect
 
     probability: npt.NDArray[np.floating[Any]]
     label: npt.NDArray[np.int8]
@@ -55,23 +56,23 @@ class TestScores:
     def __post_init__(self) -> None:
         shapes = {name: getattr(self, name).shape for name in ("probability", "label", "group", "case", "digest")}
         if len(set(shapes.values())) > 1 or self.label.ndim != 1:
-            raise DataError(f"all columns of test images must have one shape (n,), but got {shapes}.")
+            raise DataError(f"All columns of test images must have one shape (n,), but got {shapes}.")
 
     def has_seen(self, other: TestScores) -> npt.NDArray[np.bool_]:
-        """Images of `other` whose case or picture this model was developed on. Shape of `other`."""
-        # An empty case is no name that two data sets could have in common.
+        """Return whether this model was developed on the case or the pixels of each image of `other`. Shape (n,)."""
+        # Empty case keys mean that the case is unknown; they are not equal.
         by_case = np.isin(other.case.astype(str), sorted(self.development_cases - {""}))
         return np.asarray(by_case | np.isin(other.digest.astype(str), sorted(self.development_digests)))
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate says.
+    """Decision of the promotion gate.
 
     Attributes:
         promote: Whether the challenger becomes champion.
-        reason: For people, with the numbers it rests on.
-        numbers: Finite ones only: `n_images`, `n_groups`, `n_benign_groups` and `n_malignant_groups` of what was
+        reason: Reason in sentences, with the numbers that decided.
+        numbers: Finite numbers only: `n_images`, `n_groups`, `n_benign_groups` and `n_malignant_groups` that were
             compared; `challenger_auc`, `challenger_low`, `challenger_high`; with a champion `champion_auc`,
             `champion_low`, `champion_high`, `difference`, `difference_low`, `difference_high`; and `smallest_gain`.
     """
@@ -81,25 +82,29 @@ class Decision:
     numbers: dict[str, float]
 
 
-def decide(challenger: TestScores, champion: TestScores | None = None, n_draws: int = 1000, seed: int = 0) -> Decision:
-    """Decide on test groups that are in neither model's development.
+def decide(
+    challenger: TestScores, champion: TestScores | None = None, n_draws: int = 1000, seed: int = 0, task: Task = BINARY
+) -> Decision:
+    """Decide whether the challenger is promoted, on test groups that neither model was developed on.
 
-    Images of the two are matched by pixel digest. A group of the challenger's test is left out whole if one of its
-    cases or pictures is in either development. Every group counts the same, and the draws of groups are the same for
-    both models. Without a champion the lower end of the challenger's interval must be above 0.5; with one, that of the
-    paired difference above 0. With fewer than `FEWEST_GROUPS` groups holding either class nothing is decided.
+    Images of the two models are matched by pixel digest. A group of the challenger's test is left out as a whole if one
+    of its cases or images was used to develop either model. Every group counts the same, and the draws of groups are
+    the same for both models. Without a champion the lower end of the challenger's interval must be above 0.5; with one,
+    the lower end of the paired difference above 0. With fewer than `FEWEST_GROUPS` groups of either class the
+    challenger is refused.
 
     Args:
         challenger: The new version.
-        champion: The version it would replace, on as many of the same images as there are; None if there is none.
+        champion: The version that it would replace, on as many of the same images as possible; None if there is none.
         n_draws: Bootstrap draws of groups within strata.
-        seed: Of the draws.
+        seed: Random seed for the draws.
+        task: Defines the strata.
 
     Raises:
-        DataError: If the same picture has two labels.
+        DataError: If the same image has two labels.
 
     Source:
-        Ours (issue 4, point 4). Two-sided 95 % percentile intervals.
+        Ours: two-sided 95 % percentile intervals over groups of cases.
     """
     rows, others = _matched(challenger, champion)
     models = {"challenger": challenger.probability[rows]}
@@ -108,7 +113,7 @@ def decide(challenger: TestScores, champion: TestScores | None = None, n_draws: 
     label, group = challenger.label[rows], challenger.group[rows]
     numbers = _counts(label, group)
     if numbers["n_benign_groups"] and numbers["n_malignant_groups"]:
-        numbers |= _compared(models, label, group, n_draws, seed)
+        numbers |= _compared(models, label, group, n_draws, seed, task)
     numbers = {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
     refusals = [sentence for sentence in (challenger.why_not_promotable, _too_few(numbers)) if sentence]
     what, least = ("difference", 0.0) if champion is not None else ("challenger", 0.5)
@@ -117,7 +122,7 @@ def decide(challenger: TestScores, champion: TestScores | None = None, n_draws: 
 
 
 def _matched(challenger: TestScores, champion: TestScores | None) -> tuple[npt.NDArray[np.bool_], FloatArray]:
-    """Which of the challenger's images count, and what the champion says of each, nan where nothing. Both (n,)."""
+    """Return which of the challenger's images count, and the champion's probabilities or nan. Each of shape (n,)."""
     seen = challenger.has_seen(challenger)
     others = np.full(len(challenger.label), np.nan)
     known = np.ones(len(challenger.label), dtype=bool)
@@ -130,8 +135,9 @@ def _matched(challenger: TestScores, champion: TestScores | None) -> tuple[npt.N
         contradicting = np.flatnonzero(known)[champion.label[at[known]] != challenger.label[known]]
         if len(contradicting):
             raise DataError(
-                f"a picture must have one label, but {len(contradicting)} test images have another one with the "
-                f"champion than with the challenger, the first with pixel digest {challenger.digest[contradicting[0]]}."
+                f"An image must have one label, but the labels of {len(contradicting)} test images differ between "
+                f"champion and challenger. The first has the pixel digest {challenger.digest[contradicting[0]]}. "
+                "Correct the labels of the data set."
             )
     return known & ~np.isin(challenger.group, challenger.group[seen]), others
 
@@ -148,12 +154,13 @@ def _compared(
     group: IntArray,
     n_draws: int,
     seed: int,
+    task: Task,
 ) -> dict[str, float]:
-    """AUCs with intervals, the difference of two, and the smallest gain; models in the order challenger, champion."""
+    """Return AUCs with intervals, their difference, and the smallest gain; models in the order challenger, champion."""
     _, number = np.unique(group, return_inverse=True)
-    # Of these groups alone: strata of the whole data set could leave one here that holds a single group, which every
-    # draw would then hold once.
-    stratum = strata_of(number, label)[number]
+    # Strata of the groups compared, not of the whole data set: those could leave a single group in a stratum, which
+    # every draw would then have exactly once.
+    stratum = task.strata(number, label)[number]
     draws = group_draws(number, stratum, n_draws, seed)
     numbers: dict[str, float] = {}
     aucs, samples = [], []
@@ -166,10 +173,10 @@ def _compared(
         return numbers | {"smallest_gain": aucs[0] - interval(samples[0]).low}
     difference, ends = aucs[0] - aucs[1], paired_difference(samples[0], samples[1])
     gain = difference - ends.low
-    if ends.low == ends.high:  # two models that rank all images alike say nothing of how others would differ
+    if ends.low == ends.high:  # the models rank all images alike, which says nothing about other differences
         gain = math.hypot(*(auc - interval(kept).low for auc, kept in zip(aucs, samples, strict=True)))
-    found = {"difference": difference, "difference_low": ends.low, "difference_high": ends.high}
-    return numbers | found | {"smallest_gain": gain}
+    differences = {"difference": difference, "difference_low": ends.low, "difference_high": ends.high}
+    return numbers | differences | {"smallest_gain": gain}
 
 
 def _named(name: str, auc: float, ends: Interval) -> dict[str, float]:
@@ -179,7 +186,7 @@ def _named(name: str, auc: float, ends: Interval) -> dict[str, float]:
 def _as_one_part(
     probability: npt.NDArray[np.floating[Any]], label: npt.NDArray[np.int8], group: IntArray, stratum: IntArray
 ) -> Predictions:
-    """Test predictions as those of a single fold of a single repeat."""
+    """Return test predictions as those of a single fold of a single repeat."""
     blank = np.full(len(label), "", dtype=object)
     fold = np.zeros((1, len(label)), dtype=np.int8)
     return Predictions(label, probability[None], fold, group, stratum, blank, blank, blank, blank)
@@ -196,12 +203,12 @@ def _too_few(numbers: dict[str, float]) -> str:
 
 
 def needs(n_benign: int, n_malignant: int, has_champion: bool) -> str:
-    """What a version needs to pass, said before the test is opened.
+    """Describe the condition to pass the gate, for messages before the test is opened.
 
     Args:
-        n_benign: Groups of the sealed cases that hold benign images.
-        n_malignant: Groups that hold malignant ones.
-        has_champion: Whether there is a version to compare with.
+        n_benign: Number of sealed groups with benign images.
+        n_malignant: Number of sealed groups with malignant images.
+        has_champion: Whether there is a champion to compare with.
     """
     what = "AUC's difference to the champion above 0" if has_champion else "AUC above 0.5"
     least = f"at least {FEWEST_GROUPS} groups with benign and {FEWEST_GROUPS} with malignant images"
@@ -210,12 +217,12 @@ def needs(n_benign: int, n_malignant: int, has_champion: bool) -> str:
 
 
 def enough(n_benign: int, n_malignant: int) -> bool:
-    """Whether a test is large enough for the gate to decide; arguments as of `needs`."""
+    """Return whether a test is large enough for the gate to decide. Arguments as in `needs`."""
     return min(n_benign, n_malignant) >= FEWEST_GROUPS
 
 
 def _findings(numbers: dict[str, float], what: str, promote: bool, decided: bool) -> list[str]:
-    """Sentences: what was found, and what could have been; `decided` where it was the interval that decided."""
+    """Return sentences on the result and the smallest gain; `decided` tells whether the interval decided."""
     if f"{what}_low" not in numbers:
         return ["Nothing could be compared, so this test could have shown no gain at all."]
     n = {name: int(numbers[name]) for name in ("n_groups", "n_benign_groups", "n_malignant_groups", "n_images")}
@@ -234,7 +241,7 @@ def _findings(numbers: dict[str, float], what: str, promote: bool, decided: bool
         found = f"{numbers['challenger_auc']:.3f} [{low:.3f} {high:.3f}] {on}"
         what_is, least = "AUC", "0.5"
         gain = f"an AUC of {0.5 + numbers['smallest_gain']:.3f}"
-    # Refused for another reason, such as too few cases, the interval decides nothing, wherever it lies.
+    # If the challenger is refused for another reason, such as too few cases, the interval decides nothing.
     sentence = (
         f"The 95 % interval of the {what_is} {verb} above {least}: {found}."
         if decided

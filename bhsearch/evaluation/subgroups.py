@@ -1,4 +1,4 @@
-"""Results per subtype, magnification and case: where a model is right, and on how little each such number rests."""
+"""Results per subtype, magnification and case, and the cases with the lowest accuracy."""
 
 from __future__ import annotations
 
@@ -8,138 +8,156 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.evaluation.metrics import fold_scores
+from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import Predictions
     from bhsearch.evaluation.thresholds import HardLabels
+    from bhsearch.tasks.base import Task
 
 COLUMNS = ("subtype", "magnification", "case")
+BOTH = "both"  # kind of a subgroup with images of several classes
 UNNAMED = "not named by the data"
 
 
 @dataclass(frozen=True)
 class Subgroup:
-    """Some of the images: those of one subtype, magnification or case.
+    """Results on the images of one subtype, magnification or case.
 
     Attributes:
-        name: Of the subtype, magnification or case.
-        kind: `benign`, `malignant` or `both`: which labels its images have.
-        n_images: Images.
-        n_cases: Groups of cases.
-        right: Share of images called right, every group counting the same, mean over repeats.
+        name: Name of the subtype, magnification or case.
+        kind: Name of the class of its images, or `BOTH`.
+        n_images: Number of images.
+        n_cases: Number of groups of cases.
+        accuracy: Share of images with the right predicted label, every group counting the same, mean over repeats.
         by_case: The same share for each group, ascending. Length `n_cases`.
-        auc: Mean over folds of the case-weighted AUC; None where no fold has both classes in it.
+        auc: Mean over folds of the case-weighted AUC; None where no fold has both classes.
     """
 
     name: str
     kind: str
     n_images: int
     n_cases: int
-    right: float
+    accuracy: float
     by_case: tuple[float, ...]
     auc: float | None
 
 
-def subgroup_results(predictions: Predictions, decisions: HardLabels, column: str) -> list[Subgroup]:
-    """Results by one column.
+def subgroup_results(
+    predictions: Predictions, decisions: HardLabels, column: str, task: Task = BINARY
+) -> list[Subgroup]:
+    """Return the results by one column.
 
     Args:
-        predictions: Of any part of the data.
-        decisions: Of the same images: cross-fitted, or made with a threshold that was fixed elsewhere.
+        predictions: Predictions of any part of the data.
+        decisions: Predicted labels of the same images: cross-fitted, or at a threshold that was fixed elsewhere.
         column: One of `COLUMNS`.
+        task: Names the classes.
 
     Returns:
-        A part for each value, benign ones first, then by length and name, so that 40X comes before 100X. Never empty:
-        images without a value are a part called `UNNAMED`.
+        A subgroup for each value, in the order of classes, then by length and name, so that 40X comes before 100X.
+        Never empty: images without a value are a subgroup called `UNNAMED`.
     """
     values = getattr(predictions, column)
-    right = (decisions.predicted == predictions.label).mean(axis=0)
-    parts = [_subgroup(predictions, right, str(value) or UNNAMED, values == value) for value in set(values)]
-    return sorted(parts, key=lambda part: ((*CLASS_NAMES, "both").index(part.kind), len(part.name), part.name))
+    correct = (decisions.predicted == predictions.label).mean(axis=0)
+    groups = [_subgroup(predictions, correct, str(value) or UNNAMED, values == value, task) for value in set(values)]
+    kinds = (*task.class_names, BOTH)
+    return sorted(groups, key=lambda group: (kinds.index(group.kind), len(group.name), group.name))
 
 
 def _subgroup(
-    predictions: Predictions, right: npt.NDArray[np.float64], name: str, rows: npt.NDArray[np.bool_]
+    predictions: Predictions,
+    correct: npt.NDArray[np.float64],
+    name: str,
+    rows: npt.NDArray[np.bool_],
+    task: Task,
 ) -> Subgroup:
     chosen = predictions.select(rows)
-    by_case = sorted(right[rows][chosen.group == group].mean() for group in np.unique(chosen.group))
+    by_case = sorted(correct[rows][chosen.group == group].mean() for group in np.unique(chosen.group))
     folds = fold_scores(chosen)
-    labels = np.unique(chosen.label)
     return Subgroup(
         name=name,
-        kind="both" if len(labels) > 1 else CLASS_NAMES[int(labels[0])],
+        kind=_kind(chosen.label, task),
         n_images=len(chosen),
         n_cases=len(by_case),
-        right=float(np.mean(by_case)),
+        accuracy=float(np.mean(by_case)),
         by_case=tuple(map(float, by_case)),
         auc=float(np.nanmean(folds)) if np.isfinite(folds).any() else None,
     )
 
 
+def _kind(label: npt.NDArray[np.int8], task: Task) -> str:
+    present = np.unique(label)
+    return BOTH if len(present) > 1 else task.class_names[int(present[0])]
+
+
 @dataclass(frozen=True)
 class WorstCase:
-    """A case on which a model is more often wrong than on others.
+    """A case with low accuracy, and its worst image.
 
     Attributes:
-        name: Of the case.
+        name: Name of the case.
         kind: As in `Subgroup`.
-        n_images: Its images.
-        right: Share of them called right.
-        row: Its worst image, as a row of the predictions: the farthest on the wrong side of its threshold or, where
-            none is wrong, the closest call.
-        probability: P(malignant) of that image, mean over repeats.
-        label: Its true label.
+        n_images: Number of images.
+        accuracy: Share of images with the right predicted label.
+        row: Row of its worst image in the predictions: the one farthest on the wrong side of its threshold or, if all
+            are right, the one closest to it.
+        probability: Probability of the positive class of that image, mean over repeats.
+        true_class: Name of its true class.
+        positive_class: Name of the positive class.
     """
 
     name: str
     kind: str
     n_images: int
-    right: float
+    accuracy: float
     row: int
     probability: float
-    label: int
+    true_class: str
+    positive_class: str
 
     @property
     def caption(self) -> str:
-        """What there is to know of it, in one line."""
-        share = f"{self.right:.0%} of {self.n_images} images right"
-        return f"case {self.name}, {CLASS_NAMES[self.label]}, P(malignant) {self.probability:.2f}; {share}"
+        """Case, class, probability and accuracy in one line."""
+        share = f"{self.accuracy:.0%} of {self.n_images} images right"
+        return f"case {self.name}, {self.true_class}, P({self.positive_class}) {self.probability:.2f}; {share}"
 
 
-def worst_cases(predictions: Predictions, decisions: HardLabels, most: int = 8) -> list[WorstCase]:
-    """The groups of cases with the smallest share of right images, worst first. Never empty.
+def worst_cases(predictions: Predictions, decisions: HardLabels, most: int = 8, task: Task = BINARY) -> list[WorstCase]:
+    """Return the groups of cases with the lowest accuracy, worst first. Never empty.
 
     Args:
-        predictions: Of any part of the data.
-        decisions: Of the same images.
-        most: Length of the list, 1 or more.
+        predictions: Predictions of any part of the data.
+        decisions: Predicted labels of the same images.
+        most: Greatest length of the list, 1 or more.
+        task: Names the classes.
     """
-    right = (decisions.predicted == predictions.label).mean(axis=0)
-    cut = np.take_along_axis(decisions.threshold, predictions.fold.astype(np.int64), axis=1)
-    wrong_by = ((predictions.probability - cut) * (1 - 2 * predictions.label)).mean(axis=0)
-    found = [
-        _worst_case(predictions, np.flatnonzero(predictions.group == group), right, wrong_by)
+    correct = (decisions.predicted == predictions.label).mean(axis=0)
+    threshold = np.take_along_axis(decisions.threshold, predictions.fold.astype(np.int64), axis=1)
+    wrong_by = ((predictions.probability - threshold) * (1 - 2 * predictions.label)).mean(axis=0)
+    cases = [
+        _worst_case(predictions, np.flatnonzero(predictions.group == group), correct, wrong_by, task)
         for group in np.unique(predictions.group)
     ]
-    return sorted(found, key=lambda worst: (worst.right, -wrong_by[worst.row], worst.name))[:most]
+    return sorted(cases, key=lambda case: (case.accuracy, -wrong_by[case.row], case.name))[:most]
 
 
 def _worst_case(
     predictions: Predictions,
     rows: npt.NDArray[np.intp],
-    right: npt.NDArray[np.float64],
+    correct: npt.NDArray[np.float64],
     wrong_by: npt.NDArray[np.float64],
+    task: Task,
 ) -> WorstCase:
     row = int(rows[np.argmax(wrong_by[rows])])
-    labels = np.unique(predictions.label[rows])
     return WorstCase(
         name=" and ".join(sorted({str(case) for case in predictions.case[rows]} - {""})) or UNNAMED,
-        kind="both" if len(labels) > 1 else CLASS_NAMES[int(labels[0])],
+        kind=_kind(predictions.label[rows], task),
         n_images=len(rows),
-        right=float(right[rows].mean()),
+        accuracy=float(correct[rows].mean()),
         row=row,
         probability=float(predictions.probability[:, row].mean()),
-        label=int(predictions.label[row]),
+        true_class=task.class_names[int(predictions.label[row])],
+        positive_class=task.class_names[1],
     )

@@ -1,1 +1,1 @@
-"""What happens to a study afterwards: report, reproduce, register, predict."""
+"""What can be done with a study after its search: report, reproduce, register, predict."""

@@ -1,30 +1,31 @@
-"""The model card of a registered version, filled from what registering knows."""
+"""Build the model card of a registered version."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bhsearch.data.audit import audit
 from bhsearch.data.dataset import CLASS_NAMES
-from bhsearch.data.images.decode import decode
 from bhsearch.data.provenance import provenance
 from bhsearch.evaluation.calibration import Calibration, logit
 from bhsearch.evaluation.subgroups import subgroup_results, worst_cases
 from bhsearch.evaluation.test_set import CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.lifecycle.registration_summary import BEST_TRIAL, OTHER_TRIAL
 from bhsearch.reporting.figures.thumbnails import encode_image, overlay
-from bhsearch.reporting.model_card import LIMITS, USE, Measured, ModelCard, WorstImage
+from bhsearch.reporting.model_card import LIMITS, USE, ModelCard, TestMetric, WorstImage
+from bhsearch.runtime.wording import number_of
 from bhsearch.study.context import FINETUNE
+from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bhsearch.evaluation.bbc_cv import CorrectedScore
-    from bhsearch.evaluation.calibration import OperatingPoint
     from bhsearch.evaluation.test_set import TestResult
+    from bhsearch.lifecycle.fitted_model import FittedModel
     from bhsearch.lifecycle.restore import RestoredStudy
+    from bhsearch.lifecycle.sealed_test import SealedTest
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
 
 _PICTURES = {
@@ -40,34 +41,28 @@ _SYNTHETIC = "Not for tissue: its data were drawn by a program."
 
 
 def build_model_card(
-    study: StoredStudy,
-    trial: StoredTrial,
-    opened: RestoredStudy,
-    corrected: CorrectedScore,
-    point: OperatingPoint,
+    fitted: FittedModel,
+    test: SealedTest,
     tested: TestResult,
     gate: Sequence[str],
     openings: Sequence[str],
     pictures: Mapping[str, bytes],
-    network: Any,
 ) -> ModelCard:
-    """Fill the card.
+    """Fill the model card of a registered version.
 
     Args:
-        study: What was registered.
-        trial: Of it.
-        opened: Its data and split.
-        corrected: Score of the study's winner.
-        point: Calibration and threshold.
-        tested: The test.
-        gate: What the gate said, and which alias the version gets.
-        openings: A line each.
-        pictures: PNG files by name, from `sealed_plots`.
-        network: The trial's network without calibration.
+        fitted: The model.
+        test: The sealed test.
+        tested: Result of the test.
+        gate: Sentences: the decision of the gate, and the alias of the version.
+        openings: A line for each access to the sealed images.
+        pictures: PNG files by name, from `reporting.figures.test.pictures`.
 
     Raises:
-        RunError: If something is missing.
+        RunError: If a field of the card is missing.
     """
+    study, trial, opened = fitted.candidate.study, fitted.candidate.trial, fitted.candidate.restored
+    corrected, point = fitted.corrected, fitted.point
     index, split = opened.index, opened.split
     values, ends = tested.values, tested.intervals
     origin = provenance(index)
@@ -85,7 +80,7 @@ def build_model_card(
         corrected=corrected,
         corrected_for=BEST_TRIAL if trial == study.trials[0] else OTHER_TRIAL,
         test={
-            metric_title(name): Measured(values[name], *ends[name], _size(tested, _ONE_CLASS.get(name)))
+            metric_title(name): TestMetric(values[name], *ends[name], _size(tested, _ONE_CLASS.get(name)))
             for name in ends
         },
         gate=gate,
@@ -96,27 +91,27 @@ def build_model_card(
         subtypes=named["subtype"],
         magnifications=named["magnification"],
         cases=named["case"],
-        worst=_worst(opened, tested, network, point),
+        worst=_worst(fitted, test, tested),
         pictures={_PICTURES[name]: content for name, content in pictures.items()},
         limits=[*LIMITS, *([_SYNTHETIC] if index.synthetic else []), *split.why_not_promotable.splitlines()],
     )
 
 
 def _size(tested: TestResult, label: int | None) -> str:
-    """On how much a number rests: all sealed cases, or those with images of a class."""
+    """Return on how many cases and images a metric is computed: all of the test, or those of one class."""
     predictions = tested.predictions
     rows = predictions.label == label if label is not None else np.ones(len(predictions), dtype=bool)
-    what = f" {CLASS_NAMES[label]}" if label is not None else ""
-    return f"{len(np.unique(predictions.group[rows]))} cases, {rows.sum():,}{what} images"
+    what = f"{CLASS_NAMES[label]} " if label is not None else ""
+    return f"{number_of(len(np.unique(predictions.group[rows])), 'case')}, {number_of(int(rows.sum()), f'{what}image')}"
 
 
-def _worst(opened: RestoredStudy, tested: TestResult, network: Any, point: OperatingPoint) -> list[WorstImage]:
+def _worst(fitted: FittedModel, test: SealedTest, tested: TestResult) -> list[WorstImage]:
     from bhsearch.models.saliency import explain
 
-    paths = opened.index.select(opened.split.test).paths()
     worst = worst_cases(tested.predictions, tested.decisions)
-    images = [decode(paths[item.row]) for item in worst]
-    looked = explain(network, images, opened.settings.resize, uncalibrated(point.threshold, point.calibration))
+    images = [test.image(item.row) for item in worst]
+    threshold = uncalibrated(fitted.point.threshold, fitted.point.calibration)
+    looked = explain(fitted.raw, images, fitted.candidate.restored.settings.resize, threshold)
     return [
         WorstImage(
             f"{item.caption}; {seen.method}", encode_image(seen.seen), encode_image(overlay(seen.seen, seen.heat))
@@ -144,7 +139,7 @@ def _data(study: StoredStudy, opened: RestoredStudy) -> dict[str, str]:
         "images": _counted(np.bincount(index.labels, minlength=2)),
         "cases": str(len(np.unique(split.groups))),
         "magnification": split.magnification,
-        "fingerprint": study.tags["bhsearch.data_fingerprint"],
+        "fingerprint": study.tags[keys.DATA_FINGERPRINT],
     }
 
 
@@ -160,14 +155,14 @@ def _split(opened: RestoredStudy) -> dict[str, str]:
 
 
 def uncalibrated(threshold: float, calibration: Calibration) -> float:
-    """The probability before calibration that becomes a threshold after it."""
+    """Return the probability before calibration that calibration maps to a threshold."""
     line = (float(logit(np.array(threshold))) - calibration.offset) / calibration.slope
     return float(1 / (1 + np.exp(-np.clip(line, -700, 700))))
 
 
 def _part(opened: RestoredStudy, rows: np.ndarray) -> str:
     n_groups = len(np.unique(opened.split.groups[rows]))
-    return f"{n_groups} cases, {_counted(np.bincount(opened.index.labels[rows], minlength=2))}"
+    return f"{number_of(n_groups, 'case')}, {_counted(np.bincount(opened.index.labels[rows], minlength=2))}"
 
 
 def _counted(counts: np.ndarray) -> str:

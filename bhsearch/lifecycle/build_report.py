@@ -1,4 +1,4 @@
-"""From a study in MLflow to its report: read, ranked, corrected, and put on one page."""
+"""Build the report of a study from what MLflow holds."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from bhsearch.errors import BhsearchError, MissingError
 from bhsearch.evaluation.bbc_cv import CorrectedScore
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.thresholds import cross_fitted_labels
-from bhsearch.lifecycle.restore import digest_of_set, settings_of
-from bhsearch.objectives.space import Parameter, Params
+from bhsearch.lifecycle.restore import digest_of_set, params_of, settings_of, space_of
+from bhsearch.objectives.space import Parameter
 from bhsearch.reporting.figures.image_grid import pick_examples
 from bhsearch.reporting.figures.thumbnails import encode_image
 from bhsearch.reporting.report_data import (
@@ -56,17 +56,17 @@ _FACTS = {
 
 
 def build_report(name: str | None, reporter: ProgressReporter) -> tuple[StudyReport, str]:
-    """Read a study, make its page, and keep that beside it in MLflow.
+    """Read a study, build its report, and save the page as an artifact of the study.
 
     Args:
-        name: Name, uid or parent run; None for the study that was begun last.
-        reporter: Hears of it.
+        name: Name, uid or parent run; None for the study that was started last.
+        reporter: Receives progress events.
 
     Returns:
         What the report shows, and the page.
 
     Raises:
-        StudyError: If there is no such study, or its store cannot be opened or refuses a request.
+        StudyError: If the study does not exist, or its store cannot be opened or refuses a request.
         RunError: If the store stays away.
     """
     from bhsearch.models import backend
@@ -86,16 +86,16 @@ def build_report(name: str | None, reporter: ProgressReporter) -> tuple[StudyRep
 
 
 def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> StudyReport:
-    """Everything that the report of a study shows.
+    """Collect everything that the report of a study shows.
 
     Args:
-        client: Of its store.
-        study: As it was read back.
-        reporter: Hears of it.
+        client: Client of the MLflow store.
+        study: The study as MLflow holds it.
+        reporter: Receives progress events.
     """
     from bhsearch.tracking import reader
 
-    split, audit = reader.read_record(study, reader.SPLIT), reader.read_record(study, reader.AUDIT)
+    split, audit = reader.read_record(study, keys.SPLIT), reader.read_record(study, keys.AUDIT)
     space = space_of(study)
     predictions: dict[int, Predictions] = {}
     with reporter.step("reading predictions") as progress:
@@ -112,12 +112,9 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
             shown = _images(study, predictions[best.number])
     ended: dict[str, Any] = {}
     with suppress(MissingError):  # not there before a sitting has ended
-        ended = reader.read_record(study, reader.TRIALS)
-    # A study that was begun with an earlier version may not have it.
-    made: dict[str, str] = {}
-    with suppress(MissingError):
-        made = reader.read_record(study, reader.MADE)
-    kept_images = reader.read_record(study, reader.IMAGES)
+        ended = reader.read_record(study, keys.TRIALS)
+    made = reader.read_record(study, keys.MADE)
+    kept_images = reader.read_record(study, keys.IMAGES)
     tests = _tests(client, study, split, kept_images)
     why_not_promotable = split["why_not_promotable"]
     any_predictions = next(iter(predictions.values()), None)
@@ -147,7 +144,7 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
         facts=_facts(study, split),
         audit=_audit_lines(audit),
         made=_made(study, made),
-        versions=reader.read_record(study, reader.VERSIONS),
+        versions=reader.read_record(study, keys.VERSIONS),
     )
 
 
@@ -170,30 +167,9 @@ def corrected_of(
     return correct(records, predictions, earlier)
 
 
-def space_of(study: StoredStudy) -> list[Parameter]:
-    """Return the search space of a stored study."""
-    from bhsearch.tracking import reader
-
-    return [Parameter(**row | {"choices": tuple(row["choices"])}) for row in reader.read_record(study, reader.SPACE)]
-
-
 def trial_record(trial: StoredTrial, space: Sequence[Parameter]) -> Trial:
     """Return a stored trial as an engine gives it."""
-    return Trial(trial.number, trial.state, _typed(trial.params, space), trial.score, {"reason": trial.reason})
-
-
-def _typed(params: Mapping[str, str], space: Sequence[Parameter]) -> Params:
-    """A point of the space from the text that MLflow keeps of it."""
-    found: Params = {}
-    for parameter in space:
-        kept = params.get(parameter.name)
-        if kept is None:
-            continue
-        if parameter.choices:
-            found[parameter.name] = next((c for c in parameter.choices if str(c) == kept), kept)
-        else:
-            found[parameter.name] = int(kept) if parameter.whole else float(kept)
-    return found
+    return Trial(trial.number, trial.state, params_of(trial, space), trial.score, {"reason": trial.reason})
 
 
 def _row(trial: StoredTrial, record: Trial, ranked: Any) -> TrialRow:
@@ -220,7 +196,7 @@ def _n_cases(predictions: Predictions | None) -> tuple[int, int, int]:
 
 
 def _sealed(split: dict[str, Any], images: dict[str, list[Any]]) -> SealedCases:
-    """The sealed part by class, from what the study kept of its split before the first trial."""
+    """Count the sealed cases by class, from the split that the study kept."""
     label = dict(zip(images["path"], images["label"], strict=True))
     kept = split["images"]
     rows = [
@@ -233,7 +209,7 @@ def _sealed(split: dict[str, Any], images: dict[str, list[Any]]) -> SealedCases:
 
 
 def _tests(client: Any, study: StoredStudy, split: dict[str, Any], images: dict[str, list[Any]]) -> list[StoredTest]:
-    """Every opening of these sealed images, for this study and for others of the store, first to last."""
+    """Return every access to these sealed images in this store, first to last."""
     from bhsearch.tracking import reader
 
     pixels = dict(zip(images["path"], images["pixels_digest"], strict=True))
@@ -259,7 +235,7 @@ def _opening(test: StoredTest) -> TestAccess:
 
 
 def _test(client: Any, study: StoredStudy) -> TestSummary | None:
-    """The last opening of the sealed test for this study that gave a number: from what registering kept of it."""
+    """Return the last test of this study that has a result; None if there is none."""
     from bhsearch.tracking import reader
 
     tests = [test for test in reader.tests_of_study(client, study) if "auc" in test.values]
@@ -289,7 +265,7 @@ def _measured(values: Mapping[str, float], name: str) -> Measured:
 
 
 def _made(study: StoredStudy, kept: Mapping[str, str]) -> dict[str, str]:
-    """When, how and on what a study was made."""
+    """Describe when, how and on what machine a study was made."""
     spans = [(t.started_ms, t.ended_ms) for t in study.records if t.ended_ms is not None]
     last = max((end for _, end in spans), default=None)
     found = {
@@ -304,7 +280,7 @@ def _made(study: StoredStudy, kept: Mapping[str, str]) -> dict[str, str]:
 
 
 def _covered(spans: Sequence[tuple[int, int]]) -> float:
-    """Seconds that are inside at least one span: without pauses between sittings, side by side counted once."""
+    """Return the seconds covered by at least one span; pauses between sessions do not count."""
     total, reached = 0, 0
     for start, end in sorted(spans):
         total += max(end - max(start, reached), 0)
@@ -313,7 +289,7 @@ def _covered(spans: Sequence[tuple[int, int]]) -> float:
 
 
 def _duration(seconds: float) -> str:
-    """Such as `42 s`, `3 min 20 s` or `2 h 5 min`."""
+    """Format a duration, such as `42 s`, `3 min 20 s` or `2 h 5 min`."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -325,7 +301,7 @@ def _moment(milliseconds: int) -> str:
 
 
 def _images(study: StoredStudy, predictions: Predictions) -> list[ExampleImage]:
-    """Right and wrong images from where the data lie; none if they are gone, or are not the same any more."""
+    """Read the clearest right and the worst wrong images; empty if the data are gone or have changed."""
     index = _same_data(study)
     if index is None:
         return []
@@ -334,7 +310,9 @@ def _images(study: StoredStudy, predictions: Predictions) -> list[ExampleImage]:
     for example in pick_examples(predictions, cross_fitted_labels(predictions)):
         pixels = decode(files[str(predictions.path[example.row])])
         shown.append(
-            ExampleImage(encode_image(pixels, _SIDE, lossless=False), _caption(predictions, example.row), example.right)
+            ExampleImage(
+                encode_image(pixels, _SIDE, lossless=False), _caption(predictions, example.row), example.correct
+            )
         )
     return shown
 
@@ -348,13 +326,11 @@ def _caption(predictions: Predictions, row: int) -> str:
 
 
 def _same_data(study: StoredStudy) -> Dataset | None:
-    if "data" not in study.settings:  # of an earlier version
-        return None
     try:
         index = open_settings(settings_of(study.settings))
     except BhsearchError:
         return None
-    return index if index.fingerprint == study.tags.get("bhsearch.data_fingerprint") else None
+    return index if index.fingerprint == study.tags.get(keys.DATA_FINGERPRINT) else None
 
 
 def _facts(study: StoredStudy, split: dict[str, Any]) -> dict[str, str]:
@@ -371,9 +347,9 @@ def _facts(study: StoredStudy, split: dict[str, Any]) -> dict[str, str]:
         "searched on": f"{searched[1]} cases, {searched[0]:,} images",
         "sealed": f"{sealed[1]} cases, {sealed[0]:,} images",
         "folds": f"{split['n_folds']}{repeats}",
-        **{words: study.tags.get(f"bhsearch.{key}", study.settings.get(key, "")) for key, words in _FACTS.items()},
+        **{words: study.tags.get(f"{keys.PREFIX}{key}", study.settings.get(key, "")) for key, words in _FACTS.items()},
         "magnification": split["magnification"],
-        "data fingerprint": study.tags.get("bhsearch.data_fingerprint", ""),
+        "data fingerprint": study.tags.get(keys.DATA_FINGERPRINT, ""),
         "split fingerprint": split["fingerprint"],
     }
 

@@ -1,4 +1,4 @@
-"""Predictions of a registered model on images of one's own, image by image and case by case."""
+"""Predict with a registered model on image files, per image and per case."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ CASE_NOTE = "the probability of a case is the mean over its images"
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image of the output.
+    """A row of the output for one image.
 
     Attributes:
         image: Path as it was given.
         case: Empty where unknown.
         probability: Calibrated P(malignant), to six significant digits.
         label: At the model's threshold.
-        model: Where the model came from.
-        use: What the row must not be used for.
+        model: URI of the model.
+        use: Statement on what the row must not be used for.
     """
 
     image: str
@@ -56,15 +56,15 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class CaseRow:
-    """One case of the output.
+    """A row of the output for one case.
 
     Attributes:
         case: As a pattern or BreakHis names give it.
         n_images: Images of the case that were read.
         probability: Mean of P(malignant) over these images, to six significant digits.
         label: At the model's threshold.
-        model: Where the model came from.
-        use: What the row must not be used for.
+        model: URI of the model.
+        use: Statement on what the row must not be used for.
     """
 
     case: str
@@ -77,13 +77,13 @@ class CaseRow:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A registered model, ready to be asked.
+    """A registered model that is loaded.
 
     Attributes:
-        uri: Where it came from.
-        threshold: A probability from here on is called malignant.
-        case_pattern: What its data found cases with; None if they did not.
-        note: What must stand beside its numbers; may be empty.
+        uri: URI of the model.
+        threshold: Smallest probability that is labelled malignant.
+        case_pattern: Pattern that found the cases of its data; None if none was given.
+        note: Text that belongs beside every number; may be empty.
         network: uint8 RGB in, calibrated P(malignant) out.
     """
 
@@ -95,11 +95,11 @@ class Model:
 
     @property
     def use(self) -> str:
-        """What stands beside every number: the note, and what the model must not be used for."""
+        """Text that belongs beside every number: the note, and what the model must not be used for."""
         return f"{self.note}. {DISCLAIMER}" if self.note else DISCLAIMER
 
     def label(self, probability: float) -> str:
-        """Class name at the threshold."""
+        """Return the class name of a probability."""
         return CLASS_NAMES[probability >= self.threshold]
 
 
@@ -128,10 +128,10 @@ def check_output(file: Path) -> None:
 
 
 def open_model(uri: str | None, reporter: ProgressReporter) -> Model:
-    """The champion of the MLflow store, or the model of a URI or a name.
+    """Load the champion of the MLflow store, or the model of a URI or a name.
 
     Raises:
-        StudyError: If there is none, or it was not registered by bhsearch.
+        StudyError: If the model does not exist, or was not registered by bhsearch.
         RunError: If its file cannot be read.
     """
     from bhsearch.tracking.connection import require_store
@@ -162,11 +162,11 @@ def _load(found: str, folder: Path) -> Model:
 
 @dataclass(frozen=True)
 class Files:
-    """What places hold.
+    """The files that were found for the arguments of the command.
 
     Attributes:
         images: Files given by name, and the images of folders, each once.
-        bad: What is in a folder and cannot be used, such as links to folders elsewhere.
+        bad: Entries of folders that cannot be used, such as links to other folders.
         left_out: Other files of the folders, counted.
     """
 
@@ -176,7 +176,7 @@ class Files:
 
 
 def find_files(places: Sequence[str]) -> Files:
-    """Files as given, and the images of folders, at any depth, by the rule that training has (`find_images`).
+    """Find the files that were named, and the images of folders at any depth, as training finds them.
 
     Raises:
         DataError: If a place does not exist, or there is no image at all.
@@ -206,7 +206,7 @@ def find_files(places: Sequence[str]) -> Files:
 
 
 def case_of(pattern: str | None, places: Sequence[str] = ()) -> Callable[[Path], str]:
-    """A function from path to case: by a pattern, else by the names of BreakHis and IDC; empty where unknown.
+    """Return a function that finds the case of a path: by a pattern, else by the names of BreakHis and IDC.
 
     The pattern is searched in the path relative to the given folder that holds the file, as in training, then in the
     whole path. A name that stands for an unknown case, such as `unknown`, is no case.
@@ -228,7 +228,7 @@ def case_of(pattern: str | None, places: Sequence[str] = ()) -> Callable[[Path],
 
 
 def case_in_name(file_name: str) -> str:
-    """The case that a file name of BreakHis or IDC says; empty if it is neither."""
+    """Return the case in a file name of BreakHis or IDC; empty if it is neither."""
     try:
         return breakhis.parse(file_name).case
     except DataError:
@@ -238,13 +238,13 @@ def case_in_name(file_name: str) -> str:
 def predict(
     model: Model, files: Sequence[Path], case: Callable[[Path], str], bad: list[BadFile], progress: Progress
 ) -> Iterator[ImageRow]:
-    """A row per image that can be read.
+    """Yield a row for each image that can be read.
 
     Args:
         model: From `open_model`.
         files: From `find_files`.
         case: From `case_of`.
-        bad: Gets the files that cannot be read.
+        bad: List to which files that cannot be read are appended.
         progress: Called with (done, total) files.
     """
     from bhsearch.models.calibrated import predict_images
@@ -268,7 +268,7 @@ def predict(
 
 
 def cases(model: Model, rows: Sequence[ImageRow]) -> list[CaseRow]:
-    """A row per known case, in the order of their names.
+    """Return a row for each known case, sorted by name.
 
     Args:
         model: That gave the rows.
@@ -316,7 +316,7 @@ class Writer:
 
 
 def write_to(stream: IO[str], kind: str, rows: Iterable[ImageRow]) -> None:
-    """Write image rows to a stream, such as standard output; cases have columns of their own, and no place there.
+    """Write image rows to a stream, such as standard output. Case rows are left out: they have other columns.
 
     Raises:
         PlaceError: If the disk behind it is full.
@@ -329,13 +329,13 @@ def write_to(stream: IO[str], kind: str, rows: Iterable[ImageRow]) -> None:
 
 
 def write_files(file: Path, kind: str, model: Model, rows: Iterable[ImageRow]) -> list[tuple[Path, int]]:
-    """Write predictions: image rows to a file, case rows to a second one beside it, and a text on their use.
+    """Write predictions: image rows, case rows in a second file, and a text on their use in a third one.
 
     Each file appears under its name only when it is whole, and replaces an older one. Folders are made.
 
     Args:
-        file: Of the image rows. With `predictions.csv`, the case rows are in `predictions_cases.csv` and the text in
-            `predictions.README.txt`.
+        file: File of the image rows. With `predictions.csv`, the case rows are in `predictions_cases.csv` and the text
+            in `predictions.README.txt`.
         kind: `csv` or `jsonl`.
         model: That gave the rows.
         rows: Of images; asked for one by one, and written as they come.
@@ -371,7 +371,7 @@ def write_files(file: Path, kind: str, model: Model, rows: Iterable[ImageRow]) -
 
 @contextmanager
 def whole(file: Path) -> Iterator[IO[str]]:
-    """A stream to a file that appears under its name only when it is whole.
+    """Open a stream to a file that appears under its name only when it is complete.
 
     Folders that are missing are made; they are gone again where nothing came of the file.
 

@@ -1,4 +1,4 @@
-"""What a user asks to be registered, what would come of it, and what came of it."""
+"""Requests, plans and results of a registration."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RegistrationRequest:
-    """What a user asks to be registered.
+    """A request to register a trial.
 
     Attributes:
         study: Name, uid or parent run; None for the only study of the store.
         trial: Number; None for the best.
-        name: Of the registered model; None for the name of the data set.
-        alias: What a version gets that passes the gate.
-        force: Whether it gets the alias whatever the gate says.
+        name: Name of the registered model; None for the name of the data set.
+        alias: Alias of a version that passes the gate.
+        force: Whether the version gets the alias even if the gate rejects it.
         reason: The user's reason for that.
-        data: Where the data lie now, if not where they lay when the study was made.
+        data: Where the data are now, if they were moved.
         export: `openvino` for that, beside the model; None for nothing.
     """
 
@@ -53,18 +53,18 @@ class RegistrationRequest:
 
 @dataclass(frozen=True, eq=False)
 class RegistrationPlan:
-    """What registering would do, known before anything is opened.
+    """What a registration would do, known before the sealed test is opened.
 
     Attributes:
         study, trial: What would be registered.
-        name: Of the registered model.
-        alias: What a version gets that passes the gate.
+        name: Name of the registered model.
+        alias: Alias of a version that passes the gate.
         n_groups: Sealed groups of cases: in all, with benign, and with malignant images.
         n_images: Sealed images.
-        openings: Every opening of these images so far.
+        openings: Every access to these images so far.
         champion: The version that has the alias; None if there is none.
         force: Whether the gate is overruled.
-        earlier: What came of an earlier opening for this trial, which would be given again; None if there was none.
+        earlier: Result of an earlier test of this trial, which would be returned; None if there is none.
     """
 
     study: StoredStudy
@@ -81,12 +81,12 @@ class RegistrationPlan:
 
 @dataclass(frozen=True, eq=False)
 class EarlierResult:
-    """What came of an earlier opening for the same trial and the same sealed images; nothing was opened for it again.
+    """Result of an earlier test of the same trial on the same sealed images, which were not opened again.
 
     Attributes:
         version: The registered version, as it is now.
-        when: The opening, UTC, ISO 8601.
-        rows: Heading and text, as they were shown then.
+        when: Time of the access, UTC, ISO 8601.
+        rows: Heading and text, as they were first shown.
         notes: Sentences that must be read with the numbers.
         forced: Whether this command promoted it by force.
     """
@@ -100,20 +100,20 @@ class EarlierResult:
 
 @dataclass(frozen=True, eq=False)
 class RegistrationResult:
-    """What registering gave.
+    """Result of a registration.
 
     Attributes:
         study, trial: What was registered.
         is_best: Whether the trial has the study's best score.
         corrected: Score of the study's winner, corrected for the search.
-        point: Calibration and threshold, fixed before the opening.
-        openings: Every opening of these sealed images so far, this one last.
+        point: Calibration and threshold, fixed before the access.
+        openings: Every access to these sealed images so far, this one last.
         tested: The test.
-        verdict: Of the gate.
+        verdict: Decision of the gate.
         promoted: `gate`, `force`, or empty.
-        alias: What it was to get.
+        alias: Alias that it gets if it is promoted.
         version: The registered version.
-        note: What must stand beside every number; may be empty.
+        note: Text that belongs beside every number; may be empty.
     """
 
     study: StoredStudy

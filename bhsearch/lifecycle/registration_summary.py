@@ -1,4 +1,4 @@
-"""A registered version in words: rows for the terminal, a note in Markdown and tags for the registry."""
+"""Describe a registration: rows for the terminal, a note in Markdown, and tags of the version."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.promotion import needs
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationResult
+from bhsearch.runtime.wording import number_of
+from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
     from bhsearch.lifecycle.registration import RegistrationPlan
     from bhsearch.tracking.registry import Version
 
-RESULT = "result"
 _SHOWN = ("balanced_accuracy", "sensitivity", "specificity", "average_precision", "recognition_rate")
 _ONE_CLASS = {"sensitivity": 1, "specificity": 0}
 BEST_TRIAL = "The correction is for the rule that chose this trial: the best score."
@@ -25,17 +26,17 @@ OTHER_TRIAL = "The correction is for the best-scoring rule, not for the choice o
 
 
 def rows(result: RegistrationResult) -> list[tuple[str, str]]:
-    """Heading and text, in the order to be read."""
+    """Return the rows of a result, heading and text, in reading order."""
     return [*_measured(result), ("version", f"{result.version.name} {result.version.number}: {standing(result)}")]
 
 
 def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
-    """Everything that is known before there is a version."""
+    """Return the rows that are known before there is a version."""
     corrected, tested = result.corrected, result.tested
     best = "the best" if result.is_best else f"the best is {result.study.trials[0].number}"
     values = tested.values
     return [
-        ("study", f"{result.study.name}, {len(result.study.trials)} finished trials"),
+        ("study", f"{result.study.name}, {number_of(len(result.study.trials), 'finished trial')}"),
         ("trial", f"{result.trial.number} ({best}), {result.trial.params.get('backbone', '')}"),
         ("raw", f"AUC {result.trial.score:.3f}, out of fold"),
         ("corrected", f"AUC {corrected.score:.3f} [{corrected.low:.3f} {corrected.high:.3f}] for having searched"),
@@ -53,7 +54,7 @@ def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
 
 
 def plan_rows(prospect: RegistrationPlan) -> list[tuple[str, str]]:
-    """What would happen: heading and text."""
+    """Return the rows of a plan, heading and text."""
     study, trial, earlier = prospect.study, prospect.trial, prospect.earlier
     best = "the best" if trial == study.trials[0] else f"the best is {study.trials[0].number}"
     n_all, n_benign, n_malignant = prospect.n_groups
@@ -64,14 +65,14 @@ def plan_rows(prospect: RegistrationPlan) -> list[tuple[str, str]]:
     if earlier is not None:
         then = f"nothing is opened: the result of {earlier.when} is shown again ({_named(earlier.version)})"
     return [
-        ("study", f"{study.name}, {len(study.trials)} finished trials"),
+        ("study", f"{study.name}, {number_of(len(study.trials), 'finished trial')}"),
         ("trial", f"{trial.number} ({best}), {trial.params.get('backbone', '')}, AUC {trial.score:.3f}, out of fold"),
         (
             "sealed",
-            f"{n_all} cases, {n_benign} with benign and {n_malignant} with malignant images; {prospect.n_images} "
-            "images",
+            f"{number_of(n_all, 'case')}, {n_benign} with benign and {n_malignant} with malignant images; "
+            f"{number_of(prospect.n_images, 'image')}",
         ),
-        ("opened before", f"{len(prospect.openings)} times: {times}" if prospect.openings else times),
+        ("opened before", f"{number_of(len(prospect.openings), 'time')}: {times}" if prospect.openings else times),
         (prospect.alias, _named(champion) if champion else f"{prospect.name} has none"),
         ("gate needs", needs(n_benign, n_malignant, champion is not None)),
         ("then", then),
@@ -79,7 +80,7 @@ def plan_rows(prospect: RegistrationPlan) -> list[tuple[str, str]]:
 
 
 def earlier_rows(earlier: EarlierResult) -> list[tuple[str, str]]:
-    """An earlier result, and what has become of it."""
+    """Return the rows of an earlier result, and its current aliases."""
     version = earlier.version
     standing = ", ".join(version.aliases) or "it has no alias now"
     again = f"nothing, this time: trial and sealed cases are those of {earlier.when}, and this is what was found then"
@@ -91,7 +92,7 @@ def earlier_rows(earlier: EarlierResult) -> list[tuple[str, str]]:
 
 
 def advice(result: RegistrationResult | EarlierResult) -> str:
-    """The command that asks this version; a name with blanks in quotation marks."""
+    """Return the command that predicts with this version."""
     version = result.version
     if isinstance(result, RegistrationResult):
         alias = result.alias if result.promoted else "challenger"
@@ -106,16 +107,16 @@ def _named(version: Version) -> str:
 
 
 def _of_class(result: RegistrationResult, name: str) -> str:
-    """On how much a number rests that looks at one class alone."""
+    """Return the number of cases and images that a metric of one class is computed on; empty for other metrics."""
     if name not in _ONE_CLASS:
         return ""
     predictions = result.tested.predictions
     rows = predictions.label == _ONE_CLASS[name]
-    return f" on {len(set(predictions.group[rows].tolist()))} cases, {rows.sum()} images"
+    return f" on {number_of(len(set(predictions.group[rows].tolist())), 'case')}, {number_of(int(rows.sum()), 'image')}"
 
 
 def notes(result: RegistrationResult) -> list[str]:
-    """Sentences that must be read with the numbers."""
+    """Return the sentences that must be read with the numbers."""
     found = [CORRECTED_NOTE, *([] if result.is_best else [OTHER_TRIAL]), CALIBRATION_NOTE]
     if result.note:
         found.insert(0, f"{result.note}: the numbers say nothing about tissue.")
@@ -123,7 +124,7 @@ def notes(result: RegistrationResult) -> list[str]:
 
 
 def opened(result: RegistrationResult) -> str:
-    """How often these sealed images were opened, and when."""
+    """Describe how often these sealed images were opened, and when."""
     earlier = result.openings[:-1]
     if not earlier:
         return "for the first time"
@@ -131,14 +132,14 @@ def opened(result: RegistrationResult) -> str:
 
 
 def describe(result: RegistrationResult) -> str:
-    """The note that MLflow shows beside version and run. Markdown."""
+    """Return the description of the version and of its run, Markdown."""
     head = [f"**{sentence}**  " for sentence in notes(result)[:1] if result.note]
     table = ["| | |", "| --- | --- |", *(f"| {heading} | {text.replace('|', '/')} |" for heading, text in rows(result))]
     return "\n".join([*head, "", *table, "", *(f"{sentence}  " for sentence in notes(result)[bool(result.note) :])])
 
 
 def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before: str) -> dict[str, str]:
-    """Tags of the registered version, the count of openings beside the numbers.
+    """Return the tags of a registered version, which hold its result.
 
     Args:
         result: What was found; it needs no version yet.
@@ -149,36 +150,36 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
     corrected, line = result.corrected, result.point.calibration
     ends = result.tested.intervals["auc"]
     tags = {
-        "study": result.study.name,
-        "trial": str(result.trial.number),
-        "split_fingerprint": result.study.tags["bhsearch.split_fingerprint"],
-        "data_fingerprint": result.study.tags["bhsearch.data_fingerprint"],
-        "sealed": sealed,
-        "openings": str(len(result.openings)),
-        "auc_raw": f"{result.trial.score:.5f}",
-        "auc_corrected": f"{corrected.score:.5f} [{corrected.low:.5f} {corrected.high:.5f}]",
-        "test_auc": f"{result.tested.values['auc']:.5f} [{ends.low:.5f} {ends.high:.5f}]",
-        "threshold": repr(result.point.threshold),
-        "calibration": f"{line.slope!r} {line.offset!r}",
-        "gate": "passed" if result.verdict.promote else "refused",
-        "gate_reason": result.verdict.reason,
-        "instead_of": before,
-        RESULT: json.dumps({"rows": _short(result), "notes": notes(result)}),
-        "gate_numbers": json.dumps({key: round(value, 5) for key, value in result.verdict.numbers.items()}),
+        keys.STUDY: result.study.name,
+        keys.TRIAL: str(result.trial.number),
+        keys.SPLIT_FINGERPRINT: result.study.tags[keys.SPLIT_FINGERPRINT],
+        keys.DATA_FINGERPRINT: result.study.tags[keys.DATA_FINGERPRINT],
+        keys.SEALED: sealed,
+        keys.OPENINGS: str(len(result.openings)),
+        keys.AUC_RAW: f"{result.trial.score:.5f}",
+        keys.AUC_CORRECTED: f"{corrected.score:.5f} [{corrected.low:.5f} {corrected.high:.5f}]",
+        keys.TEST_AUC: f"{result.tested.values['auc']:.5f} [{ends.low:.5f} {ends.high:.5f}]",
+        keys.FIXED_THRESHOLD: repr(result.point.threshold),
+        keys.FIXED_CALIBRATION: f"{line.slope!r} {line.offset!r}",
+        keys.GATE: "passed" if result.verdict.promote else "refused",
+        keys.GATE_REASON: result.verdict.reason,
+        keys.INSTEAD_OF: before,
+        keys.RESULT: json.dumps({"rows": _short(result), "notes": notes(result)}),
+        keys.GATE_NUMBERS: json.dumps({key: round(value, 5) for key, value in result.verdict.numbers.items()}),
     }
     if result.promoted:
-        tags["promoted"] = result.promoted
-        tags["alias"] = result.alias
+        tags[keys.PROMOTED] = result.promoted
+        tags[keys.ALIAS] = result.alias
     if result.promoted == "force":
-        tags["forced"] = str(reason)
+        tags[keys.FORCED] = str(reason)
     if result.note:
-        tags["note"] = result.note
-    return {f"bhsearch.{key}": value for key, value in tags.items()}
+        tags[keys.NOTE] = result.note
+    return tags
 
 
 def earlier_of(version: Version, when: str) -> EarlierResult | None:
-    """What was found when a version was tested; None if its tags do not say."""
-    text = version.tags.get(f"bhsearch.{RESULT}")
+    """Return the result of a version's test from its tags; None if they do not hold it."""
+    text = version.tags.get(keys.RESULT)
     if text is None:
         return None
     kept = json.loads(text)
@@ -186,12 +187,12 @@ def earlier_of(version: Version, when: str) -> EarlierResult | None:
 
 
 def _short(result: RegistrationResult) -> list[tuple[str, str]]:
-    """What is kept of a result in a tag: all rows but the list of earlier openings, which has no bound."""
+    """Return the rows that fit into a tag: all but the list of earlier accesses, whose length is unbounded."""
     return [(heading, text) for heading, text in _measured(result) if heading != "opened"]
 
 
 def standing(result: RegistrationResult) -> str:
-    """The alias that a version gets, and how."""
+    """Describe the alias that a version gets, and how it got it."""
     if result.promoted == "force":
         return (
             f"{result.alias}, by force, against the gate" if not result.verdict.promote else f"{result.alias}, by force"
@@ -206,4 +207,4 @@ def _with_ends(result: RegistrationResult, name: str) -> str:
 
 def _size(result: RegistrationResult) -> str:
     predictions = result.tested.predictions
-    return f"{len(set(predictions.group.tolist()))} sealed cases, {len(predictions)} images"
+    return f"{number_of(len(set(predictions.group.tolist())), 'sealed case')}, {number_of(len(predictions), 'image')}"

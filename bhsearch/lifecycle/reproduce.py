@@ -1,4 +1,4 @@
-"""A trial again, from what MLflow holds of it, and how far its predictions then differ."""
+"""Train a trial again from what MLflow holds, and compare its predictions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhsearch.errors import StudyError
-from bhsearch.lifecycle.restore import STARTED_FROM, RestoredStudy, backbone_of, params_of, restore_study
+from bhsearch.lifecycle.restore import RestoredStudy, backbone_of, complete_params_of, restore_study
 from bhsearch.models.backbones.base import AvailableBackbones
 from bhsearch.models.keras_settings import check_backend
 from bhsearch.study.context import StudyContext, versions
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.startup import open_mlflow, start_framework
+from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
     from bhsearch.objectives.base import TrialResult
@@ -29,22 +30,22 @@ from bhsearch.models.calibrated import load_network
 if TYPE_CHECKING:
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
 
-SAME = 1e-5  # in P(malignant): what a frozen trial stays below on the same machine
+SAME = 1e-5  # largest difference of P(malignant) that a frozen trial shows on the same machine
 
 
 @dataclass(frozen=True)
 class Reproduced:
-    """How a trial came out again.
+    """Comparison of a reproduced trial with the original.
 
     Attributes:
         study: Its study's name.
         number: Its number.
-        score: As it was kept.
-        score_now: As it came out.
+        score: Score of the original trial.
+        score_now: Score of the reproduced trial.
         largest: Largest difference of an image's out-of-fold P(malignant).
         mean: Mean difference.
         n_images: Images that were compared.
-        versions: Packages of other versions than then, as `name then -> now`.
+        versions: Packages whose version differs, as `name then -> now`.
     """
 
     study: str
@@ -62,13 +63,13 @@ def reproduce(run_id: str, reporter: ProgressReporter, data: str | None = None) 
 
     Args:
         run_id: The MLflow run of the trial.
-        reporter: Hears of it.
-        data: Where the data lie now, if not where they lay then.
+        reporter: Receives progress events.
+        data: Where the data are now, if they were moved.
 
     Raises:
         StudyError: If it is no run of a finished trial, or of a regime that cannot be repeated.
         DataError: If the data are not those of the study any more; the files are named.
-        BackboneError: If the backbone cannot be had.
+        BackboneError: If the weights of the backbone are not available.
     """
     from bhsearch.tracking.connection import require_store
 
@@ -84,7 +85,7 @@ def reproduce(run_id: str, reporter: ProgressReporter, data: str | None = None) 
     if kept.path.tolist() != opened.development.column("path").tolist():
         raise StudyError(f"The predictions of trial {trial.number} must be of the study's images, but are of others.")
     outcome = run_again(study, trial, opened, reporter)
-    then, now = reader.read_record(study, reader.VERSIONS), versions()
+    then, now = reader.read_record(study, keys.VERSIONS), versions()
     gap = np.abs(outcome.probability.astype(np.float64) - kept.probability)
     return Reproduced(
         study=study.name,
@@ -99,7 +100,7 @@ def reproduce(run_id: str, reporter: ProgressReporter, data: str | None = None) 
 
 
 def run_again(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, reporter: ProgressReporter) -> TrialResult:
-    """Train a trial at its point, on its split, from what it was started from.
+    """Train a trial again with its parameters, on its split, from the same initial heads.
 
     Raises:
         StudyError: If the study does not say enough, or the weights of the backbone are others now.
@@ -107,19 +108,13 @@ def run_again(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, rep
     from bhsearch.study.objective_factory import make_objective
     from bhsearch.tracking import reader
 
-    params = params_of(study, trial)
+    params = complete_params_of(study, trial)
     backbone = backbone_of(study, opened.settings, params["backbone"])
-    regime = study.tags["bhsearch.regime"]
-    prepared = StudyContext(
-        opened.settings,
-        opened.index,
-        opened.split,
-        opened.development,
-        AvailableBackbones((backbone,)),
-        study.name,
-        regime,
+    regime = study.tags[keys.REGIME]
+    prepared = StudyContext.of(
+        opened.settings, opened.index, opened.split, AvailableBackbones((backbone,)), study.name, regime
     )
-    objective = make_objective(prepared, reader.read_record(study, STARTED_FROM), reporter)
+    objective = make_objective(prepared, reader.read_record(study, keys.ORIGIN), reporter)
     with reporter.step("training again"):
         return objective(params, lambda _: None)
 
@@ -127,15 +122,16 @@ def run_again(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, rep
 def deployed_network(
     study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, reporter: ProgressReporter
 ) -> tuple[Any, Predictions]:
-    """The network of a trial that is tested and registered, and its out-of-fold predictions.
+    """Return the network of a trial for test and registration, and its out-of-fold predictions.
 
-    It is the ensemble over the folds, which is one network in both regimes: heads on one backbone, or networks side by
-    side; uint8 RGB in, P(malignant) out, not calibrated. A trial without a model (`--keep-models`) is trained again at
-    its point, on its split: then the predictions are those of the network made now, and how far they differ is said.
+    The network is the ensemble over the folds, from uint8 RGB to P(malignant), not calibrated: heads on one backbone in
+    the frozen regime, several networks in the finetune regime. A trial without a model (`--keep-models`) is trained
+    again with its parameters on its split; then the predictions are those of the new network, and their difference to
+    the stored ones is reported.
 
     Raises:
-        StudyError: If MLflow does not have the model that it says it has, or not enough to make it again.
-        BackboneError: If the backbone cannot be had again.
+        StudyError: If MLflow does not have the model, or not enough to train the trial again.
+        BackboneError: If the weights of the backbone are not available.
     """
     from bhsearch.tracking import model_files, reader
 

@@ -1,9 +1,9 @@
-"""A study's data again, from what MLflow holds of it: the same images and split, or the names of what changed."""
+"""Restore a study from MLflow: its settings, data, split, backbones and parameters."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -15,32 +15,31 @@ from bhsearch.config import Settings
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.datasets import PHANTOM, open_settings
 from bhsearch.data.splits import Split
-from bhsearch.errors import DataError, StudyError, listed
+from bhsearch.errors import DataError, StudyError
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.study.context import FINETUNE, announce_synthetic, images_record
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.parts import require_parts
-from bhsearch.tracking.keys import PLUGINS
+from bhsearch.text import listed
+from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
 
-IMAGES, WEIGHTS = "study/images.json", "study/backbones.json"
-SPACE, STARTED_FROM = "study/space.json", "study/started_from.json"
 _COLUMNS = ("label", "case", "pixels_digest")
 _WORDS = {"label": "another label", "case": "another case", "pixels_digest": "other pixels"}
 
 
 @dataclass(frozen=True, eq=False)
 class RestoredStudy:
-    """What a study worked on, as it still is.
+    """Data, split and settings of a study, unchanged since.
 
     Attributes:
-        settings: Of the study.
+        settings: Settings of the study.
         index: The whole data set.
-        split: Of the whole data set, rows as in the index.
+        split: Split of the whole data set, in the order of its rows.
     """
 
     settings: Settings
@@ -49,29 +48,29 @@ class RestoredStudy:
 
     @property
     def development(self) -> Dataset:
-        """The rows that the search saw."""
+        """The part of the data set that the search used."""
         return self.index.select(self.split.development)
 
 
 def restore_study(study: StoredStudy, reporter: ProgressReporter, data: str | None = None) -> RestoredStudy:
-    """Open a study's data and check them against what it was made with. Decodes what has changed since, and no more.
+    """Open the data of a study and check that they are unchanged. Only files that were modified are decoded.
 
     Args:
-        study: From MLflow.
-        reporter: Hears of it.
-        data: Where the data lie now, if not where they lay then.
+        study: The study as MLflow holds it.
+        reporter: Receives progress events.
+        data: Where the data are now, if they were moved.
 
     Raises:
         DataError: If images, labels or cases are not those of the study; they are named.
-        StudyError: If the study does not say enough.
+        StudyError: If MLflow does not hold enough of the study.
     """
     from bhsearch.tracking import reader
 
-    require_parts(study.name, study.tags.get(PLUGINS, ""))
+    require_parts(study.name, study.tags.get(keys.PLUGINS, ""))
     settings = settings_of(study.settings)
     if settings.layout == PHANTOM:  # its images may have been put into a folder since
         settings = replace(settings, layout="auto")
-    split = Split.from_dict(reader.read_record(study, reader.SPLIT))
+    split = Split.from_dict(reader.read_record(study, keys.SPLIT))
     try:
         announce_synthetic(data or settings.data, reporter)
         with reporter.step("reading images") as progress:
@@ -80,14 +79,11 @@ def restore_study(study: StoredStudy, reporter: ProgressReporter, data: str | No
         raise DataError(
             f"{error}\nThe study {study.name!r} was made of {study.root}; --data names another place."
         ) from error
-    _require_same_images(study, reader.read_record(study, IMAGES), images_record(index))
-    if (
-        study.tags["bhsearch.split_fingerprint"] != split.fingerprint
-        or split.paths.tolist() != index.column("path").tolist()
-    ):
+    _require_same_images(study, reader.read_record(study, keys.IMAGES), images_record(index))
+    if study.tags[keys.SPLIT_FINGERPRINT] != split.fingerprint or split.paths.tolist() != index.column("path").tolist():
         raise StudyError(
             f"The study {study.name!r} must have been made with the split that it keeps, but its fingerprint is "
-            f"{study.tags['bhsearch.split_fingerprint']} and that of the kept split is {split.fingerprint}."
+            f"{study.tags[keys.SPLIT_FINGERPRINT]} and that of the kept split is {split.fingerprint}."
         )
     return RestoredStudy(settings, index, split)
 
@@ -103,21 +99,21 @@ def _require_same_images(study: StoredStudy, then: dict[str, list[Any]], now: di
     if problems:
         raise DataError(
             f"The data of the study {study.name!r} must be as they were (digest "
-            f"{study.tags['bhsearch.data_fingerprint']}), but {len(problems):,} differ:\n{listed(sorted(problems))}\n"
+            f"{study.tags[keys.DATA_FINGERPRINT]}), but {len(problems):,} differ:\n{listed(sorted(problems))}\n"
             "Put them back, or make a new study."
         )
 
 
 def settings_of(text: Mapping[str, str]) -> Settings:
-    """Settings from the text that MLflow keeps of them.
+    """Parse settings from the text that MLflow keeps.
 
     Raises:
-        StudyError: If one cannot be read, or there are none.
+        StudyError: If the run has no settings, or one cannot be parsed.
     """
     if not text:
         raise StudyError(
-            "The run of a study must hold its settings as parameters config/..., but this one has none: an earlier "
-            "version of bhsearch made it. Give the command that made it once more with one trial more, which adds them."
+            "The run of a study must hold its settings as parameters config/..., but this one has none. Give the "
+            "command that made it once more with one trial more, which adds them."
         )
     hints = get_type_hints(Settings)
     values: dict[str, Any] = {}
@@ -145,17 +141,29 @@ def _parsed(text: str, kinds: tuple[Any, ...]) -> Any:
     return kind(text)
 
 
-def params_of(study: StoredStudy, trial: StoredTrial) -> Params:
-    """The point of the study's space from the text that MLflow keeps of it.
+def space_of(study: StoredStudy) -> tuple[Parameter, ...]:
+    """Return the search space of a study.
 
     Raises:
-        StudyError: If it is not one of the space.
+        MissingError: If MLflow does not have it.
     """
     from bhsearch.tracking import reader
 
+    rows = reader.read_record(study, keys.SPACE)
+    return tuple(Parameter(**{**row, "choices": tuple(row["choices"])}) for row in rows)
+
+
+def params_of(trial: StoredTrial, space: Sequence[Parameter]) -> Params:
+    """Parse the parameters of a trial from the text that MLflow keeps; a trial that failed early has not all of them.
+
+    Raises:
+        StudyError: If a value is not one of the space.
+    """
     params: Params = {}
-    for row in (Parameter(**kept) for kept in reader.read_record(study, SPACE)):
-        text = trial.params.get(row.name, "")
+    for row in space:
+        text = trial.params.get(row.name)
+        if text is None:
+            continue
         try:
             if row.choices:
                 params[row.name] = {str(choice): choice for choice in row.choices}[text]
@@ -168,19 +176,33 @@ def params_of(study: StoredStudy, trial: StoredTrial) -> Params:
     return params
 
 
-def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
-    """The backbone of a trial, with the weights that it had.
+def complete_params_of(study: StoredStudy, trial: StoredTrial) -> Params:
+    """Parse the parameters of a complete trial.
 
     Raises:
-        BackboneError: If it cannot be had.
+        StudyError: If a parameter is missing, or its value is not one of the space.
+    """
+    space = space_of(study)
+    params = params_of(trial, space)
+    for row in space:
+        if row.name not in params:
+            raise StudyError(f"Trial {trial.number} must be a point of the space, but has no {row.name}.")
+    return params
+
+
+def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
+    """Return the backbone of a trial, with unchanged weights.
+
+    Raises:
+        BackboneError: If its weights are not available.
         StudyError: If its weights are others now.
     """
     from bhsearch.tracking import reader
 
     given = next((item for item in settings.backbones if item.endswith(".keras") and Path(item).stem == name), name)
     weights = Path(settings.weights_dir) if settings.weights_dir else None
-    (backbone,) = find_backbones((given,), weights, trainable=study.tags.get("bhsearch.regime") == FINETUNE).backbones
-    digest = reader.read_record(study, WEIGHTS)[name]
+    (backbone,) = find_backbones((given,), weights, trainable=study.tags.get(keys.REGIME) == FINETUNE).backbones
+    digest = reader.read_record(study, keys.BACKBONES)[name]
     if backbone.digest != digest:
         raise StudyError(
             f"The weights of {name!r} must be those of the study ({digest}), but are {backbone.digest} now."
@@ -189,33 +211,33 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
 
 
 def sealed_digest(index: Dataset, split: Split) -> str:
-    """Digest of the set of sealed images: of their pixels, in no order."""
+    """Return the digest of the set of sealed images, from their pixels; independent of their order."""
     return digest_of_set(index.column("pixels_digest")[split.test].tolist())
 
 
 def kept_sealed_digest(study: StoredStudy) -> str:
-    """The same from what MLflow holds of a study; reads no image.
+    """Return the same digest from what MLflow holds of a study, without reading an image.
 
     Raises:
-        StudyError: If the study does not say enough.
+        StudyError: If MLflow does not hold enough of the study.
     """
     from bhsearch.tracking import reader
 
-    images = reader.read_record(study, IMAGES)
-    split = Split.from_dict(reader.read_record(study, reader.SPLIT))
+    images = reader.read_record(study, keys.IMAGES)
+    split = Split.from_dict(reader.read_record(study, keys.SPLIT))
     digests = dict(zip(images["path"], images["pixels_digest"], strict=True))
     return digest_of_set(digests[path] for path in split.paths[split.test].tolist())
 
 
 def digest_of_set(pixel_digests: Iterable[str]) -> str:
-    """The same from the digests of the images, such as a study keeps them."""
+    """Return the digest of a set of images from the digests of their pixels."""
     import hashlib
 
     return hashlib.sha256("\n".join(sorted(pixel_digests)).encode()).hexdigest()[:16]
 
 
 def rows_of(index: Dataset, rows: np.ndarray) -> dict[str, list[str]]:
-    """Case and pixel digest of some rows, as the gate compares them."""
+    """Return case and pixel digest of some rows, as the promotion gate compares them."""
     from bhsearch.data.grouping import case_keys
 
     return {"case": case_keys(index)[rows].tolist(), "pixels_digest": index.column("pixels_digest")[rows].tolist()}

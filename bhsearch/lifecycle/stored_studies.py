@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bhsearch.engines.base import Trial
-from bhsearch.lifecycle.build_report import corrected_of, space_of, trial_record
+from bhsearch.lifecycle.build_report import corrected_of, trial_record
+from bhsearch.lifecycle.restore import space_of
 from bhsearch.study.context import SYNTHETIC
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.result import StudyResult, rank
@@ -62,13 +63,14 @@ def load_study(name: str | None, reporter: ProgressReporter) -> StudyResult:
     with reporter.step("comparing trials"):
         ranking = rank(records, predictions)
         corrected, uncorrected = corrected_of(client, study, records, predictions)
-    split = reader.read_record(study, reader.SPLIT)
+    split = reader.read_record(study, keys.SPLIT)
     return StudyResult(
         study=study.name,
         data=study.data,
         ranking=ranking,
         records=records,
-        wanted=int(study.settings.get("trials", sum(trial.counts for trial in records))),
+        # MLflow keeps the number that the first command asked for.
+        wanted=max(int(study.settings.get("trials", 0)), sum(trial.counts for trial in records)),
         note=SYNTHETIC if study.synthetic else "",
         invalid=split["leaks"],
         corrected=corrected,

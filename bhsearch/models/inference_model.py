@@ -17,9 +17,11 @@ import numpy.typing as npt
 from bhsearch.data.arrays import Float32Array
 from bhsearch.models.augmentation.views import apply_view
 from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.losses import LINKS
 from bhsearch.models.resize import grid_of, resize_images
 from bhsearch.models.training.linear_probe import Heads
 from bhsearch.models.training.train_step import ModelWeights
+from bhsearch.tasks.binary import BINARY
 
 _POOL_SIZE = 6  # networks kept for the next trial of the same shape
 _HEADS = ("fold_kernels", "fold_tops")
@@ -103,7 +105,7 @@ def ensemble(
         hidden = layers.Dense(
             kernel.shape[1], activation="relu" if hidden_units else None, name=f"member{number}_hidden"
         )
-        head = layers.Dense(1, activation="sigmoid", name=f"member{number}_top")
+        head = layers.Dense(1, activation=BINARY.link, name=f"member{number}_top")
         probabilities.append(head(hidden(features)))
         hidden.set_weights([kernel, bias])
         head.set_weights([output_weights[:, None], np.reshape(output_bias, 1)])
@@ -195,7 +197,7 @@ def _empty_model(
     if not linear:
         hidden = ops.relu(hidden)
     output_weights = layers.EinsumDense("bfh,fh->bf", output_shape=(n_fold_models,), bias_axes="f", name=_HEADS[1])
-    by_fold = ops.sigmoid(output_weights(hidden))
+    by_fold = LINKS[BINARY.link](output_weights(hidden))
     probability = ops.mean(by_fold, axis=-1, keepdims=True)
     return keras.Model(images, _over_views(probability, len(views)), name="bhsearch")
 

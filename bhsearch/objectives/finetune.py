@@ -15,7 +15,7 @@ import psutil
 
 from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import PixelCache
-from bhsearch.data.splits import training_weights
+from bhsearch.data.splits import training_mask, training_weights, validation_mask
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import weighted_auc
 from bhsearch.evaluation.predictions import case_weights, six_digits
@@ -99,7 +99,7 @@ class FinetuneObjective:
         self._pool = TrainerCache()
         self._device: tuple[int, DevicePixels] | None = None
         self._started: dict[tuple[str, int], tuple[list[Float32Array], int] | None] = {}
-        self._n_training_longest = max(int((rows.fold[r] != k).sum()) for r, k in rows.repeat_folds())
+        self._n_training_longest = max(int(training_mask(rows.fold, r, k).sum()) for r, k in rows.repeat_folds())
 
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
         """Return example images of each augmentation policy at three strengths, for images of a few cases."""
@@ -220,14 +220,14 @@ class FinetuneObjective:
         self._tell(f"{fold}, epoch {epoch} of {epochs}")
 
     def _task(self, repeat: int, fold: int, params: FinetuneParams) -> FoldTask:
-        inside = self._rows.fold[repeat] != fold
+        inside = training_mask(self._rows.fold, repeat, fold)
         weight = training_weights(self._rows.group, inside)
         classes = [weight * (self._rows.label == value) for value in (0, 1)]
         balanced = classes[0] / classes[0].sum() + classes[1] / classes[1].sum()  # half of the weight for each class
         smooth = params.label_smoothing
         return FoldTask(
             np.flatnonzero(inside),
-            np.flatnonzero(~inside),
+            np.flatnonzero(validation_mask(self._rows.fold, repeat, fold)),
             (self._rows.label * (1 - smooth) + smooth / 2).astype(np.float32),
             (balanced * inside.sum() / 2).astype(np.float32),
             -(-self._n_training_longest // params.batch),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import Progress
-from bhsearch.data.splits import training_weights
+from bhsearch.data.splits import training_mask, training_weights, validation_mask
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import epoch_scores
 from bhsearch.evaluation.predictions import case_weights, six_digits
@@ -76,11 +76,11 @@ class FrozenObjective:
         )
         self._label, self._fold, self._case_weights = label, fold, case_weights(group, fold)
         self._repeat_folds = [(repeat, k) for repeat in range(len(fold)) for k in range(int(fold.max()) + 1)]
-        self._held_out = [np.flatnonzero(fold[repeat] == k) for repeat, k in self._repeat_folds]
+        self._held_out = [np.flatnonzero(validation_mask(fold, repeat, k)) for repeat, k in self._repeat_folds]
         longest = max(map(len, self._held_out))
         self._padded = np.stack([np.resize(rows, longest) for rows in self._held_out])
         self._weights = np.stack(
-            [training_weights(group, fold[repeat] != k) for repeat, k in self._repeat_folds], axis=1
+            [training_weights(group, training_mask(fold, repeat, k)) for repeat, k in self._repeat_folds], axis=1
         )
         self._moments: dict[tuple[Backbone, str], Moments] = {}
 

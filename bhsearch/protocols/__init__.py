@@ -1,1 +1,1 @@
-"""Experiments with one fixed configuration: leaky splits, and the published folds of BreakHis. Nothing is searched."""
+"""Experiments with one fixed configuration, without a search: leaky splits, and the published folds of BreakHis."""

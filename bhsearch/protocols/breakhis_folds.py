@@ -1,4 +1,4 @@
-"""One fixed configuration on the published folds of BreakHis, magnification by magnification. Nothing is searched."""
+"""Evaluate one fixed configuration on the published folds of BreakHis, per magnification, without a search."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def evaluate_folds(
     feature_backend: str = "auto",
     progress: Progress | None = None,
 ) -> list[Rates]:
-    """Train the starting point of the space on each fold's train images and test it on the others.
+    """Train the default configuration on the training images of each fold, and test it on the others.
 
     As in the papers, a network is trained for each magnification by itself, every image counts the same, and an image
     is called malignant from 0.5 on. What they call a patient is a slide.
@@ -66,7 +66,7 @@ def evaluate_folds(
 
 
 def result_record(found: Sequence[Rates], folds: Sequence[ResolvedFold]) -> dict[str, Any]:
-    """Everything in types that JSON has: `note`, `rates`, `summaries` (spread None for a single fold) and `leaks`."""
+    """Return the result in JSON types: `note`, `rates`, `summaries` (spread None for one fold) and `leaks`."""
     return {
         "note": OFFICIAL_NOTE,
         "rates": [asdict(row) for row in found],
@@ -110,7 +110,7 @@ def _check(index: Dataset, folds: Sequence[ResolvedFold], magnification: str) ->
 def _at_magnification(
     index: Dataset, table: np.ndarray, folds: Sequence[ResolvedFold], magnification: str, backbone: Backbone
 ) -> list[Rates]:
-    """All folds of a magnification as the columns of one program."""
+    """Train all folds of a magnification in one program, and return their rates."""
     here = index.column("magnification") == magnification
     label, patient, features = index.labels[here], index.column("slide")[here], table[here]
     used = [fold for fold in folds if (fold.test & here).any()]

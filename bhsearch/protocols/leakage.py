@@ -1,7 +1,7 @@
-"""What a leaky split is worth: one configuration, the same images, folds made by image, by slide and by case.
+"""Measure what leaky splits gain: one configuration, scored with folds by image, by slide and by case.
 
-Nothing is searched. The sealed cases are the same whatever the folds keep together, so all three train and score on the
-same images; only who sits in which fold differs. Only the number by case says what to expect on new patients.
+There is no search. The sealed cases do not depend on the grouping, so all three groupings train and score on the same
+images; only the folds differ. Only the score by case predicts the score on new patients.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ POINT: Params = starting_point(frozen_space(("",)), "") | {"weight_decay": 1e-2,
 
 @dataclass(frozen=True)
 class FoldScores:
-    """Scores of the configuration under one grouping.
+    """Scores of the configuration with one grouping of the folds.
 
     Attributes:
-        group_by: What the folds keep together.
+        group_by: Unit that the folds keep together.
         aucs: One per repeat: mean over its folds of the case-weighted ROC AUC.
-        n_torn: Development cases that lie on both sides of the first repeat's folds.
+        n_torn: Development cases with images in several folds of the first repeat.
     """
 
     group_by: str
@@ -47,7 +47,7 @@ class FoldScores:
 
     @property
     def mean(self) -> float:
-        """Over all folds and repeats."""
+        """Mean over all folds and repeats."""
         return float(np.mean(self.aucs))
 
 
@@ -61,11 +61,11 @@ def measure(
     repeats: int = 5,
     feature_backend: str = "auto",
 ) -> list[FoldScores]:
-    """Score the fixed point under every grouping, each image's features computed once.
+    """Score the fixed configuration with every grouping; features are computed once per image.
 
     Args:
-        index: The whole data set; its sealed part is not looked at.
-        backbone: What gives the features.
+        index: The whole data set; its sealed part is not used.
+        backbone: Backbone that computes the features.
         reporter: Hears of it.
         image_size: Side in pixels.
         folds: Of a repeat.
@@ -73,7 +73,7 @@ def measure(
         feature_backend: What computes features, as in `FeatureCache`.
 
     Returns:
-        In the order of `GROUPINGS`; without slides where the data name none.
+        Scores in the order of `GROUPINGS`; without `slide` if the data set does not name slides.
 
     Raises:
         InputError: If the split cannot be made, or an option is out of range.
@@ -109,7 +109,7 @@ def _score(split: Split, features: FeatureCache, backbone: Backbone, label: np.n
 
 
 def table_rows(results: Sequence[FoldScores]) -> list[tuple[str, str, str, str]]:
-    """Cells: grouping, mean AUC with its range over repeats, difference to folds by case, cases on both sides."""
+    """Return the cells of the table: grouping, AUC with range, difference to folds by case, cases on both sides."""
     honest = results[-1].mean
     rows = []
     for row in results:

@@ -1,4 +1,4 @@
-"""What a document says, once, and how that looks in Markdown and in HTML."""
+"""Documents as blocks of content that are rendered as Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the last `numbers` columns are of numbers."""
+    """A table; the last `numbers` columns contain numbers."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -33,12 +33,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Image:
-    """One picture, or two to be compared, under one caption.
+    """One image, or two to be compared, under one caption.
 
     Attributes:
-        name: Of its files, without an ending.
-        files: PNG or JPEG files.
-        caption: What they show.
+        name: Name of its files, without suffix.
+        files: Content of PNG or JPEG files.
+        caption: Caption.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures side by side."""
+    """Images side by side."""
 
     pictures: Sequence[Image]
 
@@ -61,9 +61,9 @@ class Section:
     """Blocks under a heading.
 
     Attributes:
-        title: The heading.
-        blocks: In order.
-        wide: Whether it takes the whole width of a page.
+        title: Heading.
+        blocks: Blocks in order.
+        wide: Whether it takes the full width of a page.
     """
 
     title: str
@@ -72,11 +72,11 @@ class Section:
 
 
 def to_markdown(sections: Iterable[Section], folder: str = "") -> str:
-    """Sections as Markdown.
+    """Render sections as Markdown.
 
     Args:
-        sections: In order.
-        folder: Where the files of `picture_files` lie, as seen from the document; empty to name pictures only.
+        sections: Sections in order.
+        folder: Folder of the files of `picture_files`, relative to the document; empty for captions without images.
     """
     lines = []
     for section in sections:
@@ -87,7 +87,7 @@ def to_markdown(sections: Iterable[Section], folder: str = "") -> str:
 
 
 def to_html(sections: Iterable[Section]) -> str:
-    """Sections as cards of a page, two side by side where there is room."""
+    """Render sections as cards of a page, in two columns on wide screens."""
     cards = []
     for section in sections:
         card = html.section(section.title, *map(_html, section.blocks))
@@ -96,7 +96,7 @@ def to_html(sections: Iterable[Section]) -> str:
 
 
 def picture_files(sections: Iterable[Section]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every picture, as `markdown` names them."""
+    """Yield name and content of every image, with the names that `to_markdown` uses."""
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Gallery):

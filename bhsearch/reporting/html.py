@@ -1,4 +1,4 @@
-"""Parts of an HTML page that needs nothing but itself: styles, tables, pictures as data, all text escaped."""
+"""Elements of a self-contained HTML page: styles, tables, images as data URIs. All text is escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bhsearch.evaluation.predictions import DISCLAIMER
 _LONG_WORD = 20  # characters
 _KINDS = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
-# One column on a phone. Blue and orange as in the pictures; red only for what must not be trusted.
+# One column on a phone. Blue and orange as in the figures; red only for invalid results.
 _STYLE = """
 :root{--ink:#1d2126;--soft:#59636e;--line:#dfe3e8;--paper:#fff;--wash:#f5f7f9;--blue:#0072B2;--orange:#E69F00;
 --vermillion:#D55E00;--red:#b3001b;--redwash:#fdecee;--amber:#fff3d6}
@@ -70,17 +70,17 @@ footer{color:var(--soft);font-size:.875rem;padding:16px 0}
 
 
 def document(title: str, body: str, style: str = "") -> str:
-    """A whole page.
+    """Return a complete page.
 
     Args:
-        title: Of the window and the page's head.
+        title: Title of the window.
         body: HTML.
-        style: CSS beside that of every page.
+        style: CSS in addition to that of every page.
     """
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # Whatever a page holds, it loads nothing and runs nothing.
+        # The page loads nothing and runs no code.
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
         f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n"
@@ -89,86 +89,86 @@ def document(title: str, body: str, style: str = "") -> str:
 
 
 def data_uri(picture: bytes) -> str:
-    """A PNG or JPEG file as an address that holds it.
+    """Return a PNG or JPEG file as a data URI.
 
     Raises:
         ValueError: If it is neither.
     """
     kind = next((kind for start, kind in _KINDS.items() if picture.startswith(start)), None)
     if kind is None:
-        raise ValueError(f"a picture must be a PNG or JPEG file, but starts with {picture[:8]!r}.")
+        raise ValueError(f"An image must be a PNG or JPEG file, but got one that starts with {picture[:8]!r}.")
     return f"data:{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def image(picture: bytes, alt: str) -> str:
-    """A picture, and what it shows for those who do not see it."""
+    """Return an image with its alternative text."""
     return f'<img src="{data_uri(picture)}" alt="{escape(alt)}">'
 
 
 def figure(content: str, caption: str = "", kind: str = "") -> str:
-    """A picture, or whatever stands for one, with its caption under it."""
+    """Return content with a caption below."""
     said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     opened = f'<figure class="{kind}">' if kind else "<figure>"
     return f"{opened}{content}{said}</figure>"
 
 
 def heading(title: str, *lines: str) -> str:
-    """The head of a page."""
+    """Return the heading of a page."""
     return f"<header><h1>{escape(title)}</h1>{paragraphs(*lines, kind='soft')}</header>"
 
 
 def section(title: str, *content: str, lead: str = "") -> str:
-    """A card with a heading, and one sentence under it that says what to see there."""
+    """Return a card with a heading and a lead sentence."""
     said = f'<p class="soft">{escape(lead)}</p>' if lead else ""
     return f'<section class="card"><h2>{escape(title)}</h2>{said}{"".join(content)}</section>'
 
 
 def columns(*cards: str) -> str:
-    """Cards side by side where there is room."""
+    """Return cards in two columns on wide screens."""
     return f'<div class="columns">{"".join(cards)}</div>'
 
 
 def alarm(sentences: Iterable[str]) -> str:
-    """What must be read before any number, in red; nothing where there is nothing."""
+    """Return a red box with sentences; empty without sentences."""
     said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     return f'<div class="alarm" role="alert">{said}</div>' if said else ""
 
 
 def stack(*cards: str) -> str:
-    """Cards one above the other, in one of the columns."""
+    """Return cards stacked in one column."""
     return f'<div class="stack">{"".join(cards)}</div>'
 
 
 def notice(sentences: Iterable[str]) -> str:
-    """What must be known beside every number, in amber; nothing where there is nothing."""
+    """Return an amber box with sentences; empty without sentences."""
     said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     return f'<div class="note" role="note">{said}</div>' if said else ""
 
 
 def paragraphs(*sentences: str, kind: str = "") -> str:
-    """A paragraph each."""
+    """Return one paragraph per sentence."""
     opened = f'<p class="{kind}">' if kind else "<p>"
     return "".join(f"{opened}{escape(sentence)}</p>" for sentence in sentences)
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """A list."""
+    """Return a list."""
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
 def facts(rows: Mapping[str, str]) -> str:
-    """Names and values."""
+    """Return a description list of names and values."""
     return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in rows.items())}</dl>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0, caption: str = "") -> str:
-    """A table that scrolls sideways by itself where it is too wide.
+    """Return a table that scrolls horizontally where it is too wide.
 
     Args:
-        head: Names of the columns; the last `numbers` of them are of numbers.
+        head: Names of the columns; the last `numbers` columns contain numbers.
         rows: Text of the cells.
-        numbers: Columns to align on the right.
-        caption: What it shows, for those who hear the page.
+        numbers: Number of columns to align on the right.
+        caption: Description for screen readers.
     """
     kinds = ["text"] * (len(head) - numbers) + ["number"] * numbers
     top = "".join(f'<th scope="col" class="{kind}">{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True))
@@ -183,5 +183,5 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0, 
 
 
 def _kind(cell: str, kind: str) -> str:
-    """A cell with a word that is too long for a column may break inside it; no other may."""
+    """Return the CSS class of a cell. Only cells with a very long word may break inside words."""
     return f"{kind} long" if kind == "text" and max(map(len, cell.split()), default=0) > _LONG_WORD else kind

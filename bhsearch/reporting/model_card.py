@@ -1,4 +1,4 @@
-"""The model card: what must be known of a registered model, in Markdown and as a page. Nothing in it is optional."""
+"""The model card of a registered model, in Markdown and HTML. All of its fields are required."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from bhsearch.data.layouts.breakhis import spelt_out
 from bhsearch.errors import RunError
 from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE, CorrectedScore
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, OperatingPoint
 from bhsearch.evaluation.predictions import DISCLAIMER
-from bhsearch.evaluation.subgroups import Subgroup
+from bhsearch.evaluation.subgroups import BOTH, Subgroup
 from bhsearch.reporting import document, html
 from bhsearch.reporting.document import Block, Bullets, Gallery, Image, Section, Table, Text
 
@@ -21,7 +22,7 @@ USE = (
     "Research on computer-aided histopathology: comparing methods on these data, and on others like them.",
     "Ranking haematoxylin-and-eosin fields of breast tissue by P(malignant), for review by a pathologist in a study.",
 )
-# What no model made here is for; a card adds what follows from its own data.
+# Limits of every model; a card adds those of its own data.
 LIMITS = (
     "Not for diagnosing or screening patients, and not for ruling cancer out.",
     "Not for other stains, magnifications, scanners or tissues than those of its data.",
@@ -34,14 +35,16 @@ _PICTURES = "card_pictures"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A number with its 95 % interval over cases.
+class TestMetric:
+    """A metric of the sealed test with its 95 % interval over cases.
 
     Attributes:
-        value: The number.
-        low, high: Ends of its interval.
-        n: On how much it rests, such as `12 cases, 340 images`.
+        value: Value.
+        low, high: Ends of the interval.
+        n: Sample size, such as `12 cases, 340 images`.
     """
+
+    __test__ = False  # no test class for pytest to collect
 
     value: float
     low: float
@@ -54,9 +57,9 @@ class WorstImage:
     """The worst image of one of the worst cases.
 
     Attributes:
-        caption: As `breakdown.Worst.caption` says it.
+        caption: As in `WorstCase.caption`.
         picture: PNG or JPEG file.
-        heat: The same with its heat map over it, from `photos.overlay`.
+        heat: The same with its heat map over it, from `thumbnails.overlay`.
     """
 
     caption: str
@@ -66,32 +69,32 @@ class WorstImage:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What must be known of a registered model. All fields are required; an empty one is an error that names it.
+    """Model card of a registered model. All fields are required; an empty one is an error that names it.
 
     Attributes:
         title: Name and version.
         synthetic: Whether the images are drawn by a program.
-        use: What it is for.
-        model: What it is: backbone, parameters, how it was trained.
-        source: Who made the data, and where they are from.
+        use: Intended uses.
+        model: Backbone, parameters and training, by name.
+        source: Authors and origin of the data.
         licence: Licence of the data.
-        data: What it was made from: name, where it lies, images, cases, classes.
-        split: What was sealed, and how the folds were made.
-        audit: The leakage audit, a line each; "Nothing odd was found." where that is so.
+        data: Name, layout, images and cases of the data, by name.
+        split: Sealed cases and folds, by name.
+        audit: Lines of the leakage audit; "Nothing odd was found." if there are no findings.
         corrected: The score of the search, corrected for having searched.
         corrected_for: Which trial the correction is for: the best-scoring rule, or that another one was chosen.
         test: Metrics of the sealed cases by their full names, with intervals.
-        gate: What the gate said, and which alias the version gets.
-        openings: Every opening of these sealed cases so far, a line each.
+        gate: Decision of the gate and alias of the version, as sentences.
+        openings: Every opening of these sealed cases so far, one line each.
         point: Calibration and threshold, fixed before the opening.
-        before: Calibration errors of the deployed model on the test without the calibration, by name in full.
-        after: The same with it.
-        subtypes: Of the test, from `breakdown`.
-        magnifications: Likewise.
-        cases: Likewise.
+        before: Calibration errors of the deployed model on the test without calibration, by full name.
+        after: The same errors with calibration.
+        subtypes: Results of the test by subtype, from `subgroup_results`.
+        magnifications: The same by magnification.
+        cases: The same by case.
         worst: Cases of the test on which it is most often wrong, worst first.
-        pictures: PNG files by what they show, such as the ROC curve.
-        limits: What it is not for: `LIMITS`, and what follows from its data.
+        pictures: PNG files by title, such as `ROC curve`.
+        limits: Uses that are excluded: `LIMITS` and those that follow from the data.
 
     Raises:
         RunError: If a field, or something in it, is empty or not a number.
@@ -108,7 +111,7 @@ class ModelCard:
     audit: Sequence[str]
     corrected: CorrectedScore
     corrected_for: str
-    test: Mapping[str, Measured]
+    test: Mapping[str, TestMetric]
     gate: Sequence[str]
     openings: Sequence[str]
     point: OperatingPoint
@@ -134,21 +137,21 @@ class ModelCard:
             )
 
     def html(self) -> str:
-        """The card as a page that needs nothing but itself."""
+        """Return the card as a self-contained HTML page."""
         body = [html.heading(self.title), html.alarm(self._alarms), document.to_html(self._sections)]
         return html.document(self.title, "\n".join(body))
 
     def markdown(self, folder: str = "") -> str:
-        """The card as Markdown.
+        """Return the card as Markdown.
 
         Args:
-            folder: Where its pictures lie, as seen from it; without, it names them and can stand alone.
+            folder: Folder of its images, relative to the card; empty for captions without images.
         """
         head = [f"# {self.title}", "", *(line for text in self._alarms for line in (f"**{text}**", ""))]
         return "\n".join(head) + "\n" + document.to_markdown(self._sections, folder)
 
     def write(self, folder: Path) -> None:
-        """Write `card.md`, `card.html`, and the pictures of the first in `card_pictures`."""
+        """Write `card.md`, `card.html`, and the images of `card.md` in `card_pictures`."""
         (folder / "card.md").write_text(self.markdown(_PICTURES), encoding="utf-8")
         (folder / "card.html").write_text(self.html(), encoding="utf-8")
         (folder / _PICTURES).mkdir()
@@ -208,15 +211,15 @@ class ModelCard:
 
 
 def _parts(column: str, parts: Sequence[Subgroup]) -> Table:
-    """A row each; no column that would say the same in all of them."""
+    """Return a table with a row per subgroup, without columns that would be the same in all rows."""
     count, ranked = column != "case", any(part.auc is not None for part in parts)
     head = ["name", "images", *(["cases"] if count else []), "right", *(["AUC"] if ranked else [])]
     rows = [
         [
-            f"{part.name} ({'both classes' if part.kind == 'both' else part.kind})",
+            f"{spelt_out(part.name) if column == 'subtype' else part.name} ({_kind(part)})",
             f"{part.n_images:,}",
             *([f"{part.n_cases:,}"] if count else []),
-            f"{part.right:.0%}",
+            f"{part.accuracy:.0%}",
             *([f"{part.auc:.3f}" if part.auc is not None else "one class"] if ranked else []),
         ]
         for part in parts
@@ -224,12 +227,19 @@ def _parts(column: str, parts: Sequence[Subgroup]) -> Table:
     return Table(head, rows, len(head) - 1)
 
 
+def _kind(part: Subgroup) -> str:
+    return "both classes" if part.kind == BOTH else part.kind
+
+
 def _facts(rows: Mapping[str, str]) -> Table:
     return Table(("what", "value"), list(rows.items()))
 
 
 def _first_hole(value: Any, where: str) -> str:
-    """Where the first empty thing in a field is, or nothing. Parts and operating points may lack numbers."""
+    """Return the place of the first empty value in a field, or an empty string.
+
+    Subgroups and operating points may lack numbers.
+    """
     if isinstance(value, Subgroup | OperatingPoint):
         return _first_hole(value.threshold, f"{where}.threshold") if isinstance(value, OperatingPoint) else ""
     if isinstance(value, bool):

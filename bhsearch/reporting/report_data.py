@@ -1,4 +1,4 @@
-"""What a report is made of: plain records, gathered elsewhere."""
+"""The data of a report as plain records; `lifecycle.build_report` fills them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from bhsearch.evaluation.predictions import Predictions
 
 @dataclass(frozen=True)
 class TrialRow:
-    """A trial.
+    """One trial of the report.
 
     Attributes:
-        number: Within the study.
-        state: As in `bhsearch.states`.
+        number: Number within the study.
+        state: One of `bhsearch.states`.
         score: None unless complete.
         low, high: Ends of its 95 % interval over cases; nan where there is none.
-        tied: Whether it cannot be told from the best.
-        params: The point of the space, numbers as numbers.
+        tied: Whether it is tied with the best.
+        params: Value of each parameter.
         milliseconds: Time of the deployed network for one image; nan where unknown.
         megabytes: Size of the deployed network's weights; nan where unknown.
         reason: Why it failed; empty unless it did.
@@ -50,17 +50,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class TestAccess:
-    """One time that the sealed cases were opened.
+    """One opening of the sealed cases.
 
     Attributes:
-        when: UTC, ISO 8601.
-        study: Name of the study that it was opened for.
-        trial: What was tested, such as `trial 3`.
+        when: Time in UTC, ISO 8601.
+        study: Name of the study that the test was opened for.
+        trial: Trial that was tested, such as `trial 3`.
         auc: AUC on the sealed cases; None where registering failed before there was one.
-        verdict: `passed` or `refused`, as the gate said; empty where registering failed before the gate.
-        reason: The gate's reason, or why registering failed.
-        forced: The user's reason for promoting the version against the gate; empty unless that was done.
-        alias: What the version was promoted to, such as `champion`; empty unless it was.
+        verdict: Decision of the gate, `passed` or `refused`; empty where registering failed before it.
+        reason: Reason of the gate, or of the failure.
+        forced: The user's reason for promoting the version against the gate; empty otherwise.
+        alias: Alias that the version was promoted to, such as `champion`; empty if it was not promoted.
     """
 
     when: str
@@ -75,17 +75,17 @@ class TestAccess:
 
 @dataclass(frozen=True, eq=False)
 class TestSummary:
-    """The last opening for this study that gave a number.
+    """The last opening for this study that has a result.
 
     Attributes:
-        opening: When, of what, and what the gate said.
+        opening: Time, trial and decision of the gate.
         auc: AUC with its 95 % interval over cases.
-        decided: The AUC that the gate looked at, on the groups that it compared: `auc` unless some were left out.
+        decided: AUC on the groups that the gate compared; differs from `auc` if some were left out.
         others: Other metrics, by name.
-        compared: Groups of cases that the gate compared, with benign and with malignant images: those that no model in
-            the comparison was developed on. None where the gate did not decide.
-        threshold: A probability from here on is called malignant; nan where it was not kept.
-        predictions: Calibrated probabilities of the sealed images, as registering kept them; None where it did not.
+        compared: Number of groups of cases with benign and with malignant images that the gate compared; groups used
+            to develop a model in the comparison are left out. None where the gate did not decide.
+        threshold: Images with at least this probability are called malignant; nan where unknown.
+        predictions: Calibrated probabilities of the sealed images; None where they were not kept.
     """
 
     __test__ = False  # not a class of tests, whatever its name
@@ -104,10 +104,10 @@ class SealedCases:
     """The sealed part of the data.
 
     Attributes:
-        n_cases: Groups of cases.
-        n_benign: Those with benign images.
-        n_malignant: Those with malignant images; a group with both counts in both.
-        n_images: Images.
+        n_cases: Number of groups of cases.
+        n_benign: Number of groups with benign images.
+        n_malignant: Number of groups with malignant images; a group with both classes counts in both.
+        n_images: Number of images.
     """
 
     n_cases: int
@@ -121,45 +121,45 @@ class ExampleImage:
     """One image of the best trial.
 
     Attributes:
-        picture: PNG or JPEG file.
-        caption: What there is to know of it.
-        right: Whether its class was met.
+        file: Content of a PNG or JPEG file.
+        caption: Probability, class and case.
+        correct: Whether its predicted label is right.
     """
 
-    picture: bytes
+    file: bytes
     caption: str
-    right: bool
+    correct: bool
 
 
 @dataclass(frozen=True, eq=False)
 class StudyReport:
-    """Everything that a report shows.
+    """All data of a report.
 
     Attributes:
         study: Name of the study.
         data: Name of the data set.
         synthetic: Whether the images are drawn by a program.
         has_cases: Whether the cases are known.
-        invalid: Sentences why the numbers mean nothing; empty where they do.
-        warnings: Sentences to be read before trusting a score.
-        n_cases: Groups of cases that the search scored on, benign and malignant; one with both counts in both.
+        invalid: Reasons why the scores are not valid, as sentences; empty if they are.
+        warnings: Warnings, as sentences.
+        n_cases: Number of groups of cases in the search: all, with benign images, with malignant images.
         sealed: The sealed part.
         rows: All trials, by number.
         best: Out-of-fold predictions of the best trial; None where MLflow does not have them.
         corrected: The best score, corrected for having searched; None where it cannot be computed.
-        uncorrected: Why it cannot; empty where it can.
-        openings: Every opening of the sealed cases in this store, for whatever study, first to last.
-        test: The last one for this study that gave a number; None before.
-        images: Of the best trial, right ones first; may be empty.
-        kept_images: The picture that MLflow keeps of them, where the images themselves are gone; may be empty.
+        uncorrected: Reason why it cannot be computed; empty otherwise.
+        openings: Every opening of the sealed cases in this store, for any study, first to last.
+        test: The last opening for this study that has a result; None if there is none.
+        images: Examples of the best trial, right ones first; may be empty.
+        kept_images: PNG of the examples that MLflow keeps, used if the images are gone; may be empty.
         importances: Share of the score's variation by parameter; empty where unknown.
-        spread: By how much each importance may be off, from resampled trials; empty where unknown.
+        spread: Half-width of the 95 % interval of each importance over resampled trials; empty where unknown.
         log: Parameters on a logarithmic scale.
-        space: Name, values and meaning of each parameter.
-        facts: What was searched on, and how: names and values.
-        audit: The leakage audit, a line each.
-        made: When, how and on what the study was made: names and values.
-        versions: Names and versions of what it was made with.
+        space: Name, values and description of each parameter.
+        facts: Data, split and settings of the search, by name.
+        audit: Lines of the leakage audit.
+        made: Time, command and machine of the study, by name.
+        versions: Versions of packages, by name.
     """
 
     study: str
@@ -189,7 +189,7 @@ class StudyReport:
 
     @property
     def ranked(self) -> list[TrialRow]:
-        """Complete trials, best first; of equals the first."""
+        """Complete trials, best first; equal scores by number."""
         complete = [row for row in self.rows if row.score is not None]
         return sorted(complete, key=lambda row: (-(row.score or 0.0), row.number))
 
@@ -197,7 +197,7 @@ class StudyReport:
     def important(self) -> dict[str, tuple[float, float]]:
         """Share and spread of the parameters whose share is larger than its spread, largest first.
 
-        Empty where the spread is not known: a share alone cannot be told from noise.
+        Empty where the spread is unknown, because a share without its spread may be noise.
         """
         found = {name: (share, self.spread[name]) for name, share in self.importances.items() if name in self.spread}
         kept = {name: pair for name, pair in found.items() if pair[0] > pair[1]}

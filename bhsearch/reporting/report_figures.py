@@ -1,4 +1,4 @@
-"""The figures of a report for a paper: SVG and PDF at the width of a column, without titles, captions beside them."""
+"""The figures of a report for a paper: SVG and PDF at the width of a column, without titles, with separate captions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import NullFormatter
 
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, group_draws
 from bhsearch.evaluation.curves import roc_band
@@ -19,20 +19,25 @@ from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.subgroups import UNNAMED
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import report_numbers, report_sections, study_report, svg_charts
-from bhsearch.reporting.figures import study, style
+from bhsearch.reporting.figures import description, study, style
+from bhsearch.reporting.figures.description import DASHED, DOTTED, Area, Cross, Label, Line
 from bhsearch.reporting.report_data import Measured
 from bhsearch.reporting.standing import counted, gate_status
-from bhsearch.reporting.svg_charts import plural
 from bhsearch.states import FAILED
+from bhsearch.text import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bhsearch.evaluation.predictions import Predictions
     from bhsearch.evaluation.subgroups import Subgroup
+    from bhsearch.reporting.figures.description import Description, Mark
     from bhsearch.reporting.report_data import StudyReport, TrialRow
 
 COLUMN, ROW = 3.5, 0.2  # inches: width of a journal's column, and height of a line of text with its mark
+_HEIGHT = 2.3  # inches, of a figure that is not square
+_POINTS = 0.6  # points per unit of the SVG chart
+_DOT = 0.8  # dots are smaller in print
 _CAPTIONS = "captions.md"
 _BOX = (0.62, 0.48, 0.12, 0.08)  # inches: margins left, bottom, right, top
 # Text stays text, so that a journal can set it in its own face and a reader can search for it.
@@ -49,7 +54,7 @@ _INTERVALS = f"95 % intervals {INTERVAL_NOTE}."
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A figure and its caption, which says what it shows, of what, and how many."""
+    """A figure and its caption with the sample size."""
 
     figure: Figure
     caption: str
@@ -59,18 +64,18 @@ def write_figures(report: StudyReport, folder: Path) -> list[str]:
     """Write every figure of a report as SVG and PDF, and their captions as Markdown.
 
     Args:
-        report: What to show.
-        folder: Made where it is missing; files of the same names are replaced.
+        report: The report.
+        folder: Output folder; created if missing. Files of the same names are replaced.
 
     Returns:
-        Names of the figures, without an ending.
+        Names of the figures, without suffix.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"# Figures of {report.study}", "", DISCLAIMER, ""]
     with rc_context(_RC):
-        drawn = draw(report)
+        drawn = drawn_figures(report)
         for name, item in drawn.items():
-            # No dates inside: the same report gives the same files.
+            # No dates, so that the same report gives the same files.
             for kind, date in (("svg", "Date"), ("pdf", "CreationDate")):
                 around = "tight" if item.figure.get_figwidth() > COLUMN else None  # a page of panels has no fixed width
                 item.figure.savefig(
@@ -81,8 +86,8 @@ def write_figures(report: StudyReport, folder: Path) -> list[str]:
     return list(drawn)
 
 
-def draw(report: StudyReport) -> dict[str, Drawn]:
-    """The figures of a report by name, those left out that have nothing to show."""
+def drawn_figures(report: StudyReport) -> dict[str, Drawn]:
+    """Return the figures of a report by name. Figures without data are left out."""
     if not report.ranked:
         return {}
     found = {"estimates": _estimates(report), "history": _history(report), "best_trials": _best_trials(report)}
@@ -153,7 +158,7 @@ def _best_trials(report: StudyReport) -> Drawn:
 
 
 def _forest(rows: Sequence[tuple[str, Measured, str]], name: str) -> Figure:
-    """Values with their intervals, a row each, the line of guessing among them."""
+    """Draw values with their intervals, one row each, with a line at the score of guessing."""
     figure = Figure(figsize=(COLUMN, 0.62 + ROW * 1.35 * len(rows)))
     longest = max(len(words) for words, _, _ in rows)
     axes = style.place_axes(figure, 0.2 + 0.06 * longest, 0.46, 0.12, 0.08)
@@ -172,50 +177,23 @@ def _forest(rows: Sequence[tuple[str, Measured, str]], name: str) -> Figure:
 
 
 def _history(report: StudyReport) -> Drawn:
-    figure, axes = _plain(2.3)
-    done = [(row.number, row.score) for row in report.rows if row.score is not None]
-    number, score = np.array([n for n, _ in done]), np.array([s for _, s in done])
-    axes.axhline(0.5, color=style.INK, linewidth=0.8, linestyle=":")
-    axes.plot(number, np.maximum.accumulate(score), color=style.VERMILLION, linewidth=1.2, drawstyle="steps-post")
-    axes.plot(number, score, "o", color=style.BLUE, markersize=3.2, alpha=0.85)
-    failed = [row.number for row in report.rows if row.state == FAILED]
-    if failed:
-        axes.plot(
-            failed, np.full(len(failed), 0.02), "x", color=style.INK, markersize=4, transform=axes.get_xaxis_transform()
-        )
-    axes.locator_params(axis="x", integer=True, nbins=6)
-    _named(axes, "trial", "ROC AUC")
-    crosses = " Crosses: failed trials." if failed else ""
+    figure = to_matplotlib(description.history(report.rows))
+    n_complete = sum(row.score is not None for row in report.rows)
+    crosses = " Crosses: failed trials." if any(row.state == FAILED for row in report.rows) else ""
     return Drawn(
         figure,
-        f"Score of every trial of {report.study} ({plural(len(done), 'complete trial')}) and the best so far. "
+        f"Score of every trial of {report.study} ({plural(n_complete, 'complete trial')}) and the best so far. "
         f"Dotted: guessing.{crosses}",
     )
 
 
 def _cost(report: StudyReport) -> Drawn:
-    figure, axes = _plain(2.3)
-    timed = [row for row in report.ranked if row.milliseconds > 0]
-    axes.axhline(0.5, color=style.INK, linewidth=0.8, linestyle=":")
-    for row in sorted(timed, key=lambda row: row.tied):
-        axes.plot(row.milliseconds, row.score or 0.0, "o", color=_colour(row), markersize=4, alpha=0.85)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    cost = [row.milliseconds for row in timed]
-    axes.set_xlim(min(cost) / 1.5, max(cost) * 1.5)
-    ticks = [
-        tick
-        for tick in (a * 10.0**b for b in range(-3, 6) for a in (1, 2, 5))
-        if min(cost) / 1.5 <= tick <= max(cost) * 1.5
-    ]
-    axes.set_xticks(ticks[:: -(-len(ticks) // 6)])
-    _named(axes, "milliseconds an image", "ROC AUC")
+    n_timed = sum(row.milliseconds > 0 for row in report.ranked)
     machine = f" Measured on: {report.made['machine']}." if report.made.get("machine") else ""
     return Drawn(
-        figure,
-        f"Score and cost of the deployed model, {plural(len(timed), 'trial')} of {report.study}. Blue cannot be "
-        f"told from the best. Dotted: guessing.{machine}",
+        to_matplotlib(description.cost(report.rows)),
+        f"Score and cost of the deployed model, {plural(n_timed, 'trial')} of {report.study}. Blue: tied with the "
+        f"best; orange: the cheapest of them. Dotted: guessing.{machine}",
     )
 
 
@@ -260,45 +238,21 @@ def _parameters(report: StudyReport, varied: Sequence[str]) -> Drawn:
 
 
 def _roc(predictions: Predictions, auc: Measured, what: str) -> Drawn:
-    figure, axes = _square()
     band = roc_band(predictions, group_draws(predictions.group, predictions.stratum, report_sections.N_DRAWS_BAND))
-    x, mean, low, high = (np.concatenate([[0.0], values]) for values in (band.x, band.mean, band.low, band.high))
-    axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=style.DASHED, linewidth=0.8)
-    if np.isfinite(band.low).all():
-        low[0] = high[0] = 0.0
-        axes.fill_between(x, low, high, color=style.BLUE, alpha=0.18, linewidth=0)
-    axes.plot(x, mean, color=style.BLUE, linewidth=1.5)
-    size = report_sections.size_of(predictions)
-    axes.text(0.98, 0.03, f"AUC {svg_charts.with_ends(auc)}", ha="right", va="bottom", fontsize=8, color=style.INK)
-    _named(axes, "false positive rate (1 \N{MINUS SIGN} specificity)", "true positive rate (sensitivity)")
+    figure = to_matplotlib(description.roc(band))
+    figure.axes[0].text(
+        0.98, 0.03, f"AUC {svg_charts.with_ends(auc)}", ha="right", va="bottom", fontsize=8, color=style.INK
+    )
     return Drawn(
         figure,
-        f"ROC curve of {what}: AUC {svg_charts.with_ends(auc, 3)}, {size}. Every case counts the same. Band: pointwise "
-        f"95 % {INTERVAL_NOTE}. Dashed: guessing.",
+        f"ROC curve of {what}: AUC {svg_charts.with_ends(auc, 3)}, {report_sections.size_of(predictions)}. Every case "
+        f"counts the same. Band: pointwise 95 % {INTERVAL_NOTE}. Dashed: guessing.",
     )
 
 
 def _calibration(predictions: Predictions, error: Measured, what: str) -> Drawn:
-    figure, axes = _square()
-    points = report_numbers.calibration_points(predictions)
-    axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=style.DASHED, linewidth=0.8)
-    several = np.isfinite(points.low)
-    axes.vlines(points.predicted[several], points.low[several], points.high[several], color=style.BLUE, linewidth=1)
-    area = 8 + 160 * points.mass
-    for inside, face in ((several, style.BLUE), (~several, "white")):
-        axes.scatter(
-            points.predicted[inside],
-            points.observed[inside],
-            s=area[inside],
-            facecolor=face,
-            edgecolor=style.BLUE,
-            linewidth=0.9,
-            zorder=3,
-            clip_on=False,
-        )
-    _named(axes, "predicted P(malignant)", "share that is malignant")
     return Drawn(
-        figure,
+        to_matplotlib(description.calibration(report_numbers.calibration_points(predictions))),
         f"Calibration of {what}: expected calibration error {svg_charts.with_ends(error, 3)}, "
         f"{report_sections.size_of(predictions)}. Area: share of the weight; hollow: a single case; lines: 95 % "
         f"{INTERVAL_NOTE}.",
@@ -334,22 +288,67 @@ def _parts(rows: Sequence[tuple[str, Subgroup, Measured, Measured | None]], what
 # -- what they share ---------------------------------------------------------------------------------------------------
 
 
-def _plain(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(COLUMN, height))
-    axes = style.place_axes(figure, *_BOX)
-    style.faint_grid(axes)
-    return figure, axes
+def to_matplotlib(figure: Description) -> Figure:
+    """Draw a figure with Matplotlib at the width of a column.
 
-
-def _square() -> tuple[Figure, Axes]:
-    """Axes from 0 to 1 that are equally long."""
+    Args:
+        figure: Axes and marks.
+    """
     left, bottom, right, top = _BOX
-    figure, axes = _plain(COLUMN - left - right + bottom + top)
-    axes.set(xlim=(0, 1), ylim=(0, 1.003), xticks=(0, 0.25, 0.5, 0.75, 1), yticks=(0, 0.25, 0.5, 0.75, 1))
-    axes.set_aspect("auto")
-    for side in ("left", "bottom"):
-        axes.spines[side].set_position(("outward", 3))
-    return figure, axes
+    drawn = Figure(figsize=(COLUMN, COLUMN - left - right + bottom + top if figure.square else _HEIGHT))
+    axes = style.place_axes(drawn, *_BOX)
+    style.faint_grid(axes)
+    for axis, scale in ((axes.xaxis, figure.x), (axes.yaxis, figure.y)):
+        axis.set_ticks(scale.marks(), [f"{value:g}" for value in scale.marks()])
+    if figure.x.log:
+        axes.set_xscale("log")
+        axes.set_xticks(figure.x.marks(), [f"{value:g}" for value in figure.x.marks()])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlim=(figure.x.low, figure.x.high), ylim=(figure.y.low, figure.y.high))
+    if figure.square:
+        for side in ("left", "bottom"):
+            axes.spines[side].set_position(("outward", 3))
+    for order, mark in enumerate(figure.marks):
+        _draw_mark(axes, mark, 2 + order / 1000)
+    _named(axes, figure.x.name, figure.y.name)
+    return drawn
+
+
+def _draw_mark(axes: Axes, mark: Mark, order: float) -> None:
+    look: dict[str, Any] = {"zorder": order, "clip_on": False}
+    if isinstance(mark, Line):
+        dash = {DASHED: style.DASHED, DOTTED: ":", "": "-"}[mark.dash]
+        axes.plot(mark.x, mark.y, color=mark.colour, linewidth=_POINTS * mark.width, linestyle=dash, **look)
+    elif isinstance(mark, Area):
+        axes.fill_between(mark.x, mark.low, mark.high, color=mark.colour, alpha=0.18, linewidth=0, zorder=order)
+    elif isinstance(mark, Cross):
+        at_foot = axes.get_xaxis_transform()
+        axes.plot(mark.x, 0.03, "x", color=style.INK, markersize=4, transform=at_foot, **look)
+    elif isinstance(mark, Label):
+        across = (np.interp(axes.transData.transform((mark.x, mark.y))[0], axes.bbox.intervalx, (0, 1))).item()
+        side = "left" if across < 0.25 else "right" if across > 0.75 else "center"
+        axes.annotate(
+            mark.text,
+            (mark.x, mark.y),
+            (0, _POINTS * mark.up),
+            textcoords="offset points",
+            ha=side,
+            fontsize=7,
+            color=style.INK,
+        )
+    else:
+        face = "white" if mark.hollow else mark.colour
+        area = (2 * _POINTS * mark.radius * _DOT) ** 2
+        axes.scatter(
+            mark.x,
+            mark.y,
+            s=area,
+            facecolor=face,
+            edgecolor=mark.colour,
+            linewidth=0.9 if mark.hollow else 0,
+            alpha=mark.opacity,
+            **look,
+        )
 
 
 def _named(axes: Axes, x: str, y: str) -> None:
@@ -359,7 +358,7 @@ def _named(axes: Axes, x: str, y: str) -> None:
 
 
 def _mark(figure: Figure) -> None:
-    """Say in the figure itself that its data are drawn: a caption may be lost."""
+    """Mark synthetic data in the figure itself, because a caption may be lost."""
     height = figure.get_size_inches()[1]
     figure.text(0.01, 0.02 / height, "synthetic\ndata", fontsize=6, color=style.GREY, ha="left", va="bottom")
 

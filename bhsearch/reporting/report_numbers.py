@@ -1,4 +1,4 @@
-"""Intervals over resampled cases for every number of a report."""
+"""The numbers of a report with their intervals over cases."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _Z = 1.959963984540054  # normal quantile of 0.975
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Points of a calibration curve, one for each bin of probability that holds an image.
+    """Points of a calibration curve, one for each bin of probability that has images.
 
     Attributes:
         predicted: Mean predicted probability. Shape (n,).
         observed: Share of malignant. Shape (n,).
-        low, high: Ends of the 95 % interval of `observed`; nan where the images of a bin are of one case. Shape (n,).
+        low, high: Ends of the 95 % interval of `observed`; nan for bins with a single case. Shape (n,).
         mass: Share of the weight. Shape (n,).
     """
 
@@ -45,11 +45,11 @@ class Points:
 
 
 def measured(predictions: Predictions, decisions: HardLabels) -> dict[str, Measured]:
-    """The metrics of `METRICS` with 95 % intervals over cases, as `trial_metrics` defines them.
+    """Return the metrics of `METRICS` with 95 % intervals over cases.
 
     Args:
-        predictions: Out of fold.
-        decisions: Cross-fitted.
+        predictions: Out-of-fold predictions.
+        decisions: Cross-fitted labels.
 
     Source:
         Percentile bootstrap over groups of cases; thresholds are not chosen again in a draw.
@@ -65,10 +65,10 @@ def measured(predictions: Predictions, decisions: HardLabels) -> dict[str, Measu
 
 
 def widened(found: Mapping[str, Measured], predictions: Predictions) -> dict[str, Measured]:
-    """The same, without intervals of no width, which resampling gives where all cases are right or all are wrong.
+    """Replace intervals of zero width, which resampling gives where all cases are right or all are wrong.
 
-    Shares of cases get the interval of `share_of` in their place; other metrics but the AUC, on which the gate decides,
-    get none.
+    Shares of cases get the interval of `share_of`; other metrics get no interval. The AUC keeps its interval, because
+    the gate decides on it.
     """
     label, group = predictions.label, predictions.group
     n_cases = {
@@ -85,28 +85,28 @@ def widened(found: Mapping[str, Measured], predictions: Predictions) -> dict[str
 
 
 def auc_of(predictions: Predictions) -> Measured | None:
-    """AUC of a part of the images with its interval; None where no fold has both classes in it."""
+    """Return the AUC of a subset of the images with its interval; None where no fold has both classes."""
     folds = metrics.fold_scores(predictions)
     if not np.isfinite(folds).any():
         return None
     _, number = np.unique(predictions.group, return_inverse=True)
-    stratum = strata_of(number, predictions.label)[number]  # those of all data could leave a group alone in its own
+    stratum = strata_of(number, predictions.label)[number]  # strata of all data could have a single group here
     scores = bootstrap_scores(predictions, group_draws(number, stratum, N_DRAWS))
     ends = interval(scores) if np.isfinite(scores).any() else (math.nan, math.nan)
     return Measured(float(np.nanmean(folds)), *ends)
 
 
 def share_of(share: float, n_cases: int) -> Measured:
-    """A share that is a mean over cases, with its 95 % interval.
+    """Return a share that is a mean over cases with its 95 % interval.
 
     Args:
         share: 0 to 1.
-        n_cases: Cases that it is the mean of.
+        n_cases: Number of cases.
 
     Source:
         Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927, with cases as
-        the sample: a share of a case varies no more than a single right or wrong answer, so that this is never too
-        narrow, and it is sound for few cases and where all are right, which resampling is not.
+        the sample: a share within a case varies no more than a single right or wrong answer, so that the interval is
+        never too narrow. Unlike resampling, it is valid for few cases and where all are right.
     """
     square = _Z**2 / n_cases
     middle = (share + square / 2) / (1 + square)
@@ -115,7 +115,7 @@ def share_of(share: float, n_cases: int) -> Measured:
 
 
 def calibration_points(predictions: Predictions) -> Points:
-    """The calibration curve in bins of equal width, repeats pooled, with intervals over resampled cases."""
+    """Return the calibration curve in bins of equal width, repeats pooled, with intervals over resampled cases."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
     mass, predicted, observed = (
         _by_bin(predictions, values)
@@ -132,7 +132,7 @@ def calibration_points(predictions: Predictions) -> Points:
     alone = (mass[:, filled] > 0).sum(axis=0) < 2
     share[:, alone] = np.nan
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a bin of nothing but nan
+        warnings.simplefilter("ignore", RuntimeWarning)  # a bin without any number
         low, high = np.nanquantile(share, [0.025, 0.975], axis=0)
     return Points(
         predicted.sum(axis=0)[filled] / total[filled],
@@ -144,7 +144,7 @@ def calibration_points(predictions: Predictions) -> Points:
 
 
 def _sums(predictions: Predictions, values: npt.NDArray[np.float64]) -> FloatArray:
-    """Case-weighted sums over the images of each group. `values`: (R, n); shape (n_groups, R)."""
+    """Return case-weighted sums over the images of each group; `values` has shape (R, n). Shape (n_groups, R)."""
     _, number = np.unique(predictions.group, return_inverse=True)
     size = number.max() + 1
     rows = predictions.weight * values
@@ -152,7 +152,7 @@ def _sums(predictions: Predictions, values: npt.NDArray[np.float64]) -> FloatArr
 
 
 def _by_bin(predictions: Predictions, values: npt.NDArray[np.float64]) -> FloatArray:
-    """The same by bin of probability, repeats pooled. Shape (n_groups, n_bins)."""
+    """Return case-weighted sums by group and bin of probability, repeats pooled. Shape (n_groups, n_bins)."""
     place = metrics.calibration_bin(predictions.probability)
     return np.stack(
         [_sums(predictions, values * (place == k)).sum(axis=1) for k in range(metrics.N_CALIBRATION_BINS)], axis=1

@@ -1,4 +1,4 @@
-"""The sections of a report below its first screen: sealed test, best trial, search, and what it was made with."""
+"""The sections of a report below its first screen: sealed test, best trial, search, and provenance."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from bhsearch.evaluation.subgroups import UNNAMED, subgroup_results
 from bhsearch.evaluation.test_set import CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import html, report_numbers, svg_charts
+from bhsearch.reporting.figures import description
 from bhsearch.reporting.report_data import Measured
-from bhsearch.reporting.svg_charts import plural
+from bhsearch.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,7 @@ _VERDICTS = {"passed": "passed", "refused": "refused", "": "no decision"}
 
 
 def sealed(report: StudyReport, test: TestSummary) -> str:
-    """ROC and calibration of the sealed test, its numbers, and every opening, from what registering kept."""
+    """Return ROC, calibration and metrics of the sealed test, and the list of its openings."""
     name = test.opening.trial
     cards = []
     if test.predictions is not None:
@@ -94,10 +95,10 @@ def sealed(report: StudyReport, test: TestSummary) -> str:
 
 
 def roc(predictions: Predictions, auc: Measured, title: str, lead: str) -> str:
-    """A card with a ROC curve, its AUC and what it rests on."""
+    """Return a card with a ROC curve, its AUC and the sample size."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
     said = [f"AUC {svg_charts.with_ends(auc)}", size_of(predictions)]
-    chart = svg_charts.roc_chart(roc_band(predictions, draws), f"ROC curve, {', '.join(said)}")
+    chart = svg_charts.to_svg(description.roc(roc_band(predictions, draws)), f"ROC curve, {', '.join(said)}")
     return html.section(
         title,
         _above(said),
@@ -107,26 +108,26 @@ def roc(predictions: Predictions, auc: Measured, title: str, lead: str) -> str:
 
 
 def calibration(predictions: Predictions, ece: Measured, title: str, lead: str) -> str:
-    """A card with a calibration curve, its error and what it rests on."""
+    """Return a card with a calibration curve, its error and the sample size."""
     said = [f"Calibration error {svg_charts.with_ends(ece)}", size_of(predictions)]
     points = report_numbers.calibration_points(predictions)
     return html.section(
         title,
         _above(said),
-        svg_charts.calibration_chart(points, f"Calibration, {', '.join(said)}"),
+        svg_charts.to_svg(description.calibration(points), f"Calibration, {', '.join(said)}"),
         lead=f"{lead} On the dashed line, probabilities are right on average. Area of a point: its share of the "
         "weight; hollow: a single case; vertical lines: 95 % over cases.",
     )
 
 
 def _above(said: Sequence[str]) -> str:
-    """The number of a chart above it, where it hides no data, and what it rests on."""
+    """Return the main number of a chart and the sample size, to be placed above the chart."""
     first, *rest = said
     return f'<p class="number"><b>{escape(first)}</b><br>{escape(", ".join(rest))}</p>'
 
 
 def size_of(predictions: Predictions) -> str:
-    """What a curve rests on, such as `n = 64 cases (26 benign, 38 malignant), 129 images`."""
+    """Return the sample size as text, such as `n = 64 cases (26 benign, 38 malignant), 129 images`."""
     group, label = predictions.group, predictions.label
     n_all, n_benign, n_malignant = (len(np.unique(group[chosen])) for chosen in (label >= 0, label == 0, label == 1))
     by_class = f"{n_benign} benign, {n_malignant} malignant"
@@ -137,7 +138,7 @@ def size_of(predictions: Predictions) -> str:
 
 
 def best(report: StudyReport, predictions: Predictions) -> list[str]:
-    """The best trial: its configuration, curves, images, and results by subtype and magnification."""
+    """Return the cards of the best trial: configuration, curves, images, and results by subtype and magnification."""
     top, decisions = report.ranked[0], cross_fitted_labels(predictions)
     found = report_numbers.measured(predictions, decisions)
     name = f"trial {top.number}"
@@ -172,7 +173,7 @@ def best(report: StudyReport, predictions: Predictions) -> list[str]:
 
 
 def configuration(report: StudyReport, top: TrialRow) -> str:
-    """The best trial's point of the space as a card, beside what was searched."""
+    """Return a card with the parameters of the best trial and their search ranges."""
     searched = {name: (values, words) for name, values, words in report.space}
     rows = [(name, short(value), *searched.get(name, ("", ""))) for name, value in top.params.items()]
     score = Measured(top.score or math.nan, top.low, top.high)
@@ -189,14 +190,14 @@ def configuration(report: StudyReport, top: TrialRow) -> str:
 def parts_of(
     predictions: Predictions, decisions: HardLabels, column: str
 ) -> list[tuple[str, Subgroup, Measured, Measured | None]]:
-    """Results by one column with their intervals; subtypes by their full names."""
+    """Return the results by one column with their intervals, subtypes with their full names."""
     values = getattr(predictions, column)
     rows = []
     for part in subgroup_results(predictions, decisions, column):
         inside = values == ("" if part.name == UNNAMED else part.name)
         auc = report_numbers.auc_of(predictions.select(inside)) if part.auc is not None else None
         name = spelt_out(part.name) if column == "subtype" else part.name
-        rows.append((name, part, report_numbers.share_of(part.right, part.n_cases), auc))
+        rows.append((name, part, report_numbers.share_of(part.accuracy, part.n_cases), auc))
     return rows
 
 
@@ -209,9 +210,9 @@ def _images(report: StudyReport, name: str) -> str:
     groups = []
     for right, words in ((False, "Worst wrong"), (True, "Clearest right")):
         figures = "".join(
-            html.figure(html.image(item.picture, item.caption), item.caption, "right" if right else "wrong")
+            html.figure(html.image(item.file, item.caption), item.caption, "right" if right else "wrong")
             for item in report.images
-            if item.right == right
+            if item.correct == right
         )
         if figures:
             groups.append(f'<h3>{words}</h3><div class="pictures tiles">{figures}</div>')
@@ -223,13 +224,17 @@ def _images(report: StudyReport, name: str) -> str:
 
 
 def search(report: StudyReport) -> list[str]:
-    """How the search went, and what it was made with."""
+    """Return the cards of the search and its provenance."""
     ranked = report.ranked
     if not ranked:
         return [_space(report), html.columns(*_made_with(report))]
-    cards = [html.section("History", svg_charts.history_chart(report.rows, _heard(report)), lead=_HISTORY)]
+    cards = [
+        html.section(
+            "History", svg_charts.to_svg(description.history(report.rows), _history_alt(report)), lead=_HISTORY
+        )
+    ]
     if any(row.milliseconds > 0 for row in ranked):
-        chart = svg_charts.cost_chart(report.rows, "score against milliseconds an image of every trial")
+        chart = svg_charts.to_svg(description.cost(report.rows), "score against milliseconds an image of every trial")
         cards.append(html.section("Score and cost", chart, _by_backbone(ranked), lead=_COSTS))
     order = varied(report)
     beside = html.stack(_mattered(report), *_made_with(report))
@@ -242,13 +247,13 @@ def search(report: StudyReport) -> list[str]:
 
 
 def varied(report: StudyReport) -> list[str]:
-    """Parameters that differ between complete trials, the most important first."""
+    """Return the parameters that differ between complete trials, the most important first."""
     ranked = report.ranked
     names = [name for name in ranked[0].params if len({str(row.params.get(name)) for row in ranked}) > 1]
     return sorted(names, key=lambda name: -report.important.get(name, (0.0, 0.0))[0])
 
 
-def _heard(report: StudyReport) -> str:
+def _history_alt(report: StudyReport) -> str:
     return f"score of {plural(len(report.rows), 'trial')}; the best is {report.ranked[0].score:.3f}"
 
 
@@ -271,7 +276,7 @@ def _best_trials(ranked: Sequence[TrialRow]) -> str:
 
 
 def _by_backbone(ranked: Sequence[TrialRow]) -> str:
-    """The best trial of each backbone with what it costs."""
+    """Return a table with the best trial of each backbone and its cost."""
     tops: dict[str, TrialRow] = {}
     for row in ranked:
         tops.setdefault(str(row.params.get("backbone", "network")), row)
@@ -321,7 +326,7 @@ def _space(report: StudyReport) -> str:
 
 
 def _made_with(report: StudyReport) -> list[str]:
-    """Data, split, audit, and when, how and on what the study was made."""
+    """Return cards with data, split, audit, time, command and machine of the study."""
     return [
         html.section("Data and split", html.facts(report.facts)),
         html.section("Leakage audit", html.bullets(report.audit)),

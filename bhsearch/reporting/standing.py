@@ -1,4 +1,4 @@
-"""Where a study stands with the gate, in the words of a report's first screen: the report claims what the gate said."""
+"""Status of a study at the promotion gate, as shown on the first screen of a report."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ FEW, REFUSED, FORCED, PROMOTED = "few", "refused", "forced", "promoted"
 
 @dataclass(frozen=True)
 class GateStatus:
-    """What the first screen says of the gate.
+    """Status at the gate.
 
     Attributes:
         kind: One of the constants of this module.
-        badge: A few words.
-        claim: What may be said of the number, in one sentence.
-        reasons: Sentences of the gate, or of the user who overruled it.
+        badge: Status in a few words.
+        claim: Claim that the result supports, in one sentence.
+        reasons: Reasons given by the gate, or by the user who overruled it.
     """
 
     kind: str
@@ -35,9 +35,9 @@ class GateStatus:
 
 
 def gate_status(report: StudyReport) -> GateStatus:
-    """Where a study stands; whatever is claimed of its number is what the gate said, or nothing.
+    """Return the status of a study. Its claim is the decision of the gate and goes no further.
 
-    With fewer than `FEWEST_GROUPS` sealed groups of cases of a class nothing is claimed at all.
+    With fewer than `FEWEST_GROUPS` sealed groups of cases of a class no claim is made.
     """
     if is_invalid(report):
         reasons = [report.test.opening.reason] if report.test is not None and report.test.opening.reason else []
@@ -50,12 +50,12 @@ def gate_status(report: StudyReport) -> GateStatus:
 
 
 def is_invalid(report: StudyReport) -> bool:
-    """Whether the number of the first screen is: a test sealed by case is sound whatever the folds did."""
+    """Return whether the headline number is invalid. A test sealed by case is valid even if the folds leak."""
     return bool(report.invalid) and (report.test is None or not report.has_cases)
 
 
 def counted(n_benign: int, n_malignant: int) -> str:
-    """Cases by class, such as `6 benign and 9 malignant cases`."""
+    """Return numbers of cases by class as text, such as `6 benign and 9 malignant cases`."""
     return f"{n_benign} benign and {n_malignant} malignant {'case' if n_benign + n_malignant == 1 else 'cases'}"
 
 
@@ -96,7 +96,7 @@ def _tested(test: TestSummary) -> GateStatus:
 
 
 def _claim(test: TestSummary) -> str:
-    """What the interval that the gate looked at says of guessing."""
+    """Compare the interval that the gate used with guessing."""
     low, high = test.decided.low, test.decided.high
     if not math.isfinite(low) or not math.isfinite(high):
         return "Without an interval nothing can be said of how far the number could be off."

@@ -1,4 +1,4 @@
-"""The report of a study as one page: the result and how far to trust it first, then what to look at, then the rest."""
+"""The report of a study as one HTML page: result and trust first, then figures, then details."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.reporting import html, report_sections, standing, svg_charts
+from bhsearch.reporting.figures.description import cheapest_tied
 from bhsearch.reporting.report_data import Measured
-from bhsearch.reporting.svg_charts import plural
 from bhsearch.states import FAILED
+from bhsearch.text import plural
 
 if TYPE_CHECKING:
     from bhsearch.reporting.report_data import StudyReport
@@ -23,10 +24,10 @@ _INVALID = "These numbers are invalid as a measure of performance."
 
 
 def report_page(report: StudyReport) -> str:
-    """One self-contained HTML page.
+    """Return the report as one self-contained HTML page.
 
     Args:
-        report: What to show.
+        report: Data of the report.
     """
     alarms = [_INVALID, *report.invalid] if report.invalid else []
     begun = f"begun {report.made['begun']}" if "begun" in report.made else ""
@@ -48,7 +49,7 @@ def report_page(report: StudyReport) -> str:
 
 
 def headline(report: StudyReport) -> Measured:
-    """The number that deserves the most trust: the sealed test, else the corrected score, else the best one."""
+    """Return the most trustworthy score: the sealed test, else the corrected score, else the best score."""
     if report.test is not None:
         return report.test.auc
     if report.corrected is not None:
@@ -58,7 +59,7 @@ def headline(report: StudyReport) -> Measured:
 
 
 def estimates(report: StudyReport) -> list[tuple[str, Measured, str, str]]:
-    """The three numbers of a study: name, value with interval, kind (a class of CSS), and what is said of it."""
+    """Return the three scores of a study: name, value with interval, kind (a class of CSS), and note."""
     best, found, nothing = report.ranked[0], report.corrected, Measured(math.nan)
     kinds = ["invalid", "invalid", ""] if report.invalid else ["", "", ""]
     kinds[2 if report.test is not None else 1 if found is not None else 0] += " strong"
@@ -130,7 +131,7 @@ def _estimates(report: StudyReport) -> str:
 
 
 def _trust(report: StudyReport, found: standing.GateStatus) -> str:
-    """What the numbers rest on: a few words to see, a sentence to read; warnings marked."""
+    """Return the evidence behind the result as a list of headings and sentences, warnings marked."""
     lines = []
     if found.reasons:
         lead = "What the gate said" if report.test is not None else "What the gate would say"
@@ -143,7 +144,7 @@ def _trust(report: StudyReport, found: standing.GateStatus) -> str:
     tied = [row for row in report.ranked if row.tied]
     if len(tied) > 1:
         said = "They cannot be told from the best."
-        cheapest = svg_charts.cheapest_tied(report.ranked)
+        cheapest = cheapest_tied(report.ranked)
         if cheapest is not None:
             said += f" The cheapest is trial {cheapest.number} ({cheapest.milliseconds:.2g} ms an image)."
         lines.append((f"{len(tied)} of {len(report.ranked)} trials are tied", said, False))

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, drawn for the width of a phone: text stays readable there, and larger screens enlarge it."""
+"""Elements of inline SVG charts, laid out for the width of a phone and enlarged by larger screens."""
 
 from __future__ import annotations
 
@@ -8,84 +8,47 @@ from html import escape
 
 import numpy as np
 
-from bhsearch.reporting.figures.style import BLUE, GREY, INK, ORANGE, PALE, VERMILLION
+from bhsearch.reporting.figures.description import Axis
+from bhsearch.reporting.figures.style import BLUE, GREY, INK, PALE
 
 WIDTH = 360.0
 _CHAR = 6.1  # mean width of a character of the small text, in units of the chart
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 12.0, 12.0, 40.0
+HEIGHT = 250.0
 SQUARE = WIDTH - _LEFT - _RIGHT + _TOP + _BOTTOM  # height of a chart whose axes are equally long
 
 
 @dataclass(frozen=True)
-class Axis:
-    """One axis: what it is called and which numbers it shows.
-
-    Attributes:
-        name: Written beside it.
-        low, high: Its ends.
-        log: Whether it is logarithmic.
-        ticks: Where it is marked; chosen if empty.
-    """
-
-    name: str
-    low: float
-    high: float
-    log: bool = False
-    ticks: Sequence[float] = ()
-
-    def share(self, value: float) -> float:
-        """Place of a value, 0 at the low end and 1 at the high one."""
-        low, high, value = (float(np.log(v)) if self.log else v for v in (self.low, self.high, value))
-        return 0.5 if high == low else (value - low) / (high - low)
-
-    def marks(self) -> list[float]:
-        """Where it is marked."""
-        return [v for v in (self.ticks or nice_ticks(self.low, self.high, self.log)) if self.low <= v <= self.high]
-
-
-def nice_ticks(low: float, high: float, log: bool = False) -> list[float]:
-    """About four round numbers between two ends."""
-    if log:
-        powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-        found = [float(f * 10.0**p) for p in powers for f in (1, 2, 5) if low <= f * 10.0**p <= high]
-        return found if len(found) <= 5 else found[:: -(-len(found) // 5)]
-    raw = (high - low) / 4 or 1.0
-    unit = 10.0 ** np.floor(np.log10(raw))
-    step = float(next(unit * f for f in (1, 2, 2.5, 5, 10) if unit * f >= raw))
-    return [float(round(k * step, 10)) for k in range(int(np.ceil(low / step - 1e-9)), int(high / step + 1e-9) + 1)]
-
-
-@dataclass(frozen=True)
 class Frame:
-    """A plot: axes on the left and at the foot, and places inside."""
+    """A chart with two axes; converts data to positions and draws marks."""
 
     x: Axis
     y: Axis
-    height: float = 250.0
+    height: float = HEIGHT
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point lies."""
+        """Return the position of a point in the chart."""
         across = _LEFT + self.x.share(x) * (WIDTH - _LEFT - _RIGHT)
         return across, self.height - _BOTTOM - self.y.share(y) * (self.height - _TOP - _BOTTOM)
 
     def points(self, xs: Sequence[float], ys: Sequence[float]) -> str:
-        """A list of points as SVG has it."""
+        """Return points in the syntax of SVG."""
         return " ".join("{:.1f},{:.1f}".format(*self.at(x, y)) for x, y in zip(xs, ys, strict=True))
 
     def line(self, xs: Sequence[float], ys: Sequence[float], colour: str, width: float = 2.0, dash: str = "") -> str:
-        """A line through points."""
+        """Return a line through points."""
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         return (
             f'<polyline points="{self.points(xs, ys)}" fill="none" stroke="{colour}" stroke-width="{width}"{dashed}/>'
         )
 
     def area(self, xs: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str) -> str:
-        """What lies between two lines."""
+        """Return the area between two lines."""
         around = f"{self.points(xs, high)} {self.points(xs[::-1], low[::-1])}"
         return f'<polygon points="{around}" fill="{colour}" fill-opacity="0.18"/>'
 
     def dot(self, x: float, y: float, colour: str, radius: float = 4.0, title: str = "", opacity: float = 0.85) -> str:
-        """A point, with words that come up when it is pointed at."""
+        """Return a point with text that is shown on hover."""
         across, down = self.at(x, y)
         said = f"<title>{escape(title)}</title>" if title else ""
         return (
@@ -94,7 +57,7 @@ class Frame:
         )
 
     def ring(self, x: float, y: float, colour: str, radius: float, title: str = "") -> str:
-        """A hollow point."""
+        """Return a hollow point."""
         across, down = self.at(x, y)
         return (
             f'<circle cx="{across:.1f}" cy="{down:.1f}" r="{radius:.1f}" fill="#fff" fill-opacity="0.6" '
@@ -102,7 +65,7 @@ class Frame:
         )
 
     def cross(self, x: float, y: float, title: str = "") -> str:
-        """A mark for what has no value of its own."""
+        """Return a cross."""
         across, down = self.at(x, y)
         return (
             f'<path d="M{across - 4:.1f},{down - 4:.1f}l8,8m0,-8l-8,8" stroke="{INK}" stroke-width="1.6">'
@@ -110,7 +73,7 @@ class Frame:
         )
 
     def label(self, x: float, y: float, words: str, anchor: str = "start", up: float = 8.0) -> str:
-        """Words beside a point, kept inside the frame."""
+        """Return text beside a point, kept inside the chart."""
         across, down = self.at(x, y)
         half = len(words) * _CHAR * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
         least = 2.0 + half
@@ -119,7 +82,7 @@ class Frame:
         return text(across, max(down - up, 12.0), words, anchor=anchor, bold=True)
 
     def drawn(self, content: Sequence[str], alt: str) -> str:
-        """The whole chart."""
+        """Return the chart with axes, grid and content."""
         foot, right = self.height - _BOTTOM, WIDTH - _RIGHT
         parts = []
         for value in self.y.marks():
@@ -139,7 +102,7 @@ class Frame:
 
 
 def chart(content: str, height: float, alt: str) -> str:
-    """An SVG element of the common width."""
+    """Return an SVG element of the common width."""
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-label="{escape(alt)}" '
         f'font-size="11.5" fill="{INK}">{content}</svg>'
@@ -147,25 +110,22 @@ def chart(content: str, height: float, alt: str) -> str:
 
 
 def text(x: float, y: float, words: str, anchor: str = "start", bold: bool = False, size: float = 0.0) -> str:
-    """Words at a place."""
+    """Return text at a position."""
     weight = ' font-weight="600"' if bold else ""
     sized = f' font-size="{size:g}"' if size else ""
-    # A white edge, so that lines behind the words do not cross them out.
+    # A white outline keeps text readable over lines.
     edge = 'stroke="#fff" stroke-width="3" stroke-linejoin="round" paint-order="stroke"'
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {edge}{weight}{sized}>{escape(words)}</text>'
 
 
 def shortened(words: str, width: float, size: float = 11.5) -> str:
-    """Words cut so that they take at most a width."""
+    """Truncate text to a width."""
     most = max(3, int(width / (_CHAR * size / 11.5)))
     return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 def shade(share: float) -> str:
-    """A colour from pale grey (0) to the blue of this house (1)."""
+    """Return a colour from pale grey (0) to blue (1)."""
     pale, deep = (np.array([int(c[k : k + 2], 16) for k in (1, 3, 5)], float) for c in ("#C9CFD6", BLUE))
     mixed = np.round(pale + (deep - pale) * min(max(share, 0.0), 1.0)).astype(int)
     return "#{:02x}{:02x}{:02x}".format(*mixed)
-
-
-BEST, LINE, OTHER = ORANGE, VERMILLION, GREY

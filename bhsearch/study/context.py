@@ -1,42 +1,35 @@
-"""Everything that is decided before the first trial: data, split, backbones, space, and whether they fit the study."""
+"""Everything that is known about a study before its first trial: data, split, backbones and space."""
 
 from __future__ import annotations
 
-import ast
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from bhsearch.config import Settings, model_limit
+from bhsearch.config import Settings
 from bhsearch.data.audit import Audit, audit
-from bhsearch.data.dataset import CLASS_NAMES, Dataset
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
-from bhsearch.data.images.files import describe_left_out
 from bhsearch.data.splits import Split, make_split
 from bhsearch.engines.optuna.pruners import check_pruner
 from bhsearch.engines.registry import ENGINES, check_engine, with_sampler
-from bhsearch.errors import SettingsError, StudyError
+from bhsearch.errors import SettingsError
 from bhsearch.evaluation.extra_metrics import EXTRA_METRICS
-from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models.augmentation.base import check_augmentations
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import check_feature_backend
 from bhsearch.models.resize import make_resize
-from bhsearch.objectives.space import Parameter, digest_of_rows, finetune_space, frozen_space, space_digest
-from bhsearch.study.events import ProgressReporter, StudyPlan
-from bhsearch.study.gate_size import gate_size_warnings
+from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest
+from bhsearch.study.development import DevelopmentImages
+from bhsearch.study.events import ProgressReporter
+from bhsearch.study.metadata import NewMetadata
 
 FROZEN, FINETUNE = "frozen", "finetune"
-FINETUNE_PRUNER = "median"  # where none is named
-_MOST_NAMES = 3  # of backbones left out for one reason; more are counted
+FINETUNE_PRUNER = "median"  # the default of the finetune regime
 SYNTHETIC = "Synthetic data (phantom)"
 _PACKAGES = (
     "keras",
@@ -52,94 +45,93 @@ _PACKAGES = (
     "tifffile",
     "imagecodecs",
 )
-# A study goes on only with what it was made with: these are compared, and a difference is named.
-_MUST_AGREE = {
-    "data_fingerprint": "other images, labels or cases",
-    "split_fingerprint": "another split (--folds, --repeats, --test-fraction, --group-by, --magnification)",
-    "regime": "another --regime",
-    "image_sizes": "another --image-size",
-    "started_from": "another --init-from",
-    "warm": "another --warm-start-from",
-    "resize": "another --resize",
-    "feature_backend": "another --feature-backend",
-    "seed": "another --seed",
-    "space": "another space",
-}
 
 
 @dataclass(frozen=True, eq=False)
 class StudyContext:
-    """What a study works on.
+    """Everything that is known about a study before its first trial, checked and immutable.
+
+    Made by `build` from settings, or by `of` from parts that were checked before.
 
     Attributes:
+        settings: The user's settings, with the sampler named.
         index: The whole data set.
-        split: Of the whole data set.
-        development: The rows that the search may see.
-        found: Backbones that can be had, and those left out.
+        split: Split of the whole data set.
+        development: The part of the data set that the search may use.
+        images: The same images as columns, for predictions.
+        found: Backbones that can be used, and those left out.
+        backbones: The backbones that can be used, by name.
         study: Name of the study.
         regime: `frozen` or `finetune`.
+        image_sizes: Sides of the images in pixels, that of `--image-size` first; a single one in the frozen regime.
+        pruner: Name of the pruner. Frozen trials are never pruned, and KerasTuner has no pruner.
+        audit: Findings on the data.
+        note: Text that belongs beside every number, such as that the data are synthetic; may be empty.
+        versions: Version of each package that a result can depend on.
     """
 
     settings: Settings
     index: Dataset
     split: Split
     development: Dataset
+    images: DevelopmentImages
     found: AvailableBackbones
+    backbones: Mapping[str, Backbone]
     study: str
     regime: str
+    image_sizes: tuple[int, ...]
+    pruner: str
+    audit: Audit
+    note: str
+    versions: Mapping[str, str]
 
-    @property
-    def note(self) -> str:
-        """What stands beside every number."""
-        return SYNTHETIC if self.index.synthetic else ""
+    @classmethod
+    def build(cls, settings: Settings, reporter: ProgressReporter) -> StudyContext:
+        """Check the settings, open the data, split them and find the backbones. Imports no slow framework.
 
-    @cached_property
-    def audit(self) -> Audit:
-        """What is odd about the data."""
-        return audit(self.index)
+        Raises:
+            InputError: If anything that the user gave is wrong.
+        """
+        _check_choices(settings)
+        settings = with_sampler(settings)
+        index = _open_data(settings, reporter)
+        split = _split(settings, index)
+        regime = FINETUNE if settings.regime == FINETUNE else FROZEN
+        found = _find_backbones(settings, regime, reporter)
+        return cls.of(settings, index, split, found, _study_name(settings, index, split, regime), regime)
 
-    @property
-    def backbones(self) -> dict[str, Backbone]:
-        """By name."""
-        return {backbone.name: backbone for backbone in self.found.backbones}
-
-    @property
-    def image_sizes(self) -> tuple[int, ...]:
-        """Sides in pixels, the first one first: one in the frozen regime."""
-        more = self.settings.image_sizes if self.regime == FINETUNE else ()
-        return tuple(dict.fromkeys((self.settings.image_size, *more)))
-
-    @property
-    def pruner(self) -> str:
-        """Name of the pruner; `none` in the frozen regime, and for an engine that does not prune."""
-        if self.regime == FROZEN or not ENGINES.get(self.settings.engine).capabilities.prunes:
-            return "none"
-        return self.settings.pruner or FINETUNE_PRUNER
+    @classmethod
+    def of(
+        cls, settings: Settings, index: Dataset, split: Split, found: AvailableBackbones, study: str, regime: str
+    ) -> StudyContext:
+        """Join parts that were checked before, and compute what follows from them."""
+        return cls(
+            settings=settings,
+            index=index,
+            split=split,
+            development=index.select(split.development),
+            images=DevelopmentImages.of(index, split),
+            found=found,
+            backbones={backbone.name: backbone for backbone in found.backbones},
+            study=study,
+            regime=regime,
+            image_sizes=_image_sizes(settings, regime),
+            pruner=_pruner(settings, regime),
+            audit=audit(index),
+            note=SYNTHETIC if index.synthetic else "",
+            versions=versions(),
+        )
 
     def space(self, backbones: Iterable[str]) -> tuple[Parameter, ...]:
-        """The space of the regime."""
+        """Return the search space of the regime over some backbones, which an existing study may have more of."""
         names = tuple(backbones)
         policies = self.settings.augmentations
         if self.regime == FROZEN:
             return frozen_space(names, policies)
         return finetune_space(names, self.image_sizes, policies)
 
-    def template(self) -> Predictions:
-        """The development rows as predictions that say nothing yet."""
-        rows = self.split.development
-        text = {name: self.index.column(name)[rows] for name in ("path", "case", "subtype", "magnification")}
-        fold = self.split.folds[:, rows]
-        return Predictions(
-            label=self.index.labels[rows],
-            probability=np.full(fold.shape, 0.5, np.float32),
-            fold=fold,
-            group=self.split.groups[rows],
-            stratum=self.split.strata[rows],
-            **text,
-        )
-
-    def facts(self) -> dict[str, Any]:
-        """What the study keeps, and must agree with when it goes on; without the backbones."""
+    def metadata(self) -> NewMetadata:
+        """Return what the study keeps, and must agree with when it is resumed; without what its storage adds."""
         settings = self.settings
         return {
             "data": self.index.name,
@@ -157,22 +149,18 @@ class StudyContext:
             "promotable": self.split.promotable,
             "started_from": {},
             "warm": {},
-            "versions": versions(),
+            "versions": dict(self.versions),
         }
 
 
-def build_context(settings: Settings, reporter: ProgressReporter) -> StudyContext:
-    """Open the data, seal the test, deal the folds and find the backbones. Imports none of the slow frameworks.
-
-    Raises:
-        InputError: If anything the user gave is wrong.
-    """
-    _check_choices(settings)
-    settings = with_sampler(settings)
+def _open_data(settings: Settings, reporter: ProgressReporter) -> Dataset:
     announce_synthetic(settings.data, reporter)
     with reporter.step("reading images") as progress:
-        index = open_settings(settings, progress=progress)
-    split = make_split(
+        return open_settings(settings, progress=progress)
+
+
+def _split(settings: Settings, index: Dataset) -> Split:
+    return make_split(
         index,
         test_fraction=settings.test_fraction,
         n_folds=settings.folds,
@@ -181,24 +169,43 @@ def build_context(settings: Settings, reporter: ProgressReporter) -> StudyContex
         magnification=settings.magnification,
         ignore_predefined_split=settings.ignore_predefined_split,
     )
-    regime = FINETUNE if settings.regime == FINETUNE else FROZEN
+
+
+def _find_backbones(settings: Settings, regime: str, reporter: ProgressReporter) -> AvailableBackbones:
     weights = Path(settings.weights_dir) if settings.weights_dir else None
     with reporter.step("looking for backbones"):
-        found = find_backbones(settings.backbones, weights, trainable=regime == FINETUNE)
+        return find_backbones(settings.backbones, weights, trainable=regime == FINETUNE)
+
+
+def _study_name(settings: Settings, index: Dataset, split: Split, regime: str) -> str:
     part = "" if split.magnification == "all" else f"-{split.magnification.lower()}"
-    name = settings.study or f"{index.name}{part}-{regime}-{settings.group_by}-{settings.engine}"
-    return StudyContext(settings, index, split, index.select(split.development), found, name, regime)
+    return settings.study or f"{index.name}{part}-{regime}-{settings.group_by}-{settings.engine}"
+
+
+def _image_sizes(settings: Settings, regime: str) -> tuple[int, ...]:
+    more = settings.image_sizes if regime == FINETUNE else ()
+    return tuple(dict.fromkeys((settings.image_size, *more)))
+
+
+def _pruner(settings: Settings, regime: str) -> str:
+    if regime == FROZEN or not ENGINES.get(settings.engine).capabilities.prunes:
+        return "none"
+    return settings.pruner or FINETUNE_PRUNER
 
 
 def announce_synthetic(data: str | None, reporter: ProgressReporter) -> None:
-    """Draw the phantom where it is wanted and missing, as a step of its own: it takes longer than reading it."""
+    """Draw the synthetic images if they are wanted and not in the cache yet, as a step of its own."""
     if is_phantom(data):
         with reporter.step("drawing the phantom") as progress:
             make_phantom(data, progress)
 
 
 def _check_choices(settings: Settings) -> None:
-    """Refuse here what would else be met when the study is made already."""
+    """Refuse settings that contradict each other, before any work is done.
+
+    Raises:
+        SettingsError: If an option is unknown, or does not fit another one.
+    """
     check_feature_backend(settings.feature_backend)
     if settings.pruner is not None:
         check_pruner(settings.pruner)
@@ -215,85 +222,12 @@ def _check_choices(settings: Settings) -> None:
 
 
 def gpu_here() -> bool:
-    """Whether this machine has a GPU; asked of the system, since asking a framework takes seconds."""
+    """Return whether this machine has a GPU. Looks for its device, because importing a framework takes seconds."""
     return any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/kfd"))
 
 
-def check_agreement(name: str, held: dict[str, Any], now: dict[str, Any], backbones: dict[str, Backbone]) -> None:
-    """Refuse to go on with a study that was made with something else.
-
-    Raises:
-        StudyError: Naming what differs.
-    """
-    held = held | {"space": _held_space(held.get("space"))}
-    differences = [
-        f"  {what}: {_short(held.get(key))} then, {_short(now[key])} now"
-        for key, what in _MUST_AGREE.items()
-        if held.get(key) != now[key]
-    ]
-    for backbone, digest in held["backbones"].items():
-        if backbone not in backbones:
-            differences.append(f"  fewer backbones: {backbone} was in its space then and is not there now")
-        elif backbones[backbone].digest != digest:
-            differences.append(f"  other weights of {backbone}")
-    if differences:
-        raise StudyError(
-            f"The study {name!r} must go on with what it was made with, but has:\n" + "\n".join(differences) + "\n"
-            "Give the same options again, or a new name with --study."
-        )
-
-
-def _held_space(space: Any) -> Any:
-    """The digest of the space that a study keeps. Version 0.1.0 kept every parameter as text, descriptions included."""
-    try:
-        return digest_of_rows(map(ast.literal_eval, space)) if isinstance(space, list) else space
-    except (ValueError, SyntaxError, KeyError, TypeError):
-        return space
-
-
-def make_plan(prepared: StudyContext, space: Sequence[Parameter], finished: int) -> StudyPlan:
-    """Put into words what is about to be done."""
-    settings, index, split = prepared.settings, prepared.index, prepared.split
-    remaining = max(settings.trials - finished, 0)
-    largest = max(backbone.size_mb for backbone in prepared.found.backbones)
-    per_repeat = f"{settings.folds} folds" + (f" x {settings.repeats} repeats" if settings.repeats > 1 else "")
-    rows = [
-        (
-            "data",
-            f"{index.name}{', synthetic' if index.synthetic else ''}: {_images(index, np.ones(len(index), bool))}",
-        ),
-        ("files", describe_left_out(index.left_out)),
-        ("search on", _part(prepared, split.development)),
-        ("sealed", f"{_part(prepared, split.test)}, opened only by registering"),
-        ("folds", f"{per_repeat} by {settings.group_by}"),
-        ("regime", _regime(prepared)),
-        ("backbones", ", ".join(prepared.backbones)),
-        ("left out", _left_out(prepared.found)),
-        ("space", f"{len(space)} parameters, {_sampler(settings)}, seed {settings.seed}"),
-        ("trials", f"{remaining} to do, {finished} finished before"),
-        ("study", f"{prepared.study} in {_place(settings)}"),
-    ]
-    if settings.tracking:
-        members = settings.folds * settings.repeats if prepared.regime == FINETUNE else 1
-        most = model_limit(settings.keep_models)
-        kept = remaining if most is None else min(remaining, most)
-        size = f"at most {kept * members * largest / 1000:.2g} GB of models" if kept else "no new models"
-        rows.append(("results", f"MLflow, {size}"))
-    rows.append(("use", "research only, never for screening patients"))
-    warnings = [
-        *index.notes,
-        *split.warnings,
-        *prepared.audit.summary_lines(),
-        *gate_size_warnings(index, split),
-        *(f"{len(index.bad)} images could not be read and were left out." for _ in index.bad[:1]),
-    ]
-    if index.synthetic:
-        warnings.append(f"{SYNTHETIC}: the numbers say nothing about tissue.")
-    return StudyPlan([row for row in rows if row[1]], warnings, split.leaks)
-
-
 def versions() -> dict[str, str]:
-    """Versions of what a result can depend on."""
+    """Return the version of each installed package that a result can depend on, and of Python."""
     found = {"python": platform.python_version()}
     for package in ("bhsearch", *_PACKAGES):
         try:
@@ -304,52 +238,5 @@ def versions() -> dict[str, str]:
 
 
 def images_record(index: Dataset) -> dict[str, list[Any]]:
-    """Every image with what its fingerprint rests on, so that a later difference can be named; columns."""
+    """Return the columns of the data set that its fingerprint depends on, so that a later difference can be named."""
     return {name: index.table[name].tolist() for name in ("path", "label", "case", "pixels_digest")}
-
-
-def _part(prepared: StudyContext, rows: npt.NDArray[np.bool_]) -> str:
-    groups, labels = prepared.split.groups[rows], prepared.index.labels[rows]
-    n_groups = len(np.unique(groups))
-    by_class = [len(np.unique(groups[labels == value])) for value in (0, 1)]
-    mixed = sum(by_class) - n_groups
-    if mixed > n_groups // 2:
-        return f"{n_groups} cases, {mixed} with both classes, {_images(prepared.index, rows)}"
-    return f"{n_groups} cases ({by_class[0]} benign, {by_class[1]} malignant), {_images(prepared.index, rows)}"
-
-
-def _images(index: Dataset, rows: npt.NDArray[np.bool_]) -> str:
-    counts = np.bincount(index.labels[rows], minlength=2)
-    return f"{rows.sum():,} images ({', '.join(f'{n:,} {name}' for n, name in zip(counts, CLASS_NAMES, strict=True))})"
-
-
-def _regime(prepared: StudyContext) -> str:
-    sizes = ", ".join(map(str, prepared.image_sizes))
-    text = f"{prepared.regime}, images {sizes} px ({prepared.settings.resize})"
-    if prepared.regime == FINETUNE:
-        text += f", pruner {prepared.pruner}, from {prepared.settings.init_from or 'heads of its own'}"
-    return text
-
-
-def _sampler(settings: Settings) -> str:
-    of = "" if settings.engine == Settings.engine else f" of {ENGINES.get(settings.engine).title}"
-    return f"sampler {settings.sampler}{of}"
-
-
-def _place(settings: Settings) -> str:
-    return ENGINES.get(settings.engine).location(settings.storage)
-
-
-def _left_out(found: AvailableBackbones) -> str:
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in found.left_out:
-        by_reason.setdefault(reason, []).append(name)
-    return "; ".join(
-        f"{', '.join(names) if len(names) <= _MOST_NAMES else f'{len(names)} networks'} ({reason})"
-        for reason, names in by_reason.items()
-    )
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,4 +1,4 @@
-"""What a study will write, and whether the disks have room for it: known before the first trial, not in the night."""
+"""Estimate the disk space that a study needs, and refuse the study before its first trial if a disk is too small."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _FEW = 5  # trials, in the advice
 
 @dataclass(frozen=True)
 class DiskRequirement:
-    """Something that will be written.
+    """Data that a study will write to one place.
 
     Attributes:
-        what: In words.
-        place: Where; it need not be there yet.
-        least: Bytes that it will take for certain.
-        most: Bytes that it can take.
+        what: Description of the data.
+        place: Folder, which need not exist yet.
+        least: Bytes that are certainly written.
+        most: Bytes that are written at most.
     """
 
     what: str
@@ -47,14 +47,14 @@ class DiskRequirement:
 
 
 def require_space(prepared: StudyContext, remaining: int) -> None:
-    """Refuse a study for which there is certainly not room enough.
+    """Refuse a study that certainly needs more space than a disk has.
 
     Args:
-        prepared: Of the study.
-        remaining: Trials to do.
+        prepared: Context of the study.
+        remaining: Number of trials to do.
 
     Raises:
-        PlaceError: Naming what is needed where, what is there, and what helps.
+        PlaceError: If a disk is too small; the message names what is needed and what helps.
     """
     for free, needs in _by_disk(requirements_of(prepared, remaining)):
         least = sum(need.least for need in needs)
@@ -68,7 +68,7 @@ def require_space(prepared: StudyContext, remaining: int) -> None:
 
 
 def warnings_of(prepared: StudyContext, remaining: int) -> list[str]:
-    """A sentence for each disk that may become too small."""
+    """Return a sentence for each disk that may become too small."""
     found = []
     for free, needs in _by_disk(requirements_of(prepared, remaining)):
         most = sum(need.most for need in needs)
@@ -82,7 +82,7 @@ def warnings_of(prepared: StudyContext, remaining: int) -> list[str]:
 
 
 def requirements_of(prepared: StudyContext, remaining: int) -> list[DiskRequirement]:
-    """Everything that the rest of a study will write, but for kilobytes."""
+    """Return what the remaining trials of a study will write; items of a few kilobytes are left out."""
     if not remaining:
         return []
     return [*_cache_needs(prepared), *_tracking_needs(prepared, remaining)]
@@ -107,7 +107,7 @@ def _cache_needs(prepared: StudyContext) -> list[DiskRequirement]:
 
 
 def _views(prepared: StudyContext) -> set[str]:
-    """Views that the space can ask for; finetuning starts from those of the image itself."""
+    """Return the views that the space can use; finetuning only uses the images themselves."""
     if prepared.regime == FINETUNE:
         return {IDENTITY}
     rows = {row.name: row.choices for row in frozen_space(("",), prepared.settings.augmentations)}
@@ -149,7 +149,7 @@ def _tracking_needs(prepared: StudyContext, remaining: int) -> list[DiskRequirem
 
 
 def _by_disk(needs: Sequence[DiskRequirement]) -> list[tuple[int, list[DiskRequirement]]]:
-    """Free bytes of each disk, and what it is for."""
+    """Group requirements by disk, each with the number of free bytes."""
     disks: dict[int, tuple[int, list[DiskRequirement]]] = {}
     for need in needs:
         place = need.place.absolute()
@@ -160,7 +160,7 @@ def _by_disk(needs: Sequence[DiskRequirement]) -> list[tuple[int, list[DiskRequi
 
 
 def _advice(needs: Sequence[DiskRequirement], missing: int) -> str:
-    """What helps, the first thing first."""
+    """Return what frees or saves space, most effective first."""
     found = []
     if any(need.place == cache_root() and need.most for need in needs):
         held = sum(entry.n_bytes for entry in entries())

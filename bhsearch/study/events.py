@@ -1,4 +1,4 @@
-"""What a command tells whoever watches it. This one says nothing; the terminal's is in `bhsearch.cli.progress`."""
+"""Progress events of a command. The reporter here ignores them; `cli.progress` shows them in the terminal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bhsearch.engines.base import Trial
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What a study is about to do.
+    """The plan of a study, as it is shown before the first trial.
 
     Attributes:
-        rows: Heading and text, in the order to be read.
-        warnings: Sentences to be read before trusting a number.
-        invalid: Sentences why the numbers mean nothing; empty where they do.
+        rows: Heading and text, in reading order.
+        warnings: Sentences that a reader must know before trusting a score.
+        invalid: Reasons why the scores are invalid; empty if they are valid.
     """
 
     rows: Sequence[tuple[str, str]]
@@ -26,16 +26,16 @@ class StudyPlan:
 
 
 class ProgressReporter:
-    """Receives what a command does."""
+    """Receives the progress events of a command, and ignores them."""
 
     def plan(self, plan: StudyPlan) -> None:
         """Receive the plan, before the first trial."""
 
     def step(self, what: str) -> AbstractContextManager[Progress]:
-        """Name a piece of work around which this stands; steps may be nested.
+        """Return a context that lasts as long as a named step; steps may be nested.
 
         Args:
-            what: Its name, such as `reading images`.
+            what: Name of the step, such as `reading images`.
 
         Returns:
             A context that gives a function of (done, total), which need not be called.
@@ -43,7 +43,7 @@ class ProgressReporter:
         return nullcontext(_ignore)
 
     def trials(self, done: int, total: int, best: Trial | None = None) -> AbstractContextManager[None]:
-        """Stand around all trials.
+        """Return a context that lasts as long as trials run.
 
         Args:
             done: Finished trials of earlier commands.
@@ -53,22 +53,22 @@ class ProgressReporter:
         return nullcontext()
 
     def began(self, number: int) -> None:
-        """Take note that a trial has begun."""
+        """Receive the start of a trial."""
 
     def doing(self, what: str, number: int | None = None) -> None:
-        """Take note of what a trial is doing, such as `fold 2 of 5, epoch 4 of 6`.
+        """Receive what a trial is doing, such as `fold 2 of 5, epoch 4 of 6`.
 
         Args:
-            what: In a few words.
-            number: Of the trial; None for the one that began last.
+            what: Short description.
+            number: Number of the trial; None for the one that started last.
         """
 
     def trial(self, trial: Trial, best: Trial | None) -> None:
         """Receive a trial that has ended, and the best one so far."""
 
     def say(self, sentence: str) -> None:
-        """Receive something worth a line."""
+        """Receive a sentence for the user."""
 
 
 def _ignore(done: int, total: int) -> None:
-    """Progress that nobody watches."""
+    """Ignore progress."""

@@ -1,4 +1,4 @@
-"""Whether the sealed test of a study can satisfy the gate, said before the first trial."""
+"""Warn before the first trial if the sealed test is too small for the promotion gate."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from bhsearch.data.dataset import Dataset
 from bhsearch.data.splits import Split, make_split
 from bhsearch.errors import InputError
 from bhsearch.evaluation.promotion import FEWEST_GROUPS, enough
+from bhsearch.runtime.wording import number_of
 
 _FRACTIONS = tuple(hundredth / 100 for hundredth in range(10, 51, 5))
 
 
 def gate_size_warnings(index: Dataset, split: Split) -> list[str]:
-    """A sentence where the gate could promote nothing that is tested on these sealed cases, and what helps.
+    """Return a warning if the gate could never promote a model tested on these sealed cases, and a remedy.
 
     Args:
         index: The whole data set.
-        split: Of it.
+        split: Its split.
 
     Returns:
         Empty where the test is large enough, or where nothing made with this split may be promoted at all.
@@ -33,13 +34,13 @@ def gate_size_warnings(index: Dataset, split: Split) -> list[str]:
         else "No --test-fraction does with these folds: it takes more cases, or fewer folds."
     )
     return [
-        f"The sealed test has {held[0]} cases with benign and {held[1]} with malignant images, and the gate of "
-        f"registering needs {FEWEST_GROUPS} of each: it would promote nothing. {what_helps}"
+        f"The sealed test has {number_of(held[0], 'case')} with benign and {held[1]} with malignant images, and the "
+        f"gate of registering needs {FEWEST_GROUPS} of each: it would promote nothing. {what_helps}"
     ]
 
 
 def _sealed_groups(index: Dataset, split: Split) -> tuple[int, int]:
-    """Sealed groups of cases with benign, and with malignant images."""
+    """Count the sealed groups with benign, and with malignant images."""
     benign, malignant = (len(np.unique(split.groups[split.test & (index.labels == label)])) for label in (0, 1))
     return benign, malignant
 

@@ -1,4 +1,4 @@
-"""The trials of a study whose storage is lost, as a file."""
+"""Save the trials of a study whose storage was deleted or replaced."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bhsearch.runtime.cache import explain_write_errors
 
 
 def write_trials(storage: str, study: str, trials: Sequence[Trial]) -> Path:
-    """Write trials beside the storage that held them, a row each, never over an earlier file.
+    """Write trials to a new CSV file in the folder of their storage, one row per trial.
 
     Args:
         storage: Database URL.
         study: Name of the study.
-        trials: All that are known.
+        trials: All trials that are known.
 
     Returns:
         The CSV file.

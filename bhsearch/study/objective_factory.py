@@ -1,15 +1,13 @@
-"""The two regimes: the space of each, and what scores its points."""
+"""Make the objective of a study, with the caches and the framework that it needs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 from bhsearch.config import Settings
 from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
-from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models import backend
 from bhsearch.models.features import FeatureCache, choose_feature_backend
 from bhsearch.models.openvino import BackgroundConversion
@@ -19,19 +17,21 @@ from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
 from bhsearch.objectives.space import Params, frozen_space, starting_point
 from bhsearch.study.context import FINETUNE, StudyContext
+from bhsearch.study.development import DevelopmentImages
 from bhsearch.study.events import ProgressReporter
+from bhsearch.study.metadata import Origin
 from bhsearch.study.startup import start_framework
 
 Objective = FrozenObjective | FinetuneObjective
 
 
 def steps_per_fold(regime: str) -> int:
-    """Reports that a fold of a trial gives, its end included."""
+    """Return how many intermediate values a fold of a trial reports, its last one included."""
     return EVALS_PER_FOLD if regime == FINETUNE else 1
 
 
 def threads_of(settings: Settings) -> int | None:
-    """Processor threads that one operation of a worker may use; None for the framework's own choice.
+    """Return the processor threads that an operation of a worker may use; None for the framework's own choice.
 
     Batches of heads are small: a second thread mostly waits, and half of the processors are better left to the
     processes that convert and log.
@@ -43,22 +43,22 @@ def threads_of(settings: Settings) -> int | None:
     return max(1, processors // max(2, workers))
 
 
-def make_objective(prepared: StudyContext, started_from: dict[str, Any], reporter: ProgressReporter) -> Objective:
+def make_objective(prepared: StudyContext, started_from: Origin, reporter: ProgressReporter) -> Objective:
     """Start the networks' framework, fill the pixel cache, and make ready what scores trials.
 
     Args:
-        prepared: Of the study.
+        prepared: Context of the study.
         started_from: What the study keeps of the one that it was started from, see `origin_of`: its `heads` are the
             points of the frozen space that folds start from, by backbone; a backbone without one starts from a plain
             linear head. Only for finetuning.
-        reporter: Hears of it.
+        reporter: Receives progress events.
 
     Raises:
         BackboneError: If the weights of a backbone do not fit its architecture.
     """
-    template = prepared.template()
+    images = prepared.images
     if prepared.regime == FINETUNE:
-        return _finetune_objective(prepared, template, started_from.get("heads", {}), reporter)
+        return _finetune_objective(prepared, images, started_from.get("heads", {}), reporter)
     # Started before the framework, since another process converts.
     conversion = _conversion(prepared, prepared.settings.image_size)
     start_framework(reporter, threads_of(prepared.settings))
@@ -69,11 +69,11 @@ def make_objective(prepared: StudyContext, started_from: dict[str, Any], reporte
         for done, backbone in enumerate(prepared.found.backbones, start=1):
             features.load(backbone)
             progress(done, len(prepared.found.backbones))
-    return _frozen(prepared, template, features, feature_progress)
+    return _frozen(prepared, images, features, feature_progress)
 
 
 def _finetune_objective(
-    prepared: StudyContext, template: Predictions, heads: dict[str, Params], reporter: ProgressReporter
+    prepared: StudyContext, images: DevelopmentImages, heads: dict[str, Params], reporter: ProgressReporter
 ) -> Objective:
     start_framework(reporter, threads_of(prepared.settings))
     sizes = prepared.image_sizes
@@ -85,14 +85,14 @@ def _finetune_objective(
         conversion = _conversion(prepared, size)
         feature_progress = FeatureProgress(reporter.doing)
         features = FeatureCache(pixels[size], prepared.settings.feature_backend, conversion, feature_progress)
-        return _frozen(prepared, template, features, feature_progress)
+        return _frozen(prepared, images, features, feature_progress)
 
     return FinetuneObjective(
         pixels,
         frozen,
         lambda backbone: heads.get(backbone) or starting_point(space, backbone),
         prepared.backbones,
-        DevelopmentRows(template.label, template.fold, template.group),
+        DevelopmentRows(images.label, images.fold, images.group),
         prepared.settings.seed,
         backend.precision(prepared.settings.precision),
         reporter.say,
@@ -102,7 +102,7 @@ def _finetune_objective(
 
 @cache
 def resolved(regime: str, feature_backend: str, precision: str) -> dict[str, str]:
-    """What settings stand for on this device, `auto` above all. The framework must have been started."""
+    """Return what `auto` means on this device, by setting. The framework must have been imported."""
     found = {"feature_backend": choose_feature_backend(feature_backend)}
     return found | ({"precision": backend.precision(precision)} if regime == FINETUNE else {})
 
@@ -120,21 +120,21 @@ def _pixels(prepared: StudyContext, size: int, reporter: ProgressReporter) -> Pi
 
 
 def _frozen(
-    prepared: StudyContext, template: Predictions, features: FeatureCache, feature_progress: FeatureProgress
+    prepared: StudyContext, images: DevelopmentImages, features: FeatureCache, feature_progress: FeatureProgress
 ) -> FrozenObjective:
     return FrozenObjective(
         features,
         prepared.backbones,
-        template.label,
-        template.fold,
-        template.group,
+        images.label,
+        images.fold,
+        images.group,
         prepared.settings.seed,
         feature_progress,
     )
 
 
 def best_heads(trials: Sequence[tuple[float, Params]]) -> dict[str, Params]:
-    """The best point of each backbone among scored points of the frozen space."""
+    """Return the best parameters of each backbone among scored trials of the frozen space."""
     found: dict[str, tuple[float, Params]] = {}
     for score, params in trials:
         name = params["backbone"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from bhsearch.config import Settings, portable
 from bhsearch.engines.base import Engine, StoredStudy, StudyStore
@@ -13,14 +13,14 @@ from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import InputError, MissingError
 from bhsearch.objectives.space import Params
 from bhsearch.runtime.cache import interprocess_lock
-from bhsearch.study import context
 from bhsearch.study.context import StudyContext
+from bhsearch.study.metadata import NewMetadata, StudyMetadata, check_agreement
 from bhsearch.study.objective_factory import steps_per_fold
-from bhsearch.study.parts import METADATA, check_parts, parts_of
+from bhsearch.study.parts import check_parts, parts_of
 from bhsearch.study.warm_start import origin_of, warm_points
 
 
-def open_engine(prepared: StudyContext) -> tuple[dict[str, Any], Engine]:
+def open_engine(prepared: StudyContext) -> tuple[StudyMetadata, Engine]:
     """Open a study or create it, and add backbones that it does not have yet.
 
     Returns:
@@ -31,7 +31,7 @@ def open_engine(prepared: StudyContext) -> tuple[dict[str, Any], Engine]:
     """
     settings = prepared.settings
     store = ENGINES.get(settings.engine)
-    now = prepared.facts()
+    now = prepared.metadata()
     weights = {name: backbone.digest for name, backbone in prepared.backbones.items()}
     # Two processes that create the tables or the study at the same time would fail.
     with interprocess_lock(f"the storage {settings.storage}"):
@@ -43,38 +43,39 @@ def open_engine(prepared: StudyContext) -> tuple[dict[str, Any], Engine]:
 
 
 def _opened(
-    prepared: StudyContext, store: StudyStore, now: dict[str, Any], weights: dict[str, str]
-) -> tuple[dict[str, Any], Engine]:
+    prepared: StudyContext, store: StudyStore, now: NewMetadata, weights: dict[str, str]
+) -> tuple[StudyMetadata, Engine]:
     settings = prepared.settings
     find = partial(find_any_study, settings)
     now["started_from"] = origin_of(prepared, find)
     now["warm"] = {"studies": list(settings.warm_start_from), "points": warm_points(prepared, find)}
     plugins = parts_of(settings, prepared.index.layout, {b.kind for b in prepared.found.backbones})
     if plugins:
-        now[METADATA] = plugins
-    created = now | {"uid": uuid.uuid4().hex[:12], "backbones": weights}
-    study = store.open(settings.storage, prepared.study, created)
-    held = study.metadata()
+        now["plugins"] = plugins
+    created: StudyMetadata = {**now, "uid": uuid.uuid4().hex[:12], "backbones": weights}
+    study = store.open(settings.storage, prepared.study, dict(created))
+    held = cast(StudyMetadata, study.metadata())
     if held["started_from"].get("uid") == now["started_from"].get("uid"):
         now["started_from"] = held["started_from"]  # more trials there do not change what is trained here
     if not settings.warm_start_from or held["warm"]["studies"] == now["warm"]["studies"]:
         now["warm"] = held["warm"]  # the points of the first command count
-    check_parts(prepared.study, held.get(METADATA, {}), plugins)
-    context.check_agreement(prepared.study, held, now, prepared.backbones)
+    check_parts(prepared.study, held.get("plugins", {}), plugins)
+    check_agreement(prepared.study, held, now, prepared.backbones)
     names = (*held["backbones"], *(name for name in weights if name not in held["backbones"]))
     if len(names) > len(held["backbones"]):
         held["backbones"] = {name: weights[name] for name in names}
-        held |= {METADATA: plugins} if plugins else {}
-        study = study.add_backbones(held, names)
+        if plugins:
+            held["plugins"] = plugins
+        study = study.add_backbones(dict(held), names)
     study.save_settings(portable(settings))
     return held, _engine(prepared, study, names)
 
 
-def join_engine(prepared: StudyContext, facts: dict[str, Any]) -> Engine:
+def join_engine(prepared: StudyContext, metadata: StudyMetadata) -> Engine:
     """Return the engine of a study that another process has opened."""
     settings = prepared.settings
     study = ENGINES.get(settings.engine).find(settings.storage, prepared.study, patient=True)
-    return _engine(prepared, study, tuple(facts["backbones"]))
+    return _engine(prepared, study, tuple(metadata["backbones"]))
 
 
 def settings_of(storage: str, study: str) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def settings_of(storage: str, study: str) -> dict[str, Any]:
     return ENGINES.get(Settings.engine).find(storage, study).load_settings() | {"study": study}
 
 
-def find_any_study(settings: Settings, name: str) -> tuple[dict[str, Any], list[tuple[float, Params]]]:
+def find_any_study(settings: Settings, name: str) -> tuple[StudyMetadata, list[tuple[float, Params]]]:
     """Find a study in the engine of `settings`, then in the other built-in engines.
 
     Returns:
@@ -104,7 +105,7 @@ def find_any_study(settings: Settings, name: str) -> tuple[dict[str, Any], list[
         if holder is None:
             raise
         study = holder.find(Settings.storage, name)
-    return study.metadata(), study.completed_trials()
+    return cast(StudyMetadata, study.metadata()), study.completed_trials()
 
 
 def study_lock(prepared: StudyContext, seconds: float | None = None) -> AbstractContextManager[None]:
@@ -116,7 +117,7 @@ def study_lock(prepared: StudyContext, seconds: float | None = None) -> Abstract
 
 def _engine(prepared: StudyContext, study: StoredStudy, backbones: tuple[str, ...]) -> Engine:
     settings = prepared.settings
-    assert settings.sampler is not None  # build_context has set it
+    assert settings.sampler is not None  # the context has set it
     return study.engine(
         prepared.space(backbones),
         settings.sampler,

@@ -15,7 +15,7 @@ from bhsearch.evaluation.extra_metrics import EXTRA_METRICS
 from bhsearch.models import backend
 from bhsearch.models.augmentation.base import AUGMENTATIONS
 from bhsearch.models.backbones.base import KINDS
-from bhsearch.runtime.plugins import PluginSource, UnknownPartError, are_enabled, installed_version
+from bhsearch.plugins import PluginSource, UnknownPartError, are_enabled, installed_version
 from bhsearch.study.workers.launchers.base import LAUNCHERS
 from bhsearch.tracking import keys
 from bhsearch.tracking.store_uri import tracking_uri

@@ -1,4 +1,4 @@
-"""What the tracking is given of a study and of its trials: JSON-able records, and arrays beside them."""
+"""Records of a study and of its trials for the tracking: JSON, with arrays beside it."""
 
 from __future__ import annotations
 
@@ -17,135 +17,168 @@ from bhsearch.config import Settings
 from bhsearch.data.images.pixel_cache import pixel_file
 from bhsearch.engines.base import Trial
 from bhsearch.engines.optuna.url import without_password
-from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models.keras_settings import machine_facts, numerics
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.base import Pruned, TrialResult
 from bhsearch.runtime.environment import user_name
+from bhsearch.runtime.schema import SCHEMA
 from bhsearch.states import COMPLETE, FAILED, PRUNED
-from bhsearch.study import context
-from bhsearch.study.context import FINETUNE, StudyContext
+from bhsearch.study.context import FINETUNE, StudyContext, images_record
+from bhsearch.study.metadata import StudyMetadata
 from bhsearch.study.objective_factory import threads_of
-from bhsearch.study.parts import METADATA, recorded_parts
+from bhsearch.study.parts import recorded_parts
 from bhsearch.tracking import keys
+from bhsearch.tracking.records import StudyRecord, TrialRecord
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 def complete_record(
     trial: Trial, outcome: TrialResult, ends: tuple[float, float], resolved: dict[str, str]
-) -> tuple[dict[str, Any], Arrays]:
-    """A finished trial; `ends` of the interval of its score, and what `auto` stood for where it ran."""
-    record = _record(trial, COMPLETE) | {
-        "score": outcome.score,
-        "interval": ends,
-        "resolved": resolved,
-        "seconds": outcome.seconds,
-        "cost": outcome.cost,
-        "curves": outcome.curves,
-        "model": outcome.model,
-    }
+) -> tuple[TrialRecord, Arrays]:
+    """Return the record of a complete trial, and its arrays: predictions and weights.
+
+    Args:
+        trial: The trial.
+        outcome: Its result.
+        ends: Ends of the interval of its score.
+        resolved: What `auto` stood for on the device that ran it.
+    """
+    record = _record(trial, COMPLETE)
+    record.update(
+        {
+            "score": outcome.score,
+            "interval": ends,
+            "resolved": resolved,
+            "seconds": outcome.seconds,
+            "cost": outcome.cost,
+            "curves": outcome.curves,
+            "model": outcome.model,
+        }
+    )
     return record, {"probability": outcome.probability, **outcome.arrays}
 
 
-def pruned_record(trial: Trial, pruned: Pruned) -> dict[str, Any]:
-    """A trial that was not worth going on with; what was seen of it is kept."""
-    return _record(trial, PRUNED) | {"seconds": pruned.seconds, "curves": pruned.curves}
+def pruned_record(trial: Trial, pruned: Pruned) -> TrialRecord:
+    """Return the record of a pruned trial, with its curves until then."""
+    record = _record(trial, PRUNED)
+    record.update({"seconds": pruned.seconds, "curves": pruned.curves})
+    return record
 
 
-def failed_record(trial: Trial, reason: str) -> dict[str, Any]:
-    """A trial without a score."""
-    return _record(trial, FAILED) | {"reason": reason}
+def failed_record(trial: Trial, reason: str) -> TrialRecord:
+    """Return the record of a failed trial."""
+    record = _record(trial, FAILED)
+    record["reason"] = reason
+    return record
 
 
-def study_record(prepared: StudyContext, facts: dict[str, Any], n_images: int, workers: int) -> dict[str, Any]:
-    """What every trial of a study has in common; `workers`: processes that run them, 0 for the command's own."""
-    settings = prepared.settings
-    resize = make_resize(settings.resize, prepared.image_sizes[0])
-    versions = context.versions()
-    tags = {f"bhsearch.{key}": str(facts[key]) for key in ("data_fingerprint", "split_fingerprint", "group_by")}
-    tags |= {"bhsearch.promotable": str(prepared.split.promotable), "bhsearch.regime": prepared.regime}
-    tags["bhsearch.synthetic"] = str(prepared.index.synthetic)
-    tags |= {f"bhsearch.{key}": str(value) for key, value in arithmetic(settings).items()}
-    plugins = recorded_parts(facts.get(METADATA, {}), settings.launcher)
-    tags |= {keys.PLUGINS: plugins} if plugins else {}
-    if facts["started_from"]:
-        tags["bhsearch.started_from"] = facts["started_from"]["study"]
+def study_record(context: StudyContext, metadata: StudyMetadata, workers: int) -> StudyRecord:
+    """Return the record of a study.
+
+    Args:
+        context: Context of the study.
+        metadata: What the study keeps about itself.
+        workers: Worker processes; 0 if the command runs the trials itself.
+    """
+    settings, index = context.settings, context.index
+    resize = make_resize(settings.resize, context.image_sizes[0])
     return {
-        "uid": facts["uid"],
+        "schema": SCHEMA,
+        "uid": metadata["uid"],
         "user": user_name(),
-        "study": prepared.study,
-        "experiment": prepared.index.name,
-        "data": prepared.index.name,
-        "root": str(prepared.index.root),
-        "digest": prepared.index.fingerprint,
-        "note": ". ".join([text for text in (prepared.note, *prepared.split.leaks) if text]),
-        "settings": resolved_settings(prepared, workers),
-        "tags": tags,
-        "files": {
-            "split.json": prepared.split.to_dict(),
-            "audit.json": prepared.audit.to_dict(),
-            "space.json": [asdict(row) for row in prepared.space(facts["backbones"])],
-            "versions.json": versions,
-            "made.json": {"command": command_of(settings), "machine": machine()},
-            "images.json": context.images_record(prepared.index),
-            "backbones.json": facts["backbones"],
-            "started_from.json": facts["started_from"],
-        },
+        "study": context.study,
+        "experiment": index.name,
+        "data": index.name,
+        "root": str(index.root),
+        "digest": index.fingerprint,
+        "note": ". ".join([text for text in (context.note, *context.split.leaks) if text]),
+        "settings": resolved_settings(context, workers),
+        "tags": _tags(context, metadata),
+        "files": _files(context, metadata),
         "backbones": {
             name: {"name": name, "file": str(b.file) if b.file else "", "digest": b.digest, "kind": b.kind}
-            for name, b in prepared.backbones.items()
+            for name, b in context.backbones.items()
         },
-        "pixels": {"file": str(pixel_file(prepared.development, resize)), "shape": [n_images, *resize.shape]},
-        "augmented": prepared.regime == FINETUNE,
+        "pixels": {
+            "file": str(pixel_file(context.development, resize)),
+            "shape": [len(context.images), *resize.shape],
+        },
+        "augmented": context.regime == FINETUNE,
         "requirements": [
-            f"{name}=={versions[name]}" for name in ("keras", "tensorflow", "jax", "numpy") if name in versions
+            f"{name}=={context.versions[name]}"
+            for name in ("keras", "tensorflow", "jax", "numpy")
+            if name in context.versions
         ],
     }
 
 
+def _tags(context: StudyContext, metadata: StudyMetadata) -> dict[str, str]:
+    tags = {
+        keys.DATA_FINGERPRINT: metadata["data_fingerprint"],
+        keys.SPLIT_FINGERPRINT: metadata["split_fingerprint"],
+        keys.GROUP_BY: metadata["group_by"],
+        keys.REGIME: context.regime,
+        keys.SYNTHETIC: str(context.index.synthetic),
+    }
+    tags |= {f"{keys.PREFIX}{name}": str(value) for name, value in arithmetic(context.settings).items()}
+    plugins = recorded_parts(metadata.get("plugins", {}), context.settings.launcher)
+    if plugins:
+        tags[keys.PLUGINS] = plugins
+    if metadata["started_from"]:
+        tags[keys.STARTED_FROM] = metadata["started_from"]["study"]
+    return tags
+
+
+def _files(context: StudyContext, metadata: StudyMetadata) -> dict[str, Any]:
+    content = {
+        keys.SPLIT: context.split.to_dict(),
+        keys.AUDIT: context.audit.to_dict(),
+        keys.SPACE: [asdict(row) for row in context.space(metadata["backbones"])],
+        keys.VERSIONS: dict(context.versions),
+        keys.MADE: {"command": command_of(context.settings), "machine": machine()},
+        keys.IMAGES: images_record(context.index),
+        keys.BACKBONES: metadata["backbones"],
+        keys.ORIGIN: metadata["started_from"],
+    }
+    return {path.removeprefix(f"{keys.STUDY_FOLDER}/"): record for path, record in content.items()}
+
+
 def arithmetic(settings: Settings) -> dict[str, Any]:
-    """What may move a number of a study in its last digits, as far as it is known before the first trial."""
+    """Return what can change the last digits of a result, as far as it is known before the first trial."""
     return numerics() | machine_facts() | {"threads": threads_of(settings) or "backend's choice"}
 
 
-def resolved_settings(prepared: StudyContext, workers: int) -> dict[str, Any]:
-    """Settings of a study with what was decided in the place of `auto`; those that do not apply are left out.
+def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
+    """Return the settings of a study, with `auto` replaced by its choice; those that do not apply are left out.
 
-    What `auto` stands for on the device is known where trials run: see `regimes.resolved`.
+    What `auto` stands for on the device is only known where trials run; see `objective_factory.resolved`.
     """
-    settings, split = prepared.settings, prepared.split
+    settings, split = context.settings, context.split
     given = {Path(name).stem: name for name in settings.backbones if name.endswith(".keras")}
-    finetune = prepared.regime == FINETUNE
+    finetune = context.regime == FINETUNE
     values = asdict(settings) | {
         "storage": without_password(settings.storage),
-        "study": prepared.study,
-        "layout": prepared.index.layout,
+        "study": context.study,
+        "layout": context.index.layout,
         "magnification": split.magnification,
-        "regime": prepared.regime,
-        "backbones": tuple(given.get(name, name) for name in prepared.backbones),
-        "image_sizes": prepared.image_sizes if finetune else (),
+        "regime": context.regime,
+        "backbones": tuple(given.get(name, name) for name in context.backbones),
+        "image_sizes": context.image_sizes if finetune else (),
         "precision": settings.precision if finetune and settings.precision != "auto" else None,
         "feature_backend": settings.feature_backend if settings.feature_backend != "auto" else None,
-        "pruner": prepared.pruner,
+        "pruner": context.pruner,
         "workers": workers,
     }
     of_the_terminal = ("quiet", "tracking", "finetune_trials")
     return {name: value for name, value in values.items() if name not in of_the_terminal and value not in (None, ())}
 
 
-def study_arrays(template: Predictions) -> Arrays:
-    """The development rows."""
-    arrays = {name: getattr(template, name) for name in ("label", "fold", "group", "stratum")}
-    text = {name: getattr(template, name).astype(str) for name in ("path", "case", "subtype", "magnification")}
-    return arrays | text
-
-
 def command_of(settings: Settings) -> str:
-    """The command line that repeats a study: every setting that differs from its default, wherever it was given.
+    """Return the command line that repeats a study: every setting that differs from its default.
 
-    It is made from the settings, since a study may also come from a notebook or a settings file, and since a command
-    line may hold the password of the storage.
+    It is built from the settings, because a study may also be run from a notebook or a settings file, and because the
+    command line that was typed may hold the password of the storage.
     """
     words = ["python", "-m", "bhsearch.run"]
     for field in fields(Settings):
@@ -162,7 +195,7 @@ def command_of(settings: Settings) -> str:
 
 
 def machine() -> str:
-    """What a study runs on: processor, cores, memory, graphics cards, system."""
+    """Describe the machine: processor, cores, memory, graphics cards, operating system."""
     memory = psutil.virtual_memory().total / 2**30
     cores = psutil.cpu_count() or 1
     parts = [_processor(), f"{cores} {'core' if cores == 1 else 'cores'}", f"{memory:.0f} GiB of memory", *_gpus()]
@@ -170,7 +203,7 @@ def machine() -> str:
 
 
 def _processor() -> str:
-    """Name of the processor; `platform` knows the architecture only."""
+    """Return the name of the processor; `platform` only knows its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -180,7 +213,7 @@ def _processor() -> str:
 
 
 def _gpus() -> list[str]:
-    """Names of NVIDIA's graphics cards, as their driver lists them."""
+    """Return the names of NVIDIA GPUs as their driver lists them."""
     found = []
     for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -189,11 +222,11 @@ def _gpus() -> list[str]:
 
 
 def now_ms() -> int:
-    """Milliseconds since 1970."""
+    """Return the milliseconds since 1970."""
     return int(time.time() * 1000)
 
 
-def _record(trial: Trial, state: str) -> dict[str, Any]:
+def _record(trial: Trial, state: str) -> TrialRecord:
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in trial.params.items()}
     ended = now_ms()
     return {

@@ -1,18 +1,18 @@
-"""Out-of-fold predictions of trials that another process ran: from outboxes, and from MLflow."""
+"""Read out-of-fold predictions of trials that other processes ran, from outboxes and from MLflow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.states import COMPLETE
+from bhsearch.study.development import DevelopmentImages
 from bhsearch.tracking.upload.outbox import Outbox
 
 
-def outbox_predictions(outboxes: Iterable[Outbox], template: Predictions) -> dict[int, Predictions]:
-    """Of complete trials that MLflow does not have yet, by number.
+def outbox_predictions(outboxes: Iterable[Outbox], images: DevelopmentImages) -> dict[int, Predictions]:
+    """Read the predictions of complete trials that MLflow does not have yet, by number of the trial.
 
     Look here before MLflow: a trial that leaves an outbox in between is there by then.
     """
@@ -22,16 +22,16 @@ def outbox_predictions(outboxes: Iterable[Outbox], template: Predictions) -> dic
             with suppress(FileNotFoundError):  # sent, meanwhile
                 message = box.trial(number)
                 if message.record["state"] == COMPLETE:
-                    found[number] = replace(template, probability=message.arrays["probability"])
+                    found[number] = images.predictions(message.arrays["probability"])
     return found
 
 
-def stored_predictions(experiment: str, uid: str) -> dict[int, Predictions]:
-    """Of a study's complete trials, from MLflow.
+def mlflow_predictions(experiment: str, uid: str) -> dict[int, Predictions]:
+    """Read the predictions of a study's complete trials from MLflow, by number of the trial.
 
     Raises:
         StudyError: If the store cannot be opened, or refuses to give them.
-        RunError: If the store stays away.
+        RunError: If the store stays unavailable.
     """
     from bhsearch.models import backend
 
@@ -43,7 +43,7 @@ def stored_predictions(experiment: str, uid: str) -> dict[int, Predictions]:
 
 
 def experiment_of(name: str) -> str:
-    """The id of an experiment in MLflow; empty where it has none of that name.
+    """Return the id of an MLflow experiment; empty if there is no experiment of that name.
 
     Raises:
         StudyError: If the store cannot be opened.

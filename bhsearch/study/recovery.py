@@ -1,4 +1,4 @@
-"""What a process left behind that died between a trial's start and its end."""
+"""Recover trials whose process died between their start and their end."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from bhsearch.errors import LostStorageError
 from bhsearch.runtime.processes import is_alive
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 from bhsearch.study.payloads import failed_record
+from bhsearch.tracking.records import TrialRecord
 from bhsearch.tracking.upload.outbox import Outbox
 
 DIED = "its process died"
-Reason = Callable[[Trial], tuple[str, bool]]  # of a dead trial: a sentence, and whether to run it again
+Reason = Callable[[Trial], tuple[str, bool]]  # why a trial died, and whether to retry it
 
 
 def process_died(trial: Trial) -> tuple[str, bool]:  # noqa: ARG001
-    """The reason where nothing more is known."""
+    """Return the reason for a dead trial about which nothing more is known."""
     return DIED, True
 
 
 def recover_dead_trials(
     engine: Engine, own: Outbox | None, others: Iterable[Outbox], reason: Reason = process_died
 ) -> list[Trial]:
-    """End trials whose process is gone: as it meant to, where its record lies in an outbox, else as failed.
+    """End trials whose process is gone: as their record in an outbox says, otherwise as failed.
 
-    Call it alone on this machine: two that settle at once would both record the same death.
+    Hold the lock of the study: concurrent recovery would record the same failure twice.
 
     Args:
-        engine: Of the study.
-        own: Outbox of this command, for the records of deaths; None without tracking.
+        engine: Engine of the study.
+        own: Outbox of this command, for the records of failed trials; None without tracking.
         others: Outboxes of commands that are gone.
-        reason: Says what a trial died of.
+        reason: Returns why a trial died, and whether to retry it.
 
     Returns:
-        The trials that were settled.
+        The trials that were ended.
     """
     boxes = [box for box in (own, *others) if box is not None]
     held = {number: (box, record) for box in boxes for number, record in box.held().items()}
@@ -57,8 +58,8 @@ def recover_dead_trials(
     return settled
 
 
-def _finish(engine: Engine, trial: Trial, box: Outbox, record: dict[str, Any]) -> None:
-    """Tell the engine what a record in the outbox says, and let it be sent."""
+def _finish(engine: Engine, trial: Trial, box: Outbox, record: TrialRecord) -> None:
+    """End a trial in the engine as its record in the outbox says, and release the record."""
     try:
         replay_result(engine, record)
     except TrialAlreadyEnded:
@@ -67,11 +68,11 @@ def _finish(engine: Engine, trial: Trial, box: Outbox, record: dict[str, Any]) -
         box.release(trial.number)
 
 
-def replay_result(engine: Engine, record: dict[str, Any]) -> None:
+def replay_result(engine: Engine, record: TrialRecord) -> None:
     """End a trial as its record has it.
 
     Raises:
-        Overtaken: If it was ended in another way before.
+        TrialAlreadyEnded: If it was ended in another way before.
     """
     if record["state"] == COMPLETE:
         engine.complete(record["number"], record["score"], record["seconds"], record.get("interval"))
@@ -82,8 +83,8 @@ def replay_result(engine: Engine, record: dict[str, Any]) -> None:
 
 
 @contextmanager
-def via_outbox(outbox: Outbox | None, number: int, record: dict[str, Any], arrays: dict[str, Any]) -> Iterator[None]:
-    """Around telling the engine: the outbox holds the trial before, and lets it be sent after."""
+def via_outbox(outbox: Outbox | None, number: int, record: TrialRecord, arrays: dict[str, Any]) -> Iterator[None]:
+    """Hold a trial's record in the outbox while the engine stores the end of the trial, and release it afterwards."""
     if outbox is None:
         yield
         return
@@ -93,18 +94,18 @@ def via_outbox(outbox: Outbox | None, number: int, record: dict[str, Any], array
     except TrialAlreadyEnded:
         outbox.drop(number)
         raise
-    except LostStorageError:  # nobody can tell the engine any more; what is finished is sent all the same
+    except LostStorageError:  # the engine cannot store it any more, but MLflow can
         outbox.release(number)
         raise
     outbox.release(number)
 
 
 def next_retry(trials: Sequence[Trial], names: Iterable[str]) -> Trial | None:
-    """A trial whose process died and that is to be run again, or None.
+    """Return a trial whose process died and that must be retried; None if there is none.
 
     Args:
-        trials: All of the study.
-        names: Of the space's parameters; a trial that died before it had them all is not run again.
+        trials: All trials of the study.
+        names: Names of the space's parameters; a trial that died before it had them all is not retried.
     """
     again = {trial.notes.get("retry_of") for trial in trials}
     wanted = set(names)

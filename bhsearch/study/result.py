@@ -1,4 +1,4 @@
-"""What a study found: its trials, ranked, with intervals, and which of them are tied with the best."""
+"""The result of a study: trials ranked with intervals, ties with the best, and the corrected score."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score, tied_wit
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.objectives.space import Params
-from bhsearch.states import COMPLETE, FAILED
+from bhsearch.states import COMPLETE
 from bhsearch.study.stopping import expected_gain
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ N_DRAWS = 1000
 
 @dataclass(frozen=True)
 class RankedTrial:
-    """A complete trial among the others.
+    """A complete trial in the ranking.
 
     Attributes:
         trial: The trial.
-        low: Lower end of the 95 % interval of its score over cases; nan where its predictions are not at hand.
+        low: Lower end of the 95 % interval of its score over cases; nan if its predictions are not available.
         high: Upper end.
-        tied: Whether it cannot be told from the best.
+        tied: Whether its score does not differ from the best one beyond chance.
     """
 
     trial: Trial
@@ -69,14 +69,14 @@ class StudyResult:
         data: Name of the data set.
         ranking: Complete trials, best first.
         records: All trials, by number.
-        wanted: Finished trials that were asked for.
-        note: What must stand beside every number, such as that the data are synthetic; may be empty.
-        invalid: Sentences why the numbers mean nothing; empty where they do.
+        wanted: Number of finished trials that was requested.
+        note: Text that belongs beside every number, such as that the data are synthetic; may be empty.
+        invalid: Reasons why the scores are invalid; empty if they are valid.
         findings: Sentences on errors and duplicates in the data.
         tracked: Whether MLflow keeps its runs.
         interrupted: Whether it was ended by Ctrl-C or time-out before it was done.
-        corrected: The best score, corrected for having searched; None where that is not at hand.
-        uncorrected: Why it is not; empty where it is.
+        corrected: The best score, corrected for having searched; None if it is not available.
+        uncorrected: Reason why there is no corrected score; empty if there is one.
         stagnation: Finished trials in a row without a better one, if those ended the study.
         links: Addresses of the trials in MLflow: a table, best first, and parallel coordinates; empty without tracking.
         before: Result of the frozen study that was run before this one, and that it was started from.
@@ -105,9 +105,11 @@ class StudyResult:
         return f"StudyResult({self.study!r}, {self.n_finished} of {self.wanted} trials, {score})"
 
     def _repr_html_(self) -> str:
-        from bhsearch.study.result_html import result_html
+        from bhsearch.reporting.notebook import ResultRow, result_html
 
-        return result_html(self)
+        title = f"{self.study}: {self.n_finished} of {self.wanted} trials finished"
+        rows = [ResultRow(row.trial.number, row.value, row.low, row.high, row.tied, row.params) for row in self.ranking]
+        return result_html(title, rows, self.corrected, self.uncorrected, self.invalid, self.note)
 
     def plot_history(self) -> Figure:
         """Return a figure of the score of every trial and the best so far."""
@@ -141,7 +143,7 @@ class StudyResult:
 
     @property
     def expected_gain(self) -> float:
-        """How much better the best score is expected to be after as many trials again; nan after too few trials."""
+        """Expected improvement of the best score after as many trials again; nan if there are too few trials."""
         scores = [trial.value for trial in self.records if trial.value is not None]
         return expected_gain(scores, len(scores))
 
@@ -152,13 +154,8 @@ class StudyResult:
 
     @property
     def n_finished(self) -> int:
-        """Trials that count for `--trials`."""
+        """Number of trials that count towards `--trials`."""
         return sum(trial.counts for trial in self.records)
-
-    @property
-    def failed(self) -> list[Trial]:
-        """Failed trials, by number."""
-        return [trial for trial in self.records if trial.state == FAILED]
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -212,7 +209,7 @@ def correct(
     Args:
         records: All trials; the complete ones compete.
         predictions: Out-of-fold predictions by number.
-        earlier: Of the complete trials of the study that this one was started from.
+        earlier: Predictions of the complete trials of the study that this one was started from.
         n_earlier: How many of them there are, at least.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What takes seconds before a command can begin, each named while it lasts."""
+"""Import the slow frameworks, and report each import as a step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def open_mlflow(reporter: ProgressReporter) -> Any:
     """Import MLflow without its noise, and open its store.
 
     Returns:
-        A client of the store, as `tracking.store.open_client` gives it.
+        A client of the store, as `tracking.connection.open_client` gives it.
 
     Raises:
         StudyError: If the store cannot be opened.

@@ -1,4 +1,4 @@
-"""What more trials would still bring, estimated from a study's own trials."""
+"""Estimate how much more trials would improve a study, from the trials that it has."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-BETTER = 1e-4  # by which a score must be above another to be better
-FEWEST = 8  # scores; below that there are no three doublings to look at
+BETTER = 1e-4  # smallest difference of scores that counts as an improvement
+FEWEST = 8  # scores; fewer do not allow three doublings
 
 
 def trials_since_improvement(scores: Iterable[float | None]) -> Iterator[int]:
-    """After each finished trial, how many in a row were not better than the best before them.
+    """Yield, after each finished trial, how many trials in a row did not improve the best score.
 
     Args:
         scores: In the order of the trials; None for one that was pruned.
@@ -28,10 +28,10 @@ def trials_since_improvement(scores: Iterable[float | None]) -> Iterator[int]:
 
 
 def expected_best(scores: Sequence[float], sizes: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Mean of the best score over all subsets of a size: what shorter studies of these trials had found.
+    """Return the expected best score of shorter studies: its mean over all subsets of the trials of a given size.
 
     Args:
-        scores: Of the complete trials, in any order. Length n.
+        scores: Scores of the complete trials, in any order. Length n.
         sizes: Each from 1 to n.
 
     Returns:
@@ -55,15 +55,15 @@ def expected_best(scores: Sequence[float], sizes: Sequence[int]) -> npt.NDArray[
 
 
 def expected_gain(scores: Sequence[float], more: int) -> float:
-    """How much better the best score is expected to be after more trials of the kind that there were.
+    """Return the expected improvement of the best score after more trials of the same kind.
 
-    The larger of two estimates. One takes trials for independent: a study that is cut to half of them, at random, loses
-    some of its best score, and cut to a quarter more; the gain from doubling goes on falling as it fell. The other is
-    for samplers that learn, whose later trials are better than any subset of the earlier ones lets expect: what the
-    second half of the study brought, halved with each doubling.
+    The result is the larger of two estimates. The first assumes independent trials: it computes the expected best score
+    of random halves and quarters of the study, and extrapolates how the gain from each doubling decreases. The second
+    is for samplers that learn, whose later trials are better than earlier ones suggest: it takes the gain of the second
+    half of the study, and halves it with each doubling.
 
     Args:
-        scores: Of the complete trials, in their order; higher is better.
+        scores: Scores of the complete trials, in their order; higher is better.
         more: Further trials, 0 or more.
 
     Returns:
@@ -87,7 +87,7 @@ def expected_gain(scores: Sequence[float], more: int) -> float:
 
 
 def _by_subsets(scores: Sequence[float], doublings: float) -> float:
-    """The gain from doubling the trials some times, if their order says nothing; one that did not fall stays."""
+    """Return the gain from doubling the number of trials several times, if their order does not matter."""
     n = len(scores)
     quarter, half, whole = expected_best(scores, (round(n / 4), round(n / 2), n))
     last, before = whole - half, half - quarter

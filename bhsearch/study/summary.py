@@ -1,15 +1,16 @@
-"""A study's result as a record for the tracking, and as the note that MLflow shows beside its run."""
+"""Summarize the result of a study: the record for the tracking, and the note that MLflow shows."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.objectives.space import finetune_space, frozen_space
 from bhsearch.study.result import RankedTrial, StudyResult
+from bhsearch.tracking.records import BestTrial, SummaryRecord
 
 N_BEST = 10
 GUESSING = 0.5
@@ -17,31 +18,29 @@ WORSE = 0.4  # an AUC below it is not only chance, or the cases are very few
 LARGE = 0.25  # share of an interval from which on a gain is worth more trials
 
 
-def end_record(
+def summary_record(
     result: StudyResult,
     importances: dict[str, float],
-    policies: list[str],
-    settled: list[int],
-    spread: dict[str, float] | None = None,
-) -> dict[str, Any]:
-    """What the tracking keeps of a study's end.
+    spread: dict[str, float],
+    *,
+    policies: Sequence[str] = (),
+    settled: Sequence[int] = (),
+    lost: str = "",
+) -> SummaryRecord:
+    """Return what the tracking keeps about the end of a session.
 
     Args:
-        result: The study's result.
-        importances: From the engine.
-        policies: Of augmentation, whose pictures come beside.
+        result: Result of the study.
+        importances: Importance of each parameter, from the engine.
+        spread: Standard deviation of each importance, from `importance_spread`.
+        policies: Augmentation policies that have a picture.
         settled: Numbers of trials whose runs must have ended.
-        spread: Of the importances, from `importance_spread`.
-
-    Returns:
-        JSON-able: `trials`, `importances`, `importance_spread`, `log`, `best`, `corrected` (None where it is not at
-        hand), `finished`,
-        `settled`, `summary`, `status`, `ended_ms`.
+        lost: Message if the storage of the study was lost.
     """
-    best = [
+    best: list[BestTrial] = [
         {
             "name": f"trial {row.trial.number}",
-            "score": row.trial.value,
+            "score": row.trial.value or 0.0,
             "low": row.low,
             "high": row.high,
             "tied": row.tied,
@@ -52,23 +51,24 @@ def end_record(
     return {
         "trials": [asdict(trial) for trial in result.records],
         "importances": importances,
-        "importance_spread": spread or {},
-        "policies": policies,
+        "importance_spread": spread,
+        "policies": list(policies),
         "log": sorted(
             {parameter.name for parameter in (*frozen_space(("",)), *finetune_space(("",), (0,))) if parameter.log}
         ),
         "best": best,
         "corrected": asdict(result.corrected) if result.corrected else None,
         "finished": result.n_finished,
-        "settled": settled,
+        "settled": list(settled),
         "summary": _note(result),
         "status": "FINISHED" if result.done else ("KILLED" if result.interrupted else "FAILED"),
         "ended_ms": int(time.time() * 1000),
+        "lost": lost,
     }
 
 
 def _note(result: StudyResult) -> str:
-    """Markdown."""
+    """Return the description of the study's run, Markdown."""
     lines = [f"**{result.note}.**" if result.note else "", *(f"**{sentence}**" for sentence in result.invalid)]
     lines += [
         f"{result.n_finished} finished trials on `{result.data}`. "
@@ -94,7 +94,7 @@ def _note(result: StudyResult) -> str:
 
 
 def expected_improvement(result: StudyResult) -> list[str]:
-    """What more trials would still bring, in a sentence; none after too few trials, or without an interval."""
+    """Return a sentence on what more trials would bring; empty if there are too few trials or no interval."""
     gain, best = result.expected_gain, result.best
     if best is None or gain != gain or best.low != best.low:
         return []
@@ -108,7 +108,7 @@ def expected_improvement(result: StudyResult) -> list[str]:
 
 
 def remarks(result: StudyResult) -> list[str]:
-    """What is odd about the scores, in sentences: worse than guessing, or no better than it."""
+    """Return sentences on suspicious scores: worse than chance, or not better than chance."""
     low = sum((trial.value or 0.0) < WORSE for trial in result.records if trial.value is not None)
     n_trials = len(result.ranking)
     said = []

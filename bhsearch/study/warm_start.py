@@ -1,4 +1,4 @@
-"""The best points of earlier studies on other data, to begin a new one with."""
+"""Take the first parameters of a study from earlier studies on other data, or its heads from a frozen study."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from bhsearch.engines.base import INTERRUPTED, Trial
 from bhsearch.errors import StudyError
 from bhsearch.objectives.space import Params
 from bhsearch.study.context import FROZEN, StudyContext
+from bhsearch.study.metadata import Origin, StudyMetadata
 from bhsearch.study.objective_factory import best_heads
 
-N_POINTS = 5  # of each study
-# Facts of a study, and score and point of its complete trials, by its name; raises StudyError where there is none.
-LookUp = Callable[[str], tuple[dict[str, Any], list[tuple[float, Params]]]]
+N_POINTS = 5  # parameter sets that are taken from each study
+# Returns metadata of a study, and score and parameters of its complete trials; raises StudyError if it does not exist.
+LookUp = Callable[[str], tuple[StudyMetadata, list[tuple[float, Params]]]]
 
 
 def warm_points(prepared: StudyContext, look_up: LookUp) -> list[Params]:
-    """The points that a study begins with: of each study of `--warm-start-from` the best, those of the first one first.
+    """Return the parameters that a study tries first: the best ones of each study that was named.
 
     Args:
-        prepared: Of the new study.
+        prepared: Context of the new study.
         look_up: Finds studies.
 
     Returns:
-        Points of its space, each once; empty where it begins with none.
+        Parameters, each once; empty if no study was named.
 
     Raises:
         StudyError: If a study is not there, has another regime or the same data, or nothing that is in this space.
@@ -55,7 +56,7 @@ def warm_points(prepared: StudyContext, look_up: LookUp) -> list[Params]:
 
 
 def next_warm(points: Sequence[Params], trials: Sequence[Trial]) -> int | None:
-    """Place of the first point that no trial has begun with, or None."""
+    """Return the position of the first parameters that no trial has used; None if all were used."""
     begun = {trial.notes.get("warm") for trial in trials if trial.notes.get("reason") != INTERRUPTED}
     return next((place for place in range(len(points)) if place not in begun), None)
 
@@ -64,19 +65,19 @@ def _holds(space: Sequence[Any], point: Params) -> bool:
     return all(row.name in point and row.holds(point[row.name]) for row in space)
 
 
-def origin_of(prepared: StudyContext, look_up: LookUp) -> dict[str, Any]:
-    """What a study keeps of the one that it starts from.
+def origin_of(prepared: StudyContext, look_up: LookUp) -> Origin:
+    """Describe the study that a study starts from.
 
     Args:
-        prepared: Of the new study.
+        prepared: Context of the new study.
         look_up: Finds studies.
 
     Returns:
         `study`, `uid`, `complete`, how many trials had a score, and `heads`, the best point of the frozen space by
-        backbone; empty where it starts from none.
+        backbone; empty if it starts from no study.
 
     Raises:
-        StudyError: If there is no such study, or it has another split, regime, or no complete trial.
+        StudyError: If the study does not exist, has another split or regime, or has no complete trial.
     """
     name = prepared.settings.init_from
     if name is None:

@@ -1,1 +1,1 @@
-"""Numbers -> what is kept. MLflow is imported here and nowhere else."""
+"""Everything that knows MLflow: its store, the runs of a study, and the model registry."""

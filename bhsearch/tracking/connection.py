@@ -1,4 +1,4 @@
-"""The MLflow store: which one it is, that it can be used, and the experiment of a data set in it."""
+"""Open the MLflow store, and the experiment of a data set in it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from urllib.parse import unquote
 
 from bhsearch.errors import StudyError
 from bhsearch.runtime.cache import interprocess_lock
+from bhsearch.runtime.schema import SCHEMA, require_schema
+from bhsearch.tracking import keys
 from bhsearch.tracking.store_uri import VARIABLE, check_uri, shown, sqlite_file, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
-# Without it the user interface guesses, and may show pages for language models.
+# Without it the user interface may show the pages for language models.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def check_store() -> None:
-    """Refuse an address or a working directory that MLflow itself would fail in; needs no MLflow, and costs nothing.
+    """Refuse an address or a working directory that MLflow cannot use. Imports no MLflow.
 
     Raises:
         StudyError: If the address cannot be one, or `mlruns/` holds runs of MLflow's old file store.
@@ -44,10 +47,10 @@ def check_store() -> None:
 
 
 def require_store() -> None:
-    """Refuse a store in a file that is not there, rather than make an empty one; needs no MLflow.
+    """Refuse a store whose file does not exist, which MLflow would create. Imports no MLflow.
 
     Raises:
-        StudyError: If there is none.
+        StudyError: If the store does not exist.
     """
     check_store()
     uri = tracking_uri()
@@ -61,14 +64,14 @@ def require_store() -> None:
 
 
 def open_client(patient: bool = False) -> MlflowClient:
-    """A client of the store that `MLFLOW_TRACKING_URI` names, else of `mlflow.db` in the working directory.
+    """Return a client of the store of `MLFLOW_TRACKING_URI`, by default `mlflow.db` in the working directory.
 
     Args:
-        patient: Whether to wait for a store that is away, as long as `BHSEARCH_PATIENCE` says.
+        patient: Whether to wait for an unavailable store, for `BHSEARCH_PATIENCE` seconds at most.
 
     Raises:
         StudyError: If the store cannot be opened.
-        RunError: If it was waited for and stays away.
+        RunError: If it was waited for and stays unavailable.
     """
     import logging
 
@@ -80,9 +83,9 @@ def open_client(patient: bool = False) -> MlflowClient:
 
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # It logs the traceback of every error that it raises, too.
+    # MLflow also logs the traceback of every error that it raises.
     logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)
-    # MLflow's own patience with a server, minutes a call, would hide from us that it is away.
+    # MLflow's own retries, minutes per call, would hide that a server is unavailable.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -104,28 +107,28 @@ def open_client(patient: bool = False) -> MlflowClient:
 
 
 def is_on_server() -> bool:
-    """Whether runs and artifacts go to a server, so that they take no room here; needs no MLflow."""
+    """Return whether runs and artifacts go to a server, so that they need no local disk space. Imports no MLflow."""
     return tracking_uri().startswith(("http:", "https:"))
 
 
 def artifact_folder(uri: str | None = None) -> Path | None:
-    """Folder of the artifacts of a local database: beside it. None where the store itself says where they go.
+    """Return the artifact folder of a local database, which is beside it; None for other stores.
 
     Args:
-        uri: Of the store; that of the environment where None.
+        uri: Address of the store; None for that of the environment.
     """
     file = _file_of(uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     return Path(unquote(file)).absolute().parent / "mlruns" if file else None
 
 
 def _file_of(uri: str) -> str:
-    """Path of a local database as it stands in its URI: percent-encoded. Empty for another store."""
+    """Return the percent-encoded path of a local database; empty for another store."""
     return uri.removeprefix("sqlite:///").partition("?")[0] if uri.startswith("sqlite:///") else ""
 
 
 @contextmanager
 def _no_stray_folder(uri: str) -> Iterator[None]:
-    """Around opening a store: MLflow makes the folder of its database under its encoded name, too (`a%20b`)."""
+    """Remove the folder with the percent-encoded name (`a%20b`) that MLflow creates when it opens a database."""
     file = Path(_file_of(uri))
     stray = [folder for folder in file.parents if "%" in str(folder) and not folder.exists()]
     try:
@@ -137,10 +140,13 @@ def _no_stray_folder(uri: str) -> Iterator[None]:
 
 
 def open_experiment(client: MlflowClient, name: str) -> str:
-    """The id of an experiment, made where it is missing.
+    """Return the id of an experiment, and create the experiment if it does not exist.
 
-    A local database writes artifact paths relative to the working directory unless it is told a whole one; a server
-    knows better where its artifacts go.
+    The artifact location of a local database is given as an absolute path, because MLflow's default is relative to the
+    working directory. A server chooses the location itself.
+
+    Raises:
+        StudyError: If the experiment is deleted, or has studies of another schema.
     """
     from mlflow.exceptions import MlflowException
 
@@ -148,20 +154,49 @@ def open_experiment(client: MlflowClient, name: str) -> str:
     if found is not None:
         if found.lifecycle_stage != "active":
             raise deleted_experiment(name, str(found.experiment_id))
-        return str(found.experiment_id)
+        return _of_this_schema(client, found)
     folder = artifact_folder(client.tracking_uri)
     try:
         location = (folder / name).as_uri() if folder is not None else None
-        return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
-    except MlflowException:  # another process was quicker
+        tags = _KIND | {keys.SCHEMA: str(SCHEMA)}
+        return str(client.create_experiment(name, artifact_location=location, tags=tags))
+    except MlflowException:  # another process created it first
         found = client.get_experiment_by_name(name)
         if found is None:
             raise
-        return str(found.experiment_id)
+        return _of_this_schema(client, found)
+
+
+def require_experiment_schema(experiment: Experiment) -> None:
+    """Refuse an experiment whose studies another version of bhsearch wrote.
+
+    Raises:
+        StudyError: If its schema is not the current one.
+    """
+    require_schema(experiment.tags.get(keys.SCHEMA), f"The MLflow experiment {experiment.name!r}")
+
+
+def _of_this_schema(client: MlflowClient, experiment: Experiment) -> str:
+    """Return the id of an experiment; one without a schema number gets it if a person created it and it has no study.
+
+    Raises:
+        StudyError: If its schema is not the current one.
+    """
+    from mlflow.entities import ViewType
+
+    experiment_id = str(experiment.experiment_id)
+    if keys.SCHEMA not in experiment.tags:
+        query = f"tags.`{keys.UID}` != ''"
+        has_studies = bool(client.search_runs([experiment_id], query, ViewType.ALL, max_results=1))
+        if not has_studies and not any(key.startswith(keys.ACCESS_COPY) for key in experiment.tags):
+            client.set_experiment_tag(experiment_id, keys.SCHEMA, str(SCHEMA))
+            return experiment_id
+    require_experiment_schema(experiment)
+    return experiment_id
 
 
 def deleted_experiment(name: str, experiment_id: str) -> StudyError:
-    """The error of a command whose experiment was deleted, with the way back."""
+    """Return the error for a deleted experiment, with the command that restores it."""
     return StudyError(
         f"The MLflow experiment {name!r} must be active, but it is deleted. Restore it with "
         f"`mlflow experiments restore --experiment-id {experiment_id}`, or in the user interface."

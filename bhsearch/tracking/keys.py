@@ -1,28 +1,58 @@
-"""Every name that a study has in MLflow: of tags, metrics, parameters and runs. Imports no MLflow."""
+"""Every name that bhsearch uses in MLflow: tags, metrics, parameters, artifacts, saved views and runs.
+
+No other module spells one of these names. Imports no MLflow.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from bhsearch.evaluation import metrics
+from bhsearch.evaluation import metrics, test_set
 
-# -- tags of runs ------------------------------------------------------------------------------------------------------
+PREFIX = "bhsearch."
 
+# -- tags of experiments and of the runs of studies --------------------------------------------------------------------
+
+SCHEMA = "bhsearch.schema"  # schema number of an experiment and of the run of a study; see `runtime.schema`
 UID = "bhsearch.study_uid"
 STUDY = "bhsearch.study"
-TRIAL = "bhsearch.trial"  # number of the trial; `NO_TRIAL` on the study's own run
+DATA_FINGERPRINT, SPLIT_FINGERPRINT = "bhsearch.data_fingerprint", "bhsearch.split_fingerprint"
+REGIME, GROUP_BY = "bhsearch.regime", "bhsearch.group_by"
+SYNTHETIC = "bhsearch.synthetic"  # `True` where a program drew the images
+PLUGINS = "bhsearch.plugins"  # parts of other packages, with distribution and version; absent without any
+STARTED_FROM = "bhsearch.started_from"  # name of the study that this one was started from
+LOST = "bhsearch.storage_lost"  # on the run of a study whose storage was deleted while it was searched
+
+# -- tags of the runs of trials ----------------------------------------------------------------------------------------
+
+TRIAL = "bhsearch.trial"  # number of the trial; `NO_TRIAL` on the run of the study
+NO_TRIAL = "none"
 STATE, REASON = "bhsearch.state", "bhsearch.reason"
 RETRY_OF, RETRY_OF_RUN = "bhsearch.retry_of", "bhsearch.retry_of_run"
-MODEL = "bhsearch.model"  # whether a trial's run has its model
-OPENED = "bhsearch.opened"  # when a sealed test was opened; on the run that holds its result
-LOST = "bhsearch.storage_lost"  # on the run of a study whose storage was deleted while it was searched
-SEALED = "bhsearch.sealed"  # digest of the sealed images; on everything that came of them
+MODEL = "bhsearch.model"  # whether MLflow has the model of the trial
+
+# -- tags of accesses to the sealed test -------------------------------------------------------------------------------
+
+OPENED = "bhsearch.opened"  # time of the access; on the run that holds its result
+OPENED_TRIAL, OPENED_UID = "bhsearch.opened_trial", "bhsearch.opened_uid"
+OPENING_ID = "bhsearch.opening_id"
+OPENINGS = "bhsearch.openings"  # number of accesses to these sealed images, on every result that came of them
+ACCESS_COPY = "bhsearch.opening."  # followed by the id of the access; on the experiment and the registered model
+SEALED = "bhsearch.sealed"  # digest of the sealed images; on every result that came of them
+
+# -- tags of registered models and their versions ----------------------------------------------------------------------
+
 GATE, GATE_REASON, GATE_NUMBERS = "bhsearch.gate", "bhsearch.gate_reason", "bhsearch.gate_numbers"
-FORCED, ALIAS = "bhsearch.forced", "bhsearch.alias"  # why the gate was overruled; what a promoted version is called
-PLUGINS = "bhsearch.plugins"  # parts of other packages, with distribution and version; absent without any
-STARTED_FROM = "bhsearch.started_from"  # name of the study whose trials came first
-NO_TRIAL = "none"
+FORCED, ALIAS = "bhsearch.forced", "bhsearch.alias"  # reason for overruling the gate; alias of a promoted version
+PROMOTED, INSTEAD_OF = "bhsearch.promoted", "bhsearch.instead_of"  # `gate` or `force`; number of the version replaced
+AUC_RAW, AUC_CORRECTED, TEST_AUC = "bhsearch.auc_raw", "bhsearch.auc_corrected", "bhsearch.test_auc"
+FIXED_THRESHOLD, FIXED_CALIBRATION = "bhsearch.threshold", "bhsearch.calibration"
+NOTE = "bhsearch.note"  # text that belongs beside every number, where there is one
+RESULT = "bhsearch.result"  # the result of the test as it was shown, JSON
+DATA = "bhsearch.data"  # name of the data set; on the registered model
+PROMOTION = "bhsearch.promotion."  # followed by a number: an entry in the history of promotions
+TEST_RUN = "bhsearch.test_run"  # run of the test that a version came of
 
 # -- metrics: MLflow makes a section of the part before the slash ------------------------------------------------------
 
@@ -30,26 +60,43 @@ AUC = metrics.AUC
 AUC_LOW, AUC_HIGH, SECONDS = "auc_low", "auc_high", "seconds"
 EPOCH = "epoch/"  # curves of a trial
 COST = "cost/"  # of a trial
-# Of a study's run; the step is the number of the trial.
+TEST = test_set.TEST  # of the sealed test
+EXPORT_DIFFERENCE = "export_difference"
+# On the run of a study; the step is the number of the trial.
 TRIAL_AUC, TRIAL_BEST = "trial/auc", "trial/best"
-# Of a study's run, once it has ended.
+# On the run of a study, once it has ended.
 CORRECTED = {"corrected/auc": "score", "corrected/auc_low": "low", "corrected/auc_high": "high"}
 FINISHED_TRIALS = "finished_trials"
 
 # -- parameters --------------------------------------------------------------------------------------------------------
 
-CONFIG = "config/"  # settings of a study; a trial's parameters have no prefix
+CONFIG = "config/"  # settings of a study; the parameters of a trial have no prefix
+THRESHOLD, CALIBRATION_SLOPE, CALIBRATION_OFFSET = "threshold", "calibration_slope", "calibration_offset"
 
 
 def config_params(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The parameters of a study's run from its resolved settings."""
+    """Return the parameters of a study's run for its resolved settings."""
     return {f"{CONFIG}{key}": str(value) for key, value in settings.items()}
 
 
 def config_of(params: Mapping[str, str]) -> dict[str, str]:
-    """Settings of a study, as text, from the parameters of its run."""
+    """Return the settings of a study, as text, from the parameters of its run."""
     return {key.removeprefix(CONFIG): value for key, value in params.items() if key.startswith(CONFIG)}
 
+
+# -- artifacts ---------------------------------------------------------------------------------------------------------
+
+STUDY_FOLDER = "study"
+SPLIT, AUDIT, SPACE = "study/split.json", "study/audit.json", "study/space.json"
+VERSIONS, MADE, IMAGES = "study/versions.json", "study/made.json", "study/images.json"
+BACKBONES, ORIGIN = "study/backbones.json", "study/started_from.json"
+TRIALS = "trials.json"  # written once the study has ended
+REPORT = "report.html"
+PREDICTIONS = "out_of_fold_predictions.csv"  # of a trial
+TEST_PREDICTIONS = "test_predictions.csv"  # of the sealed images, on the run of their test
+LINEAGE = "lineage.json"  # cases and images that a registered version was developed and tested on
+PICTURES = "pictures"
+OPENVINO = "openvino"
 
 # -- saved views of an experiment --------------------------------------------------------------------------------------
 
@@ -57,9 +104,11 @@ TABLE_VIEW, PARALLEL_VIEW = "bhsearch-trials", "bhsearch-parallel"
 
 # -- runs --------------------------------------------------------------------------------------------------------------
 
+SEARCH_SOURCE, REGISTER_SOURCE = "bhsearch.run", "bhsearch.register"  # MLflow's source name
+
 
 def trial_name(number: int, params: Mapping[str, Any]) -> str:
-    """Name of a trial's run, such as `039 staintex-l colour mlp16` or `012 cnn dihedral depth-all`."""
+    """Return the name of a trial's run, such as `039 staintex-l colour mlp16` or `012 cnn dihedral depth-all`."""
     words = [f"{number:03d}", params.get("backbone"), params.get("policy")]
     if "hidden_units" in params:
         words.append(f"mlp{params['hidden_units']}" if params["hidden_units"] else "linear")

@@ -1,4 +1,4 @@
-"""Addresses in MLflow's user interface. Imports no MLflow."""
+"""Addresses in the user interface of MLflow. Imports no MLflow."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ _KIND = "workflowType=machine_learning"  # else the page shows itself as for lan
 
 
 def is_served() -> bool:
-    """Whether the store is a server, whose page needs no `mlflow ui`."""
+    """Return whether the store is a server, whose interface needs no `mlflow ui`."""
     return os.environ.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://"))
 
 
 def trials_url(experiment_id: str) -> str:
-    """The trials of an experiment, best first."""
+    """Return the address of the trials of an experiment, best first."""
     return _address() + trials_path(experiment_id)
 
 
 def parallel_url(experiment_id: str) -> str:
-    """The trials of the latest study of an experiment in parallel coordinates."""
+    """Return the address of the latest study's trials in parallel coordinates."""
     return _address() + parallel_path(experiment_id)
 
 
 def run_url(experiment_id: str, run_id: str) -> str:
-    """A run."""
+    """Return the address of a run."""
     return _address() + run_path(experiment_id, run_id)
 
 
 def trials_path(experiment_id: str) -> str:
-    """The same within the page."""
+    """Return the part of `trials_url` after the host."""
     return f"#/experiments/{experiment_id}/runs?{_KIND}&viewStateShareKey={keys.TABLE_VIEW}"
 
 
 def parallel_path(experiment_id: str) -> str:
-    """The same within the page."""
+    """Return the part of `parallel_url` after the host."""
     return f"#/experiments/{experiment_id}/runs?{_KIND}&compareRunsMode=CHART&viewStateShareKey={keys.PARALLEL_VIEW}"
 
 
 def run_path(experiment_id: str, run_id: str) -> str:
-    """The same within the page."""
+    """Return the part of `run_url` after the host."""
     return f"#/experiments/{experiment_id}/runs/{run_id}?{_KIND}"
 
 
 def _address() -> str:
-    """Of the page, ending in a slash; without a user and a password."""
+    """Return the address of the interface, with a final slash and without user and password."""
     if not is_served():
         return f"{LOCAL}/"
     parts = urlsplit(os.environ["MLFLOW_TRACKING_URI"])

@@ -1,4 +1,4 @@
-"""MLflow models and artifacts as files on this machine."""
+"""Download MLflow models and artifacts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bhsearch.tracking.requests import call_with_retry
 
 
 def download(uri: str) -> Path:
-    """A model's folder on this machine; a temporary copy where the store is elsewhere.
+    """Return the local folder of a model; a temporary copy if the store is remote.
 
     Raises:
-        MissingError: If there is no such model.
+        MissingError: If the model does not exist.
         StudyError: If the store refuses to give it.
-        RunError: If the store stays away.
+        RunError: If the store stays unavailable.
     """
     try:
         return Path(call_with_retry(mlflow.artifacts.download_artifacts, uri))
@@ -30,7 +30,7 @@ def download(uri: str) -> Path:
 
 
 def read_bytes(root: str, path: str) -> bytes:
-    """An artifact.
+    """Read an artifact.
 
     Args:
         root: URI of the folder of all artifacts of a run.
@@ -39,7 +39,7 @@ def read_bytes(root: str, path: str) -> bytes:
     Raises:
         MissingError: If a listing of its folder does not have it.
         StudyError: If the store refuses to give it.
-        RunError: If the store stays away.
+        RunError: If the store stays unavailable.
     """
 
     def read() -> bytes:
@@ -63,10 +63,10 @@ def _is_listed(root: str, path: str) -> bool:
 
 
 def keras_file(folder: Path) -> Path:
-    """The `.keras` file of an MLflow model.
+    """Return the `.keras` file of an MLflow model.
 
     Raises:
-        RunError: If it has none.
+        RunError: If the model has no Keras file.
     """
     conf = _description(folder).flavors.get("keras")
     file = folder / str((conf or {}).get("data", "data")) / "model.keras"
@@ -76,7 +76,7 @@ def keras_file(folder: Path) -> Path:
 
 
 def metadata_of(folder: Path) -> dict[str, Any]:
-    """What was logged with an MLflow model."""
+    """Return the metadata that was logged with an MLflow model."""
     return dict(_description(folder).metadata or {})
 
 
@@ -87,5 +87,5 @@ def _description(folder: Path) -> Model:
 
 
 def read_text(root: str, path: str) -> str:
-    """An artifact as text; see `read_bytes`."""
+    """Read an artifact as text; see `read_bytes`."""
     return read_bytes(root, path).decode("utf-8")

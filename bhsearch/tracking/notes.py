@@ -1,4 +1,4 @@
-"""Descriptions that MLflow shows beside what it keeps, in Markdown."""
+"""Descriptions of runs and registered models, Markdown."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.states import COMPLETE, PRUNED
 from bhsearch.tracking import keys, links
+from bhsearch.tracking.records import StudyRecord, TrialRecord
 
 
 def trial_note(
-    study: Mapping[str, Any], trial: Mapping[str, Any], values: Mapping[str, float], experiment_id: str, parent: str
+    study: StudyRecord, trial: TrialRecord, values: Mapping[str, float], experiment_id: str, parent: str
 ) -> str:
-    """The description of a trial's run.
+    """Return the description of a trial's run.
 
     Args:
         study: Record of the study.
         trial: Record of the trial.
         values: Its metrics; empty unless it is complete.
-        experiment_id: Of the study.
+        experiment_id: Experiment of the study.
         parent: The study's run.
     """
     settings = study["settings"]
@@ -48,7 +49,7 @@ def trial_note(
 
 
 def model_description(data: str) -> str:
-    """The description of a registered model whose versions come of a data set."""
+    """Return the description of a registered model."""
     return (
         f"P(malignant) of a breast histology image, searched for on {data}. A new version is the challenger; the gate "
         f"makes it the champion if it is better on sealed cases. {DISCLAIMER}"

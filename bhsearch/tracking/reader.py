@@ -1,4 +1,4 @@
-"""A study read back from an MLflow store: what it was made with, its trials, their predictions, models and pictures."""
+"""Read studies from the MLflow store: their trials, predictions, models, pictures and tests."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from mlflow.entities import ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from bhsearch.errors import MissingError, StudyError, listed
+from bhsearch.errors import MissingError, StudyError
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.evaluation.test_set import TEST
+from bhsearch.runtime.schema import require_schema
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
-from bhsearch.tracking import model_files
+from bhsearch.text import listed
+from bhsearch.tracking import keys, model_files
 from bhsearch.tracking.connection import deleted_experiment
 from bhsearch.tracking.keys import (
     AUC,
@@ -37,7 +38,6 @@ from bhsearch.tracking.keys import (
     config_of,
 )
 from bhsearch.tracking.requests import call_with_retry
-from bhsearch.tracking.upload import artifacts
 from bhsearch.tracking.upload.model_retention import KEPT
 from bhsearch.tracking.upload.writer import runs_of_trials
 
@@ -47,35 +47,24 @@ if TYPE_CHECKING:
 # A bar for each small file that is read back says nothing to anyone.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-REPORT = "report.html"
-SPLIT, AUDIT, SPACE, VERSIONS, MADE, IMAGES, TRIALS = (
-    "study/split.json",
-    "study/audit.json",
-    "study/space.json",
-    "study/versions.json",
-    "study/made.json",
-    "study/images.json",
-    "trials.json",
-)
-TEST_PREDICTIONS = "test_predictions.csv"  # of the sealed images, on the run of their test
 _COSTS = (f"{COST}ms_per_image", f"{COST}model_mb")
 _STATES = {"complete": COMPLETE, "pruned": PRUNED, "fail": FAILED}
 
 
 @dataclass(frozen=True)
 class StoredTrial:
-    """A trial as its run holds it.
+    """A trial as its run in MLflow holds it.
 
     Attributes:
         number: Within its study.
         run_id: Its run.
         state: `COMPLETE`, `PRUNED`, `FAIL` or `RUNNING`.
         score: Mean over folds of the case-weighted AUC; None unless complete.
-        params: The point of the space, as text.
+        params: Parameters, as text.
         metrics: The last value of each.
         reason: Why it failed; empty unless it did.
         artifact_uri: Where its files are.
-        model_uri: Its model; empty where it has none.
+        model_uri: URI of its model; empty if it has none.
         started_ms, ended_ms: Milliseconds since 1970; the second is None while it runs.
     """
 
@@ -93,20 +82,20 @@ class StoredTrial:
 
     @property
     def cost(self) -> tuple[float, float]:
-        """Milliseconds of the deployed network for an image, and megabytes of its weights; nan where unknown."""
+        """Milliseconds per image of the deployed network, and megabytes of its weights; nan if unknown."""
         milliseconds, megabytes = (self.metrics.get(name, math.nan) for name in _COSTS)
         return milliseconds, megabytes
 
 
 @dataclass(frozen=True)
 class StoredTest:
-    """One opening of the sealed test.
+    """An access to the sealed test as its run in MLflow holds it.
 
     Attributes:
-        run_id: The run that holds what came of it.
+        run_id: Run that holds its result.
         when: UTC, ISO 8601.
         metrics: The last value of each.
-        params: The point of the space, and what was fixed before the opening, as text.
+        params: Parameters of the trial, and the numbers that were fixed before the access, as text.
         tags: Of that run.
         artifact_uri: Where its files are.
     """
@@ -120,8 +109,10 @@ class StoredTest:
 
     @property
     def values(self) -> dict[str, float]:
-        """What the test gave, such as `auc`, `auc_low` and `auc_high`; empty where it failed before."""
-        return {name.removeprefix(TEST): value for name, value in self.metrics.items() if name.startswith(TEST)}
+        """Metrics of the test, such as `auc`, `auc_low` and `auc_high`; empty if the test failed."""
+        return {
+            name.removeprefix(keys.TEST): value for name, value in self.metrics.items() if name.startswith(keys.TEST)
+        }
 
     @property
     def study(self) -> str:
@@ -131,26 +122,26 @@ class StoredTest:
     @property
     def trial(self) -> str:
         """Number of the trial that was tested."""
-        return self.tags.get("bhsearch.opened_trial", "?")
+        return self.tags.get(keys.OPENED_TRIAL, "?")
 
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A study as its parent run holds it.
+    """A study as its parent run in MLflow holds it.
 
     Attributes:
-        name: As it was given, or made from data, regime, grouping and engine.
-        uid: What tells it from other studies of that name.
+        name: Name of the study.
+        uid: Identifier that distinguishes it from studies of the same name.
         run_id: The parent run.
-        experiment_id: Of the data set.
+        experiment_id: Experiment of the data set.
         data: Name of the data set.
-        root: Folder of the images, as it was then.
-        settings: As they were logged, resolved: text; empty where an earlier version of bhsearch made the study.
-        tags: Of the parent run.
-        metrics: Of the parent run.
+        root: Folder of the images when the study was started.
+        settings: Resolved settings, as text.
+        tags: Tags of the parent run.
+        metrics: Metrics of the parent run, the last value of each.
         records: All trials, by number.
         artifact_uri: Where its files are.
-        started_ms: When it was begun, in milliseconds since 1970.
+        started_ms: Start, in milliseconds since 1970.
     """
 
     name: str
@@ -168,23 +159,23 @@ class StoredStudy:
 
     @cached_property
     def trials(self) -> tuple[StoredTrial, ...]:
-        """Complete trials, best first; of equals the first."""
+        """Complete trials, best first; ties in order of their numbers."""
         complete = [trial for trial in self.records if trial.score is not None]
         return tuple(sorted(complete, key=lambda trial: (-(trial.score or 0.0), trial.number)))
 
     @property
     def synthetic(self) -> bool:
         """Whether its images were drawn by a program."""
-        return self.tags.get("bhsearch.synthetic") == "True"
+        return self.tags.get(keys.SYNTHETIC) == "True"
 
 
 def find_study(client: MlflowClient, name: str | None = None) -> StoredStudy:
-    """The study of a name, a uid or a parent run; where nothing is given, the only one.
+    """Find a study by name, uid or parent run; without a name, the only study of the store.
 
     Raises:
-        MissingError: If the store has none, or none that fits; those that it has are listed.
+        MissingError: If no study matches; the message lists the studies of the store.
         StudyError: If several fit, or their experiment is deleted.
-        RunError: If the store stays away.
+        RunError: If the store stays unavailable.
     """
     runs = _parents(client, name)
     fitting = [run for run in runs if name is None or _fits(run, name)]
@@ -200,21 +191,21 @@ def find_study(client: MlflowClient, name: str | None = None) -> StoredStudy:
 
 
 def latest_study(client: MlflowClient) -> StoredStudy:
-    """The study that was begun last.
+    """Return the study that was started last.
 
     Raises:
-        MissingError: If the store has none.
+        MissingError: If the store has no study.
         StudyError: If the experiment of all that it had is deleted.
-        RunError: If the store stays away.
+        RunError: If the store stays unavailable.
     """
     return read_study(client, max(_parents(client, None), key=lambda run: run.info.start_time))
 
 
 def _parents(client: MlflowClient, name: str | None) -> list[Any]:
-    """Runs of all studies.
+    """Return the parent runs of all studies.
 
     Raises:
-        StudyError: If there is none but in an experiment that was deleted, or none of this name.
+        StudyError: If the only matching study is in a deleted experiment.
     """
     query = f"tags.`{TRIAL}` = '{NO_TRIAL}'"
     runs = list(search_all(client, query))
@@ -237,12 +228,12 @@ def _fits(run: Any, name: str) -> bool:
 
 
 def study_of(client: MlflowClient, run_id: str) -> tuple[StoredStudy, StoredTrial]:
-    """The study and the complete trial that a run is of.
+    """Return the study and the complete trial of a run.
 
     Raises:
         MissingError: If the store does not have the run.
         StudyError: If it is no run of a complete trial.
-        RunError: If the store stays away.
+        RunError: If the store stays unavailable.
     """
     try:
         run = call_with_retry(client.get_run, run_id)
@@ -259,8 +250,14 @@ def study_of(client: MlflowClient, run_id: str) -> tuple[StoredStudy, StoredTria
 
 
 def read_study(client: MlflowClient, run: Any) -> StoredStudy:
-    """The study of a parent run, an MLflow entity."""
+    """Return the study of a parent run, an MLflow entity.
+
+    Raises:
+        StudyError: If the schema of the run is not the current one.
+        RunError: If the store stays unavailable.
+    """
     tags = run.data.tags
+    require_schema(tags.get(keys.SCHEMA), f"The study {tags[STUDY]!r} in MLflow")
     found = call_with_retry(runs_of_trials, client, run.info.experiment_id, tags[UID])
     inputs = run.inputs.dataset_inputs if run.inputs else []
     return StoredStudy(
@@ -299,16 +296,16 @@ def _trial(number: int, run: Any) -> StoredTrial:
 
 
 def tests_of_study(client: MlflowClient, study: StoredStudy) -> list[StoredTest]:
-    """Openings of the sealed test for this study, first to last."""
+    """Return the accesses to the sealed test for a study, first to last."""
     query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{study.run_id}' and tags.`{OPENED}` != 'none'"
     return _tests(search_all(client, query))
 
 
 def tests_on(client: MlflowClient, sealed: str) -> list[StoredTest]:
-    """Openings of a set of sealed images for whatever study, first to last, those whose run was deleted too.
+    """Return the accesses to a set of sealed images for any study, first to last, deleted runs included.
 
     Args:
-        client: Of the store.
+        client: Client of the MLflow store.
         sealed: Digest of the set.
     """
     return _tests(search_all(client, f"tags.`{SEALED}` = '{sealed}' and tags.`{OPENED}` != 'none'", ViewType.ALL))
@@ -330,20 +327,20 @@ def _tests(runs: Iterable[Any]) -> list[StoredTest]:
 
 
 def tested_predictions(test: StoredTest) -> Predictions | None:
-    """Calibrated predictions of the sealed images, as registering kept them; None where the run has none."""
+    """Read the calibrated predictions of the sealed images; None if the run does not have them."""
     with suppress(MissingError), tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / TEST_PREDICTIONS
-        file.write_bytes(model_files.read_bytes(test.artifact_uri, TEST_PREDICTIONS))
+        file = Path(folder) / keys.TEST_PREDICTIONS
+        file.write_bytes(model_files.read_bytes(test.artifact_uri, keys.TEST_PREDICTIONS))
         return Predictions.from_csv(file)
     return None
 
 
 def read_record(study: StoredStudy, path: str) -> Any:
-    """A JSON file of the study: `SPLIT`, `AUDIT`, `SPACE`, `VERSIONS`, or `TRIALS`, which is there once it has ended.
+    """Read a JSON artifact of a study's run, such as `keys.SPLIT`.
 
     Raises:
         MissingError: If it does not have it.
-        RunError: If the store stays away.
+        RunError: If the store stays unavailable.
     """
     try:
         return json.loads(read_bytes(study, path))
@@ -352,37 +349,37 @@ def read_record(study: StoredStudy, path: str) -> Any:
 
 
 def predictions_of(trial: StoredTrial) -> Predictions:
-    """Out-of-fold predictions of a complete trial."""
+    """Read the out-of-fold predictions of a complete trial."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "predictions.csv"
-        file.write_bytes(model_files.read_bytes(trial.artifact_uri, artifacts.PREDICTIONS))
+        file.write_bytes(model_files.read_bytes(trial.artifact_uri, keys.PREDICTIONS))
         return Predictions.from_csv(file)
 
 
 def read_bytes(owner: StoredStudy | StoredTrial | StoredTest, path: str) -> bytes:
-    """An artifact of a run.
+    """Read an artifact of a run.
 
     Raises:
         MissingError: If the run does not have it.
-        RunError: If the store stays away.
+        RunError: If the store stays unavailable.
     """
     return model_files.read_bytes(owner.artifact_uri, path)
 
 
 def picture(trial: StoredTrial, name: str) -> bytes:
-    """A picture that was made when the trial ended, such as `roc`; empty where it is not kept."""
+    """Read a picture of a trial, such as `roc`; empty if the run does not have it."""
     try:
-        return read_bytes(trial, f"pictures/{name}.png")
+        return read_bytes(trial, f"{keys.PICTURES}/{name}.png")
     except MissingError:
         return b""
 
 
 def model_folder(study: StoredStudy, trial: StoredTrial) -> Path:
-    """The folder of a trial's MLflow model; a copy where the store is on another machine.
+    """Return the local folder of a trial's MLflow model; a copy if the store is remote.
 
     Raises:
         MissingError: If the store does not have it.
-        RunError: If the store stays away.
+        RunError: If the store stays unavailable.
     """
     try:
         if trial.model_uri:
@@ -397,11 +394,11 @@ def model_folder(study: StoredStudy, trial: StoredTrial) -> Path:
 
 
 def search_all(client: MlflowClient, query: str, view: int = ViewType.ACTIVE_ONLY) -> list[Any]:
-    """Runs of every experiment that fit a query.
+    """Search the runs of every experiment.
 
     Raises:
         StudyError: If the store refuses the request.
-        RunError: If the store stays away.
+        RunError: If the store stays unavailable.
     """
     experiments = call_with_retry(lambda: _pages(client.search_experiments, view_type=view))
     return _runs_of(client, [str(experiment.experiment_id) for experiment in experiments], query, view)
@@ -415,7 +412,7 @@ def _runs_of(client: MlflowClient, experiments: list[str], query: str, view: int
 
 
 def _pages(search: Callable[..., Any], **options: Any) -> list[Any]:
-    """Everything that a search finds, a page after the other."""
+    """Return all pages of a search."""
     found: list[Any] = []
     token = None
     while True:
@@ -427,5 +424,5 @@ def _pages(search: Callable[..., Any], **options: Any) -> list[Any]:
 
 
 def log_report(client: MlflowClient, study: StoredStudy, page: str) -> None:
-    """Keep a report beside the study, in the place of an earlier one."""
-    call_with_retry(client.log_text, study.run_id, page, REPORT)
+    """Save a report as an artifact of the study, replacing an earlier one."""
+    call_with_retry(client.log_text, study.run_id, page, keys.REPORT)

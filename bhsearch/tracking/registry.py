@@ -1,4 +1,4 @@
-"""MLflow's registry: registered versions, their aliases, and the history of promotions."""
+"""MLflow's model registry: versions, aliases, and the history of promotions."""
 
 from __future__ import annotations
 
@@ -17,18 +17,27 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
-from bhsearch.errors import MissingError, SettingsError, StudyError, listed
+from bhsearch.errors import MissingError, SettingsError, StudyError
+from bhsearch.text import listed
 from bhsearch.tracking import model_files, notes, serving
-from bhsearch.tracking.keys import ALIAS, FORCED, GATE, GATE_NUMBERS, GATE_REASON
+from bhsearch.tracking.keys import (
+    ALIAS,
+    DATA,
+    FORCED,
+    GATE,
+    GATE_NUMBERS,
+    GATE_REASON,
+    LINEAGE,
+    PROMOTION,
+    TEST_RUN,
+)
 from bhsearch.tracking.requests import call_with_retry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-LINEAGE = "lineage.json"
 LONGEST_TAG = 5000
-_PROMOTION, _DATA, _RUN = "bhsearch.promotion.", "bhsearch.data", "bhsearch.test_run"
 _OF_THE_TEST = (GATE, GATE_REASON, GATE_NUMBERS, FORCED, ALIAS)  # tags of a version that its test's run has, too
 
 
@@ -37,11 +46,11 @@ class Version:
     """A registered version.
 
     Attributes:
-        name: Of the registered model.
-        number: Of the version.
-        run_id: The run of its test.
-        tags: Of the version.
-        aliases: That it has.
+        name: Name of the registered model.
+        number: Number of the version.
+        run_id: Run of its test.
+        tags: Tags of the version.
+        aliases: Aliases of the version.
     """
 
     name: str
@@ -52,15 +61,15 @@ class Version:
 
     @property
     def uri(self) -> str:
-        """As MLflow takes it."""
+        """URI of the version."""
         return f"models:/{self.name}/{self.number}"
 
 
 def check_name(name: str, alias: str) -> None:
-    """Refuse a name or an alias that MLflow would refuse after the test was opened.
+    """Refuse a name or an alias that MLflow does not accept, before the test is opened.
 
     Raises:
-        SettingsError: If it is none.
+        SettingsError: If MLflow does not accept it.
     """
     from mlflow.utils import validation
 
@@ -81,17 +90,17 @@ def check_name(name: str, alias: str) -> None:
 
 
 def make_model(client: MlflowClient, name: str, data: str) -> None:
-    """Make a registered model where there is none of this name.
+    """Create a registered model if it does not exist.
 
     Args:
-        client: Of the store.
-        name: Of the registered model.
+        client: Client of the MLflow store.
+        name: Name of the registered model.
         data: Name of the data set.
     """
 
     def make() -> None:
         try:
-            client.create_registered_model(name, {_DATA: data}, notes.model_description(data))
+            client.create_registered_model(name, {DATA: data}, notes.model_description(data))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -99,7 +108,7 @@ def make_model(client: MlflowClient, name: str, data: str) -> None:
     call_with_retry(make)
 
 
-def register(
+def create_version(
     client: MlflowClient,
     run_id: str,
     name: str,
@@ -111,16 +120,16 @@ def register(
     """Log a model to the run of its test, register it as a new version, and make that the challenger.
 
     Args:
-        client: Of the store.
-        run_id: The run of its test.
-        name: Of the registered model, from `make_model`.
+        client: Client of the MLflow store.
+        run_id: Run of its test.
+        name: Name of the registered model, from `make_model`.
         network: The calibrated Keras model.
         requirements: For pip.
         metadata: Travels with the model: `threshold`, `classes`, ...
-        tags: Of the version.
+        tags: Tags of the version.
     """
     run = call_with_retry(client.get_run, run_id)
-    # Whoever calls may have chosen another experiment, in which MLflow would refuse to go on with this run.
+    # The caller may have selected another experiment, in which MLflow refuses to resume this run.
     call_with_retry(mlflow.set_experiment, experiment_id=run.info.experiment_id)
 
     def log() -> Any:
@@ -145,7 +154,7 @@ def register(
         if made is not None:
             return made.number
         uri = f"models:/{logged.model_id}"
-        fresh = client.create_model_version(name, uri, run_id, {**tags, _RUN: run_id}, model_id=logged.model_id)
+        fresh = client.create_model_version(name, uri, run_id, {**tags, TEST_RUN: run_id}, model_id=logged.model_id)
         return str(fresh.version)
 
     number = call_with_retry(make_version)
@@ -162,11 +171,11 @@ def _delete_models(client: MlflowClient, experiment_id: str, run_id: str) -> Non
 
 
 def version_with_alias(client: MlflowClient, name: str, alias: str) -> Version | None:
-    """The version that has an alias; None if the store says that no version has it.
+    """Return the version that has an alias; None if the store says that no version has it.
 
     Raises:
         StudyError: If the store refuses the request.
-        RunError: If the store stays away.
+        RunError: If the store stays unavailable.
     """
 
     def find() -> str | None:
@@ -175,7 +184,7 @@ def version_with_alias(client: MlflowClient, name: str, alias: str) -> Version |
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
-            # Databases say this of a missing alias, and of much else; the model itself says which aliases there are.
+            # Databases return this code for a missing alias and for other errors; the model lists its aliases.
             if error.error_code != "INVALID_PARAMETER_VALUE" or alias in _aliases(client, name):
                 raise
             return None
@@ -185,7 +194,7 @@ def version_with_alias(client: MlflowClient, name: str, alias: str) -> Version |
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    """Numbers of versions by alias; empty where the store says that it has no such model."""
+    """Return the version number of each alias; empty if the store says that there is no such model."""
     try:
         return {alias: str(number) for alias, number in client.get_registered_model(name).aliases.items()}
     except MlflowException as error:
@@ -195,24 +204,24 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 
 def version_of(client: MlflowClient, name: str, number: str) -> Version:
-    """A version by its number."""
+    """Return a version by its number."""
     found = call_with_retry(client.get_model_version, name, number)
     return Version(name, str(found.version), str(found.run_id), dict(found.tags), tuple(found.aliases))
 
 
 def version_of_run(client: MlflowClient, run_id: str) -> Version | None:
-    """The version that came of a test; None if there is none."""
+    """Return the version that was created from a test; None if there is none."""
     found = call_with_retry(client.search_model_versions, f"run_id = '{run_id}'", max_results=1)
     return version_of(client, found[0].name, str(found[0].version)) if found else None
 
 
 def cut(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags as long as MLflow takes them."""
+    """Cut the values of tags to the length that MLflow accepts."""
     return {key: value[:LONGEST_TAG] for key, value in tags.items()}
 
 
 def tag(client: MlflowClient, version: Version, key: str, value: str) -> None:
-    """Put a tag on a version."""
+    """Set a tag of a version."""
     call_with_retry(client.set_model_version_tag, version.name, version.number, key, value[:LONGEST_TAG])
 
 
@@ -237,16 +246,16 @@ def promote(
     numbers: Mapping[str, float],
     before: Version | None,
 ) -> None:
-    """Give a version an alias, and write that into the model's history.
+    """Set the alias of a version, and add the promotion to the history of the model.
 
     Args:
-        client: Of the store.
+        client: Client of the MLflow store.
         version: The version.
         alias: Such as `champion`.
         how: `gate` or `force`.
-        reason: Of the gate, or the user's.
-        numbers: That the gate had.
-        before: The version that has the alias, as `version_with_alias` said when the decision was made.
+        reason: Reason of the gate, or of the user.
+        numbers: Numbers that the gate compared.
+        before: Version that had the alias when the decision was made.
 
     Raises:
         StudyError: If another version has got the alias since.
@@ -267,7 +276,7 @@ def promote(
         "reason": reason,
         "numbers": {key: round(value, 5) for key, value in numbers.items()},
     }
-    key = f"{_PROMOTION}{len(history) + 1:04d}"
+    key = f"{PROMOTION}{len(history) + 1:04d}"
     call_with_retry(client.set_registered_model_tag, version.name, key, json.dumps(entry)[:LONGEST_TAG])
     call_with_retry(client.set_registered_model_alias, version.name, alias, version.number)
 
@@ -277,17 +286,17 @@ def _called(version: Version | None) -> str:
 
 
 def promotions(client: MlflowClient, name: str) -> list[dict[str, Any]]:
-    """The history of a registered model, first to last."""
+    """Return the promotions of a registered model, first to last."""
     tags = call_with_retry(client.get_registered_model, name).tags
-    return [json.loads(tags[key]) for key in sorted(tags) if key.startswith(_PROMOTION)]
+    return [json.loads(tags[key]) for key in sorted(tags) if key.startswith(PROMOTION)]
 
 
 def lineage(client: MlflowClient, version: Version) -> dict[str, Any]:
-    """What a version was developed and tested on: `development` and `test`, each with `case` and `pixels_digest`.
+    """Return the data of a version: for `development` and `test`, `case` and `pixels_digest` of each image.
 
     Raises:
         MissingError: If the version does not say.
-        RunError: If the store stays away.
+        RunError: If the store stays unavailable.
     """
     try:
         root = call_with_retry(client.get_run, version.run_id).info.artifact_uri
@@ -300,16 +309,16 @@ def lineage(client: MlflowClient, version: Version) -> dict[str, Any]:
 
 
 def resolve(client: MlflowClient, uri: str | None, alias: str = CHAMPION) -> str:
-    """The URI of a registered model: as given, or the champion of the only model of this store.
+    """Return the URI of a registered model: the one that is given, or the champion of the store's only model.
 
     Args:
-        client: Of the store.
+        client: Client of the MLflow store.
         uri: `NAME`, `NAME@ALIAS`, `NAME/VERSION` or the same after `models:/`; any other URI or the path of a folder
             is left as it is. None for the champion.
-        alias: Where none is given.
+        alias: Alias if `uri` names none.
 
     Raises:
-        MissingError: If the store says that it has no such model or alias.
+        MissingError: If the store says that the model or the alias does not exist.
         StudyError: If there is no champion, or more than one.
     """
     if uri is None:
@@ -342,13 +351,13 @@ def _no_such(client: MlflowClient, name: str, alias: str) -> MissingError:
 
 
 def registered_models(client: MlflowClient) -> list[Any]:
-    """Registered models that bhsearch made."""
+    """Return the registered models that bhsearch created."""
 
     def search() -> list[Any]:
         found, token = [], None
         while True:
             page = client.search_registered_models(page_token=token)
-            found += [model for model in page if _DATA in model.tags]
+            found += [model for model in page if DATA in model.tags]
             token = page.token
             if not token:
                 return found

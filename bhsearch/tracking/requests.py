@@ -1,4 +1,4 @@
-"""Requests to MLflow: what an error of one means, and how long a store that is away is waited for.
+"""Send requests to MLflow: classify their errors, and retry while the store is unavailable.
 
 A request that failed is never an answer. Only MLflow's own "does not exist" says that something is not there; an error
 that may pass is waited for; every other one ends the command with the server's sentence.
@@ -36,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def patience_seconds() -> float:
-    """How long a store that is away is waited for once nothing else is left to do, from `BHSEARCH_PATIENCE`.
+    """Return how long to wait for an unavailable store, from `BHSEARCH_PATIENCE`.
 
     Raises:
         SettingsError: If that is not a number of seconds.
@@ -59,7 +59,7 @@ def call_with_retry(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     Raises:
         MissingError: If the store says that something does not exist.
         StudyError: If it refuses the request, or its certificate is not trusted.
-        RunError: If it stays away.
+        RunError: If the store stays unavailable.
     """
     started, attempt = time.monotonic(), 0
     while True:
@@ -88,13 +88,13 @@ def call_with_retry(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 
 def pause_after(error: BaseException, attempt: int, took: float) -> float:
-    """Seconds until the next attempt.
+    """Return the seconds until the next attempt.
 
     MLflow sends a request twice, and waits in between for as long as `Retry-After` asks. It does not pass that number
     on, so the next attempt comes no sooner than the two were apart.
 
     Args:
-        error: Of the last attempt.
+        error: Error of the last attempt.
         attempt: 0 after the first.
         took: Seconds of the last attempt.
     """
@@ -103,7 +103,7 @@ def pause_after(error: BaseException, attempt: int, took: float) -> float:
 
 
 def is_missing(error: BaseException) -> bool:
-    """Whether this is MLflow's own "does not exist", or that of a local disk with its artifacts."""
+    """Return whether an error means that something does not exist, in MLflow or on a local disk."""
     if isinstance(error, MlflowException):
         return bool(error.error_code == _MISSING)
     if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -112,7 +112,7 @@ def is_missing(error: BaseException) -> bool:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error says that the store cannot be reached or cannot answer now, so that it may later."""
+    """Return whether an error means that the store is unavailable now, so that a later attempt may succeed."""
     if isinstance(error, StudyError) and error.__cause__ is not None:
         return is_away(error.__cause__)
     chain = list(_chain(error))
@@ -130,7 +130,7 @@ def is_away(error: BaseException) -> bool:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status behind an error, or the one that MLflow gives to its kind; None where none is known."""
+    """Return the HTTP status of an error, or the one that MLflow assigns to its kind; None if unknown."""
     for each in _chain(error):
         if isinstance(each, http.RequestException) and each.response is not None:
             return int(each.response.status_code)
@@ -147,7 +147,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def refusal(error: BaseException) -> StudyError:
-    """The error of a command whose request was refused, with the server's sentence."""
+    """Return the error for a request that the server refused, with the server's message."""
     reason, status = reason_of(error), status_of(error)
     if _is_untrusted(list(_chain(error))):
         return StudyError(
@@ -163,13 +163,13 @@ def refusal(error: BaseException) -> StudyError:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, in one line without passwords."""
+    """Return the message of an error in one line, without passwords."""
     text = " ".join(str(error).split()) or repr(error)
     return hidden(text if len(text) <= 400 else text[:397] + "...")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised for, last first; MLflow names that in its message and nowhere else."""
+    """Yield an error and its causes; MLflow often names the cause only in the message."""
     seen: set[int] = set()
     each: BaseException | None = error
     while each is not None and id(each) not in seen:
@@ -179,6 +179,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_untrusted(chain: list[BaseException]) -> bool:
-    """Whether TLS failed for what it found, and not because the connection was cut."""
+    """Return whether TLS failed because of the certificate, and not because the connection was cut."""
     found = [each for each in chain if isinstance(each, http.SSLError | ssl.SSLError)]
     return bool(found) and not any(word in str(each) for each in found for word in ("EOF", "reset", "timed out"))

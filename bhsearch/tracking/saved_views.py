@@ -1,4 +1,4 @@
-"""Saved views of an experiment, so that MLflow's page opens on the trials with their scores and parameters.
+"""Saved views of an experiment: MLflow's page then opens with scores and parameters of the trials.
 
 MLflow keeps a view that someone saves on its page as a tag of the experiment. The format is that of the page of the
 MLflow minor that `pyproject.toml` names; the page itself, in a browser, is the test.
@@ -35,15 +35,15 @@ _CARD_HEIGHT = 480  # pixels
 
 
 def write_views(client: MlflowClient, experiment_id: str, uid: str, space: Sequence[Mapping[str, Any]]) -> None:
-    """Write the saved views of an experiment, and its description where it has none.
+    """Write the saved views of an experiment, and its description if it has none.
 
     A view that a person changed is left as it is. Parameters of earlier studies keep their columns in the table, behind
     those of this one; parallel coordinates are of this study alone, since a line needs all parameters.
 
     Args:
-        client: Of the store.
+        client: Client of the MLflow store.
         experiment_id: The experiment.
-        uid: Of the study.
+        uid: Identifier of the study.
         space: Its parameters: `name` and `choices`.
     """
     tags = client.get_experiment(experiment_id).tags
@@ -84,7 +84,7 @@ def _write(
 
 
 def _envelope(name: str, state: Mapping[str, Any], created: int, updated: int) -> str:
-    """A view as the page keeps it; ASCII throughout."""
+    """Return a view in the format of MLflow's page, ASCII only."""
     packed = _PACKED + base64.b64encode(zlib.compress(json.dumps(state).encode("ascii"), 9)).decode("ascii")
     view = {"name": name, "createdAt": created, "updatedAt": updated, "state": packed}
     return json.dumps(view | {_DIGEST: _digest(view)})
@@ -95,7 +95,7 @@ def _digest(view: Mapping[str, Any]) -> str:
 
 
 def _own(value: str | None) -> dict[str, Any] | None:
-    """A view that was written here and that nobody has changed; else None."""
+    """Parse a view that bhsearch wrote and nobody changed; None for any other."""
     try:
         view = json.loads(value or "")
         return view if view[_DIGEST] == _digest(view) else None
@@ -104,7 +104,7 @@ def _own(value: str | None) -> dict[str, Any] | None:
 
 
 def _earlier_columns(value: str | None) -> list[str]:
-    """Parameters in the table of earlier studies."""
+    """Return the parameters in the table of earlier studies."""
     view = _own(value)
     if view is None:
         return []
@@ -117,7 +117,7 @@ def _column(kind: str, name: str) -> str:
 
 
 def _best_first(where: str = "") -> dict[str, Any]:
-    """Trials only, without the studies' own runs, which would group them."""
+    """Return the state that lists trials only, best first, without the runs of studies."""
     trials = f"tags.`{keys.TRIAL}` != '{keys.NO_TRIAL}'"
     return {
         "searchFilter": f"{where} and {trials}" if where else trials,
@@ -170,7 +170,7 @@ def _parallel(uid: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _note(experiment_id: str) -> str:
-    """Markdown."""
+    """Return the description of the experiment, Markdown."""
     return (
         f"[{TABLE_NAME}]({links.trials_path(experiment_id)}) · "
         f"[{PARALLEL_NAME}]({links.parallel_path(experiment_id)})\n\n"

@@ -1,4 +1,4 @@
-"""The registered model as MLflow keeps and serves it: a Keras file, asked with the bytes of image files.
+"""Save and serve a registered model: a Keras file that takes the bytes of image files.
 
 The folder holds no code and no pickle. Its pyfunc flavour names this module as the loader, which is why bhsearch must
 be installed where it is served; its Keras flavour opens the same file without it.
@@ -57,7 +57,7 @@ def save_model(path: str, mlflow_model: Model, network: Any, requirements: list[
 
 
 class ServedModel:
-    """What pyfunc asks.
+    """The model behind MLflow's pyfunc interface.
 
     Args:
         network: A Keras model, uint8 RGB to P(malignant).
@@ -68,7 +68,7 @@ class ServedModel:
         self._network, self._threshold = network, threshold
 
     def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
-        """Probability and label of each image.
+        """Return probability and label of each image.
 
         Args:
             frame: A column `image`: bytes of image files of any format that is read, of any sizes.
@@ -99,7 +99,7 @@ def _decoded(column: Any) -> Iterator[Pixels]:
 
 
 def _load_pyfunc(path: str) -> ServedModel:
-    """Called by `mlflow.pyfunc.load_model` with the model's folder."""
+    """Load a model folder; called by `mlflow.pyfunc.load_model`."""
     backend.import_backend()
     folder = Path(path)
     model = Model.load(str(folder / MLMODEL_FILE_NAME))

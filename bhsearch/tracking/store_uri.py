@@ -1,4 +1,4 @@
-"""The address of the MLflow store: refused with a reason where it cannot be one, and shown without its password.
+"""Check the address of the MLflow store, and show it without its password.
 
 Imports no MLflow, so that a wrong address costs nothing.
 """
@@ -21,7 +21,7 @@ _SHORTEST = 4  # letters of a password; what is shorter stands in any sentence b
 
 
 def tracking_uri() -> str:
-    """What `MLFLOW_TRACKING_URI` names; empty where it is not set."""
+    """Return the value of `MLFLOW_TRACKING_URI`; empty if it is not set."""
     return os.environ.get(VARIABLE, "").strip()
 
 
@@ -97,7 +97,7 @@ def _why_not_folder(uri: str, scheme: str) -> str:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite store; None for any other."""
+    """Return the file of an SQLite store; None for any other store."""
     kind, _, rest = uri.partition(":///")
     if not kind.startswith("sqlite"):
         return None
@@ -105,7 +105,7 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def shown(uri: str) -> str:
-    """An address without user, password and options."""
+    """Return an address without user, password and options."""
     before = uri if uri.startswith("sqlite") else uri.partition("?")[0]
     kind = re.match(r"(?:\w[\w+.-]*:)?/*", before)
     start = kind.end() if kind else 0
@@ -117,7 +117,7 @@ def shown(uri: str) -> str:
 
 
 def hidden(text: str) -> str:
-    """A message without the user and the password of any address in it."""
+    """Remove users and passwords of addresses from a message."""
     uri = tracking_uri()
     if uri:
         text = text.replace(uri, shown(uri))

@@ -1,4 +1,4 @@
-"""Openings of sealed tests, written down before anything is read, in places that are not deleted together."""
+"""Log accesses to sealed tests before anything is read, in several places that are not deleted together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,19 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_I
 
 from bhsearch.errors import MissingError
 from bhsearch.runtime.environment import user_name
-from bhsearch.tracking.keys import OPENED, REASON, SEALED, STUDY
+from bhsearch.tracking.keys import (
+    ACCESS_COPY,
+    OPENED,
+    OPENED_TRIAL,
+    OPENED_UID,
+    OPENING_ID,
+    OPENINGS,
+    REASON,
+    REGISTER_SOURCE,
+    SEALED,
+    SPLIT_FINGERPRINT,
+    STUDY,
+)
 from bhsearch.tracking.reader import StoredStudy, StoredTrial, search_all
 from bhsearch.tracking.registry import LONGEST_TAG, make_model, registered_models
 from bhsearch.tracking.requests import call_with_retry
@@ -26,24 +38,22 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-OPENINGS = "bhsearch.openings"
-_TRIAL, _SPLIT = "bhsearch.opened_trial", "bhsearch.split_fingerprint"
-_UID, _ID = "bhsearch.opened_uid", "bhsearch.opening_id"
-_COPY = "bhsearch.opening."  # tags of the experiment and of the registered model, by the opening's id
+
+_TOKEN = object()
 
 
 @dataclass(frozen=True)
 class TestAccess:
-    """One time that a sealed test was opened.
+    """A logged access to a sealed test.
 
     Attributes:
         when: UTC, ISO 8601.
-        study: Name of the study that it was opened for.
+        study: Name of the study.
         trial: Number of the trial.
-        split: Fingerprint of its split.
-        run_id: The run that holds what came of it; it may be gone.
-        uid: Of the study; empty where it was not written down.
-        key: Tells it from every other opening, wherever it is written down.
+        split: Fingerprint of the split.
+        run_id: Run that holds its result; it may be deleted.
+        uid: Identifier of the study; empty if it was not logged.
+        key: Identifier of the access, in every place where it is logged.
     """
 
     when: str
@@ -58,77 +68,108 @@ class TestAccess:
         return f"{self.when}, {self.study}, trial {self.trial}, split {self.split}"
 
 
-def accesses(client: MlflowClient, sealed: str) -> list[TestAccess]:
-    """Every opening of a set of sealed images in this store, first to last.
-
-    They are counted wherever they are written down: on runs, deleted ones too, in the tags of experiments and in those
-    of registered models. So deleting one of these, even for good by `mlflow gc`, undoes none.
+class LoggedAccess:
+    """The access to a sealed test that was logged. Only `log_access` creates one.
 
     Args:
-        client: Of the store.
+        token: Proof that `log_access` creates it.
+        run_id: The run that counts as the access.
+        sealed: Digest of the set of sealed images.
+
+    Attributes:
+        run_id: The run that counts as the access.
+        sealed: Digest of the set of sealed images.
+
+    Raises:
+        TypeError: If anything else creates it.
+    """
+
+    def __init__(self, token: object, run_id: str, sealed: str) -> None:
+        if token is not _TOKEN:
+            raise TypeError("A LoggedAccess must come from log_access, which counts it.")
+        self.run_id, self.sealed = run_id, sealed
+
+
+def accesses(client: MlflowClient, sealed: str) -> list[TestAccess]:
+    """Return every access to a set of sealed images in this store, first to last.
+
+    Accesses are counted from runs, deleted ones included, and from the tags of experiments and registered models, so
+    that deleting one of these, even permanently with `mlflow gc`, removes no access.
+
+    Args:
+        client: Client of the MLflow store.
         sealed: Digest of the set.
     """
     found: dict[str, TestAccess] = {}
     experiments = call_with_retry(lambda: list(client.search_experiments(view_type=ViewType.ALL)))
     for tags in [*(each.tags for each in experiments), *(each.tags for each in registered_models(client))]:
         for key, text in tags.items():
-            if key.startswith(_COPY):
+            if key.startswith(ACCESS_COPY):
                 copy = json.loads(text)
                 if copy.pop("sealed") == sealed:
                     found[copy["key"]] = TestAccess(**copy)
     for run in search_all(client, f"tags.`{SEALED}` = '{sealed}'", ViewType.ALL):
         tags, run_id = run.data.tags, run.info.run_id
         if OPENED in tags:
-            key = tags.get(_ID, run_id)
+            key = tags.get(OPENING_ID, run_id)
             found.setdefault(
-                key, TestAccess(tags[OPENED], tags[STUDY], tags[_TRIAL], tags[_SPLIT], run_id, tags.get(_UID, ""), key)
+                key,
+                TestAccess(
+                    tags[OPENED],
+                    tags[STUDY],
+                    tags[OPENED_TRIAL],
+                    tags[SPLIT_FINGERPRINT],
+                    run_id,
+                    tags.get(OPENED_UID, ""),
+                    key,
+                ),
             )
     return sorted(found.values(), key=lambda opening: (opening.when, opening.key))
 
 
 def log_access(
     client: MlflowClient, study: StoredStudy, trial: StoredTrial, sealed: str, fixed: Mapping[str, float], name: str
-) -> str:
-    """Write down that a sealed test is being opened, and for what; call it before anything is read of it.
+) -> LoggedAccess:
+    """Log the access to a sealed test, and what was fixed before; call it before anything of the test is read.
 
     Args:
-        client: Of the store.
+        client: Client of the MLflow store.
         study: The study.
-        trial: The trial that will be tested.
+        trial: The trial that is tested.
         sealed: Digest of the set of sealed images.
-        fixed: What was fixed before: calibration and threshold.
-        name: Of the registered model that a version is made of, which is made where it is new.
+        fixed: Numbers that were fixed before: calibration and threshold.
+        name: Name of the registered model, which is created if it is new.
 
     Returns:
-        The run that counts as the opening, running, a child of the study.
+        The access, whose run is a running child of the study.
     """
-    # All that must be asked is asked first: a request that fails then opens nothing.
+    # Every request that reads comes first, so that its failure logs no access.
     number = len(accesses(client, sealed)) + 1
     versions = list(call_with_retry(client.search_model_versions, f"tags.`{SEALED}` = '{sealed}'"))
     opening = TestAccess(
         when=datetime.now(UTC).isoformat(timespec="milliseconds"),
         study=study.name,
         trial=str(trial.number),
-        split=study.tags[_SPLIT],
+        split=study.tags[SPLIT_FINGERPRINT],
         run_id="",
         uid=study.uid,
         key=uuid.uuid4().hex[:12],
     )
     tags = {
         MLFLOW_PARENT_RUN_ID: study.run_id,
-        MLFLOW_SOURCE_NAME: "bhsearch.register",
+        MLFLOW_SOURCE_NAME: REGISTER_SOURCE,
         MLFLOW_USER: user_name(),
         SEALED: sealed,
         OPENED: opening.when,
         STUDY: study.name,
-        _TRIAL: opening.trial,
-        _SPLIT: opening.split,
-        _UID: opening.uid,
-        _ID: opening.key,
+        OPENED_TRIAL: opening.trial,
+        SPLIT_FINGERPRINT: opening.split,
+        OPENED_UID: opening.uid,
+        OPENING_ID: opening.key,
     }
 
     def make_run() -> str:
-        made = client.search_runs([study.experiment_id], f"tags.`{_ID}` = '{opening.key}'", max_results=1)
+        made = client.search_runs([study.experiment_id], f"tags.`{OPENING_ID}` = '{opening.key}'", max_results=1)
         if made:  # by an attempt whose answer was lost
             return str(made[0].info.run_id)
         title = f"test {number} of trial {trial.number:03d}"
@@ -142,19 +183,19 @@ def log_access(
     data = Dataset(f"{study.data} sealed", sealed, "local", source)
     call_with_retry(client.log_inputs, run_id, [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "test")])])
     _recount(client, sealed, versions)
-    return run_id
+    return LoggedAccess(_TOKEN, run_id, sealed)
 
 
 def _copy(client: MlflowClient, experiment_id: str, name: str, data: str, opening: Mapping[str, str]) -> None:
-    """Write an opening where deleting its run does not reach: to the experiment, and to the registered model."""
+    """Copy an access to the experiment and to the registered model, in case its run is deleted."""
     make_model(client, name, data)
-    key, text = f"{_COPY}{opening['key']}", json.dumps(opening)
+    key, text = f"{ACCESS_COPY}{opening['key']}", json.dumps(opening)
     call_with_retry(client.set_experiment_tag, experiment_id, key, text)
     call_with_retry(client.set_registered_model_tag, name, key, text)
 
 
 def _recount(client: MlflowClient, sealed: str, versions: Sequence[ModelVersion]) -> None:
-    """Put the count beside every number that came of this set, the earlier ones too."""
+    """Update the number of accesses on every result that came of these images, earlier results included."""
     found = accesses(client, sealed)
     for opening in found:
         try:
@@ -168,7 +209,7 @@ def _recount(client: MlflowClient, sealed: str, versions: Sequence[ModelVersion]
 
 
 def log_test(client: MlflowClient, run_id: str, values: Mapping[str, float], folder: Path) -> None:
-    """Keep what a test gave: metrics and files."""
+    """Log metrics and files of a test."""
     now = int(datetime.now(UTC).timestamp() * 1000)
     metrics = [Metric(name, value, now, 0) for name, value in values.items() if np.isfinite(value)]
     call_with_retry(client.log_batch, run_id, metrics=metrics)
@@ -176,12 +217,12 @@ def log_test(client: MlflowClient, run_id: str, values: Mapping[str, float], fol
 
 
 def end_test(client: Any, run_id: str) -> None:
-    """End the run of an opening that gave a result."""
+    """End the run of an access that has a result."""
     call_with_retry(client.set_terminated, run_id, "FINISHED")
 
 
 def fail_test(client: Any, run_id: str, reason: str) -> None:
-    """End the run of an opening that failed. Not patiently: what it failed for may be that the store is away.
+    """End the run of an access that failed, without retries: the store may be what failed.
 
     Raises:
         Exception: Whatever the store raises.

@@ -1,4 +1,4 @@
-"""How a person looks at the MLflow store. Imports no MLflow."""
+"""The command that shows the MLflow store. Imports no MLflow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def viewing_command() -> str:
-    """A command that opens the store in MLflow's user interface; it works as it stands, and shows no password.
+    """Return a command that opens the store in MLflow's user interface, without its password.
 
     MLflow's own `mlflow ui` opens `mlflow.db` of the working directory, whatever `MLFLOW_TRACKING_URI` says.
     """

@@ -39,7 +39,7 @@ from bhsearch.errors import BhsearchError, DataError
 from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import Parameter
-from bhsearch.study.context import FINETUNE, StudyContext, build_context
+from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import make_objective
 
@@ -135,7 +135,7 @@ class _Recorder:
     """A study without a pruner, set to where its curves stop."""
 
     def __init__(self, data: str, seed: int, weights_dir: Path, curves: Sequence[Curve]) -> None:
-        prepared = build_context(_settings(data, seed, weights_dir), ProgressReporter())
+        prepared = StudyContext.build(_settings(data, seed, weights_dir), ProgressReporter())
         space = shorter(prepared.space(prepared.backbones))
         study = open_study(optuna.storages.InMemoryStorage(), "curves", {})
         self._engine = OptunaEngine(study, space, "random", seed)

@@ -45,7 +45,7 @@ def launched(request):
     for handle in handles:
         handle.kill()
         handle.wait()
-        handle.connection.close()
+        handle.close()
 
 
 def heard(handle):
@@ -73,6 +73,15 @@ def test_a_worker_that_ends_closes_its_channel(launched):
         handle.connection.recv()
     handle.wait(60)
     assert handle.how_it_ended() in ("exit code 3", "unknown")
+
+
+def test_a_worker_that_is_killed_before_it_reports_closes_its_channel(launched):
+    handle = launched()
+    handle.kill()
+    handle.wait(60)
+    messages = iter(handle.connection.recv, None)
+    with pytest.raises((EOFError, OSError)):
+        list(messages)
 
 
 def test_a_worker_is_killed_even_if_it_is_suspended_and_twice_does_no_harm(launched):

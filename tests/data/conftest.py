@@ -1,4 +1,4 @@
-"""What the tests of image files share."""
+"""Fixtures shared by the tests of image files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Indexes without files, for tests that need rows and no pixels, and what is asked of their splits."""
+"""Data sets without files, for tests that need rows but no pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_index(
     has_cases: bool = True,
     root: Path = Path("made"),
 ) -> Dataset:
-    """Make an index.
+    """Return a data set.
 
     Args:
         cases: Case, label and number of images at each magnification. A case that is listed with both labels is mixed.
@@ -54,17 +54,17 @@ def make_index(
 
 
 def balanced(n_benign: int, n_malignant: int, n_images: int = 2) -> list[tuple[str, int, int]]:
-    """Cases of one label each, for `make_index`."""
+    """Return cases of one label each, for `make_index`."""
     return [(f"b{at:02d}", 0, n_images) for at in range(n_benign)] + [
         (f"m{at:02d}", 1, n_images) for at in range(n_malignant)
     ]
 
 
 def with_column(dataset: Dataset, **columns: object) -> Dataset:
-    """The same images with other values in some columns."""
+    """Return the data set with other values in some columns."""
     return replace(dataset, table=dataset.table.assign(**columns))
 
 
 def sealed(split: Split) -> set[str]:
-    """Paths of the sealed images."""
+    """Return the paths of the test images."""
     return set(split.paths[split.test])

@@ -15,7 +15,7 @@ from tests.data.images.made import rgb, save
 
 
 def index_of(*rows, **fields):
-    """An index of rows that differ in everything they do not say."""
+    """Return a data set whose rows differ in all columns that are not given."""
     table = pd.DataFrame(
         [
             {

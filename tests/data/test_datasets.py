@@ -1,4 +1,4 @@
-"""Which words mean the phantom, and which a path."""
+"""Values of `--data` that mean synthetic tissue, and values that are paths."""
 
 import shutil
 

@@ -1,3 +1,5 @@
+"""Test set and folds of a split, its leaks and warnings, and its errors."""
+
 from __future__ import annotations
 
 import json
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bhsearch.data.loading import load_dataset
-from bhsearch.data.splits import GROUPINGS, Split, make_split, training_weights
+from bhsearch.data.splits import GROUPINGS, Split, make_split, training_mask, training_weights, validation_mask
 from bhsearch.errors import DataError, SettingsError
 from tests.data.factories import balanced, make_index, sealed, with_column
 
@@ -36,7 +38,7 @@ def shuffled(dataset, seed=0):
 
 
 def fold_of(split):
-    """Folds by path: what must not depend on the order of the rows."""
+    """Return the fold by path, which must not depend on the order of the rows."""
     return dict(zip(split.paths, map(tuple, split.folds.T.tolist()), strict=True))
 
 
@@ -497,3 +499,14 @@ def test_an_option_out_of_range_is_named_with_its_rule(options, message):
 def test_a_magnification_is_refused_where_none_is_known():
     with pytest.raises(SettingsError, match="without known magnifications"):
         make_split(make_index(balanced(10, 10)), magnification="40X")
+
+
+@pytest.mark.parametrize("mask", [training_mask, validation_mask])
+@pytest.mark.parametrize(("repeat", "fold"), [(0, -1), (0, 2), (-1, 0), (1, 0)])
+def test_no_mask_takes_rows_outside_development_for_a_fold(mask, repeat, fold):
+    """Fold -1 would be the test; what trains and validates asks for its rows here."""
+    folds = np.array([[0, 1, -1, 0, 1]], np.int8)
+    with pytest.raises(IndexError, match="below 1 and 2"):
+        mask(folds, repeat, fold)
+    assert not training_mask(folds, 0, 0)[2]
+    assert not validation_mask(folds, 0, 1)[2]

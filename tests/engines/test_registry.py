@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bhsearch.config import Settings
-from bhsearch.engines.registry import ENGINES, check_engine, sampler_names, with_sampler
+from bhsearch.engines.registry import ENGINES, check_engine, with_sampler
 from bhsearch.errors import SettingsError
 from bhsearch.study.workers.pool import n_workers
 
@@ -56,7 +56,3 @@ def test_several_gpus_make_no_second_worker_where_the_engine_has_one_oracle(monk
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert [n_workers(Settings(engine=engine)) for engine in (OPTUNA, KERAS_TUNER)] == [2, 1]
     assert [n_workers(Settings(engine=engine, workers=0)) for engine in (OPTUNA, KERAS_TUNER)] == [0, 0]
-
-
-def test_the_names_that_are_listed_without_a_framework_are_those_of_the_engines():
-    assert sampler_names() == {engine: ENGINES.get(engine).samplers() for engine in BUILT_IN}

@@ -82,8 +82,8 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
     [
         ("probability", np.nan, "diverged"),
         ("probability", 1.5, r"\[0, 1\]"),
-        ("label", 2, "labels must be 0 or 1"),
-        ("fold", -1, "folds must be 0 or more"),
+        ("label", 2, "Labels must be 0 or 1"),
+        ("fold", -1, "Folds must be 0 or more"),
     ],
 )
 def test_impossible_values_are_refused(name: str, value: float, said: str) -> None:

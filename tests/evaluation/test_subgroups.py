@@ -30,8 +30,8 @@ def tiny() -> tuple[Predictions, HardLabels]:
 
 def test_every_case_counts_the_same_in_a_part():
     benign, malignant = subgroup_results(*tiny(), "subtype")
-    assert (benign.name, benign.kind, benign.n_images, benign.n_cases, benign.right) == ("A", "benign", 2, 1, 1.0)
-    assert (malignant.right, malignant.by_case, malignant.n_cases) == (0.25, (0.0, 0.5), 2)
+    assert (benign.name, benign.kind, benign.n_images, benign.n_cases, benign.accuracy) == ("A", "benign", 2, 1, 1.0)
+    assert (malignant.accuracy, malignant.by_case, malignant.n_cases) == (0.25, (0.0, 0.5), 2)
     assert benign.auc is malignant.auc is None
 
 
@@ -39,7 +39,7 @@ def test_the_share_of_a_subtype_is_the_recall_that_is_logged():
     predictions = simulate(n_repeats=2)
     metrics = trial_metrics(predictions)
     for part in subgroup_results(predictions, cross_fitted_labels(predictions), "subtype"):
-        assert part.right == pytest.approx(metrics[f"recall/{part.name}"])
+        assert part.accuracy == pytest.approx(metrics[f"recall/{part.name}"])
     for part in subgroup_results(predictions, cross_fitted_labels(predictions), "magnification"):
         assert part.auc == pytest.approx(metrics[f"magnification/{part.name}"])
 
@@ -61,7 +61,7 @@ def test_parts_hold_every_image_once_and_are_in_order():
 
 def test_the_worst_case_comes_first_with_its_worst_image():
     worst = worst_cases(*tiny())
-    assert [(item.name, item.right, item.row) for item in worst] == [("c", 0.0, 5), ("b", 0.5, 3), ("a", 1.0, 1)]
+    assert [(item.name, item.accuracy, item.row) for item in worst] == [("c", 0.0, 5), ("b", 0.5, 3), ("a", 1.0, 1)]
     assert worst[0].caption == "case c, malignant, P(malignant) 0.01; 0% of 2 images right"
     assert worst_cases(*tiny(), most=1) == worst[:1]
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bhsearch.evaluation.thresholds import best_threshold, classification_text, cross_fitted_labels
@@ -14,6 +14,7 @@ from tests.evaluation.simulated import simulate
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20), st.integers(1, 5)), min_size=1, max_size=25))
+@settings(deadline=None)
 def test_no_other_cut_is_better(drawn: list[tuple[int, int, int]]) -> None:
     rows = [*drawn, (0, 3, 1), (1, 4, 1)]
     label, place, weight = (np.array(column) for column in zip(*rows, strict=True))

@@ -298,7 +298,7 @@ def test_what_is_timed_are_real_steps_and_a_real_trial_without_them():
     with speed.without_steps(program):
         state, facts, images, plan = speed.ready(program, bench, "none", 2)
         still, _ = program.run(state, facts, images, plan)
-    assert all((a == b).all() for a, b in zip(program.member_of(still).weights, start.weights, strict=True))
+    assert all((a == b).all() for a, b in zip(program.weights_of(still).weights, start.weights, strict=True))
     assert program._run is steps
     assert (speed.fixed_seconds(speed.shape_of(backbone, bench), bench) > 0).all()
 

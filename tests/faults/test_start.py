@@ -15,11 +15,11 @@ STARTED = """
 import sys, time
 from bhsearch.models import backend
 from bhsearch.study.open import open_engine
-from bhsearch.study.context import build_context
+from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from tests.studies import settings
 
-prepared = prepare(settings(), Reporter())
+prepared = StudyContext.build(settings(), ProgressReporter())
 backend.import_backend_for_inference()
 with backend.silence_stderr():
     import bhsearch.tracking.upload.writer

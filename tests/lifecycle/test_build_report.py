@@ -134,7 +134,7 @@ def test_shown_images_are_of_development_cases_and_both_right_and_wrong(report):
     assert named
     assert named <= set(report.best.case)
     assert named < set(index.column("case"))
-    assert len({shown.right for shown in report.images}) == 2
+    assert len({shown.correct for shown in report.images}) == 2
 
 
 def test_changed_data_are_not_shown(opened):
@@ -154,7 +154,7 @@ def test_leaks_and_unknown_cases_are_invalid(opened, monkeypatch):
 
     def leaky(owner, path):
         kept = real(owner, path)
-        if path == studies.SPLIT:
+        if path == keys.SPLIT:
             kept |= {"leaks": ["torn"], "why_not_promotable": "not known", "warnings": ["not known", "few"]}
         return kept
 
@@ -220,7 +220,7 @@ def test_a_study_that_has_not_ended_has_a_report_without_importances(opened, mon
     real = studies.read_record
 
     def running(owner, path):
-        if path == studies.TRIALS:
+        if path == keys.TRIALS:
             raise MissingError("not yet")
         return real(owner, path)
 
@@ -232,6 +232,6 @@ def test_a_study_that_has_not_ended_has_a_report_without_importances(opened, mon
 
 def test_the_record_of_the_space_is_read_whole(opened):
     _, study, studies = opened
-    kept = studies.read_record(study, studies.SPACE)
+    kept = studies.read_record(study, keys.SPACE)
     assert json.loads(json.dumps(kept)) == kept
     assert {len(row) for row in kept} == {8}

@@ -13,8 +13,9 @@ from bhsearch.data.datasets import open_data
 from bhsearch.errors import RunError, SettingsError, StudyError
 from bhsearch.evaluation.calibration import operating_point
 from bhsearch.evaluation.promotion import GAIN_NOTE
+from bhsearch.lifecycle import publish, registration_summary
 from bhsearch.lifecycle import register as registering
-from bhsearch.lifecycle import registration_summary
+from bhsearch.lifecycle.fitted_model import competitors
 from bhsearch.lifecycle.register import preview, register
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationRequest
 from bhsearch.study.events import ProgressReporter
@@ -113,7 +114,7 @@ def test_what_fails_after_the_opening_is_still_an_opening(inside, monkeypatch):
 
     digest = inside.client.get_run(inside.few.openings[0].run_id).data.tags["bhsearch.sealed"]
     before = len(test_access.accesses(inside.client, digest))
-    monkeypatch.setattr(registering, "_test", fail)
+    monkeypatch.setattr(registering, "evaluate", fail)
     with pytest.raises(KeyboardInterrupt):
         register(RegistrationRequest("few", FEW_FRESH), ProgressReporter())
     found = test_access.accesses(inside.client, digest)
@@ -135,12 +136,12 @@ def test_calibration_and_threshold_come_from_out_of_fold_predictions_alone(insid
 def test_trials_of_the_study_it_was_started_from_count_for_the_correction(inside):
     study = inside.good.study
     started = replace(study, tags={**study.tags, "bhsearch.started_from": study.name})
-    alone = registering.competitors(inside.client, study, ProgressReporter())
-    assert len(registering.competitors(inside.client, started, ProgressReporter())) == 2 * len(alone) == 4
+    alone = competitors(inside.client, study, ProgressReporter())
+    assert len(competitors(inside.client, started, ProgressReporter())) == 2 * len(alone) == 4
     assert inside.good.corrected.n_trials == 2
     nowhere = replace(study, tags={**study.tags, "bhsearch.started_from": "nosuch"})
     with pytest.raises(StudyError, match="none fits"):
-        registering.competitors(inside.client, nowhere, ProgressReporter())
+        competitors(inside.client, nowhere, ProgressReporter())
 
 
 def test_the_test_is_of_the_sealed_images_and_no_others(inside):
@@ -195,7 +196,7 @@ def test_without_a_whole_card_nothing_is_registered(inside, monkeypatch):
     def hole(*args):
         raise RunError("A model card must have every field, but `audit` is empty.")
 
-    monkeypatch.setattr(registering, "make_card", hole)
+    monkeypatch.setattr(publish, "build_model_card", hole)
     before = len(inside.client.search_model_versions(f"name = '{inside.few.version.name}'"))
     with pytest.raises(RunError, match="every field"):
         register(RegistrationRequest("few", FEW_FRESH), ProgressReporter())

@@ -1,4 +1,4 @@
-"""What the tests of the networks share: a backend, small images, weights on disk, and a process without bhsearch."""
+"""Fixtures shared by the tests of models: a backend, small images, weight files, and a process without bhsearch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _converted(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _fresh_cache(tmp_path_factory, _converted, monkeypatch):
-    """No features of one test are found by another; converted networks are, as each takes a process and seconds."""
+    """Empty the cache of features, but share converted networks, which take seconds each."""
     root = tmp_path_factory.mktemp("cache")
     (root / "networks").symlink_to(_converted)
     monkeypatch.setenv("BHSEARCH_CACHE", str(root))
@@ -117,7 +117,7 @@ class Elsewhere:
         )
 
     def predict(self, network, images):
-        """Save a network, load it over there, and bring back what it says."""
+        """Save a network, load it in the other process, and return its predictions."""
         files = [str(self._folder / name) for name in ("network.keras", "images.npy", "outputs.npy")]
         network.save(files[0])
         np.save(files[1], images)
@@ -143,7 +143,7 @@ def elsewhere(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cnn_program():
-    """Compiled once for all tests; that another test has used it must not matter."""
+    """Provide a trainer compiled once for all tests, which must not depend on earlier uses."""
     from tests.models.finetuning import shape_of
 
     return CompiledTrainer(shape_of())
@@ -168,7 +168,7 @@ def lively_mobilenet(tmp_path_factory) -> Backbone:
 
 @pytest.fixture(scope="session")
 def own_network(tmp_path_factory) -> Backbone:
-    """Compiled in a third of the time."""
+    """Provide a small network, which compiles in a third of the time."""
     from tests.models.finetuning import own_backbone
 
     return own_backbone(tmp_path_factory.mktemp("own"))
@@ -176,7 +176,7 @@ def own_network(tmp_path_factory) -> Backbone:
 
 @pytest.fixture(scope="session")
 def mobilenet_program(lively_mobilenet):
-    """The same for a network with weights of its own, of which the upper half is trained, and a hidden layer."""
+    """Provide a trainer of a pretrained network with a hidden layer, of which the upper half is trained."""
     from tests.models.finetuning import shape_of
 
     return CompiledTrainer(shape_of(lively_mobilenet, "half", hidden=3))

@@ -1,4 +1,4 @@
-"""What the tests of finetuning share: small images with a class each, and one fold of them."""
+"""Helpers of the tests of fine-tuning: small images of two classes, and one fold of them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def fold_task(fold: int = 0, n_folds: int = 3, target=None) -> FoldTask:
 
 
 def start_of(program: CompiledTrainer, seed: int = 0) -> ModelWeights:
-    """Own weights of the backbone, and a head that says something already."""
+    """Return the backbone's own weights with a random head."""
     random = np.random.default_rng(seed)
     weights = program.initial_weights(np.random.default_rng(seed))
     width = max(program.spec.hidden_units, 1)
@@ -86,7 +86,7 @@ def trained(program, pixels, params, fold=0, seed=(0,), task=None, on_evaluation
 
 
 def same(one: ModelWeights, other: ModelWeights) -> bool:
-    """Bit for bit."""
+    """Return whether two sets of weights are bit-identical."""
     return all(
         a.shape == b.shape and a.tobytes() == b.tobytes()
         for a, b in zip([*one.weights, *one.head], [*other.weights, *other.head], strict=True)
@@ -94,6 +94,6 @@ def same(one: ModelWeights, other: ModelWeights) -> bool:
 
 
 def difference(one: ModelWeights, other: ModelWeights) -> float:
-    """The largest."""
+    """Return the largest absolute difference of two sets of weights."""
     pairs = zip([*one.weights, *one.head], [*other.weights, *other.head], strict=True)
     return max(float(np.abs(a - b).max()) for a, b in pairs)

@@ -1,4 +1,4 @@
-"""The calibration inside the network is the calibration of the evaluation, at any size and after being saved."""
+"""The calibration inside a network equals that of the evaluation, for any image size and after saving."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Deployed models agree with the scored predictions, and prefilled archives with files that Keras saves."""
+
 from __future__ import annotations
 
 import keras

@@ -1,4 +1,4 @@
-"""Nothing that a keras.json says changes a number, and a backend that is not supported is refused by name."""
+"""keras.json must not change results, and unsupported backends are refused by name."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_the_switch_of_onednn_is_read_as_tensorflow_reads_it(monkeypatch, value,
 def test_what_a_number_depends_on_stands_in_the_keys_of_the_caches(monkeypatch, tmp_path, staintex_s):
     """What another float type, epsilon or switch made is not taken for ours."""
     asked = []
-    monkeypatch.setattr(features.store, "cached", lambda kind, facts, fill: asked.append(facts) or tmp_path)
+    monkeypatch.setattr(features.cache, "get_or_create", lambda kind, facts, fill: asked.append(facts) or tmp_path)
     cache = features.FeatureCache(pixels_of(tissue(2, 64), tmp_path), "keras")
     for name, value in ((None, None), ("FLOATX", "float16"), ("EPSILON", 1e-3), ("DATA_FORMAT", "channels_first")):
         with monkeypatch.context() as patch:
@@ -138,7 +138,7 @@ def test_what_a_number_depends_on_stands_in_the_keys_of_the_caches(monkeypatch, 
         monkeypatch.setenv(name, value)
         cache._folder(staintex_s, "identity")
         asked.append(openvino._cache_facts(staintex_s, 64))
-    keys = [features.store.key_of(facts) for facts in asked]
+    keys = [features.cache.cache_key(facts) for facts in asked]
     assert len(set(keys)) == len(keys) == 10
     assert asked[0]["numerics"]["backend"] in keras_settings.BACKENDS
 

@@ -1,4 +1,4 @@
-"""Backbones as OpenVINO programs: the same numbers, made once, and never one that is right for a single image only."""
+"""Backbones converted to OpenVINO: equal outputs, converted once, and correct for batches."""
 
 import keras
 import numpy as np

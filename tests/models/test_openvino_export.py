@@ -1,4 +1,4 @@
-"""The exported program takes images of any size and answers as Keras does, or is not handed out."""
+"""The exported program accepts images of any size and agrees with Keras, or is not written."""
 
 from __future__ import annotations
 

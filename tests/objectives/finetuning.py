@@ -1,4 +1,4 @@
-"""What the tests of the finetune regime share: a small data set whose files can be spoiled, and an objective on it."""
+"""Helpers of the tests of the finetune regime: a small data set and an objective on it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Data:
         self.label = self.index.labels[self.rows]
 
     def objective(self, backbone: Backbone, dataset: Dataset | None = None, label: Any = None, heads: Any = None):
-        """An objective, its frozen heads included. What it says is kept in `said`."""
+        """Return an objective with its frozen heads; its messages are collected in `said`."""
         backend.import_backend()
         dataset = self.index if dataset is None else dataset
         label = self.label if label is None else label

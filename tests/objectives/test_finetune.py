@@ -1,4 +1,4 @@
-"""From a point of the finetune space to its score: no fold sees what it must not, and every failure has a reason."""
+"""The finetune objective: no fold learns from its validation rows, and every failure has a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a point to its score on real pixels: the score is that of its predictions, and no fold sees what it must not."""
+"""The frozen objective: its score is that of its predictions, and no fold learns from its validation rows."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def with_noise(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
 
 
 def same(one: np.ndarray, other: np.ndarray) -> bool:
-    """Bit for bit."""
+    """Return whether two results are bit-identical."""
     return one.shape == other.shape and one.tobytes() == other.tobytes()
 
 

@@ -1,4 +1,4 @@
-"""The space is one flat table, and it knows what lies in it."""
+"""The search space is one flat table."""
 
 from __future__ import annotations
 

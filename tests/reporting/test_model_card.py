@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bhsearch.data.layouts.breakhis import SUBTYPES
 from bhsearch.errors import RunError
 from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE, CorrectedScore
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, Calibration, OperatingPoint
@@ -16,7 +17,7 @@ from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.subgroups import COLUMNS, subgroup_results
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting.figures.thumbnails import encode_image
-from bhsearch.reporting.model_card import LIMITS, USE, Measured, ModelCard, WorstImage
+from bhsearch.reporting.model_card import LIMITS, USE, ModelCard, TestMetric, WorstImage
 from tests.evaluation.simulated import simulate
 
 
@@ -41,7 +42,7 @@ def make_card(**changes: Any) -> ModelCard:
         "audit": ["Nothing odd was found."],
         "corrected": CorrectedScore(0.9, 0.85, 0.7, 0.95, 12, 30),
         "corrected_for": "It is for the best-scoring trial, which this model is.",
-        "test": {"auc": Measured(0.8123, 0.6, 0.9, "30 cases, 90 images")},
+        "test": {"auc": TestMetric(0.8123, 0.6, 0.9, "30 cases, 90 images")},
         "gate": ["The AUC must be above 0.5."],
         "openings": ["2026-01-02, study, trial 3"],
         "point": OperatingPoint(Calibration(1.25, -0.5), 0.4321, 0.21, 0.19),
@@ -68,10 +69,10 @@ def test_an_empty_field_is_an_error_that_names_it(name):
 @pytest.mark.parametrize(
     ("changes", "hole"),
     [
-        ({"test": {"auc": Measured(0.8, 0.7, 0.9, "")}}, r"test\['auc'\]\.n"),
+        ({"test": {"auc": TestMetric(0.8, 0.7, 0.9, "")}}, r"test\['auc'\]\.n"),
         ({"point": OperatingPoint(Calibration(1.0, 0.0), float("nan"), 0.2, 0.2)}, r"point\.threshold"),
         ({"data": {"name": " "}}, r"data\['name'\]"),
-        ({"test": {"auc": Measured(0.8, float("nan"), 0.9, "9 cases")}}, r"test\['auc'\]\.low"),
+        ({"test": {"auc": TestMetric(0.8, float("nan"), 0.9, "9 cases")}}, r"test\['auc'\]\.low"),
         ({"audit": ["fine", ""]}, r"audit\[1\]"),
         ({"worst": [WorstImage("case", b"", b"x")]}, r"worst\[0\]\.picture"),
         ({"corrected": CorrectedScore(0.9, float("nan"), 0.1, 0.2, 3, 4)}, r"corrected\.score"),
@@ -148,6 +149,7 @@ def test_parts_say_on_how_much_each_number_rests():
     card = make_card()
     lines = card.markdown().splitlines()
     for part in card.subtypes:
-        cells = f"| {part.name} ({part.kind}) | {part.n_images:,} | {part.n_cases} | {part.right:.0%} |"
+        name = f"{SUBTYPES[part.name]} ({part.name})"
+        cells = f"| {name} ({part.kind}) | {part.n_images:,} | {part.n_cases} | {part.accuracy:.0%} |"
         assert cells in lines
     assert any(line.startswith("| 40X (both classes) |") for line in lines)

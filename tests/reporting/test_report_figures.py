@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from bhsearch.evaluation.predictions import DISCLAIMER
-from bhsearch.reporting.report_figures import COLUMN, draw, write_figures
+from bhsearch.reporting.report_figures import COLUMN, drawn_figures, write_figures
 from bhsearch.reporting.study_report import SYNTHETIC, report_page
 from tests.reporting.reports import make_report, registered, row
 
@@ -76,7 +76,7 @@ def test_captions_say_what_of_what_and_how_many(written):
 
 
 def test_synthetic_data_are_marked_in_every_figure():
-    for name, item in draw(make_report(synthetic=True)).items():
+    for name, item in drawn_figures(make_report(synthetic=True)).items():
         assert item.caption.endswith(SYNTHETIC), name
         assert any("synthetic" in text.get_text() for text in item.figure.texts), name
 
@@ -87,13 +87,13 @@ def test_what_has_nothing_to_show_is_left_out():
         spread={},
         rows=[row(k, 0.5 + k / 10, milliseconds=math.nan, params={"backbone": "b"}) for k in range(2)],
     )
-    assert set(draw(bare)) == {"estimates", "history", "best_trials"}
-    assert draw(make_report(rows=[row(0, None)], best=None)) == {}
+    assert set(drawn_figures(bare)) == {"estimates", "history", "best_trials"}
+    assert drawn_figures(make_report(rows=[row(0, None)], best=None)) == {}
 
 
 def test_words_stay_inside_the_figure():
     """A name that is cut off at the left edge is the commonest fault of such figures."""
-    for name, item in draw(make_report(**registered())).items():
+    for name, item in drawn_figures(make_report(**registered())).items():
         item.figure.draw_without_rendering()
         width, height = item.figure.get_size_inches() * item.figure.dpi
         for axes in item.figure.axes:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from bhsearch.evaluation import metrics, test_set
-from bhsearch.evaluation.bootstrap import interval
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import report_numbers
 from tests.evaluation.simulated import simulate
@@ -85,4 +84,3 @@ def test_auc_of_a_part_is_its_own():
     assert found.value == pytest.approx(np.nanmean(metrics.fold_scores(part)))
     assert found.low < found.value < found.high
     assert report_numbers.auc_of(predictions.select(predictions.label == 1)) is None
-    assert interval(np.array([0.0, 1.0])).low >= 0

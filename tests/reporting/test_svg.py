@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from bhsearch.reporting.svg import WIDTH, Axis, Frame, nice_ticks, shade, shortened
+from bhsearch.reporting.figures.description import Axis, nice_ticks
+from bhsearch.reporting.svg import WIDTH, Frame, shade, shortened
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class Fill:
 
 
 def everything(root):
-    """All that lies in the cache but the locks, which hold nothing."""
+    """Return all files of the cache except the empty lock files."""
     return sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 

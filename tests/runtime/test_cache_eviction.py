@@ -1,4 +1,4 @@
-"""The cache kept below its limit: oldest first, nothing that is in use, and never half an entry."""
+"""Eviction: least recently used entries first, never an entry in use, and never a part of an entry."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def root(tmp_path, monkeypatch):
 
 @pytest.fixture
 def limit(monkeypatch):
-    """Set the limit in entries of this test; each is a little larger than `SIZE`."""
+    """Set the limit in entries of this test; each is slightly larger than `SIZE`."""
     return lambda n: monkeypatch.setenv(cache_eviction.VARIABLE, str((n * SIZE + SIZE / 2) / 1e9))
 
 
@@ -49,7 +49,7 @@ def python(code: str, *words: object) -> subprocess.Popen[str]:
 
 
 def make(*numbers: int) -> None:
-    """Entries that a process made which is gone: the lower the number, the longer not used."""
+    """Create entries of a process that has ended; lower numbers were used less recently."""
     code = (
         "import sys; from bhsearch.runtime import cache as store\n"
         f"for n in sys.argv[1:]: store.get_or_create('pixels', {{'n': int(n)}}, "

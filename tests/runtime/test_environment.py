@@ -1,4 +1,4 @@
-"""A process finds its user, its home and its folders wherever it is started, and tells nobody of it."""
+"""User, home folder and cache folders of a process in any environment, and disabled telemetry."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A signal is raised where a study can bear it, and else remembered.
+"""Interrupts are raised where they are allowed and deferred elsewhere.
 
-Each in a process of its own: signals are no business of the process that runs the tests.
+Each test uses a process of its own, because signals would affect the test runner.
 """
 
 from __future__ import annotations

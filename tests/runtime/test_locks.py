@@ -1,4 +1,4 @@
-"""Locks between processes, on disks that have them and on those that do not."""
+"""Locks between processes, on disks with and without lock support."""
 
 from __future__ import annotations
 

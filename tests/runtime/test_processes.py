@@ -1,4 +1,4 @@
-"""Which process it is, whether it still lives, and how it ended."""
+"""Identity, state and exit codes of processes, and the start of child processes."""
 
 from __future__ import annotations
 

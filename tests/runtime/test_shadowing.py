@@ -1,4 +1,4 @@
-"""A file in the working directory that would be imported instead of a library's or Python's own module is named."""
+"""Files in the working directory that would shadow a standard or third-party module are refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(folder, *arguments, **variables):
 
 
 def hidden_by(folder, *more):
-    """Names in a folder that would hide a module in a fresh interpreter."""
+    """Return the names in a folder that would shadow a module in a fresh interpreter."""
     path = [str(folder), *more, *(entry for entry in sys.path if entry not in ("", str(PACKAGE.parent)))]
     fresh = {name: module for name, module in sys.modules.items() if name in ("os", "sys", "io", "abc")}
     return [Path(file).name for file in shadowing.shadowing_files(str(folder), path, fresh)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +15,18 @@ from bhsearch.data.datasets import open_data
 from bhsearch.errors import BackboneError, DataError, InputError, SettingsError, StudyError
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.objectives.space import frozen_space
-from bhsearch.study.context import SYNTHETIC, StudyContext, build_context, check_agreement, make_plan, versions
+from bhsearch.study.context import SYNTHETIC, StudyContext, versions
 from bhsearch.study.events import ProgressReporter, StudyPlan
-from bhsearch.study.summary import end_record
+from bhsearch.study.metadata import check_agreement
+from bhsearch.study.plan import make_plan
+from bhsearch.study.summary import summary_record
 from tests.studies import STUDY, search, settings
 
 SPACE = frozen_space(("staintex-s",))
 
 
 def prepared(**changes) -> StudyContext:
-    return build_context(settings(**changes), ProgressReporter())
+    return StudyContext.build(settings(**changes), ProgressReporter())
 
 
 def plan(finished: int = 0, **changes) -> StudyPlan:
@@ -33,12 +35,12 @@ def plan(finished: int = 0, **changes) -> StudyPlan:
 
 def held_by(made: StudyContext) -> dict:
     """What a study keeps that was made with this."""
-    return made.facts() | {"uid": "1", "backbones": {name: one.digest for name, one in made.backbones.items()}}
+    return made.metadata() | {"uid": "1", "backbones": {name: one.digest for name, one in made.backbones.items()}}
 
 
 def refusal(then: StudyContext, now: StudyContext) -> str:
     with pytest.raises(StudyError) as caught:
-        check_agreement("mine", held_by(then), now.facts(), now.backbones)
+        check_agreement("mine", held_by(then), now.metadata(), now.backbones)
     message = str(caught.value)
     assert message.startswith("The study 'mine' must go on with what it was made with")
     assert "--study" in message
@@ -58,8 +60,8 @@ def test_a_study_is_called_after_data_regime_grouping_and_engine():
 @pytest.mark.parametrize(("engine", "sampler"), [("optuna", "tpe"), ("keras-tuner", "bayesian")])
 def test_a_sampler_that_was_not_named_is_the_engines_own(engine, sampler):
     made = prepared(engine=engine)
-    assert made.settings.sampler == made.facts()["sampler"] == sampler
-    assert made.facts()["engine"] == engine
+    assert made.settings.sampler == made.metadata()["sampler"] == sampler
+    assert made.metadata()["engine"] == engine
     assert prepared(engine=engine, sampler="random").settings.sampler == "random"
 
 
@@ -78,18 +80,18 @@ def test_a_magnification_is_a_part_of_the_name():
 
 def test_the_same_options_agree():
     made = prepared()
-    check_agreement("mine", held_by(made), made.facts(), made.backbones)
+    check_agreement("mine", held_by(made), made.metadata(), made.backbones)
 
 
 def test_options_that_change_no_trial_agree():
     """More trials, another time-out, another folder of the same weights: that is what going on is for."""
     then, now = prepared(), prepared(trials=99, timeout=5.0, max_failures=1, tracking=False)
-    check_agreement("mine", held_by(then), now.facts(), now.backbones)
+    check_agreement("mine", held_by(then), now.metadata(), now.backbones)
 
 
 def test_more_backbones_agree():
     then, now = prepared(), prepared(backbones=("staintex-s", "staintex-l"))
-    check_agreement("mine", held_by(then), now.facts(), now.backbones)
+    check_agreement("mine", held_by(then), now.metadata(), now.backbones)
 
 
 @pytest.mark.parametrize(
@@ -116,23 +118,15 @@ def test_what_differs_is_named_with_both_values(changes, words):
 def test_other_weights_of_the_same_name_are_named(tmp_path):
     made = prepared()
     other = replace(made.found, backbones=(Backbone("staintex-s", None, "another digest", "staintex"),))
-    assert "other weights of staintex-s" in refusal(made, replace(made, found=other))
+    changed = StudyContext.of(made.settings, made.index, made.split, other, made.study, made.regime)
+    assert "other weights of staintex-s" in refusal(made, changed)
 
 
 def test_another_space_is_named():
     made = prepared()
     held = held_by(made) | {"space": ["of an older version"]}
     with pytest.raises(StudyError, match="another space"):
-        check_agreement("mine", held, made.facts(), made.backbones)
-
-
-def test_a_study_that_kept_its_space_as_text_goes_on_whatever_its_descriptions_said():
-    made = prepared()
-    rows = [asdict(row) | {"meaning": "in other words", "start": None} for row in made.space(("",))]
-    check_agreement("mine", held_by(made) | {"space": list(map(str, rows))}, made.facts(), made.backbones)
-    rows[1]["choices"] = rows[1]["choices"][:-1]
-    with pytest.raises(StudyError, match="another space"):
-        check_agreement("mine", held_by(made) | {"space": list(map(str, rows))}, made.facts(), made.backbones)
+        check_agreement("mine", held, made.metadata(), made.backbones)
 
 
 def test_every_difference_is_named_at_once():
@@ -144,7 +138,7 @@ def test_every_difference_is_named_at_once():
 def test_what_a_study_keeps_is_json():
     import json
 
-    facts = prepared().facts()
+    facts = prepared().metadata()
     assert json.loads(json.dumps(facts)) == facts
 
 
@@ -211,7 +205,7 @@ def test_what_is_wrong_with_the_data_stands_in_the_plan_and_beside_the_result(me
     assert set(expected) <= set(said)
     result = search(data=str(messy), folds=2, trials=1)
     assert set(expected) <= set(result.findings)
-    assert all(f"- {sentence}" in end_record(result, {}, [], [])["summary"] for sentence in expected)
+    assert all(f"- {sentence}" in summary_record(result, {}, {})["summary"] for sentence in expected)
 
 
 def test_files_that_are_left_out_are_counted_in_the_plan(tmp_path):
@@ -260,13 +254,29 @@ def test_what_auto_left_out_is_said_with_the_reason(tmp_path, monkeypatch):
 # -- records and errors ------------------------------------------------------------------------------------------------
 
 
-def test_the_template_holds_the_development_rows_only():
+def test_the_images_are_those_of_development_only():
     made = prepared()
-    template = made.template()
-    assert set(template.path) == set(made.development.column("path"))
-    assert not set(template.path) & set(made.index.column("path")[made.split.test])
-    assert template.fold.min() == 0
-    assert template.fold.max() == 2
+    images = made.images
+    assert set(images.path) == set(made.development.column("path"))
+    assert not set(images.path) & set(made.index.column("path")[made.split.test])
+    assert images.fold.min() == 0
+    assert images.fold.max() == 2
+    probability = np.full(images.fold.shape, 0.25)
+    predictions = images.predictions(probability)
+    assert predictions.path.tolist() == images.path.tolist()
+    assert predictions.probability is probability
+    assert images.arrays()["case"].dtype.kind == "U"
+
+
+def test_a_context_is_immutable_and_can_be_sent_to_a_worker():
+    import pickle
+
+    made = prepared()
+    with pytest.raises(FrozenInstanceError):
+        made.study = "other"
+    again = pickle.loads(pickle.dumps(made))
+    assert again.split.fingerprint == made.split.fingerprint
+    assert again.metadata() == made.metadata()
 
 
 def test_versions_name_what_a_result_can_depend_on():
@@ -311,7 +321,8 @@ def test_the_plan_says_which_images_may_not_be_read_as_they_were_meant():
     made = prepared()
     first, second = made.index.table["path"][:2]
     odd = replace(made.index, range_used={first: 0.0625, second: 0.9}, pages_left_out={second: 3})
-    said = make_plan(replace(made, index=odd), SPACE, 0).warnings
+    changed = StudyContext.of(made.settings, odd, made.split, made.found, made.study, made.regime)
+    said = make_plan(changed, SPACE, 0).warnings
     assert f"{NARROW}: 1, such as {first}: 6.2%." in said
     assert f"{PAGES}: 1, such as {second}: 3 not read." in said
     assert not any(sentence.startswith((NARROW, PAGES)) for sentence in make_plan(made, SPACE, 0).warnings)

@@ -12,7 +12,7 @@ from bhsearch.data.images.pixel_cache import pixel_cache
 from bhsearch.errors import PlaceError
 from bhsearch.models.resize import make_resize
 from bhsearch.study import disk_space
-from bhsearch.study.context import StudyContext, build_context
+from bhsearch.study.context import StudyContext
 from bhsearch.study.disk_space import require_space, requirements_of, warnings_of
 from bhsearch.study.events import ProgressReporter
 from tests.studies import cache_of, search, settings
@@ -36,7 +36,7 @@ def free(monkeypatch):
 
 
 def prepared(**changes) -> StudyContext:
-    return build_context(settings(**changes), ProgressReporter())
+    return StudyContext.build(settings(**changes), ProgressReporter())
 
 
 def needs(remaining: int = 50, **changes) -> dict[str, tuple[int, int]]:

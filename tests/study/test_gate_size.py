@@ -6,9 +6,10 @@ from bhsearch.data.datasets import open_data
 from bhsearch.data.splits import make_split
 from bhsearch.evaluation.promotion import FEWEST_GROUPS
 from bhsearch.objectives.space import frozen_space
-from bhsearch.study.context import build_context, make_plan
+from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.gate_size import gate_size_warnings
+from bhsearch.study.plan import make_plan
 from tests.studies import settings
 
 FEW = "phantom:cases=35,images=1,difficulty=0.2"  # 3 benign and 4 malignant cases are sealed
@@ -36,7 +37,7 @@ def test_where_none_does_it_says_so():
 
 
 def test_it_stands_in_the_plan_and_not_where_nothing_may_be_promoted_anyway():
-    made = build_context(settings(data=FEW, folds=2), ProgressReporter())
+    made = StudyContext.build(settings(data=FEW, folds=2), ProgressReporter())
     warnings = make_plan(made, frozen_space(("staintex-s",)), 0).warnings
     assert sum("--test-fraction" in sentence for sentence in warnings) == 1
     by_image = make_split(made.index, n_folds=2, group_by="image")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from bhsearch.errors import StudyError
-from bhsearch.study.context import build_context
+from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.open import find_any_study, open_engine
 from tests.studies import settings
@@ -19,7 +21,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 def opened(**changes):
-    return open_engine(build_context(settings(**changes), ProgressReporter()))
+    return open_engine(StudyContext.build(settings(**changes), ProgressReporter()))
 
 
 def one_trial(engine, score=0.5):
@@ -83,3 +85,38 @@ def test_looking_for_a_study_of_keras_tuner_makes_no_database(tmp_path):
     with pytest.raises(StudyError, match=r"'first' is not\. There: none"):
         find_any_study(settings(engine="keras-tuner"), "first")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_of_optuna_carries_the_schema_number_also_with_more_backbones():
+    import optuna
+
+    for backbones in (("staintex-s",), ("staintex-s", "staintex-l")):
+        opened(study="mine", backbones=backbones)
+        study = optuna.load_study(study_name="mine", storage=settings().storage)
+        assert study._storage.get_study_system_attrs(study._study_id)["bhsearch.schema"] == 1
+
+
+@pytest.mark.parametrize("number", [None, 0])
+def test_a_study_of_optuna_with_an_earlier_schema_is_refused_and_left_alone(number):
+    import optuna
+
+    opened(study="mine")
+    study = optuna.load_study(study_name="mine", storage=settings().storage)
+    study._storage.set_study_system_attr(study._study_id, "bhsearch.schema", number)
+    before = study._storage.get_study_system_attrs(study._study_id)
+    for refused in (lambda: opened(study="mine"), lambda: find_any_study(settings(), "mine")):
+        with pytest.raises(StudyError, match=r"'mine' must have the schema 1, but has the schema 0.* commit d6a9faa"):
+            refused()
+    assert study._storage.get_study_system_attrs(study._study_id) == before
+
+
+def test_a_study_of_keras_tuner_with_an_earlier_schema_is_refused_and_left_alone(tmp_path):
+    _, engine = opened(engine="keras-tuner", study="mine")
+    one_trial(engine)
+    file = tmp_path / "keras_tuner" / "mine" / "facts.json"
+    held = json.loads(file.read_text())
+    assert held.pop("schema") == 1
+    file.write_text(json.dumps(held))
+    with pytest.raises(StudyError, match=r"'mine' must have the schema 1, but has the schema 0.* commit d6a9faa"):
+        opened(engine="keras-tuner", study="mine")
+    assert json.loads(file.read_text()) == held

@@ -11,7 +11,7 @@ import pytest
 from bhsearch.engines.optuna.engine import OptunaEngine, completed_trials, find_study, metadata_of, open_study
 from bhsearch.errors import SettingsError, StudyError
 from bhsearch.objectives.space import frozen_space
-from bhsearch.study.context import build_context
+from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.result import correct
 from bhsearch.study.runner import optimize
@@ -40,7 +40,7 @@ def prepared(own):
 
     def make(**changes):
         fixed = {"regime": "finetune", "init_from": "first", "backbones": (own,), "tracking": False}
-        return build_context(settings(**{**fixed, **changes}), ProgressReporter())
+        return StudyContext.build(settings(**{**fixed, **changes}), ProgressReporter())
 
     return make
 
@@ -76,7 +76,7 @@ def among(storage):
 
 
 def frozen_facts(prepared, **changes):
-    return prepared.facts() | {"regime": "frozen"} | changes
+    return prepared.metadata() | {"regime": "frozen"} | changes
 
 
 def test_each_backbone_starts_from_its_own_best_point(prepared, storage):
@@ -106,7 +106,7 @@ def test_a_study_that_is_not_there_is_refused_with_those_that_are(prepared, stor
 
 def test_a_finetune_study_is_refused(prepared, storage):
     made = prepared()
-    frozen_study(storage, made.facts(), [("one", 0.7)])
+    frozen_study(storage, made.metadata(), [("one", 0.7)])
     with pytest.raises(StudyError, match="must name a frozen study, but 'first' is of the finetune regime"):
         origin_of(made, among(storage))
 

@@ -22,7 +22,7 @@ from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.objectives.space import frozen_space
 from bhsearch.states import COMPLETE, FAILED
-from bhsearch.study.context import build_context
+from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.runner import optimize
 from bhsearch.tracking import links
@@ -172,7 +172,7 @@ def test_the_corrected_score_comes_from_all_stored_predictions_in_every_sitting(
 
 
 def test_predictions_are_of_the_development_rows_only_and_say_what_they_are_for(finished, monkeypatch):
-    made = build_context(settings(), ProgressReporter())
+    made = StudyContext.build(settings(), ProgressReporter())
     file = finished.store.files(finished.store.children()[0])["out_of_fold_predictions.csv"]
     for row in csv.DictReader(file.read_text().splitlines()):
         assert "Synthetic data" in row["use"]
@@ -213,14 +213,13 @@ def test_the_study_has_a_run_with_split_audit_space_versions_and_pictures(finish
         "frozen",
         "True",
     )
-    assert tags["bhsearch.promotable"] == "True"
     assert "Synthetic data" in tags["mlflow.note.content"]
 
 
 def test_the_parent_runs_record_of_the_split_can_be_read_back(finished):
     from bhsearch.data.splits import Split
 
-    made = build_context(settings(), ProgressReporter())
+    made = StudyContext.build(settings(), ProgressReporter())
     kept = Split.from_dict(finished.store.record(finished.store.parent(), "study/split.json"))
     assert kept.fingerprint == made.split.fingerprint
 

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from bhsearch.objectives.space import finetune_space
-from bhsearch.study.context import build_context
+from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.runner import optimize
 from tests.studies import Finished, arguments, cache_of, optuna_trials, run, settings, started
@@ -122,7 +122,7 @@ def test_a_model_answers_where_bhsearch_was_never_imported(tuned, trials):
         for model in tuned.store.client.search_logged_models([run_.info.experiment_id])
         if model.source_run_id == run_.info.run_id
     ]
-    files = [str(path) for path in build_context(settings(**SMALL), ProgressReporter()).development.paths()][:4]
+    files = [str(path) for path in StudyContext.build(settings(**SMALL), ProgressReporter()).development.paths()][:4]
     with started(tuned.folder, "-c", LOAD, model.artifact_location, *files) as process:
         output, _ = process.communicate()
         assert process.returncode == 0, output

@@ -15,7 +15,6 @@ from bhsearch.data.images.decode import decode
 from bhsearch.evaluation.bbc_cv import corrected_score
 from bhsearch.evaluation.calibration import operating_point
 from bhsearch.lifecycle.registration import RegistrationRequest
-from bhsearch.study import context
 from bhsearch.study.context import StudyContext
 from tests.studies import Store, import_mlflow, search
 
@@ -37,12 +36,12 @@ def study_in(folder: Path, monkeypatch: pytest.MonkeyPatch, change) -> tuple:
     from bhsearch.tracking import reader
 
     shutil.copytree(open_data("phantom:cases=24,images=2").root, folder / "images")
-    real = context.build_context
+    real = StudyContext.build
     with monkeypatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("BHSEARCH_CACHE", str(folder / "cache"))  # nothing of the other study is found
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setattr(context, "build_context", lambda *args: change(real(*args)))
+        patch.setattr(StudyContext, "build", lambda *args: change(real(*args)))
         result = search(data=str(folder / "images"), trials=2, folds=2, tracking=True, seed=1)
         study = reader.find_study(Store(folder).client, RegistrationRequest().study)
         predictions = {trial.number: reader.predictions_of(trial) for trial in study.trials}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bhsearch.data.dataset import Dataset
-from bhsearch.study.context import build_context
+from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from tests.studies import Store, optuna_trials, search, settings, started
 
@@ -35,8 +35,8 @@ def mean_of_heads(index: Dataset, params: dict, feature_backend: str) -> np.ndar
     from bhsearch.models.resize import make_resize
     from bhsearch.objectives.frozen import FrozenObjective
 
-    made = build_context(settings(feature_backend=feature_backend), ProgressReporter())
-    template = made.template()
+    made = StudyContext.build(settings(feature_backend=feature_backend), ProgressReporter())
+    template = made.images
     backend.import_backend()
     features = FeatureCache(pixel_cache(made.development, make_resize("crop", 48)), feature_backend)
     objective = FrozenObjective(features, made.backbones, template.label, template.fold, template.group, 0)
@@ -56,7 +56,7 @@ def assert_model_is_the_mean_of_its_heads(folder: Path, number: int, feature_bac
         for model in store.client.search_logged_models([run_.info.experiment_id])
         if model.source_run_id == run_.info.run_id
     ]
-    made = build_context(settings(feature_backend=feature_backend), ProgressReporter())
+    made = StudyContext.build(settings(feature_backend=feature_backend), ProgressReporter())
     files = [str(path) for path in made.development.paths()]
     with started(folder, "-c", LOAD, model.artifact_location, *files) as process:
         output, _ = process.communicate()

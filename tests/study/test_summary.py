@@ -13,7 +13,7 @@ from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.objectives.space import frozen_space
 from bhsearch.states import COMPLETE, FAILED
 from bhsearch.study.result import RankedTrial, StudyResult
-from bhsearch.study.summary import LARGE, N_BEST, end_record, expected_improvement, remarks
+from bhsearch.study.summary import LARGE, N_BEST, expected_improvement, remarks, summary_record
 
 NAN = float("nan")
 
@@ -26,12 +26,12 @@ def study(n_complete=2, *, wanted=2, failed=0, interrupted=False, low=0.5, note=
 
 
 def test_the_record_is_json_and_holds_every_trial():
-    record = end_record(study(failed=1), {"backbone": 1.0}, ["stain"], [0])
+    record = summary_record(study(failed=1), {"backbone": 1.0}, {}, policies=["stain"], settled=[0])
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert [trial["number"] for trial in record["trials"]] == [0, 1, 2]
     assert record["importances"] == {"backbone": 1.0}
     assert record["importance_spread"] == {}
-    assert end_record(study(), {}, [], [], {"backbone": 0.2})["importance_spread"] == {"backbone": 0.2}
+    assert summary_record(study(), {}, {"backbone": 0.2})["importance_spread"] == {"backbone": 0.2}
     assert record["finished"] == 2
     assert set(record["log"]) == {row.name for row in frozen_space(()) if row.log}
 
@@ -47,16 +47,16 @@ def test_the_record_is_json_and_holds_every_trial():
     ],
 )
 def test_the_status_says_how_it_ended(made, status):
-    assert end_record(made, {}, [], [])["status"] == status
+    assert summary_record(made, {}, {})["status"] == status
 
 
 def test_the_best_are_few_and_only_those_with_an_interval():
-    assert len(end_record(study(N_BEST + 5, wanted=99), {}, [], [])["best"]) == N_BEST
-    assert end_record(study(low=NAN), {}, [], [])["best"] == []
+    assert len(summary_record(study(N_BEST + 5, wanted=99), {}, {})["best"]) == N_BEST
+    assert summary_record(study(low=NAN), {}, {})["best"] == []
 
 
 def test_the_note_says_score_interval_ties_and_what_it_is_not_for():
-    text = end_record(study(), {}, [], [])["summary"]
+    text = summary_record(study(), {}, {})["summary"]
     assert "| 0 | 0.9000 | 0.500 to 0.950 |" in text
     assert DISCLAIMER in text
     assert "looks better than it is" in text
@@ -64,31 +64,35 @@ def test_the_note_says_score_interval_ties_and_what_it_is_not_for():
 
 
 def test_synthetic_and_leaking_studies_say_so_first():
-    text = end_record(study(note="Synthetic data (phantom)", invalid=("Folds share cases.",)), {}, [], [])["summary"]
+    text = summary_record(study(note="Synthetic data (phantom)", invalid=("Folds share cases.",)), {}, {})["summary"]
     assert text.startswith("**Synthetic data (phantom).**\n**Folds share cases.**\n")
 
 
 def test_a_study_without_a_complete_trial_has_a_note_too():
-    record = end_record(study(0, failed=3), {}, [], [])
+    record = summary_record(study(0, failed=3), {}, {})
     assert record["best"] == []
     assert record["summary"].startswith("0 finished trials")
 
 
 def test_lost_predictions_do_not_put_nan_into_the_note():
-    assert "nan" not in end_record(study(low=NAN), {}, [], [])["summary"]
+    assert "nan" not in summary_record(study(low=NAN), {}, {})["summary"]
 
 
 def test_the_corrected_score_stands_in_record_and_note():
     corrected = CorrectedScore(0.91, 0.8512, 0.741, 0.932, 50, 61)
-    record = end_record(replace(study(), corrected=corrected), {}, [], [])
+    record = summary_record(replace(study(), corrected=corrected), {}, {})
     assert record["corrected"] == asdict(corrected)
     assert "**0.8512** (0.741 to 0.932) instead of 0.9100, over 50 trials." in record["summary"]
     assert CORRECTED_NOTE in record["summary"]
 
 
 def test_a_correction_that_is_not_at_hand_says_why():
-    record = end_record(
-        replace(study(), uncorrected="the predictions of 2 of 3 complete trials are not at hand"), {}, [], []
+    record = summary_record(
+        replace(study(), uncorrected="the predictions of 2 of 3 complete trials are not at hand"),
+        {},
+        {},
+        policies=[],
+        settled=[],
     )
     assert record["corrected"] is None
     assert "not at hand, since the predictions of 2 of 3" in record["summary"]
@@ -139,4 +143,4 @@ def test_a_study_at_chance_is_remarked_on():
 
 
 def test_remarks_stand_in_the_note():
-    assert "labels swapped" in end_record(scored([0.8, 0.2], 0.6, 0.9), {}, [], [])["summary"]
+    assert "labels swapped" in summary_record(scored([0.8, 0.2], 0.6, 0.9), {}, {})["summary"]

@@ -40,7 +40,7 @@ def _full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BHSEARCH_CACHE", cache_of(tmp_path_factory))
         patch.chdir(folder)
-        patch.setattr(runner, "DrainProcess", NobodyLogs)
+        patch.setattr(runner, "UploaderProcess", NobodyLogs)
         runner.optimize(settings(trials=N_TRIALS), ProgressReporter())
     (found,) = (folder / "outbox").iterdir()
     return found

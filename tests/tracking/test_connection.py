@@ -189,7 +189,7 @@ def test_studies_of_a_deleted_experiment_are_not_said_to_be_missing(client):
     from bhsearch.tracking.upload import writer
 
     experiment = open_experiment(client, "breakhis")
-    tags = {writer.TRIAL: "none", writer.UID: "u", reader.STUDY: "mine"}
+    tags = {writer.TRIAL: "none", writer.UID: "u", reader.STUDY: "mine", "bhsearch.schema": "1"}
     client.create_run(experiment, tags=tags)
     client.delete_experiment(experiment)
     for find in (reader.find_study, reader.latest_study, lambda c: reader.find_study(c, "mine")):
@@ -201,3 +201,34 @@ def test_studies_of_a_deleted_experiment_are_not_said_to_be_missing(client):
     with pytest.raises(StudyError, match="'breakhis' must be active"):
         reader.find_study(client, "mine")
     assert reader.find_study(client).name == "there"
+
+
+def test_a_new_experiment_carries_the_schema_number(client):
+    made = open_experiment(client, "breakhis")
+    assert client.get_experiment(made).tags["bhsearch.schema"] == "1"
+    assert open_experiment(client, "breakhis") == made
+
+
+def test_an_experiment_that_a_person_created_gets_the_schema_number(client):
+    """It may have an artifact location of its own; it holds no study that could be misread."""
+    made = client.create_experiment("breakhis")
+    client.create_run(made)  # of another program
+    assert open_experiment(client, "breakhis") == made
+    assert client.get_experiment(made).tags["bhsearch.schema"] == "1"
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_an_experiment_with_studies_of_an_earlier_schema_is_refused_with_the_commit_that_reads_it(client, deleted):
+    made = client.create_experiment("breakhis")
+    run = client.create_run(made, tags={"bhsearch.study_uid": "u"})
+    if deleted:
+        client.delete_run(run.info.run_id)
+    with pytest.raises(StudyError, match=r"'breakhis' must have the schema 1, but has the schema 0.* commit d6a9faa"):
+        open_experiment(client, "breakhis")
+    assert "bhsearch.schema" not in client.get_experiment(made).tags
+
+
+def test_an_experiment_of_a_later_schema_is_refused(client):
+    client.create_experiment("breakhis", tags={"bhsearch.schema": "2"})
+    with pytest.raises(StudyError, match="schema 2, which this version of bhsearch does not know"):
+        open_experiment(client, "breakhis")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
+import bhsearch
 from bhsearch.objectives.space import finetune_space, frozen_space, starting_point
 from bhsearch.tracking import keys, links, notes
 
@@ -80,3 +85,25 @@ def test_a_trial_is_described_by_its_end_its_point_and_its_study(trial, says):
     assert "backbone staintex-s, learning_rate 0.01235" in note
     assert "[s](#/experiments/7/runs/parent?workflowType=machine_learning)" in note
     assert note.endswith("Not for screening patients.")
+
+
+def test_no_other_module_spells_a_name_in_mlflow():
+    """Names of modules are allowed; attributes in Optuna's storage and groups of entry points are in other rooms."""
+    package = Path(bhsearch.__file__).parent
+    spelt = {}
+    rooms = ("tracking", "lifecycle", "protocols", "reporting", "evaluation")
+    files = [*(package / "study").glob("*.py"), *(file for room in rooms for file in (package / room).rglob("*.py"))]
+    for file in files:
+        home = file.relative_to(package)
+        if home == Path("tracking/keys.py"):
+            continue
+        constants = (node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if is_text(node))
+        named = (node.value for node in constants if re.fullmatch(r"bhsearch\.[a-z_]+\.?", node.value))
+        found = [name for name in named if not (package / f"{name.removeprefix('bhsearch.')}.py").exists()]
+        if found:
+            spelt[str(home)] = found
+    assert spelt == {}
+
+
+def is_text(node):
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)

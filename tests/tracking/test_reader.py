@@ -63,12 +63,12 @@ def test_predictions_give_the_score_that_is_logged(studies, study):
 def test_what_the_study_was_made_with_comes_back(studies, study, finished):
     from bhsearch.data.splits import Split
 
-    split = Split.from_dict(studies.read_record(study, studies.SPLIT))
+    split = Split.from_dict(studies.read_record(study, keys.SPLIT))
     assert split.fingerprint == study.tags["bhsearch.split_fingerprint"]
-    assert studies.read_record(study, studies.AUDIT)["synthetic"] is study.synthetic is True
-    assert {row["name"] for row in studies.read_record(study, studies.SPACE)} == set(study.trials[0].params)
-    assert "optuna" in studies.read_record(study, studies.VERSIONS)
-    assert len(studies.read_record(study, studies.TRIALS)["trials"]) == 4
+    assert studies.read_record(study, keys.AUDIT)["synthetic"] is study.synthetic is True
+    assert {row["name"] for row in studies.read_record(study, keys.SPACE)} == set(study.trials[0].params)
+    assert "optuna" in studies.read_record(study, keys.VERSIONS)
+    assert len(studies.read_record(study, keys.TRIALS)["trials"]) == 4
     assert study.settings["image_size"] == "48"
     with pytest.raises(StudyError, match=r"must keep nosuch\.json"):
         studies.read_record(study, "nosuch.json")
@@ -90,7 +90,9 @@ def test_a_run_leads_to_its_study_and_trial(studies, study, finished):
 def test_an_opened_test_is_found_at_its_study_only(studies, study, finished, client):
     """Openings are runs below the study; here in a store of their own, so that the finished study stays as it is."""
     experiment = client.create_experiment("tissue")
-    parent = client.create_run(experiment, tags={"bhsearch.trial": "none", keys.UID: "u", keys.STUDY: "s"})
+    parent = client.create_run(
+        experiment, tags={"bhsearch.trial": "none", keys.UID: "u", keys.STUDY: "s", keys.SCHEMA: "1"}
+    )
     other = client.create_run(experiment, tags={"mlflow.parentRunId": "x", keys.OPENED: "2026-01-01"})
     below = {"mlflow.parentRunId": parent.info.run_id}
     later, first = (
@@ -105,15 +107,15 @@ def test_an_opened_test_is_found_at_its_study_only(studies, study, finished, cli
 
 def test_a_report_is_kept_beside_the_study(studies, client, tmp_path):
     experiment = client.create_experiment("tissue", artifact_location=(tmp_path / "kept").as_uri())
-    client.create_run(experiment, tags={"bhsearch.trial": "none", keys.UID: "u", keys.STUDY: "s"})
+    client.create_run(experiment, tags={"bhsearch.trial": "none", keys.UID: "u", keys.STUDY: "s", keys.SCHEMA: "1"})
     study = studies.find_study(client)
     for page in ("<p>first</p>", "<p>second</p>"):
         studies.log_report(client, study, page)
-        assert studies.read_bytes(study, studies.REPORT) == page.encode()
+        assert studies.read_bytes(study, keys.REPORT) == page.encode()
 
 
 def test_what_a_run_lacks_is_missing_and_nothing_else(studies, study):
-    for path in (studies.MADE, studies.SPLIT, studies.TRIALS):
+    for path in (keys.MADE, keys.SPLIT, keys.TRIALS):
         assert studies.read_record(study, path)
     for path in ("study/nosuch.json", "nosuch.json", "nosuch/split.json"):
         with pytest.raises(MissingError):
@@ -133,3 +135,20 @@ def test_openings_of_a_set_are_found_for_every_study_also_where_their_run_was_de
     found = studies.tests_on(client, "set")
     assert [(test.study, test.trial) for test in found] == [("another", "4"), ("one", "4")]
     assert [test.values for test in found] == [{}, {"auc": 0.75}]
+
+
+@pytest.mark.parametrize(("schema", "reader"), [({}, "schema 0"), ({keys.SCHEMA: "2"}, "schema 2")])
+def test_a_study_of_another_schema_is_refused_and_never_read_as_empty(studies, client, schema, reader):
+    experiment = client.create_experiment("tissue")
+    tags = {keys.TRIAL: "none", keys.UID: "u", keys.STUDY: "s"}
+    run_id = client.create_run(experiment, tags=tags | schema).info.run_id
+    trial = {**tags, keys.TRIAL: "0", keys.STATE: "complete", "mlflow.parentRunId": run_id}
+    trial_run = client.create_run(experiment, tags=trial).info.run_id
+    for read in (
+        lambda: studies.find_study(client, "s"),
+        lambda: studies.find_study(client),
+        lambda: studies.latest_study(client),
+        lambda: studies.study_of(client, trial_run),
+    ):
+        with pytest.raises(StudyError, match=f"The study 's' in MLflow must have the schema 1, but has the {reader}"):
+            read()

@@ -20,6 +20,7 @@ from tests.studies import import_mlflow
 mlflow = import_mlflow()
 
 from bhsearch.tracking import (  # noqa: E402
+    keys,
     model_files,
     reader,
     registry,
@@ -28,7 +29,6 @@ from bhsearch.tracking import (  # noqa: E402
 )
 from bhsearch.tracking.connection import open_client  # noqa: E402
 from bhsearch.tracking.upload import writer  # noqa: E402
-from bhsearch.tracking.upload.artifacts import PREDICTIONS  # noqa: E402
 from bhsearch.tracking.upload.client import UploaderProcess  # noqa: E402
 
 NAME, SEALED, UID = "tissue", "0123456789abcdef", "abc123abc123"
@@ -56,22 +56,22 @@ def _served(tmp_path_factory):
     ):
         patch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
         client = open_client()
-        experiment = client.create_experiment("tissue")
-        tags = {writer.UID: UID, reader.STUDY: "mine", "bhsearch.split_fingerprint": "f"}
+        experiment = client.create_experiment("tissue", tags={keys.SCHEMA: "1"})
+        tags = {writer.UID: UID, reader.STUDY: "mine", keys.SPLIT_FINGERPRINT: "f", keys.SCHEMA: "1"}
         parent = client.create_run(experiment, tags=tags | {writer.TRIAL: "none"}).info.run_id
-        client.log_text(parent, '{"promotable": true}', reader.SPLIT)
+        client.log_text(parent, '{"promotable": true}', keys.SPLIT)
         client.set_terminated(parent)
         trial_tags = {writer.TRIAL: "0", writer.STATE: "complete", "mlflow.parentRunId": parent}
         trial = client.create_run(experiment, tags=tags | trial_tags).info.run_id
         client.log_metric(trial, "auc", 0.9)
         client.log_text(trial, "picture", "pictures/roc.png")
-        file = tmp_path_factory.mktemp("predictions") / PREDICTIONS
+        file = tmp_path_factory.mktemp("predictions") / keys.PREDICTIONS
         simulate().to_csv(file)
         client.log_artifact(trial, str(file))
         client.set_terminated(trial)
         study = reader.find_study(client)
-        opening = test_access.log_access(client, study, study.trials[0], SEALED, {"threshold": 0.5}, NAME)
-        client.log_text(opening, '{"development": {}}', registry.LINEAGE)
+        opening = test_access.log_access(client, study, study.trials[0], SEALED, {"threshold": 0.5}, NAME).run_id
+        client.log_text(opening, '{"development": {}}', keys.LINEAGE)
         test_access.end_test(client, opening)
         made = client.create_model_version(NAME, client.get_run(opening).info.artifact_uri, opening)
         client.set_registered_model_alias(NAME, "champion", made.version)
@@ -107,7 +107,7 @@ LOOK_UPS = {
     "last study": ("experiments/search", lambda s: reader.latest_study(s.client)),
     "run": ("runs/get", lambda s: reader.study_of(s.client, s.study.trials[0].run_id)),
     "tests": ("runs/search", lambda s: reader.tests_of_study(s.client, s.study)),
-    "read_record": ("mlflow-artifacts", lambda s: reader.read_record(s.study, reader.SPLIT)),
+    "read_record": ("mlflow-artifacts", lambda s: reader.read_record(s.study, keys.SPLIT)),
     "picture": ("mlflow-artifacts", lambda s: reader.picture(s.study.trials[0], "roc")),
     "predictions": ("mlflow-artifacts", lambda s: reader.predictions_of(s.study.trials[0])),
     "earlier predictions": ("mlflow-artifacts", lambda s: writer.stored_predictions(s.client, "tissue", UID)),
@@ -171,8 +171,8 @@ def test_what_does_not_exist_is_missing_by_the_servers_word(served):
     assert reader.picture(served.study.trials[0], "nosuch") == b""
     assert writer.stored_predictions(served.client, "nosuch", UID) == {}
     missing = (
-        partial(reader.read_record, served.study, reader.AUDIT),
-        partial(reader.read_record, served.study, reader.TRIALS),
+        partial(reader.read_record, served.study, keys.AUDIT),
+        partial(reader.read_record, served.study, keys.TRIALS),
         partial(reader.find_study, served.client, "nosuch"),
         partial(reader.study_of, served.client, "0" * 32),
         partial(registry.resolve, served.client, f"{NAME}@nosuch"),
@@ -244,7 +244,7 @@ def test_an_answer_that_was_lost_makes_no_second_opening(served, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     before = len(test_access.accesses(served.client, SEALED))
     served.proxy.fail(Failure(LOST), "runs/create", times=1)
-    run_id = test_access.log_access(served.client, served.study, served.study.trials[0], SEALED, {}, NAME)
+    run_id = test_access.log_access(served.client, served.study, served.study.trials[0], SEALED, {}, NAME).run_id
     found = test_access.accesses(served.client, SEALED)
     assert len(found) == before + 1
     assert found[-1].run_id == run_id

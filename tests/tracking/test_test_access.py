@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from tests.studies import environment, import_mlflow
 import_mlflow()
 
 from bhsearch.tracking import (  # noqa: E402
+    keys,
     reader,
     registry,
     test_access,
@@ -24,7 +26,7 @@ SEALED = "0123456789abcdef"
 @pytest.fixture
 def study(client):
     experiment = client.create_experiment("tissue")
-    tags = {writer.UID: "abc", reader.STUDY: "mine", "bhsearch.split_fingerprint": "f"}
+    tags = {writer.UID: "abc", reader.STUDY: "mine", keys.SPLIT_FINGERPRINT: "f", keys.SCHEMA: "1"}
     parent = client.create_run(experiment, tags=tags | {writer.TRIAL: "none"}).info.run_id
     trial = client.create_run(
         experiment, tags=tags | {writer.TRIAL: "3", writer.STATE: "complete", "mlflow.parentRunId": parent}
@@ -35,7 +37,7 @@ def study(client):
 
 
 def opened(client, study):
-    return test_access.log_access(client, study, study.trials[0], SEALED, {"threshold": 0.5}, "model")
+    return test_access.log_access(client, study, study.trials[0], SEALED, {"threshold": 0.5}, "model").run_id
 
 
 def collect(tmp_path):
@@ -67,7 +69,7 @@ def test_a_run_that_is_deleted_for_good_still_counts(client, study, tmp_path):
     second = opened(client, study)
     assert len(test_access.accesses(client, SEALED)) == 2
     assert client.get_run(second).info.run_name == "test 2 of trial 003"
-    assert client.get_run(second).data.tags[test_access.OPENINGS] == "2"
+    assert client.get_run(second).data.tags[keys.OPENINGS] == "2"
 
 
 def test_an_experiment_that_is_deleted_for_good_still_counts(client, study, tmp_path):
@@ -118,3 +120,35 @@ def test_models_are_named_as_people_name_them(client, study, tmp_path):
             registry.resolve(client, uri)
     client.set_registered_model_alias("model", "champion", made.version)
     assert registry.resolve(client, "model") == registry.resolve(client, None) == "models:/model@champion"
+
+
+def test_accesses_of_a_store_of_an_earlier_schema_count(client, study):
+    """Nobody gets a second first look by updating bhsearch: the tags of an access keep their names."""
+    experiment = client.create_experiment("an earlier schema")
+    tags = {
+        "bhsearch.sealed": SEALED,
+        "bhsearch.opened": "2026-01-01T00:00:00.000+00:00",
+        "bhsearch.study": "earlier",
+        "bhsearch.opened_trial": "7",
+        "bhsearch.split_fingerprint": "g",
+        "bhsearch.opened_uid": "def",
+        "bhsearch.opening_id": "one",
+    }
+    client.create_run(experiment, tags=tags)
+    copy = {
+        "when": "2026-01-02",
+        "study": "gone",
+        "trial": "8",
+        "split": "g",
+        "run_id": "r",
+        "uid": "ghi",
+        "key": "two",
+    }
+    client.set_experiment_tag(experiment, "bhsearch.opening.two", json.dumps({**copy, "sealed": SEALED}))
+    assert [(each.study, each.trial) for each in test_access.accesses(client, SEALED)] == [
+        ("earlier", "7"),
+        ("gone", "8"),
+    ]
+    run_id = opened(client, study)
+    assert client.get_run(run_id).info.run_name == "test 3 of trial 003"
+    assert client.get_run(run_id).data.tags["bhsearch.openings"] == "3"

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from bhsearch.data.images.files import Images
 from bhsearch.data.layouts.listing import Listing
-from bhsearch.runtime.plugins import Registry
+from bhsearch.plugins import Registry
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,4 @@ class Layout(Protocol):
         """
 
 
-LAYOUTS: Registry[Layout] = Registry(
-    "bhsearch.layouts",
-    "--layout",
-    {
-        "breakhis": "bhsearch.data.layouts.breakhis_tree:LAYOUT",
-        "idc": "bhsearch.data.layouts.idc:LAYOUT",
-        "folders": "bhsearch.data.layouts.folders:LAYOUT",
-        "manifest": "bhsearch.data.layouts.manifest:LAYOUT",
-    },
-)
+LAYOUTS: Registry[Layout] = Registry("bhsearch.layouts", "--layout")

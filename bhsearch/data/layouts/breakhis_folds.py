@@ -12,7 +12,8 @@ import numpy.typing as npt
 from bhsearch.data.arrays import Bools
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.layouts import breakhis
-from bhsearch.errors import DataError, listed
+from bhsearch.errors import DataError
+from bhsearch.text import listed
 
 ROW = "file name|magnification|fold|train or test"
 

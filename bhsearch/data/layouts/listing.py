@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bhsearch.data.dataset import CLASS_NAMES, BadFile, LeftOut
-from bhsearch.errors import DataError, listed
+from bhsearch.errors import DataError
+from bhsearch.text import listed
 
 
 @dataclass(frozen=True)

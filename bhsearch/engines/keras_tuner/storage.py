@@ -25,6 +25,7 @@ from bhsearch.errors import MissingError, StudyError
 from bhsearch.objectives.space import Params
 from bhsearch.runtime.cache import explain_write_errors
 from bhsearch.runtime.locks import lock
+from bhsearch.runtime.schema import SCHEMA, require_schema
 from bhsearch.states import RUNNING
 
 DIRECTORY = Path("keras_tuner")
@@ -180,7 +181,7 @@ def open_study(directory: Path, name: str, facts: dict[str, Any]) -> KerasTunerS
                     )
                 if not (folder / _FACTS).exists():
                     (folder / _TRIALS).unlink(missing_ok=True)  # left by a deletion that was interrupted
-                    _write(folder, {"study": name, "facts": facts, "settings": {}})
+                    _write(folder, {"study": name, "schema": SCHEMA, "facts": facts, "settings": {}})
     return KerasTunerStudy(folder, name)
 
 
@@ -204,8 +205,14 @@ def names(directory: Path) -> list[str]:
 
 
 def metadata_of(study: KerasTunerStudy) -> dict[str, Any]:
-    """Return the metadata that the study was created with."""
-    return dict(_read(study.journal.folder)["facts"])
+    """Return the metadata that the study was created with.
+
+    Raises:
+        StudyError: If its schema is not the current one.
+    """
+    held = _read(study.journal.folder)
+    require_schema(held["schema"], f"The study {study.name!r}")
+    return dict(held["facts"])
 
 
 def save_settings(study: KerasTunerStudy, settings: dict[str, Any]) -> None:
@@ -261,7 +268,12 @@ def _write(folder: Path, held: dict[str, Any]) -> None:
 def _read(folder: Path) -> dict[str, Any]:
     try:
         held = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        return {"study": str(held["study"]), "facts": dict(held["facts"]), "settings": dict(held["settings"])}
+        return {
+            "study": str(held["study"]),
+            "schema": held.get("schema"),
+            "facts": dict(held["facts"]),
+            "settings": dict(held["settings"]),
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(
             f"{folder / _FACTS} must be the facts of a study of bhsearch, but cannot be read. "

@@ -11,7 +11,7 @@ from bhsearch.engines.base import Capabilities, Engine, StoredStudy
 from bhsearch.engines.keras_tuner import storage as studies
 from bhsearch.engines.keras_tuner.engine import SAMPLERS, KerasTunerEngine
 from bhsearch.objectives.space import Parameter, Params
-from bhsearch.runtime.plugins import PluginSource
+from bhsearch.plugins import PluginSource
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,13 @@ from bhsearch.errors import MissingError, StudyError
 from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import Parameter, Params, starting_point
 from bhsearch.runtime.processes import this_process
+from bhsearch.runtime.schema import SCHEMA, require_schema
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 
 optuna.logging.set_verbosity(logging.ERROR)
 
 _GROWING, _WHOLE = " (growing)", "bhsearch.whole"
-_FACTS, _SETTINGS = "bhsearch.facts", "bhsearch.settings"
+_FACTS, _SETTINGS, _SCHEMA = "bhsearch.facts", "bhsearch.settings", "bhsearch.schema"
 _STATES = {
     TrialState.COMPLETE: COMPLETE,
     TrialState.PRUNED: PRUNED,
@@ -224,6 +225,7 @@ def open_study(storage: optuna.storages.BaseStorage, name: str, facts: dict[str,
         return optuna.load_study(study_name=name, storage=storage)
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
     attributes.name_metric(study)
+    attributes.set_attribute(study, _SCHEMA, SCHEMA)
     attributes.set_attribute(study, _FACTS, facts)
     return study
 
@@ -267,7 +269,7 @@ def metadata_of(study: optuna.Study) -> dict[str, Any]:
     """Return the metadata that the study was created with.
 
     Raises:
-        StudyError: If another program created it.
+        StudyError: If another program created it, or its schema is not the current one.
     """
     held = attributes.kept(study)
     if _FACTS not in held:
@@ -275,6 +277,7 @@ def metadata_of(study: optuna.Study) -> dict[str, Any]:
             f"The study {study.study_name!r} must be one of bhsearch, but another program made it. "
             "Name another with --study."
         )
+    require_schema(held.get(_SCHEMA), f"The study {study.study_name!r}")
     return dict(held[_FACTS])
 
 
@@ -302,6 +305,7 @@ def add_backbones(study: optuna.Study, facts: dict[str, Any], backbones: Sequenc
     storage, name = study._storage, study.study_name
     draft = optuna.create_study(storage=storage, study_name=name + _GROWING, direction="maximize")
     attributes.name_metric(draft)
+    attributes.set_attribute(draft, _SCHEMA, SCHEMA)
     attributes.set_attribute(draft, _FACTS, facts)
     choices = CategoricalDistribution(tuple(backbones))
     draft.add_trials([_with_choices(trial, choices) for trial in study.get_trials()])

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bhsearch.runtime.plugins import Registry
+from bhsearch.plugins import Registry
 
 if TYPE_CHECKING:
     from bhsearch.engines.optuna.samplers import Sampler
 
-SAMPLERS: Registry[Sampler] = Registry(
-    "bhsearch.samplers",
-    "--sampler",
-    {name: f"bhsearch.engines.optuna.samplers:{name.upper()}" for name in ("tpe", "random", "qmc", "cmaes")},
-)
+SAMPLERS: Registry[Sampler] = Registry("bhsearch.samplers", "--sampler")

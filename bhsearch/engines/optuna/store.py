@@ -16,7 +16,7 @@ from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.engines.optuna.storage import connect, discard_if_new, reconnect, retry_while_unavailable
 from bhsearch.engines.optuna.url import check_storage, sqlite_file, without_password
 from bhsearch.objectives.space import Parameter, Params
-from bhsearch.runtime.plugins import PluginSource
+from bhsearch.plugins import PluginSource
 
 
 @dataclass(frozen=True)

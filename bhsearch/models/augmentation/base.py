@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bhsearch.errors import SettingsError
 from bhsearch.models.augmentation.policies import POLICIES
-from bhsearch.runtime.plugins import Registry
+from bhsearch.plugins import Registry
 
 
 class Augmentation(Protocol):
@@ -53,7 +53,7 @@ class Augmentation(Protocol):
         """
 
 
-AUGMENTATIONS: Registry[Augmentation] = Registry("bhsearch.augmentations", "--augmentations", {}, reserved=POLICIES)
+AUGMENTATIONS: Registry[Augmentation] = Registry("bhsearch.augmentations", "--augmentations", reserved=POLICIES)
 
 
 def check_augmentations(names: tuple[str, ...], regime: str) -> None:

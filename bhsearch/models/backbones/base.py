@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.runtime.plugins import Registry
+from bhsearch.plugins import Registry
 
 NAME_SEPARATOR = ":"  # between the name of a kind of another package and an argument
 
@@ -182,14 +182,4 @@ def reason_of(error: Exception) -> str:
     return text.strip().split("\n", 1)[0]
 
 
-# In the order in which `auto` lists their backbones.
-KINDS: Registry[BackboneKind] = Registry(
-    "bhsearch.backbones",
-    "A kind of backbone",
-    {
-        "staintex": "bhsearch.models.backbones.staintex:KIND",
-        "cnn": "bhsearch.models.backbones.cnn:KIND",
-        "keras-file": "bhsearch.models.backbones.keras_file:KIND",
-        "keras-applications": "bhsearch.models.backbones.keras_applications:KIND",
-    },
-)
+KINDS: Registry[BackboneKind] = Registry("bhsearch.backbones", "A kind of backbone")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bhsearch.errors import BackboneError
 from bhsearch.models.backbones.base import KINDS, NAME_SEPARATOR, AvailableBackbones, Backbone, BackboneKind
-from bhsearch.runtime.plugins import UnknownPartError
+from bhsearch.plugins import UnknownPartError
 
 AUTO = "auto"
 _NOTHING_TO_TRAIN = "its filters are fixed, so there is nothing to train"

@@ -24,7 +24,9 @@ import numpy.typing as npt
 
 from bhsearch.data.arrays import Float32Array
 from bhsearch.models import backend
+from bhsearch.models.losses import LOSSES
 from bhsearch.models.training.optimizers import EPSILON, bias_corrections, learning_rates, optimizer_step
+from bhsearch.tasks.binary import BINARY
 
 BATCH = 128
 _MAX_GRADIENT_NORM = 5.0  # per fold model
@@ -269,9 +271,7 @@ def _compiled_epoch(linear: bool) -> Callable[..., Any]:
 
     def loss(parameters: Any, x: Any, mask: Any, target: Any, weight: Any, mean: Any, inverse_deviation: Any) -> Any:
         logits = forward(parameters, x, mask, mean, inverse_deviation)
-        # Binary cross-entropy on logits. Softplus is differentiable at zero, where a linear head starts; the form
-        # with a maximum and an absolute value is not, and the backends' substitute is wrong by one half.
-        entropy = ops.softplus(logits) - logits * target[:, None]
+        entropy = LOSSES[BINARY.loss](logits, target[:, None])
         return ops.sum(ops.mean(entropy * weight, axis=0))
 
     gradient = backend.value_and_grad(loss)

@@ -19,7 +19,9 @@ from bhsearch.data.arrays import Float32Array
 from bhsearch.models import backend
 from bhsearch.models.augmentation import on_device
 from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.losses import LOSSES
 from bhsearch.models.training.optimizers import EPSILON, optimizer_step
+from bhsearch.tasks.binary import BINARY
 
 _UNBOUNDED = 1 << 30  # steps per call where their number is not limited
 DEPTHS = {"half": 0.5, "all": 0.0}  # relative depth of the lowest trained layer: 0 the first, 1 the last
@@ -313,7 +315,7 @@ class CompiledTrainer:
             parts[:-4], frozen_params, batch_norm_state, images, training=self.from_scratch
         )
         logits = self._head(features * dropout_mask, *parts[-4:])
-        entropy = ops.softplus(logits) - logits * target
+        entropy = LOSSES[BINARY.loss](logits, target)
         return ops.mean(entropy * weight) * scale, batch_norm_state
 
     def _logits(

@@ -1,4 +1,4 @@
-"""What the augmentation policies do to images of the study: so that a person can say whether it still is tissue."""
+"""Figure of augmentation policies applied to images of the study, to check that they still look like tissue."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _MARGIN, _LABELS, _TOP, _BOTTOM = 25, 68, 92, 14  # dots around the pictures; th
 
 
 def augmentation_figure(rows: Sequence[tuple[str, Sequence[Pixels]]], note: str) -> Figure:
-    """Draw a row per policy: the image as it is, then what becomes of it, samples at each strength shown.
+    """Draw a row per policy: the original image, then augmented samples at each strength.
 
     Args:
         rows: As `augment.examples` gives them: policy, and its seven pictures: the original, then the samples, weakest
             first. Each of shape (size, size, 3).
-        note: What must be known wherever data is shown, such as "synthetic data (phantom)"; or nothing.
+        note: Note in a corner, such as "synthetic data (phantom)"; may be empty.
 
     Raises:
         ValueError: If there is no row, or a row has another number of pictures.

@@ -1,4 +1,4 @@
-"""The grid of right and wrong images: which to show, one array of pixels, and the picture."""
+"""The grid of right and wrong images: selection, composition as one array of pixels, and the figure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from matplotlib import get_data_path
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
-from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.reporting.figures import style, templates
-from bhsearch.reporting.figures.templates import Panel, Plate
+from bhsearch.reporting.figures.templates import Panel, Template
+from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import IntArray, Predictions
     from bhsearch.evaluation.thresholds import HardLabels
+    from bhsearch.tasks.base import Task
 
 N_COLUMNS = 4
 _TILE, _FRAME, _GAP, _CAPTION = 136, 5, 8, 30  # pixels
@@ -31,50 +32,53 @@ _MARGIN, _TOP = 20, 85  # pixels beside and above the grid
 
 @dataclass(frozen=True)
 class Example:
-    """One image of the grid and what is written under it.
+    """One image of the grid and its caption.
 
     Attributes:
         row: Row of the image in the predictions.
-        right: Whether its class was met.
+        correct: Whether its predicted label is right.
         caption: Probability, true label and case.
     """
 
     row: int
-    right: bool
+    correct: bool
     caption: str
 
 
-def pick_examples(predictions: Predictions, decisions: HardLabels, n_images: int = 16) -> list[Example]:
+def pick_examples(
+    predictions: Predictions, decisions: HardLabels, n_images: int = 16, task: Task = BINARY
+) -> list[Example]:
     """Choose the clearest right and the worst wrong images of the first repeat.
 
-    Half of them wrong and half right, each half from both classes where there are such images; at most one image of a
-    case in each of the four kinds as long as other cases are left; the farthest from their threshold first.
+    Half of the examples are wrong and half right, each half from both classes if possible. Each of these four kinds has
+    at most one image of a case while other cases are left; the images farthest from their threshold come first.
 
     Args:
         predictions: Out-of-fold predictions.
-        decisions: From `pooled_decisions` of them.
+        decisions: Predicted labels of the same images.
         n_images: Size of the grid.
+        task: Names the classes.
 
     Returns:
         At most `n_images` examples, right ones first, each half ordered by label. Fewer if there are fewer images.
     """
-    right = decisions.predicted[0] == predictions.label
+    correct = decisions.predicted[0] == predictions.label
     margin = np.abs(predictions.probability[0] - decisions.threshold[0][predictions.fold[0]])
     kinds = [
-        _clearest(predictions, margin, (right == good) & (predictions.label == value))
+        _clearest(predictions, margin, (correct == good) & (predictions.label == value))
         for good in (True, False)
         for value in (0, 1)
     ]
     take = _fair_shares([len(kind) for kind in kinds], n_images)
     return [
-        Example(int(row), bool(right[row]), _caption(predictions, int(row)))
+        Example(int(row), bool(correct[row]), _caption(predictions, int(row), task))
         for kind, count in zip(kinds, take, strict=True)
         for row in kind[:count]
     ]
 
 
 def _clearest(predictions: Predictions, margin: npt.NDArray[np.floating], inside: npt.NDArray[np.bool_]) -> IntArray:
-    """Rows of one kind, the clearest image of every case before the second of any, ties by row number."""
+    """Return the rows of one kind: first the clearest image of every case, then the second of each, and so on."""
     rows = np.flatnonzero(inside)
     rows = rows[np.argsort(-margin[rows], kind="stable")]
     seen: dict[int, int] = {}
@@ -85,7 +89,7 @@ def _clearest(predictions: Predictions, margin: npt.NDArray[np.floating], inside
 
 
 def _fair_shares(available: Sequence[int], total: int) -> list[int]:
-    """Share `total` places out one by one in turn, no kind getting more than it has."""
+    """Distribute `total` places over kinds in turn, at most as many to a kind as it has images."""
     shares = [0] * len(available)
     while sum(shares) < min(total, sum(available)):
         for kind, limit in enumerate(available):
@@ -94,21 +98,21 @@ def _fair_shares(available: Sequence[int], total: int) -> list[int]:
     return shares
 
 
-def _caption(predictions: Predictions, row: int) -> str:
+def _caption(predictions: Predictions, row: int, task: Task) -> str:
     case = str(predictions.case[row])
     case = case if len(case) <= _LONGEST_CASE else f"{case[: _LONGEST_CASE - 1]}…"
-    name = CLASS_NAMES[int(predictions.label[row])]
+    name = task.class_names[int(predictions.label[row])]
     return f"P {predictions.probability[0, row]:.2f}   {name}\n{case}"
 
 
 def compose(pixels: npt.NDArray[np.uint8], examples: Sequence[Example]) -> npt.NDArray[np.uint8]:
-    """Put framed and captioned images side by side into one array, `N_COLUMNS` a row.
+    """Compose framed and captioned images into one array with `N_COLUMNS` images a row.
 
-    Captions are pixels too, written by Pillow: text is what a Matplotlib figure spends most of its time on.
+    Pillow draws the captions, because text takes most of the time of a Matplotlib figure.
 
     Args:
         pixels: RGB images of one size. Shape (m, height, width, 3).
-        examples: What they are, in the same order. Length m.
+        examples: Their captions and correctness, in the same order. Length m.
 
     Returns:
         RGBA, opaque. Shape (rows * cell height, N_COLUMNS * cell width, 4).
@@ -117,7 +121,7 @@ def compose(pixels: npt.NDArray[np.uint8], examples: Sequence[Example]) -> npt.N
     cells = np.full((n_rows * N_COLUMNS, *_CELL, 4), 255, dtype=np.uint8)
     inside = slice(_FRAME, _FRAME + _TILE)
     for cell, image, example in zip(cells, _resized(pixels), examples, strict=False):
-        cell[:_OUTER, :_OUTER, :3] = np.round(255 * np.array(to_rgb(style.RIGHT if example.right else style.WRONG)))
+        cell[:_OUTER, :_OUTER, :3] = np.round(255 * np.array(to_rgb(style.RIGHT if example.correct else style.WRONG)))
         cell[inside, inside, :3] = image
     grid = cells.reshape(n_rows, N_COLUMNS, *cells.shape[1:]).swapaxes(1, 2)
     picture = Image.fromarray(grid.reshape(n_rows * _CELL[0], N_COLUMNS * _CELL[1], 4))
@@ -147,14 +151,14 @@ def _resized(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _taps(size: int) -> IntArray:
-    """Which pixels along one axis are averaged into each pixel of a tile. Shape (n_taps, _TILE)."""
+    """Return the pixels along one axis that are averaged into each pixel of a tile. Shape (n_taps, _TILE)."""
     n_taps = min(-(-size // _TILE), 4)
     place = np.arange(_TILE) + (np.arange(n_taps)[:, None] + 0.5) / n_taps
     return (place * size / _TILE).astype(np.int64)
 
 
 def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note: str = "") -> Panel:
-    """The grid: clearest right images and worst wrong ones, framed, with probability, true label and case.
+    """Draw the clearest right and the worst wrong images, framed, with probability, true class and case.
 
     Args:
         pixels: RGB images of `examples`, in their order, of one size. Shape (m, height, width, 3).
@@ -165,15 +169,17 @@ def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note
         ValueError: If there is no example, or not one image for each.
     """
     if not examples or len(pixels) != len(examples):
-        raise ValueError(f"a grid needs one image for each example, but got {len(pixels)} and {len(examples)}.")
+        raise ValueError(
+            f"A grid needs one image for each example, but got {len(pixels)} images and {len(examples)} examples."
+        )
     canvas = compose(pixels, examples)
-    plate = _plate(canvas.shape[0], canvas.shape[1], note)
-    return Panel(plate, [templates.Pasted(canvas, _MARGIN, 0)])
+    template = _template(canvas.shape[0], canvas.shape[1], note)
+    return Panel(template, [templates.Pasted(canvas, _MARGIN, 0)])
 
 
 @lru_cache(4)
-def _plate(height: int, width: int, note: str) -> Plate:
-    """The frame around a grid of so many pixels."""
+def _template(height: int, width: int, note: str) -> Template:
+    """Return the template around a grid of the given size in pixels."""
     width, height = width - _GAP + 2 * _MARGIN, height + _TOP
     figure = style.new_figure(
         "Clearest right and worst wrong images",
@@ -185,4 +191,4 @@ def _plate(height: int, width: int, note: str) -> Plate:
     for place, (name, colour) in enumerate((("right", style.RIGHT), ("wrong", style.WRONG))):
         x, y = (_MARGIN + 75 * place) / width, 1 - 60 / height
         figure.text(x, y, f"■ {name}", size=9, color=colour, va="top")
-    return Plate(figure)
+    return Template(figure)

@@ -1,4 +1,4 @@
-"""The picture of what a leaky split is worth."""
+"""Figure of the optimism of leaky splits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def leakage_figure(groupings: Sequence[tuple[str, Sequence[float]]], detail: str, note: str = "") -> Figure:
-    """One bar a grouping, its repeats as dots; the honest one blue, leaky ones orange. Bars start at chance.
+    """Draw a bar per grouping with its repeats as dots: leaky groupings orange, the leak-free one blue.
 
     Args:
-        groupings: Name and AUC per repeat; the last one is the honest one.
-        detail: What was measured.
+        groupings: Name and AUC per repeat; the last grouping is leak-free. Bars start at 0.5, the AUC of guessing.
+        detail: Description of the measurement.
         note: Shown in a corner.
     """
     figure = style.new_figure("One configuration, the same images, other folds", detail, note, height=3.4)

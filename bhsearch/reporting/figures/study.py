@@ -1,4 +1,4 @@
-"""Pictures of a whole study, from plain data: no engine is known here."""
+"""Figures of a whole study, from plain data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_CHOICES = 12  # choices of a categorical parameter that get a label of the
 
 
 def history_figure(values: Sequence[float | None], states: Sequence[str], note: str = "") -> Figure:
-    """The score of every trial in the order of its number, and the best so far.
+    """Draw the score of every trial in order, and the best so far.
 
     Args:
         values: Score per trial; None or nan where there is none. Length T.
@@ -58,12 +58,12 @@ def history_figure(values: Sequence[float | None], states: Sequence[str], note: 
 
 
 def cost_figure(seconds: Sequence[float], scores: Sequence[float], names: Sequence[str], note: str = "") -> Figure:
-    """Score against cost: what a cheaper trial would give up.
+    """Draw score against duration.
 
     Args:
-        seconds: Of each complete trial. Length T.
-        scores: Of the same. Length T.
-        names: Backbone of the same; the commonest six have a colour of their own. Length T.
+        seconds: Duration of each complete trial. Length T.
+        scores: Score of each trial. Length T.
+        names: Backbone of each trial; the six most frequent ones have a colour each. Length T.
         note: Shown in a corner.
     """
     figure = style.new_figure(
@@ -90,7 +90,7 @@ def cost_figure(seconds: Sequence[float], scores: Sequence[float], names: Sequen
 
 
 def _complete_trials(axes: Axes, score: FloatArray) -> None:
-    """Points of the complete trials, the best so far as a line, and the best one by name.
+    """Draw the complete trials as points, the best so far as a line, and label the best one.
 
     Args:
         axes: Where to draw.
@@ -113,7 +113,7 @@ def _complete_trials(axes: Axes, score: FloatArray) -> None:
 
 
 def importances_figure(importances: Mapping[str, float], note: str = "") -> Figure:
-    """How much each parameter mattered, the most important at the top.
+    """Draw the importance of each parameter, the most important at the top.
 
     Args:
         importances: Share of the score's variation by parameter, 0 to 1.
@@ -141,7 +141,7 @@ def slice_figure(
     log: Collection[str] = (),
     note: str = "",
 ) -> Figure:
-    """The score against each parameter, one small panel for each; the best trial is marked.
+    """Draw the score against each parameter in a panel each; the best trial is marked.
 
     Args:
         params: Value of every trial per parameter, None where a trial has none. Numbers get an axis; anything else,
@@ -178,7 +178,7 @@ def slice_figure(
 
 
 def _slice_panel(axes: Axes, column: Sequence[Any], score: FloatArray, is_log: bool) -> None:
-    """The points of one parameter."""
+    """Draw the points of one parameter."""
     there = np.isfinite(score) & np.array([value is not None for value in column], dtype=bool)
     style.faint_grid(axes)
     if not there.any():
@@ -217,11 +217,11 @@ def intervals_figure(
     tied: npt.ArrayLike,
     note: str = "",
 ) -> Figure:
-    """The best trials with their intervals, in the order given, and which cannot be told from the first.
+    """Draw the best trials with their intervals, in the given order, and mark those tied with the best.
 
     Args:
-        names: What a trial is called, such as `trial 17`. Length m.
-        scores: Their scores. Length m.
+        names: Label of each trial, such as `trial 17`. Length m.
+        scores: Scores. Length m.
         low: Lower ends. Length m.
         high: Upper ends. Length m.
         tied: True where a trial is tied with the best. Shape (m,).
@@ -249,10 +249,10 @@ def intervals_figure(
 
 
 def _numbers(values: Sequence[float | None]) -> FloatArray:
-    """Scores as floats, nan where there is none."""
+    """Return scores as floats, None as nan."""
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def _short(name: str, longest: int = _LONGEST_NAME) -> str:
-    """A name that fits beside an axis."""
+    """Truncate a name to fit beside an axis."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"

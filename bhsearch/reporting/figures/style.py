@@ -1,4 +1,4 @@
-"""How every picture looks: colours, sizes, title and note, and PNG bytes."""
+"""Common style of figures: colours, sizes, title and note; and PNG encoding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bhsearch.reporting.figures.templates import Panel
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito (2008): told apart under all common kinds of colour blindness.
+# Okabe and Ito (2008): distinguishable with all common kinds of colour blindness.
 BLUE, ORANGE, VERMILLION = "#0072B2", "#E69F00", "#D55E00"
 INK, GREY, PALE = "#222222", "#7A7A7A", "#DDDDDD"
 RIGHT, WRONG = BLUE, ORANGE
@@ -31,12 +31,12 @@ _NOTE_LENGTH = 36  # characters a line
 
 
 def new_figure(title: str, detail: str = "", note: str = "", width: float = WIDTH, height: float = HEIGHT) -> Figure:
-    """An empty figure with its title, a line of detail under it, and a note in a corner that cannot be missed.
+    """Return an empty figure with its title, a line of detail below, and a highlighted note in a corner.
 
     Args:
-        title: What the picture shows.
-        detail: How to read it; lines of at most 62 characters, so that they pass under the note.
-        note: What must be known wherever a number is shown, such as "synthetic data (phantom)".
+        title: Title.
+        detail: How to read the figure; lines of at most 62 characters fit below the note.
+        note: Note that every figure must show, such as "synthetic data (phantom)".
         width: Inches.
         height: Inches.
 
@@ -56,9 +56,9 @@ def new_figure(title: str, detail: str = "", note: str = "", width: float = WIDT
 
 
 def place_axes(figure: Figure, left: float, bottom: float, right: float, top: float) -> Axes:
-    """Axes at margins in inches from the figure's edges, plainly framed.
+    """Add axes at margins in inches from the edges of the figure.
 
-    Fixed margins instead of a layout engine, which would draw every picture twice to measure it.
+    Margins are fixed, because a layout engine would draw every figure twice to measure it.
     """
     width, height = figure.get_size_inches()
     axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
@@ -71,19 +71,19 @@ def place_axes(figure: Figure, left: float, bottom: float, right: float, top: fl
 
 
 def label_axes(axes: Axes, x: str, y: str) -> None:
-    """Name both axes in one size."""
+    """Label both axes in one size."""
     axes.set_xlabel(x, fontsize=9, color=INK)
     axes.set_ylabel(y, fontsize=9, color=INK)
 
 
 def unit_square(axes: Axes) -> None:
-    """Let both axes run from 0 to 1 with the same few ticks (a millisecond each) and a faint grid."""
+    """Set both axes from 0 to 1 with few ticks (each takes a millisecond) and a faint grid."""
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xticks=UNIT_TICKS, yticks=UNIT_TICKS)
     faint_grid(axes)
 
 
 def faint_grid(axes: Axes) -> None:
-    """Faint lines behind the data."""
+    """Draw a faint grid behind the data."""
     axes.grid(color=PALE, linewidth=0.6)
     axes.set_axisbelow(True)
 
@@ -96,10 +96,10 @@ def legend_above(axes: Axes) -> None:
 
 
 def to_png(picture: Figure | Panel) -> bytes:
-    """Encode a picture as an opaque PNG of `DPI` dots per inch.
+    """Encode a figure as an opaque PNG of `DPI` dots per inch.
 
-    Written out here because hundreds of trials wait for their pictures: one fixed filter and a low compression level
-    encode in about half the time of Pillow's encoder behind `savefig`, to about the same size.
+    One fixed filter and a low compression level take about half the time of Pillow's encoder behind `savefig`, for
+    about the same size; hundreds of trials have several figures each.
 
     Source:
         PNG specification (ISO/IEC 15948), filter type 2 (up): a row is stored as its difference to the row above.
@@ -131,5 +131,5 @@ def _drawn(figure: Figure) -> npt.NDArray[np.uint8]:
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
-    """Length, type, data and checksum of one part of a PNG file."""
+    """Return a chunk of a PNG file: length, type, data and checksum."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

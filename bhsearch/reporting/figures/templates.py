@@ -1,6 +1,6 @@
-"""Pictures with a common frame: title, axes and ticks are drawn once, and what a trial adds is drawn over a copy.
+"""Figures with a common frame: title, axes and ticks are drawn once, and the data of a trial over a copy.
 
-A study draws the same few pictures for each of its trials, and Matplotlib spends most of its time on what they share.
+A study draws the same few figures for each of its trials, and Matplotlib spends most of its time on the frame.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Numbers = npt.ArrayLike
 _Artist = TypeVar("_Artist", bound=Artist)
 
 
-class Plate:
-    """A figure that is finished but for what varies.
+class Template:
+    """A figure that is complete except for the data.
 
     Args:
-        figure: Not to be changed any more.
-        axes: Those of its axes that pictures draw into; their limits stay.
+        figure: Figure that does not change any more.
+        axes: Axes that data are drawn into; their limits do not change.
     """
 
     def __init__(self, figure: Figure, *axes: Axes) -> None:
@@ -43,7 +43,7 @@ class Plate:
         self._frame = self._canvas.copy_from_bbox(figure.bbox)
 
     def rgb(self, artists: Iterable[Artist]) -> npt.NDArray[np.uint8]:
-        """Draw artists over the frame. Returns a new array of shape (height, width, 3)."""
+        """Draw artists over the frame and return the pixels. Shape (height, width, 3)."""
         self._canvas.restore_region(self._frame)
         renderer = self._canvas.get_renderer()
         for artist in artists:
@@ -54,23 +54,23 @@ class Plate:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: a plate, and what is drawn over it."""
+    """A figure: a template, and the artists drawn over it."""
 
-    plate: Plate
+    template: Template
     artists: Sequence[Artist]
 
     def rgb(self) -> npt.NDArray[np.uint8]:
-        """Its pixels. Shape (height, width, 3)."""
-        return self.plate.rgb(self.artists)
+        """Return the pixels. Shape (height, width, 3)."""
+        return self.template.rgb(self.artists)
 
 
 class Pasted(Artist):
-    """Pixels put into a picture as they are; axes around them would only cost ticks, limits and a resampling.
+    """Pixels copied into a figure without axes, which would only add ticks, limits and resampling.
 
     Args:
         pixels: RGBA. Shape (height, width, 4).
-        x: Where their left edge lies, in pixels from the picture's left edge.
-        y: Where their lower edge lies, in pixels from the picture's lower edge.
+        x: Distance of their left edge from the left edge of the figure, in pixels.
+        y: Distance of their lower edge from the lower edge of the figure, in pixels.
     """
 
     def __init__(self, pixels: npt.NDArray[np.uint8], x: int, y: int) -> None:
@@ -86,36 +86,36 @@ class Pasted(Artist):
 
 
 def line(axes: Axes, x: Numbers, y: Numbers, **look: Any) -> Line2D:
-    """A line in the coordinates of the data."""
+    """Return a line in data coordinates."""
     return _placed(Line2D(np.asarray(x), np.asarray(y), **look), axes, axes.transData)
 
 
 def band(axes: Axes, x: Numbers, low: Numbers, high: Numbers, **look: Any) -> Collection:
-    """What lies between two curves."""
+    """Return the area between two curves."""
     return _placed(FillBetweenPolyCollection("x", x, low, high, **look), axes, axes.transData)
 
 
 def boxes(axes: Axes, left: Numbers, bottom: Numbers, width: float, height: Numbers, **look: Any) -> Collection:
-    """Rectangles side by side: bars, or the cells of a matrix."""
+    """Return rectangles: bars, or the cells of a matrix."""
     x, y, up = (np.asarray(values, float) for values in (left, bottom, height))
     corners = np.stack([np.stack([x + width * a, y + up * b], -1) for a, b in ((0, 0), (1, 0), (1, 1), (0, 1))], 1)
     return _placed(PolyCollection(list(corners), **look), axes, axes.transData)
 
 
 def discs(axes: Axes, x: Numbers, y: Numbers, areas: Numbers, **look: Any) -> Collection:
-    """Filled circles; areas in square points."""
+    """Return filled circles; areas in square points."""
     sizes = np.asarray(areas, float)
     circles = CircleCollection(sizes, offsets=np.stack([x, y], -1), offset_transform=axes.transData, **look)
     return _placed(circles, axes, IdentityTransform())
 
 
 def words(axes: Axes, x: float, y: float, text: str, of_axes: bool = False, **look: Any) -> Text:
-    """Text at a point of the data, or with `of_axes` at a share of the axes' width and height."""
+    """Return text at a point in data coordinates, or with `of_axes` in axes coordinates."""
     return _placed(Text(x, y, text, **look), axes, axes.transAxes if of_axes else axes.transData, clipped=False)
 
 
 def _placed(artist: _Artist, axes: Axes, transform: Transform, clipped: bool = True) -> _Artist:
-    """Let an artist know where it is drawn, without the axes knowing of it."""
+    """Set figure, transform and clipping of an artist without adding it to the axes."""
     artist.set_figure(axes.figure)
     artist.set_transform(transform)
     if clipped:

@@ -1,4 +1,4 @@
-"""Pictures of a sealed test: they say that these cases chose nothing, which those of a trial must not say."""
+"""Figures of a sealed test. Unlike those of a trial, they state that its cases were not used for selection."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.evaluation import curves, metrics
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, group_draws
 from bhsearch.reporting.figures import image_grid, style
+from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ _N_DRAWS_BAND = 200
 
 
 def pictures(tested: TestResult, note: str = "") -> dict[str, bytes]:
-    """PNG bytes by name: `roc`, `precision_recall`, `calibration`, `confusion_matrix`. `note` stands on each."""
+    """Return PNG bytes by name: `roc`, `precision_recall`, `calibration`, `confusion_matrix`; each shows the note."""
     predictions = tested.predictions
     draws = group_draws(predictions.group, predictions.stratum, _N_DRAWS_BAND)
     roc = _band(tested, curves.roc_band(predictions, draws), "ROC curve", "auc", note)
@@ -44,12 +44,12 @@ def pictures(tested: TestResult, note: str = "") -> dict[str, bytes]:
 
 
 def worst_and_best(tested: TestResult, pixels_of: Callable[[int], npt.NDArray[np.uint8]], note: str = "") -> bytes:
-    """A grid of the clearest right and the worst wrong images as PNG.
+    """Return a grid of the clearest right and the worst wrong images as PNG.
 
     Args:
         tested: The test.
-        pixels_of: Gives the image of a row of it, RGB, all of one size.
-        note: Stands on it.
+        pixels_of: Returns the RGB image of a row; all images have one size.
+        note: Note in a corner.
     """
     examples = image_grid.pick_examples(tested.predictions, tested.decisions)
     canvas = image_grid.compose(np.stack([pixels_of(example.row) for example in examples]), examples)
@@ -123,8 +123,10 @@ def _confusion(tested: TestResult, note: str) -> Figure:
             text = f"{count:.0f}\n{share:.0%}" if float(count).is_integer() else f"{count:.1f}\n{share:.0%}"
             colour = "white" if share > 0.6 else style.INK
             axes.text(predicted, true, text, ha="center", va="center", fontsize=11, color=colour)
-        axes.set_xticks([0, 1], CLASS_NAMES)
-        axes.set_yticks([0, 1] if place == 0 else [], CLASS_NAMES if place == 0 else [], rotation=90, va="center")
+        axes.set_xticks([0, 1], BINARY.class_names)
+        axes.set_yticks(
+            [0, 1] if place == 0 else [], BINARY.class_names if place == 0 else [], rotation=90, va="center"
+        )
         axes.tick_params(length=0, labelsize=9)
         axes.set_title(title, fontsize=10, color=style.INK)
         style.label_axes(axes, "predicted", "true" if place == 0 else "")

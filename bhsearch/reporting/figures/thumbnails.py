@@ -1,4 +1,4 @@
-"""Tissue as picture files: images cut to a square, and heat maps laid over them."""
+"""Image files for pages: square thumbnails, and heat map overlays."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 _QUALITY = 90  # nuclei keep their texture
-# Colour that heat adds, from none to most: one hue that neither stain has.
+# Colour of the heat map: a hue that neither stain has.
 _HOT = np.array([255.0, 235.0, 0.0])
 _MOST = 0.75
 
 
 def encode_image(pixels: Pixels, side: int = 0, lossless: bool = True) -> bytes:
-    """An image as a PNG or JPEG file.
+    """Return an image as the content of a PNG or JPEG file.
 
     Args:
         pixels: RGB. Shape (height, width, 3).
-        side: Of the square that is cut from its middle and resized, in pixels; 0 leaves the image as it is.
+        side: Side in pixels of the square cut from the centre and resized; 0 keeps the whole image.
         lossless: PNG if true, else JPEG.
     """
     image = Image.fromarray(pixels)
@@ -37,7 +37,7 @@ def encode_image(pixels: Pixels, side: int = 0, lossless: bool = True) -> bytes:
 
 
 def overlay(pixels: Pixels, heat: npt.NDArray[np.floating]) -> Pixels:
-    """Lay a heat map over an image: the tissue in grey where nothing counts, yellow where most does.
+    """Overlay an image with a heat map: grey where the heat is 0, yellow where it is 1.
 
     Args:
         pixels: RGB. Shape (height, width, 3).
@@ -47,14 +47,14 @@ def overlay(pixels: Pixels, heat: npt.NDArray[np.floating]) -> Pixels:
         RGB, of the shape of `pixels`.
 
     Raises:
-        ValueError: If the heat is not a map of numbers from 0 to 1.
+        ValueError: If the heat map is not two-dimensional with values from 0 to 1.
     """
     if heat.ndim != 2 or not ((heat >= 0) & (heat <= 1)).all():
-        raise ValueError(f"a heat map must be a table of numbers from 0 to 1, but has shape {heat.shape}.")
+        raise ValueError(f"A heat map must be two-dimensional with values from 0 to 1, but got shape {heat.shape}.")
     height, width = pixels.shape[:2]
     resized = Image.fromarray(heat.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     share = _MOST * np.clip(np.asarray(resized), 0.0, 1.0)[:, :, None]
     grey = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
-    # The grey is kept under the heat, so that nuclei can be seen through it.
+    # The grey image shows through the heat, so that nuclei stay visible.
     mixed = grey[:, :, None] * (1 - share + share * _HOT / 255.0)
     return np.asarray(np.round(mixed), dtype=np.uint8)

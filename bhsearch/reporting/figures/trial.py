@@ -1,4 +1,4 @@
-"""Pictures of one trial, drawn from arrays that other modules computed."""
+"""Figures of one trial, drawn from arrays."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 
-from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, Interval
 from bhsearch.evaluation.metrics import N_CALIBRATION_BINS
 from bhsearch.reporting.figures import style, templates
-from bhsearch.reporting.figures.templates import Panel, Plate
+from bhsearch.reporting.figures.templates import Panel, Template
+from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from bhsearch.evaluation.curves import Band
     from bhsearch.evaluation.predictions import FloatArray
+    from bhsearch.tasks.base import Task
 
 BLUES = colormaps["Blues"]
-_PLATES = 8  # kept of a kind; a study needs one or two
+_N_TEMPLATES = 8  # templates kept of each kind; a study needs one or two
 
 
 def learning_figure(
@@ -34,7 +35,7 @@ def learning_figure(
     training_loss: npt.ArrayLike | None = None,
     unit: str = "epoch",
 ) -> Figure:
-    """Learning curves: the score and the loss after every epoch, or what else `unit` says, one above the other.
+    """Draw learning curves: score above loss, after every epoch or other unit.
 
     Args:
         auc: Out-of-fold score per epoch. Shape (E,).
@@ -68,7 +69,7 @@ def learning_figure(
 
 
 def roc_figure(band: Band, auc: float, ends: Interval | None = None, note: str = "") -> Panel:
-    """Mean ROC curve over folds with its band.
+    """Draw the mean ROC curve over folds with its band.
 
     Args:
         band: From `roc_band`.
@@ -76,14 +77,14 @@ def roc_figure(band: Band, auc: float, ends: Interval | None = None, note: str =
         ends: Its interval.
         note: Shown in a corner.
     """
-    plate = _roc_plate(_says_interval(band, ends), note)
-    return Panel(plate, [*_band_lines(plate.axes[0], band), _number(plate.axes[0], "AUC", auc, ends)])
+    template = _roc_template(_says_interval(band, ends), note)
+    return Panel(template, [*_band_lines(template.axes[0], band), _number(template.axes[0], "AUC", auc, ends)])
 
 
 def precision_recall_figure(
     band: Band, average_precision: float, ends: Interval | None = None, note: str = ""
 ) -> Panel:
-    """Mean precision over folds at each recall, with its band; the dashed line is what guessing gives.
+    """Draw the mean precision over folds at each recall, with its band; the dashed line is the precision of guessing.
 
     Args:
         band: From `precision_recall_band`.
@@ -91,30 +92,30 @@ def precision_recall_figure(
         ends: Its interval.
         note: Shown in a corner.
     """
-    plate = _precision_recall_plate(_says_interval(band, ends), band.base, note)
-    axes = plate.axes[0]
-    return Panel(plate, [*_band_lines(axes, band), _number(axes, "average precision", average_precision, ends)])
+    template = _precision_recall_template(_says_interval(band, ends), band.base, note)
+    axes = template.axes[0]
+    return Panel(template, [*_band_lines(axes, band), _number(axes, "average precision", average_precision, ends)])
 
 
-@lru_cache(_PLATES)
-def _roc_plate(says_interval: bool, note: str) -> Plate:
+@lru_cache(_N_TEMPLATES)
+def _roc_template(says_interval: bool, note: str) -> Template:
     figure, axes = _unit_frame("ROC curve", says_interval, note)
     axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=style.DASHED, linewidth=1)
     style.label_axes(axes, "false positive rate (1 - specificity)", "true positive rate (sensitivity)")
-    return Plate(figure, axes)
+    return Template(figure, axes)
 
 
-@lru_cache(_PLATES)
-def _precision_recall_plate(says_interval: bool, base: float, note: str) -> Plate:
+@lru_cache(_N_TEMPLATES)
+def _precision_recall_template(says_interval: bool, base: float, note: str) -> Template:
     figure, axes = _unit_frame("Precision and recall", says_interval, note)
     axes.axhline(base, color=style.GREY, linestyle=style.DASHED, linewidth=1)
     axes.text(0.01, base - 0.015, f"guessing {base:.2f}", fontsize=8, color=style.GREY, va="top")
     style.label_axes(axes, "recall (sensitivity)", "precision")
-    return Plate(figure, axes)
+    return Template(figure, axes)
 
 
 def _unit_frame(title: str, says_interval: bool, note: str) -> tuple[Figure, Axes]:
-    """A square of 0 to 1."""
+    """Return a figure with axes from 0 to 1."""
     detail = "out-of-fold, mean over folds, every case counts the same"
     figure = style.new_figure(title, detail + (f"\n95 % {INTERVAL_NOTE}" if says_interval else ""), note)
     axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.75)
@@ -127,7 +128,7 @@ def _says_interval(band: Band, ends: Interval | None) -> bool:
 
 
 def _band_lines(axes: Axes, band: Band) -> list[Artist]:
-    """The mean curve and, if there is one, its band."""
+    """Return the mean curve and its band, if there is one."""
     mean = templates.line(axes, band.x, band.mean, color=style.BLUE, linewidth=2)
     if not np.isfinite(band.low).any():
         return [mean]
@@ -135,13 +136,13 @@ def _band_lines(axes: Axes, band: Band) -> list[Artist]:
 
 
 def _number(axes: Axes, name: str, value: float, ends: Interval | None = None) -> Artist:
-    """The number of the picture, in its lower right corner."""
+    """Return the main number of the figure, in its lower right corner."""
     text = f"{name} {value:.3f}" + (f"  [{ends.low:.3f}, {ends.high:.3f}]" if ends else "")
     return templates.words(axes, 0.98, 0.06, text, of_axes=True, fontsize=11, ha="right", color=style.INK)
 
 
 def calibration_figure(bins: tuple[FloatArray, FloatArray, FloatArray], ece: float, note: str = "") -> Panel:
-    """Reliability diagram: observed share of malignant against predicted probability, and where the images lie.
+    """Draw a reliability diagram: observed share of malignant against predicted probability, and a histogram.
 
     Args:
         bins: From `calibration_bins`: share of the weight, mean probability, share of malignant; each of shape
@@ -155,19 +156,19 @@ def calibration_figure(bins: tuple[FloatArray, FloatArray, FloatArray], ece: flo
     x, y = (np.nansum(mass * values, axis=0)[filled] / pooled[filled] for values in (mean, share))
     heights = pooled / pooled.sum()
     edges = np.arange(N_CALIBRATION_BINS) / N_CALIBRATION_BINS
-    plate = _calibration_plate(note)
-    upper, lower = plate.axes
+    template = _calibration_template(note)
+    upper, lower = template.axes
     artists = [
         templates.line(upper, x, y, color=style.BLUE, linewidth=1.6),
         templates.discs(upper, x, y, 15 + 260 * heights[filled], color=style.BLUE, alpha=0.85, linewidth=0),
         _number(upper, "ECE", ece),
         templates.boxes(lower, edges + 0.003, np.zeros_like(edges), 0.094, heights, color=style.BLUE, alpha=0.45),
     ]
-    return Panel(plate, artists)
+    return Panel(template, artists)
 
 
-@lru_cache(_PLATES)
-def _calibration_plate(note: str) -> Plate:
+@lru_cache(_N_TEMPLATES)
+def _calibration_template(note: str) -> Template:
     detail = "out-of-fold, every case counts the same\narea of a point: share of the weight"
     figure = style.new_figure("Calibration", detail, note)
     upper = style.place_axes(figure, 0.75, 1.5, 0.3, 0.75)
@@ -178,20 +179,21 @@ def _calibration_plate(note: str) -> Plate:
     lower.set(xlim=(-0.01, 1.01), ylim=(0, 1), xticks=style.UNIT_TICKS, yticks=style.UNIT_TICKS)
     style.label_axes(upper, "", "share of malignant")
     style.label_axes(lower, "predicted P(malignant)", "weight")
-    return Plate(figure, upper, lower)
+    return Template(figure, upper, lower)
 
 
-def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "") -> Panel:
-    """Two confusion matrices: images as they are, and with every case counting the same.
+def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "", task: Task = BINARY) -> Panel:
+    """Draw two confusion matrices: of images, and with every case counting the same.
 
     Args:
         images: From `confusion` with a weight of 1. Shape (R, 2, 2); the mean over repeats is shown.
         cases: From `confusion` with the case weights. Shape (R, 2, 2).
         note: Shown in a corner.
+        task: Names the classes.
     """
-    plate = _confusion_plate(note)
+    template = _confusion_template(note, task.class_names)
     artists: list[Artist] = []
-    for axes, matrix in zip(plate.axes, (images, cases), strict=True):
+    for axes, matrix in zip(template.axes, (images, cases), strict=True):
         counts = matrix.mean(axis=0)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
         true, predicted = np.indices((2, 2)).reshape(2, -1)
@@ -209,21 +211,21 @@ def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "") -> P
                 "color": "white" if share > 0.6 else style.INK,
             }
             artists.append(templates.words(axes, column, row, f"{shown}\n{share:.0%}", **look))
-    return Panel(plate, artists)
+    return Panel(template, artists)
 
 
-@lru_cache(_PLATES)
-def _confusion_plate(note: str) -> Plate:
+@lru_cache(_N_TEMPLATES)
+def _confusion_template(note: str, class_names: tuple[str, ...]) -> Template:
     detail = "out-of-fold; each fold's threshold comes from the other folds\nshades: share of the true class"
     figure = style.new_figure("Confusion matrix", detail, note, height=4.2)
     both = []
     for place, title in enumerate(("images", "cases (images weighted)")):
         axes = style.place_axes(figure, 0.85 + 2.85 * place, 0.75, 3.15 - 2.85 * place, 1.05)
         axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
-        axes.set_xticks([0, 1], CLASS_NAMES)
-        axes.set_yticks([0, 1] if place == 0 else [], CLASS_NAMES if place == 0 else [], rotation=90, va="center")
+        axes.set_xticks([0, 1], class_names)
+        axes.set_yticks([0, 1] if place == 0 else [], class_names if place == 0 else [], rotation=90, va="center")
         axes.tick_params(length=0, labelsize=9)
         axes.set_title(title, fontsize=10, color=style.INK)
         style.label_axes(axes, "predicted", "true" if place == 0 else "")
         both.append(axes)
-    return Plate(figure, *both)
+    return Template(figure, *both)

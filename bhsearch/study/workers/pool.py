@@ -54,7 +54,7 @@ class PoolWorker:
         """End the worker by force if it has not ended."""
         self.handle.kill()
         self.handle.wait()
-        self.handle.connection.close()
+        self.handle.close()
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from bhsearch.runtime.interrupts import Interrupts
 from bhsearch.runtime.processes import this_process
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
+from bhsearch.study.metadata import StudyMetadata
 from bhsearch.study.objective_factory import make_objective
 from bhsearch.study.open import join_engine
 from bhsearch.study.startup import start_framework
@@ -46,13 +47,13 @@ class WorkerTask:
 
     Attributes:
         prepared: Context of the study.
-        facts: Metadata of the study.
+        metadata: Metadata of the study.
         outbox: Folder of the command's outbox; None without tracking.
         criteria: When to end.
     """
 
     prepared: StudyContext
-    facts: dict[str, Any]
+    metadata: StudyMetadata
     outbox: Path | None
     criteria: StoppingCriteria
 
@@ -191,14 +192,14 @@ def main(channel: str, threads: int) -> None:
 
 
 def _work(task: WorkerTask, pool: PoolChannel) -> str:
-    prepared, facts = task.prepared, task.facts
-    engine = join_engine(prepared, facts)
+    prepared, metadata = task.prepared, task.metadata
+    engine = join_engine(prepared, metadata)
     with pool.interruptible():
-        objective = make_objective(prepared, facts["started_from"], pool)
+        objective = make_objective(prepared, metadata["started_from"], pool)
         pool.send("ready", objective.examples())
     pool.go.wait()
     outbox = Outbox(task.outbox, make=False) if task.outbox is not None else None
-    return Worker(prepared, facts, engine, objective, outbox, task.criteria, pool).run()
+    return Worker(prepared, metadata, engine, objective, outbox, task.criteria, pool).run()
 
 
 if __name__ == "__main__":

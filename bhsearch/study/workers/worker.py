@@ -19,6 +19,7 @@ from bhsearch.objectives.space import Params
 from bhsearch.runtime.processes import is_alive, memory_mb, this_process
 from bhsearch.states import COMPLETE, FAILED, RUNNING
 from bhsearch.study.context import StudyContext
+from bhsearch.study.metadata import StudyMetadata
 from bhsearch.study.objective_factory import Objective, resolved
 from bhsearch.study.open import study_lock
 from bhsearch.study.payloads import complete_record, failed_record, now_ms, pruned_record
@@ -89,7 +90,7 @@ class Worker:
 
     Args:
         prepared: Context of the study.
-        facts: Metadata of the study.
+        metadata: Metadata of the study.
         engine: Engine of the study.
         objective: Scores parameters.
         outbox: Receives finished trials; None without tracking.
@@ -100,7 +101,7 @@ class Worker:
     def __init__(
         self,
         prepared: StudyContext,
-        facts: dict[str, Any],
+        metadata: StudyMetadata,
         engine: Engine,
         objective: Objective,
         outbox: Outbox | None,
@@ -109,10 +110,10 @@ class Worker:
     ) -> None:
         self._prepared, self._engine, self._objective, self._outbox = prepared, engine, objective, outbox
         self._criteria, self._callbacks = criteria, callbacks
-        self._names = [row.name for row in prepared.space(facts["backbones"])]
+        self._names = [row.name for row in prepared.space(metadata["backbones"])]
         self._deadline = time.monotonic() + criteria.seconds
         self._worked = False
-        self._template = prepared.template()
+        self._images = prepared.images
         self._draws: IntArray | None = None
 
     def run(self) -> str:
@@ -216,8 +217,8 @@ class Worker:
     def _interval(self, outcome: TrialResult) -> tuple[float, float]:
         """Return the 95 % interval of the score over cases, as in the result and the report."""
         if self._draws is None:
-            self._draws = group_draws(self._template.group, self._template.stratum, N_DRAWS)
-        predictions = replace(self._template, probability=outcome.probability)
+            self._draws = group_draws(self._images.group, self._images.stratum, N_DRAWS)
+        predictions = self._images.predictions(outcome.probability)
         ends = interval(bootstrap_scores(predictions, self._draws))
         return float(ends.low), float(ends.high)
 

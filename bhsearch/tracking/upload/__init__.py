@@ -1,1 +1,1 @@
-"""From finished trials to MLflow: the outbox, the process that empties it, and what it writes."""
+"""Upload finished trials to MLflow: the outbox, the process that empties it, and the runs that it writes."""

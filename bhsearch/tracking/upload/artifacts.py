@@ -1,4 +1,4 @@
-"""What a trial leaves behind as files: pictures, curves as data, predictions, the report."""
+"""Write the artifacts of trials and studies: pictures, curves, predictions."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from bhsearch.evaluation.thresholds import classification_text, cross_fitted_lab
 from bhsearch.reporting.figures import image_grid, study, style, trial
 from bhsearch.reporting.figures.augmentation import augmentation_figure
 from bhsearch.tracking import keys
+from bhsearch.tracking.records import SummaryRecord
 
 N_DRAWS = 1000
-N_DRAWS_BAND = 200  # a band is read by eye
-PREDICTIONS = "out_of_fold_predictions.csv"
+N_DRAWS_BAND = 200  # a band only needs to look smooth
 
 
 def score_and_interval(predictions: Predictions) -> tuple[dict[str, float], Interval]:
-    """Metrics of a trial and the interval of its score over cases."""
+    """Return the metrics of a trial, and the interval of its score over cases."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
     ends = interval(bootstrap_scores(predictions, draws))
     values = metrics.trial_metrics(predictions)
-    # The interval beside the score: MLflow shows metrics in the order in which they were logged.
+    # The interval follows the score, because MLflow shows metrics in the order in which they were logged.
     return {keys.AUC: values[keys.AUC], keys.AUC_LOW: ends.low, keys.AUC_HIGH: ends.high, **values}, ends
 
 
@@ -50,11 +50,11 @@ def write_trial(
         predictions: Out of fold.
         values: From `score_and_interval`.
         ends: From `score_and_interval`.
-        history: Curves per look: `auc`, `loss`, `training_loss`.
+        history: Curves, a value per step: `auc`, `loss`, `training_loss`.
         pixels: Resized images, row by row as the predictions. Shape (n_images, n_tiles, size, size, 3). None where
-            they are gone: the other pictures are drawn without.
-        note: Stands on every picture, such as that the data are synthetic.
-        unit: What lies between two looks.
+            they were evicted; the examples are then left out.
+        note: Text on every picture, such as that the data are synthetic; may be empty.
+        unit: Unit of the steps of the curves.
     """
     decisions = cross_fitted_labels(predictions)
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
@@ -76,13 +76,13 @@ def write_trial(
         examples = image_grid.pick_examples(predictions, decisions)
         shown = np.stack([_whole(pixels[example.row]) for example in examples])
         figures["right_and_wrong"] = image_grid.grid_figure(shown, examples, note)
-    _write_pictures(folder / "pictures", figures)
-    predictions.to_csv(folder / PREDICTIONS, f"{note.rstrip('.')}. {DISCLAIMER}" if note else DISCLAIMER)
+    _write_pictures(folder / keys.PICTURES, figures)
+    predictions.to_csv(folder / keys.PREDICTIONS, f"{note.rstrip('.')}. {DISCLAIMER}" if note else DISCLAIMER)
     _write_table(folder / "roc.csv", curves.roc_points(predictions))
     (folder / "classification_report.txt").write_text(classification_text(predictions, note), encoding="utf-8")
 
 
-def write_study(folder: Path, record: Mapping[str, Any], arrays: Mapping[str, Any], note: str) -> None:
+def write_study(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], note: str) -> None:
     """Write the pictures of a study.
 
     Args:
@@ -91,7 +91,7 @@ def write_study(folder: Path, record: Mapping[str, Any], arrays: Mapping[str, An
             scale), `best` (a list of `name`, `score`, `low`, `high`, `tied`) and `policies` of augmentation.
         arrays: `augmentation`, what each policy does, where the study augments on the device. Shape (n_policies,
             n_pictures, size, size, 3).
-        note: Stands on every picture.
+        note: Text on every picture; may be empty.
     """
     trials = record["trials"]
     values = [trial["value"] for trial in trials]
@@ -108,19 +108,24 @@ def write_study(folder: Path, record: Mapping[str, Any], arrays: Mapping[str, An
         )
         figures["slice"] = study.slice_figure(columns, scores, record["log"], note)
     if record["best"]:
-        best = {key: [row[key] for row in record["best"]] for key in ("name", "score", "low", "high", "tied")}
+        best = record["best"]
         figures["best_trials"] = study.intervals_figure(
-            best["name"], best["score"], best["low"], best["high"], best["tied"], note
+            [row["name"] for row in best],
+            [row["score"] for row in best],
+            [row["low"] for row in best],
+            [row["high"] for row in best],
+            [row["tied"] for row in best],
+            note,
         )
     if "augmentation" in arrays:
         rows = [(name, list(row)) for name, row in zip(record["policies"], arrays["augmentation"], strict=True)]
         figures["augmentation"] = augmentation_figure(rows, note)
-    _write_pictures(folder / "pictures", figures)
-    (folder / "trials.json").write_text(json.dumps(dict(record), indent=1), encoding="utf-8")
+    _write_pictures(folder / keys.PICTURES, figures)
+    (folder / keys.TRIALS).write_text(json.dumps(dict(record), indent=1), encoding="utf-8")
 
 
 def _whole(tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The first tile of an image stands for it in the grid."""
+    """Return the first tile of an image, which represents it in the grid."""
     first: npt.NDArray[np.uint8] = tiles[0]
     return first
 

@@ -1,4 +1,4 @@
-"""The search's side of the process that logs: start it, hear from it, wait for it. Imports no MLflow."""
+"""Start the uploader, receive its messages and wait for it. Imports no MLflow."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import contextlib
 import subprocess
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.errors import RunError, StudyError
+from bhsearch.runtime.messages import Away, Back, Failed, Go, Note, Ready, Sent, from_line, to_line
 from bhsearch.runtime.processes import python_command
 from bhsearch.tracking.upload.outbox import Outbox, all_outboxes, outbox_root
 
@@ -16,13 +18,13 @@ _LOOK_SECONDS = 0.2
 
 
 class UploaderProcess:
-    """A running `bhsearch.tracking.upload.uploader`.
+    """A running uploader, see `tracking.upload.uploader`.
 
     Args:
-        outbox: Its outbox; the study must have been put.
-        tell: Called with a sentence when the store goes away, when it is back, and when a view could not be kept.
-        patient: Whether a store that is away at the start is waited for.
-        sent: Called with a trial's number, its experiment and its run, from another thread.
+        outbox: Outbox to send from; it must hold the record of its study.
+        tell: Called with sentences for the user, for example when the store becomes unavailable.
+        patient: Whether to wait for a store that is unavailable at the start.
+        sent: Called from another thread with number, experiment and run of a trial that was logged.
     """
 
     def __init__(
@@ -48,15 +50,15 @@ class UploaderProcess:
         self._listener.start()
 
     def wait_until_ready(self) -> None:
-        """Let it begin, and wait until the store is open and the study has its run, or is waited for.
+        """Let the uploader begin, and wait until the study has its run, or until an unavailable store is waited for.
 
         Raises:
             StudyError: If the store cannot be used.
-            RunError: If it was waited for and stays away.
+            RunError: If it was waited for and stays unavailable.
         """
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended already, and said why
-            self._process.stdin.write("go\n")
+            self._process.stdin.write(f"{to_line(Go())}\n")
             self._process.stdin.flush()
         self._answered.wait()
         if not self.run_id and not self._away:
@@ -66,11 +68,11 @@ class UploaderProcess:
 
     @property
     def refused(self) -> bool:
-        """Whether the store cannot be used, so that nothing of this sitting was begun in it."""
+        """Whether the store refused the study, so that nothing of this session is in it."""
         return bool(self._failure) and not self.run_id
 
     def finish(self, progress: Progress) -> None:
-        """Let it send what is left, and wait for that.
+        """Let the uploader send the remaining trials, and wait until it ends.
 
         Args:
             progress: Called with (sent, to send).
@@ -92,7 +94,7 @@ class UploaderProcess:
             )
 
     def abandon(self) -> None:
-        """End it before it was let begin. Not by force: it may be making the tables of a new store."""
+        """End an uploader that has not begun, without a kill: it may be creating the tables of a new store."""
         self._end_input()
         self._listener.join()
         self._process.wait()
@@ -106,31 +108,32 @@ class UploaderProcess:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                word, _, rest = line.rstrip("\n").partition(" ")
-                if word == "ready":
-                    self.run_id, _, self.experiment_id = rest.partition(" ")
-                    self._answered.set()
-                elif word == "sent":
-                    number, _, run_id = rest.partition(" ")
-                    self._sent(int(number), self.experiment_id, run_id)
-                elif word == "note":
-                    self._tell(rest)
-                elif word == "failed":
-                    self._failure = rest
-                elif word == "away":
-                    self._away = self._patient
-                    if self._patient:
-                        self._answered.set()
-                    self._tell(f"MLflow is away ({rest}). The search goes on; what is finished waits in the outbox.")
-                elif word == "note":
-                    self._tell(rest)
-                elif word == "back":
-                    self._tell("MLflow is back.")
+                self._receive(from_line(line))
         self._answered.set()
+
+    def _receive(self, message: Any) -> None:
+        """Act on one message; anything else is output of a library."""
+        match message:
+            case Ready(run_id, experiment_id):
+                self.run_id, self.experiment_id = run_id, experiment_id
+                self._answered.set()
+            case Sent(number, run_id):
+                self._sent(number, self.experiment_id, run_id)
+            case Note(sentence):
+                self._tell(sentence)
+            case Failed(reason):
+                self._failure = reason
+            case Away(reason):
+                self._away = self._patient
+                if self._patient:
+                    self._answered.set()
+                self._tell(f"MLflow is away ({reason}). The search goes on; what is finished waits in the outbox.")
+            case Back():
+                self._tell("MLflow is back.")
 
 
 def sync(tell: Callable[[str], None]) -> None:
-    """Send what commands that are gone left in their outboxes, and wait for that.
+    """Send the trials in the outboxes of commands that are gone, and wait until they are sent.
 
     Args:
         tell: Called with a sentence.
@@ -150,12 +153,14 @@ def sync(tell: Callable[[str], None]) -> None:
         return
     command = python_command("bhsearch.tracking.upload.uploader", str(folder.resolve()), "all")
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
-    lines = [line.partition(" ") for line in done.stdout.splitlines()]
-    sent = sum(word == "sent" for word, _, _ in lines)
-    for sentence in (rest for word, _, rest in lines if word == "note"):
-        tell(sentence)
+    messages = [from_line(line) for line in done.stdout.splitlines()]
+    sent = sum(isinstance(message, Sent) for message in messages)
+    for message in messages:
+        if isinstance(message, Note):
+            tell(message.sentence)
     if done.returncode != 0:
-        reason = next((rest for word, _, rest in lines if word == "failed"), f"exit code {done.returncode}")
+        failed = (message.reason for message in messages if isinstance(message, Failed))
+        reason = next(failed, f"exit code {done.returncode}")
         kind = StudyError if done.returncode == StudyError.exit_code else RunError
         raise kind(f"{reason.rstrip('.')}. {sent} of {waiting} trials were sent; the rest waits in {folder}.")
     tell(f"{sent} trials were sent to MLflow.")

@@ -1,4 +1,4 @@
-"""Which trials of a study keep their model in MLflow, and how the others lose theirs.
+"""Keep the models of the best trials of a study in MLflow, and delete the others.
 
 What there is to know is in MLflow, on the runs themselves: so it holds after a resume, and where several processes log
 one study. Of those at most a few more than N models are left for a moment, and the best N always are there: a model
@@ -27,9 +27,9 @@ class ModelRetention:
     """Keeps the models of the best trials of one study.
 
     Args:
-        client: Of the store.
+        client: Client of the MLflow store.
         experiment_id: Where the study's runs are.
-        uid: Of the study.
+        uid: Identifier of the study.
         most: How many trials keep their model; None for all.
     """
 
@@ -40,7 +40,7 @@ class ModelRetention:
         self._said = False
 
     def wants(self, score: float, number: int) -> bool:
-        """Whether a trial that just ended belongs to the best, so that its model is to be logged at all."""
+        """Return whether a trial that just ended is among the best, so that its model must be logged."""
         if not self._most:
             return self._most is None
         return sum(_place(run) < (-score, number) for run in self._with_model()) < self._most
@@ -75,7 +75,7 @@ class ModelRetention:
                 return
 
     def _remove(self, run: Any) -> None:
-        """Files first, then the model: what is killed in between is found and finished by the next."""
+        """Delete the files first, then the model, so that the next process can finish an interrupted deletion."""
         run_id = run.info.run_id
         ids = [output.model_id for output in (run.outputs.model_outputs if run.outputs else [])]
         if any(self._is_registered(run_id, model_id) for model_id in ids):
@@ -95,7 +95,7 @@ class ModelRetention:
         self._client.set_tag(run_id, MODEL, NONE)
 
     def _is_registered(self, run_id: str, model_id: str) -> bool:
-        """Whether someone registered this very model, by hand: a version then reads its files."""
+        """Return whether someone registered this model by hand, so that a version needs its files."""
         queries = (f"run_id = '{run_id}'", f"source_path = 'models:/{model_id}'")
         return any(self._client.search_model_versions(query, max_results=1) for query in queries)
 
@@ -107,5 +107,5 @@ class ModelRetention:
 
 
 def _place(run: Any) -> tuple[float, int]:
-    """Sorts the best first; of equals the first."""
+    """Return the sort key of a run: best first, ties in order of the trials' numbers."""
     return -run.data.metrics[AUC], int(run.data.tags[TRIAL])

@@ -1,8 +1,8 @@
-"""The outbox: finished trials that MLflow does not have yet, as folders that appear whole or not at all.
+"""The outbox: finished trials that MLflow does not have yet, as folders that are created atomically.
 
-A trial is put before the engine is told of its end, and released after. So whichever process dies when, a trial that
-the engine counts is either in the outbox or in MLflow. Each command at a study has an outbox of its own, and its own
-process that sends from it; outboxes whose command died are sent by the next.
+A trial is stored here before the engine stores its end, and released afterwards, so that whenever a process dies, a
+trial that the engine counts is either in the outbox or in MLflow. Each command has its own outbox and its own uploader;
+the next command sends from the outboxes of commands that died.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,25 +24,33 @@ import numpy.typing as npt
 from bhsearch.runtime.cache import explain_write_errors
 from bhsearch.runtime.locks import lock
 from bhsearch.runtime.processes import is_alive, this_process
+from bhsearch.tracking.records import StudyRecord, SummaryRecord, TrialRecord
 
 VARIABLE = "BHSEARCH_OUTBOX"
 _REMEDY = f"{VARIABLE}=FOLDER names another place for finished trials that MLflow does not have yet."
 Arrays = Mapping[str, npt.NDArray[Any]]
+R = TypeVar("R", StudyRecord, TrialRecord, SummaryRecord)
 _RECORD, _ARRAYS = "record.json", "arrays.npz"
 _STUDY, _END, _HELD, _OWNER = "study", "end", ".held", "owner.json"
 
 
 def outbox_root() -> Path:
-    """Folder of all outboxes: `$BHSEARCH_OUTBOX`, else `outbox` in the working directory."""
+    """Return the folder of all outboxes: `$BHSEARCH_OUTBOX`, by default `outbox` in the working directory."""
     return Path(os.environ.get(VARIABLE) or "outbox")
 
 
 @dataclass(frozen=True, eq=False)
-class Message:
-    """One folder of the outbox: a record in JSON, and arrays beside it."""
+class Message(Generic[R]):
+    """One folder of the outbox.
+
+    Attributes:
+        folder: The folder.
+        record: The record, from its JSON file.
+        arrays: The arrays that belong to it, by name.
+    """
 
     folder: Path
-    record: dict[str, Any]
+    record: R
     arrays: Arrays
 
 
@@ -50,8 +58,8 @@ class Outbox:
     """The outbox of one command at one study.
 
     Args:
-        folder: Where it lies.
-        make: Whether to make the folder where it is missing.
+        folder: Folder of the outbox.
+        make: Whether to create the folder if it is missing.
     """
 
     def __init__(self, folder: Path, make: bool = True) -> None:
@@ -62,7 +70,7 @@ class Outbox:
 
     @classmethod
     def open(cls, root: Path, uid: str) -> Outbox:
-        """The outbox of this process at a study, in the folder of all outboxes."""
+        """Return the outbox of this process for a study."""
         process = this_process()
         box = cls(root / f"{uid}.{process['pid']}-{process['started']:.0f}")
         with explain_write_errors(f"the outbox {box.folder}", _REMEDY):
@@ -70,12 +78,12 @@ class Outbox:
         return box
 
     def others(self) -> list[Outbox]:
-        """Those of other commands at the same study."""
+        """Return the outboxes of other commands for the same study."""
         return [box for box in all_outboxes(self.folder.parent, self.uid) if box.folder != self.folder]
 
     @property
     def uid(self) -> str:
-        """Of its study."""
+        """Identifier of the study."""
         return self.folder.name.partition(".")[0]
 
     @property
@@ -83,85 +91,90 @@ class Outbox:
         """Whether its command is gone."""
         try:
             return not is_alive(json.loads((self.folder / _OWNER).read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # not written yet, or gone altogether: nothing lies in it
+        except (OSError, ValueError):  # not written yet, or deleted: the outbox is empty
             return not self.begun
 
     @property
     def begun(self) -> bool:
-        """Whether it says what its trials are of."""
+        """Whether it holds the record of its study."""
         return (self.folder / _STUDY).exists()
 
-    def put_study(self, record: dict[str, Any], arrays: Arrays) -> None:
-        """Say what the trials are of: kept until the outbox is closed."""
+    def put_study(self, record: StudyRecord, arrays: Arrays) -> None:
+        """Store the record of the study, until the outbox is closed."""
         shutil.rmtree(self.folder / _END, ignore_errors=True)  # of a session that died before it was sent
         self._write(_STUDY, record, arrays)
 
-    def study(self) -> Message:
-        """What `put_study` was given last."""
-        return self._read(self.folder / _STUDY)
+    def study(self) -> Message[StudyRecord]:
+        """Read the record of the study."""
+        study: Message[StudyRecord] = self._read(self.folder / _STUDY)
+        return study
 
     @contextlib.contextmanager
     def sending(self) -> Iterator[None]:
-        """Wait until nobody else sends from here: who outlived a killed search may still be at it."""
+        """Wait for the lock of the sender: the uploader of a killed search may still be sending."""
         with ExitStack() as stack:
             with contextlib.suppress(FileNotFoundError):  # whoever was at it has sent all
                 stack.enter_context(lock(self.folder / ".lock"))
             yield
 
-    def put(self, number: int, record: dict[str, Any], arrays: Arrays) -> None:
-        """Keep a finished trial; nobody sends it before it is released."""
+    def put(self, number: int, record: TrialRecord, arrays: Arrays) -> None:
+        """Store a finished trial, which is not sent before it is released."""
         self._write(f"{number:05d}{_HELD}", record, arrays)
 
     def release(self, number: int) -> None:
-        """Let a trial be sent: the engine knows of its end. Another process may have done so already."""
+        """Let a trial be sent, because the engine has stored its end. Another process may have done so already."""
         with contextlib.suppress(FileNotFoundError):
             (self.folder / f"{number:05d}{_HELD}").rename(self.folder / f"{number:05d}")
 
     def drop(self, number: int) -> None:
-        """Forget a trial that was put: the engine holds another end of it."""
+        """Delete a trial that was not released, because the engine holds another end of it."""
         shutil.rmtree(self.folder / f"{number:05d}{_HELD}", ignore_errors=True)
 
-    def held(self) -> dict[int, dict[str, Any]]:
-        """Records of trials that were put and never released, by number."""
-        return {int(f.name.removesuffix(_HELD)): self._read(f).record for f in sorted(self.folder.glob(f"*{_HELD}"))}
+    def held(self) -> dict[int, TrialRecord]:
+        """Read the records of trials that were never released, by number."""
+        folders = sorted(self.folder.glob(f"*{_HELD}"))
+        return {int(folder.name.removesuffix(_HELD)): self._read_trial(folder).record for folder in folders}
 
     def waiting(self) -> list[int]:
-        """Numbers of the trials that can be sent, in order."""
+        """Return the numbers of the trials that can be sent, sorted."""
         with contextlib.suppress(FileNotFoundError):  # closed
             return sorted(int(folder.name) for folder in self.folder.iterdir() if folder.name.isdigit())
         return []
 
     def holds(self) -> set[int]:
-        """Numbers of all trials that MLflow does not have yet, or not whole."""
+        """Return the numbers of all trials that MLflow does not have yet, or not completely."""
         with contextlib.suppress(FileNotFoundError):  # closed
             names = (folder.name.removesuffix(_HELD) for folder in self.folder.iterdir())
             return {int(name) for name in names if name.isdigit()}
         return set()
 
-    def trial(self, number: int) -> Message:
-        """A trial that waits."""
-        return self._read(self.folder / f"{number:05d}")
+    def trial(self, number: int) -> Message[TrialRecord]:
+        """Read a released trial."""
+        return self._read_trial(self.folder / f"{number:05d}")
 
     def sent(self, number: int) -> None:
-        """Forget a trial: MLflow has it."""
+        """Delete a trial that MLflow has."""
         shutil.rmtree(self.folder / f"{number:05d}")
 
-    def put_summary(self, record: dict[str, Any], arrays: Arrays) -> None:
-        """Say how this session of the study ended."""
+    def put_summary(self, record: SummaryRecord, arrays: Arrays) -> None:
+        """Store the summary of this session."""
         self._write(_END, record, arrays)
 
-    def end(self) -> Message | None:
-        """What `put_summary` was given, or None."""
-        return self._read(self.folder / _END) if (self.folder / _END).exists() else None
+    def end(self) -> Message[SummaryRecord] | None:
+        """Read the summary of this session; None if there is none."""
+        if not (self.folder / _END).exists():
+            return None
+        summary: Message[SummaryRecord] = self._read(self.folder / _END)
+        return summary
 
     def close(self) -> None:
-        """Delete the outbox, if no trial is left in it."""
+        """Delete the outbox, unless a trial is left in it."""
         if not self.holds():
             shutil.rmtree(self.folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # others lie there, or another command has just put one
+            with contextlib.suppress(OSError):  # it holds other outboxes
                 self.folder.parent.rmdir()
 
-    def _write(self, name: str, record: dict[str, Any], arrays: Arrays) -> None:
+    def _write(self, name: str, record: StudyRecord | TrialRecord | SummaryRecord, arrays: Arrays) -> None:
         with explain_write_errors(f"the outbox {self.folder}", _REMEDY):
             draft = Path(tempfile.mkdtemp(prefix=".", dir=self.folder))
             try:
@@ -173,13 +186,18 @@ class Outbox:
             finally:
                 shutil.rmtree(draft, ignore_errors=True)  # gone already when the rename succeeded
 
+    @classmethod
+    def _read_trial(cls, folder: Path) -> Message[TrialRecord]:
+        trial: Message[TrialRecord] = cls._read(folder)
+        return trial
+
     @staticmethod
-    def _read(folder: Path) -> Message:
+    def _read(folder: Path) -> Message[Any]:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         with np.load(folder / _ARRAYS) as arrays:
             return Message(folder, record, {name: arrays[name] for name in arrays.files})
 
 
 def all_outboxes(root: Path, uid: str = "") -> list[Outbox]:
-    """All outboxes of a study, or of all, in the folder of all outboxes."""
+    """Return all outboxes of a study, or of all studies."""
     return [Outbox(folder, make=False) for folder in sorted(root.glob(f"{uid}*.*")) if folder.is_dir()]

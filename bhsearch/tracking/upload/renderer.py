@@ -1,7 +1,7 @@
-"""The process that computes metrics and draws pictures, so that the one that logs need not wait for them.
+"""The renderer process: it computes metrics and draws pictures while the uploader logs other trials.
 
-It reads numbers of trials in the outbox from standard input, a line each, puts what it makes into the folder of that
-trial, and answers with the number. It ends when its input does.
+It reads messages from standard input, writes the files of each trial into its folder in the outbox, and answers with a
+message on standard output; see `runtime.messages`. It ends when its input does.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from bhsearch.errors import RunError
 from bhsearch.evaluation.extra_metrics import extra_values
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.runtime.cache import acquire_lease
+from bhsearch.runtime.messages import Failed, Render, Rendered, from_line, to_line
 from bhsearch.runtime.processes import python_command
+from bhsearch.tracking.records import StudyRecord, TrialRecord
 from bhsearch.tracking.upload import artifacts
 from bhsearch.tracking.upload.outbox import Message, Outbox
 
 _VALUES, _FILES = "values.json", "files"
 
 
-def render(outbox: Outbox, study: Message, number: int) -> None:
+def render(outbox: Outbox, study: Message[StudyRecord], number: int) -> None:
     """Compute the metrics of a trial and write its files, beside its record."""
     trial = outbox.trial(number)
     files = trial.folder / _FILES
     shutil.rmtree(files, ignore_errors=True)  # of a process that died over it
     files.mkdir()
-    predictions = predictions_of(study, trial)
+    predictions = joined_predictions(study, trial)
     values, ends = artifacts.score_and_interval(predictions)
     values |= extra_values(predictions, study.record["settings"].get("metrics", ()))
     pixels = _pixels(study)
@@ -43,21 +45,21 @@ def render(outbox: Outbox, study: Message, number: int) -> None:
     (trial.folder / _VALUES).write_text(json.dumps(values), encoding="utf-8")
 
 
-def _pixels(study: Message) -> npt.NDArray[np.uint8] | None:
-    """The resized images; None where the cache does not have them any more, as when MLflow was away for long."""
+def _pixels(study: Message[StudyRecord]) -> npt.NDArray[np.uint8] | None:
+    """Open the resized images; None if they were evicted from the cache."""
     place = study.record["pixels"]
     if not acquire_lease(Path(place["file"]).parent):
         return None
     return np.memmap(place["file"], np.uint8, "r", shape=tuple(place["shape"]))
 
 
-def rendered(trial: Message) -> tuple[dict[str, float], Path]:
-    """Metrics of a rendered trial, and the folder of its files."""
+def rendered(trial: Message[TrialRecord]) -> tuple[dict[str, float], Path]:
+    """Return the metrics of a rendered trial, and the folder of its files."""
     return json.loads((trial.folder / _VALUES).read_text(encoding="utf-8")), trial.folder / _FILES
 
 
-def predictions_of(study: Message, trial: Message) -> Predictions:
-    """Out-of-fold predictions of a trial in the outbox."""
+def joined_predictions(study: Message[StudyRecord], trial: Message[TrialRecord]) -> Predictions:
+    """Return the out-of-fold predictions of a trial in the outbox."""
     rows = study.arrays
     return Predictions(
         probability=trial.arrays["probability"],
@@ -70,7 +72,7 @@ def predictions_of(study: Message, trial: Message) -> Predictions:
 
 
 class RendererProcess:
-    """The other side of that process.
+    """A running renderer.
 
     Args:
         outbox: The outbox; the study must have been put.
@@ -87,12 +89,12 @@ class RendererProcess:
         self._done: set[int] = set()
 
     def ask(self, numbers: Iterable[int]) -> None:
-        """Have trials rendered, those asked for before excepted; does not wait."""
+        """Ask for trials to be rendered, except those asked for before; does not wait."""
         assert self._process.stdin is not None
         for number in numbers:
             if number not in self._asked:
                 self._asked.add(number)
-                self._process.stdin.write(f"{number}\n")
+                self._process.stdin.write(f"{to_line(Render(number))}\n")
         self._process.stdin.flush()
 
     def wait(self, number: int) -> None:
@@ -103,12 +105,13 @@ class RendererProcess:
         """
         assert self._process.stdout is not None
         while number not in self._done:
-            line = self._process.stdout.readline().strip()
-            if not line.isdigit():
-                raise RunError(
-                    f"The pictures of trial {number} must be drawn, but drawing failed: {line or 'no answer'}"
-                )
-            self._done.add(int(line))
+            line = self._process.stdout.readline()
+            answer = from_line(line)
+            if isinstance(answer, Rendered):
+                self._done.add(answer.number)
+            elif isinstance(answer, Failed) or not line:
+                reason = answer.reason if answer is not None else "no answer"
+                raise RunError(f"The pictures of trial {number} must be drawn, but drawing failed: {reason}")
 
     def close(self) -> None:
         """End the process."""
@@ -120,17 +123,18 @@ class RendererProcess:
 
 
 def main(folder: str) -> None:
-    """Render what standard input asks for."""
+    """Render the trials that standard input asks for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the search; what it finished is still to be logged
     outbox = Outbox(Path(folder))
     study = outbox.study()
     for line in sys.stdin:
+        asked = from_line(line)
+        answer: Rendered | Failed = Rendered(asked.number)
         try:
-            render(outbox, study, int(line))
-        except Exception as error:  # said to the process that logs, which passes it on and keeps the trial
-            print(f"{type(error).__name__}: {' '.join(str(error).split())}", flush=True)
-        else:
-            print(line.strip(), flush=True)
+            render(outbox, study, asked.number)
+        except Exception as error:  # sent to the process that logs, which passes it on and keeps the trial
+            answer = Failed(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        print(to_line(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""The process that brings finished trials from the outbox to MLflow, so that the search need not wait for it.
+"""The uploader process: it sends finished trials from the outbox to MLflow, so that the search does not wait.
 
 It begins with the first line on its standard input, and runs until that ends, which it does when the search says so or
 dies; then it sends what is left and ends. It also sends what lies in outboxes of the same study whose command is gone.
 A store that goes away is waited for: as long as the search runs, and a while after.
 
-What it has to say goes to standard output, a line each: `ready RUN_ID EXPERIMENT_ID`, `sent NUMBER RUN_ID`, `note
-SENTENCE`, `away REASON`, `back`, `failed SENTENCE`.
+It reports to the search with messages on standard output; see `runtime.messages`.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bhsearch.errors import BhsearchError, RunError
 from bhsearch.runtime.cache import interprocess_lock
+from bhsearch.runtime.messages import Away, Back, Failed, Note, Ready, Sent, to_line
 from bhsearch.states import COMPLETE
 from bhsearch.tracking.upload.outbox import Outbox, all_outboxes
 from bhsearch.tracking.upload.renderer import RendererProcess
@@ -41,12 +41,12 @@ def upload(outbox: Outbox, patient: bool = False) -> None:
     """Send trials as they come, then the study's end, then delete the outbox.
 
     Args:
-        outbox: Of the search.
-        patient: Whether to wait for a store that is away at the start.
+        outbox: Outbox of the search.
+        patient: Whether to wait for a store that is unavailable at the start.
 
     Raises:
         StudyError: If the store cannot be opened.
-        RunError: If the store stays away.
+        RunError: If the store stays unavailable.
     """
     _import()
     search = _SearchProcess()
@@ -57,26 +57,26 @@ def upload(outbox: Outbox, patient: bool = False) -> None:
     with outbox.sending():
         runs = (patience if patient else _briefly()).call(lambda: _study_runs(client, outbox))
         for sentence in runs.notes:
-            say(f"note {sentence}")
-        say(f"ready {runs.run_id} {runs.experiment_id}")
+            say(Note(sentence))
+        say(Ready(runs.run_id, runs.experiment_id))
         _send_orphaned(client, outbox.others(), patience)
         _send(outbox, runs, patience)
     _send_orphaned(client, outbox.others(), patience)
 
 
 def sync(folder: Path) -> None:
-    """Send what lies in the outboxes of commands that are gone.
+    """Send the trials in the outboxes of commands that are gone.
 
     Raises:
         StudyError: If the store cannot be opened.
-        RunError: If the store goes away.
+        RunError: If the store becomes unavailable.
     """
     _import()
     _send_orphaned(_open(), all_outboxes(folder), _briefly())
 
 
 def _briefly() -> RetryPolicy:
-    """Patience that has an end, since nothing goes on meanwhile."""
+    """Return a policy with a time limit, because nothing else goes on meanwhile."""
     ended = threading.Event()
     ended.set()
     return RetryPolicy(ended)
@@ -101,11 +101,11 @@ def _study_runs(client: MlflowClient, outbox: Outbox) -> RunWriter:
     from bhsearch.tracking.upload.writer import RunWriter
 
     with interprocess_lock(outbox.uid):  # of two that begin at the same moment, the second finds the first's run
-        return RunWriter(client, outbox.study(), lambda sentence: say(f"note {' '.join(sentence.split())[:500]}"))
+        return RunWriter(client, outbox.study(), lambda sentence: say(Note(" ".join(sentence.split())[:500])))
 
 
 def _send_orphaned(client: MlflowClient, boxes: Iterable[Outbox], patience: RetryPolicy) -> None:
-    """Send what lies in those whose command is gone. A process of theirs that still sends is waited for."""
+    """Send from outboxes whose command is gone, after their own uploader has ended."""
     for box in boxes:
         if not box.orphaned or not box.folder.exists():
             continue
@@ -129,7 +129,7 @@ def _send(outbox: Outbox, runs: RunWriter, patience: RetryPolicy) -> None:
 
 
 def _send_trials(outbox: Outbox, runs: RunWriter, renderer: RendererProcess, patience: RetryPolicy) -> None:
-    """Send trials in order, while the next ones are rendered, until no more can come and none waits."""
+    """Send trials in order, while the next ones are rendered, until the search has ended and all are sent."""
     last = False
     while not last:
         last = outbox.orphaned or patience.ended.wait(_LOOK_SECONDS if not outbox.waiting() else 0.0)
@@ -140,7 +140,7 @@ def _send_trials(outbox: Outbox, runs: RunWriter, renderer: RendererProcess, pat
                 renderer.wait(waiting[0])
             run_id = patience.call(lambda number=waiting[0]: _log(outbox, runs, number))  # type: ignore[misc]
             outbox.sent(waiting[0])
-            say(f"sent {waiting[0]} {run_id}")
+            say(Sent(waiting[0], run_id))
 
 
 def _log(outbox: Outbox, runs: RunWriter, number: int) -> str:
@@ -151,17 +151,17 @@ def _log(outbox: Outbox, runs: RunWriter, number: int) -> str:
 
 
 class RetryPolicy:
-    """Waits for a store that is away.
+    """Retries while the store is unavailable.
 
     Args:
-        ended: Set when the search has ended; from then on the wait has an end.
+        ended: Set when the search has ended; from then on waiting has a time limit.
     """
 
     def __init__(self, ended: threading.Event) -> None:
         self.ended = ended
 
     def call(self, step: Callable[[], T]) -> T:
-        """Do a step, again while the store is away: what was half written by an attempt is replaced by the next.
+        """Run a step, and repeat it while the store is unavailable; a repeated step replaces what was half written.
 
         Raises:
             StudyError: If the store refuses it.
@@ -182,10 +182,10 @@ class RetryPolicy:
                 failure = error
             else:
                 if attempt:
-                    say("back")
+                    say(Back())
                 return result
             if attempt == 0:
-                say(f"away {reason_of(failure)}")
+                say(Away(reason_of(failure)))
             if self.ended.is_set() and deadline == float("inf"):
                 deadline = time.monotonic() + patience_seconds()
             pause = pause_after(failure, attempt, time.monotonic() - began)
@@ -195,16 +195,16 @@ class RetryPolicy:
             attempt += 1
 
 
-def say(line: str) -> None:
-    """Print a line to the search, which may be gone."""
+def say(sent: object) -> None:
+    """Send a message to the search, which may be gone."""
     try:
-        print(line, flush=True)
+        print(to_line(sent), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 class _SearchProcess:
-    """What the search says on standard input: a line to begin, and the end of the input at its own end."""
+    """Standard input, through which the search says when it begins and when it has ended."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()
@@ -213,7 +213,7 @@ class _SearchProcess:
         threading.Thread(target=self._read, daemon=True).start()
 
     def says_go(self) -> bool:
-        """Wait until it says so; False if it ended before."""
+        """Wait for the search to begin. Returns False if it ended before."""
         self._answered.wait()
         return self._go
 
@@ -227,7 +227,7 @@ class _SearchProcess:
 
 
 def main(folder: str, *options: str) -> int:
-    """Drain one outbox; or with the option `all`, those in a folder whose commands are gone. Returns the exit code."""
+    """Empty one outbox, or with the option `all` those whose commands are gone. Returns the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they end the search; what it finished is still to be sent
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -236,12 +236,12 @@ def main(folder: str, *options: str) -> int:
         else:
             upload(Outbox(Path(folder), make=False), PATIENT in options)
     except BhsearchError as error:
-        say(f"failed {' '.join(str(error).split())}")
+        say(Failed(" ".join(str(error).split())))
         return error.exit_code
-    except Exception as error:  # whatever a store raises: the trials stay in the outbox, and the search says so
+    except Exception as error:  # any error of a store: the trials stay in the outbox, and the search reports it
         from bhsearch.tracking.store_uri import hidden
 
-        say(f"failed {type(error).__name__}: {hidden(' '.join(str(error).split()))[:500]}")
+        say(Failed(f"{type(error).__name__}: {hidden(' '.join(str(error).split()))[:500]}"))
         return 1
     return 0
 

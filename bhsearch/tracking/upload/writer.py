@@ -1,10 +1,10 @@
-"""A study as MLflow runs: a parent for the study, a child for each trial."""
+"""Write a study to MLflow: a parent run for the study, a child run for each trial."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +28,12 @@ from bhsearch.errors import MissingError, StudyError
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.inference_model import ModelPool, inference_network
+from bhsearch.runtime.schema import SCHEMA, require_schema
 from bhsearch.states import COMPLETE, FAILED, PRUNED
 from bhsearch.tracking import keys, model_files, notes
-from bhsearch.tracking.connection import open_experiment
+from bhsearch.tracking.connection import open_experiment, require_experiment_schema
 from bhsearch.tracking.keys import LOST, MODEL, NO_TRIAL, REASON, RETRY_OF, RETRY_OF_RUN, STATE, STUDY, TRIAL, UID
+from bhsearch.tracking.records import StudyRecord, SummaryRecord, TrialRecord
 from bhsearch.tracking.requests import call_with_retry
 from bhsearch.tracking.saved_views import write_views
 from bhsearch.tracking.upload import artifacts
@@ -51,7 +53,7 @@ _MOST_METRICS = 1000  # a call; MLflow's own limit
 
 
 def find_study_run(client: MlflowClient, experiment_id: str, uid: str) -> str | None:
-    """The parent run of a study, if this store has it: the first, where two hosts made one each."""
+    """Return the parent run of a study, the first one if two hosts created one each; None if there is none."""
     found = _study_runs(client, experiment_id, uid)
     return str(found[0].info.run_id) if found else None
 
@@ -62,7 +64,7 @@ def _study_runs(client: MlflowClient, experiment_id: str, uid: str) -> list[Any]
 
 
 def runs_of_trials(client: MlflowClient, experiment_id: str, uid: str, number: int | None = None) -> dict[int, Any]:
-    """The child runs of a study, or the one of a trial, by the number of their trial."""
+    """Return the child runs of a study, or of one trial, by number of the trial."""
     runs: dict[int, Any] = {}
     token = None
     which = f"= '{number}'" if number is not None else f"!= '{NO_TRIAL}'"
@@ -77,37 +79,41 @@ def runs_of_trials(client: MlflowClient, experiment_id: str, uid: str, number: i
 
 
 def stored_predictions(client: MlflowClient, experiment_name: str, uid: str) -> dict[int, Predictions]:
-    """Out-of-fold predictions of the finished trials that this store has, by number.
+    """Read the out-of-fold predictions of the finished trials in this store, by number of the trial.
 
     Raises:
-        StudyError: If the store refuses to give them.
-        RunError: If the store stays away.
+        StudyError: If the store refuses to give them, or the experiment has another schema.
+        RunError: If the store stays unavailable.
     """
     experiment = call_with_retry(client.get_experiment_by_name, experiment_name)
     if experiment is None:
         return {}
+    require_experiment_schema(experiment)
     found = {}
     for number, run in call_with_retry(runs_of_trials, client, experiment.experiment_id, uid).items():
         if run.info.status != "FINISHED":
             continue
         with suppress(MissingError), tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "predictions.csv"
-            file.write_bytes(model_files.read_bytes(run.info.artifact_uri, artifacts.PREDICTIONS))
+            file.write_bytes(model_files.read_bytes(run.info.artifact_uri, keys.PREDICTIONS))
             found[number] = Predictions.from_csv(file)
     return found
 
 
 class RunWriter:
-    """Writes one study into one store.
+    """Writes one study to one store.
 
     Args:
-        client: Of the store.
-        study: What `Outbox.study` gave.
-        say: Called with a sentence about what is of no consequence to the runs.
+        client: Client of the MLflow store.
+        study: Message of the study, from `Outbox.study`.
+        say: Called with sentences for the user that do not concern the runs.
     """
 
-    def __init__(self, client: MlflowClient, study: Message, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, client: MlflowClient, study: Message[StudyRecord], say: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._client, self._record, self._say = client, study.record, say
+        require_schema(study.record.get("schema"), f"The outbox {study.folder.parent}")
         self.experiment_id = open_experiment(client, self._record["experiment"])
         self._pool = ModelPool()
         self._config: set[str] = set()  # parameters that the study's run has
@@ -122,8 +128,8 @@ class RunWriter:
         most = model_limit(self._record["settings"].get("keep_models", "all"))
         self._models = ModelRetention(client, self.experiment_id, self._record["uid"], most)
 
-    def log_trial(self, message: Message) -> str:
-        """Log one trial, rendered if it is complete, as a child run; one that is there already is left alone.
+    def log_trial(self, message: Message[TrialRecord]) -> str:
+        """Log one trial as a child run; a trial that has a complete run is left alone.
 
         Returns:
             The id of its run.
@@ -166,8 +172,8 @@ class RunWriter:
         self._models.tidy()
         return str(run_id)
 
-    def _log_progress(self, record: dict[str, Any], values: dict[str, float]) -> None:
-        """Put a trial's score, and the best so far, on the study's run. Done again it writes the same points again."""
+    def _log_progress(self, record: TrialRecord, values: dict[str, float]) -> None:
+        """Log a trial's score and the best score so far on the study's run. A repeated call writes the same points."""
         number, ended = record["number"], record["ended_ms"]
         self._scores[number] = values[keys.AUC]
         best = max(score for other, score in self._scores.items() if other <= number)
@@ -178,8 +184,8 @@ class RunWriter:
         self._log_config(record.get("resolved", {}))
         self._client.log_batch(self.run_id, metrics=metrics)
 
-    def _log_config(self, settings: dict[str, Any]) -> None:
-        """Add what is not there yet: a parameter of a run cannot change."""
+    def _log_config(self, settings: Mapping[str, Any]) -> None:
+        """Add parameters that the run does not have yet: a parameter of a run cannot change."""
         params = {name: value for name, value in keys.config_params(settings).items() if name not in self._config}
         if params:
             self._client.log_batch(self.run_id, params=[Param(name, value[:6000]) for name, value in params.items()])
@@ -192,8 +198,8 @@ class RunWriter:
             reason = (str(error).splitlines() or [repr(error)])[0]
             self._say(f"MLflow could not be given the views of the trials, only their runs: {reason}")
 
-    def _retry_tags(self, record: dict[str, Any]) -> dict[str, str]:
-        """Of a trial that runs again what another died in: which trial, and its run."""
+    def _retry_tags(self, record: TrialRecord) -> dict[str, str]:
+        """Return the tags of a retry: the trial that it retries, and the run of that trial."""
         number = record.get("retry_of")
         if number is None:
             return {}
@@ -203,13 +209,13 @@ class RunWriter:
         return {RETRY_OF: str(number)} | ({RETRY_OF_RUN: run.info.run_id} if run is not None else {})
 
     def _delete(self, run_id: str) -> None:
-        """Delete a run that was not written to its end, and its models."""
+        """Delete a run that was not written completely, and its models."""
         models = self._client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'")
         for model in models:
             self._client.delete_logged_model(model.model_id)
         self._client.delete_run(run_id)
 
-    def log_end(self, message: Message) -> None:
+    def log_end(self, message: Message[SummaryRecord]) -> None:
         """Log the study's pictures and end its run."""
         record = message.record
         self._reconcile(record)
@@ -217,7 +223,7 @@ class RunWriter:
         with tempfile.TemporaryDirectory() as folder:
             artifacts.write_study(Path(folder), record, message.arrays, self._record["note"])
             self._client.log_artifacts(self.run_id, folder)
-        found = record.get("corrected") or {}  # None where it is not at hand; an older end has none
+        found = record["corrected"] or {}
         metrics = [Metric(name, found[key], record["ended_ms"], 0) for name, key in keys.CORRECTED.items() if found]
         metrics.append(Metric(keys.FINISHED_TRIALS, record["finished"], record["ended_ms"], 0))
         scores = {trial["number"]: trial["value"] for trial in record["trials"] if trial["value"] is not None}
@@ -225,12 +231,12 @@ class RunWriter:
             metrics.append(Metric(keys.TRIAL_BEST, max(scores.values()), record["ended_ms"], max(scores)))
         note = RunTag(MLFLOW_RUN_NOTE, record["summary"])
         self._client.log_batch(self.run_id, metrics=metrics, tags=[note])
-        if record.get("lost"):
+        if record["lost"]:
             self._client.set_tag(self.run_id, LOST, record["lost"])
         self._client.set_terminated(self.run_id, record["status"], record["ended_ms"])
 
-    def _reconcile(self, record: dict[str, Any]) -> None:
-        """Make one of two runs that two hosts made of the study; let no run of an ended trial stay RUNNING."""
+    def _reconcile(self, record: SummaryRecord) -> None:
+        """Merge two runs that two hosts created for the study, and end runs of trials that have ended."""
         runs = runs_of_trials(self._client, self.experiment_id, self._record["uid"])
         first, *others = _study_runs(self._client, self.experiment_id, self._record["uid"])
         self.run_id = first.info.run_id
@@ -251,13 +257,13 @@ class RunWriter:
         run_id = find_study_run(self._client, self.experiment_id, record["uid"])
         if run_id is None:
             self._look_at_namesakes()
-            tags = self._tags(NO_TRIAL) | record["tags"]
+            tags = self._tags(NO_TRIAL) | {keys.SCHEMA: str(SCHEMA)} | record["tags"]
             run_id = self._client.create_run(self.experiment_id, None, tags, record["study"]).info.run_id
             self._log_dataset(run_id, "search")
         with tempfile.TemporaryDirectory() as folder:  # each time: the space may have grown, versions changed
             for name, content in record["files"].items():
                 (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
-            self._client.log_artifacts(run_id, folder, "study")
+            self._client.log_artifacts(run_id, folder, keys.STUDY_FOLDER)
         self._client.update_run(run_id, status="RUNNING")
         self.run_id = str(run_id)
         run = self._client.get_run(run_id)
@@ -268,7 +274,7 @@ class RunWriter:
         return self.run_id
 
     def _look_at_namesakes(self) -> None:
-        """A study that is new to this store, and has the name of another one there.
+        """Check a study that is new to this store for other studies of its name.
 
         Raises:
             StudyError: If that one lost its storage: this is likely the same command again.
@@ -289,7 +295,7 @@ class RunWriter:
                 f"not in this storage. This is a new one (uid {self._record['uid']}); --study names it differently."
             )
 
-    def _log_result(self, run_id: str, message: Message) -> dict[str, float]:
+    def _log_result(self, run_id: str, message: Message[TrialRecord]) -> dict[str, float]:
         values, files = rendered(message)
         costs = {f"{keys.COST}{name}": value for name, value in message.record["cost"].items()}
         values |= {keys.SECONDS: message.record["seconds"], **costs}
@@ -301,16 +307,16 @@ class RunWriter:
         self._log_dataset(run_id, "cross-validation")
         return values
 
-    def _log_metrics(self, run_id: str, model_id: str | None, values: dict[str, float], record: dict[str, Any]) -> None:
-        """Final metrics are the model's, too; those of an epoch are the run's alone."""
+    def _log_metrics(self, run_id: str, model_id: str | None, values: dict[str, float], record: TrialRecord) -> None:
+        """Log final metrics on the run and on the model, and those of epochs on the run only."""
         ended = record["ended_ms"]
         batch = [Metric(name, value, ended, 0, model_id) for name, value in values.items() if np.isfinite(value)]
         batch += _curves(record)
         for start in range(0, len(batch), _MOST_METRICS):
             self._client.log_batch(run_id, metrics=batch[start : start + _MOST_METRICS])
 
-    def _log_model(self, run_id: str, message: Message) -> str:
-        """Log the trial's model, and return its id. Before the metrics: MLflow would read each of them back."""
+    def _log_model(self, run_id: str, message: Message[TrialRecord]) -> str:
+        """Log the model of a trial, before its metrics, which MLflow would otherwise read back. Returns its id."""
         # Not by `mlflow.keras.log_model`: it wants an active run, and leaving that ends the run, half written as it is.
         mlflow.set_experiment(experiment_id=self.experiment_id)
         logged = Model.log(
@@ -324,15 +330,15 @@ class RunWriter:
             metadata={
                 "classes": ["benign", "malignant"],
                 "output": "P(malignant), mean over the folds",
-                "split_fingerprint": self._record["tags"]["bhsearch.split_fingerprint"],
-                "data_fingerprint": self._record["tags"]["bhsearch.data_fingerprint"],
+                "split_fingerprint": self._record["tags"][keys.SPLIT_FINGERPRINT],
+                "data_fingerprint": self._record["tags"][keys.DATA_FINGERPRINT],
                 "use": DISCLAIMER,
             },
         )
         return str(logged.model_id)
 
-    def _network(self, message: Message) -> Any:
-        """The trial's network, or what stands for it where it is only saved."""
+    def _network(self, message: Message[TrialRecord]) -> Any:
+        """Return the network of a trial, or a stand-in that can only be saved."""
         facts = self._record["backbones"][message.record["params"]["backbone"]]
         backbone = Backbone(
             facts["name"], Path(facts["file"]) if facts["file"] else None, facts["digest"], facts["kind"]
@@ -353,13 +359,13 @@ class RunWriter:
             TRIAL: trial,
             keys.STUDY: self._record["study"],
             MLFLOW_USER: self._record["user"],
-            MLFLOW_SOURCE_NAME: "bhsearch.run",
+            MLFLOW_SOURCE_NAME: keys.SEARCH_SOURCE,
             MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.LOCAL),
         }
 
 
-def _curves(record: dict[str, Any]) -> list[Metric]:
-    """Curves of a trial; the step is the number of the look: the epoch of heads, the quarter of a finetuning."""
+def _curves(record: TrialRecord) -> list[Metric]:
+    """Return the curves of a trial; the step is the epoch of heads, or the quarter of a finetuning."""
     return [
         Metric(f"{keys.EPOCH}{name}", value, record["ended_ms"], step)
         for name, curve in record["curves"].items()

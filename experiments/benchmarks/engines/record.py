@@ -27,7 +27,7 @@ from bhsearch.config import Settings
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.errors import BhsearchError
 from bhsearch.objectives.space import Parameter, finetune_space
-from bhsearch.study.context import FINETUNE, FROZEN, StudyContext, build_context, versions
+from bhsearch.study.context import FINETUNE, FROZEN, StudyContext, versions
 from bhsearch.study.events import ProgressReporter
 from experiments.benchmarks.engines import table
 from experiments.benchmarks.engines.design import Point, frozen_design
@@ -104,7 +104,7 @@ def facts_of(prepared: StudyContext, held_out: HeldOut) -> dict[str, object]:
 
 def record(options: argparse.Namespace) -> None:
     """Record what the file does not hold yet."""
-    whole = build_context(settings_of(options), ProgressReporter())
+    whole = StudyContext.build(settings_of(options), ProgressReporter())
     prepared, held_out = put_aside(whole)
     journal = Journal(options.to, f"{prepared.index.name}-{prepared.regime}", facts_of(prepared, held_out))
     recorder = (FinetuneRecorder if prepared.regime == FINETUNE else FrozenRecorder)(prepared, held_out)

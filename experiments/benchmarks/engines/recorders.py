@@ -63,8 +63,8 @@ class FrozenRecorder:
             FeatureCache(pixel_cache(index, resize), "auto", conversion)
             for index in (prepared.development, held_out.index)
         )
-        self._held_out, self._backbones, self._template = held_out, backbones, prepared.template()
-        rows = self._template
+        self._held_out, self._backbones, self._images = held_out, backbones, prepared.images
+        rows = self._images
         self._objective = FrozenObjective(
             self._features, backbones, rows.label, rows.fold, rows.group, prepared.settings.seed
         )
@@ -87,7 +87,7 @@ class FrozenRecorder:
         outcome, entry = _timed(point, lambda: self._objective(point.params))
         if outcome is None:
             return entry
-        folds = fold_scores(replace(self._template, probability=outcome.probability))
+        folds = fold_scores(self._images.predictions(outcome.probability))
         return replace(
             entry,
             score=round(outcome.score, 6),

@@ -55,5 +55,12 @@ def put_aside(prepared: StudyContext) -> tuple[StudyContext, HeldOut]:
     dealt = units_of_groups(index).select(inside)
     folds = np.full((split.n_repeats, len(index)), -1, np.int8)
     folds[:, inside] = assign_folds(dealt.keys, dealt.strata, split.n_folds, split.n_repeats)[:, dealt.number]
-    inner = replace(prepared, split=replace(split, development=inside, folds=folds), development=index.select(inside))
+    inner = StudyContext.of(
+        prepared.settings,
+        index,
+        replace(split, development=inside, folds=folds),
+        prepared.found,
+        prepared.study,
+        prepared.regime,
+    )
     return inner, HeldOut(index.select(aside), split.groups[aside])

@@ -251,7 +251,7 @@ def training_of(
     program = CompiledTrainer(TrainerSpec(backbone, size, batch, depth, 0, precision))
     head = [np.zeros((program.n_features, 1), np.float32), np.zeros(1, np.float32)]
     return program, ModelWeights(
-        program.origin(np.random.default_rng(0)), [*head, np.ones(1, np.float32), np.zeros((), np.float32)]
+        program.initial_weights(np.random.default_rng(0)), [*head, np.ones(1, np.float32), np.zeros((), np.float32)]
     )
 
 

@@ -1,3 +1,5 @@
+"""Decoding of single files, and hashing of many with a cache of digests."""
+
 from __future__ import annotations
 
 import contextlib
@@ -95,7 +97,7 @@ def test_the_content_decides_not_the_suffix(root):
 
 
 def bomb():
-    """A PNG that claims 40,000 x 40,000 pixels in a few bytes."""
+    """Return a PNG of a few bytes whose header claims 40,000 x 40,000 pixels."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,4 +1,4 @@
-"""Which files are images: what file managers, disks, notebooks, archives and annotators leave beside them is not."""
+"""Selection of images in a folder, among files of file managers, disks, notebooks, archives and annotators."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.conftest import SHARED
 
 @pytest.fixture
 def found(tmp_path):
-    """Make empty files and look for images: paths, and counts by suffix and reason."""
+    """Create empty files and return the found paths, and the counts by suffix and reason."""
 
     def make(*paths):
         for path in paths:

@@ -1,4 +1,4 @@
-"""GIF, WebP, JPEG 2000, JPEG of more than 8 bits, PNG with a transparent colour, and formats that are not read."""
+"""GIF, WebP, JPEG 2000, JPEG with more than 8 bits, PNG with a transparent colour, and unsupported formats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ONE_GREY = np.ascontiguousarray(COLOURS[..., 0])
 
 def read(content):
     with contextlib.ExitStack() as room:
-        return module._picture(io.BytesIO(content), room)
+        return module._decode_stream(io.BytesIO(content), room)
 
 
 def saved(kind, image=None, **options):

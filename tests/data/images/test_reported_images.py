@@ -1,4 +1,4 @@
-"""The files of the log of reported faults, each as it should be read, or the reason why it is not."""
+"""Files from bug reports, with their expected pixels or the reason why they are refused."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ BY_OPENCV = ("exif2.jpg", "exif3.jpg", "exif5.jpg", "exif6.jpg", "exif8.jpg", "g
 
 def read(name):
     with contextlib.ExitStack() as room:
-        return module._picture(io.BytesIO((FOLDER / "images" / name).read_bytes()), room)
+        return module._decode_stream(io.BytesIO((FOLDER / "images" / name).read_bytes()), room)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""TIFF against files written by hand, and against OpenCV and Pillow where these read the kind."""
+"""TIFF files written by hand, compared with OpenCV and Pillow where these read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages and ranges of TIFF files, and what becomes of damaged ones."""
+"""Pages, sample ranges and damage of TIFF files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""TIFF files by hand, after the TIFF 6.0 specification: no library that could share a mistake with the reader."""
+"""TIFF files written by hand from the TIFF 6.0 specification, without a library that could share a mistake with the
+reader.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,7 @@ def page_of(
 
 
 def tiff(*pages: tuple[Tags, list[bytes]], order: str = "<") -> bytes:
-    """A TIFF file of pages from `page_of`."""
+    """Return a TIFF file of pages from `page_of`."""
     content = bytearray(struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 0))
     link = 4  # where the offset of the next directory is to be written
     for tags, data in pages:

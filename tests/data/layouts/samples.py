@@ -1,4 +1,4 @@
-"""What the tests of TIFF read, how, and what they compare it with."""
+"""Helpers of the tests of TIFF."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EIGHT_BIT = np.rint(COLOURS * 255).astype(np.uint8)
 def read(content):
     """Pixels, the share of the range that is used, and the pages left out."""
     with contextlib.ExitStack() as room:
-        return module._picture(io.BytesIO(content), room)
+        return module._decode_stream(io.BytesIO(content), room)
 
 
 def by_opencv(content):

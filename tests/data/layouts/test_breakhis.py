@@ -31,7 +31,7 @@ def names(draw):
 
 
 def index_of(counts):
-    """An index with so many images per (subtype, magnification)."""
+    """Return a data set with a given number of images per (subtype, magnification)."""
     rows = [
         {"label": int(subtype in breakhis.MALIGNANT_SUBTYPES), "subtype": subtype, "magnification": f"{magnification}X"}
         for (subtype, magnification), n_images in counts.items()

@@ -1,4 +1,4 @@
-"""Published folds: the grammar of their files, and what lies on both sides of them."""
+"""Published folds: the format of their files, and the images in both training and test set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def names(slide):
 
 
 def fold_file(folder, train, test, number=1, ending="\n"):
-    """A file as published, of some slides on either side."""
+    """Return a fold file in the published format."""
     rows = [
         f"{name}|{name.split('-')[3]}|{number}|{side}"
         for side, slides in (("train", train), ("test", test))

@@ -1,4 +1,4 @@
-"""Names of classes: those that are known, those of a map, and the map that a refusal proposes."""
+"""Class names: known ones, those of a class map, and the suggested class map."""
 
 from __future__ import annotations
 

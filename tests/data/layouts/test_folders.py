@@ -1,4 +1,4 @@
-"""Trees whose folders say class, part and patient, at any depth."""
+"""Trees whose folders name class, part and patient, at any depth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BENIGN, MALIGNANT = "SOB_B_TA-14-16184CD-40-001.png", "SOB_M_DC-14-13412-100-007
 
 @pytest.fixture
 def tree(tmp_path):
-    """Make (empty) files under a data folder; readers look at names only."""
+    """Create empty files in a data folder; layouts read names only."""
 
     def make(*paths):
         for path in paths:
@@ -162,7 +162,7 @@ def test_folders_that_seem_to_divide_can_be_ignored_if_they_are_there(tree):
 
 @pytest.fixture
 def images(tmp_path):
-    """Files with pixels, each its own picture."""
+    """Return files with different pixels."""
 
     numbers = itertools.count()
 

@@ -1,4 +1,4 @@
-"""Manifests as programs, spreadsheets and Windows write them: read right, or refused with the reason."""
+"""Manifests as written by programs, spreadsheets and Windows: read correctly, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAIN = "path,label,case\na.png,0,c1\nb.png,1,c2\n"
 
 @pytest.fixture
 def manifest(tmp_path):
-    """A manifest beside empty files; its name may be another than the usual."""
+    """Write a manifest next to empty files."""
 
     def make(content, *paths, name="list.csv"):
         root = tmp_path / "data"
@@ -193,7 +193,7 @@ def test_spellings_of_a_case_stay_on_one_side_and_are_said(tmp_path, one, other)
         assert not set(patient[side]) & set(patient[~side])
     found = audit(dataset)
     assert len(found.spellings) == 12
-    assert found.findings()[0].weight == "error"
+    assert found.findings()[0].severity == "error"
     assert any("Cases with several spellings, kept together: 12" in sentence for sentence in found.summary_lines())
 
 

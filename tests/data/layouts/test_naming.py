@@ -1,4 +1,4 @@
-"""What names may mean: spellings, placeholders and parts."""
+"""Spellings, placeholders and names of parts."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ BENIGN, MALIGNANT = "SOB_B_TA-14-16184CD-40-001.png", "SOB_M_DC-14-13412-100-007
 
 @pytest.fixture
 def tree(tmp_path):
-    """Make (empty) files under a data folder; readers look at names only."""
+    """Create empty files in a data folder; layouts read names only."""
 
     def make(*paths):
         for path in paths:

@@ -33,7 +33,7 @@ SMALL = "phantom:cases=5,images=2"
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache of one test's own."""
+    """Provide an empty cache for one test."""
     monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path))
     return tmp_path
 

@@ -8,6 +8,7 @@ import pytest
 from bhsearch.engines.optuna import attributes as attributes
 from bhsearch.engines.optuna.engine import OptunaEngine, load_settings, metadata_of, open_study, save_settings
 from bhsearch.engines.optuna.storage import connect
+from bhsearch.errors import StudyError
 from bhsearch.objectives.space import frozen_space
 
 BACKBONES = ("staintex-s",)
@@ -80,13 +81,10 @@ def test_nothing_is_added_where_the_storage_is_no_database():
     assert study.trials[0].user_attrs == {}
 
 
-def test_a_study_of_an_earlier_version_goes_on(url):
-    """It has everything in user attributes."""
+def test_a_study_of_the_first_version_is_refused_and_not_called_one_of_another_program(url):
+    """It has everything in user attributes, and no schema number."""
     study = optuna.create_study(storage=connect(url), study_name="study", direction="maximize")
     study.set_user_attr("bhsearch.facts", FACTS)
-    study.add_trial(
-        optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL, user_attrs={"dead": True, "attempt": 1})
-    )
-    assert metadata_of(open_study(connect(url), "study", FACTS)) == FACTS
-    (trial,) = engine(url).trials()
-    assert trial.notes == {"dead": True, "attempt": 1}
+    with pytest.raises(StudyError, match=r"must have the schema 1, but has the schema 0.* commit d6a9faa"):
+        metadata_of(open_study(connect(url), "study", FACTS))
+    assert study.user_attrs == {"bhsearch.facts": FACTS}

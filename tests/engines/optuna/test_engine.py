@@ -203,6 +203,7 @@ def test_a_copy_that_was_killed_half_way_is_made_again(database):
     storage = connect(database())
     whole = optuna.load_study(study_name="study", storage=storage)
     draft = optuna.create_study(storage=storage, study_name="study (growing)", direction="maximize")
+    attributes.set_attribute(draft, "bhsearch.schema", 1)
     attributes.set_attribute(draft, "bhsearch.facts", grown_facts())
     wide = CategoricalDistribution((*BACKBONES, "new"))
     draft.add_trials([engine._with_choices(trial, wide) for trial in whole.trials])

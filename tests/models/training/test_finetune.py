@@ -1,4 +1,4 @@
-"""A fold of a whole network: the same whatever ran before, looked at in the same places, and failing with a reason."""
+"""Training of one fold: reproducible, evaluated at fixed steps, and failing with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rule of the optimizers: step by step what Keras's own do, and what the numbers of a schedule are."""
+"""Optimizer steps compared with Keras's optimizers, and learning rate schedules."""
 
 from __future__ import annotations
 

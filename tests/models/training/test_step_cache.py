@@ -1,4 +1,4 @@
-"""Compiled programs are kept as long as memory allows, by what they were measured to take."""
+"""Compiled trainers are cached within a memory limit, by measured cost."""
 
 from __future__ import annotations
 

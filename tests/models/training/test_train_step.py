@@ -1,4 +1,4 @@
-"""The compiled step: what it moves, by how much, and that nothing a trial chooses makes it compile again."""
+"""The compiled step: which weights it changes and by how much, without recompilation."""
 
 from __future__ import annotations
 

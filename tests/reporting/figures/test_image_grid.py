@@ -22,8 +22,8 @@ def test_half_of_the_grid_is_wrong_and_both_classes_are_shown() -> None:
     examples = pick_examples(base, decisions)
     rows = [example.row for example in examples]
     assert len(set(rows)) == 16
-    assert [example.right for example in examples] == [True] * 8 + [False] * 8
-    assert [example.right for example in examples] == (decisions.predicted[0] == base.label)[rows].tolist()
+    assert [example.correct for example in examples] == [True] * 8 + [False] * 8
+    assert [example.correct for example in examples] == (decisions.predicted[0] == base.label)[rows].tolist()
     assert base.label[rows].tolist() == ([0] * 4 + [1] * 4) * 2
 
 
@@ -39,7 +39,7 @@ def test_a_trial_without_errors_fills_the_grid_with_right_images() -> None:
     perfect = dataclasses.replace(base, probability=base.label[None].astype(float))
     examples = pick_examples(perfect, cross_fitted_labels(perfect))
     assert len(examples) == 16
-    assert all(example.right for example in examples)
+    assert all(example.correct for example in examples)
 
 
 def test_captions_hold_probability_label_and_case() -> None:
@@ -75,8 +75,8 @@ def test_the_figure_is_one_array_and_a_few_words() -> None:
     pixels = np.zeros((16, 96, 96, 3), dtype=np.uint8)
     examples = [Example(row, row < 8, "P 0.50   benign\n14-123") for row in range(16)]
     picture = grid_figure(pixels, examples, "synthetic data (phantom)")
-    assert not picture.plate.figure.axes
-    assert "synthetic data (phantom)" in [text.get_text() for text in picture.plate.figure.texts]
+    assert not picture.template.figure.axes
+    assert "synthetic data (phantom)" in [text.get_text() for text in picture.template.figure.texts]
     decoded = np.asarray(Image.open(io.BytesIO(style.to_png(picture))))
     canvas = compose(pixels, examples)[:, :, :3]
     shown = decoded[-canvas.shape[0] :, 20 : 20 + canvas.shape[1]]

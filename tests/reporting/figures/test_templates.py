@@ -6,20 +6,20 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bhsearch.reporting.figures import style, templates
-from bhsearch.reporting.figures.templates import Panel, Pasted, Plate
+from bhsearch.reporting.figures.templates import Panel, Pasted, Template
 
 
-def plate() -> Plate:
+def template() -> Template:
     figure = style.new_figure("Title", note="a note")
     axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.75)
     style.unit_square(axes)
-    return Plate(figure, axes)
+    return Template(figure, axes)
 
 
 def test_lines_bands_and_words_lie_where_the_axes_would_put_them() -> None:
     """The same pixels as Matplotlib's own methods give, but for what is drawn over frame and grid."""
     x, low, high = np.array([0.1, 0.5, 0.9]), np.array([0.2, 0.1, 0.3]), np.array([0.5, 0.7, 0.6])
-    own = plate()
+    own = template()
     axes = own.axes[0]
     drawn = Panel(
         own,
@@ -32,7 +32,7 @@ def test_lines_bands_and_words_lie_where_the_axes_would_put_them() -> None:
             templates.words(axes, 0.9, 0.02, "more", of_axes=True),
         ],
     ).rgb()
-    whole = plate()
+    whole = template()
     axes = whole.axes[0]
     axes.fill_between(x, low, high, color=style.BLUE, linewidth=0)
     axes.plot(x, high, color=style.VERMILLION)
@@ -48,7 +48,7 @@ def test_lines_bands_and_words_lie_where_the_axes_would_put_them() -> None:
 
 
 def test_a_picture_leaves_no_trace_in_the_next_one() -> None:
-    own = plate()
+    own = template()
     empty = Panel(own, []).rgb()
     Panel(own, [templates.words(own.axes[0], 0.5, 0.5, "gone")]).rgb()
     assert np.array_equal(Panel(own, []).rgb(), empty)
@@ -57,5 +57,5 @@ def test_a_picture_leaves_no_trace_in_the_next_one() -> None:
 def test_pasted_pixels_are_copied_as_they_are() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 4), dtype=np.uint8)
     pixels[..., 3] = 255
-    drawn = Panel(plate(), [Pasted(pixels, 20, 0)]).rgb()
+    drawn = Panel(template(), [Pasted(pixels, 20, 0)]).rgb()
     assert np.array_equal(drawn[-40:, 20:80], pixels[..., :3])

@@ -24,7 +24,7 @@ NOTE = "synthetic data (phantom)"
 def said(picture: Figure | Panel) -> str:
     """All that is written in a picture."""
     over = [] if isinstance(picture, Figure) else [item for item in picture.artists if isinstance(item, Text)]
-    figure = picture if isinstance(picture, Figure) else picture.plate.figure
+    figure = picture if isinstance(picture, Figure) else picture.template.figure
     inside = [text for axes in figure.axes for text in axes.texts]
     return "\n".join(text.get_text() for text in [*figure.texts, *inside, *over])
 

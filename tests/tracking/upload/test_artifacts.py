@@ -14,6 +14,7 @@ from PIL import Image
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.models.augmentation.on_device import SHOWN_SAMPLES, SHOWN_STRENGTHS
+from bhsearch.tracking import keys
 from bhsearch.tracking.upload import artifacts
 from tests.evaluation.simulated import simulate
 
@@ -56,7 +57,7 @@ def test_every_picture_can_be_opened(written):
 
 
 def test_predictions_come_back_and_say_what_they_are_for(written, predictions):
-    file = written / artifacts.PREDICTIONS
+    file = written / keys.PREDICTIONS
     assert (pd.read_csv(file)["use"] == f"{NOTE}. {DISCLAIMER}").all()
     assert DISCLAIMER in file.with_name("out_of_fold_predictions.README.txt").read_text()
     assert (Predictions.from_csv(file).probability == predictions.probability.astype(np.float32)).all()

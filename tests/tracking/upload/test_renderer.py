@@ -11,7 +11,7 @@ from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interva
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.runtime.cache_eviction import evict
 from bhsearch.tracking.upload.outbox import Outbox
-from bhsearch.tracking.upload.renderer import RendererProcess, predictions_of, rendered
+from bhsearch.tracking.upload.renderer import RendererProcess, joined_predictions, rendered
 from tests.evaluation.simulated import simulate
 
 CURVES = {"auc": [0.6, 0.7], "loss": [0.7, 0.6], "training_loss": [0.7, 0.5]}
@@ -44,7 +44,7 @@ def test_metrics_and_files_lie_beside_the_trial(outbox):
     renderer.wait(0)
     renderer.close()
     values, files = rendered(outbox.trial(0))
-    predictions = predictions_of(outbox.study(), outbox.trial(0))
+    predictions = joined_predictions(outbox.study(), outbox.trial(0))
     ends = interval(bootstrap_scores(predictions, group_draws(predictions.group, predictions.stratum)))
     assert values == pytest.approx(
         {**trial_metrics(predictions), "auc_low": ends.low, "auc_high": ends.high}, abs=1e-12, nan_ok=True

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bhsearch.errors import RunError, StudyError
+from bhsearch.runtime import messages
+from bhsearch.runtime.messages import Back, Failed, Go, Ready, Sent, from_line, to_line
 from bhsearch.runtime.processes import this_process
 from bhsearch.tracking.upload import uploader as module
 from bhsearch.tracking.upload.outbox import Outbox
@@ -27,8 +30,18 @@ from bhsearch.tracking import requests  # noqa: E402
 DRAIN = ("-m", "bhsearch.tracking.upload.uploader")
 
 
+def messages_in(output: str) -> list[Any]:
+    """The messages of a process, whose output may hold lines of its libraries, too."""
+    return [sent for line in output.splitlines() if (sent := from_line(line)) is not None]
+
+
+def is_first_trial(line: str) -> bool:
+    sent = from_line(line)
+    return isinstance(sent, Sent) and sent.number == 0
+
+
 def begin(process: subprocess.Popen[str]) -> None:
-    process.stdin.write("go\n")
+    process.stdin.write(f"{to_line(Go())}\n")
     process.stdin.flush()
 
 
@@ -50,16 +63,16 @@ def test_a_drain_that_is_killed_while_it_sends_is_finished_by_the_next(outbox, t
     with started(tmp_path, *DRAIN, str(outbox.folder), stdin=subprocess.PIPE) as process:
         begin(process)
         lines = iter(process.stdout.readline, "")
-        assert any(line.startswith("sent 0") for line in lines)
+        assert any(is_first_trial(line) for line in lines)
         process.kill()
         process.wait()
     assert Store(tmp_path).children()[0].info.status == "FINISHED"
     assert 0 not in outbox.waiting()
     end = drain(outbox, tmp_path)
     assert end.returncode == 0, end.stdout + end.stderr
-    words = [line.split()[0] for line in end.stdout.splitlines()]
-    assert words[0] == "ready"
-    assert "failed" not in words
+    sent = messages_in(end.stdout)
+    assert isinstance(sent[0], Ready)
+    assert not [each for each in sent if isinstance(each, Failed)]
     store = Store(tmp_path)
     assert [run.info.status for run in store.children().values()] == ["FINISHED"] * 3
     assert store.parent().info.status == "FINISHED"
@@ -70,8 +83,9 @@ def test_a_store_that_cannot_be_opened_is_said_in_one_line_and_nothing_is_lost(o
     (tmp_path / "file").touch()  # MLflow makes folders that are missing, but not in a file
     end = drain(outbox, tmp_path, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/file/mlflow.db")
     assert end.returncode == 2
-    (line,) = end.stdout.splitlines()
-    assert line.startswith("failed The MLflow store must be one that can be opened")
+    (failed,) = messages_in(end.stdout)
+    assert isinstance(failed, Failed)
+    assert failed.reason.startswith("The MLflow store must be one that can be opened")
     assert Outbox(outbox.folder).waiting() == [0, 1, 2]
 
 
@@ -81,7 +95,7 @@ def test_two_that_send_at_once_send_each_trial_once(outbox, tmp_path):
     (outbox.folder / "end").rename(tmp_path / "end")  # a killed search has put none
     with started(tmp_path, *command, stdin=subprocess.PIPE) as first:
         begin(first)
-        assert first.stdout.readline().startswith("ready")
+        assert isinstance(from_line(first.stdout.readline()), Ready)
         with started(tmp_path, *command, stdin=subprocess.PIPE) as second:
             begin(second)
             first.stdin.close()
@@ -92,8 +106,8 @@ def test_two_that_send_at_once_send_each_trial_once(outbox, tmp_path):
             output += second.stdout.read()
             assert second.wait() == 0, output
     store = Store(tmp_path)
-    runs = [f"sent {number} {run.info.run_id}" for number, run in store.children().items()]
-    assert [line for line in output.splitlines() if line.startswith("sent")] == runs
+    runs = [Sent(number, run.info.run_id) for number, run in store.children().items()]
+    assert [each for each in messages_in(output) if isinstance(each, Sent)] == runs
     assert list(store.children()) == [0, 1, 2]
     assert store.parent().info.status == "FINISHED"
     assert not outbox.folder.exists()
@@ -113,7 +127,7 @@ def test_a_damaged_trial_is_said_and_stays(outbox, tmp_path):
     (outbox.folder / "00001" / "record.json").write_text("{")
     end = drain(outbox, tmp_path)
     assert end.returncode == 1
-    assert end.stdout.splitlines()[-1].startswith("failed JSONDecodeError")
+    assert messages_in(end.stdout)[-1].reason.startswith("JSONDecodeError")
     assert {1, 2} <= set(outbox.waiting())
 
 
@@ -123,14 +137,14 @@ def test_an_mlflow_db_that_is_removed_meanwhile_fills_no_terminal(outbox, tmp_pa
     with started(tmp_path, *DRAIN, str(outbox.folder), stdin=subprocess.PIPE) as process:
         begin(process)
         lines = iter(process.stdout.readline, "")
-        assert any(line.startswith("sent 0") for line in lines)
+        assert any(is_first_trial(line) for line in lines)
         for file in tmp_path.glob("mlflow.db*"):
             file.unlink()
         process.stdin.close()
         output = process.stdout.read()
         assert process.wait() == 1, output
     assert "Traceback" not in output
-    assert "away " in output
+    assert [each for each in messages_in(output) if isinstance(each, messages.Away)]
     assert set(outbox.waiting()) & {1, 2}
 
 
@@ -155,10 +169,10 @@ def patience(monkeypatch):
 
 def test_a_store_that_is_away_is_waited_for(patience, capsys):
     assert patience.call(Away(3)) == "done"
-    away, back = capsys.readouterr().out.splitlines()
-    assert away.startswith("away ")
-    assert "connection refused" in away
-    assert back == "back"
+    away, back = messages_in(capsys.readouterr().out)
+    assert isinstance(away, messages.Away)
+    assert "connection refused" in away.reason
+    assert back == Back()
 
 
 def test_it_is_not_waited_for_ever_once_the_search_has_ended(patience, monkeypatch):
@@ -192,7 +206,7 @@ def test_the_password_of_the_store_is_in_no_line(patience, capsys, monkeypatch):
     with pytest.raises(RunError) as caught:
         patience.call(lambda: MlflowClient().search_experiments())
     said = capsys.readouterr().out + str(caught.value)
-    assert "away " in said
+    assert '"Away"' in said
     assert "127.0.0.1:9" in said
     assert "hunter2" not in said
 

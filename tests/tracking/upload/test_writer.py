@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bhsearch.errors import StudyError
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.tracking import keys
 from bhsearch.tracking.upload.renderer import render
 from tests.studies import Store, import_mlflow, killed_at
 
@@ -161,10 +163,9 @@ def test_no_password_is_kept_in_the_parameters(client, outbox, tmp_path):
     assert Store(tmp_path).parent().data.params["config/storage"] == "sqlite:///optuna.db"
 
 
-@pytest.mark.parametrize("change", [{"corrected": None}, {}])
-def test_an_end_without_a_correction_has_no_metric_of_it(client, outbox, tmp_path, change):
+def test_an_end_without_a_correction_has_no_metric_of_it(client, outbox, tmp_path):
     end = outbox.end()
-    record = {key: value for key, value in end.record.items() if key != "corrected"} | change
+    record = {**end.record, "corrected": None}
     RunWriter(client, outbox.study()).log_end(replace(end, record=record))
     assert not [name for name in Store(tmp_path).parent().data.metrics if name.startswith("corrected")]
 
@@ -210,15 +211,22 @@ def test_settings_are_resolved_and_stand_apart(client, outbox, tmp_path):
     assert params["config/study"] == outbox.study().record["study"]
 
 
-def test_a_study_of_an_earlier_version_gets_its_settings_when_it_goes_on(client, outbox, tmp_path):
+def test_nothing_is_written_to_an_experiment_of_an_earlier_schema(client, outbox):
     record = outbox.study().record
     experiment = client.create_experiment(record["experiment"])
-    tags = {"bhsearch.study_uid": record["uid"], "bhsearch.trial": "none", "bhsearch.study": record["study"]}
+    tags = {keys.UID: record["uid"], keys.TRIAL: "none", keys.STUDY: record["study"]}
     made = client.create_run(experiment, tags=tags).info.run_id
-    client.log_param(made, "folds", 3)
-    assert RunWriter(client, outbox.study()).run_id == made
-    params = Store(tmp_path).parent().data.params
-    assert (params["folds"], params["config/folds"]) == ("3", "3")
+    with pytest.raises(StudyError, match="must have the schema 1, but has the schema 0"):
+        RunWriter(client, outbox.study())
+    with pytest.raises(StudyError, match="must have the schema 1, but has the schema 0"):
+        stored_predictions(client, record["experiment"], record["uid"])
+    assert [run.info.run_id for run in client.search_runs([experiment])] == [made]
+    assert client.get_run(made).data.tags.keys() & {keys.SCHEMA} == set()
+
+
+def test_a_study_in_mlflow_carries_the_schema_number(client, outbox, tmp_path):
+    RunWriter(client, outbox.study())
+    assert Store(tmp_path).parent().data.tags[keys.SCHEMA] == "1"
 
 
 def test_runs_are_named_and_described_by_what_they_tried(client, outbox, tmp_path):

@@ -10,19 +10,20 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from typing import Protocol
 
 from bhsearch.errors import RunError
-from bhsearch.runtime.plugins import Registry
+from bhsearch.plugins import Registry
 from bhsearch.runtime.processes import python_command
 
 MODULE = "bhsearch.study.workers.process"
 KEY_VARIABLE = "BHSEARCH_WORKER_KEY"  # the secret of a `tcp:` channel, in hexadecimal digits
 _FD, _TCP = "fd", "tcp"
+_STEP_SECONDS = 0.5  # between two questions whether a worker that has not connected has ended
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,10 @@ class WorkerHandle(Protocol):
         """Begin to end the worker by force; does nothing if it has ended."""
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait until the worker has ended, at most `seconds`; afterwards release what belongs to it."""
+        """Wait until the worker has ended, at most `seconds`."""
+
+    def close(self) -> None:
+        """Close the pool's end of the channel, after the worker has ended; does nothing if it is closed."""
 
     def how_it_ended(self) -> str:
         """Return how the worker ended, for messages, such as `exit code 1`; `unknown` if that cannot be found out."""
@@ -78,34 +82,58 @@ class ListeningChannel:
     Args:
         host: Address of this machine that the worker can reach.
         seconds: Time that `connection` waits for the worker, such as the longest time in a queue.
+        ended: Function that returns whether the worker has ended, so that nobody waits for it.
     """
 
-    def __init__(self, host: str = "127.0.0.1", seconds: float = 600.0) -> None:
-        self._key, self._seconds = secrets.token_bytes(32), seconds
+    def __init__(
+        self, host: str = "127.0.0.1", seconds: float = 600.0, ended: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._key, self._seconds, self._ended = secrets.token_bytes(32), seconds, ended
         self._server = socket.create_server((host, 0))
-        self._server.settimeout(seconds)
+        self._server.settimeout(min(seconds, _STEP_SECONDS))
+        self._connection: Connection | None = None
         self.channel = f"{_TCP}:{host}:{self._server.getsockname()[1]}"
         self.variables = {KEY_VARIABLE: self._key.hex()}
 
-    @cached_property
+    @property
     def connection(self) -> Connection:
         """The pool's end; waits for the worker when it is used for the first time.
+
+        It is at its end of file if the worker has ended before it connected.
 
         Raises:
             RunError: If the worker does not connect in time.
         """
-        try:
+        if self._connection is None:
             with self._server:
+                self._connection = self._accepted()
+        return self._connection
+
+    def close(self) -> None:
+        """Close the channel; does not wait for a worker that has not connected."""
+        self._server.close()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _accepted(self) -> Connection:
+        deadline = time.monotonic() + self._seconds
+        while not self._ended():
+            try:
                 accepted, _ = self._server.accept()
-        except OSError as error:
-            raise RunError(
-                f"A worker must connect to {self.channel} within {self._seconds:g} s, but did not: {error}."
-            ) from error
-        accepted.setblocking(True)
-        opened = Connection(accepted.detach())
-        deliver_challenge(opened, self._key)
-        answer_challenge(opened, self._key)
-        return opened
+            except TimeoutError:
+                if time.monotonic() > deadline:
+                    raise RunError(
+                        f"A worker must connect to {self.channel} within {self._seconds:g} s, but did not."
+                    ) from None
+            else:
+                accepted.setblocking(True)
+                opened = Connection(accepted.detach())
+                deliver_challenge(opened, self._key)
+                answer_challenge(opened, self._key)
+                return opened
+        here, there = socket.socketpair()
+        there.close()
+        return Connection(here.detach())
 
 
 def inherited_channel(end: socket.socket) -> str:
@@ -131,6 +159,4 @@ def open_channel(channel: str) -> Connection:
     raise ValueError(f"A channel must begin with {_FD}: or {_TCP}:, but got {channel!r}.")
 
 
-LAUNCHERS: Registry[Launcher] = Registry(
-    "bhsearch.launchers", "--launcher", {"local": "bhsearch.study.workers.launchers.local:LAUNCHER"}
-)
+LAUNCHERS: Registry[Launcher] = Registry("bhsearch.launchers", "--launcher")

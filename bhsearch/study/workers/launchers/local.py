@@ -32,6 +32,10 @@ class LocalWorker:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
 
+    def close(self) -> None:
+        """Close the pool's end of the channel."""
+        self._connection.close()
+
     def how_it_ended(self) -> str:
         """Return the exit code or the signal of the process."""
         code = self.process.poll()

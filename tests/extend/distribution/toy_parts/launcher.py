@@ -13,8 +13,14 @@ from bhsearch.study.workers.launchers.base import ListeningChannel, WorkerComman
 class DialledWorker:
     """A child process and the channel that it dials."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: ListeningChannel) -> None:
-        self._process, self._channel = process, channel
+    def __init__(self, command: WorkerCommand) -> None:
+        self._channel = ListeningChannel(seconds=120, ended=lambda: self._process.poll() is not None)
+        self._process = subprocess.Popen(
+            command.words(self._channel.channel),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, **command.variables, **self._channel.variables},
+        )
 
     @property
     def connection(self) -> Connection:
@@ -27,6 +33,9 @@ class DialledWorker:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
 
+    def close(self) -> None:
+        self._channel.close()
+
     def how_it_ended(self) -> str:
         return f"exit code {self._process.poll()}"
 
@@ -35,14 +44,7 @@ class DialLauncher:
     """Starts workers that connect over TCP."""
 
     def start(self, command: WorkerCommand) -> DialledWorker:
-        channel = ListeningChannel(seconds=120)
-        process = subprocess.Popen(
-            command.words(channel.channel),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, **command.variables, **channel.variables},
-        )
-        return DialledWorker(process, channel)
+        return DialledWorker(command)
 
 
 LAUNCHER = DialLauncher()

@@ -35,6 +35,17 @@ def test_a_worker_that_never_connects_is_an_error():
         _ = listening.connection
 
 
+def test_nobody_waits_for_a_worker_that_ended_before_it_connected():
+    listening = ListeningChannel(ended=lambda: True)
+    with pytest.raises(EOFError):
+        listening.connection.recv()
+    listening.close()
+
+
+def test_a_channel_that_nobody_has_dialled_is_closed_at_once():
+    ListeningChannel().close()
+
+
 def test_a_channel_of_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="must begin with fd: or tcp:, but got 'pipe:3'"):
         open_channel("pipe:3")

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from bhsearch.errors import SettingsError
-from bhsearch.runtime.plugins import PluginSource, Registry, UnknownPartError, installed_version
+from bhsearch.plugins import PluginSource, Registry, UnknownPartError, installed_version
 
 GROUP = "bhsearch.samplers"
 BUILT_IN = {"list": "builtins:list", "dict": "builtins:dict"}

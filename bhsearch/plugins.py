@@ -1,6 +1,6 @@
 """Registries of exchangeable parts: those that bhsearch brings, and those of other packages, found by entry points.
 
-A package offers a part by an entry point in one of `GROUPS`, such as
+A package offers a part by an entry point in one of the groups of `BUILT_IN`, such as
 
     [project.entry-points."bhsearch.samplers"]
     sobol = "my_package.sobol:Sobol"
@@ -22,15 +22,35 @@ from typing import Generic, TypeVar, cast
 from bhsearch.errors import SettingsError
 
 VARIABLE = "BHSEARCH_PLUGINS"
-GROUPS = (
-    "bhsearch.layouts",
-    "bhsearch.backbones",
-    "bhsearch.augmentations",
-    "bhsearch.metrics",
-    "bhsearch.engines",
-    "bhsearch.samplers",
-    "bhsearch.launchers",
-)
+# The built-in parts as `module:attribute`, by the group of entry points that adds to them; the default comes first.
+# Augmentation policies and metrics are rows of a table each, so other packages alone offer them as parts.
+BUILT_IN: dict[str, dict[str, str]] = {
+    "bhsearch.layouts": {
+        "breakhis": "bhsearch.data.layouts.breakhis_tree:LAYOUT",
+        "idc": "bhsearch.data.layouts.idc:LAYOUT",
+        "folders": "bhsearch.data.layouts.folders:LAYOUT",
+        "manifest": "bhsearch.data.layouts.manifest:LAYOUT",
+    },
+    "bhsearch.backbones": {  # in the order in which `--backbones auto` lists them
+        "staintex": "bhsearch.models.backbones.staintex:KIND",
+        "cnn": "bhsearch.models.backbones.cnn:KIND",
+        "keras-file": "bhsearch.models.backbones.keras_file:KIND",
+        "keras-applications": "bhsearch.models.backbones.keras_applications:KIND",
+    },
+    "bhsearch.augmentations": {},
+    "bhsearch.metrics": {},
+    "bhsearch.engines": {
+        "optuna": "bhsearch.engines.optuna.store:STORE",
+        "keras-tuner": "bhsearch.engines.keras_tuner.store:STORE",
+    },
+    "bhsearch.samplers": {
+        "tpe": "bhsearch.engines.optuna.samplers:TPE",
+        "random": "bhsearch.engines.optuna.samplers:RANDOM",
+        "qmc": "bhsearch.engines.optuna.samplers:QMC",
+        "cmaes": "bhsearch.engines.optuna.samplers:CMAES",
+    },
+    "bhsearch.launchers": {"local": "bhsearch.study.workers.launchers.local:LAUNCHER"},
+}
 OWN = "bhsearch"  # the distribution of the built-in parts
 T = TypeVar("T")
 
@@ -68,16 +88,18 @@ class Registry(Generic[T]):
     """The parts of one kind, by name.
 
     Args:
-        group: Group of entry points, one of `GROUPS`.
+        group: Group of entry points.
         option: Name of the option that chooses a part, for messages.
-        built_in: `module:attribute` of each built-in part, the default first.
+        built_in: `module:attribute` of each built-in part, the default first; None for those in `BUILT_IN`.
         reserved: Names of built-in parts that are not objects; no other part may have them.
     """
 
-    def __init__(self, group: str, option: str, built_in: Mapping[str, str], reserved: Iterable[str] = ()) -> None:
+    def __init__(
+        self, group: str, option: str, built_in: Mapping[str, str] | None = None, reserved: Iterable[str] = ()
+    ) -> None:
         self.group, self.option = group, option
-        self.built_in = dict(built_in)
-        self._taken = {*built_in, *reserved}
+        self.built_in = dict(BUILT_IN[group] if built_in is None else built_in)
+        self._taken = {*self.built_in, *reserved}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -144,6 +166,14 @@ def are_enabled() -> bool:
     if value not in ("", "all", "none"):
         raise SettingsError(f"{VARIABLE} must be all or none, but got {value!r}. Unset it to use all parts.")
     return value != "none"
+
+
+def other_names(group: str) -> tuple[str, ...]:
+    """Return the names of the parts of other packages in alphabetical order, for lists of choices.
+
+    Nothing is imported, and names that two packages use are no error here: choosing one of them is.
+    """
+    return tuple(sorted({entry.name for entry in _entry_points(group)}))
 
 
 def installed_version(distribution: str) -> str | None:

@@ -1,0 +1,135 @@
+"""The candidate of a registration: the trial that was asked for, and its study with data and split as they were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bhsearch.errors import StudyError
+from bhsearch.lifecycle.registration import EarlierResult, RegistrationPlan, RegistrationRequest
+from bhsearch.lifecycle.registration_summary import earlier_of
+from bhsearch.lifecycle.restore import RestoredStudy, kept_sealed_digest, restore_study
+from bhsearch.study.events import ProgressReporter
+from bhsearch.tracking import keys
+
+if TYPE_CHECKING:
+    from bhsearch.tracking.reader import StoredStudy, StoredTrial
+    from bhsearch.tracking.test_access import TestAccess
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The trial that was asked for, as MLflow holds it. No image was read.
+
+    Attributes:
+        study, trial: The study, and the trial of it.
+        name: Name of the registered model.
+        openings: Earlier accesses to the sealed images of the study.
+        earlier: Result of an earlier access for this trial; None if there is none.
+    """
+
+    study: StoredStudy
+    trial: StoredTrial
+    name: str
+    openings: list[TestAccess]
+    earlier: EarlierResult | None
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A trial that can be registered: what is known before its operating point is fixed.
+
+    Attributes:
+        plan: What registering it would do.
+        restored: Data, split and settings of its study.
+    """
+
+    plan: RegistrationPlan
+    restored: RestoredStudy
+
+    @property
+    def study(self) -> StoredStudy:
+        """The study as MLflow holds it."""
+        return self.plan.study
+
+    @property
+    def trial(self) -> StoredTrial:
+        """The trial as MLflow holds it."""
+        return self.plan.trial
+
+
+def select(client: Any, request: RegistrationRequest) -> Selection:
+    """Find the study and the trial that a user asks for.
+
+    Raises:
+        StudyError: If there is no such study or trial, or it must never be promoted but `--force` is given.
+        SettingsError: If MLflow would refuse the name or the alias.
+    """
+    from bhsearch.tracking import reader, registry, test_access
+
+    study = reader.find_study(client, request.study)
+    trial = _trial_of(study, request.trial)
+    name = request.name or study.data
+    registry.check_name(name, request.alias)
+    split = reader.read_record(study, keys.SPLIT)
+    if request.force and not split["promotable"]:
+        raise StudyError(f"--force cannot promote what must never be: {split['why_not_promotable']}")
+    found = test_access.accesses(client, kept_sealed_digest(study))
+    return Selection(study, trial, name, found, _earlier_result(client, study, trial, found))
+
+
+def restore(client: Any, request: RegistrationRequest, selection: Selection, reporter: ProgressReporter) -> Candidate:
+    """Open the data of the selected study, check that they are unchanged, and plan the registration.
+
+    Raises:
+        DataError: If images, labels or cases differ from those of the study.
+    """
+    from bhsearch.tracking import registry
+
+    restored = restore_study(selection.study, reporter, request.data)
+    split, labels = restored.split, restored.index.labels
+    n_all, n_benign, n_malignant = (
+        len(np.unique(split.groups[split.test & rows])) for rows in (labels >= 0, labels == 0, labels == 1)
+    )
+    plan = RegistrationPlan(
+        study=selection.study,
+        trial=selection.trial,
+        name=selection.name,
+        alias=request.alias,
+        n_groups=(n_all, n_benign, n_malignant),
+        n_images=int(split.test.sum()),
+        openings=selection.openings,
+        champion=registry.version_with_alias(client, selection.name, request.alias),
+        force=request.force,
+        earlier=selection.earlier,
+    )
+    return Candidate(plan, restored)
+
+
+def _trial_of(study: StoredStudy, number: int | None) -> StoredTrial:
+    if not study.trials:
+        raise StudyError(f"A study must have a finished trial to register, but {study.name!r} has none.")
+    if number is None:
+        return study.trials[0]
+    for trial in study.trials:
+        if trial.number == number:
+            return trial
+    known = ", ".join(str(trial.number) for trial in sorted(study.trials, key=lambda trial: trial.number))
+    raise StudyError(f"--trial must be a finished trial of {study.name!r}, one of {known}, but got {number}.")
+
+
+def _earlier_result(
+    client: Any, study: StoredStudy, trial: StoredTrial, found: list[TestAccess]
+) -> EarlierResult | None:
+    """Return the result of the last access for this trial that has one."""
+    from bhsearch.tracking import registry
+
+    for opening in reversed(found):
+        if opening.uid == study.uid and opening.trial == str(trial.number):
+            version = registry.version_of_run(client, opening.run_id)
+            result = earlier_of(version, opening.when) if version is not None else None
+            if result is not None:
+                return result
+    return None

@@ -1,0 +1,73 @@
+"""The evaluation of a fitted model on the sealed test, and the decision of the promotion gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.evaluation import test_set
+from bhsearch.evaluation.predictions import six_digits
+from bhsearch.evaluation.promotion import Decision, TestScores, decide
+from bhsearch.lifecycle.fitted_model import FittedModel
+from bhsearch.lifecycle.sealed_test import SealedTest
+from bhsearch.study.events import ProgressReporter
+
+if TYPE_CHECKING:
+    from bhsearch.evaluation.test_set import TestResult
+
+
+@dataclass(frozen=True, eq=False)
+class TestEvaluation:
+    """Result of the sealed test, for challenger and champion.
+
+    Attributes:
+        tested: Metrics, intervals and predictions of the fitted model.
+        lineage: Cases and images that it was developed and tested on.
+        challenger: Its scores, for the gate.
+        champion: Scores of the champion on the same images; None if there is none.
+    """
+
+    __test__ = False
+
+    tested: TestResult
+    lineage: dict[str, dict[str, list[str]]]
+    challenger: TestScores
+    champion: TestScores | None
+
+
+def evaluate(fitted: FittedModel, test: SealedTest, reporter: ProgressReporter) -> TestEvaluation:
+    """Evaluate a fitted model, and its champion, on the sealed test."""
+    predictions = test.predictions(six_digits(test.probabilities(fitted.network, "testing", reporter)))
+    before = test.probabilities(fitted.raw, "testing without calibration", reporter)
+    tested = test_set.evaluate_test(
+        predictions, before, fitted.point.threshold, extra=fitted.candidate.restored.settings.metrics
+    )
+    lineage = test.lineage()
+
+    def scores(probability: npt.NDArray[Any], developed: dict[str, list[str]], why_not: str) -> TestScores:
+        return TestScores(
+            probability=probability,
+            label=predictions.label,
+            group=predictions.group,
+            case=np.array(lineage["test"]["case"], dtype=object),
+            digest=np.array(lineage["test"]["pixels_digest"], dtype=object),
+            development_cases=frozenset(developed["case"]),
+            development_digests=frozenset(developed["pixels_digest"]),
+            why_not_promotable=why_not,
+        )
+
+    why_not = fitted.candidate.restored.split.why_not_promotable
+    challenger = scores(predictions.probability[0], lineage["development"], why_not)
+    champion = None
+    if fitted.champion is not None:
+        probability = test.probabilities(fitted.champion.network, "testing the champion", reporter)
+        champion = scores(probability, fitted.champion.lineage["development"], "")
+    return TestEvaluation(tested, lineage, challenger, champion)
+
+
+def decide_promotion(evaluation: TestEvaluation) -> Decision:
+    """Let the gate decide whether the challenger replaces the champion."""
+    return decide(evaluation.challenger, evaluation.champion)

@@ -1,0 +1,185 @@
+"""The fitted model of a candidate: everything that is fixed before the sealed test is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bhsearch.data.dataset import CLASS_NAMES
+from bhsearch.data.images.decode import decode
+from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score
+from bhsearch.evaluation.calibration import OperatingPoint, operating_point
+from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
+from bhsearch.lifecycle.candidate import Candidate
+from bhsearch.lifecycle.reproduce import deployed_network
+from bhsearch.lifecycle.restore import RestoredStudy
+from bhsearch.study.context import SYNTHETIC
+from bhsearch.study.events import ProgressReporter
+from bhsearch.tracking import keys
+
+if TYPE_CHECKING:
+    from bhsearch.tracking.reader import StoredStudy
+    from bhsearch.tracking.registry import Version
+
+_N_EXAMPLES = 16  # images that an export is checked on
+
+
+@dataclass(frozen=True, eq=False)
+class Champion:
+    """The version that the candidate would replace.
+
+    Attributes:
+        version: The registered version.
+        network: Its network.
+        lineage: Cases and images that it was developed and tested on.
+    """
+
+    version: Version
+    network: Any
+    lineage: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Export:
+    """A model in another format: its folder, and the largest difference of its probabilities to those of Keras."""
+
+    folder: Path
+    difference: float
+
+
+@dataclass(frozen=True, eq=False)
+class FittedModel:
+    """A candidate with its operating point.
+
+    Attributes:
+        candidate: The candidate.
+        corrected: Score of the study's best trial, corrected for the search.
+        point: Calibration and threshold.
+        raw: Network before calibration.
+        network: Network after calibration.
+        champion: The version that it is compared with; None if there is none.
+        export: The same model in another format; None if none was asked for.
+    """
+
+    candidate: Candidate
+    corrected: CorrectedScore
+    point: OperatingPoint
+    raw: Any
+    network: Any
+    champion: Champion | None
+    export: Export | None
+
+    @property
+    def note(self) -> str:
+        """Text that belongs beside every number; may be empty."""
+        return SYNTHETIC if self.candidate.restored.index.synthetic else ""
+
+    def fixed(self) -> dict[str, float]:
+        """Return the numbers that are logged with the access, before anything of the test is read."""
+        return {
+            keys.CALIBRATION_SLOPE: self.point.calibration.slope,
+            keys.CALIBRATION_OFFSET: self.point.calibration.offset,
+            keys.THRESHOLD: self.point.threshold,
+        }
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what travels with the registered model."""
+        study, restored = self.candidate.study, self.candidate.restored
+        return {
+            "classes": list(CLASS_NAMES),
+            "output": "P(malignant), calibrated",
+            "threshold": self.point.threshold,
+            "calibration": {"slope": self.point.calibration.slope, "offset": self.point.calibration.offset},
+            "data": study.data,
+            "data_fingerprint": study.tags[keys.DATA_FINGERPRINT],
+            "split_fingerprint": restored.split.fingerprint,
+            "case_pattern": restored.settings.case_pattern,
+            "layout": restored.index.layout,
+            "note": self.note,
+            "use": DISCLAIMER,
+        }
+
+
+def fix_operating_point(
+    client: Any, candidate: Candidate, export: str | None, folder: Path, reporter: ProgressReporter
+) -> FittedModel:
+    """Load the network of a candidate, and fix calibration and threshold on its out-of-fold predictions.
+
+    Args:
+        client: Client of the MLflow store.
+        candidate: The candidate.
+        export: `openvino` to export the model to that format; None for no export.
+        folder: Empty folder for the export.
+        reporter: Receives progress events.
+
+    Raises:
+        MissingError: If a model, or a study that it was started from, is not in the store.
+        RunError: If a model cannot be read.
+    """
+    from bhsearch.models.calibrated import calibrated
+
+    with reporter.step("loading the model"):
+        raw, predictions = deployed_network(candidate.study, candidate.trial, candidate.restored, reporter)
+    point = operating_point(predictions)
+    network = calibrated(raw, point.calibration.slope, point.calibration.offset)
+    return FittedModel(
+        candidate=candidate,
+        export=_export(export, network, candidate.restored, folder, reporter),
+        champion=_champion(client, candidate),
+        corrected=corrected_score(competitors(client, candidate.study, reporter)),
+        point=point,
+        raw=raw,
+        network=network,
+    )
+
+
+def competitors(client: Any, study: StoredStudy, reporter: ProgressReporter) -> list[Predictions]:
+    """Read the predictions of all trials that the search chose from.
+
+    These are the trials of the study, and of the study that it was started from.
+
+    Raises:
+        StudyError: If the study that it was started from is not in this store.
+    """
+    from bhsearch.tracking import reader
+
+    origin = study.tags.get(keys.STARTED_FROM)
+    earlier = reader.find_study(client, origin).trials if origin else ()
+    trials = sorted(study.trials, key=lambda trial: trial.number) + sorted(earlier, key=lambda trial: trial.number)
+    found = []
+    with reporter.step("reading predictions") as progress:
+        for done, trial in enumerate(trials, start=1):
+            found.append(reader.predictions_of(trial))
+            progress(done, len(trials))
+    return found
+
+
+def _champion(client: Any, candidate: Candidate) -> Champion | None:
+    from bhsearch.models.calibrated import load_network
+    from bhsearch.tracking import model_files, registry
+
+    version = candidate.plan.champion
+    if version is None:
+        return None
+    lineage = registry.lineage(client, version)
+    return Champion(version, load_network(model_files.keras_file(model_files.download(version.uri))), lineage)
+
+
+def _export(
+    kind: str | None, network: Any, restored: RestoredStudy, folder: Path, reporter: ProgressReporter
+) -> Export | None:
+    """Export before the test is opened, so that a failure costs no access, and check it on development images."""
+    if kind is None:
+        return None
+    from bhsearch.models.openvino_export import export_openvino
+
+    paths = restored.development.paths()
+    examples = [decode(path) for path in paths[:: max(1, len(paths) // _N_EXAMPLES)]]
+    with reporter.step("exporting the model"):
+        difference = export_openvino(network, folder, examples)
+    reporter.say(
+        f"OpenVINO and Keras differ by at most {difference:.1g} in P(malignant) on {len(examples)} images, with "
+        "INFERENCE_PRECISION_HINT f32."
+    )
+    return Export(folder, difference)

@@ -1,0 +1,99 @@
+"""The sealed test: its images, readable only after the access was logged, and its evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.data.dataset import Dataset
+from bhsearch.data.images.decode import decode
+from bhsearch.data.splits import Split
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.lifecycle.restore import rows_of, sealed_digest
+from bhsearch.study.events import ProgressReporter
+
+if TYPE_CHECKING:
+    from bhsearch.tracking.test_access import LoggedAccess
+
+_TEXT = ("path", "case", "subtype", "magnification")
+
+
+class SealedTest:
+    """The images of the sealed test.
+
+    No other code of this package reads an image of the test for features, predictions, metrics or pictures.
+
+    Args:
+        index: The whole data set.
+        split: Split of the whole data set.
+        access: The logged access, which only `tracking.test_access.log_access` creates.
+
+    Raises:
+        TypeError: If `access` is not a logged access.
+        ValueError: If the access was logged for other images.
+    """
+
+    def __init__(self, index: Dataset, split: Split, access: LoggedAccess) -> None:
+        from bhsearch.tracking.test_access import LoggedAccess
+
+        if not isinstance(access, LoggedAccess):
+            raise TypeError(f"A SealedTest needs the access that log_access returned, but got {access!r}.")
+        if access.sealed != sealed_digest(index, split):
+            raise ValueError(f"The access must be logged for these sealed images, but is for {access.sealed}.")
+        self.access = access
+        self._rows = np.flatnonzero(split.test)
+        self._index, self._split = index, split
+        self._files = index.select(split.test).paths()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def image(self, row: int) -> npt.NDArray[np.uint8]:
+        """Read one image, by its position in the test. uint8 RGB, shape (height, width, 3)."""
+        return decode(self._files[row])
+
+    def probabilities(self, network: Any, what: str, reporter: ProgressReporter) -> npt.NDArray[np.float32]:
+        """Run a network on every image of the test.
+
+        Args:
+            network: Keras model, uint8 RGB to P(malignant).
+            what: Name of the step that is reported.
+            reporter: Receives progress events.
+
+        Returns:
+            P(malignant). Shape (n_images,).
+        """
+        from bhsearch.models.calibrated import predict_images
+
+        with reporter.step(what) as progress:
+
+            def images() -> Iterator[npt.NDArray[np.uint8]]:
+                for row in range(len(self)):
+                    yield self.image(row)
+                    progress(row + 1, len(self))
+
+            return np.fromiter(predict_images(network, images()), np.float32, len(self))
+
+    def predictions(self, probability: npt.NDArray[np.float32]) -> Predictions:
+        """Join probabilities with the images of the test, as a single fold.
+
+        Args:
+            probability: P(malignant). Shape (n_images,).
+        """
+        rows = self._rows
+        return Predictions(
+            label=self._index.labels[rows],
+            probability=probability[None],
+            fold=np.zeros((1, len(rows)), np.int8),
+            group=self._split.groups[rows],
+            stratum=self._split.strata[rows],
+            **{name: self._index.column(name)[rows] for name in _TEXT},
+        )
+
+    def lineage(self) -> dict[str, dict[str, list[str]]]:
+        """Return case and pixel digest of each image of development and test, as the promotion gate compares them."""
+        parts = {"development": self._split.development, "test": self._split.test}
+        return {name: rows_of(self._index, rows) for name, rows in parts.items()}

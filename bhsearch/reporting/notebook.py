@@ -1,0 +1,81 @@
+"""The result of a study as HTML, for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from bhsearch.evaluation.bbc_cv import CorrectedScore
+
+_N_ROWS = 10
+_CELL = "style='text-align:left;padding:2px 12px 2px 0'"
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """A complete trial in the table of a result.
+
+    Attributes:
+        number: Number of the trial.
+        auc: Its score.
+        low, high: Ends of its 95 % interval; nan where it is not known.
+        tied: Whether the trial is tied with the best.
+        params: Its parameters.
+    """
+
+    number: int
+    auc: float
+    low: float
+    high: float
+    tied: bool
+    params: Mapping[str, Any]
+
+
+def result_html(
+    title: str,
+    rows: Sequence[ResultRow],
+    corrected: CorrectedScore | None,
+    uncorrected: str,
+    invalid: Sequence[str],
+    note: str,
+) -> str:
+    """Return the best trials as a table, with the corrected score above and the warnings below.
+
+    Args:
+        title: Name and progress of the study.
+        rows: Complete trials, best first.
+        corrected: Best score corrected for the search; None where it is not known.
+        uncorrected: Reason why it is not known.
+        invalid: Sentences why the numbers are invalid.
+        note: Stands beside every number, such as that the data are synthetic; may be empty.
+    """
+    parts = [f"<div><b>{escape(title)}</b></div>"]
+    if corrected is not None:
+        parts.append(
+            f"<div>corrected AUC <b>{corrected.score:.4f}</b> [{corrected.low:.3f} {corrected.high:.3f}] after a "
+            f"search of {corrected.n_trials} trials</div>"
+        )
+    elif uncorrected:
+        parts.append(f"<div>corrected AUC not known: {escape(uncorrected)}</div>")
+    if rows:
+        names = list(rows[0].params)
+        cells = "".join(f"<th {_CELL}>{escape(name)}</th>" for name in ["trial", "AUC", "95 %", "tied", *names])
+        body = "".join(_row(row, names) for row in rows[:_N_ROWS])
+        parts.append(f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>")
+        n_tied = sum(row.tied for row in rows)
+        parts.append(f"<div>{n_tied} of {len(rows)} complete trials are tied with the best.</div>")
+    parts += [f"<div style='color:#b00020'>These numbers mean nothing: {escape(text)}</div>" for text in invalid]
+    if note:
+        parts.append(f"<div>{escape(note)}: the numbers say nothing about tissue.</div>")
+    parts.append("<div>Research only. Not for screening patients.</div>")
+    return "".join(parts)
+
+
+def _row(row: ResultRow, names: Sequence[str]) -> str:
+    ends = f"[{row.low:.3f} {row.high:.3f}]" if row.low == row.low else "not known"
+    values = [row.params.get(name, "") for name in names]
+    texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+    cells = [str(row.number), f"{row.auc:.4f}", ends, "yes" if row.tied else "", *texts]
+    return "<tr>" + "".join(f"<td {_CELL}>{escape(cell)}</td>" for cell in cells) + "</tr>"

@@ -1,0 +1,156 @@
+"""The end of a session: predictions are collected, trials ranked, and the study's summary given to MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bhsearch.engines.base import Trial
+from bhsearch.engines.optuna.importances import importance_spread
+from bhsearch.errors import LostStorageError, RunError, StudyError
+from bhsearch.evaluation.predictions import Predictions
+from bhsearch.runtime.processes import is_here
+from bhsearch.states import RUNNING
+from bhsearch.study.recall import experiment_of, mlflow_predictions, outbox_predictions
+from bhsearch.study.result import StudyResult, correct, rank
+from bhsearch.study.session import StudySession
+from bhsearch.study.summary import summary_record
+from bhsearch.study.workers.worker import stagnated
+from bhsearch.tracking import links
+from bhsearch.tracking.upload.client import UploaderProcess
+from bhsearch.tracking.upload.outbox import Outbox, all_outboxes, outbox_root
+
+
+def conclude(session: StudySession, uploader: UploaderProcess | None) -> StudyResult:
+    """Rank the trials, give the summary to the process that logs, and wait until everything is in MLflow.
+
+    Args:
+        session: Session whose trials have ended.
+        uploader: Process that logs; None without tracking, and if there is nothing to log.
+
+    Raises:
+        RunError: If not everything could be logged.
+    """
+    trials = session.trials()
+    with session.reporter.step("reading predictions"):
+        _collect_predictions(session, trials)
+        earlier, n_earlier = _earlier_predictions(session)
+    with session.reporter.step("comparing trials"):
+        result = _rank(session, trials, earlier, n_earlier)
+    if uploader is not None and session.outbox is not None:
+        _put_summary(session, session.outbox, result)
+        with session.reporter.step("logging to MLflow") as progress:
+            uploader.finish(progress)
+    elif session.outbox is not None:
+        session.outbox.close()
+    for trial in trials:  # the runs of the last trials are known only now
+        if trial.number in session.run_ids:
+            trial.notes["mlflow_run"] = session.run_ids[trial.number]
+    return replace(result, links=_links(session, uploader))
+
+
+def _rank(session: StudySession, trials: list[Trial], earlier: list[Predictions], n_earlier: int) -> StudyResult:
+    context, settings = session.context, session.context.settings
+    ranking = rank(trials, session.predictions)
+    corrected, uncorrected = correct(trials, session.predictions, earlier, n_earlier)
+    return StudyResult(
+        study=context.study,
+        data=context.index.name,
+        ranking=ranking,
+        records=trials,
+        wanted=settings.trials,
+        note=context.note,
+        invalid=context.split.leaks,
+        tracked=settings.tracking,
+        interrupted=session.is_interrupted,
+        corrected=corrected,
+        uncorrected=uncorrected,
+        stagnation=settings.patience if stagnated(trials, session.criteria.stagnation) else None,
+        findings=context.audit.summary_lines(),
+        best_predictions=session.predictions.get(ranking[0].trial.number) if ranking else None,
+    )
+
+
+def _put_summary(session: StudySession, outbox: Outbox, result: StudyResult) -> None:
+    is_lost = isinstance(session.failure, LostStorageError)
+    importances = {} if is_lost else session.engine.importances()
+    spread: dict[str, float] = {}
+    if importances:
+        space = session.context.space(session.metadata["backbones"])
+        with session.reporter.step("weighing parameters") as progress:
+            spread = importance_spread(result.records, space, progress)
+    record = summary_record(
+        result,
+        importances,
+        spread,
+        policies=list(session.examples),
+        settled=_settled(outbox, result.records),
+        lost=str(session.failure) if is_lost else "",
+    )
+    examples = session.examples
+    outbox.put_summary(record, {"augmentation": np.stack([*examples.values()])} if examples else {})
+
+
+def _collect_predictions(session: StudySession, trials: list[Trial]) -> None:
+    """Read the predictions of earlier sessions and of other commands, as far as they can be read."""
+    missing = [trial for trial in trials if trial.value is not None and trial.number not in session.predictions]
+    if not missing or not session.context.settings.tracking:
+        return
+    uid = session.metadata["uid"]
+    waiting = outbox_predictions(all_outboxes(outbox_root(), uid), session.context.images)
+    stored = _stored_predictions(session, uid)
+    session.predictions = waiting | (stored or {}) | session.predictions
+    if stored is None:
+        return
+    n_lost = sum(trial.number not in session.predictions for trial in missing)
+    if n_lost:
+        session.reporter.say(
+            f"{n_lost} finished trials are not in this MLflow store; they count, but have no interval."
+        )
+
+
+def _stored_predictions(session: StudySession, uid: str) -> dict[int, Predictions] | None:
+    """Read predictions from MLflow; None if it could not be asked, which fails the session at its end."""
+    try:
+        return mlflow_predictions(session.context.index.name, uid)
+    except (StudyError, RunError) as error:  # otherwise the trials would be called missing, which nobody knows
+        session.fail(error)
+        return None
+
+
+def _earlier_predictions(session: StudySession) -> tuple[list[Predictions], int]:
+    """Read the predictions of the study that this one was started from, whose trials took part in the choice.
+
+    Returns:
+        The predictions that could be read, and the least number that there should be.
+    """
+    origin = session.metadata["started_from"]
+    if not origin:
+        return [], 0
+    found = _stored_predictions(session, origin["uid"]) if session.context.settings.tracking else {}
+    return list((found or {}).values()), origin["complete"]
+
+
+def _settled(outbox: Outbox, trials: Sequence[Trial]) -> list[int]:
+    """Return the trials that ended on this machine and that no other command is about to log."""
+    here = [trial for trial in trials if is_here(trial.owner)]
+    folders = {Path(trial.notes["outbox"]) for trial in here if "outbox" in trial.notes}
+    folders |= {box.folder.resolve() for box in outbox.others()}
+    others = folders - {outbox.folder.resolve()}
+    waiting = {number for folder in others for number in Outbox(folder, make=False).holds()}
+    return [trial.number for trial in here if trial.state != RUNNING and trial.number not in waiting]
+
+
+def _links(session: StudySession, uploader: UploaderProcess | None) -> tuple[str, ...]:
+    """Return the addresses of the trials in MLflow: a table, and parallel coordinates."""
+    experiment_id = ""
+    if uploader is not None:
+        experiment_id = uploader.experiment_id
+    elif session.context.settings.tracking:  # nothing was left to log
+        with suppress(Exception):  # a link is no reason to fail
+            experiment_id = experiment_of(session.context.index.name)
+    return (links.trials_url(experiment_id), links.parallel_url(experiment_id)) if experiment_id else ()

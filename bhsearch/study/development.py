@@ -1,0 +1,66 @@
+"""The development images, described as their predictions describe them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.data.dataset import Dataset
+from bhsearch.data.splits import Split
+from bhsearch.evaluation.predictions import Predictions
+
+_TEXT = ("path", "case", "subtype", "magnification")
+
+
+@dataclass(frozen=True, eq=False)
+class DevelopmentImages:
+    """The images that a study may train and validate on, in the order of the data set.
+
+    Attributes:
+        label: 0 benign, 1 malignant. Shape (n_images,).
+        fold: Validation fold of each image in each repeat. Shape (n_repeats, n_images).
+        group: Group number, the unit of weighting and resampling. Shape (n_images,).
+        stratum: Stratum of the image's group. Shape (n_images,).
+        path, case, subtype, magnification: Strings, empty where unknown. Shape (n_images,).
+    """
+
+    label: npt.NDArray[np.int8]
+    fold: npt.NDArray[np.int8]
+    group: npt.NDArray[np.int64]
+    stratum: npt.NDArray[np.int64]
+    path: npt.NDArray[np.object_]
+    case: npt.NDArray[np.object_]
+    subtype: npt.NDArray[np.object_]
+    magnification: npt.NDArray[np.object_]
+
+    @classmethod
+    def of(cls, index: Dataset, split: Split) -> DevelopmentImages:
+        """Take the development images from a data set and its split."""
+        rows = split.development
+        return cls(
+            label=index.labels[rows],
+            fold=split.folds[:, rows],
+            group=split.groups[rows],
+            stratum=split.strata[rows],
+            **{name: index.column(name)[rows] for name in _TEXT},
+        )
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def predictions(self, probability: npt.NDArray[np.floating]) -> Predictions:
+        """Join out-of-fold probabilities with the images that they are for.
+
+        Args:
+            probability: P(malignant). Shape (n_repeats, n_images).
+        """
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Predictions(probability=probability, **columns)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the columns as arrays that can be saved without pickling: strings have a fixed length."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: column.astype(str) if name in _TEXT else column for name, column in columns.items()}

@@ -1,0 +1,112 @@
+"""The plan of a study: what the terminal shows before the first trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from bhsearch.config import Settings, model_limit
+from bhsearch.data.dataset import CLASS_NAMES, Dataset
+from bhsearch.data.images.files import describe_left_out
+from bhsearch.engines.registry import ENGINES
+from bhsearch.models.backbones.base import AvailableBackbones
+from bhsearch.objectives.space import Parameter
+from bhsearch.runtime.wording import number_of
+from bhsearch.study.context import FINETUNE, SYNTHETIC, StudyContext
+from bhsearch.study.events import StudyPlan
+from bhsearch.study.gate_size import gate_size_warnings
+
+_MOST_NAMES = 3  # backbones left out for the same reason that are named; more are counted
+
+
+def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) -> StudyPlan:
+    """Describe what a study is about to do.
+
+    Args:
+        context: Context of the study.
+        space: Its parameters.
+        finished: Finished trials of earlier commands.
+    """
+    settings, index, split = context.settings, context.index, context.split
+    remaining = max(settings.trials - finished, 0)
+    largest = max(backbone.size_mb for backbone in context.found.backbones)
+    per_repeat = f"{settings.folds} folds" + (f" x {settings.repeats} repeats" if settings.repeats > 1 else "")
+    rows = [
+        (
+            "data",
+            f"{index.name}{', synthetic' if index.synthetic else ''}: {_images(index, np.ones(len(index), bool))}",
+        ),
+        ("files", describe_left_out(index.left_out)),
+        ("search on", _part(context, split.development)),
+        ("sealed", f"{_part(context, split.test)}, opened only by registering"),
+        ("folds", f"{per_repeat} by {settings.group_by}"),
+        ("regime", _regime(context)),
+        ("backbones", ", ".join(context.backbones)),
+        ("left out", _left_out(context.found)),
+        ("space", f"{len(space)} parameters, {_sampler(settings)}, seed {settings.seed}"),
+        ("trials", f"{remaining} to do, {finished} finished before"),
+        ("study", f"{context.study} in {_place(settings)}"),
+    ]
+    if settings.tracking:
+        members = settings.folds * settings.repeats if context.regime == FINETUNE else 1
+        most = model_limit(settings.keep_models)
+        kept = remaining if most is None else min(remaining, most)
+        size = f"at most {kept * members * largest / 1000:.2g} GB of models" if kept else "no new models"
+        rows.append(("results", f"MLflow, {size}"))
+    rows.append(("use", "research only, never for screening patients"))
+    warnings = [
+        *index.notes,
+        *split.warnings,
+        *context.audit.summary_lines(),
+        *gate_size_warnings(index, split),
+        *(f"{len(index.bad)} images could not be read and were left out." for _ in index.bad[:1]),
+    ]
+    if index.synthetic:
+        warnings.append(f"{SYNTHETIC}: the numbers say nothing about tissue.")
+    return StudyPlan([row for row in rows if row[1]], warnings, split.leaks)
+
+
+def _part(context: StudyContext, rows: npt.NDArray[np.bool_]) -> str:
+    groups, labels = context.split.groups[rows], context.index.labels[rows]
+    n_groups = len(np.unique(groups))
+    by_class = [len(np.unique(groups[labels == value])) for value in (0, 1)]
+    mixed = sum(by_class) - n_groups
+    if mixed > n_groups // 2:
+        return f"{number_of(n_groups, 'case')}, {mixed} with both classes, {_images(context.index, rows)}"
+    return (
+        f"{number_of(n_groups, 'case')} ({by_class[0]} benign, {by_class[1]} malignant), {_images(context.index, rows)}"
+    )
+
+
+def _images(index: Dataset, rows: npt.NDArray[np.bool_]) -> str:
+    counts = np.bincount(index.labels[rows], minlength=2)
+    return f"{rows.sum():,} images ({', '.join(f'{n:,} {name}' for n, name in zip(counts, CLASS_NAMES, strict=True))})"
+
+
+def _regime(context: StudyContext) -> str:
+    sizes = ", ".join(map(str, context.image_sizes))
+    text = f"{context.regime}, images {sizes} px ({context.settings.resize})"
+    if context.regime == FINETUNE:
+        text += f", pruner {context.pruner}, from {context.settings.init_from or 'heads of its own'}"
+    return text
+
+
+def _sampler(settings: Settings) -> str:
+    of = "" if settings.engine == Settings.engine else f" of {ENGINES.get(settings.engine).title}"
+    return f"sampler {settings.sampler}{of}"
+
+
+def _place(settings: Settings) -> str:
+    return ENGINES.get(settings.engine).location(settings.storage)
+
+
+def _left_out(found: AvailableBackbones) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in found.left_out:
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(
+        f"{', '.join(names) if len(names) <= _MOST_NAMES else f'{len(names)} networks'} ({reason})"
+        for reason, names in by_reason.items()
+    )

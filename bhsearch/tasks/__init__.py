@@ -1,0 +1,1 @@
+"""Tasks: what is predicted, and by which loss, metrics and decision rule."""

@@ -1,0 +1,99 @@
+"""Figures as data, and that both renderers draw every mark."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from bhsearch.evaluation.bootstrap import group_draws
+from bhsearch.evaluation.curves import roc_band
+from bhsearch.reporting import report_figures, svg_charts
+from bhsearch.reporting.figures import description, style
+from bhsearch.reporting.figures.description import Area, Cross, Dot, Label, Line
+from bhsearch.reporting.report_numbers import calibration_points
+from tests.evaluation.simulated import simulate
+from tests.reporting.reports import make_report, row
+
+PREDICTIONS = simulate()
+
+
+def marks(figure, kind):
+    return [mark for mark in figure.marks if isinstance(mark, kind)]
+
+
+def test_the_roc_curve_starts_at_the_origin_and_has_a_band_only_from_draws():
+    band = roc_band(PREDICTIONS, group_draws(PREDICTIONS.group, PREDICTIONS.stratum, 20))
+    figure = description.roc(band)
+    guessing, curve = marks(figure, Line)
+    assert (guessing.x, guessing.y, guessing.dash) == ([0, 1], [0, 1], "dashed")
+    assert (curve.x[0], curve.y[0]) == (0.0, 0.0)
+    assert curve.y[1:] == band.mean.tolist()
+    (area,) = marks(figure, Area)
+    assert area.high[1:] == band.high.tolist()
+    assert marks(description.roc(roc_band(PREDICTIONS)), Area) == []
+
+
+def test_a_calibration_point_without_an_interval_is_hollow():
+    points = calibration_points(PREDICTIONS)
+    points.low[0] = points.high[0] = math.nan
+    figure = description.calibration(points)
+    assert [dot.hollow for dot in marks(figure, Dot)] == [True] + [False] * (len(points.low) - 1)
+    assert len(marks(figure, Line)) == len(points.low)  # one interval fewer, and the diagonal
+    largest = marks(figure, Dot)[int(np.argmax(points.mass))]
+    assert largest.radius == max(dot.radius for dot in marks(figure, Dot))
+
+
+def test_history_has_a_dot_per_score_a_cross_per_failure_and_the_best_so_far():
+    figure = description.history([row(0, 0.6), row(1, None), row(2, 0.8), row(3, 0.7)])
+    *dots, best = marks(figure, Dot)
+    assert [(dot.x, dot.y) for dot in dots] == [(0, 0.6), (2, 0.8), (3, 0.7)]
+    assert (best.x, best.y, best.colour) == (2, 0.8, style.ORANGE)
+    assert [cross.x for cross in marks(figure, Cross)] == [1]
+    _, so_far = marks(figure, Line)
+    assert so_far.x == [0, 1, 1, 2, 2, 3, 3]
+    assert so_far.y == [0.6, 0.6, 0.6, 0.6, 0.8, 0.8, 0.8]  # steps: the best holds until a better trial
+    assert [label.text for label in marks(figure, Label)] == ["trial 2"]
+
+
+def test_cost_marks_the_cheapest_of_the_tied_trials():
+    rows = [
+        row(0, 0.8, milliseconds=9.0, tied=True),
+        row(1, 0.79, milliseconds=2.0, tied=True),
+        row(2, 0.6, milliseconds=1.0, tied=False),
+        row(3, 0.7, milliseconds=math.nan),
+    ]
+    figure = description.cost(rows)
+    assert figure.x.log
+    assert sorted(dot.x for dot in marks(figure, Dot)[:-1]) == [1.0, 2.0, 9.0]
+    assert marks(figure, Dot)[-1].x == 2.0
+    assert [label.text for label in marks(figure, Label)] == ["cheapest: trial 1"]
+
+
+@pytest.mark.parametrize("name", ["history", "cost", "roc", "calibration"])
+def test_both_renderers_draw_every_mark(name):
+    report = make_report()
+    figure = {
+        "history": lambda: description.history(report.rows),
+        "cost": lambda: description.cost(report.rows),
+        "roc": lambda: description.roc(roc_band(PREDICTIONS, group_draws(PREDICTIONS.group, PREDICTIONS.stratum, 20))),
+        "calibration": lambda: description.calibration(calibration_points(PREDICTIONS)),
+    }[name]()
+    chart = svg_charts.to_svg(figure, "words")
+    (axes,) = report_figures.to_matplotlib(figure).axes
+    assert chart.count("<circle") == len(marks(figure, Dot))
+    assert chart.count("<polyline") == len(marks(figure, Line))
+    assert chart.count("<polygon") == len(marks(figure, Area))
+    assert chart.count("<path") == len(marks(figure, Cross))
+    assert 'aria-label="words"' in chart
+    n_areas = len(marks(figure, Area))
+    assert len(axes.collections) == len(marks(figure, Dot)) + n_areas
+    assert len(axes.lines) == len(marks(figure, Line)) + len(marks(figure, Cross))
+    assert [text.get_text() for text in axes.texts] == [label.text for label in marks(figure, Label)]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (figure.x.name, figure.y.name)
+    assert axes.get_xlim() == pytest.approx((figure.x.low, figure.x.high))
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert shown == [f"{value:g}" for value in figure.x.marks()]
+    assert all(re.search(rf">{re.escape(value)}</text>", chart) for value in shown)
