@@ -323,7 +323,7 @@ def imports_between(order: tuple[str, ...]) -> tuple[Counter[tuple[str, str]], C
 def _room(parts: tuple[str, ...], order: tuple[str, ...]) -> str:
     if parts[0] in order:
         return parts[0]
-    return "top" if parts[0] in ("errors", "config", "plugins", "states") else order[-1]
+    return "top" if parts[0] in top_modules() else order[-1]
 
 
 def subject(room: str) -> str:
