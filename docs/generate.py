@@ -19,6 +19,7 @@ import tokenize
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -274,15 +275,27 @@ def errors_page() -> str:
 # -- the picture of the rooms ------------------------------------------------------------------------------------------
 
 
-def rooms() -> tuple[str, ...]:
-    """Return the rooms in the order that the layer test enforces, top first."""
+def _layer_test(name: str) -> ast.expr:
+    """Return the value that the layer test assigns to a name."""
     tree = ast.parse((ROOT / "tests" / "test_layers.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(
-            isinstance(each, ast.Name) and each.id == "ROOMS" for each in node.targets
+            isinstance(each, ast.Name) and each.id == name for each in node.targets
         ):
-            return tuple(ast.literal_eval(node.value))
-    raise SystemExit("tests/test_layers.py must assign the tuple ROOMS, but does not.")
+            return node.value
+    raise SystemExit(f"tests/test_layers.py must assign {name}, but does not.")
+
+
+def rooms() -> tuple[str, ...]:
+    """Return the rooms in the order that the layer test enforces, top first."""
+    return tuple(ast.literal_eval(_layer_test("ROOMS")))
+
+
+@cache
+def top_modules() -> set[str]:
+    """Return the modules of the package that every room may import."""
+    texts = [node.value for node in ast.walk(_layer_test("TOP")) if isinstance(node, ast.Constant)]
+    return {str(text).removeprefix("bhsearch.") for text in texts} - {""}
 
 
 def imports_between(order: tuple[str, ...]) -> tuple[Counter[tuple[str, str]], Counter[str], Counter[str]]:
@@ -310,13 +323,13 @@ def imports_between(order: tuple[str, ...]) -> tuple[Counter[tuple[str, str]], C
 def _room(parts: tuple[str, ...], order: tuple[str, ...]) -> str:
     if parts[0] in order:
         return parts[0]
-    return "top" if parts[0] in ("errors", "config", "plugins", "states") else order[-1]
+    return "top" if parts[0] in top_modules() else order[-1]
 
 
 def subject(room: str) -> str:
     """Return the first sentence of a room's docstring."""
     if room == "top":
-        return "Exceptions and settings."
+        return "Exceptions, settings, and what every room may import."
     text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))) or ""
     return re.split(r"(?<=\.)\s", text.splitlines()[0])[0]
 
