@@ -15,7 +15,7 @@ from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 from bhsearch.study.result import StudyResult, correct, rank
 from tests.evaluation.simulated import simulate
-from tests.evaluation.test_ties import by_loops
+from tests.evaluation.test_bbc_cv import by_loops
 
 PARAMS = {"backbone": "staintex-s", "rate": 0.1}
 
