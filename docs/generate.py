@@ -329,7 +329,7 @@ def _room(parts: tuple[str, ...], order: tuple[str, ...]) -> str:
 def subject(room: str) -> str:
     """Return the first sentence of a room's docstring."""
     if room == "top":
-        return "Exceptions, settings, and what every room may import."
+        return "Exceptions, registries of parts, states of trials, and text."
     text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))) or ""
     return re.split(r"(?<=\.)\s", text.splitlines()[0])[0]
 
