@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -46,6 +47,23 @@ HOMES = {
 }
 FRAMEWORKS = (*HOMES, "torch", "matplotlib", "sklearn")
 MOST_LINES = 500
+MOST_MODULES = 16  # a folder
+MOST_IMPORTS = 12  # of modules of other rooms
+# Modules that join more, with what they import today: the numbers may only fall.
+JOINING = {
+    "bhsearch.cli.dataset": 16,
+    "bhsearch.lifecycle.build_model_card": 13,
+    "bhsearch.lifecycle.build_report": 21,
+    "bhsearch.lifecycle.fitted_model": 13,
+    "bhsearch.lifecycle.predict": 18,
+    "bhsearch.lifecycle.reproduce": 15,
+    "bhsearch.lifecycle.restore": 15,
+    "bhsearch.objectives.finetune": 15,
+    "bhsearch.protocols.breakhis_folds": 13,
+    "bhsearch.protocols.leakage": 13,
+    "bhsearch.study.checks.parts": 14,
+    "bhsearch.study.context": 15,
+}
 
 
 def name_of(file: Path) -> str:
@@ -126,6 +144,26 @@ def test_no_module_imports_itself_through_others():
 @pytest.mark.parametrize("name", MODULES)
 def test_no_module_is_longer_than_a_sitting(name):
     assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+def test_no_folder_has_more_modules_than_a_person_reads():
+    counts = Counter(file.parent for file in MODULES.values() if file.name != "__init__.py")
+    assert {str(folder): n for folder, n in counts.items() if n > MOST_MODULES} == {}
+
+
+def rooms_known_by(name: str) -> int:
+    """How many modules of other rooms a module imports."""
+    return len({found for found in own_imports(name) if room_of(found) != room_of(name)})
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_module_joins_more_of_the_house_than_it_may(name):
+    assert rooms_known_by(name) <= JOINING.get(name, MOST_IMPORTS)
+
+
+def test_what_may_join_more_still_does():
+    """A module that has come down to the limit loses its exception."""
+    assert [name for name, n in JOINING.items() if rooms_known_by(name) != n] == []
 
 
 def test_importing_the_package_loads_no_framework():

@@ -26,7 +26,7 @@ def worker(**settings: Any) -> None:
     with terminal.starting(quiet=bool(settings["quiet"])):
         from bhsearch.cli.progress import run_study
         from bhsearch.config import load_settings
-        from bhsearch.study.open import settings_of
+        from bhsearch.study.resume.open import settings_of
 
         given = {key: value for key, value in settings.items() if value is not None}
         loaded = load_settings(None, settings_of(given["storage"], given["study"]) | given)

@@ -19,9 +19,9 @@ from bhsearch.errors import DataError, StudyError
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.objectives.space import Parameter, Params
+from bhsearch.study.checks.parts import require_parts
 from bhsearch.study.context import FINETUNE, announce_synthetic, images_record
 from bhsearch.study.events import ProgressReporter
-from bhsearch.study.parts import require_parts
 from bhsearch.text import listed
 from bhsearch.tracking import keys
 

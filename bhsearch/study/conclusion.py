@@ -15,8 +15,8 @@ from bhsearch.errors import LostStorageError, RunError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.runtime.processes import is_here
 from bhsearch.states import RUNNING
-from bhsearch.study.recall import experiment_of, mlflow_predictions, outbox_predictions
 from bhsearch.study.result import StudyResult, correct, rank
+from bhsearch.study.resume.recall import experiment_of, mlflow_predictions, outbox_predictions
 from bhsearch.study.session import StudySession
 from bhsearch.study.summary import summary_record
 from bhsearch.study.workers.worker import stagnated

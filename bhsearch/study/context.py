@@ -26,7 +26,7 @@ from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest
 from bhsearch.study.development import DevelopmentImages
 from bhsearch.study.events import ProgressReporter
-from bhsearch.study.metadata import NewMetadata
+from bhsearch.study.resume.metadata import NewMetadata
 
 FROZEN, FINETUNE = "frozen", "finetune"
 FINETUNE_PRUNER = "median"  # the default of the finetune regime

@@ -23,10 +23,10 @@ from bhsearch.objectives.base import Pruned, TrialResult
 from bhsearch.runtime.environment import user_name
 from bhsearch.runtime.schema import SCHEMA
 from bhsearch.states import COMPLETE, FAILED, PRUNED
+from bhsearch.study.checks.parts import recorded_parts
 from bhsearch.study.context import FINETUNE, StudyContext, images_record
-from bhsearch.study.metadata import StudyMetadata
 from bhsearch.study.objective_factory import threads_of
-from bhsearch.study.parts import recorded_parts
+from bhsearch.study.resume.metadata import StudyMetadata
 from bhsearch.tracking import keys
 from bhsearch.tracking.records import StudyRecord, TrialRecord
 

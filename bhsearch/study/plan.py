@@ -14,9 +14,9 @@ from bhsearch.engines.registry import ENGINES
 from bhsearch.models.backbones.base import AvailableBackbones
 from bhsearch.objectives.space import Parameter
 from bhsearch.runtime.wording import number_of
+from bhsearch.study.checks.gate_size import gate_size_warnings
 from bhsearch.study.context import FINETUNE, SYNTHETIC, StudyContext
 from bhsearch.study.events import StudyPlan
-from bhsearch.study.gate_size import gate_size_warnings
 
 _MOST_NAMES = 3  # backbones left out for the same reason that are named; more are counted
 

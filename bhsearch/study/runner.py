@@ -14,12 +14,12 @@ from bhsearch.models.keras_settings import check_backend
 from bhsearch.plugins import UnknownPartError
 from bhsearch.runtime.cache import notes
 from bhsearch.runtime.interrupts import Interrupts, deferred
-from bhsearch.study import disk_space
+from bhsearch.study.checks import disk_space
+from bhsearch.study.checks.parts import explain
 from bhsearch.study.conclusion import conclude
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext, gpu_here
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import make_objective
-from bhsearch.study.parts import explain
 from bhsearch.study.payloads import study_record
 from bhsearch.study.plan import make_plan
 from bhsearch.study.result import StudyResult

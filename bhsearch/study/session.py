@@ -18,9 +18,9 @@ from bhsearch.evaluation.predictions import Predictions
 from bhsearch.runtime.cache import interprocess_lock
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
-from bhsearch.study.lost_storage import write_trials
-from bhsearch.study.open import open_engine, study_lock
-from bhsearch.study.recovery import DIED, recover_dead_trials
+from bhsearch.study.resume.lost_storage import write_trials
+from bhsearch.study.resume.open import open_engine, study_lock
+from bhsearch.study.resume.recovery import DIED, recover_dead_trials
 from bhsearch.study.workers.worker import StoppingCriteria, last_failures, stagnated
 from bhsearch.tracking import links
 from bhsearch.tracking.upload.client import UploaderProcess

@@ -14,7 +14,7 @@ N = 8
 STARTED = """
 import sys, time
 from bhsearch.models import backend
-from bhsearch.study.open import open_engine
+from bhsearch.study.resume.open import open_engine
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from tests.studies import settings

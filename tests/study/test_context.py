@@ -17,8 +17,8 @@ from bhsearch.models.backbones.base import Backbone
 from bhsearch.objectives.space import frozen_space
 from bhsearch.study.context import SYNTHETIC, StudyContext, versions
 from bhsearch.study.events import ProgressReporter, StudyPlan
-from bhsearch.study.metadata import check_agreement
 from bhsearch.study.plan import make_plan
+from bhsearch.study.resume.metadata import check_agreement
 from bhsearch.study.summary import summary_record
 from tests.studies import STUDY, search, settings
 

@@ -28,9 +28,9 @@ from bhsearch.runtime.interrupts import Interrupts
 from bhsearch.runtime.processes import this_process
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
-from bhsearch.study.metadata import StudyMetadata
 from bhsearch.study.objective_factory import make_objective
-from bhsearch.study.open import join_engine
+from bhsearch.study.resume.metadata import StudyMetadata
+from bhsearch.study.resume.open import join_engine
 from bhsearch.study.startup import start_framework
 from bhsearch.study.workers.launchers.base import open_channel
 from bhsearch.study.workers.worker import STOPPED, StoppingCriteria, TrialCallbacks, Worker

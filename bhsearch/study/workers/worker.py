@@ -19,14 +19,14 @@ from bhsearch.objectives.space import Params
 from bhsearch.runtime.processes import is_alive, memory_mb, this_process
 from bhsearch.states import COMPLETE, FAILED, RUNNING
 from bhsearch.study.context import StudyContext
-from bhsearch.study.metadata import StudyMetadata
 from bhsearch.study.objective_factory import Objective, resolved
-from bhsearch.study.open import study_lock
 from bhsearch.study.payloads import complete_record, failed_record, now_ms, pruned_record
-from bhsearch.study.recovery import next_retry, via_outbox
 from bhsearch.study.result import N_DRAWS
+from bhsearch.study.resume.metadata import StudyMetadata
+from bhsearch.study.resume.open import study_lock
+from bhsearch.study.resume.recovery import next_retry, via_outbox
+from bhsearch.study.resume.warm_start import next_warm
 from bhsearch.study.stopping import trials_since_improvement
-from bhsearch.study.warm_start import next_warm
 from bhsearch.tracking.upload.outbox import Outbox
 
 # Why a worker has ended.

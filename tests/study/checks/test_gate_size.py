@@ -6,9 +6,9 @@ from bhsearch.data.datasets import open_data
 from bhsearch.data.splits import make_split
 from bhsearch.evaluation.promotion import FEWEST_GROUPS
 from bhsearch.objectives.space import frozen_space
+from bhsearch.study.checks.gate_size import gate_size_warnings
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
-from bhsearch.study.gate_size import gate_size_warnings
 from bhsearch.study.plan import make_plan
 from tests.studies import settings
 

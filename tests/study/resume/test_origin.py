@@ -14,8 +14,8 @@ from bhsearch.objectives.space import frozen_space
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.result import correct
+from bhsearch.study.resume.warm_start import origin_of
 from bhsearch.study.runner import optimize
-from bhsearch.study.warm_start import origin_of
 from tests.evaluation.simulated import simulate
 from tests.models.finetuning import own_backbone
 from tests.studies import settings

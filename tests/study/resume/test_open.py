@@ -9,7 +9,7 @@ import pytest
 from bhsearch.errors import StudyError
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
-from bhsearch.study.open import find_any_study, open_engine
+from bhsearch.study.resume.open import find_any_study, open_engine
 from tests.studies import settings
 
 ENGINES = ("optuna", "keras-tuner")

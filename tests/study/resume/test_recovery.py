@@ -10,7 +10,7 @@ from bhsearch.engines.optuna.storage import connect
 from bhsearch.objectives.space import frozen_space
 from bhsearch.runtime.processes import this_process
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
-from bhsearch.study.recovery import DIED, next_retry, recover_dead_trials, via_outbox
+from bhsearch.study.resume.recovery import DIED, next_retry, recover_dead_trials, via_outbox
 from bhsearch.tracking.upload.outbox import Outbox
 
 SPACE = frozen_space(("a", "b"))

@@ -11,9 +11,9 @@ import pytest
 from bhsearch.data.images.pixel_cache import pixel_cache
 from bhsearch.errors import PlaceError
 from bhsearch.models.resize import make_resize
-from bhsearch.study import disk_space
+from bhsearch.study.checks import disk_space
+from bhsearch.study.checks.disk_space import require_space, requirements_of, warnings_of
 from bhsearch.study.context import StudyContext
-from bhsearch.study.disk_space import require_space, requirements_of, warnings_of
 from bhsearch.study.events import ProgressReporter
 from tests.studies import cache_of, search, settings
 

@@ -9,8 +9,8 @@ from bhsearch.engines.base import INTERRUPTED, Trial
 from bhsearch.errors import StudyError
 from bhsearch.objectives.space import Params
 from bhsearch.study.context import FROZEN, StudyContext
-from bhsearch.study.metadata import Origin, StudyMetadata
 from bhsearch.study.objective_factory import best_heads
+from bhsearch.study.resume.metadata import Origin, StudyMetadata
 
 N_POINTS = 5  # parameter sets that are taken from each study
 # Returns metadata of a study, and score and parameters of its complete trials; raises StudyError if it does not exist.

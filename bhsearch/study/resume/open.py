@@ -13,11 +13,11 @@ from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import InputError, MissingError
 from bhsearch.objectives.space import Params
 from bhsearch.runtime.cache import interprocess_lock
+from bhsearch.study.checks.parts import check_parts, parts_of
 from bhsearch.study.context import StudyContext
-from bhsearch.study.metadata import NewMetadata, StudyMetadata, check_agreement
 from bhsearch.study.objective_factory import steps_per_fold
-from bhsearch.study.parts import check_parts, parts_of
-from bhsearch.study.warm_start import origin_of, warm_points
+from bhsearch.study.resume.metadata import NewMetadata, StudyMetadata, check_agreement
+from bhsearch.study.resume.warm_start import origin_of, warm_points
 
 
 def open_engine(prepared: StudyContext) -> tuple[StudyMetadata, Engine]:

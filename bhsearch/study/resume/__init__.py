@@ -1,0 +1,1 @@
+"""How a study goes on: opened, agreed with what it was, its dead trials recovered, its predictions recalled."""
