@@ -129,7 +129,9 @@ def test_an_image_without_weight_teaches_nothing(cnn_program, pixels):
 def test_training_learns_its_own_rows(cnn_program, pixels):
     task = fold_task()
     member = trained(cnn_program, pixels, replace(PLAIN, epochs=20), task=task)
-    logits = predict(cnn_program, pixels, cnn_program.frozen(cnn_program.initial_state(member)), task.training, 1)[0]
+    logits = predict(
+        cnn_program, pixels, cnn_program.inference_state(cnn_program.initial_state(member)), task.training, 1
+    )[0]
     assert ((logits > 0) == (task.target[task.training] > 0.5)).mean() > 0.9
 
 
@@ -201,7 +203,7 @@ def test_steps_in_one_call_or_in_several_give_the_same_network(at_once, pixels):
 
 
 def test_held_out_rows_are_predicted_in_batches_of_any_size(cnn_program, pixels):
-    state = cnn_program.frozen(cnn_program.initial_state(start_of(cnn_program)))
+    state = cnn_program.inference_state(cnn_program.initial_state(start_of(cnn_program)))
     rows = np.arange(N_IMAGES - 3)
     expected = predict(cnn_program, pixels, state, rows, 2)
     other = CompiledTrainer(shape_of())
