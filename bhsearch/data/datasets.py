@@ -67,7 +67,7 @@ def open_data(
     spec = PHANTOM if data is None else data
     if not spec.strip():
         raise SettingsError(
-            f"--data must be a folder, a manifest or {PHANTOM}, but got {spec!r}. Check that the shell "
+            f"--data must be a folder, a manifest or {PHANTOM}, but got {spec!r}. Check that the shell variable is set."
         )
     if spec == PHANTOM or spec.startswith(f"{PHANTOM}:"):
         if layout not in ("auto", PHANTOM) or any(

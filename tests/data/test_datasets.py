@@ -42,7 +42,7 @@ def test_options_for_images_of_ones_own_do_not_fit_the_phantom(options):
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_an_empty_text_is_not_the_working_directory(empty, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    with pytest.raises(SettingsError, match="shell variable unset"):
+    with pytest.raises(SettingsError, match="Check that the shell variable is set"):
         open_data(empty)
 
 

@@ -77,7 +77,7 @@ def test_both_classes_are_everywhere_or_the_error_names_the_largest_number_of_fo
         if "No value of --folds works" in message:
             assert not any(works_with(dataset, k, group_by) for k in range(2, 14))
         else:
-            largest = int(message.split("The largest number that works is --folds ")[1].rstrip("."))
+            largest = int(message.split("The largest possible value is --folds ")[1].rstrip("."))
             assert works_with(dataset, largest, group_by)
             assert not works_with(dataset, largest + 1, group_by)
         return

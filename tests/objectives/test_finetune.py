@@ -167,7 +167,7 @@ def test_heads_that_failed_are_tried_again_and_never_left_out(data, small):
 
     objective = data.objective(small, heads=of)
     with pytest.raises(RunError, match="no heads"):
-        objective._shape(point(small))
+        objective._spec(point(small))
     assert objective._start(small, SIZE) is not None
 
 

@@ -241,7 +241,7 @@ try:
     store.get_or_create("pixels", {"after": 1}, fill)
 except PlaceError as error:
     print(error)
-print([(entry.kind, entry.key == store.key_of({"before": 1})) for entry in store.entries()])
+print([(entry.kind, entry.key == store.cache_key({"before": 1})) for entry in store.entries()])
 print(sorted(path.name for path in store.cache_root().rglob("*.bin")))
 """
 

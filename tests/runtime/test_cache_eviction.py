@@ -198,7 +198,7 @@ from bhsearch.runtime import leases; from bhsearch.runtime import cache as store
 SIZE = 100_000
 chosen = random.Random(int(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
-    leases._give_back(); leases._leases.clear()  # from here on as another process
+    leases._release_all(); leases._leases.clear()  # from here on as another process
     n = chosen.randrange(12)
     folder = store.get_or_create("pixels", {"n": n}, lambda folder: (folder / "a.bin").write_bytes(bytes([n]) * SIZE))
     assert (folder / "a.bin").read_bytes() == bytes([n]) * SIZE

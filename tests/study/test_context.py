@@ -248,7 +248,7 @@ def test_what_auto_left_out_is_said_with_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr("bhsearch.models.backbones.keras_applications._online", lambda: False)
     rows = dict(plan(backbones=("auto",)).rows)
     assert rows["backbones"].startswith("staintex-s")
-    assert "no network" in rows["left out"]
+    assert "no internet connection" in rows["left out"]
 
 
 # -- records and errors ------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def test_cases_with_slides_on_both_sides_and_their_shared_pictures_are_listed(tm
     assert placed.leaking_images == (("deep/SOB_M_DC-14-13412-100-001.png", "deep/SOB_M_LC-14-13412-100-001.png"),)
     assert placed.heading() == "Fold 1: in both training and test: cases: 2, identical images: 1"
     assert placed.leaks()[1] == "case 22549: train B_A-14-22549AB; test B_A-14-22549G"
-    assert placed.leaks()[2].startswith("the same picture: deep/SOB_M_DC")
+    assert placed.leaks()[2].startswith("identical image: deep/SOB_M_DC")
 
 
 def test_a_fold_that_keeps_cases_whole_leaks_nothing(tmp_path, dataset):

@@ -88,7 +88,7 @@ def test_the_map_that_is_proposed_can_be_given(names, text):
 
 def test_a_name_of_no_class_is_left_to_the_reader():
     text = map_advice(["benign", "malignant", "unlabeled"])
-    assert "benign=benign,malignant=malignant\n'unlabeled'" in text
+    assert "benign=benign,malignant=malignant\nAdd 'unlabeled' to a class" in text
 
 
 def test_names_that_the_command_line_cannot_hold_go_into_the_file():

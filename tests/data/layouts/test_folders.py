@@ -186,7 +186,7 @@ def test_the_test_part_is_sealed_and_the_others_are_searched_on(images):
     assert set(dataset.column("part")[split.test]) == {"test"}
     assert set(dataset.column("part")[split.development]) == {"train", "validation"}
     assert "test part" in split.warnings[0]
-    assert "train and validation are searched on together" in split.warnings[0]
+    assert "train and validation together are the development set" in split.warnings[0]
     again = make_split(dataset, n_folds=2, ignore_predefined_split=True)
     assert again.sealed_by == "fraction"
     assert "(train, validation, test) are ignored because of --ignore-predefined-split" in again.warnings[0]

@@ -250,7 +250,9 @@ def test_parts_in_the_paths_of_a_manifest_are_said_to_have_no_effect(manifest):
     assert "The parts test, train in the paths are not used" in read(file).notes[0]
 
 
-@pytest.mark.parametrize(("names", "said"), [(("splits",), "there is no 'splits'"), (("case",), "cannot ignore case")])
+@pytest.mark.parametrize(
+    ("names", "said"), [(("splits",), "got 'splits'"), (("case",), "required columns, but got case")]
+)
 def test_only_columns_that_are_there_and_not_needed_can_be_ignored(manifest, names, said):
     with pytest.raises(SettingsError, match=f"--ignore-column .*{said}"):
         read(manifest(PLAIN), ignore_columns=names)

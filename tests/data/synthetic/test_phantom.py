@@ -74,7 +74,7 @@ def test_the_name_holds_what_differs_from_the_defaults():
         ("phantom:cases", "'cases'"),
         ("phantom:cases=20,", "''"),
         ("phantom: cases=20", "' cases=20'"),
-        ("phantom:cases=20,cases=30", "cases stands twice"),
+        ("phantom:cases=20,cases=30", "has cases twice"),
         ("phantom:cases=1", "from 2 to 10000, but got '1'"),
         ("phantom:cases=10001", "'10001'"),
         ("phantom:cases=2e1", "whole number"),

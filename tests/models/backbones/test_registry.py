@@ -215,7 +215,7 @@ def test_auto_takes_what_can_be_had_and_says_why_not_the_rest(random_weights, ke
     assert set(reasons) == set(REGISTRY) - {"mobilenet-0.25"}
     for name, reason in reasons.items():
         small = REGISTRY[name].size_mb <= module.AUTO_DOWNLOAD_MB
-        assert ("no network" if small else "over 25 MB") in reason, name
+        assert ("no internet connection" if small else "more than 25 MB") in reason, name
 
 
 def test_auto_asks_for_the_network_once_and_not_once_a_backbone(keras_home):

@@ -54,7 +54,7 @@ def test_a_used_program_gives_bit_for_bit_what_a_fresh_one_gives(name, pixels, r
     used = request.getfixturevalue(name)
     trained(used, pixels, PLAIN, fold=1, seed=(7,))
     trained(used, pixels, replace(RICH, policy="stain", dropout=0.5, epochs=1), fold=2, seed=(8,))
-    fresh = CompiledTrainer(used.shape)
+    fresh = CompiledTrainer(used.spec)
     ends = [trained(program, pixels, RICH) for program in (used, fresh)]
     assert same(*ends)
     by_view = [
