@@ -40,8 +40,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "bhsearch.augmentations": {},
     "bhsearch.metrics": {},
     "bhsearch.engines": {
-        "optuna": "bhsearch.engines.optuna.store:STORE",
-        "keras-tuner": "bhsearch.engines.keras_tuner.store:STORE",
+        "optuna": "bhsearch.engines.optuna.study_store:STORE",
+        "keras-tuner": "bhsearch.engines.keras_tuner.study_store:STORE",
     },
     "bhsearch.samplers": {
         "tpe": "bhsearch.engines.optuna.samplers:TPE",

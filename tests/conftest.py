@@ -83,7 +83,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Making the tables takes a second; a copy of them takes none."""
     file = tmp_path_factory.mktemp("empty") / "optuna.db"
-    from bhsearch.engines.optuna.storage import connect
+    from bhsearch.engines.optuna.connection import connect
 
     connect(f"sqlite:///{file}")
     return file

@@ -61,7 +61,7 @@ JOINING = {
     "bhsearch.objectives.finetune": 15,
     "bhsearch.protocols.breakhis_folds": 13,
     "bhsearch.protocols.leakage": 13,
-    "bhsearch.study.checks.parts": 14,
+    "bhsearch.study.checks.plugins": 14,
     "bhsearch.study.context": 15,
 }
 

@@ -224,7 +224,7 @@ def _open(**settings: Any) -> Dataset:
 
 
 def _open_settings(settings: Settings) -> Dataset:
-    from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
+    from bhsearch.data.open_data import is_phantom, make_phantom, open_settings
 
     if is_phantom(settings.data):
         with _progress("drawing synthetic tissue") as progress:

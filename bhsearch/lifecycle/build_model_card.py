@@ -10,19 +10,19 @@ from bhsearch.data.audit import audit
 from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.provenance import provenance
 from bhsearch.evaluation.calibration import Calibration, logit
+from bhsearch.evaluation.held_out_test import CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.evaluation.subgroups import subgroup_results, worst_cases
-from bhsearch.evaluation.test_set import CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.lifecycle.registration_summary import BEST_TRIAL, OTHER_TRIAL
 from bhsearch.reporting.figures.thumbnails import encode_image, overlay
 from bhsearch.reporting.model_card import LIMITS, USE, ModelCard, TestMetric, WorstImage
-from bhsearch.runtime.wording import number_of
 from bhsearch.study.context import FINETUNE
+from bhsearch.text import plural
 from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bhsearch.evaluation.test_set import TestResult
+    from bhsearch.evaluation.held_out_test import TestResult
     from bhsearch.lifecycle.fitted_model import FittedModel
     from bhsearch.lifecycle.restore import RestoredStudy
     from bhsearch.lifecycle.sealed_test import SealedTest
@@ -102,7 +102,7 @@ def _size(tested: TestResult, label: int | None) -> str:
     predictions = tested.predictions
     rows = predictions.label == label if label is not None else np.ones(len(predictions), dtype=bool)
     what = f"{CLASS_NAMES[label]} " if label is not None else ""
-    return f"{number_of(len(np.unique(predictions.group[rows])), 'case')}, {number_of(int(rows.sum()), f'{what}image')}"
+    return f"{plural(len(np.unique(predictions.group[rows])), 'case')}, {plural(int(rows.sum()), f'{what}image')}"
 
 
 def _worst(fitted: FittedModel, test: SealedTest, tested: TestResult) -> list[WorstImage]:
@@ -162,7 +162,7 @@ def uncalibrated(threshold: float, calibration: Calibration) -> float:
 
 def _part(opened: RestoredStudy, rows: np.ndarray) -> str:
     n_groups = len(np.unique(opened.split.groups[rows]))
-    return f"{number_of(n_groups, 'case')}, {_counted(np.bincount(opened.index.labels[rows], minlength=2))}"
+    return f"{plural(n_groups, 'case')}, {_counted(np.bincount(opened.index.labels[rows], minlength=2))}"
 
 
 def _counted(counts: np.ndarray) -> str:

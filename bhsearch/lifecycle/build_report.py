@@ -13,9 +13,9 @@ import numpy as np
 
 from bhsearch.data.audit import Audit
 from bhsearch.data.dataset import CLASS_NAMES, BadFile
-from bhsearch.data.datasets import open_settings
 from bhsearch.data.images.decode import decode
 from bhsearch.data.layouts import breakhis
+from bhsearch.data.open_data import open_settings
 from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError, MissingError
 from bhsearch.evaluation.bbc_cv import CorrectedScore

@@ -15,8 +15,8 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
+    from bhsearch.tracking.access_log import TestAccess
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
-    from bhsearch.tracking.test_access import TestAccess
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def select(client: Any, request: RegistrationRequest) -> Selection:
         StudyError: If there is no such study or trial, or it must never be promoted but `--force` is given.
         SettingsError: If MLflow would refuse the name or the alias.
     """
-    from bhsearch.tracking import reader, registry, test_access
+    from bhsearch.tracking import access_log, reader, registry
 
     study = reader.find_study(client, request.study)
     trial = _trial_of(study, request.trial)
@@ -76,7 +76,7 @@ def select(client: Any, request: RegistrationRequest) -> Selection:
     split = reader.read_record(study, keys.SPLIT)
     if request.force and not split["promotable"]:
         raise StudyError(f"--force cannot promote what must never be: {split['why_not_promotable']}")
-    found = test_access.accesses(client, kept_sealed_digest(study))
+    found = access_log.accesses(client, kept_sealed_digest(study))
     return Selection(study, trial, name, found, _earlier_result(client, study, trial, found))
 
 

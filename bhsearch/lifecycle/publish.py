@@ -12,7 +12,7 @@ from typing import Any
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.promotion import Decision
 from bhsearch.lifecycle.build_model_card import build_model_card
-from bhsearch.lifecycle.evaluate import TestEvaluation
+from bhsearch.lifecycle.evaluate_test import TestEvaluation
 from bhsearch.lifecycle.fitted_model import FittedModel
 from bhsearch.lifecycle.registration import RegistrationRequest, RegistrationResult
 from bhsearch.lifecycle.registration_summary import describe, standing, tags_of
@@ -83,7 +83,7 @@ def _result(
     decision: Decision,
 ) -> RegistrationResult:
     """Join everything that is known before there is a version."""
-    from bhsearch.tracking import registry, test_access
+    from bhsearch.tracking import access_log, registry
 
     candidate = fitted.candidate
     return RegistrationResult(
@@ -92,7 +92,7 @@ def _result(
         is_best=candidate.trial == candidate.study.trials[0],
         corrected=fitted.corrected,
         point=fitted.point,
-        openings=test_access.accesses(client, test.access.sealed),
+        openings=access_log.accesses(client, test.access.sealed),
         tested=evaluation.tested,
         verdict=decision,
         promoted="gate" if decision.promote else ("force" if request.force else ""),
@@ -111,8 +111,8 @@ def _log_files(
     client: Any, fitted: FittedModel, test: SealedTest, evaluation: TestEvaluation, result: RegistrationResult
 ) -> None:
     from bhsearch.models.resize import make_resize
-    from bhsearch.reporting.figures import test as figures
-    from bhsearch.tracking import test_access
+    from bhsearch.reporting.figures import held_out_test as figures
+    from bhsearch.tracking import access_log
 
     tested, settings = evaluation.tested, fitted.candidate.restored.settings
     resize = make_resize(settings.resize, settings.image_size)
@@ -133,4 +133,4 @@ def _log_files(
         if fitted.export is not None:
             shutil.copytree(fitted.export.folder, folder / keys.OPENVINO)
             values[keys.EXPORT_DIFFERENCE] = fitted.export.difference
-        test_access.log_test(client, test.access.run_id, values, folder)
+        access_log.log_test(client, test.access.run_id, values, folder)

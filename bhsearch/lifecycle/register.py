@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bhsearch.lifecycle import candidate as candidates
-from bhsearch.lifecycle.evaluate import decide_promotion, evaluate
+from bhsearch.lifecycle.evaluate_test import decide_promotion, evaluate
 from bhsearch.lifecycle.fitted_model import FittedModel, fix_operating_point
 from bhsearch.lifecycle.publish import publish
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationPlan, RegistrationRequest, RegistrationResult
@@ -80,20 +80,20 @@ def _open_store(reporter: ProgressReporter) -> Any:
 @contextmanager
 def _open_test(client: Any, fitted: FittedModel) -> Iterator[SealedTest]:
     """Log the access to the sealed test, then give its images; the run of the access records how the block ended."""
-    from bhsearch.tracking import test_access
+    from bhsearch.tracking import access_log
 
     study, restored = fitted.candidate.study, fitted.candidate.restored
     digest = sealed_digest(restored.index, restored.split)
-    access = test_access.log_access(
+    access = access_log.log_access(
         client, study, fitted.candidate.trial, digest, fitted.fixed(), fitted.candidate.plan.name
     )
     try:
         yield SealedTest(restored.index, restored.split, access)
     except BaseException as error:  # an interrupt, too: the access stays counted
         with suppress(Exception):  # the store may be what failed
-            test_access.fail_test(client, access.run_id, f"{type(error).__name__}: {error}")
+            access_log.fail_test(client, access.run_id, f"{type(error).__name__}: {error}")
         raise
-    test_access.end_test(client, access.run_id)
+    access_log.end_test(client, access.run_id)
 
 
 def _repeat(client: Any, request: RegistrationRequest, earlier: EarlierResult) -> EarlierResult:

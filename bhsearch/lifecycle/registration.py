@@ -10,11 +10,11 @@ from bhsearch.errors import SettingsError
 if TYPE_CHECKING:
     from bhsearch.evaluation.bbc_cv import CorrectedScore
     from bhsearch.evaluation.calibration import OperatingPoint
+    from bhsearch.evaluation.held_out_test import TestResult
     from bhsearch.evaluation.promotion import Decision
-    from bhsearch.evaluation.test_set import TestResult
+    from bhsearch.tracking.access_log import TestAccess
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
     from bhsearch.tracking.registry import Version
-    from bhsearch.tracking.test_access import TestAccess
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.promotion import needs
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationResult
-from bhsearch.runtime.wording import number_of
+from bhsearch.text import plural
 from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
     best = "the best" if result.is_best else f"the best is {result.study.trials[0].number}"
     values = tested.values
     return [
-        ("study", f"{result.study.name}, {number_of(len(result.study.trials), 'finished trial')}"),
+        ("study", f"{result.study.name}, {plural(len(result.study.trials), 'finished trial')}"),
         ("trial", f"{result.trial.number} ({best}), {result.trial.params.get('backbone', '')}"),
         ("raw", f"AUC {result.trial.score:.3f}, out of fold"),
         ("corrected", f"AUC {corrected.score:.3f} [{corrected.low:.3f} {corrected.high:.3f}] for having searched"),
@@ -65,14 +65,14 @@ def plan_rows(prospect: RegistrationPlan) -> list[tuple[str, str]]:
     if earlier is not None:
         then = f"nothing is opened: the result of {earlier.when} is shown again ({_named(earlier.version)})"
     return [
-        ("study", f"{study.name}, {number_of(len(study.trials), 'finished trial')}"),
+        ("study", f"{study.name}, {plural(len(study.trials), 'finished trial')}"),
         ("trial", f"{trial.number} ({best}), {trial.params.get('backbone', '')}, AUC {trial.score:.3f}, out of fold"),
         (
             "sealed",
-            f"{number_of(n_all, 'case')}, {n_benign} with benign and {n_malignant} with malignant images; "
-            f"{number_of(prospect.n_images, 'image')}",
+            f"{plural(n_all, 'case')}, {n_benign} with benign and {n_malignant} with malignant images; "
+            f"{plural(prospect.n_images, 'image')}",
         ),
-        ("opened before", f"{number_of(len(prospect.openings), 'time')}: {times}" if prospect.openings else times),
+        ("opened before", f"{plural(len(prospect.openings), 'time')}: {times}" if prospect.openings else times),
         (prospect.alias, _named(champion) if champion else f"{prospect.name} has none"),
         ("gate needs", needs(n_benign, n_malignant, champion is not None)),
         ("then", then),
@@ -112,7 +112,7 @@ def _of_class(result: RegistrationResult, name: str) -> str:
         return ""
     predictions = result.tested.predictions
     rows = predictions.label == _ONE_CLASS[name]
-    return f" on {number_of(len(set(predictions.group[rows].tolist())), 'case')}, {number_of(int(rows.sum()), 'image')}"
+    return f" on {plural(len(set(predictions.group[rows].tolist())), 'case')}, {plural(int(rows.sum()), 'image')}"
 
 
 def notes(result: RegistrationResult) -> list[str]:
@@ -207,4 +207,4 @@ def _with_ends(result: RegistrationResult, name: str) -> str:
 
 def _size(result: RegistrationResult) -> str:
     predictions = result.tested.predictions
-    return f"{number_of(len(set(predictions.group.tolist())), 'sealed case')}, {number_of(len(predictions), 'image')}"
+    return f"{plural(len(set(predictions.group.tolist())), 'sealed case')}, {plural(len(predictions), 'image')}"

@@ -13,13 +13,13 @@ import pandas as pd
 
 from bhsearch.config import Settings
 from bhsearch.data.dataset import Dataset
-from bhsearch.data.datasets import PHANTOM, open_settings
+from bhsearch.data.open_data import PHANTOM, open_settings
 from bhsearch.data.splits import Split
 from bhsearch.errors import DataError, StudyError
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.objectives.space import Parameter, Params
-from bhsearch.study.checks.parts import require_parts
+from bhsearch.study.checks.plugins import require_parts
 from bhsearch.study.context import FINETUNE, announce_synthetic, images_record
 from bhsearch.study.events import ProgressReporter
 from bhsearch.text import listed

@@ -16,7 +16,7 @@ from bhsearch.lifecycle.restore import rows_of, sealed_digest
 from bhsearch.study.events import ProgressReporter
 
 if TYPE_CHECKING:
-    from bhsearch.tracking.test_access import LoggedAccess
+    from bhsearch.tracking.access_log import LoggedAccess
 
 _TEXT = ("path", "case", "subtype", "magnification")
 
@@ -37,7 +37,7 @@ class SealedTest:
     """
 
     def __init__(self, index: Dataset, split: Split, access: LoggedAccess) -> None:
-        from bhsearch.tracking.test_access import LoggedAccess
+        from bhsearch.tracking.access_log import LoggedAccess
 
         if not isinstance(access, LoggedAccess):
             raise TypeError(f"A SealedTest needs the access that log_access returned, but got {access!r}.")

@@ -23,8 +23,8 @@ from bhsearch.data.images.pixel_cache import PixelCache, Progress
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend, keras_settings
 from bhsearch.models.augmentation.base import view_key
+from bhsearch.models.augmentation.cached_views import apply_view
 from bhsearch.models.augmentation.policies import IDENTITY
-from bhsearch.models.augmentation.views import apply_view
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.runtime import cache

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.arrays import Float32Array
-from bhsearch.models.augmentation.views import apply_view
+from bhsearch.models.augmentation.cached_views import apply_view
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.losses import LINKS
 from bhsearch.models.resize import grid_of, resize_images

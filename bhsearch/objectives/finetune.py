@@ -20,8 +20,8 @@ from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import weighted_auc
 from bhsearch.evaluation.predictions import case_weights, six_digits
 from bhsearch.models import backend
-from bhsearch.models.augmentation import on_device
-from bhsearch.models.augmentation.views import views_of
+from bhsearch.models.augmentation import device_transforms
+from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.inference_model import arrays_of
 from bhsearch.models.training.device_images import DevicePixels
@@ -106,7 +106,7 @@ class FinetuneObjective:
         pixels = next(iter(self._pixels.values()))
         _, firsts = np.unique(self._rows.group, return_index=True)
         some = pixels.rows(firsts[np.linspace(0, len(firsts) - 1, N_EXAMPLES).astype(int)])[:, 0]
-        shown = on_device.examples(list(some), np.random.default_rng(self._seed))
+        shown = device_transforms.examples(list(some), np.random.default_rng(self._seed))
         return {policy: np.stack(row) for policy, row in shown}
 
     def __call__(self, params: Params, on_report: ReportCallback) -> TrialResult:

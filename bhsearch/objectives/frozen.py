@@ -15,7 +15,7 @@ from bhsearch.data.splits import training_mask, training_weights, validation_mas
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import epoch_scores
 from bhsearch.evaluation.predictions import case_weights, six_digits
-from bhsearch.models.augmentation.views import views_of
+from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.training.linear_probe import HeadParams, Heads, Moments, fit

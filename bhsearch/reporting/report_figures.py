@@ -21,8 +21,8 @@ from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import report_numbers, report_sections, study_report, svg_charts
 from bhsearch.reporting.figures import description, study, style
 from bhsearch.reporting.figures.description import DASHED, DOTTED, Area, Cross, Label, Line
+from bhsearch.reporting.gate_status import counted, gate_status
 from bhsearch.reporting.report_data import Measured
-from bhsearch.reporting.standing import counted, gate_status
 from bhsearch.states import FAILED
 from bhsearch.text import plural
 

@@ -11,9 +11,9 @@ import numpy as np
 from bhsearch.data.layouts.breakhis import spelt_out
 from bhsearch.evaluation.bootstrap import group_draws
 from bhsearch.evaluation.curves import roc_band
+from bhsearch.evaluation.held_out_test import CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.subgroups import UNNAMED, subgroup_results
-from bhsearch.evaluation.test_set import CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import html, report_numbers, svg_charts
 from bhsearch.reporting.figures import description

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.predictions import DISCLAIMER
-from bhsearch.reporting import html, report_sections, standing, svg_charts
+from bhsearch.reporting import gate_status, html, report_sections, svg_charts
 from bhsearch.reporting.figures.description import cheapest_tied
 from bhsearch.reporting.report_data import Measured
 from bhsearch.states import FAILED
@@ -88,10 +88,10 @@ def _hero(report: StudyReport) -> str:
         reasons = [f"trial {row.number}: {row.reason or row.state.lower()}" for row in report.rows]
         sealed = html.paragraphs(_sealed_cases(report), kind="soft")
         return html.section("No trial has finished", html.bullets(reasons) if reasons else "", sealed)
-    found = standing.gate_status(report)
+    found = gate_status.gate_status(report)
     shown = headline(report)
     ends = f"95 % interval {shown.low:.2f} to {shown.high:.2f}" if math.isfinite(shown.low) else "no interval"
-    kind = f" {found.kind}" if found.kind in (standing.INVALID, standing.FEW) else ""
+    kind = f" {found.kind}" if found.kind in (gate_status.INVALID, gate_status.FEW) else ""
     result = (
         f'<p class="badge {found.kind}">{escape(found.badge)}</p>'
         + html.paragraphs(_kicker(report), kind="kicker")
@@ -109,7 +109,7 @@ def _kicker(report: StudyReport) -> str:
     if report.test is not None:
         times = _times(len(report.openings))
         return f"On sealed cases, opened {times}: {report.test.opening.trial}"
-    if standing.is_invalid(report):
+    if gate_status.is_invalid(report):
         return "Score of the search"
     if report.corrected is not None:
         return "Score of the search, corrected for having searched"
@@ -130,14 +130,14 @@ def _estimates(report: StudyReport) -> str:
     return svg_charts.interval_rows(rows, *report_sections.scale([value for row in rows for value in row[1:4]])) + key
 
 
-def _trust(report: StudyReport, found: standing.GateStatus) -> str:
+def _trust(report: StudyReport, found: gate_status.GateStatus) -> str:
     """Return the evidence behind the result as a list of headings and sentences, warnings marked."""
     lines = []
     if found.reasons:
         lead = "What the gate said" if report.test is not None else "What the gate would say"
-        if found.kind == standing.UNFINISHED:
+        if found.kind == gate_status.UNFINISHED:
             lead = "Why there is no decision"
-        lines.append((lead, " ".join(found.reasons), found.kind != standing.PROMOTED))
+        lines.append((lead, " ".join(found.reasons), found.kind != gate_status.PROMOTED))
     n_all, n_benign, n_malignant = report.n_cases
     searched = f"{n_benign} with benign and {n_malignant} with malignant images. {_INTERVALS}"
     lines.append((f"{plural(n_all, 'case')} in the search", searched, False))

@@ -16,7 +16,7 @@ from bhsearch.evaluation.predictions import Predictions
 from bhsearch.runtime.processes import is_here
 from bhsearch.states import RUNNING
 from bhsearch.study.result import StudyResult, correct, rank
-from bhsearch.study.resume.recall import experiment_of, mlflow_predictions, outbox_predictions
+from bhsearch.study.resume.past_predictions import experiment_of, mlflow_predictions, outbox_predictions
 from bhsearch.study.session import StudySession
 from bhsearch.study.summary import summary_record
 from bhsearch.study.workers.worker import stagnated

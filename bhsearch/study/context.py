@@ -12,19 +12,19 @@ from typing import Any
 from bhsearch.config import Settings
 from bhsearch.data.audit import Audit, audit
 from bhsearch.data.dataset import Dataset
-from bhsearch.data.datasets import is_phantom, make_phantom, open_settings
+from bhsearch.data.open_data import is_phantom, make_phantom, open_settings
 from bhsearch.data.splits import Split, make_split
 from bhsearch.engines.optuna.pruners import check_pruner
 from bhsearch.engines.registry import ENGINES, check_engine, with_sampler
 from bhsearch.errors import SettingsError
-from bhsearch.evaluation.extra_metrics import EXTRA_METRICS
+from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS
 from bhsearch.models.augmentation.base import check_augmentations
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import check_feature_backend
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest
-from bhsearch.study.development import DevelopmentImages
+from bhsearch.study.development_rows import DevelopmentImages
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.resume.metadata import NewMetadata
 

@@ -17,7 +17,7 @@ from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
 from bhsearch.objectives.space import Params, frozen_space, starting_point
 from bhsearch.study.context import FINETUNE, StudyContext
-from bhsearch.study.development import DevelopmentImages
+from bhsearch.study.development_rows import DevelopmentImages
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.resume.metadata import Origin
 from bhsearch.study.startup import start_framework

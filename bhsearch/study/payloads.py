@@ -21,9 +21,9 @@ from bhsearch.models.keras_settings import machine_facts, numerics
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.base import Pruned, TrialResult
 from bhsearch.runtime.environment import user_name
-from bhsearch.runtime.schema import SCHEMA
+from bhsearch.runtime.store_schema import SCHEMA
 from bhsearch.states import COMPLETE, FAILED, PRUNED
-from bhsearch.study.checks.parts import recorded_parts
+from bhsearch.study.checks.plugins import recorded_parts
 from bhsearch.study.context import FINETUNE, StudyContext, images_record
 from bhsearch.study.objective_factory import threads_of
 from bhsearch.study.resume.metadata import StudyMetadata

@@ -13,10 +13,10 @@ from bhsearch.data.images.files import describe_left_out
 from bhsearch.engines.registry import ENGINES
 from bhsearch.models.backbones.base import AvailableBackbones
 from bhsearch.objectives.space import Parameter
-from bhsearch.runtime.wording import number_of
-from bhsearch.study.checks.gate_size import gate_size_warnings
+from bhsearch.study.checks.test_set_size import gate_size_warnings
 from bhsearch.study.context import FINETUNE, SYNTHETIC, StudyContext
 from bhsearch.study.events import StudyPlan
+from bhsearch.text import plural
 
 _MOST_NAMES = 3  # backbones left out for the same reason that are named; more are counted
 
@@ -74,10 +74,8 @@ def _part(context: StudyContext, rows: npt.NDArray[np.bool_]) -> str:
     by_class = [len(np.unique(groups[labels == value])) for value in (0, 1)]
     mixed = sum(by_class) - n_groups
     if mixed > n_groups // 2:
-        return f"{number_of(n_groups, 'case')}, {mixed} with both classes, {_images(context.index, rows)}"
-    return (
-        f"{number_of(n_groups, 'case')} ({by_class[0]} benign, {by_class[1]} malignant), {_images(context.index, rows)}"
-    )
+        return f"{plural(n_groups, 'case')}, {mixed} with both classes, {_images(context.index, rows)}"
+    return f"{plural(n_groups, 'case')} ({by_class[0]} benign, {by_class[1]} malignant), {_images(context.index, rows)}"
 
 
 def _images(index: Dataset, rows: npt.NDArray[np.bool_]) -> str:

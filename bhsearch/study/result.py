@@ -105,7 +105,7 @@ class StudyResult:
         return f"StudyResult({self.study!r}, {self.n_finished} of {self.wanted} trials, {score})"
 
     def _repr_html_(self) -> str:
-        from bhsearch.reporting.notebook import ResultRow, result_html
+        from bhsearch.reporting.notebook_html import ResultRow, result_html
 
         title = f"{self.study}: {self.n_finished} of {self.wanted} trials finished"
         rows = [ResultRow(row.trial.number, row.value, row.low, row.high, row.tied, row.params) for row in self.ranking]
@@ -113,10 +113,10 @@ class StudyResult:
 
     def plot_history(self) -> Figure:
         """Return a figure of the score of every trial and the best so far."""
-        from bhsearch.reporting.figures import notebook
+        from bhsearch.reporting.figures import notebook_plots
         from bhsearch.reporting.figures.study import history_figure
 
-        notebook.enable_display()
+        notebook_plots.enable_display()
         return history_figure([t.value for t in self.records], [t.state for t in self.records], self.note)
 
     def plot_roc(self) -> Figure:
@@ -125,7 +125,7 @@ class StudyResult:
         Raises:
             StudyError: If the predictions of the best trial are not available.
         """
-        from bhsearch.reporting.figures import notebook
+        from bhsearch.reporting.figures import notebook_plots
 
         best = self.best
         if best is None or self.best_predictions is None:
@@ -133,8 +133,8 @@ class StudyResult:
                 f"The study {self.study!r} must have the predictions of its best trial for a ROC curve, but they are "
                 "not available: without MLflow they are kept only while the trial's own command runs."
             )
-        notebook.enable_display()
-        return notebook.mean_roc_figure(self.best_predictions, best.value, best.low, best.high, self.note)
+        notebook_plots.enable_display()
+        return notebook_plots.mean_roc_figure(self.best_predictions, best.value, best.low, best.high, self.note)
 
     @property
     def done(self) -> bool:

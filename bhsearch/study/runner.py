@@ -15,7 +15,7 @@ from bhsearch.plugins import UnknownPartError
 from bhsearch.runtime.cache import notes
 from bhsearch.runtime.interrupts import Interrupts, deferred
 from bhsearch.study.checks import disk_space
-from bhsearch.study.checks.parts import explain
+from bhsearch.study.checks.plugins import explain
 from bhsearch.study.conclusion import conclude
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext, gpu_here
 from bhsearch.study.events import ProgressReporter

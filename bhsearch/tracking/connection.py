@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from bhsearch.errors import StudyError
 from bhsearch.runtime.cache import interprocess_lock
-from bhsearch.runtime.schema import SCHEMA, require_schema
+from bhsearch.runtime.store_schema import SCHEMA, require_schema
 from bhsearch.tracking import keys
 from bhsearch.tracking.store_uri import VARIABLE, check_uri, shown, sqlite_file, tracking_uri
 

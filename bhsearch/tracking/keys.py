@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bhsearch.evaluation import metrics, test_set
+from bhsearch.evaluation import held_out_test, metrics
 
 PREFIX = "bhsearch."
 
@@ -60,7 +60,7 @@ AUC = metrics.AUC
 AUC_LOW, AUC_HIGH, SECONDS = "auc_low", "auc_high", "seconds"
 EPOCH = "epoch/"  # curves of a trial
 COST = "cost/"  # of a trial
-TEST = test_set.TEST  # of the sealed test
+TEST = held_out_test.TEST  # of the sealed test
 EXPORT_DIFFERENCE = "export_difference"
 # On the run of a study; the step is the number of the trial.
 TRIAL_AUC, TRIAL_BEST = "trial/auc", "trial/best"

@@ -18,7 +18,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.runtime.schema import require_schema
+from bhsearch.runtime.store_schema import require_schema
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 from bhsearch.text import listed
 from bhsearch.tracking import keys, model_files

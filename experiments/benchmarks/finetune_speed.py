@@ -31,11 +31,11 @@ from typing import Any
 import numpy as np
 
 from bhsearch.data.dataset import CLASS_NAMES, Dataset
-from bhsearch.data.datasets import open_data
 from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
+from bhsearch.data.open_data import open_data
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.models import backend
-from bhsearch.models.augmentation import on_device
+from bhsearch.models.augmentation import device_transforms
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.resize import make_resize
@@ -196,7 +196,7 @@ def ready(program: CompiledTrainer, bench: Bench, policy: str, steps: int) -> tu
     arrays = {
         "rows": rows,
         "positions": rows,
-        "augmentation_params": on_device.draw_augmentation(
+        "augmentation_params": device_transforms.draw_augmentation(
             random, steps * bench.batch, policy, 0.5, bench.size
         ).reshape(*shape, -1),
         "mixup_lambda": np.ones(shape, np.float32),

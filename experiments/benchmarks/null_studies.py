@@ -20,9 +20,9 @@ import numpy as np
 from optuna.storages import InMemoryStorage
 
 from bhsearch.data.dataset import Dataset
-from bhsearch.data.datasets import open_data
 from bhsearch.data.grouping import units_of_groups
 from bhsearch.data.images.pixel_cache import pixel_cache
+from bhsearch.data.open_data import open_data
 from bhsearch.data.splits import make_split
 from bhsearch.data.stratify import assign_folds, strata_of
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study

@@ -15,7 +15,7 @@ import pytest
 
 from bhsearch import predict, register, reproduce
 from bhsearch.cli import terminal
-from bhsearch.data.datasets import open_data
+from bhsearch.data.open_data import open_data
 from tests.registered import FEW, FEW_FRESH, FEW_PRINTED, FEW_TESTED, history_of_versions, working_in
 from tests.studies import cache_of, environment, import_mlflow, search
 from tests.test_layers import loaded_by

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bhsearch.models.augmentation.base import AUGMENTATIONS, view_key
-from bhsearch.models.augmentation.on_device import N_COLUMNS, augment, draw_augmentation
+from bhsearch.models.augmentation.cached_views import apply_view, views_of
+from bhsearch.models.augmentation.device_transforms import N_COLUMNS, augment, draw_augmentation
 from bhsearch.models.augmentation.policies import FINETUNE_POLICIES, IDENTITY, VIEW_POLICIES
-from bhsearch.models.augmentation.views import apply_view, views_of
 
 SIZE, N_VIEWS = 32, 4
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bhsearch.evaluation.extra_metrics import EXTRA_METRICS
 from bhsearch.evaluation.metrics import METRICS
+from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS
 
 ALL = {**METRICS, **{name: EXTRA_METRICS.get(name) for name in EXTRA_METRICS}}
 

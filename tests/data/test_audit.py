@@ -10,7 +10,7 @@ from PIL import Image
 
 from bhsearch.data.audit import NARROW, PAGES, Audit, audit, counts
 from bhsearch.data.dataset import COLUMNS, BadFile, Dataset
-from bhsearch.data.loading import load_dataset
+from bhsearch.data.load_dataset import load_dataset
 from tests.data.images.made import rgb, save
 
 

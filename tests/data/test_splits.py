@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bhsearch.data.loading import load_dataset
+from bhsearch.data.load_dataset import load_dataset
 from bhsearch.data.splits import GROUPINGS, Split, make_split, training_mask, training_weights, validation_mask
 from bhsearch.errors import DataError, SettingsError
 from tests.data.factories import balanced, make_index, sealed, with_column

@@ -10,8 +10,8 @@ import pytest
 
 from bhsearch.data.grouping import units_of_groups
 from bhsearch.errors import DataError
+from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.augmentation.policies import VIEW_POLICIES
-from bhsearch.models.augmentation.views import views_of
 from bhsearch.objectives.space import finetune_space, frozen_space
 from experiments.benchmarks.engines import compare, record, rules, surrogate, table
 from experiments.benchmarks.engines.contenders import CONTENDERS, SHIPPED, best_points

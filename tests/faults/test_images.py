@@ -22,7 +22,7 @@ READ = """
 import json, sys
 from pathlib import Path
 from bhsearch.data import decode as module
-from bhsearch.data.datasets import open_data
+from bhsearch.data.open_data import open_data
 
 
 module._n_cores = lambda: 16  # as many threads as on a larger machine

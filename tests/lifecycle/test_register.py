@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bhsearch.data.datasets import open_data
+from bhsearch.data.open_data import open_data
 from bhsearch.errors import RunError, SettingsError, StudyError
 from bhsearch.evaluation.calibration import operating_point
 from bhsearch.evaluation.promotion import GAIN_NOTE
@@ -95,29 +95,29 @@ def test_an_opening_says_when_which_study_trial_and_split(history: History):
 
 
 def test_deleting_a_run_undoes_no_opening(inside, tmp_path_factory):
-    from bhsearch.tracking import test_access
+    from bhsearch.tracking import access_log
 
     run_id = inside.worse.openings[0].run_id
     digest = inside.client.get_run(run_id).data.tags["bhsearch.sealed"]
     inside.client.delete_run(run_id)
     try:
-        assert len(test_access.accesses(inside.client, digest)) == 4
+        assert len(access_log.accesses(inside.client, digest)) == 4
     finally:
         inside.client.restore_run(run_id)
 
 
 def test_what_fails_after_the_opening_is_still_an_opening(inside, monkeypatch):
-    from bhsearch.tracking import test_access
+    from bhsearch.tracking import access_log
 
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
 
     digest = inside.client.get_run(inside.few.openings[0].run_id).data.tags["bhsearch.sealed"]
-    before = len(test_access.accesses(inside.client, digest))
+    before = len(access_log.accesses(inside.client, digest))
     monkeypatch.setattr(registering, "evaluate", fail)
     with pytest.raises(KeyboardInterrupt):
         register(RegistrationRequest("few", FEW_FRESH), ProgressReporter())
-    found = test_access.accesses(inside.client, digest)
+    found = access_log.accesses(inside.client, digest)
     assert len(found) == before + 1
     assert inside.client.get_run(found[-1].run_id).info.status == "FAILED"
 
@@ -366,10 +366,10 @@ def test_the_models_page_and_its_versions_page_point_to_each_other(inside):
 
 
 def openings_of(history, result):
-    from bhsearch.tracking import test_access
+    from bhsearch.tracking import access_log
 
     digest = history.client.get_run(result.openings[0].run_id).data.tags["bhsearch.sealed"]
-    return test_access.accesses(history.client, digest)
+    return access_log.accesses(history.client, digest)
 
 
 def test_changed_data_are_refused_with_the_names(inside, tmp_path):

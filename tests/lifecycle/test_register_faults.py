@@ -32,12 +32,12 @@ def proxy(inside, tmp_path, monkeypatch):
 
 
 def state(history):
-    from bhsearch.tracking import test_access
+    from bhsearch.tracking import access_log
 
     digest = history.client.get_run(history.few.openings[0].run_id).data.tags["bhsearch.sealed"]
     models = {model.name: (model.aliases, model.tags) for model in history.client.search_registered_models()}
     versions = len(history.client.search_model_versions())
-    return models, versions, test_access.accesses(history.client, digest)
+    return models, versions, access_log.accesses(history.client, digest)
 
 
 def test_no_request_that_fails_opens_or_promotes_anything(inside, proxy):

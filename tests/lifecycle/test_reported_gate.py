@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bhsearch.lifecycle import build_report
-from bhsearch.reporting import standing
+from bhsearch.reporting import gate_status
 from bhsearch.reporting.study_report import report_page
 from bhsearch.study.events import ProgressReporter
 from tests.registered import WHY, History
@@ -38,8 +38,8 @@ def test_every_opening_has_the_verdict_that_registering_gave(history: History, m
 def test_the_last_opening_is_the_headline_and_its_curve_is_what_registering_kept(history: History, monkeypatch):
     report = gathered(history, "twin", monkeypatch)
     assert report.test is not None
-    found = standing.gate_status(report)
-    assert (found.kind, found.badge) == (standing.REFUSED, "Refused by the gate")
+    found = gate_status.gate_status(report)
+    assert (found.kind, found.badge) == (gate_status.REFUSED, "Refused by the gate")
     assert found.reasons[0] == history.worse.verdict.reason
     kept = report.test.predictions
     assert kept is not None

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from bhsearch.data.datasets import open_data
+from bhsearch.data.open_data import open_data
 from bhsearch.errors import DataError, StudyError
 from bhsearch.lifecycle import reproduce
 from bhsearch.lifecycle.restore import params_of, settings_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bhsearch
-from bhsearch.data.datasets import open_data
+from bhsearch.data.open_data import open_data
 from bhsearch.data.splits import make_split
 from bhsearch.lifecycle.restore import sealed_digest
 from bhsearch.lifecycle.sealed_test import SealedTest
@@ -29,9 +29,9 @@ def data():
 def accesses(monkeypatch):
     """The module of accesses, and a function that makes one as `log_access` does."""
     import_mlflow()
-    from bhsearch.tracking import test_access
+    from bhsearch.tracking import access_log
 
-    return test_access, lambda digest: test_access.LoggedAccess(test_access._TOKEN, "run", digest)
+    return access_log, lambda digest: access_log.LoggedAccess(access_log._TOKEN, "run", digest)
 
 
 @pytest.mark.parametrize("access", [None, "run", True, object()])
@@ -42,9 +42,9 @@ def test_it_cannot_be_made_without_a_logged_access(data, accesses, access):
 
 @pytest.mark.parametrize("token", [None, object(), "token"])
 def test_nothing_but_the_log_makes_an_access(accesses, token):
-    test_access, _ = accesses
+    access_log, _ = accesses
     with pytest.raises(TypeError, match="must come from log_access"):
-        test_access.LoggedAccess(token, "run", "digest")
+        access_log.LoggedAccess(token, "run", "digest")
 
 
 def test_an_access_to_other_images_opens_nothing(data, accesses):

@@ -8,7 +8,7 @@ import pytest
 
 from bhsearch.errors import BackboneError
 from bhsearch.models import features as module
-from bhsearch.models.augmentation.views import apply_view
+from bhsearch.models.augmentation.cached_views import apply_view
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.keras_applications import REGISTRY
 from bhsearch.models.backbones.registry import find_backbones

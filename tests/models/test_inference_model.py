@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bhsearch.data.images.decode import decode
+from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.augmentation.policies import IDENTITY
-from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.inference_model import KerasArchive, ModelPool, arrays_of, ensemble, members_of

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.augmentation.policies import IDENTITY
-from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.inference_model import ModelPool, ensemble
 from bhsearch.models.resize import make_resize
 from bhsearch.models.saliency import GRAD_CAM, INPUT_GRADIENT, explain

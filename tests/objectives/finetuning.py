@@ -11,7 +11,7 @@ from PIL import Image
 
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.pixel_cache import pixel_cache
-from bhsearch.data.loading import load_dataset
+from bhsearch.data.load_dataset import load_dataset
 from bhsearch.data.splits import make_split
 from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.models import backend

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.augmentation.policies import N_VIEWS, VIEW_POLICIES
-from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.training.finetune import FinetuneParams
 from bhsearch.models.training.linear_probe import HeadParams
 from bhsearch.objectives.frozen import head_params

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bhsearch.evaluation import metrics, test_set
+from bhsearch.evaluation import held_out_test, metrics
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import report_numbers
 from tests.evaluation.simulated import simulate
@@ -29,7 +29,7 @@ def test_on_a_single_fold_intervals_are_those_of_the_sealed_test():
     """Two ways to the same numbers: this one takes folds and repeats, the sealed test has one of each."""
     predictions = simulate(n_folds=1)
     threshold = 0.5
-    tested = test_set.evaluate_test(predictions, predictions.probability[0], threshold)
+    tested = held_out_test.evaluate_test(predictions, predictions.probability[0], threshold)
     found = report_numbers.measured(predictions, tested.decisions)
     for name, pair in found.items():
         assert (pair.low, pair.high) == pytest.approx(tuple(tested.intervals[name]), abs=1e-9), name

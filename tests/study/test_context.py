@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bhsearch.data.audit import NARROW, PAGES
-from bhsearch.data.datasets import open_data
+from bhsearch.data.open_data import open_data
 from bhsearch.errors import BackboneError, DataError, InputError, SettingsError, StudyError
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.objectives.space import frozen_space

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bhsearch.data.datasets import open_data
 from bhsearch.data.images.decode import decode
+from bhsearch.data.open_data import open_data
 from bhsearch.evaluation.bbc_cv import corrected_score
 from bhsearch.evaluation.calibration import operating_point
 from bhsearch.lifecycle.registration import RegistrationRequest

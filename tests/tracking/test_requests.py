@@ -19,14 +19,7 @@ from tests.studies import import_mlflow
 
 mlflow = import_mlflow()
 
-from bhsearch.tracking import (  # noqa: E402
-    keys,
-    model_files,
-    reader,
-    registry,
-    requests,
-    test_access,
-)
+from bhsearch.tracking import access_log, keys, model_files, reader, registry, requests  # noqa: E402
 from bhsearch.tracking.connection import open_client  # noqa: E402
 from bhsearch.tracking.upload import writer  # noqa: E402
 from bhsearch.tracking.upload.client import UploaderProcess  # noqa: E402
@@ -70,9 +63,9 @@ def _served(tmp_path_factory):
         client.log_artifact(trial, str(file))
         client.set_terminated(trial)
         study = reader.find_study(client)
-        opening = test_access.log_access(client, study, study.trials[0], SEALED, {"threshold": 0.5}, NAME).run_id
+        opening = access_log.log_access(client, study, study.trials[0], SEALED, {"threshold": 0.5}, NAME).run_id
         client.log_text(opening, '{"development": {}}', keys.LINEAGE)
-        test_access.end_test(client, opening)
+        access_log.end_test(client, opening)
         made = client.create_model_version(NAME, client.get_run(opening).info.artifact_uri, opening)
         client.set_registered_model_alias(NAME, "champion", made.version)
         yield Served(proxy, client, study, opening)
@@ -94,9 +87,9 @@ LOOK_UPS = {
         lambda s: registry.version_with_alias(s.client, NAME, "champion"),
     ),
     "version": ("model-versions/get", lambda s: registry.version_with_alias(s.client, NAME, "champion")),
-    "openings in runs": ("runs/search", lambda s: test_access.accesses(s.client, SEALED)),
-    "openings in experiments": ("experiments/search", lambda s: test_access.accesses(s.client, SEALED)),
-    "openings in models": ("registered-models/search", lambda s: test_access.accesses(s.client, SEALED)),
+    "openings in runs": ("runs/search", lambda s: access_log.accesses(s.client, SEALED)),
+    "openings in experiments": ("experiments/search", lambda s: access_log.accesses(s.client, SEALED)),
+    "openings in models": ("registered-models/search", lambda s: access_log.accesses(s.client, SEALED)),
     "champion": ("registered-models/search", lambda s: registry.resolve(s.client, None)),
     "named model": ("registered-models/alias", lambda s: registry.resolve(s.client, f"{NAME}@champion")),
     "history": ("registered-models/get", lambda s: registry.promotions(s.client, NAME)),
@@ -167,7 +160,7 @@ def test_what_does_not_exist_is_missing_by_the_servers_word(served):
     assert registry.version_with_alias(served.client, NAME, "nosuch") is None
     assert registry.version_with_alias(served.client, "nosuch", "champion") is None
     assert registry.version_of_run(served.client, "nosuch") is None
-    assert test_access.accesses(served.client, "f" * 16) == []
+    assert access_log.accesses(served.client, "f" * 16) == []
     assert reader.picture(served.study.trials[0], "nosuch") == b""
     assert writer.stored_predictions(served.client, "nosuch", UID) == {}
     missing = (
@@ -242,10 +235,10 @@ def test_an_answer_that_was_lost_makes_no_second_opening(served, monkeypatch):
     """The server carries the request out, and the connection is cut before its answer."""
     monkeypatch.setenv("BHSEARCH_PATIENCE", "60")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    before = len(test_access.accesses(served.client, SEALED))
+    before = len(access_log.accesses(served.client, SEALED))
     served.proxy.fail(Failure(LOST), "runs/create", times=1)
-    run_id = test_access.log_access(served.client, served.study, served.study.trials[0], SEALED, {}, NAME).run_id
-    found = test_access.accesses(served.client, SEALED)
+    run_id = access_log.log_access(served.client, served.study, served.study.trials[0], SEALED, {}, NAME).run_id
+    found = access_log.accesses(served.client, SEALED)
     assert len(found) == before + 1
     assert found[-1].run_id == run_id
 

@@ -21,8 +21,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bhsearch.data.datasets import open_data
 from bhsearch.data.images.decode import decode
+from bhsearch.data.open_data import open_data
 from tests.registered import DATA, NAME
 from tests.studies import environment, import_mlflow
 

@@ -25,7 +25,7 @@ from PIL import Image, UnidentifiedImageError, _imaging
 
 from bhsearch.data.dataset import BadFile
 from bhsearch.data.images import jpeg, pillow, tiff
-from bhsearch.data.images.decoded import DecodedImage
+from bhsearch.data.images.decoded_image import DecodedImage
 from bhsearch.errors import DataError
 from bhsearch.runtime import cache
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from bhsearch.data.images.decoded import DecodedImage, Extent, to_8_bit, turned
+from bhsearch.data.images.decoded_image import DecodedImage, Extent, to_8_bit, turned
 from bhsearch.errors import DataError
 
 JPEG_LS = 0xF7  # start-of-frame marker of JPEG-LS, another standard with the same marker syntax

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from bhsearch.data.arrays import Pixels
-from bhsearch.data.images.decoded import STRIP, DecodedImage, rgb_of
+from bhsearch.data.images.decoded_image import STRIP, DecodedImage, rgb_of
 from bhsearch.errors import DataError
 
 _PNG, _PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # signature; offset of the bits per sample in the header

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from bhsearch.data.arrays import Pixels
-from bhsearch.data.images.decoded import STRIP, DecodedImage, Extent, rgb_of, to_8_bit, turned
+from bhsearch.data.images.decoded_image import STRIP, DecodedImage, Extent, rgb_of, to_8_bit, turned
 from bhsearch.data.images.jpeg import jpeg_frame
 from bhsearch.errors import DataError
 

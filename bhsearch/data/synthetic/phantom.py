@@ -20,7 +20,7 @@ from PIL import Image
 from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.images.decode import Progress
 from bhsearch.data.layouts import breakhis
-from bhsearch.data.loading import load_dataset
+from bhsearch.data.load_dataset import load_dataset
 from bhsearch.data.synthetic.tissue_style import case_style
 from bhsearch.errors import DataError
 from bhsearch.runtime import cache

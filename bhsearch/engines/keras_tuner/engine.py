@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bhsearch.engines.base import Trial, is_ignored_on_resume, result_attributes
-from bhsearch.engines.keras_tuner.storage import JournalEntry, KerasTunerStudy
+from bhsearch.engines.keras_tuner.journal import JournalEntry, KerasTunerStudy
 from bhsearch.errors import StudyError
 from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import Parameter, Params

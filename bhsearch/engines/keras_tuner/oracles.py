@@ -22,7 +22,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from threadpoolctl import ThreadpoolController
 
 from bhsearch.engines.base import SearchExhausted, Trial, is_ignored_on_resume
-from bhsearch.engines.keras_tuner.storage import JournalEntry
+from bhsearch.engines.keras_tuner.journal import JournalEntry
 from bhsearch.models import backend
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.states import COMPLETE, RUNNING

@@ -16,16 +16,16 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bhsearch.engines.base import Trial, TrialAlreadyEnded, is_ignored_on_resume, result_attributes
 from bhsearch.engines.optuna import attributes as attributes
+from bhsearch.engines.optuna.connection import discard_if_new, retry_while_unavailable
 from bhsearch.engines.optuna.distributions import distribution
 from bhsearch.engines.optuna.importances import shares_of
 from bhsearch.engines.optuna.pruners import PRUNERS, pruner_inputs
 from bhsearch.engines.optuna.registry import SAMPLERS
-from bhsearch.engines.optuna.storage import discard_if_new, retry_while_unavailable
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import Parameter, Params, starting_point
 from bhsearch.runtime.processes import this_process
-from bhsearch.runtime.schema import SCHEMA, require_schema
+from bhsearch.runtime.store_schema import SCHEMA, require_schema
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 
 optuna.logging.set_verbosity(logging.ERROR)

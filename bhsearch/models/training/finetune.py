@@ -16,7 +16,7 @@ import numpy as np
 
 from bhsearch.data.arrays import Float32Array, Ints
 from bhsearch.errors import RunError
-from bhsearch.models.augmentation import on_device
+from bhsearch.models.augmentation import device_transforms
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.optimizers import bias_corrections, learning_rates
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, StepInputs
@@ -201,7 +201,7 @@ def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: In
     logits = np.empty((n_views, len(rows)), np.float32)
     padded = np.resize(rows, math.ceil(len(rows) / batch) * batch).reshape(-1, batch)  # one shape for the compiler
     for view in range(n_views):
-        parameters = on_device.dihedral(view, batch, program.spec.size)
+        parameters = device_transforms.dihedral(view, batch, program.spec.size)
         found = []
         for some in padded:
             images, positions = pixels.of(some[None])
@@ -224,7 +224,7 @@ def _epoch_inputs(
     for epoch in range(params.epochs):
         order = random.permutation(task.training)
         rows = np.resize(order, (n_steps, batch)).astype(np.int32)
-        augmentation_params = on_device.draw_augmentation(
+        augmentation_params = device_transforms.draw_augmentation(
             random, n_steps * batch, params.policy, params.strength, spec.size
         )
         if params.dropout > 0:
@@ -237,7 +237,7 @@ def _epoch_inputs(
             rows,
             rows,
             augmentation_params.reshape(n_steps, batch, -1),
-            np.repeat(on_device.draw_mixup(random, n_steps, params.mixup)[:, None], batch, axis=1),
+            np.repeat(device_transforms.draw_mixup(random, n_steps, params.mixup)[:, None], batch, axis=1),
             mask.reshape(n_steps, batch, -1),
             np.full(n_steps, 1.0 / kept_share, np.float32),
             rate[number],

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from bhsearch.data.arrays import Float32Array
 from bhsearch.models import backend
-from bhsearch.models.augmentation import on_device
+from bhsearch.models.augmentation import device_transforms
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.losses import LOSSES
 from bhsearch.models.training.optimizers import EPSILON, optimizer_step
@@ -271,8 +271,8 @@ class CompiledTrainer:
             trainable, first, second, batch_norm_state, total = carry
             at, share = ops.take(rows, number, axis=0), ops.take(mixup_lambda, number, axis=0)
             images_in_batch = self._gather_images(images, ops.take(positions, number, axis=0))
-            augmented = on_device.augment(images_in_batch, ops.take(augmentation_params, number, axis=0))
-            data = on_device.mixup(augmented, ops.take(target, at), ops.take(weight, at), share)
+            augmented = device_transforms.augment(images_in_batch, ops.take(augmentation_params, number, axis=0))
+            data = device_transforms.mixup(augmented, ops.take(target, at), ops.take(weight, at), share)
             dropout_mask = ops.cast(ops.take(dropout_masks, number, axis=0), "float32") * ops.take(
                 dropout_scales, number
             )
@@ -328,7 +328,7 @@ class CompiledTrainer:
         augmentation_params: Any,
     ) -> Any:
         parts, frozen_params = self._trainable.split_tensor(trainable), self._frozen.split_tensor(frozen_params)
-        augmented = on_device.augment(self._gather_images(images, rows), augmentation_params)
+        augmented = device_transforms.augment(self._gather_images(images, rows), augmentation_params)
         features, _ = self._features(parts[:-4], frozen_params, batch_norm_state, augmented, training=False)
         return self._head(features, *parts[-4:])
 

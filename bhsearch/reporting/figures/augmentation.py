@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bhsearch.models.augmentation.on_device import SHOWN_SAMPLES, SHOWN_STRENGTHS
+from bhsearch.models.augmentation.device_transforms import SHOWN_SAMPLES, SHOWN_STRENGTHS
 from bhsearch.reporting.figures import style
 
 Pixels = npt.NDArray[np.uint8]

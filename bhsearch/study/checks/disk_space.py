@@ -13,8 +13,8 @@ import numpy as np
 from bhsearch.config import model_limit
 from bhsearch.data.images.pixel_cache import pixel_file
 from bhsearch.errors import PlaceError
+from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.augmentation.policies import IDENTITY
-from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import frozen_space
 from bhsearch.runtime.cache import cache_root, entries

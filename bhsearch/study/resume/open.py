@@ -13,7 +13,7 @@ from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import InputError, MissingError
 from bhsearch.objectives.space import Params
 from bhsearch.runtime.cache import interprocess_lock
-from bhsearch.study.checks.parts import check_parts, parts_of
+from bhsearch.study.checks.plugins import check_parts, parts_of
 from bhsearch.study.context import StudyContext
 from bhsearch.study.objective_factory import steps_per_fold
 from bhsearch.study.resume.metadata import NewMetadata, StudyMetadata, check_agreement

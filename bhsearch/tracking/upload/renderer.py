@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.errors import RunError
-from bhsearch.evaluation.extra_metrics import extra_values
+from bhsearch.evaluation.plugin_metrics import extra_values
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.runtime.cache import acquire_lease
 from bhsearch.runtime.messages import Failed, Render, Rendered, from_line, to_line

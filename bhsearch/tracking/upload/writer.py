@@ -28,7 +28,7 @@ from bhsearch.errors import MissingError, StudyError
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.inference_model import ModelPool, inference_network
-from bhsearch.runtime.schema import SCHEMA, require_schema
+from bhsearch.runtime.store_schema import SCHEMA, require_schema
 from bhsearch.states import COMPLETE, FAILED, PRUNED
 from bhsearch.tracking import keys, model_files, notes
 from bhsearch.tracking.connection import open_experiment, require_experiment_schema

@@ -9,7 +9,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import InMemoryStorage
 
 from bhsearch.engines.base import Engine
-from bhsearch.engines.keras_tuner import storage
+from bhsearch.engines.keras_tuner import journal
 from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.engines.registry import ENGINES
@@ -35,7 +35,7 @@ def keras_tuner_with(oracle: str) -> Make:
     """A study in KerasTuner with one of its oracles."""
 
     def make(space: Sequence[Parameter], seed: int, folder: Path) -> Engine:
-        return KerasTunerEngine(storage.open_study(folder, "replay", {}), space, oracle, seed)
+        return KerasTunerEngine(journal.open_study(folder, "replay", {}), space, oracle, seed)
 
     return make
 

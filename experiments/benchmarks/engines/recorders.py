@@ -14,8 +14,8 @@ from bhsearch.data.images.pixel_cache import pixel_cache
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores
 from bhsearch.models import backend
+from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.augmentation.policies import VIEW_POLICIES
-from bhsearch.models.augmentation.views import views_of
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.inference_model import members_of
 from bhsearch.models.openvino import BackgroundConversion

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bhsearch.engines.base import Engine, SearchExhausted
 from bhsearch.errors import DataError
-from bhsearch.models.augmentation.views import views_of
+from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import Params
 from experiments.benchmarks.engines.surrogate import Answer

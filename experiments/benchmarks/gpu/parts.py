@@ -20,7 +20,7 @@ import numpy as np
 from bhsearch.data.images.pixel_cache import PixelCache
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.models import backend
-from bhsearch.models.augmentation import on_device
+from bhsearch.models.augmentation import device_transforms
 from bhsearch.models.features import FeatureCache, batch_size
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import EVALS_PER_FOLD, FinetuneParams, FoldTask, train_fold
@@ -254,14 +254,14 @@ def _profile(bench: Bench, pixels: DevicePixels, backbone: RandomBackbone, batch
 
     def seen(some: Any, at: Any, how: Any) -> Any:
         raw = ops.reshape(ops.cast(ops.take(some, at, axis=0), "float32"), (-1, size, size, 3))
-        return on_device.augment(raw, how)
+        return device_transforms.augment(raw, how)
 
     whole = step_milliseconds(program)
     state = program.inference_state(program.initial_state(blank))
     images, places = pixels.of(rows[:batch].astype(np.int32)[None])
     drawn, still = (
-        on_device.draw_augmentation(np.random.default_rng(0), batch, "all", 0.5, size),
-        on_device.dihedral(0, batch, size),
+        device_transforms.draw_augmentation(np.random.default_rng(0), batch, "all", 0.5, size),
+        device_transforms.dihedral(0, batch, size),
     )
     see = backend.compiled(seen)
     bench.write(

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bhsearch.data.layouts.registry import detect, read
-from bhsearch.data.loading import load_dataset
+from bhsearch.data.load_dataset import load_dataset
 from bhsearch.data.splits import make_split
 from bhsearch.errors import DataError, SettingsError
 from tests.conftest import SHARED

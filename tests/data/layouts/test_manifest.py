@@ -10,7 +10,7 @@ import pytest
 
 from bhsearch.data.audit import audit
 from bhsearch.data.layouts.registry import read
-from bhsearch.data.loading import load_dataset
+from bhsearch.data.load_dataset import load_dataset
 from bhsearch.data.splits import make_split
 from bhsearch.errors import DataError, SettingsError
 from tests.conftest import SHARED

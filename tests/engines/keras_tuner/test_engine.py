@@ -13,7 +13,7 @@ from sklearn.gaussian_process.kernels import Matern
 
 from bhsearch.engines.base import SearchExhausted
 from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
-from bhsearch.engines.keras_tuner.storage import DIRECTORY, open_study
+from bhsearch.engines.keras_tuner.journal import DIRECTORY, open_study
 from bhsearch.errors import StudyError
 from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import starting_point

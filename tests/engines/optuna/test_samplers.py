@@ -2,9 +2,9 @@
 
 import pytest
 
+from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.engines.optuna.registry import SAMPLERS
-from bhsearch.engines.optuna.storage import connect
 from bhsearch.objectives.space import frozen_space, starting_point
 
 LEARNING = [name for name in SAMPLERS.built_in if SAMPLERS.get(name).learns]

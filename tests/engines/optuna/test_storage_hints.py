@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bhsearch.engines.optuna.storage import connect
+from bhsearch.engines.optuna.connection import connect
 from bhsearch.errors import StudyError
 from tests.surroundings import as_unknown_user
 
@@ -24,6 +24,6 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     for place in (tmp_path, *tmp_path.parents[:2]):
         place.chmod(place.stat().st_mode | 0o055)
-    code = "from bhsearch.engines.optuna.storage import connect; connect('sqlite:///optuna.db')"
+    code = "from bhsearch.engines.optuna.connection import connect; connect('sqlite:///optuna.db')"
     done = as_unknown_user(tmp_path, "-c", code)
     assert f"{tmp_path} cannot be written: give --storage sqlite:////FOLDER/optuna.db" in done.stderr

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bhsearch.models.augmentation.cached_views import apply_view, views_of
 from bhsearch.models.augmentation.policies import N_VIEWS
-from bhsearch.models.augmentation.views import apply_view, views_of
 from bhsearch.models.backbones import staintex
 from bhsearch.models.backbones.staintex import SIZES, gabor_bank
 from tests.models.conftest import tissue

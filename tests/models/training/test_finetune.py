@@ -14,8 +14,8 @@ import pytest
 
 from bhsearch.errors import RunError
 from bhsearch.models import backend
+from bhsearch.models.augmentation.cached_views import apply_view, views_of
 from bhsearch.models.augmentation.policies import IDENTITY
-from bhsearch.models.augmentation.views import apply_view, views_of
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.training.finetune import EVALS_PER_FOLD, evaluation_steps, predict

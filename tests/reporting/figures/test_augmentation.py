@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bhsearch.models.augmentation.on_device import SHOWN_SAMPLES, SHOWN_STRENGTHS
+from bhsearch.models.augmentation.device_transforms import SHOWN_SAMPLES, SHOWN_STRENGTHS
 from bhsearch.reporting.figures.augmentation import augmentation_figure
 from bhsearch.reporting.figures.style import to_png
 

@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from bhsearch.engines.optuna.storage import connect
+from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.url import check_storage
 from bhsearch.errors import LostStorageError, SettingsError, StudyError
 from bhsearch.study import runner

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
-from bhsearch.models.augmentation.on_device import SHOWN_SAMPLES, SHOWN_STRENGTHS
+from bhsearch.models.augmentation.device_transforms import SHOWN_SAMPLES, SHOWN_STRENGTHS
 from bhsearch.tracking import keys
 from bhsearch.tracking.upload import artifacts
 from tests.evaluation.simulated import simulate

@@ -22,7 +22,7 @@ class Light:
         return ops.clip(images * _FACTORS[k - 1], 0.0, 255.0)
 
     def draw(self, random: np.random.Generator, n: int, strength: float, size: int) -> npt.NDArray[np.float32]:
-        from bhsearch.models.augmentation.on_device import COLUMNS, draw_augmentation
+        from bhsearch.models.augmentation.device_transforms import COLUMNS, draw_augmentation
 
         parameters = draw_augmentation(random, n, "dihedral", strength, size)
         parameters[:, COLUMNS.colour.start] = 1 + 0.2 * strength * (random.random(n) - 0.5)

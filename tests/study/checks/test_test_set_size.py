@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bhsearch.data.datasets import open_data
+from bhsearch.data.open_data import open_data
 from bhsearch.data.splits import make_split
 from bhsearch.evaluation.promotion import FEWEST_GROUPS
 from bhsearch.objectives.space import frozen_space
-from bhsearch.study.checks.gate_size import gate_size_warnings
+from bhsearch.study.checks.test_set_size import gate_size_warnings
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.plan import make_plan

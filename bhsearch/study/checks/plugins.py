@@ -11,7 +11,7 @@ from bhsearch.data.layouts.base import LAYOUTS
 from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import BhsearchError, InputError, StudyError
-from bhsearch.evaluation.extra_metrics import EXTRA_METRICS
+from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS
 from bhsearch.models import backend
 from bhsearch.models.augmentation.base import AUGMENTATIONS
 from bhsearch.models.backbones.base import KINDS

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_metric, group_draws, interval
-from bhsearch.evaluation.extra_metrics import EXTRA_METRICS, extra_intervals, extra_values
 from bhsearch.evaluation.metrics import AUC_FOLD_STD, METRICS, trial_metrics
+from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS, extra_intervals, extra_values
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.thresholds import HardLabels
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.evaluation import test_set
+from bhsearch.evaluation import held_out_test
 from bhsearch.evaluation.predictions import six_digits
 from bhsearch.evaluation.promotion import Decision, TestScores, decide
 from bhsearch.lifecycle.fitted_model import FittedModel
@@ -16,7 +16,7 @@ from bhsearch.lifecycle.sealed_test import SealedTest
 from bhsearch.study.events import ProgressReporter
 
 if TYPE_CHECKING:
-    from bhsearch.evaluation.test_set import TestResult
+    from bhsearch.evaluation.held_out_test import TestResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ def evaluate(fitted: FittedModel, test: SealedTest, reporter: ProgressReporter) 
     """Evaluate a fitted model, and its champion, on the sealed test."""
     predictions = test.predictions(six_digits(test.probabilities(fitted.network, "testing", reporter)))
     before = test.probabilities(fitted.raw, "testing without calibration", reporter)
-    tested = test_set.evaluate_test(
+    tested = held_out_test.evaluate_test(
         predictions, before, fitted.point.threshold, extra=fitted.candidate.restored.settings.metrics
     )
     lineage = test.lineage()

@@ -8,7 +8,7 @@ from bhsearch.data.dataset import Dataset
 from bhsearch.data.splits import Split, make_split
 from bhsearch.errors import InputError
 from bhsearch.evaluation.promotion import FEWEST_GROUPS, enough
-from bhsearch.runtime.wording import number_of
+from bhsearch.text import plural
 
 _FRACTIONS = tuple(hundredth / 100 for hundredth in range(10, 51, 5))
 
@@ -34,7 +34,7 @@ def gate_size_warnings(index: Dataset, split: Split) -> list[str]:
         else "No --test-fraction does with these folds: it takes more cases, or fewer folds."
     )
     return [
-        f"The sealed test has {number_of(held[0], 'case')} with benign and {held[1]} with malignant images, and the "
+        f"The sealed test has {plural(held[0], 'case')} with benign and {held[1]} with malignant images, and the "
         f"gate of registering needs {FEWEST_GROUPS} of each: it would promote nothing. {what_helps}"
     ]
 

@@ -10,9 +10,10 @@ import pytest
 
 from bhsearch.errors import SettingsError
 from bhsearch.models import backend
-from bhsearch.models.augmentation import on_device as module
+from bhsearch.models.augmentation import device_transforms as module
 from bhsearch.models.augmentation import policies
-from bhsearch.models.augmentation.on_device import (
+from bhsearch.models.augmentation.cached_views import apply_view, views_of
+from bhsearch.models.augmentation.device_transforms import (
     COLUMNS,
     N_COLUMNS,
     SHOWN_SAMPLES,
@@ -25,7 +26,6 @@ from bhsearch.models.augmentation.on_device import (
 )
 from bhsearch.models.augmentation.policies import FINETUNE_POLICIES
 from bhsearch.models.augmentation.stain import HE_TO_RGB, RGB_TO_HE, optical_density
-from bhsearch.models.augmentation.views import apply_view, views_of
 from tests.models.conftest import tissue
 
 SIZE = 40
@@ -300,7 +300,7 @@ import sys
 import numpy as np
 from bhsearch.models import backend
 backend.import_backend()
-from bhsearch.models.augmentation.on_device import augment, mixup
+from bhsearch.models.augmentation.device_transforms import augment, mixup
 given = np.load(sys.argv[1])
 images = backend.compiled(augment)(given["images"], given["rows"])
 mixed = backend.compiled(mixup)(images, given["targets"], given["weights"], given["share"])

@@ -5,9 +5,9 @@ import pytest
 
 from bhsearch.errors import SettingsError
 from bhsearch.models.augmentation import policies
+from bhsearch.models.augmentation.cached_views import apply_view, views_of
 from bhsearch.models.augmentation.policies import IDENTITY, N_VIEWS, VIEW_POLICIES
 from bhsearch.models.augmentation.stain import HE_TO_RGB, RGB_TO_HE, optical_density
-from bhsearch.models.augmentation.views import apply_view, views_of
 from tests.models.conftest import tissue
 
 AUGMENTING = tuple(policy for policy in VIEW_POLICIES if policy != "none")

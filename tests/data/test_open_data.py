@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from bhsearch.config import load_settings, portable
-from bhsearch.data.datasets import open_data, open_settings
+from bhsearch.data.open_data import open_data, open_settings
 from bhsearch.errors import DataError, SettingsError
 
 

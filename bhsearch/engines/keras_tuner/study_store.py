@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bhsearch.engines.base import Capabilities, Engine, StoredStudy
-from bhsearch.engines.keras_tuner import storage as studies
+from bhsearch.engines.keras_tuner import journal as studies
 from bhsearch.engines.keras_tuner.engine import SAMPLERS, KerasTunerEngine
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.plugins import PluginSource

@@ -12,12 +12,7 @@ from tests.studies import environment, import_mlflow
 
 import_mlflow()
 
-from bhsearch.tracking import (  # noqa: E402
-    keys,
-    reader,
-    registry,
-    test_access,
-)
+from bhsearch.tracking import access_log, keys, reader, registry  # noqa: E402
 from bhsearch.tracking.upload import writer  # noqa: E402
 
 SEALED = "0123456789abcdef"
@@ -37,7 +32,7 @@ def study(client):
 
 
 def opened(client, study):
-    return test_access.log_access(client, study, study.trials[0], SEALED, {"threshold": 0.5}, "model").run_id
+    return access_log.log_access(client, study, study.trials[0], SEALED, {"threshold": 0.5}, "model").run_id
 
 
 def collect(tmp_path):
@@ -52,9 +47,9 @@ def collect(tmp_path):
 
 def test_an_opening_says_for_what_it_was(client, study):
     run_id = opened(client, study)
-    (found,) = test_access.accesses(client, SEALED)
+    (found,) = access_log.accesses(client, SEALED)
     assert (found.study, found.trial, found.split, found.run_id, found.uid) == ("mine", "3", "f", run_id, "abc")
-    assert test_access.accesses(client, "another") == []
+    assert access_log.accesses(client, "another") == []
     assert client.get_run(run_id).info.status == "RUNNING"
     assert "searched for on tissue" in client.get_registered_model("model").description
 
@@ -62,12 +57,12 @@ def test_an_opening_says_for_what_it_was(client, study):
 def test_a_run_that_is_deleted_for_good_still_counts(client, study, tmp_path):
     first = opened(client, study)
     client.delete_run(first)
-    assert len(test_access.accesses(client, SEALED)) == 1
+    assert len(access_log.accesses(client, SEALED)) == 1
     collect(tmp_path)
-    (found,) = test_access.accesses(client, SEALED)
+    (found,) = access_log.accesses(client, SEALED)
     assert (found.run_id, found.trial) == (first, "3")
     second = opened(client, study)
-    assert len(test_access.accesses(client, SEALED)) == 2
+    assert len(access_log.accesses(client, SEALED)) == 2
     assert client.get_run(second).info.run_name == "test 2 of trial 003"
     assert client.get_run(second).data.tags[keys.OPENINGS] == "2"
 
@@ -75,25 +70,25 @@ def test_a_run_that_is_deleted_for_good_still_counts(client, study, tmp_path):
 def test_an_experiment_that_is_deleted_for_good_still_counts(client, study, tmp_path):
     opened(client, study)
     client.delete_experiment(study.experiment_id)
-    assert len(test_access.accesses(client, SEALED)) == 1
+    assert len(access_log.accesses(client, SEALED)) == 1
     collect(tmp_path)
     assert client.get_experiment_by_name("tissue") is None
-    assert len(test_access.accesses(client, SEALED)) == 1
+    assert len(access_log.accesses(client, SEALED)) == 1
 
 
 def test_a_registered_model_that_is_deleted_takes_none_with_it(client, study):
     opened(client, study)
     client.delete_registered_model("model")
-    assert len(test_access.accesses(client, SEALED)) == 1
+    assert len(access_log.accesses(client, SEALED)) == 1
 
 
 def test_a_failed_opening_says_why_without_a_password(client, study, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-token")
     run_id = opened(client, study)
-    test_access.fail_test(client, run_id, "RunError: http://ann:hunter2@host failed with secret-token")
+    access_log.fail_test(client, run_id, "RunError: http://ann:hunter2@host failed with secret-token")
     run = client.get_run(run_id)
     assert run.info.status == "FAILED"
-    assert run.data.tags[test_access.REASON] == "RunError: http://host failed with ***"
+    assert run.data.tags[access_log.REASON] == "RunError: http://host failed with ***"
 
 
 # -- which model a user names ------------------------------------------------------------------------------------------
@@ -145,7 +140,7 @@ def test_accesses_of_a_store_of_an_earlier_schema_count(client, study):
         "key": "two",
     }
     client.set_experiment_tag(experiment, "bhsearch.opening.two", json.dumps({**copy, "sealed": SEALED}))
-    assert [(each.study, each.trial) for each in test_access.accesses(client, SEALED)] == [
+    assert [(each.study, each.trial) for each in access_log.accesses(client, SEALED)] == [
         ("earlier", "7"),
         ("gone", "8"),
     ]

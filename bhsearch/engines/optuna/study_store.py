@@ -12,8 +12,8 @@ import optuna
 
 from bhsearch.engines.base import Capabilities, Engine, StoredStudy
 from bhsearch.engines.optuna import engine
+from bhsearch.engines.optuna.connection import connect, discard_if_new, reconnect, retry_while_unavailable
 from bhsearch.engines.optuna.registry import SAMPLERS
-from bhsearch.engines.optuna.storage import connect, discard_if_new, reconnect, retry_while_unavailable
 from bhsearch.engines.optuna.url import check_storage, sqlite_file, without_password
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.plugins import PluginSource

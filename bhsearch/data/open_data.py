@@ -8,7 +8,7 @@ from pathlib import Path
 from bhsearch.config import Settings
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.decode import Progress
-from bhsearch.data.loading import load_dataset
+from bhsearch.data.load_dataset import load_dataset
 from bhsearch.data.synthetic.phantom import parse_spec, phantom_dataset, phantom_folder
 from bhsearch.errors import SettingsError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bhsearch.engines.optuna.storage import connect
+from bhsearch.engines.optuna.connection import connect
 from tests.studies import environment, optuna_trials, search
 
 SHIM = Path(__file__).resolve().parents[2] / "faults" / "noshm.c"

@@ -8,7 +8,7 @@ import pytest
 
 from bhsearch import states
 from bhsearch.engines.base import Trial
-from bhsearch.engines.keras_tuner.storage import (
+from bhsearch.engines.keras_tuner.journal import (
     JournalEntry,
     find_study,
     load_settings,
@@ -168,7 +168,7 @@ def test_who_writes_waits_for_the_lock(tmp_path, monkeypatch):
         held.append(path.name)
         return real(path)
 
-    monkeypatch.setattr("bhsearch.engines.keras_tuner.storage.lock", watched)
+    monkeypatch.setattr("bhsearch.engines.keras_tuner.journal.lock", watched)
     study.journal.end(2, states.COMPLETE, 0.5, {})
     study.journal.entries()
     assert held == ["lock"]

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from bhsearch.data import loading
 from bhsearch.data.dataset import COLUMNS, BadFile
-from bhsearch.data.loading import load_dataset
+from bhsearch.data.load_dataset import load_dataset
 from bhsearch.errors import DataError
 
 
@@ -49,7 +50,7 @@ def test_unknown_cases_are_marked(root):
 
 def test_a_relative_folder_is_named_by_what_it_is(root, monkeypatch):
     monkeypatch.chdir(root)
-    assert load_dataset(loading.Path()).name == "my-data-v2"
+    assert load_dataset(Path()).name == "my-data-v2"
 
 
 def test_bad_files_are_all_named_with_the_way_out(root):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bhsearch.evaluation.test_set import TestResult
+    from bhsearch.evaluation.held_out_test import TestResult
 
 _DETAIL = "sealed test, every case counts the same"
 _N_DRAWS_BAND = 200

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.states import COMPLETE
-from bhsearch.study.development import DevelopmentImages
+from bhsearch.study.development_rows import DevelopmentImages
 from bhsearch.tracking.upload.outbox import Outbox
 
 

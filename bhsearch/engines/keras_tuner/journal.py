@@ -25,7 +25,7 @@ from bhsearch.errors import MissingError, StudyError
 from bhsearch.objectives.space import Params
 from bhsearch.runtime.cache import explain_write_errors
 from bhsearch.runtime.locks import lock
-from bhsearch.runtime.schema import SCHEMA, require_schema
+from bhsearch.runtime.store_schema import SCHEMA, require_schema
 from bhsearch.states import RUNNING
 
 DIRECTORY = Path("keras_tuner")
