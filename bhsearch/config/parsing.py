@@ -55,14 +55,14 @@ def parse_whole_numbers(value: Any) -> tuple[int, ...]:
 
 
 def parse_class_map(value: Any) -> tuple[str, ...]:
-    """Return a class map as pairs `benign=NAME`, one name each.
+    """Return a class map as pairs of class and name, such as `malignant=cancer`.
 
     Args:
-        value: The text of an option, such as `benign=normal,malignant=cancer+invasive`; a table of a settings file,
-            such as `{benign = ["normal"]}`; or the pairs.
+        value: Text of an option, such as `benign=normal,malignant=cancer+invasive`; table of a settings file, such as
+            `{benign = ["normal"]}`; or a list of pairs, which is returned as a tuple.
 
     Raises:
-        SettingsError: If the value is none of these.
+        SettingsError: If the value has none of these three forms.
     """
     if isinstance(value, str):
         pairs = []
