@@ -1,4 +1,4 @@
-"""Decode image files to arrays and digests, refusing ambiguous files, without warnings and with bounded memory."""
+"""Decode image files to pixels and digests, with bounded memory; files with ambiguous content are refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bhsearch.data.images.decoded_image import DecodedImage
 from bhsearch.errors import DataError
 from bhsearch.runtime import cache
 
-# Usual suffixes of the supported formats, in lower case; the format itself is recognised by content.
+# Usual suffixes of the supported formats, in lower case. The format of a file is recognised by its content.
 IMAGE_SUFFIXES = (
     *(".png", ".apng"),
     *(".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".mpo"),
@@ -41,15 +41,15 @@ IMAGE_SUFFIXES = (
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 30
 
-# Formats that Pillow may open. Others are excluded: some of its plugins start programs.
+# Formats that Pillow may open. Other formats are excluded, since some of Pillow's plugins start external programs.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "JPEG2000")
 _HEAD_BYTES = 1 << 16  # enough to recognise the format and to contain the header of a JPEG
-_MAX_REASON_LETTERS = 200  # of a decoder's error message
-_READ_AT_ONCE_BYTES = 1 << 24  # largest file that is read into memory at once
-# Digests depend on decoder versions: another Pillow may round a JPEG differently.
+_MAX_REASON_LETTERS = 200  # maximum length of a decoder's error message
+_READ_AT_ONCE_BYTES = 1 << 24  # maximum size of files that are read into memory at once
+# Versions of the decoders. Digests depend on them, since versions of Pillow may round a JPEG differently.
 _DECODER = " ".join(["2", *(f"{name}-{metadata.version(name)}" for name in ("pillow", "tifffile", "imagecodecs"))])
 
-# Freed blocks above 32 MB are returned to the system; each thread would keep some of the smaller ones.
+# Use large blocks: freed blocks above 32 MB are returned to the system, while threads would keep smaller blocks.
 _imaging.set_block_size(1 << 26)
 
 Progress = Callable[[int, int], None]
@@ -59,12 +59,12 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Digests:
-    """SHA-256 digests of one image, and facts about its file for the audit.
+    """SHA-256 digests of an image file, and facts about the file for the audit.
 
     Attributes:
         bytes_digest: Digest of the file's bytes. Hex.
         pixels_digest: Digest of the shape and the RGB bytes that `decode` returns. Hex.
-        range_used: Share of the sample range that is used, 0 to 1; 1 for samples of at most 8 bits.
+        range_used: Used share of the sample range, 0 to 1; 1 for samples of at most 8 bits.
         pages_left_out: Number of pages or frames that are not read.
     """
 
@@ -75,11 +75,11 @@ class Digests:
 
 
 class _SuppressedWarnings:
-    """Suppress warnings while any thread decodes.
+    """Context manager that suppresses warnings while any thread is decoding.
 
-    `warnings.catch_warnings` replaces state of the whole process, so threads with one context each would restore each
-    other's state. Here the first thread to enter saves it and the last one to leave restores it. Pillow's warnings (odd
-    metadata, sizes) are either checked here or do not affect the pixels.
+    `warnings.catch_warnings` changes the state of the whole process, so it cannot be used by each thread independently.
+    Instead, the first thread that enters saves the state, and the last thread that leaves restores it. Warnings of
+    Pillow can be ignored: unusual sizes are checked separately, and unusual metadata does not affect the pixels.
     """
 
     def __init__(self) -> None:
@@ -108,12 +108,13 @@ _warnings_suppressed = _SuppressedWarnings()
 
 
 def decode(path: Path) -> npt.NDArray[np.uint8]:
-    """Decode an image file.
+    """Decode an image file to 8-bit RGB.
 
-    PNG, JPEG, TIFF, BMP, GIF, WebP and JPEG 2000 are recognised by content, whatever the suffix. Transparency is laid
-    over white, the colour of an empty slide. Samples of more than 8 bits, and floating point from 0 to 1, are scaled to
-    8 bits. The orientation is applied. The first page or frame is read (for a TIFF whose first page is a reduced copy,
-    the original). Samples with an unknown range (32-bit or signed integers) are refused. Links to files are followed.
+    PNG, JPEG, TIFF, BMP, GIF, WebP and JPEG 2000 files are recognised by content, independent of the suffix.
+    Transparent images are composited over white, the colour of an empty slide. Samples with more than 8 bits, and
+    floating-point samples from 0 to 1, are scaled to 8 bits. The orientation is applied. Only the first page or frame
+    is read, except that a TIFF page is skipped if it is a reduced copy of another page. Samples with an unknown range,
+    such as 32-bit or signed integers, are refused. Links to files are followed.
 
     Returns:
         RGB, 0 to 255. Shape (height, width, 3).
@@ -125,14 +126,14 @@ def decode(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def decode_for(path: Path, use: Callable[[npt.NDArray[np.uint8]], _Result]) -> _Result:
-    """Decode an image file and return the result of a function of its pixels, with bounded memory.
+    """Decode an image file, and return the result of a function of its pixels, with bounded memory.
 
-    Threads that decode large images at the same time wait for each other, so that together they need no more memory
-    than one image of the maximum size.
+    Threads wait if necessary, so that the images being decoded at the same time need no more memory than one image of
+    the maximum size.
 
     Args:
         path: Image file.
-        use: Function of the RGB pixels, shape (height, width, 3).
+        use: Function of the RGB pixels, with shape (height, width, 3).
 
     Raises:
         DataError: See `decode`.
@@ -142,10 +143,10 @@ def decode_for(path: Path, use: Callable[[npt.NDArray[np.uint8]], _Result]) -> _
 
 
 def decode_bytes(data: bytes) -> npt.NDArray[np.uint8]:
-    """Decode the bytes of an image file like `decode`.
+    """Decode the content of an image file to 8-bit RGB; see `decode`.
 
     Raises:
-        DataError: If they are not an image, damaged or too large.
+        DataError: If the content is empty, not an image, damaged or too large.
     """
     if not data:
         raise DataError("empty file")
@@ -158,7 +159,7 @@ def decode_bytes(data: bytes) -> npt.NDArray[np.uint8]:
 def hash_images(
     root: Path, paths: Sequence[str], *, progress: Progress | None = None, n_threads: int | None = None
 ) -> list[Digests | BadFile]:
-    """Hash image files in parallel. Files with a cached digest that have not changed since are not read.
+    """Hash image files in parallel; files with a valid cached digest are not read.
 
     Args:
         root: Data folder.
@@ -167,11 +168,11 @@ def hash_images(
         n_threads: Number of threads; one per available core by default.
 
     Returns:
-        The digests or the error of each file, in the order of `paths`.
+        The digests of each file, or a `BadFile` if the file cannot be read, in the order of `paths`.
 
     Raises:
-        PlaceError: If the cache of digests cannot be written or the disk is full, possibly after decoding: the new
-            digests are then lost.
+        PlaceError: If the cache of digests cannot be written or the disk is full. If the error is raised after
+            decoding, the new digests are lost.
     """
     known = _DigestCache(root)
     results: list[Digests | BadFile | None] = []
@@ -197,7 +198,7 @@ def hash_images(
                 progress(n_done + n_new, len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
-        known.save()  # also after an interrupt, so that decoded images are not decoded again
+        known.save()  # also after an interrupt, so that finished images need not be decoded a second time
     return [result for result in results if result is not None]
 
 
@@ -209,7 +210,7 @@ _Stamp = tuple[int, int]
 
 
 def _stamp_of(root: Path, path: str) -> _Stamp | BadFile:
-    """Return size and modification time (ns) of a file, or the reason why it cannot be read, without opening it."""
+    """Return size and modification time (ns) of a file, or a `BadFile` if it has none, without opening the file."""
     try:
         info = (root / path).stat()
     except (OSError, ValueError) as error:
@@ -226,7 +227,7 @@ def _digest(root: Path, path: str) -> Digests | BadFile:
 
 
 def _digests_of(file: Path, reservation: contextlib.ExitStack) -> Digests:
-    """Hash a file in a frame of its own, so that its pixels are freed before another thread gets their memory."""
+    """Hash a file; a separate function, so that its pixels are freed before the memory reservation is released."""
     with _opened(file) as stream:
         of_bytes = hashlib.file_digest(stream, "sha256")
         stream.seek(0)
@@ -246,7 +247,7 @@ def _from_file(path: Path, reservation: contextlib.ExitStack) -> DecodedImage:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[_Stream]:
-    """Open a file; small files are read at once, because network disks answer slowly."""
+    """Open a file; small files are read at once, which is faster on network disks."""
     try:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):  # opening a pipe would block
@@ -266,10 +267,10 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 class _MemoryBudget:
-    """Limit the number of pixels that all threads decode at the same time."""
+    """Limit on the total number of pixels that all threads decode at the same time."""
 
     def __init__(self) -> None:
-        self._queue = threading.Lock()  # first come, first served: small images do not overtake a large one
+        self._queue = threading.Lock()  # first come, first served: later small images do not delay a large one
         self._changed = threading.Condition()
         self._taken = 0
 
@@ -291,7 +292,7 @@ _memory_budget = _MemoryBudget()
 
 
 def _decode_stream(stream: _Stream, reservation: contextlib.ExitStack) -> DecodedImage:
-    """Decode a stream, reserving memory for its pixels until `reservation` is closed."""
+    """Decode a stream; memory for the pixels is reserved until `reservation` is closed."""
 
     def claim(n_pixels: int, n_bytes: int = 0) -> None:
         if n_pixels > MAX_PIXELS:
@@ -321,7 +322,11 @@ def _decode_stream(stream: _Stream, reservation: contextlib.ExitStack) -> Decode
 def _without_pillow(
     stream: _Stream, head: bytes, claim: Callable[[int], None], error: UnidentifiedImageError
 ) -> DecodedImage:
-    """Decode a file unknown to Pillow, or raise an error that names its format."""
+    """Decode a file that Pillow does not recognise.
+
+    Raises:
+        DataError: If the format is not supported, or the file is damaged. The message names the format.
+    """
     frame = jpeg.jpeg_frame(head)
     if frame is not None and frame.process == jpeg.JPEG_LS:
         raise DataError("JPEG-LS is not read; save it as PNG or TIFF") from error
@@ -340,10 +345,10 @@ def _without_pillow(
 
 
 class _DigestCache:
-    """Persistent digests of one data folder, by path, size and modification time.
+    """Persistent cache of digests of one data folder, by path, size and modification time.
 
-    They are stored in one JSON file, which is replaced atomically. A damaged file, or one of another decoder version,
-    is ignored and replaced.
+    Digests are stored in one JSON file, which is replaced atomically. A file that is damaged, or was written with other
+    decoder versions, is ignored and replaced.
     """
 
     def __init__(self, root: Path) -> None:
@@ -362,7 +367,11 @@ class _DigestCache:
             return {}
 
     def require_writable(self) -> None:
-        """Fail before decoding, rather than after, if the cache cannot be written."""
+        """Check before decoding that the cache can be written.
+
+        Raises:
+            PlaceError: If the cache cannot be written.
+        """
         with cache.explain_write_errors("the digests of the images"):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._file.parent):

@@ -1,4 +1,4 @@
-"""Decoded images, and the sample arithmetic that all readers share."""
+"""Decoded images, and conversions of samples that all image readers use."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from PIL import Image
 from bhsearch.data.arrays import Pixels
 from bhsearch.errors import DataError
 
-STRIP = 1 << 18  # pixels that are converted at once, to bound the memory of intermediate arrays
+STRIP = 1 << 18  # number of pixels to convert at once, to bound the memory of intermediate arrays
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """One decoded image.
+    """Decoded image.
 
     Attributes:
         pixels: RGB, 0 to 255. Shape (height, width, 3).
-        range_used: Share of the sample range between the darkest and the brightest sample, 0 to 1. It is 1 for samples
-            of at most 8 bits, whose scale is known.
-        pages_left_out: Number of pages or frames that are not read, except reduced copies of the one that is read.
+        range_used: Share of the sample range between the darkest and the brightest sample, 0 to 1; 1 for samples of at
+            most 8 bits, whose range is known.
+        pages_left_out: Number of pages or frames that are not read, without reduced copies of the page that is read.
     """
 
     pixels: Pixels
@@ -47,7 +47,7 @@ class Extent:
 
     @property
     def share(self) -> float:
-        """Share of the range that is used, 0 to 1."""
+        """Used share of the range from 0 to `white`."""
         return (self.high - self.low) / self.white
 
 
@@ -63,7 +63,7 @@ def to_8_bit(values: npt.NDArray[np.generic], white: int, *, cut: bool = False) 
         DataError: If floating-point values are outside 0..1 or not finite.
     """
     if values.dtype.kind == "f":
-        low, high = float(values.min()), float(values.max())  # NaN where any value is
+        low, high = float(values.min()), float(values.max())  # NaN if any value is NaN
         if not (low >= 0 and high <= 1):
             raise DataError(f"floating-point samples outside 0..1 ({low:g} to {high:g}); save it with 8 or 16 bits")
         return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
@@ -74,20 +74,20 @@ def to_8_bit(values: npt.NDArray[np.generic], white: int, *, cut: bool = False) 
 
 
 def over_white(image: Image.Image) -> Image.Image:
-    """Lay an image with transparency over white, the colour of an empty slide."""
+    """Composite a transparent image over white, the colour of an empty slide."""
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
 def rgb_of(image: Image.Image) -> Pixels:
-    """Convert an 8-bit Pillow image to RGB, with transparency over white. Shape (height, width, 3)."""
+    """Convert an 8-bit Pillow image to RGB, composited over white if transparent. Shape (height, width, 3)."""
     if image.has_transparency_data:
         image = over_white(image)
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def turned(pixels: Pixels, orientation: Any) -> Pixels:
-    """Apply an orientation as numbered by EXIF and TIFF; other values are ignored."""
+    """Apply an orientation number of EXIF or TIFF; other values are ignored."""
     turns: dict[int, Callable[[Pixels], Pixels]] = {
         2: lambda image: image[:, ::-1],
         3: lambda image: image[::-1, ::-1],

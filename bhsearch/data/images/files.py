@@ -1,4 +1,4 @@
-"""Find the images of a folder, by one rule for training and prediction, and count the files that are left out."""
+"""Find the images of a folder by the same rules for training and prediction, and count files that are left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOT_AN_IMAGE = "not an image format that is read"
 HIDDEN, THUMBNAIL, TRASH, ARCHIVE, SNAPSHOT = "hidden", "thumbnail", "trash", "archive leftover", "snapshot"
 CHECKPOINT, MASK = "notebook checkpoint", "mask or annotation"
 
-# Folders of file managers, network disks, notebooks and archives, in lower case.
+# Reasons to skip folders that file managers, network disks and archives create, by folder name in lower case.
 _FOLDERS = {
     **dict.fromkeys(("@eadir", "@tmp", "thumbs", "thumbnail", "thumbnails", "_thumbs"), THUMBNAIL),
     **dict.fromkeys(
@@ -41,8 +41,8 @@ _FOLDERS = {
 }
 _DOT_FOLDERS = {".ipynb_checkpoints": CHECKPOINT, ".@__thumb": THUMBNAIL, ".thumbnails": THUMBNAIL}
 _THUMBNAIL_FILES = ("synophoto_", "synofile_", "synovideo_", "thumbs.db", "ehthumbs")
-# Words that always mean a mask at the end of a name ("p1_mask.png"), and words that mean it only next to the image that
-# they annotate ("p1_label.png" next to "p1.png"): "seg" or "label" may be the name of a patient.
+# A word of the first kind in a name always means a mask ("p1_mask.png"). A word of the second kind means an annotation
+# only if the annotated image exists ("p1_label.png" and "p1.png"), since "seg" or "label" may be the name of a patient.
 _MASK_WORD = r"(?:masks?|segmentations?|ground[ _-]?truths?|gt[ _-]?masks?)"
 _ANNOTATION_WORD = (
     r"(?:seg|segm|segmented|labels?|labell?ed|gt|annotations?|annotated|annot?|overlays?|contours?|outlines?|heatmap|binary|"
@@ -60,13 +60,13 @@ _ANNOTATION_WORD_NAME = re.compile(
 
 @dataclass(frozen=True)
 class Images:
-    """Files of a folder.
+    """Images of a folder, and entries that are not used.
 
     Attributes:
-        paths: Images, as sorted POSIX paths relative to the folder.
-        bad: Entries that cannot be used, such as names that are not UTF-8 or links to folders elsewhere, sorted by
-            path.
-        left_out: All other files, counted by suffix and reason.
+        paths: Sorted POSIX paths of the images, relative to the folder.
+        bad: Entries that cannot be read, such as names that are not UTF-8 or links to folders outside the data folder,
+            sorted by path.
+        left_out: Numbers of all other files by suffix and reason.
     """
 
     paths: tuple[str, ...]
@@ -78,8 +78,9 @@ def find_images(root: Path) -> Images:
     """Find the images in a folder, at any depth.
 
     An image has a suffix in `IMAGE_SUFFIXES` and is not hidden, a thumbnail, a mask, an archive leftover, or in a
-    trash, snapshot or checkpoint folder. Links to files are followed. Links to folders outside `root` are bad; links to
-    folders inside it are skipped, since their targets are found anyway. An empty folder with an image suffix is bad.
+    trash, snapshot or checkpoint folder. Links to files are followed. Links to folders inside `root` are skipped, since
+    their targets are found directly. Links to folders outside `root`, and empty folders with an image suffix, are
+    listed in `Images.bad`.
 
     Raises:
         DataError: If a folder cannot be listed.
@@ -121,7 +122,7 @@ def find_images(root: Path) -> Images:
 
 
 def annotating(paths: Iterable[str]) -> set[str]:
-    """Return the paths that annotate another path, such as `a/p1_label.png` for `a/p1.png`, or `a/labels/p1.png`."""
+    """Return the paths of annotations of other images, such as `a/p1_label.png` or `a/labels/p1.png` for `a/p1.png`."""
     by_folder: dict[str, set[str]] = {}
     split = [(path, *_folder_and_stem(path)) for path in paths]
     for _, folder, stem in split:
@@ -131,13 +132,13 @@ def annotating(paths: Iterable[str]) -> set[str]:
 
 
 def _folder_and_stem(path: str) -> tuple[str, str]:
-    """Return folder and stem of a path, in lower case."""
+    """Return the folder and the file stem of a path, in lower case."""
     folder, _, name = path.lower().rpartition("/")
     return folder, name.rpartition(".")[0]
 
 
 def _folders_above(by_folder: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Return the stems at any depth below each parent of an annotation folder, annotation folders excluded."""
+    """Return the file stems below each parent of an annotation folder, without those in annotation folders."""
     wanted = {
         "/".join(parts[:at])
         for parts in (folder.split("/") for folder in by_folder)
@@ -165,12 +166,12 @@ def _annotates(folder: str, stem: str, by_folder: dict[str, set[str]], above: di
 
 
 def suffix_of(name: str) -> str:
-    """Return the suffix in lower case with its dot, or `no suffix`."""
+    """Return the suffix of a file name in lower case with the dot, or `no suffix`."""
     return PurePosixPath(name).suffix.lower() or "no suffix"
 
 
 def describe_left_out(left_out: Iterable[LeftOut]) -> str:
-    """Describe the number and kinds of the files that were left out in one sentence; empty without such files."""
+    """Describe the numbers, suffixes and reasons of left-out files in one sentence; empty if there are none."""
     left_out = list(left_out)
     if not left_out:
         return ""
@@ -183,7 +184,7 @@ def describe_left_out(left_out: Iterable[LeftOut]) -> str:
 
 
 def _why_no_folder(name: str) -> str:
-    """Return why a folder of this name contains no images; empty if it may contain images."""
+    """Return the reason why a folder with this name is skipped; empty if it is not skipped."""
     key = name.lower()
     if key.startswith(".trash"):
         return TRASH
@@ -193,7 +194,7 @@ def _why_no_folder(name: str) -> str:
 
 
 def _why_no_file(name: str) -> str:
-    """Return why a file of this name is not an image; empty if it is one by its name."""
+    """Return the reason why a file with this name is left out; empty if the name is that of an image."""
     key = name.lower()
     if key.startswith("._"):
         return ARCHIVE
@@ -207,7 +208,7 @@ def _why_no_file(name: str) -> str:
 
 
 def _files_below(folder: Path) -> Iterator[str]:
-    """Iterate over the names of the files at any depth of a skipped folder, as far as it can be listed."""
+    """Iterate over the names of all files below a skipped folder, except in folders that cannot be listed."""
     if not folder.is_symlink():
         for _, _, files in os.walk(folder):
             yield from files

@@ -1,4 +1,4 @@
-"""JPEG images with more than 8 bits per sample, as written by scanners and microscopes; Pillow does not read them."""
+"""Decode JPEG images with more than 8 bits per sample, which scanners and microscopes write and Pillow cannot read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from bhsearch.data.images.decoded_image import DecodedImage, Extent, to_8_bit, turned
 from bhsearch.errors import DataError
 
-JPEG_LS = 0xF7  # start-of-frame marker of JPEG-LS, another standard with the same marker syntax
+JPEG_LS = 0xF7  # start-of-frame marker of JPEG-LS, a different standard with the same marker syntax
 _ORIENTATION = 0x0112
 
 
@@ -21,12 +21,12 @@ class JpegFrame:
     """Header of a JPEG image.
 
     Attributes:
-        process: Marker that starts the frame.
+        process: Start-of-frame marker, which identifies the coding process.
         bits: Bits per sample.
         height: Height in pixels.
         width: Width in pixels.
         n_samples: Samples per pixel.
-        exif: Bytes of the EXIF segment; empty if there is none.
+        exif: Content of the EXIF segment; empty if there is no such segment.
     """
 
     process: int
@@ -38,17 +38,17 @@ class JpegFrame:
 
 
 def jpeg_frame(data: bytes) -> JpegFrame | None:
-    """Parse the header of a JPEG image; None for other data."""
+    """Parse the header of a JPEG image; return None for other data or a header without a frame."""
     at, exif = 2, b""
     if data[:2] != b"\xff\xd8":
         return None
     with contextlib.suppress(struct.error, IndexError):
         while data[at] == 0xFF:
             marker = data[at + 1]
-            if marker == 0xFF:  # fill
+            if marker == 0xFF:  # fill byte
                 at += 1
                 continue
-            if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these have no length
+            if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length field
                 at += 2
                 continue
             if marker in (0xD9, 0xDA):
@@ -67,13 +67,13 @@ def read_deep(data: bytes, frame: JpegFrame) -> DecodedImage:
     """Decode a grey or YCbCr JPEG image with 9 to 16 bits per sample.
 
     Raises:
-        DataError: If it has other channels or is truncated.
+        DataError: If the number of channels is not 1 or 3, or the image is truncated.
     """
     import imagecodecs
 
     if frame.n_samples not in (1, 3):
         raise DataError(f"{frame.n_samples} channels in {frame.bits}-bit JPEG; save it as grey or RGB")
-    if b"\xff\xd9" not in data[-1024:]:  # the decoder would fill the rest with grey
+    if b"\xff\xd9" not in data[-1024:]:  # the decoder would fill missing pixels with grey
         raise DataError("damaged: image file is truncated")
     samples = imagecodecs.jpeg_decode(data).reshape(frame.height, frame.width, frame.n_samples)
     white = (1 << frame.bits) - 1

@@ -1,4 +1,4 @@
-"""Convert images that Pillow reads to 8-bit RGB, and name formats that are not supported."""
+"""Convert images opened by Pillow to 8-bit RGB, and recognise unsupported formats for error messages."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ _FOREIGN = (
 
 
 def read(image: Image.Image, stream: BinaryIO, head: bytes) -> DecodedImage:
-    """Read an image opened by Pillow: the first frame, oriented by EXIF, with transparency over white.
+    """Decode the first frame of an image opened by Pillow, oriented by EXIF and composited over white.
 
     Args:
-        image: Image that is not loaded yet.
-        stream: File that it was opened from.
+        image: Image that is opened but not loaded.
+        stream: File of the image.
         head: First bytes of the file.
 
     Raises:
-        DataError: If the meaning of its samples is unknown.
+        DataError: If the meaning of the samples is unknown, or a JPEG 2000 file is truncated.
     """
     depth = _depth(image, head)
     if image.format == "JPEG2000":
@@ -70,7 +70,7 @@ def read(image: Image.Image, stream: BinaryIO, head: bytes) -> DecodedImage:
 
 
 def why_not(head: bytes) -> str:
-    """Return why a file is not read: its unsupported format, or that it is not an image."""
+    """Return the reason why a file cannot be read: an unsupported format, damage, or not an image."""
     for at, mark, name in _FOREIGN:
         if head[at : at + len(mark)] == mark:
             return f"{name} is not read; save it as PNG or TIFF"
@@ -81,7 +81,11 @@ def why_not(head: bytes) -> str:
 
 
 def _depth(image: Image.Image, head: bytes) -> int:
-    """Return the bits per sample in the file; Pillow converts most images to 8 bits."""
+    """Return the bits per sample in the file, which Pillow does not keep for most images.
+
+    Raises:
+        DataError: If the samples of a JPEG 2000 file have an unknown meaning or an unsupported depth.
+    """
     if image.format == "PNG":
         return head[_PNG_DEPTH]
     sizes = _jpeg_2000(head) if image.format == "JPEG2000" else None
@@ -97,9 +101,12 @@ def _depth(image: Image.Image, head: bytes) -> int:
 
 
 def _require_end(stream: BinaryIO) -> None:
-    """Refuse a truncated JPEG 2000 file, which OpenJPEG would complete silently.
+    """Check that a JPEG 2000 file is complete, since OpenJPEG decodes truncated files without an error.
 
-    Other bytes of a codestream never have the values of its markers.
+    Coded data never contain the byte values of markers, so the end marker can be found by a search.
+
+    Raises:
+        DataError: If the file is truncated.
     """
     stream.seek(0)
     content = stream.read()
@@ -110,7 +117,11 @@ def _require_end(stream: BinaryIO) -> None:
 
 
 def _jpeg_2000(head: bytes) -> tuple[int, int, bool] | None:
-    """Return the number of channels, the bits per sample of the first one, and whether it is signed."""
+    """Return the number of channels, and bits per sample and signedness of the first channel.
+
+    Returns:
+        The three values; None without a JPEG 2000 header.
+    """
     at = head.find(_CODESTREAM)
     if at < 0 or at + 43 > len(head):
         return None
@@ -119,7 +130,7 @@ def _jpeg_2000(head: bytes) -> tuple[int, int, bool] | None:
 
 
 def _mend_transparency(image: Image.Image, stream: BinaryIO, depth: int) -> None:
-    """Correct the transparent colour of a PNG: it has the file's depth, but Pillow compares 8-bit samples with it."""
+    """Correct the transparent colour of a PNG, which Pillow does not convert to 8 bits together with the samples."""
     colour = image.info.get("transparency")
     if image.format != "PNG" or image.mode == "P" or colour is None:
         return
@@ -134,7 +145,10 @@ def _mend_transparency(image: Image.Image, stream: BinaryIO, depth: int) -> None
 
 
 def _low_bytes(stream: BinaryIO) -> Pixels:
-    """Return the lower 8 bits of a 16-bit colour PNG by swapping its bytes; Pillow keeps the upper ones."""
+    """Return the lower 8 bits of the samples of a 16-bit colour PNG.
+
+    Pillow keeps only the upper 8 bits, so the file is decoded with swapped bytes.
+    """
     stream.seek(0)
     with Image.open(stream, formats=("PNG",)) as image:
         assert isinstance(image, ImageFile.ImageFile)
@@ -143,7 +157,7 @@ def _low_bytes(stream: BinaryIO) -> Pixels:
 
 
 def _range_used(image: Image.Image) -> float:
-    """Return the share of the range that the colours use, after Pillow has cut 16 bits to 8."""
+    """Return the share of the sample range that the colours use, without alpha, from the samples read by Pillow."""
     bands = image.getextrema()
     extrema = [bands] if isinstance(bands[0], int | float) else list(bands)
     if image.mode in ("LA", "RGBA"):
@@ -166,7 +180,7 @@ def _strip(image: Image.Image) -> Pixels:
 
 
 def _grey16(image: Image.Image) -> Pixels:
-    """Scale 0..65535 to 0..255 with rounding; Pillow's own conversion would clip values above 255."""
+    """Scale grey values from 0..65535 to 0..255 with rounding, since Pillow would clip values above 255."""
     grey = np.asarray(image).astype(np.int64)
     scaled = ((grey + 128) // 257).astype(np.uint8)
     if "transparency" in image.info:

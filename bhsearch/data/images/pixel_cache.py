@@ -1,4 +1,4 @@
-"""The pixel cache: each development image decoded and resized once, stored as one uint8 array on disk."""
+"""The pixel cache: an array on disk with all development images of a data set, decoded and resized once, as uint8."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ _FILE = "pixels.u8"
 
 @dataclass(frozen=True)
 class Resize:
-    """Resize step that fills the cache: the first step of every network, passed in by `models`.
+    """Resize step that is applied to each image before it is stored in the cache.
+
+    Deployed networks begin with the same step; see `bhsearch.models.resize`.
 
     Attributes:
-        name: Name of the step; part of the cache keys of everything computed from its output.
+        name: Name of the step, which is part of the keys of all cache entries that depend on resized pixels.
         shape: Shape of one resized image, (n_tiles, size, size, 3).
-        apply: Function from uint8 (height, width, 3) of any size to uint8 of `shape`.
+        apply: Function from a uint8 image of any size, shape (height, width, 3), to a uint8 array of shape `shape`.
     """
 
     name: str
@@ -38,12 +40,12 @@ class Resize:
 
 @dataclass(frozen=True, eq=False)
 class PixelCache:
-    """Resized pixels of a data set.
+    """Resized pixels of all images of a data set, in a file.
 
     Attributes:
         key: Digest of the images and the resize step.
-        file: Location of the array, with rows in the order of the data set.
-        shape: (n_images, n_tiles, size, size, 3).
+        file: File of the array; rows are in the order of the data set.
+        shape: Shape of the array, (n_images, n_tiles, size, size, 3).
     """
 
     key: str
@@ -51,7 +53,10 @@ class PixelCache:
     shape: tuple[int, int, int, int, int]
 
     def read(self, start: int, stop: int) -> Pixels:
-        """Read a range of rows into memory, without a memory map that would count as the process's memory."""
+        """Read a range of rows into memory. Shape (n_rows, n_tiles, size, size, 3).
+
+        A memory map is not used, since its pages would count as memory of the process.
+        """
         n_rows = min(stop, self.shape[0]) - start
         n_values = int(np.prod(self.shape[1:]))
         rows = np.fromfile(self.file, np.uint8, n_rows * n_values, offset=start * n_values)
@@ -63,11 +68,11 @@ class PixelCache:
 
 
 def pixel_cache(dataset: Dataset, resize: Resize, progress: Progress | None = None) -> PixelCache:
-    """Return the resized pixels of a data set, decoding and resizing every image unless they are cached.
+    """Return the resized pixels of a data set; if they are not cached, decode and resize every image.
 
     Args:
-        dataset: Images; development rows only.
-        resize: First step of the networks.
+        dataset: Data set with the development images only.
+        resize: Resize step.
         progress: Called with the numbers of images done and in total.
 
     Raises:
@@ -95,7 +100,7 @@ def pixel_cache(dataset: Dataset, resize: Resize, progress: Progress | None = No
 
 
 def pixel_file(dataset: Dataset, resize: Resize) -> Path:
-    """Return the location of the array of `pixel_cache`, whether it exists or not."""
+    """Return the file that `pixel_cache` uses for a data set, which need not exist."""
     return cache.folder_of("pixels", _cache_facts(dataset, resize)) / _FILE
 
 
@@ -105,7 +110,7 @@ def _cache_facts(dataset: Dataset, resize: Resize) -> dict[str, Any]:
 
 
 def _allocate(file: Path, n_bytes: int) -> None:
-    """Reserve disk space first: writing to a memory map on a full disk would kill the process instead of raising."""
+    """Create a file with reserved disk space, since writing to a memory map on a full disk kills the process."""
     with file.open("wb") as stream:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(stream.fileno(), 0, n_bytes)

@@ -1,7 +1,7 @@
-"""Read TIFF files with tifffile: selection of the page, interpretation of its samples, and conversion to RGB.
+"""Read TIFF files with tifffile: select a page, interpret its samples, and convert it to RGB.
 
-tifffile returns samples as stored. Photometric interpretation, depth, transparency and orientation are applied here,
-and samples of uncertain meaning are refused with their reason.
+The library tifffile returns samples as stored in the file. This module applies photometric interpretation, depth,
+transparency and orientation. Samples with an uncertain meaning are refused with a reason.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ _N_COLOURS = {
 _PILLOW_MODES = {_CMYK: "CMYK", _YCBCR: "YCbCr", _CIELAB: "LAB", _ICCLAB: "LAB"}
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _SAMPLE_FORMATS = {_SIGNED: "signed", 4: "untyped", 5: "complex", 6: "complex"}
-_PREMULTIPLIED, _STRAIGHT, _COREL = 1, 2, 999  # extra samples that are alpha; 999 is Corel Draw's
-_MAX_SAMPLES = 16  # per pixel; each takes memory before it can be ignored
-_MAX_PAGES = 64  # pages that are inspected; further ones are only counted
-_ASPECT_PIXELS = 1.0  # tolerance for the aspect ratio of a reduced copy
+_PREMULTIPLIED, _STRAIGHT, _COREL = 1, 2, 999  # types of extra samples that are alpha; Corel Draw writes 999
+_MAX_SAMPLES = 16  # maximum number of samples per pixel; ignored samples need memory, too
+_MAX_PAGES = 64  # number of pages that are inspected; further pages are only counted
+_ASPECT_PIXELS = 1.0  # tolerance of the shape of a reduced copy, in pixels
 
-# Uncompressed data, or compressions whose decoders are given the output size.
+# No compression, and compressions whose decoders take the output size as an argument.
 _BOUNDED = {1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000}
 _OLD_JPEG = 6
 _JPEG = {7, 33007, 34892}
-# Compressions whose data contain their own size, which is checked before decoding.
+# Compressions whose data contain the image size, which is checked before decoding.
 _EMBEDDED = {*_JPEG, 33004, 33005, 34712, 50001}
 _MAX_SEGMENT_BYTES = 1 << 30
 
@@ -64,8 +64,8 @@ class _Meaning:
 
     Attributes:
         photometric: Photometric interpretation of TIFF 6.0.
-        n_colours: Number of colour samples per pixel, which come first.
-        alpha: Position of the alpha sample, or None.
+        n_colours: Number of colour samples per pixel; these are the first samples.
+        alpha: Position of the alpha sample; None without alpha.
         premultiplied: Whether colours are premultiplied by alpha.
         bits: Bits per sample.
         is_float: Whether samples are floating point.
@@ -90,23 +90,24 @@ class _Meaning:
 
     @property
     def cut(self) -> bool:
-        """Whether 16-bit samples are cut instead of rounded, as Pillow does for all but plain grey images."""
+        """Whether 16-bit samples are truncated instead of rounded, as in Pillow for all images except plain grey."""
         return self.bits == 16 and (self.n_colours > 1 or self.alpha is not None)
 
 
 def read(stream: BinaryIO, claim: Claim) -> DecodedImage:
-    """Read a TIFF file.
+    """Decode a TIFF file.
 
-    The first page is read, unless it is a reduced copy of a larger one; levels of a pyramid do not count as pages. The
-    orientation is applied, and transparency is laid over white.
+    The first page is read, or the original if the first page is a reduced copy of another page. Reduced copies, such as
+    the levels of a pyramid, are not counted as pages. The orientation is applied, and transparent images are composited
+    over white.
 
     Args:
         stream: The file.
-        claim: Called with the number of pixels and the bytes of the largest strip or tile before any is decoded; raises
-            DataError if they exceed the limits.
+        claim: Function that reserves memory, called with the number of pixels and the number of bytes of the largest
+            strip or tile before decoding. Raises DataError if the limits are exceeded.
 
     Raises:
-        DataError: If the image is not supported, with the reason, or damaged.
+        DataError: If the image is too large, damaged or not supported.
     """
     with _opened(stream) as file:
         page, left_out = _choose(file)
@@ -132,9 +133,9 @@ def _opened(stream: BinaryIO) -> Any:
 
 @functools.cache
 def _tifffile() -> ModuleType:
-    """Import tifffile for the first TIFF file, without its log.
+    """Import tifffile and disable its log messages.
 
-    What it logs about odd tags is checked here or does not affect the pixels.
+    The messages concern unusual tags, which either are checked in this module or do not affect the pixels.
     """
     import tifffile
 
@@ -152,11 +153,11 @@ def _choose(file: Any) -> tuple[Any, int]:
         raise DataError("damaged: no image in the file")
     pages = [file.pages[0]]
     for at in range(1, min(n_pages, _MAX_PAGES)):
-        with contextlib.suppress(Exception):  # unread pages may be damaged; they are counted as left out
+        with contextlib.suppress(Exception):  # damaged pages are counted as left out
             pages.append(file.pages[at])
     n_unseen = n_pages - len(pages)
     full = [page for page in pages if not page.is_reduced and not page.is_mask]
-    if not full:  # raw camera files: previews in the chain, the image below the first of them
+    if not full:  # in raw camera files all pages are previews, and the image is a sub-page of the first one
         below = list(pages[0].pages or []) if pages[0].subifds else []
         full = [page for page in below if not page.is_reduced and not page.is_mask] or pages[:1]
     chosen = full[0]
@@ -166,13 +167,13 @@ def _choose(file: Any) -> tuple[Any, int]:
     others = [page for page in full if page is not chosen and not _is_reduced_copy(page, chosen)]
     masks = [page for page in pages if page.is_mask and page is not chosen]
     left_out = n_unseen + len(others) + len(masks) + int(chosen is not full[0])
-    if file.is_imagej:  # ImageJ describes large stacks by their first page only
+    if file.is_imagej:  # large stacks of ImageJ have a header for the first page only
         left_out = max(left_out, int((file.imagej_metadata or {}).get("images", 1)) - 1)
     return chosen, left_out
 
 
 def _is_reduced_copy(small: Any, large: Any) -> bool:
-    """Return whether a page has the shape of another one at half its size or less."""
+    """Return whether the page `small` has the aspect ratio of the page `large` and at most half of its side lengths."""
     if small.imagewidth * 2 > large.imagewidth + 1 or small.imagelength * 2 > large.imagelength + 1:
         return False
     width = large.imagewidth * small.imagelength / max(large.imagelength, 1)
@@ -184,7 +185,7 @@ def _meaning(page: Any) -> _Meaning:
     """Return the interpretation of the samples of a page.
 
     Raises:
-        DataError: If it is uncertain or not supported.
+        DataError: If the interpretation is uncertain or not supported.
     """
     photometric, n_samples = int(page.photometric), int(page.samplesperpixel)
     if page.imagedepth != 1:
@@ -196,10 +197,10 @@ def _meaning(page: Any) -> _Meaning:
     if n_samples > _MAX_SAMPLES:
         raise DataError(f"{n_samples} channels; save it as grey or RGB")
     bits, is_float = _depth(page)
-    if photometric == _YCBCR and n_samples == 1:  # luma only
+    if photometric == _YCBCR and n_samples == 1:  # the only sample is luma
         photometric = _BLACK_IS_ZERO
     elif photometric == _YCBCR and page.compression in _JPEG and page.planarconfig == 1:
-        photometric = _RGB  # the decoder converts it
+        photometric = _RGB  # the JPEG decoder converts YCbCr to RGB
     n_colours = _N_COLOURS[photometric]
     alpha, premultiplied = _alpha(page, photometric, n_colours)
     if photometric == _PALETTE and (is_float or page.colormap is None or page.colormap.shape[1] < 1 << bits):
@@ -221,7 +222,11 @@ def _name(value: Any) -> str:
 
 
 def _depth(page: Any) -> tuple[int, bool]:
-    """Return the bits per sample, and whether samples are floating point."""
+    """Return the bits per sample, and whether samples are floating point.
+
+    Raises:
+        DataError: If the range of the samples is unknown, or the depth is not supported.
+    """
     bits, kind = page.bitspersample, int(page.sampleformat)
     if isinstance(bits, tuple):
         raise DataError(f"samples of different depths: {', '.join(map(str, bits))} bits; save it with 8 or 16 bits")
@@ -243,7 +248,11 @@ def _depth(page: Any) -> tuple[int, bool]:
 
 
 def _alpha(page: Any, photometric: int, n_colours: int) -> tuple[int | None, bool]:
-    """Return the position of the alpha sample, if any, and whether colours are premultiplied by it."""
+    """Return the position of the alpha sample (None without alpha), and whether colours are premultiplied by alpha.
+
+    Raises:
+        DataError: If samples are missing, or extra samples have an unknown meaning.
+    """
     n_samples, extra = int(page.samplesperpixel), [int(value) for value in page.extrasamples]
     if n_samples < n_colours:
         raise DataError(f"{n_samples} channels, where {_name(page.photometric)} needs {n_colours}")
@@ -252,14 +261,18 @@ def _alpha(page: Any, photometric: int, n_colours: int) -> tuple[int | None, boo
             return at, value == _PREMULTIPLIED
     n_more = n_samples - n_colours
     if photometric == _RGB and n_more == 1 and not extra:
-        return n_colours, False  # an undeclared fourth channel is alpha, as in Pillow
+        return n_colours, False  # as in Pillow, a fourth channel of unspecified type is alpha
     if n_more and (photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) or not extra):
         raise DataError(f"{n_samples} channels of unknown meaning; save it as grey or RGB")
     return None, False
 
 
 def _require_usual_ycbcr(page: Any) -> None:
-    """Refuse unusual YCbCr: Pillow converts with the coefficients and range of JPEG, which would give wrong colours."""
+    """Check that YCbCr samples have the coefficients and range of JPEG, which Pillow assumes in the conversion.
+
+    Raises:
+        DataError: If the coefficients, the range or the compression are not supported.
+    """
     if page.compression in _EMBEDDED - _JPEG:
         raise DataError(f"YCbCr within {_name(page.compression)} is not read; save it as RGB")
 
@@ -277,7 +290,7 @@ def _require_usual_ycbcr(page: Any) -> None:
 
 
 def _old_jpeg(stream: Any, page: Any, claim: Claim) -> Pixels:
-    """Read a page with the JPEG compression of TIFF 6.0, which was later replaced."""
+    """Decode a page with the obsolete JPEG compression of TIFF 6.0."""
     place, n_bytes = (int(np.ravel(page.tags.valueof(tag) or 0)[0]) for tag in (513, 514))
     if not place or not n_bytes:
         raise DataError(
@@ -292,7 +305,11 @@ def _old_jpeg(stream: Any, page: Any, claim: Claim) -> Pixels:
 
 
 def _segment_bytes(page: Any) -> int:
-    """Return the decoded bytes of the largest strip or tile."""
+    """Return the size of the largest strip or tile after decoding, in bytes.
+
+    Raises:
+        DataError: If the size exceeds the limit.
+    """
     rows, columns = (
         (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip or page.imagelength, page.imagewidth)
     )
@@ -304,7 +321,11 @@ def _segment_bytes(page: Any) -> int:
 
 
 def _samples(stream: Any, page: Any, meaning: _Meaning) -> tuple[Pixels, Extent]:
-    """Return all samples that are kept, at 8 bits. Shape (height, width, n_kept)."""
+    """Decode the samples `_Meaning.kept` of a page, and measure the range of the colours.
+
+    Returns:
+        Samples scaled to 8 bits, or indices of a palette; shape (height, width, n_kept). Extent of the colours.
+    """
     samples = np.empty((page.imagelength, page.imagewidth, len(meaning.kept)), np.uint8)
     extent = Extent(meaning.white)
     n_judged = 1 if meaning.photometric in (_CIELAB, _ICCLAB) else meaning.n_colours
@@ -330,9 +351,12 @@ def _samples(stream: Any, page: Any, meaning: _Meaning) -> tuple[Pixels, Extent]
 
 
 def _segments(stream: Any, page: Any, meaning: _Meaning) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
-    """Iterate over strips or tiles as first sample, top row, left column and decoded samples (height, width, samples).
+    """Iterate over decoded strips or tiles.
 
-    The checks are stricter than those of tifffile, which fills missing strips and tiles with zeros.
+    Missing data raise an error, whereas tifffile would fill missing strips and tiles with zeros.
+
+    Yields:
+        First sample, top row, left column, and samples of shape (height, width, n_samples).
     """
     if meaning.photometric == _YCBCR and page.is_subsampled:
         if page.planarconfig != 1:
@@ -373,7 +397,7 @@ def _decoded(page: Any, data: bytes, at: int, more: dict[str, Any]) -> Any:
     except Exception:
         if page.is_tiled or page.imagelength % page.rowsperstrip == 0:
             raise
-    # Some programs pad the last strip to the height of the others.
+    # Some programs pad the last strip to the height of the other strips.
     filled = copy.copy(page)
     for cached in ("decode", "hash"):
         filled.__dict__.pop(cached, None)
@@ -383,7 +407,11 @@ def _decoded(page: Any, data: bytes, at: int, more: dict[str, Any]) -> Any:
 
 
 def _require_size(data: bytes, page: Any) -> None:
-    """Refuse embedded images that are larger than their strip or tile before memory is allocated for them."""
+    """Check before decoding that an embedded image is not larger than its strip or tile.
+
+    Raises:
+        DataError: If the image is larger, or is not a JPEG image as declared.
+    """
     most = _segment_pixels(page)
     if page.compression in _JPEG:
         frame = jpeg_frame(data)
@@ -406,7 +434,10 @@ def _segment_pixels(page: Any) -> int:
 
 
 def _subsampled(stream: Any, page: Any) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
-    """Iterate over strips or tiles of subsampled YCbCr without JPEG: blocks of luma, each followed by its chroma."""
+    """Iterate over strips or tiles of subsampled YCbCr without JPEG; see `_segments`.
+
+    The data consist of blocks of luma samples, each followed by the two chroma samples of the block.
+    """
     across, down = page.subsampling or (2, 2)
     if across not in (1, 2, 4) or down not in (1, 2, 4):
         raise DataError(f"damaged: chroma subsampled by {across} and {down}")
@@ -430,7 +461,7 @@ def _subsampled(stream: Any, page: Any) -> Iterator[tuple[int, int, int, npt.NDA
 
 
 def _rgb(samples: npt.NDArray[Any], page: Any, meaning: _Meaning) -> Pixels:
-    """Apply colours and transparency, in strips."""
+    """Convert samples to RGB composited over white, strip by strip. Shape (height, width, 3)."""
     if meaning.alpha is None and meaning.photometric == _RGB:
         return samples
     palette = _palette(page) if meaning.photometric == _PALETTE else None
@@ -455,7 +486,7 @@ def _strip(part: npt.NDArray[Any], meaning: _Meaning, palette: Pixels | None) ->
     elif meaning.photometric == _RGB:
         rgb = colours
     else:
-        if meaning.photometric == _ICCLAB:  # ICC Lab stores the two colours with an offset, not signed
+        if meaning.photometric == _ICCLAB:  # ICC Lab stores a and b as unsigned values with an offset
             colours = colours ^ np.array([0, 128, 128], np.uint8)
         mode = _PILLOW_MODES[meaning.photometric]
         rgb = rgb_of(Image.frombytes(mode, size, np.ascontiguousarray(colours).tobytes(), "raw", mode))
@@ -466,6 +497,9 @@ def _strip(part: npt.NDArray[Any], meaning: _Meaning, palette: Pixels | None) ->
 
 
 def _palette(page: Any) -> Pixels:
-    """Return the palette colours, 0 to 255; some programs store 8 bits where the standard has 16. Shape (n, 3)."""
+    """Return the palette colours, 0 to 255. Shape (n_colours, 3).
+
+    The standard requires 16-bit palettes, but some programs write 8-bit values.
+    """
     table = np.asarray(page.colormap).T
     return (table if table.max() < 256 else table >> 8).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The interface of layouts: how the files of a data set say label, case and part of each image."""
+"""Interface of layouts, which read the label, case and part of each image from the names of files and folders."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bhsearch.plugins import Registry
 
 @dataclass(frozen=True)
 class LayoutOptions:
-    """Options that say how to read a data set. A layout names those that it takes in `Layout.options`.
+    """Options for reading a data set. `Layout.options` names the options that a layout supports.
 
     Attributes:
-        case_pattern: Regular expression that is searched in the path relative to the data folder; its group `case`, or
-            its first group, is the case of an image whose name says none.
-        class_map: `benign=NAME` or `malignant=NAME`, one name each.
-        ignore_columns: Columns of a manifest, or folders that look like parts of a division, that have no effect. All
-            layouts take them.
+        case_pattern: Regular expression that is searched in the path relative to the data folder. The group `case`, or
+            else the first group, is the case of the image. Not applied to BreakHis names, which contain the case.
+        class_map: Pairs `benign=NAME` or `malignant=NAME` with one name each.
+        ignore_columns: Columns of a manifest, or names of folders, to ignore although they seem to divide the data into
+            parts. Supported by all layouts.
         image_root: Folder with the images of a manifest.
     """
 
@@ -32,15 +32,16 @@ class LayoutOptions:
 
 
 class Layout(Protocol):
-    """A layout of data sets. Another package offers one by an entry point in `bhsearch.layouts`.
+    """Layout of data sets.
 
-    `--layout auto` chooses among the built-in layouts only.
+    Other packages provide layouts through entry points in `bhsearch.layouts`. The option `--layout auto` selects only
+    built-in layouts.
 
     Attributes:
-        pattern: The layout in one line, for messages, such as `<patient>/<0|1>/<image>.png`.
-        options: Fields of `LayoutOptions` that the layout takes besides `ignore_columns`.
+        pattern: Description of the layout in one line, for messages, such as `<patient>/<0|1>/<image>.png`.
+        options: Fields of `LayoutOptions` that the layout supports, in addition to `ignore_columns`.
         is_file: Whether the data are a file, such as a manifest, rather than a folder of images.
-        names_dataset: Whether the layout is that of one published data set, which is then called after it.
+        names_dataset: Whether the name of the layout is used as the name of the data set, as for published data sets.
     """
 
     pattern: str
@@ -49,27 +50,28 @@ class Layout(Protocol):
     names_dataset: bool
 
     def detect(self, paths: Sequence[str], options: LayoutOptions) -> float:
-        """Return the confidence that a folder has this layout, from its names alone.
+        """Return the confidence that a folder has this layout, based on the names of files and folders.
 
         Args:
-            paths: Images, relative to the data folder.
-            options: As the user gave them.
+            paths: Paths of the images, relative to the data folder.
+            options: Options given by the user.
 
         Returns:
-            0 (it has not) to 1. The layout with the highest confidence is chosen.
+            Confidence from 0 (the folder does not have this layout) to 1. The layout with the highest confidence is
+            selected.
         """
 
     def read(self, data: Path, images: Images, options: LayoutOptions) -> Listing:
-        """List the images with what their names say. Opens no image.
+        """List the images with the fields that their names give, without opening the images.
 
         Args:
-            data: Folder of images, or the file.
-            images: The images below the folder; empty for a file.
-            options: As the user gave them.
+            data: Folder of images, or file if `is_file`.
+            images: Images below the folder; empty for a file.
+            options: Options given by the user.
 
         Raises:
-            DataError: If names, labels, cases or parts cannot be used.
-            SettingsError: If an option cannot be used.
+            DataError: If names, labels, cases or parts are invalid.
+            SettingsError: If an option is invalid.
         """
 
 

@@ -1,4 +1,4 @@
-"""BreakHis: the grammar of its file names and its published counts."""
+"""Grammar of file names of the BreakHis data set, and the published numbers of images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUBTYPES = {**BENIGN_SUBTYPES, **MALIGNANT_SUBTYPES}
 MAGNIFICATIONS = (40, 100, 200, 400)
 
 N_IMAGES = 7_909
-N_SLIDES = 82  # called patients in the paper; 12 of them are second slides of a case
+N_SLIDES = 82  # called patients in the paper; 12 of the slides are second slides of a case
 N_CASES = 70
 
 # Images per subtype, in the order of MAGNIFICATIONS. Source: Spanhol et al., "A Dataset for Breast Cancer
@@ -56,10 +56,10 @@ class BreakhisName:
         label: 0 benign, 1 malignant.
         subtype: `A`, `F`, `PT` or `TA` (benign), `DC`, `LC`, `MC` or `PC` (malignant).
         year: Two digits, such as `14`.
-        slide: Slide id with its letters, such as `16184CD`. Not unique: see `slide_key`.
-        case: Slide id without its letters, such as `16184`. Slides of one case come from one patient.
+        slide: Slide id including letters, such as `16184CD`; not unique, see `slide_key`.
+        case: Slide id without letters, such as `16184`. All slides of a case are from one patient.
         magnification: 40, 100, 200 or 400.
-        sequence: Number of the image within slide and magnification.
+        sequence: Number of the image among the images of the same slide and magnification.
     """
 
     label: int
@@ -72,17 +72,20 @@ class BreakhisName:
 
     @property
     def slide_key(self) -> str:
-        """Unique key of the slide, such as `SOB_B_TA-14-16184CD`; the id 13412 names one slide of DC and one of LC."""
+        """Unique key of the slide, such as `SOB_B_TA-14-16184CD`.
+
+        Slide ids are not unique: 13412 is the id of a slide with subtype DC and of a slide with subtype LC.
+        """
         return f"SOB_{'BM'[self.label]}_{self.subtype}-{self.year}-{self.slide}"
 
     @property
     def file_name(self) -> str:
-        """File name in the original notation; the inverse of `parse`."""
+        """File name in the original notation."""
         return f"{self.slide_key}-{self.magnification}-{self.sequence:03d}.png"
 
 
 def looks_like(file_name: str) -> bool:
-    """Return whether a file name starts like a BreakHis name, well formed or not."""
+    """Return whether a file name starts like a BreakHis name, even if it breaks the grammar."""
     return file_name.upper().startswith("SOB_")
 
 
@@ -90,10 +93,11 @@ def parse(file_name: str) -> BreakhisName:
     """Parse a BreakHis file name.
 
     Args:
-        file_name: Name without folders. Any image suffix is accepted, for copies converted to another format.
+        file_name: File name without folders. Any image suffix is accepted, since images may have been converted to
+            another format.
 
     Raises:
-        DataError: If the name breaks the grammar, or class and subtype contradict each other.
+        DataError: If the name breaks the grammar, or the subtype does not belong to the class.
     """
     match = _NAME.fullmatch(file_name)
     if match is None or match["subtype"] not in (BENIGN_SUBTYPES, MALIGNANT_SUBTYPES)["BM".index(match["letter"])]:
@@ -110,7 +114,7 @@ def parse(file_name: str) -> BreakhisName:
 
 
 def grammar_hint() -> str:
-    """Return a sentence that explains the grammar."""
+    """Return a sentence that explains the grammar of BreakHis names."""
     return (
         f"BreakHis names are {GRAMMAR} with subtypes {', '.join(BENIGN_SUBTYPES)} (B) or "
         f"{', '.join(MALIGNANT_SUBTYPES)} (M) and magnifications {', '.join(map(str, MAGNIFICATIONS))}."
@@ -118,22 +122,21 @@ def grammar_hint() -> str:
 
 
 def spelt_out(subtype: str) -> str:
-    """Return a readable subtype, such as `ductal carcinoma (DC)`; a code unknown to BreakHis is returned unchanged."""
+    """Return the name and code of a subtype, such as `ductal carcinoma (DC)`; unknown codes are returned unchanged."""
     return f"{SUBTYPES[subtype]} ({subtype})" if subtype in SUBTYPES else subtype
 
 
 def magnification_key(magnification: int) -> str:
-    """Return the magnification as in the column `magnification` of a data set, such as `40X`."""
+    """Return the value of the column `magnification` of a data set, such as `40X`."""
     return f"{magnification}X"
 
 
 def compare_counts(dataset: Dataset) -> list[str]:
-    """Compare the number of images with the published counts.
-
-    Magnifications are compared one by one, so a data set with one magnification is compared with that one.
+    """Compare the numbers of images per magnification and subtype with the published numbers.
 
     Returns:
-        One sentence per difference; empty if the counts agree.
+        One sentence per magnification whose numbers differ, and one sentence that lists missing magnifications. Empty
+        if all numbers agree.
     """
     here = Counter(zip(dataset.column("magnification"), dataset.column("subtype"), strict=True))
     sentences, missing = [], []

@@ -1,4 +1,4 @@
-"""The published folds of BreakHis, and the cases and images that are in both training and test set of a fold."""
+"""Published folds of BreakHis, and cases and images that are in both the training and the test set of a fold."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ROW = "file name|magnification|fold|train or test"
 
 @dataclass(frozen=True)
 class OfficialFold:
-    """One published fold.
+    """Published fold of BreakHis.
 
     Attributes:
-        number: Number of the fold in its file.
-        part: `train` or `test` by file name in the original notation.
+        number: Number of the fold, as given in the fold file.
+        part: `train` or `test` by file name, in the original notation of BreakHis.
     """
 
     number: int
@@ -40,8 +40,9 @@ class ResolvedFold:
         train: Mask of the training images. Shape (n_images,).
         test: Mask of the test images. Shape (n_images,).
         n_missing: Number of listed images that are not in the data set.
-        leaking_cases: Slides in the training set and slides in the test set, for each case with images in both.
-        leaking_images: Sets of paths of pixel-identical images in both training and test set.
+        leaking_cases: Slides in the training set and slides in the test set, by case, for cases with images in both
+            sets.
+        leaking_images: Sets of paths of pixel-identical images, for images in both sets.
     """
 
     number: int
@@ -52,7 +53,7 @@ class ResolvedFold:
     leaking_images: tuple[tuple[str, ...], ...]
 
     def heading(self) -> str:
-        """Return the number of leaks and of missing images in one line."""
+        """Return one line with the numbers of leaking cases, leaking images and missing images."""
         missing = f"; listed images that are missing: {self.n_missing:,}" if self.n_missing else ""
         cases, images = len(self.leaking_cases), len(self.leaking_images)
         return f"Fold {self.number}: in both training and test: cases: {cases}, identical images: {images}{missing}"
@@ -68,6 +69,9 @@ class ResolvedFold:
 
 def read_folds(files: Sequence[Path]) -> list[OfficialFold]:
     """Read fold files such as `dsfold1.txt`, with rows `file name|magnification|fold|train or test`.
+
+    Returns:
+        One fold per file, sorted by number.
 
     Raises:
         DataError: If a file cannot be read, a row breaks the format, an image is in both sets, or two files have the
@@ -116,17 +120,17 @@ def _parse(line: str) -> tuple[str, int, str]:
 
 
 def resolve_folds(dataset: Dataset, folds: Sequence[OfficialFold]) -> list[ResolvedFold]:
-    """Find the images of published folds in a data set by file name.
+    """Find the images of published folds in a data set by their file names.
 
     Raises:
-        DataError: If no training or no test image of a fold is in the data set.
+        DataError: If the data set has no training image or no test image of a fold.
     """
     names = [_name_of(path) for path in dataset.column("path")]
     return [_resolve(dataset, np.array(names, dtype=object), fold) for fold in folds]
 
 
 def _name_of(path: str) -> str:
-    """Return the file name in the original notation; empty for other names."""
+    """Return the file name in the original notation of BreakHis; empty for names that are not from BreakHis."""
     file = PurePosixPath(path).name
     return breakhis.parse(file).file_name if breakhis.looks_like(file) else ""
 

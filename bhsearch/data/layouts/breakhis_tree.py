@@ -1,4 +1,4 @@
-"""The layout `breakhis`: a tree of any shape whose files have BreakHis names."""
+"""The layout `breakhis`: a folder tree of any structure whose files have BreakHis names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bhsearch.data.layouts.listing import Listing, raise_data_errors
 
 
 class BreakhisTree:
-    """Takes everything from the names of the files and nothing from the folders."""
+    """Layout that reads all fields from the file names and ignores the names of folders."""
 
     pattern = f"anything above files named {breakhis.GRAMMAR}"
     options = frozenset[str]()
@@ -21,9 +21,13 @@ class BreakhisTree:
     names_dataset = True
 
     def detect(self, paths: Sequence[str], options: LayoutOptions) -> float:  # noqa: ARG002
-        """Return a high confidence if all names are of BreakHis, or some in the published tree; see `Layout.detect`."""
+        """Return the confidence that a folder has this layout; see `Layout.detect`.
+
+        The confidence is high if all names are BreakHis names, or if some are and the folders are those of the
+        published data set.
+        """
         names = [breakhis.looks_like(path.rpartition("/")[2]) for path in paths]
-        published = any("SOB" in path.split("/")[:-1] for path in paths)  # that tree has breast/benign/SOB/...
+        published = any("SOB" in path.split("/")[:-1] for path in paths)  # the published tree has a folder SOB
         if all(names) or (any(names) and published):
             return 0.8
         return 0.4 if any(names) else 0.0

@@ -1,4 +1,4 @@
-"""Class names of folders and labels: the known ones, user-defined ones, and suggestions for unknown ones."""
+"""Class names of folders and labels: known names, user-defined names, and suggestions for unknown names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bhsearch.data.layouts.naming import folded, is_division_folder, part_of
 from bhsearch.errors import SettingsError
 
 _NUMBERS = {"0": 0, "1": 1}
-# Words that suggest a class in an error message; images are never labelled by them.
+# Words from which an error message derives suggestions. Images are never labelled by these words.
 _BENIGN = re.compile(
     r"b|benigns?|benign[aeo]|bénigne?|benin|bénin|gutartige?|godartad|normals?|healthy|gesund|neg|negatives?|false|no|0"
 )
@@ -29,10 +29,10 @@ _NOT = ("non", "no", "not", "ohne", "kein", "sans", "sin")
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Names of folders and labels by class.
+    """Mapping from names of folders or labels to classes.
 
     Attributes:
-        labels: Label, 0 benign or 1 malignant, by folded name.
+        labels: Label (0 benign, 1 malignant) by folded name, see `naming.folded`.
         given: Whether the user gave a class map.
     """
 
@@ -40,25 +40,25 @@ class ClassMap:
     given: bool = False
 
     def label_of(self, name: str) -> int | None:
-        """Return the label of a name, ignoring letter case and reading `1.0` as `1`; None for an unknown name."""
+        """Return the label of a name, ignoring letter case and treating `1.0` as `1`; None for an unknown name."""
         key = folded(name)
         if key not in self.labels and re.fullmatch(r"[0-9]+\.0*", key):
             key = key.partition(".")[0]
         return self.labels.get(key)
 
     def names(self) -> str:
-        """Return the names for a message."""
+        """Return the known names, separated by commas, for messages."""
         return ", ".join(self.labels)
 
 
 def folder_classes(pairs: Sequence[str] = ()) -> ClassMap:
-    """Return the names of class folders: `benign`, `malignant` and those of a class map.
+    """Return the mapping for class folders: `benign`, `malignant` and the names of a class map.
 
     Args:
-        pairs: `benign=NAME` or `malignant=NAME`, one name each, as in `Settings.class_map`.
+        pairs: Pairs `benign=NAME` or `malignant=NAME` with one name each, as in `Settings.class_map`.
 
     Raises:
-        SettingsError: If a pair cannot be used.
+        SettingsError: If a pair is malformed, or a name is given for both classes.
     """
     labels: dict[str, int] = {}
     for pair in pairs:
@@ -77,9 +77,13 @@ def folder_classes(pairs: Sequence[str] = ()) -> ClassMap:
 
 
 def manifest_classes(pairs: Sequence[str] = ()) -> ClassMap:
-    """Return the labels of a manifest: those of `folder_classes`, and 0 and 1 unless a class map is given.
+    """Return the mapping for the labels of a manifest: the names of `folder_classes`, and by default also 0 and 1.
 
-    With a class map, 0 and 1 have the meaning it gives them or none: with labels 1 and 2, a 0 would be a third class.
+    If a class map is given, 0 and 1 are known only if the class map contains them. For example, in data with the labels
+    1 and 2, a 0 would be a third class.
+
+    Args:
+        pairs: See `folder_classes`.
 
     Raises:
         SettingsError: See `folder_classes`.
@@ -89,9 +93,10 @@ def manifest_classes(pairs: Sequence[str] = ()) -> ClassMap:
 
 
 def map_advice(names: Iterable[str]) -> str:
-    """Return a sentence with an option that maps names, such as `--class-map benign=normal,malignant=cancer`.
+    """Return a sentence that suggests a class map for names, such as `--class-map benign=normal,malignant=cancer`.
 
-    A name that suggests no class is assigned to a class without a name, or listed for the user to decide.
+    A name that suggests no class is assigned to a class that has no name yet; further names without a suggestion are
+    listed for the user to decide.
     """
     by_class: tuple[list[str], list[str]] = ([], [])
     unclear: list[str] = []
@@ -114,7 +119,7 @@ def map_advice(names: Iterable[str]) -> str:
 
 
 def _guess(name: str) -> int | None:
-    """Return the class that a name suggests, for a user to check; None for no class or both."""
+    """Return the label that a name suggests, to be checked by the user; None if it suggests no class or both."""
     text = re.sub(r"\+\W*$", " pos", re.sub(r"[-–]\W*$", " neg", folded(name)))
     words = [word for word in re.findall(r"[0-9]+|[^\W\d_]+", text) if word not in ("class", "label", "klasse", "type")]
     return _guess_words([part for word in words for part in re.sub(r"^non(?=..)", "non ", word).split()])
@@ -132,10 +137,10 @@ def _guess_words(words: list[str]) -> int | None:
 
 
 def class_like_folders(paths: Iterable[str]) -> list[str]:
-    """Return the folders that look most like classes, by decreasing number of images; empty if there are none.
+    """Return the folder names that look most like classes, by decreasing number of images; empty if there are none.
 
-    They are taken from the depth, counted from the top or the bottom, with few different names; names that suggest a
-    class count most.
+    All names are from the same depth, counted from the top or the bottom of the tree. Depths with at most 12 different
+    names are considered, and depths whose names suggest classes are preferred.
     """
     split = [path.split("/")[:-1] for path in paths]
     split = [[f for f in folders if not part_of(f) and not is_division_folder(f)] for folders in split]

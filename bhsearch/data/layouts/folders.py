@@ -1,4 +1,4 @@
-"""The layout `folders`: trees whose folders name class, part and patient; and the parts of every tree."""
+"""The layout `folders`, in which folders name class, part and patient; and parts named by folders in all layouts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from bhsearch.data.layouts.naming import folded, is_division_folder, is_placehol
 from bhsearch.errors import DataError, SettingsError
 
 _MAGNIFICATION = re.compile(r"(?:x[ _-]*)?[0-9]+(?:[.,][0-9]+)?[ _-]*(?:x|px|um|µm|mpp)?|[0-9]+[ _-]*x[ _-]*[0-9]+")
-# Words in names of numbered folders that are not patients: "batch 3", "level1".
+# Words in the names of numbered folders that are not patients, such as "batch 3" or "level1".
 _NOT_PATIENTS = re.compile(
     r"batch|center|centre|fold|grade|hospital|image|imgs?|images|level|lab|magnification|mag|part|patch|patches|px|scale|"
     r"scanner|series|set|site|size|slides|stain|tile|tiles|version|year|zoom"
 )
-# Numbers that are magnifications, sides in pixels or years if all names are among them.
+# Numbers of magnifications, image sides in pixels and years. If all folder names are among these numbers, the folders
+# are not patients.
 _USUAL_NUMBERS = frozenset(
     (
         *(1, 2, 4, 5, 10, 20, 25, 40, 50, 60, 63, 100, 150, 200, 250, 300, 400, 500),
@@ -50,7 +51,7 @@ _MIN_PATIENTS = 4
 
 @dataclass(frozen=True)
 class Tree:
-    """Records read from a folder tree.
+    """Records of images, read from the names in a folder tree.
 
     Attributes:
         rows: One record per image.
@@ -64,13 +65,13 @@ class Tree:
 
 
 def labels_of(path: str, classes: ClassMap) -> dict[int, int]:
-    """Return the labels that the folders of a path name, by depth of the folder, 0 for the top."""
+    """Return the labels of the class folders in a path, by depth of the folder; the top folder has depth 0."""
     found = {at: classes.label_of(folder) for at, folder in enumerate(path.split("/")[:-1])}
     return {at: label for at, label in found.items() if label is not None}
 
 
 def begins_with_part(path: str, classes: ClassMap) -> bool:
-    """Return whether a path is `<part>/<class>/...`."""
+    """Return whether a path has the form `<part>/<class>/...`."""
     folders = path.split("/")[:-1]
     return len(folders) > 1 and part_of(folders[0]) is not None and classes.label_of(folders[1]) is not None
 
@@ -79,19 +80,19 @@ def begins_with_part(path: str, classes: ClassMap) -> bool:
 
 
 def with_parts(rows: list[ImageRecord], ignored: Sequence[str]) -> tuple[list[ImageRecord], list[str]]:
-    """Add the part named by a folder at any depth to each record.
+    """Add to each record the part that a folder at any depth names.
 
     Args:
         rows: Records without parts.
-        ignored: Folded names of folders, or prefixes of them, to ignore.
+        ignored: Folded names of folders to ignore, with or without a trailing number.
 
     Returns:
-        The records, and sentences about the parts.
+        Records with parts, and sentences about the parts.
 
     Raises:
-        DataError: If an image is in two parts, or in no part where others are; or if folders such as `fold1` and
-            `fold2` suggest an unknown division.
-        SettingsError: If no folder has a name to ignore.
+        DataError: If an image is in several parts; if some but not all images are in a part; or if folders such as
+            `fold1` and `fold2` divide the images in an unknown way.
+        SettingsError: If a name in `ignored` matches no folder.
     """
     above = {row.path: row.path.rpartition("/")[0] for row in rows}
     named_in: dict[str, list[str]] = {}
@@ -145,16 +146,16 @@ def tree_listing(
     has_cases: bool = True,
     notes: Sequence[str] = (),
 ) -> Listing:
-    """Return the listing of a tree of images, with the parts that its folders name.
+    """Return the listing of a folder tree of images, including the parts named by folders.
 
     Args:
-        root: The data folder.
+        root: Data folder.
         layout: Name of the layout.
-        rows: What the layout reads from the names, without parts.
-        images: The images below the folder.
-        options: As the user gave them.
-        has_cases: Whether every image's case is known.
-        notes: Sentences on how the folders were read.
+        rows: Records of the images, without parts.
+        images: Images below the folder.
+        options: Options given by the user.
+        has_cases: Whether the case of every image is known.
+        notes: Sentences about how the folders were read.
 
     Raises:
         DataError: See `with_parts`.
@@ -168,7 +169,7 @@ def tree_listing(
 
 
 class Folders:
-    """Folders at any depth name the class of their images."""
+    """Layout in which folders at any depth name the class of their images."""
 
     pattern = "benign|malignant/* at any depth, train|validation|test or <patient> above them; else --class-map"
     options = frozenset({"case_pattern", "class_map"})
@@ -176,7 +177,11 @@ class Folders:
     names_dataset = False
 
     def detect(self, paths: Sequence[str], options: LayoutOptions) -> float:
-        """Return the confidence: certain with a class map, high below parts; see `Layout.detect`."""
+        """Return the confidence that a folder has this layout; see `Layout.detect`.
+
+        The confidence is 1 if a class map is given, high if class folders are directly below folders of parts, and
+        medium for other class folders.
+        """
         if options.class_map:
             return 1.0
         classes = folder_classes()
@@ -197,16 +202,17 @@ LAYOUT = Folders()
 
 
 def read_folders(paths: Sequence[str], case_pattern: str | None, class_map: Sequence[str]) -> Tree:
-    """Read images whose folders name their class, at any depth.
+    """Read the records of images whose class is named by a folder at any depth.
 
     Args:
-        paths: Relative to the data folder.
-        case_pattern: Regular expression whose group matches the case in a path; or None.
+        paths: Paths of the images, relative to the data folder.
+        case_pattern: Regular expression whose group matches the case in a path; None without a pattern.
         class_map: See `class_names.folder_classes`.
 
     Raises:
-        DataError: If an image is in no class or in two, or the pattern does not match a path.
-        SettingsError: If the pattern or the class map cannot be used.
+        DataError: If an image is in no class folder or in folders of both classes, a BreakHis name is malformed or
+            contradicts the folder, or the pattern does not match a path.
+        SettingsError: If the pattern or the class map is invalid.
     """
     case_of = case_finder(case_pattern)
     classes = folder_classes(class_map)
@@ -241,10 +247,13 @@ def read_folders(paths: Sequence[str], case_pattern: str | None, class_map: Sequ
 
 
 def _class_depths(paths: Sequence[str], classes: ClassMap) -> list[tuple[int, int]]:
-    """Return depth and label of the class folder of each path.
+    """Return the depth and the label of the class folder of each path.
 
-    If numbers are classes, a patient's folder may have the name 1, too: the class folder is then at the depth, counted
-    from the file, at which every path has one.
+    If classes are numbers, folders of patients may have the same names as class folders. In this case, the class folder
+    is at the depth, counted from the file, at which every path has a folder with a class name.
+
+    Raises:
+        DataError: If a path has no class folder, or folders of both classes.
     """
     found = [labels_of(path, classes) for path in paths]
     elsewhere = [path for path, labels in zip(paths, found, strict=True) if not labels]
@@ -276,10 +285,10 @@ def _no_class(paths: Sequence[str], elsewhere: list[str], classes: ClassMap) -> 
 
 
 def _patients(paths: Sequence[str], places: list[tuple[int, int]]) -> dict[str, str]:
-    """Return the case by path if the folders above the class folders are patients; an empty dictionary if not.
+    """Return the case by path if the folders above the class folders are patients, otherwise an empty dictionary.
 
-    They are taken as patients if there are at least four names, each with a number, and none is a magnification, size,
-    year, batch or the like. A part may be above them.
+    The folders are patients if there are at least four different names, each name contains a number, and no name looks
+    like a magnification, size, year, batch or similar. Folders of parts are ignored.
     """
     cases = {}
     for path, (at, _) in zip(paths, places, strict=True):
@@ -326,7 +335,7 @@ def _notes_on_folders(
 
 
 def from_breakhis_name(path: str, problems: list[str]) -> ImageRecord | None:
-    """Return the record of a BreakHis name, or None after adding a malformed path to `problems`."""
+    """Return the record of an image with a BreakHis name; for a malformed name, extend `problems` and return None."""
     try:
         name = breakhis.parse(path.rpartition("/")[2])
     except DataError:
@@ -337,7 +346,9 @@ def from_breakhis_name(path: str, problems: list[str]) -> ImageRecord | None:
 
 
 def case_finder(pattern: str | None) -> Callable[[str], str | None]:
-    """Return a function from path to case: None without a pattern, an empty string where the pattern does not match.
+    """Return a function that finds the case in a path by a regular expression.
+
+    The function returns None if there is no pattern, and an empty string if the pattern does not match the path.
 
     Raises:
         SettingsError: If the pattern is not a regular expression, or has no group.

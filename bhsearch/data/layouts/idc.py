@@ -1,4 +1,4 @@
-"""The layout `idc`: patches of invasive ductal carcinoma in one folder per patient and class."""
+"""The layout `idc`: patches of invasive ductal carcinoma (IDC), with one folder per patient and class."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _NAME = re.compile(
 
 
 def patient_of(file_name: str) -> str | None:
-    """Return the patient in a file name, or None for other names."""
+    """Return the patient in the file name of an IDC patch; None for other file names."""
     match = _NAME.fullmatch(file_name)
     return match["patient"] if match else None
 
 
 def read_idc(paths: Sequence[str]) -> list[ImageRecord]:
-    """Read the records of a tree of patches.
+    """Read the records of IDC patches from their paths.
 
     Raises:
-        DataError: If a name breaks the grammar or contradicts its folders.
+        DataError: If a file name breaks the grammar or contradicts the folders.
     """
     rows, problems = [], []
     for path in paths:
         match = _NAME.fullmatch(path.rpartition("/")[2])
         *above, folder = PurePosixPath(path).parts[:-1] or ("",)
-        patient = above[-1] if above else None  # unknown when the data folder is a patient's own
+        patient = above[-1] if above else None  # None if the data folder is the folder of one patient
         if match is None:
             problems.append(path)
         elif folder != match["label"]:
@@ -50,7 +50,7 @@ def read_idc(paths: Sequence[str]) -> list[ImageRecord]:
 
 
 class IdcTree:
-    """Takes label and patient from names and folders, which must agree."""
+    """Layout that reads label and patient from the file names, which must agree with the folders."""
 
     pattern = GRAMMAR
     options = frozenset[str]()
@@ -58,7 +58,7 @@ class IdcTree:
     names_dataset = True
 
     def detect(self, paths: Sequence[str], options: LayoutOptions) -> float:  # noqa: ARG002
-        """Return a low confidence if any name follows the grammar; see `Layout.detect`."""
+        """Return a low confidence if any file name follows the grammar, otherwise 0; see `Layout.detect`."""
         return 0.2 if any(patient_of(path.rpartition("/")[2]) for path in paths) else 0.0
 
     def read(self, data: Path, images: Images, options: LayoutOptions) -> Listing:

@@ -1,4 +1,4 @@
-"""Records of images, as every layout returns them, and checks that layouts share."""
+"""Records of images that all layouts return, and checks that several layouts use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bhsearch.text import listed
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """Fields of one image as in `Dataset.table`; empty strings where unknown."""
+    """Fields of one image as in `Dataset.table`; unknown strings are empty."""
 
     path: str
     label: int
@@ -26,15 +26,15 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Listing:
-    """Images of a data set before any file is opened.
+    """Images of a data set as read from names, before any image is opened.
 
     Attributes:
-        root: Folder that paths are relative to.
+        root: Folder that contains the images; paths are relative to it.
         layout: Name of the layout.
         rows: One record per image.
         has_cases: Whether the case of every image is known.
-        bad: Entries of the folder that cannot be read, such as links to folders elsewhere.
-        left_out: Files that are not images, counted; empty for a manifest, which names its images.
+        bad: Entries of the folder that cannot be read, such as links to folders outside the data folder.
+        left_out: Numbers of files that are not images; empty for a manifest, which lists its images.
         notes: Sentences about how the data were read.
     """
 
@@ -48,14 +48,31 @@ class Listing:
 
 
 def raise_data_errors(problems: list[str], rule: str, advice: str = "") -> None:
-    """Raise DataError with the rule, the items that break it and the remedy; do nothing if there are no such items."""
+    """Raise DataError if there are problems.
+
+    Args:
+        problems: Items that break a rule.
+        rule: Sentence that states the rule.
+        advice: Sentence that says what to do; may be empty.
+
+    Raises:
+        DataError: If `problems` is not empty.
+    """
     if problems:
         more = f"\n{advice}" if advice else ""
         raise DataError(f"{rule} Affected ({len(problems):,}):\n{listed(problems)}{more}")
 
 
 def require_both_classes(labels: Iterable[int], where: str = "") -> None:
-    """Raise DataError unless both benign and malignant images are present."""
+    """Check that both benign and malignant images are present.
+
+    Args:
+        labels: Label per image, 0 or 1.
+        where: Text inserted into the message, such as the number of unreadable files.
+
+    Raises:
+        DataError: If a class has no image.
+    """
     present = set(labels)
     if present != {0, 1}:
         only = ", ".join(CLASS_NAMES[label] for label in sorted(present)) or "none"
@@ -63,7 +80,7 @@ def require_both_classes(labels: Iterable[int], where: str = "") -> None:
 
 
 def named(names: Iterable[str], most: int = 5) -> str:
-    """Quote names for a sentence, at most `most` of them, followed by a count of the rest."""
+    """Return names as quoted text for a sentence: at most `most` names, then the number of further names."""
     names = list(names)
     shown = ", ".join(repr(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"

@@ -1,4 +1,4 @@
-"""The layout `manifest`: tables of images with label and case, as written by programs, spreadsheets and Windows."""
+"""The layout `manifest`: a CSV file that lists images with label and case, as written by programs or spreadsheets."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Table:
-    """Cells of a manifest.
+    """Content of a manifest.
 
     Attributes:
-        columns: Folded column names, in order; empty for unnamed columns.
-        names: Column names as written.
+        columns: Folded column names (see `naming.folded`) in order; empty for unnamed columns.
+        names: Column names as written in the file.
         rows: Rows that are not empty.
     """
 
@@ -54,16 +54,16 @@ class _Table:
 def read_manifest(
     file: Path, *, class_map: Sequence[str] = (), ignore_columns: Sequence[str] = (), image_root: Path | None = None
 ) -> Listing:
-    """List the images of a manifest.
+    """Read the records of the images that a manifest lists.
 
     Args:
-        file: UTF-8 text with a header, separated by commas, semicolons, tabs or bars.
-        class_map: See `class_names.folder_classes`.
-        ignore_columns: Columns to ignore although they divide the data.
+        file: UTF-8 text file with a header and with fields separated by commas, semicolons, tabs or bars.
+        class_map: See `class_names.manifest_classes`.
+        ignore_columns: Columns to ignore although they seem to divide the data into parts.
         image_root: Folder that contains the images; by default the folder of the manifest.
 
     Raises:
-        DataError: If the manifest cannot be read, or paths, labels, cases or parts cannot be used.
+        DataError: If the manifest cannot be read, or paths, labels, cases or parts are invalid.
         SettingsError: If an option does not fit the manifest.
     """
     table = _read_table(file)
@@ -83,7 +83,7 @@ def read_manifest(
 
 
 class Manifest:
-    """A CSV file that names images, labels and cases."""
+    """Layout of a CSV file that lists images with labels and cases."""
 
     pattern = "a CSV file with the columns path,label,case[,slide,subtype,magnification,split]"
     options = frozenset({"class_map", "image_root"})
@@ -91,7 +91,7 @@ class Manifest:
     names_dataset = False
 
     def detect(self, paths: Sequence[str], options: LayoutOptions) -> float:  # noqa: ARG002
-        """Return 0: a folder is never a manifest."""
+        """Return 0, since a folder is never a manifest."""
         return 0.0
 
     def read(self, data: Path, images: Images, options: LayoutOptions) -> Listing:  # noqa: ARG002
@@ -143,7 +143,11 @@ def _read_table(file: Path) -> _Table:
 
 
 def _separator(text: str) -> tuple[str, str, int]:
-    """Return the text without Excel's line `sep=;`, its separator, and the number of removed lines."""
+    """Find the separator of a CSV text.
+
+    Returns:
+        Text without a first line such as `sep=;`, which Excel writes; separator; number of removed lines.
+    """
     first, *rest = re.split(r"\r\n|\r|\n", text, maxsplit=1)
     declared = first.strip(' \r"')
     if declared.lower().startswith("sep=") and (declared[4:] or "\t") in _SEPARATORS:
@@ -171,7 +175,7 @@ def _require_columns(file: Path, columns: list[str], names: list[str], separator
         )
 
 
-# -- columns that say how the data are divided, and those that are not used --------------------------------------------
+# -- columns that divide the data into parts, and unused columns -------------------------------------------------------
 
 
 def _ignored(table: _Table, ignore_columns: Sequence[str]) -> set[str]:
@@ -189,7 +193,12 @@ def _ignored(table: _Table, ignore_columns: Sequence[str]) -> set[str]:
 
 
 def _parts(table: _Table, ignored: set[str]) -> tuple[list[str], list[str]]:
-    """Return the part of each row, empty where there is none, and sentences about the columns."""
+    """Return the part of each row (empty without a predefined split), and sentences about the columns.
+
+    Raises:
+        DataError: If several columns divide the data differently, or a column that seems to divide the data has values
+            that are not names of parts.
+    """
     chosen: dict[str, list[str]] = {}
     unused, notes = [], []
     for column, name in zip(table.columns, table.names, strict=True):
@@ -249,7 +258,8 @@ def _require_labels(table: _Table, classes: ClassMap) -> None:
     if not unknown:
         return
     values = list(dict.fromkeys(row.fields["label"] for row in table.rows if row.fields["label"]))
-    is_naming = 1 < len(values) <= 12 and len(unknown) * 10 >= len(table.rows)  # otherwise a few rows are wrong
+    # With few different labels, many of them unknown, a class map is missing; otherwise single rows are wrong.
+    is_naming = 1 < len(values) <= 12 and len(unknown) * 10 >= len(table.rows)
     raise_data_errors(
         [f"line {row.line}: {row.fields['label']!r}" for row in unknown],
         f"The labels of a manifest must be {classes.names()}.",
@@ -292,10 +302,15 @@ def _rows(
 
 
 def _path(given: str, root: Path, folder: Path) -> tuple[str | None, bool]:
-    """Return a path relative to the root, if it is inside, and whether the file exists.
+    """Return a path relative to the root (None if it is outside), and whether the file exists.
 
-    Relative paths are looked up in the root, then in the folder of the manifest. If there is no such file, backslashes
-    are read as separators (Windows) and letters may be composed or decomposed.
+    A relative path is first resolved from the root, then from the folder of the manifest. If the file does not exist,
+    backslashes are replaced by slashes (for Windows paths), and accented letters are composed or decomposed.
+
+    Args:
+        given: Path as written in the manifest.
+        root: Folder that must contain the images.
+        folder: Folder of the manifest.
     """
     inside: str | None = None
     plain = given.replace("\\", "/")
@@ -311,7 +326,7 @@ def _path(given: str, root: Path, folder: Path) -> tuple[str | None, bool]:
 
 
 def _relative(path: str, root: Path) -> str | None:
-    """Return a path relative to the root, following links of both folders if needed; None if it leads outside."""
+    """Return a path relative to the root, after resolving links to folders if necessary; None if it is outside."""
     for one, other in ((Path(os.path.abspath(path)), Path(os.path.abspath(root))), _resolved(path, root)):  # noqa: PTH100
         if one != other and one.is_relative_to(other):
             return PurePosixPath(one.relative_to(other)).as_posix()
@@ -319,9 +334,9 @@ def _relative(path: str, root: Path) -> str | None:
 
 
 def _resolved(path: str, root: Path) -> tuple[Path, Path]:
-    """Follow links in the folders of both paths, but not in the file name: images may be links."""
+    """Resolve links in the folders of both paths, but not a link that is the image itself."""
     there = Path(path)
     try:
         return there.parent.resolve() / there.name, root.resolve()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # the path is invalid
         return there, root

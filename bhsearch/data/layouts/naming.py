@@ -1,4 +1,4 @@
-"""Interpretation of names: spellings of one name, placeholders for unknown names, and names of parts."""
+"""Interpretation of names: different spellings of one name, placeholders for unknown names, and names of parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTS = (TRAIN, VALIDATION, TEST)
 
-_CACHED = 1 << 14  # names of folders and cases repeat for every image
+_CACHED = 1 << 14  # maximum number of cached results; many images share the names of folders and cases
 
 _PART_WORDS = {
     **dict.fromkeys(("train", "trains", "training", "trainings"), TRAIN),
@@ -42,16 +42,17 @@ _PLACEHOLDERS = frozenset(
 
 @lru_cache(_CACHED)
 def folded(name: str) -> str:
-    """Fold a name for comparison: composed letters, lower case, without invisible characters and surrounding blanks."""
+    """Return a name in a form for comparison: lower case, composed letters, no invisible characters or outer blanks."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return "".join(letter for letter in text if unicodedata.category(letter) != "Cf").strip()
 
 
 def spelling_key(name: str) -> str:
-    """Return a key that all spellings of a name share.
+    """Return a key that is the same for all spellings of a name.
 
-    Letter case, composition, leading zeros, `12.0` for `12`, and punctuation or blanks between words and numbers make
-    no difference: `Case_0012`, `case 12` and `CASE12` share a key. Numbers remain separate: `1-2` differs from `12`.
+    The key ignores letter case, composition of accented letters, leading zeros, `.0` at the end of a number, and
+    punctuation or blanks between words and numbers: `Case_0012`, `case 12` and `CASE12` have the same key. Separate
+    numbers are not joined: `1-2` and `12` have different keys.
     """
     text = folded(name)
     if re.fullmatch(r"[0-9]+\.0+", text):
@@ -69,7 +70,7 @@ def is_placeholder(name: str) -> bool:
 
 @lru_cache(_CACHED)
 def part_of(name: str) -> str | None:
-    """Return the part that a name means in any common spelling: `train`, `validation` or `test`; otherwise None."""
+    """Return the part that a name in any common spelling means: `train`, `validation` or `test`; otherwise None."""
     match = _PART_WORD.fullmatch(folded(name))
     return _PART_WORDS.get(match["word"]) if match else None
 
@@ -92,6 +93,6 @@ def is_division_folder(name: str) -> bool:
 
 
 def shown(name: str) -> str:
-    """Return a name with escapes for decomposed or invisible characters, so that spellings can be told apart."""
+    """Return a name for display, with escapes if it contains decomposed or invisible characters."""
     plain = name.isprintable() and unicodedata.normalize("NFC", name) == name
     return name if plain else ascii(name)[1:-1]

@@ -1,4 +1,4 @@
-"""Read a data set by layout: choose or detect the layout, and list the images without opening them."""
+"""Detect the layout of a data set, and list the images according to the layout without opening them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bhsearch.data.layouts.naming import is_placeholder
 from bhsearch.errors import DataError, SettingsError
 
 AUTO = "auto"
-# Options that not every layout takes, and what the others do instead.
+# Options that only some layouts support, with the reason why other layouts do not support them.
 _OPTIONS = {
     "case_pattern": "names cases itself",
     "class_map": "names classes itself",
@@ -37,15 +37,15 @@ def read(
     Args:
         data: Folder of images, or a manifest.
         layout: A key of `LAYOUTS`, or `auto` to detect the layout.
-        case_pattern: Only for `folders`: regular expression, searched in the path relative to `data`, whose group
-            `case` (or first group) is the case of an image without a BreakHis name.
-        class_map: Only for `folders` and `manifest`: `benign=NAME` or `malignant=NAME`, one name each.
-        ignore_columns: Columns of a manifest, or folders that look like parts of a division, to ignore.
-        image_root: Only for `manifest`: folder that contains the images.
+        case_pattern: Regular expression for the case in a path, only for the layout `folders`; see `LayoutOptions`.
+        class_map: Pairs `benign=NAME` or `malignant=NAME` with one name each, only for `folders` and `manifest`.
+        ignore_columns: Columns of a manifest, or names of folders, to ignore although they seem to divide the data.
+        image_root: Folder that contains the images, only for `manifest`.
 
     Raises:
-        DataError: If the layout is unknown, there are no images, or names, labels, cases or parts cannot be used.
-        SettingsError: If an option cannot be used.
+        DataError: If no layout fits, there are no images, or names, labels, cases or parts are invalid.
+        UnknownPartError: If the layout is unknown.
+        SettingsError: If an option is invalid or not supported by the layout.
     """
     options = LayoutOptions(case_pattern, class_map, ignore_columns, image_root)
     layout = _checked_layout(data, layout)
@@ -66,11 +66,14 @@ def read(
 
 
 def detect(data: Path, class_map: Sequence[str] = ()) -> str:
-    """Detect the layout from file names.
+    """Detect the layout of a data set from the names of files and folders.
 
     Args:
         data: Folder of images, or a manifest.
         class_map: See `read`.
+
+    Returns:
+        Name of the layout.
 
     Raises:
         DataError: If there are no images, or no layout fits.
@@ -84,7 +87,15 @@ def detect(data: Path, class_map: Sequence[str] = ()) -> str:
 
 
 def _checked_layout(data: Path, layout: str) -> str:
-    """Return the layout, `manifest` instead of `auto` for a CSV file, if it is known and fits the kind of `data`."""
+    """Check that the layout is known and fits the data, which are a folder or a file.
+
+    Returns:
+        The layout, or `manifest` if the layout is `auto` and the data are a CSV file.
+
+    Raises:
+        DataError: If the data do not exist, or are a folder instead of a file or vice versa.
+        UnknownPartError: If the layout is unknown.
+    """
     if layout != AUTO and layout not in LAYOUTS:
         raise LAYOUTS.unknown(layout, (AUTO, *LAYOUTS), f" The layouts are:\n{_known_layouts()}")
     try:
@@ -115,7 +126,11 @@ def _check_options(layout: str, options: LayoutOptions) -> None:
 
 
 def _detected(data: Path, images: Images, options: LayoutOptions) -> str:
-    """Return the built-in layout with the highest confidence, without importing parts of other packages."""
+    """Return the built-in layout with the highest confidence.
+
+    Raises:
+        DataError: If the confidence of every layout is 0.
+    """
     paths = images.paths
     confidence = {name: LAYOUTS.get(name).detect(paths, options) for name in LAYOUTS.built_in}
     best = max(confidence, key=lambda name: confidence[name])
@@ -131,7 +146,7 @@ def _detected(data: Path, images: Images, options: LayoutOptions) -> str:
 
 
 def _known_layouts() -> str:
-    """Return the layouts with their patterns; for parts of other packages, which are not imported, the distribution."""
+    """Return one line per layout with its pattern or, for layouts of other packages, the name of the package."""
     return "\n".join(f"  {name}: {LAYOUTS.source(name) or LAYOUTS.get(name).pattern}" for name in LAYOUTS)
 
 

@@ -1,1 +1,1 @@
-"""Synthetic tissue, drawn on demand: a data set that is always available."""
+"""Synthetic data set of drawn tissue images, which is always available."""

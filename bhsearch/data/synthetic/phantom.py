@@ -1,8 +1,8 @@
-"""The phantom: the built-in data set of synthetic tissue, with folders and file names of BreakHis.
+"""The phantom: a built-in data set of synthetic tissue, with the folder structure and file names of BreakHis.
 
-Its properties are known by construction: every case can be recognised by its stain, cut and texture, so an image-level
-split leaks; and classes overlap between cases, so no leak-free score is 1. `tissue_style` defines the style of a case
-and `tissue` draws it; this module lists the cases, names the files and caches them.
+The phantom has known properties. Every case can be recognised by its stain, cut and texture, so an image-level split
+leaks. The distributions of the two classes overlap, so a score without leaks is below 1. The module `tissue_style`
+defines the style of a case, `tissue` draws its images, and this module lists the images and writes them to the cache.
 """
 
 from __future__ import annotations
@@ -28,23 +28,26 @@ from bhsearch.runtime import cache
 NAME = "phantom"
 MAGNIFICATION = 100
 
-# Increase it when the same parameters give other files, so that older cache entries are not used.
+# Version of the drawings, part of the cache key. Increase it when the same parameters give different files.
 _VERSION = 1
-_FIRST_SLIDE = 90_000  # far above the real slide ids, which end at 29960
+_FIRST_SLIDE = 90_000  # far above the slide ids of BreakHis, the highest of which is 29960
 _BENIGN_OF_FIVE = (0, 3)  # two cases of five are benign
 _PAIRED_OF_EIGHT = 5  # one case of eight has two slides, so that a slide-level split leaks
-# Streams of random numbers of one case; a generator's seed is (seed, case, stream[, image]).
+# Numbers of independent random streams of a case. The seed of a generator is (seed, case, stream) or
+# (seed, case, stream, image).
 _PLAN, _PIXELS, _STYLE = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters that determine a phantom.
+    """Parameters of a phantom.
 
     Attributes:
-        cases: Number of cases, two of five of them benign. A larger phantom starts with the cases of a smaller one.
-        images: Mean number of images per case; cases have between half of it and one and a half times it.
-        difficulty: 0 (classes almost separable) to 1 (images do not depend on the label: the expected AUC is 0.5).
+        cases: Number of cases, two fifths of which are benign. A phantom contains the cases of all phantoms with fewer
+            cases and otherwise equal parameters.
+        images: Mean number of images per case. The number of a case is between 0.5 and 1.5 times the mean.
+        difficulty: Difficulty from 0 (classes almost separable) to 1 (images do not depend on the label, so the
+            expected AUC is 0.5).
         seed: Random seed of the cases.
     """
 
@@ -55,7 +58,7 @@ class Parameters:
 
     @property
     def name(self) -> str:
-        """Short name with the values that differ from the defaults, such as `phantom-cases120-difficulty0_7`."""
+        """Short name with all values that are not defaults, such as `phantom-cases120-difficulty0_7`."""
         changed = [f"{key}{value}" for key, value in asdict(self).items() if value != _DEFAULTS[key]]
         # MLflow does not allow dots in model names, which contain the data set's name.
         return "-".join([NAME, *changed]).replace(".", "_")
@@ -72,7 +75,7 @@ _RANGES: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class SyntheticImage:
-    """One image to draw.
+    """Specification of one image to draw.
 
     Attributes:
         path: POSIX path relative to the data folder.
@@ -88,7 +91,7 @@ class SyntheticImage:
 
 
 def parse_spec(spec: str) -> Parameters:
-    """Parse `phantom` or `phantom:key=value,...`, with the fields of `Parameters` as keys.
+    """Parse a specification `phantom` or `phantom:key=value,...`; the keys are the fields of `Parameters`.
 
     Raises:
         DataError: If a key is unknown or repeated, or a value is not a number or out of range.
@@ -113,7 +116,7 @@ def list_images(parameters: Parameters) -> list[SyntheticImage]:
     for case in range(parameters.cases):
         rng = np.random.default_rng((parameters.seed, case, _PLAN))
         label = 0 if case % 5 in _BENIGN_OF_FIVE else 1
-        # The subtype only appears in the name; images do not depend on it.
+        # The subtype is only a part of the file name; the drawn image does not depend on it.
         subtype = str(rng.choice(list((breakhis.BENIGN_SUBTYPES, breakhis.MALIGNANT_SUBTYPES)[label])))
         least, most = (parameters.images + 1) // 2, parameters.images * 3 // 2
         n_images = int(rng.integers(least, most + 1))
@@ -126,7 +129,7 @@ def list_images(parameters: Parameters) -> list[SyntheticImage]:
 
 
 def draw_image(parameters: Parameters, image: SyntheticImage) -> npt.NDArray[np.uint8]:
-    """Draw one image, determined by seed, difficulty, and the image's label, case and number.
+    """Draw one image, which is determined by seed and difficulty, and by the image's label, case and number.
 
     Returns:
         RGB image. Shape (tissue.HEIGHT, tissue.WIDTH, 3).
@@ -141,28 +144,28 @@ def draw_image(parameters: Parameters, image: SyntheticImage) -> npt.NDArray[np.
 
 
 def phantom_folder(parameters: Parameters, progress: Progress | None = None) -> Path:
-    """Return the folder of a phantom in the cache, drawing it unless it is there and complete.
+    """Return the cache folder of a phantom; draw the images if the folder is missing or incomplete.
 
     Args:
         parameters: Parameters of the phantom.
-        progress: Called with the numbers of images done and in total while it is drawn.
+        progress: Called with the numbers of images done and in total during drawing.
 
     Raises:
-        PlaceError: If the cache cannot be written or the disk is full. No partial entry is left.
+        PlaceError: If the cache cannot be written or the disk is full. No partial cache entry remains.
     """
     facts = {**asdict(parameters), "version": _VERSION}
     return cache.get_or_create(NAME, facts, lambda folder: _fill(folder, parameters, progress))
 
 
 def phantom_dataset(spec: str = NAME) -> Dataset:
-    """Return a phantom as a data set, drawing it unless it is in the cache.
+    """Return a phantom as a data set; draw the images if they are not in the cache.
 
     Args:
         spec: See `parse_spec`.
 
     Raises:
         DataError: If the specification cannot be parsed.
-        PlaceError: If the cache cannot be written or the disk is full. No partial entry is left.
+        PlaceError: If the cache cannot be written or the disk is full. No partial cache entry remains.
     """
     parameters = parse_spec(spec)
     dataset = load_dataset(phantom_folder(parameters), layout="breakhis")
@@ -187,11 +190,11 @@ def _number(key: str, text: str) -> float:
 
 
 def _path(label: int, subtype: str, slide: str, sequence: int) -> str:
-    """Return the path of an image in the original BreakHis tree."""
+    """Return the path of an image in the folder structure of BreakHis."""
     name = breakhis.parse(f"SOB_{'BM'[label]}_{subtype}-14-{slide}-{MAGNIFICATION}-{sequence:03d}.png")
     names = {**breakhis.BENIGN_SUBTYPES, **breakhis.MALIGNANT_SUBTYPES}
-    folder = names[subtype].replace(" ", "_").replace("tumour", "tumor")  # spelt so in the original
-    slide_folder = name.slide_key.replace("-", "_", 1)  # the original, too, writes it so in folders only
+    folder = names[subtype].replace(" ", "_").replace("tumour", "tumor")  # spelling of BreakHis
+    slide_folder = name.slide_key.replace("-", "_", 1)  # in BreakHis, only folder names have this form
     return (
         f"histology_slides/breast/{CLASS_NAMES[label]}/SOB/{folder}/{slide_folder}/"
         f"{breakhis.magnification_key(MAGNIFICATION)}/{name.file_name}"
@@ -204,7 +207,7 @@ def _fill(folder: Path, parameters: Parameters, progress: Progress | None) -> No
     def save(image: SyntheticImage) -> None:
         file = folder / image.path
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Without compression: its bytes depend on the zlib build, and reading takes half the time.
+        # Without compression, files do not depend on the zlib build, and reading takes half the time.
         Image.fromarray(draw_image(parameters, image)).save(file, compress_level=0)
 
     pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
@@ -213,4 +216,4 @@ def _fill(folder: Path, parameters: Parameters, progress: Progress | None) -> No
             if progress is not None:
                 progress(done, len(planned))
     finally:
-        pool.shutdown(cancel_futures=True)  # do not draw the rest after an error or Ctrl-C
+        pool.shutdown(cancel_futures=True)  # skip the remaining images after an error or Ctrl-C

@@ -1,10 +1,11 @@
 """Draw synthetic breast tissue stained with haematoxylin and eosin.
 
-The model is a slide under a lamp. Two dyes have an amount per pixel; light is attenuated by `exp(-amount * absorption)`
-in each colour channel (Beer-Lambert), then blurred by the lens and sampled with noise. Haematoxylin is in the nuclei,
-eosin in fibres, cytoplasm and secretions; fat, lumina and clefts are bare glass.
+The model is a slide under a microscope. Each pixel has an amount of two dyes. A dye attenuates light by
+`exp(-amount * absorption)` in each colour channel (Beer-Lambert law). The light is then blurred by the lens and
+recorded with noise. Haematoxylin is in the nuclei, and eosin is in fibres, cytoplasm and secretions; fat, lumina and
+clefts are bare glass.
 
-All arithmetic is in float64 and in a fixed order, so that machines agree after rounding to 8 bits.
+All arithmetic is in float64 and in a fixed order, so that the 8-bit images are equal on all machines.
 
 Source: ours.
 """
@@ -23,21 +24,21 @@ if TYPE_CHECKING:
     from bhsearch.data.arrays import Floats
     from bhsearch.data.synthetic.tissue_style import Style
 
-HEIGHT, WIDTH = 160, 240  # pixels; at the scale of the drawing an ordinary nucleus is 8 pixels across
+HEIGHT, WIDTH = 160, 240  # pixels; a typical nucleus has a diameter of 8 pixels
 
-_MARGIN = 12  # pixels: maximum distance of centres of nuclei outside the image, and maximum extent of a nucleus
-_TILE = 256  # side of the repeating noise tiles, pixels
+_MARGIN = 12  # maximum distance of centres of nuclei from the image, and maximum extent of a nucleus, in pixels
+_TILE = 256  # side of the periodic noise tiles in pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Nuclei:
-    """Nuclei to draw. Every array has shape (n_nuclei,); lengths are in pixels.
+    """Positions, shapes and dye amounts of nuclei. Every array has shape (n_nuclei,); lengths are in pixels.
 
     Attributes:
         y: Row of the centre, which may be outside the image.
         x: Column of the centre, which may be outside the image.
-        long: Half of the long axis.
-        short: Half of the short axis.
+        long: Half length of the long axis.
+        short: Half length of the short axis.
         angle: Direction of the long axis, in radians from the x axis.
         dark: Amount of haematoxylin, about 1.
     """
@@ -61,7 +62,7 @@ def draw_tissue(style: Style, rng: np.random.Generator) -> npt.NDArray[np.uint8]
         RGB image. Shape (HEIGHT, WIDTH, 3).
     """
     y, x = _grid()
-    # Round structures are drawn in warped coordinates, so that they look grown rather than constructed.
+    # Round structures are drawn in warped coordinates, so that their outlines are irregular.
     warp_y, warp_x = 7.0 * _smooth(rng, 34.0), 7.0 * _smooth(rng, 34.0)
     glands = _gland_shapes(style, rng)
     inside, lumen = _gland_maps(glands, y + warp_y, x + warp_x)
@@ -95,7 +96,7 @@ def _grid() -> tuple[Floats, Floats]:
 
 @cache
 def _tiles() -> tuple[Floats, Floats]:
-    """Return two repeating noise tiles of unit variance: fine grain for chromatin, lattice noise for fibres."""
+    """Return two periodic noise tiles of unit variance: fine grain for chromatin, and coarser noise for fibres."""
     rng = np.random.default_rng(20)
     tiles = (ndimage.gaussian_filter(rng.normal(size=(_TILE, _TILE)), sigma, mode="wrap") for sigma in (0.9, 1.0))
     fine, coarse = (tile / tile.std() for tile in tiles)
@@ -104,7 +105,11 @@ def _tiles() -> tuple[Floats, Floats]:
 
 @cache
 def _spline(n_pixels: int, n_knots: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Return the first of the four knots of each pixel, (n_pixels,), and their weights, (4, n_pixels)."""
+    """Compute cubic B-spline interpolation weights along one axis.
+
+    Returns:
+        First of the four knots of each pixel, shape (n_pixels,), and weights of the knots, shape (4, n_pixels).
+    """
     at = np.linspace(1.0, n_knots - 2.0, n_pixels)
     first = np.clip(np.floor(at).astype(np.int64) - 1, 0, n_knots - 4)
     t = np.abs(at - (first + np.arange(4)[:, None]))
@@ -114,7 +119,7 @@ def _spline(n_pixels: int, n_knots: int) -> tuple[npt.NDArray[np.int64], Floats]
 def _smooth(rng: np.random.Generator, scale: float) -> Floats:
     """Return smooth noise of about unit variance with features of about `scale` pixels. Shape (HEIGHT, WIDTH)."""
     rows, columns = int(HEIGHT / scale) + 4, int(WIDTH / scale) + 4
-    knots = rng.normal(size=(rows, columns)) * 2.0  # the spline halves the deviation
+    knots = rng.normal(size=(rows, columns)) * 2.0  # spline interpolation halves the standard deviation
     (row, down), (column, right) = _spline(HEIGHT, rows), _spline(WIDTH, columns)
     bands = sum(right[tap] * knots[:, column + tap] for tap in range(4))
     field, part = np.zeros((HEIGHT, WIDTH)), np.empty((HEIGHT, WIDTH))
@@ -134,7 +139,7 @@ def _grain(rng: np.random.Generator) -> Floats:
 
 
 def _step(value: Floats) -> Floats:
-    """Return a smooth step: 0 below -1, 1 above 1."""
+    """Compute a smooth step function, which is 0 below -1 and 1 above 1."""
     t = 0.5 * value
     t += 0.5
     np.clip(t, 0.0, 1.0, out=t)
@@ -145,14 +150,14 @@ def _step(value: Floats) -> Floats:
 
 
 def _stroma(style: Style, rng: np.random.Generator, y: Floats, x: Floats) -> tuple[Floats, Floats]:
-    """Return wavy collagen: eosin in the fibres, about 1, and clefts, 0 to 1. Shape (HEIGHT, WIDTH) each."""
+    """Return the eosin of wavy collagen fibres, about 1, and a mask of clefts, 0 to 1. Shape (HEIGHT, WIDTH) each."""
     _, tile = _tiles()
     angle = style.fibre_angle + 0.25 * rng.normal()
     swing = style.fibre_waviness * _smooth(rng, 48.0) + 0.25 * style.fibre_waviness * _smooth(rng, 16.0)
     across = (y * np.cos(angle) - x * np.sin(angle) + swing) / style.fibre_width
     along = (y * np.sin(angle) + x * np.cos(angle) + swing) / (9.0 * style.fibre_width)
     start = rng.uniform(0, _TILE, 2)
-    # The lattice noise has bumps about 3 cells apart, so a cell is stretched along the fibre and squeezed across it.
+    # The noise has bumps about 3 pixels apart; it is stretched along the fibres and compressed across them.
     fibres = _sample(tile, 2.5 * across + start[0], 2.5 * along + start[1])
     bands = _sample(tile, 0.8 * across + start[1], 0.8 * along + start[0])
     eosin = 0.85 + 0.12 * _smooth(rng, 40.0) + style.fibre_contrast * (0.26 * fibres + 0.16 * bands)
@@ -161,27 +166,27 @@ def _stroma(style: Style, rng: np.random.Generator, y: Floats, x: Floats) -> tup
 
 
 def _sample(tile: Floats, y: Floats, x: Floats) -> Floats:
-    """Interpolate bilinearly in a repeating tile."""
+    """Interpolate a periodic tile bilinearly at given coordinates."""
     return np.asarray(ndimage.map_coordinates(tile, (y, x), order=1, mode="grid-wrap"))
 
 
 def _top_share(field: Floats, share: float, softness: float) -> Floats:
-    """Return 1 where a field is among its highest `share` and 0 elsewhere, with a soft edge."""
-    # A sixteenth of the pixels of a smooth field has its quantiles, too.
+    """Return a mask, with soft edges, of the share of pixels with the highest values of a field."""
+    # For a smooth field, the quantile can be estimated from a sixteenth of the pixels.
     shore = np.quantile(field[2::4, 2::4], 1.0 - share)
     return _step((field - shore) / softness)
 
 
 def _fat(style: Style, rng: np.random.Generator, y: Floats, x: Floats) -> tuple[Floats, Floats]:
-    """Return the share of fat cells, packed in a honeycomb, and their membranes. Shape (HEIGHT, WIDTH) each."""
+    """Return masks of fat tissue, and of the membranes of its honeycomb of cells. Shape (HEIGHT, WIDTH) each."""
     field = _smooth(rng, 60.0)
     share = style.fat * (1.0 + 0.5 * rng.normal())
     wide = rng.uniform(20, 28)
     if share < 0.01:
         return np.zeros_like(field), np.zeros_like(field)
     fat = _top_share(field, min(share, 0.7), 0.12)
-    # A honeycomb has the cells of a hexagonal lattice, which is two rectangular ones: a membrane is where the
-    # nearest points of both are equally far, or midway between neighbours of the nearer one.
+    # The centres of a honeycomb's cells are a hexagonal lattice, which consists of two rectangular lattices. A membrane
+    # is at equal distances from the nearest points of both lattices, or midway between neighbours in one lattice.
     high = wide * np.sqrt(3.0)
     y, x = y + 0.4 * wide * field, x - 0.4 * wide * field
     one_x, two_x = _fold(x, wide), _fold(x + wide / 2, wide)
@@ -197,7 +202,7 @@ def _fold(value: Floats, period: float) -> Floats:
 
 
 def _gland_shapes(style: Style, rng: np.random.Generator) -> Floats:
-    """Return glands: centre y, centre x, long radius, short radius, angle and lumen share. Shape (n_glands, 6)."""
+    """Draw glands: centre y, centre x, long radius, short radius, angle and lumen share. Shape (n_glands, 6)."""
     n = min(int(rng.poisson(style.glands)), 6)
     radius = style.gland_radius * np.exp(0.25 * rng.normal(size=n))
     columns = (
@@ -212,10 +217,10 @@ def _gland_shapes(style: Style, rng: np.random.Generator) -> Floats:
 
 
 def _gland_maps(glands: Floats, y: Floats, x: Floats) -> tuple[Floats, Floats]:
-    """Return the masks of glands and of their lumina. Both are 0 to 1 and of shape (HEIGHT, WIDTH)."""
+    """Return masks of glands and of their lumina, 0 to 1. Shape (HEIGHT, WIDTH) each."""
     inside, lumen = np.zeros_like(y), np.zeros_like(y)
     for centre_y, centre_x, long, short, angle, share in glands.tolist():
-        reach = 1.2 * long + 25.0  # the gland ends within four standard deviations of the warp
+        reach = 1.2 * long + 25.0  # includes four standard deviations of the warp
         rows = slice(max(0, int(centre_y - reach)), max(0, int(centre_y + reach)))
         columns = slice(max(0, int(centre_x - reach)), max(0, int(centre_x + reach)))
         dy, dx = y[rows, columns] - centre_y, x[rows, columns] - centre_x
@@ -228,15 +233,15 @@ def _gland_maps(glands: Floats, y: Floats, x: Floats) -> tuple[Floats, Floats]:
 
 
 def _secretion(rng: np.random.Generator, lumen: Floats) -> Floats:
-    """Return secretion in some lumina: eosin, 0 to 0.5. Shape (HEIGHT, WIDTH)."""
+    """Return the eosin of secretion in parts of the lumina, 0 to 0.5. Shape (HEIGHT, WIDTH)."""
     amount = max(0.0, rng.uniform(-0.4, 0.5))
     return np.asarray(lumen * amount * _step(_smooth(rng, 14.0) / 0.5))
 
 
 def _shaped(style: Style, rng: np.random.Generator, y: Floats, x: Floats, angle: Floats) -> Nuclei:
-    """Return epithelial nuclei at given places; pleomorphism varies their size, elongation, direction and darkness."""
+    """Draw epithelial nuclei at given positions; their variation in size, shape and darkness is the pleomorphism."""
     n, spread = len(y), style.pleomorphism
-    # The log-normal's mean is taken out, so that the mean radius does not follow the spread.
+    # Correct for the mean of the log-normal distribution, so that the mean radius does not depend on the spread.
     radius = style.radius * np.exp(spread * rng.normal(size=n) - spread**2 / 2)
     stretch = np.exp(0.10 + np.abs(0.10 + 0.7 * spread * rng.normal(size=n)) / 2)
     dark = np.clip(1.0 + 0.8 * spread * rng.normal(size=n), 0.45, 1.8)
@@ -246,7 +251,7 @@ def _shaped(style: Style, rng: np.random.Generator, y: Floats, x: Floats, angle:
 
 
 def _nest_nuclei(style: Style, rng: np.random.Generator, nests: Floats) -> Nuclei:
-    """Return the nuclei of solid nests, on a jittered hexagonal lattice: crowded, but not overlapping."""
+    """Draw the nuclei of solid nests on a jittered hexagonal lattice, which makes them dense with little overlap."""
     step_y = style.spacing * np.sqrt(0.75)
     rows = np.arange(-_MARGIN, HEIGHT + _MARGIN, step_y)
     columns = np.arange(-_MARGIN, WIDTH + _MARGIN, style.spacing)
@@ -259,7 +264,7 @@ def _nest_nuclei(style: Style, rng: np.random.Generator, nests: Floats) -> Nucle
 
 
 def _gland_nuclei(style: Style, rng: np.random.Generator, glands: Floats, warp_y: Floats, warp_x: Floats) -> Nuclei:
-    """Return the nuclei of glands, in rings around the lumen."""
+    """Draw the nuclei of glands in rings around the lumen."""
     places: list[Floats] = [np.zeros((0, 3))]
     for centre_y, centre_x, long, short, angle, share in glands.tolist():
         n_rings = max(1, round((1 - share) * short / (1.05 * style.spacing)))
@@ -276,7 +281,7 @@ def _gland_nuclei(style: Style, rng: np.random.Generator, glands: Floats, warp_y
 
 
 def _stroma_nuclei(style: Style, rng: np.random.Generator, stroma: Floats) -> Nuclei:
-    """Return spindle nuclei along the fibres and clusters of small dark lymphocytes, independent of the label."""
+    """Draw spindle-shaped nuclei along fibres, and clusters of small dark lymphocytes, independent of the label."""
     n = int(rng.poisson(style.fibroblasts))
     y, x = rng.uniform(-4, HEIGHT + 4, n), rng.uniform(-4, WIDTH + 4, n)
     angle = style.fibre_angle + 0.3 * rng.normal(size=n)
@@ -299,21 +304,21 @@ def _columns(nuclei: Nuclei) -> tuple[Floats, ...]:
 
 
 def _join(*parts: Nuclei) -> Nuclei:
-    """Return all nuclei that can touch the image."""
+    """Concatenate nuclei, without those that are too far outside the image to be visible."""
     y, x, *rest = (np.concatenate(column) for column in zip(*map(_columns, parts), strict=True))
     near = (y > -_MARGIN) & (y < HEIGHT + _MARGIN - 1) & (x > -_MARGIN) & (x < WIDTH + _MARGIN - 1)
     return Nuclei(y[near], x[near], *(column[near] for column in rest))
 
 
 def _at(field: Floats, y: Floats, x: Floats) -> Floats:
-    """Return the values of a field at given places; places outside take the value of the nearest pixel."""
+    """Return the values of a field at given positions; positions outside have the value of the nearest pixel."""
     row = np.clip(np.round(y), 0, HEIGHT - 1).astype(np.int64)
     column = np.clip(np.round(x), 0, WIDTH - 1).astype(np.int64)
     return field[row, column]
 
 
 def _chromatin(nuclei: Nuclei, grain: Floats, coarseness: float) -> Floats:
-    """Return the haematoxylin of the nuclei: soft-edged ellipses with a darker rim and clumps.
+    """Compute the haematoxylin of nuclei, drawn as soft-edged ellipses with a darker rim and clumps.
 
     Args:
         nuclei: Nuclei to draw.
@@ -321,12 +326,12 @@ def _chromatin(nuclei: Nuclei, grain: Floats, coarseness: float) -> Floats:
         coarseness: Strength of the clumps, 0 to 1.
 
     Returns:
-        Amount of dye, about 1 in a nucleus. Shape (HEIGHT, WIDTH).
+        Amount of haematoxylin, about 1 in a nucleus. Shape (HEIGHT, WIDTH).
     """
-    pad = 2 * _MARGIN  # centres are up to one margin outside, and nuclei extend up to one further
+    pad = 2 * _MARGIN  # centres are up to one margin outside the image, and nuclei extend up to another margin
     canvas = np.zeros((HEIGHT + 2 * pad, WIDTH + 2 * pad))
     reach = np.ceil(nuclei.long).astype(np.int64) + 1
-    for half in np.unique(reach).tolist():  # nuclei of one size at a time, so that patches are small
+    for half in np.unique(reach).tolist():  # process nuclei by size, so that patches are small
         some = reach == half
         row, column = np.floor(nuclei.y[some]).astype(np.int64), np.floor(nuclei.x[some]).astype(np.int64)
         patches = _ellipses(nuclei, some, half)
@@ -337,19 +342,19 @@ def _chromatin(nuclei: Nuclei, grain: Floats, coarseness: float) -> Floats:
 
 
 def _ellipses(nuclei: Nuclei, some: npt.NDArray[np.bool_], half: int) -> Floats:
-    """Return smooth ellipses on patches around their centres. Shape (n_some, 2 * half + 2, 2 * half + 2)."""
+    """Draw selected nuclei on patches around their centres. Shape (n_some, 2 * half + 2, 2 * half + 2)."""
     offset = np.arange(-half, half + 2, dtype=np.float64)
     y, x, long, short, angle, dark = (column[some][:, None, None] for column in _columns(nuclei))
     dy, dx = offset[None, :, None] - (y - np.floor(y)), offset[None, None, :] - (x - np.floor(x))
     sine, cosine = np.sin(angle), np.cos(angle)
     rho2 = (dy * (sine / long) + dx * (cosine / long)) ** 2 + (dy * (cosine / short) - dx * (sine / short)) ** 2
-    # (1 - rho^2) * short / 2 is the distance to the edge in pixels, near the edge.
+    # Near the edge, (1 - rho^2) * short / 2 is the distance to the edge in pixels.
     inside = _step((1.0 - rho2) * (short / 1.6))
     return np.asarray(dark * inside * (0.72 + 0.28 * np.minimum(rho2, 1.0)))
 
 
 def _photograph(style: Style, rng: np.random.Generator, haematoxylin: Floats, eosin: Floats) -> npt.NDArray[np.uint8]:
-    """Apply dyes, lens and sensor to the light. Returns an image of shape (HEIGHT, WIDTH, 3)."""
+    """Compute the RGB image from amounts of dye, with effects of lamp, lens and sensor. Shape (HEIGHT, WIDTH, 3)."""
     y, x = _grid()
     off_centre = (y / (HEIGHT - 1) - 0.5) ** 2 + (x / (WIDTH - 1) - 0.5) ** 2
     lamp = rng.uniform(0.96, 1.02) * (1.0 - 2.0 * style.vignette * off_centre)

@@ -1,8 +1,8 @@
-"""Style of a synthetic case: stain, cut and texture, which do not depend on the label, and nuclei.
+"""Style of a synthetic case: stain, cut and texture, which do not depend on the label, and properties of nuclei.
 
-Stain, cut and texture vary enough to recognise a case without its label. The label shifts three traits of the nuclei
-only: their density, their size, and their variation. Cases of a class differ in these traits, too, so that classes
-overlap: at difficulty 0.5 the best possible AUC, with the three traits measured without error, is about 0.97.
+Stain, cut and texture vary enough to recognise each case. The label changes the distributions of only three traits of
+the nuclei: density, size and variation. The distributions of the two classes overlap. At difficulty 0.5, the highest
+possible AUC, if the three traits are measured without error, is about 0.97.
 
 Source: ours. Absorption vectors start from Ruifrok and Johnston, "Quantification of histochemical staining by color
 deconvolution", Anal. Quant. Cytol. Histol. 23(4), 2001.
@@ -18,7 +18,7 @@ from bhsearch.data.arrays import Floats
 
 _HAEMATOXYLIN = (0.650, 0.704, 0.286)  # absorption in red, green, blue
 _EOSIN = (0.110, 0.940, 0.290)  # pinker than in the paper, as in BreakHis images
-_FULL_SEPARATION = 5.6  # standard deviations between the classes' mean atypia at difficulty 0
+_FULL_SEPARATION = 5.6  # difference between the classes' mean atypia at difficulty 0, in standard deviations
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,22 +26,22 @@ class Style:
     """Properties that all images of a case share. Lengths are in pixels, angles in radians.
 
     Attributes:
-        haematoxylin: Absorption of one unit of dye in red, green, blue. Shape (3,).
-        eosin: The same for eosin. Shape (3,).
-        white: Bare glass under the lamp, 0 to 255. Shape (3,).
+        haematoxylin: Absorption of one unit of haematoxylin in red, green and blue. Shape (3,).
+        eosin: Absorption of one unit of eosin in red, green and blue. Shape (3,).
+        white: Colour of bare glass, 0 to 255. Shape (3,).
         blur: Standard deviation of the lens blur.
         noise: Standard deviation of the sensor noise, in grey levels.
-        vignette: Share of light that is missing in the corners.
-        fibre_angle: Direction of the stroma's fibres.
-        fibre_width: Distance from fibre to fibre.
-        fibre_waviness: Sideways amplitude of the fibres.
-        fibre_contrast: Difference between fibre and gap, as a share of the stroma's eosin.
-        cleft: Share of the stroma that is torn open, 0 to 1.
-        background: Haematoxylin in stroma and cytoplasm; more in a thick or old section.
-        fat: Mean share of the image that is fat, 0 to 1.
+        vignette: Relative loss of light in the corners of the image.
+        fibre_angle: Direction of the fibres in the stroma.
+        fibre_width: Distance between neighbouring fibres.
+        fibre_waviness: Lateral amplitude of the fibres.
+        fibre_contrast: Difference in eosin between fibres and gaps, as a share of the mean eosin in the stroma.
+        cleft: Share of the stroma that consists of clefts, 0 to 1.
+        background: Amount of haematoxylin in stroma and cytoplasm, which is higher in thick or old sections.
+        fat: Mean share of fat in the image, 0 to 1.
         glands: Mean number of glands in an image.
         gland_radius: Mean radius of a gland.
-        lumen: Radius of a lumen as a share of its gland's.
+        lumen: Radius of the lumen as a share of the radius of the gland.
         nest_scale: Size of cell nests.
         lymphocytes: Mean number of lymphocyte clusters in an image.
         fibroblasts: Mean number of spindle nuclei in the stroma of an image.
@@ -80,12 +80,12 @@ def case_style(rng: np.random.Generator, label: int, difficulty: float) -> Style
     """Draw the style of a case.
 
     Args:
-        rng: Random generator of the case. The same numbers are drawn for both labels.
+        rng: Random generator of the case. The drawn random numbers do not depend on the label.
         label: 0 benign, 1 malignant.
-        difficulty: 0 (classes almost separable) to 1 (no dependence on the label).
+        difficulty: Difficulty from 0 (classes almost separable) to 1 (no dependence on the label).
     """
     atypia = (label - 0.5) * _FULL_SEPARATION * (1.0 - difficulty) + rng.normal()
-    # Each trait is the case's atypia plus independent noise: a monomorphous tumour, a crowded adenosis.
+    # Each trait is the atypia of the case plus independent noise, so that, for example, some tumours are monomorphous.
     dense, large, varied = atypia + 0.7 * rng.normal(size=3)
     return Style(
         haematoxylin=_absorption(rng, _HAEMATOXYLIN, rng.uniform(0.65, 1.45)),
