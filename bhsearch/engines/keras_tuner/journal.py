@@ -176,8 +176,8 @@ def open_study(directory: Path, name: str, facts: dict[str, Any]) -> KerasTunerS
                 strangers = {file.name for file in folder.iterdir()} - {_FACTS, _FACTS + ".new", _TRIALS, _LOCK}
                 if strangers:
                     raise StudyError(
-                        f"The folder {folder} must be one of bhsearch, but another program made it: it holds "
-                        f"{min(strangers)}. Name another study with --study."
+                        f"The folder {folder} must have been made by bhsearch, but holds {min(strangers)}, which "
+                        "another program made. Choose another name with --study."
                     )
                 if not (folder / _FACTS).exists():
                     (folder / _TRIALS).unlink(missing_ok=True)  # left by a deletion that was interrupted

@@ -274,8 +274,8 @@ def metadata_of(study: optuna.Study) -> dict[str, Any]:
     held = attributes.kept(study)
     if _FACTS not in held:
         raise StudyError(
-            f"The study {study.study_name!r} must be one of bhsearch, but another program made it. "
-            "Name another with --study."
+            f"The study {study.study_name!r} must have been made by bhsearch, but another program made it. "
+            "Choose another name with --study."
         )
     require_schema(held.get(_SCHEMA), f"The study {study.study_name!r}")
     return dict(held[_FACTS])

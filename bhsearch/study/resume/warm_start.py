@@ -84,7 +84,7 @@ def origin_of(prepared: StudyContext, look_up: LookUp) -> Origin:
         return {}
     facts, trials = look_up(name)
     if facts["regime"] != FROZEN:
-        raise StudyError(f"--init-from must name a frozen study, but {name!r} is of the {facts['regime']} regime.")
+        raise StudyError(f"--init-from must name a frozen study, but the regime of {name!r} is {facts['regime']}.")
     if facts["split_fingerprint"] != prepared.split.fingerprint:
         raise StudyError(
             f"--init-from must name a study with the same data and split, since a head must not have seen the images "
