@@ -23,9 +23,10 @@ class Trial:
         params: Value of each parameter.
         value: Score; None unless the trial is complete.
         notes: Metadata of the trial by key, called notes throughout the package. All trials: `owner` (the process that
-            runs the trial) and `seconds` (duration). Failed trials: `reason`, and `dead` if the process died. Retries:
-            `retry_of` (number of the retried trial) and `attempt` (1 or 2). Complete trials: `auc_low` and `auc_high`
-            (confidence interval of the score).
+            runs the trial). Complete and pruned trials: `seconds` (duration). Complete trials: `auc_low` and `auc_high`
+            (confidence interval of the score). Failed trials: `reason`, and `dead` if the process died. Retries:
+            `retry_of` (number of the retried trial) and `attempt` (1 or 2). Further keys are set by the worker, such as
+            `warm` (index of the warm-start point) and `outbox` (folder of the outbox).
     """
 
     number: int

@@ -138,7 +138,10 @@ class StudyContext:
         return finetune_space(names, self.image_sizes, policies)
 
     def metadata(self) -> NewMetadata:
-        """Return the metadata to store with a new study, against which a resumed study is checked."""
+        """Return the metadata to store with a new study, against which a resumed study is checked.
+
+        `started_from` and `warm` are empty; they are filled in when the storage of the study is opened.
+        """
         settings = self.settings
         return {
             "data": self.index.name,

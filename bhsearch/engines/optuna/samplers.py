@@ -32,7 +32,7 @@ class Sampler(Protocol):
         Args:
             seed: Random seed of this trial.
             study_seed: Random seed of the study.
-            n_done: Number of earlier trials, without interrupted trials and trials that will be retried.
+            n_done: Number of earlier and running trials, without interrupted trials and trials that will be retried.
         """
 
 

@@ -2,7 +2,7 @@
 
 The worker imports its framework while the pool reads the data. It then receives the study through the channel, runs
 trials, and sends their events through the channel. When the pool sends `STOP` or dies, the worker fails its running
-trial and exits; a timer kills the worker if it does not exit in time.
+trial and exits. If the worker does not exit in time, the pool kills it, or a timer if the pool is dead.
 """
 
 from __future__ import annotations

@@ -162,9 +162,10 @@ class Worker:
                 self._worked = True
 
     def _forget_own(self, trials: Sequence[Trial]) -> None:
-        """Fail running trials that this process owns: they were stored although `ask` failed for lack of a connection.
+        """Fail running trials that this process owns, although it runs no trial when this method is called.
 
-        The process runs no trial when this method is called.
+        If the connection is lost while a trial is started, the storage may contain the trial without the worker's
+        knowledge.
         """
         me = this_process()
         for trial in trials:
