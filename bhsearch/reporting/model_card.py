@@ -92,7 +92,7 @@ class ModelCard:
         subtypes: Test results by subtype, from `subgroup_results`.
         magnifications: Test results by magnification.
         cases: Test results by case.
-        worst: Images from the test cases with the most errors, worst first.
+        worst: One image from each of the test cases with the lowest accuracy, worst case first.
         pictures: PNG files by title, such as `ROC curve`.
         limits: Excluded uses: `LIMITS`, and limits that follow from the data.
 
