@@ -207,7 +207,7 @@ def write_report(
     figures: str | Path | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Write a study as one HTML page, log the page to the study's run in MLflow, and return its path.
+    """Write a study as one HTML page, log the page to the study's run in MLflow, and return the path.
 
     Args:
         study: Name, uid or run of the study; None for the most recently started study.

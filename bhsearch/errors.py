@@ -11,7 +11,7 @@
   x RunError: the work itself failed
     - LostStorageError: the database of the study was deleted or replaced during the search
 
-A message states the rule, the value that broke it, and what to do. Commands print it without a traceback.
+A message states the rule, the value that broke it, and what to do. Commands print the message without a traceback.
 """
 
 

@@ -163,7 +163,7 @@ def leakage(
     ),
     **settings: Any,
 ) -> None:
-    """Score one configuration with folds by image, by slide and by case, to show how much a leak is worth."""
+    """Score one configuration with folds by image, by slide and by case, to show how much a leak raises the score."""
     from bhsearch.config import load_settings
     from bhsearch.errors import PlaceError
     from bhsearch.runtime.cache import explain_write_errors

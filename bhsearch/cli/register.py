@@ -48,7 +48,7 @@ def register(
     """Open the sealed test for one trial, register its model, and promote it if it beats the champion.
 
     Calibration and threshold are fixed before the test is opened. Every opening is counted, because only the first is
-    unbiased. A trial that was tested on these cases before is not tested again; its earlier result is shown.
+    unbiased. A trial that was already tested on these cases is not tested again; its earlier result is shown.
     """
     from bhsearch.lifecycle.registration import EarlierResult, RegistrationRequest
 

@@ -66,7 +66,7 @@ def build_report(name: str | None, reporter: ProgressReporter) -> tuple[StudyRep
         The data of the report, and the HTML page.
 
     Raises:
-        StudyError: If the study does not exist, or its store cannot be opened or refuses a request.
+        StudyError: If the study does not exist, or if the store cannot be opened or refuses a request.
         RunError: If the store stays unavailable.
     """
     from bhsearch.models import backend

@@ -38,12 +38,12 @@ class ImageRow:
     """A row of the output for one image.
 
     Attributes:
-        image: Path as it was given.
+        image: Path of the image, as given or below a given folder.
         case: Case of the image; empty if unknown.
         probability: Calibrated P(malignant), rounded to six significant digits.
         label: Class name at the threshold of the model.
         model: URI of the model.
-        use: Statement on what the row must not be used for.
+        use: Statement of the uses that are not allowed.
     """
 
     image: str
@@ -64,7 +64,7 @@ class CaseRow:
         probability: Mean of P(malignant) over these images, rounded to six significant digits.
         label: Class name at the threshold of the model.
         model: URI of the model.
-        use: Statement on what the row must not be used for.
+        use: Statement of the uses that are not allowed.
     """
 
     case: str
@@ -129,7 +129,7 @@ def check_output(file: Path) -> None:
 
 
 def open_model(uri: str | None, reporter: ProgressReporter) -> Model:
-    """Load the model of a name or URI; without one, the only champion of the MLflow store.
+    """Load the model with a name or URI; if None is given, load the only champion of the MLflow store.
 
     Raises:
         StudyError: If the model does not exist, or was not registered by bhsearch.
@@ -210,8 +210,8 @@ def case_of(pattern: str | None, places: Sequence[str] = ()) -> Callable[[Path],
     """Return a function that returns the case of an image path; empty if the case is unknown.
 
     With a pattern, the function searches the path relative to the given folder that contains the file, as in training,
-    and then the whole path. Without a pattern, it reads the case from BreakHis and IDC file names. Placeholders such as
-    `unknown` count as unknown.
+    and then the whole path. Without a pattern, the function reads the case from BreakHis and IDC file names.
+    Placeholders such as `unknown` count as unknown.
 
     Raises:
         SettingsError: If the pattern cannot be used.

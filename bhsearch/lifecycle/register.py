@@ -93,7 +93,7 @@ def _open_test(client: Any, fitted: FittedModel) -> Iterator[SealedTest]:
     try:
         yield SealedTest(restored.index, restored.split, access)
     except BaseException as error:  # interrupts included: the access still counts
-        with suppress(Exception):  # the store may be what failed
+        with suppress(Exception):  # the store itself may have failed
             access_log.fail_test(client, access.run_id, f"{type(error).__name__}: {error}")
         raise
     access_log.end_test(client, access.run_id)

@@ -100,7 +100,7 @@ def _tested(test: TestSummary) -> GateStatus:
 
 
 def _claim(test: TestSummary) -> str:
-    """Return a sentence that compares the interval used by the gate with an AUC of 0.5, that of guessing."""
+    """Return a sentence that compares the interval used by the gate with 0.5, the AUC of guessing."""
     low, high = test.decided.low, test.decided.high
     if not math.isfinite(low) or not math.isfinite(high):
         return "Without an interval nothing can be said of how far the number could be off."

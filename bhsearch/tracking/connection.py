@@ -161,7 +161,7 @@ def open_experiment(client: MlflowClient, name: str) -> str:
         location = (folder / name).as_uri() if folder is not None else None
         tags = _KIND | {keys.SCHEMA: str(SCHEMA)}
         return str(client.create_experiment(name, artifact_location=location, tags=tags))
-    except MlflowException:  # another process created it first
+    except MlflowException:  # another process created the experiment first
         found = client.get_experiment_by_name(name)
         if found is None:
             raise

@@ -19,7 +19,7 @@ UID = "bhsearch.study_uid"
 STUDY = "bhsearch.study"
 DATA_FINGERPRINT, SPLIT_FINGERPRINT = "bhsearch.data_fingerprint", "bhsearch.split_fingerprint"
 REGIME, GROUP_BY = "bhsearch.regime", "bhsearch.group_by"
-SYNTHETIC = "bhsearch.synthetic"  # `True` where a program drew the images
+SYNTHETIC = "bhsearch.synthetic"  # `True` if a program drew the images
 PLUGINS = "bhsearch.plugins"  # plugins in use, with distribution and version; absent if there are none
 STARTED_FROM = "bhsearch.started_from"  # name of the earlier study that a study was started from
 LOST = "bhsearch.storage_lost"  # on the run of a study whose storage was lost during the search
@@ -64,7 +64,7 @@ TEST = held_out_test.TEST  # of the sealed test
 EXPORT_DIFFERENCE = "export_difference"
 # On the run of a study, with the number of the trial as the step.
 TRIAL_AUC, TRIAL_BEST = "trial/auc", "trial/best"
-# On the run of a study, once it has ended.
+# On the run of a study, logged when the study ends.
 CORRECTED = {"corrected/auc": "score", "corrected/auc_low": "low", "corrected/auc_high": "high"}
 FINISHED_TRIALS = "finished_trials"
 

@@ -263,9 +263,9 @@ def cost(rows: Sequence[TrialRow]) -> Description:
 
 
 def cheapest_tied(rows: Sequence[TrialRow]) -> TrialRow | None:
-    """Return the fastest trial among those tied with the best, and the better one of equally fast trials.
+    """Return the trial with the shortest inference time among the trials tied with the best.
 
-    Returns None if no tied trial has a known inference time.
+    Of equally fast trials, the trial with the highest score is returned; None if no tied trial has a known time.
     """
     timed = [row for row in rows if row.tied and row.milliseconds > 0]
     return min(timed, key=lambda row: (row.milliseconds, -(row.score or 0.0)), default=None)

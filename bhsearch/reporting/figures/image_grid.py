@@ -51,8 +51,8 @@ def pick_examples(
     """Return the most confident correct and the most confident wrong images of the first repeat.
 
     If possible, the examples are divided equally between four kinds: correct and wrong images of each class. Within a
-    kind, images farthest from their threshold come first, and a second image of a case is chosen only after every case
-    has one.
+    kind, images farthest from their threshold come first, and a second image of a case is chosen only after one of
+    every case.
 
     Args:
         predictions: Out-of-fold predictions.

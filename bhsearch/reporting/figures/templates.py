@@ -116,7 +116,7 @@ def words(axes: Axes, x: float, y: float, text: str, of_axes: bool = False, **lo
 
 
 def _placed(artist: _Artist, axes: Axes, transform: Transform, clipped: bool = True) -> _Artist:
-    """Set figure, transform and clipping of an artist without adding the artist to the axes, and return it."""
+    """Set figure, transform and clipping of an artist without adding the artist to the axes; return the artist."""
     artist.set_figure(axes.figure)
     artist.set_transform(transform)
     if clipped:

@@ -50,7 +50,7 @@ class UploaderProcess:
         self._listener.start()
 
     def wait_until_ready(self) -> None:
-        """Let the uploader begin, and wait until it has opened the run of the study.
+        """Let the uploader begin, and wait until the run of the study is open.
 
         With `patient`, the method also returns as soon as the uploader reports an unavailable store, and the uploader
         keeps trying.

@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class ModelRetention:
-    """Retention policy for the models of one study: MLflow keeps those of the best trials.
+    """The retention policy for the models of one study, which keeps the models of the best trials.
 
     Args:
         client: Client of the MLflow store.
