@@ -1,4 +1,4 @@
-"""Settings of a study: one declaration each, read by the command line, settings files, the Python API and the docs."""
+"""Settings of a study, each declared once and used by the command line, settings files, the Python API and the docs."""
 
 from bhsearch.config.loading import load_settings, portable
 from bhsearch.config.settings import Settings, model_limit

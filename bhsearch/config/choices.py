@@ -1,6 +1,6 @@
-"""Names that a setting can take, one function per list; help, completion, validation and the reference read them.
+"""Allowed values of settings, one function per list, for help, completion, validation and the reference.
 
-Nothing may be imported here that takes time: `bhsearch run --help` calls every function.
+This module must not import slow packages, since `bhsearch run --help` calls every function.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from bhsearch.plugins import BUILT_IN, Registry
 
 
 def layouts() -> tuple[str, ...]:
-    """Return the names of the readers of data sets."""
+    """Return the names of the data set layouts, `auto` first."""
     return ("auto", *_names("bhsearch.layouts"))
 
 
 def regimes() -> tuple[str, ...]:
-    """Return the training regimes."""
+    """Return the names of the training regimes, `auto` first."""
     return ("auto", "frozen", "finetune")
 
 
@@ -25,7 +25,7 @@ def engines() -> tuple[str, ...]:
 
 
 def samplers() -> dict[str, tuple[str, ...]]:
-    """Return the names of the samplers of each built-in engine, its default first."""
+    """Return the sampler names by built-in engine; the first sampler of each engine is its default."""
     return {
         "optuna": _names("bhsearch.samplers"),
         "keras-tuner": ("bayesian", "random", "hyperband", "grid"),
@@ -38,27 +38,27 @@ def pruners() -> tuple[str, ...]:
 
 
 def launchers() -> tuple[str, ...]:
-    """Return the places where worker processes can run."""
+    """Return the names of the launchers, which start worker processes."""
     return _names("bhsearch.launchers")
 
 
 def augmentations() -> tuple[str, ...]:
-    """Return the augmentation policies of other packages."""
+    """Return the names of the augmentation policies that other packages provide."""
     return _names("bhsearch.augmentations")
 
 
 def metrics() -> tuple[str, ...]:
-    """Return the metrics of other packages."""
+    """Return the names of the metrics that other packages provide."""
     return _names("bhsearch.metrics")
 
 
 def groupings() -> tuple[str, ...]:
-    """Return the units that the folds of the development set can keep together."""
+    """Return the units that can be kept together within a fold of the development set."""
     return ("case", "slide", "image")
 
 
 def resize_modes() -> tuple[str, ...]:
-    """Return the ways to bring an image to the input size of a backbone."""
+    """Return the modes of resizing an image to the input size of a backbone."""
     return ("crop", "squash", "tiles")
 
 
@@ -68,12 +68,12 @@ def feature_backends() -> tuple[str, ...]:
 
 
 def precisions() -> tuple[str, ...]:
-    """Return the floating-point policies of fine-tuning, by the names that Keras gives them."""
+    """Return Keras's names of the floating-point policies for fine-tuning, `auto` first."""
     return ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 
 def exports() -> tuple[str, ...]:
-    """Return the formats that a registered model can be written in beside Keras's."""
+    """Return the formats to which a registered model can be exported, in addition to Keras's own format."""
     return ("openvino",)
 
 
@@ -83,9 +83,10 @@ def prediction_formats() -> tuple[str, ...]:
 
 
 def _names(group: str) -> tuple[str, ...]:
-    """Return the parts of a group of entry points, those of other packages last. Imports none of them.
+    """Return the names in a group of entry points, built-in names first, without importing the entry points.
 
-    Help is built while a command is imported, so two parts of one name are not an error before one of them is used.
+    If two packages use the same name, only the built-in names are returned: help is built whenever a command is
+    imported, so the conflict is reported only when the name is used.
     """
     try:
         return Registry[object](group, "").names()

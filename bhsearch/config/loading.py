@@ -1,4 +1,4 @@
-"""Settings from a TOML file and from the command line; the command line wins."""
+"""Load settings from a TOML file and from the command line, which takes precedence."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bhsearch.errors import SettingsError
 
 
 def load_settings(file: Path | None, options: Mapping[str, Any]) -> Settings:
-    """Return the settings of a TOML file, overridden by the options that were given.
+    """Return the settings of a TOML file, overridden by command-line options.
 
     Args:
         file: TOML file whose keys are the fields of `Settings`, or None.
-        options: Values by field of `Settings`; None stands for an option that was not given.
+        options: Option values by field of `Settings`; None if the option was not given.
 
     Raises:
         SettingsError: If the file cannot be read, contains an unknown key, or a value has the wrong type or range.
@@ -32,9 +32,9 @@ def load_settings(file: Path | None, options: Mapping[str, Any]) -> Settings:
 
 
 def portable(settings: Settings) -> dict[str, Any]:
-    """Return the settings that a worker in another folder needs to join the study, as values that JSON can hold.
+    """Return the settings that a worker needs to join the study from another folder, as JSON-able values.
 
-    The storage is left out, since its URL may contain a password.
+    Existing paths are made absolute. The storage URL is left out, since it may contain a password.
     """
     declared = {field.name: option_of(field) for field in fields(Settings)}
     values = {key: value for key, value in asdict(settings).items() if not declared[key].belongs_to_command}
@@ -65,7 +65,11 @@ def _require_known(keys: Iterable[str], where: str) -> None:
 
 
 def _converted(key: str, value: Any) -> Any:
-    """Return a value in the type of its field: lists become tuples, and an integer may stand for a float."""
+    """Convert a value to the type of its field, such as a list to a tuple or an integer to a float.
+
+    Raises:
+        SettingsError: If the value cannot be converted.
+    """
     option = option_of(next(field for field in fields(Settings) if field.name == key))
     allowed = get_args(type_of(key)) or (type_of(key),)
     if option.parse is not None:

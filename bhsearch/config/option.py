@@ -16,25 +16,25 @@ _METADATA_KEY = "bhsearch.option"
 
 @dataclass(frozen=True)
 class Option:
-    """All that is known about a setting beyond its name, type and default.
+    """Metadata of a setting in addition to its name, type and default.
 
     Attributes:
         help: One or two sentences for `--help` and the reference.
-        metavar: Placeholder of the value in help, such as `SECONDS`; empty for a flag.
-        choices: Function that returns the names that the setting takes, or a mapping of lists with a heading each; None
-            where any value of the type will do.
-        closed: Whether a value that is not one of the choices is refused here. Lists that packages can extend are
-            checked by their registry, which knows the package that a missing name comes from.
-        unset: Meaning of the default None.
-        at_least: Smallest value that is accepted.
-        above: Bound that the value must exceed.
+        metavar: Placeholder for the value in help, such as `SECONDS`; empty for a flag.
+        choices: Function that returns the allowed names, either as one sequence or as a mapping from heading to
+            sequence; None if every value of the type is allowed.
+        closed: Whether `check_value` refuses a value that is not one of the choices. False for lists that other
+            packages can extend: their registry checks the value and can name the package that is not installed.
+        unset: Description of the behaviour if the value is None.
+        at_least: Inclusive lower bound.
+        above: Exclusive lower bound.
         unit: Unit of the value, for messages.
         aliases: Further spellings of the option, such as `-q`.
-        is_path: Whether the value is a path, in which `~` stands for the home folder.
+        is_path: Whether the value is a path in which a leading `~` is expanded to the home folder.
         is_repeatable: Whether the option may be given several times.
-        parse: Converts a value from the command line or a settings file; None for the conversion by type.
-        belongs_to_command: Whether the setting belongs to one command rather than to the study, so that a worker that
-            joins the study has its own.
+        parse: Function that converts a value from the command line or a settings file; None to convert by type.
+        belongs_to_command: Whether the setting applies to a single command rather than to the study. A worker that
+            joins the study does not inherit it.
     """
 
     help: str
@@ -56,22 +56,22 @@ def setting(default: Any, help: str, metavar: str = "", **more: Any) -> Any:  # 
     """Declare a field of a settings class.
 
     Args:
-        default: Value where neither the command line nor a settings file gives one.
-        help: As in `Option`.
-        metavar: As in `Option`.
+        default: Value used if neither the command line nor a settings file sets the field.
+        help: See `Option`.
+        metavar: See `Option`.
         **more: Further attributes of `Option`.
     """
     return field(default=default, metadata={_METADATA_KEY: Option(help, metavar, **more)})
 
 
 def option_of(declared: Field[Any]) -> Option:
-    """Return the declaration of a field that `setting` made."""
+    """Return the `Option` of a field that was declared with `setting`."""
     option: Option = declared.metadata[_METADATA_KEY]
     return option
 
 
 def choice_names(option: Option) -> tuple[str, ...]:
-    """Return the names that a setting takes, each once; empty where it has no choices."""
+    """Return the allowed names of a setting without duplicates; empty if the setting has no choices."""
     found = () if option.choices is None else option.choices()
     names = [name for group in found.values() for name in group] if isinstance(found, Mapping) else found
     return tuple(dict.fromkeys(names))
@@ -82,7 +82,7 @@ def choices_text(option: Option, quote: str = "") -> str:
 
     Args:
         option: Declaration of the setting.
-        quote: Put before and after each name.
+        quote: Quotation mark written before and after each name.
     """
     found = () if option.choices is None else option.choices()
 
@@ -95,20 +95,20 @@ def choices_text(option: Option, quote: str = "") -> str:
 
 
 def option_name(field_name: str) -> str:
-    """Return the long option of a setting: `--image-size` for `image_size`."""
+    """Return the long command-line option of a field, such as `--image-size` for `image_size`."""
     return f"--{field_name.replace('_', '-')}"
 
 
 def check_value(name: str, option: Option, value: Any) -> None:
-    """Refuse a value that is empty, not finite, out of range, or not one of a closed list of choices.
+    """Check that a value is not empty, is finite and in range, and is one of the choices if they are closed.
 
     Args:
-        name: Name of the setting.
-        option: Its declaration.
-        value: Value of the right type, or None.
+        name: Field name of the setting.
+        option: Declaration of the setting.
+        value: Value of the field's type, or None.
 
     Raises:
-        SettingsError: Naming the option, the rule and the value.
+        SettingsError: If the value breaks one of these rules. The message names the option, the rule and the value.
     """
     rule, hint = "", ""
     if isinstance(value, str) and not value.strip():
@@ -130,7 +130,7 @@ def check_value(name: str, option: Option, value: Any) -> None:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return the sentence that names the known word closest to a wrong one; empty where none is close."""
+    """Return a sentence that suggests the known word closest to `word`; empty if no known word is close."""
     close = difflib.get_close_matches(word, known, 1)
     return f" Did you mean {close[0]!r}?" if close else ""
 

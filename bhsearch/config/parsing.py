@@ -9,20 +9,20 @@ from typing import Any
 
 from bhsearch.errors import SettingsError
 
-# A + between two names of a class map; the + in "IDC(+)" or at the end of "HER2+" belongs to the name.
+# Matches a + that separates two names of a class map, but not a + inside a name such as "IDC(+)" or "HER2+".
 PLUS = re.compile(r"(?<=[^\s+(=])\+(?=[^\s+)])")
 
 
 def expand_home(path: Any) -> Any:
-    """Return a path with the home folder in place of a leading `~`, and any other value unchanged."""
+    """Replace a leading `~` of a path by the home folder; return any other value unchanged."""
     return os.path.expanduser(path) if isinstance(path, str) and path.startswith("~") else path  # noqa: PTH111
 
 
 def parse_names(value: Any) -> tuple[str, ...]:
-    """Return names from a list, or from a text with commas between them.
+    """Return names from a list or from comma-separated text.
 
     Raises:
-        ValueError: If the value is neither.
+        ValueError: If the value is neither a list of strings nor text.
     """
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
@@ -31,19 +31,19 @@ def parse_names(value: Any) -> tuple[str, ...]:
 
 
 def parse_repeated_names(value: Any) -> tuple[str, ...]:
-    """Return names from an option that may be repeated and may hold several names with commas between them.
+    """Return names from a repeatable option, each occurrence of which may contain several comma-separated names.
 
     Raises:
-        ValueError: If the value is neither a list of names nor a text.
+        ValueError: If the value is neither a list of strings nor text.
     """
     return parse_names(",".join(parse_names(value)))
 
 
 def parse_whole_numbers(value: Any) -> tuple[int, ...]:
-    """Return whole numbers from a list, or from a text with commas between.
+    """Return whole numbers from a list or from comma-separated text.
 
     Raises:
-        ValueError: If the value is neither.
+        ValueError: If the value is neither, or an element is not a whole number.
     """
     numbers = value.split(",") if isinstance(value, str) else value
     try:
@@ -55,14 +55,14 @@ def parse_whole_numbers(value: Any) -> tuple[int, ...]:
 
 
 def parse_class_map(value: Any) -> tuple[str, ...]:
-    """Return a class map as pairs `benign=NAME`, one name each.
+    """Return a class map as pairs of class and name, such as `malignant=cancer`.
 
     Args:
-        value: The text of an option, such as `benign=normal,malignant=cancer+invasive`; a table of a settings file,
-            such as `{benign = ["normal"]}`; or the pairs.
+        value: Text of an option, such as `benign=normal,malignant=cancer+invasive`; table of a settings file, such as
+            `{benign = ["normal"]}`; or a list of pairs, which is returned as a tuple.
 
     Raises:
-        SettingsError: If the value is none of these.
+        SettingsError: If the value has none of these three forms.
     """
     if isinstance(value, str):
         pairs = []

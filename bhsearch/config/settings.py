@@ -1,7 +1,7 @@
 """Settings of a study, in sections. Each field is an option of `bhsearch run` and a key of a settings file.
 
-The declaration of a field is its only one: `bhsearch.cli.options` makes the options from it, `bhsearch.config.loading`
-checks settings files by it, and `bhsearch.config.table` writes the reference.
+Each setting is declared only here. From the declaration, `bhsearch.cli.options` creates the command-line option,
+`bhsearch.config.loading` checks settings files, and `bhsearch.config.table` writes the reference.
 """
 
 from __future__ import annotations
@@ -277,7 +277,7 @@ class Settings(
 
 
 def model_limit(keep_models: str) -> int | None:
-    """Return how many trials of a study keep their model, from `--keep-models`; None for all.
+    """Return the maximum number of models to keep in a study, from the value of `--keep-models`; None for all.
 
     Raises:
         SettingsError: If the value is not `all`, `none` or `best:N` with N of at least 1.
@@ -302,7 +302,7 @@ def type_of(name: str) -> Any:
     return _types()[name]
 
 
-# `help(Settings)` shows what `bhsearch run --help` does.
+# Let `help(Settings)` show the same help texts as `bhsearch run --help`.
 Settings.__doc__ = f"{Settings.__doc__}\n    Attributes:\n" + "".join(
     f"        {declared.name}: {option_of(declared).help}\n" for declared in fields(Settings)
 )

@@ -1,4 +1,4 @@
-"""The reference of the settings: one Markdown table per section, written from the declarations of the fields."""
+"""Reference of the settings: one Markdown table per section, generated from the declarations of the fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bhsearch.config.settings import SECTIONS
 
 
 def markdown_tables() -> str:
-    """Return the settings as Markdown: a heading and a table per section."""
+    """Return the reference of all settings in Markdown, with a heading and a table per section."""
     parts = []
     for section in SECTIONS:
         rows = [_row(declared) for declared in fields(section)]
@@ -21,7 +21,10 @@ def markdown_tables() -> str:
 
 
 def default_text(declared: Field[Any]) -> str:
-    """Return the default of a setting as a user would write it, or its meaning where it is None; may be empty."""
+    """Return the default of a setting as written by a user, or the meaning of an unset value if the default is None.
+
+    The text is empty for an empty default and for a flag that is off by default.
+    """
     default, option = declared.default, option_of(declared)
     if default is None:
         return option.unset
@@ -33,7 +36,7 @@ def default_text(declared: Field[Any]) -> str:
 
 
 def values_text(declared: Field[Any], quote: str = "") -> str:
-    """Return the choices of a setting, or the placeholder of its value; `yes or no` for a flag."""
+    """Return the choices of a setting or, without choices, the placeholder of its value; `yes or no` for a flag."""
     option = option_of(declared)
     return choices_text(option, quote) or option.metavar or "yes or no"
 

@@ -1,1 +1,1 @@
-"""Files to data set to split to pixels, without any machine-learning framework."""
+"""Data: reading data sets from files, splitting them and decoding images, without a machine-learning framework."""

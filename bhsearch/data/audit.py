@@ -1,4 +1,4 @@
-"""Audit a data set for duplicates, contradictions and leaks across a split that is not made by group."""
+"""Audit a data set for duplicates, contradictory labels, and leaks across splits that do not keep groups together."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ PAGES = "Files with several pages or frames, of which one is read"
 
 @dataclass(frozen=True)
 class Audit:
-    """Findings about a data set. Sets of images are sorted tuples of paths.
+    """Findings of the audit of a data set. A set of images is a sorted tuple of paths.
 
     Attributes:
         name: Name of the data set.
         synthetic: Whether the images are drawn by a program.
         has_cases: Whether the cases are known. If not, no split can rule out a leak.
         n_images: Number of images that were read.
-        n_cases: Number of cases by name.
-        n_slides: Number of slides; 0 where slides are unknown.
-        n_groups: Number of groups: cases merged where they share an image.
+        n_cases: Number of different case names.
+        n_slides: Number of slides; 0 if slides are unknown.
+        n_groups: Number of groups. A group consists of cases that share an image or a name in different spellings.
         identical_bytes: Sets of byte-identical files.
         identical_pixels_within_case: Sets of pixel-identical images of one case, byte-identical files included.
-        identical_pixels_across_cases: Sets of pixel-identical images of several cases.
+        identical_pixels_across_cases: Sets of pixel-identical images that belong to several cases.
         identical_pixels_across_parts: Sets of pixel-identical images inside and outside the predefined test part.
         identical_pixels_both_labels: Sets of pixel-identical images with both labels.
-        merged_groups: Cases of each group that merges several cases.
+        merged_groups: Cases of each group that consists of several cases.
         groups_across_parts: Cases of each group with images inside and outside the predefined test part.
-        cases_with_several_subtypes: Subtypes by case, where a case has several.
+        cases_with_several_subtypes: Subtypes by case, for cases with several subtypes.
         cases_with_both_labels: Cases with benign and malignant images.
-        siblings: Slides by case, where a case has several, which a split by slide would separate.
-        cases_of_one_image: Cases with a single image; empty where cases are unknown.
+        siblings: Slides by case, for cases with several slides. A split by slide could separate them.
+        cases_of_one_image: Cases with a single image; empty if cases are unknown.
         bad: Unreadable files that were skipped.
         count_differences: Sentences about differences from the published counts of BreakHis.
-        spellings: Sets of case names that are spellings of one name; grouping keeps them together.
-        narrow_ranges: Share of the sample range that an image uses, for images that use less than a tenth. 12-bit
-            camera values in a 16-bit file are an example; they look almost black.
+        spellings: Sets of case names that are different spellings of one name. Grouping keeps these cases together.
+        narrow_ranges: Used share of the sample range by path, for images that use less than a tenth of the range. An
+            example is an image with 12-bit camera values in a 16-bit file, which looks almost black.
         pages_left_out: Number of pages or frames that were not read, by path.
     """
 
@@ -124,10 +124,10 @@ class Audit:
     def summary_lines(self) -> list[str]:
         """Return the findings to show with every result, one sentence each.
 
-        These are findings with a severity in `SUMMARY_SEVERITIES`, and images that may have been read incorrectly.
-        Findings implied by others are omitted: unreadable files are counted elsewhere, identical bytes are identical
-        images, and groups are merged because of shared images or spellings. A leak is omitted because it ends the
-        command unless the data are split anew.
+        Included are findings with a severity in `SUMMARY_SEVERITIES`, and images that may have been read incorrectly.
+        Findings that follow from other information are left out: unreadable files are counted elsewhere, byte-identical
+        files are also pixel-identical images, and groups are merged because of shared images or spellings. Leaks are
+        left out because they end the command unless the predefined split is ignored.
         """
         implied = (_BAD, _SAME_BYTES, _MERGED)
         return [
@@ -137,7 +137,7 @@ class Audit:
         ]
 
     def head(self) -> list[str]:
-        """Return the size of the data set and the caveats that belong to all of its results."""
+        """Return lines on the size of the data set and the caveats that apply to all of its results."""
         slides = f", {self.n_slides:,} slides" if self.n_slides else ""
         head = [f"{self.name}: {self.n_images:,} images, {self.n_cases:,} cases{slides}, {self.n_groups:,} groups."]
         if self.synthetic:
@@ -149,10 +149,10 @@ class Audit:
         return head
 
     def lines(self, most: int = 5) -> list[str]:
-        """Return the audit as plain lines.
+        """Return the audit as lines of plain text.
 
         Args:
-            most: Maximum number of examples per finding; the rest is counted.
+            most: Maximum number of examples per finding; further examples are only counted.
         """
         lines = self.head()
         for finding in self.findings():
@@ -162,12 +162,13 @@ class Audit:
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """One kind of finding with its examples.
+    """Finding of one kind with all of its occurrences.
 
     Attributes:
-        severity: `leak` (a test would be worthless), `error` (the data are wrong), `merged` and `siblings` (grouping
-            keeps them together), `duplicate` (counted more than once), or `note`.
-        what: What was found, in the plural.
+        severity: `leak` (test results would be invalid), `error` (the data are wrong), `merged` (cases that grouping
+            merges), `siblings` (slides that grouping keeps together), `duplicate` (images that count more than once),
+            or `note`.
+        what: Kind of the finding, as a plural noun phrase.
         examples: All occurrences, one line each.
     """
 
@@ -194,7 +195,7 @@ def _with_groups(dataset: Dataset) -> pd.DataFrame:
 def counts(dataset: Dataset) -> dict[str, Any]:
     """Count images, cases, slides and groups by class, subtype, magnification and part.
 
-    A case or group with both labels counts in both classes and once in `all`; `slides` is 0 where slides are unknown.
+    A case or group with both labels counts in each class, and once in `all`. `slides` is 0 if slides are unknown.
 
     Returns:
         A JSON-able dictionary.
@@ -214,7 +215,7 @@ def counts(dataset: Dataset) -> dict[str, Any]:
     def images_by(column: str) -> dict[str, dict[str, int]]:
         known = table[table[column] != ""]
         lowest = known.groupby(column)["label"].min()
-        # Benign subtypes first; a shorter value first, so that 40X comes before 100X.
+        # Benign subtypes come first; shorter values come first, so that 40X precedes 100X.
         values = sorted(lowest.index, key=lambda value: (lowest[value], len(value), value))
         crossed = known.groupby([column, "label"]).size()
         rows = {}
@@ -248,7 +249,7 @@ def audit(dataset: Dataset) -> Audit:
         table.assign(side=table["part"] == sealed_part(dataset)) if sealed_part(dataset) else table.assign(side=False)
     )
     across = table[table["group"].astype(str).isin(list(_several(sided, "group", "side")))]
-    is_breakhis = dataset.layout == "breakhis" and not dataset.synthetic  # the phantom borrows the names only
+    is_breakhis = dataset.layout == "breakhis" and not dataset.synthetic  # the phantom only has BreakHis file names
     return Audit(
         name=dataset.name,
         synthetic=dataset.synthetic,
@@ -279,7 +280,7 @@ def audit(dataset: Dataset) -> Audit:
 
 
 def _several(table: pd.DataFrame, by: str, of: str) -> dict[str, tuple[str, ...]]:
-    """Return the values of the column `of` for each key of the column `by` that has several, all sorted."""
+    """Return the sorted values of the column `of` by key of the column `by`, for keys with several values."""
     pairs = table[[by, of]].drop_duplicates()
     found: dict[str, list[str]] = {}
     for key, value in pairs[pairs[by].duplicated(keep=False)].itertuples(index=False):
@@ -288,7 +289,7 @@ def _several(table: pd.DataFrame, by: str, of: str) -> dict[str, tuple[str, ...]
 
 
 def _sets_that_differ(table: pd.DataFrame, column: str) -> Sets:
-    """Return the sets of pixel-identical images that differ in a column."""
+    """Return the sets of pixel-identical images whose values in a column differ."""
     differing = table[table["pixels_digest"].isin(list(_several(table, "pixels_digest", column)))]
     return _sorted_sets(_several(differing, "pixels_digest", "path").values())
 

@@ -1,4 +1,4 @@
-"""The data set: one row per image with everything that is known before a network sees it."""
+"""The data set: a table with one row per image."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class BadFile:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Files of a data folder that are not images of the data set.
+    """Number of files of a data folder that were left out because of one suffix and one reason.
 
     Attributes:
         suffix: Suffix in lower case with its dot, or `no suffix`.
@@ -60,19 +60,19 @@ class Dataset:
 
     Attributes:
         name: Short name, used in the names of studies and experiments.
-        root: Folder that paths are relative to.
-        layout: Layout that listed the images: `breakhis`, `idc`, `folders`, `manifest` or `phantom`.
+        root: Folder that contains the images; paths are relative to it.
+        layout: Name of the layout: `breakhis`, `idc`, `folders`, `manifest`, `phantom`, or one of another package.
         table: One row per image, sorted by path. Columns: `path` (POSIX, relative to `root`), `label` (0 benign, 1
             malignant), `case`, `slide`, `subtype`, `magnification` (strings, empty where unknown), `part` (`train`,
             `validation`, `test`, or empty without a predefined split), `bytes_digest` and `pixels_digest` (hex).
-        has_cases: Whether `case` is known. If not, each image is its own case and no model can be promoted.
+        has_cases: Whether the cases are known. If not, each image is its own case and no model can be promoted.
         synthetic: Whether the images are drawn by a program.
         bad: Unreadable files that were skipped on request.
-        left_out: Files in the folder that are not images, counted.
-        notes: Sentences about how the data were read, such as unused columns.
-        range_used: Share of the sample range that an image uses, 0 to 1, by path. Images with at most 8 bits per sample
-            are not listed.
-        pages_left_out: Number of pages or frames that were not read, by path. Files with one page are not listed.
+        left_out: Numbers of files in the folder that are not images of the data set.
+        notes: Sentences about how the data were read, for example about unused columns.
+        range_used: Used share of the sample range, 0 to 1, by path. Images with at most 8 bits per sample have no
+            entry.
+        pages_left_out: Number of pages or frames that were not read, by path. Files with one page have no entry.
     """
 
     name: str
@@ -97,16 +97,16 @@ class Dataset:
         return labels
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """Return one column as an array of Python strings. Shape (n_images,)."""
+        """Return one column as an array of Python objects. Shape (n_images,)."""
         values: npt.NDArray[Any] = self.table[name].to_numpy(object)
         return values
 
     def paths(self) -> list[Path]:
-        """Return the absolute paths, row by row."""
+        """Return the path of each image including `root`, in the order of the rows."""
         return [self.root / path for path in self.table["path"]]
 
     def select(self, rows: npt.NDArray[np.bool_]) -> Dataset:
-        """Return the data set restricted to some rows.
+        """Return the data set restricted to the rows of a mask.
 
         Args:
             rows: Mask of the rows to keep. Shape (n_images,).
@@ -115,7 +115,7 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of paths, labels, cases and pixels. Independent of `root`. 16 hex digits."""
+        """Digest of paths, labels, cases and pixels, independent of `root`. 16 hex digits."""
         digest = hashlib.sha256()
         for row in self.table[["path", "label", "case", "pixels_digest"]].itertuples(index=False):
             digest.update("\x1f".join(map(str, row)).encode() + b"\x1e")

@@ -1,4 +1,4 @@
-"""Groups of cases and other units of a split. Their keys do not depend on the location or the order of the files."""
+"""Groups of cases, slides and images as units of a split. Unit keys do not depend on file locations or row order."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from bhsearch.text import listed
 
 @dataclass(frozen=True, eq=False)
 class SplitUnits:
-    """Images and the units that a split keeps together.
+    """Units that a split keeps together, with the assignment of images to units.
 
     Attributes:
-        number: Unit per image, 0 to n_units - 1. Shape (n_images,).
-        keys: Key per unit, all different. Length n_units.
+        number: Unit number per image, 0 to n_units - 1. Shape (n_images,).
+        keys: Unique key per unit. Length n_units.
         strata: Stratum per unit. Shape (n_units,).
     """
 
@@ -31,23 +31,23 @@ class SplitUnits:
     strata: Ints
 
     def select(self, rows: Bools) -> SplitUnits:
-        """Return the units of some images, with their keys and strata unchanged.
+        """Return the units that contain images of a mask, renumbered, with unchanged keys and strata.
 
         Args:
-            rows: Mask of the images. Shape (n_images,).
+            rows: Mask of the images to keep. Shape (n_images,).
         """
         present, number = np.unique(self.number[rows], return_inverse=True)
         return SplitUnits(number.astype(np.int64), [self.keys[unit] for unit in present], self.strata[present])
 
 
 def case_keys(dataset: Dataset) -> npt.NDArray[np.object_]:
-    """Return the case of each image, or the image's path where the data set does not know its cases.
+    """Return the case of each image, or the path of the image if its case is unknown.
 
     Returns:
         Case keys. Shape (n_images,).
 
     Raises:
-        DataError: If the data set knows its cases but an image has none.
+        DataError: If `dataset.has_cases` is true but the case of an image is unknown.
     """
     cases, paths = dataset.column("case"), dataset.column("path")
     unknown = cases == ""
@@ -57,10 +57,10 @@ def case_keys(dataset: Dataset) -> npt.NDArray[np.object_]:
 
 
 def units_of_groups(dataset: Dataset) -> SplitUnits:
-    """Return the groups of a whole data set. The key of a group joins the sorted keys of its cases.
+    """Return the groups of cases of a whole data set as units; a group's key consists of its sorted case keys.
 
     Raises:
-        DataError: If a class has no image, or an image has no case.
+        DataError: If a class has no image, or `dataset.has_cases` is true but the case of an image is unknown.
     """
     missing = [name for label, name in enumerate(CLASS_NAMES) if not (dataset.labels == label).any()]
     if missing:
@@ -77,7 +77,7 @@ def units_of_groups(dataset: Dataset) -> SplitUnits:
 
 
 def units_of_slides(dataset: Dataset) -> SplitUnits:
-    """Return the slides of a data set, stratified by their own labels.
+    """Return the slides of a data set as units, stratified by the labels of the slides.
 
     Raises:
         SettingsError: If the slide of an image is unknown.
@@ -94,21 +94,25 @@ def units_of_slides(dataset: Dataset) -> SplitUnits:
 
 
 def units_of_images(dataset: Dataset) -> SplitUnits:
-    """Return each image as a unit of its own."""
+    """Return the images of a data set as units of one image each."""
     return _named(dataset.column("path").tolist(), dataset.labels)
 
 
 def sealed_part(dataset: Dataset) -> str:
-    """Return the predefined part that becomes the sealed test: `test`, else `validation`, else an empty string."""
+    """Return the predefined part that becomes the sealed test set: `test` or, if missing, `validation`.
+
+    Returns:
+        Name of the part; empty without a predefined split.
+    """
     present = set(dataset.column("part"))
     return next((part for part in (TEST, VALIDATION) if part in present), "")
 
 
 def part_as_test(dataset: Dataset, groups: SplitUnits) -> Bools:
-    """Return the mask of the images in `sealed_part`. Shape (n_images,).
+    """Return the mask of the images in the part that `sealed_part` returns. Shape (n_images,).
 
     Raises:
-        DataError: If a group has images both inside and outside that part.
+        DataError: If a group has images both inside and outside the sealed part.
     """
     part = sealed_part(dataset)
     inside: Bools = dataset.column("part") == part
@@ -144,12 +148,12 @@ def merge_groups(
     Args:
         case: Case key per image. Shape (n_images,).
         pixels_digest: Digest of the decoded pixels per image. Shape (n_images,).
-        by_spelling: Whether to link cases whose names are spellings of one name (`naming.spelling_key`), since they may
-            be one patient. Not for keys that are paths.
+        by_spelling: Whether to link cases whose names are spellings of one name (see `naming.spelling_key`), since
+            these cases may be one patient. Must be false if case keys are paths.
 
     Returns:
-        Group number per image, 0 to n_groups - 1, in the order of each group's smallest case key. It does not depend on
-        the order of the images. Shape (n_images,).
+        Group number per image, 0 to n_groups - 1. Groups are numbered in the order of their smallest case keys, so the
+        numbers do not depend on the order of the images. Shape (n_images,).
 
     Raises:
         DataError: If the two arrays differ in length.
@@ -170,7 +174,7 @@ def merge_groups(
     first_with: dict[str, int] = {}
     for node, digest in zip(case_number.tolist(), pixels_digest.tolist(), strict=True):
         one, other = root_of(node), root_of(first_with.setdefault(digest, node))
-        # `keys` is sorted, so the smaller number has the smaller key: it remains the root and names the group.
+        # `keys` is sorted, so the node with the smaller number has the smaller key; this node becomes the root.
         parent[max(one, other)] = min(one, other)
     first_spelt: dict[str, int] = {}
     for node, key in enumerate(keys.tolist()) if by_spelling else ():
@@ -182,7 +186,7 @@ def merge_groups(
 
 
 def spellings(cases: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return the sets of case names that are spellings of one name, each sorted."""
+    """Return the sets of case names that are different spellings of one name, each set sorted."""
     by_key: dict[str, set[str]] = {}
     for case in set(cases):
         by_key.setdefault(spelling_key(case), set()).add(case)

@@ -1,4 +1,4 @@
-"""Load a data set from files: list the images by layout, then hash every file."""
+"""Load a data set from files: list the images according to the layout, then hash every file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load_dataset(
     skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
-    """List the images of a data set by their names, then hash every file.
+    """Load a data set: list the images by their names, then hash every file.
 
     Args:
         data: Folder of images, or a manifest.
@@ -42,9 +42,9 @@ def load_dataset(
         progress: Called with the numbers of files done and in total.
 
     Raises:
-        DataError: If names, labels or cases cannot be used; if files cannot be read and `skip_unreadable` is false; if
+        DataError: If names, labels or cases are invalid; if files cannot be read and `skip_unreadable` is false; or if
             a class has no readable image.
-        SettingsError: If an option cannot be used.
+        SettingsError: If an option is invalid or does not fit the layout.
     """
     listing = registry.read(
         data,

@@ -16,14 +16,14 @@ PHANTOM = "phantom"
 
 
 def is_phantom(data: str | None) -> bool:
-    """Return whether a value of `--data` stands for synthetic tissue."""
+    """Return whether a value of `--data` selects synthetic tissue."""
     return data is None or data == PHANTOM or data.startswith(f"{PHANTOM}:")
 
 
 def make_phantom(data: str | None, progress: Progress | None = None) -> None:
-    """Draw synthetic tissue into the cache unless it is there.
+    """Draw a synthetic data set into the cache, unless the cache contains it.
 
-    `open_data` would draw it, too, but without reporting progress.
+    `open_data` also draws a missing data set, but does not report progress.
 
     Args:
         data: `phantom` or `phantom:key=value,...`; None means `phantom`.
@@ -31,7 +31,7 @@ def make_phantom(data: str | None, progress: Progress | None = None) -> None:
 
     Raises:
         DataError: If the specification cannot be parsed.
-        PlaceError: If the cache cannot be written or the disk is full. No partial entry is left.
+        PlaceError: If the cache cannot be written or the disk is full. No partial cache entry remains.
     """
     phantom_folder(parse_spec(PHANTOM if data is None else data), progress)
 
@@ -50,8 +50,8 @@ def open_data(
     """Open a data set.
 
     Args:
-        data: `phantom` or `phantom:key=value,...`, a folder, or a manifest; None means `phantom`. Write a folder with
-            the name phantom as `./phantom`.
+        data: `phantom` or `phantom:key=value,...`, a folder, or a manifest; None means `phantom`. A folder with the
+            name `phantom` must be given as `./phantom`.
         layout: See `load_dataset`.
         case_pattern: See `load_dataset`.
         class_map: See `load_dataset`.
@@ -91,7 +91,7 @@ def open_data(
 
 
 def open_settings(settings: Settings, *, data: str | None = None, progress: Progress | None = None) -> Dataset:
-    """Open the data set of a study's settings, with all options that control how it is read.
+    """Open the data set of a study with all data options of the study's settings.
 
     Args:
         settings: Settings of a new or a stored study.

@@ -36,7 +36,7 @@ _PHANTOM = Provenance("Drawn by bhsearch; no patient's tissue", "MIT, as bhsearc
 
 
 def provenance(dataset: Dataset) -> Provenance:
-    """Return the origin of a data set; for a user's own folder, only its path."""
+    """Return the source and licence of a data set; for a user's own data, the path and an unknown licence."""
     if dataset.synthetic:
         return _PHANTOM
     return _KNOWN.get(dataset.layout, Provenance(f"The folder {dataset.root}", _UNKNOWN))

@@ -1,4 +1,4 @@
-"""Splits: the sealed test first, then grouped folds of the development set, independent of seed and file order."""
+"""Splits of a data set into a sealed test set and grouped folds of the development set, without randomness."""
 
 from __future__ import annotations
 
@@ -62,12 +62,13 @@ class Split:
         test: Mask of the sealed test images. Shape (n_images,).
         development: Mask of the development images. Images in neither mask have another magnification. Shape
             (n_images,).
-        folds: Fold in each repeat, 0 to n_folds - 1; -1 outside development. Shape (n_repeats, n_images).
-        groups: Number of the image's group of cases, the unit of weighting and resampling for every `group_by`. Shape
-            (n_images,).
-        strata: Stratum of the image's group, for resampling. Shape (n_images,).
+        folds: Validation fold of each image in each repeat, 0 to n_folds - 1; -1 outside the development set. Shape
+            (n_repeats, n_images).
+        groups: Number of each image's group of cases, which is the unit of weighting and resampling for every value of
+            `group_by`. Shape (n_images,).
+        strata: Stratum of each image's group, for resampling. Shape (n_images,).
         group_by: Unit that folds keep together: `case`, `slide` or `image`. The test set always keeps groups together.
-        magnification: Magnification of test and development as in the data set, such as `100X`, or `all`.
+        magnification: Magnification of the test and development images as in the data set, such as `100X`, or `all`.
         test_fraction: Share of the groups in the test set; unused if `sealed_by` is `part`.
         n_folds: Folds per repeat.
         n_repeats: Number of repeats.
@@ -75,8 +76,8 @@ class Split:
         data_fingerprint: `Dataset.fingerprint` of the rows sorted by path.
         promotable: Whether a model trained with this split may be promoted.
         why_not_promotable: Reasons as sentences; empty if `promotable`.
-        leaks: Sentences about units that occur in several folds; empty for folds by case.
-        warnings: Sentences to read before trusting a score.
+        leaks: Sentences about cases and images that occur in several folds; empty for folds by case.
+        warnings: Sentences about properties of the split that limit the reliability of scores.
     """
 
     paths: npt.NDArray[np.object_]
@@ -102,7 +103,7 @@ class Split:
             array.setflags(write=False)
 
     def parts(self) -> Iterator[tuple[int, int]]:
-        """Iterate over all pairs of repeat and fold, in order."""
+        """Iterate over all pairs (repeat, fold), repeat by repeat."""
         return ((repeat, fold) for repeat in range(self.n_repeats) for fold in range(self.n_folds))
 
     def validation(self, repeat: int, fold: int) -> Bools:
@@ -115,7 +116,7 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of data, options, test and folds, independent of row order and file locations. 16 hex digits."""
+        """Digest of data, options, test set and folds, independent of row order and data folder. 16 hex digits."""
         options = {name: getattr(self, name) for name in _OPTIONS}
         if self.sealed_by == "part":
             del options["test_fraction"]
@@ -126,7 +127,7 @@ class Split:
         return digest.hexdigest()[:16]
 
     def _part(self) -> Ints:
-        """Return the position in `PARTS` per image. Shape (n_images,)."""
+        """Return the index in `PARTS` of each image's part. Shape (n_images,)."""
         return self.test + 2 * self.development.astype(np.int64)
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,13 +185,13 @@ def validation_mask(folds: Folds, repeat: int, fold: int) -> Bools:
     """Return the mask of the validation images of a fold.
 
     Args:
-        folds: Fold of each image in each repeat, -1 outside development. Shape (n_repeats, n_images).
+        folds: Fold of each image in each repeat, -1 outside the development set. Shape (n_repeats, n_images).
         repeat: 0 to n_repeats - 1.
         fold: 0 to n_folds - 1.
 
     Raises:
-        IndexError: If there is no such fold. In NumPy, repeat -1 is the last one, and fold -1 would select everything
-            but development, the test included.
+        IndexError: If `repeat` or `fold` is out of range. Negative values are refused, since repeat -1 would be the
+            last repeat, and fold -1 would select the images outside the development set, including the test set.
     """
     mask: Bools = _folds_of(folds, repeat, fold) == fold
     return mask
@@ -212,18 +213,18 @@ def _folds_of(folds: Folds, repeat: int, fold: int) -> Folds:
 
 
 def training_weights(groups: Ints, part: Bools) -> npt.NDArray[np.float64]:
-    """Weight images so that every group in a part of the data counts the same, both labels together.
+    """Compute image weights that give every group in a part of the data the same total weight, over both labels.
 
     Args:
         groups: Group number per image, from 0. Shape (n_images,).
-        part: Mask of the images that count. Shape (n_images,).
+        part: Mask of the images in the part. Shape (n_images,).
 
     Returns:
-        1 / (images of its group in the part), and 0 outside it. The weights sum to the number of groups. Shape
-        (n_images,).
+        1 / (number of images of the group in the part), and 0 outside the part. The sum is the number of groups in the
+        part. Shape (n_images,).
 
     Source:
-        Ours: a case with 74 images would otherwise count 74 times as much as a case with one.
+        Ours: without weights, a case with 74 images would count 74 times as much as a case with one image.
     """
     n_images = np.bincount(groups[part], minlength=int(groups.max(initial=0)) + 1)
     return np.where(part, 1.0 / np.maximum(n_images[groups], 1), 0.0)
@@ -239,24 +240,25 @@ def make_split(
     magnification: str = "all",
     ignore_predefined_split: bool = False,
 ) -> Split:
-    """Select the sealed test set, then assign the remaining units to folds.
+    """Split a data set: select the sealed test set, then assign the remaining units to folds.
 
-    The test set depends on the data and `test_fraction` only and is selected before the choice of a magnification, so
-    every study of a data set seals the same cases. Folds do not depend on a seed, so studies with the same options
-    share them and can be compared fold by fold.
+    The test set depends only on the data and `test_fraction`, and is selected before images are filtered by
+    magnification, so every study of a data set seals the same cases. Folds do not depend on a seed, so studies with the
+    same options have the same folds and can be compared fold by fold.
 
     Args:
         dataset: The whole data set, with all magnifications.
         test_fraction: Share of the groups of each stratum to seal, 0.05 to 0.5.
         n_folds: 2 to 100.
         n_repeats: 1 to 100.
-        group_by: Unit that folds keep together: `case`, `slide` or `image`. The last two leak.
-        magnification: Magnification to keep in test and development, such as `100X`, or `all`.
+        group_by: Unit that folds keep together: `case`, `slide` or `image`. With `slide` and `image`, images of one
+            case may be in several folds.
+        magnification: Magnification of the test and development images, such as `100X`, or `all`.
         ignore_predefined_split: Whether to ignore a predefined split and split by case.
 
     Raises:
         SettingsError: If an option is unknown, out of range, or does not fit the data.
-        DataError: If the test set or a fold would lack a class, or predefined parts share a group.
+        DataError: If the test set or a fold would lack a class, or a group has images in several predefined parts.
     """
     _check_options(test_fraction, n_folds, n_repeats, group_by)
     magnification, chosen = _at_magnification(dataset, magnification)
@@ -306,9 +308,9 @@ def _check_options(test_fraction: float, n_folds: int, n_repeats: int, group_by:
 
 
 def _at_magnification(dataset: Dataset, wanted: str) -> tuple[str, Bools]:
-    """Return the magnification as the data set writes it, and the mask of its images.
+    """Return the magnification as spelt in the data set, and the mask of the images with this magnification.
 
-    `40`, `40x` and `40X` are the same.
+    `40`, `40x` and `40X` are equivalent. For `all`, the mask is true for every image.
     """
     if wanted == ALL:
         return ALL, np.ones(len(dataset), dtype=bool)
@@ -331,7 +333,7 @@ def _sealed(dataset: Dataset, groups: SplitUnits, test_fraction: float) -> Bools
 
 
 def _on_parts(dataset: Dataset, part: str, test_fraction: float) -> list[str]:
-    """Return sentences about the use of a predefined split."""
+    """Return sentences that explain how the predefined split is used or that it is ignored."""
     present = [name for name in DATA_PARTS if (dataset.column("part") == name).any()]
     if not part:
         return (
@@ -366,7 +368,15 @@ def _units_to_assign(dataset: Dataset, groups: SplitUnits, rows: Bools, group_by
 
 
 def _check_folds(units: SplitUnits, labels: Folds, n_folds: int, n_repeats: int, what: str) -> Folds:
-    """Return the fold per image in each repeat if every fold has both classes. Shape (n_repeats, n_images)."""
+    """Assign units to folds and check the result.
+
+    Returns:
+        Fold of each image in each repeat; every fold has both classes. Shape (n_repeats, n_images).
+
+    Raises:
+        SettingsError: If there are fewer than `n_repeats` different divisions.
+        DataError: If a fold would lack a class.
+    """
 
     def assigned(n_folds: int) -> tuple[Folds, bool]:
         folds = assign_folds(units.keys, units.strata, n_folds, n_repeats)[:, units.number]

@@ -1,7 +1,6 @@
-"""Strata, test groups and folds, computed from keys and labels without randomness and independent of the row order.
+"""Strata, test groups and folds, computed from keys and labels without randomness and independent of row order.
 
-A unit is a set of images that must stay in one fold: a group of cases, or a slide or an image if folds are made of
-those.
+A unit is a set of images that must stay in one fold: a group of cases, a slide or a single image.
 """
 
 from __future__ import annotations
@@ -14,17 +13,19 @@ from bhsearch.data.arrays import Bools, Folds, Ints
 
 SEPARATOR = "\x1f"
 
-# With fewer units a quartile has fewer than four, and one test unit each would exceed the test fraction: use halves.
+# With fewer units, use halves instead of quartiles: a quartile would have fewer than four units, and one test unit per
+# quartile would exceed the usual test fraction.
 _FEWEST_FOR_QUARTILES = 16
-# Attempts to find a division that differs from the earlier repeats; only very few units need more than one.
+# Maximum number of attempts to find a division that differs from those of earlier repeats. One attempt is usually
+# enough unless there are very few units.
 _ATTEMPTS = 200
 
 
 def strata_of(unit: Ints, labels: Folds) -> Ints:
-    """Stratify units by the labels of their images, never by their number of images.
+    """Compute the stratum of each unit from the labels of its images, independent of the number of images.
 
-    The stratum of a unit is the quartile of its share of malignant images among all units; equal shares stay together.
-    If every unit has a single label, the strata are the two labels.
+    The stratum of a unit is the quartile of its share of malignant images among all units. Units with equal shares are
+    in the same stratum. If every unit has a single label, the strata are the two labels.
 
     Args:
         unit: Unit number per image, 0 to n_units - 1, each with at least one image. Shape (n_images,).
@@ -40,23 +41,24 @@ def strata_of(unit: Ints, labels: Folds) -> Ints:
     edges = np.quantile(share, probabilities, method="inverted_cdf")
     below_highest = share[share < share.max()]
     if len(below_highest):
-        # If most units are entirely malignant, every quartile is 1 and the other units would have no stratum.
+        # If most units are entirely malignant, every quartile is 1, and the other units would not be separated.
         edges[0] = min(edges[0], below_highest.max())
     _, stratum = np.unique(np.searchsorted(edges, share, side="left"), return_inverse=True)
     return stratum.astype(np.int64)
 
 
 def select_test_groups(keys: list[str], strata: Ints, carriers: Bools, fraction: float) -> Bools:
-    """Select the units of the test set: the first ones of each stratum in an order derived from the keys alone.
+    """Select the units of the test set: the first units of each stratum in a pseudorandom order of the keys.
 
     Args:
-        keys: Key per unit, all different. Length n_units.
+        keys: Unique key per unit. Length n_units.
         strata: Stratum per unit. Shape (n_units,).
-        carriers: Whether a unit has benign and malignant images. Shape (n_units, 2).
-        fraction: Share of each stratum to select, 0 to 1, rounded; at least one unit and never a whole stratum.
+        carriers: Whether each unit has benign images and whether it has malignant images. Shape (n_units, 2).
+        fraction: Share of each stratum to select, 0 to 1. The number of units is rounded, but at least one, except that
+            one unit of each stratum is always left.
 
     Returns:
-        Mask of the selected units, which include both labels if the data do. Shape (n_units,).
+        Mask of the selected units. The selection contains both labels if the data do. Shape (n_units,).
     """
     order = _ordered(keys, "seal")
     sealed = np.zeros(len(keys), dtype=bool)
@@ -64,7 +66,7 @@ def select_test_groups(keys: list[str], strata: Ints, carriers: Bools, fraction:
         members = order[strata[order] == stratum]
         sealed[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
     for carrier in carriers.T:
-        if not carrier[sealed].any():  # only where each stratum with the label is a single unit
+        if not carrier[sealed].any():  # only if each stratum with this label consists of a single unit
             sealed[order[carrier[order]][:1]] = True
     return sealed
 
@@ -72,17 +74,18 @@ def select_test_groups(keys: list[str], strata: Ints, carriers: Bools, fraction:
 def assign_folds(keys: list[str], strata: Ints, n_folds: int, n_repeats: int) -> Folds:
     """Assign units to folds in turn, stratum by stratum.
 
-    The first fold of a stratum follows the last one of the stratum before, so fold sizes differ by at most one, both
-    within each stratum and overall. A repeat does not depend on the number of repeats that follow.
+    The first fold used for a stratum follows the last fold used for the previous stratum, so fold sizes differ by at
+    most one unit, both within each stratum and overall. The folds of a repeat do not depend on `n_repeats`.
 
     Args:
-        keys: Key per unit, all different. Length n_units.
+        keys: Unique key per unit. Length n_units.
         strata: Stratum per unit. Shape (n_units,).
         n_folds: 2 to 127.
         n_repeats: Number of different divisions to find.
 
     Returns:
-        Fold per unit, for as many different divisions as were found. Shape (n_repeats or fewer, n_units).
+        Fold of each unit in each repeat; fewer than `n_repeats` rows if no further different division was found. Shape
+        (n_found, n_units).
     """
     divisions: list[Folds] = []
     seen: set[bytes] = set()
@@ -103,12 +106,12 @@ def assign_folds(keys: list[str], strata: Ints, n_folds: int, n_repeats: int) ->
 
 
 def classes_per_group(unit: Ints, labels: Folds) -> Bools:
-    """Return whether each unit has benign and malignant images. Shape (n_units, 2)."""
+    """Return whether each unit has benign images and whether it has malignant images. Shape (n_units, 2)."""
     return np.stack([np.bincount(unit, weights=labels == label) > 0 for label in (0, 1)], axis=1)
 
 
 def groups_per_fold(folds: Folds, groups: Ints, labels: Folds, n_folds: int) -> Ints:
-    """Count the groups that have images of each class in each fold.
+    """Count the groups with images of each class in each fold.
 
     Args:
         folds: Fold per image in each repeat. Shape (n_repeats, n_images).
@@ -117,7 +120,7 @@ def groups_per_fold(folds: Folds, groups: Ints, labels: Folds, n_folds: int) -> 
         n_folds: Folds per repeat.
 
     Returns:
-        Number of groups. Shape (n_repeats, n_folds, 2).
+        Number of groups per repeat, fold and class. Shape (n_repeats, n_folds, 2).
     """
     counts = np.zeros((len(folds), n_folds, 2), dtype=np.int64)
     for repeat, fold in enumerate(folds):
@@ -128,10 +131,10 @@ def groups_per_fold(folds: Folds, groups: Ints, labels: Folds, n_folds: int) -> 
 
 
 def in_several_folds(keys: Ints, folds: Folds) -> Bools:
-    """Return which images have a key that occurs in several folds of any repeat.
+    """Return the mask of images whose key occurs in several folds of the same repeat.
 
     Args:
-        keys: Number, from 0, of the unit that should stay together. Shape (n_images,).
+        keys: Number of each image's unit, from 0. Shape (n_images,).
         folds: Fold per image in each repeat. Shape (n_repeats, n_images).
 
     Returns:
@@ -149,7 +152,7 @@ def in_several_folds(keys: Ints, folds: Folds) -> Bools:
 
 
 def _ordered(keys: list[str], salt: str) -> Ints:
-    """Return the positions of the keys in an order that is arbitrary but reproducible, and differs for each salt."""
+    """Return the indices that sort the keys by a salted hash: a reproducible order that differs between salts."""
     start = hashlib.sha256(f"bhsearch 1 {salt}{SEPARATOR}".encode())
 
     def rank(position: int) -> bytes:
@@ -161,6 +164,6 @@ def _ordered(keys: list[str], salt: str) -> Ints:
 
 
 def _numbered_by_first_unit(folds: Folds) -> Folds:
-    """Renumber folds in the order of their first units, so that equal divisions are equal arrays."""
+    """Renumber folds in the order of their first units, so that equal divisions have equal arrays."""
     _, first, which = np.unique(folds, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first)).astype(np.int8)[which]

@@ -1,1 +1,1 @@
-"""Predictions -> numbers. NumPy, SciPy and scikit-learn only."""
+"""Evaluation of predictions: metrics, intervals, calibration and promotion, with NumPy, SciPy and scikit-learn only."""

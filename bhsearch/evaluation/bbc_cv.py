@@ -1,4 +1,4 @@
-"""Comparing many trials: the selection-bias correction (BBC-CV) and the trials tied with the best."""
+"""Comparison of many trials: correction for selection bias (BBC-CV), and the trials that are tied with the best one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CORRECTED_NOTE = (
     "The correction (BBC-CV) removes most of the optimism of having searched, not all: "
     "the sealed test is the unbiased number."
 )
-_EQUAL = 1e-9  # sums of weights such as 1/7 differ in their last digits when rows are in another order
+_EQUAL = 1e-9  # tolerance of scores: the last digits of sums of weights such as 1/7 depend on the order of rows
 _SAME = ("label", "fold", "group", "stratum")
 _SAME_SPREAD = 1e-7  # standard deviation of a difference below which two trials are copies
 
@@ -31,9 +31,10 @@ class CorrectedScore:
 
     Attributes:
         raw: The best score without correction.
-        score: Mean score of the draws' winners on cases that were not used to select them.
+        score: Corrected score: the mean over draws of the winner's score on cases that were not used to select the
+            winner.
         low: Lower end of the 95 % interval of `score` over cases.
-        high: Upper end.
+        high: Upper end of this interval.
         n_trials: Number of trials that competed.
         n_groups: Number of groups of cases that were resampled.
     """
@@ -49,22 +50,23 @@ class CorrectedScore:
 def corrected_score(predictions: Sequence[Predictions], n_draws: int = 1000, seed: int = 0) -> CorrectedScore:
     """Return the best score, corrected for selection bias by bootstrap bias-corrected cross-validation (BBC-CV).
 
-    A draw takes groups with replacement. The trial with the best score on them is the draw's winner, and the draw's
-    corrected score is the winner's score on the groups that were not drawn; equally good trials share the win. Each
-    fold's AUC comes from that fold's own predictions, averaged over the folds that have both classes; a draw whose
-    left-out groups have both classes in no fold is left out.
+    Each draw samples groups with replacement. The trial with the best score on the sampled groups is the winner of the
+    draw. The corrected score of the draw is the winner's score on the groups that were not sampled, or the mean over
+    the winners if several trials are equally good. A score is the mean AUC over the folds that have both classes. A
+    draw is skipped if no fold has both classes among the groups that were not sampled.
 
-    The interval is that of the winners' scores over the draws: it includes the selection of the winner, and it is over
-    cases. A draw scores on about 37 % of the groups, which vary more than all of them would: the interval is wider
-    than 95 % need (`experiments/benchmarks/null_studies.py` measures by how much). It does not include the variation
-    of training.
+    The interval is the percentile interval of the corrected scores over the draws. It covers the variation over cases,
+    including the selection of the winner, but not the variation of training. It is wider than necessary for a coverage
+    of 95 %, since each draw is scored on only about 37 % of the groups; `experiments/benchmarks/null_studies.py`
+    measures by how much.
 
-    Some optimism stays. The sampler saw scores of all groups when it chose the next parameters; and heads that predict
-    the left-out groups were trained on those that select, and the other way round, so both share some luck.
+    Some optimism remains, for two reasons. The sampler used the scores of all groups when it chose parameters. And the
+    groups that select the winner and the groups that score it are not independent, since the heads that predict one
+    were trained on the other.
 
     Args:
-        predictions: Out-of-fold predictions of every complete trial, of the study and of those it was started from:
-            all on the same images, folds and groups. Pruned and failed trials do not compete.
+        predictions: Out-of-fold predictions of every complete trial of the study and of the studies that it was
+            initialised from, on the same images, folds and groups. Pruned and failed trials must not be included.
         n_draws: Number of draws, 1 or more.
         seed: Random seed for the draws.
 
@@ -72,19 +74,19 @@ def corrected_score(predictions: Sequence[Predictions], n_draws: int = 1000, see
         The best score, its correction, and the interval of the correction.
 
     Raises:
-        DataError: If there are no predictions, they are not of the same images and folds, or no draw can be scored.
+        DataError: If there are no predictions, the images or folds differ between trials, or no draw can be scored.
 
     Source:
         Tsamardinos, Greasidou and Borboudakis, "Bootstrapping the out-of-sample predictions for efficient and accurate
-        cross-validation", Machine Learning 107, 2018 (BBC-CV). Drawing groups within strata instead of rows, and AUCs
-        per fold, is ours: predictions of different folds come from different heads.
+        cross-validation", Machine Learning 107, 2018 (BBC-CV). Two changes are ours: groups are drawn within strata
+        instead of rows, and AUCs are computed per fold, since each fold is predicted by another head.
     """
     _check_same(predictions)
     draws = group_draws(predictions[0].group, predictions[0].stratum, n_draws, seed)
     both = np.concatenate([draws, draws == 0])
     samples = np.stack([bootstrap_scores(trial, both) for trial in predictions])
     inside, left_out = np.split(samples, 2, axis=1)
-    # A sample is nan for all trials or for no trial: whether a fold keeps both classes depends on the draw alone.
+    # A sample is nan for all trials or for none, since only the draw determines whether a fold keeps both classes.
     wins = inside >= inside.max(axis=0) - _EQUAL
     outside = np.where(wins, left_out, 0.0).sum(axis=0) / np.maximum(wins.sum(axis=0), 1)
     outside[np.isnan(inside[0]) | np.isnan(left_out[0])] = np.nan
@@ -119,21 +121,22 @@ def _check_same(predictions: Sequence[Predictions]) -> None:
 
 
 def tied_with_best(scores: FloatArray, samples: FloatArray, level: float = 0.95) -> npt.NDArray[np.bool_]:
-    """Mark the trials that cannot be distinguished from the best one.
+    """Return which trials cannot be distinguished from the best trial.
 
-    A trial is compared with all others at once. Its gap to each is divided by the bootstrap standard deviation of that
-    gap, so that a noisy trial does not blur the comparison with a precise one. The trial is tied if its largest gap is
-    at most the `level` quantile of the largest gap by chance, over paired resamples centred at the observed gaps. A
-    trial that is truly the best is marked with probability `level` or more, however many trials it competes with. A
-    noisy trial can be tied where a precise one with a higher score is not.
+    Each trial is compared with all other trials simultaneously. Each gap between two trials is divided by its bootstrap
+    standard deviation, so that noisy trials do not dominate the comparison. A trial is tied with the best if the
+    largest standardised gap to another trial is at most the `level` quantile of the largest gap by chance, which is
+    estimated from paired bootstrap samples centred at the observed gaps. The truly best trial is marked with a
+    probability of at least `level` for any number of trials. A noisy trial can be tied even if a more precise trial
+    with a higher score is not.
 
     Args:
         scores: Score of every trial. Shape (T,).
-        samples: Bootstrap scores under the same draws. Shape (T, n_draws).
-        level: Between 0 and 1.
+        samples: Bootstrap scores of every trial, from the same draws. Shape (T, n_draws).
+        level: Simultaneous confidence level, between 0 and 1.
 
     Returns:
-        True where tied; always True for the best trial and its equals. Shape (T,).
+        Mask of the tied trials; always True for trials with the best score. Shape (T,).
 
     Raises:
         DataError: If there is no trial, a score is nan or infinite, the shapes disagree, or no draw has a score for
@@ -141,8 +144,8 @@ def tied_with_best(scores: FloatArray, samples: FloatArray, level: float = 0.95)
 
     Source:
         Multiple comparisons with the best (Hsu, "Simultaneous confidence intervals for all distances from the best",
-        Annals of Statistics 9, 1981), each trial in turn as the control; studentised max-T by the bootstrap (Romano
-        and Wolf, "Exact and approximate stepdown methods for multiple hypothesis testing", JASA 100, 2005).
+        Annals of Statistics 9, 1981), with each trial in turn as the control; bootstrap of the studentised maximum
+        (Romano and Wolf, "Exact and approximate stepdown methods for multiple hypothesis testing", JASA 100, 2005).
     """
     if scores.ndim != 1 or not len(scores) or samples.ndim != 2 or len(samples) != len(scores):
         raise DataError(f"Every trial needs a score and samples, but got shapes {scores.shape} and {samples.shape}.")
@@ -159,7 +162,7 @@ def tied_with_best(scores: FloatArray, samples: FloatArray, level: float = 0.95)
     errors = whole - scores[:, None]
     covariance = np.atleast_2d(np.cov(errors, bias=True))
     variance = covariance.diagonal()
-    by_chance = errors.astype(np.float32)  # a third of the time of float64, and a quantile needs no more digits
+    by_chance = errors.astype(np.float32)  # three times as fast as float64, and precise enough for a quantile
     tied = []
     for trial in range(len(scores)):
         spread = np.sqrt(np.maximum(variance + variance[trial] - 2 * covariance[trial], 0.0))
@@ -170,16 +173,16 @@ def tied_with_best(scores: FloatArray, samples: FloatArray, level: float = 0.95)
 def _may_be_best(
     gap: FloatArray, by_chance: npt.NDArray[np.float32], trial: int, spread: FloatArray, level: float
 ) -> bool:
-    """Return whether every other trial's lead over this one can be explained by chance.
+    """Return whether the leads of all other trials over one trial can be explained by chance.
 
     Args:
-        gap: Score of every trial minus that of this one. Shape (T,).
+        gap: Score of every trial minus the score of the given trial. Shape (T,).
         by_chance: Bootstrap samples minus scores. Shape (T, n_draws).
-        trial: Number of this trial.
+        trial: Number of the given trial.
         spread: Standard deviation of every gap. Shape (T,).
-        level: Between 0 and 1.
+        level: Simultaneous confidence level, between 0 and 1.
     """
-    copies = spread <= _SAME_SPREAD  # includes the trial itself; their gaps do not vary
+    copies = spread <= _SAME_SPREAD  # trials whose gap does not vary, including the given trial
     if (gap[copies] > _EQUAL).any():
         return False
     if copies.all():

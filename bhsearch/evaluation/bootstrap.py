@@ -1,4 +1,4 @@
-"""Bootstrap over groups: draws, metrics under every draw, and intervals. All folds, repeats and trials share draws."""
+"""Bootstrap over groups: draws, metrics per draw, and intervals. Folds, repeats and trials share the same draws."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from bhsearch.evaluation.thresholds import HardLabels
 
 INTERVAL_NOTE = "over cases; variation of training not included"
-_BLOCK_CELLS = 2_000_000  # numbers held at once by one matrix, 16 MB
+_BLOCK_CELLS = 2_000_000  # maximum number of elements of an intermediate matrix; 16 MB in float64
 
 
 class Interval(NamedTuple):
-    """Lower and upper end of an interval."""
+    """Interval with a lower and an upper end."""
 
     low: float
     high: float
@@ -28,16 +28,16 @@ class Interval(NamedTuple):
 def group_draws(
     group: npt.NDArray[np.int64], stratum: npt.NDArray[np.int64], n_draws: int = 1000, seed: int = 0
 ) -> IntArray:
-    """Draw groups with replacement, as many from each stratum as it holds.
+    """Draw groups with replacement within strata; the number of draws from a stratum is its number of groups.
 
     Args:
         group: Group number per image. Shape (n,).
         stratum: Stratum of the image's group. Shape (n,).
         n_draws: Number of draws, 1 or more.
-        seed: The same seed and groups give the same draws, in whatever order the images are.
+        seed: Random seed. The draws do not depend on the order of the images.
 
     Returns:
-        How often each group was drawn, groups in ascending order. Shape (n_draws, n_groups).
+        Number of times each group was drawn, with groups in ascending order. Shape (n_draws, n_groups).
 
     Raises:
         DataError: If the images of a group are in several strata.
@@ -58,22 +58,22 @@ def group_draws(
 
 
 def bootstrap_metric(metric: Metric, predictions: Predictions, decisions: HardLabels, draws: IntArray) -> FloatArray:
-    """Return a metric under every draw: the metric's own function, with weights multiplied by the draw's counts.
+    """Compute a metric for every draw, with image weights multiplied by the number of times a group was drawn.
 
-    The weighted AUC is computed by `bootstrap_scores`, which gives the same numbers in a hundredth of the time.
+    The weighted AUC is computed by `bootstrap_scores`, which returns the same values a hundred times as fast.
 
     Args:
         metric: The metric.
-        predictions: Out-of-fold predictions, or those of a test as a single fold.
-        decisions: Predicted labels of the same images. Thresholds are not chosen again in a draw.
-        draws: Counts from `group_draws` of the same images. Shape (n_draws, n_groups).
+        predictions: Out-of-fold predictions, or test predictions as a single fold.
+        decisions: Predicted labels of the same images. Thresholds are not refitted per draw.
+        draws: Counts from `group_draws` for the same images. Shape (n_draws, n_groups).
 
     Returns:
-        Mean over the folds or repeats in which the metric is defined in that draw; nan if there is none. Shape
+        Mean over the folds or repeats for which the metric is defined under the draw; nan if there are none. Shape
         (n_draws,).
 
     Raises:
-        DataError: If `draws` has another number of groups.
+        DataError: If `draws` and `predictions` differ in the number of groups.
     """
     if metric.per_fold and metric.function is weighted_auc:
         return bootstrap_scores(predictions, draws)
@@ -92,7 +92,7 @@ def bootstrap_metric(metric: Metric, predictions: Predictions, decisions: HardLa
 
 
 def _group_number(predictions: Predictions, draws: IntArray) -> IntArray:
-    """Return the column of `draws` per image. Shape (n,)."""
+    """Return the column of `draws` that belongs to each image's group. Shape (n,)."""
     _, number = np.unique(predictions.group, return_inverse=True)
     if draws.ndim != 2 or draws.shape[1] != number.max() + 1:
         raise DataError(
@@ -103,21 +103,22 @@ def _group_number(predictions: Predictions, draws: IntArray) -> IntArray:
 
 
 def bootstrap_scores(predictions: Predictions, draws: IntArray) -> FloatArray:
-    """Return the score under every draw: each fold's AUC with images weighted by how often their group was drawn.
+    """Compute the score for every draw: the mean AUC over folds, with images weighted by the counts of their groups.
 
-    A fold's AUC is a ratio of sums over pairs of a malignant and a benign image. Summed by pairs of groups first, once
-    for all draws, that is `c' wins c / (c' positive * c' negative)` with c the draw's counts: exact, ties included, and
-    a draw costs a product of small matrices instead of a pass over the images.
+    The AUC of a fold is a ratio of sums over pairs of a malignant and a benign image. These sums are first computed per
+    pair of groups, once for all draws. The AUC under a draw with counts c is then
+    `c' wins c / (c' positive * c' negative)`. This is exact, including ties, and needs only products of small matrices
+    per draw instead of a pass over the images.
 
     Args:
         predictions: Out-of-fold predictions.
-        draws: Counts from `group_draws` of the same images. Shape (n_draws, n_groups).
+        draws: Counts from `group_draws` for the same images. Shape (n_draws, n_groups).
 
     Returns:
-        Mean over the folds that keep both classes in that draw; nan if none does. Shape (n_draws,).
+        Mean over the folds that keep both classes under the draw; nan if there are none. Shape (n_draws,).
 
     Raises:
-        DataError: If `draws` has another number of groups.
+        DataError: If `draws` and `predictions` differ in the number of groups.
     """
     number = _group_number(predictions, draws)
     total, n_kept = np.zeros(len(draws)), np.zeros(len(draws))
@@ -140,7 +141,7 @@ def _pair_wins(
     negative: IntArray,
     draws: IntArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the weight of correctly ranked pairs in one validation fold, and of all its pairs, under every draw.
+    """Return the total weights of the correctly ranked pairs and of all pairs in one validation fold, for every draw.
 
     Args:
         predictions: Out-of-fold predictions.
@@ -164,7 +165,7 @@ def _pair_wins(
     negative_sums = np.bincount(column, weight[negative])
     wins, pairs = np.zeros(len(draws)), np.zeros(len(draws))
     width = max(1, _BLOCK_CELLS // max(len(positive), len(negative) + 1))
-    # Counts are widened to floats block by block: with thousands of groups they are the largest matrix here.
+    # Convert counts to float64 block by block, since they are the largest matrix if there are thousands of groups.
     height = max(1, _BLOCK_CELLS // max(len(positive_groups), min(width, len(negative_groups))))
     for left in range(0, len(negative_groups), width):
         inside = np.flatnonzero((column >= left) & (column < left + width))
@@ -187,11 +188,11 @@ def interval(samples: FloatArray, level: float = 0.95) -> Interval:
     """Return the percentile interval of bootstrap samples.
 
     Args:
-        samples: One number per draw; nan (undefined in that draw) is left out. Shape (n_draws,).
-        level: Share of the draws inside, between 0 and 1.
+        samples: One value per draw; nan and infinite values are ignored. Shape (n_draws,).
+        level: Share of the draws within the interval, between 0 and 1.
 
     Returns:
-        Both ends; nan if no draw is left.
+        The interval; both ends are nan if no finite sample is left.
 
     Raises:
         ValueError: If `level` is not between 0 and 1.
@@ -206,15 +207,15 @@ def interval(samples: FloatArray, level: float = 0.95) -> Interval:
 
 
 def paired_difference(first: FloatArray, second: FloatArray, level: float = 0.95) -> Interval:
-    """Return the interval of `first - second` under the same draws, so that common variation cancels.
+    """Return the percentile interval of `first - second` over paired draws, so that common variation cancels.
 
     Args:
-        first: Bootstrap scores of one trial or model. Shape (n_draws,).
-        second: Bootstrap scores of the other one, from the same draws. Shape (n_draws,).
-        level: Share of the draws inside.
+        first: Bootstrap scores of a trial or model. Shape (n_draws,).
+        second: Bootstrap scores of another trial or model, from the same draws. Shape (n_draws,).
+        level: Share of the draws within the interval, between 0 and 1.
 
     Raises:
-        DataError: If the two have different numbers of draws.
+        DataError: If `first` and `second` have different numbers of draws.
     """
     if first.shape != second.shape:
         raise DataError(f"A paired difference needs the same draws, but got {first.shape} and {second.shape} of them.")

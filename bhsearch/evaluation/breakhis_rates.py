@@ -1,4 +1,4 @@
-"""Image-level and patient-level rates as papers on BreakHis report them, over the published folds."""
+"""Image-level and patient-level recognition rates over the published folds, as reported in papers on BreakHis."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from bhsearch.evaluation.metrics import weighted_accuracy
 
 @dataclass(frozen=True)
 class Rates:
-    """Rates of one fold at one magnification.
+    """Recognition rates of one fold at one magnification.
 
     Attributes:
         fold: Number of the fold.
-        magnification: Magnification as in the index, such as `100X`.
-        image_rate: Share of test images with the right predicted label, 0 to 1.
-        recognition_rate: Mean over patients of the share of their images with the right predicted label, 0 to 1.
+        magnification: Magnification as in the data set, such as `100X`.
+        image_rate: Share of test images with the correct predicted label, 0 to 1.
+        recognition_rate: Mean over patients of the share of the patient's images with the correct predicted label, 0 to
+            1.
         n_images: Number of test images.
-        n_patients: Number of patients in the sense of the papers, which are slides.
+        n_patients: Number of patients. Papers on BreakHis count each slide as a patient.
     """
 
     fold: int
@@ -35,13 +36,13 @@ class Rates:
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and spread over folds.
+    """Mean and standard deviation of the rates over folds at one magnification.
 
     Attributes:
         magnification: Magnification of the images.
         n_folds: Number of folds.
         image_rate: Mean and standard deviation (ddof 1; nan for a single fold).
-        recognition_rate: Mean and standard deviation, as above.
+        recognition_rate: Mean and standard deviation (ddof 1; nan for a single fold).
     """
 
     magnification: str
@@ -53,12 +54,12 @@ class Summary:
 def recognition_rates(
     fold: int, magnification: str, correct: npt.NDArray[np.bool_], patient: npt.NDArray[Any]
 ) -> Rates:
-    """Return the rates of the test images of one fold at one magnification.
+    """Compute the recognition rates of the test images of one fold at one magnification.
 
     Args:
         fold: Number of the fold.
         magnification: Magnification of the images.
-        correct: Whether the predicted label is right. Shape (n,), not empty.
+        correct: Whether the predicted label of each image is correct. Shape (n,), not empty.
         patient: Patient per image. Shape (n,).
 
     Source:
@@ -74,7 +75,7 @@ def recognition_rates(
 
 
 def summaries(rates: Sequence[Rates]) -> list[Summary]:
-    """Return mean and spread over the folds per magnification, the smallest magnification first."""
+    """Return mean and standard deviation over folds for each magnification, in ascending order of magnification."""
     magnifications = sorted({row.magnification for row in rates}, key=lambda name: (len(name), name))
     result = []
     for magnification in magnifications:

@@ -1,4 +1,4 @@
-"""Calibration and operating point, fixed on out-of-fold predictions before the sealed test is opened."""
+"""Calibration and decision threshold, fitted to out-of-fold predictions before the sealed test set is used."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
     from bhsearch.tasks.base import Task
 
-# Probabilities of 0 and 1 have no finite logit, and float32 has no number between 1 - 6e-8 and 1.
+# Bound of clipped probabilities: 0 and 1 have no finite logit, and float32 has no number between 1 - 6e-8 and 1.
 _EDGE = 1e-7
-SLOPES = (0.01, 100.0)  # a slope of zero would give all images one probability, a negative one reverse the ranking
+SLOPES = (0.01, 100.0)  # a slope of 0 would give all images the same probability, a negative one reverse the ranking
 
-_N_PARTS = 10  # of the groups, for cross-fitting
+_N_PARTS = 10  # number of parts into which groups are divided for cross-fitting
 
 THRESHOLD_RULE = (
     "The threshold is the probability with the highest balanced accuracy on the out-of-fold predictions, every case "
@@ -39,11 +39,11 @@ CALIBRATION_NOTE = (
 
 @dataclass(frozen=True)
 class Calibration:
-    """An increasing linear function of logits.
+    """Calibration of probabilities by an increasing linear function of their logits.
 
     Attributes:
-        slope: Above 0; below 1 where the model was overconfident.
-        offset: Added after multiplication by the slope.
+        slope: Factor on the logit, above 0. A slope below 1 corrects an overconfident model.
+        offset: Constant added to the scaled logit.
     """
 
     slope: float
@@ -62,11 +62,11 @@ class OperatingPoint:
     """Calibration and threshold of a model.
 
     Attributes:
-        calibration: Calibration of the probability; `NO_CALIBRATION` where the fitted one did not help.
-        threshold: Images with at least this calibrated probability are called malignant.
-        brier_before: Out-of-fold Brier score without calibration, every group counting the same.
-        brier_after: Brier score with each group calibrated by a fit on other groups; nan where there are too few
-            groups to fit any.
+        calibration: Calibration of probabilities; `NO_CALIBRATION` if the fitted calibration was rejected.
+        threshold: Calibrated probability from which an image is classified as malignant.
+        brier_before: Out-of-fold Brier score without calibration, with equal weight for every group.
+        brier_after: Out-of-fold Brier score with cross-fitted calibration, where each group is calibrated by a fit to
+            other groups; nan if there are too few groups for cross-fitting.
     """
 
     calibration: Calibration
@@ -89,7 +89,7 @@ class OperatingPoint:
 
 
 def logit(probability: npt.NDArray[Any]) -> FloatArray:
-    """Return logits in float64; probabilities are clipped to [1e-7, 1 - 1e-7] first. Any shape."""
+    """Return the logits of probabilities clipped to [1e-7, 1 - 1e-7], in float64. Any shape."""
     inside = np.clip(np.asarray(probability, dtype=np.float64), _EDGE, 1 - _EDGE)
     return np.asarray(np.log(inside) - np.log1p(-inside))
 
@@ -99,23 +99,24 @@ def fit_calibration(
 ) -> Calibration:
     """Fit weighted Platt scaling: the slope and offset on logits that maximise the likelihood of the labels.
 
-    As Platt did, labels are replaced by targets inside (0, 1) that depend on the number of examples, so that perfectly
-    separated classes do not give an infinite slope. The loss is convex and its start fixed, so the result is
-    deterministic.
+    As proposed by Platt, labels are replaced by targets within (0, 1) that depend on the number of examples, so that
+    the slope stays finite if the classes are perfectly separated. The result is deterministic, since the loss is convex
+    and the optimisation starts from fixed values.
 
     Args:
         probability: P(malignant). Shape (n,).
         label: 0 or 1. Shape (n,).
-        weight: 0 or more, summing to 1 within each independent unit: 1/(images of its group). Shape (n,).
+        weight: Weight per image, 0 or more. Weights must sum to 1 within each independent unit, such as 1/(number of
+            images of the group). Shape (n,).
 
     Returns:
-        The calibration; its slope is within `SLOPES`.
+        The calibration, with a slope within `SLOPES`.
 
     Raises:
         DataError: If a class has no weight.
 
     Source:
-        Platt, "Probabilistic outputs for support vector machines", 1999, with the sums of weights as his counts.
+        Platt, "Probabilistic outputs for support vector machines", 1999, with sums of weights in place of counts.
     """
     from scipy.optimize import minimize
 
@@ -146,28 +147,30 @@ def fit_calibration(
     return Calibration(float(optimum.x[0]), float(optimum.x[1]))
 
 
-# Calibration methods by the name that a task has for its own: (probability, label, weight) -> calibration.
+# Functions (probability, label, weight) -> calibration by name; `Task.calibration` names the method of a task.
 METHODS: dict[str, Callable[[npt.NDArray[Any], npt.NDArray[np.int8], npt.NDArray[Any]], Calibration]] = {
     "platt": fit_calibration
 }
 
 
 def operating_point(predictions: Predictions, task: Task = BINARY) -> OperatingPoint:
-    """Fit the calibration, then the threshold, to out-of-fold predictions with logits averaged over repeats.
+    """Fit the calibration and then the threshold to out-of-fold predictions, with logits averaged over repeats.
+
+    Every group of development cases has the same weight.
 
     Args:
-        predictions: Out-of-fold predictions of the chosen trial; every group of development cases counts the same.
-        task: Names the calibration method and the threshold rule.
+        predictions: Out-of-fold predictions of the selected trial.
+        task: Task that names the calibration method and the threshold rule.
 
     Returns:
-        The calibration, and the threshold on calibrated probabilities with the highest case-weighted balanced accuracy.
-        The calibration is left out where it makes the Brier score worse under cross-fitting by group.
+        The fitted calibration, or `NO_CALIBRATION` if calibration raises the cross-fitted Brier score or there are too
+        few groups for cross-fitting; and the threshold on calibrated probabilities that the task's rule selects.
 
     Raises:
         DataError: If a class is missing.
 
     Source:
-        Ours: a calibration is kept only if it lowers the Brier score of groups that it was not fitted to.
+        Ours: a calibration is used only if it does not raise the Brier score of groups that it was not fitted to.
     """
     label, group = predictions.label, predictions.group
     averaged = _sigmoid(logit(predictions.probability).mean(axis=0))
@@ -184,14 +187,14 @@ def operating_point(predictions: Predictions, task: Task = BINARY) -> OperatingP
 def _cross_fitted(
     probability: FloatArray, label: npt.NDArray[np.int8], weight: npt.NDArray[Any], group: IntArray, task: Task
 ) -> FloatArray:
-    """Calibrate each image by a fit on other groups; nan where a class has a single group. Shape (n,)."""
+    """Return probabilities calibrated by fits to other groups; nan if a class has a single group. Shape (n,)."""
     _, number = np.unique(group, return_inverse=True)
     share = np.bincount(number, label) / np.bincount(number)
     n_parts = min(_N_PARTS, *(len(np.unique(number[label == value])) for value in (0, 1)))
     calibrated = np.full(len(label), np.nan)
     if n_parts < 2:
         return calibrated
-    # Groups are assigned to parts in turn in the order of their labels, so that every part has both classes.
+    # Assign groups to parts in turn, ordered by their share of malignant images, so that every part has both classes.
     part = np.empty(len(share), dtype=np.int64)
     part[np.argsort(share, kind="stable")] = np.arange(len(share)) % n_parts
     for k in range(n_parts):

@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves as arrays: points per fold, means over folds, and bands over resampled cases."""
+"""ROC and precision-recall curves as arrays: points per fold, means over folds, and bootstrap bands over cases."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from bhsearch.evaluation.metrics import cumulative_counts, iter_folds
 from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
 
 N_GRID = 101
-# Sums of weights such as 1/7 miss round numbers by a few units in the last place; a grid point must not fall on one
-# side of a vertical step in one draw and on the other side in the next.
+# Shift of grid points. The last digits of sums of weights such as 1/7 vary, and without the shift a grid point could be
+# on different sides of a vertical step in different draws.
 _NUDGE = 1e-9
 _Interpolation = Callable[[FloatArray, FloatArray], FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """A curve averaged over folds, with a pointwise 95 % band over resampled cases.
+    """Curve averaged over folds, with a pointwise 95 % bootstrap band over cases.
 
     Attributes:
-        x: Grid from 0 to 1: false positive rate, or recall. Shape (N_GRID,).
-        mean: True positive rate, or precision; mean over the folds. Shape (N_GRID,).
-        low, high: Ends of the band, nan without draws. Shape (N_GRID,).
-        base: Performance of guessing: 0.5 (area) for ROC, the case-weighted malignant share for precision.
+        x: Grid from 0 to 1 of false positive rates (ROC) or recalls. Shape (N_GRID,).
+        mean: Mean over folds of the true positive rate (ROC) or precision. Shape (N_GRID,).
+        low, high: Lower and upper end of the band; nan without draws. Shape (N_GRID,).
+        base: Performance of random guessing: the area 0.5 for ROC, or the case-weighted malignant share for precision.
     """
 
     x: FloatArray
@@ -37,17 +37,17 @@ class Band:
 
     @property
     def has_interval(self) -> bool:
-        """Whether the band has ends."""
+        """Whether the ends of the band are defined."""
         return bool(np.isfinite(self.low).all())
 
 
 def roc_points(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
-    """Return the case-weighted ROC curve of every fold as columns of one table.
+    """Return the case-weighted ROC curves of all folds as one table.
 
     Returns:
-        `repeat`, `fold`, `threshold`, `false_positive_rate`, `true_positive_rate`. A row has the rates at which
-        images of at least that probability are called malignant; each fold starts at threshold inf with rates of 0.
-        Folds with one class are left out.
+        Columns `repeat`, `fold`, `threshold`, `false_positive_rate` and `true_positive_rate`. The rates in a row apply
+        if images with a probability of at least `threshold` are classified as malignant. Each fold starts with the
+        threshold inf, at which both rates are 0. Folds with a single class are left out.
     """
     columns: dict[str, list[npt.NDArray[np.generic]]] = {
         name: [] for name in ("repeat", "fold", "threshold", "false_positive_rate", "true_positive_rate")
@@ -66,31 +66,32 @@ def roc_points(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def roc_band(predictions: Predictions, draws: IntArray | None = None) -> Band:
-    """Return the mean ROC curve over folds on a grid of false positive rates, with its band.
+    """Return the mean ROC curve over folds on a grid of false positive rates, with its bootstrap band.
 
     Args:
         predictions: Out-of-fold predictions.
-        draws: Counts from `group_draws`; 200 are enough for a figure. None for no band. Shape (n_draws, n_groups).
+        draws: Counts from `group_draws`; 200 draws are enough for a figure. None for a curve without a band. Shape
+            (n_draws, n_groups).
     """
     return _band(predictions, draws, _true_positive_rate, 0.5)
 
 
 def precision_recall_band(predictions: Predictions, draws: IntArray | None = None) -> Band:
-    """Return the mean precision over folds on a grid of recalls, with its band.
+    """Return the mean precision over folds on a grid of recalls, with its bootstrap band.
 
-    Precision at a recall is that of the first threshold that reaches it, so that the area under a fold's curve is its
-    average precision. The band's `base` is the malignant share of the case weights.
+    The precision at a recall is the precision at the highest threshold that reaches this recall, so that the area under
+    the curve of a fold is the fold's average precision.
 
     Args:
         predictions: Out-of-fold predictions.
-        draws: As in `roc_band`.
+        draws: See `roc_band`.
     """
     base = float(np.average(np.tile(predictions.label, predictions.n_repeats), weights=predictions.weight.ravel()))
     return _band(predictions, draws, _precision, base)
 
 
 def _band(predictions: Predictions, draws: IntArray | None, interpolate: _Interpolation, base: float) -> Band:
-    """Average a curve over the folds that keep both classes; the first row of counts is the data as observed."""
+    """Average a curve over the folds that have both classes, for the observed data and for every draw."""
     grid = np.linspace(0.0, 1.0, N_GRID)
     _, number = np.unique(predictions.group, return_inverse=True)
     observed = np.ones((1, number.max() + 1), dtype=np.int64)
@@ -113,14 +114,14 @@ def _true_positive_rate(tp: FloatArray, fp: FloatArray) -> FloatArray:
     """Interpolate the true positive rate of every draw at the grid's false positive rates. Shape (n_draws, N_GRID)."""
     grid = np.linspace(0.0, 1.0, N_GRID) + _NUDGE
     rise, run = tp / tp[:, -1:], fp / fp[:, -1:]
-    # One call for all draws: draw d is moved to the interval [2d, 2d + 1], so that no two overlap.
+    # Shift draw d to the interval [2d, 2d + 1], so that a single call interpolates all draws.
     offset = 2.0 * np.arange(len(tp))[:, None]
     grid[-1] = 1.0
     return np.interp((grid + offset).ravel(), (run + offset).ravel(), rise.ravel()).reshape(len(tp), -1)
 
 
 def _precision(tp: FloatArray, fp: FloatArray) -> FloatArray:
-    """Return the precision of every draw where it first reaches each recall of the grid. Shape (n_draws, N_GRID)."""
+    """Return the precision of every draw at the first threshold that reaches each recall. Shape (n_draws, N_GRID)."""
     grid = np.maximum(np.linspace(0.0, 1.0, N_GRID) - _NUDGE, _NUDGE)
     recall = tp / tp[:, -1:]
     called = tp + fp

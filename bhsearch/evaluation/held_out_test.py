@@ -1,4 +1,4 @@
-"""The sealed test of one model: metrics at a threshold fixed beforehand, with intervals over cases."""
+"""Evaluation of one model on the sealed test set: metrics at a predefined threshold, with intervals over cases."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bhsearch.evaluation.thresholds import HardLabels
 
 N_DRAWS = 1000
 TEST = "test/"  # prefix of the metrics of the sealed test
-UNCALIBRATED = "_uncalibrated"  # suffix of the metrics before calibration
-CALIBRATED = ("brier", "ece")  # metrics that are given before calibration, too
+UNCALIBRATED = "_uncalibrated"  # suffix of metrics of uncalibrated probabilities
+CALIBRATED = ("brier", "ece")  # metrics that are computed both before and after calibration
 
 
 def metric_title(name: str) -> str:
-    """Return the full name of a metric of a test, such as `Brier score before calibration`."""
+    """Return the full name of a test metric, such as `Brier score before calibration`."""
     plain = name.removesuffix(UNCALIBRATED)
     title = (METRICS[plain] if plain in METRICS else EXTRA_METRICS.get(plain)).title
     return f"{title} before calibration" if name.endswith(UNCALIBRATED) else title
@@ -30,14 +30,15 @@ def metric_title(name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class TestResult:
-    """The result of a test.
+    """Result of the evaluation on the sealed test set.
 
     Attributes:
-        predictions: Calibrated probabilities of the sealed images, as a single fold.
-        uncalibrated: The same before calibration.
-        decisions: Predicted labels at the fixed threshold.
-        values: Metrics by name, as of a trial, and those of `CALIBRATED` before calibration.
-        intervals: 95 % intervals over cases, of every metric of `METRICS` and of those before calibration.
+        predictions: Predictions of the sealed images with calibrated probabilities, as a single fold.
+        uncalibrated: Predictions of the same images with uncalibrated probabilities.
+        decisions: Predicted labels at the predefined threshold.
+        values: Metrics by name: the metrics of `trial_metrics`, those in `CALIBRATED` also before calibration, and
+            metrics of other packages.
+        intervals: 95 % intervals over cases by name of the metric, except for subtypes and magnifications.
     """
 
     __test__ = False  # no test class for pytest to collect
@@ -62,13 +63,13 @@ def evaluate_test(
     seed: int = 0,
     extra: Sequence[str] = (),
 ) -> TestResult:
-    """Compute the test's metrics and their intervals.
+    """Compute the metrics of a model on the sealed test set, and their intervals.
 
     Args:
-        predictions: Calibrated probabilities of the sealed images; one repeat, one fold.
-        uncalibrated: The probabilities before calibration. Shape (n,).
-        threshold: Images with at least this calibrated probability are called malignant.
-        n_draws: Bootstrap draws of groups within strata.
+        predictions: Predictions of the sealed images with calibrated probabilities, with one repeat and one fold.
+        uncalibrated: Uncalibrated probabilities. Shape (n,).
+        threshold: Calibrated probability from which an image is classified as malignant.
+        n_draws: Number of bootstrap draws of groups within strata.
         seed: Random seed for the draws.
         extra: Names of metrics of other packages.
 

@@ -1,4 +1,4 @@
-"""Case-weighted metrics: one weighted function each, which serves trials, the sealed test and bootstrap draws."""
+"""Case-weighted metrics. One weighted function per metric is used for trials, the sealed test and bootstrap draws."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from bhsearch.tasks.binary import BINARY
 N_CALIBRATION_BINS = 10
 AUC = "auc"
 AUC_FOLD_STD = "auc_fold_std"
-# Prefixes of metrics by subset; MLflow makes a section of each.
+# Prefixes of the names of metrics on subsets; MLflow shows each prefix as a section.
 MAGNIFICATION, RECALL = "magnification/", "recall/"
 
-# (label, prediction, weight) -> value. Label and prediction have shape (n,), the weight shape (..., n) and the value
-# shape (...). The value is nan where it is undefined, such as the sensitivity where no malignant image has weight.
+# Function (label, prediction, weight) -> value. Label and prediction have shape (n,), the weight has shape (..., n) and
+# the value has shape (...). Undefined values are nan, such as the sensitivity if no malignant image has a weight.
 MetricFunction = Callable[[LabelArray, npt.NDArray[Any], FloatArray], FloatArray]
 
 
 def weighted_auc(label: LabelArray, probability: npt.NDArray[Any], weight: FloatArray) -> FloatArray:
-    """Return the area under the weighted ROC curve.
+    """Compute the area under the weighted ROC curve (AUC).
 
-    This is the probability that a malignant image ranks above a benign one, a tie counting half.
+    The AUC is the weighted share of pairs of a malignant and a benign image in which the malignant image has the higher
+    score; a tie counts as half.
 
     Args:
         label: 0 or 1. Shape (n,).
-        probability: Anything that ranks the images; higher is more malignant. Shape (..., n).
-        weight: Weight per image, 0 or more. Shape (..., n), broadcast against `probability`. Sorting is done once
-            where only weights vary.
+        probability: Scores that increase with malignancy, such as probabilities or logits. Shape (..., n).
+        weight: Weight per image, 0 or more, broadcast against `probability`. Scores with shape (n,) are sorted only
+            once for all weights. Shape (..., n).
 
     Returns:
-        One AUC per leading index; nan where a class has no weight or a probability is nan. Shape (...).
+        One AUC per leading index; nan if a class has zero weight or a score is nan. Shape (...).
 
     Source:
         Weighted Mann-Whitney statistic; equals scikit-learn's `roc_auc_score(sample_weight=)`.
@@ -52,8 +53,9 @@ def weighted_auc(label: LabelArray, probability: npt.NDArray[Any], weight: Float
     below = through - negative
     rises = ranked[..., 1:] != ranked[..., :-1]
     if not rises.all():
-        # Every image of a tie gets the weight below the tie and the weight up to its end. Both sums only grow, so
-        # carrying a tie's first value forward is a running maximum, and its last value backward a running minimum.
+        # All images of a tie get the same two sums: the weight below the tie and the weight through its end. The sums
+        # are increasing, so a running maximum carries the first value of a tie forward, and a running minimum carries
+        # the last value of a tie backward.
         below[..., 1:] = np.where(rises, below[..., 1:], 0.0)
         below = np.maximum.accumulate(below, axis=-1)
         through[..., :-1] = np.where(rises, through[..., :-1], np.inf)
@@ -65,7 +67,7 @@ def weighted_auc(label: LabelArray, probability: npt.NDArray[Any], weight: Float
 
 
 def _ranked(values: FloatArray, order: npt.NDArray[np.intp]) -> FloatArray:
-    """Reorder values of shape (..., n); either argument may be one row for all leading indices."""
+    """Reorder values along the last axis; if `values` or `order` has shape (n,), it applies to all leading indices."""
     if order.ndim == 1:
         return np.asarray(values[..., order])
     if values.ndim == 1:
@@ -77,7 +79,7 @@ def _ranked(values: FloatArray, order: npt.NDArray[np.intp]) -> FloatArray:
 def cumulative_counts(
     label: LabelArray, probability: npt.NDArray[Any], weight: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return true and false positives at every threshold, from the highest threshold down.
+    """Compute the weights of true and false positives at every threshold, from the highest threshold down.
 
     Args:
         label: 0 or 1. Shape (n,).
@@ -85,8 +87,8 @@ def cumulative_counts(
         weight: Weight per image. Shape (..., n).
 
     Returns:
-        Weight of the true positives and of the false positives, each of shape (..., 1 + n_distinct), and the
-        thresholds, of shape (1 + n_distinct,). The first threshold is inf, at which both are 0.
+        Weights of the true positives and of the false positives, each of shape (..., 1 + n_distinct), and the
+        thresholds, of shape (1 + n_distinct,). The first threshold is inf, at which both weights are 0.
     """
     ranked = np.asarray(probability, np.float64)
     order = np.argsort(-ranked)
@@ -101,18 +103,18 @@ def cumulative_counts(
 
 
 def weighted_average_precision(label: LabelArray, probability: npt.NDArray[Any], weight: FloatArray) -> FloatArray:
-    """Return the average precision: precision at each distinct probability, weighted by the recall gained there.
+    """Compute the average precision: the mean precision over thresholds, weighted by the increase in recall.
 
     Args:
         label: 0 or 1. Shape (n,).
-        probability: Anything that ranks the images. Shape (n,).
+        probability: Scores that increase with malignancy, such as probabilities or logits. Shape (n,).
         weight: Weight per image, 0 or more. Shape (..., n).
 
     Returns:
-        Values in [0, 1]; nan where the malignant class has no weight. Shape (...).
+        Values in [0, 1]; nan if the malignant class has zero weight. Shape (...).
 
     Source:
-        scikit-learn's definition in `average_precision_score(sample_weight=)`, no interpolation.
+        Definition of scikit-learn's `average_precision_score(sample_weight=)`, without interpolation.
     """
     tp, fp, _ = cumulative_counts(label, probability, weight)
     called = tp[..., 1:] + fp[..., 1:]
@@ -121,40 +123,40 @@ def weighted_average_precision(label: LabelArray, probability: npt.NDArray[Any],
 
 
 def weighted_sensitivity(label: LabelArray, predicted: npt.NDArray[Any], weight: FloatArray) -> FloatArray:
-    """Return the weighted share of malignant images that are called malignant; nan without malignant images."""
+    """Compute the weighted share of malignant images that are classified as malignant; nan without malignant images."""
     return _ratio(weight @ (label * predicted), weight @ label)
 
 
 def weighted_specificity(label: LabelArray, predicted: npt.NDArray[Any], weight: FloatArray) -> FloatArray:
-    """Return the weighted share of benign images that are called benign; nan without benign images."""
+    """Compute the weighted share of benign images that are classified as benign; nan without benign images."""
     return _ratio(weight @ ((1 - label) * (1 - predicted)), weight @ (1 - label))
 
 
 def weighted_balanced_accuracy(label: LabelArray, predicted: npt.NDArray[Any], weight: FloatArray) -> FloatArray:
-    """Return the mean of sensitivity and specificity; nan where a class has no weight."""
+    """Compute the mean of sensitivity and specificity; nan if a class has zero weight."""
     both = weighted_sensitivity(label, predicted, weight) + weighted_specificity(label, predicted, weight)
     return np.asarray(both / 2)
 
 
 def weighted_f1(label: LabelArray, predicted: npt.NDArray[Any], weight: FloatArray) -> FloatArray:
-    """Return the F1 score of the malignant class; 0 where nothing is malignant or called malignant."""
+    """Compute the F1 score of the malignant class; 0 if no image is malignant or classified as malignant."""
     tp = weight @ (label * predicted)
     fn, fp = weight @ (label * (1 - predicted)), weight @ ((1 - label) * predicted)
     return np.asarray(2 * tp / np.maximum(2 * tp + fn + fp, np.finfo(float).tiny))
 
 
 def weighted_accuracy(label: LabelArray, predicted: npt.NDArray[Any], weight: FloatArray) -> FloatArray:
-    """Return the weighted share of images with the right predicted label."""
+    """Compute the weighted share of images with the correct predicted label."""
     return _ratio(weight @ (predicted == label).astype(np.float64), weight.sum(axis=-1))
 
 
 def weighted_brier(label: LabelArray, probability: npt.NDArray[Any], weight: FloatArray) -> FloatArray:
-    """Return the Brier score: the weighted mean squared difference of probability and label."""
+    """Compute the Brier score: the weighted mean squared difference between probability and label."""
     return _ratio(weight @ (probability.astype(np.float64) - label) ** 2, weight.sum(axis=-1))
 
 
 def weighted_ece(label: LabelArray, probability: npt.NDArray[Any], weight: FloatArray) -> FloatArray:
-    """Return the expected calibration error over `N_CALIBRATION_BINS` bins of equal width."""
+    """Compute the expected calibration error over `N_CALIBRATION_BINS` bins of equal width."""
     exact = probability.astype(np.float64)
     gap = np.zeros((len(exact), N_CALIBRATION_BINS))
     gap[np.arange(len(exact)), calibration_bin(exact)] = exact - label
@@ -162,26 +164,26 @@ def weighted_ece(label: LabelArray, probability: npt.NDArray[Any], weight: Float
 
 
 def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    """Divide; nan where the denominator is 0."""
+    """Divide element by element, with nan for zero denominators."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(np.asarray(denominator) == 0, np.nan, np.divide(numerator, denominator)))
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric and how it is computed from the predictions of a trial or a test.
+    """Metric that is computed from the predictions of a trial or a test.
 
     Attributes:
         name: Key in results and in MLflow, such as `auc`.
         title: Full name for tables and reports.
-        function: The weighted function, see `MetricFunction`.
+        function: Weighted function, see `MetricFunction`.
         needs_threshold: Whether `function` takes predicted labels instead of probabilities.
-        per_fold: Whether the value is the mean over all validation folds. If not, the folds of a repeat are pooled,
-            and the value is the mean over repeats.
-        weight_by_case: Whether an image weighs 1/(images of its group) rather than 1/(images of its group in that
-            validation fold). The two differ only where a group is in several folds.
-        greater_is_better: Direction.
-        low, high: Range of its values.
+        per_fold: Whether the value is the mean over all validation folds. If not, the folds of a repeat are pooled, and
+            the value is the mean over repeats.
+        weight_by_case: Whether the weight of an image is 1/(images of its group) rather than 1/(images of its group in
+            the validation fold). The weights differ only for groups in several folds.
+        greater_is_better: Whether higher values are better.
+        low, high: Smallest and largest possible value.
     """
 
     name: str
@@ -208,18 +210,18 @@ class Metric:
             yield MetricInput(rows, predictions.label[rows], values[repeat, rows], weight[repeat, rows])
 
     def value(self, predictions: Predictions, decisions: HardLabels) -> float:
-        """Return the value for the given predictions; nan if it is undefined in any part."""
+        """Compute the metric; nan if it is undefined for any fold (or, with pooled folds, any repeat)."""
         return float(np.mean([self.function(*part.arguments) for part in self.parts(predictions, decisions)]))
 
 
 @dataclass(frozen=True, eq=False)
 class MetricInput:
-    """The images that one value of a metric is computed on.
+    """Arguments of one call of a `MetricFunction`, with the rows of the images.
 
     Attributes:
         rows: Row numbers in the predictions. Shape (m,).
         label: 0 or 1. Shape (m,).
-        prediction: Probabilities or predicted decisions. Shape (m,).
+        prediction: Probabilities or predicted labels. Shape (m,).
         weight: Weight per image. Shape (m,).
     """
 
@@ -230,11 +232,11 @@ class MetricInput:
 
     @property
     def arguments(self) -> tuple[LabelArray, npt.NDArray[Any], FloatArray]:
-        """Label, prediction and weight, in the order in which a `MetricFunction` takes them."""
+        """Label, prediction and weight, in the order of the arguments of a `MetricFunction`."""
         return self.label, self.prediction, self.weight
 
 
-# Every metric by name, in the order of tables: trials, sealed tests, reports, model cards and MLflow take it from here.
+# All metrics by name, in the order of tables; used for trials, sealed tests, reports, model cards and MLflow.
 METRICS = {
     metric.name: metric
     for metric in (
@@ -263,14 +265,14 @@ def metrics_of(task: Task) -> dict[str, Metric]:
 
 
 def fold_scores(predictions: Predictions, metric: MetricFunction = weighted_auc) -> FloatArray:
-    """Return a ranking metric of every validation fold.
+    """Compute a metric of probabilities for every validation fold.
 
     Args:
         predictions: Out-of-fold predictions.
         metric: Function of label, probability and weight.
 
     Returns:
-        Shape (R, K); nan for a fold without one of the classes.
+        Value per repeat and fold; nan for folds without images and where the metric is undefined. Shape (R, K).
     """
     scores = np.full((predictions.n_repeats, predictions.n_folds), np.nan)
     for repeat, fold, rows in iter_folds(predictions):
@@ -281,7 +283,7 @@ def fold_scores(predictions: Predictions, metric: MetricFunction = weighted_auc)
 
 
 def iter_folds(predictions: Predictions) -> Iterator[tuple[int, int, npt.NDArray[np.intp]]]:
-    """Yield repeat, fold and row numbers of every validation fold that has images."""
+    """Iterate over the validation folds that have images, as (repeat, fold, row numbers)."""
     for repeat in range(predictions.n_repeats):
         for fold in range(predictions.n_folds):
             rows = np.flatnonzero(predictions.fold[repeat] == fold)
@@ -290,9 +292,9 @@ def iter_folds(predictions: Predictions) -> Iterator[tuple[int, int, npt.NDArray
 
 
 def score(predictions: Predictions) -> float:
-    """Return the score of a trial: the mean over its R x K folds of the weighted AUC.
+    """Compute the score of a trial: the mean of the weighted AUC over all R x K folds.
 
-    It is nan if a fold lacks a class. A split guarantees both classes in every fold, so nan points to an error.
+    The score is nan if a fold lacks a class, which indicates an error: a split has both classes in every fold.
     """
     return float(fold_scores(predictions).mean())
 
@@ -303,16 +305,17 @@ def epoch_scores(
     fold: npt.NDArray[np.int8],
     weight: FloatArray,
 ) -> FloatArray:
-    """Return the score after every epoch, for learning curves.
+    """Compute the score of a trial after every epoch, for learning curves.
 
     Args:
         probability: Out-of-fold P(malignant) after each epoch. Shape (E, R, n).
         label: 0 or 1. Shape (n,).
-        fold: Validation fold. Shape (R, n).
-        weight: From `case_weights(group, fold)`. Shape (R, n).
+        fold: Validation fold of each image in each repeat. Shape (R, n).
+        weight: Image weights from `case_weights(group, fold)`. Shape (R, n).
 
     Returns:
-        Mean over the R x K folds; the last one is the trial's score. nan where training diverged. Shape (E,).
+        Mean of the weighted AUC over the R x K folds; nan if a probability is nan. The last value is the score of the
+        trial. Shape (E,).
     """
     columns = [
         weighted_auc(label[rows], probability[:, repeat, rows], weight[repeat, rows])
@@ -330,11 +333,11 @@ def calibration_bin(probability: npt.NDArray[Any]) -> IntArray:
 
 
 def calibration_bins(predictions: Predictions) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return predicted and observed probability in bins of equal width, case-weighted.
+    """Compute case-weighted predicted and observed probabilities in bins of equal width.
 
     Returns:
-        Per repeat and bin: share of the weight, mean probability, share of malignant; the last two are nan where a
-        bin is empty. Each of shape (R, N_CALIBRATION_BINS).
+        Share of the total weight, mean predicted probability, and share of malignant images per repeat and bin. The
+        last two are nan for empty bins. Each array has shape (R, N_CALIBRATION_BINS).
     """
     probability = predictions.probability.astype(np.float64)
     bins = calibration_bin(probability) + np.arange(predictions.n_repeats)[:, None] * N_CALIBRATION_BINS
@@ -354,17 +357,17 @@ def calibration_bins(predictions: Predictions) -> tuple[FloatArray, FloatArray, 
 def trial_metrics(
     predictions: Predictions, decisions: HardLabels | None = None, task: Task = BINARY
 ) -> dict[str, float]:
-    """Return every metric of a finished trial or a test, except intervals and durations.
+    """Compute all metrics of a finished trial or a test, without intervals and durations.
 
     Args:
-        predictions: Out-of-fold predictions, or those of the sealed test as a single fold.
-        decisions: Predicted labels at a threshold that was fixed elsewhere; None for cross-fitted ones.
-        task: Names the metrics.
+        predictions: Out-of-fold predictions, or test predictions as a single fold.
+        decisions: Predicted labels at a predefined threshold; None for labels at cross-fitted thresholds.
+        task: Task that names the metrics.
 
     Returns:
-        `auc`, `auc_fold_std` (standard deviation over the R x K folds, ddof 1), the other metrics of the task, then
-        `magnification/<magnification>` (AUC) and `recall/<subtype>` (share of right images, every case counting the
-        same) for the magnifications and subtypes that are known.
+        Values by name: `auc`, `auc_fold_std` (standard deviation over the R x K folds, ddof 1), the other metrics of
+        the task, then `magnification/<magnification>` (AUC) and `recall/<subtype>` (share of images with the correct
+        predicted label, with equal weight for every case) for known magnifications and subtypes.
     """
     folds = fold_scores(predictions)
     decisions = cross_fitted_labels(predictions) if decisions is None else decisions
@@ -378,14 +381,14 @@ def trial_metrics(
 
 
 def confusion(predictions: Predictions, predicted: npt.NDArray[np.int8], weight: FloatArray) -> FloatArray:
-    """Return the weight of each true label (rows) and predicted label (columns) per repeat. Shape (R, 2, 2)."""
+    """Compute the weighted confusion matrix per repeat: true labels in rows, predicted in columns. Shape (R, 2, 2)."""
     cell = 2 * predictions.label + predicted
     counts = [np.bincount(row, values, minlength=4) for row, values in zip(cell, weight, strict=True)]
     return np.array(counts, dtype=np.float64).reshape(-1, 2, 2)
 
 
 def _magnification_metrics(predictions: Predictions) -> dict[str, float]:
-    """Return `magnification/<name>`: mean AUC over the folds where the magnification has both classes."""
+    """Return the AUC of each magnification as `magnification/<name>`, averaged over the folds with both classes."""
     values = {}
     for name in sorted(set(predictions.magnification) - {""}):
         folds = fold_scores(predictions.select(predictions.magnification == name))
@@ -395,7 +398,7 @@ def _magnification_metrics(predictions: Predictions) -> dict[str, float]:
 
 
 def _subtype_metrics(predictions: Predictions, decisions: HardLabels) -> dict[str, float]:
-    """Return `recall/<subtype>`: share of its images with the right label, every case counting the same."""
+    """Return the share of each subtype's images with the correct label as `recall/<name>`, with equal case weights."""
     values = {}
     for name in sorted(set(predictions.subtype) - {""}):
         rows = predictions.subtype == name
@@ -405,5 +408,5 @@ def _subtype_metrics(predictions: Predictions, decisions: HardLabels) -> dict[st
 
 
 def metric_name(name: str) -> str:
-    """Replace what MLflow does not allow in a metric's name (letters, digits, `_-./` and space) by `_`."""
+    """Replace all characters except letters, digits, spaces and `_-./`, which MLflow allows in metric names, by `_`."""
     return re.sub(r"[^A-Za-z0-9_\-./ ]", "_", name)

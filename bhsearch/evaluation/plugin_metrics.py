@@ -1,4 +1,4 @@
-"""Metrics of other packages: logged for every trial and for the test, beside those of `metrics`."""
+"""Metrics of other packages, which are logged for every trial and for the test in addition to the built-in metrics."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from bhsearch.evaluation.predictions import IntArray, Predictions
 from bhsearch.evaluation.thresholds import HardLabels, cross_fitted_labels
 from bhsearch.plugins import Registry
 
-# Another package offers a `Metric` by an entry point in this group; the entry point has the metric's name. Its function
-# serves trials, the test and bootstrap draws.
+# Other packages provide a `Metric` through an entry point in this group with the name of the metric. The function of
+# the metric is used for trials, the test and bootstrap draws.
 EXTRA_METRICS: Registry[Metric] = Registry(
     "bhsearch.metrics", "--metrics", reserved=(*METRICS, AUC_FOLD_STD, "auc_low", "auc_high", "seconds")
 )
@@ -23,9 +23,9 @@ def extra_values(
     """Compute the metrics of other packages.
 
     Args:
-        predictions: Out-of-fold predictions, or those of the test as a single fold.
+        predictions: Out-of-fold predictions, or test predictions as a single fold.
         names: Names of the metrics.
-        decisions: Predicted labels; None for those at cross-fitted thresholds.
+        decisions: Predicted labels; None for labels at cross-fitted thresholds.
     """
     if not names:
         return {}
@@ -36,6 +36,6 @@ def extra_values(
 def extra_intervals(
     predictions: Predictions, names: Sequence[str], decisions: HardLabels, draws: IntArray
 ) -> dict[str, Interval]:
-    """Compute the 95 % intervals of the metrics of other packages over bootstrap draws, see `bootstrap_metric`."""
+    """Compute 95 % bootstrap intervals of the metrics of other packages; see `bootstrap_metric`."""
     metrics = {name: EXTRA_METRICS.get(name) for name in names}
     return {name: interval(bootstrap_metric(metric, predictions, decisions, draws)) for name, metric in metrics.items()}

@@ -19,25 +19,25 @@ IntArray = npt.NDArray[np.int64]
 LabelArray = npt.NDArray[np.int8]
 
 DISCLAIMER = "Research only. Not for screening patients."
-USE = "use"  # the column of a CSV file that says what it must not be used for
+USE = "use"  # CSV column with the restriction of use
 _DIGITS = 6
 _TEXT_COLUMNS = ("path", "case", "subtype", "magnification")
 _FIXED_COLUMNS = ("path", "case", "group", "stratum", "label", "subtype", "magnification")
 
 
 def case_weights(group: npt.NDArray[np.int64], fold: npt.NDArray[np.int8]) -> FloatArray:
-    """Weight images so that every group counts the same within a validation part.
+    """Compute image weights that give every group the same total weight within a validation fold.
 
     Args:
         group: Group number per image. Shape (n,).
         fold: Validation fold per repeat and image. Shape (R, n).
 
     Returns:
-        1/(images of the group in that part), both labels together: weights sum to 1 within each group of each
-        part. Shape (R, n).
+        1/(number of images of the group in the fold), over both labels. The weights of a group in a fold sum to 1.
+        Shape (R, n).
 
     Source:
-        Ours: a case of 70 images counts as much as a case of one image.
+        Ours: a case with 70 images has the same weight as a case with one image.
     """
     _, number = np.unique(group, return_inverse=True)
     n_folds = int(fold.max()) + 1
@@ -46,15 +46,16 @@ def case_weights(group: npt.NDArray[np.int64], fold: npt.NDArray[np.int8]) -> Fl
 
 
 def six_digits(probability: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Round probabilities to six significant digits, which float32 holds without loss.
+    """Round probabilities to six significant digits.
 
-    Probabilities are rounded before they are scored, so that a file with six digits holds exactly what was scored.
+    Float32 represents six digits without loss. Probabilities are rounded before scoring, so that a file with six digits
+    contains exactly the scored values.
 
     Args:
-        probability: 0 or more. Any shape.
+        probability: Values of 0 or more. Any shape.
 
     Returns:
-        The same shape. Written with six digits and read again, each number is the same.
+        Rounded values of the same shape, which do not change if they are written with six digits and read again.
     """
     exact = np.asarray(probability, np.float64)
     exponent = np.floor(np.log10(exact, out=np.zeros_like(exact), where=exact > 0))
@@ -63,16 +64,16 @@ def six_digits(probability: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 
 def write_use(file: Path, lines: Sequence[str]) -> Path:
-    """Write a text file next to a data file that describes the data and its permitted use.
+    """Write a text file that describes a data file and its permitted use, in the same folder.
 
-    It is a separate file, because pandas and MLflow's preview cannot read a CSV file with comments.
+    The description is in a separate file because pandas and MLflow's preview cannot read CSV files with comments.
 
     Args:
-        file: The data file, such as `predictions.csv`.
+        file: Path of the data file, such as `predictions.csv`.
         lines: Lines of the text.
 
     Returns:
-        The text file, such as `predictions.README.txt`.
+        Path of the text file, such as `predictions.README.txt`.
     """
     beside = file.with_name(f"{file.stem}.README.txt")
     beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -85,11 +86,11 @@ class Predictions:
 
     Attributes:
         label: 0 benign, 1 malignant. Shape (n,).
-        probability: P(malignant) of each image from the model not trained on it, in [0, 1]. Shape (R, n).
+        probability: P(malignant) of each image in [0, 1], from a model that was not trained on the image. Shape (R, n).
         fold: Validation fold of each image, 0 to K - 1. Shape (R, n).
-        group: Group number, the unit of weighting and resampling. Shape (n,).
-        stratum: Stratum of the image's group, the same for all its images. Shape (n,).
-        path, case, subtype, magnification: Strings, empty where unknown. Shape (n,).
+        group: Number of each image's group, which is the unit of weighting and resampling. Shape (n,).
+        stratum: Stratum of each image's group. Shape (n,).
+        path, case, subtype, magnification: Strings, empty if unknown. Shape (n,).
 
     Raises:
         DataError: If shapes disagree, there is no image, a label is neither 0 nor 1, or a probability is outside
@@ -143,11 +144,15 @@ class Predictions:
 
     @cached_property
     def weight(self) -> FloatArray:
-        """1/(images of the group in that validation fold). Shape (R, n)."""
+        """Image weights, 1/(number of images of the group in the validation fold). Shape (R, n)."""
         return case_weights(self.group, self.fold)
 
     def select(self, rows: npt.NDArray[np.bool_]) -> Predictions:
-        """Return the predictions of some images, with weights over these only. `rows` is a mask of shape (n,)."""
+        """Return the predictions restricted to some images; weights are recomputed from these images.
+
+        Args:
+            rows: Mask of the images to keep. Shape (n,).
+        """
         return Predictions(
             label=self.label[rows],
             probability=self.probability[:, rows],
@@ -158,14 +163,14 @@ class Predictions:
         )
 
     def to_csv(self, path: Path, note: str = DISCLAIMER) -> None:
-        """Write one row per image, and next to the file a text on its permitted use.
+        """Write a CSV file with one row per image, and a text file on the permitted use.
 
         The columns are `path`, `case`, `group`, `stratum`, `label`, `subtype`, `magnification`, then `fold_r0`,
         `probability_r0`, `fold_r1`, ... and `use`, which repeats the note in every row.
 
         Args:
-            path: File to write. An existing one is replaced.
-            note: Restriction of use. If empty, neither the text nor the column `use` is written.
+            path: CSV file to write. An existing file is replaced.
+            note: Restriction of use. If empty, the text file and the column `use` are left out.
         """
         columns: dict[str, list[Any]] = {name: getattr(self, name).tolist() for name in _FIXED_COLUMNS}
         for repeat in range(self.n_repeats):
@@ -183,10 +188,10 @@ class Predictions:
 
     @classmethod
     def from_csv(cls, path: Path) -> Predictions:
-        """Read a file that `to_csv` wrote; probabilities are float32, other numbers are exact.
+        """Read predictions from a file written by `to_csv`; probabilities are float32.
 
         Raises:
-            DataError: If columns are missing, a row is short, or a number does not parse.
+            DataError: If columns are missing, a row is too short, or a number cannot be parsed.
         """
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = list(csv.reader(file)) or [[]]

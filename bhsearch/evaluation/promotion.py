@@ -1,4 +1,4 @@
-"""The promotion gate: whether a challenger becomes champion, decided on test images that neither was developed on."""
+"""The promotion gate, which decides on unseen test images whether a challenger replaces the champion."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
 from bhsearch.tasks.base import Task
 from bhsearch.tasks.binary import BINARY
 
-FEWEST_GROUPS = 5  # with images of each class
-# Follows the gain that a refusal names.
+FEWEST_GROUPS = 5  # minimum number of groups with images of each class
+# Sentence that explains the smallest gain in the reason for a refusal.
 GAIN_NOTE = (
     "The smallest gain is the distance from the estimate to the lower end of its 95 % interval: "
     "of models that are better by just this, about half would pass."
@@ -26,17 +26,17 @@ GAIN_NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class TestScores:
-    """Predictions of one model on its test images, and the cases it was developed on.
+    """Test predictions of one model, with the cases and images that were used to develop the model.
 
     Attributes:
         probability: P(malignant). Shape (n,).
         label: 0 benign, 1 malignant. Shape (n,).
-        group: Number of the group of cases: the unit of weighting and resampling. Shape (n,).
-        case: Case key, empty where unknown. Shape (n,).
+        group: Number of each image's group of cases, which is the unit of weighting and resampling. Shape (n,).
+        case: Case key, empty if unknown. Shape (n,).
         digest: Digest of the decoded pixels. Shape (n,).
-        development_cases: Case keys of the images that the model was searched or trained on.
-        development_digests: Pixel digests of these images.
-        why_not_promotable: As in `Split`; empty if the model may be promoted.
+        development_cases: Case keys of the development images, on which the model was selected or trained.
+        development_digests: Pixel digests of the development images.
+        why_not_promotable: Reasons why the model must not be promoted, see `Split`; empty if there are none.
 
     Raises:
         DataError: If the shapes disagree.
@@ -59,8 +59,8 @@ class TestScores:
             raise DataError(f"All columns of test images must have one shape (n,), but got {shapes}.")
 
     def has_seen(self, other: TestScores) -> npt.NDArray[np.bool_]:
-        """Return whether this model was developed on the case or the pixels of each image of `other`. Shape (n,)."""
-        # Empty case keys mean that the case is unknown; they are not equal.
+        """Return the mask of images of `other` whose case or pixels were used to develop this model. Shape (n,)."""
+        # An empty key means that the case is unknown, so two empty keys do not mean the same case.
         by_case = np.isin(other.case.astype(str), sorted(self.development_cases - {""}))
         return np.asarray(by_case | np.isin(other.digest.astype(str), sorted(self.development_digests)))
 
@@ -71,10 +71,11 @@ class Decision:
 
     Attributes:
         promote: Whether the challenger becomes champion.
-        reason: Reason in sentences, with the numbers that decided.
-        numbers: Finite numbers only: `n_images`, `n_groups`, `n_benign_groups` and `n_malignant_groups` that were
-            compared; `challenger_auc`, `challenger_low`, `challenger_high`; with a champion `champion_auc`,
-            `champion_low`, `champion_high`, `difference`, `difference_low`, `difference_high`; and `smallest_gain`.
+        reason: Reason in sentences, including the decisive numbers.
+        numbers: Finite numbers by name: the numbers of compared images and groups (`n_images`, `n_groups`,
+            `n_benign_groups`, `n_malignant_groups`); `challenger_auc`, `challenger_low` and `challenger_high`; with a
+            champion also `champion_auc`, `champion_low`, `champion_high`, `difference`, `difference_low` and
+            `difference_high`; and `smallest_gain`.
     """
 
     promote: bool
@@ -85,23 +86,24 @@ class Decision:
 def decide(
     challenger: TestScores, champion: TestScores | None = None, n_draws: int = 1000, seed: int = 0, task: Task = BINARY
 ) -> Decision:
-    """Decide whether the challenger is promoted, on test groups that neither model was developed on.
+    """Decide whether the challenger is promoted, based on test groups that were not used to develop either model.
 
-    Images of the two models are matched by pixel digest. A group of the challenger's test is left out as a whole if one
-    of its cases or images was used to develop either model. Every group counts the same, and the draws of groups are
-    the same for both models. Without a champion the lower end of the challenger's interval must be above 0.5; with one,
-    the lower end of the paired difference above 0. With fewer than `FEWEST_GROUPS` groups of either class the
-    challenger is refused.
+    Images of the two models are matched by pixel digest. A test group of the challenger is left out entirely if any of
+    its cases or images was used to develop either model. All groups have equal weight, and both models are evaluated on
+    the same bootstrap draws. Without a champion, the lower end of the 95 % interval of the challenger's AUC must be
+    above 0.5. With a champion, the lower end of the interval of the paired difference in AUC must be above 0. The
+    challenger is refused if fewer than `FEWEST_GROUPS` groups have images of either class.
 
     Args:
-        challenger: The new version.
-        champion: The version that it would replace, on as many of the same images as possible; None if there is none.
-        n_draws: Bootstrap draws of groups within strata.
+        challenger: Test predictions of the new version.
+        champion: Test predictions of the current champion, on as many of the challenger's images as possible; None if
+            there is no champion.
+        n_draws: Number of bootstrap draws of groups within strata.
         seed: Random seed for the draws.
-        task: Defines the strata.
+        task: Task that defines the strata.
 
     Raises:
-        DataError: If the same image has two labels.
+        DataError: If the label of an image differs between the two models.
 
     Source:
         Ours: two-sided 95 % percentile intervals over groups of cases.
@@ -122,7 +124,15 @@ def decide(
 
 
 def _matched(challenger: TestScores, champion: TestScores | None) -> tuple[npt.NDArray[np.bool_], FloatArray]:
-    """Return which of the challenger's images count, and the champion's probabilities or nan. Each of shape (n,)."""
+    """Match the champion's predictions to the challenger's images.
+
+    Returns:
+        Mask of the challenger's images that are compared, and the champion's probability of each image, or nan if the
+        champion has no prediction. Shape (n,) each.
+
+    Raises:
+        DataError: If the label of an image differs between the two models.
+    """
     seen = challenger.has_seen(challenger)
     others = np.full(len(challenger.label), np.nan)
     known = np.ones(len(challenger.label), dtype=bool)
@@ -156,10 +166,13 @@ def _compared(
     seed: int,
     task: Task,
 ) -> dict[str, float]:
-    """Return AUCs with intervals, their difference, and the smallest gain; models in the order challenger, champion."""
+    """Return the AUCs with intervals, their difference, and the smallest gain, as `Decision.numbers`.
+
+    The dictionary `models` must contain the challenger first.
+    """
     _, number = np.unique(group, return_inverse=True)
-    # Strata of the groups compared, not of the whole data set: those could leave a single group in a stratum, which
-    # every draw would then have exactly once.
+    # Recompute strata for the compared groups. With the strata of the whole data set, a stratum could be left with a
+    # single group, which every draw would contain exactly once.
     stratum = task.strata(number, label)[number]
     draws = group_draws(number, stratum, n_draws, seed)
     numbers: dict[str, float] = {}
@@ -186,7 +199,7 @@ def _named(name: str, auc: float, ends: Interval) -> dict[str, float]:
 def _as_one_part(
     probability: npt.NDArray[np.floating[Any]], label: npt.NDArray[np.int8], group: IntArray, stratum: IntArray
 ) -> Predictions:
-    """Return test predictions as those of a single fold of a single repeat."""
+    """Return test predictions as `Predictions` with a single repeat and fold."""
     blank = np.full(len(label), "", dtype=object)
     fold = np.zeros((1, len(label)), dtype=np.int8)
     return Predictions(label, probability[None], fold, group, stratum, blank, blank, blank, blank)
@@ -203,12 +216,12 @@ def _too_few(numbers: dict[str, float]) -> str:
 
 
 def needs(n_benign: int, n_malignant: int, has_champion: bool) -> str:
-    """Describe the condition to pass the gate, for messages before the test is opened.
+    """Describe the condition to pass the gate, for messages shown before the sealed test set is used.
 
     Args:
         n_benign: Number of sealed groups with benign images.
         n_malignant: Number of sealed groups with malignant images.
-        has_champion: Whether there is a champion to compare with.
+        has_champion: Whether the challenger is compared with a champion.
     """
     what = "AUC's difference to the champion above 0" if has_champion else "AUC above 0.5"
     least = f"at least {FEWEST_GROUPS} groups with benign and {FEWEST_GROUPS} with malignant images"
@@ -217,12 +230,19 @@ def needs(n_benign: int, n_malignant: int, has_champion: bool) -> str:
 
 
 def enough(n_benign: int, n_malignant: int) -> bool:
-    """Return whether a test is large enough for the gate to decide. Arguments as in `needs`."""
+    """Return whether a test set is large enough for the gate to decide; for the arguments see `needs`."""
     return min(n_benign, n_malignant) >= FEWEST_GROUPS
 
 
 def _findings(numbers: dict[str, float], what: str, promote: bool, decided: bool) -> list[str]:
-    """Return sentences on the result and the smallest gain; `decided` tells whether the interval decided."""
+    """Return sentences on the result and, for a refusal, the smallest gain that would have passed.
+
+    Args:
+        numbers: See `Decision.numbers`.
+        what: `difference` or `challenger`: prefix of the decisive interval in `numbers`.
+        promote: Whether the challenger is promoted.
+        decided: Whether the interval was decisive, rather than another reason for a refusal.
+    """
     if f"{what}_low" not in numbers:
         return ["Nothing could be compared, so this test could have shown no gain at all."]
     n = {name: int(numbers[name]) for name in ("n_groups", "n_benign_groups", "n_malignant_groups", "n_images")}

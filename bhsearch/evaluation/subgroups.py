@@ -1,4 +1,4 @@
-"""Results per subtype, magnification and case, and the cases with the lowest accuracy."""
+"""Results by subtype, magnification and case, and the cases with the lowest accuracy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bhsearch.tasks.base import Task
 
 COLUMNS = ("subtype", "magnification", "case")
-BOTH = "both"  # kind of a subgroup with images of several classes
+BOTH = "both"  # value of `kind` for images of several classes
 UNNAMED = "not named by the data"
 
 
@@ -27,12 +27,13 @@ class Subgroup:
 
     Attributes:
         name: Name of the subtype, magnification or case.
-        kind: Name of the class of its images, or `BOTH`.
+        kind: Name of the class of all images, or `BOTH`.
         n_images: Number of images.
         n_cases: Number of groups of cases.
-        accuracy: Share of images with the right predicted label, every group counting the same, mean over repeats.
-        by_case: The same share for each group, ascending. Length `n_cases`.
-        auc: Mean over folds of the case-weighted AUC; None where no fold has both classes.
+        accuracy: Share of images with the correct predicted label, with equal weight for every group, averaged over
+            repeats.
+        by_case: Share of images with the correct predicted label in each group, ascending. Length `n_cases`.
+        auc: Mean over folds of the case-weighted AUC; None if no fold has both classes.
     """
 
     name: str
@@ -47,17 +48,17 @@ class Subgroup:
 def subgroup_results(
     predictions: Predictions, decisions: HardLabels, column: str, task: Task = BINARY
 ) -> list[Subgroup]:
-    """Return the results by one column.
+    """Compute the results of the subgroups that one column defines.
 
     Args:
         predictions: Predictions of any part of the data.
-        decisions: Predicted labels of the same images: cross-fitted, or at a threshold that was fixed elsewhere.
+        decisions: Predicted labels of the same images, at cross-fitted or predefined thresholds.
         column: One of `COLUMNS`.
-        task: Names the classes.
+        task: Task that names the classes.
 
     Returns:
-        A subgroup for each value, in the order of classes, then by length and name, so that 40X comes before 100X.
-        Never empty: images without a value are a subgroup called `UNNAMED`.
+        One subgroup per value of the column. Images without a value are in the subgroup `UNNAMED`, so the list is never
+        empty. Subgroups are sorted by class, then by length and text of their names, so that 40X precedes 100X.
     """
     values = getattr(predictions, column)
     correct = (decisions.predicted == predictions.label).mean(axis=0)
@@ -94,17 +95,19 @@ def _kind(label: npt.NDArray[np.int8], task: Task) -> str:
 
 @dataclass(frozen=True)
 class WorstCase:
-    """A case with low accuracy, and its worst image.
+    """Case with low accuracy, with its worst image.
+
+    The worst image is the image farthest on the wrong side of its threshold or, if all images are classified correctly,
+    the image closest to its threshold.
 
     Attributes:
         name: Name of the case.
-        kind: As in `Subgroup`.
+        kind: See `Subgroup`.
         n_images: Number of images.
-        accuracy: Share of images with the right predicted label.
-        row: Row of its worst image in the predictions: the one farthest on the wrong side of its threshold or, if all
-            are right, the one closest to it.
-        probability: Probability of the positive class of that image, mean over repeats.
-        true_class: Name of its true class.
+        accuracy: Share of images with the correct predicted label.
+        row: Row of the worst image in the predictions.
+        probability: Probability of the positive class for the worst image, averaged over repeats.
+        true_class: Name of the true class of the worst image.
         positive_class: Name of the positive class.
     """
 
@@ -119,19 +122,19 @@ class WorstCase:
 
     @property
     def caption(self) -> str:
-        """Case, class, probability and accuracy in one line."""
+        """Text with case, true class, probability and accuracy in one line."""
         share = f"{self.accuracy:.0%} of {self.n_images} images right"
         return f"case {self.name}, {self.true_class}, P({self.positive_class}) {self.probability:.2f}; {share}"
 
 
 def worst_cases(predictions: Predictions, decisions: HardLabels, most: int = 8, task: Task = BINARY) -> list[WorstCase]:
-    """Return the groups of cases with the lowest accuracy, worst first. Never empty.
+    """Return the groups of cases with the lowest accuracy, worst first; the list is never empty.
 
     Args:
         predictions: Predictions of any part of the data.
         decisions: Predicted labels of the same images.
-        most: Greatest length of the list, 1 or more.
-        task: Names the classes.
+        most: Maximum number of cases, 1 or more.
+        task: Task that names the classes.
     """
     correct = (decisions.predicted == predictions.label).mean(axis=0)
     threshold = np.take_along_axis(decisions.threshold, predictions.fold.astype(np.int64), axis=1)

@@ -1,4 +1,4 @@
-"""Cross-fitted thresholds: an image is never classified with a threshold that was chosen on its own fold."""
+"""Cross-fitted thresholds: the threshold of a fold is chosen on the other folds of the repeat."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import FloatArray, Predictions
     from bhsearch.tasks.base import Task
 
-# Thresholds whose balanced accuracies differ by less than this are equally good: sums of weights such as 1/7 depend on
-# the order of rows in their last digits, and the choice must not depend on that order.
+# Tolerance below which balanced accuracies are equal. The last digits of sums of weights such as 1/7 depend on the
+# order of rows, but the selected threshold must not.
 _SAME = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class HardLabels:
-    """Hard labels of out-of-fold predictions.
+    """Predicted labels of images, with the thresholds that give them.
 
     Attributes:
         predicted: 0 benign, 1 malignant. Shape (R, n).
-        threshold: An image of the fold is called malignant if its probability is at least this; nan for a fold
-            without images. Shape (R, K).
+        threshold: Probability from which an image of the fold is classified as malignant; nan for folds without images.
+            Shape (R, K).
     """
 
     predicted: npt.NDArray[np.int8]
@@ -39,8 +39,9 @@ class HardLabels:
 def best_threshold(label: npt.NDArray[np.int8], probability: npt.NDArray[Any], weight: FloatArray) -> float:
     """Return the threshold with the highest weighted balanced accuracy.
 
-    Candidates are the midpoints between neighbouring probabilities, and the lowest probability itself (all malignant).
-    Of equally good thresholds the one nearest to 0.5 is taken, and of two equally near the lower.
+    Candidates are the midpoints between neighbouring probabilities, and the lowest probability, which classifies all
+    images as malignant. Among equally good thresholds, the one nearest to 0.5 is selected, or the lower one of two at
+    the same distance.
 
     Args:
         label: 0 or 1. Shape (n,).
@@ -48,7 +49,7 @@ def best_threshold(label: npt.NDArray[np.int8], probability: npt.NDArray[Any], w
         weight: Weight per image. Shape (n,).
 
     Returns:
-        The threshold; an image is malignant if its probability is not below it. 0.5 if a class has no weight.
+        Probability from which an image is classified as malignant; 0.5 if a class has zero weight.
     """
     order = np.argsort(probability)
     ranked = probability[order].astype(np.float64)
@@ -61,25 +62,26 @@ def best_threshold(label: npt.NDArray[np.int8], probability: npt.NDArray[Any], w
     balanced = (1 - fn_rate + tn_rate) / 2
     values = ranked[starts]
     middle = (values[1:] + values[:-1]) / 2
-    # The midpoint of two neighbouring floats is one of them; a threshold at the lower one would include both.
+    # The midpoint of two adjacent floats rounds to one of them. If it rounds to the lower one, use the upper one, since
+    # a threshold at the lower value would not separate the two.
     candidates = np.concatenate([values[:1], np.where(middle > values[:-1], middle, values[1:])])
     best = candidates[balanced >= balanced.max() - _SAME]
     distance = np.abs(best - 0.5)
     return float(best[distance <= distance.min() + _SAME][0])
 
 
-# Threshold rules by the name that a task has for its own: (label, probability, weight) -> threshold.
+# Functions (label, probability, weight) -> threshold by name; `Task.threshold_rule` names the rule of a task.
 RULES: dict[str, Callable[[npt.NDArray[np.int8], npt.NDArray[Any], FloatArray], float]] = {
     "balanced_accuracy": best_threshold
 }
 
 
 def cross_fitted_labels(predictions: Predictions, task: Task = BINARY) -> HardLabels:
-    """Classify each image with the threshold that is best on the other folds of its repeat.
+    """Classify each image with the threshold that the rule of the task selects on the other folds of the repeat.
 
     Args:
-        predictions: Out-of-fold predictions. With a single fold the threshold is 0.5.
-        task: Names the threshold rule.
+        predictions: Out-of-fold predictions. With a single fold, the threshold is 0.5.
+        task: Task that names the threshold rule.
     """
     rule = RULES[task.threshold_rule]
     predicted = np.zeros(predictions.fold.shape, dtype=np.int8)
@@ -96,15 +98,15 @@ def cross_fitted_labels(predictions: Predictions, task: Task = BINARY) -> HardLa
 
 
 def classification_text(predictions: Predictions, note: str = "", task: Task = BINARY) -> str:
-    """Return scikit-learn's classification report of the cross-fitted labels, every case counting the same.
+    """Return scikit-learn's classification report of the cross-fitted labels, with equal weight for every case.
 
     Args:
         predictions: Out-of-fold predictions.
         note: Line above the table, such as "synthetic data (phantom)". An empty note is left out.
-        task: Names the classes.
+        task: Task that names the classes.
 
     Returns:
-        The report as text; "support" is in cases (mean over repeats), not in images.
+        The report as text. "support" is the number of cases, averaged over repeats, not the number of images.
     """
     from sklearn.metrics import classification_report
 
@@ -123,7 +125,7 @@ def classification_text(predictions: Predictions, note: str = "", task: Task = B
         f"Out-of-fold decisions on {len(predictions)} images of {len(np.unique(predictions.group))} cases.",
         "Every case counts the same: support is in cases. Thresholds: each fold's from the other folds.",
         "",
-        # Sums of weights such as 1/7 print with all their digits; one is enough for a number of cases.
+        # Support is a sum of weights such as 1/7, which would be printed with all digits; keep one decimal.
         re.sub(r" (\d+\.\d{3,})$", lambda found: f" {float(found[1]):>9.1f}", table, flags=re.MULTILINE),
     ]
     return "\n".join(lines)

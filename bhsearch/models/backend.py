@@ -1,4 +1,4 @@
-"""The framework under Keras: the only module that calls TensorFlow or JAX directly."""
+"""Interface to Keras's backend. Only this module calls TensorFlow or JAX directly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bhsearch.models import keras_settings
 
 @contextlib.contextmanager
 def silence_stderr() -> Iterator[None]:
-    """Suppress the output of native libraries on file descriptor 2 unless the block fails."""
+    """Suppress output to file descriptor 2, including that of native libraries; write it if the block fails."""
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as sink:
@@ -33,7 +33,7 @@ def silence_stderr() -> Iterator[None]:
 
 
 def import_backend(threads: int | None = None) -> None:
-    """Import Keras and its backend without their messages. Does nothing if they are imported already.
+    """Import Keras and the configured backend without log messages, and set Keras's configuration.
 
     Args:
         threads: Processor threads per operation; None for the backend's default.
@@ -69,10 +69,10 @@ class _NoTensorFlow(MetaPathFinder):
 
 
 def import_backend_for_inference() -> None:
-    """Import Keras for building and saving networks, without TensorFlow and in a third of the time.
+    """Import Keras with the OpenVINO backend, for building and saving networks in a process without TensorFlow.
 
-    Saved networks are the same. Keras imports TensorFlow, if installed, as soon as it saves a network; the import hook
-    hides it in this process.
+    The import takes a third of the time, and saved networks are the same. Keras would import an installed TensorFlow
+    when saving a network, so an import hook hides TensorFlow from the process.
     """
     os.environ["KERAS_BACKEND"] = "openvino"
     if "tensorflow" not in sys.modules:
@@ -84,7 +84,7 @@ def import_backend_for_inference() -> None:
 
 
 def title() -> str:
-    """Return the name of the configured framework for users, without importing it."""
+    """Return the display name of the configured backend without importing the backend."""
     return "JAX" if os.environ.get("KERAS_BACKEND") == "jax" else "TensorFlow"
 
 
@@ -111,13 +111,13 @@ def compiled(
 ) -> Callable[..., Any]:
     """Compile a function of arrays, or of nested tuples of arrays.
 
-    On TensorFlow one trace serves all shapes of the same ranks; JAX compiles once per shape.
+    TensorFlow compiles once for all shapes with the same ranks and dtypes; JAX compiles once per shape.
 
     Args:
         function: Function from arrays to arrays.
-        any_shape: Whether it will be called with many shapes; JAX then runs it without compiling.
-        donate_argnums: Positions of arguments whose memory JAX may reuse for the result; the caller must not use them
-            again.
+        any_shape: Whether the function will be called with many different shapes; if so, JAX does not compile it.
+        donate_argnums: Positions of arguments whose memory JAX may reuse for the result. The caller must not use these
+            arguments after the call.
     """
     if name() == "tensorflow":
         return _traced_once(function)
@@ -127,7 +127,10 @@ def compiled(
 
 
 def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Trace with dynamic shapes from the first call; TensorFlow itself relaxes shapes one by one, with a trace each."""
+    """Compile a function for TensorFlow with dynamic shapes from the first call.
+
+    Without a signature, TensorFlow would trace the function again for several of the first shapes.
+    """
     import tensorflow as tf
 
     programs: dict[Any, Callable[..., Any]] = {}
@@ -146,10 +149,13 @@ def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
 def _concrete(
     function: Callable[..., Any], arguments: Any, tensors: list[Any], jit: bool = False
 ) -> Callable[..., Any]:
-    """Return a function of flat tensors, traced on its first call; a call costs half of one with nested arguments."""
+    """Return a function of flat tensors that is traced on its first call.
+
+    A call with flat tensors takes half the time of a call with nested arguments.
+    """
     import tensorflow as tf
 
-    structure = tf.nest.map_structure(lambda _: None, arguments)  # not the arrays, which would stay in memory
+    structure = tf.nest.map_structure(lambda _: None, arguments)  # without the arrays, which would stay in memory
 
     def flat(*given: Any) -> Any:
         return function(*tf.nest.pack_sequence_as(structure, given))
@@ -167,10 +173,10 @@ def _concrete(
 
 
 def _probed(fast: Callable[..., Any], safe: Callable[..., Any]) -> Callable[..., Any]:
-    """Use `fast` if its first call succeeds, otherwise `safe` from then on.
+    """Return a function that calls `fast` if the first call of `fast` succeeds, and otherwise always `safe`.
 
-    XLA is much faster on a GPU and slower on a CPU, and cannot compile every operation, which only a try can tell.
-    Errors other than compilation failures, such as exhausted memory, are raised again by `safe`.
+    XLA is much faster than plain TensorFlow on a GPU, but cannot compile every operation, which is only known after an
+    attempt. If the first call fails for another reason, such as exhausted memory, `safe` raises the same error.
     """
     chosen: list[Callable[..., Any]] = []
 
@@ -191,7 +197,7 @@ def _probed(fast: Callable[..., Any], safe: Callable[..., Any]) -> Callable[...,
 def inference(network: Any) -> Callable[[Any], Any]:
     """Return a compiled function from a batch of images to the outputs of a network.
 
-    Keras's `predict_on_batch` waits for the result; on JAX this function returns before the work is done.
+    On JAX, the function returns before the computation is finished, unlike Keras's `predict_on_batch`.
     """
     if name() == "tensorflow":
         predict: Callable[[Any], Any] = network.predict_on_batch
@@ -207,11 +213,11 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
     """Differentiate a scalar function with respect to its first argument, a list of arrays.
 
     Args:
-        function: Returns the scalar, or with `has_aux` a pair of the scalar and auxiliary output.
-        has_aux: Whether `function` returns auxiliary output.
+        function: Function that returns the scalar or, with `has_aux`, a pair of the scalar and an auxiliary output.
+        has_aux: Whether `function` returns an auxiliary output.
 
     Returns:
-        A function of the same arguments that returns the output of `function`, and the gradients.
+        A function of the same arguments that returns the output of `function` and the list of gradients.
     """
     if name() == "tensorflow":
         import tensorflow as tf
@@ -230,11 +236,11 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
 
 
 def steps_per_call() -> int:
-    """Return the number of training steps per call of a compiled program.
+    """Return the maximum number of training steps per call of a compiled program.
 
-    TensorFlow has an overhead of a millisecond per call. JAX returns from a call before the work is done; on a GPU,
-    sixteen steps per call take 22 % less time than one (`experiments/benchmarks/gpu`, MobileNetV2 at 224 px), and on a
-    CPU it compiles convolutions in a loop to code that is many times slower.
+    TensorFlow has an overhead of a millisecond per call, so the number is practically unlimited. For JAX on a GPU, 16
+    steps per call take 22 % less time than single steps (`experiments/benchmarks/gpu`, MobileNetV2 at 224 px). For JAX
+    on a CPU, the number is 1, since convolutions in a compiled loop are many times slower.
     """
     if name() == "tensorflow":
         return 1 << 30
@@ -243,7 +249,7 @@ def steps_per_call() -> int:
 
 @contextlib.contextmanager
 def in_precision(name: str) -> Iterator[None]:
-    """Build networks with a dtype policy of Keras."""
+    """Set Keras's global dtype policy within a `with` block, for building networks."""
     import keras
 
     before = keras.config.dtype_policy()
@@ -281,7 +287,8 @@ def precision(wanted: str) -> str:
         wanted: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
 
     Returns:
-        For `auto`: float32 on a CPU, bfloat16 on a GPU that supports it in hardware, otherwise float16.
+        `wanted`; or for `auto`, `float32` on a CPU, `mixed_bfloat16` on a GPU with hardware support for bfloat16, and
+        `mixed_float16` on other GPUs.
     """
     if wanted != "auto":
         return wanted

@@ -1,4 +1,4 @@
-"""Registered models: a trial's network with its calibration, and prediction with it."""
+"""Registered models: networks of trials with calibrated outputs, and prediction with these models."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 from bhsearch.data.arrays import Pixels
 from bhsearch.errors import RunError
 
-# As in `evaluation.calibration`; float32 has no number between 1 - 6e-8 and 1.
+# Bound of clipped probabilities, as in `evaluation.calibration`; float32 has no number between 1 - 6e-8 and 1.
 _EPS = 1e-7
 _MAX_IMAGES, _MAX_PIXELS = 32, 1 << 23  # per batch
 
 
 def load_network(file: Path) -> Any:
-    """Load a `.keras` file without executing code in it.
+    """Load a `.keras` file without executing any code that the file contains.
 
     Raises:
-        RunError: If it cannot be loaded, or contains code.
+        RunError: If the file cannot be loaded, or contains code.
     """
     import keras
 
@@ -36,13 +36,13 @@ def calibrated(network: Any, slope: float, offset: float) -> Any:
     """Append a linear calibration of the logit to a network.
 
     Args:
-        network: uint8 (batch, height, width, 3) -> P(malignant), (batch, 1).
+        network: Keras model from uint8 images, shape (batch, height, width, 3), to P(malignant), shape (batch, 1).
         slope: Factor on the logit, above 0.
-        offset: Added after the slope.
+        offset: Constant added to the scaled logit.
 
     Returns:
-        A Keras model with the same input and output. The network is one layer of it, so that its own layers keep their
-        names.
+        A Keras model with the same input and output shapes. The network is a single layer of this model, so that the
+        layers of the network keep their names.
 
     Raises:
         ValueError: If the slope is not positive, or slope or offset are not finite.
@@ -59,11 +59,11 @@ def calibrated(network: Any, slope: float, offset: float) -> Any:
 
 
 def predict_images(network: Any, images: Iterable[Pixels]) -> Iterator[float]:
-    """Yield P(malignant) of each image; consecutive images of one size share a batch.
+    """Iterate over P(malignant) of each image; consecutive images of the same size are predicted in one batch.
 
     Args:
-        network: From `load_network` or `calibrated`.
-        images: RGB, of any sizes. Shape (height, width, 3) each.
+        network: Model returned by `load_network` or `calibrated`.
+        images: RGB images of any sizes. Shape (height, width, 3) each.
     """
     for batch in _batches(images):
         yield from np.asarray(network.predict_on_batch(batch), np.float32)[:, 0].tolist()

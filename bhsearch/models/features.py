@@ -1,7 +1,7 @@
-"""Frozen features: each backbone computes each view of each development image once.
+"""Frozen features of development images, computed once per backbone and view and cached.
 
-On a CPU the network runs on OpenVINO in float32, which gives the same features several times faster; on a GPU Keras
-runs it.
+On a CPU, networks run on OpenVINO in float32, which computes the same features several times as fast as Keras. On a
+GPU, networks run on Keras.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _NETWORKS = 8  # networks kept in memory
 _IN_MEMORY_BYTES = 256 << 20
 _CPU_BATCH_PIXELS = 32 * 128**2
 _GPU_BATCH_PIXELS = 256 * 224**2
-_BATCHES_AHEAD = 2  # batches that the device may run while the next images are prepared
+_BATCHES_AHEAD = 2  # number of batches in computation on the device while the next images are prepared
 
 
 def check_feature_backend(feature_backend: str) -> None:
     """Check the name of a feature backend.
 
     Raises:
-        SettingsError: If it is unknown.
+        SettingsError: If the name is unknown.
     """
     if feature_backend not in FEATURE_BACKENDS:
         raise SettingsError(
@@ -58,8 +58,8 @@ class Cost:
     """Cost of a network.
 
     Attributes:
-        milliseconds: Time per image, with all its tiles, on the machine that computed the features.
-        megabytes: Size of its weights in float32.
+        milliseconds: Time per image, including all tiles, on the machine that computed the features.
+        megabytes: Size of the weights in float32.
     """
 
     milliseconds: float
@@ -71,10 +71,11 @@ class FeatureCache:
 
     Args:
         pixels: Pixel cache of the development rows.
-        feature_backend: `openvino`, `keras`, or `auto` for the faster one on this machine.
-        conversion: Running conversion of the backbones; converted on demand where it is missing.
-        progress: Called with (backbone, view) before features are computed, not for cached ones; returns a function of
-            the numbers of images done and in total.
+        feature_backend: `openvino`, `keras`, or `auto` for the faster backend on this machine.
+        conversion: Conversion of the backbones that runs in the background; None to convert a backbone when its
+            features are computed.
+        progress: Function that is called with the names of the backbone and the view before missing features are
+            computed. The function returns a callback, which is called with the numbers of images done and in total.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class FeatureCache:
         self._memory: OrderedDict[tuple[Backbone, str], Features] = OrderedDict()
 
     def get(self, backbone: Backbone, view: str) -> Features:
-        """Return the features of one view, averaged over the tiles of an image. Shape (n_images, n_features)."""
+        """Return the features of one view, averaged over the tiles of each image. Shape (n_images, n_features)."""
         key = (backbone, view)
         if key not in self._memory:
             self._memory[key] = np.load(self._folder(backbone, view) / _FILE)
@@ -102,7 +103,7 @@ class FeatureCache:
         return self._memory[key]
 
     def cost(self, backbone: Backbone) -> Cost:
-        """Return the cost of a backbone, measured when its features were computed: the same for all of its trials."""
+        """Return the cost of a backbone, which is measured once, when the features of the image itself are computed."""
         file = self._folder(backbone, IDENTITY) / _COST
         return Cost(**json.loads(file.read_text(encoding="utf-8")))
 
@@ -112,7 +113,7 @@ class FeatureCache:
             "weights": backbone.digest,
             "pixels": self._pixels.key,
             "view": view_key(view),
-            "executor": self.feature_backend,  # the key of entries that exist
+            "executor": self.feature_backend,  # kept under this name, since existing cache entries use it
             "numerics": keras_settings.numerics(),
             "version": 3,
         }
@@ -132,7 +133,7 @@ class FeatureCache:
                 report(min(start + step, n_images), n_images)
 
         forward, megabytes = self._network(backbone)
-        if view == IDENTITY:  # this view is timed, so compile before
+        if view == IDENTITY:  # this view is timed, so compile the network first
             forward([next(batches())])
         started = time.perf_counter()
         rows = forward(batches())
@@ -149,7 +150,7 @@ class FeatureCache:
             (folder / _COST).write_text(json.dumps(asdict(cost)), encoding="utf-8")
 
     def load(self, backbone: Backbone) -> None:
-        """Build a backbone now, so that unsuitable weights are an error before the first trial.
+        """Build a backbone, so that unsuitable weights raise an error before the first trial.
 
         Raises:
             BackboneError: If the weights do not fit the architecture.
@@ -175,7 +176,7 @@ class FeatureCache:
         network = backbone.build(size)
         megabytes = 4e-6 * network.count_params()
         if self.feature_backend == "openvino" and backend.name() == "tensorflow":
-            with tempfile.TemporaryDirectory() as folder:  # slower to create than by the conversion, and as fast to run
+            with tempfile.TemporaryDirectory() as folder:  # slower to create than by a conversion, but as fast to run
                 file = Path(folder) / "network.xml"
                 with backend.silence_stderr():
                     network.export(str(file), format="openvino", verbose=False)
@@ -184,20 +185,23 @@ class FeatureCache:
 
 
 def on_host(images: Any, view: str) -> Images:
-    """Return a view of uint8 images as float32, in host memory."""
+    """Compute a view of uint8 images in host memory, as float32."""
     decoded = images.astype(np.float32)
     return decoded if view == IDENTITY else np.asarray(apply_view(decoded, view))
 
 
 def on_device(images: Any, view: str) -> Any:
-    """Return a view of uint8 images as float32 on the device; bytes are a quarter of the transfer of floats."""
+    """Compute a view of uint8 images on the device, as float32.
+
+    Images are transferred to the device as uint8, which is a quarter of the size of float32.
+    """
     from keras import ops
 
     return apply_view(ops.cast(ops.convert_to_tensor(images), "float32"), view)
 
 
 def choose_feature_backend(wanted: str) -> str:
-    """Return the feature backend that a setting selects on this machine."""
+    """Return the feature backend for a setting; for `auto`, the faster backend on this machine."""
     return _fastest_feature_backend() if wanted == "auto" else wanted
 
 
@@ -206,9 +210,9 @@ def _fastest_feature_backend() -> str:
 
 
 def batch_size(size: int, gpu: bool = False) -> int:
-    """Return the number of images per batch: about the same number of pixels for all image sizes, to bound memory.
+    """Return the number of images per batch, which is larger on a GPU to use all cores.
 
-    A GPU needs larger batches to keep its cores busy.
+    To bound memory, a batch has about the same number of pixels for all image sizes.
 
     Args:
         size: Side of the images in pixels.
@@ -219,10 +223,17 @@ def batch_size(size: int, gpu: bool = False) -> int:
 
 
 def keras_forward(network: Any) -> Forward:
-    """Return a function from batches of images, (n, size, size, 3), to all outputs, (n_images, k), run by Keras.
+    """Return a function that computes the outputs of a network with Keras.
 
-    The network is compiled for the size of the first batch; a smaller last batch is padded. Results are fetched a few
-    batches late: JAX returns before the work is done, so the device computes while the next images are prepared.
+    The network is compiled for the size of the first batch, and smaller batches are padded. Results are fetched a few
+    batches later, so that the device computes while the host prepares the next images (JAX computes asynchronously).
+
+    Args:
+        network: Keras network.
+
+    Returns:
+        A function from batches of images, shape (n, size, size, 3) each, to the outputs of all images, shape
+        (n_images, n_outputs).
     """
     run = backend.inference(network)
 
@@ -248,13 +259,17 @@ def _fetched(output: Any, n_images: int) -> Features:
 
 
 def openvino_forward(file: Path) -> Forward:
-    """Return a function like that of `keras_forward`, run by OpenVINO in float32 on all cores."""
+    """Return a function like `keras_forward` that computes the outputs with OpenVINO, in float32 on all cores.
+
+    Args:
+        file: OpenVINO program of the network.
+    """
     import openvino
 
     hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
     program = openvino.Core().compile_model(file, "CPU", hints)
-    # Requests are awaited one after another. OpenVINO's own queue calls Python from its threads, and occasionally
-    # deadlocks when the program is freed while one of them waits for the interpreter.
+    # Wait for requests one after another instead of using OpenVINO's queue. The queue calls Python from other threads,
+    # and occasionally deadlocks if the program is freed while one of these threads waits for the interpreter.
     n_requests = program.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
 
     def forward(batches: Iterable[Images]) -> Features:
@@ -279,4 +294,4 @@ def openvino_forward(file: Path) -> Forward:
 
 
 def _no_progress(done: int, total: int) -> None:
-    """Ignore progress."""
+    """Do nothing; used if no progress is reported."""

@@ -1,4 +1,4 @@
-"""Deployed models: one Keras network of stock layers from uint8 RGB images of any size to P(malignant)."""
+"""Deployed models: Keras networks of built-in layers that map uint8 RGB images of any size to P(malignant)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from bhsearch.models.training.linear_probe import Heads
 from bhsearch.models.training.train_step import ModelWeights
 from bhsearch.tasks.binary import BINARY
 
-_POOL_SIZE = 6  # networks kept for the next trial of the same shape
+_POOL_SIZE = 6  # maximum number of networks kept for later trials with the same architecture
 _HEADS = ("fold_kernels", "fold_tops")
 
 
 class ModelPool:
-    """Deployed models by shape; a model of a known shape only gets new head weights."""
+    """Pool of deployed models by architecture. A pooled model is reused by replacing the weights of its heads."""
 
     def __init__(self) -> None:
         self._networks: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
@@ -36,18 +36,19 @@ class ModelPool:
         self._backbones: OrderedDict[tuple[Backbone, int], Any] = OrderedDict()
 
     def get(self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads) -> Any:
-        """Combine resize, views, backbone and heads to one network that averages the probabilities.
+        """Combine resize, views, backbone and heads into one network that averages the probabilities.
 
         Args:
-            backbone: Backbone of the features.
+            backbone: Backbone that computes the features.
             mode: Resize mode, see `resize_images`.
-            size: Side in pixels of the backbone's input.
-            views: Views averaged at test time; only the image itself without test-time augmentation.
-            heads: One head per fold and repeat; their probabilities are averaged.
+            size: Input side of the backbone in pixels.
+            views: Views over which probabilities are averaged (test-time augmentation); only the image itself without
+                test-time augmentation.
+            heads: Heads over which probabilities are averaged, one per fold and repeat.
 
         Returns:
-            A Keras model from uint8 (batch, height, width, 3) to float32 (batch, 1). The next call for the same shape
-            overwrites its heads.
+            A Keras model from uint8, shape (batch, height, width, 3), to float32, shape (batch, 1). The next call with
+            the same architecture overwrites the heads of this model.
         """
         network = self._network(backbone, mode, size, views, heads)
         kernel, bias, *output_weights = _head_weights(heads)
@@ -58,7 +59,10 @@ class ModelPool:
     def archive(
         self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads
     ) -> PrefilledArchive:
-        """Return the same network for saving only, which is many times faster. For the arguments see `get`."""
+        """Return the network of `get` as an archive that can only be saved, which is many times faster.
+
+        For the arguments see `get`.
+        """
         key = (backbone, mode, size, views, heads.kernel.shape, heads.linear)
         archive: KerasArchive = _single_network(
             self._archives, key, lambda: KerasArchive(self._network(backbone, mode, size, views, heads), _HEADS)
@@ -75,18 +79,19 @@ class ModelPool:
 def ensemble(
     backbone: Backbone, mode: str, size: int, views: tuple[str, ...], hidden_units: int, members: Sequence[ModelWeights]
 ) -> Any:
-    """Combine fine-tuned networks, one per fold, to one network that averages their probabilities.
+    """Combine fine-tuned networks, one per fold and repeat, into one network that averages their probabilities.
 
     Args:
-        backbone: Backbone of all of them.
+        backbone: Backbone of all members.
         mode: Resize mode, see `resize_images`.
-        size: Side in pixels of their input.
-        views: Views averaged at test time; only the image itself without test-time augmentation.
-        hidden_units: Hidden units of their heads; 0 for linear heads.
-        members: Their weights.
+        size: Input side of the backbone in pixels.
+        views: Views over which probabilities are averaged (test-time augmentation); only the image itself without
+            test-time augmentation.
+        hidden_units: Number of hidden units of each head; 0 for linear heads.
+        members: Weights of each fine-tuned network.
 
     Returns:
-        A Keras model from uint8 (batch, height, width, 3) to float32 (batch, 1).
+        A Keras model from uint8, shape (batch, height, width, 3), to float32, shape (batch, 1).
     """
     import keras
     from keras import layers, ops
@@ -98,7 +103,7 @@ def ensemble(
     for number, member in enumerate(members):
         network = backbone.build(size)
         network.set_weights(member.weights)
-        network.trainable = False  # batch normalisation uses its moving statistics, as in training
+        network.trainable = False  # batch normalisation must use its moving statistics
         entry = keras.Input((size, size, 3))
         features = keras.Model(entry, network(entry), name=f"member{number}")(seen)
         kernel, bias, output_weights, output_bias = member.head
@@ -114,7 +119,12 @@ def ensemble(
 
 
 def members_of(arrays: Mapping[str, npt.NDArray[Any]], n_members: int) -> list[ModelWeights]:
-    """Return the trained networks stored by `arrays_of`."""
+    """Restore the weights of fine-tuned networks from arrays named by `arrays_of`.
+
+    Args:
+        arrays: Arrays by name.
+        n_members: Number of networks.
+    """
     found = []
     for number in range(n_members):
         names = sorted(name for name in arrays if name.startswith(f"member{number}_"))
@@ -131,15 +141,15 @@ def inference_network(
     model: Mapping[str, Any],
     arrays: Mapping[str, npt.NDArray[Any]],
 ) -> Any:
-    """Return the network of a trial, or for heads a `PrefilledArchive` that can only be saved.
+    """Return the network of a fine-tuning trial, or a `PrefilledArchive` for a trial of heads on frozen features.
 
     Args:
-        pool: Networks of known shapes.
+        pool: Pool of deployed models.
         backbone: Backbone of the trial.
         mode: Resize mode, see `resize_images`.
-        size: Side in pixels for frozen features; a fine-tuned network stores its own.
-        model: Description of the model: `kind`, `views`, and further keys by kind.
-        arrays: Its weights.
+        size: Input side in pixels for frozen features; fine-tuned networks use `model["image_size"]` instead.
+        model: Description of the model, with the keys `kind`, `views` and further keys that depend on `kind`.
+        arrays: Weights of the model by name.
     """
     views = tuple(model["views"])
     if model["kind"] == "networks":
@@ -150,7 +160,7 @@ def inference_network(
 
 
 def arrays_of(members: Sequence[ModelWeights]) -> dict[str, npt.NDArray[Any]]:
-    """Return the weights of trained networks by name, for storage in one file."""
+    """Return the weights of fine-tuned networks as arrays by name, for storage in one file."""
     found: dict[str, npt.NDArray[Any]] = {}
     for number, member in enumerate(members):
         found |= {f"member{number}_weight{k:04d}": value for k, value in enumerate(member.weights)}
@@ -159,7 +169,7 @@ def arrays_of(members: Sequence[ModelWeights]) -> dict[str, npt.NDArray[Any]]:
 
 
 def _head_weights(heads: Heads) -> list[npt.NDArray[np.float32]]:
-    """Return the weights of the layers `_HEADS`, in their order."""
+    """Return the weights of the layers in `_HEADS`, in the order of the layers and of Keras's weights."""
     return [
         heads.kernel.reshape(heads.kernel.shape[0], -1),
         heads.bias.reshape(-1),
@@ -169,7 +179,7 @@ def _head_weights(heads: Heads) -> list[npt.NDArray[np.float32]]:
 
 
 def _single_network(pool: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
-    """Return the entry of a pool, created if it is missing; the least recently used entries are removed."""
+    """Return the entry of a pool for a key; create a missing entry, and evict the least recently used entries."""
     if key not in pool:
         pool[key] = make()
         while len(pool) > _POOL_SIZE:
@@ -203,7 +213,7 @@ def _empty_model(
 
 
 def _all_views(images: Any, views: tuple[str, ...]) -> Any:
-    """Concatenate all views of a batch to one batch, so that the network behind them exists once."""
+    """Concatenate all views of a batch to one batch, so that the network is called once."""
     from keras import ops
 
     return ops.concatenate([apply_view(images, view) for view in views], axis=0) if len(views) > 1 else images
@@ -220,14 +230,14 @@ _WEIGHTS = "model.weights.h5"
 
 
 class KerasArchive:
-    """Archive of one network, prepared for replacing the weights of some layers.
+    """Content of the `.keras` file of a network, in which the weights of some layers can be replaced.
 
     Args:
         network: A built Keras network.
         layers: Names of the layers whose weights will be replaced.
 
     Raises:
-        ValueError: If the archive does not contain each of their weights exactly once.
+        ValueError: If the file does not contain each weight of these layers exactly once.
     """
 
     def __init__(self, network: Any, layers: Sequence[str]) -> None:
@@ -245,10 +255,10 @@ class KerasArchive:
         self._places = _locate_weights(self._members[_WEIGHTS], markers)
 
     def filled(self, weights: Sequence[Float32Array]) -> PrefilledArchive:
-        """Return the archive with new weights.
+        """Return an archive with replaced weights.
 
         Args:
-            weights: Weights in the order of the layers, and of the weights in each layer.
+            weights: New weights, in the order of the layers and of the weights in each layer.
         """
         content = io.BytesIO(self._members[_WEIGHTS])
         with h5py.File(content, "r+") as file:
@@ -258,24 +268,28 @@ class KerasArchive:
 
 
 class PrefilledArchive:
-    """Archive of a network that can only be saved.
+    """Content of a `.keras` file that can be saved like a network.
 
     Args:
-        members: Content by member of the archive.
+        members: Content of each member of the zip archive, by file name.
     """
 
     def __init__(self, members: dict[str, bytes]) -> None:
         self._members = members
 
     def save(self, file: str | Path) -> None:
-        """Write the archive like the network's own `save`."""
+        """Write the `.keras` file."""
         with zipfile.ZipFile(file, "w") as archive:
             for name, content in self._members.items():
                 archive.writestr(zipfile.ZipInfo(name), content)
 
 
 def _locate_weights(content: bytes, markers: Sequence[Float32Array]) -> list[str]:
-    """Find arrays in a weights file by their values, since Keras may name them freely."""
+    """Return the names of arrays in a weights file, found by their values, since Keras's names are not specified.
+
+    Raises:
+        ValueError: If an array is not in the file exactly once.
+    """
     found: list[list[str]] = [[] for _ in markers]
 
     def compare(name: str, item: Any) -> None:

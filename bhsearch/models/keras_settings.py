@@ -1,7 +1,8 @@
-"""Keras's configuration file and environment variables, and the values that bhsearch requires.
+"""Configuration of Keras: file and environment variables, and the values that bhsearch requires.
 
-`~/.keras/keras.json` sets a backend, a float type, an epsilon and an image data format for all Keras programs of a
-user. The backend is the user's choice; the other three would silently change scores, so they are set here.
+The file `~/.keras/keras.json` sets the backend, float type, epsilon and image data format of all Keras programs of a
+user. The user may choose the backend. This module overrides the other three values, since they would silently change
+scores.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _ALLOWED = {
     "floatx": ("float16", "float32", "float64"),
     "image_data_format": ("channels_first", "channels_last"),
 }
-# These may change results in the last digits, or show how a machine was shared; they are logged with results.
+# Variables that are logged with results, since they may change the last digits or show how a machine was shared.
 _LOGGED = (
     "CUDA_VISIBLE_DEVICES",
     "JAX_DEFAULT_MATMUL_PRECISION",
@@ -44,10 +45,10 @@ _LOGGED = (
 
 
 def check_backend() -> None:
-    """Check that the backend is supported and installed, and that Keras can read keras.json, without importing either.
+    """Check that the backend is supported and installed and that keras.json is valid, without importing Keras.
 
     Raises:
-        SettingsError: If not, with the variable or file to correct.
+        SettingsError: If a check fails. The message names the variable or file to correct.
     """
     name, source = configured_backend()
     if name not in BACKENDS:
@@ -64,7 +65,7 @@ def check_backend() -> None:
 
 
 def configured_backend() -> tuple[str, str]:
-    """Return the backend that Keras will use, and where it is configured, without importing Keras."""
+    """Return the backend that Keras will use, and the variable or file that sets it, without importing Keras."""
     named = os.environ.get(VARIABLE)
     if named:
         return named, VARIABLE
@@ -75,13 +76,13 @@ def configured_backend() -> tuple[str, str]:
 
 
 def pin() -> None:
-    """Override the values of keras.json; Keras must be imported."""
+    """Override the values of keras.json, except for the backend."""
     import keras
 
     keras.config.set_floatx(FLOATX)
     keras.config.set_epsilon(EPSILON)
     keras.config.set_image_data_format(DATA_FORMAT)
-    keras.config.set_dtype_policy(FLOATX)  # Keras derives it from the float type once, possibly before this call
+    keras.config.set_dtype_policy(FLOATX)  # Keras may have derived the policy from the previous float type
 
 
 def pinned() -> dict[str, Any]:
@@ -90,23 +91,26 @@ def pinned() -> dict[str, Any]:
 
 
 def numerics() -> dict[str, Any]:
-    """Return all JSON-able settings besides the network that its results may depend on, for cache keys and runs."""
+    """Return the settings of Keras and its backend that may change results, as JSON-able values for keys and runs."""
     return pinned() | {"backend": _backend(), "onednn": onednn()}
 
 
 def onednn() -> bool:
-    """Return whether TensorFlow may use oneDNN, which orders sums differently; True unless the user disabled it."""
+    """Return whether TensorFlow may use oneDNN, which changes the order of sums; True unless disabled by the user."""
     return os.environ.get(ONEDNN, "1").strip().lower() not in ("0", "false")
 
 
 def machine_facts() -> dict[str, str]:
-    """Return the number of processors, and set variables that may change results in the last digits."""
+    """Return the number of usable processors and the environment variables that are logged with results."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {"processors": str(usable)} | {name.lower(): os.environ[name] for name in _LOGGED if os.environ.get(name)}
 
 
 def _backend() -> str:
-    """Return the backend of an imported Keras, or else the configured one. Conversion processes use another one."""
+    """Return the backend of Keras if it is imported and supported, otherwise the configured backend.
+
+    Conversion processes import Keras with the OpenVINO backend, but must return the configured backend.
+    """
     config = getattr(sys.modules.get("keras"), "config", None)
     loaded = str(config.backend()) if config is not None else ""
     return loaded if loaded in BACKENDS else configured_backend()[0]
@@ -117,7 +121,7 @@ def _file() -> Path:
 
 
 def _content() -> Any:
-    """Return the content of keras.json; None if it is missing or invalid, which Keras ignores."""
+    """Return the content of keras.json; None if the file is missing or invalid, as Keras ignores such a file."""
     try:
         return json.loads(_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Losses and links of tasks by name, in Keras operations."""
+"""Loss functions and inverse link functions of tasks by name, in Keras operations."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Link = Callable[[Any], Any]
 
 
 def binary_cross_entropy(logits: Any, target: Any) -> Any:
-    """Return the binary cross-entropy of logits, element by element.
+    """Compute the binary cross-entropy of logits, element by element.
 
-    Softplus has a derivative at 0, where a linear head starts; the form with a maximum and an absolute value has none
-    there, and the backends return a value that is wrong by a half.
+    The usual form with a maximum and an absolute value is not used: it has no derivative at 0, where linear heads
+    start, and backends return a gradient that is wrong by one half. Softplus is differentiable at 0.
 
     Args:
         logits: Any shape.
@@ -25,12 +25,12 @@ def binary_cross_entropy(logits: Any, target: Any) -> Any:
 
 
 def sigmoid(logits: Any) -> Any:
-    """Return the probability of the positive class of each logit. Any shape."""
+    """Convert logits to probabilities of the positive class. Any shape."""
     from keras import ops
 
     return ops.sigmoid(logits)
 
 
-# By the names that a task has for its loss and link.
+# Keys are the values of `Task.loss` and `Task.link`.
 LOSSES: dict[str, Loss] = {"binary_cross_entropy": binary_cross_entropy}
 LINKS: dict[str, Link] = {"sigmoid": sigmoid}

@@ -1,7 +1,7 @@
-"""Backbones converted to OpenVINO, once, and cached.
+"""Conversion of backbones to OpenVINO programs, which are cached.
 
-The conversion runs in a separate process with Keras on OpenVINO: it takes a twentieth of a second there, where
-TensorFlow takes seconds, and runs while the search imports its framework. The outputs are the same.
+The conversion runs in a separate process in which Keras uses the OpenVINO backend, while the main process imports its
+own backend. It takes a twentieth of a second, instead of seconds with TensorFlow, and gives the same outputs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _FILE = "network.xml"
 
 
 class BackgroundConversion:
-    """OpenVINO programs of backbones at one image size, from the cache or converted in the background.
+    """Background process that converts backbones for one image size to OpenVINO programs.
+
+    Only backbones without a cached program are converted.
 
     Args:
         backbones: Backbones to convert.
@@ -45,7 +47,11 @@ class BackgroundConversion:
             self._process.stdin.close()
 
     def program(self, backbone: Backbone) -> Path | None:
-        """Return the file of a program, waiting for its conversion; None if OpenVINO cannot convert the backbone."""
+        """Wait for the conversion, and return the file of a backbone's program.
+
+        Returns:
+            The file; None if the backbone could not be converted.
+        """
         if self._process is not None:
             self._process.wait()
             self._process = None
@@ -63,7 +69,7 @@ def _cache_facts(backbone: Backbone, size: int) -> dict[str, Any]:
 
 
 def convert(backbone: Backbone, size: int) -> None:
-    """Convert one backbone into the cache, in a process that runs Keras on OpenVINO."""
+    """Convert one backbone and cache the program. Keras must use the OpenVINO backend."""
 
     def fill(folder: Path) -> None:
         backbone.build(size).export(str(folder / _FILE), format="openvino", verbose=False)
@@ -73,13 +79,13 @@ def convert(backbone: Backbone, size: int) -> None:
 
 
 def _check(file: Path, size: int) -> None:
-    """Refuse a program that is only correct for batches of one image.
+    """Check that a program is correct for batches of several images.
 
-    Keras writes the batch size of its trace, 1, into some operations: networks with channel gates, such as
-    EfficientNet, then fail for larger batches.
+    Keras traces a network with one image and fixes this batch size in some operations. Programs of networks with
+    channel gates, such as EfficientNet, are then wrong or fail for larger batches.
 
     Raises:
-        ValueError: If the outputs depend on the other images of a batch.
+        ValueError: If the outputs for an image depend on the other images of the batch.
     """
     import openvino
 
@@ -92,16 +98,19 @@ def _check(file: Path, size: int) -> None:
 
 
 def main(task: dict[str, Any]) -> None:
-    """Convert all backbones of a task, ignoring failures.
+    """Convert all backbones of a task, and ignore failures.
 
-    The search builds a backbone without a program itself and reports the error, if there is one.
+    If a program is missing, the main process builds the backbone itself and reports the error.
+
+    Args:
+        task: `size`, the side of the images in pixels, and `backbones`, rows of name, file, digest and kind.
     """
     backend.import_backend_for_inference()
     with backend.silence_stderr():
         for name, file, digest, kind in task["backbones"]:
             try:
                 convert(Backbone(name, Path(file) if file else None, digest, kind), task["size"])
-            except Exception:  # noqa: S112  # wrong weights, an unsupported operation, a full disk: see above
+            except Exception:  # noqa: S112  # such as wrong weights, an unsupported operation or a full disk
                 continue
 
 

@@ -1,7 +1,7 @@
-"""Export of a registered network to OpenVINO, resize included, verified against Keras.
+"""Export of a registered model, including its resize, to OpenVINO, with a check against the outputs of Keras.
 
-OpenVINO has no antialiased resize like Keras's on TensorFlow. Two matrix products, whose weights depend on the image
-size only, give the same values; the export replaces the resize by them.
+OpenVINO has no antialiased resize that agrees with Keras on TensorFlow. The export replaces the resize by two matrix
+products, which give the same values and whose weights depend only on the image size.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend
 
 EXPORTS = ("openvino",)
-TOLERANCE = 1e-4  # in P(malignant)
-# By default OpenVINO rounds to bfloat16 on processors that have it, which changes predictions by a hundredth.
+TOLERANCE = 1e-4  # maximum difference in P(malignant)
+# By default, OpenVINO uses bfloat16 on processors that support it, which changes predictions by about 0.01.
 PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
 FILES = ("model.xml", "model.bin")
 
@@ -29,25 +29,25 @@ def check_export(kind: str | None) -> None:
     """Check the name of an export format.
 
     Raises:
-        SettingsError: If it is unknown.
+        SettingsError: If the format is unknown.
     """
     if kind is not None and kind not in EXPORTS:
         raise SettingsError(f"--export must be {' or '.join(EXPORTS)}, but got {kind!r}.")
 
 
 def export_openvino(network: Any, folder: Path, examples: Sequence[Pixels]) -> float:
-    """Write `model.xml` and `model.bin`, and compare their outputs with Keras.
+    """Write a network to `model.xml` and `model.bin`, after comparing the outputs of OpenVINO and Keras.
 
     Args:
-        network: From `calibrated`.
+        network: Model returned by `calibrated`.
         folder: Target folder.
-        examples: RGB, of any sizes. Shape (height, width, 3) each.
+        examples: RGB images of any sizes, for the comparison. Shape (height, width, 3) each.
 
     Returns:
-        The largest difference in P(malignant).
+        The largest absolute difference in P(malignant).
 
     Raises:
-        RunError: If it is above `TOLERANCE`, or OpenVINO cannot run the network. The folder is then unchanged.
+        RunError: If the difference is above `TOLERANCE`, or OpenVINO cannot run the network. No file is written.
     """
     import openvino
 
@@ -58,7 +58,7 @@ def export_openvino(network: Any, folder: Path, examples: Sequence[Pixels]) -> f
                 _convertible(network).export(str(file), format="openvino", verbose=False)
             program = openvino.Core().compile_model(file, "CPU", PRECISION)
             there = [float(program({0: image[None]})[0][0, 0]) for image in examples]
-        except Exception as error:  # both raise many types for unsupported operations
+        except Exception as error:  # Keras and OpenVINO raise many types for unsupported operations
             reason = (str(error) or repr(error)).strip().split("\n", 1)[0]
             raise RunError(
                 f"OpenVINO must be able to run the model, but failed: {reason} Leave out --export openvino."
@@ -73,7 +73,7 @@ def export_openvino(network: Any, folder: Path, examples: Sequence[Pixels]) -> f
 
 
 def _convertible(network: Any) -> Any:
-    """Return the network with its first resize replaced, at any nesting depth."""
+    """Return a copy of the network, including nested models, with matrix products in place of the resize."""
     import keras
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -90,7 +90,7 @@ def _convertible(network: Any) -> Any:
 
 
 def _matrix_resize() -> Any:
-    """Return the layer class, defined in a function because this module must not import frameworks."""
+    """Return the layer class `MatrixResize`, defined in a function so that importing this module needs no Keras."""
     import keras
     from keras import ops
 
@@ -121,20 +121,20 @@ def _matrix_resize() -> Any:
 
 
 def _resize_weights(position: Any, start: Any, length: Any, n_out: int) -> Any:
-    """Return the weight of each input pixel in each output pixel along an axis: a triangle as wide as the scale factor.
+    """Compute the resize matrix of one axis, with a triangular kernel whose width depends on the scale factor.
 
     Args:
         position: Pixel positions 0, 1, 2, ... Shape (n_in,).
-        start: First pixel that is used.
-        length: Number of pixels that are used.
+        start: First input pixel to use.
+        length: Number of input pixels to use.
         n_out: Number of output pixels.
 
     Returns:
-        Weights whose rows sum to 1. Shape (n_out, n_in).
+        Weight of each input pixel in each output pixel. Each row sums to 1. Shape (n_out, n_in).
     """
     from keras import ops
 
-    ratio = 1.0 / (n_out / length)  # rounded like TensorFlow, since one grey level is visible
+    ratio = 1.0 / (n_out / length)  # rounded as in TensorFlow; otherwise some pixels differ by one grey level
     centre = (np.arange(n_out, dtype=np.float32)[:, None] + 0.5) * ratio - 0.5 + start
     triangle = ops.maximum(1.0 - ops.abs(position[None] - centre) / ops.maximum(ratio, 1.0), 0.0)
     seen = ops.cast((position >= start) & (position < start + length), "float32")

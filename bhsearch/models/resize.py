@@ -1,6 +1,6 @@
-"""Resize of images: the first step of every network, and the step that fills the pixel cache.
+"""Resize of images, used as the first step of every deployed network and to fill the pixel cache.
 
-The result is rounded, so that the network's own resize and the cached pixels are equal integers.
+Resized images are rounded to integers, so that a deployed network and the pixel cache give equal values.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ from bhsearch.errors import SettingsError
 from bhsearch.models import backend
 
 MODES = ("crop", "squash", "tiles")
-TILE_GRID = (2, 3)  # rows and columns; close to the aspect ratio of a 460 x 700 image of BreakHis
+TILE_GRID = (2, 3)  # rows and columns; close to the aspect ratio of BreakHis images (460 x 700 pixels)
 
 
 def grid_of(mode: str) -> tuple[int, int]:
-    """Return the rows and columns of tiles into which an image is cut."""
+    """Return the numbers of rows and columns of tiles into which a resize mode cuts an image."""
     return TILE_GRID if mode == "tiles" else (1, 1)
 
 
 def resize_images(images: Any, mode: str, size: int) -> Any:
-    """Resize a batch, symbolic or not.
+    """Resize a batch of images.
 
     Args:
-        images: RGB in 0..255, any dtype. Shape (batch, height, width, 3).
-        mode: `crop` keeps the aspect ratio and cuts the margins, `squash` changes it, `tiles` cuts a fixed grid.
-        size: Side of the result in pixels.
+        images: RGB in 0..255 of any dtype, possibly symbolic. Shape (batch, height, width, 3).
+        mode: `crop` keeps the aspect ratio and crops the margins, `squash` changes the aspect ratio, and `tiles` cuts
+            the image into a fixed grid of tiles.
+        size: Side of the resized images or tiles in pixels.
 
     Returns:
-        float32 whole numbers in 0..255. Shape (batch * n_tiles, size, size, 3), the tiles of an image consecutively.
+        Integers in 0..255 as float32, with the tiles of an image one after another. Shape
+        (batch * n_tiles, size, size, 3).
     """
     from keras import ops
 
@@ -43,7 +45,7 @@ def resize_images(images: Any, mode: str, size: int) -> Any:
         ops.cast(images, "float32"),
         (rows * size, columns * size),
         interpolation="bilinear",
-        antialias=True,  # most histology is shrunk by more than two: without it, nuclei alias
+        antialias=True,  # most images are reduced by a factor above 2, at which nuclei would show aliasing
         crop_to_aspect_ratio=mode != "squash",
     )
     resized = ops.clip(ops.round(resized), 0.0, 255.0)
@@ -54,7 +56,11 @@ def resize_images(images: Any, mode: str, size: int) -> Any:
 
 
 def make_resize(mode: str, size: int) -> Resize:
-    """Return the resize step of one mode and size for the pixel cache.
+    """Return the resize step for the pixel cache.
+
+    Args:
+        mode: Resize mode, see `resize_images`.
+        size: Side of the resized images in pixels, 32 to 1024.
 
     Raises:
         SettingsError: If the mode is unknown or the size is out of range.

@@ -1,7 +1,7 @@
 """Saliency maps of deployed models.
 
-A network with one last convolutional map gets Grad-CAM; fixed filters and ensembles of fine-tuned networks, whose
-outputs depend on several maps, get input gradients.
+Grad-CAM is used for networks whose output depends on a single last convolutional map. Input gradients are used for
+fixed filters and for ensembles of fine-tuned networks, whose outputs depend on several maps.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from bhsearch.models.resize import grid_of
 Heat = npt.NDArray[np.float32]
 
 GRAD_CAM, INPUT_GRADIENT = "Grad-CAM", "input gradient"
-_EPS = 1e-7  # logits of 0 and 1 are infinite
-_SMOOTHING_DIVISOR = 48  # input gradients are blurred by 1 / _SMOOTHING_DIVISOR of the side
-_FULL_SCALE_PERCENTILE = 99.5  # percentile drawn as maximum, so that a single pixel does not dim the rest
+_EPS = 1e-7  # bound of clipped probabilities, since the logits of 0 and 1 are infinite
+_SMOOTHING_DIVISOR = 48  # standard deviation of the blur of input gradients: the side divided by this number
+_FULL_SCALE_PERCENTILE = 99.5  # percentile scaled to 1, so that single pixels with high values do not dim the map
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ class Saliency:
     """Saliency map of one image.
 
     Attributes:
-        seen: RGB input of the model after its resize, with tiles joined. Shape (height, width, 3).
-        heat: Contribution to the predicted class, 0 to 1. Shape (height, width) for input gradients; for Grad-CAM, the
-            smaller shape of its map.
+        seen: Resized RGB input of the backbone, with tiles joined. Shape (height, width, 3).
+        heat: Contribution to the predicted class, 0 to 1. The shape is (height, width) for input gradients, and the
+            smaller shape of the convolutional map for Grad-CAM.
         probability: P(malignant) of the image, before calibration.
         method: `GRAD_CAM` or `INPUT_GRADIENT`.
     """
@@ -44,20 +44,21 @@ class Saliency:
 
 
 def explain(network: Any, images: Iterable[Pixels], mode: str, threshold: float = 0.5) -> list[Saliency]:
-    """Compute a saliency map per image.
+    """Compute the saliency map of each image.
 
     Args:
-        network: Deployed model from `ModelPool.get` or a `.keras` file, calibrated or not.
-        images: RGB, of any sizes. Shape (height, width, 3) each.
-        mode: Its resize mode, see `resize_images`.
-        threshold: Uncalibrated probability from which the map shows evidence for malignant; below, for benign.
+        network: Deployed model from `ModelPool.get` or a `.keras` file, with or without calibration.
+        images: RGB images of any sizes. Shape (height, width, 3) each.
+        mode: Resize mode of the model, see `resize_images`.
+        threshold: Uncalibrated probability from which an image is classified as malignant. The map shows the evidence
+            for the predicted class.
 
     Raises:
         ValueError: If the network is not a deployed model.
 
     Source:
-        Selvaraju et al. 2017 (Grad-CAM), Simonyan et al. 2014 (input gradient). The restriction to the first view and
-        the sign by predicted class are ours.
+        Selvaraju et al. 2017 (Grad-CAM), Simonyan et al. 2014 (input gradient). Ours: maps of the first view only, with
+        the sign of the predicted class.
     """
     parts = _split_model(network)
     return [_explain(parts, image, grid_of(mode), threshold) for image in images]
@@ -65,12 +66,13 @@ def explain(network: Any, images: Iterable[Pixels], mode: str, threshold: float 
 
 @dataclass(frozen=True)
 class _ModelParts:
-    """A deployed model as three functions.
+    """Deployed model, split into three functions at the array for which gradients are computed.
 
     Attributes:
-        resize: uint8 images to all tiles of all views, the backbone's input.
-        forward: The backbone's input to the differentiated array: the last map, or the input itself.
-        backward: The differentiated array to probabilities, (batch, 1).
+        resize: Function from uint8 images to the backbone's input, which contains all tiles of all views.
+        forward: Function from the backbone's input to the differentiated array, which is the last convolutional map
+            for Grad-CAM and the input itself for input gradients.
+        backward: Function from the differentiated array to probabilities, shape (batch, 1).
         method: `GRAD_CAM` or `INPUT_GRADIENT`.
     """
 
@@ -102,13 +104,13 @@ def _explain(parts: _ModelParts, image: Pixels, grid: tuple[int, int], threshold
 
 
 def _grad_cam(maps: npt.NDArray[Any], slopes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Weight channels by their mean gradient, without negative evidence. Shape (n_tiles, rows, columns)."""
+    """Return the positive part of the channels' sum weighted by mean gradients. Shape (n_tiles, rows, columns)."""
     weight = slopes.mean(axis=(1, 2), keepdims=True)
     return np.asarray(np.maximum((maps * weight).sum(axis=-1), 0.0))
 
 
 def _input_gradient(slopes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the smoothed magnitude of the gradient at each pixel. Shape (n_tiles, rows, columns)."""
+    """Return the smoothed absolute gradient of each pixel, summed over channels. Shape (n_tiles, rows, columns)."""
     from scipy.ndimage import gaussian_filter
 
     size = np.abs(slopes).sum(axis=-1)
@@ -116,7 +118,7 @@ def _input_gradient(slopes: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _join_tiles(tiles: npt.NDArray[Any], grid: tuple[int, int]) -> npt.NDArray[Any]:
-    """Join tiles: (n_tiles, height, width, ...) -> (rows * height, columns * width, ...)."""
+    """Join tiles of shape (n_tiles, height, width, ...) to one image of shape (rows * height, columns * width, ...)."""
     return np.concatenate([np.concatenate(list(row), axis=1) for row in tiles.reshape(*grid, *tiles.shape[1:])])
 
 
@@ -128,14 +130,14 @@ def _to_unit(heat: npt.NDArray[Any]) -> Heat:
 def _split_model(network: Any) -> _ModelParts:
     deployed = network
     while inside := [layer for layer in deployed.layers if _is_network(layer) and layer.inputs[0].dtype == "uint8"]:
-        deployed = inside[0]  # the calibration is a model around it
+        deployed = inside[0]  # the calibrated model contains the deployed model as a layer
     calls = _RecordedCalls(deployed)
     backbones = [layer for layer in deployed.layers if _is_network(layer)]
     if not backbones:
         raise ValueError(f"A deployed model must contain a backbone, but {network.name!r} does not.")
     tiles, features = calls.of(backbones[0])
     resize = _submodel(calls.inputs[0], tiles)
-    if len(backbones) > 1:  # fine-tuned: one per fold, all with the same input
+    if len(backbones) > 1:  # fine-tuned: one backbone per fold, all with the same input
         return _ModelParts(resize, lambda seen: seen, _submodel(tiles, calls.outputs[0]), INPUT_GRADIENT)
     tail, cut = _submodel(features, calls.outputs[0]), _split_at_last_map(backbones[0])
     if cut is None:
@@ -151,10 +153,10 @@ def _is_network(layer: Any) -> bool:
 
 
 class _RecordedCalls:
-    """Symbolic inputs and outputs of all layers, recorded by calling a network on new inputs.
+    """Symbolic inputs and outputs of all layers of a network, recorded by calling the network on new inputs.
 
     Args:
-        network: Functional model; its layers are shared, not copied.
+        network: Functional model. Layers are shared with the model, not copied.
     """
 
     def __init__(self, network: Any) -> None:
@@ -173,15 +175,15 @@ class _RecordedCalls:
         self.inputs, self.outputs = again.inputs, again.outputs
 
     def of(self, layer: Any) -> tuple[Any, Any]:
-        """Return symbolic input and output of a layer."""
+        """Return the symbolic input and output of a layer."""
         return self._seen[id(layer)]
 
 
 def _submodel(start: Any, end: Any) -> Callable[[Any], Any]:
-    """Return the function between two symbolic arrays.
+    """Return the function that computes the symbolic array `end` from the symbolic array `start`.
 
     Raises:
-        ValueError: If the second depends on more than the first.
+        ValueError: If `end` does not depend on `start` alone.
     """
     import keras
 
@@ -196,7 +198,11 @@ def _compose(second: Callable[[Any], Any], first: Callable[[Any], Any]) -> Calla
 
 
 def _split_at_last_map(backbone: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None:
-    """Split a backbone at its last convolutional map; None if its output depends on several maps."""
+    """Split a backbone at its last convolutional map.
+
+    Returns:
+        Functions from the input to the map and from the map to the output; None if the output depends on several maps.
+    """
     calls = _RecordedCalls(backbone)
     for layer, output in reversed(calls.order):
         if _is_network(layer):

@@ -1,1 +1,1 @@
-"""Augmentation: policies, fixed views of the frozen regime, and random transforms on the device for fine-tuning."""
+"""Augmentation: policies, fixed views for frozen features, and random transforms on the device for fine-tuning."""

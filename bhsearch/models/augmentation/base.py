@@ -1,4 +1,4 @@
-"""The interface of augmentation policies that other packages add to those of `policies`."""
+"""Interface of augmentation policies that other packages provide in addition to those in `policies`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from bhsearch.plugins import Registry
 
 
 class Augmentation(Protocol):
-    """An augmentation policy of another package, offered by an entry point in `bhsearch.augmentations`.
+    """Augmentation policy of another package, provided through an entry point in `bhsearch.augmentations`.
 
-    It adds a choice to the parameter `policy` of studies that name it with `--augmentations`. `view` is used in the
-    frozen regime, `draw` in the finetune regime.
+    A study that names the policy with `--augmentations` searches it as a further choice of the parameter `policy`. The
+    frozen regime uses `view`, and the finetune regime uses `draw`.
 
     Attributes:
-        regimes: Regimes that the policy supports: `frozen`, `finetune` or both.
-        n_views: Number of views besides the image itself, at least 3 for the frozen regime.
+        regimes: Supported regimes: `frozen`, `finetune` or both.
+        n_views: Number of views in addition to the image itself, at least 3 for the frozen regime.
     """
 
     regimes: frozenset[str]
     n_views: int
 
     def view(self, images: Any, k: int) -> Any:
-        """Return one view of a batch: always the same function of the images.
+        """Compute one view of a batch, which must be a deterministic function of the images.
 
-        It is written with `keras.ops`, since it becomes a part of models that use test-time augmentation.
+        The method must use `keras.ops`, since the view becomes a part of models with test-time augmentation.
 
         Args:
             images: float32 RGB in 0..255, possibly symbolic. Shape (batch, size, size, 3).
@@ -40,16 +40,16 @@ class Augmentation(Protocol):
         """
 
     def draw(self, random: np.random.Generator, n: int, strength: float, size: int) -> npt.NDArray[np.float32]:
-        """Draw what happens to each image of a training step.
+        """Draw random augmentation parameters for each image of a training step.
 
         Args:
-            random: Source of random numbers.
+            random: Random generator.
             n: Number of images.
-            strength: 0 (nothing but turning and mirroring) to 1 (the strongest that is plausible).
+            strength: Strength of the augmentation, from 0 (only rotation and mirroring) to 1 (the strongest plausible).
             size: Side of the images in pixels.
 
         Returns:
-            Parameters of the transform on the device, see `on_device.AugmentationParams`. Shape (n, N_COLUMNS).
+            Augmentation parameters, see `device_transforms.AugmentationParams`. Shape (n, N_COLUMNS).
         """
 
 
@@ -57,11 +57,11 @@ AUGMENTATIONS: Registry[Augmentation] = Registry("bhsearch.augmentations", "--au
 
 
 def check_augmentations(names: tuple[str, ...], regime: str) -> None:
-    """Refuse policies that are unknown or do not support a regime.
+    """Check that policies of other packages exist and support a regime.
 
     Raises:
-        UnknownPartError: If no package has a policy of this name.
-        SettingsError: If it does not support the regime, or cannot be imported.
+        UnknownPartError: If no package provides a policy with one of the names.
+        SettingsError: If a policy does not support the regime, or cannot be imported.
     """
     for name in names:
         supported = AUGMENTATIONS.get(name).regimes
@@ -73,13 +73,13 @@ def check_augmentations(names: tuple[str, ...], regime: str) -> None:
 
 
 def plugin_views(policy: str) -> tuple[str, ...] | None:
-    """Return the names of a policy's views after the image itself; None if no package has the policy."""
+    """Return the names of a policy's views, without the image itself; None if no package provides the policy."""
     if policy not in AUGMENTATIONS:
         return None
     return tuple(f"{policy}{number}" for number in range(1, AUGMENTATIONS.get(policy).n_views + 1))
 
 
 def view_key(view: str) -> str:
-    """Return what identifies a view in the feature cache: its name, and the distribution of a plugin's."""
+    """Return the key of a view in the feature cache: the name, and for other packages also the distribution."""
     source = AUGMENTATIONS.source(view[:-1])
     return view if source is None else f"{view} of {source}"

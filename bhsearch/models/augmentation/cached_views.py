@@ -1,7 +1,7 @@
-"""Fixed views of an image: the deterministic augmentation of the frozen regime.
+"""Fixed views of images: deterministic augmentation for the frozen regime.
 
-Features are computed once per view, so a view must be the same each time. The first view of every policy is the image
-itself, and the first n views of a policy do not depend on the number requested, so more views only add to the cache.
+Features are computed once per view, so views must be deterministic. The first view of every policy is the image itself.
+A larger number of views starts with the same views as a smaller number, so that cached features are reused.
 
 Source:
     Stain jitter: Tellez et al. 2019.
@@ -33,7 +33,7 @@ def views_of(policy: str, n_views: int) -> tuple[str, ...]:
 
     Args:
         policy: One of `VIEW_POLICIES`.
-        n_views: 1 to 8. The policy `none` has one view, whatever the number.
+        n_views: Number of views, 1 to 8. The policy `none` always has one view.
 
     Raises:
         SettingsError: If the policy is unknown or the number of views is out of range.
@@ -48,11 +48,11 @@ def views_of(policy: str, n_views: int) -> tuple[str, ...]:
 
 
 def apply_view(images: Any, view: str) -> Any:
-    """Compute one view of a batch, symbolic or not.
+    """Compute one view of a batch.
 
     Args:
-        images: float32 RGB in 0..255. Shape (batch, size, size, 3).
-        view: A name from `views_of`.
+        images: float32 RGB in 0..255, possibly symbolic. Shape (batch, size, size, 3).
+        view: Name of the view, one of those returned by `views_of`.
 
     Returns:
         float32 RGB in 0..255. Shape (batch, size, size, 3).
@@ -72,7 +72,7 @@ def apply_view(images: Any, view: str) -> Any:
 
 
 def _dihedral(images: Any, mirror_rows: int, mirror_columns: int, transpose: int) -> Any:
-    """Apply one of the eight symmetries of the square, without interpolation."""
+    """Apply one of the eight symmetries of the square, which need no interpolation."""
     from keras import ops
 
     if mirror_rows:
@@ -83,7 +83,7 @@ def _dihedral(images: Any, mirror_rows: int, mirror_columns: int, transpose: int
 
 
 def _stain(images: Any, haematoxylin: float, eosin: float) -> Any:
-    """Scale the two stains in optical density; the residual is unchanged."""
+    """Scale the amounts of the two stains, without a change of the residual."""
     from keras import ops
 
     matrix = stain_matrices(np.array([haematoxylin, eosin, 1.0])).astype(np.float32)
@@ -100,10 +100,10 @@ def _colour(images: Any, brightness: float, contrast: float, saturation: float) 
 
 
 def _zoom(images: Any, share: float, top: float, left: float) -> Any:
-    """Cut a window and resize it to the full side.
+    """Crop a window and resize it to the full side.
 
-    Unlike `on_device.augment`, which interpolates by one matrix per image, all images share one window, so the
-    framework's own resize serves; it is cheaper, and every runtime of a deployed model has it.
+    All images share one window, so Keras's resize can be used, which is fast and available in every runtime of a
+    deployed model. In contrast, `device_transforms.augment` needs one interpolation matrix per image.
     """
     from keras import ops
 

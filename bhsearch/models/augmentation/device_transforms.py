@@ -1,11 +1,12 @@
-"""Augmentation on the device: the host draws parameters per image, and the device applies them.
+"""Augmentation on the device: the host draws random parameters for each image, and the device applies them.
 
-The compiled part contains no random numbers and no strength, so another policy or strength is other input and compiles
-nothing, and a seed gives the same images on every backend.
+The compiled part depends neither on random numbers nor on the policy and strength. A change of these only changes the
+inputs and needs no compilation, and a seed gives the same parameters on every backend.
 
-Every policy but `none` rotates and mirrors: tissue on glass has no orientation, and the eight views are exact. Other
-transforms vary what differs between laboratories and not between diagnoses: stain, exposure, distance, a hidden part.
-There is no shear and no elastic deformation, since the shape of nuclei and glands determines the label.
+Every policy except `none` rotates and mirrors images, since tissue on glass has no orientation and these transforms are
+exact. The other transforms vary properties that differ between laboratories but not between diagnoses: stain, exposure,
+scale and occlusion. Shear and elastic deformation are not used, since the shape of nuclei and glands determines the
+label.
 
 Source:
     Stain jitter: Tellez et al. 2019. Erasing: Zhong et al. 2020. Mixup: Zhang et al. 2018.
@@ -37,19 +38,20 @@ from bhsearch.models.augmentation.policies import (
 )
 from bhsearch.models.augmentation.stain import HE_TO_RGB, from_optical_density, optical_density, stain_matrices
 
-SHOWN_STRENGTHS = (0.3, 0.6, 1.0)  # in the figure of policies
-SHOWN_SAMPLES = 2  # per strength
+SHOWN_STRENGTHS = (0.3, 0.6, 1.0)  # strengths in the figure of policies
+SHOWN_SAMPLES = 2  # number of samples per strength in the figure
 
 
 class AugmentationParams(NamedTuple):
-    """Columns of the augmentation parameters of an image.
+    """Column ranges of an array of augmentation parameters with one row per image.
 
     Attributes:
-        rows: Start and step of the source row of each row, in pixels; a step of -1 mirrors.
-        columns: Start and step of the source column of each column.
-        transposed: 1 where rows and columns are exchanged at the end, otherwise 0.
-        matrix: Matrix from optical density to optical density, (3, 3), row by row.
-        offset: Offset of the optical density per channel.
+        rows: Source row of the first row, and difference between the source rows of consecutive rows, in pixels. A
+            difference of -1 mirrors the image.
+        columns: The same two numbers for columns.
+        transposed: 1 if rows and columns are exchanged at the end, otherwise 0.
+        matrix: Matrix (3, 3) that transforms optical densities, in row-major order.
+        offset: Offset added to the optical density per channel.
         colour: Factors on brightness and contrast.
         box: Top, left, height and width of the erased box in pixels.
     """
@@ -69,20 +71,20 @@ _N_DRAWS = 14
 
 
 def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength: float, size: int) -> Float32Array:
-    """Draw augmentation parameters of n images.
+    """Draw augmentation parameters for n images.
 
-    The number of random numbers does not depend on policy and strength, and strength only scales them, so trials with
-    the same seed differ by their parameters alone.
+    The drawn random numbers do not depend on policy and strength, and the strength only scales the transforms. Trials
+    with the same seed therefore differ only by their policies and strengths.
 
     Args:
         random: Random generator.
         n: Number of images.
-        policy: One of `FINETUNE_POLICIES`.
-        strength: 0 to 1. At 0 images are only rotated and mirrored; 1 is the strongest that is still plausible.
+        policy: One of `FINETUNE_POLICIES`, or a policy of another package.
+        strength: Strength of the augmentation, from 0 (only rotation and mirroring) to 1 (the strongest plausible).
         size: Side of the images in pixels.
 
     Returns:
-        Parameters, see `AugmentationParams`. Shape (n, N_COLUMNS).
+        Augmentation parameters, see `AugmentationParams`. Shape (n, N_COLUMNS).
 
     Raises:
         SettingsError: If the policy is unknown or the strength is not in 0..1.
@@ -115,15 +117,15 @@ def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength
 
 
 def dihedral(view: int, n: int, size: int) -> Float32Array:
-    """Return parameters that apply one dihedral view to n images.
+    """Return augmentation parameters that apply one dihedral view to n images.
 
     Args:
-        view: 0 to 7; 0 is the image itself.
+        view: Number of the view, 0 to 7; 0 is the image itself.
         n: Number of images.
         size: Side of the images in pixels.
 
     Returns:
-        Parameters. Shape (n, N_COLUMNS).
+        Augmentation parameters, see `AugmentationParams`. Shape (n, N_COLUMNS).
     """
     flips = np.tile(np.array(((0, 0, 0), *DIHEDRAL_VIEWS)[view], bool), (n, 1))
     parameters = np.zeros((n, N_COLUMNS))
@@ -136,7 +138,7 @@ def dihedral(view: int, n: int, size: int) -> Float32Array:
 
 
 def _lines(flips: npt.NDArray[np.bool_], moves: Any, strength: float, size: int) -> tuple[Any, Any]:
-    """Return start and step of the source rows and columns. Shape (n, 2) each."""
+    """Return the columns `rows` and `columns` of `AugmentationParams`. Shape (n, 2) each."""
     centre = (size - 1) / 2
     step = np.where(flips, -1.0, 1.0) * ZOOM ** (moves[:, :1] * strength)
     start = centre - centre * step + moves[:, 1:] * strength * SHIFT * size
@@ -146,10 +148,10 @@ def _lines(flips: npt.NDArray[np.bool_], moves: Any, strength: float, size: int)
 def _stains(moves: Any, strength: float) -> tuple[Any, Any]:
     """Return the matrices and offsets of stain jitter in optical density. Shapes (n, 3, 3) and (n, 3)."""
     amounts = moves[:, :2] * strength
-    # The residual is what the two standard stains leave of a laboratory's own. It is scaled by their mean factor: with
-    # the residual unchanged, pale nuclei turn green.
+    # The residual is the difference between the stains of a laboratory and the two standard stains. Scale it by the
+    # mean factor of the two stains: with an unchanged residual, pale nuclei turn green.
     factors = STAIN_FACTOR ** np.column_stack([amounts, amounts.mean(axis=1)])
-    matrix = np.eye(3) + (stain_matrices(factors) - stain_matrices(np.ones(3)))  # the identity at strength 0, exactly
+    matrix = np.eye(3) + (stain_matrices(factors) - stain_matrices(np.ones(3)))  # exactly the identity at strength 0
     return matrix, moves[:, 2:] * strength * STAIN_OFFSET @ HE_TO_RGB[:2].astype(np.float64)
 
 
@@ -163,11 +165,11 @@ def _boxes(unit: Any, strength: float, size: int) -> Any:
 
 
 def augment(images: Any, parameters: Any) -> Any:
-    """Apply drawn parameters: dihedral, zoom and shift, then stain, then colour, then erasing.
+    """Augment images: rotation, mirroring, zoom and shift, then stain, then colour, then erasing.
 
     Args:
         images: float32 RGB in 0..255. Shape (batch, size, size, 3).
-        parameters: From `draw_augmentation` for this size. Shape (batch, N_COLUMNS).
+        parameters: Parameters from `draw_augmentation` for this image size. Shape (batch, N_COLUMNS).
 
     Returns:
         float32 RGB in 0..255. Shape (batch, size, size, 3).
@@ -175,11 +177,11 @@ def augment(images: Any, parameters: Any) -> Any:
     from keras import ops
 
     size = ops.shape(images)[1]
-    # Channels first: each step is then one matrix product or one pass over rows, which halves the time on a CPU.
+    # With channels first, each step is one matrix product or one pass over rows, which halves the time on a CPU.
     seen = _stain(_geometric(ops.transpose(images, (0, 3, 1, 2)), parameters), parameters)
     mean = ops.mean(seen, axis=(2, 3), keepdims=True)
     brightness, contrast = (_as_image(parameters[:, COLUMNS.colour][:, k]) for k in (0, 1))
-    # Zero contrast inside the box leaves the mean.
+    # Erase the box by zero contrast, which fills it with the mean.
     factor = brightness * contrast * (1.0 - _box_mask(parameters[:, COLUMNS.box], size))
     changed = ops.clip(mean * brightness + (seen - mean) * factor, 0.0, 255.0)
     return ops.transpose(changed, (0, 2, 3, 1))
@@ -193,7 +195,7 @@ def _as_image(values: Any) -> Any:
 
 
 def _geometric(images: Any, parameters: Any) -> Any:
-    """Interpolate by one matrix on each side, then transpose where requested. Shape (batch, 3, size, size)."""
+    """Resample rows and columns by one matrix product each, then transpose. Shape (batch, 3, size, size)."""
     from keras import ops
 
     size = ops.shape(images)[2]
@@ -205,7 +207,7 @@ def _geometric(images: Any, parameters: Any) -> Any:
 
 
 def _interpolation(line: Any, size: Any) -> Any:
-    """Return linear interpolation as a matrix per image, with mirrored borders. Shape (batch, size, size)."""
+    """Return a matrix per image for linear interpolation with mirrored borders. Shape (batch, size, size)."""
     from keras import ops
 
     index = ops.arange(size, dtype="float32")
@@ -216,7 +218,7 @@ def _interpolation(line: Any, size: Any) -> Any:
 
 
 def _stain(images: Any, parameters: Any) -> Any:
-    """Transform optical densities by matrix and offset. Shape (batch, 3, size, size); may slightly exceed 255."""
+    """Transform optical densities by matrix and offset; values may exceed 255. Shape (batch, 3, size, size)."""
     from keras import ops
 
     size = ops.shape(images)[2]
@@ -240,15 +242,15 @@ def _box_mask(box: Any, size: Any) -> Any:
 
 
 def draw_mixup(random: np.random.Generator, n_batches: int, strength: float) -> Float32Array:
-    """Draw the share of its own that an image keeps in each batch: the larger of lambda and 1 - lambda.
+    """Draw the mixup coefficient of each batch: max(lambda, 1 - lambda) with lambda from Beta(alpha, alpha).
 
     Args:
         random: Random generator.
         n_batches: Number of batches.
-        strength: Parameter alpha of Beta(alpha, alpha), 0 to 1; 0 disables mixup, 1 is the uniform distribution.
+        strength: Parameter alpha, 0 to 1; 0 disables mixup, 1 gives the uniform distribution.
 
     Returns:
-        Shares in 0.5..1. Shape (n_batches,).
+        Weight of the original image in each mixed image, 0.5 to 1. Shape (n_batches,).
 
     Raises:
         SettingsError: If the strength is not in 0..1.
@@ -262,16 +264,18 @@ def draw_mixup(random: np.random.Generator, n_batches: int, strength: float) -> 
 
 
 def mixup(images: Any, targets: Any, weights: Any, share: Any) -> tuple[Any, Any, Any]:
-    """Mix a batch with itself in reverse order.
+    """Mix each image of a batch with the image at the mirrored position in the batch (mixup).
 
-    The loss of a mixed image is the sum of the losses for both labels, each multiplied by its share and its own weight.
-    Cross-entropy is linear in the target, so one target and one weight are equivalent.
+    The loss of a mixed image is the sum of the losses for the targets of both images, each multiplied by the share and
+    the weight of its image. Since cross-entropy is linear in the target, this equals the loss for one mixed target with
+    one mixed weight.
 
     Args:
-        images: Shape (batch, height, width, 3).
+        images: RGB images. Shape (batch, height, width, 3).
         targets: Targets in 0..1. Shape (batch,).
-        weights: Non-negative weights; with one share per batch their sum is unchanged. Shape (batch,).
-        share: Share of its own that an image keeps, in 0.5..1; with 1 it is unchanged, exactly. Shape (batch,).
+        weights: Non-negative weights. The sum of the weights does not change if `share` is constant. Shape (batch,).
+        share: Weight of the original image in each mixed image, 0.5 to 1; an image with share 1 is exactly unchanged.
+            Shape (batch,).
 
     Returns:
         Mixed images, targets and weights, of the same shapes.
@@ -287,14 +291,15 @@ def mixup(images: Any, targets: Any, weights: Any, share: Any) -> tuple[Any, Any
 
 
 def examples(images: Sequence[Pixels], random: np.random.Generator) -> list[tuple[str, list[Pixels]]]:
-    """Return example images of each policy: the image itself, then samples at each of `SHOWN_STRENGTHS`.
+    """Return example images of each policy for `reporting.figures.augmentation`.
 
     Args:
-        images: At least one; policies use them in turn. Shape (size, size, 3) each.
+        images: One or more images, which are used in turn, one per policy. Shape (size, size, 3) each.
         random: Random generator.
 
     Returns:
-        Policies and their images, in the order of `reporting.figures.augmentation`.
+        Pairs of a policy and its images: the original image, then `SHOWN_SAMPLES` samples for each of
+        `SHOWN_STRENGTHS`.
     """
     size = images[0].shape[0]
     rows = []

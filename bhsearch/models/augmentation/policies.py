@@ -1,7 +1,8 @@
 """Augmentation policies: one table of names and parameters for both regimes.
 
-The frozen regime computes features of fixed views, so a policy lists its views. The finetune regime draws parameters
-for every image in every epoch, so a policy lists its transforms and the share of the trial's strength of each.
+A policy of the frozen regime is a list of fixed views, for which features are computed. A policy of the finetune regime
+is a set of transforms, whose parameters are drawn for every image in every epoch, each with a share of the trial's
+strength.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 IDENTITY = "identity"
-N_VIEWS = 8  # views of a policy, the image itself included
+N_VIEWS = 8  # maximum number of views of a policy, including the image itself
 
 
 @dataclass(frozen=True)
 class AugmentationPolicy:
-    """One augmentation policy.
+    """Augmentation policy.
 
     Attributes:
-        views: Names of the fixed views after the image itself, in the order in which a trial uses them; None if the
-            frozen regime does not offer the policy.
-        strengths: Share of the trial's strength per transform that is drawn on the device; None if the finetune regime
-            does not offer the policy.
-        dihedral: Whether images are rotated and mirrored at random on the device.
+        views: Names of the fixed views, without the image itself, in the order in which trials use them; None if the
+            policy is not available in the frozen regime.
+        strengths: Share of the trial's strength by name of the transform; None if the policy is not available in the
+            finetune regime.
+        dihedral: Whether images are randomly rotated and mirrored in the finetune regime.
     """
 
     views: tuple[str, ...] | None = None
@@ -30,9 +31,10 @@ class AugmentationPolicy:
     dihedral: bool = True
 
 
-# Parameters of the fixed views. Dihedral: whether to mirror the rows, to mirror the columns, and then to transpose.
+# Parameters of the fixed views. Dihedral: whether to reverse the rows, whether to reverse the columns, and whether to
+# transpose afterwards.
 DIHEDRAL_VIEWS = ((0, 1, 1), (1, 1, 0), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 0, 0), (1, 1, 1))
-# Factors on the amounts of haematoxylin and eosin: a small design around 1, far corners first.
+# Factors on the amounts of haematoxylin and eosin around 1; the largest changes come first.
 STAIN_VIEWS = ((1.25, 0.85), (0.80, 1.15), (1.20, 1.20), (0.85, 0.85), (1.10, 0.70), (0.90, 1.35), (1.00, 1.15))
 # Factors on brightness, contrast and saturation.
 COLOUR_VIEWS = (
@@ -44,7 +46,8 @@ COLOUR_VIEWS = (
     (0.85, 1.05, 1.15),
     (1.00, 0.80, 1.00),
 )
-# Share of the side that is kept, and the position of the window (0: top or left, 1: bottom or right).
+# Side of the window as a share of the image side, and vertical and horizontal position of the window, from 0 (top or
+# left) to 1 (bottom or right).
 ZOOM_VIEWS = (
     (0.85, 0.5, 0.5),
     (0.75, 0.0, 0.0),
@@ -55,16 +58,16 @@ ZOOM_VIEWS = (
     (0.90, 0.2, 0.8),
 )
 
-# Ranges on the device at strength 1, the strongest that still looks like tissue under some microscope; chosen by
-# inspecting BreakHis images.
-STAIN_FACTOR = 1.3  # on the amounts of haematoxylin and eosin, up or down
-STAIN_OFFSET = 0.05  # added to each amount, in optical density; it also tints empty glass
-BRIGHTNESS, CONTRAST = 1.15, 1.25  # factors, up or down
-ZOOM = 1.25  # up or down: the next magnification of BreakHis is a factor of 2 away
-SHIFT = 0.1  # share of the side
-BOX = 0.2  # area of the erased box as a share of the image
-BOX_ASPECT = 2.0
-_ALL_STRENGTH = 0.7  # of the strength, where all transforms are combined
+# Ranges of the random transforms at strength 1, at which images are still plausible micrographs of tissue; chosen by
+# inspection of BreakHis images.
+STAIN_FACTOR = 1.3  # maximum factor or divisor of the amounts of haematoxylin and eosin
+STAIN_OFFSET = 0.05  # maximum change of each amount, in optical density; also tints empty glass
+BRIGHTNESS, CONTRAST = 1.15, 1.25  # maximum factors or divisors
+ZOOM = 1.25  # maximum factor or divisor; adjacent magnifications of BreakHis differ by a factor of at least 2
+SHIFT = 0.1  # maximum shift as a share of the side
+BOX = 0.2  # maximum area of the erased box as a share of the image
+BOX_ASPECT = 2.0  # maximum aspect ratio of the erased box
+_ALL_STRENGTH = 0.7  # share of the strength for each transform of the policy that combines all transforms
 
 
 def _numbered(name: str) -> tuple[str, ...]:
@@ -75,7 +78,7 @@ POLICIES = {
     "none": AugmentationPolicy(views=(), dihedral=False),
     "dihedral": AugmentationPolicy(views=_numbered("dihedral")),
     "stain": AugmentationPolicy(views=_numbered("stain"), strengths={"stain": 1.0}),
-    # Alternates between the views of two other policies, whose features may be in the cache already.
+    # Alternates between the views of two other policies, so that cached features can be reused.
     "dihedral-stain": AugmentationPolicy(
         views=("dihedral1", "stain1", "dihedral2", "stain2", "dihedral3", "stain3", "dihedral4"), strengths=None
     ),

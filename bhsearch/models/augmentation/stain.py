@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Optical densities of haematoxylin, eosin and the residual (their cross product), rows of unit length.
+# Optical densities of haematoxylin, eosin and the residual (the cross product of the two), as rows of unit length.
 _HE = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105]])
 _HE = _HE / np.linalg.norm(_HE, axis=1, keepdims=True)
 HE_TO_RGB = np.vstack([_HE, np.cross(_HE[0], _HE[1]) / np.linalg.norm(np.cross(_HE[0], _HE[1]))]).astype(np.float32)
@@ -33,15 +33,15 @@ def from_optical_density(density: Any) -> Any:
 
 
 def stain_matrices(factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return matrices that scale the stains of optical densities, to be multiplied from the right.
+    """Return matrices that scale the amounts of the stains in images of optical density.
 
-    Conversion to stains, scaling and conversion back are multiplied out.
+    Each matrix is the product of the conversion to stains, the scaling, and the conversion back.
 
     Args:
         factors: Factors on haematoxylin, eosin and the residual. Shape (..., 3).
 
     Returns:
-        Matrices from optical density to optical density. Shape (..., 3, 3).
+        Matrices by which optical densities (as row vectors) are multiplied from the right. Shape (..., 3, 3).
     """
     to_stains, to_rgb = RGB_TO_HE.astype(np.float64), HE_TO_RGB.astype(np.float64)
     return np.asarray((to_stains * factors[..., None, :]) @ to_rgb)

@@ -1,4 +1,4 @@
-"""The interface of backbones: a network that is available, and the kind of network that it is."""
+"""Interface of backbones: available backbones, and kinds of backbones that find and build them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import numpy.typing as npt
 
 from bhsearch.plugins import Registry
 
-NAME_SEPARATOR = ":"  # between the name of a kind of another package and an argument
+NAME_SEPARATOR = ":"  # separates the name of a kind from an argument, for kinds of other packages
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone that is available on this machine.
+    """Backbone that is available on this machine.
 
     Attributes:
-        name: Name in the search space; `find` of its kind returns the backbone for this name.
-        file: File with its weights, or the user's own network; None for a kind without weight files.
-        digest: Digest of the weights, or a version where there is no file. Cached features and models depend on it.
-        kind: Name of its kind in `KINDS`.
+        name: Name in the search space.
+        file: File of the weights or of the user's network; None for kinds without weight files.
+        digest: Digest of the weights, or a version for kinds without weight files. Part of the keys of cached features
+            and models.
+        kind: Name of the backbone's kind in `KINDS`.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Backbone:
 
     @property
     def most_features(self) -> int:
-        """Length of the feature vector, or an upper bound where it is not known before the network is built."""
+        """Length of the feature vector, or an upper bound if the length is unknown until the network is built."""
         return KINDS.get(self.kind).most_features(self)
 
     @property
@@ -59,34 +60,35 @@ class Backbone:
 
         Returns:
             A Keras network from float32 RGB in 0..255, shape (batch, size, size, 3), to features, shape
-            (batch, n_features). It consists of stock layers and `keras.ops` only, so that a model that contains it can
-            be loaded by Keras alone.
+            (batch, n_features). The network consists only of built-in layers and `keras.ops`, so that Keras can load
+            models that contain the network without bhsearch.
 
         Raises:
-            BackboneError: If the weights do not fit the architecture, or the file does not contain such a network.
+            BackboneError: If the weights do not fit the architecture, or the file does not contain a network with these
+                inputs and outputs.
         """
         return KINDS.get(self.kind).build(self, size)
 
     def initial_weights(self, network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
-        """Return the weights that a training starts from.
+        """Return the weights at the start of training.
 
         Args:
-            network: From `build`.
-            random: Source of random numbers; used by networks that are trained from scratch only.
+            network: Network from `build`.
+            random: Random generator; used only for networks that are trained from scratch.
 
         Returns:
-            An array for each of `network.weights`, in their order.
+            One array per entry of `network.weights`, in the same order.
         """
         return KINDS.get(self.kind).initial_weights(network, random)
 
 
 @dataclass(frozen=True)
 class AvailableBackbones:
-    """The backbones of a study, and those that were left out.
+    """Available backbones of a study, and backbones that are not available.
 
     Attributes:
-        backbones: In the order in which they were given; for `auto`, kinds without weight files come first.
-        left_out: Name and reason, for `auto` only.
+        backbones: Available backbones in the order of the given names; for `auto`, in the order of the built-in kinds.
+        left_out: Pairs of name and reason for each backbone that `auto` leaves out.
     """
 
     backbones: tuple[Backbone, ...]
@@ -94,15 +96,16 @@ class AvailableBackbones:
 
 
 class BackboneKind(Protocol):
-    """A kind of backbone, such as the networks of `keras.applications`.
+    """Kind of backbones, such as the networks of `keras.applications`.
 
-    Another package offers one by an entry point in `bhsearch.backbones`. Its backbones are named by the name of the
-    entry point, alone (`toy`) or with an argument (`toy:ARGUMENT`); `--backbones auto` does not use them.
+    Other packages provide kinds through entry points in `bhsearch.backbones`. The name of such a backbone is the name
+    of the entry point, optionally followed by an argument: `toy` or `toy:ARGUMENT`. The option `--backbones auto` uses
+    only built-in kinds.
 
     Attributes:
-        trainable: Whether the network can be trained (`--regime finetune`).
-        from_scratch: Whether the network has no weights before it is trained. Such a kind is not used in the frozen
-            regime.
+        trainable: Whether the networks can be trained (`--regime finetune`).
+        from_scratch: Whether the networks have no weights before training. Kinds without weights are not available in
+            the frozen regime.
         needs_weights: Whether a weight file must be found or downloaded.
     """
 
@@ -111,30 +114,30 @@ class BackboneKind(Protocol):
     needs_weights: bool
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of its backbones, for messages; empty if they cannot be listed."""
+        """Return the names of the backbones of this kind, for messages; empty if they cannot be listed."""
 
     def claims(self, name: str) -> bool:
-        """Return whether a name on the command line means a backbone of this kind."""
+        """Return whether a name on the command line refers to a backbone of this kind."""
 
     def find(self, name: str, weights_dir: Path | None) -> Backbone:
-        """Find a backbone that the user named.
+        """Find the backbone with a name given by the user.
 
         Args:
-            name: A name that the kind claims.
-            weights_dir: The user's folder of weight files.
+            name: Name for which `claims` is true.
+            weights_dir: Folder of weight files given by the user, or None.
 
         Raises:
-            BackboneError: If it is not available, with what to do.
+            BackboneError: If the backbone is not available. The message says how to make it available.
         """
 
     def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
-        """Find the backbones that `--backbones auto` uses."""
+        """Find the backbones of this kind that `--backbones auto` uses, and those that it leaves out."""
 
     def build(self, backbone: Backbone, size: int) -> Any:
         """Build the network; see `Backbone.build`."""
 
     def initial_weights(self, network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
-        """Return the weights that a training starts from; see `Backbone.initial_weights`."""
+        """Return the weights at the start of training; see `Backbone.initial_weights`."""
 
     def size_mb(self, backbone: Backbone) -> float:
         """Return the size of the weights in MB."""
@@ -147,7 +150,7 @@ class BackboneKind(Protocol):
 
 
 class KindDefaults:
-    """What most kinds have in common; a kind may derive from it."""
+    """Optional base class with the defaults of most kinds of backbones."""
 
     trainable = True
     from_scratch = False
@@ -156,9 +159,9 @@ class KindDefaults:
     def initial_weights(
         self,
         network: Any,
-        random: np.random.Generator,  # noqa: ARG002  # for kinds that draw them
+        random: np.random.Generator,  # noqa: ARG002  # used by kinds that draw initial weights
     ) -> list[npt.NDArray[np.float32]]:
-        """Return the weights that the network has."""
+        """Return the current weights of the network."""
         return [np.asarray(weight) for weight in network.weights]
 
     def size_mb(self, backbone: Backbone) -> float:
@@ -166,18 +169,18 @@ class KindDefaults:
         return backbone.file.stat().st_size / 1e6 if backbone.file is not None else 0.05
 
     def model_mb(self, backbone: Backbone) -> float:
-        """Return nine tenths of the weight file: a model stores no names of layers."""
+        """Return nine tenths of the size of the weight file in MB, since a model does not store the names of layers."""
         return 0.9 * self.size_mb(backbone)
 
 
 def file_digest(file: Path) -> str:
-    """Return the digest of a file's bytes, 24 hexadecimal digits."""
+    """Return the digest of a file's content. 24 hex digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:24]
 
 
 def reason_of(error: Exception) -> str:
-    """Return the line of an error that states the reason; Keras surrounds it with the whole configuration."""
+    """Return the line of an error message that states the reason, without the configuration that Keras adds."""
     text = (str(error) or repr(error)).rsplit("Exception encountered: ", 1)[-1]
     return text.strip().split("\n", 1)[0]
 

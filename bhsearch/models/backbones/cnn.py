@@ -1,7 +1,8 @@
 """`cnn`: a small convolutional network for training from scratch, without ImageNet weights.
 
-Five strided stages, each with half the side and more channels, and global average pooling: 0.2 million weights, a few
-milliseconds per image on a processor. NumPy draws the initial weights, so that all backends start equally.
+The network has five strided stages, each of which halves the side and increases the number of channels, followed by
+global average pooling. It has 0.2 million weights and takes a few milliseconds per image on a CPU. Initial weights are
+drawn with NumPy, so that they are the same on all backends.
 
 Source:
     Stages: Simonyan and Zisserman 2015, with strides for pooling (Springenberg et al. 2015) and batch normalisation
@@ -19,15 +20,15 @@ import numpy.typing as npt
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone, KindDefaults
 
 NAME = "cnn"
-DIGEST = "cnn-v1"  # replaces the digest of weights; increase it when the network changes
+DIGEST = "cnn-v1"  # used in place of a digest of weights; increase the version when the network changes
 WIDTHS = (16, 32, 64, 96, 128)
 KERNEL = 3
-MOMENTUM = 0.9  # of the moving statistics; Keras's 0.99 needs more than the few hundred steps of a training here
+MOMENTUM = 0.9  # momentum of the moving statistics; Keras's default of 0.99 is too slow for a few hundred steps
 N_PARAMETERS = sum(KERNEL**2 * a * b + 4 * b for a, b in zip((3, *WIDTHS[:-1]), WIDTHS, strict=True))
 
 
 def build(size: int) -> Any:
-    """Build the network, with weights that `initial_weights` and training must replace.
+    """Build the network with arbitrary weights, which must be replaced by those of `initial_weights`.
 
     Args:
         size: Side of the images in pixels.
@@ -48,10 +49,10 @@ def build(size: int) -> Any:
 
 
 def initial_weights(network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
-    """Draw initial weights: He normal kernels, and batch normalisation that is the identity.
+    """Draw initial weights: He normal kernels, and batch normalisation without effect.
 
     Args:
-        network: From `build`.
+        network: Network from `build`.
         random: Random generator.
 
     Returns:
@@ -75,13 +76,13 @@ def initial_weights(network: Any, random: np.random.Generator) -> list[npt.NDArr
 
 
 class ScratchNetwork(KindDefaults):
-    """The network that is trained from scratch, always available."""
+    """Kind with the single backbone `cnn`, which is trained from scratch and always available."""
 
     from_scratch = True
     needs_weights = False
 
     def names(self) -> tuple[str, ...]:
-        """Return its only name."""
+        """Return the only name, `cnn`."""
         return (NAME,)
 
     def claims(self, name: str) -> bool:
@@ -89,23 +90,23 @@ class ScratchNetwork(KindDefaults):
         return name == NAME
 
     def find(self, name: str, weights_dir: Path | None) -> Backbone:  # noqa: ARG002  # there are no weights
-        """Return the backbone."""
+        """Return the backbone `cnn`."""
         return Backbone(name, None, DIGEST, "cnn")
 
     def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
-        """Return the backbone."""
+        """Return the backbone `cnn`."""
         return AvailableBackbones((self.find(NAME, weights_dir),))
 
-    def build(self, backbone: Backbone, size: int) -> Any:  # noqa: ARG002  # it has one shape
+    def build(self, backbone: Backbone, size: int) -> Any:  # noqa: ARG002  # there is one architecture
         """Build the network; see `Backbone.build`."""
         return build(size)
 
     def initial_weights(self, network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
-        """Draw the weights."""
+        """Draw initial weights; see `Backbone.initial_weights`."""
         return initial_weights(network, random)
 
     def size_mb(self, backbone: Backbone) -> float:  # noqa: ARG002
-        """Return the size of its weights in MB."""
+        """Return the size of the weights in MB."""
         return 4e-6 * N_PARAMETERS
 
     def most_features(self, backbone: Backbone) -> int:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""The networks of `keras.applications`: facts, weights and construction."""
+"""Networks of `keras.applications`: facts about each network, and finding and loading their weights."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class BackboneFacts:
 
     Attributes:
         name: Name in the search space and on the command line.
-        builder: Name in `keras.applications`.
-        alpha: Width multiplier, if the builder takes one.
-        scaling: Input scaling of the network from RGB in 0..255: `tf` to -1..1; `torch` to 0..1, then standardised by
-            ImageNet mean and deviation; `inside` for networks that scale themselves; `efficientnet` for networks that
-            omit the last step, see `scale`.
-        weights_file: Keras's file name of the ImageNet weights without the top.
+        builder: Name of the function in `keras.applications`.
+        alpha: Width multiplier; None if the builder has no such argument.
+        scaling: Scaling of RGB in 0..255 to the input range of the network: `tf` (to -1..1), `torch` (to 0..1, then
+            standardised by mean and standard deviation of ImageNet), `inside` (the network scales its input), or
+            `efficientnet` (the network scales its input except for one step, see `scale`).
+        weights_file: File name of the ImageNet weights without the top, as used by Keras.
         n_features: Length of the pooled feature vector.
         n_parameters: Number of weights without the top, in millions.
         least_size: Minimum image side in pixels.
         licence: Licence of the weights.
-        source: Paper.
+        source: Paper that introduced the network.
     """
 
     name: str
@@ -99,7 +99,7 @@ class KerasApplications(KindDefaults):
         return name in REGISTRY
 
     def find(self, name: str, weights_dir: Path | None) -> Backbone:
-        """Find a network's weights; see `BackboneKind.find`."""
+        """Find the weights of a network, or download them; see `BackboneKind.find`."""
         facts = REGISTRY[name]
         local = _local_file(facts, weights_dir)
         if local is None and _online():
@@ -114,7 +114,10 @@ class KerasApplications(KindDefaults):
         return Backbone(name, local, file_digest(local), _KIND)
 
     def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
-        """Find all networks with local weights, and download those of small ones; tests the connection once."""
+        """Find all networks with local weights, and download missing weights of small networks.
+
+        The internet connection is tested at most once.
+        """
         found, left_out = [], []
         online: bool | None = None
         for name, facts in REGISTRY.items():
@@ -137,7 +140,7 @@ class KerasApplications(KindDefaults):
 
     def build(self, backbone: Backbone, size: int) -> Any:
         """Build the network with its weights; see `Backbone.build`."""
-        assert backbone.file is not None  # `find` has found it
+        assert backbone.file is not None  # set by `find`
         return _build(REGISTRY[backbone.name], backbone.file, size)
 
     def most_features(self, backbone: Backbone) -> int:
@@ -162,7 +165,7 @@ def _online() -> bool:
 
 
 def _download(facts: BackboneFacts) -> Path | None:
-    """Download the weights by `keras.applications`, which verifies them; None if that fails."""
+    """Download and verify weights with `keras.applications`; return the file, or None if the download fails."""
     size = max(facts.least_size, 224)
     backend.import_backend()
     try:
@@ -197,8 +200,8 @@ def scale(images: Any, scaling: str) -> Any:
         factors = [1 / (255 * d) for d in deviation]
         return layers.Rescaling(factors, offset=[-m / d for m, d in zip(mean, deviation, strict=True)])(images)
     if scaling == "efficientnet":
-        # The network subtracts the mean and divides by the root of the deviation. Keras divides by the root once more
-        # only if it downloads the weights itself, not if they are given as a file, so it is done here.
+        # The network subtracts the mean and divides by the square root of the standard deviation. Keras divides by the
+        # square root a second time only for weights that it downloads, not for a weight file, so this is done here.
         factors = [d**-0.5 for d in deviation]
         return layers.Rescaling(factors, offset=[255 * m * (1 - f) for m, f in zip(mean, factors, strict=True)])(images)
     return images

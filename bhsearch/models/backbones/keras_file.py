@@ -1,4 +1,4 @@
-"""The user's own networks in `.keras` files."""
+"""User-defined backbones in `.keras` files."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from bhsearch.errors import BackboneError
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone, KindDefaults, file_digest, reason_of
 
 _SUFFIX = ".keras"
-_MOST_FEATURES = 4096  # assumed for the estimate of disk space
-_WEIGHTS_SHARE = 0.3  # share of weights in a file that may contain optimiser state
+_MOST_FEATURES = 4096  # assumed number of features in estimates of disk space
+_WEIGHTS_SHARE = 0.3  # assumed share of the weights in a file, which may also contain the optimiser state
 
 
 class KerasFile(KindDefaults):
-    """Networks in files; the name of a backbone is the stem of its file."""
+    """Kind of backbones in `.keras` files. The name of a backbone is the stem of its file."""
 
     def names(self) -> tuple[str, ...]:
-        """Return nothing: any file may be given."""
+        """Return no names, since any file can be given."""
         return ()
 
     def claims(self, name: str) -> bool:
-        """Return whether the name is that of a Keras file."""
+        """Return whether the name ends with `.keras`."""
         return name.endswith(_SUFFIX)
 
     def find(self, name: str, weights_dir: Path | None) -> Backbone:  # noqa: ARG002  # the name is the path
@@ -32,20 +32,20 @@ class KerasFile(KindDefaults):
         return Backbone(file.stem, file.resolve(), file_digest(file), "keras-file")
 
     def find_all(self, weights_dir: Path | None) -> AvailableBackbones:  # noqa: ARG002
-        """Return nothing: a file must be named."""
+        """Return no backbones, since a file must be named."""
         return AvailableBackbones(())
 
     def build(self, backbone: Backbone, size: int) -> Any:
         """Load the network; see `Backbone.build`."""
-        assert backbone.file is not None  # `find` has found it
+        assert backbone.file is not None  # set by `find`
         return _build(backbone.name, backbone.file, size)
 
     def model_mb(self, backbone: Backbone) -> float:
-        """Return an estimate of the weights' share of the file."""
+        """Return an estimate of the size of the weights in MB, as a share of the file size."""
         return _WEIGHTS_SHARE * self.size_mb(backbone)
 
     def most_features(self, backbone: Backbone) -> int:  # noqa: ARG002
-        """Return an upper bound; the number is known once the network is built."""
+        """Return an upper bound, since the length is unknown until the network is built."""
         return _MOST_FEATURES
 
 
@@ -53,7 +53,7 @@ KIND = KerasFile()
 
 
 def _build(name: str, file: Path, size: int) -> Any:
-    """Build a user's network: raw RGB in 0..255 to features, or to a feature map that is averaged."""
+    """Load a user's network from RGB in 0..255 to features; feature maps are averaged over pixels."""
     import keras
 
     try:
@@ -73,5 +73,5 @@ def _build(name: str, file: Path, size: int) -> Any:
             f"shape (batch, n) or (batch, height, width, n), but {file} does not: "
             f"{reason_of(error)}"
         ) from error
-    # The prefix avoids a conflict of a file called `image` with the layers of the deployed model.
+    # The prefix avoids a name conflict with layers of the deployed model, such as `image`.
     return keras.Model(images, features, name="own_" + name.replace(".", "_").replace(" ", "_"))

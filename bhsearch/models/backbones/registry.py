@@ -1,4 +1,4 @@
-"""The backbones of a study, found by the names that the user gives."""
+"""Find the backbones of a study by the names given by the user."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ _NOTHING_TO_TRAIN = "its filters are fixed, so there is nothing to train"
 
 
 class UnknownBackboneError(UnknownPartError, BackboneError):
-    """No backbone has this name."""
+    """Error for a name that no backbone has."""
 
 
 def find_backbones(names: Iterable[str], weights_dir: Path | None, trainable: bool = False) -> AvailableBackbones:
-    """Find backbones by name, or all that are available with `auto`.
+    """Find backbones by name; the name `auto` stands for all available backbones of built-in kinds.
 
-    `auto` uses the built-in kinds only. Random weights never take the place of pretrained ones.
+    Missing pretrained weights are never replaced by random weights.
 
     Args:
-        names: As on the command line.
-        weights_dir: The user's folder of weight files.
-        trainable: Whether the networks will be trained: excludes fixed filters, and admits networks without weights.
+        names: Values of `--backbones`.
+        weights_dir: Folder of weight files given by the user, or None.
+        trainable: Whether the networks will be trained. If so, fixed filters are excluded, and networks without weights
+            are included.
 
     Raises:
-        BackboneError: If a name is unknown, or a backbone that was named is not available or cannot be used here.
+        BackboneError: If a name is unknown, or a named backbone is not available or not suitable for `trainable`.
         SettingsError: If a kind of another package cannot be imported.
     """
     names = list(dict.fromkeys(names))
@@ -52,9 +53,9 @@ def find_backbones(names: Iterable[str], weights_dir: Path | None, trainable: bo
 
 
 def kind_of(name: str) -> str | None:
-    """Return the name of the kind that a backbone's name belongs to; None for an unknown name.
+    """Return the name of the kind to which the name of a backbone belongs; None for an unknown name.
 
-    The kind of another package is not imported.
+    Kinds of other packages are not imported.
     """
     own = next((kind for kind in KINDS.built_in if KINDS.get(kind).claims(name)), None)
     prefix = name.partition(NAME_SEPARATOR)[0]

@@ -1,9 +1,10 @@
-"""`staintex`: fixed stain-texture filters as a backbone without weights, always available.
+"""`staintex`: fixed stain-texture filters, a backbone without weights that is always available.
 
-Optical density is separated into haematoxylin and eosin. Each is filtered by complex Gabor filters of one wavelength on
-a pyramid (each level averages two by two pixels). Energies are pooled over orientation by mean, standard deviation and
-maximum, and each map by mean and standard deviation over the image, so features do not depend on the orientation or
-position of structures. Means, spreads and area shares of the stains are added.
+Optical density is separated into haematoxylin and eosin. Each stain is filtered by complex Gabor filters of one
+wavelength on a pyramid, whose levels average two by two pixels. The energies are pooled over orientations by mean,
+standard deviation and maximum, and each of the resulting maps is pooled over the image by mean and standard deviation.
+Features therefore do not depend on the orientation or position of structures. Further features are means, standard
+deviations and area shares of the stains.
 
 Source:
     Deconvolution: Ruifrok and Johnston 2001. Gabor energies as texture: Jain and Farrokhnia 1991. Pooling: ours.
@@ -20,16 +21,16 @@ import numpy.typing as npt
 from bhsearch.models.augmentation.stain import RGB_TO_HE, optical_density
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone, KindDefaults
 
-# Factor of the initial downscaling, and number of pyramid levels. Wavelengths: 10, 20 and 40 pixels
-# for the small bank, 5 to 40 for the large one, which takes longer.
+# Factor of the initial downscaling, and number of pyramid levels. The wavelengths are 10, 20 and 40 pixels for the
+# small bank, and 5, 10, 20 and 40 pixels for the large bank, which is slower.
 SIZES = {"staintex-s": (2, 3), "staintex-l": (1, 4)}
-DIGEST = "fixed-filters-v3"  # replaces the digest of weights; increase it when a value changes
+DIGEST = "fixed-filters-v3"  # used in place of a digest of weights; increase the version when a feature changes
 WAVELENGTH = 5.0
 N_ORIENTATIONS = 6
 KERNEL = 15  # covers 2.5 standard deviations of the envelope on either side
-STRIDE = 2  # energies vary no faster than the envelope, so every second pixel suffices
-_SHARES = ((0.15, 0.3, 0.5, 0.8), (0.1, 0.2, 0.4))  # optical densities of haematoxylin, of eosin
-_SLOPE = 20.0  # of soft thresholds, so that shares are smooth functions of the stain
+STRIDE = 2  # every second pixel is enough, since energies vary as slowly as the envelope
+_SHARES = ((0.15, 0.3, 0.5, 0.8), (0.1, 0.2, 0.4))  # thresholds of area shares for haematoxylin and for eosin
+_SLOPE = 20.0  # slope of the soft thresholds, which make shares smooth functions of the stain
 _TINY = 1e-6
 
 
@@ -81,7 +82,10 @@ def build(name: str, size: int) -> Any:
 
 
 def _stain_numbers(images: Any, stains: Any) -> list[Any]:
-    """Return means, spreads and area shares of stains, and means and spreads of colours. Shape (batch, k) each."""
+    """Return means, standard deviations and area shares of stains, and means and standard deviations of colours.
+
+    Each array has shape (batch, k).
+    """
     from keras import layers, ops
 
     numbers = [ops.mean(stains, axis=(1, 2)), _spread(stains)]
@@ -94,9 +98,10 @@ def _stain_numbers(images: Any, stains: Any) -> list[Any]:
 
 
 def _spread(maps: Any) -> Any:
-    """Return the standard deviation over the image, (batch, k); backends' own has no gradient for a flat image.
+    """Compute the standard deviation over the image, with a finite gradient for constant images. Shape (batch, k).
 
-    For a flat image the square root is taken of 1 and replaced by 0, which has a finite slope.
+    The square root has an infinite gradient at 0. For a constant image, the square root of 1 is computed and multiplied
+    by 0.
     """
     from keras import ops
 
@@ -110,7 +115,8 @@ def _texture_numbers(responses: Any) -> list[Any]:
     """Pool filter responses over orientation, then over the image, on a logarithmic scale.
 
     Args:
-        responses: Even, then odd. Shape (batch, height, width, 2 * N_ORIENTATIONS).
+        responses: Responses of the even filters, then of the odd filters. Shape
+            (batch, height, width, 2 * N_ORIENTATIONS).
     """
     from keras import ops
 
@@ -125,7 +131,7 @@ def _texture_numbers(responses: Any) -> list[Any]:
 
 
 class StainTexture(KindDefaults):
-    """The fixed filters, always available."""
+    """Kind of the fixed filter banks, which are always available."""
 
     trainable = False
     needs_weights = False
@@ -151,7 +157,7 @@ class StainTexture(KindDefaults):
         return build(backbone.name, size)
 
     def most_features(self, backbone: Backbone) -> int:  # noqa: ARG002
-        """Return an upper bound for the larger bank."""
+        """Return an upper bound of the number of features of both banks."""
         return 64
 
 

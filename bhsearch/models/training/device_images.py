@@ -1,4 +1,4 @@
-"""Training images on the device: all of them if they fit, otherwise those of the next steps."""
+"""Training images on the device: all images if they fit into memory, otherwise the images of the next steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bhsearch.data.images.pixel_cache import PixelCache
 
-_STEPS_STREAMED = 16  # steps whose images are sent together
+_STEPS_STREAMED = 16  # number of steps whose images are transferred together
 
 
 class DevicePixels:
@@ -17,7 +17,7 @@ class DevicePixels:
 
     Args:
         pixels: Pixel cache with one tile per image.
-        max_resident_bytes: Maximum size of the images that stay on the device.
+        max_resident_bytes: Maximum total size of the images for keeping all of them on the device.
     """
 
     def __init__(self, pixels: PixelCache, max_resident_bytes: int) -> None:
@@ -30,13 +30,13 @@ class DevicePixels:
         self._all = ops.convert_to_tensor(pixels.read(0, pixels.shape[0])[:, 0]) if self.resident else None
 
     def of(self, rows: npt.NDArray[Any]) -> tuple[Any, npt.NDArray[np.int32]]:
-        """Return images that include some rows, and the positions of the rows among them.
+        """Return an array of images that includes the given rows, and the position of each row in the array.
 
         Args:
             rows: Rows of the data set. Shape (n_steps, batch).
 
         Returns:
-            uint8 images, (n, size, size, 3), and positions of the same shape as `rows`.
+            uint8 images, shape (n, size, size, 3), and positions with the same shape as `rows`.
         """
         if self._all is not None:
             return self._all, rows.astype(np.int32)

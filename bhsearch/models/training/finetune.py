@@ -1,8 +1,8 @@
-"""Fine-tuning: train one fold of a whole network by a compiled trainer.
+"""Fine-tuning of a network on one fold with a compiled trainer.
 
-`train_step` is a pure function from weights, optimizer slots and inputs to weights and slots. It has no state between
-folds or trials, so a reused trainer gives bit-identical results. All random numbers are drawn here by NumPy and passed
-in: order of rows, augmentation, mixup, dropout.
+The compiled step is a pure function of weights, optimizer slots and inputs. The trainer keeps no state between folds or
+trials, so a reused trainer gives bit-identical results. All random numbers (order of rows, augmentation, mixup and
+dropout) are drawn in this module with NumPy and passed to the trainer.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.optimizers import bias_corrections, learning_rates
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, StepInputs
 
-EVALS_PER_FOLD = 4  # evaluations at equal parts of the schedule
-_MAX_LOSS = 1e3  # training has diverged above
+EVALS_PER_FOLD = 4  # number of evaluations, at equal intervals of the schedule
+_MAX_LOSS = 1e3  # a higher loss means that training has diverged
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,14 @@ class FinetuneParams:
     """Training parameters of a trial. For default values see `bhsearch.objectives.space`.
 
     Attributes:
-        depth: Part of the layers that is trained, from the head down: a key of `train_step.DEPTHS`.
-        learning_rate: Peak learning rate, of the head.
-        layer_decay: Factor on the learning rate from one tenth of the layers to the next lower one, up to 1.
+        depth: Share of the layers to train, counted from the output: a key of `train_step.DEPTHS`.
+        learning_rate: Peak learning rate of the head.
+        layer_decay: Ratio of the learning rates of consecutive blocks of layers, at most 1. Each block has a tenth of
+            the layers, and blocks closer to the input have lower learning rates.
         weight_decay: Decoupled weight decay of kernels, multiplied by the learning rate.
         optimizer: `adamw` or `sgd` (Nesterov momentum).
         schedule: `cosine` or `constant`.
-        warmup: Share of the steps in which the learning rate rises.
+        warmup: Share of the steps during which the learning rate rises to its peak.
         batch: Images per step.
         label_smoothing: 0 to below 1.
         dropout: Dropout rate of the features, 0 to below 1.
@@ -71,7 +72,7 @@ class FoldTask:
         held_out: Validation rows. Shape (n_held_out,).
         target: Label per image, 0 or 1, possibly smoothed. Shape (n_images,).
         weight: Weight per image, with a mean of 1 over the training rows. Shape (n_images,).
-        steps: Steps per epoch, the same for all folds, so that one program serves them.
+        steps: Steps per epoch. The number is the same for all folds, so that one compiled program can be used.
     """
 
     training: Ints
@@ -83,11 +84,11 @@ class FoldTask:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Intermediate evaluation of a fold in training.
+    """Intermediate evaluation during the training of a fold.
 
     Attributes:
-        share: Number of the completed part of the schedule, 1 to `EVALS_PER_FOLD`.
-        training_loss: Mean over the steps since the last evaluation.
+        share: Number of completed parts of the schedule, 1 to `EVALS_PER_FOLD`.
+        training_loss: Mean training loss over the steps since the previous evaluation.
         logits: Logits of the validation rows, without test-time augmentation. Shape (n_held_out,).
     """
 
@@ -97,9 +98,9 @@ class Evaluation:
 
 
 def evaluation_steps(n_steps: int) -> list[int]:
-    """Return the steps after which a fold is evaluated: the ends of equal parts of the schedule.
+    """Return the numbers of steps after which a fold is evaluated: the ends of equal parts of the schedule.
 
-    They may be within an epoch, so that trainings of different length are compared at the same share of their
+    Evaluations are not tied to epochs, so that trainings of different lengths are compared at the same share of their
     schedules.
     """
     return [math.ceil(n_steps * share / EVALS_PER_FOLD) for share in range(1, EVALS_PER_FOLD + 1)]
@@ -124,8 +125,8 @@ def train_fold(
         initial_weights: Weights to start from.
         params: Training parameters of the trial.
         seed: Seed of all random numbers.
-        on_evaluation: Called after each part of the schedule; an exception ends the training.
-        on_epoch: Called with the number of each epoch, from 1, when it begins.
+        on_evaluation: Called after each part of the schedule. An exception that it raises ends the training.
+        on_epoch: Called with the epoch number, from 1, at the beginning of each epoch.
 
     Returns:
         The weights after the last epoch.
@@ -161,7 +162,7 @@ def train_fold(
 
 
 def _checked_mean_loss(losses: list[tuple[Any, int]], epoch: int, params: FinetuneParams) -> float:
-    """Return the mean loss over steps.
+    """Return the mean loss over steps, after checking its value.
 
     Args:
         losses: Mean loss and number of steps of consecutive chunks.
@@ -182,14 +183,14 @@ def _checked_mean_loss(losses: list[tuple[Any, int]], epoch: int, params: Finetu
 
 
 def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: Ints, n_views: int) -> Float32Array:
-    """Predict rows under the first dihedral views, the image itself first.
+    """Predict the logits of images for the first dihedral views, starting with the image itself.
 
     Args:
         program: Trainer of the network.
         pixels: All development images.
-        state: From `CompiledTrainer.inference_state`.
-        rows: Ints to predict. Shape (n_rows,).
-        n_views: 1 to 8.
+        state: State from `CompiledTrainer.inference_state`.
+        rows: Rows of the images to predict. Shape (n_rows,).
+        n_views: Number of views, 1 to 8.
 
     Returns:
         Logits. Shape (n_views, n_rows).
@@ -206,7 +207,7 @@ def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: In
         for some in padded:
             images, positions = pixels.of(some[None])
             found.append(program.predict(state, images, positions[0], parameters))
-        # Fetched at the end: JAX returns before the work is done, so the device does not wait for the host.
+        # Fetch results after the last batch: JAX computes asynchronously, so the device does not wait for the host.
         logits[view] = np.concatenate([np.asarray(each) for each in found])[: len(rows)]
     if not np.isfinite(logits).all():
         raise RunError("Predictions must be finite, but some are not: the training has diverged.")
@@ -216,7 +217,7 @@ def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: In
 def _epoch_inputs(
     task: FoldTask, params: FinetuneParams, program: CompiledTrainer, random: np.random.Generator
 ) -> Iterator[StepInputs]:
-    """Yield the step inputs of each epoch. The last batch is filled with the first rows of the epoch's order."""
+    """Iterate over the step inputs of each epoch; the last batch is filled up with the first rows of the epoch."""
     spec = program.spec
     n_steps, batch = task.steps, spec.batch
     rate = learning_rates(params.learning_rate, params.schedule, params.epochs * n_steps, params.warmup)

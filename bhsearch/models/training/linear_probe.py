@@ -1,14 +1,16 @@
-"""Linear probes and small heads on frozen features: all folds of all repeats are trained by one program.
+"""Linear probes and small heads on frozen features, trained together for all folds and repeats.
 
-There is one fold model per fold and repeat. All fold models get the same batches of the same features; the weights of a
-fold model are zero for the rows that it must not learn from. Fold models are independent: update rules act per element,
-and gradients are clipped per fold model. So one fit gives every head and all out-of-fold predictions.
+There is one fold model (a head) per fold and repeat. All fold models receive the same batches of features, and the
+training weights of a fold model are zero for its validation rows. Fold models are independent of each other, since the
+optimizer acts element by element and gradients are clipped per fold model. One fit therefore trains all heads and gives
+all out-of-fold predictions.
 
-Each fold model standardises by its own training rows. Kernels stay in standardised space and features raw: the scale is
-multiplied into the kernel and the mean into the bias, so that one matrix product serves all fold models.
+Each fold model standardises features by the mean and standard deviation of its own training rows. Kernels are trained
+for standardised features, but applied to raw features: the standard deviation is included in the kernel and the mean in
+the bias, so that one matrix product computes all fold models.
 
 Source:
-    The fusion over folds is ours.
+    The joint training of all folds is ours.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from bhsearch.models.training.optimizers import EPSILON, bias_corrections, learn
 from bhsearch.tasks.binary import BINARY
 
 BATCH = 128
-_MAX_GRADIENT_NORM = 5.0  # per fold model
+_MAX_GRADIENT_NORM = 5.0  # maximum norm of the gradient of a fold model
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class HeadParams:
         weight_decay: Decoupled weight decay of the kernel, multiplied by the learning rate.
         label_smoothing: 0 to below 1.
         epochs: Passes over the rows.
-        standardise: Whether to standardise features by the training rows of each fold model.
+        standardise: Whether to standardise features by statistics of each fold model's training rows.
     """
 
     hidden_units: int
@@ -61,10 +63,10 @@ class HeadParams:
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """Trained heads for raw features, with the standardisation included.
+    """Trained heads for raw features; the standardisation is included in the weights.
 
-    A head computes `relu(x @ kernel + bias)` per hidden unit, then `sum(hidden * output_weights) + output_bias`. A
-    linear head has one hidden unit, no relu, and output weights of one.
+    A head computes `hidden = relu(x @ kernel + bias)`, then `sum(hidden * output_weights) + output_bias`. A linear head
+    has one hidden unit without relu, with an output weight of 1.
 
     Attributes:
         kernel: Shape (n_features, n_fold_models, n_hidden).
@@ -82,16 +84,16 @@ class Heads:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], linear: bool) -> Heads:
-        """Return the heads stored by `to_arrays`."""
+        """Restore heads from the arrays of `to_arrays`."""
         return cls(arrays["kernel"], arrays["bias"], arrays["top"], arrays["top_bias"], linear)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the weights by the names under which a trial's arrays are stored."""
-        # These keys are in stored files and must not change.
+        """Return the weights by name, for the stored arrays of a trial."""
+        # The names must not change, since stored files contain them.
         return {"kernel": self.kernel, "bias": self.bias, "top": self.output_weights, "top_bias": self.output_bias}
 
     def logits(self, features: Float32Array) -> Float32Array:
-        """Return the logits of all fold models. Shape (n_images, n_fold_models)."""
+        """Compute the logits of all images for all fold models. Shape (n_images, n_fold_models)."""
         hidden = np.einsum("nd,dfh->nfh", features, self.kernel, optimize=True) + self.bias
         if not self.linear:
             hidden = np.maximum(hidden, 0.0)
@@ -99,11 +101,11 @@ class Heads:
         return logits
 
     def held_out_logits(self, features: Float32Array, held_out: npt.NDArray[np.int64]) -> Float32Array:
-        """Return the logits of each fold model for its own validation rows.
+        """Compute the logits of each fold model for its validation rows.
 
         Args:
-            features: Shape (n_images, n_features).
-            held_out: Validation rows. Shape (n_fold_models, n_held_out).
+            features: Raw features. Shape (n_images, n_features).
+            held_out: Validation rows of each fold model. Shape (n_fold_models, n_held_out).
 
         Returns:
             Logits. Shape (n_fold_models, n_held_out).
@@ -117,12 +119,12 @@ class Heads:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Result of training.
+    """Result of training all fold models.
 
     Attributes:
-        heads: One head per fold model.
-        losses: Training loss, averaged over fold models. Shape (n_epochs,).
-        logits: Validation logits after each epoch for the first view. Shape (n_epochs, n_fold_models, n_held_out).
+        heads: Heads after the last epoch, one per fold model.
+        losses: Training loss of each epoch, averaged over fold models. Shape (n_epochs,).
+        logits: Validation logits for the first view after each epoch. Shape (n_epochs, n_fold_models, n_held_out).
     """
 
     heads: Heads
@@ -146,22 +148,25 @@ class Moments:
 
     @classmethod
     def of(cls, features: Float32Array, weights: npt.NDArray[np.float64]) -> Moments:
-        """Sum over rows.
+        """Compute the weighted sums of one view.
 
         Args:
-            features: Shape (n_images, n_features).
-            weights: Shape (n_images, n_fold_models).
+            features: Features of the view. Shape (n_images, n_features).
+            weights: Weight of each row in each fold model. Shape (n_images, n_fold_models).
         """
         exact = features.astype(np.float64)
         return cls(weights.sum(axis=0)[:, None], weights.T @ exact, weights.T @ exact**2)
 
 
 def standardisation(moments: list[Moments]) -> tuple[Float32Array, Float32Array]:
-    """Return mean and inverse standard deviation over several views. Shape (n_fold_models, n_features) each."""
+    """Compute mean and inverse standard deviation over several views. Shape (n_fold_models, n_features) each.
+
+    The inverse standard deviation of a constant feature is 0.
+    """
     total = np.sum([m.total for m in moments], axis=0)
     mean = np.sum([m.first for m in moments], axis=0) / total
     variance = np.maximum(np.sum([m.second for m in moments], axis=0) / total - mean**2, 0.0)
-    # The remaining variance of a constant feature is rounding error, which grows with the mean.
+    # The computed variance of a constant feature is a rounding error, which increases with the mean.
     inverse_deviation = np.where(variance > 1e-12 + 1e-10 * mean**2, 1.0 / np.sqrt(variance + 1e-12), 0.0)
     return mean.astype(np.float32), inverse_deviation.astype(np.float32)
 
@@ -175,20 +180,17 @@ def fit(
     params: HeadParams,
     seed: int,
 ) -> Fit:
-    """Train one head per fold model.
+    """Train the heads of all fold models.
 
     Args:
-        views: Features per view, the image itself first. Shape (n_views, n_images, n_features).
+        views: Features of each view, starting with the image itself. Shape (n_views, n_images, n_features).
         labels: 0 or 1. Shape (n_images,).
-        weights: Training weight of each row in each fold model, zero where it must not be used; includes class balance.
-            Shape (n_images, n_fold_models).
+        weights: Training weight of each row in each fold model, including the class balance; zero for rows that the
+            fold model must not be trained on. Shape (n_images, n_fold_models).
         held_out: Validation rows of each fold model, padded with arbitrary rows. Shape (n_fold_models, n_held_out).
-        moments: Sums per view, for the standardisation.
+        moments: Weighted sums of each view, for the standardisation.
         params: Training parameters of the trial.
-        seed: Seed of initial weights, order of rows and dropout.
-
-    Returns:
-        Heads after the last epoch, losses and validation logits per epoch.
+        seed: Random seed for initial weights, order of rows, views and dropout.
     """
     from keras import ops
 
@@ -201,7 +203,7 @@ def fit(
     linear = params.hidden_units == 0
     start = _initial_parameters(n_features, n_fold_models, params.hidden_units, random)
     slots = [np.zeros_like(p) for p in start]
-    # With a mean weight of one per fold model, loss and learning rate do not depend on the fold size.
+    # Scale weights to a mean of 1 per fold model, so that the effect of the learning rate does not depend on fold size.
     relative_weights = (weights * (n_images / weights.sum(axis=0))).astype(np.float32)
     target = (labels * (1 - params.label_smoothing) + params.label_smoothing / 2).astype(np.float32)
     stacked_views = ops.convert_to_tensor(views.reshape(n_views * n_images, n_features))
@@ -225,7 +227,7 @@ def fit(
 def _initial_parameters(
     n_features: int, n_fold_models: int, hidden: int, random: np.random.Generator
 ) -> list[Float32Array]:
-    """Draw initial parameters, the same for all fold models, so that they differ by their data alone."""
+    """Draw initial parameters, which are the same for all fold models."""
     width = max(hidden, 1)
     scale = 0.0 if hidden == 0 else math.sqrt(2.0 / n_features)
     kernel = np.repeat(random.normal(0.0, 1.0, (n_features, 1, width)) * scale, n_fold_models, axis=1)
@@ -238,9 +240,13 @@ def _initial_parameters(
 def _epoch_inputs(
     n_images: int, n_views: int, n_features: int, params: HeadParams, random: np.random.Generator
 ) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Float32Array, Float32Array, Float32Array]]:
-    """Yield rows and view rows of the batches, learning rates, bias corrections and dropout masks of each epoch.
+    """Iterate over the inputs of each epoch.
 
-    An epoch uses each image under one random view; the last batch is filled with the first rows of the epoch's order.
+    An epoch uses one random view of each image. The last batch is filled up with the first rows of the epoch.
+
+    Yields:
+        Rows of images and rows of stacked views, each of shape (n_steps, batch), learning rates, shape (n_steps,), bias
+        corrections, shape (n_steps, 2), and dropout masks, shape (n_steps, batch, n_masked) or (n_steps, 1, 1).
     """
     batch = min(BATCH, n_images)
     steps = math.ceil(n_images / batch)
@@ -264,7 +270,11 @@ def _epoch_inputs(
 
 @cache
 def _compiled_epoch(linear: bool) -> Callable[..., Any]:
-    """Return the compiled epoch, one program per kind of head for all sizes and hyperparameters."""
+    """Return a compiled function that trains one epoch, for all numbers of units and all hyperparameters.
+
+    Args:
+        linear: Whether the heads are linear.
+    """
     from keras import ops
 
     forward = _linear_forward if linear else _hidden_forward
@@ -326,9 +336,9 @@ def _compiled_epoch(linear: bool) -> Callable[..., Any]:
 
 
 def _clipped(gradients: Any) -> list[Any]:
-    """Clip the gradient of each fold model, over all of its parameters, to `_MAX_GRADIENT_NORM`.
+    """Clip the norm of each fold model's gradient, over all of its parameters, to `_MAX_GRADIENT_NORM`.
 
-    Without clipping, SGD on unscaled features of a wide network diverges.
+    Without clipping, SGD diverges on features that are not standardised.
     """
     from keras import ops
 
@@ -342,7 +352,10 @@ def _clipped(gradients: Any) -> list[Any]:
 
 
 def _linear_forward(parameters: Any, x: Any, mask: Any, mean: Any, inverse_deviation: Any) -> Any:
-    """Return logits, (batch, n_fold_models). Dropout acts on standardised features, so the mean is masked, too."""
+    """Compute logits of linear heads. Shape (batch, n_fold_models).
+
+    Dropout applies to standardised features, so the dropout mask is applied to both the raw features and their mean.
+    """
     from keras import ops
 
     kernel, bias = parameters
@@ -352,7 +365,10 @@ def _linear_forward(parameters: Any, x: Any, mask: Any, mean: Any, inverse_devia
 
 
 def _hidden_forward(parameters: Any, x: Any, mask: Any, mean: Any, inverse_deviation: Any) -> Any:
-    """Return logits, (batch, n_fold_models). All fold models share one dropout mask of the hidden units."""
+    """Compute logits of heads with a hidden layer. Shape (batch, n_fold_models).
+
+    All fold models share one dropout mask of the hidden units.
+    """
     from keras import ops
 
     kernel, bias, output_weights, output_bias = parameters
@@ -365,7 +381,7 @@ def _hidden_forward(parameters: Any, x: Any, mask: Any, mean: Any, inverse_devia
 
 
 def _held_out_logits(parameters: Any, held_out: Any, mean: Any, inverse_deviation: Any, linear: bool) -> Any:
-    """Return the logits of each fold model for its own validation rows. Shape (n_fold_models, n_held_out)."""
+    """Compute the logits of each fold model for its validation rows. Shape (n_fold_models, n_held_out)."""
     from keras import ops
 
     by_fold_model = (held_out - mean[:, None, :]) * inverse_deviation[:, None, :]

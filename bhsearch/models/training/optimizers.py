@@ -1,4 +1,6 @@
-"""AdamW and Nesterov SGD as one update rule whose numbers are all runtime inputs, so that one program serves both.
+"""AdamW and Nesterov SGD as one update rule.
+
+The choice of the optimizer and all hyperparameters are runtime inputs, so one compiled program can be used for both.
 
 Source:
     AdamW: Loshchilov and Hutter 2019. Nesterov momentum: Sutskever et al. 2013.
@@ -30,13 +32,13 @@ def optimizer_step(
 
     Args:
         parameters: Array of any shape; both moments and the gradient have the same shape.
-        first_moment: Mean of the gradients for AdamW, their momentum sum for SGD; zero before the first step.
-        second_moment: Mean of the squared gradients; zero before the first step.
+        first_moment: Moving average of the gradients for AdamW, or momentum for SGD; zero before the first step.
+        second_moment: Moving average of the squared gradients; zero before the first step.
         gradient: Gradient of the loss.
         learning_rate: A scalar, or one rate per parameter.
         bias_correction: Adam's bias corrections of this step, from `bias_corrections`. Shape (2,).
         is_adam: 1.0 for AdamW, 0.0 for SGD.
-        weight_decay: Decoupled weight decay, multiplied by the learning rate: a scalar or one value per parameter;
+        weight_decay: Decoupled weight decay, multiplied by the learning rate: a scalar, one value per parameter, or
             None for no decay.
 
     Returns:
@@ -54,26 +56,26 @@ def optimizer_step(
 
 
 def bias_corrections(step_number: npt.NDArray[np.int64]) -> Float32Array:
-    """Return Adam's bias corrections.
+    """Compute Adam's bias corrections, 1 - beta ** step.
 
     Args:
         step_number: Step numbers, counted from 0. Shape (n_steps,).
 
     Returns:
-        Corrections of the first and of the second moment. Shape (n_steps, 2).
+        Divisors of the first and of the second moment. Shape (n_steps, 2).
     """
     corrections = [1 - MOMENTUM ** (step_number + 1), 1 - BETA2 ** (step_number + 1)]
     return np.stack(corrections, axis=1).astype(np.float32)
 
 
 def learning_rates(peak: float, schedule: str, n_steps: int, warmup: float = 0.0) -> Float32Array:
-    """Return the learning rate of every step.
+    """Compute the learning rate of every step.
 
     Args:
-        peak: Highest rate.
-        schedule: `cosine` (down to zero) or `constant`.
+        peak: Highest learning rate.
+        schedule: `cosine` (decay to zero) or `constant`.
         n_steps: Total number of steps.
-        warmup: Share of the steps in which the rate rises linearly to its peak, 0 to below 1.
+        warmup: Share of the steps during which the learning rate rises linearly to its peak, 0 to below 1.
 
     Returns:
         Learning rates. Shape (n_steps,).

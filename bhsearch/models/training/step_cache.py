@@ -10,15 +10,15 @@ import psutil
 
 from bhsearch.models.training.train_step import CompiledTrainer, TrainerSpec
 
-_MEMORY_SHARE = 0.25  # of the machine's memory
+_MEMORY_SHARE = 0.25  # default limit as a share of the machine's memory
 
 
 class TrainerCache:
-    """Compiled trainers by specification; the least recently used are removed first.
+    """Cache of compiled trainers by specification. Least recently used trainers are evicted first.
 
     Args:
-        max_bytes: Maximum memory of all trainers, a quarter of the machine's memory by default. The trainer in use is
-            never removed.
+        max_bytes: Maximum memory of all trainers; a quarter of the machine's memory by default. The most recently used
+            trainer is never evicted.
     """
 
     def __init__(self, max_bytes: int | None = None) -> None:
@@ -31,10 +31,10 @@ class TrainerCache:
 
     @contextlib.contextmanager
     def program(self, spec: TrainerSpec) -> Iterator[CompiledTrainer]:
-        """Provide a trainer for a `with` block, compiled if it is missing.
+        """Provide the trainer of a specification for a `with` block; a missing trainer is created.
 
-        Its cost is the growth of the process's memory over its first use, since no estimate includes what a compiler
-        keeps.
+        The memory of a trainer is measured as the growth of the process's memory during the first `with` block, since
+        the memory that a compiler keeps cannot be estimated.
         """
         process = psutil.Process()
         is_new, before = spec not in self._programs, process.memory_info().rss
@@ -49,7 +49,7 @@ class TrainerCache:
             self._shrink()
 
     def forget(self, spec: TrainerSpec) -> None:
-        """Remove a trainer, such as one that did not fit into memory."""
+        """Remove a trainer from the cache, for example after it ran out of memory."""
         self._programs.pop(spec, None)
         self._costs.pop(spec, None)
 

@@ -1,8 +1,8 @@
-"""The compiled training step of one network, as a pure function.
+"""Compiled training step of one network, as a pure function.
 
-All trained weights are in one vector, with one vector per optimizer slot: a step updates three arrays instead of
-hundreds, and learning rates per layer and weight decay per kernel are vectors, too. The state of batch normalisation is
-another vector, and so are the frozen weights.
+All trained weights are stored in one vector, with one vector of the same length per optimizer slot, so that a step
+updates three arrays instead of hundreds. Learning rates per layer and weight decay per kernel are also vectors of this
+length. The state of batch normalisation and the frozen weights are stored in two further vectors.
 """
 
 from __future__ import annotations
@@ -23,26 +23,28 @@ from bhsearch.models.losses import LOSSES
 from bhsearch.models.training.optimizers import EPSILON, optimizer_step
 from bhsearch.tasks.binary import BINARY
 
-_UNBOUNDED = 1 << 30  # steps per call where their number is not limited
-DEPTHS = {"half": 0.5, "all": 0.0}  # relative depth of the lowest trained layer: 0 the first, 1 the last
-_MAX_GRADIENT_NORM = 1.0  # norm of the gradient
-_GPU_HELD_OUT_BATCH = 128
-_BLOCKS = 10  # groups of layers with one learning rate each
-_LOSS_SCALE = 1024.0  # for float16, in which small gradients underflow
+_UNBOUNDED = 1 << 30  # steps per call if the number is not limited
+DEPTHS = {"half": 0.5, "all": 0.0}  # relative depth of the first trained layer, from 0 (first layer) to 1 (last layer)
+_MAX_GRADIENT_NORM = 1.0  # maximum norm of the gradient
+_GPU_HELD_OUT_BATCH = 128  # minimum batch size of predictions on a GPU
+_BLOCKS = 10  # number of groups of layers with different learning rates
+_LOSS_SCALE = 1024.0  # loss scale for float16, in which small gradients would underflow
 
 
 @dataclass(frozen=True)
 class TrainerSpec:
-    """Specification that a trainer is compiled for.
+    """Specification of a compiled trainer.
 
     Attributes:
         backbone: Backbone to train.
         size: Side of the images in pixels.
         batch: Images per step.
-        depth: A key of `DEPTHS`; a network that starts from scratch is always trained completely.
+        depth: Share of the layers to train, a key of `DEPTHS`. Networks without pretrained weights are always trained
+            completely.
         hidden_units: Hidden units of the head; 0 for a linear head.
         precision: Keras's name of the precision.
-        micro_batches: Number of parts in which a batch is computed sequentially to save memory, with the same gradient.
+        micro_batches: Number of parts into which a batch is split to save memory. Gradients are averaged over the
+            parts.
     """
 
     backbone: Backbone
@@ -59,8 +61,9 @@ class ModelWeights:
     """Weights of one network with its head.
 
     Attributes:
-        weights: Weights of the backbone, in the order of Keras's `weights`.
-        head: Kernel (n_features, n_hidden), bias (n_hidden,), output weights (n_hidden,), output bias ().
+        weights: Weights of the backbone, in the order of the attribute `weights` of the Keras network.
+        head: Weights of the head: kernel, shape (n_features, n_hidden); bias, shape (n_hidden,); output weights, shape
+            (n_hidden,); and output bias, shape ().
     """
 
     weights: Sequence[Float32Array]
@@ -69,14 +72,14 @@ class ModelWeights:
 
 @dataclass(frozen=True, eq=False)
 class StepInputs:
-    """Inputs of consecutive steps; the first axis is the step.
+    """Inputs of consecutive training steps.
 
     Attributes:
-        rows: Rows of the images in targets and weights. Shape (n_steps, batch).
-        positions: Positions of the images in the image array. Shape (n_steps, batch).
-        augmentation_params: From `on_device.draw_augmentation`. Shape (n_steps, batch, N_COLUMNS).
-        mixup_lambda: From `on_device.draw_mixup`, the same for a batch. Shape (n_steps, batch).
-        dropout_mask: 1 for features that are kept, 0 for dropped ones. Shape (n_steps, batch, n_features).
+        rows: Rows of the images in the arrays of targets and weights. Shape (n_steps, batch).
+        positions: Positions of the images in the array of images. Shape (n_steps, batch).
+        augmentation_params: Parameters from `device_transforms.draw_augmentation`. Shape (n_steps, batch, N_COLUMNS).
+        mixup_lambda: Shares from `device_transforms.draw_mixup`, constant within a batch. Shape (n_steps, batch).
+        dropout_mask: 1 for kept features, 0 for dropped features. Shape (n_steps, batch, n_features).
         dropout_scale: Factor on the kept features. Shape (n_steps,).
         learning_rates: Learning rates. Shape (n_steps,).
         bias_corrections: Bias corrections of Adam. Shape (n_steps, 2).
@@ -92,7 +95,7 @@ class StepInputs:
     bias_corrections: Float32Array
 
     def chunks(self, max_steps: int, ends: Iterable[int] = ()) -> Iterator[StepInputs]:
-        """Split the steps into chunks of at most `max_steps`, with a cut after each step in `ends`."""
+        """Split the steps into chunks of at most `max_steps`; a chunk ends after each number of steps in `ends`."""
         n_steps = len(self.rows)
         cuts = {*range(0, n_steps, max_steps), *(end for end in ends if 0 < end < n_steps), n_steps}
         for first, last in pairwise(sorted(cuts)):
@@ -100,11 +103,11 @@ class StepInputs:
             yield StepInputs(*(getattr(self, field.name)[part] for field in fields(self)))
 
     def pad_to(self, n_steps: int) -> StepInputs:
-        """Return inputs of `n_steps` steps; the added steps repeat the others and are never run."""
+        """Pad the inputs to `n_steps` steps by repetition; the added steps must not be run."""
         return StepInputs(*(np.resize(array, (n_steps, *array.shape[1:])) for array in self.arrays()))
 
     def with_positions(self, positions: npt.NDArray[np.int32]) -> StepInputs:
-        """Return the same inputs for other positions of the images."""
+        """Return the same inputs with replaced positions."""
         return replace(self, positions=positions)
 
     def arrays(self) -> tuple[Any, ...]:
@@ -113,20 +116,20 @@ class StepInputs:
 
 
 class CompiledTrainer:
-    """Network of one specification with its compiled training and prediction steps.
+    """Network with compiled training and prediction steps.
 
     Args:
-        spec: Specification.
+        spec: Specification of the network and the training step.
 
     Raises:
-        BackboneError: If the weights of the backbone do not fit.
+        BackboneError: If the weights of the backbone do not fit the architecture.
     """
 
     def __init__(self, spec: TrainerSpec) -> None:
         self.spec = spec
         with backend.in_precision(spec.precision):
             self._network = spec.backbone.build(spec.size)
-        for layer in self._network.layers:  # on TensorFlow, the network's own flag does not reach its layers
+        for layer in self._network.layers:  # on TensorFlow, setting the flag of the network does not change its layers
             layer.trainable = True
         self.from_scratch = spec.backbone.from_scratch
         self.n_features = int(self._network.output_shape[-1])
@@ -145,30 +148,36 @@ class CompiledTrainer:
             None if id(v) in at else np.asarray(v) for v in non_trainable
         ]  # seeds of unused dropout layers
         self._batch_norm = ParameterVector(v.shape for v in non_trainable if id(v) in at)
-        # Positions of each vector's arrays among the weights.
+        # Positions of the arrays of each vector in the list of weights.
         self._trained_at, self._frozen_at = ([at[id(v)] for v, t in variables if t is kind] for kind in (True, False))
         self._batch_norm_at = [at[id(v)] for v in non_trainable if id(v) in at]
-        # The head is above the highest block. Weight decay applies to kernels, not to biases or batch-norm factors.
+        # Blocks are numbered from the output; block 0 is the head. Weight decay applies only to arrays with several
+        # axes (kernels), not to biases or batch-norm factors.
         blocks = [int((1 - depth) * _BLOCKS) + 1 for depth, t in zip(depths, self._is_trained, strict=True) if t]
         self._blocks = np.repeat([*blocks, 0, 0, 0, 0], self._trainable.sizes).astype(np.float32)
         self._decay_mask = np.repeat([len(each) > 1 for each in self._trainable.shapes], self._trainable.sizes).astype(
             np.float32
         )
-        # A linear head has output weights of one and an output bias of zero, which are not updated.
+        # The output weights (1) and the output bias (0) of a linear head are not updated.
         is_updated = [True] * (len(self._trainable.sizes) - 2) + [spec.hidden_units > 0] * 2
         self._is_updated = np.repeat(is_updated, self._trainable.sizes)
         self.steps_per_call = backend.steps_per_call()
-        # A GPU predicts in larger batches than it trains, since no gradients are stored.
+        # Prediction stores no gradients, so a GPU can use larger batches than in training.
         self.held_out_batch = max(spec.batch, _GPU_HELD_OUT_BATCH) if backend.has_gpu() else spec.batch
         self._run = backend.compiled(self._steps, donate_argnums=(0,))
         self._predict = backend.compiled(self._logits)
 
     def initial_weights(self, random: np.random.Generator) -> list[Float32Array]:
-        """Return the backbone's weights before training: pretrained, or drawn for training from scratch."""
+        """Return the weights of the backbone before training: pretrained, or drawn for training from scratch."""
         return self.spec.backbone.initial_weights(self._network, random) if self.from_scratch else self._initial_weights
 
     def initial_state(self, model_weights: ModelWeights) -> Any:
-        """Return the state before training: trainable vector, optimizer slots, batch-norm state and frozen vector."""
+        """Return the state before training.
+
+        Returns:
+            A pair: the vectors that change in training (trained weights, two optimizer slots, batch-norm state), and
+            the vector of frozen weights.
+        """
         from keras import ops
 
         trained, frozen_iter, batch_norm_state = (
@@ -184,7 +193,7 @@ class CompiledTrainer:
         return (start, *slots, non_trainable), frozen_params
 
     def weights_of(self, state: Any) -> ModelWeights:
-        """Return the weights of a state."""
+        """Return the weights of the network and the head from a state."""
         (trainable, _, _, batch_norm_state), frozen_params = state
         *trained, kernel, bias, output_weights, output_bias = self._trainable.unpack(trainable)
         values = dict(zip(self._trained_at, trained, strict=True))
@@ -194,14 +203,14 @@ class CompiledTrainer:
 
     @staticmethod
     def inference_state(state: Any) -> Any:
-        """Return the part of a state that prediction needs."""
+        """Return the vectors of a state that prediction needs, without optimizer slots."""
         (trainable, _, _, batch_norm_state), frozen_params = state
         return trainable, batch_norm_state, frozen_params
 
     def step_constants(
         self, target: Float32Array, weight: Float32Array, optimizer: str, layer_decay: float, weight_decay: float
     ) -> Any:
-        """Return the inputs that stay the same during a training.
+        """Return the inputs of `run` that are constant during a training.
 
         Args:
             target: Target per image, 0 to 1. Shape (n_images,).
@@ -219,29 +228,40 @@ class CompiledTrainer:
         return tuple(map(ops.convert_to_tensor, (target, weight, factors, decays, settings)))
 
     def pad(self, inputs: StepInputs) -> StepInputs:
-        """Pad inputs to the number of steps that the program is compiled for, if it is fixed.
+        """Pad inputs to the number of steps per call if it is fixed; otherwise return them unchanged.
 
-        JAX compiles once per shape, so one shape serves every number of steps.
+        JAX compiles once per shape. With padding, one compiled program can be used for every number of steps.
         """
         return inputs.pad_to(self.steps_per_call) if 1 < self.steps_per_call < _UNBOUNDED else inputs
 
     def run(
         self, state: Any, step_constants: Any, images: Any, inputs: StepInputs, n_steps: int | None = None
     ) -> tuple[Any, Any]:
-        """Run the first `n_steps` steps, or all. Returns the new state and the mean loss."""
+        """Run training steps.
+
+        Args:
+            state: State from `initial_state` or a previous call. On JAX, a previous state must not be used again.
+            step_constants: Inputs from `step_constants`.
+            images: uint8 images. Shape (n, size, size, 3).
+            inputs: Inputs of the steps.
+            n_steps: Number of steps to run, from the first step; None for all steps.
+
+        Returns:
+            The new state and the mean loss over the steps.
+        """
         moved, frozen_params = state
         count = np.int32(len(inputs.rows) if n_steps is None else n_steps)
         moved, loss = self._run(moved, frozen_params, step_constants, images, inputs.arrays(), count)
         return (moved, frozen_params), loss
 
     def predict(self, state: Any, images: Any, rows: npt.NDArray[np.int32], augmentation_params: Float32Array) -> Any:
-        """Return the logits of augmented images. Shape (batch,).
+        """Compute the logits of augmented images. Shape (batch,).
 
         Args:
-            state: From `inference_state`.
+            state: State from `inference_state`.
             images: uint8 images. Shape (n, size, size, 3).
             rows: Positions of the batch in `images`. Shape (batch,).
-            augmentation_params: Shape (batch, N_COLUMNS).
+            augmentation_params: Augmentation parameters of the batch. Shape (batch, N_COLUMNS).
         """
         return self._predict(*state, images, rows, augmentation_params)
 
@@ -333,7 +353,7 @@ class CompiledTrainer:
         return self._head(features, *parts[-4:])
 
     def _features(self, trained: Any, frozen_params: Any, batch_norm_state: Any, images: Any, training: bool) -> Any:
-        """Return features as float32 and the batch-norm state, which is updated only when training from scratch."""
+        """Compute the features as float32, and the batch-norm state, which changes only if `training` is true."""
         from keras import ops
 
         trainable_iter, frozen_iter = iter(trained), iter(frozen_params)
@@ -375,7 +395,7 @@ def _relative_depths(variables: Sequence[Any]) -> list[float]:
 
 
 class ParameterVector:
-    """Layout of arrays with known shapes in one vector.
+    """Layout of several arrays with known shapes in one vector.
 
     Args:
         shapes: Shapes of the arrays, in order.
@@ -387,16 +407,16 @@ class ParameterVector:
         self._cuts = np.cumsum(self.sizes)[:-1].tolist()
 
     def pack(self, arrays: Sequence[Any]) -> Float32Array:
-        """Concatenate NumPy arrays to one float32 vector. Shape (sum of sizes,)."""
+        """Concatenate NumPy arrays into one float32 vector. Shape (sum of sizes,)."""
         return np.concatenate([np.zeros(0, np.float32), *map(np.ravel, arrays)], dtype=np.float32)
 
     def unpack(self, vector: Any) -> list[Float32Array]:
-        """Return the NumPy arrays of a vector."""
+        """Split a vector into NumPy arrays."""
         pieces = np.split(np.asarray(vector), self._cuts) if self.shapes else []
         return [piece.reshape(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
     def split_tensor(self, vector: Any) -> list[Any]:
-        """Return the backend's arrays of a vector, inside a compiled function."""
+        """Split a vector into arrays of the backend, inside a compiled function."""
         from keras import ops
 
         if not self.shapes:
@@ -405,7 +425,7 @@ class ParameterVector:
         return [ops.reshape(piece, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
     def concatenate_tensors(self, arrays: Sequence[Any]) -> Any:
-        """Concatenate the backend's arrays to one vector, inside a compiled function."""
+        """Concatenate arrays of the backend into one vector, inside a compiled function."""
         from keras import ops
 
         return ops.concatenate([ops.zeros(0, "float32"), *(ops.reshape(array, (-1,)) for array in arrays)])
