@@ -1,11 +1,11 @@
 """Leak-proof, fast, experiment-tracked hyperparameter search for breast histopathology.
 
-Importing this package imports no framework; its functions do when they are called.
+Importing this package imports no framework; frameworks are imported when a function is called.
 """
 
 from bhsearch.runtime import shadowing
 
-shadowing.check()  # before any import that a file in the working directory could answer
+shadowing.check()  # before any import that a file in the working directory could shadow
 
 from bhsearch.runtime import environment  # noqa: E402
 

@@ -1,4 +1,7 @@
-"""The Python API: the commands as functions that return values and raise errors. Importing it loads no framework."""
+"""The Python API: the commands as functions that return values and raise errors.
+
+Importing this module imports no framework.
+"""
 
 from __future__ import annotations
 
@@ -68,21 +71,22 @@ def optimize(  # noqa: D417  # `_describe_settings` adds the settings
     keep_models: str | None = None,
     quiet: bool | None = None,
 ) -> StudyResult:
-    """Search backbones, augmentation and training parameters, as `bhsearch run` does.
+    """Search backbones, augmentation and training parameters, like `bhsearch run`, and return the result.
 
-    The same call again continues the study. An argument that is not given, or is None, has the value of the settings
-    file, and otherwise the default of `Settings`.
+    Repeating the same call continues the study. An argument that is None has the value in the settings file, or the
+    default of `Settings` if the file does not contain the setting.
 
     Args:
         config: TOML file of settings.
 
     Returns:
-        The result of the study, which a notebook shows as a table. `.best` is the best trial with its parameters,
-        score and interval, `.trials` a data frame of all trials, `.corrected` the best score corrected for the search.
+        The result of the study, which notebooks display as a table. `.best` is the best trial with parameters, score
+        and interval, `.trials` is a data frame of all trials, and `.corrected` is the best score corrected for the
+        search.
 
     Raises:
-        InputError: If an argument is wrong; nothing was changed then.
-        RunError: If too many trials failed in a row, or not everything could be logged.
+        InputError: If an argument is wrong. Nothing is changed in this case.
+        RunError: If too many trials failed in a row, or if a trial could not be logged.
     """
     given = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()}
     file = given.pop("config")
@@ -94,14 +98,14 @@ def optimize(  # noqa: D417  # `_describe_settings` adds the settings
 
 
 def load_study(name: str | None = None, *, quiet: bool = False) -> StudyResult:
-    """Return a study of the MLflow store, ranked as when it ended.
+    """Return the result of a study from the MLflow store, with the same ranking as when the study ended.
 
     Args:
-        name: Name, uid or run of the study; None for the study that was started last.
+        name: Name, uid or run of the study; None for the most recently started study.
         quiet: Whether to print no progress.
 
     Raises:
-        StudyError: If there is no such study.
+        StudyError: If the study does not exist.
         RunError: If the store cannot be reached.
     """
     reporter = _reporter(quiet)
@@ -124,23 +128,26 @@ def register_model(
 ) -> RegistrationResult | EarlierResult:
     """Open the sealed test for one trial, register its model, and promote it if it beats the champion.
 
-    A trial that was tested on these cases before is not tested again; its earlier result is returned. The test is
-    opened without a question: `bhsearch register --dry-run` shows what would happen.
+    A trial that was already tested on these cases is not tested again; its earlier result is returned. The function
+    opens the test without asking for confirmation. `bhsearch register --dry-run` shows the plan without opening it.
 
     Args:
         study: Name, uid or run of the study; None for the only study of the store.
-        trial: Number of a complete trial; None for the best.
+        trial: Number of a complete trial; None for the best trial.
         name: Name of the registered model; None for the name of the data set.
-        alias: Alias that a version receives when it passes the promotion gate.
+        alias: Alias that the version receives if it passes the promotion gate.
         force: Whether to promote the model even if the gate rejects it.
         reason: Reason for `force`, which is logged.
-        export: `openvino` to write the model in that format, too.
-        data: Location of the data set, if it was moved since the study was made.
+        export: `openvino` to export the model to that format as well; None for no export.
+        data: Current location of the data set, if it was moved.
         quiet: Whether to print no progress.
 
+    Returns:
+        The result of the registration, or the earlier result of a trial that was already tested.
+
     Raises:
-        InputError: If an argument is wrong; the test was not opened then.
-        RunError: If a model cannot be read, or the store cannot be reached.
+        InputError: If an argument is wrong. The test is not opened in this case.
+        RunError: If a model cannot be read, or if the store cannot be reached.
     """
     reporter = _reporter(quiet)
     from bhsearch.lifecycle import register
@@ -164,16 +171,17 @@ def predict_images(
     Args:
         paths: Images, or folders of images.
         model: NAME, NAME@ALIAS, NAME/VERSION or a URI; None for the only champion.
-        case_pattern: Regular expression whose group finds the case in a path; None for that of the model's data set.
+        case_pattern: Regular expression whose group matches the case in a path; None for the pattern of the model's
+            data set.
         quiet: Whether to print no progress.
 
     Returns:
-        One row per image: `image`, `case`, `probability`, `label`, `model`, `use`. Images that cannot be read are left
-        out; `.attrs["unreadable"]` lists each with the reason.
+        Data frame with one row per image and the columns `image`, `case`, `probability`, `label`, `model` and `use`.
+        Unreadable images are left out; `.attrs["unreadable"]` lists the reason for each.
 
     Raises:
-        DataError: If a path does not exist, or there is no image.
-        StudyError: If there is no such model, or bhsearch did not register it.
+        DataError: If a path does not exist, or if no image is found.
+        StudyError: If the model does not exist, or was not registered by bhsearch.
     """
     reporter = _reporter(quiet)
     import pandas as pd
@@ -199,16 +207,16 @@ def write_report(
     figures: str | Path | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Write a study as one HTML page, log the page to the study's run in MLflow, and return its path.
+    """Write a study as one HTML page, log the page to the study's run in MLflow, and return the path.
 
     Args:
-        study: Name, uid or run of the study; None for the study that was started last.
+        study: Name, uid or run of the study; None for the most recently started study.
         output: HTML file to write.
         figures: Folder to write every figure into as SVG and PDF; None to write no figure.
         quiet: Whether to print no progress.
 
     Raises:
-        InputError: If a file cannot be written, or there is no such study.
+        InputError: If a file cannot be written, or if the study does not exist.
         RunError: If the store cannot be reached.
     """
     reporter = _reporter(quiet)
@@ -219,9 +227,15 @@ def write_report(
 
 
 def _reporter(quiet: bool) -> ProgressReporter:
-    """Return what shows progress; every function passes here before it imports a framework."""
+    """Return the progress reporter of an API function.
+
+    Every API function must call this function before it imports a framework.
+
+    Args:
+        quiet: Whether to show no progress.
+    """
     with warnings.catch_warnings():
-        # In a notebook without widgets, its first import warns about progress bars that are not used here.
+        # In a notebook without widgets, importing tqdm.auto warns about progress bars that bhsearch does not use.
         warnings.simplefilter("ignore")
         importlib.import_module("tqdm.auto")  # a dependency of Optuna
 
@@ -232,7 +246,7 @@ def _reporter(quiet: bool) -> ProgressReporter:
 
 
 def _describe_settings() -> None:
-    """Add the settings to the docstring of `optimize`, from their only description."""
+    """Add the help texts of all settings to the docstring of `optimize`."""
     doc = inspect.cleandoc(optimize.__doc__ or "")
     lines: list[Any] = [f"    {field.name}: {option_of(field).help}" for field in fields(Settings)]
     config = "    config: TOML file of settings."

@@ -1,17 +1,17 @@
 """Exception hierarchy.
 
 * BhsearchError: exit code 1, the command failed
-  x InputError: exit code 2, something that the user gave is wrong
+  x InputError: exit code 2, the input of the user is wrong
     - SettingsError: an option, or a key of a settings file
     - DataError: image files, their names, labels or cases
     - BackboneError: a network or its weights
-    - StudyError: a study or a store that does not fit the command
+    - StudyError: a study or a store that the command cannot use
       + MissingError: a record that the store does not contain
     - PlaceError: a folder that cannot be written, or a disk that is full
   x RunError: the work itself failed
     - LostStorageError: the database of the study was deleted or replaced during the search
 
-A message states the rule, the value that broke it, and what to do. Commands print it without a traceback.
+A message states the rule, the value that broke it, and what to do. Commands print the message without a traceback.
 """
 
 
@@ -22,7 +22,7 @@ class BhsearchError(Exception):
 
 
 class InputError(BhsearchError):
-    """The user gave something that is wrong. Nothing was changed, unless a disk filled up during the work."""
+    """The input of the user is wrong. Nothing was changed, unless a disk became full during the work."""
 
     exit_code = 2
 
@@ -40,11 +40,11 @@ class BackboneError(InputError):
 
 
 class StudyError(InputError):
-    """A study or a store does not fit the command."""
+    """The command cannot use a study or a store."""
 
 
 class MissingError(StudyError):
-    """The store answered that it does not contain a record. A request that failed never raises this error."""
+    """The store reports that it does not contain a record. Other failures of a request do not raise this error."""
 
 
 class PlaceError(InputError):

@@ -1,12 +1,12 @@
-"""Registries of exchangeable parts: those that bhsearch brings, and those of other packages, found by entry points.
+"""Registries of parts: exchangeable components, such as samplers, that are built in or come from other packages.
 
-A package offers a part by an entry point in one of the groups of `BUILT_IN`, such as
+Another package registers a part, called a plugin, as an entry point in one of the groups of `BUILT_IN`, such as
 
     [project.entry-points."bhsearch.samplers"]
     sobol = "my_package.sobol:Sobol"
 
-The names of all parts are read from the metadata of the installed distributions. A part is imported when it is used.
-`BHSEARCH_PLUGINS=none` in the environment disables the parts of other packages.
+The names of the plugins are read from the metadata of installed distributions. A part is imported on first use. Set the
+environment variable `BHSEARCH_PLUGINS=none` to disable all plugins.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Generic, TypeVar, cast
 from bhsearch.errors import SettingsError
 
 VARIABLE = "BHSEARCH_PLUGINS"
-# The built-in parts as `module:attribute`, by the group of entry points that adds to them; the default comes first.
-# Augmentation policies and metrics are rows of a table each, so other packages alone offer them as parts.
+# The built-in parts as `module:attribute`, by entry-point group and name; the default part of a group comes first. The
+# groups of augmentations and metrics are empty, because the built-in ones are rows of tables and not importable parts.
 BUILT_IN: dict[str, dict[str, str]] = {
     "bhsearch.layouts": {
         "breakhis": "bhsearch.data.layouts.breakhis_tree:LAYOUT",
@@ -31,7 +31,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "folders": "bhsearch.data.layouts.folders:LAYOUT",
         "manifest": "bhsearch.data.layouts.manifest:LAYOUT",
     },
-    "bhsearch.backbones": {  # in the order in which `--backbones auto` lists them
+    "bhsearch.backbones": {  # in the order of `--backbones auto`
         "staintex": "bhsearch.models.backbones.staintex:KIND",
         "cnn": "bhsearch.models.backbones.cnn:KIND",
         "keras-file": "bhsearch.models.backbones.keras_file:KIND",
@@ -51,16 +51,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "bhsearch.launchers": {"local": "bhsearch.study.workers.launchers.local:LAUNCHER"},
 }
-OWN = "bhsearch"  # the distribution of the built-in parts
+OWN = "bhsearch"  # name of the distribution of the built-in parts
 T = TypeVar("T")
 
 
 class UnknownPartError(SettingsError):
-    """No installed distribution has a part of this name.
+    """No part of this name is built in or provided by an installed distribution.
 
     Attributes:
-        group: Group of entry points.
-        name: As the user gave it.
+        group: Entry-point group of the part.
+        name: Name of the part as given by the user.
     """
 
     def __init__(self, message: str, group: str, name: str) -> None:
@@ -70,11 +70,11 @@ class UnknownPartError(SettingsError):
 
 @dataclass(frozen=True)
 class PluginSource:
-    """The distribution that a part comes from.
+    """The distribution that provides a plugin.
 
     Attributes:
-        distribution: Name, as a package installer takes it.
-        version: Installed version.
+        distribution: Name of the distribution, as given to `pip install`.
+        version: Installed version of the distribution.
     """
 
     distribution: str
@@ -85,13 +85,14 @@ class PluginSource:
 
 
 class Registry(Generic[T]):
-    """The parts of one kind, by name.
+    """The built-in parts and plugins of one entry-point group, by name.
 
     Args:
-        group: Group of entry points.
-        option: Name of the option that chooses a part, for messages.
-        built_in: `module:attribute` of each built-in part, the default first; None for those in `BUILT_IN`.
-        reserved: Names of built-in parts that are not objects; no other part may have them.
+        group: Entry-point group.
+        option: Command-line option that selects a part, for messages.
+        built_in: `module:attribute` of each built-in part by name, the default first; None for the group's entry in
+            `BUILT_IN`.
+        reserved: Further names that no plugin may have, such as those of built-in rows of a table.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Registry(Generic[T]):
         return name in self.names()
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of all parts: the built-in ones, then those of other packages in alphabetical order.
+        """Return the names of all parts: built-in parts first, then plugins in alphabetical order.
 
         Raises:
             SettingsError: If two parts have the same name.
@@ -116,14 +117,14 @@ class Registry(Generic[T]):
         return (*self.built_in, *sorted(self._plugins()))
 
     def get(self, name: str) -> T:
-        """Import a part.
+        """Import a part and return it.
 
         Raises:
             UnknownPartError: If there is no part of this name.
-            SettingsError: If the part cannot be imported, or two parts have this name.
+            SettingsError: If the part cannot be imported, or two parts have the same name.
         """
         if name in self.built_in:
-            self._plugins()  # two parts of this name are an error, whichever is meant
+            self._plugins()  # raises if a plugin has the same name as a built-in part
             module, _, attribute = self.built_in[name].partition(":")
             return cast(T, getattr(import_module(module), attribute))
         plugins = self._plugins()
@@ -132,12 +133,18 @@ class Registry(Generic[T]):
         return cast(T, _imported(plugins[name], self.group))
 
     def unknown(self, name: str, known: Iterable[str], more: str = "") -> UnknownPartError:
-        """Return the error for a name that is not one of `known`; `more` follows the message."""
+        """Return the error for an unknown name.
+
+        Args:
+            name: Name that was given.
+            known: Valid names, which the message lists.
+            more: Text to append to the message.
+        """
         message = f"{self.option} must be one of {', '.join(known)}, but got {name!r}.{more}"
         return UnknownPartError(message, self.group, name)
 
     def source(self, name: str) -> PluginSource | None:
-        """Return the distribution of a part; None for a built-in part and for an unknown name."""
+        """Return the distribution that provides a plugin; None for a built-in part or an unknown name."""
         plugins = self._plugins()
         return _source(plugins[name]) if name in plugins else None
 
@@ -157,7 +164,7 @@ class Registry(Generic[T]):
 
 
 def are_enabled() -> bool:
-    """Return whether parts of other packages are used.
+    """Return whether plugins are enabled, according to the environment variable `BHSEARCH_PLUGINS`.
 
     Raises:
         SettingsError: If the environment variable has an unknown value.
@@ -169,15 +176,15 @@ def are_enabled() -> bool:
 
 
 def other_names(group: str) -> tuple[str, ...]:
-    """Return the names of the parts of other packages in alphabetical order, for lists of choices.
+    """Return the names of the plugins of a group in alphabetical order, for lists of choices.
 
-    Nothing is imported, and names that two packages use are no error here: choosing one of them is.
+    The function imports no plugin. It does not raise if two packages use the same name; `Registry.get` does.
     """
     return tuple(sorted({entry.name for entry in _entry_points(group)}))
 
 
 def installed_version(distribution: str) -> str | None:
-    """Return the version of a distribution that is installed and enabled; None otherwise."""
+    """Return the installed version of a distribution; None if it is not installed or plugins are disabled."""
     try:
         return metadata.version(distribution) if are_enabled() else None
     except metadata.PackageNotFoundError:
@@ -189,20 +196,20 @@ def _entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
 
 
 @cache
-def _scanned(group: str, path: tuple[str, ...]) -> tuple[metadata.EntryPoint, ...]:  # noqa: ARG001  # part of the key
+def _scanned(group: str, path: tuple[str, ...]) -> tuple[metadata.EntryPoint, ...]:  # noqa: ARG001  # cache key only
     found = {(entry.name, str(_source(entry))): entry for entry in metadata.entry_points(group=group)}
     return tuple(found[key] for key in sorted(found))
 
 
 def _source(entry: metadata.EntryPoint) -> PluginSource:
-    assert entry.dist is not None  # entry points of installed distributions have one
+    assert entry.dist is not None  # always set for entry points of installed distributions
     return PluginSource(entry.dist.name, entry.dist.version)
 
 
 def _imported(entry: metadata.EntryPoint, group: str) -> object:
     try:
         return entry.load()
-    except Exception as error:  # a foreign module can fail in any way; all of them mean the same to the user
+    except Exception as error:  # importing a plugin can raise any exception
         reason = (str(error) or repr(error)).splitlines()[0]
         raise SettingsError(
             f"The part {entry.name!r} of {group} must be importable, but {_source(entry)} failed to import: "

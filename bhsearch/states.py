@@ -1,3 +1,3 @@
-"""States of a trial, spelled as in Optuna."""
+"""States of a trial, with the same values as in Optuna."""
 
 COMPLETE, PRUNED, FAILED, RUNNING = "COMPLETE", "PRUNED", "FAIL", "RUNNING"

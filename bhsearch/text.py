@@ -1,4 +1,4 @@
-"""Text for messages and reports."""
+"""Format text for messages and reports."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 
 def plural(count: int, noun: str) -> str:
-    """Return a count with its noun, such as `1 case` or `2 cases`."""
+    """Return a count with a noun in the singular or plural, such as `1 case` or `2 cases`."""
     return f"{count:,} {noun}" + ("s" if count != 1 else "")
 
 
 def listed(items: Sequence[str], most: int = 20) -> str:
-    """Join names for a message, one per line: at most `most` of them, then the number of the others."""
+    """Return names as indented lines for a message, with at most `most` names and the number of omitted names."""
     shown = "\n".join(f"  {item}" for item in items[:most])
     rest = len(items) - most
     return shown if rest <= 0 else f"{shown}\n  and {rest} more"

@@ -1,1 +1,1 @@
-"""The commands, their options, and what they show at the terminal."""
+"""Command-line interface: commands, options and terminal output."""

@@ -1,4 +1,4 @@
-"""`bhsearch dataset`: inspect a data set, its duplicates and leaks, and the cache."""
+"""`bhsearch dataset`: inspect a data set for duplicates and leaks, and manage the cache."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Backbone = Annotated[str, option("Backbone by name, or a .keras file. [default: 
 _READING = ("layout", "case_pattern", "class_map", "ignore_columns", "image_root", "skip_unreadable")
 _NETWORK = ("weights_dir", "image_size")
 
-_MOST = 10  # examples of each finding at the terminal
+_MOST = 10  # largest number of examples printed per finding
 _STYLES = {
     "leak": "bold red",
     "error": "red",
@@ -163,7 +163,7 @@ def leakage(
     ),
     **settings: Any,
 ) -> None:
-    """Score one configuration with folds by image, by slide and by case, to show how much a leak is worth."""
+    """Score one configuration with folds by image, by slide and by case, to show how much a leak raises the score."""
     from bhsearch.config import load_settings
     from bhsearch.errors import PlaceError
     from bhsearch.runtime.cache import explain_write_errors
@@ -217,7 +217,11 @@ def cache(clear: Annotated[bool, option("Delete all entries.", "", "--clear")] =
 
 
 def _open(**settings: Any) -> Dataset:
-    """Return the index of a data set, read by settings as those of a study; None stands for one that is not given."""
+    """Return the index of a data set, read as a study reads it.
+
+    Args:
+        **settings: Settings by name; None for the default.
+    """
     from bhsearch.config import load_settings
 
     return _open_settings(load_settings(None, settings))
@@ -239,7 +243,14 @@ def _folder(path: str | None) -> Path | None:
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on the error stream while the block runs; nothing where that is not a terminal."""
+    """Show a progress bar on the error stream while the block runs, if the stream is a terminal.
+
+    Args:
+        what: Name of the work.
+
+    Yields:
+        Function of (done, total) that updates the bar.
+    """
     columns = (TextColumn(what), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=terminal.err, transient=True, disable=not terminal.err.is_terminal) as bar:
         task = bar.add_task(what, total=None)
@@ -247,7 +258,7 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _say(*lines: str) -> None:
-    """Print lines as they are: wrapped at a terminal, whole when piped, so that they can be searched and cut."""
+    """Print lines of plain text, wrapped at a terminal but not in a pipe, where each line must stay whole."""
     for line in lines:
         terminal.out.print(line, markup=False, soft_wrap=not terminal.out.is_terminal)
 

@@ -1,4 +1,4 @@
-"""Show the current activity of a command: redrawn in place at a terminal, as occasional lines in a log file."""
+"""Show the current activity of a command, in place at a terminal and as occasional lines in a log file."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-SILENT_SECONDS = 2.0  # silence after which a log file gets a line
-LINE_SECONDS = 5.0  # shortest time between two such lines
+SILENT_SECONDS = 2.0  # time without output after which a line is printed to a log file
+LINE_SECONDS = 5.0  # shortest time between two of these lines
 _LOOK_SECONDS = 0.25
-_WIDE = 60  # columns from which a progress bar fits
+_WIDE = 60  # columns that a progress bar needs
 
 Count = tuple[int, int]
 
 
 class Display:
-    """Show lines that change while a block runs.
+    """A display of lines that change while a block runs.
 
-    Blocks may be nested; the outermost one starts and ends the display. At a terminal the lines are redrawn in place
-    and disappear at the end. In a log file, a pipe or a notebook, the last line is printed when nothing else was
-    printed for `SILENT_SECONDS`, and then at most every `LINE_SECONDS`.
+    Blocks may be nested; the outermost block starts and ends the display. At a terminal, the lines are redrawn in place
+    and disappear at the end. In a log file, a pipe or a notebook, the last of the lines is printed after
+    `SILENT_SECONDS` without other output, and then at most every `LINE_SECONDS`.
 
     Args:
         console: Console to print to.
-        lines: Function that returns the lines to show now; an empty list shows nothing.
-        count: Function that returns the finished and the total number of items for a progress bar, or None for no bar.
+        lines: Function that returns the current lines; an empty list shows nothing.
+        count: Function that returns the numbers of finished and of all items for a progress bar; None for no bar.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Display:
         self._printed = time.monotonic()
 
     def printed(self) -> None:
-        """Record that something else was printed, which restarts the time of silence."""
+        """Record that other output was printed, which restarts the count of `SILENT_SECONDS`."""
         self._printed = time.monotonic()
 
     @contextmanager
@@ -55,7 +55,7 @@ class Display:
             if self._depth > 1:
                 yield
             elif self.redraws:
-                # Rows of predictions may go to standard output meanwhile, and must not be redirected to the screen.
+                # Predictions may be written to standard output meanwhile, and must not be redirected to the console.
                 with Live(console=self._console, get_renderable=self.render, transient=True, redirect_stdout=False):
                     yield
             else:
@@ -65,7 +65,7 @@ class Display:
             self._depth -= 1
 
     def render(self) -> RenderableType:
-        """Return the bar and the lines, each cut to the width of the terminal."""
+        """Return the progress bar and the lines, cut to the width of the terminal."""
         count, rows = self._count(), [Text(line, no_wrap=True, overflow="ellipsis") for line in self._lines()]
         if count is None or self._console.width < _WIDE or not rows:
             return Group(*rows)
@@ -99,7 +99,7 @@ class Display:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as text for a person: `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Return a duration as text, such as `12 s`, `3 min 20 s` or `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

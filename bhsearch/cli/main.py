@@ -1,4 +1,4 @@
-"""The console script `bhsearch`: one subcommand per module of this folder, imported when it is used."""
+"""The console script `bhsearch`, whose subcommands are imported only when they are used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from bhsearch.cli import terminal
 from bhsearch.cli.options import RESEARCH_ONLY
 
-# What `bhsearch --help` shows of each command, so that no command is imported for it.
+# Help texts of the subcommands, kept here so that `bhsearch --help` imports no subcommand.
 COMMANDS = {
     "run": "Search for the best network for a folder of images.",
     "studies": "List the studies of the MLflow store.",
@@ -28,7 +28,7 @@ COMMANDS = {
 
 
 class LazyGroup(TyperGroup):
-    """A group that imports the module of a subcommand only when that subcommand is used."""
+    """A command group that imports the module of a subcommand only when the subcommand is used."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -39,13 +39,13 @@ class LazyGroup(TyperGroup):
         return list(COMMANDS)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the name of a subcommand, the subcommand, and the arguments that are left for it."""
+        """Return the name of the requested subcommand, the imported subcommand, and its arguments."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command if name is None else load_command(name), rest
 
 
 def load_command(name: str) -> Any:
-    """Return a subcommand from its module, which is imported now."""
+    """Import the module of a subcommand, and return the subcommand."""
     command = typer.main.get_command(importlib.import_module(f"bhsearch.cli.{name}").app)
     command.name = name
     return command
@@ -75,6 +75,6 @@ def bhsearch(
 
 
 def main() -> NoReturn:
-    """Run the command line; the exit code is 0, 1 (failed) or 2 (wrong input)."""
+    """Run the command line, and exit with code 0, 1 (failed) or 2 (wrong input)."""
     is_module = Path(sys.argv[0]).name == "__main__.py"
     terminal.main(app, "python -m bhsearch" if is_module else "bhsearch")

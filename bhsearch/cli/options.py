@@ -1,4 +1,4 @@
-"""Command-line options: those made from the declarations of the settings, and those that one command has."""
+"""Create command-line options: options of settings from their declarations, and options of single commands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Command(TyperCommand):
 
 
 def make_app() -> typer.Typer:
-    """Return an application for one command."""
+    """Return a Typer application for one command."""
     return typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
@@ -39,13 +39,13 @@ def option(
     *spellings: str,
     choices: Callable[[], Sequence[str]] | None = None,
 ) -> Any:
-    """Declare an option that is not a setting.
+    """Return a Typer option.
 
     Args:
-        help: Help text, with the default if it has one.
+        help: Help text, including the default value.
         metavar: Placeholder of the value; empty for a flag.
-        *spellings: Spellings; the name of the parameter where no spelling is given.
-        choices: Function that returns the names that it takes, for shell completion.
+        *spellings: Spellings of the option; by default the name of the parameter.
+        choices: Function that returns the accepted values, for shell completion.
     """
     return typer.Option(
         *spellings,
@@ -59,12 +59,14 @@ def option(
 def settings_options(
     *names: str, required: Collection[str] = (), defaults: bool = True
 ) -> Callable[[Function], Function]:
-    """Give a command the options of settings; it receives them as keywords, None where an option is not given.
+    """Return a decorator that adds the options of settings to a command.
+
+    The command receives the settings as keyword arguments, with None for options that are not given.
 
     Args:
-        *names: Settings to take; all of them where no name is given.
+        *names: Names of the settings; by default all settings.
         required: Settings that the user must give.
-        defaults: Whether help shows the defaults of the settings; False for a command that takes other ones.
+        defaults: Whether the help shows the defaults of the settings; False for a command with other defaults.
     """
 
     def decorate(command: Function) -> Function:
@@ -87,7 +89,7 @@ def settings_options(
 
 
 def _parameter(declared: Field[Any], title: str, required: bool, defaults: bool) -> inspect.Parameter:
-    """Return a setting as a parameter that typer makes an option of."""
+    """Return a setting as a function parameter, from which Typer creates an option."""
     declaration = option_of(declared)
     kind = _kind(declared.name, declaration.is_repeatable)
     made = option(
@@ -106,7 +108,7 @@ def _parameter(declared: Field[Any], title: str, required: bool, defaults: bool)
 
 
 def _kind(name: str, is_repeatable: bool) -> Any:
-    """Return the type that the command line reads: the type of the setting, or text for a list."""
+    """Return the type that the command line parses: `list[str]` for repeatable options, `str` for other tuples."""
     if is_repeatable:
         return list[str]
     hint = type_of(name)
@@ -123,7 +125,7 @@ def _spellings(declared: Field[Any]) -> list[str]:
 
 
 def _help(declared: Field[Any], with_default: bool) -> str:
-    """Return the help of a setting with its choices and its default."""
+    """Return the help text of a setting, with its choices and its default."""
     declaration = option_of(declared)
     notes = []
     if not all(name in declaration.help for name in choice_names(declaration)):

@@ -63,7 +63,7 @@ def predict(
         bad = files.bad
         case = predict.case_of(case_pattern or asked.case_pattern, paths)
         written: list[tuple[Path, int]] = []
-        aside = output is not None or _goes_to_a_file()  # else rows may come to the same screen, and be drawn over
+        aside = output is not None or _goes_to_a_file()  # otherwise the progress display could overwrite rows
         with (reporter if aside else ProgressReporter()).step("predicting") as progress:
             rows = predict.predict(asked, files.images, case, bad, progress)
             if output is not None:
@@ -90,5 +90,5 @@ def _goes_to_a_file() -> bool:
     """Return whether standard output is a regular file."""
     try:
         return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
-    except (OSError, ValueError):  # a stream of a notebook or a test
+    except (OSError, ValueError):  # streams of notebooks and tests may have no descriptor
         return False

@@ -1,4 +1,4 @@
-"""Show a study at the terminal: its plan, the current activity, one line per trial, and the result."""
+"""Show a study at the terminal: plan, current activity, one line per trial, and result."""
 
 from __future__ import annotations
 
@@ -36,14 +36,17 @@ CAVEATS = (
 
 
 def run_study(settings: Settings) -> None:
-    """Run a study, print its progress and result, and exit with 130 if Ctrl-C stopped it, or 143 if SIGTERM did."""
+    """Run a study, and print its progress and result.
+
+    If the study was interrupted, the process exits with code 130 after Ctrl-C, or 143 after SIGTERM.
+    """
     with terminal.starting(quiet=settings.quiet):
         from bhsearch.study.runner import optimize
 
     terminated = threading.Event()
 
     def terminate(*_: object) -> None:
-        if not terminated.is_set():  # some batch systems send it both to each process and to the group
+        if not terminated.is_set():  # some batch systems send SIGTERM twice: to the process and to its group
             terminated.set()
             raise KeyboardInterrupt
 
@@ -59,7 +62,7 @@ def run_study(settings: Settings) -> None:
 
 @dataclass
 class _Step:
-    """A piece of work in progress."""
+    """A named step of work that is in progress."""
 
     what: str
     since: float = field(default_factory=time.monotonic)
@@ -76,7 +79,7 @@ class _Step:
 
 
 class TerminalReporter(ProgressReporter):
-    """Shows progress in place at a terminal, and as plain lines elsewhere.
+    """A reporter that shows progress in place at a terminal, and as plain lines elsewhere.
 
     Args:
         console: Console to print to.
@@ -87,7 +90,7 @@ class TerminalReporter(ProgressReporter):
         self._display = Display(console, self._lines, self._count)
         self._steps: list[_Step] = []
         self._trials: _Trials | None = None
-        self._doing = ""  # inside a step, where no study runs
+        self._doing = ""  # current activity inside a step when no study runs
 
     def plan(self, plan: StudyPlan) -> None:
         """Print the plan of a study and its warnings."""
@@ -95,14 +98,14 @@ class TerminalReporter(ProgressReporter):
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for heading, text in plan.rows:
-            table.add_row(heading, Text(text))  # names may hold what Rich takes for markup
+            table.add_row(heading, Text(text))  # not parsed, because names may contain Rich markup
         self._console.print(table)
         print_warnings(self._console, plan.invalid, plan.warnings)
         self._display.printed()
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[pixel_cache.Progress]:
-        """Show the name, progress and duration of a piece of work while it runs."""
+        """Show name, progress and duration of a step while the block runs."""
         step = _Step(what)
 
         def progress(done: int, total: int) -> None:
@@ -120,7 +123,7 @@ class TerminalReporter(ProgressReporter):
 
     @contextlib.contextmanager
     def trials(self, done: int, total: int, best: Trial | None = None) -> Iterator[None]:
-        """Show the number of finished trials, the best score, the time left and the running trials."""
+        """Show finished trials, best score, time left and the latest running trial while the block runs."""
         self._trials = _Trials(done, total, best)
         try:
             with self._display.shown():
@@ -129,7 +132,7 @@ class TerminalReporter(ProgressReporter):
             self._trials = None
 
     def began(self, number: int) -> None:
-        """Show the duration of a trial that has started."""
+        """Add a newly started trial to the display."""
         if self._trials is not None:
             self._trials.running[number] = _Step(f"trial {number}")
             self._trials.latest = number
@@ -145,7 +148,7 @@ class TerminalReporter(ProgressReporter):
             self._trials.latest = number
 
     def trial(self, trial: Trial, best: Trial | None) -> None:
-        """Print one line for a trial that has ended."""
+        """Print one line for an ended trial, and remove the trial from the display."""
         self._console.print(
             trial_line(trial, best is not None and best.number == trial.number), soft_wrap=not self._console.is_terminal
         )
@@ -154,7 +157,7 @@ class TerminalReporter(ProgressReporter):
             self._trials.ended(trial, best)
 
     def say(self, sentence: str) -> None:
-        """Print a sentence."""
+        """Print a sentence for the user."""
         self._console.print(sentence, markup=False)
         self._display.printed()
 
@@ -167,13 +170,13 @@ class TerminalReporter(ProgressReporter):
 
 
 class _Trials:
-    """Progress of the trials of a study.
+    """The progress of the trials of a study.
 
     Attributes:
         done: Number of finished trials.
         total: Number of finished trials at which the study ends.
-        running: Trials that have started, by number.
-        latest: Number of the trial that reported last.
+        running: Running trials, by number.
+        latest: Number of the trial that most recently reported an activity.
     """
 
     def __init__(self, done: int, total: int, best: Trial | None) -> None:
@@ -182,13 +185,13 @@ class _Trials:
         self._first, self._since, self._best = done, time.monotonic(), best
 
     def ended(self, trial: Trial, best: Trial | None) -> None:
-        """Count a trial."""
+        """Remove an ended trial from the running trials, and count it if it is finished."""
         self.running.pop(trial.number, None)
         self.done += trial.counts
         self._best = best
 
     def lines(self) -> list[str]:
-        """Return one line for the study and one for the trial that reported last."""
+        """Return one line for the study and one line for the running trial that most recently reported an activity."""
         seconds = time.monotonic() - self._since
         best = "no score yet" if self._best is None or self._best.value is None else f"best {self._best.value:.4f}"
         lines = [f"{self.done}/{self.total} trials, {best}, {self._left(seconds)}, {duration(seconds)} so far"]
@@ -205,7 +208,7 @@ class _Trials:
 
 
 def trial_line(trial: Trial, is_best: bool) -> Text:
-    """Return a trial as one line: number, score or reason of failure, seconds, and its main parameters."""
+    """Return a trial as one line: number, score or reason of failure, duration, and main parameters."""
     line = Text(f"trial {trial.number:>3}  ")
     if trial.state == PRUNED:
         line.append("pruned  ", style="dim")
@@ -219,7 +222,7 @@ def trial_line(trial: Trial, is_best: bool) -> Text:
 
 
 def _choices(params: Params) -> str:
-    """Return the parameters that distinguish a trial best."""
+    """Return the main parameters of a trial as text."""
     if "hidden_units" in params:
         head = f"mlp {params['hidden_units']}" if params["hidden_units"] else "linear"
         return f"{params['backbone']}, {params['policy']}, {head}"
@@ -227,7 +230,13 @@ def _choices(params: Params) -> str:
 
 
 def print_warnings(console: Console, invalid: Iterable[str], warnings: Iterable[str]) -> None:
-    """Print reasons why the numbers are invalid in red, and further warnings in yellow."""
+    """Print the reasons for invalid numbers in red, and further warnings in yellow.
+
+    Args:
+        console: Console to print to.
+        invalid: Reasons why the numbers are invalid.
+        warnings: Further warnings.
+    """
     for sentence in invalid:
         console.print(Text(f"These numbers mean nothing: {sentence}", style="bold red"))
     for sentence in warnings:
@@ -235,12 +244,12 @@ def print_warnings(console: Console, invalid: Iterable[str], warnings: Iterable[
 
 
 def print_result(result: StudyResult, console: Console = terminal.out, seconds: float | None = None) -> None:
-    """Print the best trials, the best one in full with its warnings, and the commands to run next.
+    """Print the best trials, the details of the best trial with its warnings, and the commands to run next.
 
     Args:
         result: Result of the study.
         console: Console to print to.
-        seconds: Duration of the command; None to leave it out.
+        seconds: Duration of the command in seconds; None to leave the line out.
     """
     print_ranking(result, console)
     print_best(result, console)
@@ -255,7 +264,7 @@ def print_result(result: StudyResult, console: Console = terminal.out, seconds: 
     if seconds is not None:
         console.print(f"Total time: {duration(seconds)}")
     for what, url in zip(("Trials:", "Parallel coordinates:"), result.links, strict=False):
-        console.print(f"{what} {url}", markup=False, soft_wrap=True)  # whole, so that it can be clicked
+        console.print(f"{what} {url}", markup=False, soft_wrap=True)  # not wrapped, so that the link can be clicked
     if result.best is None:
         return
     console.print()
@@ -264,18 +273,18 @@ def print_result(result: StudyResult, console: Console = terminal.out, seconds: 
         return
     console.print("Next:")
     for command in next_commands(result):
-        console.print(f"  {command}", markup=False, soft_wrap=True)  # whole, so that it can be copied
+        console.print(f"  {command}", markup=False, soft_wrap=True)  # not wrapped, so that the command can be copied
 
 
 def next_commands(result: StudyResult) -> list[str]:
-    """Return the commands that view, report and register a tracked study, ready to be copied."""
+    """Return the shell commands that view, report and register a tracked study."""
     name = shlex.quote(result.study)
     study = f"--study={name}" if result.study.startswith("-") else f"--study {name}"
     return [viewing_command(), f"python -m bhsearch.report {study}", f"python -m bhsearch.register {study}"]
 
 
 def print_ranking(result: StudyResult, console: Console = terminal.out) -> None:
-    """Print the best trials with their intervals; on two lines each where the terminal is narrow."""
+    """Print the best trials with their intervals, on two lines per trial if the terminal is narrow."""
     if result.best is None:
         console.print("No trial is complete.")
         return
@@ -305,7 +314,7 @@ def print_ranking(result: StudyResult, console: Console = terminal.out) -> None:
 
 
 def print_best(result: StudyResult, console: Console = terminal.out) -> None:
-    """Print the best trial in full, its corrected score first, and the warnings that belong to it."""
+    """Print the details of the best trial, corrected score first, and the warnings about the result."""
     best = result.best
     if best is None:
         return
@@ -335,7 +344,10 @@ def print_best(result: StudyResult, console: Console = terminal.out) -> None:
 
 
 def ties(result: StudyResult) -> str:
-    """Return a sentence with the number of complete trials that are tied with the best one, itself included."""
+    """Return a sentence with the number of complete trials that are tied with the best trial.
+
+    The best trial counts as tied with itself.
+    """
     n_trials, n_tied = len(result.ranking), sum(row.tied for row in result.ranking)
     trials = f"{n_trials} trials" if n_trials == result.n_finished else f"{n_trials} complete trials"
     if not n_tied:

@@ -1,4 +1,4 @@
-"""`bhsearch register`: test the best trial of a study on the sealed cases, once, and register its model."""
+"""`bhsearch register`: test a trial of a study once on the sealed cases, and register its model."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def register(
     """Open the sealed test for one trial, register its model, and promote it if it beats the champion.
 
     Calibration and threshold are fixed before the test is opened. Every opening is counted, because only the first is
-    unbiased. A trial that was tested on these cases before is not tested again; its earlier result is shown.
+    unbiased. A trial that was already tested on these cases is not tested again; its earlier result is shown.
     """
     from bhsearch.lifecycle.registration import EarlierResult, RegistrationRequest
 
@@ -79,7 +79,10 @@ def register(
 
 
 def _agreed(plan: RegistrationPlan) -> bool:
-    """Return whether to open the sealed test; the question is asked at a terminal, before the first opening."""
+    """Return whether to open the sealed test.
+
+    The user is asked only before the first opening, and only at a terminal; otherwise the result is True.
+    """
     from bhsearch.lifecycle import registration_summary
 
     if plan.openings or not (sys.stdin.isatty() and sys.stdout.isatty()):

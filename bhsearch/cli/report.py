@@ -21,7 +21,7 @@ def report(
         Path | None, option("Folder to write every figure into as SVG and PDF, with captions.", "FOLDER")
     ] = None,
 ) -> None:
-    """Write a study as one HTML file that needs no network, and log it to the study's run in MLflow."""
+    """Write a study as one self-contained HTML file, and log the file to the study's run in MLflow."""
     with terminal.starting():
         from bhsearch.cli.progress import TerminalReporter
         from bhsearch.lifecycle.write_report import write_report

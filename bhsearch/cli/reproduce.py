@@ -1,4 +1,4 @@
-"""`bhsearch reproduce`: train a trial again and compare its predictions with those that MLflow keeps."""
+"""`bhsearch reproduce`: retrain a trial and compare its predictions with the stored ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def reproduce(
         str | None, option("Location of the data set, if it was moved since the study was made.", "PATH")
     ] = None,
 ) -> None:
-    """Train a trial again and compare its out-of-fold predictions with those that MLflow keeps."""
+    """Train a trial again and compare its out-of-fold predictions with the predictions stored in MLflow."""
     with terminal.starting():
         from bhsearch.cli.progress import TerminalReporter
         from bhsearch.lifecycle import reproduce

@@ -22,7 +22,8 @@ def run(
 ) -> None:
     """Search backbones, augmentation and training parameters, and log every trial to MLflow.
 
-    The test cases are sealed first, and folds keep cases whole. The same command again continues the study.
+    The test cases are sealed first, and all images of a case are in the same fold. Repeating the command continues
+    the study.
     """
     from bhsearch.config import load_settings
 

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from bhsearch.tracking.study_list import StudySummary
 
 app = make_app()
-_WIDE = 120  # columns from which a study has one line
+_WIDE = 120  # columns of a terminal from which each study is printed on one line
 _HEADINGS = ("data", "regime", "trials", "best AUC", "test openings", "started")
 
 
 @app.command(cls=Command, epilog=RESEARCH_ONLY)
 def studies() -> None:
-    """List the studies of the MLflow store, the one that was started last first.
+    """List the studies of the MLflow store, most recently started first.
 
-    Shown are the finished and failed trials, the best score with its 95 % interval over cases, and how often the sealed
-    test was opened for the study.
+    The list shows the numbers of finished and failed trials, the best score with its 95 % interval over cases, and how
+    often the sealed test was opened for each study.
     """
     with terminal.starting():
         from bhsearch.cli.progress import TerminalReporter
@@ -40,7 +40,7 @@ def studies() -> None:
 
 
 def _cells(study: StudySummary) -> tuple[str, ...]:
-    """Return the facts of a study in the order of the headings."""
+    """Return the facts of a study as text, in the order of `_HEADINGS`."""
     trials = f"{study.n_finished}" + (f" + {study.n_failed} failed" if study.n_failed else "")
     score = "" if study.score != study.score else f"{study.score:.4f}"
     if study.low == study.low:
@@ -50,7 +50,7 @@ def _cells(study: StudySummary) -> tuple[str, ...]:
 
 
 def _print_table(found: list[StudySummary]) -> None:
-    """Print one line per study, which is not wrapped where the output is piped."""
+    """Print one unwrapped line per study, wider than the terminal if necessary."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("study", *_HEADINGS):
         table.add_column(heading, no_wrap=True)
@@ -62,7 +62,7 @@ def _print_table(found: list[StudySummary]) -> None:
 
 
 def _print_blocks(found: list[StudySummary]) -> None:
-    """Print a block of lines per study, for terminals that are too narrow for a table."""
+    """Print a block of lines per study, for narrow terminals."""
     for study in found:
         terminal.out.print(Text(study.name, style="bold"))
         table = Table.grid(padding=(0, 2))

@@ -1,4 +1,4 @@
-"""`bhsearch sync`: send finished trials that wait in the outbox to MLflow."""
+"""`bhsearch sync`: send finished trials in the outbox to MLflow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ app = make_app()
 def sync() -> None:
     """Send finished trials that wait in the outbox to MLflow.
 
-    Trials wait there when the tracking server could not be reached. The next command of the same study sends them, too.
+    Trials stay in the outbox if MLflow could not be reached. The next command of the same study also sends them.
     """
     from bhsearch.tracking.upload import client
 

@@ -1,4 +1,4 @@
-"""Consoles of the commands, and the translation of errors into a sentence and an exit code."""
+"""Consoles of the commands, and conversion of errors to a message and an exit code."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bhsearch.errors import BhsearchError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
-# Errors of a write to standard output, which name no file: its disk is full, or its reader has ended.
+# Error codes of a failed write to standard output: the disk is full, or the reader of the pipe has ended.
 _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPIPE)
 
 
 @contextmanager
 def starting(console: Console = out, quiet: bool = False) -> Iterator[None]:
-    """Show that a command is starting while imports run that take seconds.
+    """Show that a command is starting while the block runs, which imports slow packages.
 
     Args:
         console: Console to print to.
@@ -40,13 +40,13 @@ def starting(console: Console = out, quiet: bool = False) -> Iterator[None]:
 
 @contextmanager
 def lasting_err() -> Iterator[Console]:
-    """Return a console on the error stream that keeps working while libraries are silenced.
+    """Yield a console on the error stream whose output stays visible while libraries are silenced.
 
-    It is for commands whose standard output is data. `backend.silence_stderr` redirects file descriptor 2 during
-    imports, which would hide progress as well.
+    During imports, `backend.silence_stderr` redirects file descriptor 2, which would also hide progress. Commands that
+    write data to standard output use this console for progress.
     """
     descriptor = None
-    with suppress(OSError, ValueError, AttributeError):  # a notebook's or a test's stream has no descriptor
+    with suppress(OSError, ValueError, AttributeError):  # streams of notebooks and tests may have no descriptor
         descriptor = sys.stderr.fileno()
     if descriptor != 2:
         yield err
@@ -56,12 +56,15 @@ def lasting_err() -> Iterator[Console]:
 
 
 def main(app: typer.Typer, prog_name: str) -> NoReturn:
-    """Run a command and exit with 0, 1 (failed) or 2 (wrong input); errors are printed without a traceback."""
+    """Run a command, and exit with code 0, 1 (failed) or 2 (wrong input).
+
+    Errors of bhsearch are printed without a traceback.
+    """
     code = 0
     try:
         try:
             app(prog_name=prog_name)
-        except SystemExit as end:  # typer ends every command this way
+        except SystemExit as end:  # Typer ends every command with SystemExit
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -72,7 +75,7 @@ def main(app: typer.Typer, prog_name: str) -> NoReturn:
         if error.filename is not None or error.errno not in _NOT_WRITTEN:
             raise
         _discard_output()
-        if error.errno != errno.EPIPE:  # the reader wanted no more
+        if error.errno != errno.EPIPE:  # a closed pipe is not reported, because its reader has ended
             _print_error(f"The output must be written completely, but could not be: {error.strerror}.")
         code = BhsearchError.exit_code
     sys.exit(code)
@@ -85,7 +88,7 @@ def _print_error(sentence: str) -> None:
 
 
 def _discard_output() -> None:
-    """Discard buffered output, which the interpreter would otherwise try to write again when it exits."""
+    """Discard buffered output, which the interpreter would otherwise try to write again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

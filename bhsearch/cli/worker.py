@@ -1,4 +1,4 @@
-"""`bhsearch worker`: join a study that `bhsearch run` has made, from another terminal or machine."""
+"""`bhsearch worker`: join a study of `bhsearch run` from another terminal or machine."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ app = make_app()
     defaults=False,
 )  # fmt: skip
 def worker(**settings: Any) -> None:
-    """Run trials of a study until it has as many as it is meant to have.
+    """Run trials of a study until the study has the wanted number of finished trials.
 
-    Options that are not given are those of the study. Data, split and weights must be the ones that the study was made
-    with. A study on several machines needs an MLflow server, named by MLFLOW_TRACKING_URI.
+    Options that are not given have the values of the study. Data, split and weights must be the same as in the study. A
+    study on several machines needs an MLflow server, named by MLFLOW_TRACKING_URI.
     """
     with terminal.starting(quiet=bool(settings["quiet"])):
         from bhsearch.cli.progress import run_study

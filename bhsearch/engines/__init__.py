@@ -1,1 +1,1 @@
-"""Engines: which trial comes next, and where trials are stored."""
+"""Engines, which propose the parameters of the next trial and store the trials of a study."""

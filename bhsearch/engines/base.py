@@ -1,4 +1,4 @@
-"""The interface of engines: records of trials, and the protocols that every engine implements."""
+"""The interface of engines: the record of a trial, and the protocols that every engine implements."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from bhsearch.states import COMPLETE, PRUNED
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial as it is stored.
+    """A record of one trial, independent of the engine that stores the trial.
 
     Attributes:
         number: Number within the study, from 0.
         state: `COMPLETE`, `PRUNED`, `FAIL` or `RUNNING`.
         params: Value of each parameter.
         value: Score; None unless the trial is complete.
-        notes: Further facts: `owner`, the process that runs the trial; `seconds`, its duration; `reason` and `dead` of
-            a failed trial (`dead` if its process died); `retry_of` (number of the retried trial) and `attempt` (1 or
-            2) of a retry; `auc_low` and `auc_high`, the interval of a complete trial's score.
+        notes: Metadata of the trial by key, called notes throughout the package. All trials: `owner` (the process that
+            runs the trial). Complete and pruned trials: `seconds` (duration). Complete trials: `auc_low` and `auc_high`
+            (confidence interval of the score). Failed trials: `reason`, and `dead` if the process died. Retries:
+            `retry_of` (number of the retried trial) and `attempt` (1 or 2). Further keys are set by the worker, such as
+            `warm` (index of the warm-start point) and `outbox` (folder of the outbox).
     """
 
     number: int
@@ -35,48 +37,48 @@ class Trial:
 
     @property
     def owner(self) -> dict[str, Any]:
-        """The process that runs the trial, as `this_process` returns it; empty if unknown."""
+        """The process that runs the trial, in the format of `this_process`; empty if unknown."""
         owner: dict[str, Any] = self.notes.get("owner", {})
         return owner
 
     @property
     def counts(self) -> bool:
-        """Whether the trial counts towards `--trials`."""
+        """Whether the trial counts towards `--trials`, which is true of complete and pruned trials."""
         return self.state in (COMPLETE, PRUNED)
 
 
-INTERRUPTED = "interrupted"  # reason of a trial that ended because its search was interrupted
-MOST_RETRIES = 2  # retries of a trial whose process died
+INTERRUPTED = "interrupted"  # `reason` of a trial that failed because the user interrupted the search
+MOST_RETRIES = 2  # maximum number of retries of a trial whose process died
 
 
 def is_ignored_on_resume(trial: Trial) -> bool:
-    """Return whether a trial must not influence later ones: it was interrupted, or it will be retried.
+    """Return whether the sampler must not see a trial, because the trial was interrupted or will be retried.
 
-    Every other failed trial is visible to the sampler, which would otherwise propose the same point again.
+    The sampler sees every other failed trial; otherwise it would propose the same point again.
     """
     dead = trial.notes.get("dead", False) and trial.notes.get("attempt", 0) < MOST_RETRIES
     return trial.notes.get("reason") == INTERRUPTED or dead
 
 
 def result_attributes(seconds: float, ends: tuple[float, float] | None) -> dict[str, float]:
-    """Return the notes of a complete trial: its duration, and the interval of its score where it is known."""
+    """Return the notes of a complete trial: the duration in seconds, and the interval of the score if known."""
     interval = {} if ends is None else {"auc_low": round(ends[0], 6), "auc_high": round(ends[1], 6)}
     return {"seconds": round(seconds, 4), **interval}
 
 
 class TrialAlreadyEnded(Exception):  # noqa: N818  # not an error: the first end counts
-    """Another process has ended the trial in another way."""
+    """The trial has already ended, with a different state or score, usually because another process ended it."""
 
 
 class SearchExhausted(RunError):  # noqa: N818  # named for what happened
-    """The sampler has no point left to propose."""
+    """The sampler has no more points to propose."""
 
 
 class Engine(Protocol):
-    """One study in one engine, opened with a space and a sampler.
+    """A study that is open for trials, with a search space and a sampler.
 
-    A method that ends a trial raises `TrialAlreadyEnded` if the trial has ended in another way, and does nothing if it
-    has ended in the same way.
+    The methods that end a trial (`complete`, `prune` and `fail`) are idempotent: they do nothing if the trial has
+    already ended with the same result, and raise `TrialAlreadyEnded` if it has ended with a different one.
     """
 
     @property
@@ -84,33 +86,46 @@ class Engine(Protocol):
         """Seconds between two calls of `beat`; None if the engine needs no heartbeat."""
 
     def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
-        """Start a trial.
+        """Start a trial and return its record.
 
         Args:
-            point: Parameters of the trial; None to have the sampler choose them.
-            notes: Notes that are stored with the trial in the same step.
+            point: Parameters of the trial; None to let the sampler choose them.
+            notes: Notes that are stored with the trial when it is created; see `Trial.notes`.
 
         Raises:
-            SearchExhausted: If the sampler has no point left.
+            SearchExhausted: If the sampler has no more points to propose.
         """
 
     def report(self, number: int, report: IntermediateValue) -> bool:
-        """Report an intermediate value of a running trial. Returns whether the trial is to be pruned."""
+        """Report an intermediate value of a running trial, and return whether the trial should be pruned."""
 
     def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
-        """End a trial with its score, and the ends of the score's interval where they are known."""
+        """End a trial as complete.
+
+        Args:
+            number: Number of the trial.
+            score: Score of the trial.
+            seconds: Duration of the trial.
+            ends: Lower and upper end of the confidence interval of the score; None if unknown.
+        """
 
     def prune(self, number: int, seconds: float) -> None:
         """End a trial as pruned."""
 
     def fail(self, number: int, reason: str, dead: bool = False) -> None:
-        """End a trial without a score. `dead` says that its process died, so that the trial is retried."""
+        """End a trial as failed.
+
+        Args:
+            number: Number of the trial.
+            reason: Reason of the failure, for messages.
+            dead: Whether the process of the trial died; such a trial is retried up to `MOST_RETRIES` times.
+        """
 
     def annotate(self, number: int, notes: dict[str, str]) -> None:
-        """Store notes for people with a trial that has ended, where the engine shows its trials to people."""
+        """Add notes to a trial that has ended, for display; does nothing if the engine has no display of trials."""
 
     def beat(self, number: int) -> None:
-        """Record that the process of a running trial is alive, for processes on other hosts."""
+        """Record a heartbeat of a running trial, which tells processes on other hosts that its process is alive."""
 
     def stale(self) -> set[int]:
         """Return the numbers of running trials whose heartbeat is overdue."""
@@ -119,7 +134,7 @@ class Engine(Protocol):
         """Return all trials, ordered by number."""
 
     def importances(self) -> dict[str, float]:
-        """Return the share of the score's variance that each parameter explains, largest first; empty if unknown."""
+        """Return the fraction of the score's variance explained by each parameter, largest first; empty if unknown."""
 
     def delete(self) -> None:
         """Delete the study."""
@@ -127,13 +142,13 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine supports.
+    """The options that an engine supports.
 
     Attributes:
-        prunes: Whether intermediate values can end a trial early (`--pruner`).
-        parallel: Whether several processes can ask for trials at once (`--workers` above 1).
-        uses_database: Whether studies are kept in the database of `--storage`, so that workers can join by its URL.
-        advice: Sentence that follows the message when an option is refused, by option; may be empty.
+        prunes: Whether the engine can prune trials (`--pruner`).
+        parallel: Whether several processes can run trials at the same time (`--workers` above 1).
+        uses_database: Whether studies are stored in the database given by `--storage`, whose URL workers use to join.
+        advice: Sentence appended to the error message when an option is refused, by option name; may be empty.
     """
 
     prunes: bool
@@ -143,10 +158,10 @@ class Capabilities:
 
 
 class StoredStudy(Protocol):
-    """A study in an engine's storage, without a space or a sampler."""
+    """A study in an engine's storage, not yet opened with a search space and a sampler."""
 
     def metadata(self) -> dict[str, Any]:
-        """Return what the study was created with.
+        """Return the metadata that the study was created with.
 
         Raises:
             StudyError: If another program created the study.
@@ -156,17 +171,17 @@ class StoredStudy(Protocol):
         """Store the settings of the last command that opened the study, for workers that join it."""
 
     def load_settings(self) -> dict[str, Any]:
-        """Return the settings that were stored last."""
+        """Return the most recently stored settings."""
 
     def completed_trials(self) -> list[tuple[float, Params]]:
-        """Return score and parameters of every complete trial."""
+        """Return the score and the parameters of every complete trial."""
 
     def add_backbones(self, metadata: dict[str, Any], backbones: Sequence[str]) -> StoredStudy:
         """Extend the choices of the parameter `backbone`.
 
         Args:
-            metadata: Replaces what `metadata` returns.
-            backbones: All backbones, the earlier ones first.
+            metadata: New metadata of the study, which replaces the stored metadata.
+            backbones: All backbones, existing ones first.
 
         Returns:
             The extended study, with all trials.
@@ -182,54 +197,59 @@ class StoredStudy(Protocol):
 
         Args:
             space: Parameters of the study.
-            sampler: One of the engine's samplers.
+            sampler: Name of one of the engine's samplers.
             seed: Random seed of the study.
-            pruner: Name of the pruner; `none` for an engine that does not prune.
-            steps_per_fold: Intermediate values that one fold reports.
+            pruner: Name of the pruner; must be `none` if the engine does not support pruning.
+            steps_per_fold: Number of intermediate values reported per fold.
         """
 
 
 class StudyStore(Protocol):
-    """An engine as a part that can be exchanged: its storage, and what it supports.
+    """The entry point of an engine: creates, finds and lists its studies, and declares its capabilities.
 
-    `storage` is the value of `--storage`; an engine without a database ignores it.
+    In all methods, `storage` is the value of `--storage`; an engine that uses no database ignores the argument.
     """
 
     name: str
-    title: str  # for people, such as "KerasTuner"
+    title: str  # display name, such as "KerasTuner"
     capabilities: Capabilities
 
     def samplers(self) -> tuple[str, ...]:
         """Return the names of the samplers, the default first."""
 
     def sampler_source(self, name: str) -> PluginSource | None:
-        """Return the distribution of a sampler; None for one of the engine's own."""
+        """Return the Python distribution that provides a sampler; None for a sampler of the engine itself."""
 
     def check(self, storage: str) -> None:
-        """Refuse a storage that cannot be used.
+        """Check that the engine can use a storage.
 
         Raises:
-            SettingsError: If it is none that the engine can use.
+            SettingsError: If the engine cannot use the storage.
         """
 
     def location(self, storage: str) -> str:
-        """Return where the studies are, for messages; never contains a password."""
+        """Return the location of the studies, for messages, without any password."""
 
     def lock_key(self, storage: str) -> str:
-        """Return what identifies the storage among those on this machine."""
+        """Return a key that identifies the storage on this machine, for a lock on it."""
 
     def open(self, storage: str, name: str, metadata: dict[str, Any]) -> StoredStudy:
         """Open a study; create it with `metadata` if it does not exist."""
 
     def find(self, storage: str, name: str, patient: bool = False) -> StoredStudy:
-        """Open an existing study; `patient` waits for a storage that is away.
+        """Open an existing study.
+
+        Args:
+            storage: Value of `--storage`.
+            name: Name of the study.
+            patient: Whether to retry while the storage is not available.
 
         Raises:
-            MissingError: If there is no study of this name; the message lists those that exist.
+            MissingError: If the study does not exist; the message lists the existing studies.
         """
 
     def names(self, storage: str) -> list[str]:
-        """Return the names of all studies. Creates no storage."""
+        """Return the names of all studies; does not create the storage."""
 
     def discard_if_new(self, storage: str) -> None:
-        """Delete the storage if this process created it and no study is in it."""
+        """Delete the storage if this process created it and it contains no study."""

@@ -1,4 +1,4 @@
-"""The engines by name, and the check that an engine supports the settings of a study."""
+"""The registry of engines by name, and a check that an engine supports the settings of a study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENGINES: Registry[StudyStore] = Registry("bhsearch.engines", "--engine")
 
 
 def with_sampler(settings: Settings) -> Settings:
-    """Return settings that name a sampler: the engine's default if none was given."""
+    """Return the settings, with the engine's default sampler filled in if they name no sampler."""
     if settings.sampler is not None:
         return settings
     return replace(settings, sampler=ENGINES.get(settings.engine).samplers()[0])
@@ -27,17 +27,17 @@ def check_engine(
     pruner: str | None = None,
     storage: str = Settings.storage,
 ) -> None:
-    """Refuse settings that an engine does not support.
+    """Check that an engine supports the given settings.
 
     Args:
         engine: Name of the engine.
         sampler: Name of the sampler; None for the engine's default.
-        workers: Processes that run trials; None for the default.
+        workers: Number of processes that run trials; None for the default.
         pruner: Name of the pruner; None for the default of the regime.
         storage: Database URL.
 
     Raises:
-        UnknownPartError: If there is no engine, or no sampler, of this name.
+        UnknownPartError: If no engine of this name exists, or the engine has no sampler of this name.
         SettingsError: If the engine does not support a setting.
     """
     store = ENGINES.get(engine)

@@ -1,1 +1,1 @@
-"""What can be done with a study after its search: report, reproduce, register, predict."""
+"""Operations on a finished study: report, reproduce, register, predict."""

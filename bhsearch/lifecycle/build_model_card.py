@@ -48,15 +48,15 @@ def build_model_card(
     openings: Sequence[str],
     pictures: Mapping[str, bytes],
 ) -> ModelCard:
-    """Fill the model card of a registered version.
+    """Return the filled model card of a registered version.
 
     Args:
-        fitted: The model.
+        fitted: The fitted model.
         test: The sealed test.
-        tested: Result of the test.
-        gate: Sentences: the decision of the gate, and the alias of the version.
-        openings: A line for each access to the sealed images.
-        pictures: PNG files by name, from `reporting.figures.test.pictures`.
+        tested: Result of the sealed test.
+        gate: Two sentences: the decision of the promotion gate, and the alias of the version.
+        openings: One line per access to the sealed images.
+        pictures: PNG files by name, from `reporting.figures.held_out_test`.
 
     Raises:
         RunError: If a field of the card is missing.
@@ -98,7 +98,12 @@ def build_model_card(
 
 
 def _size(tested: TestResult, label: int | None) -> str:
-    """Return on how many cases and images a metric is computed: all of the test, or those of one class."""
+    """Return the number of test cases and test images that a metric is computed on, as text.
+
+    Args:
+        tested: Result of the sealed test.
+        label: Class that the metric is restricted to; None for all test images.
+    """
     predictions = tested.predictions
     rows = predictions.label == label if label is not None else np.ones(len(predictions), dtype=bool)
     what = f"{CLASS_NAMES[label]} " if label is not None else ""
@@ -155,7 +160,7 @@ def _split(opened: RestoredStudy) -> dict[str, str]:
 
 
 def uncalibrated(threshold: float, calibration: Calibration) -> float:
-    """Return the probability before calibration that calibration maps to a threshold."""
+    """Return the uncalibrated probability that the calibration maps to a threshold."""
     line = (float(logit(np.array(threshold))) - calibration.offset) / calibration.slope
     return float(1 / (1 + np.exp(-np.clip(line, -700, 700))))
 

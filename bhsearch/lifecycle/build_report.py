@@ -1,4 +1,4 @@
-"""Build the report of a study from what MLflow holds."""
+"""Build the report of a study from its records in MLflow."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ _FACTS = {
 
 
 def build_report(name: str | None, reporter: ProgressReporter) -> tuple[StudyReport, str]:
-    """Read a study, build its report, and save the page as an artifact of the study.
+    """Read a study from MLflow, build its report, and log the report page as an artifact of the study.
 
     Args:
-        name: Name, uid or parent run; None for the study that was started last.
+        name: Name, uid or parent run of the study; None for the most recently started study.
         reporter: Receives progress events.
 
     Returns:
-        What the report shows, and the page.
+        The data of the report, and the HTML page.
 
     Raises:
-        StudyError: If the study does not exist, or its store cannot be opened or refuses a request.
-        RunError: If the store stays away.
+        StudyError: If the study does not exist, or if the store cannot be opened or refuses a request.
+        RunError: If the store stays unavailable.
     """
     from bhsearch.models import backend
     from bhsearch.tracking.connection import open_client, require_store
@@ -86,11 +86,11 @@ def build_report(name: str | None, reporter: ProgressReporter) -> tuple[StudyRep
 
 
 def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> StudyReport:
-    """Collect everything that the report of a study shows.
+    """Collect the data of a study report.
 
     Args:
         client: Client of the MLflow store.
-        study: The study as MLflow holds it.
+        study: The study as stored in MLflow.
         reporter: Receives progress events.
     """
     from bhsearch.tracking import reader
@@ -111,7 +111,7 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
         with reporter.step("reading images"):
             shown = _images(study, predictions[best.number])
     ended: dict[str, Any] = {}
-    with suppress(MissingError):  # not there before a sitting has ended
+    with suppress(MissingError):  # the record is written when a session of the search ends
         ended = reader.read_record(study, keys.TRIALS)
     made = reader.read_record(study, keys.MADE)
     kept_images = reader.read_record(study, keys.IMAGES)
@@ -151,9 +151,9 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
 def corrected_of(
     client: Any, study: StoredStudy, records: Sequence[Trial], predictions: Mapping[int, Predictions]
 ) -> tuple[CorrectedScore | None, str]:
-    """Return the corrected score of a stored study and why there is none; see `correct`.
+    """Return the corrected score of a stored study, or None and the reason; see `study.result.correct`.
 
-    The correction counts the trials of the study that this one was started from, too.
+    If the study was started from an earlier study, the correction also counts the trials of the earlier study.
     """
     from bhsearch.tracking import reader
 
@@ -168,7 +168,7 @@ def corrected_of(
 
 
 def trial_record(trial: StoredTrial, space: Sequence[Parameter]) -> Trial:
-    """Return a stored trial as an engine gives it."""
+    """Convert a stored trial to the `Trial` that an engine returns."""
     return Trial(trial.number, trial.state, params_of(trial, space), trial.score, {"reason": trial.reason})
 
 
@@ -196,7 +196,7 @@ def _n_cases(predictions: Predictions | None) -> tuple[int, int, int]:
 
 
 def _sealed(split: dict[str, Any], images: dict[str, list[Any]]) -> SealedCases:
-    """Count the sealed cases by class, from the split that the study kept."""
+    """Count the sealed cases by class, from the stored split and image records of a study."""
     label = dict(zip(images["path"], images["label"], strict=True))
     kept = split["images"]
     rows = [
@@ -209,7 +209,7 @@ def _sealed(split: dict[str, Any], images: dict[str, list[Any]]) -> SealedCases:
 
 
 def _tests(client: Any, study: StoredStudy, split: dict[str, Any], images: dict[str, list[Any]]) -> list[StoredTest]:
-    """Return every access to these sealed images in this store, first to last."""
+    """Return every access in this store to the sealed images of a study, oldest first."""
     from bhsearch.tracking import reader
 
     pixels = dict(zip(images["path"], images["pixels_digest"], strict=True))
@@ -235,7 +235,7 @@ def _opening(test: StoredTest) -> TestAccess:
 
 
 def _test(client: Any, study: StoredStudy) -> TestSummary | None:
-    """Return the last test of this study that has a result; None if there is none."""
+    """Return the most recent test of a study that has a result; None if no test has a result."""
     from bhsearch.tracking import reader
 
     tests = [test for test in reader.tests_of_study(client, study) if "auc" in test.values]
@@ -265,7 +265,7 @@ def _measured(values: Mapping[str, float], name: str) -> Measured:
 
 
 def _made(study: StoredStudy, kept: Mapping[str, str]) -> dict[str, str]:
-    """Describe when, how and on what machine a study was made."""
+    """Describe when, with which command and on which machine a study was run."""
     spans = [(t.started_ms, t.ended_ms) for t in study.records if t.ended_ms is not None]
     last = max((end for _, end in spans), default=None)
     found = {
@@ -280,7 +280,11 @@ def _made(study: StoredStudy, kept: Mapping[str, str]) -> dict[str, str]:
 
 
 def _covered(spans: Sequence[tuple[int, int]]) -> float:
-    """Return the seconds covered by at least one span; pauses between sessions do not count."""
+    """Return the seconds covered by at least one time span, so that pauses between sessions do not count.
+
+    Args:
+        spans: Start and end of each trial, in milliseconds since 1970.
+    """
     total, reached = 0, 0
     for start, end in sorted(spans):
         total += max(end - max(start, reached), 0)
@@ -301,7 +305,11 @@ def _moment(milliseconds: int) -> str:
 
 
 def _images(study: StoredStudy, predictions: Predictions) -> list[ExampleImage]:
-    """Read the clearest right and the worst wrong images; empty if the data are gone or have changed."""
+    """Read the most confident correct and the most confident wrong images of the best trial.
+
+    Returns:
+        The images; empty if the data cannot be read or have changed.
+    """
     index = _same_data(study)
     if index is None:
         return []

@@ -1,4 +1,4 @@
-"""The candidate of a registration: the trial that was asked for, and its study with data and split as they were."""
+"""The candidate of a registration: the requested trial, with the restored data and split of its study."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The trial that was asked for, as MLflow holds it. No image was read.
+    """The requested trial as stored in MLflow, found without reading an image.
 
     Attributes:
-        study, trial: The study, and the trial of it.
+        study, trial: The requested trial, and the study that it belongs to.
         name: Name of the registered model.
         openings: Earlier accesses to the sealed images of the study.
-        earlier: Result of an earlier access for this trial; None if there is none.
+        earlier: Result of an earlier test of this trial; None if this trial has no earlier result.
     """
 
     study: StoredStudy
@@ -39,11 +39,11 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A trial that can be registered: what is known before its operating point is fixed.
+    """A trial that can be registered, before its operating point is fixed.
 
     Attributes:
-        plan: What registering it would do.
-        restored: Data, split and settings of its study.
+        plan: Plan of the registration.
+        restored: Data, split and settings of the study.
     """
 
     plan: RegistrationPlan
@@ -51,21 +51,22 @@ class Candidate:
 
     @property
     def study(self) -> StoredStudy:
-        """The study as MLflow holds it."""
+        """The study as stored in MLflow."""
         return self.plan.study
 
     @property
     def trial(self) -> StoredTrial:
-        """The trial as MLflow holds it."""
+        """The trial as stored in MLflow."""
         return self.plan.trial
 
 
 def select(client: Any, request: RegistrationRequest) -> Selection:
-    """Find the study and the trial that a user asks for.
+    """Return the study and the trial that a user requests, without reading an image.
 
     Raises:
-        StudyError: If there is no such study or trial, or it must never be promoted but `--force` is given.
-        SettingsError: If MLflow would refuse the name or the alias.
+        StudyError: If the study or the trial does not exist, or if `--force` is given for a study that must never be
+            promoted.
+        SettingsError: If MLflow does not accept the model name or the alias.
     """
     from bhsearch.tracking import access_log, reader, registry
 
@@ -123,7 +124,7 @@ def _trial_of(study: StoredStudy, number: int | None) -> StoredTrial:
 def _earlier_result(
     client: Any, study: StoredStudy, trial: StoredTrial, found: list[TestAccess]
 ) -> EarlierResult | None:
-    """Return the result of the last access for this trial that has one."""
+    """Return the result of the most recent access for a trial that has a result; None if no access has a result."""
     from bhsearch.tracking import registry
 
     for opening in reversed(found):

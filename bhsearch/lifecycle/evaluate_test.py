@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TestEvaluation:
-    """Result of the sealed test, for challenger and champion.
+    """Results of challenger and champion on the sealed test.
 
     Attributes:
         tested: Metrics, intervals and predictions of the fitted model.
-        lineage: Cases and images that it was developed and tested on.
-        challenger: Its scores, for the gate.
-        champion: Scores of the champion on the same images; None if there is none.
+        lineage: Cases and images that the fitted model was developed and tested on.
+        challenger: Scores of the fitted model, as input of the promotion gate.
+        champion: Scores of the champion on the same images; None if there is no champion.
     """
 
     __test__ = False
@@ -39,7 +39,7 @@ class TestEvaluation:
 
 
 def evaluate(fitted: FittedModel, test: SealedTest, reporter: ProgressReporter) -> TestEvaluation:
-    """Evaluate a fitted model, and its champion, on the sealed test."""
+    """Evaluate a fitted model, and the current champion if there is one, on the sealed test."""
     predictions = test.predictions(six_digits(test.probabilities(fitted.network, "testing", reporter)))
     before = test.probabilities(fitted.raw, "testing without calibration", reporter)
     tested = held_out_test.evaluate_test(
@@ -69,5 +69,5 @@ def evaluate(fitted: FittedModel, test: SealedTest, reporter: ProgressReporter) 
 
 
 def decide_promotion(evaluation: TestEvaluation) -> Decision:
-    """Let the gate decide whether the challenger replaces the champion."""
+    """Return the decision of the promotion gate: whether the challenger replaces the champion."""
     return decide(evaluation.challenger, evaluation.champion)

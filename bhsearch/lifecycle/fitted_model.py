@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from bhsearch.tracking.reader import StoredStudy
     from bhsearch.tracking.registry import Version
 
-_N_EXAMPLES = 16  # images that an export is checked on
+_N_EXAMPLES = 16  # approximate number of images on which an export is compared with Keras
 
 
 @dataclass(frozen=True, eq=False)
 class Champion:
-    """The version that the candidate would replace.
+    """The current champion, which the candidate would replace.
 
     Attributes:
         version: The registered version.
-        network: Its network.
-        lineage: Cases and images that it was developed and tested on.
+        network: Calibrated network of the version.
+        lineage: Cases and images that the champion was developed and tested on.
     """
 
     version: Version
@@ -42,7 +42,12 @@ class Champion:
 
 @dataclass(frozen=True, eq=False)
 class Export:
-    """A model in another format: its folder, and the largest difference of its probabilities to those of Keras."""
+    """An exported model.
+
+    Attributes:
+        folder: Folder of the exported model.
+        difference: Largest difference in P(malignant) between the exported and the Keras model on example images.
+    """
 
     folder: Path
     difference: float
@@ -50,7 +55,7 @@ class Export:
 
 @dataclass(frozen=True, eq=False)
 class FittedModel:
-    """A candidate with its operating point.
+    """A candidate whose calibration and threshold are fixed.
 
     Attributes:
         candidate: The candidate.
@@ -58,8 +63,8 @@ class FittedModel:
         point: Calibration and threshold.
         raw: Network before calibration.
         network: Network after calibration.
-        champion: The version that it is compared with; None if there is none.
-        export: The same model in another format; None if none was asked for.
+        champion: The champion that the candidate is compared with; None if there is no champion.
+        export: The model in another format; None if no export was requested.
     """
 
     candidate: Candidate
@@ -72,11 +77,11 @@ class FittedModel:
 
     @property
     def note(self) -> str:
-        """Text that belongs beside every number; may be empty."""
+        """Text shown with every number, such as that the data are synthetic; may be empty."""
         return SYNTHETIC if self.candidate.restored.index.synthetic else ""
 
     def fixed(self) -> dict[str, float]:
-        """Return the numbers that are logged with the access, before anything of the test is read."""
+        """Return calibration and threshold, which are logged with the access before any test image is read."""
         return {
             keys.CALIBRATION_SLOPE: self.point.calibration.slope,
             keys.CALIBRATION_OFFSET: self.point.calibration.offset,
@@ -84,7 +89,7 @@ class FittedModel:
         }
 
     def metadata(self) -> dict[str, Any]:
-        """Return what travels with the registered model."""
+        """Return the metadata that is saved with the registered model."""
         study, restored = self.candidate.study, self.candidate.restored
         return {
             "classes": list(CLASS_NAMES),
@@ -114,7 +119,7 @@ def fix_operating_point(
         reporter: Receives progress events.
 
     Raises:
-        MissingError: If a model, or a study that it was started from, is not in the store.
+        MissingError: If the store lacks a model, or the study that this study was started from.
         RunError: If a model cannot be read.
     """
     from bhsearch.models.calibrated import calibrated
@@ -135,12 +140,13 @@ def fix_operating_point(
 
 
 def competitors(client: Any, study: StoredStudy, reporter: ProgressReporter) -> list[Predictions]:
-    """Read the predictions of all trials that the search chose from.
+    """Read the out-of-fold predictions of all trials that the search selected from.
 
-    These are the trials of the study, and of the study that it was started from.
+    The search selects from the complete trials of the study and, if the study was started from an earlier study, from
+    the complete trials of the earlier study.
 
     Raises:
-        StudyError: If the study that it was started from is not in this store.
+        StudyError: If the earlier study is not in this store.
     """
     from bhsearch.tracking import reader
 
@@ -169,7 +175,10 @@ def _champion(client: Any, candidate: Candidate) -> Champion | None:
 def _export(
     kind: str | None, network: Any, restored: RestoredStudy, folder: Path, reporter: ProgressReporter
 ) -> Export | None:
-    """Export before the test is opened, so that a failure costs no access, and check it on development images."""
+    """Export a network, and compare the export with Keras on development images; None if no export was requested.
+
+    The export runs before the sealed test is opened, so that a failed export costs no access.
+    """
     if kind is None:
         return None
     from bhsearch.models.openvino_export import export_openvino

@@ -1,4 +1,4 @@
-"""Predict with a registered model on image files, per image and per case."""
+"""Predict P(malignant) of image files with a registered model, per image and per case."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class ImageRow:
     """A row of the output for one image.
 
     Attributes:
-        image: Path as it was given.
-        case: Empty where unknown.
-        probability: Calibrated P(malignant), to six significant digits.
-        label: At the model's threshold.
+        image: Path of the image, as given or below a given folder.
+        case: Case of the image; empty if unknown.
+        probability: Calibrated P(malignant), rounded to six significant digits.
+        label: Class name at the threshold of the model.
         model: URI of the model.
-        use: Statement on what the row must not be used for.
+        use: Statement of the uses that are not allowed.
     """
 
     image: str
@@ -59,12 +59,12 @@ class CaseRow:
     """A row of the output for one case.
 
     Attributes:
-        case: As a pattern or BreakHis names give it.
-        n_images: Images of the case that were read.
-        probability: Mean of P(malignant) over these images, to six significant digits.
-        label: At the model's threshold.
+        case: Name of the case, found by the case pattern or in a BreakHis or IDC file name.
+        n_images: Number of images of the case that were read.
+        probability: Mean of P(malignant) over these images, rounded to six significant digits.
+        label: Class name at the threshold of the model.
         model: URI of the model.
-        use: Statement on what the row must not be used for.
+        use: Statement of the uses that are not allowed.
     """
 
     case: str
@@ -77,14 +77,14 @@ class CaseRow:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A registered model that is loaded.
+    """A loaded registered model.
 
     Attributes:
         uri: URI of the model.
         threshold: Smallest probability that is labelled malignant.
-        case_pattern: Pattern that found the cases of its data; None if none was given.
-        note: Text that belongs beside every number; may be empty.
-        network: uint8 RGB in, calibrated P(malignant) out.
+        case_pattern: Case pattern of the data that the model was developed on; None if that data set has no pattern.
+        note: Text shown with every number, such as that the data are synthetic; may be empty.
+        network: Keras model from uint8 RGB to calibrated P(malignant).
     """
 
     uri: str
@@ -95,7 +95,7 @@ class Model:
 
     @property
     def use(self) -> str:
-        """Text that belongs beside every number: the note, and what the model must not be used for."""
+        """Text shown with every prediction: the note, and the uses that are not allowed."""
         return f"{self.note}. {DISCLAIMER}" if self.note else DISCLAIMER
 
     def label(self, probability: float) -> str:
@@ -104,20 +104,21 @@ class Model:
 
 
 def check_format(kind: str) -> None:
-    """Refuse a format that is not known.
+    """Check that an output format is known.
 
     Raises:
-        SettingsError: Listing those that are.
+        SettingsError: If the format is unknown; the message lists the known formats.
     """
     if kind not in FORMATS:
         raise SettingsError(f"--format must be {' or '.join(FORMATS)}, but got {kind!r}.")
 
 
 def check_output(file: Path) -> None:
-    """Refuse a place where a file of predictions cannot be written, before any work is done for it.
+    """Check that the file of predictions can be written, before any prediction is computed.
 
     Raises:
-        PlaceError: If a folder or a device such as /dev/null is there, or its folder cannot be made or written.
+        PlaceError: If the path is a folder or a device such as /dev/null, or if its parent folder cannot be created or
+            written.
     """
     if file.exists() and not file.is_file():
         raise PlaceError(f"--output must be a file to write, but {str(file)!r} is a folder or a device.")
@@ -128,11 +129,11 @@ def check_output(file: Path) -> None:
 
 
 def open_model(uri: str | None, reporter: ProgressReporter) -> Model:
-    """Load the champion of the MLflow store, or the model of a URI or a name.
+    """Load the model with a name or URI; if None is given, load the only champion of the MLflow store.
 
     Raises:
         StudyError: If the model does not exist, or was not registered by bhsearch.
-        RunError: If its file cannot be read.
+        RunError: If the file of the model cannot be read.
     """
     from bhsearch.tracking.connection import require_store
 
@@ -162,12 +163,12 @@ def _load(found: str, folder: Path) -> Model:
 
 @dataclass(frozen=True)
 class Files:
-    """The files that were found for the arguments of the command.
+    """Files found for the arguments of the command.
 
     Attributes:
-        images: Files given by name, and the images of folders, each once.
-        bad: Entries of folders that cannot be used, such as links to other folders.
-        left_out: Other files of the folders, counted.
+        images: Files given by name, and images in the given folders, without duplicates.
+        bad: Folder entries that cannot be used, such as links to other folders.
+        left_out: Counts of the other files in the folders.
     """
 
     images: list[Path]
@@ -176,10 +177,10 @@ class Files:
 
 
 def find_files(places: Sequence[str]) -> Files:
-    """Find the files that were named, and the images of folders at any depth, as training finds them.
+    """Return the given files, and the images at any depth in the given folders, found by the same rules as in training.
 
     Raises:
-        DataError: If a place does not exist, or there is no image at all.
+        DataError: If a path does not exist, or if no image is found.
     """
     found: dict[Path, None] = {}
     bad: list[BadFile] = []
@@ -206,10 +207,11 @@ def find_files(places: Sequence[str]) -> Files:
 
 
 def case_of(pattern: str | None, places: Sequence[str] = ()) -> Callable[[Path], str]:
-    """Return a function that finds the case of a path: by a pattern, else by the names of BreakHis and IDC.
+    """Return a function that returns the case of an image path; empty if the case is unknown.
 
-    The pattern is searched in the path relative to the given folder that holds the file, as in training, then in the
-    whole path. A name that stands for an unknown case, such as `unknown`, is no case.
+    With a pattern, the function searches the path relative to the given folder that contains the file, as in training,
+    and then the whole path. Without a pattern, the function reads the case from BreakHis and IDC file names.
+    Placeholders such as `unknown` count as unknown.
 
     Raises:
         SettingsError: If the pattern cannot be used.
@@ -228,7 +230,7 @@ def case_of(pattern: str | None, places: Sequence[str] = ()) -> Callable[[Path],
 
 
 def case_in_name(file_name: str) -> str:
-    """Return the case in a file name of BreakHis or IDC; empty if it is neither."""
+    """Return the case in a BreakHis or IDC file name; an empty string for other names."""
     try:
         return breakhis.parse(file_name).case
     except DataError:
@@ -238,13 +240,13 @@ def case_in_name(file_name: str) -> str:
 def predict(
     model: Model, files: Sequence[Path], case: Callable[[Path], str], bad: list[BadFile], progress: Progress
 ) -> Iterator[ImageRow]:
-    """Yield a row for each image that can be read.
+    """Yield one row per readable image.
 
     Args:
-        model: From `open_model`.
-        files: From `find_files`.
-        case: From `case_of`.
-        bad: List to which files that cannot be read are appended.
+        model: Model from `open_model`.
+        files: Images from `find_files`.
+        case: Function from `case_of`.
+        bad: List to which unreadable files are appended.
         progress: Called with (done, total) files.
     """
     from bhsearch.models.calibrated import predict_images
@@ -268,14 +270,14 @@ def predict(
 
 
 def cases(model: Model, rows: Sequence[ImageRow]) -> list[CaseRow]:
-    """Return a row for each known case, sorted by name.
+    """Return one row per known case, sorted by name.
 
     Args:
-        model: That gave the rows.
-        rows: Of images.
+        model: Model that computed the image rows.
+        rows: Image rows.
     """
     by_case: dict[str, list[float]] = {}
-    spelt: dict[str, str] = {}  # the first of several spellings of a case names it
+    spelt: dict[str, str] = {}  # a case with several spellings is named by the first one
     for row in rows:
         if row.case:
             name = spelt.setdefault(spelling_key(row.case), row.case)
@@ -292,12 +294,12 @@ def _six(probability: float) -> float:
 
 
 class Writer:
-    """Writes rows of one kind as CSV with a header, or as JSON lines.
+    """Writer of rows of one class, as CSV with a header or as JSON lines.
 
     Args:
-        stream: Where to.
+        stream: Output stream.
         kind: `csv` or `jsonl`.
-        row: Class of the rows; its fields are the columns.
+        row: Class of the rows, whose fields are the columns.
     """
 
     def __init__(self, stream: IO[str], kind: str, row: type[ImageRow | CaseRow]) -> None:
@@ -316,10 +318,12 @@ class Writer:
 
 
 def write_to(stream: IO[str], kind: str, rows: Iterable[ImageRow]) -> None:
-    """Write image rows to a stream, such as standard output. Case rows are left out: they have other columns.
+    """Write image rows to a stream, such as standard output.
+
+    Case rows are not written, because their columns differ.
 
     Raises:
-        PlaceError: If the disk behind it is full.
+        PlaceError: If the disk is full.
     """
     with explain_write_errors("standard output"):
         writer = Writer(stream, kind, ImageRow)
@@ -329,19 +333,19 @@ def write_to(stream: IO[str], kind: str, rows: Iterable[ImageRow]) -> None:
 
 
 def write_files(file: Path, kind: str, model: Model, rows: Iterable[ImageRow]) -> list[tuple[Path, int]]:
-    """Write predictions: image rows, case rows in a second file, and a text on their use in a third one.
+    """Write image rows, case rows and a README on the use of predictions to three files.
 
-    Each file appears under its name only when it is whole, and replaces an older one. Folders are made.
+    Each file is created atomically and replaces an older file of the same name. Missing folders are created.
 
     Args:
-        file: File of the image rows. With `predictions.csv`, the case rows are in `predictions_cases.csv` and the text
-            in `predictions.README.txt`.
+        file: File of the image rows. For `predictions.csv`, the case rows are written to `predictions_cases.csv` and
+            the README to `predictions.README.txt`.
         kind: `csv` or `jsonl`.
-        model: That gave the rows.
-        rows: Of images; asked for one by one, and written as they come.
+        model: Model that computes the rows.
+        rows: Image rows, written one by one as they are computed.
 
     Returns:
-        The two files with their numbers of rows.
+        Image file and case file, each with its number of rows.
 
     Raises:
         PlaceError: If a file cannot be written.
@@ -371,9 +375,9 @@ def write_files(file: Path, kind: str, model: Model, rows: Iterable[ImageRow]) -
 
 @contextmanager
 def whole(file: Path) -> Iterator[IO[str]]:
-    """Open a stream to a file that appears under its name only when it is complete.
+    """Open a stream to a file that is created atomically when the block ends without an error.
 
-    Folders that are missing are made; they are gone again where nothing came of the file.
+    Missing folders are created, and removed again if the block fails.
 
     Raises:
         PlaceError: If the file cannot be written.
@@ -389,7 +393,7 @@ def whole(file: Path) -> Iterator[IO[str]]:
             draft = Path(name)
             with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
                 yield stream
-            draft.chmod(0o644)  # a temporary file is the owner's alone
+            draft.chmod(0o644)  # temporary files are readable by their owner only
             draft.replace(file)
     except BaseException:
         if draft is not None:

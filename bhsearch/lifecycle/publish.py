@@ -1,4 +1,4 @@
-"""Publish a tested model: files and metrics on the run of its test, a registered version, and its promotion."""
+"""Publish a tested model: log files and metrics of the test, register a version, and promote the version."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ def publish(
     decision: Decision,
     reporter: ProgressReporter,
 ) -> RegistrationResult:
-    """Log the test, register the model, and promote it if the gate or the user says so.
+    """Log the test, register the model, and promote the version if the gate passes it or the user forces it.
 
     Args:
         client: Client of the MLflow store.
-        request: What the user asked for.
-        fitted: The model.
+        request: Request of the user.
+        fitted: The fitted model.
         test: The sealed test.
         evaluation: Result of the test.
         decision: Decision of the gate.
         reporter: Receives progress events.
 
     Raises:
-        StudyError: If another version got the alias in the meantime; the version is registered then.
+        StudyError: If another version received the alias in the meantime. The new version is then registered, but not
+            promoted.
         RunError: If the store stays unavailable.
     """
     from bhsearch.tracking import registry
@@ -82,7 +83,7 @@ def _result(
     evaluation: TestEvaluation,
     decision: Decision,
 ) -> RegistrationResult:
-    """Join everything that is known before there is a version."""
+    """Return the result of a registration, with a placeholder for the version that is not created yet."""
     from bhsearch.tracking import access_log, registry
 
     candidate = fitted.candidate

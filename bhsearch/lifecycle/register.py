@@ -1,4 +1,4 @@
-"""Register a trial: restore it, fix its operating point, test it once on the sealed cases, decide and publish."""
+"""Register a trial: restore it, fix its operating point, test it once on the sealed cases, and publish its model."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def register(
 ) -> RegistrationResult | EarlierResult | None:
     """Test a trial on the sealed cases, register its model, and promote it if the gate passes it.
 
-    A trial that was tested on these cases before is not tested again: its earlier result is returned.
+    A trial that was already tested on these cases is not tested again; its earlier result is returned.
 
     Args:
-        request: What to register.
+        request: Trial to register, with name, alias and options.
         reporter: Receives progress events.
-        agree: Called with the plan before the sealed test is opened; False ends the registration.
+        agree: Called with the plan before the sealed test is opened; returns whether to open the test.
 
     Returns:
-        The result; None if `agree` returned False.
+        The new or the earlier result; None if `agree` returned False.
 
     Raises:
-        InputError: If anything the user gave is wrong; the test was not opened then.
-        RunError: If a model cannot be read, or the store stays away.
+        InputError: If the request is wrong. The test is not opened in this case.
+        RunError: If a model cannot be read, or the store stays unavailable.
     """
     client = _open_store(reporter)
     selection = candidates.select(client, request)
@@ -58,10 +58,10 @@ def register(
 
 
 def preview(request: RegistrationRequest, reporter: ProgressReporter) -> RegistrationPlan:
-    """Return what registering would do, without opening the sealed test or writing anything.
+    """Return the plan of a registration without opening the sealed test or writing anything.
 
     Raises:
-        InputError: If anything the user gave is wrong.
+        InputError: If the request is wrong.
         RunError: If the store stays unavailable.
     """
     client = _open_store(reporter)
@@ -79,7 +79,10 @@ def _open_store(reporter: ProgressReporter) -> Any:
 
 @contextmanager
 def _open_test(client: Any, fitted: FittedModel) -> Iterator[SealedTest]:
-    """Log the access to the sealed test, then give its images; the run of the access records how the block ended."""
+    """Log the access to the sealed test, then yield the test.
+
+    When the block ends, the MLflow run of the access is marked finished or, after an error, failed with the reason.
+    """
     from bhsearch.tracking import access_log
 
     study, restored = fitted.candidate.study, fitted.candidate.restored
@@ -89,15 +92,19 @@ def _open_test(client: Any, fitted: FittedModel) -> Iterator[SealedTest]:
     )
     try:
         yield SealedTest(restored.index, restored.split, access)
-    except BaseException as error:  # an interrupt, too: the access stays counted
-        with suppress(Exception):  # the store may be what failed
+    except BaseException as error:  # interrupts included: the access still counts
+        with suppress(Exception):  # the store itself may have failed
             access_log.fail_test(client, access.run_id, f"{type(error).__name__}: {error}")
         raise
     access_log.end_test(client, access.run_id)
 
 
 def _repeat(client: Any, request: RegistrationRequest, earlier: EarlierResult) -> EarlierResult:
-    """Return an earlier result, and promote its version if an outage prevented that, or if the user forces it."""
+    """Return an earlier result after completing or forcing the promotion of its version.
+
+    The version is promoted if the user forces the promotion, or if the first registration decided to promote it but an
+    outage prevented the promotion.
+    """
     from bhsearch.tracking import registry
 
     version = earlier.version

@@ -22,14 +22,14 @@ class RegistrationRequest:
     """A request to register a trial.
 
     Attributes:
-        study: Name, uid or parent run; None for the only study of the store.
-        trial: Number; None for the best.
+        study: Name, uid or parent run of the study; None for the only study of the store.
+        trial: Number of the trial; None for the best trial.
         name: Name of the registered model; None for the name of the data set.
-        alias: Alias of a version that passes the gate.
-        force: Whether the version gets the alias even if the gate rejects it.
-        reason: The user's reason for that.
-        data: Where the data are now, if they were moved.
-        export: `openvino` for that, beside the model; None for nothing.
+        alias: Alias that the version receives if it passes the promotion gate.
+        force: Whether the version receives the alias even if the gate rejects it.
+        reason: The user's reason for `force`.
+        data: Current location of the data set, if it was moved.
+        export: `openvino` to export the model to that format as well; None for no export.
     """
 
     study: str | None = None
@@ -53,18 +53,19 @@ class RegistrationRequest:
 
 @dataclass(frozen=True, eq=False)
 class RegistrationPlan:
-    """What a registration would do, known before the sealed test is opened.
+    """The plan of a registration, made before the sealed test is opened.
 
     Attributes:
-        study, trial: What would be registered.
+        study, trial: Trial that would be registered, and its study.
         name: Name of the registered model.
-        alias: Alias of a version that passes the gate.
-        n_groups: Sealed groups of cases: in all, with benign, and with malignant images.
-        n_images: Sealed images.
-        openings: Every access to these images so far.
-        champion: The version that has the alias; None if there is none.
-        force: Whether the gate is overruled.
-        earlier: Result of an earlier test of this trial, which would be returned; None if there is none.
+        alias: Alias that the version receives if it passes the promotion gate.
+        n_groups: Number of sealed groups of cases: all groups, groups with benign images, groups with malignant images.
+        n_images: Number of sealed images.
+        openings: All accesses to the sealed images so far.
+        champion: Version that has the alias now; None if no version has the alias.
+        force: Whether the user overrules the gate.
+        earlier: Result of an earlier test of this trial, which would be returned instead of opening the test; None if
+            the trial has no earlier result.
     """
 
     study: StoredStudy
@@ -84,11 +85,11 @@ class EarlierResult:
     """Result of an earlier test of the same trial on the same sealed images, which were not opened again.
 
     Attributes:
-        version: The registered version, as it is now.
-        when: Time of the access, UTC, ISO 8601.
-        rows: Heading and text, as they were first shown.
+        version: Current state of the registered version.
+        when: Time of the earlier access, UTC, ISO 8601.
+        rows: Pairs of heading and text, as first shown.
         notes: Sentences that must be read with the numbers.
-        forced: Whether this command promoted it by force.
+        forced: Whether the current command promoted the version by force.
     """
 
     version: Version
@@ -103,17 +104,17 @@ class RegistrationResult:
     """Result of a registration.
 
     Attributes:
-        study, trial: What was registered.
-        is_best: Whether the trial has the study's best score.
-        corrected: Score of the study's winner, corrected for the search.
+        study, trial: Registered trial, and its study.
+        is_best: Whether the trial has the best score of the study.
+        corrected: Score of the study's best trial, corrected for the search.
         point: Calibration and threshold, fixed before the access.
-        openings: Every access to these sealed images so far, this one last.
-        tested: The test.
-        verdict: Decision of the gate.
-        promoted: `gate`, `force`, or empty.
-        alias: Alias that it gets if it is promoted.
+        openings: All accesses to these sealed images so far, including the access of this registration as the last.
+        tested: Result of the sealed test.
+        verdict: Decision of the promotion gate.
+        promoted: `gate` or `force` if the version was promoted; empty otherwise.
+        alias: Alias that the version receives on promotion.
         version: The registered version.
-        note: Text that belongs beside every number; may be empty.
+        note: Text shown with every number, such as that the data are synthetic; may be empty.
     """
 
     study: StoredStudy

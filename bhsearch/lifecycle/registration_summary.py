@@ -1,4 +1,4 @@
-"""Describe a registration: rows for the terminal, a note in Markdown, and tags of the version."""
+"""Describe a registration as rows for the terminal, as a Markdown note, and as tags of the version."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ OTHER_TRIAL = "The correction is for the best-scoring rule, not for the choice o
 
 
 def rows(result: RegistrationResult) -> list[tuple[str, str]]:
-    """Return the rows of a result, heading and text, in reading order."""
+    """Return a registration result as pairs of heading and text, in reading order."""
     return [*_measured(result), ("version", f"{result.version.name} {result.version.number}: {standing(result)}")]
 
 
 def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
-    """Return the rows that are known before there is a version."""
+    """Return the rows of a result that do not depend on the registered version."""
     corrected, tested = result.corrected, result.tested
     best = "the best" if result.is_best else f"the best is {result.study.trials[0].number}"
     values = tested.values
@@ -54,7 +54,7 @@ def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
 
 
 def plan_rows(prospect: RegistrationPlan) -> list[tuple[str, str]]:
-    """Return the rows of a plan, heading and text."""
+    """Return a registration plan as pairs of heading and text."""
     study, trial, earlier = prospect.study, prospect.trial, prospect.earlier
     best = "the best" if trial == study.trials[0] else f"the best is {study.trials[0].number}"
     n_all, n_benign, n_malignant = prospect.n_groups
@@ -80,7 +80,7 @@ def plan_rows(prospect: RegistrationPlan) -> list[tuple[str, str]]:
 
 
 def earlier_rows(earlier: EarlierResult) -> list[tuple[str, str]]:
-    """Return the rows of an earlier result, and its current aliases."""
+    """Return an earlier result and the current aliases of its version, as pairs of heading and text."""
     version = earlier.version
     standing = ", ".join(version.aliases) or "it has no alias now"
     again = f"nothing, this time: trial and sealed cases are those of {earlier.when}, and this is what was found then"
@@ -92,7 +92,7 @@ def earlier_rows(earlier: EarlierResult) -> list[tuple[str, str]]:
 
 
 def advice(result: RegistrationResult | EarlierResult) -> str:
-    """Return the command that predicts with this version."""
+    """Return the command that predicts with the registered version."""
     version = result.version
     if isinstance(result, RegistrationResult):
         alias = result.alias if result.promoted else "challenger"
@@ -107,7 +107,7 @@ def _named(version: Version) -> str:
 
 
 def _of_class(result: RegistrationResult, name: str) -> str:
-    """Return the number of cases and images that a metric of one class is computed on; empty for other metrics."""
+    """Return, as text, the number of cases and images behind a one-class metric; empty for other metrics."""
     if name not in _ONE_CLASS:
         return ""
     predictions = result.tested.predictions
@@ -124,7 +124,7 @@ def notes(result: RegistrationResult) -> list[str]:
 
 
 def opened(result: RegistrationResult) -> str:
-    """Describe how often these sealed images were opened, and when."""
+    """Describe how often and when the sealed images were opened."""
     earlier = result.openings[:-1]
     if not earlier:
         return "for the first time"
@@ -132,20 +132,20 @@ def opened(result: RegistrationResult) -> str:
 
 
 def describe(result: RegistrationResult) -> str:
-    """Return the description of the version and of its run, Markdown."""
+    """Return the Markdown description of the registered version and its run."""
     head = [f"**{sentence}**  " for sentence in notes(result)[:1] if result.note]
     table = ["| | |", "| --- | --- |", *(f"| {heading} | {text.replace('|', '/')} |" for heading, text in rows(result))]
     return "\n".join([*head, "", *table, "", *(f"{sentence}  " for sentence in notes(result)[bool(result.note) :])])
 
 
 def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before: str) -> dict[str, str]:
-    """Return the tags of a registered version, which hold its result.
+    """Return the tags that store the result of a registration on the registered version.
 
     Args:
-        result: What was found; it needs no version yet.
+        result: Result of the registration; its `version` is not used.
         sealed: Digest of the set of sealed images.
         reason: The user's reason for `--force`.
-        before: Number of the version that had the alias; empty if none had.
+        before: Number of the version that had the alias; empty if no version had the alias.
     """
     corrected, line = result.corrected, result.point.calibration
     ends = result.tested.intervals["auc"]
@@ -178,7 +178,7 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
 
 
 def earlier_of(version: Version, when: str) -> EarlierResult | None:
-    """Return the result of a version's test from its tags; None if they do not hold it."""
+    """Return the test result that is stored in the tags of a version; None if the tags contain no result."""
     text = version.tags.get(keys.RESULT)
     if text is None:
         return None
@@ -187,12 +187,12 @@ def earlier_of(version: Version, when: str) -> EarlierResult | None:
 
 
 def _short(result: RegistrationResult) -> list[tuple[str, str]]:
-    """Return the rows that fit into a tag: all but the list of earlier accesses, whose length is unbounded."""
+    """Return the rows that fit into a tag: all rows except the list of accesses, whose length is unbounded."""
     return [(heading, text) for heading, text in _measured(result) if heading != "opened"]
 
 
 def standing(result: RegistrationResult) -> str:
-    """Describe the alias that a version gets, and how it got it."""
+    """Describe the alias of the registered version, and whether the alias was forced."""
     if result.promoted == "force":
         return (
             f"{result.alias}, by force, against the gate" if not result.verdict.promote else f"{result.alias}, by force"

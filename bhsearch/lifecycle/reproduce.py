@@ -1,4 +1,4 @@
-"""Train a trial again from what MLflow holds, and compare its predictions."""
+"""Retrain a trial from its records in MLflow, and compare the predictions with the stored ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bhsearch.models.calibrated import load_network
 if TYPE_CHECKING:
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
 
-SAME = 1e-5  # largest difference of P(malignant) that a frozen trial shows on the same machine
+SAME = 1e-5  # on the same machine, P(malignant) of a retrained frozen trial differs by less
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Reproduced:
     """Comparison of a reproduced trial with the original.
 
     Attributes:
-        study: Its study's name.
-        number: Its number.
+        study: Name of the study.
+        number: Number of the trial.
         score: Score of the original trial.
         score_now: Score of the reproduced trial.
-        largest: Largest difference of an image's out-of-fold P(malignant).
-        mean: Mean difference.
-        n_images: Images that were compared.
-        versions: Packages whose version differs, as `name then -> now`.
+        largest: Largest absolute difference in out-of-fold P(malignant).
+        mean: Mean absolute difference in out-of-fold P(malignant).
+        n_images: Number of compared images.
+        versions: Packages whose version has changed, as `name then -> now`.
     """
 
     study: str
@@ -59,16 +59,16 @@ class Reproduced:
 
 
 def reproduce(run_id: str, reporter: ProgressReporter, data: str | None = None) -> Reproduced:
-    """Train a trial again and compare its out-of-fold predictions with those kept.
+    """Retrain a trial and compare its out-of-fold predictions with the stored ones.
 
     Args:
-        run_id: The MLflow run of the trial.
+        run_id: MLflow run of the trial.
         reporter: Receives progress events.
-        data: Where the data are now, if they were moved.
+        data: Current location of the data set, if it was moved.
 
     Raises:
-        StudyError: If it is no run of a finished trial, or of a regime that cannot be repeated.
-        DataError: If the data are not those of the study any more; the files are named.
+        StudyError: If the run is not the run of a complete trial, or if the trial cannot be retrained.
+        DataError: If the data have changed since the study; the message lists the files.
         BackboneError: If the weights of the backbone are not available.
     """
     from bhsearch.tracking.connection import require_store
@@ -100,10 +100,10 @@ def reproduce(run_id: str, reporter: ProgressReporter, data: str | None = None) 
 
 
 def run_again(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, reporter: ProgressReporter) -> TrialResult:
-    """Train a trial again with its parameters, on its split, from the same initial heads.
+    """Retrain a trial with the original parameters, split and initial heads, and return the result.
 
     Raises:
-        StudyError: If the study does not say enough, or the weights of the backbone are others now.
+        StudyError: If a record of the study is missing, or if the weights of the backbone have changed.
     """
     from bhsearch.study.objective_factory import make_objective
     from bhsearch.tracking import reader
@@ -122,15 +122,15 @@ def run_again(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, rep
 def deployed_network(
     study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, reporter: ProgressReporter
 ) -> tuple[Any, Predictions]:
-    """Return the network of a trial for test and registration, and its out-of-fold predictions.
+    """Return the uncalibrated network of a trial, for test and registration, and its out-of-fold predictions.
 
-    The network is the ensemble over the folds, from uint8 RGB to P(malignant), not calibrated: heads on one backbone in
-    the frozen regime, several networks in the finetune regime. A trial without a model (`--keep-models`) is trained
-    again with its parameters on its split; then the predictions are those of the new network, and their difference to
-    the stored ones is reported.
+    The network is the ensemble over the folds, from uint8 RGB to P(malignant): heads on one backbone in the frozen
+    regime, one network per fold in the finetune regime. If MLflow keeps no model of the trial (`--keep-models`), the
+    trial is retrained. The returned predictions are then those of the retrained networks, and their largest difference
+    from the stored predictions is reported.
 
     Raises:
-        StudyError: If MLflow does not have the model, or not enough to train the trial again.
+        StudyError: If MLflow lacks the model, or a record that is needed to retrain the trial.
         BackboneError: If the weights of the backbone are not available.
     """
     from bhsearch.tracking import model_files, reader

@@ -34,12 +34,12 @@ _WORDS = {"label": "another label", "case": "another case", "pixels_digest": "ot
 
 @dataclass(frozen=True, eq=False)
 class RestoredStudy:
-    """Data, split and settings of a study, unchanged since.
+    """Data, split and settings of a study, verified to be unchanged.
 
     Attributes:
         settings: Settings of the study.
         index: The whole data set.
-        split: Split of the whole data set, in the order of its rows.
+        split: Split of the whole data set, in the row order of `index`.
     """
 
     settings: Settings
@@ -53,22 +53,24 @@ class RestoredStudy:
 
 
 def restore_study(study: StoredStudy, reporter: ProgressReporter, data: str | None = None) -> RestoredStudy:
-    """Open the data of a study and check that they are unchanged. Only files that were modified are decoded.
+    """Open the data of a study and check that they are unchanged.
+
+    Only files that were modified are decoded.
 
     Args:
-        study: The study as MLflow holds it.
+        study: The study as stored in MLflow.
         reporter: Receives progress events.
-        data: Where the data are now, if they were moved.
+        data: Current location of the data set, if it was moved.
 
     Raises:
-        DataError: If images, labels or cases are not those of the study; they are named.
-        StudyError: If MLflow does not hold enough of the study.
+        DataError: If images, labels or cases differ from those of the study; the message lists the files.
+        StudyError: If MLflow lacks a record of the study, or if the stored split is inconsistent.
     """
     from bhsearch.tracking import reader
 
     require_parts(study.name, study.tags.get(keys.PLUGINS, ""))
     settings = settings_of(study.settings)
-    if settings.layout == PHANTOM:  # its images may have been put into a folder since
+    if settings.layout == PHANTOM:  # the images may have been written to a folder since
         settings = replace(settings, layout="auto")
     split = Split.from_dict(reader.read_record(study, keys.SPLIT))
     try:
@@ -105,10 +107,10 @@ def _require_same_images(study: StoredStudy, then: dict[str, list[Any]], now: di
 
 
 def settings_of(text: Mapping[str, str]) -> Settings:
-    """Parse settings from the text that MLflow keeps.
+    """Parse settings from the text that MLflow stores.
 
     Raises:
-        StudyError: If the run has no settings, or one cannot be parsed.
+        StudyError: If the run has no settings, or if a setting cannot be parsed.
     """
     if not text:
         raise StudyError(
@@ -145,7 +147,7 @@ def space_of(study: StoredStudy) -> tuple[Parameter, ...]:
     """Return the search space of a study.
 
     Raises:
-        MissingError: If MLflow does not have it.
+        MissingError: If MLflow does not have the search space.
     """
     from bhsearch.tracking import reader
 
@@ -154,10 +156,12 @@ def space_of(study: StoredStudy) -> tuple[Parameter, ...]:
 
 
 def params_of(trial: StoredTrial, space: Sequence[Parameter]) -> Params:
-    """Parse the parameters of a trial from the text that MLflow keeps; a trial that failed early has not all of them.
+    """Parse the parameters of a trial from the text that MLflow stores.
+
+    Parameters that a failed trial did not log are omitted.
 
     Raises:
-        StudyError: If a value is not one of the space.
+        StudyError: If a value is not in the search space.
     """
     params: Params = {}
     for row in space:
@@ -180,7 +184,7 @@ def complete_params_of(study: StoredStudy, trial: StoredTrial) -> Params:
     """Parse the parameters of a complete trial.
 
     Raises:
-        StudyError: If a parameter is missing, or its value is not one of the space.
+        StudyError: If a parameter is missing, or its value is not in the search space.
     """
     space = space_of(study)
     params = params_of(trial, space)
@@ -191,11 +195,11 @@ def complete_params_of(study: StoredStudy, trial: StoredTrial) -> Params:
 
 
 def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
-    """Return the backbone of a trial, with unchanged weights.
+    """Return the backbone of a trial after checking that its weights are unchanged.
 
     Raises:
-        BackboneError: If its weights are not available.
-        StudyError: If its weights are others now.
+        BackboneError: If the weights are not available.
+        StudyError: If the weights have changed.
     """
     from bhsearch.tracking import reader
 
@@ -211,15 +215,17 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
 
 
 def sealed_digest(index: Dataset, split: Split) -> str:
-    """Return the digest of the set of sealed images, from their pixels; independent of their order."""
+    """Return the digest of the set of sealed images, computed from their pixels and independent of their order."""
     return digest_of_set(index.column("pixels_digest")[split.test].tolist())
 
 
 def kept_sealed_digest(study: StoredStudy) -> str:
-    """Return the same digest from what MLflow holds of a study, without reading an image.
+    """Return the digest of the sealed images of a study from its records in MLflow, without reading an image.
+
+    The digest equals that of `sealed_digest`.
 
     Raises:
-        StudyError: If MLflow does not hold enough of the study.
+        StudyError: If MLflow lacks a record of the study.
     """
     from bhsearch.tracking import reader
 
@@ -237,7 +243,7 @@ def digest_of_set(pixel_digests: Iterable[str]) -> str:
 
 
 def rows_of(index: Dataset, rows: np.ndarray) -> dict[str, list[str]]:
-    """Return case and pixel digest of some rows, as the promotion gate compares them."""
+    """Return case and pixel digest of each given row, in the form that the promotion gate compares."""
     from bhsearch.data.grouping import case_keys
 
     return {"case": case_keys(index)[rows].tolist(), "pixels_digest": index.column("pixels_digest")[rows].tolist()}

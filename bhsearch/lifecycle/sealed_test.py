@@ -1,4 +1,4 @@
-"""The sealed test: its images, readable only after the access was logged, and its evaluation."""
+"""The sealed test, whose images can be read only after the access was logged."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _TEXT = ("path", "case", "subtype", "magnification")
 class SealedTest:
     """The images of the sealed test.
 
-    No other code of this package reads an image of the test for features, predictions, metrics or pictures.
+    Only this class reads test images for features, predictions, metrics or pictures.
 
     Args:
         index: The whole data set.
         split: Split of the whole data set.
-        access: The logged access, which only `tracking.test_access.log_access` creates.
+        access: The logged access, which only `tracking.access_log.log_access` creates.
 
     Raises:
         TypeError: If `access` is not a logged access.
@@ -52,15 +52,15 @@ class SealedTest:
         return len(self._rows)
 
     def image(self, row: int) -> npt.NDArray[np.uint8]:
-        """Read one image, by its position in the test. uint8 RGB, shape (height, width, 3)."""
+        """Return the test image at a position as uint8 RGB. Shape (height, width, 3)."""
         return decode(self._files[row])
 
     def probabilities(self, network: Any, what: str, reporter: ProgressReporter) -> npt.NDArray[np.float32]:
         """Run a network on every image of the test.
 
         Args:
-            network: Keras model, uint8 RGB to P(malignant).
-            what: Name of the step that is reported.
+            network: Keras model from uint8 RGB to P(malignant).
+            what: Name of the reported step.
             reporter: Receives progress events.
 
         Returns:
@@ -78,7 +78,7 @@ class SealedTest:
             return np.fromiter(predict_images(network, images()), np.float32, len(self))
 
     def predictions(self, probability: npt.NDArray[np.float32]) -> Predictions:
-        """Join probabilities with the images of the test, as a single fold.
+        """Return probabilities of all test images as `Predictions` with a single fold.
 
         Args:
             probability: P(malignant). Shape (n_images,).
@@ -94,6 +94,6 @@ class SealedTest:
         )
 
     def lineage(self) -> dict[str, dict[str, list[str]]]:
-        """Return case and pixel digest of each image of development and test, as the promotion gate compares them."""
+        """Return case and pixel digest of each development and test image, in the form that the gate compares."""
         parts = {"development": self._split.development, "test": self._split.test}
         return {name: rows_of(self._index, rows) for name, rows in parts.items()}

@@ -1,4 +1,4 @@
-"""Studies of the MLflow store: listed, and loaded as the result that `optimize` returned."""
+"""List the studies of the MLflow store, and load one as the result that `optimize` returned."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def list_studies(reporter: ProgressReporter) -> list[StudySummary]:
-    """Return the studies of the MLflow store, the one that was started last first.
+    """Return the studies of the MLflow store, most recently started first.
 
     Args:
         reporter: Receives progress events.
 
     Raises:
-        StudyError: If there is no store, or it refuses the request.
+        StudyError: If there is no store, or if the store refuses the request.
         RunError: If the store cannot be reached.
     """
     require_store()
@@ -38,14 +38,14 @@ def list_studies(reporter: ProgressReporter) -> list[StudySummary]:
 
 
 def load_study(name: str | None, reporter: ProgressReporter) -> StudyResult:
-    """Return a study of the MLflow store, ranked as when it ended.
+    """Return the result of a study from the MLflow store, with the same ranking as when the study ended.
 
     Args:
-        name: Name, uid or run of the study; None for the study that was started last.
+        name: Name, uid or run of the study; None for the most recently started study.
         reporter: Receives progress events.
 
     Raises:
-        StudyError: If there is no such study, or its store cannot be opened.
+        StudyError: If the study does not exist, or if the store cannot be opened.
         RunError: If the store cannot be reached.
     """
     require_store()
@@ -69,7 +69,7 @@ def load_study(name: str | None, reporter: ProgressReporter) -> StudyResult:
         data=study.data,
         ranking=ranking,
         records=records,
-        # MLflow keeps the number that the first command asked for.
+        # MLflow stores the number of trials of the first command; later commands may have run more.
         wanted=max(int(study.settings.get("trials", 0)), sum(trial.counts for trial in records)),
         note=SYNTHETIC if study.synthetic else "",
         invalid=split["leaks"],
@@ -81,7 +81,7 @@ def load_study(name: str | None, reporter: ProgressReporter) -> StudyResult:
 
 
 def _with_notes(record: Trial, trial: StoredTrial) -> Trial:
-    """Return a trial with the notes that the storage of its engine keeps: run and seconds."""
+    """Add the MLflow run and the duration in seconds to the notes of a trial, and return the trial."""
     record.notes["mlflow_run"] = trial.run_id
     if keys.SECONDS in trial.metrics:
         record.notes["seconds"] = trial.metrics[keys.SECONDS]

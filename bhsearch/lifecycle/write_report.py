@@ -12,13 +12,13 @@ from bhsearch.study.events import ProgressReporter
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """A report that was written.
+    """A written report.
 
     Attributes:
         study: Name of the study.
         file: The HTML page.
-        n_bytes: Its size.
-        n_figures: Figures that were written as SVG and PDF.
+        n_bytes: Size of the HTML page.
+        n_figures: Number of figures written as SVG and PDF.
     """
 
     study: str
@@ -31,14 +31,14 @@ def write_report(study: str | None, file: Path, figures: Path | None, reporter: 
     """Write a study as one HTML page, log the page to the study's run in MLflow, and write its figures.
 
     Args:
-        study: Name, uid or parent run; None for the study that was started last.
-        file: HTML file to write; its folder is made.
+        study: Name, uid or parent run of the study; None for the most recently started study.
+        file: HTML file to write; its parent folder is created if missing.
         figures: Folder for every figure as SVG and PDF with captions; None to write no figure.
         reporter: Receives progress events.
 
     Raises:
         PlaceError: If a file cannot be written.
-        StudyError: If there is no such study, or its store cannot be opened or refuses a request.
+        StudyError: If the study does not exist, or if the store cannot be opened or refuses a request.
         RunError: If the store cannot be reached.
     """
     if file.is_dir():

@@ -54,7 +54,7 @@ def check_backend() -> None:
     if name not in BACKENDS:
         raise SettingsError(
             f"The backend of Keras must be {' or '.join(BACKENDS)}, but {source} names {name!r}. "
-            f"Set {VARIABLE}=tensorflow to use another."
+            f"Set {VARIABLE}=tensorflow to use TensorFlow."
         )
     if name not in sys.modules and util.find_spec(name) is None:
         raise SettingsError(

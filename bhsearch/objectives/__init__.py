@@ -1,1 +1,1 @@
-"""Objectives: search space, and the score of a parameter set by frozen features or fine-tuning."""
+"""Search spaces, and objectives that score a parameter set by heads on frozen features or by fine-tuning."""

@@ -1,4 +1,4 @@
-"""Results of an objective: intermediate values and the trial result, as plain records."""
+"""Records that an objective reports and returns: intermediate values, and the result of a trial."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import numpy.typing as npt
 from bhsearch.data.arrays import Float32Array
 from bhsearch.models.training.linear_probe import Heads
 
-MS_PER_IMAGE, MODEL_MB = "ms_per_image", "model_mb"  # metric names of the costs of the deployed model
+MS_PER_IMAGE, MODEL_MB = "ms_per_image", "model_mb"  # metric names: inference time and size of the deployed model
 
 
 @dataclass(frozen=True)
 class IntermediateValue:
-    """Intermediate score of a running trial.
+    """An intermediate score of a running trial.
 
     Attributes:
-        step: Number of evaluations done over all folds, from 0; comparable between trials.
-        mean: Mean score over the folds so far, the running one included.
-        fold: Score of the fold that has just ended; None within a fold.
+        step: Index of the evaluation, counted from 0 over all folds. Equal steps of two trials are comparable, because
+            every fold has the same number of evaluations.
+        mean: Mean score over the finished folds and the running fold.
+        fold: Score of the fold, if the evaluation is the last one of a fold; otherwise None.
     """
 
     step: int
@@ -30,14 +31,14 @@ class IntermediateValue:
     fold: float | None
 
 
-ReportCallback = Callable[[IntermediateValue], None]  # raises `Pruned` to end the trial
+ReportCallback = Callable[[IntermediateValue], None]  # receives intermediate values; raises `Pruned` to end the trial
 
 
 class Pruned(Exception):  # noqa: N818  # a decision, not an error
-    """Raised to end an unpromising trial.
+    """The trial is ended early by the pruner, because its intermediate values are poor.
 
     Attributes:
-        curves: Curves so far, as in `TrialResult`.
+        curves: Learning curves up to the pruning; see `TrialResult.curves`.
         seconds: Duration of the trial.
     """
 
@@ -49,19 +50,19 @@ class Pruned(Exception):  # noqa: N818  # a decision, not an error
 
 @dataclass(frozen=True, eq=False)
 class TrialResult:
-    """Result of one trial.
+    """The result of one complete trial.
 
     Attributes:
-        score: Mean over folds and repeats of the case-weighted ROC AUC of out-of-fold predictions at the last epoch.
+        score: Case-weighted ROC AUC of out-of-fold predictions after the last epoch, mean over folds and repeats.
         probability: Out-of-fold P(malignant). Shape (n_repeats, n_images).
-        curves: Values per evaluation (frozen regime: per epoch) for the image itself: `auc` (like the score), `loss`
-            (out-of-fold, case-weighted) and `training_loss`.
-        model: JSON-able description of the model: `kind` (`heads` or `networks`), `views` of test-time augmentation,
-            and further keys for `models.inference_model`.
-        arrays: Its weights.
+        curves: Learning curves without test-time augmentation: `auc` (computed like the score), `loss` (out-of-fold,
+            case-weighted) and `training_loss`. One value per evaluation; in the frozen regime, one per epoch.
+        model: JSON-compatible description of the model: `kind` (`heads` or `networks`), `views` of test-time
+            augmentation, and further keys for `models.inference_model`.
+        arrays: Weights of the model, by name.
         seconds: Duration of the trial, including the computation of its features.
-        cost: Further costs by metric name: `MS_PER_IMAGE` and `MODEL_MB` of the deployed model, and those of the
-            regime. nan where unknown.
+        cost: Costs by metric name: `MS_PER_IMAGE` and `MODEL_MB` of the deployed model, and further costs of training
+            in the finetune regime. nan if unknown.
     """
 
     score: float
@@ -74,10 +75,10 @@ class TrialResult:
 
     @property
     def heads(self) -> Heads:
-        """The heads of a frozen trial, one per fold and repeat."""
+        """The trained heads of a frozen trial, one per fold and repeat."""
         return Heads.from_arrays(self.arrays, self.model["linear"])
 
 
 def sigmoid(logits: Float32Array) -> Float32Array:
-    """Return probabilities in float32 without overflow."""
+    """Return the sigmoid of logits in float32, computed without overflow."""
     return (1.0 / (1.0 + np.exp(-np.clip(logits, -80.0, 80.0)))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The objective of the finetune regime: folds are trained one after another, each from its own frozen head."""
+"""The objective of the finetune regime, which fine-tunes one network per fold, starting from a frozen head per fold."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from bhsearch.objectives.base import (
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import Params
 
-N_VIEWS = 4  # dihedral views of test-time augmentation
-N_EXAMPLES = 3  # images in the figure of augmentation policies
-MICRO_BATCHES = 4  # parts of a batch that does not fit into memory
-_ON_DEVICE_BYTES = 4 << 30  # maximum size of the images that stay on the device
+N_VIEWS = 4  # number of dihedral views for test-time augmentation
+N_EXAMPLES = 3  # number of images in the figure of augmentation policies
+MICRO_BATCHES = 4  # number of parts that a batch is split into if it does not fit into memory
+_ON_DEVICE_BYTES = 4 << 30  # maximum total size of the images that are kept on the device
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +51,9 @@ class DevelopmentRows:
     """Labels, folds and groups of the development images.
 
     Attributes:
-        label: 0 or 1. Shape (n_images,).
-        fold: Fold in each repeat. Shape (n_repeats, n_images).
-        group: Group number. Shape (n_images,).
+        label: Class of each image, 0 or 1. Shape (n_images,).
+        fold: Validation fold of each image in each repeat. Shape (n_repeats, n_images).
+        group: Group number of each image. Shape (n_images,).
     """
 
     label: npt.NDArray[np.int8]
@@ -61,23 +61,23 @@ class DevelopmentRows:
     group: npt.NDArray[np.int64]
 
     def repeat_folds(self) -> list[tuple[int, int]]:
-        """Return all pairs of repeat and fold, in the order in which trials train them."""
+        """Return all pairs of repeat and fold, in the order of training."""
         return [(repeat, fold) for repeat in range(len(self.fold)) for fold in range(int(self.fold.max()) + 1)]
 
 
 class FinetuneObjective:
-    """Score parameters of the finetune search space.
+    """The objective of the finetune regime: a callable that scores a parameter set.
 
     Args:
-        pixels: Pixel cache per image size.
-        frozen: Returns the frozen objective of an image size, whose heads the folds start from.
-        heads: Returns the frozen parameter set of a backbone's initial heads, by its name.
-        backbones: Backbones of the space by name.
-        rows: The development images.
-        seed: Seed of all random numbers of a training, the same for all trials.
-        precision: Keras's name of the precision.
-        say: Called with sentences about a trial for the user.
-        tell: Called with a short description of the trial's activity.
+        pixels: Pixel cache by image size.
+        frozen: Returns the frozen objective of an image size, which trains the initial heads.
+        heads: Returns the frozen parameter set for the initial heads of a backbone, given its name.
+        backbones: Backbones of the space, by name.
+        rows: Labels, folds and groups of the development images.
+        seed: Seed of all random numbers in training, which is the same for all trials.
+        precision: Name of the precision in Keras, such as `float32`.
+        say: Called with messages about a trial for the user.
+        tell: Called with progress messages, such as `fold 2 of 5, epoch 4 of 6`.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class FinetuneObjective:
         self._n_training_longest = max(int(training_mask(rows.fold, r, k).sum()) for r, k in rows.repeat_folds())
 
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
-        """Return example images of each augmentation policy at three strengths, for images of a few cases."""
+        """Return example images by augmentation policy, at three strengths, for one image of each of a few groups."""
         pixels = next(iter(self._pixels.values()))
         _, firsts = np.unique(self._rows.group, return_index=True)
         some = pixels.rows(firsts[np.linspace(0, len(firsts) - 1, N_EXAMPLES).astype(int)])[:, 0]
@@ -112,11 +112,15 @@ class FinetuneObjective:
     def __call__(self, params: Params, on_report: ReportCallback) -> TrialResult:
         """Train the networks of all folds with one parameter set and score their out-of-fold predictions.
 
-        A trial that does not fit into memory is repeated once with each batch in parts.
+        If the trial runs out of memory, it is repeated once with every batch split into `MICRO_BATCHES` parts.
+
+        Args:
+            params: Parameters of the finetune space.
+            on_report: Called with intermediate values, `EVALS_PER_FOLD` per fold.
 
         Raises:
-            RunError: If training produces NaN or infinite values, or does not fit into memory in parts either.
-            Pruned: If `on_report` raises it.
+            RunError: If training produces NaN or infinite values, or runs out of memory even with split batches.
+            Pruned: If `on_report` raises `Pruned`.
         """
         spec = self._spec(params)
         try:
@@ -177,7 +181,7 @@ class FinetuneObjective:
                     state = program.inference_state(program.initial_state(member))
                     began = time.perf_counter()
                     by_view = predict(program, pixels, state, task.held_out, n_views)
-                    # The fastest fold, since the first one includes compilation.
+                    # Use the time of the fastest fold, because the time of the first fold includes compilation.
                     passed = 1000 * (time.perf_counter() - began) / len(task.held_out)
                     milliseconds = min(milliseconds, passed)
                     probability[repeat, task.held_out] = six_digits(sigmoid(by_view).mean(axis=0))
@@ -186,7 +190,7 @@ class FinetuneObjective:
                         (fold_model + 1) * EVALS_PER_FOLD - 1, float(np.mean(scores)), scores[-1]
                     )
                     is_last = fold_model == len(self._rows.repeat_folds()) - 1
-                    with suppress(Pruned) if is_last else nullcontext():  # a completed trial is not pruned
+                    with suppress(Pruned) if is_last else nullcontext():  # all folds are done: keep the result
                         on_report(report)
                 except Pruned as pruned:
                     pruned.curves = curves.means()
@@ -211,7 +215,7 @@ class FinetuneObjective:
             {
                 "trained_images": n_images,
                 "peak_memory_mb": _peak_mb(),
-                MS_PER_IMAGE: len(members) * milliseconds,  # the deployed model runs the networks of all folds
+                MS_PER_IMAGE: len(members) * milliseconds,  # the deployed model averages the networks of all folds
                 MODEL_MB: sum(array.nbytes for array in weights.values()) / 1e6,
             },
         )
@@ -234,7 +238,10 @@ class FinetuneObjective:
         )
 
     def _member(self, program: CompiledTrainer, fold_model: int, seed: tuple[int, ...]) -> ModelWeights:
-        """Return the initial weights of a fold: the backbone's with the fold's frozen head, or random ones."""
+        """Return the initial weights of a fold: the backbone with the fold's frozen head.
+
+        A network that is trained from scratch gets random weights and a head of zeros.
+        """
         start = self._start(program.spec.backbone, program.spec.size)
         weights = program.initial_weights(np.random.default_rng(seed))
         if start is None:
@@ -246,7 +253,7 @@ class FinetuneObjective:
         )
 
     def _start(self, backbone: Backbone, size: int) -> tuple[list[Float32Array], int] | None:
-        """Return the frozen heads of all folds and their hidden units; None for training from scratch."""
+        """Return the frozen heads of all folds and their number of hidden units; None for training from scratch."""
         key = (backbone.name, size)
         if key not in self._started:
             start = None
@@ -254,35 +261,47 @@ class FinetuneObjective:
                 heads = self._frozen(size)(self._heads_of(backbone.name)).heads
                 hidden = 0 if heads.linear else heads.kernel.shape[2]
                 start = [heads.kernel, heads.bias, heads.output_weights, heads.output_bias], hidden
-            self._started[key] = start  # stored after success only, so that failed heads are retried
+            self._started[key] = start  # only stored after success, so that the next trial retries failed heads
         return self._started[key]
 
     def _device_pixels(self, size: int) -> DevicePixels:
-        """Return the images of one size on the device, replacing those of another size."""
+        """Return the images of one size on the device; images of another size are removed from the device first."""
         if self._device is None or self._device[0] != size:
             self._device = None
             self._device = (size, DevicePixels(self._pixels[size], _ON_DEVICE_BYTES))
         return self._device[1]
 
     def fold_score(self, repeat: int, task: FoldTask, probability: Float32Array) -> float:
-        """Return the case-weighted AUC of the validation rows."""
+        """Return the case-weighted AUC of a fold's validation images.
+
+        Args:
+            repeat: Index of the repeat.
+            task: Fold.
+            probability: P(malignant) of the validation images. Shape (n_held_out,).
+        """
         rows = task.held_out
         return float(weighted_auc(self._rows.label[rows], probability, self._case_weights[repeat, rows]))
 
     def fold_loss(self, repeat: int, task: FoldTask, logits: Float32Array) -> float:
-        """Return the case-weighted cross-entropy of the validation rows."""
+        """Return the case-weighted cross-entropy of a fold's validation images.
+
+        Args:
+            repeat: Index of the repeat.
+            task: Fold.
+            logits: Logits of the validation images. Shape (n_held_out,).
+        """
         rows = task.held_out
         entropy = np.logaddexp(0.0, logits) - logits * self._rows.label[rows]
         return float(np.average(entropy, weights=self._case_weights[repeat, rows]))
 
 
 def finetune_params(params: Params) -> FinetuneParams:
-    """Return the training parameters of the network in a parameter set."""
+    """Return the part of a parameter set that the training of networks needs."""
     return FinetuneParams(**{field.name: params[field.name] for field in fields(FinetuneParams)})
 
 
 class _Curves:
-    """Values of each evaluation over the folds."""
+    """The learning curves of a trial, with the values of every evaluation collected over the folds."""
 
     def __init__(self) -> None:
         self._values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -292,12 +311,12 @@ class _Curves:
             self._values[name][evaluation.share].append(value)
 
     def means(self) -> dict[str, list[float]]:
-        """Return the means over the evaluated folds, per evaluation."""
+        """Return the mean over the folds for each evaluation, by name of the curve."""
         return {name: [float(np.mean(by[share])) for share in sorted(by)] for name, by in self._values.items()}
 
 
 class _Fold:
-    """Callbacks of one fold in training."""
+    """The callbacks for the evaluations of the fold in training."""
 
     def __init__(
         self,
@@ -315,12 +334,12 @@ class _Fold:
     def on_evaluation(self, evaluation: Evaluation) -> None:
         auc = self._objective.fold_score(self._repeat, self._task, sigmoid(evaluation.logits))
         self._curves.add(evaluation, auc, self._objective.fold_loss(self._repeat, self._task, evaluation.logits))
-        if evaluation.share < EVALS_PER_FOLD:  # the last one is reported with the score of the fold
+        if evaluation.share < EVALS_PER_FOLD:  # the last evaluation is reported by `_trial`, with the score of the fold
             step = self._fold_model * EVALS_PER_FOLD + evaluation.share - 1
             self._on_report(IntermediateValue(step, float(np.mean([*self._before, auc])), None))
 
 
 def _peak_mb() -> float:
-    """Return the peak memory of the GPU in megabytes, or the memory of this process without a GPU."""
+    """Return the peak GPU memory in megabytes; without a GPU, the current resident memory of this process."""
     peak = backend.peak_memory_bytes()
     return (psutil.Process().memory_info().rss if peak is None else peak) / 1e6

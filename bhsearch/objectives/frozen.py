@@ -1,4 +1,4 @@
-"""The objective of the frozen regime: parameters to score, independent of engine and tracking."""
+"""The objective of the frozen regime, which trains heads on cached features of frozen backbones."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from bhsearch.objectives.space import Params
 
 
 class FeatureProgress:
-    """Describe which features a trial computes; shared by the feature cache and the objective.
+    """Progress messages about the features that a trial computes, shared by the feature cache and the objective.
 
     Args:
-        tell: Called with a short description of the trial's activity.
+        tell: Called with progress messages.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -45,17 +45,17 @@ class FeatureProgress:
 
 
 class FrozenObjective:
-    """Score parameters of the frozen search space.
+    """The objective of the frozen regime: a callable that scores a parameter set.
 
     Args:
-        features: Features of the development images.
-        backbones: Backbones of the space by name.
-        label: 0 or 1 per development image. Shape (n_images,).
-        fold: Fold of each development image. Shape (n_repeats, n_images).
-        group: Group of each development image. Shape (n_images,).
-        seed: Seed of initial weights, order of rows and dropout, the same for all trials, so that they differ by their
-            parameters alone.
-        feature_progress: Describes the trial's activity; None for no descriptions.
+        features: Feature cache of the development images.
+        backbones: Backbones of the space, by name.
+        label: Class of each development image, 0 or 1. Shape (n_images,).
+        fold: Validation fold of each development image in each repeat. Shape (n_repeats, n_images).
+        group: Group number of each development image. Shape (n_images,).
+        seed: Seed of initial weights, order of rows and dropout. All trials use the same seed, so that their scores
+            differ only because of their parameters.
+        feature_progress: Receives the activity of the trial; None for no progress messages.
     """
 
     def __init__(
@@ -85,11 +85,15 @@ class FrozenObjective:
         self._moments: dict[tuple[Backbone, str], Moments] = {}
 
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
-        """Return no example images, since views are fixed."""
+        """Return an empty dict, because the augmented views of the frozen regime are fixed and need no examples."""
         return {}
 
     def __call__(self, params: Params, on_report: ReportCallback | None = None) -> TrialResult:  # noqa: ARG002  # never pruned
         """Train the heads of all folds with one parameter set and score their out-of-fold predictions.
+
+        Args:
+            params: Parameters of the frozen space.
+            on_report: Ignored, because frozen trials are not pruned.
 
         Raises:
             RunError: If training produces NaN or infinite values.
@@ -135,7 +139,7 @@ class FrozenObjective:
         )
 
     def _cost(self, backbone: Backbone, n_views: int, heads: Heads) -> dict[str, float]:
-        """Return the cost of the deployed model: one backbone for all heads, and one pass per averaged view."""
+        """Return the cost of the deployed model, which runs one backbone for all heads once per averaged view."""
         cost = self._features.cost(backbone)
         weights = (heads.kernel, heads.bias, heads.output_weights, heads.output_bias)
         return {
@@ -144,7 +148,7 @@ class FrozenObjective:
         }
 
     def _moments_of(self, backbone: Backbone, view: str, features: Float32Array) -> Moments:
-        """Return the sums for the standardisation, weighted by group but not by class balance."""
+        """Return the moments of features for standardisation, weighted by group but not by class balance."""
         key = (backbone, view)
         if key not in self._moments:
             self._moments[key] = Moments.of(features, self._weights)
@@ -161,13 +165,23 @@ class FrozenObjective:
         return [float(loss) for loss in -np.einsum("ern,rn->e", np.log(np.maximum(right, 1e-7)), weight)]
 
     def _balanced(self) -> npt.NDArray[np.float64]:
-        """Return training weights with half of the total weight of a fold for each class."""
+        """Return training weights in which each class has half of the total weight of a fold.
+
+        Shape (n_images, n_fold_models).
+        """
         classes = [self._weights * (self._label == value)[:, None] for value in (0, 1)]
         balanced: npt.NDArray[np.float64] = classes[0] / classes[0].sum(axis=0) + classes[1] / classes[1].sum(axis=0)
         return balanced
 
     def _scatter(self, logits: Float32Array) -> Float32Array:
-        """Reorder (n_fold_models, n_held_out) to the order of the images, (n_repeats, n_images)."""
+        """Return logits in the order of the images.
+
+        Args:
+            logits: Logits of the validation images of each fold. Shape (n_fold_models, n_held_out).
+
+        Returns:
+            Logits of all images in each repeat. Shape (n_repeats, n_images).
+        """
         placed = np.empty(self._fold.shape, np.float32)
         for (repeat, _), rows, values in zip(self._repeat_folds, self._held_out, logits, strict=True):
             placed[repeat, rows] = values[: len(rows)]
@@ -175,5 +189,5 @@ class FrozenObjective:
 
 
 def head_params(params: Params) -> HeadParams:
-    """Return the training parameters of the heads in a parameter set."""
+    """Return the part of a parameter set that the training of heads needs."""
     return HeadParams(**{each.name: params[each.name] for each in fields(HeadParams)})

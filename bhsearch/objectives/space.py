@@ -1,4 +1,7 @@
-"""Search spaces of both regimes: the one table of parameters, ranges and defaults for engines, docs and tests."""
+"""The search spaces of both regimes: parameters with their ranges and default values.
+
+Engines, documentation and tests all read the tables in this module.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of the search space, with either `choices` or a range from `low` to `high`.
+    """A parameter of the search space: categorical with `choices`, or numerical with a range from `low` to `high`.
 
     Attributes:
-        name: Name in samples, logs and figures.
+        name: Name in parameter sets, logs and figures.
         meaning: Description for users.
-        start: Default value, used by the first trials.
-        choices: Values of a categorical parameter.
-        low: Lower end of a range.
-        high: Upper end of a range, included.
+        start: Default value, which is part of the starting point; see `starting_point`.
+        choices: Values of a categorical parameter; empty for a numerical one.
+        low: Lower end of the range, included.
+        high: Upper end of the range, included.
         log: Whether the range is sampled on a logarithmic scale.
         whole: Whether the range contains integers only.
     """
@@ -40,7 +43,7 @@ class Parameter:
     whole: bool = False
 
     def holds(self, value: Any) -> bool:
-        """Return whether a value is in the space."""
+        """Return whether a value is one of the choices or in the range of the parameter."""
         if self.choices:
             return value in self.choices
         return self.low <= value <= self.high and (not self.whole or value == int(value))
@@ -90,7 +93,7 @@ _FINETUNE = (
     Parameter("epochs", "passes over the training rows", 6, low=2, high=16, log=True, whole=True),
     Parameter("tta", "test-time augmentation: average over four dihedral views", False, (False, True)),
 )
-# A network trained from scratch needs larger steps, the same in all layers, and more epochs.
+# A network trained from scratch needs a larger learning rate, equal in all layers, and more epochs.
 _FROM_SCRATCH = {"learning_rate": 5e-3, "layer_decay": 1.0, "epochs": 16}
 
 
@@ -100,9 +103,9 @@ def finetune_space(
     """Return the search space of the finetune regime.
 
     Args:
-        backbones: Names of the available backbones.
-        image_sizes: Sides in pixels, the default first.
-        policies: Augmentation policies of other packages.
+        backbones: Choices of the parameter `backbone`.
+        image_sizes: Choices of the parameter `image_size`, in pixels, the default first.
+        policies: Names of additional augmentation policies, from plugins.
     """
     first, second, *rest = _FINETUNE
     sizes = tuple(image_sizes)
@@ -114,8 +117,8 @@ def frozen_space(backbones: Sequence[str], policies: Sequence[str] = ()) -> tupl
     """Return the search space of the frozen regime.
 
     Args:
-        backbones: Names of the available backbones.
-        policies: Augmentation policies of other packages.
+        backbones: Choices of the parameter `backbone`.
+        policies: Names of additional augmentation policies, from plugins.
     """
     first, *rest = _FROZEN
     return (replace(first, choices=tuple(backbones)), *_with_policies(rest, policies))
@@ -125,27 +128,30 @@ def _with_policies(space: Sequence[Parameter], policies: Sequence[str]) -> tuple
     return tuple(replace(row, choices=(*row.choices, *policies)) if row.name == "policy" else row for row in space)
 
 
-_IDENTITY = ("name", "choices", "low", "high", "log", "whole")  # without descriptions and default values
+_IDENTITY = ("name", "choices", "low", "high", "log", "whole")  # attributes that the digest includes
 
 
 def space_digest(space: Iterable[Parameter]) -> str:
-    """Return the digest of the names, choices, ranges and scales of a space, which must agree on resume."""
+    """Return a digest of the names, choices, ranges and scales of a space, which must not change on resume."""
     return digest_of_rows(asdict(parameter) for parameter in space)
 
 
 def digest_of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the same digest for a space whose parameters are mappings; further keys are ignored."""
+    """Return the digest of a space whose parameters are mappings, such as from JSON; see `space_digest`.
+
+    Keys that are not in the digest are ignored.
+    """
     values = [[row[key] for key in _IDENTITY] for row in rows]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:24]
 
 
 def starting_point(space: Sequence[Parameter], backbone: str) -> Params:
-    """Return the default parameter set of a backbone; in the frozen regime, a linear head."""
+    """Return the default parameter set of a backbone, called its starting point; for frozen spaces, a linear head."""
     point = {parameter.name: parameter.start for parameter in space} | {"backbone": backbone}
     return point | (_FROM_SCRATCH if is_from_scratch(backbone) else {})
 
 
 def markdown_table(space: Sequence[Parameter]) -> str:
-    """Return the space as a Markdown table."""
+    """Return a space as a Markdown table with the columns parameter, values, default and description."""
     rows = [f"| `{row.name}` | {row} | {'each' if row.start == '' else row.start} | {row.meaning} |" for row in space]
     return "\n".join(["| parameter | values | default | description |", "| --- | --- | --- | --- |", *rows])

@@ -1,1 +1,1 @@
-"""Experiments with one fixed configuration, without a search: leaky splits, and the published folds of BreakHis."""
+"""Experiments with a fixed configuration instead of a search: leaky splits, and the published folds of BreakHis."""

@@ -1,4 +1,4 @@
-"""Evaluate one fixed configuration on the published folds of BreakHis, per magnification, without a search."""
+"""Evaluate a fixed configuration on the published folds of BreakHis, separately for each magnification."""
 
 from __future__ import annotations
 
@@ -36,24 +36,25 @@ def evaluate_folds(
     feature_backend: str = "auto",
     progress: Progress | None = None,
 ) -> list[Rates]:
-    """Train the default configuration on the training images of each fold, and test it on the others.
+    """Train a linear head with default parameters on each fold's training images, and evaluate it on the test images.
 
-    As in the papers, a network is trained for each magnification by itself, every image counts the same, and an image
-    is called malignant from 0.5 on. What they call a patient is a slide.
+    As in publications on these folds, a separate head is trained for each magnification, all images have equal weight,
+    and an image is classified as malignant if P(malignant) is at least 0.5. A "patient" in these publications is a
+    slide of the data set.
 
     Args:
         index: The data set.
-        folds: From `data.official.place`.
-        backbone: Frozen; a linear head is trained on its features.
-        image_size: Side in pixels.
-        feature_backend: What computes features, as in `FeatureCache`.
-        progress: Of resizing.
+        folds: Folds from `bhsearch.data.layouts.breakhis_folds.resolve_folds`.
+        backbone: Frozen backbone that computes the features.
+        image_size: Side length of the resized images in pixels.
+        feature_backend: Backend that computes the features; see `FeatureCache`.
+        progress: Called with the progress of resizing the images.
 
     Returns:
-        Rates per fold and magnification that has images to test.
+        Recognition rates for each fold and each magnification with test images in the fold.
 
     Raises:
-        DataError: If the train images of a fold lack a class at a magnification that it tests.
+        DataError: If a fold has test images but lacks training images of a class at some magnification.
     """
     magnification = index.column("magnification")
     tested = sorted({key for fold in folds for key in magnification[fold.test]}, key=lambda key: (len(key), key))
@@ -66,7 +67,16 @@ def evaluate_folds(
 
 
 def result_record(found: Sequence[Rates], folds: Sequence[ResolvedFold]) -> dict[str, Any]:
-    """Return the result in JSON types: `note`, `rates`, `summaries` (spread None for one fold) and `leaks`."""
+    """Return the result as a JSON-compatible dict.
+
+    Args:
+        found: Rates from `evaluate_folds`.
+        folds: Folds that were evaluated.
+
+    Returns:
+        The keys are `note`, `rates`, `summaries` (mean and standard deviation over folds; the latter is None for a
+        single fold) and `leaks`.
+    """
     return {
         "note": OFFICIAL_NOTE,
         "rates": [asdict(row) for row in found],
@@ -110,7 +120,7 @@ def _check(index: Dataset, folds: Sequence[ResolvedFold], magnification: str) ->
 def _at_magnification(
     index: Dataset, table: np.ndarray, folds: Sequence[ResolvedFold], magnification: str, backbone: Backbone
 ) -> list[Rates]:
-    """Train all folds of a magnification in one program, and return their rates."""
+    """Train the heads of all folds of one magnification together, and return their rates."""
     here = index.column("magnification") == magnification
     label, patient, features = index.labels[here], index.column("slide")[here], table[here]
     used = [fold for fold in folds if (fold.test & here).any()]
@@ -122,6 +132,6 @@ def _at_magnification(
     logits = fitted.heads.held_out_logits(features, padded)
     found = []
     for fold, rows, row in zip(used, held_out, logits, strict=True):
-        called = row[: len(rows)] >= 0.0  # logits; 0 is a probability of 0.5
+        called = row[: len(rows)] >= 0.0  # a logit of 0 is a probability of 0.5
         found.append(recognition_rates(fold.number, magnification, called == (label[rows] == 1), patient[rows]))
     return found

@@ -1,7 +1,7 @@
-"""Measure what leaky splits gain: one configuration, scored with folds by image, by slide and by case.
+"""Measure how much leaky splits inflate the score of a fixed configuration, with folds by image, by slide and by case.
 
-There is no search. The sealed cases do not depend on the grouping, so all three groupings train and score on the same
-images; only the folds differ. Only the score by case predicts the score on new patients.
+The sealed test cases do not depend on the grouping, so all groupings train and validate on the same images, and only
+the assignment of images to folds differs. Only the score with folds by case is an estimate for new patients.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import Params, frozen_space, starting_point
 from bhsearch.study.events import ProgressReporter
 
-GROUPINGS = ("image", "slide", "case")  # the most leaky first
-# The space's own starting point, a plain linear head, but for three values: the results in the README were made with
-# them, and without class balance a leak is seen as it is in plain training.
+GROUPINGS = ("image", "slide", "case")  # leakiest first
+# The starting point of the frozen space (a linear head) with three changes. The results in the README were computed
+# with these values, and class balance is off so that the leak appears as in plain training.
 POINT: Params = starting_point(frozen_space(("",)), "") | {"weight_decay": 1e-2, "class_balance": False, "epochs": 30}
 
 
 @dataclass(frozen=True)
 class FoldScores:
-    """Scores of the configuration with one grouping of the folds.
+    """The scores of the configuration with one grouping of the folds.
 
     Attributes:
-        group_by: Unit that the folds keep together.
-        aucs: One per repeat: mean over its folds of the case-weighted ROC AUC.
-        n_torn: Development cases with images in several folds of the first repeat.
+        group_by: Unit whose images are kept in the same fold: `image`, `slide` or `case`.
+        aucs: Case-weighted ROC AUC of each repeat, mean over its folds.
+        n_torn: Number of development cases with images in several folds of the first repeat.
     """
 
     group_by: str
@@ -47,7 +47,7 @@ class FoldScores:
 
     @property
     def mean(self) -> float:
-        """Mean over all folds and repeats."""
+        """Mean AUC over all folds and repeats."""
         return float(np.mean(self.aucs))
 
 
@@ -61,23 +61,23 @@ def measure(
     repeats: int = 5,
     feature_backend: str = "auto",
 ) -> list[FoldScores]:
-    """Score the fixed configuration with every grouping; features are computed once per image.
+    """Score the fixed configuration with every grouping of the folds; features are computed once per image.
 
     Args:
-        index: The whole data set; its sealed part is not used.
+        index: The whole data set; its sealed test images are not used.
         backbone: Backbone that computes the features.
-        reporter: Hears of it.
-        image_size: Side in pixels.
-        folds: Of a repeat.
-        repeats: Of the folds.
-        feature_backend: What computes features, as in `FeatureCache`.
+        reporter: Receives progress events.
+        image_size: Side length of the resized images in pixels.
+        folds: Number of folds per repeat.
+        repeats: Number of repeats of the cross-validation.
+        feature_backend: Backend that computes the features; see `FeatureCache`.
 
     Returns:
-        Scores in the order of `GROUPINGS`; without `slide` if the data set does not name slides.
+        Scores in the order of `GROUPINGS`, without `slide` if the data set does not specify slides.
 
     Raises:
-        InputError: If the split cannot be made, or an option is out of range.
-        RunError: If the groupings leave different images to search on.
+        InputError: If the data cannot be split, or an option is out of range.
+        RunError: If the development images differ between groupings.
     """
     check_feature_backend(feature_backend)
     resize = make_resize("crop", image_size)
@@ -109,7 +109,11 @@ def _score(split: Split, features: FeatureCache, backbone: Backbone, label: np.n
 
 
 def table_rows(results: Sequence[FoldScores]) -> list[tuple[str, str, str, str]]:
-    """Return the cells of the table: grouping, AUC with range, difference to folds by case, cases on both sides."""
+    """Return the cells of a table with one row per grouping.
+
+    The columns are the grouping, the mean AUC with its range over repeats, the difference from folds by case, and
+    `FoldScores.n_torn`.
+    """
     honest = results[-1].mean
     rows = []
     for row in results:

@@ -1,1 +1,1 @@
-"""Numbers -> pages and pictures: HTML, SVG, Markdown and Matplotlib."""
+"""Render numbers as pages and pictures: HTML, SVG, Markdown and Matplotlib figures."""

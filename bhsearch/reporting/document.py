@@ -1,4 +1,4 @@
-"""Documents as blocks of content that are rendered as Markdown or HTML."""
+"""Documents as blocks of content, which can be rendered as Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Image:
-    """One image, or two to be compared, under one caption.
+    """One image, or two images to compare, with one caption.
 
     Attributes:
-        name: Name of its files, without suffix.
-        files: Content of PNG or JPEG files.
+        name: Prefix of the names of the image files.
+        files: Content of each image as a PNG or JPEG file.
         caption: Caption.
     """
 
@@ -63,7 +63,7 @@ class Section:
     Attributes:
         title: Heading.
         blocks: Blocks in order.
-        wide: Whether it takes the full width of a page.
+        wide: Whether the section takes the full width of the page.
     """
 
     title: str
@@ -76,7 +76,8 @@ def to_markdown(sections: Iterable[Section], folder: str = "") -> str:
 
     Args:
         sections: Sections in order.
-        folder: Folder of the files of `picture_files`, relative to the document; empty for captions without images.
+        folder: Folder of the image files from `picture_files`, relative to the document; empty to render captions
+            without images.
     """
     lines = []
     for section in sections:
@@ -96,7 +97,7 @@ def to_html(sections: Iterable[Section]) -> str:
 
 
 def picture_files(sections: Iterable[Section]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of every image, with the names that `to_markdown` uses."""
+    """Yield file name and content of every image; `to_markdown` refers to the same file names."""
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Gallery):

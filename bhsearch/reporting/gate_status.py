@@ -19,10 +19,10 @@ FEW, REFUSED, FORCED, PROMOTED = "few", "refused", "forced", "promoted"
 
 @dataclass(frozen=True)
 class GateStatus:
-    """Status at the gate.
+    """The status of a study at the promotion gate.
 
     Attributes:
-        kind: One of the constants of this module.
+        kind: One of the status constants of this module, such as `UNTESTED`.
         badge: Status in a few words.
         claim: Claim that the result supports, in one sentence.
         reasons: Reasons given by the gate, or by the user who overruled it.
@@ -35,9 +35,10 @@ class GateStatus:
 
 
 def gate_status(report: StudyReport) -> GateStatus:
-    """Return the status of a study. Its claim is the decision of the gate and goes no further.
+    """Return the status of a study at the promotion gate.
 
-    With fewer than `FEWEST_GROUPS` sealed groups of cases of a class no claim is made.
+    The claim never goes beyond the decision of the gate. If a class has fewer than `FEWEST_GROUPS` sealed groups of
+    cases, the claim says that nothing can be decided.
     """
     if is_invalid(report):
         reasons = [report.test.opening.reason] if report.test is not None and report.test.opening.reason else []
@@ -50,7 +51,10 @@ def gate_status(report: StudyReport) -> GateStatus:
 
 
 def is_invalid(report: StudyReport) -> bool:
-    """Return whether the headline number is invalid. A test sealed by case is valid even if the folds leak."""
+    """Return whether the headline number is invalid.
+
+    Leaking folds invalidate the scores of the search, but not a sealed test whose cases are known.
+    """
     return bool(report.invalid) and (report.test is None or not report.has_cases)
 
 
@@ -96,7 +100,7 @@ def _tested(test: TestSummary) -> GateStatus:
 
 
 def _claim(test: TestSummary) -> str:
-    """Compare the interval that the gate used with guessing."""
+    """Return a sentence that compares the interval used by the gate with 0.5, the AUC of guessing."""
     low, high = test.decided.low, test.decided.high
     if not math.isfinite(low) or not math.isfinite(high):
         return "Without an interval nothing can be said of how far the number could be off."

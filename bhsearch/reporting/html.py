@@ -1,4 +1,4 @@
-"""Elements of a self-contained HTML page: styles, tables, images as data URIs. All text is escaped."""
+"""Elements of a self-contained HTML page: styles, tables, and images as data URIs. Text arguments are escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bhsearch.evaluation.predictions import DISCLAIMER
 _LONG_WORD = 20  # characters
 _KINDS = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
-# One column on a phone. Blue and orange as in the figures; red only for invalid results.
+# One column on phones. Blue and orange match the figures; red marks invalid results only.
 _STYLE = """
 :root{--ink:#1d2126;--soft:#59636e;--line:#dfe3e8;--paper:#fff;--wash:#f5f7f9;--blue:#0072B2;--orange:#E69F00;
 --vermillion:#D55E00;--red:#b3001b;--redwash:#fdecee;--amber:#fff3d6}
@@ -70,17 +70,17 @@ footer{color:var(--soft);font-size:.875rem;padding:16px 0}
 
 
 def document(title: str, body: str, style: str = "") -> str:
-    """Return a complete page.
+    """Return a complete HTML page.
 
     Args:
-        title: Title of the window.
-        body: HTML.
-        style: CSS in addition to that of every page.
+        title: Title of the browser window.
+        body: Content of the page, HTML.
+        style: CSS to add to the common style.
     """
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # The page loads nothing and runs no code.
+        # The policy forbids the page to load resources or run code.
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
         f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n"
@@ -92,7 +92,7 @@ def data_uri(picture: bytes) -> str:
     """Return a PNG or JPEG file as a data URI.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If the file is neither PNG nor JPEG.
     """
     kind = next((kind for start, kind in _KINDS.items() if picture.startswith(start)), None)
     if kind is None:
@@ -101,35 +101,41 @@ def data_uri(picture: bytes) -> str:
 
 
 def image(picture: bytes, alt: str) -> str:
-    """Return an image with its alternative text."""
+    """Return an image element with alternative text."""
     return f'<img src="{data_uri(picture)}" alt="{escape(alt)}">'
 
 
 def figure(content: str, caption: str = "", kind: str = "") -> str:
-    """Return content with a caption below."""
+    """Return a figure element with an optional caption below the content.
+
+    Args:
+        content: HTML.
+        caption: Caption; empty for no caption.
+        kind: CSS class; empty for no class.
+    """
     said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     opened = f'<figure class="{kind}">' if kind else "<figure>"
     return f"{opened}{content}{said}</figure>"
 
 
 def heading(title: str, *lines: str) -> str:
-    """Return the heading of a page."""
+    """Return the heading of a page, with one paragraph per line below the title."""
     return f"<header><h1>{escape(title)}</h1>{paragraphs(*lines, kind='soft')}</header>"
 
 
 def section(title: str, *content: str, lead: str = "") -> str:
-    """Return a card with a heading and a lead sentence."""
+    """Return a card with a heading, an optional lead sentence, and HTML content."""
     said = f'<p class="soft">{escape(lead)}</p>' if lead else ""
     return f'<section class="card"><h2>{escape(title)}</h2>{said}{"".join(content)}</section>'
 
 
 def columns(*cards: str) -> str:
-    """Return cards in two columns on wide screens."""
+    """Return cards as a grid with two columns on wide screens and one column on narrow screens."""
     return f'<div class="columns">{"".join(cards)}</div>'
 
 
 def alarm(sentences: Iterable[str]) -> str:
-    """Return a red box with sentences; empty without sentences."""
+    """Return a red box with sentences; an empty string if there are no sentences."""
     said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     return f'<div class="alarm" role="alert">{said}</div>' if said else ""
 
@@ -140,7 +146,7 @@ def stack(*cards: str) -> str:
 
 
 def notice(sentences: Iterable[str]) -> str:
-    """Return an amber box with sentences; empty without sentences."""
+    """Return an amber box with sentences; an empty string if there are no sentences."""
     said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     return f'<div class="note" role="note">{said}</div>' if said else ""
 
@@ -152,22 +158,22 @@ def paragraphs(*sentences: str, kind: str = "") -> str:
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """Return a list."""
+    """Return a bulleted list."""
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
 def facts(rows: Mapping[str, str]) -> str:
-    """Return a description list of names and values."""
+    """Return names and values as a description list."""
     return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in rows.items())}</dl>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0, caption: str = "") -> str:
-    """Return a table that scrolls horizontally where it is too wide.
+    """Return a table that scrolls horizontally if it is wider than the screen.
 
     Args:
         head: Names of the columns; the last `numbers` columns contain numbers.
         rows: Text of the cells.
-        numbers: Number of columns to align on the right.
+        numbers: Number of right-aligned columns.
         caption: Description for screen readers.
     """
     kinds = ["text"] * (len(head) - numbers) + ["number"] * numbers
@@ -183,5 +189,5 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0, 
 
 
 def _kind(cell: str, kind: str) -> str:
-    """Return the CSS class of a cell. Only cells with a very long word may break inside words."""
+    """Return the CSS class of a cell; the class `long` of cells with a very long word allows breaks inside words."""
     return f"{kind} long" if kind == "text" and max(map(len, cell.split()), default=0) > _LONG_WORD else kind

@@ -1,4 +1,4 @@
-"""The model card of a registered model, in Markdown and HTML. All of its fields are required."""
+"""The model card of a registered model, in Markdown and HTML. All fields of a card are required."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ USE = (
     "Research on computer-aided histopathology: comparing methods on these data, and on others like them.",
     "Ranking haematoxylin-and-eosin fields of breast tissue by P(malignant), for review by a pathologist in a study.",
 )
-# Limits of every model; a card adds those of its own data.
+# Limits of every model; each card adds the limits that follow from its data.
 LIMITS = (
     "Not for diagnosing or screening patients, and not for ruling cancer out.",
     "Not for other stains, magnifications, scanners or tissues than those of its data.",
@@ -39,12 +39,12 @@ class TestMetric:
     """A metric of the sealed test with its 95 % interval over cases.
 
     Attributes:
-        value: Value.
+        value: Value of the metric.
         low, high: Ends of the interval.
-        n: Sample size, such as `12 cases, 340 images`.
+        n: Sample size as text, such as `12 cases, 340 images`.
     """
 
-    __test__ = False  # no test class for pytest to collect
+    __test__ = False  # keeps pytest from collecting this class
 
     value: float
     low: float
@@ -57,9 +57,9 @@ class WorstImage:
     """The worst image of one of the worst cases.
 
     Attributes:
-        caption: As in `WorstCase.caption`.
-        picture: PNG or JPEG file.
-        heat: The same with its heat map over it, from `thumbnails.overlay`.
+        caption: Caption of the image.
+        picture: The image as a PNG or JPEG file.
+        heat: The image with a heat map overlaid by `thumbnails.overlay`, as a PNG or JPEG file.
     """
 
     caption: str
@@ -69,11 +69,11 @@ class WorstImage:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """Model card of a registered model. All fields are required; an empty one is an error that names it.
+    """The model card of a registered model. All fields are required, and an empty field raises an error.
 
     Attributes:
-        title: Name and version.
-        synthetic: Whether the images are drawn by a program.
+        title: Title of the card: data set, trial and study.
+        synthetic: Whether the images were drawn by a program.
         use: Intended uses.
         model: Backbone, parameters and training, by name.
         source: Authors and origin of the data.
@@ -81,23 +81,23 @@ class ModelCard:
         data: Name, layout, images and cases of the data, by name.
         split: Sealed cases and folds, by name.
         audit: Lines of the leakage audit; "Nothing odd was found." if there are no findings.
-        corrected: The score of the search, corrected for having searched.
-        corrected_for: Which trial the correction is for: the best-scoring rule, or that another one was chosen.
-        test: Metrics of the sealed cases by their full names, with intervals.
+        corrected: Best score, corrected for the search.
+        corrected_for: Sentence that says whether the correction applies to the registered trial.
+        test: Metrics on the sealed cases with intervals, by full name.
         gate: Decision of the gate and alias of the version, as sentences.
-        openings: Every opening of these sealed cases so far, one line each.
-        point: Calibration and threshold, fixed before the opening.
-        before: Calibration errors of the deployed model on the test without calibration, by full name.
-        after: The same errors with calibration.
-        subtypes: Results of the test by subtype, from `subgroup_results`.
-        magnifications: The same by magnification.
-        cases: The same by case.
-        worst: Cases of the test on which it is most often wrong, worst first.
+        openings: All accesses to these sealed cases so far, one line each.
+        point: Calibration and threshold, fixed before the access.
+        before: Errors of the deployed model on the test without calibration, by full name.
+        after: Errors of the deployed model on the test with calibration, by full name.
+        subtypes: Test results by subtype, from `subgroup_results`.
+        magnifications: Test results by magnification.
+        cases: Test results by case.
+        worst: One image from each of the test cases with the lowest accuracy, worst case first.
         pictures: PNG files by title, such as `ROC curve`.
-        limits: Uses that are excluded: `LIMITS` and those that follow from the data.
+        limits: Excluded uses: `LIMITS`, and limits that follow from the data.
 
     Raises:
-        RunError: If a field, or something in it, is empty or not a number.
+        RunError: If a field, or a value inside a field, is empty or not finite.
     """
 
     title: str
@@ -145,13 +145,17 @@ class ModelCard:
         """Return the card as Markdown.
 
         Args:
-            folder: Folder of its images, relative to the card; empty for captions without images.
+            folder: Folder of the image files, relative to the card; empty to render captions without images.
         """
         head = [f"# {self.title}", "", *(line for text in self._alarms for line in (f"**{text}**", ""))]
         return "\n".join(head) + "\n" + document.to_markdown(self._sections, folder)
 
     def write(self, folder: Path) -> None:
-        """Write `card.md`, `card.html`, and the images of `card.md` in `card_pictures`."""
+        """Write `card.md`, `card.html`, and the image files of `card.md` into a folder.
+
+        Args:
+            folder: Existing folder; the image files are written to its new subfolder `card_pictures`.
+        """
         (folder / "card.md").write_text(self.markdown(_PICTURES), encoding="utf-8")
         (folder / "card.html").write_text(self.html(), encoding="utf-8")
         (folder / _PICTURES).mkdir()
@@ -211,7 +215,10 @@ class ModelCard:
 
 
 def _parts(column: str, parts: Sequence[Subgroup]) -> Table:
-    """Return a table with a row per subgroup, without columns that would be the same in all rows."""
+    """Return a table with one row per subgroup.
+
+    The column of cases is left out for subgroups by case, the column of AUC if no subgroup has an AUC.
+    """
     count, ranked = column != "case", any(part.auc is not None for part in parts)
     head = ["name", "images", *(["cases"] if count else []), "right", *(["AUC"] if ranked else [])]
     rows = [
@@ -236,9 +243,13 @@ def _facts(rows: Mapping[str, str]) -> Table:
 
 
 def _first_hole(value: Any, where: str) -> str:
-    """Return the place of the first empty value in a field, or an empty string.
+    """Return the location of the first empty or non-finite value in a field; an empty string if there is none.
 
-    Subgroups and operating points may lack numbers.
+    Numbers of subgroups and the calibration of operating points are not checked.
+
+    Args:
+        value: Value of the field.
+        where: Location of `value`, such as `test['AUC'].low`.
     """
     if isinstance(value, Subgroup | OperatingPoint):
         return _first_hole(value.threshold, f"{where}.threshold") if isinstance(value, OperatingPoint) else ""

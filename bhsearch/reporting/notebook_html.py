@@ -1,4 +1,4 @@
-"""The result of a study as HTML, for notebooks."""
+"""Render the result of a study as HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _CELL = "style='text-align:left;padding:2px 12px 2px 0'"
 
 @dataclass(frozen=True)
 class ResultRow:
-    """A complete trial in the table of a result.
+    """A complete trial as a table row.
 
     Attributes:
         number: Number of the trial.
-        auc: Its score.
-        low, high: Ends of its 95 % interval; nan where it is not known.
+        auc: Score of the trial.
+        low, high: Ends of the score's 95 % interval; nan if unknown.
         tied: Whether the trial is tied with the best.
-        params: Its parameters.
+        params: Parameters of the trial.
     """
 
     number: int
@@ -46,10 +46,10 @@ def result_html(
     Args:
         title: Name and progress of the study.
         rows: Complete trials, best first.
-        corrected: Best score corrected for the search; None where it is not known.
-        uncorrected: Reason why it is not known.
-        invalid: Sentences why the numbers are invalid.
-        note: Stands beside every number, such as that the data are synthetic; may be empty.
+        corrected: Best score corrected for the search; None if unknown.
+        uncorrected: Reason why the corrected score is unknown.
+        invalid: Reasons why the numbers are invalid, as sentences.
+        note: Text shown with the numbers, such as that the data are synthetic; may be empty.
     """
     parts = [f"<div><b>{escape(title)}</b></div>"]
     if corrected is not None:

@@ -1,4 +1,4 @@
-"""The data of a report as plain records; `lifecycle.build_report` fills them."""
+"""Plain records with the data of a report, filled by `lifecycle.build_report`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bhsearch.evaluation.predictions import Predictions
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial of the report.
+    """One trial of a study.
 
     Attributes:
-        number: Number within the study.
-        state: One of `bhsearch.states`.
-        score: None unless complete.
-        low, high: Ends of its 95 % interval over cases; nan where there is none.
-        tied: Whether it is tied with the best.
+        number: Number of the trial within the study.
+        state: One of the states of `bhsearch.states`.
+        score: Score of the trial; None unless the trial is complete.
+        low, high: Ends of the score's 95 % interval over cases; nan if the score has no interval.
+        tied: Whether the trial is tied with the best.
         params: Value of each parameter.
-        milliseconds: Time of the deployed network for one image; nan where unknown.
-        megabytes: Size of the deployed network's weights; nan where unknown.
-        reason: Why it failed; empty unless it did.
+        milliseconds: Inference time of the deployed network per image; nan if unknown.
+        megabytes: Size of the deployed network's weights; nan if unknown.
+        reason: Reason of a failure; empty if the trial did not fail.
     """
 
     number: int
@@ -41,7 +41,7 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class Measured:
-    """A number with its 95 % interval over cases; the ends are nan where there is none."""
+    """A number with its 95 % interval over cases; `low` and `high` are nan if the number has no interval."""
 
     value: float
     low: float = math.nan
@@ -50,17 +50,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class TestAccess:
-    """One opening of the sealed cases.
+    """One access to the sealed cases.
 
     Attributes:
-        when: Time in UTC, ISO 8601.
-        study: Name of the study that the test was opened for.
-        trial: Trial that was tested, such as `trial 3`.
-        auc: AUC on the sealed cases; None where registering failed before there was one.
-        verdict: Decision of the gate, `passed` or `refused`; empty where registering failed before it.
-        reason: Reason of the gate, or of the failure.
+        when: Time of the access in UTC, ISO 8601.
+        study: Name of the study for which the test was opened.
+        trial: The tested trial as text, such as `trial 3`.
+        auc: AUC on the sealed cases; None if the registration failed before the AUC was computed.
+        verdict: Decision of the gate, `passed` or `refused`; empty if the registration failed before the decision.
+        reason: Reason of the gate's decision, or of the failure.
         forced: The user's reason for promoting the version against the gate; empty otherwise.
-        alias: Alias that the version was promoted to, such as `champion`; empty if it was not promoted.
+        alias: Alias that the version received, such as `champion`; empty if the version was not promoted.
     """
 
     when: str
@@ -75,20 +75,20 @@ class TestAccess:
 
 @dataclass(frozen=True, eq=False)
 class TestSummary:
-    """The last opening for this study that has a result.
+    """The most recent test of a study that has a result.
 
     Attributes:
-        opening: Time, trial and decision of the gate.
+        opening: The access, with time, trial and decision of the gate.
         auc: AUC with its 95 % interval over cases.
-        decided: AUC on the groups that the gate compared; differs from `auc` if some were left out.
+        decided: AUC on the groups of cases that the gate compared; differs from `auc` if the gate left out groups.
         others: Other metrics, by name.
-        compared: Number of groups of cases with benign and with malignant images that the gate compared; groups used
-            to develop a model in the comparison are left out. None where the gate did not decide.
-        threshold: Images with at least this probability are called malignant; nan where unknown.
-        predictions: Calibrated probabilities of the sealed images; None where they were not kept.
+        compared: Number of compared groups of cases with benign images, and with malignant images. The gate leaves out
+            groups that were used to develop one of the compared models. None if the gate did not decide.
+        threshold: Smallest probability that is labelled malignant; nan if unknown.
+        predictions: Calibrated predictions of the sealed images; None if they are not stored.
     """
 
-    __test__ = False  # not a class of tests, whatever its name
+    __test__ = False  # keeps pytest from collecting this class
 
     opening: TestAccess
     auc: Measured
@@ -101,12 +101,12 @@ class TestSummary:
 
 @dataclass(frozen=True)
 class SealedCases:
-    """The sealed part of the data.
+    """The size of the sealed part of the data.
 
     Attributes:
         n_cases: Number of groups of cases.
         n_benign: Number of groups with benign images.
-        n_malignant: Number of groups with malignant images; a group with both classes counts in both.
+        n_malignant: Number of groups with malignant images. Groups with both classes also count in `n_benign`.
         n_images: Number of images.
     """
 
@@ -118,12 +118,12 @@ class SealedCases:
 
 @dataclass(frozen=True)
 class ExampleImage:
-    """One image of the best trial.
+    """An example image with the prediction of the best trial.
 
     Attributes:
-        file: Content of a PNG or JPEG file.
-        caption: Probability, class and case.
-        correct: Whether its predicted label is right.
+        file: The image as a PNG or JPEG file.
+        caption: Class, predicted probability, magnification and case, as text.
+        correct: Whether the predicted label is right.
     """
 
     file: bytes
@@ -138,23 +138,24 @@ class StudyReport:
     Attributes:
         study: Name of the study.
         data: Name of the data set.
-        synthetic: Whether the images are drawn by a program.
+        synthetic: Whether the images were drawn by a program.
         has_cases: Whether the cases are known.
-        invalid: Reasons why the scores are not valid, as sentences; empty if they are.
+        invalid: Reasons why the scores are invalid, as sentences; empty if the scores are valid.
         warnings: Warnings, as sentences.
-        n_cases: Number of groups of cases in the search: all, with benign images, with malignant images.
-        sealed: The sealed part.
-        rows: All trials, by number.
-        best: Out-of-fold predictions of the best trial; None where MLflow does not have them.
-        corrected: The best score, corrected for having searched; None where it cannot be computed.
-        uncorrected: Reason why it cannot be computed; empty otherwise.
-        openings: Every opening of the sealed cases in this store, for any study, first to last.
-        test: The last opening for this study that has a result; None if there is none.
-        images: Examples of the best trial, right ones first; may be empty.
-        kept_images: PNG of the examples that MLflow keeps, used if the images are gone; may be empty.
-        importances: Share of the score's variation by parameter; empty where unknown.
-        spread: Half-width of the 95 % interval of each importance over resampled trials; empty where unknown.
-        log: Parameters on a logarithmic scale.
+        n_cases: Number of groups of cases in the search: all groups, groups with benign images, groups with malignant
+            images.
+        sealed: Size of the sealed part of the data.
+        rows: All trials, ordered by number.
+        best: Out-of-fold predictions of the best trial; None if no trial is complete.
+        corrected: Best score, corrected for the search; None if the correction cannot be computed.
+        uncorrected: Reason why the correction cannot be computed; empty otherwise.
+        openings: All accesses to the sealed cases in this store, for any study, oldest first.
+        test: Most recent test of the study that has a result; None if no test has a result.
+        images: Examples of the best trial, correct ones first; may be empty.
+        kept_images: PNG of the examples that MLflow stores, used if `images` is empty; may be empty.
+        importances: Share of the score's variation that each parameter explains; empty if unknown.
+        spread: Half-width of the 95 % interval of each importance over resampled trials; empty if unknown.
+        log: Names of parameters on a logarithmic scale.
         space: Name, values and description of each parameter.
         facts: Data, split and settings of the search, by name.
         audit: Lines of the leakage audit.
@@ -189,15 +190,15 @@ class StudyReport:
 
     @property
     def ranked(self) -> list[TrialRow]:
-        """Complete trials, best first; equal scores by number."""
+        """Complete trials, best first; trials with equal scores are ordered by number."""
         complete = [row for row in self.rows if row.score is not None]
         return sorted(complete, key=lambda row: (-(row.score or 0.0), row.number))
 
     @property
     def important(self) -> dict[str, tuple[float, float]]:
-        """Share and spread of the parameters whose share is larger than its spread, largest first.
+        """Share and spread of each parameter whose share exceeds its spread, largest share first.
 
-        Empty where the spread is unknown, because a share without its spread may be noise.
+        Empty if the spread is unknown, because a share without its spread may be noise.
         """
         found = {name: (share, self.spread[name]) for name, share in self.importances.items() if name in self.spread}
         kept = {name: pair for name, pair in found.items() if pair[0] > pair[1]}

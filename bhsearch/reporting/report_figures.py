@@ -1,4 +1,4 @@
-"""The figures of a report for a paper: SVG and PDF at the width of a column, without titles, with separate captions."""
+"""Figures of a report for use in a paper: SVG and PDF at column width, without titles, with separate captions."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from bhsearch.reporting.figures.description import Description, Mark
     from bhsearch.reporting.report_data import StudyReport, TrialRow
 
-COLUMN, ROW = 3.5, 0.2  # inches: width of a journal's column, and height of a line of text with its mark
-_HEIGHT = 2.3  # inches, of a figure that is not square
+COLUMN, ROW = 3.5, 0.2  # inches: width of a journal column, and height of a row
+_HEIGHT = 2.3  # inches, for figures that are not square
 _POINTS = 0.6  # points per unit of the SVG chart
-_DOT = 0.8  # dots are smaller in print
+_DOT = 0.8  # scale of dots in print
 _CAPTIONS = "captions.md"
 _BOX = (0.62, 0.48, 0.12, 0.08)  # inches: margins left, bottom, right, top
-# Text stays text, so that a journal can set it in its own face and a reader can search for it.
-_RC: Any = {  # Matplotlib types its keys as literals
+# Text is not converted to paths, so that journals can change the font and readers can search the text.
+_RC: Any = {  # Any, because Matplotlib types the keys as literals
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.linewidth": 0.6,
@@ -61,23 +61,23 @@ class Drawn:
 
 
 def write_figures(report: StudyReport, folder: Path) -> list[str]:
-    """Write every figure of a report as SVG and PDF, and their captions as Markdown.
+    """Write every figure of a report as SVG and PDF, and all captions as one Markdown file.
 
     Args:
-        report: The report.
-        folder: Output folder; created if missing. Files of the same names are replaced.
+        report: Data of the report.
+        folder: Output folder; created if missing. Existing files of the same names are replaced.
 
     Returns:
-        Names of the figures, without suffix.
+        File names of the figures, without suffix.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"# Figures of {report.study}", "", DISCLAIMER, ""]
     with rc_context(_RC):
         drawn = drawn_figures(report)
         for name, item in drawn.items():
-            # No dates, so that the same report gives the same files.
+            # Without dates, the same report gives identical files.
             for kind, date in (("svg", "Date"), ("pdf", "CreationDate")):
-                around = "tight" if item.figure.get_figwidth() > COLUMN else None  # a page of panels has no fixed width
+                around = "tight" if item.figure.get_figwidth() > COLUMN else None  # multi-panel figures vary in width
                 item.figure.savefig(
                     folder / f"{name}.{kind}", format=kind, metadata={date: None, "Title": name}, bbox_inches=around
                 )
@@ -87,7 +87,7 @@ def write_figures(report: StudyReport, folder: Path) -> list[str]:
 
 
 def drawn_figures(report: StudyReport) -> dict[str, Drawn]:
-    """Return the figures of a report by name. Figures without data are left out."""
+    """Return the figures of a report by name; figures without data are left out."""
     if not report.ranked:
         return {}
     found = {"estimates": _estimates(report), "history": _history(report), "best_trials": _best_trials(report)}
@@ -158,7 +158,12 @@ def _best_trials(report: StudyReport) -> Drawn:
 
 
 def _forest(rows: Sequence[tuple[str, Measured, str]], name: str) -> Figure:
-    """Draw values with their intervals, one row each, with a line at the score of guessing."""
+    """Draw one row per value, with its interval, and a vertical line at 0.5, the AUC of guessing.
+
+    Args:
+        rows: Name, value with interval, and colour.
+        name: Label of the horizontal axis.
+    """
     figure = Figure(figsize=(COLUMN, 0.62 + ROW * 1.35 * len(rows)))
     longest = max(len(words) for words, _, _ in rows)
     axes = style.place_axes(figure, 0.2 + 0.06 * longest, 0.46, 0.12, 0.08)
@@ -228,7 +233,7 @@ def _importances(report: StudyReport) -> Drawn:
 def _parameters(report: StudyReport, varied: Sequence[str]) -> Drawn:
     columns = {name: [row.params.get(name) for row in report.ranked] for name in varied}
     figure = study.slice_figure(columns, [row.score for row in report.ranked], report.log)
-    for text in list(figure.texts):  # title and detail: they are in the caption
+    for text in list(figure.texts):  # title and detail are in the caption instead
         text.remove()
     return Drawn(
         figure,
@@ -285,14 +290,14 @@ def _parts(rows: Sequence[tuple[str, Subgroup, Measured, Measured | None]], what
     )
 
 
-# -- what they share ---------------------------------------------------------------------------------------------------
+# -- shared code ------------------------------------------------------------------------------------------------------
 
 
 def to_matplotlib(figure: Description) -> Figure:
-    """Draw a figure with Matplotlib at the width of a column.
+    """Return a described figure as a Matplotlib figure at column width.
 
     Args:
-        figure: Axes and marks.
+        figure: Description of axes and marks.
     """
     left, bottom, right, top = _BOX
     drawn = Figure(figsize=(COLUMN, COLUMN - left - right + bottom + top if figure.square else _HEIGHT))
@@ -358,7 +363,7 @@ def _named(axes: Axes, x: str, y: str) -> None:
 
 
 def _mark(figure: Figure) -> None:
-    """Mark synthetic data in the figure itself, because a caption may be lost."""
+    """Write `synthetic data` into a corner of the figure, because the caption may be separated from it."""
     height = figure.get_size_inches()[1]
     figure.text(0.01, 0.02 / height, "synthetic\ndata", fontsize=6, color=style.GREY, ha="left", va="bottom")
 

@@ -1,4 +1,4 @@
-"""The numbers of a report with their intervals over cases."""
+"""Compute the numbers of a report, with intervals over cases."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _Z = 1.959963984540054  # normal quantile of 0.975
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Points of a calibration curve, one for each bin of probability that has images.
+    """Points of a calibration curve, one per probability bin that contains images.
 
     Attributes:
         predicted: Mean predicted probability. Shape (n,).
-        observed: Share of malignant. Shape (n,).
+        observed: Case-weighted share of malignant images. Shape (n,).
         low, high: Ends of the 95 % interval of `observed`; nan for bins with a single case. Shape (n,).
-        mass: Share of the weight. Shape (n,).
+        mass: Share of the total weight in the bin. Shape (n,).
     """
 
     predicted: FloatArray
@@ -45,14 +45,14 @@ class Points:
 
 
 def measured(predictions: Predictions, decisions: HardLabels) -> dict[str, Measured]:
-    """Return the metrics of `METRICS` with 95 % intervals over cases.
+    """Return all metrics of `evaluation.metrics.METRICS` with 95 % intervals over cases.
 
     Args:
         predictions: Out-of-fold predictions.
-        decisions: Cross-fitted labels.
+        decisions: Cross-fitted labels of the same images.
 
     Source:
-        Percentile bootstrap over groups of cases; thresholds are not chosen again in a draw.
+        Percentile bootstrap over groups of cases, with thresholds fixed across bootstrap draws.
     """
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
     values = {
@@ -65,10 +65,11 @@ def measured(predictions: Predictions, decisions: HardLabels) -> dict[str, Measu
 
 
 def widened(found: Mapping[str, Measured], predictions: Predictions) -> dict[str, Measured]:
-    """Replace intervals of zero width, which resampling gives where all cases are right or all are wrong.
+    """Return metrics with intervals of zero width replaced.
 
-    Shares of cases get the interval of `share_of`; other metrics get no interval. The AUC keeps its interval, because
-    the gate decides on it.
+    Resampling gives an interval of zero width if all cases are right or all are wrong. Sensitivity, specificity and
+    recognition rate then get the interval of `share_of`; other metrics get no interval. The AUC keeps its interval,
+    because the promotion gate decides on it.
     """
     label, group = predictions.label, predictions.group
     n_cases = {
@@ -85,28 +86,29 @@ def widened(found: Mapping[str, Measured], predictions: Predictions) -> dict[str
 
 
 def auc_of(predictions: Predictions) -> Measured | None:
-    """Return the AUC of a subset of the images with its interval; None where no fold has both classes."""
+    """Return the AUC of a subset of images with its 95 % interval; None if no fold has both classes."""
     folds = metrics.fold_scores(predictions)
     if not np.isfinite(folds).any():
         return None
     _, number = np.unique(predictions.group, return_inverse=True)
-    stratum = strata_of(number, predictions.label)[number]  # strata of all data could have a single group here
+    # Strata are recomputed, because a stratum of the whole data may have only one group in the subset.
+    stratum = strata_of(number, predictions.label)[number]
     scores = bootstrap_scores(predictions, group_draws(number, stratum, N_DRAWS))
     ends = interval(scores) if np.isfinite(scores).any() else (math.nan, math.nan)
     return Measured(float(np.nanmean(folds)), *ends)
 
 
 def share_of(share: float, n_cases: int) -> Measured:
-    """Return a share that is a mean over cases with its 95 % interval.
+    """Return a share with its 95 % Wilson interval over cases.
 
     Args:
-        share: 0 to 1.
+        share: Mean over cases of a share within each case, 0 to 1.
         n_cases: Number of cases.
 
     Source:
         Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927, with cases as
-        the sample: a share within a case varies no more than a single right or wrong answer, so that the interval is
-        never too narrow. Unlike resampling, it is valid for few cases and where all are right.
+        the sample. A share within a case varies no more than a single right or wrong answer, so the interval is not too
+        narrow. Unlike resampling, the Wilson interval is valid for few cases and for a share of 0 or 1.
     """
     square = _Z**2 / n_cases
     middle = (share + square / 2) / (1 + square)
@@ -115,7 +117,7 @@ def share_of(share: float, n_cases: int) -> Measured:
 
 
 def calibration_points(predictions: Predictions) -> Points:
-    """Return the calibration curve in bins of equal width, repeats pooled, with intervals over resampled cases."""
+    """Return the calibration curve with bootstrap intervals over cases, in bins of equal width, repeats pooled."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
     mass, predicted, observed = (
         _by_bin(predictions, values)
@@ -132,7 +134,7 @@ def calibration_points(predictions: Predictions) -> Points:
     alone = (mass[:, filled] > 0).sum(axis=0) < 2
     share[:, alone] = np.nan
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a bin without any number
+        warnings.simplefilter("ignore", RuntimeWarning)  # bins in which every draw is nan
         low, high = np.nanquantile(share, [0.025, 0.975], axis=0)
     return Points(
         predicted.sum(axis=0)[filled] / total[filled],
@@ -144,7 +146,15 @@ def calibration_points(predictions: Predictions) -> Points:
 
 
 def _sums(predictions: Predictions, values: npt.NDArray[np.float64]) -> FloatArray:
-    """Return case-weighted sums over the images of each group; `values` has shape (R, n). Shape (n_groups, R)."""
+    """Return case-weighted sums over the images of each group.
+
+    Args:
+        predictions: Predictions of R repeats.
+        values: Value per repeat and image. Shape (R, n_images).
+
+    Returns:
+        Sums. Shape (n_groups, R).
+    """
     _, number = np.unique(predictions.group, return_inverse=True)
     size = number.max() + 1
     rows = predictions.weight * values
@@ -152,7 +162,7 @@ def _sums(predictions: Predictions, values: npt.NDArray[np.float64]) -> FloatArr
 
 
 def _by_bin(predictions: Predictions, values: npt.NDArray[np.float64]) -> FloatArray:
-    """Return case-weighted sums by group and bin of probability, repeats pooled. Shape (n_groups, n_bins)."""
+    """Return case-weighted sums by group and probability bin, with repeats pooled. Shape (n_groups, n_bins)."""
     place = metrics.calibration_bin(predictions.probability)
     return np.stack(
         [_sums(predictions, values * (place == k)).sum(axis=1) for k in range(metrics.N_CALIBRATION_BINS)], axis=1

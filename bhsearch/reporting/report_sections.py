@@ -44,7 +44,7 @@ _VERDICTS = {"passed": "passed", "refused": "refused", "": "no decision"}
 
 
 def sealed(report: StudyReport, test: TestSummary) -> str:
-    """Return ROC, calibration and metrics of the sealed test, and the list of its openings."""
+    """Return the cards of the sealed test: ROC curve, calibration, metrics, and all accesses, as HTML."""
     name = test.opening.trial
     cards = []
     if test.predictions is not None:
@@ -95,7 +95,7 @@ def sealed(report: StudyReport, test: TestSummary) -> str:
 
 
 def roc(predictions: Predictions, auc: Measured, title: str, lead: str) -> str:
-    """Return a card with a ROC curve, its AUC and the sample size."""
+    """Return an HTML card with a ROC curve, the AUC and the sample size."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
     said = [f"AUC {svg_charts.with_ends(auc)}", size_of(predictions)]
     chart = svg_charts.to_svg(description.roc(roc_band(predictions, draws)), f"ROC curve, {', '.join(said)}")
@@ -108,7 +108,7 @@ def roc(predictions: Predictions, auc: Measured, title: str, lead: str) -> str:
 
 
 def calibration(predictions: Predictions, ece: Measured, title: str, lead: str) -> str:
-    """Return a card with a calibration curve, its error and the sample size."""
+    """Return an HTML card with a calibration curve, the expected calibration error and the sample size."""
     said = [f"Calibration error {svg_charts.with_ends(ece)}", size_of(predictions)]
     points = report_numbers.calibration_points(predictions)
     return html.section(
@@ -121,7 +121,7 @@ def calibration(predictions: Predictions, ece: Measured, title: str, lead: str) 
 
 
 def _above(said: Sequence[str]) -> str:
-    """Return the main number of a chart and the sample size, to be placed above the chart."""
+    """Return the lines above a chart as HTML, the first of them in bold."""
     first, *rest = said
     return f'<p class="number"><b>{escape(first)}</b><br>{escape(", ".join(rest))}</p>'
 
@@ -138,7 +138,7 @@ def size_of(predictions: Predictions) -> str:
 
 
 def best(report: StudyReport, predictions: Predictions) -> list[str]:
-    """Return the cards of the best trial: configuration, curves, images, and results by subtype and magnification."""
+    """Return the HTML cards of the best trial: configuration, curves, example images, metrics and subgroups."""
     top, decisions = report.ranked[0], cross_fitted_labels(predictions)
     found = report_numbers.measured(predictions, decisions)
     name = f"trial {top.number}"
@@ -173,7 +173,7 @@ def best(report: StudyReport, predictions: Predictions) -> list[str]:
 
 
 def configuration(report: StudyReport, top: TrialRow) -> str:
-    """Return a card with the parameters of the best trial and their search ranges."""
+    """Return an HTML card with the parameters of the best trial and their search ranges."""
     searched = {name: (values, words) for name, values, words in report.space}
     rows = [(name, short(value), *searched.get(name, ("", ""))) for name, value in top.params.items()]
     score = Measured(top.score or math.nan, top.low, top.high)
@@ -190,7 +190,17 @@ def configuration(report: StudyReport, top: TrialRow) -> str:
 def parts_of(
     predictions: Predictions, decisions: HardLabels, column: str
 ) -> list[tuple[str, Subgroup, Measured, Measured | None]]:
-    """Return the results by one column with their intervals, subtypes with their full names."""
+    """Return the results by the values of one column, with intervals.
+
+    Args:
+        predictions: Predictions.
+        decisions: Predicted labels of the same images.
+        column: `subtype` or `magnification`.
+
+    Returns:
+        Name, subgroup, accuracy and AUC of each subgroup; AUC None if no fold has both classes. Subtypes have their
+        full names.
+    """
     values = getattr(predictions, column)
     rows = []
     for part in subgroup_results(predictions, decisions, column):
@@ -224,7 +234,7 @@ def _images(report: StudyReport, name: str) -> str:
 
 
 def search(report: StudyReport) -> list[str]:
-    """Return the cards of the search and its provenance."""
+    """Return the HTML cards of the search and its provenance."""
     ranked = report.ranked
     if not ranked:
         return [_space(report), html.columns(*_made_with(report))]
@@ -247,7 +257,7 @@ def search(report: StudyReport) -> list[str]:
 
 
 def varied(report: StudyReport) -> list[str]:
-    """Return the parameters that differ between complete trials, the most important first."""
+    """Return the names of parameters that differ between complete trials, most important first."""
     ranked = report.ranked
     names = [name for name in ranked[0].params if len({str(row.params.get(name)) for row in ranked}) > 1]
     return sorted(names, key=lambda name: -report.important.get(name, (0.0, 0.0))[0])
@@ -276,7 +286,7 @@ def _best_trials(ranked: Sequence[TrialRow]) -> str:
 
 
 def _by_backbone(ranked: Sequence[TrialRow]) -> str:
-    """Return a table with the best trial of each backbone and its cost."""
+    """Return an HTML table with the best trial of each backbone, its score and its cost."""
     tops: dict[str, TrialRow] = {}
     for row in ranked:
         tops.setdefault(str(row.params.get("backbone", "network")), row)
@@ -326,7 +336,7 @@ def _space(report: StudyReport) -> str:
 
 
 def _made_with(report: StudyReport) -> list[str]:
-    """Return cards with data, split, audit, time, command and machine of the study."""
+    """Return HTML cards with data, split, leakage audit, time, command and machine of the study."""
     return [
         html.section("Data and split", html.facts(report.facts)),
         html.section("Leakage audit", html.bullets(report.audit)),
@@ -336,13 +346,13 @@ def _made_with(report: StudyReport) -> list[str]:
 
 def _made(report: StudyReport) -> dict[str, str]:
     made = dict(report.made)
-    if "command" in made:  # an option a line, as a shell takes it
+    if "command" in made:  # one option per line, with line continuations for a shell
         made["command"] = made["command"].replace(" --", " \\\n--")
     return {**made, "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items())}
 
 
 def all_trials(report: StudyReport) -> str:
-    """Every trial with its parameters, open at first and always in print."""
+    """Return an HTML card with every trial and its parameters, initially expanded and always printed."""
     items = []
     for row in report.rows:
         said = [f"AUC {row.score:.4f}" if row.score is not None else row.state.lower()]
@@ -367,19 +377,19 @@ def _in_short(row: TrialRow) -> str:
 
 
 def short(value: object) -> str:
-    """A value of a parameter in a few characters."""
+    """Return the value of a parameter as short text."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def number(value: float) -> str:
-    """A cost in two digits, or a dash where it is not known."""
+    """Return a cost as text with two digits; a dash if the cost is unknown."""
     if not math.isfinite(value):
         return "—"
     return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def scale(values: Sequence[float]) -> tuple[float, float]:
-    """Ends of a scale that holds all numbers and guessing, in steps of a tenth."""
+    """Return the ends of an AUC scale, multiples of 0.1, that contains all finite values and 0.5."""
     finite = [value for value in values if math.isfinite(value)]
     low = math.floor(10 * min([*finite, 0.5]) - 0.2) / 10
     high = math.ceil(10 * max([*finite, 0.6]) + 0.2) / 10

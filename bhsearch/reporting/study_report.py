@@ -1,4 +1,4 @@
-"""The report of a study as one HTML page: result and trust first, then figures, then details."""
+"""The report of a study as one HTML page: result and evidence first, then figures, then details."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def report_page(report: StudyReport) -> str:
 
 
 def headline(report: StudyReport) -> Measured:
-    """Return the most trustworthy score: the sealed test, else the corrected score, else the best score."""
+    """Return the most trustworthy available score: sealed test, else corrected score, else best score."""
     if report.test is not None:
         return report.test.auc
     if report.corrected is not None:
@@ -59,7 +59,11 @@ def headline(report: StudyReport) -> Measured:
 
 
 def estimates(report: StudyReport) -> list[tuple[str, Measured, str, str]]:
-    """Return the three scores of a study: name, value with interval, kind (a class of CSS), and note."""
+    """Return the best score, the corrected score and the sealed test of a study.
+
+    Returns:
+        Name, value with interval, CSS classes, and note of each score.
+    """
     best, found, nothing = report.ranked[0], report.corrected, Measured(math.nan)
     kinds = ["invalid", "invalid", ""] if report.invalid else ["", "", ""]
     kinds[2 if report.test is not None else 1 if found is not None else 0] += " strong"
@@ -131,7 +135,7 @@ def _estimates(report: StudyReport) -> str:
 
 
 def _trust(report: StudyReport, found: gate_status.GateStatus) -> str:
-    """Return the evidence behind the result as a list of headings and sentences, warnings marked."""
+    """Return the evidence behind the result as an HTML list, with warnings marked."""
     lines = []
     if found.reasons:
         lead = "What the gate said" if report.test is not None else "What the gate would say"

@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from bhsearch.evaluation.subgroups import Subgroup
     from bhsearch.reporting.report_data import Measured, TrialRow
 
-_ROW, _GAP = 52.0, 22.0  # height of a row of the parallel coordinates, and the room above its axis
+_ROW, _GAP = 52.0, 22.0  # parallel coordinates: height of a row, and space above the first axis
 _DASHES = {DASHED: "5 4", DOTTED: "2 4", "": ""}
-_FOOT = 0.04  # share of the height at which crosses are drawn
+_FOOT = 0.04  # height of crosses, as a share of the vertical axis
 
 
 def to_svg(figure: Description, alt: str) -> str:
-    """Draw a figure as inline SVG.
+    """Return a described figure as inline SVG.
 
     Args:
-        figure: Axes and marks.
-        alt: Description in words for screen readers.
+        figure: Description of axes and marks.
+        alt: Text alternative for screen readers.
     """
     frame = Frame(figure.x, figure.y, svg.SQUARE if figure.square else svg.HEIGHT)
     return frame.drawn([_mark(frame, mark) for mark in figure.marks], alt)
@@ -60,13 +60,16 @@ def _mark(frame: Frame, mark: Mark) -> str:
 
 
 def parallel_chart(rows: Sequence[TrialRow], names: Sequence[str], log: Sequence[str], alt: str) -> str:
-    """Draw every complete trial as a line through its parameters, arranged vertically to fit a phone.
+    """Return parallel coordinates as SVG, with one line per complete trial and one horizontal axis per parameter.
+
+    The axes are stacked vertically to fit the screen of a phone. The best trial is orange; the better the score of
+    another trial, the deeper its blue.
 
     Args:
-        rows: Trials with a score are drawn; the best in orange, the others the bluer the better.
-        names: Parameters, from top to bottom, below the score.
+        rows: All trials; trials without a score are not drawn.
+        names: Parameters from top to bottom, below the score.
         log: Parameters on a logarithmic scale.
-        alt: Description in words for screen readers.
+        alt: Text alternative for screen readers.
     """
     done = sorted((row for row in rows if row.score is not None), key=lambda row: row.score or 0.0)
     scores = [row.score or 0.0 for row in done]
@@ -87,12 +90,12 @@ def parallel_chart(rows: Sequence[TrialRow], names: Sequence[str], log: Sequence
 
 
 class _Scale:
-    """One row of the parallel coordinates.
+    """One axis of the parallel coordinates.
 
     Args:
         name: Name of the parameter.
-        values: Value of every trial.
-        log: Whether its scale is logarithmic.
+        values: Value of the parameter in every trial.
+        log: Whether the axis is logarithmic.
     """
 
     _LEFT, _RIGHT = 16.0, svg.WIDTH - 16.0
@@ -108,17 +111,25 @@ class _Scale:
             self._choices = [str(value) for value in sorted(set(values), key=lambda v: (isinstance(v, str), v))]
 
     def across(self, place: int) -> float:
-        """Return the position of a trial's line."""
+        """Return the horizontal position of a trial's line on this axis, in chart units.
+
+        Args:
+            place: Position of the trial in `values`.
+        """
         if self._axis is not None:
             share = self._axis.share(float(self._values[place]))
         else:
             share = (self._choices.index(str(self._values[place])) + 0.5) / len(self._choices)
-            # Spread the lines through one choice, deterministically, by steps of the golden ratio.
+            # Steps of the golden ratio spread the lines through one choice evenly and reproducibly.
             share += ((place * 0.6180339887) % 1 - 0.5) * min(0.5 / len(self._choices), 0.06)
         return self._LEFT + share * (self._RIGHT - self._LEFT)
 
     def drawn(self, down: float) -> str:
-        """Return the axis with its name above and its values below."""
+        """Return the axis as SVG, with name above and values below.
+
+        Args:
+            down: Vertical position in chart units.
+        """
         width = self._RIGHT - self._LEFT
         parts = [
             f'<line x1="{self._LEFT}" x2="{self._RIGHT}" y1="{down}" y2="{down}" stroke="{GREY}" stroke-width="1.4"/>',
@@ -134,7 +145,7 @@ class _Scale:
         step = width / len(self._choices)
         for k, choice in enumerate(self._choices):
             middle = self._LEFT + (k + 0.5) * step
-            # Neighbours alternate between two lines, so that each has twice the width.
+            # Long labels alternate between two lines, so that each label has twice the width.
             line = 13 + 11 * (k % 2) * (max(map(len, self._choices)) * 5.4 > step)
             words = svg.shortened(choice, 2 * step - 6, 10)
             half = len(words) * 2.7
@@ -147,14 +158,14 @@ class _Scale:
 def interval_rows(
     rows: Sequence[tuple[str, float, float, float, str, str]], low: float, high: float, chance: float = 0.5
 ) -> str:
-    """Draw values with their intervals on one scale, one row each.
+    """Return HTML rows, one per value, that show the values and their intervals on a common scale.
 
     Args:
-        rows: Name, value, lower end, upper end, kind (a class of CSS) and note. An interval with a nan end is not
-            drawn, nor is a value of nan.
+        rows: Name, value, lower end, upper end, CSS classes and note. Values of nan and intervals with an end of nan
+            are not drawn.
         low: Left end of the scale.
         high: Right end of the scale.
-        chance: Value of guessing.
+        chance: Expected value for guessing, drawn as a dotted line.
     """
     axis = Axis("", low, high)
     guess = f'<u style="left:{100 * axis.share(chance):.1f}%"></u>'
@@ -181,10 +192,12 @@ def interval_rows(
 
 
 def part_rows(parts: Sequence[tuple[str, Subgroup, Measured, Measured | None]]) -> str:
-    """Draw the accuracy of each subgroup: mean over cases as a bar, interval as a line, cases as dots.
+    """Return HTML rows, one per subgroup, that show the accuracy.
+
+    The mean over cases is drawn as a bar, the interval as a line, and each case as a dot.
 
     Args:
-        parts: Name, subgroup, accuracy with its interval, and AUC if it has one.
+        parts: Name, subgroup, accuracy with interval, and AUC (or None) of each subgroup.
     """
     out = []
     for name, part, right, auc in parts:
@@ -206,10 +219,10 @@ def part_rows(parts: Sequence[tuple[str, Subgroup, Measured, Measured | None]]) 
 
 
 def bar_rows(shares: Mapping[str, tuple[float, float]]) -> str:
-    """Draw shares as bars with their spread as lines, in the given order.
+    """Return HTML rows, one per share, that show the share as a bar and the spread as a line.
 
     Args:
-        shares: Share and spread by name.
+        shares: Share and spread by name, in drawing order.
     """
     most = max([*(share + spread for share, spread in shares.values()), 1e-9])
     out = []
@@ -226,7 +239,7 @@ def bar_rows(shares: Mapping[str, tuple[float, float]]) -> str:
 
 
 def split_ends(found: Measured, digits: int = 2) -> tuple[str, str]:
-    """Return a number and its interval as text for two columns."""
+    """Return a number and its interval as two texts, for two table columns."""
     value = f"{found.value:.{digits}f}" if np.isfinite(found.value) else "—"
     if not np.isfinite([found.low, found.high]).all():
         return value, "no interval"

@@ -1,1 +1,1 @@
-"""Processes, locks, cache and signals, independent of images."""
+"""Processes, locks, cache, signals and other services that do not depend on the data or the networks."""

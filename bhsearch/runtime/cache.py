@@ -1,8 +1,8 @@
-"""A content-addressed cache that can be deleted at any time.
+"""A cache on disk, which can be deleted at any time.
 
-An entry is a folder `<root>/<kind>/<key>`; the key is a digest of the facts that determine its content. It is filled
-under a temporary name, checksummed, and renamed into place when complete. Checksums are compared on reading, so that a
-damaged entry is recreated.
+An entry of the cache is a folder `<root>/<kind>/<key>`. The key is a digest of the facts that determine the content of
+the entry, such as the data and the settings. A new entry is written under a temporary name, checksummed, and renamed
+when complete. The checksums are compared on reading, and a damaged entry is recreated.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from bhsearch.runtime.locks import HAS_LOCKS, lock, lock_within
 _FACTS = "entry.json"
 _REMEDY = "Set BHSEARCH_CACHE=FOLDER to use another folder for the cache."
 _CHUNK = 1 << 22
-_EVICTION_SECONDS = 1.0  # far more than checking an unused entry and renaming it takes
+_EVICTION_SECONDS = 1.0  # much longer than the eviction of one entry (a check and a rename) holds its lock
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One entry of the cache.
+    """A description of one entry of the cache.
 
     Attributes:
-        kind: Kind of content: `digests`, `pixels`, `networks`, `features`, `phantom`.
+        kind: Kind of content: `digests`, `pixels`, `networks`, `features` or `phantom`.
         key: Digest of the facts that determine the content.
-        n_bytes: Size of its files.
+        n_bytes: Total size of the files in bytes.
         age_days: Days since the last use.
     """
 
@@ -50,15 +50,16 @@ class CacheEntry:
 
 
 def cache_root() -> Path:
-    """Return the folder of the cache: `$BHSEARCH_CACHE`, or the user's cache folder of the operating system.
+    """Return the folder of the cache.
 
-    If that cannot be written, it is a private temporary folder.
+    The folder is `$BHSEARCH_CACHE` if set, otherwise the user's cache folder of the operating system, or a private
+    temporary folder if the user's cache folder is not writable.
     """
     return Path(os.environ.get("BHSEARCH_CACHE") or cache_folder())
 
 
 def notes() -> list[str]:
-    """Return sentences about limitations of the cache's location, once the cache has been used."""
+    """Return warnings about the location of the cache, for users; call this function after the cache has been used."""
     found = []
     if not os.environ.get("BHSEARCH_CACHE") and in_private_folder(cache_root()):
         found.append(
@@ -75,13 +76,21 @@ def notes() -> list[str]:
 
 
 def cache_key(facts: dict[str, Any]) -> str:
-    """Return the digest of JSON-able facts, independent of the order of their keys. 24 hex digits."""
+    """Return a digest of JSON-compatible facts as 24 hexadecimal digits, independent of the order of the keys."""
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def lookup(kind: str, facts: dict[str, Any]) -> Path | None:
-    """Return the folder determined by `facts` if it is intact, and protect it while this process lives; else None."""
+    """Return the folder of an entry, and protect the entry from eviction until this process ends.
+
+    Args:
+        kind: Kind of content.
+        facts: JSON-compatible facts that determine the content.
+
+    Returns:
+        Folder of the entry; None if the entry does not exist or is damaged.
+    """
     folder = folder_of(kind, facts)
     if not acquire_lease(folder) or not _is_intact(folder):
         return None
@@ -90,29 +99,29 @@ def lookup(kind: str, facts: dict[str, Any]) -> Path | None:
 
 
 def acquire_lease(folder: Path) -> bool:
-    """Protect an entry from eviction while this process lives. Returns whether the entry exists.
+    """Protect an entry from eviction until this process ends, and return whether the entry exists.
 
-    Waits for an eviction in progress, but not for the creation of an entry, which takes longer.
+    The function waits for an eviction in progress, but not for the creation of the entry, which takes longer.
     """
     if folder.parent.exists():
         _lease(folder)
         with contextlib.suppress(OSError), lock_within(folder.with_suffix(".lock"), _EVICTION_SECONDS):
             return folder.exists()
-    return folder.exists()  # a read-only cache is not evicted either
+    return folder.exists()  # reached if the cache is read-only, so that no entry can be evicted
 
 
 def folder_of(kind: str, facts: dict[str, Any]) -> Path:
-    """Return the folder of the entry determined by `facts`, whether it exists or not."""
+    """Return the folder of the entry that `facts` determine; the folder may not exist."""
     return cache_root() / kind / cache_key(facts)
 
 
 @contextlib.contextmanager
 def explain_write_errors(what: str, remedy: str = _REMEDY) -> Iterator[None]:
-    """Convert errors of a full or read-only disk to PlaceError.
+    """Convert errors of a full or read-only disk in the block to `PlaceError`.
 
     Args:
-        what: Description of the written file, with its location.
-        remedy: Sentence about what to do if the folder cannot be written.
+        what: Description of the file that is written, with its path, for the message.
+        remedy: Advice for the message if the folder cannot be written.
 
     Raises:
         PlaceError: If the disk is full or the folder cannot be written.
@@ -134,19 +143,20 @@ def explain_write_errors(what: str, remedy: str = _REMEDY) -> Iterator[None]:
 
 
 def get_or_create(kind: str, facts: dict[str, Any], fill: Callable[[Path], None]) -> Path:
-    """Return the folder determined by `facts`, creating it if it is missing or damaged.
+    """Return the folder of an entry; create the entry if it is missing or damaged.
 
-    If two processes request the same entry, the second waits for the first. The entry is protected while this process
-    lives. After the creation of an entry, unused ones are evicted if the cache exceeds its limit.
+    If two processes request the same entry, the second one waits until the first one has created it. The entry is
+    protected from eviction until this process ends. After an entry has been created, least recently used entries are
+    evicted if the cache exceeds its size limit.
 
     Args:
-        kind: First folder level.
-        facts: JSON-able facts that determine the content.
-        fill: Writes files, with subfolders if needed, into the empty folder it is given.
+        kind: Kind of content, which is the first folder level.
+        facts: JSON-compatible facts that determine the content.
+        fill: Function that receives an empty folder and writes the content, with subfolders if needed.
 
     Raises:
-        PlaceError: If the cache folder cannot be written or the disk is full. No partial entry is left.
-        SettingsError: If the limit of the cache is not a number.
+        PlaceError: If the cache folder cannot be written or the disk is full; no partial entry is left behind.
+        SettingsError: If the size limit of the cache is not a number.
     """
     folder, max_bytes = folder_of(kind, facts), cache_eviction.limit_bytes()
     with explain_write_errors(f"the cache entry {folder}"):
@@ -160,13 +170,13 @@ def get_or_create(kind: str, facts: dict[str, Any], fill: Callable[[Path], None]
             _lease(folder)
     _mark_used(folder)
     if is_new:
-        with contextlib.suppress(OSError):  # the next eviction tries again
+        with contextlib.suppress(OSError):  # a failed eviction is repeated after the next entry is created
             cache_eviction.evict(cache_root(), max_bytes)
     return folder
 
 
 def entries() -> list[CacheEntry]:
-    """Return all entries, largest first."""
+    """Return a description of every entry, largest first."""
     root = cache_root()
     found = []
     for folder in sorted(root.glob("*/*")):
@@ -179,7 +189,7 @@ def entries() -> list[CacheEntry]:
 
 
 def clear() -> int:
-    """Delete the whole cache. Returns the number of bytes freed."""
+    """Delete the whole cache, and return the number of bytes freed."""
     root = cache_root()
     freed = sum(cache_eviction.size_of(folder) for folder in root.glob("*") if folder.name != leases.FOLDER)
     if root.exists():
@@ -207,10 +217,10 @@ def _create(folder: Path, facts: dict[str, Any], fill: Callable[[Path], None]) -
         try:
             draft.rename(folder)
         except OSError:
-            if not _is_intact(folder):  # otherwise another process was faster, on a disk without locks
+            if not _is_intact(folder):  # on a disk without locks, another process may have created the entry first
                 raise
     finally:
-        shutil.rmtree(draft, ignore_errors=True)  # does not exist after a successful rename
+        shutil.rmtree(draft, ignore_errors=True)  # after a successful rename, the draft no longer exists
 
 
 def _is_intact(folder: Path) -> bool:
@@ -218,7 +228,7 @@ def _is_intact(folder: Path) -> bool:
         sums = json.loads((folder / _FACTS).read_text(encoding="utf-8"))["crc32"]
         there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} - {_FACTS}
         return there == sums.keys() and all(_sum(folder / name) == value for name, value in sums.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # any other form of JSON is damaged, too
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # the file is unreadable or has another format
         return False
 
 
@@ -232,14 +242,14 @@ def _sum(file: Path) -> int:
 
 @contextlib.contextmanager
 def interprocess_lock(what: str, seconds: float | None = None) -> Iterator[None]:
-    """Hold a named lock that one process of this machine and this cache can hold at a time.
+    """Hold a named lock, which only one process at a time can hold among those of this machine that share the cache.
 
     Args:
         what: Name of the lock.
-        seconds: Timeout; None waits indefinitely.
+        seconds: Time limit for acquiring the lock; None to wait indefinitely.
 
     Raises:
-        TimeoutError: If another process holds the lock until the timeout.
+        TimeoutError: If the lock cannot be acquired within the time limit.
         PlaceError: If the folder of the locks cannot be written.
     """
     folder = cache_root() / "locks"

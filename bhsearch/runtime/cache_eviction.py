@@ -1,7 +1,7 @@
-"""Evict least recently used cache entries above the limit, and what killed processes left behind.
+"""Evict least recently used cache entries above the size limit, and delete leftovers of killed processes.
 
-Entries in use by a living process, or being created, are kept. An entry is renamed before it is deleted, so that no
-process sees a partial one and several processes may evict at the same time.
+Entries that a running process uses or creates are kept. An entry is renamed before it is deleted, so that no process
+sees a partly deleted entry and several processes can evict at the same time.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from bhsearch.runtime.locks import HAS_LOCKS, lock_within
 VARIABLE = "BHSEARCH_CACHE_LIMIT"
 DEFAULT_GB = 20.0
 _EVICTED_PREFIX = ".gone-"
-_ABANDONED_SECONDS = 86400  # writing a file of digests takes far less
-# `locks` has no entries; `digests` take much time to recreate and little space.
+_ABANDONED_SECONDS = 86400  # age at which a draft of a digest file is deleted; writing one takes far less time
+# Kinds that are never evicted: `locks` has no entries, and `digests` need little space but much time to recreate.
 _KEPT_KINDS = ("locks", "digests")
 
 
 def limit_bytes() -> int | None:
-    """Return the limit of the cache in bytes from `$BHSEARCH_CACHE_LIMIT`, in gigabytes; None for `none`.
+    """Return the size limit of the cache in bytes; None for no limit.
+
+    The environment variable `BHSEARCH_CACHE_LIMIT` sets the limit in gigabytes, or `none`; the default is `DEFAULT_GB`.
 
     Raises:
-        SettingsError: If the variable is not a number of at least 0, or `none`.
+        SettingsError: If the variable is neither a number of at least 0 nor `none`.
     """
     text = os.environ.get(VARIABLE, "").strip() or str(DEFAULT_GB)
     if text.lower() == "none":
@@ -43,16 +45,16 @@ def limit_bytes() -> int | None:
 
 
 def evict(root: Path, max_bytes: int | None) -> int:
-    """Delete unused entries, least recently used first, until the cache is below its limit.
+    """Delete leftovers of killed processes, then unused entries, least recently used first, down to the size limit.
 
     Args:
         root: Folder of the cache.
-        max_bytes: Limit in bytes; with None, only leftovers of killed processes are deleted.
+        max_bytes: Size limit in bytes; None to delete only leftovers of killed processes.
 
     Returns:
         Number of bytes freed.
     """
-    if not HAS_LOCKS:  # without locks, the entries in use are unknown
+    if not HAS_LOCKS:  # without locks, it is unknown which entries are in use
         return 0
     freed = sum(_delete(folder) for folder in _leftovers(root))
     if max_bytes is None:
@@ -70,7 +72,7 @@ def evict(root: Path, max_bytes: int | None) -> int:
 
 
 def size_of(folder: Path) -> int:
-    """Return the size of all files in a folder in bytes, ignoring files that vanish meanwhile."""
+    """Return the total size of all files in a folder in bytes; files that are deleted during the count are ignored."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -102,25 +104,25 @@ def _lock_of(folder: Path) -> Path:
 
 
 def _remove(root: Path, folder: Path) -> bool:
-    """Delete an entry unless another process creates, checks or uses it. Returns whether it was deleted."""
+    """Delete an entry unless a process creates, checks or uses it, and return whether the entry was deleted."""
     with lock_within(_lock_of(folder)) as alone:
         if not alone or _name(folder) in leases.in_use(root):
             return False
         away = folder.with_name(f"{_EVICTED_PREFIX}{folder.name}-{uuid.uuid4().hex[:8]}")
         try:
             folder.rename(away)
-        except OSError:  # another process was faster, or permission is denied
+        except OSError:  # another process has already renamed the entry, or permission is denied
             return False
     _delete(away)
     return True
 
 
 def _leftovers(root: Path) -> Iterator[Path]:
-    """Iterate over abandoned drafts and renamed entries, and delete locks without an entry."""
+    """Yield the folders of abandoned drafts and of renamed entries, and delete lock files without an entry."""
     for folder in root.glob("*/.*"):
         if folder.is_dir() and folder.parent.name not in (*_KEPT_KINDS, leases.FOLDER):
             key = folder.name.removeprefix(_EVICTED_PREFIX).lstrip(".").split("-")[0]
-            with lock_within(_lock_of(folder.with_name(key))) as alone:  # the process that fills a draft holds its lock
+            with lock_within(_lock_of(folder.with_name(key))) as alone:  # held while a process fills the draft
                 if alone:
                     yield folder
     for file in root.glob("*/*.lock"):
@@ -128,12 +130,12 @@ def _leftovers(root: Path) -> Iterator[Path]:
             if alone and not file.with_suffix("").exists():
                 file.unlink(missing_ok=True)
     for file in root.glob("digests/*/.*"):
-        with contextlib.suppress(OSError):  # it may have been renamed meanwhile
+        with contextlib.suppress(OSError):  # the draft may have been renamed in the meantime
             if time.time() - file.stat().st_mtime > _ABANDONED_SECONDS:
                 file.unlink()
 
 
 def _delete(folder: Path) -> int:
     size = size_of(folder)
-    shutil.rmtree(folder, ignore_errors=True)  # another process may delete it, too
+    shutil.rmtree(folder, ignore_errors=True)  # another process may be deleting the same folder
     return size

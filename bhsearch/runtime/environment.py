@@ -1,7 +1,7 @@
 """The environment of a process: user name, home folder, cache folders, and telemetry of libraries.
 
-A container started as an arbitrary user (`docker --user`) has no entry in the user database and often no writable home
-folder. Libraries then raise errors, or create a folder called `~`.
+In a container started with an arbitrary user id (`docker --user`), the user has no entry in the user database and often
+no writable home folder. Without the settings of this module, libraries raise errors or create a folder called `~`.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from pathlib import Path
 from bhsearch.errors import PlaceError
 
 NO_TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
-_CONSENT = Path("intel", "openvino_telemetry")  # file below the home folder, written by OpenVINO's opt_in_out
+_CONSENT = Path("intel", "openvino_telemetry")  # file in the home folder, written by OpenVINO's command `opt_in_out`
 _MAX_ATTEMPTS = 20
 
 
 def prepare_environment() -> None:
-    """Set environment variables that libraries read when they are imported; child processes inherit them.
+    """Set environment variables that libraries read on import; child processes inherit the variables.
 
-    Telemetry is disabled unless the user enabled it, and Keras and Matplotlib use writable folders. Variables that the
-    user set are not changed.
+    Telemetry is disabled unless the user enabled it. If the home folder is not writable, Keras and Matplotlib get other
+    folders. Variables that the user has set are not changed.
     """
     os.environ.setdefault(NO_TELEMETRY, "true")
     if home() is None:
-        # MLflow, OpenVINO and platformdirs raise on import; Keras would create a folder called `~`.
+        # Without a home folder, MLflow, OpenVINO and platformdirs raise on import, and Keras creates a folder `~`.
         place = private_folder() / "home"
         place.mkdir(exist_ok=True)
         os.environ["HOME"] = str(place)
     if "openvino_telemetry" not in sys.modules and not _consented():
-        # OpenVINO sends an event on `import openvino` and has no switch except a file in the home folder; if this
-        # package cannot be imported, it uses a stub that sends nothing.
+        # OpenVINO sends an event on `import openvino` unless a file in the home folder disables it. If the package
+        # `openvino_telemetry` cannot be imported, OpenVINO uses a stub that sends nothing.
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     if not _is_home_writable():
         os.environ.setdefault("KERAS_HOME", str(keras_home()))
@@ -51,8 +51,8 @@ def user_name() -> str:
 
 
 def home() -> Path | None:
-    """Return the user's home folder, or None if there is none."""
-    place = Path(os.path.expanduser("~"))  # noqa: PTH111  # `Path.home` raises without a home folder; this does not
+    """Return the user's home folder; None if it does not exist."""
+    place = Path(os.path.expanduser("~"))  # noqa: PTH111  # unlike `Path.home`, never raises without a home folder
     return place if place.is_absolute() and place.is_dir() else None
 
 
@@ -65,14 +65,14 @@ def keras_home() -> Path:
 
 
 def keras_models() -> list[Path]:
-    """Return the folders that may contain weights downloaded by Keras, a read-only home folder included."""
+    """Return the folders that may contain weights downloaded by Keras, including one in a read-only home folder."""
     ours = home()
     read_only = [ours / ".keras"] if ours is not None and not _is_home_writable() else []
     return [folder / "models" for folder in dict.fromkeys([keras_home(), *read_only])]
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder for this package, or a private temporary one if it cannot be written."""
+    """Return the user's cache folder for this package, or a private temporary folder if the former is not writable."""
     from platformdirs import user_cache_dir
 
     place = Path(user_cache_dir("bhsearch"))
@@ -81,15 +81,15 @@ def cache_folder() -> Path:
 
 
 def private_folder() -> Path:
-    """Return a temporary folder that only this user can write, the same for all processes of the user.
+    """Return a temporary folder that only this user can write to; all processes of the user get the same folder.
 
     Raises:
-        PlaceError: If no such folder can be created.
+        PlaceError: If the folder cannot be created.
     """
     import tempfile
 
     root, user = Path(tempfile.gettempdir()), os.getuid() if hasattr(os, "getuid") else user_name()
-    for number in range(_MAX_ATTEMPTS):  # another user may own the name, perhaps to read or change files
+    for number in range(_MAX_ATTEMPTS):  # another user may own a folder of this name, possibly with bad intent
         place = root / f"bhsearch-{user}{f'-{number}' if number else ''}"
         with contextlib.suppress(OSError):
             place.mkdir(mode=0o700, exist_ok=True)
@@ -102,7 +102,7 @@ def private_folder() -> Path:
 
 
 def in_private_folder(place: Path) -> bool:
-    """Return whether a path is inside a folder of `private_folder`."""
+    """Return whether a path is inside a folder that `private_folder` returned, now or in another process."""
     import tempfile
 
     root = Path(tempfile.gettempdir())

@@ -1,6 +1,6 @@
-"""Defer Ctrl-C and SIGTERM to points where a study can be interrupted.
+"""Defer Ctrl-C and SIGTERM to points where a study can be interrupted safely.
 
-An exception while the storage or the outbox is written would leave a trial in the state RUNNING.
+Without deferral, an exception during a write to the storage or the outbox would leave a trial in the state RUNNING.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from types import FrameType
 
 
 class Interrupts:
-    """Interrupt requests of this process.
+    """The state of interrupt requests in this process.
 
     Attributes:
-        asked: Whether an interrupt was requested.
+        asked: Whether an interrupt has been requested.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        self._allowed = False  # whether the main thread may be interrupted now
+        self._allowed = False  # whether the main thread runs a block of `allowed`
 
     def ask(self) -> None:
-        """Request an interrupt; called by a signal handler in the main thread.
+        """Request an interrupt; to be called by a signal handler in the main thread.
 
         Raises:
-            KeyboardInterrupt: If the main thread may be interrupted now.
+            KeyboardInterrupt: If the main thread runs a block of `allowed`.
         """
         self.asked = True
         if self._allowed:
@@ -36,10 +36,10 @@ class Interrupts:
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
-        """Mark code that may be interrupted; an earlier request is raised on entry.
+        """Mark the block as code that may be interrupted.
 
         Raises:
-            KeyboardInterrupt: If an interrupt was requested before.
+            KeyboardInterrupt: On entry, if an interrupt was requested before; in the block, when one is requested.
         """
         self._allowed = True
         try:
@@ -52,9 +52,13 @@ class Interrupts:
 
 @contextmanager
 def deferred() -> Iterator[Interrupts]:
-    """Defer a first Ctrl-C or SIGTERM until it is allowed; a second one is raised immediately.
+    """Defer the first Ctrl-C or SIGTERM to a block of `Interrupts.allowed`; the second one is raised immediately.
 
-    A signal whose default action ends the process still does. Outside the main thread, signals are not changed.
+    A signal without a Python handler is not deferred: its default action, such as ending the process, is unchanged.
+    Outside the main thread, no signal is deferred.
+
+    Yields:
+        The interrupt requests, whose `allowed` marks code that may be interrupted.
     """
     interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():

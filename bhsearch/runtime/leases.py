@@ -1,7 +1,7 @@
-"""Leases of cache entries: each process lists the entries it uses while it lives.
+"""Leases, which protect the cache entries that a process uses from eviction until the process ends.
 
-A lease file in `<root>/.uses` is locked by its process. An unlocked file belongs to a process that has ended and is
-ignored.
+Each process lists the entries that it uses in a lease file in `<root>/.uses`, and holds a lock of this file. The lease
+file of a process that has ended is no longer locked and therefore ignored.
 """
 
 from __future__ import annotations
@@ -27,14 +27,19 @@ class _Lease:
     names: set[str] = field(default_factory=set)
 
 
-_leases: dict[tuple[int, Path], _Lease] = {}  # by process, since a fork is another process, and by root
+_leases: dict[tuple[int, Path], _Lease] = {}  # by process id, which changes after a fork, and by root
 _guard = threading.Lock()
 
 
 def acquire(root: Path, name: str) -> None:
-    """Mark an entry, `<kind>/<key>`, as used by this process until it ends. Check that it exists after this call only.
+    """Mark an entry as used by this process until the process ends.
 
-    If the lease file cannot be written, the entry is used without protection.
+    The caller must check after this call, and not before, that the entry exists. If the lease file cannot be written,
+    the entry remains unprotected.
+
+    Args:
+        root: Folder of the cache.
+        name: Entry as `<kind>/<key>`.
     """
     if not HAS_LOCKS:
         return
@@ -51,7 +56,10 @@ def acquire(root: Path, name: str) -> None:
 
 
 def in_use(root: Path) -> set[str]:
-    """Return the entries used by living processes, this one included, and delete lease files of ended processes."""
+    """Return the entries that running processes use, including this one, as `<kind>/<key>`.
+
+    The function also deletes the lease files of processes that have ended.
+    """
     names: set[str] = set()
     for file in (root / FOLDER).glob("*.uses"):
         with contextlib.suppress(OSError), file.open("r+", encoding="utf-8") as stream:
@@ -74,7 +82,10 @@ atexit.register(_release_all)
 
 
 def _renewed(root: Path, names: set[str]) -> _Lease:
-    """Create and lock a lease file, then rename it into place, so that no process mistakes it for a stale one."""
+    """Create a lease file that lists some entries, and return the lease.
+
+    The file gets its final name after it is locked, so that no other process mistakes it for that of an ended process.
+    """
     folder = root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"

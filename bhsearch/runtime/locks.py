@@ -1,8 +1,8 @@
-"""Locks between processes: a file each, released when the process that holds it ends.
+"""File locks between processes, which the operating system releases when the process that holds the lock ends.
 
-Some disks do not support `flock`: Lustre by default, some mounts of NFS and FUSE. "Open file description" locks are
-tried there. If the disk has neither, a file in this machine's temporary folder is locked instead, which does not
-exclude processes on other machines; `without_locks` reports such disks.
+Some file systems do not support `flock`, such as Lustre by default and some mounts of NFS and FUSE; "open file
+description" locks are tried in this case. If the file system supports neither, a file in the temporary folder of this
+machine is locked instead, which does not exclude processes on other machines. `without_locks` reports this case.
 """
 
 from __future__ import annotations
@@ -22,23 +22,27 @@ from bhsearch.runtime.environment import private_folder
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes may both do the work; the rename still keeps one complete result
+except ImportError:  # on Windows there are no locks: two processes may create the same cache entry, and one is kept
     fcntl = None  # type: ignore[assignment]
 
 HAS_LOCKS = fcntl is not None
 _POLL_SECONDS = 0.02
-_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # errors of disks without locks
-_without: set[Path] = set()  # folders on disks without locks found so far
+_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # errors of file systems without locks
+_without: set[Path] = set()  # folders on file systems without locks, as found so far
 
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, waiting until no other process holds it."""
+    """Hold the lock of a file during the block; waits until no other process holds the lock.
+
+    Args:
+        path: Lock file, which is created if it does not exist.
+    """
     while True:
         with path.open("a") as stream, contextlib.ExitStack() as stack:
             if _acquire(stream, wait=True) is None and (other := stack.enter_context(_local_substitute(path))):
                 _acquire(other, wait=True)
-            # The former holder may have deleted the file; others then lock a new file of the same name.
+            # If the previous holder deleted the file, other processes lock a new file of the same name, so try again.
             if _is_same_file(path, stream) or not path.parent.exists():
                 yield
                 return
@@ -46,11 +50,11 @@ def lock(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lock_within(path: Path, seconds: float = 0.0) -> Iterator[bool]:
-    """Try to hold the lock of a file. Yields whether it is held.
+    """Try to hold the lock of a file during the block, and yield whether the lock is held.
 
     Args:
-        path: Lock file, created if it is missing.
-        seconds: Time to wait for another process.
+        path: Lock file, which is created if it does not exist.
+        seconds: Time limit for acquiring the lock.
 
     Raises:
         OSError: If the file cannot be created.
@@ -68,17 +72,28 @@ def lock_within(path: Path, seconds: float = 0.0) -> Iterator[bool]:
 
 
 def try_lock(stream: IO[str]) -> bool:
-    """Lock an open file until it is closed, without waiting. Returns whether it was locked; False without locks."""
+    """Try to lock an open file until it is closed, without waiting, and return whether it was locked.
+
+    False is also returned if the file system does not support locks.
+    """
     return bool(_acquire(stream))
 
 
 def without_locks() -> list[Path]:
-    """Return the folders on disks without locks, where other machines and users are not excluded."""
+    """Return the folders on file systems without locks, where locks do not exclude other machines and users."""
     return sorted(_without)
 
 
 def _acquire(stream: IO[str], wait: bool = False) -> bool | None:
-    """Lock an open file until it is closed. Returns whether it is locked; None if its disk has no locks."""
+    """Lock an open file until it is closed.
+
+    Args:
+        stream: Open file.
+        wait: Whether to wait until no other process holds the lock.
+
+    Returns:
+        Whether the file is locked; None if the file system does not support locks.
+    """
     if fcntl is None:
         return None
     for take in (_flock, _open_file_lock):
@@ -100,7 +115,10 @@ def _flock(file: int, wait: bool) -> None:
 
 
 def _open_file_lock(file: int, wait: bool) -> None:
-    """Take an "open file description" lock; a POSIX lock would be lost when the process closes the file elsewhere."""
+    """Acquire an "open file description" lock.
+
+    A POSIX lock would be released as soon as the process closes any other handle of the same file.
+    """
     if not hasattr(fcntl, "F_OFD_SETLK"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -109,7 +127,10 @@ def _open_file_lock(file: int, wait: bool) -> None:
 
 @contextlib.contextmanager
 def _local_substitute(path: Path) -> Iterator[IO[str] | None]:
-    """Open a local file to lock instead of one on a disk without locks; None if it cannot be created."""
+    """Open a local file that is locked instead of a file on a file system without locks.
+
+    Yields None if the local file cannot be created.
+    """
     whole = path.parent.resolve() / path.name
     _without.add(whole.parent)
     with contextlib.ExitStack() as stack:

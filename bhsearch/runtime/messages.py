@@ -1,7 +1,7 @@
-"""Messages between the processes of a command: one frozen dataclass a kind, sent as a line of JSON.
+"""Messages between a command, its uploader and its renderer: a frozen dataclass per kind, sent as a line of JSON.
 
-The uploader and the renderer exchange lines through standard input and output. Other modules can add kinds with
-`message`, for example the workers of a study, whose connection pickles the same dataclasses because they hold arrays.
+The uploader logs trials to MLflow, and the renderer draws the figures of a trial. Both processes exchange messages
+through standard input and output.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _KINDS: dict[str, type[Any]] = {}
 
 
 def message(kind: M) -> M:
-    """Register a dataclass as a kind of message, under its name.
+    """Register a dataclass as a kind of message under the name of the class, and return the class.
 
     Raises:
-        ValueError: If another kind has the name.
+        ValueError: If another kind has the same name.
     """
     if kind.__name__ in _KINDS:
         raise ValueError(f"A kind of message must have a name of its own, but {kind.__name__} exists.")
@@ -29,13 +29,13 @@ def message(kind: M) -> M:
 @message
 @dataclass(frozen=True)
 class Go:
-    """The search has begun: the uploader may open the study in MLflow."""
+    """Tell the uploader that the search has begun, so that it may open the study in MLflow."""
 
 
 @message
 @dataclass(frozen=True)
 class Ready:
-    """The study has its run in MLflow."""
+    """Report that the MLflow run of the study exists."""
 
     run_id: str
     experiment_id: str
@@ -44,7 +44,7 @@ class Ready:
 @message
 @dataclass(frozen=True)
 class Sent:
-    """MLflow has a trial."""
+    """Report that a trial has been logged to MLflow."""
 
     number: int
     run_id: str
@@ -53,7 +53,7 @@ class Sent:
 @message
 @dataclass(frozen=True)
 class Note:
-    """A sentence for the person at the terminal."""
+    """A sentence to show to the user in the terminal."""
 
     sentence: str
 
@@ -61,7 +61,7 @@ class Note:
 @message
 @dataclass(frozen=True)
 class Away:
-    """MLflow cannot be reached, and is waited for."""
+    """Report that MLflow is unavailable and that the uploader retries."""
 
     reason: str
 
@@ -69,13 +69,13 @@ class Away:
 @message
 @dataclass(frozen=True)
 class Back:
-    """MLflow can be reached again."""
+    """Report that MLflow is available again."""
 
 
 @message
 @dataclass(frozen=True)
 class Failed:
-    """The process cannot go on, or not with the trial that it was asked for."""
+    """Report that the uploader failed, or that the renderer failed to draw the requested figures."""
 
     reason: str
 
@@ -83,7 +83,7 @@ class Failed:
 @message
 @dataclass(frozen=True)
 class Render:
-    """The pictures of a trial are wanted."""
+    """Ask the renderer to draw the figures of a trial."""
 
     number: int
 
@@ -91,7 +91,7 @@ class Render:
 @message
 @dataclass(frozen=True)
 class Rendered:
-    """The pictures of a trial are drawn."""
+    """Report that the figures of a trial have been drawn."""
 
     number: int
 
@@ -102,7 +102,7 @@ def to_line(sent: Any) -> str:
 
 
 def from_line(line: str) -> Any:
-    """Return the message of a line; None if the line is not a message, such as the output of a library."""
+    """Return the message in a line of JSON; None if the line is not a message, such as the output of a library."""
     try:
         fields = json.loads(line)
         return _KINDS[fields.pop("kind")](**fields)

@@ -1,4 +1,4 @@
-"""Start processes of this package, and identify them even after their number was reused."""
+"""Start processes that run modules of this package, and identify processes even if their process id is reused."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 
-# Without the working directory on the path (-P), where a file called random.py would shadow the standard library.
-# The package is imported from the parent's location; the folder that contains it comes last on the path, since
-# it may be a checkout with files of any name.
+# The option -P keeps the working directory off `sys.path`, where a file such as random.py would shadow the standard
+# library. The package is imported from the same location as in the parent process. The folder that contains the package
+# is appended to `sys.path` as the last entry, because it may be a checkout with files of any name.
 _START = """
 import importlib.machinery, importlib.util, runpy, sys
 folder, module = sys.argv[1:3]
@@ -27,18 +27,33 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module of this package, for any working directory and kind of installation."""
+    """Return the command line that runs a module of this package, for any working directory and installation.
+
+    Args:
+        module: Full name of the module.
+        *arguments: Command-line arguments of the module.
+    """
     folder = Path(__file__).resolve().parents[2]
     return [sys.executable, "-P", "-c", _START, str(folder), module, *arguments]
 
 
 def this_process() -> dict[str, Any]:
-    """Return host, number and start time of this process, JSON-able; process numbers alone may be reused."""
+    """Return host, process id and start time of this process as a JSON-compatible dict.
+
+    The start time distinguishes processes with the same id, because operating systems reuse process ids.
+    """
     return {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
 def is_alive(process: dict[str, Any]) -> bool:
-    """Return whether a process identified by `this_process` still runs; True for a process on another host."""
+    """Return whether a process is running.
+
+    Args:
+        process: Process in the format of `this_process`; empty if unknown.
+
+    Returns:
+        True for a process on another host, which cannot be checked; False for an unknown process.
+    """
     if not is_here(process):
         return bool(process)
     try:
@@ -49,7 +64,7 @@ def is_alive(process: dict[str, Any]) -> bool:
 
 
 def is_here(process: dict[str, Any]) -> bool:
-    """Return whether a process identified by `this_process` belongs to this host."""
+    """Return whether a process, in the format of `this_process`, belongs to this host."""
     return process.get("host") == platform.node()
 
 
@@ -59,7 +74,11 @@ def memory_mb() -> float:
 
 
 def how_it_ended(code: int) -> str:
-    """Describe an exit code; a negative one is the number of a signal, as in `subprocess`."""
+    """Return a description of an exit code, such as `exit code 1` or `signal SIGKILL`.
+
+    Args:
+        code: Exit code as in `subprocess`, where a negative code is the number of a signal.
+    """
     if code >= 0:
         return f"exit code {code}"
     try:

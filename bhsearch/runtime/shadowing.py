@@ -1,9 +1,9 @@
-"""Refuse a working directory whose files would shadow standard or third-party modules.
+"""Check that no file in the working directory shadows a module of the standard library or of another package.
 
-`python -m` puts the working directory first on the path, so a file called random.py there is imported by every library
-that imports `random`. Child processes start without it, see `processes.python_command`.
+`python -m` puts the working directory first on `sys.path`, so that every library that imports `random` would import a
+file random.py in the working directory. Child processes are not affected; see `processes.python_command`.
 
-This module imports only modules that every interpreter has loaded at startup: any other import might be shadowed.
+This module imports only modules that the interpreter loads at startup, because any other import might be shadowed.
 """
 
 import _imp
@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # recognised by type checkers; `typing` is not loaded yet
 if TYPE_CHECKING:
     from types import ModuleType
 
-# Top-level modules that the commands import; verified by `tests/runtime/test_shadowing.py`.
+# Top-level modules that the commands import; `tests/runtime/test_shadowing.py` checks the list.
 NEEDED = frozenset(
     """
     __future__ argparse array ast asyncio base64 bdb binascii bisect bz2 calendar cmath cmd code codeop collections
@@ -41,15 +41,16 @@ _SUFFIXES = (".py", ".pyc", *_imp.extension_suffixes())
 
 
 def check() -> None:
-    """End a command with a message and exit code 2 if the working directory shadows a module that it needs.
+    """Exit with a message and exit code 2 if a file in the working directory shadows a module that the command needs.
 
-    Does nothing unless the package is imported for `python -m bhsearch...`; otherwise the path is the caller's choice.
+    The function does nothing unless the process was started with `python -m bhsearch...`; in all other cases, the
+    caller controls `sys.path`.
     """
     if sys.argv[:1] != ["-m"] or not any("bhsearch" in word for word in sys.orig_argv):
         return
     try:
         found = shadowing_files(os.getcwd(), sys.path, sys.modules)
-    except OSError:  # a deleted or unreadable folder shadows nothing
+    except OSError:  # files in a deleted or unreadable folder cannot be imported
         return
     if found:
         shown = "\n".join(f"  {path}" for path in found)
@@ -61,12 +62,15 @@ def check() -> None:
 
 
 def shadowing_files(folder: str, path: list[str], modules: "dict[str, ModuleType]") -> list[str]:
-    """Return files and packages in a folder that shadow a needed module, if the folder precedes the standard library.
+    """Return the paths of files and packages in a folder that shadow a module in `NEEDED`.
 
     Args:
-        folder: The working directory.
-        path: Folders where modules are searched, in order.
-        modules: Loaded modules by name.
+        folder: Working directory.
+        path: Folders in which modules are searched, in order; see `sys.path`.
+        modules: Loaded modules by name; see `sys.modules`.
+
+    Returns:
+        Paths in alphabetical order; empty if the folder does not precede the standard library in `path`.
 
     Raises:
         OSError: If the folder cannot be read.
@@ -83,7 +87,7 @@ def shadowing_files(folder: str, path: list[str], modules: "dict[str, ModuleType
             continue
         origin = getattr(modules.get(module), "__file__", None)
         if module in modules and (origin is None or not _same(os.path.dirname(origin), folder)):
-            continue  # loaded before this folder was on the path
+            continue  # the module was loaded before this folder was added to the path
         if any(_is_module(os.path.join(entry, module + suffix)) for entry in others for suffix in ("", *_SUFFIXES)):
             found.append(file)
     return found
@@ -94,7 +98,10 @@ def _is_needed(module: str) -> bool:
 
 
 def _is_module(path: str) -> bool:
-    """Return whether a path is an importable file or package; a folder without `__init__` shadows nothing."""
+    """Return whether a path is an importable file or package.
+
+    A folder without `__init__` is not counted, because it does not shadow modules later on the path.
+    """
     if os.path.isdir(path):
         return any(os.path.isfile(os.path.join(path, "__init__" + suffix)) for suffix in _SUFFIXES)
     name = os.path.basename(path)

@@ -1,24 +1,24 @@
-"""The schema number that every store of studies carries, and the refusal of a store with another number."""
+"""The schema version of stored studies, and the check that this version of bhsearch can read a store."""
 
 from __future__ import annotations
 
 from bhsearch.errors import StudyError
 
 SCHEMA = 1
-# The last commit of bhsearch that reads stores of an earlier schema. Stores without a number have the schema 0.
+# Last commit of bhsearch that reads stores of an earlier schema, by schema number; a store without number has schema 0.
 _READERS = {0: "d6a9faa"}
 
 
 def require_schema(number: object, store: str) -> None:
-    """Refuse a store whose schema is not the one that this version reads and writes.
+    """Check that the schema of a store is the one that this version of bhsearch reads and writes.
 
     Args:
-        number: Schema number as the store holds it, a number or its text; None where the store has no number, which
-            means schema 0.
-        store: What the number was read from, as the subject of a sentence, such as `The study 'mine'`.
+        number: Schema number from the store, as a number or a string; None if the store has no number, which means
+            schema 0.
+        store: Description of the store for the message, as the subject of a sentence, such as `The study 'mine'`.
 
     Raises:
-        StudyError: If the number differs from `SCHEMA`. The message names the number and what reads the store.
+        StudyError: If the number differs from `SCHEMA`; the message names a version of bhsearch that reads the store.
     """
     text = "0" if number is None else str(number)
     if text == str(SCHEMA):

@@ -1,1 +1,1 @@
-"""One study from start to end."""
+"""Running a study: preparation, trials, workers, resume, and the result."""

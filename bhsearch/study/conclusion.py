@@ -1,4 +1,4 @@
-"""The end of a session: predictions are collected, trials ranked, and the study's summary given to MLflow."""
+"""The end of a session: collect the predictions, rank the trials, and log the summary of the study to MLflow."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from bhsearch.tracking.upload.outbox import Outbox, all_outboxes, outbox_root
 
 
 def conclude(session: StudySession, uploader: UploaderProcess | None) -> StudyResult:
-    """Rank the trials, give the summary to the process that logs, and wait until everything is in MLflow.
+    """Rank the trials, log the summary, wait until all trials are in MLflow, and return the result.
 
     Args:
         session: Session whose trials have ended.
-        uploader: Process that logs; None without tracking, and if there is nothing to log.
+        uploader: Process that logs to MLflow; None without tracking or if there is nothing to log.
 
     Raises:
-        RunError: If not everything could be logged.
+        RunError: If some results could not be logged.
     """
     trials = session.trials()
     with session.reporter.step("reading predictions"):
@@ -47,7 +47,7 @@ def conclude(session: StudySession, uploader: UploaderProcess | None) -> StudyRe
             uploader.finish(progress)
     elif session.outbox is not None:
         session.outbox.close()
-    for trial in trials:  # the runs of the last trials are known only now
+    for trial in trials:  # the run ids of the last trials are known only after the upload
         if trial.number in session.run_ids:
             trial.notes["mlflow_run"] = session.run_ids[trial.number]
     return replace(result, links=_links(session, uploader))
@@ -96,7 +96,7 @@ def _put_summary(session: StudySession, outbox: Outbox, result: StudyResult) -> 
 
 
 def _collect_predictions(session: StudySession, trials: list[Trial]) -> None:
-    """Read the predictions of earlier sessions and of other commands, as far as they can be read."""
+    """Add the predictions of earlier sessions and of other commands to the session, as far as they can be read."""
     missing = [trial for trial in trials if trial.value is not None and trial.number not in session.predictions]
     if not missing or not session.context.settings.tracking:
         return
@@ -114,19 +114,24 @@ def _collect_predictions(session: StudySession, trials: list[Trial]) -> None:
 
 
 def _stored_predictions(session: StudySession, uid: str) -> dict[int, Predictions] | None:
-    """Read predictions from MLflow; None if it could not be asked, which fails the session at its end."""
+    """Return the predictions in MLflow by trial number; None if MLflow cannot be read.
+
+    In this case the error is recorded, and raised at the end of the session.
+    """
     try:
         return mlflow_predictions(session.context.index.name, uid)
-    except (StudyError, RunError) as error:  # otherwise the trials would be called missing, which nobody knows
+    except (StudyError, RunError) as error:  # an empty dict would make the trials look missing
         session.fail(error)
         return None
 
 
 def _earlier_predictions(session: StudySession) -> tuple[list[Predictions], int]:
-    """Read the predictions of the study that this one was started from, whose trials took part in the choice.
+    """Return the predictions of the frozen study that this study was started from.
+
+    The corrected score must include them, because the initial heads were selected among the trials of that study.
 
     Returns:
-        The predictions that could be read, and the least number that there should be.
+        The predictions that could be read, and the minimum number that the correction requires.
     """
     origin = session.metadata["started_from"]
     if not origin:
@@ -136,7 +141,7 @@ def _earlier_predictions(session: StudySession) -> tuple[list[Predictions], int]
 
 
 def _settled(outbox: Outbox, trials: Sequence[Trial]) -> list[int]:
-    """Return the trials that ended on this machine and that no other command is about to log."""
+    """Return the numbers of trials that ended on this machine and that no other command has still to log."""
     here = [trial for trial in trials if is_here(trial.owner)]
     folders = {Path(trial.notes["outbox"]) for trial in here if "outbox" in trial.notes}
     folders |= {box.folder.resolve() for box in outbox.others()}
@@ -146,11 +151,11 @@ def _settled(outbox: Outbox, trials: Sequence[Trial]) -> list[int]:
 
 
 def _links(session: StudySession, uploader: UploaderProcess | None) -> tuple[str, ...]:
-    """Return the addresses of the trials in MLflow: a table, and parallel coordinates."""
+    """Return the URLs of two MLflow views of the trials: a table, and parallel coordinates; empty if unavailable."""
     experiment_id = ""
     if uploader is not None:
         experiment_id = uploader.experiment_id
-    elif session.context.settings.tracking:  # nothing was left to log
-        with suppress(Exception):  # a link is no reason to fail
+    elif session.context.settings.tracking:  # everything was logged before
+        with suppress(Exception):  # a missing link must not fail the session
             experiment_id = experiment_of(session.context.index.name)
     return (links.trials_url(experiment_id), links.parallel_url(experiment_id)) if experiment_id else ()

@@ -1,4 +1,4 @@
-"""Everything that is known about a study before its first trial: data, split, backbones and space."""
+"""The context of a study, which is fixed before the first trial: settings, data, split, backbones and search space."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.study.resume.metadata import NewMetadata
 
 FROZEN, FINETUNE = "frozen", "finetune"
-FINETUNE_PRUNER = "median"  # the default of the finetune regime
+FINETUNE_PRUNER = "median"  # default pruner of the finetune regime
 SYNTHETIC = "Synthetic data (phantom)"
 _PACKAGES = (
     "keras",
@@ -49,25 +49,26 @@ _PACKAGES = (
 
 @dataclass(frozen=True, eq=False)
 class StudyContext:
-    """Everything that is known about a study before its first trial, checked and immutable.
+    """The validated, immutable inputs of a study, as known before its first trial.
 
-    Made by `build` from settings, or by `of` from parts that were checked before.
+    `build` creates a context from settings; `of` creates one from validated parts.
 
     Attributes:
-        settings: The user's settings, with the sampler named.
+        settings: The user's settings, with the default sampler filled in.
         index: The whole data set.
-        split: Split of the whole data set.
-        development: The part of the data set that the search may use.
-        images: The same images as columns, for predictions.
-        found: Backbones that can be used, and those left out.
-        backbones: The backbones that can be used, by name.
+        split: Split of the whole data set into development and sealed test images.
+        development: The development images, which are the only images that the search uses.
+        images: The development images as columns, from which `Predictions` are built.
+        found: Available backbones, and unavailable ones with the reason.
+        backbones: The available backbones, by name.
         study: Name of the study.
         regime: `frozen` or `finetune`.
-        image_sizes: Sides of the images in pixels, that of `--image-size` first; a single one in the frozen regime.
-        pruner: Name of the pruner. Frozen trials are never pruned, and KerasTuner has no pruner.
-        audit: Findings on the data.
-        note: Text that belongs beside every number, such as that the data are synthetic; may be empty.
-        versions: Version of each package that a result can depend on.
+        image_sizes: Side lengths of the square images in pixels, the value of `--image-size` first; only one length in
+            the frozen regime.
+        pruner: Name of the pruner; `none` in the frozen regime and with KerasTuner, which do not prune.
+        audit: Errors and duplicates found in the data.
+        note: Text to show next to every score, such as that the data are synthetic; may be empty.
+        versions: Versions of the packages that can influence a result.
     """
 
     settings: Settings
@@ -87,10 +88,12 @@ class StudyContext:
 
     @classmethod
     def build(cls, settings: Settings, reporter: ProgressReporter) -> StudyContext:
-        """Check the settings, open the data, split them and find the backbones. Imports no slow framework.
+        """Return the context for some settings: check them, open and split the data, and find the backbones.
+
+        The method imports neither Keras nor its backend, which would take seconds.
 
         Raises:
-            InputError: If anything that the user gave is wrong.
+            InputError: If a setting or an input file is invalid.
         """
         _check_choices(settings)
         settings = with_sampler(settings)
@@ -104,7 +107,7 @@ class StudyContext:
     def of(
         cls, settings: Settings, index: Dataset, split: Split, found: AvailableBackbones, study: str, regime: str
     ) -> StudyContext:
-        """Join parts that were checked before, and compute what follows from them."""
+        """Return the context for validated parts, and compute the remaining attributes from these parts."""
         return cls(
             settings=settings,
             index=index,
@@ -123,7 +126,11 @@ class StudyContext:
         )
 
     def space(self, backbones: Iterable[str]) -> tuple[Parameter, ...]:
-        """Return the search space of the regime over some backbones, which an existing study may have more of."""
+        """Return the search space of the regime over the given backbones.
+
+        Args:
+            backbones: Names of the backbones; those of an existing study may differ from the available ones.
+        """
         names = tuple(backbones)
         policies = self.settings.augmentations
         if self.regime == FROZEN:
@@ -131,7 +138,10 @@ class StudyContext:
         return finetune_space(names, self.image_sizes, policies)
 
     def metadata(self) -> NewMetadata:
-        """Return what the study keeps, and must agree with when it is resumed; without what its storage adds."""
+        """Return the metadata to store with a new study, against which a resumed study is checked.
+
+        `started_from` and `warm` are empty; they are filled in when the storage of the study is opened.
+        """
         settings = self.settings
         return {
             "data": self.index.name,
@@ -194,17 +204,17 @@ def _pruner(settings: Settings, regime: str) -> str:
 
 
 def announce_synthetic(data: str | None, reporter: ProgressReporter) -> None:
-    """Draw the synthetic images if they are wanted and not in the cache yet, as a step of its own."""
+    """Draw the synthetic images as a separate progress step, if `data` asks for them and they are not cached."""
     if is_phantom(data):
         with reporter.step("drawing the phantom") as progress:
             make_phantom(data, progress)
 
 
 def _check_choices(settings: Settings) -> None:
-    """Refuse settings that contradict each other, before any work is done.
+    """Check that the settings are known and consistent with each other.
 
     Raises:
-        SettingsError: If an option is unknown, or does not fit another one.
+        SettingsError: If the value of an option is unknown or contradicts another option.
     """
     check_feature_backend(settings.feature_backend)
     if settings.pruner is not None:
@@ -222,12 +232,15 @@ def _check_choices(settings: Settings) -> None:
 
 
 def gpu_here() -> bool:
-    """Return whether this machine has a GPU. Looks for its device, because importing a framework takes seconds."""
+    """Return whether this machine has a GPU.
+
+    The function looks for device files, because asking a framework would require an import that takes seconds.
+    """
     return any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/kfd"))
 
 
 def versions() -> dict[str, str]:
-    """Return the version of each installed package that a result can depend on, and of Python."""
+    """Return the versions of Python and of the installed packages that can influence a result."""
     found = {"python": platform.python_version()}
     for package in ("bhsearch", *_PACKAGES):
         try:
@@ -238,5 +251,5 @@ def versions() -> dict[str, str]:
 
 
 def images_record(index: Dataset) -> dict[str, list[Any]]:
-    """Return the columns of the data set that its fingerprint depends on, so that a later difference can be named."""
+    """Return the columns that determine the data set's fingerprint, so that a later mismatch can be explained."""
     return {name: index.table[name].tolist() for name in ("path", "label", "case", "pixels_digest")}

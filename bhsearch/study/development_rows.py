@@ -1,4 +1,4 @@
-"""The development images, described as their predictions describe them."""
+"""The development images of a study as columns, from which `Predictions` are built."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class DevelopmentImages:
     """The images that a study may train and validate on, in the order of the data set.
 
     Attributes:
-        label: 0 benign, 1 malignant. Shape (n_images,).
+        label: Class of each image: 0 for benign, 1 for malignant. Shape (n_images,).
         fold: Validation fold of each image in each repeat. Shape (n_repeats, n_images).
-        group: Group number, the unit of weighting and resampling. Shape (n_images,).
-        stratum: Stratum of the image's group. Shape (n_images,).
-        path, case, subtype, magnification: Strings, empty where unknown. Shape (n_images,).
+        group: Group number of each image; groups are the unit of weighting and resampling. Shape (n_images,).
+        stratum: Stratum of each image's group. Shape (n_images,).
+        path, case, subtype, magnification: Strings for each image; empty if unknown. Shape (n_images,).
     """
 
     label: npt.NDArray[np.int8]
@@ -38,7 +38,7 @@ class DevelopmentImages:
 
     @classmethod
     def of(cls, index: Dataset, split: Split) -> DevelopmentImages:
-        """Take the development images from a data set and its split."""
+        """Return the development images of a data set and its split."""
         rows = split.development
         return cls(
             label=index.labels[rows],
@@ -52,7 +52,7 @@ class DevelopmentImages:
         return len(self.label)
 
     def predictions(self, probability: npt.NDArray[np.floating]) -> Predictions:
-        """Join out-of-fold probabilities with the images that they are for.
+        """Return out-of-fold probabilities joined with the columns of their images.
 
         Args:
             probability: P(malignant). Shape (n_repeats, n_images).
@@ -61,6 +61,6 @@ class DevelopmentImages:
         return Predictions(probability=probability, **columns)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the columns as arrays that can be saved without pickling: strings have a fixed length."""
+        """Return the columns by name, with strings as fixed-length arrays, which can be saved without pickling."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: column.astype(str) if name in _TEXT else column for name, column in columns.items()}

@@ -1,4 +1,4 @@
-"""Progress events of a command. The reporter here ignores them; `cli.progress` shows them in the terminal."""
+"""The interface for progress events of a command; `cli.progress` implements it for the terminal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bhsearch.engines.base import Trial
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """The plan of a study, as it is shown before the first trial.
+    """The plan of a study, which is shown before the first trial.
 
     Attributes:
-        rows: Heading and text, in reading order.
-        warnings: Sentences that a reader must know before trusting a score.
+        rows: Pairs of heading and text, in the order of display.
+        warnings: Sentences about limits of the data or the split that affect the scores.
         invalid: Reasons why the scores are invalid; empty if they are valid.
     """
 
@@ -26,49 +26,49 @@ class StudyPlan:
 
 
 class ProgressReporter:
-    """Receives the progress events of a command, and ignores them."""
+    """A receiver of progress events that ignores them all; subclasses display them."""
 
     def plan(self, plan: StudyPlan) -> None:
-        """Receive the plan, before the first trial."""
+        """Handle the plan of the study, before the first trial."""
 
     def step(self, what: str) -> AbstractContextManager[Progress]:
-        """Return a context that lasts as long as a named step; steps may be nested.
+        """Return a context manager that encloses a named step; steps may be nested.
 
         Args:
             what: Name of the step, such as `reading images`.
 
         Returns:
-            A context that gives a function of (done, total), which need not be called.
+            A context manager that yields a callback `progress(done, total)`; calling the callback is optional.
         """
         return nullcontext(_ignore)
 
     def trials(self, done: int, total: int, best: Trial | None = None) -> AbstractContextManager[None]:
-        """Return a context that lasts as long as trials run.
+        """Return a context manager that encloses the running of trials.
 
         Args:
-            done: Finished trials of earlier commands.
-            total: Finished trials that the study shall have.
-            best: The best of those that are done.
+            done: Number of trials that earlier commands finished.
+            total: Number of finished trials that the study should reach.
+            best: Best trial of earlier commands; None if no trial is complete.
         """
         return nullcontext()
 
     def began(self, number: int) -> None:
-        """Receive the start of a trial."""
+        """Handle the start of a trial."""
 
     def doing(self, what: str, number: int | None = None) -> None:
-        """Receive what a trial is doing, such as `fold 2 of 5, epoch 4 of 6`.
+        """Handle a progress message of a trial, such as `fold 2 of 5, epoch 4 of 6`.
 
         Args:
-            what: Short description.
-            number: Number of the trial; None for the one that started last.
+            what: Progress message.
+            number: Number of the trial; None for the most recently started trial.
         """
 
     def trial(self, trial: Trial, best: Trial | None) -> None:
-        """Receive a trial that has ended, and the best one so far."""
+        """Handle the end of a trial; `best` is the best trial so far."""
 
     def say(self, sentence: str) -> None:
-        """Receive a sentence for the user."""
+        """Handle a message for the user."""
 
 
 def _ignore(done: int, total: int) -> None:
-    """Ignore progress."""
+    """Do nothing with a progress update."""

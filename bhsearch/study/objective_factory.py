@@ -1,4 +1,4 @@
-"""Make the objective of a study, with the caches and the framework that it needs."""
+"""Create the objective of a study, together with its caches and the framework of the networks."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Objective = FrozenObjective | FinetuneObjective
 
 
 def steps_per_fold(regime: str) -> int:
-    """Return how many intermediate values a fold of a trial reports, its last one included."""
+    """Return the number of intermediate values reported per fold, including the one at the end of the fold."""
     return EVALS_PER_FOLD if regime == FINETUNE else 1
 
 
 def threads_of(settings: Settings) -> int | None:
-    """Return the processor threads that an operation of a worker may use; None for the framework's own choice.
+    """Return the number of CPU threads that one operation of a worker may use; None for the framework's default.
 
-    Batches of heads are small: a second thread mostly waits, and half of the processors are better left to the
-    processes that convert and log.
+    In the frozen regime, at most half of the CPUs are used, even by a single worker: batches of heads are too small to
+    profit from more threads, and the processes that convert networks and log to MLflow need CPUs, too.
     """
     workers = max(settings.workers or 1, 1)
     processors = os.cpu_count() or 1
@@ -44,13 +44,13 @@ def threads_of(settings: Settings) -> int | None:
 
 
 def make_objective(prepared: StudyContext, started_from: Origin, reporter: ProgressReporter) -> Objective:
-    """Start the networks' framework, fill the pixel cache, and make ready what scores trials.
+    """Import the framework, fill the pixel cache, and return the objective of the study.
 
     Args:
         prepared: Context of the study.
-        started_from: What the study keeps of the one that it was started from, see `origin_of`: its `heads` are the
-            points of the frozen space that folds start from, by backbone; a backbone without one starts from a plain
-            linear head. Only for finetuning.
+        started_from: Description of the frozen study that a finetune study was started from, as returned by
+            `origin_of`. Its `heads` give the parameters of the initial head by backbone; a backbone that is not listed
+            gets a linear head with default parameters. Ignored in the frozen regime.
         reporter: Receives progress events.
 
     Raises:
@@ -59,7 +59,7 @@ def make_objective(prepared: StudyContext, started_from: Origin, reporter: Progr
     images = prepared.images
     if prepared.regime == FINETUNE:
         return _finetune_objective(prepared, images, started_from.get("heads", {}), reporter)
-    # Started before the framework, since another process converts.
+    # Start the conversion before the framework is imported, because it runs in another process meanwhile.
     conversion = _conversion(prepared, prepared.settings.image_size)
     start_framework(reporter, threads_of(prepared.settings))
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
@@ -102,7 +102,7 @@ def _finetune_objective(
 
 @cache
 def resolved(regime: str, feature_backend: str, precision: str) -> dict[str, str]:
-    """Return what `auto` means on this device, by setting. The framework must have been imported."""
+    """Return the values that `auto` resolves to on this device, by setting; the framework must be imported."""
     found = {"feature_backend": choose_feature_backend(feature_backend)}
     return found | ({"precision": backend.precision(precision)} if regime == FINETUNE else {})
 
@@ -134,7 +134,11 @@ def _frozen(
 
 
 def best_heads(trials: Sequence[tuple[float, Params]]) -> dict[str, Params]:
-    """Return the best parameters of each backbone among scored trials of the frozen space."""
+    """Return the parameters of the best trial of each backbone.
+
+    Args:
+        trials: Score and parameters of complete trials of a frozen study.
+    """
     found: dict[str, tuple[float, Params]] = {}
     for score, params in trials:
         name = params["backbone"]

@@ -1,4 +1,4 @@
-"""Records of a study and of its trials for the tracking: JSON, with arrays beside it."""
+"""Records of a study and of its trials that are sent to MLflow, as JSON-compatible dicts and separate arrays."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def complete_record(
     """Return the record of a complete trial, and its arrays: predictions and weights.
 
     Args:
-        trial: The trial.
-        outcome: Its result.
-        ends: Ends of the interval of its score.
-        resolved: What `auto` stood for on the device that ran it.
+        trial: Trial as it was started.
+        outcome: Result of the objective.
+        ends: Lower and upper end of the 95 % interval of the score.
+        resolved: Values that `auto` resolved to on the device that ran the trial, by setting.
     """
     record = _record(trial, COMPLETE)
     record.update(
@@ -60,7 +60,7 @@ def complete_record(
 
 
 def pruned_record(trial: Trial, pruned: Pruned) -> TrialRecord:
-    """Return the record of a pruned trial, with its curves until then."""
+    """Return the record of a pruned trial, with its learning curves up to the pruning."""
     record = _record(trial, PRUNED)
     record.update({"seconds": pruned.seconds, "curves": pruned.curves})
     return record
@@ -78,8 +78,8 @@ def study_record(context: StudyContext, metadata: StudyMetadata, workers: int) -
 
     Args:
         context: Context of the study.
-        metadata: What the study keeps about itself.
-        workers: Worker processes; 0 if the command runs the trials itself.
+        metadata: Metadata of the study.
+        workers: Number of worker processes; 0 if the command runs the trials itself.
     """
     settings, index = context.settings, context.index
     resize = make_resize(settings.resize, context.image_sizes[0])
@@ -145,14 +145,18 @@ def _files(context: StudyContext, metadata: StudyMetadata) -> dict[str, Any]:
 
 
 def arithmetic(settings: Settings) -> dict[str, Any]:
-    """Return what can change the last digits of a result, as far as it is known before the first trial."""
+    """Return the numerical settings and machine properties that can change the last digits of a score.
+
+    Only values known before the first trial are included.
+    """
     return numerics() | machine_facts() | {"threads": threads_of(settings) or "backend's choice"}
 
 
 def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
-    """Return the settings of a study, with `auto` replaced by its choice; those that do not apply are left out.
+    """Return the settings of a study with `auto` resolved, without settings that do not apply.
 
-    What `auto` stands for on the device is only known where trials run; see `objective_factory.resolved`.
+    Settings whose `auto` depends on the device are omitted, because they are resolved by the process that runs the
+    trials; see `objective_factory.resolved`.
     """
     settings, split = context.settings, context.split
     given = {Path(name).stem: name for name in settings.backbones if name.endswith(".keras")}
@@ -175,10 +179,10 @@ def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
 
 
 def command_of(settings: Settings) -> str:
-    """Return the command line that repeats a study: every setting that differs from its default.
+    """Return a command line that repeats a study, with every setting that differs from its default.
 
-    It is built from the settings, because a study may also be run from a notebook or a settings file, and because the
-    command line that was typed may hold the password of the storage.
+    The command line is built from the settings for two reasons: a study may also be run from a notebook or a settings
+    file, and the original command line may contain the password of the storage.
     """
     words = ["python", "-m", "bhsearch.run"]
     for field in fields(Settings):
@@ -195,7 +199,7 @@ def command_of(settings: Settings) -> str:
 
 
 def machine() -> str:
-    """Describe the machine: processor, cores, memory, graphics cards, operating system."""
+    """Return a description of this machine: processor, cores, memory, GPUs and operating system."""
     memory = psutil.virtual_memory().total / 2**30
     cores = psutil.cpu_count() or 1
     parts = [_processor(), f"{cores} {'core' if cores == 1 else 'cores'}", f"{memory:.0f} GiB of memory", *_gpus()]
@@ -203,7 +207,7 @@ def machine() -> str:
 
 
 def _processor() -> str:
-    """Return the name of the processor; `platform` only knows its architecture."""
+    """Return the model name of the processor, or its architecture if the name is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -213,7 +217,7 @@ def _processor() -> str:
 
 
 def _gpus() -> list[str]:
-    """Return the names of NVIDIA GPUs as their driver lists them."""
+    """Return the model names of the NVIDIA GPUs that the driver lists."""
     found = []
     for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -222,7 +226,7 @@ def _gpus() -> list[str]:
 
 
 def now_ms() -> int:
-    """Return the milliseconds since 1970."""
+    """Return the current Unix time in milliseconds."""
     return int(time.time() * 1000)
 
 

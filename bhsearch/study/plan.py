@@ -1,4 +1,4 @@
-"""The plan of a study: what the terminal shows before the first trial."""
+"""The plan of a study, which the terminal shows before the first trial."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from bhsearch.study.context import FINETUNE, SYNTHETIC, StudyContext
 from bhsearch.study.events import StudyPlan
 from bhsearch.text import plural
 
-_MOST_NAMES = 3  # backbones left out for the same reason that are named; more are counted
+_MOST_NAMES = 3  # backbones left out for the same reason are listed by name up to this number, else counted
 
 
 def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) -> StudyPlan:
-    """Describe what a study is about to do.
+    """Return the plan of a study: its data, regime, search space and trials, with warnings.
 
     Args:
         context: Context of the study.
-        space: Its parameters.
-        finished: Finished trials of earlier commands.
+        space: Parameters of the study.
+        finished: Number of trials that earlier commands finished.
     """
     settings, index, split = context.settings, context.index, context.split
     remaining = max(settings.trials - finished, 0)

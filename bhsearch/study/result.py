@@ -1,4 +1,4 @@
-"""The result of a study: trials ranked with intervals, ties with the best, and the corrected score."""
+"""The result of a study: trials ranked with confidence intervals, ties with the best trial, and the corrected score."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class RankedTrial:
     """A complete trial in the ranking.
 
     Attributes:
-        trial: The trial.
-        low: Lower end of the 95 % interval of its score over cases; nan if its predictions are not available.
-        high: Upper end.
-        tied: Whether its score does not differ from the best one beyond chance.
+        trial: Record of the trial.
+        low: Lower end of the 95 % interval of the score over cases; nan if the predictions are not available.
+        high: Upper end of this interval; nan if the predictions are not available.
+        tied: Whether the score is statistically indistinguishable from the best score.
     """
 
     trial: Trial
@@ -42,17 +42,17 @@ class RankedTrial:
 
     @property
     def params(self) -> Params:
-        """Its parameters."""
+        """Parameters of the trial."""
         return self.trial.params
 
     @property
     def value(self) -> float:
-        """Its score: mean case-weighted AUC over folds."""
+        """Score of the trial: case-weighted AUC, mean over folds."""
         return float(self.trial.value or 0.0)
 
     @property
     def run_id(self) -> str:
-        """Its MLflow run; empty without tracking."""
+        """Id of the trial's MLflow run; empty without tracking."""
         return str(self.trial.notes.get("mlflow_run", ""))
 
     def __repr__(self) -> str:
@@ -68,19 +68,21 @@ class StudyResult:
         study: Name of the study.
         data: Name of the data set.
         ranking: Complete trials, best first.
-        records: All trials, by number.
-        wanted: Number of finished trials that was requested.
-        note: Text that belongs beside every number, such as that the data are synthetic; may be empty.
+        records: All trials, ordered by number.
+        wanted: Requested number of finished trials.
+        note: Text to show next to every score, such as that the data are synthetic; may be empty.
         invalid: Reasons why the scores are invalid; empty if they are valid.
-        findings: Sentences on errors and duplicates in the data.
-        tracked: Whether MLflow keeps its runs.
-        interrupted: Whether it was ended by Ctrl-C or time-out before it was done.
-        corrected: The best score, corrected for having searched; None if it is not available.
-        uncorrected: Reason why there is no corrected score; empty if there is one.
-        stagnation: Finished trials in a row without a better one, if those ended the study.
-        links: Addresses of the trials in MLflow: a table, best first, and parallel coordinates; empty without tracking.
-        before: Result of the frozen study that was run before this one, and that it was started from.
-        best_predictions: Out-of-fold predictions of the best trial; None where they are not available.
+        findings: Sentences about errors and duplicates in the data.
+        tracked: Whether the trials were logged to MLflow.
+        interrupted: Whether Ctrl-C or the time limit ended the search early.
+        corrected: The best score, corrected for the optimism of selecting the best trial; None if not available.
+        uncorrected: Reason why the corrected score is not available; empty if it is available.
+        stagnation: Number of consecutive finished trials without an improvement that ended the study; None if the study
+            did not end for this reason.
+        links: URLs of two MLflow views of the trials: a table, best first, and parallel coordinates; empty without
+            tracking.
+        before: Result of the frozen study that ran first and provided the heads, with `--regime auto`; otherwise None.
+        best_predictions: Out-of-fold predictions of the best trial; None if they are not available.
     """
 
     study: str
@@ -112,7 +114,7 @@ class StudyResult:
         return result_html(title, rows, self.corrected, self.uncorrected, self.invalid, self.note)
 
     def plot_history(self) -> Figure:
-        """Return a figure of the score of every trial and the best so far."""
+        """Return a figure that shows the score of every trial and the best score so far."""
         from bhsearch.reporting.figures import notebook_plots
         from bhsearch.reporting.figures.study import history_figure
 
@@ -120,7 +122,7 @@ class StudyResult:
         return history_figure([t.value for t in self.records], [t.state for t in self.records], self.note)
 
     def plot_roc(self) -> Figure:
-        """Return a figure of the ROC curve of the best trial, out of fold, with its 95 % band over cases.
+        """Return a figure of the best trial's ROC curve on out-of-fold predictions, with a 95 % band over cases.
 
         Raises:
             StudyError: If the predictions of the best trial are not available.
@@ -138,18 +140,18 @@ class StudyResult:
 
     @property
     def done(self) -> bool:
-        """Whether the study has what was asked for."""
+        """Whether the study has the requested number of finished trials or was stopped by `--patience`."""
         return self.n_finished >= self.wanted or self.stagnation is not None
 
     @property
     def expected_gain(self) -> float:
-        """Expected improvement of the best score after as many trials again; nan if there are too few trials."""
+        """Expected improvement of the best score if the number of trials doubles; nan if there are too few trials."""
         scores = [trial.value for trial in self.records if trial.value is not None]
         return expected_gain(scores, len(scores))
 
     @property
     def best(self) -> RankedTrial | None:
-        """The complete trial with the highest score."""
+        """The complete trial with the highest score; None if no trial is complete."""
         return self.ranking[0] if self.ranking else None
 
     @property
@@ -159,7 +161,10 @@ class StudyResult:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """All trials: `number`, `state`, `auc`, `auc_low`, `auc_high`, `tied`, `seconds`, a column per parameter."""
+        """All trials as a data frame with one row per trial.
+
+        The columns are `number`, `state`, `auc`, `auc_low`, `auc_high`, `tied`, `seconds`, and one for each parameter.
+        """
         import pandas as pd
 
         ranked = {row.trial.number: row for row in self.ranking}
@@ -173,11 +178,12 @@ class StudyResult:
 
 
 def rank(records: Sequence[Trial], predictions: Mapping[int, Predictions]) -> list[RankedTrial]:
-    """Rank complete trials by score, give each its interval, and find those tied with the best.
+    """Return the complete trials ranked by score, with their intervals and their ties with the best trial.
 
     Args:
         records: All trials.
-        predictions: Out-of-fold predictions by number; trials without them get no interval and are never tied.
+        predictions: Out-of-fold predictions by trial number. A trial without predictions has no interval and is not
+            tied; without predictions of the best trial, no trial is tied.
     """
     complete = sorted((t for t in records if t.state == COMPLETE), key=lambda t: (-(t.value or 0.0), t.number))
     known = [trial for trial in complete if trial.number in predictions]
@@ -204,17 +210,18 @@ def correct(
     earlier: Sequence[Predictions] = (),
     n_earlier: int = 0,
 ) -> tuple[CorrectedScore | None, str]:
-    """Correct the best score for having searched.
+    """Return the best score corrected for the optimism of selecting the best of many trials (BBC-CV).
+
+    All predictions are required, because a correction over some of the trials would be too small.
 
     Args:
-        records: All trials; the complete ones compete.
-        predictions: Out-of-fold predictions by number.
-        earlier: Predictions of the complete trials of the study that this one was started from.
-        n_earlier: How many of them there are, at least.
+        records: All trials; the correction is over the complete ones.
+        predictions: Out-of-fold predictions by trial number.
+        earlier: Out-of-fold predictions of the study that this study was started from.
+        n_earlier: Minimum number of predictions that `earlier` must contain.
 
     Returns:
-        The correction and an empty sentence; or None and why there is none. Where trials are missing there is none: a
-        part of a search would be corrected too little.
+        The corrected score and an empty string, or None and the reason why it is not available.
     """
     complete = [trial.number for trial in records if trial.state == COMPLETE]
     lost = sum(number not in predictions for number in complete)

@@ -1,4 +1,4 @@
-"""One study from start to end: its context, its session, its trials and its result."""
+"""Run a study from settings to result: build its context, open its session, run its trials, rank them."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from bhsearch.study.workers.worker import STOPPED, TIME, TrialCallbacks, Worker
 from bhsearch.tracking.connection import check_store
 from bhsearch.tracking.upload.client import UploaderProcess
 
-_RECOVERY_SECONDS = 5.0  # between two recoveries while other commands run the last trials
+_RECOVERY_SECONDS = 5.0  # interval between recoveries of dead trials while other commands run the last trials
 
 
 def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
-    """Run a study until it has the finished trials that were asked for.
+    """Run a study until it has the requested number of finished trials.
 
     Args:
         settings: Settings of the study.
         reporter: Receives progress events.
 
     Returns:
-        The result; partial if the study was interrupted or ran out of time.
+        Result of the study; it covers fewer trials if the study was interrupted or reached its time limit.
 
     Raises:
-        InputError: If anything the user gave is wrong; nothing was changed then.
-        RunError: If too many trials failed in a row, or not everything could be logged.
+        InputError: If a setting or an input file is invalid; no study is created or changed in this case.
+        RunError: If too many consecutive trials failed, or some results could not be logged.
     """
     check_backend()
     if settings.tracking:
@@ -59,7 +59,11 @@ def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
 
 
 def _frozen_then_finetune(settings: Settings, reporter: ProgressReporter) -> StudyResult:
-    """Run two studies, the second one started from the first."""
+    """Run a frozen study, then a finetune study that starts from the best heads of the frozen study.
+
+    Returns:
+        Result of the finetune study; the result of the frozen study if the frozen study was interrupted.
+    """
     n_finetune = settings.finetune_trials or settings.trials
     reporter.say(f"Two studies: {settings.trials} frozen trials, then {n_finetune} that finetune from what they found.")
     frozen = _run_study(replace(settings, regime=FROZEN, study=_part_name(settings, FROZEN)), reporter)
@@ -80,7 +84,10 @@ def _part_name(settings: Settings, regime: str) -> str | None:
 
 
 def _run_study(settings: Settings, reporter: ProgressReporter) -> StudyResult:
-    """Run one study. Workers import their framework while the data are read."""
+    """Run one study and return its result.
+
+    The workers are started first, so that they import their framework while this process reads the data.
+    """
     with WorkerPool(settings) if n_workers(settings) else nullcontext() as pool:
         context = StudyContext.build(settings, reporter)
         with reporter.step("opening the study"):
@@ -93,7 +100,7 @@ def _run_study(settings: Settings, reporter: ProgressReporter) -> StudyResult:
                 uploader = _start_uploader(session)
             if remaining:
                 _search(session, pool, uploader)
-        except (BhsearchError, OSError) as error:  # OSError: the output cannot be written any more
+        except (BhsearchError, OSError) as error:  # OSError: the terminal output can no longer be written
             if session.is_refused(error, uploader):
                 session.undo(uploader, isinstance(error, LostStorageError))
                 raise
@@ -108,10 +115,10 @@ def _run_study(settings: Settings, reporter: ProgressReporter) -> StudyResult:
 
 
 def _show_plan(session: StudySession, remaining: int) -> None:
-    """Report the plan, and refuse the study if a disk is certainly too small.
+    """Report the plan, and check that the disks have enough free space.
 
     Raises:
-        PlaceError: If there is not enough space.
+        PlaceError: If a disk is certainly too small.
     """
     context = session.context
     plan = make_plan(context, context.space(session.metadata["backbones"]), session.n_finished())
@@ -122,7 +129,10 @@ def _show_plan(session: StudySession, remaining: int) -> None:
 
 
 def _start_uploader(session: StudySession) -> UploaderProcess | None:
-    """Describe the study in the outbox, and start the process that logs from it."""
+    """Put the record of the study into the outbox, and start the process that logs from the outbox to MLflow.
+
+    Returns None without tracking.
+    """
     if session.outbox is None:
         return None
     context = session.context
@@ -133,7 +143,7 @@ def _start_uploader(session: StudySession) -> UploaderProcess | None:
 
 
 def _search(session: StudySession, pool: WorkerPool | None, uploader: UploaderProcess | None) -> None:
-    """Run trials until a stopping criterion is met or the command is interrupted."""
+    """Run trials until a stopping criterion is met or the user interrupts the command."""
     try:
         verdict = _in_this_process(session, uploader) if pool is None else _in_pool(session, pool, uploader)
     except KeyboardInterrupt:
@@ -183,7 +193,7 @@ def _wait_for(uploader: UploaderProcess | None, reporter: ProgressReporter) -> N
 
 
 class _InProcessCallbacks(TrialCallbacks):
-    """Passes the events of trials that run in this process to their session."""
+    """Callbacks that pass the events of trials in this process to the session."""
 
     def __init__(self, session: StudySession, interrupts: Interrupts) -> None:
         self._session, self._interrupts = session, interrupts
@@ -191,23 +201,23 @@ class _InProcessCallbacks(TrialCallbacks):
 
     @property
     def stopping(self) -> bool:
-        """Whether no further trial may start."""
+        """Whether the user has interrupted the command, so that no further trial may start."""
         return self._interrupts.asked
 
     def interruptible(self) -> AbstractContextManager[None]:
-        """Return a context in which an interrupt takes effect at once."""
+        """Return a context manager in which an interrupt takes effect immediately."""
         return self._interrupts.allowed()
 
     def started(self, trial: Trial) -> None:
-        """Report a trial that starts."""
+        """Report the start of a trial."""
         self._session.trial_started(trial)
 
     def ended(self, number: int, probability: Float32Array | None) -> None:
-        """Keep the result of a trial that has ended."""
+        """Store the predictions of a trial that has ended, and report the trial."""
         self._session.trial_ended(number, probability)
 
     def rescued(self, trial: Trial, probability: Float32Array) -> None:
-        """Keep a complete trial that the engine could not store."""
+        """Keep a complete trial in memory because the engine could not store it."""
         self._session.trial_rescued(trial, probability)
 
     def exhausted(self, sentence: str) -> None:
@@ -215,7 +225,7 @@ class _InProcessCallbacks(TrialCallbacks):
         self._session.reporter.say(sentence)
 
     def waiting(self) -> None:
-        """Look for dead trials from time to time: other commands run the last trials, and one may have died."""
+        """Recover dead trials every `_RECOVERY_SECONDS` while other commands, which may die, run the last trials."""
         if time.monotonic() > self._recovered + _RECOVERY_SECONDS:
             self._recovered = time.monotonic()
             self._session.recover()

@@ -1,4 +1,4 @@
-"""The state of one session: one command at one study, from its opened storage to its last trial."""
+"""A session: the state of one command that runs trials of a study, from opening its storage to its last trial."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LOCK_SECONDS = 2.0
 
 
 class StudySession:
-    """Engine, outbox, trials and predictions of one command at one study.
+    """The engine, outbox, trials and predictions of one command that runs trials of a study.
 
     Args:
         context: Context of the study.
@@ -38,16 +38,16 @@ class StudySession:
 
     Attributes:
         context: Context of the study.
-        metadata: What the study keeps about itself.
+        metadata: Metadata of the study, as stored by the engine.
         engine: Engine of the study.
-        outbox: Outbox for finished trials; None without tracking.
+        outbox: Outbox for finished trials, from which the uploader logs to MLflow; None without tracking.
         reporter: Receives progress events.
-        criteria: When to stop.
-        predictions: Out-of-fold predictions by number of the trial.
-        examples: Pictures of each augmentation policy.
-        run_ids: MLflow runs of trials that this session logged, by number.
-        is_interrupted: Whether the search ended early, by an interrupt or the time limit.
-        failure: Error to raise at the end of the session.
+        criteria: Stopping criteria of the search.
+        predictions: Out-of-fold predictions by trial number.
+        examples: Example images by augmentation policy.
+        run_ids: MLflow run ids of the trials that this session logged, by trial number.
+        is_interrupted: Whether an interrupt or the time limit ended the search early.
+        failure: First error of the session, which is raised at its end; None if there was no error.
     """
 
     def __init__(self, context: StudyContext, reporter: ProgressReporter) -> None:
@@ -59,8 +59,8 @@ class StudySession:
         self.failure: BhsearchError | OSError | None = None
         self.outbox: Outbox | None = None
         self.run_ids: dict[int, str] = {}
-        self._known: list[Trial] = []  # as the engine last held them
-        self._rescued: dict[int, Trial] = {}  # complete trials that the engine could not store
+        self._known: list[Trial] = []  # all trials when the engine last returned them
+        self._rescued: dict[int, Trial] = {}  # complete trials that the engine could not store, by number
         if context.settings.tracking:
             try:
                 self.outbox = Outbox.open(outbox_root(), self.metadata["uid"])
@@ -70,7 +70,7 @@ class StudySession:
         self.criteria = StoppingCriteria(context.settings.trials, context.settings.max_failures, 0)
 
     def begin(self) -> int:
-        """Recover dead trials and fix the stopping criteria. Returns how many trials remain to do."""
+        """Recover dead trials, set the stopping criteria, and return the number of trials still to run."""
         self.recover()
         settings, trials = self.context.settings, self.trials()
         self.criteria = replace(
@@ -87,7 +87,7 @@ class StudySession:
     # -- trials --------------------------------------------------------------------------------------------------------
 
     def trials(self) -> list[Trial]:
-        """Return all trials; if the storage is lost, those that this session knows."""
+        """Return all trials; if the storage is lost, return the trials that this session has seen."""
         with suppress(LostStorageError):
             self._known = self.engine.trials()
             return self._known
@@ -95,7 +95,7 @@ class StudySession:
         return [known[number] for number in sorted(known)]
 
     def n_finished(self) -> int:
-        """Return how many trials count towards `--trials`."""
+        """Return the number of trials that count towards `--trials`."""
         return sum(trial.counts for trial in self.engine.trials())
 
     def best(self) -> Trial | None:
@@ -103,11 +103,11 @@ class StudySession:
         return best_of(self.engine.trials())
 
     def trial_started(self, trial: Trial) -> None:
-        """Report a trial that starts."""
+        """Report the start of a trial."""
         self.reporter.began(trial.number)
 
     def trial_ended(self, number: int, probability: Float32Array | None) -> None:
-        """Keep the predictions of a trial that has ended, and report it.
+        """Store the predictions of a trial that has ended, and report the trial.
 
         Args:
             number: Number of the trial.
@@ -120,26 +120,26 @@ class StudySession:
             self.reporter.trial(trials[number], best_of(trials))
 
     def trial_rescued(self, trial: Trial, probability: Float32Array) -> None:
-        """Keep a complete trial that the engine could not store, because its storage is lost."""
+        """Keep a complete trial in memory because the engine's storage is lost."""
         self._rescued[trial.number] = trial
         self.predictions[trial.number] = self.context.images.predictions(probability)
 
     # -- recovery ------------------------------------------------------------------------------------------------------
 
     def recover(self) -> None:
-        """End the trials of processes that died."""
+        """End the running trials of dead processes; see `recover_dead_trials`."""
         self._recover(None, DIED, True)
 
     def worker_died(self, owner: dict[str, Any] | None, sentence: str, again: bool) -> bool:
         """End the trial of a worker that died.
 
         Args:
-            owner: Its process, as `this_process` returns it; None if it never connected.
-            sentence: Reason of its death.
-            again: Whether to retry its trial.
+            owner: Process of the worker, in the format of `this_process`; None if the worker never connected.
+            sentence: Reason of the failure, which is stored with the trial.
+            again: Whether to retry the trial.
 
         Returns:
-            Whether it had a trial.
+            Whether the worker was running a trial.
         """
         return self._recover(owner, sentence, again)
 
@@ -148,8 +148,8 @@ class StudySession:
             return (sentence, again) if trial.owner == owner else (DIED, True)
 
         recovered: list[Trial] = []
-        # With a time limit: a worker that hangs may hold the lock, and only this process ends it. The next call
-        # recovers what this one could not.
+        # Waiting for the lock is limited because a hanging worker may hold it, and only this process can kill the
+        # worker. The next call recovers the remaining trials.
         with suppress(TimeoutError), study_lock(self.context, _LOCK_SECONDS):
             orphaned = [box for box in self._outboxes() if box.orphaned]
             recovered = recover_dead_trials(self.engine, self.outbox, orphaned, reason)
@@ -161,7 +161,7 @@ class StudySession:
         return all_outboxes(outbox_root(), self.metadata["uid"])
 
     def has_unsent_trials(self) -> bool:
-        """Return whether this outbox, or one whose command is gone, holds trials that MLflow does not have."""
+        """Return whether trials wait to be logged in the session's outbox or in the outbox of a dead command."""
         return self.outbox is not None and any(
             box.waiting() for box in self._outboxes() if box.orphaned or box.folder == self.outbox.folder
         )
@@ -169,17 +169,22 @@ class StudySession:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def is_refused(self, error: BhsearchError | OSError, uploader: UploaderProcess | None) -> bool:
-        """Return whether an error came before the first trial, so that the session must leave nothing behind."""
+        """Return whether an error occurred before the session's first trial, so that the session must be undone.
+
+        Args:
+            error: The error.
+            uploader: Process that logs to MLflow; None if it was not started.
+        """
         n_now = len(self.trials())
         was_refused = uploader is not None and not uploader.run_id and isinstance(error, InputError)
         return not n_now or (was_refused and n_now == self.criteria.n_before)
 
     def undo(self, uploader: UploaderProcess | None = None, is_lost: bool = False) -> None:
-        """Remove everything that a refused session made: its outbox, and the study if it is new.
+        """Remove everything that a refused session created: the outbox, and the study if it has no trials.
 
         Args:
-            uploader: Process that logs, if it was started.
-            is_lost: Whether the storage is lost, so that nothing can be deleted in it.
+            uploader: Process that logs to MLflow; None if it was not started.
+            is_lost: Whether the storage is lost, in which case the study cannot be deleted.
         """
         if uploader is not None:
             uploader.abandon()
@@ -192,14 +197,14 @@ class StudySession:
                 self.engine.delete()
 
     def annotate(self, number: int, experiment_id: str, run_id: str) -> None:
-        """Store the MLflow run of a trial beside it. It is only for people, so an error is ignored."""
+        """Store the MLflow run of a trial with the trial, for display; errors are ignored."""
         self.run_ids[number] = run_id
         with suppress(Exception):
             url = links.run_url(experiment_id, run_id)
             self.engine.annotate(number, {"mlflow_run": run_id, "mlflow_url": url})
 
     def refresh(self) -> None:
-        """Recover dead trials and read all trials again, after the search.
+        """Recover dead trials and reload all trials after the search.
 
         Raises:
             LostStorageError: If the storage is lost.
@@ -208,14 +213,14 @@ class StudySession:
         self._known = self.engine.trials()
 
     def fail(self, error: BhsearchError | OSError) -> None:
-        """Keep the first error, to be raised at the end of the session."""
+        """Record an error to raise at the end of the session; only the first error is kept."""
         self.failure = self.failure or error
 
     def raise_failure(self) -> None:
-        """Raise the error that the session kept, or one for too many failed trials in a row.
+        """Raise the recorded error, or an error about too many failed trials in a row; otherwise do nothing.
 
         Raises:
-            RunError: If `--max-failures` trials in a row failed.
+            RunError: If `--max-failures` consecutive trials failed.
         """
         if self.failure is not None:
             raise self._with_trials(self.failure)
@@ -231,7 +236,7 @@ class StudySession:
         raise RunError(f"{len(failures)} trials in a row failed (--max-failures {most}):\n{lines}")
 
     def _with_trials(self, error: BhsearchError | OSError) -> BhsearchError | OSError:
-        """Add to the error of a lost storage where its trials are now."""
+        """Return the error; for a lost storage, the message also says where the trials are saved."""
         if not isinstance(error, LostStorageError):
             return error
         if self.context.settings.tracking:
@@ -243,6 +248,6 @@ class StudySession:
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """Return the complete trial with the highest score, the first of equals; None if no trial is complete."""
+    """Return the complete trial with the highest score, the earliest in case of a tie; None if none is complete."""
     complete = [trial for trial in trials if trial.value is not None]
     return max(complete, key=lambda trial: trial.value or 0.0, default=None)

@@ -1,4 +1,4 @@
-"""Import the slow frameworks, and report each import as a step."""
+"""Import Keras and MLflow, which takes seconds, and report each import as a progress step."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from bhsearch.study.events import ProgressReporter
 
 
 def start_framework(reporter: ProgressReporter, threads: int | None = None) -> None:
-    """Import the networks' framework.
+    """Import the framework of the networks.
 
     Args:
-        reporter: Shows it.
-        threads: As in `backend.import_backend`.
+        reporter: Receives the import as a progress step.
+        threads: Number of CPU threads; see `backend.import_backend`.
     """
     with reporter.step(f"starting {backend.title()}"):
         backend.import_backend(threads=threads)
 
 
 def open_mlflow(reporter: ProgressReporter) -> Any:
-    """Import MLflow without its noise, and open its store.
+    """Import MLflow, with its messages on standard error silenced, and open its store.
+
+    Args:
+        reporter: Receives the import as a progress step.
 
     Returns:
-        A client of the store, as `tracking.connection.open_client` gives it.
+        A client of the store, from `tracking.connection.open_client`.
 
     Raises:
         StudyError: If the store cannot be opened.

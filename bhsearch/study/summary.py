@@ -1,4 +1,4 @@
-"""Summarize the result of a study: the record for the tracking, and the note that MLflow shows."""
+"""The summary of a study's result: the record for MLflow, and the text that MLflow shows on the study's run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bhsearch.tracking.records import BestTrial, SummaryRecord
 
 N_BEST = 10
 GUESSING = 0.5
-WORSE = 0.4  # an AUC below it is not only chance, or the cases are very few
-LARGE = 0.25  # share of an interval from which on a gain is worth more trials
+WORSE = 0.4  # an AUC below this value is unlikely by chance alone, unless there are very few cases
+LARGE = 0.25  # more trials are recommended if the expected gain is at least this fraction of the interval's width
 
 
 def summary_record(
@@ -27,15 +27,15 @@ def summary_record(
     settled: Sequence[int] = (),
     lost: str = "",
 ) -> SummaryRecord:
-    """Return what the tracking keeps about the end of a session.
+    """Return the record that is logged to MLflow at the end of a session.
 
     Args:
         result: Result of the study.
         importances: Importance of each parameter, from the engine.
-        spread: Standard deviation of each importance, from `importance_spread`.
-        policies: Augmentation policies that have a picture.
-        settled: Numbers of trials whose runs must have ended.
-        lost: Message if the storage of the study was lost.
+        spread: Half-width of the 95 % interval of each importance, from `importance_spread`.
+        policies: Augmentation policies with an example image.
+        settled: Numbers of trials whose MLflow runs must be ended.
+        lost: Error message if the storage of the study was lost; otherwise empty.
     """
     best: list[BestTrial] = [
         {
@@ -68,7 +68,7 @@ def summary_record(
 
 
 def _note(result: StudyResult) -> str:
-    """Return the description of the study's run, Markdown."""
+    """Return the description of the study's MLflow run, in Markdown."""
     lines = [f"**{result.note}.**" if result.note else "", *(f"**{sentence}**" for sentence in result.invalid)]
     lines += [
         f"{result.n_finished} finished trials on `{result.data}`. "
@@ -94,7 +94,7 @@ def _note(result: StudyResult) -> str:
 
 
 def expected_improvement(result: StudyResult) -> list[str]:
-    """Return a sentence on what more trials would bring; empty if there are too few trials or no interval."""
+    """Return a sentence about the expected gain from more trials; empty if there are too few trials or no interval."""
     gain, best = result.expected_gain, result.best
     if best is None or gain != gain or best.low != best.low:
         return []
@@ -108,7 +108,7 @@ def expected_improvement(result: StudyResult) -> list[str]:
 
 
 def remarks(result: StudyResult) -> list[str]:
-    """Return sentences on suspicious scores: worse than chance, or not better than chance."""
+    """Return sentences about suspicious scores: scores below chance, or no score better than chance."""
     low = sum((trial.value or 0.0) < WORSE for trial in result.records if trial.value is not None)
     n_trials = len(result.ranking)
     said = []

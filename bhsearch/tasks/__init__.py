@@ -1,1 +1,1 @@
-"""Tasks: what is predicted, and by which loss, metrics and decision rule."""
+"""Prediction tasks, which define the classes, the loss, the metrics and the decision rule."""

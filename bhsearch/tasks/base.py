@@ -11,8 +11,8 @@ import numpy.typing as npt
 class Task(Protocol):
     """A prediction task.
 
-    A task names its loss, link, metrics, threshold rule and calibration, and does not implement them: `models` looks
-    losses and links up by name, `evaluation` the rest. So a task depends on no framework.
+    A task refers to its loss, link function, metrics, threshold rule and calibration by name, so that it depends on no
+    framework. The package `models` implements losses and link functions; the package `evaluation` implements the rest.
     """
 
     @property
@@ -21,7 +21,7 @@ class Task(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes; the label of a class is its position."""
+        """Names of the classes; the label of a class is its index in this tuple."""
 
     @property
     def n_outputs(self) -> int:
@@ -33,7 +33,7 @@ class Task(Protocol):
 
     @property
     def link(self) -> str:
-        """Name of the function from logits to probabilities, in `bhsearch.models.losses.LINKS`."""
+        """Name of the link function from logits to probabilities, in `bhsearch.models.losses.LINKS`."""
 
     @property
     def score(self) -> str:
@@ -41,11 +41,11 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics of a trial or test, in the same table."""
+        """Names of the metrics of a trial or a test, in `bhsearch.evaluation.metrics.METRICS`."""
 
     @property
     def threshold_rule(self) -> str:
-        """Name of the rule that sets the threshold, in `bhsearch.evaluation.thresholds.RULES`."""
+        """Name of the rule that chooses the decision threshold, in `bhsearch.evaluation.thresholds.RULES`."""
 
     @property
     def calibration(self) -> str:
@@ -55,16 +55,16 @@ class Task(Protocol):
         """Return the label of a class.
 
         Raises:
-            DataError: If the task has no class of that name.
+            DataError: If the task has no class of this name.
         """
 
     def strata(self, unit: npt.NDArray[np.int64], label: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
-        """Assign units to strata by the labels of their images.
+        """Assign units, such as cases, to strata by the labels of their images.
 
         Args:
-            unit: Unit number per image, 0 to n_units - 1, each with an image. Shape (n_images,).
-            label: Label per image. Shape (n_images,).
+            unit: Unit number of each image, from 0 to n_units - 1; every unit must have an image. Shape (n_images,).
+            label: Label of each image. Shape (n_images,).
 
         Returns:
-            Stratum per unit, numbered from 0 with no gaps. Shape (n_units,).
+            Stratum of each unit, numbered from 0 without gaps. Shape (n_units,).
         """

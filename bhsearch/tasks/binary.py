@@ -1,4 +1,4 @@
-"""The binary task: two classes, one logit, the probability of the second class."""
+"""The binary task: two classes and one logit, which gives the probability of the second class."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bhsearch.errors import DataError
 
 @dataclass(frozen=True)
 class BinaryTask:
-    """Two classes. The label of the second class, the positive one, is 1.
+    """A task with a negative class, whose label is 0, and a positive class, whose label is 1.
 
     Attributes:
-        class_names: Negative and positive class; the other attributes are those of `Task`.
+        class_names: Names of the negative and the positive class. For the other attributes, see `Task`.
 
     Raises:
-        ValueError: If there are not exactly two different class names.
+        ValueError: If `class_names` does not consist of two different names.
     """
 
     class_names: tuple[str, ...] = CLASS_NAMES
@@ -51,7 +51,7 @@ class BinaryTask:
         """Return 0 for the negative and 1 for the positive class.
 
         Raises:
-            DataError: If the task has no class of that name.
+            DataError: If the task has no class of this name.
         """
         if class_name not in self.class_names:
             known = " and ".join(self.class_names)
@@ -59,7 +59,7 @@ class BinaryTask:
         return self.class_names.index(class_name)
 
     def strata(self, unit: npt.NDArray[np.int64], label: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
-        """Assign units to strata by quartiles of their share of positive images; see `Task.strata`."""
+        """Assign units to strata by quartiles of their fraction of positive images; see `Task.strata`."""
         return strata_of(unit, label)
 
 

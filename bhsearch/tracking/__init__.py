@@ -1,1 +1,1 @@
-"""Everything that knows MLflow: its store, the runs of a study, and the model registry."""
+"""All code that uses MLflow: the store, the runs of studies and trials, and the model registry."""

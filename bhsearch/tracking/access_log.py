@@ -1,4 +1,7 @@
-"""Log accesses to sealed tests before anything is read, in several places that are not deleted together."""
+"""Log each access to a sealed test before a test image is read.
+
+Each access is logged on a run, the experiment and the registered model, so that deleting one of them removes no access.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +50,13 @@ class TestAccess:
     """A logged access to a sealed test.
 
     Attributes:
-        when: UTC, ISO 8601.
+        when: Time of the access, UTC, ISO 8601.
         study: Name of the study.
         trial: Number of the trial.
         split: Fingerprint of the split.
-        run_id: Run that holds its result; it may be deleted.
-        uid: Identifier of the study; empty if it was not logged.
-        key: Identifier of the access, in every place where it is logged.
+        run_id: Run with the result of the test; the run may have been deleted.
+        uid: Identifier of the study; empty if the identifier was not logged.
+        key: Identifier of the access, the same on run, experiment and registered model.
     """
 
     when: str
@@ -69,19 +72,19 @@ class TestAccess:
 
 
 class LoggedAccess:
-    """The access to a sealed test that was logged. Only `log_access` creates one.
+    """Proof that an access to a sealed test was logged. Only `log_access` creates instances.
 
     Args:
-        token: Proof that `log_access` creates it.
-        run_id: The run that counts as the access.
+        token: Private token of this module, which only `log_access` passes.
+        run_id: Run on which the access is logged.
         sealed: Digest of the set of sealed images.
 
     Attributes:
-        run_id: The run that counts as the access.
+        run_id: Run on which the access is logged.
         sealed: Digest of the set of sealed images.
 
     Raises:
-        TypeError: If anything else creates it.
+        TypeError: If `token` is not the private token.
     """
 
     def __init__(self, token: object, run_id: str, sealed: str) -> None:
@@ -91,14 +94,14 @@ class LoggedAccess:
 
 
 def accesses(client: MlflowClient, sealed: str) -> list[TestAccess]:
-    """Return every access to a set of sealed images in this store, first to last.
+    """Return every access to a set of sealed images in this store, oldest first.
 
-    Accesses are counted from runs, deleted ones included, and from the tags of experiments and registered models, so
-    that deleting one of these, even permanently with `mlflow gc`, removes no access.
+    Accesses are read from runs, including deleted runs, and from the tags of experiments and registered models.
+    Deleting a run, an experiment or a model, even permanently with `mlflow gc`, therefore removes no access.
 
     Args:
         client: Client of the MLflow store.
-        sealed: Digest of the set.
+        sealed: Digest of the set of sealed images.
     """
     found: dict[str, TestAccess] = {}
     experiments = call_with_retry(lambda: list(client.search_experiments(view_type=ViewType.ALL)))
@@ -130,20 +133,22 @@ def accesses(client: MlflowClient, sealed: str) -> list[TestAccess]:
 def log_access(
     client: MlflowClient, study: StoredStudy, trial: StoredTrial, sealed: str, fixed: Mapping[str, float], name: str
 ) -> LoggedAccess:
-    """Log the access to a sealed test, and what was fixed before; call it before anything of the test is read.
+    """Log an access to a sealed test, with the numbers that were fixed before the access.
+
+    Must be called before any test image is read.
 
     Args:
         client: Client of the MLflow store.
         study: The study.
-        trial: The trial that is tested.
+        trial: The tested trial.
         sealed: Digest of the set of sealed images.
-        fixed: Numbers that were fixed before: calibration and threshold.
-        name: Name of the registered model, which is created if it is new.
+        fixed: Calibration and threshold, by name.
+        name: Name of the registered model, which is created if it does not exist.
 
     Returns:
-        The access, whose run is a running child of the study.
+        The logged access. Its run is a child of the study's run, in state RUNNING.
     """
-    # Every request that reads comes first, so that its failure logs no access.
+    # All reading requests come first, so that no access is logged if one of them fails.
     number = len(accesses(client, sealed)) + 1
     versions = list(call_with_retry(client.search_model_versions, f"tags.`{SEALED}` = '{sealed}'"))
     opening = TestAccess(
@@ -170,7 +175,7 @@ def log_access(
 
     def make_run() -> str:
         made = client.search_runs([study.experiment_id], f"tags.`{OPENING_ID}` = '{opening.key}'", max_results=1)
-        if made:  # by an attempt whose answer was lost
+        if made:  # an earlier attempt created the run, but its response was lost
             return str(made[0].info.run_id)
         title = f"test {number} of trial {trial.number:03d}"
         return str(client.create_run(study.experiment_id, None, tags, title).info.run_id)
@@ -187,7 +192,7 @@ def log_access(
 
 
 def _copy(client: MlflowClient, experiment_id: str, name: str, data: str, opening: Mapping[str, str]) -> None:
-    """Copy an access to the experiment and to the registered model, in case its run is deleted."""
+    """Copy an access to the tags of the experiment and of the registered model, in case the run is deleted."""
     make_model(client, name, data)
     key, text = f"{ACCESS_COPY}{opening['key']}", json.dumps(opening)
     call_with_retry(client.set_experiment_tag, experiment_id, key, text)
@@ -195,12 +200,12 @@ def _copy(client: MlflowClient, experiment_id: str, name: str, data: str, openin
 
 
 def _recount(client: MlflowClient, sealed: str, versions: Sequence[ModelVersion]) -> None:
-    """Update the number of accesses on every result that came of these images, earlier results included."""
+    """Update the number of accesses on all runs and versions tested on these images, earlier ones included."""
     found = accesses(client, sealed)
     for opening in found:
         try:
             active = call_with_retry(client.get_run, opening.run_id).info.lifecycle_stage == "active"
-        except MissingError:  # deleted for good
+        except MissingError:  # permanently deleted
             continue
         if active:
             call_with_retry(client.set_tag, opening.run_id, OPENINGS, str(len(found)))
@@ -209,7 +214,7 @@ def _recount(client: MlflowClient, sealed: str, versions: Sequence[ModelVersion]
 
 
 def log_test(client: MlflowClient, run_id: str, values: Mapping[str, float], folder: Path) -> None:
-    """Log metrics and files of a test."""
+    """Log the metrics and files of a sealed test to its run; metrics that are not finite are omitted."""
     now = int(datetime.now(UTC).timestamp() * 1000)
     metrics = [Metric(name, value, now, 0) for name, value in values.items() if np.isfinite(value)]
     call_with_retry(client.log_batch, run_id, metrics=metrics)
@@ -217,15 +222,17 @@ def log_test(client: MlflowClient, run_id: str, values: Mapping[str, float], fol
 
 
 def end_test(client: Any, run_id: str) -> None:
-    """End the run of an access that has a result."""
+    """Mark the run of an access as finished."""
     call_with_retry(client.set_terminated, run_id, "FINISHED")
 
 
 def fail_test(client: Any, run_id: str, reason: str) -> None:
-    """End the run of an access that failed, without retries: the store may be what failed.
+    """Mark the run of an access as failed, with the reason.
+
+    Requests are not retried, because the store itself may have failed.
 
     Raises:
-        Exception: Whatever the store raises.
+        Exception: Any error of the store.
     """
     client.set_tag(run_id, REASON, hidden(reason)[:LONGEST_TAG])
     client.set_terminated(run_id, "FAILED")

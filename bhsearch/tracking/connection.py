@@ -1,4 +1,4 @@
-"""Open the MLflow store, and the experiment of a data set in it."""
+"""Open the MLflow store, and the experiment of a data set in this store."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-# Without it the user interface may show the pages for language models.
+# Without this tag, the user interface may show its pages for language models.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def check_store() -> None:
-    """Refuse an address or a working directory that MLflow cannot use. Imports no MLflow.
+    """Check that MLflow can use the store address and the working directory. Does not import MLflow.
 
     Raises:
-        StudyError: If the address cannot be one, or `mlruns/` holds runs of MLflow's old file store.
+        StudyError: If the address is invalid, if `mlruns/` contains runs of MLflow's old file store, or if `mlflow.db`
+            cannot be written.
     """
     uri = tracking_uri()
     if uri:
@@ -47,10 +48,10 @@ def check_store() -> None:
 
 
 def require_store() -> None:
-    """Refuse a store whose file does not exist, which MLflow would create. Imports no MLflow.
+    """Check that the store exists, because MLflow would create a missing database. Does not import MLflow.
 
     Raises:
-        StudyError: If the store does not exist.
+        StudyError: If the database file of the store does not exist, or for a reason of `check_store`.
     """
     check_store()
     uri = tracking_uri()
@@ -64,14 +65,14 @@ def require_store() -> None:
 
 
 def open_client(patient: bool = False) -> MlflowClient:
-    """Return a client of the store of `MLFLOW_TRACKING_URI`, by default `mlflow.db` in the working directory.
+    """Return a client of the store named by `MLFLOW_TRACKING_URI`, by default `mlflow.db` in the working directory.
 
     Args:
-        patient: Whether to wait for an unavailable store, for `BHSEARCH_PATIENCE` seconds at most.
+        patient: Whether to wait for an unavailable store, for at most `BHSEARCH_PATIENCE` seconds.
 
     Raises:
         StudyError: If the store cannot be opened.
-        RunError: If it was waited for and stays unavailable.
+        RunError: If `patient` is True and the store stays unavailable.
     """
     import logging
 
@@ -83,9 +84,9 @@ def open_client(patient: bool = False) -> MlflowClient:
 
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # MLflow also logs the traceback of every error that it raises.
+    # MLflow also logs a traceback for every error that it raises.
     logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)
-    # MLflow's own retries, minutes per call, would hide that a server is unavailable.
+    # MLflow's own retries take minutes per call, and would hide that a server is unavailable.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -107,22 +108,22 @@ def open_client(patient: bool = False) -> MlflowClient:
 
 
 def is_on_server() -> bool:
-    """Return whether runs and artifacts go to a server, so that they need no local disk space. Imports no MLflow."""
+    """Return whether runs and artifacts are sent to a server and need no local disk space. Does not import MLflow."""
     return tracking_uri().startswith(("http:", "https:"))
 
 
 def artifact_folder(uri: str | None = None) -> Path | None:
-    """Return the artifact folder of a local database, which is beside it; None for other stores.
+    """Return the artifact folder of a local database: `mlruns` in the folder of the database; None for other stores.
 
     Args:
-        uri: Address of the store; None for that of the environment.
+        uri: Address of the store; None for the address in `MLFLOW_TRACKING_URI`.
     """
     file = _file_of(uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     return Path(unquote(file)).absolute().parent / "mlruns" if file else None
 
 
 def _file_of(uri: str) -> str:
-    """Return the percent-encoded path of a local database; empty for another store."""
+    """Return the percent-encoded path of a local database; an empty string for other stores."""
     return uri.removeprefix("sqlite:///").partition("?")[0] if uri.startswith("sqlite:///") else ""
 
 
@@ -140,13 +141,13 @@ def _no_stray_folder(uri: str) -> Iterator[None]:
 
 
 def open_experiment(client: MlflowClient, name: str) -> str:
-    """Return the id of an experiment, and create the experiment if it does not exist.
+    """Return the id of an experiment, which is created if it does not exist.
 
-    The artifact location of a local database is given as an absolute path, because MLflow's default is relative to the
-    working directory. A server chooses the location itself.
+    For a local database, the artifact location is set to an absolute path, because MLflow's default is relative to the
+    working directory. A server chooses the artifact location itself.
 
     Raises:
-        StudyError: If the experiment is deleted, or has studies of another schema.
+        StudyError: If the experiment is deleted, or contains studies of another schema.
     """
     from mlflow.exceptions import MlflowException
 
@@ -160,7 +161,7 @@ def open_experiment(client: MlflowClient, name: str) -> str:
         location = (folder / name).as_uri() if folder is not None else None
         tags = _KIND | {keys.SCHEMA: str(SCHEMA)}
         return str(client.create_experiment(name, artifact_location=location, tags=tags))
-    except MlflowException:  # another process created it first
+    except MlflowException:  # another process created the experiment first
         found = client.get_experiment_by_name(name)
         if found is None:
             raise
@@ -168,19 +169,21 @@ def open_experiment(client: MlflowClient, name: str) -> str:
 
 
 def require_experiment_schema(experiment: Experiment) -> None:
-    """Refuse an experiment whose studies another version of bhsearch wrote.
+    """Check that the studies of an experiment have the schema of this version of bhsearch.
 
     Raises:
-        StudyError: If its schema is not the current one.
+        StudyError: If the experiment has another schema, or no schema number.
     """
     require_schema(experiment.tags.get(keys.SCHEMA), f"The MLflow experiment {experiment.name!r}")
 
 
 def _of_this_schema(client: MlflowClient, experiment: Experiment) -> str:
-    """Return the id of an experiment; one without a schema number gets it if a person created it and it has no study.
+    """Return the id of an experiment after checking its schema.
+
+    An experiment without a schema number and without studies was created by a person, and receives the current number.
 
     Raises:
-        StudyError: If its schema is not the current one.
+        StudyError: If the schema is not the current one.
     """
     from mlflow.entities import ViewType
 
@@ -196,7 +199,7 @@ def _of_this_schema(client: MlflowClient, experiment: Experiment) -> str:
 
 
 def deleted_experiment(name: str, experiment_id: str) -> StudyError:
-    """Return the error for a deleted experiment, with the command that restores it."""
+    """Return the error for a deleted experiment; the message contains the command that restores the experiment."""
     return StudyError(
         f"The MLflow experiment {name!r} must be active, but it is deleted. Restore it with "
         f"`mlflow experiments restore --experiment-id {experiment_id}`, or in the user interface."

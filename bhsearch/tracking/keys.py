@@ -1,6 +1,6 @@
-"""Every name that bhsearch uses in MLflow: tags, metrics, parameters, artifacts, saved views and runs.
+"""Names that bhsearch uses in MLflow: tags, metrics, parameters, artifacts, saved views and runs.
 
-No other module spells one of these names. Imports no MLflow.
+Other modules use these constants instead of string literals. Does not import MLflow.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ PREFIX = "bhsearch."
 
 # -- tags of experiments and of the runs of studies --------------------------------------------------------------------
 
-SCHEMA = "bhsearch.schema"  # schema number of an experiment and of the run of a study; see `runtime.schema`
+SCHEMA = "bhsearch.schema"  # schema number of an experiment and of the run of a study; see `runtime.store_schema`
 UID = "bhsearch.study_uid"
 STUDY = "bhsearch.study"
 DATA_FINGERPRINT, SPLIT_FINGERPRINT = "bhsearch.data_fingerprint", "bhsearch.split_fingerprint"
 REGIME, GROUP_BY = "bhsearch.regime", "bhsearch.group_by"
-SYNTHETIC = "bhsearch.synthetic"  # `True` where a program drew the images
-PLUGINS = "bhsearch.plugins"  # parts of other packages, with distribution and version; absent without any
-STARTED_FROM = "bhsearch.started_from"  # name of the study that this one was started from
-LOST = "bhsearch.storage_lost"  # on the run of a study whose storage was deleted while it was searched
+SYNTHETIC = "bhsearch.synthetic"  # `True` if a program drew the images
+PLUGINS = "bhsearch.plugins"  # plugins in use, with distribution and version; absent if there are none
+STARTED_FROM = "bhsearch.started_from"  # name of the earlier study that a study was started from
+LOST = "bhsearch.storage_lost"  # on the run of a study whose storage was lost during the search
 
 # -- tags of the runs of trials ----------------------------------------------------------------------------------------
 
@@ -30,16 +30,16 @@ TRIAL = "bhsearch.trial"  # number of the trial; `NO_TRIAL` on the run of the st
 NO_TRIAL = "none"
 STATE, REASON = "bhsearch.state", "bhsearch.reason"
 RETRY_OF, RETRY_OF_RUN = "bhsearch.retry_of", "bhsearch.retry_of_run"
-MODEL = "bhsearch.model"  # whether MLflow has the model of the trial
+MODEL = "bhsearch.model"  # `kept`, `leaving` or `none`: whether MLflow has the model of the trial
 
 # -- tags of accesses to the sealed test -------------------------------------------------------------------------------
 
-OPENED = "bhsearch.opened"  # time of the access; on the run that holds its result
+OPENED = "bhsearch.opened"  # time of the access; on the run with the result of the test
 OPENED_TRIAL, OPENED_UID = "bhsearch.opened_trial", "bhsearch.opened_uid"
 OPENING_ID = "bhsearch.opening_id"
-OPENINGS = "bhsearch.openings"  # number of accesses to these sealed images, on every result that came of them
+OPENINGS = "bhsearch.openings"  # number of accesses to the sealed images; on every run and version tested on them
 ACCESS_COPY = "bhsearch.opening."  # followed by the id of the access; on the experiment and the registered model
-SEALED = "bhsearch.sealed"  # digest of the sealed images; on every result that came of them
+SEALED = "bhsearch.sealed"  # digest of the sealed images; on every run and version tested on them
 
 # -- tags of registered models and their versions ----------------------------------------------------------------------
 
@@ -48,13 +48,13 @@ FORCED, ALIAS = "bhsearch.forced", "bhsearch.alias"  # reason for overruling the
 PROMOTED, INSTEAD_OF = "bhsearch.promoted", "bhsearch.instead_of"  # `gate` or `force`; number of the version replaced
 AUC_RAW, AUC_CORRECTED, TEST_AUC = "bhsearch.auc_raw", "bhsearch.auc_corrected", "bhsearch.test_auc"
 FIXED_THRESHOLD, FIXED_CALIBRATION = "bhsearch.threshold", "bhsearch.calibration"
-NOTE = "bhsearch.note"  # text that belongs beside every number, where there is one
-RESULT = "bhsearch.result"  # the result of the test as it was shown, JSON
+NOTE = "bhsearch.note"  # text shown with every number; absent if empty
+RESULT = "bhsearch.result"  # rows and notes of the test result as first shown, JSON
 DATA = "bhsearch.data"  # name of the data set; on the registered model
 PROMOTION = "bhsearch.promotion."  # followed by a number: an entry in the history of promotions
-TEST_RUN = "bhsearch.test_run"  # run of the test that a version came of
+TEST_RUN = "bhsearch.test_run"  # run of the test from which a version was registered
 
-# -- metrics: MLflow makes a section of the part before the slash ------------------------------------------------------
+# -- metrics: MLflow groups names by the part before the slash -- ------------------------------------------------------
 
 AUC = metrics.AUC
 AUC_LOW, AUC_HIGH, SECONDS = "auc_low", "auc_high", "seconds"
@@ -62,9 +62,9 @@ EPOCH = "epoch/"  # curves of a trial
 COST = "cost/"  # of a trial
 TEST = held_out_test.TEST  # of the sealed test
 EXPORT_DIFFERENCE = "export_difference"
-# On the run of a study; the step is the number of the trial.
+# On the run of a study, with the number of the trial as the step.
 TRIAL_AUC, TRIAL_BEST = "trial/auc", "trial/best"
-# On the run of a study, once it has ended.
+# On the run of a study, logged when the study ends.
 CORRECTED = {"corrected/auc": "score", "corrected/auc_low": "low", "corrected/auc_high": "high"}
 FINISHED_TRIALS = "finished_trials"
 
@@ -75,12 +75,12 @@ THRESHOLD, CALIBRATION_SLOPE, CALIBRATION_OFFSET = "threshold", "calibration_slo
 
 
 def config_params(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the parameters of a study's run for its resolved settings."""
+    """Return the MLflow parameters that store the resolved settings of a study."""
     return {f"{CONFIG}{key}": str(value) for key, value in settings.items()}
 
 
 def config_of(params: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of a study, as text, from the parameters of its run."""
+    """Return the settings of a study, as text, from the MLflow parameters of its run."""
     return {key.removeprefix(CONFIG): value for key, value in params.items() if key.startswith(CONFIG)}
 
 
@@ -104,7 +104,7 @@ TABLE_VIEW, PARALLEL_VIEW = "bhsearch-trials", "bhsearch-parallel"
 
 # -- runs --------------------------------------------------------------------------------------------------------------
 
-SEARCH_SOURCE, REGISTER_SOURCE = "bhsearch.run", "bhsearch.register"  # MLflow's source name
+SEARCH_SOURCE, REGISTER_SOURCE = "bhsearch.run", "bhsearch.register"  # values of the MLflow tag for the source name
 
 
 def trial_name(number: int, params: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Addresses in the user interface of MLflow. Imports no MLflow."""
+"""URLs of pages in the MLflow user interface. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from urllib.parse import urlsplit, urlunsplit
 
 from bhsearch.tracking import keys
 
-LOCAL = "http://127.0.0.1:5000"  # where `mlflow ui` listens
-_KIND = "workflowType=machine_learning"  # else the page shows itself as for language models
+LOCAL = "http://127.0.0.1:5000"  # default address of `mlflow ui`
+_KIND = "workflowType=machine_learning"  # otherwise the user interface shows its pages for language models
 
 
 def is_served() -> bool:
-    """Return whether the store is a server, whose interface needs no `mlflow ui`."""
+    """Return whether the store is a server, so that viewing needs no `mlflow ui`."""
     return os.environ.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://"))
 
 
 def trials_url(experiment_id: str) -> str:
-    """Return the address of the trials of an experiment, best first."""
+    """Return the URL of the page that lists the trials of an experiment, best first."""
     return _address() + trials_path(experiment_id)
 
 
 def parallel_url(experiment_id: str) -> str:
-    """Return the address of the latest study's trials in parallel coordinates."""
+    """Return the URL of the page that shows the trials of the latest study in parallel coordinates."""
     return _address() + parallel_path(experiment_id)
 
 
 def run_url(experiment_id: str, run_id: str) -> str:
-    """Return the address of a run."""
+    """Return the URL of the page of a run."""
     return _address() + run_path(experiment_id, run_id)
 
 
@@ -47,7 +47,7 @@ def run_path(experiment_id: str, run_id: str) -> str:
 
 
 def _address() -> str:
-    """Return the address of the interface, with a final slash and without user and password."""
+    """Return the URL of the MLflow user interface, with a trailing slash and without user and password."""
     if not is_served():
         return f"{LOCAL}/"
     parts = urlsplit(os.environ["MLFLOW_TRACKING_URI"])

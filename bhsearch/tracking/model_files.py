@@ -16,11 +16,11 @@ from bhsearch.tracking.requests import call_with_retry
 
 
 def download(uri: str) -> Path:
-    """Return the local folder of a model; a temporary copy if the store is remote.
+    """Return the local folder of an MLflow model, which is a temporary copy if the store is remote.
 
     Raises:
         MissingError: If the model does not exist.
-        StudyError: If the store refuses to give it.
+        StudyError: If the store refuses the request.
         RunError: If the store stays unavailable.
     """
     try:
@@ -30,15 +30,15 @@ def download(uri: str) -> Path:
 
 
 def read_bytes(root: str, path: str) -> bytes:
-    """Read an artifact.
+    """Return the content of an artifact.
 
     Args:
-        root: URI of the folder of all artifacts of a run.
-        path: Within it.
+        root: URI of the artifact folder of a run.
+        path: Path of the artifact, relative to `root`.
 
     Raises:
-        MissingError: If a listing of its folder does not have it.
-        StudyError: If the store refuses to give it.
+        MissingError: If the artifact is not listed in its folder.
+        StudyError: If the store refuses the request.
         RunError: If the store stays unavailable.
     """
 
@@ -48,7 +48,7 @@ def read_bytes(root: str, path: str) -> bytes:
                 return Path(mlflow.artifacts.download_artifacts(f"{root}/{path}", dst_path=folder)).read_bytes()
             except (MlflowException, OSError) as error:
                 failure = error
-        # Downloads fail for many reasons, which MLflow puts into one message; what is there, the listing says.
+        # MLflow reports many causes of a failed download with one message, so the listing decides whether it exists.
         if not _is_listed(root, path):
             raise MissingError(f"{path} is not among the artifacts of its run")
         raise failure
@@ -63,10 +63,10 @@ def _is_listed(root: str, path: str) -> bool:
 
 
 def keras_file(folder: Path) -> Path:
-    """Return the `.keras` file of an MLflow model.
+    """Return the path of the `.keras` file in an MLflow model folder.
 
     Raises:
-        RunError: If the model has no Keras file.
+        RunError: If the folder contains no Keras file.
     """
     conf = _description(folder).flavors.get("keras")
     file = folder / str((conf or {}).get("data", "data")) / "model.keras"
@@ -87,5 +87,5 @@ def _description(folder: Path) -> Model:
 
 
 def read_text(root: str, path: str) -> str:
-    """Read an artifact as text; see `read_bytes`."""
+    """Return the content of a UTF-8 artifact as text; see `read_bytes` for arguments and errors."""
     return read_bytes(root, path).decode("utf-8")

@@ -1,4 +1,4 @@
-"""Descriptions of runs and registered models, Markdown."""
+"""Markdown descriptions of runs and registered models."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bhsearch.tracking.records import StudyRecord, TrialRecord
 def trial_note(
     study: StudyRecord, trial: TrialRecord, values: Mapping[str, float], experiment_id: str, parent: str
 ) -> str:
-    """Return the description of a trial's run.
+    """Return the Markdown description of the run of a trial.
 
     Args:
         study: Record of the study.
         trial: Record of the trial.
-        values: Its metrics; empty unless it is complete.
+        values: Metrics of the trial; empty unless the trial is complete.
         experiment_id: Experiment of the study.
-        parent: The study's run.
+        parent: Id of the study's run.
     """
     settings = study["settings"]
     if trial["state"] == COMPLETE:

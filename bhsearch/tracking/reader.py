@@ -1,4 +1,4 @@
-"""Read studies from the MLflow store: their trials, predictions, models, pictures and tests."""
+"""Read studies from the MLflow store, with their trials, predictions, models, pictures and tests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from bhsearch.tracking.upload.writer import runs_of_trials
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# A bar for each small file that is read back says nothing to anyone.
+# Progress bars for small files would only clutter the output.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 _COSTS = (f"{COST}ms_per_image", f"{COST}model_mb")
@@ -53,19 +53,19 @@ _STATES = {"complete": COMPLETE, "pruned": PRUNED, "fail": FAILED}
 
 @dataclass(frozen=True)
 class StoredTrial:
-    """A trial as its run in MLflow holds it.
+    """A trial as stored on its MLflow run.
 
     Attributes:
-        number: Within its study.
-        run_id: Its run.
+        number: Number of the trial within its study.
+        run_id: MLflow run of the trial.
         state: `COMPLETE`, `PRUNED`, `FAIL` or `RUNNING`.
-        score: Mean over folds of the case-weighted AUC; None unless complete.
+        score: Mean over folds of the case-weighted AUC; None unless the trial is complete.
         params: Parameters, as text.
-        metrics: The last value of each.
-        reason: Why it failed; empty unless it did.
-        artifact_uri: Where its files are.
-        model_uri: URI of its model; empty if it has none.
-        started_ms, ended_ms: Milliseconds since 1970; the second is None while it runs.
+        metrics: Last value of each metric.
+        reason: Reason of a failure; empty if the trial did not fail.
+        artifact_uri: URI of the artifact folder of the run.
+        model_uri: URI of the model; empty if MLflow has no model of the trial.
+        started_ms, ended_ms: Start and end in milliseconds since 1970; the end is None while the trial runs.
     """
 
     number: int
@@ -82,22 +82,22 @@ class StoredTrial:
 
     @property
     def cost(self) -> tuple[float, float]:
-        """Milliseconds per image of the deployed network, and megabytes of its weights; nan if unknown."""
+        """Inference time in milliseconds per image, and size of the weights in megabytes; nan if unknown."""
         milliseconds, megabytes = (self.metrics.get(name, math.nan) for name in _COSTS)
         return milliseconds, megabytes
 
 
 @dataclass(frozen=True)
 class StoredTest:
-    """An access to the sealed test as its run in MLflow holds it.
+    """An access to the sealed test as stored on its MLflow run.
 
     Attributes:
-        run_id: Run that holds its result.
-        when: UTC, ISO 8601.
-        metrics: The last value of each.
+        run_id: MLflow run of the access.
+        when: Time of the access, UTC, ISO 8601.
+        metrics: Last value of each metric.
         params: Parameters of the trial, and the numbers that were fixed before the access, as text.
-        tags: Of that run.
-        artifact_uri: Where its files are.
+        tags: Tags of the run.
+        artifact_uri: URI of the artifact folder of the run.
     """
 
     run_id: str
@@ -116,32 +116,32 @@ class StoredTest:
 
     @property
     def study(self) -> str:
-        """Name of the study that it was opened for."""
+        """Name of the study for which the test was opened."""
         return self.tags.get(STUDY, "")
 
     @property
     def trial(self) -> str:
-        """Number of the trial that was tested."""
+        """Number of the tested trial, as text; `?` if unknown."""
         return self.tags.get(keys.OPENED_TRIAL, "?")
 
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A study as its parent run in MLflow holds it.
+    """A study as stored on its parent run in MLflow.
 
     Attributes:
         name: Name of the study.
-        uid: Identifier that distinguishes it from studies of the same name.
-        run_id: The parent run.
+        uid: Identifier that distinguishes the study from others of the same name.
+        run_id: Parent run of the study.
         experiment_id: Experiment of the data set.
         data: Name of the data set.
-        root: Folder of the images when the study was started.
+        root: Folder of the images at the start of the study.
         settings: Resolved settings, as text.
         tags: Tags of the parent run.
-        metrics: Metrics of the parent run, the last value of each.
-        records: All trials, by number.
-        artifact_uri: Where its files are.
-        started_ms: Start, in milliseconds since 1970.
+        metrics: Last value of each metric of the parent run.
+        records: All trials, ordered by number.
+        artifact_uri: URI of the artifact folder of the parent run.
+        started_ms: Start in milliseconds since 1970.
     """
 
     name: str
@@ -159,22 +159,22 @@ class StoredStudy:
 
     @cached_property
     def trials(self) -> tuple[StoredTrial, ...]:
-        """Complete trials, best first; ties in order of their numbers."""
+        """Complete trials, best first; trials with equal scores are ordered by number."""
         complete = [trial for trial in self.records if trial.score is not None]
         return tuple(sorted(complete, key=lambda trial: (-(trial.score or 0.0), trial.number)))
 
     @property
     def synthetic(self) -> bool:
-        """Whether its images were drawn by a program."""
+        """Whether the images were drawn by a program."""
         return self.tags.get(keys.SYNTHETIC) == "True"
 
 
 def find_study(client: MlflowClient, name: str | None = None) -> StoredStudy:
-    """Find a study by name, uid or parent run; without a name, the only study of the store.
+    """Return the study with a name, uid or parent run; if None is given, the only study of the store.
 
     Raises:
         MissingError: If no study matches; the message lists the studies of the store.
-        StudyError: If several fit, or their experiment is deleted.
+        StudyError: If several studies match, or if the only match is in a deleted experiment.
         RunError: If the store stays unavailable.
     """
     runs = _parents(client, name)
@@ -191,11 +191,11 @@ def find_study(client: MlflowClient, name: str | None = None) -> StoredStudy:
 
 
 def latest_study(client: MlflowClient) -> StoredStudy:
-    """Return the study that was started last.
+    """Return the most recently started study.
 
     Raises:
         MissingError: If the store has no study.
-        StudyError: If the experiment of all that it had is deleted.
+        StudyError: If the store has studies only in deleted experiments.
         RunError: If the store stays unavailable.
     """
     return read_study(client, max(_parents(client, None), key=lambda run: run.info.start_time))
@@ -205,7 +205,8 @@ def _parents(client: MlflowClient, name: str | None) -> list[Any]:
     """Return the parent runs of all studies.
 
     Raises:
-        StudyError: If the only matching study is in a deleted experiment.
+        MissingError: If the store has no study.
+        StudyError: If the studies that match `name` are only in a deleted experiment.
     """
     query = f"tags.`{TRIAL}` = '{NO_TRIAL}'"
     runs = list(search_all(client, query))
@@ -228,11 +229,11 @@ def _fits(run: Any, name: str) -> bool:
 
 
 def study_of(client: MlflowClient, run_id: str) -> tuple[StoredStudy, StoredTrial]:
-    """Return the study and the complete trial of a run.
+    """Return the complete trial of a run, and the study that the trial belongs to.
 
     Raises:
         MissingError: If the store does not have the run.
-        StudyError: If it is no run of a complete trial.
+        StudyError: If the run is not the run of a complete trial.
         RunError: If the store stays unavailable.
     """
     try:
@@ -250,7 +251,7 @@ def study_of(client: MlflowClient, run_id: str) -> tuple[StoredStudy, StoredTria
 
 
 def read_study(client: MlflowClient, run: Any) -> StoredStudy:
-    """Return the study of a parent run, an MLflow entity.
+    """Return the study of a parent run, which is given as an MLflow entity.
 
     Raises:
         StudyError: If the schema of the run is not the current one.
@@ -296,17 +297,17 @@ def _trial(number: int, run: Any) -> StoredTrial:
 
 
 def tests_of_study(client: MlflowClient, study: StoredStudy) -> list[StoredTest]:
-    """Return the accesses to the sealed test for a study, first to last."""
+    """Return the accesses to the sealed test that were made for a study, oldest first."""
     query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{study.run_id}' and tags.`{OPENED}` != 'none'"
     return _tests(search_all(client, query))
 
 
 def tests_on(client: MlflowClient, sealed: str) -> list[StoredTest]:
-    """Return the accesses to a set of sealed images for any study, first to last, deleted runs included.
+    """Return the accesses to a set of sealed images, made for any study, oldest first; deleted runs are included.
 
     Args:
         client: Client of the MLflow store.
-        sealed: Digest of the set.
+        sealed: Digest of the set of sealed images.
     """
     return _tests(search_all(client, f"tags.`{SEALED}` = '{sealed}' and tags.`{OPENED}` != 'none'", ViewType.ALL))
 
@@ -327,7 +328,7 @@ def _tests(runs: Iterable[Any]) -> list[StoredTest]:
 
 
 def tested_predictions(test: StoredTest) -> Predictions | None:
-    """Read the calibrated predictions of the sealed images; None if the run does not have them."""
+    """Return the calibrated predictions of the sealed images; None if the run has no predictions."""
     with suppress(MissingError), tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / keys.TEST_PREDICTIONS
         file.write_bytes(model_files.read_bytes(test.artifact_uri, keys.TEST_PREDICTIONS))
@@ -336,10 +337,10 @@ def tested_predictions(test: StoredTest) -> Predictions | None:
 
 
 def read_record(study: StoredStudy, path: str) -> Any:
-    """Read a JSON artifact of a study's run, such as `keys.SPLIT`.
+    """Return the parsed content of a JSON artifact of a study's run, such as `keys.SPLIT`.
 
     Raises:
-        MissingError: If it does not have it.
+        MissingError: If the run does not have the artifact.
         RunError: If the store stays unavailable.
     """
     try:
@@ -349,7 +350,7 @@ def read_record(study: StoredStudy, path: str) -> Any:
 
 
 def predictions_of(trial: StoredTrial) -> Predictions:
-    """Read the out-of-fold predictions of a complete trial."""
+    """Return the out-of-fold predictions of a complete trial."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "predictions.csv"
         file.write_bytes(model_files.read_bytes(trial.artifact_uri, keys.PREDICTIONS))
@@ -357,17 +358,17 @@ def predictions_of(trial: StoredTrial) -> Predictions:
 
 
 def read_bytes(owner: StoredStudy | StoredTrial | StoredTest, path: str) -> bytes:
-    """Read an artifact of a run.
+    """Return the content of an artifact of a study, trial or test.
 
     Raises:
-        MissingError: If the run does not have it.
+        MissingError: If the run does not have the artifact.
         RunError: If the store stays unavailable.
     """
     return model_files.read_bytes(owner.artifact_uri, path)
 
 
 def picture(trial: StoredTrial, name: str) -> bytes:
-    """Read a picture of a trial, such as `roc`; empty if the run does not have it."""
+    """Return a picture of a trial, such as `roc`, as PNG; empty bytes if the run does not have the picture."""
     try:
         return read_bytes(trial, f"{keys.PICTURES}/{name}.png")
     except MissingError:
@@ -375,10 +376,10 @@ def picture(trial: StoredTrial, name: str) -> bytes:
 
 
 def model_folder(study: StoredStudy, trial: StoredTrial) -> Path:
-    """Return the local folder of a trial's MLflow model; a copy if the store is remote.
+    """Return the local folder of a trial's MLflow model, which is a temporary copy if the store is remote.
 
     Raises:
-        MissingError: If the store does not have it.
+        MissingError: If the store does not have the model.
         RunError: If the store stays unavailable.
     """
     try:
@@ -394,7 +395,7 @@ def model_folder(study: StoredStudy, trial: StoredTrial) -> Path:
 
 
 def search_all(client: MlflowClient, query: str, view: int = ViewType.ACTIVE_ONLY) -> list[Any]:
-    """Search the runs of every experiment.
+    """Return all runs of all experiments that match a query.
 
     Raises:
         StudyError: If the store refuses the request.
@@ -412,7 +413,7 @@ def _runs_of(client: MlflowClient, experiments: list[str], query: str, view: int
 
 
 def _pages(search: Callable[..., Any], **options: Any) -> list[Any]:
-    """Return all pages of a search."""
+    """Return the results of all pages of a search, as one list."""
     found: list[Any] = []
     token = None
     while True:
@@ -424,5 +425,5 @@ def _pages(search: Callable[..., Any], **options: Any) -> list[Any]:
 
 
 def log_report(client: MlflowClient, study: StoredStudy, page: str) -> None:
-    """Save a report as an artifact of the study, replacing an earlier one."""
+    """Log a report page as an artifact of the study's run, replacing any earlier report."""
     call_with_retry(client.log_text, study.run_id, page, keys.REPORT)

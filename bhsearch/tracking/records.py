@@ -1,4 +1,7 @@
-"""Records that a study gives to the tracking through the outbox. Every record is JSON, with arrays beside it."""
+"""Records that a study passes to MLflow through the outbox.
+
+Each record is stored as JSON; its arrays are stored in a separate file.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ from typing import Any, NotRequired, TypedDict
 
 
 class PixelFile(TypedDict):
-    """The resized images in the cache: path of the file, and its shape (n_images, n_tiles, size, size, 3)."""
+    """The cached resized images: path of the file, and shape (n_images, n_tiles, size, size, 3) of the array."""
 
     file: str
     shape: list[int]
 
 
 class BackboneRecord(TypedDict):
-    """A backbone: its name, the file of its weights (empty if it has none), their digest, and its kind."""
+    """A backbone: name, path of the weights file (empty if there is no file), digest of the weights, and kind."""
 
     name: str
     file: str
@@ -22,18 +25,18 @@ class BackboneRecord(TypedDict):
 
 
 class StudyRecord(TypedDict):
-    """What all trials of a study have in common.
+    """Facts of a study that hold for all its trials.
 
     Attributes:
-        schema: Schema number; see `runtime.schema`.
+        schema: Schema number; see `runtime.store_schema`.
         uid: Identifier of the study.
-        user: Login name of the person who runs it.
+        user: Login name of the person who runs the study.
         study: Name of the study.
         experiment: Name of the MLflow experiment.
         data: Name of the data set.
         root: Folder of the images.
         digest: Fingerprint of the data.
-        note: Text that belongs on every picture; may be empty.
+        note: Text shown on every picture, such as that the data are synthetic; may be empty.
         settings: Resolved settings.
         tags: Tags of the study's run.
         files: Content of JSON artifacts, by file name.
@@ -62,18 +65,18 @@ class StudyRecord(TypedDict):
 
 
 class TrialRecord(TypedDict):
-    """The end of a trial.
+    """The outcome of a trial.
 
     Attributes:
         number: Number of the trial.
         state: `COMPLETE`, `PRUNED` or `FAIL`.
-        params: Its parameters.
-        started_ms, ended_ms: Milliseconds since 1970.
-        retry_of: Number of the trial that it retries; None if it is no retry.
-        score, interval, cost, model, resolved: Only in a complete trial: score, ends of its interval, cost of the
-            deployed model, description of the model, and what `auto` stood for on the device.
-        seconds, curves: Only in a complete or pruned trial.
-        reason: Only in a failed trial.
+        params: Parameters of the trial.
+        started_ms, ended_ms: Start and end in milliseconds since 1970.
+        retry_of: Number of the trial that was retried; None if this trial is not a retry.
+        score, interval, cost, model, resolved: Only in a complete trial: score, ends of the score's interval, cost of
+            the deployed model, description of the model, and the values to which `auto` settings were resolved.
+        seconds, curves: Only in a complete or pruned trial: duration, and values of each learning curve.
+        reason: Only in a failed trial: reason of the failure.
     """
 
     number: int
@@ -93,7 +96,7 @@ class TrialRecord(TypedDict):
 
 
 class BestTrial(TypedDict):
-    """A row of the picture of the best trials."""
+    """A row in the figure of the best trials."""
 
     name: str
     score: float
@@ -103,21 +106,21 @@ class BestTrial(TypedDict):
 
 
 class SummaryRecord(TypedDict):
-    """The end of a session of a study.
+    """The summary of a study at the end of a session.
 
     Attributes:
         trials: All trials: `number`, `state`, `params`, `value`, `notes`.
         importances: Importance of each parameter.
         importance_spread: Standard deviation of each importance.
-        policies: Names of the augmentation policies whose pictures are in the arrays.
-        log: Parameters that are drawn on a logarithmic scale.
+        policies: Names of the augmentation policies whose pictures are in the arrays of this record.
+        log: Names of parameters plotted on a logarithmic scale.
         best: The best trials that have an interval.
-        corrected: Corrected score of the best trial: `score`, `low`, `high`, ...; None if it is not known.
+        corrected: Corrected score of the best trial: `score`, `low`, `high`, ...; None if unknown.
         finished: Number of finished trials.
         settled: Numbers of trials whose runs must have ended.
         summary: Description of the study's run, Markdown.
         status: MLflow status of the study's run.
-        ended_ms: Milliseconds since 1970.
+        ended_ms: End of the session in milliseconds since 1970.
         lost: Message if the storage of the study was lost; empty otherwise.
     """
 

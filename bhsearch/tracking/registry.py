@@ -1,4 +1,4 @@
-"""MLflow's model registry: versions, aliases, and the history of promotions."""
+"""Access to the MLflow model registry: versions, aliases, and the history of promotions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 LONGEST_TAG = 5000
-_OF_THE_TEST = (GATE, GATE_REASON, GATE_NUMBERS, FORCED, ALIAS)  # tags of a version that its test's run has, too
+_OF_THE_TEST = (GATE, GATE_REASON, GATE_NUMBERS, FORCED, ALIAS)  # tags copied from a version to the run of its test
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Version:
     Attributes:
         name: Name of the registered model.
         number: Number of the version.
-        run_id: Run of its test.
+        run_id: Run of the sealed test of the version.
         tags: Tags of the version.
         aliases: Aliases of the version.
     """
@@ -61,15 +61,15 @@ class Version:
 
     @property
     def uri(self) -> str:
-        """URI of the version."""
+        """MLflow URI of the version."""
         return f"models:/{self.name}/{self.number}"
 
 
 def check_name(name: str, alias: str) -> None:
-    """Refuse a name or an alias that MLflow does not accept, before the test is opened.
+    """Check, before the sealed test is opened, that MLflow accepts a model name and an alias.
 
     Raises:
-        SettingsError: If MLflow does not accept it.
+        SettingsError: If MLflow does not accept the name or the alias, or if the alias is `challenger`.
     """
     from mlflow.utils import validation
 
@@ -117,15 +117,15 @@ def create_version(
     metadata: dict[str, Any],
     tags: Mapping[str, str],
 ) -> Version:
-    """Log a model to the run of its test, register it as a new version, and make that the challenger.
+    """Log a model to the run of its test, register it as a new version, and give the version the alias `challenger`.
 
     Args:
         client: Client of the MLflow store.
-        run_id: Run of its test.
-        name: Name of the registered model, from `make_model`.
+        run_id: Run of the sealed test.
+        name: Name of the registered model, which must exist; see `make_model`.
         network: The calibrated Keras model.
-        requirements: For pip.
-        metadata: Travels with the model: `threshold`, `classes`, ...
+        requirements: pip requirements of the model.
+        metadata: Metadata saved with the model: `threshold`, `classes`, ...
         tags: Tags of the version.
     """
     run = call_with_retry(client.get_run, run_id)
@@ -133,7 +133,7 @@ def create_version(
     call_with_retry(mlflow.set_experiment, experiment_id=run.info.experiment_id)
 
     def log() -> Any:
-        _delete_models(client, run.info.experiment_id, run_id)  # of an attempt whose answer was lost
+        _delete_models(client, run.info.experiment_id, run_id)  # models of an attempt whose response was lost
         with mlflow.start_run(run_id=run_id):
             return Model.log(
                 artifact_path=None,
@@ -149,7 +149,7 @@ def create_version(
     attempts = itertools.count()
 
     def make_version() -> str:
-        # Only an attempt whose answer was lost may have made it.
+        # From the second attempt on, the version may exist: the response to an earlier attempt may have been lost.
         made = version_of_run(client, run_id) if next(attempts) else None
         if made is not None:
             return made.number
@@ -160,7 +160,7 @@ def create_version(
     number = call_with_retry(make_version)
     call_with_retry(client.set_registered_model_alias, name, CHALLENGER, number)
     versions = json.dumps([{"name": name, "version": call_with_retry(client.get_model_version, name, number).version}])
-    # `mlflow.register_model` writes it, `create_model_version` does not: the model's page links to its version by it.
+    # The page of the model needs this tag to link to its version. Only `mlflow.register_model` sets it automatically.
     call_with_retry(client.set_logged_model_tags, logged.model_id, {MLFLOW_MODEL_VERSIONS: versions})
     return version_of(client, name, number)
 
@@ -171,7 +171,7 @@ def _delete_models(client: MlflowClient, experiment_id: str, run_id: str) -> Non
 
 
 def version_with_alias(client: MlflowClient, name: str, alias: str) -> Version | None:
-    """Return the version that has an alias; None if the store says that no version has it.
+    """Return the version that has an alias; None if no version has the alias.
 
     Raises:
         StudyError: If the store refuses the request.
@@ -184,7 +184,7 @@ def version_with_alias(client: MlflowClient, name: str, alias: str) -> Version |
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
-            # Databases return this code for a missing alias and for other errors; the model lists its aliases.
+            # Databases return this code for a missing alias and for other errors, so the list of aliases decides.
             if error.error_code != "INVALID_PARAMETER_VALUE" or alias in _aliases(client, name):
                 raise
             return None
@@ -194,7 +194,7 @@ def version_with_alias(client: MlflowClient, name: str, alias: str) -> Version |
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    """Return the version number of each alias; empty if the store says that there is no such model."""
+    """Return the version number of each alias of a registered model; empty if the model does not exist."""
     try:
         return {alias: str(number) for alias, number in client.get_registered_model(name).aliases.items()}
     except MlflowException as error:
@@ -204,13 +204,13 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 
 def version_of(client: MlflowClient, name: str, number: str) -> Version:
-    """Return a version by its number."""
+    """Return the version of a registered model with a given number."""
     found = call_with_retry(client.get_model_version, name, number)
     return Version(name, str(found.version), str(found.run_id), dict(found.tags), tuple(found.aliases))
 
 
 def version_of_run(client: MlflowClient, run_id: str) -> Version | None:
-    """Return the version that was created from a test; None if there is none."""
+    """Return the version that was registered from the run of a test; None if there is no version."""
     found = call_with_retry(client.search_model_versions, f"run_id = '{run_id}'", max_results=1)
     return version_of(client, found[0].name, str(found[0].version)) if found else None
 
@@ -226,9 +226,9 @@ def tag(client: MlflowClient, version: Version, key: str, value: str) -> None:
 
 
 def describe(client: MlflowClient, version: Version, run_id: str, note: str, tags: Mapping[str, str]) -> None:
-    """Put a note in Markdown on a version and the run of its test.
+    """Set a Markdown description on a version and on the run of its test.
 
-    A version may be deleted, so what the gate said of the test, in `tags` of the version, stays with the run, too.
+    The tags with the decision of the gate are copied to the run, because a version may be deleted.
     """
     call_with_retry(client.set_tag, run_id, MLFLOW_RUN_NOTE, note)
     call_with_retry(client.update_model_version, version.name, version.number, description=note)
@@ -246,19 +246,19 @@ def promote(
     numbers: Mapping[str, float],
     before: Version | None,
 ) -> None:
-    """Set the alias of a version, and add the promotion to the history of the model.
+    """Give a version an alias, and add the promotion to the history of the registered model.
 
     Args:
         client: Client of the MLflow store.
-        version: The version.
-        alias: Such as `champion`.
+        version: Version to promote.
+        alias: Alias to set, such as `champion`.
         how: `gate` or `force`.
-        reason: Reason of the gate, or of the user.
+        reason: Reason stated by the gate or by the user.
         numbers: Numbers that the gate compared.
-        before: Version that had the alias when the decision was made.
+        before: Version that had the alias when the decision was made; None if no version had the alias.
 
     Raises:
-        StudyError: If another version has got the alias since.
+        StudyError: If another version has received the alias since the decision.
     """
     now = version_with_alias(client, version.name, alias)
     if (now.number if now else None) != (before.number if before else None):
@@ -286,16 +286,19 @@ def _called(version: Version | None) -> str:
 
 
 def promotions(client: MlflowClient, name: str) -> list[dict[str, Any]]:
-    """Return the promotions of a registered model, first to last."""
+    """Return the promotions of a registered model, oldest first."""
     tags = call_with_retry(client.get_registered_model, name).tags
     return [json.loads(tags[key]) for key in sorted(tags) if key.startswith(PROMOTION)]
 
 
 def lineage(client: MlflowClient, version: Version) -> dict[str, Any]:
-    """Return the data of a version: for `development` and `test`, `case` and `pixels_digest` of each image.
+    """Return the images that a version was developed and tested on.
+
+    Returns:
+        For `development` and `test`: `case` and `pixels_digest` of each image.
 
     Raises:
-        MissingError: If the version does not say.
+        MissingError: If the lineage of the version is not stored.
         RunError: If the store stays unavailable.
     """
     try:
@@ -309,17 +312,17 @@ def lineage(client: MlflowClient, version: Version) -> dict[str, Any]:
 
 
 def resolve(client: MlflowClient, uri: str | None, alias: str = CHAMPION) -> str:
-    """Return the URI of a registered model: the one that is given, or the champion of the store's only model.
+    """Return the URI of a model given by name or URI; by default of the only champion in the store.
 
     Args:
         client: Client of the MLflow store.
-        uri: `NAME`, `NAME@ALIAS`, `NAME/VERSION` or the same after `models:/`; any other URI or the path of a folder
-            is left as it is. None for the champion.
-        alias: Alias if `uri` names none.
+        uri: `NAME`, `NAME@ALIAS` or `NAME/VERSION`, with or without the prefix `models:/`. Any other URI and the path
+            of a folder are returned unchanged. None for the only model with `alias`.
+        alias: Alias to use if `uri` contains neither alias nor version.
 
     Raises:
-        MissingError: If the store says that the model or the alias does not exist.
-        StudyError: If there is no champion, or more than one.
+        MissingError: If the model or the alias does not exist.
+        StudyError: If `uri` is None and the number of models with the alias is not 1.
     """
     if uri is None:
         found = [model for model in registered_models(client) if alias in model.aliases]

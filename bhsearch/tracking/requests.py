@@ -1,7 +1,7 @@
 """Send requests to MLflow: classify their errors, and retry while the store is unavailable.
 
-A request that failed is never an answer. Only MLflow's own "does not exist" says that something is not there; an error
-that may pass is waited for; every other one ends the command with the server's sentence.
+Errors are handled in three ways: a record counts as missing only if MLflow reports that it does not exist; a temporary
+error is retried; any other error ends the command with the message of the server.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from bhsearch.tracking.store_uri import hidden
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PATIENCE = "BHSEARCH_PATIENCE"  # environment variable: seconds
-AGAIN_SECONDS = (0.5, 1, 2, 5)  # between attempts at a store that is away; the last one from then on
+PATIENCE = "BHSEARCH_PATIENCE"  # environment variable: longest wait, in seconds
+AGAIN_SECONDS = (0.5, 1, 2, 5)  # pauses between attempts; the last pause is repeated
 _PATIENCE_SECONDS = 60.0
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
 _WRONG_REQUESTS = (http.InvalidURL, http.InvalidSchema, http.MissingSchema, http.TooManyRedirects, InvalidUrlException)
-# In messages of MLflow and requests, where the answer itself is not kept.
+# HTTP status in messages of MLflow and requests, for errors that do not keep the response.
 _STATUS = re.compile(r"failed with error code (\d{3})\b|\b(\d{3}) (?:Client|Server) Error")
 _TOO_MANY = re.compile(r"too many (?:429|503|413) error responses")
 _LOG = logging.getLogger(__name__)
 
 
 def patience_seconds() -> float:
-    """Return how long to wait for an unavailable store, from `BHSEARCH_PATIENCE`.
+    """Return how many seconds to wait for an unavailable store, from `BHSEARCH_PATIENCE`.
 
     Raises:
-        SettingsError: If that is not a number of seconds.
+        SettingsError: If the variable is not a finite number of seconds, 0 or more.
     """
     text = os.environ.get(PATIENCE, "")
     try:
@@ -52,13 +52,18 @@ def patience_seconds() -> float:
 
 
 def call_with_retry(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Send a request, again while the store is away.
+    """Send a request to the store, retry while the store is unavailable, and return the result.
 
-    An attempt may have been carried out though its answer was lost, so the step must be one that can be repeated.
+    The store may carry out a request whose response is lost, so `step` must be safe to repeat.
+
+    Args:
+        step: Function that sends the request.
+        *args: Positional arguments of `step`.
+        **kwargs: Keyword arguments of `step`.
 
     Raises:
-        MissingError: If the store says that something does not exist.
-        StudyError: If it refuses the request, or its certificate is not trusted.
+        MissingError: If the store reports that a record does not exist.
+        StudyError: If the store refuses the request, or if its certificate is not trusted.
         RunError: If the store stays unavailable.
     """
     started, attempt = time.monotonic(), 0
@@ -88,22 +93,22 @@ def call_with_retry(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 
 def pause_after(error: BaseException, attempt: int, took: float) -> float:
-    """Return the seconds until the next attempt.
+    """Return the number of seconds to wait before the next attempt.
 
-    MLflow sends a request twice, and waits in between for as long as `Retry-After` asks. It does not pass that number
-    on, so the next attempt comes no sooner than the two were apart.
+    MLflow itself sends a request twice, and waits between the two for the time in the `Retry-After` header, which it
+    does not report. After an overload error, the pause is therefore at least the duration of the last attempt.
 
     Args:
         error: Error of the last attempt.
-        attempt: 0 after the first.
-        took: Seconds of the last attempt.
+        attempt: Number of earlier pauses; 0 after the first attempt.
+        took: Duration of the last attempt, in seconds.
     """
     pause = AGAIN_SECONDS[min(attempt, len(AGAIN_SECONDS) - 1)]
     return max(pause, took) if _TOO_MANY.search(str(error)) else pause
 
 
 def is_missing(error: BaseException) -> bool:
-    """Return whether an error means that something does not exist, in MLflow or on a local disk."""
+    """Return whether an error means that a record or a file does not exist, in MLflow or on a local disk."""
     if isinstance(error, MlflowException):
         return bool(error.error_code == _MISSING)
     if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -112,7 +117,7 @@ def is_missing(error: BaseException) -> bool:
 
 
 def is_away(error: BaseException) -> bool:
-    """Return whether an error means that the store is unavailable now, so that a later attempt may succeed."""
+    """Return whether an error means that the store is temporarily unavailable, so that a retry may succeed."""
     if isinstance(error, StudyError) and error.__cause__ is not None:
         return is_away(error.__cause__)
     chain = list(_chain(error))
@@ -130,7 +135,7 @@ def is_away(error: BaseException) -> bool:
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status of an error, or the one that MLflow assigns to its kind; None if unknown."""
+    """Return the HTTP status of an error, or the status that MLflow assigns to its error code; None if unknown."""
     for each in _chain(error):
         if isinstance(each, http.RequestException) and each.response is not None:
             return int(each.response.status_code)
@@ -139,15 +144,15 @@ def status_of(error: BaseException) -> int | None:
         found = _STATUS.search(str(each))
         if found:
             return int(found[1] or found[2])
-        if each.error_code != "INTERNAL_ERROR":  # else it is also what MLflow says of a lost connection
+        if each.error_code != "INTERNAL_ERROR":  # MLflow also uses INTERNAL_ERROR for a lost connection
             return int(each.get_http_status_code())  # type: ignore[no-untyped-call]
         if isinstance(each, RestException) and not each.json.get("error_code"):
-            return 400  # an answer of a proxy before MLflow: MLflow sends requests again for 408, 429 and most of 5xx
+            return 400  # a response of a proxy, not of MLflow, which retries 408, 429 and most 5xx
     return None
 
 
 def refusal(error: BaseException) -> StudyError:
-    """Return the error for a request that the server refused, with the server's message."""
+    """Return the `StudyError` for a refused request, with the message of the server."""
     reason, status = reason_of(error), status_of(error)
     if _is_untrusted(list(_chain(error))):
         return StudyError(
@@ -163,13 +168,13 @@ def refusal(error: BaseException) -> StudyError:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the message of an error in one line, without passwords."""
+    """Return the message of an error as one line of at most 400 characters, without passwords."""
     text = " ".join(str(error).split()) or repr(error)
     return hidden(text if len(text) <= 400 else text[:397] + "...")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and its causes; MLflow often names the cause only in the message."""
+    """Yield an error, then its chain of causes."""
     seen: set[int] = set()
     each: BaseException | None = error
     while each is not None and id(each) not in seen:
@@ -179,6 +184,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_untrusted(chain: list[BaseException]) -> bool:
-    """Return whether TLS failed because of the certificate, and not because the connection was cut."""
+    """Return whether TLS failed because of the certificate rather than a lost connection."""
     found = [each for each in chain if isinstance(each, http.SSLError | ssl.SSLError)]
     return bool(found) and not any(word in str(each) for each in found for word in ("EOF", "reset", "timed out"))

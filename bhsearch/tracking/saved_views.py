@@ -1,7 +1,7 @@
-"""Saved views of an experiment: MLflow's page then opens with scores and parameters of the trials.
+"""Saved views of an experiment, which show scores and parameters of the trials in the MLflow user interface.
 
-MLflow keeps a view that someone saves on its page as a tag of the experiment. The format is that of the page of the
-MLflow minor that `pyproject.toml` names; the page itself, in a browser, is the test.
+MLflow stores a saved view as a tag of the experiment. The format is internal to the MLflow minor version that
+`pyproject.toml` pins, so it can be verified only in a browser.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TAG = "mlflow.sharedViewState."
 TABLE_NAME, PARALLEL_NAME = "Trials, best first", "Parallel coordinates"
 _PACKED = "deflate;"
-_DIGEST = "digest"  # the page reads four keys and keeps none but those when it saves: without ours, a person did
+_DIGEST = "digest"  # the page drops this key when a person saves the view; a missing digest marks a changed view
 _METRICS = (keys.AUC, keys.AUC_LOW, keys.AUC_HIGH, keys.SECONDS)
 _SECTION, _CHART = "bhsearch-section", "bhsearch-chart"
 _NAME_WIDTH, _CREATED_WIDTH, _METRIC_WIDTH = 250, 125, 90  # pixels
@@ -35,16 +35,17 @@ _CARD_HEIGHT = 480  # pixels
 
 
 def write_views(client: MlflowClient, experiment_id: str, uid: str, space: Sequence[Mapping[str, Any]]) -> None:
-    """Write the saved views of an experiment, and its description if it has none.
+    """Write the saved views of an experiment, and the description if the experiment has none.
 
-    A view that a person changed is left as it is. Parameters of earlier studies keep their columns in the table, behind
-    those of this one; parallel coordinates are of this study alone, since a line needs all parameters.
+    A view that a person changed is not overwritten. The table also keeps columns for the parameters of earlier studies,
+    after the columns of the current study. The parallel coordinates show only the current study, because a line needs
+    a value for every parameter.
 
     Args:
         client: Client of the MLflow store.
         experiment_id: The experiment.
-        uid: Identifier of the study.
-        space: Its parameters: `name` and `choices`.
+        uid: Identifier of the current study.
+        space: `name` and `choices` of each parameter of the current study.
     """
     tags = client.get_experiment(experiment_id).tags
     names = [str(row["name"]) for row in space]
@@ -72,7 +73,7 @@ def _write(
         return
     now = int(time.time() * 1000)
     created = now if before is None else before["createdAt"]
-    # As many columns as fit; the last ones go first.
+    # Keep as many columns as fit into the tag; drop columns from the end.
     fitting = bisect_right(
         range(len(columns) + 1),
         MAX_EXPERIMENT_TAG_VAL_LENGTH,
@@ -84,7 +85,7 @@ def _write(
 
 
 def _envelope(name: str, state: Mapping[str, Any], created: int, updated: int) -> str:
-    """Return a view in the format of MLflow's page, ASCII only."""
+    """Return a saved view in the JSON format of the MLflow user interface, ASCII only."""
     packed = _PACKED + base64.b64encode(zlib.compress(json.dumps(state).encode("ascii"), 9)).decode("ascii")
     view = {"name": name, "createdAt": created, "updatedAt": updated, "state": packed}
     return json.dumps(view | {_DIGEST: _digest(view)})
@@ -95,7 +96,7 @@ def _digest(view: Mapping[str, Any]) -> str:
 
 
 def _own(value: str | None) -> dict[str, Any] | None:
-    """Parse a view that bhsearch wrote and nobody changed; None for any other."""
+    """Parse a view that bhsearch wrote; return None for a view that a person changed or created."""
     try:
         view = json.loads(value or "")
         return view if view[_DIGEST] == _digest(view) else None
@@ -104,7 +105,7 @@ def _own(value: str | None) -> dict[str, Any] | None:
 
 
 def _earlier_columns(value: str | None) -> list[str]:
-    """Return the parameters in the table of earlier studies."""
+    """Return the parameter columns of a stored table view; empty if a person changed the view."""
     view = _own(value)
     if view is None:
         return []
@@ -117,7 +118,7 @@ def _column(kind: str, name: str) -> str:
 
 
 def _best_first(where: str = "") -> dict[str, Any]:
-    """Return the state that lists trials only, best first, without the runs of studies."""
+    """Return the view state that lists trials, best first, and leaves out the runs of studies."""
     trials = f"tags.`{keys.TRIAL}` != '{keys.NO_TRIAL}'"
     return {
         "searchFilter": f"{where} and {trials}" if where else trials,
@@ -163,14 +164,14 @@ def _parallel(uid: str, names: Sequence[str]) -> dict[str, Any]:
         "selectedColumns": [_column("metrics", keys.AUC)],
         "compareRunCharts": [chart],
         "compareRunSections": [section],
-        "isAccordionReordered": True,  # else the sections that the page makes of other metrics come first
+        "isAccordionReordered": True,  # otherwise automatically created sections come first
         "runsHiddenMode": "SHOW_ALL",
         "runListHidden": True,
     }
 
 
 def _note(experiment_id: str) -> str:
-    """Return the description of the experiment, Markdown."""
+    """Return the Markdown description of the experiment."""
     return (
         f"[{TABLE_NAME}]({links.trials_path(experiment_id)}) · "
         f"[{PARALLEL_NAME}]({links.parallel_path(experiment_id)})\n\n"

@@ -1,7 +1,8 @@
-"""Save and serve a registered model: a Keras file that takes the bytes of image files.
+"""Save and serve a registered model, which predicts from the bytes of image files.
 
-The folder holds no code and no pickle. Its pyfunc flavour names this module as the loader, which is why bhsearch must
-be installed where it is served; its Keras flavour opens the same file without it.
+The model folder contains a Keras file, but neither code nor pickles. The pyfunc flavour names this module as the
+loader, so bhsearch must be installed wherever the model is served. The Keras flavour loads the same file without
+bhsearch.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec("binary", IMAGE)]),
     outputs=Schema([ColSpec("double", "probability"), ColSpec("string", "label")]),
 )
-# The lines of the README; a test runs them.
+# Commands shown in the documentation; a test runs them.
 SERVE = "mlflow models serve -m models:/{name}@{alias} --env-manager local --port 5001"
 CURL = (
     """printf '{"dataframe_records": [{"image": "%s"}]}' "$(base64 < IMAGE.png | tr -d '\\n')" |"""
@@ -41,14 +42,14 @@ _ARRAYS = ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, 
 
 
 def save_model(path: str, mlflow_model: Model, network: Any, requirements: list[str]) -> None:
-    """Write the folder; `mlflow.models.Model.log` calls it.
+    """Write the folder of an MLflow model. Called by `mlflow.models.Model.log`.
 
     Args:
-        path: The folder.
-        mlflow_model: Gets the flavours and the signature.
-        network: A Keras model, uint8 RGB to P(malignant), calibrated.
-        requirements: For pip. bhsearch is not among them: it is on no index, and who takes its name there could run
-            code wherever the model is installed from its requirements.
+        path: Folder to write.
+        mlflow_model: MLflow model, to which flavours and signature are added.
+        network: Keras model from uint8 RGB to calibrated P(malignant).
+        requirements: pip requirements. bhsearch must not be among them: it is on no package index, so anyone who
+            claimed the name there could run code wherever these requirements are installed.
     """
     mlflow.keras.save_model(network, path, mlflow_model=mlflow_model, signature=_ARRAYS, pip_requirements=requirements)
     mlflow_model.signature = SIGNATURE
@@ -57,11 +58,11 @@ def save_model(path: str, mlflow_model: Model, network: Any, requirements: list[
 
 
 class ServedModel:
-    """The model behind MLflow's pyfunc interface.
+    """A registered model with MLflow's pyfunc interface.
 
     Args:
-        network: A Keras model, uint8 RGB to P(malignant).
-        threshold: A probability from here on is called malignant.
+        network: Keras model from uint8 RGB to P(malignant).
+        threshold: Smallest probability that is labelled malignant.
     """
 
     def __init__(self, network: Any, threshold: float) -> None:
@@ -71,14 +72,14 @@ class ServedModel:
         """Return probability and label of each image.
 
         Args:
-            frame: A column `image`: bytes of image files of any format that is read, of any sizes.
-            params: None are known.
+            frame: Column `image` with the bytes of image files, of any supported format and any size.
+            params: Ignored; required by MLflow.
 
         Returns:
-            `probability` and `label`, in the order and with the index of the rows.
+            Columns `probability` and `label`, with the index of `frame`.
 
         Raises:
-            MlflowException: If a row is no image; a server answers 400.
+            MlflowException: If a row is not an image; a server then answers with status 400.
         """
         probability = list(predict_images(self._network, _decoded(frame[IMAGE])))
         return pd.DataFrame(
@@ -99,7 +100,7 @@ def _decoded(column: Any) -> Iterator[Pixels]:
 
 
 def _load_pyfunc(path: str) -> ServedModel:
-    """Load a model folder; called by `mlflow.pyfunc.load_model`."""
+    """Load a model from its folder. Called by `mlflow.pyfunc.load_model`."""
     backend.import_backend()
     folder = Path(path)
     model = Model.load(str(folder / MLMODEL_FILE_NAME))

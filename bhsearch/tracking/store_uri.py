@@ -1,6 +1,6 @@
-"""Check the address of the MLflow store, and show it without its password.
+"""Check the address of the MLflow store, and remove passwords from addresses and messages.
 
-Imports no MLflow, so that a wrong address costs nothing.
+Does not import MLflow, so that a wrong address is reported quickly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _USER = re.compile(r"(\w[\w+.-]*:/+)[^\s/'\"<>]*(?:/[^\s'\"<>@]*)*@")
 _KNOWN = (
     "sqlite:////FOLDER/mlflow.db, postgresql://USER:PASSWORD@HOST/NAME, or an MLflow server such as http://HOST:5000"
 )
-_SHORTEST = 4  # letters of a password; what is shorter stands in any sentence by chance
+_SHORTEST = 4  # characters; shorter passwords may occur in a message by chance and are not replaced
 
 
 def tracking_uri() -> str:
@@ -26,12 +26,12 @@ def tracking_uri() -> str:
 
 
 def check_uri(uri: str) -> None:
-    """Refuse an address that MLflow would misread, or that names a store which this program cannot use.
+    """Check that MLflow reads an address as intended, and that bhsearch supports the store.
 
-    Addresses of kinds that are not known here are left to MLflow, whose plugins may know them.
+    Unknown URI schemes are accepted, because an MLflow plugin may support them.
 
     Raises:
-        StudyError: Saying what to write instead.
+        StudyError: If the address is wrong; the message says what to write instead.
     """
     why = _why_not(uri)
     if why:
@@ -55,7 +55,7 @@ def _why_not(uri: str) -> str:
         return "the kind is called postgresql. Write postgresql://USER:PASSWORD@HOST/NAME."
     if scheme == "file" or not colon or re.match(r"[./~\\]", uri) or (len(scheme) == 1 and scheme.isalpha()):
         return _why_not_folder(uri, scheme)
-    if "//" not in rest:  # HOST:PORT, or kind:name
+    if "//" not in rest:  # HOST:PORT, or scheme:name
         if re.match(r"\d+(/|$)", rest) or re.fullmatch(r"[\d.]+", scheme):
             return f"the kind is missing. Write http://{shown(uri)}."
         return f"after the kind come two slashes. Write {scheme}://HOST."
@@ -65,7 +65,7 @@ def _why_not(uri: str) -> str:
 def _host(uri: str) -> str:
     try:
         return urlsplit(uri).hostname or ""
-    except ValueError:  # brackets that do not close
+    except ValueError:  # unbalanced brackets
         return ""
 
 
@@ -105,19 +105,19 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def shown(uri: str) -> str:
-    """Return an address without user, password and options."""
+    """Return an address without user, password and query options; the options of SQLite addresses are kept."""
     before = uri if uri.startswith("sqlite") else uri.partition("?")[0]
     kind = re.match(r"(?:\w[\w+.-]*:)?/*", before)
     start = kind.end() if kind else 0
     if "@" not in before[start:]:
         return before
-    if not before[:start].endswith("/"):  # ann:secret@host, without a kind
+    if not before[:start].endswith("/"):  # ann:secret@host, without a scheme
         start = 0
     return before[:start] + before.rpartition("@")[2]
 
 
 def hidden(text: str) -> str:
-    """Remove users and passwords of addresses from a message."""
+    """Return a message without the users, passwords and tokens of store addresses and MLflow variables."""
     uri = tracking_uri()
     if uri:
         text = text.replace(uri, shown(uri))

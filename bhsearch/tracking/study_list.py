@@ -1,4 +1,4 @@
-"""The studies of an MLflow store, one line of facts each, from two searches instead of one per study."""
+"""List the studies of an MLflow store from one search of all runs, instead of one search per study."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _FINISHED, _FAILED = ("complete", "pruned"), "fail"  # values of the tag that ho
 
 @dataclass(frozen=True)
 class StudySummary:
-    """A study as a list of studies shows it.
+    """The summary of a study in a list of studies.
 
     Attributes:
         name: Name of the study.
-        uid: Tells it from other studies of the same name.
-        run_id: Its MLflow run.
+        uid: Identifier that distinguishes the study from others of the same name.
+        run_id: MLflow run of the study.
         data: Name of the data set.
         regime: `frozen` or `finetune`.
-        n_finished: Complete and pruned trials.
-        n_failed: Failed trials.
-        score: Best mean case-weighted AUC over folds; nan without a complete trial.
-        low, high: Ends of its 95 % interval over cases; nan where the run has none.
-        n_openings: Times that the sealed test was opened for this study.
+        n_finished: Number of complete and pruned trials.
+        n_failed: Number of failed trials.
+        score: Highest trial score, the mean case-weighted AUC over folds; nan if no trial is complete.
+        low, high: Ends of the score's 95 % interval over cases; nan if the run has no interval.
+        n_openings: Number of times the sealed test was opened for this study.
         started_ms: Start of the study, in milliseconds since 1970.
     """
 
@@ -53,7 +53,7 @@ class StudySummary:
 
 
 def list_studies(client: MlflowClient) -> list[StudySummary]:
-    """Return the studies of the store, the one that was started last first.
+    """Return the studies of the store, most recently started first.
 
     Raises:
         StudyError: If the store refuses the request.

@@ -1,4 +1,4 @@
-"""The command that shows the MLflow store. Imports no MLflow."""
+"""The command that opens the MLflow store in the user interface. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 
 
 def viewing_command() -> str:
-    """Return a command that opens the store in MLflow's user interface, without its password.
+    """Return the command that opens the store in MLflow's user interface, without its password.
 
-    MLflow's own `mlflow ui` opens `mlflow.db` of the working directory, whatever `MLFLOW_TRACKING_URI` says.
+    `mlflow ui` without options opens `mlflow.db` in the working directory and ignores `MLFLOW_TRACKING_URI`.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:

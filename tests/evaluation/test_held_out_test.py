@@ -115,7 +115,7 @@ def test_the_grid_takes_the_pixels_of_the_rows_it_shows():
         asked.append(row)
         return np.full((32, 32, 3), row % 256, np.uint8)
 
-    assert held_out_test.worst_and_best(tested, pixels_of).startswith(b"\x89PNG")
+    assert figures.worst_and_best(tested, pixels_of).startswith(b"\x89PNG")
     wrong = tested.decisions.predicted[0] != predictions.label
     assert wrong[asked].any()
     assert not wrong[asked].all()

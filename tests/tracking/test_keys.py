@@ -10,6 +10,7 @@ import pytest
 
 import bhsearch
 from bhsearch.objectives.space import finetune_space, frozen_space, starting_point
+from bhsearch.plugins import BUILT_IN
 from bhsearch.tracking import keys, links, notes
 
 
@@ -91,15 +92,19 @@ def test_no_other_module_spells_a_name_in_mlflow():
     """Names of modules are allowed; attributes in Optuna's storage and groups of entry points are in other rooms."""
     package = Path(bhsearch.__file__).parent
     spelt = {}
-    rooms = ("tracking", "lifecycle", "protocols", "reporting", "evaluation")
-    files = [*(package / "study").glob("*.py"), *(file for room in rooms for file in (package / room).rglob("*.py"))]
+    rooms = ("study", "tracking", "lifecycle", "protocols", "reporting", "evaluation")
+    files = [file for room in rooms for file in (package / room).rglob("*.py")]
     for file in files:
         home = file.relative_to(package)
         if home == Path("tracking/keys.py"):
             continue
         constants = (node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if is_text(node))
         named = (node.value for node in constants if re.fullmatch(r"bhsearch\.[a-z_]+\.?", node.value))
-        found = [name for name in named if not (package / f"{name.removeprefix('bhsearch.')}.py").exists()]
+        found = [
+            name
+            for name in named
+            if name not in BUILT_IN and not (package / f"{name.removeprefix('bhsearch.')}.py").exists()
+        ]
         if found:
             spelt[str(home)] = found
     assert spelt == {}

@@ -141,8 +141,8 @@ def _resolve(dataset: Dataset, names: npt.NDArray[np.object_], fold: OfficialFol
     missing = sorted(set(fold.part) - set(names.tolist()))
     if not train.any() or not test.any():
         raise DataError(
-            f"Training and test images of fold {fold.number} must be in the data set, but {train.sum()} training and "
-            f"{test.sum()} test images are. Missing:\n{listed(missing, 5)}"
+            f"Fold {fold.number} needs training and test images, but {train.sum()} training and {test.sum()} test "
+            f"images were found. Missing:\n{listed(missing, 5)}"
         )
     case, slide = dataset.column("case"), dataset.column("slide")
     shared_cases = sorted(set(case[train]) & set(case[test]))

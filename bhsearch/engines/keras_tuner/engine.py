@@ -1,4 +1,4 @@
-"""Studies in KerasTuner: its four oracles on the same search space."""
+"""Studies in KerasTuner: its four oracles over the search space of a study."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SAMPLERS = ("bayesian", "random", "hyperband", "grid")
 
 
 class KerasTunerEngine:
-    """A study in its folder, opened for trials; see `Engine`.
+    """A KerasTuner study, opened for trials; see `Engine`.
 
-    KerasTuner is imported when the first trial is requested. Reading a study and ending its trials do not need it.
+    KerasTuner is imported only when the oracle proposes the first trial, because the import takes seconds.
 
     Args:
-        study: From `open_study`.
+        study: Study returned by `open_study` or `find_study`.
         space: Parameters of the study.
         sampler: One of `SAMPLERS`.
         seed: Random seed of the study.
     """
 
-    beat_seconds = None  # all workers are on one machine, where their processes can be checked
+    beat_seconds = None  # no heartbeat: trials run on this machine only, where their processes can be checked
 
     def __init__(self, study: KerasTunerStudy, space: Sequence[Parameter], sampler: str, seed: int) -> None:
         self._study, self._journal = study, study.journal
@@ -42,12 +42,12 @@ class KerasTunerEngine:
     def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
         """Start a trial; see `Engine.ask`.
 
-        Given parameters have no position in the oracle's own sequence, which continues unchanged; the Gaussian process
-        still learns from their score. A retry takes the position of the trial that it retries.
+        A trial with given parameters has no position in the oracle's sequence and does not change the sequence, but the
+        Gaussian process learns from its score. A retry takes the position of the retried trial.
 
-        Hyperband sets the epochs of a trial to those of its round. A trial that continues one of the previous round is
-        trained from the start, since every network of a round would have to be kept otherwise. Hyperband's
-        `tuner/initial_epoch` therefore has no effect.
+        Hyperband sets the number of epochs of a trial according to its round. A trial that continues a trial of the
+        previous round is trained from scratch, because continuing would require every network of a round to be saved.
+        Hyperband's `tuner/initial_epoch` therefore has no effect.
 
         Raises:
             SearchExhausted: If the oracle has no more trials.
@@ -60,7 +60,7 @@ class KerasTunerEngine:
             try:
                 self._journal.start(entry)
             except BaseException:
-                self._driver = None  # it would remember a trial that was not stored
+                self._driver = None  # its oracle contains a trial that was not stored
                 raise
         return entry.trial
 
@@ -95,21 +95,21 @@ class KerasTunerEngine:
         self._journal.end(number, PRUNED, None, {"seconds": round(seconds, 4)})
 
     def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
-        """End a trial with its score, and the ends of its interval where they are known."""
+        """End a trial as complete; see `Engine.complete`."""
         self._journal.end(number, COMPLETE, float(score), result_attributes(seconds, ends))
 
     def annotate(self, number: int, notes: dict[str, str]) -> None:
-        """Do nothing: the journal is not shown to people."""
+        """Do nothing: no user interface displays the journal."""
 
     def fail(self, number: int, reason: str, dead: bool = False) -> None:
-        """End a trial without a score; see `Engine.fail`."""
+        """End a trial as failed; see `Engine.fail`."""
         self._journal.end(number, FAILED, None, {"reason": reason} | ({"dead": True} if dead else {}))
 
     def beat(self, number: int) -> None:
         """Do nothing; see `beat_seconds`."""
 
     def stale(self) -> set[int]:
-        """Return nothing; see `beat_seconds`."""
+        """Return an empty set; see `beat_seconds`."""
         return set()
 
     def trials(self) -> list[Trial]:
@@ -117,7 +117,7 @@ class KerasTunerEngine:
         return [entry.trial for entry in self._journal.entries()]
 
     def importances(self) -> dict[str, float]:
-        """Return nothing: KerasTuner does not compute importances."""
+        """Return an empty dict: KerasTuner does not compute importances."""
         return {}
 
     def delete(self) -> None:

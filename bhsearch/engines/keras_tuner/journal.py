@@ -1,12 +1,12 @@
 """Storage of KerasTuner studies: a folder with the study's metadata and a journal of its trials.
 
-The start and the end of a trial are one line of the journal each. A line is written by one call and is valid once its
-last byte is written. A process that is killed leaves a complete journal, or one with an incomplete last line, which
-readers ignore and the next writer removes. Writers hold the lock of the folder; readers need no lock and compare the
-size of the file to detect new lines.
+The journal has one line for the start and one for the end of each trial. A line is valid once its final newline is
+written. If a process is killed while writing, the last line is incomplete; readers ignore an incomplete line, and the
+next writer removes it. Writers hold the lock of the folder. Readers need no lock; they detect new lines by the size of
+the file.
 
-KerasTuner's own files are not used: it writes them in place, in two steps per trial, and cannot resume a grid or the
-same random numbers from them. Oracles are rebuilt from the trials instead; see `oracles`.
+KerasTuner's own files are not used: KerasTuner overwrites them in place, in two steps per trial, and cannot restore the
+position in a grid or the random state from them. Oracles are rebuilt from the trials instead; see `oracles`.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class JournalEntry:
 
     Attributes:
         trial: The trial.
-        sampler: Oracle that chose the parameters; empty if they were given.
-        place: Position in that oracle's sequence, from 0; -1 if the parameters were given.
-        extra: Values that the oracle stores with the trial besides the parameters.
+        sampler: Name of the oracle that chose the parameters; empty if the caller gave them.
+        place: Position in the oracle's sequence, from 0; -1 if the caller gave the parameters.
+        extra: Values besides the parameters that the oracle stores with the trial, such as Hyperband's round.
     """
 
     trial: Trial
@@ -59,11 +59,11 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._entries: list[JournalEntry] = []
-        self._file = 0  # inode of the file that was read: it may have been replaced
-        self._read = 0  # bytes that were read
+        self._file = 0  # inode of the file that was read, to detect that the file was replaced
+        self._read = 0  # number of bytes read so far
 
     def entries(self) -> Sequence[JournalEntry]:
-        """Return all trials, ordered by number, including those of other processes. The result must not be changed."""
+        """Return all trials, also of other processes, ordered by number. The caller must not change the sequence."""
         try:
             found = (self.folder / _TRIALS).stat()
         except FileNotFoundError:
@@ -77,21 +77,21 @@ class Journal:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[Sequence[JournalEntry]]:
-        """Hold the lock of the folder: only the block writes. Yields all trials."""
+        """Hold the lock of the folder, so that no other process writes, and yield all trials."""
         with explain_write_errors(f"the study {self.folder}", ""), lock(self.folder / _LOCK):
             yield self.entries()
 
     def start(self, entry: JournalEntry) -> None:
-        """Store the start of a trial. The caller must hold the lock, see `alone`."""
+        """Store the start of a trial; the caller must hold the lock (see `alone`)."""
         trial = entry.trial
         line = {"trial": trial.number, "params": trial.params, "notes": trial.notes}
         self._append(line | {"sampler": entry.sampler, "place": entry.place, "extra": entry.extra})
 
     def end(self, number: int, state: str, value: float | None, notes: dict[str, Any]) -> None:
-        """Store the end of a trial; does nothing if it has ended in the same way.
+        """Store the end of a trial; does nothing if the trial has ended with the same state and score.
 
         Raises:
-            TrialAlreadyEnded: If it has ended in another way.
+            TrialAlreadyEnded: If the trial has ended with another state or score.
         """
         with self.alone() as entries:
             trial = entries[number].trial
@@ -104,7 +104,7 @@ class Journal:
     def _append(self, line: dict[str, Any]) -> None:
         data = json.dumps(line).encode() + b"\n"
         with (self.folder / _TRIALS).open("ab", buffering=0) as stream:
-            stream.truncate(self._read)  # an incomplete line of a process that was killed, or of a full disk
+            stream.truncate(self._read)  # remove an incomplete line, left by a killed process or a full disk
             while data:
                 data = data[stream.write(data) :]
         self.entries()
@@ -140,11 +140,11 @@ class Journal:
 
 
 class KerasTunerStudy:
-    """A study in its folder.
+    """A study with its folder and its journal; created by `open_study` and `find_study`.
 
     Args:
-        folder: From `open_study` or `find_study`.
-        name: Name of the study, as the user gave it.
+        folder: Folder of the study.
+        name: Name of the study as given by the user, without the quoting of the folder name.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -152,12 +152,12 @@ class KerasTunerStudy:
         self.journal = Journal(folder)
 
     def delete(self) -> None:
-        """Delete the study; if the process is killed meanwhile, the study is either deleted or unchanged."""
+        """Delete the study atomically: if the process is killed, the study is either deleted or unchanged."""
         folder = self.journal.folder
         with self.journal.alone():
             (folder / _FACTS).unlink()
             shutil.rmtree(folder)
-        with contextlib.suppress(OSError):  # the folder has other studies
+        with contextlib.suppress(OSError):  # the parent folder contains other studies
             folder.parent.rmdir()
 
 
@@ -165,7 +165,7 @@ def open_study(directory: Path, name: str, facts: dict[str, Any]) -> KerasTunerS
     """Open a study; create it with the metadata `facts` if it does not exist.
 
     Raises:
-        StudyError: If another program created its folder.
+        StudyError: If another program created the folder of the study.
         PlaceError: If the folder cannot be written.
     """
     folder = _folder(directory, name)
@@ -176,8 +176,8 @@ def open_study(directory: Path, name: str, facts: dict[str, Any]) -> KerasTunerS
                 strangers = {file.name for file in folder.iterdir()} - {_FACTS, _FACTS + ".new", _TRIALS, _LOCK}
                 if strangers:
                     raise StudyError(
-                        f"The folder {folder} must be one of bhsearch, but another program made it: it holds "
-                        f"{min(strangers)}. Name another study with --study."
+                        f"The folder {folder} must have been made by bhsearch, but holds {min(strangers)}, which "
+                        "another program made. Choose another name with --study."
                     )
                 if not (folder / _FACTS).exists():
                     (folder / _TRIALS).unlink(missing_ok=True)  # left by a deletion that was interrupted
@@ -189,7 +189,7 @@ def find_study(directory: Path, name: str) -> KerasTunerStudy:
     """Return an existing study.
 
     Raises:
-        MissingError: If there is no study of this name; the message lists those that exist.
+        MissingError: If the study does not exist; the message lists the existing studies.
     """
     folder = _folder(directory, name)
     if not (folder / _FACTS).exists():
@@ -208,7 +208,7 @@ def metadata_of(study: KerasTunerStudy) -> dict[str, Any]:
     """Return the metadata that the study was created with.
 
     Raises:
-        StudyError: If its schema is not the current one.
+        StudyError: If the schema of the study is not the current one.
     """
     held = _read(study.journal.folder)
     require_schema(held["schema"], f"The study {study.name!r}")
@@ -223,26 +223,29 @@ def save_settings(study: KerasTunerStudy, settings: dict[str, Any]) -> None:
 
 
 def load_settings(study: KerasTunerStudy) -> dict[str, Any]:
-    """Return the settings that were stored last; empty if none were."""
+    """Return the most recently stored settings; empty if no settings were stored."""
     return dict(_read(study.journal.folder)["settings"])
 
 
 def completed_trials(study: KerasTunerStudy) -> list[tuple[float, Params]]:
-    """Return score and parameters of every complete trial."""
+    """Return the score and the parameters of every complete trial."""
     trials = [entry.trial for entry in study.journal.entries()]
     return [(trial.value, dict(trial.params)) for trial in trials if trial.value is not None]
 
 
 def add_backbones(study: KerasTunerStudy, facts: dict[str, Any], backbones: Sequence[str]) -> KerasTunerStudy:  # noqa: ARG001
-    """Add backbones to a study. Its trials do not change.
+    """Add backbones to a study by replacing its metadata; its trials do not change.
 
     Args:
-        study: The study.
-        facts: Its metadata from now on, its backbones included.
-        backbones: All its backbones, the earlier ones first.
+        study: The study to extend.
+        facts: New metadata of the study, which includes all backbones.
+        backbones: All backbones, existing ones first; not used, because `facts` includes them.
+
+    Returns:
+        The same study.
 
     Raises:
-        StudyError: If one of its trials is running.
+        StudyError: If a trial is running.
     """
     with study.journal.alone() as entries:
         if any(entry.trial.state == RUNNING for entry in entries):
@@ -254,7 +257,7 @@ def add_backbones(study: KerasTunerStudy, facts: dict[str, Any], backbones: Sequ
 
 
 def _folder(directory: Path, name: str) -> Path:
-    """Return the folder of a study; characters that a folder name may not contain are quoted."""
+    """Return the folder of a study; characters of the name that are not allowed in a folder name are quoted."""
     safe = quote(name, safe=" ")
     return directory / (safe if not safe.startswith(".") else "%2E" + safe[1:])
 

@@ -1,10 +1,10 @@
-"""KerasTuner's oracles without its `Tuner`, with a state that is rebuilt from the trials of a study.
+"""KerasTuner's oracles, whose state is rebuilt from the trials of a study.
 
-KerasTuner's `Tuner` would build a network for every trial; its oracles alone choose parameters. The state of an oracle
-is rebuilt from the trials, so that a resumed study continues as an uninterrupted one would: KerasTuner itself loses the
-position in a grid and the random state of the Gaussian process when it is stopped.
+An oracle chooses the parameters of trials. KerasTuner's `Tuner` is not used, because it would also build a network for
+every trial. The state of an oracle is rebuilt from the stored trials, so that a resumed study continues like an
+uninterrupted one. KerasTuner itself cannot restore the position in a grid or the random state of the Gaussian process.
 
-Importing this module imports Keras, and takes seconds.
+Importing this module imports Keras, which takes seconds.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ with backend.silence_stderr(), warnings.catch_warnings():
 
 _THREADS = ThreadpoolController()
 _SCORE = "score"
-_EPOCHS, _ROUND, _PAST = "tuner/epochs", "tuner/round", "tuner/trial_id"  # what Hyperband keeps with a point
+_EPOCHS, _ROUND, _PAST = "tuner/epochs", "tuner/round", "tuner/trial_id"  # values that Hyperband adds to a point
 _OWN = "tuner/"
 
 
 class _StatelessOracle:
-    """Common behaviour of the oracles: no files, no retries, and a new random seed for each trial."""
+    """A mixin for oracles that disables files and retries, and sets a new random seed for each trial."""
 
     study_seed: int
 
@@ -57,15 +57,15 @@ class _StatelessOracle:
         """Do nothing: the journal stores all trials."""
 
     def _check_consecutive_failures(self) -> None:
-        """Do nothing: the study itself ends after too many failures, with every engine."""
+        """Do nothing: the study, not the engine, stops after too many failures in a row."""
 
     def seed_for(self, place: int) -> None:
-        """Seed the random numbers of the trial at this position of the sequence."""
+        """Seed the random numbers of the trial at a position of the sequence, from 0."""
         digest = hashlib.sha256(f"{self.study_seed}/{place}".encode()).digest()
         self._seed_state = int.from_bytes(digest[:6], "big")
 
     def replay(self, trial_id: str, values: Params) -> None:
-        """Repeat on a new oracle the change of state that proposing this trial caused."""
+        """Apply the change of state that proposing this trial caused to a new oracle."""
 
 
 class _Random(_StatelessOracle, RandomSearchOracle):  # type: ignore[misc]
@@ -73,9 +73,10 @@ class _Random(_StatelessOracle, RandomSearchOracle):  # type: ignore[misc]
 
 
 class _FastGaussianProcess(GaussianProcessRegressor):  # type: ignore[misc]
-    """scikit-learn's Gaussian process without validation of its input, which takes most of an oracle's time.
+    """scikit-learn's Gaussian process without input validation.
 
-    The oracle calls it thousands of times per trial, each time for one point.
+    The oracle calls `predict` thousands of times per trial, for one point at a time, so that validation would take most
+    of its time.
     """
 
     def predict(self, X: Any, return_std: bool = False, return_cov: bool = False) -> Any:
@@ -91,13 +92,13 @@ class _FastGaussianProcess(GaussianProcessRegressor):  # type: ignore[misc]
 
 class _Bayesian(_StatelessOracle, BayesianOptimizationOracle):  # type: ignore[misc]
     def seed_for(self, place: int) -> None:
-        """Seed the optimiser's random start points, and replace the Gaussian process, which was fitted before."""
+        """Seed the random start points of the optimiser, and replace the fitted Gaussian process by a new one."""
         super().seed_for(place)
-        self._random_state = np.random.RandomState(self._seed_state % 2**32)  # the type that KerasTuner uses
+        self._random_state = np.random.RandomState(self._seed_state % 2**32)  # KerasTuner requires this legacy type
         self.gpr = self._make_gpr()
 
     def populate_space(self, trial_id: str) -> Any:
-        """Propose on one thread: for matrices of this size, a second thread makes it several times slower."""
+        """Propose a point on one thread; on matrices this small, a second thread is several times slower."""
         with _THREADS.limit(limits=1, user_api="blas"):
             return super().populate_space(trial_id)
 
@@ -108,14 +109,14 @@ class _Bayesian(_StatelessOracle, BayesianOptimizationOracle):  # type: ignore[m
 class _Hyperband(_StatelessOracle, HyperbandOracle):  # type: ignore[misc]
     def __init__(self, least: int, **options: Any) -> None:
         super().__init__(**options)
-        # KerasTuner's brackets go down to one epoch; these end at the lower bound of the space.
+        # KerasTuner's brackets go down to 1 epoch; here, the minimum is the lower bound of the parameter `epochs`.
         self.min_epochs = least
         self._current_bracket = self._get_num_brackets() - 1
         self._brackets: list[dict[str, Any]] = []
         self._start_new_bracket()
 
     def replay(self, trial_id: str, values: Params) -> None:
-        """Append the trial behind the one that it continues, or to the first bracket that is not full."""
+        """Add the trial to the bracket of the trial that it continues, or to the first bracket that is not full."""
         self._remove_completed_brackets()
         past, step = values.get(_PAST), values[_ROUND]
         rounds = self._room() if past is None else self._behind(past, step)
@@ -139,20 +140,20 @@ class _Hyperband(_StatelessOracle, HyperbandOracle):  # type: ignore[misc]
 
 class _Grid(_StatelessOracle, GridSearchOracle):  # type: ignore[misc]
     def replay(self, trial_id: str, values: Params) -> None:  # noqa: ARG002
-        """Append the trial: in a space that does not change, a grid only grows at its end."""
+        """Append the trial to the grid, which grows only at its end because the space is fixed."""
         last = self.start_order[-1] if self.start_order else None
         self._ordered_ids.insert(trial_id, last)
         self._populate_next = [trial_id] if last is None else []
 
     def end_trial(self, trial: Any) -> None:
-        """End a trial; given parameters have no position in the grid, and no successor."""
+        """End a trial; a trial with given parameters has no position in the grid, and so no successor."""
         super().end_trial(trial)
         if trial.trial_id not in self._ordered_ids._data_to_index:
             self._populate_next.remove(trial.trial_id)
 
 
 class OracleDriver:
-    """An oracle for one study.
+    """An oracle that is kept in step with the trials of a study and proposes the next one.
 
     Args:
         space: Parameters of the study.
@@ -166,10 +167,13 @@ class OracleDriver:
         self._paced = sampler == "hyperband"
         self._sampled = [row for row in space if not (self._paced and row.name == "epochs")]
         self._oracle: Any = None
-        self._known: list[JournalEntry] = []  # the trials that the oracle knows
+        self._known: list[JournalEntry] = []  # trials that were added to the oracle, with their last known state
 
     def propose(self, entries: Sequence[JournalEntry]) -> JournalEntry:
-        """Propose the next trial. Its entry has no notes yet.
+        """Propose the next trial, and return its journal entry, without notes.
+
+        Args:
+            entries: All trials of the study so far.
 
         Raises:
             SearchExhausted: If the oracle has no more trials.
@@ -184,7 +188,7 @@ class OracleDriver:
                 raise SearchExhausted(_EXHAUSTED[chosen.status].format(self._sampler))
             values = chosen.hyperparameters.values
             params = {row.name: _typed(row, values[self._name(row)]) for row in self._space}
-            # The optimiser of the Gaussian process may end slightly outside the range.
+            # The optimiser of the Gaussian process may return a value slightly outside the range.
             values.update({row.name: params[row.name] for row in self._sampled})
             self._oracle._record_values(chosen)
         extra = {name: value for name, value in values.items() if name.startswith(_OWN)}
@@ -199,7 +203,7 @@ class OracleDriver:
         """Update the oracle to the state after these trials."""
         for known, entry in zip(self._known, entries, strict=False):
             if entry.trial.state != known.trial.state and is_ignored_on_resume(entry.trial):
-                self._oracle = None  # a proposal cannot be undone
+                self._oracle = None  # an oracle cannot forget a trial, so a new oracle is needed
         if self._oracle is None:
             self._oracle, self._known = self._make(), []
         for number, entry in enumerate(entries):
@@ -215,7 +219,7 @@ class OracleDriver:
         self._known = list(entries)
 
     def _add(self, entry: JournalEntry) -> None:
-        """Add a trial that another oracle proposed, or whose parameters were given."""
+        """Add a stored trial to the oracle: one of an earlier session, of another oracle, or with given parameters."""
         oracle, trial = self._oracle, entry.trial
         mine = entry.sampler == self._sampler
         space = copy(oracle.hyperparameters)
@@ -223,7 +227,7 @@ class OracleDriver:
         made = OracleTrial(space, _id(trial.number), "RUNNING")
         oracle.trials[made.trial_id] = made
         if is_ignored_on_resume(trial):
-            made.status = "FAILED"  # the oracle knows only its number
+            made.status = "FAILED"  # the oracle must not learn from this trial or count it
             return
         oracle._record_values(made)
         oracle.ongoing_trials[made.trial_id] = made
@@ -232,7 +236,7 @@ class OracleDriver:
             oracle.start_order.append(made.trial_id)
 
     def _end(self, entry: JournalEntry) -> None:
-        """End a trial: complete with its score, or failed in any other case."""
+        """End a trial in the oracle: with its score if complete, as failed in all other cases."""
         oracle, trial = self._oracle, self._oracle.trials[_id(entry.trial.number)]
         if entry.trial.state == COMPLETE:
             oracle.update_trial(trial.trial_id, {_SCORE: entry.trial.value})
@@ -245,12 +249,12 @@ class OracleDriver:
             "objective": Objective(_SCORE, "max"),
             "hyperparameters": _translated(self._sampled),
             "allow_new_entries": False,
-            "seed": int.from_bytes(digest[:4], "big") // 2 + 1,  # 0 would be a random one
+            "seed": int.from_bytes(digest[:4], "big") // 2 + 1,  # never 0, which KerasTuner replaces by a random seed
         }
         oracle: Any
         if self._paced:
             epochs = next(row for row in self._space if row.name == "epochs")
-            # Unlimited rounds; KerasTuner would stop after one.
+            # None means unlimited iterations; KerasTuner's default is 1.
             pace: dict[str, Any] = {"max_epochs": int(epochs.high), "hyperband_iterations": None}
             oracle = _Hyperband(int(epochs.low), **pace, **options)
         else:
@@ -268,7 +272,7 @@ _EXHAUSTED = {
 
 
 def _id(number: int) -> str:
-    """Return KerasTuner's name of a trial, as it numbers trials itself."""
+    """Return the id of a trial in KerasTuner's own format."""
     return f"{number:04d}"
 
 
@@ -279,7 +283,7 @@ def _translated(space: Sequence[Parameter]) -> Any:
         scale = "log" if row.log else "linear"
         if len(row.choices) == 1:
             found.Fixed(row.name, row.choices[0])
-        elif row.choices and isinstance(row.choices[0], bool):  # a choice of booleans would come back as numbers
+        elif row.choices and isinstance(row.choices[0], bool):  # `Choice` would convert booleans to numbers
             found.Boolean(row.name, default=row.start)
         elif row.choices:
             start = row.start if row.start in row.choices else row.choices[0]
@@ -292,7 +296,7 @@ def _translated(space: Sequence[Parameter]) -> Any:
 
 
 def _typed(row: Parameter, value: Any) -> Any:
-    """Return a value inside the parameter's range, with its type."""
+    """Return a value clipped to the parameter's range and converted to the parameter's type."""
     if row.choices:
         return next(choice for choice in row.choices if choice == value)
     inside = min(max(value, row.low), row.high)
@@ -301,7 +305,7 @@ def _typed(row: Parameter, value: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ignore warnings: of deprecated calls in KerasTuner, and of imperfect fits of its Gaussian process."""
+    """Ignore warnings about deprecated calls in KerasTuner and about imperfect fits of its Gaussian process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

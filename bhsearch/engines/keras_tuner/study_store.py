@@ -1,4 +1,4 @@
-"""KerasTuner as an exchangeable engine: studies in a folder of the working directory."""
+"""KerasTuner as an implementation of `StudyStore`: studies in a folder of the working directory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bhsearch.plugins import PluginSource
 
 @dataclass(frozen=True)
 class KerasTunerStoredStudy:
-    """A study in its folder."""
+    """A study of KerasTuner in its folder; see `StoredStudy`."""
 
     study: studies.KerasTunerStudy
 
     def metadata(self) -> dict[str, Any]:
-        """Return what the study was created with."""
+        """Return the metadata that the study was created with."""
         return studies.metadata_of(self.study)
 
     def save_settings(self, settings: dict[str, Any]) -> None:
@@ -29,11 +29,11 @@ class KerasTunerStoredStudy:
         studies.save_settings(self.study, settings)
 
     def load_settings(self) -> dict[str, Any]:
-        """Return the settings that were stored last."""
+        """Return the most recently stored settings."""
         return studies.load_settings(self.study)
 
     def completed_trials(self) -> list[tuple[float, Params]]:
-        """Return score and parameters of every complete trial."""
+        """Return the score and the parameters of every complete trial."""
         return studies.completed_trials(self.study)
 
     def add_backbones(self, metadata: dict[str, Any], backbones: Sequence[str]) -> StoredStudy:
@@ -53,7 +53,10 @@ class KerasTunerStoredStudy:
 
 
 class KerasTunerStore:
-    """Studies in the folder `keras_tuner` of the working directory; `storage` is ignored."""
+    """The engine `keras-tuner`, which stores studies in the folder `keras_tuner` of the working directory.
+
+    All methods ignore the argument `storage`; see `StudyStore`.
+    """
 
     name = "keras-tuner"
     title = "KerasTuner"
@@ -77,18 +80,18 @@ class KerasTunerStore:
         return None
 
     def check(self, storage: str) -> None:
-        """Accept any storage, as it is ignored."""
+        """Do nothing: every storage is accepted, because the argument is ignored."""
 
     def location(self, storage: str) -> str:  # noqa: ARG002
-        """Return the name of the folder."""
+        """Return the name of the folder that contains the studies."""
         return f"{studies.DIRECTORY}/"
 
     def lock_key(self, storage: str) -> str:  # noqa: ARG002
-        """Return the folder and the working directory."""
+        """Return the name of the folder and the working directory as one string."""
         return f"{studies.DIRECTORY} of {Path.cwd()}"
 
     def open(self, storage: str, name: str, metadata: dict[str, Any]) -> StoredStudy:  # noqa: ARG002
-        """Open a study, or create it; see `StudyStore.open`."""
+        """Open a study; create it if it does not exist; see `StudyStore.open`."""
         return KerasTunerStoredStudy(studies.open_study(studies.DIRECTORY, name, metadata))
 
     def find(self, storage: str, name: str, patient: bool = False) -> StoredStudy:  # noqa: ARG002

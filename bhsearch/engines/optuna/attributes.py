@@ -1,7 +1,8 @@
-"""What a study keeps in Optuna's storage beside points and scores.
+"""Attributes of studies and trials in Optuna's storage, which hold metadata and notes (see `Trial.notes`).
 
-User attributes are for people: optuna-dashboard shows each as a column. What only this package needs are system
-attributes, which it does not show. Optuna offers those to its own code alone, hence its private names here.
+Notes for users are stored as user attributes, which optuna-dashboard shows as columns. Data for this package alone are
+stored as system attributes, which optuna-dashboard hides. Optuna has no public API to write system attributes, so this
+module uses private names of Optuna.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ _PREFIX = "bhsearch:"
 
 
 def name_metric(study: optuna.Study) -> None:
-    """Name the objective value, for plots of the study."""
+    """Set the name of the objective value, which plots of the study show."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names([METRIC])
 
 
 def set_attribute(study: optuna.Study, key: str, value: Any) -> None:
-    """Store a value in the system attributes of a study, which Optuna's dashboard does not show."""
+    """Store a value as a system attribute of a study, which optuna-dashboard does not show."""
     study._storage.set_study_system_attr(study._study_id, key, value)
 
 
 def kept(study: optuna.Study) -> dict[str, Any]:
-    """Return all attributes of a study; studies of version 0.1.0 have them in the user attributes."""
+    """Return user and system attributes of a study; version 0.1.0 stored everything as user attributes."""
     return study.user_attrs | study._storage.get_study_system_attrs(study._study_id)
 
 
 def of_notes(notes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split the notes of a trial into user and system attributes."""
+    """Split the notes of a trial into user attributes and system attributes, and return both."""
     shown = {key: value for key, value in notes.items() if key in _FOR_PEOPLE}
     return shown, {f"{_PREFIX}{key}": value for key, value in notes.items() if key not in _FOR_PEOPLE}
 
@@ -57,15 +58,17 @@ def keep_notes(storage: BaseStorage, trial_id: int, notes: Mapping[str, Any]) ->
 
 
 def notes_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Return the notes of a trial."""
+    """Return the notes of a trial, read from its user and system attributes."""
     hidden = {key.removeprefix(_PREFIX): v for key, v in trial.system_attrs.items() if key.startswith(_PREFIX)}
     return trial.user_attrs | hidden
 
 
 def add_to_ended(storage: BaseStorage, trial_id: int, notes: Mapping[str, str]) -> None:
-    """Add user attributes to a trial that has ended, which Optuna itself refuses: its run in MLflow comes later.
+    """Add user attributes to a trial that has ended.
 
-    Nothing is done in a storage that is no database.
+    The function writes to the database directly, because Optuna does not allow changes to a finished trial, and the
+    MLflow run that the notes refer to is created after the trial has ended. It does nothing if the storage is not a
+    relational database.
     """
     backend = storage._backend if isinstance(storage, _CachedStorage) else storage
     if not isinstance(backend, RDBStorage):

@@ -25,14 +25,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 _AGAIN_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)  # between attempts; the last value repeats
 PATIENCE_SECONDS = 300.0
-_MADE: set[Path] = set()  # files of storages that this process created
+_MADE: set[Path] = set()  # database files that this process created
 _BEAT_SECONDS, _GRACE_SECONDS = 20, 90
 
 
 def retry_while_unavailable(call: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function so that it is retried while the storage is not available.
 
-    An attempt may have succeeded although its answer was lost, so the function must be idempotent.
+    The function must be idempotent, because the database may have executed a call whose response was lost.
 
     Raises:
         PlaceError: If the disk of the storage is full.
@@ -66,16 +66,16 @@ def retry_while_unavailable(call: Callable[P, R]) -> Callable[P, R]:
 
 
 def _is_away(error: BaseException) -> bool:
-    """Return whether the connection failed, rather than the statement."""
+    """Return whether an error means that the connection failed, rather than the SQL statement."""
     cause: Any = error if isinstance(error, DBAPIError) else error.__cause__
-    # PendingRollbackError: after a lost connection, Optuna commits a transaction that has failed.
+    # PendingRollbackError occurs when Optuna commits a failed transaction after the connection was lost.
     return isinstance(cause, (OperationalError, InterfaceError, PendingRollbackError)) or bool(
         getattr(cause, "connection_invalidated", False)
     )
 
 
 def _reason(error: BaseException) -> str:
-    """Return the driver's message; SQLAlchemy's contains the statement as well."""
+    """Return the first line of the driver's error message, without the SQL statement that SQLAlchemy adds."""
     cause = error if isinstance(error, DBAPIError) else error.__cause__ or error
     return (str(getattr(cause, "orig", None) or cause).splitlines() or [repr(cause)])[0]
 
@@ -87,8 +87,8 @@ def connect(url: str) -> optuna.storages.BaseStorage:
         url: Database URL.
 
     Raises:
-        SettingsError: If it is a database in memory.
-        StudyError: If it cannot be opened.
+        SettingsError: If the URL is that of an in-memory database.
+        StudyError: If the database cannot be opened.
     """
     check_storage(url)
     file = sqlite_file(url)
@@ -99,7 +99,7 @@ def connect(url: str) -> optuna.storages.BaseStorage:
         reason = (str(getattr(error, "orig", None) or error).splitlines() or [repr(error)])[0]
         hint = _hint(url, error)
         shown = f"{scrubbed(reason, url)}{hint and '.'}{hint}"
-        # An error that held a part of the password is not kept either, lest a traceback shows it.
+        # If the error message contained a part of the password, drop the cause, which a traceback would show.
         raise StudyError(f"--storage must be a database that can be opened, but got: {shown}") from (
             error if shown.startswith(reason) else None
         )
@@ -109,7 +109,7 @@ def connect(url: str) -> optuna.storages.BaseStorage:
 
 
 def _hint(url: str, error: Exception) -> str:
-    """Return a sentence of advice, preceded by a blank; empty if there is none."""
+    """Return a sentence of advice with a leading space; empty if no advice is known for this error."""
     scheme = url.partition(":")[0]
     if scheme.startswith("postgres") and (isinstance(error, ImportError) or scheme != "postgresql+psycopg"):
         return " PostgreSQL needs the extra bhsearch[postgres] and a URL as postgresql+psycopg://USER@HOST/NAME."
@@ -126,14 +126,14 @@ def _hint(url: str, error: Exception) -> str:
 
 
 def reconnect(url: str) -> optuna.storages.BaseStorage:
-    """Open a storage that another process has opened; retries while it is not available."""
+    """Open an existing storage, with retries while it is not available."""
     return _open_patiently(url)
 
 
 def discard_if_new(storage: optuna.storages.BaseStorage) -> None:
-    """Delete the file of a storage if this process created it and no study is in it.
+    """Delete the database file of a storage if this process created the file and it contains no study.
 
-    The caller must hold a lock: no other process may be about to create a study there.
+    The caller must hold a lock, so that no other process creates a study in the storage at the same time.
     """
     engine = getattr(getattr(storage, "_backend", storage), "engine", None)
     file = sqlite_file(str(engine.url)) if engine is not None else None
@@ -150,16 +150,16 @@ def _open(url: str) -> optuna.storages.BaseStorage:
     is_sqlite = make_url(url).get_backend_name() == "sqlite"
     file = sqlite_file(url)
     in_wal = file is not None and _in_wal(file)
-    # A server may be reached from other hosts, where a number of a process says nothing.
+    # A database server may have clients on other hosts, where a process id is meaningless, so heartbeats are needed.
     every, grace = (None, None) if is_sqlite else (_BEAT_SECONDS, _GRACE_SECONDS)
-    pool = {"pool_pre_ping": True}  # a connection that a server closed is found out before it is used
-    escaped = url.replace("{", "{{").replace("}", "}}")  # Optuna fills in a template
+    pool = {"pool_pre_ping": True}  # detects a connection that the server has closed before it is used
+    escaped = url.replace("{", "{{").replace("}", "}}")  # Optuna passes the URL through `str.format`
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats; our bounds on Optuna hold them
+        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are stable within the pinned Optuna versions
         storage = optuna.storages.RDBStorage(escaped, pool, heartbeat_interval=every, grace_period=grace)
     if in_wal:
-        # A commit then waits for the log and not for the disk's own buffer: half the time a trial, and what a
-        # killed process had committed is still there.
+        # Commits write the log without waiting for the disk to flush, which halves the storage time per trial.
+        # Commits of a process that is killed later are not lost.
         @event.listens_for(storage.engine, "connect")
         def _(connection: Any, _record: Any) -> None:
             connection.execute("PRAGMA synchronous=NORMAL")
@@ -167,7 +167,7 @@ def _open(url: str) -> optuna.storages.BaseStorage:
     if file is not None:
         storage.engine.dispose()
         guard = _Guard(file)
-        event.listen(storage.engine, "do_connect", guard.check)  # else SQLite would make an empty file in its place
+        event.listen(storage.engine, "do_connect", guard.check)  # SQLite would replace a deleted file by an empty one
         event.listen(storage.engine, "checkout", guard.check)
     return storage
 
@@ -176,10 +176,10 @@ _open_patiently = retry_while_unavailable(_open)
 
 
 class _Guard:
-    """Detects that the file of a storage was deleted or replaced, which an open connection does not notice.
+    """A check that a database file was not deleted or replaced, which an open connection does not notice.
 
     Args:
-        file: The existing file.
+        file: Path of the database file, which must exist.
     """
 
     def __init__(self, file: Path) -> None:
@@ -187,7 +187,7 @@ class _Guard:
         self._identity = self._now()
 
     def check(self, *_: Any) -> None:
-        """Raise `LostStorageError` if the file is no longer the same; otherwise takes a microsecond."""
+        """Raise `LostStorageError` if the file was deleted or replaced; takes about a microsecond otherwise."""
         now = self._now()
         if now != self._identity:
             what = "deleted" if now is None else "replaced by another file"
@@ -200,16 +200,17 @@ class _Guard:
             found = self._file.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError:  # a network file system that does not answer: nothing is known
+        except OSError:  # the network file system does not answer, so assume that the file is unchanged
             return getattr(self, "_identity", None)
         return found.st_dev, found.st_ino
 
 
 def _in_wal(file: Path) -> bool:
-    """Return whether a file uses a write-ahead log; a new file does if its file system supports it.
+    """Return whether a database file uses a write-ahead log (WAL).
 
-    The index of the log is memory shared between processes, which many network file systems do not support. SQLite
-    notices that at the first read, and every later read fails until the log is disabled.
+    A new file is switched to WAL mode if its file system supports WAL. The index of the log is memory shared between
+    processes, which many network file systems do not support. In this case, SQLite fails at the first read and at every
+    later one, so the function switches the file back to a rollback journal.
     """
     fresh = not file.exists() or file.stat().st_size == 0
     try:
@@ -220,16 +221,16 @@ def _in_wal(file: Path) -> bool:
             return bool(connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
     except sqlite3.Error as error:
         if "locked" in str(error) or not _has_log(file):
-            return False  # in use, or not to be opened at all, which the storage says itself
+            return False  # the file is in use or cannot be opened; opening the storage reports the error
     with suppress(sqlite3.Error), closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # a single process needs no shared index
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # with exclusive access, SQLite needs no shared index
         connection.execute("PRAGMA journal_mode=DELETE")
-        Path(f"{file}-shm").unlink(missing_ok=True)  # the index that could not be shared
+        Path(f"{file}-shm").unlink(missing_ok=True)  # file of the shared index
     return False
 
 
 def _has_log(file: Path) -> bool:
-    """Return whether the header of a database states that it has a write-ahead log."""
+    """Return whether the header of a database file declares a write-ahead log."""
     try:
         with file.open("rb") as stream:
             return stream.read(20)[18:20] == b"\2\2"

@@ -1,4 +1,4 @@
-"""Conversion of the search space to distributions of Optuna."""
+"""Conversion of parameters of the search space to Optuna's distributions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bhsearch.objectives.space import Parameter
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
-    """Return the distribution of a parameter."""
+    """Return a parameter's range or choices as an Optuna distribution."""
     if parameter.choices:
         return CategoricalDistribution(parameter.choices)
     if parameter.whole:

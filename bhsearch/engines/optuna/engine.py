@@ -1,4 +1,4 @@
-"""Studies in Optuna: trials, resume, and the addition of backbones."""
+"""Studies in Optuna: creating and finding them, running their trials, and adding backbones to them."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class OptunaEngine:
     """A study in Optuna's storage, opened for trials; see `Engine`.
 
     Args:
-        study: From `open_study`.
+        study: Study returned by `open_study` or `find_study`.
         space: Parameters of the study.
         sampler: Name of a sampler in `SAMPLERS`.
         seed: Random seed of the study.
         pruner: Key of `PRUNERS`.
-        steps_per_fold: Intermediate values that one fold reports, the one at its end included.
+        steps_per_fold: Number of intermediate values reported per fold, including the one at the end of the fold.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class OptunaEngine:
         self._pruner, self._steps_per_fold = pruner, steps_per_fold
         study.pruner = PRUNERS[pruner](steps_per_fold)
         self._running: dict[int, optuna.Trial] = {}
-        self._reported: set[int] = set()  # steps of the running trial
+        self._reported: set[int] = set()  # steps that the running trial has reported
 
     @retry_while_unavailable
     def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
         """Start a trial; see `Engine.ask`.
 
-        The sampler is seeded from the study's seed and the number of its trials, so that a resumed study samples the
-        points that an uninterrupted one would have sampled. Trials for which `is_ignored_on_resume` is true do not
-        count.
+        The sampler is seeded from the seed of the study and the number of trials so far, so that a resumed study
+        samples the same points as an uninterrupted one. Trials for which `is_ignored_on_resume` is true are not
+        counted.
         """
         trials = self.trials()
         done = sum(trial.state != RUNNING and not is_ignored_on_resume(trial) for trial in trials)
@@ -88,12 +88,18 @@ class OptunaEngine:
         return Trial(trial.number, RUNNING, trial.params, notes=kept)
 
     def _next_sampler(self, done: int, running: int) -> BaseSampler:
-        """Return the sampler of the next trial; its seed depends on running trials, too, so that workers differ."""
+        """Return the sampler of the next trial.
+
+        The seed also depends on the number of running trials, so that parallel workers sample different points.
+        """
         digest = hashlib.sha256(f"{self._seed}/{running}/{done}".encode()).digest()
         return self._sampler(int.from_bytes(digest[:4], "big"), self._seed, done + running)
 
     def _first_point(self, trials: Sequence[Trial]) -> Params | None:
-        """Return a sound point for a backbone without trials, if the sampler learns from trials; else None."""
+        """Return the starting point of a backbone without trials, or None.
+
+        None is returned if every backbone has a trial or the sampler does not learn from earlier trials.
+        """
         if self._sampler.learns:
             tried = {trial.params.get("backbone") for trial in trials if not is_ignored_on_resume(trial)}
             for backbone in next(row.choices for row in self._space if row.name == "backbone"):
@@ -102,7 +108,10 @@ class OptunaEngine:
         return None
 
     def _start(self, point: Params | None, trials: Sequence[Trial], notes: dict[str, Any]) -> optuna.Trial:
-        """Do what `Study.ask` does, and store the notes in the same step, so that every trial has an owner."""
+        """Start a trial as `optuna.Study.ask` does, but store the notes when the trial is created.
+
+        A process that is killed right after this step thus leaves no trial without an owner.
+        """
         study = self._study
         study._thread_local.cached_all_trials = None
         trial_id = None if point else study._pop_waiting_trial_id()  # a user may have enqueued a trial
@@ -121,9 +130,10 @@ class OptunaEngine:
 
     @retry_while_unavailable
     def report(self, number: int, report: IntermediateValue) -> bool:
-        """Report an intermediate value of the running trial. Returns whether the trial is to be pruned.
+        """Report an intermediate value of the running trial, and return whether the trial should be pruned.
 
-        A step that has been reported before is ignored: the trial was restarted after it ran out of memory.
+        A step that has already been reported is ignored; steps repeat if a trial is restarted after it ran out of
+        memory.
         """
         value = pruner_inputs(self._pruner, report, self._steps_per_fold)
         if value is None or value[0] in self._reported:
@@ -135,31 +145,31 @@ class OptunaEngine:
 
     @retry_while_unavailable
     def prune(self, number: int, seconds: float) -> None:
-        """End a trial as pruned; its intermediate values are kept."""
+        """End a trial as pruned and keep its intermediate values."""
         self._end(number, TrialState.PRUNED, None, {"seconds": round(seconds, 4)})
 
     @retry_while_unavailable
     def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
-        """End a trial with its score, and the ends of its interval where they are known."""
+        """End a trial as complete; see `Engine.complete`."""
         self._end(number, TrialState.COMPLETE, score, result_attributes(seconds, ends))
 
     @retry_while_unavailable
     def annotate(self, number: int, notes: dict[str, str]) -> None:
-        """Store notes for people with a trial that has ended."""
+        """Add notes to a trial that has ended; see `Engine.annotate`."""
         storage = self._study._storage
         trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
         attributes.add_to_ended(storage, trial_id, notes)
 
     @retry_while_unavailable
     def fail(self, number: int, reason: str, dead: bool = False) -> None:
-        """End a trial without a score; see `Engine.fail`."""
+        """End a trial as failed; see `Engine.fail`."""
         self._end(number, TrialState.FAIL, None, {"reason": reason} | ({"dead": True} if dead else {}))
 
     def _end(self, number: int, state: TrialState, value: float | None, notes: dict[str, Any]) -> None:
-        """End a trial.
+        """End a trial; does nothing if the trial has ended with the same state and score.
 
         Raises:
-            TrialAlreadyEnded: If the trial has ended in another way.
+            TrialAlreadyEnded: If the trial has ended with another state or score.
         """
         storage = self._study._storage
         trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
@@ -183,7 +193,7 @@ class OptunaEngine:
 
     @retry_while_unavailable
     def beat(self, number: int) -> None:
-        """Record that the process of a running trial is alive, by the clock of the storage."""
+        """Record a heartbeat of a running trial, with the time of the database server's clock."""
         storage = self._study._storage
         trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
         cast(BaseHeartbeat, storage).record_heartbeat(trial_id)
@@ -203,17 +213,17 @@ class OptunaEngine:
         return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
 
     def importances(self) -> dict[str, float]:
-        """Return the share of the score's variance that each parameter explains (fANOVA), largest first.
+        """Return the fraction of the score's variance explained by each parameter (fANOVA), largest first.
 
-        Empty with fewer than ten complete trials, and if all scores are equal.
+        Empty if the complete trials have fewer than ten different scores.
         """
         return shares_of(self.trials(), self._space)
 
     @retry_while_unavailable
     def delete(self) -> None:
-        """Delete the study, and the database file if this process created it and no other study is in it."""
+        """Delete the study, and the database file if this process created the file and it contains no other study."""
         storage = self._study._storage
-        if self._study.study_name in optuna.get_all_study_names(storage):  # else an attempt before this one did it
+        if self._study.study_name in optuna.get_all_study_names(storage):  # a previous attempt may have deleted it
             optuna.delete_study(study_name=self._study.study_name, storage=storage)
         discard_if_new(storage)
 
@@ -234,7 +244,7 @@ def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study:
     """Return an existing study.
 
     Raises:
-        MissingError: If there is no study of this name; the message lists those that exist.
+        MissingError: If the study does not exist; the message lists the existing studies.
     """
     names = optuna.get_all_study_names(storage)
     if name not in names:
@@ -250,7 +260,7 @@ def save_settings(study: optuna.Study, settings: dict[str, Any]) -> None:
 
 
 def load_settings(study: optuna.Study) -> dict[str, Any]:
-    """Return the settings that were stored last.
+    """Return the most recently stored settings.
 
     Raises:
         StudyError: If another program created the study.
@@ -260,7 +270,7 @@ def load_settings(study: optuna.Study) -> dict[str, Any]:
 
 
 def completed_trials(study: optuna.Study) -> list[tuple[float, Params]]:
-    """Return score and parameters of every complete trial."""
+    """Return the score and the parameters of every complete trial."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [(float(trial.value), dict(trial.params)) for trial in trials if trial.value is not None]
 
@@ -269,13 +279,13 @@ def metadata_of(study: optuna.Study) -> dict[str, Any]:
     """Return the metadata that the study was created with.
 
     Raises:
-        StudyError: If another program created it, or its schema is not the current one.
+        StudyError: If another program created the study, or its schema is not the current one.
     """
     held = attributes.kept(study)
     if _FACTS not in held:
         raise StudyError(
-            f"The study {study.study_name!r} must be one of bhsearch, but another program made it. "
-            "Name another with --study."
+            f"The study {study.study_name!r} must have been made by bhsearch, but another program made it. "
+            "Choose another name with --study."
         )
     require_schema(held.get(_SCHEMA), f"The study {study.study_name!r}")
     return dict(held[_FACTS])
@@ -284,19 +294,19 @@ def metadata_of(study: optuna.Study) -> dict[str, Any]:
 def add_backbones(study: optuna.Study, facts: dict[str, Any], backbones: Sequence[str]) -> optuna.Study:
     """Add backbones to a study.
 
-    Optuna does not allow the choices of a parameter to change. The trials are therefore copied to a new study, which is
-    completed under another name first, so that a process that is killed at any moment loses nothing.
+    Optuna does not allow the choices of a parameter to change. The trials are therefore copied to a new study, which
+    gets the name of the old one when the copy is complete, so that a process killed at any moment loses no trial.
 
     Args:
-        study: The study.
-        facts: Its metadata from now on.
-        backbones: All its backbones, the earlier ones first.
+        study: The study to extend.
+        facts: New metadata of the study, which replaces the stored metadata.
+        backbones: All backbones, existing ones first.
 
     Returns:
-        The new study, under the same name.
+        The new study, which has the name of the old one.
 
     Raises:
-        StudyError: If one of its trials is running.
+        StudyError: If a trial is running.
     """
     if any(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False)):
         raise StudyError(
@@ -315,7 +325,7 @@ def add_backbones(study: optuna.Study, facts: dict[str, Any], backbones: Sequenc
 
 
 def _finish_adding_backbones(storage: optuna.storages.BaseStorage, name: str) -> None:
-    """Rename a completed copy with more backbones to the study's name, or delete an incomplete one."""
+    """Finish an interrupted `add_backbones`: a complete copy replaces the study, an incomplete copy is deleted."""
     names = optuna.get_all_study_names(storage)
     if name + _GROWING not in names:
         return

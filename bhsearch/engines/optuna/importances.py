@@ -1,4 +1,4 @@
-"""Importances of parameters, and their uncertainty over resampled trials."""
+"""Importances of hyperparameters (fANOVA), and their uncertainty by the bootstrap over trials."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from bhsearch.objectives.space import Parameter
 
 N_RESAMPLES = 20
-_N_OF_MANY = 10  # resamples of more than `_MANY` trials, each of which takes most of a second
+_N_OF_MANY = 10  # number of resamples if a study has more than `_MANY` trials: each resample then takes almost 1 s
 _MANY = 100
-_Z = 1.96  # half of a 95 % interval, in standard deviations
+_Z = 1.96  # half-width of a 95 % interval in standard deviations
 
 
 def shares_of(trials: Sequence[Trial], space: Sequence[Parameter], least: int = 10) -> dict[str, float]:
-    """Return the share of the score's variance that each parameter explains (fANOVA), largest first.
+    """Return the fraction of the score's variance explained by each parameter (fANOVA), largest first.
 
     Args:
-        trials: All trials; complete ones count.
-        space: Of the study.
-        least: Different scores that there must be.
+        trials: Trials of the study; only complete ones are used.
+        space: Parameters of the study.
+        least: Minimum number of different scores.
 
     Returns:
-        By parameter; they sum to 1. Empty with fewer different scores.
+        Importance by parameter name; the importances sum to 1. Empty if there are fewer than `least` different scores.
     """
     complete = [trial for trial in trials if trial.state == COMPLETE and trial.value is not None]
     if len({trial.value for trial in complete}) < least:
@@ -52,19 +52,19 @@ def shares_of(trials: Sequence[Trial], space: Sequence[Parameter], least: int = 
 def importance_spread(
     trials: Sequence[Trial], space: Sequence[Parameter], progress: Progress | None = None, seed: int = 0
 ) -> dict[str, float]:
-    """Return half the width of the 95 % interval of each importance over resampled trials.
+    """Return the half-width of the 95 % bootstrap interval of each importance, here called its spread.
 
-    Trials are drawn with replacement, and the importances of every draw computed as those of the study are (fANOVA).
-    An importance that is not larger than its spread says nothing.
+    Trials are resampled with replacement, and the importances of every resample are computed with `shares_of`. An
+    importance that is not larger than its spread cannot be distinguished from 0.
 
     Args:
-        trials: All trials; complete ones count.
-        space: Of the study.
-        progress: Called with resamples done and their number.
-        seed: Of the draws.
+        trials: Trials of the study; only complete ones are used.
+        space: Parameters of the study.
+        progress: Called with the number of finished resamples and the number of all resamples.
+        seed: Random seed of the resampling.
 
     Returns:
-        By parameter, 0 or more, in units of the importance. Empty where the importances themselves are unknown.
+        Spread by parameter name, at least 0, in the unit of the importance. Empty if `shares_of` returns an empty dict.
     """
     complete = [trial for trial in trials if trial.state == COMPLETE and trial.value is not None]
     if not shares_of(complete, space):
@@ -75,7 +75,7 @@ def importance_spread(
     for done in range(1, n_resamples + 1):
         drawn = [complete[place] for place in random.integers(len(complete), size=len(complete))]
         shares = shares_of(drawn, space, least=2)
-        if shares:  # a draw of one score only has none
+        if shares:  # empty if all drawn trials have the same score
             found.append(shares)
         if progress is not None:
             progress(done, n_resamples)

@@ -1,4 +1,4 @@
-"""Optuna's pruners by name, and the intermediate values that each of them receives."""
+"""Optuna's pruners by name, and the selection of the intermediate values that each pruner receives."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from bhsearch.errors import SettingsError
 from bhsearch.objectives.base import IntermediateValue
 
-_N_FIRST = 2  # trials that a pruner compares with before it ends one
+_N_FIRST = 2  # number of complete trials before the median pruner may prune one
 
 
-# All constants were chosen on recorded studies and judged on others: experiments/benchmarks/pruning.py. No trial is
-# ended before half of its first fold: after a quarter, the best trials of those studies were lost.
+# All constants were tuned on some recorded studies and evaluated on others; see experiments/benchmarks/pruning.py. No
+# trial is pruned before half of its first fold: pruning after a quarter lost the best trials of these studies.
 def _median(steps_per_fold: int) -> BasePruner:
     return MedianPruner(n_startup_trials=_N_FIRST, n_warmup_steps=max(steps_per_fold // 2 - 1, 0))
 
@@ -25,13 +25,13 @@ def _halving(steps_per_fold: int) -> BasePruner:
 
 
 def _wilcoxon(_: int) -> BasePruner:
-    # Two folds that are both worse have p = 0.25; a bound below would wait for a third.
+    # If both of the first two folds are worse, p is 0.25; a threshold below 0.25 would wait for a third fold.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # its interface may change; our bounds on Optuna hold it
+        warnings.simplefilter("ignore", ExperimentalWarning)  # the interface is stable within the pinned versions
         return WilcoxonPruner(p_threshold=0.3, n_startup_steps=2)
 
 
-# A pruner from the number of reports in a fold.
+# Factories of pruners by name; the argument is the number of intermediate values per fold.
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
     "none": lambda _: NopPruner(),
     "median": _median,
@@ -41,10 +41,11 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 
 
 def pruner_inputs(pruner: str, report: IntermediateValue, steps_per_fold: int) -> tuple[int, float] | None:
-    """Return the step and the value that a pruner receives; None if it does not use the intermediate value.
+    """Return the step and the value that a pruner receives; None if the pruner does not use the intermediate value.
 
-    Wilcoxon's test compares fold by fold and wants each fold's own score; the others compare the mean so far, at shares
-    of the schedule that are the same for trials of any length.
+    The Wilcoxon pruner compares trials fold by fold, so it receives the score of each finished fold. The other pruners
+    compare trials step by step, so they receive the mean score so far; a step is a fixed fraction of a fold, so that
+    trials with different numbers of epochs are comparable.
     """
     if pruner != "wilcoxon":
         return report.step, report.mean
@@ -52,10 +53,10 @@ def pruner_inputs(pruner: str, report: IntermediateValue, steps_per_fold: int) -
 
 
 def check_pruner(name: str) -> None:
-    """Refuse an unknown pruner.
+    """Check that a pruner of this name exists.
 
     Raises:
-        SettingsError: Listing those that are.
+        SettingsError: If the name is unknown; the message lists the known names.
     """
     if name not in PRUNERS:
         raise SettingsError(f"--pruner must be one of {', '.join(PRUNERS)}, but got {name!r}.")

@@ -1,4 +1,4 @@
-"""Optuna's samplers by name. Imports no Optuna, so that the names can be listed quickly."""
+"""The registry of Optuna's samplers. The module does not import Optuna, so that listing the names is fast."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Samplers of Optuna.
+"""Factories of Optuna's samplers.
 
-A sampler is created for each trial, from seeds and the number of trials alone, so that a resumed study samples the
-points that an uninterrupted one would have sampled.
+A new sampler is created for every trial and depends only on the seeds and on the number of earlier trials, so that a
+resumed study samples the same points as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from optuna.trial import FrozenTrial
 
 
 class Sampler(Protocol):
-    """A factory of samplers. Another package offers one by an entry point in `bhsearch.samplers`."""
+    """A factory of samplers. Other packages register a factory as an entry point in the group `bhsearch.samplers`."""
 
     @property
     def learns(self) -> bool:
-        """Whether the sampler learns from earlier trials: then the study begins with a sound point per backbone."""
+        """Whether the sampler learns from earlier trials; if so, each backbone is first tried at its starting point."""
 
     def __call__(self, seed: int, study_seed: int, n_done: int) -> BaseSampler:
         """Create the sampler of one trial.
@@ -32,11 +32,11 @@ class Sampler(Protocol):
         Args:
             seed: Random seed of this trial.
             study_seed: Random seed of the study.
-            n_done: Trials before this one; interrupted trials and those that will be retried do not count.
+            n_done: Number of earlier and running trials, without interrupted trials and trials that will be retried.
         """
 
 
-_N_CANDIDATES = 64  # candidates of TPE for each parameter
+_N_CANDIDATES = 64  # number of candidates that TPE draws per parameter
 
 
 def _random(seed: int, _: int, __: int) -> BaseSampler:
@@ -44,14 +44,14 @@ def _random(seed: int, _: int, __: int) -> BaseSampler:
 
 
 def _tpe(seed: int, _: int, __: int) -> BaseSampler:
-    # Univariate: over recorded trials it found better points, and earlier, than the multivariate estimator.
+    # On recorded trials, the univariate estimator found better points, and found them earlier, than the multivariate.
     return TPESampler(seed=seed, multivariate=False, constant_liar=True, n_ei_candidates=_N_CANDIDATES)
 
 
 class _Sequence(QMCSampler):
-    """A quasi-random sequence whose position is the number of earlier trials.
+    """A quasi-Monte Carlo sampler whose position in the sequence is the number of earlier trials.
 
-    Optuna's own position counts interrupted trials, and is lost when backbones are added to a study.
+    The position that Optuna keeps also counts interrupted trials, and is lost when backbones are added to a study.
     """
 
     place: int
@@ -62,8 +62,8 @@ class _Sequence(QMCSampler):
 
 def _qmc(seed: int, study_seed: int, done: int) -> BaseSampler:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # the pinned version of Optuna has it
-        # The sequence covers numbers only; categorical parameters are sampled at random.
+        warnings.simplefilter("ignore", ExperimentalWarning)  # the interface is stable within the pinned versions
+        # The sequence covers numerical parameters only; categorical parameters are sampled at random.
         sampler = _Sequence(
             scramble=True,
             seed=study_seed % 2**32,
@@ -75,7 +75,10 @@ def _qmc(seed: int, study_seed: int, done: int) -> BaseSampler:
 
 
 class _CmaEs(CmaEsSampler):
-    """CMA-ES whose seed depends on the number of earlier trials; Optuna's counts interrupted trials, too."""
+    """A CMA-ES sampler that derives its seed from the number of earlier trials without interrupted trials.
+
+    Optuna derives the seed from the trial number, which also counts interrupted trials.
+    """
 
     done: int
 
@@ -95,7 +98,7 @@ def _cmaes(seed: int, study_seed: int, done: int) -> BaseSampler:
 
 @dataclass(frozen=True)
 class _BuiltIn:
-    """A sampler of Optuna with the arguments that bhsearch gives it."""
+    """A `Sampler` that creates one of Optuna's samplers."""
 
     make: Callable[[int, int, int], BaseSampler]
     learns: bool

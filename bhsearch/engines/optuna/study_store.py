@@ -1,4 +1,4 @@
-"""Optuna as an exchangeable engine: studies in a database."""
+"""Optuna as an implementation of `StudyStore`: studies in a database."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from bhsearch.plugins import PluginSource
 
 @dataclass(frozen=True)
 class OptunaStudy:
-    """A study in a database of Optuna."""
+    """A study in an Optuna database; see `StoredStudy`."""
 
     study: optuna.Study
 
     def metadata(self) -> dict[str, Any]:
-        """Return what the study was created with; see `StoredStudy.metadata`."""
+        """Return the metadata that the study was created with; see `StoredStudy.metadata`."""
         return engine.metadata_of(self.study)
 
     def save_settings(self, settings: dict[str, Any]) -> None:
@@ -34,11 +34,11 @@ class OptunaStudy:
         engine.save_settings(self.study, settings)
 
     def load_settings(self) -> dict[str, Any]:
-        """Return the settings that were stored last."""
+        """Return the most recently stored settings."""
         return engine.load_settings(self.study)
 
     def completed_trials(self) -> list[tuple[float, Params]]:
-        """Return score and parameters of every complete trial."""
+        """Return the score and the parameters of every complete trial."""
         return engine.completed_trials(self.study)
 
     def add_backbones(self, metadata: dict[str, Any], backbones: Sequence[str]) -> StoredStudy:
@@ -53,14 +53,14 @@ class OptunaStudy:
 
 
 class OptunaStore:
-    """Studies in a database of Optuna."""
+    """The engine `optuna`, which stores studies in a database; see `StudyStore`."""
 
     name = "optuna"
     title = "Optuna"
     capabilities = Capabilities(prunes=True, parallel=True, uses_database=True)
 
     def __init__(self) -> None:
-        # What `open` has opened and is still in use, for `discard_if_new`.
+        # Storages by URL that `open` has opened and that are still in use, for `discard_if_new`.
         self._opened: WeakValueDictionary[str, optuna.storages.BaseStorage] = WeakValueDictionary()
 
     def samplers(self) -> tuple[str, ...]:
@@ -68,24 +68,24 @@ class OptunaStore:
         return SAMPLERS.names()
 
     def sampler_source(self, name: str) -> PluginSource | None:
-        """Return the distribution of a sampler; None for a built-in one."""
+        """Return the Python distribution that provides a sampler; None for a built-in sampler."""
         return SAMPLERS.source(name)
 
     def check(self, storage: str) -> None:
-        """Refuse a database that cannot be used; see `check_storage`."""
+        """Check that the database can be used; see `check_storage`."""
         check_storage(storage)
 
     def location(self, storage: str) -> str:
-        """Return the database's URL without its password."""
+        """Return the URL of the database without user, password and options."""
         return without_password(storage)
 
     def lock_key(self, storage: str) -> str:
-        """Return the URL, and the working directory for a file, whose path may be relative."""
+        """Return the URL; for a database file, whose path may be relative, the working directory is appended."""
         is_file = "://" not in storage or storage.startswith("sqlite")
         return f"{storage} of {Path.cwd() if is_file else ''}"
 
     def open(self, storage: str, name: str, metadata: dict[str, Any]) -> StoredStudy:
-        """Open a study, or create it; see `StudyStore.open`."""
+        """Open a study; create it if it does not exist; see `StudyStore.open`."""
         connected = self._opened[storage] = connect(storage)
         return OptunaStudy(engine.open_study(connected, name, metadata))
 
@@ -94,14 +94,14 @@ class OptunaStore:
         return _joined(storage, name) if patient else OptunaStudy(engine.find_study(connect(storage), name))
 
     def names(self, storage: str) -> list[str]:
-        """Return the names of all studies; none if the database is a file that does not exist."""
+        """Return the names of all studies; empty if the database file does not exist."""
         file = sqlite_file(storage)
         if file is not None and not file.exists():
             return []
         return list(optuna.get_all_study_names(connect(storage)))
 
     def discard_if_new(self, storage: str) -> None:
-        """Delete the database's file if this process created it and no study is in it."""
+        """Delete the database file if this process created it and it contains no study."""
         connected = self._opened.get(storage)
         if connected is not None:
             discard_if_new(connected)

@@ -1,4 +1,4 @@
-"""Database URLs without their passwords, which must not reach a log, a run, a tag or an error message."""
+"""Removal of passwords from database URLs and error messages, so that no log, MLflow run or message contains them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from bhsearch.errors import SettingsError
 
 _HIDDEN = "..."
 _PLACE = re.compile(r"(\[[0-9a-fA-F:.%]*\]|[^:\[\]/]*)(:\d*)?(/.*)?", re.DOTALL)
-_SHORTEST = 4  # letters; what is shorter stands in any sentence by chance
+_SHORTEST = 4  # characters; a shorter password may occur in any text by chance
 
 
 def without_password(url: str) -> str:
-    """Return a database URL that can be shown: kind, host, port and database, without user, password and options.
+    """Return a database URL with scheme, host, port and database name, without user, password and options.
 
-    What cannot be told from a part of a password is left out, too: this is for reading, not for connecting.
+    Any part that may belong to a password is omitted, too. The result is for display and may not be a valid URL.
     """
     kind, rest = _parts(url)
     before, _, options = rest.partition("?")
-    if kind.startswith("sqlite") and before.startswith("/"):  # a file, whose name may hold anything
+    if kind.startswith("sqlite") and before.startswith("/"):  # a file name may contain any character
         return f"{kind}{before}"
     place = before.rpartition("@")[2]
-    # An @ after the ? is one in an option, or the ? is one in a password; a word for a port is a password without host.
+    # The end of the password is unclear in two cases. With an @ after the ?, the @ may belong to an option, or the ? to
+    # the password. With a port that is not a number, the "port" may be a password in a URL without a host.
     unclear = "@" in options or _PLACE.fullmatch(place) is None
     return f"{kind}{_HIDDEN if unclear else place}"
 
 
 def sqlite_file(url: str) -> Path | None:
-    """Return the file of an SQLite database; None for any other, and for one whose options name the file."""
+    """Return the file of an SQLite database; None for other databases, databases in memory and `file:` URIs."""
     try:
         parts = make_url(url)
     except ArgumentError:
@@ -43,14 +44,14 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def check_storage(url: str) -> None:
-    """Refuse a database in memory, which workers and the next command could not see.
+    """Check that a database is not in memory, where workers and later commands could not access it.
 
     Raises:
-        SettingsError: Saying what to write instead.
+        SettingsError: If the database is in memory; the message suggests a URL.
     """
     try:
         parts = make_url(url)
-    except ArgumentError:  # opening it says what is wrong
+    except ArgumentError:  # `connect` reports an invalid URL
         return
     name = parts.database or ""
     in_memory = not name or ":memory:" in name or "mode=memory" in url
@@ -62,7 +63,7 @@ def check_storage(url: str) -> None:
 
 
 def scrubbed(text: str, url: str) -> str:
-    """Return a message about a database without the password of its URL, be it encoded, plain or partial."""
+    """Return an error message with the URL's password masked, whether it occurs encoded, decoded or in part."""
     text = text.replace(url, without_password(url))
     secrets = _secrets(url)
     if any(secret in text for secret in secrets if len(secret) < _SHORTEST):
@@ -82,7 +83,8 @@ def _secrets(url: str) -> set[str]:
     if kind.startswith("sqlite"):
         return set()
     password = rest.rpartition("@")[0].partition(":")[2]
-    # Where an @, / or : in it was not encoded, the driver takes a part of the password for the host or the database.
+    # If the password contains an unencoded @, / or :, the driver mistakes a part of it for the host or the database, so
+    # the parts can occur in messages on their own.
     found = {password, *re.split("[@/:?&#]", password)}
     for option in rest.partition("?")[2].split("&"):
         name, _, value = option.partition("=")

@@ -1,1 +1,1 @@
-"""Figures as PNG, drawn with Matplotlib."""
+"""Matplotlib figures, and figure descriptions that can also be drawn as SVG."""

@@ -1,4 +1,4 @@
-"""Figure of augmentation policies applied to images of the study, to check that they still look like tissue."""
+"""Figure of augmented images, to check that they still look like tissue."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from bhsearch.reporting.figures import style
 Pixels = npt.NDArray[np.uint8]
 
 _HEADS = ("original", *(f"strength {strength}" for strength in SHOWN_STRENGTHS))
-_CELL = 108  # dots
+_CELL = 108  # side of a picture in pixels
 _GAP = 4
-_MARGIN, _LABELS, _TOP, _BOTTOM = 25, 68, 92, 14  # dots around the pictures; the names of the rows stand at the left
+_MARGIN, _LABELS, _TOP, _BOTTOM = 25, 68, 92, 14  # pixels; policy names are in the left margin
 
 
 def augmentation_figure(rows: Sequence[tuple[str, Sequence[Pixels]]], note: str) -> Figure:
-    """Draw a row per policy: the original image, then augmented samples at each strength.
+    """Return a figure with one row per policy: the original image, then augmented samples at each strength.
 
     Args:
-        rows: As `augment.examples` gives them: policy, and its seven pictures: the original, then the samples, weakest
-            first. Each of shape (size, size, 3).
+        rows: Name of each policy, and its pictures: the original, then the samples, weakest strength first. Each
+            picture has shape (size, size, 3).
         note: Note in a corner, such as "synthetic data (phantom)"; may be empty.
 
     Raises:
-        ValueError: If there is no row, or a row has another number of pictures.
+        ValueError: If there is no row, or if a row has the wrong number of pictures.
     """
     n_columns = 1 + SHOWN_SAMPLES * len(SHOWN_STRENGTHS)
     if not rows or any(len(pictures) != n_columns for _, pictures in rows):
         raise ValueError(
             f"The rows must have {n_columns} pictures each, but got {[(name, len(some)) for name, some in rows]}."
         )
-    block = [-(-k // SHOWN_SAMPLES) for k in range(n_columns)]  # the original is one of its own
+    block = [-(-k // SHOWN_SAMPLES) for k in range(n_columns)]  # index of the strength; 0 for the original
     left = [_MARGIN + _LABELS + k * (_CELL + _GAP) + 2 * _GAP * block[k] for k in range(n_columns)]
     width, height = left[-1] + _CELL + _MARGIN, _TOP + len(rows) * (_CELL + _GAP) + _BOTTOM
     figure = style.new_figure(

@@ -1,6 +1,6 @@
-"""Figures as data: axes and marks computed once from arrays, then drawn as inline SVG or by Matplotlib.
+"""Descriptions of figures as axes and marks, independent of the drawing library.
 
-`svg_charts.to_svg` renders a description as SVG, `report_figures.to_matplotlib` as a Matplotlib figure.
+`svg_charts.to_svg` renders a description as inline SVG, `report_figures.to_matplotlib` as a Matplotlib figure.
 Lengths and widths are in units of the SVG chart, which is 360 units wide.
 """
 
@@ -30,10 +30,10 @@ class Axis:
     """One axis of a figure.
 
     Attributes:
-        name: Label.
-        low, high: Range.
-        log: Whether it is logarithmic.
-        ticks: Positions of the ticks; chosen if empty.
+        name: Label of the axis.
+        low, high: Ends of the range.
+        log: Whether the axis is logarithmic.
+        ticks: Positions of the ticks; if empty, they are chosen automatically.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Axis:
     ticks: Sequence[float] = ()
 
     def share(self, value: float) -> float:
-        """Return the position of a value on the axis, 0 at the low end and 1 at the high one."""
+        """Return the position of a value on the axis, 0 at the low end and 1 at the high end."""
         low, high, value = (float(np.log(v)) if self.log else v for v in (self.low, self.high, value))
         return 0.5 if high == low else (value - low) / (high - low)
 
@@ -53,7 +53,7 @@ class Axis:
 
 
 def nice_ticks(low: float, high: float, log: bool = False) -> list[float]:
-    """Return about four round numbers in a range."""
+    """Return about four round numbers in a range, as tick positions."""
     if log:
         powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
         ticks = [float(f * 10.0**p) for p in powers for f in (1, 2, 5) if low <= f * 10.0**p <= high]
@@ -107,7 +107,7 @@ class Dot:
         radius: Radius.
         title: Text shown on hover.
         opacity: 0 to 1.
-        hollow: Whether only its outline is drawn.
+        hollow: Whether only the outline is drawn.
     """
 
     x: float
@@ -121,7 +121,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Cross:
-    """A mark at the lower edge for something without a value.
+    """A cross at the lower edge of the figure, for a trial without a score.
 
     Attributes:
         x: Position.
@@ -168,10 +168,10 @@ class Description:
 
 
 def roc(band: Band) -> Description:
-    """Describe the mean ROC curve over folds with its band, from the origin.
+    """Describe the mean ROC curve over folds with its confidence band, starting at the origin.
 
     Args:
-        band: From `roc_band`.
+        band: Curve and band from `roc_band`.
     """
     x, mean, low, high = ([0.0, *values.tolist()] for values in (band.x, band.mean, band.low, band.high))
     area = [Area(x, low, high, BLUE)] if band.has_interval else []
@@ -184,10 +184,12 @@ def roc(band: Band) -> Description:
 
 
 def calibration(points: Points) -> Description:
-    """Describe observed against predicted probability with intervals; a point's area is its share of the weight.
+    """Describe observed against predicted probability with intervals.
+
+    The area of a point is proportional to its share of the weight.
 
     Args:
-        points: From `calibration_points`.
+        points: Points from `calibration_points`.
     """
     several = np.isfinite(points.low) & np.isfinite(points.high)
     intervals = [
@@ -210,10 +212,10 @@ def calibration(points: Points) -> Description:
 
 
 def history(rows: Sequence[TrialRow]) -> Description:
-    """Describe the score of every trial in order, the best so far, and failed trials as crosses.
+    """Describe the score of every trial in order, with the best score so far and failed trials as crosses.
 
     Args:
-        rows: All trials, by number.
+        rows: All trials, ordered by number.
     """
     scores = [row.score for row in rows if row.score is not None]
     low, high = _padded([*scores, 0.5])
@@ -239,10 +241,10 @@ def history(rows: Sequence[TrialRow]) -> Description:
 
 
 def cost(rows: Sequence[TrialRow]) -> Description:
-    """Describe score against milliseconds of the deployed network for an image; trials tied with the best in blue.
+    """Describe score against inference time per image, with trials tied with the best in blue.
 
     Args:
-        rows: All trials; those with a score and a known time are drawn, at least one.
+        rows: All trials; trials without a score or a known time are not drawn, and at least one must be drawn.
     """
     timed = [row for row in rows if row.score is not None and row.milliseconds > 0]
     low, high = _padded([*(row.score for row in timed if row.score is not None), 0.5])
@@ -261,9 +263,9 @@ def cost(rows: Sequence[TrialRow]) -> Description:
 
 
 def cheapest_tied(rows: Sequence[TrialRow]) -> TrialRow | None:
-    """Return the trial with the least time per image among those tied with the best; of equals the best.
+    """Return the trial with the shortest inference time among the trials tied with the best.
 
-    None where no such time is known.
+    Of equally fast trials, the trial with the highest score is returned; None if no tied trial has a known time.
     """
     timed = [row for row in rows if row.tied and row.milliseconds > 0]
     return min(timed, key=lambda row: (row.milliseconds, -(row.score or 0.0)), default=None)
@@ -274,13 +276,13 @@ def _guessing(x: Axis) -> Line:
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:
-    """Return the ends of a scale with some room."""
+    """Return the ends of a scale for values, with a margin on both sides."""
     low, high = min(values), max(values)
     room = 0.12 * max(high - low, 0.05)
     return max(low - room, 0.0), min(high + room, 1.02)
 
 
 def _whole_numbers(n: int) -> list[float]:
-    """Return about five whole numbers from 0 to n - 1."""
+    """Return at most six evenly spaced whole numbers from 0 to n - 1."""
     step = max(1, -(-n // 6))
     return [float(k) for k in range(0, n, step)]

@@ -1,4 +1,4 @@
-"""Figures of a sealed test. Unlike those of a trial, they state that its cases were not used for selection."""
+"""Figures of a sealed test, which state that the cases were not used for selection."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _N_DRAWS_BAND = 200
 
 
 def pictures(tested: TestResult, note: str = "") -> dict[str, bytes]:
-    """Return PNG bytes by name: `roc`, `precision_recall`, `calibration`, `confusion_matrix`; each shows the note."""
+    """Return the figures of a sealed test as PNG files by name.
+
+    The names are `roc`, `precision_recall`, `calibration` and `confusion_matrix`. Each figure shows the note.
+    """
     predictions = tested.predictions
     draws = group_draws(predictions.group, predictions.stratum, _N_DRAWS_BAND)
     roc = _band(tested, curves.roc_band(predictions, draws), "ROC curve", "auc", note)
@@ -44,12 +47,12 @@ def pictures(tested: TestResult, note: str = "") -> dict[str, bytes]:
 
 
 def worst_and_best(tested: TestResult, pixels_of: Callable[[int], npt.NDArray[np.uint8]], note: str = "") -> bytes:
-    """Return a grid of the clearest right and the worst wrong images as PNG.
+    """Return a PNG of the most confident correct and the most confident wrong images.
 
     Args:
-        tested: The test.
-        pixels_of: Returns the RGB image of a row; all images have one size.
-        note: Note in a corner.
+        tested: Result of the sealed test.
+        pixels_of: Function that returns the RGB image of a test row; all images must have the same size.
+        note: Note in a corner; may be empty.
     """
     examples = image_grid.pick_examples(tested.predictions, tested.decisions)
     canvas = image_grid.compose(np.stack([pixels_of(example.row) for example in examples]), examples)

@@ -1,4 +1,4 @@
-"""The grid of right and wrong images: selection, composition as one array of pixels, and the figure."""
+"""The grid of correct and wrong images: selection, composition into one pixel array, and figure."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _MARGIN, _TOP = 20, 85  # pixels beside and above the grid
 
 @dataclass(frozen=True)
 class Example:
-    """One image of the grid and its caption.
+    """An image selected for the grid.
 
     Attributes:
         row: Row of the image in the predictions.
-        correct: Whether its predicted label is right.
+        correct: Whether the predicted label is right.
         caption: Probability, true label and case.
     """
 
@@ -48,19 +48,20 @@ class Example:
 def pick_examples(
     predictions: Predictions, decisions: HardLabels, n_images: int = 16, task: Task = BINARY
 ) -> list[Example]:
-    """Choose the clearest right and the worst wrong images of the first repeat.
+    """Return the most confident correct and the most confident wrong images of the first repeat.
 
-    Half of the examples are wrong and half right, each half from both classes if possible. Each of these four kinds has
-    at most one image of a case while other cases are left; the images farthest from their threshold come first.
+    If possible, the examples are divided equally between four kinds: correct and wrong images of each class. Within a
+    kind, images farthest from their threshold come first, and a second image of a case is chosen only after one of
+    every case.
 
     Args:
         predictions: Out-of-fold predictions.
         decisions: Predicted labels of the same images.
-        n_images: Size of the grid.
-        task: Names the classes.
+        n_images: Largest number of examples.
+        task: Task with the class names.
 
     Returns:
-        At most `n_images` examples, right ones first, each half ordered by label. Fewer if there are fewer images.
+        At most `n_images` examples, correct ones first, then ordered by label.
     """
     correct = decisions.predicted[0] == predictions.label
     margin = np.abs(predictions.probability[0] - decisions.threshold[0][predictions.fold[0]])
@@ -78,7 +79,13 @@ def pick_examples(
 
 
 def _clearest(predictions: Predictions, margin: npt.NDArray[np.floating], inside: npt.NDArray[np.bool_]) -> IntArray:
-    """Return the rows of one kind: first the clearest image of every case, then the second of each, and so on."""
+    """Return the rows of one kind of image: the most confident image of every case, then each second one, and so on.
+
+    Args:
+        predictions: Predictions.
+        margin: Distance of each probability to the threshold. Shape (n_images,).
+        inside: Whether each image is of this kind. Shape (n_images,).
+    """
     rows = np.flatnonzero(inside)
     rows = rows[np.argsort(-margin[rows], kind="stable")]
     seen: dict[int, int] = {}
@@ -89,7 +96,15 @@ def _clearest(predictions: Predictions, margin: npt.NDArray[np.floating], inside
 
 
 def _fair_shares(available: Sequence[int], total: int) -> list[int]:
-    """Distribute `total` places over kinds in turn, at most as many to a kind as it has images."""
+    """Distribute `total` places over kinds of images in turn.
+
+    Args:
+        available: Number of images of each kind.
+        total: Number of places.
+
+    Returns:
+        Number of places of each kind, at most the number of its images.
+    """
     shares = [0] * len(available)
     while sum(shares) < min(total, sum(available)):
         for kind, limit in enumerate(available):
@@ -106,16 +121,16 @@ def _caption(predictions: Predictions, row: int, task: Task) -> str:
 
 
 def compose(pixels: npt.NDArray[np.uint8], examples: Sequence[Example]) -> npt.NDArray[np.uint8]:
-    """Compose framed and captioned images into one array with `N_COLUMNS` images a row.
+    """Compose framed and captioned images into one array with `N_COLUMNS` images per row.
 
-    Pillow draws the captions, because text takes most of the time of a Matplotlib figure.
+    Captions are drawn with Pillow, because text rendering takes most of the time of a Matplotlib figure.
 
     Args:
         pixels: RGB images of one size. Shape (m, height, width, 3).
-        examples: Their captions and correctness, in the same order. Length m.
+        examples: Captions and correctness of the images, in the same order. Length m.
 
     Returns:
-        RGBA, opaque. Shape (rows * cell height, N_COLUMNS * cell width, 4).
+        Opaque RGBA pixels. Shape (rows * cell height, N_COLUMNS * cell width, 4).
     """
     n_rows = -(-len(pixels) // N_COLUMNS)
     cells = np.full((n_rows * N_COLUMNS, *_CELL, 4), 255, dtype=np.uint8)
@@ -133,13 +148,13 @@ def compose(pixels: npt.NDArray[np.uint8], examples: Sequence[Example]) -> npt.N
 
 
 def _resized(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Resize to tiles: means of evenly spaced pixels where the image is larger, repeated pixels where smaller.
+    """Resize images to tiles by averaging evenly spaced pixels of larger images or repeating pixels of smaller ones.
 
     Args:
-        pixels: Shape (m, height, width, 3).
+        pixels: RGB images. Shape (m, height, width, 3).
 
     Returns:
-        Shape (m, _TILE, _TILE, 3).
+        RGB tiles. Shape (m, _TILE, _TILE, 3).
     """
     down, across = (_taps(size) for size in pixels.shape[1:3])
     total = np.zeros((len(pixels), _TILE, _TILE, 3), dtype=np.uint16)
@@ -151,19 +166,19 @@ def _resized(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _taps(size: int) -> IntArray:
-    """Return the pixels along one axis that are averaged into each pixel of a tile. Shape (n_taps, _TILE)."""
+    """Return the indices of the source pixels averaged into each tile pixel, along one axis. Shape (n_taps, _TILE)."""
     n_taps = min(-(-size // _TILE), 4)
     place = np.arange(_TILE) + (np.arange(n_taps)[:, None] + 0.5) / n_taps
     return (place * size / _TILE).astype(np.int64)
 
 
 def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note: str = "") -> Panel:
-    """Draw the clearest right and the worst wrong images, framed, with probability, true class and case.
+    """Draw correct and wrong images in a grid, framed, with probability, true class and case.
 
     Args:
-        pixels: RGB images of `examples`, in their order, of one size. Shape (m, height, width, 3).
-        examples: From `pick_examples`.
-        note: Shown in a corner.
+        pixels: RGB images of one size, in the order of `examples`. Shape (m, height, width, 3).
+        examples: Examples from `pick_examples`.
+        note: Note in a corner; may be empty.
 
     Raises:
         ValueError: If there is no example, or not one image for each.
@@ -179,7 +194,7 @@ def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note
 
 @lru_cache(4)
 def _template(height: int, width: int, note: str) -> Template:
-    """Return the template around a grid of the given size in pixels."""
+    """Return the template of a figure around a grid of the given size in pixels."""
     width, height = width - _GAP + 2 * _MARGIN, height + _TOP
     figure = style.new_figure(
         "Clearest right and worst wrong images",

@@ -1,4 +1,4 @@
-"""Figure of the optimism of leaky splits."""
+"""Figure that shows how optimistic scores with leaky folds are."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 
 def leakage_figure(groupings: Sequence[tuple[str, Sequence[float]]], detail: str, note: str = "") -> Figure:
-    """Draw a bar per grouping with its repeats as dots: leaky groupings orange, the leak-free one blue.
+    """Draw one bar per grouping of the folds, from 0.5 to the mean AUC, with each repeat as a dot.
+
+    Leaky groupings are orange, the leak-free grouping is blue.
 
     Args:
-        groupings: Name and AUC per repeat; the last grouping is leak-free. Bars start at 0.5, the AUC of guessing.
-        detail: Description of the measurement.
-        note: Shown in a corner.
+        groupings: Name of each grouping, and AUC of each repeat. The last grouping must be the leak-free one.
+        detail: Description of the measurement, shown below the title.
+        note: Note in a corner; may be empty.
     """
     figure = style.new_figure("One configuration, the same images, other folds", detail, note, height=3.4)
     axes = style.place_axes(figure, 1.0, 0.55, 0.6, 0.8)

@@ -1,4 +1,4 @@
-"""Figures that a notebook shows: whole Matplotlib figures that can be changed and saved."""
+"""Complete Matplotlib figures for notebooks, which users can change and save."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bhsearch.reporting.figures import style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_N_DRAWS = 200  # enough for a band
+_N_DRAWS = 200  # enough for a confidence band
 
 
 def enable_display() -> None:
-    """Import `pyplot`, with which IPython learns to display figures."""
+    """Import `pyplot`, which enables the display of figures in IPython."""
     import matplotlib.pyplot as plt
 
     assert plt
@@ -30,9 +30,9 @@ def mean_roc_figure(predictions: Predictions, auc: float, low: float, high: floa
     Args:
         predictions: Out-of-fold predictions of a trial.
         auc: Score of the trial.
-        low: Lower end of its 95 % interval; nan where it is not known.
-        high: Upper end.
-        note: Shown in a corner, such as that the data are synthetic.
+        low: Lower end of the score's 95 % interval; nan if unknown.
+        high: Upper end of the interval; nan if unknown.
+        note: Note in a corner, such as that the data are synthetic; may be empty.
     """
     band = roc_band(predictions, group_draws(predictions.group, predictions.stratum, _N_DRAWS))
     has_band = bool(np.isfinite(band.low).any())

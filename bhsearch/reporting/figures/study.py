@@ -1,4 +1,4 @@
-"""Figures of a whole study, from plain data."""
+"""Figures of a study, drawn from plain data."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import FloatArray
 
 _LONGEST_NAME = 26  # characters
-_MOST_CHOICES = 12  # choices of a categorical parameter that get a label of their own
+_MOST_CHOICES = 12  # largest number of choices of a categorical parameter for which each choice is labelled
 
 
 def history_figure(values: Sequence[float | None], states: Sequence[str], note: str = "") -> Figure:
-    """Draw the score of every trial in order, and the best so far.
+    """Draw the score of every trial in order, and the best score so far.
 
     Args:
-        values: Score per trial; None or nan where there is none. Length T.
-        states: `COMPLETE`, `PRUNED` or `FAIL` per trial; others (running, waiting) are not drawn. Length T.
-        note: Shown in a corner.
+        values: Score per trial; None or nan if a trial has no score. Length T.
+        states: State per trial. Only trials in state `COMPLETE`, `PRUNED` or `FAIL` are drawn. Length T.
+        note: Note in a corner; may be empty.
     """
     score = _numbers(values)
     state = np.asarray(states, dtype=object)
@@ -46,7 +46,7 @@ def history_figure(values: Sequence[float | None], states: Sequence[str], note: 
     if pruned.any():
         axes.scatter(number[pruned], score[pruned], s=22, facecolor="none", edgecolor=style.GREY, label="pruned")
     if failed.any():
-        # They have no score: a row of crosses at the foot, whatever the axis shows.
+        # Failed trials have no score and are drawn as crosses at a fixed height above the axis.
         foot, across = np.full(failed.sum(), 0.02), axes.get_xaxis_transform()
         axes.scatter(number[failed], foot, s=26, marker="x", color=style.INK, transform=across, label="failed")
     axes.set_xlim(-0.5, max(len(score) - 0.5, 0.5))
@@ -58,13 +58,13 @@ def history_figure(values: Sequence[float | None], states: Sequence[str], note: 
 
 
 def cost_figure(seconds: Sequence[float], scores: Sequence[float], names: Sequence[str], note: str = "") -> Figure:
-    """Draw score against duration.
+    """Draw the score of each complete trial against its duration.
 
     Args:
         seconds: Duration of each complete trial. Length T.
         scores: Score of each trial. Length T.
-        names: Backbone of each trial; the six most frequent ones have a colour each. Length T.
-        note: Shown in a corner.
+        names: Backbone of each trial; each of the six most frequent backbones has its own colour. Length T.
+        note: Note in a corner; may be empty.
     """
     figure = style.new_figure(
         "Score and cost", "a point is a complete trial; the line: best for its seconds or less", note
@@ -90,11 +90,11 @@ def cost_figure(seconds: Sequence[float], scores: Sequence[float], names: Sequen
 
 
 def _complete_trials(axes: Axes, score: FloatArray) -> None:
-    """Draw the complete trials as points, the best so far as a line, and label the best one.
+    """Draw the complete trials as points and the best score so far as a line, and label the best trial.
 
     Args:
-        axes: Where to draw.
-        score: Score of each complete trial, nan for all others. Shape (T,).
+        axes: Axes to draw into.
+        score: Score of each complete trial; nan for other trials. Shape (T,).
     """
     number, complete, top = np.arange(len(score)), np.isfinite(score), int(np.nanargmax(score))
     best = np.fmax.accumulate(score)
@@ -113,11 +113,11 @@ def _complete_trials(axes: Axes, score: FloatArray) -> None:
 
 
 def importances_figure(importances: Mapping[str, float], note: str = "") -> Figure:
-    """Draw the importance of each parameter, the most important at the top.
+    """Draw the importance of each parameter, most important at the top.
 
     Args:
-        importances: Share of the score's variation by parameter, 0 to 1.
-        note: Shown in a corner.
+        importances: Share of the score's variation that each parameter explains, 0 to 1.
+        note: Note in a corner; may be empty.
     """
     ordered = sorted(importances.items(), key=lambda item: item[1])
     height = max(2.4, 1.5 + 0.27 * len(ordered))
@@ -141,14 +141,14 @@ def slice_figure(
     log: Collection[str] = (),
     note: str = "",
 ) -> Figure:
-    """Draw the score against each parameter in a panel each; the best trial is marked.
+    """Draw the score against each parameter, with one panel per parameter and the best trial marked.
 
     Args:
-        params: Value of every trial per parameter, None where a trial has none. Numbers get an axis; anything else,
-            booleans too, is a choice and its points are spread a little. Each of length T.
-        values: Score per trial; trials without one are left out. Length T.
-        log: Parameters whose axis is logarithmic.
-        note: Shown in a corner.
+        params: Value of each parameter in every trial; None if a trial has no value. Numbers are drawn on a numeric
+            axis; other values, including booleans, as categories with jittered points. Each of length T.
+        values: Score per trial; trials without a score are left out. Length T.
+        log: Parameters with a logarithmic axis.
+        note: Note in a corner; may be empty.
     """
     score = _numbers(values)
     n_columns = min(4, max(1, len(params)))
@@ -178,7 +178,7 @@ def slice_figure(
 
 
 def _slice_panel(axes: Axes, column: Sequence[Any], score: FloatArray, is_log: bool) -> None:
-    """Draw the points of one parameter."""
+    """Draw the panel of one parameter."""
     there = np.isfinite(score) & np.array([value is not None for value in column], dtype=bool)
     style.faint_grid(axes)
     if not there.any():
@@ -189,7 +189,7 @@ def _slice_panel(axes: Axes, column: Sequence[Any], score: FloatArray, is_log: b
         x = np.array(kept, dtype=np.float64)
         if is_log:
             axes.set_xscale("log")
-            # Within two decades the powers of ten alone would leave an axis with one label or none.
+            # Within two decades, labels at powers of ten alone would leave one label or none.
             subs = (1.0,) if x.max() / x.min() > 100 else (1.0, 2.0, 5.0)
             axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -198,7 +198,7 @@ def _slice_panel(axes: Axes, column: Sequence[Any], score: FloatArray, is_log: b
             axes.locator_params(axis="x", nbins=4)
     else:
         names = sorted({str(value) for value in kept})
-        # Fixed steps of the golden ratio spread points evenly and the same way every time.
+        # Steps of the golden ratio spread the points evenly and reproducibly.
         jitter = (np.arange(len(kept)) * 0.6180339887 % 1 - 0.5) * 0.5
         x = np.array([names.index(str(value)) for value in kept]) + jitter
         ticks = range(len(names)) if len(names) <= _MOST_CHOICES else range(0)
@@ -217,15 +217,15 @@ def intervals_figure(
     tied: npt.ArrayLike,
     note: str = "",
 ) -> Figure:
-    """Draw the best trials with their intervals, in the given order, and mark those tied with the best.
+    """Draw the best trials with their intervals, in the given order, and mark the trials tied with the best.
 
     Args:
         names: Label of each trial, such as `trial 17`. Length m.
-        scores: Scores. Length m.
-        low: Lower ends. Length m.
-        high: Upper ends. Length m.
-        tied: True where a trial is tied with the best. Shape (m,).
-        note: Shown in a corner.
+        scores: Score of each trial. Length m.
+        low: Lower end of each interval. Length m.
+        high: Upper end of each interval. Length m.
+        tied: Whether each trial is tied with the best. Shape (m,).
+        note: Note in a corner; may be empty.
     """
     is_tied = np.asarray(tied, dtype=bool)
     place = np.arange(len(names))
@@ -249,7 +249,7 @@ def intervals_figure(
 
 
 def _numbers(values: Sequence[float | None]) -> FloatArray:
-    """Return scores as floats, None as nan."""
+    """Return scores as an array of floats, with nan for None."""
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Common style of figures: colours, sizes, title and note; and PNG encoding."""
+"""Common style of figures (colours, sizes, title and note) and PNG encoding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bhsearch.reporting.figures.templates import Panel
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito (2008): distinguishable with all common kinds of colour blindness.
+# Palette of Okabe and Ito (2008), distinguishable with all common kinds of colour blindness.
 BLUE, ORANGE, VERMILLION = "#0072B2", "#E69F00", "#D55E00"
 INK, GREY, PALE = "#222222", "#7A7A7A", "#DDDDDD"
 RIGHT, WRONG = BLUE, ORANGE
@@ -27,21 +27,21 @@ DASHED = (0, (4, 3))
 WIDTH, HEIGHT = 6.4, 4.8  # inches
 DPI = 100
 UNIT_TICKS = (0.0, 0.5, 1.0)
-_NOTE_LENGTH = 36  # characters a line
+_NOTE_LENGTH = 36  # characters per line
 
 
 def new_figure(title: str, detail: str = "", note: str = "", width: float = WIDTH, height: float = HEIGHT) -> Figure:
-    """Return an empty figure with its title, a line of detail below, and a highlighted note in a corner.
+    """Return an empty figure with a title, a line of detail below the title, and a highlighted note in a corner.
 
     Args:
         title: Title.
         detail: How to read the figure; lines of at most 62 characters fit below the note.
-        note: Note that every figure must show, such as "synthetic data (phantom)".
-        width: Inches.
-        height: Inches.
+        note: Note that must be visible in the figure, such as "synthetic data (phantom)"; may be empty.
+        width: Width in inches.
+        height: Height in inches.
 
     Returns:
-        A figure of its own: no pyplot, so nothing is shared between threads or left behind.
+        A figure created without pyplot, so that no state is shared between threads.
     """
     figure = Figure(figsize=(width, height), dpi=DPI)
     left = 0.25 / width
@@ -56,9 +56,9 @@ def new_figure(title: str, detail: str = "", note: str = "", width: float = WIDT
 
 
 def place_axes(figure: Figure, left: float, bottom: float, right: float, top: float) -> Axes:
-    """Add axes at margins in inches from the edges of the figure.
+    """Add axes with given margins to a figure, and return the axes.
 
-    Margins are fixed, because a layout engine would draw every figure twice to measure it.
+    Margins are in inches and fixed, because a layout engine would draw every figure twice.
     """
     width, height = figure.get_size_inches()
     axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
@@ -71,13 +71,13 @@ def place_axes(figure: Figure, left: float, bottom: float, right: float, top: fl
 
 
 def label_axes(axes: Axes, x: str, y: str) -> None:
-    """Label both axes in one size."""
+    """Label both axes with the common font size."""
     axes.set_xlabel(x, fontsize=9, color=INK)
     axes.set_ylabel(y, fontsize=9, color=INK)
 
 
 def unit_square(axes: Axes) -> None:
-    """Set both axes from 0 to 1 with few ticks (each takes a millisecond) and a faint grid."""
+    """Set both axes to the range 0 to 1, with a faint grid and few ticks, since each tick takes a millisecond."""
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xticks=UNIT_TICKS, yticks=UNIT_TICKS)
     faint_grid(axes)
 
@@ -89,7 +89,7 @@ def faint_grid(axes: Axes) -> None:
 
 
 def legend_above(axes: Axes) -> None:
-    """Put the legend over the upper right corner of the axes, where it hides no data."""
+    """Add a legend above the upper right corner of the axes, where it hides no data."""
     axes.legend(
         fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderpad=0, columnspacing=1.2
     )
@@ -98,11 +98,11 @@ def legend_above(axes: Axes) -> None:
 def to_png(picture: Figure | Panel) -> bytes:
     """Encode a figure as an opaque PNG of `DPI` dots per inch.
 
-    One fixed filter and a low compression level take about half the time of Pillow's encoder behind `savefig`, for
-    about the same size; hundreds of trials have several figures each.
+    A fixed filter and a low compression level take about half the time of `savefig`, for about the same file size. A
+    study has several figures for each of hundreds of trials.
 
     Source:
-        PNG specification (ISO/IEC 15948), filter type 2 (up): a row is stored as its difference to the row above.
+        PNG specification (ISO/IEC 15948), filter type 2 (up): each row is stored as its difference from the row above.
     """
     rgb = picture.rgb() if isinstance(picture, Panel) else _drawn(picture)
     height, width = rgb.shape[:2]
@@ -124,7 +124,7 @@ def to_png(picture: Figure | Panel) -> bytes:
 
 
 def _drawn(figure: Figure) -> npt.NDArray[np.uint8]:
-    canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
+    canvas: Any = FigureCanvasAgg(figure)  # Any, because the methods have no types
     canvas.draw()
     drawn: npt.NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[:, :, :3]
     return drawn

@@ -1,4 +1,4 @@
-"""Image files for pages: square thumbnails, and heat map overlays."""
+"""Image files for HTML pages: square thumbnails and heat map overlays."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy.typing as npt
 from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
-_QUALITY = 90  # nuclei keep their texture
-# Colour of the heat map: a hue that neither stain has.
+_QUALITY = 90  # JPEG quality at which the texture of nuclei is preserved
+# Colour of the heat map, which occurs in neither haematoxylin nor eosin.
 _HOT = np.array([255.0, 235.0, 0.0])
 _MOST = 0.75
 
@@ -19,9 +19,9 @@ def encode_image(pixels: Pixels, side: int = 0, lossless: bool = True) -> bytes:
     """Return an image as the content of a PNG or JPEG file.
 
     Args:
-        pixels: RGB. Shape (height, width, 3).
-        side: Side in pixels of the square cut from the centre and resized; 0 keeps the whole image.
-        lossless: PNG if true, else JPEG.
+        pixels: RGB pixels. Shape (height, width, 3).
+        side: Side in pixels of a square thumbnail of the central crop; 0 to keep the whole image.
+        lossless: Whether to write PNG instead of JPEG.
     """
     image = Image.fromarray(pixels)
     if side:
@@ -37,14 +37,14 @@ def encode_image(pixels: Pixels, side: int = 0, lossless: bool = True) -> bytes:
 
 
 def overlay(pixels: Pixels, heat: npt.NDArray[np.floating]) -> Pixels:
-    """Overlay an image with a heat map: grey where the heat is 0, yellow where it is 1.
+    """Overlay a grey version of an image with a heat map, from no colour (0) to yellow (1).
 
     Args:
-        pixels: RGB. Shape (height, width, 3).
-        heat: 0 to 1, of any size; resized to the image. Shape (rows, columns).
+        pixels: RGB pixels. Shape (height, width, 3).
+        heat: Heat from 0 to 1, which is resized to the image. Shape (rows, columns).
 
     Returns:
-        RGB, of the shape of `pixels`.
+        RGB pixels. Shape (height, width, 3).
 
     Raises:
         ValueError: If the heat map is not two-dimensional with values from 0 to 1.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bhsearch.tasks.base import Task
 
 BLUES = colormaps["Blues"]
-_N_TEMPLATES = 8  # templates kept of each kind; a study needs one or two
+_N_TEMPLATES = 8  # cached templates of each kind; a study needs one or two
 
 
 def learning_figure(
@@ -35,14 +35,14 @@ def learning_figure(
     training_loss: npt.ArrayLike | None = None,
     unit: str = "epoch",
 ) -> Figure:
-    """Draw learning curves: score above loss, after every epoch or other unit.
+    """Draw learning curves, with the score in an upper and the loss in a lower panel.
 
     Args:
-        auc: Out-of-fold score per epoch. Shape (E,).
-        loss: Validation loss per epoch, mean over folds. Shape (E,).
-        note: Shown in a corner.
-        training_loss: Loss on the training rows. Shape (E,). None leaves it out.
-        unit: Name of the horizontal axis.
+        auc: Out-of-fold score after each step. Shape (E,).
+        loss: Validation loss after each step, mean over folds. Shape (E,).
+        note: Note in a corner; may be empty.
+        training_loss: Training loss after each step; None to leave the curve out. Shape (E,).
+        unit: Unit of the steps, used as the label of the horizontal axis.
     """
     figure = style.new_figure("Learning curves", "out-of-fold, mean over folds; the last point counts", note)
     upper = style.place_axes(figure, 0.75, 2.45, 0.3, 0.75)
@@ -69,13 +69,13 @@ def learning_figure(
 
 
 def roc_figure(band: Band, auc: float, ends: Interval | None = None, note: str = "") -> Panel:
-    """Draw the mean ROC curve over folds with its band.
+    """Draw the mean ROC curve over folds with its confidence band.
 
     Args:
-        band: From `roc_band`.
-        auc: The trial's score.
-        ends: Its interval.
-        note: Shown in a corner.
+        band: Curve and band from `roc_band`.
+        auc: Score of the trial.
+        ends: Interval of the score; None to leave it out.
+        note: Note in a corner; may be empty.
     """
     template = _roc_template(_says_interval(band, ends), note)
     return Panel(template, [*_band_lines(template.axes[0], band), _number(template.axes[0], "AUC", auc, ends)])
@@ -84,13 +84,15 @@ def roc_figure(band: Band, auc: float, ends: Interval | None = None, note: str =
 def precision_recall_figure(
     band: Band, average_precision: float, ends: Interval | None = None, note: str = ""
 ) -> Panel:
-    """Draw the mean precision over folds at each recall, with its band; the dashed line is the precision of guessing.
+    """Draw the mean precision over folds against recall with its confidence band.
+
+    A dashed line shows the precision of guessing.
 
     Args:
-        band: From `precision_recall_band`.
-        average_precision: The trial's average precision.
-        ends: Its interval.
-        note: Shown in a corner.
+        band: Curve and band from `precision_recall_band`.
+        average_precision: Average precision of the trial.
+        ends: Interval of the average precision; None to leave it out.
+        note: Note in a corner; may be empty.
     """
     template = _precision_recall_template(_says_interval(band, ends), band.base, note)
     axes = template.axes[0]
@@ -115,7 +117,7 @@ def _precision_recall_template(says_interval: bool, base: float, note: str) -> T
 
 
 def _unit_frame(title: str, says_interval: bool, note: str) -> tuple[Figure, Axes]:
-    """Return a figure with axes from 0 to 1."""
+    """Return a figure and its axes, which range from 0 to 1."""
     detail = "out-of-fold, mean over folds, every case counts the same"
     figure = style.new_figure(title, detail + (f"\n95 % {INTERVAL_NOTE}" if says_interval else ""), note)
     axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.75)
@@ -128,7 +130,7 @@ def _says_interval(band: Band, ends: Interval | None) -> bool:
 
 
 def _band_lines(axes: Axes, band: Band) -> list[Artist]:
-    """Return the mean curve and its band, if there is one."""
+    """Return artists for the mean curve and, if available, its confidence band."""
     mean = templates.line(axes, band.x, band.mean, color=style.BLUE, linewidth=2)
     if not np.isfinite(band.low).any():
         return [mean]
@@ -136,19 +138,19 @@ def _band_lines(axes: Axes, band: Band) -> list[Artist]:
 
 
 def _number(axes: Axes, name: str, value: float, ends: Interval | None = None) -> Artist:
-    """Return the main number of the figure, in its lower right corner."""
+    """Return an artist for the main number of the figure, in the lower right corner of the axes."""
     text = f"{name} {value:.3f}" + (f"  [{ends.low:.3f}, {ends.high:.3f}]" if ends else "")
     return templates.words(axes, 0.98, 0.06, text, of_axes=True, fontsize=11, ha="right", color=style.INK)
 
 
 def calibration_figure(bins: tuple[FloatArray, FloatArray, FloatArray], ece: float, note: str = "") -> Panel:
-    """Draw a reliability diagram: observed share of malignant against predicted probability, and a histogram.
+    """Draw a reliability diagram, and a histogram of the predicted probabilities.
 
     Args:
-        bins: From `calibration_bins`: share of the weight, mean probability, share of malignant; each of shape
-            (R, n_bins). Repeats are pooled here.
+        bins: Share of the weight, mean probability, and share of malignant images in each bin, from
+            `calibration_bins`; each of shape (R, n_bins). The R repeats are pooled.
         ece: Expected calibration error.
-        note: Shown in a corner.
+        note: Note in a corner; may be empty.
     """
     mass, mean, share = bins
     pooled = mass.sum(axis=0)
@@ -183,13 +185,15 @@ def _calibration_template(note: str) -> Template:
 
 
 def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "", task: Task = BINARY) -> Panel:
-    """Draw two confusion matrices: of images, and with every case counting the same.
+    """Draw two confusion matrices, one with equal weight per image and one with equal weight per case.
+
+    The mean over the R repeats is shown.
 
     Args:
-        images: From `confusion` with a weight of 1. Shape (R, 2, 2); the mean over repeats is shown.
-        cases: From `confusion` with the case weights. Shape (R, 2, 2).
-        note: Shown in a corner.
-        task: Names the classes.
+        images: Matrices from `confusion` with a weight of 1 per image. Shape (R, 2, 2).
+        cases: Matrices from `confusion` with case weights. Shape (R, 2, 2).
+        note: Note in a corner; may be empty.
+        task: Task with the class names.
     """
     template = _confusion_template(note, task.class_names)
     artists: list[Artist] = []

@@ -1,1 +1,1 @@
-"""Checks before the first trial: disk space, the size of the sealed test, and parts of other packages."""
+"""Checks before the first trial: disk space, size of the sealed test set, and plugins of other packages."""

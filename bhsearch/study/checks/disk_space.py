@@ -1,4 +1,4 @@
-"""Estimate the disk space that a study needs, and refuse the study before its first trial if a disk is too small."""
+"""Estimate the disk space that a study needs, and check before its first trial that every disk has enough."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.tracking.connection import artifact_folder, is_on_server
 from bhsearch.tracking.upload.outbox import outbox_root
 
-# Measured on finished studies of 57 to 415 images: files of a trial but its model 0.18 to 0.82 MB, of which 150 bytes
-# an image are predictions; a database grows by 70 kB a trial; a model is its backbone's weights and 0.1 MB more.
+# Lower and upper bounds, from finished studies with 57 to 415 images. The files of a trial without its model took 0.18
+# to 0.82 MB, including 150 bytes per image for predictions, and the database grew by 70 kB per trial. A model took
+# 0.1 MB more than the weights of its backbone.
 _TRIAL_BYTES, _IMAGE_BYTES = (150_000, 1_000_000), (100, 200)
 _MODEL_BYTES = 200_000
-_FEW = 5  # trials, in the advice
+_FEW = 5  # number of models to keep that the advice suggests
 
 
 @dataclass(frozen=True)
 class DiskRequirement:
-    """Data that a study will write to one place.
+    """An estimate of one kind of data that a study will write to one folder.
 
     Attributes:
-        what: Description of the data.
-        place: Folder, which need not exist yet.
-        least: Bytes that are certainly written.
-        most: Bytes that are written at most.
+        what: Description of the data, for messages.
+        place: Folder of the data, which may not exist yet.
+        least: Lower bound of the size in bytes.
+        most: Upper bound of the size in bytes.
     """
 
     what: str
@@ -47,14 +48,14 @@ class DiskRequirement:
 
 
 def require_space(prepared: StudyContext, remaining: int) -> None:
-    """Refuse a study that certainly needs more space than a disk has.
+    """Check that no disk has less free space than the study needs at least.
 
     Args:
         prepared: Context of the study.
-        remaining: Number of trials to do.
+        remaining: Number of trials still to run.
 
     Raises:
-        PlaceError: If a disk is too small; the message names what is needed and what helps.
+        PlaceError: If a disk is too small; the message lists the required space and suggests remedies.
     """
     for free, needs in _by_disk(requirements_of(prepared, remaining)):
         least = sum(need.least for need in needs)
@@ -68,7 +69,7 @@ def require_space(prepared: StudyContext, remaining: int) -> None:
 
 
 def warnings_of(prepared: StudyContext, remaining: int) -> list[str]:
-    """Return a sentence for each disk that may become too small."""
+    """Return a warning for each disk that has less free space than the study may need at most."""
     found = []
     for free, needs in _by_disk(requirements_of(prepared, remaining)):
         most = sum(need.most for need in needs)
@@ -82,7 +83,7 @@ def warnings_of(prepared: StudyContext, remaining: int) -> list[str]:
 
 
 def requirements_of(prepared: StudyContext, remaining: int) -> list[DiskRequirement]:
-    """Return what the remaining trials of a study will write; items of a few kilobytes are left out."""
+    """Return the disk space that the remaining trials of a study will need; items of a few kilobytes are omitted."""
     if not remaining:
         return []
     return [*_cache_needs(prepared), *_tracking_needs(prepared, remaining)]
@@ -99,7 +100,7 @@ def _cache_needs(prepared: StudyContext) -> list[DiskRequirement]:
     widths = sum(backbone.most_features for backbone in trained)
     features = 4 * n_images * widths * len(_views(prepared)) * len(prepared.image_sizes)
     converted = 0 if prepared.settings.feature_backend == "keras" else sum(b.size_mb for b in trained) * 1e6
-    return [  # features and conversions may be there already: what they are called depends on the framework
+    return [  # the minimum of features and networks is 0: they may be cached under names that the framework determines
         DiskRequirement("resized images", root, pixels, pixels),
         DiskRequirement("features", root, 0, features),
         DiskRequirement("converted networks", root, 0, int(converted * len(prepared.image_sizes))),
@@ -107,7 +108,7 @@ def _cache_needs(prepared: StudyContext) -> list[DiskRequirement]:
 
 
 def _views(prepared: StudyContext) -> set[str]:
-    """Return the views that the space can use; finetuning only uses the images themselves."""
+    """Return the augmented views that the search space can use; finetuning caches features of original images only."""
     if prepared.regime == FINETUNE:
         return {IDENTITY}
     rows = {row.name: row.choices for row in frozen_space(("",), prepared.settings.augmentations)}
@@ -122,11 +123,11 @@ def _tracking_needs(prepared: StudyContext, remaining: int) -> list[DiskRequirem
     members = settings.folds * settings.repeats if prepared.regime == FINETUNE else 1
     sizes = [int(backbone.model_mb * 1e6) for backbone in prepared.found.backbones]
     least, most = members * min(sizes), members * max(sizes)
-    # Of trials that may be pruned, nothing is certain but the first.
+    # With a pruner, only the first trial certainly runs to its end and saves a model.
     certain = remaining if prepared.pruner == "none" else 1
     kept = model_limit(settings.keep_models)
     n_least, n_most = (n if kept is None else min(n, kept) for n in (certain, remaining))
-    if kept is not None and settings.trials > remaining:  # earlier ones may make room
+    if kept is not None and settings.trials > remaining:  # new models may replace those of earlier trials
         n_least = 0
     needs = [
         DiskRequirement(
@@ -149,7 +150,7 @@ def _tracking_needs(prepared: StudyContext, remaining: int) -> list[DiskRequirem
 
 
 def _by_disk(needs: Sequence[DiskRequirement]) -> list[tuple[int, list[DiskRequirement]]]:
-    """Group requirements by disk, each with the number of free bytes."""
+    """Group requirements by disk, and return the number of free bytes and the requirements of each disk."""
     disks: dict[int, tuple[int, list[DiskRequirement]]] = {}
     for need in needs:
         place = need.place.absolute()
@@ -160,7 +161,7 @@ def _by_disk(needs: Sequence[DiskRequirement]) -> list[tuple[int, list[DiskRequi
 
 
 def _advice(needs: Sequence[DiskRequirement], missing: int) -> str:
-    """Return what frees or saves space, most effective first."""
+    """Return a sentence with suggestions that free or save disk space, most effective first."""
     found = []
     if any(need.place == cache_root() and need.most for need in needs):
         held = sum(entry.n_bytes for entry in entries())

@@ -1,4 +1,7 @@
-"""Parts of other packages that a study uses: recorded with their versions, and required when it is resumed."""
+"""Plugins that a study uses: record their versions, and check that they are installed when the study is resumed.
+
+A part is an exchangeable component, such as a sampler or a backbone. Parts of other packages are called plugins.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +23,23 @@ from bhsearch.study.workers.launchers.base import LAUNCHERS
 from bhsearch.tracking import keys
 from bhsearch.tracking.store_uri import tracking_uri
 
-METADATA = "plugins"  # key in the metadata of a study; absent where no plugin is used
+METADATA = "plugins"  # key in the metadata of a study; absent if the study uses no plugin
 _SEPARATOR = "; "
-# Parts that what happens to a study after the search does not need.
+# Groups of parts that are needed for the search only, and not to use a finished study.
 _OF_THE_SEARCH = (ENGINES.group, SAMPLERS.group, LAUNCHERS.group)
 
 
 def parts_of(settings: Settings, layout: str, kinds: Iterable[str]) -> dict[str, str]:
-    """Return the parts of other packages that a study uses and that must agree when it is resumed.
+    """Return the plugins that a study uses and that must be the same when it is resumed.
 
     Args:
-        settings: Settings of the study, its sampler named.
-        layout: Layout of the data.
-        kinds: Kinds of its backbones.
+        settings: Settings of the study, with the sampler filled in.
+        layout: Name of the data layout.
+        kinds: Kinds of the backbones.
 
     Returns:
-        Distribution and version, such as `toy-parts 1.0`, by group and name, such as `bhsearch.samplers:toy`. Empty if
-        all parts are built in.
+        Distribution and version, such as `toy-parts 1.0`, by group and name of the part, such as
+        `bhsearch.samplers:toy`. Empty if all parts are built in.
     """
     return {f"{group}:{name}": str(source) for group, name, source in _sources(settings, layout, kinds) if source}
 
@@ -55,15 +58,15 @@ def _sources(settings: Settings, layout: str, kinds: Iterable[str]) -> Iterator[
 
 
 def check_parts(study: str, held: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Refuse to resume a study with other parts than it was created with; backbones of new kinds may be added.
+    """Check that a study is resumed with the plugins that it was created with; backbones of new kinds may be added.
 
     Args:
         study: Name of the study.
-        held: Parts that the study was created with, as `parts_of` returns them.
-        now: Parts of this command.
+        held: Plugins that the study was created with, in the format of `parts_of`.
+        now: Plugins of this command, in the same format.
 
     Raises:
-        StudyError: If a part is missing, has another version, or was not there; it names the package to install.
+        StudyError: If a plugin is missing, has another version, or is new; the message names the packages to install.
     """
     problems = [f"  {_missing(part, source)}" for part, source in held.items() if now.get(part) != source]
     added = [part for part in now if part not in held and not part.startswith(f"{KINDS.group}:")]
@@ -77,11 +80,11 @@ def check_parts(study: str, held: Mapping[str, str], now: Mapping[str, str]) -> 
 
 
 def require_parts(study: str, recorded: str) -> None:
-    """Refuse to use a stored study without the packages that it needs after the search.
+    """Check that the plugins needed to use a finished study are installed.
 
     Args:
         study: Name of the study.
-        recorded: The tag of its run, from `recorded_parts`; empty if all parts are built in.
+        recorded: Tag of the study's MLflow run, from `recorded_parts`; empty if all parts are built in.
 
     Raises:
         StudyError: If a package is not installed or has another version.
@@ -95,16 +98,25 @@ def require_parts(study: str, recorded: str) -> None:
 
 
 def recorded_parts(parts: Mapping[str, str], launcher: str) -> str:
-    """Return the tag of a run: its parts, and the launcher if that is one of another package; may be empty."""
+    """Return the plugins of a study, and the launcher if it is a plugin, as the tag of the study's MLflow run.
+
+    Args:
+        parts: Plugins of the study, from `parts_of`.
+        launcher: Name of the launcher.
+
+    Returns:
+        Text of the tag; empty if all parts are built in.
+    """
     source = LAUNCHERS.source(launcher)
     rows = {**parts, **({f"{LAUNCHERS.group}:{launcher}": str(source)} if source else {})}
     return _SEPARATOR.join(f"{part} = {source}" for part, source in rows.items())
 
 
 def explain(error: UnknownPartError, settings: Settings) -> InputError:
-    """Return a better error for an unknown part: one that names its package, if a stored study was created with it.
+    """Return an error for an unknown part that also names the missing package, if a stored study used the part.
 
-    The studies of built-in engines and, with tracking, the runs in MLflow are searched.
+    The function searches the studies of the built-in engines and, with tracking, the runs in MLflow. If no study used
+    the part, it returns `error`.
     """
     part = f"{error.group}:{error.name}"
     for name, parts in _stored_parts(settings):
@@ -114,14 +126,14 @@ def explain(error: UnknownPartError, settings: Settings) -> InputError:
 
 
 def _stored_parts(settings: Settings) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield name and parts of every study that can be read without its parts."""
+    """Yield the name and the plugins of every stored study whose metadata can be read without its plugins."""
     for store in map(ENGINES.get, ENGINES.built_in):
         storage = settings.storage if store.capabilities.uses_database else Settings.storage
         names: list[str] = []
-        with suppress(BhsearchError):  # a storage that cannot be opened
+        with suppress(BhsearchError):  # the storage cannot be opened
             names = store.names(storage)
         for name in names:
-            with suppress(BhsearchError):  # a study of another program
+            with suppress(BhsearchError):  # another program created the study
                 yield name, store.find(storage, name).metadata().get(METADATA, {})
     if settings.tracking and _has_store():
         with suppress(BhsearchError):
@@ -133,7 +145,7 @@ def _stored_parts(settings: Settings) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _has_store() -> bool:
-    """Return whether there is an MLflow store; looking for runs would create a local one."""
+    """Return whether an MLflow store exists; this check avoids that a search for runs creates a local store."""
     return bool(tracking_uri()) or Path("mlflow.db").exists()
 
 
@@ -147,7 +159,12 @@ def _is_installed(source: str) -> bool:
 
 
 def _missing(part: str, source: str) -> str:
-    """Return what is wrong with a part, and what to do."""
+    """Return a message that says why a plugin is unavailable and how to make it available.
+
+    Args:
+        part: Group and name of the part, such as `bhsearch.samplers:toy`.
+        source: Distribution and version, such as `toy-parts 1.0`.
+    """
     distribution, _, version = source.rpartition(" ")
     here = installed_version(distribution)
     if here == version:

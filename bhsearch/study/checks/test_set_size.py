@@ -1,4 +1,7 @@
-"""Warn before the first trial if the sealed test is too small for the promotion gate."""
+"""Warn before the first trial if the sealed test set is too small for the promotion gate.
+
+The promotion gate decides on the sealed test images whether a newly registered model replaces the current champion.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ _FRACTIONS = tuple(hundredth / 100 for hundredth in range(10, 51, 5))
 
 
 def gate_size_warnings(index: Dataset, split: Split) -> list[str]:
-    """Return a warning if the gate could never promote a model tested on these sealed cases, and a remedy.
+    """Return a warning with a remedy if the sealed test set has too few cases to promote any model.
 
     Args:
         index: The whole data set.
-        split: Its split.
+        split: Split of the data set.
 
     Returns:
-        Empty where the test is large enough, or where nothing made with this split may be promoted at all.
+        At most one sentence; empty if the test set is large enough, or if the split rules out a promotion anyway.
     """
     held = _sealed_groups(index, split)
     if enough(*held) or not split.promotable:
@@ -40,7 +43,7 @@ def gate_size_warnings(index: Dataset, split: Split) -> list[str]:
 
 
 def _sealed_groups(index: Dataset, split: Split) -> tuple[int, int]:
-    """Count the sealed groups with benign, and with malignant images."""
+    """Return the number of sealed groups that contain benign images, and of those that contain malignant images."""
     benign, malignant = (len(np.unique(split.groups[split.test & (index.labels == label)])) for label in (0, 1))
     return benign, malignant
 
@@ -58,6 +61,6 @@ def _would_do(index: Dataset, split: Split, fraction: float) -> bool:
             magnification=split.magnification,
             ignore_predefined_split=split.sealed_by == "part",
         )
-    except InputError:  # too few cases are left for the folds
+    except InputError:  # too few cases remain for the folds
         return False
     return enough(*_sealed_groups(index, other))

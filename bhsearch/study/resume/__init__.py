@@ -1,1 +1,1 @@
-"""How a study goes on: opened, agreed with what it was, its dead trials recovered, its predictions recalled."""
+"""Resuming a study: open it, compare its metadata with the settings, recover dead trials, read past predictions."""

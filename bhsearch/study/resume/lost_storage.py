@@ -1,4 +1,4 @@
-"""Save the trials of a study whose storage was deleted or replaced."""
+"""Save the trials of a study to a CSV file if its storage was deleted or replaced."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def write_trials(storage: str, study: str, trials: Sequence[Trial]) -> Path:
     Args:
         storage: Database URL.
         study: Name of the study.
-        trials: All trials that are known.
+        trials: All known trials of the study.
 
     Returns:
-        The CSV file.
+        Path of the CSV file; an existing file is not overwritten.
 
     Raises:
-        PlaceError: If it cannot be written.
+        PlaceError: If the file cannot be written.
     """
     held = sqlite_file(storage) or Path("study")
     name = re.sub(r"[^\w.-]+", "_", study)

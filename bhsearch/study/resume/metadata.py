@@ -1,4 +1,4 @@
-"""What a study keeps about itself in the storage of its engine, and what must agree when it is resumed."""
+"""The metadata of a study in the storage of its engine, and the comparison with the settings when it is resumed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bhsearch.objectives.space import Params
 
 
 class Origin(TypedDict, total=False):
-    """The frozen study that a finetune study was started from; empty if there is none.
+    """The frozen study that a finetune study was started from; empty if the study was started from scratch.
 
     Attributes:
-        study: Its name.
-        uid: Its identifier.
-        complete: How many of its trials had a score.
-        heads: The best parameters of each backbone in the frozen space.
+        study: Name of the frozen study.
+        uid: Unique identifier of the frozen study.
+        complete: Number of its complete trials when the finetune study was created.
+        heads: Best parameters of each backbone in the frozen study, by backbone.
     """
 
     study: str
@@ -27,14 +27,19 @@ class Origin(TypedDict, total=False):
 
 
 class WarmStart(TypedDict, total=False):
-    """The studies that a study takes its first parameters from, and these parameters."""
+    """The first parameters of a study that were taken from earlier studies (`--warm-start-from`).
+
+    Attributes:
+        studies: Names of the earlier studies.
+        points: Parameters to try first, in order.
+    """
 
     studies: list[str]
     points: list[Params]
 
 
 class NewMetadata(TypedDict):
-    """Metadata of a study before its storage is opened."""
+    """The metadata of a study that follow from its settings and data, before its storage is opened."""
 
     data: str
     data_fingerprint: str
@@ -56,18 +61,18 @@ class NewMetadata(TypedDict):
 
 
 class StudyMetadata(NewMetadata):
-    """Metadata that a study keeps in its storage.
+    """The metadata of a study as stored by its engine.
 
     Attributes:
-        uid: Identifier that distinguishes the study from others of its name.
-        backbones: Digest of the weights of each backbone, in the order in which the space lists them.
+        uid: Unique identifier, which distinguishes the study from other studies of the same name.
+        backbones: Digest of the weights by backbone, in the order of the choices of the parameter `backbone`.
     """
 
     uid: str
     backbones: dict[str, str]
 
 
-# A resumed study must have been created with the same values; the text names what differs.
+# Metadata that must not change when a study is resumed, with the description of a difference for the message.
 _MUST_AGREE = {
     "data_fingerprint": "other images, labels or cases",
     "split_fingerprint": "another split (--folds, --repeats, --test-fraction, --group-by, --magnification)",
@@ -80,22 +85,22 @@ _MUST_AGREE = {
     "seed": "another --seed",
     "space": "another space",
 }
-_LONGEST = 40  # characters of a value in a message
+_LONGEST = 40  # maximum number of characters of a value in a message
 
 
 def check_agreement(
     name: str, held: Mapping[str, Any], now: Mapping[str, Any], backbones: Mapping[str, Backbone]
 ) -> None:
-    """Refuse to resume a study with other data, settings or weights than it was created with.
+    """Check that a study is resumed with the data, settings and weights that it was created with.
 
     Args:
         name: Name of the study.
-        held: Metadata that the study keeps.
-        now: The same from the current settings.
-        backbones: Backbones that can be used now, by name.
+        held: Stored metadata of the study.
+        now: Metadata that follow from the current settings.
+        backbones: Currently available backbones, by name.
 
     Raises:
-        StudyError: If anything differs; the message lists every difference.
+        StudyError: If the metadata or weights differ; the message lists every difference.
     """
     differences = [
         f"  {what}: {_short(held.get(key))} then, {_short(now[key])} now"

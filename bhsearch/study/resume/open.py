@@ -1,4 +1,4 @@
-"""Opening a study: in its engine's storage, checked against what it was created with, or joined by a worker."""
+"""Open a study in its engine's storage: to create or resume it, or, in a worker, to join it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ from bhsearch.study.resume.warm_start import origin_of, warm_points
 
 
 def open_engine(prepared: StudyContext) -> tuple[StudyMetadata, Engine]:
-    """Open a study or create it, and add backbones that it does not have yet.
+    """Open a study, create it if it does not exist, and add the backbones that it does not have yet.
+
+    Args:
+        prepared: Context of the study.
 
     Returns:
-        The study's metadata, and its engine.
+        Metadata of the study, and an engine that is open for trials.
 
     Raises:
         StudyError: If the study was created with other data or settings.
@@ -33,7 +36,7 @@ def open_engine(prepared: StudyContext) -> tuple[StudyMetadata, Engine]:
     store = ENGINES.get(settings.engine)
     now = prepared.metadata()
     weights = {name: backbone.digest for name, backbone in prepared.backbones.items()}
-    # Two processes that create the tables or the study at the same time would fail.
+    # Without the lock, two processes that create the tables or the study at the same time would fail.
     with interprocess_lock(f"the storage {settings.storage}"):
         try:
             return _opened(prepared, store, now, weights)
@@ -56,9 +59,9 @@ def _opened(
     study = store.open(settings.storage, prepared.study, dict(created))
     held = cast(StudyMetadata, study.metadata())
     if held["started_from"].get("uid") == now["started_from"].get("uid"):
-        now["started_from"] = held["started_from"]  # more trials there do not change what is trained here
+        now["started_from"] = held["started_from"]  # keep the heads, even if the frozen study has new trials
     if not settings.warm_start_from or held["warm"]["studies"] == now["warm"]["studies"]:
-        now["warm"] = held["warm"]  # the points of the first command count
+        now["warm"] = held["warm"]  # keep the points that the first command chose
     check_parts(prepared.study, held.get("plugins", {}), plugins)
     check_agreement(prepared.study, held, now, prepared.backbones)
     names = (*held["backbones"], *(name for name in weights if name not in held["backbones"]))
@@ -72,34 +75,35 @@ def _opened(
 
 
 def join_engine(prepared: StudyContext, metadata: StudyMetadata) -> Engine:
-    """Return the engine of a study that another process has opened."""
+    """Return an engine for a study that another process has created; waits while the storage is not available."""
     settings = prepared.settings
     study = ENGINES.get(settings.engine).find(settings.storage, prepared.study, patient=True)
     return _engine(prepared, study, tuple(metadata["backbones"]))
 
 
 def settings_of(storage: str, study: str) -> dict[str, Any]:
-    """Return the settings of the last command that opened a study, for a worker that joins it by its database.
+    """Return the settings of the last command that opened a study, for a worker that joins the study by its database.
 
     Raises:
-        StudyError: If there is no such study, or another program created it.
+        MissingError: If the study does not exist.
+        StudyError: If another program created the study.
     """
     return ENGINES.get(Settings.engine).find(storage, study).load_settings() | {"study": study}
 
 
 def find_any_study(settings: Settings, name: str) -> tuple[StudyMetadata, list[tuple[float, Params]]]:
-    """Find a study in the engine of `settings`, then in the other built-in engines.
+    """Find a study by name in the engine of `settings`, then in the other built-in engines.
 
     Returns:
-        Its metadata, and score and parameters of every complete trial.
+        Metadata of the study, and the score and parameters of every complete trial.
 
     Raises:
-        MissingError: If no engine has it.
+        MissingError: If no engine has a study of this name.
         StudyError: If a storage cannot be opened.
     """
     try:
         study = ENGINES.get(settings.engine).find(settings.storage, name)
-    except MissingError:  # any other error says nothing about whether the study exists
+    except MissingError:  # after any other error, the study may still exist in this engine
         others = (ENGINES.get(other) for other in ENGINES.built_in if other != settings.engine)
         holder = next((store for store in others if name in store.names(Settings.storage)), None)
         if holder is None:
@@ -109,7 +113,12 @@ def find_any_study(settings: Settings, name: str) -> tuple[StudyMetadata, list[t
 
 
 def study_lock(prepared: StudyContext, seconds: float | None = None) -> AbstractContextManager[None]:
-    """Let one process of this machine at a time start a trial or recover dead ones; see `interprocess_lock`."""
+    """Return the lock for starting and recovering trials, which one process of this machine can hold at a time.
+
+    Args:
+        prepared: Context of the study.
+        seconds: Time limit for acquiring the lock; None for no limit; see `interprocess_lock`.
+    """
     settings = prepared.settings
     where = ENGINES.get(settings.engine).lock_key(settings.storage)
     return interprocess_lock(f"the study {prepared.study} in {where}", seconds)
@@ -117,7 +126,7 @@ def study_lock(prepared: StudyContext, seconds: float | None = None) -> Abstract
 
 def _engine(prepared: StudyContext, study: StoredStudy, backbones: tuple[str, ...]) -> Engine:
     settings = prepared.settings
-    assert settings.sampler is not None  # the context has set it
+    assert settings.sampler is not None  # `StudyContext.build` fills in the default
     return study.engine(
         prepared.space(backbones),
         settings.sampler,

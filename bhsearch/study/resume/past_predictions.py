@@ -12,14 +12,15 @@ from bhsearch.tracking.upload.outbox import Outbox
 
 
 def outbox_predictions(outboxes: Iterable[Outbox], images: DevelopmentImages) -> dict[int, Predictions]:
-    """Read the predictions of complete trials that MLflow does not have yet, by number of the trial.
+    """Return the predictions of complete trials that wait in outboxes to be logged to MLflow, by trial number.
 
-    Look here before MLflow: a trial that leaves an outbox in between is there by then.
+    Call this function before `mlflow_predictions`: a trial that is logged between the two calls is then found by the
+    second one.
     """
     found = {}
     for box in outboxes:
         for number in box.waiting():
-            with suppress(FileNotFoundError):  # sent, meanwhile
+            with suppress(FileNotFoundError):  # the trial was logged in the meantime
                 message = box.trial(number)
                 if message.record["state"] == COMPLETE:
                     found[number] = images.predictions(message.arrays["probability"])
@@ -27,11 +28,15 @@ def outbox_predictions(outboxes: Iterable[Outbox], images: DevelopmentImages) ->
 
 
 def mlflow_predictions(experiment: str, uid: str) -> dict[int, Predictions]:
-    """Read the predictions of a study's complete trials from MLflow, by number of the trial.
+    """Return the predictions of a study's complete trials that are stored in MLflow, by trial number.
+
+    Args:
+        experiment: Name of the MLflow experiment.
+        uid: Unique identifier of the study.
 
     Raises:
-        StudyError: If the store cannot be opened, or refuses to give them.
-        RunError: If the store stays unavailable.
+        StudyError: If the store cannot be opened or denies access to the predictions.
+        RunError: If the store remains unavailable.
     """
     from bhsearch.models import backend
 
@@ -43,7 +48,7 @@ def mlflow_predictions(experiment: str, uid: str) -> dict[int, Predictions]:
 
 
 def experiment_of(name: str) -> str:
-    """Return the id of an MLflow experiment; empty if there is no experiment of that name.
+    """Return the id of an MLflow experiment; empty if no experiment has this name.
 
     Raises:
         StudyError: If the store cannot be opened.

@@ -1,4 +1,4 @@
-"""Recover trials whose process died between their start and their end."""
+"""Recover dead trials: trials whose process died before it could end them in the engine."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from bhsearch.tracking.records import TrialRecord
 from bhsearch.tracking.upload.outbox import Outbox
 
 DIED = "its process died"
-Reason = Callable[[Trial], tuple[str, bool]]  # why a trial died, and whether to retry it
+Reason = Callable[[Trial], tuple[str, bool]]  # returns the reason of a dead trial's failure, and whether to retry it
 
 
 def process_died(trial: Trial) -> tuple[str, bool]:  # noqa: ARG001
-    """Return the reason for a dead trial about which nothing more is known."""
+    """Return the default reason of a dead trial's failure, and that the trial is to be retried."""
     return DIED, True
 
 
 def recover_dead_trials(
     engine: Engine, own: Outbox | None, others: Iterable[Outbox], reason: Reason = process_died
 ) -> list[Trial]:
-    """End trials whose process is gone: as their record in an outbox says, otherwise as failed.
+    """End the running trials of dead processes.
 
-    Hold the lock of the study: concurrent recovery would record the same failure twice.
+    A trial with a record in an outbox is ended with the result in the record; any other trial is marked failed. The
+    caller must hold the lock of the study, because two concurrent recoveries would record the same failure twice.
 
     Args:
         engine: Engine of the study.
         own: Outbox of this command, for the records of failed trials; None without tracking.
-        others: Outboxes of commands that are gone.
-        reason: Returns why a trial died, and whether to retry it.
+        others: Outboxes of dead commands.
+        reason: Returns the reason of a dead trial's failure, and whether to retry the trial.
 
     Returns:
         The trials that were ended.
@@ -59,7 +60,7 @@ def recover_dead_trials(
 
 
 def _finish(engine: Engine, trial: Trial, box: Outbox, record: TrialRecord) -> None:
-    """End a trial in the engine as its record in the outbox says, and release the record."""
+    """End a trial in the engine with the result in its record, and release the record in the outbox for upload."""
     try:
         replay_result(engine, record)
     except TrialAlreadyEnded:
@@ -69,10 +70,10 @@ def _finish(engine: Engine, trial: Trial, box: Outbox, record: TrialRecord) -> N
 
 
 def replay_result(engine: Engine, record: TrialRecord) -> None:
-    """End a trial as its record has it.
+    """End a trial in the engine with the result in its record.
 
     Raises:
-        TrialAlreadyEnded: If it was ended in another way before.
+        TrialAlreadyEnded: If the trial has ended with another state or score.
     """
     if record["state"] == COMPLETE:
         engine.complete(record["number"], record["score"], record["seconds"], record.get("interval"))
@@ -84,7 +85,11 @@ def replay_result(engine: Engine, record: TrialRecord) -> None:
 
 @contextmanager
 def via_outbox(outbox: Outbox | None, number: int, record: TrialRecord, arrays: dict[str, Any]) -> Iterator[None]:
-    """Hold a trial's record in the outbox while the engine stores the end of the trial, and release it afterwards."""
+    """Put a trial's record into the outbox, run the block that ends the trial in the engine, then release the record.
+
+    A record is uploaded only after its release. If the process is killed in the block, `recover_dead_trials` ends the
+    trial with the result in the record.
+    """
     if outbox is None:
         yield
         return
@@ -94,18 +99,19 @@ def via_outbox(outbox: Outbox | None, number: int, record: TrialRecord, arrays: 
     except TrialAlreadyEnded:
         outbox.drop(number)
         raise
-    except LostStorageError:  # the engine cannot store it any more, but MLflow can
+    except LostStorageError:  # the engine can no longer store the result, but MLflow can
         outbox.release(number)
         raise
     outbox.release(number)
 
 
 def next_retry(trials: Sequence[Trial], names: Iterable[str]) -> Trial | None:
-    """Return a trial whose process died and that must be retried; None if there is none.
+    """Return the first dead trial that must be retried; None if no trial must be retried.
 
     Args:
         trials: All trials of the study.
-        names: Names of the space's parameters; a trial that died before it had them all is not retried.
+        names: Names of all parameters of the space; a trial whose process died before all parameters were sampled is
+            not retried.
     """
     again = {trial.notes.get("retry_of") for trial in trials}
     wanted = set(names)

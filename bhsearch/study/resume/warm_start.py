@@ -1,4 +1,4 @@
-"""Take the first parameters of a study from earlier studies on other data, or its heads from a frozen study."""
+"""Start a study from earlier studies: from the best points of studies on other data, or from a frozen study's heads."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from bhsearch.study.context import FROZEN, StudyContext
 from bhsearch.study.objective_factory import best_heads
 from bhsearch.study.resume.metadata import Origin, StudyMetadata
 
-N_POINTS = 5  # parameter sets that are taken from each study
-# Returns metadata of a study, and score and parameters of its complete trials; raises StudyError if it does not exist.
+N_POINTS = 5  # number of points taken from each study
+# Returns a study's metadata and the score and parameters of its complete trials; raises StudyError for unknown names.
 LookUp = Callable[[str], tuple[StudyMetadata, list[tuple[float, Params]]]]
 
 
 def warm_points(prepared: StudyContext, look_up: LookUp) -> list[Params]:
-    """Return the parameters that a study tries first: the best ones of each study that was named.
+    """Return the points that a study tries first: the best points of each study in `--warm-start-from`.
 
     Args:
         prepared: Context of the new study.
-        look_up: Finds studies.
+        look_up: Returns metadata and complete trials of a study by name.
 
     Returns:
-        Parameters, each once; empty if no study was named.
+        Points without duplicates, at most `N_POINTS` per study; empty without `--warm-start-from`.
 
     Raises:
-        StudyError: If a study is not there, has another regime or the same data, or nothing that is in this space.
+        StudyError: If a study does not exist, has another regime, has the same data, or has no complete trial whose
+            parameters are in the space of the new study.
     """
     space = prepared.space(prepared.backbones)
     found: list[Params] = []
@@ -56,7 +57,7 @@ def warm_points(prepared: StudyContext, look_up: LookUp) -> list[Params]:
 
 
 def next_warm(points: Sequence[Params], trials: Sequence[Trial]) -> int | None:
-    """Return the position of the first parameters that no trial has used; None if all were used."""
+    """Return the index of the first warm-start point that no trial has used; None if all points were used."""
     begun = {trial.notes.get("warm") for trial in trials if trial.notes.get("reason") != INTERRUPTED}
     return next((place for place in range(len(points)) if place not in begun), None)
 
@@ -66,25 +67,24 @@ def _holds(space: Sequence[Any], point: Params) -> bool:
 
 
 def origin_of(prepared: StudyContext, look_up: LookUp) -> Origin:
-    """Describe the study that a study starts from.
+    """Return a description of the frozen study in `--init-from`, which includes its best heads.
 
     Args:
         prepared: Context of the new study.
-        look_up: Finds studies.
+        look_up: Returns metadata and complete trials of a study by name.
 
     Returns:
-        `study`, `uid`, `complete`, how many trials had a score, and `heads`, the best point of the frozen space by
-        backbone; empty if it starts from no study.
+        Name, identifier, number of complete trials and best heads; see `Origin`. Empty without `--init-from`.
 
     Raises:
-        StudyError: If the study does not exist, has another split or regime, or has no complete trial.
+        StudyError: If the frozen study does not exist, has another split or regime, or has no complete trial.
     """
     name = prepared.settings.init_from
     if name is None:
         return {}
     facts, trials = look_up(name)
     if facts["regime"] != FROZEN:
-        raise StudyError(f"--init-from must name a frozen study, but {name!r} is of the {facts['regime']} regime.")
+        raise StudyError(f"--init-from must name a frozen study, but the regime of {name!r} is {facts['regime']}.")
     if facts["split_fingerprint"] != prepared.split.fingerprint:
         raise StudyError(
             f"--init-from must name a study with the same data and split, since a head must not have seen the images "

@@ -1,1 +1,1 @@
-"""Workers: the processes that run trials, and the pool that watches over them."""
+"""Workers, which are processes that run trials, and the pool that starts and supervises them."""

@@ -1,4 +1,4 @@
-"""The pool of workers: starts them, stops them, and replaces those that die, hang or exceed their memory."""
+"""The pool of workers: starts and stops workers, and replaces workers that die, hang or exceed their memory limit."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from bhsearch.study.workers.launchers.base import LAUNCHERS, WorkerCommand, Work
 from bhsearch.study.workers.process import GO, STOP, WorkerTask
 from bhsearch.study.workers.worker import DONE, OUTGROWN, STOPPED, TIME
 
-_GONE = "gone"  # takes the place of a message when a worker has ended
+_GONE = "gone"  # kind of the message that `_messages` yields for a worker that has ended
 _LOOK_SECONDS = 0.5
-_SETTLE_SECONDS = 10.0  # between two searches for trials of dead processes of other commands
-_STOP_SECONDS = 8.0  # for a worker to fail its trial and end; batch systems kill after ten or more
-_MOST_EARLY_DEATHS = 2  # successive workers that died before a trial
+_SETTLE_SECONDS = 10.0  # interval of searches for dead trials of other commands
+_STOP_SECONDS = 8.0  # time for a worker to fail its trial and end; batch systems kill a job after 10 s or more
+_MOST_EARLY_DEATHS = 2  # number of consecutive workers that died before their first trial at which the pool gives up
 
 
 @dataclass(eq=False)
 class PoolWorker:
-    """A worker and what the pool knows of it."""
+    """A worker, and its state as known to the pool."""
 
     slot: int
     handle: WorkerHandle
-    owner: dict[str, Any] | None = None  # its process, as `this_process` returns it; None before it has connected
-    since: float = float("inf")  # when it last started or ended a trial, or said that it waits
-    worked: bool = False  # whether it has started a trial
-    verdict: str = ""  # how it said that it ended
-    reason: str = ""  # why it was killed
+    owner: dict[str, Any] | None = None  # process of the worker, from `this_process`; None until the worker connects
+    since: float = float("inf")  # monotonic time of the last event: a trial started or ended, or the worker waits
+    worked: bool = False  # whether the worker has started a trial
+    verdict: str = ""  # reason of the end that the worker reported, such as `DONE`
+    reason: str = ""  # reason for which the pool killed the worker
 
     def send(self, message: Any) -> None:
-        """Send a message; a worker that has died is noticed when its connection is read."""
+        """Send a message; errors are ignored, because the pool detects a dead worker when it reads the connection."""
         with suppress(OSError):
             self.handle.connection.send(message)
 
     def end(self) -> None:
-        """End the worker by force if it has not ended."""
+        """Kill the worker if it is still running, wait for its end, and close its channel."""
         self.handle.kill()
         self.handle.wait()
         self.handle.close()
@@ -62,11 +62,11 @@ class WorkerEvents:
     """Callbacks of the pool.
 
     Attributes:
-        ended: After a trial: with its number, and its out-of-fold predictions if it is complete.
-        died: After a worker died: with its process (as `this_process` returns it; None if it never connected), a
-            sentence, and whether its trial is to be retried. Returns whether it had a trial.
-        settle: Every few seconds, to recover trials of dead processes of other commands.
-        rescued: After a complete trial that the engine could not record, since its storage is lost.
+        ended: Called after a trial has ended, with its number, and with its out-of-fold predictions if complete.
+        died: Called after a worker died, with its process (in the format of `this_process`; None if the worker never
+            connected), the reason, and whether to retry its trial. Returns whether the worker was running a trial.
+        settle: Called every few seconds, to recover dead trials of other commands.
+        rescued: Called with a complete trial and its predictions if the engine's storage is lost.
     """
 
     ended: Callable[[int, Float32Array | None], None]
@@ -76,7 +76,7 @@ class WorkerEvents:
 
 
 class WorkerPool:
-    """A context manager that runs worker processes.
+    """A pool of worker processes, as a context manager that kills the remaining workers on exit.
 
     Args:
         settings: Settings of the study.
@@ -100,17 +100,17 @@ class WorkerPool:
             worker.end()
 
     def prepare(self, task: WorkerTask, reporter: ProgressReporter) -> dict[str, Any]:
-        """Have the first worker prepare the study; the other workers find the results in the cache.
+        """Let the first worker prepare the study and fill the cache, which the other workers then use.
 
         Args:
-            task: The study.
+            task: Task to send to the worker.
             reporter: Receives the steps of the preparation.
 
         Returns:
-            Example images of each augmentation policy.
+            Example images by augmentation policy.
 
         Raises:
-            InputError: If the user's input is wrong.
+            InputError: If a setting or an input file is invalid.
             RunError: If the worker and its replacement die.
         """
         self._task, self._reporter = task, reporter
@@ -125,8 +125,8 @@ class WorkerPool:
             self._workers[0] = self._start(first.slot)
 
     def _prepared_by(self, first: PoolWorker) -> dict[str, Any] | None:
-        """Show the steps of a worker until it is ready. Returns its examples; None if it died."""
-        steps: list[tuple[ExitStack, Progress]] = []  # the innermost one last
+        """Report the steps of a worker until it is ready, and return its example images; None if the worker died."""
+        steps: list[tuple[ExitStack, Progress]] = []  # nested steps, innermost last
         with ExitStack() as all_steps:
             while True:
                 try:
@@ -147,18 +147,18 @@ class WorkerPool:
                     self._handle(first, kind, rest, None)
 
     def work(self, watch: WorkerEvents, seconds: float) -> str:
-        """Run trials in all workers until they end.
+        """Run trials in all workers until the workers end.
 
         Args:
-            watch: Callbacks.
-            seconds: Time after which no trial is started.
+            watch: Callbacks for the events of the workers.
+            seconds: Time limit after which no trial is started.
 
         Returns:
-            Why they ended: `DONE`, `TIME` or `STOPPED`.
+            Reason why the workers ended: `DONE`, `TIME` or `STOPPED`.
 
         Raises:
-            InputError: If a worker meets an error that every worker would meet.
-            RunError: If workers die before their first trial.
+            InputError: If a worker fails with an error that would also occur in every other worker.
+            RunError: If several workers in a row die before their first trial.
         """
         self._deadline = time.monotonic() + seconds
         settled = time.monotonic()
@@ -176,7 +176,7 @@ class WorkerPool:
         return next((word for word in (STOPPED, TIME) if word in self._verdicts), DONE)
 
     def _wait_for_messages(self, watch: WorkerEvents) -> None:
-        """Handle the messages of a moment; kill workers that hang, replace those that have ended."""
+        """Handle the pending messages, replace workers that have ended, and kill workers that hang."""
         for worker, kind, rest in self._messages():
             if kind == _GONE:
                 self._gone(worker, watch)
@@ -189,7 +189,10 @@ class WorkerPool:
                 worker.handle.kill()
 
     def _messages(self) -> Iterator[tuple[PoolWorker, str, list[Any]]]:
-        """Yield the messages of a moment, at most one per worker: worker, kind and contents."""
+        """Yield worker, kind and contents of the pending messages, at most one message per worker.
+
+        The method waits up to `_LOOK_SECONDS` for a message.
+        """
         by_connection = {worker.handle.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection), _LOOK_SECONDS):
             worker = by_connection[connection]  # type: ignore[index]
@@ -225,7 +228,7 @@ class WorkerPool:
             raise getattr(errors, rest[0], RunError)(rest[1])
 
     def _gone(self, worker: PoolWorker, watch: WorkerEvents) -> None:
-        """Recover the trial of a worker that has ended, and replace the worker unless it had finished."""
+        """Recover the trial of a worker that has ended, and replace the worker unless it reported `DONE` or `TIME`."""
         worker.handle.wait(_LOOK_SECONDS)
         worker.end()
         self._workers.remove(worker)
@@ -256,7 +259,7 @@ class WorkerPool:
             )
 
     def _stop(self, watch: WorkerEvents) -> None:
-        """Have workers fail their trials and end; kill them after `_STOP_SECONDS`."""
+        """Ask all workers to fail their trials and end, and kill the remaining workers after `_STOP_SECONDS`."""
         if not self._workers:
             return
         for worker in self._workers:
@@ -267,7 +270,7 @@ class WorkerPool:
                 if kind == _GONE:
                     worker.end()
                     self._workers.remove(worker)
-                elif kind != "failed":  # the first failure is being raised
+                elif kind != "failed":  # ignore further failures while the first one is being raised
                     self._handle(worker, kind, rest, watch)
         for worker in self._workers:
             worker.end()
@@ -280,8 +283,11 @@ class WorkerPool:
 
 
 def n_workers(settings: Settings) -> int:
-    """Return the number of worker processes: `--workers`, else one per GPU if the engine is parallel; 0 for none."""
-    if os.name == "nt":  # a process cannot inherit a socket there
+    """Return the number of worker processes; 0 if the command runs the trials itself.
+
+    The number is `--workers` if given; otherwise 1 per GPU, and at least 1, or 1 if the engine is not parallel.
+    """
+    if os.name == "nt":  # on Windows, a process cannot inherit a socket
         return 0
     if settings.workers is not None:
         return settings.workers
@@ -289,7 +295,7 @@ def n_workers(settings: Settings) -> int:
 
 
 def visible_gpus() -> list[str]:
-    """Return the names of the GPUs that this process may use, as in `CUDA_VISIBLE_DEVICES`."""
+    """Return the GPUs that this process may use, each in the format of `CUDA_VISIBLE_DEVICES`."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]

@@ -1,7 +1,8 @@
-"""A worker as a process: `python -m bhsearch.study.workers.process CHANNEL THREADS`, which a launcher starts.
+"""The worker process: `python -m bhsearch.study.workers.process CHANNEL THREADS`, started by a launcher.
 
-It imports its framework while the pool reads the data, receives the study through its channel, and reports through it.
-When the pool sends `STOP` or has ended, the worker fails its trial and ends, by force if necessary.
+The worker imports its framework while the pool reads the data. It then receives the study through the channel, runs
+trials, and sends their events through the channel. When the pool sends `STOP` or dies, the worker fails its running
+trial and exits. If the worker does not exit in time, the pool kills it, or a timer if the pool is dead.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ from bhsearch.study.workers.worker import STOPPED, StoppingCriteria, TrialCallba
 from bhsearch.tracking.upload.outbox import Outbox
 
 GO, STOP = "go", "stop"  # messages of the pool after the task
-_ALONE_SECONDS = 3  # for a worker to end after its pool has ended
-_STEP_SECONDS = 0.1  # between two progress messages
+_ALONE_SECONDS = 3  # time for a worker to exit after its pool has died
+_STEP_SECONDS = 0.1  # minimum interval between two progress messages
 
 
 @dataclass(frozen=True, eq=False)
 class WorkerTask:
-    """The study that a worker runs trials of.
+    """The task of a worker: the study to run trials of, and the stopping criteria.
 
     Attributes:
         prepared: Context of the study.
         metadata: Metadata of the study.
         outbox: Folder of the command's outbox; None without tracking.
-        criteria: When to end.
+        criteria: Stopping criteria of the worker.
     """
 
     prepared: StudyContext
@@ -59,7 +60,7 @@ class WorkerTask:
 
 
 class PoolChannel(TrialCallbacks, ProgressReporter):
-    """A worker's end of the channel: sends events to the pool, and receives `STOP`."""
+    """The worker's end of the channel: receives the task, `GO` and `STOP`, and sends events to the pool."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -68,28 +69,31 @@ class PoolChannel(TrialCallbacks, ProgressReporter):
         self._given = threading.Event()
         self._task = b""
         self._waited = self._told = 0.0
-        self._number: int | None = None  # number of the trial that started last
+        self._number: int | None = None  # number of the most recently started trial
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._signal)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _signal(self, number: int, _frame: Any) -> None:
-        """Leave the first Ctrl-C to the pool, which receives it as well: it goes to the whole process group."""
+        """Handle a signal: the first Ctrl-C is ignored, because it also reaches the pool, which then sends `STOP`."""
         if number == signal.SIGTERM or self._interrupts.asked:
             self._interrupts.ask()
 
     @property
     def stopping(self) -> bool:
-        """Whether the pool has sent `STOP` or has ended."""
+        """Whether the worker must stop, because the pool sent `STOP` or died, or because of a signal."""
         return self._interrupts.asked
 
     def task(self) -> WorkerTask | None:
-        """Wait for the task. Returns None if the pool has ended."""
+        """Wait for the task, and return it; None if the pool died."""
         self._given.wait()
         return pickle.loads(self._task) if self._task else None  # noqa: S301  # from the process that started this one
 
     def _listen(self) -> None:
-        """Receive messages in a thread, from the start: the pool may die while the framework is imported."""
+        """Receive messages until the pool dies.
+
+        The method runs in its own thread, so that a death of the pool is also noticed while the framework is imported.
+        """
         with contextlib.suppress(EOFError, OSError):
             self._task = self._connection.recv_bytes()
             self._given.set()
@@ -101,18 +105,18 @@ class PoolChannel(TrialCallbacks, ProgressReporter):
         self._stop()
         self._given.set()
         self.go.set()
-        signal.alarm(_ALONE_SECONDS)  # sent by the kernel: an import in the other thread may hold the interpreter
+        signal.alarm(_ALONE_SECONDS)  # the kernel kills the process even if an import in the main thread holds the GIL
 
     def _stop(self) -> None:
         self._interrupts.asked = True
         _thread.interrupt_main(signal.SIGINT)
 
     def interruptible(self) -> AbstractContextManager[None]:
-        """Return a context manager for code that may be interrupted."""
+        """Return a context manager in which `STOP` interrupts the code immediately."""
         return self._interrupts.allowed()
 
     def send(self, *message: Any) -> None:
-        """Send a message; if the pool has ended, the listening thread ends this process."""
+        """Send a message; errors are ignored, because the listening thread ends this process if the pool died."""
         with contextlib.suppress(OSError):
             self._connection.send(message)
 
@@ -122,13 +126,13 @@ class PoolChannel(TrialCallbacks, ProgressReporter):
         self.send("started", trial.number)
 
     def doing(self, what: str, number: int | None = None) -> None:
-        """Report what the trial is doing, at most every `_STEP_SECONDS`."""
+        """Report a progress message of a trial; messages within `_STEP_SECONDS` of the last one are dropped."""
         if time.monotonic() > self._told + _STEP_SECONDS:
             self._told = time.monotonic()
             self.send("doing", what, self._number if number is None else number)
 
     def ended(self, number: int, probability: Float32Array | None) -> None:
-        """Report that a trial has ended."""
+        """Report that a trial has ended, with its out-of-fold predictions if complete."""
         self.send("ended", number, probability)
 
     def rescued(self, trial: Trial, probability: Float32Array) -> None:
@@ -136,22 +140,22 @@ class PoolChannel(TrialCallbacks, ProgressReporter):
         self.send("rescued", trial, probability)
 
     def waiting(self) -> None:
-        """Report that other workers run the last trials."""
+        """Report at most once per second that no trial can be started, because other workers run the last trials."""
         if time.monotonic() > self._waited + 1.0:
             self._waited = time.monotonic()
             self.send("waiting")
 
     def exhausted(self, sentence: str) -> None:
-        """Report that the sampler has no point left."""
+        """Report that the sampler has no more points to propose."""
         self.say(sentence)
 
     def say(self, sentence: str) -> None:
-        """Report a sentence for people."""
+        """Report a message for the user."""
         self.send("say", sentence)
 
     @contextmanager
     def step(self, what: str) -> Iterator[Progress]:
-        """Report a step and its progress."""
+        """Report the start, the progress and the end of a step."""
         last = 0.0
 
         def progress(done: int, total: int) -> None:
@@ -169,8 +173,8 @@ def main(channel: str, threads: int) -> None:
     """Run trials of the study that the pool sends.
 
     Args:
-        channel: Channel to the pool, as `open_channel` takes it.
-        threads: Processor threads that one operation may use; 0 for the framework's own choice.
+        channel: Name of the channel to the pool; see `open_channel`.
+        threads: Number of CPU threads that one operation may use; 0 for the framework's default.
     """
     pool = PoolChannel(open_channel(channel))
     pool.send("hello", this_process())
@@ -185,7 +189,7 @@ def main(channel: str, threads: int) -> None:
     except BhsearchError as error:
         pool.send("failed", type(error).__name__, str(error))
         return
-    except Exception as error:  # a worker that cannot go on ends the study, with the reason
+    except Exception as error:  # an unexpected error outside of a trial ends the search with a message
         pool.send("failed", "RunError", f"A worker failed: {type(error).__name__}: {error}")
         return
     pool.send("done", verdict)

@@ -29,23 +29,23 @@ from bhsearch.study.resume.warm_start import next_warm
 from bhsearch.study.stopping import trials_since_improvement
 from bhsearch.tracking.upload.outbox import Outbox
 
-# Why a worker has ended.
+# Reasons why a worker ends: study finished, time limit, memory limit, interrupt.
 DONE, TIME, OUTGROWN, STOPPED = "done", "time", "outgrown", "stopped"
-_WAIT_SECONDS = 0.2  # while another worker runs the last trial
+_WAIT_SECONDS = 0.2  # polling interval while other workers run the last trials
 
 
 @dataclass(frozen=True)
 class StoppingCriteria:
-    """When a worker ends.
+    """The limits at which a worker stops to start trials, and the points to try first.
 
     Attributes:
-        trials: Finished trials of the whole study.
-        max_failures: Consecutive failed trials, over all workers.
+        trials: Number of finished trials of the whole study.
+        max_failures: Number of consecutive failed trials, over all workers.
         n_before: Number of trials of earlier commands, whose failures do not count.
-        seconds: Time after which no trial is started.
-        max_memory_mb: Memory of the worker in MB above which it starts no trial.
-        stagnation: Consecutive finished trials without an improvement; None for no limit.
-        points: Parameters of the first trials, from other studies.
+        seconds: Time limit after which no trial is started.
+        max_memory_mb: Memory of the worker in MB above which it starts no further trial.
+        stagnation: Number of consecutive finished trials without an improvement; None for no limit.
+        points: Warm-start points from other studies, which are tried first.
     """
 
     trials: int
@@ -58,7 +58,7 @@ class StoppingCriteria:
 
 
 class TrialCallbacks:
-    """Callbacks of a worker; these do nothing."""
+    """Callbacks of a worker that do nothing; subclasses override them."""
 
     @property
     def stopping(self) -> bool:
@@ -66,36 +66,41 @@ class TrialCallbacks:
         return False
 
     def started(self, trial: Trial) -> None:
-        """A trial has started."""
+        """Handle the start of a trial."""
 
     def ended(self, number: int, probability: Float32Array | None) -> None:
-        """A trial has ended; `probability` holds its out-of-fold predictions if it is complete."""
+        """Handle the end of a trial.
+
+        Args:
+            number: Number of the trial.
+            probability: Out-of-fold P(malignant), shape (n_repeats, n_images); None unless the trial is complete.
+        """
 
     def rescued(self, trial: Trial, probability: Float32Array) -> None:
-        """A trial is complete, but the engine could not record it, since its storage is lost."""
+        """Handle a complete trial that the engine could not store because its storage is lost."""
 
     def waiting(self) -> None:
-        """No trial can be started now: other workers run the last ones."""
+        """Handle that no trial can be started, because other workers run the last trials; called repeatedly."""
 
     def exhausted(self, sentence: str) -> None:
-        """The sampler has no point left."""
+        """Handle that the sampler has no more points to propose; `sentence` is a message for the user."""
 
     def interruptible(self) -> AbstractContextManager[None]:
-        """Return a context manager for code that may be interrupted."""
+        """Return a context manager in which an interrupt takes effect immediately."""
         return nullcontext()
 
 
 class Worker:
-    """Runs trials until one of the stopping criteria is met.
+    """A loop that runs trials one after another until a stopping criterion is met.
 
     Args:
         prepared: Context of the study.
         metadata: Metadata of the study.
         engine: Engine of the study.
-        objective: Scores parameters.
-        outbox: Receives finished trials; None without tracking.
-        criteria: When to end.
-        callbacks: Receive the events of trials.
+        objective: Objective, which scores the parameters of a trial.
+        outbox: Outbox that receives the records of trials; None without tracking.
+        criteria: Stopping criteria.
+        callbacks: Callbacks for the events of trials.
     """
 
     def __init__(
@@ -117,16 +122,19 @@ class Worker:
         self._draws: IntArray | None = None
 
     def run(self) -> str:
-        """Run trials. Returns `DONE`, `TIME`, `OUTGROWN` or `STOPPED`.
+        """Run trials until a stopping criterion is met.
+
+        Returns:
+            Reason of the end: `DONE`, `TIME`, `OUTGROWN` or `STOPPED`.
 
         Raises:
-            KeyboardInterrupt: If it was interrupted; the running trial has been failed.
-            InputError: If the next trial would fail in the same way, such as on a full disk.
+            KeyboardInterrupt: If the worker was interrupted; its running trial has been marked failed.
+            InputError: If a trial failed with an error that would recur in the next trial, such as a full disk.
         """
         while True:
             if self._callbacks.stopping:
                 return STOPPED
-            if self._worked and memory_mb() > self._criteria.max_memory_mb:  # a new worker runs at least one trial
+            if self._worked and memory_mb() > self._criteria.max_memory_mb:  # every worker runs at least one trial
                 return OUTGROWN
             with study_lock(self._prepared):
                 trials = self._engine.trials()
@@ -154,19 +162,23 @@ class Worker:
                 self._worked = True
 
     def _forget_own(self, trials: Sequence[Trial]) -> None:
-        """Fail trials that this process owns and does not run: the storage was lost while they were started."""
+        """Fail running trials that this process owns, although it runs no trial when this method is called.
+
+        If the connection is lost while a trial is started, the storage may contain the trial without the worker's
+        knowledge.
+        """
         me = this_process()
         for trial in trials:
             if trial.state == RUNNING and trial.owner == me:
                 self._fail(trial, INTERRUPTED)
 
     def _ask(self, trials: Sequence[Trial]) -> Trial:
-        """Start a trial: retries come first, then the points from other studies, then those of the sampler."""
+        """Start and return a trial: a retry if one is due, else the next warm-start point, else a sampled point."""
         notes: dict[str, Any] = {"started_ms": now_ms()}
         if self._outbox is not None:
             notes["outbox"] = str(
                 self._outbox.folder.resolve()
-            )  # from which other commands can tell whether it is logged
+            )  # other commands look in this folder to learn whether the trial is still to be logged
         again = next_retry(trials, self._names)
         if again is None:
             place = next_warm(self._criteria.points, trials)
@@ -190,7 +202,7 @@ class Worker:
             raise
         except Pruned as pruned:
             self._prune(trial, pruned)
-        except InputError as error:  # the next trial would fail in the same way
+        except InputError as error:  # the error would recur in the next trial
             self._fail(trial, str(error))
             raise
         except Exception as error:  # a trial may fail in any way; the study continues, and the reason is stored
@@ -199,7 +211,10 @@ class Worker:
             self._complete(trial, outcome)
 
     def _complete(self, trial: Trial, outcome: TrialResult) -> None:
-        """Put a trial into the outbox, then end it in the engine: a kill in between does not lose it."""
+        """Put the result of a trial into the outbox, then end the trial in the engine.
+
+        In this order, the result survives if the process is killed between the two steps.
+        """
         ends = self._interval(outcome)
         settings = self._prepared.settings
         now = resolved(self._prepared.regime, settings.feature_backend, settings.precision)
@@ -215,7 +230,7 @@ class Worker:
             raise
 
     def _interval(self, outcome: TrialResult) -> tuple[float, float]:
-        """Return the 95 % interval of the score over cases, as in the result and the report."""
+        """Return the 95 % bootstrap interval of the score over cases, computed as in the result and the report."""
         if self._draws is None:
             self._draws = group_draws(self._images.group, self._images.stratum, N_DRAWS)
         predictions = self._images.predictions(outcome.probability)
@@ -232,10 +247,10 @@ class Worker:
 
     @contextmanager
     def _reported(self, trial: Trial, probability: Float32Array | None = None) -> Iterator[None]:
-        """Call `ended` after the block, which ends a trial."""
+        """Run the block that ends a trial in the engine, then call the callback `ended`."""
         try:
             yield
-        except TrialAlreadyEnded:  # it was taken for dead and has been failed; its result does not count
+        except TrialAlreadyEnded:  # another process assumed that the trial was dead and failed it; discard the result
             probability = None
         self._callbacks.ended(trial.number, probability)
 
@@ -263,12 +278,12 @@ class Worker:
 
 
 def failed_too_often(trials: Sequence[Trial], criteria: StoppingCriteria) -> bool:
-    """Return whether too many consecutive trials have failed."""
+    """Return whether the last `max_failures` trials of this command have all failed."""
     return len(last_failures(trials, criteria.n_before)) >= criteria.max_failures
 
 
 def stagnated(trials: Sequence[Trial], most: int | None) -> bool:
-    """Return whether the last `most` finished trials brought no improvement; False if `most` is None."""
+    """Return whether the last `most` finished trials did not improve the best score; False if `most` is None."""
     if most is None:
         return False
     since = [0, *trials_since_improvement(trial.value for trial in trials if trial.counts)]
@@ -276,7 +291,12 @@ def stagnated(trials: Sequence[Trial], most: int | None) -> bool:
 
 
 def last_failures(trials: Sequence[Trial], n_before: int) -> list[Trial]:
-    """Return the latest consecutive failed trials of this command, without interrupted ones."""
+    """Return the failed trials since the last finished one, latest first, without interrupted trials.
+
+    Args:
+        trials: All trials of the study, ordered by number.
+        n_before: Number of trials of earlier commands, which are ignored.
+    """
     failures: list[Trial] = []
     for trial in reversed(trials[n_before:]):
         if trial.state == FAILED and trial.notes.get("reason") != INTERRUPTED:

@@ -1,1 +1,1 @@
-"""Upload finished trials to MLflow: the outbox, the process that empties it, and the runs that it writes."""
+"""Upload finished trials to MLflow: the outbox, the process that sends its trials, and the runs of the trials."""

@@ -1,4 +1,4 @@
-"""Write the artifacts of trials and studies: pictures, curves, predictions."""
+"""Write the artifacts of trials and studies: pictures, curves and predictions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from bhsearch.tracking import keys
 from bhsearch.tracking.records import SummaryRecord
 
 N_DRAWS = 1000
-N_DRAWS_BAND = 200  # a band only needs to look smooth
+N_DRAWS_BAND = 200  # enough for a smooth confidence band
 
 
 def score_and_interval(predictions: Predictions) -> tuple[dict[str, float], Interval]:
-    """Return the metrics of a trial, and the interval of its score over cases."""
+    """Return the metrics of a trial, and the 95 % interval of the score over cases."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
     ends = interval(bootstrap_scores(predictions, draws))
     values = metrics.trial_metrics(predictions)
@@ -43,18 +43,18 @@ def write_trial(
     note: str,
     unit: str = "epoch",
 ) -> None:
-    """Write everything of a trial but its model.
+    """Write all artifacts of a trial except the model.
 
     Args:
         folder: An empty folder.
-        predictions: Out of fold.
-        values: From `score_and_interval`.
-        ends: From `score_and_interval`.
-        history: Curves, a value per step: `auc`, `loss`, `training_loss`.
-        pixels: Resized images, row by row as the predictions. Shape (n_images, n_tiles, size, size, 3). None where
-            they were evicted; the examples are then left out.
+        predictions: Out-of-fold predictions.
+        values: Metrics, from `score_and_interval`.
+        ends: Interval of the score, from `score_and_interval`.
+        history: Learning curves `auc`, `loss` and `training_loss`, with one value per step.
+        pixels: Resized images in the row order of the predictions. Shape (n_images, n_tiles, size, size, 3). None if
+            the images were evicted from the cache; the example images are then left out.
         note: Text on every picture, such as that the data are synthetic; may be empty.
-        unit: Unit of the steps of the curves.
+        unit: Unit of the steps of the learning curves.
     """
     decisions = cross_fitted_labels(predictions)
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
@@ -83,14 +83,13 @@ def write_trial(
 
 
 def write_study(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], note: str) -> None:
-    """Write the pictures of a study.
+    """Write the pictures of a study, and its summary as JSON.
 
     Args:
         folder: An empty folder.
-        record: `trials` (a list of `state`, `value`, `params`), `importances`, `log` (parameters on a logarithmic
-            scale), `best` (a list of `name`, `score`, `low`, `high`, `tied`) and `policies` of augmentation.
-        arrays: `augmentation`, what each policy does, where the study augments on the device. Shape (n_policies,
-            n_pictures, size, size, 3).
+        record: Summary of the study.
+        arrays: `augmentation`, with example images augmented by each policy; absent if the study does not augment on
+            the device. Shape (n_policies, n_pictures, size, size, 3).
         note: Text on every picture; may be empty.
     """
     trials = record["trials"]
@@ -125,7 +124,7 @@ def write_study(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], 
 
 
 def _whole(tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the first tile of an image, which represents it in the grid."""
+    """Return the first tile of an image, which represents the image in the grid of examples."""
     first: npt.NDArray[np.uint8] = tiles[0]
     return first
 

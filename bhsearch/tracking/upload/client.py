@@ -1,4 +1,4 @@
-"""Start the uploader, receive its messages and wait for it. Imports no MLflow."""
+"""Start the uploader process, receive its messages, and wait for it to end. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _LOOK_SECONDS = 0.2
 
 
 class UploaderProcess:
-    """A running uploader, see `tracking.upload.uploader`.
+    """A running uploader process; see `tracking.upload.uploader`.
 
     Args:
-        outbox: Outbox to send from; it must hold the record of its study.
+        outbox: Outbox whose trials are sent; it must contain the record of its study.
         tell: Called with sentences for the user, for example when the store becomes unavailable.
-        patient: Whether to wait for a store that is unavailable at the start.
-        sent: Called from another thread with number, experiment and run of a trial that was logged.
+        patient: Whether to wait if the store is unavailable at the start.
+        sent: Called with trial number, experiment and run of each logged trial, from another thread.
     """
 
     def __init__(
@@ -50,14 +50,17 @@ class UploaderProcess:
         self._listener.start()
 
     def wait_until_ready(self) -> None:
-        """Let the uploader begin, and wait until the study has its run, or until an unavailable store is waited for.
+        """Let the uploader begin, and wait until the run of the study is open.
+
+        With `patient`, the method also returns as soon as the uploader reports an unavailable store, and the uploader
+        keeps trying.
 
         Raises:
             StudyError: If the store cannot be used.
-            RunError: If it was waited for and stays unavailable.
+            RunError: If the store stays unavailable.
         """
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended already, and said why
+        with contextlib.suppress(BrokenPipeError):  # the process has ended, and its message gives the reason
             self._process.stdin.write(f"{to_line(Go())}\n")
             self._process.stdin.flush()
         self._answered.wait()
@@ -68,7 +71,7 @@ class UploaderProcess:
 
     @property
     def refused(self) -> bool:
-        """Whether the store refused the study, so that nothing of this session is in it."""
+        """Whether logging failed before the study had a run, so that the store has no trial of this session."""
         return bool(self._failure) and not self.run_id
 
     def finish(self, progress: Progress) -> None:
@@ -78,7 +81,7 @@ class UploaderProcess:
             progress: Called with (sent, to send).
 
         Raises:
-            RunError: If something could not be sent; it stays in the outbox.
+            RunError: If a trial could not be sent; unsent trials stay in the outbox.
         """
         to_send = len(self._outbox.waiting())
         self._end_input()
@@ -94,14 +97,14 @@ class UploaderProcess:
             )
 
     def abandon(self) -> None:
-        """End an uploader that has not begun, without a kill: it may be creating the tables of a new store."""
+        """End an uploader that has not begun, without killing it: it may be creating the tables of a new store."""
         self._end_input()
         self._listener.join()
         self._process.wait()
 
     def _end_input(self) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended already, with a line unread
+        with contextlib.suppress(BrokenPipeError):  # the process has ended without reading all input
             self._process.stdin.close()
 
     def _listen(self) -> None:
@@ -112,7 +115,7 @@ class UploaderProcess:
         self._answered.set()
 
     def _receive(self, message: Any) -> None:
-        """Act on one message; anything else is output of a library."""
+        """Handle one message; other output comes from libraries and is ignored."""
         match message:
             case Ready(run_id, experiment_id):
                 self.run_id, self.experiment_id = run_id, experiment_id
@@ -133,14 +136,14 @@ class UploaderProcess:
 
 
 def sync(tell: Callable[[str], None]) -> None:
-    """Send the trials in the outboxes of commands that are gone, and wait until they are sent.
+    """Send the trials in the outboxes of ended commands, and wait until they are sent.
 
     Args:
-        tell: Called with a sentence.
+        tell: Called with sentences for the user.
 
     Raises:
         StudyError: If the store cannot be opened.
-        RunError: If something could not be sent; it stays in its outbox.
+        RunError: If a trial could not be sent; unsent trials stay in their outboxes.
     """
     folder = outbox_root()
     boxes = [box for box in all_outboxes(folder) if box.waiting()]

@@ -1,8 +1,8 @@
 """Keep the models of the best trials of a study in MLflow, and delete the others.
 
-What there is to know is in MLflow, on the runs themselves: so it holds after a resume, and where several processes log
-one study. Of those at most a few more than N models are left for a moment, and the best N always are there: a model
-goes only when N better ones are whole, and scores do not change.
+The state is stored as tags of the trials' runs in MLflow, so that it survives a resume and is shared by all processes
+that log one study. A model is deleted only after the models of N better trials are complete. MLflow therefore always
+has the models of the best N trials, and may briefly have a few more.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _LOG = logging.getLogger(__name__)
 
 
 class ModelRetention:
-    """Keeps the models of the best trials of one study.
+    """The retention policy for the models of one study, which keeps the models of the best trials.
 
     Args:
         client: Client of the MLflow store.
-        experiment_id: Where the study's runs are.
+        experiment_id: Experiment of the study.
         uid: Identifier of the study.
-        most: How many trials keep their model; None for all.
+        most: Number of trials whose models are kept; None for all trials.
     """
 
     def __init__(self, client: MlflowClient, experiment_id: str, uid: str, most: int | None) -> None:
@@ -40,15 +40,16 @@ class ModelRetention:
         self._said = False
 
     def wants(self, score: float, number: int) -> bool:
-        """Return whether a trial that just ended is among the best, so that its model must be logged."""
+        """Return whether a newly ended trial is among the best trials, so that its model must be logged."""
         if not self._most:
             return self._most is None
         return sum(_place(run) < (-score, number) for run in self._with_model()) < self._most
 
     def tidy(self) -> None:
-        """Delete the models of trials that are no longer among the best; what fails is tried again next time.
+        """Delete the models of trials that are no longer among the best.
 
-        A study that goes on with `none` keeps the models that it had.
+        A failed deletion is retried at the next call. If the number of models to keep is 0 (`--keep-models none`),
+        existing models are not deleted.
         """
         if not self._most:
             return
@@ -58,9 +59,9 @@ class ModelRetention:
                 continue
             try:
                 self._remove(run)
-            except FileNotFoundError:  # another process is at it
+            except FileNotFoundError:  # another process is deleting the model
                 continue
-            except (MlflowException, OSError) as error:  # OSError: those of a server, too
+            except (MlflowException, OSError) as error:  # errors of a server include OSError
                 self._say(run, error)
 
     def _with_model(self) -> Iterator[Any]:
@@ -87,7 +88,7 @@ class ModelRetention:
                 files.delete_artifacts()  # type: ignore[no-untyped-call]
                 self._client.delete_logged_model(model_id)
             except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # else someone has deleted it
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # a missing model was deleted by another process
                     raise
         self._forget(run_id)
 
@@ -95,7 +96,7 @@ class ModelRetention:
         self._client.set_tag(run_id, MODEL, NONE)
 
     def _is_registered(self, run_id: str, model_id: str) -> bool:
-        """Return whether someone registered this model by hand, so that a version needs its files."""
+        """Return whether a registered version uses this model, so that its files must be kept."""
         queries = (f"run_id = '{run_id}'", f"source_path = 'models:/{model_id}'")
         return any(self._client.search_model_versions(query, max_results=1) for query in queries)
 

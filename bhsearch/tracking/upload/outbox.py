@@ -1,8 +1,8 @@
-"""The outbox: finished trials that MLflow does not have yet, as folders that are created atomically.
+"""The outbox: finished trials that MLflow does not have yet, one atomically created folder per trial.
 
-A trial is stored here before the engine stores its end, and released afterwards, so that whenever a process dies, a
-trial that the engine counts is either in the outbox or in MLflow. Each command has its own outbox and its own uploader;
-the next command sends from the outboxes of commands that died.
+A trial is put into the outbox before the engine stores its result, and released for sending afterwards. Whenever a
+process dies, each trial that the engine counts is therefore either in the outbox or in MLflow. Each command has its own
+outbox and uploader; the next command sends the trials in the outboxes of commands that died.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def outbox_root() -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Message(Generic[R]):
-    """One folder of the outbox.
+    """A record in the outbox, with its arrays.
 
     Attributes:
-        folder: The folder.
-        record: The record, from its JSON file.
-        arrays: The arrays that belong to it, by name.
+        folder: Folder of the record.
+        record: Content of the JSON file.
+        arrays: Arrays of the record, by name.
     """
 
     folder: Path
@@ -55,7 +55,7 @@ class Message(Generic[R]):
 
 
 class Outbox:
-    """The outbox of one command at one study.
+    """The outbox of one command for one study.
 
     Args:
         folder: Folder of the outbox.
@@ -88,72 +88,72 @@ class Outbox:
 
     @property
     def orphaned(self) -> bool:
-        """Whether its command is gone."""
+        """Whether the command that owns the outbox has ended."""
         try:
             return not is_alive(json.loads((self.folder / _OWNER).read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # not written yet, or deleted: the outbox is empty
+        except (OSError, ValueError):  # owner file not written yet, or outbox deleted
             return not self.begun
 
     @property
     def begun(self) -> bool:
-        """Whether it holds the record of its study."""
+        """Whether the outbox contains the record of its study."""
         return (self.folder / _STUDY).exists()
 
     def put_study(self, record: StudyRecord, arrays: Arrays) -> None:
-        """Store the record of the study, until the outbox is closed."""
-        shutil.rmtree(self.folder / _END, ignore_errors=True)  # of a session that died before it was sent
+        """Store the record of the study, which stays in the outbox until the outbox is closed."""
+        shutil.rmtree(self.folder / _END, ignore_errors=True)  # unsent summary of a session that died
         self._write(_STUDY, record, arrays)
 
     def study(self) -> Message[StudyRecord]:
-        """Read the record of the study."""
+        """Return the record of the study."""
         study: Message[StudyRecord] = self._read(self.folder / _STUDY)
         return study
 
     @contextlib.contextmanager
     def sending(self) -> Iterator[None]:
-        """Wait for the lock of the sender: the uploader of a killed search may still be sending."""
+        """Hold the sending lock while the block runs; the uploader of a killed search may still hold it."""
         with ExitStack() as stack:
-            with contextlib.suppress(FileNotFoundError):  # whoever was at it has sent all
+            with contextlib.suppress(FileNotFoundError):  # the outbox is gone: another process has sent its trials
                 stack.enter_context(lock(self.folder / ".lock"))
             yield
 
     def put(self, number: int, record: TrialRecord, arrays: Arrays) -> None:
-        """Store a finished trial, which is not sent before it is released."""
+        """Store a finished trial, which is sent only after `release`."""
         self._write(f"{number:05d}{_HELD}", record, arrays)
 
     def release(self, number: int) -> None:
-        """Let a trial be sent, because the engine has stored its end. Another process may have done so already."""
+        """Allow a trial to be sent, after the engine stored its result; no effect if the trial was already released."""
         with contextlib.suppress(FileNotFoundError):
             (self.folder / f"{number:05d}{_HELD}").rename(self.folder / f"{number:05d}")
 
     def drop(self, number: int) -> None:
-        """Delete a trial that was not released, because the engine holds another end of it."""
+        """Delete an unreleased trial, because the engine has stored another result for the trial."""
         shutil.rmtree(self.folder / f"{number:05d}{_HELD}", ignore_errors=True)
 
     def held(self) -> dict[int, TrialRecord]:
-        """Read the records of trials that were never released, by number."""
+        """Return the records of unreleased trials, by trial number."""
         folders = sorted(self.folder.glob(f"*{_HELD}"))
         return {int(folder.name.removesuffix(_HELD)): self._read_trial(folder).record for folder in folders}
 
     def waiting(self) -> list[int]:
-        """Return the numbers of the trials that can be sent, sorted."""
+        """Return the sorted numbers of the released trials, which can be sent."""
         with contextlib.suppress(FileNotFoundError):  # closed
             return sorted(int(folder.name) for folder in self.folder.iterdir() if folder.name.isdigit())
         return []
 
     def holds(self) -> set[int]:
-        """Return the numbers of all trials that MLflow does not have yet, or not completely."""
+        """Return the numbers of all trials in the outbox, released or not."""
         with contextlib.suppress(FileNotFoundError):  # closed
             names = (folder.name.removesuffix(_HELD) for folder in self.folder.iterdir())
             return {int(name) for name in names if name.isdigit()}
         return set()
 
     def trial(self, number: int) -> Message[TrialRecord]:
-        """Read a released trial."""
+        """Return a released trial."""
         return self._read_trial(self.folder / f"{number:05d}")
 
     def sent(self, number: int) -> None:
-        """Delete a trial that MLflow has."""
+        """Delete a trial from the outbox after it was sent to MLflow."""
         shutil.rmtree(self.folder / f"{number:05d}")
 
     def put_summary(self, record: SummaryRecord, arrays: Arrays) -> None:
@@ -161,17 +161,17 @@ class Outbox:
         self._write(_END, record, arrays)
 
     def end(self) -> Message[SummaryRecord] | None:
-        """Read the summary of this session; None if there is none."""
+        """Return the summary of this session; None if no summary was stored."""
         if not (self.folder / _END).exists():
             return None
         summary: Message[SummaryRecord] = self._read(self.folder / _END)
         return summary
 
     def close(self) -> None:
-        """Delete the outbox, unless a trial is left in it."""
+        """Delete the outbox unless it still contains a trial."""
         if not self.holds():
             shutil.rmtree(self.folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # it holds other outboxes
+            with contextlib.suppress(OSError):  # the parent folder contains other outboxes
                 self.folder.parent.rmdir()
 
     def _write(self, name: str, record: StudyRecord | TrialRecord | SummaryRecord, arrays: Arrays) -> None:
@@ -184,7 +184,7 @@ class Outbox:
                     shutil.rmtree(self.folder / name)
                 draft.rename(self.folder / name)
             finally:
-                shutil.rmtree(draft, ignore_errors=True)  # gone already when the rename succeeded
+                shutil.rmtree(draft, ignore_errors=True)  # no effect after a successful rename
 
     @classmethod
     def _read_trial(cls, folder: Path) -> Message[TrialRecord]:

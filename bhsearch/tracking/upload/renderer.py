@@ -1,7 +1,7 @@
-"""The renderer process: it computes metrics and draws pictures while the uploader logs other trials.
+"""The renderer process, which computes metrics and draws pictures while the uploader logs other trials.
 
-It reads messages from standard input, writes the files of each trial into its folder in the outbox, and answers with a
-message on standard output; see `runtime.messages`. It ends when its input does.
+The renderer reads requests from standard input, writes the files of each trial into the trial's folder in the outbox,
+and answers on standard output; see `runtime.messages`. It exits at the end of its input.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _VALUES, _FILES = "values.json", "files"
 
 
 def render(outbox: Outbox, study: Message[StudyRecord], number: int) -> None:
-    """Compute the metrics of a trial and write its files, beside its record."""
+    """Compute the metrics of a trial, and write metrics and artifacts into the trial's folder in the outbox."""
     trial = outbox.trial(number)
     files = trial.folder / _FILES
-    shutil.rmtree(files, ignore_errors=True)  # of a process that died over it
+    shutil.rmtree(files, ignore_errors=True)  # incomplete files of a process that died
     files.mkdir()
     predictions = joined_predictions(study, trial)
     values, ends = artifacts.score_and_interval(predictions)
@@ -46,7 +46,7 @@ def render(outbox: Outbox, study: Message[StudyRecord], number: int) -> None:
 
 
 def _pixels(study: Message[StudyRecord]) -> npt.NDArray[np.uint8] | None:
-    """Open the resized images; None if they were evicted from the cache."""
+    """Return the resized images as a memory map; None if they were evicted from the cache."""
     place = study.record["pixels"]
     if not acquire_lease(Path(place["file"]).parent):
         return None
@@ -54,7 +54,7 @@ def _pixels(study: Message[StudyRecord]) -> npt.NDArray[np.uint8] | None:
 
 
 def rendered(trial: Message[TrialRecord]) -> tuple[dict[str, float], Path]:
-    """Return the metrics of a rendered trial, and the folder of its files."""
+    """Return the metrics of a rendered trial, and the folder of its artifacts."""
     return json.loads((trial.folder / _VALUES).read_text(encoding="utf-8")), trial.folder / _FILES
 
 
@@ -72,10 +72,10 @@ def joined_predictions(study: Message[StudyRecord], trial: Message[TrialRecord])
 
 
 class RendererProcess:
-    """A running renderer.
+    """A running renderer process.
 
     Args:
-        outbox: The outbox; the study must have been put.
+        outbox: Outbox of the trials; it must contain the record of its study.
     """
 
     def __init__(self, outbox: Outbox) -> None:
@@ -89,7 +89,7 @@ class RendererProcess:
         self._done: set[int] = set()
 
     def ask(self, numbers: Iterable[int]) -> None:
-        """Ask for trials to be rendered, except those asked for before; does not wait."""
+        """Request the rendering of trials without waiting; repeated requests are ignored."""
         assert self._process.stdin is not None
         for number in numbers:
             if number not in self._asked:
@@ -98,10 +98,10 @@ class RendererProcess:
         self._process.stdin.flush()
 
     def wait(self, number: int) -> None:
-        """Wait until a trial that was asked for is rendered.
+        """Wait until a requested trial is rendered.
 
         Raises:
-            RunError: If the process failed.
+            RunError: If rendering fails or the process dies.
         """
         assert self._process.stdout is not None
         while number not in self._done:
@@ -114,7 +114,7 @@ class RendererProcess:
                 raise RunError(f"The pictures of trial {number} must be drawn, but drawing failed: {reason}")
 
     def close(self) -> None:
-        """End the process."""
+        """End the process and wait for its exit."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -123,8 +123,12 @@ class RendererProcess:
 
 
 def main(folder: str) -> None:
-    """Render the trials that standard input asks for."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the search; what it finished is still to be logged
+    """Render the trials requested on standard input.
+
+    Args:
+        folder: Folder of the outbox.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # finished trials are logged even after Ctrl-C
     outbox = Outbox(Path(folder))
     study = outbox.study()
     for line in sys.stdin:
@@ -132,7 +136,7 @@ def main(folder: str) -> None:
         answer: Rendered | Failed = Rendered(asked.number)
         try:
             render(outbox, study, asked.number)
-        except Exception as error:  # sent to the process that logs, which passes it on and keeps the trial
+        except Exception as error:  # reported by the uploader; the trial stays in the outbox
             answer = Failed(f"{type(error).__name__}: {' '.join(str(error).split())}")
         print(to_line(answer), flush=True)
 

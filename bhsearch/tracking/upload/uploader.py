@@ -1,10 +1,11 @@
-"""The uploader process: it sends finished trials from the outbox to MLflow, so that the search does not wait.
+"""The uploader process, which sends finished trials from the outbox to MLflow, so that the search need not wait.
 
-It begins with the first line on its standard input, and runs until that ends, which it does when the search says so or
-dies; then it sends what is left and ends. It also sends what lies in outboxes of the same study whose command is gone.
-A store that goes away is waited for: as long as the search runs, and a while after.
+The uploader begins when the search writes a first line to the uploader's standard input. When the search closes this
+input or dies, the uploader sends the remaining trials and exits. It also sends the trials in other outboxes of the same
+study whose command has ended. If the store becomes unavailable, the uploader retries for as long as the search runs,
+and for a limited time afterwards.
 
-It reports to the search with messages on standard output; see `runtime.messages`.
+The uploader reports to the search with messages on standard output; see `runtime.messages`.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENT, ALL = "patient", "all"  # options
+PATIENT, ALL = "patient", "all"  # command-line options
 _LOOK_SECONDS = 0.2
-_AHEAD = 4  # trials rendered before they are logged
+_AHEAD = 4  # number of trials rendered ahead of logging
 
 
 def upload(outbox: Outbox, patient: bool = False) -> None:
-    """Send trials as they come, then the study's end, then delete the outbox.
+    """Send trials as they are released, then the summary of the session, and delete the outbox.
 
     Args:
         outbox: Outbox of the search.
-        patient: Whether to wait for a store that is unavailable at the start.
+        patient: Whether to wait if the store is unavailable at the start.
 
     Raises:
         StudyError: If the store cannot be opened.
@@ -53,7 +54,7 @@ def upload(outbox: Outbox, patient: bool = False) -> None:
     patience = RetryPolicy(search.ended)
     client = patience.call(_open) if patient else _open()
     if not search.says_go() and not outbox.waiting() and outbox.end() is None:
-        return  # the search ended before its first trial: it shall have left no run
+        return  # a search that ended before its first trial leaves no run
     with outbox.sending():
         runs = (patience if patient else _briefly()).call(lambda: _study_runs(client, outbox))
         for sentence in runs.notes:
@@ -65,7 +66,10 @@ def upload(outbox: Outbox, patient: bool = False) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Send the trials in the outboxes of commands that are gone.
+    """Send the trials in the outboxes of ended commands.
+
+    Args:
+        folder: Folder of all outboxes.
 
     Raises:
         StudyError: If the store cannot be opened.
@@ -76,14 +80,14 @@ def sync(folder: Path) -> None:
 
 
 def _briefly() -> RetryPolicy:
-    """Return a policy with a time limit, because nothing else goes on meanwhile."""
+    """Return a retry policy with a time limit, for use while no search runs."""
     ended = threading.Event()
     ended.set()
     return RetryPolicy(ended)
 
 
 def _import() -> None:
-    """Import MLflow; it forks, so this comes before any thread."""
+    """Import MLflow, before any thread is started, because the import forks."""
     from bhsearch.models import backend
 
     backend.import_backend_for_inference()
@@ -100,12 +104,12 @@ def _open() -> MlflowClient:
 def _study_runs(client: MlflowClient, outbox: Outbox) -> RunWriter:
     from bhsearch.tracking.upload.writer import RunWriter
 
-    with interprocess_lock(outbox.uid):  # of two that begin at the same moment, the second finds the first's run
+    with interprocess_lock(outbox.uid):  # of two processes that begin together, only one creates a run
         return RunWriter(client, outbox.study(), lambda sentence: say(Note(" ".join(sentence.split())[:500])))
 
 
 def _send_orphaned(client: MlflowClient, boxes: Iterable[Outbox], patience: RetryPolicy) -> None:
-    """Send from outboxes whose command is gone, after their own uploader has ended."""
+    """Send the trials in outboxes whose command has ended, after waiting for the uploader of each outbox to end."""
     for box in boxes:
         if not box.orphaned or not box.folder.exists():
             continue
@@ -123,13 +127,16 @@ def _send(outbox: Outbox, runs: RunWriter, patience: RetryPolicy) -> None:
     finally:
         renderer.close()
     end = outbox.end()
-    if end is not None:  # else the search died
+    if end is not None:  # a search that died left no summary
         patience.call(lambda: runs.log_end(end))
         outbox.close()
 
 
 def _send_trials(outbox: Outbox, runs: RunWriter, renderer: RendererProcess, patience: RetryPolicy) -> None:
-    """Send trials in order, while the next ones are rendered, until the search has ended and all are sent."""
+    """Send released trials in order, and render the following ones meanwhile.
+
+    Returns when the search has ended and all released trials are sent.
+    """
     last = False
     while not last:
         last = outbox.orphaned or patience.ended.wait(_LOOK_SECONDS if not outbox.waiting() else 0.0)
@@ -151,21 +158,24 @@ def _log(outbox: Outbox, runs: RunWriter, number: int) -> str:
 
 
 class RetryPolicy:
-    """Retries while the store is unavailable.
+    """A policy that retries requests while the store is unavailable.
 
     Args:
-        ended: Set when the search has ended; from then on waiting has a time limit.
+        ended: Set when the search has ended; from then on, the time for retries is limited.
     """
 
     def __init__(self, ended: threading.Event) -> None:
         self.ended = ended
 
     def call(self, step: Callable[[], T]) -> T:
-        """Run a step, and repeat it while the store is unavailable; a repeated step replaces what was half written.
+        """Run a step, retry while the store is unavailable, and return the result.
+
+        Args:
+            step: Function to call; repeating it must replace the incomplete output of a failed attempt.
 
         Raises:
-            StudyError: If the store refuses it.
-            RunError: If it stays away after the search has ended.
+            StudyError: If the store refuses a request.
+            RunError: If the store stays unavailable after the search has ended.
         """
         from bhsearch.tracking.requests import is_away, patience_seconds, pause_after, reason_of, refusal, status_of
 
@@ -196,7 +206,7 @@ class RetryPolicy:
 
 
 def say(sent: object) -> None:
-    """Send a message to the search, which may be gone."""
+    """Send a message to the search; no effect if the search has died."""
     try:
         print(to_line(sent), flush=True)
     except BrokenPipeError:
@@ -204,7 +214,7 @@ def say(sent: object) -> None:
 
 
 class _SearchProcess:
-    """Standard input, through which the search says when it begins and when it has ended."""
+    """The search process, observed through standard input: the first byte means begin, the end of input means ended."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()
@@ -213,12 +223,12 @@ class _SearchProcess:
         threading.Thread(target=self._read, daemon=True).start()
 
     def says_go(self) -> bool:
-        """Wait for the search to begin. Returns False if it ended before."""
+        """Wait until the search begins or ends, and return whether it began."""
         self._answered.wait()
         return self._go
 
     def _read(self) -> None:
-        # Not through `sys.stdin`: this thread would hold its lock while an import in the other one forks.
+        # `sys.stdin` is not used, because this thread would hold its lock while an import in the main thread forks.
         self._go = bool(os.read(0, 1))
         self._answered.set()
         while os.read(0, 1024):
@@ -227,8 +237,13 @@ class _SearchProcess:
 
 
 def main(folder: str, *options: str) -> int:
-    """Empty one outbox, or with the option `all` those whose commands are gone. Returns the exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they end the search; what it finished is still to be sent
+    """Send the trials of one outbox, or of all outboxes of ended commands, and return the exit code.
+
+    Args:
+        folder: Folder of the outbox; with the option `all`, folder of all outboxes.
+        *options: `patient` to wait for an unavailable store; `all` to send from all outboxes of ended commands.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):  # they end the search, but finished trials are still sent
         signal.signal(number, signal.SIG_IGN)
     try:
         if ALL in options:

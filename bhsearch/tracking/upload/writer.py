@@ -1,4 +1,4 @@
-"""Write a study to MLflow: a parent run for the study, a child run for each trial."""
+"""Write a study to MLflow, with a parent run for the study and a child run for each trial."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ _SIGNATURE = ModelSignature(
     outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1))]),
 )
 _STATUS = {COMPLETE: "FINISHED", PRUNED: "KILLED", FAILED: "FAILED"}
-_MOST_METRICS = 1000  # a call; MLflow's own limit
+_MOST_METRICS = 1000  # per request, the limit of MLflow
 
 
 def find_study_run(client: MlflowClient, experiment_id: str, uid: str) -> str | None:
-    """Return the parent run of a study, the first one if two hosts created one each; None if there is none."""
+    """Return the id of a study's parent run; the earlier one if two hosts created one each; None if none exists."""
     found = _study_runs(client, experiment_id, uid)
     return str(found[0].info.run_id) if found else None
 
@@ -64,7 +64,7 @@ def _study_runs(client: MlflowClient, experiment_id: str, uid: str) -> list[Any]
 
 
 def runs_of_trials(client: MlflowClient, experiment_id: str, uid: str, number: int | None = None) -> dict[int, Any]:
-    """Return the child runs of a study, or of one trial, by number of the trial."""
+    """Return the runs of all trials of a study, or of one trial, by trial number."""
     runs: dict[int, Any] = {}
     token = None
     which = f"= '{number}'" if number is not None else f"!= '{NO_TRIAL}'"
@@ -79,10 +79,10 @@ def runs_of_trials(client: MlflowClient, experiment_id: str, uid: str, number: i
 
 
 def stored_predictions(client: MlflowClient, experiment_name: str, uid: str) -> dict[int, Predictions]:
-    """Read the out-of-fold predictions of the finished trials in this store, by number of the trial.
+    """Return the out-of-fold predictions of a study's complete trials in this store, by trial number.
 
     Raises:
-        StudyError: If the store refuses to give them, or the experiment has another schema.
+        StudyError: If the store refuses a request, or if the experiment has another schema.
         RunError: If the store stays unavailable.
     """
     experiment = call_with_retry(client.get_experiment_by_name, experiment_name)
@@ -101,11 +101,11 @@ def stored_predictions(client: MlflowClient, experiment_name: str, uid: str) -> 
 
 
 class RunWriter:
-    """Writes one study to one store.
+    """Writer of the runs of one study in one MLflow store.
 
     Args:
         client: Client of the MLflow store.
-        study: Message of the study, from `Outbox.study`.
+        study: Record and arrays of the study, from `Outbox.study`.
         say: Called with sentences for the user that do not concern the runs.
     """
 
@@ -116,23 +116,23 @@ class RunWriter:
         require_schema(study.record.get("schema"), f"The outbox {study.folder.parent}")
         self.experiment_id = open_experiment(client, self._record["experiment"])
         self._pool = ModelPool()
-        self._config: set[str] = set()  # parameters that the study's run has
-        self.notes: list[str] = []  # sentences that a person should read
+        self._config: set[str] = set()  # names of the settings logged on the study's run
+        self.notes: list[str] = []  # sentences for the user
         self.run_id = self._study_run()
         self._write_views()
         self._done = runs_of_trials(client, self.experiment_id, self._record["uid"])
         self._scores = {
             number: run.data.metrics[keys.AUC] for number, run in self._done.items() if keys.AUC in run.data.metrics
         }
-        self._begun: set[int] = set()  # trials whose run an attempt may have made
+        self._begun: set[int] = set()  # trials whose run an earlier attempt may have created
         most = model_limit(self._record["settings"].get("keep_models", "all"))
         self._models = ModelRetention(client, self.experiment_id, self._record["uid"], most)
 
     def log_trial(self, message: Message[TrialRecord]) -> str:
-        """Log one trial as a child run; a trial that has a complete run is left alone.
+        """Log one trial as a child run, unless its complete run already exists.
 
         Returns:
-            The id of its run.
+            The id of the trial's run.
         """
         record = message.record
         number = record["number"]
@@ -144,7 +144,7 @@ class RunWriter:
         status = _STATUS[record["state"]]
         if known is not None and known.info.status == status:
             return str(known.info.run_id)
-        if known is not None:  # a process died, or the store went away, while this run was written
+        if known is not None:  # the run is incomplete: a process died or the store became unavailable
             self._delete(known.info.run_id)
         tags = self._tags(str(number)) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"].lower()}
         run = self._client.create_run(
@@ -173,7 +173,7 @@ class RunWriter:
         return str(run_id)
 
     def _log_progress(self, record: TrialRecord, values: dict[str, float]) -> None:
-        """Log a trial's score and the best score so far on the study's run. A repeated call writes the same points."""
+        """Log a trial's score and the best score so far on the study's run; repeated calls write the same points."""
         number, ended = record["number"], record["ended_ms"]
         self._scores[number] = values[keys.AUC]
         best = max(score for other, score in self._scores.items() if other <= number)
@@ -185,7 +185,7 @@ class RunWriter:
         self._client.log_batch(self.run_id, metrics=metrics)
 
     def _log_config(self, settings: Mapping[str, Any]) -> None:
-        """Add parameters that the run does not have yet: a parameter of a run cannot change."""
+        """Log the settings that the study's run does not have yet; MLflow does not allow a parameter to change."""
         params = {name: value for name, value in keys.config_params(settings).items() if name not in self._config}
         if params:
             self._client.log_batch(self.run_id, params=[Param(name, value[:6000]) for name, value in params.items()])
@@ -194,12 +194,12 @@ class RunWriter:
     def _write_views(self) -> None:
         try:
             write_views(self._client, self.experiment_id, self._record["uid"], self._record["files"]["space.json"])
-        except Exception as error:  # whatever it is, the runs are what counts
+        except Exception as error:  # views are optional, so no error may prevent the logging of runs
             reason = (str(error).splitlines() or [repr(error)])[0]
             self._say(f"MLflow could not be given the views of the trials, only their runs: {reason}")
 
     def _retry_tags(self, record: TrialRecord) -> dict[str, str]:
-        """Return the tags of a retry: the trial that it retries, and the run of that trial."""
+        """Return the tags of a retry, with number and run of the retried trial; empty for other trials."""
         number = record.get("retry_of")
         if number is None:
             return {}
@@ -209,17 +209,17 @@ class RunWriter:
         return {RETRY_OF: str(number)} | ({RETRY_OF_RUN: run.info.run_id} if run is not None else {})
 
     def _delete(self, run_id: str) -> None:
-        """Delete a run that was not written completely, and its models."""
+        """Delete an incompletely written run, and its models."""
         models = self._client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'")
         for model in models:
             self._client.delete_logged_model(model.model_id)
         self._client.delete_run(run_id)
 
     def log_end(self, message: Message[SummaryRecord]) -> None:
-        """Log the study's pictures and end its run."""
+        """Log the summary and pictures of a study, and end its run."""
         record = message.record
         self._reconcile(record)
-        self._models.tidy()  # whoever logged the last trial may have died before
+        self._models.tidy()  # the process that logged the last trial may have died before tidying
         with tempfile.TemporaryDirectory() as folder:
             artifacts.write_study(Path(folder), record, message.arrays, self._record["note"])
             self._client.log_artifacts(self.run_id, folder)
@@ -227,7 +227,7 @@ class RunWriter:
         metrics = [Metric(name, found[key], record["ended_ms"], 0) for name, key in keys.CORRECTED.items() if found]
         metrics.append(Metric(keys.FINISHED_TRIALS, record["finished"], record["ended_ms"], 0))
         scores = {trial["number"]: trial["value"] for trial in record["trials"] if trial["value"] is not None}
-        if scores:  # the last point is the best of all, in whichever order they were logged
+        if scores:  # trials may be logged in any order, so the last point is set to the overall best
             metrics.append(Metric(keys.TRIAL_BEST, max(scores.values()), record["ended_ms"], max(scores)))
         note = RunTag(MLFLOW_RUN_NOTE, record["summary"])
         self._client.log_batch(self.run_id, metrics=metrics, tags=[note])
@@ -236,7 +236,7 @@ class RunWriter:
         self._client.set_terminated(self.run_id, record["status"], record["ended_ms"])
 
     def _reconcile(self, record: SummaryRecord) -> None:
-        """Merge two runs that two hosts created for the study, and end runs of trials that have ended."""
+        """Merge the parent runs if several hosts created one, and end open runs of trials that have ended."""
         runs = runs_of_trials(self._client, self.experiment_id, self._record["uid"])
         first, *others = _study_runs(self._client, self.experiment_id, self._record["uid"])
         self.run_id = first.info.run_id
@@ -252,7 +252,7 @@ class RunWriter:
                 self._client.set_terminated(run.info.run_id, "FAILED")
 
     def _study_run(self) -> str:
-        """Find the parent run or make it, with everything that is known before the first trial."""
+        """Find or create the parent run, log the study's facts and files to it, and return its id."""
         record = self._record
         run_id = find_study_run(self._client, self.experiment_id, record["uid"])
         if run_id is None:
@@ -260,24 +260,24 @@ class RunWriter:
             tags = self._tags(NO_TRIAL) | {keys.SCHEMA: str(SCHEMA)} | record["tags"]
             run_id = self._client.create_run(self.experiment_id, None, tags, record["study"]).info.run_id
             self._log_dataset(run_id, "search")
-        with tempfile.TemporaryDirectory() as folder:  # each time: the space may have grown, versions changed
+        with tempfile.TemporaryDirectory() as folder:  # at every start: search space or package versions may differ
             for name, content in record["files"].items():
                 (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
             self._client.log_artifacts(run_id, folder, keys.STUDY_FOLDER)
         self._client.update_run(run_id, status="RUNNING")
         self.run_id = str(run_id)
         run = self._client.get_run(run_id)
-        if LOST in run.data.tags:  # it is back
+        if LOST in run.data.tags:  # the lost storage is available again
             self._client.delete_tag(run_id, LOST)
         self._config = set(run.data.params)
         self._log_config(record["settings"])
         return self.run_id
 
     def _look_at_namesakes(self) -> None:
-        """Check a study that is new to this store for other studies of its name.
+        """Check whether the experiment has another study with the name of this new study.
 
         Raises:
-            StudyError: If that one lost its storage: this is likely the same command again.
+            StudyError: If the other study lost its storage, because this study is then probably a repeated command.
         """
         name = self._record["study"]
         found = self._client.search_runs([self.experiment_id], f"tags.`{TRIAL}` = '{NO_TRIAL}'", max_results=1000)
@@ -308,7 +308,7 @@ class RunWriter:
         return values
 
     def _log_metrics(self, run_id: str, model_id: str | None, values: dict[str, float], record: TrialRecord) -> None:
-        """Log final metrics on the run and on the model, and those of epochs on the run only."""
+        """Log final metrics on the run and the model, and learning curves on the run only."""
         ended = record["ended_ms"]
         batch = [Metric(name, value, ended, 0, model_id) for name, value in values.items() if np.isfinite(value)]
         batch += _curves(record)
@@ -316,13 +316,16 @@ class RunWriter:
             self._client.log_batch(run_id, metrics=batch[start : start + _MOST_METRICS])
 
     def _log_model(self, run_id: str, message: Message[TrialRecord]) -> str:
-        """Log the model of a trial, before its metrics, which MLflow would otherwise read back. Returns its id."""
-        # Not by `mlflow.keras.log_model`: it wants an active run, and leaving that ends the run, half written as it is.
+        """Log the model of a trial, and return the model's id.
+
+        The model is logged before the metrics of the trial, which MLflow would otherwise read back.
+        """
+        # `mlflow.keras.log_model` needs an active run, and would end the incomplete run afterwards.
         mlflow.set_experiment(experiment_id=self.experiment_id)
         logged = Model.log(
             artifact_path=None,
             flavor=mlflow.keras,
-            model=self._network(message),  # of a model MLflow wants nothing but that it can be saved
+            model=self._network(message),  # MLflow only calls its `save` method
             name="model",
             run_id=run_id,
             signature=_SIGNATURE,
@@ -338,7 +341,7 @@ class RunWriter:
         return str(logged.model_id)
 
     def _network(self, message: Message[TrialRecord]) -> Any:
-        """Return the network of a trial, or a stand-in that can only be saved."""
+        """Return the network of a trial; for heads, a `PrefilledArchive` that can only be saved."""
         facts = self._record["backbones"][message.record["params"]["backbone"]]
         backbone = Backbone(
             facts["name"], Path(facts["file"]) if facts["file"] else None, facts["digest"], facts["kind"]
@@ -365,7 +368,10 @@ class RunWriter:
 
 
 def _curves(record: TrialRecord) -> list[Metric]:
-    """Return the curves of a trial; the step is the epoch of heads, or the quarter of a finetuning."""
+    """Return the learning curves of a trial as metrics.
+
+    The step is the epoch of a head, or the quarter of a finetuning run.
+    """
     return [
         Metric(f"{keys.EPOCH}{name}", value, record["ended_ms"], step)
         for name, curve in record["curves"].items()

@@ -131,7 +131,7 @@ def test_listed_images_that_are_not_there_are_counted(tmp_path, dataset):
     (placed,) = resolve_folds(dataset, read_folds([fold_file(tmp_path, [*SLIDES[:4], absent], SLIDES[4:])]))
     assert placed.n_missing == 2
     assert "missing: 2" in placed.heading()
-    with pytest.raises(DataError, match=r"0 test images are. Missing:\n  SOB_B_TA-14-16184-100-001.png"):
+    with pytest.raises(DataError, match=r"0 test images were found. Missing:\n  SOB_B_TA-14-16184-100-001.png"):
         resolve_folds(dataset, read_folds([fold_file(tmp_path, SLIDES, [absent])]))
 
 

@@ -128,7 +128,7 @@ def test_a_reader_follows_a_study_that_is_deleted_and_made_anew(tmp_path):
 def test_a_folder_of_keras_tuner_itself_is_refused_and_left_alone(tmp_path):
     (tmp_path / "study" / "trial_0000").mkdir(parents=True)
     (tmp_path / "study" / "oracle.json").write_text("{}")
-    with pytest.raises(StudyError, match=r"but another program made it: it holds oracle\.json.*--study"):
+    with pytest.raises(StudyError, match=r"but holds oracle\.json, which another program made.*--study"):
         open_study(tmp_path, "study", FACTS)
     assert (tmp_path / "study" / "oracle.json").read_text() == "{}"
     assert names(tmp_path) == []

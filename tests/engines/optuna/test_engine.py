@@ -232,7 +232,7 @@ def test_a_study_with_a_running_trial_does_not_grow(database):
 def test_a_study_of_another_program_is_refused_and_left_alone(database):
     foreign = optuna.create_study(storage=connect(database()), study_name="study")
     foreign.add_trial(optuna.trial.create_trial(value=1.0))
-    with pytest.raises(StudyError, match=r"'study' must be one of bhsearch.*--study"):
+    with pytest.raises(StudyError, match=r"'study' must have been made by bhsearch.*--study"):
         metadata_of(open_study(connect(database()), "study", FACTS))
     assert [trial.state for trial in foreign.trials] == [TrialState.COMPLETE]
 

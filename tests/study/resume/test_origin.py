@@ -107,7 +107,7 @@ def test_a_study_that_is_not_there_is_refused_with_those_that_are(prepared, stor
 def test_a_finetune_study_is_refused(prepared, storage):
     made = prepared()
     frozen_study(storage, made.metadata(), [("one", 0.7)])
-    with pytest.raises(StudyError, match="must name a frozen study, but 'first' is of the finetune regime"):
+    with pytest.raises(StudyError, match="must name a frozen study, but the regime of 'first' is finetune"):
         origin_of(made, among(storage))
 
 

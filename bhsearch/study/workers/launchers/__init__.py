@@ -1,1 +1,1 @@
-"""Launchers: where worker processes run."""
+"""Launchers, which start worker processes, such as on this machine."""

@@ -1,8 +1,9 @@
 """The interface of launchers, and the channel between a worker and its pool.
 
-A launcher runs one command line, somewhere. The worker connects to the pool through the channel that the command line
-names: the descriptor of an inherited socket (`fd:7`), or an address that it dials (`tcp:HOST:PORT`). Both ends must see
-the same data, weights, cache, outbox and storage, such as on a shared file system.
+A launcher runs the command line of one worker, on this machine or another one. The worker connects to the pool through
+a channel, which is an argument of the command line: the descriptor of an inherited socket (`fd:7`), or a TCP address
+that the worker connects to (`tcp:HOST:PORT`). Worker and pool must have access to the same data, weights, cache, outbox
+and storage, for example on a shared file system.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from bhsearch.plugins import Registry
 from bhsearch.runtime.processes import python_command
 
 MODULE = "bhsearch.study.workers.process"
-KEY_VARIABLE = "BHSEARCH_WORKER_KEY"  # the secret of a `tcp:` channel, in hexadecimal digits
+KEY_VARIABLE = "BHSEARCH_WORKER_KEY"  # environment variable with the secret key of a `tcp:` channel, in hexadecimal
 _FD, _TCP = "fd", "tcp"
-_STEP_SECONDS = 0.5  # between two questions whether a worker that has not connected has ended
+_STEP_SECONDS = 0.5  # interval of checks whether a worker has ended before it connected
 
 
 @dataclass(frozen=True)
 class WorkerCommand:
-    """What a launcher is to run.
+    """The command that a launcher runs to start a worker.
 
     Attributes:
-        slot: Number of the worker among those of its pool, from 0. A worker that replaces another has its slot.
-        threads: Processor threads that one operation may use; 0 for the framework's own choice.
+        slot: Index of the worker in its pool, from 0; a replacement gets the slot of the worker that it replaces.
+        threads: Number of CPU threads that one operation may use; 0 for the framework's default.
         variables: Environment variables to add, such as `CUDA_VISIBLE_DEVICES`.
     """
 
@@ -41,35 +42,35 @@ class WorkerCommand:
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def words(self, channel: str) -> list[str]:
-        """Return the command line of a worker that reports through a channel; for a shell, use `shlex.join`."""
+        """Return the arguments of the command line for a worker on a channel; a shell needs `shlex.join` of them."""
         return python_command(MODULE, channel, str(self.threads))
 
 
 class WorkerHandle(Protocol):
-    """A worker that a launcher has started."""
+    """A running or ended worker, as returned by `Launcher.start`."""
 
     @property
     def connection(self) -> Connection:
-        """The pool's end of the channel; at its end of file the worker is gone."""
+        """The pool's end of the channel; reading it raises `EOFError` after the worker has ended."""
 
     def kill(self) -> None:
-        """Begin to end the worker by force; does nothing if it has ended."""
+        """Kill the worker without waiting for its end; does nothing if the worker has ended."""
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait until the worker has ended, at most `seconds`."""
+        """Wait until the worker has ended, for at most `seconds`; None for no limit."""
 
     def close(self) -> None:
-        """Close the pool's end of the channel, after the worker has ended; does nothing if it is closed."""
+        """Close the pool's end of the channel after the worker has ended; does nothing if already closed."""
 
     def how_it_ended(self) -> str:
-        """Return how the worker ended, for messages, such as `exit code 1`; `unknown` if that cannot be found out."""
+        """Return the cause of the worker's end for messages, such as `exit code 1`; `unknown` if not available."""
 
 
 class Launcher(Protocol):
-    """Where workers run. Another package offers one by an entry point in `bhsearch.launchers`."""
+    """A factory of workers. Other packages register a launcher as an entry point in the group `bhsearch.launchers`."""
 
     def start(self, command: WorkerCommand) -> WorkerHandle:
-        """Start a worker. Returns once its channel exists; the worker may still be starting.
+        """Start a worker, and return its handle as soon as its channel exists, possibly before the worker connects.
 
         Raises:
             RunError: If the worker cannot be started.
@@ -77,12 +78,16 @@ class Launcher(Protocol):
 
 
 class ListeningChannel:
-    """A `tcp:` channel that waits for its worker, for launchers whose workers inherit no socket.
+    """The pool's end of a `tcp:` channel, for launchers whose workers cannot inherit a socket.
 
     Args:
         host: Address of this machine that the worker can reach.
-        seconds: Time that `connection` waits for the worker, such as the longest time in a queue.
-        ended: Function that returns whether the worker has ended, so that nobody waits for it.
+        seconds: Time limit for the worker to connect, such as the longest queueing time of a batch system.
+        ended: Function that returns whether the worker has ended; if so, `connection` stops waiting.
+
+    Attributes:
+        channel: Name of the channel, for `WorkerCommand.words`.
+        variables: Environment variables that the worker needs to connect.
     """
 
     def __init__(
@@ -97,9 +102,10 @@ class ListeningChannel:
 
     @property
     def connection(self) -> Connection:
-        """The pool's end; waits for the worker when it is used for the first time.
+        """The connection to the worker; the first access waits until the worker connects.
 
-        It is at its end of file if the worker has ended before it connected.
+        If the worker has ended before it connected, the connection is closed at the other end, so that reading it
+        raises `EOFError`.
 
         Raises:
             RunError: If the worker does not connect in time.
@@ -110,7 +116,7 @@ class ListeningChannel:
         return self._connection
 
     def close(self) -> None:
-        """Close the channel; does not wait for a worker that has not connected."""
+        """Close the channel, without waiting for a worker that has not connected yet."""
         self._server.close()
         if self._connection is not None:
             self._connection.close()
@@ -142,10 +148,10 @@ def inherited_channel(end: socket.socket) -> str:
 
 
 def open_channel(channel: str) -> Connection:
-    """Open a worker's end of a channel.
+    """Open the worker's end of a channel, and return the connection.
 
     Raises:
-        ValueError: If the channel is of no known kind.
+        ValueError: If the kind of the channel is unknown.
         OSError: If the pool cannot be reached.
     """
     kind, _, place = channel.partition(":")

@@ -1,4 +1,4 @@
-"""Workers as child processes on this machine."""
+"""The launcher `local`, which starts workers as child processes on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bhsearch.study.workers.launchers.base import WorkerCommand, WorkerHandle, i
 
 
 class LocalWorker:
-    """A child process."""
+    """A worker that runs as a child process; see `WorkerHandle`."""
 
     def __init__(self, process: subprocess.Popen[bytes], connection: Connection) -> None:
         self.process, self._connection = process, connection
@@ -24,11 +24,11 @@ class LocalWorker:
         return self._connection
 
     def kill(self) -> None:
-        """End the process by force."""
+        """Kill the process."""
         self.process.kill()
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait until the process has ended, at most `seconds`."""
+        """Wait until the process has ended, for at most `seconds`."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
 
@@ -37,16 +37,16 @@ class LocalWorker:
         self._connection.close()
 
     def how_it_ended(self) -> str:
-        """Return the exit code or the signal of the process."""
+        """Return the exit code or the signal of the process, for messages; `unknown` if the process is running."""
         code = self.process.poll()
         return "unknown" if code is None else processes.how_it_ended(code)
 
 
 class LocalLauncher:
-    """Starts child processes of the command."""
+    """A launcher that starts workers as child processes of the command."""
 
     def start(self, command: WorkerCommand) -> WorkerHandle:
-        """Start a child process that inherits its end of a pair of sockets."""
+        """Start a child process that inherits one end of a socket pair, and return its handle."""
         here, there = socket.socketpair()
         with here, there:
             process = subprocess.Popen(
