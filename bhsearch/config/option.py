@@ -1,4 +1,4 @@
-"""The declaration of one setting: its help, choices and range beside its type and default."""
+"""Declaration of settings: help, choices and range of each setting, in addition to type and default."""
 
 from __future__ import annotations
 

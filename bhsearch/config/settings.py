@@ -19,7 +19,7 @@ from bhsearch.errors import SettingsError
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Where the images are, and how their labels and cases are read."""
+    """Location of the images, and options for reading labels and cases."""
 
     title: ClassVar[str] = "Data"
 
@@ -53,7 +53,7 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSettings:
-    """How cases are divided into the sealed test set and the folds of the development set."""
+    """Division of the cases into the sealed test set and the folds of the development set."""
 
     title: ClassVar[str] = "Split"
 
@@ -70,7 +70,7 @@ class SplitSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
-    """The name of the study, and when it ends."""
+    """Name, length and random seed of the study."""
 
     title: ClassVar[str] = "Study"
 
@@ -96,7 +96,7 @@ class StudySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """What is searched, and by which algorithm."""
+    """Training regime, search algorithm and starting points of the search."""
 
     title: ClassVar[str] = "Search"
 
@@ -140,7 +140,7 @@ class SearchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """The backbones, their input, and how they are computed."""
+    """Backbones and their input images, additional augmentation policies and metrics, and computation."""
 
     title: ClassVar[str] = "Networks"
 
@@ -197,7 +197,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionSettings:
-    """The processes that run trials, and the database that they share."""
+    """Processes that run trials, and the database that these processes share."""
 
     title: ClassVar[str] = "Execution"
 
@@ -233,7 +233,7 @@ class ExecutionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingSettings:
-    """What is logged to MLflow and printed."""
+    """Logging to MLflow, and printed output."""
 
     title: ClassVar[str] = "Tracking and output"
 

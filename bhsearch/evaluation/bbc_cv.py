@@ -60,9 +60,9 @@ def corrected_score(predictions: Sequence[Predictions], n_draws: int = 1000, see
     of 95 %, since each draw is scored on only about 37 % of the groups; `experiments/benchmarks/null_studies.py`
     measures by how much.
 
-    Some optimism remains, for two reasons. The sampler used the scores of all groups when it chose parameters. And the
-    groups that select the winner and the groups that score it are not independent, since the heads that predict one
-    were trained on the other.
+    Some optimism remains, for two reasons. First, the sampler used the scores of all groups to choose parameters.
+    Second, the sampled and the other groups are not independent: in cross-validation, the heads that predict the former
+    were trained on the latter, and vice versa.
 
     Args:
         predictions: Out-of-fold predictions of every complete trial of the study and of the studies that it was

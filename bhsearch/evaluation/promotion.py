@@ -60,7 +60,7 @@ class TestScores:
 
     def has_seen(self, other: TestScores) -> npt.NDArray[np.bool_]:
         """Return the mask of images of `other` whose case or pixels were used to develop this model. Shape (n,)."""
-        # An empty key means that the case is unknown, so two empty keys do not mean the same case.
+        # An empty key means that the case is unknown, so images with empty keys need not be from the same case.
         by_case = np.isin(other.case.astype(str), sorted(self.development_cases - {""}))
         return np.asarray(by_case | np.isin(other.digest.astype(str), sorted(self.development_digests)))
 

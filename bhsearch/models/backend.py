@@ -15,7 +15,7 @@ from bhsearch.models import keras_settings
 
 @contextlib.contextmanager
 def silence_stderr() -> Iterator[None]:
-    """Suppress output to file descriptor 2, including that of native libraries; write it if the block fails."""
+    """Suppress standard error, including output of native libraries; if the block fails, write the output."""
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as sink:

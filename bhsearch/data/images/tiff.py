@@ -146,7 +146,7 @@ def _tifffile() -> ModuleType:
 
 
 def _choose(file: Any) -> tuple[Any, int]:
-    """Return the page to read and the number of other pages that are not reduced copies of it."""
+    """Return the page to read, and the number of other pages, without reduced copies of the page to read."""
     file.pages.useframes = False
     n_pages = len(file.pages)
     if not n_pages:

@@ -49,7 +49,7 @@ class Backbone:
 
     @property
     def from_scratch(self) -> bool:
-        """Whether the network has no weights before it is trained, and therefore no frozen features."""
+        """Whether the network has no pretrained weights, and therefore no frozen features."""
         return KINDS.get(self.kind).from_scratch
 
     def build(self, size: int) -> Any:
@@ -104,8 +104,8 @@ class BackboneKind(Protocol):
 
     Attributes:
         trainable: Whether the networks can be trained (`--regime finetune`).
-        from_scratch: Whether the networks have no weights before training. Kinds without weights are not available in
-            the frozen regime.
+        from_scratch: Whether the networks have no pretrained weights. Such networks are not available in the frozen
+            regime.
         needs_weights: Whether a weight file must be found or downloaded.
     """
 

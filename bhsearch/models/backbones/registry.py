@@ -63,7 +63,7 @@ def kind_of(name: str) -> str | None:
 
 
 def is_from_scratch(name: str) -> bool:
-    """Return whether a backbone has no weights before it is trained; False for an unknown name."""
+    """Return whether a backbone has no pretrained weights and is trained from scratch; False for an unknown name."""
     kind = kind_of(name)
     return kind is not None and KINDS.get(kind).from_scratch
 

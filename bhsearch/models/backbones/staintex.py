@@ -141,7 +141,7 @@ class StainTexture(KindDefaults):
         return tuple(SIZES)
 
     def claims(self, name: str) -> bool:
-        """Return whether the name is that of a filter bank."""
+        """Return whether the name is a key of `SIZES`."""
         return name in SIZES
 
     def find(self, name: str, weights_dir: Path | None) -> Backbone:  # noqa: ARG002  # there are no weights
