@@ -161,7 +161,7 @@ def test_on_a_terminal_it_asks_before_the_first_opening(inside, tmp_path):
     search(data=OTHER, trials=1, tracking=True, study="fresh", folds=2)
     answer, shown = terminal_says(inside.folder, "n\n", "--study", "fresh")
     assert answer == 1, shown
-    assert "is the only unbiased one. Open them now?" in shown
+    assert "is unbiased. Open the sealed test now?" in shown
     assert "Nothing was opened." in shown
     assert "opened before" in shown
     assert not inside.client.search_model_versions("name = 'phantom-cases24-images1'")

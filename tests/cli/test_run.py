@@ -264,7 +264,7 @@ def test_a_working_directory_that_cannot_be_written(tmp_path):
 def test_a_cache_that_cannot_be_written(ends, tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file")
     monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "cache"))
-    assert "BHSEARCH_CACHE=FOLDER names another place" in refused(ends, *arguments(trials=1))
+    assert "BHSEARCH_CACHE=FOLDER to use another folder" in refused(ends, *arguments(trials=1))
 
 
 # -- what works --------------------------------------------------------------------------------------------------------

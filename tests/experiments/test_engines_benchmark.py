@@ -132,7 +132,7 @@ def test_a_recorded_trial_is_that_of_a_study_and_its_last_third_was_never_seen(t
 
 def test_the_cases_put_aside_are_a_third_of_development_and_no_sealed_ones():
     options = record.parser().parse_args(["--data", "phantom:cases=30,images=2", "--backbones", "staintex-s"])
-    whole = record.build_context(record.settings_of(options), record.ProgressReporter())
+    whole = record.StudyContext.build(record.settings_of(options), record.ProgressReporter())
     inner, held_out = put_aside(whole)
     groups = whole.split.groups
     searched, sealed = set(groups[inner.split.development]), set(groups[whole.split.test])

@@ -290,8 +290,8 @@ def test_what_is_timed_are_real_steps_and_a_real_trial_without_them():
         ["--data", TINY["data"], "--images", "16", "--batch", "8", "--image-size", "32", "--epochs", "2"]
     )
     bench = speed.bench_of(options)
-    (backbone,) = speed.find(["cnn"], None, trainable=True).backbones
-    program = speed.Program(speed.shape_of(backbone, bench))
+    (backbone,) = speed.find_backbones(["cnn"], None, trainable=True).backbones
+    program = speed.CompiledTrainer(speed.shape_of(backbone, bench))
     for measure in (speed.bare_loop(program, bench, "all"), speed.our_epoch(program, bench, "all")):
         assert (measure() > 0).all()
     steps, start = program._run, speed.start_of(program)

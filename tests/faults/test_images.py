@@ -21,7 +21,7 @@ MOST_MB, MOST_SECONDS = 1000, 300
 READ = """
 import json, sys
 from pathlib import Path
-from bhsearch.data import decode as module
+from bhsearch.data.images import decode as module
 from bhsearch.data.open_data import open_data
 
 

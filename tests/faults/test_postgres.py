@@ -75,7 +75,7 @@ def test_what_follows_from_a_lost_connection_counts_as_an_outage(database_server
     with pytest.raises(StorageInternalError) as caught:
         lose_the_connection()
     assert isinstance(caught.value.__cause__, PendingRollbackError)
-    assert storage._is_away(caught.value)
+    assert storage_module._is_away(caught.value)
 
 
 WRONG = {

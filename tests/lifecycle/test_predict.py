@@ -215,7 +215,7 @@ def test_devices_and_folders_are_not_replaced(place):
 def test_a_full_disk_behind_standard_output_is_said(folder):
     rows, _ = rows_of(folder)
     stream = Path("/dev/full").open("w")  # noqa: SIM115  # closing it tries again, and fails
-    with pytest.raises(PlaceError, match="room for standard output"):
+    with pytest.raises(PlaceError, match="disk space for standard output"):
         predict.write_to(stream, "csv", rows)
     with pytest.raises(OSError, match="No space"):
         stream.close()

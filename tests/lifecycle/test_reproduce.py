@@ -9,7 +9,7 @@ import pytest
 from bhsearch.data.open_data import open_data
 from bhsearch.errors import DataError, StudyError
 from bhsearch.lifecycle import reproduce
-from bhsearch.lifecycle.restore import params_of, settings_of
+from bhsearch.lifecycle.restore import complete_params_of, settings_of
 from bhsearch.study.events import ProgressReporter
 from tests.registered import working_in
 from tests.studies import SMALL, cache_of, optuna_trials, settings
@@ -35,7 +35,7 @@ def test_params_and_settings_come_back_as_they_were(inside):
     from bhsearch.tracking import reader
 
     study = reader.find_study(inside.store.client)
-    assert {trial.number: params_of(study, trial) for trial in study.trials} == {
+    assert {trial.number: complete_params_of(study, trial) for trial in study.trials} == {
         trial.number: trial.params for trial in optuna_trials(inside.folder)
     }
     kept = settings_of(study.settings)
@@ -45,7 +45,7 @@ def test_params_and_settings_come_back_as_they_were(inside):
 
 
 def test_a_study_without_settings_is_refused_with_what_to_do():
-    with pytest.raises(StudyError, match="an earlier version of bhsearch made it"):
+    with pytest.raises(StudyError, match="Give the command that made it once more"):
         settings_of({})
 
 

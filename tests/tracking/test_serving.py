@@ -92,7 +92,7 @@ def ask(port, images):
 
 
 def test_predict_pyfunc_keras_server_and_the_curl_line_agree(inside, files, served):
-    """Issue 4, D, on the phantom. The curl line is the one of the README."""
+    """Issue 4, D, on the phantom. The curl line is the one of the page on serving."""
     from bhsearch.tracking import serving
 
     mlflow = import_mlflow()
@@ -158,9 +158,10 @@ def test_the_served_model_is_the_tested_one(inside):
     assert found.to_numpy() == pytest.approx(tested.probability[0], abs=1e-6)
 
 
-def test_the_readme_has_the_line_that_is_run_here():
+def test_the_page_on_serving_has_the_lines_that_are_run_here():
     from bhsearch.tracking import serving
 
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    assert serving.CURL in readme
-    assert serving.SERVE.format(name="NAME", alias="champion") in readme
+    page = (Path(__file__).resolve().parents[2] / "docs/how-to/register-serve.md").read_text(encoding="utf-8")
+    joined = " ".join(page.replace("\\\n", " ").split())
+    assert " ".join(serving.CURL.split()) in joined
+    assert serving.SERVE.format(name="NAME", alias="champion") in joined

@@ -30,7 +30,13 @@ def outbox(tmp_path):
     arrays = {name: getattr(predictions, name) for name in names}
     arrays |= {name: getattr(predictions, name).astype(str) for name in ("path", "case", "subtype", "magnification")}
     box.put_study(
-        {"pixels": {"file": str(pixels), "shape": [n_images, 1, 8, 8, 3]}, "note": "", "augmented": False}, arrays
+        {
+            "pixels": {"file": str(pixels), "shape": [n_images, 1, 8, 8, 3]},
+            "note": "",
+            "augmented": False,
+            "settings": {},
+        },
+        arrays,
     )
     for number, probability in enumerate((predictions.probability, predictions.probability[:, :3])):
         box.put(number, {"number": number, "state": "COMPLETE", "curves": CURVES}, {"probability": probability})
