@@ -12,7 +12,13 @@ import optuna
 
 from bhsearch.engines.base import Capabilities, Engine, StoredStudy
 from bhsearch.engines.optuna import engine
-from bhsearch.engines.optuna.connection import connect, discard_if_new, reconnect, retry_while_unavailable
+from bhsearch.engines.optuna.connection import (
+    connect,
+    discard_if_new,
+    reconnect,
+    retry_while_unavailable,
+    was_created_here,
+)
 from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.engines.optuna.url import check_storage, sqlite_file, without_password
 from bhsearch.objectives.space import Parameter, Params
@@ -103,6 +109,8 @@ class OptunaStore:
     def discard_if_new(self, storage: str) -> None:
         """Delete the database file if this process created it and it contains no study."""
         connected = self._opened.get(storage)
+        if connected is None and was_created_here(storage):  # by a search for another study
+            connected = connect(storage)
         if connected is not None:
             discard_if_new(connected)
 
