@@ -17,7 +17,7 @@ from tests.studies import environment, optuna_trials, search
 SHIM = Path(__file__).resolve().parents[2] / "faults" / "noshm.c"
 OPEN = """
 import sys, optuna
-from bhsearch.engines.optuna import storage as optuna_storage
+from bhsearch.engines.optuna import connection as optuna_storage
 storage = optuna_storage.connect("sqlite:///optuna.db")
 study = optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
 study.optimize(lambda trial: trial.suggest_float("x", 0, 1), 2)
