@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bhsearch.runtime import cache as runtime_cache
 from tests.faults.whole import assert_whole
 from tests.studies import arguments, run
 
@@ -57,8 +58,8 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(small_disk, kilobytes,
     assert "Traceback" not in said, said
     ballast.unlink()
     monkeypatch.setenv("BHSEARCH_CACHE", cache)
-    for entry in (each for each in cache.entries() if each.kind != "digests"):  # lists, which hold no sums
-        assert cache._is_intact(cache.cache_root() / entry.kind / entry.key), entry
+    for entry in (each for each in runtime_cache.entries() if each.kind != "digests"):  # lists, which hold no sums
+        assert runtime_cache._is_intact(runtime_cache.cache_root() / entry.kind / entry.key), entry
     again = run(work, *words, BHSEARCH_CACHE=cache)
     assert again.returncode == 0, again.stdout + again.stderr
     assert_whole(work, N_TRIALS)
