@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 NEEDED = frozenset(
     """
     __future__ argparse array ast asyncio base64 bdb binascii bisect bz2 calendar cmath cmd code codeop collections
-    colorsys concurrent configparser contextlib contextvars copy copyreg csv ctypes dataclasses datetime decimal difflib
-    dis email enum fcntl fileinput fnmatch fractions ftplib functools getpass gettext glob graphlib grp gzip hashlib
-    heapq hmac html http inspect ipaddress json keyword linecache locale logging lzma math mimetypes mmap
-    multiprocessing netrc numbers opcode operator pathlib pdb pickle pkgutil platform plistlib pprint pydoc pyexpat
-    queue quopri random re reprlib resource secrets select selectors shlex shutil signal socket sqlite3 ssl statistics
-    string stringprep struct subprocess sysconfig tarfile tempfile termios textwrap threading timeit token tokenize
-    tomllib traceback tracemalloc types typing unicodedata unittest urllib uuid warnings weakref xml zipfile zlib
-    zoneinfo
+    colorsys concurrent configparser contextlib contextvars copy copyreg csv ctypes dataclasses datetime decimal
+    difflib dis email enum fcntl fileinput fnmatch fractions ftplib functools getopt getpass gettext glob graphlib
+    grp gzip hashlib heapq hmac html http inspect ipaddress json keyword linecache locale logging lzma math
+    mimetypes mmap multiprocessing netrc numbers opcode operator pathlib pdb pickle pkgutil platform plistlib pprint
+    pydoc pyexpat queue quopri random re reprlib resource secrets select selectors shlex shutil signal socket
+    socketserver sqlite3 ssl statistics string stringprep struct subprocess sysconfig tarfile tempfile termios
+    textwrap threading timeit token tokenize tomllib traceback tracemalloc types typing unicodedata unittest urllib
+    uuid warnings weakref xml zipfile zlib zoneinfo
 
-    PIL absl alembic annotated_doc annotated_types anyio astunparse cachetools certifi charset_normalizer click
-    cloudpickle cmaes colorlog contourpy cryptography cv2 cycler databricks dateutil fastapi flatbuffers fontTools gast
-    git gitdb google grpc h5py idna imagecodecs importlib_metadata jax jaxlib joblib keras keras_tuner kiwisolver
-    kt_legacy mako markupsafe matplotlib ml_dtypes mlflow mpl_toolkits namex narwhals numpy opentelemetry openvino
-    openvino_telemetry opt_einsum optree optuna packaging pandas platformdirs psutil psycopg psycopg_binary pyarrow
-    pydantic pydantic_core pygments pyparsing requests rich scipy shellingham six sklearn smmap sqlalchemy sqlparse
-    starlette tensorflow termcolor threadpoolctl tifffile tqdm typer typing_extensions typing_inspection urllib3 wrapt
-    yaml zipp
+    IPython PIL absl alembic annotated_doc annotated_types anyio astunparse cachetools certifi charset_normalizer
+    click cloudpickle cmaes colorlog contourpy cryptography cv2 cycler databricks dateutil fastapi flatbuffers
+    fontTools gast git gitdb google grpc h5py idna imagecodecs importlib_metadata jax jaxlib joblib keras
+    keras_tuner kiwisolver kt_legacy mako markupsafe matplotlib ml_dtypes mlflow mpl_toolkits namex narwhals numpy
+    opentelemetry openvino openvino_telemetry opt_einsum optree optuna packaging pandas platformdirs psutil psycopg
+    psycopg_binary pyarrow pydantic pydantic_core pygments pyparsing requests rich scipy shellingham six sklearn
+    smmap sqlalchemy sqlparse starlette tensorflow termcolor threadpoolctl tifffile tqdm traitlets typer
+    typing_extensions typing_inspection urllib3 wrapt yaml zipp
     """.split()  # noqa: SIM905
 )
 _SUFFIXES = (".py", ".pyc", *_imp.extension_suffixes())

@@ -54,7 +54,7 @@ def scores(folder):
 def test_a_user_without_an_entry_and_a_home_runs_registers_and_predicts(folder):
     """As `docker --user 12345` starts a command."""
     work = folder / "work"
-    image = shutil.copy(ROOT / "experiments" / "pictures" / "roc.png", folder / "image.png")
+    image = shutil.copy(ROOT / "experiments" / "pictures" / "engines.png", folder / "image.png")
 
     def command(name, *words):
         given = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)}

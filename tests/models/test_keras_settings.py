@@ -36,7 +36,8 @@ from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 pixels = PixelCache("key", Path(task["file"]), tuple(task["shape"]))
 cache = FeatureCache(pixels, "keras")
-found = [cache.get(b, "stain1") for b in find(["staintex-s", "mobilenet-0.25"], Path(task["weights"])).backbones]
+backbones = find_backbones(["staintex-s", "mobilenet-0.25"], Path(task["weights"])).backbones
+found = [cache.get(backbone, "stain1") for backbone in backbones]
 np.savez(task["out"], *found)
 """
 
