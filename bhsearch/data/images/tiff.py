@@ -7,14 +7,9 @@ transparency and orientation. Samples with an uncertain meaning are refused with
 from __future__ import annotations
 
 import contextlib
-import copy
-import functools
 import io
-import logging
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,7 +18,7 @@ from PIL import Image
 
 from bhsearch.data.arrays import Pixels
 from bhsearch.data.images.decoded_image import STRIP, DecodedImage, Extent, rgb_of, to_8_bit, turned
-from bhsearch.data.images.jpeg import jpeg_frame
+from bhsearch.data.images.tiff_segments import EMBEDDED, JPEG, import_tifffile, segment_bytes, segments
 from bhsearch.errors import DataError
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, in either byte order
@@ -50,10 +45,6 @@ _ASPECT_PIXELS = 1.0  # tolerance of the shape of a reduced copy, in pixels
 # No compression, and compressions whose decoders take the output size as an argument.
 _BOUNDED = {1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000}
 _OLD_JPEG = 6
-_JPEG = {7, 33007, 34892}
-# Compressions whose data contain the image size, which is checked before decoding.
-_EMBEDDED = {*_JPEG, 33004, 33005, 34712, 50001}
-_MAX_SEGMENT_BYTES = 1 << 30
 
 Claim = Callable[[int, int], None]
 
@@ -117,7 +108,7 @@ def read(stream: BinaryIO, claim: Claim) -> DecodedImage:
         height, width = int(page.imagelength), int(page.imagewidth)
         if not height or not width:
             raise DataError("damaged: an image without pixels")
-        claim(height * width, _segment_bytes(page))
+        claim(height * width, segment_bytes(page))
         samples, extent = _samples(file.filehandle, page, meaning)
     pixels = turned(_rgb(samples, page, meaning), page.tags.valueof(274))
     judged = (meaning.bits > 8 or meaning.is_float) and meaning.photometric != _PALETTE
@@ -126,23 +117,9 @@ def read(stream: BinaryIO, claim: Claim) -> DecodedImage:
 
 def _opened(stream: BinaryIO) -> Any:
     try:
-        return _tifffile().TiffFile(stream, is_ome=False)
+        return import_tifffile().TiffFile(stream, is_ome=False)
     except TypeError as error:  # tifffile supports one format for all samples of a page
         raise DataError("damaged, or samples of different formats; save it with 8 or 16 bits") from error
-
-
-@functools.cache
-def _tifffile() -> ModuleType:
-    """Import tifffile and disable its log messages.
-
-    The messages concern unusual tags, which either are checked in this module or do not affect the pixels.
-    """
-    import tifffile
-
-    logger = logging.getLogger("tifffile")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    return tifffile
 
 
 def _choose(file: Any) -> tuple[Any, int]:
@@ -192,14 +169,14 @@ def _meaning(page: Any) -> _Meaning:
         raise DataError(f"a volume of {page.imagedepth} slices; save the slice as a separate image")
     if photometric not in _N_COLOURS:
         raise DataError(f"colours of the kind {_name(page.photometric)} are not read; save it as grey or RGB")
-    if int(page.compression) not in _BOUNDED | _EMBEDDED:
+    if int(page.compression) not in _BOUNDED | EMBEDDED:
         raise DataError(f"the compression {_name(page.compression)} is not read; save it with LZW or deflate")
     if n_samples > _MAX_SAMPLES:
         raise DataError(f"{n_samples} channels; save it as grey or RGB")
     bits, is_float = _depth(page)
     if photometric == _YCBCR and n_samples == 1:  # the only sample is luma
         photometric = _BLACK_IS_ZERO
-    elif photometric == _YCBCR and page.compression in _JPEG and page.planarconfig == 1:
+    elif photometric == _YCBCR and page.compression in JPEG and page.planarconfig == 1:
         photometric = _RGB  # the JPEG decoder converts YCbCr to RGB
     n_colours = _N_COLOURS[photometric]
     alpha, premultiplied = _alpha(page, photometric, n_colours)
@@ -242,7 +219,7 @@ def _depth(page: Any) -> tuple[int, bool]:
         raise DataError(f"{bits}-bit {what} has no known range; save it with 8 or 16 bits")
     if page.dtype is None:
         raise DataError(f"{bits}-bit samples are not read; save it with 8 or 16 bits")
-    if page.predictor != 1 and page.compression not in _EMBEDDED and bits not in (8, 16):
+    if page.predictor != 1 and page.compression not in EMBEDDED and bits not in (8, 16):
         raise DataError(f"{bits}-bit samples with a predictor are not read; save it with 8 or 16 bits")
     return int(bits), False
 
@@ -273,7 +250,7 @@ def _require_usual_ycbcr(page: Any) -> None:
     Raises:
         DataError: If the coefficients, the range or the compression are not supported.
     """
-    if page.compression in _EMBEDDED - _JPEG:
+    if page.compression in EMBEDDED - JPEG:
         raise DataError(f"YCbCr within {_name(page.compression)} is not read; save it as RGB")
 
     def numbers(tag: int, usual: list[float]) -> npt.NDArray[np.float64]:
@@ -304,22 +281,6 @@ def _old_jpeg(stream: Any, page: Any, claim: Claim) -> Pixels:
         return rgb_of(image)
 
 
-def _segment_bytes(page: Any) -> int:
-    """Return the size of the largest strip or tile after decoding, in bytes.
-
-    Raises:
-        DataError: If the size exceeds the limit.
-    """
-    rows, columns = (
-        (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip or page.imagelength, page.imagewidth)
-    )
-    n_samples = page.samplesperpixel if page.planarconfig == 1 else 1
-    n_bytes = int(rows) * int(columns) * int(page.tiledepth or 1) * n_samples * (page.dtype or np.dtype("u1")).itemsize
-    if n_bytes > _MAX_SEGMENT_BYTES:
-        raise DataError(f"too large: a strip or tile of {n_bytes:,} bytes, at most {_MAX_SEGMENT_BYTES:,} are read")
-    return n_bytes
-
-
 def _samples(stream: Any, page: Any, meaning: _Meaning) -> tuple[Pixels, Extent]:
     """Decode the samples `_Meaning.kept` of a page, and measure the range of the colours.
 
@@ -332,7 +293,7 @@ def _samples(stream: Any, page: Any, meaning: _Meaning) -> tuple[Pixels, Extent]
     is_index = meaning.photometric == _PALETTE
     if is_index and meaning.bits > 8:
         samples = np.empty(samples.shape, np.uint16)
-    for first, top, left, segment in _segments(stream, page, meaning):
+    for first, top, left, segment in segments(stream, page, meaning.photometric == _YCBCR):
         height = min(segment.shape[0], samples.shape[0] - top)
         width = min(segment.shape[1], samples.shape[1] - left)
         rows = max(STRIP // width, 1)
@@ -348,116 +309,6 @@ def _samples(stream: Any, page: Any, meaning: _Meaning) -> tuple[Pixels, Extent]
                 scaled = values if keeps else to_8_bit(values, meaning.white, cut=meaning.cut)
                 samples[top + start : top + start + len(part), left : left + width, band] = scaled
     return samples, extent
-
-
-def _segments(stream: Any, page: Any, meaning: _Meaning) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
-    """Iterate over decoded strips or tiles.
-
-    Missing data raise an error, whereas tifffile would fill missing strips and tiles with zeros.
-
-    Yields:
-        First sample, top row, left column, and samples of shape (height, width, n_samples).
-    """
-    if meaning.photometric == _YCBCR and page.is_subsampled:
-        if page.planarconfig != 1:
-            raise DataError("subsampled YCbCr in separate planes is not read; save it as RGB")
-        yield from _subsampled(stream, page)
-        return
-    more = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEG else {}
-    for at, data in enumerate(_stored(stream, page)):
-        if page.compression in _EMBEDDED:
-            _require_size(data, page)
-        segment, (first, _, top, left, _), _ = _decoded(page, data, at, more)
-        yield first, top, left, segment[0]
-
-
-def _stored(stream: Any, page: Any) -> Iterator[bytes]:
-    """Iterate over the bytes of each strip or tile as stored in the file."""
-    rows, columns = (
-        (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip or page.imagelength, page.imagewidth)
-    )
-    if rows < 1 or columns < 1:
-        raise DataError("damaged: strips or tiles without pixels")
-    n_planes = 1 if page.planarconfig == 1 else page.samplesperpixel
-    n_wanted = math.ceil(page.imagelength / rows) * math.ceil(page.imagewidth / columns) * n_planes
-    places = list(zip(page.dataoffsets, page.databytecounts, strict=False))[:n_wanted]
-    if len(places) < n_wanted or not all(offset and count for offset, count in places):
-        raise DataError("damaged: strips or tiles are missing")
-    for offset, count in places:
-        stream.seek(offset)
-        data = stream.read(min(count, max(stream.size - offset, 0)))
-        if len(data) < count and page.compression != 1:  # uncompressed data are checked by their length below
-            raise DataError(f"damaged: the file ends within a strip or tile ({len(data):,} of {count:,} bytes)")
-        yield data
-
-
-def _decoded(page: Any, data: bytes, at: int, more: dict[str, Any]) -> Any:
-    try:
-        return page.decode(data, at, **more)
-    except Exception:
-        if page.is_tiled or page.imagelength % page.rowsperstrip == 0:
-            raise
-    # Some programs pad the last strip to the height of the other strips.
-    filled = copy.copy(page)
-    for cached in ("decode", "hash"):
-        filled.__dict__.pop(cached, None)
-    n_rows = math.ceil(page.imagelength / page.rowsperstrip) * page.rowsperstrip
-    filled.shaped = (*page.shaped[:2], n_rows, *page.shaped[3:])
-    return filled.decode(data, at, **more)
-
-
-def _require_size(data: bytes, page: Any) -> None:
-    """Check before decoding that an embedded image is not larger than its strip or tile.
-
-    Raises:
-        DataError: If the image is larger, or is not a JPEG image as declared.
-    """
-    most = _segment_pixels(page)
-    if page.compression in _JPEG:
-        frame = jpeg_frame(data)
-        if frame is None:
-            if page.jpegheader is not None:
-                return
-            raise DataError("damaged: a strip or tile that is not JPEG")
-        size = frame.width * frame.height
-    else:
-        with Image.open(io.BytesIO(data), formats=("JPEG2000", "WEBP")) as image:
-            size = image.width * image.height
-    if size > most:
-        raise DataError(f"damaged: {size:,} pixels in a strip or tile of {most:,}")
-
-
-def _segment_pixels(page: Any) -> int:
-    if page.is_tiled:
-        return int(page.tilewidth) * int(page.tilelength)
-    return int(page.imagewidth) * (int(page.rowsperstrip) + 64)  # JPEG may be padded to whole blocks
-
-
-def _subsampled(stream: Any, page: Any) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
-    """Iterate over strips or tiles of subsampled YCbCr without JPEG; see `_segments`.
-
-    The data consist of blocks of luma samples, each followed by the two chroma samples of the block.
-    """
-    across, down = page.subsampling or (2, 2)
-    if across not in (1, 2, 4) or down not in (1, 2, 4):
-        raise DataError(f"damaged: chroma subsampled by {across} and {down}")
-    if page.predictor != 1 or page.fillorder != 1:
-        raise DataError("subsampled YCbCr with a predictor is not read; save it as RGB")
-    length, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
-    n_across = math.ceil(page.imagewidth / width)
-    decompress = None if page.compression == 1 else _tifffile().TIFF.DECOMPRESSORS[page.compression]
-    for at, stored in enumerate(_stored(stream, page)):
-        top, left = at // n_across * length, at % n_across * width
-        height = length if page.is_tiled else min(length, page.imagelength - top)
-        shape = math.ceil(height / down), math.ceil(width / across), across * down + 2
-        size = math.prod(shape)
-        data = stored if decompress is None else decompress(stored, out=size)
-        if len(data) < size:
-            raise DataError(f"damaged: a strip or tile of {len(data):,} bytes, where {size:,} are needed")
-        blocks = np.frombuffer(data, np.uint8, size).reshape(shape)
-        luma = blocks[..., :-2].reshape(*shape[:2], down, across).swapaxes(1, 2).reshape(shape[0] * down, -1)
-        chroma = blocks[..., -2:].repeat(down, axis=0).repeat(across, axis=1)
-        yield 0, top, left, np.dstack([luma, chroma])[:height, :width]
 
 
 def _rgb(samples: npt.NDArray[Any], page: Any, meaning: _Meaning) -> Pixels:
