@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from bhsearch.runtime.background import repeated
 
 SILENT_SECONDS = 2.0  # time without output after which a line is printed to a log file
 LINE_SECONDS = 5.0  # shortest time between two of these lines
@@ -77,25 +78,18 @@ class Display:
 
     @contextmanager
     def _now_and_then(self) -> Iterator[None]:
-        ended = threading.Event()
         said = -LINE_SECONDS
 
         def look() -> None:
             nonlocal said
-            while not ended.wait(_LOOK_SECONDS):
-                now, lines = time.monotonic(), self._lines()
-                if lines and now >= self._printed + SILENT_SECONDS and now >= said + LINE_SECONDS:
-                    said = now
-                    self._console.print(lines[-1], markup=False, soft_wrap=True)
+            now, lines = time.monotonic(), self._lines()
+            if lines and now >= self._printed + SILENT_SECONDS and now >= said + LINE_SECONDS:
+                said = now
+                self._console.print(lines[-1], markup=False, soft_wrap=True)
 
         self.printed()
-        thread = threading.Thread(target=look, daemon=True)
-        thread.start()
-        try:
+        with repeated(look, _LOOK_SECONDS):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
 
 def duration(seconds: float) -> str:

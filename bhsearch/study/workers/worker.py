@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,6 +15,7 @@ from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interva
 from bhsearch.evaluation.predictions import IntArray
 from bhsearch.objectives.base import IntermediateValue, Pruned, TrialResult
 from bhsearch.objectives.space import Params
+from bhsearch.runtime.background import repeated
 from bhsearch.runtime.processes import is_alive, memory_mb, this_process
 from bhsearch.states import COMPLETE, FAILED, RUNNING
 from bhsearch.study.context import StudyContext
@@ -261,20 +261,8 @@ class Worker:
         if every is None:
             yield
             return
-        ended = threading.Event()
-
-        def beat() -> None:
-            self._engine.beat(number)
-            while not ended.wait(every):
-                self._engine.beat(number)
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
+        with repeated(lambda: self._engine.beat(number), every):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
 
 def failed_too_often(trials: Sequence[Trial], criteria: StoppingCriteria) -> bool:
