@@ -175,14 +175,6 @@ def are_enabled() -> bool:
     return value != "none"
 
 
-def other_names(group: str) -> tuple[str, ...]:
-    """Return the names of the plugins of a group in alphabetical order, for lists of choices.
-
-    The function imports no plugin. It does not raise if two packages use the same name; `Registry.get` does.
-    """
-    return tuple(sorted({entry.name for entry in _entry_points(group)}))
-
-
 def installed_version(distribution: str) -> str | None:
     """Return the installed version of a distribution; None if it is not installed or plugins are disabled."""
     try:

@@ -62,7 +62,7 @@ JOINING = {
     "bhsearch.protocols.breakhis_folds": 13,
     "bhsearch.protocols.leakage": 13,
     "bhsearch.study.checks.plugins": 14,
-    "bhsearch.study.context": 15,
+    "bhsearch.study.context": 14,
 }
 
 

@@ -21,7 +21,7 @@ LabelArray = npt.NDArray[np.int8]
 DISCLAIMER = "Research only. Not for screening patients."
 USE = "use"  # CSV column with the restriction of use
 _DIGITS = 6
-_TEXT_COLUMNS = ("path", "case", "subtype", "magnification")
+TEXT_COLUMNS = ("path", "case", "subtype", "magnification")
 _FIXED_COLUMNS = ("path", "case", "group", "stratum", "label", "subtype", "magnification")
 
 
@@ -109,7 +109,7 @@ class Predictions:
 
     def __post_init__(self) -> None:
         n = len(self.label)
-        for name in ("group", "stratum", *_TEXT_COLUMNS):
+        for name in ("group", "stratum", *TEXT_COLUMNS):
             if getattr(self, name).shape != (n,):
                 raise DataError(f"`{name}` must have shape ({n},) like `label`, but got {getattr(self, name).shape}.")
         shape = self.probability.shape
@@ -159,7 +159,7 @@ class Predictions:
             fold=self.fold[:, rows],
             group=self.group[rows],
             stratum=self.stratum[rows],
-            **{name: getattr(self, name)[rows] for name in _TEXT_COLUMNS},
+            **{name: getattr(self, name)[rows] for name in TEXT_COLUMNS},
         )
 
     def to_csv(self, path: Path, note: str = DISCLAIMER) -> None:
@@ -211,7 +211,7 @@ class Predictions:
                 fold=np.array([column[name] for name in repeats[:n_repeats]]).astype(np.int8),
                 group=np.array(column["group"]).astype(np.int64),
                 stratum=np.array(column["stratum"]).astype(np.int64),
-                **{name: np.array(column[name], dtype=object) for name in _TEXT_COLUMNS},
+                **{name: np.array(column[name], dtype=object) for name in TEXT_COLUMNS},
             )
         except ValueError as error:
             raise DataError(

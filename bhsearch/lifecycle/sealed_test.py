@@ -11,14 +11,12 @@ import numpy.typing as npt
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.decode import decode
 from bhsearch.data.splits import Split
-from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.predictions import TEXT_COLUMNS, Predictions
 from bhsearch.lifecycle.restore import rows_of, sealed_digest
 from bhsearch.study.events import ProgressReporter
 
 if TYPE_CHECKING:
     from bhsearch.tracking.access_log import LoggedAccess
-
-_TEXT = ("path", "case", "subtype", "magnification")
 
 
 class SealedTest:
@@ -90,7 +88,7 @@ class SealedTest:
             fold=np.zeros((1, len(rows)), np.int8),
             group=self._split.groups[rows],
             stratum=self._split.strata[rows],
-            **{name: self._index.column(name)[rows] for name in _TEXT},
+            **{name: self._index.column(name)[rows] for name in TEXT_COLUMNS},
         )
 
     def lineage(self) -> dict[str, dict[str, list[str]]]:

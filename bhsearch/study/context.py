@@ -21,7 +21,6 @@ from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS
 from bhsearch.models.augmentation.base import check_augmentations
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone
 from bhsearch.models.backbones.registry import find_backbones
-from bhsearch.models.features import check_feature_backend
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest
 from bhsearch.study.development_rows import DevelopmentImages
@@ -216,7 +215,6 @@ def _check_choices(settings: Settings) -> None:
     Raises:
         SettingsError: If the value of an option is unknown or contradicts another option.
     """
-    check_feature_backend(settings.feature_backend)
     if settings.pruner is not None:
         check_pruner(settings.pruner)
     check_engine(settings.engine, settings.sampler, settings.workers, settings.pruner, settings.storage)

@@ -10,9 +10,7 @@ import numpy.typing as npt
 
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.splits import Split
-from bhsearch.evaluation.predictions import Predictions
-
-_TEXT = ("path", "case", "subtype", "magnification")
+from bhsearch.evaluation.predictions import TEXT_COLUMNS, Predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +43,7 @@ class DevelopmentImages:
             fold=split.folds[:, rows],
             group=split.groups[rows],
             stratum=split.strata[rows],
-            **{name: index.column(name)[rows] for name in _TEXT},
+            **{name: index.column(name)[rows] for name in TEXT_COLUMNS},
         )
 
     def __len__(self) -> int:
@@ -57,10 +55,13 @@ class DevelopmentImages:
         Args:
             probability: P(malignant). Shape (n_repeats, n_images).
         """
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Predictions(probability=probability, **columns)
+        return Predictions(probability=probability, **self._columns())
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the columns by name, with strings as fixed-length arrays, which can be saved without pickling."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: column.astype(str) if name in _TEXT else column for name, column in columns.items()}
+        return {
+            name: column.astype(str) if name in TEXT_COLUMNS else column for name, column in self._columns().items()
+        }
+
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}

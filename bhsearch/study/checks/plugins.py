@@ -23,7 +23,6 @@ from bhsearch.study.workers.launchers.base import LAUNCHERS
 from bhsearch.tracking import keys
 from bhsearch.tracking.store_uri import tracking_uri
 
-METADATA = "plugins"  # key in the metadata of a study; absent if the study uses no plugin
 _SEPARATOR = "; "
 # Groups of parts that are needed for the search only, and not to use a finished study.
 _OF_THE_SEARCH = (ENGINES.group, SAMPLERS.group, LAUNCHERS.group)
@@ -134,7 +133,7 @@ def _stored_parts(settings: Settings) -> Iterator[tuple[str, dict[str, str]]]:
             names = store.names(storage)
         for name in names:
             with suppress(BhsearchError):  # another program created the study
-                yield name, store.find(storage, name).metadata().get(METADATA, {})
+                yield name, store.find(storage, name).metadata().get("plugins", {})
     if settings.tracking and _has_store():
         with suppress(BhsearchError):
             with backend.silence_stderr():

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bhsearch.errors import RunError
 from bhsearch.evaluation.plugin_metrics import extra_values
-from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.predictions import TEXT_COLUMNS, Predictions
 from bhsearch.runtime.cache import acquire_lease
 from bhsearch.runtime.messages import Failed, Render, Rendered, from_line, to_line
 from bhsearch.runtime.processes import python_command
@@ -67,7 +67,7 @@ def joined_predictions(study: Message[StudyRecord], trial: Message[TrialRecord])
         fold=rows["fold"],
         group=rows["group"],
         stratum=rows["stratum"],
-        **{name: rows[name].astype(object) for name in ("path", "case", "subtype", "magnification")},
+        **{name: rows[name].astype(object) for name in TEXT_COLUMNS},
     )
 
 
