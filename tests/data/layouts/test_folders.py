@@ -17,20 +17,6 @@ from tests.conftest import SHARED
 BENIGN, MALIGNANT = "SOB_B_TA-14-16184CD-40-001.png", "SOB_M_DC-14-13412-100-007.png"
 
 
-@pytest.fixture
-def tree(tmp_path):
-    """Create empty files in a data folder; layouts read names only."""
-
-    def make(*paths):
-        for path in paths:
-            file = tmp_path / "data" / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
-        return tmp_path / "data"
-
-    return make
-
-
 def labels(listing):
     return {row.path: row.label for row in listing.rows}
 
