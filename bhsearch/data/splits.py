@@ -64,7 +64,7 @@ class Split:
             (n_images,).
         folds: Validation fold of each image in each repeat, 0 to n_folds - 1; -1 outside the development set. Shape
             (n_repeats, n_images).
-        groups: Number of each image's group of cases, which is the unit of weighting and resampling for every value of
+        groups: Group number of each image. Groups are the units of weighting and resampling for every value of
             `group_by`. Shape (n_images,).
         strata: Stratum of each image's group, for resampling. Shape (n_images,).
         group_by: Unit that folds keep together: `case`, `slide` or `image`. The test set always keeps groups together.
@@ -310,7 +310,7 @@ def _check_options(test_fraction: float, n_folds: int, n_repeats: int, group_by:
 def _at_magnification(dataset: Dataset, wanted: str) -> tuple[str, Bools]:
     """Return the magnification as spelt in the data set, and the mask of the images with this magnification.
 
-    `40`, `40x` and `40X` are equivalent. For `all`, the mask is true for every image.
+    The values `40`, `40x` and `40X` are equivalent. The value `all` selects every image.
     """
     if wanted == ALL:
         return ALL, np.ones(len(dataset), dtype=bool)

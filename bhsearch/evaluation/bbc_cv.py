@@ -156,8 +156,8 @@ def tied_with_best(scores: FloatArray, samples: FloatArray, level: float = 0.95)
     whole = samples[:, np.isfinite(samples).all(axis=0)]
     if not whole.shape[1]:
         raise DataError(
-            f"At least one draw must have a score for every trial, but none of the {samples.shape[1]} draws has. There "
-            "are too few cases to compare trials."
+            "At least one draw must give a score for every trial, but each of the "
+            f"{samples.shape[1]} draws lacks a score. There are too few cases to compare trials."
         )
     errors = whole - scores[:, None]
     covariance = np.atleast_2d(np.cov(errors, bias=True))

@@ -58,9 +58,10 @@ def group_draws(
 
 
 def bootstrap_metric(metric: Metric, predictions: Predictions, decisions: HardLabels, draws: IntArray) -> FloatArray:
-    """Compute a metric for every draw, with image weights multiplied by the number of times a group was drawn.
+    """Compute a metric for every draw.
 
-    The weighted AUC is computed by `bootstrap_scores`, which returns the same values a hundred times as fast.
+    A draw multiplies the weight of each image by the number of times the group of the image was drawn. The weighted
+    AUC is computed by `bootstrap_scores`, which returns the same values a hundred times as fast.
 
     Args:
         metric: The metric.
@@ -103,10 +104,11 @@ def _group_number(predictions: Predictions, draws: IntArray) -> IntArray:
 
 
 def bootstrap_scores(predictions: Predictions, draws: IntArray) -> FloatArray:
-    """Compute the score for every draw: the mean AUC over folds, with images weighted by the counts of their groups.
+    """Compute the mean AUC over folds for every draw.
 
-    The AUC of a fold is a ratio of sums over pairs of a malignant and a benign image. These sums are first computed per
-    pair of groups, once for all draws. The AUC under a draw with counts c is then
+    A draw multiplies the weight of each image by the number of times the group of the image was drawn. The AUC of a
+    fold is a ratio of sums over pairs of a malignant and a benign image. These sums are first computed per pair of
+    groups, once for all draws. The AUC under a draw with counts c is then
     `c' wins c / (c' positive * c' negative)`. This is exact, including ties, and needs only products of small matrices
     per draw instead of a pass over the images.
 
@@ -141,7 +143,7 @@ def _pair_wins(
     negative: IntArray,
     draws: IntArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the total weights of the correctly ranked pairs and of all pairs in one validation fold, for every draw.
+    """Sum the weights of image pairs in one validation fold, for every draw.
 
     Args:
         predictions: Out-of-fold predictions.
@@ -152,7 +154,7 @@ def _pair_wins(
         draws: Counts. Shape (n_draws, n_groups).
 
     Returns:
-        Two arrays of shape (n_draws,).
+        Sum over the correctly ranked pairs, and sum over all pairs. Two arrays of shape (n_draws,).
     """
     probability, weight = predictions.probability[repeat], predictions.weight[repeat]
     positive = positive[np.argsort(number[positive], kind="stable")]

@@ -1,7 +1,7 @@
 """Factories of Optuna's samplers.
 
-A new sampler is created for every trial and depends only on the seeds and on the number of earlier trials, so that a
-resumed study samples the same points as an uninterrupted one.
+Each trial gets a new sampler, which is determined by the seeds and by the number of earlier trials. A resumed study
+therefore samples the same points as an uninterrupted study.
 """
 
 from __future__ import annotations
