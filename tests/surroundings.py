@@ -44,10 +44,12 @@ def _prefix() -> tuple[str, ...]:
     if not shutil.which("setpriv") or os.geteuid() != 0:
         pytest.skip("only root can become another user, with setpriv")
     become = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
-    # Python may lie below a home folder that is closed to others: then the user is let read there, but not write.
-    reading = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    # Python may lie below a folder that is closed to others: then the user is let read there, but not write. Without
+    # the secure bit, `os.access` would ask without that right and say that nothing is there.
+    reading = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--securebits=+no_setuid_fixup")
+    check = "import numpy, os, sys; sys.exit(not os.access(numpy.__path__[0], os.R_OK))"
     for prefix in (become, (*become, *reading)):
-        bare = [*prefix, "env", "-i", sys.executable, "-c", "import numpy"]
+        bare = [*prefix, "env", "-i", sys.executable, "-c", check]
         tried = subprocess.run(bare, cwd="/", capture_output=True)
         if tried.returncode == 0:
             return prefix
