@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pandas as pd
 from bhsearch.data.dataset import COLUMNS, BadFile, Dataset
 from bhsearch.data.images.decode import Digests, Progress, hash_images
 from bhsearch.data.layouts import registry
-from bhsearch.data.layouts.base import LAYOUTS
+from bhsearch.data.layouts.base import LAYOUTS, NO_OPTIONS, LayoutOptions
 from bhsearch.data.layouts.listing import Listing, require_both_classes
 from bhsearch.errors import DataError
 from bhsearch.text import listed
@@ -21,11 +20,8 @@ from bhsearch.text import listed
 def load_dataset(
     data: Path,
     *,
-    layout: str = "auto",
-    case_pattern: str | None = None,
-    class_map: Sequence[str] = (),
-    ignore_columns: Sequence[str] = (),
-    image_root: Path | None = None,
+    layout: str = registry.AUTO,
+    options: LayoutOptions = NO_OPTIONS,
     skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -34,10 +30,7 @@ def load_dataset(
     Args:
         data: Folder of images, or a manifest.
         layout: A key of `LAYOUTS`, or `auto` to detect the layout.
-        case_pattern: See `registry.read`.
-        class_map: See `registry.read`.
-        ignore_columns: See `registry.read`.
-        image_root: See `registry.read`.
+        options: Options of the layout.
         skip_unreadable: Whether to skip and record unreadable files instead of raising an error.
         progress: Called with the numbers of files done and in total.
 
@@ -46,14 +39,7 @@ def load_dataset(
             a class has no readable image.
         SettingsError: If an option is invalid or does not fit the layout.
     """
-    listing = registry.read(
-        data,
-        layout=layout,
-        case_pattern=case_pattern,
-        class_map=class_map,
-        ignore_columns=ignore_columns,
-        image_root=image_root,
-    )
+    listing = registry.read(data, layout=layout, options=options)
     results = hash_images(listing.root, [row.path for row in listing.rows], progress=progress)
     bad = [*listing.bad, *(result for result in results if isinstance(result, BadFile))]
     if bad and not skip_unreadable:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from bhsearch.config import Settings
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.decode import Progress
+from bhsearch.data.layouts.base import NO_OPTIONS, LayoutOptions
+from bhsearch.data.layouts.registry import AUTO
 from bhsearch.data.load_dataset import load_dataset
 from bhsearch.data.synthetic.phantom import parse_spec, phantom_dataset, phantom_folder
 from bhsearch.errors import SettingsError
@@ -39,11 +40,8 @@ def make_phantom(data: str | None, progress: Progress | None = None) -> None:
 def open_data(
     data: str | None,
     *,
-    layout: str = "auto",
-    case_pattern: str | None = None,
-    class_map: Sequence[str] = (),
-    ignore_columns: Sequence[str] = (),
-    image_root: str | None = None,
+    layout: str = AUTO,
+    options: LayoutOptions = NO_OPTIONS,
     skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -53,10 +51,7 @@ def open_data(
         data: `phantom` or `phantom:key=value,...`, a folder, or a manifest; None means `phantom`. A folder with the
             name `phantom` must be given as `./phantom`.
         layout: See `load_dataset`.
-        case_pattern: See `load_dataset`.
-        class_map: See `load_dataset`.
-        ignore_columns: See `load_dataset`.
-        image_root: See `load_dataset`.
+        options: See `load_dataset`.
         skip_unreadable: See `load_dataset`.
         progress: See `load_dataset`. Not called for synthetic tissue.
 
@@ -70,9 +65,7 @@ def open_data(
             f"--data must be a folder, a manifest or {PHANTOM}, but got {spec!r}. Check that the shell variable is set."
         )
     if spec == PHANTOM or spec.startswith(f"{PHANTOM}:"):
-        if layout not in ("auto", PHANTOM) or any(
-            option for option in (case_pattern, class_map, ignore_columns, image_root)
-        ):
+        if layout not in (AUTO, PHANTOM) or any(vars(options).values()):
             raise SettingsError(
                 "--layout, --case-pattern, --class-map, --ignore-column and --image-root require images of your own, "
                 f"but the data are {spec}."
@@ -81,10 +74,7 @@ def open_data(
     return load_dataset(
         Path(spec).expanduser(),
         layout=layout,
-        case_pattern=case_pattern,
-        class_map=class_map,
-        ignore_columns=ignore_columns,
-        image_root=Path(image_root).expanduser() if image_root is not None else None,
+        options=options,
         skip_unreadable=skip_unreadable,
         progress=progress,
     )
@@ -105,10 +95,12 @@ def open_settings(settings: Settings, *, data: str | None = None, progress: Prog
     return open_data(
         settings.data if data is None else data,
         layout=settings.layout,
-        case_pattern=settings.case_pattern,
-        class_map=settings.class_map,
-        ignore_columns=settings.ignore_columns,
-        image_root=settings.image_root,
+        options=LayoutOptions(
+            case_pattern=settings.case_pattern,
+            class_map=settings.class_map,
+            ignore_columns=settings.ignore_columns,
+            image_root=Path(settings.image_root).expanduser() if settings.image_root is not None else None,
+        ),
         skip_unreadable=settings.skip_unreadable,
         progress=progress,
     )

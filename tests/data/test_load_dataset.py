@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from bhsearch.data.dataset import COLUMNS, BadFile
+from bhsearch.data.layouts.base import LayoutOptions
 from bhsearch.data.load_dataset import load_dataset
 from bhsearch.errors import DataError
 
@@ -22,7 +23,7 @@ def root(tmp_path):
 
 
 def test_an_index_has_exactly_its_columns_sorted_by_path(root):
-    dataset = load_dataset(root, case_pattern="p([0-9])")
+    dataset = load_dataset(root, options=LayoutOptions(case_pattern="p([0-9])"))
     assert tuple(dataset.table.columns) == COLUMNS
     assert dataset.table["path"].tolist() == ["benign/p1.png", "benign/p2.png", "malignant/p3.png", "malignant/p4.png"]
     assert dataset.labels.tolist() == [0, 0, 1, 1]

@@ -1,11 +1,13 @@
 """Values of `--data` that mean synthetic tissue, and values that are paths."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from bhsearch.config import load_settings, portable
+from bhsearch.data.layouts.base import LayoutOptions
 from bhsearch.data.open_data import open_data, open_settings
 from bhsearch.errors import DataError, SettingsError
 
@@ -28,10 +30,10 @@ def test_the_word_phantom_with_parameters_means_synthetic_tissue():
     "options",
     [
         {"layout": "idc"},
-        {"case_pattern": "(x)"},
-        {"class_map": ("benign=a",)},
-        {"ignore_columns": ("fold",)},
-        {"image_root": "."},
+        {"options": LayoutOptions(case_pattern="(x)")},
+        {"options": LayoutOptions(class_map=("benign=a",))},
+        {"options": LayoutOptions(ignore_columns=("fold",))},
+        {"options": LayoutOptions(image_root=Path())},
     ],
 )
 def test_options_for_images_of_ones_own_do_not_fit_the_phantom(options):

@@ -31,6 +31,9 @@ class LayoutOptions:
     image_root: Path | None = None
 
 
+NO_OPTIONS = LayoutOptions()
+
+
 class Layout(Protocol):
     """Layout of data sets.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bhsearch.data.images.decode import IMAGE_SUFFIXES
 from bhsearch.data.images.files import Images, describe_left_out, find_images
-from bhsearch.data.layouts.base import LAYOUTS, LayoutOptions
+from bhsearch.data.layouts.base import LAYOUTS, NO_OPTIONS, LayoutOptions
 from bhsearch.data.layouts.class_names import class_like_folders, map_advice
 from bhsearch.data.layouts.listing import Listing, named, raise_data_errors, require_both_classes
 from bhsearch.data.layouts.manifest import PLACEHOLDER_RULE, SUFFIXES
@@ -23,31 +23,19 @@ _OPTIONS = {
 }
 
 
-def read(
-    data: Path,
-    *,
-    layout: str = "auto",
-    case_pattern: str | None = None,
-    class_map: Sequence[str] = (),
-    ignore_columns: Sequence[str] = (),
-    image_root: Path | None = None,
-) -> Listing:
+def read(data: Path, *, layout: str = AUTO, options: LayoutOptions = NO_OPTIONS) -> Listing:
     """List the images of a data set with the fields that their names give.
 
     Args:
         data: Folder of images, or a manifest.
         layout: A key of `LAYOUTS`, or `auto` to detect the layout.
-        case_pattern: Regular expression for the case in a path, only for the layout `folders`; see `LayoutOptions`.
-        class_map: Pairs `benign=NAME` or `malignant=NAME` with one name each, only for `folders` and `manifest`.
-        ignore_columns: Columns of a manifest, or names of folders, to ignore although they seem to divide the data.
-        image_root: Folder that contains the images, only for `manifest`.
+        options: Options given by the user.
 
     Raises:
         DataError: If no layout fits, there are no images, or names, labels, cases or parts are invalid.
         UnknownPartError: If the layout is unknown.
         SettingsError: If an option is invalid or not supported by the layout.
     """
-    options = LayoutOptions(case_pattern, class_map, ignore_columns, image_root)
     layout = _checked_layout(data, layout)
     is_file = layout != AUTO and LAYOUTS.get(layout).is_file
     images = Images(()) if is_file else find_images(data)
@@ -70,7 +58,7 @@ def detect(data: Path, class_map: Sequence[str] = ()) -> str:
 
     Args:
         data: Folder of images, or a manifest.
-        class_map: See `read`.
+        class_map: See `LayoutOptions`.
 
     Returns:
         Name of the layout.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bhsearch.data.layouts.base import LayoutOptions
 from bhsearch.data.layouts.registry import detect, read
 from bhsearch.data.load_dataset import load_dataset
 from bhsearch.data.splits import make_split
@@ -51,25 +52,25 @@ def test_other_class_folders_are_taken_with_a_map(tree, benign, malignant, above
         read(root)
     assert repr(benign) in str(refusal.value)
     assert repr(malignant) in str(refusal.value)
-    assert labels(read(root, class_map=(f"benign={benign}", f"malignant={malignant}"))) == paths
+    assert labels(read(root, options=LayoutOptions(class_map=(f"benign={benign}", f"malignant={malignant}")))) == paths
 
 
 def test_several_folders_may_be_one_class(tree):
     root = tree("normal/a.png", "benign/b.png", "in situ/c.png", "Invasive/d.png")
-    listing = read(root, class_map=("benign=normal", "malignant=in situ", "malignant=invasive"))
+    listing = read(root, options=LayoutOptions(class_map=("benign=normal", "malignant=in situ", "malignant=invasive")))
     assert [(row.path[0], row.label) for row in listing.rows] == [("I", 1), ("b", 0), ("i", 1), ("n", 0)]
 
 
 def test_a_folder_that_the_map_lacks_is_refused_by_name(tree):
     root = tree("normal/a.png", "cancer/b.png", "odd/c.png")
     with pytest.raises(DataError, match=r"(?s)1 of 3 images.*odd/c\.png.*'odd'"):
-        read(root, class_map=("benign=normal", "malignant=cancer"))
+        read(root, options=LayoutOptions(class_map=("benign=normal", "malignant=cancer")))
 
 
 def test_numbers_of_patients_are_no_classes(tree):
     """Patient 1 with both classes: the class is where every path has one."""
     paths = {f"{patient}/{label}/{at}.png": label for patient in range(6) for label in (0, 1) for at in range(2)}
-    assert labels(read(tree(*paths), class_map=("benign=0", "malignant=1"))) == paths
+    assert labels(read(tree(*paths), options=LayoutOptions(class_map=("benign=0", "malignant=1")))) == paths
 
 
 def test_folders_that_name_both_classes_are_refused(tree):
@@ -79,7 +80,7 @@ def test_folders_that_name_both_classes_are_refused(tree):
 
 def test_a_map_does_not_fit_a_layout_that_names_its_own_classes(tree):
     with pytest.raises(SettingsError, match="--class-map requires"):
-        read(tree(BENIGN, MALIGNANT), layout="breakhis", class_map=("benign=a",))
+        read(tree(BENIGN, MALIGNANT), layout="breakhis", options=LayoutOptions(class_map=("benign=a",)))
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------
@@ -139,11 +140,11 @@ def test_parts_that_are_not_known_are_refused(tree, paths, said):
 
 def test_folders_that_seem_to_divide_can_be_ignored_if_they_are_there(tree):
     root = tree("fold1/benign/a.png", "fold2/malignant/b.png")
-    listing = read(root, ignore_columns=("Fold",))
+    listing = read(root, options=LayoutOptions(ignore_columns=("Fold",)))
     assert {row.part for row in listing.rows} == {""}
     assert "Ignored on request: Fold." in listing.notes
     with pytest.raises(SettingsError, match="there is no 'split'"):
-        read(root, ignore_columns=("split",))
+        read(root, options=LayoutOptions(ignore_columns=("split",)))
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def images(tmp_path):
             file = tmp_path / "data" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((4, 5, 3), at, np.uint8)).save(file)
-        return load_dataset(tmp_path / "data", case_pattern=r"(p\d+)[^/]*$")
+        return load_dataset(tmp_path / "data", options=LayoutOptions(case_pattern=r"(p\d+)[^/]*$"))
 
     return make
 
@@ -228,14 +229,16 @@ def test_one_image_without_a_patient_makes_all_cases_unknown(tree):
 
 def test_a_pattern_wins_over_folders_and_matches_at_any_depth(tree):
     root = tree(*(f"c1/P{at}/{label}/s{at // 2}_1.png" for at in range(6) for label in ("benign", "malignant")))
-    assert {row.case for row in read(root, case_pattern=r"(s\d)_").rows} == {"s0", "s1", "s2"}
-    assert {row.case for row in read(root, case_pattern=r"^c1/([^/]+)").rows} == {f"P{at}" for at in range(6)}
+    assert {row.case for row in read(root, options=LayoutOptions(case_pattern=r"(s\d)_")).rows} == {"s0", "s1", "s2"}
+    assert {row.case for row in read(root, options=LayoutOptions(case_pattern=r"^c1/([^/]+)")).rows} == {
+        f"P{at}" for at in range(6)
+    }
 
 
 @pytest.mark.parametrize("case", ["nan", "NA", "unknown", "-"])
 def test_a_pattern_that_finds_no_name_is_refused(tree, case):
     with pytest.raises(DataError, match=r"Every image must name its case"):
-        read(tree(f"benign/{case}/1.png", "malignant/P2/1.png"), case_pattern=r"/([^/]+)/[^/]+$")
+        read(tree(f"benign/{case}/1.png", "malignant/P2/1.png"), options=LayoutOptions(case_pattern=r"/([^/]+)/[^/]+$"))
 
 
 # -- the reported ones -------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bhsearch.data.audit import audit
+from bhsearch.data.layouts.base import LayoutOptions
 from bhsearch.data.layouts.registry import read
 from bhsearch.data.load_dataset import load_dataset
 from bhsearch.data.splits import make_split
@@ -135,13 +136,17 @@ def test_images_may_be_in_another_folder_than_their_manifest(manifest, tmp_path)
     )
     with pytest.raises(DataError, match="name it with --image-root"):
         read(file)
-    listing = read(file, image_root=tmp_path / "data")
+    listing = read(file, options=LayoutOptions(image_root=tmp_path / "data"))
     assert (listing.root, rows(listing)[:2]) == (tmp_path / "data", EXPECTED)
-    assert [row[0] for row in rows(read(file, image_root=tmp_path / "data"))] == ["a.png", "b.png", "x/c.png"]
+    assert [row[0] for row in rows(read(file, options=LayoutOptions(image_root=tmp_path / "data")))] == [
+        "a.png",
+        "b.png",
+        "x/c.png",
+    ]
     with pytest.raises(SettingsError, match="--image-root must be a folder"):
-        read(file, image_root=tmp_path / "nosuch")
+        read(file, options=LayoutOptions(image_root=tmp_path / "nosuch"))
     with pytest.raises(SettingsError, match="--image-root requires the layout manifest"):
-        read(tmp_path / "data", layout="idc", image_root=tmp_path)
+        read(tmp_path / "data", layout="idc", options=LayoutOptions(image_root=tmp_path))
 
 
 # -- labels ------------------------------------------------------------------------------------------------------------
@@ -151,12 +156,12 @@ def test_labels_of_another_name_need_a_map(manifest):
     file = manifest("path,label,case\na.png,normal,c1\nb.png,Cancer,c2\n")
     with pytest.raises(DataError, match=r"(?s)line 2: 'normal'.*--class-map benign=normal,malignant=Cancer$"):
         read(file)
-    assert rows(read(file, class_map=("benign=normal", "malignant=cancer"))) == EXPECTED
+    assert rows(read(file, options=LayoutOptions(class_map=("benign=normal", "malignant=cancer")))) == EXPECTED
 
 
 def test_a_map_may_turn_numbers_over(manifest):
     file = manifest("path,label,case\na.png,1,c1\nb.png,0.0,c2\n")
-    assert rows(read(file, class_map=("benign=1", "malignant=0"))) == EXPECTED
+    assert rows(read(file, options=LayoutOptions(class_map=("benign=1", "malignant=0")))) == EXPECTED
 
 
 # -- cases -------------------------------------------------------------------------------------------------------------
@@ -217,14 +222,14 @@ def test_a_column_of_other_parts_is_refused_unless_it_is_ignored(manifest, colum
     file = manifest(f"path,label,case,{column}\na.png,0,c1,{values[0]}\nb.png,1,c2,{values[1]}\n")
     with pytest.raises(DataError, match=rf"'{column}' seems to divide .*--ignore-column {column}"):
         read(file)
-    listing = read(file, ignore_columns=(column.swapcase(),))
+    listing = read(file, options=LayoutOptions(ignore_columns=(column.swapcase(),)))
     assert {row.part for row in listing.rows} == {""}
     assert any("Ignored on request" in note for note in listing.notes)
 
 
 def test_a_column_of_parts_can_be_ignored_too(manifest):
     file = manifest("path,label,case,split\na.png,0,c1,train\nb.png,1,c2,test\n")
-    assert {row.part for row in read(file, ignore_columns=("split",)).rows} == {""}
+    assert {row.part for row in read(file, options=LayoutOptions(ignore_columns=("split",))).rows} == {""}
 
 
 def test_one_part_alone_divides_nothing_and_is_said(manifest):
@@ -255,7 +260,7 @@ def test_parts_in_the_paths_of_a_manifest_are_said_to_have_no_effect(manifest):
 )
 def test_only_columns_that_are_there_and_not_needed_can_be_ignored(manifest, names, said):
     with pytest.raises(SettingsError, match=f"--ignore-column .*{said}"):
-        read(manifest(PLAIN), ignore_columns=names)
+        read(manifest(PLAIN), options=LayoutOptions(ignore_columns=names))
 
 
 # -- the reported ones -------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import pytest
 
 from bhsearch.data.images.files import find_images
 from bhsearch.data.layouts import breakhis as names
+from bhsearch.data.layouts.base import LayoutOptions
 from bhsearch.data.layouts.listing import ImageRecord
 from bhsearch.data.layouts.registry import LAYOUTS, detect, read
 from bhsearch.errors import DataError, SettingsError
@@ -182,7 +183,10 @@ def test_without_names_or_pattern_each_image_is_its_own_case(tree):
 
 @pytest.mark.parametrize("pattern", ["p([0-9]+)_", "(b|m)[^/]*/p(?P<case>[0-9]+)_"])
 def test_a_pattern_takes_the_case_from_names_that_are_not_breakhis_ones(tree, pattern):
-    listing = read(tree("benign/p1_a.png", "malignant/p2_b.png", f"malignant/{MALIGNANT}"), case_pattern=pattern)
+    listing = read(
+        tree("benign/p1_a.png", "malignant/p2_b.png", f"malignant/{MALIGNANT}"),
+        options=LayoutOptions(case_pattern=pattern),
+    )
     assert listing.has_cases
     assert {path: row.case for path, row in by_path(listing).items()} == {
         "benign/p1_a.png": "1",
@@ -192,25 +196,25 @@ def test_a_pattern_takes_the_case_from_names_that_are_not_breakhis_ones(tree, pa
 
 
 def test_a_pattern_sees_the_folders_too(tree):
-    listing = read(tree("benign/c1/a.png", "malignant/c2/a.png"), case_pattern="/([^/]+)/[^/]+$")
+    listing = read(tree("benign/c1/a.png", "malignant/c2/a.png"), options=LayoutOptions(case_pattern="/([^/]+)/[^/]+$"))
     assert [row.case for row in listing.rows] == ["c1", "c2"]
 
 
 def test_paths_in_which_the_pattern_finds_no_case_are_named(tree):
     with pytest.raises(DataError, match=r"(?s)must match every path.*malignant/b\.png") as error:
-        read(tree("benign/p1.png", "malignant/b.png"), case_pattern="p([0-9]+)")
+        read(tree("benign/p1.png", "malignant/b.png"), options=LayoutOptions(case_pattern="p([0-9]+)"))
     assert "benign/p1.png" not in str(error.value)
 
 
 @pytest.mark.parametrize(("pattern", "said"), [("(", "regular expression"), ("p[0-9]+", "must have a group")])
 def test_a_pattern_that_cannot_be_used_is_an_error_of_the_option(tree, pattern, said):
     with pytest.raises(SettingsError, match=said):
-        read(tree("benign/p1.png", "malignant/p2.png"), case_pattern=pattern)
+        read(tree("benign/p1.png", "malignant/p2.png"), options=LayoutOptions(case_pattern=pattern))
 
 
 def test_a_pattern_that_would_be_ignored_is_refused(tree):
     with pytest.raises(SettingsError, match="requires the layout folders"):
-        read(tree(BENIGN, MALIGNANT), case_pattern="(x)")
+        read(tree(BENIGN, MALIGNANT), options=LayoutOptions(case_pattern="(x)"))
 
 
 @pytest.mark.parametrize(
