@@ -11,7 +11,8 @@ import numpy.typing as npt
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.decode import decode
 from bhsearch.data.splits import Split
-from bhsearch.evaluation.predictions import TEXT_COLUMNS, Predictions
+from bhsearch.evaluation.image_columns import ImageColumns
+from bhsearch.evaluation.predictions import Predictions
 from bhsearch.lifecycle.restore import rows_of, sealed_digest
 from bhsearch.study.events import ProgressReporter
 
@@ -42,12 +43,11 @@ class SealedTest:
         if access.sealed != sealed_digest(index, split):
             raise ValueError(f"The access must be logged for these sealed images, but is for {access.sealed}.")
         self.access = access
-        self._rows = np.flatnonzero(split.test)
         self._index, self._split = index, split
         self._files = index.select(split.test).paths()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._files)
 
     def image(self, row: int) -> npt.NDArray[np.uint8]:
         """Return the test image at a position as uint8 RGB. Shape (height, width, 3)."""
@@ -81,15 +81,8 @@ class SealedTest:
         Args:
             probability: P(malignant). Shape (n_images,).
         """
-        rows = self._rows
-        return Predictions(
-            label=self._index.labels[rows],
-            probability=probability[None],
-            fold=np.zeros((1, len(rows)), np.int8),
-            group=self._split.groups[rows],
-            stratum=self._split.strata[rows],
-            **{name: self._index.column(name)[rows] for name in TEXT_COLUMNS},
-        )
+        one_fold = np.zeros((1, len(self)), np.int8)
+        return ImageColumns.select(self._index, self._split, self._split.test, one_fold).predictions(probability[None])
 
     def lineage(self) -> dict[str, dict[str, list[str]]]:
         """Return case and pixel digest of each development and test image, in the form that the gate compares."""

@@ -2,66 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.splits import Split
-from bhsearch.evaluation.predictions import TEXT_COLUMNS, Predictions
+from bhsearch.evaluation.image_columns import ImageColumns
 
 
-@dataclass(frozen=True, eq=False)
-class DevelopmentImages:
-    """The images that a study may train and validate on, in the order of the data set.
-
-    Attributes:
-        label: Class of each image: 0 for benign, 1 for malignant. Shape (n_images,).
-        fold: Validation fold of each image in each repeat. Shape (n_repeats, n_images).
-        group: Group number of each image; groups are the unit of weighting and resampling. Shape (n_images,).
-        stratum: Stratum of each image's group. Shape (n_images,).
-        path, case, subtype, magnification: Strings for each image; empty if unknown. Shape (n_images,).
-    """
-
-    label: npt.NDArray[np.int8]
-    fold: npt.NDArray[np.int8]
-    group: npt.NDArray[np.int64]
-    stratum: npt.NDArray[np.int64]
-    path: npt.NDArray[np.object_]
-    case: npt.NDArray[np.object_]
-    subtype: npt.NDArray[np.object_]
-    magnification: npt.NDArray[np.object_]
+class DevelopmentImages(ImageColumns):
+    """The images that a study may train and validate on, in the order of the data set."""
 
     @classmethod
     def of(cls, index: Dataset, split: Split) -> DevelopmentImages:
         """Return the development images of a data set and its split."""
-        rows = split.development
-        return cls(
-            label=index.labels[rows],
-            fold=split.folds[:, rows],
-            group=split.groups[rows],
-            stratum=split.strata[rows],
-            **{name: index.column(name)[rows] for name in TEXT_COLUMNS},
-        )
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def predictions(self, probability: npt.NDArray[np.floating]) -> Predictions:
-        """Return out-of-fold probabilities joined with the columns of their images.
-
-        Args:
-            probability: P(malignant). Shape (n_repeats, n_images).
-        """
-        return Predictions(probability=probability, **self._columns())
-
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the columns by name, with strings as fixed-length arrays, which can be saved without pickling."""
-        return {
-            name: column.astype(str) if name in TEXT_COLUMNS else column for name, column in self._columns().items()
-        }
-
-    def _columns(self) -> dict[str, npt.NDArray[Any]]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return cls.select(index, split, split.development, split.folds[:, split.development])

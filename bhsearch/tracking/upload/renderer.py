@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.errors import RunError
+from bhsearch.evaluation.image_columns import ImageColumns
 from bhsearch.evaluation.plugin_metrics import extra_values
-from bhsearch.evaluation.predictions import TEXT_COLUMNS, Predictions
+from bhsearch.evaluation.predictions import Predictions
 from bhsearch.runtime.cache import acquire_lease
 from bhsearch.runtime.messages import Failed, Render, Rendered, from_line, to_line
 from bhsearch.runtime.processes import python_command
@@ -60,15 +61,7 @@ def rendered(trial: Message[TrialRecord]) -> tuple[dict[str, float], Path]:
 
 def joined_predictions(study: Message[StudyRecord], trial: Message[TrialRecord]) -> Predictions:
     """Return the out-of-fold predictions of a trial in the outbox."""
-    rows = study.arrays
-    return Predictions(
-        probability=trial.arrays["probability"],
-        label=rows["label"],
-        fold=rows["fold"],
-        group=rows["group"],
-        stratum=rows["stratum"],
-        **{name: rows[name].astype(object) for name in TEXT_COLUMNS},
-    )
+    return ImageColumns.from_arrays(study.arrays).predictions(trial.arrays["probability"])
 
 
 class RendererProcess:
