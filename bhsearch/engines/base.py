@@ -237,7 +237,7 @@ class StudyStore(Protocol):
         """Open a study; create it with `metadata` if it does not exist."""
 
     def find(self, storage: str, name: str, patient: bool = False) -> StoredStudy:
-        """Open an existing study.
+        """Open an existing study; does not create the storage.
 
         Args:
             storage: Value of `--storage`.

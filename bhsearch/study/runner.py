@@ -23,7 +23,7 @@ from bhsearch.study.objective_factory import make_objective
 from bhsearch.study.payloads import study_record
 from bhsearch.study.plan import make_plan
 from bhsearch.study.result import StudyResult
-from bhsearch.study.session import StudySession
+from bhsearch.study.session import StudySession, best_of, n_finished
 from bhsearch.study.workers.pool import WorkerEvents, WorkerPool, n_workers
 from bhsearch.study.workers.process import WorkerTask
 from bhsearch.study.workers.worker import STOPPED, TIME, TrialCallbacks, Worker
@@ -121,7 +121,7 @@ def _show_plan(session: StudySession, remaining: int) -> None:
         PlaceError: If a disk is certainly too small.
     """
     context = session.context
-    plan = make_plan(context, context.space(session.metadata["backbones"]), session.n_finished())
+    plan = make_plan(context, context.space(session.metadata["backbones"]), n_finished(session.stored_trials()))
     warnings = [*plan.warnings, *disk_space.warnings_of(context, remaining), *notes()]
     session.reporter.plan(replace(plan, warnings=warnings))
     if remaining:
@@ -183,7 +183,8 @@ def _in_this_process(session: StudySession, uploader: UploaderProcess | None) ->
 
 
 def _trials(session: StudySession) -> AbstractContextManager[None]:
-    return session.reporter.trials(session.n_finished(), session.context.settings.trials, session.best())
+    trials = session.stored_trials()
+    return session.reporter.trials(n_finished(trials), session.context.settings.trials, best_of(trials))
 
 
 def _wait_for(uploader: UploaderProcess | None, reporter: ProgressReporter) -> None:

@@ -72,7 +72,7 @@ class StudySession:
     def begin(self) -> int:
         """Recover dead trials, set the stopping criteria, and return the number of trials still to run."""
         self.recover()
-        settings, trials = self.context.settings, self.trials()
+        settings, trials = self.context.settings, self.stored_trials()
         self.criteria = replace(
             self.criteria,
             n_before=len(trials),
@@ -82,25 +82,25 @@ class StudySession:
             points=tuple(self.metadata["warm"]["points"]),
         )
         is_over = stagnated(trials, settings.patience)
-        return 0 if is_over else max(settings.trials - self.n_finished(), 0)
+        return 0 if is_over else max(settings.trials - n_finished(trials), 0)
 
     # -- trials --------------------------------------------------------------------------------------------------------
 
     def trials(self) -> list[Trial]:
         """Return all trials; if the storage is lost, return the trials that this session has seen."""
         with suppress(LostStorageError):
-            self._known = self.engine.trials()
-            return self._known
+            return self.stored_trials()
         known = {trial.number: trial for trial in self._known} | self._rescued
         return [known[number] for number in sorted(known)]
 
-    def n_finished(self) -> int:
-        """Return the number of trials that count towards `--trials`."""
-        return sum(trial.counts for trial in self.engine.trials())
+    def stored_trials(self) -> list[Trial]:
+        """Read all trials from the storage.
 
-    def best(self) -> Trial | None:
-        """Return the complete trial with the highest score; None if no trial is complete."""
-        return best_of(self.engine.trials())
+        Raises:
+            LostStorageError: If the storage is lost.
+        """
+        self._known = self.engine.trials()
+        return self._known
 
     def trial_started(self, trial: Trial) -> None:
         """Report the start of a trial."""
@@ -115,7 +115,7 @@ class StudySession:
         """
         if probability is not None:
             self.predictions[number] = self.context.images.predictions(probability)
-        self._known = trials = self.engine.trials()
+        trials = self.stored_trials()
         if trials[number].notes.get("reason") != INTERRUPTED:
             self.reporter.trial(trials[number], best_of(trials))
 
@@ -210,7 +210,7 @@ class StudySession:
             LostStorageError: If the storage is lost.
         """
         self.recover()
-        self._known = self.engine.trials()
+        self.stored_trials()
 
     def fail(self, error: BhsearchError | OSError) -> None:
         """Record an error to raise at the end of the session; only the first error is kept."""
@@ -245,6 +245,11 @@ class StudySession:
             )
         file: Path = write_trials(self.context.settings.storage, self.context.study, self.trials())
         return LostStorageError(f"{error} Its trials are written to {file}.")
+
+
+def n_finished(trials: Sequence[Trial]) -> int:
+    """Return the number of trials that count towards `--trials`."""
+    return sum(trial.counts for trial in trials)
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:

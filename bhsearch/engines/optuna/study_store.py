@@ -21,6 +21,7 @@ from bhsearch.engines.optuna.connection import (
 )
 from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.engines.optuna.url import check_storage, sqlite_file, without_password
+from bhsearch.errors import MissingError
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.plugins import PluginSource
 
@@ -96,7 +97,12 @@ class OptunaStore:
         return OptunaStudy(engine.open_study(connected, name, metadata))
 
     def find(self, storage: str, name: str, patient: bool = False) -> StoredStudy:
-        """Open an existing study; see `StudyStore.find`."""
+        """Open an existing study, without creating the database; see `StudyStore.find`."""
+        file = sqlite_file(storage)
+        if file is not None and not file.exists():  # SQLite would create an empty database
+            raise MissingError(
+                f"The study must be in the storage, but {name!r} is not: the file {file} does not exist."
+            )
         return _joined(storage, name) if patient else OptunaStudy(engine.find_study(connect(storage), name))
 
     def names(self, storage: str) -> list[str]:

@@ -1,0 +1,16 @@
+"""`bhsearch worker`, which joins a study that exists."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.test_main import call
+
+
+@pytest.mark.parametrize("place", ["study.db", "nosuch/study.db"])
+def test_a_database_that_does_not_exist_is_refused_and_not_created(tmp_path, place):
+    done = call(tmp_path, "worker", "--storage", f"sqlite:///{place}", "--study", "mine")
+    assert done.returncode == 2
+    assert f"'mine' is not: the file {place} does not exist." in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
