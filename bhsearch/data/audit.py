@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.grouping import merge_groups, sealed_part, spellings
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.layouts.naming import shown
@@ -201,7 +200,7 @@ def counts(dataset: Dataset) -> dict[str, Any]:
         A JSON-able dictionary.
     """
     table = _with_groups(dataset)
-    masks = {"all": table["label"] >= 0} | {name: table["label"] == at for at, name in enumerate(CLASS_NAMES)}
+    masks = {"all": table["label"] >= 0} | {name: table["label"] == at for at, name in enumerate(dataset.class_names)}
 
     def numbers(rows: pd.DataFrame) -> dict[str, int]:
         slides = rows.loc[rows["slide"] != "", "slide"].nunique()
@@ -220,7 +219,7 @@ def counts(dataset: Dataset) -> dict[str, Any]:
         crossed = known.groupby([column, "label"]).size()
         rows = {}
         for value in values:
-            row = {name: int(crossed.get((value, at), 0)) for at, name in enumerate(CLASS_NAMES)}
+            row = {name: int(crossed.get((value, at), 0)) for at, name in enumerate(dataset.class_names)}
             rows[value] = row | {"all": sum(row.values())}
         return rows
 

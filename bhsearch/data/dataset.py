@@ -65,6 +65,7 @@ class Dataset:
         table: One row per image, sorted by path. Columns: `path` (POSIX, relative to `root`), `label` (0 benign, 1
             malignant), `case`, `slide`, `subtype`, `magnification` (strings, empty where unknown), `part` (`train`,
             `validation`, `test`, or empty without a predefined split), `bytes_digest` and `pixels_digest` (hex).
+        class_names: Names of the classes; the label of a class is its index in this tuple.
         has_cases: Whether the cases are known. If not, each image is its own case and no model can be promoted.
         synthetic: Whether the images are drawn by a program.
         bad: Unreadable files that were skipped on request.
@@ -79,6 +80,7 @@ class Dataset:
     root: Path
     layout: str
     table: pd.DataFrame
+    class_names: tuple[str, ...] = CLASS_NAMES
     has_cases: bool = True
     synthetic: bool = False
     bad: tuple[BadFile, ...] = ()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.arrays import Bools, Folds, Ints
-from bhsearch.data.dataset import CLASS_NAMES, Dataset
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.layouts.naming import PARTS, TEST, VALIDATION, shown, spelling_key
 from bhsearch.data.stratify import SEPARATOR, strata_of
 from bhsearch.errors import DataError, SettingsError
@@ -62,10 +62,11 @@ def units_of_groups(dataset: Dataset) -> SplitUnits:
     Raises:
         DataError: If a class has no image, or `dataset.has_cases` is true but the case of an image is unknown.
     """
-    missing = [name for label, name in enumerate(CLASS_NAMES) if not (dataset.labels == label).any()]
+    missing = [name for label, name in enumerate(dataset.class_names) if not (dataset.labels == label).any()]
     if missing:
         raise DataError(
-            f"Both benign and malignant images are required, but there are no {' and no '.join(missing)} images."
+            f"Both {' and '.join(dataset.class_names)} images are required, but there are no "
+            f"{' and no '.join(missing)} images."
         )
     cases = case_keys(dataset)
     groups = merge_groups(cases, dataset.column("pixels_digest"), by_spelling=dataset.has_cases)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.arrays import Bools, Folds, Ints
-from bhsearch.data.dataset import CLASS_NAMES, Dataset
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.grouping import (
     SplitUnits,
     part_as_test,
@@ -434,7 +434,7 @@ def _few_groups(dataset: Dataset, groups: SplitUnits, test: Bools, folds: Folds,
     in_folds = groups_per_fold(folds[:, rows], groups.number[rows], dataset.labels[rows], n_folds)
     in_test = _cases_of_classes(groups.number[test], dataset.labels[test])
     sentences = []
-    for label, name in enumerate(CLASS_NAMES):
+    for label, name in enumerate(dataset.class_names):
         counts = in_folds[..., label]
         n_few = int((counts < FEW_GROUPS).sum())
         if n_few:

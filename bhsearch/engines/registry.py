@@ -38,8 +38,12 @@ def check_engine(
 
     Raises:
         UnknownPartError: If no engine of this name exists, or the engine has no sampler of this name.
-        SettingsError: If the engine does not support a setting.
+        SettingsError: If the pruner is unknown, or the engine does not support a setting.
     """
+    if pruner is not None:
+        from bhsearch.engines.optuna.pruners import check_pruner  # imports Optuna
+
+        check_pruner(pruner)
     store = ENGINES.get(engine)
     supports = store.capabilities
     if sampler is not None and sampler not in store.samplers():

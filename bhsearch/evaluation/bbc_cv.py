@@ -15,6 +15,7 @@ from bhsearch.evaluation.metrics import score
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import FloatArray, Predictions
+    from bhsearch.tasks.base import Task
 
 CORRECTED_NOTE = (
     "The correction (BBC-CV) removes most of the optimism of having searched, not all: "
@@ -47,13 +48,15 @@ class CorrectedScore:
     n_groups: int
 
 
-def corrected_score(predictions: Sequence[Predictions], n_draws: int = 1000, seed: int = 0) -> CorrectedScore:
+def corrected_score(
+    predictions: Sequence[Predictions], task: Task, n_draws: int = 1000, seed: int = 0
+) -> CorrectedScore:
     """Return the best score, corrected for selection bias by bootstrap bias-corrected cross-validation (BBC-CV).
 
     Each draw samples groups with replacement. The trial with the best score on the sampled groups is the winner of the
     draw. The corrected score of the draw is the winner's score on the groups that were not sampled, or the mean over
-    the winners if several trials are equally good. A score is the mean AUC over the folds that have both classes. A
-    draw is skipped if no fold has both classes among the groups that were not sampled.
+    the winners if several trials are equally good. A score is the mean of the task's metric over the folds that have
+    both classes. A draw is skipped if no fold has both classes among the groups that were not sampled.
 
     The interval is the percentile interval of the corrected scores over the draws. It covers the variation over cases,
     including the selection of the winner, but not the variation of training. It is wider than necessary for a coverage
@@ -67,6 +70,7 @@ def corrected_score(predictions: Sequence[Predictions], n_draws: int = 1000, see
     Args:
         predictions: Out-of-fold predictions of every complete trial of the study and of the studies that it was
             initialised from, on the same images, folds and groups. Pruned and failed trials must not be included.
+        task: Task that names the score.
         n_draws: Number of draws, 1 or more.
         seed: Random seed for the draws.
 
@@ -84,7 +88,7 @@ def corrected_score(predictions: Sequence[Predictions], n_draws: int = 1000, see
     _check_same(predictions)
     draws = group_draws(predictions[0].group, predictions[0].stratum, n_draws, seed)
     both = np.concatenate([draws, draws == 0])
-    samples = np.stack([bootstrap_scores(trial, both) for trial in predictions])
+    samples = np.stack([bootstrap_scores(trial, both, task) for trial in predictions])
     inside, left_out = np.split(samples, 2, axis=1)
     # A sample is nan for all trials or for none, since only the draw determines whether a fold keeps both classes.
     wins = inside >= inside.max(axis=0) - _EQUAL
@@ -98,7 +102,7 @@ def corrected_score(predictions: Sequence[Predictions], n_draws: int = 1000, see
         )
     low, high = interval(outside)
     return CorrectedScore(
-        raw=max(score(trial) for trial in predictions),
+        raw=max(score(trial, task) for trial in predictions),
         score=float(np.nanmean(outside)),
         low=low,
         high=high,

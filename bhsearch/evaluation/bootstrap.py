@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.errors import DataError
-from bhsearch.evaluation.metrics import Metric, iter_folds, weighted_auc
+from bhsearch.evaluation.metrics import METRICS, Metric, iter_folds, weighted_auc
+from bhsearch.evaluation.thresholds import HardLabels
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
-    from bhsearch.evaluation.thresholds import HardLabels
+    from bhsearch.tasks.base import Task
 
 INTERVAL_NOTE = "over cases; variation of training not included"
 _BLOCK_CELLS = 2_000_000  # maximum number of elements of an intermediate matrix; 16 MB in float64
@@ -61,7 +62,7 @@ def bootstrap_metric(metric: Metric, predictions: Predictions, decisions: HardLa
     """Compute a metric for every draw.
 
     A draw multiplies the weight of each image by the number of times the group of the image was drawn. The weighted
-    AUC is computed by `bootstrap_scores`, which returns the same values a hundred times as fast.
+    AUC is computed by `bootstrap_auc`, which returns the same values a hundred times as fast.
 
     Args:
         metric: The metric.
@@ -77,7 +78,7 @@ def bootstrap_metric(metric: Metric, predictions: Predictions, decisions: HardLa
         DataError: If `draws` and `predictions` differ in the number of groups.
     """
     if metric.per_fold and metric.function is weighted_auc:
-        return bootstrap_scores(predictions, draws)
+        return bootstrap_auc(predictions, draws)
     number = _group_number(predictions, draws)
     total, n_defined = np.zeros(len(draws)), np.zeros(len(draws))
     for part in metric.parts(predictions, decisions):
@@ -103,7 +104,19 @@ def _group_number(predictions: Predictions, draws: IntArray) -> IntArray:
     return np.asarray(number, dtype=np.int64)
 
 
-def bootstrap_scores(predictions: Predictions, draws: IntArray) -> FloatArray:
+def bootstrap_scores(predictions: Predictions, draws: IntArray, task: Task) -> FloatArray:
+    """Compute the score of a trial for every draw; see `bootstrap_metric`.
+
+    Args:
+        predictions: Out-of-fold predictions.
+        draws: Counts from `group_draws` for the same images. Shape (n_draws, n_groups).
+        task: Task that names the score.
+    """
+    no_labels = HardLabels(np.zeros(predictions.fold.shape, np.int8), np.zeros((0, 0)))  # a score needs none
+    return bootstrap_metric(METRICS[task.score], predictions, no_labels, draws)
+
+
+def bootstrap_auc(predictions: Predictions, draws: IntArray) -> FloatArray:
     """Compute the mean AUC over folds for every draw.
 
     A draw multiplies the weight of each image by the number of times the group of the image was drawn. The AUC of a

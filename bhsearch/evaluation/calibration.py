@@ -13,7 +13,6 @@ from bhsearch.errors import DataError
 from bhsearch.evaluation.metrics import weighted_brier
 from bhsearch.evaluation.predictions import case_weights
 from bhsearch.evaluation.thresholds import RULES
-from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,7 +152,7 @@ METHODS: dict[str, Callable[[npt.NDArray[Any], npt.NDArray[np.int8], npt.NDArray
 }
 
 
-def operating_point(predictions: Predictions, task: Task = BINARY) -> OperatingPoint:
+def operating_point(predictions: Predictions, task: Task) -> OperatingPoint:
     """Fit the calibration and then the threshold to out-of-fold predictions, with logits averaged over repeats.
 
     Every group of development cases has the same weight.

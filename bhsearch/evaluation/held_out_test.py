@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_metric, group_draws, interval
-from bhsearch.evaluation.metrics import AUC_FOLD_STD, METRICS, trial_metrics
+from bhsearch.evaluation.metrics import AUC_FOLD_STD, METRICS, metrics_of, trial_metrics
 from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS, extra_intervals, extra_values
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.thresholds import HardLabels
+from bhsearch.tasks.base import Task
 
 N_DRAWS = 1000
 TEST = "test/"  # prefix of the metrics of the sealed test
@@ -33,6 +34,7 @@ class TestResult:
     """Result of the evaluation on the sealed test set.
 
     Attributes:
+        task: Task of the study.
         predictions: Predictions of the sealed images with calibrated probabilities, as a single fold.
         uncalibrated: Predictions of the same images with uncalibrated probabilities.
         decisions: Predicted labels at the predefined threshold.
@@ -43,6 +45,7 @@ class TestResult:
 
     __test__ = False  # no test class for pytest to collect
 
+    task: Task
     predictions: Predictions
     uncalibrated: Predictions
     decisions: HardLabels
@@ -59,6 +62,7 @@ def evaluate_test(
     predictions: Predictions,
     uncalibrated: npt.NDArray[Any],
     threshold: float,
+    task: Task,
     n_draws: int = N_DRAWS,
     seed: int = 0,
     extra: Sequence[str] = (),
@@ -69,6 +73,7 @@ def evaluate_test(
         predictions: Predictions of the sealed images with calibrated probabilities, with one repeat and one fold.
         uncalibrated: Uncalibrated probabilities. Shape (n,).
         threshold: Calibrated probability from which an image is classified as malignant.
+        task: Task that names the metrics.
         n_draws: Number of bootstrap draws of groups within strata.
         seed: Random seed for the draws.
         extra: Names of metrics of other packages.
@@ -78,15 +83,16 @@ def evaluate_test(
     """
     before = replace(predictions, probability=uncalibrated[None])
     decisions = HardLabels((predictions.probability >= threshold).astype(np.int8), np.full((1, 1), threshold))
-    values = trial_metrics(predictions, decisions)
+    values = trial_metrics(predictions, task, decisions)
     del values[AUC_FOLD_STD]  # undefined for a single fold
     draws = group_draws(predictions.group, predictions.stratum, n_draws, seed)
     intervals = {
-        name: interval(bootstrap_metric(metric, predictions, decisions, draws)) for name, metric in METRICS.items()
+        name: interval(bootstrap_metric(metric, predictions, decisions, draws))
+        for name, metric in metrics_of(task).items()
     }
     for name in CALIBRATED:
         values[f"{name}{UNCALIBRATED}"] = METRICS[name].value(before, decisions)
         intervals[f"{name}{UNCALIBRATED}"] = interval(bootstrap_metric(METRICS[name], before, decisions, draws))
-    values |= extra_values(predictions, extra, decisions)
+    values |= extra_values(predictions, extra, task, decisions)
     intervals |= extra_intervals(predictions, extra, decisions, draws)
-    return TestResult(predictions, before, decisions, values, intervals)
+    return TestResult(task, predictions, before, decisions, values, intervals)

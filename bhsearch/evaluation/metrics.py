@@ -13,7 +13,6 @@ import numpy.typing as npt
 from bhsearch.evaluation.predictions import FloatArray, IntArray, LabelArray, Predictions
 from bhsearch.evaluation.thresholds import HardLabels, cross_fitted_labels
 from bhsearch.tasks.base import Task
-from bhsearch.tasks.binary import BINARY
 
 N_CALIBRATION_BINS = 10
 AUC = "auc"
@@ -291,12 +290,17 @@ def iter_folds(predictions: Predictions) -> Iterator[tuple[int, int, npt.NDArray
                 yield repeat, fold, rows
 
 
-def score(predictions: Predictions) -> float:
-    """Compute the score of a trial: the mean of the weighted AUC over all R x K folds.
+def score_function(task: Task) -> MetricFunction:
+    """Return the weighted function that computes the score of a fold, which `Task.score` names."""
+    return METRICS[task.score].function
+
+
+def score(predictions: Predictions, task: Task) -> float:
+    """Compute the score of a trial: the mean of the task's weighted metric over all R x K folds.
 
     The score is nan if a fold lacks a class, which indicates an error: a split has both classes in every fold.
     """
-    return float(fold_scores(predictions).mean())
+    return float(fold_scores(predictions, score_function(task)).mean())
 
 
 def epoch_scores(
@@ -304,6 +308,7 @@ def epoch_scores(
     label: LabelArray,
     fold: npt.NDArray[np.int8],
     weight: FloatArray,
+    function: MetricFunction,
 ) -> FloatArray:
     """Compute the score of a trial after every epoch, for learning curves.
 
@@ -312,13 +317,14 @@ def epoch_scores(
         label: 0 or 1. Shape (n,).
         fold: Validation fold of each image in each repeat. Shape (R, n).
         weight: Image weights from `case_weights(group, fold)`. Shape (R, n).
+        function: Weighted metric, from `score_function`, which must accept predictions of shape (E, m).
 
     Returns:
-        Mean of the weighted AUC over the R x K folds; nan if a probability is nan. The last value is the score of the
+        Mean of the metric over the R x K folds; nan if a probability is nan. The last value is the score of the
         trial. Shape (E,).
     """
     columns = [
-        weighted_auc(label[rows], probability[:, repeat, rows], weight[repeat, rows])
+        function(label[rows], probability[:, repeat, rows], weight[repeat, rows])
         for repeat in range(fold.shape[0])
         for rows in (np.flatnonzero(fold[repeat] == number) for number in range(int(fold.max()) + 1))
         if len(rows)
@@ -354,15 +360,13 @@ def calibration_bins(predictions: Predictions) -> tuple[FloatArray, FloatArray, 
     return mass / mass.sum(axis=1, keepdims=True), mean, share
 
 
-def trial_metrics(
-    predictions: Predictions, decisions: HardLabels | None = None, task: Task = BINARY
-) -> dict[str, float]:
+def trial_metrics(predictions: Predictions, task: Task, decisions: HardLabels | None = None) -> dict[str, float]:
     """Compute all metrics of a finished trial or a test, without intervals and durations.
 
     Args:
         predictions: Out-of-fold predictions, or test predictions as a single fold.
+        task: Task that names the metrics and the threshold rule.
         decisions: Predicted labels at a predefined threshold; None for labels at cross-fitted thresholds.
-        task: Task that names the metrics.
 
     Returns:
         Values by name: `auc`, `auc_fold_std` (standard deviation over the R x K folds, ddof 1), the other metrics of
@@ -370,7 +374,7 @@ def trial_metrics(
         predicted label, with equal weight for every case) for known magnifications and subtypes.
     """
     folds = fold_scores(predictions)
-    decisions = cross_fitted_labels(predictions) if decisions is None else decisions
+    decisions = cross_fitted_labels(predictions, task) if decisions is None else decisions
     return {
         AUC: float(folds.mean()),
         AUC_FOLD_STD: float(folds.std(ddof=1)) if folds.size > 1 else 0.0,

@@ -9,6 +9,7 @@ from bhsearch.evaluation.metrics import AUC_FOLD_STD, METRICS, Metric
 from bhsearch.evaluation.predictions import IntArray, Predictions
 from bhsearch.evaluation.thresholds import HardLabels, cross_fitted_labels
 from bhsearch.plugins import Registry
+from bhsearch.tasks.base import Task
 
 # Other packages provide a `Metric` through an entry point in this group with the name of the metric. The function of
 # the metric is used for trials, the test and bootstrap draws.
@@ -18,18 +19,19 @@ EXTRA_METRICS: Registry[Metric] = Registry(
 
 
 def extra_values(
-    predictions: Predictions, names: Sequence[str], decisions: HardLabels | None = None
+    predictions: Predictions, names: Sequence[str], task: Task, decisions: HardLabels | None = None
 ) -> dict[str, float]:
     """Compute the metrics of other packages.
 
     Args:
         predictions: Out-of-fold predictions, or test predictions as a single fold.
         names: Names of the metrics.
+        task: Task that names the threshold rule.
         decisions: Predicted labels; None for labels at cross-fitted thresholds.
     """
     if not names:
         return {}
-    labels = cross_fitted_labels(predictions) if decisions is None else decisions
+    labels = cross_fitted_labels(predictions, task) if decisions is None else decisions
     return {name: EXTRA_METRICS.get(name).value(predictions, labels) for name in names}
 
 

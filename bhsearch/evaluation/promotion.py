@@ -14,7 +14,6 @@ from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draw
 from bhsearch.evaluation.metrics import score
 from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
 from bhsearch.tasks.base import Task
-from bhsearch.tasks.binary import BINARY
 
 FEWEST_GROUPS = 5  # minimum number of groups with images of each class
 # Sentence that explains the smallest gain in the reason for a refusal.
@@ -84,7 +83,7 @@ class Decision:
 
 
 def decide(
-    challenger: TestScores, champion: TestScores | None = None, n_draws: int = 1000, seed: int = 0, task: Task = BINARY
+    challenger: TestScores, champion: TestScores | None, task: Task, n_draws: int = 1000, seed: int = 0
 ) -> Decision:
     """Decide whether the challenger is promoted, based on test groups that were not used to develop either model.
 
@@ -98,9 +97,9 @@ def decide(
         challenger: Test predictions of the new version.
         champion: Test predictions of the current champion, on as many of the challenger's images as possible; None if
             there is no champion.
+        task: Task that defines the strata and the score.
         n_draws: Number of bootstrap draws of groups within strata.
         seed: Random seed for the draws.
-        task: Task that defines the strata.
 
     Raises:
         DataError: If the label of an image differs between the two models.
@@ -179,8 +178,8 @@ def _compared(
     aucs, samples = [], []
     for name, probability in models.items():
         predictions = _as_one_part(probability, label, number, stratum)
-        aucs.append(score(predictions))
-        samples.append(bootstrap_scores(predictions, draws))
+        aucs.append(score(predictions, task))
+        samples.append(bootstrap_scores(predictions, draws, task))
         numbers |= _named(name, aucs[-1], interval(samples[-1]))
     if len(models) == 1:
         return numbers | {"smallest_gain": aucs[0] - interval(samples[0]).low}

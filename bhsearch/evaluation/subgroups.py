@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.evaluation.metrics import fold_scores
-from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import Predictions
@@ -45,9 +44,7 @@ class Subgroup:
     auc: float | None
 
 
-def subgroup_results(
-    predictions: Predictions, decisions: HardLabels, column: str, task: Task = BINARY
-) -> list[Subgroup]:
+def subgroup_results(predictions: Predictions, decisions: HardLabels, column: str, task: Task) -> list[Subgroup]:
     """Compute the results of the subgroups that one column defines.
 
     Args:
@@ -127,14 +124,14 @@ class WorstCase:
         return f"case {self.name}, {self.true_class}, P({self.positive_class}) {self.probability:.2f}; {share}"
 
 
-def worst_cases(predictions: Predictions, decisions: HardLabels, most: int = 8, task: Task = BINARY) -> list[WorstCase]:
+def worst_cases(predictions: Predictions, decisions: HardLabels, task: Task, most: int = 8) -> list[WorstCase]:
     """Return the groups of cases with the lowest accuracy, worst first; the list is never empty.
 
     Args:
         predictions: Predictions of any part of the data.
         decisions: Predicted labels of the same images.
-        most: Maximum number of cases, 1 or more.
         task: Task that names the classes.
+        most: Maximum number of cases, 1 or more.
     """
     correct = (decisions.predicted == predictions.label).mean(axis=0)
     threshold = np.take_along_axis(decisions.threshold, predictions.fold.astype(np.int64), axis=1)

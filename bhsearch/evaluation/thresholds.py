@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.tasks.binary import BINARY
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -76,7 +74,7 @@ RULES: dict[str, Callable[[npt.NDArray[np.int8], npt.NDArray[Any], FloatArray], 
 }
 
 
-def cross_fitted_labels(predictions: Predictions, task: Task = BINARY) -> HardLabels:
+def cross_fitted_labels(predictions: Predictions, task: Task) -> HardLabels:
     """Classify each image with the threshold that the rule of the task selects on the other folds of the repeat.
 
     Args:
@@ -97,13 +95,13 @@ def cross_fitted_labels(predictions: Predictions, task: Task = BINARY) -> HardLa
     return HardLabels(predicted, threshold)
 
 
-def classification_text(predictions: Predictions, note: str = "", task: Task = BINARY) -> str:
+def classification_text(predictions: Predictions, task: Task, note: str = "") -> str:
     """Return scikit-learn's classification report of the cross-fitted labels, with equal weight for every case.
 
     Args:
         predictions: Out-of-fold predictions.
-        note: Line above the table, such as "synthetic data (phantom)". An empty note is left out.
         task: Task that names the classes.
+        note: Line above the table, such as "synthetic data (phantom)". An empty note is left out.
 
     Returns:
         The report as text. "support" is the number of cases, averaged over repeats, not the number of images.

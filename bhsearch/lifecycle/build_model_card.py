@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhsearch.data.audit import audit
-from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.provenance import provenance
 from bhsearch.evaluation.calibration import Calibration, logit
 from bhsearch.evaluation.held_out_test import CALIBRATED, UNCALIBRATED, metric_title
@@ -66,7 +65,7 @@ def build_model_card(
     index, split = opened.index, opened.split
     values, ends = tested.values, tested.intervals
     origin = provenance(index)
-    named = {column: subgroup_results(tested.predictions, tested.decisions, column) for column in _COLUMNS}
+    named = {column: subgroup_results(tested.predictions, tested.decisions, column, tested.task) for column in _COLUMNS}
     return ModelCard(
         title=f"{study.data}: trial {trial.number} of {study.name}",
         synthetic=index.synthetic,
@@ -106,14 +105,14 @@ def _size(tested: TestResult, label: int | None) -> str:
     """
     predictions = tested.predictions
     rows = predictions.label == label if label is not None else np.ones(len(predictions), dtype=bool)
-    what = f"{CLASS_NAMES[label]} " if label is not None else ""
+    what = f"{tested.task.class_names[label]} " if label is not None else ""
     return f"{plural(len(np.unique(predictions.group[rows])), 'case')}, {plural(int(rows.sum()), f'{what}image')}"
 
 
 def _worst(fitted: FittedModel, test: SealedTest, tested: TestResult) -> list[WorstImage]:
     from bhsearch.models.saliency import explain
 
-    worst = worst_cases(tested.predictions, tested.decisions)
+    worst = worst_cases(tested.predictions, tested.decisions, tested.task)
     images = [test.image(item.row) for item in worst]
     threshold = uncalibrated(fitted.point.threshold, fitted.point.calibration)
     looked = explain(fitted.raw, images, fitted.candidate.restored.settings.resize, threshold)
@@ -141,7 +140,7 @@ def _data(study: StoredStudy, opened: RestoredStudy) -> dict[str, str]:
     return {
         "name": index.name,
         "layout": index.layout,
-        "images": _counted(np.bincount(index.labels, minlength=2)),
+        "images": _counted(index.labels, index.class_names),
         "cases": str(len(np.unique(split.groups))),
         "magnification": split.magnification,
         "fingerprint": study.tags[keys.DATA_FINGERPRINT],
@@ -167,12 +166,10 @@ def uncalibrated(threshold: float, calibration: Calibration) -> float:
 
 def _part(opened: RestoredStudy, rows: np.ndarray) -> str:
     n_groups = len(np.unique(opened.split.groups[rows]))
-    return f"{plural(n_groups, 'case')}, {_counted(np.bincount(opened.index.labels[rows], minlength=2))}"
+    return f"{plural(n_groups, 'case')}, {_counted(opened.index.labels[rows], opened.index.class_names)}"
 
 
-def _counted(counts: np.ndarray) -> str:
-    return (
-        f"{counts.sum():,} images ("
-        + ", ".join(f"{n:,} {name}" for n, name in zip(counts, CLASS_NAMES, strict=True))
-        + ")"
-    )
+def _counted(labels: np.ndarray, class_names: Sequence[str]) -> str:
+    counts = np.bincount(labels, minlength=len(class_names))
+    by_class = ", ".join(f"{n:,} {name}" for n, name in zip(counts, class_names, strict=True))
+    return f"{counts.sum():,} images ({by_class})"

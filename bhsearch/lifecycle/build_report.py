@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bhsearch.data.audit import Audit
-from bhsearch.data.dataset import CLASS_NAMES, BadFile
+from bhsearch.data.dataset import BadFile
 from bhsearch.data.images.decode import decode
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.open_data import open_settings
@@ -103,7 +103,7 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
             predictions[trial.number] = reader.predictions_of(trial)
             progress(done, len(study.trials))
     records = [trial_record(trial, space) for trial in study.records]
-    ranking = {row.trial.number: row for row in rank(records, predictions)}
+    ranking = {row.trial.number: row for row in rank(records, predictions, study.task)}
     corrected, why_not = corrected_of(client, study, records, predictions)
     best = study.trials[0] if study.trials else None
     shown: list[ExampleImage] = []
@@ -121,6 +121,7 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
     return StudyReport(
         study=study.name,
         data=study.data,
+        task=study.task,
         synthetic=study.synthetic,
         has_cases=audit["has_cases"],
         invalid=[*split["leaks"], *([why_not_promotable] if why_not_promotable else [])],
@@ -159,12 +160,12 @@ def corrected_of(
 
     origin = study.tags.get(keys.STARTED_FROM)
     if not origin:
-        return correct(records, predictions)
+        return correct(records, predictions, study.task)
     try:
         earlier = [reader.predictions_of(trial) for trial in reader.find_study(client, origin).trials]
     except MissingError:
         return None, f"the study {origin!r}, which it was started from, is not at hand"
-    return correct(records, predictions, earlier)
+    return correct(records, predictions, study.task, earlier)
 
 
 def trial_record(trial: StoredTrial, space: Sequence[Parameter]) -> Trial:
@@ -315,19 +316,21 @@ def _images(study: StoredStudy, predictions: Predictions) -> list[ExampleImage]:
         return []
     files = dict(zip(index.column("path").tolist(), index.paths(), strict=True))
     shown = []
-    for example in pick_examples(predictions, cross_fitted_labels(predictions)):
+    for example in pick_examples(predictions, cross_fitted_labels(predictions, study.task), study.task):
         pixels = decode(files[str(predictions.path[example.row])])
         shown.append(
             ExampleImage(
-                encode_image(pixels, _SIDE, lossless=False), _caption(predictions, example.row), example.correct
+                encode_image(pixels, _SIDE, lossless=False),
+                _caption(predictions, example.row, study.task.class_names),
+                example.correct,
             )
         )
     return shown
 
 
-def _caption(predictions: Predictions, row: int) -> str:
+def _caption(predictions: Predictions, row: int, class_names: Sequence[str]) -> str:
     subtype, magnification = predictions.subtype[row], predictions.magnification[row]
-    kind = CLASS_NAMES[int(predictions.label[row])] + (f", {breakhis.spelt_out(str(subtype))}" if subtype else "")
+    kind = class_names[int(predictions.label[row])] + (f", {breakhis.spelt_out(str(subtype))}" if subtype else "")
     case = f"case {predictions.case[row]}" if predictions.case[row] else ""
     probability = f"P {predictions.probability[0, row]:.2f}"
     return "\n".join([kind, ", ".join(part for part in (probability, magnification, case) if part)])

@@ -43,7 +43,11 @@ def evaluate(fitted: FittedModel, test: SealedTest, reporter: ProgressReporter) 
     predictions = test.predictions(six_digits(test.probabilities(fitted.network, "testing", reporter)))
     before = test.probabilities(fitted.raw, "testing without calibration", reporter)
     tested = held_out_test.evaluate_test(
-        predictions, before, fitted.point.threshold, extra=fitted.candidate.restored.settings.metrics
+        predictions,
+        before,
+        fitted.point.threshold,
+        fitted.candidate.study.task,
+        extra=fitted.candidate.restored.settings.metrics,
     )
     lineage = test.lineage()
 
@@ -70,4 +74,4 @@ def evaluate(fitted: FittedModel, test: SealedTest, reporter: ProgressReporter) 
 
 def decide_promotion(evaluation: TestEvaluation) -> Decision:
     """Return the decision of the promotion gate: whether the challenger replaces the champion."""
-    return decide(evaluation.challenger, evaluation.champion)
+    return decide(evaluation.challenger, evaluation.champion, evaluation.tested.task)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.images.decode import decode
 from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score
 from bhsearch.evaluation.calibration import OperatingPoint, operating_point
@@ -16,6 +15,7 @@ from bhsearch.lifecycle.reproduce import deployed_network
 from bhsearch.lifecycle.restore import RestoredStudy
 from bhsearch.study.context import SYNTHETIC
 from bhsearch.study.events import ProgressReporter
+from bhsearch.tasks import task_record
 from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class FittedModel:
         """Return the metadata that is saved with the registered model."""
         study, restored = self.candidate.study, self.candidate.restored
         return {
-            "classes": list(CLASS_NAMES),
+            "task": task_record(study.task),
             "output": "P(malignant), calibrated",
             "threshold": self.point.threshold,
             "calibration": {"slope": self.point.calibration.slope, "offset": self.point.calibration.offset},
@@ -126,13 +126,13 @@ def fix_operating_point(
 
     with reporter.step("loading the model"):
         raw, predictions = deployed_network(candidate.study, candidate.trial, candidate.restored, reporter)
-    point = operating_point(predictions)
+    point = operating_point(predictions, candidate.study.task)
     network = calibrated(raw, point.calibration.slope, point.calibration.offset)
     return FittedModel(
         candidate=candidate,
         export=_export(export, network, candidate.restored, folder, reporter),
         champion=_champion(client, candidate),
-        corrected=corrected_score(competitors(client, candidate.study, reporter)),
+        corrected=corrected_score(competitors(client, candidate.study, reporter), candidate.study.task),
         point=point,
         raw=raw,
         network=network,

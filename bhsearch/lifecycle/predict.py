@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.dataset import CLASS_NAMES, BadFile, LeftOut
+from bhsearch.data.dataset import BadFile, LeftOut
 from bhsearch.data.images.decode import IMAGE_SUFFIXES, decode
 from bhsearch.data.images.files import describe_left_out, find_images
 from bhsearch.data.images.pixel_cache import Progress
@@ -81,6 +81,7 @@ class Model:
 
     Attributes:
         uri: URI of the model.
+        class_names: Names of the classes.
         threshold: Smallest probability that is labelled malignant.
         case_pattern: Case pattern of the data that the model was developed on; None if that data set has no pattern.
         note: Text shown with every number, such as that the data are synthetic; may be empty.
@@ -88,6 +89,7 @@ class Model:
     """
 
     uri: str
+    class_names: tuple[str, ...]
     threshold: float
     case_pattern: str | None
     note: str
@@ -100,7 +102,7 @@ class Model:
 
     def label(self, probability: float) -> str:
         """Return the class name of a probability."""
-        return CLASS_NAMES[probability >= self.threshold]
+        return self.class_names[probability >= self.threshold]
 
 
 def check_format(kind: str) -> None:
@@ -158,7 +160,14 @@ def _load(found: str, folder: Path) -> Model:
             f"A model must have its threshold with it, but {found} has none: `python -m bhsearch.register` fixes one."
         )
     network = load_network(model_files.keras_file(folder))
-    return Model(found, float(metadata["threshold"]), metadata.get("case_pattern"), metadata.get("note", ""), network)
+    return Model(
+        uri=found,
+        class_names=model_files.class_names_of(metadata),
+        threshold=float(metadata["threshold"]),
+        case_pattern=metadata.get("case_pattern"),
+        note=metadata.get("note", ""),
+        network=network,
+    )
 
 
 @dataclass(frozen=True)

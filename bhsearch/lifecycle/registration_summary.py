@@ -12,6 +12,7 @@ from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.promotion import needs
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationResult
+from bhsearch.tasks import task_record
 from bhsearch.text import plural
 from bhsearch.tracking import keys
 
@@ -154,6 +155,7 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
         keys.TRIAL: str(result.trial.number),
         keys.SPLIT_FINGERPRINT: result.study.tags[keys.SPLIT_FINGERPRINT],
         keys.DATA_FINGERPRINT: result.study.tags[keys.DATA_FINGERPRINT],
+        keys.TASK: json.dumps(task_record(result.tested.task)),
         keys.SEALED: sealed,
         keys.OPENINGS: str(len(result.openings)),
         keys.AUC_RAW: f"{result.trial.score:.5f}",

@@ -156,7 +156,12 @@ def _made_again(
     settings = opened.settings
     backbone = backbone_of(study, settings, trial.params["backbone"])
     made = inference_network(
-        ModelPool(), backbone, settings.resize, settings.image_size, outcome.model, dict(outcome.arrays)
+        ModelPool(study.task.link),
+        backbone,
+        settings.resize,
+        settings.image_size,
+        outcome.model,
+        dict(outcome.arrays),
     )
     with tempfile.TemporaryDirectory() as folder:
         made.save(Path(folder) / "model.keras")

@@ -81,6 +81,11 @@ def restore_study(study: StoredStudy, reporter: ProgressReporter, data: str | No
         raise DataError(
             f"{error}\nThe study {study.name!r} was made of {study.root}; --data names another place."
         ) from error
+    if index.class_names != study.task.class_names:
+        raise DataError(
+            f"The data of the study {study.name!r} must have the classes {', '.join(study.task.class_names)}, but have "
+            f"{', '.join(index.class_names)}. --data names another place."
+        )
     _require_same_images(study, reader.read_record(study, keys.IMAGES), images_record(index))
     if study.tags[keys.SPLIT_FINGERPRINT] != split.fingerprint or split.paths.tolist() != index.column("path").tolist():
         raise StudyError(

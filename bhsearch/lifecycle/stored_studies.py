@@ -61,7 +61,7 @@ def load_study(name: str | None, reporter: ProgressReporter) -> StudyResult:
             progress(done, len(study.trials))
     records = [_with_notes(trial_record(trial, space), trial) for trial in study.records]
     with reporter.step("comparing trials"):
-        ranking = rank(records, predictions)
+        ranking = rank(records, predictions, study.task)
         corrected, uncorrected = corrected_of(client, study, records, predictions)
     split = reader.read_record(study, keys.SPLIT)
     return StudyResult(

@@ -21,16 +21,20 @@ from bhsearch.models.losses import LINKS
 from bhsearch.models.resize import grid_of, resize_images
 from bhsearch.models.training.linear_probe import Heads
 from bhsearch.models.training.train_step import ModelWeights
-from bhsearch.tasks.binary import BINARY
 
 _POOL_SIZE = 6  # maximum number of networks kept for later trials with the same architecture
 _HEADS = ("fold_kernels", "fold_tops")
 
 
 class ModelPool:
-    """Pool of deployed models by architecture. A pooled model is reused by replacing the weights of its heads."""
+    """Pool of deployed models by architecture. A pooled model is reused by replacing the weights of its heads.
 
-    def __init__(self) -> None:
+    Args:
+        link: Name of the link function of the task, a key of `models.losses.LINKS`.
+    """
+
+    def __init__(self, link: str) -> None:
+        self.link = link
         self._networks: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._archives: OrderedDict[tuple[Any, ...], KerasArchive] = OrderedDict()
         self._backbones: OrderedDict[tuple[Backbone, int], Any] = OrderedDict()
@@ -73,11 +77,19 @@ class ModelPool:
         shape, linear = heads.kernel.shape, heads.linear
         features = _single_network(self._backbones, (backbone, size), lambda: backbone.build(size))
         key = (backbone, mode, size, views, shape, linear)
-        return _single_network(self._networks, key, lambda: _empty_model(features, mode, size, views, shape, linear))
+        return _single_network(
+            self._networks, key, lambda: _empty_model(features, mode, size, views, shape, linear, self.link)
+        )
 
 
 def ensemble(
-    backbone: Backbone, mode: str, size: int, views: tuple[str, ...], hidden_units: int, members: Sequence[ModelWeights]
+    backbone: Backbone,
+    mode: str,
+    size: int,
+    views: tuple[str, ...],
+    hidden_units: int,
+    members: Sequence[ModelWeights],
+    link: str,
 ) -> Any:
     """Combine fine-tuned networks, one per fold and repeat, into one network that averages their probabilities.
 
@@ -89,6 +101,7 @@ def ensemble(
             test-time augmentation.
         hidden_units: Number of hidden units of each head; 0 for linear heads.
         members: Weights of each fine-tuned network.
+        link: Name of the link function, a key of `models.losses.LINKS` and an activation function of Keras.
 
     Returns:
         A Keras model from uint8, shape (batch, height, width, 3), to float32, shape (batch, 1).
@@ -110,7 +123,7 @@ def ensemble(
         hidden = layers.Dense(
             kernel.shape[1], activation="relu" if hidden_units else None, name=f"member{number}_hidden"
         )
-        head = layers.Dense(1, activation=BINARY.link, name=f"member{number}_top")
+        head = layers.Dense(1, activation=link, name=f"member{number}_top")
         probabilities.append(head(hidden(features)))
         hidden.set_weights([kernel, bias])
         head.set_weights([output_weights[:, None], np.reshape(output_bias, 1)])
@@ -154,7 +167,7 @@ def inference_network(
     views = tuple(model["views"])
     if model["kind"] == "networks":
         members = members_of(arrays, model["n_members"])
-        return ensemble(backbone, mode, model["image_size"], views, model["hidden_units"], members)
+        return ensemble(backbone, mode, model["image_size"], views, model["hidden_units"], members, pool.link)
     heads = Heads.from_arrays(arrays, bool(model["linear"]))
     return pool.archive(backbone, mode, size, views, heads)
 
@@ -189,7 +202,7 @@ def _single_network(pool: OrderedDict[Any, Any], key: Any, make: Callable[[], An
 
 
 def _empty_model(
-    backbone: Any, mode: str, size: int, views: tuple[str, ...], shape: tuple[int, ...], linear: bool
+    backbone: Any, mode: str, size: int, views: tuple[str, ...], shape: tuple[int, ...], linear: bool, link: str
 ) -> Any:
     import keras
     from keras import layers, ops
@@ -207,7 +220,7 @@ def _empty_model(
     if not linear:
         hidden = ops.relu(hidden)
     output_weights = layers.EinsumDense("bfh,fh->bf", output_shape=(n_fold_models,), bias_axes="f", name=_HEADS[1])
-    by_fold = LINKS[BINARY.link](output_weights(hidden))
+    by_fold = LINKS[link](output_weights(hidden))
     probability = ops.mean(by_fold, axis=-1, keepdims=True)
     return keras.Model(images, _over_views(probability, len(views)), name="bhsearch")
 

@@ -17,8 +17,7 @@ from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import PixelCache
 from bhsearch.data.splits import training_mask, training_weights, validation_mask
 from bhsearch.errors import RunError
-from bhsearch.evaluation.metrics import weighted_auc
-from bhsearch.evaluation.predictions import case_weights, six_digits
+from bhsearch.evaluation.predictions import six_digits
 from bhsearch.models import backend
 from bhsearch.models.augmentation import device_transforms
 from bhsearch.models.augmentation.cached_views import views_of
@@ -38,7 +37,9 @@ from bhsearch.objectives.base import (
     sigmoid,
 )
 from bhsearch.objectives.frozen import FrozenObjective
+from bhsearch.objectives.scoring import OutOfFoldScorer
 from bhsearch.objectives.space import Params
+from bhsearch.tasks import Task
 
 N_VIEWS = 4  # number of dihedral views for test-time augmentation
 N_EXAMPLES = 3  # number of images in the figure of augmentation policies
@@ -78,6 +79,7 @@ class FinetuneObjective:
         precision: Name of the precision in Keras, such as `float32`.
         say: Called with messages about a trial for the user.
         tell: Called with progress messages, such as `fold 2 of 5, epoch 4 of 6`.
+        task: Task that names the loss and the score.
     """
 
     def __init__(
@@ -91,11 +93,13 @@ class FinetuneObjective:
         precision: str,
         say: Callable[[str], None],
         tell: Callable[[str], None] = lambda what: None,  # noqa: ARG005
+        *,
+        task: Task,
     ) -> None:
         self._pixels, self._frozen, self._heads_of, self._backbones = pixels, frozen, heads, backbones
         self._rows, self._seed, self._precision, self._say = rows, seed, precision, say
-        self._tell = tell
-        self._case_weights = case_weights(rows.group, rows.fold)
+        self._tell, self._loss = tell, task.loss
+        self.scorer = OutOfFoldScorer(rows.label, rows.fold, rows.group, task)
         self._pool = TrainerCache()
         self._device: tuple[int, DevicePixels] | None = None
         self._started: dict[tuple[str, int], tuple[list[Float32Array], int] | None] = {}
@@ -147,7 +151,9 @@ class FinetuneObjective:
         start = self._start(backbone, params["image_size"])
         hidden = start[1] if start is not None else 0
         depth = "all" if backbone.from_scratch else params["depth"]
-        return TrainerSpec(backbone, params["image_size"], params["batch"], depth, hidden, self._precision)
+        return TrainerSpec(
+            backbone, params["image_size"], params["batch"], depth, hidden, self._precision, loss=self._loss
+        )
 
     def _trial(self, params: Params, spec: TrainerSpec, on_report: ReportCallback) -> TrialResult:
         started = time.perf_counter()
@@ -185,7 +191,7 @@ class FinetuneObjective:
                     passed = 1000 * (time.perf_counter() - began) / len(task.held_out)
                     milliseconds = min(milliseconds, passed)
                     probability[repeat, task.held_out] = six_digits(sigmoid(by_view).mean(axis=0))
-                    scores.append(self.fold_score(repeat, task, probability[repeat, task.held_out]))
+                    scores.append(self.scorer.fold_score(repeat, task.held_out, probability[repeat, task.held_out]))
                     report = IntermediateValue(
                         (fold_model + 1) * EVALS_PER_FOLD - 1, float(np.mean(scores)), scores[-1]
                     )
@@ -271,29 +277,6 @@ class FinetuneObjective:
             self._device = (size, DevicePixels(self._pixels[size], _ON_DEVICE_BYTES))
         return self._device[1]
 
-    def fold_score(self, repeat: int, task: FoldTask, probability: Float32Array) -> float:
-        """Return the case-weighted AUC of a fold's validation images.
-
-        Args:
-            repeat: Index of the repeat.
-            task: Fold.
-            probability: P(malignant) of the validation images. Shape (n_held_out,).
-        """
-        rows = task.held_out
-        return float(weighted_auc(self._rows.label[rows], probability, self._case_weights[repeat, rows]))
-
-    def fold_loss(self, repeat: int, task: FoldTask, logits: Float32Array) -> float:
-        """Return the case-weighted cross-entropy of a fold's validation images.
-
-        Args:
-            repeat: Index of the repeat.
-            task: Fold.
-            logits: Logits of the validation images. Shape (n_held_out,).
-        """
-        rows = task.held_out
-        entropy = np.logaddexp(0.0, logits) - logits * self._rows.label[rows]
-        return float(np.average(entropy, weights=self._case_weights[repeat, rows]))
-
 
 def finetune_params(params: Params) -> FinetuneParams:
     """Return the part of a parameter set that the training of networks needs."""
@@ -332,8 +315,9 @@ class _Fold:
         self._on_report, self._curves, self._before = on_report, curves, list(scores)
 
     def on_evaluation(self, evaluation: Evaluation) -> None:
-        auc = self._objective.fold_score(self._repeat, self._task, sigmoid(evaluation.logits))
-        self._curves.add(evaluation, auc, self._objective.fold_loss(self._repeat, self._task, evaluation.logits))
+        scorer, rows = self._objective.scorer, self._task.held_out
+        auc = scorer.fold_score(self._repeat, rows, sigmoid(evaluation.logits))
+        self._curves.add(evaluation, auc, scorer.fold_loss(self._repeat, rows, evaluation.logits))
         if evaluation.share < EVALS_PER_FOLD:  # the last evaluation is reported by `_trial`, with the score of the fold
             step = self._fold_model * EVALS_PER_FOLD + evaluation.share - 1
             self._on_report(IntermediateValue(step, float(np.mean([*self._before, auc])), None))

@@ -13,14 +13,15 @@ from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.data.splits import training_mask, training_weights, validation_mask
 from bhsearch.errors import RunError
-from bhsearch.evaluation.metrics import epoch_scores
 from bhsearch.evaluation.predictions import case_weights, six_digits
 from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.training.linear_probe import HeadParams, Heads, Moments, fit
 from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, ReportCallback, TrialResult, sigmoid
+from bhsearch.objectives.scoring import OutOfFoldScorer
 from bhsearch.objectives.space import Params
+from bhsearch.tasks import Task
 
 
 class FeatureProgress:
@@ -56,6 +57,7 @@ class FrozenObjective:
         seed: Seed of initial weights, order of rows and dropout. All trials use the same seed, so that their scores
             differ only because of their parameters.
         feature_progress: Receives the activity of the trial; None for no progress messages.
+        task: Task that names the loss and the score.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class FrozenObjective:
         group: npt.NDArray[np.int64],
         seed: int,
         feature_progress: FeatureProgress | None = None,
+        *,
+        task: Task,
     ) -> None:
         self._features, self._backbones, self._seed, self._feature_progress = (
             features,
@@ -74,6 +78,7 @@ class FrozenObjective:
             seed,
             feature_progress,
         )
+        self._task, self._scorer = task, OutOfFoldScorer(label, fold, group, task)
         self._label, self._fold, self._case_weights = label, fold, case_weights(group, fold)
         self._repeat_folds = [(repeat, k) for repeat in range(len(fold)) for k in range(int(fold.max()) + 1)]
         self._held_out = [np.flatnonzero(validation_mask(fold, repeat, k)) for repeat, k in self._repeat_folds]
@@ -114,6 +119,7 @@ class FrozenObjective:
             [self._moments_of(backbone, view, rows) for view, rows in zip(view_names, features, strict=True)],
             head_params(params),
             self._seed,
+            loss=self._task.loss,
         )
         averaged = view_names if params["tta"] else view_names[:1]
         by_view = [
@@ -127,9 +133,9 @@ class FrozenObjective:
                 f"Predictions must be finite, but the training diverged (learning rate {params['learning_rate']:.3g})."
             )
         per_epoch = six_digits(sigmoid(np.stack([self._scatter(logits) for logits in fitted.logits])))
-        curve = epoch_scores(per_epoch, self._label, self._fold, self._case_weights)
+        curve = self._scorer.epochs(per_epoch)
         return TrialResult(
-            float(epoch_scores(probability[None], self._label, self._fold, self._case_weights)[0]),
+            float(self._scorer.epochs(probability[None])[0]),
             probability,
             {"auc": curve.tolist(), "loss": self._losses(per_epoch), "training_loss": fitted.losses.tolist()},
             {"kind": "heads", "views": list(averaged), "linear": fitted.heads.linear},

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bhsearch.data.dataset import CLASS_NAMES, Dataset
+from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.pixel_cache import Progress, pixel_cache
 from bhsearch.data.layouts.breakhis_folds import ResolvedFold
 from bhsearch.errors import DataError
@@ -21,6 +21,7 @@ from bhsearch.models.resize import make_resize
 from bhsearch.models.training.linear_probe import Moments, fit
 from bhsearch.objectives.frozen import head_params
 from bhsearch.objectives.space import frozen_space, starting_point
+from bhsearch.tasks import task_of
 
 OFFICIAL_NOTE = (
     "For comparison with papers, never to choose by: these folds test on cases that a study of these data seals, "
@@ -113,7 +114,7 @@ def _check(index: Dataset, folds: Sequence[ResolvedFold], magnification: str) ->
         if (fold.test & here).any() and not held.all():
             raise DataError(
                 f"the train images of fold {fold.number} at {magnification} must hold both classes, but there are "
-                f"{', '.join(f'{n} {name}' for n, name in zip(held, CLASS_NAMES, strict=True))}."
+                f"{', '.join(f'{n} {name}' for n, name in zip(held, index.class_names, strict=True))}."
             )
 
 
@@ -127,8 +128,9 @@ def _at_magnification(
     held_out = [np.flatnonzero(fold.test[here]) for fold in used]
     padded = np.stack([np.resize(rows, max(map(len, held_out))) for rows in held_out])
     weights = np.stack([fold.train[here] for fold in used], axis=1).astype(np.float64)
+    loss = task_of(index).loss
     params = head_params(starting_point(frozen_space((backbone.name,)), backbone.name))
-    fitted = fit(features[None], label, weights, padded, [Moments.of(features, weights)], params, seed=0)
+    fitted = fit(features[None], label, weights, padded, [Moments.of(features, weights)], params, seed=0, loss=loss)
     logits = fitted.heads.held_out_logits(features, padded)
     found = []
     for fold, rows, row in zip(used, held_out, logits, strict=True):

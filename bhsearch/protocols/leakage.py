@@ -15,15 +15,15 @@ from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.pixel_cache import pixel_cache
 from bhsearch.data.splits import Split, make_split
 from bhsearch.errors import RunError
-from bhsearch.evaluation.metrics import epoch_scores
-from bhsearch.evaluation.predictions import case_weights
 from bhsearch.models import backend
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache, check_feature_backend
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.frozen import FrozenObjective
+from bhsearch.objectives.scoring import OutOfFoldScorer
 from bhsearch.objectives.space import Params, frozen_space, starting_point
 from bhsearch.study.events import ProgressReporter
+from bhsearch.tasks import Task, task_of
 
 GROUPINGS = ("image", "slide", "case")  # leakiest first
 # The starting point of the frozen space (a linear head) with three changes. The results in the README were computed
@@ -92,18 +92,18 @@ def measure(
     features, results = FeatureCache(pixels, feature_backend), []
     with reporter.step("training heads") as progress:
         for done, split in enumerate(splits, start=1):
-            results.append(_score(split, features, backbone, index.labels[rows]))
+            results.append(_score(split, features, backbone, index.labels[rows], task_of(index)))
             progress(done, len(splits))
     return results
 
 
-def _score(split: Split, features: FeatureCache, backbone: Backbone, label: np.ndarray) -> FoldScores:
+def _score(split: Split, features: FeatureCache, backbone: Backbone, label: np.ndarray, task: Task) -> FoldScores:
     rows = split.development
     fold, group = split.folds[:, rows], split.groups[rows]
-    objective = FrozenObjective(features, {backbone.name: backbone}, label, fold, group, seed=0)
+    objective = FrozenObjective(features, {backbone.name: backbone}, label, fold, group, seed=0, task=task)
     probability = objective({**POINT, "backbone": backbone.name}).probability
     parts = [slice(repeat, repeat + 1) for repeat in range(len(fold))]
-    aucs = [epoch_scores(probability[None, r], label, fold[r], case_weights(group, fold[r]))[0] for r in parts]
+    aucs = [OutOfFoldScorer(label, fold[r], group, task).epochs(probability[None, r])[0] for r in parts]
     torn = sum(len(np.unique(fold[0, group == number])) > 1 for number in np.unique(group))
     return FoldScores(split.group_by, tuple(map(float, aucs)), torn)
 

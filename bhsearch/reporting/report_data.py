@@ -9,6 +9,7 @@ from typing import Any
 
 from bhsearch.evaluation.bbc_cv import CorrectedScore
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ class StudyReport:
     Attributes:
         study: Name of the study.
         data: Name of the data set.
+        task: Task of the study.
         synthetic: Whether the images were drawn by a program.
         has_cases: Whether the cases are known.
         invalid: Reasons why the scores are invalid, as sentences; empty if the scores are valid.
@@ -165,6 +167,7 @@ class StudyReport:
 
     study: str
     data: str
+    task: Task
     synthetic: bool
     has_cases: bool
     invalid: Sequence[str]

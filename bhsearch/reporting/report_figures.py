@@ -114,12 +114,12 @@ def drawn_figures(report: StudyReport) -> dict[str, Drawn]:
 
 
 def _of_best(report: StudyReport, best: Predictions) -> dict[str, Drawn]:
-    top, decisions = report.ranked[0], cross_fitted_labels(best)
-    numbers = report_numbers.measured(best, decisions)
+    top, decisions = report.ranked[0], cross_fitted_labels(best, report.task)
+    numbers = report_numbers.measured(best, decisions, report.task)
     what = f"trial {top.number} of {report.study}, the best of {plural(len(report.ranked), 'trial')}, out of fold"
     found = {"roc": _roc(best, numbers["auc"], what), "calibration": _calibration(best, numbers["ece"], what)}
     for column, name in (("subtype", "subtypes"), ("magnification", "magnifications")):
-        rows = report_sections.parts_of(best, decisions, column)
+        rows = report_sections.parts_of(best, decisions, column, report.task)
         if [part.name for _, part, _, _ in rows] != [UNNAMED]:
             found[name] = _parts(rows, what)
     return found

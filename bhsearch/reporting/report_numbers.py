@@ -11,7 +11,7 @@ import numpy as np
 
 from bhsearch.data.stratify import strata_of
 from bhsearch.evaluation import metrics
-from bhsearch.evaluation.bootstrap import bootstrap_metric, bootstrap_scores, group_draws, interval
+from bhsearch.evaluation.bootstrap import bootstrap_auc, bootstrap_metric, group_draws, interval
 from bhsearch.reporting.report_data import Measured
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from bhsearch.evaluation.predictions import FloatArray, Predictions
     from bhsearch.evaluation.thresholds import HardLabels
+    from bhsearch.tasks.base import Task
 
 N_DRAWS = 1000
 _Z = 1.959963984540054  # normal quantile of 0.975
@@ -44,12 +45,13 @@ class Points:
     mass: FloatArray
 
 
-def measured(predictions: Predictions, decisions: HardLabels) -> dict[str, Measured]:
-    """Return all metrics of `evaluation.metrics.METRICS` with 95 % intervals over cases.
+def measured(predictions: Predictions, decisions: HardLabels, task: Task) -> dict[str, Measured]:
+    """Return all metrics of a task with 95 % intervals over cases.
 
     Args:
         predictions: Out-of-fold predictions.
         decisions: Cross-fitted labels of the same images.
+        task: Task that names the metrics.
 
     Source:
         Percentile bootstrap over groups of cases, with thresholds fixed across bootstrap draws.
@@ -59,7 +61,7 @@ def measured(predictions: Predictions, decisions: HardLabels) -> dict[str, Measu
         name: Measured(
             metric.value(predictions, decisions), *interval(bootstrap_metric(metric, predictions, decisions, draws))
         )
-        for name, metric in metrics.METRICS.items()
+        for name, metric in metrics.metrics_of(task).items()
     }
     return widened(values, predictions)
 
@@ -93,7 +95,7 @@ def auc_of(predictions: Predictions) -> Measured | None:
     _, number = np.unique(predictions.group, return_inverse=True)
     # Strata are recomputed, because a stratum of the whole data may have only one group in the subset.
     stratum = strata_of(number, predictions.label)[number]
-    scores = bootstrap_scores(predictions, group_draws(number, stratum, N_DRAWS))
+    scores = bootstrap_auc(predictions, group_draws(number, stratum, N_DRAWS))
     ends = interval(scores) if np.isfinite(scores).any() else (math.nan, math.nan)
     return Measured(float(np.nanmean(folds)), *ends)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bhsearch.evaluation.subgroups import Subgroup
     from bhsearch.evaluation.thresholds import HardLabels
     from bhsearch.reporting.report_data import StudyReport, TestSummary, TrialRow
+    from bhsearch.tasks.base import Task
 
 N_DRAWS_BAND = 200
 N_BEST = 10
@@ -139,8 +140,8 @@ def size_of(predictions: Predictions) -> str:
 
 def best(report: StudyReport, predictions: Predictions) -> list[str]:
     """Return the HTML cards of the best trial: configuration, curves, example images, metrics and subgroups."""
-    top, decisions = report.ranked[0], cross_fitted_labels(predictions)
-    found = report_numbers.measured(predictions, decisions)
+    top, decisions = report.ranked[0], cross_fitted_labels(predictions, report.task)
+    found = report_numbers.measured(predictions, decisions, report.task)
     name = f"trial {top.number}"
     cards = [
         roc(predictions, found["auc"], f"ROC curve of {name}", "Out of fold, mean over folds."),
@@ -150,7 +151,7 @@ def best(report: StudyReport, predictions: Predictions) -> list[str]:
         "Numbers of the search",
         html.table(
             ("metric", "value", "95 % interval"),
-            [(metric.title, *svg_charts.split_ends(found[key], 3)) for key, metric in METRICS.items()],
+            [(metric.title, *svg_charts.split_ends(found[key], 3)) for key, metric in METRICS.items() if key in found],
             2,
             "metrics of the best trial",
         ),
@@ -159,7 +160,7 @@ def best(report: StudyReport, predictions: Predictions) -> list[str]:
     )
     parts = {}
     for column, title in (("subtype", "Subtypes"), ("magnification", "Magnifications")):
-        rows = parts_of(predictions, decisions, column)
+        rows = parts_of(predictions, decisions, column, report.task)
         if [part.name for _, part, _, _ in rows] != [UNNAMED]:
             lead = "Share of images called right, out of fold. Dot: a case; bar: mean over cases; line: 95 % interval."
             parts[column] = html.section(title, svg_charts.part_rows(rows), lead=lead)
@@ -188,7 +189,7 @@ def configuration(report: StudyReport, top: TrialRow) -> str:
 
 
 def parts_of(
-    predictions: Predictions, decisions: HardLabels, column: str
+    predictions: Predictions, decisions: HardLabels, column: str, task: Task
 ) -> list[tuple[str, Subgroup, Measured, Measured | None]]:
     """Return the results by the values of one column, with intervals.
 
@@ -196,6 +197,7 @@ def parts_of(
         predictions: Predictions.
         decisions: Predicted labels of the same images.
         column: `subtype` or `magnification`.
+        task: Task that names the classes.
 
     Returns:
         Name, subgroup, accuracy and AUC of each subgroup; AUC None if no fold has both classes. Subtypes have their
@@ -203,7 +205,7 @@ def parts_of(
     """
     values = getattr(predictions, column)
     rows = []
-    for part in subgroup_results(predictions, decisions, column):
+    for part in subgroup_results(predictions, decisions, column, task):
         inside = values == ("" if part.name == UNNAMED else part.name)
         auc = report_numbers.auc_of(predictions.select(inside)) if part.auc is not None else None
         name = spelt_out(part.name) if column == "subtype" else part.name

@@ -55,8 +55,8 @@ def conclude(session: StudySession, uploader: UploaderProcess | None) -> StudyRe
 
 def _rank(session: StudySession, trials: list[Trial], earlier: list[Predictions], n_earlier: int) -> StudyResult:
     context, settings = session.context, session.context.settings
-    ranking = rank(trials, session.predictions)
-    corrected, uncorrected = correct(trials, session.predictions, earlier, n_earlier)
+    ranking = rank(trials, session.predictions, context.task)
+    corrected, uncorrected = correct(trials, session.predictions, context.task, earlier, n_earlier)
     return StudyResult(
         study=context.study,
         data=context.index.name,

@@ -14,7 +14,6 @@ from bhsearch.data.audit import Audit, audit
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.open_data import is_phantom, make_phantom, open_settings
 from bhsearch.data.splits import Split, make_split
-from bhsearch.engines.optuna.pruners import check_pruner
 from bhsearch.engines.registry import ENGINES, check_engine, with_sampler
 from bhsearch.errors import SettingsError
 from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS
@@ -26,6 +25,7 @@ from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, s
 from bhsearch.study.development_rows import DevelopmentImages
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.resume.metadata import NewMetadata
+from bhsearch.tasks import Task, task_of, task_record
 
 FROZEN, FINETUNE = "frozen", "finetune"
 FINETUNE_PRUNER = "median"  # default pruner of the finetune regime
@@ -54,6 +54,7 @@ class StudyContext:
 
     Attributes:
         settings: The user's settings, with the default sampler filled in.
+        task: Task of the study.
         index: The whole data set.
         split: Split of the whole data set into development and sealed test images.
         development: The development images, which are the only images that the search uses.
@@ -71,6 +72,7 @@ class StudyContext:
     """
 
     settings: Settings
+    task: Task
     index: Dataset
     split: Split
     development: Dataset
@@ -109,6 +111,7 @@ class StudyContext:
         """Return the context for validated parts, and compute the remaining attributes from these parts."""
         return cls(
             settings=settings,
+            task=task_of(index),
             index=index,
             split=split,
             development=index.select(split.development),
@@ -144,6 +147,7 @@ class StudyContext:
         settings = self.settings
         return {
             "data": self.index.name,
+            "task": task_record(self.task),
             "data_fingerprint": self.index.fingerprint,
             "split_fingerprint": self.split.fingerprint,
             "regime": self.regime,
@@ -215,8 +219,6 @@ def _check_choices(settings: Settings) -> None:
     Raises:
         SettingsError: If the value of an option is unknown or contradicts another option.
     """
-    if settings.pruner is not None:
-        check_pruner(settings.pruner)
     check_engine(settings.engine, settings.sampler, settings.workers, settings.pruner, settings.storage)
     for name in settings.metrics:
         EXTRA_METRICS.get(name)

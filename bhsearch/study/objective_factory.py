@@ -97,6 +97,7 @@ def _finetune_objective(
         backend.precision(prepared.settings.precision),
         reporter.say,
         reporter.doing,
+        task=prepared.task,
     )
 
 
@@ -130,6 +131,7 @@ def _frozen(
         images.group,
         prepared.settings.seed,
         feature_progress,
+        task=prepared.task,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import time
@@ -92,6 +93,7 @@ def study_record(context: StudyContext, metadata: StudyMetadata, workers: int) -
         "data": index.name,
         "root": str(index.root),
         "digest": index.fingerprint,
+        "task": metadata["task"],
         "note": ". ".join([text for text in (context.note, *context.split.leaks) if text]),
         "settings": resolved_settings(context, workers),
         "tags": _tags(context, metadata),
@@ -119,6 +121,7 @@ def _tags(context: StudyContext, metadata: StudyMetadata) -> dict[str, str]:
         keys.SPLIT_FINGERPRINT: metadata["split_fingerprint"],
         keys.GROUP_BY: metadata["group_by"],
         keys.REGIME: context.regime,
+        keys.TASK: json.dumps(metadata["task"]),
         keys.SYNTHETIC: str(context.index.synthetic),
     }
     tags |= {f"{keys.PREFIX}{name}": str(value) for name, value in arithmetic(context.settings).items()}

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.config import Settings, model_limit
-from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.images.files import describe_left_out
 from bhsearch.engines.registry import ENGINES
 from bhsearch.models.backbones.base import AvailableBackbones
@@ -36,7 +35,7 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
     rows = [
         (
             "data",
-            f"{index.name}{', synthetic' if index.synthetic else ''}: {_images(index, np.ones(len(index), bool))}",
+            f"{index.name}{', synthetic' if index.synthetic else ''}: {_images(context, np.ones(len(index), bool))}",
         ),
         ("files", describe_left_out(index.left_out)),
         ("search on", _part(context, split.development)),
@@ -71,16 +70,19 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
 def _part(context: StudyContext, rows: npt.NDArray[np.bool_]) -> str:
     groups, labels = context.split.groups[rows], context.index.labels[rows]
     n_groups = len(np.unique(groups))
-    by_class = [len(np.unique(groups[labels == value])) for value in (0, 1)]
+    names = context.task.class_names
+    by_class = [len(np.unique(groups[labels == value])) for value in range(len(names))]
     mixed = sum(by_class) - n_groups
     if mixed > n_groups // 2:
-        return f"{plural(n_groups, 'case')}, {mixed} with both classes, {_images(context.index, rows)}"
-    return f"{plural(n_groups, 'case')} ({by_class[0]} benign, {by_class[1]} malignant), {_images(context.index, rows)}"
+        return f"{plural(n_groups, 'case')}, {mixed} with both classes, {_images(context, rows)}"
+    counted = ", ".join(f"{n} {name}" for n, name in zip(by_class, names, strict=True))
+    return f"{plural(n_groups, 'case')} ({counted}), {_images(context, rows)}"
 
 
-def _images(index: Dataset, rows: npt.NDArray[np.bool_]) -> str:
-    counts = np.bincount(index.labels[rows], minlength=2)
-    return f"{rows.sum():,} images ({', '.join(f'{n:,} {name}' for n, name in zip(counts, CLASS_NAMES, strict=True))})"
+def _images(context: StudyContext, rows: npt.NDArray[np.bool_]) -> str:
+    counts = np.bincount(context.index.labels[rows], minlength=len(context.task.class_names))
+    by_class = ", ".join(f"{n:,} {name}" for n, name in zip(counts, context.task.class_names, strict=True))
+    return f"{rows.sum():,} images ({by_class})"
 
 
 def _regime(context: StudyContext) -> str:

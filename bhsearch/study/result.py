@@ -16,6 +16,7 @@ from bhsearch.evaluation.predictions import Predictions
 from bhsearch.objectives.space import Params
 from bhsearch.states import COMPLETE
 from bhsearch.study.stopping import expected_gain
+from bhsearch.tasks import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,13 +178,14 @@ class StudyResult:
         return pd.DataFrame(rows)
 
 
-def rank(records: Sequence[Trial], predictions: Mapping[int, Predictions]) -> list[RankedTrial]:
+def rank(records: Sequence[Trial], predictions: Mapping[int, Predictions], task: Task) -> list[RankedTrial]:
     """Return the complete trials ranked by score, with their intervals and their ties with the best trial.
 
     Args:
         records: All trials.
         predictions: Out-of-fold predictions by trial number. A trial without predictions has no interval and is not
             tied; without predictions of the best trial, no trial is tied.
+        task: Task that names the score.
     """
     complete = sorted((t for t in records if t.state == COMPLETE), key=lambda t: (-(t.value or 0.0), t.number))
     known = [trial for trial in complete if trial.number in predictions]
@@ -191,7 +193,7 @@ def rank(records: Sequence[Trial], predictions: Mapping[int, Predictions]) -> li
     if known:
         first = predictions[known[0].number]
         draws = group_draws(first.group, first.stratum, N_DRAWS)
-        samples = {trial.number: bootstrap_scores(predictions[trial.number], draws) for trial in known}
+        samples = {trial.number: bootstrap_scores(predictions[trial.number], draws, task) for trial in known}
     tied: set[int] = set()
     if known and known[0] is complete[0]:
         scores = np.array([trial.value for trial in known])
@@ -207,6 +209,7 @@ def rank(records: Sequence[Trial], predictions: Mapping[int, Predictions]) -> li
 def correct(
     records: Sequence[Trial],
     predictions: Mapping[int, Predictions],
+    task: Task,
     earlier: Sequence[Predictions] = (),
     n_earlier: int = 0,
 ) -> tuple[CorrectedScore | None, str]:
@@ -217,6 +220,7 @@ def correct(
     Args:
         records: All trials; the correction is over the complete ones.
         predictions: Out-of-fold predictions by trial number.
+        task: Task that names the score.
         earlier: Out-of-fold predictions of the study that this study was started from.
         n_earlier: Minimum number of predictions that `earlier` must contain.
 
@@ -235,6 +239,6 @@ def correct(
             "at hand"
         )
     try:
-        return corrected_score([*(predictions[number] for number in complete), *earlier], N_DRAWS), ""
+        return corrected_score([*(predictions[number] for number in complete), *earlier], task, N_DRAWS), ""
     except DataError as error:
         return None, str(error).rstrip(".")

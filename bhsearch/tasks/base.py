@@ -37,7 +37,11 @@ class Task(Protocol):
 
     @property
     def score(self) -> str:
-        """Name of the metric that the search maximises, in `bhsearch.evaluation.metrics.METRICS`."""
+        """Name of the metric that the search maximises, in `bhsearch.evaluation.metrics.METRICS`.
+
+        The metric must be computed from probabilities and per fold, and its function must also accept predictions with
+        leading axes, of shape (..., n).
+        """
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -61,6 +61,3 @@ class BinaryTask:
     def strata(self, unit: npt.NDArray[np.int64], label: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
         """Assign units to strata by quartiles of their fraction of positive images; see `Task.strata`."""
         return strata_of(unit, label)
-
-
-BINARY = BinaryTask()

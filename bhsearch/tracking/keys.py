@@ -19,6 +19,7 @@ UID = "bhsearch.study_uid"
 STUDY = "bhsearch.study"
 DATA_FINGERPRINT, SPLIT_FINGERPRINT = "bhsearch.data_fingerprint", "bhsearch.split_fingerprint"
 REGIME, GROUP_BY = "bhsearch.regime", "bhsearch.group_by"
+TASK = "bhsearch.task"  # name and class names of the task, JSON; see `tasks.TaskRecord`; also on registered versions
 SYNTHETIC = "bhsearch.synthetic"  # `True` if a program drew the images
 PLUGINS = "bhsearch.plugins"  # plugins in use, with distribution and version; absent if there are none
 STARTED_FROM = "bhsearch.started_from"  # name of the earlier study that a study was started from

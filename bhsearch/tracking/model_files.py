@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
 
 from bhsearch.errors import MissingError, RunError
+from bhsearch.tasks import restore_task
 from bhsearch.tracking.requests import call_with_retry
 
 
@@ -27,6 +29,11 @@ def download(uri: str) -> Path:
         return Path(call_with_retry(mlflow.artifacts.download_artifacts, uri))
     except MissingError as error:
         raise MissingError(f"A model must be one that this MLflow store has, but {uri!r} is not: {error}") from error
+
+
+def class_names_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes from the metadata of a registered model."""
+    return restore_task(metadata.get("task")).class_names
 
 
 def read_bytes(root: str, path: str) -> bytes:

@@ -20,6 +20,7 @@ from bhsearch.errors import MissingError, StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.runtime.store_schema import require_schema
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
+from bhsearch.tasks import Task, restore_task
 from bhsearch.text import listed
 from bhsearch.tracking import keys, model_files
 from bhsearch.tracking.connection import deleted_experiment
@@ -167,6 +168,12 @@ class StoredStudy:
     def synthetic(self) -> bool:
         """Whether the images were drawn by a program."""
         return self.tags.get(keys.SYNTHETIC) == "True"
+
+    @cached_property
+    def task(self) -> Task:
+        """Task of the study."""
+        text = self.tags.get(keys.TASK)
+        return restore_task(json.loads(text) if text is not None else None)
 
 
 def find_study(client: MlflowClient, name: str | None = None) -> StoredStudy:

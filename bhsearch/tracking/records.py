@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
+from bhsearch.tasks import TaskRecord
+
 
 class PixelFile(TypedDict):
     """The cached resized images: path of the file, and shape (n_images, n_tiles, size, size, 3) of the array."""
@@ -36,6 +38,7 @@ class StudyRecord(TypedDict):
         data: Name of the data set.
         root: Folder of the images.
         digest: Fingerprint of the data.
+        task: Task of the study; absent in records of earlier versions.
         note: Text shown on every picture, such as that the data are synthetic; may be empty.
         settings: Resolved settings.
         tags: Tags of the study's run.
@@ -54,6 +57,7 @@ class StudyRecord(TypedDict):
     data: str
     root: str
     digest: str
+    task: NotRequired[TaskRecord]
     note: str
     settings: dict[str, Any]
     tags: dict[str, str]

@@ -21,11 +21,11 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.types import ColSpec, Schema, TensorSpec
 
 from bhsearch.data.arrays import Pixels
-from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.images.decode import decode_bytes
 from bhsearch.errors import DataError
 from bhsearch.models import backend
 from bhsearch.models.calibrated import load_network, predict_images
+from bhsearch.tasks import restore_task
 
 IMAGE = "image"
 SIGNATURE = ModelSignature(
@@ -63,10 +63,11 @@ class ServedModel:
     Args:
         network: Keras model from uint8 RGB to P(malignant).
         threshold: Smallest probability that is labelled malignant.
+        class_names: Names of the classes.
     """
 
-    def __init__(self, network: Any, threshold: float) -> None:
-        self._network, self._threshold = network, threshold
+    def __init__(self, network: Any, threshold: float, class_names: tuple[str, ...]) -> None:
+        self._network, self._threshold, self._class_names = network, threshold, class_names
 
     def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         """Return probability and label of each image.
@@ -83,7 +84,7 @@ class ServedModel:
         """
         probability = list(predict_images(self._network, _decoded(frame[IMAGE])))
         return pd.DataFrame(
-            {"probability": probability, "label": [CLASS_NAMES[p >= self._threshold] for p in probability]},
+            {"probability": probability, "label": [self._class_names[p >= self._threshold] for p in probability]},
             index=frame.index,
         )
 
@@ -105,4 +106,6 @@ def _load_pyfunc(path: str) -> ServedModel:
     folder = Path(path)
     model = Model.load(str(folder / MLMODEL_FILE_NAME))
     file = folder / model.flavors["keras"]["data"] / "model.keras"
-    return ServedModel(load_network(file), float((model.metadata or {})["threshold"]))
+    metadata = model.metadata or {}
+    class_names = restore_task(metadata.get("task")).class_names
+    return ServedModel(load_network(file), float(metadata["threshold"]), class_names)

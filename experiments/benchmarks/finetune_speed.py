@@ -45,6 +45,7 @@ from bhsearch.models.training.optimizers import bias_corrections, learning_rates
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, StepInputs, TrainerSpec
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective, finetune_params
 from bhsearch.objectives.space import finetune_space, starting_point
+from bhsearch.tasks.binary import BinaryTask
 
 FOLDS = 3
 MOST_BYTES = 1 << 30  # of pixels on the device
@@ -149,6 +150,7 @@ def fixed_seconds(shape: TrainerSpec, bench: Bench) -> Seconds:
         0,
         shape.precision,
         print,
+        task=BinaryTask(),
     )
     objective._started[shape.backbone.name, bench.size] = None  # heads of zeros: frozen ones belong to the first trial
     point = starting_point(finetune_space((shape.backbone.name,), (bench.size,)), shape.backbone.name)
@@ -315,7 +317,7 @@ def epochs_of(backbone: Backbone, bench: Bench, folder: Path, rounds: int) -> It
 
 
 def shape_of(backbone: Backbone, bench: Bench) -> TrainerSpec:
-    return TrainerSpec(backbone, bench.size, bench.batch, "all", 0)
+    return TrainerSpec(backbone, bench.size, bench.batch, "all", 0, loss=BinaryTask.loss)
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import frozen_space
+from bhsearch.tasks.binary import BinaryTask
 
 CHANCE = 0.5
 
@@ -87,7 +88,9 @@ def search(
 ) -> list[Predictions]:
     """A study's trials, as the engine and the objective of `bhsearch.run` make them; nothing is logged."""
     by_name = {backbone.name: backbone for backbone in backbones}
-    objective = FrozenObjective(features, by_name, template.label, template.fold, template.group, seed)
+    objective = FrozenObjective(
+        features, by_name, template.label, template.fold, template.group, seed, task=BinaryTask()
+    )
     space = frozen_space(tuple(by_name))
     engine = OptunaEngine(open_study(InMemoryStorage(), "null", {}), space, sampler, seed)
     made = []
@@ -101,9 +104,9 @@ def search(
 
 def judged(trials: Sequence[Predictions]) -> Null:
     """The winner of a study, corrected and not."""
-    winner = trials[int(np.argmax([score(trial) for trial in trials]))]
-    samples = bootstrap_scores(winner, group_draws(winner.group, winner.stratum))
-    return Null(corrected_score(trials), interval(samples))
+    winner = trials[int(np.argmax([score(trial, BinaryTask()) for trial in trials]))]
+    samples = bootstrap_scores(winner, group_draws(winner.group, winner.stratum), BinaryTask())
+    return Null(corrected_score(trials, BinaryTask()), interval(samples))
 
 
 def studies(index: Dataset, options: argparse.Namespace, sampler: str) -> Iterator[Null]:

@@ -15,6 +15,7 @@ from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interva
 from bhsearch.evaluation.metrics import score
 from bhsearch.evaluation.predictions import Predictions
 from tests.evaluation.simulated import reorder, simulate
+from tests.tasks.samples import BINARY
 
 
 def trials(n: int, seed: int = 0, noise: float = 0.2, **options: int) -> list[Predictions]:
@@ -41,11 +42,11 @@ def test_the_rule_written_out_gives_the_same_numbers() -> None:
     draws = group_draws(competing[0].group, competing[0].stratum, 60, seed=3)
     found = []
     for counts in draws:
-        inside = [bootstrap_scores(trial, counts[None])[0] for trial in competing]
+        inside = [bootstrap_scores(trial, counts[None], BINARY)[0] for trial in competing]
         left_out = (counts == 0).astype(np.int64)
         winners = [trial for trial, value in zip(competing, inside, strict=True) if value >= max(inside) - 1e-9]
-        found.append(np.mean([bootstrap_scores(winner, left_out[None])[0] for winner in winners]))
-    corrected = corrected_score(competing, 60, seed=3)
+        found.append(np.mean([bootstrap_scores(winner, left_out[None], BINARY)[0] for winner in winners]))
+    corrected = corrected_score(competing, BINARY, 60, seed=3)
     assert corrected.raw == max(map(score, competing))
     assert corrected.score == pytest.approx(np.nanmean(found), abs=1e-12)
     assert (corrected.low, corrected.high) == pytest.approx(interval(np.array(found)), abs=1e-12)
@@ -54,7 +55,7 @@ def test_the_rule_written_out_gives_the_same_numbers() -> None:
 
 def test_the_best_of_guesses_is_brought_back_to_chance() -> None:
     """What it is for: over many searches among guesses the best looks good, and the corrected score does not."""
-    made = [corrected_score(guesses(15, seed), 200) for seed in range(25)]
+    made = [corrected_score(guesses(15, seed), BINARY, 200) for seed in range(25)]
     raw, corrected = (np.mean([getattr(row, name) for row in made]) for name in ("raw", "score"))
     assert raw > 0.6
     assert abs(corrected - 0.5) < 0.02
@@ -65,14 +66,14 @@ def test_a_winner_that_is_really_better_keeps_its_score() -> None:
     good = simulate(60, largest=6)
     rng = np.random.default_rng(0)
     rest = [replace(good, probability=rng.uniform(size=good.probability.shape)) for _ in range(20)]
-    corrected = corrected_score([*rest, good])
-    assert corrected.raw == score(good)
-    assert corrected.score == pytest.approx(score(good), abs=0.02)
+    corrected = corrected_score([*rest, good], BINARY)
+    assert corrected.raw == score(good, BINARY)
+    assert corrected.score == pytest.approx(score(good, BINARY), abs=0.02)
 
 
 def test_a_single_trial_is_hardly_corrected() -> None:
     (only,) = trials(1)
-    corrected = corrected_score([only])
+    corrected = corrected_score([only], BINARY)
     assert corrected.score == pytest.approx(corrected.raw, abs=0.03)
     assert corrected.low < corrected.raw < corrected.high
 
@@ -80,8 +81,8 @@ def test_a_single_trial_is_hardly_corrected() -> None:
 def test_the_interval_is_not_narrower_than_that_of_a_single_score_of_all_cases() -> None:
     """A draw scores on a third of the cases, and says so by its width."""
     (only,) = trials(1, n_cases=60)
-    corrected = corrected_score([only])
-    low, high = interval(bootstrap_scores(only, group_draws(only.group, only.stratum)))
+    corrected = corrected_score([only], BINARY)
+    low, high = interval(bootstrap_scores(only, group_draws(only.group, only.stratum), BINARY))
     assert corrected.high - corrected.low > high - low
 
 
@@ -91,7 +92,9 @@ def test_copies_of_every_image_of_every_case_change_nothing(seed: int, copies: i
     """More pictures of the same cases are no more evidence."""
     competing = trials(4, seed, n_cases=15, n_folds=3)
     rows = np.tile(np.arange(len(competing[0])), copies)
-    one, other = (corrected_score(each, 60) for each in (competing, [reorder(trial, rows) for trial in competing]))
+    one, other = (
+        corrected_score(each, BINARY, 60) for each in (competing, [reorder(trial, rows) for trial in competing])
+    )
     assert (other.raw, other.score, other.low, other.high) == pytest.approx(
         (one.raw, one.score, one.low, one.high), abs=1e-9
     )
@@ -104,7 +107,7 @@ def test_neither_the_order_of_trials_nor_that_of_images_matters(seed: int) -> No
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(competing[0]))
     shuffled = [reorder(competing[number], rows) for number in rng.permutation(len(competing))]
-    one, other = corrected_score(competing, 60), corrected_score(shuffled, 60)
+    one, other = corrected_score(competing, BINARY, 60), corrected_score(shuffled, BINARY, 60)
     assert (other.raw, other.score, other.low, other.high) == pytest.approx(
         (one.raw, one.score, one.low, one.high), abs=1e-9
     )
@@ -113,9 +116,9 @@ def test_neither_the_order_of_trials_nor_that_of_images_matters(seed: int) -> No
 def test_draws_whose_left_out_cases_hold_one_class_only_are_left_out() -> None:
     few = trials(3, n_cases=8, n_folds=2)
     draws = group_draws(few[0].group, few[0].stratum, 200)
-    unscored = np.isnan(bootstrap_scores(few[0], (draws == 0).astype(np.int64)))
+    unscored = np.isnan(bootstrap_scores(few[0], (draws == 0).astype(np.int64), BINARY))
     assert 0 < unscored.sum() < 200
-    corrected = corrected_score(few, 200)
+    corrected = corrected_score(few, BINARY, 200)
     assert np.isfinite([corrected.score, corrected.low, corrected.high]).all()
 
 
@@ -124,18 +127,18 @@ def test_cases_that_no_draw_leaves_out_cannot_correct_anything() -> None:
     (only,) = trials(1, n_cases=6)
     _, number = np.unique(only.group, return_inverse=True)
     with pytest.raises(DataError, match="too few cases"):
-        corrected_score([replace(only, stratum=number)])
+        corrected_score([replace(only, stratum=number)], BINARY)
 
 
 def test_trials_of_other_folds_or_cases_do_not_compete() -> None:
     first, second = trials(2)
     other_fold = replace(second, fold=(second.fold + 1).astype(np.int8) % 5)
     with pytest.raises(DataError, match="number 1 has another fold"):
-        corrected_score([first, other_fold])
+        corrected_score([first, other_fold], BINARY)
     with pytest.raises(DataError, match="number 1 has another label and fold and group"):
-        corrected_score([first, trials(1, n_cases=20)[0]])
+        corrected_score([first, trials(1, n_cases=20)[0]], BINARY)
     with pytest.raises(DataError, match="at least one"):
-        corrected_score([])
+        corrected_score([], BINARY)
 
 
 # -- ties --------------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from bhsearch.evaluation.metrics import METRICS, score, weighted_auc
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from tests.evaluation.simulated import reorder, simulate
+from tests.tasks.samples import BINARY
 
 
 def plain_scores(predictions: Predictions, draws: np.ndarray) -> list[float]:
@@ -74,7 +75,9 @@ def test_samples_equal_those_of_a_plain_pass_over_the_images(monkeypatch: pytest
     monkeypatch.setattr(bootstrap, "_BLOCK_CELLS", cells)  # with small blocks, too
     predictions = simulate(14, n_repeats=2, n_folds=4, largest=20)
     draws = group_draws(predictions.group, predictions.stratum, 40)
-    assert np.allclose(bootstrap_scores(predictions, draws), plain_scores(predictions, draws), rtol=0, atol=1e-12)
+    assert np.allclose(
+        bootstrap_scores(predictions, draws, BINARY), plain_scores(predictions, draws), rtol=0, atol=1e-12
+    )
 
 
 REFERENCES = {
@@ -94,7 +97,7 @@ REFERENCES = {
 def test_a_metric_of_a_draw_is_that_of_scikit_learn_on_the_drawn_images(monkeypatch, name: str, cells: int) -> None:
     monkeypatch.setattr(bootstrap, "_BLOCK_CELLS", cells)
     predictions = simulate(24, n_repeats=2, n_folds=3, largest=8)
-    decisions = cross_fitted_labels(predictions)
+    decisions = cross_fitted_labels(predictions, BINARY)
     draws = group_draws(predictions.group, predictions.stratum, 6)
     _, number = np.unique(predictions.group, return_inverse=True)
     expected = []
@@ -112,7 +115,7 @@ def test_a_metric_of_a_draw_is_that_of_scikit_learn_on_the_drawn_images(monkeypa
 @pytest.mark.parametrize("name", METRICS)
 def test_a_draw_of_every_group_once_gives_the_metric_of_the_trial(name: str) -> None:
     predictions = simulate(24, n_repeats=2, n_folds=3, largest=8)
-    decisions = cross_fitted_labels(predictions)
+    decisions = cross_fitted_labels(predictions, BINARY)
     once = np.ones((1, 24), dtype=np.int64)
     (found,) = bootstrap_metric(METRICS[name], predictions, decisions, once)
     assert found == pytest.approx(METRICS[name].value(predictions, decisions), abs=1e-12)
@@ -121,7 +124,7 @@ def test_a_draw_of_every_group_once_gives_the_metric_of_the_trial(name: str) -> 
 @pytest.mark.parametrize("name", METRICS)
 def test_a_batch_of_weights_gives_each_weights_own_value(name: str) -> None:
     """The contract of a metric function: leading dimensions of the weight are kept."""
-    (part, *_) = METRICS[name].parts(base := simulate(24, n_folds=3, largest=8), cross_fitted_labels(base))
+    (part, *_) = METRICS[name].parts(base := simulate(24, n_folds=3, largest=8), cross_fitted_labels(base, BINARY))
     weight = part.weight * np.random.default_rng(0).integers(0, 3, (2, 3, len(part.weight)))
     batch = METRICS[name].function(part.label, part.prediction, weight)
     assert batch.shape == (2, 3)
@@ -134,7 +137,9 @@ def test_a_batch_of_weights_gives_each_weights_own_value(name: str) -> None:
 def test_draws_of_other_groups_are_refused_for_every_metric() -> None:
     predictions = simulate(20)
     with pytest.raises(DataError, match="counts of the 20 groups"):
-        bootstrap_metric(METRICS["f1"], predictions, cross_fitted_labels(predictions), np.ones((3, 19), dtype=np.int64))
+        bootstrap_metric(
+            METRICS["f1"], predictions, cross_fitted_labels(predictions, BINARY), np.ones((3, 19), dtype=np.int64)
+        )
 
 
 def test_cases_with_both_labels_are_resampled_whole() -> None:
@@ -144,24 +149,24 @@ def test_cases_with_both_labels_are_resampled_whole() -> None:
         **{**{name: getattr(base, name) for name in base.__dataclass_fields__}, "label": label},
     )
     draws = group_draws(mixed.group, mixed.stratum, 30)
-    assert np.allclose(bootstrap_scores(mixed, draws), plain_scores(mixed, draws), rtol=0, atol=1e-12)
+    assert np.allclose(bootstrap_scores(mixed, draws, BINARY), plain_scores(mixed, draws), rtol=0, atol=1e-12)
 
 
 def test_drawing_every_group_once_gives_the_score() -> None:
     predictions = simulate(20, n_repeats=2)
     once = np.ones((1, 20), dtype=np.int64)
-    assert bootstrap_scores(predictions, once)[0] == pytest.approx(score(predictions), abs=1e-12)
+    assert bootstrap_scores(predictions, once, BINARY)[0] == pytest.approx(score(predictions, BINARY), abs=1e-12)
 
 
 def test_a_draw_that_leaves_no_fold_with_both_classes_is_not_a_number() -> None:
     predictions = simulate(20)
     only_malignant = np.array([[int(number % 5 < 3) for number in range(20)]])
-    assert np.isnan(bootstrap_scores(predictions, only_malignant)).all()
+    assert np.isnan(bootstrap_scores(predictions, only_malignant, BINARY)).all()
 
 
 def test_draws_of_other_groups_are_refused() -> None:
     with pytest.raises(DataError, match="counts of the 20 groups"):
-        bootstrap_scores(simulate(20), np.ones((3, 19), dtype=np.int64))
+        bootstrap_scores(simulate(20), np.ones((3, 19), dtype=np.int64), BINARY)
 
 
 @given(seed=st.integers(0, 10_000), copies=st.integers(2, 4))
@@ -172,15 +177,19 @@ def test_copies_of_every_image_of_every_case_change_nothing(seed: int, copies: i
     copied = reorder(base, np.tile(np.arange(len(base)), copies))
     draws = group_draws(base.group, base.stratum, 50)
     assert np.array_equal(draws, group_draws(copied.group, copied.stratum, 50))
-    assert score(copied) == pytest.approx(score(base), abs=1e-12)
+    assert score(copied, BINARY) == pytest.approx(score(base, BINARY), abs=1e-12)
     assert np.allclose(
-        bootstrap_scores(copied, draws), bootstrap_scores(base, draws), rtol=0, atol=1e-12, equal_nan=True
+        bootstrap_scores(copied, draws, BINARY),
+        bootstrap_scores(base, draws, BINARY),
+        rtol=0,
+        atol=1e-12,
+        equal_nan=True,
     )
 
 
 def width(predictions: Predictions) -> float:
     """Of the interval, from the predictions alone."""
-    ends = interval(bootstrap_scores(predictions, group_draws(predictions.group, predictions.stratum, 400)))
+    ends = interval(bootstrap_scores(predictions, group_draws(predictions.group, predictions.stratum, 400), BINARY))
     return ends.high - ends.low
 
 

@@ -22,6 +22,7 @@ from bhsearch.evaluation.calibration import (
 from bhsearch.evaluation.predictions import Predictions, case_weights
 from bhsearch.evaluation.thresholds import best_threshold
 from tests.evaluation.simulated import reorder, simulate
+from tests.tasks.samples import BINARY
 
 
 def drawn(n: int, slope: float, offset: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +119,7 @@ def test_the_operating_point_counts_every_case_the_same_and_averages_logits() ->
     predictions = simulate(30, n_repeats=3)
     averaged = 1 / (1 + np.exp(-logit(predictions.probability).mean(axis=0)))
     weight = case_weights(predictions.group, np.zeros((1, len(predictions)), np.int8))[0]
-    point = operating_point(predictions)
+    point = operating_point(predictions, BINARY)
     peer = fit_calibration(averaged, predictions.label, weight)
     assert (point.calibration.slope, point.calibration.offset) == pytest.approx((peer.slope, peer.offset), abs=1e-6)
     calibrated = point.calibration.apply(averaged)
@@ -132,14 +133,14 @@ def test_the_operating_point_counts_every_case_the_same_and_averages_logits() ->
 def test_copies_of_every_image_and_another_order_change_nothing(seed: int, copies: int) -> None:
     base = simulate(14, n_folds=3, seed=seed, largest=8)
     rows = np.random.default_rng(seed).permutation(np.tile(np.arange(len(base)), copies))
-    one, other = operating_point(base), operating_point(reorder(base, rows))
+    one, other = operating_point(base, BINARY), operating_point(reorder(base, rows), BINARY)
     assert (other.calibration.slope, other.calibration.offset, other.threshold) == pytest.approx(
         (one.calibration.slope, one.calibration.offset, one.threshold), abs=1e-4
     )
 
 
 def test_the_same_predictions_give_the_same_point_bit_for_bit() -> None:
-    assert operating_point(simulate(20)) == operating_point(simulate(20))
+    assert operating_point(simulate(20), BINARY) == operating_point(simulate(20), BINARY)
 
 
 def single_images(probability: np.ndarray, label: np.ndarray) -> Predictions:
@@ -154,7 +155,7 @@ def test_a_calibration_that_makes_the_brier_score_worse_on_other_cases_is_left_o
     """The probabilities are right as they are; a line fitted on thirty cases adds its own error, as a rule."""
     left_out = 0
     for seed in range(20):
-        point = operating_point(single_images(*drawn(30, slope=1.0, offset=0.0, seed=seed)))
+        point = operating_point(single_images(*drawn(30, slope=1.0, offset=0.0, seed=seed)), BINARY)
         is_worse = point.brier_after > point.brier_before
         assert (point.calibration == NO_CALIBRATION) == is_worse
         if is_worse:
@@ -165,7 +166,7 @@ def test_a_calibration_that_makes_the_brier_score_worse_on_other_cases_is_left_o
 
 def test_a_calibration_that_helps_is_applied() -> None:
     for slope, offset in ((0.3, 0.0), (1.0, -1.5), (3.0, 0.5)):
-        point = operating_point(single_images(*drawn(300, slope, offset)))
+        point = operating_point(single_images(*drawn(300, slope, offset)), BINARY)
         assert point.brier_after < point.brier_before
         assert point.calibration != NO_CALIBRATION
         assert f"slope {point.calibration.slope:.3f}" in str(point)
@@ -175,7 +176,7 @@ def test_the_cross_fitted_brier_score_is_of_lines_that_have_not_seen_the_case() 
     """Four cases of each class make four parts of one benign and one malignant case."""
     probability = np.array([0.1, 0.4, 0.3, 0.2, 0.9, 0.6, 0.3, 0.8])
     label = np.repeat([0, 1], 4).astype(np.int8)
-    point = operating_point(single_images(probability, label))
+    point = operating_point(single_images(probability, label), BINARY)
     found = np.empty(8)
     for k in range(4):
         inside = np.arange(8) % 4 == k
@@ -189,10 +190,10 @@ def test_a_case_is_never_on_both_sides_of_the_cross_fitting() -> None:
     """With images of a case apart, copies of a case would vouch for themselves."""
     predictions = simulate(20, largest=40)
     wrong = replace(predictions, group=np.arange(len(predictions)))
-    assert operating_point(predictions).brier_after != operating_point(wrong).brier_after
+    assert operating_point(predictions, BINARY).brier_after != operating_point(wrong, BINARY).brier_after
 
 
 def test_with_one_case_of_a_class_nothing_is_calibrated() -> None:
-    point = operating_point(single_images(np.array([0.1, 0.6, 0.7, 0.9]), np.array([0, 1, 1, 1], np.int8)))
+    point = operating_point(single_images(np.array([0.1, 0.6, 0.7, 0.9]), np.array([0, 1, 1, 1], np.int8)), BINARY)
     assert point.calibration == NO_CALIBRATION
     assert "single case of a class" in str(point)

@@ -10,6 +10,7 @@ from bhsearch.evaluation.bootstrap import group_draws
 from bhsearch.evaluation.curves import precision_recall_band, roc_band, roc_points
 from bhsearch.evaluation.metrics import trial_metrics
 from tests.evaluation.simulated import reorder, simulate
+from tests.tasks.samples import BINARY
 
 
 def test_points_are_those_of_scikit_learn_in_every_fold() -> None:
@@ -31,7 +32,7 @@ def test_points_are_those_of_scikit_learn_in_every_fold() -> None:
 
 def test_areas_under_the_mean_curves_are_the_metrics() -> None:
     base = simulate(40, n_repeats=2)
-    found = trial_metrics(base)
+    found = trial_metrics(base, BINARY)
     roc, precision = roc_band(base), precision_recall_band(base)
     assert np.trapezoid(roc.mean, roc.x) == pytest.approx(found["auc"], abs=0.01)
     assert precision.mean[1:].mean() == pytest.approx(found["average_precision"], abs=0.01)

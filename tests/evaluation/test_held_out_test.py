@@ -13,6 +13,7 @@ from bhsearch.evaluation.bootstrap import bootstrap_metric
 from bhsearch.evaluation.metrics import METRICS, calibration_bins
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.reporting.figures import held_out_test as figures
+from tests.tasks.samples import BINARY
 
 
 def simulated(n_cases=30, images=4, seed=0):
@@ -44,7 +45,7 @@ def repeated(predictions, times):
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
 def test_values_are_those_of_scikit_learn_at_the_fixed_threshold(threshold):
     predictions = simulated()
-    tested = held_out_test.evaluate_test(predictions, predictions.probability[0], threshold, n_draws=50)
+    tested = held_out_test.evaluate_test(predictions, predictions.probability[0], threshold, BINARY, n_draws=50)
     weight, probability = predictions.weight[0], predictions.probability[0]
     assert tested.values["auc"] == pytest.approx(roc_auc_score(predictions.label, probability, sample_weight=weight))
     expected = balanced_accuracy_score(predictions.label, probability >= threshold, sample_weight=weight)
@@ -56,7 +57,7 @@ def test_a_draw_of_every_case_once_gives_the_values_themselves():
     """Each interval is of the very metric whose name it has."""
     predictions = simulated()
     once = np.ones((1, len(np.unique(predictions.group))), np.int64)
-    tested = held_out_test.evaluate_test(predictions, predictions.probability[0] ** 2, 0.6, n_draws=10)
+    tested = held_out_test.evaluate_test(predictions, predictions.probability[0] ** 2, 0.6, BINARY, n_draws=10)
     found = {
         name: bootstrap_metric(METRICS[name.removesuffix("_uncalibrated")], source, tested.decisions, once)
         for source, names in (
@@ -72,16 +73,18 @@ def test_a_draw_of_every_case_once_gives_the_values_themselves():
 
 def test_repeating_every_image_of_every_case_changes_no_interval():
     predictions = simulated()
-    one = held_out_test.evaluate_test(predictions, predictions.probability[0], 0.5)
+    one = held_out_test.evaluate_test(predictions, predictions.probability[0], 0.5, BINARY)
     three = repeated(predictions, 3)
-    other = held_out_test.evaluate_test(three, three.probability[0], 0.5)
+    other = held_out_test.evaluate_test(three, three.probability[0], 0.5, BINARY)
     for name, ends in one.intervals.items():
         assert other.intervals[name] == pytest.approx(ends), name
 
 
 def test_calibration_is_told_before_and_after():
     predictions = simulated()
-    tested = held_out_test.evaluate_test(predictions, np.clip(predictions.probability[0] * 0.2, 0, 1), 0.5, n_draws=20)
+    tested = held_out_test.evaluate_test(
+        predictions, np.clip(predictions.probability[0] * 0.2, 0, 1), 0.5, BINARY, n_draws=20
+    )
     assert tested.values["ece_uncalibrated"] > tested.values["ece"]
     assert tested.values["brier_uncalibrated"] > tested.values["brier"]
     mass, mean, share = (values[0] for values in calibration_bins(tested.uncalibrated))
@@ -91,14 +94,14 @@ def test_calibration_is_told_before_and_after():
 
 def test_flat_names_carry_the_prefix_and_both_ends():
     predictions = simulated()
-    flat = held_out_test.evaluate_test(predictions, predictions.probability[0], 0.5, n_draws=20).flat()
+    flat = held_out_test.evaluate_test(predictions, predictions.probability[0], 0.5, BINARY, n_draws=20).flat()
     assert {"test/auc", "test/auc_low", "test/auc_high", "test/ece_uncalibrated"} <= set(flat)
     assert all(name.startswith("test/") and isinstance(value, float) for name, value in flat.items())
 
 
 def test_pictures_are_pngs_and_differ_with_the_note():
     predictions = simulated()
-    tested = held_out_test.evaluate_test(predictions, predictions.probability[0], 0.5, n_draws=20)
+    tested = held_out_test.evaluate_test(predictions, predictions.probability[0], 0.5, BINARY, n_draws=20)
     plain, noted = figures.pictures(tested), figures.pictures(tested, "synthetic")
     assert set(plain) == {"roc", "precision_recall", "calibration", "confusion_matrix"}
     for name, content in plain.items():
@@ -108,7 +111,7 @@ def test_pictures_are_pngs_and_differ_with_the_note():
 
 def test_the_grid_takes_the_pixels_of_the_rows_it_shows():
     predictions = simulated()
-    tested = held_out_test.evaluate_test(predictions, predictions.probability[0], 0.5, n_draws=20)
+    tested = held_out_test.evaluate_test(predictions, predictions.probability[0], 0.5, BINARY, n_draws=20)
     asked = []
 
     def pixels_of(row):
@@ -125,5 +128,5 @@ def test_a_model_that_knows_nothing_has_an_interval_around_a_half():
     predictions = simulated(n_cases=60)
     random = np.random.default_rng(1)
     blind = replace(predictions, probability=random.uniform(0, 1, predictions.probability.shape))
-    ends = held_out_test.evaluate_test(blind, blind.probability[0], 0.5).intervals["auc"]
+    ends = held_out_test.evaluate_test(blind, blind.probability[0], 0.5, BINARY).intervals["auc"]
     assert ends.low < 0.5 < ends.high

@@ -24,6 +24,7 @@ from bhsearch.evaluation.metrics import (
 )
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from tests.evaluation.simulated import reorder, simulate
+from tests.tasks.samples import BINARY
 
 rows = st.lists(
     st.tuples(st.integers(0, 1), st.integers(0, 6), st.floats(0.0, 3.0, allow_subnormal=False)), min_size=2, max_size=30
@@ -97,7 +98,7 @@ def test_the_score_is_the_mean_of_case_weighted_fold_aucs() -> None:
                 )
             )
     assert np.allclose(fold_scores(predictions).ravel(), expected, rtol=0, atol=1e-12)
-    assert np.isclose(score(predictions), np.mean(expected), rtol=0, atol=1e-12)
+    assert np.isclose(score(predictions, BINARY), np.mean(expected), rtol=0, atol=1e-12)
 
 
 def test_the_last_epochs_score_is_the_trials_score() -> None:
@@ -105,16 +106,20 @@ def test_the_last_epochs_score_is_the_trials_score() -> None:
     rng = np.random.default_rng(0)
     epochs = np.stack([rng.random(predictions.probability.shape), np.full(predictions.probability.shape, 0.5)])
     epochs = np.concatenate([epochs, predictions.probability[None]])
-    scores = epoch_scores(epochs, predictions.label, predictions.fold, predictions.weight)
+    scores = epoch_scores(epochs, predictions.label, predictions.fold, predictions.weight, weighted_auc)
     assert scores.shape == (3,)
     assert scores[1] == pytest.approx(0.5, abs=1e-12)
-    assert np.isclose(scores[2], score(predictions), rtol=0, atol=1e-12)
+    assert np.isclose(scores[2], score(predictions, BINARY), rtol=0, atol=1e-12)
 
 
 def test_pooled_metrics_equal_scikit_learns_on_the_cross_fitted_decisions() -> None:
     predictions = simulate(20)
-    found = trial_metrics(predictions)
-    called, weight, label = cross_fitted_labels(predictions).predicted[0], predictions.weight[0], predictions.label
+    found = trial_metrics(predictions, BINARY)
+    called, weight, label = (
+        cross_fitted_labels(predictions, BINARY).predicted[0],
+        predictions.weight[0],
+        predictions.label,
+    )
     expected = {
         "balanced_accuracy": reference.balanced_accuracy_score(label, called, sample_weight=weight),
         "sensitivity": reference.recall_score(label, called, sample_weight=weight),
@@ -132,10 +137,13 @@ def test_pooled_metrics_equal_scikit_learns_on_the_cross_fitted_decisions() -> N
 def test_repeats_are_averaged() -> None:
     both = simulate(20, n_repeats=2)
     single = [
-        trial_metrics(dataclasses.replace(both, probability=both.probability[at : at + 1], fold=both.fold[at : at + 1]))
+        trial_metrics(
+            dataclasses.replace(both, probability=both.probability[at : at + 1], fold=both.fold[at : at + 1]),
+            BINARY,
+        )
         for at in (0, 1)
     ]
-    together = trial_metrics(both)
+    together = trial_metrics(both, BINARY)
     for name in set(together) - {"auc_fold_std"}:
         assert np.isclose(together[name], (single[0][name] + single[1][name]) / 2, rtol=0, atol=1e-12), name
 
@@ -150,7 +158,7 @@ def test_calibration_error_is_the_mean_gap_over_bins() -> None:
         inside = (p >= low) & ((p < low + 0.1) if low < 0.85 else (p <= 1))
         if inside.any():
             gap += abs((w * (p - y))[inside].sum()) / w.sum()
-    assert trial_metrics(predictions)["ece"] == pytest.approx(gap, abs=1e-12)
+    assert trial_metrics(predictions, BINARY)["ece"] == pytest.approx(gap, abs=1e-12)
     mass, mean, share = calibration_bins(predictions)
     assert mass.shape == mean.shape == share.shape == (1, 10)
     assert np.isclose(mass.sum(), 1)
@@ -158,7 +166,7 @@ def test_calibration_error_is_the_mean_gap_over_bins() -> None:
 
 def test_a_perfect_and_calibrated_trial_gets_the_best_of_everything() -> None:
     base = simulate(20)
-    found = trial_metrics(dataclasses.replace(base, probability=base.label[None].astype(float)))
+    found = trial_metrics(dataclasses.replace(base, probability=base.label[None].astype(float)), BINARY)
     for name, value in found.items():
         assert value == pytest.approx(0 if name in ("auc_fold_std", "brier", "ece") else 1, abs=1e-12), name
 
@@ -179,7 +187,7 @@ def test_metrics_do_not_depend_on(change: str, seed: int) -> None:
         changed = reorder(base, np.tile(np.arange(len(base)), 3))
     else:
         changed = dataclasses.replace(base, probability=base.probability**3 / 2)
-    before, after = trial_metrics(base), trial_metrics(changed)
+    before, after = trial_metrics(base, BINARY), trial_metrics(changed, BINARY)
     assert before.keys() == after.keys()
     for name in INVARIANT_TO_RANKS if change == "monotone" else before:
         assert name not in before or np.isclose(before[name], after[name], rtol=0, atol=1e-9, equal_nan=True), name
@@ -187,18 +195,18 @@ def test_metrics_do_not_depend_on(change: str, seed: int) -> None:
 
 def test_magnifications_and_subtypes_get_metrics_of_their_own() -> None:
     base = simulate(20)
-    found = trial_metrics(base)
+    found = trial_metrics(base, BINARY)
     assert {"magnification/40X", "magnification/100X", "recall/A", "recall/F", "recall/DC", "recall/LC"} < found.keys()
-    assert found["magnification/40X"] == pytest.approx(score(base.select(base.magnification == "40X")))
+    assert found["magnification/40X"] == pytest.approx(score(base.select(base.magnification == "40X"), BINARY))
     unknown = np.full(len(base), "", dtype=object)
-    plain = trial_metrics(dataclasses.replace(base, magnification=unknown, subtype=unknown))
+    plain = trial_metrics(dataclasses.replace(base, magnification=unknown, subtype=unknown), BINARY)
     assert not [name for name in plain if name.startswith(("magnification/", "recall/"))]
 
 
 def test_a_magnification_of_one_class_has_no_auc() -> None:
     base = simulate(20)
     magnification = np.where(base.label == 1, "40X", "100X").astype(object)
-    found = trial_metrics(dataclasses.replace(base, magnification=magnification))
+    found = trial_metrics(dataclasses.replace(base, magnification=magnification), BINARY)
     assert "magnification/40X" not in found
     assert "magnification/100X" not in found
 

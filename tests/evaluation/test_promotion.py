@@ -13,6 +13,7 @@ from bhsearch.errors import DataError
 from bhsearch.evaluation.bootstrap import group_draws, interval
 from bhsearch.evaluation.metrics import weighted_auc
 from bhsearch.evaluation.promotion import FEWEST_GROUPS, GAIN_NOTE, TestScores, decide, enough, needs
+from tests.tasks.samples import BINARY
 
 GOOD, FAIR, GUESS = 1.5, 0.7, 0.0  # how far the classes are apart on logits; true AUCs 0.84, 0.68, 0.5 with one image
 
@@ -46,7 +47,7 @@ def take(scores: TestScores, rows: np.ndarray, **changes) -> TestScores:
 
 
 def test_the_first_model_is_champion_if_it_is_better_than_chance():
-    verdict = decide(model(GOOD))
+    verdict = decide(model(GOOD), None, BINARY)
     assert verdict.promote
     assert verdict.numbers["challenger_low"] > 0.5
     assert "is above 0.5" in verdict.reason
@@ -54,7 +55,7 @@ def test_the_first_model_is_champion_if_it_is_better_than_chance():
 
 
 def test_a_first_model_that_guesses_is_refused_with_its_numbers():
-    verdict = decide(model(GUESS))
+    verdict = decide(model(GUESS), None, BINARY)
     assert not verdict.promote
     assert verdict.numbers["challenger_low"] <= 0.5
     assert f"{verdict.numbers['challenger_auc']:.3f}" in verdict.reason
@@ -68,7 +69,7 @@ def test_the_numbers_are_case_weighted_and_the_interval_is_over_cases():
     weight = 1 / np.bincount(number)[number]
     draws = group_draws(scores.group, scores.label.astype(np.int64), 1000, 0)
     samples = weighted_auc(scores.label, scores.probability, weight * draws[:, number])
-    numbers = decide(scores).numbers
+    numbers = decide(scores, None, BINARY).numbers
     assert numbers["challenger_auc"] == pytest.approx(weighted_auc(scores.label, scores.probability, weight))
     assert (numbers["challenger_low"], numbers["challenger_high"]) == pytest.approx(interval(samples), abs=1e-9)
     assert (numbers["n_groups"], numbers["n_benign_groups"], numbers["n_malignant_groups"]) == (45, 20, 25)
@@ -76,20 +77,23 @@ def test_the_numbers_are_case_weighted_and_the_interval_is_over_cases():
 
 def test_the_same_model_again_is_refused():
     """True gain 0."""
-    verdict = decide(model(GOOD), model(GOOD))
+    verdict = decide(model(GOOD), model(GOOD), BINARY)
     assert not verdict.promote
     assert verdict.numbers["difference"] == verdict.numbers["difference_low"] == verdict.numbers["difference_high"] == 0
     assert verdict.numbers["smallest_gain"] > 0.02  # what models that are not the same would have needed
 
 
 def test_a_model_that_ranks_alike_but_for_rounding_is_refused():
-    verdict = decide(replace(model(GOOD), probability=np.round(model(GOOD).probability, 3)), model(GOOD))
+    verdict = decide(replace(model(GOOD), probability=np.round(model(GOOD).probability, 3)), model(GOOD), BINARY)
     assert not verdict.promote
 
 
 def test_a_clearly_better_model_is_promoted_and_a_worse_one_is_not():
     """True gain about 0.2 one way and -0.2 the other."""
-    up, down = decide(model(GOOD, seed=1), model(FAIR, seed=2)), decide(model(FAIR, seed=2), model(GOOD, seed=1))
+    up, down = (
+        decide(model(GOOD, seed=1), model(FAIR, seed=2), BINARY),
+        decide(model(FAIR, seed=2), model(GOOD, seed=1), BINARY),
+    )
     assert up.promote
     assert up.numbers["difference_low"] > 0
     assert "is above 0:" in up.reason
@@ -101,13 +105,13 @@ def test_a_clearly_better_model_is_promoted_and_a_worse_one_is_not():
 def test_a_gain_beyond_the_smallest_passes_and_one_below_does_not():
     """The number that a refusal names is the one that would have been needed."""
     for seed in range(12):
-        numbers = decide(model(0.9, seed=seed), model(FAIR, seed=50 + seed)).numbers
+        numbers = decide(model(0.9, seed=seed), model(FAIR, seed=50 + seed), BINARY).numbers
         assert (numbers["difference"] > numbers["smallest_gain"]) == (numbers["difference_low"] > 0)
 
 
 def test_a_challenger_is_compared_in_pairs():
     """Cases that are hard for both cancel: the difference's interval is narrower than that of unlike models."""
-    numbers = decide(model(GOOD, seed=1), model(FAIR, seed=2)).numbers
+    numbers = decide(model(GOOD, seed=1), model(FAIR, seed=2), BINARY).numbers
     widths = [numbers[f"{who}_high"] - numbers[f"{who}_low"] for who in ("challenger", "champion", "difference")]
     assert widths[2] < np.hypot(widths[0], widths[1])
 
@@ -115,7 +119,7 @@ def test_a_challenger_is_compared_in_pairs():
 @pytest.mark.parametrize(("n_benign", "n_malignant"), [(3, 4), (4, 40), (40, 4)])
 def test_few_cases_decide_nothing(n_benign, n_malignant):
     for champion in (None, model(GUESS, n_benign, n_malignant, seed=3)):
-        verdict = decide(model(5.0, n_benign, n_malignant), champion)
+        verdict = decide(model(5.0, n_benign, n_malignant), champion, BINARY)
         assert not verdict.promote
         assert "Too few cases to decide" in verdict.reason
         assert f"{n_benign} and {n_malignant}" in verdict.reason
@@ -126,13 +130,13 @@ def test_few_cases_decide_nothing(n_benign, n_malignant):
 
 
 def test_five_cases_of_each_class_are_enough_to_decide():
-    assert decide(model(8.0, FEWEST_GROUPS, FEWEST_GROUPS)).promote
+    assert decide(model(8.0, FEWEST_GROUPS, FEWEST_GROUPS), None, BINARY).promote
 
 
 def test_groups_that_hold_both_classes_count_for_both():
     mixed = model(GOOD, 10, 10)
     mixed = replace(mixed, group=mixed.group % 20 // 2)
-    numbers = decide(mixed).numbers
+    numbers = decide(mixed, None, BINARY).numbers
     assert numbers["n_groups"] == numbers["n_benign_groups"] == numbers["n_malignant_groups"] == 10
 
 
@@ -146,7 +150,10 @@ def test_a_group_that_the_champion_was_developed_on_is_left_out_whole():
         development_digests=frozenset({str(challenger.digest[-1])}),
     )
     inside = ~np.isin(challenger.group, [first, last])
-    judged, peer = decide(challenger, known), decide(take(challenger, inside), take(champion, inside))
+    judged, peer = (
+        decide(challenger, known, BINARY),
+        decide(take(challenger, inside), take(champion, inside), BINARY),
+    )
     assert judged.numbers == peer.numbers
     assert judged.numbers["n_groups"] == 43
 
@@ -154,13 +161,13 @@ def test_a_group_that_the_champion_was_developed_on_is_left_out_whole():
 def test_a_challenger_is_not_judged_on_what_it_was_developed_on_itself():
     scores = model(GOOD)
     seen = replace(scores, development_cases=frozenset(scores.case[scores.group < 20].tolist()))
-    assert decide(seen).numbers == decide(take(scores, scores.group >= 20)).numbers
+    assert decide(seen, None, BINARY).numbers == decide(take(scores, scores.group >= 20), None, BINARY).numbers
 
 
 def test_images_without_a_case_are_not_all_the_same_case():
     scores = model(GOOD)
     unknown = replace(scores, case=np.full(len(scores.case), "", dtype=object), development_cases=frozenset({""}))
-    assert decide(unknown).numbers["n_groups"] == 45
+    assert decide(unknown, None, BINARY).numbers["n_groups"] == 45
 
 
 def test_images_are_matched_by_picture_in_whatever_order_they_come():
@@ -168,13 +175,13 @@ def test_images_are_matched_by_picture_in_whatever_order_they_come():
     rows = np.random.default_rng(0).permutation(len(champion.label))[:60]
     shuffled = take(champion, rows)
     inside = np.isin(challenger.digest.astype(str), shuffled.digest.astype(str))
-    peer = decide(take(challenger, inside), take(champion, inside))
-    assert decide(challenger, shuffled).numbers == peer.numbers
+    peer = decide(take(challenger, inside), take(champion, inside), BINARY)
+    assert decide(challenger, shuffled, BINARY).numbers == peer.numbers
     assert peer.numbers["n_images"] == 60
 
 
 def test_models_without_a_common_picture_cannot_be_compared():
-    verdict = decide(model(GOOD), model(GOOD, case_seed=10))
+    verdict = decide(model(GOOD), model(GOOD, case_seed=10), BINARY)
     assert not verdict.promote
     assert "there are 0 and 0" in verdict.reason
     assert "no gain at all" in verdict.reason
@@ -184,12 +191,12 @@ def test_models_without_a_common_picture_cannot_be_compared():
 def test_a_picture_with_two_labels_is_an_error():
     champion = model(FAIR)
     with pytest.raises(DataError, match="one label"):
-        decide(model(GOOD), replace(champion, label=1 - champion.label))
+        decide(model(GOOD), replace(champion, label=1 - champion.label), BINARY)
 
 
 def test_what_may_not_be_promoted_is_refused_however_good_it_is():
     reason = "The folds are made by image. No model made with it can be promoted."
-    verdict = decide(replace(model(8.0), why_not_promotable=reason))
+    verdict = decide(replace(model(8.0), why_not_promotable=reason), None, BINARY)
     assert not verdict.promote
     assert verdict.reason.startswith(reason)
     assert "smallest gain" in verdict.reason
@@ -203,8 +210,8 @@ def test_copies_of_every_test_image_change_no_interval(seed, copies):
     challenger, champion = model(GOOD, seed=seed, case_seed=seed), model(FAIR, seed=seed + 1, case_seed=seed)
     rows = np.tile(np.arange(len(challenger.label)), copies)
     named = np.array([f"{challenger.digest[row]} {at}" for at, row in enumerate(rows)], dtype=object)
-    one = decide(challenger, champion, 100).numbers
-    other = decide(take(challenger, rows, digest=named), take(champion, rows, digest=named), 100).numbers
+    one = decide(challenger, champion, BINARY, 100).numbers
+    other = decide(take(challenger, rows, digest=named), take(champion, rows, digest=named), BINARY, 100).numbers
     assert other.pop("n_images") == copies * one.pop("n_images")
     assert other == pytest.approx(one, abs=1e-9)
 
@@ -215,7 +222,7 @@ def test_columns_of_different_lengths_are_refused():
 
 
 def test_a_refusal_explains_the_smallest_gain_and_a_promotion_does_not_need_it():
-    refused, promoted = decide(model(GUESS)), decide(model(GOOD))
+    refused, promoted = decide(model(GUESS), None, BINARY), decide(model(GOOD), None, BINARY)
     assert not refused.promote
     assert refused.reason.endswith(GAIN_NOTE)
     assert refused.reason.count(GAIN_NOTE) == 1
@@ -225,7 +232,7 @@ def test_a_refusal_explains_the_smallest_gain_and_a_promotion_does_not_need_it()
 
 @pytest.mark.parametrize("n_benign", [FEWEST_GROUPS - 1, FEWEST_GROUPS])
 def test_what_is_needed_is_said_as_it_is_judged(n_benign):
-    verdict = decide(model(8.0, n_benign=n_benign))
+    verdict = decide(model(8.0, n_benign=n_benign), None, BINARY)
     assert enough(n_benign, 25) == verdict.promote
     said = needs(n_benign, 25, has_champion=False)
     assert ("cannot pass" in said) == (not verdict.promote)

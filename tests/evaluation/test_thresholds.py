@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bhsearch.evaluation.thresholds import best_threshold, classification_text, cross_fitted_labels
 from tests.evaluation.simulated import simulate
+from tests.tasks.samples import BINARY
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20), st.integers(1, 5)), min_size=1, max_size=25))
@@ -52,21 +53,21 @@ def test_a_folds_threshold_ignores_that_fold() -> None:
     probability, label = base.probability.copy(), base.label.copy()
     probability[0, inside] = np.random.default_rng(0).random(inside.sum())
     label[inside] = 1 - label[inside]
-    before = cross_fitted_labels(base).threshold
-    changed = cross_fitted_labels(dataclasses.replace(base, probability=probability, label=label)).threshold
+    before = cross_fitted_labels(base, BINARY).threshold
+    changed = cross_fitted_labels(dataclasses.replace(base, probability=probability, label=label), BINARY).threshold
     assert before[0, 2] == changed[0, 2]
     assert (before[0] != changed[0]).any()
 
 
 def test_decisions_follow_the_thresholds() -> None:
     base = simulate(20, n_repeats=2)
-    decisions = cross_fitted_labels(base)
+    decisions = cross_fitted_labels(base, BINARY)
     cut = np.take_along_axis(decisions.threshold, base.fold.astype(int), axis=1)
     assert np.array_equal(decisions.predicted, base.probability >= cut)
 
 
 def test_the_report_counts_cases_and_says_what_it_is() -> None:
-    text = classification_text(simulate(20, n_repeats=3), "synthetic data (phantom)")
+    text = classification_text(simulate(20, n_repeats=3), BINARY, "synthetic data (phantom)")
     assert text.startswith("synthetic data (phantom)\n")
     benign = next(line for line in text.splitlines() if "benign" in line)
     assert benign.split()[-1] == "8.0"

@@ -12,10 +12,11 @@ import pytest
 from optuna.trial import TrialState
 
 from bhsearch.engines.base import MOST_RETRIES
-from bhsearch.evaluation.metrics import epoch_scores
+from bhsearch.evaluation.metrics import epoch_scores, score_function
 from bhsearch.evaluation.predictions import Predictions, case_weights
 from bhsearch.tracking.keys import PREDICTIONS
 from tests.studies import STUDY, Store
+from tests.tasks.samples import BINARY
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 
@@ -71,7 +72,7 @@ def assert_retried(trials: list[Any], runs: dict[int, Any]) -> None:
 def score_of(stored: Predictions) -> float:
     """The score again, from what MLflow keeps."""
     weights = case_weights(stored.group, stored.fold)
-    return float(epoch_scores(stored.probability[None], stored.label, stored.fold, weights)[0])
+    return float(epoch_scores(stored.probability[None], stored.label, stored.fold, weights, score_function(BINARY))[0])
 
 
 def workers_of(pid: int) -> list[psutil.Process]:

@@ -21,6 +21,7 @@ from bhsearch.lifecycle.registration import EarlierResult, RegistrationRequest
 from bhsearch.study.events import ProgressReporter
 from tests.registered import DATA, FEW, FEW_FRESH, FEW_TESTED, GOOD, NAME, WEAK, WHY, History
 from tests.studies import import_mlflow, search
+from tests.tasks.samples import BINARY
 
 # TensorFlow's variables answer NumPy 2 in the old way whenever Keras saves them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -126,7 +127,7 @@ def test_calibration_and_threshold_come_from_out_of_fold_predictions_alone(insid
     from bhsearch.tracking import reader
 
     kept = reader.predictions_of(inside.good.trial)
-    point = operating_point(kept)
+    point = operating_point(kept, BINARY)
     params = inside.client.get_run(inside.good.openings[-1].run_id).data.params
     assert float(params["threshold"]) == point.threshold
     assert float(params["calibration_slope"]) == point.calibration.slope

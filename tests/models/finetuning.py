@@ -11,6 +11,7 @@ from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import FinetuneParams, FoldTask, train_fold
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, TrainerSpec
 from tests.models.conftest import pixels_of, tissue
+from tests.tasks.samples import BINARY
 
 SIZE, BATCH, N_IMAGES = 32, 8, 24
 CNN = Backbone(NAME, None, DIGEST, "cnn")
@@ -45,7 +46,7 @@ def own_backbone(folder) -> Backbone:
 
 
 def shape_of(backbone: Backbone = CNN, depth: str = "all", hidden: int = 0, pieces: int = 1) -> TrainerSpec:
-    return TrainerSpec(backbone, SIZE, BATCH, depth, hidden, "float32", pieces)
+    return TrainerSpec(backbone, SIZE, BATCH, depth, hidden, "float32", pieces, loss=BINARY.loss)
 
 
 def images_of_two_classes(n_images: int = N_IMAGES):

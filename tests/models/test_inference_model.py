@@ -19,6 +19,7 @@ from bhsearch.models.training.linear_probe import Heads
 from bhsearch.models.training.train_step import ModelWeights
 from tests.models.conftest import pixels_of, tissue
 from tests.models.finetuning import same, start_of
+from tests.tasks.samples import BINARY
 
 SIZE = 48
 N_COLUMNS = 4
@@ -99,7 +100,7 @@ def test_the_model_gives_the_mean_of_the_heads_from_the_original_images(name, or
     backbone = request.getfixturevalue(fixture)
     heads = study.heads(backbone, mode, hidden)
     expected = study.expected(backbone, mode, views, heads)
-    probability = by_model(ModelPool().get(backbone, mode, SIZE, views, heads), originals)
+    probability = by_model(ModelPool(BINARY.link).get(backbone, mode, SIZE, views, heads), originals)
     assert probability.shape == (len(originals), 1)
     assert probability.dtype == np.float32
     assert np.ptp(expected) > 0.01
@@ -110,7 +111,7 @@ def test_the_model_gives_the_mean_of_the_heads_from_the_original_images(name, or
 
 
 def test_the_model_takes_bytes_of_any_size_and_gives_one_probability(staintex_s, study):
-    model = ModelPool().get(staintex_s, "crop", SIZE, (IDENTITY,), study.heads(staintex_s, "crop", 0))
+    model = ModelPool(BINARY.link).get(staintex_s, "crop", SIZE, (IDENTITY,), study.heads(staintex_s, "crop", 0))
     [signature] = model.inputs
     assert (signature.shape, signature.dtype) == ((None, None, None, 3), "uint8")
     assert model.output_shape == (None, 1)
@@ -123,7 +124,7 @@ def test_images_in_a_batch_are_told_as_they_are_alone(name, study, request):
     images = tissue(5, 60, density=0.1)
     images[3:] = 255 - images[3:]
     backbone = request.getfixturevalue(fixture)
-    model = ModelPool().get(backbone, mode, SIZE, views, study.heads(backbone, mode, hidden))
+    model = ModelPool(BINARY.link).get(backbone, mode, SIZE, views, study.heads(backbone, mode, hidden))
     np.testing.assert_allclose(model.predict(images, verbose=0), by_model(model, images), atol=1e-5)
 
 
@@ -131,14 +132,14 @@ def test_images_in_a_batch_are_told_as_they_are_alone(name, study, request):
 def test_the_model_loads_where_bhsearch_was_never_imported(name, originals, study, elsewhere, request):
     fixture, mode, views, hidden = CASES[name]
     backbone = request.getfixturevalue(fixture)
-    model = ModelPool().get(backbone, mode, SIZE, views, study.heads(backbone, mode, hidden))
+    model = ModelPool(BINARY.link).get(backbone, mode, SIZE, views, study.heads(backbone, mode, hidden))
     image = originals[0][None]
     np.testing.assert_allclose(elsewhere.predict(model, image), by_model(model, image), atol=1e-6)
 
 
 @pytest.mark.parametrize("hidden", [0, 3])
 def test_the_next_model_of_a_shape_is_the_same_network_with_its_own_heads(hidden, staintex_s, originals, study):
-    pool = ModelPool()
+    pool = ModelPool(BINARY.link)
     models = []
     for seed in (0, 1, 0):
         heads = study.heads(staintex_s, "crop", hidden, seed)
@@ -150,7 +151,7 @@ def test_the_next_model_of_a_shape_is_the_same_network_with_its_own_heads(hidden
 
 
 def test_another_shape_is_another_network(staintex_s, originals, study):
-    pool = ModelPool()
+    pool = ModelPool(BINARY.link)
     models = []
     for mode, views, hidden in (
         ("crop", (IDENTITY,), 0),
@@ -166,7 +167,7 @@ def test_another_shape_is_another_network(staintex_s, originals, study):
 
 
 def test_a_network_that_the_pool_let_go_is_built_again(staintex_s, originals, study):
-    pool = ModelPool()
+    pool = ModelPool(BINARY.link)
     heads = study.heads(staintex_s, "crop", 0)
     first = pool.get(staintex_s, "crop", SIZE, (IDENTITY,), heads)
     for view in views_of("stain", 8)[1:]:
@@ -186,7 +187,7 @@ def test_a_backbone_may_be_called_like_a_layer_of_the_model(study, originals, tm
         network.save(tmp_path / f"{name}.keras")
         backbone = find_backbones([str(tmp_path / f"{name}.keras")], None).backbones[0]
         heads = study.heads(backbone, "crop", 0)
-        model = ModelPool().get(backbone, "crop", SIZE, (IDENTITY,), heads)
+        model = ModelPool(BINARY.link).get(backbone, "crop", SIZE, (IDENTITY,), heads)
         expected = study.expected(backbone, "crop", (IDENTITY,), heads)
         np.testing.assert_allclose(by_model(model, originals)[:, 0], expected, atol=1e-5)
 
@@ -197,7 +198,7 @@ def test_a_model_of_real_weights_agrees_with_both_feature_backends(weights_dir, 
     images = [decode(path) for path in sorted(breakhis.rglob("*.png"))[:90:30]]
     study, views = Study(images, tmp_path), views_of("dihedral", 2)
     heads = study.heads(backbone, "crop", 0)
-    probability = ModelPool().get(backbone, "crop", SIZE, views, heads).predict(np.stack(images), verbose=0)
+    probability = ModelPool(BINARY.link).get(backbone, "crop", SIZE, views, heads).predict(np.stack(images), verbose=0)
     for feature_backend, tolerance in (("keras", 1e-5), ("openvino", 1e-3)):
         expected = study.expected(backbone, "crop", views, heads, feature_backend)
         np.testing.assert_allclose(probability[:, 0], expected, atol=tolerance)
@@ -239,7 +240,7 @@ def test_an_ensemble_gives_the_mean_of_what_its_members_were_scored_with(
     assert np.ptp(by_member.mean(axis=(0, 1))) > 0.001
     views = views_of("dihedral", n_views) if n_views > 1 else (IDENTITY,)
     kept = members_of(arrays_of(members), len(members))
-    model = ensemble(backbone, "crop", size, views, hidden, kept)
+    model = ensemble(backbone, "crop", size, views, hidden, kept, link=BINARY.link)
     assert model.inputs[0].dtype == "uint8"
     found = [elsewhere.predict(model, image[None]) for image in originals[:2]]
     np.testing.assert_allclose(np.concatenate(found)[:, 0], by_member.mean(axis=(0, 1))[:2], atol=1e-5)

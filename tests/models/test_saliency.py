@@ -11,13 +11,14 @@ from bhsearch.models.saliency import GRAD_CAM, INPUT_GRADIENT, explain
 from bhsearch.models.training.linear_probe import Heads
 from bhsearch.models.training.train_step import ModelWeights
 from tests.models.conftest import tissue
+from tests.tasks.samples import BINARY
 
 SIZE = 64
 
 
 @pytest.fixture(scope="module")
 def pool():
-    return ModelPool()
+    return ModelPool(BINARY.link)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_an_ensemble_of_finetuned_networks_is_looked_into(mobilenet, images, lar
         members.append(
             ModelWeights(weights, [heads.kernel[:, 0], heads.bias[0], heads.output_weights[0], heads.output_bias[0]])
         )
-    network = ensemble(mobilenet, "crop", SIZE, views_of("dihedral", 2), 0, members)
+    network = ensemble(mobilenet, "crop", SIZE, views_of("dihedral", 2), 0, members, link=BINARY.link)
     for image, found in zip(images, explain(network, images, "crop"), strict=True):
         assert found.method == INPUT_GRADIENT
         assert found.heat.shape == found.seen.shape[:2] == (SIZE, SIZE)

@@ -21,6 +21,7 @@ from bhsearch.models.resize import make_resize
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import Params, finetune_space, frozen_space, starting_point
+from tests.tasks.samples import BINARY
 
 SIZE, N_FOLDS = 32, 2
 PHANTOM = "phantom:cases=12,images=2"
@@ -54,7 +55,7 @@ class Data:
         space = frozen_space((backbone.name,))
 
         def frozen(size: int) -> FrozenObjective:
-            return FrozenObjective(FeatureCache(pixels, "keras"), by_name, label, self.fold, self.group, 0)
+            return FrozenObjective(FeatureCache(pixels, "keras"), by_name, label, self.fold, self.group, 0, task=BINARY)
 
         said: list[str] = []
         objective = FinetuneObjective(
@@ -66,6 +67,7 @@ class Data:
             0,
             "float32",
             said.append,
+            task=BINARY,
         )
         objective.said = said
         return objective

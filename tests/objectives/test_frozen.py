@@ -25,6 +25,7 @@ from bhsearch.models.resize import make_resize
 from bhsearch.objectives.base import TrialResult
 from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
 from tests.studies import SMALL, cache_of
+from tests.tasks.samples import BINARY
 
 N_FOLDS, N_REPEATS, SIZE = 3, 2, 48
 # Everything on that could let one fold see another: shared views, dropout masks, class weights, a hidden layer.
@@ -66,7 +67,7 @@ class Data:
         pixels = pixel_cache(dataset.select(self.rows), make_resize("crop", SIZE))
         features = FeatureCache(pixels, "openvino")
         labels = self.label if label is None else label
-        return FrozenObjective(features, {used.name: used}, labels, self.fold, self.group, seed=0)
+        return FrozenObjective(features, {used.name: used}, labels, self.fold, self.group, seed=0, task=BINARY)
 
     def predictions(self, outcome: TrialResult) -> Predictions:
         text = {name: self.index.column(name)[self.rows] for name in ("path", "case", "subtype", "magnification")}
@@ -129,7 +130,7 @@ def test_the_score_is_that_of_its_predictions(data, objective, point):
     outcome = objective(point)
     predictions = data.predictions(outcome)
     assert outcome.score == pytest.approx(fold_scores(predictions).mean(), abs=1e-12)
-    assert outcome.score == pytest.approx(trial_metrics(predictions)["auc"], abs=1e-12)
+    assert outcome.score == pytest.approx(trial_metrics(predictions, BINARY)["auc"], abs=1e-12)
 
 
 def test_the_cost_is_that_of_the_deployed_model(objective):
@@ -214,7 +215,9 @@ def test_a_trial_says_which_view_of_which_features_it_computes(data, tmp_path, m
     used = find_backbones(["staintex-s"], None).backbones[0]
     pixels = pixel_cache(data.index.select(data.rows), make_resize("crop", SIZE))
     features = FeatureCache(pixels, "keras", progress=feature_progress)
-    objective = FrozenObjective(features, {used.name: used}, data.label, data.fold, data.group, 0, feature_progress)
+    objective = FrozenObjective(
+        features, {used.name: used}, data.label, data.fold, data.group, 0, feature_progress, task=BINARY
+    )
     objective(POINT | {"policy": "dihedral", "views": 4})
     n = len(data.label)
     for place in range(1, 5):

@@ -22,6 +22,7 @@ from bhsearch.reporting.report_data import (
 )
 from bhsearch.states import COMPLETE, FAILED
 from tests.evaluation.simulated import simulate
+from tests.tasks.samples import BINARY
 
 VOID = {"meta", "link", "img", "br"}
 BACKBONES = ("staintex-s", "staintex-l", "mobilenet-0.25", "a network of the user's own with a very long name")
@@ -80,15 +81,16 @@ def make_report(**changes: Any) -> StudyReport:
     values: dict[str, Any] = {
         "study": "tissue <study>",
         "data": "tissue",
+        "task": BINARY,
         "synthetic": False,
         "has_cases": True,
         "invalid": [],
         "warnings": ["5 of 5 folds hold few cases."],
         "n_cases": (26, 10, 16),
         "sealed": SealedCases(16, 7, 9, 40),
-        "rows": [row(0, 0.55), row(1, score(best)), row(2, None), row(3, 0.62), row(4, 0.5)],
+        "rows": [row(0, 0.55), row(1, score(best, BINARY)), row(2, None), row(3, 0.62), row(4, 0.5)],
         "best": best,
-        "corrected": CorrectedScore(score(best), 0.64, 0.52, 0.81, 4, 26),
+        "corrected": CorrectedScore(score(best, BINARY), 0.64, 0.52, 0.81, 4, 26),
         "uncorrected": "",
         "openings": [],
         "test": None,

@@ -19,6 +19,7 @@ from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting.figures.thumbnails import encode_image
 from bhsearch.reporting.model_card import LIMITS, USE, ModelCard, TestMetric, WorstImage
 from tests.evaluation.simulated import simulate
+from tests.tasks.samples import BINARY
 
 
 def picture(shade: int) -> bytes:
@@ -29,7 +30,9 @@ def picture(shade: int) -> bytes:
 def make_card(**changes: Any) -> ModelCard:
     """A whole card."""
     predictions = simulate()
-    parts = {name: subgroup_results(predictions, cross_fitted_labels(predictions), name) for name in COLUMNS}
+    parts = {
+        name: subgroup_results(predictions, cross_fitted_labels(predictions, BINARY), name, BINARY) for name in COLUMNS
+    }
     values: dict[str, Any] = {
         "title": "tissue, version 1",
         "synthetic": False,

@@ -10,14 +10,15 @@ from bhsearch.evaluation import held_out_test, metrics
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import report_numbers
 from tests.evaluation.simulated import simulate
+from tests.tasks.samples import BINARY
 
 
 @pytest.mark.parametrize("n_repeats", [1, 3])
 def test_values_are_those_of_the_trial_and_lie_in_their_intervals(n_repeats):
     predictions = simulate(n_repeats=n_repeats)
-    decisions = cross_fitted_labels(predictions)
-    found = report_numbers.measured(predictions, decisions)
-    values = metrics.trial_metrics(predictions, decisions)
+    decisions = cross_fitted_labels(predictions, BINARY)
+    found = report_numbers.measured(predictions, decisions, BINARY)
+    values = metrics.trial_metrics(predictions, BINARY, decisions)
     assert list(found) == list(metrics.METRICS)
     for name, pair in found.items():
         assert pair.value == values[name]
@@ -29,8 +30,8 @@ def test_on_a_single_fold_intervals_are_those_of_the_sealed_test():
     """Two ways to the same numbers: this one takes folds and repeats, the sealed test has one of each."""
     predictions = simulate(n_folds=1)
     threshold = 0.5
-    tested = held_out_test.evaluate_test(predictions, predictions.probability[0], threshold)
-    found = report_numbers.measured(predictions, tested.decisions)
+    tested = held_out_test.evaluate_test(predictions, predictions.probability[0], threshold, BINARY)
+    found = report_numbers.measured(predictions, tested.decisions, BINARY)
     for name, pair in found.items():
         assert (pair.low, pair.high) == pytest.approx(tuple(tested.intervals[name]), abs=1e-9), name
 
@@ -49,7 +50,7 @@ def test_no_interval_has_no_width():
     """All cases right: resampling them gives the same share every time, which is no certainty."""
     perfect = simulate()
     perfect = replace(perfect, probability=np.where(perfect.label == 1, 0.9, 0.1)[None])
-    found = report_numbers.measured(perfect, cross_fitted_labels(perfect))
+    found = report_numbers.measured(perfect, cross_fitted_labels(perfect, BINARY), BINARY)
     assert found["sensitivity"].value == 1.0
     assert found["sensitivity"].low == report_numbers.share_of(1.0, 16).low  # 16 of the 26 cases are malignant
     assert found["specificity"].low == report_numbers.share_of(1.0, 10).low

@@ -122,6 +122,20 @@ def test_other_weights_of_the_same_name_are_named(tmp_path):
     assert "other weights of staintex-s" in refusal(made, changed)
 
 
+def test_other_class_names_are_named():
+    made = prepared()
+    index = replace(made.index, class_names=("normal", "tumour"))
+    changed = StudyContext.of(made.settings, index, made.split, made.found, made.study, made.regime)
+    assert changed.task.class_names == ("normal", "tumour")
+    assert "another task or other class names" in refusal(made, changed)
+
+
+def test_a_study_from_before_tasks_were_stored_is_binary():
+    made = prepared()
+    held = {key: value for key, value in held_by(made).items() if key != "task"}
+    check_agreement("mine", held, made.metadata(), made.backbones)
+
+
 def test_another_space_is_named():
     made = prepared()
     held = held_by(made) | {"space": ["of an older version"]}

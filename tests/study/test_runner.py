@@ -35,6 +35,7 @@ from tests.studies import (
     settings,
 )
 from tests.study.test_study_survives import killed_at
+from tests.tasks.samples import BINARY
 
 METRICS = [
     "auc",
@@ -151,7 +152,7 @@ def test_stored_predictions_give_the_logged_auc_and_optunas_value(finished):
     children = finished.store.children()
     for trial in finished.trials():
         file = finished.store.files(children[trial.number])["out_of_fold_predictions.csv"]
-        auc = trial_metrics(Predictions.from_csv(file))["auc"]
+        auc = trial_metrics(Predictions.from_csv(file), BINARY)["auc"]
         assert auc == pytest.approx(children[trial.number].data.metrics["auc"], abs=1e-12)
         assert auc == pytest.approx(trial.value, abs=1e-12)
 
@@ -160,7 +161,7 @@ def test_the_corrected_score_comes_from_all_stored_predictions_in_every_sitting(
     """The last sitting made no trial of its own, and has everything from MLflow."""
     store = finished.store
     kept = [Predictions.from_csv(store.files(run)["out_of_fold_predictions.csv"]) for run in store.children().values()]
-    corrected = corrected_score(kept)
+    corrected = corrected_score(kept, BINARY)
     metrics = store.parent().data.metrics
     assert metrics["corrected/auc"] == pytest.approx(corrected.score, abs=1e-9)
     assert metrics["corrected/auc_low"] == pytest.approx(corrected.low, abs=1e-9)

@@ -17,6 +17,7 @@ from bhsearch.evaluation.calibration import operating_point
 from bhsearch.lifecycle.registration import RegistrationRequest
 from bhsearch.study.context import StudyContext
 from tests.studies import Store, import_mlflow, search
+from tests.tasks.samples import BINARY
 
 
 def noised(prepared: StudyContext) -> StudyContext:
@@ -47,7 +48,7 @@ def study_in(folder: Path, monkeypatch: pytest.MonkeyPatch, change) -> tuple:
         predictions = {trial.number: reader.predictions_of(trial) for trial in study.trials}
     trials = [(trial.number, trial.state, trial.params, trial.value) for trial in result.records]
     ranking = [(row.trial.number, row.low, row.high, row.tied) for row in result.ranking]
-    return trials, ranking, predictions, operating_point(predictions[study.trials[0].number])
+    return trials, ranking, predictions, operating_point(predictions[study.trials[0].number], BINARY)
 
 
 def test_noise_in_the_test_changes_no_result_threshold_or_calibration(tmp_path, monkeypatch):
@@ -62,6 +63,6 @@ def test_noise_in_the_test_changes_no_result_threshold_or_calibration(tmp_path, 
     assert one[3] == other[3]
     for number, kept in one[2].items():
         assert kept.probability.tobytes() == other[2][number].probability.tobytes()
-    assert corrected_score(list(one[2].values())) == corrected_score(list(other[2].values()))
+    assert corrected_score(list(one[2].values()), BINARY) == corrected_score(list(other[2].values()), BINARY)
     shapes = {name: {decode(file).shape for file in (tmp_path / name / "images").rglob("*.png")} for name in found}
     assert shapes["noise"] == shapes["as they are"] | {(60, 60, 3)}  # the noise was really there

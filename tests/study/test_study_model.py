@@ -12,6 +12,7 @@ from bhsearch.data.dataset import Dataset
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from tests.studies import Store, optuna_trials, search, settings, started
+from tests.tasks.samples import BINARY
 
 LOAD = """
 import json, sys, warnings
@@ -39,7 +40,7 @@ def mean_of_heads(index: Dataset, params: dict, feature_backend: str) -> np.ndar
     template = made.images
     backend.import_backend()
     features = FeatureCache(pixel_cache(made.development, make_resize("crop", 48)), feature_backend)
-    objective = FrozenObjective(features, made.backbones, template.label, template.fold, template.group, 0)
+    objective = FrozenObjective(features, made.backbones, template.label, template.fold, template.group, 0, task=BINARY)
     outcome = objective(params)
     by_view = [
         1 / (1 + np.exp(-outcome.heads.logits(features.get(made.backbones[params["backbone"]], view))))

@@ -12,16 +12,20 @@ from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.stratify import strata_of
 from bhsearch.errors import DataError
 from bhsearch.evaluation import calibration, metrics, thresholds
+from bhsearch.evaluation.bbc_cv import corrected_score
+from bhsearch.evaluation.bootstrap import bootstrap_metric, bootstrap_scores, group_draws
 from bhsearch.evaluation.calibration import NO_CALIBRATION, Calibration, operating_point
 from bhsearch.evaluation.metrics import METRICS, metrics_of, trial_metrics
 from bhsearch.evaluation.subgroups import subgroup_results, worst_cases
 from bhsearch.evaluation.thresholds import classification_text, cross_fitted_labels
 from bhsearch.models.losses import LINKS, LOSSES
+from bhsearch.objectives.scoring import OutOfFoldScorer
 from bhsearch.reporting.figures import trial
 from bhsearch.reporting.figures.image_grid import pick_examples
 from bhsearch.tasks.base import Task
-from bhsearch.tasks.binary import BINARY, BinaryTask
+from bhsearch.tasks.binary import BinaryTask
 from tests.evaluation.simulated import simulate
+from tests.tasks.samples import BINARY
 
 TUMOUR: Task = BinaryTask(("normal", "tumour"), name="tumour")
 
@@ -56,19 +60,19 @@ def test_strata_are_those_of_the_split():
 def test_class_names_of_a_task_reach_tables_captions_and_figures():
     predictions = simulate()
     decisions = cross_fitted_labels(predictions, TUMOUR)
-    text = classification_text(predictions, task=TUMOUR)
+    text = classification_text(predictions, TUMOUR)
     assert "tumour" in text
     assert "malignant" not in text
     assert {group.kind for group in subgroup_results(predictions, decisions, "subtype", TUMOUR)} == {"normal", "tumour"}
-    worst = worst_cases(predictions, decisions, task=TUMOUR)
+    worst = worst_cases(predictions, decisions, TUMOUR)
     assert all("P(tumour)" in case.caption for case in worst)
-    assert {case.kind for case in worst_cases(predictions, decisions, 99, TUMOUR)} == {"normal", "tumour"}
-    assert {example.caption.split()[2] for example in pick_examples(predictions, decisions, task=TUMOUR)} == {
+    assert {case.kind for case in worst_cases(predictions, decisions, TUMOUR, 99)} == {"normal", "tumour"}
+    assert {example.caption.split()[2] for example in pick_examples(predictions, decisions, TUMOUR)} == {
         "normal",
         "tumour",
     }
     matrix = metrics.confusion(predictions, decisions.predicted, predictions.weight)
-    panel = trial.confusion_figure(matrix, matrix, task=TUMOUR)
+    panel = trial.confusion_figure(matrix, matrix, TUMOUR)
     ticks = [label.get_text() for label in panel.template.axes[0].get_xticklabels()]
     assert ticks == ["normal", "tumour"]
 
@@ -76,7 +80,7 @@ def test_class_names_of_a_task_reach_tables_captions_and_figures():
 def test_a_task_chooses_its_metrics():
     few = replace(BINARY, metrics=("auc", "brier"))
     assert list(metrics_of(few)) == ["auc", "brier"]
-    found = trial_metrics(simulate(), task=few)
+    found = trial_metrics(simulate(), few)
     assert "brier" in found
     assert {"sensitivity", "ece"}.isdisjoint(found)
 
@@ -91,6 +95,22 @@ def test_a_task_chooses_its_threshold_rule_and_calibration(monkeypatch):
     assert point.threshold == 0.25
     assert point.calibration == NO_CALIBRATION  # this one makes the Brier score worse
     assert point.brier_after > point.brier_before
+
+
+def test_a_task_chooses_its_score():
+    predictions = simulate(n_repeats=2)
+    other = replace(BINARY, score="average_precision")
+    labels = cross_fitted_labels(predictions, BINARY)
+    metric = metrics.METRICS["average_precision"]
+    assert metrics.score(predictions, other) == metric.value(predictions, labels)
+    draws = group_draws(predictions.group, predictions.stratum, 20)
+    expected = bootstrap_metric(metric, predictions, labels, draws)
+    assert np.array_equal(bootstrap_scores(predictions, draws, other), expected)
+    assert corrected_score([predictions], other, 20).raw == metrics.score(predictions, other)
+    scorer = OutOfFoldScorer(predictions.label, predictions.fold, predictions.group, other)
+    rows = np.flatnonzero(predictions.fold[1] == 2)
+    expected = metrics.fold_scores(predictions, metrics.weighted_average_precision)[1, 2]
+    assert scorer.fold_score(1, rows, predictions.probability[1, rows]) == expected
 
 
 def test_the_loss_and_link_are_those_of_keras():

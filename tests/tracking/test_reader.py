@@ -6,6 +6,7 @@ from bhsearch.errors import MissingError, StudyError
 from bhsearch.states import COMPLETE
 from bhsearch.tracking import keys
 from tests.studies import STUDY, Finished, import_mlflow
+from tests.tasks.samples import BINARY
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_predictions_give_the_score_that_is_logged(studies, study):
     from bhsearch.evaluation.metrics import score
 
     trial = study.trials[0]
-    assert score(studies.predictions_of(trial)) == pytest.approx(trial.score, abs=1e-9)
+    assert score(studies.predictions_of(trial), BINARY) == pytest.approx(trial.score, abs=1e-9)
 
 
 def test_what_the_study_was_made_with_comes_back(studies, study, finished):

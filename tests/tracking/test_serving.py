@@ -143,7 +143,7 @@ def test_threshold_classes_and_signature_travel_with_it(inside):
     model = Model.load(str(import_mlflow().artifacts.download_artifacts(URI)))
     assert model.metadata["threshold"] == inside.good.point.threshold
     assert model.metadata["calibration"]["slope"] == inside.good.point.calibration.slope
-    assert model.metadata["classes"] == ["benign", "malignant"]
+    assert model.metadata["task"] == {"name": "binary", "class_names": ["benign", "malignant"]}
     assert "Not for screening" in model.metadata["use"]
     assert [(column.name, column.type.name) for column in model.signature.inputs] == [("image", "binary")]
     assert [column.name for column in model.signature.outputs] == ["probability", "label"]

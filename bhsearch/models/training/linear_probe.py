@@ -28,7 +28,6 @@ from bhsearch.data.arrays import Float32Array
 from bhsearch.models import backend
 from bhsearch.models.losses import LOSSES
 from bhsearch.models.training.optimizers import EPSILON, bias_corrections, learning_rates, optimizer_step
-from bhsearch.tasks.binary import BINARY
 
 BATCH = 128
 _MAX_GRADIENT_NORM = 5.0  # maximum norm of the gradient of a fold model
@@ -179,6 +178,8 @@ def fit(
     moments: list[Moments],
     params: HeadParams,
     seed: int,
+    *,
+    loss: str,
 ) -> Fit:
     """Train the heads of all fold models.
 
@@ -191,6 +192,7 @@ def fit(
         moments: Weighted sums of each view, for the standardisation.
         params: Training parameters of the trial.
         seed: Random seed for initial weights, order of rows, views and dropout.
+        loss: Name of the training loss, a key of `models.losses.LOSSES`.
     """
     from keras import ops
 
@@ -210,7 +212,7 @@ def fit(
     data = tuple(map(ops.convert_to_tensor, (target, relative_weights, mean, inverse_deviation, views[0][held_out])))
     settings = ops.convert_to_tensor(np.array([params.optimizer == "adamw", params.weight_decay], np.float32))
     state = tuple(tuple(map(ops.convert_to_tensor, group)) for group in (start, slots, slots))
-    epoch = _compiled_epoch(linear)
+    epoch = _compiled_epoch(linear, loss)
     losses, curves = [], []
     for inputs in _epoch_inputs(n_images, n_views, n_features, params, random):
         state, loss, logits = epoch(state, stacked_views, data, settings, *map(ops.convert_to_tensor, inputs))
@@ -269,11 +271,12 @@ def _epoch_inputs(
 
 
 @cache
-def _compiled_epoch(linear: bool) -> Callable[..., Any]:
+def _compiled_epoch(linear: bool, loss_name: str) -> Callable[..., Any]:
     """Return a compiled function that trains one epoch, for all numbers of units and all hyperparameters.
 
     Args:
         linear: Whether the heads are linear.
+        loss_name: Name of the training loss.
     """
     from keras import ops
 
@@ -281,7 +284,7 @@ def _compiled_epoch(linear: bool) -> Callable[..., Any]:
 
     def loss(parameters: Any, x: Any, mask: Any, target: Any, weight: Any, mean: Any, inverse_deviation: Any) -> Any:
         logits = forward(parameters, x, mask, mean, inverse_deviation)
-        entropy = LOSSES[BINARY.loss](logits, target[:, None])
+        entropy = LOSSES[loss_name](logits, target[:, None])
         return ops.sum(ops.mean(entropy * weight, axis=0))
 
     gradient = backend.value_and_grad(loss)

@@ -8,7 +8,7 @@ length. The state of batch normalisation and the frozen weights are stored in tw
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +21,6 @@ from bhsearch.models.augmentation import device_transforms
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.losses import LOSSES
 from bhsearch.models.training.optimizers import EPSILON, optimizer_step
-from bhsearch.tasks.binary import BINARY
 
 _UNBOUNDED = 1 << 30  # steps per call if the number is not limited
 DEPTHS = {"half": 0.5, "all": 0.0}  # relative depth of the first trained layer, from 0 (first layer) to 1 (last layer)
@@ -45,6 +44,7 @@ class TrainerSpec:
         precision: Keras's name of the precision.
         micro_batches: Number of parts into which a batch is split to save memory. Gradients are averaged over the
             parts.
+        loss: Name of the training loss, a key of `models.losses.LOSSES`.
     """
 
     backbone: Backbone
@@ -54,6 +54,7 @@ class TrainerSpec:
     hidden_units: int
     precision: str = "float32"
     micro_batches: int = 1
+    loss: str = field(kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,7 +336,7 @@ class CompiledTrainer:
             parts[:-4], frozen_params, batch_norm_state, images, training=self.from_scratch
         )
         logits = self._head(features * dropout_mask, *parts[-4:])
-        entropy = LOSSES[BINARY.loss](logits, target)
+        entropy = LOSSES[self.spec.loss](logits, target)
         return ops.mean(entropy * weight) * scale, batch_norm_state
 
     def _logits(

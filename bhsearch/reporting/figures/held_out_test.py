@@ -10,7 +10,6 @@ import numpy.typing as npt
 from bhsearch.evaluation import curves, metrics
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, group_draws
 from bhsearch.reporting.figures import image_grid, style
-from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +53,7 @@ def worst_and_best(tested: TestResult, pixels_of: Callable[[int], npt.NDArray[np
         pixels_of: Function that returns the RGB image of a test row; all images must have the same size.
         note: Note in a corner; may be empty.
     """
-    examples = image_grid.pick_examples(tested.predictions, tested.decisions)
+    examples = image_grid.pick_examples(tested.predictions, tested.decisions, tested.task)
     canvas = image_grid.compose(np.stack([pixels_of(example.row) for example in examples]), examples)
     height, width = canvas.shape[:2]
     margin, top = 20, 85  # pixels
@@ -126,10 +125,9 @@ def _confusion(tested: TestResult, note: str) -> Figure:
             text = f"{count:.0f}\n{share:.0%}" if float(count).is_integer() else f"{count:.1f}\n{share:.0%}"
             colour = "white" if share > 0.6 else style.INK
             axes.text(predicted, true, text, ha="center", va="center", fontsize=11, color=colour)
-        axes.set_xticks([0, 1], BINARY.class_names)
-        axes.set_yticks(
-            [0, 1] if place == 0 else [], BINARY.class_names if place == 0 else [], rotation=90, va="center"
-        )
+        names = tested.task.class_names
+        axes.set_xticks([0, 1], names)
+        axes.set_yticks([0, 1] if place == 0 else [], names if place == 0 else [], rotation=90, va="center")
         axes.tick_params(length=0, labelsize=9)
         axes.set_title(title, fontsize=10, color=style.INK)
         style.label_axes(axes, "predicted", "true" if place == 0 else "")

@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bhsearch.reporting.figures import style, templates
 from bhsearch.reporting.figures.templates import Panel, Template
-from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import IntArray, Predictions
@@ -45,9 +44,7 @@ class Example:
     caption: str
 
 
-def pick_examples(
-    predictions: Predictions, decisions: HardLabels, n_images: int = 16, task: Task = BINARY
-) -> list[Example]:
+def pick_examples(predictions: Predictions, decisions: HardLabels, task: Task, n_images: int = 16) -> list[Example]:
     """Return the most confident correct and the most confident wrong images of the first repeat.
 
     If possible, the examples are divided equally between four kinds: correct and wrong images of each class. Within a
@@ -57,8 +54,8 @@ def pick_examples(
     Args:
         predictions: Out-of-fold predictions.
         decisions: Predicted labels of the same images.
-        n_images: Largest number of examples.
         task: Task with the class names.
+        n_images: Largest number of examples.
 
     Returns:
         At most `n_images` examples, correct ones first, then ordered by label.

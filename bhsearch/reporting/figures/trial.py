@@ -13,7 +13,6 @@ from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, Interval
 from bhsearch.evaluation.metrics import N_CALIBRATION_BINS
 from bhsearch.reporting.figures import style, templates
 from bhsearch.reporting.figures.templates import Panel, Template
-from bhsearch.tasks.binary import BINARY
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -184,7 +183,7 @@ def _calibration_template(note: str) -> Template:
     return Template(figure, upper, lower)
 
 
-def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "", task: Task = BINARY) -> Panel:
+def confusion_figure(images: FloatArray, cases: FloatArray, task: Task, note: str = "") -> Panel:
     """Draw two confusion matrices, one with equal weight per image and one with equal weight per case.
 
     The mean over the R repeats is shown.
@@ -192,8 +191,8 @@ def confusion_figure(images: FloatArray, cases: FloatArray, note: str = "", task
     Args:
         images: Matrices from `confusion` with a weight of 1 per image. Shape (R, 2, 2).
         cases: Matrices from `confusion` with case weights. Shape (R, 2, 2).
-        note: Note in a corner; may be empty.
         task: Task with the class names.
+        note: Note in a corner; may be empty.
     """
     template = _confusion_template(note, task.class_names)
     artists: list[Artist] = []

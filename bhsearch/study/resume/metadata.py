@@ -8,6 +8,7 @@ from typing import Any, NotRequired, TypedDict
 from bhsearch.errors import StudyError
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.objectives.space import Params
+from bhsearch.tasks import TaskRecord, restore_task, task_record
 
 
 class Origin(TypedDict, total=False):
@@ -42,6 +43,7 @@ class NewMetadata(TypedDict):
     """The metadata of a study that follow from its settings and data, before its storage is opened."""
 
     data: str
+    task: TaskRecord
     data_fingerprint: str
     split_fingerprint: str
     regime: str
@@ -74,6 +76,7 @@ class StudyMetadata(NewMetadata):
 
 # Metadata that must not change when a study is resumed, with the description of a difference for the message.
 _MUST_AGREE = {
+    "task": "another task or other class names",
     "data_fingerprint": "other images, labels or cases",
     "split_fingerprint": "another split (--folds, --repeats, --test-fraction, --group-by, --magnification)",
     "regime": "another --regime",
@@ -102,6 +105,7 @@ def check_agreement(
     Raises:
         StudyError: If the metadata or weights differ; the message lists every difference.
     """
+    held = {**held, "task": task_record(restore_task(held.get("task")))}
     differences = [
         f"  {what}: {_short(held.get(key))} then, {_short(now[key])} now"
         for key, what in _MUST_AGREE.items()

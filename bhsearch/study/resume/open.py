@@ -64,6 +64,7 @@ def _opened(
         now["warm"] = held["warm"]  # keep the points that the first command chose
     check_parts(prepared.study, held.get("plugins", {}), plugins)
     check_agreement(prepared.study, held, now, prepared.backbones)
+    held.setdefault("task", now["task"])  # absent in studies of earlier versions
     names = (*held["backbones"], *(name for name in weights if name not in held["backbones"]))
     if len(names) > len(held["backbones"]):
         held["backbones"] = {name: weights[name] for name in names}

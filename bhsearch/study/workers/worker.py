@@ -234,7 +234,7 @@ class Worker:
         if self._draws is None:
             self._draws = group_draws(self._images.group, self._images.stratum, N_DRAWS)
         predictions = self._images.predictions(outcome.probability)
-        ends = interval(bootstrap_scores(predictions, self._draws))
+        ends = interval(bootstrap_scores(predictions, self._draws, self._prepared.task))
         return float(ends.low), float(ends.high)
 
     def _prune(self, trial: Trial, pruned: Pruned) -> None:

@@ -17,6 +17,7 @@ from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.evaluation.thresholds import classification_text, cross_fitted_labels
 from bhsearch.reporting.figures import image_grid, study, style, trial
 from bhsearch.reporting.figures.augmentation import augmentation_figure
+from bhsearch.tasks import Task
 from bhsearch.tracking import keys
 from bhsearch.tracking.records import SummaryRecord
 
@@ -24,11 +25,11 @@ N_DRAWS = 1000
 N_DRAWS_BAND = 200  # enough for a smooth confidence band
 
 
-def score_and_interval(predictions: Predictions) -> tuple[dict[str, float], Interval]:
+def score_and_interval(predictions: Predictions, task: Task) -> tuple[dict[str, float], Interval]:
     """Return the metrics of a trial, and the 95 % interval of the score over cases."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
-    ends = interval(bootstrap_scores(predictions, draws))
-    values = metrics.trial_metrics(predictions)
+    ends = interval(bootstrap_scores(predictions, draws, task))
+    values = metrics.trial_metrics(predictions, task)
     # The interval follows the score, because MLflow shows metrics in the order in which they were logged.
     return {keys.AUC: values[keys.AUC], keys.AUC_LOW: ends.low, keys.AUC_HIGH: ends.high, **values}, ends
 
@@ -36,6 +37,7 @@ def score_and_interval(predictions: Predictions) -> tuple[dict[str, float], Inte
 def write_trial(
     folder: Path,
     predictions: Predictions,
+    task: Task,
     values: Mapping[str, float],
     ends: Interval,
     history: Mapping[str, list[float]],
@@ -48,6 +50,7 @@ def write_trial(
     Args:
         folder: An empty folder.
         predictions: Out-of-fold predictions.
+        task: Task of the study.
         values: Metrics, from `score_and_interval`.
         ends: Interval of the score, from `score_and_interval`.
         history: Learning curves `auc`, `loss` and `training_loss`, with one value per step.
@@ -56,7 +59,7 @@ def write_trial(
         note: Text on every picture, such as that the data are synthetic; may be empty.
         unit: Unit of the steps of the learning curves.
     """
-    decisions = cross_fitted_labels(predictions)
+    decisions = cross_fitted_labels(predictions, task)
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
     one = np.ones_like(predictions.weight)
     figures = {
@@ -69,17 +72,18 @@ def write_trial(
         "confusion_matrix": trial.confusion_figure(
             metrics.confusion(predictions, decisions.predicted, one),
             metrics.confusion(predictions, decisions.predicted, predictions.weight),
+            task,
             note,
         ),
     }
     if pixels is not None:
-        examples = image_grid.pick_examples(predictions, decisions)
+        examples = image_grid.pick_examples(predictions, decisions, task)
         shown = np.stack([_whole(pixels[example.row]) for example in examples])
         figures["right_and_wrong"] = image_grid.grid_figure(shown, examples, note)
     _write_pictures(folder / keys.PICTURES, figures)
     predictions.to_csv(folder / keys.PREDICTIONS, f"{note.rstrip('.')}. {DISCLAIMER}" if note else DISCLAIMER)
     _write_table(folder / "roc.csv", curves.roc_points(predictions))
-    (folder / "classification_report.txt").write_text(classification_text(predictions, note), encoding="utf-8")
+    (folder / "classification_report.txt").write_text(classification_text(predictions, task, note), encoding="utf-8")
 
 
 def write_study(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], note: str) -> None:

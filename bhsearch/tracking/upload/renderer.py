@@ -24,6 +24,7 @@ from bhsearch.evaluation.predictions import Predictions
 from bhsearch.runtime.cache import acquire_lease
 from bhsearch.runtime.messages import Failed, Render, Rendered, from_line, to_line
 from bhsearch.runtime.processes import python_command
+from bhsearch.tasks import restore_task
 from bhsearch.tracking.records import StudyRecord, TrialRecord
 from bhsearch.tracking.upload import artifacts
 from bhsearch.tracking.upload.outbox import Message, Outbox
@@ -38,11 +39,13 @@ def render(outbox: Outbox, study: Message[StudyRecord], number: int) -> None:
     shutil.rmtree(files, ignore_errors=True)  # incomplete files of a process that died
     files.mkdir()
     predictions = joined_predictions(study, trial)
-    values, ends = artifacts.score_and_interval(predictions)
-    values |= extra_values(predictions, study.record["settings"].get("metrics", ()))
+    task = restore_task(study.record.get("task"))
+    values, ends = artifacts.score_and_interval(predictions, task)
+    values |= extra_values(predictions, study.record["settings"].get("metrics", ()), task)
     pixels = _pixels(study)
     unit = "quarter of the training" if study.record["augmented"] else "epoch"
-    artifacts.write_trial(files, predictions, values, ends, trial.record["curves"], pixels, study.record["note"], unit)
+    note = study.record["note"]
+    artifacts.write_trial(files, predictions, task, values, ends, trial.record["curves"], pixels, note, unit)
     (trial.folder / _VALUES).write_text(json.dumps(values), encoding="utf-8")
 
 

@@ -30,6 +30,7 @@ from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.inference_model import ModelPool, inference_network
 from bhsearch.runtime.store_schema import SCHEMA, require_schema
 from bhsearch.states import COMPLETE, FAILED, PRUNED
+from bhsearch.tasks import restore_task, task_record
 from bhsearch.tracking import keys, model_files, notes
 from bhsearch.tracking.connection import open_experiment, require_experiment_schema
 from bhsearch.tracking.keys import LOST, MODEL, NO_TRIAL, REASON, RETRY_OF, RETRY_OF_RUN, STATE, STUDY, TRIAL, UID
@@ -113,9 +114,10 @@ class RunWriter:
         self, client: MlflowClient, study: Message[StudyRecord], say: Callable[[str], None] = lambda _: None
     ) -> None:
         self._client, self._record, self._say = client, study.record, say
+        self._task = restore_task(study.record.get("task"))
         require_schema(study.record.get("schema"), f"The outbox {study.folder.parent}")
         self.experiment_id = open_experiment(client, self._record["experiment"])
-        self._pool = ModelPool()
+        self._pool = ModelPool(self._task.link)
         self._config: set[str] = set()  # names of the settings logged on the study's run
         self.notes: list[str] = []  # sentences for the user
         self.run_id = self._study_run()
@@ -331,7 +333,7 @@ class RunWriter:
             signature=_SIGNATURE,
             pip_requirements=self._record["requirements"],
             metadata={
-                "classes": ["benign", "malignant"],
+                "task": task_record(self._task),
                 "output": "P(malignant), mean over the folds",
                 "split_fingerprint": self._record["tags"][keys.SPLIT_FINGERPRINT],
                 "data_fingerprint": self._record["tags"][keys.DATA_FINGERPRINT],

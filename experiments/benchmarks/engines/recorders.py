@@ -30,6 +30,7 @@ from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import make_objective
+from bhsearch.tasks.binary import BinaryTask
 from experiments.benchmarks.engines.design import Point
 from experiments.benchmarks.engines.table import Entry
 from experiments.benchmarks.engines.thirds import HeldOut
@@ -66,7 +67,13 @@ class FrozenRecorder:
         self._held_out, self._backbones, self._images = held_out, backbones, prepared.images
         rows = self._images
         self._objective = FrozenObjective(
-            self._features, backbones, rows.label, rows.fold, rows.group, prepared.settings.seed
+            self._features,
+            backbones,
+            rows.label,
+            rows.fold,
+            rows.group,
+            prepared.settings.seed,
+            task=BinaryTask(),
         )
 
     def features(self) -> Iterator[tuple[str, str, float]]:
@@ -142,7 +149,9 @@ class FinetuneRecorder:
     def _outside_score(self, point: Point, outcome: TrialResult) -> float:
         backbone = self._prepared.backbones[point.params["backbone"]]
         model, rows = outcome.model, np.arange(len(self._held_out.groups))
-        shape = TrainerSpec(backbone, model["image_size"], _BATCH, "all", model["hidden_units"], "float32")
+        shape = TrainerSpec(
+            backbone, model["image_size"], _BATCH, "all", model["hidden_units"], "float32", loss=BinaryTask.loss
+        )
         with self._pool.program(shape) as program:
             by_member = []
             for member in members_of(outcome.arrays, model["n_members"]):

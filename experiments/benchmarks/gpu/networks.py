@@ -30,6 +30,7 @@ from bhsearch.models.training.finetune import EVALS_PER_FOLD, FinetuneParams, Fo
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights, TrainerSpec
 from bhsearch.objectives.finetune import finetune_params
 from bhsearch.objectives.space import finetune_space, starting_point
+from bhsearch.tasks.binary import BinaryTask
 
 VIT = "vit-b16"
 TRAINING = 3  # passes that a training step is worth: forward, and backward by data and by weights
@@ -248,7 +249,7 @@ def training_of(
     backbone: Backbone, size: int, batch: int, precision: str, depth: str = "all"
 ) -> tuple[CompiledTrainer, ModelWeights]:
     """A program and blank weights to start from."""
-    program = CompiledTrainer(TrainerSpec(backbone, size, batch, depth, 0, precision))
+    program = CompiledTrainer(TrainerSpec(backbone, size, batch, depth, 0, precision, loss=BinaryTask.loss))
     head = [np.zeros((program.n_features, 1), np.float32), np.zeros(1, np.float32)]
     return program, ModelWeights(
         program.initial_weights(np.random.default_rng(0)), [*head, np.ones(1, np.float32), np.zeros((), np.float32)]

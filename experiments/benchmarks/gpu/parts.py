@@ -29,6 +29,7 @@ from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import finetune_space, frozen_space, starting_point
 from bhsearch.study.context import FINETUNE_PRUNER, gpu_here
+from bhsearch.tasks.binary import BinaryTask
 from experiments.benchmarks.gpu import networks
 from experiments.benchmarks.gpu.networks import MOST_BYTES, RandomBackbone, feature_speed, speed_of, training_of
 
@@ -161,7 +162,7 @@ def frozen(bench: Bench) -> None:
     backbones = bench.backbones(bench.options.frozen_backbones)
     by_name, rows = {each.name: each for each in backbones}, bench.rows(N_FOLDS)
     features = _Drawn(bench.pixels, "keras")
-    objective = FrozenObjective(features, by_name, rows.label, rows.fold, rows.group, 0)
+    objective = FrozenObjective(features, by_name, rows.label, rows.fold, rows.group, 0, task=BinaryTask())
     engine = _engine("frozen", frozen_space(tuple(by_name)), 1)
     started, seconds = time.perf_counter(), []
     for _ in range(bench.options.frozen_trials):
@@ -191,7 +192,9 @@ def finetune(bench: Bench) -> None:
     backbones = bench.backbones(options.finetune_backbones)
     by_name, rows, size = {each.name: each for each in backbones}, bench.rows(options.folds), options.image_size
     heads = frozen_space(tuple(by_name))
-    frozen_heads = FrozenObjective(_Drawn(bench.pixels, "keras"), by_name, rows.label, rows.fold, rows.group, 0)
+    frozen_heads = FrozenObjective(
+        _Drawn(bench.pixels, "keras"), by_name, rows.label, rows.fold, rows.group, 0, task=BinaryTask()
+    )
     objective = FinetuneObjective(
         {size: bench.pixels},
         lambda _: frozen_heads,
@@ -201,6 +204,7 @@ def finetune(bench: Bench) -> None:
         0,
         precision,
         print,
+        task=BinaryTask(),
     )
     space = finetune_space(tuple(by_name), (size,))
     if options.check:

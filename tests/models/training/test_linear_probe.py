@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from bhsearch.models import backend
 from bhsearch.models.training import linear_probe as module
 from bhsearch.models.training.linear_probe import HeadParams, Moments, fit, standardisation
+from tests.tasks.samples import BINARY
 
 N_FEATURES, N_FOLDS = 7, 3
 PLAIN = HeadParams(
@@ -51,7 +52,7 @@ class Problem:
     def fit(self, params, seed=1, columns=slice(None)):
         weights = self.weights[:, columns]
         moments = [Moments.of(view, weights) for view in self.views]
-        return fit(self.views, self.labels, weights, self.held_out[columns], moments, params, seed)
+        return fit(self.views, self.labels, weights, self.held_out[columns], moments, params, seed, loss=BINARY.loss)
 
 
 def arrays(heads):

@@ -9,12 +9,13 @@ from bhsearch.errors import BackboneError
 from bhsearch.models.training.step_cache import TrainerCache
 from bhsearch.models.training.train_step import TrainerSpec
 from tests.models.finetuning import CNN
+from tests.tasks.samples import BINARY
 
 MB = 1 << 20
 
 
 def shape(size):
-    return TrainerSpec(CNN, size, 4, "all", 0)
+    return TrainerSpec(CNN, size, 4, "all", 0, loss=BINARY.loss)
 
 
 def use(pool, size, held, n_bytes=0):
@@ -89,7 +90,7 @@ def test_a_program_that_fails_in_its_first_use_is_still_kept_and_measured():
 
 
 def test_a_network_that_cannot_be_built_leaves_nothing(mobilenet):
-    pool, too_small = TrainerCache(), TrainerSpec(mobilenet, 16, 4, "all", 0)
+    pool, too_small = TrainerCache(), TrainerSpec(mobilenet, 16, 4, "all", 0, loss=BINARY.loss)
     with pytest.raises(BackboneError, match="at least 32"), pool.program(too_small):
         pass
     assert too_small not in pool

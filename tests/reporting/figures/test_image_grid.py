@@ -14,12 +14,13 @@ from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting.figures import image_grid, style
 from bhsearch.reporting.figures.image_grid import Example, compose, grid_figure, pick_examples
 from tests.evaluation.simulated import simulate
+from tests.tasks.samples import BINARY
 
 
 def test_half_of_the_grid_is_wrong_and_both_classes_are_shown() -> None:
     base = simulate(26)
-    decisions = cross_fitted_labels(base)
-    examples = pick_examples(base, decisions)
+    decisions = cross_fitted_labels(base, BINARY)
+    examples = pick_examples(base, decisions, BINARY)
     rows = [example.row for example in examples]
     assert len(set(rows)) == 16
     assert [example.correct for example in examples] == [True] * 8 + [False] * 8
@@ -29,7 +30,7 @@ def test_half_of_the_grid_is_wrong_and_both_classes_are_shown() -> None:
 
 def test_each_kind_shows_different_cases_while_there_are_any() -> None:
     base = simulate(40)
-    rows = [example.row for example in pick_examples(base, cross_fitted_labels(base))]
+    rows = [example.row for example in pick_examples(base, cross_fitted_labels(base, BINARY), BINARY)]
     for start in range(0, 16, 4):
         assert len(set(base.group[rows[start : start + 4]])) == 4
 
@@ -37,14 +38,14 @@ def test_each_kind_shows_different_cases_while_there_are_any() -> None:
 def test_a_trial_without_errors_fills_the_grid_with_right_images() -> None:
     base = simulate(26)
     perfect = dataclasses.replace(base, probability=base.label[None].astype(float))
-    examples = pick_examples(perfect, cross_fitted_labels(perfect))
+    examples = pick_examples(perfect, cross_fitted_labels(perfect, BINARY), BINARY)
     assert len(examples) == 16
     assert all(example.correct for example in examples)
 
 
 def test_captions_hold_probability_label_and_case() -> None:
     base = simulate(26)
-    example = pick_examples(base, cross_fitted_labels(base))[0]
+    example = pick_examples(base, cross_fitted_labels(base, BINARY), BINARY)[0]
     assert example.caption == f"P {base.probability[0, example.row]:.2f}   benign\n{base.case[example.row]}"
 
 

@@ -17,6 +17,7 @@ from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting.figures import style, trial
 from bhsearch.reporting.figures.templates import Panel
 from tests.evaluation.simulated import simulate
+from tests.tasks.samples import BINARY
 
 NOTE = "synthetic data (phantom)"
 
@@ -32,14 +33,14 @@ def said(picture: Figure | Panel) -> str:
 def make_all() -> dict[str, Figure | Panel]:
     base = simulate(20)
     draws = group_draws(base.group, base.stratum, 20)
-    called = cross_fitted_labels(base).predicted
+    called = cross_fitted_labels(base, BINARY).predicted
     return {
         "learning": trial.learning_figure([0.6, 0.7], [0.7, 0.6], NOTE),
         "roc": trial.roc_figure(roc_band(base, draws), 0.75, Interval(0.6, 0.9), NOTE),
         "precision": trial.precision_recall_figure(precision_recall_band(base, draws), 0.8, None, NOTE),
         "calibration": trial.calibration_figure(calibration_bins(base), 0.1, NOTE),
         "confusion": trial.confusion_figure(
-            confusion(base, called, np.ones_like(base.weight)), confusion(base, called, base.weight), NOTE
+            confusion(base, called, np.ones_like(base.weight)), confusion(base, called, base.weight), BINARY, NOTE
         ),
     }
 
@@ -92,7 +93,7 @@ def test_calibration_draws_the_filled_bins_and_all_the_weight() -> None:
 
 def test_confusion_shows_counts_and_shares_of_the_true_class() -> None:
     images = np.array([[[30.0, 10.0], [5.0, 15.0]], [[32.0, 8.0], [5.0, 15.0]]])
-    artists = trial.confusion_figure(images, images / 10).artists
+    artists = trial.confusion_figure(images, images / 10, BINARY).artists
     counts = [item.get_text() for item in artists if isinstance(item, Text)]
     left, right = counts[:4], counts[4:]
     assert left == ["31\n78%", "9\n22%", "5\n25%", "15\n75%"]

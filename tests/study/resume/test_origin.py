@@ -19,6 +19,7 @@ from bhsearch.study.runner import optimize
 from tests.evaluation.simulated import simulate
 from tests.models.finetuning import own_backbone
 from tests.studies import settings
+from tests.tasks.samples import BINARY
 
 # Keras writes its weights with TensorFlow's arrays, which are a version of NumPy behind.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -141,11 +142,11 @@ def test_the_correction_competes_with_the_trials_that_were_started_from():
     noise = [random.uniform(-0.2, 0.2, first.probability.shape) for _ in range(4)]
     predictions = {k: replace(first, probability=np.clip(first.probability + noise[k], 0, 1)) for k in range(4)}
     records = [Trial(k, COMPLETE, {}, 0.8) for k in range(2)]
-    alone, _ = correct(records, predictions)
-    both, reason = correct(records, predictions, [predictions[2], predictions[3]], 2)
+    alone, _ = correct(records, predictions, BINARY)
+    both, reason = correct(records, predictions, BINARY, [predictions[2], predictions[3]], 2)
     assert (alone.n_trials, both.n_trials, reason) == (2, 4, "")
     assert both.raw >= alone.raw
-    lost, reason = correct(records, predictions, [predictions[2]], 2)
+    lost, reason = correct(records, predictions, BINARY, [predictions[2]], 2)
     assert lost is None
     assert reason == "the predictions of 1 of the 2 trials that it was started from are not at hand"
 

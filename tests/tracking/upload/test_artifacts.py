@@ -17,6 +17,7 @@ from bhsearch.models.augmentation.device_transforms import SHOWN_SAMPLES, SHOWN_
 from bhsearch.tracking import keys
 from bhsearch.tracking.upload import artifacts
 from tests.evaluation.simulated import simulate
+from tests.tasks.samples import BINARY
 
 NOTE = "Synthetic data (phantom)"
 HISTORY = {"auc": [0.5, 0.6], "loss": [0.7, 0.6], "training_loss": [0.7, 0.5]}
@@ -30,21 +31,21 @@ def predictions() -> Predictions:
 @pytest.fixture(scope="module")
 def written(predictions, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trial")
-    values, ends = artifacts.score_and_interval(predictions)
+    values, ends = artifacts.score_and_interval(predictions, BINARY)
     pixels = np.full((len(predictions), 1, 32, 32, 3), 200, np.uint8)
-    artifacts.write_trial(folder, predictions, values, ends, HISTORY, pixels, NOTE)
+    artifacts.write_trial(folder, predictions, BINARY, values, ends, HISTORY, pixels, NOTE)
     return folder
 
 
 def test_the_score_is_inside_its_interval_and_the_metrics_are_those_of_the_trial(predictions):
-    values, ends = artifacts.score_and_interval(predictions)
+    values, ends = artifacts.score_and_interval(predictions, BINARY)
     assert ends.low == values["auc_low"] < values["auc"] < values["auc_high"] == ends.high
-    assert trial_metrics(predictions).items() <= values.items()
+    assert trial_metrics(predictions, BINARY).items() <= values.items()
 
 
 def test_the_interval_is_the_same_each_time(predictions):
     """Every trial is drawn with the same weights, or their intervals could not be compared."""
-    assert artifacts.score_and_interval(predictions) == artifacts.score_and_interval(predictions)
+    assert artifacts.score_and_interval(predictions, BINARY) == artifacts.score_and_interval(predictions, BINARY)
 
 
 def test_every_picture_can_be_opened(written):
@@ -131,5 +132,5 @@ def test_a_study_that_augments_shows_what_each_policy_does(tmp_path):
 
 
 def test_no_value_of_a_trial_is_lost_in_the_scores(predictions):
-    values, _ = artifacts.score_and_interval(predictions)
+    values, _ = artifacts.score_and_interval(predictions, BINARY)
     assert all(math.isfinite(value) for value in values.values())

@@ -13,6 +13,7 @@ from bhsearch.runtime.cache_eviction import evict
 from bhsearch.tracking.upload.outbox import Outbox
 from bhsearch.tracking.upload.renderer import RendererProcess, joined_predictions, rendered
 from tests.evaluation.simulated import simulate
+from tests.tasks.samples import BINARY
 
 CURVES = {"auc": [0.6, 0.7], "loss": [0.7, 0.6], "training_loss": [0.7, 0.5]}
 
@@ -51,9 +52,9 @@ def test_metrics_and_files_lie_beside_the_trial(outbox):
     renderer.close()
     values, files = rendered(outbox.trial(0))
     predictions = joined_predictions(outbox.study(), outbox.trial(0))
-    ends = interval(bootstrap_scores(predictions, group_draws(predictions.group, predictions.stratum)))
+    ends = interval(bootstrap_scores(predictions, group_draws(predictions.group, predictions.stratum), BINARY))
     assert values == pytest.approx(
-        {**trial_metrics(predictions), "auc_low": ends.low, "auc_high": ends.high}, abs=1e-12, nan_ok=True
+        {**trial_metrics(predictions, BINARY), "auc_low": ends.low, "auc_high": ends.high}, abs=1e-12, nan_ok=True
     )
     assert {file.name for file in (files / "pictures").iterdir()} >= {"roc.png", "calibration.png"}
 

@@ -1,0 +1,51 @@
+"""Columns of a data set that are joined to probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+
+from bhsearch.data.open_data import open_data
+from bhsearch.data.splits import make_split
+from bhsearch.evaluation.image_columns import ImageColumns
+from bhsearch.evaluation.predictions import Predictions
+
+
+def columns() -> ImageColumns:
+    index = open_data("phantom:cases=24,images=2")
+    split = make_split(index, n_folds=3, n_repeats=2)
+    return ImageColumns.select(index, split, split.development, split.folds[:, split.development])
+
+
+def test_the_columns_are_all_fields_of_predictions_but_the_probability():
+    names = {field.name for field in fields(Predictions)}
+    assert {field.name for field in fields(ImageColumns)} == names - {"probability"}
+
+
+def test_predictions_have_the_columns_of_the_chosen_images():
+    index = open_data("phantom:cases=24,images=2")
+    split = make_split(index, n_folds=3)
+    rows = split.test
+    n = int(rows.sum())
+    chosen = ImageColumns.select(index, split, rows, np.zeros((1, n), np.int8))
+    probability = np.linspace(0, 1, n)[None]
+    predictions = chosen.predictions(probability)
+    assert len(chosen) == n
+    assert predictions.probability is probability
+    assert np.array_equal(predictions.path, index.column("path")[rows])
+    assert np.array_equal(predictions.case, index.column("case")[rows])
+    assert np.array_equal(predictions.label, index.labels[rows])
+    assert np.array_equal(predictions.group, split.groups[rows])
+    assert np.array_equal(predictions.stratum, split.strata[rows])
+
+
+def test_saved_columns_are_read_again(tmp_path):
+    saved = columns()
+    np.savez(tmp_path / "columns.npz", **saved.arrays())
+    with np.load(tmp_path / "columns.npz") as arrays:  # strings that need pickling would be refused
+        read = ImageColumns.from_arrays(arrays)
+    for field in fields(ImageColumns):
+        one, other = getattr(saved, field.name), getattr(read, field.name)
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
