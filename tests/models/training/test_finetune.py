@@ -34,6 +34,7 @@ from tests.models.finetuning import (
     start_of,
     trained,
 )
+from tests.tasks.samples import BINARY
 
 
 @pytest.fixture
@@ -187,7 +188,9 @@ def check_warm_start(program, backbone, images, folder, hidden):
         hidden_units=hidden, dropout=0.0, optimizer="adamw", learning_rate=3e-2, schedule="cosine", weight_decay=1e-3,
         label_smoothing=0.0, epochs=20, standardise=True,
     )  # fmt: skip
-    heads = fit(features[None], label, weights, rows, [Moments.of(features, weights)], params, 0).heads
+    heads = fit(
+        features[None], label, weights, rows, [Moments.of(features, weights)], params, 0, loss=BINARY.loss
+    ).heads
     assert np.abs(heads.bias).max() > 1e-3  # the standardisation is in there
     expected = heads.logits(features)
     assert np.ptp(expected) > 0.1

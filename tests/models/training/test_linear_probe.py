@@ -167,7 +167,7 @@ def test_a_padded_list_of_validation_rows_leaves_the_heads_unchanged():
     before = problem.fit(LINEAR)
     padded = np.concatenate([problem.held_out, problem.held_out[:, :3] * 0 + 1], axis=1)
     moments = [Moments.of(view, problem.weights) for view in problem.views]
-    after = fit(problem.views, problem.labels, problem.weights, padded, moments, LINEAR, 1)
+    after = fit(problem.views, problem.labels, problem.weights, padded, moments, LINEAR, 1, loss=BINARY.loss)
     assert all(equal_column(before.heads, after.heads, k) for k in range(N_FOLDS))
     np.testing.assert_allclose(after.logits[:, :, :-3], before.logits, atol=1e-5)
 
