@@ -47,7 +47,7 @@ def test_the_rule_written_out_gives_the_same_numbers() -> None:
         winners = [trial for trial, value in zip(competing, inside, strict=True) if value >= max(inside) - 1e-9]
         found.append(np.mean([bootstrap_scores(winner, left_out[None], BINARY)[0] for winner in winners]))
     corrected = corrected_score(competing, BINARY, 60, seed=3)
-    assert corrected.raw == max(map(score, competing))
+    assert corrected.raw == max(score(trial, BINARY) for trial in competing)
     assert corrected.score == pytest.approx(np.nanmean(found), abs=1e-12)
     assert (corrected.low, corrected.high) == pytest.approx(interval(np.array(found)), abs=1e-12)
     assert (corrected.n_trials, corrected.n_groups) == (7, 30)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from bhsearch.cli import terminal
+from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.images.files import find_images
 from bhsearch.errors import DataError, PlaceError, SettingsError
 from bhsearch.evaluation.predictions import DISCLAIMER
@@ -29,7 +30,7 @@ class Brightness:
         return batch.mean(axis=(1, 2, 3), dtype=np.float64)[:, None] / 255
 
 
-MODEL = Model("models:/m@champion", 0.5, None, "", Brightness())
+MODEL = Model("models:/m@champion", CLASS_NAMES, 0.5, None, "", Brightness())
 
 
 def image(file: Path, value: int, size=(6, 4)) -> Path:
@@ -85,7 +86,7 @@ def test_a_pattern_finds_cases_where_names_do_not(folder):
 
 def test_probabilities_have_six_digits_and_labels_agree_with_what_is_written(tmp_path):
     """A label is that of the number in the file, not of a number with more digits."""
-    model = Model("m", 0.501961, None, "", Brightness())  # 128/255 is 0.50196078...
+    model = Model("m", CLASS_NAMES, 0.501961, None, "", Brightness())  # 128/255 is 0.50196078...
     files = [image(tmp_path / "a.png", 128)]
     (row,) = predict.predict(model, files, predict.case_of(None), [], lambda done, total: None)
     assert (row.probability, row.label) == (0.501961, "malignant")
