@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.arrays import Float32Array
@@ -77,8 +76,3 @@ class TrialResult:
     def heads(self) -> Heads:
         """The trained heads of a frozen trial, one per fold and repeat."""
         return Heads.from_arrays(self.arrays, self.model["linear"])
-
-
-def sigmoid(logits: Float32Array) -> Float32Array:
-    """Return the sigmoid of logits in float32, computed without overflow."""
-    return (1.0 / (1.0 + np.exp(-np.clip(logits, -80.0, 80.0)))).astype(np.float32)

@@ -34,7 +34,6 @@ from bhsearch.objectives.base import (
     Pruned,
     ReportCallback,
     TrialResult,
-    sigmoid,
 )
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.scoring import OutOfFoldScorer
@@ -79,7 +78,7 @@ class FinetuneObjective:
         precision: Name of the precision in Keras, such as `float32`.
         say: Called with messages about a trial for the user.
         tell: Called with progress messages, such as `fold 2 of 5, epoch 4 of 6`.
-        task: Task that names the loss and the score.
+        task: Task that names the loss, the link function and the score.
     """
 
     def __init__(
@@ -190,7 +189,7 @@ class FinetuneObjective:
                     # Use the time of the fastest fold, because the time of the first fold includes compilation.
                     passed = 1000 * (time.perf_counter() - began) / len(task.held_out)
                     milliseconds = min(milliseconds, passed)
-                    probability[repeat, task.held_out] = six_digits(sigmoid(by_view).mean(axis=0))
+                    probability[repeat, task.held_out] = six_digits(self.scorer.probability(by_view).mean(axis=0))
                     scores.append(self.scorer.fold_score(repeat, task.held_out, probability[repeat, task.held_out]))
                     report = IntermediateValue(
                         (fold_model + 1) * EVALS_PER_FOLD - 1, float(np.mean(scores)), scores[-1]
@@ -316,7 +315,7 @@ class _Fold:
 
     def on_evaluation(self, evaluation: Evaluation) -> None:
         scorer, rows = self._objective.scorer, self._task.held_out
-        auc = scorer.fold_score(self._repeat, rows, sigmoid(evaluation.logits))
+        auc = scorer.fold_score(self._repeat, rows, scorer.probability(evaluation.logits))
         self._curves.add(evaluation, auc, scorer.fold_loss(self._repeat, rows, evaluation.logits))
         if evaluation.share < EVALS_PER_FOLD:  # the last evaluation is reported by `_trial`, with the score of the fold
             step = self._fold_model * EVALS_PER_FOLD + evaluation.share - 1

@@ -18,7 +18,7 @@ from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.training.linear_probe import HeadParams, Heads, Moments, fit
-from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, ReportCallback, TrialResult, sigmoid
+from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, ReportCallback, TrialResult
 from bhsearch.objectives.scoring import OutOfFoldScorer
 from bhsearch.objectives.space import Params
 from bhsearch.tasks import Task
@@ -57,7 +57,7 @@ class FrozenObjective:
         seed: Seed of initial weights, order of rows and dropout. All trials use the same seed, so that their scores
             differ only because of their parameters.
         feature_progress: Receives the activity of the trial; None for no progress messages.
-        task: Task that names the loss and the score.
+        task: Task that names the loss, the link function and the score.
     """
 
     def __init__(
@@ -126,13 +126,13 @@ class FrozenObjective:
             self._scatter(fitted.heads.held_out_logits(rows, self._padded)) for rows in features[: len(averaged)]
         ]
         probability: Float32Array = six_digits(
-            np.stack([sigmoid(logits) for logits in by_view]).mean(axis=0, dtype=np.float32)
+            np.stack([self._scorer.probability(logits) for logits in by_view]).mean(axis=0, dtype=np.float32)
         )
         if not np.isfinite(probability).all():
             raise RunError(
                 f"Predictions must be finite, but the training diverged (learning rate {params['learning_rate']:.3g})."
             )
-        per_epoch = six_digits(sigmoid(np.stack([self._scatter(logits) for logits in fitted.logits])))
+        per_epoch = six_digits(self._scorer.probability(np.stack([self._scatter(logits) for logits in fitted.logits])))
         curve = self._scorer.epochs(per_epoch)
         return TrialResult(
             float(self._scorer.epochs(probability[None])[0]),

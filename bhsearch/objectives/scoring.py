@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +14,23 @@ from bhsearch.evaluation.predictions import FloatArray, case_weights
 from bhsearch.tasks import Task
 
 
+def sigmoid(logits: Float32Array) -> Float32Array:
+    """Return the sigmoid of logits in float32, computed without overflow."""
+    return (1.0 / (1.0 + np.exp(-np.clip(logits, -80.0, 80.0)))).astype(np.float32)
+
+
+def binary_cross_entropy(logits: Float32Array, label: npt.NDArray[np.int8]) -> npt.NDArray[np.floating]:
+    """Return the binary cross-entropy of each image. Shape (n,)."""
+    return np.asarray(np.logaddexp(0.0, logits) - logits * label)
+
+
+# The functions of `models.losses` in NumPy. Keys are the values of `Task.link` and `Task.loss`.
+LINKS: dict[str, Callable[[Float32Array], Float32Array]] = {"sigmoid": sigmoid}
+LOSSES: dict[str, Callable[[Float32Array, npt.NDArray[np.int8]], npt.NDArray[Any]]] = {
+    "binary_cross_entropy": binary_cross_entropy
+}
+
+
 class OutOfFoldScorer:
     """Scores of out-of-fold predictions of the development images by the metric of a task.
 
@@ -18,14 +38,18 @@ class OutOfFoldScorer:
         label: Class of each image, 0 or 1. Shape (n_images,).
         fold: Validation fold of each image in each repeat. Shape (n_repeats, n_images).
         group: Group number of each image. Shape (n_images,).
-        task: Task that names the metric.
+        task: Task that names the link function, the loss and the metric.
+
+    Attributes:
+        probability: Link function of the task, which returns the probabilities of logits in float32. Any shape.
     """
 
     def __init__(
         self, label: npt.NDArray[np.int8], fold: npt.NDArray[np.int8], group: npt.NDArray[np.int64], task: Task
     ) -> None:
         self._label, self._fold, self._weight = label, fold, case_weights(group, fold)
-        self._function = score_function(task)
+        self._function, self._loss = score_function(task), LOSSES[task.loss]
+        self.probability = LINKS[task.link]
 
     def epochs(self, probability: npt.NDArray[np.floating]) -> FloatArray:
         """Return the score of the predictions after each epoch; see `epoch_scores`.
@@ -46,12 +70,11 @@ class OutOfFoldScorer:
         return float(self._function(self._label[rows], probability, self._weight[repeat, rows]))
 
     def fold_loss(self, repeat: int, rows: npt.NDArray[np.intp], logits: Float32Array) -> float:
-        """Return the cross-entropy of a fold.
+        """Return the loss of a fold.
 
         Args:
             repeat: Index of the repeat.
             rows: Validation images of the fold. Shape (n_held_out,).
             logits: Logits of these images. Shape (n_held_out,).
         """
-        entropy = np.logaddexp(0.0, logits) - logits * self._label[rows]
-        return float(np.average(entropy, weights=self._weight[repeat, rows]))
+        return float(np.average(self._loss(logits, self._label[rows]), weights=self._weight[repeat, rows]))

@@ -19,6 +19,7 @@ from bhsearch.evaluation.metrics import METRICS, metrics_of, trial_metrics
 from bhsearch.evaluation.subgroups import subgroup_results, worst_cases
 from bhsearch.evaluation.thresholds import classification_text, cross_fitted_labels
 from bhsearch.models.losses import LINKS, LOSSES
+from bhsearch.objectives import scoring
 from bhsearch.objectives.scoring import OutOfFoldScorer
 from bhsearch.reporting.figures import trial
 from bhsearch.reporting.figures.image_grid import pick_examples
@@ -32,7 +33,9 @@ TUMOUR: Task = BinaryTask(("normal", "tumour"), name="tumour")
 
 def test_every_name_of_the_task_is_implemented():
     assert BINARY.loss in LOSSES
+    assert BINARY.loss in scoring.LOSSES
     assert BINARY.link in LINKS
+    assert BINARY.link in scoring.LINKS
     assert BINARY.score in METRICS
     assert set(BINARY.metrics) == set(METRICS)
     assert BINARY.threshold_rule in thresholds.RULES
@@ -121,3 +124,6 @@ def test_the_loss_and_link_are_those_of_keras():
     ]
     assert np.asarray(LOSSES[BINARY.loss](logits, target)) == pytest.approx(expected, abs=1e-6)
     assert np.asarray(LINKS[BINARY.link](logits)) == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-6)
+    label = np.array([0, 1, 1, 0], np.int8)
+    assert scoring.LOSSES[BINARY.loss](logits, label) == pytest.approx(np.asarray(LOSSES[BINARY.loss](logits, label)))
+    assert scoring.LINKS[BINARY.link](logits) == pytest.approx(np.asarray(LINKS[BINARY.link](logits)))

@@ -24,9 +24,10 @@ from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import predict
 from bhsearch.models.training.step_cache import TrainerCache
 from bhsearch.models.training.train_step import TrainerSpec
-from bhsearch.objectives.base import IntermediateValue, TrialResult, sigmoid
+from bhsearch.objectives.base import IntermediateValue, TrialResult
 from bhsearch.objectives.finetune import N_VIEWS
 from bhsearch.objectives.frozen import FrozenObjective
+from bhsearch.objectives.scoring import sigmoid
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import make_objective
