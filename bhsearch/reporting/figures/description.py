@@ -115,7 +115,7 @@ class Bar:
 
     Attributes:
         left: Left edge.
-        width, height: Size.
+        width, height: Size; the bars of a figure have one width.
         colour: CSS colour.
     """
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
@@ -136,7 +137,8 @@ def frame(axes: Axes, figure: Description, look: Look) -> None:
 def artists(axes: Axes, figure: Description, look: Look) -> list[Artist]:
     """Return the marks and the headline of a figure as artists that are placed in axes, but not added to them.
 
-    The first mark of each name carries the name as its label, from which Matplotlib makes a legend.
+    The first artist of each name carries the name as its label, from which Matplotlib makes a legend. Successive dots
+    or bars of one look are one artist, because each artist takes time to draw.
 
     Args:
         axes: Axes with the limits of the figure.
@@ -144,8 +146,10 @@ def artists(axes: Axes, figure: Description, look: Look) -> list[Artist]:
         look: Sizes.
     """
     drawn, named = [], {""}
-    for mark in figure.marks:
-        artist = _artist(axes, figure.y, mark, look)
+    for _, group in groupby(figure.marks, _look_of):
+        marks = list(group)
+        mark = marks[0]
+        artist = _artist(axes, figure.y, marks, look)
         artist.set_clip_on(False)  # marks at an end of an axis are drawn whole
         name = mark.name if isinstance(mark, Line | Dot | Cross) else ""
         if name not in named:
@@ -161,7 +165,16 @@ def artists(axes: Axes, figure: Description, look: Look) -> list[Artist]:
     return drawn
 
 
-def _artist(axes: Axes, y: Axis, mark: Mark, look: Look) -> Artist:
+def _look_of(mark: Mark) -> Hashable:
+    """Return a key that is equal for marks that one artist can draw."""
+    if isinstance(mark, Dot):
+        return mark.colour, mark.opacity, mark.hollow, mark.name
+    return mark.colour if isinstance(mark, Bar) else id(mark)
+
+
+def _artist(axes: Axes, y: Axis, marks: Sequence[Mark], look: Look) -> Artist:
+    """Return the artist of a mark, or of several dots or bars of one look."""
+    mark = marks[0]
     match mark:
         case Line():
             dash, width = _DASHES[mark.dash], look.unit * mark.width
@@ -169,26 +182,26 @@ def _artist(axes: Axes, y: Axis, mark: Mark, look: Look) -> Artist:
         case Area():
             return templates.band(axes, mark.x, mark.low, mark.high, color=mark.colour, alpha=0.18, linewidth=0)
         case Bar():
-            return templates.boxes(
-                axes, [mark.left], [0.0], mark.width, [mark.height], color=mark.colour, alpha=0.45, linewidth=0
-            )
+            left, height = zip(*((bar.left, bar.height) for bar in marks if isinstance(bar, Bar)), strict=True)
+            foot = np.zeros(len(left))
+            return templates.boxes(axes, left, foot, mark.width, height, color=mark.colour, alpha=0.45, linewidth=0)
         case Dot():
+            x, up, radius = zip(*((dot.x, dot.y, dot.radius) for dot in marks if isinstance(dot, Dot)), strict=True)
             edge = {"edgecolor": mark.colour, "linewidth": 0.9} if mark.hollow else {"linewidth": 0}
-            area = math.pi * (look.unit * _DOT * mark.radius) ** 2
+            areas = np.pi * (look.unit * _DOT * np.asarray(radius)) ** 2
             face = "white" if mark.hollow else mark.colour
-            return templates.discs(axes, [mark.x], [mark.y], [area], facecolor=face, alpha=mark.opacity, **edge)
+            return templates.discs(axes, x, up, areas, facecolor=face, alpha=mark.opacity, **edge)
         case Cross():
-            foot = y.low + _FOOT * (y.high - y.low)
+            foot_of_axis = y.low + _FOOT * (y.high - y.low)
             size = _CROSS * look.unit
             return templates.line(
-                axes, [mark.x], [foot], color=style.INK, marker="x", markersize=size, linestyle="none"
+                axes, [mark.x], [foot_of_axis], color=style.INK, marker="x", markersize=size, linestyle="none"
             )
         case Label():
             across = np.interp(axes.transData.transform((mark.x, mark.y))[0], axes.bbox.intervalx, (0, 1)).item()
             side = "left" if across < 0.25 else "right" if across > 0.75 else "center"
-            up = look.unit * mark.up
             return templates.words(
-                axes, mark.x, mark.y, mark.text, up=up, ha=side, fontsize=look.label, color=style.INK
+                axes, mark.x, mark.y, mark.text, up=look.unit * mark.up, ha=side, fontsize=look.label, color=style.INK
             )
         case _:
             assert_never(mark)

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.collections import CircleCollection, FillBetweenPolyCollection
 
 from bhsearch.evaluation.bootstrap import group_draws
 from bhsearch.evaluation.curves import roc_band
@@ -124,8 +125,12 @@ def test_both_renderers_draw_every_mark(name):
     assert chart.count("<path") == len(marks(figure, Cross))
     assert 'aria-label="words"' in chart
     assert chart.count("<rect") == len(marks(figure, Bar))
-    n_areas = len(marks(figure, Area)) + len(marks(figure, Bar))
-    assert len(axes.collections) == len(marks(figure, Dot)) + n_areas
+    circles = [item for item in axes.collections if isinstance(item, CircleCollection)]
+    areas = [item for item in axes.collections if isinstance(item, FillBetweenPolyCollection)]
+    bars = [item for item in axes.collections if item not in [*circles, *areas]]
+    assert sum(len(item.get_offsets()) for item in circles) == len(marks(figure, Dot))
+    assert sum(len(item.get_paths()) for item in bars) == len(marks(figure, Bar))
+    assert len(areas) == len(marks(figure, Area))
     assert len(axes.lines) == len(marks(figure, Line)) + len(marks(figure, Cross))
     assert [text.get_text() for text in axes.texts] == [label.text for label in marks(figure, Label)]
     assert (axes.get_xlabel(), axes.get_ylabel()) == (figure.x.name, figure.y.name)

@@ -20,12 +20,8 @@ def legend_names(figure: Figure) -> list[str]:
 
 
 def series(figure: Figure) -> dict[str, list[list[float]]]:
-    """The points of each series by its name in the legend; only the first point of a series carries the name."""
-    found: dict[str, list[list[float]]] = {}
-    for points in figure.axes[0].collections:
-        name = points.get_label() or [*found][-1]
-        found.setdefault(name, []).extend(points.get_offsets().tolist())
-    return found
+    """The points of each series by its name in the legend."""
+    return {points.get_label(): points.get_offsets().tolist() for points in figure.axes[0].collections}
 
 
 def test_history_draws_each_state_and_the_best_so_far() -> None:
@@ -38,8 +34,10 @@ def test_history_draws_each_state_and_the_best_so_far() -> None:
     assert guessing.get_ydata().tolist() == [0.5, 0.5]
     assert dict(best.get_xydata().tolist()) == {0: 0.6, 1: 0.6, 2: 0.6, 3: 0.7, 4: 0.8, 5: 0.8}  # never the pruned one
     assert [x for x, _ in failed.get_xydata()] == [1]
-    points = [circle.get_offsets().tolist()[0] for circle in axes.collections]
-    assert points == [[0, 0.6], [3, 0.7], [4, 0.8], [2, 0.9], [4, 0.8]]  # complete, pruned, and the best marked
+    points = series(figure)
+    assert points["complete"] == [[0, 0.6], [3, 0.7], [4, 0.8]]
+    assert points["pruned"] == [[2, 0.9]]
+    assert points[""] == [[4, 0.8]]  # the best one is marked
     assert axes.texts[0].get_text() == "trial 4: 0.800"
 
 
@@ -50,7 +48,7 @@ def test_history_of_failures_only_or_of_nothing_can_be_drawn() -> None:
 
 def test_a_running_trial_and_a_score_that_is_no_number_are_not_drawn() -> None:
     axes = study.history_figure([0.6, float("nan"), 0.9], ["COMPLETE", "COMPLETE", "RUNNING"]).axes[0]
-    assert {tuple(circle.get_offsets().tolist()[0]) for circle in axes.collections} == {(0, 0.6)}
+    assert [points.get_offsets().tolist() for points in axes.collections] == [[[0, 0.6]], [[0, 0.6]]]
 
 
 def test_cost_shows_each_trial_and_the_best_that_its_seconds_buy() -> None:

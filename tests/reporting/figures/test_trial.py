@@ -106,13 +106,12 @@ def test_calibration_draws_the_filled_bins_and_all_the_weight() -> None:
     bins = (np.array([[0.4, 0.6, *[0.0] * 8]]), np.array([[0.05, 0.15, *[np.nan] * 8]]), np.full((1, 10), 0.5))
     picture = trial.calibration_figure(bins, 0.1)
     lines = [item for item in picture.artists if isinstance(item, Line2D)]
-    points = [item for item in picture.artists if isinstance(item, CircleCollection)]
-    bars = [item for item in picture.artists if isinstance(item, PolyCollection)]
+    (points,) = [item for item in picture.artists if isinstance(item, CircleCollection)]
+    (bars,) = [item for item in picture.artists if isinstance(item, PolyCollection)]
     assert lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]
     assert np.allclose(lines[1].get_xydata(), [[0.05, 0.5], [0.15, 0.5]])
-    assert np.allclose(np.concatenate([point.get_offsets() for point in points]), lines[1].get_xydata())
-    heights = [bar.get_paths()[0].get_extents().height for bar in bars]
-    assert heights == pytest.approx([0.4, 0.6, *[0] * 8])
+    assert np.allclose(points.get_offsets(), lines[1].get_xydata())
+    assert [bar.get_extents().height for bar in bars.get_paths()] == pytest.approx([0.4, 0.6, *[0] * 8])
     assert "ECE 0.100" in said(picture)
 
 
