@@ -15,3 +15,8 @@ def listed(items: Sequence[str], most: int = 20) -> str:
     shown = "\n".join(f"  {item}" for item in items[:most])
     rest = len(items) - most
     return shown if rest <= 0 else f"{shown}\n  and {rest} more"
+
+
+def value_text(value: object, digits: int = 4) -> str:
+    """Return the value of a parameter as text, a float with at most `digits` significant digits."""
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)

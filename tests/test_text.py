@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bhsearch.text import listed, plural
+from bhsearch.text import listed, plural, value_text
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 cases"), (1, "1 case"), (2, "2 cases"), (1234, "1,234 cases")])
@@ -13,3 +13,12 @@ def test_a_noun_follows_its_count(count, said):
 def test_a_long_list_ends_with_the_number_of_the_rest():
     assert listed(["a", "b"]) == "  a\n  b"
     assert listed(["a", "b", "c"], most=1) == "  a\n  and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.000123456, "0.0001235"), (1.0, "1"), (123456, "123456"), (True, "True"), ("cnn", "cnn"), (None, "None")],
+)
+def test_a_parameter_is_short_only_if_it_is_a_float(value, said):
+    assert value_text(value) == said
+    assert value_text(0.12345, 3) == "0.123"

@@ -26,6 +26,7 @@ from bhsearch.states import COMPLETE, PRUNED
 from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.result import RankedTrial, StudyResult
 from bhsearch.study.summary import expected_improvement, remarks
+from bhsearch.text import value_text
 from bhsearch.tracking.viewing import viewing_command
 
 N_BEST = 5
@@ -334,7 +335,7 @@ def print_best(result: StudyResult, console: Console = terminal.out) -> None:
         )
     table.add_row("  AUC", f"{best.trial.value:.4f}  {_interval(best)}")
     for name, value in best.trial.params.items():
-        table.add_row(f"  {name}", Text(f"{value:.4g}" if isinstance(value, float) else str(value)))
+        table.add_row(f"  {name}", Text(value_text(value)))
     console.print(table)
     console.print(ties(result))
     synthetic = (f"{result.note}: the numbers say nothing about tissue.",) if result.note else ()

@@ -136,8 +136,7 @@ def columns(*cards: str) -> str:
 
 def alarm(sentences: Iterable[str]) -> str:
     """Return a red box with sentences; an empty string if there are no sentences."""
-    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
-    return f'<div class="alarm" role="alert">{said}</div>' if said else ""
+    return _box("alarm", "alert", sentences)
 
 
 def stack(*cards: str) -> str:
@@ -147,8 +146,12 @@ def stack(*cards: str) -> str:
 
 def notice(sentences: Iterable[str]) -> str:
     """Return an amber box with sentences; an empty string if there are no sentences."""
-    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
-    return f'<div class="note" role="note">{said}</div>' if said else ""
+    return _box("note", "note", sentences)
+
+
+def _box(kind: str, role: str, sentences: Iterable[str]) -> str:
+    said = paragraphs(*sentences)
+    return f'<div class="{kind}" role="{role}">{said}</div>' if said else ""
 
 
 def paragraphs(*sentences: str, kind: str = "") -> str:

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from bhsearch.evaluation.bbc_cv import CorrectedScore
+from bhsearch.text import value_text
 
 _N_ROWS = 10
 _CELL = "style='text-align:left;padding:2px 12px 2px 0'"
@@ -75,7 +76,6 @@ def result_html(
 
 def _row(row: ResultRow, names: Sequence[str]) -> str:
     ends = f"[{row.low:.3f} {row.high:.3f}]" if row.low == row.low else "not known"
-    values = [row.params.get(name, "") for name in names]
-    texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+    texts = [value_text(row.params.get(name, "")) for name in names]
     cells = [str(row.number), f"{row.auc:.4f}", ends, "yes" if row.tied else "", *texts]
     return "<tr>" + "".join(f"<td {_CELL}>{escape(cell)}</td>" for cell in cells) + "</tr>"

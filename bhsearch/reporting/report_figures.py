@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, group_draws
 from bhsearch.evaluation.curves import roc_band
@@ -19,8 +18,7 @@ from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.subgroups import UNNAMED
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import report_numbers, report_sections, study_report, svg_charts
-from bhsearch.reporting.figures import description, study, style
-from bhsearch.reporting.figures.description import DASHED, DOTTED, Area, Cross, Label, Line
+from bhsearch.reporting.figures import description, drawing, study, style
 from bhsearch.reporting.gate_status import counted, gate_status
 from bhsearch.reporting.report_data import Measured
 from bhsearch.states import FAILED
@@ -31,13 +29,11 @@ if TYPE_CHECKING:
 
     from bhsearch.evaluation.predictions import Predictions
     from bhsearch.evaluation.subgroups import Subgroup
-    from bhsearch.reporting.figures.description import Description, Mark
+    from bhsearch.reporting.figures.description import Description
     from bhsearch.reporting.report_data import StudyReport, TrialRow
 
 COLUMN, ROW = 3.5, 0.2  # inches: width of a journal column, and height of a row
 _HEIGHT = 2.3  # inches, for figures that are not square
-_POINTS = 0.6  # points per unit of the SVG chart
-_DOT = 0.8  # scale of dots in print
 _CAPTIONS = "captions.md"
 _BOX = (0.62, 0.48, 0.12, 0.08)  # inches: margins left, bottom, right, top
 # Text is not converted to paths, so that journals can change the font and readers can search the text.
@@ -244,12 +240,8 @@ def _parameters(report: StudyReport, varied: Sequence[str]) -> Drawn:
 
 def _roc(predictions: Predictions, auc: Measured, what: str) -> Drawn:
     band = roc_band(predictions, group_draws(predictions.group, predictions.stratum, report_sections.N_DRAWS_BAND))
-    figure = to_matplotlib(description.roc(band))
-    figure.axes[0].text(
-        0.98, 0.03, f"AUC {svg_charts.with_ends(auc)}", ha="right", va="bottom", fontsize=8, color=style.INK
-    )
     return Drawn(
-        figure,
+        to_matplotlib(description.roc(band, f"AUC {svg_charts.with_ends(auc)}")),
         f"ROC curve of {what}: AUC {svg_charts.with_ends(auc, 3)}, {report_sections.size_of(predictions)}. Every case "
         f"counts the same. Band: pointwise 95 % {INTERVAL_NOTE}. Dashed: guessing.",
     )
@@ -301,59 +293,8 @@ def to_matplotlib(figure: Description) -> Figure:
     """
     left, bottom, right, top = _BOX
     drawn = Figure(figsize=(COLUMN, COLUMN - left - right + bottom + top if figure.square else _HEIGHT))
-    axes = style.place_axes(drawn, *_BOX)
-    style.faint_grid(axes)
-    for axis, scale in ((axes.xaxis, figure.x), (axes.yaxis, figure.y)):
-        axis.set_ticks(scale.marks(), [f"{value:g}" for value in scale.marks()])
-    if figure.x.log:
-        axes.set_xscale("log")
-        axes.set_xticks(figure.x.marks(), [f"{value:g}" for value in figure.x.marks()])
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlim=(figure.x.low, figure.x.high), ylim=(figure.y.low, figure.y.high))
-    if figure.square:
-        for side in ("left", "bottom"):
-            axes.spines[side].set_position(("outward", 3))
-    for order, mark in enumerate(figure.marks):
-        _draw_mark(axes, mark, 2 + order / 1000)
-    _named(axes, figure.x.name, figure.y.name)
+    drawing.draw(style.place_axes(drawn, *_BOX), figure, drawing.PRINT)
     return drawn
-
-
-def _draw_mark(axes: Axes, mark: Mark, order: float) -> None:
-    look: dict[str, Any] = {"zorder": order, "clip_on": False}
-    if isinstance(mark, Line):
-        dash = {DASHED: style.DASHED, DOTTED: ":", "": "-"}[mark.dash]
-        axes.plot(mark.x, mark.y, color=mark.colour, linewidth=_POINTS * mark.width, linestyle=dash, **look)
-    elif isinstance(mark, Area):
-        axes.fill_between(mark.x, mark.low, mark.high, color=mark.colour, alpha=0.18, linewidth=0, zorder=order)
-    elif isinstance(mark, Cross):
-        at_foot = axes.get_xaxis_transform()
-        axes.plot(mark.x, 0.03, "x", color=style.INK, markersize=4, transform=at_foot, **look)
-    elif isinstance(mark, Label):
-        across = (np.interp(axes.transData.transform((mark.x, mark.y))[0], axes.bbox.intervalx, (0, 1))).item()
-        side = "left" if across < 0.25 else "right" if across > 0.75 else "center"
-        axes.annotate(
-            mark.text,
-            (mark.x, mark.y),
-            (0, _POINTS * mark.up),
-            textcoords="offset points",
-            ha=side,
-            fontsize=7,
-            color=style.INK,
-        )
-    else:
-        face = "white" if mark.hollow else mark.colour
-        area = (2 * _POINTS * mark.radius * _DOT) ** 2
-        axes.scatter(
-            mark.x,
-            mark.y,
-            s=area,
-            facecolor=face,
-            edgecolor=mark.colour,
-            linewidth=0.9 if mark.hollow else 0,
-            alpha=mark.opacity,
-            **look,
-        )
 
 
 def _named(axes: Axes, x: str, y: str) -> None:

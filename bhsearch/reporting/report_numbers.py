@@ -34,7 +34,8 @@ class Points:
     Attributes:
         predicted: Mean predicted probability. Shape (n,).
         observed: Case-weighted share of malignant images. Shape (n,).
-        low, high: Ends of the 95 % interval of `observed`; nan for bins with a single case. Shape (n,).
+        low, high: Ends of the 95 % interval of `observed`; nan for bins with a single case, or if no intervals were
+            computed. Shape (n,).
         mass: Share of the total weight in the bin. Shape (n,).
     """
 
@@ -145,6 +146,21 @@ def calibration_points(predictions: Predictions) -> Points:
         high,
         total[filled] / total.sum(),
     )
+
+
+def pooled_points(mass: FloatArray, mean: FloatArray, share: FloatArray) -> Points:
+    """Return the calibration curve without intervals, repeats pooled.
+
+    Args:
+        mass: Share of the weight in each bin, from `calibration_bins`. Shape (R, n_bins).
+        mean: Mean predicted probability in each bin; nan for empty bins. Shape (R, n_bins).
+        share: Share of malignant images in each bin; nan for empty bins. Shape (R, n_bins).
+    """
+    pooled = mass.sum(axis=0)
+    filled = pooled > 0
+    x, y = (np.nansum(mass * values, axis=0)[filled] / pooled[filled] for values in (mean, share))
+    unknown = np.full(len(x), np.nan)
+    return Points(x, y, unknown, unknown, pooled[filled] / pooled.sum())
 
 
 def _sums(predictions: Predictions, values: npt.NDArray[np.float64]) -> FloatArray:

@@ -18,7 +18,7 @@ from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import html, report_numbers, svg_charts
 from bhsearch.reporting.figures import description
 from bhsearch.reporting.report_data import Measured
-from bhsearch.text import plural
+from bhsearch.text import plural, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,7 +176,7 @@ def best(report: StudyReport, predictions: Predictions) -> list[str]:
 def configuration(report: StudyReport, top: TrialRow) -> str:
     """Return an HTML card with the parameters of the best trial and their search ranges."""
     searched = {name: (values, words) for name, values, words in report.space}
-    rows = [(name, short(value), *searched.get(name, ("", ""))) for name, value in top.params.items()]
+    rows = [(name, value_text(value, 3), *searched.get(name, ("", ""))) for name, value in top.params.items()]
     score = Measured(top.score or math.nan, top.low, top.high)
     cost = [f"{number(top.milliseconds)} ms an image"] if math.isfinite(top.milliseconds) else []
     cost += [f"{number(top.megabytes)} MB of weights"] if math.isfinite(top.megabytes) else []
@@ -364,7 +364,7 @@ def all_trials(report: StudyReport) -> str:
         said += [f"{number(row.milliseconds)} ms an image"] if math.isfinite(row.milliseconds) else []
         said += [f"{number(row.megabytes)} MB"] if math.isfinite(row.megabytes) else []
         said += [row.reason] if row.reason else []
-        point = ", ".join(f"{name} {short(value)}" for name, value in row.params.items())
+        point = ", ".join(f"{name} {value_text(value, 3)}" for name, value in row.params.items())
         kind = "" if row.score is not None else ' class="red"'
         items.append(f"<li><b{kind}>trial {row.number}: {escape(', '.join(said))}</b><br>{escape(point)}</li>")
     listed = f'<ul class="trials">{"".join(items)}</ul>'
@@ -376,11 +376,6 @@ def _in_short(row: TrialRow) -> str:
     kept = [row.params.get(name) for name in ("backbone", "policy")]
     cost = f"{number(row.milliseconds)} ms an image" if math.isfinite(row.milliseconds) else ""
     return ", ".join(str(value) for value in (*kept, cost) if value not in (None, ""))
-
-
-def short(value: object) -> str:
-    """Return the value of a parameter as short text."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def number(value: float) -> str:

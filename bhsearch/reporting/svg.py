@@ -52,6 +52,14 @@ class Frame:
         around = f"{self.points(xs, high)} {self.points(xs[::-1], low[::-1])}"
         return f'<polygon points="{around}" fill="{colour}" fill-opacity="0.18"/>'
 
+    def bar(self, left: float, width: float, height: float, colour: str) -> str:
+        """Return a bar from 0 upwards."""
+        (x, top), (right, foot) = self.at(left, height), self.at(left + width, 0.0)
+        return (
+            f'<rect x="{x:.1f}" y="{top:.1f}" width="{right - x:.1f}" height="{foot - top:.1f}" fill="{colour}" '
+            'fill-opacity="0.45"/>'
+        )
+
     def dot(self, x: float, y: float, colour: str, radius: float = 4.0, title: str = "", opacity: float = 0.85) -> str:
         """Return a filled point, with a title shown on hover."""
         across, down = self.at(x, y)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from bhsearch.reporting.figures.description import (
     DOTTED,
     Area,
     Axis,
+    Bar,
     Cross,
     Description,
+    Dot,
     Label,
     Line,
     Mark,
@@ -35,7 +37,7 @@ _FOOT = 0.04  # height of crosses, as a share of the vertical axis
 
 
 def to_svg(figure: Description, alt: str) -> str:
-    """Return a described figure as inline SVG.
+    """Return a described figure as inline SVG; the page shows the headline above it.
 
     Args:
         figure: Description of axes and marks.
@@ -46,17 +48,23 @@ def to_svg(figure: Description, alt: str) -> str:
 
 
 def _mark(frame: Frame, mark: Mark) -> str:
-    if isinstance(mark, Line):
-        return frame.line(mark.x, mark.y, mark.colour, mark.width, _DASHES[mark.dash])
-    if isinstance(mark, Area):
-        return frame.area(mark.x, mark.low, mark.high, mark.colour)
-    if isinstance(mark, Cross):
-        return frame.cross(mark.x, frame.y.low + _FOOT * (frame.y.high - frame.y.low), mark.title)
-    if isinstance(mark, Label):
-        return frame.label(mark.x, mark.y, mark.text, "middle", mark.up)
-    if mark.hollow:
-        return frame.ring(mark.x, mark.y, mark.colour, mark.radius, mark.title)
-    return frame.dot(mark.x, mark.y, mark.colour, mark.radius, mark.title, mark.opacity)
+    match mark:
+        case Line():
+            return frame.line(mark.x, mark.y, mark.colour, mark.width, _DASHES[mark.dash])
+        case Area():
+            return frame.area(mark.x, mark.low, mark.high, mark.colour)
+        case Bar():
+            return frame.bar(mark.left, mark.width, mark.height, mark.colour)
+        case Dot(hollow=True):
+            return frame.ring(mark.x, mark.y, mark.colour, mark.radius, mark.title)
+        case Dot():
+            return frame.dot(mark.x, mark.y, mark.colour, mark.radius, mark.title, mark.opacity)
+        case Cross():
+            return frame.cross(mark.x, frame.y.low + _FOOT * (frame.y.high - frame.y.low), mark.title)
+        case Label():
+            return frame.label(mark.x, mark.y, mark.text, "middle", mark.up)
+        case _:
+            assert_never(mark)
 
 
 def parallel_chart(rows: Sequence[TrialRow], names: Sequence[str], log: Sequence[str], alt: str) -> str:

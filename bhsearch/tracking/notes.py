@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.states import COMPLETE, PRUNED
+from bhsearch.text import value_text
 from bhsearch.tracking import keys, links
 from bhsearch.tracking.records import StudyRecord, TrialRecord
 
@@ -35,7 +35,7 @@ def trial_note(
         end = f"Pruned after {trial['seconds']:.0f} s: it was behind the other trials at the same stage."
     else:
         end = f"Failed: {trial['reason']}"
-    point = ", ".join(f"{name} {_short(value)}" for name, value in trial["params"].items())
+    point = ", ".join(f"{name} {value_text(value)}" for name, value in trial["params"].items())
     what = "A head on frozen features" if settings["regime"] == "frozen" else "A network trained"
     lines = [
         f"**{study['note']}.**" if study["note"] else "",
@@ -54,7 +54,3 @@ def model_description(data: str) -> str:
         f"P(malignant) of a breast histology image, searched for on {data}. A new version is the challenger; the gate "
         f"makes it the champion if it is better on sealed cases. {DISCLAIMER}"
     )
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -336,10 +336,8 @@ def _tests(runs: Iterable[Any]) -> list[StoredTest]:
 
 def tested_predictions(test: StoredTest) -> Predictions | None:
     """Return the calibrated predictions of the sealed images; None if the run has no predictions."""
-    with suppress(MissingError), tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / keys.TEST_PREDICTIONS
-        file.write_bytes(model_files.read_bytes(test.artifact_uri, keys.TEST_PREDICTIONS))
-        return Predictions.from_csv(file)
+    with suppress(MissingError):
+        return _read_predictions(test, keys.TEST_PREDICTIONS)
     return None
 
 
@@ -358,9 +356,13 @@ def read_record(study: StoredStudy, path: str) -> Any:
 
 def predictions_of(trial: StoredTrial) -> Predictions:
     """Return the out-of-fold predictions of a complete trial."""
+    return _read_predictions(trial, keys.PREDICTIONS)
+
+
+def _read_predictions(owner: StoredTrial | StoredTest, path: str) -> Predictions:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "predictions.csv"
-        file.write_bytes(model_files.read_bytes(trial.artifact_uri, keys.PREDICTIONS))
+        file.write_bytes(read_bytes(owner, path))
         return Predictions.from_csv(file)
 
 

@@ -1,28 +1,32 @@
 """Descriptions of figures as axes and marks, independent of the drawing library.
 
-`svg_charts.to_svg` renders a description as inline SVG, `report_figures.to_matplotlib` as a Matplotlib figure.
-Lengths and widths are in units of the SVG chart, which is 360 units wide.
+`svg_charts.to_svg` renders a description as inline SVG, `drawing.draw` with Matplotlib. Lengths and widths are in units
+of the SVG chart, which is 360 units wide.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from bhsearch.reporting.figures.style import BLUE, GREY, INK, ORANGE, VERMILLION
-from bhsearch.states import FAILED
+from bhsearch.reporting.figures.style import BLUE, CYCLE, GREY, INK, ORANGE, VERMILLION
+from bhsearch.states import FAILED, PRUNED
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.curves import Band
+    from bhsearch.evaluation.predictions import FloatArray
     from bhsearch.reporting.report_data import TrialRow
     from bhsearch.reporting.report_numbers import Points
 
 UNIT_TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 DASHED, DOTTED = "dashed", "dotted"
+_SCORE = "ROC AUC"
+_LEAST_SECONDS = 1e-3  # a logarithmic axis has no zero
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,13 @@ def nice_ticks(low: float, high: float, log: bool = False) -> list[float]:
         return ticks if len(ticks) <= 5 else ticks[:: -(-len(ticks) // 5)]
     raw = (high - low) / 4 or 1.0
     unit = 10.0 ** np.floor(np.log10(raw))
-    step = float(next(unit * f for f in (1, 2, 2.5, 5, 10) if unit * f >= raw))
+    factors = (1, 2, 2.5, 5, 10)
+    chosen = next(k for k, factor in enumerate(factors) if unit * factor >= raw)
+    ticks = _multiples(low, high, float(unit * factors[chosen]))
+    return ticks if len(ticks) > 2 or chosen == 0 else _multiples(low, high, float(unit * factors[chosen - 1]))
+
+
+def _multiples(low: float, high: float, step: float) -> list[float]:
     return [float(round(k * step, 10)) for k in range(int(np.ceil(low / step - 1e-9)), int(high / step + 1e-9) + 1)]
 
 
@@ -73,6 +83,7 @@ class Line:
         colour: CSS colour.
         width: Line width.
         dash: `DASHED`, `DOTTED` or empty for a solid line.
+        name: Entry of a legend; may be empty.
     """
 
     x: Sequence[float]
@@ -80,6 +91,7 @@ class Line:
     colour: str
     width: float
     dash: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,22 @@ class Area:
 
 
 @dataclass(frozen=True)
+class Bar:
+    """A bar from 0 upwards.
+
+    Attributes:
+        left: Left edge.
+        width, height: Size; the bars of a figure have one width.
+        colour: CSS colour.
+    """
+
+    left: float
+    width: float
+    height: float
+    colour: str
+
+
+@dataclass(frozen=True)
 class Dot:
     """A point.
 
@@ -108,6 +136,7 @@ class Dot:
         title: Text shown on hover.
         opacity: 0 to 1.
         hollow: Whether only the outline is drawn.
+        name: Entry of a legend, shared by the dots of a series; may be empty.
     """
 
     x: float
@@ -117,6 +146,7 @@ class Dot:
     title: str = ""
     opacity: float = 0.85
     hollow: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,20 +156,22 @@ class Cross:
     Attributes:
         x: Position.
         title: Text shown on hover.
+        name: Entry of a legend; may be empty.
     """
 
     x: float
     title: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class Label:
-    """Text above a point, kept inside the figure.
+    """Text above or below a point, kept inside the figure.
 
     Attributes:
         x, y: Position of the point.
         text: Text.
-        up: Distance from the point.
+        up: Distance of the text's baseline above the point; negative for text below.
     """
 
     x: float
@@ -148,7 +180,7 @@ class Label:
     up: float = 8.0
 
 
-Mark = Line | Area | Dot | Cross | Label
+Mark = Line | Area | Bar | Dot | Cross | Label
 
 
 @dataclass(frozen=True)
@@ -158,28 +190,73 @@ class Description:
     Attributes:
         x, y: Axes.
         marks: Marks, the first one at the back.
-        square: Whether both axes have the same length.
+        square: Whether both axes have the same range, and the same length where the layout allows it.
+        headline: Main number of the figure, in the lower right corner; may be empty.
     """
 
     x: Axis
     y: Axis
     marks: Sequence[Mark]
     square: bool = False
+    headline: str = ""
 
 
-def roc(band: Band) -> Description:
+class TrialPoint(Protocol):
+    """A trial as needed for the history of a study."""
+
+    @property
+    def number(self) -> int:
+        """Number of the trial."""
+
+    @property
+    def state(self) -> str:
+        """One of the states of `bhsearch.states`."""
+
+    @property
+    def score(self) -> float | None:
+        """Score; None if the trial has none."""
+
+    @property
+    def reason(self) -> str:
+        """Reason of a failure; empty if the trial did not fail."""
+
+
+def roc(band: Band, headline: str = "") -> Description:
     """Describe the mean ROC curve over folds with its confidence band, starting at the origin.
 
     Args:
         band: Curve and band from `roc_band`.
+        headline: Main number, such as the AUC; may be empty.
     """
     x, mean, low, high = ([0.0, *values.tolist()] for values in (band.x, band.mean, band.low, band.high))
     area = [Area(x, low, high, BLUE)] if band.has_interval else []
     return Description(
         Axis("false positive rate (1 − specificity)", 0, 1, ticks=UNIT_TICKS),
         Axis("true positive rate (sensitivity)", 0, 1, ticks=UNIT_TICKS),
-        [Line([0, 1], [0, 1], GREY, 1.2, DASHED), *area, Line(x, mean, BLUE, 2.6)],
+        [_diagonal(), *area, Line(x, mean, BLUE, 2.6)],
         square=True,
+        headline=headline,
+    )
+
+
+def precision_recall(band: Band, headline: str = "") -> Description:
+    """Describe the mean precision over folds against recall with its confidence band.
+
+    A dashed line shows the precision of guessing.
+
+    Args:
+        band: Curve and band from `precision_recall_band`.
+        headline: Main number, such as the average precision; may be empty.
+    """
+    x, mean, low, high = (values.tolist() for values in (band.x, band.mean, band.low, band.high))
+    area = [Area(x, low, high, BLUE)] if band.has_interval else []
+    guessing = Line([0, 1], [band.base, band.base], GREY, 1.2, DASHED)
+    return Description(
+        Axis("recall (sensitivity)", 0, 1, ticks=UNIT_TICKS),
+        Axis("precision", 0, 1, ticks=UNIT_TICKS),
+        [guessing, *area, Line(x, mean, BLUE, 2.6), Label(0.01, band.base, f"guessing {band.base:.2f}", -14)],
+        square=True,
+        headline=headline,
     )
 
 
@@ -196,48 +273,91 @@ def calibration(points: Points) -> Description:
         Line([x, x], [low, high], BLUE, 1.4)
         for x, low, high in zip(points.predicted[several], points.low[several], points.high[several], strict=True)
     ]
+    dots = [replace(dot, hollow=not known) for dot, known in zip(_bins(points, BLUE), several.tolist(), strict=True)]
+    return Description(*_calibration_axes(), [_diagonal(), *intervals, *dots], square=True)
+
+
+def calibration_curves(curves: Sequence[tuple[Points, str, str]], headline: str = "") -> Description:
+    """Describe one or several calibration curves without intervals.
+
+    Args:
+        curves: Points, colour and name of each curve, such as before and after calibration; a name may be empty.
+        headline: Main number, such as the expected calibration error; may be empty.
+    """
+    marks: list[Mark] = [_diagonal()]
+    for points, colour, name in curves:
+        marks += [Line(points.predicted.tolist(), points.observed.tolist(), colour, 2.1, name=name)]
+        marks += _bins(points, colour)
+    return Description(*_calibration_axes(), marks, square=True, headline=headline)
+
+
+def calibration_weights(mass: FloatArray) -> Description:
+    """Describe the share of the weight in each bin of predicted probability as a histogram.
+
+    Args:
+        mass: Share of the weight. Shape (n_bins,).
+    """
+    width = 1 / len(mass)
+    x, _ = _calibration_axes()
+    bars = [Bar((k + 0.03) * width, 0.94 * width, height, BLUE) for k, height in enumerate(mass.tolist())]
+    return Description(x, Axis("weight", 0, 1, ticks=(0.0, 0.5, 1.0)), bars, square=True)
+
+
+def _calibration_axes() -> tuple[Axis, Axis]:
+    return (
+        Axis("predicted P(malignant)", 0, 1, ticks=UNIT_TICKS),
+        Axis("share that is malignant", 0, 1, ticks=UNIT_TICKS),
+    )
+
+
+def _bins(points: Points, colour: str) -> list[Dot]:
+    """Return a dot per probability bin, whose title has the interval if the bin has one."""
     dots = []
     for x, y, low, high, mass in zip(
         points.predicted, points.observed, points.low, points.high, points.mass, strict=True
     ):
         ends = f" ({low:.0%} to {high:.0%})" if np.isfinite([low, high]).all() else ""
         title = f"P {x:.2f}: {y:.0%}{ends} malignant, {mass:.0%} of the weight"
-        dots.append(Dot(x, y, BLUE, 3 + 16 * float(mass) ** 0.5, title, 0.75, hollow=not ends))
-    return Description(
-        Axis("predicted P(malignant)", 0, 1, ticks=UNIT_TICKS),
-        Axis("share that is malignant", 0, 1, ticks=UNIT_TICKS),
-        [Line([0, 1], [0, 1], GREY, 1.2, DASHED), *intervals, *dots],
-        square=True,
-    )
+        dots.append(Dot(x, y, colour, 3 + 16 * float(mass) ** 0.5, title, 0.75))
+    return dots
 
 
-def history(rows: Sequence[TrialRow]) -> Description:
+def _diagonal() -> Line:
+    return Line([0, 1], [0, 1], GREY, 1.2, DASHED)
+
+
+def history(rows: Sequence[TrialPoint]) -> Description:
     """Describe the score of every trial in order, with the best score so far and failed trials as crosses.
+
+    Pruned trials with a score are hollow, and never the best.
 
     Args:
         rows: All trials, ordered by number.
     """
-    scores = [row.score for row in rows if row.score is not None]
-    low, high = _padded([*scores, 0.5])
+    low, high = _padded([*(row.score for row in rows if row.score is not None), 0.5])
     x = Axis("trial", -0.5, max(len(rows) - 0.5, 0.5), ticks=_whole_numbers(len(rows)))
-    best, steps = -np.inf, []
-    marks: list[Mark] = []
+    steps, complete, pruned, failed = [], [], [], []
+    top: tuple[int, float, int] | None = None  # place, score and number of the best trial so far
     for place, row in enumerate(rows):
-        best = max(best, row.score if row.score is not None else -np.inf)
-        if np.isfinite(best):
-            steps.append((float(place), best))
-        if row.score is not None:
-            marks.append(Dot(place, row.score, BLUE, title=f"trial {row.number}: {row.score:.3f}"))
+        title = f"trial {row.number}: "
+        if row.score is not None and row.state == PRUNED:
+            said = f"{title}{row.score:.3f}, pruned"
+            pruned.append(Dot(place, row.score, GREY, title=said, hollow=True, name="pruned"))
+        elif row.score is not None:
+            complete.append(Dot(place, row.score, BLUE, title=f"{title}{row.score:.3f}", name="complete"))
+            if top is None or row.score > top[1]:
+                top = (place, row.score, row.number)
         elif row.state == FAILED:
-            marks.append(Cross(place, f"trial {row.number}: {row.reason}"))
-    stairs = [point for (left, y), (right, _) in pairwise(steps) for point in ((left, y), (right, y))] + steps[-1:]
-    behind = [_guessing(x), Line([left for left, _ in stairs], [y for _, y in stairs], VERMILLION, 1.8)]
-    if scores:
-        top = max((row for row in rows if row.score is not None), key=lambda row: row.score or 0.0)
-        place, score = rows.index(top), top.score or 0.0
-        marks.append(Dot(place, score, ORANGE, 5.5, f"trial {top.number}: {score:.3f}", 1.0))
-        marks.append(Label(place, score, f"trial {top.number}"))
-    return Description(x, Axis("AUC", low, high), [*behind, *marks])
+            failed.append(Cross(place, f"{title}{row.reason}", "failed"))
+        if top is not None:
+            steps.append((float(place), top[1]))
+    best = [_stairs(steps, VERMILLION, 1.8, "best so far")] if steps else []
+    marks: list[Mark] = [_guessing(x), *best, *complete, *pruned, *failed]
+    if top is not None:
+        place, score, number = top
+        marks.append(Dot(place, score, ORANGE, 5.5, f"trial {number}: {score:.3f}", 1.0))
+        marks.append(Label(place, score, f"trial {number}: {score:.3f}"))
+    return Description(x, Axis(_SCORE, low, high), marks)
 
 
 def cost(rows: Sequence[TrialRow]) -> Description:
@@ -259,7 +379,31 @@ def cost(rows: Sequence[TrialRow]) -> Description:
         at = (cheapest.milliseconds, cheapest.score or 0.0)
         marks.append(Dot(*at, ORANGE, 6, f"trial {cheapest.number}", 1))
         marks.append(Label(*at, f"cheapest: trial {cheapest.number}", 10))
-    return Description(x, Axis("AUC", low, high), marks)
+    return Description(x, Axis(_SCORE, low, high), marks)
+
+
+def duration(seconds: Sequence[float], scores: Sequence[float], names: Sequence[str]) -> Description:
+    """Describe the score of each complete trial against its duration, with the best score for each duration.
+
+    Args:
+        seconds: Duration of each trial; at least one trial. Length T.
+        scores: Score of each trial. Length T.
+        names: Backbone of each trial; each of the six most frequent backbones has its own colour. Length T.
+    """
+    seconds = np.maximum(seconds, _LEAST_SECONDS).tolist()
+    common = [name for name, _ in Counter(names).most_common(len(CYCLE))]
+    colours = dict(zip(common, CYCLE, strict=False))
+    marks: list[Mark] = []
+    for name in [*common, None]:
+        for second, score, own in zip(seconds, scores, names, strict=True):
+            if own == name or (name is None and own not in colours):
+                title = f"{own}: {score:.3f}, {second:.3g} s"
+                marks.append(Dot(second, score, colours.get(own, GREY), 4, title, name=name or "others"))
+    order = np.argsort(seconds, kind="stable")
+    best = np.maximum.accumulate(np.asarray(scores)[order]).tolist()
+    marks.append(_stairs(list(zip(np.asarray(seconds)[order].tolist(), best, strict=True)), INK, 1.3))
+    x = Axis("seconds", min(seconds) / 1.2, max(seconds) * 1.2, log=True)
+    return Description(x, Axis(_SCORE, *_padded(scores)), marks)
 
 
 def cheapest_tied(rows: Sequence[TrialRow]) -> TrialRow | None:
@@ -272,7 +416,14 @@ def cheapest_tied(rows: Sequence[TrialRow]) -> TrialRow | None:
 
 
 def _guessing(x: Axis) -> Line:
-    return Line([x.low, x.high], [0.5, 0.5], INK, 1.4, DOTTED)
+    return Line([x.low, x.high], [0.5, 0.5], INK, 1.4, DOTTED, "guessing")
+
+
+def _stairs(steps: Sequence[tuple[float, float]], colour: str, width: float, name: str = "") -> Line:
+    """Return a line that keeps the value of each point until the next point."""
+    stairs = [point for (left, y), (right, _) in pairwise(steps) for point in ((left, y), (right, y))]
+    stairs += steps[-1:]
+    return Line([x for x, _ in stairs], [y for _, y in stairs], colour, width, name=name)
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:

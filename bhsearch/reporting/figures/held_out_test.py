@@ -8,18 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.evaluation import curves, metrics
-from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, group_draws
-from bhsearch.reporting.figures import image_grid, style
+from bhsearch.evaluation.bootstrap import group_draws
+from bhsearch.reporting.figures import description, image_grid, style, trial
+from bhsearch.reporting.figures.drawing import TitledFigure
+from bhsearch.reporting.report_numbers import pooled_points
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from bhsearch.evaluation.held_out_test import TestResult
+    from bhsearch.reporting.figures.templates import Panel
 
-_DETAIL = "sealed test, every case counts the same"
+_SAMPLE = "sealed test, every case counts the same"
 _N_DRAWS_BAND = 200
 
 
@@ -30,17 +32,25 @@ def pictures(tested: TestResult, note: str = "") -> dict[str, bytes]:
     """
     predictions = tested.predictions
     draws = group_draws(predictions.group, predictions.stratum, _N_DRAWS_BAND)
-    roc = _band(tested, curves.roc_band(predictions, draws), "ROC curve", "auc", note)
-    style.label_axes(roc.axes[0], "false positive rate (1 - specificity)", "true positive rate (sensitivity)")
-    found = _band(
-        tested, curves.precision_recall_band(predictions, draws), "Precision and recall", "average_precision", note
-    )
-    style.label_axes(found.axes[0], "recall (sensitivity)", "precision")
-    figures = {
-        "roc": roc,
-        "precision_recall": found,
+    values, intervals = tested.values, tested.intervals
+    weights = (np.ones_like(predictions.weight), predictions.weight)
+    images, cases = (metrics.confusion(predictions, tested.decisions.predicted, weight) for weight in weights)
+    threshold = float(tested.decisions.threshold[0, 0])
+    figures: dict[str, Figure | Panel] = {
+        "roc": trial.roc_figure(
+            curves.roc_band(predictions, draws), values["auc"], intervals["auc"], note, _SAMPLE
+        ).figure(),
+        "precision_recall": trial.precision_recall_figure(
+            curves.precision_recall_band(predictions, draws),
+            values["average_precision"],
+            intervals["average_precision"],
+            note,
+            _SAMPLE,
+        ).figure(),
         "calibration": _calibration(tested, note),
-        "confusion_matrix": _confusion(tested, note),
+        "confusion_matrix": trial.confusion_figure(
+            images, cases, tested.task, note, sample=f"{_SAMPLE}; threshold {threshold:.3f}, fixed beforehand"
+        ),
     }
     return {name: style.to_png(figure) for name, figure in figures.items()}
 
@@ -71,64 +81,20 @@ def worst_and_best(tested: TestResult, pixels_of: Callable[[int], npt.NDArray[np
     return style.to_png(figure)
 
 
-def _band(tested: TestResult, band: curves.Band, title: str, name: str, note: str) -> Figure:
-    figure = style.new_figure(title, f"{_DETAIL}\n95 % {INTERVAL_NOTE}", note)
-    axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.75)
-    style.unit_square(axes)
-    axes.fill_between(band.x, band.low, band.high, color=style.BLUE, alpha=0.18, linewidth=0)
-    axes.plot(band.x, band.mean, color=style.BLUE, linewidth=2)
-    guess = [0, 1] if name == "auc" else [band.base, band.base]
-    axes.plot([0, 1], guess, color=style.GREY, linestyle=(0, (4, 3)), linewidth=1)
-    ends = tested.intervals[name]
-    shown = "AUC" if name == "auc" else "average precision"
-    _say(axes, f"{shown} {tested.values[name]:.3f}  [{ends.low:.3f}, {ends.high:.3f}]")
-    return figure
-
-
-def _say(axes: Axes, text: str) -> None:
-    axes.text(0.98, 0.06, text, transform=axes.transAxes, fontsize=11, ha="right", color=style.INK)
-
-
 def _calibration(tested: TestResult, note: str) -> Figure:
-    detail = f"{_DETAIL}\nof the deployed model, before and after calibration"
-    figure = style.new_figure("Calibration", detail, note)
-    axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.9)
-    style.unit_square(axes)
-    axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=(0, (4, 3)), linewidth=1)
     sides = (
         (tested.uncalibrated, style.GREY, "before", "_uncalibrated"),
         (tested.predictions, style.BLUE, "after", ""),
     )
-    for predictions, colour, name, suffix in sides:
-        mass, mean, share = (values[0] for values in metrics.calibration_bins(predictions))
-        filled = mass > 0
-        label = f"{name}: ECE {tested.values[f'ece{suffix}']:.3f}, Brier {tested.values[f'brier{suffix}']:.3f}"
-        axes.plot(mean[filled], share[filled], color=colour, linewidth=1.6, label=label)
-        axes.scatter(mean[filled], share[filled], s=15 + 260 * mass[filled], color=colour, alpha=0.7, linewidth=0)
-    style.legend_above(axes)
-    style.label_axes(axes, "predicted P(malignant)", "share of malignant")
-    return figure
-
-
-def _confusion(tested: TestResult, note: str) -> Figure:
-    predictions, threshold = tested.predictions, float(tested.decisions.threshold[0, 0])
-    detail = f"{_DETAIL}; threshold {threshold:.3f}, fixed beforehand\nshades: share of the true class"
-    figure = style.new_figure("Confusion matrix", detail, note, height=4.2)
-    weights = (("images", np.ones_like(predictions.weight)), ("cases (images weighted)", predictions.weight))
-    for place, (title, weight) in enumerate(weights):
-        counts = metrics.confusion(predictions, tested.decisions.predicted, weight)[0]
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-        axes = style.place_axes(figure, 0.85 + 2.85 * place, 0.75, 3.15 - 2.85 * place, 1.05)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15, interpolation="nearest", aspect="auto")
-        for true, predicted in np.ndindex(2, 2):
-            share, count = shares[true, predicted], counts[true, predicted]
-            text = f"{count:.0f}\n{share:.0%}" if float(count).is_integer() else f"{count:.1f}\n{share:.0%}"
-            colour = "white" if share > 0.6 else style.INK
-            axes.text(predicted, true, text, ha="center", va="center", fontsize=11, color=colour)
-        names = tested.task.class_names
-        axes.set_xticks([0, 1], names)
-        axes.set_yticks([0, 1] if place == 0 else [], names if place == 0 else [], rotation=90, va="center")
-        axes.tick_params(length=0, labelsize=9)
-        axes.set_title(title, fontsize=10, color=style.INK)
-        style.label_axes(axes, "predicted", "true" if place == 0 else "")
-    return figure
+    described = description.calibration_curves(
+        [
+            (
+                pooled_points(*metrics.calibration_bins(predictions)),
+                colour,
+                f"{name}: ECE {tested.values[f'ece{suffix}']:.3f}, Brier {tested.values[f'brier{suffix}']:.3f}",
+            )
+            for predictions, colour, name, suffix in sides
+        ]
+    )
+    detail = f"{_SAMPLE}\nof the deployed model, before and after calibration"
+    return TitledFigure(described, "Calibration", detail, note).figure()

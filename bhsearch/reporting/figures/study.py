@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import numpy.typing as npt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
-from bhsearch.reporting.figures import style
-from bhsearch.states import COMPLETE, FAILED, PRUNED
+from bhsearch.reporting.figures import description, style
+from bhsearch.reporting.figures.drawing import TitledFigure
+from bhsearch.states import COMPLETE, PRUNED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +25,16 @@ _LONGEST_NAME = 26  # characters
 _MOST_CHOICES = 12  # largest number of choices of a categorical parameter for which each choice is labelled
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """A trial of a history; see `description.TrialPoint`."""
+
+    number: int
+    state: str
+    score: float | None
+    reason: str = ""
+
+
 def history_figure(values: Sequence[float | None], states: Sequence[str], note: str = "") -> Figure:
     """Draw the score of every trial in order, and the best score so far.
 
@@ -32,29 +43,12 @@ def history_figure(values: Sequence[float | None], states: Sequence[str], note: 
         states: State per trial. Only trials in state `COMPLETE`, `PRUNED` or `FAIL` are drawn. Length T.
         note: Note in a corner; may be empty.
     """
-    score = _numbers(values)
-    state = np.asarray(states, dtype=object)
-    number = np.arange(len(score))
-    figure = style.new_figure("Search history", "score: mean case-weighted AUC over folds", note)
-    axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.75)
-    style.faint_grid(axes)
-    complete = (state == COMPLETE) & np.isfinite(score)
-    pruned = (state == PRUNED) & np.isfinite(score)
-    failed = state == FAILED
-    if complete.any():
-        _complete_trials(axes, np.where(complete, score, np.nan))
-    if pruned.any():
-        axes.scatter(number[pruned], score[pruned], s=22, facecolor="none", edgecolor=style.GREY, label="pruned")
-    if failed.any():
-        # Failed trials have no score and are drawn as crosses at a fixed height above the axis.
-        foot, across = np.full(failed.sum(), 0.02), axes.get_xaxis_transform()
-        axes.scatter(number[failed], foot, s=26, marker="x", color=style.INK, transform=across, label="failed")
-    axes.set_xlim(-0.5, max(len(score) - 0.5, 0.5))
-    axes.locator_params(axis="x", integer=True, nbins=8)
-    style.label_axes(axes, "trial", "ROC AUC")
-    if complete.any() or pruned.any() or failed.any():
-        style.legend_above(axes)
-    return figure
+    ended = [
+        _Trial(number, state, float(value) if state in (COMPLETE, PRUNED) and np.isfinite(value) else None)
+        for number, (value, state) in enumerate(zip(_numbers(values), states, strict=True))
+    ]
+    detail = "score: mean case-weighted AUC over folds"
+    return TitledFigure(description.history(ended), "Search history", detail, note).figure()
 
 
 def cost_figure(seconds: Sequence[float], scores: Sequence[float], names: Sequence[str], note: str = "") -> Figure:
@@ -66,50 +60,9 @@ def cost_figure(seconds: Sequence[float], scores: Sequence[float], names: Sequen
         names: Backbone of each trial; each of the six most frequent backbones has its own colour. Length T.
         note: Note in a corner; may be empty.
     """
-    figure = style.new_figure(
-        "Score and cost", "a point is a complete trial; the line: best for its seconds or less", note
-    )
-    axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.95)
-    style.faint_grid(axes)
-    cost, score, kinds = np.asarray(seconds, float), np.asarray(scores, float), np.asarray(names, object)
-    common = [name for name, _ in Counter(names).most_common(len(style.CYCLE))]
-    for name, colour in zip(common, style.CYCLE, strict=False):
-        inside = kinds == name
-        axes.scatter(cost[inside], score[inside], s=22, color=colour, alpha=0.8, linewidth=0, label=_short(name))
-    rest = ~np.isin(kinds, common)
-    if rest.any():
-        axes.scatter(cost[rest], score[rest], s=22, color=style.GREY, linewidth=0, label="others")
-    order = np.argsort(cost, kind="stable")
-    axes.step(cost[order], np.maximum.accumulate(score[order]), where="post", color=style.INK, linewidth=1)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    style.label_axes(axes, "seconds", "ROC AUC")
-    style.legend_above(axes)
-    return figure
-
-
-def _complete_trials(axes: Axes, score: FloatArray) -> None:
-    """Draw the complete trials as points and the best score so far as a line, and label the best trial.
-
-    Args:
-        axes: Axes to draw into.
-        score: Score of each complete trial; nan for other trials. Shape (T,).
-    """
-    number, complete, top = np.arange(len(score)), np.isfinite(score), int(np.nanargmax(score))
-    best = np.fmax.accumulate(score)
-    axes.plot(number, best, color=style.VERMILLION, linewidth=1.6, drawstyle="steps-post", label="best so far")
-    axes.scatter(number[complete], score[complete], s=22, color=style.BLUE, linewidth=0, alpha=0.8, label="complete")
-    axes.annotate(
-        f"trial {top}: {score[top]:.3f}",
-        (top, score[top]),
-        (0, 7),
-        textcoords="offset points",
-        ha="right" if top > len(score) / 2 else "left",
-        fontsize=9,
-        color=style.INK,
-    )
-    axes.margins(y=0.1)
+    detail = "a point is a complete trial; the line: best for its seconds or less"
+    described = description.duration(seconds, scores, [_short(name) for name in names])
+    return TitledFigure(described, "Score and cost", detail, note).figure()
 
 
 def importances_figure(importances: Mapping[str, float], note: str = "") -> Figure:

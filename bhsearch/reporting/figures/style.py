@@ -26,7 +26,6 @@ DASHED = (0, (4, 3))
 
 WIDTH, HEIGHT = 6.4, 4.8  # inches
 DPI = 100
-UNIT_TICKS = (0.0, 0.5, 1.0)
 _NOTE_LENGTH = 36  # characters per line
 
 
@@ -76,22 +75,23 @@ def label_axes(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y, fontsize=9, color=INK)
 
 
-def unit_square(axes: Axes) -> None:
-    """Set both axes to the range 0 to 1, with a faint grid and few ticks, since each tick takes a millisecond."""
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xticks=UNIT_TICKS, yticks=UNIT_TICKS)
-    faint_grid(axes)
-
-
 def faint_grid(axes: Axes) -> None:
     """Draw a faint grid behind the data."""
     axes.grid(color=PALE, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def legend_above(axes: Axes) -> None:
+def legend_above(axes: Axes, n_columns: int = 4) -> None:
     """Add a legend above the upper right corner of the axes, where it hides no data."""
     axes.legend(
-        fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderpad=0, columnspacing=1.2
+        fontsize=8,
+        frameon=False,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=n_columns,
+        borderpad=0,
+        borderaxespad=0.8,
+        columnspacing=1.2,
     )
 
 

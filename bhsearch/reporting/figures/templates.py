@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import CircleCollection, Collection, FillBetweenPolyCollection, PolyCollection
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from matplotlib.transforms import IdentityTransform
+from matplotlib.transforms import IdentityTransform, ScaledTranslation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,8 @@ def line(axes: Axes, x: Numbers, y: Numbers, **look: Any) -> Line2D:
 
 def band(axes: Axes, x: Numbers, low: Numbers, high: Numbers, **look: Any) -> Collection:
     """Return an artist for the area between two curves."""
-    return _placed(FillBetweenPolyCollection("x", x, low, high, **look), axes, axes.transData)
+    curves = (np.asarray(values, float) for values in (x, low, high))
+    return _placed(FillBetweenPolyCollection("x", *curves, **look), axes, axes.transData)
 
 
 def boxes(axes: Axes, left: Numbers, bottom: Numbers, width: float, height: Numbers, **look: Any) -> Collection:
@@ -110,9 +111,16 @@ def discs(axes: Axes, x: Numbers, y: Numbers, areas: Numbers, **look: Any) -> Co
     return _placed(circles, axes, IdentityTransform())
 
 
-def words(axes: Axes, x: float, y: float, text: str, of_axes: bool = False, **look: Any) -> Text:
-    """Return an artist for text at a point in data coordinates, or in axes coordinates if `of_axes` is True."""
-    return _placed(Text(x, y, text, **look), axes, axes.transAxes if of_axes else axes.transData, clipped=False)
+def words(axes: Axes, x: float, y: float, text: str, of_axes: bool = False, up: float = 0.0, **look: Any) -> Text:
+    """Return an artist for text at a point, `up` points above it.
+
+    The point is in data coordinates, or in axes coordinates if `of_axes` is True.
+    """
+    transform = axes.transAxes if of_axes else axes.transData
+    figure = axes.get_figure(root=True)
+    if up and figure is not None:
+        transform = transform + ScaledTranslation(0, up / 72, figure.dpi_scale_trans)
+    return _placed(Text(x, y, text, **look), axes, transform, clipped=False)
 
 
 def _placed(artist: _Artist, axes: Axes, transform: Transform, clipped: bool = True) -> _Artist:

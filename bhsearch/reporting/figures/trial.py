@@ -10,13 +10,14 @@ import numpy.typing as npt
 from matplotlib import colormaps
 
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, Interval
-from bhsearch.evaluation.metrics import N_CALIBRATION_BINS
-from bhsearch.reporting.figures import style, templates
+from bhsearch.reporting.figures import description, drawing, style, templates
+from bhsearch.reporting.figures.description import Axis, Description
+from bhsearch.reporting.figures.drawing import TitledFigure
 from bhsearch.reporting.figures.templates import Panel, Template
+from bhsearch.reporting.report_numbers import pooled_points
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from bhsearch.evaluation.curves import Band
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from bhsearch.tasks.base import Task
 
 BLUES = colormaps["Blues"]
+OUT_OF_FOLD = "out-of-fold, mean over folds, every case counts the same"
+CROSS_FITTED = "out-of-fold; each fold's threshold comes from the other folds"
 _N_TEMPLATES = 8  # cached templates of each kind; a study needs one or two
 
 
@@ -67,79 +70,45 @@ def learning_figure(
     return figure
 
 
-def roc_figure(band: Band, auc: float, ends: Interval | None = None, note: str = "") -> Panel:
-    """Draw the mean ROC curve over folds with its confidence band.
+def roc_figure(
+    band: Band, auc: float, ends: Interval | None = None, note: str = "", sample: str = OUT_OF_FOLD
+) -> TitledFigure:
+    """Describe the mean ROC curve over folds with its confidence band.
 
     Args:
         band: Curve and band from `roc_band`.
-        auc: Score of the trial.
-        ends: Interval of the score; None to leave it out.
+        auc: AUC.
+        ends: Interval of the AUC; None to leave it out.
         note: Note in a corner; may be empty.
+        sample: Sample and weighting, shown below the title.
     """
-    template = _roc_template(_says_interval(band, ends), note)
-    return Panel(template, [*_band_lines(template.axes[0], band), _number(template.axes[0], "AUC", auc, ends)])
+    described = description.roc(band, _number("AUC", auc, ends))
+    return TitledFigure(described, "ROC curve", _detail(sample, band, ends), note)
 
 
 def precision_recall_figure(
-    band: Band, average_precision: float, ends: Interval | None = None, note: str = ""
-) -> Panel:
-    """Draw the mean precision over folds against recall with its confidence band.
-
-    A dashed line shows the precision of guessing.
+    band: Band, average_precision: float, ends: Interval | None = None, note: str = "", sample: str = OUT_OF_FOLD
+) -> TitledFigure:
+    """Describe the mean precision over folds against recall with its confidence band.
 
     Args:
         band: Curve and band from `precision_recall_band`.
-        average_precision: Average precision of the trial.
+        average_precision: Average precision.
         ends: Interval of the average precision; None to leave it out.
         note: Note in a corner; may be empty.
+        sample: Sample and weighting, shown below the title.
     """
-    template = _precision_recall_template(_says_interval(band, ends), band.base, note)
-    axes = template.axes[0]
-    return Panel(template, [*_band_lines(axes, band), _number(axes, "average precision", average_precision, ends)])
+    described = description.precision_recall(band, _number("average precision", average_precision, ends))
+    return TitledFigure(described, "Precision and recall", _detail(sample, band, ends), note)
 
 
-@lru_cache(_N_TEMPLATES)
-def _roc_template(says_interval: bool, note: str) -> Template:
-    figure, axes = _unit_frame("ROC curve", says_interval, note)
-    axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=style.DASHED, linewidth=1)
-    style.label_axes(axes, "false positive rate (1 - specificity)", "true positive rate (sensitivity)")
-    return Template(figure, axes)
+def _detail(sample: str, band: Band, ends: Interval | None) -> str:
+    """Return the sample, and what intervals mean if the figure shows any."""
+    return sample + (f"\n95 % {INTERVAL_NOTE}" if ends is not None or band.has_interval else "")
 
 
-@lru_cache(_N_TEMPLATES)
-def _precision_recall_template(says_interval: bool, base: float, note: str) -> Template:
-    figure, axes = _unit_frame("Precision and recall", says_interval, note)
-    axes.axhline(base, color=style.GREY, linestyle=style.DASHED, linewidth=1)
-    axes.text(0.01, base - 0.015, f"guessing {base:.2f}", fontsize=8, color=style.GREY, va="top")
-    style.label_axes(axes, "recall (sensitivity)", "precision")
-    return Template(figure, axes)
-
-
-def _unit_frame(title: str, says_interval: bool, note: str) -> tuple[Figure, Axes]:
-    """Return a figure and its axes, which range from 0 to 1."""
-    detail = "out-of-fold, mean over folds, every case counts the same"
-    figure = style.new_figure(title, detail + (f"\n95 % {INTERVAL_NOTE}" if says_interval else ""), note)
-    axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.75)
-    style.unit_square(axes)
-    return figure, axes
-
-
-def _says_interval(band: Band, ends: Interval | None) -> bool:
-    return ends is not None or bool(np.isfinite(band.low).any())
-
-
-def _band_lines(axes: Axes, band: Band) -> list[Artist]:
-    """Return artists for the mean curve and, if available, its confidence band."""
-    mean = templates.line(axes, band.x, band.mean, color=style.BLUE, linewidth=2)
-    if not np.isfinite(band.low).any():
-        return [mean]
-    return [templates.band(axes, band.x, band.low, band.high, color=style.BLUE, alpha=0.18, linewidth=0), mean]
-
-
-def _number(axes: Axes, name: str, value: float, ends: Interval | None = None) -> Artist:
-    """Return an artist for the main number of the figure, in the lower right corner of the axes."""
-    text = f"{name} {value:.3f}" + (f"  [{ends.low:.3f}, {ends.high:.3f}]" if ends else "")
-    return templates.words(axes, 0.98, 0.06, text, of_axes=True, fontsize=11, ha="right", color=style.INK)
+def _number(name: str, value: float, ends: Interval | None) -> str:
+    return f"{name} {value:.3f}" + (f"  [{ends.low:.3f}, {ends.high:.3f}]" if ends else "")
 
 
 def calibration_figure(bins: tuple[FloatArray, FloatArray, FloatArray], ece: float, note: str = "") -> Panel:
@@ -151,39 +120,30 @@ def calibration_figure(bins: tuple[FloatArray, FloatArray, FloatArray], ece: flo
         ece: Expected calibration error.
         note: Note in a corner; may be empty.
     """
-    mass, mean, share = bins
-    pooled = mass.sum(axis=0)
-    filled = pooled > 0
-    x, y = (np.nansum(mass * values, axis=0)[filled] / pooled[filled] for values in (mean, share))
-    heights = pooled / pooled.sum()
-    edges = np.arange(N_CALIBRATION_BINS) / N_CALIBRATION_BINS
-    template = _calibration_template(note)
-    upper, lower = template.axes
-    artists = [
-        templates.line(upper, x, y, color=style.BLUE, linewidth=1.6),
-        templates.discs(upper, x, y, 15 + 260 * heights[filled], color=style.BLUE, alpha=0.85, linewidth=0),
-        _number(upper, "ECE", ece),
-        templates.boxes(lower, edges + 0.003, np.zeros_like(edges), 0.094, heights, color=style.BLUE, alpha=0.45),
-    ]
-    return Panel(template, artists)
+    curve = description.calibration_curves([(pooled_points(*bins), style.BLUE, "")], f"ECE {ece:.3f}")
+    weights = description.calibration_weights(bins[0].sum(axis=0) / bins[0].sum())
+    template = _calibration_template(note, (curve.x, curve.y), (weights.x, weights.y))
+    parts = zip(template.axes, (curve, weights), strict=True)
+    return Panel(template, [artist for axes, part in parts for artist in drawing.artists(axes, part, drawing.SCREEN)])
 
 
 @lru_cache(_N_TEMPLATES)
-def _calibration_template(note: str) -> Template:
+def _calibration_template(note: str, curve: tuple[Axis, Axis], weights: tuple[Axis, Axis]) -> Template:
     detail = "out-of-fold, every case counts the same\narea of a point: share of the weight"
     figure = style.new_figure("Calibration", detail, note)
     upper = style.place_axes(figure, 0.75, 1.5, 0.3, 0.75)
     lower = style.place_axes(figure, 0.75, 0.6, 0.3, 3.45)
-    style.unit_square(upper)
-    upper.plot([0, 1], [0, 1], color=style.GREY, linestyle=style.DASHED, linewidth=1)
+    drawing.frame(upper, Description(*curve, (), square=True), drawing.SCREEN)
+    drawing.frame(lower, Description(*weights, (), square=True), drawing.SCREEN)
+    lower.grid(visible=False)
     upper.tick_params(labelbottom=False)
-    lower.set(xlim=(-0.01, 1.01), ylim=(0, 1), xticks=style.UNIT_TICKS, yticks=style.UNIT_TICKS)
-    style.label_axes(upper, "", "share of malignant")
-    style.label_axes(lower, "predicted P(malignant)", "weight")
+    upper.set_xlabel("")
     return Template(figure, upper, lower)
 
 
-def confusion_figure(images: FloatArray, cases: FloatArray, task: Task, note: str = "") -> Panel:
+def confusion_figure(
+    images: FloatArray, cases: FloatArray, task: Task, note: str = "", sample: str = CROSS_FITTED
+) -> Panel:
     """Draw two confusion matrices, one with equal weight per image and one with equal weight per case.
 
     The mean over the R repeats is shown.
@@ -193,8 +153,9 @@ def confusion_figure(images: FloatArray, cases: FloatArray, task: Task, note: st
         cases: Matrices from `confusion` with case weights. Shape (R, 2, 2).
         task: Task with the class names.
         note: Note in a corner; may be empty.
+        sample: Sample and threshold, shown below the title.
     """
-    template = _confusion_template(note, task.class_names)
+    template = _confusion_template(note, task.class_names, sample)
     artists: list[Artist] = []
     for axes, matrix in zip(template.axes, (images, cases), strict=True):
         counts = matrix.mean(axis=0)
@@ -218,9 +179,8 @@ def confusion_figure(images: FloatArray, cases: FloatArray, task: Task, note: st
 
 
 @lru_cache(_N_TEMPLATES)
-def _confusion_template(note: str, class_names: tuple[str, ...]) -> Template:
-    detail = "out-of-fold; each fold's threshold comes from the other folds\nshades: share of the true class"
-    figure = style.new_figure("Confusion matrix", detail, note, height=4.2)
+def _confusion_template(note: str, class_names: tuple[str, ...], sample: str) -> Template:
+    figure = style.new_figure("Confusion matrix", f"{sample}\nshades: share of the true class", note, height=4.2)
     both = []
     for place, title in enumerate(("images", "cases (images weighted)")):
         axes = style.place_axes(figure, 0.85 + 2.85 * place, 0.75, 3.15 - 2.85 * place, 1.05)

@@ -64,10 +64,10 @@ def write_trial(
     one = np.ones_like(predictions.weight)
     figures = {
         "learning_curves": trial.learning_figure(history["auc"], history["loss"], note, history["training_loss"], unit),
-        "roc": trial.roc_figure(curves.roc_band(predictions, draws), values["auc"], ends, note),
+        "roc": trial.roc_figure(curves.roc_band(predictions, draws), values["auc"], ends, note).panel(),
         "precision_recall": trial.precision_recall_figure(
             curves.precision_recall_band(predictions, draws), values["average_precision"], None, note
-        ),
+        ).panel(),
         "calibration": trial.calibration_figure(metrics.calibration_bins(predictions), values["ece"], note),
         "confusion_matrix": trial.confusion_figure(
             metrics.confusion(predictions, decisions.predicted, one),

@@ -19,34 +19,46 @@ def legend_names(figure: Figure) -> list[str]:
     return [text.get_text() for text in legend.get_texts()] if legend else []
 
 
+def series(figure: Figure) -> dict[str, list[list[float]]]:
+    """The points of each series by its name in the legend."""
+    return {points.get_label(): points.get_offsets().tolist() for points in figure.axes[0].collections}
+
+
 def test_history_draws_each_state_and_the_best_so_far() -> None:
     figure = study.history_figure(
         [0.6, None, 0.9, 0.7, 0.8, None], ["COMPLETE", "FAIL", "PRUNED", "COMPLETE", "COMPLETE", "RUNNING"], NOTE
     )
     axes = figure.axes[0]
-    assert legend_names(figure) == ["best so far", "complete", "pruned", "failed"]
-    assert axes.lines[0].get_ydata().tolist() == [0.6, 0.6, 0.6, 0.7, 0.8, 0.8]  # a pruned trial is never the best
-    complete, pruned, failed = (points.get_offsets().tolist() for points in axes.collections)
-    assert complete == [[0, 0.6], [3, 0.7], [4, 0.8]]
-    assert pruned == [[2, 0.9]]
-    assert [x for x, _ in failed] == [1]
+    assert sorted(legend_names(figure)) == ["best so far", "complete", "failed", "guessing", "pruned"]
+    guessing, best, failed = axes.lines
+    assert guessing.get_ydata().tolist() == [0.5, 0.5]
+    assert dict(best.get_xydata().tolist()) == {0: 0.6, 1: 0.6, 2: 0.6, 3: 0.7, 4: 0.8, 5: 0.8}  # never the pruned one
+    assert [x for x, _ in failed.get_xydata()] == [1]
+    points = series(figure)
+    assert points["complete"] == [[0, 0.6], [3, 0.7], [4, 0.8]]
+    assert points["pruned"] == [[2, 0.9]]
+    assert points[""] == [[4, 0.8]]  # the best one is marked
     assert axes.texts[0].get_text() == "trial 4: 0.800"
 
 
 def test_history_of_failures_only_or_of_nothing_can_be_drawn() -> None:
-    assert legend_names(study.history_figure([None, None], ["FAIL", "FAIL"])) == ["failed"]
+    assert legend_names(study.history_figure([None, None], ["FAIL", "FAIL"])) == ["guessing", "failed"]
     assert style.to_png(study.history_figure([], []))
+
+
+def test_a_running_trial_and_a_score_that_is_no_number_are_not_drawn() -> None:
+    axes = study.history_figure([0.6, float("nan"), 0.9], ["COMPLETE", "COMPLETE", "RUNNING"]).axes[0]
+    assert [points.get_offsets().tolist() for points in axes.collections] == [[[0, 0.6]], [[0, 0.6]]]
 
 
 def test_cost_shows_each_trial_and_the_best_that_its_seconds_buy() -> None:
     figure = study.cost_figure([4.0, 1.0, 2.0, 8.0], [0.9, 0.6, 0.8, 0.7], ["b", "a", "b", "b"], NOTE)
     axes = figure.axes[0]
     assert legend_names(figure) == ["b", "a"]  # the commonest first
-    by_name = {name: points.get_offsets().tolist() for name, points in zip("ba", axes.collections, strict=True)}
-    assert by_name == {"b": [[4, 0.9], [2, 0.8], [8, 0.7]], "a": [[1, 0.6]]}
+    assert series(figure) == {"b": [[4, 0.9], [2, 0.8], [8, 0.7]], "a": [[1, 0.6]]}
     (line,) = axes.lines
-    assert line.get_xydata().tolist() == [[1, 0.6], [2, 0.8], [4, 0.9], [8, 0.9]]
-    assert line.get_drawstyle() == "steps-post"  # between two trials nothing better was to be had
+    # Between two trials nothing better was to be had.
+    assert line.get_xydata().tolist() == [[1, 0.6], [2, 0.6], [2, 0.8], [4, 0.8], [4, 0.9], [8, 0.9], [8, 0.9]]
     assert axes.get_xscale() == "log"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("seconds", "ROC AUC")
     assert NOTE in [text.get_text() for text in figure.texts]
@@ -57,8 +69,9 @@ def test_cost_of_many_backbones_gives_the_rarest_one_colour() -> None:
     names = [f"n{k}" for k in range(9)] + [f"n{k}" for k in range(6)]
     figure = study.cost_figure(range(1, 16), np.linspace(0.5, 0.9, 15), names)
     assert legend_names(figure)[-1] == "others"
-    assert sum(len(points.get_offsets()) for points in figure.axes[0].collections) == 15
-    assert sorted(figure.axes[0].collections[-1].get_offsets()[:, 0].tolist()) == [7, 8, 9]
+    found = series(figure)
+    assert sum(map(len, found.values())) == 15
+    assert sorted(x for x, _ in found["others"]) == [7, 8, 9]
 
 
 def test_cost_of_one_trial_can_be_drawn() -> None:

@@ -12,7 +12,8 @@ from bhsearch.reporting.figures.templates import Panel, Pasted, Template
 def template() -> Template:
     figure = style.new_figure("Title", note="a note")
     axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.75)
-    style.unit_square(axes)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    style.faint_grid(axes)
     return Template(figure, axes)
 
 

@@ -6,7 +6,9 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.collections import CircleCollection, PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
@@ -36,8 +38,8 @@ def make_all() -> dict[str, Figure | Panel]:
     called = cross_fitted_labels(base, BINARY).predicted
     return {
         "learning": trial.learning_figure([0.6, 0.7], [0.7, 0.6], NOTE),
-        "roc": trial.roc_figure(roc_band(base, draws), 0.75, Interval(0.6, 0.9), NOTE),
-        "precision": trial.precision_recall_figure(precision_recall_band(base, draws), 0.8, None, NOTE),
+        "roc": trial.roc_figure(roc_band(base, draws), 0.75, Interval(0.6, 0.9), NOTE).panel(),
+        "precision": trial.precision_recall_figure(precision_recall_band(base, draws), 0.8, None, NOTE).panel(),
         "calibration": trial.calibration_figure(calibration_bins(base), 0.1, NOTE),
         "confusion": trial.confusion_figure(
             confusion(base, called, np.ones_like(base.weight)), confusion(base, called, base.weight), BINARY, NOTE
@@ -68,27 +70,50 @@ def test_a_single_epoch_can_be_drawn() -> None:
 def test_curves_hold_the_mean_and_say_what_the_band_is(with_band: bool) -> None:
     base = simulate(20)
     draws = group_draws(base.group, base.stratum, 20) if with_band else None
-    for band, make in ((roc_band(base, draws), trial.roc_figure), (precision_recall_band(base), None)):
-        picture = (make or trial.precision_recall_figure)(band, 0.75)
-        *area, mean, _ = picture.artists
-        assert np.array_equal(mean.get_ydata(), band.mean)
-        has_band = bool(np.isfinite(band.low).any())
-        assert len(area) == int(has_band)
-        assert (INTERVAL_NOTE in said(picture)) == has_band
+    for band, make in (
+        (roc_band(base, draws), trial.roc_figure),
+        (precision_recall_band(base, draws), trial.precision_recall_figure),
+    ):
+        picture = make(band, 0.75).panel()
+        guessing, *area, mean = [item for item in picture.artists if not isinstance(item, Text)]
+        assert mean.get_ydata()[-len(band.mean) :].tolist() == band.mean.tolist()
+        assert guessing.get_ydata()[-1] in (1, band.base)
+        assert len(area) == int(with_band)
+        assert (INTERVAL_NOTE in said(picture)) == with_band
+
+
+def test_precision_of_guessing_is_written_at_its_line() -> None:
+    band = precision_recall_band(simulate(20))
+    assert f"guessing {band.base:.2f}" in said(trial.precision_recall_figure(band, 0.8).panel())
 
 
 def test_an_interval_is_written_with_its_warning() -> None:
-    text = said(trial.roc_figure(roc_band(simulate(20)), 0.75, Interval(0.61, 0.88)))
+    text = said(trial.roc_figure(roc_band(simulate(20)), 0.75, Interval(0.61, 0.88)).panel())
     assert "AUC 0.750  [0.610, 0.880]" in text
     assert INTERVAL_NOTE in text
 
 
+def test_a_figure_over_a_cached_frame_is_the_whole_figure() -> None:
+    """The notebook's figure and MLflow's picture are the same pixels, but for the edges of letters and lines."""
+    base = simulate(20)
+    titled = trial.roc_figure(roc_band(base, group_draws(base.group, base.stratum, 20)), 0.75, Interval(0.6, 0.9), NOTE)
+    panel, whole = (
+        np.asarray(Image.open(io.BytesIO(style.to_png(picture))), int) for picture in (titled.panel(), titled.figure())
+    )
+    assert (np.abs(panel - whole) > 40).any(axis=-1).mean() < 0.002
+
+
 def test_calibration_draws_the_filled_bins_and_all_the_weight() -> None:
     bins = (np.array([[0.4, 0.6, *[0.0] * 8]]), np.array([[0.05, 0.15, *[np.nan] * 8]]), np.full((1, 10), 0.5))
-    curve, points, _, bars = trial.calibration_figure(bins, 0.1).artists
-    assert np.allclose(curve.get_xydata(), [[0.05, 0.5], [0.15, 0.5]])
-    assert np.allclose(points.get_offsets(), curve.get_xydata())
+    picture = trial.calibration_figure(bins, 0.1)
+    lines = [item for item in picture.artists if isinstance(item, Line2D)]
+    (points,) = [item for item in picture.artists if isinstance(item, CircleCollection)]
+    (bars,) = [item for item in picture.artists if isinstance(item, PolyCollection)]
+    assert lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert np.allclose(lines[1].get_xydata(), [[0.05, 0.5], [0.15, 0.5]])
+    assert np.allclose(points.get_offsets(), lines[1].get_xydata())
     assert [bar.get_extents().height for bar in bars.get_paths()] == pytest.approx([0.4, 0.6, *[0] * 8])
+    assert "ECE 0.100" in said(picture)
 
 
 def test_confusion_shows_counts_and_shares_of_the_true_class() -> None:
