@@ -24,8 +24,8 @@ from bhsearch.study.payloads import study_record
 from bhsearch.study.plan import make_plan
 from bhsearch.study.result import StudyResult
 from bhsearch.study.session import StudySession, best_of, n_finished
+from bhsearch.study.workers.messages import WorkerTask
 from bhsearch.study.workers.pool import WorkerEvents, WorkerPool, n_workers
-from bhsearch.study.workers.process import WorkerTask
 from bhsearch.study.workers.worker import STOPPED, TIME, TrialCallbacks, Worker
 from bhsearch.tracking.connection import check_store
 from bhsearch.tracking.upload.client import UploaderProcess

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +54,7 @@ class StudySession:
         self.context, self.reporter = context, reporter
         self.metadata, self.engine = open_engine(context)
         self.predictions: dict[int, Predictions] = {}
-        self.examples: dict[str, npt.NDArray[np.uint8]] = {}
+        self.examples: Mapping[str, npt.NDArray[np.uint8]] = {}
         self.is_interrupted = False
         self.failure: BhsearchError | OSError | None = None
         self.outbox: Outbox | None = None

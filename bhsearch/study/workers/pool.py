@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, assert_never
 
-from bhsearch import errors
+import numpy as np
+import numpy.typing as npt
+
 from bhsearch.config import Settings
 from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import Progress
@@ -23,10 +25,28 @@ from bhsearch.errors import RunError
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import threads_of
 from bhsearch.study.workers.launchers.base import LAUNCHERS, WorkerCommand, WorkerHandle
-from bhsearch.study.workers.process import GO, STOP, WorkerTask
+from bhsearch.study.workers.messages import (
+    Connected,
+    Finished,
+    PoolMessage,
+    Prepared,
+    StartTrials,
+    StepAdvanced,
+    StepEnded,
+    StepStarted,
+    Stop,
+    TrialAdvanced,
+    TrialEnded,
+    TrialRescued,
+    TrialStarted,
+    UserMessage,
+    Waiting,
+    WorkerFailed,
+    WorkerMessage,
+    WorkerTask,
+)
 from bhsearch.study.workers.worker import DONE, OUTGROWN, STOPPED, TIME
 
-_GONE = "gone"  # kind of the message that `_messages` yields for a worker that has ended
 _LOOK_SECONDS = 0.5
 _SETTLE_SECONDS = 10.0  # interval of searches for dead trials of other commands
 _STOP_SECONDS = 8.0  # time for a worker to fail its trial and end; batch systems kill a job after 10 s or more
@@ -45,10 +65,23 @@ class PoolWorker:
     verdict: str = ""  # reason of the end that the worker reported, such as `DONE`
     reason: str = ""  # reason for which the pool killed the worker
 
-    def send(self, message: Any) -> None:
+    def send(self, message: PoolMessage) -> None:
         """Send a message; errors are ignored, because the pool detects a dead worker when it reads the connection."""
         with suppress(OSError):
             self.handle.connection.send(message)
+
+    def receive(self) -> WorkerMessage | None:
+        """Return the next message of the worker, waiting if necessary; None if the worker has ended."""
+        try:
+            message: WorkerMessage = self.handle.connection.recv()
+        except (EOFError, OSError):
+            return None
+        return message
+
+    def start_trials(self) -> None:
+        """Let the worker, which is prepared, run trials."""
+        self.since = time.monotonic()
+        self.send(StartTrials())
 
     def end(self) -> None:
         """Kill the worker if it is still running, wait for its end, and close its channel."""
@@ -99,7 +132,7 @@ class WorkerPool:
         for worker in self._workers:
             worker.end()
 
-    def prepare(self, task: WorkerTask, reporter: ProgressReporter) -> dict[str, Any]:
+    def prepare(self, task: WorkerTask, reporter: ProgressReporter) -> Mapping[str, npt.NDArray[np.uint8]]:
         """Let the first worker prepare the study and fill the cache, which the other workers then use.
 
         Args:
@@ -124,27 +157,25 @@ class WorkerPool:
             self._died_early(first)
             self._workers[0] = self._start(first.slot)
 
-    def _prepared_by(self, first: PoolWorker) -> dict[str, Any] | None:
+    def _prepared_by(self, first: PoolWorker) -> Mapping[str, npt.NDArray[np.uint8]] | None:
         """Report the steps of a worker until it is ready, and return its example images; None if the worker died."""
         steps: list[tuple[ExitStack, Progress]] = []  # nested steps, innermost last
         with ExitStack() as all_steps:
             while True:
-                try:
-                    kind, *rest = first.handle.connection.recv()
-                except (EOFError, OSError):
-                    return None
-                if kind == "step":
-                    step = all_steps.enter_context(ExitStack())
-                    steps.append((step, step.enter_context(self._reporter.step(rest[0]))))
-                elif kind == "progress":
-                    steps[-1][1](*rest)
-                elif kind == "step_ended":
-                    steps.pop()[0].close()
-                elif kind == "ready":
-                    examples: dict[str, Any] = rest[0]
-                    return examples
-                else:
-                    self._handle(first, kind, rest, None)
+                match first.receive():
+                    case None:
+                        return None
+                    case StepStarted(name):
+                        step = all_steps.enter_context(ExitStack())
+                        steps.append((step, step.enter_context(self._reporter.step(name))))
+                    case StepAdvanced(done, total):
+                        steps[-1][1](done, total)
+                    case StepEnded():
+                        steps.pop()[0].close()
+                    case Prepared(examples):
+                        return examples
+                    case other:
+                        self._handle(first, other, None)
 
     def work(self, watch: WorkerEvents, seconds: float) -> str:
         """Run trials in all workers until the workers end.
@@ -163,7 +194,7 @@ class WorkerPool:
         self._deadline = time.monotonic() + seconds
         settled = time.monotonic()
         try:
-            self._handle(self._workers[0], "ready", [], watch)
+            self._workers[0].start_trials()
             for worker in self._workers[1:]:
                 worker.send(self._task)
             while self._workers:
@@ -177,55 +208,68 @@ class WorkerPool:
 
     def _wait_for_messages(self, watch: WorkerEvents) -> None:
         """Handle the pending messages, replace workers that have ended, and kill workers that hang."""
-        for worker, kind, rest in self._messages():
-            if kind == _GONE:
+        for worker, message in self._messages():
+            if message is None:
                 self._gone(worker, watch)
             else:
-                self._handle(worker, kind, rest, watch)
+                self._handle(worker, message, watch)
         limit = self._settings.trial_timeout
         for worker in self._workers:
             if limit is not None and time.monotonic() > worker.since + limit:
                 worker.reason, worker.since = f"it took longer than --trial-timeout, {limit:g} s", float("inf")
                 worker.handle.kill()
 
-    def _messages(self) -> Iterator[tuple[PoolWorker, str, list[Any]]]:
-        """Yield worker, kind and contents of the pending messages, at most one message per worker.
+    def _messages(self) -> Iterator[tuple[PoolWorker, WorkerMessage | None]]:
+        """Yield worker and message of the pending messages, at most one per worker; None if the worker has ended.
 
         The method waits up to `_LOOK_SECONDS` for a message.
         """
         by_connection = {worker.handle.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection), _LOOK_SECONDS):
             worker = by_connection[connection]  # type: ignore[index]
-            try:
-                kind, *rest = worker.handle.connection.recv()
-            except (EOFError, OSError):
-                kind, rest = _GONE, []
-            yield worker, kind, rest
+            yield worker, worker.receive()
 
-    def _handle(self, worker: PoolWorker, kind: str, rest: list[Any], watch: WorkerEvents | None) -> None:
-        if kind in ("ready", "started", "ended", "waiting"):
-            worker.since = time.monotonic()
-        if kind == "hello":
-            worker.owner = rest[0]
-        elif kind == "ready":
-            worker.send(GO)
-        elif kind == "started":
-            worker.worked, self._early_deaths = True, 0
-            self._reporter.began(rest[0])
-        elif kind == "doing":
-            self._reporter.doing(*rest)
-        elif kind == "ended":
-            if watch is not None:
-                watch.ended(rest[0], rest[1])
-        elif kind == "rescued":
-            if watch is not None:
-                watch.rescued(rest[0], rest[1])
-        elif kind == "say":
-            self._reporter.say(rest[0])
-        elif kind == "done":
-            worker.verdict = rest[0]
-        elif kind == "failed":
-            raise getattr(errors, rest[0], RunError)(rest[1])
+    def _handle(self, worker: PoolWorker, message: WorkerMessage, watch: WorkerEvents | None) -> None:
+        """Handle a message of a worker.
+
+        Args:
+            worker: Worker that sent the message.
+            message: Message.
+            watch: Callbacks for the ends of trials; None while the first worker prepares the study.
+
+        Raises:
+            InputError: If the message reports an error that would also occur in every other worker.
+            RunError: If the message reports another error.
+        """
+        match message:
+            case Connected(owner):
+                worker.owner = owner
+            case Prepared():
+                worker.start_trials()
+            case TrialStarted(number):
+                worker.since, worker.worked, self._early_deaths = time.monotonic(), True, 0
+                self._reporter.began(number)
+            case TrialAdvanced(what, number):
+                self._reporter.doing(what, number)
+            case TrialEnded(number, probability):
+                worker.since = time.monotonic()
+                if watch is not None:
+                    watch.ended(number, probability)
+            case TrialRescued(trial, probability):
+                if watch is not None:
+                    watch.rescued(trial, probability)
+            case Waiting():
+                worker.since = time.monotonic()
+            case UserMessage(sentence):
+                self._reporter.say(sentence)
+            case Finished(verdict):
+                worker.verdict = verdict
+            case WorkerFailed():
+                raise message.error()
+            case StepStarted() | StepAdvanced() | StepEnded():
+                pass  # only the preparation by the first worker is shown
+            case _:
+                assert_never(message)
 
     def _gone(self, worker: PoolWorker, watch: WorkerEvents) -> None:
         """Recover the trial of a worker that has ended, and replace the worker unless it reported `DONE` or `TIME`."""
@@ -263,15 +307,15 @@ class WorkerPool:
         if not self._workers:
             return
         for worker in self._workers:
-            worker.send(STOP)
+            worker.send(Stop())
         deadline = time.monotonic() + _STOP_SECONDS
         while self._workers and time.monotonic() < deadline:
-            for worker, kind, rest in self._messages():
-                if kind == _GONE:
+            for worker, message in self._messages():
+                if message is None:
                     worker.end()
                     self._workers.remove(worker)
-                elif kind != "failed":  # ignore further failures while the first one is being raised
-                    self._handle(worker, kind, rest, watch)
+                elif not isinstance(message, WorkerFailed):  # ignore further failures while the first one is raised
+                    self._handle(worker, message, watch)
         for worker in self._workers:
             worker.end()
         self._workers = []

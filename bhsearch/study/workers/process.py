@@ -1,7 +1,7 @@
 """The worker process: `python -m bhsearch.study.workers.process CHANNEL THREADS`, started by a launcher.
 
 The worker imports its framework while the pool reads the data. It then receives the study through the channel, runs
-trials, and sends their events through the channel. When the pool sends `STOP` or dies, the worker fails its running
+trials, and sends their events through the channel. When the pool sends `Stop` or dies, the worker fails its running
 trial and exits. If the worker does not exit in time, the pool kills it, or a timer if the pool is dead.
 """
 
@@ -16,51 +16,48 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.engines.base import Trial
-from bhsearch.errors import BhsearchError
+from bhsearch.errors import BhsearchError, RunError
 from bhsearch.runtime.interrupts import Interrupts
 from bhsearch.runtime.processes import this_process
-from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import make_objective
-from bhsearch.study.resume.metadata import StudyMetadata
 from bhsearch.study.resume.open import join_engine
 from bhsearch.study.startup import start_framework
 from bhsearch.study.workers.launchers.base import open_channel
-from bhsearch.study.workers.worker import STOPPED, StoppingCriteria, TrialCallbacks, Worker
+from bhsearch.study.workers.messages import (
+    Connected,
+    Finished,
+    PoolMessage,
+    Prepared,
+    StepAdvanced,
+    StepEnded,
+    StepStarted,
+    Stop,
+    TrialAdvanced,
+    TrialEnded,
+    TrialRescued,
+    TrialStarted,
+    UserMessage,
+    Waiting,
+    WorkerFailed,
+    WorkerMessage,
+    WorkerTask,
+)
+from bhsearch.study.workers.worker import STOPPED, TrialCallbacks, Worker
 from bhsearch.tracking.upload.outbox import Outbox
 
-GO, STOP = "go", "stop"  # messages of the pool after the task
 _ALONE_SECONDS = 3  # time for a worker to exit after its pool has died
 _STEP_SECONDS = 0.1  # minimum interval between two progress messages
 
 
-@dataclass(frozen=True, eq=False)
-class WorkerTask:
-    """The task of a worker: the study to run trials of, and the stopping criteria.
-
-    Attributes:
-        prepared: Context of the study.
-        metadata: Metadata of the study.
-        outbox: Folder of the command's outbox; None without tracking.
-        criteria: Stopping criteria of the worker.
-    """
-
-    prepared: StudyContext
-    metadata: StudyMetadata
-    outbox: Path | None
-    criteria: StoppingCriteria
-
-
 class PoolChannel(TrialCallbacks, ProgressReporter):
-    """The worker's end of the channel: receives the task, `GO` and `STOP`, and sends events to the pool."""
+    """The worker's end of the channel: receives the task, and sends the events of trials to the pool."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -75,13 +72,13 @@ class PoolChannel(TrialCallbacks, ProgressReporter):
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _signal(self, number: int, _frame: Any) -> None:
-        """Handle a signal: the first Ctrl-C is ignored, because it also reaches the pool, which then sends `STOP`."""
+        """Handle a signal: the first Ctrl-C is ignored, because it also reaches the pool, which then sends `Stop`."""
         if number == signal.SIGTERM or self._interrupts.asked:
             self._interrupts.ask()
 
     @property
     def stopping(self) -> bool:
-        """Whether the worker must stop, because the pool sent `STOP` or died, or because of a signal."""
+        """Whether the worker must stop, because the pool sent `Stop` or died, or because of a signal."""
         return self._interrupts.asked
 
     def task(self) -> WorkerTask | None:
@@ -98,8 +95,8 @@ class PoolChannel(TrialCallbacks, ProgressReporter):
             self._task = self._connection.recv_bytes()
             self._given.set()
             while True:
-                word = self._connection.recv()
-                if word == STOP:
+                message: PoolMessage = self._connection.recv()
+                if isinstance(message, Stop):
                     self._stop()
                 self.go.set()
         self._stop()
@@ -112,10 +109,10 @@ class PoolChannel(TrialCallbacks, ProgressReporter):
         _thread.interrupt_main(signal.SIGINT)
 
     def interruptible(self) -> AbstractContextManager[None]:
-        """Return a context manager in which `STOP` interrupts the code immediately."""
+        """Return a context manager in which `Stop` interrupts the code immediately."""
         return self._interrupts.allowed()
 
-    def send(self, *message: Any) -> None:
+    def send(self, message: WorkerMessage) -> None:
         """Send a message; errors are ignored, because the listening thread ends this process if the pool died."""
         with contextlib.suppress(OSError):
             self._connection.send(message)
@@ -123,27 +120,27 @@ class PoolChannel(TrialCallbacks, ProgressReporter):
     def started(self, trial: Trial) -> None:
         """Report that a trial has started."""
         self._number = trial.number
-        self.send("started", trial.number)
+        self.send(TrialStarted(trial.number))
 
     def doing(self, what: str, number: int | None = None) -> None:
         """Report a progress message of a trial; messages within `_STEP_SECONDS` of the last one are dropped."""
         if time.monotonic() > self._told + _STEP_SECONDS:
             self._told = time.monotonic()
-            self.send("doing", what, self._number if number is None else number)
+            self.send(TrialAdvanced(what, self._number if number is None else number))
 
     def ended(self, number: int, probability: Float32Array | None) -> None:
         """Report that a trial has ended, with its out-of-fold predictions if complete."""
-        self.send("ended", number, probability)
+        self.send(TrialEnded(number, probability))
 
     def rescued(self, trial: Trial, probability: Float32Array) -> None:
         """Report a complete trial that the engine could not record."""
-        self.send("rescued", trial, probability)
+        self.send(TrialRescued(trial, probability))
 
     def waiting(self) -> None:
         """Report at most once per second that no trial can be started, because other workers run the last trials."""
         if time.monotonic() > self._waited + 1.0:
             self._waited = time.monotonic()
-            self.send("waiting")
+            self.send(Waiting())
 
     def exhausted(self, sentence: str) -> None:
         """Report that the sampler has no more points to propose."""
@@ -151,7 +148,7 @@ class PoolChannel(TrialCallbacks, ProgressReporter):
 
     def say(self, sentence: str) -> None:
         """Report a message for the user."""
-        self.send("say", sentence)
+        self.send(UserMessage(sentence))
 
     @contextmanager
     def step(self, what: str) -> Iterator[Progress]:
@@ -162,11 +159,11 @@ class PoolChannel(TrialCallbacks, ProgressReporter):
             nonlocal last
             if done == total or time.monotonic() > last + _STEP_SECONDS:
                 last = time.monotonic()
-                self.send("progress", done, total)
+                self.send(StepAdvanced(done, total))
 
-        self.send("step", what)
+        self.send(StepStarted(what))
         yield progress
-        self.send("step_ended")
+        self.send(StepEnded())
 
 
 def main(channel: str, threads: int) -> None:
@@ -177,7 +174,7 @@ def main(channel: str, threads: int) -> None:
         threads: Number of CPU threads that one operation may use; 0 for the framework's default.
     """
     pool = PoolChannel(open_channel(channel))
-    pool.send("hello", this_process())
+    pool.send(Connected(this_process()))
     start_framework(pool, threads or None)
     task = pool.task()
     if task is None:
@@ -187,12 +184,12 @@ def main(channel: str, threads: int) -> None:
     except KeyboardInterrupt:
         verdict = STOPPED
     except BhsearchError as error:
-        pool.send("failed", type(error).__name__, str(error))
+        pool.send(WorkerFailed(type(error).__name__, str(error)))
         return
     except Exception as error:  # an unexpected error outside of a trial ends the search with a message
-        pool.send("failed", "RunError", f"A worker failed: {type(error).__name__}: {error}")
+        pool.send(WorkerFailed(RunError.__name__, f"A worker failed: {type(error).__name__}: {error}"))
         return
-    pool.send("done", verdict)
+    pool.send(Finished(verdict))
 
 
 def _work(task: WorkerTask, pool: PoolChannel) -> str:
@@ -200,7 +197,7 @@ def _work(task: WorkerTask, pool: PoolChannel) -> str:
     engine = join_engine(prepared, metadata)
     with pool.interruptible():
         objective = make_objective(prepared, metadata["started_from"], pool)
-        pool.send("ready", objective.examples())
+        pool.send(Prepared(objective.examples()))
     pool.go.wait()
     outbox = Outbox(task.outbox, make=False) if task.outbox is not None else None
     return Worker(prepared, metadata, engine, objective, outbox, task.criteria, pool).run()
