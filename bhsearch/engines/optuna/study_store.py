@@ -12,15 +12,10 @@ import optuna
 
 from bhsearch.engines.base import Capabilities, Engine, StoredStudy
 from bhsearch.engines.optuna import engine
-from bhsearch.engines.optuna.connection import (
-    connect,
-    discard_if_new,
-    reconnect,
-    retry_while_unavailable,
-    was_created_here,
-)
+from bhsearch.engines.optuna.connection import connect, discard_if_new, reconnect, retry_while_unavailable
 from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.engines.optuna.url import check_storage, sqlite_file, without_password
+from bhsearch.errors import MissingError
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.plugins import PluginSource
 
@@ -96,8 +91,17 @@ class OptunaStore:
         return OptunaStudy(engine.open_study(connected, name, metadata))
 
     def find(self, storage: str, name: str, patient: bool = False) -> StoredStudy:
-        """Open an existing study; see `StudyStore.find`."""
-        return _joined(storage, name) if patient else OptunaStudy(engine.find_study(connect(storage), name))
+        """Open an existing study; see `StudyStore.find`. A database file that does not exist is not created."""
+        if patient:
+            return _joined(storage, name)
+        check_storage(storage)
+        file = sqlite_file(storage)
+        if file is not None and file.parent.is_dir() and not file.exists():
+            raise MissingError(
+                f"The study must be in the storage, but {name!r} is not. There: none, since there is no file "
+                f"{file.absolute()}."
+            )
+        return OptunaStudy(engine.find_study(connect(storage), name))
 
     def names(self, storage: str) -> list[str]:
         """Return the names of all studies; empty if the database file does not exist."""
@@ -109,8 +113,6 @@ class OptunaStore:
     def discard_if_new(self, storage: str) -> None:
         """Delete the database file if this process created it and it contains no study."""
         connected = self._opened.get(storage)
-        if connected is None and was_created_here(storage):  # by a search for another study
-            connected = connect(storage)
         if connected is not None:
             discard_if_new(connected)
 
