@@ -110,7 +110,7 @@ def audit(
 def breakhis_folds(
     path: PathArgument,
     folds_file: Annotated[list[Path], option("Published folds: dsfold1.txt dsfold2.txt ...", "FILE...")],
-    more: Annotated[list[Path] | None, typer.Argument(metavar="", hidden=True)] = None,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="FILES", hidden=True)] = None,
     backbone: Backbone = "staintex-l",
     as_json: AsJson = False,
     **settings: Any,

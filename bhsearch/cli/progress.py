@@ -26,7 +26,7 @@ from bhsearch.states import COMPLETE, PRUNED
 from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.result import RankedTrial, StudyResult
 from bhsearch.study.summary import expected_improvement, remarks
-from bhsearch.text import value_text
+from bhsearch.text import plural, value_text
 from bhsearch.tracking.viewing import viewing_command
 
 N_BEST = 5
@@ -331,7 +331,9 @@ def print_best(result: StudyResult, console: Console = terminal.out) -> None:
         said = Text(f"{row.score:.4f}", style="bold")
         table.add_row(
             "  corrected AUC",
-            said.append(f"  [{row.low:.3f} {row.high:.3f}]  after a search of {row.n_trials} trials", style="not bold"),
+            said.append(
+                f"  [{row.low:.3f} {row.high:.3f}]  after a search of {plural(row.n_trials, 'trial')}", style="not bold"
+            ),
         )
     table.add_row("  AUC", f"{best.trial.value:.4f}  {_interval(best)}")
     for name, value in best.trial.params.items():

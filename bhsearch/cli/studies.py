@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 from rich.text import Text
 
@@ -51,14 +52,12 @@ def _cells(study: StudySummary) -> tuple[str, ...]:
 
 def _print_table(found: list[StudySummary]) -> None:
     """Print one unwrapped line per study, wider than the terminal if necessary."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("study", *_HEADINGS):
-        table.add_column(heading, no_wrap=True)
-    rows = [(study.name, *_cells(study)) for study in found]
-    for row in rows:
-        table.add_row(*map(Text, row))
-    widths = [max(map(len, column)) + 2 for column in zip(("study", *_HEADINGS), *rows, strict=True)]
-    terminal.out.print(table, width=max(sum(widths), terminal.out.width), soft_wrap=True)
+    rows = [("study", *_HEADINGS), *((study.name, *_cells(study)) for study in found)]
+    # Rich cuts the columns of a table to the width of the console, which is 80 where the output is a file or a pipe.
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        line = "  ".join(set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        terminal.out.print(Text(line, style="" if number else "dim"), soft_wrap=True)
 
 
 def _print_blocks(found: list[StudySummary]) -> None:

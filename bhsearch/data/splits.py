@@ -260,7 +260,7 @@ def make_split(
         SettingsError: If an option is unknown, out of range, or does not fit the data.
         DataError: If the test set or a fold would lack a class, or a group has images in several predefined parts.
     """
-    _check_options(test_fraction, n_folds, n_repeats, group_by)
+    check_split_options(test_fraction, n_folds, n_repeats, group_by)
     magnification, chosen = _at_magnification(dataset, magnification)
     groups = units_of_groups(dataset)
     part = "" if ignore_predefined_split else sealed_part(dataset)
@@ -296,7 +296,12 @@ def make_split(
     )
 
 
-def _check_options(test_fraction: float, n_folds: int, n_repeats: int, group_by: str) -> None:
+def check_split_options(test_fraction: float, n_folds: int, n_repeats: int, group_by: str) -> None:
+    """Check the options of a split that can be checked without the data; see `make_split` for the arguments.
+
+    Raises:
+        SettingsError: If an option is out of its range, or the grouping is unknown.
+    """
     if not 0.05 <= test_fraction <= 0.5:
         raise SettingsError(f"--test-fraction must be from 0.05 to 0.5, but got {test_fraction}.")
     if not 2 <= n_folds <= MAX_FOLDS:

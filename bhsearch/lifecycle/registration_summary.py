@@ -34,13 +34,17 @@ def rows(result: RegistrationResult) -> list[tuple[str, str]]:
 def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
     """Return the rows of a result that do not depend on the registered version."""
     corrected, tested = result.corrected, result.tested
-    best = "the best" if result.is_best else f"the best is {result.study.trials[0].number}"
+    first = result.study.trials[0].number
+    best, whose = ("the best", "") if result.is_best else (f"the best is {first}", f"of trial {first}, ")
     values = tested.values
     return [
         ("study", f"{result.study.name}, {plural(len(result.study.trials), 'finished trial')}"),
         ("trial", f"{result.trial.number} ({best}), {result.trial.params.get('backbone', '')}"),
         ("raw", f"AUC {result.trial.score:.3f}, out of fold"),
-        ("corrected", f"AUC {corrected.score:.3f} [{corrected.low:.3f} {corrected.high:.3f}] for having searched"),
+        (
+            "corrected",
+            f"{whose}AUC {corrected.score:.3f} [{corrected.low:.3f} {corrected.high:.3f}] for having searched",
+        ),
         ("calibration", str(result.point)),
         ("test", f"AUC {_with_ends(result, 'auc')} on {_size(result)}"),
         *(("", f"{METRICS[name].title} {_with_ends(result, name)}{_of_class(result, name)}") for name in _SHOWN),
@@ -93,12 +97,15 @@ def earlier_rows(earlier: EarlierResult) -> list[tuple[str, str]]:
 
 
 def advice(result: RegistrationResult | EarlierResult) -> str:
-    """Return the command that predicts with the registered version."""
+    """Return the command that predicts with the registered version.
+
+    The alias `challenger` moves on with the next registration, so another alias is preferred.
+    """
     version = result.version
     if isinstance(result, RegistrationResult):
         alias = result.alias if result.promoted else "challenger"
     else:
-        alias = next(iter(sorted(version.aliases)), "")
+        alias = min(version.aliases, key=lambda name: (name == "challenger", name), default="")
     uri = f"models:/{version.name}@{alias}" if alias else version.uri
     return f"python -m bhsearch.predict FILES_OR_FOLDERS --model {shlex.quote(uri)}"
 

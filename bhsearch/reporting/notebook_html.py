@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from bhsearch.evaluation.bbc_cv import CorrectedScore
-from bhsearch.text import value_text
+from bhsearch.text import plural, value_text
 
 _N_ROWS = 10
 _CELL = "style='text-align:left;padding:2px 12px 2px 0'"
@@ -56,7 +56,7 @@ def result_html(
     if corrected is not None:
         parts.append(
             f"<div>corrected AUC <b>{corrected.score:.4f}</b> [{corrected.low:.3f} {corrected.high:.3f}] after a "
-            f"search of {corrected.n_trials} trials</div>"
+            f"search of {plural(corrected.n_trials, 'trial')}</div>"
         )
     elif uncorrected:
         parts.append(f"<div>corrected AUC not known: {escape(uncorrected)}</div>")

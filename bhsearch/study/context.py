@@ -13,7 +13,7 @@ from bhsearch.config import Settings
 from bhsearch.data.audit import Audit, audit
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.open_data import is_phantom, make_phantom, open_settings
-from bhsearch.data.splits import Split, make_split
+from bhsearch.data.splits import Split, check_split_options, make_split
 from bhsearch.engines.registry import ENGINES, check_engine, with_sampler
 from bhsearch.errors import SettingsError
 from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS
@@ -223,6 +223,7 @@ def _check_choices(settings: Settings) -> None:
     for name in settings.metrics:
         EXTRA_METRICS.get(name)
     check_augmentations(settings.augmentations, FINETUNE if settings.regime == FINETUNE else FROZEN)
+    check_split_options(settings.test_fraction, settings.folds, settings.repeats, settings.group_by)
     for size in (settings.image_size, *settings.image_sizes):
         make_resize(settings.resize, size)
     if settings.regime == FINETUNE and settings.resize == "tiles":

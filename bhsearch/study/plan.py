@@ -52,7 +52,7 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
         members = settings.folds * settings.repeats if context.regime == FINETUNE else 1
         most = model_limit(settings.keep_models)
         kept = remaining if most is None else min(remaining, most)
-        size = f"at most {kept * members * largest / 1000:.2g} GB of models" if kept else "no new models"
+        size = f"at most {_size(kept * members * largest)} of models" if kept else "no new models"
         rows.append(("results", f"MLflow, {size}"))
     rows.append(("use", "research only, never for screening patients"))
     warnings = [
@@ -65,6 +65,10 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
     if index.synthetic:
         warnings.append(f"{SYNTHETIC}: the numbers say nothing about tissue.")
     return StudyPlan([row for row in rows if row[1]], warnings, split.leaks)
+
+
+def _size(megabytes: float) -> str:
+    return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{max(megabytes, 0.1):.1f} MB"
 
 
 def _part(context: StudyContext, rows: npt.NDArray[np.bool_]) -> str:

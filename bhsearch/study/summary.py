@@ -10,6 +10,7 @@ from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.objectives.space import finetune_space, frozen_space
 from bhsearch.study.result import RankedTrial, StudyResult
+from bhsearch.text import plural
 from bhsearch.tracking.records import BestTrial, SummaryRecord
 
 N_BEST = 10
@@ -135,7 +136,7 @@ def _correction(result: StudyResult) -> str:
         return f"Corrected for having searched: not at hand, since {result.uncorrected}."
     return (
         f"Corrected for having searched: **{row.score:.4f}** ({row.low:.3f} to {row.high:.3f}) instead of "
-        f"{row.raw:.4f}, over {row.n_trials} trials. {CORRECTED_NOTE}"
+        f"{row.raw:.4f}, over {plural(row.n_trials, 'trial')}. {CORRECTED_NOTE}"
     )
 
 

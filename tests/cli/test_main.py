@@ -115,3 +115,14 @@ def test_the_help_of_a_command_is_a_sentence_that_begins_with_a_verb(name):
     command = typer.main.get_command(importlib.import_module(f"bhsearch.cli.{name}").app)
     assert re.match(r"[A-Z][a-z]+ ", command.help)
     assert re.match(r"[A-Z][a-z]+ ", COMMANDS[name])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_usage_line_has_no_empty_brackets(name):
+    def usages(command, context):
+        yield command.get_usage(context)
+        for inner in getattr(command, "commands", {}).values():
+            yield from usages(inner, typer.Context(inner, info_name=inner.name))
+
+    command = typer.main.get_command(importlib.import_module(f"bhsearch.cli.{name}").app)
+    assert not [usage for usage in usages(command, typer.Context(command, info_name=name)) if "[]" in usage]

@@ -199,6 +199,10 @@ def test_pruned_trials_are_no_part_of_the_count_of_ties():
     assert "2 of 3 complete trials are tied" in printed(replace(made, records=[*made.records, pruned]))
 
 
+def test_a_search_of_one_trial_is_counted_in_the_singular():
+    assert "after a search of 1 trial\n" in printed(result(corrected=CorrectedScore(0.9, 0.85, 0.74, 0.93, 1, 61)))
+
+
 def test_the_best_trial_is_shown_in_full_with_the_corrected_score_first():
     made = result(corrected=CorrectedScore(0.9, 0.8512, 0.741, 0.932, 50, 61))
     params = PARAMS | {"learning_rate": 0.0123456789, "tta": False}

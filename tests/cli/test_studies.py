@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
@@ -49,3 +50,14 @@ def test_a_wide_terminal_gets_a_line_per_study(monkeypatch):
     assert head.startswith("study")
     assert LONG.name in row
     assert "0.9123 [0.850 0.960]" in row
+
+
+def test_a_file_gets_whole_lines_though_it_has_no_width(monkeypatch):
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    monkeypatch.setattr(terminal, "out", console)
+    studies._print_table([LONG])
+    (head, row) = console.file.getvalue().splitlines()
+    assert LONG.name in row
+    assert "0.9123 [0.850 0.960]" in row
+    assert "…" not in head + row
+    assert head.index("started") == row.index("2023-11-1")

@@ -330,6 +330,13 @@ def test_who_does_not_agree_opens_nothing(inside):
     assert openings_of(inside, inside.few) == before
 
 
+def test_the_corrected_score_names_its_trial_where_another_is_registered(inside):
+    best = inside.worse.study.trials[0].number
+    assert best != inside.worse.trial.number
+    assert dict(registration_summary.rows(inside.worse))["corrected"].startswith(f"of trial {best}, AUC ")
+    assert dict(registration_summary.rows(inside.good))["corrected"].startswith("AUC ")
+
+
 def test_the_advice_names_a_model_that_is_there(inside):
     from bhsearch.tracking import registry
 
@@ -343,6 +350,8 @@ def test_the_advice_names_a_model_that_is_there(inside):
         assert registry.resolve(inside.client, uri) == uri
     assert registration_summary.advice(inside.good).endswith(f"models:/{NAME}@champion")
     assert registration_summary.advice(inside.few).endswith(f"models:/{inside.few.version.name}@challenger")
+    both = EarlierResult(replace(inside.good.version, aliases=("challenger", "champion")), "then", [], [])
+    assert registration_summary.advice(both).endswith(f"models:/{NAME}@champion")
     blank = replace(inside.few, version=replace(inside.few.version, name="two words"))
     assert registration_summary.advice(blank).endswith("--model 'models:/two words@challenger'")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
@@ -172,7 +173,7 @@ def test_the_plan_says_what_is_about_to_be_done():
     assert rows["backbones"] == "staintex-s"
     assert rows["trials"] == "3 to do, 2 finished before"
     assert rows["study"] == f"{STUDY} in sqlite:///optuna.db"
-    assert "GB of models" in rows["results"]
+    assert re.fullmatch(r"MLflow, at most [0-9.]+ MB of models", rows["results"])
     assert "never for screening patients" in rows["use"]
 
 
@@ -340,3 +341,13 @@ def test_the_plan_says_which_images_may_not_be_read_as_they_were_meant():
     assert f"{NARROW}: 1, such as {first}: 6.2%." in said
     assert f"{PAGES}: 1, such as {second}: 3 not read." in said
     assert not any(sentence.startswith((NARROW, PAGES)) for sentence in make_plan(made, SPACE, 0).warnings)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"folds": 1}, {"test_fraction": 1.5}, {"repeats": 0}, {"group_by": "patient"}, {"image_size": -96}]
+)
+def test_a_number_out_of_range_is_found_before_the_data_are_read(tmp_path, changes):
+    (tmp_path / "benign").mkdir()
+    (tmp_path / "benign" / "1.png").write_text("no picture")
+    with pytest.raises(SettingsError):
+        prepared(**{"data": str(tmp_path), **changes})

@@ -116,7 +116,11 @@ def _read_table(file: Path) -> _Table:
     except OSError as error:
         raise DataError(f"A manifest must be readable, but got {file}: {(error.strerror or '').lower()}.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"A manifest must be UTF-8 text, but reading {file} failed: {error}.") from error
+        byte = error.object[error.start]
+        raise DataError(
+            f"A manifest must be UTF-8 text, but byte {error.start + 1} of {file} is 0x{byte:02x}. "
+            "Save it as UTF-8, which spreadsheet programs offer as `CSV UTF-8`."
+        ) from error
     text, separator, skipped = _separator(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != "\t")
     try:
@@ -153,11 +157,11 @@ def _separator(text: str) -> tuple[str, str, int]:
     if declared.lower().startswith("sep=") and (declared[4:] or "\t") in _SEPARATORS:
         return "".join(rest), declared[4:] or "\t", 1
 
-    def n_known(separator: str) -> int:
+    def fit(separator: str) -> tuple[int, int]:
         names = next(csv.reader([first], delimiter=separator), [])
-        return sum(folded(name) in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) for name in names)
+        return sum(folded(name) in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) for name in names), len(names)
 
-    return text, max(_SEPARATORS, key=n_known), 0
+    return text, max(_SEPARATORS, key=fit), 0
 
 
 def _require_columns(file: Path, columns: list[str], names: list[str], separator: str) -> None:
@@ -171,7 +175,8 @@ def _require_columns(file: Path, columns: list[str], names: list[str], separator
     if lacking:
         raise DataError(
             f"A manifest must have columns {', '.join(REQUIRED_COLUMNS)}, but {file} lacks {', '.join(lacking)}; it "
-            f"has {', '.join(filter(None, names)) or 'none'} (separator: {_SEPARATORS[separator]})."
+            f"has {', '.join(filter(None, names)) or 'none'} (separator: {_SEPARATORS[separator]}). Rename the columns "
+            "that hold these facts, or add them."
         )
 
 

@@ -130,12 +130,6 @@ def reconnect(url: str) -> optuna.storages.BaseStorage:
     return _open_patiently(url)
 
 
-def was_created_here(url: str) -> bool:
-    """Return whether this process created the database file of a URL."""
-    file = sqlite_file(url)
-    return file is not None and file.resolve() in _MADE
-
-
 def discard_if_new(storage: optuna.storages.BaseStorage) -> None:
     """Delete the database file of a storage if this process created the file and it contains no study.
 

@@ -12,13 +12,7 @@ import optuna
 
 from bhsearch.engines.base import Capabilities, Engine, StoredStudy
 from bhsearch.engines.optuna import engine
-from bhsearch.engines.optuna.connection import (
-    connect,
-    discard_if_new,
-    reconnect,
-    retry_while_unavailable,
-    was_created_here,
-)
+from bhsearch.engines.optuna.connection import connect, discard_if_new, reconnect, retry_while_unavailable
 from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.engines.optuna.url import check_storage, sqlite_file, without_password
 from bhsearch.errors import MissingError
@@ -99,11 +93,15 @@ class OptunaStore:
     def find(self, storage: str, name: str, patient: bool = False) -> StoredStudy:
         """Open an existing study, without creating the database; see `StudyStore.find`."""
         file = sqlite_file(storage)
-        if file is not None and not file.exists():  # SQLite would create an empty database
+        if file is not None and file.absolute().parent.is_dir() and not file.exists():
             raise MissingError(
-                f"The study must be in the storage, but {name!r} is not: the file {file} does not exist."
+                f"The study must be in the storage, but {name!r} is not. There: none, since there is no file "
+                f"{file.absolute()}."
             )
-        return _joined(storage, name) if patient else OptunaStudy(engine.find_study(connect(storage), name))
+        if patient:
+            return _joined(storage, name)
+        check_storage(storage)
+        return OptunaStudy(engine.find_study(connect(storage), name))
 
     def names(self, storage: str) -> list[str]:
         """Return the names of all studies; empty if the database file does not exist."""
@@ -115,8 +113,6 @@ class OptunaStore:
     def discard_if_new(self, storage: str) -> None:
         """Delete the database file if this process created it and it contains no study."""
         connected = self._opened.get(storage)
-        if connected is None and was_created_here(storage):  # by a search for another study
-            connected = connect(storage)
         if connected is not None:
             discard_if_new(connected)
 

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from bhsearch.errors import StudyError
+from bhsearch.errors import MissingError, StudyError
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
-from bhsearch.study.resume.open import find_any_study, open_engine
+from bhsearch.study.resume.open import find_any_study, open_engine, settings_of
 from tests.studies import settings
 
 ENGINES = ("optuna", "keras-tuner")
@@ -81,9 +81,16 @@ def test_a_study_to_start_from_is_found_in_either_engine(engine):
             find_any_study(settings(engine=asked), "nosuch")
 
 
-def test_looking_for_a_study_of_keras_tuner_makes_no_database(tmp_path):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_looking_for_a_study_makes_no_database(engine, tmp_path):
     with pytest.raises(StudyError, match=r"'first' is not\. There: none"):
-        find_any_study(settings(engine="keras-tuner"), "first")
+        find_any_study(settings(engine=engine), "first")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_of_no_study_is_told_which_file_is_lacking_and_makes_none(tmp_path):
+    with pytest.raises(MissingError, match=rf"'first' is not\. There: none.* no file {tmp_path}/elsewhere\.db\."):
+        settings_of("sqlite:///elsewhere.db", "first")
     assert list(tmp_path.iterdir()) == []
 
 
