@@ -19,6 +19,27 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+# Files of a minute and more. A process takes one file after another: a long one at the end would leave the others idle.
+LONG = (
+    "test_docs.py",
+    "study/test_study_survives.py",
+    "extend/test_extend.py",
+    "contracts/test_engines.py",
+    "experiments/test_notebooks.py",
+    "study/resume/test_lost_storage.py",
+    "study/test_runner.py",
+    "lifecycle/test_register.py",
+    "experiments/test_experiments.py",
+    "tracking/test_requests.py",
+    "tracking/upload/test_uploader.py",
+    "study/test_runner_finetune.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first."""
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))
 
 
 def _shared(path: str) -> Path:
@@ -67,8 +88,9 @@ def inside(history: History, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the cache of the person who runs it."""
-    base = os.environ.get("BHSEARCH_TEST_CACHE") or str(tmp_path_factory.getbasetemp() / "cache")
-    monkeypatch.setenv("BHSEARCH_CACHE", base)
+    from tests.studies import cache_of
+
+    monkeypatch.setenv("BHSEARCH_CACHE", cache_of(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
@@ -80,34 +102,46 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 @pytest.fixture(scope="session")
-def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Making the tables takes a second; a copy of them takes none."""
-    file = tmp_path_factory.mktemp("empty") / "optuna.db"
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Optuna database without a study: making its tables takes a second, a copy of them none."""
     from bhsearch.engines.optuna.connection import connect
+    from tests.shared import made_once
 
-    connect(f"sqlite:///{file}")
-    return file
+    def make(folder: Path) -> Path:
+        connect(f"sqlite:///{folder}/optuna.db")
+        return folder / "optuna.db"
+
+    return made_once(tmp_path_factory, "empty-optuna", make)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without a study."""
+    from tests.studies import empty_mlflow_database
+
+    return empty_mlflow_database(tmp_path_factory)
 
 
 @pytest.fixture
-def database(tmp_path: Path, _empty_database: Path) -> Callable[[str], str]:
+def database(tmp_path: Path, empty_database: Path) -> Callable[[str], str]:
     """URLs of fresh, empty storages by name; the same name gives the same one."""
 
     def url(name: str = "optuna") -> str:
         file = tmp_path / f"{name}.db"
         if not file.exists():
-            shutil.copy(_empty_database, file)
+            shutil.copy(empty_database, file)
         return f"sqlite:///{file}"
 
     return url
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory with a store of its own."""
+def here(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with an empty MLflow store of its own."""
     from tests.studies import import_mlflow
 
     import_mlflow()
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     # MLflow keeps the stores it has opened by their address, and the default one is relative to the directory.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pytest
 from bhsearch.lifecycle.register import register
 from bhsearch.lifecycle.registration import RegistrationRequest, RegistrationResult
 from bhsearch.study.events import ProgressReporter
-from tests.studies import cache_of, import_mlflow, search
+from tests.shared import copy_database, made_once
+from tests.studies import cache_of, import_mlflow, tracked_search
 
 # Stain and texture separate the classes of this phantom; the mean colour, which differs from case to case, does not.
 DATA = "phantom:cases=120,images=1,difficulty=0.2"
@@ -50,7 +51,7 @@ class History:
         return mlflow.MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
 
 
-_made: list[History] = []
+_own: list[History] = []
 
 
 def registered(request: RegistrationRequest) -> RegistrationResult:
@@ -81,22 +82,30 @@ def working_in(folder: Path, cache: str) -> Iterator[None]:
 
 
 def history_of_versions(tmp_path_factory: pytest.TempPathFactory) -> History:
-    """Make it, or what was made before."""
-    if not _made:
-        folder = tmp_path_factory.mktemp("registered")
-        mlflow = import_mlflow()
-        with working_in(folder, cache_of(tmp_path_factory)):
-            backbones = ("staintex-s", str(colour_backbone(folder)))
-            search(data=DATA, backbones=backbones, trials=2, tracking=True, study="good-and-weak")
-            search(data=DATA, backbones=backbones, trials=2, tracking=True, study="twin")
-            search(data=FEW, trials=3, tracking=True, study="few", folds=2)
-            wanted = [
-                RegistrationRequest("good-and-weak", WEAK, force=True, reason=WHY),
-                RegistrationRequest("good-and-weak"),
-                RegistrationRequest("twin", GOOD),
-                RegistrationRequest("twin", WEAK),
-                RegistrationRequest("few", FEW_TESTED),
-            ]
-            mlflow.set_experiment("another")  # as a notebook may have done; what is registered goes where it belongs
-            _made.append(History(folder, *(registered(request) for request in wanted)))
-    return _made[0]
+    """The history, made once for a run, in databases of this process, which its tests may change."""
+    if not _own:
+        cache = cache_of(tmp_path_factory)
+        made = made_once(tmp_path_factory, "registered", lambda folder: _make(folder, cache))
+        own = tmp_path_factory.mktemp("registered")
+        for name in ("mlflow.db", "optuna.db"):  # artifacts are found by absolute paths, and stay where they are
+            copy_database(made.folder / name, own / name)
+        _own.append(replace(made, folder=own))
+    return _own[0]
+
+
+def _make(folder: Path, cache: str) -> History:
+    mlflow = import_mlflow()
+    with working_in(folder, cache):
+        backbones = ("staintex-s", str(colour_backbone(folder)))
+        tracked_search(data=DATA, backbones=backbones, trials=2, study="good-and-weak")
+        tracked_search(data=DATA, backbones=backbones, trials=2, study="twin")
+        tracked_search(data=FEW, trials=3, study="few", folds=2)
+        wanted = [
+            RegistrationRequest("good-and-weak", WEAK, force=True, reason=WHY),
+            RegistrationRequest("good-and-weak"),
+            RegistrationRequest("twin", GOOD),
+            RegistrationRequest("twin", WEAK),
+            RegistrationRequest("few", FEW_TESTED),
+        ]
+        mlflow.set_experiment("another")  # as a notebook may have done; what is registered goes where it belongs
+        return History(folder, *(registered(request) for request in wanted))

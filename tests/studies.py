@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,9 +21,14 @@ import optuna
 import pytest
 
 from bhsearch.config import Settings
+from bhsearch.data.images.pixel_cache import Progress
+from bhsearch.states import COMPLETE
+from bhsearch.study import runner
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.result import StudyResult
 from bhsearch.study.runner import optimize
+from bhsearch.tracking.upload.outbox import Outbox
+from tests.shared import folder_of_run, made_once
 
 # What every study here has: 24 cases, 19 of them for the search.
 SMALL: dict[str, Any] = {
@@ -112,6 +117,67 @@ def killed_at(owner: Any, step: str) -> Iterator[None]:
 def search(**changes: Any) -> StudyResult:
     """A small study in this process. Without tracking unless it is asked for: most of the time goes there."""
     return optimize(settings(**{"tracking": False, **changes}), ProgressReporter())
+
+
+class NobodyLogs:
+    """Stands where the process that logs would: what it would have sent stays in the outbox."""
+
+    run_id = "none"
+    experiment_id = ""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def wait_until_ready(self) -> None:
+        pass
+
+    def finish(self, progress: Progress) -> None:
+        pass
+
+
+class UploaderHere:
+    """Log to MLflow as the uploader does, but in this process, which need not import TensorFlow and MLflow again."""
+
+    refused = False
+
+    def __init__(self, outbox: Outbox, tell: Callable[[str], None], patient: bool = False, sent: Any = None) -> None:
+        self.run_id = self.experiment_id = ""
+        self._outbox, self._tell, self._sent = outbox, tell, sent
+
+    def wait_until_ready(self) -> None:
+        import_mlflow()
+        from bhsearch.tracking.connection import open_client
+        from bhsearch.tracking.upload.writer import RunWriter
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._runs = RunWriter(open_client(), self._outbox.study(), self._tell)
+        self.run_id, self.experiment_id = self._runs.run_id, self._runs.experiment_id
+
+    def finish(self, progress: Progress) -> None:
+        from bhsearch.tracking.upload.renderer import render
+
+        if not self.run_id:  # no trial was to be made, only old ones to be sent
+            self.wait_until_ready()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for number in self._outbox.waiting():
+                if self._outbox.trial(number).record["state"] == COMPLETE:
+                    render(self._outbox, self._outbox.study(), number)
+                run_id = self._runs.log_trial(self._outbox.trial(number))
+                self._outbox.sent(number)
+                self._sent(number, self.experiment_id, run_id)
+            end = self._outbox.end()
+            assert end is not None
+            self._runs.log_end(end)
+            self._outbox.close()
+
+
+def tracked_search(**changes: Any) -> StudyResult:
+    """A small study in this process that is in MLflow afterwards; for tests that are not about the uploader."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "UploaderProcess", UploaderHere)
+        return search(tracking=True, **changes)
 
 
 def wait_for(what: Any, process: subprocess.Popen[str] | None = None) -> None:
@@ -223,19 +289,27 @@ class Finished:
         return optuna_trials(self.folder)
 
 
-_finished: list[Finished] = []
-
-
 def cache_of(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The cache that the tests share; a session's fixtures are made before the one that sets it."""
-    return os.environ.get("BHSEARCH_TEST_CACHE") or str(tmp_path_factory.getbasetemp() / "cache")
+    return os.environ.get("BHSEARCH_TEST_CACHE") or str(folder_of_run(tmp_path_factory) / "cache")
 
 
 def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """Make a study of four trials, once for all tests: two, two more, and the same command again."""
-    if not _finished:
-        folder = tmp_path_factory.mktemp("finished")
-        cache = cache_of(tmp_path_factory)
-        ends = [run(folder, *arguments(trials=trials, workers=1), BHSEARCH_CACHE=cache) for trials in (2, 4, 4)]
-        _finished.append(Finished(folder, ends))
-    return _finished[0]
+    """Make a study of four trials, once for all tests: two in a worker, two more, and the same command again."""
+    cache = cache_of(tmp_path_factory)
+
+    def make(folder: Path) -> Finished:
+        sittings = [arguments(trials=trials, workers=workers) for trials, workers in ((2, 1), (4, 0), (4, 0))]
+        return Finished(folder, [run(folder, *words, BHSEARCH_CACHE=cache) for words in sittings])
+
+    return made_once(tmp_path_factory, "finished", make)
+
+
+def empty_mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without a study: making its tables takes seconds, a copy of them none."""
+
+    def make(folder: Path) -> Path:
+        Store(folder).client.search_experiments()
+        return folder / "mlflow.db"
+
+    return made_once(tmp_path_factory, "empty-mlflow", make)

@@ -85,7 +85,7 @@ def test_options_win_over_the_file_and_the_result_is_what_the_storage_holds(here
     file = here / "study.toml"
     file.write_text('trials = 9\nstudy = "mine"\ntracking = false\nquiet = true\n')
     assert load_settings(file, {}).trials == 9  # what the file alone would give
-    result = bhsearch.optimize(config=str(file), trials=2, **SMALL)
+    result = bhsearch.optimize(config=str(file), trials=2, workers=0, **SMALL)
     kept = optuna_trials(here, "mine")
     assert [trial.params for trial in result.records] == [trial.params for trial in kept]
     assert [trial.value for trial in result.records] == [trial.value for trial in kept]
@@ -96,7 +96,7 @@ def test_options_win_over_the_file_and_the_result_is_what_the_storage_holds(here
 
 
 def test_what_is_not_quiet_is_told(here, capsys):
-    bhsearch.optimize(**SMALL, trials=1, tracking=False)
+    bhsearch.optimize(**SMALL, trials=1, tracking=False, workers=0)
     shown = capsys.readouterr().out
     assert "1 to do, 0 finished before" in shown
     assert sum(line.startswith("trial   ") for line in shown.splitlines()) == 1

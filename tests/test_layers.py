@@ -99,22 +99,29 @@ def room_of(module: str) -> int:
 
 def loaded_by(*code: str) -> set[str]:
     """Frameworks that a fresh process has loaded after running some code."""
-    program = "\n".join([*code, "import sys", f"print('LOADED', *(set({FRAMEWORKS!r}) & set(sys.modules)))"])
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    last = done.stdout.strip().rpartition("\n")[2]
-    assert last.startswith("LOADED"), done.stdout + done.stderr
-    return set(last.split()[1:])
+    (loaded,) = loaded_after(code)
+    return loaded
 
 
-def command(*arguments: str, code: int) -> tuple[str, ...]:
-    """Lines of a program that runs the command and checks how it ends."""
+def loaded_after(*programs: tuple[str, ...]) -> list[set[str]]:
+    """Frameworks that a fresh process has loaded after each of some programs, which it runs in turn."""
+    say = f"import sys; print('LOADED', *(set({FRAMEWORKS!r}) & set(sys.modules)))"
+    lines = [line for program in programs for line in (*program, say)]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60)
+    said = [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("LOADED")]
+    assert len(said) == len(programs), done.stdout + done.stderr
+    return said
+
+
+def command(*arguments: str, code: int, module: str = "run") -> tuple[str, ...]:
+    """Lines of a program that runs a command and checks how it ends."""
     return (
         "import runpy, sys",
-        f"sys.argv = ['bhsearch.run', *{arguments!r}]",
+        f"sys.argv = ['bhsearch.{module}', *{arguments!r}]",
         "try:",
-        "    runpy.run_module('bhsearch.run', run_name='__main__')",
+        f"    runpy.run_module('bhsearch.{module}', run_name='__main__')",
         "except SystemExit as end:",
-        f"    assert end.code == {code}, end.code",
+        f"    assert end.code == {code}, (sys.argv, end.code)",
     )
 
 
@@ -169,20 +176,20 @@ def test_importing_the_package_loads_no_framework():
     assert loaded_by("import bhsearch") == set()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        (("--help",), 0),
-        (("--trials", "many"), 2),
-        (("--trials", "0"), 2),
-        (("--nosuch",), 2),
-        (("--config", "nosuch.toml"), 2),
-        (("--regime", "nosuch"), 2),
-    ],
-)
-def test_help_and_argument_errors_load_no_framework(arguments, code):
+WRONG = [
+    (("--help",), 0),
+    (("--trials", "many"), 2),
+    (("--trials", "0"), 2),
+    (("--nosuch",), 2),
+    (("--config", "nosuch.toml"), 2),
+    (("--regime", "nosuch"), 2),
+]
+
+
+def test_help_and_argument_errors_load_no_framework():
     """A person who mistyped a word does not wait for TensorFlow."""
-    assert loaded_by(*command(*arguments, code=code)) == set()
+    loaded = loaded_after(*(command(*arguments, code=code) for arguments, code in WRONG))
+    assert [(words, names) for (words, _), names in zip(WRONG, loaded, strict=True) if names] == []
 
 
 @pytest.mark.parametrize("arguments", [("--data", "nosuch"), ("--backbones", "nosuch", "--data", "phantom:cases=10")])

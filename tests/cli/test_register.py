@@ -9,16 +9,15 @@ import re
 import shlex
 import subprocess
 import sys
-import warnings
 
 import pytest
 
 from bhsearch import predict, register, reproduce
 from bhsearch.cli import terminal
 from bhsearch.data.open_data import open_data
-from tests.registered import FEW, FEW_FRESH, FEW_PRINTED, FEW_TESTED, history_of_versions, working_in
-from tests.studies import cache_of, environment, import_mlflow, search
-from tests.test_layers import loaded_by
+from tests.registered import FEW, FEW_FRESH, FEW_PRINTED, FEW_TESTED
+from tests.studies import environment, tracked_search
+from tests.test_layers import command, loaded_after
 
 OTHER = "phantom:cases=24,images=1"
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -41,22 +40,9 @@ def ends(monkeypatch, capsys):
 
 
 @pytest.fixture
-def inside(tmp_path_factory):
-    history = history_of_versions(tmp_path_factory)
-    with working_in(history.folder, cache_of(tmp_path_factory)):
-        yield history
-
-
-@pytest.fixture
-def nothing(tmp_path, monkeypatch):
+def nothing(here):
     """A folder with a store, but without a study."""
-    mlflow = import_mlflow()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mlflow.MlflowClient().search_experiments()
-    return tmp_path
+    return here
 
 
 @pytest.mark.parametrize("module", [register, predict, reproduce])
@@ -66,30 +52,25 @@ def test_help_says_what_it_does(ends, module):
     assert len(out) > 400
 
 
-@pytest.mark.parametrize(
-    ("module", "words"),
-    [
-        ("register", ["--help"]),
-        ("register", ["--reason", "because"]),
-        ("register", ["--force"]),
-        ("register", ["--trial", "best"]),
-        ("predict", ["--help"]),
-        ("predict", ["nosuch"]),
-        ("predict", ["--format", "xml", "."]),
-        ("reproduce", ["--help"]),
-        ("reproduce", []),
-    ],
-)
-def test_help_and_wrong_words_load_no_slow_framework(module, words):
-    code = (
-        "import runpy, sys",
-        f"sys.argv = ['bhsearch.{module}', *{words!r}]",
-        "try:",
-        f"    runpy.run_module('bhsearch.{module}', run_name='__main__')",
-        "except SystemExit as end:",
-        f"    assert end.code == {0 if words == ['--help'] else 2}, end.code",
+HELP_AND_WRONG_WORDS = [
+    ("register", ["--help"]),
+    ("register", ["--reason", "because"]),
+    ("register", ["--force"]),
+    ("register", ["--trial", "best"]),
+    ("predict", ["--help"]),
+    ("predict", ["nosuch"]),
+    ("predict", ["--format", "xml", "."]),
+    ("reproduce", ["--help"]),
+    ("reproduce", []),
+]
+
+
+def test_help_and_wrong_words_load_no_slow_framework():
+    loaded = loaded_after(
+        *(command(*words, code=0 if words == ["--help"] else 2, module=name) for name, words in HELP_AND_WRONG_WORDS)
     )
-    assert loaded_by(*code) <= {"optuna"}  # 0.3 s; what takes seconds may not be there
+    slow = [names - {"optuna"} for names in loaded]  # 0.3 s; what takes seconds may not be there
+    assert [(words, names) for words, names in zip(HELP_AND_WRONG_WORDS, slow, strict=True) if names] == []
 
 
 @pytest.mark.parametrize(
@@ -158,7 +139,7 @@ def test_a_dry_run_opens_nothing(ends, inside):
 
 def test_on_a_terminal_it_asks_before_the_first_opening(inside, tmp_path):
     """In a copy of the store whose sealed cases nobody has opened."""
-    search(data=OTHER, trials=1, tracking=True, study="fresh", folds=2)
+    tracked_search(data=OTHER, trials=1, study="fresh", folds=2)
     answer, shown = terminal_says(inside.folder, "n\n", "--study", "fresh")
     assert answer == 1, shown
     assert "is unbiased. Open the sealed test now?" in shown

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.studies import STUDY, Store, environment, finished_study
+from tests.studies import STUDY, Store, environment
 
 
 def call(folder, *words):
@@ -24,9 +24,9 @@ def call(folder, *words):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(finished, tmp_path_factory):
     """A finished study of its own to write into; the shared one is for looking only."""
-    original = finished_study(tmp_path_factory).folder
+    original = finished.folder
     copy = tmp_path_factory.mktemp("reported") / "study"
     shutil.copytree(original, copy)
     with closing(sqlite3.connect(copy / "mlflow.db")) as database, database:

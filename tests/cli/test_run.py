@@ -236,14 +236,13 @@ def test_a_model_file_that_is_no_backbone(ends, tmp_path):
     assert "mine.keras" in message
 
 
-def test_wrong_weights_leave_no_run_in_mlflow_either(tmp_path):
+def test_wrong_weights_leave_no_run_in_mlflow_either(ends, tmp_path):
     """What logs is started while backbones are built; nothing of a study that never began may stay."""
     (tmp_path / "mobilenet_2_5_224_tf_no_top.h5").write_bytes(b"garbage" * 100)
     work = tmp_path / "work"
-    work.mkdir()
-    end = run(work, *arguments(backbones=("mobilenet-0.25",), weights_dir=str(tmp_path), trials=1))
-    assert end.returncode == 2, end.stderr
-    assert "Traceback" not in end.stderr
+    code, _, err = ends(*arguments(backbones=("mobilenet-0.25",), weights_dir=str(tmp_path), trials=1))
+    assert code == 2, err
+    assert "Traceback" not in err
     assert optuna.get_all_study_names(f"sqlite:///{work}/optuna.db") == []
     left = {path.name for path in work.iterdir()}
     assert left <= {"mlflow.db", "optuna.db", "optuna.db-shm", "optuna.db-wal"}
@@ -291,6 +290,7 @@ def test_a_file_of_settings_gives_the_options(ends, tmp_path):
     names = ", ".join(f'"{name}"' for name in SMALL["backbones"])
     file.write_text(
         f'data = "{SMALL["data"]}"\nbackbones = [{names}]\nimage_size = 48\nfolds = 3\ntrials = 9\ntracking = false\n'
+        "workers = 0\n"
     )
     code, out, err = ends("--config", str(file), "--trials", "1")
     assert code == 0, err

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 
+import pytest
 from rich.console import Console
 
 from bhsearch.cli import studies, terminal
+from bhsearch.cli.main import main
 from bhsearch.tracking.study_list import StudySummary
-from tests.studies import STUDY, environment
+from tests.studies import STUDY, import_mlflow
 
 LONG = StudySummary(
     name="a-study-with-a-name-that-is-longer-than-most-because-its-data-set-has-a-long-one",
@@ -26,16 +26,20 @@ def printed(width: int, monkeypatch) -> str:
     return console.export_text()
 
 
-def test_a_finished_study_is_listed_with_what_was_counted(finished):
-    done = subprocess.run(
-        [sys.executable, "-m", "bhsearch", "studies"],
-        cwd=finished.folder, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (row,) = [line for line in done.stdout.splitlines() if line.startswith(STUDY)]
+def test_a_finished_study_is_listed_with_what_was_counted(finished, monkeypatch, capsys):
+    import_mlflow()
+    monkeypatch.chdir(finished.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished.folder}/mlflow.db")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("sys.argv", ["bhsearch", "studies"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    done = capsys.readouterr()
+    assert not caught.value.code, done.err
+    (row,) = [line for line in done.out.splitlines() if line.startswith(STUDY)]
     best = max(trial.value for trial in finished.trials())
     assert row.split()[:5] == [STUDY, "phantom-cases24-images3", "frozen", "4", f"{best:.4f}"]
-    assert "\x1b" not in done.stdout
+    assert "\x1b" not in done.out
 
 
 def test_a_narrow_terminal_gets_a_block_per_study(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -47,13 +48,14 @@ def exact(row, value) -> bool:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(tmp_path_factory, empty_database):
     """Points of a study of `N_TRIALS` trials in one go."""
     found = {}
 
     def points(engine, sampler):
         if (engine, sampler) not in found:
             with contextlib.chdir(tmp_path_factory.mktemp("whole")):
+                shutil.copy(empty_database, "o.db")
                 study = Place(engine, "sqlite:///o.db").open(sampler)
                 found[engine, sampler] = [one_trial(study) for _ in range(N_TRIALS)]
         return found[engine, sampler]
@@ -74,9 +76,10 @@ def test_every_sampled_value_is_in_the_space_and_has_its_type(uninterrupted, eng
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**40), case=st.sampled_from(CASES), size=st.integers(1, 4))
-def test_any_seed_and_any_list_of_backbones_samples_inside_the_whole_space(seed, case, size):
+def test_any_seed_and_any_list_of_backbones_samples_inside_the_whole_space(empty_database, seed, case, size):
     space = frozen_space(tuple(f"b{k}" for k in range(size)))
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        shutil.copy(empty_database, "optuna.db")
         study = Place(case[0], f"sqlite:///{folder}/optuna.db").open(case[1], seed, space)
         for _ in range(3):
             params = one_trial(study)

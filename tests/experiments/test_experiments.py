@@ -38,6 +38,7 @@ TINY = {
     "backbones": ("staintex-s",),
     "image_size": 48,
     "trials": 1,
+    "workers": 0,
 }
 
 

@@ -26,10 +26,11 @@ DISTRIBUTION = Path(__file__).parent / "distribution"
 STUDY = "extended"
 N_TRIALS = 4
 _SECONDS = 240
-COMMON = ["--data", "images", "--layout", "toy", "--image-size", "48", "--folds", "3", "--quiet", "--workers", "2"]
+COMMON = ["--data", "images", "--layout", "toy", "--image-size", "48", "--folds", "3", "--quiet"]
+ALONE = ["--workers", "0"]  # a command that is refused need not start a worker before
 WORDS = [
     *COMMON, "--study", STUDY, "--sampler", "toy", "--backbones", "toy", "--augmentations", "toy-light",
-    "--metrics", "toy_gap", "--launcher", "toy",
+    "--metrics", "toy_gap", "--launcher", "toy", "--workers", "2",
 ]  # fmt: skip
 # What the study records of them.
 PARTS = {
@@ -177,13 +178,13 @@ def test_a_trial_is_registered_and_reproduced_and_keras_alone_loads_its_model(re
 def test_without_the_package_the_study_is_refused_and_the_package_is_named(resumed):
     install = "install toy-parts==1.0"
     words = ["bhsearch.run", *COMMON, "--study", STUDY, "--trials", "9"]
-    assert install in resumed.refused(*words, "--sampler", "toy", python=Path(sys.executable))
+    assert install in resumed.refused(*words, *ALONE, "--sampler", "toy", python=Path(sys.executable))
     register = ["bhsearch.register", "--study", STUDY, "--dry-run"]
     assert install in resumed.refused(*register, python=Path(sys.executable))
     assert "unset BHSEARCH_PLUGINS" in resumed.refused(*register, BHSEARCH_PLUGINS="none")
     engine = [*words, "--launcher", "toy"]  # which no storage of a built-in engine names, but the run does
     assert install in resumed.refused(*engine, python=Path(sys.executable))
-    refused = resumed.refused(*words, "--backbones", "toy", "--augmentations", "toy-light")
+    refused = resumed.refused(*words, *ALONE, "--backbones", "toy", "--augmentations", "toy-light")
     assert "bhsearch.samplers:toy of toy-parts 1.0 is not used now; name it again" in refused
 
 
@@ -205,7 +206,7 @@ def beside(extended, tmp_path):
 @pytest.mark.parametrize(("name", "first"), [("toy", "toy-parts 1.0"), ("idc", "bhsearch, as a built-in part")])
 def test_two_parts_of_one_name_are_refused_with_both_distributions(extended, beside, name, first):
     variables = beside("bhsearch.layouts", name, "PART = 1")
-    refused = extended.refused("bhsearch.run", *COMMON, **variables)
+    refused = extended.refused("bhsearch.run", *COMMON, *ALONE, **variables)
     assert f"{name!r} is in" in refused
     assert first in refused
     assert "other-parts 2.0" in refused
@@ -220,7 +221,7 @@ def test_a_part_that_fails_to_import_is_one_sentence(extended, beside):
 
 def test_a_study_in_an_engine_of_another_package_runs_and_is_refused_without_it(extended):
     words = [*COMMON, "--study", "other", "--engine", "toy", "--backbones", "staintex-s", "--no-tracking"]
-    extended.command("run", *words, "--trials", "2")
+    extended.command("run", *words, "--workers", "1", "--trials", "2")
     code = (
         "from bhsearch.engines.registry import ENGINES; study = ENGINES.get('toy').find('', 'other');"
         "print(len(study.completed_trials()), study.metadata()['plugins'])"
@@ -230,7 +231,7 @@ def test_a_study_in_an_engine_of_another_package_runs_and_is_refused_without_it(
         "{'bhsearch.engines:toy': 'toy-parts 1.0', 'bhsearch.layouts:toy': 'toy-parts 1.0'}\n",
     ]
     assert "--engine must be one of optuna, keras-tuner, but got 'toy'" in extended.refused(
-        "bhsearch.run", *words, python=Path(sys.executable)
+        "bhsearch.run", *words, *ALONE, python=Path(sys.executable)
     )
 
 

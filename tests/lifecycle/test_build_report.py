@@ -17,12 +17,7 @@ from bhsearch.reporting.study_report import report_page
 from bhsearch.states import COMPLETE, FAILED
 from bhsearch.study.events import ProgressReporter
 from bhsearch.tracking import keys
-from tests.studies import SMALL, STUDY, finished_study, import_mlflow
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return finished_study(tmp_path_factory)
+from tests.studies import SMALL, STUDY, import_mlflow
 
 
 @pytest.fixture

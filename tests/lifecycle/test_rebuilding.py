@@ -15,7 +15,7 @@ from bhsearch.lifecycle.restore import restore_study
 from bhsearch.models.calibrated import predict_images
 from bhsearch.study.events import ProgressReporter
 from tests.registered import FEW, working_in
-from tests.studies import cache_of, search
+from tests.studies import cache_of, tracked_search
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -52,7 +52,7 @@ def test_a_frozen_network_made_again_answers_as_the_one_that_was_kept(finished, 
 
 def test_a_finetuned_trial_without_a_model_is_tested_and_registered(here):
     changes = {"regime": "finetune", "backbones": ("cnn",), "image_size": 32, "folds": 2, "study": "tuned"}
-    search(data=FEW, trials=1, tracking=True, keep_models="none", **changes)
+    tracked_search(data=FEW, trials=1, keep_models="none", **changes)
     reporter = Listening()
     result = register(RegistrationRequest("tuned"), reporter)
     assert result.version.number == "1"

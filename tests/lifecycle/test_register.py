@@ -20,7 +20,7 @@ from bhsearch.lifecycle.register import preview, register
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationRequest
 from bhsearch.study.events import ProgressReporter
 from tests.registered import DATA, FEW, FEW_FRESH, FEW_TESTED, GOOD, NAME, WEAK, WHY, History
-from tests.studies import import_mlflow, search
+from tests.studies import import_mlflow, tracked_search
 from tests.tasks.samples import BINARY
 
 # TensorFlow's variables answer NumPy 2 in the old way whenever Keras saves them.
@@ -242,7 +242,7 @@ def test_a_name_that_mlflow_would_refuse_is_refused_before_the_opening(inside, n
 
 def test_what_must_never_be_promoted_cannot_be_forced(inside):
     """A study by image: refused before the opening; without force it would stay a challenger."""
-    search(data=FEW, trials=1, tracking=True, study="by-image", folds=2, group_by="image")
+    tracked_search(data=FEW, trials=1, study="by-image", folds=2, group_by="image")
     before = len(inside.client.search_model_versions())
     with pytest.raises(StudyError, match="must never be: The folds are made by image"):
         register(RegistrationRequest("by-image", force=True, reason="I want it"), ProgressReporter())

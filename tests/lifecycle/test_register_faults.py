@@ -19,13 +19,18 @@ from tests.studies import environment
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
+@pytest.fixture(scope="module")
+def server(history, tmp_path_factory):
+    """A server of the store with the history of versions."""
+    folder = tmp_path_factory.mktemp("served") / "server"
+    with mlflow_server(folder, f"sqlite:///{history.folder}/mlflow.db") as running:
+        yield running
+
+
 @pytest.fixture
-def proxy(inside, tmp_path, monkeypatch):
-    """A server of the store with the history of versions, behind a proxy."""
-    with (
-        mlflow_server(tmp_path / "server", f"sqlite:///{inside.folder}/mlflow.db") as server,
-        failing_proxy(server.uri) as between,
-    ):
+def proxy(inside, server, monkeypatch):
+    """The server behind a proxy."""
+    with failing_proxy(server.uri) as between:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", between.uri)
         monkeypatch.setenv("BHSEARCH_PATIENCE", "0")
         yield between

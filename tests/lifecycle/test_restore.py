@@ -14,7 +14,7 @@ from bhsearch.lifecycle import reproduce
 from bhsearch.lifecycle.build_report import gather
 from bhsearch.lifecycle.restore import restore_study, settings_of
 from bhsearch.study.events import ProgressReporter
-from tests.studies import Store, search, settings
+from tests.studies import Store, settings, tracked_search
 
 MAPPED = ("benign=normal, old", "malignant=IDC(+)", "malignant=cancer")
 
@@ -33,7 +33,7 @@ def study(here):
         lines.append(f"{at}.png;{label};c{at // 2 * 2 + at % 2};{at % 5}")
     (here / "list.csv").write_text("\n".join(lines), encoding="utf-8")
     options = {"class_map": MAPPED, "ignore_columns": ("fold",), "image_root": "images"}
-    search(tracking=True, trials=1, folds=2, data="list.csv", **options)
+    tracked_search(trials=1, folds=2, data="list.csv", **options)
     return reader.find_study(Store(here).client)
 
 

@@ -17,6 +17,7 @@ from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.keras_applications import REGISTRY
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.training.train_step import CompiledTrainer
+from tests.studies import cache_of
 
 
 def pytest_collection_modifyitems(items):
@@ -36,7 +37,9 @@ def _backend():
 
 @pytest.fixture(scope="session")
 def _converted(tmp_path_factory):
-    return tmp_path_factory.mktemp("converted")
+    folder = Path(cache_of(tmp_path_factory)) / "networks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -239,7 +239,7 @@ def test_the_same_seed_elsewhere_and_without_a_stop_gives_the_same_trials(finish
 def test_a_result_has_its_trials_as_a_table(here):
     result = bhsearch.optimize(
         data="phantom:cases=24,images=3", backbones=["staintex-s"], image_size=48, folds=3, trials=2, tracking=False,
-        quiet=True,
+        quiet=True, workers=0,
     )  # fmt: skip
     table = result.trials
     assert list(table["number"]) == [0, 1]

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from bhsearch.objectives.space import finetune_space
 from bhsearch.study.context import StudyContext
-from bhsearch.study.events import ProgressReporter
+from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.runner import optimize
 from tests.studies import Finished, arguments, cache_of, optuna_trials, run, settings, started
 
@@ -40,12 +40,12 @@ print("\\n" + json.dumps([np.ravel(model.predict(images)).tolist(), loaded]))
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory) -> Finished:
-    """By the command, in two sittings, and once more when nothing is left to do."""
+    """By the command, in two sittings."""
     folder = tmp_path_factory.mktemp("tuned")
     cache = cache_of(tmp_path_factory)
-    sittings = (N_TRIALS // 2, N_TRIALS, N_TRIALS)
+    sittings = (N_TRIALS // 2, N_TRIALS)
     ends = [run(folder, *arguments(**SMALL, trials=trials), BHSEARCH_CACHE=cache) for trials in sittings]
-    assert [end.returncode for end in ends] == [0, 0, 0], ends[0].stdout + ends[0].stderr
+    assert [end.returncode for end in ends] == [0, 0], ends[0].stdout + ends[0].stderr
     return Finished(folder, ends)
 
 
@@ -73,10 +73,29 @@ def test_every_sampled_value_is_in_the_space(trials):
             assert space[name].holds(value), (name, value)
 
 
-def test_the_same_command_again_starts_nothing(tuned):
+class Heard(ProgressReporter):
+    """Keep the plan, and the numbers of the trials that were started."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, str] = {}
+        self.started: list[int] = []
+
+    def plan(self, plan: StudyPlan) -> None:
+        self.rows = dict(plan.rows)
+
+    def began(self, number: int) -> None:
+        self.started.append(number)
+
+
+def test_the_same_study_again_starts_nothing(tuned, trials, monkeypatch):
     lines = [sum(line.startswith("trial   ") for line in end.stdout.splitlines()) for end in tuned.ends]
-    assert lines == [N_TRIALS // 2, N_TRIALS // 2, 0]
-    assert f"0 to do, {N_TRIALS} finished before" in tuned.ends[2].stdout
+    assert lines == [N_TRIALS // 2, N_TRIALS // 2]
+    monkeypatch.chdir(tuned.folder)
+    heard = Heard()
+    optimize(settings(**SMALL, trials=N_TRIALS, tracking=False), heard)
+    assert heard.rows["trials"] == f"0 to do, {N_TRIALS} finished before"
+    assert heard.started == []
+    assert optuna_trials(tuned.folder, "tuned") == trials
 
 
 def test_a_pruned_trial_is_a_killed_run_with_its_curves(tuned, trials):
@@ -146,7 +165,7 @@ def test_the_parent_shows_augmentation_cost_and_regime(tuned):
 
 
 def test_pruned_trials_enter_neither_the_ranking_nor_the_correction(tuned, trials):
-    table = tuned.ends[2].stdout[tuned.ends[2].stdout.index("trial  AUC") :].partition("\n\n")[0]
+    table = tuned.ends[1].stdout[tuned.ends[1].stdout.index("trial  AUC") :].partition("\n\n")[0]
     complete = numbers(trials, TrialState.COMPLETE)
     shown = [int(line.split()[0]) for line in table.splitlines()[1:] if line[:1].strip().isdigit()]
     assert set(shown) <= set(complete)

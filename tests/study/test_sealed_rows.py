@@ -14,9 +14,11 @@ from bhsearch.data.images.decode import decode
 from bhsearch.data.open_data import open_data
 from bhsearch.evaluation.bbc_cv import corrected_score
 from bhsearch.evaluation.calibration import operating_point
-from bhsearch.lifecycle.registration import RegistrationRequest
+from bhsearch.study import runner
 from bhsearch.study.context import StudyContext
-from tests.studies import Store, import_mlflow, search
+from bhsearch.tracking.upload.outbox import Outbox
+from bhsearch.tracking.upload.renderer import joined_predictions
+from tests.studies import NobodyLogs, search
 from tests.tasks.samples import BINARY
 
 
@@ -33,31 +35,33 @@ def noised(prepared: StudyContext) -> StudyContext:
 
 
 def study_in(folder: Path, monkeypatch: pytest.MonkeyPatch, change) -> tuple:
-    """Search in a folder with caches and stores of its own; everything that is decided before an opening."""
-    from bhsearch.tracking import reader
+    """Search in a folder with a cache and a storage of its own; everything that is decided before an opening.
 
+    The trials stay in the outbox: what MLflow keeps of them is not changed on the way.
+    """
     shutil.copytree(open_data("phantom:cases=24,images=2").root, folder / "images")
     real = StudyContext.build
     with monkeypatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("BHSEARCH_CACHE", str(folder / "cache"))  # nothing of the other study is found
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setattr(runner, "UploaderProcess", NobodyLogs)
         patch.setattr(StudyContext, "build", lambda *args: change(real(*args)))
         result = search(data=str(folder / "images"), trials=2, folds=2, tracking=True, seed=1)
-        study = reader.find_study(Store(folder).client, RegistrationRequest().study)
-        predictions = {trial.number: reader.predictions_of(trial) for trial in study.trials}
+        (place,) = (folder / "outbox").iterdir()
+        outbox = Outbox(place)
+        predictions = {number: joined_predictions(outbox.study(), outbox.trial(number)) for number in outbox.waiting()}
     trials = [(trial.number, trial.state, trial.params, trial.value) for trial in result.records]
     ranking = [(row.trial.number, row.low, row.high, row.tied) for row in result.ranking]
-    return trials, ranking, predictions, operating_point(predictions[study.trials[0].number], BINARY)
+    return trials, ranking, predictions, operating_point(predictions[result.best.trial.number], BINARY)
 
 
 def test_noise_in_the_test_changes_no_result_threshold_or_calibration(tmp_path, monkeypatch):
-    import_mlflow()
     found = {}
     for name, change in (("as they are", lambda prepared: prepared), ("noise", noised)):
         (tmp_path / name).mkdir()
         found[name] = study_in(tmp_path / name, monkeypatch, change)
     one, other = found.values()
+    assert sorted(one[2]) == [0, 1]
     assert one[0] == other[0]
     assert one[1] == other[1]
     assert one[3] == other[3]

@@ -11,7 +11,7 @@ import pytest
 from bhsearch.data.dataset import Dataset
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
-from tests.studies import Store, optuna_trials, search, settings, started
+from tests.studies import Store, optuna_trials, settings, started, tracked_search
 from tests.tasks.samples import BINARY
 
 LOAD = """
@@ -78,5 +78,5 @@ def test_a_logged_model_loads_anywhere_and_is_the_mean_of_its_fold_heads(finishe
 
 
 def test_a_model_whose_features_keras_computed_agrees_to_1e_5(here):
-    search(trials=1, feature_backend="keras", tracking=True)
+    tracked_search(trials=1, feature_backend="keras")
     assert_model_is_the_mean_of_its_heads(here, 0, "keras", 1e-5)

@@ -26,6 +26,7 @@ from tests.studies import (
     run,
     search,
     started,
+    tracked_search,
     trial_is_running,
     wait_for,
 )
@@ -159,7 +160,7 @@ def test_a_trial_that_failed_and_was_not_told_is_settled_at_the_next_start(here)
     record = {"number": trial.number, "state": FAILED, "params": trial.params, "started_ms": 1, "ended_ms": 2}
     box = Outbox.open(here / "outbox", facts["uid"])
     box.put(trial.number, record | {"reason": "it diverged"}, {})
-    search(trials=1, tracking=True)
+    tracked_search(trials=1)
     settled = optuna_trials(here)[trial.number]
     assert settled.state == TrialState.FAIL
     assert settled.user_attrs["reason"] == "it diverged"
@@ -177,7 +178,7 @@ def test_a_trial_that_was_started_unheard_is_a_failed_run(here, monkeypatch):
         return ask(engine, *arguments)
 
     monkeypatch.setattr(OptunaEngine, "ask", ask_twice)
-    search(trials=1, tracking=True)
+    tracked_search(trials=1)
     unheard, heard = optuna_trials(here)
     assert (unheard.state, heard.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert unheard.user_attrs["reason"] == INTERRUPTED
@@ -186,7 +187,7 @@ def test_a_trial_that_was_started_unheard_is_a_failed_run(here, monkeypatch):
 
 def test_a_run_that_another_command_is_writing_is_left_alone(here, tmp_path_factory):
     """Its outbox lies in the folder that it was started in; what lies in no outbox will not be written to its end."""
-    search(trials=1, tracking=True)
+    tracked_search(trials=1)
     box = Outbox(tmp_path_factory.mktemp("elsewhere") / "outbox" / "uid.1-1")
     box.put(1, {}, {})
     notes = {"owner": DEAD, "outbox": str(box.folder), "reason": "it diverged"}
@@ -195,10 +196,10 @@ def test_a_run_that_another_command_is_writing_is_left_alone(here, tmp_path_fact
     store = Store(here)
     (first,) = store.children().values()
     store.client.create_run(first.info.experiment_id, tags=first.data.tags | {"bhsearch.trial": "1"})
-    search(trials=2, tracking=True)
+    tracked_search(trials=2)
     assert store.children()[1].info.status == "RUNNING"
     box.drop(1)
-    search(trials=3, tracking=True)
+    tracked_search(trials=3)
     assert store.children()[1].info.status == "FAILED"
 
 

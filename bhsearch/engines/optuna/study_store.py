@@ -92,16 +92,15 @@ class OptunaStore:
 
     def find(self, storage: str, name: str, patient: bool = False) -> StoredStudy:
         """Open an existing study, without creating the database; see `StudyStore.find`."""
+        if not patient:
+            check_storage(storage)
         file = sqlite_file(storage)
-        if file is not None and file.absolute().parent.is_dir() and not file.exists():
+        if file is not None and not file.exists():  # SQLite would create an empty database
             raise MissingError(
                 f"The study must be in the storage, but {name!r} is not. There: none, since there is no file "
                 f"{file.absolute()}."
             )
-        if patient:
-            return _joined(storage, name)
-        check_storage(storage)
-        return OptunaStudy(engine.find_study(connect(storage), name))
+        return _joined(storage, name) if patient else OptunaStudy(engine.find_study(connect(storage), name))
 
     def names(self, storage: str) -> list[str]:
         """Return the names of all studies; empty if the database file does not exist."""

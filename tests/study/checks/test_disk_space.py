@@ -9,21 +9,25 @@ from pathlib import Path
 import pytest
 
 from bhsearch.data.images.pixel_cache import pixel_cache
+from bhsearch.data.open_data import open_data
 from bhsearch.errors import PlaceError
 from bhsearch.models.resize import make_resize
 from bhsearch.study.checks import disk_space
 from bhsearch.study.checks.disk_space import require_space, requirements_of, warnings_of
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
-from tests.studies import cache_of, search, settings
+from tests.studies import SMALL, cache_of, search, settings
 
 Usage = namedtuple("Usage", "total used free")
 GB = 10**9
 
 
 @pytest.fixture
-def fresh(monkeypatch, tmp_path):
-    """An empty cache and working directory."""
+def fresh(monkeypatch, tmp_path, tmp_path_factory):
+    """An empty working directory, and a cache that has nothing but the images of the phantom."""
+    drawn = open_data(SMALL["data"]).root.relative_to(cache_of(tmp_path_factory))
+    entry = Path(*drawn.parts[:2])  # its kind and its key
+    shutil.copytree(Path(cache_of(tmp_path_factory)) / entry, tmp_path / "cache" / entry)
     monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -33,6 +33,7 @@ class Saboteur(ProgressReporter):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
@@ -100,6 +101,7 @@ def test_the_file_of_an_earlier_loss_is_kept(here):
 
 
 def test_with_tracking_the_trials_are_in_mlflow_and_the_same_command_is_refused(here):
+    """Until the storage is back. Whoever deletes it afterwards, or shares a server with others, may want a second."""
     kept = here / "kept"
     kept.mkdir()
 
@@ -124,12 +126,7 @@ def test_with_tracking_the_trials_are_in_mlflow_and_the_same_command_is_refused(
     optimize(settings(trials=5), ProgressReporter())  # it is back
     assert "bhsearch.storage_lost" not in store.parent().data.tags
     assert store.parent().info.status == "FINISHED"
-
-
-def test_a_second_study_of_a_name_is_said_to_be_one(here):
-    """Whoever deletes the storage between two commands, or shares a server with others, may want that."""
-    search(trials=1, tracking=True)
-    uid = Store(here).parent().data.tags["bhsearch.study_uid"]
+    uid = store.parent().data.tags["bhsearch.study_uid"]
     delete(here)
     reporter = Saboteur(lambda: None)
     optimize(settings(trials=1), reporter)
