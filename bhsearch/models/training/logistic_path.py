@@ -12,8 +12,8 @@ The solver is a Newton method whose linear systems are solved by conjugate gradi
 - The penalties are solved from the strongest to the weakest, and each solution is the start of the next one.
 - The preconditioner of a fold model is the Cholesky factor of its Hessian at an earlier iterate, which is recomputed
   when the conjugate gradients become slow, and in each step for at most 256 features (a full Newton step).
-- Hessian products and preconditioners use float32; gradients, losses and solutions use float64. If float32 is not
-  precise enough, the Hessian products of the remaining steps use float64.
+- Hessian products and preconditioners use float32, whose errors are corrected by the next step; gradients, losses and
+  solutions use float64.
 - With fewer training rows than features, a QR decomposition first reduces the features of each fold model to as many
   as it has rows. Under an L2 penalty this changes neither logits nor gradient norms.
 
@@ -257,8 +257,7 @@ class _Newton:
         self._problem, self._tolerance = problem, tolerance
         self._preconditioner = _Preconditioner(problem)
         n_fold_models = problem.shape[1]
-        # Fold models whose Hessian must be recomputed, and fold models whose products need float64.
-        self._stale, self._exact = np.ones(n_fold_models, bool), np.zeros(n_fold_models, bool)
+        self._stale = np.ones(n_fold_models, bool)  # fold models whose Hessian must be recomputed
         # Start from the class frequencies, which are the solution for an infinite penalty.
         self.parameters = np.zeros(problem.shape)
         self.parameters[-1] = problem.log_odds()
@@ -275,7 +274,6 @@ class _Newton:
         """
         problem, full_step = self._problem, self._problem.n_features <= _FULL_NEWTON_FEATURES
         outdated = np.ones(problem.shape[1], bool)  # fold models whose factor is for another penalty
-        previous = np.full(problem.shape[1], np.inf)
         for _ in range(_MAX_NEWTON):
             probability = problem.probabilities(self.logits)
             gradient: Floats = np.asarray(problem.pull_back(problem.slopes(probability)), np.float64)
@@ -284,31 +282,18 @@ class _Newton:
             active = norms > self._tolerance
             if not active.any() or not np.isfinite(norms).all():
                 return norms
-            self._exact |= active & (norms > 0.5 * previous) & (norms < 1e-3)
             stale = active & (self._stale | full_step)
             self._preconditioner.update(probability, stale)
             self._preconditioner.factorise(penalty, active & (stale | outdated))
             outdated &= ~active
-            step, n_iterations = self._direction(probability, gradient, penalty, norms, active)
+            enough = np.clip(norms, 1e-4, 0.05)
+            step, n_iterations = self._conjugate_gradients(probability, gradient, penalty, enough, active)
             self._stale = np.where(active, n_iterations > _SLOW_CG, self._stale)
             self._move(step, gradient, penalty, active)
-            previous = np.where(active, norms, np.inf)
         return norms
-
-    def _direction(
-        self, probability: Floats, gradient: Floats, penalty: float, norms: Floats, active: npt.NDArray[np.bool_]
-    ) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """Return the Newton directions, and the number of CG iterations of each fold model."""
-        enough = np.clip(norms, 1e-4, 0.05)
-        single = self._conjugate_gradients(np.float32, probability, gradient, penalty, enough, active & ~self._exact)
-        if not self._exact.any():
-            return single
-        double = self._conjugate_gradients(np.float64, probability, gradient, penalty, enough, active & self._exact)
-        return single[0] + double[0], single[1] + double[1]
 
     def _conjugate_gradients(
         self,
-        kind: type[np.floating],
         probability: Floats,
         gradient: Floats,
         penalty: float,
@@ -318,7 +303,6 @@ class _Newton:
         """Solve the Newton equations of the active fold models; the directions of the others are 0.
 
         Args:
-            kind: Precision of the products.
             probability: Probabilities at the current parameters.
             gradient: Gradient at the current parameters.
             penalty: See `minimise`.
@@ -329,27 +313,27 @@ class _Newton:
         n_iterations = np.zeros(problem.shape[1], np.int64)
         # Scaled to a norm of 1, so that float32 neither underflows nor overflows.
         size = np.maximum(_norms(gradient), np.finfo(np.float64).tiny)[:, None]
-        residual = np.where(active[:, None], -gradient / size, 0.0).astype(kind)
-        solution = np.zeros(problem.shape, kind)
+        residual = np.where(active[:, None], -gradient / size, 0.0).astype(np.float32)
+        solution = np.zeros(problem.shape, np.float32)
         preconditioned = self._preconditioner.solve(residual, active)
         direction = preconditioned.copy()
         product = _dots(residual, preconditioned)
-        probability, weights = probability.astype(kind, copy=False), problem.weights.astype(kind, copy=False)
+        probability, weights = probability.astype(np.float32), problem.weights.astype(np.float32)
         for _ in range(_MAX_CG):
             if not active.any():
                 break
             curved = problem.hessian_product(probability, weights, direction)
-            curved[:-1] += kind(penalty) * direction[:-1]
+            curved[:-1] += np.float32(penalty) * direction[:-1]
             curvature = _dots(direction, curved)
             active &= curvature > 0  # also false for nan
-            rate = np.where(active, product / np.where(active, curvature, 1.0), 0.0)[:, None].astype(kind)
+            rate = np.where(active, product / np.where(active, curvature, 1.0), 0.0)[:, None].astype(np.float32)
             solution += rate * direction
             residual -= rate * curved
             n_iterations += active
             active &= _norms(residual) > enough
             preconditioned = self._preconditioner.solve(residual, active)
             new_product = _dots(residual, preconditioned)
-            ratio = np.where(active, new_product / np.where(active, product, 1.0), 0.0)[:, None].astype(kind)
+            ratio = np.where(active, new_product / np.where(active, product, 1.0), 0.0)[:, None].astype(np.float32)
             direction = np.where(active[:, None], preconditioned + ratio * direction, direction)
             product = new_product
         return solution.astype(np.float64) * size, n_iterations
