@@ -1,0 +1,148 @@
+"""The weighted logistic loss of several fold models on shared features, with its derivatives."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, log_expit, logsumexp, softmax
+
+Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+
+_CHUNK_ROWS = 1024  # rows that are converted to float64 together
+_HESSIAN_ROWS = 4096  # minimum number of rows of which a Hessian is computed, if there are as many
+
+
+class LogisticLoss:
+    """The loss of a group of fold models, with its derivatives, as a function of standardised weights.
+
+    Weights and gradients have the shape (n_features + 1, n_fold_models, n_outputs); the last row is the intercept.
+    Logits have the shape (n_rows, n_fold_models, n_outputs).
+
+    Args:
+        features: Raw features. Shape (n_rows, n_features).
+        one_hot: Target of each output. Shape (n_rows, n_outputs).
+        weights: Weight of each row, summing to the number of training rows. Shape (n_rows, n_fold_models).
+        center: Mean of the features. Shape (n_fold_models, n_features).
+        scale: Inverse standard deviation of the features. Shape (n_fold_models, n_features).
+    """
+
+    def __init__(
+        self,
+        features: npt.NDArray[np.floating],
+        one_hot: Floats,
+        weights: Floats,
+        center: Floats,
+        scale: Floats,
+    ) -> None:
+        self._features, self._single = features, features.astype(np.float32, copy=False)
+        self._target, self.weights = one_hot[:, None, :], weights[:, :, None]
+        self._center, self._scale = center, scale
+        self.n_rows, self.n_features = features.shape
+        self.shape = (self.n_features + 1, weights.shape[1], one_hot.shape[1])
+        self._binary = one_hot.shape[1] == 1
+        # A row with a weight above 0 in any fold model may be used; the sample is the same for all data.
+        step = max(1, self.n_rows // max(_HESSIAN_ROWS, 3 * self.n_features))
+        self._sampled = slice(None, None, step)
+
+    def logits(self, parameters: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Compute logits, in the precision of the parameters."""
+        kind = parameters.dtype
+        raw = parameters[:-1] * self._scale.T[:, :, None].astype(kind)
+        offset = parameters[-1] - (raw * self._center.T[:, :, None].astype(kind)).sum(axis=0)
+        matrix = raw.reshape(self.n_features, -1)
+        if kind == np.float32:
+            product = self._single @ matrix
+        else:
+            product = np.empty((self.n_rows, matrix.shape[1]))
+            for some in self._chunks():
+                np.matmul(self._features[some].astype(np.float64, copy=False), matrix, out=product[some])
+        product = product.reshape(self.n_rows, *self.shape[1:])
+        product += offset
+        return product
+
+    def pull_back(self, slopes: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Compute the gradient with respect to the parameters from that with respect to the logits."""
+        kind = slopes.dtype
+        matrix = slopes.reshape(self.n_rows, -1)
+        if kind == np.float32:
+            product = self._single.T @ matrix
+        else:
+            product = np.zeros((self.n_features, matrix.shape[1]))
+            for some in self._chunks():
+                product += self._features[some].astype(np.float64, copy=False).T @ matrix[some]
+        total = slopes.sum(axis=0)
+        center, scale = (array.T[:, :, None].astype(kind) for array in (self._center, self._scale))
+        inner = scale * (product.reshape(-1, *self.shape[1:]) - center * total)
+        return np.concatenate([inner, total[None]])
+
+    def _chunks(self) -> list[slice]:
+        return [slice(first, first + _CHUNK_ROWS) for first in range(0, self.n_rows, _CHUNK_ROWS)]
+
+    def log_odds(self) -> Floats:
+        """Return the intercepts that give the weighted frequency of each class. Shape (n_fold_models, n_outputs)."""
+        frequency = (self.weights * self._target).sum(axis=0) / self.weights.sum(axis=0)
+        frequency = np.clip(frequency, 1e-12, 1 - 1e-12)
+        found: Floats = np.log(frequency / (1 - frequency)) if self._binary else np.log(frequency)
+        return found
+
+    def raw(self, parameters: Floats) -> tuple[Floats, Floats]:
+        """Convert standardised weights to kernel and bias for raw features."""
+        kernel = parameters[:-1] * self._scale.T[:, :, None]
+        return kernel, parameters[-1] - (kernel * self._center.T[:, :, None]).sum(axis=0)
+
+    def losses(self, logits: Floats) -> Floats:
+        """Compute the sum of the weighted losses. Shape (n_fold_models,)."""
+        if self._binary:
+            each = (-log_expit(-logits) - self._target * logits)[:, :, 0]
+        else:
+            each = logsumexp(logits, axis=2) - (self._target * logits).sum(axis=2)
+        found: Floats = (self.weights[:, :, 0] * each).sum(axis=0)
+        return found
+
+    def probabilities(self, logits: Floats) -> Floats:
+        """Compute the probability of each output. The shape is that of the logits."""
+        found: Floats = expit(logits) if self._binary else softmax(logits, axis=2)
+        return found
+
+    def slopes(self, probability: Floats) -> Floats:
+        """Compute the gradient of the sum of the losses with respect to the logits."""
+        found: Floats = self.weights * (probability - self._target)
+        return found
+
+    def hessian_product(
+        self,
+        probability: npt.NDArray[np.floating],
+        weights: npt.NDArray[np.floating],
+        direction: npt.NDArray[np.floating],
+    ) -> npt.NDArray[np.floating]:
+        """Multiply the Hessian of the sum of the losses by a direction, in the precision of the arguments."""
+        change = self.logits(direction)
+        if self._binary:
+            change *= weights * (probability * (1 - probability))
+        else:
+            change = weights * probability * (change - (probability * change).sum(axis=2, keepdims=True))
+        return self.pull_back(change)
+
+    def hessian(self, probability: Floats, fold_model: int, output: int) -> Singles:
+        """Compute the Hessian block of one output of a fold model, from a sample of the rows if there are many.
+
+        Shape (n_features + 1, n_features + 1).
+        """
+        p = probability[:, fold_model, output]
+        curvature = self.weights[:, fold_model, 0] * p * (1 - p)
+        sampled = curvature[self._sampled]
+        root = np.sqrt(sampled * (curvature.sum() / max(sampled.sum(), 1e-300))).astype(np.float32)
+        center, scale = (array[fold_model].astype(np.float32) for array in (self._center, self._scale))
+        block = np.zeros((self.n_features + 1, self.n_features + 1), np.float32)
+        features = self._single[self._sampled]
+        for some in self._chunks():
+            if some.start >= len(features):
+                break
+            part = np.empty((len(features[some]), self.n_features + 1), np.float32)
+            np.subtract(features[some], center, out=part[:, :-1])
+            part[:, :-1] *= scale
+            part[:, -1] = 1.0
+            part *= root[some, None]
+            block += part.T @ part
+        return block
