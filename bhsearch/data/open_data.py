@@ -45,6 +45,7 @@ def open_data(
     ignore_columns: Sequence[str] = (),
     image_root: str | None = None,
     skip_unreadable: bool = False,
+    both_classes: bool = True,
     progress: Progress | None = None,
 ) -> Dataset:
     """Open a data set.
@@ -58,6 +59,7 @@ def open_data(
         ignore_columns: See `load_dataset`.
         image_root: See `load_dataset`.
         skip_unreadable: See `load_dataset`.
+        both_classes: See `load_dataset`.
         progress: See `load_dataset`. Not called for synthetic tissue.
 
     Raises:
@@ -86,16 +88,20 @@ def open_data(
         ignore_columns=ignore_columns,
         image_root=Path(image_root).expanduser() if image_root is not None else None,
         skip_unreadable=skip_unreadable,
+        both_classes=both_classes,
         progress=progress,
     )
 
 
-def open_settings(settings: Settings, *, data: str | None = None, progress: Progress | None = None) -> Dataset:
+def open_settings(
+    settings: Settings, *, data: str | None = None, both_classes: bool = True, progress: Progress | None = None
+) -> Dataset:
     """Open the data set of a study with all data options of the study's settings.
 
     Args:
         settings: Settings of a new or a stored study.
         data: Current location of the data if it differs from the settings.
+        both_classes: See `open_data`.
         progress: See `open_data`.
 
     Raises:
@@ -110,5 +116,6 @@ def open_settings(settings: Settings, *, data: str | None = None, progress: Prog
         ignore_columns=settings.ignore_columns,
         image_root=settings.image_root,
         skip_unreadable=settings.skip_unreadable,
+        both_classes=both_classes,
         progress=progress,
     )

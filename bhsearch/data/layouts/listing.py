@@ -21,6 +21,7 @@ class ImageRecord:
     slide: str = ""
     subtype: str = ""
     magnification: str = ""
+    site: str = ""
     part: str = ""
 
 

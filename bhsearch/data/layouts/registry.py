@@ -31,6 +31,7 @@ def read(
     class_map: Sequence[str] = (),
     ignore_columns: Sequence[str] = (),
     image_root: Path | None = None,
+    both_classes: bool = True,
 ) -> Listing:
     """List the images of a data set with the fields that their names give.
 
@@ -41,6 +42,7 @@ def read(
         class_map: Pairs `benign=NAME` or `malignant=NAME` with one name each, only for `folders` and `manifest`.
         ignore_columns: Columns of a manifest, or names of folders, to ignore although they seem to divide the data.
         image_root: Folder that contains the images, only for `manifest`.
+        both_classes: Whether to require images of both classes.
 
     Raises:
         DataError: If no layout fits, there are no images, or names, labels, cases or parts are invalid.
@@ -57,7 +59,8 @@ def read(
         layout = _detected(data, images, options)
     _check_options(layout, options)
     listing = LAYOUTS.get(layout).read(data, images, options)
-    require_both_classes(row.label for row in listing.rows)
+    if both_classes:
+        require_both_classes(row.label for row in listing.rows)
     if listing.has_cases:
         raise_data_errors(
             [f"{row.path}: {row.case!r}" for row in listing.rows if is_placeholder(row.case)], PLACEHOLDER_RULE

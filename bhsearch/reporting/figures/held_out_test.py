@@ -20,28 +20,39 @@ if TYPE_CHECKING:
 
     from bhsearch.evaluation.held_out_test import TestResult
 
-_DETAIL = "sealed test, every case counts the same"
+_PART = "sealed test"
+_WEIGHTING = "every case counts the same"
 _N_DRAWS_BAND = 200
 
 
-def pictures(tested: TestResult, note: str = "") -> dict[str, bytes]:
-    """Return the figures of a sealed test as PNG files by name.
+def pictures(tested: TestResult, note: str = "", part: str = _PART) -> dict[str, bytes]:
+    """Return the figures of a test as PNG files by name.
 
     The names are `roc`, `precision_recall`, `calibration` and `confusion_matrix`. Each figure shows the note.
+
+    Args:
+        tested: Result of the test.
+        note: Note in a corner; may be empty.
+        part: Name of the tested images, such as `sealed test`.
     """
     predictions = tested.predictions
     draws = group_draws(predictions.group, predictions.stratum, _N_DRAWS_BAND)
-    roc = _band(tested, curves.roc_band(predictions, draws), "ROC curve", "auc", note)
+    roc = _band(tested, curves.roc_band(predictions, draws), "ROC curve", "auc", note, part)
     style.label_axes(roc.axes[0], "false positive rate (1 - specificity)", "true positive rate (sensitivity)")
     found = _band(
-        tested, curves.precision_recall_band(predictions, draws), "Precision and recall", "average_precision", note
+        tested,
+        curves.precision_recall_band(predictions, draws),
+        "Precision and recall",
+        "average_precision",
+        note,
+        part,
     )
     style.label_axes(found.axes[0], "recall (sensitivity)", "precision")
     figures = {
         "roc": roc,
         "precision_recall": found,
-        "calibration": _calibration(tested, note),
-        "confusion_matrix": _confusion(tested, note),
+        "calibration": _calibration(tested, note, part),
+        "confusion_matrix": _confusion(tested, note, part),
     }
     return {name: style.to_png(figure) for name, figure in figures.items()}
 
@@ -72,8 +83,8 @@ def worst_and_best(tested: TestResult, pixels_of: Callable[[int], npt.NDArray[np
     return style.to_png(figure)
 
 
-def _band(tested: TestResult, band: curves.Band, title: str, name: str, note: str) -> Figure:
-    figure = style.new_figure(title, f"{_DETAIL}\n95 % {INTERVAL_NOTE}", note)
+def _band(tested: TestResult, band: curves.Band, title: str, name: str, note: str, part: str) -> Figure:
+    figure = style.new_figure(title, f"{part}, {_WEIGHTING}\n95 % {INTERVAL_NOTE}", note)
     axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.75)
     style.unit_square(axes)
     axes.fill_between(band.x, band.low, band.high, color=style.BLUE, alpha=0.18, linewidth=0)
@@ -90,8 +101,8 @@ def _say(axes: Axes, text: str) -> None:
     axes.text(0.98, 0.06, text, transform=axes.transAxes, fontsize=11, ha="right", color=style.INK)
 
 
-def _calibration(tested: TestResult, note: str) -> Figure:
-    detail = f"{_DETAIL}\nof the deployed model, before and after calibration"
+def _calibration(tested: TestResult, note: str, part: str) -> Figure:
+    detail = f"{part}, {_WEIGHTING}\nof the deployed model, before and after calibration"
     figure = style.new_figure("Calibration", detail, note)
     axes = style.place_axes(figure, 0.75, 0.6, 0.3, 0.9)
     style.unit_square(axes)
@@ -111,9 +122,9 @@ def _calibration(tested: TestResult, note: str) -> Figure:
     return figure
 
 
-def _confusion(tested: TestResult, note: str) -> Figure:
+def _confusion(tested: TestResult, note: str, part: str) -> Figure:
     predictions, threshold = tested.predictions, float(tested.decisions.threshold[0, 0])
-    detail = f"{_DETAIL}; threshold {threshold:.3f}, fixed beforehand\nshades: share of the true class"
+    detail = f"{part}, {_WEIGHTING}; threshold {threshold:.3f}, fixed beforehand\nshades: share of the true class"
     figure = style.new_figure("Confusion matrix", detail, note, height=4.2)
     weights = (("images", np.ones_like(predictions.weight)), ("cases (images weighted)", predictions.weight))
     for place, (title, weight) in enumerate(weights):
