@@ -12,8 +12,8 @@ import numpy.typing as npt
 from bhsearch.evaluation.predictions import FloatArray
 
 BATCH_SIZES = (5, 10, 50)  # numbers of cases for which thresholds are determined
-FEWEST_CASES = 26  # fewest training cases for a reference: two halves of 5 drawn and 8 remaining cases
-_FEWEST_LEFT = 8  # fewest cases that remain for the reference when a batch is drawn
+FEWEST_CASES = 22  # fewest training cases for a reference: two halves of 5 drawn and 6 remaining cases
+_FEWEST_LEFT = 6  # fewest cases that remain for the reference when a batch is drawn
 _MOST_CASES = 400  # cases that a reference is fitted to, so that registering stays fast
 _MOST_COMPONENTS = 64
 _N_DRAWS = 200
@@ -173,9 +173,8 @@ class DriftTest:
         """
         if len(cases) < FEWEST_CASES:
             raise ValueError(f"There must be at least {FEWEST_CASES} cases, but got {len(cases)}.")
-        random = np.random.default_rng(seed)
-        order = random.permutation(len(cases))[:_MOST_CASES]
-        half, other = cases.select(order[: len(order) // 2]), cases.select(order[len(order) // 2 :])
+        half, other = (cases.select(rows) for rows in halves(len(cases), seed))
+        random = np.random.default_rng([seed, 1])
         reference = Reference.fit(half, shrinkage)
         thresholds, false_alarms = {}, {}
         for size in BATCH_SIZES:
@@ -226,6 +225,20 @@ class DriftTest:
             dict(zip(sizes, map(float, arrays["thresholds"]), strict=True)),
             dict(zip(sizes, map(float, arrays["false_alarms"]), strict=True)),
         )
+
+
+def halves(n_cases: int, seed: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Divide cases at random into the half that thresholds are determined on, and the half that they are checked on.
+
+    Args:
+        n_cases: Number of cases; of more than 400 cases, 400 are drawn.
+        seed: Random seed.
+
+    Returns:
+        Row numbers of the cases of each half.
+    """
+    order = np.random.default_rng(seed).permutation(n_cases)[:_MOST_CASES]
+    return order[: len(order) // 2], order[len(order) // 2 :]
 
 
 def image_statistics(image: npt.NDArray[np.uint8]) -> FloatArray:

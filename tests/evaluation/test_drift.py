@@ -66,7 +66,7 @@ def test_sizes_that_half_of_the_cases_cannot_give_use_the_threshold_below():
     batch = CaseMeans.of(*drawn(60, seed=5))
     assert test.ratio(batch) == test.reference.score(batch) / test.thresholds[10]
     assert np.isnan(test.ratio(CaseMeans.of(*drawn(4, seed=5))))
-    with pytest.raises(ValueError, match="at least 26 cases, but got 20"):
+    with pytest.raises(ValueError, match="at least 22 cases, but got 20"):
         DriftTest.fit(CaseMeans.of(*drawn(20, seed=4)), 0.2)
 
 

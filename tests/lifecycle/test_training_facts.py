@@ -26,6 +26,7 @@ from bhsearch.predict import app
 from bhsearch.study.events import ProgressReporter
 from tests.registered import DATA, NAME
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 MODEL = f"{NAME}/2"
 FRESH = "phantom:cases=12,images=2,difficulty=0.2,seed=3"
 

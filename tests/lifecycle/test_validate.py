@@ -23,6 +23,7 @@ from bhsearch.tracking import keys
 from bhsearch.validate import app
 from tests.registered import DATA, NAME
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 OTHER = "phantom:cases=30,images=2,difficulty=0.3,seed=5"
 MODEL = f"{NAME}/2"
 
