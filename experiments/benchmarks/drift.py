@@ -183,13 +183,18 @@ def main(words: Sequence[str]) -> dict[str, float]:
     other_half = {keys[at] for at in halves(len(keys))[1]}
     rest = development.select(np.array([spelling_key(case) in other_half for case in development.column("case")]))
     print(f"{index.name}, {options.backbone} at {options.image_size} px, {len(keys)} development cases")
-    thresholds = {
-        name: ", ".join(f"{n}: {value:.2f}" for n, value in test.thresholds.items())
-        for name, test in facts.tests.items()
-    }
-    print(f"thresholds by number of cases: encoder {thresholds['encoder']}; image {thresholds['image']}\n")
+    print(
+        "| drift test | threshold by number of cases | false alarms on the other half |",
+        "| --- | --- | --- |",
+        sep="\n",
+    )
+    for name, test in facts.tests.items():
+        limits = ", ".join(f"{n}: {value:.2f}" for n, value in test.thresholds.items())
+        alarms = ", ".join(f"{n}: {_percent(share)}" for n, share in test.false_alarms.items())
+        print(f"| {name} | {limits} | {alarms} |")
     found: dict[str, float] = {}
     clean = look(network, rest)
+    print()
     print("| batch of the other half | share with a warning |", "| --- | --- |", sep="\n")
     for size in BATCHES:
         found[f"unchanged, {size}"] = share_found(facts, clean, size, options.batches)

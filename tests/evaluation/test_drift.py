@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from bhsearch.evaluation.drift import CaseMeans, DriftTest, Reference, image_statistics
+from bhsearch.evaluation.drift import CaseMeans, DriftTest, Reference, halves, image_statistics
 
 
 def drawn(n_cases: int, seed: int, n_images: int = 6, shift: float = 0.0, n_features: int = 30):
@@ -51,6 +51,19 @@ def test_a_shifted_batch_is_found_and_cases_like_the_others_are_not(shrinkage):
     for seed in range(20):
         assert test.ratio(CaseMeans.of(*drawn(10, seed=100 + seed))) < 1
     assert test.ratio(CaseMeans.of(*drawn(10, seed=200, shift=6.0))) > 1
+
+
+def test_a_threshold_that_the_other_half_exceeds_is_raised():
+    features, case = drawn(40, seed=8)
+    order = np.unique(case)  # cases are numbered in this order
+    apart = np.isin(case, order[halves(40)[1]])
+    test = DriftTest.fit(CaseMeans.of(features + 8 * apart[:, None], case), 1.0)
+    assert min(test.false_alarms.values()) > 0.5
+    other = CaseMeans.of(*drawn(40, seed=8)).select(halves(40)[1])
+    shifted = CaseMeans(other.mean + 8, other.n_images, other.within)
+    random = np.random.default_rng(5)
+    ratios = [test.ratio(shifted.select(random.permutation(20)[:5])) for _ in range(200)]
+    assert np.mean(np.array(ratios) > 1) < 0.06
 
 
 def test_cases_with_few_images_raise_no_alarm():

@@ -73,7 +73,7 @@ def test_a_magnification_is_read_from_a_breakhis_name():
 def test_at_most_twelve_images_of_a_case_are_kept():
     batch = batch_of(n_cases=2, n_images=30)
     assert len(batch.sizes) == 60
-    assert batch.case_means("image").n_images.tolist() == [12, 12]
+    assert batch.case_means("texture").n_images.tolist() == [12, 12]
     rows = sampled_rows(["a"] * 30 + ["b"] * 3)
     assert len(rows) == 15
     assert rows[0] == 0
@@ -90,7 +90,7 @@ def test_a_registered_model_carries_facts_and_no_images(model):
     height, width = np.asarray(Image.open(index.paths()[0])).shape[:2]
     assert (facts.heights, facts.widths) == ((height, height), (width, width))
     assert facts.magnifications == tuple(set(index.column("magnification")))
-    assert sorted(facts.tests) == ["encoder", "image"]
+    assert sorted(facts.tests) == ["colour", "encoder", "texture"]
     for test in facts.tests.values():
         assert test.reference.n_cases == 48  # half of the development cases
         assert sorted(test.thresholds) == [5, 10]
@@ -110,7 +110,7 @@ def test_images_like_the_training_images_raise_no_warning_and_dark_ones_do(model
     case, silent = predict.case_of(None), lambda done, total: None
     _, differences = predict.predict_all(model, files, case, [], silent)
     assert differences.warnings == ()
-    assert set(differences.drift) == {"encoder", "image"}
+    assert set(differences.drift) == {"colour", "encoder", "texture"}
     dark = []
     for file in files:
         Image.fromarray((np.asarray(Image.open(file)) * 0.7).astype(np.uint8)).save(tmp_path / file.name)

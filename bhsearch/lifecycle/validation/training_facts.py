@@ -17,7 +17,7 @@ from bhsearch.data.images.decode import decode
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.layouts.naming import spelling_key
 from bhsearch.errors import DataError
-from bhsearch.evaluation.drift import BATCH_SIZES, FEWEST_CASES, CaseMeans, DriftTest, image_statistics
+from bhsearch.evaluation.drift import BATCH_SIZES, FEWEST_CASES, N_COLOUR, CaseMeans, DriftTest, image_statistics
 from bhsearch.models.resize import grid_of
 from bhsearch.study.events import ProgressReporter
 from bhsearch.text import plural
@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 FILE = "training_features.npz"  # in the folder of the MLflow model
 METADATA = "training"  # key of the metadata of the MLflow model
 _MOST_IMAGES = 12  # images of each case that facts are computed on
-_PARTS = {"encoder": 0.2, "image": 1.0}  # tests, with their shrinkage; see `drift.Reference.fit`
-_WHAT = {"encoder": "features of the encoder", "image": "brightness, colour, sharpness or compression"}
+_PARTS = {"encoder": 0.2, "colour": 1.0, "texture": 1.0}  # tests, with their shrinkage; see `drift.Reference.fit`
+_WHAT = {
+    "encoder": "the features of the encoder",
+    "colour": "brightness, contrast or stain",
+    "texture": "sharpness, compression or field of view",
+}
 _SIZE_MARGIN = 1.1  # factor by which an image side may exceed the range of the training images
 _MOST_ODD = 0.05  # share of the images of a batch that may have another size or magnification
 
@@ -42,7 +46,7 @@ class TrainingFacts:
         heights, widths: 2.5 % and 97.5 % quantile of the heights and widths in pixels.
         magnifications: Magnifications of the images, such as `100X`; empty if none is known.
         n_tiles: Number of tiles into which the model cuts an image.
-        tests: Drift tests by name, `encoder` and `image`; empty with fewer than `drift.FEWEST_CASES` cases.
+        tests: Drift tests by name, `encoder`, `colour` and `texture`; empty with fewer than `drift.FEWEST_CASES` cases.
     """
 
     heights: tuple[float, float]
@@ -130,13 +134,14 @@ class Batch:
             self._n_kept[key] += 1
             self.kept_cases.append(key)
             self.features["encoder"].append(output.features)
-            self.features["image"].append(statistics)
+            self.features["colour"].append(statistics[:N_COLOUR])
+            self.features["texture"].append(statistics[N_COLOUR:])
 
     def case_means(self, name: str) -> CaseMeans:
         """Return the arrays of a drift test averaged over the known cases.
 
         Args:
-            name: `encoder` or `image`.
+            name: `encoder`, `colour` or `texture`.
         """
         return CaseMeans.of(np.stack(self.features[name]), self.kept_cases)
 
