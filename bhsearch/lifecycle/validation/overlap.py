@@ -53,7 +53,7 @@ def require_external(cohort: Cohort, origin: ModelOrigin, layout: str) -> list[s
             f"{layout} have the same name in both:\n{listed(cases)}\nRemove their images from the cohort."
         )
     return [
-        f"{plural(len(cases), 'case')} of the cohort have a name that the model's data set has, too "
-        f"({', '.join(cases[:5])}{', ...' if len(cases) > 5 else ''}). If they are the same patients, the result is "
+        f"The cohort and the model's data set have {plural(len(cases), 'case name')} in common "
+        f"({', '.join(cases[:5])}{', ...' if len(cases) > 5 else ''}). If these are the same patients, the result is "
         "not external."
     ]
