@@ -21,8 +21,8 @@ class ImageRecord:
     slide: str = ""
     subtype: str = ""
     magnification: str = ""
-    site: str = ""
     part: str = ""
+    site: str = ""
 
 
 @dataclass(frozen=True)
