@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import bhsearch
 from bhsearch.cli import terminal
@@ -219,3 +220,26 @@ def test_the_command_prints_the_same_numbers(inside, capsys, monkeypatch, tmp_pa
     assert f"{values['auc']['value']:.3f} [{values['auc']['low']:.3f} {values['auc']['high']:.3f}]" in shown.out
     assert f"wrote {out}" in shown.out
     assert load_settings(None, {"data": OTHER}).data == OTHER
+
+
+def test_a_cohort_of_another_size_is_evaluated_with_a_warning_and_strict_ends_with_one(
+    inside, tmp_path, monkeypatch, capsys
+):
+    rows, source = other_rows()
+    file = manifest(tmp_path / "small", rows, source)
+    for path in rows["path"]:
+        with Image.open(tmp_path / "small" / path) as image:
+            half = image.resize((image.width // 2, image.height // 2))
+        half.save(tmp_path / "small" / path)
+    out, page = tmp_path / "out.json", tmp_path / "out.html"
+    words = ["bhsearch.validate", MODEL, "--data", str(file), "--strict", "--output", str(out), "--report", str(page)]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as caught:
+        terminal.main(app, "python -m bhsearch.validate")
+    assert caught.value.code == 1
+    assert "another size than the training images" in capsys.readouterr().err
+    content = json.loads(out.read_text(encoding="utf-8"))
+    assert any("another size" in warning for warning in content["warnings"])
+    assert set(content["drift"]) == {"colour", "encoder", "texture"}
+    assert content["metrics"]["auc"]["value"] is not None
+    assert "another size" in page.read_text(encoding="utf-8")
