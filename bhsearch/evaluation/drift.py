@@ -21,7 +21,7 @@ _QUANTILE = 0.98
 N_COLOUR = 6  # numbers of `image_statistics` that describe colour; the others describe texture
 # Draws from one half reuse the same cases, so their scores vary less than those of batches from other cases.
 _MARGIN = 3.0
-_MOST_FALSE_ALARMS = 0.02
+_MOST_FALSE_ALARMS = 0.005  # of one test, so that several tests together give at most 2 %
 _FLOOR = 1e-6  # smallest variance of a feature, relative to the largest
 
 
@@ -152,7 +152,7 @@ class DriftTest:
         thresholds: Score above which a batch differs, by number of cases. Sizes for which the half has too few cases
             are missing.
         false_alarms: Share of batches of the other half whose score is above the threshold, by number of cases, before
-            a threshold with more than 2 % was raised.
+            a threshold with more than 0.5 % was raised.
     """
 
     reference: Reference
@@ -164,8 +164,8 @@ class DriftTest:
         """Determine thresholds on one half of the cases, and the share of false alarms on the other half.
 
         A threshold is a multiple of a high quantile of the scores of batches that are drawn from the half, each
-        compared with the other cases of the half. It is raised to the 98 % quantile on the other half if more than 2 %
-        of the batches of the other half exceed it.
+        compared with the other cases of the half. It is raised to the 99.5 % quantile on the other half if more than
+        0.5 % of the batches of the other half exceed it.
 
         Args:
             cases: At least `FEWEST_CASES` cases.
@@ -182,7 +182,7 @@ class DriftTest:
         reference = Reference.fit(half, shrinkage)
         thresholds, false_alarms = {}, {}
         for size in BATCH_SIZES:
-            if len(half) < size + _FEWEST_LEFT:
+            if len(half) < size + max(size, _FEWEST_LEFT):
                 continue
             scores = []
             for _ in range(_N_DRAWS):

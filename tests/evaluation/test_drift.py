@@ -45,7 +45,7 @@ def test_the_score_is_a_scaled_mahalanobis_distance(shrinkage):
 
 @pytest.mark.parametrize("shrinkage", [0.2, 1.0])
 def test_a_shifted_batch_is_found_and_cases_like_the_others_are_not(shrinkage):
-    test = DriftTest.fit(CaseMeans.of(*drawn(120, seed=3)), shrinkage)
+    test = DriftTest.fit(CaseMeans.of(*drawn(220, seed=3)), shrinkage)
     assert sorted(test.thresholds) == [5, 10, 50]
     assert max(test.false_alarms.values()) <= 0.02
     for seed in range(20):

@@ -46,7 +46,7 @@ def batch_of(size=(50, 50), n_cases=1, magnification="", n_images=1, value=90) -
     return batch
 
 
-FACTS = TrainingFacts((460.0, 460.0), (700.0, 700.0), ("100X",), 1, {})
+FACTS = TrainingFacts((460.0, 460.0), (700.0, 700.0), 0.05, ("100X",), 1, {})
 
 
 def test_another_size_is_said_once_for_the_batch():
@@ -55,6 +55,13 @@ def test_another_size_is_said_once_for_the_batch():
     assert "50 x 50 pixels, but 700 x 460 in training" in warning
     assert compare(batch_of((460, 700)), FACTS).warnings == ()
     assert compare(batch_of((440, 690)), FACTS).warnings == ()  # within a tenth
+
+
+def test_as_many_small_images_as_a_training_case_has_are_no_difference():
+    batch = batch_of((460, 700), n_cases=9)
+    batch.sizes.append((460, 300))
+    assert compare(batch, FACTS).warnings
+    assert compare(batch, replace(FACTS, odd_sizes=0.1)).warnings == ()
 
 
 def test_another_magnification_is_said_and_unknown_ones_are_not():

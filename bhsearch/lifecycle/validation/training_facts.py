@@ -35,7 +35,8 @@ _WHAT = {
     "texture": "sharpness, compression or field of view",
 }
 _SIZE_MARGIN = 1.1  # factor by which an image side may exceed the range of the training images
-_MOST_ODD = 0.05  # share of the images of a batch that may have another size or magnification
+_LEAST_ODD, _MOST_ODD = 0.05, 0.5  # bounds of the share of images of a batch that may have another size
+_ODD_QUANTILE = 0.98
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,7 @@ class TrainingFacts:
 
     Attributes:
         heights, widths: 2.5 % and 97.5 % quantile of the heights and widths in pixels.
+        odd_sizes: Largest share of the images of a batch whose size may be outside these ranges, 0 to 1.
         magnifications: Magnifications of the images, such as `100X`; empty if none is known.
         n_tiles: Number of tiles into which the model cuts an image.
         tests: Drift tests by name, `encoder`, `colour` and `texture`; empty with fewer than `drift.FEWEST_CASES` cases.
@@ -51,6 +53,7 @@ class TrainingFacts:
 
     heights: tuple[float, float]
     widths: tuple[float, float]
+    odd_sizes: float
     magnifications: tuple[str, ...]
     n_tiles: int
     tests: Mapping[str, DriftTest]
@@ -60,6 +63,7 @@ class TrainingFacts:
         return {
             "heights": list(self.heights),
             "widths": list(self.widths),
+            "odd_sizes": self.odd_sizes,
             "magnifications": list(self.magnifications),
             "n_tiles": self.n_tiles,
         }
@@ -94,6 +98,7 @@ class TrainingFacts:
         return cls(
             heights=(float(low_height), float(high_height)),
             widths=(float(low_width), float(high_width)),
+            odd_sizes=float(kept["odd_sizes"]),
             magnifications=tuple(kept["magnifications"]),
             n_tiles=int(kept["n_tiles"]),
             tests={name: DriftTest.from_arrays(each) for name, each in arrays.items()},
@@ -192,17 +197,16 @@ def compare(batch: Batch, facts: TrainingFacts | None) -> Differences:
     return Differences(tuple(warnings), drift)
 
 
+def _is_odd(size: tuple[int, int], ranges: Sequence[tuple[float, float]]) -> bool:
+    """Return whether an image side is outside the range of the training images by more than a tenth."""
+    sides = zip(size, ranges, strict=True)
+    return any(side * _SIZE_MARGIN < low or side > high * _SIZE_MARGIN for side, (low, high) in sides)
+
+
 def _size_warnings(batch: Batch, facts: TrainingFacts) -> list[str]:
     ranges = (facts.heights, facts.widths)
-    odd = [
-        size
-        for size in batch.sizes
-        if any(
-            side * _SIZE_MARGIN < low or side > high * _SIZE_MARGIN
-            for side, (low, high) in zip(size, ranges, strict=True)
-        )
-    ]
-    if len(odd) <= _MOST_ODD * len(batch.sizes):
+    odd = [size for size in batch.sizes if _is_odd(size, ranges)]
+    if len(odd) <= facts.odd_sizes * len(batch.sizes):
         return []
     (height, width), _ = Counter(odd).most_common(1)[0]
     trained = " x ".join(f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}" for low, high in reversed(ranges))
@@ -215,7 +219,7 @@ def _size_warnings(batch: Batch, facts: TrainingFacts) -> list[str]:
 def _magnification_warnings(batch: Batch, facts: TrainingFacts) -> list[str]:
     trained = {name.casefold() for name in facts.magnifications}
     odd = Counter(name for name in batch.magnifications if name and name.casefold() not in trained)
-    if not trained or odd.total() <= _MOST_ODD * len(batch.magnifications):
+    if not trained or odd.total() <= _LEAST_ODD * len(batch.magnifications):
         return []
     return [
         f"{odd.total():,} of {len(batch.magnifications):,} images have the magnification "
@@ -287,18 +291,32 @@ def collect_facts(network: Any, development: Dataset, resize: str, reporter: Pro
 
         for _ in outputs(network, n_tiles, images(), names, batch):
             pass
-    heights, widths = (
-        tuple(map(float, np.quantile(side, [0.025, 0.975], method="nearest")))
-        for side in zip(*batch.sizes, strict=True)
-    )
+    heights, widths = (_range(side) for side in zip(*batch.sizes, strict=True))
+    odd = [_is_odd(size, (heights, widths)) for size in batch.sizes]
     means = {name: batch.case_means(name) for name in _PARTS} if batch.n_cases >= FEWEST_CASES else {}
     return TrainingFacts(
-        heights=(heights[0], heights[1]),
-        widths=(widths[0], widths[1]),
+        heights=heights,
+        widths=widths,
+        odd_sizes=_odd_share(odd, [str(cases[row]) for row in rows]),
         magnifications=tuple(sorted({name for name in development.column("magnification").tolist() if name})),
         n_tiles=n_tiles,
         tests={name: DriftTest.fit(each, _PARTS[name]) for name, each in means.items()},
     )
+
+
+def _range(sides: Sequence[int]) -> tuple[float, float]:
+    low, high = np.quantile(sides, [0.025, 0.975], method="nearest")
+    return float(low), float(high)
+
+
+def _odd_share(odd: Sequence[bool], cases: Sequence[str]) -> float:
+    """Return the share of images of another size that a batch may have: a high quantile over the training cases.
+
+    Some cases have more patches at the edge of the tissue than others, so a single case may have many small images.
+    """
+    _, number = np.unique(np.asarray(cases, str), return_inverse=True)
+    share = np.bincount(number, np.asarray(odd, float)) / np.bincount(number)
+    return float(np.clip(np.quantile(share, _ODD_QUANTILE, method="higher"), _LEAST_ODD, _MOST_ODD))
 
 
 def sampled_rows(cases: Sequence[str]) -> list[int]:
