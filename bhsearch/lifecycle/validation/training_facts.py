@@ -17,7 +17,15 @@ from bhsearch.data.images.decode import decode
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.layouts.naming import spelling_key
 from bhsearch.errors import DataError
-from bhsearch.evaluation.drift import BATCH_SIZES, FEWEST_CASES, N_COLOUR, CaseMeans, DriftTest, image_statistics
+from bhsearch.evaluation.drift import (
+    BATCH_SIZES,
+    FEWEST_CASES,
+    N_COLOUR,
+    CaseMeans,
+    DriftTest,
+    halves,
+    image_statistics,
+)
 from bhsearch.models.resize import grid_of
 from bhsearch.study.events import ProgressReporter
 from bhsearch.text import plural
@@ -310,13 +318,16 @@ def _range(sides: Sequence[int]) -> tuple[float, float]:
 
 
 def _odd_share(odd: Sequence[bool], cases: Sequence[str]) -> float:
-    """Return the share of images of another size that a batch may have: a high quantile over the training cases.
+    """Return the share of images of another size that a batch may have.
 
-    Some cases have more patches at the edge of the tissue than others, so a single case may have many small images.
+    It is twice a high quantile over the half of the training cases that thresholds are determined on, because some
+    cases have more patches at the edge of the tissue than others.
     """
-    _, number = np.unique(np.asarray(cases, str), return_inverse=True)
+    _, number = np.unique([spelling_key(case) for case in cases], return_inverse=True)
     share = np.bincount(number, np.asarray(odd, float)) / np.bincount(number)
-    return float(np.clip(np.quantile(share, _ODD_QUANTILE, method="higher"), _LEAST_ODD, _MOST_ODD))
+    half, _ = halves(len(share))
+    most = np.quantile(share[half] if len(half) else share, _ODD_QUANTILE, method="higher")
+    return float(np.clip(2 * most, _LEAST_ODD, _MOST_ODD))
 
 
 def sampled_rows(cases: Sequence[str]) -> list[int]:
