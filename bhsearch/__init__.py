@@ -11,8 +11,8 @@ from bhsearch.runtime import environment  # noqa: E402
 
 environment.prepare_environment()
 
-from bhsearch.api import load_study, optimize, predict_images, register_model, write_report  # noqa: E402
+from bhsearch.api import load_study, optimize, predict_images, register_model, validate_model, write_report  # noqa: E402
 from bhsearch.config import Settings  # noqa: E402
 
 __version__ = "0.2.0"
-__all__ = ["Settings", "load_study", "optimize", "predict_images", "register_model", "write_report"]
+__all__ = ["Settings", "load_study", "optimize", "predict_images", "register_model", "validate_model", "write_report"]

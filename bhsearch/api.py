@@ -20,8 +20,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bhsearch.lifecycle.registration import EarlierResult, RegistrationResult
+    from bhsearch.lifecycle.validation.request import ValidationResult
     from bhsearch.study.events import ProgressReporter
     from bhsearch.study.result import StudyResult
+
+# Settings that say how the images of a data set are read.
+_READING = (
+    "data",
+    "layout",
+    "case_pattern",
+    "class_map",
+    "ignore_columns",
+    "image_root",
+    "magnification",
+    "skip_unreadable",
+)
 
 
 def optimize(  # noqa: D417  # `_describe_settings` adds the settings
@@ -177,7 +190,8 @@ def predict_images(
 
     Returns:
         Data frame with one row per image and the columns `image`, `case`, `probability`, `label`, `model` and `use`.
-        Unreadable images are left out; `.attrs["unreadable"]` lists the reason for each.
+        Unreadable images are left out; `.attrs["unreadable"]` lists the reason for each. `.attrs["warnings"]` lists
+        what differs from the training images, and `.attrs["cases"]` is a data frame with one row per known case.
 
     Raises:
         DataError: If a path does not exist, or if no image is found.
@@ -194,10 +208,68 @@ def predict_images(
     opened = predict.open_model(model, reporter)
     case, unreadable = predict.case_of(case_pattern or opened.case_pattern, given), files.bad
     with reporter.step("predicting") as progress:
-        rows = [asdict(row) for row in predict.predict(opened, files.images, case, unreadable, progress)]
-    frame = pd.DataFrame(rows, columns=[field.name for field in fields(predict.ImageRow)])
+        rows, differences = predict.predict_all(opened, files.images, case, unreadable, progress)
+    frame = pd.DataFrame(map(asdict, rows), columns=[field.name for field in fields(predict.ImageRow)])
+    cases = map(asdict, predict.cases(opened, rows))
+    frame.attrs["cases"] = pd.DataFrame(cases, columns=[field.name for field in fields(predict.CaseRow)])
     frame.attrs["unreadable"] = [file.reason for file in unreadable]
+    frame.attrs["warnings"] = list(differences.warnings)
     return frame
+
+
+def validate_model(
+    model: str | None = None,
+    *,
+    data: str | Path,
+    layout: str | None = None,
+    case_pattern: str | None = None,
+    class_map: Mapping[str, Sequence[str]] | str | None = None,
+    ignore_columns: Sequence[str] | str | None = None,
+    image_root: str | Path | None = None,
+    magnification: str | None = None,
+    skip_unreadable: bool | None = None,
+    reason: str = "external validation",
+    output: str | Path | None = None,
+    report: str | Path | None = None,
+    quiet: bool = False,
+) -> ValidationResult:
+    """Evaluate a registered model on an external cohort, with the statistics of the sealed test.
+
+    The access to the cohort is logged before anything is computed, and every validation on the same cohort is counted.
+
+    Args:
+        model: NAME, NAME@ALIAS, NAME/VERSION, a URI or a folder; None for the only champion.
+        data: Image folder or manifest of the cohort.
+        layout: See `optimize`.
+        case_pattern: See `optimize`.
+        class_map: See `optimize`.
+        ignore_columns: See `optimize`.
+        image_root: See `optimize`.
+        magnification: See `optimize`.
+        skip_unreadable: See `optimize`.
+        reason: Reason of the validation, which is logged.
+        output: JSON file to write the result to; None to write no file.
+        report: HTML file to write the result to; None to write no file.
+        quiet: Whether to print no progress.
+
+    Returns:
+        The result: `.tested.values` are the metrics, `.tested.intervals` their 95 % intervals over cases, `.sites` the
+        results by site, `.accesses` all accesses to this cohort so far, and `.differences.warnings` what differs from
+        the training images.
+
+    Raises:
+        InputError: If an argument is wrong, or if the cohort contains images of the model's data set. Nothing is logged
+            in this case.
+        RunError: If a model cannot be read, or if the store cannot be reached.
+    """
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()}
+    settings = load_settings(None, {name: value for name, value in given.items() if name in _READING})
+    reporter = _reporter(quiet)
+    from bhsearch.lifecycle.validation import validate
+    from bhsearch.lifecycle.validation.request import ValidationRequest
+
+    files = [None if file is None else Path(file) for file in (output, report)]
+    return validate.validate(ValidationRequest(model, settings, reason, *files), reporter)
 
 
 def write_report(

@@ -27,7 +27,7 @@ import typer.main
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bhsearch"
-COMMANDS = ("run", "worker", "register", "predict", "report", "reproduce", "dataset")
+COMMANDS = ("run", "worker", "register", "predict", "validate", "report", "reproduce", "dataset")
 PICTURE = "<!-- picture of the rooms -->"
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 

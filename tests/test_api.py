@@ -29,9 +29,15 @@ def here(tmp_path, monkeypatch):
 
 def test_the_package_exports_the_commands_as_functions():
     assert bhsearch.__all__ == sorted(bhsearch.__all__)
-    assert {"Settings", "load_study", "optimize", "predict_images", "register_model", "write_report"} == {
-        *bhsearch.__all__
-    }
+    assert {
+        "Settings",
+        "load_study",
+        "optimize",
+        "predict_images",
+        "register_model",
+        "validate_model",
+        "write_report",
+    } == {*bhsearch.__all__}
     assert bhsearch.__version__.count(".") == 2
     assert (Path(bhsearch.__file__).parent / "py.typed").is_file()
 
@@ -57,7 +63,7 @@ def test_the_docstring_of_optimize_describes_every_setting():
     assert described[1:] == [field.name for field in fields(bhsearch.Settings)]
 
 
-MODULES = ("run", "register", "predict", "report", "reproduce", "dataset", "worker")
+MODULES = ("run", "register", "predict", "validate", "report", "reproduce", "dataset", "worker")
 
 
 @pytest.mark.parametrize("modules", [MODULES, MODULES[::-1], MODULES[3:] + MODULES[:3]])
@@ -69,6 +75,7 @@ def test_the_functions_work_whatever_root_modules_were_imported(here, modules):
         "register_model('x', quiet=True)",
         "write_report('x', quiet=True)",
         "predict_images('nosuch', quiet=True)",
+        "validate_model('x', data='y', quiet=True)",
         "optimize(data='nosuch', quiet=True)",
     ]
     code = ["import bhsearch", "from bhsearch.errors import InputError", *lines]
@@ -78,7 +85,9 @@ def test_the_functions_work_whatever_root_modules_were_imported(here, modules):
         [sys.executable, "-W", "ignore", "-c", "\n".join(code)],
         capture_output=True, text=True, env=environment(), cwd=here, check=False,
     )  # fmt: skip
-    assert done.stdout.split() == ["StudyError", "StudyError", "StudyError", "DataError", "DataError"], done.stderr
+    assert done.stdout.split() == ["StudyError", "StudyError", "StudyError", "DataError", "StudyError", "DataError"], (
+        done.stderr
+    )
 
 
 def test_options_win_over_the_file_and_the_result_is_what_the_storage_holds(here, capsys):

@@ -20,6 +20,7 @@ COMMANDS = {
     "report": "Write a study as one HTML page.",
     "register": "Test the best trial once on the sealed cases and register its model.",
     "predict": "Predict P(malignant) of images and cases with a registered model.",
+    "validate": "Evaluate a registered model on an external cohort.",
     "reproduce": "Train a trial again and compare its predictions.",
     "dataset": "Inspect a data set and the cache.",
     "worker": "Join a running study from another terminal or machine.",

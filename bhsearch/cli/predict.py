@@ -40,16 +40,21 @@ def predict(
         Path | None,
         option("File for the image rows; case rows are written beside it. [default: standard output]", "FILE"),
     ] = None,
+    strict: Annotated[
+        bool, option("Exit with code 1 if the images differ from the training images.", "", "--strict")
+    ] = False,
 ) -> None:
     """Predict with the champion: one row per image, and one per case in a second file where cases are known.
 
-    Images that cannot be read are listed and left out; the exit code is then 1.
+    Images that cannot be read are listed and left out; the exit code is then 1. A warning lists what differs from the
+    training images: image size, magnification, and drift of the cases.
     """
     with terminal.lasting_err() as console:
         with terminal.starting(console):
             from bhsearch.cli.progress import TerminalReporter
             from bhsearch.data.images.files import describe_left_out
             from bhsearch.lifecycle import predict
+            from bhsearch.lifecycle.validation.training_facts import Batch, compare
             from bhsearch.study.events import ProgressReporter
 
         predict.check_format(file_format)
@@ -63,9 +68,10 @@ def predict(
         bad = files.bad
         case = predict.case_of(case_pattern or asked.case_pattern, paths)
         written: list[tuple[Path, int]] = []
+        batch = Batch()
         aside = output is not None or _goes_to_a_file()  # otherwise the progress display could overwrite rows
         with (reporter if aside else ProgressReporter()).step("predicting") as progress:
-            rows = predict.predict(asked, files.images, case, bad, progress)
+            rows = predict.predict(asked, files.images, case, bad, progress, batch)
             if output is not None:
                 written = predict.write_files(output, file_format, asked, rows)
             else:
@@ -82,7 +88,11 @@ def predict(
         for path, n_rows in written:
             noun = "row" if n_rows == 1 else "rows"
             terminal.out.print(f"wrote {n_rows:,} {noun} to {path}", markup=False, soft_wrap=True)
-    if bad:
+        differences = compare(batch, asked.facts)
+        if differences.unchecked:
+            terminal.err.print(Text(differences.unchecked, style="dim"), soft_wrap=True)
+        terminal.print_warnings(differences.warnings)
+    if bad or (strict and differences.warnings):
         sys.exit(1)
 
 

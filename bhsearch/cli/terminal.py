@@ -6,12 +6,13 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from bhsearch.cli.live_display import Display, duration
 from bhsearch.errors import BhsearchError
@@ -53,6 +54,12 @@ def lasting_err() -> Iterator[Console]:
         return
     with os.fdopen(os.dup(2), "w") as stream:
         yield Console(file=stream, highlight=False)
+
+
+def print_warnings(sentences: Iterable[str]) -> None:
+    """Print warnings on the error stream, one a line."""
+    for sentence in sentences:
+        err.print(Text(f"warning: {sentence}", style="yellow"), soft_wrap=True)
 
 
 def main(app: typer.Typer, prog_name: str) -> NoReturn:

@@ -54,7 +54,7 @@ def metrics() -> tuple[str, ...]:
 
 def groupings() -> tuple[str, ...]:
     """Return the units that can be kept together within a fold of the development set."""
-    return ("case", "slide", "image")
+    return ("case", "site", "slide", "image")
 
 
 def resize_modes() -> tuple[str, ...]:

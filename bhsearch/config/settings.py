@@ -64,7 +64,11 @@ class SplitSettings:
     folds: int = setting(5, "Number of cross-validation folds.", "N")
     repeats: int = setting(1, "Number of times the folds are drawn; more repeats reduce the variance.", "N")
     group_by: str = setting(
-        "case", "Unit that a fold keeps whole; slide and image leak.", "UNIT", choices=choices.groupings, closed=True
+        "case",
+        "Unit that a fold keeps whole: case, or site with all its cases; slide and image leak.",
+        "UNIT",
+        choices=choices.groupings,
+        closed=True,
     )
 
 

@@ -20,6 +20,7 @@ COLUMNS = (
     "slide",
     "subtype",
     "magnification",
+    "site",
     "part",
     "bytes_digest",
     "pixels_digest",
@@ -63,8 +64,9 @@ class Dataset:
         root: Folder that contains the images; paths are relative to it.
         layout: Name of the layout: `breakhis`, `idc`, `folders`, `manifest`, `phantom`, or one of another package.
         table: One row per image, sorted by path. Columns: `path` (POSIX, relative to `root`), `label` (0 benign, 1
-            malignant), `case`, `slide`, `subtype`, `magnification` (strings, empty where unknown), `part` (`train`,
-            `validation`, `test`, or empty without a predefined split), `bytes_digest` and `pixels_digest` (hex).
+            malignant), `case`, `slide`, `subtype`, `magnification`, `site` (strings, empty where unknown), `part`
+            (`train`, `validation`, `test`, or empty without a predefined split), `bytes_digest` and `pixels_digest`
+            (hex).
         class_names: Names of the classes; the label of a class is its index in this tuple.
         has_cases: Whether the cases are known. If not, each image is its own case and no model can be promoted.
         synthetic: Whether the images are drawn by a program.

@@ -94,6 +94,28 @@ def units_of_slides(dataset: Dataset) -> SplitUnits:
     return _named([SEPARATOR.join(pair) for pair in zip(case_keys(dataset), slides, strict=True)], dataset.labels)
 
 
+def units_of_sites(dataset: Dataset, group: Ints) -> SplitUnits:
+    """Return the sites of a data set as units; sites that share a group of cases are one unit.
+
+    Args:
+        dataset: The data set.
+        group: Number of the group of cases of each image. Shape (n_images,).
+
+    Raises:
+        SettingsError: If the site of an image is unknown.
+    """
+    sites = dataset.column("site")
+    n_unknown = int(np.sum(sites == ""))
+    if n_unknown:
+        raise SettingsError(
+            f"--group-by site needs the site of every image, but {n_unknown:,} of {len(dataset):,} images have none. "
+            "Add a column site to the table of images, or use --group-by case."
+        )
+    unit = merge_groups(sites, group.astype(str).astype(object), by_spelling=True)
+    names = [SEPARATOR.join(sorted(set(sites[unit == number].tolist()))) for number in range(int(unit.max()) + 1)]
+    return SplitUnits(unit, names, strata_of(unit, dataset.labels))
+
+
 def units_of_images(dataset: Dataset) -> SplitUnits:
     """Return the images of a data set as units of one image each."""
     return _named(dataset.column("path").tolist(), dataset.labels)

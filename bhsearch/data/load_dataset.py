@@ -23,6 +23,7 @@ def load_dataset(
     layout: str = registry.AUTO,
     options: LayoutOptions = NO_OPTIONS,
     skip_unreadable: bool = False,
+    both_classes: bool = True,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set: list the images by their names, then hash every file.
@@ -32,14 +33,15 @@ def load_dataset(
         layout: A key of `LAYOUTS`, or `auto` to detect the layout.
         options: Options of the layout.
         skip_unreadable: Whether to skip and record unreadable files instead of raising an error.
+        both_classes: Whether to require images of both classes.
         progress: Called with the numbers of files done and in total.
 
     Raises:
         DataError: If names, labels or cases are invalid; if files cannot be read and `skip_unreadable` is false; or if
-            a class has no readable image.
+            a class has no readable image and `both_classes` is true.
         SettingsError: If an option is invalid or does not fit the layout.
     """
-    listing = registry.read(data, layout=layout, options=options)
+    listing = registry.read(data, layout=layout, options=options, both_classes=both_classes)
     results = hash_images(listing.root, [row.path for row in listing.rows], progress=progress)
     bad = [*listing.bad, *(result for result in results if isinstance(result, BadFile))]
     if bad and not skip_unreadable:
@@ -50,7 +52,8 @@ def load_dataset(
         )
     read = [(row, result) for row, result in zip(listing.rows, results, strict=True) if isinstance(result, Digests)]
     rows = [{**asdict(row), **asdict(result)} for row, result in read]
-    require_both_classes((row["label"] for row in rows), f", {len(bad):,} unreadable files left out,")
+    if both_classes or not rows:
+        require_both_classes((row["label"] for row in rows), f", {len(bad):,} unreadable files left out,")
     return Dataset(
         name=_name(listing),
         root=listing.root,

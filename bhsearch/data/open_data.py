@@ -43,6 +43,7 @@ def open_data(
     layout: str = AUTO,
     options: LayoutOptions = NO_OPTIONS,
     skip_unreadable: bool = False,
+    both_classes: bool = True,
     progress: Progress | None = None,
 ) -> Dataset:
     """Open a data set.
@@ -53,6 +54,7 @@ def open_data(
         layout: See `load_dataset`.
         options: See `load_dataset`.
         skip_unreadable: See `load_dataset`.
+        both_classes: See `load_dataset`.
         progress: See `load_dataset`. Not called for synthetic tissue.
 
     Raises:
@@ -76,16 +78,20 @@ def open_data(
         layout=layout,
         options=options,
         skip_unreadable=skip_unreadable,
+        both_classes=both_classes,
         progress=progress,
     )
 
 
-def open_settings(settings: Settings, *, data: str | None = None, progress: Progress | None = None) -> Dataset:
+def open_settings(
+    settings: Settings, *, data: str | None = None, both_classes: bool = True, progress: Progress | None = None
+) -> Dataset:
     """Open the data set of a study with all data options of the study's settings.
 
     Args:
         settings: Settings of a new or a stored study.
         data: Current location of the data if it differs from the settings.
+        both_classes: See `open_data`.
         progress: See `open_data`.
 
     Raises:
@@ -102,5 +108,6 @@ def open_settings(settings: Settings, *, data: str | None = None, progress: Prog
             image_root=Path(settings.image_root).expanduser() if settings.image_root is not None else None,
         ),
         skip_unreadable=settings.skip_unreadable,
+        both_classes=both_classes,
         progress=progress,
     )

@@ -20,6 +20,7 @@ from bhsearch.data.grouping import (
     sealed_part,
     units_of_groups,
     units_of_images,
+    units_of_sites,
     units_of_slides,
 )
 from bhsearch.data.layouts.naming import PARTS as DATA_PARTS
@@ -33,7 +34,7 @@ from bhsearch.data.stratify import (
 )
 from bhsearch.errors import DataError, SettingsError
 
-GROUPINGS = ("case", "slide", "image")
+GROUPINGS = ("case", "site", "slide", "image")
 PARTS = ("left out", "test", "development")
 ALL = "all"
 MAX_FOLDS = 100
@@ -67,7 +68,8 @@ class Split:
         groups: Group number of each image. Groups are the units of weighting and resampling for every value of
             `group_by`. Shape (n_images,).
         strata: Stratum of each image's group, for resampling. Shape (n_images,).
-        group_by: Unit that folds keep together: `case`, `slide` or `image`. The test set always keeps groups together.
+        group_by: Unit that folds keep together: `case`, `site`, `slide` or `image`. The test set always keeps groups
+            together.
         magnification: Magnification of the test and development images as in the data set, such as `100X`, or `all`.
         test_fraction: Share of the groups in the test set; unused if `sealed_by` is `part`.
         n_folds: Folds per repeat.
@@ -251,8 +253,9 @@ def make_split(
         test_fraction: Share of the groups of each stratum to seal, 0.05 to 0.5.
         n_folds: 2 to 100.
         n_repeats: 1 to 100.
-        group_by: Unit that folds keep together: `case`, `slide` or `image`. With `slide` and `image`, images of one
-            case may be in several folds.
+        group_by: Unit that folds keep together: `case`, `site`, `slide` or `image`. With `site`, all cases of a site
+            are in one fold, so as many folds as sites leave one site out at a time. With `slide` and `image`, images of
+            one case may be in several folds.
         magnification: Magnification of the test and development images, such as `100X`, or `all`.
         ignore_predefined_split: Whether to ignore a predefined split and split by case.
 
@@ -369,6 +372,8 @@ def _require_test(dataset: Dataset, groups: SplitUnits, test: Bools, part: str, 
 def _units_to_assign(dataset: Dataset, groups: SplitUnits, rows: Bools, group_by: str) -> SplitUnits:
     if group_by == "case":
         return groups.select(rows)
+    if group_by == "site":
+        return units_of_sites(dataset.select(rows), groups.number[rows])
     return (units_of_slides if group_by == "slide" else units_of_images)(dataset.select(rows))
 
 
@@ -414,7 +419,7 @@ def _why_not_promotable(dataset: Dataset, group_by: str) -> list[str]:
     reasons = []
     if not dataset.has_cases:
         reasons.append("The cases are unknown, so images of a patient may be in several parts of this split.")
-    if group_by != "case":
+    if group_by not in ("case", "site"):
         reasons.append(f"The folds are made by {group_by}, so images of a case may be in several folds.")
     return [f"{reason} No model of this study can be promoted." for reason in reasons]
 

@@ -13,6 +13,7 @@ from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.lifecycle.candidate import Candidate
 from bhsearch.lifecycle.reproduce import deployed_network
 from bhsearch.lifecycle.restore import RestoredStudy
+from bhsearch.lifecycle.validation.training_facts import METADATA, TrainingFacts, collect_facts
 from bhsearch.study.context import SYNTHETIC
 from bhsearch.study.events import ProgressReporter
 from bhsearch.tasks import task_record
@@ -65,6 +66,7 @@ class FittedModel:
         network: Network after calibration.
         champion: The champion that the candidate is compared with; None if there is no champion.
         export: The model in another format; None if no export was requested.
+        facts: Facts about the development images, which the model carries.
     """
 
     candidate: Candidate
@@ -74,6 +76,7 @@ class FittedModel:
     network: Any
     champion: Champion | None
     export: Export | None
+    facts: TrainingFacts
 
     @property
     def note(self) -> str:
@@ -101,6 +104,8 @@ class FittedModel:
             "split_fingerprint": restored.split.fingerprint,
             "case_pattern": restored.settings.case_pattern,
             "layout": restored.index.layout,
+            "metrics": list(restored.settings.metrics),
+            METADATA: self.facts.metadata(),
             "note": self.note,
             "use": DISCLAIMER,
         }
@@ -136,6 +141,7 @@ def fix_operating_point(
         point=point,
         raw=raw,
         network=network,
+        facts=collect_facts(network, candidate.restored.development, candidate.restored.settings.resize, reporter),
     )
 
 

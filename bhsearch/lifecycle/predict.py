@@ -6,9 +6,9 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +24,14 @@ from bhsearch.data.layouts.folders import case_finder
 from bhsearch.data.layouts.naming import is_placeholder, spelling_key
 from bhsearch.errors import DataError, PlaceError, SettingsError, StudyError
 from bhsearch.evaluation.predictions import DISCLAIMER, write_use
+from bhsearch.lifecycle.validation.training_facts import (
+    Batch,
+    Differences,
+    TrainingFacts,
+    compare,
+    magnification_in_name,
+    outputs,
+)
 from bhsearch.models.keras_settings import check_backend
 from bhsearch.runtime.cache import explain_write_errors
 from bhsearch.study.events import ProgressReporter
@@ -86,6 +94,9 @@ class Model:
         case_pattern: Case pattern of the data that the model was developed on; None if that data set has no pattern.
         note: Text shown with every number, such as that the data are synthetic; may be empty.
         network: Keras model from uint8 RGB to calibrated P(malignant).
+        facts: Facts about the training images; None if the model carries none.
+        run_id: Run from which the model was logged; empty if unknown.
+        metadata: Metadata of the MLflow model.
     """
 
     uri: str
@@ -94,6 +105,9 @@ class Model:
     case_pattern: str | None
     note: str
     network: Any
+    facts: TrainingFacts | None = None
+    run_id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def use(self) -> str:
@@ -143,6 +157,11 @@ def open_model(uri: str | None, reporter: ProgressReporter) -> Model:
     require_store()
     start_framework(reporter)
     client = open_mlflow(reporter)
+    return load_model(client, uri, reporter)
+
+
+def load_model(client: Any, uri: str | None, reporter: ProgressReporter) -> Model:
+    """Load a model from an opened MLflow store; see `open_model`."""
     from bhsearch.tracking import model_files, registry
 
     with reporter.step("loading the model"):
@@ -167,6 +186,9 @@ def _load(found: str, folder: Path) -> Model:
         case_pattern=metadata.get("case_pattern"),
         note=metadata.get("note", ""),
         network=network,
+        facts=TrainingFacts.load(metadata, folder),
+        run_id=model_files.run_of(folder),
+        metadata=metadata,
     )
 
 
@@ -247,7 +269,12 @@ def case_in_name(file_name: str) -> str:
 
 
 def predict(
-    model: Model, files: Sequence[Path], case: Callable[[Path], str], bad: list[BadFile], progress: Progress
+    model: Model,
+    files: Sequence[Path],
+    case: Callable[[Path], str],
+    bad: list[BadFile],
+    progress: Progress,
+    batch: Batch | None = None,
 ) -> Iterator[ImageRow]:
     """Yield one row per readable image.
 
@@ -257,6 +284,7 @@ def predict(
         case: Function from `case_of`.
         bad: List to which unreadable files are appended.
         progress: Called with (done, total) files.
+        batch: Collects what is compared with the training images; None to collect nothing.
     """
     from bhsearch.models.calibrated import predict_images
 
@@ -273,9 +301,28 @@ def predict(
                 yield image
             progress(done, len(files))
 
-    for at, exact in enumerate(predict_images(model.network, images())):
+    def row(at: int, exact: float) -> ImageRow:
         probability = _six(exact)
-        yield ImageRow(str(good[at]), case(good[at]), probability, model.label(probability), model.uri, model.use)
+        return ImageRow(str(good[at]), case(good[at]), probability, model.label(probability), model.uri, model.use)
+
+    if batch is None or model.facts is None:
+        yield from (row(at, exact) for at, exact in enumerate(predict_images(model.network, images())))
+        return
+
+    def names(at: int) -> tuple[str, str]:
+        return case(good[at]), magnification_in_name(good[at].name)
+
+    for at, output in enumerate(outputs(model.network, model.facts.n_tiles, images(), names, batch)):
+        yield row(at, output.probability)
+
+
+def predict_all(
+    model: Model, files: Sequence[Path], case: Callable[[Path], str], bad: list[BadFile], progress: Progress
+) -> tuple[list[ImageRow], Differences]:
+    """Return the rows of all readable images, and how the images differ from the training images; see `predict`."""
+    batch = Batch()
+    rows = list(predict(model, files, case, bad, progress, batch))
+    return rows, compare(batch, model.facts)
 
 
 def cases(model: Model, rows: Sequence[ImageRow]) -> list[CaseRow]:

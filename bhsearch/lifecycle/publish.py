@@ -17,6 +17,7 @@ from bhsearch.lifecycle.fitted_model import FittedModel
 from bhsearch.lifecycle.registration import RegistrationRequest, RegistrationResult
 from bhsearch.lifecycle.registration_summary import describe, standing, tags_of
 from bhsearch.lifecycle.sealed_test import SealedTest
+from bhsearch.lifecycle.validation.training_facts import FILE
 from bhsearch.study.context import versions
 from bhsearch.study.events import ProgressReporter
 from bhsearch.tracking import keys
@@ -65,6 +66,7 @@ def publish(
             fitted.network,
             _requirements(),
             fitted.metadata(),
+            {FILE: fitted.facts.file()},
             registry.cut(tags),
         )
     result = replace(result, version=version)

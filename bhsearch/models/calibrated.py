@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bhsearch.data.arrays import Pixels
 from bhsearch.errors import RunError
+from bhsearch.models.deployed_parts import features_per_image
 
 # Bound of clipped probabilities, as in `evaluation.calibration`; float32 has no number between 1 - 6e-8 and 1.
 _EPS = 1e-7
@@ -67,6 +70,39 @@ def predict_images(network: Any, images: Iterable[Pixels]) -> Iterator[float]:
     """
     for batch in _batches(images):
         yield from np.asarray(network.predict_on_batch(batch), np.float32)[:, 0].tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageOutput:
+    """Outputs of a registered model for one image.
+
+    Attributes:
+        probability: Calibrated P(malignant).
+        uncalibrated: P(malignant) before calibration.
+        features: Output of the encoder. Shape (n_features,).
+        size: Height and width of the image in pixels.
+    """
+
+    probability: float
+    uncalibrated: float
+    features: npt.NDArray[np.float32]
+    size: tuple[int, int]
+
+
+def image_outputs(network: Any, images: Iterable[Pixels], n_tiles: int = 1) -> Iterator[ImageOutput]:
+    """Iterate over the outputs for each image, in one pass through the encoder; see `predict_images` for batches.
+
+    Args:
+        network: Model returned by `deployed_parts.with_features`.
+        images: RGB images of any sizes. Shape (height, width, 3) each.
+        n_tiles: Number of tiles per image; see `resize.grid_of`.
+    """
+    for batch in _batches(images):
+        after, before, rows = (np.asarray(each, np.float32) for each in network.predict_on_batch(batch))
+        features = features_per_image(rows, len(batch), n_tiles)
+        size = (batch.shape[1], batch.shape[2])
+        for p, q, row in zip(after[:, 0].tolist(), before[:, 0].tolist(), features, strict=True):
+            yield ImageOutput(p, q, row, size)
 
 
 def _batches(images: Iterable[Pixels]) -> Iterator[Pixels]:

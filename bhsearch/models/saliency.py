@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from bhsearch.data.arrays import Pixels
 from bhsearch.models import backend
+from bhsearch.models.deployed_parts import RecordedCalls, is_network, uncalibrated_layer
 from bhsearch.models.resize import grid_of
 
 Heat = npt.NDArray[np.float32]
@@ -129,10 +130,10 @@ def _to_unit(heat: npt.NDArray[Any]) -> Heat:
 
 def _split_model(network: Any) -> _ModelParts:
     deployed = network
-    while inside := [layer for layer in deployed.layers if _is_network(layer) and layer.inputs[0].dtype == "uint8"]:
-        deployed = inside[0]  # the calibrated model contains the deployed model as a layer
-    calls = _RecordedCalls(deployed)
-    backbones = [layer for layer in deployed.layers if _is_network(layer)]
+    while (inside := uncalibrated_layer(deployed)) is not None:
+        deployed = inside
+    calls = RecordedCalls(deployed)
+    backbones = [layer for layer in deployed.layers if is_network(layer)]
     if not backbones:
         raise ValueError(f"A deployed model must contain a backbone, but {network.name!r} does not.")
     tiles, features = calls.of(backbones[0])
@@ -144,39 +145,6 @@ def _split_model(network: Any) -> _ModelParts:
         return _ModelParts(resize, lambda seen: seen, lambda seen: tail(backbones[0](seen)), INPUT_GRADIENT)
     before, behind = cut
     return _ModelParts(resize, before, lambda maps: tail(behind(maps)), GRAD_CAM)
-
-
-def _is_network(layer: Any) -> bool:
-    import keras
-
-    return isinstance(layer, keras.Model)
-
-
-class _RecordedCalls:
-    """Symbolic inputs and outputs of all layers of a network, recorded by calling the network on new inputs.
-
-    Args:
-        network: Functional model. Layers are shared with the model, not copied.
-    """
-
-    def __init__(self, network: Any) -> None:
-        import keras
-
-        self._seen: dict[int, tuple[Any, Any]] = {}
-        self.order: list[tuple[Any, Any]] = []
-
-        def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-            output = layer(*args, **kwargs)
-            self._seen[id(layer)] = (args[0] if args else None, output)
-            self.order.append((layer, output))
-            return output
-
-        again = keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
-        self.inputs, self.outputs = again.inputs, again.outputs
-
-    def of(self, layer: Any) -> tuple[Any, Any]:
-        """Return the symbolic input and output of a layer."""
-        return self._seen[id(layer)]
 
 
 def _submodel(start: Any, end: Any) -> Callable[[Any], Any]:
@@ -203,9 +171,9 @@ def _split_at_last_map(backbone: Any) -> tuple[Callable[[Any], Any], Callable[[A
     Returns:
         Functions from the input to the map and from the map to the output; None if the output depends on several maps.
     """
-    calls = _RecordedCalls(backbone)
+    calls = RecordedCalls(backbone)
     for layer, output in reversed(calls.order):
-        if _is_network(layer):
+        if is_network(layer):
             inner = _split_at_last_map(layer)
             if inner is None:
                 return None

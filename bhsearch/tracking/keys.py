@@ -42,6 +42,17 @@ OPENINGS = "bhsearch.openings"  # number of accesses to the sealed images; on ev
 ACCESS_COPY = "bhsearch.opening."  # followed by the id of the access; on the experiment and the registered model
 SEALED = "bhsearch.sealed"  # digest of the sealed images; on every run and version tested on them
 
+# -- tags of validations on external cohorts ---------------------------------------------------------------------------
+
+KIND, VALIDATION = "bhsearch.kind", "validation"  # tag of the run of a validation, and its value
+COHORT = "bhsearch.cohort"  # digest of the images of the cohort
+VALIDATED, VALIDATION_REASON = "bhsearch.validated", "bhsearch.validation_reason"  # time of the access; its reason
+VALIDATED_UID, VALIDATED_TRIAL = "bhsearch.validated_uid", "bhsearch.validated_trial"  # study and trial of the model
+VALIDATED_MODEL = "bhsearch.validated_model"  # name and version
+VALIDATION_ID = "bhsearch.validation_id"
+VALIDATIONS = "bhsearch.validations"  # number of accesses to the cohort so far, this one included
+VALIDATION_COPY = "bhsearch.validation."  # followed by the id of the access; on experiment and registered model
+
 # -- tags of registered models and their versions ----------------------------------------------------------------------
 
 GATE, GATE_REASON, GATE_NUMBERS = "bhsearch.gate", "bhsearch.gate_reason", "bhsearch.gate_numbers"
@@ -62,6 +73,8 @@ AUC_LOW, AUC_HIGH, SECONDS = "auc_low", "auc_high", "seconds"
 EPOCH = "epoch/"  # curves of a trial
 COST = "cost/"  # of a trial
 TEST = held_out_test.TEST  # of the sealed test
+EXTERNAL = "external/"  # of a validation on an external cohort
+EXTERNAL_SITE = "external_site/"  # followed by site and metric
 EXPORT_DIFFERENCE = "export_difference"
 # On the run of a study, with the number of the trial as the step.
 TRIAL_AUC, TRIAL_BEST = "trial/auc", "trial/best"
@@ -96,6 +109,7 @@ REPORT = "report.html"
 PREDICTIONS = "out_of_fold_predictions.csv"  # of a trial
 TEST_PREDICTIONS = "test_predictions.csv"  # of the sealed images, on the run of their test
 LINEAGE = "lineage.json"  # cases and images that a registered version was developed and tested on
+VALIDATION_RESULT, VALIDATION_PREDICTIONS = "validation.json", "validation_predictions.csv"
 PICTURES = "pictures"
 OPENVINO = "openvino"
 
@@ -105,7 +119,8 @@ TABLE_VIEW, PARALLEL_VIEW = "bhsearch-trials", "bhsearch-parallel"
 
 # -- runs --------------------------------------------------------------------------------------------------------------
 
-SEARCH_SOURCE, REGISTER_SOURCE = "bhsearch.run", "bhsearch.register"  # values of the MLflow tag for the source name
+# Values of the MLflow tag for the source name.
+SEARCH_SOURCE, REGISTER_SOURCE, VALIDATE_SOURCE = "bhsearch.run", "bhsearch.register", "bhsearch.validate"
 
 
 def trial_name(number: int, params: Mapping[str, Any]) -> str:

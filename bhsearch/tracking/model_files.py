@@ -87,6 +87,11 @@ def metadata_of(folder: Path) -> dict[str, Any]:
     return dict(_description(folder).metadata or {})
 
 
+def run_of(folder: Path) -> str:
+    """Return the id of the run from which an MLflow model was logged; empty if it is unknown."""
+    return str(_description(folder).run_id or "")
+
+
 def _description(folder: Path) -> Model:
     if not (folder / MLMODEL_FILE_NAME).is_file():
         raise RunError(f"A model must have its file {MLMODEL_FILE_NAME}, but {folder} holds none.")

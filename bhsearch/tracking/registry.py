@@ -115,6 +115,7 @@ def create_version(
     network: Any,
     requirements: list[str],
     metadata: dict[str, Any],
+    files: Mapping[str, bytes],
     tags: Mapping[str, str],
 ) -> Version:
     """Log a model to the run of its test, register it as a new version, and give the version the alias `challenger`.
@@ -126,6 +127,7 @@ def create_version(
         network: The calibrated Keras model.
         requirements: pip requirements of the model.
         metadata: Metadata saved with the model: `threshold`, `classes`, ...
+        files: Content of further files in the folder of the model, by name.
         tags: Tags of the version.
     """
     run = call_with_retry(client.get_run, run_id)
@@ -142,6 +144,7 @@ def create_version(
                 metadata=metadata,
                 network=network,
                 requirements=requirements,
+                files=files,
             )
 
     logged = call_with_retry(log)

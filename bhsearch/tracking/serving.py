@@ -7,7 +7,7 @@ bhsearch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,9 @@ CURL = (
 _ARRAYS = ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]))
 
 
-def save_model(path: str, mlflow_model: Model, network: Any, requirements: list[str]) -> None:
+def save_model(
+    path: str, mlflow_model: Model, network: Any, requirements: list[str], files: Mapping[str, bytes] | None = None
+) -> None:
     """Write the folder of an MLflow model. Called by `mlflow.models.Model.log`.
 
     Args:
@@ -50,8 +52,11 @@ def save_model(path: str, mlflow_model: Model, network: Any, requirements: list[
         network: Keras model from uint8 RGB to calibrated P(malignant).
         requirements: pip requirements. bhsearch must not be among them: it is on no package index, so anyone who
             claimed the name there could run code wherever these requirements are installed.
+        files: Content of further files, by name.
     """
     mlflow.keras.save_model(network, path, mlflow_model=mlflow_model, signature=_ARRAYS, pip_requirements=requirements)
+    for name, content in (files or {}).items():
+        (Path(path) / name).write_bytes(content)
     mlflow_model.signature = SIGNATURE
     mlflow_model.flavors["python_function"]["loader_module"] = __name__
     mlflow_model.save(str(Path(path) / MLMODEL_FILE_NAME))

@@ -19,7 +19,7 @@ from tests.studies import environment
 from tests.test_layers import loaded_by
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("run", "register", "predict", "report", "reproduce", "dataset", "worker")
+MODULES = ("run", "register", "predict", "validate", "report", "reproduce", "dataset", "worker")
 
 
 def call(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -42,7 +42,7 @@ def make_index(
                 digest = hashlib.sha256(path.encode()).hexdigest()
                 part = (parts or {}).get(case, "")
                 slide = f"{case}-{'ABCDEFGH'[number % slides_per_case]}"
-                rows.append((path, label, case, slide, "", magnification, part, digest, digest))
+                rows.append((path, label, case, slide, "", magnification, case, part, digest, digest))
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"label": "int8"})
     table = table.sort_values("path", ignore_index=True)
     for one, other in twins:

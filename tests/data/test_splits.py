@@ -363,6 +363,37 @@ def test_grouping_by_slide_keeps_slides_together_and_counts_the_cases_it_tears()
     assert "made by slide" in split.why_not_promotable
 
 
+def test_as_many_folds_as_sites_leave_one_site_out_and_leak_nothing():
+    dataset = make_index(balanced(20, 24))
+    sites = np.array([("Bonn", "Kiel", "Ulm")[int(case[1:]) % 3] for case in dataset.column("case")], dtype=object)
+    split = make_split(with_column(dataset, site=sites), group_by="site", n_folds=3)
+    rows = split.development
+    validated = [set(sites[split.validation(0, fold)]) for fold in range(3)]
+    assert sorted(validated, key=min) == [{"Bonn"}, {"Kiel"}, {"Ulm"}]
+    assert all(split.validation(0, fold).sum() for fold in range(3))
+    assert (split.leaks, split.promotable) == ((), True)
+    assert sealed(split) == sealed(make_split(dataset))
+    assert rows.sum() == sum(split.validation(0, fold).sum() for fold in range(3))
+
+
+def test_sites_that_share_a_case_are_in_one_fold():
+    dataset = make_index(balanced(20, 24))
+    sites = np.array([f"s{int(case[1:]) % 4}" for case in dataset.column("case")], dtype=object)
+    development = make_split(dataset).development
+    first = dataset.column("case")[development][0]
+    sites[np.flatnonzero(dataset.column("case") == first)[0]] = f"s{(int(first[1:]) + 1) % 4}"
+    split = make_split(with_column(dataset, site=sites), group_by="site", n_folds=3)
+    fold_of = {site: set(split.folds[0][development & (sites == site)]) for site in set(sites)}
+    assert fold_of[f"s{int(first[1:]) % 4}"] == fold_of[f"s{(int(first[1:]) + 1) % 4}"]
+    assert split.leaks == ()
+
+
+def test_grouping_by_site_needs_the_site_of_every_image():
+    with pytest.raises(SettingsError, match="needs the site of every image, but 84 of 84 images have none") as caught:
+        make_split(with_column(make_index(balanced(20, 24)), site=""), group_by="site", test_fraction=0.05)
+    assert "column site" in str(caught.value)
+
+
 def test_grouping_by_image_counts_the_identical_pictures_it_tears():
     dataset = make_index(balanced(12, 15, n_images=4))
     # Every picture is there twice, within its case.

@@ -22,6 +22,7 @@ class ImageRecord:
     subtype: str = ""
     magnification: str = ""
     part: str = ""
+    site: str = ""
 
 
 @dataclass(frozen=True)

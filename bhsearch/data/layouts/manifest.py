@@ -21,7 +21,7 @@ from bhsearch.errors import DataError, SettingsError
 
 SUFFIXES = (".csv", ".tsv")
 REQUIRED_COLUMNS = ("path", "label", "case")
-OPTIONAL_COLUMNS = ("slide", "subtype", "magnification")
+OPTIONAL_COLUMNS = ("slide", "subtype", "magnification", "site")
 PLACEHOLDER_RULE = (
     "Every image must name its case, but these names are placeholders for an unknown one, and their images would count "
     "as one patient. Name the case of each, or remove these images."
@@ -85,7 +85,7 @@ def read_manifest(
 class Manifest:
     """Layout of a CSV file that lists images with labels and cases."""
 
-    pattern = "a CSV file with the columns path,label,case[,slide,subtype,magnification,split]"
+    pattern = "a CSV file with the columns path,label,case[,slide,subtype,magnification,site,split]"
     options = frozenset({"class_map", "image_root"})
     is_file = True
     names_dataset = False

@@ -23,13 +23,14 @@ _OPTIONS = {
 }
 
 
-def read(data: Path, *, layout: str = AUTO, options: LayoutOptions = NO_OPTIONS) -> Listing:
+def read(data: Path, *, layout: str = AUTO, options: LayoutOptions = NO_OPTIONS, both_classes: bool = True) -> Listing:
     """List the images of a data set with the fields that their names give.
 
     Args:
         data: Folder of images, or a manifest.
         layout: A key of `LAYOUTS`, or `auto` to detect the layout.
         options: Options given by the user.
+        both_classes: Whether to require images of both classes.
 
     Raises:
         DataError: If no layout fits, there are no images, or names, labels, cases or parts are invalid.
@@ -45,7 +46,8 @@ def read(data: Path, *, layout: str = AUTO, options: LayoutOptions = NO_OPTIONS)
         layout = _detected(data, images, options)
     _check_options(layout, options)
     listing = LAYOUTS.get(layout).read(data, images, options)
-    require_both_classes(row.label for row in listing.rows)
+    if both_classes:
+        require_both_classes(row.label for row in listing.rows)
     if listing.has_cases:
         raise_data_errors(
             [f"{row.path}: {row.case!r}" for row in listing.rows if is_placeholder(row.case)], PLACEHOLDER_RULE

@@ -21,15 +21,22 @@ if TYPE_CHECKING:
     from bhsearch.evaluation.held_out_test import TestResult
     from bhsearch.reporting.figures.templates import Panel
 
-_SAMPLE = "sealed test, every case counts the same"
+_PART = "sealed test"
+_WEIGHTING = "every case counts the same"
 _N_DRAWS_BAND = 200
 
 
-def pictures(tested: TestResult, note: str = "") -> dict[str, bytes]:
-    """Return the figures of a sealed test as PNG files by name.
+def pictures(tested: TestResult, note: str = "", part: str = _PART) -> dict[str, bytes]:
+    """Return the figures of a test as PNG files by name.
 
     The names are `roc`, `precision_recall`, `calibration` and `confusion_matrix`. Each figure shows the note.
+
+    Args:
+        tested: Result of the test.
+        note: Note in a corner; may be empty.
+        part: Name of the tested images, such as `sealed test`.
     """
+    sample = f"{part}, {_WEIGHTING}"
     predictions = tested.predictions
     draws = group_draws(predictions.group, predictions.stratum, _N_DRAWS_BAND)
     values, intervals = tested.values, tested.intervals
@@ -38,18 +45,18 @@ def pictures(tested: TestResult, note: str = "") -> dict[str, bytes]:
     threshold = float(tested.decisions.threshold[0, 0])
     figures: dict[str, Figure | Panel] = {
         "roc": trial.roc_figure(
-            curves.roc_band(predictions, draws), values["auc"], intervals["auc"], note, _SAMPLE
+            curves.roc_band(predictions, draws), values["auc"], intervals["auc"], note, sample
         ).figure(),
         "precision_recall": trial.precision_recall_figure(
             curves.precision_recall_band(predictions, draws),
             values["average_precision"],
             intervals["average_precision"],
             note,
-            _SAMPLE,
+            sample,
         ).figure(),
-        "calibration": _calibration(tested, note),
+        "calibration": _calibration(tested, note, sample),
         "confusion_matrix": trial.confusion_figure(
-            images, cases, tested.task, note, sample=f"{_SAMPLE}; threshold {threshold:.3f}, fixed beforehand"
+            images, cases, tested.task, note, sample=f"{sample}; threshold {threshold:.3f}, fixed beforehand"
         ),
     }
     return {name: style.to_png(figure) for name, figure in figures.items()}
@@ -81,7 +88,7 @@ def worst_and_best(tested: TestResult, pixels_of: Callable[[int], npt.NDArray[np
     return style.to_png(figure)
 
 
-def _calibration(tested: TestResult, note: str) -> Figure:
+def _calibration(tested: TestResult, note: str, sample: str) -> Figure:
     sides = (
         (tested.uncalibrated, style.GREY, "before", "_uncalibrated"),
         (tested.predictions, style.BLUE, "after", ""),
@@ -96,5 +103,5 @@ def _calibration(tested: TestResult, note: str) -> Figure:
             for predictions, colour, name, suffix in sides
         ]
     )
-    detail = f"{_SAMPLE}\nof the deployed model, before and after calibration"
+    detail = f"{sample}\nof the deployed model, before and after calibration"
     return TitledFigure(described, "Calibration", detail, note).figure()

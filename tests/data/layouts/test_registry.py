@@ -240,10 +240,15 @@ def test_one_part_alone_is_no_division(tree, part):
 
 
 def test_a_manifest_gives_labels_cases_and_what_more_it_has(manifest):
-    text = "path,label,case,slide,subtype,magnification,note\nx/a.png,benign,c1,s1,F,40X,hm\n./b.png,1,c2,,,,\n"
+    text = (
+        "path,label,case,slide,subtype,magnification,site,note\nx/a.png,benign,c1,s1,F,40X,Ulm,hm\n./b.png,1,c2,,,,,\n"
+    )
     listing = read(manifest(text, "x/a.png", "b.png"))
     assert listing.layout == "manifest"
-    assert listing.rows == (ImageRecord("b.png", 1, "c2"), ImageRecord("x/a.png", 0, "c1", "s1", "F", "40X"))
+    assert listing.rows == (
+        ImageRecord("b.png", 1, "c2"),
+        ImageRecord("x/a.png", 0, "c1", "s1", "F", "40X", site="Ulm"),
+    )
     assert listing.root.name == "data"
 
 
