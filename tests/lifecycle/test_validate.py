@@ -49,7 +49,7 @@ def external(history, tmp_path_factory):
 def test_the_statistics_are_those_of_the_sealed_test(external):
     (result, _), _ = external
     tested = result.tested
-    again = evaluate_test(tested.predictions, tested.uncalibrated.probability[0], result.threshold)
+    again = evaluate_test(tested.predictions, tested.uncalibrated.probability[0], result.threshold, tested.task)
     assert tested.values == again.values
     assert tested.intervals == again.intervals
     assert 0.5 < tested.values["auc"] <= 1

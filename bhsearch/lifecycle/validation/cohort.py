@@ -20,6 +20,7 @@ from bhsearch.evaluation.predictions import TEXT_COLUMNS, Predictions
 from bhsearch.lifecycle.restore import digest_of_set
 from bhsearch.study.context import announce_synthetic
 from bhsearch.study.events import ProgressReporter
+from bhsearch.tasks import Task, task_of
 
 if TYPE_CHECKING:
     from bhsearch.tracking.validation_log import LoggedCohortAccess
@@ -45,6 +46,11 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def task(self) -> Task:
+        """Task that the classes of the cohort define."""
+        return task_of(self.index)
 
     @property
     def n_groups(self) -> int:

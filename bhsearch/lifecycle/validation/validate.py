@@ -24,7 +24,6 @@ from bhsearch.models.keras_settings import check_backend
 from bhsearch.runtime.cache import explain_write_errors
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.startup import open_mlflow, start_framework
-from bhsearch.tasks import task_of
 from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
@@ -121,8 +120,7 @@ def _evaluate(
             after[at], before[at] = output.probability, output.uncalibrated
             progress(at + 1, len(cohort))
     predictions = cohort.predictions(six_digits(after))
-    task = task_of(cohort.index)
-    return held_out_test.evaluate_test(predictions, before, model.threshold, task, extra=_metrics_of(model))
+    return held_out_test.evaluate_test(predictions, before, model.threshold, cohort.task, extra=_metrics_of(model))
 
 
 def _by_site(cohort: Cohort, tested: TestResult, threshold: float, metrics: tuple[str, ...]) -> dict[str, TestResult]:
