@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from bhsearch.evaluation.bootstrap import Interval, bootstrap_metric, group_draw
 from bhsearch.evaluation.metrics import AUC_FOLD_STD, METRICS, metrics_of, trial_metrics
 from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS, extra_intervals, extra_values
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.supplements import CALIBRATION_SLOPE_NOTE, TITLES, supplements
 from bhsearch.evaluation.thresholds import HardLabels
 from bhsearch.tasks.base import Task
 
@@ -24,6 +25,8 @@ CALIBRATED = ("brier", "ece")  # metrics that are computed both before and after
 
 def metric_title(name: str) -> str:
     """Return the full name of a test metric, such as `Brier score before calibration`."""
+    if name in TITLES:
+        return TITLES[name]
     plain = name.removesuffix(UNCALIBRATED)
     title = (METRICS[plain] if plain in METRICS else EXTRA_METRICS.get(plain)).title
     return f"{title} before calibration" if name.endswith(UNCALIBRATED) else title
@@ -38,9 +41,10 @@ class TestResult:
         predictions: Predictions of the sealed images with calibrated probabilities, as a single fold.
         uncalibrated: Predictions of the same images with uncalibrated probabilities.
         decisions: Predicted labels at the predefined threshold.
-        values: Metrics by name: the metrics of `trial_metrics`, those in `CALIBRATED` also before calibration, and
-            metrics of other packages.
+        values: Metrics by name: the metrics of `trial_metrics`, those in `CALIBRATED` also before calibration, metrics
+            of other packages, and the statistics of `supplements`.
         intervals: 95 % intervals over cases by name of the metric, except for subtypes and magnifications.
+        not_applicable: Reasons by name, for statistics of `supplements` that these predictions do not have.
     """
 
     __test__ = False  # no test class for pytest to collect
@@ -51,6 +55,13 @@ class TestResult:
     decisions: HardLabels
     values: dict[str, float]
     intervals: dict[str, Interval]
+    not_applicable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences that explain the supplementary statistics, and why those without a value are not applicable."""
+        left_out = [f"Not applicable: {TITLES[name]}, since {reason}." for name, reason in self.not_applicable.items()]
+        return [CALIBRATION_SLOPE_NOTE, *left_out]
 
     def flat(self, prefix: str = TEST) -> dict[str, float]:
         """Return values and interval ends in one dictionary: `test/auc`, `test/auc_low`, `test/auc_high`, ..."""
@@ -95,4 +106,7 @@ def evaluate_test(
         intervals[f"{name}{UNCALIBRATED}"] = interval(bootstrap_metric(METRICS[name], before, decisions, draws))
     values |= extra_values(predictions, extra, task, decisions)
     intervals |= extra_intervals(predictions, extra, decisions, draws)
-    return TestResult(task, predictions, before, decisions, values, intervals)
+    more = supplements(predictions, draws)
+    values |= more.values
+    intervals |= more.intervals
+    return TestResult(task, predictions, before, decisions, values, intervals, more.not_applicable)

@@ -82,6 +82,7 @@ def build_model_card(
             metric_title(name): TestMetric(values[name], *ends[name], _size(tested, _ONE_CLASS.get(name)))
             for name in ends
         },
+        remarks=tested.remarks,
         gate=gate,
         openings=openings,
         point=point,

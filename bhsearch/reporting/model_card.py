@@ -84,6 +84,7 @@ class ModelCard:
         corrected: Best score, corrected for the search.
         corrected_for: Sentence that says whether the correction applies to the registered trial.
         test: Metrics on the sealed cases with intervals, by full name.
+        remarks: Sentences that explain the metrics of the test.
         gate: Decision of the gate and alias of the version, as sentences.
         openings: All accesses to these sealed cases so far, one line each.
         point: Calibration and threshold, fixed before the access.
@@ -112,6 +113,7 @@ class ModelCard:
     corrected: CorrectedScore
     corrected_for: str
     test: Mapping[str, TestMetric]
+    remarks: Sequence[str]
     gate: Sequence[str]
     openings: Sequence[str]
     point: OperatingPoint
@@ -193,6 +195,7 @@ class ModelCard:
         times = f"{len(self.openings)} times" if len(self.openings) > 1 else "once"
         return [
             Table(("metric", "value", "95 % interval", "measured on"), rows, 3),
+            *map(Text, self.remarks),
             Text(f"Intervals are {INTERVAL_NOTE}. These cases were opened {times}:"),
             Bullets(self.openings),
         ]

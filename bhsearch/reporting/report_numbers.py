@@ -12,6 +12,7 @@ import numpy as np
 from bhsearch.data.stratify import strata_of
 from bhsearch.evaluation import metrics
 from bhsearch.evaluation.bootstrap import bootstrap_auc, bootstrap_metric, group_draws, interval
+from bhsearch.evaluation.supplements import supplements
 from bhsearch.reporting.report_data import Measured
 
 if TYPE_CHECKING:
@@ -64,6 +65,12 @@ def measured(predictions: Predictions, decisions: HardLabels, task: Task) -> dic
         for name, metric in metrics.metrics_of(task).items()
     }
     return widened(values, predictions)
+
+
+def supplementary(predictions: Predictions) -> dict[str, Measured]:
+    """Return the supplementary statistics of out-of-fold predictions by name, with 95 % intervals over cases."""
+    found = supplements(predictions, group_draws(predictions.group, predictions.stratum, N_DRAWS))
+    return {name: Measured(value, *found.intervals[name]) for name, value in found.values.items()}
 
 
 def widened(found: Mapping[str, Measured], predictions: Predictions) -> dict[str, Measured]:
