@@ -5,15 +5,16 @@ They are computed once for the sealed test and once for the best trial in the re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bhsearch.evaluation.bootstrap import Interval, bootstrap_metric, interval
+from bhsearch.evaluation.bootstrap import Interval, bootstrap_auc, bootstrap_metric, interval
 from bhsearch.evaluation.calibration_slope import weighted_calibration_intercept, weighted_calibration_slope
-from bhsearch.evaluation.metrics import Metric
+from bhsearch.evaluation.metrics import Metric, fold_scores
 from bhsearch.evaluation.thresholds import HardLabels
+from bhsearch.text import plural
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import IntArray, Predictions
@@ -32,14 +33,19 @@ _CALIBRATION = {
         ),
     )
 }
+CASE_AUC = "case_auc"
 # Full names of the supplementary statistics, in the order of tables.
-TITLES = {name: metric.title for name, metric in _CALIBRATION.items()}
+TITLES = {
+    CASE_AUC: "case-level AUC (one mean probability per case)",
+    **{name: metric.title for name, metric in _CALIBRATION.items()},
+}
 CALIBRATION_SLOPE_NOTE = (
     "A calibrated model has slope 1 and intercept 0. Slope below 1: probabilities too extreme; intercept above 0: "
     "probabilities too low on average."
 )
 
 _MOST_UNDEFINED = 0.025  # largest share of bootstrap draws without a value for which an interval is reported
+_ONE_CLASS = "the images are of a single class"
 _TOO_FEW = "too few cases for an interval: in many bootstrap draws the classes are separated, or one is missing"
 
 
@@ -66,6 +72,13 @@ def supplements(predictions: Predictions, draws: IntArray) -> Supplements:
         draws: Counts from `bootstrap.group_draws` for the same images. Shape (n_draws, n_groups).
     """
     found = Supplements({}, {}, {})
+    reason = _no_case_level(predictions)
+    if reason:
+        found.not_applicable[CASE_AUC] = reason
+    else:
+        cases = case_level(predictions)
+        found.values[CASE_AUC] = float(np.nanmean(fold_scores(cases)))
+        found.intervals[CASE_AUC] = interval(bootstrap_auc(cases, draws))
     for name, metric in _CALIBRATION.items():
         value = metric.value(predictions, _no_labels(predictions))
         if not np.isfinite(value):
@@ -81,11 +94,49 @@ def supplements(predictions: Predictions, draws: IntArray) -> Supplements:
 
 def reason_not_applicable(name: str, predictions: Predictions) -> str:
     """Return the reason why predictions do not have a statistic of `TITLES`, as text without a full stop."""
+    if name == CASE_AUC:
+        return _no_case_level(predictions)
     if len(np.unique(predictions.label)) < 2:
-        return "the images are of a single class"
+        return _ONE_CLASS
     if np.isfinite(_CALIBRATION[name].value(predictions, _no_labels(predictions))):
         return _TOO_FEW
     return "a threshold separates the classes, so the logistic regression has no finite slope"
+
+
+def case_level(predictions: Predictions) -> Predictions:
+    """Return predictions with one row per case: the mean probability of its images in each repeat.
+
+    Path, subtype and magnification are empty, since images of a case may differ in them.
+
+    Args:
+        predictions: Predictions in which all images of a group have one label and, in each repeat, one fold.
+    """
+    _, first, number = np.unique(predictions.group, return_index=True, return_inverse=True)
+    n_images = np.bincount(number)
+    blank = np.full(len(first), "", dtype=object)
+    return replace(
+        predictions,
+        probability=np.stack([np.bincount(number, row) / n_images for row in predictions.probability]),
+        label=predictions.label[first],
+        fold=predictions.fold[:, first],
+        group=predictions.group[first],
+        stratum=predictions.stratum[first],
+        case=predictions.case[first],
+        path=blank,
+        subtype=blank,
+        magnification=blank,
+    )
+
+
+def _no_case_level(predictions: Predictions) -> str:
+    """Return the reason why predictions have no case-level AUC; empty if they have one."""
+    _, first, number = np.unique(predictions.group, return_index=True, return_inverse=True)
+    mixed = len(np.unique(number[predictions.label != predictions.label[first][number]]))
+    if mixed:
+        return f"{mixed} of {plural(len(first), 'case')} have images of both classes"
+    if (predictions.fold != predictions.fold[:, first][:, number]).any():
+        return "images of a case are in several folds"
+    return "" if np.isfinite(fold_scores(predictions)).any() else _ONE_CLASS
 
 
 def _no_labels(predictions: Predictions) -> HardLabels:
