@@ -12,6 +12,7 @@ from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.promotion import needs
 from bhsearch.evaluation.supplements import CALIBRATION_SLOPE_NOTE, TITLES
+from bhsearch.evaluation.thresholds import AT, rate_title
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationResult
 from bhsearch.tasks import task_record
 from bhsearch.text import plural
@@ -45,6 +46,7 @@ def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
         ("calibration", str(result.point)),
         ("test", f"AUC {_with_ends(result, 'auc')} on {_size(result)}"),
         *(("", f"{METRICS[name].title} {_with_ends(result, name)}{_of_class(result, name)}") for name in _SHOWN),
+        *(("", _at_fixed_rate(result, rate)) for rate in result.point.fixed_rates),
         (
             "",
             f"{METRICS['ece'].title} {values['ece_uncalibrated']:.3f} before calibration, {values['ece']:.3f} after",
@@ -107,6 +109,11 @@ def advice(result: RegistrationResult | EarlierResult) -> str:
 
 def _named(version: Version) -> str:
     return f"version {version.number} of {version.name}"
+
+
+def _at_fixed_rate(result: RegistrationResult, rate: str) -> str:
+    found = ", ".join(f"{METRICS[name].title} {_with_ends(result, f'{name}{AT}{rate}')}" for name in _ONE_CLASS)
+    return f"at the threshold for {rate_title(rate)} out of fold, {result.point.fixed_rates[rate]:.3f}: {found}"
 
 
 def _supplement(result: RegistrationResult, name: str) -> str:

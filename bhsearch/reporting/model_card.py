@@ -15,6 +15,7 @@ from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, OperatingPoint
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.subgroups import BOTH, Subgroup
+from bhsearch.evaluation.thresholds import rate_title
 from bhsearch.reporting import document, html
 from bhsearch.reporting.document import Block, Bullets, Gallery, Image, Section, Table, Text
 
@@ -212,6 +213,10 @@ class ModelCard:
         return [
             Text(f"Calibration of logits: {self.point}."),
             Text(THRESHOLD_RULE),
+            *(
+                Text(f"Threshold for {rate_title(rate)} on the out-of-fold predictions: {value:.3f}.")
+                for rate, value in self.point.fixed_rates.items()
+            ),
             Table(("error on the test", "before calibration", "after"), errors, 2),
             Text(CALIBRATION_NOTE),
         ]

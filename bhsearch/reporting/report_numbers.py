@@ -13,6 +13,7 @@ from bhsearch.data.stratify import strata_of
 from bhsearch.evaluation import metrics
 from bhsearch.evaluation.bootstrap import bootstrap_auc, bootstrap_metric, group_draws, interval
 from bhsearch.evaluation.supplements import supplements
+from bhsearch.evaluation.thresholds import AT
 from bhsearch.reporting.report_data import Measured
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def widened(found: Mapping[str, Measured], predictions: Predictions) -> dict[str
         if name == "auc" or not math.isclose(pair.low, pair.high, rel_tol=0.0, abs_tol=1e-9):
             kept[name] = pair
         else:
-            kept[name] = share_of(pair.value, n_cases[name]) if name in n_cases else Measured(pair.value)
+            base = name.partition(AT)[0]
+            kept[name] = share_of(pair.value, n_cases[base]) if base in n_cases else Measured(pair.value)
     return kept
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from bhsearch.data.layouts.breakhis import spelt_out
 from bhsearch.evaluation.bootstrap import group_draws
 from bhsearch.evaluation.curves import roc_band
-from bhsearch.evaluation.held_out_test import CALIBRATED, UNCALIBRATED, metric_title
+from bhsearch.evaluation.held_out_test import AT_FIXED_RATES, CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.subgroups import UNNAMED, subgroup_results
 from bhsearch.evaluation.supplements import CALIBRATION_SLOPE_NOTE, TITLES, reason_not_applicable
@@ -68,6 +68,7 @@ def sealed(report: StudyReport, test: TestSummary) -> str:
         for key in CALIBRATED
         if f"{key}{UNCALIBRATED}" in found
     ]
+    rows += [(metric_title(key), *svg_charts.split_ends(found[key], 3)) for key in AT_FIXED_RATES if key in found]
     rows += supplement_rows(found, test.predictions)
     at = f" Threshold {test.threshold:.3f}, fixed before the opening." if math.isfinite(test.threshold) else ""
     numbers = html.section(
