@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,10 @@ import numpy.typing as npt
 from bhsearch.errors import DataError
 from bhsearch.evaluation.metrics import weighted_brier
 from bhsearch.evaluation.predictions import case_weights
-from bhsearch.evaluation.thresholds import RULES
+from bhsearch.evaluation.thresholds import FIXED_RATES, RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
     from bhsearch.tasks.base import Task
@@ -66,12 +66,14 @@ class OperatingPoint:
         brier_before: Out-of-fold Brier score without calibration, with equal weight for every group.
         brier_after: Out-of-fold Brier score with cross-fitted calibration, where each group is calibrated by a fit to
             other groups; nan if there are too few groups for cross-fitting.
+        fixed_rates: Thresholds on calibrated probabilities by name of `thresholds.FIXED_RATES`.
     """
 
     calibration: Calibration
     threshold: float
     brier_before: float
     brier_after: float
+    fixed_rates: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         if self.calibration != NO_CALIBRATION:
@@ -163,7 +165,8 @@ def operating_point(predictions: Predictions, task: Task) -> OperatingPoint:
 
     Returns:
         The fitted calibration, or `NO_CALIBRATION` if calibration raises the cross-fitted Brier score or there are too
-        few groups for cross-fitting; and the threshold on calibrated probabilities that the task's rule selects.
+        few groups for cross-fitting; and the thresholds on calibrated probabilities, of the task's rule and of
+        `FIXED_RATES`.
 
     Raises:
         DataError: If a class is missing.
@@ -179,8 +182,10 @@ def operating_point(predictions: Predictions, task: Task) -> OperatingPoint:
     after = float(weighted_brier(label, _cross_fitted(averaged, label, weight, group, task), weight))
     if not after <= before:
         calibration = NO_CALIBRATION
-    threshold = RULES[task.threshold_rule](label, calibration.apply(averaged), weight)
-    return OperatingPoint(calibration, threshold, before, after)
+    calibrated = calibration.apply(averaged)
+    threshold = RULES[task.threshold_rule](label, calibrated, weight)
+    fixed_rates = {name: rule(label, calibrated, weight) for name, rule in FIXED_RATES.items()}
+    return OperatingPoint(calibration, threshold, before, after, fixed_rates)
 
 
 def _cross_fitted(

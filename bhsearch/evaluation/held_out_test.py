@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from bhsearch.evaluation.bootstrap import Interval, bootstrap_metric, group_draw
 from bhsearch.evaluation.metrics import AUC_FOLD_STD, METRICS, metrics_of, trial_metrics
 from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS, extra_intervals, extra_values
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.evaluation.thresholds import HardLabels
+from bhsearch.evaluation.supplements import CALIBRATION_SLOPE_NOTE, TITLES, supplements
+from bhsearch.evaluation.thresholds import AT, FIXED_RATES, HardLabels, rate_title
 from bhsearch.tasks.base import Task
 
 N_DRAWS = 1000
@@ -21,12 +22,25 @@ TEST = "test/"  # prefix of the metrics of the sealed test
 UNCALIBRATED = "_uncalibrated"  # suffix of metrics of uncalibrated probabilities
 CALIBRATED = ("brier", "ece")  # metrics that are computed both before and after calibration
 
+ONE_CLASS = {"sensitivity": 1, "specificity": 0}  # label of the images that a metric is computed from
+AT_FIXED_RATES = tuple(f"{name}{AT}{rate}" for rate in FIXED_RATES for name in ONE_CLASS)
+
 
 def metric_title(name: str) -> str:
     """Return the full name of a test metric, such as `Brier score before calibration`."""
+    if name in TITLES:
+        return TITLES[name]
+    base, _, rate = name.partition(AT)
+    if rate in FIXED_RATES:
+        return f"{METRICS[base].title} at the threshold for {rate_title(rate)}"
     plain = name.removesuffix(UNCALIBRATED)
     title = (METRICS[plain] if plain in METRICS else EXTRA_METRICS.get(plain)).title
     return f"{title} before calibration" if name.endswith(UNCALIBRATED) else title
+
+
+def class_of(name: str) -> int | None:
+    """Return the label of the images that a test metric is computed from; None for metrics of both classes."""
+    return ONE_CLASS.get(name.partition(AT)[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +52,10 @@ class TestResult:
         predictions: Predictions of the sealed images with calibrated probabilities, as a single fold.
         uncalibrated: Predictions of the same images with uncalibrated probabilities.
         decisions: Predicted labels at the predefined threshold.
-        values: Metrics by name: the metrics of `trial_metrics`, those in `CALIBRATED` also before calibration, and
-            metrics of other packages.
+        values: Metrics by name: the metrics of `trial_metrics`, those in `CALIBRATED` also before calibration, metrics
+            of other packages, and the statistics of `supplements`.
         intervals: 95 % intervals over cases by name of the metric, except for subtypes and magnifications.
+        not_applicable: Reasons by name, for statistics of `supplements` that these predictions do not have.
     """
 
     __test__ = False  # no test class for pytest to collect
@@ -51,6 +66,13 @@ class TestResult:
     decisions: HardLabels
     values: dict[str, float]
     intervals: dict[str, Interval]
+    not_applicable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences that explain the supplementary statistics, and why those without a value are not applicable."""
+        left_out = [f"Not applicable: {TITLES[name]}, since {reason}." for name, reason in self.not_applicable.items()]
+        return [CALIBRATION_SLOPE_NOTE, *left_out]
 
     def flat(self, prefix: str = TEST) -> dict[str, float]:
         """Return values and interval ends in one dictionary: `test/auc`, `test/auc_low`, `test/auc_high`, ..."""
@@ -66,6 +88,7 @@ def evaluate_test(
     n_draws: int = N_DRAWS,
     seed: int = 0,
     extra: Sequence[str] = (),
+    fixed_rates: Mapping[str, float] | None = None,
 ) -> TestResult:
     """Compute the metrics of a model on the sealed test set, and their intervals.
 
@@ -77,6 +100,7 @@ def evaluate_test(
         n_draws: Number of bootstrap draws of groups within strata.
         seed: Random seed for the draws.
         extra: Names of metrics of other packages.
+        fixed_rates: Thresholds of `OperatingPoint.fixed_rates`; sensitivity and specificity are reported at each.
 
     Source:
         Intervals: percentile bootstrap over groups, see `bootstrap.group_draws`.
@@ -95,4 +119,13 @@ def evaluate_test(
         intervals[f"{name}{UNCALIBRATED}"] = interval(bootstrap_metric(METRICS[name], before, decisions, draws))
     values |= extra_values(predictions, extra, task, decisions)
     intervals |= extra_intervals(predictions, extra, decisions, draws)
-    return TestResult(task, predictions, before, decisions, values, intervals)
+    for rate, value in (fixed_rates or {}).items():
+        labels = HardLabels((predictions.probability >= value).astype(np.int8), np.full((1, 1), value))
+        for name in ONE_CLASS:
+            values[f"{name}{AT}{rate}"] = METRICS[name].value(predictions, labels)
+            samples = bootstrap_metric(METRICS[name], predictions, labels, draws)
+            intervals[f"{name}{AT}{rate}"] = interval(samples)
+    more = supplements(predictions, draws)
+    values |= more.values
+    intervals |= more.intervals
+    return TestResult(task, predictions, before, decisions, values, intervals, more.not_applicable)

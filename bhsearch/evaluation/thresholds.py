@@ -74,6 +74,62 @@ RULES: dict[str, Callable[[npt.NDArray[np.int8], npt.NDArray[Any], FloatArray], 
 }
 
 
+FIXED_RATE = 0.95
+
+
+def threshold_at_sensitivity(label: npt.NDArray[np.int8], probability: npt.NDArray[Any], weight: FloatArray) -> float:
+    """Return the highest threshold with a weighted sensitivity of at least `FIXED_RATE`.
+
+    Args:
+        label: 0 or 1. Shape (n,).
+        probability: P(malignant). Shape (n,).
+        weight: Weight per image. Shape (n,).
+
+    Returns:
+        One of the probabilities of malignant images; 0 if malignant images have zero weight.
+    """
+    order = np.argsort(-np.asarray(probability, np.float64), kind="stable")
+    reached = np.cumsum((weight * label)[order])
+    if not reached[-1] > 0:
+        return 0.0
+    return float(probability[order][np.argmax(reached >= (FIXED_RATE - _SAME) * reached[-1])])
+
+
+def threshold_at_specificity(label: npt.NDArray[np.int8], probability: npt.NDArray[Any], weight: FloatArray) -> float:
+    """Return the lowest threshold with a weighted specificity of at least `FIXED_RATE`.
+
+    Args:
+        label: 0 or 1. Shape (n,).
+        probability: P(malignant). Shape (n,).
+        weight: Weight per image. Shape (n,).
+
+    Returns:
+        The middle between the probability of a benign image and the next higher probability, so that this image is
+        classified as benign; 0 if benign images have zero weight.
+    """
+    order = np.argsort(np.asarray(probability, np.float64), kind="stable")
+    reached = np.cumsum((weight * (1 - label))[order])
+    if not reached[-1] > 0:
+        return 0.0
+    ranked = probability[order].astype(np.float64)
+    last = ranked[np.argmax(reached >= (FIXED_RATE - _SAME) * reached[-1])]
+    above = ranked[ranked > last]
+    if not len(above):  # float32, since the predictions of the test are compared with the threshold in float32
+        return float(np.nextafter(np.float32(last), np.float32(2)))
+    middle = (last + above[0]) / 2
+    return float(middle if middle > last else above[0])
+
+
+# Functions (label, probability, weight) -> threshold of the operating points at a fixed rate, by name.
+FIXED_RATES = {"sensitivity_95": threshold_at_sensitivity, "specificity_95": threshold_at_specificity}
+AT = "_at_"  # between a metric and an operating point in names such as `specificity_at_sensitivity_95`
+
+
+def rate_title(name: str) -> str:
+    """Return the title of an operating point of `FIXED_RATES`, such as `95 % sensitivity`."""
+    return f"{FIXED_RATE:.0%} {name.split('_')[0]}".replace("%", " %")
+
+
 def cross_fitted_labels(predictions: Predictions, task: Task) -> HardLabels:
     """Classify each image with the threshold that the rule of the task selects on the other folds of the repeat.
 

@@ -9,7 +9,7 @@ import numpy as np
 from bhsearch.data.audit import audit
 from bhsearch.data.provenance import provenance
 from bhsearch.evaluation.calibration import Calibration, logit
-from bhsearch.evaluation.held_out_test import CALIBRATED, UNCALIBRATED, metric_title
+from bhsearch.evaluation.held_out_test import CALIBRATED, UNCALIBRATED, class_of, metric_title
 from bhsearch.evaluation.subgroups import subgroup_results, worst_cases
 from bhsearch.lifecycle.registration_summary import BEST_TRIAL, OTHER_TRIAL
 from bhsearch.reporting.figures.thumbnails import encode_image, overlay
@@ -34,7 +34,6 @@ _PICTURES = {
     "confusion_matrix": "Confusion matrix",
     "right_and_wrong": "Clearest right and worst wrong images",
 }
-_ONE_CLASS = {"sensitivity": 1, "specificity": 0}
 _COLUMNS = ("subtype", "magnification", "case")
 _SYNTHETIC = "Not for tissue: its data were drawn by a program."
 
@@ -79,9 +78,9 @@ def build_model_card(
         corrected=corrected,
         corrected_for=BEST_TRIAL if trial == study.trials[0] else OTHER_TRIAL,
         test={
-            metric_title(name): TestMetric(values[name], *ends[name], _size(tested, _ONE_CLASS.get(name)))
-            for name in ends
+            metric_title(name): TestMetric(values[name], *ends[name], _size(tested, class_of(name))) for name in ends
         },
+        remarks=tested.remarks,
         gate=gate,
         openings=openings,
         point=point,

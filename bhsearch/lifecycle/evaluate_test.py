@@ -48,6 +48,7 @@ def evaluate(fitted: FittedModel, test: SealedTest, reporter: ProgressReporter) 
         fitted.point.threshold,
         fitted.candidate.study.task,
         extra=fitted.candidate.restored.settings.metrics,
+        fixed_rates=fitted.point.fixed_rates,
     )
     lineage = test.lineage()
 

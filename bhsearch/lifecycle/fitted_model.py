@@ -89,6 +89,7 @@ class FittedModel:
             keys.CALIBRATION_SLOPE: self.point.calibration.slope,
             keys.CALIBRATION_OFFSET: self.point.calibration.offset,
             keys.THRESHOLD: self.point.threshold,
+            **{f"{keys.THRESHOLD_AT}{rate}": value for rate, value in self.point.fixed_rates.items()},
         }
 
     def metadata(self) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from bhsearch.evaluation.calibration import CALIBRATION_NOTE
 from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.promotion import needs
+from bhsearch.evaluation.supplements import CALIBRATION_SLOPE_NOTE, TITLES
+from bhsearch.evaluation.thresholds import AT, rate_title
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationResult
 from bhsearch.tasks import task_record
 from bhsearch.text import plural
@@ -48,11 +50,13 @@ def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
         ("calibration", str(result.point)),
         ("test", f"AUC {_with_ends(result, 'auc')} on {_size(result)}"),
         *(("", f"{METRICS[name].title} {_with_ends(result, name)}{_of_class(result, name)}") for name in _SHOWN),
+        *(("", _at_fixed_rate(result, rate)) for rate in result.point.fixed_rates),
         (
             "",
             f"{METRICS['ece'].title} {values['ece_uncalibrated']:.3f} before calibration, {values['ece']:.3f} after",
         ),
         ("", f"Brier score {values['brier_uncalibrated']:.3f} before, {values['brier']:.3f} after"),
+        *(("", _supplement(result, name)) for name in TITLES),
         ("opened", opened(result)),
         ("gate", result.verdict.reason),
     ]
@@ -114,6 +118,19 @@ def _named(version: Version) -> str:
     return f"version {version.number} of {version.name}"
 
 
+def _at_fixed_rate(result: RegistrationResult, rate: str) -> str:
+    found = ", ".join(f"{METRICS[name].title} {_with_ends(result, f'{name}{AT}{rate}')}" for name in _ONE_CLASS)
+    return f"at the threshold for {rate_title(rate)} out of fold, {result.point.fixed_rates[rate]:.3f}: {found}"
+
+
+def _supplement(result: RegistrationResult, name: str) -> str:
+    """Return a supplementary statistic with its interval as text, or the reason why it is not applicable."""
+    tested = result.tested
+    if name in tested.values:
+        return f"{TITLES[name]} {_with_ends(result, name)}"
+    return f"{TITLES[name]}: not applicable, {tested.not_applicable[name]}"
+
+
 def _of_class(result: RegistrationResult, name: str) -> str:
     """Return, as text, the number of cases and images behind a one-class metric; empty for other metrics."""
     if name not in _ONE_CLASS:
@@ -125,7 +142,7 @@ def _of_class(result: RegistrationResult, name: str) -> str:
 
 def notes(result: RegistrationResult) -> list[str]:
     """Return the sentences that must be read with the numbers."""
-    found = [CORRECTED_NOTE, *([] if result.is_best else [OTHER_TRIAL]), CALIBRATION_NOTE]
+    found = [CORRECTED_NOTE, *([] if result.is_best else [OTHER_TRIAL]), CALIBRATION_NOTE, CALIBRATION_SLOPE_NOTE]
     if result.note:
         found.insert(0, f"{result.note}: the numbers say nothing about tissue.")
     return [*found, DISCLAIMER]

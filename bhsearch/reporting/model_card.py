@@ -15,6 +15,7 @@ from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, OperatingPoint
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.subgroups import BOTH, Subgroup
+from bhsearch.evaluation.thresholds import rate_title
 from bhsearch.reporting import document, html
 from bhsearch.reporting.document import Block, Bullets, Gallery, Image, Section, Table, Text
 
@@ -84,6 +85,7 @@ class ModelCard:
         corrected: Best score, corrected for the search.
         corrected_for: Sentence that says whether the correction applies to the registered trial.
         test: Metrics on the sealed cases with intervals, by full name.
+        remarks: Sentences that explain the metrics of the test.
         gate: Decision of the gate and alias of the version, as sentences.
         openings: All accesses to these sealed cases so far, one line each.
         point: Calibration and threshold, fixed before the access.
@@ -112,6 +114,7 @@ class ModelCard:
     corrected: CorrectedScore
     corrected_for: str
     test: Mapping[str, TestMetric]
+    remarks: Sequence[str]
     gate: Sequence[str]
     openings: Sequence[str]
     point: OperatingPoint
@@ -193,6 +196,7 @@ class ModelCard:
         times = f"{len(self.openings)} times" if len(self.openings) > 1 else "once"
         return [
             Table(("metric", "value", "95 % interval", "measured on"), rows, 3),
+            *map(Text, self.remarks),
             Text(f"Intervals are {INTERVAL_NOTE}. These cases were opened {times}:"),
             Bullets(self.openings),
         ]
@@ -209,6 +213,10 @@ class ModelCard:
         return [
             Text(f"Calibration of logits: {self.point}."),
             Text(THRESHOLD_RULE),
+            *(
+                Text(f"Threshold for {rate_title(rate)} on the out-of-fold predictions: {value:.3f}.")
+                for rate, value in self.point.fixed_rates.items()
+            ),
             Table(("error on the test", "before calibration", "after"), errors, 2),
             Text(CALIBRATION_NOTE),
         ]

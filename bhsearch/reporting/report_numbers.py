@@ -12,6 +12,8 @@ import numpy as np
 from bhsearch.data.stratify import strata_of
 from bhsearch.evaluation import metrics
 from bhsearch.evaluation.bootstrap import bootstrap_auc, bootstrap_metric, group_draws, interval
+from bhsearch.evaluation.supplements import supplements
+from bhsearch.evaluation.thresholds import AT
 from bhsearch.reporting.report_data import Measured
 
 if TYPE_CHECKING:
@@ -67,6 +69,12 @@ def measured(predictions: Predictions, decisions: HardLabels, task: Task) -> dic
     return widened(values, predictions)
 
 
+def supplementary(predictions: Predictions) -> dict[str, Measured]:
+    """Return the supplementary statistics of out-of-fold predictions by name, with 95 % intervals over cases."""
+    found = supplements(predictions, group_draws(predictions.group, predictions.stratum, N_DRAWS))
+    return {name: Measured(value, *found.intervals[name]) for name, value in found.values.items()}
+
+
 def widened(found: Mapping[str, Measured], predictions: Predictions) -> dict[str, Measured]:
     """Return metrics with intervals of zero width replaced.
 
@@ -84,7 +92,8 @@ def widened(found: Mapping[str, Measured], predictions: Predictions) -> dict[str
         if name == "auc" or not math.isclose(pair.low, pair.high, rel_tol=0.0, abs_tol=1e-9):
             kept[name] = pair
         else:
-            kept[name] = share_of(pair.value, n_cases[name]) if name in n_cases else Measured(pair.value)
+            base = name.partition(AT)[0]
+            kept[name] = share_of(pair.value, n_cases[base]) if base in n_cases else Measured(pair.value)
     return kept
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from bhsearch.data.layouts.breakhis import spelt_out
 from bhsearch.evaluation.bootstrap import group_draws
 from bhsearch.evaluation.curves import roc_band
-from bhsearch.evaluation.held_out_test import CALIBRATED, UNCALIBRATED, metric_title
+from bhsearch.evaluation.held_out_test import AT_FIXED_RATES, CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.subgroups import UNNAMED, subgroup_results
+from bhsearch.evaluation.supplements import CALIBRATION_SLOPE_NOTE, TITLES, reason_not_applicable
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import html, report_numbers, svg_charts
 from bhsearch.reporting.figures import description
@@ -21,7 +22,7 @@ from bhsearch.reporting.report_data import Measured
 from bhsearch.text import plural, value_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bhsearch.evaluation.predictions import Predictions
     from bhsearch.evaluation.subgroups import Subgroup
@@ -67,11 +68,13 @@ def sealed(report: StudyReport, test: TestSummary) -> str:
         for key in CALIBRATED
         if f"{key}{UNCALIBRATED}" in found
     ]
+    rows += [(metric_title(key), *svg_charts.split_ends(found[key], 3)) for key in AT_FIXED_RATES if key in found]
+    rows += supplement_rows(found, test.predictions)
     at = f" Threshold {test.threshold:.3f}, fixed before the opening." if math.isfinite(test.threshold) else ""
     numbers = html.section(
         "Sealed test: numbers",
         html.table(("metric", "value", "95 % interval"), rows, 2, "metrics of the sealed test"),
-        lead=f"Of {name}, every case counting the same.{at}",
+        lead=f"Of {name}, every case counting the same.{at} {CALIBRATION_SLOPE_NOTE}",
     )
     opened = html.section(
         "Openings of the sealed cases",
@@ -93,6 +96,22 @@ def sealed(report: StudyReport, test: TestSummary) -> str:
     )
     shown = html.columns(*cards) if cards else ""
     return shown + html.columns(numbers, opened)
+
+
+def supplement_rows(found: Mapping[str, Measured], predictions: Predictions | None) -> list[tuple[str, str, str]]:
+    """Return the table rows of the supplementary statistics; those without a value have the reason instead.
+
+    Args:
+        found: Statistics by name; other names are ignored.
+        predictions: Predictions that the statistics were computed from; None leaves out statistics without a value.
+    """
+    rows = []
+    for name, title in TITLES.items():
+        if name in found:
+            rows.append((title, *svg_charts.split_ends(found[name], 3)))
+        elif predictions is not None:
+            rows.append((title, "—", f"not applicable: {reason_not_applicable(name, predictions)}"))
+    return rows
 
 
 def roc(predictions: Predictions, auc: Measured, title: str, lead: str) -> str:
@@ -151,12 +170,19 @@ def best(report: StudyReport, predictions: Predictions) -> list[str]:
         "Numbers of the search",
         html.table(
             ("metric", "value", "95 % interval"),
-            [(metric.title, *svg_charts.split_ends(found[key], 3)) for key, metric in METRICS.items() if key in found],
+            [
+                *(
+                    (metric.title, *svg_charts.split_ends(found[key], 3))
+                    for key, metric in METRICS.items()
+                    if key in found
+                ),
+                *supplement_rows(report_numbers.supplementary(predictions), predictions),
+            ],
             2,
             "metrics of the best trial",
         ),
         lead=f"Of {name}, out of fold: each fold's threshold comes from the other folds. "
-        "Optimistic, since these scores chose the trial.",
+        f"Optimistic, since these scores chose the trial. {CALIBRATION_SLOPE_NOTE}",
     )
     parts = {}
     for column, title in (("subtype", "Subtypes"), ("magnification", "Magnifications")):

@@ -6,6 +6,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
+from bhsearch.evaluation.auc_precision import what_cases_show
 from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.predictions import DISCLAIMER
@@ -145,6 +146,12 @@ def _trust(report: StudyReport, found: gate_status.GateStatus) -> str:
     n_all, n_benign, n_malignant = report.n_cases
     searched = f"{n_benign} with benign and {n_malignant} with malignant images. {_INTERVALS}"
     lines.append((f"{plural(n_all, 'case')} in the search", searched, False))
+    sealed = report.sealed
+    shows = what_cases_show(sealed.n_benign, sealed.n_malignant, headline(report).value)
+    if shows:
+        lines.append(
+            (f"What {plural(sealed.n_cases, 'sealed case')} can show", f"{shows[0].upper()}{shows[1:]}.", False)
+        )
     tied = [row for row in report.ranked if row.tied]
     if len(tied) > 1:
         said = "They cannot be told from the best."

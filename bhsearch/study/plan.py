@@ -10,9 +10,10 @@ import numpy.typing as npt
 from bhsearch.config import Settings, model_limit
 from bhsearch.data.images.files import describe_left_out
 from bhsearch.engines.registry import ENGINES
+from bhsearch.evaluation.auc_precision import PLANNED_AUC, what_cases_show
 from bhsearch.models.backbones.base import AvailableBackbones
 from bhsearch.objectives.space import Parameter
-from bhsearch.study.checks.test_set_size import gate_size_warnings
+from bhsearch.study.checks.test_set_size import gate_size_warnings, sealed_groups
 from bhsearch.study.context import FINETUNE, SYNTHETIC, StudyContext
 from bhsearch.study.events import StudyPlan
 from bhsearch.text import plural
@@ -40,6 +41,7 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
         ("files", describe_left_out(index.left_out)),
         ("search on", _part(context, split.development)),
         ("sealed", f"{_part(context, split.test)}, opened only by registering"),
+        ("sealed can show", what_cases_show(*sealed_groups(index, split), PLANNED_AUC)),
         ("folds", f"{per_repeat} by {settings.group_by}"),
         ("regime", _regime(context)),
         ("backbones", ", ".join(context.backbones)),

@@ -86,6 +86,7 @@ FINISHED_TRIALS = "finished_trials"
 
 CONFIG = "config/"  # settings of a study; the parameters of a trial have no prefix
 THRESHOLD, CALIBRATION_SLOPE, CALIBRATION_OFFSET = "threshold", "calibration_slope", "calibration_offset"
+THRESHOLD_AT = "threshold_at_"  # followed by the name of an operating point in `evaluation.thresholds.FIXED_RATES`
 
 
 def config_params(settings: Mapping[str, Any]) -> dict[str, str]:

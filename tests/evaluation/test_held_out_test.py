@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
 from bhsearch.evaluation import held_out_test
 from bhsearch.evaluation.bootstrap import bootstrap_metric
+from bhsearch.evaluation.calibration import operating_point
 from bhsearch.evaluation.metrics import METRICS, calibration_bins
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.supplements import TITLES
 from bhsearch.reporting.figures import held_out_test as figures
 from tests.tasks.samples import BINARY
 
@@ -66,7 +68,7 @@ def test_a_draw_of_every_case_once_gives_the_values_themselves():
         )
         for name in names
     }
-    assert set(found) == set(tested.intervals)
+    assert set(found) == set(tested.intervals) - set(TITLES)
     for name, (value,) in found.items():
         assert value == pytest.approx(tested.values[name], abs=1e-12), name
 
@@ -130,3 +132,24 @@ def test_a_model_that_knows_nothing_has_an_interval_around_a_half():
     blind = replace(predictions, probability=random.uniform(0, 1, predictions.probability.shape))
     ends = held_out_test.evaluate_test(blind, blind.probability[0], 0.5, BINARY).intervals["auc"]
     assert ends.low < 0.5 < ends.high
+
+
+def test_sensitivity_and_specificity_at_fixed_rates_are_those_of_scikit_learn():
+    predictions = simulated()
+    rates = operating_point(predictions, BINARY).fixed_rates
+    tested = held_out_test.evaluate_test(
+        predictions, predictions.probability[0], 0.5, BINARY, n_draws=50, fixed_rates=rates
+    )
+    for rate, threshold in rates.items():
+        for name, value in (("sensitivity", 1), ("specificity", 0)):
+            expected = recall_score(
+                predictions.label,
+                predictions.probability[0] >= threshold,
+                sample_weight=predictions.weight[0],
+                pos_label=value,
+            )
+            key = f"{name}_at_{rate}"
+            assert tested.values[key] == pytest.approx(expected)
+            assert tested.intervals[key].low <= expected <= tested.intervals[key].high
+    title = held_out_test.metric_title("specificity_at_sensitivity_95")
+    assert title == "specificity at the threshold for 95 % sensitivity"

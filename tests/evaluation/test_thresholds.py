@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import recall_score
 
-from bhsearch.evaluation.thresholds import best_threshold, classification_text, cross_fitted_labels
+from bhsearch.evaluation.thresholds import (
+    best_threshold,
+    classification_text,
+    cross_fitted_labels,
+    threshold_at_sensitivity,
+    threshold_at_specificity,
+)
 from tests.evaluation.simulated import simulate
 from tests.tasks.samples import BINARY
 
@@ -72,3 +79,22 @@ def test_the_report_counts_cases_and_says_what_it_is() -> None:
     benign = next(line for line in text.splitlines() if "benign" in line)
     assert benign.split()[-1] == "8.0"
     assert max(map(len, text.splitlines()[4:])) < 60
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_thresholds_at_fixed_rates_are_the_extreme_ones_that_reach_the_rate(seed):
+    """The reference tries every threshold."""
+    predictions = simulate(seed=seed)
+    label, probability, weight = predictions.label, predictions.probability[0], predictions.weight[0]
+    every = np.append(np.unique(probability), 2.0)
+    sensitive = [t for t in every if recall_score(label, probability >= t, sample_weight=weight) >= 0.95]
+    specific = [t for t in every if recall_score(label, probability >= t, sample_weight=weight, pos_label=0) >= 0.95]
+    assert threshold_at_sensitivity(label, probability, weight) == max(sensitive)
+    found = probability >= threshold_at_specificity(label, probability, weight)
+    np.testing.assert_array_equal(found, probability >= min(specific))
+
+
+def test_thresholds_at_fixed_rates_keep_ties_together():
+    label, probability = np.array([0, 1, 0, 1], np.int8), np.full(4, 0.5)
+    assert threshold_at_sensitivity(label, probability, np.ones(4)) == 0.5
+    assert threshold_at_specificity(label, probability, np.ones(4)) > 0.5

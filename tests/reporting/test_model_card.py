@@ -46,6 +46,7 @@ def make_card(**changes: Any) -> ModelCard:
         "corrected": CorrectedScore(0.9, 0.85, 0.7, 0.95, 12, 30),
         "corrected_for": "It is for the best-scoring trial, which this model is.",
         "test": {"auc": TestMetric(0.8123, 0.6, 0.9, "30 cases, 90 images")},
+        "remarks": ["A calibrated model has slope 1."],
         "gate": ["The AUC must be above 0.5."],
         "openings": ["2026-01-02, study, trial 3"],
         "point": OperatingPoint(Calibration(1.25, -0.5), 0.4321, 0.21, 0.19),

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bhsearch.evaluation.auc_precision import auc_standard_error
 from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.evaluation.supplements import TITLES
 from bhsearch.reporting.figures.thumbnails import encode_image
 from bhsearch.reporting.report_data import Measured, SealedCases
 from bhsearch.reporting.study_report import SYNTHETIC, report_page
@@ -327,3 +329,17 @@ def test_nothing_in_a_chart_lies_outside_it():
             places = np.array([[float(v) for v in pair.split(",")] for pair in points.split()])
             assert (places >= 0).all()
             assert (places <= [width, height]).all()
+
+
+def test_the_first_screen_says_what_the_sealed_cases_can_show():
+    report = make_report(sealed=SealedCases(16, 7, 9, 40))
+    page = report_page(report)
+    error = auc_standard_error(report.corrected.score, 7, 9)
+    assert "What 16 sealed cases can show" in page
+    assert f"a standard error of {error:.3f}" in page
+
+
+def test_the_numbers_of_the_search_include_calibration_slope_and_case_level_auc():
+    page = report_page(make_report())
+    for title in TITLES.values():
+        assert title in page

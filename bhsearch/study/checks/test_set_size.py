@@ -26,7 +26,7 @@ def gate_size_warnings(index: Dataset, split: Split) -> list[str]:
     Returns:
         At most one sentence; empty if the test set is large enough, or if the split rules out a promotion anyway.
     """
-    held = _sealed_groups(index, split)
+    held = sealed_groups(index, split)
     if enough(*held) or not split.promotable:
         return []
     fraction = next((each for each in _FRACTIONS if _would_do(index, split, each)), None)
@@ -42,7 +42,7 @@ def gate_size_warnings(index: Dataset, split: Split) -> list[str]:
     ]
 
 
-def _sealed_groups(index: Dataset, split: Split) -> tuple[int, int]:
+def sealed_groups(index: Dataset, split: Split) -> tuple[int, int]:
     """Return the number of sealed groups that contain benign images, and of those that contain malignant images."""
     benign, malignant = (len(np.unique(split.groups[split.test & (index.labels == label)])) for label in (0, 1))
     return benign, malignant
@@ -63,4 +63,4 @@ def _would_do(index: Dataset, split: Split, fraction: float) -> bool:
         )
     except InputError:  # too few cases remain for the folds
         return False
-    return enough(*_sealed_groups(index, other))
+    return enough(*sealed_groups(index, other))

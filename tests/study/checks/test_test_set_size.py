@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bhsearch.data.open_data import open_data
 from bhsearch.data.splits import make_split
+from bhsearch.evaluation.auc_precision import auc_standard_error
 from bhsearch.evaluation.promotion import FEWEST_GROUPS
 from bhsearch.objectives.space import frozen_space
 from bhsearch.study.checks.test_set_size import gate_size_warnings
@@ -44,3 +45,9 @@ def test_it_stands_in_the_plan_and_not_where_nothing_may_be_promoted_anyway():
     assert gate_size_warnings(made.index, by_image) == []
     large = open_data("phantom:cases=120,images=1")
     assert gate_size_warnings(large, make_split(large)) == []
+
+
+def test_the_plan_says_what_the_sealed_cases_can_show():
+    made = StudyContext.build(settings(data=FEW, folds=2), ProgressReporter())
+    rows = dict(make_plan(made, frozen_space(("staintex-s",)), 0).rows)
+    assert f"standard error of {auc_standard_error(0.9, 3, 4):.3f}" in rows["sealed can show"]
