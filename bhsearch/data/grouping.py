@@ -13,7 +13,7 @@ from bhsearch.data.dataset import CLASS_NAMES, Dataset
 from bhsearch.data.layouts.naming import PARTS, TEST, VALIDATION, shown, spelling_key
 from bhsearch.data.stratify import SEPARATOR, strata_of
 from bhsearch.errors import DataError, SettingsError
-from bhsearch.text import listed
+from bhsearch.text import listed, plural
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,10 @@ def case_keys(dataset: Dataset) -> npt.NDArray[np.object_]:
     cases, paths = dataset.column("case"), dataset.column("path")
     unknown = cases == ""
     if dataset.has_cases and unknown.any():
-        raise DataError(f"Every image must have a case, but these have none:\n{listed(paths[unknown].tolist())}")
+        raise DataError(
+            f"The case of some images is unknown:\n{listed(paths[unknown].tolist())}\nName cases with the column case "
+            "of a manifest, or with --case-pattern."
+        )
     return np.where(unknown, paths, cases)
 
 
@@ -65,7 +68,8 @@ def units_of_groups(dataset: Dataset) -> SplitUnits:
     missing = [name for label, name in enumerate(CLASS_NAMES) if not (dataset.labels == label).any()]
     if missing:
         raise DataError(
-            f"Both benign and malignant images are required, but there are no {' and no '.join(missing)} images."
+            f"The data set contains no {' and no '.join(missing)} images; bhsearch needs both classes. Check --data "
+            "and --class-map."
         )
     cases = case_keys(dataset)
     groups = merge_groups(cases, dataset.column("pixels_digest"), by_spelling=dataset.has_cases)
@@ -86,8 +90,8 @@ def units_of_slides(dataset: Dataset) -> SplitUnits:
     n_unknown = int(np.sum(slides == ""))
     if n_unknown:
         raise SettingsError(
-            f"--group-by slide needs the slide of every image, but {n_unknown:,} of {len(dataset):,} images have none. "
-            "Use --group-by case."
+            f"--group-by slide requires that the slide of every image is known, but it is missing for {n_unknown:,} of "
+            f"{len(dataset):,} images. Use --group-by case."
         )
     # The key includes the case, since two cases may have a slide with the same name.
     return _named([SEPARATOR.join(pair) for pair in zip(case_keys(dataset), slides, strict=True)], dataset.labels)
@@ -127,9 +131,10 @@ def part_as_test(dataset: Dataset, groups: SplitUnits) -> Bools:
             for group in shared
         ]
         raise DataError(
-            f"{others.capitalize()} and {part} must have no case or image in common, but share {len(shared):,} (cases "
-            f"with a common image or differing in spelling only are joined by =):\n{listed(names)}\n"
-            "Move each case to one side, or split by case with --ignore-predefined-split."
+            f"The predefined split has a leak: {plural(len(shared), 'case')} in both {others} and "
+            f"{part}:\n{listed(names)}\nCases joined by = share an image or differ only in the spelling of their "
+            "names. Move all images of a case to one side, or make a new split by case with "
+            "--ignore-predefined-split."
         )
     return inside
 
@@ -160,7 +165,7 @@ def merge_groups(
     """
     if len(case) != len(pixels_digest):
         raise DataError(
-            f"Every image must have a case and a digest, but got {len(case)} cases and {len(pixels_digest)} digests."
+            f"`case` and `pixels_digest` must have the same length, but got {len(case)} and {len(pixels_digest)}."
         )
     keys, case_number = np.unique(np.asarray(case, dtype=str), return_inverse=True)
     parent = list(range(len(keys)))

@@ -92,9 +92,9 @@ def corrected_score(predictions: Sequence[Predictions], n_draws: int = 1000, see
     outside[np.isnan(inside[0]) | np.isnan(left_out[0])] = np.nan
     if not np.isfinite(outside).any():
         raise DataError(
-            f"The groups that a draw leaves out must have both classes in at least one fold, but they do in none of "
-            f"{n_draws} draws of {draws.shape[1]} groups. There are too few cases to correct for having searched; add "
-            "cases of the rarer class."
+            f"There are too few cases for the bootstrap bias correction: in none of {n_draws} bootstrap samples of "
+            f"{draws.shape[1]} groups do the left-out groups have both classes in a fold. Add cases of the rarer "
+            "class."
         )
     low, high = interval(outside)
     return CorrectedScore(
@@ -109,14 +109,16 @@ def corrected_score(predictions: Sequence[Predictions], n_draws: int = 1000, see
 
 def _check_same(predictions: Sequence[Predictions]) -> None:
     if not predictions:
-        raise DataError("A correction needs the predictions of at least one complete trial, but got none.")
+        raise DataError(
+            "The bootstrap bias correction requires the predictions of at least one complete trial, but got none."
+        )
     first = predictions[0]
     for number, trial in enumerate(predictions):
         differing = [name for name in _SAME if not np.array_equal(getattr(trial, name), getattr(first, name))]
         if differing:
             raise DataError(
-                f"All trials must have the same images and folds, but number {number} has another "
-                f"{' and '.join(differing)} than the first."
+                f"The {' and '.join(differing)} of all trials must be the same, but those of the trial at index "
+                f"{number} differ from those of the first trial."
             )
 
 
@@ -148,16 +150,19 @@ def tied_with_best(scores: FloatArray, samples: FloatArray, level: float = 0.95)
         (Romano and Wolf, "Exact and approximate stepdown methods for multiple hypothesis testing", JASA 100, 2005).
     """
     if scores.ndim != 1 or not len(scores) or samples.ndim != 2 or len(samples) != len(scores):
-        raise DataError(f"Every trial needs a score and samples, but got shapes {scores.shape} and {samples.shape}.")
+        raise DataError(
+            f"`scores` and `samples` must have the same number of trials, but got shapes {scores.shape} and "
+            f"{samples.shape}."
+        )
     if not np.isfinite(scores).all():
         raise DataError(
-            f"Every score must be a number, but got {scores[~np.isfinite(scores)][0]}. Leave out failed trials."
+            f"All scores must be finite, but got {scores[~np.isfinite(scores)][0]}. Leave out failed trials."
         )
     whole = samples[:, np.isfinite(samples).all(axis=0)]
     if not whole.shape[1]:
         raise DataError(
-            "At least one draw must give a score for every trial, but each of the "
-            f"{samples.shape[1]} draws lacks a score. There are too few cases to compare trials."
+            f"There are too few cases to compare trials: in each of {samples.shape[1]} bootstrap samples, the score of "
+            "at least one trial is undefined. Add cases of the rarer class."
         )
     errors = whole - scores[:, None]
     covariance = np.atleast_2d(np.cov(errors, bias=True))

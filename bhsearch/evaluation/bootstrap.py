@@ -46,7 +46,9 @@ def group_draws(
     stratum_of_group = stratum[first]
     if (stratum_of_group[number] != stratum).any():
         split = groups[np.unique(number[stratum_of_group[number] != stratum])]
-        raise DataError(f"All images of a group must be in one stratum, but those of group {split[0]} are in several.")
+        raise DataError(
+            f"All images of a group must be in the same stratum, but those of group {split[0]} are in several."
+        )
     generator = np.random.default_rng(seed)
     counts = np.zeros((n_draws, len(groups)), dtype=np.int64)
     for value in np.unique(stratum_of_group):
@@ -97,8 +99,8 @@ def _group_number(predictions: Predictions, draws: IntArray) -> IntArray:
     _, number = np.unique(predictions.group, return_inverse=True)
     if draws.ndim != 2 or draws.shape[1] != number.max() + 1:
         raise DataError(
-            f"The draws must be counts of the {number.max() + 1} groups of the predictions, but have shape "
-            f"{draws.shape}. Draw them with `group_draws` from the same predictions."
+            f"`draws` must have one column for each of the {number.max() + 1} groups of the predictions, but has shape "
+            f"{draws.shape}. Create it with `group_draws` from the same predictions."
         )
     return np.asarray(number, dtype=np.int64)
 
@@ -220,5 +222,8 @@ def paired_difference(first: FloatArray, second: FloatArray, level: float = 0.95
         DataError: If `first` and `second` have different numbers of draws.
     """
     if first.shape != second.shape:
-        raise DataError(f"A paired difference needs the same draws, but got {first.shape} and {second.shape} of them.")
+        raise DataError(
+            "A paired difference requires two arrays of the same shape, computed from the same bootstrap samples, but "
+            f"got {first.shape} and {second.shape}."
+        )
     return interval(first - second, level)

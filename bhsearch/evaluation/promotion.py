@@ -56,7 +56,7 @@ class TestScores:
     def __post_init__(self) -> None:
         shapes = {name: getattr(self, name).shape for name in ("probability", "label", "group", "case", "digest")}
         if len(set(shapes.values())) > 1 or self.label.ndim != 1:
-            raise DataError(f"All columns of test images must have one shape (n,), but got {shapes}.")
+            raise DataError(f"All arrays must have the same shape (n,), but got {shapes}.")
 
     def has_seen(self, other: TestScores) -> npt.NDArray[np.bool_]:
         """Return the mask of images of `other` whose case or pixels were used to develop this model. Shape (n,)."""

@@ -46,9 +46,9 @@ class RegistrationRequest:
 
         check_export(self.export)
         if self.force and not (self.reason or "").strip():
-            raise SettingsError('--force must be given with a reason, which is logged: --force --reason "...".')
+            raise SettingsError('--force requires a reason, which is logged: --force --reason "...".')
         if self.reason is not None and not self.force:
-            raise SettingsError("--reason must be given with --force, but --force is missing.")
+            raise SettingsError("--reason is only used with --force. Add --force, or remove --reason.")
 
 
 @dataclass(frozen=True, eq=False)

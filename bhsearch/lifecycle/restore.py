@@ -79,13 +79,14 @@ def restore_study(study: StoredStudy, reporter: ProgressReporter, data: str | No
             index = open_settings(settings, data=data, progress=progress)
     except DataError as error:
         raise DataError(
-            f"{error}\nThe study {study.name!r} was made of {study.root}; --data names another place."
+            f"{error}\nThe study {study.name!r} was created from {study.root}. If the data have moved, give their new "
+            "path with --data."
         ) from error
     _require_same_images(study, reader.read_record(study, keys.IMAGES), images_record(index))
     if study.tags[keys.SPLIT_FINGERPRINT] != split.fingerprint or split.paths.tolist() != index.column("path").tolist():
         raise StudyError(
-            f"The study {study.name!r} must have been made with the split that it keeps, but its fingerprint is "
-            f"{study.tags[keys.SPLIT_FINGERPRINT]} and that of the kept split is {split.fingerprint}."
+            f"The split that is stored with the study {study.name!r} was changed: its fingerprint should be "
+            f"{study.tags[keys.SPLIT_FINGERPRINT]}, but is {split.fingerprint}. Create a new study with --study."
         )
     return RestoredStudy(settings, index, split)
 
@@ -114,8 +115,8 @@ def settings_of(text: Mapping[str, str]) -> Settings:
     """
     if not text:
         raise StudyError(
-            "The run of a study must hold its settings as parameters config/..., but this one has none. Give the "
-            "command that made it once more with one trial more, which adds them."
+            "The study's run in MLflow has no settings (parameters config/...). Run the command that created the "
+            "study again with a larger --trials, which adds them."
         )
     hints = get_type_hints(Settings)
     values: dict[str, Any] = {}
@@ -126,7 +127,9 @@ def settings_of(text: Mapping[str, str]) -> Settings:
         try:
             values[name] = _parsed(text[name], kinds)
         except (ValueError, SyntaxError) as error:
-            raise StudyError(f"The study's setting {name} must be readable, but got {text[name]!r}.") from error
+            raise StudyError(
+                f"Cannot read the setting {name} of the study from MLflow: {text[name]!r} is not a valid value."
+            ) from error
     return Settings(**values)
 
 
@@ -175,7 +178,8 @@ def params_of(trial: StoredTrial, space: Sequence[Parameter]) -> Params:
                 params[row.name] = int(text) if row.whole else float(text)
         except (KeyError, ValueError) as error:
             raise StudyError(
-                f"Trial {trial.number} must be a point of the space, but its {row.name} is {text!r}."
+                f"Cannot read the parameters of trial {trial.number}: {row.name} is {text!r}, which is not in the "
+                "search space of the study."
             ) from error
     return params
 
@@ -190,7 +194,7 @@ def complete_params_of(study: StoredStudy, trial: StoredTrial) -> Params:
     params = params_of(trial, space)
     for row in space:
         if row.name not in params:
-            raise StudyError(f"Trial {trial.number} must be a point of the space, but has no {row.name}.")
+            raise StudyError(f"The parameter {row.name} of trial {trial.number} is missing in MLflow.")
     return params
 
 
@@ -209,7 +213,8 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
     digest = reader.read_record(study, keys.BACKBONES)[name]
     if backbone.digest != digest:
         raise StudyError(
-            f"The weights of {name!r} must be those of the study ({digest}), but are {backbone.digest} now."
+            f"The weights of {name!r} have changed since the study: their digest was {digest} and is now "
+            f"{backbone.digest}. Restore the weights, or give their folder with --weights-dir."
         )
     return backbone
 

@@ -124,7 +124,8 @@ class FrozenObjective:
         )
         if not np.isfinite(probability).all():
             raise RunError(
-                f"Predictions must be finite, but the training diverged (learning rate {params['learning_rate']:.3g})."
+                "Training diverged: the predictions contain NaN or infinite values (learning rate "
+                f"{params['learning_rate']:.3g})."
             )
         per_epoch = six_digits(sigmoid(np.stack([self._scatter(logits) for logits in fitted.logits])))
         curve = epoch_scores(per_epoch, self._label, self._fold, self._case_weights)

@@ -128,12 +128,11 @@ class ModelCard:
         for field in fields(self):
             where = _first_hole(getattr(self, field.name), field.name)
             if where:
-                raise RunError(
-                    f"A model card must have every field, but `{where}` is empty. A model is not registered without it."
-                )
+                raise RunError(f"Cannot write the model card: `{where}` is empty. The model was not registered.")
         if set(self.before) != set(self.after):
             raise RunError(
-                f"`before` and `after` must have the same errors, but got {list(self.before)} and {list(self.after)}."
+                f"`before` and `after` must have the same error names, but got {list(self.before)} and "
+                f"{list(self.after)}."
             )
 
     def html(self) -> str:

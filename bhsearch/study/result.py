@@ -132,8 +132,8 @@ class StudyResult:
         best = self.best
         if best is None or self.best_predictions is None:
             raise StudyError(
-                f"The study {self.study!r} must have the predictions of its best trial for a ROC curve, but they are "
-                "not available: without MLflow they are kept only while the trial's own command runs."
+                f"Cannot plot the ROC curve: the predictions of the best trial of {self.study!r} are not available. "
+                "Without MLflow, they are kept only in the session that ran the trial."
             )
         notebook_plots.enable_display()
         return notebook_plots.mean_roc_figure(self.best_predictions, best.value, best.low, best.high, self.note)

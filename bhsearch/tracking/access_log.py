@@ -89,7 +89,7 @@ class LoggedAccess:
 
     def __init__(self, token: object, run_id: str, sealed: str) -> None:
         if token is not _TOKEN:
-            raise TypeError("A LoggedAccess must come from log_access, which counts it.")
+            raise TypeError("Create a LoggedAccess only with `log_access`, which records the access.")
         self.run_id, self.sealed = run_id, sealed
 
 

@@ -414,7 +414,7 @@ def test_a_validation_part_without_shared_cases_is_the_sealed_test():
     split = make_split(dataset)
     assert np.array_equal(split.test, dataset.column("part") == "validation")
     assert split.sealed_by == "part"
-    assert "test fraction of 0.2 is not used" in split.warnings[0]
+    assert "--test-fraction 0.2 is not used" in split.warnings[0]
     assert split.fingerprint == make_split(dataset, test_fraction=0.4).fingerprint
 
 

@@ -212,7 +212,7 @@ def test_noise_that_trials_share_does_not_make_ties() -> None:
 def test_trials_without_a_score_are_refused() -> None:
     with pytest.raises(DataError, match="Leave out failed trials"):
         tied_with_best(np.array([0.8, np.nan]), np.ones((2, 5)))
-    with pytest.raises(DataError, match="At least one draw"):
+    with pytest.raises(DataError, match="the score of at least one trial is undefined"):
         tied_with_best(np.array([0.8, 0.7]), np.full((2, 5), np.nan))
     with pytest.raises(DataError, match="shapes"):
         tied_with_best(np.array([0.8, 0.7]), np.ones((3, 5)))

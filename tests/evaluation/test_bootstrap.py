@@ -133,7 +133,7 @@ def test_a_batch_of_weights_gives_each_weights_own_value(name: str) -> None:
 
 def test_draws_of_other_groups_are_refused_for_every_metric() -> None:
     predictions = simulate(20)
-    with pytest.raises(DataError, match="counts of the 20 groups"):
+    with pytest.raises(DataError, match="one column for each of the 20 groups"):
         bootstrap_metric(METRICS["f1"], predictions, cross_fitted_labels(predictions), np.ones((3, 19), dtype=np.int64))
 
 
@@ -160,7 +160,7 @@ def test_a_draw_that_leaves_no_fold_with_both_classes_is_not_a_number() -> None:
 
 
 def test_draws_of_other_groups_are_refused() -> None:
-    with pytest.raises(DataError, match="counts of the 20 groups"):
+    with pytest.raises(DataError, match="one column for each of the 20 groups"):
         bootstrap_scores(simulate(20), np.ones((3, 19), dtype=np.int64))
 
 

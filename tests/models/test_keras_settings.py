@@ -88,7 +88,7 @@ def test_a_backend_that_is_not_installed_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     monkeypatch.setattr(keras_settings.util, "find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "jax", raising=False)
-    with pytest.raises(SettingsError, match=r"KERAS_BACKEND names 'jax', which is not.*bhsearch\[jax\]"):
+    with pytest.raises(SettingsError, match=r"'jax', which is set by KERAS_BACKEND, is not installed.*bhsearch\[jax\]"):
         keras_settings.check_backend()
 
 

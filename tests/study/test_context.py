@@ -42,7 +42,7 @@ def refusal(then: StudyContext, now: StudyContext) -> str:
     with pytest.raises(StudyError) as caught:
         check_agreement("mine", held_by(then), now.metadata(), now.backbones)
     message = str(caught.value)
-    assert message.startswith("The study 'mine' must go on with what it was made with")
+    assert message.startswith("Cannot resume the study 'mine'")
     assert "--study" in message
     return message
 
@@ -106,7 +106,7 @@ def test_more_backbones_agree():
         ({"resize": "squash"}, "another --resize: crop then, squash now"),
         ({"feature_backend": "keras"}, "another --feature-backend: auto then, keras now"),
         ({"seed": 7}, "another --seed: 0 then, 7 now"),
-        ({"backbones": ("staintex-l",)}, "fewer backbones: staintex-s was in its space then"),
+        ({"backbones": ("staintex-l",)}, "fewer backbones: staintex-s was in the search space"),
     ],
 )
 def test_what_differs_is_named_with_both_values(changes, words):
@@ -119,7 +119,7 @@ def test_other_weights_of_the_same_name_are_named(tmp_path):
     made = prepared()
     other = replace(made.found, backbones=(Backbone("staintex-s", None, "another digest", "staintex"),))
     changed = StudyContext.of(made.settings, made.index, made.split, other, made.study, made.regime)
-    assert "other weights of staintex-s" in refusal(made, changed)
+    assert "weights of staintex-s: the digest was" in refusal(made, changed)
 
 
 def test_another_space_is_named():

@@ -75,7 +75,7 @@ class KerasTunerEngine:
         wrong = [row.name for row in self._space if row.name not in point or not row.holds(point[row.name])]
         if wrong:
             found = ", ".join(f"{name}={point.get(name)}" for name in wrong)
-            raise StudyError(f"A given point must be in the space, but has {found}.")
+            raise StudyError(f"The parameters {found} are not in the search space of the study.")
         trial = Trial(len(entries), RUNNING, {row.name: point[row.name] for row in self._space})
         first = entries[notes["retry_of"]] if "retry_of" in notes else None
         if first is None or not is_ignored_on_resume(first.trial) or trial.params != first.trial.params:

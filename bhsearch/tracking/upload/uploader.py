@@ -200,7 +200,7 @@ class RetryPolicy:
                 deadline = time.monotonic() + patience_seconds()
             pause = pause_after(failure, attempt, time.monotonic() - began)
             if time.monotonic() + (pause if self.ended.is_set() else 0.0) > deadline:
-                raise RunError(f"the tracking store is away ({reason_of(failure)})")
+                raise RunError(f"MLflow is unavailable ({reason_of(failure)})")
             time.sleep(pause)
             attempt += 1
 

@@ -150,7 +150,7 @@ def test_a_study_that_is_refused_leaves_nothing(here, free, monkeypatch):
     monkeypatch.setenv("BHSEARCH_CACHE", str(here / "cache"))
     prepared()  # the phantom itself is drawn
     free(10_000)
-    with pytest.raises(PlaceError, match="There must be room for the study"):
+    with pytest.raises(PlaceError, match="The study needs at least"):
         search(trials=2, workers=0, tracking=True)
     import optuna
 
