@@ -1,4 +1,4 @@
-"""Registries of parts: exchangeable components, such as samplers, that are built in or come from other packages.
+"""Registries of exchangeable components ("parts"), such as samplers, that are built in or come from other packages.
 
 Another package registers a part, called a plugin, as an entry point in one of the groups of `BUILT_IN`, such as
 

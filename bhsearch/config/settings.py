@@ -211,7 +211,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionSettings:
-    """Processes that run trials, and the database that these processes share."""
+    """Settings for the worker processes, and for the database that they share."""
 
     title: ClassVar[str] = "Execution"
 

@@ -1,4 +1,4 @@
-"""Groups of cases, slides and images as units of a split. Unit keys do not depend on file locations or row order."""
+"""Sets of images that a split never divides: groups of cases, slides or single images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bhsearch.text import listed, plural
 
 @dataclass(frozen=True, eq=False)
 class SplitUnits:
-    """Units that a split keeps together, with the assignment of images to units.
+    """Sets of images ("units") that a split never divides.
 
     Attributes:
         number: Unit number per image, 0 to n_units - 1. Shape (n_images,).
@@ -60,7 +60,7 @@ def case_keys(dataset: Dataset) -> npt.NDArray[np.object_]:
 
 
 def units_of_groups(dataset: Dataset) -> SplitUnits:
-    """Return the groups of cases of a whole data set as units; a group's key consists of its sorted case keys.
+    """Return the units of a split by case: groups of cases, whose keys consist of the sorted case keys.
 
     Raises:
         DataError: If a class has no image, or `dataset.has_cases` is true but the case of an image is unknown.
@@ -81,7 +81,7 @@ def units_of_groups(dataset: Dataset) -> SplitUnits:
 
 
 def units_of_slides(dataset: Dataset) -> SplitUnits:
-    """Return the slides of a data set as units, stratified by the labels of the slides.
+    """Return the units of a split by slide, stratified by the labels of the slides.
 
     Raises:
         SettingsError: If the slide of an image is unknown.
@@ -98,12 +98,12 @@ def units_of_slides(dataset: Dataset) -> SplitUnits:
 
 
 def units_of_images(dataset: Dataset) -> SplitUnits:
-    """Return the images of a data set as units of one image each."""
+    """Return the units of a split by image: each unit is a single image."""
     return _named(dataset.column("path").tolist(), dataset.labels)
 
 
 def sealed_part(dataset: Dataset) -> str:
-    """Return the predefined part that becomes the sealed test set: `test` or, if missing, `validation`.
+    """Return the part of the predefined split that becomes the test set: `test` or, if missing, `validation`.
 
     Returns:
         Name of the part; empty without a predefined split.

@@ -1,4 +1,4 @@
-"""Evaluation of one model on the sealed test set: metrics at a predefined threshold, with intervals over cases."""
+"""Evaluation of one model on the held-out test set: metrics at a fixed threshold, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ class TestResult:
     """Result of the evaluation on the sealed test set.
 
     Attributes:
-        predictions: Predictions of the sealed images with calibrated probabilities, as a single fold.
+        predictions: Predictions of the images of the held-out test set with calibrated probabilities, as a single fold.
         uncalibrated: Predictions of the same images with uncalibrated probabilities.
         decisions: Predicted labels at the predefined threshold.
         values: Metrics by name: the metrics of `trial_metrics`, those in `CALIBRATED` also before calibration, and
             metrics of other packages.
-        intervals: 95 % intervals over cases by name of the metric, except for subtypes and magnifications.
+        intervals: 95 % confidence intervals, from a bootstrap over cases, by name of the metric, except for subtypes
+            and magnifications.
     """
 
     __test__ = False  # no test class for pytest to collect
@@ -66,11 +67,12 @@ def evaluate_test(
     """Compute the metrics of a model on the sealed test set, and their intervals.
 
     Args:
-        predictions: Predictions of the sealed images with calibrated probabilities, with one repeat and one fold.
+        predictions: Predictions of the images of the held-out test set with calibrated probabilities, with one repeat
+            and one fold.
         uncalibrated: Uncalibrated probabilities. Shape (n,).
         threshold: Calibrated probability from which an image is classified as malignant.
-        n_draws: Number of bootstrap draws of groups within strata.
-        seed: Random seed for the draws.
+        n_draws: Number of bootstrap samples of groups within strata.
+        seed: Random seed of the bootstrap.
         extra: Names of metrics of other packages.
 
     Source:

@@ -1,4 +1,4 @@
-"""Case-weighted metrics. One weighted function per metric is used for trials, the sealed test and bootstrap draws."""
+"""Case-weighted metrics. One weighted function per metric is used for trials, the sealed test and bootstrap samples."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def decide(
 
     Images of the two models are matched by pixel digest. A test group of the challenger is left out entirely if any of
     its cases or images was used to develop either model. All groups have equal weight, and both models are evaluated on
-    the same bootstrap draws. Without a champion, the lower end of the 95 % interval of the challenger's AUC must be
+    the same bootstrap samples. Without a champion, the lower end of the 95 % interval of the challenger's AUC must be
     above 0.5. With a champion, the lower end of the interval of the paired difference in AUC must be above 0. The
     challenger is refused if fewer than `FEWEST_GROUPS` groups have images of either class.
 
@@ -98,8 +98,8 @@ def decide(
         challenger: Test predictions of the new version.
         champion: Test predictions of the current champion, on as many of the challenger's images as possible; None if
             there is no champion.
-        n_draws: Number of bootstrap draws of groups within strata.
-        seed: Random seed for the draws.
+        n_draws: Number of bootstrap samples of groups within strata.
+        seed: Random seed of the bootstrap.
         task: Task that defines the strata.
 
     Raises:
@@ -219,8 +219,8 @@ def needs(n_benign: int, n_malignant: int, has_champion: bool) -> str:
     """Describe the condition to pass the gate, for messages shown before the sealed test set is used.
 
     Args:
-        n_benign: Number of sealed groups with benign images.
-        n_malignant: Number of sealed groups with malignant images.
+        n_benign: Number of groups in the held-out test set with benign images.
+        n_malignant: Number of groups in the held-out test set with malignant images.
         has_champion: Whether the challenger is compared with a champion.
     """
     what = "AUC's difference to the champion above 0" if has_champion else "AUC above 0.5"

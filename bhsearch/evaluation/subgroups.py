@@ -51,7 +51,7 @@ def subgroup_results(
     """Compute the results of the subgroups that one column defines.
 
     Args:
-        predictions: Predictions of any part of the data.
+        predictions: Predictions to evaluate.
         decisions: Predicted labels of the same images, at cross-fitted or predefined thresholds.
         column: One of `COLUMNS`.
         task: Task that names the classes.
@@ -131,7 +131,7 @@ def worst_cases(predictions: Predictions, decisions: HardLabels, most: int = 8, 
     """Return the groups of cases with the lowest accuracy, worst first; the list is never empty.
 
     Args:
-        predictions: Predictions of any part of the data.
+        predictions: Predictions to evaluate.
         decisions: Predicted labels of the same images.
         most: Maximum number of cases, 1 or more.
         task: Task that names the classes.

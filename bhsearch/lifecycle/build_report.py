@@ -196,7 +196,7 @@ def _n_cases(predictions: Predictions | None) -> tuple[int, int, int]:
 
 
 def _sealed(split: dict[str, Any], images: dict[str, list[Any]]) -> SealedCases:
-    """Count the sealed cases by class, from the stored split and image records of a study."""
+    """Count the held-out test set by class, from the stored split and image records of a study."""
     label = dict(zip(images["path"], images["label"], strict=True))
     kept = split["images"]
     rows = [
@@ -209,7 +209,7 @@ def _sealed(split: dict[str, Any], images: dict[str, list[Any]]) -> SealedCases:
 
 
 def _tests(client: Any, study: StoredStudy, split: dict[str, Any], images: dict[str, list[Any]]) -> list[StoredTest]:
-    """Return every access in this store to the sealed images of a study, oldest first."""
+    """Return every access in this store to the images of the held-out test set of a study, oldest first."""
     from bhsearch.tracking import reader
 
     pixels = dict(zip(images["path"], images["pixels_digest"], strict=True))

@@ -26,7 +26,7 @@ class Selection:
     Attributes:
         study, trial: The requested trial, and the study that it belongs to.
         name: Name of the registered model.
-        openings: Earlier accesses to the sealed images of the study.
+        openings: Earlier accesses to the images of the held-out test set of the study.
         earlier: Result of an earlier test of this trial; None if this trial has no earlier result.
     """
 

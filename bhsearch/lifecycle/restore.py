@@ -220,12 +220,12 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
 
 
 def sealed_digest(index: Dataset, split: Split) -> str:
-    """Return the digest of the set of sealed images, computed from their pixels and independent of their order."""
+    """Return a digest of the held-out test images, computed from their pixels and independent of their order."""
     return digest_of_set(index.column("pixels_digest")[split.test].tolist())
 
 
 def kept_sealed_digest(study: StoredStudy) -> str:
-    """Return the digest of the sealed images of a study from its records in MLflow, without reading an image.
+    """Return the digest of a study's held-out test images from its records in MLflow, without reading an image.
 
     The digest equals that of `sealed_digest`.
 

@@ -260,7 +260,7 @@ def openvino_forward(file: Path) -> Forward:
     """Return a function like `keras_forward` that computes the outputs with OpenVINO, in float32 on all cores.
 
     Args:
-        file: OpenVINO program of the network.
+        file: File of the OpenVINO model of the network.
     """
     import openvino
 

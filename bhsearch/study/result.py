@@ -30,7 +30,8 @@ class RankedTrial:
 
     Attributes:
         trial: Record of the trial.
-        low: Lower end of the 95 % interval of the score over cases; nan if the predictions are not available.
+        low: Lower end of the score's 95 % confidence interval, from a bootstrap over cases; nan if the predictions are
+            not available.
         high: Upper end of this interval; nan if the predictions are not available.
         tied: Whether the score is statistically indistinguishable from the best score.
     """
@@ -122,7 +123,7 @@ class StudyResult:
         return history_figure([t.value for t in self.records], [t.state for t in self.records], self.note)
 
     def plot_roc(self) -> Figure:
-        """Return a figure of the best trial's ROC curve on out-of-fold predictions, with a 95 % band over cases.
+        """Return a figure of the best trial's ROC curve on out-of-fold predictions, with a 95 % confidence band.
 
         Raises:
             StudyError: If the predictions of the best trial are not available.

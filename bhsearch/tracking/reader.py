@@ -165,7 +165,7 @@ class StoredStudy:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the images were drawn by a program."""
+        """Whether the images are synthetic instead of photographs of tissue."""
         return self.tags.get(keys.SYNTHETIC) == "True"
 
 
@@ -307,11 +307,11 @@ def tests_of_study(client: MlflowClient, study: StoredStudy) -> list[StoredTest]
 
 
 def tests_on(client: MlflowClient, sealed: str) -> list[StoredTest]:
-    """Return the accesses to a set of sealed images, made for any study, oldest first; deleted runs are included.
+    """Return the accesses to a held-out test set, made for any study, oldest first; deleted runs are included.
 
     Args:
         client: Client of the MLflow store.
-        sealed: Digest of the set of sealed images.
+        sealed: Digest that identifies the images of the held-out test set.
     """
     return _tests(search_all(client, f"tags.`{SEALED}` = '{sealed}' and tags.`{OPENED}` != 'none'", ViewType.ALL))
 
@@ -332,7 +332,7 @@ def _tests(runs: Iterable[Any]) -> list[StoredTest]:
 
 
 def tested_predictions(test: StoredTest) -> Predictions | None:
-    """Return the calibrated predictions of the sealed images; None if the run has no predictions."""
+    """Return the calibrated predictions of the images of the held-out test set; None if the run has no predictions."""
     with suppress(MissingError), tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / keys.TEST_PREDICTIONS
         file.write_bytes(model_files.read_bytes(test.artifact_uri, keys.TEST_PREDICTIONS))

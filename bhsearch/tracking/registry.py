@@ -256,7 +256,7 @@ def promote(
         how: `gate` or `force`.
         reason: Reason stated by the gate or by the user.
         numbers: Numbers that the gate compared.
-        before: Version that had the alias when the decision was made; None if no version had the alias.
+        before: Version that had this alias when the decision was made; None if none had it.
 
     Raises:
         StudyError: If another version has received the alias since the decision.

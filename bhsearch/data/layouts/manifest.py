@@ -59,11 +59,11 @@ def read_manifest(
     Args:
         file: UTF-8 text file with a header and with fields separated by commas, semicolons, tabs or bars.
         class_map: See `class_names.manifest_classes`.
-        ignore_columns: Columns to ignore although they seem to divide the data into parts.
+        ignore_columns: Columns to ignore although they look like a predefined split (train, validation, test).
         image_root: Folder that contains the images; by default the folder of the manifest.
 
     Raises:
-        DataError: If the manifest cannot be read, or paths, labels, cases or parts are invalid.
+        DataError: If the manifest cannot be read, or paths, labels, cases or the predefined split are invalid.
         SettingsError: If an option does not fit the manifest.
     """
     table = _read_table(file)

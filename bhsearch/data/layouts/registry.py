@@ -44,7 +44,7 @@ def read(
         image_root: Folder that contains the images, only for `manifest`.
 
     Raises:
-        DataError: If no layout fits, there are no images, or names, labels, cases or parts are invalid.
+        DataError: If no layout fits, there are no images, or names, labels, cases or the predefined split are invalid.
         UnknownPartError: If the layout is unknown.
         SettingsError: If an option is invalid or not supported by the layout.
     """
