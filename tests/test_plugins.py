@@ -65,7 +65,9 @@ def test_two_parts_of_one_name_are_refused_with_both_distributions(registry, ins
     install("toy-a", {"same": "toy_a"})
     install("toy-b", {"same": "toy_b"}, version="2.0")
     for use in (registry.names, lambda: registry.get("list"), lambda: registry.source("same")):
-        with pytest.raises(SettingsError, match=r"'same' is in toy-a 1\.2 and in toy-b 2\.0\. .*BHSEARCH_PLUGINS=none"):
+        with pytest.raises(
+            SettingsError, match=r"the name 'same': in toy-a 1\.2 and in toy-b 2\.0\. .*BHSEARCH_PLUGINS=none"
+        ):
             use()
 
 

@@ -282,7 +282,10 @@ class Settings(
             check_value(declared.name, option_of(declared), getattr(self, declared.name))
         model_limit(self.keep_models)
         if not self.backbones:
-            raise SettingsError("--backbones is empty. Name at least one backbone, or use --backbones auto.")
+            raise SettingsError(
+                "--backbones must name at least one backbone, but is empty. Use --backbones auto for all available "
+                "backbones."
+            )
         if self.workers == 0 and (self.trial_timeout is not None or self.max_worker_memory is not None):
             raise SettingsError(
                 "--trial-timeout and --max-worker-memory require worker processes, because the command can only stop "

@@ -118,8 +118,8 @@ def _check_same(predictions: Sequence[Predictions]) -> None:
         differing = [name for name in _SAME if not np.array_equal(getattr(trial, name), getattr(first, name))]
         if differing:
             raise DataError(
-                f"The {' and '.join(differing)} of all trials must be the same, but those of the trial at index "
-                f"{number} differ from those of the first trial."
+                f"All trials must have the same images and folds, but the trial at index {number} differs from the "
+                f"first in: {', '.join(differing)}."
             )
 
 

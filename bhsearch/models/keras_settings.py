@@ -53,7 +53,7 @@ def check_backend() -> None:
     name, source = configured_backend()
     if name not in BACKENDS:
         raise SettingsError(
-            f"The Keras backend must be {' or '.join(BACKENDS)}, but {source} is set to {name!r}. Set "
+            f"The Keras backend must be {' or '.join(BACKENDS)}, but {source} names {name!r}. Set "
             f"{VARIABLE}=tensorflow to use TensorFlow."
         )
     if name not in sys.modules and util.find_spec(name) is None:

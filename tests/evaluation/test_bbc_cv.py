@@ -130,9 +130,9 @@ def test_cases_that_no_draw_leaves_out_cannot_correct_anything() -> None:
 def test_trials_of_other_folds_or_cases_do_not_compete() -> None:
     first, second = trials(2)
     other_fold = replace(second, fold=(second.fold + 1).astype(np.int8) % 5)
-    with pytest.raises(DataError, match="number 1 has another fold"):
+    with pytest.raises(DataError, match="the trial at index 1 differs from the first in: fold"):
         corrected_score([first, other_fold])
-    with pytest.raises(DataError, match="number 1 has another label and fold and group"):
+    with pytest.raises(DataError, match="index 1 differs from the first in: label, fold, group"):
         corrected_score([first, trials(1, n_cases=20)[0]])
     with pytest.raises(DataError, match="at least one"):
         corrected_score([])

@@ -217,5 +217,5 @@ def test_a_paired_difference_is_narrower_than_either_interval() -> None:
     first, second = shared + 0.02 + rng.normal(0, 0.002, 1000), shared
     low, high = paired_difference(first, second)
     assert 0.01 < low < 0.02 < high < 0.03
-    with pytest.raises(DataError, match="same draws"):
+    with pytest.raises(DataError, match="same bootstrap samples"):
         paired_difference(first, second[1:])

@@ -97,7 +97,7 @@ def test_a_backend_that_is_not_installed_is_refused(tmp_path, monkeypatch):
     [
         ({"floatx": "float12"}, "'floatx' in .*keras.json must be float16 or float32 or float64.*'float12'"),
         ({"image_data_format": "sideways"}, "image_data_format.*sideways"),
-        ({"epsilon": 1}, "epsilon.*1e-07.*got 1"),
+        ({"epsilon": 1}, "epsilon.*1e-07.*is 1"),
         ("[1]", "JSON object"),
     ],
 )

@@ -43,7 +43,7 @@ def test_every_resize_answers_as_keras_does_at_any_size(mode, tmp_path):
 def test_one_that_answers_otherwise_is_not_handed_out(tmp_path, monkeypatch):
     real = openvino_export._convertible
     monkeypatch.setattr(openvino_export, "_convertible", lambda asked: calibrated(real(asked), 1.0, 0.01))
-    with pytest.raises(RunError, match=r"by 0\.002, more than the tolerance of 0\.0001"):
+    with pytest.raises(RunError, match=r"by 0\.002.*, more than the tolerance of 0\.0001"):
         openvino_export.export_openvino(network("crop"), tmp_path, tissue(2, 40))
     assert list(tmp_path.iterdir()) == []
 

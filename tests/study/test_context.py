@@ -97,15 +97,15 @@ def test_more_backbones_agree():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data": "phantom:cases=24,images=3,seed=1"}, "other images, labels or cases"),
-        ({"folds": 2}, r"another split \(--folds"),
-        ({"repeats": 2}, r"another split \(--folds"),
-        ({"test_fraction": 0.3}, r"another split \(--folds"),
-        ({"group_by": "image"}, r"another split \(--folds"),
-        ({"image_size": 64}, r"another --image-size: \[48\] then, \[64\] now"),
-        ({"resize": "squash"}, "another --resize: crop then, squash now"),
-        ({"feature_backend": "keras"}, "another --feature-backend: auto then, keras now"),
-        ({"seed": 7}, "another --seed: 0 then, 7 now"),
+        ({"data": "phantom:cases=24,images=3,seed=1"}, "images, labels or cases: was"),
+        ({"folds": 2}, r"split \(--folds"),
+        ({"repeats": 2}, r"split \(--folds"),
+        ({"test_fraction": 0.3}, r"split \(--folds"),
+        ({"group_by": "image"}, r"split \(--folds"),
+        ({"image_size": 64}, r"--image-size: was \[48\], is now \[64\]"),
+        ({"resize": "squash"}, "--resize: was crop, is now squash"),
+        ({"feature_backend": "keras"}, "--feature-backend: was auto, is now keras"),
+        ({"seed": 7}, "--seed: was 0, is now 7"),
         ({"backbones": ("staintex-l",)}, "fewer backbones: staintex-s was in the search space"),
     ],
 )
@@ -125,7 +125,7 @@ def test_other_weights_of_the_same_name_are_named(tmp_path):
 def test_another_space_is_named():
     made = prepared()
     held = held_by(made) | {"space": ["of an older version"]}
-    with pytest.raises(StudyError, match="another space"):
+    with pytest.raises(StudyError, match="search space: was"):
         check_agreement("mine", held, made.metadata(), made.backbones)
 
 
@@ -298,7 +298,7 @@ def test_the_audit_is_json():
         ({"magnification": "40X"}, SettingsError, "--magnification must be one of all, 100X"),
         ({"layout": "idc"}, SettingsError, "--layout"),
         ({"backbones": ("nosuch",)}, BackboneError, "staintex-s"),
-        ({"backbones": ("nosuch.keras",)}, BackboneError, "no file 'nosuch.keras'"),
+        ({"backbones": ("nosuch.keras",)}, BackboneError, "no Keras model file 'nosuch.keras'"),
         ({"weights_dir": "nosuch"}, BackboneError, "--weights-dir"),
         ({"resize": "nosuch"}, SettingsError, "crop, squash, tiles, but got 'nosuch'"),
         ({"feature_backend": "nosuch"}, SettingsError, "auto, openvino, keras, but got 'nosuch'"),

@@ -31,7 +31,7 @@ def test_a_study_is_found_by_name_uid_and_run(studies, study, finished, by):
 
 
 def test_a_study_that_is_not_there_is_refused_with_those_that_are(studies, finished):
-    with pytest.raises(StudyError, match=f"'nosuch', and none fits:\n  {STUDY}"):
+    with pytest.raises(StudyError, match=f"No study matches 'nosuch'; the MLflow store has:\n  {STUDY}"):
         studies.find_study(finished.store.client, "nosuch")
 
 
@@ -70,7 +70,7 @@ def test_what_the_study_was_made_with_comes_back(studies, study, finished):
     assert "optuna" in studies.read_record(study, keys.VERSIONS)
     assert len(studies.read_record(study, keys.TRIALS)["trials"]) == 4
     assert study.settings["image_size"] == "48"
-    with pytest.raises(StudyError, match=r"must keep nosuch\.json"):
+    with pytest.raises(StudyError, match=r"has no artifact nosuch\.json"):
         studies.read_record(study, "nosuch.json")
 
 

@@ -73,7 +73,7 @@ def test_numbers_of_patients_are_no_classes(tree):
 
 
 def test_folders_that_name_both_classes_are_refused(tree):
-    with pytest.raises(DataError, match=r"(?s)name both.*\n  benign/malignant/x\.png"):
+    with pytest.raises(DataError, match=r"(?s)in folders of both classes.*\n  benign/malignant/x\.png"):
         read(tree("benign/malignant/x.png", "benign/a.png", "malignant/b.png"))
 
 
@@ -174,7 +174,7 @@ def test_the_test_part_is_sealed_and_the_others_are_searched_on(images):
     split = make_split(dataset, n_folds=2)
     assert set(dataset.column("part")[split.test]) == {"test"}
     assert set(dataset.column("part")[split.development]) == {"train", "validation"}
-    assert "test part" in split.warnings[0]
+    assert "The test images" in split.warnings[0]
     assert "train and validation images together are the development set" in split.warnings[0]
     again = make_split(dataset, n_folds=2, ignore_predefined_split=True)
     assert again.sealed_by == "fraction"

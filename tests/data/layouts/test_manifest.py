@@ -102,7 +102,7 @@ def test_letters_of_a_path_may_be_composed_or_not(manifest, there, given):
         ("path,label,case\n", "has no rows below its header"),
         ("path,label,case\n,,\n", "has no rows below its header"),
         ("", "lacks the required columns path, label, case. Its columns are empty"),
-        ("path;label;Fall\na.png;0;c1\n", r"lacks case; it has path, label, Fall \(separator: semicolon\)"),
+        ("path;label;Fall\na.png;0;c1\n", r"columns case\. Its columns are path, label, Fall \(separator: semicolon\)"),
         ("path,label,case\na.png,0,Smith, John\nb.png,1,c\n", r"line 2: the row has 4 fields, but the header has 3"),
         (b"\xff\xfep\x00a\x00", "is not UTF-8 text"),
     ],
@@ -235,7 +235,7 @@ def test_one_part_alone_divides_nothing_and_is_said(manifest):
 
 def test_two_columns_that_divide_the_images_differently_are_refused(manifest):
     text = "path,label,case,split,set\na.png,0,c1,train,{}\nb.png,1,c2,test,{}\n"
-    with pytest.raises(DataError, match=r"'split', 'set' differ.*--ignore-column set"):
+    with pytest.raises(DataError, match=r"'split', 'set' of the manifest define different splits.*--ignore-column set"):
         read(manifest(text.format("test", "train")))
     assert [row.part for row in read(manifest(text.format("Train", "tests"))).rows] == ["train", "test"]
 
@@ -276,7 +276,7 @@ RIGHT = [
 ]
 REFUSED = {
     "NAcase": "line 2: 'NA'",
-    "dupheader": "'label' more than once",
+    "dupheader": "several columns named 'label'",
     "col_fold": "--ignore-column fold",
     "headeronly": "has no rows",
     "label23": "--class-map benign=1,malignant=2",

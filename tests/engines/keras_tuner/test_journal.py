@@ -107,7 +107,7 @@ def test_a_study_killed_while_it_was_made_or_deleted_is_none(tmp_path):
     (study.journal.folder / "facts.json").unlink()
     (study.journal.folder / "facts.json.new").write_text("{")
     assert names(tmp_path) == []
-    with pytest.raises(StudyError, match="There: none"):
+    with pytest.raises(StudyError, match="Existing studies: none"):
         find_study(tmp_path, "study")
     fresh = open_study(tmp_path, "study", {"uid": "2"})
     assert fresh.journal.entries() == []

@@ -125,7 +125,7 @@ def test_what_may_become_too_little_is_a_warning_of_the_plan(fresh, free):
     assert warnings_of(prepared(), 50) == []
     free(most - 1)
     (sentence,) = warnings_of(prepared(), 50)
-    assert sentence.startswith("Up to ")
+    assert sentence.startswith("The study may write up to ")
     assert "--keep-models best:5 or none keeps fewer models" in sentence
     require_space(prepared(), 50)
 

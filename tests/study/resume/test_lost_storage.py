@@ -153,7 +153,7 @@ def test_a_study_that_is_refused_leaves_no_storage_behind(here, monkeypatch):
     with pytest.raises(StudyError, match="Cannot open the MLflow store"):
         search(trials=1, tracking=True)
     assert list(here.iterdir()) == []
-    with pytest.raises(StudyError, match="'nosuch' is not"):
+    with pytest.raises(StudyError, match="no study 'nosuch'"):
         search(trials=1, regime="finetune", init_from="nosuch", backbones=("cnn",))
     assert list(here.iterdir()) == []
 

@@ -96,7 +96,7 @@ def test_without_from_it_starts_from_nothing(prepared, storage):
 
 
 def test_a_study_that_is_not_there_is_refused_with_those_that_are(prepared, storage):
-    with pytest.raises(StudyError, match=r"'first' is not\. There: none"):
+    with pytest.raises(StudyError, match=r"no study 'first' in .*Existing studies: none"):
         origin_of(prepared(), among(storage))
     made = prepared()
     frozen_study(storage, frozen_facts(made), [("one", 0.7)], name="second")
@@ -173,5 +173,5 @@ def test_a_study_that_goes_on_keeps_the_heads_that_it_began_with(own, here):
     after = run(**second, trials=2)
     assert held() == heads
     assert len(after.records) == 2
-    with pytest.raises(StudyError, match="another --init-from"):
+    with pytest.raises(StudyError, match="--init-from: was"):
         run(**(second | {"init_from": None}), trials=3)
