@@ -408,5 +408,5 @@ def _subtype_metrics(predictions: Predictions, decisions: HardLabels) -> dict[st
 
 
 def metric_name(name: str) -> str:
-    """Replace all characters except letters, digits, spaces and `_-./`, which MLflow allows in metric names, by `_`."""
+    """Return a valid MLflow metric name: characters other than letters, digits, spaces and `_-./` become `_`."""
     return re.sub(r"[^A-Za-z0-9_\-./ ]", "_", name)

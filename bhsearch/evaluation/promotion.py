@@ -15,6 +15,7 @@ from bhsearch.evaluation.metrics import score
 from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
 from bhsearch.tasks.base import Task
 from bhsearch.tasks.binary import BINARY
+from bhsearch.text import plural
 
 FEWEST_GROUPS = 5  # minimum number of groups with images of each class
 # Sentence that explains the smallest gain in the reason for a refusal.
@@ -145,9 +146,9 @@ def _matched(challenger: TestScores, champion: TestScores | None) -> tuple[npt.N
         contradicting = np.flatnonzero(known)[champion.label[at[known]] != challenger.label[known]]
         if len(contradicting):
             raise DataError(
-                f"An image must have one label, but the labels of {len(contradicting)} test images differ between "
-                f"champion and challenger. The first has the pixel digest {challenger.digest[contradicting[0]]}. "
-                "Correct the labels of the data set."
+                f"The labels of {plural(len(contradicting), 'test image')} differ between champion and challenger; the "
+                f"first is of case {challenger.case[contradicting[0]]!r} (pixel digest "
+                f"{challenger.digest[contradicting[0]]}). Correct the labels of the data set."
             )
     return known & ~np.isin(challenger.group, challenger.group[seen]), others
 

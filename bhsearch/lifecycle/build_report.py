@@ -163,7 +163,7 @@ def corrected_of(
     try:
         earlier = [reader.predictions_of(trial) for trial in reader.find_study(client, origin).trials]
     except MissingError:
-        return None, f"the study {origin!r}, which it was started from, is not at hand"
+        return None, f"the study {origin!r}, which it was started from, is not available"
     return correct(records, predictions, earlier)
 
 

@@ -101,9 +101,9 @@ def _require_same_images(study: StoredStudy, then: dict[str, list[Any]], now: di
         problems += [f"{path}: {_WORDS[column]}" for path in both[changed]]
     if problems:
         raise DataError(
-            f"The data of the study {study.name!r} must be as they were (digest "
-            f"{study.tags[keys.DATA_FINGERPRINT]}), but {len(problems):,} differ:\n{listed(sorted(problems))}\n"
-            "Put them back, or make a new study."
+            f"The images of the study {study.name!r} have changed since it was "
+            f"created:\n{listed(sorted(problems))}\nRestore the files, give the original data with --data, or create a "
+            "new study."
         )
 
 

@@ -227,13 +227,13 @@ def correct(
     complete = [trial.number for trial in records if trial.state == COMPLETE]
     lost = sum(number not in predictions for number in complete)
     if lost:
-        return None, f"the predictions of {lost} of {len(complete)} complete trials are not at hand"
+        return None, f"the predictions of {lost} of {len(complete)} complete trials are not available"
     if not complete:
         return None, "no trial is complete"
     if len(earlier) < n_earlier:
         return None, (
             f"the predictions of {n_earlier - len(earlier)} of the {n_earlier} trials that it was started from are not "
-            "at hand"
+            "available"
         )
     try:
         return corrected_score([*(predictions[number] for number in complete), *earlier], N_DRAWS), ""

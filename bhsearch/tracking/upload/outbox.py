@@ -96,7 +96,7 @@ class Outbox:
 
     @property
     def begun(self) -> bool:
-        """Whether the outbox contains the record of its study."""
+        """Whether the description of the study has been written to the outbox."""
         return (self.folder / _STUDY).exists()
 
     def put_study(self, record: StudyRecord, arrays: Arrays) -> None:

@@ -149,7 +149,7 @@ def test_the_correction_competes_with_the_trials_that_were_started_from():
     assert both.raw >= alone.raw
     lost, reason = correct(records, predictions, [predictions[2]], 2)
     assert lost is None
-    assert reason == "the predictions of 1 of the 2 trials that it was started from are not at hand"
+    assert reason == "the predictions of 1 of the 2 trials that it was started from are not available"
 
 
 def test_a_study_that_goes_on_keeps_the_heads_that_it_began_with(own, here):
