@@ -1,4 +1,4 @@
-"""Registries of parts: exchangeable components, such as samplers, that are built in or come from other packages.
+"""Registries of exchangeable components ("parts"), such as samplers, that are built in or come from other packages.
 
 Another package registers a part, called a plugin, as an entry point in one of the groups of `BUILT_IN`, such as
 
@@ -151,13 +151,13 @@ class Registry(Generic[T]):
     def _plugins(self) -> dict[str, metadata.EntryPoint]:
         found: dict[str, metadata.EntryPoint] = {}
         for entry in _entry_points(self.group):
-            other = f"{OWN}, as a built-in part" if entry.name in self._taken else ""
+            other = f"{OWN} (built in)" if entry.name in self._taken else ""
             if entry.name in found:
                 other = str(_source(found[entry.name]))
             if other:
                 raise SettingsError(
-                    f"Names in the group {self.group} must be unique, but {entry.name!r} is in {other} and in "
-                    f"{_source(entry)}. Uninstall one of them, or set {VARIABLE}=none to use the built-in parts only."
+                    f"Two components of {self.group} have the name {entry.name!r}: in {other} and in {_source(entry)}. "
+                    f"Uninstall one of the packages, or set {VARIABLE}=none to use only the built-in components."
                 )
             found[entry.name] = entry
         return found
@@ -171,7 +171,7 @@ def are_enabled() -> bool:
     """
     value = os.environ.get(VARIABLE, "")
     if value not in ("", "all", "none"):
-        raise SettingsError(f"{VARIABLE} must be all or none, but got {value!r}. Unset it to use all parts.")
+        raise SettingsError(f"{VARIABLE} must be all or none, but got {value!r}. Unset it to use all plugins.")
     return value != "none"
 
 
@@ -204,7 +204,7 @@ def _imported(entry: metadata.EntryPoint, group: str) -> object:
     except Exception as error:  # importing a plugin can raise any exception
         reason = (str(error) or repr(error)).splitlines()[0]
         raise SettingsError(
-            f"The part {entry.name!r} of {group} must be importable, but {_source(entry)} failed to import: "
-            f"{type(error).__name__}: {reason}. Repair or uninstall {_source(entry).distribution}, or set "
-            f"{VARIABLE}=none."
+            f"Cannot import the plugin {entry.name!r} of {group} from {_source(entry)}: {type(error).__name__}: "
+            f"{reason}. Repair or uninstall {_source(entry).distribution}, or set {VARIABLE}=none to disable all "
+            "plugins."
         ) from error

@@ -150,7 +150,7 @@ def test_a_result_without_tracking_has_no_run_but_a_roc_curve_of_its_own_trials(
     result = bhsearch.optimize(**SMALL, trials=1, tracking=False, quiet=True)
     assert result.best.run_id == ""
     assert result.plot_roc().axes
-    with pytest.raises(StudyError, match="must have the predictions of its best trial"):
+    with pytest.raises(StudyError, match="Cannot plot the ROC curve"):
         dataclasses.replace(result, best_predictions=None).plot_roc()
 
 

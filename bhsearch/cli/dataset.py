@@ -169,7 +169,10 @@ def leakage(
     from bhsearch.runtime.cache import explain_write_errors
 
     if picture.is_dir():
-        raise PlaceError(f"--picture must be a file to write, but {str(picture)!r} is a folder.")
+        raise PlaceError(
+            f"--picture must be the path of a PNG file, but {str(picture)!r} is a folder. Give a file in it, such as "
+            f"{str(picture / 'leakage.png')!r}."
+        )
     chosen = load_settings(None, {"data": path, "repeats": repeats, **settings})
     index = _open_settings(chosen)
     from bhsearch.cli.progress import TerminalReporter

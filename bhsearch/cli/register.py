@@ -1,4 +1,4 @@
-"""`bhsearch register`: test a trial of a study once on the sealed cases, and register its model."""
+"""`bhsearch register`: test a trial of a study once on the held-out test set, and register its model."""
 
 from __future__ import annotations
 

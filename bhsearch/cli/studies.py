@@ -24,7 +24,7 @@ _HEADINGS = ("data", "regime", "trials", "best AUC", "test openings", "started")
 def studies() -> None:
     """List the studies of the MLflow store, most recently started first.
 
-    The list shows the numbers of finished and failed trials, the best score with its 95 % interval over cases, and how
+    The list shows the numbers of finished and failed trials, the best score with its 95 % confidence interval, and how
     often the sealed test was opened for each study.
     """
     with terminal.starting():

@@ -83,7 +83,7 @@ def main(app: typer.Typer, prog_name: str) -> NoReturn:
             raise
         _discard_output()
         if error.errno != errno.EPIPE:  # a closed pipe is not reported, because its reader has ended
-            _print_error(f"The output must be written completely, but could not be: {error.strerror}.")
+            _print_error(f"The output could not be written completely: {error.strerror}.")
         code = BhsearchError.exit_code
     sys.exit(code)
 

@@ -53,7 +53,7 @@ def metrics() -> tuple[str, ...]:
 
 
 def groupings() -> tuple[str, ...]:
-    """Return the units that can be kept together within a fold of the development set."""
+    """Return the values of `--group-by`: what a fold never divides (cases, slides or images)."""
     return ("case", "site", "slide", "image")
 
 

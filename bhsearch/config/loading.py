@@ -25,8 +25,8 @@ def load_settings(file: Path | None, options: Mapping[str, Any]) -> Settings:
         SettingsError: If the file cannot be read, contains an unknown key, or a value has the wrong type or range.
     """
     values = _read(file) if file is not None else {}
-    _require_known(values, f"The keys of {file}")
-    _require_known(options, "Options")
+    _require_known(values, str(file))
+    _require_known(options, "the options")
     given = {key: value for key, value in options.items() if value is not None}
     return Settings(**{key: _converted(key, value) for key, value in {**values, **given}.items()})
 
@@ -49,11 +49,9 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise SettingsError(
-            f"--config must be a TOML file that can be read, but got {str(file)!r}: {error.strerror}."
-        ) from error
+        raise SettingsError(f"Cannot read the settings file {str(file)!r} (--config): {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config must be a TOML file, but {file} is not: {error}.") from error
+        raise SettingsError(f"The settings file {str(file)!r} (--config) is not valid TOML: {error}.") from error
 
 
 def _require_known(keys: Iterable[str], where: str) -> None:
@@ -61,7 +59,7 @@ def _require_known(keys: Iterable[str], where: str) -> None:
     for key in keys:
         if key not in known:
             hint = did_you_mean(key, known) or f" The keys are {', '.join(known)}."
-            raise SettingsError(f"{where} must be settings, but {key!r} is unknown.{hint}")
+            raise SettingsError(f"Unknown setting {key!r} in {where}.{hint}")
 
 
 def _converted(key: str, value: Any) -> Any:

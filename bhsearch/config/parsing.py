@@ -55,7 +55,7 @@ def parse_whole_numbers(value: Any) -> tuple[int, ...]:
 
 
 def parse_class_map(value: Any) -> tuple[str, ...]:
-    """Return a class map as pairs of class and name, such as `malignant=cancer`.
+    """Parse a class map, which assigns the data set's own class names to benign and malignant.
 
     Args:
         value: Text of an option, such as `benign=normal,malignant=cancer+invasive`; table of a settings file, such as

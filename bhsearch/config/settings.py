@@ -24,21 +24,21 @@ class DataSettings:
     title: ClassVar[str] = "Data"
 
     data: str = setting(
-        "phantom", "Image folder, CSV manifest, or phantom[:cases=120,difficulty=0.5] for synthetic tissue.", "PATH"
+        "phantom", "Image folder, CSV manifest, or phantom[:cases=120,difficulty=0.5] for synthetic images.", "PATH"
     )
-    layout: str = setting("auto", "Reader of the data set; auto detects it.", "NAME", choices=choices.layouts)
+    layout: str = setting("auto", "Layout of the data set; auto detects it.", "NAME", choices=choices.layouts)
     case_pattern: str | None = setting(
-        None, "Regular expression whose group finds the case in a path.", "REGEX", unset="by the layout"
+        None, "Regular expression that is searched in each path; its group is the case.", "REGEX", unset="by the layout"
     )
     class_map: tuple[str, ...] = setting(
         (),
-        "Class folders or labels of each class: benign=normal,malignant=cancer+invasive.",
+        "Names of the class folders or labels of each class, such as benign=normal,malignant=cancer+invasive.",
         "MAP",
         parse=parse_class_map,
     )
     ignore_columns: tuple[str, ...] = setting(
         (),
-        "Manifest column or folder level that divides the data and is to be ignored; may be repeated.",
+        "Manifest column or folder name that looks like a predefined split and should be ignored; may be repeated.",
         "NAME",
         aliases=("--ignore-column",),
         is_repeatable=True,
@@ -47,8 +47,8 @@ class DataSettings:
     image_root: str | None = setting(
         None, "Folder that holds the images of a manifest.", "FOLDER", unset="the manifest's", is_path=True
     )
-    magnification: str = setting("all", "Magnification to use: all, or one such as 100X.", "NAME")
-    skip_unreadable: bool = setting(False, "Leave out images that cannot be read instead of refusing the data set.")
+    magnification: str = setting("all", "Magnification of the images to use, such as 100X, or all.", "NAME")
+    skip_unreadable: bool = setting(False, "Skip images that cannot be read; by default they are an error.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +57,16 @@ class SplitSettings:
 
     title: ClassVar[str] = "Split"
 
-    test_fraction: float = setting(0.2, "Fraction of the cases to seal as the test set.", "FRACTION")
+    test_fraction: float = setting(0.2, "Fraction of the cases held out as the test set.", "FRACTION")
     ignore_predefined_split: bool = setting(
-        False, "Ignore the division into parts that the data set brings, and divide by case."
+        False, "Ignore the predefined split (train, validation, test) of the data set, and make a new split by case."
     )
     folds: int = setting(5, "Number of cross-validation folds.", "N")
     repeats: int = setting(1, "Number of times the folds are drawn; more repeats reduce the variance.", "N")
     group_by: str = setting(
         "case",
-        "Unit that a fold keeps whole: case, or site with all its cases; slide and image leak.",
+        "Unit that is never divided between folds: case, or site with all its cases; slide and image leak, because "
+        "images of one case are then on both sides.",
         "UNIT",
         choices=choices.groupings,
         closed=True,
@@ -79,7 +80,7 @@ class StudySettings:
     title: ClassVar[str] = "Study"
 
     study: str | None = setting(None, "Name of the study.", "NAME", unset="made from data, regime, grouping and engine")
-    trials: int = setting(50, "Total number of finished trials, earlier ones included.", "N", at_least=1)
+    trials: int = setting(50, "Total number of finished trials, including those of earlier commands.", "N", at_least=1)
     finetune_trials: int | None = setting(
         None,
         "Number of fine-tuning trials when --regime auto runs a second study on a GPU.",
@@ -89,7 +90,12 @@ class StudySettings:
         belongs_to_command=True,
     )
     timeout: float | None = setting(
-        None, "Seconds after which no trial is started.", "SECONDS", above=0, unit="seconds", belongs_to_command=True
+        None,
+        "Seconds after which no new trial is started.",
+        "SECONDS",
+        above=0,
+        unit="seconds",
+        belongs_to_command=True,
     )
     patience: int | None = setting(
         None, "Stop after this many finished trials in a row without a better score.", "N", at_least=1
@@ -129,13 +135,13 @@ class SearchSettings:
     )
     init_from: str | None = setting(
         None,
-        "Frozen study whose best heads a fine-tuning study starts from.",
+        "Frozen study whose best heads initialize the heads of a fine-tuning study.",
         "STUDY",
-        unset="each backbone trains heads of its own",
+        unset="heads are trained for each backbone",
     )
     warm_start_from: tuple[str, ...] = setting(
         (),
-        "Studies on other data, separated by commas, whose best parameters are tried first.",
+        "Studies on other data whose best parameters are tried first, separated by commas.",
         "STUDIES",
         parse=parse_names,
         belongs_to_command=True,
@@ -160,25 +166,29 @@ class NetworkSettings:
     )
     augmentations: tuple[str, ...] = setting(
         (),
-        "Augmentation policies of other packages that are searched as well, separated by commas.",
+        "Augmentation policies from other packages to add to the search, separated by commas.",
         "NAMES",
         choices=choices.augmentations,
         parse=parse_names,
     )
     metrics: tuple[str, ...] = setting(
         (),
-        "Metrics of other packages that are logged as well, separated by commas.",
+        "Metrics from other packages to log in addition, separated by commas.",
         "NAMES",
         parse=parse_names,
         choices=choices.metrics,
     )
     image_size: int = setting(224, "Side of the images that the backbones receive, in pixels.", "PIXELS")
     image_sizes: tuple[int, ...] = setting(
-        (), "Further image sizes that fine-tuning searches, separated by commas.", "PIXELS", parse=parse_whole_numbers
+        (),
+        "Additional image sizes in the search space of fine-tuning, separated by commas.",
+        "PIXELS",
+        parse=parse_whole_numbers,
     )
     resize: str = setting(
         "crop",
-        "How an image is brought to that size: crop its centre, squash it, or average a grid of tiles.",
+        "How images are resized: crop the centre, squash to a square, or tiles, which averages the features of a grid "
+        "of tiles.",
         "MODE",
         choices=choices.resize_modes,
         closed=True,
@@ -201,7 +211,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionSettings:
-    """Processes that run trials, and the database that these processes share."""
+    """Settings for the worker processes, and for the database that they share."""
 
     title: ClassVar[str] = "Execution"
 
@@ -242,7 +252,7 @@ class TrackingSettings:
     title: ClassVar[str] = "Tracking and output"
 
     tracking: bool = setting(True, "Log runs, predictions and models to MLflow.", belongs_to_command=True)
-    keep_models: str = setting("all", "Trials whose model MLflow keeps: all, best:N or none.", "WHICH")
+    keep_models: str = setting("all", "Trials whose models are kept in MLflow: all, best:N or none.", "WHICH")
     quiet: bool = setting(False, "Print the result only.", aliases=("-q",), belongs_to_command=True)
 
 
@@ -272,11 +282,14 @@ class Settings(
             check_value(declared.name, option_of(declared), getattr(self, declared.name))
         model_limit(self.keep_models)
         if not self.backbones:
-            raise SettingsError("--backbones must name at least one backbone, but the list is empty.")
+            raise SettingsError(
+                "--backbones must name at least one backbone, but is empty. Use --backbones auto for all available "
+                "backbones."
+            )
         if self.workers == 0 and (self.trial_timeout is not None or self.max_worker_memory is not None):
             raise SettingsError(
-                "--trial-timeout and --max-worker-memory must be used with worker processes, but got --workers 0: a "
-                "process cannot end itself when it hangs. Leave out --workers 0."
+                "--trial-timeout and --max-worker-memory require worker processes, because the command can only stop "
+                "a trial in another process. Remove --workers 0, or set --workers 1."
             )
 
 

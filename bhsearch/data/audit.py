@@ -32,7 +32,7 @@ class Audit:
 
     Attributes:
         name: Name of the data set.
-        synthetic: Whether the images are drawn by a program.
+        synthetic: Whether the images are synthetic instead of photographs of tissue.
         has_cases: Whether the cases are known. If not, no split can rule out a leak.
         n_images: Number of images that were read.
         n_cases: Number of different case names.

@@ -69,7 +69,7 @@ class Dataset:
             (hex).
         class_names: Names of the classes; the label of a class is its index in this tuple.
         has_cases: Whether the cases are known. If not, each image is its own case and no model can be promoted.
-        synthetic: Whether the images are drawn by a program.
+        synthetic: Whether the images are synthetic instead of photographs of tissue.
         bad: Unreadable files that were skipped on request.
         left_out: Numbers of files in the folder that are not images of the data set.
         notes: Sentences about how the data were read, for example about unused columns.

@@ -1,4 +1,4 @@
-"""Groups of cases, slides and images as units of a split. Unit keys do not depend on file locations or row order."""
+"""Sets of images that a split never divides: groups of cases, slides or single images."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bhsearch.data.dataset import Dataset
 from bhsearch.data.layouts.naming import PARTS, TEST, VALIDATION, shown, spelling_key
 from bhsearch.data.stratify import SEPARATOR, strata_of
 from bhsearch.errors import DataError, SettingsError
-from bhsearch.text import listed
+from bhsearch.text import listed, plural
 
 
 @dataclass(frozen=True, eq=False)
 class SplitUnits:
-    """Units that a split keeps together, with the assignment of images to units.
+    """Sets of images ("units") that a split never divides.
 
     Attributes:
         number: Unit number per image, 0 to n_units - 1. Shape (n_images,).
@@ -52,12 +52,15 @@ def case_keys(dataset: Dataset) -> npt.NDArray[np.object_]:
     cases, paths = dataset.column("case"), dataset.column("path")
     unknown = cases == ""
     if dataset.has_cases and unknown.any():
-        raise DataError(f"Every image must have a case, but these have none:\n{listed(paths[unknown].tolist())}")
+        raise DataError(
+            f"The case of some images is unknown:\n{listed(paths[unknown].tolist())}\nName cases with the column case "
+            "of a manifest, or with --case-pattern."
+        )
     return np.where(unknown, paths, cases)
 
 
 def units_of_groups(dataset: Dataset) -> SplitUnits:
-    """Return the groups of cases of a whole data set as units; a group's key consists of its sorted case keys.
+    """Return the units of a split by case: groups of cases, whose keys consist of the sorted case keys.
 
     Raises:
         DataError: If a class has no image, or `dataset.has_cases` is true but the case of an image is unknown.
@@ -65,8 +68,8 @@ def units_of_groups(dataset: Dataset) -> SplitUnits:
     missing = [name for label, name in enumerate(dataset.class_names) if not (dataset.labels == label).any()]
     if missing:
         raise DataError(
-            f"Both {' and '.join(dataset.class_names)} images are required, but there are no "
-            f"{' and no '.join(missing)} images."
+            f"The data set contains no {' and no '.join(missing)} images; bhsearch needs both classes. Check --data "
+            "and --class-map."
         )
     cases = case_keys(dataset)
     groups = merge_groups(cases, dataset.column("pixels_digest"), by_spelling=dataset.has_cases)
@@ -78,7 +81,7 @@ def units_of_groups(dataset: Dataset) -> SplitUnits:
 
 
 def units_of_slides(dataset: Dataset) -> SplitUnits:
-    """Return the slides of a data set as units, stratified by the labels of the slides.
+    """Return the units of a split by slide, stratified by the labels of the slides.
 
     Raises:
         SettingsError: If the slide of an image is unknown.
@@ -87,8 +90,8 @@ def units_of_slides(dataset: Dataset) -> SplitUnits:
     n_unknown = int(np.sum(slides == ""))
     if n_unknown:
         raise SettingsError(
-            f"--group-by slide needs the slide of every image, but {n_unknown:,} of {len(dataset):,} images have none. "
-            "Use --group-by case."
+            f"--group-by slide requires that the slide of every image is known, but it is missing for {n_unknown:,} of "
+            f"{len(dataset):,} images. Use --group-by case."
         )
     # The key includes the case, since two cases may have a slide with the same name.
     return _named([SEPARATOR.join(pair) for pair in zip(case_keys(dataset), slides, strict=True)], dataset.labels)
@@ -117,12 +120,12 @@ def units_of_sites(dataset: Dataset, group: Ints) -> SplitUnits:
 
 
 def units_of_images(dataset: Dataset) -> SplitUnits:
-    """Return the images of a data set as units of one image each."""
+    """Return the units of a split by image: each unit is a single image."""
     return _named(dataset.column("path").tolist(), dataset.labels)
 
 
 def sealed_part(dataset: Dataset) -> str:
-    """Return the predefined part that becomes the sealed test set: `test` or, if missing, `validation`.
+    """Return the part of the predefined split that becomes the test set: `test` or, if missing, `validation`.
 
     Returns:
         Name of the part; empty without a predefined split.
@@ -150,9 +153,10 @@ def part_as_test(dataset: Dataset, groups: SplitUnits) -> Bools:
             for group in shared
         ]
         raise DataError(
-            f"{others.capitalize()} and {part} must have no case or image in common, but share {len(shared):,} (cases "
-            f"with a common image or differing in spelling only are joined by =):\n{listed(names)}\n"
-            "Move each case to one side, or split by case with --ignore-predefined-split."
+            f"The predefined split has a leak: {plural(len(shared), 'case')} in both {others} and "
+            f"{part}:\n{listed(names)}\nCases joined by = share an image or differ only in the spelling of their "
+            "names. Move all images of a case to one side, or make a new split by case with "
+            "--ignore-predefined-split."
         )
     return inside
 
@@ -183,7 +187,7 @@ def merge_groups(
     """
     if len(case) != len(pixels_digest):
         raise DataError(
-            f"Every image must have a case and a digest, but got {len(case)} cases and {len(pixels_digest)} digests."
+            f"`case` and `pixels_digest` must have the same length, but got {len(case)} and {len(pixels_digest)}."
         )
     keys, case_number = np.unique(np.asarray(case, dtype=str), return_inverse=True)
     parent = list(range(len(keys)))

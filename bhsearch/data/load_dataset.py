@@ -14,7 +14,7 @@ from bhsearch.data.layouts import registry
 from bhsearch.data.layouts.base import LAYOUTS, NO_OPTIONS, LayoutOptions
 from bhsearch.data.layouts.listing import Listing, require_both_classes
 from bhsearch.errors import DataError
-from bhsearch.text import listed
+from bhsearch.text import listed, plural
 
 
 def load_dataset(
@@ -45,15 +45,17 @@ def load_dataset(
     results = hash_images(listing.root, [row.path for row in listing.rows], progress=progress)
     bad = [*listing.bad, *(result for result in results if isinstance(result, BadFile))]
     if bad and not skip_unreadable:
+        reasons = listed([f"{file.path}: {file.reason}" for file in bad])
         raise DataError(
-            f"Every image must be readable, but {len(bad):,} of {len(listing.rows) + len(listing.bad):,} cannot be:\n"
-            f"{listed([f'{file.path}: {file.reason}' for file in bad])}\n"
-            "Repair them, or skip them with --skip-unreadable."
+            f"Cannot read {len(bad):,} of {plural(len(listing.rows) + len(listing.bad), 'image')}:\n{reasons}\n"
+            "Repair or remove the files, or skip them with --skip-unreadable."
         )
     read = [(row, result) for row, result in zip(listing.rows, results, strict=True) if isinstance(result, Digests)]
     rows = [{**asdict(row), **asdict(result)} for row, result in read]
     if both_classes or not rows:
-        require_both_classes((row["label"] for row in rows), f", {len(bad):,} unreadable files left out,")
+        require_both_classes(
+            (row["label"] for row in rows), f" after leaving out {plural(len(bad), 'unreadable file')}"
+        )
     return Dataset(
         name=_name(listing),
         root=listing.root,

@@ -64,13 +64,14 @@ def open_data(
     spec = PHANTOM if data is None else data
     if not spec.strip():
         raise SettingsError(
-            f"--data must be a folder, a manifest or {PHANTOM}, but got {spec!r}. Check that the shell variable is set."
+            f"--data must be a folder, a manifest or {PHANTOM}, but got {spec!r}. If you use a shell variable, check "
+            "that it is set."
         )
     if spec == PHANTOM or spec.startswith(f"{PHANTOM}:"):
         if layout not in (AUTO, PHANTOM) or any(vars(options).values()):
             raise SettingsError(
-                "--layout, --case-pattern, --class-map, --ignore-column and --image-root require images of your own, "
-                f"but the data are {spec}."
+                "--layout, --case-pattern, --class-map, --ignore-column and --image-root cannot be used with the "
+                f"synthetic data {spec!r}. Remove these options, or give your own images with --data."
             )
         return phantom_dataset(spec)
     return load_dataset(

@@ -158,7 +158,10 @@ class Split:
             DataError: If the record has another format version, is incomplete or was modified.
         """
         if record.get("format") != _FORMAT:
-            raise DataError(f"A stored split must have format {_FORMAT}, but got {record.get('format')!r}.")
+            raise DataError(
+                f"Cannot read a stored split of the format {record.get('format')!r}; this version of bhsearch reads "
+                f"format {_FORMAT}. Use the version that made the study, or create a new study with --study."
+            )
         try:
             images = record["images"]
             number = {name: at for at, name in enumerate(PARTS)}
@@ -177,9 +180,12 @@ class Split:
             )
             kept, found = record["fingerprint"], split.fingerprint
         except (KeyError, ValueError, TypeError, OverflowError) as error:
-            raise DataError(f"A stored split must be complete, but reading it failed: {error!r}.") from error
+            raise DataError(f"The stored split is damaged: {error!r}. Create a new study with --study.") from error
         if kept != found:
-            raise DataError(f"A stored split must not be modified, but its fingerprint is {found} instead of {kept}.")
+            raise DataError(
+                f"The stored split was modified: its fingerprint should be {kept}, but is {found}. Create a new study "
+                "with --study."
+            )
         return split
 
 
@@ -209,7 +215,7 @@ def training_mask(folds: Folds, repeat: int, fold: int) -> Bools:
 def _folds_of(folds: Folds, repeat: int, fold: int) -> Folds:
     n_repeats, n_folds = len(folds), int(folds.max(initial=-1)) + 1
     if not (0 <= repeat < n_repeats and 0 <= fold < n_folds):
-        raise IndexError(f"Repeat and fold must be below {n_repeats} and {n_folds}, but got {repeat} and {fold}.")
+        raise IndexError(f"`repeat` must be below {n_repeats} and `fold` below {n_folds}, but got {repeat} and {fold}.")
     row: Folds = folds[repeat]
     return row
 
@@ -330,7 +336,7 @@ def _at_magnification(dataset: Dataset, wanted: str) -> tuple[str, Bools]:
     raise SettingsError(
         f"--magnification must be one of {', '.join([ALL, *known])}, but got {wanted!r}."
         if known
-        else f"--magnification must be {ALL} for data without known magnifications, but got {wanted!r}."
+        else f"The data set has no magnifications, so --magnification must be {ALL}, but got {wanted!r}."
     )
 
 
@@ -345,14 +351,18 @@ def _on_parts(dataset: Dataset, part: str, test_fraction: float) -> list[str]:
     present = [name for name in DATA_PARTS if (dataset.column("part") == name).any()]
     if not part:
         return (
-            [f"The predefined parts ({', '.join(present)}) are ignored because of --ignore-predefined-split."]
+            [f"The predefined split ({', '.join(present)}) is ignored because of --ignore-predefined-split."]
             if present
             else []
         )
-    sentence = f"The predefined {part} part is the test set; the test fraction of {test_fraction:g} is not used."
+    sentence = (
+        f"The {part} images of the predefined split are the test set; --test-fraction {test_fraction:g} is not used."
+    )
     others = [name for name in present if name != part]
     if len(others) > 1:
-        sentence += f" The parts {' and '.join(others)} together are the development set, divided into new folds."
+        sentence += (
+            f" The {' and '.join(others)} images together are the development set, which is divided into new folds."
+        )
     return [sentence]
 
 
@@ -361,9 +371,9 @@ def _require_test(dataset: Dataset, groups: SplitUnits, test: Bools, part: str, 
     if min(counts):
         return
     total = _cases_of_classes(groups.number, dataset.labels)
-    what = f"{part} part, which is the sealed test," if part else "sealed test"
+    what = f"test set (the {part} images of the predefined split)" if part else "test set"
     raise DataError(
-        f"The {what} must have both classes, but has {_counted(counts, 'cases' + _at(magnification))} of "
+        f"The {what} lacks a class: it has {_counted(counts, 'cases' + _at(magnification))}, of "
         f"{_counted(total, 'cases')} in total. "
         + ("Split by case with --ignore-predefined-split." if magnification == ALL else f"Use --magnification {ALL}.")
     )
@@ -397,16 +407,15 @@ def _check_folds(units: SplitUnits, labels: Folds, n_folds: int, n_repeats: int,
         return folds
     if works:
         raise SettingsError(
-            f"--repeats must not exceed the number of different divisions, but got {n_repeats}: {len(units.keys):,} "
-            f"{what} in {n_folds} folds have {len(folds)}."
+            f"--repeats {n_repeats} is too large: {len(units.keys):,} {what} in {n_folds} folds allow only "
+            f"{len(folds)} different divisions. Use at most --repeats {len(folds)}."
         )
     counts = _cases_of_classes(units.number, labels)
     possible = range(min(MAX_FOLDS, *counts), 1, -1)
     largest = next((k for k in possible if len((found := assigned(k))[0]) == n_repeats and found[1]), None)
     repeated = f" with --repeats {n_repeats}" if n_repeats > 1 else ""
     raise DataError(
-        f"Every fold must have both classes, but with --folds {n_folds} one does not: the development set "
-        f"has {_counted(counts, what)}. "
+        f"With --folds {n_folds}, a fold would lack a class: the development set has only {_counted(counts, what)}. "
         + (
             f"The largest possible value{repeated} is --folds {largest}."
             if largest

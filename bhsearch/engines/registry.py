@@ -60,7 +60,7 @@ def check_engine(
 
 def _unknown_sampler(store: StudyStore, sampler: str) -> UnknownPartError:
     others = [name for name in ENGINES.built_in if sampler in ENGINES.get(name).samplers()]
-    hint = f" It is one of --engine {others[0]}." if others else ""
+    hint = f" It is a sampler of --engine {others[0]}." if others else ""
     known = ", ".join(store.samplers())
     message = f"--sampler must be one of {known} with --engine {store.name}, but got {sampler!r}.{hint}"
     return UnknownPartError(message, SAMPLERS.group, sampler)

@@ -32,10 +32,10 @@ class CorrectedScore:
 
     Attributes:
         raw: The best score without correction.
-        score: Corrected score: the mean over draws of the winner's score on cases that were not used to select the
-            winner.
-        low: Lower end of the 95 % interval of `score` over cases.
-        high: Upper end of this interval.
+        score: Corrected score. In each bootstrap sample, the best trial is selected on the drawn cases and scored on
+            the cases left out; this is the mean of these scores.
+        low: Lower end of the 95 % confidence interval of `score`, from the bootstrap over groups of cases.
+        high: Upper end of the 95 % confidence interval of `score`.
         n_trials: Number of trials that competed.
         n_groups: Number of groups of cases that were resampled.
     """
@@ -53,15 +53,16 @@ def corrected_score(
 ) -> CorrectedScore:
     """Return the best score, corrected for selection bias by bootstrap bias-corrected cross-validation (BBC-CV).
 
-    Each draw samples groups with replacement. The trial with the best score on the sampled groups is the winner of the
-    draw. The corrected score of the draw is the winner's score on the groups that were not sampled, or the mean over
-    the winners if several trials are equally good. A score is the mean of the task's metric over the folds that have
-    both classes. A draw is skipped if no fold has both classes among the groups that were not sampled.
+    Each bootstrap sample draws groups of cases with replacement. The trial with the best score on the drawn groups is
+    the winner. The corrected score of the bootstrap sample is the winner's score on the groups that were not sampled,
+    or the mean over the winners if several trials are equally good. A score is the mean of the task's metric over the
+    folds that have both classes. A bootstrap sample is skipped if no fold has both classes among the groups that were
+    not sampled.
 
-    The interval is the percentile interval of the corrected scores over the draws. It covers the variation over cases,
-    including the selection of the winner, but not the variation of training. It is wider than necessary for a coverage
-    of 95 %, since each draw is scored on only about 37 % of the groups; `experiments/benchmarks/null_studies.py`
-    measures by how much.
+    The interval is the percentile interval of the corrected scores over the bootstrap samples. It covers the variation
+    over cases, including the selection of the winner, but not the variation of training. It is wider than necessary for
+    a coverage of 95 %, since each bootstrap sample is scored on only about 37 % of the groups;
+    `experiments/benchmarks/null_studies.py` measures by how much.
 
     Some optimism remains, for two reasons. First, the sampler used the scores of all groups to choose parameters.
     Second, the sampled and the other groups are not independent: in cross-validation, the heads that predict the former
@@ -71,14 +72,15 @@ def corrected_score(
         predictions: Out-of-fold predictions of every complete trial of the study and of the studies that it was
             initialised from, on the same images, folds and groups. Pruned and failed trials must not be included.
         task: Task that names the score.
-        n_draws: Number of draws, 1 or more.
-        seed: Random seed for the draws.
+        n_draws: Number of bootstrap samples, 1 or more.
+        seed: Random seed of the bootstrap.
 
     Returns:
         The best score, its correction, and the interval of the correction.
 
     Raises:
-        DataError: If there are no predictions, the images or folds differ between trials, or no draw can be scored.
+        DataError: If there are no predictions, the images or folds differ between trials, or no bootstrap sample can be
+            scored.
 
     Source:
         Tsamardinos, Greasidou and Borboudakis, "Bootstrapping the out-of-sample predictions for efficient and accurate
@@ -96,9 +98,9 @@ def corrected_score(
     outside[np.isnan(inside[0]) | np.isnan(left_out[0])] = np.nan
     if not np.isfinite(outside).any():
         raise DataError(
-            f"The groups that a draw leaves out must have both classes in at least one fold, but they do in none of "
-            f"{n_draws} draws of {draws.shape[1]} groups. There are too few cases to correct for having searched; add "
-            "cases of the rarer class."
+            f"There are too few cases for the bootstrap bias correction: in none of {n_draws} bootstrap samples of "
+            f"{draws.shape[1]} groups do the left-out groups have both classes in a fold. Add cases of the rarer "
+            "class."
         )
     low, high = interval(outside)
     return CorrectedScore(
@@ -113,14 +115,16 @@ def corrected_score(
 
 def _check_same(predictions: Sequence[Predictions]) -> None:
     if not predictions:
-        raise DataError("A correction needs the predictions of at least one complete trial, but got none.")
+        raise DataError(
+            "The bootstrap bias correction requires the predictions of at least one complete trial, but got none."
+        )
     first = predictions[0]
     for number, trial in enumerate(predictions):
         differing = [name for name in _SAME if not np.array_equal(getattr(trial, name), getattr(first, name))]
         if differing:
             raise DataError(
-                f"All trials must have the same images and folds, but number {number} has another "
-                f"{' and '.join(differing)} than the first."
+                f"All trials must have the same images and folds, but the trial at index {number} differs from the "
+                f"first in: {', '.join(differing)}."
             )
 
 
@@ -136,15 +140,15 @@ def tied_with_best(scores: FloatArray, samples: FloatArray, level: float = 0.95)
 
     Args:
         scores: Score of every trial. Shape (T,).
-        samples: Bootstrap scores of every trial, from the same draws. Shape (T, n_draws).
+        samples: Bootstrap scores of every trial, from the same bootstrap samples. Shape (T, n_draws).
         level: Simultaneous confidence level, between 0 and 1.
 
     Returns:
         Mask of the tied trials; always True for trials with the best score. Shape (T,).
 
     Raises:
-        DataError: If there is no trial, a score is nan or infinite, the shapes disagree, or no draw has a score for
-            every trial.
+        DataError: If there is no trial, a score is nan or infinite, the shapes disagree, or no bootstrap sample has a
+            score for every trial.
 
     Source:
         Multiple comparisons with the best (Hsu, "Simultaneous confidence intervals for all distances from the best",
@@ -152,16 +156,19 @@ def tied_with_best(scores: FloatArray, samples: FloatArray, level: float = 0.95)
         (Romano and Wolf, "Exact and approximate stepdown methods for multiple hypothesis testing", JASA 100, 2005).
     """
     if scores.ndim != 1 or not len(scores) or samples.ndim != 2 or len(samples) != len(scores):
-        raise DataError(f"Every trial needs a score and samples, but got shapes {scores.shape} and {samples.shape}.")
+        raise DataError(
+            f"`scores` and `samples` must have the same number of trials, but got shapes {scores.shape} and "
+            f"{samples.shape}."
+        )
     if not np.isfinite(scores).all():
         raise DataError(
-            f"Every score must be a number, but got {scores[~np.isfinite(scores)][0]}. Leave out failed trials."
+            f"All scores must be finite, but got {scores[~np.isfinite(scores)][0]}. Leave out failed trials."
         )
     whole = samples[:, np.isfinite(samples).all(axis=0)]
     if not whole.shape[1]:
         raise DataError(
-            "At least one draw must give a score for every trial, but each of the "
-            f"{samples.shape[1]} draws lacks a score. There are too few cases to compare trials."
+            f"There are too few cases to compare trials: in each of {samples.shape[1]} bootstrap samples, the score of "
+            "at least one trial is undefined. Add cases of the rarer class."
         )
     errors = whole - scores[:, None]
     covariance = np.atleast_2d(np.cov(errors, bias=True))

@@ -1,4 +1,4 @@
-"""Bootstrap over groups: draws, metrics per draw, and intervals. Folds, repeats and trials share the same draws."""
+"""Bootstrap over groups of cases. Folds, repeats and trials share the same bootstrap samples."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Interval(NamedTuple):
 def group_draws(
     group: npt.NDArray[np.int64], stratum: npt.NDArray[np.int64], n_draws: int = 1000, seed: int = 0
 ) -> IntArray:
-    """Draw groups with replacement within strata; the number of draws from a stratum is its number of groups.
+    """Draw bootstrap samples of the groups, with replacement within each stratum.
 
     Args:
         group: Group number per image. Shape (n,).
         stratum: Stratum of the image's group. Shape (n,).
-        n_draws: Number of draws, 1 or more.
-        seed: Random seed. The draws do not depend on the order of the images.
+        n_draws: Number of bootstrap samples, 1 or more.
+        seed: Random seed. The samples do not depend on the order of the images.
 
     Returns:
         Number of times each group was drawn, with groups in ascending order. Shape (n_draws, n_groups).
@@ -47,7 +47,9 @@ def group_draws(
     stratum_of_group = stratum[first]
     if (stratum_of_group[number] != stratum).any():
         split = groups[np.unique(number[stratum_of_group[number] != stratum])]
-        raise DataError(f"All images of a group must be in one stratum, but those of group {split[0]} are in several.")
+        raise DataError(
+            f"All images of a group must be in the same stratum, but those of group {split[0]} are in several."
+        )
     generator = np.random.default_rng(seed)
     counts = np.zeros((n_draws, len(groups)), dtype=np.int64)
     for value in np.unique(stratum_of_group):
@@ -59,20 +61,20 @@ def group_draws(
 
 
 def bootstrap_metric(metric: Metric, predictions: Predictions, decisions: HardLabels, draws: IntArray) -> FloatArray:
-    """Compute a metric for every draw.
+    """Compute a metric for every bootstrap sample.
 
-    A draw multiplies the weight of each image by the number of times the group of the image was drawn. The weighted
-    AUC is computed by `bootstrap_auc`, which returns the same values a hundred times as fast.
+    A bootstrap sample multiplies the weight of each image by the number of times the group of the image was drawn. The
+    weighted AUC is computed by `bootstrap_auc`, which returns the same values a hundred times as fast.
 
     Args:
         metric: The metric.
         predictions: Out-of-fold predictions, or test predictions as a single fold.
-        decisions: Predicted labels of the same images. Thresholds are not refitted per draw.
+        decisions: Predicted labels of the same images. Thresholds are not fitted again in each bootstrap sample.
         draws: Counts from `group_draws` for the same images. Shape (n_draws, n_groups).
 
     Returns:
-        Mean over the folds or repeats for which the metric is defined under the draw; nan if there are none. Shape
-        (n_draws,).
+        Mean over the folds or repeats for which the metric is defined in the bootstrap sample; nan if there are none.
+        Shape (n_draws,).
 
     Raises:
         DataError: If `draws` and `predictions` differ in the number of groups.
@@ -98,8 +100,8 @@ def _group_number(predictions: Predictions, draws: IntArray) -> IntArray:
     _, number = np.unique(predictions.group, return_inverse=True)
     if draws.ndim != 2 or draws.shape[1] != number.max() + 1:
         raise DataError(
-            f"The draws must be counts of the {number.max() + 1} groups of the predictions, but have shape "
-            f"{draws.shape}. Draw them with `group_draws` from the same predictions."
+            f"`draws` must have one column for each of the {number.max() + 1} groups of the predictions, but has shape "
+            f"{draws.shape}. Create it with `group_draws` from the same predictions."
         )
     return np.asarray(number, dtype=np.int64)
 
@@ -117,20 +119,20 @@ def bootstrap_scores(predictions: Predictions, draws: IntArray, task: Task) -> F
 
 
 def bootstrap_auc(predictions: Predictions, draws: IntArray) -> FloatArray:
-    """Compute the mean AUC over folds for every draw.
+    """Compute the mean AUC over folds for every bootstrap sample.
 
-    A draw multiplies the weight of each image by the number of times the group of the image was drawn. The AUC of a
-    fold is a ratio of sums over pairs of a malignant and a benign image. These sums are first computed per pair of
-    groups, once for all draws. The AUC under a draw with counts c is then
-    `c' wins c / (c' positive * c' negative)`. This is exact, including ties, and needs only products of small matrices
-    per draw instead of a pass over the images.
+    A bootstrap sample multiplies the weight of each image by the number of times the group of the image was drawn. The
+    AUC of a fold is a ratio of sums over pairs of a malignant and a benign image. These sums are first computed per
+    pair of groups, once for all bootstrap samples. The AUC of a bootstrap sample with counts c is then `c' wins c / (c'
+    positive * c' negative)`. This is exact, including ties, and needs only products of small matrices per bootstrap
+    sample instead of a pass over the images.
 
     Args:
         predictions: Out-of-fold predictions.
         draws: Counts from `group_draws` for the same images. Shape (n_draws, n_groups).
 
     Returns:
-        Mean over the folds that keep both classes under the draw; nan if there are none. Shape (n_draws,).
+        Mean over the folds that keep both classes in the bootstrap sample; nan if there are none. Shape (n_draws,).
 
     Raises:
         DataError: If `draws` and `predictions` differ in the number of groups.
@@ -156,7 +158,7 @@ def _pair_wins(
     negative: IntArray,
     draws: IntArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Sum the weights of image pairs in one validation fold, for every draw.
+    """Sum the weights of image pairs in one validation fold, for every bootstrap sample.
 
     Args:
         predictions: Out-of-fold predictions.
@@ -203,8 +205,8 @@ def interval(samples: FloatArray, level: float = 0.95) -> Interval:
     """Return the percentile interval of bootstrap samples.
 
     Args:
-        samples: One value per draw; nan and infinite values are ignored. Shape (n_draws,).
-        level: Share of the draws within the interval, between 0 and 1.
+        samples: One value per bootstrap sample; nan and infinite values are ignored. Shape (n_draws,).
+        level: Share of the bootstrap samples within the interval, between 0 and 1.
 
     Returns:
         The interval; both ends are nan if no finite sample is left.
@@ -222,16 +224,19 @@ def interval(samples: FloatArray, level: float = 0.95) -> Interval:
 
 
 def paired_difference(first: FloatArray, second: FloatArray, level: float = 0.95) -> Interval:
-    """Return the percentile interval of `first - second` over paired draws, so that common variation cancels.
+    """Return the percentile interval of `first - second` over paired samples, so that common variation cancels.
 
     Args:
         first: Bootstrap scores of a trial or model. Shape (n_draws,).
-        second: Bootstrap scores of another trial or model, from the same draws. Shape (n_draws,).
-        level: Share of the draws within the interval, between 0 and 1.
+        second: Bootstrap scores of another trial or model, from the same bootstrap samples. Shape (n_draws,).
+        level: Share of the bootstrap samples within the interval, between 0 and 1.
 
     Raises:
-        DataError: If `first` and `second` have different numbers of draws.
+        DataError: If `first` and `second` have different numbers of bootstrap samples.
     """
     if first.shape != second.shape:
-        raise DataError(f"A paired difference needs the same draws, but got {first.shape} and {second.shape} of them.")
+        raise DataError(
+            "A paired difference requires two arrays of the same shape, computed from the same bootstrap samples, but "
+            f"got {first.shape} and {second.shape}."
+        )
     return interval(first - second, level)

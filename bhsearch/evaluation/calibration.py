@@ -125,8 +125,8 @@ def fit_calibration(
     positive, negative = float(weight @ label), float(weight @ (1 - label))
     if not positive > 0 or not negative > 0:
         raise DataError(
-            f"Calibration needs images of both classes with weight above 0, but the weight of benign images is "
-            f"{negative:g} and that of malignant images {positive:g}."
+            "Calibration requires images of both classes with positive weight, but the total weight of benign images "
+            f"is {negative:g} and that of malignant images {positive:g}."
         )
     x = logit(probability)
     target = np.where(label == 1, (positive + 1) / (positive + 2), 1 / (negative + 2))

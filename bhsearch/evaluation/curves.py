@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves as arrays: points per fold, means over folds, and bootstrap bands over cases."""
+"""ROC and precision-recall curves as arrays: points per fold, means over folds, and bootstrap confidence bands."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _Interpolation = Callable[[FloatArray, FloatArray], FloatArray]
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """Curve averaged over folds, with a pointwise 95 % bootstrap band over cases.
+    """Curve averaged over folds, with a pointwise 95 % confidence band from a bootstrap over cases.
 
     Attributes:
         x: Grid from 0 to 1 of false positive rates (ROC) or recalls. Shape (N_GRID,).
         mean: Mean over folds of the true positive rate (ROC) or precision. Shape (N_GRID,).
-        low, high: Lower and upper end of the band; nan without draws. Shape (N_GRID,).
+        low, high: Lower and upper end of the confidence band; nan if the curve has none. Shape (N_GRID,).
         base: Performance of random guessing: the area 0.5 for ROC, or the case-weighted malignant share for precision.
     """
 
@@ -37,7 +37,7 @@ class Band:
 
     @property
     def has_interval(self) -> bool:
-        """Whether the ends of the band are defined."""
+        """Whether the curve has a confidence band."""
         return bool(np.isfinite(self.low).all())
 
 
@@ -66,18 +66,18 @@ def roc_points(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def roc_band(predictions: Predictions, draws: IntArray | None = None) -> Band:
-    """Return the mean ROC curve over folds on a grid of false positive rates, with its bootstrap band.
+    """Return the mean ROC curve over folds on a grid of false positive rates, with a 95 % confidence band.
 
     Args:
         predictions: Out-of-fold predictions.
-        draws: Counts from `group_draws`; 200 draws are enough for a figure. None for a curve without a band. Shape
-            (n_draws, n_groups).
+        draws: Counts from `group_draws`; 200 bootstrap samples are enough for a figure. None for a curve without a
+            confidence band. Shape (n_draws, n_groups).
     """
     return _band(predictions, draws, _true_positive_rate, 0.5)
 
 
 def precision_recall_band(predictions: Predictions, draws: IntArray | None = None) -> Band:
-    """Return the mean precision over folds on a grid of recalls, with its bootstrap band.
+    """Return the mean precision over folds on a grid of recalls, with a 95 % confidence band.
 
     The precision at a recall is the precision at the highest threshold that reaches this recall, so that the area under
     the curve of a fold is the fold's average precision.
@@ -91,7 +91,7 @@ def precision_recall_band(predictions: Predictions, draws: IntArray | None = Non
 
 
 def _band(predictions: Predictions, draws: IntArray | None, interpolate: _Interpolation, base: float) -> Band:
-    """Average a curve over the folds that have both classes, for the observed data and for every draw."""
+    """Average a curve over the folds that have both classes, for the observed data and for every bootstrap sample."""
     grid = np.linspace(0.0, 1.0, N_GRID)
     _, number = np.unique(predictions.group, return_inverse=True)
     observed = np.ones((1, number.max() + 1), dtype=np.int64)
@@ -111,7 +111,7 @@ def _band(predictions: Predictions, draws: IntArray | None, interpolate: _Interp
 
 
 def _true_positive_rate(tp: FloatArray, fp: FloatArray) -> FloatArray:
-    """Interpolate the true positive rate of every draw at the grid's false positive rates. Shape (n_draws, N_GRID)."""
+    """Interpolate the true positive rate of each sample at the grid's false positive rates. Shape (n_draws, N_GRID)."""
     grid = np.linspace(0.0, 1.0, N_GRID) + _NUDGE
     rise, run = tp / tp[:, -1:], fp / fp[:, -1:]
     # Shift draw d to the interval [2d, 2d + 1], so that a single call interpolates all draws.
@@ -121,7 +121,7 @@ def _true_positive_rate(tp: FloatArray, fp: FloatArray) -> FloatArray:
 
 
 def _precision(tp: FloatArray, fp: FloatArray) -> FloatArray:
-    """Return the precision of every draw at the first threshold that reaches each recall. Shape (n_draws, N_GRID)."""
+    """Return the precision of every sample at the first threshold that reaches each recall. Shape (n_draws, N_GRID)."""
     grid = np.maximum(np.linspace(0.0, 1.0, N_GRID) - _NUDGE, _NUDGE)
     recall = tp / tp[:, -1:]
     called = tp + fp

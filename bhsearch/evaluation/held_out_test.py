@@ -1,4 +1,4 @@
-"""Evaluation of one model on the sealed test set: metrics at a predefined threshold, with intervals over cases."""
+"""Evaluation of one model on the held-out test set: metrics at a fixed threshold, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -49,12 +49,13 @@ class TestResult:
 
     Attributes:
         task: Task of the study.
-        predictions: Predictions of the sealed images with calibrated probabilities, as a single fold.
+        predictions: Predictions of the images of the held-out test set with calibrated probabilities, as a single fold.
         uncalibrated: Predictions of the same images with uncalibrated probabilities.
         decisions: Predicted labels at the predefined threshold.
         values: Metrics by name: the metrics of `trial_metrics`, those in `CALIBRATED` also before calibration, metrics
             of other packages, and the statistics of `supplements`.
-        intervals: 95 % intervals over cases by name of the metric, except for subtypes and magnifications.
+        intervals: 95 % confidence intervals, from a bootstrap over cases, by name of the metric, except for subtypes
+            and magnifications.
         not_applicable: Reasons by name, for statistics of `supplements` that these predictions do not have.
     """
 
@@ -93,12 +94,13 @@ def evaluate_test(
     """Compute the metrics of a model on the sealed test set, and their intervals.
 
     Args:
-        predictions: Predictions of the sealed images with calibrated probabilities, with one repeat and one fold.
+        predictions: Predictions of the images of the held-out test set with calibrated probabilities, with one repeat
+            and one fold.
         uncalibrated: Uncalibrated probabilities. Shape (n,).
         threshold: Calibrated probability from which an image is classified as malignant.
         task: Task that names the metrics.
-        n_draws: Number of bootstrap draws of groups within strata.
-        seed: Random seed for the draws.
+        n_draws: Number of bootstrap samples of groups within strata.
+        seed: Random seed of the bootstrap.
         extra: Names of metrics of other packages.
         fixed_rates: Thresholds of `OperatingPoint.fixed_rates`; sensitivity and specificity are reported at each.
 

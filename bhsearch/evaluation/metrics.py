@@ -1,4 +1,4 @@
-"""Case-weighted metrics. One weighted function per metric is used for trials, the sealed test and bootstrap draws."""
+"""Case-weighted metrics. One weighted function per metric is used for trials, the sealed test and bootstrap samples."""
 
 from __future__ import annotations
 
@@ -412,5 +412,5 @@ def _subtype_metrics(predictions: Predictions, decisions: HardLabels) -> dict[st
 
 
 def metric_name(name: str) -> str:
-    """Replace all characters except letters, digits, spaces and `_-./`, which MLflow allows in metric names, by `_`."""
+    """Return a valid MLflow metric name: characters other than letters, digits, spaces and `_-./` become `_`."""
     return re.sub(r"[^A-Za-z0-9_\-./ ]", "_", name)

@@ -115,8 +115,8 @@ class Predictions:
         shape = self.probability.shape
         if len(shape) != 2 or shape[0] < 1 or shape[1] != n or n < 1 or self.fold.shape != shape:
             raise DataError(
-                f"`probability` and `fold` must have one shape (repeats, {n}) with at least one image and repeat, "
-                f"but got {shape} and {self.fold.shape}."
+                f"`probability` and `fold` must have the same shape (n_repeats, {n}) with at least one image and one "
+                f"repeat, but got {shape} and {self.fold.shape}."
             )
         if not np.isin(self.label, (0, 1)).all():
             raise DataError(f"Labels must be 0 or 1, but got {np.unique(self.label).tolist()[:5]}.")
@@ -200,8 +200,8 @@ class Predictions:
         missing = [name for name in (*_FIXED_COLUMNS, *repeats) if name not in header]
         if missing:
             raise DataError(
-                f"A predictions file must have the columns {', '.join((*_FIXED_COLUMNS, *repeats))}, but {path} lacks "
-                f"{', '.join(missing)}."
+                f"The predictions file {path} lacks the columns {', '.join(missing)}; it must have "
+                f"{', '.join((*_FIXED_COLUMNS, *repeats))}."
             )
         try:
             column = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
@@ -215,6 +215,5 @@ class Predictions:
             )
         except ValueError as error:
             raise DataError(
-                f"Every row of a predictions file must have all columns and valid numbers, but one of {path} does not: "
-                f"{error}."
+                f"The predictions file {path} has a row with a missing field or an invalid number: {error}."
             ) from error

@@ -14,6 +14,7 @@ from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draw
 from bhsearch.evaluation.metrics import score
 from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
 from bhsearch.tasks.base import Task
+from bhsearch.text import plural
 
 FEWEST_GROUPS = 5  # minimum number of groups with images of each class
 # Sentence that explains the smallest gain in the reason for a refusal.
@@ -55,7 +56,7 @@ class TestScores:
     def __post_init__(self) -> None:
         shapes = {name: getattr(self, name).shape for name in ("probability", "label", "group", "case", "digest")}
         if len(set(shapes.values())) > 1 or self.label.ndim != 1:
-            raise DataError(f"All columns of test images must have one shape (n,), but got {shapes}.")
+            raise DataError(f"All arrays must have the same shape (n,), but got {shapes}.")
 
     def has_seen(self, other: TestScores) -> npt.NDArray[np.bool_]:
         """Return the mask of images of `other` whose case or pixels were used to develop this model. Shape (n,)."""
@@ -89,7 +90,7 @@ def decide(
 
     Images of the two models are matched by pixel digest. A test group of the challenger is left out entirely if any of
     its cases or images was used to develop either model. All groups have equal weight, and both models are evaluated on
-    the same bootstrap draws. Without a champion, the lower end of the 95 % interval of the challenger's AUC must be
+    the same bootstrap samples. Without a champion, the lower end of the 95 % interval of the challenger's AUC must be
     above 0.5. With a champion, the lower end of the interval of the paired difference in AUC must be above 0. The
     challenger is refused if fewer than `FEWEST_GROUPS` groups have images of either class.
 
@@ -98,8 +99,8 @@ def decide(
         champion: Test predictions of the current champion, on as many of the challenger's images as possible; None if
             there is no champion.
         task: Task that defines the strata and the score.
-        n_draws: Number of bootstrap draws of groups within strata.
-        seed: Random seed for the draws.
+        n_draws: Number of bootstrap samples of groups within strata.
+        seed: Random seed of the bootstrap.
 
     Raises:
         DataError: If the label of an image differs between the two models.
@@ -144,9 +145,9 @@ def _matched(challenger: TestScores, champion: TestScores | None) -> tuple[npt.N
         contradicting = np.flatnonzero(known)[champion.label[at[known]] != challenger.label[known]]
         if len(contradicting):
             raise DataError(
-                f"An image must have one label, but the labels of {len(contradicting)} test images differ between "
-                f"champion and challenger. The first has the pixel digest {challenger.digest[contradicting[0]]}. "
-                "Correct the labels of the data set."
+                f"The labels of {plural(len(contradicting), 'test image')} differ between champion and challenger; the "
+                f"first is of case {challenger.case[contradicting[0]]!r} (pixel digest "
+                f"{challenger.digest[contradicting[0]]}). Correct the labels of the data set."
             )
     return known & ~np.isin(challenger.group, challenger.group[seen]), others
 
@@ -218,8 +219,8 @@ def needs(n_benign: int, n_malignant: int, has_champion: bool) -> str:
     """Describe the condition to pass the gate, for messages shown before the sealed test set is used.
 
     Args:
-        n_benign: Number of sealed groups with benign images.
-        n_malignant: Number of sealed groups with malignant images.
+        n_benign: Number of groups in the held-out test set with benign images.
+        n_malignant: Number of groups in the held-out test set with malignant images.
         has_champion: Whether the challenger is compared with a champion.
     """
     what = "AUC's difference to the champion above 0" if has_champion else "AUC above 0.5"

@@ -48,7 +48,7 @@ def subgroup_results(predictions: Predictions, decisions: HardLabels, column: st
     """Compute the results of the subgroups that one column defines.
 
     Args:
-        predictions: Predictions of any part of the data.
+        predictions: Predictions to evaluate.
         decisions: Predicted labels of the same images, at cross-fitted or predefined thresholds.
         column: One of `COLUMNS`.
         task: Task that names the classes.
@@ -128,7 +128,7 @@ def worst_cases(predictions: Predictions, decisions: HardLabels, task: Task, mos
     """Return the groups of cases with the lowest accuracy, worst first; the list is never empty.
 
     Args:
-        predictions: Predictions of any part of the data.
+        predictions: Predictions to evaluate.
         decisions: Predicted labels of the same images.
         task: Task that names the classes.
         most: Maximum number of cases, 1 or more.

@@ -53,7 +53,7 @@ def build_model_card(
         test: The sealed test.
         tested: Result of the sealed test.
         gate: Two sentences: the decision of the promotion gate, and the alias of the version.
-        openings: One line per access to the sealed images.
+        openings: One line per access to the images of the held-out test set.
         pictures: PNG files by name, from `reporting.figures.held_out_test`.
 
     Raises:

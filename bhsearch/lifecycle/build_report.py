@@ -164,7 +164,7 @@ def corrected_of(
     try:
         earlier = [reader.predictions_of(trial) for trial in reader.find_study(client, origin).trials]
     except MissingError:
-        return None, f"the study {origin!r}, which it was started from, is not at hand"
+        return None, f"the study {origin!r}, which it was started from, is not available"
     return correct(records, predictions, study.task, earlier)
 
 
@@ -197,7 +197,7 @@ def _n_cases(predictions: Predictions | None) -> tuple[int, int, int]:
 
 
 def _sealed(split: dict[str, Any], images: dict[str, list[Any]]) -> SealedCases:
-    """Count the sealed cases by class, from the stored split and image records of a study."""
+    """Count the held-out test set by class, from the stored split and image records of a study."""
     label = dict(zip(images["path"], images["label"], strict=True))
     kept = split["images"]
     rows = [
@@ -210,7 +210,7 @@ def _sealed(split: dict[str, Any], images: dict[str, list[Any]]) -> SealedCases:
 
 
 def _tests(client: Any, study: StoredStudy, split: dict[str, Any], images: dict[str, list[Any]]) -> list[StoredTest]:
-    """Return every access in this store to the sealed images of a study, oldest first."""
+    """Return every access in this store to the images of the held-out test set of a study, oldest first."""
     from bhsearch.tracking import reader
 
     pixels = dict(zip(images["path"], images["pixels_digest"], strict=True))

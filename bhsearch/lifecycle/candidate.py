@@ -26,7 +26,7 @@ class Selection:
     Attributes:
         study, trial: The requested trial, and the study that it belongs to.
         name: Name of the registered model.
-        openings: Earlier accesses to the sealed images of the study.
+        openings: Earlier accesses to the images of the held-out test set of the study.
         earlier: Result of an earlier test of this trial; None if this trial has no earlier result.
     """
 
@@ -76,7 +76,7 @@ def select(client: Any, request: RegistrationRequest) -> Selection:
     registry.check_name(name, request.alias)
     split = reader.read_record(study, keys.SPLIT)
     if request.force and not split["promotable"]:
-        raise StudyError(f"--force cannot promote what must never be: {split['why_not_promotable']}")
+        raise StudyError(f"--force cannot promote a model of this study: {split['why_not_promotable']}")
     found = access_log.accesses(client, kept_sealed_digest(study))
     return Selection(study, trial, name, found, _earlier_result(client, study, trial, found))
 
@@ -111,14 +111,16 @@ def restore(client: Any, request: RegistrationRequest, selection: Selection, rep
 
 def _trial_of(study: StoredStudy, number: int | None) -> StoredTrial:
     if not study.trials:
-        raise StudyError(f"A study must have a finished trial to register, but {study.name!r} has none.")
+        raise StudyError(
+            f"The study {study.name!r} has no complete trial to register. Continue it with `python -m bhsearch.run`."
+        )
     if number is None:
         return study.trials[0]
     for trial in study.trials:
         if trial.number == number:
             return trial
     known = ", ".join(str(trial.number) for trial in sorted(study.trials, key=lambda trial: trial.number))
-    raise StudyError(f"--trial must be a finished trial of {study.name!r}, one of {known}, but got {number}.")
+    raise StudyError(f"--trial must be a complete trial of {study.name!r} ({known}), but got {number}.")
 
 
 def _earlier_result(

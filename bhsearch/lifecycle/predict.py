@@ -137,11 +137,13 @@ def check_output(file: Path) -> None:
             written.
     """
     if file.exists() and not file.is_file():
-        raise PlaceError(f"--output must be a file to write, but {str(file)!r} is a folder or a device.")
+        raise PlaceError(
+            f"--output must be the path of a file, but {str(file)!r} is a folder or a device. Give a file name."
+        )
     above = next(folder for folder in file.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = "cannot be written" if above.is_dir() else "is not a folder"
-        raise PlaceError(f"--output must be in a folder that can be written, but {str(above)!r} {reason}.")
+        raise PlaceError(f"Cannot write --output {str(file)!r}: {str(above)!r} {reason}. Choose another folder.")
 
 
 def open_model(uri: str | None, reporter: ProgressReporter) -> Model:
@@ -176,7 +178,8 @@ def _load(found: str, folder: Path) -> Model:
     metadata = model_files.metadata_of(folder)
     if "threshold" not in metadata:
         raise StudyError(
-            f"A model must have its threshold with it, but {found} has none: `python -m bhsearch.register` fixes one."
+            f"The model {found} was not registered by bhsearch: it has no threshold. Register a model with `python -m "
+            "bhsearch.register`."
         )
     network = load_network(model_files.keras_file(folder))
     return Model(
@@ -219,7 +222,10 @@ def find_files(places: Sequence[str]) -> Files:
     for given in places:
         place = Path(given)
         if not given.strip():
-            raise DataError(f"FILES_OR_FOLDERS must be names, but got {given!r}, as an unset shell variable gives it.")
+            raise DataError(
+                f"FILES_OR_FOLDERS contains an empty name, {given!r}. If you use a shell variable, check that it is "
+                "set."
+            )
         if place.is_dir():
             images = find_images(place)
             found.update(dict.fromkeys(place / path for path in images.paths))
@@ -228,11 +234,11 @@ def find_files(places: Sequence[str]) -> Files:
         elif place.exists():
             found[place] = None
         else:
-            raise DataError(f"FILES_OR_FOLDERS must exist, but there is no {given!r}.")
+            raise DataError(f"There is no file or folder {given!r}. Check the path.")
     if not found:
         raise DataError(
-            f"There must be images, but {', '.join(places)} holds none (looked for {', '.join(IMAGE_SUFFIXES)})."
-            f"{' ' + describe_left_out(left_out) + '.' if left_out else ''}"
+            f"No images were found in {', '.join(places)} (known suffixes: "
+            f"{', '.join(IMAGE_SUFFIXES)}).{' ' + describe_left_out(left_out) + '.' if left_out else ''}"
         )
     return Files(list(found), bad, left_out)
 
@@ -416,7 +422,7 @@ def write_files(file: Path, kind: str, model: Model, rows: Iterable[ImageRow]) -
         writer, by_case = Writer(other, kind, CaseRow), cases(model, kept)
         for found in by_case:
             writer.write(found)
-    with explain_write_errors(f"the text beside --output {file}"):
+    with explain_write_errors(f"the notes beside --output {file}"):
         write_use(
             file,
             [

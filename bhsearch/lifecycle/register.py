@@ -1,4 +1,4 @@
-"""Register a trial: restore it, fix its operating point, test it once on the sealed cases, and publish its model."""
+"""Register a trial: restore it, fix its operating point, evaluate it once on the test set, and publish its model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bhsearch.tracking import keys
 def register(
     request: RegistrationRequest, reporter: ProgressReporter, agree: Callable[[RegistrationPlan], bool] = lambda _: True
 ) -> RegistrationResult | EarlierResult | None:
-    """Test a trial on the sealed cases, register its model, and promote it if the gate passes it.
+    """Test a trial on the held-out test set, register its model, and promote it if the gate passes it.
 
     A trial that was already tested on these cases is not tested again; its earlier result is returned.
 

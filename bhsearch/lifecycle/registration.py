@@ -26,7 +26,7 @@ class RegistrationRequest:
         trial: Number of the trial; None for the best trial.
         name: Name of the registered model; None for the name of the data set.
         alias: Alias that the version receives if it passes the promotion gate.
-        force: Whether the version receives the alias even if the gate rejects it.
+        force: Whether the new version receives the requested alias, such as `champion`, even if the gate rejects it.
         reason: The user's reason for `force`.
         data: Current location of the data set, if it was moved.
         export: `openvino` to export the model to that format as well; None for no export.
@@ -46,9 +46,9 @@ class RegistrationRequest:
 
         check_export(self.export)
         if self.force and not (self.reason or "").strip():
-            raise SettingsError('--force must be given with a reason, which is logged: --force --reason "...".')
+            raise SettingsError('--force requires a reason, which is logged: --force --reason "...".')
         if self.reason is not None and not self.force:
-            raise SettingsError("--reason must be given with --force, but --force is missing.")
+            raise SettingsError("--reason is only used with --force. Add --force, or remove --reason.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +60,10 @@ class RegistrationPlan:
         name: Name of the registered model.
         alias: Alias that the version receives if it passes the promotion gate.
         n_groups: Number of sealed groups of cases: all groups, groups with benign images, groups with malignant images.
-        n_images: Number of sealed images.
-        openings: All accesses to the sealed images so far.
-        champion: Version that has the alias now; None if no version has the alias.
+        n_images: Number of images in the held-out test set.
+        openings: All accesses to the images of the held-out test set so far.
+        champion: Registered version that has the requested alias, such as `champion`, before the registration; None if
+            none has it.
         force: Whether the user overrules the gate.
         earlier: Result of an earlier test of this trial, which would be returned instead of opening the test; None if
             the trial has no earlier result.
@@ -82,7 +83,7 @@ class RegistrationPlan:
 
 @dataclass(frozen=True, eq=False)
 class EarlierResult:
-    """Result of an earlier test of the same trial on the same sealed images, which were not opened again.
+    """Result of an earlier test of the same trial on the same held-out test images, which were not opened again.
 
     Attributes:
         version: Current state of the registered version.
@@ -108,7 +109,8 @@ class RegistrationResult:
         is_best: Whether the trial has the best score of the study.
         corrected: Score of the study's best trial, corrected for the search.
         point: Calibration and threshold, fixed before the access.
-        openings: All accesses to these sealed images so far, including the access of this registration as the last.
+        openings: All accesses to the images of this held-out test set so far, including the access of this registration
+            as the last.
         tested: Result of the sealed test.
         verdict: Decision of the promotion gate.
         promoted: `gate` or `force` if the version was promoted; empty otherwise.

@@ -149,7 +149,7 @@ def notes(result: RegistrationResult) -> list[str]:
 
 
 def opened(result: RegistrationResult) -> str:
-    """Describe how often and when the sealed images were opened."""
+    """Describe how often and when the images of the held-out test set were opened."""
     earlier = result.openings[:-1]
     if not earlier:
         return "for the first time"
@@ -168,9 +168,9 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
 
     Args:
         result: Result of the registration; its `version` is not used.
-        sealed: Digest of the set of sealed images.
+        sealed: Digest that identifies the images of the held-out test set.
         reason: The user's reason for `--force`.
-        before: Number of the version that had the alias; empty if no version had the alias.
+        before: Number of the registered version that had the alias, such as `champion`, before; empty if none had it.
     """
     corrected, line = result.corrected, result.point.calibration
     ends = result.tested.intervals["auc"]

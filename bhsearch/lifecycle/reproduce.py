@@ -83,7 +83,10 @@ def reproduce(run_id: str, reporter: ProgressReporter, data: str | None = None) 
     opened = restore_study(study, reporter, data)
     kept = reader.predictions_of(trial)
     if kept.path.tolist() != opened.development.column("path").tolist():
-        raise StudyError(f"The predictions of trial {trial.number} must be of the study's images, but are of others.")
+        raise StudyError(
+            f"The stored predictions of trial {trial.number} are for other images than those of the study, so they "
+            "cannot be compared. Choose another run."
+        )
     outcome = run_again(study, trial, opened, reporter)
     then, now = reader.read_record(study, keys.VERSIONS), versions()
     gap = np.abs(outcome.probability.astype(np.float64) - kept.probability)

@@ -79,7 +79,8 @@ def restore_study(study: StoredStudy, reporter: ProgressReporter, data: str | No
             index = open_settings(settings, data=data, progress=progress)
     except DataError as error:
         raise DataError(
-            f"{error}\nThe study {study.name!r} was made of {study.root}; --data names another place."
+            f"{error}\nThe study {study.name!r} was created from {study.root}. If the data have moved, give their new "
+            "path with --data."
         ) from error
     if index.class_names != study.task.class_names:
         raise DataError(
@@ -89,8 +90,8 @@ def restore_study(study: StoredStudy, reporter: ProgressReporter, data: str | No
     _require_same_images(study, reader.read_record(study, keys.IMAGES), images_record(index))
     if study.tags[keys.SPLIT_FINGERPRINT] != split.fingerprint or split.paths.tolist() != index.column("path").tolist():
         raise StudyError(
-            f"The study {study.name!r} must have been made with the split that it keeps, but its fingerprint is "
-            f"{study.tags[keys.SPLIT_FINGERPRINT]} and that of the kept split is {split.fingerprint}."
+            f"The split that is stored with the study {study.name!r} was changed: its fingerprint should be "
+            f"{study.tags[keys.SPLIT_FINGERPRINT]}, but is {split.fingerprint}. Create a new study with --study."
         )
     return RestoredStudy(settings, index, split)
 
@@ -105,9 +106,9 @@ def _require_same_images(study: StoredStudy, then: dict[str, list[Any]], now: di
         problems += [f"{path}: {_WORDS[column]}" for path in both[changed]]
     if problems:
         raise DataError(
-            f"The data of the study {study.name!r} must be as they were (digest "
-            f"{study.tags[keys.DATA_FINGERPRINT]}), but {len(problems):,} differ:\n{listed(sorted(problems))}\n"
-            "Put them back, or make a new study."
+            f"The images of the study {study.name!r} have changed since it was "
+            f"created:\n{listed(sorted(problems))}\nRestore the files, give the original data with --data, or create a "
+            "new study."
         )
 
 
@@ -119,8 +120,8 @@ def settings_of(text: Mapping[str, str]) -> Settings:
     """
     if not text:
         raise StudyError(
-            "The run of a study must hold its settings as parameters config/..., but this one has none. Give the "
-            "command that made it once more with one trial more, which adds them."
+            "The study's run in MLflow has no settings (parameters config/...). Run the command that created the "
+            "study again with a larger --trials, which adds them."
         )
     hints = get_type_hints(Settings)
     values: dict[str, Any] = {}
@@ -131,7 +132,9 @@ def settings_of(text: Mapping[str, str]) -> Settings:
         try:
             values[name] = _parsed(text[name], kinds)
         except (ValueError, SyntaxError) as error:
-            raise StudyError(f"The study's setting {name} must be readable, but got {text[name]!r}.") from error
+            raise StudyError(
+                f"Cannot read the setting {name} of the study from MLflow: {text[name]!r} is not a valid value."
+            ) from error
     return Settings(**values)
 
 
@@ -180,7 +183,8 @@ def params_of(trial: StoredTrial, space: Sequence[Parameter]) -> Params:
                 params[row.name] = int(text) if row.whole else float(text)
         except (KeyError, ValueError) as error:
             raise StudyError(
-                f"Trial {trial.number} must be a point of the space, but its {row.name} is {text!r}."
+                f"Cannot read the parameters of trial {trial.number}: {row.name} is {text!r}, which is not in the "
+                "search space of the study."
             ) from error
     return params
 
@@ -195,7 +199,7 @@ def complete_params_of(study: StoredStudy, trial: StoredTrial) -> Params:
     params = params_of(trial, space)
     for row in space:
         if row.name not in params:
-            raise StudyError(f"Trial {trial.number} must be a point of the space, but has no {row.name}.")
+            raise StudyError(f"The parameter {row.name} of trial {trial.number} is missing in MLflow.")
     return params
 
 
@@ -214,18 +218,19 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
     digest = reader.read_record(study, keys.BACKBONES)[name]
     if backbone.digest != digest:
         raise StudyError(
-            f"The weights of {name!r} must be those of the study ({digest}), but are {backbone.digest} now."
+            f"The weights of {name!r} have changed since the study: their digest was {digest} and is now "
+            f"{backbone.digest}. Restore the weights, or give their folder with --weights-dir."
         )
     return backbone
 
 
 def sealed_digest(index: Dataset, split: Split) -> str:
-    """Return the digest of the set of sealed images, computed from their pixels and independent of their order."""
+    """Return a digest of the held-out test images, computed from their pixels and independent of their order."""
     return digest_of_set(index.column("pixels_digest")[split.test].tolist())
 
 
 def kept_sealed_digest(study: StoredStudy) -> str:
-    """Return the digest of the sealed images of a study from its records in MLflow, without reading an image.
+    """Return the digest of a study's held-out test images from its records in MLflow, without reading an image.
 
     The digest equals that of `sealed_digest`.
 

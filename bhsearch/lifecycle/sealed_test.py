@@ -39,9 +39,12 @@ class SealedTest:
         from bhsearch.tracking.access_log import LoggedAccess
 
         if not isinstance(access, LoggedAccess):
-            raise TypeError(f"A SealedTest needs the access that log_access returned, but got {access!r}.")
+            raise TypeError(f"`access` must be a LoggedAccess from `log_access`, but got {access!r}.")
         if access.sealed != sealed_digest(index, split):
-            raise ValueError(f"The access must be logged for these sealed images, but is for {access.sealed}.")
+            raise ValueError(
+                f"`access` was logged for another test set (digest {access.sealed}). Log the access to this test set "
+                "with `log_access`."
+            )
         self.access = access
         self._index, self._split = index, split
         self._files = index.select(split.test).paths()

@@ -42,9 +42,12 @@ def write_report(study: str | None, file: Path, figures: Path | None, reporter: 
         RunError: If the store cannot be reached.
     """
     if file.is_dir():
-        raise PlaceError(f"--output must be a file to write, but {str(file)!r} is a folder.")
+        raise PlaceError(
+            f"--output must be the path of a file, but {str(file)!r} is a folder. Give a file name, such as "
+            f"{str(file / 'report.html')!r}."
+        )
     if figures is not None and figures.exists() and not figures.is_dir():
-        raise PlaceError(f"--figures must be a folder to write into, but {str(figures)!r} is a file.")
+        raise PlaceError(f"--figures must be a folder, but {str(figures)!r} is a file. Choose another name.")
 
     from bhsearch.lifecycle.build_report import build_report
 

@@ -32,7 +32,7 @@ def load_network(file: Path) -> Any:
         return keras.saving.load_model(file, compile=False, safe_mode=True)
     except Exception as error:  # damaged archives raise many types
         reason = (str(error) or repr(error)).strip().split("\n", 1)[0]
-        raise RunError(f"A stored model must be a loadable Keras file, but loading {file} failed: {reason}") from error
+        raise RunError(f"Cannot load the model {file}: {reason}") from error
 
 
 def calibrated(network: Any, slope: float, offset: float) -> Any:

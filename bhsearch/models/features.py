@@ -139,9 +139,7 @@ class FeatureCache:
         rows = forward(batches())
         milliseconds = 1000 * (time.perf_counter() - started) / n_images
         if not np.isfinite(rows).all():
-            raise RunError(
-                f"The features of {backbone.name!r} must be finite, but some are not. Leave the backbone out."
-            )
+            raise RunError(f"The features of {backbone.name!r} contain NaN or infinite values. Leave the backbone out.")
         whole = io.BytesIO()  # `np.save` to a file does not report a full disk
         np.save(whole, rows.reshape(n_images, n_tiles, -1).mean(axis=1, dtype=np.float32))
         (folder / _FILE).write_bytes(whole.getbuffer())
@@ -262,7 +260,7 @@ def openvino_forward(file: Path) -> Forward:
     """Return a function like `keras_forward` that computes the outputs with OpenVINO, in float32 on all cores.
 
     Args:
-        file: OpenVINO program of the network.
+        file: File of the OpenVINO model of the network.
     """
     import openvino
 

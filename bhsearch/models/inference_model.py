@@ -313,5 +313,8 @@ def _locate_weights(content: bytes, markers: Sequence[Float32Array]) -> list[str
     with h5py.File(io.BytesIO(content), "r") as file:
         file.visititems(compare)
     if any(len(places) != 1 for places in found):
-        raise ValueError(f"Each weight of a head must be in the archive once, but the positions are {found}.")
+        raise ValueError(
+            "The weight names of a head must end with the positions 0, 1, ... without gaps, but got the positions "
+            f"{found}."
+        )
     return [places[0] for places in found]

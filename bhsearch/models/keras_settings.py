@@ -53,13 +53,13 @@ def check_backend() -> None:
     name, source = configured_backend()
     if name not in BACKENDS:
         raise SettingsError(
-            f"The backend of Keras must be {' or '.join(BACKENDS)}, but {source} names {name!r}. "
-            f"Set {VARIABLE}=tensorflow to use TensorFlow."
+            f"The Keras backend must be {' or '.join(BACKENDS)}, but {source} names {name!r}. Set "
+            f"{VARIABLE}=tensorflow to use TensorFlow."
         )
     if name not in sys.modules and util.find_spec(name) is None:
         raise SettingsError(
-            f"The backend of Keras must be installed, but {source} names {name!r}, which is not. "
-            f"Install it ({_EXTRAS[name]}), or set {VARIABLE} to {' or '.join(set(BACKENDS) - {name})}."
+            f"The Keras backend {name!r}, which is set by {source}, is not installed. Install it ({_EXTRAS[name]}), or "
+            f"set {VARIABLE} to {' or '.join(set(BACKENDS) - {name})}."
         )
     _check_file(name)
 
@@ -133,15 +133,24 @@ def _check_file(backend: str) -> None:
     if content is None:
         return
     if not isinstance(content, dict):
-        raise SettingsError(f"{_file()} must contain a JSON object, but got {content!r}. Delete it, or set KERAS_HOME.")
+        raise SettingsError(
+            f"{_file()} must contain a JSON object, but contains {content!r}. Delete the file, or set KERAS_HOME to "
+            "another folder."
+        )
     for key, allowed in _ALLOWED.items():
         if key in content and content[key] not in allowed:
             rule = " or ".join(allowed)
-            raise SettingsError(f"{key!r} in {_file()} must be {rule}, but got {content[key]!r}. Keras cannot start.")
+            raise SettingsError(
+                f"{key!r} in {_file()} must be {rule}, but is {content[key]!r}. Correct it; otherwise Keras cannot "
+                "start."
+            )
     if not isinstance(content.get("epsilon", EPSILON), float):
         raise SettingsError(
-            f"'epsilon' in {_file()} must be a float such as {EPSILON:g}, or Keras cannot start, but got "
-            f"{content['epsilon']!r}."
+            f"'epsilon' in {_file()} must be a float such as {EPSILON:g}, but is {content['epsilon']!r}. Correct it; "
+            "otherwise Keras cannot start."
         )
     if backend == "jax" and content.get("nnx_enabled"):
-        raise SettingsError(f"'nnx_enabled' in {_file()} must be false, but is true: NNX layers are not supported.")
+        raise SettingsError(
+            f"'nnx_enabled' in {_file()} must be false, but is true: bhsearch does not support NNX layers. Set it to "
+            "false."
+        )

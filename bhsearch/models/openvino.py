@@ -1,4 +1,4 @@
-"""Conversion of backbones to OpenVINO programs, which are cached.
+"""Conversion of backbones to OpenVINO models, which are cached.
 
 The conversion runs in a separate process in which Keras uses the OpenVINO backend, while the main process imports its
 own backend. It takes a twentieth of a second, instead of seconds with TensorFlow, and gives the same outputs.
@@ -25,9 +25,9 @@ _FILE = "network.xml"
 
 
 class BackgroundConversion:
-    """Background process that converts backbones for one image size to OpenVINO programs.
+    """Background process that converts backbones for one image size to OpenVINO models.
 
-    Only backbones without a cached program are converted.
+    Only backbones without a cached OpenVINO model are converted.
 
     Args:
         backbones: Backbones to convert.
@@ -47,7 +47,7 @@ class BackgroundConversion:
             self._process.stdin.close()
 
     def program(self, backbone: Backbone) -> Path | None:
-        """Wait for the conversion, and return the file of a backbone's program.
+        """Wait for the conversion, and return the file of a backbone's OpenVINO model.
 
         Returns:
             The file; None if the backbone could not be converted.
@@ -69,7 +69,7 @@ def _cache_facts(backbone: Backbone, size: int) -> dict[str, Any]:
 
 
 def convert(backbone: Backbone, size: int) -> None:
-    """Convert one backbone and cache the program. Keras must use the OpenVINO backend."""
+    """Convert one backbone to an OpenVINO model in the cache. Keras must use the OpenVINO backend."""
 
     def fill(folder: Path) -> None:
         backbone.build(size).export(str(folder / _FILE), format="openvino", verbose=False)
@@ -79,9 +79,9 @@ def convert(backbone: Backbone, size: int) -> None:
 
 
 def _check(file: Path, size: int) -> None:
-    """Check that a program is correct for batches of several images.
+    """Check that an OpenVINO model is correct for batches of several images.
 
-    Keras traces a network with one image and fixes this batch size in some operations. Programs of networks with
+    Keras traces a network with one image and fixes this batch size in some operations. OpenVINO models of networks with
     channel gates, such as EfficientNet, are then wrong or fail for larger batches.
 
     Raises:
@@ -94,13 +94,13 @@ def _check(file: Path, size: int) -> None:
     together = program({0: images})[0]
     alone = np.concatenate([program({0: image[None]})[0] for image in images])
     if not np.allclose(together, alone, rtol=1e-3, atol=1e-3):
-        raise ValueError("The program must treat the images of a batch independently, but does not.")
+        raise ValueError(f"The OpenVINO model {file} gives wrong outputs for batches of several images.")
 
 
 def main(task: dict[str, Any]) -> None:
     """Convert all backbones of a task, and ignore failures.
 
-    If a program is missing, the main process builds the backbone itself and reports the error.
+    If an OpenVINO model is missing, the main process builds the backbone itself and reports the error.
 
     Args:
         task: `size`, the side of the images in pixels, and `backbones`, rows of name, file, digest and kind.

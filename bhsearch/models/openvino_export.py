@@ -60,13 +60,14 @@ def export_openvino(network: Any, folder: Path, examples: Sequence[Pixels]) -> f
             there = [float(program({0: image[None]})[0][0, 0]) for image in examples]
         except Exception as error:  # Keras and OpenVINO raise many types for unsupported operations
             reason = (str(error) or repr(error)).strip().split("\n", 1)[0]
-            raise RunError(
-                f"OpenVINO must be able to run the model, but failed: {reason} Leave out --export openvino."
-            ) from error
+            raise RunError(f"OpenVINO cannot run the model: {reason} Remove --export openvino.") from error
         here = [float(np.asarray(network.predict_on_batch(image[None]))[0, 0]) for image in examples]
         worst = float(np.abs(np.array(there) - here).max())
         if not worst <= TOLERANCE:
-            raise RunError(f"An exported model must agree with Keras to {TOLERANCE:g}, but differs by {worst:.2g}.")
+            raise RunError(
+                f"P(malignant) of the exported OpenVINO model differs from Keras by {worst:.2g}, more than the "
+                f"tolerance of {TOLERANCE:g}. Remove --export openvino."
+            )
         for name in FILES:
             shutil.copy(Path(draft) / name, folder / name)
     return worst

@@ -66,9 +66,9 @@ def make_resize(mode: str, size: int) -> Resize:
         SettingsError: If the mode is unknown or the size is out of range.
     """
     if mode not in MODES:
-        raise SettingsError(f"The resize must be one of {', '.join(MODES)}, but got {mode!r}.")
+        raise SettingsError(f"--resize must be one of {', '.join(MODES)}, but got {mode!r}.")
     if not 32 <= size <= 1024:
-        raise SettingsError(f"The image size must be 32 to 1024 pixels, but got {size}.")
+        raise SettingsError(f"The image size must be from 32 to 1024 pixels, but got {size}.")
     rows, columns = grid_of(mode)
 
     @cache

@@ -135,7 +135,7 @@ def _split_model(network: Any) -> _ModelParts:
     calls = RecordedCalls(deployed)
     backbones = [layer for layer in deployed.layers if is_network(layer)]
     if not backbones:
-        raise ValueError(f"A deployed model must contain a backbone, but {network.name!r} does not.")
+        raise ValueError(f"The model {network.name!r} contains no backbone, so no heat map can be computed.")
     tiles, features = calls.of(backbones[0])
     resize = _submodel(calls.inputs[0], tiles)
     if len(backbones) > 1:  # fine-tuned: one backbone per fold, all with the same input

@@ -141,8 +141,9 @@ class FinetuneObjective:
                 raise
             self._pool.forget(spec)
             raise RunError(
-                f"A network must fit into memory, but {spec.backbone.name} at {spec.size} px with batches of "
-                f"{spec.batch} does not, even in {MICRO_BATCHES} parts. Use a smaller image size."
+                f"The GPU has too little memory for {spec.backbone.name} at {spec.size} px with a batch of "
+                f"{spec.batch}, even if the batch is processed in {MICRO_BATCHES} parts. Use a smaller --image-size, "
+                "or leave the backbone out."
             ) from error
 
     def _spec(self, params: Params) -> TrainerSpec:

@@ -130,7 +130,8 @@ class FrozenObjective:
         )
         if not np.isfinite(probability).all():
             raise RunError(
-                f"Predictions must be finite, but the training diverged (learning rate {params['learning_rate']:.3g})."
+                "Training diverged: the predictions contain NaN or infinite values (learning rate "
+                f"{params['learning_rate']:.3g})."
             )
         per_epoch = six_digits(self._scorer.probability(np.stack([self._scatter(logits) for logits in fitted.logits])))
         curve = self._scorer.epochs(per_epoch)

@@ -132,7 +132,7 @@ _IDENTITY = ("name", "choices", "low", "high", "log", "whole")  # attributes tha
 
 
 def space_digest(space: Iterable[Parameter]) -> str:
-    """Return a digest of the names, choices, ranges and scales of a space, which must not change on resume."""
+    """Return a digest of a search space, to detect a changed space when a study is resumed."""
     return digest_of_rows(asdict(parameter) for parameter in space)
 
 

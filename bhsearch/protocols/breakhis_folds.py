@@ -113,8 +113,9 @@ def _check(index: Dataset, folds: Sequence[ResolvedFold], magnification: str) ->
         held = np.bincount(index.labels[fold.train & here], minlength=2)
         if (fold.test & here).any() and not held.all():
             raise DataError(
-                f"the train images of fold {fold.number} at {magnification} must hold both classes, but there are "
-                f"{', '.join(f'{n} {name}' for n, name in zip(held, index.class_names, strict=True))}."
+                f"The training images of fold {fold.number} at {magnification} lack a class: "
+                f"{', '.join(f'{n} {name}' for n, name in zip(held, index.class_names, strict=True))}. Give the folder "
+                "with all images of BreakHis."
             )
 
 

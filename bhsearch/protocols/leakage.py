@@ -85,7 +85,7 @@ def measure(
     splits = [make_split(index, n_folds=folds, n_repeats=repeats, group_by=group_by) for group_by in known]
     rows = splits[0].development
     if any(not np.array_equal(split.development, rows) for split in splits):
-        raise RunError("All groupings must leave the same images to search on, but they do not.")
+        raise RunError("The development sets of the groupings differ, so their scores cannot be compared.")
     backend.import_backend()
     with reporter.step("resizing images") as progress:
         pixels = pixel_cache(index.select(rows), resize, progress)

@@ -10,7 +10,7 @@ from bhsearch.reporting import html
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph."""
+    """A paragraph of text in a document."""
 
     text: str
 

@@ -96,7 +96,7 @@ def data_uri(picture: bytes) -> str:
     """
     kind = next((kind for start, kind in _KINDS.items() if picture.startswith(start)), None)
     if kind is None:
-        raise ValueError(f"An image must be a PNG or JPEG file, but got one that starts with {picture[:8]!r}.")
+        raise ValueError(f"`picture` must be a PNG or JPEG file, but starts with {picture[:8]!r}.")
     return f"data:{kind};base64,{base64.b64encode(picture).decode()}"
 
 

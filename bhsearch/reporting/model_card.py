@@ -37,7 +37,7 @@ _PICTURES = "card_pictures"
 
 @dataclass(frozen=True)
 class TestMetric:
-    """A metric of the sealed test with its 95 % interval over cases.
+    """A metric on the held-out test set, with its 95 % confidence interval from a bootstrap over cases.
 
     Attributes:
         value: Value of the metric.
@@ -74,7 +74,7 @@ class ModelCard:
 
     Attributes:
         title: Title of the card: data set, trial and study.
-        synthetic: Whether the images were drawn by a program.
+        synthetic: Whether the images are synthetic instead of photographs of tissue.
         use: Intended uses.
         model: Backbone, parameters and training, by name.
         source: Authors and origin of the data.
@@ -84,10 +84,10 @@ class ModelCard:
         audit: Lines of the leakage audit; "Nothing odd was found." if there are no findings.
         corrected: Best score, corrected for the search.
         corrected_for: Sentence that says whether the correction applies to the registered trial.
-        test: Metrics on the sealed cases with intervals, by full name.
+        test: Metrics on the held-out test set with intervals, by full name.
         remarks: Sentences that explain the metrics of the test.
         gate: Decision of the gate and alias of the version, as sentences.
-        openings: All accesses to these sealed cases so far, one line each.
+        openings: All accesses to this held-out test set so far, one line each.
         point: Calibration and threshold, fixed before the access.
         before: Errors of the deployed model on the test without calibration, by full name.
         after: Errors of the deployed model on the test with calibration, by full name.
@@ -131,12 +131,11 @@ class ModelCard:
         for field in fields(self):
             where = _first_hole(getattr(self, field.name), field.name)
             if where:
-                raise RunError(
-                    f"A model card must have every field, but `{where}` is empty. A model is not registered without it."
-                )
+                raise RunError(f"Cannot write the model card: `{where}` is empty. The model was not registered.")
         if set(self.before) != set(self.after):
             raise RunError(
-                f"`before` and `after` must have the same errors, but got {list(self.before)} and {list(self.after)}."
+                f"`before` and `after` must have the same error names, but got {list(self.before)} and "
+                f"{list(self.after)}."
             )
 
     def html(self) -> str:

@@ -20,7 +20,8 @@ class TrialRow:
         number: Number of the trial within the study.
         state: One of the states of `bhsearch.states`.
         score: Score of the trial; None unless the trial is complete.
-        low, high: Ends of the score's 95 % interval over cases; nan if the score has no interval.
+        low, high: Lower and upper end of the score's 95 % confidence interval, from a bootstrap over cases; nan if the
+            score has no interval.
         tied: Whether the trial is tied with the best.
         params: Value of each parameter.
         milliseconds: Inference time of the deployed network per image; nan if unknown.
@@ -42,7 +43,7 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class Measured:
-    """A number with its 95 % interval over cases; `low` and `high` are nan if the number has no interval."""
+    """A number with its 95 % confidence interval; `low` and `high` are nan if the number has no interval."""
 
     value: float
     low: float = math.nan
@@ -51,13 +52,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class TestAccess:
-    """One access to the sealed cases.
+    """One access to the held-out test set.
 
     Attributes:
         when: Time of the access in UTC, ISO 8601.
         study: Name of the study for which the test was opened.
         trial: The tested trial as text, such as `trial 3`.
-        auc: AUC on the sealed cases; None if the registration failed before the AUC was computed.
+        auc: AUC on the held-out test set; None if the registration failed before the AUC was computed.
         verdict: Decision of the gate, `passed` or `refused`; empty if the registration failed before the decision.
         reason: Reason of the gate's decision, or of the failure.
         forced: The user's reason for promoting the version against the gate; empty otherwise.
@@ -80,13 +81,13 @@ class TestSummary:
 
     Attributes:
         opening: The access, with time, trial and decision of the gate.
-        auc: AUC with its 95 % interval over cases.
+        auc: AUC with its 95 % confidence interval, from a bootstrap over cases.
         decided: AUC on the groups of cases that the gate compared; differs from `auc` if the gate left out groups.
         others: Other metrics, by name.
         compared: Number of compared groups of cases with benign images, and with malignant images. The gate leaves out
             groups that were used to develop one of the compared models. None if the gate did not decide.
         threshold: Smallest probability that is labelled malignant; nan if unknown.
-        predictions: Calibrated predictions of the sealed images; None if they are not stored.
+        predictions: Calibrated predictions of the images of the held-out test set; None if they are not stored.
     """
 
     __test__ = False  # keeps pytest from collecting this class
@@ -102,7 +103,7 @@ class TestSummary:
 
 @dataclass(frozen=True)
 class SealedCases:
-    """The size of the sealed part of the data.
+    """The size of the held-out test set.
 
     Attributes:
         n_cases: Number of groups of cases.
@@ -140,18 +141,18 @@ class StudyReport:
         study: Name of the study.
         data: Name of the data set.
         task: Task of the study.
-        synthetic: Whether the images were drawn by a program.
+        synthetic: Whether the images are synthetic instead of photographs of tissue.
         has_cases: Whether the cases are known.
         invalid: Reasons why the scores are invalid, as sentences; empty if the scores are valid.
         warnings: Warnings, as sentences.
         n_cases: Number of groups of cases in the search: all groups, groups with benign images, groups with malignant
             images.
-        sealed: Size of the sealed part of the data.
+        sealed: Size of the held-out test set.
         rows: All trials, ordered by number.
         best: Out-of-fold predictions of the best trial; None if no trial is complete.
         corrected: Best score, corrected for the search; None if the correction cannot be computed.
         uncorrected: Reason why the correction cannot be computed; empty otherwise.
-        openings: All accesses to the sealed cases in this store, for any study, oldest first.
+        openings: All accesses to the held-out test set in this store, for any study, oldest first.
         test: Most recent test of the study that has a result; None if no test has a result.
         images: Examples of the best trial, correct ones first; may be empty.
         kept_images: PNG of the examples that MLflow stores, used if `images` is empty; may be empty.

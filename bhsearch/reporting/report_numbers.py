@@ -1,4 +1,4 @@
-"""Compute the numbers of a report, with intervals over cases."""
+"""Compute the numbers of a report, with confidence intervals from a bootstrap over cases."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Points:
 
 
 def measured(predictions: Predictions, decisions: HardLabels, task: Task) -> dict[str, Measured]:
-    """Return all metrics of a task with 95 % intervals over cases.
+    """Return all metrics of a task with 95 % confidence intervals from a bootstrap over cases.
 
     Args:
         predictions: Out-of-fold predictions.
@@ -57,7 +57,7 @@ def measured(predictions: Predictions, decisions: HardLabels, task: Task) -> dic
         task: Task that names the metrics.
 
     Source:
-        Percentile bootstrap over groups of cases, with thresholds fixed across bootstrap draws.
+        Percentile bootstrap over groups of cases, with thresholds fixed across bootstrap samples.
     """
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
     values = {
@@ -111,7 +111,7 @@ def auc_of(predictions: Predictions) -> Measured | None:
 
 
 def share_of(share: float, n_cases: int) -> Measured:
-    """Return a share with its 95 % Wilson interval over cases.
+    """Return a share with its 95 % Wilson confidence interval, computed from the number of cases.
 
     Args:
         share: Mean over cases of a share within each case, 0 to 1.
@@ -129,7 +129,7 @@ def share_of(share: float, n_cases: int) -> Measured:
 
 
 def calibration_points(predictions: Predictions) -> Points:
-    """Return the calibration curve with bootstrap intervals over cases, in bins of equal width, repeats pooled."""
+    """Return the calibration curve with bootstrap confidence intervals, in bins of equal width, repeats pooled."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
     mass, predicted, observed = (
         _by_bin(predictions, values)

@@ -41,7 +41,7 @@ class Frame:
         return " ".join("{:.1f},{:.1f}".format(*self.at(x, y)) for x, y in zip(xs, ys, strict=True))
 
     def line(self, xs: Sequence[float], ys: Sequence[float], colour: str, width: float = 2.0, dash: str = "") -> str:
-        """Return a line through data points."""
+        """Return an SVG polyline through data points."""
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         return (
             f'<polyline points="{self.points(xs, ys)}" fill="none" stroke="{colour}" stroke-width="{width}"{dashed}/>'

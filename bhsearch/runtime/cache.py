@@ -131,14 +131,11 @@ def explain_write_errors(what: str, remedy: str = _REMEDY) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise PlaceError(
-                f"There must be disk space for {what}, but the disk is full. No partial files are left; "
-                "free some space and repeat the command to continue."
+                f"The disk is full while writing {what}. No partial files are left; free some space, and repeat the "
+                "command to continue."
             ) from error
         if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)) or error.errno == errno.EROFS:
-            raise PlaceError(
-                f"A writable folder is required for {what}, but got: {error.strerror}: {error.filename}. "
-                f"{remedy}".rstrip()
-            ) from error
+            raise PlaceError(f"Cannot write {what}: {error.strerror}: {error.filename}. {remedy}".rstrip()) from error
         raise
 
 

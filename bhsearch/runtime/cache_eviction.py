@@ -41,7 +41,9 @@ def limit_bytes() -> int | None:
         n_bytes = int(float(text) * 1e9)
         if n_bytes >= 0:
             return n_bytes
-    raise SettingsError(f"{VARIABLE} must be a number of gigabytes, 0 or more, or none, but got {text!r}.")
+    raise SettingsError(
+        f"{VARIABLE} must be a non-negative number of gigabytes, or none for no limit, but got {text!r}."
+    )
 
 
 def evict(root: Path, max_bytes: int | None) -> int:

@@ -96,8 +96,7 @@ def private_folder() -> Path:
             if _is_private(place):
                 return place
     raise PlaceError(
-        f"A private folder is required for temporary files, but cannot be created in {root}. Set TMPDIR=FOLDER to use "
-        "another folder."
+        f"Cannot create a private folder for temporary files in {root}. Use another folder with TMPDIR=FOLDER."
     )
 
 

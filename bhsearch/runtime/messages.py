@@ -21,7 +21,7 @@ def message(kind: M) -> M:
         ValueError: If another kind has the same name.
     """
     if kind.__name__ in _KINDS:
-        raise ValueError(f"A kind of message must have a name of its own, but {kind.__name__} exists.")
+        raise ValueError(f"A message class named {kind.__name__} is already registered.")
     _KINDS[kind.__name__] = kind
     return kind
 

@@ -25,11 +25,11 @@ def require_schema(number: object, store: str) -> None:
         return
     if text.isdigit() and int(text) in _READERS:
         raise StudyError(
-            f"{store} must have the schema {SCHEMA}, but has the schema {text}: an earlier version of bhsearch made "
-            f"it. The commit {_READERS[int(text)]} reads it. Use that version, or make a new study: another --study "
-            "and --storage for the trials, another folder or MLFLOW_TRACKING_URI for MLflow."
+            f"{store} has the schema {text} of an earlier version of bhsearch, but this version reads only schema "
+            f"{SCHEMA}. Use the commit {_READERS[int(text)]} to read it, or start a new study with another --study and "
+            "--storage, and another working directory or MLFLOW_TRACKING_URI for MLflow."
         )
     raise StudyError(
-        f"{store} must have the schema {SCHEMA}, but has the schema {text}, which this version of bhsearch does not "
-        "know. Use the version that made it."
+        f"{store} has the unknown schema {text}; this version of bhsearch reads only schema {SCHEMA}. Use the version "
+        "of bhsearch that created it."
     )

@@ -227,9 +227,9 @@ def _check_choices(settings: Settings) -> None:
     for size in (settings.image_size, *settings.image_sizes):
         make_resize(settings.resize, size)
     if settings.regime == FINETUNE and settings.resize == "tiles":
-        raise SettingsError("--resize must be crop or squash with --regime finetune, but got 'tiles'.")
+        raise SettingsError("--resize must be crop or squash with --regime finetune, but got tiles.")
     if settings.init_from is not None and settings.regime != FINETUNE:
-        raise SettingsError(f"--init-from goes with --regime finetune, but got {settings.regime}.")
+        raise SettingsError(f"--init-from requires --regime finetune, but got --regime {settings.regime}.")
 
 
 def gpu_here() -> bool:

@@ -62,10 +62,14 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
         *split.warnings,
         *context.audit.summary_lines(),
         *gate_size_warnings(index, split),
-        *(f"{len(index.bad)} images could not be read and were left out." for _ in index.bad[:1]),
+        *(
+            f"{plural(len(index.bad), 'image')} could not be read and {'was' if len(index.bad) == 1 else 'were'} "
+            "skipped."
+            for _ in index.bad[:1]
+        ),
     ]
     if index.synthetic:
-        warnings.append(f"{SYNTHETIC}: the numbers say nothing about tissue.")
+        warnings.append(f"{SYNTHETIC}: the results say nothing about real tissue.")
     return StudyPlan([row for row in rows if row[1]], warnings, split.leaks)
 
 

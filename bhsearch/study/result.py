@@ -31,7 +31,8 @@ class RankedTrial:
 
     Attributes:
         trial: Record of the trial.
-        low: Lower end of the 95 % interval of the score over cases; nan if the predictions are not available.
+        low: Lower end of the score's 95 % confidence interval, from a bootstrap over cases; nan if the predictions are
+            not available.
         high: Upper end of this interval; nan if the predictions are not available.
         tied: Whether the score is statistically indistinguishable from the best score.
     """
@@ -123,7 +124,7 @@ class StudyResult:
         return history_figure([t.value for t in self.records], [t.state for t in self.records], self.note)
 
     def plot_roc(self) -> Figure:
-        """Return a figure of the best trial's ROC curve on out-of-fold predictions, with a 95 % band over cases.
+        """Return a figure of the best trial's ROC curve on out-of-fold predictions, with a 95 % confidence band.
 
         Raises:
             StudyError: If the predictions of the best trial are not available.
@@ -133,8 +134,8 @@ class StudyResult:
         best = self.best
         if best is None or self.best_predictions is None:
             raise StudyError(
-                f"The study {self.study!r} must have the predictions of its best trial for a ROC curve, but they are "
-                "not available: without MLflow they are kept only while the trial's own command runs."
+                f"Cannot plot the ROC curve: the predictions of the best trial of {self.study!r} are not available. "
+                "Without MLflow, they are kept only in the session that ran the trial."
             )
         notebook_plots.enable_display()
         return notebook_plots.mean_roc_figure(self.best_predictions, best.value, best.low, best.high, self.note)
@@ -230,13 +231,13 @@ def correct(
     complete = [trial.number for trial in records if trial.state == COMPLETE]
     lost = sum(number not in predictions for number in complete)
     if lost:
-        return None, f"the predictions of {lost} of {len(complete)} complete trials are not at hand"
+        return None, f"the predictions of {lost} of {len(complete)} complete trials are not available"
     if not complete:
         return None, "no trial is complete"
     if len(earlier) < n_earlier:
         return None, (
             f"the predictions of {n_earlier - len(earlier)} of the {n_earlier} trials that it was started from are not "
-            "at hand"
+            "available"
         )
     try:
         return corrected_score([*(predictions[number] for number in complete), *earlier], task, N_DRAWS), ""

@@ -150,7 +150,7 @@ def _search(session: StudySession, pool: WorkerPool | None, uploader: UploaderPr
         verdict = STOPPED
     session.is_interrupted = verdict in (STOPPED, TIME)
     if verdict == STOPPED:
-        session.reporter.say("Interrupted. What is finished is kept; the same command goes on.")
+        session.reporter.say("Interrupted. Finished trials are kept; repeat the command to continue the study.")
     elif verdict == TIME:
         session.reporter.say(f"Time is up after {session.context.settings.timeout:g} s.")
 

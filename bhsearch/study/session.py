@@ -233,7 +233,10 @@ class StudySession:
             reasons[reason] = reasons.get(reason, 0) + 1
         lines = "\n".join(f"  {count} x {reason}" for reason, count in reasons.items())
         most = self.criteria.max_failures
-        raise RunError(f"{len(failures)} trials in a row failed (--max-failures {most}):\n{lines}")
+        raise RunError(
+            f"The last {len(failures)} trials failed (--max-failures {most}):\n{lines}\nFix the cause, and repeat the "
+            "command to continue the study."
+        )
 
     def _with_trials(self, error: BhsearchError | OSError) -> BhsearchError | OSError:
         """Return the error; for a lost storage, the message also says where the trials are saved."""
@@ -241,10 +244,10 @@ class StudySession:
             return error
         if self.context.settings.tracking:
             return LostStorageError(
-                f"{error} The finished trials are in MLflow. Put the file back, or name a new study with --study."
+                f"{error} The finished trials are in MLflow. Restore the file, or create a new study with --study."
             )
         file: Path = write_trials(self.context.settings.storage, self.context.study, self.trials())
-        return LostStorageError(f"{error} Its trials are written to {file}.")
+        return LostStorageError(f"{error} Its trials were saved to {file}.")
 
 
 def n_finished(trials: Sequence[Trial]) -> int:

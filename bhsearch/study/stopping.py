@@ -79,7 +79,7 @@ def expected_gain(scores: Sequence[float], more: int) -> float:
         and for learning samplers; see `experiments/benchmarks/README.md`.
     """
     if more < 0:
-        raise ValueError(f"more must be 0 or more trials, but got {more}.")
+        raise ValueError(f"`more` must be at least 0, but got {more}.")
     n = len(scores)
     if n < FEWEST:
         return math.nan

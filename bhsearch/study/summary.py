@@ -133,7 +133,7 @@ def remarks(result: StudyResult) -> list[str]:
 def _correction(result: StudyResult) -> str:
     row = result.corrected
     if row is None:
-        return f"Corrected for having searched: not at hand, since {result.uncorrected}."
+        return f"Corrected for having searched: not available, since {result.uncorrected}."
     return (
         f"Corrected for having searched: **{row.score:.4f}** ({row.low:.3f} to {row.high:.3f}) instead of "
         f"{row.raw:.4f}, over {plural(row.n_trials, 'trial')}. {CORRECTED_NOTE}"
@@ -141,4 +141,4 @@ def _correction(result: StudyResult) -> str:
 
 
 def _interval(row: RankedTrial) -> str:
-    return f"{row.low:.3f} to {row.high:.3f}" if row.low == row.low else "not at hand"
+    return f"{row.low:.3f} to {row.high:.3f}" if row.low == row.low else "not available"

@@ -77,11 +77,11 @@ class LoggedAccess:
     Args:
         token: Private token of this module, which only `log_access` passes.
         run_id: Run on which the access is logged.
-        sealed: Digest of the set of sealed images.
+        sealed: Digest that identifies the images of the held-out test set.
 
     Attributes:
         run_id: Run on which the access is logged.
-        sealed: Digest of the set of sealed images.
+        sealed: Digest that identifies the images of the held-out test set.
 
     Raises:
         TypeError: If `token` is not the private token.
@@ -89,19 +89,19 @@ class LoggedAccess:
 
     def __init__(self, token: object, run_id: str, sealed: str) -> None:
         if token is not _TOKEN:
-            raise TypeError("A LoggedAccess must come from log_access, which counts it.")
+            raise TypeError("Create a LoggedAccess only with `log_access`, which records the access.")
         self.run_id, self.sealed = run_id, sealed
 
 
 def accesses(client: MlflowClient, sealed: str) -> list[TestAccess]:
-    """Return every access to a set of sealed images in this store, oldest first.
+    """Return every access to the images of a held-out test set in this store, oldest first.
 
     Accesses are read from runs, including deleted runs, and from the tags of experiments and registered models.
     Deleting a run, an experiment or a model, even permanently with `mlflow gc`, therefore removes no access.
 
     Args:
         client: Client of the MLflow store.
-        sealed: Digest of the set of sealed images.
+        sealed: Digest that identifies the images of the held-out test set.
     """
     found: dict[str, TestAccess] = {}
     experiments = call_with_retry(lambda: list(client.search_experiments(view_type=ViewType.ALL)))
@@ -141,7 +141,7 @@ def log_access(
         client: Client of the MLflow store.
         study: The study.
         trial: The tested trial.
-        sealed: Digest of the set of sealed images.
+        sealed: Digest that identifies the images of the held-out test set.
         fixed: Calibration and threshold, by name.
         name: Name of the registered model, which is created if it does not exist.
 

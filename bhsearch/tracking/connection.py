@@ -37,13 +37,13 @@ def check_store() -> None:
     old = next(Path("mlruns").glob("[0-9]*/meta.yaml"), None)
     if old is not None:
         raise StudyError(
-            f"MLflow must keep its runs in a database, but {old} belongs to its old file store, and `mlflow ui` would "
-            "fail here. Move the old runs with `mlflow migrate-filestore`, or work in another folder."
+            f"This folder contains runs of MLflow's old file store ({old}), with which `mlflow ui` fails. Move the "
+            "runs to a database with `mlflow migrate-filestore`, or use another working directory."
         )
     if not Path("mlflow.db").exists() and not os.access(Path.cwd(), os.W_OK):
         raise StudyError(
-            f"MLflow needs a place for its runs, but {Path.cwd() / 'mlflow.db'} cannot be written. Name a store with "
-            "MLFLOW_TRACKING_URI=sqlite:////FOLDER/mlflow.db, or work in another folder."
+            f"Cannot create MLflow's database {Path.cwd() / 'mlflow.db'}: the folder is not writable. Set "
+            "MLFLOW_TRACKING_URI=sqlite:////FOLDER/mlflow.db, or use another working directory."
         )
 
 
@@ -57,10 +57,10 @@ def require_store() -> None:
     uri = tracking_uri()
     file = sqlite_file(uri) if uri else Path("mlflow.db")
     if file is not None and not file.exists():
-        where = f"{VARIABLE} names {file}, which is not there" if uri else f"{Path.cwd()} has no mlflow.db"
+        where = f"{VARIABLE} is set to {file}, which does not exist" if uri else f"{Path.cwd()} has no mlflow.db"
         raise StudyError(
-            f"There must be an MLflow store, but {where}. Make a study with `python -m bhsearch.run`, go to the folder "
-            f"where it was made, or name a store in {VARIABLE}."
+            f"No MLflow store was found: {where}. Use the working directory in which the study was run, set "
+            f"{VARIABLE}, or run a study with `python -m bhsearch.run`."
         )
 
 
@@ -102,9 +102,7 @@ def open_client(patient: bool = False) -> MlflowClient:
     except (MlflowException, SQLAlchemyError, ImportError, OSError, StudyError) as error:
         cause = error.__cause__ if isinstance(error, StudyError) and error.__cause__ is not None else error
         place = shown(mlflow.get_tracking_uri())
-        raise StudyError(
-            f"The MLflow store must be one that can be opened, but {place} cannot: {reason_of(cause)}"
-        ) from cause
+        raise StudyError(f"Cannot open the MLflow store {place}: {reason_of(cause)}") from cause
 
 
 def is_on_server() -> bool:
@@ -201,6 +199,6 @@ def _of_this_schema(client: MlflowClient, experiment: Experiment) -> str:
 def deleted_experiment(name: str, experiment_id: str) -> StudyError:
     """Return the error for a deleted experiment; the message contains the command that restores the experiment."""
     return StudyError(
-        f"The MLflow experiment {name!r} must be active, but it is deleted. Restore it with "
-        f"`mlflow experiments restore --experiment-id {experiment_id}`, or in the user interface."
+        f"The MLflow experiment {name!r} is deleted. Restore it with `mlflow experiments restore --experiment-id "
+        f"{experiment_id}`, or in MLflow's user interface."
     )

@@ -37,12 +37,12 @@ def trials_path(experiment_id: str) -> str:
 
 
 def parallel_path(experiment_id: str) -> str:
-    """Return the part of `parallel_url` after the host."""
+    """Return the fragment (`#/...`) of the address of the parallel-coordinates view in MLflow's user interface."""
     return f"#/experiments/{experiment_id}/runs?{_KIND}&compareRunsMode=CHART&viewStateShareKey={keys.PARALLEL_VIEW}"
 
 
 def run_path(experiment_id: str, run_id: str) -> str:
-    """Return the part of `run_url` after the host."""
+    """Return the fragment (`#/...`) of the address of a run in MLflow's user interface."""
     return f"#/experiments/{experiment_id}/runs/{run_id}?{_KIND}"
 
 

@@ -28,7 +28,7 @@ def download(uri: str) -> Path:
     try:
         return Path(call_with_retry(mlflow.artifacts.download_artifacts, uri))
     except MissingError as error:
-        raise MissingError(f"A model must be one that this MLflow store has, but {uri!r} is not: {error}") from error
+        raise MissingError(f"The MLflow store has no model {uri!r}: {error}") from error
 
 
 def class_names_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ def read_bytes(root: str, path: str) -> bytes:
                 failure = error
         # MLflow reports many causes of a failed download with one message, so the listing decides whether it exists.
         if not _is_listed(root, path):
-            raise MissingError(f"{path} is not among the artifacts of its run")
+            raise MissingError(f"The run has no artifact {path}")
         raise failure
 
     return call_with_retry(read)
@@ -78,7 +78,7 @@ def keras_file(folder: Path) -> Path:
     conf = _description(folder).flavors.get("keras")
     file = folder / str((conf or {}).get("data", "data")) / "model.keras"
     if conf is None or not file.is_file():
-        raise RunError(f"A model must be a Keras file, but {folder} holds none.")
+        raise RunError(f"The MLflow model in {folder} contains no Keras model file.")
     return file
 
 
@@ -94,7 +94,7 @@ def run_of(folder: Path) -> str:
 
 def _description(folder: Path) -> Model:
     if not (folder / MLMODEL_FILE_NAME).is_file():
-        raise RunError(f"A model must have its file {MLMODEL_FILE_NAME}, but {folder} holds none.")
+        raise RunError(f"The folder {folder} is not an MLflow model: it contains no file {MLMODEL_FILE_NAME}.")
     return Model.load(str(folder))
 
 

@@ -166,7 +166,7 @@ class StoredStudy:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the images were drawn by a program."""
+        """Whether the images are synthetic instead of photographs of tissue."""
         return self.tags.get(keys.SYNTHETIC) == "True"
 
     @cached_property
@@ -188,11 +188,13 @@ def find_study(client: MlflowClient, name: str | None = None) -> StoredStudy:
     fitting = [run for run in runs if name is None or _fits(run, name)]
     if len(fitting) != 1:
         known = [f"{run.data.tags[STUDY]}  (uid {run.data.tags[UID]})" for run in fitting or runs]
-        got = f"got {name!r}, and" if name is not None else "got none, and"
-        found = f"{len(fitting)} fit" if fitting else "none fits"
+        if name is None:
+            got = "Several studies are possible"
+        else:
+            got = f"{len(fitting)} studies match {name!r}" if fitting else f"No study matches {name!r}"
         raise (StudyError if fitting else MissingError)(
-            f"--study must name one study of this MLflow store, but {got} {found}:\n{listed(known)}\n"
-            "Give a name, or a uid where names are the same."
+            f"{got}; the MLflow store has:\n{listed(known)}\nChoose one with --study NAME, or --study UID if several "
+            "studies have the same name."
         )
     return read_study(client, fitting[0])
 
@@ -225,8 +227,8 @@ def _parents(client: MlflowClient, name: str | None) -> list[Any]:
                 raise deleted_experiment(experiment.name, str(experiment.experiment_id))
     if not runs:
         raise MissingError(
-            "There must be a study in this MLflow store, but there is none. Make one with `python -m bhsearch.run`, or "
-            "go to the folder where it was made."
+            "The MLflow store contains no study. Use the working directory in which the study was run, set "
+            "MLFLOW_TRACKING_URI, or run a study with `python -m bhsearch.run`."
         )
     return runs
 
@@ -246,15 +248,17 @@ def study_of(client: MlflowClient, run_id: str) -> tuple[StoredStudy, StoredTria
     try:
         run = call_with_retry(client.get_run, run_id)
     except MissingError as error:
-        raise MissingError(f"RUN_ID must be a run of this MLflow store, but {run_id!r} is not in it.") from error
+        raise MissingError(f"The MLflow store has no run {run_id!r}. Check RUN_ID.") from error
     parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
     if parent is None or not run.data.tags.get(TRIAL, "").isdigit():
-        raise StudyError(f"RUN_ID must be the run of a trial, but {run_id!r} ({run.info.run_name}) is none.")
+        raise StudyError(f"RUN_ID must be the run of a trial, but {run_id!r} ({run.info.run_name}) is not.")
     study = read_study(client, call_with_retry(client.get_run, parent))
     for trial in study.trials:
         if trial.run_id == run_id:
             return study, trial
-    raise StudyError(f"RUN_ID must be the run of a complete trial, but {run.info.run_name} ended as {run.info.status}.")
+    raise StudyError(
+        f"RUN_ID must be the run of a complete trial, but the status of {run.info.run_name} is {run.info.status}."
+    )
 
 
 def read_study(client: MlflowClient, run: Any) -> StoredStudy:
@@ -310,11 +314,11 @@ def tests_of_study(client: MlflowClient, study: StoredStudy) -> list[StoredTest]
 
 
 def tests_on(client: MlflowClient, sealed: str) -> list[StoredTest]:
-    """Return the accesses to a set of sealed images, made for any study, oldest first; deleted runs are included.
+    """Return the accesses to a held-out test set, made for any study, oldest first; deleted runs are included.
 
     Args:
         client: Client of the MLflow store.
-        sealed: Digest of the set of sealed images.
+        sealed: Digest that identifies the images of the held-out test set.
     """
     return _tests(search_all(client, f"tags.`{SEALED}` = '{sealed}' and tags.`{OPENED}` != 'none'", ViewType.ALL))
 
@@ -335,7 +339,7 @@ def _tests(runs: Iterable[Any]) -> list[StoredTest]:
 
 
 def tested_predictions(test: StoredTest) -> Predictions | None:
-    """Return the calibrated predictions of the sealed images; None if the run has no predictions."""
+    """Return the calibrated predictions of the images of the held-out test set; None if the run has no predictions."""
     with suppress(MissingError):
         return _read_predictions(test, keys.TEST_PREDICTIONS)
     return None
@@ -351,7 +355,7 @@ def read_record(study: StoredStudy, path: str) -> Any:
     try:
         return json.loads(read_bytes(study, path))
     except MissingError as error:
-        raise MissingError(f"The study {study.name!r} must keep {path} in MLflow, but does not.") from error
+        raise MissingError(f"The MLflow run of the study {study.name!r} has no artifact {path}.") from error
 
 
 def predictions_of(trial: StoredTrial) -> Predictions:
@@ -394,12 +398,11 @@ def model_folder(study: StoredStudy, trial: StoredTrial) -> Path:
     try:
         if trial.model_uri:
             return model_files.download(trial.model_uri)
-        reason = "it has none (--keep-models)"
+        reason = "the model was not kept (--keep-models)"
     except MissingError as error:
         reason = str(error.__cause__)
     raise MissingError(
-        f"A trial must have its model in MLflow, but of trial {trial.number} of {study.name!r}: {reason}. "
-        "Choose another with --trial."
+        f"MLflow has no model of trial {trial.number} of {study.name!r}: {reason}. Choose another trial with --trial."
     )
 
 

@@ -75,7 +75,8 @@ def check_name(name: str, alias: str) -> None:
 
     if alias == CHALLENGER:
         raise SettingsError(
-            f"--alias must be what a passing version gets, but {CHALLENGER!r} is what every version gets."
+            f"--alias must not be {CHALLENGER!r}, which bhsearch gives to every new version. Choose another alias, "
+            "such as champion."
         )
     checks = (
         ("--name", name, validation._validate_model_name),
@@ -86,7 +87,7 @@ def check_name(name: str, alias: str) -> None:
         try:
             check(value)
         except MlflowException as error:
-            raise SettingsError(f"{option} must be a name that MLflow takes, but got {value!r}: {error}") from error
+            raise SettingsError(f"{option} {value!r} is not accepted by MLflow: {error}") from error
 
 
 def make_model(client: MlflowClient, name: str, data: str) -> None:
@@ -258,7 +259,7 @@ def promote(
         how: `gate` or `force`.
         reason: Reason stated by the gate or by the user.
         numbers: Numbers that the gate compared.
-        before: Version that had the alias when the decision was made; None if no version had the alias.
+        before: Version that had this alias when the decision was made; None if none had it.
 
     Raises:
         StudyError: If another version has received the alias since the decision.
@@ -266,8 +267,8 @@ def promote(
     now = version_with_alias(client, version.name, alias)
     if (now.number if now else None) != (before.number if before else None):
         raise StudyError(
-            f"The version that is replaced must be the one that was compared, but {alias} of {version.name!r} was "
-            f"{_called(before)} then and is {_called(now)} now. Nothing was promoted."
+            f"Nothing was promoted: the alias {alias} of {version.name!r} has changed since the comparison. It was "
+            f"{_called(before)} and is now {_called(now)}. Repeat the command to compare with the new version."
         )
     history = promotions(client, version.name)
     entry = {
@@ -309,8 +310,9 @@ def lineage(client: MlflowClient, version: Version) -> dict[str, Any]:
         return dict(json.loads(model_files.read_text(root, LINEAGE)))
     except MissingError as error:
         raise MissingError(
-            f"The champion must say what it was developed on, but version {version.number} of {version.name!r} does "
-            "not: bhsearch did not register it, or its run is gone. Register under another --name."
+            f"Cannot compare with the champion, version {version.number} of {version.name!r}, because its development "
+            "data are unknown: it was not registered by bhsearch, or its run was deleted. Register under another name "
+            "with --name."
         ) from error
 
 
@@ -331,8 +333,9 @@ def resolve(client: MlflowClient, uri: str | None, alias: str = CHAMPION) -> str
         found = [model for model in registered_models(client) if alias in model.aliases]
         if len(found) != 1:
             names = [f"models:/{model.name}@{alias}" for model in found]
-            what = f"there are {len(found)}:\n{listed(names)}\nName one" if found else "there is none. Name a model"
-            raise StudyError(f"The MLflow store must have one {alias}, but {what} with --model.")
+            what = f"has {len(found)} models" if found else "has no model"
+            there = f":\n{listed(names)}\nChoose one" if found else ". Choose a model"
+            raise StudyError(f"The MLflow store {what} with the alias {alias!r}{there} with --model.")
         return f"models:/{found[0].name}@{alias}"
     named = uri.removeprefix("models:/")
     if named == uri and (":" in uri or Path(uri).exists()):
@@ -352,8 +355,12 @@ def _no_such(client: MlflowClient, name: str, alias: str) -> MissingError:
     aliases = models.get(name, [])
     known = [f"models:/{name}@{each}" for each in aliases]
     known = known or [f"models:/{each}@{has}" for each, there in models.items() for has in there]
-    there = f"there are:\n{listed(known)}" if known else "nothing is registered there"
-    return MissingError(f"--model must be a model of this MLflow store, but {name}@{alias} is not in it; {there}")
+    there = (
+        f"there are:\n{listed(known)}"
+        if known
+        else "no model is registered. Register one with `python -m bhsearch.register`."
+    )
+    return MissingError(f"The MLflow store has no model {name}@{alias}; {there}")
 
 
 def registered_models(client: MlflowClient) -> list[Any]:

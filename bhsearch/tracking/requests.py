@@ -47,7 +47,7 @@ def patience_seconds() -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise SettingsError(f"{PATIENCE} must be a number of seconds, 0 or more, but got {text!r}.")
+        raise SettingsError(f"{PATIENCE} must be a non-negative number of seconds, but got {text!r}.")
     return seconds
 
 
@@ -83,11 +83,11 @@ def call_with_retry(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         pause = pause_after(failure, attempt, time.monotonic() - began)
         if time.monotonic() + pause > started + patience:
             raise RunError(
-                f"MLflow must answer, but has been away for {time.monotonic() - started:.0f} s ({reason_of(failure)}). "
-                "Give the same command again when it is back."
+                f"MLflow has been unavailable for {time.monotonic() - started:.0f} s ({reason_of(failure)}). Repeat "
+                "the command when it is available again."
             ) from failure
         if attempt == 0:
-            _LOG.warning("MLflow is away (%s). It is waited for, %g s at most.", reason_of(failure), patience)
+            _LOG.warning("MLflow is unavailable (%s). Retrying for at most %g s.", reason_of(failure), patience)
         time.sleep(pause)
         attempt += 1
 
@@ -156,15 +156,15 @@ def refusal(error: BaseException) -> StudyError:
     reason, status = reason_of(error), status_of(error)
     if _is_untrusted(list(_chain(error))):
         return StudyError(
-            f"The certificate of the MLflow server must be one that this machine trusts, but is not: {reason}. "
-            "MLFLOW_TRACKING_SERVER_CERT_PATH names the certificate of your own authority."
+            f"The certificate of the MLflow server is not trusted: {reason}. If the server uses your own certificate "
+            "authority, set MLFLOW_TRACKING_SERVER_CERT_PATH to its certificate."
         )
     if status in (401, 403):
         return StudyError(
-            f"The MLflow server must permit this, but answers {status}: {reason}. MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who you are."
+            f"The MLflow server denied access (status {status}): {reason}. Set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
         )
-    return StudyError(f"MLflow must carry out every request, but refuses one: {reason}")
+    return StudyError(f"MLflow refused a request: {reason}")
 
 
 def reason_of(error: BaseException) -> str:

@@ -100,7 +100,8 @@ def _decoded(column: Any) -> Iterator[Pixels]:
             yield decode_bytes(bytes(data))
         except (DataError, TypeError, ValueError) as error:
             raise MlflowException(
-                f"Each {IMAGE} must be the bytes of an image file (base64 in JSON), but row {row} is not: {error}",
+                f"Row {row} of the column {IMAGE} is not an image: {error}. Give the bytes of an image file (base64 in "
+                "JSON).",
                 INVALID_PARAMETER_VALUE,
             ) from error
 

@@ -33,7 +33,8 @@ class StudySummary:
         n_finished: Number of complete and pruned trials.
         n_failed: Number of failed trials.
         score: Highest trial score, the mean case-weighted AUC over folds; nan if no trial is complete.
-        low, high: Ends of the score's 95 % interval over cases; nan if the run has no interval.
+        low, high: Lower and upper end of the score's 95 % confidence interval, from a bootstrap over cases; nan if the
+            run has no interval.
         n_openings: Number of times the sealed test was opened for this study.
         started_ms: Start of the study, in milliseconds since 1970.
     """

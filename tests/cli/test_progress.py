@@ -305,8 +305,8 @@ def test_scores_that_are_odd_are_remarked_on():
 
 
 def test_a_correction_that_is_not_at_hand_says_why():
-    shown = printed(result(uncorrected="the predictions of [2] trials are not at hand"), width=150)
-    assert "corrected AUC  not known, since the predictions of [2] trials are not at hand" in shown
+    shown = printed(result(uncorrected="the predictions of [2] trials are not available"), width=150)
+    assert "corrected AUC  not known, since the predictions of [2] trials are not available" in shown
     assert CAVEATS[1] not in shown
 
 

@@ -76,10 +76,10 @@ def test_help_and_wrong_words_load_no_slow_framework():
 @pytest.mark.parametrize(
     ("module", "words", "sentence"),
     [
-        (register, ("--force",), "--force must be given with a reason"),
-        (register, ("--reason", "because"), "--force is missing"),
-        (register, (), "there is none. Make one with"),
-        (reproduce, ("nosuch",), "RUN_ID must be a run of this MLflow store"),
+        (register, ("--force",), "--force requires a reason"),
+        (register, ("--reason", "because"), "--reason is only used with --force"),
+        (register, (), "The MLflow store contains no study"),
+        (reproduce, ("nosuch",), "The MLflow store has no run 'nosuch'"),
     ],
 )
 def test_wrong_words_end_with_two_and_a_sentence(ends, nothing, module, words, sentence):
@@ -95,7 +95,7 @@ def test_predicting_without_a_champion_says_so(ends, nothing):
     (nothing / "image.png").write_bytes(b"")
     code, _, err = ends(predict, "image.png")
     assert code == 2
-    assert "must have one champion, but there is none" in err
+    assert "has no model with the alias 'champion'" in err
 
 
 def test_registering_prints_everything_that_must_be_known(ends, inside):

@@ -39,7 +39,7 @@ def into_the_full(folder, *words):
 def test_a_full_disk_behind_standard_output_is_said(tmp_path, words):
     done = into_the_full(tmp_path, *words)
     assert done.returncode == 1
-    assert "The output must be written completely, but could not be: No space left on device." in done.stderr
+    assert "The output could not be written completely: No space left on device." in done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
 
@@ -48,7 +48,7 @@ def test_a_study_whose_plan_cannot_be_written_leaves_nothing(tmp_path):
     words = ("--data", DATA, "--backbones", "staintex-s", "--image-size", "48", "--folds", "2", "--trials", "1")
     done = into_the_full(tmp_path, "bhsearch.run", *words, "--workers", "0")
     assert done.returncode == 1, done.stderr
-    assert "The output must be written completely" in done.stderr
+    assert "The output could not be written completely" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "outbox").exists()
 

@@ -45,12 +45,12 @@ def test_an_option_of_false_wins_too(tmp_path):
 
 
 def test_an_unknown_key_is_fatal_and_the_close_one_is_named(tmp_path):
-    with pytest.raises(SettingsError, match=r"'trails' is unknown\. Did you mean 'trials'\?"):
+    with pytest.raises(SettingsError, match=r"Unknown setting 'trails' in .*study\.toml\. Did you mean 'trials'\?"):
         load_settings(write(tmp_path, "trails = 7\n"), {})
 
 
 def test_an_unknown_key_like_no_other_lists_all_keys(tmp_path):
-    with pytest.raises(SettingsError, match="'xyzzy' is unknown") as caught:
+    with pytest.raises(SettingsError, match="Unknown setting 'xyzzy'") as caught:
         load_settings(write(tmp_path, "xyzzy = 7\n"), {})
     assert all(field.name in str(caught.value) for field in fields(Settings))
 
@@ -141,13 +141,13 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path, text, word):
 def test_a_file_of_other_bytes_is_refused(tmp_path):
     file = tmp_path / "study.toml"
     file.write_bytes(b"\xff\xfe\x00study")
-    with pytest.raises(SettingsError, match="must be a TOML file"):
+    with pytest.raises(SettingsError, match=r"is not valid TOML|Cannot read the settings file"):
         load_settings(file, {})
 
 
 @pytest.mark.parametrize("path", ["nosuch.toml", "."])
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, path):
-    with pytest.raises(SettingsError, match="can be read"):
+    with pytest.raises(SettingsError, match="Cannot read the settings file"):
         load_settings(tmp_path / path, {})
 
 

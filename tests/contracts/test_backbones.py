@@ -68,7 +68,7 @@ def test_sizes_are_stated(found):
 def test_a_kind_is_used_only_where_it_can_be(found):
     kind = KINDS.get(found.kind)
     if kind.from_scratch:
-        with pytest.raises(BackboneError, match="no weights to freeze"):
+        with pytest.raises(BackboneError, match="is trained from scratch"):
             find_backbones([found.name], None, trainable=False)
     if not kind.trainable:
         with pytest.raises(BackboneError, match="must be trainable"):

@@ -243,7 +243,7 @@ def test_a_deleted_study_is_gone(place, sampler):
     study = place().open(sampler)
     one_trial(study)
     study.delete()
-    with pytest.raises(StudyError, match=r"'study' is not. There: none"):
+    with pytest.raises(StudyError, match=r"There is no study 'study' .*Existing studies: none"):
         place().store.find(place().storage, "study")
     assert place().open(sampler).trials() == []
 
@@ -296,7 +296,7 @@ def test_a_study_with_more_backbones_keeps_its_trials_and_samples_the_new_one(pl
 def test_a_study_with_a_running_trial_gets_no_backbones(place, sampler):
     study = place().open(sampler)
     study.ask()
-    with pytest.raises(StudyError, match="'study' is in use"):
+    with pytest.raises(StudyError, match="Cannot add backbones to the study 'study' while"):
         place().study().add_backbones(FACTS | {"uid": "2"}, (*BACKBONES, "new"))
     assert place().study().metadata() == FACTS
     assert [trial.state for trial in study.trials()] == [states.RUNNING]

@@ -37,14 +37,14 @@ def test_the_word_phantom_with_parameters_means_synthetic_tissue():
     ],
 )
 def test_options_for_images_of_ones_own_do_not_fit_the_phantom(options):
-    with pytest.raises(SettingsError, match="images of your own"):
+    with pytest.raises(SettingsError, match="your own images"):
         open_data("phantom:cases=20,images=2", **options)
 
 
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_an_empty_text_is_not_the_working_directory(empty, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    with pytest.raises(SettingsError, match="Check that the shell variable is set"):
+    with pytest.raises(SettingsError, match="check that it is set"):
         open_data(empty)
 
 

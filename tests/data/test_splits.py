@@ -214,7 +214,7 @@ def test_the_first_repeat_is_the_same_however_many_follow():
 
 
 def test_more_repeats_than_divisions_are_refused():
-    with pytest.raises(SettingsError, match=r"--repeats .* got 9: 4 cases in 2 folds have 2"):
+    with pytest.raises(SettingsError, match=r"--repeats 9 is too large: 4 cases in 2 folds allow only 2"):
         make_split(make_index(balanced(3, 3)), n_folds=2, n_repeats=9)
 
 
@@ -295,7 +295,7 @@ def move_to_development(record):
 
 
 EDITS = {
-    "must not be modified": move_to_development,
+    "was modified": move_to_development,
     "format": lambda record: record.update(format=2),
     "images": lambda record: record.pop("images"),
     "'trial'": lambda record: record["images"]["part"].__setitem__(0, "trial"),
@@ -445,7 +445,7 @@ def test_a_validation_part_without_shared_cases_is_the_sealed_test():
     split = make_split(dataset)
     assert np.array_equal(split.test, dataset.column("part") == "validation")
     assert split.sealed_by == "part"
-    assert "test fraction of 0.2 is not used" in split.warnings[0]
+    assert "--test-fraction 0.2 is not used" in split.warnings[0]
     assert split.fingerprint == make_split(dataset, test_fraction=0.4).fingerprint
 
 
@@ -462,5 +462,7 @@ def test_a_validation_part_with_shared_cases_is_refused_and_can_be_ignored_for_a
 def test_a_validation_part_of_one_class_is_refused():
     cases = balanced(10, 10)
     dataset = make_index(cases, parts={case: "validation" if case < "b03" else "train" for case, _, _ in cases})
-    with pytest.raises(DataError, match=r"3 benign and 0 malignant cases of 10 benign(.|\n)*--ignore-predefined-split"):
+    with pytest.raises(
+        DataError, match=r"3 benign and 0 malignant cases, of 10 benign(.|\n)*--ignore-predefined-split"
+    ):
         make_split(dataset)

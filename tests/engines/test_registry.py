@@ -26,8 +26,14 @@ def test_what_an_engine_has_is_let_through(engine):
     [
         ({"engine": "nosuch"}, "--engine must be one of optuna, keras-tuner, but got 'nosuch'"),
         ({"engine": OPTUNA, "sampler": "nosuch"}, "tpe, random, qmc, cmaes with --engine optuna, but got 'nosuch'.$"),
-        ({"engine": OPTUNA, "sampler": "grid"}, "tpe, random, qmc, cmaes .* 'grid'. It is one of --engine keras-tuner"),
-        ({"engine": KERAS_TUNER, "sampler": "tpe"}, "bayesian, random, hyperband, grid .* one of --engine optuna"),
+        (
+            {"engine": OPTUNA, "sampler": "grid"},
+            "tpe, random, qmc, cmaes .* 'grid'. It is a sampler of --engine keras-tuner",
+        ),
+        (
+            {"engine": KERAS_TUNER, "sampler": "tpe"},
+            "bayesian, random, hyperband, grid .* a sampler of --engine optuna",
+        ),
         ({"engine": KERAS_TUNER, "workers": 2}, "--workers must be 0 or 1 with --engine keras-tuner.*but got 2"),
         (
             {"engine": KERAS_TUNER, "pruner": "median"},

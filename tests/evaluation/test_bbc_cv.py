@@ -133,9 +133,9 @@ def test_cases_that_no_draw_leaves_out_cannot_correct_anything() -> None:
 def test_trials_of_other_folds_or_cases_do_not_compete() -> None:
     first, second = trials(2)
     other_fold = replace(second, fold=(second.fold + 1).astype(np.int8) % 5)
-    with pytest.raises(DataError, match="number 1 has another fold"):
+    with pytest.raises(DataError, match="the trial at index 1 differs from the first in: fold"):
         corrected_score([first, other_fold], BINARY)
-    with pytest.raises(DataError, match="number 1 has another label and fold and group"):
+    with pytest.raises(DataError, match="index 1 differs from the first in: label, fold, group"):
         corrected_score([first, trials(1, n_cases=20)[0]], BINARY)
     with pytest.raises(DataError, match="at least one"):
         corrected_score([], BINARY)
@@ -215,7 +215,7 @@ def test_noise_that_trials_share_does_not_make_ties() -> None:
 def test_trials_without_a_score_are_refused() -> None:
     with pytest.raises(DataError, match="Leave out failed trials"):
         tied_with_best(np.array([0.8, np.nan]), np.ones((2, 5)))
-    with pytest.raises(DataError, match="At least one draw"):
+    with pytest.raises(DataError, match="the score of at least one trial is undefined"):
         tied_with_best(np.array([0.8, 0.7]), np.full((2, 5), np.nan))
     with pytest.raises(DataError, match="shapes"):
         tied_with_best(np.array([0.8, 0.7]), np.ones((3, 5)))

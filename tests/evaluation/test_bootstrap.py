@@ -136,7 +136,7 @@ def test_a_batch_of_weights_gives_each_weights_own_value(name: str) -> None:
 
 def test_draws_of_other_groups_are_refused_for_every_metric() -> None:
     predictions = simulate(20)
-    with pytest.raises(DataError, match="counts of the 20 groups"):
+    with pytest.raises(DataError, match="one column for each of the 20 groups"):
         bootstrap_metric(
             METRICS["f1"], predictions, cross_fitted_labels(predictions, BINARY), np.ones((3, 19), dtype=np.int64)
         )
@@ -165,7 +165,7 @@ def test_a_draw_that_leaves_no_fold_with_both_classes_is_not_a_number() -> None:
 
 
 def test_draws_of_other_groups_are_refused() -> None:
-    with pytest.raises(DataError, match="counts of the 20 groups"):
+    with pytest.raises(DataError, match="one column for each of the 20 groups"):
         bootstrap_scores(simulate(20), np.ones((3, 19), dtype=np.int64), BINARY)
 
 
@@ -226,5 +226,5 @@ def test_a_paired_difference_is_narrower_than_either_interval() -> None:
     first, second = shared + 0.02 + rng.normal(0, 0.002, 1000), shared
     low, high = paired_difference(first, second)
     assert 0.01 < low < 0.02 < high < 0.03
-    with pytest.raises(DataError, match="same draws"):
+    with pytest.raises(DataError, match="same bootstrap samples"):
         paired_difference(first, second[1:])

@@ -104,7 +104,7 @@ def test_probabilities_of_nought_and_one_are_no_trouble() -> None:
 
 
 def test_no_calibration_without_both_classes() -> None:
-    with pytest.raises(DataError, match="weight of benign images is 0"):
+    with pytest.raises(DataError, match="total weight of benign images is 0"):
         fit_calibration(np.full(3, 0.5), np.ones(3, np.int8), np.ones(3))
     with pytest.raises(DataError, match="malignant images 0"):
         fit_calibration(np.full(2, 0.5), np.array([0, 1], np.int8), np.array([1, 0]))

@@ -190,7 +190,7 @@ def test_models_without_a_common_picture_cannot_be_compared():
 
 def test_a_picture_with_two_labels_is_an_error():
     champion = model(FAIR)
-    with pytest.raises(DataError, match="one label"):
+    with pytest.raises(DataError, match="differ between champion and challenger"):
         decide(model(GOOD), replace(champion, label=1 - champion.label), BINARY)
 
 

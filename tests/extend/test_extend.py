@@ -185,7 +185,7 @@ def test_without_the_package_the_study_is_refused_and_the_package_is_named(resum
     engine = [*words, "--launcher", "toy"]  # which no storage of a built-in engine names, but the run does
     assert install in resumed.refused(*engine, python=Path(sys.executable))
     refused = resumed.refused(*words, *ALONE, "--backbones", "toy", "--augmentations", "toy-light")
-    assert "bhsearch.samplers:toy of toy-parts 1.0 is not used now; name it again" in refused
+    assert "bhsearch.samplers:toy from toy-parts 1.0 is not used now; give the option that selects it again" in refused
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def beside(extended, tmp_path):
     return write
 
 
-@pytest.mark.parametrize(("name", "first"), [("toy", "toy-parts 1.0"), ("idc", "bhsearch, as a built-in part")])
+@pytest.mark.parametrize(("name", "first"), [("toy", "toy-parts 1.0"), ("idc", "bhsearch (built in)")])
 def test_two_parts_of_one_name_are_refused_with_both_distributions(extended, beside, name, first):
     variables = beside("bhsearch.layouts", name, "PART = 1")
     refused = extended.refused("bhsearch.run", *COMMON, *ALONE, **variables)
@@ -216,7 +216,7 @@ def test_two_parts_of_one_name_are_refused_with_both_distributions(extended, bes
 def test_a_part_that_fails_to_import_is_one_sentence(extended, beside):
     variables = beside("bhsearch.launchers", "broken", "raise RuntimeError('no cluster here')")
     refused = extended.refused("bhsearch.run", *COMMON, "--launcher", "broken", **variables)
-    assert "other-parts 2.0 failed to import: RuntimeError: no cluster here." in refused
+    assert "from other-parts 2.0: RuntimeError: no cluster here." in refused
 
 
 def test_a_study_in_an_engine_of_another_package_runs_and_is_refused_without_it(extended):

@@ -72,6 +72,6 @@ def test_the_command_ends_with_one_and_a_sentence(inside, proxy):
         check=False,
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "MLflow must answer, but has been away" in done.stderr
-    assert "MLflow is away" in done.stderr
+    assert "MLflow has been unavailable" in done.stderr
+    assert "MLflow is unavailable" in done.stderr
     assert "Traceback" not in done.stderr

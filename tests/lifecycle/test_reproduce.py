@@ -45,7 +45,7 @@ def test_params_and_settings_come_back_as_they_were(inside):
 
 
 def test_a_study_without_settings_is_refused_with_what_to_do():
-    with pytest.raises(StudyError, match="Give the command that made it once more"):
+    with pytest.raises(StudyError, match="Run the command that created the study again"):
         settings_of({})
 
 

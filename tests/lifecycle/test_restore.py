@@ -45,7 +45,7 @@ def test_every_command_reads_the_data_as_the_study_did(study):
     assert opened.index.labels.tolist().count(1) == 20
     assert reproduce.reproduce(study.trials[0].run_id, ProgressReporter()).largest < 1e-5
     assert gather(Store(Path.cwd()).client, study, ProgressReporter()).images
-    with pytest.raises(SettingsError, match="shell variable is set"):
+    with pytest.raises(SettingsError, match="shell variable, check that it is set"):
         restore_study(study, ProgressReporter(), "")
 
 

@@ -36,20 +36,20 @@ def accesses(monkeypatch):
 
 @pytest.mark.parametrize("access", [None, "run", True, object()])
 def test_it_cannot_be_made_without_a_logged_access(data, accesses, access):
-    with pytest.raises(TypeError, match="needs the access that log_access returned"):
+    with pytest.raises(TypeError, match="must be a LoggedAccess from `log_access`"):
         SealedTest(*data, access)
 
 
 @pytest.mark.parametrize("token", [None, object(), "token"])
 def test_nothing_but_the_log_makes_an_access(accesses, token):
     access_log, _ = accesses
-    with pytest.raises(TypeError, match="must come from log_access"):
+    with pytest.raises(TypeError, match="only with `log_access`"):
         access_log.LoggedAccess(token, "run", "digest")
 
 
 def test_an_access_to_other_images_opens_nothing(data, accesses):
     _, logged = accesses
-    with pytest.raises(ValueError, match="must be logged for these sealed images"):
+    with pytest.raises(ValueError, match="was logged for another test set"):
         SealedTest(*data, logged("another digest"))
 
 

@@ -43,7 +43,7 @@ def test_every_resize_answers_as_keras_does_at_any_size(mode, tmp_path):
 def test_one_that_answers_otherwise_is_not_handed_out(tmp_path, monkeypatch):
     real = openvino_export._convertible
     monkeypatch.setattr(openvino_export, "_convertible", lambda asked: calibrated(real(asked), 1.0, 0.01))
-    with pytest.raises(RunError, match=r"to 0\.0001, but differs by 0\.002"):
+    with pytest.raises(RunError, match=r"by 0\.002.*, more than the tolerance of 0\.0001"):
         openvino_export.export_openvino(network("crop"), tmp_path, tissue(2, 40))
     assert list(tmp_path.iterdir()) == []
 
@@ -52,7 +52,7 @@ def test_what_openvino_cannot_run_is_said(tmp_path):
     images = keras.Input((None, None, 3), dtype="uint8")
     blurred = ops.image.resize(ops.cast(images, "float32"), (8, 8), interpolation="lanczos3")
     asked = keras.Model(images, ops.sigmoid(ops.mean(blurred, axis=(1, 2, 3))[:, None]))
-    with pytest.raises(RunError, match="OpenVINO must be able to run"):
+    with pytest.raises(RunError, match="OpenVINO cannot run"):
         openvino_export.export_openvino(asked, tmp_path, tissue(1, 40))
     assert list(tmp_path.iterdir()) == []
 

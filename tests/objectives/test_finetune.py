@@ -211,7 +211,7 @@ def test_out_of_memory_twice_is_a_failure_with_its_reason(data, small, short_of_
     objective = data.objective(small)
     short_of_memory(2)
     with pytest.raises(
-        RunError, match=r"must fit into memory, but small at 32 px with batches of 16 does not, even in 4"
+        RunError, match=r"too little memory for small at 32 px with a batch of 16, even if the batch is processed in 4"
     ):
         objective(point(small), Watched())
     assert objective._pool._programs == {}  # what did not fit is let go

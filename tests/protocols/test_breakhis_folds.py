@@ -77,7 +77,7 @@ def test_folds_of_different_sizes_do_not_touch_each_other(index, backbone):
 
 def test_train_images_of_one_class_are_an_error(index, backbone):
     benign_is_tested = fold(index, 1, index.labels == 0)
-    with pytest.raises(DataError, match=r"fold 1 at 40X must hold both classes, but there are 0 benign"):
+    with pytest.raises(DataError, match=r"fold 1 at 40X lack a class: 0 benign"):
         evaluate_folds(index, [benign_is_tested], backbone, image_size=48)
 
 

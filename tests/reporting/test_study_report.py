@@ -240,9 +240,9 @@ def test_the_roc_curve_starts_at_the_origin_of_a_square():
 
 
 def test_without_a_correction_the_best_score_says_that_it_is_none():
-    seen = read(corrected=None, uncorrected="two trials are not at hand")
+    seen = read(corrected=None, uncorrected="two trials are not available")
     assert "Best score of the search, not corrected" in seen.text
-    assert "not available: two trials are not at hand" in seen.text
+    assert "not available: two trials are not available" in seen.text
 
 
 def test_an_opened_test_is_the_headline_with_the_count_of_openings():

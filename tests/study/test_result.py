@@ -161,7 +161,7 @@ def test_trials_of_the_study_that_it_was_started_from_compete_too(records, predi
 def test_a_search_of_which_a_part_is_lost_is_not_corrected(records, predictions):
     assert correct(records, {0: predictions[0]}, BINARY) == (
         None,
-        "the predictions of 2 of 3 complete trials are not at hand",
+        "the predictions of 2 of 3 complete trials are not available",
     )
     assert correct([], {}, BINARY) == (None, "no trial is complete")
 

@@ -88,14 +88,14 @@ def test_the_corrected_score_stands_in_record_and_note():
 
 def test_a_correction_that_is_not_at_hand_says_why():
     record = summary_record(
-        replace(study(), uncorrected="the predictions of 2 of 3 complete trials are not at hand"),
+        replace(study(), uncorrected="the predictions of 2 of 3 complete trials are not available"),
         {},
         {},
         policies=[],
         settled=[],
     )
     assert record["corrected"] is None
-    assert "not at hand, since the predictions of 2 of 3" in record["summary"]
+    assert "not available, since the predictions of 2 of 3" in record["summary"]
     assert CORRECTED_NOTE not in record["summary"]
 
 

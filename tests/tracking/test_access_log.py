@@ -111,7 +111,7 @@ def test_models_are_named_as_people_name_them(client, study, tmp_path):
     }
     assert {uri: registry.resolve(client, uri) for uri in known} == known
     for uri in ("model", "models:/model", "model@champion", "models:/model@champion"):
-        with pytest.raises(MissingError, match=r"model@champion is not in it; there are:\n  models:/model@challenger"):
+        with pytest.raises(MissingError, match=r"has no model model@champion; there are:\n  models:/model@challenger"):
             registry.resolve(client, uri)
     client.set_registered_model_alias("model", "champion", made.version)
     assert registry.resolve(client, "model") == registry.resolve(client, None) == "models:/model@champion"

@@ -216,5 +216,6 @@ def _files_below(folder: Path) -> Iterator[str]:
 
 def _fail(error: OSError) -> None:
     raise DataError(
-        f"Every folder must be readable, but got {error.filename}: {(error.strerror or '').lower()}."
+        f"Cannot read the folder {error.filename}: {(error.strerror or '').lower()}. Check its permissions, or give "
+        "another folder with --data."
     ) from error

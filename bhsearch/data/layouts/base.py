@@ -73,7 +73,7 @@ class Layout(Protocol):
             options: Options given by the user.
 
         Raises:
-            DataError: If names, labels, cases or parts are invalid.
+            DataError: If names, labels, cases or the predefined split are invalid.
             SettingsError: If an option is invalid.
         """
 

@@ -101,7 +101,7 @@ def parse(file_name: str) -> BreakhisName:
     """
     match = _NAME.fullmatch(file_name)
     if match is None or match["subtype"] not in (BENIGN_SUBTYPES, MALIGNANT_SUBTYPES)["BM".index(match["letter"])]:
-        raise DataError(f"Not a BreakHis name: {file_name}\n{grammar_hint()}")
+        raise DataError(f"{file_name!r} is not a BreakHis file name. {grammar_hint()}")
     return BreakhisName(
         label="BM".index(match["letter"]),
         subtype=match["subtype"],

@@ -13,7 +13,7 @@ from bhsearch.data.arrays import Bools
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.layouts import breakhis
 from bhsearch.errors import DataError
-from bhsearch.text import listed
+from bhsearch.text import listed, plural
 
 ROW = "file name|magnification|fold|train or test"
 
@@ -80,7 +80,10 @@ def read_folds(files: Sequence[Path]) -> list[OfficialFold]:
     folds = [_read(file) for file in files]
     numbers = [fold.number for fold in folds]
     if len(set(numbers)) < len(numbers):
-        raise DataError(f"Each fold may be given once, but the files contain the folds {', '.join(map(str, numbers))}.")
+        raise DataError(
+            f"The fold files must have different fold numbers, but got {', '.join(map(str, numbers))}. Give each file "
+            "once."
+        )
     return sorted(folds, key=lambda fold: fold.number)
 
 
@@ -88,7 +91,7 @@ def _read(file: Path) -> OfficialFold:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"A fold file must be a readable text file, but reading {file} failed: {error}") from error
+        raise DataError(f"Cannot read the fold file {file} as text: {error}") from error
     part: dict[str, str] = {}
     numbers = set()
     for at, line in enumerate(lines, start=1):
@@ -100,11 +103,12 @@ def _read(file: Path) -> OfficialFold:
             raise DataError(f"{file}, line {at}: {error}") from error
         numbers.add(number)
         if part.setdefault(name, side) != side:
-            raise DataError(f"{file}, line {at}: An image must be in one set only, but {name} is in both.")
+            raise DataError(f"{file}, line {at}: {name} is in both the training and the test set. Correct the file.")
     if len(numbers) != 1 or set(part.values()) != {"train", "test"}:
         raise DataError(
-            f"A fold file must contain train and test rows of one fold, but {file} contains "
-            f"{', '.join(sorted(set(part.values()))) or 'no'} rows of {len(numbers)} folds."
+            f"{file} is not a fold file of BreakHis: it must contain train and test rows with one fold number, but "
+            f"contains {', '.join(sorted(set(part.values()))) or 'no'} rows with "
+            f"{plural(len(numbers), 'fold number')}."
         )
     return OfficialFold(numbers.pop(), part)
 
@@ -112,10 +116,10 @@ def _read(file: Path) -> OfficialFold:
 def _parse(line: str) -> tuple[str, int, str]:
     fields = [field.strip() for field in line.split("|")]
     if len(fields) != 4 or fields[3] not in ("train", "test") or not (fields[2].isascii() and fields[2].isdigit()):
-        raise DataError(f"Rows must be {ROW}, but got {line.strip()!r}.")
+        raise DataError(f"Expected a row such as {ROW}, but got {line.strip()!r}.")
     name = breakhis.parse(PurePosixPath(fields[0]).name)
     if fields[1].upper().removesuffix("X") != str(name.magnification):
-        raise DataError(f"The magnification must agree with the file name, but got {line.strip()!r}.")
+        raise DataError(f"The magnification differs from that in the file name: {line.strip()!r}.")
     return name.file_name, int(fields[2]), fields[3]
 
 
@@ -141,8 +145,8 @@ def _resolve(dataset: Dataset, names: npt.NDArray[np.object_], fold: OfficialFol
     missing = sorted(set(fold.part) - set(names.tolist()))
     if not train.any() or not test.any():
         raise DataError(
-            f"Fold {fold.number} needs training and test images, but {train.sum()} training and {test.sum()} test "
-            f"images were found. Missing:\n{listed(missing, 5)}"
+            f"{'No training' if not train.any() else 'No test'} images of fold {fold.number} were found in "
+            f"{dataset.root}. Missing files:\n{listed(missing, 5)}\nGive the folder with all images of BreakHis."
         )
     case, slide = dataset.column("case"), dataset.column("slide")
     shared_cases = sorted(set(case[train]) & set(case[test]))

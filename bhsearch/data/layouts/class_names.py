@@ -66,11 +66,11 @@ def folder_classes(pairs: Sequence[str] = ()) -> ClassMap:
         label = folded(word)
         if not sign or label not in CLASS_NAMES or not folded(name):
             raise SettingsError(
-                f"--class-map must be like benign=normal,malignant=cancer+invasive, but got {pair!r}. The words before "
-                f"the = must be {' or '.join(CLASS_NAMES)}."
+                f"--class-map must look like benign=normal,malignant=cancer+invasive, with {' or '.join(CLASS_NAMES)} "
+                f"before each =, but got {pair!r}."
             )
         if labels.setdefault(folded(name), CLASS_NAMES.index(label)) != CLASS_NAMES.index(label):
-            raise SettingsError(f"--class-map must give each name one class, but got {name!r} for both.")
+            raise SettingsError(f"--class-map assigns {name!r} to both classes. Assign it to one of them.")
     for at, name in enumerate(CLASS_NAMES):
         labels.setdefault(name, at)
     return ClassMap(labels, bool(pairs))

@@ -110,26 +110,30 @@ def with_parts(rows: list[ImageRecord], ignored: Sequence[str]) -> tuple[list[Im
         first = min(divisions)
         word = re.sub(r"[ _.-]*[0-9]*$", "", first) or first
         raise DataError(
-            f"The folders {named(sorted(divisions))} seem to divide the images in an unknown way (known are train, "
-            "validation and test). Use one of them as --data, or a manifest with a column split; to ignore "
-            f"them: --ignore-column {word}"
+            f"The folders {named(sorted(divisions))} look like a split of the data, but only the names train, "
+            "validation and test are known. Give one of these folders as --data, write a manifest with a column "
+            f"split, or ignore these folders with --ignore-column {word}."
         )
-    raise_data_errors(several, "The folders of an image must name one part, but these name several.")
+    raise_data_errors(several, "These images are in folders of several parts of the split (train, validation, test).")
     present = set(parts) - {""}
     if present:
         raise_data_errors(
-            loose, f"If folders name parts ({', '.join(sorted(present))}), every image must be in one of them."
+            loose,
+            f"The folders {', '.join(sorted(present))} form a predefined split, but some images are in none of "
+            "them. Move these images, or make a new split with --ignore-predefined-split.",
         )
     if len(present) == 1:
         return rows, [f"All images are in {present.pop()}, so there is no predefined split."]
-    notes = [f"Parts are taken from the folders: {counted_parts(parts)}."] if present else []
+    notes = [f"The predefined split is taken from the folders: {counted_parts(parts)}."] if present else []
     return [replace(row, part=part) for row, part in zip(rows, parts, strict=True)] if present else rows, notes
 
 
 def _require_known(ignored: Sequence[str], folders: set[str]) -> None:
     unknown = [word for word in ignored if not any(_is_ignored(folder, [word]) for folder in folders)]
     if unknown:
-        raise SettingsError(f"--ignore-column must name folders of the data, but there is no {named(unknown)}.")
+        raise SettingsError(
+            f"--ignore-column must name a folder or a manifest column, but no folder is named {named(unknown)}."
+        )
 
 
 def _is_ignored(folder: str, ignored: Sequence[str]) -> bool:
@@ -236,8 +240,8 @@ def read_folders(paths: Sequence[str], case_pattern: str | None, class_map: Sequ
         if row is not None:
             rows.append(row)
     raise_data_errors(malformed, breakhis.grammar_hint())
-    raise_data_errors(contradicting, "A BreakHis name and its folder must name the same class.")
-    raise_data_errors(unmatched, f"--case-pattern {case_pattern} must match every path.")
+    raise_data_errors(contradicting, "The BreakHis file name and the folder disagree on the class of these images.")
+    raise_data_errors(unmatched, f"--case-pattern {case_pattern} does not match these paths.")
     by_name = all(breakhis.looks_like(row.path.rpartition("/")[2]) for row in rows)
     return Tree(
         rows,
@@ -270,7 +274,7 @@ def _class_depths(paths: Sequence[str], classes: ClassMap) -> list[tuple[int, in
         if len(set(labels.values())) > 1 and not (numeric and from_file):
             contradicting.append(path)
         places.append((at, labels[at]))
-    raise_data_errors(contradicting, "The folders of an image must name one class, but these name both.")
+    raise_data_errors(contradicting, "These images are in folders of both classes.")
     return places
 
 

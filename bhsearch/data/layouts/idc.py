@@ -40,12 +40,12 @@ def read_idc(paths: Sequence[str]) -> list[ImageRecord]:
         if match is None:
             problems.append(path)
         elif folder != match["label"]:
-            problems.append(f"{path} (the folder is {folder or 'missing'}, the name says class{match['label']})")
+            problems.append(f"{path} (the folder is {folder or 'missing'}, the file name says class{match['label']})")
         elif patient not in (None, match["patient"]):
-            problems.append(f"{path} (the folder's patient is {patient}, the name's {match['patient']})")
+            problems.append(f"{path} (the folder names patient {patient}, the file name {match['patient']})")
         else:
             rows.append(ImageRecord(path, int(match["label"]), match["patient"], match["patient"]))
-    raise_data_errors(problems, f"IDC files are {GRAMMAR}.")
+    raise_data_errors(problems, f"These files break the naming of IDC, which is {GRAMMAR}.")
     return rows
 
 

@@ -76,8 +76,11 @@ def require_both_classes(labels: Iterable[int], where: str = "") -> None:
     """
     present = set(labels)
     if present != {0, 1}:
-        only = ", ".join(CLASS_NAMES[label] for label in sorted(present)) or "none"
-        raise DataError(f"Both benign and malignant images are required, but{where} the only class is: {only}.")
+        only = f"Only {CLASS_NAMES[present.pop()]}" if present else "No"
+        raise DataError(
+            f"{only} images were found{where}; bhsearch needs both classes. Check --data, or name the classes "
+            "with --class-map."
+        )
 
 
 def named(names: Iterable[str], most: int = 5) -> str:

@@ -59,11 +59,11 @@ def read_manifest(
     Args:
         file: UTF-8 text file with a header and with fields separated by commas, semicolons, tabs or bars.
         class_map: See `class_names.manifest_classes`.
-        ignore_columns: Columns to ignore although they seem to divide the data into parts.
+        ignore_columns: Columns to ignore although they look like a predefined split (train, validation, test).
         image_root: Folder that contains the images; by default the folder of the manifest.
 
     Raises:
-        DataError: If the manifest cannot be read, or paths, labels, cases or parts are invalid.
+        DataError: If the manifest cannot be read, or paths, labels, cases or the predefined split are invalid.
         SettingsError: If an option does not fit the manifest.
     """
     table = _read_table(file)
@@ -71,7 +71,7 @@ def read_manifest(
     parts, notes = _parts(table, ignored)
     root = file.parent if image_root is None else image_root
     if not root.is_dir():
-        raise SettingsError(f"--image-root must be a folder, but got {str(root)!r}.")
+        raise SettingsError(f"--image-root must be an existing folder, but got {str(root)!r}.")
     classes = manifest_classes(class_map)
     _require_labels(table, classes)
     rows = _rows(file, root, table, classes, parts, ignored)
@@ -114,12 +114,12 @@ def _read_table(file: Path) -> _Table:
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise DataError(f"A manifest must be readable, but got {file}: {(error.strerror or '').lower()}.") from error
+        raise DataError(f"Cannot read the manifest {file}: {(error.strerror or '').lower()}.") from error
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise DataError(
-            f"A manifest must be UTF-8 text, but byte {error.start + 1} of {file} is 0x{byte:02x}. "
-            "Save it as UTF-8, which spreadsheet programs offer as `CSV UTF-8`."
+            f"The manifest {file} is not UTF-8 text: byte {error.start + 1} is 0x{byte:02x}. Save it as UTF-8, which "
+            "spreadsheet programs offer as `CSV UTF-8`."
         ) from error
     text, separator, skipped = _separator(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != "\t")
@@ -134,15 +134,15 @@ def _read_table(file: Path) -> _Table:
                 line = reader.line_num + skipped
                 if any(cells[len(columns) :]):
                     raise DataError(
-                        f"A row of a manifest must have no more fields than the header ({len(columns)}), but "
-                        f"line {line} of {file} has {len(cells)}. Quote fields that contain a {_SEPARATORS[separator]}."
+                        f"{file}, line {line}: the row has {len(cells)} fields, but the header has {len(columns)}. "
+                        f"Quote fields that contain a {_SEPARATORS[separator]}."
                     )
                 padded = [*cells, *[""] * (len(columns) - len(cells))]
                 rows.append(_Row(line, dict(zip(columns, padded, strict=False))))
     except csv.Error as error:
-        raise DataError(f"A manifest must be CSV, but reading {file} failed: {error}.") from error
+        raise DataError(f"The manifest {file} is not valid CSV: {error}.") from error
     if not rows:
-        raise DataError(f"A manifest must have one row per image, but {file} has no rows below its header.")
+        raise DataError(f"The manifest {file} has no rows below its header. Add one row per image.")
     return _Table(columns, names, rows)
 
 
@@ -168,15 +168,14 @@ def _require_columns(file: Path, columns: list[str], names: list[str], separator
     twice = [name for name, times in Counter(filter(None, columns)).items() if times > 1]
     if twice:
         raise DataError(
-            f"A manifest must name each column once, but {file} has {named(twice)} more than once. Remove or "
-            "rename the others."
+            f"The manifest {file} has several columns named {named(twice)}. Remove or rename the duplicates."
         )
     lacking = [name for name in REQUIRED_COLUMNS if name not in columns]
     if lacking:
         raise DataError(
-            f"A manifest must have columns {', '.join(REQUIRED_COLUMNS)}, but {file} lacks {', '.join(lacking)}; it "
-            f"has {', '.join(filter(None, names)) or 'none'} (separator: {_SEPARATORS[separator]}). Rename the columns "
-            "that hold these facts, or add them."
+            f"The manifest {file} lacks the required columns {', '.join(lacking)}. Its columns are "
+            f"{', '.join(filter(None, names)) or 'empty'} (separator: {_SEPARATORS[separator]}). Rename the "
+            "columns that hold these facts, or add them."
         )
 
 
@@ -188,12 +187,12 @@ def _ignored(table: _Table, ignore_columns: Sequence[str]) -> set[str]:
     unknown = [name for name in ignore_columns if folded(name) not in table.columns]
     if unknown:
         raise SettingsError(
-            f"--ignore-column must name columns of the manifest, but got {named(unknown)}; the columns are "
+            f"--ignore-column must name a column of the manifest, but got {named(unknown)}. The columns are "
             f"{', '.join(filter(None, table.names))}."
         )
     required = sorted(ignored & set(REQUIRED_COLUMNS))
     if required:
-        raise SettingsError(f"--ignore-column must not name required columns, but got {', '.join(required)}.")
+        raise SettingsError(f"--ignore-column cannot ignore required columns, but got {', '.join(required)}.")
     return ignored
 
 
@@ -219,7 +218,7 @@ def _parts(table: _Table, ignored: set[str]) -> tuple[list[str], list[str]]:
             unused.append(name or "an unnamed column")
     if len({tuple(parts) for parts in chosen.values()}) > 1:
         raise DataError(
-            f"A manifest must divide its images in one way, but the columns {named(chosen)} differ. Ignore one: "
+            f"The columns {named(chosen)} of the manifest define different splits. Ignore one of them with "
             f"--ignore-column {next(reversed(chosen))}."
         )
     if unused:
@@ -231,7 +230,7 @@ def _parts(table: _Table, ignored: set[str]) -> tuple[list[str], list[str]]:
         if len(present) == 1:
             notes.append(f"The column {name} has one value, {present.pop()}, so there is no predefined split.")
             return [""] * len(table.rows), notes
-        notes.append(f"Parts are taken from the column {name}: {counted_parts(taken)}.")
+        notes.append(f"The predefined split is taken from the column {name}: {counted_parts(taken)}.")
         return taken, notes
     return [""] * len(table.rows), notes
 
@@ -240,8 +239,9 @@ def _not_parts(name: str, table: _Table, parts: list[str | None]) -> str:
     wrong = [row for row, part in zip(table.rows, parts, strict=True) if part is None]
     values = list(dict.fromkeys(row.fields[folded(name)] for row in wrong))
     return (
-        f"The column {name!r} seems to divide the images, so its values must be {', '.join(PARTS)}, but "
-        f"got {named(values)} (first in line {wrong[0].line}). To ignore it: --ignore-column {name}"
+        f"The column {name!r} looks like a predefined split, so its values must be {', '.join(PARTS)}, but line "
+        f"{wrong[0].line} has {named(values[:1])}. Correct the {'value' if len(values) == 1 else 'values'}, or ignore "
+        f"the column with --ignore-column {name}."
     )
 
 
@@ -267,7 +267,7 @@ def _require_labels(table: _Table, classes: ClassMap) -> None:
     is_naming = 1 < len(values) <= 12 and len(unknown) * 10 >= len(table.rows)
     raise_data_errors(
         [f"line {row.line}: {row.fields['label']!r}" for row in unknown],
-        f"The labels of a manifest must be {classes.names()}.",
+        f"The label of these rows of the manifest is not {classes.names()}.",
         map_advice(values) if is_naming else "",
     )
 
@@ -296,13 +296,16 @@ def _rows(
         rows.append(
             ImageRecord(path or "", label or 0, case, part=part, **{name: row.fields.get(name, "") for name in more})
         )
-    elsewhere = "If the images are in another folder, name it with --image-root."
-    raise_data_errors(leaving, f"The paths of a manifest must be inside the folder {root}.", elsewhere)
-    raise_data_errors(no_case, "Every row of a manifest must name its case.")
+    elsewhere = "If the images are in another folder, give it with --image-root."
+    raise_data_errors(leaving, f"These paths of the manifest are outside the image folder {root}.", elsewhere)
+    raise_data_errors(no_case, "These rows of the manifest have no case. Fill in the column case.")
     raise_data_errors(placeholders, PLACEHOLDER_RULE)
-    raise_data_errors(missing, f"The files of a manifest must exist in {root}.", elsewhere)
+    raise_data_errors(missing, f"These files of the manifest do not exist in {root}.", elsewhere)
     times = Counter(row.path for row in rows)
-    raise_data_errors([path for path, n in times.items() if n > 1], "A manifest must name each file once.")
+    raise_data_errors(
+        [path for path, n in times.items() if n > 1],
+        "The manifest lists these files more than once. Keep one row per file.",
+    )
     return rows
 
 

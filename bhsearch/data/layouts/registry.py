@@ -13,6 +13,7 @@ from bhsearch.data.layouts.listing import Listing, named, raise_data_errors, req
 from bhsearch.data.layouts.manifest import PLACEHOLDER_RULE, SUFFIXES
 from bhsearch.data.layouts.naming import is_placeholder
 from bhsearch.errors import DataError, SettingsError
+from bhsearch.text import plural
 
 AUTO = "auto"
 # Options that only some layouts support, with the reason why other layouts do not support them.
@@ -33,7 +34,7 @@ def read(data: Path, *, layout: str = AUTO, options: LayoutOptions = NO_OPTIONS,
         both_classes: Whether to require images of both classes.
 
     Raises:
-        DataError: If no layout fits, there are no images, or names, labels, cases or parts are invalid.
+        DataError: If no layout fits, there are no images, or names, labels, cases or the predefined split are invalid.
         UnknownPartError: If the layout is unknown.
         SettingsError: If an option is invalid or not supported by the layout.
     """
@@ -92,16 +93,18 @@ def _checked_layout(data: Path, layout: str) -> str:
         data.stat()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise DataError(f"The data must be a folder or a manifest, but got {data}: {reason}.") from error
+        raise DataError(f"Cannot open --data {data}: {reason}. Give a folder of images or a manifest.") from error
     takes_file = layout != AUTO and LAYOUTS.get(layout).is_file
     if data.is_dir():
         if takes_file:
-            raise DataError(f"A {layout} must be a file, but {data} is a folder. Give the path of the file.")
+            raise DataError(
+                f"The layout {layout} reads a file, but {data} is a folder. Give the path of the {layout} file."
+            )
         return layout
     if layout == AUTO and data.suffix.lower() in SUFFIXES:
         return "manifest"
     if not takes_file:
-        raise DataError(f"The data must be a folder or a manifest (.csv), but got the file {data}.")
+        raise DataError(f"--data must be a folder or a manifest (.csv), but got the file {data}.")
     return layout
 
 
@@ -129,9 +132,8 @@ def _detected(data: Path, images: Images, options: LayoutOptions) -> str:
     seen = class_like_folders(paths)
     looks = f"The folders that look like classes are {named(seen, 12)}.\n{map_advice(seen)}\n" if len(seen) > 1 else ""
     raise DataError(
-        f"The images must have a known layout, but the {len(paths):,} images in {data} have none, for example "
-        f"{paths[0]}. {looks}Known layouts:\n"
-        f"{_known_layouts()}"
+        f"Cannot detect the layout of the {plural(len(paths), 'image')} in {data}, such as {paths[0]}. {looks}Arrange "
+        f"the images in one of these layouts, or write a manifest:\n{_known_layouts()}"
     )
 
 
@@ -142,4 +144,4 @@ def _known_layouts() -> str:
 
 def _no_images(data: Path, images: Images) -> str:
     left_out = f"; {describe_left_out(images.left_out)}" if images.left_out else ""
-    return f"The data must contain images, but {data} has none (suffixes: {', '.join(IMAGE_SUFFIXES)}){left_out}."
+    return f"No images were found in {data} (known suffixes: {', '.join(IMAGE_SUFFIXES)}){left_out}."

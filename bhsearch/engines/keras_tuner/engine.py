@@ -40,13 +40,13 @@ class KerasTunerEngine:
         self._driver: OracleDriver | None = None
 
     def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
-        """Start a trial; see `Engine.ask`.
+        """Start a trial with parameters from the oracle, or with given parameters; see `Engine.ask`.
 
-        A trial with given parameters has no position in the oracle's sequence and does not change the sequence, but the
-        Gaussian process learns from its score. A retry takes the position of the retried trial.
+        A trial with given parameters does not change the sequence of parameters that the oracle proposes, except that
+        the Bayesian oracle learns from its score. A retry takes the position of the retried trial in this sequence.
 
-        Hyperband sets the number of epochs of a trial according to its round. A trial that continues a trial of the
-        previous round is trained from scratch, because continuing would require every network of a round to be saved.
+        Hyperband sets the number of epochs of a trial according to its round. KerasTuner's Hyperband continues the best
+        networks of a round in the next round; here they are trained from scratch, so that networks need not be saved.
         Hyperband's `tuner/initial_epoch` therefore has no effect.
 
         Raises:
@@ -75,7 +75,7 @@ class KerasTunerEngine:
         wrong = [row.name for row in self._space if row.name not in point or not row.holds(point[row.name])]
         if wrong:
             found = ", ".join(f"{name}={point.get(name)}" for name in wrong)
-            raise StudyError(f"A given point must be in the space, but has {found}.")
+            raise StudyError(f"The parameters {found} are not in the search space of the study.")
         trial = Trial(len(entries), RUNNING, {row.name: point[row.name] for row in self._space})
         first = entries[notes["retry_of"]] if "retry_of" in notes else None
         if first is None or not is_ignored_on_resume(first.trial) or trial.params != first.trial.params:

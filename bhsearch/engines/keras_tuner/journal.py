@@ -119,8 +119,8 @@ class Journal:
                 self._apply(json.loads(line))
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise StudyError(
-                    f"{self.folder / _TRIALS} must be a journal of bhsearch, but holds the line {line[:80]!r}. "
-                    "Restore the file, or name another study with --study."
+                    f"{self.folder / _TRIALS} is damaged or was not written by bhsearch; it contains the line "
+                    f"{line[:80]!r}. Restore the file, or create a new study with --study."
                 ) from error
         self._read += len(whole)
 
@@ -176,8 +176,8 @@ def open_study(directory: Path, name: str, facts: dict[str, Any]) -> KerasTunerS
                 strangers = {file.name for file in folder.iterdir()} - {_FACTS, _FACTS + ".new", _TRIALS, _LOCK}
                 if strangers:
                     raise StudyError(
-                        f"The folder {folder} must have been made by bhsearch, but holds {min(strangers)}, which "
-                        "another program made. Choose another name with --study."
+                        f"The folder {folder} was not created by bhsearch: it contains {min(strangers)!r}, a file of "
+                        "another program. Choose another name with --study."
                     )
                 if not (folder / _FACTS).exists():
                     (folder / _TRIALS).unlink(missing_ok=True)  # left by a deletion that was interrupted
@@ -194,7 +194,7 @@ def find_study(directory: Path, name: str) -> KerasTunerStudy:
     folder = _folder(directory, name)
     if not (folder / _FACTS).exists():
         raise MissingError(
-            f"The study must be in {directory}, but {name!r} is not. There: {', '.join(names(directory)) or 'none'}."
+            f"There is no study {name!r} in {directory}. Existing studies: {', '.join(names(directory)) or 'none'}."
         )
     return KerasTunerStudy(folder, name)
 
@@ -250,7 +250,8 @@ def add_backbones(study: KerasTunerStudy, facts: dict[str, Any], backbones: Sequ
     with study.journal.alone() as entries:
         if any(entry.trial.state == RUNNING for entry in entries):
             raise StudyError(
-                f"A study can get new backbones only while none of its trials runs, but {study.name!r} is in use."
+                f"Cannot add backbones to the study {study.name!r} while another command runs its trials. Wait until "
+                "that command has ended, or leave out the new backbones."
             )
         _write(study.journal.folder, _read(study.journal.folder) | {"facts": facts})
     return study
@@ -279,6 +280,6 @@ def _read(folder: Path) -> dict[str, Any]:
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(
-            f"{folder / _FACTS} must be the facts of a study of bhsearch, but cannot be read. "
-            "Restore the file, or name another study with --study."
+            f"Cannot read the study metadata in {folder / _FACTS}. Restore the file, or create a new study with "
+            "--study."
         ) from error

@@ -135,7 +135,7 @@ class _Hyperband(_StatelessOracle, HyperbandOracle):  # type: ignore[misc]
             rounds: list[list[dict[str, Any]]] = bracket["rounds"]
             if step < len(rounds) and any(info["id"] == past for info in rounds[step - 1]):
                 return rounds
-        raise ValueError(f"No bracket holds trial {past} before round {step}.")
+        raise ValueError(f"Found no Hyperband bracket that contains trial {past} in the round before round {step}.")
 
 
 class _Grid(_StatelessOracle, GridSearchOracle):  # type: ignore[misc]

@@ -65,9 +65,9 @@ class KerasTunerStore:
         parallel=False,
         uses_database=False,
         advice={
-            "workers": "Its oracle is in one process. For more workers leave out --engine.",
-            "pruner": "Its way to spend less on bad points is --sampler hyperband.",
-            "storage": f"Its studies are in the folder {studies.DIRECTORY} of the working directory.",
+            "workers": "KerasTuner's oracle runs in a single process. For more workers, use --engine optuna.",
+            "pruner": "To train bad trials for fewer epochs, use --sampler hyperband.",
+            "storage": f"KerasTuner's studies are stored in the folder {studies.DIRECTORY} of the working directory.",
         },
     )
 

@@ -49,15 +49,16 @@ def retry_while_unavailable(call: Callable[P, R]) -> Callable[P, R]:
                 reason = _reason(error)
                 if "disk is full" in reason:
                     raise PlaceError(
-                        "There must be room for the storage of the study, but the disk is full. "
-                        "Free some space, and the same command goes on."
+                        "The disk with the study's database is full. Free some space, and repeat the command to "
+                        "continue the study."
                     ) from error
                 if not _is_away(error):
                     raise
                 if time.monotonic() > started + PATIENCE_SECONDS:
                     raise RunError(
-                        f"The storage of the study must be there, but has been away for {PATIENCE_SECONDS:.0f} s "
-                        f"({reason}). What is finished is kept; the same command goes on."
+                        f"The study's database has been unavailable for {PATIENCE_SECONDS:.0f} s ({reason}). Finished "
+                        "trials are kept; repeat the command to continue the study when the database is available "
+                        "again."
                     ) from error
             time.sleep(_AGAIN_SECONDS[min(attempt, len(_AGAIN_SECONDS) - 1)])
             attempt += 1
@@ -100,7 +101,7 @@ def connect(url: str) -> optuna.storages.BaseStorage:
         hint = _hint(url, error)
         shown = f"{scrubbed(reason, url)}{hint and '.'}{hint}"
         # If the error message contained a part of the password, drop the cause, which a traceback would show.
-        raise StudyError(f"--storage must be a database that can be opened, but got: {shown}") from (
+        raise StudyError(f"Cannot open the database in --storage: {shown}") from (
             error if shown.startswith(reason) else None
         )
     if is_new and file is not None:
@@ -112,15 +113,15 @@ def _hint(url: str, error: Exception) -> str:
     """Return a sentence of advice with a leading space; empty if no advice is known for this error."""
     scheme = url.partition(":")[0]
     if scheme.startswith("postgres") and (isinstance(error, ImportError) or scheme != "postgresql+psycopg"):
-        return " PostgreSQL needs the extra bhsearch[postgres] and a URL as postgresql+psycopg://USER@HOST/NAME."
+        return " For PostgreSQL, install bhsearch[postgres], and use a URL such as postgresql+psycopg://USER@HOST/NAME."
     if scheme.startswith("sqlite"):
         file = Path(url.partition(":///")[2].partition("?")[0]).absolute()
         if not file.parent.is_dir():
             return f" The folder of {file} does not exist."
         if not os.access(file if file.exists() else file.parent, os.W_OK):
             return (
-                f" {file if file.exists() else file.parent} cannot be written: give --storage "
-                f"sqlite:////FOLDER/{file.name} with a folder that can be."
+                f" {file if file.exists() else file.parent} is not writable; use a writable folder: --storage "
+                f"sqlite:////FOLDER/{file.name}."
             )
     return ""
 
@@ -191,9 +192,7 @@ class _Guard:
         now = self._now()
         if now != self._identity:
             what = "deleted" if now is None else "replaced by another file"
-            raise LostStorageError(
-                f"The storage of the study must stay where it is while a command uses it, but {self._file} was {what}."
-            )
+            raise LostStorageError(f"The study's database {self._file} was {what} while the command used it.")
 
     def _now(self) -> tuple[int, int] | None:
         try:

@@ -249,7 +249,7 @@ def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study:
     names = optuna.get_all_study_names(storage)
     if name not in names:
         known = ", ".join(names) if names else "none"
-        raise MissingError(f"The study must be in the storage, but {name!r} is not. There: {known}.")
+        raise MissingError(f"There is no study {name!r} in the storage. Existing studies: {known}.")
     return optuna.load_study(study_name=name, storage=storage)
 
 
@@ -284,8 +284,7 @@ def metadata_of(study: optuna.Study) -> dict[str, Any]:
     held = attributes.kept(study)
     if _FACTS not in held:
         raise StudyError(
-            f"The study {study.study_name!r} must have been made by bhsearch, but another program made it. "
-            "Choose another name with --study."
+            f"The study {study.study_name!r} was not created by bhsearch. Choose another name with --study."
         )
     require_schema(held.get(_SCHEMA), f"The study {study.study_name!r}")
     return dict(held[_FACTS])
@@ -310,7 +309,8 @@ def add_backbones(study: optuna.Study, facts: dict[str, Any], backbones: Sequenc
     """
     if any(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False)):
         raise StudyError(
-            f"A study can get new backbones only while none of its trials runs, but {study.study_name!r} is in use."
+            f"Cannot add backbones to the study {study.study_name!r} while another command runs its trials. Wait until "
+            "that command has ended, or leave out the new backbones."
         )
     storage, name = study._storage, study.study_name
     draft = optuna.create_study(storage=storage, study_name=name + _GROWING, direction="maximize")

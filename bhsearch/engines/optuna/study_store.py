@@ -73,7 +73,7 @@ class OptunaStore:
         return SAMPLERS.source(name)
 
     def check(self, storage: str) -> None:
-        """Check that the database can be used; see `check_storage`."""
+        """Check that the database can be opened by several processes; see `check_storage`."""
         check_storage(storage)
 
     def location(self, storage: str) -> str:

@@ -57,8 +57,8 @@ def check_storage(url: str) -> None:
     in_memory = not name or ":memory:" in name or "mode=memory" in url
     if parts.get_backend_name() == "sqlite" and in_memory:
         raise SettingsError(
-            f"--storage must be a database that other processes can open, but {without_password(url)!r} is in the "
-            "memory of one. Write sqlite:///optuna.db."
+            f"--storage must be a database that several processes can open, but {without_password(url)!r} exists only "
+            "in memory. Use a file, such as --storage sqlite:///optuna.db."
         )
 
 

@@ -67,8 +67,8 @@ def check_augmentations(names: tuple[str, ...], regime: str) -> None:
         supported = AUGMENTATIONS.get(name).regimes
         if regime not in supported:
             raise SettingsError(
-                f"--augmentations must name policies of --regime {regime}, but {name!r} supports "
-                f"{' and '.join(sorted(supported))} only."
+                f"The augmentation policy {name!r} supports only --regime {' and '.join(sorted(supported))}, but the "
+                f"regime is {regime}. Remove it from --augmentations, or change --regime."
             )
 
 

@@ -41,9 +41,9 @@ def views_of(policy: str, n_views: int) -> tuple[str, ...]:
     views = POLICIES[policy].views if policy in POLICIES else plugin_views(policy)
     if views is None:
         known = ", ".join((*VIEW_POLICIES, *AUGMENTATIONS))
-        raise SettingsError(f"The policy must be one of {known}, but got {policy!r}.")
+        raise SettingsError(f"The augmentation policy must be one of {known}, but got {policy!r}.")
     if not 1 <= n_views <= N_VIEWS:
-        raise SettingsError(f"The number of views must be 1 to {N_VIEWS}, but got {n_views}.")
+        raise SettingsError(f"The number of views must be from 1 to {N_VIEWS}, but got {n_views}.")
     return (IDENTITY, *views[: n_views - 1])
 
 

@@ -91,9 +91,9 @@ def draw_augmentation(random: np.random.Generator, n: int, policy: str, strength
     """
     if policy not in FINETUNE_POLICIES and policy not in AUGMENTATIONS:
         known = ", ".join((*FINETUNE_POLICIES, *AUGMENTATIONS))
-        raise SettingsError(f"The policy must be one of {known}, but got {policy!r}.")
+        raise SettingsError(f"The augmentation policy must be one of {known}, but got {policy!r}.")
     if not 0 <= strength <= 1:
-        raise SettingsError(f"The strength of the augmentation must be 0 to 1, but got {strength}.")
+        raise SettingsError(f"The strength of the augmentation must be from 0 to 1, but got {strength}.")
     if policy in AUGMENTATIONS:
         return AUGMENTATIONS.get(policy).draw(random, n, strength, size)
     unit = random.random((n, _N_DRAWS))
@@ -256,7 +256,7 @@ def draw_mixup(random: np.random.Generator, n_batches: int, strength: float) -> 
         SettingsError: If the strength is not in 0..1.
     """
     if not 0 <= strength <= 1:
-        raise SettingsError(f"The strength of mixup must be 0 to 1, but got {strength}.")
+        raise SettingsError(f"The strength of mixup must be from 0 to 1, but got {strength}.")
     if strength == 0:
         return np.ones(n_batches, np.float32)
     share = random.beta(strength, strength, n_batches)

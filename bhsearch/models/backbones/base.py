@@ -17,13 +17,13 @@ NAME_SEPARATOR = ":"  # separates the name of a kind from an argument, for kinds
 
 @dataclass(frozen=True)
 class Backbone:
-    """Backbone that is available on this machine.
+    """A backbone whose weights are available on this machine.
 
     Attributes:
         name: Name in the search space.
-        file: File of the weights or of the user's network; None for kinds without weight files.
-        digest: Digest of the weights, or a version for kinds without weight files. Part of the keys of cached features
-            and models.
+        file: File of the weights, or Keras file of the user; None if the backbone has no weight file.
+        digest: Digest of the weights, or a version number of the code if the backbone has no weight file. Cached
+            features and models are identified by this digest.
         kind: Name of the backbone's kind in `KINDS`.
     """
 

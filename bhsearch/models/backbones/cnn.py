@@ -71,7 +71,10 @@ def initial_weights(network: Any, random: np.random.Generator) -> list[npt.NDArr
         elif weight.name in fixed:
             values.append(np.full(shape, fixed[weight.name], np.float32))
         else:
-            raise ValueError(f"The weights of cnn must be kernels and batch normalisation, but got {weight.path!r}.")
+            raise ValueError(
+                f"Cannot initialize the weight {weight.path!r} of the backbone cnn: it is neither a kernel nor part of "
+                "a batch normalization."
+            )
     return values
 
 

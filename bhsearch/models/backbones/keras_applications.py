@@ -107,9 +107,9 @@ class KerasApplications(KindDefaults):
         if local is None:
             places = [str(folder) for folder in (*([weights_dir] if weights_dir else []), *keras_models())]
             raise BackboneError(
-                f"The backbone {name!r} requires its ImageNet weights, but {facts.weights_file} is not in "
-                f"{' or '.join(places)}, and it could not be downloaded. "
-                "Put the file into a folder and give it with --weights-dir, or leave the backbone out."
+                f"The ImageNet weights of {name!r} were not found: {facts.weights_file} is not in "
+                f"{' or '.join(places)}, and it could not be downloaded. Put the file into a folder and give that "
+                "folder with --weights-dir, or leave the backbone out."
             )
         return Backbone(name, local, file_digest(local), _KIND)
 
@@ -212,13 +212,14 @@ def _build(facts: BackboneFacts, file: Path, size: int) -> Any:
 
     if size < facts.least_size:
         raise BackboneError(
-            f"{facts.name} requires images of at least {facts.least_size} pixels, but --image-size is {size}."
+            f"{facts.name} requires images of at least {facts.least_size} pixels, but --image-size is {size}. Use "
+            f"--image-size {facts.least_size}, or leave the backbone out."
         )
     try:
         network = _construct(facts, str(file), size)
     except (ValueError, OSError, KeyError) as error:
         raise BackboneError(
-            f"The weights of {facts.name!r} must fit its architecture, but {file} does not: {reason_of(error)}"
+            f"The weights file {file} does not fit the architecture of {facts.name!r}: {reason_of(error)}"
         ) from error
     network.trainable = False
     images = keras.Input((size, size, 3), dtype="float32")

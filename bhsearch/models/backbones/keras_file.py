@@ -28,7 +28,7 @@ class KerasFile(KindDefaults):
         """Find the file; see `BackboneKind.find`."""
         file = Path(name)
         if not file.is_file():
-            raise BackboneError(f"A backbone of your own must be a Keras model file, but there is no file {name!r}.")
+            raise BackboneError(f"There is no Keras model file {name!r}. Check the path in --backbones.")
         return Backbone(file.stem, file.resolve(), file_digest(file), "keras-file")
 
     def find_all(self, weights_dir: Path | None) -> AvailableBackbones:  # noqa: ARG002
@@ -60,18 +60,17 @@ def _build(name: str, file: Path, size: int) -> Any:
         network = keras.saving.load_model(file, compile=False)
         network.trainable = False
         if network.input_shape[-1] != 3:  # Keras would silently broadcast the three channels
-            raise ValueError(f"it takes an input of shape {network.input_shape}")
+            raise ValueError(f"its input has the shape {network.input_shape}")
         images = keras.Input((size, size, 3), dtype="float32")
         features = network(images)
         if len(features.shape) == 4:
             features = keras.layers.GlobalAveragePooling2D()(features)
         if len(features.shape) != 2:
-            raise ValueError(f"it gives an output of shape {features.shape}")
+            raise ValueError(f"its output has the shape {features.shape}")
     except Exception as error:  # foreign files raise many types, with the same meaning for the user
         raise BackboneError(
-            f"A backbone of your own must take RGB images of 0..255 and {size} x {size} pixels and give features, "
-            f"shape (batch, n) or (batch, height, width, n), but {file} does not: "
-            f"{reason_of(error)}"
+            f"Cannot use {file} as a backbone: {reason_of(error).rstrip('.')}. A backbone maps RGB images in 0..255, "
+            f"shape (batch, {size}, {size}, 3), to features, shape (batch, n) or (batch, height, width, n)."
         ) from error
     # The prefix avoids a name conflict with layers of the deployed model, such as `image`.
     return keras.Model(images, features, name="own_" + name.replace(".", "_").replace(" ", "_"))

@@ -35,9 +35,7 @@ def find_backbones(names: Iterable[str], weights_dir: Path | None, trainable: bo
     names = list(dict.fromkeys(names))
     weights_dir = weights_dir.expanduser() if weights_dir is not None else None
     if weights_dir is not None and not weights_dir.is_dir():
-        raise BackboneError(
-            f"--weights-dir must be a folder of weight files, but got {str(weights_dir)!r}, which is not one."
-        )
+        raise BackboneError(f"--weights-dir must be an existing folder, but got {str(weights_dir)!r}.")
     found: dict[str, Backbone] = {}
     left_out: list[tuple[str, str]] = []
     for name in names:
@@ -47,7 +45,9 @@ def find_backbones(names: Iterable[str], weights_dir: Path | None, trainable: bo
         else:
             backbone = _find_one(name, weights_dir, trainable)
             if backbone.name in found and backbone.digest != found[backbone.name].digest:
-                raise BackboneError(f"Two backbones are called {backbone.name!r}; rename one of the files.")
+                raise BackboneError(
+                    f"Two different backbones have the name {backbone.name!r}. Rename one of the files."
+                )
             found[backbone.name] = backbone
     return AvailableBackbones(tuple(found.values()), tuple(item for item in left_out if item[0] not in found))
 
@@ -94,10 +94,12 @@ def _find_one(name: str, weights_dir: Path | None, trainable: bool) -> Backbone:
         raise UnknownBackboneError(message, KINDS.group, name.partition(NAME_SEPARATOR)[0])
     kind = KINDS.get(of)
     if trainable and not kind.trainable:
-        raise BackboneError(f"A backbone of --regime finetune must be trainable, but {name!r}: {_NOTHING_TO_TRAIN}.")
+        raise BackboneError(
+            f"The backbone {name!r} cannot be fine-tuned ({_NOTHING_TO_TRAIN}). Leave it out, or use --regime frozen."
+        )
     if not trainable and kind.from_scratch:
         raise BackboneError(
-            f"The backbone {name!r} has no weights to freeze, as it is trained from scratch: "
-            "give --regime finetune, or leave it out."
+            f"The backbone {name!r} is trained from scratch, so it cannot be used with frozen features. Use --regime "
+            "finetune, or leave the backbone out."
         )
     return kind.find(name, weights_dir)

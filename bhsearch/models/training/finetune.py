@@ -176,8 +176,7 @@ def _checked_mean_loss(losses: list[tuple[Any, int]], epoch: int, params: Finetu
     mean = float(np.average(values, weights=n_steps))
     if not math.isfinite(mean) or mean > _MAX_LOSS:
         raise RunError(
-            f"Training must have a finite loss below {_MAX_LOSS:g}, but got {mean:.3g} in epoch {epoch} "
-            f"(learning rate {params.learning_rate:.3g})."
+            f"Training diverged: the loss is {mean:.3g} in epoch {epoch} (learning rate {params.learning_rate:.3g})."
         )
     return mean
 
@@ -210,7 +209,7 @@ def predict(program: CompiledTrainer, pixels: DevicePixels, state: Any, rows: In
         # Fetch results after the last batch: JAX computes asynchronously, so the device does not wait for the host.
         logits[view] = np.concatenate([np.asarray(each) for each in found])[: len(rows)]
     if not np.isfinite(logits).all():
-        raise RunError("Predictions must be finite, but some are not: the training has diverged.")
+        raise RunError("Training diverged: the predictions contain NaN or infinite values.")
     return logits
 
 

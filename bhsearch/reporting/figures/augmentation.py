@@ -34,7 +34,7 @@ def augmentation_figure(rows: Sequence[tuple[str, Sequence[Pixels]]], note: str)
     n_columns = 1 + SHOWN_SAMPLES * len(SHOWN_STRENGTHS)
     if not rows or any(len(pictures) != n_columns for _, pictures in rows):
         raise ValueError(
-            f"The rows must have {n_columns} pictures each, but got {[(name, len(some)) for name, some in rows]}."
+            f"All rows must have {n_columns} pictures, but got {[(name, len(some)) for name, some in rows]}."
         )
     block = [-(-k // SHOWN_SAMPLES) for k in range(n_columns)]  # index of the strength; 0 for the original
     left = [_MARGIN + _LABELS + k * (_CELL + _GAP) + 2 * _GAP * block[k] for k in range(n_columns)]

@@ -182,7 +182,7 @@ def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note
     """
     if not examples or len(pixels) != len(examples):
         raise ValueError(
-            f"A grid needs one image for each example, but got {len(pixels)} images and {len(examples)} examples."
+            f"`pixels` and `examples` must have the same length, but got {len(pixels)} and {len(examples)}."
         )
     canvas = compose(pixels, examples)
     template = _template(canvas.shape[0], canvas.shape[1], note)

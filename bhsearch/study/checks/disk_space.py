@@ -62,9 +62,9 @@ def require_space(prepared: StudyContext, remaining: int) -> None:
         if least > free:
             parts = [f"  {_size(need.least)} of {need.what} in {need.place}" for need in needs if need.least]
             raise PlaceError(
-                f"There must be room for the study, at least {_size(least)} on one disk, but {_size(free)} are free "
-                f"there:\n" + "\n".join(parts) + f"\n{_advice(needs, least - free)} "
-                "Then the same command goes on."
+                f"The study needs at least {_size(least)} on one disk, but only {_size(free)} are free there:\n"
+                + "\n".join(parts)
+                + f"\n{_advice(needs, least - free)} Then repeat the command to continue the study."
             )
 
 
@@ -76,8 +76,9 @@ def warnings_of(prepared: StudyContext, remaining: int) -> list[str]:
         if most > free:
             largest = max(needs, key=lambda need: need.most)
             found.append(
-                f"Up to {_size(most)} may be written where {_size(free)} are free, {_size(largest.most)} of it "
-                f"{largest.what} in {largest.place}. {_advice(needs, most - free)}"
+                f"The study may write up to {_size(most)}, but only {_size(free)} are free. The "
+                f"largest part is up to {_size(largest.most)} of {largest.what} in {largest.place}. "
+                f"{_advice(needs, most - free)}"
             )
     return found
 
@@ -167,10 +168,10 @@ def _advice(needs: Sequence[DiskRequirement], missing: int) -> str:
         held = sum(entry.n_bytes for entry in entries())
         if held > missing:
             found.append(f"`python -m bhsearch.dataset cache --clear` frees {_size(held)}")
-        found.append("BHSEARCH_CACHE=FOLDER names another place for the cache")
+        found.append("BHSEARCH_CACHE=FOLDER moves the cache to another folder")
     if any(need.what == "models" and need.most > missing // 2 for need in needs):
         found.append(f"--keep-models best:{_FEW} or none keeps fewer models")
-    return f"What helps: {'; '.join([*found, 'freeing space'])}."
+    return f"To free or save space: {'; '.join([*found, 'delete other files'])}."
 
 
 def _size(n_bytes: float) -> str:

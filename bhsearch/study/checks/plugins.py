@@ -69,12 +69,14 @@ def check_parts(study: str, held: Mapping[str, str], now: Mapping[str, str]) -> 
     """
     problems = [f"  {_missing(part, source)}" for part, source in held.items() if now.get(part) != source]
     added = [part for part in now if part not in held and not part.startswith(f"{KINDS.group}:")]
-    problems += [f"  {part} of {now[part]} is used now, and was not then" for part in added]
+    problems += [
+        f"  {part} from {now[part]} is used now, but was not used when the study was created" for part in added
+    ]
     if problems:
         raise StudyError(
-            f"The study {study!r} must be resumed with the parts that it was created with, but:\n"
+            f"The study {study!r} was created with other plugins:\n"
             + "\n".join(problems)
-            + "\nInstall and name what is missing, or give a new name with --study."
+            + "\nInstall and use the same plugins, or create a new study with --study."
         )
 
 
@@ -93,7 +95,7 @@ def require_parts(study: str, recorded: str) -> None:
     }
     lacking = [_missing(part, source) for part, source in needed.items() if not _is_installed(source)]
     if lacking:
-        raise StudyError(f"The study {study!r} needs parts of other packages, but {'; '.join(lacking)}.")
+        raise StudyError(f"The study {study!r} requires plugins that are not available: {'; '.join(lacking)}.")
 
 
 def recorded_parts(parts: Mapping[str, str], launcher: str) -> str:
@@ -167,8 +169,8 @@ def _missing(part: str, source: str) -> str:
     distribution, _, version = source.rpartition(" ")
     here = installed_version(distribution)
     if here == version:
-        return f"{part} of {source} is not used now; name it again"
+        return f"{part} from {source} is not used now; give the option that selects it again"
     if not are_enabled():
-        return f"{part} of {source} is turned off; unset BHSEARCH_PLUGINS"
+        return f"{part} from {source} is disabled; unset BHSEARCH_PLUGINS"
     found = f"{distribution} {here} is installed" if here else f"{distribution} is not installed"
-    return f"{part} comes from {source}, and {found}; install {distribution}=={version}"
+    return f"{part} is provided by {source}, but {found}; install {distribution}=={version}"

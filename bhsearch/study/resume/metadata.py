@@ -77,16 +77,16 @@ class StudyMetadata(NewMetadata):
 # Metadata that must not change when a study is resumed, with the description of a difference for the message.
 _MUST_AGREE = {
     "task": "another task or other class names",
-    "data_fingerprint": "other images, labels or cases",
-    "split_fingerprint": "another split (--folds, --repeats, --test-fraction, --group-by, --magnification)",
-    "regime": "another --regime",
-    "image_sizes": "another --image-size",
-    "started_from": "another --init-from",
-    "warm": "another --warm-start-from",
-    "resize": "another --resize",
-    "feature_backend": "another --feature-backend",
-    "seed": "another --seed",
-    "space": "another space",
+    "data_fingerprint": "images, labels or cases",
+    "split_fingerprint": "split (--folds, --repeats, --test-fraction, --group-by, --magnification)",
+    "regime": "--regime",
+    "image_sizes": "--image-size",
+    "started_from": "--init-from",
+    "warm": "--warm-start-from",
+    "resize": "--resize",
+    "feature_backend": "--feature-backend",
+    "seed": "--seed",
+    "space": "search space",
 }
 _LONGEST = 40  # maximum number of characters of a value in a message
 
@@ -107,19 +107,24 @@ def check_agreement(
     """
     held = {**held, "task": task_record(restore_task(held.get("task")))}
     differences = [
-        f"  {what}: {_short(held.get(key))} then, {_short(now[key])} now"
+        f"  {what}: was {_short(held.get(key))}, is now {_short(now[key])}"
         for key, what in _MUST_AGREE.items()
         if held.get(key) != now[key]
     ]
     for backbone, digest in held["backbones"].items():
         if backbone not in backbones:
-            differences.append(f"  fewer backbones: {backbone} was in its space then and is not there now")
+            differences.append(
+                f"  fewer backbones: {backbone} was in the search space, and is not available or not selected now"
+            )
         elif backbones[backbone].digest != digest:
-            differences.append(f"  other weights of {backbone}")
+            differences.append(
+                f"  weights of {backbone}: the digest was {_short(digest)}, is now {_short(backbones[backbone].digest)}"
+            )
     if differences:
         raise StudyError(
-            f"The study {name!r} must go on with what it was made with, but has:\n" + "\n".join(differences) + "\n"
-            "Give the same options again, or a new name with --study."
+            f"Cannot resume the study {name!r}, because it was created with other settings or data:\n"
+            + "\n".join(differences)
+            + "\nUse the same options as before, or create a new study with --study."
         )
 
 

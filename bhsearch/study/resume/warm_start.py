@@ -37,19 +37,21 @@ def warm_points(prepared: StudyContext, look_up: LookUp) -> list[Params]:
         facts, trials = look_up(name)
         if facts["regime"] != prepared.regime:
             raise StudyError(
-                f"--warm-start-from must name studies of the {prepared.regime} regime, but {name!r} is of "
-                f"{facts['regime']}."
+                f"--warm-start-from must name studies with the same regime ({prepared.regime}), but the regime of "
+                f"{name!r} is {facts['regime']}."
             )
         if facts["data_fingerprint"] == prepared.index.fingerprint:
             raise StudyError(
-                f"--warm-start-from must name studies of other data, but {name!r} has these. Its points were chosen on "
-                "these cases, and the correction for having searched would not know. Go on with that study: --study."
+                f"--warm-start-from must name studies on other data, but {name!r} used the same data. Its best "
+                "parameters were selected on the same cases, and the bias correction cannot account for that search. "
+                f"Continue that study instead with --study {name}."
             )
         points = [point for _, point in sorted(trials, key=lambda row: -row[0]) if _holds(space, point)]
         if not points:
             raise StudyError(
-                f"--warm-start-from must name studies with a point of this space, but {name!r} has none: no trial is "
-                "complete, or none has one of these backbones."
+                f"No trial of {name!r} in --warm-start-from can be used: it has no complete trial with parameters in "
+                "the search space of this study, for example because its backbones differ. Remove it from "
+                "--warm-start-from."
             )
         distinct = [point for k, point in enumerate(points) if point not in points[:k] and point not in found]
         found += distinct[:N_POINTS]
@@ -84,13 +86,18 @@ def origin_of(prepared: StudyContext, look_up: LookUp) -> Origin:
         return {}
     facts, trials = look_up(name)
     if facts["regime"] != FROZEN:
-        raise StudyError(f"--init-from must name a frozen study, but the regime of {name!r} is {facts['regime']}.")
+        raise StudyError(
+            f"--init-from must name a study with --regime frozen, but the regime of {name!r} is {facts['regime']}."
+        )
     if facts["split_fingerprint"] != prepared.split.fingerprint:
         raise StudyError(
-            f"--init-from must name a study with the same data and split, since a head must not have seen the images "
-            f"that its fold is validated on, but {name!r} has the split {facts['split_fingerprint']}, and this one "
-            f"{prepared.split.fingerprint}. Give the options that it was made with."
+            f"--init-from must name a study with the same data and split, but the split of {name!r} has the "
+            f"fingerprint {facts['split_fingerprint']} and that of this study {prepared.split.fingerprint}. With "
+            "another split, heads would be validated on images that they were trained on. Use the data and split "
+            f"options of {name!r}."
         )
     if not trials:
-        raise StudyError(f"--init-from must name a study with a complete trial, but {name!r} has none.")
+        raise StudyError(
+            f"The study {name!r} in --init-from has no complete trial. Run it first, or choose another study."
+        )
     return {"study": name, "uid": facts["uid"], "complete": len(trials), "heads": best_heads(trials)}

@@ -298,8 +298,8 @@ class WorkerPool:
         self._early_deaths += 1
         if self._early_deaths >= _MOST_EARLY_DEATHS:
             raise RunError(
-                f"A worker must come to a trial, but {self._early_deaths} in a row ended before "
-                f"({worker.handle.how_it_ended()})."
+                f"{self._early_deaths} workers in a row ended before they started a trial (the last one: "
+                f"{worker.handle.how_it_ended()})."
             )
 
     def _stop(self, watch: WorkerEvents) -> None:

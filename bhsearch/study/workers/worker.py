@@ -230,7 +230,7 @@ class Worker:
             raise
 
     def _interval(self, outcome: TrialResult) -> tuple[float, float]:
-        """Return the 95 % bootstrap interval of the score over cases, computed as in the result and the report."""
+        """Return the score's 95 % bootstrap confidence interval, computed as in the result and the report."""
         if self._draws is None:
             self._draws = group_draws(self._images.group, self._images.stratum, N_DRAWS)
         predictions = self._images.predictions(outcome.probability)
@@ -266,7 +266,7 @@ class Worker:
 
 
 def failed_too_often(trials: Sequence[Trial], criteria: StoppingCriteria) -> bool:
-    """Return whether the last `max_failures` trials of this command have all failed."""
+    """Return whether the last `max_failures` finished trials of this command have all failed."""
     return len(last_failures(trials, criteria.n_before)) >= criteria.max_failures
 
 

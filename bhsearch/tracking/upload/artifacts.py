@@ -26,7 +26,7 @@ N_DRAWS_BAND = 200  # enough for a smooth confidence band
 
 
 def score_and_interval(predictions: Predictions, task: Task) -> tuple[dict[str, float], Interval]:
-    """Return the metrics of a trial, and the 95 % interval of the score over cases."""
+    """Return the metrics of a trial, and the score's 95 % confidence interval, from a bootstrap over cases."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
     ends = interval(bootstrap_scores(predictions, draws, task))
     values = metrics.trial_metrics(predictions, task)

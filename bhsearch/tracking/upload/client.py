@@ -12,6 +12,7 @@ from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.errors import RunError, StudyError
 from bhsearch.runtime.messages import Away, Back, Failed, Go, Note, Ready, Sent, from_line, to_line
 from bhsearch.runtime.processes import python_command
+from bhsearch.text import plural
 from bhsearch.tracking.upload.outbox import Outbox, all_outboxes, outbox_root
 
 _LOOK_SECONDS = 0.2
@@ -67,7 +68,7 @@ class UploaderProcess:
         if not self.run_id and not self._away:
             has_failed = bool(self._failure) and self._process.wait() == RunError.exit_code
             kind = RunError if has_failed else StudyError
-            raise kind(self._failure or "The process that logs to MLflow ended before it was ready.")
+            raise kind(self._failure or "The upload process ended before it was connected to MLflow.")
 
     @property
     def refused(self) -> bool:
@@ -92,8 +93,8 @@ class UploaderProcess:
         if self._process.wait() != 0:
             reason = self._failure or f"exit code {self._process.returncode}"
             raise RunError(
-                f"MLflow could not be given everything: {reason}. The rest waits in {self._outbox.folder}; "
-                "the same command sends it, or `bhsearch sync` does."
+                f"Some results could not be sent to MLflow: {reason}. They are kept in {self._outbox.folder}; repeat "
+                "the command or run `bhsearch sync` to send them."
             )
 
     def abandon(self) -> None:
@@ -130,9 +131,11 @@ class UploaderProcess:
                 self._away = self._patient
                 if self._patient:
                     self._answered.set()
-                self._tell(f"MLflow is away ({reason}). The search goes on; what is finished waits in the outbox.")
+                self._tell(
+                    f"MLflow is unavailable ({reason}). The search continues; finished trials are kept in the outbox."
+                )
             case Back():
-                self._tell("MLflow is back.")
+                self._tell("MLflow is available again.")
 
 
 def sync(tell: Callable[[str], None]) -> None:
@@ -150,9 +153,9 @@ def sync(tell: Callable[[str], None]) -> None:
     waiting = sum(len(box.waiting()) for box in boxes)
     busy = sum(not box.orphaned for box in boxes)
     if busy:
-        tell(f"{busy} outboxes belong to searches that still run; those send them themselves.")
+        tell(f"Skipping the outboxes of running commands, which send their trials themselves: {busy}")
     if busy == len(boxes):
-        tell("Nothing waits to be sent.")
+        tell("There are no trials to send.")
         return
     command = python_command("bhsearch.tracking.upload.uploader", str(folder.resolve()), "all")
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
@@ -165,5 +168,8 @@ def sync(tell: Callable[[str], None]) -> None:
         failed = (message.reason for message in messages if isinstance(message, Failed))
         reason = next(failed, f"exit code {done.returncode}")
         kind = StudyError if done.returncode == StudyError.exit_code else RunError
-        raise kind(f"{reason.rstrip('.')}. {sent} of {waiting} trials were sent; the rest waits in {folder}.")
-    tell(f"{sent} trials were sent to MLflow.")
+        raise kind(
+            f"{reason.rstrip('.')}. {sent} of {plural(waiting, 'trial')} {'was' if sent == 1 else 'were'} sent; the "
+            f"others are kept in {folder}. Run `bhsearch sync` again to send them."
+        )
+    tell(f"{plural(sent, 'trial')} {'was' if sent == 1 else 'were'} sent to MLflow.")

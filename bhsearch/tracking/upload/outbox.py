@@ -1,8 +1,8 @@
 """The outbox: finished trials that MLflow does not have yet, one atomically created folder per trial.
 
-A trial is put into the outbox before the engine stores its result, and released for sending afterwards. Whenever a
-process dies, each trial that the engine counts is therefore either in the outbox or in MLflow. Each command has its own
-outbox and uploader; the next command sends the trials in the outboxes of commands that died.
+A trial is put into the outbox before the engine stores its result, and marked as ready for upload afterwards. Whenever
+a process dies, each trial that the engine counts is therefore either in the outbox or in MLflow. Each command has its
+own outbox and uploader; the next command sends the trials in the outboxes of commands that died.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Outbox:
 
     @property
     def begun(self) -> bool:
-        """Whether the outbox contains the record of its study."""
+        """Whether the description of the study has been written to the outbox."""
         return (self.folder / _STUDY).exists()
 
     def put_study(self, record: StudyRecord, arrays: Arrays) -> None:
@@ -122,34 +122,34 @@ class Outbox:
         self._write(f"{number:05d}{_HELD}", record, arrays)
 
     def release(self, number: int) -> None:
-        """Allow a trial to be sent, after the engine stored its result; no effect if the trial was already released."""
+        """Mark a trial as ready for upload, after the engine stored its result; no effect if it is already marked."""
         with contextlib.suppress(FileNotFoundError):
             (self.folder / f"{number:05d}{_HELD}").rename(self.folder / f"{number:05d}")
 
     def drop(self, number: int) -> None:
-        """Delete an unreleased trial, because the engine has stored another result for the trial."""
+        """Delete a trial that is not ready for upload, because the engine has stored another result for the trial."""
         shutil.rmtree(self.folder / f"{number:05d}{_HELD}", ignore_errors=True)
 
     def held(self) -> dict[int, TrialRecord]:
-        """Return the records of unreleased trials, by trial number."""
+        """Return the records of the trials that are not ready for upload, by trial number."""
         folders = sorted(self.folder.glob(f"*{_HELD}"))
         return {int(folder.name.removesuffix(_HELD)): self._read_trial(folder).record for folder in folders}
 
     def waiting(self) -> list[int]:
-        """Return the sorted numbers of the released trials, which can be sent."""
+        """Return the numbers, in ascending order, of the trials that are ready for upload but not yet uploaded."""
         with contextlib.suppress(FileNotFoundError):  # closed
             return sorted(int(folder.name) for folder in self.folder.iterdir() if folder.name.isdigit())
         return []
 
     def holds(self) -> set[int]:
-        """Return the numbers of all trials in the outbox, released or not."""
+        """Return the numbers of all trials in the outbox, whether or not they are ready for upload."""
         with contextlib.suppress(FileNotFoundError):  # closed
             names = (folder.name.removesuffix(_HELD) for folder in self.folder.iterdir())
             return {int(name) for name in names if name.isdigit()}
         return set()
 
     def trial(self, number: int) -> Message[TrialRecord]:
-        """Return a released trial."""
+        """Return a trial that is ready for upload."""
         return self._read_trial(self.folder / f"{number:05d}")
 
     def sent(self, number: int) -> None:

@@ -107,7 +107,7 @@ class RendererProcess:
                 self._done.add(answer.number)
             elif isinstance(answer, Failed) or not line:
                 reason = answer.reason if answer is not None else "no answer"
-                raise RunError(f"The pictures of trial {number} must be drawn, but drawing failed: {reason}")
+                raise RunError(f"Cannot draw the figures of trial {number}: {reason}")
 
     def close(self) -> None:
         """End the process and wait for its exit."""

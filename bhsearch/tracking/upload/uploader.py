@@ -39,7 +39,7 @@ _AHEAD = 4  # number of trials rendered ahead of logging
 
 
 def upload(outbox: Outbox, patient: bool = False) -> None:
-    """Send trials as they are released, then the summary of the session, and delete the outbox.
+    """Send trials as they become ready for upload, then the summary of the session, and delete the outbox.
 
     Args:
         outbox: Outbox of the search.
@@ -133,9 +133,9 @@ def _send(outbox: Outbox, runs: RunWriter, patience: RetryPolicy) -> None:
 
 
 def _send_trials(outbox: Outbox, runs: RunWriter, renderer: RendererProcess, patience: RetryPolicy) -> None:
-    """Send released trials in order, and render the following ones meanwhile.
+    """Send the trials that are ready for upload in order, and render the following ones meanwhile.
 
-    Returns when the search has ended and all released trials are sent.
+    Returns when the search has ended and all trials that are ready for upload are sent.
     """
     last = False
     while not last:
@@ -200,7 +200,7 @@ class RetryPolicy:
                 deadline = time.monotonic() + patience_seconds()
             pause = pause_after(failure, attempt, time.monotonic() - began)
             if time.monotonic() + (pause if self.ended.is_set() else 0.0) > deadline:
-                raise RunError(f"the tracking store is away ({reason_of(failure)})")
+                raise RunError(f"MLflow is unavailable ({reason_of(failure)})")
             time.sleep(pause)
             attempt += 1
 

@@ -287,14 +287,14 @@ class RunWriter:
         lost = next((tags for tags in others if LOST in tags), None)
         if lost is not None:
             raise StudyError(
-                f"The study {name!r} must go on in the storage that it had, but lost that while it was searched: "
-                f"{lost[LOST]} Its trials are in MLflow (uid {lost[UID]}). Put the file back, or name a new study with "
-                "--study."
+                f"The study {name!r} lost its database during the search: {lost[LOST]} Its trials are in MLflow (uid "
+                f"{lost[UID]}). Restore the file to continue the study, or create a new study with --study."
             )
         if others:
             self.notes.append(
-                f"MLflow has another study called {name!r} (uid {', '.join(tags[UID] for tags in others)}), which is "
-                f"not in this storage. This is a new one (uid {self._record['uid']}); --study names it differently."
+                f"MLflow has another study named {name!r} (uid {', '.join(tags[UID] for tags in others)}), which is "
+                f"not in this storage. This is a new study (uid {self._record['uid']}); choose another name with "
+                "--study to tell them apart."
             )
 
     def _log_result(self, run_id: str, message: Message[TrialRecord]) -> dict[str, float]:

@@ -67,13 +67,13 @@ def test_folds_come_in_the_order_of_their_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("SOB_B_A-14-22549AB-40-001.png|40|1", "Rows must be"),
-        ("SOB_B_A-14-22549AB-40-001.png|40|1|validation", "Rows must be"),
-        ("SOB_B_A-14-22549AB-40-001.png|40|one|train", "Rows must be"),
-        ("SOB_B_A-14-22549AB-40-001.png|100|1|train", "magnification must agree with the file name"),
-        ("cat.png|40|1|train", "Not a BreakHis name"),
-        ("SOB_M_DC-14-2523-40-001.png|40|1|train", "in one set only"),
-        ("SOB_B_A-14-22549AB-40-002.png|40|2|train", "of 2 folds"),
+        ("SOB_B_A-14-22549AB-40-001.png|40|1", "Expected a row such as"),
+        ("SOB_B_A-14-22549AB-40-001.png|40|1|validation", "Expected a row such as"),
+        ("SOB_B_A-14-22549AB-40-001.png|40|one|train", "Expected a row such as"),
+        ("SOB_B_A-14-22549AB-40-001.png|100|1|train", "magnification differs from that in the file name"),
+        ("cat.png|40|1|train", "'cat.png' is not a BreakHis file name"),
+        ("SOB_M_DC-14-2523-40-001.png|40|1|train", "is in both the training and the test set"),
+        ("SOB_B_A-14-22549AB-40-002.png|40|2|train", "2 fold numbers"),
     ],
 )
 def test_a_row_that_breaks_the_rule_is_named_with_its_file(tmp_path, line, words):
@@ -85,12 +85,12 @@ def test_a_row_that_breaks_the_rule_is_named_with_its_file(tmp_path, line, words
 
 
 def test_files_that_are_no_folds_are_refused(tmp_path):
-    with pytest.raises(DataError, match="readable text file"):
+    with pytest.raises(DataError, match="Cannot read the fold file"):
         read_folds([tmp_path / "nowhere.txt"])
-    with pytest.raises(DataError, match="train and test rows of one fold"):
+    with pytest.raises(DataError, match="train and test rows with one fold number"):
         read_folds([fold_file(tmp_path, SLIDES, [])])
     file = fold_file(tmp_path, SLIDES[:4], SLIDES[4:])
-    with pytest.raises(DataError, match="given once"):
+    with pytest.raises(DataError, match="Give each file once"):
         read_folds([file, file])
     file.write_text("\n")
     with pytest.raises(DataError, match="contains no rows"):
@@ -131,7 +131,9 @@ def test_listed_images_that_are_not_there_are_counted(tmp_path, dataset):
     (placed,) = resolve_folds(dataset, read_folds([fold_file(tmp_path, [*SLIDES[:4], absent], SLIDES[4:])]))
     assert placed.n_missing == 2
     assert "missing: 2" in placed.heading()
-    with pytest.raises(DataError, match=r"0 test images were found. Missing:\n  SOB_B_TA-14-16184-100-001.png"):
+    with pytest.raises(
+        DataError, match=r"No test images of fold 1 were found in .*. Missing files:\n  SOB_B_TA-14-16184-100-001.png"
+    ):
         resolve_folds(dataset, read_folds([fold_file(tmp_path, SLIDES, [absent])]))
 
 

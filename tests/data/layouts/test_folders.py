@@ -74,7 +74,7 @@ def test_numbers_of_patients_are_no_classes(tree):
 
 
 def test_folders_that_name_both_classes_are_refused(tree):
-    with pytest.raises(DataError, match=r"(?s)name both.*\n  benign/malignant/x\.png"):
+    with pytest.raises(DataError, match=r"(?s)in folders of both classes.*\n  benign/malignant/x\.png"):
         read(tree("benign/malignant/x.png", "benign/a.png", "malignant/b.png"))
 
 
@@ -100,7 +100,7 @@ def test_parts_are_honoured_at_any_depth(tree, names, shape):
     for row in listing.rows:
         (word,) = (name.lower() for name in names if f"{name}/" in row.path)
         assert row.part == meant.get(word, word)
-    assert any("Parts are taken from the folders" in note for note in listing.notes)
+    assert any("The predefined split is taken from the folders" in note for note in listing.notes)
 
 
 @pytest.mark.parametrize("shape", ["{}/SOB/{}", "a/b/{}/benign/{}"])
@@ -124,13 +124,16 @@ def test_parts_above_idc_patients_are_honoured(tree):
     [
         (
             ["train/benign/a.png", "train/malignant/b.png", "holdout/benign/c.png"],
-            "every image must be in one of them",
+            "some images are in none of them",
         ),
-        (["train/test/benign/a.png", "train/malignant/b.png"], "but these name several"),
-        (["fold1/benign/a.png", "fold2/malignant/b.png"], r"'fold1', 'fold2' seem to divide .*--ignore-column fold$"),
-        (["Set A/benign/a.png", "Set B/malignant/b.png"], "seem to divide"),
-        (["dev/benign/a.png", "external/malignant/b.png"], "seem to divide"),
-        ([f"fold1/train/{BENIGN}", f"fold2/train/{MALIGNANT}"], "seem to divide"),
+        (["train/test/benign/a.png", "train/malignant/b.png"], "folders of several parts of the split"),
+        (
+            ["fold1/benign/a.png", "fold2/malignant/b.png"],
+            r"'fold1', 'fold2' look like a split .*--ignore-column fold\.$",
+        ),
+        (["Set A/benign/a.png", "Set B/malignant/b.png"], "look like a split"),
+        (["dev/benign/a.png", "external/malignant/b.png"], "look like a split"),
+        ([f"fold1/train/{BENIGN}", f"fold2/train/{MALIGNANT}"], "look like a split"),
     ],
 )
 def test_parts_that_are_not_known_are_refused(tree, paths, said):
@@ -143,7 +146,7 @@ def test_folders_that_seem_to_divide_can_be_ignored_if_they_are_there(tree):
     listing = read(root, options=LayoutOptions(ignore_columns=("Fold",)))
     assert {row.part for row in listing.rows} == {""}
     assert "Ignored on request: Fold." in listing.notes
-    with pytest.raises(SettingsError, match="there is no 'split'"):
+    with pytest.raises(SettingsError, match="no folder is named 'split'"):
         read(root, options=LayoutOptions(ignore_columns=("split",)))
 
 
@@ -172,11 +175,11 @@ def test_the_test_part_is_sealed_and_the_others_are_searched_on(images):
     split = make_split(dataset, n_folds=2)
     assert set(dataset.column("part")[split.test]) == {"test"}
     assert set(dataset.column("part")[split.development]) == {"train", "validation"}
-    assert "test part" in split.warnings[0]
-    assert "train and validation together are the development set" in split.warnings[0]
+    assert "The test images" in split.warnings[0]
+    assert "train and validation images together are the development set" in split.warnings[0]
     again = make_split(dataset, n_folds=2, ignore_predefined_split=True)
     assert again.sealed_by == "fraction"
-    assert "(train, validation, test) are ignored because of --ignore-predefined-split" in again.warnings[0]
+    assert "(train, validation, test) is ignored because of --ignore-predefined-split" in again.warnings[0]
 
 
 def test_a_case_on_both_sides_of_the_test_is_refused_and_one_in_train_and_val_is_not(images):
@@ -185,7 +188,7 @@ def test_a_case_on_both_sides_of_the_test_is_refused_and_one_in_train_and_val_is
     dataset = images([*patients("test", [2])])
     with pytest.raises(
         DataError,
-        match=r"(?s)Train and validation and test must have no case .*p2: 2 images.*--ignore-predefined-split",
+        match=r"(?s)in both train and validation and test.*p2: 2 images.*--ignore-predefined-split",
     ):
         make_split(dataset, n_folds=2)
 

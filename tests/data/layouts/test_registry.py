@@ -71,7 +71,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 @pytest.mark.parametrize("layout", ["auto", "breakhis", "idc", "folders"])
 def test_no_images_are_refused(tree, layout):
-    with pytest.raises(DataError, match="has none"):
+    with pytest.raises(DataError, match="No images were found"):
         read(tree("README.md"), layout=layout)
 
 
@@ -85,7 +85,7 @@ def test_a_file_that_is_no_manifest_and_a_folder_as_manifest_are_refused(tree):
 
 @pytest.mark.parametrize("present", [BENIGN, MALIGNANT])
 def test_one_class_only_is_refused_by_name(tree, present):
-    with pytest.raises(DataError, match=f"only class is: {'benign' if present == BENIGN else 'malignant'}"):
+    with pytest.raises(DataError, match=f"Only {'benign' if present == BENIGN else 'malignant'} images"):
         read(tree(present))
 
 
@@ -152,8 +152,8 @@ def test_idc_works_from_inside_one_patient(tree):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("7/1/7_idx5_x1_y1_class0.png", "the folder is 1, the name says class0"),
-        ("8/0/7_idx5_x1_y1_class0.png", "the folder's patient is 8, the name's 7"),
+        ("7/1/7_idx5_x1_y1_class0.png", "the folder is 1, the file name says class0"),
+        ("8/0/7_idx5_x1_y1_class0.png", "the folder names patient 8, the file name 7"),
         ("7/0/7_x1_y1_class0.png", "7/0/7_x1_y1_class0.png"),
     ],
 )
@@ -201,7 +201,7 @@ def test_a_pattern_sees_the_folders_too(tree):
 
 
 def test_paths_in_which_the_pattern_finds_no_case_are_named(tree):
-    with pytest.raises(DataError, match=r"(?s)must match every path.*malignant/b\.png") as error:
+    with pytest.raises(DataError, match=r"(?s)does not match these paths.*malignant/b\.png") as error:
         read(tree("benign/p1.png", "malignant/b.png"), options=LayoutOptions(case_pattern="p([0-9]+)"))
     assert "benign/p1.png" not in str(error.value)
 
@@ -258,24 +258,24 @@ def test_a_manifest_may_come_from_a_spreadsheet(manifest):
 
 
 def test_missing_columns_are_named_beside_those_that_are_there(manifest):
-    with pytest.raises(DataError, match=r"lacks label, case; it has path, class \(separator: comma\)\."):
+    with pytest.raises(DataError, match=r"columns label, case\. Its columns are path, class \(separator: comma\)"):
         read(manifest("path,class\na.png,1\n", "a.png"))
 
 
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ("a.png,2,c\nb.png,maybe,c\n", r"must be 0, 1, benign, malignant.*\(2\).*line 2: '2'.*line 3: 'maybe'"),
-        ("../a.png,1,c\n", r"must be inside the folder.*'\.\./a\.png'"),
-        ("x/../../a.png,1,c\n", "must be inside the folder"),
-        ("/etc/a.png,1,c\n", "must be inside the folder.*'/etc/a.png'"),
-        (",1,c\n", "must be inside the folder"),
-        ("gone.png,1,c\n", "must exist.*line 2: gone.png"),
-        ("a.png,1,\n", "must name its case.*a.png"),
-        ("a.png,1\n", "must name its case.*a.png"),
-        ("a.png,1,c\n./a.png,1,c\n", r"name each file once.*\(1\).*a\.png"),
+        ("a.png,2,c\nb.png,maybe,c\n", r"is not 0, 1, benign, malignant.*\(2\).*line 2: '2'.*line 3: 'maybe'"),
+        ("../a.png,1,c\n", r"are outside the image folder.*'\.\./a\.png'"),
+        ("x/../../a.png,1,c\n", "are outside the image folder"),
+        ("/etc/a.png,1,c\n", "are outside the image folder.*'/etc/a.png'"),
+        (",1,c\n", "are outside the image folder"),
+        ("gone.png,1,c\n", "do not exist.*line 2: gone.png"),
+        ("a.png,1,\n", "rows of the manifest have no case.*a.png"),
+        ("a.png,1\n", "rows of the manifest have no case.*a.png"),
+        ("a.png,1,c\n./a.png,1,c\n", r"files more than once.*\(1\).*a\.png"),
         ("", "has no rows"),
-        ("a.png,1,c\n", "only class is: malignant"),
+        ("a.png,1,c\n", "Only malignant images"),
     ],
 )
 def test_wrong_rows_of_a_manifest_are_named(manifest, rows, said):

@@ -91,14 +91,14 @@ def test_a_journal_that_is_damaged_is_named(tmp_path, line):
     study = filled(tmp_path)
     with (study.journal.folder / "trials.jsonl").open("a") as stream:
         stream.write(line + "\n")
-    with pytest.raises(StudyError, match=r"trials\.jsonl must be a journal of bhsearch, but holds the line"):
+    with pytest.raises(StudyError, match=r"trials\.jsonl is damaged or was not written by bhsearch"):
         find_study(tmp_path, "study").journal.entries()
 
 
 def test_facts_that_are_damaged_are_named(tmp_path):
     folder = filled(tmp_path).journal.folder
     (folder / "facts.json").write_text("{")
-    with pytest.raises(StudyError, match=r"facts\.json must be the facts of a study of bhsearch"):
+    with pytest.raises(StudyError, match=r"Cannot read the study metadata in .*facts\.json"):
         metadata_of(find_study(tmp_path, "study"))
 
 
@@ -107,7 +107,7 @@ def test_a_study_killed_while_it_was_made_or_deleted_is_none(tmp_path):
     (study.journal.folder / "facts.json").unlink()
     (study.journal.folder / "facts.json.new").write_text("{")
     assert names(tmp_path) == []
-    with pytest.raises(StudyError, match="There: none"):
+    with pytest.raises(StudyError, match="Existing studies: none"):
         find_study(tmp_path, "study")
     fresh = open_study(tmp_path, "study", {"uid": "2"})
     assert fresh.journal.entries() == []
@@ -128,7 +128,7 @@ def test_a_reader_follows_a_study_that_is_deleted_and_made_anew(tmp_path):
 def test_a_folder_of_keras_tuner_itself_is_refused_and_left_alone(tmp_path):
     (tmp_path / "study" / "trial_0000").mkdir(parents=True)
     (tmp_path / "study" / "oracle.json").write_text("{}")
-    with pytest.raises(StudyError, match=r"but holds oracle\.json, which another program made.*--study"):
+    with pytest.raises(StudyError, match=r"contains 'oracle\.json', a file of another program.*--study"):
         open_study(tmp_path, "study", FACTS)
     assert (tmp_path / "study" / "oracle.json").read_text() == "{}"
     assert names(tmp_path) == []
@@ -147,7 +147,7 @@ def test_any_name_is_a_folder_of_its_own_in_the_directory(tmp_path, name):
 
 def test_a_directory_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "keras_tuner").touch()
-    with pytest.raises(PlaceError, match="writable folder is required for the study"):
+    with pytest.raises(PlaceError, match="Cannot write the study"):
         open_study(tmp_path / "keras_tuner", "study", FACTS)
 
 

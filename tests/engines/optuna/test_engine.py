@@ -220,7 +220,7 @@ def test_a_copy_that_was_killed_half_way_is_made_again(database):
 def test_a_study_with_a_running_trial_does_not_grow(database):
     study = open_engine(database())
     study.ask()
-    with pytest.raises(StudyError, match="'study' is in use"):
+    with pytest.raises(StudyError, match="Cannot add backbones to the study 'study' while"):
         add_backbones(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
     assert optuna.get_all_study_names(connect(database())) == ["study"]
     assert [trial.state for trial in study.trials()] == [states.RUNNING]
@@ -232,7 +232,7 @@ def test_a_study_with_a_running_trial_does_not_grow(database):
 def test_a_study_of_another_program_is_refused_and_left_alone(database):
     foreign = optuna.create_study(storage=connect(database()), study_name="study")
     foreign.add_trial(optuna.trial.create_trial(value=1.0))
-    with pytest.raises(StudyError, match=r"'study' must have been made by bhsearch.*--study"):
+    with pytest.raises(StudyError, match=r"'study' was not created by bhsearch.*--study"):
         metadata_of(open_study(connect(database()), "study", FACTS))
     assert [trial.state for trial in foreign.trials] == [TrialState.COMPLETE]
 
@@ -248,7 +248,7 @@ def test_a_study_of_another_program_is_refused_and_left_alone(database):
     ],
 )
 def test_a_storage_that_cannot_be_opened_is_said_without_its_password(url):
-    with pytest.raises(StudyError, match="--storage must be a database that can be opened") as caught:
+    with pytest.raises(StudyError, match="Cannot open the database in --storage") as caught:
         connect(url)
     assert "hunter2" not in str(caught.value)
 

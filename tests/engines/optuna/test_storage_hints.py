@@ -26,4 +26,4 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         place.chmod(place.stat().st_mode | 0o055)
     code = "from bhsearch.engines.optuna.connection import connect; connect('sqlite:///optuna.db')"
     done = as_unknown_user(tmp_path, "-c", code)
-    assert f"{tmp_path} cannot be written: give --storage sqlite:////FOLDER/optuna.db" in done.stderr
+    assert f"{tmp_path} is not writable; use a writable folder: --storage sqlite:////FOLDER/optuna.db" in done.stderr

@@ -85,5 +85,5 @@ def test_the_figure_is_one_array_and_a_few_words() -> None:
 
 
 def test_images_that_do_not_match_the_examples_are_refused() -> None:
-    with pytest.raises(ValueError, match="one image for each"):
+    with pytest.raises(ValueError, match="must have the same length"):
         grid_figure(np.zeros((2, 9, 9, 3), dtype=np.uint8), [Example(0, True, "")])

@@ -129,7 +129,7 @@ def test_what_may_become_too_little_is_a_warning_of_the_plan(fresh, free):
     assert warnings_of(prepared(), 50) == []
     free(most - 1)
     (sentence,) = warnings_of(prepared(), 50)
-    assert sentence.startswith("Up to ")
+    assert sentence.startswith("The study may write up to ")
     assert "--keep-models best:5 or none keeps fewer models" in sentence
     require_space(prepared(), 50)
 
@@ -154,7 +154,7 @@ def test_a_study_that_is_refused_leaves_nothing(here, free, monkeypatch):
     monkeypatch.setenv("BHSEARCH_CACHE", str(here / "cache"))
     prepared()  # the phantom itself is drawn
     free(10_000)
-    with pytest.raises(PlaceError, match="There must be room for the study"):
+    with pytest.raises(PlaceError, match="The study needs at least"):
         search(trials=2, workers=0, tracking=True)
     import optuna
 

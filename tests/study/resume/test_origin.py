@@ -97,7 +97,7 @@ def test_without_from_it_starts_from_nothing(prepared, storage):
 
 
 def test_a_study_that_is_not_there_is_refused_with_those_that_are(prepared, storage):
-    with pytest.raises(StudyError, match=r"'first' is not\. There: none"):
+    with pytest.raises(StudyError, match=r"no study 'first' in .*Existing studies: none"):
         origin_of(prepared(), among(storage))
     made = prepared()
     frozen_study(storage, frozen_facts(made), [("one", 0.7)], name="second")
@@ -108,27 +108,29 @@ def test_a_study_that_is_not_there_is_refused_with_those_that_are(prepared, stor
 def test_a_finetune_study_is_refused(prepared, storage):
     made = prepared()
     frozen_study(storage, made.metadata(), [("one", 0.7)])
-    with pytest.raises(StudyError, match="must name a frozen study, but the regime of 'first' is finetune"):
+    with pytest.raises(
+        StudyError, match="must name a study with --regime frozen, but the regime of 'first' is finetune"
+    ):
         origin_of(made, among(storage))
 
 
 def test_another_split_is_refused_since_its_heads_have_seen_other_images(prepared, storage):
     frozen_study(storage, frozen_facts(prepared()), [("one", 0.7)])
     made = prepared(folds=2)
-    with pytest.raises(StudyError, match=f"same data and split, since a head must not .* {made.split.fingerprint}"):
+    with pytest.raises(StudyError, match=f"same data and split, but .* {made.split.fingerprint}"):
         origin_of(made, among(storage))
 
 
 def test_a_study_without_a_complete_trial_is_refused(prepared, storage):
     made = prepared()
     frozen_study(storage, frozen_facts(made))
-    with pytest.raises(StudyError, match="with a complete trial, but 'first' has none"):
+    with pytest.raises(StudyError, match="'first' in --init-from has no complete trial"):
         origin_of(made, among(storage))
 
 
 @pytest.mark.parametrize("regime", ["frozen", "auto"])
 def test_from_is_for_finetuning_only(prepared, regime):
-    with pytest.raises(SettingsError, match=f"--init-from goes with --regime finetune, but got {regime}"):
+    with pytest.raises(SettingsError, match=f"--init-from requires --regime finetune, but got --regime {regime}"):
         prepared(regime=regime, backbones=("staintex-s",))
 
 
@@ -148,7 +150,7 @@ def test_the_correction_competes_with_the_trials_that_were_started_from():
     assert both.raw >= alone.raw
     lost, reason = correct(records, predictions, BINARY, [predictions[2]], 2)
     assert lost is None
-    assert reason == "the predictions of 1 of the 2 trials that it was started from are not at hand"
+    assert reason == "the predictions of 1 of the 2 trials that it was started from are not available"
 
 
 def test_a_study_that_goes_on_keeps_the_heads_that_it_began_with(own, here):
@@ -172,5 +174,5 @@ def test_a_study_that_goes_on_keeps_the_heads_that_it_began_with(own, here):
     after = run(**second, trials=2)
     assert held() == heads
     assert len(after.records) == 2
-    with pytest.raises(StudyError, match="another --init-from"):
+    with pytest.raises(StudyError, match="--init-from: was"):
         run(**(second | {"init_from": None}), trials=3)

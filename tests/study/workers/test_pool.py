@@ -88,7 +88,9 @@ def test_every_step_of_a_study_is_named_wherever_its_trials_run(here, workers):
 
 def test_a_worker_that_cannot_start_ends_the_command(here, monkeypatch):
     monkeypatch.setattr(sys, "executable", "false")
-    with pytest.raises(RunError, match=r"A worker must come to a trial, but 2 in a row ended before .exit code 1"):
+    with pytest.raises(
+        RunError, match=r"2 workers in a row ended before they started a trial .the last one: exit code 1"
+    ):
         search(workers=1)
 
 

@@ -28,7 +28,7 @@ def test_it_is_ready_with_the_runs_id_and_finishes_with_everything_sent(outbox, 
 def test_one_that_is_killed_leaves_the_rest_in_the_outbox(outbox):
     process = UploaderProcess(outbox, print)
     process._process.kill()
-    with pytest.raises(StudyError, match="ended before it was ready"):
+    with pytest.raises(StudyError, match="ended before it was connected"):
         process.wait_until_ready()
     process.abandon()
     assert outbox.waiting() == [0, 1, 2]
@@ -38,7 +38,7 @@ def test_sync_sends_what_a_command_left_that_is_gone(outbox, tmp_path, monkeypat
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     said = []
     sync(said.append)
-    assert said == ["1 outboxes belong to searches that still run; those send them themselves.", NOTHING]
+    assert said == ["Skipping the outboxes of running commands, which send their trials themselves: 1", NOTHING]
     assert outbox.waiting() == [0, 1, 2]
     owner = json.loads((outbox.folder / "owner.json").read_text())
     (outbox.folder / "owner.json").write_text(json.dumps(owner | {"started": 1.0}))
@@ -50,4 +50,4 @@ def test_sync_sends_what_a_command_left_that_is_gone(outbox, tmp_path, monkeypat
     assert said[3:] == [NOTHING]
 
 
-NOTHING = "Nothing waits to be sent."
+NOTHING = "There are no trials to send."

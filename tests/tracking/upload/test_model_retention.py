@@ -51,7 +51,9 @@ def with_model(client) -> list[int]:
             folders.append(reader.model_folder(study, trial))
             assert (folders[-1] / "MLmodel").is_file()
         else:
-            with pytest.raises(StudyError, match=rf"of trial {trial.number} of .*it has none \(--keep-models\)"):
+            with pytest.raises(
+                StudyError, match=rf"of trial {trial.number} of .*the model was not kept \(--keep-models\)"
+            ):
                 reader.model_folder(study, trial)
     there = sorted(file.parent for file in Path("mlruns").resolve().rglob("MLmodel"))
     assert there == sorted(folders)

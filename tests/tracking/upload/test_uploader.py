@@ -85,7 +85,7 @@ def test_a_store_that_cannot_be_opened_is_said_in_one_line_and_nothing_is_lost(o
     assert end.returncode == 2
     (failed,) = messages_in(end.stdout)
     assert isinstance(failed, Failed)
-    assert failed.reason.startswith("The MLflow store must be one that can be opened")
+    assert failed.reason.startswith("Cannot open the MLflow store")
     assert Outbox(outbox.folder).waiting() == [0, 1, 2]
 
 

@@ -129,7 +129,7 @@ class ListeningChannel:
             except TimeoutError:
                 if time.monotonic() > deadline:
                     raise RunError(
-                        f"A worker must connect to {self.channel} within {self._seconds:g} s, but did not."
+                        f"The worker did not connect to {self.channel} within {self._seconds:g} s."
                     ) from None
             else:
                 accepted.setblocking(True)

@@ -31,7 +31,7 @@ def test_a_worker_that_knows_the_key_connects_over_tcp(monkeypatch):
 
 def test_a_worker_that_never_connects_is_an_error():
     listening = ListeningChannel(seconds=0.1)
-    with pytest.raises(RunError, match=r"must connect to tcp:127\.0\.0\.1:[0-9]+ within 0\.1 s"):
+    with pytest.raises(RunError, match=r"did not connect to tcp:127\.0\.0\.1:[0-9]+ within 0\.1 s"):
         _ = listening.connection
 
 
