@@ -98,10 +98,11 @@ def selection_level(scores: FloatArray, samples: FloatArray, trial: int, alpha: 
     """Return the error probability at which one trial must be tested so that the best of all is tested at `alpha`.
 
     The deviations of the bootstrap scores from the observed scores, in standard deviations of each trial, are compared
-    by their upper `alpha` quantile: that of the trial itself, and that of the largest deviation among all trials. The
+    by their 97.5 % quantile: that of the trial itself, and that of the largest deviation among all trials. The
     ratio of the normal tail probabilities of these quantiles is the effective number of competing trials, by which
     `alpha` is divided. It is 1 for a single trial and for copies, and close to the number of trials if their scores are
-    independent. The normal tail is used because a draw in a thousand is too few to estimate small probabilities.
+    independent. The normal tail is used because a thousand draws are too few to estimate small probabilities, and one
+    quantile is used for every `alpha` so that the result increases with `alpha`.
 
     Args:
         scores: Score of every trial. Shape (T,).
@@ -117,7 +118,7 @@ def selection_level(scores: FloatArray, samples: FloatArray, trial: int, alpha: 
 
 
 def _level_of(highest: FloatArray, own: FloatArray, alpha: float) -> float:
-    largest, of_trial = (np.quantile(deviations, 1 - alpha) for deviations in (highest, own))
+    largest, of_trial = (np.quantile(deviations, LEVEL) for deviations in (highest, own))
     if largest <= of_trial:
         return alpha
     return float(alpha * np.exp(norm.logsf(largest) - norm.logsf(of_trial)))
