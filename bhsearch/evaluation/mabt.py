@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
 
 LEVEL = 0.975
-BOUND_NOTE = "one-sided 97.5 % bound, approximate if the search was adaptive"
 _EQUAL = 1e-9  # tolerance of scores: the last digits of sums of weights such as 1/7 depend on the order of rows
 _SAME_SPREAD = 1e-7  # standard deviation of bootstrap scores below which a score does not vary
 _BLOCK_CELLS = 2_000_000  # maximum number of elements of an intermediate matrix; 16 MB in float64
@@ -47,7 +46,8 @@ def lower_bound(
     ranked correctly, the AUC is at least `level ** (1 / n)` with `level` the selection level.
 
     The bound is approximate for a search that chose trials by the scores of earlier trials, since the trials that it
-    would have run on other cases are not among the competitors. Variation of training is not included.
+    would have run on other cases are not among the competitors. Variation of training is not included. The coverage is
+    measured by `experiments/benchmarks/bound_coverage.py`; studies do not report this bound.
 
     Args:
         predictions: Out-of-fold predictions of the T trials on the same images, folds and groups.

@@ -1,7 +1,7 @@
 """Measure how often the bounds of the best trial's score hold, and how far they are from the score.
 
 Each study has a known truth, draws or searches trials, selects the best one, and computes the interval of BBC-CV and
-the lower bound of `bhsearch.evaluation.mabt` from the same bootstrap draws. Two sources of studies:
+the lower bound of `bhsearch.evaluation.mabt` from the same bootstrap draws. Two kinds of data:
 
 simulation: predictions are drawn directly. The logit of image k of case i in trial t is
 
@@ -10,7 +10,7 @@ simulation: predictions are drawn directly. The logit of image k of case i in tr
     with the label y_i, a case effect a_i that all trials share, and an image effect e_ik. b_i and f_ik are random
     fields over the parameters x_t in the unit cube, so similar parameters give similar predictions. Half of the cases
     have the scale s_i = 0.6 and half 1.4 (heterogeneous cases). A case has 3 to 9 images; a study has 40, 80 or 140
-    cases, 40 % of them benign, in 5 folds. In a null study d is 0. In a non-null study d has a maximum within the
+    cases, two fifths of them benign, in 5 folds. In a null study d is 0. In a non-null study d has a maximum within the
     cube, which corresponds to an AUC of 0.62 to 0.96. The truth is the expected AUC of the selected trial, computed
     from the variances.
 
@@ -24,7 +24,7 @@ after 10 random trials, three of four trials are normal steps of 0.15 from the b
 
 The studies of the phases are different, so that a choice made on one is confirmed on another.
 
-    python experiments/benchmarks/bound_coverage.py --source simulation --phase confirm
+    python experiments/benchmarks/bound_coverage.py --data simulation --phase confirm
 """
 
 from __future__ import annotations
@@ -366,7 +366,7 @@ def phantom_study(
 def studies(options: argparse.Namespace, is_null: bool, search_name: str) -> Iterator[Judged]:
     """Yield the studies of one kind; those of the two phases have different seeds."""
     study: Callable[..., Judged] = simulated_study
-    if options.source == "phantom":
+    if options.data == "phantom":
         pool, fresh = tissue(POOL_CASES, 6, 1), tissue(options.fresh_cases, 2, 2)
         study = partial(phantom_study, pool=pool, fresh=fresh)
     for number in range(options.studies):
@@ -405,7 +405,7 @@ def rows(search_name: str, is_null: bool, judged: Sequence[Judged]) -> list[str]
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--source", default="simulation", choices=["simulation", "phantom"], help="(simulation)")
+    made.add_argument("--data", default="simulation", choices=["simulation", "phantom"], help="(simulation)")
     made.add_argument("--phase", default="confirm", choices=list(PHASES), help="which studies (confirm)")
     made.add_argument("--studies", type=int, default=150, help="number of studies of each kind (150)")
     made.add_argument("--trials", type=int, default=50, help="trials of a study (50)")
@@ -419,7 +419,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, bool], list[Judged]]:
     options = parser().parse_args(arguments)
     started, found = time.process_time(), {}
-    print(f"{options.source}, phase {options.phase}, {options.trials} trials, {options.draws} draws\n\n{HEAD}")
+    print(f"{options.data}, phase {options.phase}, {options.trials} trials, {options.draws} draws\n\n{HEAD}")
     for search_name in SEARCHES:
         for is_null in (True, False):
             judged = list(studies(options, is_null, search_name))
