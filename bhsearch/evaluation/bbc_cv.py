@@ -91,11 +91,7 @@ def corrected_score(
     draws = group_draws(predictions[0].group, predictions[0].stratum, n_draws, seed)
     both = np.concatenate([draws, draws == 0])
     samples = np.stack([bootstrap_scores(trial, both, task) for trial in predictions])
-    inside, left_out = np.split(samples, 2, axis=1)
-    # A sample is nan for all trials or for none, since only the draw determines whether a fold keeps both classes.
-    wins = inside >= inside.max(axis=0) - _EQUAL
-    outside = np.where(wins, left_out, 0.0).sum(axis=0) / np.maximum(wins.sum(axis=0), 1)
-    outside[np.isnan(inside[0]) | np.isnan(left_out[0])] = np.nan
+    outside = winner_scores(*np.split(samples, 2, axis=1))
     if not np.isfinite(outside).any():
         raise DataError(
             f"There are too few cases for the bootstrap bias correction: in none of {n_draws} bootstrap samples of "
@@ -111,6 +107,23 @@ def corrected_score(
         n_trials=len(predictions),
         n_groups=draws.shape[1],
     )
+
+
+def winner_scores(inside: FloatArray, left_out: FloatArray) -> FloatArray:
+    """Return the score of each draw's winner on the groups that were not drawn, or the mean over equal winners.
+
+    Args:
+        inside: Score of every trial on the groups of every draw; nan if undefined. Shape (T, n_draws).
+        left_out: Score of every trial on the other groups; nan if undefined. Shape (T, n_draws).
+
+    Returns:
+        One score per draw; nan if one of the two scores is undefined. Shape (n_draws,).
+    """
+    # A sample is nan for all trials or for none, since only the draw determines whether a fold keeps both classes.
+    wins = inside >= inside.max(axis=0) - _EQUAL
+    outside = np.where(wins, left_out, 0.0).sum(axis=0) / np.maximum(wins.sum(axis=0), 1)
+    outside[np.isnan(inside[0]) | np.isnan(left_out[0])] = np.nan
+    return np.asarray(outside)
 
 
 def _check_same(predictions: Sequence[Predictions]) -> None:

@@ -95,7 +95,7 @@ def bootstrap_metric(metric: Metric, predictions: Predictions, decisions: HardLa
     return np.asarray(np.divide(total, n_defined, out=np.full(len(draws), np.nan), where=n_defined > 0))
 
 
-def _group_number(predictions: Predictions, draws: IntArray) -> IntArray:
+def _group_number(predictions: Predictions, draws: IntArray | FloatArray) -> IntArray:
     """Return the column of `draws` that belongs to each image's group. Shape (n,)."""
     _, number = np.unique(predictions.group, return_inverse=True)
     if draws.ndim != 2 or draws.shape[1] != number.max() + 1:
@@ -118,7 +118,7 @@ def bootstrap_scores(predictions: Predictions, draws: IntArray, task: Task) -> F
     return bootstrap_metric(METRICS[task.score], predictions, no_labels, draws)
 
 
-def bootstrap_auc(predictions: Predictions, draws: IntArray) -> FloatArray:
+def bootstrap_auc(predictions: Predictions, draws: IntArray | FloatArray) -> FloatArray:
     """Compute the mean AUC over folds for every bootstrap sample.
 
     A bootstrap sample multiplies the weight of each image by the number of times the group of the image was drawn. The
@@ -129,7 +129,7 @@ def bootstrap_auc(predictions: Predictions, draws: IntArray) -> FloatArray:
 
     Args:
         predictions: Out-of-fold predictions.
-        draws: Counts from `group_draws` for the same images. Shape (n_draws, n_groups).
+        draws: Counts from `group_draws` for the same images, or any other weights of groups. Shape (n_draws, n_groups).
 
     Returns:
         Mean over the folds that keep both classes in the bootstrap sample; nan if there are none. Shape (n_draws,).
@@ -156,7 +156,7 @@ def _pair_wins(
     number: IntArray,
     positive: IntArray,
     negative: IntArray,
-    draws: IntArray,
+    draws: IntArray | FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Sum the weights of image pairs in one validation fold, for every bootstrap sample.
 
