@@ -100,7 +100,7 @@ def test_no_such_folder(ends):
 def test_no_images(ends, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
-    assert "must contain images" in refused(ends, *of(tmp_path / "empty"))
+    assert "No images were found in" in refused(ends, *of(tmp_path / "empty"))
 
 
 def test_an_unknown_layout_lists_the_known(ends, images):

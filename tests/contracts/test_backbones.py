@@ -71,7 +71,7 @@ def test_a_kind_is_used_only_where_it_can_be(found):
         with pytest.raises(BackboneError, match="is trained from scratch"):
             find_backbones([found.name], None, trainable=False)
     if not kind.trainable:
-        with pytest.raises(BackboneError, match="must be trainable"):
+        with pytest.raises(BackboneError, match="cannot be fine-tuned"):
             find_backbones([found.name], None, trainable=True)
 
 

@@ -69,7 +69,7 @@ def test_an_option_out_of_range_is_named_with_its_rule(options, message):
 
 
 def test_a_magnification_is_refused_where_none_is_known():
-    with pytest.raises(SettingsError, match="without known magnifications"):
+    with pytest.raises(SettingsError, match="has no magnifications"):
         make_split(make_index(balanced(10, 10)), magnification="40X")
 
 

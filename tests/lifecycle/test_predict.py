@@ -96,7 +96,7 @@ def test_files_are_found_once_and_folders_that_hold_none_are_refused(folder, tmp
     file = folder / "deeper" / "other.jpg"
     assert predict.find_files([str(file), str(folder / "deeper")]).images == [file]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="must be images"):
+    with pytest.raises(DataError, match="No images were found"):
         predict.find_files([str(tmp_path / "empty")])
     with pytest.raises(DataError, match="There is no file or folder"):
         predict.find_files([str(tmp_path / "nosuch")])
