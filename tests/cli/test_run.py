@@ -136,7 +136,7 @@ def test_a_bad_image_is_named_and_can_be_skipped(ends, images):
     files[1].write_bytes(b"")
     files[2].write_text("not an image")
     message = refused(ends, *of(images))
-    assert "3 of 24 cannot be" in message
+    assert "Cannot read 3 of 24 images" in message
     assert all(file.name in message for file in files[:3])
     assert "--skip-unreadable" in message
     code, out, err = ends(*of(images), "--skip-unreadable")
@@ -174,7 +174,7 @@ def test_a_wrong_manifest(ends, tmp_path, rows, words):
     ("changes", "words"),
     [
         ({"backbones": ("nosuch",)}, "but got 'nosuch'"),
-        ({"backbones": ("nosuch.keras",)}, "no file 'nosuch.keras'"),
+        ({"backbones": ("nosuch.keras",)}, "no Keras model file 'nosuch.keras'"),
         ({"weights_dir": "nosuch"}, "--weights-dir must be an existing folder"),
         ({"image_size": 8}, "32 to 1024"),
         ({"resize": "stretch"}, "crop, squash, tiles"),

@@ -207,7 +207,7 @@ def beside(extended, tmp_path):
 def test_two_parts_of_one_name_are_refused_with_both_distributions(extended, beside, name, first):
     variables = beside("bhsearch.layouts", name, "PART = 1")
     refused = extended.refused("bhsearch.run", *COMMON, *ALONE, **variables)
-    assert f"{name!r} is in" in refused
+    assert f"have the name {name!r}" in refused
     assert first in refused
     assert "other-parts 2.0" in refused
     assert extended.run("-m", "bhsearch.run", "--help", **variables).returncode == 0

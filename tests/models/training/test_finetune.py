@@ -137,7 +137,7 @@ def test_a_start_that_is_no_number_is_a_failure_with_its_reason(cnn_program, pix
     poisoned = start.weights[0] if place == "backbone" else start.head[0]
     poisoned.ravel()[0] = np.nan
     monkeypatch.setattr("tests.models.finetuning.start_of", lambda program: start)
-    with pytest.raises(RunError, match="got nan in epoch 1"):
+    with pytest.raises(RunError, match="the loss is nan in epoch 1"):
         trained(cnn_program, pixels, RICH)
     with pytest.raises(RunError, match="predictions contain NaN"):
         logits_of(cnn_program, pixels, start, range(4))

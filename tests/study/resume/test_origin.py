@@ -101,7 +101,7 @@ def test_a_study_that_is_not_there_is_refused_with_those_that_are(prepared, stor
         origin_of(prepared(), among(storage))
     made = prepared()
     frozen_study(storage, frozen_facts(made), [("one", 0.7)], name="second")
-    with pytest.raises(StudyError, match=r"'first' is not\. There: second"):
+    with pytest.raises(StudyError, match=r"no study 'first' in .*Existing studies: second"):
         origin_of(made, among(storage))
 
 
