@@ -11,7 +11,7 @@ from tests.cli.test_main import call
 def test_a_database_that_does_not_exist_is_refused_and_not_created(tmp_path, place):
     done = call(tmp_path, "worker", "--storage", f"sqlite:///{place}", "--study", "mine")
     assert done.returncode == 2
-    assert "'mine' is not. There: none, since there is no file" in " ".join(done.stderr.split())
-    assert f"{tmp_path / place}." in "".join(done.stderr.split())
+    assert "There is no study 'mine' in the storage: the database" in " ".join(done.stderr.split())
+    assert f"{tmp_path / place}doesnotexist." in "".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -258,7 +258,7 @@ def test_a_study_keeps_the_facts_that_it_was_made_with(place, sampler):
     assert study.metadata() == FACTS
     other = place().study("another", {"uid": "3"})
     assert other.metadata() == {"uid": "3"}
-    with pytest.raises(StudyError, match=r"'nosuch' is not\. There: (another, study|study, another)"):
+    with pytest.raises(StudyError, match=r"no study 'nosuch' in .* Existing studies: (another, study|study, another)"):
         place().store.find(place().storage, "nosuch")
     assert place().store.find(place().storage, "study").metadata() == FACTS
 

@@ -98,7 +98,7 @@ def test_shapes_that_disagree_are_refused() -> None:
     good = simulate(6)
     with pytest.raises(DataError, match="`case` must have shape"):
         dataclasses.replace(good, case=good.case[1:])
-    with pytest.raises(DataError, match="one shape"):
+    with pytest.raises(DataError, match="same shape"):
         dataclasses.replace(good, fold=good.fold[:, 1:])
 
 

@@ -217,7 +217,7 @@ def test_copies_of_every_test_image_change_no_interval(seed, copies):
 
 
 def test_columns_of_different_lengths_are_refused():
-    with pytest.raises(DataError, match="one shape"):
+    with pytest.raises(DataError, match="same shape"):
         replace(model(GOOD), probability=np.ones(3))
 
 

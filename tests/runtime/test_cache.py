@@ -221,7 +221,7 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_says_so(root):
     root.mkdir()
     root.chmod(0o500)
     try:
-        with pytest.raises(PlaceError, match="writable folder"):
+        with pytest.raises(PlaceError, match="Cannot write"):
             get_or_create("pixels", FACTS, Fill())
     finally:
         root.chmod(0o700)

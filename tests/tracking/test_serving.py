@@ -118,7 +118,7 @@ def test_predict_pyfunc_keras_server_and_the_curl_line_agree(inside, files, serv
     assert answer == {**answers[0], "probability": pytest.approx(answers[0]["probability"], abs=1e-5)}
     with pytest.raises(urllib.error.HTTPError, match="400") as caught:
         ask(served, [files[0].read_bytes(), b"no image"])
-    assert "row 1 is not: not an image" in caught.value.read().decode()
+    assert "Row 1 of the column image is not an image" in caught.value.read().decode()
 
 
 def test_the_folder_holds_no_code_and_no_pickle(inside):

@@ -97,8 +97,7 @@ class OptunaStore:
         file = sqlite_file(storage)
         if file is not None and not file.exists():  # SQLite would create an empty database
             raise MissingError(
-                f"The study must be in the storage, but {name!r} is not. There: none, since there is no file "
-                f"{file.absolute()}."
+                f"There is no study {name!r} in the storage: the database {file.absolute()} does not exist."
             )
         return _joined(storage, name) if patient else OptunaStudy(engine.find_study(connect(storage), name))
 

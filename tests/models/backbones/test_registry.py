@@ -355,7 +355,7 @@ def test_a_network_with_layers_that_nobody_else_has_is_refused(tmp_path):
             return 2 * x
 
     own_file(tmp_path, "mine.keras", Mine())
-    with pytest.raises(BackboneError, match=r"mine\.keras does not: .*Mine"):
+    with pytest.raises(BackboneError, match=r"Cannot use .*mine\.keras as a backbone: .*Mine"):
         find_backbones([str(tmp_path / "mine.keras")], None).backbones[0].build(64)
 
 

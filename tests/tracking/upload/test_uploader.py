@@ -186,7 +186,7 @@ def test_what_will_never_succeed_is_not_tried_again(patience):
     def wrong() -> None:
         raise MlflowException("no such parameter", INVALID_PARAMETER_VALUE)
 
-    with pytest.raises(StudyError, match="refuses one: no such parameter"):
+    with pytest.raises(StudyError, match="refused a request: no such parameter"):
         patience.call(wrong)
 
 

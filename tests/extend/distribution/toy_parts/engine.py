@@ -160,7 +160,7 @@ class ToyStore:
     def find(self, storage: str, name: str, patient: bool = False) -> ToyStudy:
         if name not in self.names(storage):
             known = ", ".join(self.names(storage)) or "none"
-            raise MissingError(f"The study must be in {_FOLDER}, but {name!r} is not. There: {known}.")
+            raise MissingError(f"There is no study {name!r} in {_FOLDER}. Existing studies: {known}.")
         return ToyStudy((_FOLDER / f"{name}.json").absolute())
 
     def names(self, storage: str) -> list[str]:
