@@ -22,7 +22,7 @@ from bhsearch.objectives.space import Parameter, Params
 from bhsearch.study.checks.plugins import require_parts
 from bhsearch.study.context import FINETUNE, announce_synthetic, images_record
 from bhsearch.study.events import ProgressReporter
-from bhsearch.text import listed
+from bhsearch.text import listed, plural
 from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _require_same_images(study: StoredStudy, then: dict[str, list[Any]], now: di
         problems += [f"{path}: {_WORDS[column]}" for path in both[changed]]
     if problems:
         raise DataError(
-            f"The images of the study {study.name!r} have changed since it was "
+            f"{plural(len(problems), 'image')} of the study {study.name!r} changed since it was "
             f"created:\n{listed(sorted(problems))}\nRestore the files, give the original data with --data, or create a "
             "new study."
         )

@@ -162,7 +162,7 @@ def share_found(
 
 def main(words: Sequence[str]) -> dict[str, float]:
     """Print the tables; return the share of batches with a warning, by row."""
-    parser = argparse.ArgumentParser(description="False alarms and detections of the warnings of predict and validate.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="phantom:cases=75", help="data that the study is made of")
     parser.add_argument("--other", help="another data set")
     parser.add_argument("--magnification", default="all", help="magnification of the study, such as 100X")

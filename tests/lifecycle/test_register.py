@@ -141,7 +141,7 @@ def test_trials_of_the_study_it_was_started_from_count_for_the_correction(inside
     assert len(competitors(inside.client, started, ProgressReporter())) == 2 * len(alone) == 4
     assert inside.good.corrected.n_trials == 2
     nowhere = replace(study, tags={**study.tags, "bhsearch.started_from": "nosuch"})
-    with pytest.raises(StudyError, match="none fits"):
+    with pytest.raises(StudyError, match="No study matches"):
         competitors(inside.client, nowhere, ProgressReporter())
 
 
@@ -397,7 +397,7 @@ def test_changed_data_are_refused_with_the_names(inside, tmp_path):
         restore_study(study, ProgressReporter(), str(tmp_path / "moved"))
     assert f"{files[0].name}: other pixels" in str(caught.value)
     assert f"{files[1].name}: gone" in str(caught.value)
-    assert "2 differ" in str(caught.value)
+    assert "2 images of the study" in str(caught.value)
 
 
 def test_intervals_of_the_good_and_the_weak_model_are_those_of_their_predictions(history: History):
