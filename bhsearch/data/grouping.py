@@ -108,6 +108,8 @@ def units_of_sites(dataset: Dataset, group: Ints) -> SplitUnits:
         SettingsError: If the site of an image is unknown.
     """
     sites = dataset.column("site")
+    if not len(sites):  # all cases may be in the test set
+        return _named([], dataset.labels)
     n_unknown = int(np.sum(sites == ""))
     if n_unknown:
         raise SettingsError(
@@ -148,8 +150,8 @@ def part_as_test(dataset: Dataset, groups: SplitUnits) -> Bools:
     if len(shared):
         others = " and ".join(name for name in PARTS if name != part and (dataset.column("part") == name).any())
         names = [
-            f"{' = '.join(map(shown, groups.keys[group].split(SEPARATOR)))}: {n_outside[group]:,} images in {others}, "
-            f"{n_inside[group]:,} in {part}"
+            f"{' = '.join(map(shown, groups.keys[group].split(SEPARATOR)))}: "
+            f"{plural(int(n_outside[group]), 'image')} in {others}, {n_inside[group]:,} in {part}"
             for group in shared
         ]
         raise DataError(

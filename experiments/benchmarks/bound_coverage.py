@@ -44,12 +44,14 @@ from bhsearch.evaluation.bootstrap import bootstrap_auc, group_draws, interval
 from bhsearch.evaluation.mabt import LEVEL, lower_bound
 from bhsearch.evaluation.metrics import score, weighted_auc
 from bhsearch.evaluation.predictions import Predictions, case_weights
+from bhsearch.tasks.binary import BinaryTask
 
 Floats = npt.NDArray[np.float64]
 Predict = Callable[[Floats], Floats]  # parameters of a trial in the unit cube -> out-of-fold probability, shape (n,)
 Propose = Callable[[list[Floats], list[float]], Floats]  # earlier parameters and scores -> parameters of the next trial
 
 N_FOLDS, N_PARAMETERS = 5, 3
+TASK = BinaryTask()
 PHASES = {"choose": 0, "confirm": 1, "confirm-again": 2}
 SEARCHES = ("random", "adaptive")
 N_CASES = (40, 80, 140)  # of the simulation
@@ -88,7 +90,7 @@ def judge(trials: Sequence[Predictions], truth: Callable[[int], float], n_draws:
     both = np.concatenate([draws, draws == 0])
     inside, left_out = np.split(np.stack([bootstrap_auc(trial, both) for trial in trials]), 2, axis=1)
     outside = winner_scores(inside, left_out)
-    scores = np.array([score(trial) for trial in trials])
+    scores = np.array([score(trial, TASK) for trial in trials])
     best = int(scores.argmax())
     low, high = interval(outside)
     raw = float(scores[best])
@@ -173,7 +175,7 @@ def search(template: Predictions, predict: Predict, propose: Propose, n_trials: 
     for _ in range(n_trials):
         points.append(propose(points, scores))
         trials.append(replace(template, probability=predict(points[-1])[None]))
-        scores.append(score(trials[-1]))
+        scores.append(score(trials[-1], TASK))
     return trials
 
 

@@ -44,6 +44,7 @@ from bhsearch.models.calibrated import ImageOutput, calibrated
 from bhsearch.models.inference_model import ModelPool
 from bhsearch.models.training.linear_probe import Heads
 from bhsearch.study.events import ProgressReporter
+from bhsearch.tasks.binary import BinaryTask
 
 Pixels = npt.NDArray[np.uint8]
 Seen = list[tuple[str, str, ImageOutput, npt.NDArray[np.float64]]]
@@ -107,7 +108,7 @@ def deploy(name: str, weights: Path | None, size: int) -> Any:
     n_features = int(backbone.build(size).output_shape[-1])
     zero, one = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
     heads = Heads(np.zeros((n_features, 1, 1), np.float32), zero, one, np.zeros(1, np.float32), linear=True)
-    return calibrated(ModelPool().get(backbone, "crop", size, ("identity",), heads), 1.0, 0.0)
+    return calibrated(ModelPool(BinaryTask.link).get(backbone, "crop", size, ("identity",), heads), 1.0, 0.0)
 
 
 def look(network: Any, data: Dataset, change: Callable[[Pixels, str], Pixels] | None = None) -> Seen:

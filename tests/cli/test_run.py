@@ -154,7 +154,7 @@ def test_a_name_that_does_not_parse(ends, images):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("path,label\na.png,0\n", "lacks case"),
+        ("path,label\na.png,0\n", "lacks the required columns case"),
         ("path,label,case\na.png,0,1\nb.png,maybe,2\n", "'maybe'"),
         ("path,label,case\n../a.png,0,1\nb.png,1,2\n", "'../a.png'"),
         ("path,label,case\na.png,0,1\nnosuch.png,1,2\n", "nosuch.png"),
@@ -181,7 +181,7 @@ def test_a_wrong_manifest(ends, tmp_path, rows, words):
         ({"feature_backend": "nosuch"}, "auto, openvino, keras"),
         ({"sampler": "nosuch"}, "tpe, random, qmc, cmaes"),
         ({"regime": "nosuch"}, "auto, frozen"),
-        ({"group_by": "patient"}, "case, slide, image"),
+        ({"group_by": "patient"}, "case, site, slide, image"),
         ({"magnification": "40X"}, "all, 100X"),
         ({"test_fraction": 0.9}, "0.05 to 0.5"),
         ({"folds": 1}, "--folds must be from 2"),

@@ -87,7 +87,8 @@ def test_cases_on_both_sides_of_the_parts_are_named():
     parts = {case: "train" for case, _, _ in balanced(30, 2)} | {"m01": "validation"}
     dataset = make_index(balanced(30, 2), parts=parts, twins=[("m01", "b03")])
     with pytest.raises(
-        DataError, match=r"share 1 (.|\n)*b03 = m01: 2 images in train, 2 in validation\n.*--ignore-predefined-split"
+        DataError,
+        match=r"leak: 1 case (.|\n)*b03 = m01: 2 images in train, 2 in validation\n.*--ignore-predef",
     ):
         part_as_test(dataset, units_of_groups(dataset))
 
@@ -95,7 +96,7 @@ def test_cases_on_both_sides_of_the_parts_are_named():
 def test_at_most_twenty_shared_cases_are_named():
     dataset = make_index(balanced(25, 1))
     torn = with_column(dataset, part=["train", "validation"] * 26)
-    with pytest.raises(DataError, match=r"share 26 (.|\n)*and 6 more"):
+    with pytest.raises(DataError, match=r"leak: 26 cases (.|\n)*and 6 more"):
         part_as_test(torn, units_of_groups(torn))
 
 
@@ -130,7 +131,7 @@ def test_no_images_give_no_groups():
 
 
 def test_arrays_of_different_length_are_refused():
-    with pytest.raises(DataError, match="2 cases and 1"):
+    with pytest.raises(DataError, match="got 2 and 1"):
         merge_groups(np.array(["a", "b"], dtype=object), np.array(["1"], dtype=object))
 
 

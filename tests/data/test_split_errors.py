@@ -12,7 +12,7 @@ from tests.data.factories import balanced, make_index
 
 def test_fewer_cases_than_folds_name_the_counts_and_the_largest_number_that_works():
     with pytest.raises(
-        DataError, match=r"--folds 5 .* 4 benign and 16 malignant cases.*possible value.* is --folds 4\."
+        DataError, match=r"--folds 5, .* 4 benign and 16 malignant cases.*possible value.* is --folds 4\."
     ):
         make_split(make_index(balanced(5, 20)))
 
@@ -58,7 +58,7 @@ def test_a_magnification_without_sealed_images_of_a_class_is_refused():
         ({"n_folds": 101}, r"--folds .* 101"),
         ({"n_repeats": 0}, r"--repeats .* 0"),
         ({"n_repeats": 101}, r"--repeats .* 101"),
-        ({"group_by": "patient"}, r"--group-by .* case, slide, image, but got 'patient'"),
+        ({"group_by": "patient"}, r"--group-by .* case, site, slide, image, but got 'patient'"),
         ({"magnification": "50X"}, r"--magnification .* all, 40X, 100X, but got '50X'"),
         ({"magnification": ""}, r"--magnification .* got ''"),
     ],
@@ -78,7 +78,7 @@ def test_a_magnification_is_refused_where_none_is_known():
 def test_no_mask_takes_rows_outside_development_for_a_fold(mask, repeat, fold):
     """Fold -1 would be the test; what trains and validates asks for its rows here."""
     folds = np.array([[0, 1, -1, 0, 1]], np.int8)
-    with pytest.raises(IndexError, match="below 1 and 2"):
+    with pytest.raises(IndexError, match="below 1 and `fold` below 2"):
         mask(folds, repeat, fold)
     assert not training_mask(folds, 0, 0)[2]
     assert not validation_mask(folds, 0, 1)[2]

@@ -17,6 +17,7 @@ from bhsearch.evaluation.mabt import influence, lower_bound, selection_level, ti
 from bhsearch.evaluation.metrics import score
 from bhsearch.evaluation.predictions import Predictions
 from tests.evaluation.simulated import reorder, simulate
+from tests.tasks.samples import BINARY
 
 
 def trials(n: int, seed: int = 0, noise: float = 0.2, **options: int) -> list[Predictions]:
@@ -30,7 +31,7 @@ def trials(n: int, seed: int = 0, noise: float = 0.2, **options: int) -> list[Pr
 def bound_of(competing: list[Predictions], n_draws: int = 300, level: float = 0.975, seed: int = 0) -> float:
     draws = group_draws(competing[0].group, competing[0].stratum, n_draws, seed)
     samples = np.stack([bootstrap_auc(trial, draws) for trial in competing])
-    return lower_bound(competing, np.array([score(trial) for trial in competing]), samples, draws, level)
+    return lower_bound(competing, np.array([score(trial, BINARY) for trial in competing]), samples, draws, level)
 
 
 def single_fold(label: list[int], probability: list[float], stratum: list[int] | None = None) -> Predictions:
@@ -79,7 +80,7 @@ def test_the_bound_of_a_weighted_mean_is_that_of_a_direct_solution() -> None:
     group = np.concatenate([np.zeros(21, int), np.arange(1, 26)])
     rows = single_fold([0] * 21 + [1] * 25, [*benign / 2, *malignant / 2])
     only = replace(rows, group=group)
-    assert score(only) == pytest.approx(share.mean(), abs=1e-12)
+    assert score(only, BINARY) == pytest.approx(share.mean(), abs=1e-12)
 
     def excess(strength: float) -> float:
         rng = np.random.default_rng(0)
@@ -97,7 +98,7 @@ def test_the_rule_written_out_gives_the_same_bound(seed: int) -> None:
     """One draw, one trial and one group at a time."""
     competing = trials(5, seed, n_repeats=2)
     draws = group_draws(competing[0].group, competing[0].stratum, 400, seed)
-    scores = np.array([score(trial) for trial in competing])
+    scores = np.array([score(trial, BINARY) for trial in competing])
     samples = np.stack([bootstrap_auc(trial, draws) for trial in competing])
     best = int(np.argmax(scores))
 
@@ -144,7 +145,7 @@ def test_one_trial_and_copies_are_not_adjusted() -> None:
     (only,) = trials(1)
     draws = group_draws(only.group, only.stratum, 200)
     samples = bootstrap_auc(only, draws)[None]
-    assert selection_level(np.array([score(only)]), samples, 0, 0.025) == 0.025
+    assert selection_level(np.array([score(only, BINARY)]), samples, 0, 0.025) == 0.025
     assert bound_of([only] * 4) == bound_of([only])
 
 
@@ -183,7 +184,7 @@ def test_trials_with_the_same_best_score_give_one_bound_in_any_order() -> None:
     one = single_fold([0] * 6 + [1] * 6, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.35, 0.7, 0.8, 0.9, 0.95, 1.0])
     other = replace(one, probability=np.concatenate([one.probability[:, 5::-1], one.probability[:, :5:-1]], axis=1))
     third = single_fold([0] * 6 + [1] * 6, [0.1, 0.2, 0.3, 0.4, 0.5, 0.85, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0])
-    assert score(one) == score(other) == score(third)
+    assert score(one, BINARY) == score(other, BINARY) == score(third, BINARY)
     found = {round(bound_of(order), 12) for order in ([one, other, third], [third, one, other], [other, third, one])}
     assert len(found) == 1
 
@@ -218,7 +219,7 @@ def test_draws_without_a_score_are_left_out() -> None:
     competing = [replace(trial, stratum=np.zeros_like(trial.stratum)) for trial in trials(3, n_cases=6, n_folds=2)]
     draws = group_draws(competing[0].group, competing[0].stratum, 500)
     samples = np.stack([bootstrap_auc(trial, draws) for trial in competing])
-    scores = np.array([score(trial) for trial in competing])
+    scores = np.array([score(trial, BINARY) for trial in competing])
     scored = np.isfinite(samples[0])
     assert 0 < scored.sum() < 500
     bound = lower_bound(competing, scores, samples, draws)
@@ -232,14 +233,14 @@ def test_thousands_of_trials_use_little_memory() -> None:
     draws = group_draws(best.group, best.stratum, 1000)
     rows = [bootstrap_auc(trial, draws) for trial in (best, *rest)]
     samples = np.stack([rows[0], *(rows[1 + number % 7] for number in range(4999))])
-    scores = np.array([score(best), *(score(rest[number % 7]) for number in range(4999))])
+    scores = np.array([score(best, BINARY), *(score(rest[number % 7], BINARY) for number in range(4999))])
     predictions = [best, *(rest[number % 7] for number in range(4999))]
     tracemalloc.start()
     bound = lower_bound(predictions, scores, samples, draws)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3 * samples.nbytes
-    few = np.stack(rows), np.array([score(best), *map(score, rest)])
+    few = np.stack(rows), np.array([score(best, BINARY), *(score(trial, BINARY) for trial in rest)])
     assert bound == lower_bound([best, *rest], few[1], few[0], draws)
 
 
@@ -269,7 +270,7 @@ def test_the_bound_holds_where_the_uncorrected_quantile_does_not() -> None:
         competing = [replace(base, probability=1 / (1 + np.exp(-row[None]))) for row in logits]
         draws = group_draws(base.group, base.stratum, 300)
         samples = np.stack([bootstrap_auc(trial, draws) for trial in competing])
-        scores = np.array([score(trial) for trial in competing])
+        scores = np.array([score(trial, BINARY) for trial in competing])
         held += lower_bound(competing, scores, samples, draws) <= 0.5
         naive += np.quantile(samples[scores.argmax()], 0.025) <= 0.5
     assert held >= 36

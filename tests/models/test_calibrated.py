@@ -71,7 +71,7 @@ def test_a_file_that_would_execute_code_is_refused(tmp_path):
     keras.Model(images, layers.Lambda(lambda x: ops.mean(ops.cast(x, "float32"), axis=(1, 2, 3)))(images)).save(
         tmp_path / "code.keras"
     )
-    with pytest.raises(RunError, match=r"code\.keras failed"):
+    with pytest.raises(RunError, match=r"Cannot load the model .*code\.keras"):
         load_network(tmp_path / "code.keras")
 
 
@@ -79,5 +79,5 @@ def test_a_torn_file_is_refused(tmp_path):
     brightness().save(tmp_path / "model.keras")
     with zipfile.ZipFile(tmp_path / "torn.keras", "w") as archive:
         archive.writestr("config.json", "{}")
-    with pytest.raises(RunError, match=r"torn\.keras failed"):
+    with pytest.raises(RunError, match=r"Cannot load the model .*torn\.keras"):
         load_network(tmp_path / "torn.keras")

@@ -15,6 +15,7 @@ from bhsearch.models.resize import grid_of, make_resize
 from bhsearch.models.training.linear_probe import Heads
 from tests.models.conftest import tissue
 from tests.models.finetuning import own_backbone
+from tests.tasks.samples import BINARY
 
 SIZE = 64
 
@@ -37,7 +38,7 @@ def heads_of(n_features):
 )
 def test_probability_and_features_come_from_one_pass(staintex_s, images, mode, views, tmp_path):
     encoder = staintex_s.build(SIZE)
-    raw = ModelPool().get(staintex_s, mode, SIZE, views, heads_of(encoder.output_shape[-1]))
+    raw = ModelPool(BINARY.link).get(staintex_s, mode, SIZE, views, heads_of(encoder.output_shape[-1]))
     calibrated(raw, 1.5, -0.2).save(tmp_path / "model.keras")
     network = load_network(tmp_path / "model.keras")
     n_tiles = int(np.prod(grid_of(mode)))
@@ -64,7 +65,9 @@ def test_an_ensemble_of_networks_gives_the_features_of_its_first_member(tmp_path
         weights = [scale * np.asarray(weight) for weight in built.weights]
         return ModelWeights(weights, [np.asarray(each, np.float32) for each in head])
 
-    network = calibrated(ensemble(backbone, "crop", SIZE, (IDENTITY,), 0, [member(1.0), member(0.5)]), 1.0, 0.0)
+    network = calibrated(
+        ensemble(backbone, "crop", SIZE, (IDENTITY,), 0, [member(1.0), member(0.5)], BINARY.link), 1.0, 0.0
+    )
     found = list(image_outputs(with_features(network), images))
     assert [each.probability for each in found] == pytest.approx(list(predict_images(network, images)), abs=1e-6)
     for image, each in zip(images, found, strict=True):

@@ -264,7 +264,7 @@ def test_a_full_disk_is_an_error_that_leaves_no_broken_entry(tmp_path):
     )
     assert run.stderr == ""
     message, found, files = run.stdout.splitlines()
-    assert "the disk is full" in message
+    assert "The disk is full" in message
     assert str(disk / "cache") in message
     assert found == "[('pixels', True)]"
     assert files == "['one.bin']"

@@ -366,7 +366,7 @@ def test_a_disk_that_fills_up_meanwhile_is_a_place_without_room(root, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device", str(target))
 
     monkeypatch.setattr(module.Path, "replace", fail)
-    with pytest.raises(PlaceError, match="the disk is full") as error:
+    with pytest.raises(PlaceError, match="The disk is full") as error:
         hash_images(root, ["a.png"])
     assert error.value.exit_code == 2
     assert [file for file in cache.cache_root().rglob("*") if file.is_file()] == []

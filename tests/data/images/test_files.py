@@ -135,7 +135,7 @@ def test_what_was_left_out_is_one_sentence_most_first():
 def test_a_folder_of_nothing_but_masks_says_so(tmp_path):
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "a.png").touch()
-    with pytest.raises(DataError, match=r"has none .*1 file left out: 1 \.png \(mask or annotation\)"):
+    with pytest.raises(DataError, match=r"No images were found.*1 file left out: 1 \.png \(mask or annotation\)"):
         read(tmp_path)
 
 

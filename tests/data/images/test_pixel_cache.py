@@ -43,7 +43,9 @@ def make(folder, n_images=6, seed=0):
 def index_of(folder):
     paths = sorted(path.name for path in folder.glob("*.png"))
     digests = hash_images(folder, paths)
-    rows = [(path, 0, path, path, "", "", "", *astuple(each)[:2]) for path, each in zip(paths, digests, strict=True)]
+    rows = [
+        (path, 0, path, path, "", "", "", "", *astuple(each)[:2]) for path, each in zip(paths, digests, strict=True)
+    ]
     return Dataset("made", folder, "manifest", pd.DataFrame(rows, columns=list(COLUMNS)).astype({"label": "int8"}))
 
 

@@ -91,7 +91,7 @@ def test_any_other_text_is_refused_and_nothing_else_is_raised(text):
 def test_a_broken_name_is_named_with_the_grammar_and_the_subtypes(name):
     with pytest.raises(DataError) as error:
         parse(name)
-    assert name in str(error.value)
+    assert repr(name) in str(error.value)
     assert breakhis.GRAMMAR in str(error.value)
     assert all(subtype in str(error.value) for _, subtype in SUBTYPES)
 

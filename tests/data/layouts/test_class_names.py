@@ -41,7 +41,7 @@ def test_a_map_may_be_a_table_of_the_file(tmp_path):
     "wrong", ["normal", "begnin=normal", "benign=", "benign=a,malignant=a", "benign=a,malignant=A"]
 )
 def test_a_map_that_says_nothing_or_two_things_is_refused(wrong):
-    with pytest.raises(SettingsError, match="--class-map must"):
+    with pytest.raises(SettingsError, match="--class-map"):
         folder_classes(option(wrong))
 
 

@@ -104,8 +104,11 @@ def test_letters_of_a_path_may_be_composed_or_not(manifest, there, given):
         ("path,label,case\n,,\n", "has no rows below its header"),
         ("", "lacks the required columns path, label, case. Its columns are empty"),
         ("path;label;Fall\na.png;0;c1\n", r"columns case\. Its columns are path, label, Fall \(separator: semicolon\)"),
-        ("Bild;Diagnose;Fall\na.png;0;c1\n", r"it has Bild, Diagnose, Fall \(separator: semicolon\)\. Rename"),
-        ("Bild\tDiagnose, Arzt\tFall\na.png\t0\tc1\n", r"it has Bild, Diagnose, Arzt, Fall \(separator: tab\)"),
+        ("Bild;Diagnose;Fall\na.png;0;c1\n", r"Its columns are Bild, Diagnose, Fall \(separator: semicolon\)\. Rename"),
+        (
+            "Bild\tDiagnose, Arzt\tFall\na.png\t0\tc1\n",
+            r"are Bild, Diagnose, Arzt, Fall \(separator: tab\)",
+        ),
         ("path,label,étiquette\n".encode("cp1252"), "is not UTF-8 text: byte 12 is 0xe9. Save it as UTF-8"),
         ("path,label,case\na.png,0,Smith, John\nb.png,1,c\n", r"line 2: the row has 4 fields, but the header has 3"),
         (b"\xff\xfep\x00a\x00", "is not UTF-8 text"),

@@ -65,5 +65,5 @@ def test_signals_neither_fade_nor_explode_on_their_way():
 
 def test_a_network_with_other_weights_is_refused():
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
-    with pytest.raises(ValueError, match=r"got '.*head/bias'"):
+    with pytest.raises(ValueError, match=r"weight '.*head/bias'"):
         cnn.initial_weights(other, np.random.default_rng(0))

@@ -275,7 +275,7 @@ def test_the_cnn_is_not_to_be_had_frozen():
 
 @pytest.mark.parametrize("name", SIZES)
 def test_fixed_filters_cannot_be_trained(name):
-    with pytest.raises(BackboneError, match=rf"--regime finetune.*'{name}'.*nothing to train"):
+    with pytest.raises(BackboneError, match=rf"backbone '{name}' cannot be fine-tuned .*nothing to train"):
         find_backbones([name], None, trainable=True)
     with pytest.raises(BackboneError) as caught:
         find_backbones(["nosuch"], None, trainable=True)
@@ -343,7 +343,7 @@ def test_two_backbones_of_one_name_are_an_error(tmp_path):
 
 
 def test_a_file_of_ones_own_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(BackboneError, match=r"no file .*mine\.keras"):
+    with pytest.raises(BackboneError, match=r"no Keras model file .*mine\.keras"):
         find_backbones([str(tmp_path / "mine.keras")], None)
 
 

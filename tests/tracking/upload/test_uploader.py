@@ -178,7 +178,7 @@ def test_a_store_that_is_away_is_waited_for(patience, capsys):
 def test_it_is_not_waited_for_ever_once_the_search_has_ended(patience, monkeypatch):
     monkeypatch.setenv("BHSEARCH_PATIENCE", "0.05")
     patience.ended.set()
-    with pytest.raises(RunError, match=r"away .*connection refused"):
+    with pytest.raises(RunError, match=r"unavailable .*connection refused"):
         patience.call(Away(10_000))
 
 
