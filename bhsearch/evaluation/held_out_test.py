@@ -13,7 +13,7 @@ from bhsearch.evaluation.bootstrap import Interval, bootstrap_metric, group_draw
 from bhsearch.evaluation.metrics import AUC_FOLD_STD, METRICS, metrics_of, trial_metrics
 from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS, extra_intervals, extra_values
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.evaluation.supplements import CALIBRATION_SLOPE_NOTE, TITLES, supplements
+from bhsearch.evaluation.supplementary.supplements import CALIBRATION_SLOPE_NOTE, TITLES, supplements
 from bhsearch.evaluation.thresholds import AT, FIXED_RATES, HardLabels, rate_title
 from bhsearch.tasks.base import Task
 

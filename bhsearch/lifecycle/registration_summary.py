@@ -11,7 +11,7 @@ from bhsearch.evaluation.calibration import CALIBRATION_NOTE
 from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.promotion import needs
-from bhsearch.evaluation.supplements import CALIBRATION_SLOPE_NOTE, TITLES
+from bhsearch.evaluation.supplementary.supplements import CALIBRATION_SLOPE_NOTE, TITLES
 from bhsearch.evaluation.thresholds import AT, rate_title
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationResult
 from bhsearch.tasks import task_record

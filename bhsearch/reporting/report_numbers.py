@@ -12,7 +12,7 @@ import numpy as np
 from bhsearch.data.stratify import strata_of
 from bhsearch.evaluation import metrics
 from bhsearch.evaluation.bootstrap import bootstrap_auc, bootstrap_metric, group_draws, interval
-from bhsearch.evaluation.supplements import supplements
+from bhsearch.evaluation.supplementary.supplements import supplements
 from bhsearch.evaluation.thresholds import AT
 from bhsearch.reporting.report_data import Measured
 

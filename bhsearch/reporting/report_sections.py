@@ -14,7 +14,7 @@ from bhsearch.evaluation.curves import roc_band
 from bhsearch.evaluation.held_out_test import AT_FIXED_RATES, CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.subgroups import UNNAMED, subgroup_results
-from bhsearch.evaluation.supplements import CALIBRATION_SLOPE_NOTE, TITLES, reason_not_applicable
+from bhsearch.evaluation.supplementary.supplements import CALIBRATION_SLOPE_NOTE, TITLES, reason_not_applicable
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import html, report_numbers, svg_charts
 from bhsearch.reporting.figures import description

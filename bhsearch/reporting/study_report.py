@@ -6,10 +6,10 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from bhsearch.evaluation.auc_precision import what_cases_show
 from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.evaluation.supplementary.auc_precision import what_cases_show
 from bhsearch.reporting import gate_status, html, report_sections, svg_charts
 from bhsearch.reporting.figures.description import cheapest_tied
 from bhsearch.reporting.report_data import Measured

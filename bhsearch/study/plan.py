@@ -10,7 +10,7 @@ import numpy.typing as npt
 from bhsearch.config import Settings, model_limit
 from bhsearch.data.images.files import describe_left_out
 from bhsearch.engines.registry import ENGINES
-from bhsearch.evaluation.auc_precision import PLANNED_AUC, what_cases_show
+from bhsearch.evaluation.supplementary.auc_precision import PLANNED_AUC, what_cases_show
 from bhsearch.models.backbones.base import AvailableBackbones
 from bhsearch.objectives.space import Parameter
 from bhsearch.study.checks.test_set_size import gate_size_warnings, sealed_groups

@@ -13,7 +13,7 @@ from bhsearch.evaluation.bootstrap import bootstrap_metric
 from bhsearch.evaluation.calibration import operating_point
 from bhsearch.evaluation.metrics import METRICS, calibration_bins
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.evaluation.supplements import TITLES
+from bhsearch.evaluation.supplementary.supplements import TITLES
 from bhsearch.reporting.figures import held_out_test as figures
 from tests.tasks.samples import BINARY
 

@@ -156,7 +156,7 @@ def test_independent_trials_count_fully() -> None:
 
 
 def test_more_competitors_lower_the_bound_of_the_same_winner() -> None:
-    best, *rest = sorted(trials(12), key=score, reverse=True)
+    best, *rest = sorted(trials(12), key=lambda trial: score(trial, BINARY), reverse=True)
     assert bound_of([best, *rest]) < bound_of([best, *rest[:2]]) <= bound_of([best])
 
 
@@ -167,7 +167,7 @@ def test_the_bound_rises_with_the_error_probability_and_never_exceeds_the_score(
     bounds = [bound_of(competing, 200, level) for level in (0.999, 0.99, 0.975, 0.9, 0.7, 0.51)]
     assert bounds == sorted(bounds)
     assert bounds[0] >= 0
-    assert bounds[-1] <= max(map(score, competing))
+    assert bounds[-1] <= max(score(trial, BINARY) for trial in competing)
 
 
 @given(seed=st.integers(0, 10_000))
@@ -211,7 +211,7 @@ def test_few_groups_give_a_number(label: list[int], stratum: list[int] | None) -
     for _ in range(20):
         competing = [single_fold(label, rng.random(len(label)).tolist(), stratum) for _ in range(3)]
         bound = bound_of(competing, 100)
-        assert 0 <= bound <= max(map(score, competing))
+        assert 0 <= bound <= max(score(trial, BINARY) for trial in competing)
 
 
 def test_draws_without_a_score_are_left_out() -> None:
@@ -229,7 +229,7 @@ def test_draws_without_a_score_are_left_out() -> None:
 def test_thousands_of_trials_use_little_memory() -> None:
     import tracemalloc
 
-    best, *rest = sorted(trials(8, n_cases=20), key=score, reverse=True)
+    best, *rest = sorted(trials(8, n_cases=20), key=lambda trial: score(trial, BINARY), reverse=True)
     draws = group_draws(best.group, best.stratum, 1000)
     rows = [bootstrap_auc(trial, draws) for trial in (best, *rest)]
     samples = np.stack([rows[0], *(rows[1 + number % 7] for number in range(4999))])

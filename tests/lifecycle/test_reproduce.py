@@ -75,7 +75,7 @@ def test_changed_data_are_refused_and_the_files_named(inside, tmp_path):
     text = str(caught.value)
     assert f"{first.name}: other pixels" in text
     assert f"{second.name.replace('-00', '-10')}: new" in text
-    assert "2 differ" in text
+    assert "2 images of the study" in text
 
 
 def test_data_that_were_moved_are_found_where_the_option_says(inside, tmp_path):
@@ -87,5 +87,5 @@ def test_data_that_were_moved_are_found_where_the_option_says(inside, tmp_path):
 @pytest.mark.parametrize("which", ["nosuch", "parent"])
 def test_what_is_no_trial_is_refused(inside, which):
     run_id = inside.store.parent().info.run_id if which == "parent" else which
-    with pytest.raises(StudyError, match="RUN_ID must be"):
+    with pytest.raises(StudyError, match="RUN_ID"):
         reproduce.reproduce(run_id, ProgressReporter())

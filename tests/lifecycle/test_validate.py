@@ -205,7 +205,7 @@ def test_a_model_with_other_classes_is_refused(inside):
 
     model = predict.open_model(MODEL, ProgressReporter())
     with pytest.raises(StudyError, match="must have the classes of the cohort"):
-        validation._require_same_classes(replace(model, metadata={"classes": ["a", "b", "c"]}))
+        validation._require_same_classes(replace(model, class_names=("a", "b", "c")))
 
 
 def test_the_command_prints_the_same_numbers(inside, capsys, monkeypatch, tmp_path):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bhsearch.evaluation.auc_precision import auc_standard_error
 from bhsearch.evaluation.predictions import DISCLAIMER
-from bhsearch.evaluation.supplements import TITLES
+from bhsearch.evaluation.supplementary.auc_precision import auc_standard_error
+from bhsearch.evaluation.supplementary.supplements import TITLES
 from bhsearch.reporting.figures.thumbnails import encode_image
 from bhsearch.reporting.report_data import Measured, SealedCases
 from bhsearch.reporting.study_report import SYNTHETIC, report_page

@@ -209,7 +209,7 @@ def test_a_process_that_is_killed_while_filling_leaves_no_entry_and_no_lock(tmp_
 def test_a_file_where_the_cache_should_be_is_an_error_that_says_so(tmp_path, monkeypatch, inside):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "file" / inside))
-    with pytest.raises(PlaceError, match=r"writable folder.*file.*BHSEARCH_CACHE=FOLDER") as caught:
+    with pytest.raises(PlaceError, match=r"Cannot write .*file.*BHSEARCH_CACHE=FOLDER") as caught:
         get_or_create("pixels", FACTS, Fill())
     assert caught.value.exit_code == 2
     assert (tmp_path / "file").read_text() == "no folder"

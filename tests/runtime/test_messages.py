@@ -54,5 +54,5 @@ def test_two_kinds_cannot_have_one_name():
     class Sent:
         """Another kind of that name."""
 
-    with pytest.raises(ValueError, match="Sent exists"):
+    with pytest.raises(ValueError, match="Sent is already registered"):
         message(Sent)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bhsearch.data.open_data import open_data
 from bhsearch.data.splits import make_split
-from bhsearch.evaluation.auc_precision import auc_standard_error
 from bhsearch.evaluation.promotion import FEWEST_GROUPS
+from bhsearch.evaluation.supplementary.auc_precision import auc_standard_error
 from bhsearch.objectives.space import frozen_space
 from bhsearch.study.checks.test_set_size import gate_size_warnings
 from bhsearch.study.context import StudyContext

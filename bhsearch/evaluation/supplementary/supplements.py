@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_auc, bootstrap_metric, interval
-from bhsearch.evaluation.calibration_slope import weighted_calibration_intercept, weighted_calibration_slope
 from bhsearch.evaluation.metrics import Metric, fold_scores
+from bhsearch.evaluation.supplementary.calibration_slope import (
+    weighted_calibration_intercept,
+    weighted_calibration_slope,
+)
 from bhsearch.evaluation.thresholds import HardLabels
 from bhsearch.text import plural
 

@@ -8,7 +8,10 @@ from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 
 from bhsearch.evaluation.calibration import logit
-from bhsearch.evaluation.calibration_slope import weighted_calibration_intercept, weighted_calibration_slope
+from bhsearch.evaluation.supplementary.calibration_slope import (
+    weighted_calibration_intercept,
+    weighted_calibration_slope,
+)
 from tests.evaluation.simulated import simulate
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from bhsearch.evaluation.auc_precision import (
+from bhsearch.evaluation.supplementary.auc_precision import (
     auc_standard_error,
     cases_needed,
     smallest_difference,

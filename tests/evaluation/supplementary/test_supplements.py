@@ -9,8 +9,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from bhsearch.evaluation.bootstrap import group_draws, interval
-from bhsearch.evaluation.calibration_slope import weighted_calibration_slope
-from bhsearch.evaluation.supplements import TITLES, reason_not_applicable, supplements
+from bhsearch.evaluation.supplementary.calibration_slope import weighted_calibration_slope
+from bhsearch.evaluation.supplementary.supplements import TITLES, reason_not_applicable, supplements
 from tests.evaluation.simulated import simulate
 
 
