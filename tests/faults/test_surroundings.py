@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_written_is_enough_where_all_else_has_a_place(fo
         assert "Traceback" not in done.stderr
         return done.stderr
 
-    assert f"{work} cannot be written" in refused(**database, BHSEARCH_OUTBOX=str(places / "outbox"))
+    assert f"{work} is not writable" in refused(**database, BHSEARCH_OUTBOX=str(places / "outbox"))
     assert f"{work / 'mlflow.db'} cannot be written" in refused(*storage, BHSEARCH_OUTBOX=str(places / "outbox"))
     assert "BHSEARCH_OUTBOX=FOLDER" in refused(*storage, **database)
     more = database | {"BHSEARCH_OUTBOX": str(places / "outbox")}
