@@ -88,7 +88,9 @@ def test_a_folder_that_cannot_be_written_is_enough_where_all_else_has_a_place(fo
         return done.stderr
 
     assert f"{work} is not writable" in refused(**database, BHSEARCH_OUTBOX=str(places / "outbox"))
-    assert f"{work / 'mlflow.db'} cannot be written" in refused(*storage, BHSEARCH_OUTBOX=str(places / "outbox"))
+    assert f"Cannot create MLflow's database {work / 'mlflow.db'}" in refused(
+        *storage, BHSEARCH_OUTBOX=str(places / "outbox")
+    )
     assert "BHSEARCH_OUTBOX=FOLDER" in refused(*storage, **database)
     more = database | {"BHSEARCH_OUTBOX": str(places / "outbox")}
     succeeded(as_unknown_user(work, "-m", "bhsearch.run", *WORDS, *storage, **given, **more))

@@ -97,6 +97,6 @@ def test_a_trial_asked_for_twice_is_drawn_once(outbox):
 def test_what_goes_wrong_is_said(outbox):
     renderer = RendererProcess(outbox)
     renderer.ask([1])
-    with pytest.raises(RunError, match=r"trial 1 must be drawn.*DataError"):
+    with pytest.raises(RunError, match=r"Cannot draw the figures of trial 1: .*DataError"):
         renderer.wait(1)
     renderer.close()
