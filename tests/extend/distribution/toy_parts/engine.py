@@ -61,7 +61,9 @@ class ToyStudy:
     def add_backbones(self, metadata: dict[str, Any], backbones: Sequence[str]) -> ToyStudy:
         with self.changing() as record:
             if any(trial["state"] == RUNNING for trial in record["trials"]):
-                raise StudyError(f"A study gets backbones while no trial runs, but {self.file.stem!r} is in use.")
+                raise StudyError(
+                    f"Cannot add backbones to the study {self.file.stem!r} while another command runs its trials."
+                )
             record["metadata"] = metadata
         return self
 
