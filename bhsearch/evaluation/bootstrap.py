@@ -61,7 +61,7 @@ def group_draws(
 
 
 def bootstrap_metric(metric: Metric, predictions: Predictions, decisions: HardLabels, draws: IntArray) -> FloatArray:
-    """Compute a metric for every bootstrap sample.
+    """Compute a metric on each bootstrap sample.
 
     A bootstrap sample multiplies the weight of each image by the number of times the group of the image was drawn. The
     weighted AUC is computed by `bootstrap_auc`, which returns the same values a hundred times as fast.
@@ -107,19 +107,18 @@ def _group_number(predictions: Predictions, draws: IntArray | FloatArray) -> Int
 
 
 def bootstrap_scores(predictions: Predictions, draws: IntArray, task: Task) -> FloatArray:
-    """Compute the score of a trial for every draw; see `bootstrap_metric`.
+    """Compute the score of a trial on each bootstrap sample; see `bootstrap_metric`.
 
     Args:
         predictions: Out-of-fold predictions.
         draws: Counts from `group_draws` for the same images. Shape (n_draws, n_groups).
         task: Task that names the score.
     """
-    no_labels = HardLabels(np.zeros(predictions.fold.shape, np.int8), np.zeros((0, 0)))  # a score needs none
-    return bootstrap_metric(METRICS[task.score], predictions, no_labels, draws)
+    return bootstrap_metric(METRICS[task.score], predictions, HardLabels.placeholder(predictions), draws)
 
 
 def bootstrap_auc(predictions: Predictions, draws: IntArray | FloatArray) -> FloatArray:
-    """Compute the mean AUC over folds for every bootstrap sample.
+    """Compute the mean AUC over folds on each bootstrap sample.
 
     A bootstrap sample multiplies the weight of each image by the number of times the group of the image was drawn. The
     AUC of a fold is a ratio of sums over pairs of a malignant and a benign image. These sums are first computed per
@@ -158,7 +157,7 @@ def _pair_wins(
     negative: IntArray,
     draws: IntArray | FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Sum the weights of image pairs in one validation fold, for every bootstrap sample.
+    """Sum the weights of pairs of images in one validation fold, on each bootstrap sample.
 
     Args:
         predictions: Out-of-fold predictions.

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_metric, group_draws, interval
@@ -108,7 +107,7 @@ def evaluate_test(
         Intervals: percentile bootstrap over groups, see `bootstrap.group_draws`.
     """
     before = replace(predictions, probability=uncalibrated[None])
-    decisions = HardLabels((predictions.probability >= threshold).astype(np.int8), np.full((1, 1), threshold))
+    decisions = HardLabels.at_threshold(predictions, threshold)
     values = trial_metrics(predictions, task, decisions)
     del values[AUC_FOLD_STD]  # undefined for a single fold
     draws = group_draws(predictions.group, predictions.stratum, n_draws, seed)
@@ -122,7 +121,7 @@ def evaluate_test(
     values |= extra_values(predictions, extra, task, decisions)
     intervals |= extra_intervals(predictions, extra, decisions, draws)
     for rate, value in (fixed_rates or {}).items():
-        labels = HardLabels((predictions.probability >= value).astype(np.int8), np.full((1, 1), value))
+        labels = HardLabels.at_threshold(predictions, value)
         for name in ONE_CLASS:
             values[f"{name}{AT}{rate}"] = METRICS[name].value(predictions, labels)
             samples = bootstrap_metric(METRICS[name], predictions, labels, draws)

@@ -33,6 +33,21 @@ class HardLabels:
     predicted: npt.NDArray[np.int8]
     threshold: FloatArray
 
+    @classmethod
+    def at_threshold(cls, predictions: Predictions, threshold: float) -> HardLabels:
+        """Classify the images of a single fold with a threshold that was fixed beforehand.
+
+        Args:
+            predictions: Predictions with one repeat and one fold.
+            threshold: Probability from which an image is classified as malignant.
+        """
+        return cls((predictions.probability >= threshold).astype(np.int8), np.full((1, 1), threshold))
+
+    @classmethod
+    def placeholder(cls, predictions: Predictions) -> HardLabels:
+        """Return predicted labels without meaning, for metrics that are computed from probabilities only."""
+        return cls(np.zeros(predictions.fold.shape, np.int8), np.zeros((0, 0)))
+
 
 def best_threshold(label: npt.NDArray[np.int8], probability: npt.NDArray[Any], weight: FloatArray) -> float:
     """Return the threshold with the highest weighted balanced accuracy.

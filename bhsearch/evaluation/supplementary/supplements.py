@@ -83,11 +83,11 @@ def supplements(predictions: Predictions, draws: IntArray) -> Supplements:
         found.values[CASE_AUC] = float(np.nanmean(fold_scores(cases)))
         found.intervals[CASE_AUC] = interval(bootstrap_auc(cases, draws))
     for name, metric in _CALIBRATION.items():
-        value = metric.value(predictions, _no_labels(predictions))
+        value = metric.value(predictions, HardLabels.placeholder(predictions))
         if not np.isfinite(value):
             found.not_applicable[name] = reason_not_applicable(name, predictions)
             continue
-        samples = bootstrap_metric(metric, predictions, _no_labels(predictions), draws)
+        samples = bootstrap_metric(metric, predictions, HardLabels.placeholder(predictions), draws)
         if np.mean(~np.isfinite(samples)) > _MOST_UNDEFINED:
             found.not_applicable[name] = _TOO_FEW
             continue
@@ -101,7 +101,7 @@ def reason_not_applicable(name: str, predictions: Predictions) -> str:
         return _no_case_level(predictions)
     if len(np.unique(predictions.label)) < 2:
         return _ONE_CLASS
-    if np.isfinite(_CALIBRATION[name].value(predictions, _no_labels(predictions))):
+    if np.isfinite(_CALIBRATION[name].value(predictions, HardLabels.placeholder(predictions))):
         return _TOO_FEW
     return "a threshold separates the classes, so the logistic regression has no finite slope"
 
@@ -140,8 +140,3 @@ def _no_case_level(predictions: Predictions) -> str:
     if (predictions.fold != predictions.fold[:, first][:, number]).any():
         return "images of a case are in several folds"
     return "" if np.isfinite(fold_scores(predictions)).any() else _ONE_CLASS
-
-
-def _no_labels(predictions: Predictions) -> HardLabels:
-    """Return placeholders for predicted labels, for metrics that are computed from probabilities."""
-    return HardLabels(np.zeros(predictions.fold.shape, np.int8), np.zeros((0, 0)))
