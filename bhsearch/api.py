@@ -13,7 +13,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bhsearch.config import Settings, load_settings
+from bhsearch.config import DATA_SETTINGS, Settings, load_settings
 from bhsearch.config.option import option_of
 
 if TYPE_CHECKING:
@@ -23,18 +23,6 @@ if TYPE_CHECKING:
     from bhsearch.lifecycle.validation.request import ValidationResult
     from bhsearch.study.events import ProgressReporter
     from bhsearch.study.result import StudyResult
-
-# Settings that say how the images of a data set are read.
-_READING = (
-    "data",
-    "layout",
-    "case_pattern",
-    "class_map",
-    "ignore_columns",
-    "image_root",
-    "magnification",
-    "skip_unreadable",
-)
 
 
 def optimize(  # noqa: D417  # `_describe_settings` adds the settings
@@ -263,7 +251,7 @@ def validate_model(
         RunError: If a model cannot be read, or if the store cannot be reached.
     """
     given = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()}
-    settings = load_settings(None, {name: value for name, value in given.items() if name in _READING})
+    settings = load_settings(None, {name: value for name, value in given.items() if name in DATA_SETTINGS})
     reporter = _reporter(quiet)
     from bhsearch.lifecycle.validation import validate
     from bhsearch.lifecycle.validation.request import ValidationRequest

@@ -12,21 +12,13 @@ from rich.text import Text
 
 from bhsearch.cli import terminal
 from bhsearch.cli.options import RESEARCH_ONLY, Command, make_app, option, settings_options
+from bhsearch.config.settings import DATA_SETTINGS
 
 app = make_app()
-_READING = (
-    "layout",
-    "case_pattern",
-    "class_map",
-    "ignore_columns",
-    "image_root",
-    "magnification",
-    "skip_unreadable",
-)
 
 
 @app.command(cls=Command, epilog=RESEARCH_ONLY)
-@settings_options("data", *_READING, required=("data",))
+@settings_options(*DATA_SETTINGS, required=("data",))
 def validate(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="NAME, NAME@challenger, NAME/VERSION, a URI or a folder.")

@@ -51,6 +51,9 @@ class DataSettings:
     skip_unreadable: bool = setting(False, "Skip images that cannot be read; by default they are an error.")
 
 
+DATA_SETTINGS = tuple(field.name for field in fields(DataSettings))
+
+
 @dataclass(frozen=True, kw_only=True)
 class SplitSettings:
     """Division of the cases into the sealed test set and the folds of the development set."""
