@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -87,15 +88,16 @@ class LoggedCohortAccess:
         token: Private token of this module, which only `log_cohort_access` passes.
         run_id: Run on which the access is logged.
         cohort: Digest of the set of images of the cohort.
+        accesses: All accesses to the cohort so far, by any model, with this one as the last.
 
     Raises:
         TypeError: If `token` is not the private token.
     """
 
-    def __init__(self, token: object, run_id: str, cohort: str) -> None:
+    def __init__(self, token: object, run_id: str, cohort: str, accesses: Sequence[CohortAccess]) -> None:
         if token is not _TOKEN:
             raise TypeError("A LoggedCohortAccess must come from log_cohort_access, which counts it.")
-        self.run_id, self.cohort = run_id, cohort
+        self.run_id, self.cohort, self.accesses = run_id, cohort, accesses
 
 
 def origin_of(client: MlflowClient, uri: str, run_id: str) -> ModelOrigin:
@@ -181,7 +183,8 @@ def log_cohort_access(
     Returns:
         The logged access. Its run, in state RUNNING, is a child of the run of the model's study.
     """
-    number = len(cohort_accesses(client, cohort)) + 1
+    earlier = cohort_accesses(client, cohort)
+    number = len(earlier) + 1
     access = CohortAccess(
         when=datetime.now(UTC).isoformat(timespec="milliseconds"),
         study=origin.study,
@@ -218,11 +221,12 @@ def log_cohort_access(
         return str(client.create_run(origin.experiment_id, None, tags, title).info.run_id)
 
     run_id = call_with_retry(make_run)
-    _copy(client, origin, {**asdict(access), "run_id": run_id, "cohort": cohort})
+    access = replace(access, run_id=run_id)
+    _copy(client, origin, {**asdict(access), "cohort": cohort})
     source = Dataset(f"{data} external", cohort, "local", json.dumps({"uri": root}))
     context = InputTag(MLFLOW_DATASET_CONTEXT, keys.VALIDATION)
     call_with_retry(client.log_inputs, run_id, [DatasetInput(source, [context])])
-    return LoggedCohortAccess(_TOKEN, run_id, cohort)
+    return LoggedCohortAccess(_TOKEN, run_id, cohort, [*earlier, access])
 
 
 def _copy(client: MlflowClient, origin: ModelOrigin, access: dict[str, Any]) -> None:

@@ -179,9 +179,9 @@ def test_images_need_a_logged_access_to_them(inside):
     with pytest.raises(TypeError, match="need the access"):
         cohort.images("run")
     with pytest.raises(ValueError, match="must be logged for this cohort"):
-        cohort.images(validation_log.LoggedCohortAccess(validation_log._TOKEN, "run", "other"))
+        cohort.images(validation_log.LoggedCohortAccess(validation_log._TOKEN, "run", "other", []))
     with pytest.raises(TypeError, match="must come from log_cohort_access"):
-        validation_log.LoggedCohortAccess(object(), "run", cohort.digest)
+        validation_log.LoggedCohortAccess(object(), "run", cohort.digest, [])
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,11 @@ from bhsearch.evaluation.held_out_test import metric_title
 from bhsearch.evaluation.metrics import metric_name
 from bhsearch.evaluation.subgroups import COLUMNS, UNNAMED, subgroup_results
 from bhsearch.text import plural
+from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.held_out_test import TestResult
     from bhsearch.lifecycle.validation.request import ValidationResult
-
-__all__ = ["metric_name", "metric_rows", "rows", "site_rows", "subgroups", "to_json"]
 
 
 def rows(result: ValidationResult) -> list[tuple[str, str]]:
@@ -52,6 +51,14 @@ def site_rows(result: ValidationResult) -> list[tuple[str, str]]:
         shown = [f"{title} {text}" for title, text in metric_rows(tested)]
         found.append((name, f"{size(tested)}; {'; '.join(shown[:2])}"))
     return found
+
+
+def logged_metrics(result: ValidationResult) -> dict[str, float]:
+    """Return the metrics of a validation and of its sites, with ends of intervals, by their names in MLflow."""
+    values = result.tested.flat(keys.EXTERNAL)
+    for site, tested in result.sites.items():
+        values |= tested.flat(f"{keys.EXTERNAL_SITE}{metric_name(site)}/")
+    return values
 
 
 def size(tested: TestResult) -> str:

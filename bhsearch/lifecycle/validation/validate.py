@@ -67,7 +67,7 @@ def validate(request: ValidationRequest, reporter: ProgressReporter) -> Validati
             threshold=model.threshold,
             origin=origin,
             cohort=cohort,
-            accesses=validation_log.cohort_accesses(client, cohort.digest),
+            accesses=access.accesses,
             tested=tested,
             sites=_by_site(cohort, tested, model.threshold, _metrics_of(model)),
             differences=compare(batch, model.facts),
@@ -158,16 +158,13 @@ def _publish(client: Any, request: ValidationRequest, result: ValidationResult, 
     from bhsearch.lifecycle.validation import validation_report
     from bhsearch.tracking import access_log
 
-    values = result.tested.flat(keys.EXTERNAL)
-    for site, tested in result.sites.items():
-        values |= tested.flat(f"{keys.EXTERNAL_SITE}{summary.metric_name(site)}/")
     with reporter.step("logging the validation"), tempfile.TemporaryDirectory() as draft:
         folder = Path(draft)
         record, page = summary.to_json(result), validation_report.page(result)
         (folder / keys.VALIDATION_RESULT).write_text(record, encoding="utf-8")
         (folder / keys.REPORT).write_text(page, encoding="utf-8")
         result.tested.predictions.to_csv(folder / keys.VALIDATION_PREDICTIONS, result.use)
-        access_log.log_test(client, result.run_id, values, folder)
+        access_log.log_test(client, result.run_id, summary.logged_metrics(result), folder)
     for file, content in ((request.output, record), (request.report, page)):
         if file is not None:
             with explain_write_errors(f"the file {file}", ""):
