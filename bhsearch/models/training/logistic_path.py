@@ -95,37 +95,24 @@ def fit_path(
     Raises:
         RunError: If a fold model does not converge to `tolerance`, for example because features are not finite.
     """
-    with _threads(features.size):
-        return _fit_path(features, labels, weights, mean, inverse_deviation, costs, n_classes, tolerance)
-
-
-def _fit_path(
-    features: npt.NDArray[np.floating],
-    labels: npt.NDArray[np.integer],
-    weights: Floats,
-    mean: npt.NDArray[np.floating],
-    inverse_deviation: npt.NDArray[np.floating],
-    costs: Sequence[float],
-    n_classes: int,
-    tolerance: float,
-) -> HeadPath:
     n_training = (weights > 0).sum(axis=0)
     scaled = weights * (n_training / weights.sum(axis=0))
     one_hot = np.eye(n_classes)[labels][:, 1:] if n_classes == 2 else np.eye(n_classes)[labels]
     center, scale = mean.astype(np.float64), inverse_deviation.astype(np.float64)
-    if n_training.max() < features.shape[1]:
-        paths = [
-            _row_space_path(features, one_hot, scaled[:, k], center[k], scale[k], costs, tolerance, k)
-            for k in range(weights.shape[1])
-        ]
-    else:
-        bytes_per_fold = 8 * one_hot.shape[1] * (features.shape[1] + 1) ** 2
-        size = max(1, _PRECONDITIONER_BYTES // bytes_per_fold)
-        paths = []
-        for first in range(0, weights.shape[1], size):
-            some = slice(first, first + size)
-            problem = LogisticLoss(features, one_hot, scaled[:, some], center[some], scale[some])
-            paths.append(_solve_path(problem, costs, tolerance, first))
+    with _threads(features.size):
+        if n_training.max() < features.shape[1]:
+            paths = [
+                _row_space_path(features, one_hot, scaled[:, k], center[k], scale[k], costs, tolerance, k)
+                for k in range(weights.shape[1])
+            ]
+        else:
+            bytes_per_fold = 8 * one_hot.shape[1] * (features.shape[1] + 1) ** 2
+            size = max(1, _PRECONDITIONER_BYTES // bytes_per_fold)
+            paths = []
+            for first in range(0, weights.shape[1], size):
+                some = slice(first, first + size)
+                problem = LogisticLoss(features, one_hot, scaled[:, some], center[some], scale[some])
+                paths.append(_solve_path(problem, costs, tolerance, first))
     return _joined(paths)
 
 
