@@ -65,7 +65,7 @@ class Split:
             (n_images,).
         folds: Validation fold of each image in each repeat, 0 to n_folds - 1; -1 outside the development set. Shape
             (n_repeats, n_images).
-        groups: Group number of each image. Groups are the units of weighting and resampling for every value of
+        groups: Group number of each image. Weighting and resampling always use these groups, whatever the value of
             `group_by`. Shape (n_images,).
         strata: Stratum of each image's group, for resampling. Shape (n_images,).
         group_by: Unit that folds keep together: `case`, `site`, `slide` or `image`. The test set always keeps groups

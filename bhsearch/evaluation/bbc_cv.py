@@ -110,14 +110,17 @@ def corrected_score(
 
 
 def winner_scores(inside: FloatArray, left_out: FloatArray) -> FloatArray:
-    """Return the score of each draw's winner on the groups that were not drawn, or the mean over equal winners.
+    """Return the out-of-bag score of the winner of each bootstrap sample.
+
+    The winner is the trial with the best score on the drawn groups. If several trials are equally good, their scores
+    on the left-out groups are averaged.
 
     Args:
-        inside: Score of every trial on the groups of every draw; nan if undefined. Shape (T, n_draws).
-        left_out: Score of every trial on the other groups; nan if undefined. Shape (T, n_draws).
+        inside: Score of each trial on the drawn groups of each bootstrap sample; nan if undefined. Shape (T, n_draws).
+        left_out: Score of each trial on the left-out groups; nan if undefined. Shape (T, n_draws).
 
     Returns:
-        One score per draw; nan if one of the two scores is undefined. Shape (n_draws,).
+        One score per bootstrap sample; nan if one of the two scores is undefined. Shape (n_draws,).
     """
     # A sample is nan for all trials or for none, since only the draw determines whether a fold keeps both classes.
     wins = inside >= inside.max(axis=0) - _EQUAL
@@ -160,8 +163,8 @@ def tied_with_best(scores: FloatArray, samples: FloatArray, level: float = 0.95)
         Mask of the tied trials; always True for trials with the best score. Shape (T,).
 
     Raises:
-        DataError: If there is no trial, a score is nan or infinite, the shapes disagree, or no bootstrap sample has a
-            score for every trial.
+        DataError: If there is no trial, a score is nan or infinite, the shapes disagree, or every bootstrap
+            sample lacks the score of at least one trial.
 
     Source:
         Multiple comparisons with the best (Hsu, "Simultaneous confidence intervals for all distances from the best",

@@ -91,7 +91,7 @@ def precision_recall_band(predictions: Predictions, draws: IntArray | None = Non
 
 
 def _band(predictions: Predictions, draws: IntArray | None, interpolate: _Interpolation, base: float) -> Band:
-    """Average a curve over the folds that have both classes, for the observed data and for every bootstrap sample."""
+    """Average a curve over the folds with both classes, on the observed data and on each bootstrap sample."""
     grid = np.linspace(0.0, 1.0, N_GRID)
     _, number = np.unique(predictions.group, return_inverse=True)
     observed = np.ones((1, number.max() + 1), dtype=np.int64)

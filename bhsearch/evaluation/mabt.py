@@ -60,7 +60,8 @@ def lower_bound(
         The bound, between 0 and the best score. If several trials have the best score, the lowest of their bounds.
 
     Raises:
-        DataError: If the shapes disagree, a score is nan, or no draw has a score for every trial.
+        DataError: If the shapes disagree, a score is nan, or every bootstrap sample lacks the score of
+            at least one trial.
         ValueError: If `level` is not between 0.5 and 1.
 
     Source:
