@@ -59,7 +59,7 @@ def test_policies_strengths_and_the_note_are_named():
 def test_a_row_with_a_picture_missing_is_an_error():
     rows = rows_of(2, 32)
     rows[1][1].pop()
-    with pytest.raises(ValueError, match=r"7 pictures each.*\('policy 1', 6\)"):
+    with pytest.raises(ValueError, match=r"must have 7 pictures.*\('policy 1', 6\)"):
         augmentation_figure(rows, "")
-    with pytest.raises(ValueError, match="7 pictures each"):
+    with pytest.raises(ValueError, match="must have 7 pictures"):
         augmentation_figure([], "")
