@@ -152,16 +152,13 @@ class CompiledTrainer:
         # Positions of the arrays of each vector in the list of weights.
         self._trained_at, self._frozen_at = ([at[id(v)] for v, t in variables if t is kind] for kind in (True, False))
         self._batch_norm_at = [at[id(v)] for v in non_trainable if id(v) in at]
-        # Blocks are numbered from the output; block 0 is the head. Weight decay applies only to arrays with several
-        # axes (kernels), not to biases or batch-norm factors.
+        # One value per array. Blocks are numbered from the output; block 0 is the head. Weight decay applies only to
+        # arrays with several axes (kernels), not to biases or batch-norm factors. The output weights (1) and the output
+        # bias (0) of a linear head are not updated.
         blocks = [int((1 - depth) * _BLOCKS) + 1 for depth, t in zip(depths, self._is_trained, strict=True) if t]
-        self._blocks = np.repeat([*blocks, 0, 0, 0, 0], self._trainable.sizes).astype(np.float32)
-        self._decay_mask = np.repeat([len(each) > 1 for each in self._trainable.shapes], self._trainable.sizes).astype(
-            np.float32
-        )
-        # The output weights (1) and the output bias (0) of a linear head are not updated.
-        is_updated = [True] * (len(self._trainable.sizes) - 2) + [spec.hidden_units > 0] * 2
-        self._is_updated = np.repeat(is_updated, self._trainable.sizes)
+        self._blocks = np.array([*blocks, 0, 0, 0, 0], np.float32)
+        self._decay_mask = np.array([len(shape) > 1 for shape in self._trainable.shapes], np.float32)
+        self._is_updated = np.array([True] * (len(self._trainable.sizes) - 2) + [spec.hidden_units > 0] * 2)
         self.steps_per_call = backend.steps_per_call()
         # Prediction stores no gradients, so a GPU can use larger batches than in training.
         self.held_out_batch = max(spec.batch, _GPU_HELD_OUT_BATCH) if backend.has_gpu() else spec.batch
@@ -185,13 +182,16 @@ class CompiledTrainer:
             [model_weights.weights[number] for number in where]
             for where in (self._trained_at, self._frozen_at, self._batch_norm_at)
         )
-        trainable = self._trainable.pack([*trained, *model_weights.head])
-        empty = [np.zeros_like(trainable) for _ in range(2)]
-        start, *slots, non_trainable, frozen_params = map(
+        trainable, non_trainable, frozen_params = map(
             ops.convert_to_tensor,
-            (trainable, *empty, self._batch_norm.pack(batch_norm_state), self._frozen.pack(frozen_iter)),
+            (
+                self._trainable.pack([*trained, *model_weights.head]),
+                self._batch_norm.pack(batch_norm_state),
+                self._frozen.pack(frozen_iter),
+            ),
         )
-        return (start, *slots, non_trainable), frozen_params
+        slots = [ops.zeros(trainable.shape, "float32") for _ in range(2)]  # made on the device, not copied to it
+        return (trainable, *slots, non_trainable), frozen_params
 
     def weights_of(self, state: Any) -> ModelWeights:
         """Return the weights of the network and the head from a state."""
@@ -226,7 +226,8 @@ class CompiledTrainer:
         decays = (weight_decay * self._decay_mask).astype(np.float32)
         scale = _LOSS_SCALE if self.spec.precision == "mixed_float16" else 1.0
         settings = np.array([optimizer == "adamw", scale], np.float32)
-        return tuple(map(ops.convert_to_tensor, (target, weight, factors, decays, settings)))
+        vectors = [self._trainable.repeat_per_array(values) for values in (factors, decays)]
+        return tuple(map(ops.convert_to_tensor, (target, weight, *vectors, settings)))
 
     def pad(self, inputs: StepInputs) -> StepInputs:
         """Pad inputs to the number of steps per call if it is fixed; otherwise return them unchanged.
@@ -415,6 +416,14 @@ class ParameterVector:
         """Split a vector into NumPy arrays."""
         pieces = np.split(np.asarray(vector), self._cuts) if self.shapes else []
         return [piece.reshape(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
+    def repeat_per_array(self, values: Float32Array) -> Float32Array:
+        """Return a vector in which each array is filled with its value.
+
+        Args:
+            values: One value per array. Shape (n_arrays,).
+        """
+        return np.repeat(values, self.sizes)
 
     def split_tensor(self, vector: Any) -> list[Any]:
         """Split a vector into arrays of the backend, inside a compiled function."""
