@@ -36,6 +36,7 @@ PathArgument = Annotated[
 AsJson = Annotated[bool, option("Print JSON.", "", "--json")]
 Backbone = Annotated[str, option("Backbone by name, or a .keras file. [default: staintex-l]", "NAME")]
 _READING = ("layout", "case_pattern", "class_map", "ignore_columns", "image_root", "skip_unreadable")
+_AUDIT = _READING[:-1]  # an audit lists unreadable images and goes on
 _NETWORK = ("weights_dir", "image_size")
 
 _MOST = 10  # largest number of examples printed per finding
@@ -80,16 +81,16 @@ def info(
 
 
 @app.command(cls=Command)
-@settings_options(*_READING)
+@settings_options(*_AUDIT)
 def audit(
     path: PathArgument = "phantom",
     as_json: AsJson = False,
     **settings: Any,
 ) -> None:
-    """List duplicate images, contradictory labels, and cases that a split by slide would separate."""
+    """List unreadable and duplicate images, contradictory labels, and cases that a split by slide would separate."""
     from bhsearch.data import audit as audits
 
-    result = audits.audit(_open(data=path, **settings))
+    result = audits.audit(_open(data=path, skip_unreadable=True, **settings))
     if as_json:
         _print_json(result.to_dict())
         return

@@ -43,7 +43,9 @@ def register(
     dry_run: Annotated[
         bool, option("Show what would happen without opening the sealed test.", "", "--dry-run")
     ] = False,
-    yes: Annotated[bool, option("Do not ask before the first opening.", "", "--yes")] = False,
+    yes: Annotated[
+        bool, option("Do not ask before the first opening. Without a terminal, nothing is asked.", "", "--yes")
+    ] = False,
 ) -> None:
     """Open the sealed test for one trial, register its model, and promote it if it beats the champion.
 

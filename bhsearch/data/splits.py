@@ -427,7 +427,10 @@ def _check_folds(units: SplitUnits, labels: Folds, n_folds: int, n_repeats: int,
 def _why_not_promotable(dataset: Dataset, group_by: str) -> list[str]:
     reasons = []
     if not dataset.has_cases:
-        reasons.append("The cases are unknown, so images of a patient may be in several parts of this split.")
+        reasons.append(
+            "The cases are unknown, so images of a patient may be in several parts of this split. Name the case of "
+            "each image in a column `case` of a manifest, or by --case-pattern for folders."
+        )
     if group_by not in ("case", "site"):
         reasons.append(f"The folds are made by {group_by}, so images of a case may be in several folds.")
     return [f"{reason} No model of this study can be promoted." for reason in reasons]

@@ -236,28 +236,33 @@ def _opening(test: StoredTest) -> TestAccess:
 
 
 def _test(client: Any, study: StoredStudy) -> TestSummary | None:
-    """Return the most recent test of a study that has a result; None if no test has a result."""
+    """Return the test of a study that the report shows; None if no test has a result.
+
+    It is the test of the version promoted last, or the first test if no version was promoted: only the first is
+    unbiased.
+    """
     from bhsearch.tracking import reader
 
     tests = [test for test in reader.tests_of_study(client, study) if "auc" in test.values]
     if not tests:
         return None
-    last = tests[-1]
-    values = last.values
+    promoted = [test for test in tests if keys.ALIAS in test.tags]
+    shown = promoted[-1] if promoted else tests[0]
+    values = shown.values
     auc = _measured(values, "auc")
-    gate: dict[str, float] = json.loads(last.tags.get(keys.GATE_NUMBERS, "{}"))
+    gate: dict[str, float] = json.loads(shown.tags.get(keys.GATE_NUMBERS, "{}"))
     decided = Measured(*(gate.get(f"challenger_{end}", math.nan) for end in ("auc", "low", "high"))) if gate else auc
     compared = (int(gate["n_benign_groups"]), int(gate["n_malignant_groups"])) if gate else None
     return TestSummary(
-        opening=_opening(last),
+        opening=_opening(shown),
         auc=auc,
         decided=decided,
         others={
             name: _measured(values, name) for name in values if name != "auc" and not name.endswith(("_low", "_high"))
         },
         compared=compared,
-        threshold=float(last.params.get("threshold", "nan")),
-        predictions=reader.tested_predictions(last),
+        threshold=float(shown.params.get("threshold", "nan")),
+        predictions=reader.tested_predictions(shown),
     )
 
 

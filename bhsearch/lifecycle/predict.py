@@ -266,6 +266,24 @@ def case_of(pattern: str | None, places: Sequence[str] = ()) -> Callable[[Path],
     return find
 
 
+def check_pattern(pattern: str | None, case: Callable[[Path], str], files: Sequence[Path]) -> None:
+    """Check that a pattern given by the user finds the case of at least one image.
+
+    Args:
+        pattern: The pattern; None if the user gave none.
+        case: Function from `case_of`.
+        files: The images.
+
+    Raises:
+        SettingsError: If no image has a case.
+    """
+    if pattern is not None and not any(map(case, files)):
+        raise SettingsError(
+            f"--case-pattern {pattern!r} finds no case in the path of any image, such as {str(files[0])!r}. Correct "
+            "the pattern, or leave it out."
+        )
+
+
 def case_in_name(file_name: str) -> str:
     """Return the case in a BreakHis or IDC file name; an empty string for other names."""
     try:

@@ -183,7 +183,6 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
         keys.SEALED: sealed,
         keys.OPENINGS: str(len(result.openings)),
         keys.AUC_RAW: f"{result.trial.score:.5f}",
-        keys.AUC_CORRECTED: f"{corrected.score:.5f} [{corrected.low:.5f} {corrected.high:.5f}]",
         keys.TEST_AUC: f"{result.tested.values['auc']:.5f} [{ends.low:.5f} {ends.high:.5f}]",
         keys.FIXED_THRESHOLD: repr(result.point.threshold),
         keys.FIXED_CALIBRATION: f"{line.slope!r} {line.offset!r}",
@@ -193,6 +192,8 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
         keys.RESULT: json.dumps({"rows": _short(result), "notes": notes(result)}),
         keys.GATE_NUMBERS: json.dumps({key: round(value, 5) for key, value in result.verdict.numbers.items()}),
     }
+    if result.is_best:  # the correction is that of the best trial
+        tags[keys.AUC_CORRECTED] = f"{corrected.score:.5f} [{corrected.low:.5f} {corrected.high:.5f}]"
     if result.promoted:
         tags[keys.PROMOTED] = result.promoted
         tags[keys.ALIAS] = result.alias

@@ -77,7 +77,7 @@ class TestAccess:
 
 @dataclass(frozen=True, eq=False)
 class TestSummary:
-    """The most recent test of a study that has a result.
+    """The test of the version of a study promoted last, or the first test if no version was promoted.
 
     Attributes:
         opening: The access, with time, trial and decision of the gate.

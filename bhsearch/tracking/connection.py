@@ -92,7 +92,9 @@ def open_client(patient: bool = False) -> MlflowClient:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
     def opened() -> MlflowClient:
-        with interprocess_lock(mlflow.get_tracking_uri()), _no_stray_folder(mlflow.get_tracking_uri()):
+        uri = mlflow.get_tracking_uri()
+        with interprocess_lock(uri), _no_stray_folder(uri):
+            _create_database(uri)
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
         return client
@@ -123,6 +125,32 @@ def artifact_folder(uri: str | None = None) -> Path | None:
 def _file_of(uri: str) -> str:
     """Return the percent-encoded path of a local database; an empty string for other stores."""
     return uri.removeprefix("sqlite:///").partition("?")[0] if uri.startswith("sqlite:///") else ""
+
+
+def _create_database(uri: str) -> None:
+    """Create the database of an SQLite store under another name, and rename it when it is complete.
+
+    MLflow creates tables one by one without a transaction. If the process were killed meanwhile, MLflow could neither
+    open nor complete the database.
+    """
+    from mlflow.store.db.utils import _initialize_tables
+    from sqlalchemy import URL, create_engine
+
+    file = sqlite_file(uri)
+    if file is None or str(file) in ("", ".", ":memory:") or file.exists() or not file.parent.is_dir():
+        return
+    draft, journal = (file.with_name(f"{file.name}{ending}") for ending in (".creating", ".creating-journal"))
+    for left in (draft, journal):  # by a process that was killed
+        left.unlink(missing_ok=True)
+    engine = create_engine(URL.create("sqlite", database=str(draft)))
+    try:
+        _initialize_tables(engine)
+        engine.dispose()
+        draft.replace(file)
+    finally:
+        engine.dispose()
+        for left in (draft, journal):
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

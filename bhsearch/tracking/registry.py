@@ -252,6 +252,8 @@ def promote(
 ) -> None:
     """Give a version an alias, and add the promotion to the history of the registered model.
 
+    A promoted version is no longer the challenger.
+
     Args:
         client: Client of the MLflow store.
         version: Version to promote.
@@ -283,6 +285,9 @@ def promote(
     key = f"{PROMOTION}{len(history) + 1:04d}"
     call_with_retry(client.set_registered_model_tag, version.name, key, json.dumps(entry)[:LONGEST_TAG])
     call_with_retry(client.set_registered_model_alias, version.name, alias, version.number)
+    challenger = version_with_alias(client, version.name, CHALLENGER)
+    if challenger is not None and challenger.number == version.number:
+        call_with_retry(client.delete_registered_model_alias, version.name, CHALLENGER)
 
 
 def _called(version: Version | None) -> str:
@@ -319,6 +324,9 @@ def lineage(client: MlflowClient, version: Version) -> dict[str, Any]:
 def resolve(client: MlflowClient, uri: str | None, alias: str = CHAMPION) -> str:
     """Return the URI of a model given by name or URI; by default of the only champion in the store.
 
+    An alias is replaced by the number of the version that has it, since aliases move and predictions must name the
+    version that made them.
+
     Args:
         client: Client of the MLflow store.
         uri: `NAME`, `NAME@ALIAS` or `NAME/VERSION`, with or without the prefix `models:/`. Any other URI and the path
@@ -336,7 +344,7 @@ def resolve(client: MlflowClient, uri: str | None, alias: str = CHAMPION) -> str
             what = f"has {len(found)} models" if found else "has no model"
             there = f":\n{listed(names)}\nChoose one" if found else ". Choose a model"
             raise StudyError(f"The MLflow store {what} with the alias {alias!r}{there} with --model.")
-        return f"models:/{found[0].name}@{alias}"
+        return f"models:/{found[0].name}/{found[0].aliases[alias]}"
     named = uri.removeprefix("models:/")
     if named == uri and (":" in uri or Path(uri).exists()):
         return uri
@@ -345,9 +353,10 @@ def resolve(client: MlflowClient, uri: str | None, alias: str = CHAMPION) -> str
         return f"models:/{named}" if re.fullmatch(r"[^/@]+/[1-9]\d*", named) else uri
     if not wanted and named.startswith("m-") and uri != named:  # models:/m-..., a model that is not registered
         return uri
-    if version_with_alias(client, name, wanted or alias) is None:
+    version = version_with_alias(client, name, wanted or alias)
+    if version is None:
         raise _no_such(client, name, wanted or alias)
-    return f"models:/{name}@{wanted or alias}"
+    return version.uri
 
 
 def _no_such(client: MlflowClient, name: str, alias: str) -> MissingError:

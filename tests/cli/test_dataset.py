@@ -54,6 +54,15 @@ def test_info_counts_classes_subtypes_and_magnifications(root):
     assert ["40X", "2", "2", "4"] in lines
 
 
+def test_an_audit_lists_files_that_cannot_be_read_and_goes_on(root):
+    (root / "benign" / "SOB_B_A-14-3-40-001.png").write_text("no image")
+    found = run("audit", root)
+    assert "SOB_B_A-14-3-40-001.png: not an image" in " ".join(found.split())
+    assert "Images repeated within a case" in found or "Images shared by several cases" in found or "both" in found
+    kept = json.loads(run("audit", root, "--json"))
+    assert [file["path"] for file in kept["bad"]] == ["benign/SOB_B_A-14-3-40-001.png"]
+
+
 def test_info_prints_paths_as_they_are(root):
     assert str(root) in run("info", root)
 

@@ -292,6 +292,13 @@ def test_wrong_options_end_it_with_two(ends, folder, words):
     assert words[0].lstrip("-") in err
 
 
+def test_a_pattern_that_finds_no_case_ends_it_with_two_before_the_model_is_loaded(ends, folder, monkeypatch):
+    monkeypatch.setattr(predict, "open_model", lambda uri, reporter: pytest.fail("too early"))
+    code, out, err = ends(folder, "--case-pattern", "patient-([0-9]+)")
+    assert (code, out) == (2, "")
+    assert "--case-pattern 'patient-([0-9]+)' finds no case" in err
+
+
 def test_an_unknown_format_lists_the_known():
     with pytest.raises(SettingsError, match="csv or jsonl"):
         predict.check_format("xml")

@@ -335,6 +335,8 @@ def test_the_corrected_score_names_its_trial_where_another_is_registered(inside)
     assert best != inside.worse.trial.number
     assert dict(registration_summary.rows(inside.worse))["corrected"].startswith(f"of trial {best}, AUC ")
     assert dict(registration_summary.rows(inside.good))["corrected"].startswith("AUC ")
+    assert "bhsearch.auc_corrected" not in inside.worse.version.tags
+    assert inside.good.version.tags["bhsearch.auc_corrected"].startswith(f"{inside.good.corrected.score:.5f} ")
 
 
 def test_the_advice_names_a_model_that_is_there(inside):
@@ -343,11 +345,11 @@ def test_the_advice_names_a_model_that_is_there(inside):
     for result in (
         inside.good,
         inside.worse,
-        inside.few,
         register(RegistrationRequest("good-and-weak", GOOD), ProgressReporter()),
     ):
         uri = registration_summary.advice(result).rpartition("--model ")[2]
-        assert registry.resolve(inside.client, uri) == uri
+        wanted = result.version.number
+        assert registry.resolve(inside.client, uri) == f"models:/{result.version.name}/{wanted}"
     assert registration_summary.advice(inside.good).endswith(f"models:/{NAME}@champion")
     assert registration_summary.advice(inside.few).endswith(f"models:/{inside.few.version.name}@challenger")
     both = EarlierResult(replace(inside.good.version, aliases=("challenger", "champion")), "then", [], [])

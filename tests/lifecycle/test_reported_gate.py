@@ -35,18 +35,26 @@ def test_every_opening_has_the_verdict_that_registering_gave(history: History, m
         assert opening.auc.value == pytest.approx(result.tested.values["auc"])
 
 
-def test_the_last_opening_is_the_headline_and_its_curve_is_what_registering_kept(history: History, monkeypatch):
+def test_the_version_promoted_last_is_the_headline(history: History, monkeypatch):
+    report = gathered(history, "good-and-weak", monkeypatch)
+    assert report.test is not None
+    assert report.test.opening.trial == f"trial {history.good.trial.number}"
+    assert gate_status.gate_status(report).kind == gate_status.PROMOTED
+
+
+def test_without_a_promotion_the_first_test_is_the_headline_and_not_a_later_one(history: History, monkeypatch):
+    """Only the first test is unbiased; the last may be the best or the worst of many."""
     report = gathered(history, "twin", monkeypatch)
     assert report.test is not None
     found = gate_status.gate_status(report)
     assert (found.kind, found.badge) == (gate_status.REFUSED, "Refused by the gate")
-    assert found.reasons[0] == history.worse.verdict.reason
+    assert found.reasons[0] == history.again.verdict.reason
     kept = report.test.predictions
     assert kept is not None
-    assert kept.probability == pytest.approx(history.worse.tested.predictions.probability)
-    assert report.test.threshold == history.worse.point.threshold
+    assert kept.probability == pytest.approx(history.again.tested.predictions.probability)
+    assert report.test.threshold == history.again.point.threshold
     assert report.test.compared == (report.sealed.n_benign, report.sealed.n_malignant)
-    assert "Sealed test: ROC curve of trial 1" in report_page(report)
+    assert f"Sealed test: ROC curve of trial {history.again.trial.number}" in report_page(report)
 
 
 def test_too_few_cases_claim_nothing(history: History, monkeypatch):

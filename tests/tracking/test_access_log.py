@@ -101,8 +101,8 @@ def test_models_are_named_as_people_name_them(client, study, tmp_path):
     made = client.create_model_version("model", client.get_run(run_id).info.artifact_uri, run_id)
     client.set_registered_model_alias("model", "challenger", made.version)
     known = {
-        "model@challenger": "models:/model@challenger",
-        "models:/model@challenger": "models:/model@challenger",
+        "model@challenger": "models:/model/1",
+        "models:/model@challenger": "models:/model/1",
         "model/1": "models:/model/1",
         "models:/model/1": "models:/model/1",
         "models:/m-0123": "models:/m-0123",
@@ -114,7 +114,22 @@ def test_models_are_named_as_people_name_them(client, study, tmp_path):
         with pytest.raises(MissingError, match=r"has no model model@champion; there are:\n  models:/model@challenger"):
             registry.resolve(client, uri)
     client.set_registered_model_alias("model", "champion", made.version)
-    assert registry.resolve(client, "model") == registry.resolve(client, None) == "models:/model@champion"
+    assert registry.resolve(client, "model") == registry.resolve(client, None) == "models:/model/1"
+
+
+def test_a_promoted_version_is_no_longer_the_challenger(client, study):
+    def aliases():
+        return {alias: str(number) for alias, number in client.get_registered_model("model").aliases.items()}
+
+    run_id = opened(client, study)
+    for number in ("1", "2"):
+        client.create_model_version("model", client.get_run(run_id).info.artifact_uri, run_id)
+        client.set_registered_model_alias("model", "challenger", number)
+    first, second = (registry.version_of(client, "model", number) for number in ("1", "2"))
+    registry.promote(client, first, "champion", "force", "", {}, None)
+    assert aliases() == {"champion": "1", "challenger": "2"}
+    registry.promote(client, second, "champion", "gate", "", {}, first)
+    assert aliases() == {"champion": "2"}
 
 
 def test_accesses_of_a_store_of_an_earlier_schema_count(client, study):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from urllib.parse import quote
+
 import pytest
 
 from bhsearch.errors import StudyError
@@ -141,6 +145,35 @@ def test_a_store_that_must_be_there_is_not_made(here, monkeypatch, uri):
     with pytest.raises(StudyError, match=r"No MLflow store was found.*python -m bhsearch\.run"):
         require_store()
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["plain", "a b", "100%25"])
+def test_a_database_is_complete_or_absent(here, monkeypatch, name):
+    """MLflow cannot open a database whose creation was interrupted, so a process killed meanwhile must leave none."""
+    folder = here / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{quote(str(folder))}/mlflow.db")
+    code = """
+import os
+from alembic.operations import Operations
+from bhsearch.tracking import connection
+
+created, create = [], Operations.create_table
+
+def create_then_die(self, name, *columns, **options):
+    created.append(name)
+    if len(created) == 5:
+        os._exit(9)
+    return create(self, name, *columns, **options)
+
+Operations.create_table = create_then_die
+connection.open_client()
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 9
+    assert not (folder / "mlflow.db").exists()
+    assert open_client().search_experiments()
+    assert [file.name for file in folder.iterdir()] == ["mlflow.db"]
 
 
 def test_an_experiment_is_made_once_and_its_artifacts_have_a_whole_path(client, tmp_path):
