@@ -16,8 +16,10 @@ from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, group_draws
 from bhsearch.evaluation.curves import roc_band
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.subgroups import UNNAMED
+from bhsearch.evaluation.supplementary import decision_curve as decision_curves
+from bhsearch.evaluation.supplementary.probability_histogram import probability_histogram
 from bhsearch.evaluation.thresholds import cross_fitted_labels
-from bhsearch.reporting import report_numbers, report_sections, study_report, svg_charts
+from bhsearch.reporting import curve_cards, report_numbers, report_sections, study_report, svg_charts
 from bhsearch.reporting.figures import description, drawing, study, style
 from bhsearch.reporting.gate_status import counted, gate_status
 from bhsearch.reporting.report_data import Measured
@@ -102,6 +104,8 @@ def drawn_figures(report: StudyReport) -> dict[str, Drawn]:
         found["sealed_roc"] = _roc(test.predictions, test.auc, what)
         error = test.others.get("ece", Measured(math.nan))
         found["sealed_calibration"] = _calibration(test.predictions, error, what)
+        found["sealed_decision_curve"] = _decision_curve(test.predictions, what)
+        found["sealed_probabilities"] = _probabilities(test.predictions, report.task.class_names, test.threshold, what)
     if report.synthetic:
         for item in found.values():
             _mark(item.figure)
@@ -239,10 +243,10 @@ def _parameters(report: StudyReport, varied: Sequence[str]) -> Drawn:
 
 
 def _roc(predictions: Predictions, auc: Measured, what: str) -> Drawn:
-    band = roc_band(predictions, group_draws(predictions.group, predictions.stratum, report_sections.N_DRAWS_BAND))
+    band = roc_band(predictions, group_draws(predictions.group, predictions.stratum, curve_cards.N_DRAWS_BAND))
     return Drawn(
         to_matplotlib(description.roc(band, f"AUC {svg_charts.with_ends(auc)}")),
-        f"ROC curve of {what}: AUC {svg_charts.with_ends(auc, 3)}, {report_sections.size_of(predictions)}. Every case "
+        f"ROC curve of {what}: AUC {svg_charts.with_ends(auc, 3)}, {curve_cards.size_of(predictions)}. Every case "
         f"counts the same. Band: pointwise 95 % {INTERVAL_NOTE}. Dashed: guessing.",
     )
 
@@ -251,8 +255,26 @@ def _calibration(predictions: Predictions, error: Measured, what: str) -> Drawn:
     return Drawn(
         to_matplotlib(description.calibration(report_numbers.calibration_points(predictions))),
         f"Calibration of {what}: expected calibration error {svg_charts.with_ends(error, 3)}, "
-        f"{report_sections.size_of(predictions)}. Area: share of the weight; hollow: a single case; lines: 95 % "
+        f"{curve_cards.size_of(predictions)}. Area: share of the weight; hollow: a single case; lines: 95 % "
         f"{INTERVAL_NOTE}.",
+    )
+
+
+def _decision_curve(predictions: Predictions, what: str) -> Drawn:
+    draws = group_draws(predictions.group, predictions.stratum, curve_cards.N_DRAWS_BAND)
+    curve = decision_curves.decision_curve(predictions, draws)
+    return Drawn(
+        to_matplotlib(description.decision_curve(curve, decision_curves.THRESHOLDS)),
+        f"Decision curve of {what}: {curve.prevalence:.0%} malignant, {curve_cards.size_of(predictions)}. "
+        f"{decision_curves.DECISION_CURVE_NOTE}",
+    )
+
+
+def _probabilities(predictions: Predictions, class_names: Sequence[str], threshold: float, what: str) -> Drawn:
+    return Drawn(
+        to_matplotlib(description.probability_histogram(probability_histogram(predictions), class_names, threshold)),
+        f"Predicted probabilities of {what}: {curve_cards.size_of(predictions)}. Every case counts the same. "
+        "Dotted: threshold.",
     )
 
 

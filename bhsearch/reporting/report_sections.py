@@ -6,17 +6,13 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from bhsearch.data.layouts.breakhis import spelt_out
-from bhsearch.evaluation.bootstrap import group_draws
-from bhsearch.evaluation.curves import roc_band
 from bhsearch.evaluation.held_out_test import AT_FIXED_RATES, CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.subgroups import UNNAMED, subgroup_results
 from bhsearch.evaluation.supplementary.supplements import CALIBRATION_SLOPE_NOTE, TITLES, reason_not_applicable
 from bhsearch.evaluation.thresholds import cross_fitted_labels
-from bhsearch.reporting import html, report_numbers, svg_charts
+from bhsearch.reporting import curve_cards, html, report_numbers, svg_charts
 from bhsearch.reporting.figures import description
 from bhsearch.reporting.report_data import Measured
 from bhsearch.text import plural, value_text
@@ -30,7 +26,6 @@ if TYPE_CHECKING:
     from bhsearch.reporting.report_data import StudyReport, TestSummary, TrialRow
     from bhsearch.tasks.base import Task
 
-N_DRAWS_BAND = 200
 N_BEST = 10
 _FEW = 30  # trials
 _HISTORY = "A dot is a trial, the line the best score so far, a cross a failed trial; dotted: guessing."
@@ -51,12 +46,18 @@ def sealed(report: StudyReport, test: TestSummary) -> str:
     cards = []
     if test.predictions is not None:
         cards += [
-            roc(test.predictions, test.auc, f"Sealed test: ROC curve of {name}", "The deployed model on sealed cases."),
-            calibration(
+            curve_cards.roc(
+                test.predictions, test.auc, f"Sealed test: ROC curve of {name}", "The deployed model on sealed cases."
+            ),
+            curve_cards.calibration(
                 test.predictions,
                 test.others.get("ece", Measured(math.nan)),
                 "Sealed test: calibration",
                 "Of the deployed model, with the calibration that was fixed before the opening.",
+            ),
+            curve_cards.decision_curve(test.predictions, "Sealed test: decision curve"),
+            curve_cards.distributions(
+                test.predictions, report.task.class_names, test.threshold, "Sealed test: predicted probabilities"
             ),
         ]
     found = {"auc": test.auc, **test.others}
@@ -94,7 +95,7 @@ def sealed(report: StudyReport, test: TestSummary) -> str:
         ),
         lead="Of all studies in this MLflow store. Only the first opening is unbiased.",
     )
-    shown = html.columns(*cards) if cards else ""
+    shown = html.columns(*cards[:2]) + html.columns(*cards[2:]) if cards else ""
     return shown + html.columns(numbers, opened)
 
 
@@ -114,46 +115,6 @@ def supplement_rows(found: Mapping[str, Measured], predictions: Predictions | No
     return rows
 
 
-def roc(predictions: Predictions, auc: Measured, title: str, lead: str) -> str:
-    """Return an HTML card with a ROC curve, the AUC and the sample size."""
-    draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
-    said = [f"AUC {svg_charts.with_ends(auc)}", size_of(predictions)]
-    chart = svg_charts.to_svg(description.roc(roc_band(predictions, draws)), f"ROC curve, {', '.join(said)}")
-    return html.section(
-        title,
-        _above(said),
-        chart,
-        lead=f"{lead} Every case counts the same. Band: 95 % over cases; dashed: guessing.",
-    )
-
-
-def calibration(predictions: Predictions, ece: Measured, title: str, lead: str) -> str:
-    """Return an HTML card with a calibration curve, the expected calibration error and the sample size."""
-    said = [f"Calibration error {svg_charts.with_ends(ece)}", size_of(predictions)]
-    points = report_numbers.calibration_points(predictions)
-    return html.section(
-        title,
-        _above(said),
-        svg_charts.to_svg(description.calibration(points), f"Calibration, {', '.join(said)}"),
-        lead=f"{lead} On the dashed line, probabilities are right on average. Area of a point: its share of the "
-        "weight; hollow: a single case; vertical lines: 95 % over cases.",
-    )
-
-
-def _above(said: Sequence[str]) -> str:
-    """Return the lines above a chart as HTML, the first of them in bold."""
-    first, *rest = said
-    return f'<p class="number"><b>{escape(first)}</b><br>{escape(", ".join(rest))}</p>'
-
-
-def size_of(predictions: Predictions) -> str:
-    """Return the sample size as text, such as `n = 64 cases (26 benign, 38 malignant), 129 images`."""
-    group, label = predictions.group, predictions.label
-    n_all, n_benign, n_malignant = (len(np.unique(group[chosen])) for chosen in (label >= 0, label == 0, label == 1))
-    by_class = f"{n_benign} benign, {n_malignant} malignant"
-    return f"n = {plural(n_all, 'case')} ({by_class}), {plural(len(label), 'image')}"
-
-
 # -- the best trial ----------------------------------------------------------------------------------------------------
 
 
@@ -163,8 +124,8 @@ def best(report: StudyReport, predictions: Predictions) -> list[str]:
     found = report_numbers.measured(predictions, decisions, report.task)
     name = f"trial {top.number}"
     cards = [
-        roc(predictions, found["auc"], f"ROC curve of {name}", "Out of fold, mean over folds."),
-        calibration(predictions, found["ece"], f"Calibration of {name}", "Out of fold."),
+        curve_cards.roc(predictions, found["auc"], f"ROC curve of {name}", "Out of fold, mean over folds."),
+        curve_cards.calibration(predictions, found["ece"], f"Calibration of {name}", "Out of fold."),
     ]
     numbers = html.section(
         "Numbers of the search",

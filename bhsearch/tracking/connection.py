@@ -144,7 +144,7 @@ def _create_database(uri: str) -> None:
         left.unlink(missing_ok=True)
     engine = create_engine(URL.create("sqlite", database=str(draft)))
     try:
-        _initialize_tables(engine)
+        _initialize_tables(engine)  # type: ignore[no-untyped-call]
         engine.dispose()
         draft.replace(file)
     finally:

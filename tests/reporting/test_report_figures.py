@@ -15,7 +15,7 @@ from tests.reporting.reports import make_report, registered, row
 
 ALWAYS = {"estimates", "history", "best_trials", "cost", "importances", "parameters"}
 OF_BEST = {"roc", "calibration", "subtypes", "magnifications"}
-SEALED = {"sealed_roc", "sealed_calibration"}
+SEALED = {"sealed_roc", "sealed_calibration", "sealed_decision_curve", "sealed_probabilities"}
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,9 @@ def test_roc_and_calibration_of_the_sealed_test_come_from_what_registering_kept(
     assert "Sealed test: ROC curve of trial 3" in seen.text
     assert "n = 16 cases (6 benign, 10 malignant)" in seen.text
     assert "Threshold 0.420, fixed before the opening." in seen.text
-    assert len(seen.all("svg")) == 7
+    assert "Sealed test: decision curve" in seen.text
+    assert "Sealed test: predicted probabilities" in seen.text
+    assert len(seen.all("svg")) == 9
     lost = registered()
     lost["test"] = replace(lost["test"], predictions=None)
     assert "Sealed test: ROC" not in read(**lost).text

@@ -20,6 +20,7 @@ from bhsearch.states import FAILED, PRUNED
 if TYPE_CHECKING:
     from bhsearch.evaluation.curves import Band
     from bhsearch.evaluation.predictions import FloatArray
+    from bhsearch.evaluation.supplementary.decision_curve import DecisionCurve
     from bhsearch.reporting.report_data import TrialRow
     from bhsearch.reporting.report_numbers import Points
 
@@ -301,6 +302,56 @@ def calibration_weights(mass: FloatArray) -> Description:
     x, _ = _calibration_axes()
     bars = [Bar((k + 0.03) * width, 0.94 * width, height, BLUE) for k, height in enumerate(mass.tolist())]
     return Description(x, Axis("weight", 0, 1, ticks=(0.0, 0.5, 1.0)), bars, square=True)
+
+
+def decision_curve(curve: DecisionCurve, thresholds: FloatArray) -> Description:
+    """Describe the net benefit of a model, of treating all images as malignant, and of treating none.
+
+    Values far below 0 are left out: no one would act on such a model.
+
+    Args:
+        curve: The decision curve.
+        thresholds: Thresholds of the probability, ascending. Shape (n,).
+    """
+    floor = -0.25 * max(curve.prevalence, 0.05)
+    x = thresholds.tolist()
+    model, low, high = (np.maximum(values, floor).tolist() for values in (curve.net_benefit, curve.low, curve.high))
+    n_shown = int((curve.treat_all >= floor).sum())  # falls at every threshold
+    area = [Area(x, low, high, BLUE)] if np.isfinite(curve.low).all() else []
+    return Description(
+        Axis("threshold of P(malignant)", 0, 1, ticks=UNIT_TICKS),
+        Axis("net benefit", floor, max(*high, *model, curve.prevalence) * 1.08 if area else curve.prevalence * 1.08),
+        [
+            Line([0, 1], [0, 0], INK, 1.4, DOTTED, "treat none"),
+            Line(x[:n_shown], curve.treat_all[:n_shown].tolist(), GREY, 1.6, DASHED, "treat all"),
+            *area,
+            Line(x, model, BLUE, 2.6, name="model"),
+        ],
+    )
+
+
+def probability_histogram(shares: FloatArray, class_names: Sequence[str], threshold: float) -> Description:
+    """Describe the distribution of P(malignant) within each class as steps, with the threshold as a dotted line.
+
+    Args:
+        shares: Shares from `evaluation.supplementary.probability_histogram`. Shape (2, n_bins).
+        class_names: Names of the two classes.
+        threshold: Smallest probability that is labelled malignant; nan if unknown.
+    """
+    n_bins = shares.shape[1]
+    top = 1.2 * max(float(shares.max()), 0.05)
+    marks: list[Mark] = []
+    if np.isfinite(threshold):
+        marks.append(Line([threshold, threshold], [0, top], INK, 1.4, DOTTED, "threshold"))
+    for share, colour, name in zip(shares, (BLUE, VERMILLION), class_names, strict=True):
+        edges = [edge / n_bins for edge in range(n_bins + 1) for _ in range(2)]
+        heights = [0.0, *(height for height in share.tolist() for _ in range(2)), 0.0]
+        marks.append(Line(edges, heights, colour, 2.1, name=name))
+        peak = int(np.argmax(share))
+        marks.append(Label((peak + 0.5) / n_bins, float(share[peak]), name))
+    return Description(
+        Axis("predicted P(malignant)", 0, 1, ticks=UNIT_TICKS), Axis("share of the class", 0, top), marks
+    )
 
 
 def _calibration_axes() -> tuple[Axis, Axis]:

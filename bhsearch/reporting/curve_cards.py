@@ -1,0 +1,85 @@
+"""Report cards of the curves of one set of predictions: ROC, calibration, decision curve, probabilities by class."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bhsearch.evaluation.bootstrap import group_draws
+from bhsearch.evaluation.curves import roc_band
+from bhsearch.evaluation.supplementary import decision_curve as decision_curves
+from bhsearch.evaluation.supplementary.probability_histogram import probability_histogram
+from bhsearch.reporting import html, report_numbers, svg_charts
+from bhsearch.reporting.figures import description
+from bhsearch.text import plural
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bhsearch.evaluation.predictions import Predictions
+    from bhsearch.reporting.report_data import Measured
+
+N_DRAWS_BAND = 200
+
+
+def roc(predictions: Predictions, auc: Measured, title: str, lead: str) -> str:
+    """Return an HTML card with a ROC curve, the AUC and the sample size."""
+    draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
+    said = [f"AUC {svg_charts.with_ends(auc)}", size_of(predictions)]
+    chart = svg_charts.to_svg(description.roc(roc_band(predictions, draws)), f"ROC curve, {', '.join(said)}")
+    return html.section(
+        title,
+        _above(said),
+        chart,
+        lead=f"{lead} Every case counts the same. Band: 95 % over cases; dashed: guessing.",
+    )
+
+
+def calibration(predictions: Predictions, ece: Measured, title: str, lead: str) -> str:
+    """Return an HTML card with a calibration curve, the expected calibration error and the sample size."""
+    said = [f"Calibration error {svg_charts.with_ends(ece)}", size_of(predictions)]
+    points = report_numbers.calibration_points(predictions)
+    return html.section(
+        title,
+        _above(said),
+        svg_charts.to_svg(description.calibration(points), f"Calibration, {', '.join(said)}"),
+        lead=f"{lead} On the dashed line, probabilities are right on average. Area of a point: its share of the "
+        "weight; hollow: a single case; vertical lines: 95 % over cases.",
+    )
+
+
+def decision_curve(predictions: Predictions, title: str) -> str:
+    """Return an HTML card with the decision curve of calibrated predictions."""
+    draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
+    curve = decision_curves.decision_curve(predictions, draws)
+    said = [f"{curve.prevalence:.0%} malignant", size_of(predictions)]
+    chart = svg_charts.to_svg(
+        description.decision_curve(curve, decision_curves.THRESHOLDS), f"Decision curve, {', '.join(said)}"
+    )
+    return html.section(title, _above(said), chart, lead=decision_curves.DECISION_CURVE_NOTE)
+
+
+def distributions(predictions: Predictions, class_names: Sequence[str], threshold: float, title: str) -> str:
+    """Return an HTML card with the distribution of the predicted probability within each class."""
+    figure = description.probability_histogram(probability_histogram(predictions), class_names, threshold)
+    return html.section(
+        title,
+        svg_charts.to_svg(figure, f"Predicted probabilities of {' and '.join(class_names)} images"),
+        lead="Calibrated probabilities, every case counting the same. Dotted: the threshold.",
+    )
+
+
+def _above(said: Sequence[str]) -> str:
+    """Return the lines above a chart as HTML, the first of them in bold."""
+    first, *rest = said
+    return f'<p class="number"><b>{escape(first)}</b><br>{escape(", ".join(rest))}</p>'
+
+
+def size_of(predictions: Predictions) -> str:
+    """Return the sample size as text, such as `n = 64 cases (26 benign, 38 malignant), 129 images`."""
+    group, label = predictions.group, predictions.label
+    n_all, n_benign, n_malignant = (len(np.unique(group[chosen])) for chosen in (label >= 0, label == 0, label == 1))
+    by_class = f"{n_benign} benign, {n_malignant} malignant"
+    return f"n = {plural(n_all, 'case')} ({by_class}), {plural(len(label), 'image')}"
