@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,13 +76,14 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
 
 
 @pytest.fixture
-def inside(history: History, tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+def inside(history: History, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> History:
     """The folder of that store as working directory."""
-    from tests.registered import working_in
+    from tests.registered import work_in
     from tests.studies import cache_of
 
-    with working_in(history.folder, cache_of(tmp_path_factory)):
-        yield history
+    # With the test's own patch: one that ended earlier would let the test's patch bring this store back at its end.
+    work_in(history.folder, cache_of(tmp_path_factory), monkeypatch)
+    return history
 
 
 @pytest.fixture(autouse=True)

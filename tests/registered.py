@@ -71,13 +71,18 @@ def colour_backbone(folder: Path) -> Path:
     return folder / "colour.keras"
 
 
+def work_in(folder: Path, cache: str, patch: pytest.MonkeyPatch) -> None:
+    """The folder as working directory, with its own store."""
+    patch.setenv("BHSEARCH_CACHE", cache)
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    patch.chdir(folder)
+
+
 @contextmanager
 def working_in(folder: Path, cache: str) -> Iterator[None]:
-    """The folder as working directory, with its own store."""
+    """The folder as working directory, with its own store, for a block that patches nothing itself."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BHSEARCH_CACHE", cache)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.chdir(folder)
+        work_in(folder, cache, patch)
         yield
 
 

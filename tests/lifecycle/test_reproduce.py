@@ -11,14 +11,14 @@ from bhsearch.errors import DataError, StudyError
 from bhsearch.lifecycle import reproduce
 from bhsearch.lifecycle.restore import complete_params_of, settings_of
 from bhsearch.study.events import ProgressReporter
-from tests.registered import working_in
+from tests.registered import work_in
 from tests.studies import SMALL, cache_of, optuna_trials, settings
 
 
 @pytest.fixture
-def inside(finished, tmp_path_factory):
-    with working_in(finished.folder, cache_of(tmp_path_factory)):
-        yield finished
+def inside(finished, tmp_path_factory, monkeypatch):
+    work_in(finished.folder, cache_of(tmp_path_factory), monkeypatch)
+    return finished
 
 
 def test_a_frozen_trial_comes_out_again(inside):

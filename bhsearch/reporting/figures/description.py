@@ -320,7 +320,7 @@ def decision_curve(curve: DecisionCurve, thresholds: FloatArray) -> Description:
     area = [Area(x, low, high, BLUE)] if np.isfinite(curve.low).all() else []
     return Description(
         Axis("threshold of P(malignant)", 0, 1, ticks=UNIT_TICKS),
-        Axis("net benefit", floor, max(*high, *model, curve.prevalence) * 1.08 if area else curve.prevalence * 1.08),
+        Axis("net benefit", floor, max(*(high if area else model), curve.prevalence) * 1.08, ticks=UNIT_TICKS),
         [
             Line([0, 1], [0, 0], INK, 1.4, DOTTED, "treat none"),
             Line(x[:n_shown], curve.treat_all[:n_shown].tolist(), GREY, 1.6, DASHED, "treat all"),
@@ -339,18 +339,19 @@ def probability_histogram(shares: FloatArray, class_names: Sequence[str], thresh
         threshold: Smallest probability that is labelled malignant; nan if unknown.
     """
     n_bins = shares.shape[1]
-    top = 1.2 * max(float(shares.max()), 0.05)
+    percent = 100 * shares
+    top = 1.2 * max(float(percent.max()), 5.0)
     marks: list[Mark] = []
     if np.isfinite(threshold):
         marks.append(Line([threshold, threshold], [0, top], INK, 1.4, DOTTED, "threshold"))
-    for share, colour, name in zip(shares, (BLUE, VERMILLION), class_names, strict=True):
+    for share, colour, name in zip(percent, (BLUE, VERMILLION), class_names, strict=True):
         edges = [edge / n_bins for edge in range(n_bins + 1) for _ in range(2)]
         heights = [0.0, *(height for height in share.tolist() for _ in range(2)), 0.0]
         marks.append(Line(edges, heights, colour, 2.1, name=name))
         peak = int(np.argmax(share))
         marks.append(Label((peak + 0.5) / n_bins, float(share[peak]), name))
     return Description(
-        Axis("predicted P(malignant)", 0, 1, ticks=UNIT_TICKS), Axis("share of the class", 0, top), marks
+        Axis("predicted P(malignant)", 0, 1, ticks=UNIT_TICKS), Axis("share of the class (%)", 0, top), marks
     )
 
 
