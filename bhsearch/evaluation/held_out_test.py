@@ -12,6 +12,7 @@ from bhsearch.evaluation.bootstrap import Interval, bootstrap_metric, group_draw
 from bhsearch.evaluation.metrics import AUC_FOLD_STD, METRICS, metrics_of, trial_metrics
 from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS, extra_intervals, extra_values
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.promotion import few_cases_note
 from bhsearch.evaluation.supplementary.supplements import CALIBRATION_SLOPE_NOTE, TITLES, supplements
 from bhsearch.evaluation.thresholds import AT, FIXED_RATES, HardLabels, rate_title
 from bhsearch.tasks.base import Task
@@ -67,6 +68,12 @@ class TestResult:
     values: dict[str, float]
     intervals: dict[str, Interval]
     not_applicable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def few_cases(self) -> str:
+        """Sentence that says that the test has too few cases to come first; empty if it has enough."""
+        label, group = self.predictions.label, self.predictions.group
+        return few_cases_note(*(len(set(group[label == value].tolist())) for value in (0, 1)))
 
     @property
     def remarks(self) -> list[str]:

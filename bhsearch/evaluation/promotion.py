@@ -215,6 +215,21 @@ def _too_few(numbers: dict[str, float]) -> str:
     )
 
 
+def few_cases_note(n_benign: int, n_malignant: int) -> str:
+    """Return the sentence shown with a test on too few cases to be the main result; empty if there are enough.
+
+    Args:
+        n_benign: Number of held-out groups of cases with benign images.
+        n_malignant: Number of held-out groups of cases with malignant images.
+    """
+    if enough(n_benign, n_malignant):
+        return ""
+    return (
+        f"The corrected score comes first: the held-out test has {n_benign} benign and {n_malignant} malignant cases, "
+        f"and fewer than {FEWEST_GROUPS} of a class say little."
+    )
+
+
 def needs(n_benign: int, n_malignant: int, has_champion: bool) -> str:
     """Describe the condition to pass the gate, for messages shown before the sealed test set is used.
 

@@ -76,11 +76,12 @@ def build_model_card(
         split=_split(opened),
         audit=[*audit(index).lines(), *split.leaks],
         corrected=corrected,
+        leads="corrected" if tested.few_cases else "test",
         corrected_for=BEST_TRIAL if trial == study.trials[0] else OTHER_TRIAL,
         test={
             metric_title(name): TestMetric(values[name], *ends[name], _size(tested, class_of(name))) for name in ends
         },
-        remarks=tested.remarks,
+        remarks=[*filter(None, [tested.few_cases]), *tested.remarks],
         gate=gate,
         openings=openings,
         point=point,

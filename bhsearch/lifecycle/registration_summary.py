@@ -34,12 +34,15 @@ def rows(result: RegistrationResult) -> list[tuple[str, str]]:
 
 
 def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
-    """Return the rows of a result that do not depend on the registered version."""
+    """Return the rows of a result that do not depend on the registered version.
+
+    A test on too few cases comes last, after the corrected score and the gate.
+    """
     corrected, tested = result.corrected, result.tested
     first = result.study.trials[0].number
     best, whose = ("the best", "") if result.is_best else (f"the best is {first}", f"of trial {first}, ")
     values = tested.values
-    return [
+    search = [
         ("study", f"{result.study.name}, {plural(len(result.study.trials), 'finished trial')}"),
         ("trial", f"{result.trial.number} ({best}), {result.trial.params.get('backbone', '')}"),
         ("raw", f"AUC {result.trial.score:.3f}, out of fold"),
@@ -48,6 +51,8 @@ def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
             f"{whose}AUC {corrected.score:.3f} [{corrected.low:.3f} {corrected.high:.3f}] for having searched",
         ),
         ("calibration", str(result.point)),
+    ]
+    test = [
         ("test", f"AUC {_with_ends(result, 'auc')} on {_size(result)}"),
         *(("", f"{METRICS[name].title} {_with_ends(result, name)}{_of_class(result, name)}") for name in _SHOWN),
         *(("", _at_fixed_rate(result, rate)) for rate in result.point.fixed_rates),
@@ -57,9 +62,10 @@ def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
         ),
         ("", f"Brier score {values['brier_uncalibrated']:.3f} before, {values['brier']:.3f} after"),
         *(("", _supplement(result, name)) for name in TITLES),
-        ("opened", opened(result)),
-        ("gate", result.verdict.reason),
     ]
+    decision = [("opened", opened(result)), ("gate", result.verdict.reason)]
+    few = tested.few_cases
+    return [*search, *decision, ("few cases", few), *test] if few else [*search, *test, *decision]
 
 
 def plan_rows(prospect: RegistrationPlan) -> list[tuple[str, str]]:

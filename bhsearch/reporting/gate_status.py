@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bhsearch.evaluation.promotion import FEWEST_GROUPS
+from bhsearch.evaluation.promotion import FEWEST_GROUPS, few_cases_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,17 @@ def is_invalid(report: StudyReport) -> bool:
 
     Leaking folds invalidate the scores of the search, but not a sealed test whose cases are known.
     """
-    return bool(report.invalid) and (report.test is None or not report.has_cases)
+    return bool(report.invalid) and (not leads_with_test(report) or not report.has_cases)
+
+
+def leads_with_test(report: StudyReport) -> bool:
+    """Return whether the sealed test is the headline of the report.
+
+    With fewer than `FEWEST_GROUPS` sealed groups of cases of a class, the corrected score is, if there is one.
+    """
+    if report.test is None:
+        return False
+    return report.corrected is None or not few_cases_note(report.sealed.n_benign, report.sealed.n_malignant)
 
 
 def counted(n_benign: int, n_malignant: int) -> str:

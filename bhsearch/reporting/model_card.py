@@ -83,6 +83,7 @@ class ModelCard:
         split: Sealed cases and folds, by name.
         audit: Lines of the leakage audit; "Nothing odd was found." if there are no findings.
         corrected: Best score, corrected for the search.
+        leads: Result that comes first: `test`, or `corrected` if the test has too few cases.
         corrected_for: Sentence that says whether the correction applies to the registered trial.
         test: Metrics on the held-out test set with intervals, by full name.
         remarks: Sentences that explain the metrics of the test.
@@ -112,6 +113,7 @@ class ModelCard:
     split: Mapping[str, str]
     audit: Sequence[str]
     corrected: CorrectedScore
+    leads: str
     corrected_for: str
     test: Mapping[str, TestMetric]
     remarks: Sequence[str]
@@ -172,12 +174,15 @@ class ModelCard:
     def _sections(self) -> list[Section]:
         pictures = [Image(f"picture_{k}", [file], name) for k, (name, file) in enumerate(self.pictures.items())]
         worst = [Image(f"worst_{k}", [item.picture, item.heat], item.caption) for k, item in enumerate(self.worst)]
+        test = Section("Sealed test", self._test())
+        search = Section("After the search", [Text(self._search()), Text(self.corrected_for), Text(CORRECTED_NOTE)])
+        first, later = (test, search) if self.leads == "test" else (search, test)
         return [
-            Section("Sealed test", self._test()),
+            first,
             Section("Gate", [Bullets(self.gate)]),
             Section("What it is for", [Bullets(self.use)]),
             Section("What it is not for", [Bullets(self.limits)]),
-            Section("After the search", [Text(self._search()), Text(self.corrected_for), Text(CORRECTED_NOTE)]),
+            later,
             Section("Threshold and calibration", self._fixed()),
             Section("Pictures of the test", [Gallery(pictures)], wide=True),
             Section("Worst cases of the test", [Text(SALIENCY_NOTE), Gallery(worst)], wide=True),

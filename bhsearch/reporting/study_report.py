@@ -38,20 +38,21 @@ def report_page(report: StudyReport) -> str:
         html.notice([SYNTHETIC] if report.synthetic else []),
         _hero(report),
     ]
-    if report.test is not None:
-        body.append(report_sections.sealed(report, report.test))
+    sealed = report_sections.sealed(report, report.test) if report.test is not None else ""
+    if gate_status.leads_with_test(report):
+        body.append(sealed)
     if report.best is not None:
         body += report_sections.best(report, report.best)
-    body += [
-        *report_sections.search(report),
-        report_sections.all_trials(report),
-    ]
+    body += report_sections.search(report)
+    if not gate_status.leads_with_test(report):
+        body.append(sealed)
+    body.append(report_sections.all_trials(report))
     return html.document(f"{report.study}: report", "\n".join(body), STYLE)
 
 
 def headline(report: StudyReport) -> Measured:
-    """Return the most trustworthy available score: sealed test, else corrected score, else best score."""
-    if report.test is not None:
+    """Return the most trustworthy score: sealed test if it has enough cases, else corrected score, else best score."""
+    if report.test is not None and gate_status.leads_with_test(report):
         return report.test.auc
     if report.corrected is not None:
         return Measured(report.corrected.score, report.corrected.low, report.corrected.high)
@@ -67,13 +68,15 @@ def estimates(report: StudyReport) -> list[tuple[str, Measured, str, str]]:
     """
     best, found, nothing = report.ranked[0], report.corrected, Measured(math.nan)
     kinds = ["invalid", "invalid", ""] if report.invalid else ["", "", ""]
-    kinds[2 if report.test is not None else 1 if found is not None else 0] += " strong"
+    kinds[2 if gate_status.leads_with_test(report) else 1 if found is not None else 0] += " strong"
     corrected, sealed = nothing, nothing
     said, of_the_test = f"not available: {report.uncorrected}", "not opened for this study"
     if found is not None:
         corrected, said = Measured(found.score, found.low, found.high), "most of the optimism of the search removed"
     if report.test is not None:
         sealed, of_the_test = report.test.auc, f"{report.test.opening.trial}, on cases that chose nothing"
+        if not gate_status.leads_with_test(report):
+            of_the_test = f"{report.test.opening.trial}, on too few cases to come first"
     else:
         kinds[2] = "closed"
     return [
@@ -111,7 +114,7 @@ def _hero(report: StudyReport) -> str:
 
 
 def _kicker(report: StudyReport) -> str:
-    if report.test is not None:
+    if report.test is not None and gate_status.leads_with_test(report):
         times = _times(len(report.openings))
         return f"On sealed cases, opened {times}: {report.test.opening.trial}"
     if gate_status.is_invalid(report):

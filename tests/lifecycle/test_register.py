@@ -56,6 +56,12 @@ def test_three_and_four_cases_are_too_few(history: History):
     assert (numbers["n_benign_groups"], numbers["n_malignant_groups"]) == (3, 4)
     assert not history.few.promoted
     assert "Too few cases to decide" in history.few.verdict.reason
+    headings = [heading for heading, _ in registration_summary.rows(history.few)]
+    assert headings.index("corrected") < headings.index("gate") < headings.index("few cases") < headings.index("test")
+    assert "has 3 benign and 4 malignant cases" in dict(registration_summary.rows(history.few))["few cases"]
+    headings = [heading for heading, _ in registration_summary.rows(history.good)]
+    assert headings.index("corrected") < headings.index("test") < headings.index("gate")
+    assert "few cases" not in headings
 
 
 def test_force_promotes_against_the_gate_and_is_kept(history: History):

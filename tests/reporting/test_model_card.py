@@ -44,6 +44,7 @@ def make_card(**changes: Any) -> ModelCard:
         "split": {"sealed": "5 cases"},
         "audit": ["Nothing odd was found."],
         "corrected": CorrectedScore(0.9, 0.85, 0.7, 0.95, 12, 30),
+        "leads": "test",
         "corrected_for": "It is for the best-scoring trial, which this model is.",
         "test": {"auc": TestMetric(0.8123, 0.6, 0.9, "30 cases, 90 images")},
         "remarks": ["A calibrated model has slope 1."],
@@ -157,3 +158,13 @@ def test_parts_say_on_how_much_each_number_rests():
         cells = f"| {name} ({part.kind}) | {part.n_images:,} | {part.n_cases} | {part.accuracy:.0%} |"
         assert cells in lines
     assert any(line.startswith("| 40X (both classes) |") for line in lines)
+
+
+def test_with_too_few_test_cases_the_corrected_score_comes_first():
+    for leads, titles in (
+        ("test", ["Sealed test", "After the search"]),
+        ("corrected", ["After the search", "Sealed test"]),
+    ):
+        text = make_card(leads=leads).markdown()
+        places = [text.index(f"## {title}") for title in titles]
+        assert places[0] < text.index("## Gate") < places[1]

@@ -83,6 +83,22 @@ def test_the_first_screen_tells_the_corrected_score_and_how_far_to_trust_it():
     assert "cheapest is trial 1 (1.5 ms an image)" in first
 
 
+def test_with_too_few_sealed_cases_the_corrected_score_leads_and_the_test_comes_last():
+    few = "fewer than 5 of a class say little"
+    enough = read(**registered())
+    assert enough.text.index("Sealed test: numbers") < enough.text.index("Configuration of the best trial")
+    assert few not in enough.text
+    seen = read(**registered(compared=(4, 9)), sealed=SealedCases(13, 4, 9, 40))
+    first = seen.text[: seen.text.index("Configuration of the best trial")]
+    assert "AUC 0.64" in first
+    assert "Score of the search, corrected for having searched" in first
+    assert "on too few cases to come first" in first
+    assert "Sealed test: numbers" not in first
+    assert f"has 4 benign and 9 malignant cases, and {few}" in seen.text[seen.text.index("Sealed test: numbers") :]
+    alone = read(**registered(compared=(4, 9)), sealed=SealedCases(13, 4, 9, 40), corrected=None, uncorrected="why")
+    assert "AUC 0.71" in alone.text[: alone.text.index("Configuration of the best trial")]
+
+
 CLAIMS = ("Better than guessing", "Worse than guessing", "It could be guessing")
 CASES = {
     "promoted": (registered(), "Promoted to champion by the gate", REASON, CLAIMS[0]),
