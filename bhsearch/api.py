@@ -192,7 +192,7 @@ def predict_images(
 
     given = [str(paths)] if isinstance(paths, (str, Path)) else [str(path) for path in paths]
     files = predict.find_files(given)
-    predict.check_pattern(case_pattern, predict.case_of(case_pattern, given), files.images)
+    predict.check_pattern(case_pattern, given, files.images)
     opened = predict.open_model(model, reporter)
     case, unreadable = predict.case_of(case_pattern or opened.case_pattern, given), files.bad
     with reporter.step("predicting") as progress:

@@ -35,8 +35,8 @@ PathArgument = Annotated[
 ]
 AsJson = Annotated[bool, option("Print JSON.", "", "--json")]
 Backbone = Annotated[str, option("Backbone by name, or a .keras file. [default: staintex-l]", "NAME")]
-_READING = ("layout", "case_pattern", "class_map", "ignore_columns", "image_root", "skip_unreadable")
-_AUDIT = _READING[:-1]  # an audit lists unreadable images and goes on
+_AUDIT = ("layout", "case_pattern", "class_map", "ignore_columns", "image_root")  # an audit lists unreadable images
+_READING = (*_AUDIT, "skip_unreadable")
 _NETWORK = ("weights_dir", "image_size")
 
 _MOST = 10  # largest number of examples printed per finding

@@ -61,7 +61,7 @@ def predict(
         if output is not None:
             predict.check_output(output)
         files = predict.find_files(paths)
-        predict.check_pattern(case_pattern, predict.case_of(case_pattern, paths), files.images)
+        predict.check_pattern(case_pattern, paths, files.images)
 
         reporter = TerminalReporter(console)
         asked = predict.open_model(model, reporter)

@@ -60,6 +60,21 @@ def group_draws(
     return counts
 
 
+def with_observed(group: npt.NDArray[np.int64], draws: IntArray | None) -> tuple[IntArray, npt.NDArray[np.intp]]:
+    """Put the observed data, in which each group counts once, before the bootstrap samples.
+
+    Args:
+        group: Group number per image. Shape (n,).
+        draws: Counts from `group_draws`; None for the observed data only. Shape (n_draws, n_groups).
+
+    Returns:
+        The counts, shape (n_draws + 1, n_groups), and the column of each image's group in them, shape (n,).
+    """
+    _, number = np.unique(group, return_inverse=True)
+    observed = np.ones((1, number.max() + 1), dtype=np.int64)
+    return observed if draws is None else np.concatenate([observed, draws]), number
+
+
 def bootstrap_metric(metric: Metric, predictions: Predictions, decisions: HardLabels, draws: IntArray) -> FloatArray:
     """Compute a metric on each bootstrap sample.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.evaluation.bootstrap import with_observed
 from bhsearch.evaluation.metrics import cumulative_counts, iter_folds
 from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
 
@@ -86,16 +87,18 @@ def precision_recall_band(predictions: Predictions, draws: IntArray | None = Non
         predictions: Out-of-fold predictions.
         draws: See `roc_band`.
     """
-    base = float(np.average(np.tile(predictions.label, predictions.n_repeats), weights=predictions.weight.ravel()))
-    return _band(predictions, draws, _precision, base)
+    return _band(predictions, draws, _precision, malignant_share(predictions))
+
+
+def malignant_share(predictions: Predictions) -> float:
+    """Return the case-weighted share of malignant images, over all repeats."""
+    return float(np.average(np.tile(predictions.label, predictions.n_repeats), weights=predictions.weight.ravel()))
 
 
 def _band(predictions: Predictions, draws: IntArray | None, interpolate: _Interpolation, base: float) -> Band:
     """Average a curve over the folds with both classes, on the observed data and on each bootstrap sample."""
     grid = np.linspace(0.0, 1.0, N_GRID)
-    _, number = np.unique(predictions.group, return_inverse=True)
-    observed = np.ones((1, number.max() + 1), dtype=np.int64)
-    counts = observed if draws is None else np.concatenate([observed, draws])
+    counts, number = with_observed(predictions.group, draws)
     total, n_kept = np.zeros((len(counts), N_GRID)), np.zeros(len(counts))
     for repeat, _, rows in iter_folds(predictions):
         weight = predictions.weight[repeat, rows] * counts[:, number[rows]]

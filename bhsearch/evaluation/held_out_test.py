@@ -72,8 +72,8 @@ class TestResult:
     @property
     def few_cases(self) -> str:
         """Sentence that says that the test has too few cases to come first; empty if it has enough."""
-        label, group = self.predictions.label, self.predictions.group
-        return few_cases_note(*(len(set(group[label == value].tolist())) for value in (0, 1)))
+        _, n_benign, n_malignant = self.predictions.count_groups()
+        return few_cases_note(n_benign, n_malignant)
 
     @property
     def remarks(self) -> list[str]:

@@ -147,6 +147,11 @@ class Predictions:
         """Image weights, 1/(number of images of the group in the validation fold). Shape (R, n)."""
         return case_weights(self.group, self.fold)
 
+    def count_groups(self) -> tuple[int, int, int]:
+        """Count the groups: all, those with benign images, and those with malignant images."""
+        n_benign, n_malignant = (len(np.unique(self.group[self.label == value])) for value in (0, 1))
+        return len(np.unique(self.group)), n_benign, n_malignant
+
     def select(self, rows: npt.NDArray[np.bool_]) -> Predictions:
         """Return the predictions restricted to some images; weights are recomputed from these images.
 

@@ -9,8 +9,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bhsearch.data.audit import Audit
 from bhsearch.data.dataset import BadFile
 from bhsearch.data.images.decode import decode
@@ -126,7 +124,7 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
         has_cases=audit["has_cases"],
         invalid=[*split["leaks"], *([why_not_promotable] if why_not_promotable else [])],
         warnings=[sentence for sentence in split["warnings"] if sentence not in why_not_promotable],
-        n_cases=_n_cases(any_predictions),
+        n_cases=any_predictions.count_groups() if any_predictions is not None else (0, 0, 0),
         sealed=_sealed(split, kept_images),
         rows=[
             _row(trial, record, ranking.get(trial.number)) for trial, record in zip(study.records, records, strict=True)
@@ -186,14 +184,6 @@ def _row(trial: StoredTrial, record: Trial, ranked: Any) -> TrialRow:
         megabytes=trial.cost[1],
         reason=trial.reason,
     )
-
-
-def _n_cases(predictions: Predictions | None) -> tuple[int, int, int]:
-    if predictions is None:
-        return 0, 0, 0
-    groups = [predictions.group, *(predictions.group[predictions.label == value] for value in (0, 1))]
-    n_all, n_benign, n_malignant = (len(np.unique(group)) for group in groups)
-    return n_all, n_benign, n_malignant
 
 
 def _sealed(split: dict[str, Any], images: dict[str, list[Any]]) -> SealedCases:

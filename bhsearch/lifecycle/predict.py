@@ -266,18 +266,18 @@ def case_of(pattern: str | None, places: Sequence[str] = ()) -> Callable[[Path],
     return find
 
 
-def check_pattern(pattern: str | None, case: Callable[[Path], str], files: Sequence[Path]) -> None:
+def check_pattern(pattern: str | None, places: Sequence[str], files: Sequence[Path]) -> None:
     """Check that a pattern given by the user finds the case of at least one image.
 
     Args:
         pattern: The pattern; None if the user gave none.
-        case: Function from `case_of`.
-        files: The images.
+        places: Files and folders given by the user; see `case_of`.
+        files: The images in them.
 
     Raises:
-        SettingsError: If no image has a case.
+        SettingsError: If the pattern cannot be used, or finds no case.
     """
-    if pattern is not None and not any(map(case, files)):
+    if pattern is not None and not any(map(case_of(pattern, places), files)):
         raise SettingsError(
             f"--case-pattern {pattern!r} finds no case in the path of any image, such as {str(files[0])!r}. Correct "
             "the pattern, or leave it out."

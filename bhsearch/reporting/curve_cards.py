@@ -5,8 +5,6 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from bhsearch.evaluation.bootstrap import group_draws
 from bhsearch.evaluation.curves import roc_band
 from bhsearch.evaluation.supplementary import decision_curve as decision_curves
@@ -55,9 +53,7 @@ def decision_curve(predictions: Predictions, title: str) -> str:
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
     curve = decision_curves.decision_curve(predictions, draws)
     said = [f"{curve.prevalence:.0%} malignant", size_of(predictions)]
-    chart = svg_charts.to_svg(
-        description.decision_curve(curve, decision_curves.THRESHOLDS), f"Decision curve, {', '.join(said)}"
-    )
+    chart = svg_charts.to_svg(description.decision_curve(curve), f"Decision curve, {', '.join(said)}")
     return html.section(title, _above(said), chart, lead=decision_curves.DECISION_CURVE_NOTE)
 
 
@@ -79,7 +75,6 @@ def _above(said: Sequence[str]) -> str:
 
 def size_of(predictions: Predictions) -> str:
     """Return the sample size as text, such as `n = 64 cases (26 benign, 38 malignant), 129 images`."""
-    group, label = predictions.group, predictions.label
-    n_all, n_benign, n_malignant = (len(np.unique(group[chosen])) for chosen in (label >= 0, label == 0, label == 1))
+    n_all, n_benign, n_malignant = predictions.count_groups()
     by_class = f"{n_benign} benign, {n_malignant} malignant"
-    return f"n = {plural(n_all, 'case')} ({by_class}), {plural(len(label), 'image')}"
+    return f"n = {plural(n_all, 'case')} ({by_class}), {plural(len(predictions), 'image')}"

@@ -264,7 +264,7 @@ def _decision_curve(predictions: Predictions, what: str) -> Drawn:
     draws = group_draws(predictions.group, predictions.stratum, curve_cards.N_DRAWS_BAND)
     curve = decision_curves.decision_curve(predictions, draws)
     return Drawn(
-        to_matplotlib(description.decision_curve(curve, decision_curves.THRESHOLDS)),
+        to_matplotlib(description.decision_curve(curve)),
         f"Decision curve of {what}: {curve.prevalence:.0%} malignant, {curve_cards.size_of(predictions)}. "
         f"{decision_curves.DECISION_CURVE_NOTE}",
     )

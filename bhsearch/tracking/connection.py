@@ -133,24 +133,28 @@ def _create_database(uri: str) -> None:
     MLflow creates tables one by one without a transaction. If the process were killed meanwhile, MLflow could neither
     open nor complete the database.
     """
+    file = sqlite_file(uri)
+    if file is None or str(file) == ":memory:" or file.exists() or not file.parent.is_dir():
+        return
     from mlflow.store.db.utils import _initialize_tables
     from sqlalchemy import URL, create_engine
 
-    file = sqlite_file(uri)
-    if file is None or str(file) in ("", ".", ":memory:") or file.exists() or not file.parent.is_dir():
-        return
-    draft, journal = (file.with_name(f"{file.name}{ending}") for ending in (".creating", ".creating-journal"))
-    for left in (draft, journal):  # by a process that was killed
-        left.unlink(missing_ok=True)
+    draft = file.with_name(f"{file.name}.creating")
+    _delete_database(draft)  # of a process that was killed
     engine = create_engine(URL.create("sqlite", database=str(draft)))
     try:
-        _initialize_tables(engine)  # type: ignore[no-untyped-call]
-        engine.dispose()
+        try:
+            _initialize_tables(engine)  # type: ignore[no-untyped-call]
+        finally:
+            engine.dispose()
         draft.replace(file)
     finally:
-        engine.dispose()
-        for left in (draft, journal):
-            left.unlink(missing_ok=True)
+        _delete_database(draft)
+
+
+def _delete_database(file: Path) -> None:
+    for part in (file, file.with_name(f"{file.name}-journal")):
+        part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -285,8 +285,7 @@ def promote(
     key = f"{PROMOTION}{len(history) + 1:04d}"
     call_with_retry(client.set_registered_model_tag, version.name, key, json.dumps(entry)[:LONGEST_TAG])
     call_with_retry(client.set_registered_model_alias, version.name, alias, version.number)
-    challenger = version_with_alias(client, version.name, CHALLENGER)
-    if challenger is not None and challenger.number == version.number:
+    if CHALLENGER in version_of(client, version.name, version.number).aliases:
         call_with_retry(client.delete_registered_model_alias, version.name, CHALLENGER)
 
 

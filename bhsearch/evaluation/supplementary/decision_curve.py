@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bhsearch.evaluation.bootstrap import with_observed
+from bhsearch.evaluation.curves import malignant_share
 from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
 
 THRESHOLDS = np.linspace(0.01, 0.99, 99)
@@ -19,15 +21,17 @@ DECISION_CURVE_NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class DecisionCurve:
-    """Net benefit at each threshold of `THRESHOLDS`, as a share of all cases.
+    """Net benefit at each threshold of the probability.
 
     Attributes:
+        thresholds: The thresholds, `THRESHOLDS`. Shape (99,).
         net_benefit: Net benefit of treating images as malignant whose probability reaches the threshold. Shape (99,).
         low, high: Pointwise 95 % interval from a bootstrap over cases; nan without bootstrap samples. Shape (99,).
         treat_all: Net benefit of treating every image as malignant; treating none has net benefit 0. Shape (99,).
         prevalence: Case-weighted share of malignant images, on which all net benefits depend.
     """
 
+    thresholds: FloatArray
     net_benefit: FloatArray
     low: FloatArray
     high: FloatArray
@@ -48,9 +52,7 @@ def decision_curve(predictions: Predictions, draws: IntArray | None = None) -> D
     Source:
         Vickers and Elkin, Medical Decision Making 2006.
     """
-    _, number = np.unique(predictions.group, return_inverse=True)
-    observed = np.ones((1, number.max() + 1), dtype=np.int64)
-    counts = observed if draws is None else np.concatenate([observed, draws])
+    counts, number = with_observed(predictions.group, draws)
     is_malignant = predictions.label == 1
     odds = THRESHOLDS / (1 - THRESHOLDS)
     curves = np.zeros((len(counts), len(THRESHOLDS)))
@@ -61,7 +63,8 @@ def decision_curve(predictions: Predictions, draws: IntArray | None = None) -> D
         true_positives = (weight * is_malignant) @ is_treated
         false_positives = (weight * ~is_malignant) @ is_treated
         curves += (true_positives - false_positives * odds) / predictions.n_repeats
-    low, high = np.quantile(curves[1:], [0.025, 0.975], axis=0) if draws is not None else np.full((2, 99), np.nan)
-    weights = predictions.weight.ravel()
-    prevalence = float(np.average(np.tile(is_malignant, predictions.n_repeats), weights=weights))
-    return DecisionCurve(curves[0], low, high, prevalence - (1 - prevalence) * odds, prevalence)
+    low, high = (
+        np.quantile(curves[1:], [0.025, 0.975], axis=0) if draws is not None else np.full((2, len(THRESHOLDS)), np.nan)
+    )
+    prevalence = malignant_share(predictions)
+    return DecisionCurve(THRESHOLDS, curves[0], low, high, prevalence - (1 - prevalence) * odds, prevalence)

@@ -226,7 +226,7 @@ class CompiledTrainer:
         decays = (weight_decay * self._decay_mask).astype(np.float32)
         scale = _LOSS_SCALE if self.spec.precision == "mixed_float16" else 1.0
         settings = np.array([optimizer == "adamw", scale], np.float32)
-        vectors = [self._trainable.repeat_per_array(values) for values in (factors, decays)]
+        vectors = [np.repeat(values, self._trainable.sizes) for values in (factors, decays)]
         return tuple(map(ops.convert_to_tensor, (target, weight, *vectors, settings)))
 
     def pad(self, inputs: StepInputs) -> StepInputs:
@@ -416,14 +416,6 @@ class ParameterVector:
         """Split a vector into NumPy arrays."""
         pieces = np.split(np.asarray(vector), self._cuts) if self.shapes else []
         return [piece.reshape(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
-
-    def repeat_per_array(self, values: Float32Array) -> Float32Array:
-        """Return a vector in which each array is filled with its value.
-
-        Args:
-            values: One value per array. Shape (n_arrays,).
-        """
-        return np.repeat(values, self.sizes)
 
     def split_tensor(self, vector: Any) -> list[Any]:
         """Split a vector into arrays of the backend, inside a compiled function."""

@@ -304,17 +304,16 @@ def calibration_weights(mass: FloatArray) -> Description:
     return Description(x, Axis("weight", 0, 1, ticks=(0.0, 0.5, 1.0)), bars, square=True)
 
 
-def decision_curve(curve: DecisionCurve, thresholds: FloatArray) -> Description:
+def decision_curve(curve: DecisionCurve) -> Description:
     """Describe the net benefit of a model, of treating all images as malignant, and of treating none.
 
     Values far below 0 are left out: no one would act on such a model.
 
     Args:
         curve: The decision curve.
-        thresholds: Thresholds of the probability, ascending. Shape (n,).
     """
     floor = -0.25 * max(curve.prevalence, 0.05)
-    x = thresholds.tolist()
+    x = curve.thresholds.tolist()
     model, low, high = (np.maximum(values, floor).tolist() for values in (curve.net_benefit, curve.low, curve.high))
     n_shown = int((curve.treat_all >= floor).sum())  # falls at every threshold
     area = [Area(x, low, high, BLUE)] if np.isfinite(curve.low).all() else []
