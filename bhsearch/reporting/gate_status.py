@@ -63,9 +63,14 @@ def leads_with_test(report: StudyReport) -> bool:
 
     With fewer than `FEWEST_GROUPS` sealed groups of cases of a class, the corrected score is, if there is one.
     """
-    if report.test is None:
-        return False
-    return report.corrected is None or not few_cases_note(report.sealed.n_benign, report.sealed.n_malignant)
+    return report.test is not None and not few_cases(report)
+
+
+def few_cases(report: StudyReport) -> str:
+    """Return the sentence shown with a sealed test that is not the headline; empty if it is or would be."""
+    if report.corrected is None:
+        return ""
+    return few_cases_note(report.sealed.n_benign, report.sealed.n_malignant)
 
 
 def counted(n_benign: int, n_malignant: int) -> str:

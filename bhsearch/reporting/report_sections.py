@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from bhsearch.data.layouts.breakhis import spelt_out
 from bhsearch.evaluation.held_out_test import AT_FIXED_RATES, CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.evaluation.metrics import METRICS
-from bhsearch.evaluation.promotion import few_cases_note
 from bhsearch.evaluation.subgroups import UNNAMED, subgroup_results
 from bhsearch.evaluation.supplementary.supplements import CALIBRATION_SLOPE_NOTE, TITLES, reason_not_applicable
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import curve_cards, html, report_numbers, svg_charts
 from bhsearch.reporting.figures import description
+from bhsearch.reporting.gate_status import few_cases
 from bhsearch.reporting.report_data import Measured
 from bhsearch.text import plural, value_text
 
@@ -72,12 +72,11 @@ def sealed(report: StudyReport, test: TestSummary) -> str:
     ]
     rows += [(metric_title(key), *svg_charts.split_ends(found[key], 3)) for key in AT_FIXED_RATES if key in found]
     rows += supplement_rows(found, test.predictions)
-    few = few_cases_note(report.sealed.n_benign, report.sealed.n_malignant)
     at = f" Threshold {test.threshold:.3f}, fixed before the opening." if math.isfinite(test.threshold) else ""
     numbers = html.section(
         "Sealed test: numbers",
         html.table(("metric", "value", "95 % interval"), rows, 2, "metrics of the sealed test"),
-        lead=f"{few} Of {name}, every case counting the same.{at} {CALIBRATION_SLOPE_NOTE}".strip(),
+        lead=f"{few_cases(report)} Of {name}, every case counting the same.{at} {CALIBRATION_SLOPE_NOTE}".strip(),
     )
     opened = html.section(
         "Openings of the sealed cases",

@@ -97,6 +97,7 @@ def test_with_too_few_sealed_cases_the_corrected_score_leads_and_the_test_comes_
     assert f"has 4 benign and 9 malignant cases, and {few}" in seen.text[seen.text.index("Sealed test: numbers") :]
     alone = read(**registered(compared=(4, 9)), sealed=SealedCases(13, 4, 9, 40), corrected=None, uncorrected="why")
     assert "AUC 0.71" in alone.text[: alone.text.index("Configuration of the best trial")]
+    assert few not in alone.text  # there is no corrected score that could come first
 
 
 CLAIMS = ("Better than guessing", "Worse than guessing", "It could be guessing")

@@ -42,8 +42,8 @@ class DecisionCurve:
 def decision_curve(predictions: Predictions, draws: IntArray | None = None) -> DecisionCurve:
     """Compute the decision curve of calibrated predictions, with each case weighted equally.
 
-    Net benefit is TP/n - FP/n * t/(1 - t): a threshold t says that t/(1 - t) false positives are as bad as one missed
-    malignant image. Values are averaged over repeats.
+    The net benefit at threshold t is TP/n - FP/n * t/(1 - t): (1 - t)/t false positives weigh as much as one
+    true positive. Values are averaged over repeats.
 
     Args:
         predictions: Calibrated predictions. The curve of uncalibrated predictions shows the wrong thresholds.
