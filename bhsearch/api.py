@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bhsearch.lifecycle.registration import EarlierResult, RegistrationResult
     from bhsearch.lifecycle.validation.request import ValidationResult
     from bhsearch.study.events import ProgressReporter
-    from bhsearch.study.result import StudyResult
+    from bhsearch.study.outcome.result import StudyResult
 
 
 def optimize(  # noqa: D417  # `_describe_settings` adds the settings
@@ -40,14 +40,18 @@ def optimize(  # noqa: D417  # `_describe_settings` adds the settings
     trials: int | None = None,
     finetune_trials: int | None = None,
     timeout: float | None = None,
+    budget: float | None = None,
     patience: int | None = None,
     max_failures: int | None = None,
     seed: int | None = None,
+    robustness: bool | None = None,
+    nested: bool | None = None,
     regime: str | None = None,
     engine: str | None = None,
     sampler: str | None = None,
     pruner: str | None = None,
     init_from: str | None = None,
+    race_divisions: int | None = None,
     warm_start_from: Sequence[str] | str | None = None,
     backbones: Sequence[str] | str | None = None,
     weights_dir: str | Path | None = None,
@@ -81,13 +85,14 @@ def optimize(  # noqa: D417  # `_describe_settings` adds the settings
         config: TOML file of settings.
 
     Returns:
-        The result of the study, which notebooks display as a table. `.best` is the best trial with parameters, score
-        and interval, `.trials` is a data frame of all trials, and `.corrected` is the best score corrected for the
-        search.
+        The result of the study, which notebooks display as a table. `.proposed` is the trial to use, with parameters,
+        score and interval: the cheapest of those as good as the best one. `.best` is the trial with the best score,
+        `.trials` is a data frame of all trials, `.corrected` is the score of the proposed trial corrected for the
+        search, and `.default` is its difference to the default parameters.
 
     Raises:
         InputError: If an argument is wrong. Nothing is changed in this case.
-        RunError: If too many trials failed in a row, or if a trial could not be logged.
+        RunError: If `max_failures` consecutive trials failed, or if a trial could not be logged.
     """
     given = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()}
     file = given.pop("config")
@@ -134,7 +139,7 @@ def register_model(
 
     Args:
         study: Name, uid or run of the study; None for the only study of the store.
-        trial: Number of a complete trial; None for the best trial.
+        trial: Number of a complete trial; None for the trial that the study proposes.
         name: Name of the registered model; None for the name of the data set.
         alias: Alias that the version receives if it passes the promotion gate.
         force: Whether to promote the model even if the gate rejects it.
@@ -242,8 +247,8 @@ def validate_model(
 
     Returns:
         The result: `.tested.values` are the metrics, `.tested.intervals` their 95 % intervals over cases, `.sites` the
-        results by site, `.accesses` all accesses to this cohort so far, and `.differences.warnings` what differs from
-        the training images.
+        results by site, `.accesses` all accesses to images or cases of this cohort so far, and `.differences.warnings`
+        what differs from the training images.
 
     Raises:
         InputError: If an argument is wrong, or if the cohort contains images of the model's data set. Nothing is logged
@@ -265,25 +270,33 @@ def write_report(
     *,
     output: str | Path = "report.html",
     figures: str | Path | None = None,
+    learning_curve: bool = False,
+    data: str | Path | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Write a study as one HTML page, log the page to the study's run in MLflow, and return the path.
+    """Write a study as one HTML page with its reporting checklists beside it, log both in MLflow, and return the path.
 
     Args:
         study: Name, uid or run of the study; None for the most recently started study.
-        output: HTML file to write.
+        output: HTML file to write. The checklists of TRIPOD+AI and CLAIM are written beside it, for `report.html` as
+            `report_checklist.md`.
         figures: Folder to write every figure into as SVG and PDF; None to write no figure.
+        learning_curve: Whether to compute the learning curve over cases of the proposed trial first. It takes seconds
+            if the features are cached, and later reports show it, too.
+        data: Current location of the data for the learning curve, if they were moved.
         quiet: Whether to print no progress.
 
     Raises:
-        InputError: If a file cannot be written, or if the study does not exist.
+        InputError: If a file cannot be written, if the study does not exist, or if the data of the learning curve have
+            changed since the study.
         RunError: If the store cannot be reached.
     """
     reporter = _reporter(quiet)
     from bhsearch.lifecycle import write_report as files
 
     folder = None if figures is None else Path(figures)
-    return files.write_report(study, Path(output), folder, reporter).file
+    location = None if data is None else str(data)
+    return files.write_report(study, Path(output), folder, reporter, learning_curve, location).file
 
 
 def _reporter(quiet: bool) -> ProgressReporter:

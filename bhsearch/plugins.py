@@ -140,7 +140,13 @@ class Registry(Generic[T]):
             known: Valid names, which the message lists.
             more: Text to append to the message.
         """
-        message = f"{self.option} must be one of {', '.join(known)}, but got {name!r}.{more}"
+        names = ", ".join(known)
+        message = (
+            f"{self.option} must be one of {names}, but got {name!r}.{more}"
+            if names
+            else f"{self.option} must name a part of an installed package, but none has any, and got {name!r}. Install "
+            "the package, or leave the option out."
+        )
         return UnknownPartError(message, self.group, name)
 
     def source(self, name: str) -> PluginSource | None:

@@ -10,6 +10,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("s" if count != 1 else "")
 
 
+def verb(count: int, one: str, many: str) -> str:
+    """Return the form of a verb that agrees with a count, such as `has` for 1 and `have` for 2."""
+    return one if count == 1 else many
+
+
 def listed(items: Sequence[str], most: int = 20) -> str:
     """Return names as indented lines for a message, with at most `most` names and the number of omitted names."""
     shown = "\n".join(f"  {item}" for item in items[:most])

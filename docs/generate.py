@@ -7,6 +7,7 @@ MkDocs calls the two hooks at the end of this file, so that no page can be out o
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
 import enum
@@ -14,7 +15,6 @@ import html
 import importlib
 import inspect
 import re
-import sys
 import tokenize
 import tomllib
 from collections import Counter
@@ -191,7 +191,7 @@ def api_page() -> str:
                 if not key.startswith("_") and inspect.isfunction(member):
                     parts += [f"### {name}.{key}", docstring_as_markdown(inspect.getdoc(member) or "")]
     try:
-        from bhsearch.study.result import StudyResult
+        from bhsearch.study.outcome.result import StudyResult
     except ImportError:
         return "\n\n".join(parts) + "\n"
     if "StudyResult" not in bhsearch.__all__:
@@ -435,7 +435,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description="Write the generated pages into a folder.")
+    parser.add_argument("folder", type=Path, help="folder to write to; created if missing")
+    target = parser.parse_args().folder
     for name, page in PAGES.items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (target / name).write_text(page(), encoding="utf-8")

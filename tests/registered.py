@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +12,14 @@ from bhsearch.lifecycle.register import register
 from bhsearch.lifecycle.registration import RegistrationRequest, RegistrationResult
 from bhsearch.study.events import ProgressReporter
 from tests.shared import copy_database, made_once
-from tests.studies import cache_of, import_mlflow, tracked_search
+from tests.studies import cache_of, import_mlflow, tracked_search, working_in
 
 # Stain and texture separate the classes of this phantom; the mean colour, which differs from case to case, does not.
 DATA = "phantom:cases=120,images=1,difficulty=0.2"
 NAME = "phantom-cases120-images1-difficulty0_2"
 FEW = "phantom:cases=35,images=1,difficulty=0.2"  # 3 benign and 4 malignant cases sealed
 GOOD, WEAK = 0, 1
-FEW_TESTED, FEW_FRESH, FEW_PRINTED = 0, 1, 2
+FEW_PRINTED, FEW_FRESH, FEW_TESTED = 0, 1, 2  # the first is the best
 WHY = "a champion to be beaten"
 
 
@@ -76,14 +74,6 @@ def work_in(folder: Path, cache: str, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("BHSEARCH_CACHE", cache)
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     patch.chdir(folder)
-
-
-@contextmanager
-def working_in(folder: Path, cache: str) -> Iterator[None]:
-    """The folder as working directory, with its own store, for a block that patches nothing itself."""
-    with pytest.MonkeyPatch.context() as patch:
-        work_in(folder, cache, patch)
-        yield
 
 
 def history_of_versions(tmp_path_factory: pytest.TempPathFactory) -> History:

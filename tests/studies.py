@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,21 +12,24 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import optuna
 import pytest
 
+import bhsearch.run
+from bhsearch.cli import terminal
 from bhsearch.config import Settings
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.states import COMPLETE
 from bhsearch.study import runner
 from bhsearch.study.events import ProgressReporter
-from bhsearch.study.result import StudyResult
+from bhsearch.study.outcome.result import StudyResult
 from bhsearch.study.runner import optimize
 from bhsearch.tracking.upload.outbox import Outbox
 from tests.shared import folder_of_run, made_once
@@ -75,6 +79,43 @@ def run(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProc
         text=True,
         timeout=_SECONDS,
     )
+
+
+def command_here(module: ModuleType, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process, which has imported the frameworks already.
+
+    Args:
+        module: Module of the command, such as `bhsearch.run`.
+        *words: Its arguments.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    handler = signal.getsignal(signal.SIGTERM)  # `bhsearch.run` sets its own
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(sys, "argv", [module.__name__, *words])
+        with pytest.raises(SystemExit) as caught:
+            terminal.main(module.app, f"python -m {module.__name__}")
+    signal.signal(signal.SIGTERM, handler)
+    assert isinstance(caught.value.code, int)
+    return subprocess.CompletedProcess(words, caught.value.code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def working_in(folder: Path, cache: str = "") -> Iterator[None]:
+    """Make a folder the working directory, with its own MLflow store, and another cache if one is given."""
+    with pytest.MonkeyPatch.context() as patch:
+        # MLflow keeps the stores it has opened by their address, and the default one is relative to the directory.
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        if cache:
+            patch.setenv("BHSEARCH_CACHE", cache)
+        patch.chdir(folder)
+        yield
+
+
+def run_here(folder: Path, *words: str, cache: str) -> subprocess.CompletedProcess[str]:
+    """Run `bhsearch.run` in a folder, but in this process, which also logs."""
+    with working_in(folder, cache), uploading_here():
+        return command_here(bhsearch.run, *words)
 
 
 @contextmanager
@@ -172,11 +213,21 @@ class UploaderHere:
             self._runs.log_end(end)
             self._outbox.close()
 
+    def abandon(self) -> None:
+        pass
 
-def tracked_search(**changes: Any) -> StudyResult:
-    """A small study in this process that is in MLflow afterwards; for tests that are not about the uploader."""
+
+@contextmanager
+def uploading_here() -> Iterator[None]:
+    """Log the studies of the block to MLflow in this process; for tests that are not about the uploader."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "UploaderProcess", UploaderHere)
+        yield
+
+
+def tracked_search(**changes: Any) -> StudyResult:
+    """A small study in this process that is in MLflow afterwards."""
+    with uploading_here():
         return search(tracking=True, **changes)
 
 
@@ -295,12 +346,16 @@ def cache_of(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """Make a study of four trials, once for all tests: two in a worker, two more, and the same command again."""
+    """Make a study of four trials, once for all tests: two in a worker, two more, and the same command again.
+
+    Only the first command has processes of its own: for each, the frameworks are imported again.
+    """
     cache = cache_of(tmp_path_factory)
 
     def make(folder: Path) -> Finished:
-        sittings = [arguments(trials=trials, workers=workers) for trials, workers in ((2, 1), (4, 0), (4, 0))]
-        return Finished(folder, [run(folder, *words, BHSEARCH_CACHE=cache) for words in sittings])
+        ends = [run(folder, *arguments(trials=2, workers=1), BHSEARCH_CACHE=cache)]
+        ends += [run_here(folder, *arguments(trials=4), cache=cache) for _ in range(2)]
+        return Finished(folder, ends)
 
     return made_once(tmp_path_factory, "finished", make)
 

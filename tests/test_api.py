@@ -18,7 +18,7 @@ import bhsearch
 from bhsearch.config import load_settings
 from bhsearch.config.settings import SECTIONS
 from bhsearch.errors import DataError, SettingsError, StudyError
-from tests.studies import SMALL, STUDY, Store, environment, import_mlflow, optuna_trials
+from tests.studies import SMALL, STUDY, Store, environment, import_mlflow, optuna_trials, uploading_here
 
 
 @pytest.fixture
@@ -128,6 +128,9 @@ def test_a_result_is_short_in_a_terminal_and_a_table_in_a_notebook(finished, mon
     assert page.count("<tr>") == 5
     assert f"[{result.best.low:.3f} {result.best.high:.3f}]" in page
     assert "tied with the best" in page
+    assert all(sentence in page for sentence in result.selected_because())
+    assert result.trials["proposed"].sum() == 1
+    assert result.proposed.value - result.default.score == result.default.difference
     assert "corrected AUC" in page
     assert "Synthetic data" in page
     assert f"{best.value:.4f}" in finished.ends[-1].stdout
@@ -143,7 +146,7 @@ def test_a_result_draws_its_history_and_its_roc_curve(finished, monkeypatch):
         assert figure.axes
         assert figure.axes[0].lines or figure.axes[0].collections
     mean = result.plot_roc().axes[0].lines[-1].get_xydata()
-    assert np.trapezoid(mean[:, 1], mean[:, 0]) == pytest.approx(result.best.value, abs=0.02)
+    assert np.trapezoid(mean[:, 1], mean[:, 0]) == pytest.approx(result.proposed.value, abs=0.02)
 
 
 def test_a_result_without_tracking_has_no_run_but_a_roc_curve_of_its_own_trials(here):
@@ -151,12 +154,12 @@ def test_a_result_without_tracking_has_no_run_but_a_roc_curve_of_its_own_trials(
     assert result.best.run_id == ""
     assert result.plot_roc().axes
     with pytest.raises(StudyError, match="Cannot plot the ROC curve"):
-        dataclasses.replace(result, best_predictions=None).plot_roc()
+        dataclasses.replace(result, proposed_predictions=None).plot_roc()
 
 
-def test_every_trial_of_a_tracked_result_knows_its_run(here, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
-    result = bhsearch.optimize(**SMALL, trials=2, quiet=True, workers=0)
+def test_every_trial_of_a_tracked_result_knows_its_run(here):
+    with uploading_here():
+        result = bhsearch.optimize(**SMALL, trials=2, quiet=True, workers=0)
     runs = {row.trial.number: row.run_id for row in result.ranking}
     assert runs == {number: run.info.run_id for number, run in Store(here).children().items()}
 

@@ -150,6 +150,7 @@ def pages_by_script() -> dict[str, list[Path]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pages",
     pages_by_script().values(),

@@ -91,6 +91,11 @@ def test_an_unknown_part_is_refused_with_the_known_ones(registry, install):
         registry.get("nosuch")
 
 
+def test_an_unknown_part_where_no_package_has_any_gets_a_sentence_without_a_list():
+    with pytest.raises(UnknownPartError, match=r"^--metrics must name .* none has any, and got 'nosuch'\. Install"):
+        Registry(GROUP, "--metrics", {}).get("nosuch")
+
+
 def test_plugins_can_be_turned_off(registry, install, monkeypatch):
     install("toy-parts", {"alpha": "toy_alpha", "list": "toy_list"})
     monkeypatch.setenv("BHSEARCH_PLUGINS", "none")

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from bhsearch.text import listed, plural, value_text
+from bhsearch.text import listed, plural, value_text, verb
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 cases"), (1, "1 case"), (2, "2 cases"), (1234, "1,234 cases")])
 def test_a_noun_follows_its_count(count, said):
     assert plural(count, "case") == said
+
+
+def test_a_verb_agrees_with_a_count():
+    assert [verb(count, "has", "have") for count in (0, 1, 2)] == ["have", "has", "have"]
 
 
 def test_a_long_list_ends_with_the_number_of_the_rest():

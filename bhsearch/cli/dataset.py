@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bhsearch.cli import terminal
-from bhsearch.cli.options import Command, option, settings_options
-from bhsearch.text import listed
+from bhsearch.cli.options import Command, Group, option, settings_options
+from bhsearch.text import listed, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bhsearch.data.dataset import Dataset
 
 app = typer.Typer(
+    cls=Group,
     help="Inspect a data set and the cache.",
     no_args_is_help=True,
     add_completion=False,
@@ -37,6 +38,7 @@ AsJson = Annotated[bool, option("Print JSON.", "", "--json")]
 Backbone = Annotated[str, option("Backbone by name, or a .keras file. [default: staintex-l]", "NAME")]
 _AUDIT = ("layout", "case_pattern", "class_map", "ignore_columns", "image_root")  # an audit lists unreadable images
 _READING = (*_AUDIT, "skip_unreadable")
+_SELECTING = ("magnification",)
 _NETWORK = ("weights_dir", "image_size")
 
 _MOST = 10  # largest number of examples printed per finding
@@ -51,37 +53,45 @@ _STYLES = {
 
 
 @app.command(cls=Command)
-@settings_options(*_READING)
+@settings_options(*_READING, *_SELECTING)
 def info(
     path: PathArgument = "phantom",
     as_json: AsJson = False,
     **settings: Any,
 ) -> None:
-    """Count images, cases, slides, and groups of cases that share an image."""
+    """Count images, cases, slides, and groups of cases that share an image, and list sites and image sizes."""
     from bhsearch.data import audit as audits
     from bhsearch.data.images.files import describe_left_out
 
-    index = _open(data=path, **settings)
-    counts = audits.counts(index)
+    whole, index = _open(data=path, **settings)
+    counts = audits.counts(index) | {"fingerprint": whole.fingerprint}  # a study records that of the whole data set
     if as_json:
         _print_json(counts)
         return
     _say(*audits.audit(index).head())
     _say(f"Layout {index.layout}, in {index.root}")
-    _say(f"Fingerprint {index.fingerprint}")
+    if len(index) < len(whole):
+        _say(f"Only images at magnification {index.column('magnification')[0]}, of {plural(len(whole), 'image')}")
+    _say(f"Fingerprint {whole.fingerprint}{' of the whole data set' if len(index) < len(whole) else ''}")
+    _say(*filter(None, [audits.describe_sizes(counts["sizes"])]))
     _print_table("class", ("images", "cases", "slides", "groups"), counts["classes"])
-    for title, name in (("subtype", "subtypes"), ("magnification", "magnifications"), ("part", "parts")):
+    for title, name in (
+        ("subtype", "subtypes"),
+        ("magnification", "magnifications"),
+        ("site", "sites"),
+        ("part", "parts"),
+    ):
         if counts[name]:
             _print_table(title, ("benign", "malignant", "all"), counts[name])
     if index.notes or index.left_out:
         _say("", *index.notes, *([describe_left_out(index.left_out)] if index.left_out else []))
     if index.bad:
-        _say("", f"Left out, since they cannot be read: {len(index.bad):,} files")
+        _say("", f"Left out, since they cannot be read: {plural(len(index.bad), 'file')}")
         _say(listed([f"{file.path}: {file.reason}" for file in index.bad]))
 
 
 @app.command(cls=Command)
-@settings_options(*_AUDIT)
+@settings_options(*_AUDIT, *_SELECTING)
 def audit(
     path: PathArgument = "phantom",
     as_json: AsJson = False,
@@ -90,7 +100,8 @@ def audit(
     """List unreadable and duplicate images, contradictory labels, and cases that a split by slide would separate."""
     from bhsearch.data import audit as audits
 
-    result = audits.audit(_open(data=path, skip_unreadable=True, **settings))
+    _, index = _open(data=path, skip_unreadable=True, **settings)
+    result = audits.audit(index)
     if as_json:
         _print_json(result.to_dict())
         return
@@ -136,7 +147,7 @@ def breakhis_folds(
     if as_json:
         _print_json(protocol.result_record(rates, placed))
         return
-    _say(f"{index.name}, {network.name} at {chosen.image_size} px, {len(placed)} published folds")
+    _say(f"{index.name}, {network.name} at {chosen.image_size} px, {plural(len(placed), 'published fold')}")
     if index.synthetic:
         _say("The data are synthetic: drawn by a program, not taken from tissue.")
     table = _table("magnification", ("image rate, %", "patient recognition rate, %", "folds"))
@@ -220,25 +231,30 @@ def cache(clear: Annotated[bool, option("Delete all entries.", "", "--clear")] =
     _say(f"{limit} ({cache_eviction.VARIABLE}); above it, the least recently used entries are evicted")
 
 
-def _open(**settings: Any) -> Dataset:
-    """Return the index of a data set, read as a study reads it.
+def _open(**settings: Any) -> tuple[Dataset, Dataset]:
+    """Return a data set, read as a study reads it, and its images at the chosen magnification.
 
     Args:
         **settings: Settings by name; None for the default.
     """
     from bhsearch.config import load_settings
 
-    return _open_settings(load_settings(None, settings))
+    return _open_selected(load_settings(None, settings))
 
 
 def _open_settings(settings: Settings) -> Dataset:
-    from bhsearch.data.open_data import is_phantom, make_phantom, open_settings
+    index, _ = _open_selected(settings)
+    return index
+
+
+def _open_selected(settings: Settings) -> tuple[Dataset, Dataset]:
+    from bhsearch.data.open_data import is_phantom, make_phantom, open_selected
 
     if is_phantom(settings.data):
         with _progress("drawing synthetic tissue") as progress:
             make_phantom(settings.data, progress)
     with _progress("reading images") as progress:
-        return open_settings(settings, progress=progress)
+        return open_selected(settings, progress=progress)
 
 
 def _folder(path: str | None) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -85,7 +85,9 @@ class Display:
             now, lines = time.monotonic(), self._lines()
             if lines and now >= self._printed + SILENT_SECONDS and now >= said + LINE_SECONDS:
                 said = now
-                self._console.print(lines[-1], markup=False, soft_wrap=True)
+                # A full disk or a closed pipe is for the command to report, which meets it with its next line.
+                with suppress(OSError):
+                    self._console.print(lines[-1], markup=False, soft_wrap=True)
 
         self.printed()
         with repeated(look, _LOOK_SECONDS):

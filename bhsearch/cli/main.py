@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from bhsearch.cli import terminal
-from bhsearch.cli.options import RESEARCH_ONLY
+from bhsearch.cli.options import RESEARCH_ONLY, Group
 
 # Help texts of the subcommands, kept here so that `bhsearch --help` imports no subcommand.
 COMMANDS = {
     "run": "Search for the best network for a folder of images.",
     "studies": "List the studies of the MLflow store.",
     "report": "Write a study as one HTML page.",
-    "register": "Test the best trial once on the sealed cases and register its model.",
+    "register": "Test the proposed trial once on the sealed cases and register its model.",
     "predict": "Predict P(malignant) of images and cases with a registered model.",
     "validate": "Evaluate a registered model on an external cohort.",
     "reproduce": "Train a trial again and compare its predictions.",
@@ -28,7 +28,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(Group):
     """A command group that imports the module of a subcommand only when the subcommand is used."""
 
     def __init__(self, **options: Any) -> None:

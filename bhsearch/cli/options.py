@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import Field, fields
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from bhsearch.config.option import choice_names, choices_text, option_name, option_of
 from bhsearch.config.settings import SECTIONS, type_of
@@ -19,13 +20,56 @@ Function = Callable[..., None]
 RESEARCH_ONLY = "Research only: not for screening patients."
 
 
-class Command(TyperCommand):
+class WholeHelp:
+    """Mixin of commands and groups of commands whose help cuts no name and no text in a narrow terminal."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help in tables that fold long names. Typer's own tables end them with an ellipsis."""
+        rich_utils: Any = importlib.import_module("typer.rich_utils")
+        rich_utils.Table = _folding_table()
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the option `--help`, without the type that Typer shows for flags."""
+        found = super().get_help_option(ctx)  # type: ignore[misc]
+        if found is not None:
+            found.metavar = ""
+        return found
+
+
+class Group(WholeHelp, TyperGroup):
+    """A group of commands with whole help."""
+
+
+class Command(WholeHelp, TyperCommand):
     """A command whose help wraps each paragraph of the docstring to the width of the terminal."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         text = options.get("help") or ""
         paragraphs = [" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n")]
         super().__init__(*args, **options | {"help": "\n\n".join(paragraphs)})
+
+
+@cache
+def _folding_table() -> type:
+    """Return a subclass of Rich's table that folds words that are longer than a column."""
+    from rich.columns import Columns
+    from rich.table import Table
+    from rich.text import Text
+
+    def plain(cell: Any) -> Any:
+        """Return the parts of a help text as one text, because `Columns` ends long words with an ellipsis, too."""
+        if isinstance(cell, Columns) and all(isinstance(part, Text) for part in cell.renderables):
+            return Text(" ").join(part for part in cell.renderables if isinstance(part, Text))
+        return cell
+
+    class FoldingTable(Table):
+        def add_row(self, *cells: Any, **options: Any) -> None:
+            super().add_row(*map(plain, cells), **options)
+            for column in self.columns:
+                column.overflow = "fold"
+
+    return FoldingTable
 
 
 def make_app() -> typer.Typer:

@@ -14,8 +14,10 @@ from rich.text import Text
 from bhsearch.cli import terminal
 from bhsearch.cli.options import RESEARCH_ONLY, Command, make_app, option
 from bhsearch.config import choices
+from bhsearch.text import plural
 
 app = make_app()
+_FORMAT_OF_SUFFIX = {".csv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 @app.command(cls=Command, epilog=RESEARCH_ONLY)
@@ -33,9 +35,14 @@ def predict(
         ),
     ] = None,
     file_format: Annotated[
-        str,
-        option("File format. [csv, jsonl; default: csv]", "FORMAT", "--format", choices=choices.prediction_formats),
-    ] = "csv",
+        str | None,
+        option(
+            "File format. [csv, jsonl; default: that of the suffix of --output, or csv]",
+            "FORMAT",
+            "--format",
+            choices=choices.prediction_formats,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         option("File for the image rows; case rows are written beside it. [default: standard output]", "FILE"),
@@ -57,7 +64,7 @@ def predict(
             from bhsearch.lifecycle.validation.training_facts import Batch, compare
             from bhsearch.study.events import ProgressReporter
 
-        predict.check_format(file_format)
+        chosen_format = choose_format(file_format, output)
         if output is not None:
             predict.check_output(output)
         files = predict.find_files(paths)
@@ -73,9 +80,9 @@ def predict(
         with (reporter if aside else ProgressReporter()).step("predicting") as progress:
             rows = predict.predict(asked, files.images, case, bad, progress, batch)
             if output is not None:
-                written = predict.write_files(output, file_format, asked, rows)
+                written = predict.write_files(output, chosen_format, asked, rows)
             else:
-                predict.write_to(sys.stdout, file_format, rows)
+                predict.write_to(sys.stdout, chosen_format, rows)
         if output is None:
             said = (
                 f"Model {asked.uri}. P(malignant) of at least {asked.threshold:.6g} is labelled malignant. {asked.use}"
@@ -86,14 +93,48 @@ def predict(
         for item in bad:
             terminal.err.print(Text(f"left out: {item.reason}", style="red"), soft_wrap=True)
         for path, n_rows in written:
-            noun = "row" if n_rows == 1 else "rows"
-            terminal.out.print(f"wrote {n_rows:,} {noun} to {path}", markup=False, soft_wrap=True)
+            terminal.out.print(f"wrote {plural(n_rows, 'row')} to {path}", markup=False, soft_wrap=True)
+        if len(written) == 1:
+            terminal.out.print(predict.NO_CASES, style="dim", markup=False, soft_wrap=True)
         differences = compare(batch, asked.facts)
         if differences.unchecked:
             terminal.err.print(Text(differences.unchecked, style="dim"), soft_wrap=True)
         terminal.print_warnings(differences.warnings)
     if bad or (strict and differences.warnings):
         sys.exit(1)
+
+
+def choose_format(kind: str | None, output: Path | None) -> str:
+    """Return the output format: the given one, or the one that the suffix of the output file names.
+
+    Args:
+        kind: Format given by the user; None if none was given.
+        output: Output file; None for standard output.
+
+    Returns:
+        The format; `csv` if neither names one.
+
+    Raises:
+        SettingsError: If the format is unknown, if the suffix names another format, or if no format is given and the
+            suffix names none.
+    """
+    from bhsearch.errors import SettingsError
+
+    formats = choices.prediction_formats()
+    if kind is not None and kind not in formats:
+        raise SettingsError(f"--format must be {' or '.join(formats)}, but got {kind!r}.")
+    suffix = output.suffix.lower() if output is not None else ""
+    named = _FORMAT_OF_SUFFIX.get(suffix)
+    if kind is None and named is None and suffix:
+        raise SettingsError(
+            f"--output must end in {', '.join(_FORMAT_OF_SUFFIX)} if --format is not given, but got {str(output)!r}. "
+            f"Change the suffix, or name the format with --format {' or '.join(formats)}."
+        )
+    if kind is not None and named is not None and kind != named:
+        raise SettingsError(
+            f"--format and the suffix of --output must agree, but got {kind} and {str(output)!r}. Change one of them."
+        )
+    return kind or named or formats[0]
 
 
 def _goes_to_a_file() -> bool:

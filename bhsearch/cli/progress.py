@@ -1,14 +1,13 @@
-"""Show a study at the terminal: plan, current activity, one line per trial, and result."""
+"""Show a study at the terminal: plan, current activity and one line per trial; `result_table` prints the result."""
 
 from __future__ import annotations
 
 import contextlib
-import shlex
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import psutil
@@ -18,22 +17,14 @@ from rich.text import Text
 
 from bhsearch.cli import terminal
 from bhsearch.cli.live_display import Display, duration
+from bhsearch.cli.result_table import print_proposed, print_ranking, print_result, print_warnings
 from bhsearch.config import Settings
 from bhsearch.data.images import pixel_cache
 from bhsearch.engines.base import Trial
 from bhsearch.objectives.space import Params
 from bhsearch.states import COMPLETE, PRUNED
 from bhsearch.study.events import ProgressReporter, StudyPlan
-from bhsearch.study.result import RankedTrial, StudyResult
-from bhsearch.study.summary import expected_improvement, remarks
-from bhsearch.text import plural, value_text
-from bhsearch.tracking.viewing import viewing_command
-
-N_BEST = 5
-CAVEATS = (
-    "AUC is out-of-fold and case-weighted; [..] is a 95 % interval over cases.",
-    "The corrected score (BBC-CV) is slightly optimistic; the sealed test is not.",
-)
+from bhsearch.text import plural
 
 
 def run_study(settings: Settings) -> None:
@@ -55,7 +46,7 @@ def run_study(settings: Settings) -> None:
     result = optimize(settings, ProgressReporter() if settings.quiet else TerminalReporter())
     if result.before is not None:
         print_ranking(result.before)
-        print_best(result.before)
+        print_proposed(result.before)
     print_result(result, seconds=time.time() - psutil.Process().create_time())
     if result.interrupted:
         sys.exit(143 if terminated.is_set() else 130)
@@ -227,140 +218,4 @@ def _choices(params: Params) -> str:
     if "hidden_units" in params:
         head = f"mlp {params['hidden_units']}" if params["hidden_units"] else "linear"
         return f"{params['backbone']}, {params['policy']}, {head}"
-    return f"{params['backbone']} {params['image_size']} px, {params['policy']}, {params['epochs']} epochs"
-
-
-def print_warnings(console: Console, invalid: Iterable[str], warnings: Iterable[str]) -> None:
-    """Print the reasons for invalid numbers in red, and further warnings in yellow.
-
-    Args:
-        console: Console to print to.
-        invalid: Reasons why the numbers are invalid.
-        warnings: Further warnings.
-    """
-    for sentence in invalid:
-        console.print(Text(f"These numbers mean nothing: {sentence}", style="bold red"))
-    for sentence in warnings:
-        console.print(Text(f"Note: {sentence}", style="yellow"))
-
-
-def print_result(result: StudyResult, console: Console = terminal.out, seconds: float | None = None) -> None:
-    """Print the best trials, the details of the best trial with its warnings, and the commands to run next.
-
-    Args:
-        result: Result of the study.
-        console: Console to print to.
-        seconds: Duration of the command in seconds; None to leave the line out.
-    """
-    print_ranking(result, console)
-    print_best(result, console)
-    for sentence in expected_improvement(result) if result.best is not None else ():
-        console.print(sentence)
-    if result.stagnation is not None:
-        console.print(f"Stopped: none of the last {result.stagnation} finished trials improved the best score.")
-    elif not result.done:
-        console.print(
-            f"{result.n_finished} of {result.wanted} trials are finished; the same command continues the study."
-        )
-    if seconds is not None:
-        console.print(f"Total time: {duration(seconds)}")
-    for what, url in zip(("Trials:", "Parallel coordinates:"), result.links, strict=False):
-        console.print(f"{what} {url}", markup=False, soft_wrap=True)  # not wrapped, so that the link can be clicked
-    if result.best is None:
-        return
-    console.print()
-    if not result.tracked:
-        console.print("Without MLflow (--no-tracking) there is no run to view, report or register.")
-        return
-    console.print("Next:")
-    for command in next_commands(result):
-        console.print(f"  {command}", markup=False, soft_wrap=True)  # not wrapped, so that the command can be copied
-
-
-def next_commands(result: StudyResult) -> list[str]:
-    """Return the shell commands that view, report and register a tracked study."""
-    name = shlex.quote(result.study)
-    study = f"--study={name}" if result.study.startswith("-") else f"--study {name}"
-    return [viewing_command(), f"python -m bhsearch.report {study}", f"python -m bhsearch.register {study}"]
-
-
-def print_ranking(result: StudyResult, console: Console = terminal.out) -> None:
-    """Print the best trials with their intervals, on two lines per trial if the terminal is narrow."""
-    if result.best is None:
-        console.print("No trial is complete.")
-        return
-    rows = [
-        (
-            str(row.trial.number),
-            f"{row.trial.value:.4f}",
-            _interval(row),
-            "tied" if row.tied else "",
-            str(row.trial.params["backbone"]),
-        )
-        for row in result.ranking[:N_BEST]
-    ]
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading, style in (("trial", ""), ("AUC", "bold"), ("95 %", ""), ("", "dim"), ("backbone", "")):
-        table.add_column(heading, style=style, no_wrap=True)
-    for cells in rows:
-        table.add_row(*map(Text, cells))
-    console.print()
-    if console.measure(table, options=console.options.update(width=1000)).maximum <= console.width:
-        console.print(table)
-        return
-    for number, score, ends, tied, backbone in rows:
-        line = Text(f"trial {number:>3}  ").append(score, style="bold").append(f"  {ends}")
-        console.print(line.append(f"  {tied}" if tied else "", style="dim"))
-        console.print(Text(f"  {backbone}"))
-
-
-def print_best(result: StudyResult, console: Console = terminal.out) -> None:
-    """Print the details of the best trial, corrected score first, and the warnings about the result."""
-    best = result.best
-    if best is None:
-        return
-    console.print()
-    console.print(Text(f"Best: trial {best.trial.number}", style="bold"))
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    row = result.corrected
-    if row is None:
-        table.add_row("  corrected AUC", Text(f"not known, since {result.uncorrected}"))
-    else:
-        said = Text(f"{row.score:.4f}", style="bold")
-        table.add_row(
-            "  corrected AUC",
-            said.append(
-                f"  [{row.low:.3f} {row.high:.3f}]  after a search of {plural(row.n_trials, 'trial')}", style="not bold"
-            ),
-        )
-    table.add_row("  AUC", f"{best.trial.value:.4f}  {_interval(best)}")
-    for name, value in best.trial.params.items():
-        table.add_row(f"  {name}", Text(value_text(value)))
-    console.print(table)
-    console.print(ties(result))
-    synthetic = (f"{result.note}: the numbers say nothing about tissue.",) if result.note else ()
-    print_warnings(console, result.invalid, (*synthetic, *remarks(result), *result.findings))
-    for sentence in CAVEATS if row is not None else CAVEATS[:1]:
-        console.print(Text(sentence, style="dim"))
-
-
-def ties(result: StudyResult) -> str:
-    """Return a sentence with the number of complete trials that are tied with the best trial.
-
-    The best trial counts as tied with itself.
-    """
-    n_trials, n_tied = len(result.ranking), sum(row.tied for row in result.ranking)
-    trials = f"{n_trials} trials" if n_trials == result.n_finished else f"{n_trials} complete trials"
-    if not n_tied:
-        return "The trials tied with the best are not known, because its predictions are not available."
-    if n_trials == 1:
-        return "There is no other complete trial to compare it with."
-    if n_tied == 1:
-        return f"None of the other {n_trials - 1} trials is tied with the best."
-    return f"{n_tied} of {trials} are tied with the best."
-
-
-def _interval(row: RankedTrial) -> str:
-    return f"[{row.low:.3f} {row.high:.3f}]" if row.low == row.low else "not available"
+    return f"{params['backbone']} {params['image_size']} px, {params['policy']}, {plural(params['epochs'], 'epoch')}"

@@ -24,7 +24,7 @@ def register(
     study: Annotated[
         str | None, option("Name, uid or run of the study. [default: the only study of the MLflow store]", "NAME")
     ] = None,
-    trial: Annotated[int | None, option("Number of a complete trial. [default: the best]", "N")] = None,
+    trial: Annotated[int | None, option("Number of a complete trial. [default: the proposed one]", "N")] = None,
     name: Annotated[str | None, option("Name of the registered model. [default: the data set's]", "NAME")] = None,
     alias: Annotated[
         str, option("Alias that a version receives when it passes the promotion gate. [default: champion]", "NAME")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from bhsearch.errors import BhsearchError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+_ESCAPED = "backslashreplace"  # for characters that the encoding of the terminal lacks, such as ± in ASCII
 # Error codes of a failed write to standard output: the disk is full, or the reader of the pipe has ended.
 _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPIPE)
 
@@ -52,7 +54,7 @@ def lasting_err() -> Iterator[Console]:
     if descriptor != 2:
         yield err
         return
-    with os.fdopen(os.dup(2), "w") as stream:
+    with os.fdopen(os.dup(2), "w", errors=_ESCAPED) as stream:
         yield Console(file=stream, highlight=False)
 
 
@@ -68,6 +70,9 @@ def main(app: typer.Typer, prog_name: str) -> NoReturn:
     Errors of bhsearch are printed without a traceback.
     """
     code = 0
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors=_ESCAPED)
     try:
         try:
             app(prog_name=prog_name)

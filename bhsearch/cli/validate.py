@@ -35,9 +35,9 @@ def validate(
 ) -> None:
     """Evaluate a registered model on an external cohort, with the statistics of the sealed test.
 
-    The access is logged before anything is computed, and every validation on the same cohort is counted. A cohort that
-    contains images of the model's data set is refused. Differences from the training images are listed: image size,
-    magnification, and drift of the cases.
+    The access is logged before anything is computed, and every validation on images or cases of this cohort is counted.
+    A cohort that contains images of the model's data set is refused. Differences from the training images are listed:
+    image size, magnification, and drift of the cases.
     """
     from bhsearch.config import load_settings
     from bhsearch.lifecycle.validation.request import REASON, ValidationRequest

@@ -100,11 +100,32 @@ class StudySettings:
         unit="seconds",
         belongs_to_command=True,
     )
+    budget: float | None = setting(
+        None,
+        "Minutes that all trials of the study should take together, at most --trials; a trial starts only if it is "
+        "expected to end in time.",
+        "MINUTES",
+        above=0,
+        unit="minutes",
+        belongs_to_command=True,
+    )
     patience: int | None = setting(
         None, "Stop after this many finished trials in a row without a better score.", "N", at_least=1
     )
     max_failures: int = setting(5, "Stop after this many failed trials in a row.", "N", at_least=1)
     seed: int = setting(0, "Random seed for the sampler and for training.", "N", at_least=0)
+    robustness: bool = setting(
+        False,
+        "After a frozen search, also score the best trials and the default on validation images with shifts of stain, "
+        "brightness, compression, focus and resolution; chooses nothing.",
+        belongs_to_command=True,
+    )
+    nested: bool = setting(
+        False,
+        "After a frozen search, repeat the whole search without each fold and score the fold by the model that this "
+        "search proposes; chooses nothing.",
+        belongs_to_command=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +162,13 @@ class SearchSettings:
         "Frozen study whose best heads initialize the heads of a fine-tuning study.",
         "STUDY",
         unset="heads are trained for each backbone",
+    )
+    race_divisions: int = setting(
+        0,
+        "Number of further divisions into folds on which the five best trials of a frozen study are scored again; only "
+        "these trials may then be proposed.",
+        "N",
+        belongs_to_command=True,
     )
     warm_start_from: tuple[str, ...] = setting(
         (),
@@ -255,7 +283,11 @@ class TrackingSettings:
     title: ClassVar[str] = "Tracking and output"
 
     tracking: bool = setting(True, "Log runs, predictions and models to MLflow.", belongs_to_command=True)
-    keep_models: str = setting("all", "Trials whose models are kept in MLflow: all, best:N or none.", "WHICH")
+    keep_models: str = setting(
+        "all",
+        "Trials whose models are kept in MLflow: all, best:N (with cheaper ones that may be proposed) or none.",
+        "WHICH",
+    )
     quiet: bool = setting(False, "Print the result only.", aliases=("-q",), belongs_to_command=True)
 
 

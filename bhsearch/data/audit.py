@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bhsearch.data.grouping import merge_groups, sealed_part, spellings
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.layouts.naming import shown
-from bhsearch.text import listed
+from bhsearch.text import listed, plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bhsearch.data.dataset import BadFile, Dataset
+    from bhsearch.data.dataset import BadFile, Dataset, LeftOut
 
 Sets = tuple[tuple[str, ...], ...]
 SUMMARY_SEVERITIES = ("error", "merged", "duplicate")
-_BAD, _SAME_BYTES = "Files that could not be read", "Sets of byte-identical files"
+UNREADABLE, _SAME_BYTES = "Files that could not be read", "Sets of byte-identical files"
 _MERGED = "Groups merged from several cases"
 _NARROW_SHARE = 0.1  # share of the sample range below which an image is suspicious
 NARROW = "Images that use less than a tenth of their sample range and may be much too dark"
@@ -55,6 +57,7 @@ class Audit:
         narrow_ranges: Used share of the sample range by path, for images that use less than a tenth of the range. An
             example is an image with 12-bit camera values in a 16-bit file, which looks almost black.
         pages_left_out: Number of pages or frames that were not read, by path.
+        left_out: Numbers of files in the folder that are not images of the data set.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Audit:
     spellings: Sets = ()
     narrow_ranges: dict[str, float] = field(default_factory=dict)
     pages_left_out: dict[str, int] = field(default_factory=dict)
+    left_out: tuple[LeftOut, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as a JSON-able dictionary."""
@@ -103,7 +107,7 @@ class Audit:
                 "error", "Images labelled both benign and malignant", _paths(self.identical_pixels_both_labels)
             ),
             AuditFinding("error", "Cases with several spellings, kept together", _joined(self.spellings)),
-            AuditFinding("error", _BAD, bad),
+            AuditFinding("error", UNREADABLE, bad),
             AuditFinding("merged", "Images shared by several cases", _paths(self.identical_pixels_across_cases)),
             AuditFinding("merged", _MERGED, _joined(self.merged_groups)),
             AuditFinding(
@@ -116,6 +120,11 @@ class Audit:
             AuditFinding("note", "Cases with a single image", list(self.cases_of_one_image)),
             AuditFinding("note", "Differences from the published counts", list(self.count_differences)),
             AuditFinding("note", NARROW, [f"{path}: {share:.1%}" for path, share in self.narrow_ranges.items()]),
+            AuditFinding(
+                "note",
+                "Kinds of files that are left out",
+                [f"{plural(item.count, f'{item.suffix} file')}: {item.reason}" for item in self.left_out],
+            ),
             AuditFinding("note", PAGES, [f"{path}: {n:,} not read" for path, n in self.pages_left_out.items()]),
         ]
         return [finding for finding in candidates if finding.examples]
@@ -128,7 +137,7 @@ class Audit:
         files are also pixel-identical images, and groups are merged because of shared images or spellings. Leaks are
         left out because they end the command unless the predefined split is ignored.
         """
-        implied = (_BAD, _SAME_BYTES, _MERGED)
+        implied = (UNREADABLE, _SAME_BYTES, _MERGED)
         return [
             f.sentence
             for f in self.findings()
@@ -137,8 +146,9 @@ class Audit:
 
     def head(self) -> list[str]:
         """Return lines on the size of the data set and the caveats that apply to all of its results."""
-        slides = f", {self.n_slides:,} slides" if self.n_slides else ""
-        head = [f"{self.name}: {self.n_images:,} images, {self.n_cases:,} cases{slides}, {self.n_groups:,} groups."]
+        counted = [plural(self.n_images, "image"), plural(self.n_cases, "case")]
+        counted += [plural(self.n_slides, "slide")] if self.n_slides else []
+        head = [f"{self.name}: {', '.join(counted)}, {plural(self.n_groups, 'group')}."]
         if self.synthetic:
             head.append("The data are synthetic: drawn by a program, not photographed from tissue.")
         if not self.has_cases:
@@ -192,7 +202,7 @@ def _with_groups(dataset: Dataset) -> pd.DataFrame:
 
 
 def counts(dataset: Dataset) -> dict[str, Any]:
-    """Count images, cases, slides and groups by class, subtype, magnification and part.
+    """Count images, cases, slides and groups by class, subtype, magnification, part and site, and describe image sizes.
 
     A case or group with both labels counts in each class, and once in `all`. `slides` is 0 if slides are unknown.
 
@@ -234,10 +244,40 @@ def counts(dataset: Dataset) -> dict[str, Any]:
         "subtypes": images_by("subtype"),
         "magnifications": images_by("magnification"),
         "parts": images_by("part"),
+        "sites": images_by("site"),
+        "sizes": _sizes(dataset),
         "bad": [asdict(file) for file in dataset.bad],
         "left_out": [asdict(item) for item in dataset.left_out],
         "notes": list(dataset.notes),
     }
+
+
+def _sizes(dataset: Dataset) -> dict[str, Any]:
+    """Return the spread of the image sizes in pixels, and the number of different sizes."""
+    sizes = [dataset.sizes[path] for path in dataset.table["path"] if path in dataset.sizes]
+    if not sizes:
+        return {}
+    heights, widths = np.array(sizes).T
+    spread = {
+        name: {"smallest": int(side.min()), "median": int(np.median(side)), "largest": int(side.max())}
+        for name, side in (("width", widths), ("height", heights))
+    }
+    return {**spread, "different": len(set(sizes))}
+
+
+def describe_sizes(sizes: Mapping[str, Any]) -> str:
+    """Return the spread of image sizes, from `counts`, as a sentence."""
+    if not sizes:
+        return ""
+    smallest, median, largest = (
+        f"{sizes['width'][name]:,} x {sizes['height'][name]:,}" for name in ("smallest", "median", "largest")
+    )
+    if sizes["different"] == 1:
+        return f"Image size, width x height: {median} px"
+    return (
+        f"Image sizes, width x height: {smallest} to {largest} px, median {median} px, "
+        f"{sizes['different']:,} different sizes"
+    )
 
 
 def audit(dataset: Dataset) -> Audit:
@@ -275,6 +315,7 @@ def audit(dataset: Dataset) -> Audit:
             path: used for path in table["path"] if (used := dataset.range_used.get(path, 1.0)) < _NARROW_SHARE
         },
         pages_left_out={path: n for path in table["path"] if (n := dataset.pages_left_out.get(path, 0))},
+        left_out=dataset.left_out,
     )
 
 

@@ -76,6 +76,7 @@ class Dataset:
         range_used: Used share of the sample range, 0 to 1, by path. Images with at most 8 bits per sample have no
             entry.
         pages_left_out: Number of pages or frames that were not read, by path. Files with one page have no entry.
+        sizes: Height and width of each image in pixels, by path.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     range_used: Mapping[str, float] = field(default_factory=dict)
     pages_left_out: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)

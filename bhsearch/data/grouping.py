@@ -13,7 +13,7 @@ from bhsearch.data.dataset import Dataset
 from bhsearch.data.layouts.naming import PARTS, TEST, VALIDATION, shown, spelling_key
 from bhsearch.data.stratify import SEPARATOR, strata_of
 from bhsearch.errors import DataError, SettingsError
-from bhsearch.text import listed, plural
+from bhsearch.text import listed, plural, verb
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ def units_of_slides(dataset: Dataset) -> SplitUnits:
     if n_unknown:
         raise SettingsError(
             f"--group-by slide requires that the slide of every image is known, but it is missing for {n_unknown:,} of "
-            f"{len(dataset):,} images. Use --group-by case."
+            f"{plural(len(dataset), 'image')}. Use --group-by case."
         )
     # The key includes the case, since two cases may have a slide with the same name.
     return _named([SEPARATOR.join(pair) for pair in zip(case_keys(dataset), slides, strict=True)], dataset.labels)
@@ -113,7 +113,8 @@ def units_of_sites(dataset: Dataset, group: Ints) -> SplitUnits:
     n_unknown = int(np.sum(sites == ""))
     if n_unknown:
         raise SettingsError(
-            f"--group-by site needs the site of every image, but {n_unknown:,} of {len(dataset):,} images have none. "
+            f"--group-by site needs the site of every image, but {n_unknown:,} of "
+            f"{plural(len(dataset), 'image')} {verb(n_unknown, 'has', 'have')} none. "
             "Add a column site to the table of images, or use --group-by case."
         )
     unit = merge_groups(sites, group.astype(str).astype(object), by_spelling=True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
-from bhsearch.data.dataset import COLUMNS, BadFile, Dataset
+from bhsearch.data.dataset import CLASS_NAMES, COLUMNS, BadFile, Dataset
 from bhsearch.data.images.decode import Digests, Progress, hash_images
 from bhsearch.data.layouts import registry
 from bhsearch.data.layouts.base import LAYOUTS, NO_OPTIONS, LayoutOptions
 from bhsearch.data.layouts.listing import Listing, require_both_classes
+from bhsearch.data.magnification import magnification_key
 from bhsearch.errors import DataError
 from bhsearch.text import listed, plural
 
@@ -44,18 +48,26 @@ def load_dataset(
     listing = registry.read(data, layout=layout, options=options, both_classes=both_classes)
     results = hash_images(listing.root, [row.path for row in listing.rows], progress=progress)
     bad = [*listing.bad, *(result for result in results if isinstance(result, BadFile))]
+    if bad:
+        _require_unchanged(listing, bad)
     if bad and not skip_unreadable:
-        reasons = listed([f"{file.path}: {file.reason}" for file in bad])
         raise DataError(
-            f"Cannot read {len(bad):,} of {plural(len(listing.rows) + len(listing.bad), 'image')}:\n{reasons}\n"
+            f"Cannot read {len(bad):,} of {plural(len(listing.rows) + len(listing.bad), 'image')}:\n{_reasons(bad)}\n"
             "Repair or remove the files, or skip them with --skip-unreadable."
         )
     read = [(row, result) for row, result in zip(listing.rows, results, strict=True) if isinstance(result, Digests)]
-    rows = [{**asdict(row), **asdict(result)} for row, result in read]
-    if both_classes or not rows:
-        require_both_classes(
-            (row["label"] for row in rows), f" after leaving out {plural(len(bad), 'unreadable file')}"
+    rows = [
+        {**asdict(row), **asdict(result), "magnification": magnification_key(row.magnification)} for row, result in read
+    ]
+    labels = [int(row["label"]) for row in rows]
+    if bad and (not rows or (both_classes and len(set(labels)) < len(CLASS_NAMES))):
+        left = f"only {CLASS_NAMES[labels[0]]} images are" if rows else "no image is"
+        raise DataError(
+            f"Images of both classes are needed, but {left} left after leaving out "
+            f"{plural(len(bad), 'unreadable file')}:\n{_reasons(bad)}\nRepair the files."
         )
+    if both_classes or not rows:
+        require_both_classes(labels)
     return Dataset(
         name=_name(listing),
         root=listing.root,
@@ -67,10 +79,42 @@ def load_dataset(
         notes=listing.notes,
         range_used={row.path: result.range_used for row, result in read if result.range_used < 1},
         pages_left_out={row.path: result.pages_left_out for row, result in read if result.pages_left_out},
+        sizes={row.path: (result.height, result.width) for row, result in read},
     )
+
+
+def _reasons(bad: Sequence[BadFile]) -> str:
+    return listed([f"{file.path}: {file.reason}" for file in bad])
+
+
+def _require_unchanged(listing: Listing, bad: Sequence[BadFile]) -> None:
+    """Check that files that cannot be read still exist.
+
+    Raises:
+        DataError: If files were removed after they were listed. They are not skipped: the remaining images would be
+            another data set.
+    """
+    listed_before = {row.path for row in listing.rows}
+    gone = [file.path for file in bad if file.path in listed_before and not os.path.lexists(listing.root / file.path)]
+    if gone:
+        raise DataError(
+            f"Images must not be moved or deleted while they are read, but {plural(len(gone), 'image')} of "
+            f"{len(listing.rows):,} disappeared:\n{listed(gone)}\nCheck that nothing changes the folder and that its "
+            "disk is connected, then run the command again."
+        )
 
 
 def _name(listing: Listing) -> str:
     if LAYOUTS.get(listing.layout).names_dataset:
         return listing.layout
-    return re.sub(r"[^a-z0-9]+", "-", listing.root.resolve().name.lower()).strip("-") or "data"
+    return name_of_folder(listing.root.resolve().name)
+
+
+def name_of_folder(name: str) -> str:
+    """Return the name of a data set from the name of its folder: lower case, with letters and digits of any script.
+
+    Other characters become hyphens, so that the name is valid in MLflow and in file names.
+    """
+    text = unicodedata.normalize("NFC", name).lower()
+    kept = "".join(letter if unicodedata.category(letter)[0] in "LMN" else "-" for letter in text)
+    return re.sub("-+", "-", kept).strip("-") or "data"

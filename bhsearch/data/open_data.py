@@ -10,6 +10,7 @@ from bhsearch.data.images.decode import Progress
 from bhsearch.data.layouts.base import NO_OPTIONS, LayoutOptions
 from bhsearch.data.layouts.registry import AUTO
 from bhsearch.data.load_dataset import load_dataset
+from bhsearch.data.magnification import at_magnification
 from bhsearch.data.synthetic.phantom import parse_spec, phantom_dataset, phantom_folder
 from bhsearch.errors import SettingsError
 
@@ -82,6 +83,28 @@ def open_data(
         both_classes=both_classes,
         progress=progress,
     )
+
+
+def open_selected(
+    settings: Settings, *, both_classes: bool = True, progress: Progress | None = None
+) -> tuple[Dataset, Dataset]:
+    """Open the data set that the settings name, and select the images of the magnification that they name.
+
+    Args:
+        settings: Settings of the data.
+        both_classes: See `open_data`.
+        progress: See `open_data`.
+
+    Returns:
+        The whole data set, and the selected images.
+
+    Raises:
+        DataError: See `open_data`.
+        SettingsError: If an option does not fit the data, or no image has this magnification.
+    """
+    index = open_settings(settings, both_classes=both_classes, progress=progress)
+    _, rows = at_magnification(index, settings.magnification)
+    return index, index.select(rows)
 
 
 def open_settings(

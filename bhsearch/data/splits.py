@@ -24,6 +24,7 @@ from bhsearch.data.grouping import (
     units_of_slides,
 )
 from bhsearch.data.layouts.naming import PARTS as DATA_PARTS
+from bhsearch.data.magnification import ALL, at_magnification
 from bhsearch.data.stratify import (
     SEPARATOR,
     assign_folds,
@@ -33,10 +34,10 @@ from bhsearch.data.stratify import (
     select_test_groups,
 )
 from bhsearch.errors import DataError, SettingsError
+from bhsearch.text import plural, verb
 
 GROUPINGS = ("case", "site", "slide", "image")
 PARTS = ("left out", "test", "development")
-ALL = "all"
 MAX_FOLDS = 100
 MAX_REPEATS = 100
 FEW_GROUPS = 3  # warn about fewer groups of a class in a fold or in the test set
@@ -270,7 +271,7 @@ def make_split(
         DataError: If the test set or a fold would lack a class, or a group has images in several predefined parts.
     """
     check_split_options(test_fraction, n_folds, n_repeats, group_by)
-    magnification, chosen = _at_magnification(dataset, magnification)
+    magnification, chosen = at_magnification(dataset, magnification)
     groups = units_of_groups(dataset)
     part = "" if ignore_predefined_split else sealed_part(dataset)
     sealed = part_as_test(dataset, groups) if part else _sealed(dataset, groups, test_fraction)
@@ -278,7 +279,7 @@ def make_split(
     _require_test(dataset, groups, test, part, magnification)
     units = _units_to_assign(dataset, groups, rows, group_by)
     folds = np.full((n_repeats, len(dataset)), -1, dtype=np.int8)
-    folds[:, rows] = _check_folds(units, dataset.labels[rows], n_folds, n_repeats, f"{group_by}s{_at(magnification)}")
+    folds[:, rows] = _check_folds(units, dataset.labels[rows], n_folds, n_repeats, group_by, magnification)
     reasons = _why_not_promotable(dataset, group_by)
     return Split(
         paths=dataset.column("path").copy(),
@@ -300,6 +301,7 @@ def make_split(
         warnings=(
             *_on_parts(dataset, part, test_fraction),
             *reasons,
+            *filter(None, [_joined_sites(units, group_by)]),
             *_few_groups(dataset, groups, test, folds, n_folds),
         ),
     )
@@ -319,25 +321,6 @@ def check_split_options(test_fraction: float, n_folds: int, n_repeats: int, grou
         raise SettingsError(f"--repeats must be from 1 to {MAX_REPEATS}, but got {n_repeats}.")
     if group_by not in GROUPINGS:
         raise SettingsError(f"--group-by must be one of {', '.join(GROUPINGS)}, but got {group_by!r}.")
-
-
-def _at_magnification(dataset: Dataset, wanted: str) -> tuple[str, Bools]:
-    """Return the magnification as spelt in the data set, and the mask of the images with this magnification.
-
-    The values `40`, `40x` and `40X` are equivalent. The value `all` selects every image.
-    """
-    if wanted == ALL:
-        return ALL, np.ones(len(dataset), dtype=bool)
-    column = dataset.column("magnification")
-    known = sorted(set(column) - {""}, key=lambda value: (len(value), value))
-    for value in known:
-        if value.upper().removesuffix("X") == wanted.upper().removesuffix("X"):
-            return value, column == value
-    raise SettingsError(
-        f"--magnification must be one of {', '.join([ALL, *known])}, but got {wanted!r}."
-        if known
-        else f"The data set has no magnifications, so --magnification must be {ALL}, but got {wanted!r}."
-    )
 
 
 def _sealed(dataset: Dataset, groups: SplitUnits, test_fraction: float) -> Bools:
@@ -373,9 +356,13 @@ def _require_test(dataset: Dataset, groups: SplitUnits, test: Bools, part: str, 
     total = _cases_of_classes(groups.number, dataset.labels)
     what = f"test set (the {part} images of the predefined split)" if part else "test set"
     raise DataError(
-        f"The {what} lacks a class: it has {_counted(counts, 'cases' + _at(magnification))}, of "
-        f"{_counted(total, 'cases')} in total. "
-        + ("Split by case with --ignore-predefined-split." if magnification == ALL else f"Use --magnification {ALL}.")
+        f"The {what} must have cases of both classes, but it has {_counted(counts, 'cases' + _at(magnification))}. "
+        + (
+            f"The whole data set has {_counted(total, 'cases')}. Split by case with --ignore-predefined-split."
+            if magnification == ALL
+            else f"The whole data set has {_counted(total, 'cases')} at all magnifications. Use --magnification {ALL}, "
+            "which also tests on images at the other magnifications."
+        )
     )
 
 
@@ -387,8 +374,28 @@ def _units_to_assign(dataset: Dataset, groups: SplitUnits, rows: Bools, group_by
     return (units_of_slides if group_by == "slide" else units_of_images)(dataset.select(rows))
 
 
-def _check_folds(units: SplitUnits, labels: Folds, n_folds: int, n_repeats: int, what: str) -> Folds:
+def _joined_sites(units: SplitUnits, group_by: str) -> str:
+    """Return a sentence that names the sites that are one unit; empty if there are none, or units are no sites."""
+    joined = [" = ".join(key.split(SEPARATOR)) for key in units.keys if group_by == "site" and SEPARATOR in key]
+    return (
+        f"Sites joined by = share a case, or differ only in spelling, and stay in one fold: {'; '.join(joined)}."
+        if joined
+        else ""
+    )
+
+
+def _check_folds(
+    units: SplitUnits, labels: Folds, n_folds: int, n_repeats: int, group_by: str, magnification: str
+) -> Folds:
     """Assign units to folds and check the result.
+
+    Args:
+        units: Units of the development set.
+        labels: Label per image. Shape (n_images,).
+        n_folds: Number of folds.
+        n_repeats: Number of different divisions.
+        group_by: One of `GROUPINGS`, the kind of the units.
+        magnification: Magnification of the images, or `ALL`.
 
     Returns:
         Fold of each image in each repeat; every fold has both classes. Shape (n_repeats, n_images).
@@ -402,25 +409,27 @@ def _check_folds(units: SplitUnits, labels: Folds, n_folds: int, n_repeats: int,
         folds = assign_folds(units.keys, units.strata, n_folds, n_repeats)[:, units.number]
         return folds, bool(groups_per_fold(folds, units.number, labels, n_folds).all())
 
+    what = f"{group_by}s{_at(magnification)}"
     folds, works = assigned(n_folds)
     if works and len(folds) == n_repeats:
         return folds
     if works:
         raise SettingsError(
             f"--repeats {n_repeats} is too large: {len(units.keys):,} {what} in {n_folds} folds allow only "
-            f"{len(folds)} different divisions. Use at most --repeats {len(folds)}."
+            f"{plural(len(folds), 'different division')}. Use at most --repeats {len(folds)}."
         )
     counts = _cases_of_classes(units.number, labels)
     possible = range(min(MAX_FOLDS, *counts), 1, -1)
     largest = next((k for k in possible if len((found := assigned(k))[0]) == n_repeats and found[1]), None)
     repeated = f" with --repeats {n_repeats}" if n_repeats > 1 else ""
+    if largest:
+        remedy = f"The largest possible value{repeated} is --folds {largest}."
+    else:
+        more = "sites, or use --group-by case" if group_by == "site" else "cases"
+        remedy = f"No value of --folds works{repeated}; two folds need at least two of each class. Add {more}."
     raise DataError(
         f"With --folds {n_folds}, a fold would lack a class: the development set has only {_counted(counts, what)}. "
-        + (
-            f"The largest possible value{repeated} is --folds {largest}."
-            if largest
-            else f"No value of --folds works{repeated}."
-        )
+        + " ".join(filter(None, [_joined_sites(units, group_by), remedy]))
     )
 
 
@@ -446,7 +455,7 @@ def _leaks(dataset: Dataset, groups: SplitUnits, folds: Folds, group_by: str) ->
         if apart.any():
             sentences.append(
                 f"Grouping by {group_by} puts {_n_different(keys[apart]):,} of {_n_different(keys):,} {what} in "
-                f"several folds, with {apart.sum():,} of {len(keys):,} images."
+                f"several folds, with {apart.sum():,} of {plural(len(keys), 'image')}."
             )
     return tuple(sentences)
 
@@ -461,7 +470,8 @@ def _few_groups(dataset: Dataset, groups: SplitUnits, test: Bools, folds: Folds,
         n_few = int((counts < FEW_GROUPS).sum())
         if n_few:
             sentences.append(
-                f"{n_few:,} of {counts.size:,} folds have fewer than {FEW_GROUPS} {name} cases (minimum "
+                f"{n_few:,} of {counts.size:,} folds {verb(n_few, 'has', 'have')} fewer than {FEW_GROUPS} {name} "
+                "cases (minimum "
                 f"{counts.min()}), so their AUC varies a lot by chance."
             )
         if in_test[label] < FEW_GROUPS:

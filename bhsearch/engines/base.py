@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bhsearch.errors import RunError
-from bhsearch.objectives.base import IntermediateValue
+from bhsearch.objectives.base import MS_PER_IMAGE, IntermediateValue
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.plugins import PluginSource
 from bhsearch.states import COMPLETE, PRUNED
@@ -24,7 +25,8 @@ class Trial:
         value: Score; None unless the trial is complete.
         notes: Metadata of the trial by key, called notes throughout the package. All trials: `owner` (the process that
             runs the trial). Complete and pruned trials: `seconds` (duration). Complete trials: `auc_low` and `auc_high`
-            (confidence interval of the score). Failed trials: `reason`, and `dead` if the process died. Retries:
+            (confidence interval of the score), and `ms_per_image` (inference time of the deployed model; absent if
+            unknown). Failed trials: `reason`, and `dead` if the process died. Retries:
             `retry_of` (number of the retried trial) and `attempt` (1 or 2). Further keys are set by the worker, such as
             `warm` (index of the warm-start point) and `outbox` (folder of the outbox).
     """
@@ -60,10 +62,19 @@ def is_ignored_on_resume(trial: Trial) -> bool:
     return trial.notes.get("reason") == INTERRUPTED or dead
 
 
-def result_attributes(seconds: float, ends: tuple[float, float] | None) -> dict[str, float]:
-    """Return the notes of a complete trial: the duration in seconds, and the interval of the score if known."""
+def result_attributes(
+    seconds: float, ends: tuple[float, float] | None, milliseconds: float | None = None
+) -> dict[str, float]:
+    """Return the notes of a complete trial.
+
+    Args:
+        seconds: Duration of the trial.
+        ends: Lower and upper end of the confidence interval of the score; None if unknown.
+        milliseconds: Inference time of the deployed model per image; None if unknown.
+    """
     interval = {} if ends is None else {"auc_low": round(ends[0], 6), "auc_high": round(ends[1], 6)}
-    return {"seconds": round(seconds, 4), **interval}
+    cost = {} if milliseconds is None else {MS_PER_IMAGE: milliseconds}
+    return {"seconds": round(seconds, 4), **interval, **cost}
 
 
 class TrialAlreadyEnded(Exception):  # noqa: N818  # not an error: the first end counts
@@ -85,12 +96,17 @@ class Engine(Protocol):
     def beat_seconds(self) -> float | None:
         """Seconds between two calls of `beat`; None if the engine needs no heartbeat."""
 
-    def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
+    def ask(
+        self, point: Params | None = None, notes: dict[str, Any] | None = None, seconds_left: float = math.inf
+    ) -> Trial:
         """Start a trial and return its record.
 
         Args:
             point: Parameters of the trial; None to let the sampler choose them.
             notes: Notes that are stored with the trial when it is created; see `Trial.notes`.
+            seconds_left: Seconds of a budget that is too small for all features; infinity without one. An engine that
+                knows costs proposes fewer trials that need new features, and none that needs more seconds. Other
+                engines ignore the argument.
 
         Raises:
             SearchExhausted: If the sampler has no more points to propose.
@@ -99,7 +115,14 @@ class Engine(Protocol):
     def report(self, number: int, report: IntermediateValue) -> bool:
         """Report an intermediate value of a running trial, and return whether the trial should be pruned."""
 
-    def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
+    def complete(
+        self,
+        number: int,
+        score: float,
+        seconds: float,
+        ends: tuple[float, float] | None = None,
+        milliseconds: float | None = None,
+    ) -> None:
         """End a trial as complete.
 
         Args:
@@ -107,6 +130,7 @@ class Engine(Protocol):
             score: Score of the trial.
             seconds: Duration of the trial.
             ends: Lower and upper end of the confidence interval of the score; None if unknown.
+            milliseconds: Inference time of the deployed model per image; None if unknown.
         """
 
     def prune(self, number: int, seconds: float) -> None:
@@ -133,6 +157,12 @@ class Engine(Protocol):
     def trials(self) -> list[Trial]:
         """Return all trials, ordered by number."""
 
+    def costs(self) -> dict[str, Any]:
+        """Return the costs that were stored with the study, JSON-compatible; empty if none were stored."""
+
+    def save_costs(self, costs: dict[str, Any]) -> None:
+        """Store JSON-compatible costs with the study, so that every process and every later command uses the same."""
+
     def importances(self) -> dict[str, float]:
         """Return the fraction of the score's variance explained by each parameter, largest first; empty if unknown."""
 
@@ -148,12 +178,14 @@ class Capabilities:
         prunes: Whether the engine can prune trials (`--pruner`).
         parallel: Whether several processes can run trials at the same time (`--workers` above 1).
         uses_database: Whether studies are stored in the database given by `--storage`, whose URL workers use to join.
+        paced: Samplers that set the number of epochs of a trial themselves, and so need a parameter `epochs`.
         advice: Sentence appended to the error message when an option is refused, by option name; may be empty.
     """
 
     prunes: bool
     parallel: bool
     uses_database: bool
+    paced: tuple[str, ...] = ()
     advice: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -32,8 +32,8 @@ def group_draws(
     """Draw bootstrap samples of the groups, with replacement within each stratum.
 
     Args:
-        group: Group number per image. Shape (n,).
-        stratum: Stratum of the image's group. Shape (n,).
+        group: Group number per image. Shape (n_images,).
+        stratum: Stratum of the image's group. Shape (n_images,).
         n_draws: Number of bootstrap samples, 1 or more.
         seed: Random seed. The samples do not depend on the order of the images.
 
@@ -64,11 +64,11 @@ def with_observed(group: npt.NDArray[np.int64], draws: IntArray | None) -> tuple
     """Put the observed data, in which each group counts once, before the bootstrap samples.
 
     Args:
-        group: Group number per image. Shape (n,).
+        group: Group number per image. Shape (n_images,).
         draws: Counts from `group_draws`; None for the observed data only. Shape (n_draws, n_groups).
 
     Returns:
-        The counts, shape (n_draws + 1, n_groups), and the column of each image's group in them, shape (n,).
+        The counts, shape (n_draws + 1, n_groups), and the column of each image's group in them, shape (n_images,).
     """
     _, number = np.unique(group, return_inverse=True)
     observed = np.ones((1, number.max() + 1), dtype=np.int64)
@@ -111,7 +111,7 @@ def bootstrap_metric(metric: Metric, predictions: Predictions, decisions: HardLa
 
 
 def _group_number(predictions: Predictions, draws: IntArray | FloatArray) -> IntArray:
-    """Return the column of `draws` that belongs to each image's group. Shape (n,)."""
+    """Return the column of `draws` that belongs to each image's group. Shape (n_images,)."""
     _, number = np.unique(predictions.group, return_inverse=True)
     if draws.ndim != 2 or draws.shape[1] != number.max() + 1:
         raise DataError(
@@ -177,9 +177,9 @@ def _pair_wins(
     Args:
         predictions: Out-of-fold predictions.
         repeat: Number of the repeat.
-        number: Column of `draws` per image. Shape (n,).
-        positive: Rows of the fold's malignant images.
-        negative: Rows of the fold's benign images.
+        number: Column of `draws` per image. Shape (n_images,).
+        positive: Row numbers of the fold's malignant images.
+        negative: Row numbers of the fold's benign images.
         draws: Counts. Shape (n_draws, n_groups).
 
     Returns:
@@ -235,6 +235,22 @@ def interval(samples: FloatArray, level: float = 0.95) -> Interval:
         return Interval(np.nan, np.nan)
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
+
+
+def difference_interval(
+    first: Predictions, second: Predictions, task: Task, n_draws: int = 1000, seed: int = 0
+) -> Interval:
+    """Return the 95 % percentile interval of the difference between two scores, over the same bootstrap samples.
+
+    Args:
+        first: Out-of-fold predictions, whose groups are drawn.
+        second: Predictions of the same images and folds, whose score is subtracted.
+        task: Task that names the score.
+        n_draws: Number of bootstrap samples, 1 or more.
+        seed: Random seed of the bootstrap.
+    """
+    draws = group_draws(first.group, first.stratum, n_draws, seed)
+    return paired_difference(bootstrap_scores(first, draws, task), bootstrap_scores(second, draws, task))
 
 
 def paired_difference(first: FloatArray, second: FloatArray, level: float = 0.95) -> Interval:

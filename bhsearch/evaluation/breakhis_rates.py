@@ -36,13 +36,16 @@ class Rates:
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and standard deviation of the rates over folds at one magnification.
+    """Mean and standard deviation of recognition rates over folds at one magnification.
+
+    Standard deviations have ddof 1, and are nan for a single fold.
 
     Attributes:
-        magnification: Magnification of the images.
+        magnification: Magnification as in the data set, such as `100X`.
         n_folds: Number of folds.
-        image_rate: Mean and standard deviation (ddof 1; nan for a single fold).
-        recognition_rate: Mean and standard deviation (ddof 1; nan for a single fold).
+        image_rate: Mean and standard deviation of `Rates.image_rate`, the share of correctly classified images.
+        recognition_rate: Mean and standard deviation of `Rates.recognition_rate`, the mean over patients of the share
+            of correctly classified images.
     """
 
     magnification: str
@@ -59,8 +62,8 @@ def recognition_rates(
     Args:
         fold: Number of the fold.
         magnification: Magnification of the images.
-        correct: Whether the predicted label of each image is correct. Shape (n,), not empty.
-        patient: Patient per image. Shape (n,).
+        correct: Whether the predicted label of each image is correct. Shape (n_images,), not empty.
+        patient: Patient per image. Shape (n_images,).
 
     Source:
         Spanhol et al., "A Dataset for Breast Cancer Histopathological Image Classification", 2016, equations 1 to 3.

@@ -65,7 +65,7 @@ class OperatingPoint:
         threshold: Calibrated probability from which an image is classified as malignant.
         brier_before: Out-of-fold Brier score without calibration, with equal weight for every group.
         brier_after: Out-of-fold Brier score with cross-fitted calibration, where each group is calibrated by a fit to
-            other groups; nan if there are too few groups for cross-fitting.
+            other groups; nan if a class has a single group, so that cross-fitting is impossible.
         fixed_rates: Thresholds on calibrated probabilities by name of `thresholds.FIXED_RATES`.
     """
 
@@ -89,9 +89,9 @@ class OperatingPoint:
         return f"none, since {why}; threshold {self.threshold:.3f}"
 
 
-def logit(probability: npt.NDArray[Any]) -> FloatArray:
-    """Return the logits of probabilities clipped to [1e-7, 1 - 1e-7], in float64. Any shape."""
-    inside = np.clip(np.asarray(probability, dtype=np.float64), _EDGE, 1 - _EDGE)
+def logit(probability: npt.NDArray[Any], edge: float = _EDGE) -> FloatArray:
+    """Return the logits of probabilities clipped to [edge, 1 - edge], in float64. Any shape."""
+    inside = np.clip(np.asarray(probability, dtype=np.float64), edge, 1 - edge)
     return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
@@ -105,10 +105,10 @@ def fit_calibration(
     and the optimisation starts from fixed values.
 
     Args:
-        probability: P(malignant). Shape (n,).
-        label: 0 or 1. Shape (n,).
+        probability: P(malignant). Shape (n_images,).
+        label: 0 or 1. Shape (n_images,).
         weight: Weight per image, 0 or more. Weights must sum to 1 within each independent unit, such as 1/(number of
-            images of the group). Shape (n,).
+            images of the group). Shape (n_images,).
 
     Returns:
         The calibration, with a slope within `SLOPES`.
@@ -164,9 +164,8 @@ def operating_point(predictions: Predictions, task: Task) -> OperatingPoint:
         task: Task that names the calibration method and the threshold rule.
 
     Returns:
-        The fitted calibration, or `NO_CALIBRATION` if calibration raises the cross-fitted Brier score or there are too
-        few groups for cross-fitting; and the thresholds on calibrated probabilities, of the task's rule and of
-        `FIXED_RATES`.
+        The fitted calibration, or `NO_CALIBRATION` if calibration raises the cross-fitted Brier score or a class has a
+        single group; and the thresholds on calibrated probabilities, of the task's rule and of `FIXED_RATES`.
 
     Raises:
         DataError: If a class is missing.
@@ -191,7 +190,7 @@ def operating_point(predictions: Predictions, task: Task) -> OperatingPoint:
 def _cross_fitted(
     probability: FloatArray, label: npt.NDArray[np.int8], weight: npt.NDArray[Any], group: IntArray, task: Task
 ) -> FloatArray:
-    """Return probabilities calibrated by fits to other groups; nan if a class has a single group. Shape (n,)."""
+    """Return probabilities calibrated by fits to other groups; nan if a class has a single group. Shape (n_images,)."""
     _, number = np.unique(group, return_inverse=True)
     share = np.bincount(number, label) / np.bincount(number)
     n_parts = min(_N_PARTS, *(len(np.unique(number[label == value])) for value in (0, 1)))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from bhsearch.evaluation.bootstrap import with_observed
 from bhsearch.evaluation.metrics import cumulative_counts, iter_folds
 from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
+from bhsearch.evaluation.reliable_intervals import single_case_class
 
 N_GRID = 101
 # Shift of grid points. The last digits of sums of weights such as 1/7 vary, and without the shift a grid point could be
@@ -98,7 +99,7 @@ def malignant_share(predictions: Predictions) -> float:
 def _band(predictions: Predictions, draws: IntArray | None, interpolate: _Interpolation, base: float) -> Band:
     """Average a curve over the folds with both classes, on the observed data and on each bootstrap sample."""
     grid = np.linspace(0.0, 1.0, N_GRID)
-    counts, number = with_observed(predictions.group, draws)
+    counts, number = with_observed(predictions.group, None if single_case_class(predictions) else draws)
     total, n_kept = np.zeros((len(counts), N_GRID)), np.zeros(len(counts))
     for repeat, _, rows in iter_folds(predictions):
         weight = predictions.weight[repeat, rows] * counts[:, number[rows]]

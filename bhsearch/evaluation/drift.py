@@ -149,8 +149,8 @@ class DriftTest:
 
     Attributes:
         reference: Distribution of the cases in one half of the training cases.
-        thresholds: Score above which a batch differs, by number of cases. Sizes for which the half has too few cases
-            are missing.
+        thresholds: Score above which a batch differs, by number of cases. A number n is missing if the half has fewer
+            than n + max(n, `_FEWEST_LEFT`) cases.
         false_alarms: Share of batches of the other half whose score is above the threshold, by number of cases, before
             a threshold with more than 0.5 % was raised.
     """
@@ -173,7 +173,7 @@ class DriftTest:
             seed: Random seed for the halves and the batches.
 
         Raises:
-            ValueError: If there are too few cases.
+            ValueError: If there are fewer than `FEWEST_CASES` cases.
         """
         if len(cases) < FEWEST_CASES:
             raise ValueError(f"There must be at least {FEWEST_CASES} cases, but got {len(cases)}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,7 @@ from bhsearch.evaluation.metrics import AUC_FOLD_STD, METRICS, metrics_of, trial
 from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS, extra_intervals, extra_values
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.promotion import few_cases_note
+from bhsearch.evaluation.reliable_intervals import reliable_intervals, why_no_interval
 from bhsearch.evaluation.supplementary.supplements import CALIBRATION_SLOPE_NOTE, TITLES, supplements
 from bhsearch.evaluation.thresholds import AT, FIXED_RATES, HardLabels, rate_title
 from bhsearch.tasks.base import Task
@@ -55,7 +57,7 @@ class TestResult:
         values: Metrics by name: the metrics of `trial_metrics`, those in `CALIBRATED` also before calibration, metrics
             of other packages, and the statistics of `supplements`.
         intervals: 95 % confidence intervals, from a bootstrap over cases, by name of the metric, except for subtypes
-            and magnifications.
+            and magnifications. Both ends are nan where `reliable_intervals` finds none.
         not_applicable: Reasons by name, for statistics of `supplements` that these predictions do not have.
     """
 
@@ -71,7 +73,7 @@ class TestResult:
 
     @property
     def few_cases(self) -> str:
-        """Sentence that says that the test has too few cases to come first; empty if it has enough."""
+        """Note on a test with fewer than `FEWEST_GROUPS` groups of a class; otherwise empty. See `few_cases_note`."""
         _, n_benign, n_malignant = self.predictions.count_groups()
         return few_cases_note(n_benign, n_malignant)
 
@@ -80,6 +82,10 @@ class TestResult:
         """Sentences that explain the supplementary statistics, and why those without a value are not applicable."""
         left_out = [f"Not applicable: {TITLES[name]}, since {reason}." for name, reason in self.not_applicable.items()]
         return [CALIBRATION_SLOPE_NOTE, *left_out]
+
+    def why_no_interval(self, name: str) -> str:
+        """Return the reason why a metric has no interval, as text; of no meaning for metrics that have one."""
+        return why_no_interval(name, self.predictions)
 
     def flat(self, prefix: str = TEST) -> dict[str, float]:
         """Return values and interval ends in one dictionary: `test/auc`, `test/auc_low`, `test/auc_high`, ..."""
@@ -102,7 +108,7 @@ def evaluate_test(
     Args:
         predictions: Predictions of the images of the held-out test set with calibrated probabilities, with one repeat
             and one fold.
-        uncalibrated: Uncalibrated probabilities. Shape (n,).
+        uncalibrated: Uncalibrated probabilities. Shape (n_images,).
         threshold: Calibrated probability from which an image is classified as malignant.
         task: Task that names the metrics.
         n_draws: Number of bootstrap samples of groups within strata.
@@ -117,6 +123,8 @@ def evaluate_test(
     decisions = HardLabels.at_threshold(predictions, threshold)
     values = trial_metrics(predictions, task, decisions)
     del values[AUC_FOLD_STD]  # undefined for a single fold
+    if not predictions.label.any():
+        values["f1"] = math.nan  # it is 0 for any prediction, and an external cohort may have a single class
     draws = group_draws(predictions.group, predictions.stratum, n_draws, seed)
     intervals = {
         name: interval(bootstrap_metric(metric, predictions, decisions, draws))
@@ -135,5 +143,5 @@ def evaluate_test(
             intervals[f"{name}{AT}{rate}"] = interval(samples)
     more = supplements(predictions, draws)
     values |= more.values
-    intervals |= more.intervals
+    intervals = reliable_intervals(values, intervals | more.intervals, predictions)
     return TestResult(task, predictions, before, decisions, values, intervals, more.not_applicable)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -61,6 +61,22 @@ class ImageColumns:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def take(self, rows: npt.NDArray[np.bool_], repeats: slice = slice(None)) -> Self:
+        """Return the columns of some images, in some repeats.
+
+        Args:
+            rows: Mask of the images to keep. Shape (n_images,).
+            repeats: Repeats whose folds are kept.
+        """
+        columns = {name: column[..., rows] for name, column in self._columns().items()}
+        return type(self)(**columns | {"fold": columns["fold"][repeats]})
+
+    def without_fold(self, repeat: int, fold: int) -> Self:
+        """Return the columns of the training part of a fold, with the other folds of the repeat numbered from 0."""
+        part = self.take(self.fold[repeat] != fold, slice(repeat, repeat + 1))
+        _, numbered = np.unique(part.fold, return_inverse=True)
+        return replace(part, fold=numbered.reshape(part.fold.shape).astype(part.fold.dtype))
 
     def predictions(self, probability: npt.NDArray[np.floating]) -> Predictions:
         """Return probabilities joined with the columns of their images.

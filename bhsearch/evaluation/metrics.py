@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,11 @@ AUC = "auc"
 AUC_FOLD_STD = "auc_fold_std"
 # Prefixes of the names of metrics on subsets; MLflow shows each prefix as a section.
 MAGNIFICATION, RECALL = "magnification/", "recall/"
+_LONGEST_NAME = 150  # characters of a part of a metric name; MLflow allows 250 for the whole name
 
-# Function (label, prediction, weight) -> value. Label and prediction have shape (n,), the weight has shape (..., n) and
-# the value has shape (...). Undefined values are nan, such as the sensitivity if no malignant image has a weight.
+# Function (label, prediction, weight) -> value. Label and prediction have shape (n_images,), the weight has shape
+# (..., n_images) and the value has shape (...). Undefined values are nan, such as the sensitivity if no malignant image
+# has a weight.
 MetricFunction = Callable[[LabelArray, npt.NDArray[Any], FloatArray], FloatArray]
 
 
@@ -32,10 +35,10 @@ def weighted_auc(label: LabelArray, probability: npt.NDArray[Any], weight: Float
     score; a tie counts as half.
 
     Args:
-        label: 0 or 1. Shape (n,).
-        probability: Scores that increase with malignancy, such as probabilities or logits. Shape (..., n).
-        weight: Weight per image, 0 or more, broadcast against `probability`. Scores with shape (n,) are sorted only
-            once for all weights. Shape (..., n).
+        label: 0 or 1. Shape (n_images,).
+        probability: Scores that increase with malignancy, such as probabilities or logits. Shape (..., n_images).
+        weight: Weight per image, 0 or more, broadcast against `probability`. Scores with shape (n_images,) are sorted
+            only once for all weights. Shape (..., n_images).
 
     Returns:
         One AUC per leading index; nan if a class has zero weight or a score is nan. Shape (...).
@@ -66,7 +69,7 @@ def weighted_auc(label: LabelArray, probability: npt.NDArray[Any], weight: Float
 
 
 def _ranked(values: FloatArray, order: npt.NDArray[np.intp]) -> FloatArray:
-    """Reorder values along the last axis; if `values` or `order` has shape (n,), it applies to all leading indices."""
+    """Reorder values along the last axis; a one-dimensional `values` or `order` is used for all leading indices."""
     if order.ndim == 1:
         return np.asarray(values[..., order])
     if values.ndim == 1:
@@ -81,9 +84,9 @@ def cumulative_counts(
     """Compute the weights of true and false positives at every threshold, from the highest threshold down.
 
     Args:
-        label: 0 or 1. Shape (n,).
-        probability: P(malignant). Shape (n,).
-        weight: Weight per image. Shape (..., n).
+        label: 0 or 1. Shape (n_images,).
+        probability: P(malignant). Shape (n_images,).
+        weight: Weight per image. Shape (..., n_images).
 
     Returns:
         Weights of the true positives and of the false positives, each of shape (..., 1 + n_distinct), and the
@@ -105,9 +108,9 @@ def weighted_average_precision(label: LabelArray, probability: npt.NDArray[Any],
     """Compute the average precision: the mean precision over thresholds, weighted by the increase in recall.
 
     Args:
-        label: 0 or 1. Shape (n,).
-        probability: Scores that increase with malignancy, such as probabilities or logits. Shape (n,).
-        weight: Weight per image, 0 or more. Shape (..., n).
+        label: 0 or 1. Shape (n_images,).
+        probability: Scores that increase with malignancy, such as probabilities or logits. Shape (n_images,).
+        weight: Weight per image, 0 or more. Shape (..., n_images).
 
     Returns:
         Values in [0, 1]; nan if the malignant class has zero weight. Shape (...).
@@ -218,10 +221,10 @@ class MetricInput:
     """Arguments of one call of a `MetricFunction`, with the rows of the images.
 
     Attributes:
-        rows: Row numbers in the predictions. Shape (m,).
-        label: 0 or 1. Shape (m,).
-        prediction: Probabilities or predicted labels. Shape (m,).
-        weight: Weight per image. Shape (m,).
+        rows: Row numbers of the images in the predictions. Shape (n_images,).
+        label: 0 or 1. Shape (n_images,).
+        prediction: Probabilities or predicted labels. Shape (n_images,).
+        weight: Weight per image. Shape (n_images,).
     """
 
     rows: IntArray
@@ -271,7 +274,8 @@ def fold_scores(predictions: Predictions, metric: MetricFunction = weighted_auc)
         metric: Function of label, probability and weight.
 
     Returns:
-        Value per repeat and fold; nan for folds without images and where the metric is undefined. Shape (R, K).
+        Value per repeat and fold; nan for folds without images and where the metric is undefined. Shape (n_repeats,
+        n_folds).
     """
     scores = np.full((predictions.n_repeats, predictions.n_folds), np.nan)
     for repeat, fold, rows in iter_folds(predictions):
@@ -282,7 +286,7 @@ def fold_scores(predictions: Predictions, metric: MetricFunction = weighted_auc)
 
 
 def iter_folds(predictions: Predictions) -> Iterator[tuple[int, int, npt.NDArray[np.intp]]]:
-    """Iterate over the validation folds that have images, as (repeat, fold, row numbers)."""
+    """Iterate over the validation folds that have images, as (repeat, fold, row numbers of the images)."""
     for repeat in range(predictions.n_repeats):
         for fold in range(predictions.n_folds):
             rows = np.flatnonzero(predictions.fold[repeat] == fold)
@@ -296,7 +300,7 @@ def score_function(task: Task) -> MetricFunction:
 
 
 def score(predictions: Predictions, task: Task) -> float:
-    """Compute the score of a trial: the mean of the task's weighted metric over all R x K folds.
+    """Compute the score of a trial: the mean of the task's weighted metric over the folds of all repeats.
 
     The score is nan if a fold lacks a class, which indicates an error: a split has both classes in every fold.
     """
@@ -313,15 +317,15 @@ def epoch_scores(
     """Compute the score of a trial after every epoch, for learning curves.
 
     Args:
-        probability: Out-of-fold P(malignant) after each epoch. Shape (E, R, n).
-        label: 0 or 1. Shape (n,).
-        fold: Validation fold of each image in each repeat. Shape (R, n).
-        weight: Image weights from `case_weights(group, fold)`. Shape (R, n).
-        function: Weighted metric, from `score_function`, which must accept predictions of shape (E, m).
+        probability: Out-of-fold P(malignant) after each epoch. Shape (n_epochs, n_repeats, n_images).
+        label: 0 or 1. Shape (n_images,).
+        fold: Validation fold of each image in each repeat. Shape (n_repeats, n_images).
+        weight: Image weights from `case_weights(group, fold)`. Shape (n_repeats, n_images).
+        function: Weighted metric, from `score_function`, which must accept predictions of shape (n_epochs, n_images).
 
     Returns:
-        Mean of the metric over the R x K folds; nan if a probability is nan. The last value is the score of the
-        trial. Shape (E,).
+        Mean of the metric over the folds of all repeats; nan if a probability is nan. The last value is the score of
+        the trial. Shape (n_epochs,).
     """
     columns = [
         function(label[rows], probability[:, repeat, rows], weight[repeat, rows])
@@ -343,7 +347,7 @@ def calibration_bins(predictions: Predictions) -> tuple[FloatArray, FloatArray, 
 
     Returns:
         Share of the total weight, mean predicted probability, and share of malignant images per repeat and bin. The
-        last two are nan for empty bins. Each array has shape (R, N_CALIBRATION_BINS).
+        last two are nan for empty bins. Each array has shape (n_repeats, N_CALIBRATION_BINS).
     """
     probability = predictions.probability.astype(np.float64)
     bins = calibration_bin(probability) + np.arange(predictions.n_repeats)[:, None] * N_CALIBRATION_BINS
@@ -369,9 +373,9 @@ def trial_metrics(predictions: Predictions, task: Task, decisions: HardLabels | 
         decisions: Predicted labels at a predefined threshold; None for labels at cross-fitted thresholds.
 
     Returns:
-        Values by name: `auc`, `auc_fold_std` (standard deviation over the R x K folds, ddof 1), the other metrics of
-        the task, then `magnification/<magnification>` (AUC) and `recall/<subtype>` (share of images with the correct
-        predicted label, with equal weight for every case) for known magnifications and subtypes.
+        Values by name: `auc`, `auc_fold_std` (standard deviation over the folds of all repeats, ddof 1), the other
+        metrics of the task, then `magnification/<magnification>` (AUC) for each magnification of the data, and
+        `recall/<subtype>` (case-weighted share of images with the correct predicted label) for each subtype.
     """
     folds = fold_scores(predictions)
     decisions = cross_fitted_labels(predictions, task) if decisions is None else decisions
@@ -385,7 +389,16 @@ def trial_metrics(predictions: Predictions, task: Task, decisions: HardLabels | 
 
 
 def confusion(predictions: Predictions, predicted: npt.NDArray[np.int8], weight: FloatArray) -> FloatArray:
-    """Compute the weighted confusion matrix per repeat: true labels in rows, predicted in columns. Shape (R, 2, 2)."""
+    """Compute the weighted confusion matrix of each repeat, with true labels in rows and predicted labels in columns.
+
+    Args:
+        predictions: Predictions with the true labels.
+        predicted: Predicted labels. Shape (n_repeats, n_images).
+        weight: Weight per image. Shape (n_repeats, n_images).
+
+    Returns:
+        Sums of the weights. Shape (n_repeats, 2, 2).
+    """
     cell = 2 * predictions.label + predicted
     counts = [np.bincount(row, values, minlength=4) for row, values in zip(cell, weight, strict=True)]
     return np.array(counts, dtype=np.float64).reshape(-1, 2, 2)
@@ -394,23 +407,37 @@ def confusion(predictions: Predictions, predicted: npt.NDArray[np.int8], weight:
 def _magnification_metrics(predictions: Predictions) -> dict[str, float]:
     """Return the AUC of each magnification as `magnification/<name>`, averaged over the folds with both classes."""
     values = {}
-    for name in sorted(set(predictions.magnification) - {""}):
+    names = metric_names(set(predictions.magnification) - {""})
+    for name, valid in names.items():
         folds = fold_scores(predictions.select(predictions.magnification == name))
         if np.isfinite(folds).any():
-            values[f"{MAGNIFICATION}{metric_name(name)}"] = float(np.nanmean(folds))
+            values[f"{MAGNIFICATION}{valid}"] = float(np.nanmean(folds))
     return values
 
 
 def _subtype_metrics(predictions: Predictions, decisions: HardLabels) -> dict[str, float]:
     """Return the share of each subtype's images with the correct label as `recall/<name>`, with equal case weights."""
     values = {}
-    for name in sorted(set(predictions.subtype) - {""}):
+    names = metric_names(set(predictions.subtype) - {""})
+    for name, valid in names.items():
         rows = predictions.subtype == name
         chosen = HardLabels(decisions.predicted[:, rows], decisions.threshold)
-        values[f"{RECALL}{metric_name(name)}"] = METRICS["recognition_rate"].value(predictions.select(rows), chosen)
+        values[f"{RECALL}{valid}"] = METRICS["recognition_rate"].value(predictions.select(rows), chosen)
     return values
 
 
-def metric_name(name: str) -> str:
-    """Return a valid MLflow metric name: characters other than letters, digits, spaces and `_-./` become `_`."""
-    return re.sub(r"[^A-Za-z0-9_\-./ ]", "_", name)
+def metric_names(names: Iterable[str]) -> dict[str, str]:
+    """Return a different valid MLflow metric name for each name.
+
+    Characters other than letters and digits of any script, spaces and `_-.` become `_`, as slashes separate sections.
+    Long names are cut. Names that would be the same afterwards get a number.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(set(names)):
+        valid = re.sub(r"[^\w\-. ]", "_", unicodedata.normalize("NFC", name))[:_LONGEST_NAME]
+        stem = valid if valid.strip(". ") else re.sub(r"[. ]", "_", valid)
+        taken, number = set(found.values()), 2
+        while (candidate := stem if number == 2 and stem not in taken else f"{stem}_{number}") in taken:
+            number += 1
+        found[name] = candidate
+    return found

@@ -29,12 +29,12 @@ def case_weights(group: npt.NDArray[np.int64], fold: npt.NDArray[np.int8]) -> Fl
     """Compute image weights that give every group the same total weight within a validation fold.
 
     Args:
-        group: Group number per image. Shape (n,).
-        fold: Validation fold per repeat and image. Shape (R, n).
+        group: Group number per image. Shape (n_images,).
+        fold: Validation fold per repeat and image. Shape (n_repeats, n_images).
 
     Returns:
         1/(number of images of the group in the fold), over both labels. The weights of a group in a fold sum to 1.
-        Shape (R, n).
+        Shape (n_repeats, n_images).
 
     Source:
         Ours: a case with 70 images has the same weight as a case with one image.
@@ -82,15 +82,16 @@ def write_use(file: Path, lines: Sequence[str]) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Out-of-fold predictions of one trial on the n development images, in R repeats of K folds.
+    """Out-of-fold predictions of one trial on the development images, in `n_repeats` repeats of `n_folds` folds.
 
     Attributes:
-        label: 0 benign, 1 malignant. Shape (n,).
-        probability: P(malignant) of each image in [0, 1], from a model that was not trained on the image. Shape (R, n).
-        fold: Validation fold of each image, 0 to K - 1. Shape (R, n).
-        group: Number of each image's group, which is the unit of weighting and resampling. Shape (n,).
-        stratum: Stratum of each image's group. Shape (n,).
-        path, case, subtype, magnification: Strings, empty if unknown. Shape (n,).
+        label: 0 benign, 1 malignant. Shape (n_images,).
+        probability: P(malignant) of each image in [0, 1], from a model that was not trained on the image. Shape
+            (n_repeats, n_images).
+        fold: Validation fold of each image, 0 to `n_folds` - 1. Shape (n_repeats, n_images).
+        group: Number of each image's group, which is the unit of weighting and resampling. Shape (n_images,).
+        stratum: Stratum of each image's group. Shape (n_images,).
+        path, case, subtype, magnification: Strings, empty if unknown. Shape (n_images,).
 
     Raises:
         DataError: If shapes disagree, there is no image, a label is neither 0 nor 1, or a probability is outside
@@ -134,17 +135,17 @@ class Predictions:
 
     @property
     def n_repeats(self) -> int:
-        """Number of repeats, R."""
+        """Number of repeats."""
         return int(self.probability.shape[0])
 
     @property
     def n_folds(self) -> int:
-        """Number of folds per repeat, K."""
+        """Number of folds per repeat."""
         return int(self.fold.max()) + 1
 
     @cached_property
     def weight(self) -> FloatArray:
-        """Image weights, 1/(number of images of the group in the validation fold). Shape (R, n)."""
+        """Image weights, 1/(number of images of the group in the validation fold). Shape (n_repeats, n_images)."""
         return case_weights(self.group, self.fold)
 
     def count_groups(self) -> tuple[int, int, int]:
@@ -156,7 +157,7 @@ class Predictions:
         """Return the predictions restricted to some images; weights are recomputed from these images.
 
         Args:
-            rows: Mask of the images to keep. Shape (n,).
+            rows: Mask of the images to keep. Shape (n_images,).
         """
         return Predictions(
             label=self.label[rows],

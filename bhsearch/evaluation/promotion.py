@@ -29,11 +29,11 @@ class TestScores:
     """Test predictions of one model, with the cases and images that were used to develop the model.
 
     Attributes:
-        probability: P(malignant). Shape (n,).
-        label: 0 benign, 1 malignant. Shape (n,).
-        group: Number of each image's group of cases, which is the unit of weighting and resampling. Shape (n,).
-        case: Case key, empty if unknown. Shape (n,).
-        digest: Digest of the decoded pixels. Shape (n,).
+        probability: P(malignant). Shape (n_images,).
+        label: 0 benign, 1 malignant. Shape (n_images,).
+        group: Number of each image's group of cases, which is the unit of weighting and resampling. Shape (n_images,).
+        case: Case key, empty if unknown. Shape (n_images,).
+        digest: Digest of the decoded pixels. Shape (n_images,).
         development_cases: Case keys of the development images, on which the model was selected or trained.
         development_digests: Pixel digests of the development images.
         why_not_promotable: Reasons why the model must not be promoted, see `Split`; empty if there are none.
@@ -56,10 +56,10 @@ class TestScores:
     def __post_init__(self) -> None:
         shapes = {name: getattr(self, name).shape for name in ("probability", "label", "group", "case", "digest")}
         if len(set(shapes.values())) > 1 or self.label.ndim != 1:
-            raise DataError(f"All arrays must have the same shape (n,), but got {shapes}.")
+            raise DataError(f"All arrays must have the same shape (n_images,), but got {shapes}.")
 
     def has_seen(self, other: TestScores) -> npt.NDArray[np.bool_]:
-        """Return the mask of images of `other` whose case or pixels were used to develop this model. Shape (n,)."""
+        """Return the mask of the images of `other` whose case or pixels were used to develop this model."""
         # An empty key means that the case is unknown, so images with empty keys need not be from the same case.
         by_case = np.isin(other.case.astype(str), sorted(self.development_cases - {""}))
         return np.asarray(by_case | np.isin(other.digest.astype(str), sorted(self.development_digests)))
@@ -128,7 +128,7 @@ def _matched(challenger: TestScores, champion: TestScores | None) -> tuple[npt.N
 
     Returns:
         Mask of the challenger's images that are compared, and the champion's probability of each image, or nan if the
-        champion has no prediction. Shape (n,) each.
+        champion has no prediction. Shape (n_images,) each.
 
     Raises:
         DataError: If the label of an image differs between the two models.
@@ -216,7 +216,7 @@ def _too_few(numbers: dict[str, float]) -> str:
 
 
 def few_cases_note(n_benign: int, n_malignant: int) -> str:
-    """Return the sentence shown with a test on too few cases to be the main result; empty if there are enough.
+    """Return the note shown with a test on fewer than `FEWEST_GROUPS` groups of a class; otherwise an empty string.
 
     Args:
         n_benign: Number of held-out groups of cases with benign images.
@@ -225,13 +225,14 @@ def few_cases_note(n_benign: int, n_malignant: int) -> str:
     if enough(n_benign, n_malignant):
         return ""
     return (
-        f"The corrected score comes first: the held-out test has {n_benign} benign and {n_malignant} malignant cases, "
+        f"The corrected score comes first: the held-out test has {n_benign} benign and "
+        f"{plural(n_malignant, 'malignant case')}, "
         f"and fewer than {FEWEST_GROUPS} of a class say little."
     )
 
 
 def needs(n_benign: int, n_malignant: int, has_champion: bool) -> str:
-    """Describe the condition to pass the gate, for messages shown before the sealed test set is used.
+    """Return the condition to pass the gate as text, for messages shown before the sealed test set is used.
 
     Args:
         n_benign: Number of groups in the held-out test set with benign images.
@@ -245,7 +246,7 @@ def needs(n_benign: int, n_malignant: int, has_champion: bool) -> str:
 
 
 def enough(n_benign: int, n_malignant: int) -> bool:
-    """Return whether a test set is large enough for the gate to decide; for the arguments see `needs`."""
+    """Return whether a test set has at least `FEWEST_GROUPS` groups of each class; for the arguments see `needs`."""
     return min(n_benign, n_malignant) >= FEWEST_GROUPS
 
 
@@ -262,9 +263,18 @@ def _findings(numbers: dict[str, float], what: str, promote: bool, decided: bool
         return ["Nothing could be compared, so this test could have shown no gain at all."]
     n = {name: int(numbers[name]) for name in ("n_groups", "n_benign_groups", "n_malignant_groups", "n_images")}
     on = (
-        f"on {n['n_groups']} groups of cases ({n['n_benign_groups']} with benign, {n['n_malignant_groups']} with "
-        f"malignant images), {n['n_images']} images"
+        f"on {plural(n['n_groups'], 'group')} of cases ({n['n_benign_groups']} with benign, "
+        f"{n['n_malignant_groups']} with "
+        f"malignant images), {plural(n['n_images'], 'image')}"
     )
+    if min(n["n_benign_groups"], n["n_malignant_groups"]) < 2:
+        # Every resample contains the only group of a class exactly once, so an interval would be too narrow.
+        of, value = ("", "challenger_auc") if what == "challenger" else ("'s difference to the champion", "difference")
+        return [
+            f"The AUC{of} decides nothing: {numbers[value]:.3f} {on}, without an interval, which needs at least two "
+            "groups of each class.",
+            "This test could have shown no gain at all.",
+        ]
     low, high = numbers[f"{what}_low"], numbers[f"{what}_high"]
     verb = "is" if promote else "must be"
     if what == "difference":
@@ -284,4 +294,6 @@ def _findings(numbers: dict[str, float], what: str, promote: bool, decided: bool
     )
     if promote:
         return [sentence]
+    if what == "challenger" and numbers["smallest_gain"] > 0.5:  # no AUC is above 1
+        return [sentence, "With an interval of this width, not even an AUC of 1 would have passed."]
     return [sentence, f"The smallest gain that this test could have shown is {gain}.", GAIN_NOTE]

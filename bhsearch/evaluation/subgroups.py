@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.evaluation.metrics import fold_scores
+from bhsearch.text import plural
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import Predictions
@@ -120,7 +121,7 @@ class WorstCase:
     @property
     def caption(self) -> str:
         """Text with case, true class, probability and accuracy in one line."""
-        share = f"{self.accuracy:.0%} of {self.n_images} images right"
+        share = f"{self.accuracy:.0%} of {plural(self.n_images, 'image')} right"
         return f"case {self.name}, {self.true_class}, P({self.positive_class}) {self.probability:.2f}; {share}"
 
 

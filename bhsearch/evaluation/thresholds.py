@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.text import plural
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from bhsearch.evaluation.predictions import FloatArray, Predictions
     from bhsearch.tasks.base import Task
@@ -25,9 +26,9 @@ class HardLabels:
     """Predicted labels of images, with the thresholds that give them.
 
     Attributes:
-        predicted: 0 benign, 1 malignant. Shape (R, n).
+        predicted: 0 benign, 1 malignant. Shape (n_repeats, n_images).
         threshold: Probability from which an image of the fold is classified as malignant; nan for folds without images.
-            Shape (R, K).
+            Shape (n_repeats, n_folds).
     """
 
     predicted: npt.NDArray[np.int8]
@@ -44,6 +45,20 @@ class HardLabels:
         return cls((predictions.probability >= threshold).astype(np.int8), np.full((1, 1), threshold))
 
     @classmethod
+    def at_thresholds(cls, predictions: Predictions, threshold: FloatArray) -> HardLabels:
+        """Classify the images of every fold with the threshold of the fold.
+
+        Args:
+            predictions: Out-of-fold predictions.
+            threshold: Probability from which an image of the fold is classified as malignant. Shape (n_repeats,
+                n_folds).
+        """
+        # Compared in the precision of the probabilities, as a deployed model does.
+        cut = threshold.astype(predictions.probability.dtype)
+        of_image = np.take_along_axis(cut, predictions.fold.astype(np.intp), axis=1)
+        return cls((predictions.probability >= of_image).astype(np.int8), threshold)
+
+    @classmethod
     def placeholder(cls, predictions: Predictions) -> HardLabels:
         """Return predicted labels without meaning, for metrics that are computed from probabilities only."""
         return cls(np.zeros(predictions.fold.shape, np.int8), np.zeros((0, 0)))
@@ -57,9 +72,9 @@ def best_threshold(label: npt.NDArray[np.int8], probability: npt.NDArray[Any], w
     the same distance.
 
     Args:
-        label: 0 or 1. Shape (n,).
-        probability: P(malignant). Shape (n,).
-        weight: Weight per image. Shape (n,).
+        label: 0 or 1. Shape (n_images,).
+        probability: P(malignant). Shape (n_images,).
+        weight: Weight per image. Shape (n_images,).
 
     Returns:
         Probability from which an image is classified as malignant; 0.5 if a class has zero weight.
@@ -96,9 +111,9 @@ def threshold_at_sensitivity(label: npt.NDArray[np.int8], probability: npt.NDArr
     """Return the highest threshold with a weighted sensitivity of at least `FIXED_RATE`.
 
     Args:
-        label: 0 or 1. Shape (n,).
-        probability: P(malignant). Shape (n,).
-        weight: Weight per image. Shape (n,).
+        label: 0 or 1. Shape (n_images,).
+        probability: P(malignant). Shape (n_images,).
+        weight: Weight per image. Shape (n_images,).
 
     Returns:
         One of the probabilities of malignant images; 0 if malignant images have zero weight.
@@ -114,9 +129,9 @@ def threshold_at_specificity(label: npt.NDArray[np.int8], probability: npt.NDArr
     """Return the lowest threshold with a weighted specificity of at least `FIXED_RATE`.
 
     Args:
-        label: 0 or 1. Shape (n,).
-        probability: P(malignant). Shape (n,).
-        weight: Weight per image. Shape (n,).
+        label: 0 or 1. Shape (n_images,).
+        probability: P(malignant). Shape (n_images,).
+        weight: Weight per image. Shape (n_images,).
 
     Returns:
         The middle between the probability of a benign image and the next higher probability, so that this image is
@@ -153,21 +168,22 @@ def cross_fitted_labels(predictions: Predictions, task: Task) -> HardLabels:
         task: Task that names the threshold rule.
     """
     rule = RULES[task.threshold_rule]
-    predicted = np.zeros(predictions.fold.shape, dtype=np.int8)
     threshold = np.full((predictions.n_repeats, predictions.n_folds), np.nan)
     for repeat, fold in np.ndindex(threshold.shape):
-        inside = predictions.fold[repeat] == fold
-        if not inside.any():
+        others = predictions.fold[repeat] != fold
+        if others.all():
             continue
-        others, probability = ~inside, predictions.probability[repeat]
-        value = rule(predictions.label[others], probability[others], predictions.weight[repeat, others])
-        threshold[repeat, fold] = value
-        predicted[repeat, inside] = probability[inside] >= value
-    return HardLabels(predicted, threshold)
+        probability = predictions.probability[repeat]
+        threshold[repeat, fold] = rule(
+            predictions.label[others], probability[others], predictions.weight[repeat, others]
+        )
+    return HardLabels.at_thresholds(predictions, threshold)
 
 
 def classification_text(predictions: Predictions, task: Task, note: str = "") -> str:
-    """Return scikit-learn's classification report of the cross-fitted labels, with equal weight for every case.
+    """Return the precision, recall and F1 score of each class as text.
+
+    The predicted labels are those of `cross_fitted_labels`. All cases have the same weight.
 
     Args:
         predictions: Out-of-fold predictions.
@@ -175,26 +191,55 @@ def classification_text(predictions: Predictions, task: Task, note: str = "") ->
         note: Line above the table, such as "synthetic data (phantom)". An empty note is left out.
 
     Returns:
-        The report as text. "support" is the number of cases, averaged over repeats, not the number of images.
+        The report, laid out like that of scikit-learn. "support" is the number of cases, averaged over
+        repeats, not the number of images.
     """
-    from sklearn.metrics import classification_report
-
-    repeats = predictions.n_repeats
-    table = classification_report(
-        np.tile(predictions.label, repeats),
-        cross_fitted_labels(predictions, task).predicted.ravel(),
-        labels=[0, 1],
-        target_names=list(task.class_names),
-        sample_weight=predictions.weight.ravel() / repeats,
-        digits=3,
-        zero_division=0.0,
-    )
+    predicted, weight = cross_fitted_labels(predictions, task).predicted, predictions.weight / predictions.n_repeats
     lines = [
         *([note] if note else []),
-        f"Out-of-fold decisions on {len(predictions)} images of {len(np.unique(predictions.group))} cases.",
+        f"Out-of-fold decisions on {plural(len(predictions), 'image')} of "
+        f"{plural(len(np.unique(predictions.group)), 'case')}.",
         "Every case counts the same: support is in cases. Thresholds: each fold's from the other folds.",
         "",
-        # Support is a sum of weights such as 1/7, which would be printed with all digits; keep one decimal.
-        re.sub(r" (\d+\.\d{3,})$", lambda found: f" {float(found[1]):>9.1f}", table, flags=re.MULTILINE),
+        *_report_lines(np.broadcast_to(predictions.label, predicted.shape), predicted, weight, task.class_names),
+        "",
     ]
     return "\n".join(lines)
+
+
+def _report_lines(
+    label: npt.NDArray[np.int8], predicted: npt.NDArray[np.int8], weight: FloatArray, names: Sequence[str]
+) -> list[str]:
+    """Return the table of scikit-learn's classification report. The import of scikit-learn takes longer than a trial.
+
+    Args:
+        label: Number of the class. Shape (n_repeats, n_images).
+        predicted: Number of the predicted class. Shape (n_repeats, n_images).
+        weight: Weight per image. Shape (n_repeats, n_images).
+        names: Names of the classes.
+    """
+    rates = np.zeros((len(names), 3))  # precision, recall, F1; 0 where undefined
+    support = np.zeros(len(names))
+    for number in range(len(names)):
+        actual, called = label == number, predicted == number
+        hits, n_called, support[number] = (weight[mask].sum() for mask in (actual & called, called, actual))
+        for place, base in enumerate((n_called, support[number], (n_called + support[number]) / 2)):
+            rates[number, place] = hits / base if base > 0 else 0.0
+    total, width = support.sum(), max(len("weighted avg"), *map(len, names))
+
+    def line(name: str, values: Iterable[object], count: float) -> str:
+        return f"{name:>{width}}  " + " ".join(f"{value:>9}" for value in [*values, f"{count:.1f}"])
+
+    def rounded(values: FloatArray) -> list[str]:
+        return [f"{value:.3f}" for value in values]
+
+    accuracy = weight[label == predicted].sum() / total
+    return [
+        f"{'':>{width}}  " + " ".join(f"{name:>9}" for name in ("precision", "recall", "f1-score", "support")),
+        "",
+        *(line(name, rounded(rates[number]), support[number]) for number, name in enumerate(names)),
+        "",
+        line("accuracy", ["", "", f"{accuracy:.3f}"], total),
+        line("macro avg", rounded(rates.mean(axis=0)), total),
+        line("weighted avg", rounded(support @ rates / total), total),
+    ]

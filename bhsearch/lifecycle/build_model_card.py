@@ -11,9 +11,9 @@ from bhsearch.data.provenance import provenance
 from bhsearch.evaluation.calibration import Calibration, logit
 from bhsearch.evaluation.held_out_test import CALIBRATED, UNCALIBRATED, class_of, metric_title
 from bhsearch.evaluation.subgroups import subgroup_results, worst_cases
-from bhsearch.lifecycle.registration_summary import BEST_TRIAL, OTHER_TRIAL
+from bhsearch.lifecycle.registration_summary import OTHER_TRIAL, PROPOSED_TRIAL
 from bhsearch.reporting.figures.thumbnails import encode_image, overlay
-from bhsearch.reporting.model_card import LIMITS, USE, ModelCard, TestMetric, WorstImage
+from bhsearch.reporting.model_card import LIMITS, NO_ROBUSTNESS, USE, ModelCard, TestMetric, WorstImage
 from bhsearch.study.context import FINETUNE
 from bhsearch.text import plural
 from bhsearch.tracking import keys
@@ -59,6 +59,8 @@ def build_model_card(
     Raises:
         RunError: If a field of the card is missing.
     """
+    from bhsearch.tracking import reader
+
     study, trial, opened = fitted.candidate.study, fitted.candidate.trial, fitted.candidate.restored
     corrected, point = fitted.corrected, fitted.point
     index, split = opened.index, opened.split
@@ -77,9 +79,12 @@ def build_model_card(
         audit=[*audit(index).lines(), *split.leaks],
         corrected=corrected,
         leads="corrected" if tested.few_cases else "test",
-        corrected_for=BEST_TRIAL if trial == study.trials[0] else OTHER_TRIAL,
+        corrected_for=PROPOSED_TRIAL if trial == fitted.candidate.plan.proposed else OTHER_TRIAL,
         test={
-            metric_title(name): TestMetric(values[name], *ends[name], _size(tested, class_of(name))) for name in ends
+            metric_title(name): TestMetric(
+                values[name], *pair, _size(tested, class_of(name)), tested.why_no_interval(name)
+            )
+            for name, pair in ends.items()
         },
         remarks=[*filter(None, [tested.few_cases]), *tested.remarks],
         gate=gate,
@@ -92,6 +97,7 @@ def build_model_card(
         cases=named["case"],
         worst=_worst(fitted, test, tested),
         pictures={_PICTURES[name]: content for name, content in pictures.items()},
+        robustness=reader.robustness_of(study).get(trial.number, NO_ROBUSTNESS),
         limits=[*LIMITS, *([_SYNTHETIC] if index.synthetic else []), *split.why_not_promotable.splitlines()],
     )
 
@@ -172,4 +178,4 @@ def _part(opened: RestoredStudy, rows: np.ndarray) -> str:
 def _counted(labels: np.ndarray, class_names: Sequence[str]) -> str:
     counts = np.bincount(labels, minlength=len(class_names))
     by_class = ", ".join(f"{n:,} {name}" for n, name in zip(counts, class_names, strict=True))
-    return f"{counts.sum():,} images ({by_class})"
+    return f"{plural(int(counts.sum()), 'image')} ({by_class})"

@@ -1,4 +1,4 @@
-"""Build the report of a study from its records in MLflow."""
+"""Gather the data of a report from the records of a study in MLflow."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from bhsearch.data.dataset import BadFile
 from bhsearch.data.images.decode import decode
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.open_data import open_settings
-from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError, MissingError
-from bhsearch.evaluation.bbc_cv import CorrectedScore
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.thresholds import cross_fitted_labels
-from bhsearch.lifecycle.restore import digest_of_set, params_of, settings_of, space_of
-from bhsearch.objectives.space import Parameter
+from bhsearch.lifecycle.learning_curve.stored import stored_curve
+from bhsearch.lifecycle.ranking import rank_stored
+from bhsearch.lifecycle.restore import digest_of_set, settings_of, space_of
 from bhsearch.reporting.figures.image_grid import pick_examples
 from bhsearch.reporting.figures.thumbnails import encode_image
 from bhsearch.reporting.report_data import (
@@ -31,17 +30,19 @@ from bhsearch.reporting.report_data import (
     TestAccess,
     TestSummary,
     TrialRow,
+    size_of_part,
+    time_in_trials,
 )
-from bhsearch.reporting.study_report import report_page
 from bhsearch.study.events import ProgressReporter
-from bhsearch.study.result import correct, rank
 from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
     from bhsearch.data.dataset import Dataset
+    from bhsearch.objectives.space import Params
     from bhsearch.tracking.reader import StoredStudy, StoredTest, StoredTrial
 
 _SIDE = 288  # pixels of an image on the page
+_SEALED_BY = {"fraction": "a stratified share of the cases", "part": "the predefined test part"}
 _FACTS = {
     "regime": "regime",
     "group_by": "folds keep together",
@@ -51,36 +52,6 @@ _FACTS = {
     "sampler": "sampler",
     "seed": "seed",
 }
-
-
-def build_report(name: str | None, reporter: ProgressReporter) -> tuple[StudyReport, str]:
-    """Read a study from MLflow, build its report, and log the report page as an artifact of the study.
-
-    Args:
-        name: Name, uid or parent run of the study; None for the most recently started study.
-        reporter: Receives progress events.
-
-    Returns:
-        The data of the report, and the HTML page.
-
-    Raises:
-        StudyError: If the study does not exist, or if the store cannot be opened or refuses a request.
-        RunError: If the store stays unavailable.
-    """
-    from bhsearch.models import backend
-    from bhsearch.tracking.connection import open_client, require_store
-
-    require_store()
-    with reporter.step("opening MLflow"):
-        with backend.silence_stderr():
-            from bhsearch.tracking import reader
-        client = open_client(patient=True)
-        study = reader.find_study(client, name) if name is not None else reader.latest_study(client)
-    report = gather(client, study, reporter)
-    with reporter.step("making the report"):
-        page = report_page(report)
-        reader.log_report(client, study, page)
-    return report, page
 
 
 def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> StudyReport:
@@ -95,19 +66,13 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
 
     split, audit = reader.read_record(study, keys.SPLIT), reader.read_record(study, keys.AUDIT)
     space = space_of(study)
-    predictions: dict[int, Predictions] = {}
-    with reporter.step("reading predictions") as progress:
-        for done, trial in enumerate(study.trials, start=1):
-            predictions[trial.number] = reader.predictions_of(trial)
-            progress(done, len(study.trials))
-    records = [trial_record(trial, space) for trial in study.records]
-    ranking = {row.trial.number: row for row in rank(records, predictions, study.task)}
-    corrected, why_not = corrected_of(client, study, records, predictions)
-    best = study.trials[0] if study.trials else None
+    found = rank_stored(client, study, reporter)
+    predictions, ranked = found.predictions, {row.trial.number: row for row in found.ranking}
+    chosen = next((trial for trial in study.trials if ranked[trial.number].proposed), None)
     shown: list[ExampleImage] = []
-    if best is not None:
+    if chosen is not None:
         with reporter.step("reading images"):
-            shown = _images(study, predictions[best.number])
+            shown = _images(study, predictions[chosen.number])
     ended: dict[str, Any] = {}
     with suppress(MissingError):  # the record is written when a session of the search ends
         ended = reader.read_record(study, keys.TRIALS)
@@ -115,6 +80,7 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
     kept_images = reader.read_record(study, keys.IMAGES)
     tests = _tests(client, study, split, kept_images)
     why_not_promotable = split["why_not_promotable"]
+    curve, no_curve = stored_curve(study, chosen)
     any_predictions = next(iter(predictions.values()), None)
     return StudyReport(
         study=study.name,
@@ -127,15 +93,16 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
         n_cases=any_predictions.count_groups() if any_predictions is not None else (0, 0, 0),
         sealed=_sealed(split, kept_images),
         rows=[
-            _row(trial, record, ranking.get(trial.number)) for trial, record in zip(study.records, records, strict=True)
+            _row(trial, record.params, ranked.get(trial.number))
+            for trial, record in zip(study.records, found.records, strict=True)
         ],
-        best=predictions[best.number] if best is not None else None,
-        corrected=corrected,
-        uncorrected=why_not,
+        proposed_predictions=predictions[chosen.number] if chosen is not None else None,
+        corrected=found.corrected,
+        uncorrected=found.uncorrected,
         openings=[_opening(test) for test in tests],
         test=_test(client, study),
         images=shown,
-        kept_images=reader.picture(best, "right_and_wrong") if best is not None and not shown else b"",
+        kept_images=reader.picture(chosen, "right_and_wrong") if chosen is not None and not shown else b"",
         importances=ended.get("importances", {}),
         spread=ended.get("importance_spread", {}),
         log=[parameter.name for parameter in space if parameter.log],
@@ -144,34 +111,15 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
         audit=_audit_lines(audit),
         made=_made(study, made),
         versions=reader.read_record(study, keys.VERSIONS),
+        learning_curve=curve,
+        no_learning_curve=no_curve,
+        selection=found.explanation,
+        robustness=reader.robustness_of(study),
+        nested=reader.nested_of(study),
     )
 
 
-def corrected_of(
-    client: Any, study: StoredStudy, records: Sequence[Trial], predictions: Mapping[int, Predictions]
-) -> tuple[CorrectedScore | None, str]:
-    """Return the corrected score of a stored study, or None and the reason; see `study.result.correct`.
-
-    If the study was started from an earlier study, the correction also counts the trials of the earlier study.
-    """
-    from bhsearch.tracking import reader
-
-    origin = study.tags.get(keys.STARTED_FROM)
-    if not origin:
-        return correct(records, predictions, study.task)
-    try:
-        earlier = [reader.predictions_of(trial) for trial in reader.find_study(client, origin).trials]
-    except MissingError:
-        return None, f"the study {origin!r}, which it was started from, is not available"
-    return correct(records, predictions, study.task, earlier)
-
-
-def trial_record(trial: StoredTrial, space: Sequence[Parameter]) -> Trial:
-    """Convert a stored trial to the `Trial` that an engine returns."""
-    return Trial(trial.number, trial.state, params_of(trial, space), trial.score, {"reason": trial.reason})
-
-
-def _row(trial: StoredTrial, record: Trial, ranked: Any) -> TrialRow:
+def _row(trial: StoredTrial, params: Params, ranked: Any) -> TrialRow:
     return TrialRow(
         number=trial.number,
         state=trial.state,
@@ -179,7 +127,8 @@ def _row(trial: StoredTrial, record: Trial, ranked: Any) -> TrialRow:
         low=ranked.low if ranked else math.nan,
         high=ranked.high if ranked else math.nan,
         tied=bool(ranked and ranked.tied),
-        params=record.params,
+        proposed=bool(ranked and ranked.proposed),
+        params=params,
         milliseconds=trial.cost[0],
         megabytes=trial.cost[1],
         reason=trial.reason,
@@ -243,6 +192,12 @@ def _test(client: Any, study: StoredStudy) -> TestSummary | None:
     gate: dict[str, float] = json.loads(shown.tags.get(keys.GATE_NUMBERS, "{}"))
     decided = Measured(*(gate.get(f"challenger_{end}", math.nan) for end in ("auc", "low", "high"))) if gate else auc
     compared = (int(gate["n_benign_groups"]), int(gate["n_malignant_groups"])) if gate else None
+    # Every resample contains the only group of a class, which gives no interval.
+    predictions = reader.tested_predictions(shown)
+    if predictions is not None and min(len(set(predictions.group[predictions.label == of])) for of in (0, 1)) < 2:
+        auc = Measured(auc.value)
+    if compared is not None and min(compared) < 2:
+        decided = Measured(decided.value)
     return TestSummary(
         opening=_opening(shown),
         auc=auc,
@@ -252,7 +207,7 @@ def _test(client: Any, study: StoredStudy) -> TestSummary | None:
         },
         compared=compared,
         threshold=float(shown.params.get("threshold", "nan")),
-        predictions=reader.tested_predictions(shown),
+        predictions=predictions,
     )
 
 
@@ -261,13 +216,13 @@ def _measured(values: Mapping[str, float], name: str) -> Measured:
 
 
 def _made(study: StoredStudy, kept: Mapping[str, str]) -> dict[str, str]:
-    """Describe when, with which command and on which machine a study was run."""
+    """Return when, with which command and on which machine a study was run, as texts by heading."""
     spans = [(t.started_ms, t.ended_ms) for t in study.records if t.ended_ms is not None]
     last = max((end for _, end in spans), default=None)
     found = {
         "begun": _moment(study.started_ms),
         "last trial ended": _moment(last) if last is not None else "",
-        "time in trials": f"{_duration(_covered(spans))}, {len(spans)} trials" if spans else "",
+        "time in trials": time_in_trials(_duration(_covered(spans)), len(spans)) if spans else "",
         "command": kept.get("command", ""),
         "machine": kept.get("machine", ""),
         "report made": _moment(int(datetime.now(UTC).timestamp() * 1000)),
@@ -301,7 +256,7 @@ def _moment(milliseconds: int) -> str:
 
 
 def _images(study: StoredStudy, predictions: Predictions) -> list[ExampleImage]:
-    """Read the most confident correct and the most confident wrong images of the best trial.
+    """Read the images of the most confidently correct and the most confidently wrong predictions of a trial.
 
     Returns:
         The images; empty if the data cannot be read or have changed.
@@ -350,8 +305,9 @@ def _facts(study: StoredStudy, split: dict[str, Any]) -> dict[str, str]:
     return {
         "data": study.data,
         "folder": study.root,
-        "searched on": f"{searched[1]} cases, {searched[0]:,} images",
-        "sealed": f"{sealed[1]} cases, {sealed[0]:,} images",
+        "searched on": size_of_part(searched[1], searched[0]),
+        "sealed": size_of_part(sealed[1], sealed[0]),
+        "sealed by": _SEALED_BY[split["sealed_by"]],
         "folds": f"{split['n_folds']}{repeats}",
         **{words: study.tags.get(f"{keys.PREFIX}{key}", study.settings.get(key, "")) for key, words in _FACTS.items()},
         "magnification": split["magnification"],

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bhsearch.errors import StudyError
+from bhsearch.lifecycle.ranking import proposed_trial
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationPlan, RegistrationRequest
 from bhsearch.lifecycle.registration_summary import earlier_of
-from bhsearch.lifecycle.restore import RestoredStudy, kept_sealed_digest, restore_study
+from bhsearch.lifecycle.restore import RestoredStudy, digest_of_set, kept_sealed_images, restore_study
 from bhsearch.study.events import ProgressReporter
 from bhsearch.tracking import keys
 
@@ -25,15 +26,19 @@ class Selection:
 
     Attributes:
         study, trial: The requested trial, and the study that it belongs to.
+        proposed: The trial that the study proposes.
         name: Name of the registered model.
         openings: Earlier accesses to the images of the held-out test set of the study.
+        overlapping: Earlier accesses to other held-out test sets that share images with this one.
         earlier: Result of an earlier test of this trial; None if this trial has no earlier result.
     """
 
     study: StoredStudy
     trial: StoredTrial
+    proposed: StoredTrial
     name: str
     openings: list[TestAccess]
+    overlapping: list[TestAccess]
     earlier: EarlierResult | None
 
 
@@ -71,14 +76,17 @@ def select(client: Any, request: RegistrationRequest) -> Selection:
     from bhsearch.tracking import access_log, reader, registry
 
     study = reader.find_study(client, request.study)
-    trial = _trial_of(study, request.trial)
+    proposed = trial_of(study, None)
+    trial = proposed if request.trial is None else trial_of(study, request.trial)
     name = request.name or study.data
     registry.check_name(name, request.alias)
     split = reader.read_record(study, keys.SPLIT)
     if request.force and not split["promotable"]:
         raise StudyError(f"--force cannot promote a model of this study: {split['why_not_promotable']}")
-    found = access_log.accesses(client, kept_sealed_digest(study))
-    return Selection(study, trial, name, found, _earlier_result(client, study, trial, found))
+    images = kept_sealed_images(study)
+    digest = digest_of_set(images)
+    found, others = access_log.accesses(client, digest), access_log.overlapping(client, digest, images)
+    return Selection(study, trial, proposed, name, found, others, _earlier_result(client, study, trial, found))
 
 
 def restore(client: Any, request: RegistrationRequest, selection: Selection, reporter: ProgressReporter) -> Candidate:
@@ -97,11 +105,13 @@ def restore(client: Any, request: RegistrationRequest, selection: Selection, rep
     plan = RegistrationPlan(
         study=selection.study,
         trial=selection.trial,
+        proposed=selection.proposed,
         name=selection.name,
         alias=request.alias,
         n_groups=(n_all, n_benign, n_malignant),
         n_images=int(split.test.sum()),
         openings=selection.openings,
+        overlapping=selection.overlapping,
         champion=registry.version_with_alias(client, selection.name, request.alias),
         force=request.force,
         earlier=selection.earlier,
@@ -109,16 +119,17 @@ def restore(client: Any, request: RegistrationRequest, selection: Selection, rep
     return Candidate(plan, restored)
 
 
-def _trial_of(study: StoredStudy, number: int | None) -> StoredTrial:
+def trial_of(study: StoredStudy, number: int | None) -> StoredTrial:
+    """Return a complete trial of a study by its number; None for the proposed trial.
+
+    Raises:
+        StudyError: If the study has no complete trial with this number.
+    """
+    found = proposed_trial(study) if number is None else next((t for t in study.trials if t.number == number), None)
+    if found is not None:
+        return found
     if not study.trials:
-        raise StudyError(
-            f"The study {study.name!r} has no complete trial to register. Continue it with `python -m bhsearch.run`."
-        )
-    if number is None:
-        return study.trials[0]
-    for trial in study.trials:
-        if trial.number == number:
-            return trial
+        raise StudyError(f"The study {study.name!r} has no complete trial. Continue it with `python -m bhsearch.run`.")
     known = ", ".join(str(trial.number) for trial in sorted(study.trials, key=lambda trial: trial.number))
     raise StudyError(f"--trial must be a complete trial of {study.name!r} ({known}), but got {number}.")
 

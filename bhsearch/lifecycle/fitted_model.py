@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bhsearch.data.images.decode import decode
-from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score
 from bhsearch.evaluation.calibration import OperatingPoint, operating_point
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
+from bhsearch.evaluation.selection.bbc_cv import CorrectedScore, corrected_score
 from bhsearch.lifecycle.candidate import Candidate
+from bhsearch.lifecycle.ranking import costs_of
 from bhsearch.lifecycle.reproduce import deployed_network
 from bhsearch.lifecycle.restore import RestoredStudy
 from bhsearch.lifecycle.validation.training_facts import METADATA, TrainingFacts, collect_facts
@@ -60,7 +62,7 @@ class FittedModel:
 
     Attributes:
         candidate: The candidate.
-        corrected: Score of the study's best trial, corrected for the search.
+        corrected: Score of the trial that the study proposes, corrected for the search.
         point: Calibration and threshold.
         raw: Network before calibration.
         network: Network after calibration.
@@ -130,6 +132,7 @@ def fix_operating_point(
     """
     from bhsearch.models.calibrated import calibrated
 
+    predictions_of_all, cost = competitors(client, candidate.study, reporter)
     with reporter.step("loading the model"):
         raw, predictions = deployed_network(candidate.study, candidate.trial, candidate.restored, reporter)
     point = operating_point(predictions, candidate.study.task)
@@ -138,7 +141,7 @@ def fix_operating_point(
         candidate=candidate,
         export=_export(export, network, candidate.restored, folder, reporter),
         champion=_champion(client, candidate),
-        corrected=corrected_score(competitors(client, candidate.study, reporter), candidate.study.task),
+        corrected=corrected_score(predictions_of_all, candidate.study.task, cost=cost),
         point=point,
         raw=raw,
         network=network,
@@ -146,11 +149,15 @@ def fix_operating_point(
     )
 
 
-def competitors(client: Any, study: StoredStudy, reporter: ProgressReporter) -> list[Predictions]:
-    """Read the out-of-fold predictions of all trials that the search selected from.
+def competitors(client: Any, study: StoredStudy, reporter: ProgressReporter) -> tuple[list[Predictions], list[float]]:
+    """Read the out-of-fold predictions of all trials that the search selected from, and their costs.
 
     The search selects from the complete trials of the study and, if the study was started from an earlier study, from
     the complete trials of the earlier study.
+
+    Returns:
+        Predictions and inference time in milliseconds per image of each trial. The time is inf if it is unknown, and
+        for trials of the earlier study.
 
     Raises:
         StudyError: If the earlier study is not in this store.
@@ -159,13 +166,15 @@ def competitors(client: Any, study: StoredStudy, reporter: ProgressReporter) -> 
 
     origin = study.tags.get(keys.STARTED_FROM)
     earlier = reader.find_study(client, origin).trials if origin else ()
-    trials = sorted(study.trials, key=lambda trial: trial.number) + sorted(earlier, key=lambda trial: trial.number)
+    own = sorted(study.trials, key=lambda trial: trial.number)
+    trials = own + sorted(earlier, key=lambda trial: trial.number)
+    cost = [*costs_of(study, own), *(math.inf for _ in earlier)]
     found = []
     with reporter.step("reading predictions") as progress:
         for done, trial in enumerate(trials, start=1):
             found.append(reader.predictions_of(trial))
             progress(done, len(trials))
-    return found
+    return found, cost
 
 
 def _champion(client: Any, candidate: Candidate) -> Champion | None:
@@ -195,7 +204,7 @@ def _export(
     with reporter.step("exporting the model"):
         difference = export_openvino(network, folder, examples)
     reporter.say(
-        f"OpenVINO and Keras differ by at most {difference:.1g} in P(malignant) on {len(examples)} images, with "
-        "INFERENCE_PRECISION_HINT f32."
+        f"OpenVINO and Keras differ by at most {difference:.1g} in P(malignant) (images compared: {len(examples)}), "
+        "with INFERENCE_PRECISION_HINT f32."
     )
     return Export(folder, difference)

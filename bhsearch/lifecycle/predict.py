@@ -38,6 +38,7 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.study.startup import open_mlflow, start_framework
 
 FORMATS = ("csv", "jsonl")
+NO_CASES = "There are no rows per case: the case of no image is known. --case-pattern finds it in the paths."
 CASE_NOTE = "the probability of a case is the mean over its images"
 
 
@@ -117,16 +118,6 @@ class Model:
     def label(self, probability: float) -> str:
         """Return the class name of a probability."""
         return self.class_names[probability >= self.threshold]
-
-
-def check_format(kind: str) -> None:
-    """Check that an output format is known.
-
-    Raises:
-        SettingsError: If the format is unknown; the message lists the known formats.
-    """
-    if kind not in FORMATS:
-        raise SettingsError(f"--format must be {' or '.join(FORMATS)}, but got {kind!r}.")
 
 
 def check_output(file: Path) -> None:
@@ -415,7 +406,8 @@ def write_to(stream: IO[str], kind: str, rows: Iterable[ImageRow]) -> None:
 def write_files(file: Path, kind: str, model: Model, rows: Iterable[ImageRow]) -> list[tuple[Path, int]]:
     """Write image rows, case rows and a README on the use of predictions to three files.
 
-    Each file is created atomically and replaces an older file of the same name. Missing folders are created.
+    Each file is created atomically and replaces an older file of the same name. Missing folders are created. If the
+    case of no image is known, there is no file of case rows, and an older one is deleted.
 
     Args:
         file: File of the image rows. For `predictions.csv`, the case rows are written to `predictions_cases.csv` and
@@ -425,21 +417,27 @@ def write_files(file: Path, kind: str, model: Model, rows: Iterable[ImageRow]) -
         rows: Image rows, written one by one as they are computed.
 
     Returns:
-        Image file and case file, each with its number of rows.
+        Image file, and case file if there is one, each with its number of rows.
 
     Raises:
         PlaceError: If a file cannot be written.
     """
     beside = file.with_name(f"{file.stem}_cases{file.suffix}")
     kept: list[ImageRow] = []
-    with whole(file) as images, whole(beside) as other:
+    with whole(file) as images:
         writer = Writer(images, kind, ImageRow)
         for row in rows:
             writer.write(row)
             kept.append(row)
-        writer, by_case = Writer(other, kind, CaseRow), cases(model, kept)
-        for found in by_case:
-            writer.write(found)
+        by_case = cases(model, kept)
+        if by_case:
+            with whole(beside) as other:
+                writer = Writer(other, kind, CaseRow)
+                for found in by_case:
+                    writer.write(found)
+        else:
+            with explain_write_errors(f"the older file {beside}", ""):
+                beside.unlink(missing_ok=True)
     with explain_write_errors(f"the notes beside --output {file}"):
         write_use(
             file,
@@ -447,10 +445,10 @@ def write_files(file: Path, kind: str, model: Model, rows: Iterable[ImageRow]) -
                 model.use,
                 f"Model {model.uri}. P(malignant) of at least {model.threshold!r} is labelled malignant.",
                 f"{file.name}: one row per image.",
-                f"{beside.name}: one row per case; {CASE_NOTE}.",
+                f"{beside.name}: one row per case; {CASE_NOTE}." if by_case else NO_CASES,
             ],
         )
-    return [(file, len(kept)), (beside, len(by_case))]
+    return [(file, len(kept)), *([(beside, len(by_case))] if by_case else [])]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from bhsearch.lifecycle.build_model_card import build_model_card
 from bhsearch.lifecycle.evaluate_test import TestEvaluation
 from bhsearch.lifecycle.fitted_model import FittedModel
 from bhsearch.lifecycle.registration import RegistrationRequest, RegistrationResult
-from bhsearch.lifecycle.registration_summary import describe, standing, tags_of
+from bhsearch.lifecycle.registration_summary import describe, overlap_lines, standing, tags_of
 from bhsearch.lifecycle.sealed_test import SealedTest
 from bhsearch.lifecycle.validation.training_facts import FILE
 from bhsearch.study.context import versions
@@ -92,10 +92,11 @@ def _result(
     return RegistrationResult(
         study=candidate.study,
         trial=candidate.trial,
-        is_best=candidate.trial == candidate.study.trials[0],
+        proposed=candidate.plan.proposed,
         corrected=fitted.corrected,
         point=fitted.point,
         openings=access_log.accesses(client, test.access.sealed),
+        overlapping=candidate.plan.overlapping,
         tested=evaluation.tested,
         verdict=decision,
         promoted="gate" if decision.promote else ("force" if request.force else ""),
@@ -122,7 +123,9 @@ def _log_files(
     drawn = figures.pictures(tested, fitted.note)
     drawn["right_and_wrong"] = figures.worst_and_best(tested, lambda row: resize.apply(test.image(row))[0], fitted.note)
     gate = [result.verdict.reason, f"This version is registered as {standing(result)}."]
-    card = build_model_card(fitted, test, tested, gate, list(map(str, result.openings)), drawn)
+    card = build_model_card(
+        fitted, test, tested, gate, [*map(str, result.openings), *overlap_lines(result.overlapping)], drawn
+    )
     values = tested.flat()
     with tempfile.TemporaryDirectory() as draft:
         folder = Path(draft)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from bhsearch.errors import SettingsError
 
 if TYPE_CHECKING:
-    from bhsearch.evaluation.bbc_cv import CorrectedScore
     from bhsearch.evaluation.calibration import OperatingPoint
     from bhsearch.evaluation.held_out_test import TestResult
     from bhsearch.evaluation.promotion import Decision
+    from bhsearch.evaluation.selection.bbc_cv import CorrectedScore
     from bhsearch.tracking.access_log import TestAccess
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
     from bhsearch.tracking.registry import Version
@@ -23,7 +23,7 @@ class RegistrationRequest:
 
     Attributes:
         study: Name, uid or parent run of the study; None for the only study of the store.
-        trial: Number of the trial; None for the best trial.
+        trial: Number of the trial; None for the trial that the study proposes.
         name: Name of the registered model; None for the name of the data set.
         alias: Alias that the version receives if it passes the promotion gate.
         force: Whether the new version receives the requested alias, such as `champion`, even if the gate rejects it.
@@ -57,11 +57,13 @@ class RegistrationPlan:
 
     Attributes:
         study, trial: Trial that would be registered, and its study.
+        proposed: Trial that the study proposes.
         name: Name of the registered model.
         alias: Alias that the version receives if it passes the promotion gate.
         n_groups: Number of sealed groups of cases: all groups, groups with benign images, groups with malignant images.
         n_images: Number of images in the held-out test set.
         openings: All accesses to the images of the held-out test set so far.
+        overlapping: Accesses to other held-out test sets that share images with this one.
         champion: Registered version that has the requested alias, such as `champion`, before the registration; None if
             none has it.
         force: Whether the user overrules the gate.
@@ -71,11 +73,13 @@ class RegistrationPlan:
 
     study: StoredStudy
     trial: StoredTrial
+    proposed: StoredTrial
     name: str
     alias: str
     n_groups: tuple[int, int, int]
     n_images: int
     openings: list[TestAccess]
+    overlapping: list[TestAccess]
     champion: Version | None
     force: bool
     earlier: EarlierResult | None = None
@@ -106,11 +110,12 @@ class RegistrationResult:
 
     Attributes:
         study, trial: Registered trial, and its study.
-        is_best: Whether the trial has the best score of the study.
-        corrected: Score of the study's best trial, corrected for the search.
+        proposed: Trial that the study proposes.
+        corrected: Score of the proposed trial, corrected for the search.
         point: Calibration and threshold, fixed before the access.
         openings: All accesses to the images of this held-out test set so far, including the access of this registration
             as the last.
+        overlapping: Earlier accesses to other held-out test sets that share images with this one.
         tested: Result of the sealed test.
         verdict: Decision of the promotion gate.
         promoted: `gate` or `force` if the version was promoted; empty otherwise.
@@ -121,13 +126,19 @@ class RegistrationResult:
 
     study: StoredStudy
     trial: StoredTrial
-    is_best: bool
+    proposed: StoredTrial
     corrected: CorrectedScore
     point: OperatingPoint
     openings: list[TestAccess]
+    overlapping: list[TestAccess]
     tested: TestResult
     verdict: Decision
     promoted: str
     alias: str
     version: Version
     note: str
+
+    @property
+    def is_proposed(self) -> bool:
+        """Whether the registered trial is the one that the study proposes."""
+        return self.trial == self.proposed

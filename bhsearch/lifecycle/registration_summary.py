@@ -6,26 +6,31 @@ import json
 import shlex
 from typing import TYPE_CHECKING
 
-from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
-from bhsearch.evaluation.calibration import CALIBRATION_NOTE
+import numpy as np
+
+from bhsearch.evaluation.calibration import CALIBRATION_NOTE, NO_CALIBRATION
 from bhsearch.evaluation.metrics import METRICS
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.promotion import needs
+from bhsearch.evaluation.selection.bbc_cv import CORRECTED_NOTE
 from bhsearch.evaluation.supplementary.supplements import CALIBRATION_SLOPE_NOTE, TITLES
 from bhsearch.evaluation.thresholds import AT, rate_title
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationResult
+from bhsearch.reporting.report_numbers import text_with_ends
 from bhsearch.tasks import task_record
 from bhsearch.text import plural
 from bhsearch.tracking import keys
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bhsearch.lifecycle.registration import RegistrationPlan
     from bhsearch.tracking.registry import Version
 
 _SHOWN = ("balanced_accuracy", "sensitivity", "specificity", "average_precision", "recognition_rate")
 _ONE_CLASS = {"sensitivity": 1, "specificity": 0}
-BEST_TRIAL = "The correction is for the rule that chose this trial: the best score."
-OTHER_TRIAL = "The correction is for the best-scoring rule, not for the choice of this trial."
+PROPOSED_TRIAL = "The correction is for the rule that proposed this trial."
+OTHER_TRIAL = "The correction is for the trial that the study proposes, not for the choice of this trial."
 
 
 def rows(result: RegistrationResult) -> list[tuple[str, str]]:
@@ -36,15 +41,13 @@ def rows(result: RegistrationResult) -> list[tuple[str, str]]:
 def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
     """Return the rows of a result that do not depend on the registered version.
 
-    A test on too few cases comes last, after the corrected score and the gate.
+    A test on fewer than `FEWEST_GROUPS` groups of a class comes last, after the corrected score and the gate.
     """
     corrected, tested = result.corrected, result.tested
-    first = result.study.trials[0].number
-    best, whose = ("the best", "") if result.is_best else (f"the best is {first}", f"of trial {first}, ")
-    values = tested.values
+    standing, whose = _proposal(result), "" if result.is_proposed else f"of trial {result.proposed.number}, "
     search = [
         ("study", f"{result.study.name}, {plural(len(result.study.trials), 'finished trial')}"),
-        ("trial", f"{result.trial.number} ({best}), {result.trial.params.get('backbone', '')}"),
+        ("trial", f"{result.trial.number} ({standing}), {result.trial.params.get('backbone', '')}"),
         ("raw", f"AUC {result.trial.score:.3f}, out of fold"),
         (
             "corrected",
@@ -56,11 +59,7 @@ def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
         ("test", f"AUC {_with_ends(result, 'auc')} on {_size(result)}"),
         *(("", f"{METRICS[name].title} {_with_ends(result, name)}{_of_class(result, name)}") for name in _SHOWN),
         *(("", _at_fixed_rate(result, rate)) for rate in result.point.fixed_rates),
-        (
-            "",
-            f"{METRICS['ece'].title} {values['ece_uncalibrated']:.3f} before calibration, {values['ece']:.3f} after",
-        ),
-        ("", f"Brier score {values['brier_uncalibrated']:.3f} before, {values['brier']:.3f} after"),
+        *(("", _around_calibration(result, name)) for name in ("ece", "brier")),
         *(("", _supplement(result, name)) for name in TITLES),
     ]
     decision = [("opened", opened(result)), ("gate", result.verdict.reason)]
@@ -71,7 +70,6 @@ def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
 def plan_rows(prospect: RegistrationPlan) -> list[tuple[str, str]]:
     """Return a registration plan as pairs of heading and text."""
     study, trial, earlier = prospect.study, prospect.trial, prospect.earlier
-    best = "the best" if trial == study.trials[0] else f"the best is {study.trials[0].number}"
     n_all, n_benign, n_malignant = prospect.n_groups
     times = "; ".join(map(str, prospect.openings)) or "never"
     champion = prospect.champion
@@ -81,17 +79,30 @@ def plan_rows(prospect: RegistrationPlan) -> list[tuple[str, str]]:
         then = f"nothing is opened: the result of {earlier.when} is shown again ({_named(earlier.version)})"
     return [
         ("study", f"{study.name}, {plural(len(study.trials), 'finished trial')}"),
-        ("trial", f"{trial.number} ({best}), {trial.params.get('backbone', '')}, AUC {trial.score:.3f}, out of fold"),
+        (
+            "trial",
+            f"{trial.number} ({_proposal(prospect)}), {trial.params.get('backbone', '')}, "
+            f"AUC {trial.score:.3f}, out of fold",
+        ),
         (
             "sealed",
             f"{plural(n_all, 'case')}, {n_benign} with benign and {n_malignant} with malignant images; "
             f"{plural(prospect.n_images, 'image')}",
         ),
         ("opened before", f"{plural(len(prospect.openings), 'time')}: {times}" if prospect.openings else times),
+        *(("", line) for line in overlap_lines(prospect.overlapping)),
         (prospect.alias, _named(champion) if champion else f"{prospect.name} has none"),
         ("gate needs", needs(n_benign, n_malignant, champion is not None)),
         ("then", then),
     ]
+
+
+def _proposal(what: RegistrationPlan | RegistrationResult) -> str:
+    """Return whether the study proposes the trial, and how the trial compares with the one that has the best score."""
+    number, best = what.proposed.number, what.study.trials[0].number
+    if what.trial != what.proposed:
+        return f"the study proposes {number}"
+    return "proposed, the best" if number == best else f"proposed; {best} has the best score"
 
 
 def earlier_rows(earlier: EarlierResult) -> list[tuple[str, str]]:
@@ -129,6 +140,14 @@ def _at_fixed_rate(result: RegistrationResult, rate: str) -> str:
     return f"at the threshold for {rate_title(rate)} out of fold, {result.point.fixed_rates[rate]:.3f}: {found}"
 
 
+def _around_calibration(result: RegistrationResult, name: str) -> str:
+    """Return an error with and without calibration as text, or once if the model is not calibrated."""
+    title, after = METRICS[name].title, result.tested.values[name]
+    if result.point.calibration == NO_CALIBRATION:
+        return f"{title} {after:.3f}, without calibration"
+    return f"{title} {result.tested.values[f'{name}_uncalibrated']:.3f} before calibration, {after:.3f} after"
+
+
 def _supplement(result: RegistrationResult, name: str) -> str:
     """Return a supplementary statistic with its interval as text, or the reason why it is not applicable."""
     tested = result.tested
@@ -148,18 +167,22 @@ def _of_class(result: RegistrationResult, name: str) -> str:
 
 def notes(result: RegistrationResult) -> list[str]:
     """Return the sentences that must be read with the numbers."""
-    found = [CORRECTED_NOTE, *([] if result.is_best else [OTHER_TRIAL]), CALIBRATION_NOTE, CALIBRATION_SLOPE_NOTE]
+    found = [CORRECTED_NOTE, *([] if result.is_proposed else [OTHER_TRIAL]), CALIBRATION_NOTE, CALIBRATION_SLOPE_NOTE]
     if result.note:
         found.insert(0, f"{result.note}: the numbers say nothing about tissue.")
     return [*found, DISCLAIMER]
 
 
 def opened(result: RegistrationResult) -> str:
-    """Describe how often and when the images of the held-out test set were opened."""
+    """Return a phrase that says how often and when the images of the held-out test set were opened."""
     earlier = result.openings[:-1]
-    if not earlier:
-        return "for the first time"
-    return f"{len(result.openings)} times: before this " + "; ".join(map(str, earlier))
+    times = f"{len(result.openings)} times: before this {'; '.join(map(str, earlier))}"
+    return ". ".join([times if earlier else "for the first time", *overlap_lines(result.overlapping)])
+
+
+def overlap_lines(overlapping: Sequence[object]) -> list[str]:
+    """Return one sentence, without a full stop, per access to another test set that shares images with this one."""
+    return [f"Images of this set were opened in another set: {access}" for access in overlapping]
 
 
 def describe(result: RegistrationResult) -> str:
@@ -180,6 +203,7 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
     """
     corrected, line = result.corrected, result.point.calibration
     ends = result.tested.intervals["auc"]
+    interval = f"[{ends.low:.5f} {ends.high:.5f}]" if np.isfinite(ends).all() else "(no interval)"
     tags = {
         keys.STUDY: result.study.name,
         keys.TRIAL: str(result.trial.number),
@@ -189,7 +213,7 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
         keys.SEALED: sealed,
         keys.OPENINGS: str(len(result.openings)),
         keys.AUC_RAW: f"{result.trial.score:.5f}",
-        keys.TEST_AUC: f"{result.tested.values['auc']:.5f} [{ends.low:.5f} {ends.high:.5f}]",
+        keys.TEST_AUC: f"{result.tested.values['auc']:.5f} {interval}",
         keys.FIXED_THRESHOLD: repr(result.point.threshold),
         keys.FIXED_CALIBRATION: f"{line.slope!r} {line.offset!r}",
         keys.GATE: "passed" if result.verdict.promote else "refused",
@@ -198,7 +222,7 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
         keys.RESULT: json.dumps({"rows": _short(result), "notes": notes(result)}),
         keys.GATE_NUMBERS: json.dumps({key: round(value, 5) for key, value in result.verdict.numbers.items()}),
     }
-    if result.is_best:  # the correction is that of the best trial
+    if result.is_proposed:  # the correction is that of the proposed trial
         tags[keys.AUC_CORRECTED] = f"{corrected.score:.5f} [{corrected.low:.5f} {corrected.high:.5f}]"
     if result.promoted:
         tags[keys.PROMOTED] = result.promoted
@@ -225,7 +249,7 @@ def _short(result: RegistrationResult) -> list[tuple[str, str]]:
 
 
 def standing(result: RegistrationResult) -> str:
-    """Describe the alias of the registered version, and whether the alias was forced."""
+    """Return a phrase that names the alias of the registered version, and says whether the alias was forced."""
     if result.promoted == "force":
         return (
             f"{result.alias}, by force, against the gate" if not result.verdict.promote else f"{result.alias}, by force"
@@ -234,8 +258,8 @@ def standing(result: RegistrationResult) -> str:
 
 
 def _with_ends(result: RegistrationResult, name: str) -> str:
-    ends = result.tested.intervals[name]
-    return f"{result.tested.values[name]:.3f} [{ends.low:.3f} {ends.high:.3f}]"
+    tested = result.tested
+    return text_with_ends(tested.values[name], tested.intervals[name], name, tested.predictions)
 
 
 def _size(result: RegistrationResult) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bhsearch.errors import StudyError
+from bhsearch.errors import SettingsError, StudyError
+from bhsearch.lifecycle.candidate import trial_of
 from bhsearch.lifecycle.restore import RestoredStudy, backbone_of, complete_params_of, restore_study
 from bhsearch.models.backbones.base import AvailableBackbones
 from bhsearch.models.keras_settings import check_backend
@@ -58,29 +59,53 @@ class Reproduced:
     versions: tuple[str, ...]
 
 
-def reproduce(run_id: str, reporter: ProgressReporter, data: str | None = None) -> Reproduced:
+def reproduce(
+    run_id: str | None,
+    reporter: ProgressReporter,
+    data: str | None = None,
+    *,
+    study: str | None = None,
+    trial: int | None = None,
+) -> Reproduced:
     """Retrain a trial and compare its out-of-fold predictions with the stored ones.
 
     Args:
-        run_id: MLflow run of the trial.
+        run_id: MLflow run of the trial; None to name the trial by `study` and `trial`.
         reporter: Receives progress events.
         data: Current location of the data set, if it was moved.
+        study: Name, uid or run of the study; None for the only study of the store.
+        trial: Number of the trial within its study; None for the best.
 
     Raises:
+        SettingsError: If both a run, and a study or a trial, are given.
         StudyError: If the run is not the run of a complete trial, or if the trial cannot be retrained.
         DataError: If the data have changed since the study; the message lists the files.
         BackboneError: If the weights of the backbone are not available.
     """
     from bhsearch.tracking.connection import require_store
 
+    if run_id is not None and (study is not None or trial is not None):
+        raise SettingsError(
+            f"A trial must be named by its run or by --study and --trial, but got the run {run_id!r} and "
+            f"{'--study' if study is not None else '--trial'}. Remove one of them."
+        )
     check_backend()
     require_store()
     start_framework(reporter)
     client = open_mlflow(reporter)
     from bhsearch.tracking import reader
 
-    study, trial = reader.study_of(client, run_id)
-    opened = restore_study(study, reporter, data)
+    if run_id is not None:
+        of, found = reader.study_of(client, run_id)
+    else:
+        of = reader.find_study(client, study)
+        found = trial_of(of, trial)
+    return _compare(of, found, restore_study(of, reporter, data), reporter)
+
+
+def _compare(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, reporter: ProgressReporter) -> Reproduced:
+    from bhsearch.tracking import reader
+
     kept = reader.predictions_of(trial)
     if kept.path.tolist() != opened.development.column("path").tolist():
         raise StudyError(
@@ -112,14 +137,21 @@ def run_again(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, rep
     from bhsearch.tracking import reader
 
     params = complete_params_of(study, trial)
-    backbone = backbone_of(study, opened.settings, params["backbone"])
-    regime = study.tags[keys.REGIME]
-    prepared = StudyContext.of(
-        opened.settings, opened.index, opened.split, AvailableBackbones((backbone,)), study.name, regime
-    )
+    prepared = context_of(study, trial, opened)
     objective = make_objective(prepared, reader.read_record(study, keys.ORIGIN), reporter)
     with reporter.step("training again"):
         return objective(params, lambda _: None)
+
+
+def context_of(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy) -> StudyContext:
+    """Return the context of a study whose only backbone is that of a trial.
+
+    Raises:
+        StudyError: If a record of the study is missing, or if the weights of the backbone have changed.
+    """
+    backbone = backbone_of(study, opened.settings, trial.params["backbone"])
+    found = AvailableBackbones((backbone,))
+    return StudyContext.of(opened.settings, opened.index, opened.split, found, study.name, study.tags[keys.REGIME])
 
 
 def deployed_network(

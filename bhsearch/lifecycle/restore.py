@@ -237,12 +237,21 @@ def kept_sealed_digest(study: StoredStudy) -> str:
     Raises:
         StudyError: If MLflow lacks a record of the study.
     """
+    return digest_of_set(kept_sealed_images(study))
+
+
+def kept_sealed_images(study: StoredStudy) -> list[str]:
+    """Return the digest of the pixels of each held-out test image of a study from its records in MLflow.
+
+    Raises:
+        StudyError: If MLflow lacks a record of the study.
+    """
     from bhsearch.tracking import reader
 
     images = reader.read_record(study, keys.IMAGES)
     split = Split.from_dict(reader.read_record(study, keys.SPLIT))
     digests = dict(zip(images["path"], images["pixels_digest"], strict=True))
-    return digest_of_set(digests[path] for path in split.paths[split.test].tolist())
+    return [str(digests[path]) for path in split.paths[split.test].tolist()]
 
 
 def digest_of_set(pixel_digests: Iterable[str]) -> str:

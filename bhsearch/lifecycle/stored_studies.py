@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bhsearch.engines.base import Trial
-from bhsearch.lifecycle.build_report import corrected_of, trial_record
-from bhsearch.lifecycle.restore import space_of
+from bhsearch.lifecycle.ranking import rank_stored
 from bhsearch.study.context import SYNTHETIC
 from bhsearch.study.events import ProgressReporter
-from bhsearch.study.result import StudyResult, rank
+from bhsearch.study.outcome.result import StudyResult
 from bhsearch.study.startup import open_mlflow
 from bhsearch.tracking import keys, links
 from bhsearch.tracking.connection import require_store
@@ -53,30 +52,24 @@ def load_study(name: str | None, reporter: ProgressReporter) -> StudyResult:
     from bhsearch.tracking import reader
 
     study = reader.latest_study(client) if name is None else reader.find_study(client, name)
-    space = space_of(study)
-    predictions = {}
-    with reporter.step("reading predictions") as progress:
-        for done, trial in enumerate(study.trials, start=1):
-            predictions[trial.number] = reader.predictions_of(trial)
-            progress(done, len(study.trials))
-    records = [_with_notes(trial_record(trial, space), trial) for trial in study.records]
-    with reporter.step("comparing trials"):
-        ranking = rank(records, predictions, study.task)
-        corrected, uncorrected = corrected_of(client, study, records, predictions)
+    found = rank_stored(client, study, reporter)
+    records, chosen = [_with_notes(*pair) for pair in zip(found.records, study.records, strict=True)], found.proposed
     split = reader.read_record(study, keys.SPLIT)
     return StudyResult(
         study=study.name,
         data=study.data,
-        ranking=ranking,
+        ranking=found.ranking,
         records=records,
         # MLflow stores the number of trials of the first command; later commands may have run more.
         wanted=max(int(study.settings.get("trials", 0)), sum(trial.counts for trial in records)),
         note=SYNTHETIC if study.synthetic else "",
         invalid=split["leaks"],
-        corrected=corrected,
-        uncorrected=uncorrected,
+        corrected=found.corrected,
+        uncorrected=found.uncorrected,
         links=(links.trials_url(study.experiment_id), links.parallel_url(study.experiment_id)),
-        best_predictions=predictions.get(ranking[0].trial.number) if ranking else None,
+        proposed_predictions=None if chosen is None else found.predictions[chosen.trial.number],
+        default=found.default,
+        robustness=reader.robustness_of(study),
     )
 
 

@@ -32,11 +32,13 @@ def silence_stderr() -> Iterator[None]:
             os.close(original)
 
 
-def import_backend(threads: int | None = None) -> None:
+def import_backend(threads: int | None = None, minimal: bool = False) -> None:
     """Import Keras and the configured backend without log messages, and set Keras's configuration.
 
     Args:
         threads: Processor threads per operation; None for the backend's default.
+        minimal: Whether Keras may do without its plots and its wrappers for scikit-learn, which takes a quarter off the
+            import. For processes that run nothing but bhsearch.
 
     Raises:
         SettingsError: If the configured backend is not supported.
@@ -44,7 +46,7 @@ def import_backend(threads: int | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault(keras_settings.ONEDNN, "1")
     keras_settings.check_backend()
-    with silence_stderr():
+    with silence_stderr(), _hidden(_OPTIONAL if minimal else ()):
         import keras
 
         keras_settings.pin()
@@ -60,12 +62,30 @@ def import_backend(threads: int | None = None) -> None:
                     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-class _NoTensorFlow(MetaPathFinder):
-    """Import hook that makes `import tensorflow` fail as if TensorFlow was not installed."""
+class _Hidden(MetaPathFinder):
+    """Import hook that makes packages look as if they were not installed."""
+
+    def __init__(self, packages: tuple[str, ...]) -> None:
+        self._packages = packages
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:  # noqa: ARG002
-        if fullname == "tensorflow":
-            raise ModuleNotFoundError("TensorFlow must not be imported in this process.", name=fullname)
+        if fullname in self._packages:
+            raise ModuleNotFoundError(f"{fullname} must not be imported here.", name=fullname)
+
+
+# What Keras imports if it is installed: for its plots, its editor of files and its wrappers.
+_OPTIONAL = ("matplotlib", "IPython", "sklearn")
+
+
+@contextlib.contextmanager
+def _hidden(packages: tuple[str, ...]) -> Iterator[None]:
+    """Hide packages that are not yet imported while the block runs."""
+    hook = _Hidden(packages)
+    sys.meta_path.insert(0, hook)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(hook)
 
 
 def import_backend_for_inference() -> None:
@@ -76,8 +96,8 @@ def import_backend_for_inference() -> None:
     """
     os.environ["KERAS_BACKEND"] = "openvino"
     if "tensorflow" not in sys.modules:
-        sys.meta_path.insert(0, _NoTensorFlow())
-    with silence_stderr():
+        sys.meta_path.insert(0, _Hidden(("tensorflow",)))
+    with silence_stderr(), _hidden(_OPTIONAL):
         import keras  # noqa: F401
 
         keras_settings.pin()
@@ -236,11 +256,12 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
 
 
 def steps_per_call() -> int:
-    """Return the maximum number of training steps per call of a compiled program.
+    """Return the maximum number of training steps that one call of a compiled program runs.
 
-    TensorFlow has an overhead of a millisecond per call, so the number is practically unlimited. For JAX on a GPU, 16
-    steps per call take 22 % less time than single steps (`experiments/benchmarks/gpu`, MobileNetV2 at 224 px). For JAX
-    on a CPU, the number is 1, since convolutions in a compiled loop are many times slower.
+    Returns:
+        1 << 30 for TensorFlow, in effect no limit, because each call has an overhead of a millisecond. 16 for JAX on a
+        GPU, where 16 steps per call take 22 % less time than single steps (`experiments/benchmarks/gpu`, MobileNetV2 at
+        224 px). 1 for JAX on a CPU, because convolutions in a compiled loop are many times slower.
     """
     if name() == "tensorflow":
         return 1 << 30

@@ -14,12 +14,13 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.images.pixel_cache import PixelCache, Progress
+from bhsearch.data.arrays import Pixels
+from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend, keras_settings
 from bhsearch.models.augmentation.base import view_key
@@ -33,11 +34,12 @@ Features = npt.NDArray[np.float32]
 Images = npt.NDArray[np.float32]
 Forward = Callable[[Iterable[Images]], Features]
 FEATURE_BACKENDS = ("auto", "openvino", "keras")
-_FILE, _COST = "features.npy", "cost.json"
+_FILE, _COST, _SPEED = "features.npy", "cost.json", "speed.json"
 _NETWORKS = 8  # maximum number of networks kept in memory
 _IN_MEMORY_BYTES = 256 << 20
 _CPU_BATCH_PIXELS = 32 * 128**2
 _GPU_BATCH_PIXELS = 256 * 224**2
+_MEASURED_SECONDS = 0.25  # time in which the speed of a network is measured
 _BATCHES_AHEAD = 2  # number of batches in computation on the device while the next images are prepared
 
 
@@ -66,11 +68,26 @@ class Cost:
     megabytes: float
 
 
+class PixelSource(Protocol):
+    """Resized pixels of all images; see `PixelCache` and `ChangedPixels`."""
+
+    @property
+    def key(self) -> str:
+        """Digest of the images and of all steps that led to the pixels."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """Shape of all pixels, (n_images, n_tiles, size, size, 3)."""
+
+    def read(self, start: int, stop: int) -> Pixels:
+        """Return a range of rows. Shape (n_rows, n_tiles, size, size, 3)."""
+
+
 class FeatureCache:
     """Features of the development images, computed on demand and cached.
 
     Args:
-        pixels: Pixel cache of the development rows.
+        pixels: Pixels of the development rows.
         feature_backend: `openvino`, `keras`, or `auto` for the faster backend on this machine.
         conversion: Conversion of the backbones that runs in the background; None to convert a backbone when its
             features are computed.
@@ -80,7 +97,7 @@ class FeatureCache:
 
     def __init__(
         self,
-        pixels: PixelCache,
+        pixels: PixelSource,
         feature_backend: str = "auto",
         conversion: BackgroundConversion | None = None,
         progress: Callable[[str, str], Progress] | None = None,
@@ -107,8 +124,50 @@ class FeatureCache:
         file = self._folder(backbone, IDENTITY) / _COST
         return Cost(**json.loads(file.read_text(encoding="utf-8")))
 
-    def _folder(self, backbone: Backbone, view: str) -> Path:
+    def is_cached(self, backbone: Backbone, view: str) -> bool:
+        """Return whether the features of a view are in the cache."""
+        return cache.folder_of("features", self._facts(backbone, view)).exists()
+
+    def seconds_per_view(self, backbone: Backbone) -> float:
+        """Return the expected seconds of computing the features of one view of all images.
+
+        The speed of a network is measured once, on as many images as the network processes in `_MEASURED_SECONDS`, and
+        cached, so that all studies that share the cache expect the same seconds.
+        """
         facts = {
+            "backbone": backbone.name,
+            "weights": backbone.digest,
+            "images": self._pixels.shape[1:],
+            "feature_backend": self.feature_backend,
+            "numerics": keras_settings.numerics(),
+        }
+        folder = cache.get_or_create("speeds", facts, lambda folder: self._measure(backbone, folder))
+        speed: float = json.loads((folder / _SPEED).read_text(encoding="utf-8"))["milliseconds"]
+        return speed * self._pixels.shape[0] / 1000
+
+    def _measure(self, backbone: Backbone, folder: Path) -> None:
+        forward, _ = self._network(backbone)
+        forward([next(self._batches(IDENTITY, _no_progress))])  # compile the network first
+        n_read, started = 0, time.perf_counter()
+
+        def batches() -> Iterator[Images]:
+            nonlocal n_read
+            for images in self._batches(IDENTITY, _no_progress):
+                n_read += len(images)
+                yield images
+                if time.perf_counter() > started + _MEASURED_SECONDS:
+                    return
+
+        forward(batches())
+        milliseconds = 1000 * (time.perf_counter() - started) * self._pixels.shape[1] / n_read
+        (folder / _SPEED).write_text(json.dumps({"milliseconds": milliseconds}), encoding="utf-8")
+
+    def _folder(self, backbone: Backbone, view: str) -> Path:
+        facts = self._facts(backbone, view)
+        return cache.get_or_create("features", facts, lambda folder: self._compute(backbone, view, folder))
+
+    def _facts(self, backbone: Backbone, view: str) -> dict[str, Any]:
+        return {
             "backbone": backbone.name,
             "weights": backbone.digest,
             "pixels": self._pixels.key,
@@ -117,26 +176,25 @@ class FeatureCache:
             "numerics": keras_settings.numerics(),
             "version": 3,
         }
-        return cache.get_or_create("features", facts, lambda folder: self._compute(backbone, view, folder))
+
+    def _batches(self, view: str, report: Progress) -> Iterator[Images]:
+        """Yield a view of all images in batches, and report the number of images after each batch."""
+        n_images, n_tiles = self._pixels.shape[:2]
+        on_gpu = self.feature_backend == "keras" and backend.has_gpu()
+        step = max(1, batch_size(self._pixels.shape[2], on_gpu) // n_tiles)
+        for start in range(0, n_images, step):
+            images = self._pixels.read(start, start + step).reshape(-1, *self._pixels.shape[2:])
+            yield on_device(images, view) if on_gpu else on_host(images, view)
+            report(min(start + step, n_images), n_images)
 
     def _compute(self, backbone: Backbone, view: str, folder: Path) -> None:
         n_images, n_tiles = self._pixels.shape[:2]
         report = self._progress(backbone.name, view) if self._progress else _no_progress
-
-        on_gpu = self.feature_backend == "keras" and backend.has_gpu()
-
-        def batches() -> Iterator[Images]:
-            step = max(1, batch_size(self._pixels.shape[2], on_gpu) // n_tiles)
-            for start in range(0, n_images, step):
-                images = self._pixels.read(start, start + step).reshape(-1, *self._pixels.shape[2:])
-                yield on_device(images, view) if on_gpu else on_host(images, view)
-                report(min(start + step, n_images), n_images)
-
         forward, megabytes = self._network(backbone)
         if view == IDENTITY:  # this view is timed, so compile the network first
-            forward([next(batches())])
+            forward([next(self._batches(view, report))])
         started = time.perf_counter()
-        rows = forward(batches())
+        rows = forward(self._batches(view, report))
         milliseconds = 1000 * (time.perf_counter() - started) / n_images
         if not np.isfinite(rows).all():
             raise RunError(f"The features of {backbone.name!r} contain NaN or infinite values. Leave the backbone out.")
@@ -180,6 +238,39 @@ class FeatureCache:
                     network.export(str(file), format="openvino", verbose=False)
                 return openvino_forward(file), megabytes
         return keras_forward(network), megabytes
+
+
+class FeatureSubset(FeatureCache):
+    """The features of some of the images of a feature cache.
+
+    Args:
+        features: Feature cache of all images.
+        rows: Mask of the images to keep. Shape (n_images,).
+    """
+
+    def __init__(self, features: FeatureCache, rows: npt.NDArray[np.bool_]) -> None:
+        self._whole, self._rows = features, rows
+        self.feature_backend = features.feature_backend
+
+    def get(self, backbone: Backbone, view: str) -> Features:
+        """Return the features of one view. Shape (n_kept, n_features)."""
+        return self._whole.get(backbone, view)[self._rows]
+
+    def cost(self, backbone: Backbone) -> Cost:
+        """Return the cost of a backbone."""
+        return self._whole.cost(backbone)
+
+    def is_cached(self, backbone: Backbone, view: str) -> bool:
+        """Return whether the features of a view are in the cache."""
+        return self._whole.is_cached(backbone, view)
+
+    def seconds_per_view(self, backbone: Backbone) -> float:
+        """Return the expected seconds of computing the features of one view of all images, kept or not."""
+        return self._whole.seconds_per_view(backbone)
+
+    def load(self, backbone: Backbone) -> None:
+        """Build a backbone; see `FeatureCache.load`."""
+        self._whole.load(backbone)
 
 
 def on_host(images: Any, view: str) -> Images:
@@ -230,7 +321,7 @@ def keras_forward(network: Any) -> Forward:
         network: Keras network.
 
     Returns:
-        A function from batches of images, shape (n, size, size, 3) each, to the outputs of all images, shape
+        A function from batches of images, each of shape (batch, size, size, 3), to the outputs of all images, of shape
         (n_images, n_outputs).
     """
     run = backend.inference(network)

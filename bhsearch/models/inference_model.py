@@ -19,7 +19,7 @@ from bhsearch.models.augmentation.cached_views import apply_view
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.losses import LINKS
 from bhsearch.models.resize import grid_of, resize_images
-from bhsearch.models.training.linear_probe import Heads
+from bhsearch.models.training.heads import Heads
 from bhsearch.models.training.train_step import ModelWeights
 
 _POOL_SIZE = 6  # maximum number of networks kept for later trials with the same architecture

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy.typing as npt
 
 from bhsearch.data.arrays import Float32Array
-from bhsearch.models.training.linear_probe import Heads
+from bhsearch.models.training.heads import Heads
 
 MS_PER_IMAGE, MODEL_MB = "ms_per_image", "model_mb"  # metric names: inference time and size of the deployed model
 
@@ -52,12 +53,15 @@ class TrialResult:
     """The result of one complete trial.
 
     Attributes:
-        score: Case-weighted ROC AUC of out-of-fold predictions after the last epoch, mean over folds and repeats.
+        score: Case-weighted ROC AUC of out-of-fold predictions at the end of training, mean over folds and repeats.
         probability: Out-of-fold P(malignant). Shape (n_repeats, n_images).
         curves: Learning curves without test-time augmentation: `auc` (computed like the score), `loss` (out-of-fold,
-            case-weighted) and `training_loss`. One value per evaluation; in the frozen regime, one per epoch.
+            case-weighted) and `training_loss`. One value per evaluation of a finetuned network, or per epoch of heads
+            with a hidden layer. For linear heads, one value per penalty, from the strongest one to that of the trial,
+            with the penalties as `log10_penalty`.
         model: JSON-compatible description of the model: `kind` (`heads` or `networks`), `views` of test-time
-            augmentation, and further keys for `models.inference_model`.
+            augmentation, and further keys for `models.inference_model`. Linear heads have a `gradient_norm`: the
+            largest norm of a fold model's gradient relative to that at weights of zero, the certificate of convergence.
         arrays: Weights of the model, by name.
         seconds: Duration of the trial, including the computation of its features.
         cost: Costs by metric name: `MS_PER_IMAGE` and `MODEL_MB` of the deployed model, and further costs of training
@@ -73,6 +77,17 @@ class TrialResult:
     cost: dict[str, float] = field(default_factory=dict)
 
     @property
+    def milliseconds(self) -> float | None:
+        """Inference time of the deployed model per image; None if unknown."""
+        return known_milliseconds(self.cost)
+
+    @property
     def heads(self) -> Heads:
         """The trained heads of a frozen trial, one per fold and repeat."""
         return Heads.from_arrays(self.arrays, self.model["linear"])
+
+
+def known_milliseconds(cost: Mapping[str, float]) -> float | None:
+    """Return the inference time per image from the costs of a trial; None if it is unknown."""
+    milliseconds = cost.get(MS_PER_IMAGE, math.nan)
+    return milliseconds if math.isfinite(milliseconds) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -35,9 +35,10 @@ from bhsearch.objectives.base import (
     ReportCallback,
     TrialResult,
 )
+from bhsearch.objectives.costs import FeatureCosts
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.scoring import OutOfFoldScorer
-from bhsearch.objectives.space import Params
+from bhsearch.objectives.space import Parameter, Params
 from bhsearch.tasks import Task
 
 N_VIEWS = 4  # number of dihedral views for test-time augmentation
@@ -103,6 +104,10 @@ class FinetuneObjective:
         self._device: tuple[int, DevicePixels] | None = None
         self._started: dict[tuple[str, int], tuple[list[Float32Array], int] | None] = {}
         self._n_training_longest = max(int(training_mask(rows.fold, r, k).sum()) for r, k in rows.repeat_folds())
+
+    def costs(self, space: Sequence[Parameter]) -> FeatureCosts:  # noqa: ARG002  # as in the frozen regime
+        """Return no costs, because trials of this regime share no features."""
+        return FeatureCosts()
 
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
         """Return example images by augmentation policy, at three strengths, for one image of each of a few groups."""

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import Progress
-from bhsearch.data.splits import training_mask, training_weights, validation_mask
+from bhsearch.data.splits import training_weights
 from bhsearch.errors import RunError
 from bhsearch.evaluation.predictions import case_weights, six_digits
 from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
-from bhsearch.models.training.linear_probe import HeadParams, Heads, Moments, fit
+from bhsearch.models.training.heads import Heads, Moments, standardisation
+from bhsearch.models.training.hidden_heads import fit
+from bhsearch.models.training.logistic_path import HeadPath, fit_path
 from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, ReportCallback, TrialResult
-from bhsearch.objectives.scoring import OutOfFoldScorer
-from bhsearch.objectives.space import Params
+from bhsearch.objectives.costs import FeatureCosts
+from bhsearch.objectives.scoring import OutOfFoldScorer, ValidationFolds
+from bhsearch.objectives.space import HIDDEN_PENALTY, LOG10_PENALTY, Parameter, Params
 from bhsearch.tasks import Task
+
+_PATHS_BYTES = 1 << 27  # of solved paths that are kept in memory
 
 
 class FeatureProgress:
@@ -45,6 +51,59 @@ class FeatureProgress:
         return progress
 
 
+@dataclass(frozen=True, eq=False)
+class TrainedHeads:
+    """Heads of a trial, and the course of their training.
+
+    Attributes:
+        heads: Trained heads.
+        logits: Validation logits of the image itself after each epoch, or for each penalty of the path. Shape
+            (n_steps, n_fold_models, n_held_out).
+        losses: Training loss of each step, averaged over fold models. Shape (n_steps,).
+        axis: Values of the steps by name; empty if the steps are epochs.
+        facts: Further entries of the description of the model.
+    """
+
+    heads: Heads
+    logits: Float32Array
+    losses: npt.NDArray[np.floating]
+    axis: dict[str, list[float]] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _Path:
+    """Linear heads for the penalties that are solved so far, from the strongest one.
+
+    Attributes:
+        heads: Heads for each penalty.
+        losses: Training loss for each penalty, averaged over fold models.
+        gradient_norms: Largest relative gradient norm of the fold models for each penalty.
+        end: Solution for the last penalty, from which the path is continued.
+    """
+
+    heads: list[Heads] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    gradient_norms: list[float] = field(default_factory=list)
+    end: HeadPath | None = None
+
+    def append(self, solved: HeadPath) -> None:
+        """Add the solutions for the next penalties."""
+        self.heads += [
+            Heads.of_linear(kernel[:, :, 0], bias[:, 0])
+            for kernel, bias in zip(solved.kernel, solved.bias, strict=True)
+        ]
+        self.losses += solved.losses.mean(axis=1).tolist()
+        self.gradient_norms += solved.gradient_norms.max(axis=1).tolist()
+        self.end = solved
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the solutions in bytes."""
+        end = 0 if self.end is None else self.end.kernel.nbytes
+        return end + sum(heads.kernel.nbytes for heads in self.heads)
+
+
 class FrozenObjective:
     """The objective of the frozen regime: a callable that scores a parameter set.
 
@@ -54,10 +113,11 @@ class FrozenObjective:
         label: Class of each development image, 0 or 1. Shape (n_images,).
         fold: Validation fold of each development image in each repeat. Shape (n_repeats, n_images).
         group: Group number of each development image. Shape (n_images,).
-        seed: Seed of initial weights, order of rows and dropout. All trials use the same seed, so that their scores
-            differ only because of their parameters.
+        seed: Seed of heads with a hidden layer: initial weights, and order of rows and views. All trials use the same
+            seed, so that their scores differ only because of their parameters.
         feature_progress: Receives the activity of the trial; None for no progress messages.
         task: Task that names the loss, the link function and the score.
+        held_out: Training and validation images of each fold model; None for those of the folds.
     """
 
     def __init__(
@@ -71,6 +131,7 @@ class FrozenObjective:
         feature_progress: FeatureProgress | None = None,
         *,
         task: Task,
+        held_out: ValidationFolds | None = None,
     ) -> None:
         self._features, self._backbones, self._seed, self._feature_progress = (
             features,
@@ -79,19 +140,30 @@ class FrozenObjective:
             feature_progress,
         )
         self._task, self._scorer = task, OutOfFoldScorer(label, fold, group, task)
-        self._label, self._fold, self._case_weights = label, fold, case_weights(group, fold)
-        self._repeat_folds = [(repeat, k) for repeat in range(len(fold)) for k in range(int(fold.max()) + 1)]
-        self._held_out = [np.flatnonzero(validation_mask(fold, repeat, k)) for repeat, k in self._repeat_folds]
-        longest = max(map(len, self._held_out))
-        self._padded = np.stack([np.resize(rows, longest) for rows in self._held_out])
-        self._weights = np.stack(
-            [training_weights(group, training_mask(fold, repeat, k)) for repeat, k in self._repeat_folds], axis=1
-        )
+        self._label, self._case_weights = label, case_weights(group, fold)
+        self._held_out = ValidationFolds(fold) if held_out is None else held_out
+        self._weights = np.stack([training_weights(group, mask) for mask in self._held_out.training], axis=1)
+        # In each fold, each class has half of the training weight.
+        classes = [self._weights * (label == value)[:, None] for value in (0, 1)]
+        self._balanced = classes[0] / classes[0].sum(axis=0) + classes[1] / classes[1].sum(axis=0)
         self._moments: dict[tuple[Backbone, str], Moments] = {}
+        self._paths: OrderedDict[tuple[Backbone, tuple[str, ...]], _Path] = OrderedDict()
 
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
         """Return an empty dict, because the augmented views of the frozen regime are fixed and need no examples."""
         return {}
+
+    def costs(self, space: Sequence[Parameter]) -> FeatureCosts:
+        """Return the costs of the features that trials in a space need; a few images measure what is not cached."""
+        policies, numbers = (row.choices for name in ("policy", "views") for row in space if row.name == name)
+        views = dict.fromkeys(view for policy in policies for view in views_of(policy, max(numbers)))
+        return FeatureCosts(
+            {name: self._features.seconds_per_view(backbone) for name, backbone in self._backbones.items()},
+            {
+                name: tuple(view for view in views if self._features.is_cached(backbone, view))
+                for name, backbone in self._backbones.items()
+            },
+        )
 
     def __call__(self, params: Params, on_report: ReportCallback | None = None) -> TrialResult:  # noqa: ARG002  # never pruned
         """Train the heads of all folds with one parameter set and score their out-of-fold predictions.
@@ -101,9 +173,41 @@ class FrozenObjective:
             on_report: Ignored, because frozen trials are not pruned.
 
         Raises:
-            RunError: If training produces NaN or infinite values.
+            RunError: If the heads of a fold do not converge, or the predictions contain NaN or infinite values.
         """
         started = time.perf_counter()
+        trained, averaged, probability = self.predictions(params)
+        logits = np.stack([self._held_out.scatter(each) for each in trained.logits])
+        per_step = six_digits(self._scorer.probability(logits))
+        curve = self._scorer.epochs(per_step)
+        return TrialResult(
+            float(self._scorer.epochs(probability[None])[0]),
+            probability,
+            {
+                "auc": curve.tolist(),
+                "loss": self._losses(per_step),
+                "training_loss": [float(loss) for loss in trained.losses],
+                **trained.axis,
+            },
+            {"kind": "heads", "views": list(averaged), "linear": trained.heads.linear, **trained.facts},
+            trained.heads.to_arrays(),
+            time.perf_counter() - started,
+            self._cost(self._backbones[params["backbone"]], len(averaged), trained.heads),
+        )
+
+    def predictions(self, params: Params) -> tuple[TrainedHeads, tuple[str, ...], Float32Array]:
+        """Train the heads of all fold models with one parameter set.
+
+        Args:
+            params: Parameters of the frozen space.
+
+        Returns:
+            The heads, the views over which probabilities are averaged, and out-of-fold P(malignant), in the shape of
+            `ValidationFolds.scatter`.
+
+        Raises:
+            RunError: If the heads of a fold do not converge, or the predictions contain NaN or infinite values.
+        """
         backbone = self._backbones[params["backbone"]]
         view_names = views_of(params["policy"], params["views"])
         if self._feature_progress is not None:
@@ -111,39 +215,70 @@ class FrozenObjective:
         features = np.stack([self._features.get(backbone, view) for view in view_names])
         if self._feature_progress is not None:
             self._feature_progress.tell("training heads")
+        moments = [self._moments_of(backbone, view, rows) for view, rows in zip(view_names, features, strict=True)]
+        if params["hidden_units"]:
+            trained = self._hidden(features, moments, params)
+        else:
+            path = self._paths.setdefault((backbone, view_names), _Path())
+            trained = self._linear(features, moments, path, params["log10_penalty"])
+            self._paths.move_to_end((backbone, view_names))
+            self._forget_paths()
+        averaged = view_names if params["tta"] else view_names[:1]
+        probability = self._held_out.out_of_fold(trained.heads, features[: len(averaged)], self._scorer.probability)
+        if not np.isfinite(probability).all():
+            raise RunError("Training diverged: the predictions contain NaN or infinite values.")
+        return trained, averaged, probability
+
+    def _hidden(self, features: Float32Array, moments: list[Moments], params: Params) -> TrainedHeads:
+        """Train heads with a hidden layer."""
         fitted = fit(
             features,
             self._label,
-            self._balanced() if params["class_balance"] else self._weights,
-            self._padded,
-            [self._moments_of(backbone, view, rows) for view, rows in zip(view_names, features, strict=True)],
-            head_params(params),
+            self._balanced,
+            self._held_out.padded,
+            moments,
+            params["hidden_units"],
+            HIDDEN_PENALTY * 10.0 ** params["log10_penalty"],
             self._seed,
             loss=self._task.loss,
         )
-        averaged = view_names if params["tta"] else view_names[:1]
-        by_view = [
-            self._scatter(fitted.heads.held_out_logits(rows, self._padded)) for rows in features[: len(averaged)]
-        ]
-        probability: Float32Array = six_digits(
-            np.stack([self._scorer.probability(logits) for logits in by_view]).mean(axis=0, dtype=np.float32)
-        )
-        if not np.isfinite(probability).all():
-            raise RunError(
-                "Training diverged: the predictions contain NaN or infinite values (learning rate "
-                f"{params['learning_rate']:.3g})."
+        return TrainedHeads(fitted.heads, fitted.logits, fitted.losses)
+
+    def _linear(
+        self, features: Float32Array, moments: list[Moments], path: _Path, log10_penalty: float
+    ) -> TrainedHeads:
+        """Solve linear heads along the path of penalties, from the strongest one to that of the trial.
+
+        The path is kept and continued by later trials with the same backbone and views. The rows of all views of an
+        image together have the weight of one image, so that a penalty has the same meaning for any number of views.
+        """
+        penalties = LOG10_PENALTY.values[::-1]
+        place = penalties.index(log10_penalty)
+        if place >= len(path.heads):
+            n_views = len(features)
+            path.append(
+                fit_path(
+                    features.reshape(-1, features.shape[2]),
+                    np.tile(self._label, n_views),
+                    np.tile(self._balanced, (n_views, 1)),
+                    *standardisation(moments),
+                    [10.0**-value / n_views for value in penalties[len(path.heads) : place + 1]],
+                    start=path.end,
+                )
             )
-        per_epoch = six_digits(self._scorer.probability(np.stack([self._scatter(logits) for logits in fitted.logits])))
-        curve = self._scorer.epochs(per_epoch)
-        return TrialResult(
-            float(self._scorer.epochs(probability[None])[0]),
-            probability,
-            {"auc": curve.tolist(), "loss": self._losses(per_epoch), "training_loss": fitted.losses.tolist()},
-            {"kind": "heads", "views": list(averaged), "linear": fitted.heads.linear},
-            fitted.heads.to_arrays(),
-            time.perf_counter() - started,
-            self._cost(backbone, len(averaged), fitted.heads),
+        solved = path.heads[: place + 1]
+        return TrainedHeads(
+            solved[-1],
+            np.stack([heads.held_out_logits(features[0], self._held_out.padded) for heads in solved]),
+            np.array(path.losses[: place + 1]),
+            {LOG10_PENALTY.name: list(penalties[: place + 1])},
+            {"gradient_norm": path.gradient_norms[place]},
         )
+
+    def _forget_paths(self) -> None:
+        """Drop the paths that were used the longest time ago, until the rest fits into memory."""
+        while len(self._paths) > 1 and sum(path.nbytes for path in self._paths.values()) > _PATHS_BYTES:
+            self._paths.popitem(last=False)
 
     def _cost(self, backbone: Backbone, n_views: int, heads: Heads) -> dict[str, float]:
         """Return the cost of the deployed model, which runs one backbone for all heads once per averaged view."""
@@ -170,31 +305,3 @@ class FrozenObjective:
         right = np.where(self._label == 1, probability, 1 - probability)
         weight = self._case_weights / self._case_weights.sum()
         return [float(loss) for loss in -np.einsum("ern,rn->e", np.log(np.maximum(right, 1e-7)), weight)]
-
-    def _balanced(self) -> npt.NDArray[np.float64]:
-        """Return training weights in which each class has half of the total weight of a fold.
-
-        Shape (n_images, n_fold_models).
-        """
-        classes = [self._weights * (self._label == value)[:, None] for value in (0, 1)]
-        balanced: npt.NDArray[np.float64] = classes[0] / classes[0].sum(axis=0) + classes[1] / classes[1].sum(axis=0)
-        return balanced
-
-    def _scatter(self, logits: Float32Array) -> Float32Array:
-        """Return logits in the order of the images.
-
-        Args:
-            logits: Logits of the validation images of each fold. Shape (n_fold_models, n_held_out).
-
-        Returns:
-            Logits of all images in each repeat. Shape (n_repeats, n_images).
-        """
-        placed = np.empty(self._fold.shape, np.float32)
-        for (repeat, _), rows, values in zip(self._repeat_folds, self._held_out, logits, strict=True):
-            placed[repeat, rows] = values[: len(rows)]
-        return placed
-
-
-def head_params(params: Params) -> HeadParams:
-    """Return the part of a parameter set that the training of heads needs."""
-    return HeadParams(**{each.name: params[each.name] for each in fields(HeadParams)})

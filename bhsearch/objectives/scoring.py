@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.arrays import Float32Array
+from bhsearch.data.splits import training_mask, validation_mask
 from bhsearch.evaluation.metrics import epoch_scores, score_function
-from bhsearch.evaluation.predictions import FloatArray, case_weights
+from bhsearch.evaluation.predictions import FloatArray, case_weights, six_digits
+from bhsearch.models.training.heads import Heads
 from bhsearch.tasks import Task
 
 
@@ -29,6 +31,63 @@ LINKS: dict[str, Callable[[Float32Array], Float32Array]] = {"sigmoid": sigmoid}
 LOSSES: dict[str, Callable[[Float32Array, npt.NDArray[np.int8]], npt.NDArray[Any]]] = {
     "binary_cross_entropy": binary_cross_entropy
 }
+
+
+class ValidationFolds:
+    """The validation images of each fold model, in the order of repeats and folds.
+
+    Args:
+        fold: Validation fold of each image in each repeat. Shape (n_repeats, n_images).
+
+    Attributes:
+        repeat_folds: Repeat and fold of each fold model.
+        training: Mask of the training images of each fold model. Shape (n_fold_models, n_images).
+        padded: Indices of the validation images of each fold model, padded with arbitrary images. Shape
+            (n_fold_models, n_held_out).
+    """
+
+    def __init__(self, fold: npt.NDArray[np.int8]) -> None:
+        self._shape = fold.shape
+        self.repeat_folds = [(repeat, k) for repeat in range(len(fold)) for k in range(int(fold.max()) + 1)]
+        self.training = np.stack([training_mask(fold, repeat, k) for repeat, k in self.repeat_folds])
+        self._rows = [np.flatnonzero(validation_mask(fold, repeat, k)) for repeat, k in self.repeat_folds]
+        self.padded = padded_rows(self._rows)
+
+    def scatter(self, logits: Float32Array) -> Float32Array:
+        """Return logits in the order of the images.
+
+        Args:
+            logits: Logits of the validation images of each fold model. Shape (n_fold_models, n_held_out).
+
+        Returns:
+            Logits of all images in each repeat. Shape (n_repeats, n_images).
+        """
+        placed = np.empty(self._shape, np.float32)
+        for (repeat, _), rows, values in zip(self.repeat_folds, self._rows, logits, strict=True):
+            placed[repeat, rows] = values[: len(rows)]
+        return placed
+
+    def out_of_fold(
+        self, heads: Heads, views: Iterable[Float32Array], link: Callable[[Float32Array], Float32Array]
+    ) -> Float32Array:
+        """Return P(malignant) of each image by the head of its validation fold, as the mean over views.
+
+        Args:
+            heads: Heads of all fold models.
+            views: Features of the images in each view. Shape (n_images, n_features) each.
+            link: Link function of the task.
+
+        Returns:
+            Probabilities. Shape (n_repeats, n_images).
+        """
+        by_view = [link(self.scatter(heads.held_out_logits(features, self.padded))) for features in views]
+        return six_digits(np.stack(by_view).mean(axis=0, dtype=np.float32))
+
+
+def padded_rows(rows: list[npt.NDArray[np.intp]]) -> npt.NDArray[np.intp]:
+    """Return lists of rows as one array, with shorter lists repeated to the length of the longest one."""
+    longest = max(map(len, rows))
+    return np.stack([np.resize(each, longest) for each in rows])
 
 
 class OutOfFoldScorer:
@@ -64,7 +123,7 @@ class OutOfFoldScorer:
 
         Args:
             repeat: Index of the repeat.
-            rows: Validation images of the fold. Shape (n_held_out,).
+            rows: Indices of the validation images of the fold. Shape (n_held_out,).
             probability: P(malignant) of these images. Shape (n_held_out,).
         """
         return float(self._function(self._label[rows], probability, self._weight[repeat, rows]))
@@ -74,7 +133,7 @@ class OutOfFoldScorer:
 
         Args:
             repeat: Index of the repeat.
-            rows: Validation images of the fold. Shape (n_held_out,).
+            rows: Indices of the validation images of the fold. Shape (n_held_out,).
             logits: Logits of these images. Shape (n_held_out,).
         """
         return float(np.average(self._loss(logits, self._label[rows]), weights=self._weight[repeat, rows]))

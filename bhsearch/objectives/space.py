@@ -31,6 +31,7 @@ class Parameter:
         high: Upper end of the range, included.
         log: Whether the range is sampled on a logarithmic scale.
         whole: Whether the range contains integers only.
+        step: Distance of the values of the range, counted from `low`; 0 for a continuous range.
     """
 
     name: str
@@ -41,34 +42,43 @@ class Parameter:
     high: float = 0.0
     log: bool = False
     whole: bool = False
+    step: float = 0.0
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The values of a range with a step, in ascending order."""
+        return tuple(self.low + self.step * n for n in range(round((self.high - self.low) / self.step) + 1))
 
     def holds(self, value: Any) -> bool:
         """Return whether a value is one of the choices or in the range of the parameter."""
         if self.choices:
             return value in self.choices
+        if self.step:
+            return value in self.values
         return self.low <= value <= self.high and (not self.whole or value == int(value))
 
     def __str__(self) -> str:
         if self.choices:
             return ", ".join(map(str, self.choices))
-        return f"{self.low:g} to {self.high:g}{' (log)' if self.log else ''}"
+        scale = " (log)" if self.log else f" in steps of {self.step:g}" if self.step else ""
+        return f"{self.low:g} to {self.high:g}{scale}"
 
 
+# Powers of 2 as steps, so that all values are exact in floating point.
+LOG10_PENALTY = Parameter(
+    "log10_penalty", "log10 of the L2 penalty of a linear head's weights, 1 / C; a hidden layer has a tenth of it", 1.0,
+    low=-1.0, high=3.5, step=0.5,
+)  # fmt: skip
+# Unlike a linear head, a network with a hidden layer shrinks to nothing at a finite penalty, often between 10^2.5 and
+# 10^3. With a tenth of the penalty, nearly the whole range is of use to both.
+HIDDEN_PENALTY = 0.1
 _FROZEN = (
     Parameter("backbone", "network that computes the features", "", ("",)),
     Parameter("policy", "augmentation policy: the views of an image that heads are trained on", "none", VIEW_POLICIES),
     Parameter("views", "number of views, the image itself included", 2, (2, 4)),
     Parameter("tta", "test-time augmentation: average over the views", False, (False, True)),
-    Parameter("standardise", "standardise features by the training rows of the fold", True, (True, False)),
     Parameter("hidden_units", "units of the hidden layer; 0 for a linear head", 0, (0, 16, 64)),
-    Parameter("dropout", "dropout rate of hidden units, or of the features of a linear head", 0.0, low=0.0, high=0.6),
-    Parameter("optimizer", "AdamW, or SGD with Nesterov momentum", "adamw", ("adamw", "sgd")),
-    Parameter("learning_rate", "initial learning rate", 0.01, low=1e-3, high=1e-1, log=True),
-    Parameter("schedule", "schedule of the learning rate", "cosine", ("cosine", "constant")),
-    Parameter("weight_decay", "decoupled weight decay of the kernel", 0.1, low=1e-4, high=3.0, log=True),
-    Parameter("label_smoothing", "label smoothing", 0.0, low=0.0, high=0.2),
-    Parameter("class_balance", "whether each class has half of the training weight", True, (False, True)),
-    Parameter("epochs", "passes over the training rows", 20, low=5, high=60, log=True, whole=True),
+    LOG10_PENALTY,
 )
 
 
@@ -128,7 +138,7 @@ def _with_policies(space: Sequence[Parameter], policies: Sequence[str]) -> tuple
     return tuple(replace(row, choices=(*row.choices, *policies)) if row.name == "policy" else row for row in space)
 
 
-_IDENTITY = ("name", "choices", "low", "high", "log", "whole")  # attributes that the digest includes
+_IDENTITY = ("name", "choices", "low", "high", "log", "whole", "step")  # attributes that the digest includes
 
 
 def space_digest(space: Iterable[Parameter]) -> str:
@@ -148,7 +158,25 @@ def digest_of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
 def starting_point(space: Sequence[Parameter], backbone: str) -> Params:
     """Return the default parameter set of a backbone, called its starting point; for frozen spaces, a linear head."""
     point = {parameter.name: parameter.start for parameter in space} | {"backbone": backbone}
-    return point | (_FROM_SCRATCH if is_from_scratch(backbone) else {})
+    changed = _FROM_SCRATCH if is_from_scratch(backbone) else {}
+    return point | {name: value for name, value in changed.items() if name in point}
+
+
+def starting_points(space: Sequence[Parameter], backbone: str) -> list[Params]:
+    """Return the parameter sets of a backbone that a search begins with, the starting point first.
+
+    In frozen spaces, the second one has a small hidden layer. A search that has only seen linear heads rarely tries
+    another head of a good backbone.
+    """
+    point = starting_point(space, backbone)
+    return [point, point | {"hidden_units": 16}] if "hidden_units" in point else [point]
+
+
+def effective(params: Params) -> Params:
+    """Return a parameter set without the parameters that have no effect: with the policy `none` there is one view."""
+    if params.get("policy") == "none" and "views" in params:
+        return {name: value for name, value in params.items() if name not in ("views", "tta")}
+    return params
 
 
 def markdown_table(space: Sequence[Parameter]) -> str:

@@ -18,10 +18,9 @@ from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
-from bhsearch.models.training.linear_probe import Moments, fit
-from bhsearch.objectives.frozen import head_params
-from bhsearch.objectives.space import frozen_space, starting_point
-from bhsearch.tasks import task_of
+from bhsearch.models.training.heads import Heads, Moments, standardisation
+from bhsearch.models.training.logistic_path import fit_path
+from bhsearch.objectives.space import LOG10_PENALTY
 
 OFFICIAL_NOTE = (
     "For comparison with papers, never to choose by: these folds test on cases that a study of these data seals, "
@@ -37,7 +36,7 @@ def evaluate_folds(
     feature_backend: str = "auto",
     progress: Progress | None = None,
 ) -> list[Rates]:
-    """Train a linear head with default parameters on each fold's training images, and evaluate it on the test images.
+    """Train a linear head with the default penalty on each fold's training images, and evaluate it on the test images.
 
     As in publications on these folds, a separate head is trained for each magnification, all images have equal weight,
     and an image is classified as malignant if P(malignant) is at least 0.5. A "patient" in these publications is a
@@ -64,7 +63,7 @@ def evaluate_folds(
     backend.import_backend()
     features = FeatureCache(pixel_cache(index, make_resize("crop", image_size), progress), feature_backend)
     table = features.get(backbone, IDENTITY)
-    return [rate for key in tested for rate in _at_magnification(index, table, folds, key, backbone)]
+    return [rate for key in tested for rate in _at_magnification(index, table, folds, key)]
 
 
 def result_record(found: Sequence[Rates], folds: Sequence[ResolvedFold]) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def _check(index: Dataset, folds: Sequence[ResolvedFold], magnification: str) ->
 
 
 def _at_magnification(
-    index: Dataset, table: np.ndarray, folds: Sequence[ResolvedFold], magnification: str, backbone: Backbone
+    index: Dataset, table: np.ndarray, folds: Sequence[ResolvedFold], magnification: str
 ) -> list[Rates]:
     """Train the heads of all folds of one magnification together, and return their rates."""
     here = index.column("magnification") == magnification
@@ -129,10 +128,9 @@ def _at_magnification(
     held_out = [np.flatnonzero(fold.test[here]) for fold in used]
     padded = np.stack([np.resize(rows, max(map(len, held_out))) for rows in held_out])
     weights = np.stack([fold.train[here] for fold in used], axis=1).astype(np.float64)
-    loss = task_of(index).loss
-    params = head_params(starting_point(frozen_space((backbone.name,)), backbone.name))
-    fitted = fit(features[None], label, weights, padded, [Moments.of(features, weights)], params, seed=0, loss=loss)
-    logits = fitted.heads.held_out_logits(features, padded)
+    statistics = standardisation([Moments.of(features, weights)])
+    path = fit_path(features, label, weights, *statistics, [10.0**-LOG10_PENALTY.start])
+    logits = Heads.of_linear(path.kernel[0, :, :, 0], path.bias[0, :, 0]).held_out_logits(features, padded)
     found = []
     for fold, rows, row in zip(used, held_out, logits, strict=True):
         called = row[: len(rows)] >= 0.0  # a logit of 0 is a probability of 0.5

@@ -1,4 +1,4 @@
-"""Report cards of the curves of one set of predictions: ROC, calibration, decision curve, probabilities by class."""
+"""Report cards of curves: ROC, calibration, decision curve, probabilities by class, and the learning curve."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 from bhsearch.evaluation.bootstrap import group_draws
 from bhsearch.evaluation.curves import roc_band
 from bhsearch.evaluation.supplementary import decision_curve as decision_curves
+from bhsearch.evaluation.supplementary.learning_curve import LEARNING_CURVE_NOTE
 from bhsearch.evaluation.supplementary.probability_histogram import probability_histogram
 from bhsearch.reporting import html, report_numbers, svg_charts
 from bhsearch.reporting.figures import description
+from bhsearch.reporting.figures.learning_curve import learning_curve as describe_learning_curve
 from bhsearch.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bhsearch.evaluation.predictions import Predictions
+    from bhsearch.evaluation.supplementary.learning_curve import LearningCurve
     from bhsearch.reporting.report_data import Measured
 
 N_DRAWS_BAND = 200
@@ -65,6 +68,21 @@ def distributions(predictions: Predictions, class_names: Sequence[str], threshol
         svg_charts.to_svg(figure, f"Predicted probabilities of {' and '.join(class_names)} images"),
         lead="Calibrated probabilities, every case counting the same. Dotted: the threshold.",
     )
+
+
+def learning_curve(curve: LearningCurve | None, why_not: str, title: str) -> str:
+    """Return an HTML card with the learning curve over cases, or with the reason why there is none.
+
+    Args:
+        curve: The curve; None if there is none.
+        why_not: Reason why there is no curve; unused if there is one.
+        title: Title of the card.
+    """
+    if curve is None:
+        return html.section(title, lead=f"{why_not[:1].upper()}{why_not[1:]}.")
+    said = f"{plural(curve.n_subsets, 'random subset')} per size of {plural(curve.n_cases, 'development case')}"
+    chart = svg_charts.to_svg(describe_learning_curve(curve), f"Learning curve, {curve.sentence()}")
+    return html.section(title, _above([curve.sentence(), said]), chart, lead=LEARNING_CURVE_NOTE)
 
 
 def _above(said: Sequence[str]) -> str:

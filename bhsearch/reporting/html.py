@@ -8,7 +8,7 @@ from html import escape
 
 from bhsearch.evaluation.predictions import DISCLAIMER
 
-_LONG_WORD = 20  # characters
+_LONG_WORD, _LONG_NUMBER = 20, 30  # characters
 _KINDS = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 # One column on phones. Blue and orange match the figures; red marks invalid results only.
@@ -145,12 +145,12 @@ def stack(*cards: str) -> str:
 
 
 def notice(sentences: Iterable[str]) -> str:
-    """Return an amber box with sentences; an empty string if there are no sentences."""
+    """Return an amber box with the non-empty sentences; an empty string if there are none."""
     return _box("note", "note", sentences)
 
 
 def _box(kind: str, role: str, sentences: Iterable[str]) -> str:
-    said = paragraphs(*sentences)
+    said = paragraphs(*filter(None, sentences))
     return f'<div class="{kind}" role="{role}">{said}</div>' if said else ""
 
 
@@ -192,5 +192,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0, 
 
 
 def _kind(cell: str, kind: str) -> str:
-    """Return the CSS class of a cell; the class `long` of cells with a very long word allows breaks inside words."""
+    """Return the CSS class of a cell; the class `long` of cells with a very long word allows breaks inside words.
+
+    A sentence instead of a number, such as the reason why there is none, wraps like text.
+    """
+    if kind == "number" and len(cell) > _LONG_NUMBER:
+        kind = "text"
     return f"{kind} long" if kind == "text" and max(map(len, cell.split()), default=0) > _LONG_WORD else kind

@@ -10,14 +10,16 @@ from typing import Any
 
 from bhsearch.data.layouts.breakhis import spelt_out
 from bhsearch.errors import RunError
-from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE, CorrectedScore
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, OperatingPoint
 from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.evaluation.robustness import ROBUSTNESS_NOTE, Robustness
+from bhsearch.evaluation.selection.bbc_cv import CORRECTED_NOTE, CorrectedScore
 from bhsearch.evaluation.subgroups import BOTH, Subgroup
 from bhsearch.evaluation.thresholds import rate_title
-from bhsearch.reporting import document, html
+from bhsearch.reporting import document, html, robustness_table
 from bhsearch.reporting.document import Block, Bullets, Gallery, Image, Section, Table, Text
+from bhsearch.text import plural
 
 USE = (
     "Research on computer-aided histopathology: comparing methods on these data, and on others like them.",
@@ -30,6 +32,7 @@ LIMITS = (
     "Not for whole slides: it has seen fields that a pathologist chose.",
     "Its probability is no measure of how much an image differs from all that it was trained on.",
 )
+NO_ROBUSTNESS = "Not computed for this trial; `bhsearch run --robustness` computes it for the best trials of a study."
 SALIENCY_NOTE = "Heat shows which pixels move the probability, not why; it is no outline of a tumour."
 SYNTHETIC_NOTE = "Synthetic data (phantom): the numbers say nothing about tissue."
 _PICTURES = "card_pictures"
@@ -41,8 +44,9 @@ class TestMetric:
 
     Attributes:
         value: Value of the metric.
-        low, high: Ends of the interval.
+        low, high: Ends of the interval; both nan if there is none.
         n: Sample size as text, such as `12 cases, 340 images`.
+        why_no_interval: Reason why there is no interval; shown only if there is none.
     """
 
     __test__ = False  # keeps pytest from collecting this class
@@ -51,6 +55,14 @@ class TestMetric:
     low: float
     high: float
     n: str
+    why_no_interval: str = "too few cases"
+
+    @property
+    def interval(self) -> str:
+        """The interval as text, such as `0.600 to 0.900`, or the reason why there is none."""
+        if math.isnan(self.low) and math.isnan(self.high):
+            return f"none: {self.why_no_interval}"
+        return f"{self.low:.3f} to {self.high:.3f}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,8 @@ class ModelCard:
         split: Sealed cases and folds, by name.
         audit: Lines of the leakage audit; "Nothing odd was found." if there are no findings.
         corrected: Best score, corrected for the search.
-        leads: Result that comes first: `test`, or `corrected` if the test has too few cases.
+        leads: Result that comes first: `test`, or `corrected` if the test has fewer than `FEWEST_GROUPS` groups of a
+            class.
         corrected_for: Sentence that says whether the correction applies to the registered trial.
         test: Metrics on the held-out test set with intervals, by full name.
         remarks: Sentences that explain the metrics of the test.
@@ -97,6 +110,7 @@ class ModelCard:
         cases: Test results by case.
         worst: One image from each of the test cases with the lowest accuracy, worst case first.
         pictures: PNG files by title, such as `ROC curve`.
+        robustness: Robustness of the trial under shifts of its validation images, or the reason why it is not known.
         limits: Excluded uses: `LIMITS`, and limits that follow from the data.
 
     Raises:
@@ -127,6 +141,7 @@ class ModelCard:
     cases: Sequence[Subgroup]
     worst: Sequence[WorstImage]
     pictures: Mapping[str, bytes]
+    robustness: Robustness | str
     limits: Sequence[str]
 
     def __post_init__(self) -> None:
@@ -184,6 +199,7 @@ class ModelCard:
             Section("What it is not for", [Bullets(self.limits)]),
             later,
             Section("Threshold and calibration", self._fixed()),
+            Section(robustness_table.TITLE, self._robustness()),
             Section("Pictures of the test", [Gallery(pictures)], wide=True),
             Section("Worst cases of the test", [Text(SALIENCY_NOTE), Gallery(worst)], wide=True),
             Section("Subtypes", [_parts("subtype", self.subtypes)]),
@@ -196,7 +212,7 @@ class ModelCard:
         ]
 
     def _test(self) -> list[Block]:
-        rows = [(name, f"{m.value:.3f}", f"{m.low:.3f} to {m.high:.3f}", m.n) for name, m in self.test.items()]
+        rows = [(name, f"{m.value:.3f}", m.interval, m.n) for name, m in self.test.items()]
         times = f"{len(self.openings)} times" if len(self.openings) > 1 else "once"
         return [
             Table(("metric", "value", "95 % interval", "measured on"), rows, 3),
@@ -208,9 +224,15 @@ class ModelCard:
     def _search(self) -> str:
         found = self.corrected
         return (
-            f"AUC {found.score:.3f} [{found.low:.3f} {found.high:.3f}], corrected for having searched: the best of "
-            f"{found.n_trials} trials scored {found.raw:.3f} on {found.n_groups} development cases."
+            f"AUC {found.score:.3f} [{found.low:.3f} {found.high:.3f}], corrected for having searched: the trial "
+            f"selected from {found.n_trials} scored {found.raw:.3f} on {plural(found.n_groups, 'development case')}."
         )
+
+    def _robustness(self) -> list[Block]:
+        if isinstance(self.robustness, str):
+            return [Text(self.robustness)]
+        rows = robustness_table.shift_rows(self.robustness)
+        return [Text(ROBUSTNESS_NOTE), Table(robustness_table.SHIFT_HEAD, rows, len(robustness_table.SHIFT_HEAD) - 1)]
 
     def _fixed(self) -> list[Block]:
         errors = [(name, f"{self.before[name]:.3f}", f"{self.after[name]:.3f}") for name in self.before]
@@ -265,6 +287,8 @@ def _first_hole(value: Any, where: str) -> str:
     """
     if isinstance(value, Subgroup | OperatingPoint):
         return _first_hole(value.threshold, f"{where}.threshold") if isinstance(value, OperatingPoint) else ""
+    if isinstance(value, TestMetric) and value.interval.startswith("none"):
+        value = {"value": value.value, "n": value.n}
     if isinstance(value, bool):
         return ""
     if isinstance(value, int | float):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from bhsearch.evaluation.bbc_cv import CorrectedScore
-from bhsearch.text import plural, value_text
+from bhsearch.evaluation.selection.bbc_cv import CorrectedScore
+from bhsearch.evaluation.selection.mabt import BOUND_NOTE
+from bhsearch.text import plural, value_text, verb
 
 _N_ROWS = 10
 _CELL = "style='text-align:left;padding:2px 12px 2px 0'"
@@ -23,6 +25,7 @@ class ResultRow:
         auc: Score of the trial.
         low, high: Ends of the score's 95 % interval; nan if unknown.
         tied: Whether the trial is tied with the best.
+        proposed: Whether this is the proposed trial.
         params: Parameters of the trial.
     """
 
@@ -31,6 +34,7 @@ class ResultRow:
     low: float
     high: float
     tied: bool
+    proposed: bool
     params: Mapping[str, Any]
 
 
@@ -41,6 +45,7 @@ def result_html(
     uncorrected: str,
     invalid: Sequence[str],
     note: str,
+    chosen: Sequence[str] = (),
 ) -> str:
     """Return the best trials as a table, with the corrected score above and the warnings below.
 
@@ -51,6 +56,7 @@ def result_html(
         uncorrected: Reason why the corrected score is unknown.
         invalid: Reasons why the numbers are invalid, as sentences.
         note: Text shown with the numbers, such as that the data are synthetic; may be empty.
+        chosen: Sentences that say which trial is proposed and why.
     """
     parts = [f"<div><b>{escape(title)}</b></div>"]
     if corrected is not None:
@@ -58,15 +64,23 @@ def result_html(
             f"<div>corrected AUC <b>{corrected.score:.4f}</b> [{corrected.low:.3f} {corrected.high:.3f}] after a "
             f"search of {plural(corrected.n_trials, 'trial')}</div>"
         )
+        if math.isfinite(corrected.bound):
+            parts.append(f"<div>lower bound <b>{corrected.bound:.3f}</b>, {BOUND_NOTE}</div>")
     elif uncorrected:
         parts.append(f"<div>corrected AUC not known: {escape(uncorrected)}</div>")
     if rows:
         names = list(rows[0].params)
-        cells = "".join(f"<th {_CELL}>{escape(name)}</th>" for name in ["trial", "AUC", "95 %", "tied", *names])
+        cells = "".join(
+            f"<th {_CELL}>{escape(name)}</th>" for name in ["trial", "AUC", "95 %", "tied", "proposed", *names]
+        )
         body = "".join(_row(row, names) for row in rows[:_N_ROWS])
         parts.append(f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>")
+        parts += [f"<div>{escape(sentence)}</div>" for sentence in chosen]
         n_tied = sum(row.tied for row in rows)
-        parts.append(f"<div>{n_tied} of {len(rows)} complete trials are tied with the best.</div>")
+        parts.append(
+            f"<div>{n_tied} of {plural(len(rows), 'complete trial')} {verb(n_tied, 'is', 'are')} tied with the "
+            "best.</div>"
+        )
     parts += [f"<div style='color:#b00020'>These numbers mean nothing: {escape(text)}</div>" for text in invalid]
     if note:
         parts.append(f"<div>{escape(note)}: the numbers say nothing about tissue.</div>")
@@ -77,5 +91,5 @@ def result_html(
 def _row(row: ResultRow, names: Sequence[str]) -> str:
     ends = f"[{row.low:.3f} {row.high:.3f}]" if row.low == row.low else "not known"
     texts = [value_text(row.params.get(name, "")) for name in names]
-    cells = [str(row.number), f"{row.auc:.4f}", ends, "yes" if row.tied else "", *texts]
+    cells = [str(row.number), f"{row.auc:.4f}", ends, "yes" if row.tied else "", "yes" if row.proposed else "", *texts]
     return "<tr>" + "".join(f"<td {_CELL}>{escape(cell)}</td>" for cell in cells) + "</tr>"

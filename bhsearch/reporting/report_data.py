@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bhsearch.evaluation.bbc_cv import CorrectedScore
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.robustness import Robustness
+from bhsearch.evaluation.selection.bbc_cv import CorrectedScore
+from bhsearch.evaluation.selection.nested import NestedScore
+from bhsearch.evaluation.supplementary.learning_curve import LearningCurve
 from bhsearch.tasks.base import Task
+from bhsearch.text import plural
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class TrialRow:
             score has no interval.
         tied: Whether the trial is tied with the best.
         params: Value of each parameter.
+        proposed: Whether this is the trial that the study proposes.
         milliseconds: Inference time of the deployed network per image; nan if unknown.
         megabytes: Size of the deployed network's weights; nan if unknown.
         reason: Reason of a failure; empty if the trial did not fail.
@@ -36,6 +41,7 @@ class TrialRow:
     high: float
     tied: bool
     params: Mapping[str, Any]
+    proposed: bool = False
     milliseconds: float = math.nan
     megabytes: float = math.nan
     reason: str = ""
@@ -120,7 +126,7 @@ class SealedCases:
 
 @dataclass(frozen=True)
 class ExampleImage:
-    """An example image with the prediction of the best trial.
+    """An example image with the prediction of the proposed trial.
 
     Attributes:
         file: The image as a PNG or JPEG file.
@@ -149,12 +155,12 @@ class StudyReport:
             images.
         sealed: Size of the held-out test set.
         rows: All trials, ordered by number.
-        best: Out-of-fold predictions of the best trial; None if no trial is complete.
-        corrected: Best score, corrected for the search; None if the correction cannot be computed.
+        proposed_predictions: Out-of-fold predictions of the proposed trial; None if no trial is complete.
+        corrected: Score of the proposed trial, corrected for the search; None if the correction cannot be computed.
         uncorrected: Reason why the correction cannot be computed; empty otherwise.
         openings: All accesses to the held-out test set in this store, for any study, oldest first.
         test: Most recent test of the study that has a result; None if no test has a result.
-        images: Examples of the best trial, correct ones first; may be empty.
+        images: Examples of the proposed trial, correctly classified images first; may be empty.
         kept_images: PNG of the examples that MLflow stores, used if `images` is empty; may be empty.
         importances: Share of the score's variation that each parameter explains; empty if unknown.
         spread: Half-width of the 95 % interval of each importance over resampled trials; empty if unknown.
@@ -164,6 +170,12 @@ class StudyReport:
         audit: Lines of the leakage audit.
         made: Time, command and machine of the study, by name.
         versions: Versions of packages, by name.
+        learning_curve: Learning curve over cases of the proposed trial; None if there is none.
+        no_learning_curve: Reason why there is no learning curve; empty if there is one.
+        selection: Sentences that say which trial is the best, which one is proposed and why, and its difference to the
+            default parameters.
+        robustness: Robustness of the best trials and of the default, by trial number; empty if it was not computed.
+        nested: Score of the nested search; None if it was not computed.
     """
 
     study: str
@@ -176,7 +188,7 @@ class StudyReport:
     n_cases: tuple[int, int, int]
     sealed: SealedCases
     rows: Sequence[TrialRow]
-    best: Predictions | None
+    proposed_predictions: Predictions | None
     corrected: CorrectedScore | None
     uncorrected: str
     openings: Sequence[TestAccess]
@@ -191,12 +203,27 @@ class StudyReport:
     audit: Sequence[str]
     made: Mapping[str, str]
     versions: Mapping[str, str] = field(default_factory=dict)
+    learning_curve: LearningCurve | None = None
+    no_learning_curve: str = ""
+    selection: Sequence[str] = ()
+    robustness: Mapping[int, Robustness] = field(default_factory=dict)
+    nested: NestedScore | None = None
 
     @property
     def ranked(self) -> list[TrialRow]:
         """Complete trials, best first; trials with equal scores are ordered by number."""
         complete = [row for row in self.rows if row.score is not None]
         return sorted(complete, key=lambda row: (-(row.score or 0.0), row.number))
+
+    @property
+    def proposed(self) -> TrialRow:
+        """The trial that the study proposes.
+
+        Raises:
+            ValueError: If no trial is proposed, because none is complete.
+        """
+        (row,) = (row for row in self.rows if row.proposed)
+        return row
 
     @property
     def important(self) -> dict[str, tuple[float, float]]:
@@ -207,3 +234,13 @@ class StudyReport:
         found = {name: (share, self.spread[name]) for name, share in self.importances.items() if name in self.spread}
         kept = {name: pair for name, pair in found.items() if pair[0] > pair[1]}
         return dict(sorted(kept.items(), key=lambda item: -item[1][0]))
+
+
+def size_of_part(n_cases: int, n_images: int) -> str:
+    """Return the size of a part of the data as text, such as `12 cases, 340 images`."""
+    return f"{plural(n_cases, 'case')}, {plural(n_images, 'image')}"
+
+
+def time_in_trials(duration: str, n_trials: int) -> str:
+    """Return the time that trials took, and their number, as text, such as `5.9 s, 4 trials`."""
+    return f"{duration}, {plural(n_trials, 'trial')}"

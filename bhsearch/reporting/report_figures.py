@@ -17,10 +17,12 @@ from bhsearch.evaluation.curves import roc_band
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.subgroups import UNNAMED
 from bhsearch.evaluation.supplementary import decision_curve as decision_curves
+from bhsearch.evaluation.supplementary.learning_curve import LEARNING_CURVE_NOTE
 from bhsearch.evaluation.supplementary.probability_histogram import probability_histogram
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import curve_cards, report_numbers, report_sections, study_report, svg_charts
 from bhsearch.reporting.figures import description, drawing, study, style
+from bhsearch.reporting.figures.learning_curve import learning_curve as describe_learning_curve
 from bhsearch.reporting.gate_status import counted, gate_status
 from bhsearch.reporting.report_data import Measured
 from bhsearch.states import FAILED
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from bhsearch.evaluation.predictions import Predictions
     from bhsearch.evaluation.subgroups import Subgroup
+    from bhsearch.evaluation.supplementary.learning_curve import LearningCurve
     from bhsearch.reporting.figures.description import Description
     from bhsearch.reporting.report_data import StudyReport, TrialRow
 
@@ -96,8 +99,10 @@ def drawn_figures(report: StudyReport) -> dict[str, Drawn]:
     varied = report_sections.varied(report)
     if varied:
         found["parameters"] = _parameters(report, varied)
-    if report.best is not None:
-        found |= _of_best(report, report.best)
+    if report.proposed_predictions is not None:
+        found |= _of_proposed(report, report.proposed_predictions)
+    if report.learning_curve is not None:
+        found["learning_curve"] = _learning_curve(report, report.learning_curve)
     test = report.test
     if test is not None and test.predictions is not None:
         what = f"{test.opening.trial} of {report.study} on the sealed cases"
@@ -113,13 +118,14 @@ def drawn_figures(report: StudyReport) -> dict[str, Drawn]:
     return found
 
 
-def _of_best(report: StudyReport, best: Predictions) -> dict[str, Drawn]:
-    top, decisions = report.ranked[0], cross_fitted_labels(best, report.task)
-    numbers = report_numbers.measured(best, decisions, report.task)
-    what = f"trial {top.number} of {report.study}, the best of {plural(len(report.ranked), 'trial')}, out of fold"
-    found = {"roc": _roc(best, numbers["auc"], what), "calibration": _calibration(best, numbers["ece"], what)}
+def _of_proposed(report: StudyReport, predictions: Predictions) -> dict[str, Drawn]:
+    top, decisions = report.proposed, cross_fitted_labels(predictions, report.task)
+    numbers = report_numbers.measured(predictions, decisions, report.task)
+    what = f"trial {top.number} of {report.study}, selected from {plural(len(report.ranked), 'trial')}, out of fold"
+    curve, calibration = (_roc(predictions, numbers["auc"], what), _calibration(predictions, numbers["ece"], what))
+    found = {"roc": curve, "calibration": calibration}
     for column, name in (("subtype", "subtypes"), ("magnification", "magnifications")):
-        rows = report_sections.parts_of(best, decisions, column, report.task)
+        rows = report_sections.parts_of(predictions, decisions, column, report.task)
         if [part.name for _, part, _, _ in rows] != [UNNAMED]:
             found[name] = _parts(rows, what)
     return found
@@ -198,7 +204,7 @@ def _cost(report: StudyReport) -> Drawn:
     return Drawn(
         to_matplotlib(description.cost(report.rows)),
         f"Score and cost of the deployed model, {plural(n_timed, 'trial')} of {report.study}. Blue: tied with the "
-        f"best; orange: the cheapest of them. Dotted: guessing.{machine}",
+        f"best; orange: the proposed trial. Dotted: guessing.{machine}",
     )
 
 
@@ -267,6 +273,15 @@ def _decision_curve(predictions: Predictions, what: str) -> Drawn:
         to_matplotlib(description.decision_curve(curve)),
         f"Decision curve of {what}: {curve.prevalence:.0%} malignant, {curve_cards.size_of(predictions)}. "
         f"{decision_curves.DECISION_CURVE_NOTE}",
+    )
+
+
+def _learning_curve(report: StudyReport, curve: LearningCurve) -> Drawn:
+    what = f"trial {report.proposed.number} of {report.study}, {plural(curve.n_cases, 'development case')}"
+    return Drawn(
+        to_matplotlib(describe_learning_curve(curve)),
+        f"Learning curve over cases of {what}, {curve.n_subsets} subsets per size. {curve.sentence()} "
+        f"{LEARNING_CURVE_NOTE}",
     )
 
 

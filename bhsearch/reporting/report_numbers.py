@@ -11,9 +11,9 @@ import numpy as np
 
 from bhsearch.data.stratify import strata_of
 from bhsearch.evaluation import metrics
-from bhsearch.evaluation.bootstrap import bootstrap_auc, bootstrap_metric, group_draws, interval
+from bhsearch.evaluation.bootstrap import Interval, bootstrap_auc, bootstrap_metric, group_draws, interval
+from bhsearch.evaluation.reliable_intervals import reliable_intervals, why_no_interval, wilson
 from bhsearch.evaluation.supplementary.supplements import supplements
-from bhsearch.evaluation.thresholds import AT
 from bhsearch.reporting.report_data import Measured
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from bhsearch.tasks.base import Task
 
 N_DRAWS = 1000
-_Z = 1.959963984540054  # normal quantile of 0.975
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +33,11 @@ class Points:
     """Points of a calibration curve, one per probability bin that contains images.
 
     Attributes:
-        predicted: Mean predicted probability. Shape (n,).
-        observed: Case-weighted share of malignant images. Shape (n,).
+        predicted: Mean predicted probability. Shape (n_points,).
+        observed: Case-weighted share of malignant images. Shape (n_points,).
         low, high: Ends of the 95 % interval of `observed`; nan for bins with a single case, or if no intervals were
-            computed. Shape (n,).
-        mass: Share of the total weight in the bin. Shape (n,).
+            computed. Shape (n_points,).
+        mass: Share of the total weight in the bin. Shape (n_points,).
     """
 
     predicted: FloatArray
@@ -72,29 +71,37 @@ def measured(predictions: Predictions, decisions: HardLabels, task: Task) -> dic
 def supplementary(predictions: Predictions) -> dict[str, Measured]:
     """Return the supplementary statistics of out-of-fold predictions by name, with 95 % intervals over cases."""
     found = supplements(predictions, group_draws(predictions.group, predictions.stratum, N_DRAWS))
-    return {name: Measured(value, *found.intervals[name]) for name, value in found.values.items()}
+    values = {name: Measured(value, *found.intervals[name]) for name, value in found.values.items()}
+    return widened(values, predictions)
 
 
 def widened(found: Mapping[str, Measured], predictions: Predictions) -> dict[str, Measured]:
-    """Return metrics with intervals of zero width replaced.
+    """Return metrics with the intervals of `reliable_intervals`.
 
-    Resampling gives an interval of zero width if all cases are right or all are wrong. Sensitivity, specificity and
-    recognition rate then get the interval of `share_of`; other metrics get no interval. The AUC keeps its interval,
-    because the promotion gate decides on it.
+    Args:
+        found: Metrics with bootstrap intervals by name.
+        predictions: Predictions that the metrics were computed on.
     """
-    label, group = predictions.label, predictions.group
-    n_cases = {
-        name: len(np.unique(group[rows]))
-        for name, rows in (("sensitivity", label == 1), ("specificity", label == 0), ("recognition_rate", label >= 0))
-    }
-    kept = {}
-    for name, pair in found.items():
-        if name == "auc" or not math.isclose(pair.low, pair.high, rel_tol=0.0, abs_tol=1e-9):
-            kept[name] = pair
-        else:
-            base = name.partition(AT)[0]
-            kept[name] = share_of(pair.value, n_cases[base]) if base in n_cases else Measured(pair.value)
-    return kept
+    pairs = reliable_intervals(
+        {name: each.value for name, each in found.items()},
+        {name: Interval(each.low, each.high) for name, each in found.items()},
+        predictions,
+    )
+    return {name: Measured(found[name].value, *pair) for name, pair in pairs.items()}
+
+
+def text_with_ends(value: float, ends: tuple[float, float], name: str, predictions: Predictions) -> str:
+    """Return a metric as text with its interval, such as `0.850 [0.712 0.941]`, or the reason why it has none.
+
+    Args:
+        value: Value of the metric.
+        ends: Ends of its interval, from `reliable_intervals`.
+        name: Name of the metric.
+        predictions: Predictions that the metric was computed on.
+    """
+    if not np.isfinite(ends).all():
+        return f"{value:.3f} (no interval: {why_no_interval(name, predictions)})"
+    return f"{value:.3f} [{ends[0]:.3f} {ends[1]:.3f}]"
 
 
 def auc_of(predictions: Predictions) -> Measured | None:
@@ -116,16 +123,8 @@ def share_of(share: float, n_cases: int) -> Measured:
     Args:
         share: Mean over cases of a share within each case, 0 to 1.
         n_cases: Number of cases.
-
-    Source:
-        Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927, with cases as
-        the sample. A share within a case varies no more than a single right or wrong answer, so the interval is not too
-        narrow. Unlike resampling, the Wilson interval is valid for few cases and for a share of 0 or 1.
     """
-    square = _Z**2 / n_cases
-    middle = (share + square / 2) / (1 + square)
-    half = _Z / (1 + square) * math.sqrt(share * (1 - share) / n_cases + square / (4 * n_cases))
-    return Measured(share, max(middle - half, 0.0), min(middle + half, 1.0))
+    return Measured(share, *wilson(share, n_cases))
 
 
 def calibration_points(predictions: Predictions) -> Points:
@@ -161,9 +160,9 @@ def pooled_points(mass: FloatArray, mean: FloatArray, share: FloatArray) -> Poin
     """Return the calibration curve without intervals, repeats pooled.
 
     Args:
-        mass: Share of the weight in each bin, from `calibration_bins`. Shape (R, n_bins).
-        mean: Mean predicted probability in each bin; nan for empty bins. Shape (R, n_bins).
-        share: Share of malignant images in each bin; nan for empty bins. Shape (R, n_bins).
+        mass: Share of the weight in each bin, from `calibration_bins`. Shape (n_repeats, n_bins).
+        mean: Mean predicted probability in each bin; nan for empty bins. Shape (n_repeats, n_bins).
+        share: Share of malignant images in each bin; nan for empty bins. Shape (n_repeats, n_bins).
     """
     pooled = mass.sum(axis=0)
     filled = pooled > 0
@@ -176,11 +175,11 @@ def _sums(predictions: Predictions, values: npt.NDArray[np.float64]) -> FloatArr
     """Return case-weighted sums over the images of each group.
 
     Args:
-        predictions: Predictions of R repeats.
-        values: Value per repeat and image. Shape (R, n_images).
+        predictions: Predictions.
+        values: Value per repeat and image. Shape (n_repeats, n_images).
 
     Returns:
-        Sums. Shape (n_groups, R).
+        Sums. Shape (n_groups, n_repeats).
     """
     _, number = np.unique(predictions.group, return_inverse=True)
     size = number.max() + 1

@@ -1,4 +1,4 @@
-"""The sections of a report below its first screen: sealed test, best trial, search, and provenance."""
+"""The sections of a report below its first screen: sealed test, proposed trial, search, and provenance."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ _FEW = 30  # trials
 _HISTORY = "A dot is a trial, the line the best score so far, a cross a failed trial; dotted: guessing."
 _COSTS = (
     "Time of the deployed network for one image, measured once for each backbone on the machine of the study; a trial "
-    "with test-time augmentation asks it once for each view. Blue: cannot be told from the best. Dotted: guessing."
+    "with test-time augmentation asks it once for each view. Blue: cannot be told from the best. Orange: proposed. "
+    "Dotted: guessing."
 )
 _PARALLEL = "A line is a trial, from its score down through its parameters: orange is the best, bluer is better."
 _VERDICTS = {"passed": "passed", "refused": "refused", "": "no decision"}
@@ -116,12 +117,12 @@ def supplement_rows(found: Mapping[str, Measured], predictions: Predictions | No
     return rows
 
 
-# -- the best trial ----------------------------------------------------------------------------------------------------
+# -- the proposed trial ------------------------------------------------------------------------------------------------
 
 
-def best(report: StudyReport, predictions: Predictions) -> list[str]:
-    """Return the HTML cards of the best trial: configuration, curves, example images, metrics and subgroups."""
-    top, decisions = report.ranked[0], cross_fitted_labels(predictions, report.task)
+def proposed(report: StudyReport, predictions: Predictions) -> list[str]:
+    """Return the HTML cards of the proposed trial: configuration, curves, example images, metrics and subgroups."""
+    top, decisions = report.proposed, cross_fitted_labels(predictions, report.task)
     found = report_numbers.measured(predictions, decisions, report.task)
     name = f"trial {top.number}"
     cards = [
@@ -141,7 +142,7 @@ def best(report: StudyReport, predictions: Predictions) -> list[str]:
                 *supplement_rows(report_numbers.supplementary(predictions), predictions),
             ],
             2,
-            "metrics of the best trial",
+            "metrics of the proposed trial",
         ),
         lead=f"Of {name}, out of fold: each fold's threshold comes from the other folds. "
         f"Optimistic, since these scores chose the trial. {CALIBRATION_SLOPE_NOTE}",
@@ -152,17 +153,20 @@ def best(report: StudyReport, predictions: Predictions) -> list[str]:
         if [part.name for _, part, _, _ in rows] != [UNNAMED]:
             lead = "Share of images called right, out of fold. Dot: a case; bar: mean over cases; line: 95 % interval."
             parts[column] = html.section(title, svg_charts.part_rows(rows), lead=lead)
-    beside = html.stack(numbers, *([parts["magnification"]] if "magnification" in parts else []))
+    title = f"Learning curve over cases of {name}"
+    curve = curve_cards.learning_curve(report.learning_curve, report.no_learning_curve, title)
+    left, right = ([parts["subtype"], curve], [numbers]) if "subtype" in parts else ([numbers], [curve])
+    right += [parts["magnification"]] if "magnification" in parts else []
     return [
         configuration(report, top),
         html.columns(*cards),
         _images(report, name),
-        html.columns(*([parts["subtype"]] if "subtype" in parts else []), beside),
+        html.columns(html.stack(*left), html.stack(*right)),
     ]
 
 
 def configuration(report: StudyReport, top: TrialRow) -> str:
-    """Return an HTML card with the parameters of the best trial and their search ranges."""
+    """Return an HTML card with the parameters of the proposed trial and their search ranges."""
     searched = {name: (values, words) for name, values, words in report.space}
     rows = [(name, value_text(value, 3), *searched.get(name, ("", ""))) for name, value in top.params.items()]
     score = Measured(top.score or math.nan, top.low, top.high)
@@ -170,8 +174,10 @@ def configuration(report: StudyReport, top: TrialRow) -> str:
     cost += [f"{number(top.megabytes)} MB of weights"] if math.isfinite(top.megabytes) else []
     said = f"AUC {svg_charts.with_ends(score, 3)} out of fold; deployed: {', '.join(cost) or 'cost not measured'}."
     return html.section(
-        f"Configuration of the best trial, trial {top.number}",
-        html.table(("parameter", "value", "searched", "what it is"), rows, caption="configuration of the best trial"),
+        f"Configuration of the proposed trial, trial {top.number}",
+        html.table(
+            ("parameter", "value", "searched", "what it is"), rows, caption="configuration of the proposed trial"
+        ),
         lead=said,
     )
 
@@ -240,7 +246,7 @@ def search(report: StudyReport) -> list[str]:
     beside = html.stack(_mattered(report), *_made_with(report))
     below = [beside]
     if order:
-        alt = f"{len(ranked)} trials through {len(order)} parameters"
+        alt = f"{plural(len(ranked), 'trial')} through {plural(len(order), 'parameter')}"
         lines = svg_charts.parallel_chart(report.rows, order, report.log, alt)
         below.insert(0, html.section("All trials at once", lines, lead=_PARALLEL))
     return [html.columns(_best_trials(ranked), html.stack(*cards)), html.columns(*below)]
@@ -348,7 +354,7 @@ def all_trials(report: StudyReport) -> str:
         said = [f"AUC {row.score:.4f}" if row.score is not None else row.state.lower()]
         if math.isfinite(row.low):
             said.append(f"{row.low:.3f} to {row.high:.3f}")
-        said += ["tied"] if row.tied else []
+        said += [*(["tied"] if row.tied else []), *(["proposed"] if row.proposed else [])]
         said += [f"{number(row.milliseconds)} ms an image"] if math.isfinite(row.milliseconds) else []
         said += [f"{number(row.megabytes)} MB"] if math.isfinite(row.megabytes) else []
         said += [row.reason] if row.reason else []
@@ -361,7 +367,7 @@ def all_trials(report: StudyReport) -> str:
 
 
 def _in_short(row: TrialRow) -> str:
-    kept = [row.params.get(name) for name in ("backbone", "policy")]
+    kept = ["proposed" if row.proposed else None, *(row.params.get(name) for name in ("backbone", "policy"))]
     cost = f"{number(row.milliseconds)} ms an image" if math.isfinite(row.milliseconds) else ""
     return ", ".join(str(value) for value in (*kept, cost) if value not in (None, ""))
 

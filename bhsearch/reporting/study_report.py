@@ -6,12 +6,13 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.evaluation.selection.bbc_cv import CORRECTED_NOTE
+from bhsearch.evaluation.selection.mabt import BOUND_NOTE
+from bhsearch.evaluation.selection.nested import NESTED_NOTE
 from bhsearch.evaluation.supplementary.auc_precision import what_cases_show
-from bhsearch.reporting import gate_status, html, report_sections, svg_charts
-from bhsearch.reporting.figures.description import cheapest_tied
+from bhsearch.reporting import gate_status, html, report_sections, robustness_table, svg_charts
 from bhsearch.reporting.report_data import Measured
 from bhsearch.states import FAILED
 from bhsearch.text import plural
@@ -41,38 +42,46 @@ def report_page(report: StudyReport) -> str:
     sealed = report_sections.sealed(report, report.test) if report.test is not None else ""
     if gate_status.leads_with_test(report):
         body.append(sealed)
-    if report.best is not None:
-        body += report_sections.best(report, report.best)
+    if report.proposed_predictions is not None:
+        body += report_sections.proposed(report, report.proposed_predictions)
     body += report_sections.search(report)
     if not gate_status.leads_with_test(report):
         body.append(sealed)
+    if report.ranked:
+        body.append(robustness_table.card(report.robustness, report.ranked[0].number))
     body.append(report_sections.all_trials(report))
     return html.document(f"{report.study}: report", "\n".join(body), STYLE)
 
 
 def headline(report: StudyReport) -> Measured:
-    """Return the most trustworthy score: sealed test if it has enough cases, else corrected score, else best score."""
+    """Return the most trustworthy score.
+
+    This is the sealed test if `gate_status.leads_with_test`, else the corrected score if known, else the score of the
+    proposed trial.
+    """
     if report.test is not None and gate_status.leads_with_test(report):
         return report.test.auc
     if report.corrected is not None:
         return Measured(report.corrected.score, report.corrected.low, report.corrected.high)
-    best = report.ranked[0]
-    return Measured(best.score or math.nan, best.low, best.high)
+    chosen = report.proposed
+    return Measured(chosen.score or math.nan, chosen.low, chosen.high)
 
 
 def estimates(report: StudyReport) -> list[tuple[str, Measured, str, str]]:
-    """Return the best score, the corrected score and the sealed test of a study.
+    """Return the score of the proposed trial, the corrected score and the sealed test of a study.
 
     Returns:
         Name, value with interval, CSS classes, and note of each score.
     """
-    best, found, nothing = report.ranked[0], report.corrected, Measured(math.nan)
+    chosen, found, nothing = report.proposed, report.corrected, Measured(math.nan)
     kinds = ["invalid", "invalid", ""] if report.invalid else ["", "", ""]
     kinds[2 if gate_status.leads_with_test(report) else 1 if found is not None else 0] += " strong"
     corrected, sealed = nothing, nothing
     said, of_the_test = f"not available: {report.uncorrected}", "not opened for this study"
     if found is not None:
         corrected, said = Measured(found.score, found.low, found.high), "most of the optimism of the search removed"
+        if math.isfinite(found.bound):
+            said += f"; lower bound of the score {found.bound:.2f}, {BOUND_NOTE}"
     if report.test is not None:
         sealed, of_the_test = report.test.auc, f"{report.test.opening.trial}, on cases that chose nothing"
         if not gate_status.leads_with_test(report):
@@ -81,8 +90,8 @@ def estimates(report: StudyReport) -> list[tuple[str, Measured, str, str]]:
         kinds[2] = "closed"
     return [
         (
-            f"Best of {plural(len(report.ranked), 'trial')}",
-            Measured(best.score or math.nan, best.low, best.high),
+            f"Selected from {plural(len(report.ranked), 'trial')}",
+            Measured(chosen.score or math.nan, chosen.low, chosen.high),
             kinds[0],
             "optimistic: these scores chose it",
         ),
@@ -121,7 +130,7 @@ def _kicker(report: StudyReport) -> str:
         return "Score of the search"
     if report.corrected is not None:
         return "Score of the search, corrected for having searched"
-    return "Best score of the search, not corrected"
+    return "Score of the search, not corrected"
 
 
 def _sealed_cases(report: StudyReport) -> str:
@@ -157,11 +166,13 @@ def _trust(report: StudyReport, found: gate_status.GateStatus) -> str:
         )
     tied = [row for row in report.ranked if row.tied]
     if len(tied) > 1:
-        said = "They cannot be told from the best."
-        cheapest = cheapest_tied(report.ranked)
-        if cheapest is not None:
-            said += f" The cheapest is trial {cheapest.number} ({cheapest.milliseconds:.2g} ms an image)."
-        lines.append((f"{len(tied)} of {len(report.ranked)} trials are tied", said, False))
+        lines.append(
+            (f"{len(tied)} of {len(report.ranked)} trials are tied", "They cannot be told from the best.", False)
+        )
+    if report.selection:
+        lines.append((f"Trial {report.proposed.number} is proposed", " ".join(report.selection), False))
+    if report.nested is not None:
+        lines.append((f"Nested search: AUC {report.nested}", NESTED_NOTE, False))
     n_openings = len(report.openings)
     if n_openings == 0 and not report.invalid:
         said = f"{CORRECTED_NOTE} Registering a model opens it, once."

@@ -47,11 +47,11 @@ def limit_bytes() -> int | None:
 
 
 def evict(root: Path, max_bytes: int | None) -> int:
-    """Delete leftovers of killed processes, then unused entries, least recently used first, down to the size limit.
+    """Delete leftovers of killed processes, then unused entries, least recently used first, down to `max_bytes`.
 
     Args:
         root: Folder of the cache.
-        max_bytes: Size limit in bytes; None to delete only leftovers of killed processes.
+        max_bytes: Size limit of the cache in bytes; None to delete only leftovers of killed processes.
 
     Returns:
         Number of bytes freed.

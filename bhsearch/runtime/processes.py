@@ -49,7 +49,7 @@ def is_alive(process: dict[str, Any]) -> bool:
     """Return whether a process is running.
 
     Args:
-        process: Process in the format of `this_process`; empty if unknown.
+        process: Host, process id and start time, from `this_process`; empty if unknown.
 
     Returns:
         True for a process on another host, which cannot be checked; False for an unknown process.
@@ -64,7 +64,7 @@ def is_alive(process: dict[str, Any]) -> bool:
 
 
 def is_here(process: dict[str, Any]) -> bool:
-    """Return whether a process, in the format of `this_process`, belongs to this host."""
+    """Return whether a process belongs to this host; for the argument see `is_alive`."""
     return process.get("host") == platform.node()
 
 

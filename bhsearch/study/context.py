@@ -220,6 +220,11 @@ def _check_choices(settings: Settings) -> None:
         SettingsError: If the value of an option is unknown or contradicts another option.
     """
     check_engine(settings.engine, settings.sampler, settings.workers, settings.pruner, settings.storage)
+    if settings.regime != FINETUNE and settings.sampler in ENGINES.get(settings.engine).capabilities.paced:
+        raise SettingsError(
+            f"--sampler {settings.sampler} requires --regime finetune, but got --regime {settings.regime}: it sets the "
+            "number of epochs, which the heads of the frozen regime do not have."
+        )
     for name in settings.metrics:
         EXTRA_METRICS.get(name)
     check_augmentations(settings.augmentations, FINETUNE if settings.regime == FINETUNE else FROZEN)

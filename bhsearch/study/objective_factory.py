@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from functools import cache
 
 from bhsearch.config import Settings
+from bhsearch.data.images.changed_pixels import ChangedPixels
 from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
 from bhsearch.models import backend
+from bhsearch.models.augmentation.shifts import Shift
 from bhsearch.models.features import FeatureCache, choose_feature_backend
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.resize import make_resize
@@ -69,7 +71,7 @@ def make_objective(prepared: StudyContext, started_from: Origin, reporter: Progr
         for done, backbone in enumerate(prepared.found.backbones, start=1):
             features.load(backbone)
             progress(done, len(prepared.found.backbones))
-    return _frozen(prepared, images, features, feature_progress)
+    return frozen_objective(prepared, images, features, feature_progress)
 
 
 def _finetune_objective(
@@ -85,7 +87,7 @@ def _finetune_objective(
         conversion = _conversion(prepared, size)
         feature_progress = FeatureProgress(reporter.doing)
         features = FeatureCache(pixels[size], prepared.settings.feature_backend, conversion, feature_progress)
-        return _frozen(prepared, images, features, feature_progress)
+        return frozen_objective(prepared, images, features, feature_progress)
 
     return FinetuneObjective(
         pixels,
@@ -120,9 +122,47 @@ def _pixels(prepared: StudyContext, size: int, reporter: ProgressReporter) -> Pi
         return pixel_cache(prepared.development, resize, progress)
 
 
-def _frozen(
-    prepared: StudyContext, images: DevelopmentImages, features: FeatureCache, feature_progress: FeatureProgress
+def cached_features(prepared: StudyContext, reporter: ProgressReporter) -> FeatureCache:
+    """Import the framework and return the feature cache of a frozen study, for trials that have been run before.
+
+    No backbone is built or converted before features are missing.
+    """
+    start_framework(reporter, threads_of(prepared.settings))
+    pixels = _pixels(prepared, prepared.settings.image_size, reporter)
+    return FeatureCache(pixels, prepared.settings.feature_backend, progress=FeatureProgress(reporter.doing))
+
+
+def shifted_features(
+    prepared: StudyContext, shift: Shift, feature_backend: str, reporter: ProgressReporter
+) -> FeatureCache:
+    """Return the feature cache of shifted development images.
+
+    Args:
+        prepared: Context of the study, in the frozen regime.
+        shift: Shift of the images at their own size, before they are resized.
+        feature_backend: Feature backend of the unchanged images.
+        reporter: Receives progress messages.
+    """
+    resize = make_resize(prepared.settings.resize, prepared.settings.image_size)
+    pixels = ChangedPixels(prepared.development, resize, shift.key, shift.apply, shift.by_case)
+    progress = FeatureProgress(lambda what: reporter.doing(f"{shift.title}, {what}"))
+    return FeatureCache(pixels, feature_backend, progress=progress)
+
+
+def frozen_objective(
+    prepared: StudyContext,
+    images: DevelopmentImages,
+    features: FeatureCache,
+    feature_progress: FeatureProgress | None = None,
 ) -> FrozenObjective:
+    """Return the frozen objective for images and their features.
+
+    Args:
+        prepared: Context of the study.
+        images: Development images of the study, or some of them.
+        features: Features of the same images.
+        feature_progress: Receives the activity of a trial; None for no progress messages.
+    """
     return FrozenObjective(
         features,
         prepared.backbones,

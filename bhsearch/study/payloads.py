@@ -177,7 +177,7 @@ def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
         "pruner": context.pruner,
         "workers": workers,
     }
-    of_the_terminal = ("quiet", "tracking", "finetune_trials")
+    of_the_terminal = ("quiet", "tracking", "finetune_trials", "robustness", "nested")
     return {name: value for name, value in values.items() if name not in of_the_terminal and value not in (None, ())}
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from bhsearch.config import Settings, model_limit
 from bhsearch.data.images.files import describe_left_out
+from bhsearch.data.magnification import ALL
 from bhsearch.engines.registry import ENGINES
 from bhsearch.evaluation.supplementary.auc_precision import PLANNED_AUC, what_cases_show
 from bhsearch.models.backbones.base import AvailableBackbones
@@ -16,6 +17,8 @@ from bhsearch.objectives.space import Parameter
 from bhsearch.study.checks.test_set_size import gate_size_warnings, sealed_groups
 from bhsearch.study.context import FINETUNE, SYNTHETIC, StudyContext
 from bhsearch.study.events import StudyPlan
+from bhsearch.study.outcome import nested, robustness
+from bhsearch.study.outcome.selection import N_RACED
 from bhsearch.text import plural
 
 _MOST_NAMES = 3  # backbones left out for the same reason are listed by name up to this number, else counted
@@ -36,7 +39,8 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
     rows = [
         (
             "data",
-            f"{index.name}{', synthetic' if index.synthetic else ''}: {_images(context, np.ones(len(index), bool))}",
+            f"{index.name}{', synthetic' if index.synthetic else ''}: {_images(context, np.ones(len(index), bool))}"
+            f"{_magnification(context)}",
         ),
         ("files", describe_left_out(index.left_out)),
         ("search on", _part(context, split.development)),
@@ -44,10 +48,13 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
         ("sealed can show", what_cases_show(*sealed_groups(index, split), PLANNED_AUC)),
         ("folds", f"{per_repeat} by {settings.group_by}"),
         ("regime", _regime(context)),
+        ("race", _race(settings)),
         ("backbones", ", ".join(context.backbones)),
         ("left out", _left_out(context.found)),
         ("space", f"{len(space)} parameters, {_sampler(settings)}, seed {settings.seed}"),
         ("trials", f"{remaining} to do, {finished} finished before"),
+        ("robustness", robustness.plan_row(context)),
+        ("nested", nested.plan_row(context)),
         ("study", f"{context.study} in {_place(settings)}"),
     ]
     if settings.tracking:
@@ -92,7 +99,15 @@ def _part(context: StudyContext, rows: npt.NDArray[np.bool_]) -> str:
 def _images(context: StudyContext, rows: npt.NDArray[np.bool_]) -> str:
     counts = np.bincount(context.index.labels[rows], minlength=len(context.task.class_names))
     by_class = ", ".join(f"{n:,} {name}" for n, name in zip(counts, context.task.class_names, strict=True))
-    return f"{rows.sum():,} images ({by_class})"
+    return f"{plural(int(rows.sum()), 'image')} ({by_class})"
+
+
+def _magnification(context: StudyContext) -> str:
+    """Return how many images the chosen magnification selects, as text; empty for all magnifications."""
+    split = context.split
+    if split.magnification == ALL:
+        return ""
+    return f"; at magnification {split.magnification}: {_images(context, split.test | split.development)}"
 
 
 def _regime(context: StudyContext) -> str:
@@ -101,6 +116,11 @@ def _regime(context: StudyContext) -> str:
     if context.regime == FINETUNE:
         text += f", pruner {context.pruner}, from {context.settings.init_from or 'heads of its own'}"
     return text
+
+
+def _race(settings: Settings) -> str:
+    n = settings.race_divisions
+    return f"the {N_RACED} best trials on {plural(n, 'further division')}" if n else ""
 
 
 def _sampler(settings: Settings) -> str:

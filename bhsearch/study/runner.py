@@ -16,13 +16,16 @@ from bhsearch.runtime.cache import notes
 from bhsearch.runtime.interrupts import Interrupts, deferred
 from bhsearch.study.checks import disk_space
 from bhsearch.study.checks.plugins import explain
-from bhsearch.study.conclusion import conclude
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext, gpu_here
-from bhsearch.study.events import ProgressReporter
+from bhsearch.study.events import ProgressReporter, StudyPlan
+from bhsearch.study.feature_costs import cost_rows, stored_costs
 from bhsearch.study.objective_factory import make_objective
+from bhsearch.study.outcome.conclusion import conclude
+from bhsearch.study.outcome.nested import check_nested
+from bhsearch.study.outcome.race import check_race, race_images
+from bhsearch.study.outcome.result import StudyResult
 from bhsearch.study.payloads import study_record
 from bhsearch.study.plan import make_plan
-from bhsearch.study.result import StudyResult
 from bhsearch.study.session import StudySession, best_of, n_finished
 from bhsearch.study.workers.messages import WorkerTask
 from bhsearch.study.workers.pool import WorkerEvents, WorkerPool, n_workers
@@ -45,9 +48,11 @@ def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
 
     Raises:
         InputError: If a setting or an input file is invalid; no study is created or changed in this case.
-        RunError: If too many consecutive trials failed, or some results could not be logged.
+        RunError: If `--max-failures` consecutive trials failed, or some results could not be logged.
     """
     check_backend()
+    check_race(settings)
+    check_nested(settings)
     if settings.tracking:
         check_store()
     try:
@@ -66,14 +71,17 @@ def _frozen_then_finetune(settings: Settings, reporter: ProgressReporter) -> Stu
     """
     n_finetune = settings.finetune_trials or settings.trials
     reporter.say(f"Two studies: {settings.trials} frozen trials, then {n_finetune} that finetune from what they found.")
-    frozen = _run_study(replace(settings, regime=FROZEN, study=_part_name(settings, FROZEN)), reporter)
+    half = None if settings.budget is None else settings.budget / 2
+    frozen = _run_study(replace(settings, regime=FROZEN, study=_part_name(settings, FROZEN), budget=half), reporter)
     if frozen.interrupted:
         return frozen
     finetune = replace(
         settings,
         regime=FINETUNE,
+        race_divisions=0,
         study=_part_name(settings, FINETUNE),
         trials=n_finetune,
+        budget=half,
         init_from=frozen.study,
     )
     return replace(_run_study(finetune, reporter), before=frozen)
@@ -90,13 +98,16 @@ def _run_study(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     """
     with WorkerPool(settings) if n_workers(settings) else nullcontext() as pool:
         context = StudyContext.build(settings, reporter)
+        if settings.race_divisions:
+            race_images(context)  # before the first trial, since there may be too few cases
         with reporter.step("opening the study"):
             session = StudySession(context, reporter)
         remaining = session.begin()
         uploader: UploaderProcess | None = None
         try:
             _show_plan(session, remaining)
-            if remaining or session.has_unsent_trials():
+            later = settings.robustness or settings.nested or settings.race_divisions
+            if remaining or session.has_unsent_trials() or later:
                 uploader = _start_uploader(session)
             if remaining:
                 _search(session, pool, uploader)
@@ -159,6 +170,7 @@ def _in_pool(session: StudySession, pool: WorkerPool, uploader: UploaderProcess 
     folder = session.outbox.folder.resolve() if session.outbox is not None else None
     task = WorkerTask(session.context, session.metadata, folder, session.criteria)
     session.examples = pool.prepare(task, session.reporter)
+    _show_costs(session)
     _wait_for(uploader, session.reporter)
     events = WorkerEvents(session.trial_ended, session.worker_died, session.recover, session.trial_rescued)
     with _trials(session):
@@ -168,6 +180,8 @@ def _in_pool(session: StudySession, pool: WorkerPool, uploader: UploaderProcess 
 def _in_this_process(session: StudySession, uploader: UploaderProcess | None) -> str:
     objective = make_objective(session.context, session.metadata["started_from"], session.reporter)
     session.examples = objective.examples()
+    stored_costs(session.context, session.metadata, session.engine, objective)
+    _show_costs(session)
     _wait_for(uploader, session.reporter)
     with _trials(session), deferred() as interrupts:
         callbacks = _InProcessCallbacks(session, interrupts)
@@ -180,6 +194,13 @@ def _in_this_process(session: StudySession, uploader: UploaderProcess | None) ->
             session.criteria,
             callbacks,
         ).run()
+
+
+def _show_costs(session: StudySession) -> None:
+    """Report the minutes that features are expected to take, before any features are computed."""
+    rows = cost_rows(session.context, session.metadata, session.engine, session.stored_trials())
+    if rows:
+        session.reporter.plan(StudyPlan(rows))
 
 
 def _trials(session: StudySession) -> AbstractContextManager[None]:
@@ -226,7 +247,7 @@ class _InProcessCallbacks(TrialCallbacks):
         self._session.reporter.say(sentence)
 
     def waiting(self) -> None:
-        """Recover dead trials every `_RECOVERY_SECONDS` while other commands, which may die, run the last trials."""
+        """End trials of dead processes, every `_RECOVERY_SECONDS`, while other commands run the last trials."""
         if time.monotonic() > self._recovered + _RECOVERY_SECONDS:
             self._recovered = time.monotonic()
             self._session.recover()

@@ -21,7 +21,9 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.study.resume.lost_storage import write_trials
 from bhsearch.study.resume.open import open_engine, study_lock
 from bhsearch.study.resume.recovery import DIED, recover_dead_trials
-from bhsearch.study.workers.worker import StoppingCriteria, last_failures, stagnated
+from bhsearch.study.workers.pool import n_workers
+from bhsearch.study.workers.worker import StoppingCriteria, exceeds_budget, last_failures, stagnated
+from bhsearch.text import verb
 from bhsearch.tracking import links
 from bhsearch.tracking.upload.client import UploaderProcess
 from bhsearch.tracking.upload.outbox import Outbox, all_outboxes, outbox_root
@@ -70,18 +72,19 @@ class StudySession:
         self.criteria = StoppingCriteria(context.settings.trials, context.settings.max_failures, 0)
 
     def begin(self) -> int:
-        """Recover dead trials, set the stopping criteria, and return the number of trials still to run."""
+        """End trials of dead processes, set the stopping criteria, and return the number of trials still to run."""
         self.recover()
         settings, trials = self.context.settings, self.stored_trials()
         self.criteria = replace(
             self.criteria,
             n_before=len(trials),
             seconds=settings.timeout or float("inf"),
+            budget_seconds=60 * (settings.budget or float("inf")) * max(n_workers(settings), 1),
             max_memory_mb=settings.max_worker_memory or float("inf"),
             stagnation=settings.patience,
             points=tuple(self.metadata["warm"]["points"]),
         )
-        is_over = stagnated(trials, settings.patience)
+        is_over = stagnated(trials, settings.patience) or exceeds_budget(trials, self.criteria.budget_seconds)
         return 0 if is_over else max(settings.trials - n_finished(trials), 0)
 
     # -- trials --------------------------------------------------------------------------------------------------------
@@ -134,7 +137,8 @@ class StudySession:
         """End the trial of a worker that died.
 
         Args:
-            owner: Process of the worker, in the format of `this_process`; None if the worker never connected.
+            owner: Host, process id and start time of the worker, from `this_process`; None if the worker never
+                connected.
             sentence: Reason of the failure, which is stored with the trial.
             again: Whether to retry the trial.
 
@@ -204,7 +208,7 @@ class StudySession:
             self.engine.annotate(number, {"mlflow_run": run_id, "mlflow_url": url})
 
     def refresh(self) -> None:
-        """Recover dead trials and reload all trials after the search.
+        """End the running trials of dead processes, and reload all trials, after the search.
 
         Raises:
             LostStorageError: If the storage is lost.
@@ -217,7 +221,7 @@ class StudySession:
         self.failure = self.failure or error
 
     def raise_failure(self) -> None:
-        """Raise the recorded error, or an error about too many failed trials in a row; otherwise do nothing.
+        """Raise the recorded error, or an error if `--max-failures` consecutive trials failed; otherwise do nothing.
 
         Raises:
             RunError: If `--max-failures` consecutive trials failed.
@@ -234,7 +238,8 @@ class StudySession:
         lines = "\n".join(f"  {count} x {reason}" for reason, count in reasons.items())
         most = self.criteria.max_failures
         raise RunError(
-            f"The last {len(failures)} trials failed (--max-failures {most}):\n{lines}\nFix the cause, and repeat the "
+            f"{verb(len(failures), 'The last trial', f'The last {len(failures)} trials')} failed (--max-failures "
+            f"{most}):\n{lines}\nFix the cause, and repeat the "
             "command to continue the study."
         )
 

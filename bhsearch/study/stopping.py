@@ -33,15 +33,15 @@ def expected_best(scores: Sequence[float], sizes: Sequence[int]) -> npt.NDArray[
     The expectation for a size is the mean of the best score over all subsets of the trials that have this size.
 
     Args:
-        scores: Scores of the complete trials, in any order. Length n.
-        sizes: Numbers of trials, each from 1 to n.
+        scores: Scores of the complete trials, in any order. Length n_trials.
+        sizes: Numbers of trials, each from 1 to n_trials.
 
     Returns:
         Expected best score for each size. Shape (len(sizes),).
 
     Source:
-        Dodge et al. 2019, "Show your work", here without replacement: the i-th smallest score is the best one in a
-        fraction C(i - 1, k - 1) / C(n, k) of the subsets of size k.
+        Dodge et al. 2019, "Show your work", here without replacement: the i-th smallest of n scores is the best one in
+        a fraction C(i - 1, k - 1) / C(n, k) of the subsets of size k.
     """
     ranked = np.sort(np.asarray(scores, np.float64))
     n = len(ranked)

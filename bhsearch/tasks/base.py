@@ -40,7 +40,7 @@ class Task(Protocol):
         """Name of the metric that the search maximises, in `bhsearch.evaluation.metrics.METRICS`.
 
         The metric must be computed from probabilities and per fold, and its function must also accept predictions with
-        leading axes, of shape (..., n).
+        leading axes, of shape (..., n_images).
         """
 
     @property

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_I
 
 from bhsearch.errors import MissingError
 from bhsearch.runtime.environment import user_name
+from bhsearch.text import plural
+from bhsearch.tracking import model_files
 from bhsearch.tracking.keys import (
     ACCESS_COPY,
+    LINEAGE,
     OPENED,
     OPENED_TRIAL,
     OPENED_UID,
@@ -39,6 +42,7 @@ from bhsearch.tracking.store_uri import hidden
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 
@@ -57,6 +61,7 @@ class TestAccess:
         run_id: Run with the result of the test; the run may have been deleted.
         uid: Identifier of the study; empty if the identifier was not logged.
         key: Identifier of the access, the same on run, experiment and registered model.
+        shared: What the opened set shares with the examined one, such as `12 of 41 images`; only from `overlapping`.
     """
 
     when: str
@@ -66,9 +71,11 @@ class TestAccess:
     run_id: str
     uid: str
     key: str
+    shared: str = ""
 
     def __str__(self) -> str:
-        return f"{self.when}, {self.study}, trial {self.trial}, split {self.split}"
+        shared = f" ({self.shared})" if self.shared else ""
+        return f"{self.when}, {self.study}, trial {self.trial}, split {self.split}{shared}"
 
 
 class LoggedAccess:
@@ -76,12 +83,8 @@ class LoggedAccess:
 
     Args:
         token: Private token of this module, which only `log_access` passes.
-        run_id: Run on which the access is logged.
-        sealed: Digest that identifies the images of the held-out test set.
-
-    Attributes:
-        run_id: Run on which the access is logged.
-        sealed: Digest that identifies the images of the held-out test set.
+        run_id: Run on which the access is logged; also an attribute.
+        sealed: Digest that identifies the images of the held-out test set; also an attribute.
 
     Raises:
         TypeError: If `token` is not the private token.
@@ -112,22 +115,49 @@ def accesses(client: MlflowClient, sealed: str) -> list[TestAccess]:
                 if copy.pop("sealed") == sealed:
                     found[copy["key"]] = TestAccess(**copy)
     for run in search_all(client, f"tags.`{SEALED}` = '{sealed}'", ViewType.ALL):
-        tags, run_id = run.data.tags, run.info.run_id
-        if OPENED in tags:
-            key = tags.get(OPENING_ID, run_id)
-            found.setdefault(
-                key,
-                TestAccess(
-                    tags[OPENED],
-                    tags[STUDY],
-                    tags[OPENED_TRIAL],
-                    tags[SPLIT_FINGERPRINT],
-                    run_id,
-                    tags.get(OPENED_UID, ""),
-                    key,
-                ),
-            )
+        if OPENED in run.data.tags:
+            access = _access_of(run)
+            found.setdefault(access.key, access)
     return sorted(found.values(), key=lambda opening: (opening.when, opening.key))
+
+
+def overlapping(client: MlflowClient, sealed: str, images: Collection[str]) -> list[TestAccess]:
+    """Return the accesses to other held-out test sets that share images with this one, oldest first.
+
+    They are found by the images that the run of a registration records, so that permanently deleted runs and accesses
+    that failed before there was a result are not found.
+
+    Args:
+        client: Client of the MLflow store.
+        sealed: Digest that identifies the images of this held-out test set.
+        images: Digests of the pixels of these images.
+    """
+    found = []
+    for run in search_all(client, f"tags.`{OPENED}` != ''", ViewType.ALL):
+        if run.data.tags.get(SEALED) == sealed:
+            continue
+        try:
+            lineage = json.loads(model_files.read_text(run.info.artifact_uri, LINEAGE))
+        except MissingError:
+            continue
+        shared = len(set(images) & set(lineage["test"]["pixels_digest"]))
+        if shared:
+            found.append(replace(_access_of(run), shared=f"{shared:,} of {plural(len(set(images)), 'image')}"))
+    return sorted(found, key=lambda opening: (opening.when, opening.key))
+
+
+def _access_of(run: Run) -> TestAccess:
+    """Return the access that a run of a registration records in its tags."""
+    tags, run_id = run.data.tags, run.info.run_id
+    return TestAccess(
+        tags[OPENED],
+        tags[STUDY],
+        tags[OPENED_TRIAL],
+        tags[SPLIT_FINGERPRINT],
+        run_id,
+        tags.get(OPENED_UID, ""),
+        tags.get(OPENING_ID, run_id),
+    )
 
 
 def log_access(
@@ -194,7 +224,8 @@ def log_access(
 def _copy(client: MlflowClient, experiment_id: str, name: str, data: str, opening: Mapping[str, str]) -> None:
     """Copy an access to the tags of the experiment and of the registered model, in case the run is deleted."""
     make_model(client, name, data)
-    key, text = f"{ACCESS_COPY}{opening['key']}", json.dumps(opening)
+    kept = {name: value for name, value in opening.items() if name != "shared"}
+    key, text = f"{ACCESS_COPY}{opening['key']}", json.dumps(kept)
     call_with_retry(client.set_experiment_tag, experiment_id, key, text)
     call_with_retry(client.set_registered_model_tag, name, key, text)
 

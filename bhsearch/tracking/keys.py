@@ -23,6 +23,9 @@ TASK = "bhsearch.task"  # name and class names of the task, JSON; see `tasks.Tas
 SYNTHETIC = "bhsearch.synthetic"  # `True` if a program drew the images
 PLUGINS = "bhsearch.plugins"  # plugins in use, with distribution and version; absent if there are none
 STARTED_FROM = "bhsearch.started_from"  # name of the earlier study that a study was started from
+BEST_TRIAL, PROPOSED_TRIAL = "bhsearch.best_trial", "bhsearch.proposed_trial"  # numbers, on the run of a study
+PROPOSED_BECAUSE = "bhsearch.proposed_because"  # why this trial is proposed
+DEFAULT_TRIAL = "bhsearch.default_trial"  # number of the trial with the default parameters
 LOST = "bhsearch.storage_lost"  # on the run of a study whose storage was lost during the search
 
 # -- tags of the runs of trials ----------------------------------------------------------------------------------------
@@ -50,7 +53,7 @@ VALIDATED, VALIDATION_REASON = "bhsearch.validated", "bhsearch.validation_reason
 VALIDATED_UID, VALIDATED_TRIAL = "bhsearch.validated_uid", "bhsearch.validated_trial"  # study and trial of the model
 VALIDATED_MODEL = "bhsearch.validated_model"  # name and version
 VALIDATION_ID = "bhsearch.validation_id"
-VALIDATIONS = "bhsearch.validations"  # number of accesses to the cohort so far, this one included
+VALIDATIONS = "bhsearch.validations"  # number of accesses to images or cases of the cohort so far, this one included
 VALIDATION_COPY = "bhsearch.validation."  # followed by the id of the access; on experiment and registered model
 
 # -- tags of registered models and their versions ----------------------------------------------------------------------
@@ -72,6 +75,7 @@ AUC = metrics.AUC
 AUC_LOW, AUC_HIGH, SECONDS = "auc_low", "auc_high", "seconds"
 EPOCH = "epoch/"  # curves of a trial
 COST = "cost/"  # of a trial
+ROBUSTNESS = "robustness/"  # of a trial under shifts, in all, and followed by a shift and a slash for each
 TEST = held_out_test.TEST  # of the sealed test
 EXTERNAL = "external/"  # of a validation on an external cohort
 EXTERNAL_SITE = "external_site/"  # followed by site and metric
@@ -79,8 +83,21 @@ EXPORT_DIFFERENCE = "export_difference"
 # On the run of a study, with the number of the trial as the step.
 TRIAL_AUC, TRIAL_BEST = "trial/auc", "trial/best"
 # On the run of a study, logged when the study ends.
-CORRECTED = {"corrected/auc": "score", "corrected/auc_low": "low", "corrected/auc_high": "high"}
+CORRECTED = {
+    "corrected/auc": "score",
+    "corrected/auc_low": "low",
+    "corrected/auc_high": "high",
+    "corrected/auc_bound": "bound",  # one-sided lower bound of the score of the proposed trial
+}
+OVER_DEFAULT = {
+    "over_default/auc": "difference",
+    "over_default/auc_low": "low",
+    "over_default/auc_high": "high",
+}  # difference between the proposed trial and the default parameters
+NESTED = {"nested/auc": "score", "nested/auc_low": "low", "nested/auc_high": "high"}  # of the nested search
 FINISHED_TRIALS = "finished_trials"
+# On the run of a study: what the learning curve over cases predicts for twice the cases.
+LEARNING_CURVE = "learning_curve/"
 
 # -- parameters --------------------------------------------------------------------------------------------------------
 
@@ -107,9 +124,15 @@ VERSIONS, MADE, IMAGES = "study/versions.json", "study/made.json", "study/images
 BACKBONES, ORIGIN = "study/backbones.json", "study/started_from.json"
 TRIALS = "trials.json"  # written once the study has ended
 REPORT = "report.html"
+CHECKLIST = "checklist.md"  # reporting checklists, beside the report
+RACE = "race"  # folder of the predictions of raced trials on all divisions, on the run of a study
+LEARNING_CURVE_RECORD = "learning_curve.json"  # of one trial, on the run of its study
+NESTED_RECORD = "nested.json"  # score of the nested search, on the run of the study
+ROBUSTNESS_RECORD = "robustness.json"  # of the best trials, on the run of their study
 PREDICTIONS = "out_of_fold_predictions.csv"  # of a trial
 TEST_PREDICTIONS = "test_predictions.csv"  # of the sealed images, on the run of their test
 LINEAGE = "lineage.json"  # cases and images that a registered version was developed and tested on
+COHORT_CONTENT = "cohort.json"  # images and cases of a cohort, on the run of its validation
 VALIDATION_RESULT, VALIDATION_PREDICTIONS = "validation.json", "validation_predictions.csv"
 PICTURES = "pictures"
 OPENVINO = "openvino"
@@ -122,6 +145,11 @@ TABLE_VIEW, PARALLEL_VIEW = "bhsearch-trials", "bhsearch-parallel"
 
 # Values of the MLflow tag for the source name.
 SEARCH_SOURCE, REGISTER_SOURCE, VALIDATE_SOURCE = "bhsearch.run", "bhsearch.register", "bhsearch.validate"
+
+
+def race_file(number: int) -> str:
+    """Return the artifact with the predictions of a raced trial, on the run of its study."""
+    return f"{RACE}/trial_{number:03d}.csv"
 
 
 def trial_name(number: int, params: Mapping[str, Any]) -> str:

@@ -18,6 +18,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.robustness import Robustness
+from bhsearch.evaluation.selection.nested import NestedScore
 from bhsearch.runtime.store_schema import require_schema
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 from bhsearch.tasks import Task, restore_task
@@ -358,12 +360,36 @@ def read_record(study: StoredStudy, path: str) -> Any:
         raise MissingError(f"The MLflow run of the study {study.name!r} has no artifact {path}.") from error
 
 
+def robustness_of(study: StoredStudy) -> dict[int, Robustness]:
+    """Return the robustness of the best trials of a study by trial number; empty if it was not computed."""
+    with suppress(MissingError):
+        record = read_record(study, keys.ROBUSTNESS_RECORD)
+        return {int(number): Robustness.from_record(row) for number, row in record.items()}
+    return {}
+
+
+def nested_of(study: StoredStudy) -> NestedScore | None:
+    """Return the score of the nested search of a study; None if it was not computed."""
+    with suppress(MissingError):
+        return NestedScore(**read_record(study, keys.NESTED_RECORD))
+    return None
+
+
 def predictions_of(trial: StoredTrial) -> Predictions:
     """Return the out-of-fold predictions of a complete trial."""
     return _read_predictions(trial, keys.PREDICTIONS)
 
 
-def _read_predictions(owner: StoredTrial | StoredTest, path: str) -> Predictions:
+def race_of(study: StoredStudy) -> dict[int, Predictions]:
+    """Return the predictions of the trials that were raced, on all divisions, by number; empty without a race."""
+    try:
+        numbers = read_record(study, keys.TRIALS).get("race", [])  # absent in studies of earlier versions
+    except MissingError:  # no session of the search has ended
+        return {}
+    return {number: _read_predictions(study, keys.race_file(number)) for number in numbers}
+
+
+def _read_predictions(owner: StoredStudy | StoredTrial | StoredTest, path: str) -> Predictions:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "predictions.csv"
         file.write_bytes(read_bytes(owner, path))
@@ -436,6 +462,23 @@ def _pages(search: Callable[..., Any], **options: Any) -> list[Any]:
             return found
 
 
-def log_report(client: MlflowClient, study: StoredStudy, page: str) -> None:
-    """Log a report page as an artifact of the study's run, replacing any earlier report."""
+def log_report(client: MlflowClient, study: StoredStudy, page: str, checklist: str) -> None:
+    """Log a report page and its checklists as artifacts of the study's run, replacing any earlier ones."""
     call_with_retry(client.log_text, study.run_id, page, keys.REPORT)
+    call_with_retry(client.log_text, study.run_id, checklist, keys.CHECKLIST)
+
+
+def log_learning_curve(
+    client: MlflowClient, study: StoredStudy, record: Mapping[str, Any], values: Mapping[str, float]
+) -> None:
+    """Log the learning curve of a trial on the study's run, replacing any earlier curve.
+
+    Args:
+        client: Client of the MLflow store.
+        study: The study.
+        record: JSON-able record of the curve.
+        values: Metrics without their prefix, by name.
+    """
+    call_with_retry(client.log_dict, study.run_id, dict(record), keys.LEARNING_CURVE_RECORD)
+    for name, value in values.items():
+        call_with_retry(client.log_metric, study.run_id, f"{keys.LEARNING_CURVE}{name}", value)

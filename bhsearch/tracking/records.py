@@ -109,6 +109,14 @@ class BestTrial(TypedDict):
     tied: bool
 
 
+class SelectionRecord(TypedDict):
+    """Number of the trial with the best score, number of the proposed trial, and sentences that explain the choice."""
+
+    best: int
+    proposed: int
+    reason: str
+
+
 class SummaryRecord(TypedDict):
     """The summary of a study at the end of a session.
 
@@ -119,13 +127,22 @@ class SummaryRecord(TypedDict):
         policies: Names of the augmentation policies whose pictures are in the arrays of this record.
         log: Names of parameters plotted on a logarithmic scale.
         best: The best trials that have an interval.
-        corrected: Corrected score of the best trial: `score`, `low`, `high`, ...; None if unknown.
+        selection: Best and proposed trial; None if no trial is complete.
+        corrected: Corrected score of the proposed trial: `score`, `low`, `high`, `bound`, ...; None if unknown.
+        default: Trial with the default parameters, and the difference of the proposed trial to it: `number`,
+            `difference`, `low`, `high`, ...; None if unknown.
+        race: Numbers of the raced trials, in the order of their predictions in the arrays of this record: `race_fold`,
+            shape (n_divisions, n_images), and `race_probability`, shape (n_raced, n_divisions, n_images).
         finished: Number of finished trials.
         settled: Numbers of trials whose runs must have ended.
         summary: Description of the study's run, Markdown.
         status: MLflow status of the study's run.
         ended_ms: End of the session in milliseconds since 1970.
         lost: Message if the storage of the study was lost; empty otherwise.
+        robustness: Records of `Robustness` by trial number; empty if it was not computed, and absent
+            in records of earlier versions.
+        nested: Score of the nested search: `score`, `low`, `high`, `n_trials`, `n_folds`; None if it was not computed,
+            and absent in records of earlier versions.
     """
 
     trials: list[dict[str, Any]]
@@ -134,10 +151,15 @@ class SummaryRecord(TypedDict):
     policies: list[str]
     log: list[str]
     best: list[BestTrial]
+    selection: SelectionRecord | None
     corrected: dict[str, Any] | None
+    default: dict[str, Any] | None
+    race: list[int]
     finished: int
     settled: list[int]
     summary: str
     status: str
     ended_ms: int
     lost: str
+    robustness: NotRequired[dict[str, dict[str, Any]]]
+    nested: NotRequired[dict[str, Any] | None]

@@ -349,16 +349,23 @@ def resolve(client: MlflowClient, uri: str | None, alias: str = CHAMPION) -> str
         return uri
     name, _, wanted = named.partition("@")
     if "/" in named:
-        return f"models:/{named}" if re.fullmatch(r"[^/@]+/[1-9]\d*", named) else uri
+        if not re.fullmatch(r"[^/@]+/[1-9]\d*", named):
+            return uri
+        name, _, number = named.partition("/")
+        try:
+            call_with_retry(client.get_model_version, name, number)
+        except MissingError as error:
+            raise _no_such(client, name, f"/{number}") from error
+        return f"models:/{named}"
     if not wanted and named.startswith("m-") and uri != named:  # models:/m-..., a model that is not registered
         return uri
     version = version_with_alias(client, name, wanted or alias)
     if version is None:
-        raise _no_such(client, name, wanted or alias)
+        raise _no_such(client, name, f"@{wanted or alias}")
     return version.uri
 
 
-def _no_such(client: MlflowClient, name: str, alias: str) -> MissingError:
+def _no_such(client: MlflowClient, name: str, which: str) -> MissingError:
     models = {model.name: sorted(model.aliases) for model in registered_models(client)}
     aliases = models.get(name, [])
     known = [f"models:/{name}@{each}" for each in aliases]
@@ -368,7 +375,7 @@ def _no_such(client: MlflowClient, name: str, alias: str) -> MissingError:
         if known
         else "no model is registered. Register one with `python -m bhsearch.register`."
     )
-    return MissingError(f"The MLflow store has no model {name}@{alias}; {there}")
+    return MissingError(f"The MLflow store has no model {name}{which}; {there}")
 
 
 def registered_models(client: MlflowClient) -> list[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_I
 
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.runtime.environment import user_name
+from bhsearch.text import plural
 from bhsearch.tracking import keys, model_files, registry
 from bhsearch.tracking.reader import search_all
 from bhsearch.tracking.registry import LONGEST_TAG, Version, registered_models
@@ -55,6 +57,31 @@ class ModelOrigin:
 
 
 @dataclass(frozen=True)
+class CohortContent:
+    """Images and cases of a cohort, by which overlapping cohorts are recognised.
+
+    Attributes:
+        digest: Digest of the set of images.
+        images: Digests of the pixels of the images.
+        cases: Keys of the case names, which are the same for all spellings of a name; empty if the cases are unknown or
+            synthetic.
+    """
+
+    digest: str
+    images: frozenset[str]
+    cases: frozenset[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content as a JSON-able dictionary."""
+        return {"digest": self.digest, "images": sorted(self.images), "cases": sorted(self.cases)}
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> CohortContent:
+        """Restore the content from a dictionary of `to_dict`."""
+        return cls(record["digest"], frozenset(record["images"]), frozenset(record["cases"]))
+
+
+@dataclass(frozen=True)
 class CohortAccess:
     """A logged access to an external cohort.
 
@@ -65,6 +92,9 @@ class CohortAccess:
         reason: Reason that the user gave.
         run_id: Run with the result of the validation; the run may have been deleted.
         key: Identifier of the access, the same on run, experiment and registered model.
+        cohort: Digest of the set of images of the accessed cohort.
+        shared: What the accessed cohort shares with the cohort that is examined, such as `the same images` or `12 of 24
+            images, 4 of 8 cases`; not stored.
     """
 
     when: str
@@ -75,10 +105,26 @@ class CohortAccess:
     reason: str
     run_id: str
     key: str
+    cohort: str
+    shared: str = ""
 
     def __str__(self) -> str:
         which = f"{self.model}, " if self.model else ""
-        return f"{self.when}, {which}{self.study}, trial {self.trial}: {self.reason}"
+        shared = f" ({self.shared})" if self.shared else ""
+        return f"{self.when}, {which}{self.study}, trial {self.trial}: {self.reason}{shared}"
+
+
+@dataclass(frozen=True)
+class EarlierAccesses:
+    """Earlier accesses to images or cases of a cohort, by any model.
+
+    Attributes:
+        found: Accesses to cohorts that share an image or a case with this cohort, oldest first.
+        n_unknown: Number of accesses to other cohorts whose images are no longer recorded.
+    """
+
+    found: list[CohortAccess]
+    n_unknown: int
 
 
 class LoggedCohortAccess:
@@ -88,16 +134,28 @@ class LoggedCohortAccess:
         token: Private token of this module, which only `log_cohort_access` passes.
         run_id: Run on which the access is logged.
         cohort: Digest of the set of images of the cohort.
-        accesses: All accesses to the cohort so far, by any model, with this one as the last.
+        accesses: All accesses to images or cases of the cohort so far, by any model, with this one as the last.
+        n_unknown: Number of accesses to other cohorts whose images are no longer recorded.
 
     Raises:
         TypeError: If `token` is not the private token.
     """
 
-    def __init__(self, token: object, run_id: str, cohort: str, accesses: Sequence[CohortAccess]) -> None:
+    def __init__(
+        self, token: object, run_id: str, cohort: str, accesses: Sequence[CohortAccess], n_unknown: int = 0
+    ) -> None:
         if token is not _TOKEN:
             raise TypeError("A LoggedCohortAccess must come from log_cohort_access, which counts it.")
         self.run_id, self.cohort, self.accesses = run_id, cohort, accesses
+        self._n_unknown = n_unknown
+
+    @property
+    def caveat(self) -> str:
+        """A sentence about earlier accesses whose images are no longer recorded; empty if there are none."""
+        if not self._n_unknown:
+            return ""
+        count = plural(self._n_unknown, "earlier validation")
+        return f"The images of {count} in this store are no longer recorded, so they may be images of this cohort."
 
 
 def origin_of(client: MlflowClient, uri: str, run_id: str) -> ModelOrigin:
@@ -134,24 +192,44 @@ def origin_of(client: MlflowClient, uri: str, run_id: str) -> ModelOrigin:
     )
 
 
-def cohort_accesses(client: MlflowClient, cohort: str) -> list[CohortAccess]:
-    """Return every access to an external cohort in this store, by any model, oldest first.
+def earlier_accesses(client: MlflowClient, cohort: CohortContent) -> EarlierAccesses:
+    """Return every access in this store to images or cases of a cohort, by any model.
 
-    Accesses are read from runs, including deleted runs, and from the tags of experiments and registered models.
+    Accesses are read from runs, including deleted runs, and from the tags of experiments and registered models. The
+    images of another cohort are listed in the run only. If the run was deleted permanently, the access is found only if
+    the cohort had exactly the same images.
 
     Args:
         client: Client of the MLflow store.
-        cohort: Digest of the set of images of the cohort.
+        cohort: The cohort.
     """
+    accesses, folders = _all_accesses(client)
+    contents: dict[str, CohortContent] = {cohort.digest: cohort}
+    for access in accesses:
+        if access.cohort not in contents and access.key in folders:
+            with suppress(MissingError):  # for example if the files of the run were deleted
+                record = json.loads(model_files.read_text(folders[access.key], keys.COHORT_CONTENT))
+                contents[access.cohort] = CohortContent.from_dict(record)
+    found = []
+    for access in accesses:
+        content = contents.get(access.cohort)
+        shared = content and _shared(cohort, content)
+        if shared:
+            found.append(replace(access, shared=shared))
+    return EarlierAccesses(found, sum(access.cohort not in contents for access in accesses))
+
+
+def _all_accesses(client: MlflowClient) -> tuple[list[CohortAccess], dict[str, str]]:
+    """Return all accesses to cohorts, oldest first, and the artifact folder of each access whose run exists, by key."""
     found: dict[str, CohortAccess] = {}
+    folders: dict[str, str] = {}
     experiments = call_with_retry(lambda: list(client.search_experiments(view_type=ViewType.ALL)))
     for tags in [*(each.tags for each in experiments), *(each.tags for each in registered_models(client))]:
         for key, text in tags.items():
             if key.startswith(keys.VALIDATION_COPY):
-                copy = json.loads(text)
-                if copy.pop("cohort") == cohort:
-                    found[copy["key"]] = CohortAccess(**copy)
-    for run in search_all(client, f"tags.`{keys.COHORT}` = '{cohort}'", ViewType.ALL):
+                copy = CohortAccess(**json.loads(text))
+                found[copy.key] = copy
+    for run in search_all(client, f"tags.`{keys.KIND}` = '{keys.VALIDATION}'", ViewType.ALL):
         tags = run.data.tags
         access = CohortAccess(
             when=tags[keys.VALIDATED],
@@ -162,20 +240,33 @@ def cohort_accesses(client: MlflowClient, cohort: str) -> list[CohortAccess]:
             reason=tags.get(keys.VALIDATION_REASON, ""),
             run_id=run.info.run_id,
             key=tags[keys.VALIDATION_ID],
+            cohort=tags[keys.COHORT],
         )
         found.setdefault(access.key, access)
-    return sorted(found.values(), key=lambda access: (access.when, access.key))
+        folders[access.key] = run.info.artifact_uri
+    return sorted(found.values(), key=lambda access: (access.when, access.key)), folders
+
+
+def _shared(cohort: CohortContent, other: CohortContent) -> str:
+    """Return what two cohorts share, in numbers of the first one; empty if they share no image and no case."""
+    if other.digest == cohort.digest:
+        return "the same images"
+    n_images, n_cases = len(cohort.images & other.images), len(cohort.cases & other.cases)
+    if not n_images and not n_cases:
+        return ""
+    images = f"{n_images:,} of {plural(len(cohort.images), 'image')}"
+    return f"{images}, {n_cases:,} of {plural(len(cohort.cases), 'case name')}" if cohort.cases else images
 
 
 def log_cohort_access(
-    client: MlflowClient, origin: ModelOrigin, cohort: str, reason: str, data: str, root: str
+    client: MlflowClient, origin: ModelOrigin, cohort: CohortContent, reason: str, data: str, root: str
 ) -> LoggedCohortAccess:
     """Log an access to an external cohort. Must be called before anything is computed on its images.
 
     Args:
         client: Client of the MLflow store.
         origin: Origin of the validated model.
-        cohort: Digest of the set of images of the cohort.
+        cohort: Images and cases of the cohort, which are logged, too.
         reason: Reason that the user gave.
         data: Name of the cohort.
         root: Folder of the images of the cohort.
@@ -183,8 +274,8 @@ def log_cohort_access(
     Returns:
         The logged access. Its run, in state RUNNING, is a child of the run of the model's study.
     """
-    earlier = cohort_accesses(client, cohort)
-    number = len(earlier) + 1
+    earlier = earlier_accesses(client, cohort)
+    number = len(earlier.found) + 1
     access = CohortAccess(
         when=datetime.now(UTC).isoformat(timespec="milliseconds"),
         study=origin.study,
@@ -194,6 +285,7 @@ def log_cohort_access(
         reason=reason[: LONGEST_TAG // 4],
         run_id="",
         key=uuid.uuid4().hex[:12],
+        cohort=cohort.digest,
     )
     tags = {
         **({MLFLOW_PARENT_RUN_ID: origin.parent} if origin.parent else {}),
@@ -202,7 +294,7 @@ def log_cohort_access(
         keys.KIND: keys.VALIDATION,
         keys.STUDY: access.study,
         keys.VALIDATED_TRIAL: access.trial,
-        keys.COHORT: cohort,
+        keys.COHORT: cohort.digest,
         keys.VALIDATED: access.when,
         keys.VALIDATED_UID: access.uid,
         keys.VALIDATED_MODEL: access.model,
@@ -222,16 +314,18 @@ def log_cohort_access(
 
     run_id = call_with_retry(make_run)
     access = replace(access, run_id=run_id)
-    _copy(client, origin, {**asdict(access), "cohort": cohort})
-    source = Dataset(f"{data} external", cohort, "local", json.dumps({"uri": root}))
+    _copy(client, origin, access)
+    call_with_retry(client.log_dict, run_id, cohort.to_dict(), keys.COHORT_CONTENT)
+    source = Dataset(f"{data} external", cohort.digest, "local", json.dumps({"uri": root}))
     context = InputTag(MLFLOW_DATASET_CONTEXT, keys.VALIDATION)
     call_with_retry(client.log_inputs, run_id, [DatasetInput(source, [context])])
-    return LoggedCohortAccess(_TOKEN, run_id, cohort, [*earlier, access])
+    return LoggedCohortAccess(_TOKEN, run_id, cohort.digest, [*earlier.found, access], earlier.n_unknown)
 
 
-def _copy(client: MlflowClient, origin: ModelOrigin, access: dict[str, Any]) -> None:
+def _copy(client: MlflowClient, origin: ModelOrigin, access: CohortAccess) -> None:
     """Copy an access to the tags of the experiment and of the registered model, in case the run is deleted."""
-    key, text = f"{keys.VALIDATION_COPY}{access['key']}", json.dumps(access)
+    key = f"{keys.VALIDATION_COPY}{access.key}"
+    text = json.dumps({name: value for name, value in asdict(access).items() if name != "shared"})
     call_with_retry(client.set_experiment_tag, origin.experiment_id, key, text)
     if origin.version is not None:
         call_with_retry(client.set_registered_model_tag, origin.version.name, key, text)

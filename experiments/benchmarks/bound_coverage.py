@@ -1,7 +1,7 @@
 """Measure how often the bounds of the best trial's score hold, and how far they are from the score.
 
 Each study has a known truth, draws or searches trials, selects the best one, and computes the interval of BBC-CV and
-the lower bound of `bhsearch.evaluation.mabt` from the same bootstrap draws. Two kinds of data:
+the lower bound of `bhsearch.evaluation.selection.mabt` from the same bootstrap draws. Two kinds of data:
 
 simulation: predictions are drawn directly. The logit of image k of case i in trial t is
 
@@ -39,11 +39,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from bhsearch.evaluation.bbc_cv import winner_scores
 from bhsearch.evaluation.bootstrap import bootstrap_auc, group_draws, interval
-from bhsearch.evaluation.mabt import LEVEL, lower_bound
 from bhsearch.evaluation.metrics import score, weighted_auc
 from bhsearch.evaluation.predictions import Predictions, case_weights
+from bhsearch.evaluation.selection.bbc_cv import winner_scores
+from bhsearch.evaluation.selection.mabt import LEVEL, lower_bound
+from bhsearch.evaluation.selection.proposal import proposed, spread_of_differences
 from bhsearch.tasks.binary import BinaryTask
 
 Floats = npt.NDArray[np.float64]
@@ -89,7 +90,7 @@ def judge(trials: Sequence[Predictions], truth: Callable[[int], float], n_draws:
     draws = group_draws(first.group, first.stratum, n_draws)
     both = np.concatenate([draws, draws == 0])
     inside, left_out = np.split(np.stack([bootstrap_auc(trial, both) for trial in trials]), 2, axis=1)
-    outside = winner_scores(inside, left_out)
+    outside = winner_scores(proposed(inside, spread_of_differences(inside), np.full(len(trials), np.inf)), left_out)
     scores = np.array([score(trial, TASK) for trial in trials])
     best = int(scores.argmax())
     low, high = interval(outside)

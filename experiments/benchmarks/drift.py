@@ -12,7 +12,6 @@ is any warning. The sealed cases are not read.
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.decode import decode
@@ -38,35 +37,17 @@ from bhsearch.lifecycle.validation.training_facts import (
     sampled_rows,
 )
 from bhsearch.models import backend
-from bhsearch.models.augmentation.stain import stain_matrices
+from bhsearch.models.augmentation.shifts import SHIFTS
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.calibrated import ImageOutput, calibrated
 from bhsearch.models.inference_model import ModelPool
-from bhsearch.models.training.linear_probe import Heads
+from bhsearch.models.training.heads import Heads
 from bhsearch.study.events import ProgressReporter
 from bhsearch.tasks.binary import BinaryTask
 
 Pixels = npt.NDArray[np.uint8]
 Seen = list[tuple[str, str, ImageOutput, npt.NDArray[np.float64]]]
 BATCHES = (1, 5, 10, 50)  # cases
-
-
-def darker(image: Pixels, case: str) -> Pixels:  # noqa: ARG001
-    """Return the image at 0.7 of its brightness."""
-    return (image * 0.7).round().astype(np.uint8)
-
-
-def compressed(image: Pixels, case: str) -> Pixels:  # noqa: ARG001
-    """Return the image after JPEG compression of quality 30."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "JPEG", quality=30)
-    return np.asarray(Image.open(stream).convert("RGB"))
-
-
-def blurred(image: Pixels, case: str) -> Pixels:  # noqa: ARG001
-    """Return the image after a Gaussian blur of 1 % of its shorter side, at least 1 pixel."""
-    radius = max(1.0, min(image.shape[:2]) / 100)
-    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
 
 
 def third(image: Pixels, case: str) -> Pixels:  # noqa: ARG001
@@ -83,22 +64,10 @@ def enlarged_third(image: Pixels, case: str) -> Pixels:
     return np.asarray(Image.fromarray(third(image, case)).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def stained(image: Pixels, case: str) -> Pixels:
-    """Return the image with other amounts of haematoxylin and eosin, drawn for each case within a factor of 1.4."""
-    random = np.random.default_rng(sum(case.encode()))
-    amounts = np.exp(random.uniform(-1, 1, 2) * np.log(1.4))
-    density = -np.log((image.astype(np.float64) + 1) / 256)
-    changed = 256 * np.exp(-density @ stain_matrices(np.array([*amounts, 1.0]))) - 1
-    return np.clip(changed.round(), 0, 255).astype(np.uint8)
-
-
-SHIFTS: dict[str, Callable[[Pixels, str], Pixels]] = {
-    "brightness x0.7": darker,
-    "JPEG quality 30": compressed,
-    "blur": blurred,
+CHANGES: dict[str, Callable[[Pixels, str], Pixels]] = {
+    **{shift.title: shift.apply for shift in SHIFTS.values()},
     "a third of the field": third,
     "a third of the field, enlarged": enlarged_third,
-    "stains per case": stained,
 }
 
 
@@ -200,7 +169,7 @@ def main(words: Sequence[str]) -> dict[str, float]:
     for size in BATCHES:
         found[f"unchanged, {size}"] = share_found(facts, clean, size, options.batches)
         print(f"| unchanged, {size} cases | {_percent(found[f'unchanged, {size}'])} |")
-    for name, change in SHIFTS.items():
+    for name, change in CHANGES.items():
         found[name] = share_found(facts, look(network, rest, change), 10, options.batches)
         print(f"| {name}, 10 cases | {_percent(found[name])} |")
     if facts.magnifications and "400X" not in facts.magnifications:

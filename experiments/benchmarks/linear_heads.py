@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from bhsearch.models.training.linear_probe import Moments, standardisation
+from bhsearch.models.training.heads import Moments, standardisation
 from bhsearch.models.training.logistic_path import TOLERANCE, fit_path
 
 # The criterion of lbfgs also ends at rounding errors of the loss, so a lower value makes no difference.

@@ -27,10 +27,10 @@ from bhsearch.data.splits import make_split
 from bhsearch.data.stratify import assign_folds, strata_of
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.errors import BhsearchError, DataError
-from bhsearch.evaluation.bbc_cv import CorrectedScore, corrected_score
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.metrics import score
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.selection.bbc_cv import CorrectedScore, corrected_score
 from bhsearch.models import backend
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.registry import find_backbones

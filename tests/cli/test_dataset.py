@@ -114,7 +114,7 @@ def test_info_counts_what_is_left_out_and_says_what_is_not_used(root):
     (root / "benign" / "x_mask.png").touch()
     (root / "notes.txt").touch()
     text = run("info", root)
-    assert "2 files left out: 1 .png (mask or annotation); 1 .txt (not an image format that is read)" in text
+    assert "2 files left out: 1 .png (mask or annotation); 1 .txt (not a supported image format)" in text
     counts = json.loads(run("info", root, "--json"))
     assert [item["count"] for item in counts["left_out"]] == [1, 1]
 
@@ -234,3 +234,48 @@ def test_the_leak_is_printed_and_drawn(tmp_path):
 def test_the_picture_of_a_leak_must_have_a_place(tmp_path):
     with pytest.raises(BhsearchError, match="is a folder"):
         run("leakage", "phantom:cases=20,images=3", "--picture", tmp_path)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table of six images with two sizes, two sites and two magnifications, in a folder that also holds the table."""
+    folder = tmp_path / "table"
+    folder.mkdir()
+    lines = ["path,label,case,site,magnification"]
+    for at in range(6):
+        size = (10, 20) if at < 5 else (30, 40)
+        Image.fromarray(np.full((*size, 3), at, np.uint8)).save(folder / f"{at}.png")
+        lines.append(f"{at}.png,{at % 2},c{at},{'Köln' if at < 4 else 'Ulm'},{'40' if at < 3 else '100x'}")
+    (folder / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "list.csv"
+
+
+def test_info_lists_sites_and_the_spread_of_sizes(table):
+    found = run("info", table)
+    lines = [line.split() for line in found.splitlines()]
+    assert ["Köln", "2", "2", "4"] in lines
+    assert ["Ulm", "1", "1", "2"] in lines
+    assert "Image sizes, width x height: 20 x 10 to 40 x 30 px, median 20 x 10 px, 2 different sizes" in found
+    content = json.loads(run("info", table, "--json"))
+    assert content["sizes"]["width"] == {"smallest": 20, "median": 20, "largest": 40}
+    assert content["sites"]["Ulm"]["all"] == 2
+
+
+def test_info_and_audit_take_one_magnification_in_any_spelling(table):
+    whole = run("info", table)
+    some = run("info", table, "--magnification", "40x")
+    assert "3 images, 3 cases" in some
+    assert "Only images at magnification 40X, of 6 images" in some
+    assert "Image size, width x height: 20 x 10 px" in some
+    fingerprint = next(line for line in whole.splitlines() if line.startswith("Fingerprint"))
+    assert f"{fingerprint} of the whole data set" in some
+    assert "3 images, 3 cases" in run("audit", table, "--magnification", "100")
+
+
+def test_the_audit_lists_what_is_left_out(root):
+    (root / "data" / "1").mkdir(parents=True)
+    (root / "data" / "1" / "thumbnail.jpg").write_bytes(b"x")
+    (root / "project.qpproj").write_text("{}")
+    found = run("audit", root)
+    assert "Kinds of files that are left out: 2" in found
+    assert "1 .jpg file: thumbnail" in found

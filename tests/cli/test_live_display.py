@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -46,6 +47,13 @@ def test_a_log_file_gets_nothing_while_other_lines_come(quick):
             time.sleep(live_display.SILENT_SECONDS / 4)
             display.printed()
     assert to.file.getvalue() == ""
+
+
+def test_a_line_that_cannot_be_written_stops_nothing(quick):
+    """Warnings are errors here, and pytest warns of an exception in a thread."""
+    no_space = pytest.raises(OSError, match="No space left")  # when the file is closed
+    with no_space, Path("/dev/full").open("w") as full, Display(Console(file=full), lambda: ["reading images"]).shown():
+        time.sleep(2 * live_display.SILENT_SECONDS)
 
 
 def test_a_notebook_and_a_dumb_terminal_get_lines(monkeypatch):

@@ -76,7 +76,7 @@ def test_the_version_is_printed(tmp_path):
         (("predict", "nosuch"), "'nosuch'"),
         (("report",), "No MLflow store was found"),
         (("studies",), "No MLflow store was found"),
-        (("reproduce",), "RUN_ID"),
+        (("reproduce",), "No MLflow store was found"),
         (("dataset", "info", "nosuch"), "nosuch"),
         (("dataset", "breakhis-folds", "nosuch"), "--folds-file"),
         (("worker",), "Missing option"),

@@ -53,6 +53,13 @@ def test_help_fits_a_narrow_terminal(columns, monkeypatch):
     assert max(map(len, shown(["--help"], columns, monkeypatch).splitlines())) <= columns
 
 
+@pytest.mark.parametrize("columns", [50, 80])
+def test_help_cuts_no_name_of_an_option(columns, monkeypatch):
+    text = shown(["--help"], columns, monkeypatch)
+    assert "…" not in text
+    assert "<bool>" not in text
+
+
 def test_the_choices_are_completed():
     regime = options()["regime"]
     found = regime.shell_complete(None, "f")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import pty
 import re
@@ -104,7 +105,7 @@ def test_registering_prints_everything_that_must_be_known(ends, inside):
     text = " ".join(out.split())
     for sentence in (
         "corrected AUC", "for having searched", "calibration slope", "threshold", "7 sealed cases",
-        "before calibration", "of models that are better by just this", "expected calibration error",
+        "Brier score", "of models that are better by just this", "expected calibration error",
         "times: before this", "Too few cases to decide", ": challenger", "Not for screening patients",
         "removes most of the optimism", "Synthetic data",
         "bhsearch.predict FILES_OR_FOLDERS --model models:/phantom-cases35-images1-difficulty0_2@challenger",
@@ -122,7 +123,8 @@ def test_the_advice_of_a_refusal_works_as_it_is_printed(ends, inside, tmp_path):
     assert words[0] == "FILES_OR_FOLDERS"
     code, rows, _ = ends(predict, index.paths()[0], *words[1:])
     assert code == 0
-    assert "malignant" in rows
+    (row,) = csv.DictReader(rows.splitlines())
+    assert row["label"] in ("benign", "malignant")
     code, rows_again, _ = ends(predict, index.paths()[0], "--model", words[2].removeprefix("models:/"))
     assert (code, rows_again) == (0, rows)
 

@@ -4,23 +4,23 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections import OrderedDict
 from contextlib import closing
 
 import pytest
 
-from tests.studies import STUDY, Store, environment
+from bhsearch import report
+from tests.studies import STUDY, Store, command_here, environment, import_mlflow, working_in
 
 
 def call(folder, *words):
-    return subprocess.run(
-        [sys.executable, "-m", "bhsearch.report", *map(str, words)],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    import_mlflow()
+    from mlflow.tracking._tracking_service import utils
+
+    with working_in(folder), pytest.MonkeyPatch.context() as patch:
+        # MLflow keeps the place of a run's artifacts by the id of the run, which the original has, too.
+        patch.setattr(utils, "_artifact_repos_cache", OrderedDict())
+        return command_here(report, *words)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,13 @@ def test_a_page_is_written_and_kept_beside_the_study(folder):
     assert done.stdout.startswith(f"{STUDY}: new/page.html") or f"\n{STUDY}: new/page.html" in done.stdout
     assert page.startswith("<!doctype html>")
     store = Store(folder)
-    kept = store.files(store.parent())["report.html"]
-    assert kept.is_relative_to(folder)
-    assert kept.read_text(encoding="utf-8") == page
+    kept = store.files(store.parent())
+    assert kept["report.html"].is_relative_to(folder)
+    assert kept["report.html"].read_text(encoding="utf-8") == page
+    checklist = (folder / "new" / "page_checklist.md").read_text(encoding="utf-8")
+    assert kept["checklist.md"].read_text(encoding="utf-8") == checklist
+    assert "new/page_checklist.md: TRIPOD+AI: 27 items in 52 parts" in done.stdout
+    assert checklist.startswith(f"# Reporting checklists of {STUDY}")
 
 
 def test_figures_are_written_into_a_folder_that_is_made(folder):
@@ -58,9 +62,26 @@ def test_figures_are_written_into_a_folder_that_is_made(folder):
     assert "figures as SVG and PDF" in done.stdout
 
 
+def test_the_learning_curve_is_computed_on_request_and_shown_from_then_on(folder):
+    assert call(folder, "--output", "before.html").returncode == 0
+    assert "bhsearch report --learning-curve" in (folder / "before.html").read_text(encoding="utf-8")
+    done = call(folder, "--learning-curve", "--figures", "curve")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "curve" / "learning_curve.svg").exists()
+    store = Store(folder)
+    parent = store.parent()
+    curve = store.record(parent, "learning_curve.json")["curve"]
+    for name, value in (("gain", curve["gain"]), ("auc_at_twice_the_cases", curve["fitted"][-1])):
+        assert parent.data.metrics[f"learning_curve/{name}"] == pytest.approx(value)
+        assert f"learning_curve/{name}_low" in parent.data.metrics
+    assert call(folder, "--output", "after.html").returncode == 0
+    assert f"{curve['gain']:+.3f}" in (folder / "after.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("--data", "elsewhere"), "only used with --learning-curve"),
         (("--study", "nosuch"), STUDY),
         (("--output", "mlruns"), "is a folder"),
         (("--figures", "mlflow.db"), "is a file"),
@@ -75,7 +96,9 @@ def test_wrong_input_ends_with_two_and_a_sentence(folder, words, said):
 
 
 def test_a_folder_without_a_study_says_how_to_make_one(tmp_path):
-    done = call(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "bhsearch.report"], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert "python -m" in done.stderr
     assert "bhsearch.run" in done.stderr

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bhsearch.cli import terminal
 from bhsearch.run import app
-from tests.studies import SMALL, Store, arguments, optuna_trials, run
+from tests.studies import SMALL, Store, arguments, optuna_trials
 
 NAME = "SOB_{letter}_{subtype}-14-{case}-100-{number:03d}.png"
 Ends = Callable[..., tuple[int, str, str]]
@@ -188,6 +188,7 @@ def test_a_wrong_manifest(ends, tmp_path, rows, words):
         ({"repeats": 0}, "--repeats must be from 1"),
         ({"trials": 0}, "--trials must be at least 1"),
         ({"timeout": -1}, "--timeout must be"),
+        ({"budget": 0}, "--budget must be above 0 minutes"),
         ({"seed": -1}, "--seed must be"),
         ({"case_pattern": "x"}, "--case-pattern"),
         ({"storage": "nosuch://ann:hunter2@host/db"}, "Cannot open the database in --storage"),
@@ -250,14 +251,14 @@ def test_wrong_weights_leave_no_run_in_mlflow_either(ends, tmp_path):
         assert Store(work).runs() == []
 
 
-def test_a_working_directory_that_cannot_be_written(tmp_path):
+def test_a_working_directory_that_cannot_be_written(ends):
     """Running as root writes anywhere, so a file stands where the folder should be."""
-    (tmp_path / "outbox").write_text("a file")
-    end = run(tmp_path, *arguments(trials=1))
-    assert end.returncode == 2, end.stderr
-    assert "outbox" in end.stderr
-    assert "Traceback" not in end.stderr
-    assert optuna.get_all_study_names(f"sqlite:///{tmp_path}/optuna.db") == []
+    Path("outbox").write_text("a file")
+    code, _, err = ends(*arguments(trials=1))
+    assert code == 2, err
+    assert "outbox" in err
+    assert "Traceback" not in err
+    assert optuna.get_all_study_names("sqlite:///optuna.db") == []
 
 
 def test_a_cache_that_cannot_be_written(ends, tmp_path, monkeypatch):

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.studies import environment
 
@@ -61,3 +63,23 @@ def test_a_reader_that_has_enough_is_not_told_of_it(tmp_path):
     assert done.returncode == 1
     assert "error" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_characters_that_a_terminal_lacks_are_escaped(tmp_path):
+    """The name of a folder, and the sign ± in the plan of a study, on a terminal that knows ASCII only."""
+    for at, name in enumerate(["benign", "malignant"] * 10):
+        file = tmp_path / "Präparate" / name / f"P{at}_1.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 40, 3), 5 * at, np.uint8)).save(file)
+    data = ["Präparate", "--case-pattern", "(P[0-9]+)_"]
+    small = ["--backbones", "staintex-s", "--image-size", "48", "--folds", "2", "--trials", "1", "--workers", "0"]
+    done = [
+        subprocess.run(
+            [sys.executable, "-m", *words], cwd=tmp_path, env=environment(PYTHONIOENCODING="ascii:strict"),
+            capture_output=True, text=True, timeout=120,
+        )
+        for words in (["bhsearch.dataset", "info", *data], ["bhsearch.run", "--no-tracking", "--data", *data, *small])
+    ]  # fmt: skip
+    assert [each.returncode for each in done] == [0, 0], done[-1].stderr
+    assert r"Pr\xe4parate" in done[0].stdout
+    assert r"\xb1" in done[1].stdout

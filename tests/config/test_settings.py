@@ -81,6 +81,8 @@ def test_a_value_of_the_wrong_type_is_named(tmp_path, line, key, wanted):
         ("trials", 0),
         ("max_failures", 0),
         ("timeout", 0.0),
+        ("budget", 0.0),
+        ("budget", float("nan")),
         ("regime", "nosuch"),
         ("group_by", "patient"),
         ("resize", "stretch"),

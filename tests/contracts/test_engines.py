@@ -18,8 +18,7 @@ from bhsearch import states
 from bhsearch.engines.base import INTERRUPTED, TrialAlreadyEnded
 from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import StudyError
-from bhsearch.objectives.space import frozen_space
-from tests.engines.engines import BACKBONES, CASES, FACTS, N_TRIALS, SPACE, Place, one_trial, score_of
+from tests.engines.engines import BACKBONES, CASES, FACTS, N_TRIALS, SPACE, Place, one_trial, score_of, space_of
 from tests.studies import started
 
 STOPS = (1, 5, 16, 19)
@@ -77,7 +76,7 @@ def test_every_sampled_value_is_in_the_space_and_has_its_type(uninterrupted, eng
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**40), case=st.sampled_from(CASES), size=st.integers(1, 4))
 def test_any_seed_and_any_list_of_backbones_samples_inside_the_whole_space(empty_database, seed, case, size):
-    space = frozen_space(tuple(f"b{k}" for k in range(size)))
+    space = space_of(tuple(f"b{k}" for k in range(size)))
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         shutil.copy(empty_database, "optuna.db")
         study = Place(case[0], f"sqlite:///{folder}/optuna.db").open(case[1], seed, space)
@@ -159,7 +158,7 @@ def test_another_seed_goes_another_way(place, sampler):
     ways = []
     for seed in (0, 1):
         study = place(str(seed)).open(sampler, seed)
-        ways.append([one_trial(study) for _ in range(3)])
+        ways.append([one_trial(study) for _ in range(5)])
     assert ways[0] != ways[1]
 
 
@@ -190,6 +189,36 @@ def test_trials_come_back_as_they_were_told(place, sampler):
     assert [trial.notes.get("seconds") for trial in kept] == [1.2346, None, 0.5, None]
     assert kept[1].notes["reason"] == "too large"
     assert [trial.notes["owner"]["pid"] for trial in kept] == [os.getpid()] * 4
+
+
+@either
+def test_interval_and_cost_of_a_complete_trial_are_kept_where_they_are_known(place, sampler):
+    study = place().open(sampler)
+    for _ in range(2):
+        study.ask()
+    study.complete(0, 0.75, 1.0, (0.6, 0.9), 2.5)
+    study.complete(1, 0.75, 1.0)
+    first, second = place().open(sampler).trials()
+    assert [first.notes[name] for name in ("auc_low", "auc_high", "ms_per_image")] == [0.6, 0.9, 2.5]
+    assert not {"auc_low", "auc_high", "ms_per_image"} & set(second.notes)
+
+
+@either
+def test_costs_are_kept_for_every_process_and_replaced_as_a_whole(place, sampler):
+    study = place().open(sampler)
+    assert study.costs() == {}
+    study.save_costs({"seconds": {"staintex-s": 1.5}, "cached": {"staintex-s": ["identity"]}})
+    assert place().open(sampler).costs() == {"seconds": {"staintex-s": 1.5}, "cached": {"staintex-s": ["identity"]}}
+    study.save_costs({"seconds": {"staintex-l": 2.5}})
+    assert place().open(sampler).costs() == {"seconds": {"staintex-l": 2.5}}
+
+
+@either
+def test_costs_stay_when_backbones_are_added(place, sampler):
+    here = place()
+    here.open(sampler).save_costs({"seconds": {"staintex-s": 1.5}})
+    here.study().add_backbones(FACTS, (*BACKBONES, "more"))
+    assert here.open(sampler, space=space_of((*BACKBONES, "more"))).costs() == {"seconds": {"staintex-s": 1.5}}
 
 
 @each
@@ -283,7 +312,7 @@ def test_a_study_with_more_backbones_keeps_its_trials_and_samples_the_new_one(pl
     grown = place().study().add_backbones(facts, (*BACKBONES, "new"))
     assert grown.metadata() == facts
     assert place().open(sampler).trials() == kept
-    wide = tuple(row if row.name != "backbone" else frozen_space((*BACKBONES, "new"))[0] for row in SPACE)
+    wide = space_of((*BACKBONES, "new"))
     study = place().open(sampler, space=wide)
     after = [one_trial(study) for _ in range(12)]
     assert all(exact(row, params[row.name]) for params in after for row in wide)

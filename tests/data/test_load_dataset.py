@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from bhsearch.data.dataset import COLUMNS, BadFile
+from bhsearch.data.images.decode import hash_images
 from bhsearch.data.layouts.base import LayoutOptions
-from bhsearch.data.load_dataset import load_dataset
+from bhsearch.data.load_dataset import load_dataset, name_of_folder
 from bhsearch.errors import DataError
 
 
@@ -80,17 +81,29 @@ def test_bad_files_are_left_out_and_recorded_on_request(root, tmp_path):
     )
 
 
+def test_a_class_or_a_data_set_that_is_only_a_link_is_named_as_not_read(root, tmp_path):
+    (root / "benign").rename(tmp_path / "elsewhere")
+    (root / "benign").symlink_to(tmp_path / "elsewhere")
+    reason = r"not read: benign, a link to a folder outside the data folder"
+    with pytest.raises(DataError, match=rf"Only malignant images were found \({reason}\)"):
+        load_dataset(root)
+    (root / "malignant").rename(tmp_path / "away")
+    (root / "malignant").symlink_to(tmp_path / "away")
+    with pytest.raises(DataError, match=rf"No images were found in .* \({reason} and 1 more\)"):
+        load_dataset(root)
+
+
 def test_both_classes_must_remain_after_skipping(root):
     for name in ("p1", "p2"):
         (root / f"benign/{name}.png").write_bytes(b"")
-    with pytest.raises(DataError, match="Only malignant images were found after leaving out 2 unreadable files"):
+    with pytest.raises(DataError, match="only malignant images are left"):
         load_dataset(root, skip_unreadable=True)
 
 
 def test_nothing_readable_at_all_is_said(root):
     for file in root.rglob("*.png"):
         file.write_bytes(b"")
-    with pytest.raises(DataError, match="No images were found after leaving out"):
+    with pytest.raises(DataError, match="no image is left after leaving out"):
         load_dataset(root, skip_unreadable=True)
 
 
@@ -111,3 +124,52 @@ def test_the_real_breakhis_makes_an_index(breakhis):
     dataset = load_dataset(breakhis)
     assert (dataset.name, len(dataset), dataset.bad) == ("breakhis", 476, ())
     assert dataset.table["pixels_digest"].nunique() == 475  # 13412 is filed under DC and under LC
+
+
+def test_files_that_vanish_while_they_are_read_are_named_as_such(root, monkeypatch):
+    """Not as damaged files that an option skips: without them it would be another data set."""
+
+    def vanishing(folder, paths, **options):
+        (folder / paths[0]).unlink()
+        return hash_images(folder, paths, **options)
+
+    monkeypatch.setattr("bhsearch.data.load_dataset.hash_images", vanishing)
+    for skip in (False, True):
+        with pytest.raises(DataError, match=r"1 image of .* disappeared:\n  benign/p") as caught:
+            load_dataset(root, skip_unreadable=skip)
+        assert "--skip-unreadable" not in str(caught.value)
+        assert "--class-map" not in str(caught.value)
+
+
+def test_a_class_that_cannot_be_read_at_all_is_explained_by_its_files(root):
+    for file in (root / "benign").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(
+        DataError, match="only malignant images are left after leaving out 2 unreadable files"
+    ) as caught:
+        load_dataset(root, skip_unreadable=True)
+    assert "benign/p1.png: empty file" in str(caught.value)
+    assert "--class-map" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("Mammakarzinom Köln (v2)", "mammakarzinom-köln-v2"),
+        ("Ko\u0308ln", "köln"),
+        ("ÅÄÖ_1", "åäö-1"),
+        ("乳腺", "乳腺"),
+        ("हिन्दी", "हिन्दी"),
+        ("...", "data"),
+    ],
+)
+def test_a_data_set_keeps_the_letters_of_its_folder(folder, name):
+    assert name_of_folder(folder) == name
+
+
+def test_sizes_are_known_from_the_first_and_from_the_second_reading(root):
+    Image.fromarray(np.zeros((7, 9, 3), np.uint8)).save(root / "benign/p1.png")
+    for _ in range(2):
+        sizes = load_dataset(root).sizes
+        assert sizes["benign/p1.png"] == (7, 9)
+        assert sizes["malignant/p4.png"] == (4, 5)

@@ -388,6 +388,23 @@ def test_sites_that_share_a_case_are_in_one_fold():
     assert split.leaks == ()
 
 
+def test_sites_that_are_one_unit_are_named_in_the_plan_and_in_the_refusal():
+    dataset = make_index(balanced(20, 24))
+    sites = np.array([("Bonn", "Kiel", "Ulm")[int(case[1:]) % 3] for case in dataset.column("case")], dtype=object)
+    shared = np.flatnonzero(make_split(dataset).development)[0]
+    other = {"Bonn": "Kiel", "Kiel": "Ulm", "Ulm": "Bonn"}[sites[shared]]
+    joined = " = ".join(sorted([sites[shared], other]))
+    sites[shared] = other
+    split = make_split(with_column(dataset, site=sites), group_by="site", n_folds=2)
+    assert any(joined in warning for warning in split.warnings)
+    with pytest.raises(DataError, match=f"one fold: {joined}.* largest possible value is --folds 2"):
+        make_split(with_column(dataset, site=sites), group_by="site", n_folds=3)
+    one = np.where(sites == "Ulm", "Ulm", "Bonn").astype(object)
+    one[np.flatnonzero(sites == "Ulm")[::2]] = "Bonn"
+    with pytest.raises(DataError, match=r"Bonn = Ulm.* Add sites, or use --group-by case"):
+        make_split(with_column(dataset, site=one), group_by="site", n_folds=2)
+
+
 def test_grouping_by_site_needs_the_site_of_every_image():
     with pytest.raises(SettingsError, match="needs the site of every image, but 84 of 84 images have none") as caught:
         make_split(with_column(make_index(balanced(20, 24)), site=""), group_by="site", test_fraction=0.05)
@@ -463,6 +480,7 @@ def test_a_validation_part_of_one_class_is_refused():
     cases = balanced(10, 10)
     dataset = make_index(cases, parts={case: "validation" if case < "b03" else "train" for case, _, _ in cases})
     with pytest.raises(
-        DataError, match=r"3 benign and 0 malignant cases, of 10 benign(.|\n)*--ignore-predefined-split"
+        DataError,
+        match=r"has 3 benign and 0 malignant cases\. The whole data set has 10 benign .*--ignore-predefined-split",
     ):
         make_split(dataset)

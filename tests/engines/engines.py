@@ -8,16 +8,28 @@ from typing import Any
 
 from bhsearch.engines.base import Engine, StoredStudy, StudyStore
 from bhsearch.engines.registry import ENGINES
-from bhsearch.objectives.space import frozen_space
+from bhsearch.objectives.space import Parameter
 
 BACKBONES = ("staintex-s", "staintex-l")
-# A word, a truth, a number of three, a range on either scale, and whole numbers: what the whole space is made of.
+# A parameter of every kind: choices of text, booleans and numbers, ranges on both scales, integers, and a step.
 # Small, since KerasTuner's Gaussian process wants three trials a parameter before it begins.
-NAMES = ("backbone", "tta", "hidden_units", "dropout", "learning_rate", "epochs")
-SPACE = tuple(row for row in frozen_space(BACKBONES) if row.name in NAMES)
+_OTHERS = (
+    Parameter("tta", "", False, (False, True)),
+    Parameter("hidden_units", "", 0, (0, 16, 64)),
+    Parameter("dropout", "", 0.0, low=0.0, high=0.6),
+    Parameter("learning_rate", "", 0.01, low=1e-3, high=1e-1, log=True),
+    Parameter("epochs", "", 20, low=5, high=60, log=True, whole=True),
+    Parameter("log10_penalty", "", 1.0, low=-1.0, high=3.5, step=0.5),
+)
+SPACE = (Parameter("backbone", "", "", BACKBONES), *_OTHERS)
 FACTS = {"uid": "1", "backbones": dict.fromkeys(BACKBONES, "digest")}
 CASES = [(engine, sampler) for engine in ENGINES for sampler in ENGINES.get(engine).samplers()]
-N_TRIALS = 21  # TPE starts to think at the sixteenth, the Gaussian process at the nineteenth
+N_TRIALS = 24  # TPE starts to think at the sixteenth, the Gaussian process at the twenty-second
+
+
+def space_of(backbones: tuple[str, ...]) -> tuple[Parameter, ...]:
+    """Return the space with other backbones."""
+    return (Parameter("backbone", "", "", backbones), *_OTHERS)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
 from bhsearch.evaluation import held_out_test
-from bhsearch.evaluation.bootstrap import bootstrap_metric
+from bhsearch.evaluation.bootstrap import bootstrap_metric, group_draws
 from bhsearch.evaluation.calibration import operating_point
+from bhsearch.evaluation.curves import precision_recall_band, roc_band
 from bhsearch.evaluation.metrics import METRICS, calibration_bins
 from bhsearch.evaluation.predictions import Predictions
+from bhsearch.evaluation.supplementary.decision_curve import decision_curve
 from bhsearch.evaluation.supplementary.supplements import TITLES
 from bhsearch.reporting.figures import held_out_test as figures
 from tests.tasks.samples import BINARY
@@ -153,3 +155,21 @@ def test_sensitivity_and_specificity_at_fixed_rates_are_those_of_scikit_learn():
             assert tested.intervals[key].low <= expected <= tested.intervals[key].high
     title = held_out_test.metric_title("specificity_at_sensitivity_95")
     assert title == "specificity at the threshold for 95 % sensitivity"
+
+
+def test_a_class_with_a_single_case_has_no_interval_anywhere():
+    """Neither in the numbers for MLflow, nor in the bands of curves: every resample contains the case once."""
+    many = simulated()
+    few = many.select((many.label == 0) | (many.group == 1))
+    tested = held_out_test.evaluate_test(few, few.probability[0], 0.5, BINARY, fixed_rates={"sensitivity_95": 0.4})
+    varying = {name for name in tested.intervals if name.partition("_at_")[0] == "specificity"}
+    assert varying
+    for name, pair in tested.intervals.items():
+        assert np.isfinite(pair).all() == (name in varying), name
+    logged = {name for name, value in tested.flat().items() if np.isfinite(value)}
+    assert "test/auc" in logged
+    assert not {"test/auc_low", "test/sensitivity_low", "test/brier_high"} & logged
+    draws = group_draws(few.group, few.stratum, 50)
+    assert not roc_band(few, draws).has_interval
+    assert not precision_recall_band(few, draws).has_interval
+    assert not np.isfinite(decision_curve(few, draws).low).any()

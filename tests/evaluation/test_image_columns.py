@@ -40,6 +40,16 @@ def test_predictions_have_the_columns_of_the_chosen_images():
     assert np.array_equal(predictions.stratum, split.strata[rows])
 
 
+def test_the_training_part_of_a_fold_has_the_other_folds_of_the_repeat_from_0():
+    whole = columns()
+    part = whole.without_fold(1, 0)
+    kept = whole.fold[1] != 0
+    assert part.fold.tolist() == [(whole.fold[1, kept] - 1).tolist()]
+    assert part.path.tolist() == whole.path[kept].tolist()
+    middle = whole.without_fold(0, 1)
+    assert middle.fold.tolist() == [np.where(whole.fold[0] == 2, 1, 0)[whole.fold[0] != 1].tolist()]
+
+
 def test_saved_columns_are_read_again(tmp_path):
     saved = columns()
     np.savez(tmp_path / "columns.npz", **saved.arrays())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import posixpath
 import re
 
 import numpy as np
@@ -16,7 +17,7 @@ from bhsearch.evaluation.metrics import (
     epoch_scores,
     fold_scores,
     iter_folds,
-    metric_name,
+    metric_names,
     score,
     trial_metrics,
     weighted_auc,
@@ -211,9 +212,22 @@ def test_a_magnification_of_one_class_has_no_auc() -> None:
     assert "magnification/100X" not in found
 
 
-@given(st.text(max_size=20))
-def test_every_metric_name_is_one_that_mlflow_takes(name: str) -> None:
-    assert re.fullmatch(r"[A-Za-z0-9_\-./ ]*", metric_name(name))
+@given(st.lists(st.text(min_size=1, max_size=300), max_size=5))
+def test_every_metric_name_is_one_that_mlflow_takes_and_no_two_are_the_same(names: list[str]) -> None:
+    found = metric_names(names)
+    assert set(found) == set(names)
+    assert len(set(found.values())) == len(found)
+    for valid in found.values():
+        assert re.fullmatch(r"[\w\-. ]{1,160}", valid)
+        path = f"site/{valid}/auc"
+        assert posixpath.normpath(path) == path
+
+
+def test_metric_names_keep_letters_of_every_script() -> None:
+    assert metric_names(["Köln", "Zürich", "東京", "St. Marien"]) == {
+        "Köln": "Köln", "Zürich": "Zürich", "東京": "東京", "St. Marien": "St. Marien",
+    }  # fmt: skip
+    assert metric_names(["Ulm/1", "Ulm:1", ".."]) == {"Ulm/1": "Ulm_1", "Ulm:1": "Ulm_1_2", "..": "__"}
 
 
 def test_parts_cover_every_image_once_a_repeat() -> None:

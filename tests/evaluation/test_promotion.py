@@ -221,6 +221,25 @@ def test_columns_of_different_lengths_are_refused():
         replace(model(GOOD), probability=np.ones(3))
 
 
+@pytest.mark.parametrize("champion", [None, model(FAIR, 1, 6)])
+def test_a_class_of_one_group_has_no_interval_and_shows_no_gain(champion):
+    verdict = decide(model(GOOD, 1, 6), champion, BINARY)
+    assert not verdict.promote
+    assert "without an interval, which needs at least two groups of each class" in verdict.reason
+    assert "no gain at all" in verdict.reason
+    assert GAIN_NOTE not in verdict.reason
+    assert "[" not in verdict.reason
+
+
+def test_no_gain_above_an_auc_of_one_is_asked_for():
+    guess = model(GUESS, 2, 2)
+    guess = replace(guess, probability=np.array([0.9, 0.2, 0.3, 0.95])[guess.group // 2])
+    wide = decide(guess, None, BINARY)
+    assert wide.numbers["smallest_gain"] > 0.5
+    assert "not even an AUC of 1 would have passed" in wide.reason
+    assert GAIN_NOTE not in wide.reason
+
+
 def test_a_refusal_explains_the_smallest_gain_and_a_promotion_does_not_need_it():
     refused, promoted = decide(model(GUESS), None, BINARY), decide(model(GOOD), None, BINARY)
     assert not refused.promote

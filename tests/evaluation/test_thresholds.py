@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import recall_score
+from sklearn.metrics import classification_report, recall_score
 
+from bhsearch.evaluation import thresholds
 from bhsearch.evaluation.thresholds import (
     best_threshold,
     classification_text,
@@ -79,6 +80,34 @@ def test_the_report_counts_cases_and_says_what_it_is() -> None:
     benign = next(line for line in text.splitlines() if "benign" in line)
     assert benign.split()[-1] == "8.0"
     assert max(map(len, text.splitlines()[4:])) < 60
+
+
+@pytest.mark.parametrize("predicted", ["by the rule", "all malignant"])
+def test_the_report_is_that_of_scikit_learn(predicted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = simulate(20, n_repeats=3)
+    decisions = cross_fitted_labels(base, BINARY)
+    if predicted == "all malignant":
+        decisions = dataclasses.replace(decisions, predicted=np.ones_like(decisions.predicted))
+        monkeypatch.setattr(thresholds, "cross_fitted_labels", lambda *_: decisions)
+    reference = classification_report(
+        np.tile(base.label, 3),
+        decisions.predicted.ravel(),
+        target_names=BINARY.class_names,
+        sample_weight=base.weight.ravel() / 3,
+        digits=3,
+        zero_division=0.0,
+    )
+    found = classification_text(base, BINARY).partition("\n\n")[2]
+
+    def cells(text: str) -> list[list[str]]:
+        return [
+            line.split()[:-1] if line and not line.endswith("support") else line.split() for line in text.splitlines()
+        ]
+
+    assert cells(found) == cells(reference)
+    supports = [[float(line.split()[-1]) for line in text.splitlines()[2:] if line] for text in (found, reference)]
+    assert supports[0] == pytest.approx(supports[1], abs=0.05)
+    assert all(len(line) == len(found.splitlines()[0]) for line in found.splitlines() if line)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -31,10 +31,7 @@ def test_too_few_cases_are_refused(drift):
         drift.main(["--data", "phantom:cases=20,images=1", *SMALL])
 
 
-def test_shifts_change_what_they_name(drift):
+def test_crops_are_a_third_of_the_field(drift):
     image = np.random.default_rng(0).integers(0, 255, (60, 90, 3)).astype(np.uint8)
-    assert drift.darker(image, "a").mean() == pytest.approx(0.7 * image.mean(), abs=0.1)
     assert drift.third(image, "a").shape == (35, 52, 3)
     assert drift.enlarged_third(image, "a").shape == image.shape
-    assert np.array_equal(drift.stained(image, "a"), drift.stained(image, "a"))
-    assert not np.array_equal(drift.stained(image, "a"), drift.stained(image, "b"))

@@ -39,6 +39,7 @@ def test_nothing_of_the_machine_that_executed_it_is_stored(file):
     assert [folder for folder in folders if folder in text] == []
 
 
+@pytest.mark.slow
 def test_they_run_from_an_empty_folder(tmp_path):
     """As processes: a kernel needs one of its own."""
     done = subprocess.run(

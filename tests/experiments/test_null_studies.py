@@ -10,8 +10,8 @@ import pytest
 
 from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.errors import DataError
-from bhsearch.evaluation.bbc_cv import CorrectedScore
 from bhsearch.evaluation.bootstrap import Interval
+from bhsearch.evaluation.selection.bbc_cv import CorrectedScore
 from tests.experiments.test_experiments import load
 
 SMALL = ["--data", "phantom:cases=75,images=2", "--backbones", "staintex-s", "--image-size", "48"]
@@ -61,8 +61,8 @@ def test_cases_with_both_labels_cannot_be_permuted(null_studies):
 
 def test_a_row_says_how_much_is_removed_and_how_often_intervals_hold_chance(null_studies):
     nulls = [
-        null_studies.Null(CorrectedScore(0.6, 0.52, 0.4, 0.7, 30, 60), Interval(0.45, 0.7)),
-        null_studies.Null(CorrectedScore(0.7, 0.54, 0.4, 0.6, 30, 60), Interval(0.55, 0.8)),
+        null_studies.Null(CorrectedScore(0.6, 0.52, 0.4, 0.7, 0.45, 30, 60), Interval(0.45, 0.7)),
+        null_studies.Null(CorrectedScore(0.7, 0.54, 0.4, 0.6, 0.45, 30, 60), Interval(0.55, 0.8)),
     ]
     assert null_studies.row("tpe", nulls) == (
         "| tpe | 0.650 | 0.530 +- 0.010 | 80% | 2 of 2 | 0.250 | 1 of 2 | 0.250 |"

@@ -21,6 +21,7 @@ from PIL import Image
 
 from tests.studies import Store, cache_of, environment, optuna_trials, wait_for
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTION = Path(__file__).parent / "distribution"
 STUDY = "extended"

@@ -16,7 +16,7 @@ import pytest
 from tests.faults.whole import assert_gone, assert_whole, workers_of
 from tests.studies import arguments, run, started
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.alone]
 
 N_TRIALS = 30
 N_KILLS = int(os.environ.get("BHSEARCH_KILLS", "3"))

@@ -1,7 +1,11 @@
-"""A study on servers: two commands, a worker killed, MLflow and the database away for a while; nothing is lost."""
+"""A study on servers: two commands, a worker killed, MLflow and the database away for a while; nothing is lost.
+
+`BHSEARCH_SERVERS=150 pytest -n0 -m faults tests/faults/test_servers.py` for 150 trials and longer outages.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -13,8 +17,8 @@ from tests.faults.mlflow_server import mlflow_server
 from tests.faults.whole import assert_whole, trials_in, workers_of
 from tests.studies import STUDY, Store, arguments, environment, wait_for
 
-N_TRIALS = 150
-MLFLOW_AWAY, DATABASE_AWAY = 30.0, 10.0  # seconds
+N_TRIALS = int(os.environ.get("BHSEARCH_SERVERS", "50"))
+MLFLOW_AWAY, DATABASE_AWAY = N_TRIALS / 5, N_TRIALS / 15  # seconds
 SECONDS = 280
 
 
@@ -40,12 +44,12 @@ def trials_of(process, url):
 def test_two_commands_outlast_a_killed_worker_and_servers_that_go_away(tmp_path, database_server):
     url = database_server.new_database()
     with mlflow_server(tmp_path / "server") as server:
-        options = ("--storage", url, "--workers", "2")
-        first = begin(
-            tmp_path / "first", "bhsearch.run", *arguments(trials=N_TRIALS, quiet=True), *options, uri=server.uri
-        )
+        options = ("--storage", url)
+        words = arguments(trials=N_TRIALS, workers=2, quiet=True)
+        first = begin(tmp_path / "first", "bhsearch.run", *words, *options, uri=server.uri)
         wait_for(lambda: trials_of(first, url) > 1, first)
-        second = begin(tmp_path / "second", "bhsearch.worker", "--study", STUDY, "--quiet", *options, uri=server.uri)
+        words = ["--study", STUDY, "--workers", "1", "--quiet"]
+        second = begin(tmp_path / "second", "bhsearch.worker", *words, *options, uri=server.uri)
         try:
             wait_for(lambda: trials_of(second, url) > 0, second)
             psutil.Process(workers_of(first.pid)[0].pid).kill()

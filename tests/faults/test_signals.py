@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from tests.faults.whole import assert_whole
 from tests.studies import arguments, optuna_trials, run, started, trial_is_running, wait_for
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.alone]
 
 TIME = 10.0  # seconds that a batch system gives at least
 

@@ -33,8 +33,11 @@ def assert_whole(folder: Path, n_trials: int, storage: str | None = None, store:
     assert [runs[trial.number].info.status for trial in trials] == [_STATUS[trial.state] for trial in trials]
     assert store.parent().info.status == "FINISHED"
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    (artifacts,) = {tuple(sorted(store.files(runs[trial.number]))) for trial in complete}
+    # Linear heads have a validation curve, others learning curves.
+    files = {trial.number: store.files(runs[trial.number]) for trial in complete}
+    (artifacts,) = {tuple(sorted(name for name in each if "_curve" not in name)) for each in files.values()}
     assert artifacts
+    assert all(sum("_curve" in name for name in each) == 1 for each in files.values())
     for trial in complete:
         stored = Predictions.from_csv(store.files(runs[trial.number])[PREDICTIONS])
         assert score_of(stored) == pytest.approx(trial.value, abs=1e-6)

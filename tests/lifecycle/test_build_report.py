@@ -11,13 +11,16 @@ import pytest
 
 from bhsearch.data.synthetic.phantom import phantom_dataset
 from bhsearch.errors import MissingError
+from bhsearch.evaluation.metrics import score
 from bhsearch.lifecycle import build_report
+from bhsearch.lifecycle.ranking import proposed_trial
 from bhsearch.reporting.report_data import SealedCases
 from bhsearch.reporting.study_report import report_page
 from bhsearch.states import COMPLETE, FAILED
 from bhsearch.study.events import ProgressReporter
 from bhsearch.tracking import keys
 from tests.studies import SMALL, STUDY, import_mlflow
+from tests.tasks.samples import BINARY
 
 
 @pytest.fixture
@@ -68,7 +71,18 @@ def test_intervals_and_correction_are_those_that_the_study_printed(report, finis
     for shown, row in zip(record["best"], report.ranked, strict=True):
         assert (shown["low"], shown["high"], shown["tied"]) == pytest.approx((row.low, row.high, row.tied))
     assert report.corrected is not None
-    assert report.corrected.raw == pytest.approx(report.ranked[0].score)
+    assert report.corrected.raw == pytest.approx(report.proposed.score)
+
+
+def test_the_proposed_trial_is_the_one_that_the_study_logged(report, opened, finished):
+    _, study, _ = opened
+    logged = finished.store.parent().data.tags
+    assert str(report.proposed.number) == logged["bhsearch.proposed_trial"]
+    assert str(report.ranked[0].number) == logged["bhsearch.best_trial"]
+    assert report.selection[0] == logged["bhsearch.proposed_because"]
+    assert len(report.selection) == 2  # the second is about the default parameters
+    assert proposed_trial(study).number == report.proposed.number  # which reads the predictions near the best only
+    assert score(report.proposed_predictions, BINARY) == pytest.approx(report.proposed.score)
 
 
 def test_it_knows_what_the_study_was_made_with(report):
@@ -79,7 +93,7 @@ def test_it_knows_what_the_study_was_made_with(report):
     assert report.facts["searched on"].startswith("19 cases")
     assert report.n_cases[0] == 19
     assert {name for name, _, _ in report.space} == set(report.rows[0].params)
-    assert report.log == ["learning_rate", "weight_decay", "epochs"]
+    assert report.log == []
     assert report.test is None
     assert report.openings == []
 
@@ -87,7 +101,7 @@ def test_it_knows_what_the_study_was_made_with(report):
 def test_it_knows_the_sealed_cases_by_class_before_they_are_opened(report):
     """Counted from what the study kept before its first trial: nothing of the sealed images is read."""
     index = phantom_dataset(SMALL["data"])
-    hidden = ~np.isin(index.column("path"), report.best.path)
+    hidden = ~np.isin(index.column("path"), report.proposed_predictions.path)
     cases = index.column("case")
     assert report.sealed == SealedCases(
         n_cases=len(set(cases[hidden])),
@@ -127,7 +141,7 @@ def test_shown_images_are_of_development_cases_and_both_right_and_wrong(report):
     index = phantom_dataset(SMALL["data"])
     named = {case for shown in report.images for case in re.findall(r"case (\S+)", shown.caption)}
     assert named
-    assert named <= set(report.best.case)
+    assert named <= set(report.proposed_predictions.case)
     assert named < set(index.column("case"))
     assert len({shown.correct for shown in report.images}) == 2
 
@@ -229,4 +243,4 @@ def test_the_record_of_the_space_is_read_whole(opened):
     _, study, studies = opened
     kept = studies.read_record(study, keys.SPACE)
     assert json.loads(json.dumps(kept)) == kept
-    assert {len(row) for row in kept} == {8}
+    assert {len(row) for row in kept} == {9}

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from bhsearch.cli import terminal
+from bhsearch.cli.predict import choose_format
 from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.images.files import find_images
 from bhsearch.errors import DataError, PlaceError, SettingsError
@@ -265,7 +266,7 @@ def test_bad_images_end_the_command_with_one_and_the_rest_is_written(ends, folde
     assert out == f"wrote 5 rows to {tmp_path / 'out.csv'}\nwrote 2 rows to {tmp_path / 'out_cases.csv'}\n"
     assert "broken.png: not an image" in err
     assert len(pd.read_csv(tmp_path / "out.csv")) == 5
-    assert "1 file left out: 1 .txt (not an image format that is read)" in err
+    assert "1 file left out: 1 .txt (not a supported image format)" in err
 
 
 @pytest.mark.parametrize("kind", predict.FORMATS)
@@ -299,6 +300,25 @@ def test_a_pattern_that_finds_no_case_ends_it_with_two_before_the_model_is_loade
     assert "--case-pattern 'patient-([0-9]+)' finds no case" in err
 
 
-def test_an_unknown_format_lists_the_known():
+def test_the_format_is_that_of_the_suffix_and_a_conflict_is_refused():
+    chosen = choose_format
+    assert chosen(None, None) == "csv"
+    assert chosen("jsonl", None) == "jsonl"
+    for name, kind in (("a.csv", "csv"), ("a.JSONL", "jsonl"), ("a.ndjson", "jsonl"), ("a.txt", "csv"), ("a", "csv")):
+        assert chosen(None, Path(name)) == chosen(kind, Path(name)) == kind
+    assert chosen("jsonl", Path("a.json")) == "jsonl"
     with pytest.raises(SettingsError, match="csv or jsonl"):
-        predict.check_format("xml")
+        chosen("xml", None)
+    with pytest.raises(SettingsError, match=r"must agree, but got csv and 'out.jsonl'"):
+        chosen("csv", Path("out.jsonl"))
+    with pytest.raises(SettingsError, match=r"must end in .csv, .txt, .jsonl, .ndjson .* but got 'out.xlsx'"):
+        chosen(None, Path("out.xlsx"))
+
+
+def test_without_known_cases_there_is_no_file_of_cases(tmp_path, folder):
+    rows = [replace(row, case="") for row in rows_of(folder)[0]]
+    file = tmp_path / "out.jsonl"
+    (tmp_path / "out_cases.jsonl").write_text("of an earlier call")
+    assert predict.write_files(file, "jsonl", MODEL, rows) == [(file, 5)]
+    assert sorted(each.name for each in tmp_path.glob("out*")) == ["out.README.txt", "out.jsonl"]
+    assert "the case of no image is known" in (tmp_path / "out.README.txt").read_text(encoding="utf-8")

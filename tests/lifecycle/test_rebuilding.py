@@ -14,8 +14,8 @@ from bhsearch.lifecycle.reproduce import deployed_network
 from bhsearch.lifecycle.restore import restore_study
 from bhsearch.models.calibrated import predict_images
 from bhsearch.study.events import ProgressReporter
-from tests.registered import FEW, working_in
-from tests.studies import cache_of, tracked_search
+from tests.registered import FEW
+from tests.studies import cache_of, tracked_search, working_in
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -43,7 +43,7 @@ def test_a_frozen_network_made_again_answers_as_the_one_that_was_kept(finished, 
     images = [decode(path) for path in opened.development.paths()[::9]]
     answers = [list(predict_images(network, images)) for network in (kept, made)]
     assert answers[0] == pytest.approx(answers[1], abs=1e-5)
-    assert np.ptp(answers[0]) > 0.01
+    assert np.ptp(answers[0]) > 1e-3  # also of a head with a strong penalty
     assert now.probability == pytest.approx(then.probability, abs=1e-5)
     assert (now.path == then.path).all()
     assert len(reporter.said) == 2

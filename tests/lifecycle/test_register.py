@@ -18,6 +18,7 @@ from bhsearch.lifecycle import register as registering
 from bhsearch.lifecycle.fitted_model import competitors
 from bhsearch.lifecycle.register import preview, register
 from bhsearch.lifecycle.registration import EarlierResult, RegistrationRequest
+from bhsearch.lifecycle.restore import kept_sealed_images
 from bhsearch.study.events import ProgressReporter
 from tests.registered import DATA, FEW, FEW_FRESH, FEW_TESTED, GOOD, NAME, WEAK, WHY, History
 from tests.studies import import_mlflow, tracked_search
@@ -94,6 +95,26 @@ def test_openings_count_up_and_the_count_stands_beside_every_version(history: Hi
     assert len(history.few.openings) == 1  # another set of sealed images
 
 
+def test_an_opening_of_another_set_with_some_of_the_images_is_listed(history: History):
+    """The few cases are some of the many, and so are their sealed cases."""
+    few, many = (set(kept_sealed_images(result.study)) for result in (history.few, history.weak))
+    assert 0 < len(few & many) < len(few)
+    keys_of_many = [opening.key for opening in history.worse.openings]
+    assert [opening.key for opening in history.few.overlapping] == keys_of_many
+    assert {opening.shared for opening in history.few.overlapping} == {f"{len(few & many)} of {len(few)} images"}
+    assert history.worse.overlapping == []
+
+
+def test_an_opening_of_a_part_of_the_set_is_said(history: History):
+    from dataclasses import replace
+
+    other = replace(history.few.openings[0], shared="3 of 8 images")
+    result = replace(history.weak, overlapping=[other])
+    text = registration_summary.opened(result)
+    assert text.startswith("for the first time. Images of this set were opened in another set: ")
+    assert "(3 of 8 images)" in text
+
+
 def test_an_opening_says_when_which_study_trial_and_split(history: History):
     assert registration_summary.opened(history.weak) == "for the first time"
     text = registration_summary.opened(history.good)
@@ -143,8 +164,11 @@ def test_calibration_and_threshold_come_from_out_of_fold_predictions_alone(insid
 def test_trials_of_the_study_it_was_started_from_count_for_the_correction(inside):
     study = inside.good.study
     started = replace(study, tags={**study.tags, "bhsearch.started_from": study.name})
-    alone = competitors(inside.client, study, ProgressReporter())
-    assert len(competitors(inside.client, started, ProgressReporter())) == 2 * len(alone) == 4
+    alone, cost = competitors(inside.client, study, ProgressReporter())
+    together, prices = competitors(inside.client, started, ProgressReporter())
+    assert len(together) == 2 * len(alone) == 4
+    assert np.isfinite(cost).all()
+    assert prices == [*cost, np.inf, np.inf]  # trials of the earlier study are not proposed for their cost
     assert inside.good.corrected.n_trials == 2
     nowhere = replace(study, tags={**study.tags, "bhsearch.started_from": "nosuch"})
     with pytest.raises(StudyError, match="No study matches"):
@@ -337,9 +361,12 @@ def test_who_does_not_agree_opens_nothing(inside):
 
 
 def test_the_corrected_score_names_its_trial_where_another_is_registered(inside):
-    best = inside.worse.study.trials[0].number
-    assert best != inside.worse.trial.number
-    assert dict(registration_summary.rows(inside.worse))["corrected"].startswith(f"of trial {best}, AUC ")
+    number = inside.worse.proposed.number
+    assert number != inside.worse.trial.number
+    assert dict(registration_summary.rows(inside.worse))["trial"].startswith(
+        f"{inside.worse.trial.number} (the study proposes {number}), "
+    )
+    assert dict(registration_summary.rows(inside.worse))["corrected"].startswith(f"of trial {number}, AUC ")
     assert dict(registration_summary.rows(inside.good))["corrected"].startswith("AUC ")
     assert "bhsearch.auc_corrected" not in inside.worse.version.tags
     assert inside.good.version.tags["bhsearch.auc_corrected"].startswith(f"{inside.good.corrected.score:.5f} ")

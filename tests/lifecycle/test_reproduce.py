@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from bhsearch.data.open_data import open_data
-from bhsearch.errors import DataError, StudyError
+from bhsearch.errors import DataError, MissingError, SettingsError, StudyError
 from bhsearch.lifecycle import reproduce
 from bhsearch.lifecycle.restore import complete_params_of, settings_of
 from bhsearch.study.events import ProgressReporter
@@ -29,6 +29,18 @@ def test_a_frozen_trial_comes_out_again(inside):
         assert result.largest < 1e-5
         assert result.score_now == pytest.approx(result.score, abs=1e-5)
         assert result.versions == ()
+
+
+def test_a_trial_is_named_by_its_study_and_its_number_too(inside):
+    name = inside.store.parent().data.tags["bhsearch.study"]
+    by_number = reproduce.reproduce(None, ProgressReporter(), study=name, trial=1)
+    assert (by_number.study, by_number.number) == (name, 1)
+    with pytest.raises(StudyError, match="--trial must be a complete trial"):
+        reproduce.reproduce(None, ProgressReporter(), trial=99)
+    with pytest.raises(MissingError, match="nosuch"):
+        reproduce.reproduce(None, ProgressReporter(), study="nosuch")
+    with pytest.raises(SettingsError, match="by its run or by --study and --trial, but got the run 'x' and --trial"):
+        reproduce.reproduce("x", ProgressReporter(), trial=1)
 
 
 def test_params_and_settings_come_back_as_they_were(inside):
@@ -59,7 +71,9 @@ def test_another_value_than_then_is_seen(inside, monkeypatch):
         "restore_study",
         lambda *args: (o := real(*args)) and replace(o, settings=replace(o.settings, seed=5)),
     )
-    number, run = list(inside.store.children().items())[-1]
+    # A linear head has no seed.
+    runs = inside.store.children().items()
+    number, run = next(each for each in runs if each[1].data.params["hidden_units"] != "0")
     assert reproduce.reproduce(run.info.run_id, ProgressReporter()).largest > 1e-5, number
 
 

@@ -66,7 +66,7 @@ def test_as_many_small_images_as_a_training_case_has_are_no_difference():
 
 def test_another_magnification_is_said_and_unknown_ones_are_not():
     (warning,) = compare(batch_of((460, 700), magnification="400X"), FACTS).warnings
-    assert "1 of 1 images have the magnification 400X, but the model was trained on 100X" in warning
+    assert "1 of 1 image has the magnification 400X, but the model was trained on 100X" in warning
     for known in ("100x", ""):
         assert compare(batch_of((460, 700), magnification=known), FACTS).warnings == ()
     assert compare(batch_of((460, 700), magnification="40X"), replace(FACTS, magnifications=())).warnings == ()

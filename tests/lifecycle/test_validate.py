@@ -17,6 +17,7 @@ from bhsearch.config import load_settings
 from bhsearch.data.open_data import open_data
 from bhsearch.errors import DataError, SettingsError, StudyError
 from bhsearch.evaluation.held_out_test import evaluate_test
+from bhsearch.lifecycle.validation import summary
 from bhsearch.lifecycle.validation import validate as validation
 from bhsearch.lifecycle.validation.cohort import Cohort
 from bhsearch.study.events import ProgressReporter
@@ -32,8 +33,7 @@ MODEL = f"{NAME}/2"
 @pytest.fixture(scope="module")
 def external(history, tmp_path_factory):
     """Two validations of one model on one cohort, in a copy of the store."""
-    from tests.registered import working_in
-    from tests.studies import cache_of
+    from tests.studies import cache_of, working_in
 
     files = tmp_path_factory.mktemp("validated")
     with working_in(history.folder, cache_of(tmp_path_factory)):
@@ -75,8 +75,8 @@ def test_an_access_is_counted_though_its_run_is_deleted(external, history):
 
     (first, _), _ = external
     history.client.delete_run(first.run_id)
-    found = validation_log.cohort_accesses(history.client, first.cohort.digest)
-    assert [access.reason for access in found] == ["a first look", "again"]
+    found = validation_log.earlier_accesses(history.client, first.cohort.content).found
+    assert [access.reason for access in found if access.shared == "the same images"] == ["a first look", "again"]
     history.client.restore_run(first.run_id)
 
 
@@ -144,6 +144,14 @@ def test_figures_per_site_and_a_note_on_equal_case_names(inside, tmp_path):
     assert logged[f"{keys.EXTERNAL_SITE}Ulm/auc"] == pytest.approx(result.sites["Ulm"].values["auc"])
 
 
+def test_a_magnification_is_selected_in_any_spelling(inside, tmp_path):
+    rows, source = other_rows()
+    rows["magnification"] = [("40x", "40X", "100", "100x")[at % 4] for at in range(len(rows))]
+    file = manifest(tmp_path / "spelt", rows, source)
+    result = bhsearch.validate_model(MODEL, data=file, magnification="40", quiet=True)
+    assert len(result.tested.predictions) == sum(rows["magnification"].str.startswith("40"))
+
+
 def test_with_one_class_only_what_can_be_computed_is_shown(inside, tmp_path):
     rows, source = other_rows()
     file = manifest(tmp_path / "one", rows[rows["label"] == 1], source)
@@ -157,6 +165,17 @@ def test_with_one_class_only_what_can_be_computed_is_shown(inside, tmp_path):
     assert f"{keys.EXTERNAL}auc" not in inside.client.get_run(result.run_id).data.metrics
 
 
+def test_without_malignant_images_there_is_no_f1_score(inside, tmp_path):
+    """It would be 0, whatever the model predicts."""
+    rows, source = other_rows()
+    file = manifest(tmp_path / "benign", rows[rows["label"] == 0], source)
+    result = bhsearch.validate_model(MODEL, data=file, quiet=True)
+    assert np.isnan(result.tested.values["f1"])
+    assert np.isnan(result.tested.intervals["f1"]).all()
+    assert "F1" not in str(summary.rows(result))
+    assert np.isfinite(result.tested.values["specificity"])
+
+
 def test_a_failed_validation_counts(inside, monkeypatch):
     from bhsearch.tracking import validation_log
 
@@ -168,8 +187,54 @@ def test_a_failed_validation_counts(inside, monkeypatch):
     monkeypatch.setattr(validation, "compare", broken)
     with pytest.raises(RuntimeError):
         bhsearch.validate_model(MODEL, data=cohort, quiet=True)
-    (access,) = validation_log.cohort_accesses(inside.client, Cohort(open_data(cohort)).digest)
+    (access,) = validation_log.earlier_accesses(inside.client, Cohort(open_data(cohort)).content).found
     assert inside.client.get_run(access.run_id).info.status == "FAILED"
+
+
+def test_an_access_to_a_part_of_a_cohort_or_to_its_cases_counts(inside, tmp_path):
+    index = open_data("phantom:cases=8,images=2,seed=77")
+    rows = index.table[["path", "label", "case"]].assign(case="Z" + index.table["case"])
+    whole = manifest(tmp_path / "whole", rows, index.root)
+    few = rows[rows["case"].isin(rows["case"].unique()[:3])]
+    part = manifest(tmp_path / "part", few.assign(label=np.arange(len(few)) % 2), index.root)
+    others = open_data("phantom:cases=8,images=2,seed=78")
+    same_cases = others.table[["path", "label"]].assign(case="z" + others.table["case"])
+    cases = manifest(tmp_path / "cases", same_cases, others.root)
+    unrelated = manifest(tmp_path / "unrelated", same_cases.assign(case="Y" + same_cases["case"]), others.root)
+    results = {}
+    for file in (whole, part, cases):
+        results[file] = bhsearch.validate_model(MODEL, data=file, reason=file.parent.name, quiet=True)
+    assert [access.reason for access in results[whole].accesses] == ["whole"]
+    (of_whole, _) = results[part].accesses
+    assert of_whole.shared == f"{len(few)} of {len(few)} images, 3 of 3 case names"
+    (first, second, _) = results[cases].accesses
+    n_images, n_cases = len(others), same_cases["case"].nunique()
+    assert first.shared == f"0 of {n_images} images, {n_cases} of {n_cases} case names"
+    assert second.shared == f"0 of {n_images} images, 3 of {n_cases} case names"
+    assert inside.client.get_run(results[cases].run_id).data.tags[keys.VALIDATIONS] == "3"
+    (heading, text) = summary.rows(results[part])[2]
+    assert heading == "access"
+    assert text.startswith("number 2 to images or cases of this cohort")
+    assert f"whole ({of_whole.shared})" in text
+    again = bhsearch.validate_model(MODEL, data=unrelated, quiet=True)  # the images of `cases`, with other case names
+    assert [access.reason for access in again.accesses[:-1]] == ["cases"]
+
+
+def test_an_access_whose_images_are_no_longer_recorded_is_said(inside, tmp_path):
+    known = bhsearch.validate_model(MODEL, data="phantom:cases=6,images=1,seed=79", quiet=True)
+    (_folder_of(inside, known) / keys.COHORT_CONTENT).unlink()
+    same = bhsearch.validate_model(MODEL, data="phantom:cases=6,images=1,seed=79", quiet=True)
+    assert [access.shared for access in same.accesses] == ["the same images", ""]
+    shutil.copy(_folder_of(inside, same) / keys.COHORT_CONTENT, tmp_path)
+    (_folder_of(inside, same) / keys.COHORT_CONTENT).unlink()
+    other = bhsearch.validate_model(MODEL, data="phantom:cases=6,images=1,seed=80", quiet=True)
+    assert any("The images of 2 earlier validations in this store are no longer recorded" in n for n in other.notes)
+    for result in (known, same):
+        shutil.copy(tmp_path / keys.COHORT_CONTENT, _folder_of(inside, result))
+
+
+def _folder_of(history, result) -> Path:
+    return Path(history.client.get_run(result.run_id).info.artifact_uri.removeprefix("file://"))
 
 
 def test_images_need_a_logged_access_to_them(inside):

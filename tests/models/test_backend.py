@@ -56,6 +56,21 @@ if backend.name() == "tensorflow":
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("start", ["import_backend(minimal=True)", "import_backend_for_inference()"])
+def test_a_minimal_start_leaves_optional_packages_to_those_who_ask_later(start):
+    script = f"""
+import sys
+from bhsearch.models import backend
+backend.{start}
+found = {{name for name in ("matplotlib", "sklearn", "IPython") if name in sys.modules}}
+import keras, matplotlib, sklearn
+keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+print(found)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "set()\n", done.stderr
+
+
 def test_the_backend_has_a_name():
     assert backend.name() in ("tensorflow", "jax")
 

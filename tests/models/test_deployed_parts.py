@@ -12,7 +12,7 @@ from bhsearch.models.calibrated import calibrated, image_outputs, load_network, 
 from bhsearch.models.deployed_parts import with_features
 from bhsearch.models.inference_model import ModelPool, ensemble
 from bhsearch.models.resize import grid_of, make_resize
-from bhsearch.models.training.linear_probe import Heads
+from bhsearch.models.training.heads import Heads
 from tests.models.conftest import tissue
 from tests.models.finetuning import own_backbone
 from tests.tasks.samples import BINARY

@@ -68,6 +68,30 @@ def test_the_cost_of_a_backbone_is_measured_once_and_kept(feature_backend, image
     assert not again._forward, "what is known must not build the network"
 
 
+@pytest.mark.parametrize("feature_backend", CPU_EXECUTORS)
+def test_the_speed_of_a_backbone_is_measured_once_and_without_computing_features(
+    feature_backend, images, staintex_s, tmp_path
+):
+    pixels = pixels_of(images, tmp_path)
+    first = FeatureCache(pixels, feature_backend).seconds_per_view(staintex_s)
+    assert first > 0
+    assert not FeatureCache(pixels, feature_backend).is_cached(staintex_s, module.IDENTITY)
+    again = FeatureCache(pixels, feature_backend)
+    assert again.seconds_per_view(staintex_s) == first
+    assert not again._forward, "what is known must not build the network"
+    (tmp_path / "more").mkdir()
+    more = pixels_of(np.concatenate([images, images]), tmp_path / "more")
+    assert FeatureCache(more, feature_backend).seconds_per_view(staintex_s) == pytest.approx(2 * first)
+
+
+def test_a_view_is_cached_once_it_was_computed(images, staintex_s, tmp_path):
+    features = FeatureCache(pixels_of(images, tmp_path), "keras")
+    assert not features.is_cached(staintex_s, "stain1")
+    features.get(staintex_s, "stain1")
+    assert features.is_cached(staintex_s, "stain1")
+    assert not features.is_cached(staintex_s, "stain2")
+
+
 def test_auto_is_one_of_the_feature_backends(images, tmp_path):
     assert FeatureCache(pixels_of(images, tmp_path), "auto").feature_backend in CPU_EXECUTORS
 

@@ -8,7 +8,7 @@ from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.models.inference_model import ModelPool, ensemble
 from bhsearch.models.resize import make_resize
 from bhsearch.models.saliency import GRAD_CAM, INPUT_GRADIENT, explain
-from bhsearch.models.training.linear_probe import Heads
+from bhsearch.models.training.heads import Heads
 from bhsearch.models.training.train_step import ModelWeights
 from tests.models.conftest import tissue
 from tests.tasks.samples import BINARY

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.pixel_cache import pixel_cache
@@ -18,34 +20,30 @@ from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores, trial_metrics
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.models import backend
+from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
+from bhsearch.models.training.hidden_heads import fit, n_epochs
+from bhsearch.objectives import frozen as module
 from bhsearch.objectives.base import TrialResult
 from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
 from tests.studies import SMALL, cache_of
 from tests.tasks.samples import BINARY
 
 N_FOLDS, N_REPEATS, SIZE = 3, 2, 48
-# Everything on that could let one fold see another: shared views, dropout masks, class weights, a hidden layer.
+# Everything on that could let one fold see another: shared views, a hidden layer.
 POINT = {
     "backbone": "staintex-s",
     "policy": "dihedral-stain",
     "views": 2,
     "tta": True,
-    "standardise": True,
     "hidden_units": 8,
-    "dropout": 0.3,
-    "optimizer": "adamw",
-    "learning_rate": 1e-2,
-    "schedule": "cosine",
-    "weight_decay": 1e-2,
-    "label_smoothing": 0.1,
-    "class_balance": True,
-    "epochs": 5,
+    "log10_penalty": 0.5,
 }
-LINEAR = POINT | {"hidden_units": 0, "optimizer": "sgd", "class_balance": False, "policy": "none", "tta": False}
+LINEAR = POINT | {"hidden_units": 0, "policy": "none", "tta": False}
+LINEAR_VIEWS = POINT | {"hidden_units": 0}
 
 
 class Data:
@@ -125,7 +123,7 @@ def column_is_same(one: TrialResult, other: TrialResult, column: int) -> bool:
     )
 
 
-@pytest.mark.parametrize("point", [POINT, LINEAR], ids=["hidden", "linear"])
+@pytest.mark.parametrize("point", [POINT, LINEAR, LINEAR_VIEWS], ids=["hidden", "linear", "linear on views"])
 def test_the_score_is_that_of_its_predictions(data, objective, point):
     outcome = objective(point)
     predictions = data.predictions(outcome)
@@ -143,14 +141,67 @@ def test_the_cost_is_that_of_the_deployed_model(objective):
     assert one.cost["model_mb"] > weights > 0
 
 
-def test_curves_have_a_point_per_epoch_and_end_at_the_image_itself(objective):
-    outcome = objective(LINEAR)
+def test_curves_of_a_hidden_layer_have_a_point_per_epoch_and_end_at_the_image_itself(data, objective):
+    outcome = objective(POINT | {"tta": False})
+    epochs = n_epochs(len(data.label))
     assert {name: len(curve) for name, curve in outcome.curves.items()} == {
-        "auc": LINEAR["epochs"],
-        "loss": LINEAR["epochs"],
-        "training_loss": LINEAR["epochs"],
+        "auc": epochs,
+        "loss": epochs,
+        "training_loss": epochs,
     }
-    assert outcome.curves["auc"][-1] == pytest.approx(outcome.score, abs=1e-6)  # one view only, the last epoch
+    assert outcome.curves["auc"][-1] == pytest.approx(outcome.score, abs=1e-6)
+
+
+def test_curves_of_a_linear_head_have_a_point_per_penalty_down_to_its_own(objective):
+    outcome, weaker = objective(LINEAR), objective(LINEAR | {"log10_penalty": -0.5})
+    assert outcome.curves["log10_penalty"] == [3.5, 3.0, 2.5, 2.0, 1.5, 1.0, 0.5]
+    assert outcome.curves["auc"][-1] == outcome.score
+    assert weaker.curves["auc"][-3] == outcome.score
+    losses = weaker.curves["training_loss"]
+    assert (np.diff(losses) < 0).all()  # a weaker penalty fits better
+    assert len(losses) == len(weaker.curves["loss"]) == 9
+
+
+def test_the_penalties_of_a_path_give_the_same_heads_in_any_order(data, objective):
+    """What other trials computed before must not move a score."""
+    downwards = {value: objective(LINEAR_VIEWS | {"log10_penalty": value}) for value in (2.0, 1.0, 0.0)}
+    fresh = data.objective(data.index)
+    for value in (0.0, 2.0, 1.0):
+        again = fresh(LINEAR_VIEWS | {"log10_penalty": value})
+        assert all(column_is_same(downwards[value], again, k) for k in range(N_FOLDS * N_REPEATS))
+        assert same(downwards[value].probability, again.probability)
+        assert downwards[value].curves == again.curves
+
+
+def test_a_path_is_solved_once_whatever_is_averaged(objective, monkeypatch):
+    objective(LINEAR_VIEWS | {"log10_penalty": -1.0})
+    monkeypatch.setattr(module, "fit_path", None)
+    for value in (-1.0, 0.0, 3.5):
+        objective(LINEAR_VIEWS | {"log10_penalty": value, "tta": False})
+
+
+@pytest.mark.parametrize("policy", ["none", "stain"])
+def test_a_linear_head_is_the_logistic_regression_of_scikit_learn(data, objective, policy):
+    """Balanced classes, equal weight of cases, standardised by the training rows; views share an image's weight."""
+    point = LINEAR | {"policy": policy, "views": 2}
+    outcome = objective(point)
+    views = [objective._features.get(objective._backbones["staintex-s"], view) for view in views_of(policy, 2)]
+    k = 1
+    rows = np.flatnonzero(data.fold[0] != k)
+    group = data.group[rows]
+    of_group = 1.0 / np.bincount(group)[group]
+    mean = np.mean([np.average(view[rows], axis=0, weights=of_group) for view in views], axis=0)
+    square = np.mean([np.average((view[rows] - mean) ** 2, axis=0, weights=of_group) for view in views], axis=0)
+    balanced = of_group.copy()
+    for value in (0, 1):
+        balanced[data.label[rows] == value] /= of_group[data.label[rows] == value].sum()
+    weight = balanced * (len(rows) / balanced.sum()) / len(views)
+    model = LogisticRegression(C=10.0 ** -point["log10_penalty"], solver="newton-cholesky", tol=1e-10, max_iter=200)
+    stacked = np.concatenate([(view[rows] - mean) / np.sqrt(square) for view in views])
+    model.fit(stacked, np.tile(data.label[rows], len(views)), np.tile(weight, len(views)))
+    expected = model.decision_function((views[0] - mean) / np.sqrt(square))
+    np.testing.assert_allclose(outcome.heads.logits(views[0])[:, k], expected, atol=2e-4 * np.abs(expected).max())
+    assert outcome.model["gradient_norm"] <= 1e-9
 
 
 def test_the_same_point_gives_the_same_outcome_again(objective):
@@ -185,7 +236,7 @@ def test_test_time_augmentation_averages_the_probabilities_of_all_views(data, ob
     assert not same(with_tta.probability, without.probability)
 
 
-@pytest.mark.parametrize("point", [POINT, LINEAR], ids=["hidden", "linear"])
+@pytest.mark.parametrize("point", [POINT, LINEAR, LINEAR_VIEWS], ids=["hidden", "linear", "linear on views"])
 def test_noise_in_a_folds_own_rows_leaves_its_head_unchanged_bit_for_bit(data, objective, with_noise, point):
     """The leak test: pixels and labels of one validation part replaced, from the image files on."""
     column = 1
@@ -228,14 +279,20 @@ def test_a_trial_says_which_view_of_which_features_it_computes(data, tmp_path, m
     assert told == ["training heads"]  # they are in the cache now
 
 
-def test_training_that_diverges_says_so(objective):
-    with pytest.raises(RunError, match=r"diverged.*learning rate 1e\+3"):
-        objective(LINEAR | {"learning_rate": 1e30, "optimizer": "sgd", "schedule": "constant", "weight_decay": 1.0})
+def test_predictions_that_are_not_finite_are_an_error(objective, monkeypatch):
+    def broken(*arguments, **options):
+        fitted = fit(*arguments, **options)
+        return replace(fitted, heads=replace(fitted.heads, output_bias=fitted.heads.output_bias * np.nan))
+
+    monkeypatch.setattr(module, "fit", broken)
+    with pytest.raises(RunError, match="the predictions contain NaN or infinite values"):
+        objective(POINT)
 
 
-def test_class_balance_changes_what_is_learnt(objective):
-    plain, balanced = objective(LINEAR), objective(LINEAR | {"class_balance": True})
-    assert not same(plain.heads.kernel, balanced.heads.kernel)
+def test_each_class_has_half_of_the_training_weight(data, objective):
+    for column in range(N_FOLDS * N_REPEATS):
+        by_class = np.bincount(data.label, objective._balanced[:, column])
+        assert by_class == pytest.approx([1.0, 1.0])
 
 
 def test_every_case_has_the_same_weight_in_every_fold_or_none(data, objective):

@@ -11,9 +11,14 @@ from hypothesis import strategies as st
 from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.augmentation.policies import N_VIEWS, VIEW_POLICIES
 from bhsearch.models.training.finetune import FinetuneParams
-from bhsearch.models.training.linear_probe import HeadParams
-from bhsearch.objectives.frozen import head_params
-from bhsearch.objectives.space import Parameter, frozen_space, markdown_table, space_digest, starting_point
+from bhsearch.objectives.space import (
+    LOG10_PENALTY,
+    Parameter,
+    frozen_space,
+    markdown_table,
+    space_digest,
+    starting_point,
+)
 
 SPACE = frozen_space(("staintex-s", "staintex-l"))
 BY_NAME = {row.name: row for row in SPACE}
@@ -25,6 +30,8 @@ def points() -> st.SearchStrategy[dict[str, object]]:
     def values(row: Parameter) -> st.SearchStrategy[object]:
         if row.choices:
             return st.sampled_from(row.choices)
+        if row.step:
+            return st.sampled_from(row.values)
         return st.integers(int(row.low), int(row.high)) if row.whole else st.floats(row.low, row.high)
 
     return st.fixed_dictionaries({row.name: values(row) for row in SPACE})
@@ -48,14 +55,14 @@ def test_the_digest_of_a_space_knows_values_and_no_prose():
     digest = space_digest(SPACE)
     assert space_digest([replace(row, meaning="in other words", start=None) for row in SPACE]) == digest
     first, second, *rest = SPACE
-    at = next(number for number, row in enumerate(SPACE) if row.log)
+    at = next(number for number, row in enumerate(SPACE) if row.step)
     for changed in (
         (second, first, *rest),
         (replace(first, choices=first.choices[:1]), second, *rest),
         (replace(first, name="other"), second, *rest),
         *(
             (*SPACE[:at], replace(SPACE[at], **change), *SPACE[at + 1 :])
-            for change in ({"low": SPACE[at].low / 2}, {"high": SPACE[at].high * 2}, {"log": False}, {"whole": True})
+            for change in ({"low": 0.0}, {"high": 4.0}, {"log": True}, {"whole": True}, {"step": 0.25})
         ),
     ):
         assert space_digest(changed) != digest
@@ -76,22 +83,30 @@ def test_the_point_to_begin_with_is_in_the_space(backbone):
 
 
 @given(points())
-def test_every_point_holds_and_makes_heads(point):
+def test_every_point_holds_and_has_its_views(point):
     assert all(BY_NAME[name].holds(value) for name, value in point.items())
-    made = head_params(point)
-    assert {field.name: getattr(made, field.name) for field in fields(HeadParams)}.items() <= point.items()
     shown = views_of(point["policy"], point["views"])
     assert 1 <= len(shown) <= N_VIEWS
 
 
-@pytest.mark.parametrize("row", [row for row in SPACE if not row.choices], ids=lambda row: row.name)
-def test_a_range_ends_where_it_says(row):
-    step = 1 if row.whole else 1e-9
-    assert row.holds(row.low)
-    assert row.holds(row.high)
-    assert not row.holds(row.low - step)
-    assert not row.holds(row.high + step)
-    assert row.holds(row.low + 0.5) != row.whole or row.high < row.low + 0.5
+@pytest.mark.parametrize(
+    ("row", "inside", "outside"),
+    [
+        (Parameter("real", "", 0.0, low=-1.0, high=3.5), (-1.0, 0.3, 3.5), (-1.001, 3.501)),
+        (Parameter("whole", "", 5, low=5, high=60, whole=True), (5, 17, 60), (4, 61, 17.5)),
+        (Parameter("stepped", "", 1.0, low=-1.0, high=3.5, step=0.5), (-1.0, 0.5, 3.5), (-1.5, 0.3, 4.0)),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_range_holds_its_ends_and_what_is_on_its_grid(row, inside, outside):
+    assert all(map(row.holds, inside))
+    assert not any(map(row.holds, outside))
+
+
+def test_the_values_of_a_range_with_a_step_are_exact():
+    """A penalty from a database must be found again among the values of the path."""
+    assert LOG10_PENALTY.values == tuple(k / 2 for k in range(-2, 8))
+    assert all(float(str(value)) == value for value in LOG10_PENALTY.values)
 
 
 @pytest.mark.parametrize("row", [row for row in SPACE if row.choices], ids=lambda row: row.name)
@@ -112,6 +127,7 @@ def test_every_policy_has_every_number_of_views(policy, n_views):
         (Parameter("views", "", 2, (2, 4, 8)), "2, 4, 8"),
         (Parameter("rate", "", 0.01, low=1e-4, high=0.1, log=True), "0.0001 to 0.1 (log)"),
         (Parameter("dropout", "", 0.0, low=0.0, high=0.6), "0 to 0.6"),
+        (Parameter("penalty", "", 0.0, low=-1.0, high=3.5, step=0.5), "-1 to 3.5 in steps of 0.5"),
     ],
 )
 def test_a_row_reads_as_a_person_would_say_it(row, text):
@@ -125,7 +141,6 @@ def test_the_table_of_the_readme_has_a_row_per_parameter():
     assert all(f"`{row.name}`" in line and row.meaning in line for row, line in zip(SPACE, rows[2:], strict=True))
 
 
-@pytest.mark.parametrize("params", [HeadParams, FinetuneParams])
-def test_the_table_is_the_only_place_with_defaults(params):
+def test_the_table_is_the_only_place_with_defaults():
     """Three tables of defaults once disagreed on the weight decay and the learning rate."""
-    assert [field.name for field in fields(params) if field.default is not MISSING] == []
+    assert [field.name for field in fields(FinetuneParams) if field.default is not MISSING] == []

@@ -34,14 +34,6 @@ def test_it_is_measured_at_a_point_of_the_space():
     assert all(parameter.holds(point[parameter.name]) for parameter in space)
 
 
-def test_the_point_is_the_one_that_the_readmes_table_was_made_with():
-    assert {**leakage.POINT, "backbone": ""} == {
-        "backbone": "", "policy": "none", "views": 2, "tta": False, "standardise": True, "hidden_units": 0,
-        "dropout": 0.0, "optimizer": "adamw", "learning_rate": 0.01, "schedule": "cosine", "weight_decay": 0.01,
-        "label_smoothing": 0.0, "class_balance": False, "epochs": 30,
-    }  # fmt: skip
-
-
 def test_folds_by_image_score_higher_than_folds_by_case(index, backbone):
     """The phantom's cases can be recognised, so tearing them apart must pay; and only one grouping tears none."""
     by_image, by_slide, by_case = leakage.measure(index, backbone, ProgressReporter(), **OPTIONS)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 
-from bhsearch.evaluation.bbc_cv import CorrectedScore
 from bhsearch.evaluation.metrics import score
+from bhsearch.evaluation.robustness import Robustness, ShiftEffect
+from bhsearch.evaluation.selection.bbc_cv import CorrectedScore
+from bhsearch.evaluation.supplementary.learning_curve import LearningCurve
 from bhsearch.reporting.figures.thumbnails import encode_image
 from bhsearch.reporting.report_data import (
     ExampleImage,
@@ -71,6 +75,32 @@ def registered(*, low: float = 0.6, compared: tuple[int, int] | None = (7, 9), *
     return {"test": test, "openings": [opened]}
 
 
+SIZES = [22.4, 31.2, 44.8, 63.2, 89.6]
+GRID = [22.4, 44.8, 89.6, 130.0, 179.2]
+CURVE = LearningCurve(
+    sizes=SIZES,
+    scores=[0.7, 0.72, 0.75, 0.77, 0.78],
+    low=[0.6, 0.62, 0.65, 0.67, 0.68],
+    high=[0.8, 0.82, 0.85, 0.87, 0.88],
+    n_subsets=10,
+    n_cases=112,
+    grid=GRID,
+    fitted=[0.7, 0.75, 0.78, 0.79, 0.797],
+    fitted_low=[0.6, 0.65, 0.68, 0.69, 0.7],
+    fitted_high=[0.8, 0.85, 0.88, 0.89, 0.9],
+    gain=0.017,
+    gain_low=0.004,
+    gain_high=0.03,
+)
+ROBUST = Robustness(
+    auc=0.8,
+    balanced_accuracy=0.75,
+    shifts={
+        "brightness": ShiftEffect(0.7654, -0.0346, -0.0812, 0.231),
+        "blur": ShiftEffect(0.81, 0.01, 0.0, 0.019),
+    },
+    is_default=True,
+)
 REFUSED = "The 95 % interval of the AUC must be above 0.5: 0.710 [0.400 0.800] on 16 groups of cases."
 TOO_FEW = "Too few cases to decide: 5 groups with benign and 5 with malignant test images are needed."
 
@@ -89,8 +119,8 @@ def make_report(**changes: Any) -> StudyReport:
         "n_cases": (26, 10, 16),
         "sealed": SealedCases(16, 7, 9, 40),
         "rows": [row(0, 0.55), row(1, score(best, BINARY)), row(2, None), row(3, 0.62), row(4, 0.5)],
-        "best": best,
-        "corrected": CorrectedScore(score(best, BINARY), 0.64, 0.52, 0.81, 4, 26),
+        "proposed_predictions": best,
+        "corrected": CorrectedScore(score(best, BINARY), 0.64, 0.52, 0.81, 0.55, 4, 26),
         "uncorrected": "",
         "openings": [],
         "test": None,
@@ -112,7 +142,17 @@ def make_report(**changes: Any) -> StudyReport:
         },
         "versions": {"keras": "3.0"},
     }
-    return StudyReport(**{**values, **changes})
+    made = {**values, **changes}
+    return StudyReport(**{**made, "rows": proposing(made["rows"])})
+
+
+def proposing(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """Return rows of which one is proposed: the given one, else the one with the best score."""
+    scored = [each for each in rows if each.score is not None]
+    if not scored or any(each.proposed for each in scored):
+        return list(rows)
+    best = max(scored, key=lambda each: (each.score, -each.number))
+    return [replace(each, proposed=each is best) for each in rows]
 
 
 class Reader(HTMLParser):

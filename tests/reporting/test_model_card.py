@@ -11,14 +11,15 @@ from PIL import Image
 
 from bhsearch.data.layouts.breakhis import SUBTYPES
 from bhsearch.errors import RunError
-from bhsearch.evaluation.bbc_cv import CORRECTED_NOTE, CorrectedScore
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, Calibration, OperatingPoint
 from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.evaluation.selection.bbc_cv import CORRECTED_NOTE, CorrectedScore
 from bhsearch.evaluation.subgroups import COLUMNS, subgroup_results
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting.figures.thumbnails import encode_image
-from bhsearch.reporting.model_card import LIMITS, USE, ModelCard, TestMetric, WorstImage
+from bhsearch.reporting.model_card import LIMITS, NO_ROBUSTNESS, USE, ModelCard, TestMetric, WorstImage
 from tests.evaluation.simulated import simulate
+from tests.reporting.reports import ROBUST
 from tests.tasks.samples import BINARY
 
 
@@ -43,7 +44,7 @@ def make_card(**changes: Any) -> ModelCard:
         "data": {"name": "tissue <b>"},
         "split": {"sealed": "5 cases"},
         "audit": ["Nothing odd was found."],
-        "corrected": CorrectedScore(0.9, 0.85, 0.7, 0.95, 12, 30),
+        "corrected": CorrectedScore(0.9, 0.85, 0.7, 0.95, 0.75, 12, 30),
         "leads": "test",
         "corrected_for": "It is for the best-scoring trial, which this model is.",
         "test": {"auc": TestMetric(0.8123, 0.6, 0.9, "30 cases, 90 images")},
@@ -58,12 +59,15 @@ def make_card(**changes: Any) -> ModelCard:
         "cases": parts["case"],
         "worst": [WorstImage("case 7 | benign", picture(10), picture(20))],
         "pictures": {"ROC curve": picture(30)},
+        "robustness": ROBUST,
         "limits": list(LIMITS),
     }
     return ModelCard(**{**values, **changes})
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(ModelCard) if f.name not in ("synthetic", "point")])
+@pytest.mark.parametrize(
+    "name", [f.name for f in fields(ModelCard) if f.name not in ("synthetic", "point", "robustness")]
+)
 def test_an_empty_field_is_an_error_that_names_it(name):
     empty: dict[type, Any] = {str: "", float: float("nan"), dict: {}, list: []}
     whole = getattr(make_card(), name)
@@ -80,12 +84,22 @@ def test_an_empty_field_is_an_error_that_names_it(name):
         ({"test": {"auc": TestMetric(0.8, float("nan"), 0.9, "9 cases")}}, r"test\['auc'\]\.low"),
         ({"audit": ["fine", ""]}, r"audit\[1\]"),
         ({"worst": [WorstImage("case", b"", b"x")]}, r"worst\[0\]\.picture"),
-        ({"corrected": CorrectedScore(0.9, float("nan"), 0.1, 0.2, 3, 4)}, r"corrected\.score"),
+        ({"robustness": replace(ROBUST, auc=float("nan"))}, r"robustness\.auc"),
+        ({"corrected": CorrectedScore(0.9, float("nan"), 0.1, 0.2, 0.1, 3, 4)}, r"corrected\.score"),
     ],
 )
 def test_something_empty_deep_in_a_field_is_found(changes, hole):
     with pytest.raises(RunError, match=hole):
         make_card(**changes)
+
+
+@pytest.mark.parametrize("form", ["html", "markdown"])
+def test_a_metric_without_an_interval_says_why(form):
+    nan = float("nan")
+    card = make_card(test={"auc": TestMetric(0.8, nan, nan, "9 cases", "only one benign case")})
+    text = getattr(card, form)()
+    assert "none: only one benign case" in text
+    assert "nan to nan" not in text
 
 
 def test_no_field_can_be_left_out():
@@ -109,6 +123,15 @@ def test_everything_that_must_be_known_is_said(form):
         assert said in text
     for part in make_card().cases:
         assert part.name in text
+
+
+@pytest.mark.parametrize("form", ["html", "markdown"])
+def test_the_effect_of_each_shift_or_its_absence_is_said(form):
+    text = getattr(make_card(), form)()
+    for said in ("brightness x0.7", "-0.035", "-0.081", "23%"):
+        assert said in text, said
+    assert "23%" not in getattr(make_card(robustness=NO_ROBUSTNESS), form)()
+    assert "Not computed for this trial" in getattr(make_card(robustness=NO_ROBUSTNESS), form)()
 
 
 def test_a_second_opening_stands_beside_the_numbers():

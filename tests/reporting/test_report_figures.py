@@ -11,22 +11,23 @@ import pytest
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.reporting.report_figures import COLUMN, drawn_figures, write_figures
 from bhsearch.reporting.study_report import SYNTHETIC, report_page
-from tests.reporting.reports import make_report, registered, row
+from tests.reporting.reports import CURVE, make_report, registered, row
 
 ALWAYS = {"estimates", "history", "best_trials", "cost", "importances", "parameters"}
 OF_BEST = {"roc", "calibration", "subtypes", "magnifications"}
 SEALED = {"sealed_roc", "sealed_calibration", "sealed_decision_curve", "sealed_probabilities"}
+CURVES = {"learning_curve"}
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures") / "new" / "folder"
-    return folder, write_figures(make_report(**registered()), folder)
+    return folder, write_figures(make_report(**registered(), learning_curve=CURVE), folder)
 
 
 def test_each_figure_is_there_as_svg_and_as_pdf(written):
     folder, names = written
-    assert set(names) == ALWAYS | OF_BEST | SEALED
+    assert set(names) == ALWAYS | OF_BEST | SEALED | CURVES
     assert {file.name for file in folder.iterdir()} == {
         "captions.md",
         *(f"{name}.{kind}" for name in names for kind in ("svg", "pdf")),
@@ -59,7 +60,7 @@ def test_pdf_files_are_sound_and_embed_their_fonts(written):
 
 def test_the_same_report_gives_the_same_files(written, tmp_path):
     folder, names = written
-    write_figures(make_report(**registered()), tmp_path)
+    write_figures(make_report(**registered(), learning_curve=CURVE), tmp_path)
     for name in names:
         for kind in ("svg", "pdf"):
             assert (tmp_path / f"{name}.{kind}").read_bytes() == (folder / f"{name}.{kind}").read_bytes()
@@ -72,6 +73,7 @@ def test_captions_say_what_of_what_and_how_many(written):
     assert re.findall(r"\*\*(\w+)\.\*\*", captions) == names
     assert "AUC 0.710 (0.600 to 0.800), n = 16 cases (6 benign, 10 malignant)" in captions
     assert "Promoted to champion by the gate." in captions
+    assert CURVE.sentence() in captions
     assert SYNTHETIC not in captions
 
 
@@ -83,17 +85,17 @@ def test_synthetic_data_are_marked_in_every_figure():
 
 def test_what_has_nothing_to_show_is_left_out():
     bare = make_report(
-        best=None,
+        proposed_predictions=None,
         spread={},
         rows=[row(k, 0.5 + k / 10, milliseconds=math.nan, params={"backbone": "b"}) for k in range(2)],
     )
     assert set(drawn_figures(bare)) == {"estimates", "history", "best_trials"}
-    assert drawn_figures(make_report(rows=[row(0, None)], best=None)) == {}
+    assert drawn_figures(make_report(rows=[row(0, None)], proposed_predictions=None)) == {}
 
 
 def test_words_stay_inside_the_figure():
     """A name that is cut off at the left edge is the commonest fault of such figures."""
-    for name, item in drawn_figures(make_report(**registered())).items():
+    for name, item in drawn_figures(make_report(**registered(), learning_curve=CURVE)).items():
         item.figure.draw_without_rendering()
         width, height = item.figure.get_size_inches() * item.figure.dpi
         for axes in item.figure.axes:

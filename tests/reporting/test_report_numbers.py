@@ -58,6 +58,28 @@ def test_no_interval_has_no_width():
     assert (found["auc"].low, found["auc"].high) == pytest.approx((1.0, 1.0))  # the gate decides on this one
 
 
+def test_a_class_of_one_case_gives_no_interval_of_the_auc():
+    """Every resample contains the only benign case once, and the only malignant case once."""
+    some = simulate()
+    cases = [some.group[some.label == label][0] for label in (0, 1)]
+    few = some.select(np.isin(some.group, cases))
+    for name in ("auc", "specificity", "sensitivity", "brier"):
+        found = report_numbers.widened({name: report_numbers.Measured(0.75, 0.6, 0.9)}, few)[name]
+        assert (found.value, math.isnan(found.low), math.isnan(found.high)) == (0.75, True, True)
+        assert report_numbers.widened({name: report_numbers.Measured(0.75, 0.6, 0.9)}, some)[name].low == 0.6
+    none = (math.nan, math.nan)
+    assert report_numbers.text_with_ends(0.75, none, "auc", few) == "0.750 (no interval: only one benign case)"
+    assert (
+        report_numbers.text_with_ends(0.75, none, "sensitivity", few) == "0.750 (no interval: only one malignant case)"
+    )
+    assert report_numbers.text_with_ends(0.75, none, "brier", some) == "0.750 (no interval: too few cases)"
+    assert report_numbers.text_with_ends(0.75, (0.6, 0.9), "auc", some) == "0.750 [0.600 0.900]"
+    some_benign = some.select((some.label == 0) | (some.group == cases[1]))  # the benign cases still vary
+    assert report_numbers.widened({"specificity": report_numbers.Measured(0.75, 0.6, 0.9)}, some_benign)[
+        "specificity"
+    ] == report_numbers.Measured(0.75, 0.6, 0.9)
+
+
 def test_calibration_points_are_the_bins_of_the_calibration_error():
     predictions = simulate()
     points = report_numbers.calibration_points(predictions)

@@ -12,13 +12,25 @@ import pytest
 from PIL import Image
 
 from bhsearch.evaluation.predictions import DISCLAIMER
+from bhsearch.evaluation.selection.nested import NestedScore
 from bhsearch.evaluation.supplementary.auc_precision import auc_standard_error
 from bhsearch.evaluation.supplementary.supplements import TITLES
 from bhsearch.reporting.figures.thumbnails import encode_image
 from bhsearch.reporting.report_data import Measured, SealedCases
 from bhsearch.reporting.study_report import SYNTHETIC, report_page
 from tests.evaluation.simulated import simulate
-from tests.reporting.reports import REASON, REFUSED, TOO_FEW, Reader, make_report, opening, registered, row
+from tests.reporting.reports import (
+    CURVE,
+    REASON,
+    REFUSED,
+    ROBUST,
+    TOO_FEW,
+    Reader,
+    make_report,
+    opening,
+    registered,
+    row,
+)
 
 
 def read(**changes: Any) -> Reader:
@@ -74,29 +86,35 @@ def test_text_of_the_data_is_no_markup():
 
 
 def test_the_first_screen_tells_the_corrected_score_and_how_far_to_trust_it():
-    seen = read()
+    seen = read(selection=["Trial 1 has the best score and is proposed.", "Difference to the default: +0.1."])
     first = seen.text[: seen.text.index("ROC curve of")]
-    for said in ("AUC 0.64", "0.52 to 0.81", "Best of 4 trials", "26 cases in the search", "not opened for this study"):
+    for said in (
+        "AUC 0.64",
+        "0.52 to 0.81",
+        "Selected from 4 trials",
+        "26 cases in the search",
+        "not opened for this study",
+    ):
         assert said in first
     for said in ("2 of 4 trials are tied", "1 of 5 trials failed", "5 of 5 folds hold few cases.", DISCLAIMER):
         assert said in first
-    assert "cheapest is trial 1 (1.5 ms an image)" in first
+    assert "Trial 1 has the best score and is proposed. Difference to the default: +0.1." in first
 
 
 def test_with_too_few_sealed_cases_the_corrected_score_leads_and_the_test_comes_last():
     few = "fewer than 5 of a class say little"
     enough = read(**registered())
-    assert enough.text.index("Sealed test: numbers") < enough.text.index("Configuration of the best trial")
+    assert enough.text.index("Sealed test: numbers") < enough.text.index("Configuration of the proposed trial")
     assert few not in enough.text
     seen = read(**registered(compared=(4, 9)), sealed=SealedCases(13, 4, 9, 40))
-    first = seen.text[: seen.text.index("Configuration of the best trial")]
+    first = seen.text[: seen.text.index("Configuration of the proposed trial")]
     assert "AUC 0.64" in first
     assert "Score of the search, corrected for having searched" in first
     assert "on too few cases to come first" in first
     assert "Sealed test: numbers" not in first
     assert f"has 4 benign and 9 malignant cases, and {few}" in seen.text[seen.text.index("Sealed test: numbers") :]
     alone = read(**registered(compared=(4, 9)), sealed=SealedCases(13, 4, 9, 40), corrected=None, uncorrected="why")
-    assert "AUC 0.71" in alone.text[: alone.text.index("Configuration of the best trial")]
+    assert "AUC 0.71" in alone.text[: alone.text.index("Configuration of the proposed trial")]
     assert few not in alone.text  # there is no corrected score that could come first
 
 
@@ -160,7 +178,7 @@ def test_the_first_screen_says_what_the_gate_said_and_claims_nothing_else(case):
     """The corrected score's interval lies above 0.5 in all of them: that alone is no claim."""
     changes, badge, reason, claim = CASES[case]
     seen = read(**changes)
-    first = seen.text[: seen.text.index("Configuration of the best trial")]
+    first = seen.text[: seen.text.index("Configuration of the proposed trial")]
     assert f" {badge} " in first
     assert reason in first
     assert [words for words in CLAIMS if words in seen.text] == ([claim] if claim else [])
@@ -225,11 +243,11 @@ def test_importances_within_their_spread_are_not_shown():
     assert "so none is shown" in read(spread={}).text
 
 
-def test_the_best_trial_is_shown_with_its_configuration_and_cost():
+def test_the_proposed_trial_is_shown_with_its_configuration_and_cost():
     report = make_report()
     seen = read()
-    best = report.ranked[0]
-    card = seen.text[seen.text.index("Configuration of the best trial, trial 1") :]
+    best = report.proposed
+    card = seen.text[seen.text.index("Configuration of the proposed trial, trial 1") :]
     assert "deployed: 1.5 ms an image, 0.1 MB of weights" in card
     for name, value in best.params.items():
         assert re.search(rf"{re.escape(name)}\s+{re.escape(str(value))}", card), name
@@ -260,7 +278,7 @@ def test_the_roc_curve_starts_at_the_origin_of_a_square():
 
 def test_without_a_correction_the_best_score_says_that_it_is_none():
     seen = read(corrected=None, uncorrected="two trials are not available")
-    assert "Best score of the search, not corrected" in seen.text
+    assert "Score of the search, not corrected" in seen.text
     assert "not available: two trials are not available" in seen.text
 
 
@@ -317,7 +335,7 @@ def test_images_that_are_gone_leave_the_picture_that_was_kept():
 
 
 def test_a_study_without_a_finished_trial_says_why():
-    seen = read(rows=[row(0, None)], best=None, corrected=None, images=[])
+    seen = read(rows=[row(0, None)], proposed_predictions=None, corrected=None, images=[])
     assert "No trial has finished" in seen.text
     assert "diverged <script>" in seen.text
 
@@ -330,7 +348,7 @@ def test_few_and_many_trials_make_a_page(n_trials):
         row(number, float(value), milliseconds=math.nan if n_trials == 2 else 1.0)
         for number, value in enumerate(scores)
     ]
-    seen = read(rows=rows, best=best, importances={})
+    seen = read(rows=rows, proposed_predictions=best, importances={})
     assert f"trial {n_trials - 1}: AUC" in seen.text
     assert "nan" not in seen.text.lower().split()
 
@@ -362,3 +380,37 @@ def test_the_numbers_of_the_search_include_calibration_slope_and_case_level_auc(
     page = report_page(make_report())
     for title in TITLES.values():
         assert title in page
+
+
+def test_the_learning_curve_says_what_as_many_cases_again_would_give():
+    seen = read(learning_curve=CURVE)
+    assert CURVE.sentence() in seen.text
+    assert any((chart["aria-label"] or "").startswith("Learning curve") for chart in seen.all("svg"))
+    nothing = read(no_learning_curve="not computed; reason")
+    assert "Not computed; reason." in nothing.text
+    assert not any((chart["aria-label"] or "").startswith("Learning curve") for chart in nothing.all("svg"))
+
+
+def test_the_robustness_of_trials_and_the_effect_of_each_shift_are_shown():
+    seen = read(robustness={1: ROBUST, 3: ROBUST})
+    assert "brightness x0.7" in seen.text
+    for number in ("-0.035", "-0.012", "-0.081", "12%", "0.7654", "+0.010", "23%"):
+        assert number in seen.text, number
+    assert "Trial 1, the best" in seen.text
+    assert "is missing" not in seen.text
+    assert "Trial 1, now the best, is missing" in read(robustness={3: ROBUST}).text
+    assert "the command of the study with --robustness computes it" in read().text
+
+
+def test_the_nested_search_is_among_the_evidence():
+    seen = read(nested=NestedScore(0.6123, 0.5, 0.7, 50, 5))
+    assert "Nested search: AUC 0.6123" in seen.text
+    assert "5 searches of 50 trials" in seen.text
+    assert "Nested search" not in read().text
+
+
+def test_the_reason_of_a_missing_number_wraps():
+    """A cell that never breaks would push the table out of its card."""
+    page = report_page(make_report(**registered()))
+    assert set(re.findall(r'<td class="([^"]+)">not applicable: too few', page)) == {"text"}
+    assert re.findall(r'<td class="number">0.600 to 0.800', page)

@@ -18,9 +18,9 @@ from bhsearch.models.backbones.base import Backbone
 from bhsearch.objectives.space import frozen_space
 from bhsearch.study.context import SYNTHETIC, StudyContext, versions
 from bhsearch.study.events import ProgressReporter, StudyPlan
+from bhsearch.study.outcome.summary import summary_record
 from bhsearch.study.plan import make_plan
 from bhsearch.study.resume.metadata import check_agreement
-from bhsearch.study.summary import summary_record
 from tests.studies import STUDY, search, settings
 
 SPACE = frozen_space(("staintex-s",))
@@ -177,6 +177,16 @@ def test_the_plan_says_what_is_about_to_be_done():
     assert "never for screening patients" in rows["use"]
 
 
+def test_the_plan_says_how_many_images_a_magnification_selects(tmp_path):
+    source = open_data(settings().data)
+    table = source.table[["path", "label", "case"]].copy()
+    table["magnification"] = ["40" if at % 3 else "100" for at in range(len(table))]
+    table.to_csv(tmp_path / "list.csv", index=False)
+    said = dict(plan(data=str(tmp_path / "list.csv"), image_root=str(source.root), magnification="40x").rows)["data"]
+    assert re.search(r"; at magnification 40X: [0-9]+ images \([0-9]+ benign, [0-9]+ malignant\)$", said)
+    assert "magnification" not in dict(plan().rows)["data"]
+
+
 def test_a_plan_without_trials_to_do_promises_no_models():
     assert dict(plan(finished=5, trials=5).rows)["results"] == "MLflow, no new models"
 
@@ -319,6 +329,11 @@ def test_the_audit_is_json():
         ({"feature_backend": "nosuch"}, SettingsError, "auto, openvino, keras, but got 'nosuch'"),
         ({"sampler": "nosuch"}, SettingsError, "tpe, random, qmc, cmaes with --engine optuna, but got 'nosuch'"),
         ({"engine": "keras-tuner", "sampler": "tpe"}, SettingsError, "with --engine keras-tuner, but got 'tpe'"),
+        (
+            {"engine": "keras-tuner", "sampler": "hyperband"},
+            SettingsError,
+            "--sampler hyperband requires --regime finetune, but got --regime auto",
+        ),
         ({"engine": "keras-tuner", "storage": "sqlite:///a.db"}, SettingsError, "--storage must be left out"),
         ({"engine": "keras-tuner", "pruner": "median"}, SettingsError, "--pruner must be none"),
         ({"image_size": 8}, SettingsError, "32 to 1024"),

@@ -13,28 +13,34 @@ from optuna.trial import TrialState
 from PIL import Image
 
 import bhsearch
-from bhsearch.cli.progress import CAVEATS
+from bhsearch.cli.result_table import CAVEATS
 from bhsearch.engines.base import SearchExhausted, Trial
 from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
 from bhsearch.errors import StudyError
-from bhsearch.evaluation.bbc_cv import corrected_score
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.objectives.space import frozen_space
+from bhsearch.evaluation.selection.bbc_cv import corrected_score
+from bhsearch.evaluation.selection.proposal import MARGIN
+from bhsearch.objectives.space import frozen_space, starting_point
+from bhsearch.runtime import cache
 from bhsearch.states import COMPLETE, FAILED
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
+from bhsearch.study.feature_costs import stored_costs
+from bhsearch.study.resume.open import open_engine
 from bhsearch.study.runner import optimize
-from bhsearch.tracking import links
+from bhsearch.tracking import keys, links
 from bhsearch.tracking.keys import config_of
+from bhsearch.tracking.upload.outbox import Outbox
 from tests.studies import (
     STUDY,
     Store,
     import_mlflow,
+    killed_at,
     search,
     settings,
+    tracked_search,
 )
-from tests.study.test_study_survives import killed_at
 from tests.tasks.samples import BINARY
 
 METRICS = [
@@ -52,7 +58,7 @@ METRICS = [
     "recognition_rate",
     "seconds",
 ]
-PICTURES = ["roc", "precision_recall", "calibration", "confusion_matrix", "right_and_wrong", "learning_curves"]
+PICTURES = ["roc", "precision_recall", "calibration", "confusion_matrix", "right_and_wrong"]
 
 
 def points(trials) -> list[dict]:
@@ -88,11 +94,12 @@ def test_the_end_names_the_best_with_intervals_and_what_is_next(finished):
         table = end.stdout[end.stdout.index("trial  AUC") :].splitlines()
         assert table[1].split()[:2] == [str(best.number), f"{best.value:.4f}"]
         assert table[1].count("[") == 1
-        assert f"Next:\n  mlflow ui\n  python -m bhsearch.report --study {STUDY}\n" in end.stdout
+        assert f"\n  python -m bhsearch.report --study {STUDY}\n" in end.stdout
         experiment = finished.store.parent().info.experiment_id
         assert f"\nTrials: {links.trials_url(experiment)}\n" in end.stdout
         assert "Synthetic data" in end.stdout
         assert not {"\x1b", "\r"} & set(end.stdout)
+    assert f"Next:\n  mlflow ui\n  python -m bhsearch.report --study {STUDY}\n" in finished.ends[0].stdout
 
 
 def test_every_trial_is_a_finished_run_with_its_parameters(finished):
@@ -108,7 +115,7 @@ def test_optunas_storage_shows_the_interval_and_the_run_of_every_trial(finished)
     children = finished.store.children()
     for trial in finished.trials():
         run_ = children[trial.number]
-        assert set(trial.user_attrs) == {"seconds", "auc_low", "auc_high", "mlflow_run", "mlflow_url"}
+        assert set(trial.user_attrs) == {"seconds", "auc_low", "auc_high", "ms_per_image", "mlflow_run", "mlflow_url"}
         assert trial.user_attrs["mlflow_run"] == run_.info.run_id
         assert trial.user_attrs["mlflow_url"].endswith(f"{run_.info.run_id}?workflowType=machine_learning")
         for name in ("auc_low", "auc_high"):
@@ -125,12 +132,19 @@ def test_every_trial_has_every_metric(finished):
         assert metrics["auc_low"] <= metrics["auc"] <= metrics["auc_high"]
 
 
-def test_every_trial_has_its_curves_per_epoch(finished):
+def test_a_trial_with_a_hidden_layer_has_its_curves_per_epoch_and_a_linear_head_none(finished):
+    """A linear head is solved, not trained: its curve over penalties is a picture."""
     store = finished.store
+    kinds = set()
     for run_ in store.children().values():
+        linear = run_.data.params["hidden_units"] == "0"
+        kinds.add(linear)
         for name in ("epoch/auc", "epoch/loss", "epoch/training_loss"):
             history = store.client.get_metric_history(run_.info.run_id, name)
-            assert sorted(point.step for point in history) == list(range(1, int(run_.data.params["epochs"]) + 1))
+            steps = sorted(point.step for point in history)
+            assert steps == ([] if linear else list(range(1, len(steps) + 1)))
+            assert linear or len(steps) >= 20
+    assert kinds == {True, False}
 
 
 def test_every_trial_has_its_pictures_and_tables(finished):
@@ -160,8 +174,9 @@ def test_stored_predictions_give_the_logged_auc_and_optunas_value(finished):
 def test_the_corrected_score_comes_from_all_stored_predictions_in_every_sitting(finished):
     """The last sitting made no trial of its own, and has everything from MLflow."""
     store = finished.store
-    kept = [Predictions.from_csv(store.files(run)["out_of_fold_predictions.csv"]) for run in store.children().values()]
-    corrected = corrected_score(kept, BINARY)
+    runs = store.children().values()
+    kept = [Predictions.from_csv(store.files(run)["out_of_fold_predictions.csv"]) for run in runs]
+    corrected = corrected_score(kept, BINARY, cost=[run.data.metrics["cost/ms_per_image"] for run in runs])
     metrics = store.parent().data.metrics
     assert metrics["corrected/auc"] == pytest.approx(corrected.score, abs=1e-9)
     assert metrics["corrected/auc_low"] == pytest.approx(corrected.low, abs=1e-9)
@@ -170,6 +185,29 @@ def test_the_corrected_score_comes_from_all_stored_predictions_in_every_sitting(
     for end in finished.ends[1:]:
         assert line in re.sub("  +", "  ", end.stdout)
         assert CAVEATS[1] in end.stdout
+
+
+def test_best_and_proposed_trial_and_the_difference_to_the_default_are_with_the_study(finished):
+    """In the engine, in MLflow, and in the output of a command that ran no trial of its own."""
+    store, trials = finished.store, {trial.number: trial for trial in finished.trials()}
+    assert {n: t.user_attrs["ms_per_image"] for n, t in trials.items()} == {
+        number: pytest.approx(run.data.metrics["cost/ms_per_image"]) for number, run in store.children().items()
+    }
+    run = store.parent()
+    best, chosen = (trials[int(run.data.tags[f"bhsearch.{name}_trial"])] for name in ("best", "proposed"))
+    assert best.value == max(trial.value for trial in trials.values())
+    assert chosen.value >= best.value - MARGIN
+    assert chosen.user_attrs["ms_per_image"] <= best.user_attrs["ms_per_image"]
+    default = trials[int(run.data.tags["bhsearch.default_trial"])]
+    assert default.params == starting_point(frozen_space(("staintex-s",)), "staintex-s")
+    difference, low, high = (run.data.metrics[f"over_default/auc{end}"] for end in ("", "_low", "_high"))
+    assert difference == pytest.approx(chosen.value - default.value, abs=1e-9)
+    assert low <= difference <= high
+    reason = run.data.tags["bhsearch.proposed_because"]
+    shown = re.sub(r"\s+", " ", finished.ends[-1].stdout)
+    assert f"Proposed: trial {chosen.number} " in shown
+    assert reason in shown
+    assert reason in run.data.tags["mlflow.note.content"]
 
 
 def test_predictions_are_of_the_development_rows_only_and_say_what_they_are_for(finished, monkeypatch):
@@ -283,6 +321,48 @@ def test_time_is_up_after_the_time_given(here):
     assert result.n_finished < 50
 
 
+def test_a_budget_ends_a_study_that_is_then_done(here):
+    result = search(trials=50, budget=1e-6)
+    assert (result.n_finished, result.done, result.budget) == (1, True, 1e-6)
+    assert search(trials=50, budget=1e-6).n_finished == 1
+    more = search(trials=2, budget=10.0)
+    assert (more.n_finished, more.budget) == (2, None)
+
+
+class Plans(ProgressReporter):
+    """The rows of all plans so far, and what was computed before each."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, str]] = []
+        self.cached: list[int] = []
+
+    def plan(self, plan) -> None:
+        self.rows.append(dict(plan.rows))
+        self.cached.append(sum(entry.kind == "features" for entry in cache.entries()))
+
+
+@pytest.mark.parametrize("engine", ["optuna", "keras-tuner"])
+def test_the_costs_of_features_are_shown_before_any_are_computed_and_kept(here, monkeypatch, tmp_path, engine):
+    monkeypatch.setenv("BHSEARCH_CACHE", str(tmp_path / "new"))
+    plans, wanted = Plans(), {"tracking": False, "engine": engine, "budget": 5.0}
+    optimize(settings(trials=1, **wanted), plans)
+    assert plans.cached == [0, 0]
+    assert plans.rows[1]["budget"] == "5 min for all trials"
+    assert re.fullmatch(
+        r"<?\d+\.\d min expected for 1 trial: staintex-s <?\d+\.\d \(.+ s a view\)",
+        plans.rows[1]["features"],
+    )
+    context = StudyContext.build(settings(trials=1, **wanted), ProgressReporter())
+    metadata, opened = open_engine(context)
+    costs = opened.costs()
+    assert set(costs["seconds"]) == {"staintex-s"}
+    assert costs["cached"] == {"staintex-s": []}
+    optimize(settings(trials=2, **wanted), ProgressReporter())
+    assert opened.costs() == costs
+    another = open_engine(context)[1]
+    assert stored_costs(context, metadata, another, None).to_record() == costs, "a second process measures nothing"
+
+
 class Heard(ProgressReporter):
     def __init__(self) -> None:
         self.trials_heard: list[tuple[Trial, Trial | None]] = []
@@ -303,14 +383,19 @@ def test_the_reporter_hears_every_trial_with_the_best_so_far(here):
 
 
 def layout(store) -> dict[str, object]:
-    """What a study looks like in MLflow, without what differs from trial to trial and what failed."""
+    """What a study looks like in MLflow, without what failed, and what differs between linear heads and others.
+
+    Only samplers that learn in Optuna begin with the default parameters, with which the proposed trial is compared.
+    """
     finished = [run_ for run_ in store.children().values() if run_.info.status == "FINISHED"]
     runs = [store.parent(), *finished]
     return {
         "params": [sorted(run_.data.params) for run_ in runs],
-        "metrics": [sorted(run_.data.metrics) for run_ in runs],
-        "tags": [sorted(tag for tag in run_.data.tags if "retry" not in tag) for run_ in runs],
-        "files": [sorted(store.files(run_)) for run_ in runs],
+        "metrics": [
+            sorted(n for n in run_.data.metrics if not n.startswith((keys.EPOCH, "over_default"))) for run_ in runs
+        ],
+        "tags": [sorted(n for n in run_.data.tags if "retry" not in n and "default_trial" not in n) for run_ in runs],
+        "files": [sorted(name for name in store.files(run_) if "_curve" not in name) for run_ in runs],
         "experiments": sorted(each.name for each in store.client.search_experiments()),
     }
 
@@ -318,8 +403,9 @@ def layout(store) -> dict[str, object]:
 def test_a_study_of_keras_tuner_looks_like_one_of_optuna_but_for_the_engines_name(here, finished):
     """Killed in its first trial, and the same command again: four finished trials, as many as were asked for."""
     words = {"engine": "keras-tuner", "trials": 4}
-    killed_at(here, "bhsearch.tracking.upload.outbox", "Outbox", "put", **words, workers=0)
-    result = search(**words, tracking=True)
+    with killed_at(Outbox, "put"):
+        tracked_search(**words)
+    result = tracked_search(**words)
     assert result.study == STUDY.replace("optuna", "keras-tuner")
     assert [trial.state for trial in result.records] == [FAILED] + [COMPLETE] * 4
     assert result.records[1].params == result.records[0].params

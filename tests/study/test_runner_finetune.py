@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from bhsearch.objectives.space import finetune_space
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.runner import optimize
-from tests.studies import Finished, arguments, cache_of, optuna_trials, run, settings, started
+from tests.studies import Finished, arguments, cache_of, optuna_trials, run_here, settings, started
 
 SMALL = {
     "data": "phantom:cases=16,images=2",
@@ -39,12 +40,13 @@ print("\\n" + json.dumps([np.ravel(model.predict(images)).tolist(), loaded]))
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory) -> Finished:
+def tuned(tmp_path_factory, empty_store) -> Finished:
     """By the command, in two sittings."""
     folder = tmp_path_factory.mktemp("tuned")
+    shutil.copy(empty_store, folder / "mlflow.db")
     cache = cache_of(tmp_path_factory)
     sittings = (N_TRIALS // 2, N_TRIALS)
-    ends = [run(folder, *arguments(**SMALL, trials=trials), BHSEARCH_CACHE=cache) for trials in sittings]
+    ends = [run_here(folder, *arguments(**SMALL, trials=trials), cache=cache) for trials in sittings]
     assert [end.returncode for end in ends] == [0, 0], ends[0].stdout + ends[0].stderr
     return Finished(folder, ends)
 

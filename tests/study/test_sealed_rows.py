@@ -12,8 +12,8 @@ from PIL import Image
 
 from bhsearch.data.images.decode import decode
 from bhsearch.data.open_data import open_data
-from bhsearch.evaluation.bbc_cv import corrected_score
 from bhsearch.evaluation.calibration import operating_point
+from bhsearch.evaluation.selection.bbc_cv import corrected_score
 from bhsearch.study import runner
 from bhsearch.study.context import StudyContext
 from bhsearch.tracking.upload.outbox import Outbox

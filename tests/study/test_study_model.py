@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bhsearch.data.dataset import Dataset
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
-from tests.studies import Store, optuna_trials, settings, started, tracked_search
+from tests.studies import Store, import_mlflow, optuna_trials, settings, started, tracked_search
 from tests.tasks.samples import BINARY
 
+Answers = tuple[list[float], list[float]]
 LOAD = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
@@ -49,7 +52,28 @@ def mean_of_heads(index: Dataset, params: dict, feature_backend: str) -> np.ndar
     return np.mean(by_view, axis=(0, 2))
 
 
-def assert_model_is_the_mean_of_its_heads(folder: Path, number: int, feature_backend: str, tolerance: float) -> None:
+def answers_elsewhere(uri: str, files: list[str]) -> Answers:
+    """What the model gives in a process that never imports bhsearch: by MLflow, and by Keras."""
+    with started(Path.cwd(), "-c", LOAD, uri, *files) as process:
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+    by_pyfunc, by_keras, loaded = json.loads(output.splitlines()[-1])
+    assert loaded == []
+    return by_pyfunc, by_keras
+
+
+def answers_here(uri: str, files: list[str]) -> Answers:
+    """The same in this process, where the frameworks need not be imported again."""
+    mlflow = import_mlflow()
+    images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    by_pyfunc = mlflow.pyfunc.load_model(uri).predict(images)
+    by_keras = mlflow.keras.load_model(uri).predict(images, verbose=0)
+    return np.ravel(by_pyfunc).tolist(), np.ravel(by_keras).tolist()
+
+
+def assert_model_is_the_mean_of_its_heads(
+    folder: Path, number: int, feature_backend: str, tolerance: float, load: Callable[[str, list[str]], Answers]
+) -> None:
     store = Store(folder)
     run_ = store.children()[number]
     (model,) = [
@@ -59,11 +83,7 @@ def assert_model_is_the_mean_of_its_heads(folder: Path, number: int, feature_bac
     ]
     made = StudyContext.build(settings(feature_backend=feature_backend), ProgressReporter())
     files = [str(path) for path in made.development.paths()]
-    with started(folder, "-c", LOAD, model.artifact_location, *files) as process:
-        output, _ = process.communicate()
-        assert process.returncode == 0, output
-    by_pyfunc, by_keras, loaded = json.loads(output.splitlines()[-1])
-    assert loaded == []
+    by_pyfunc, by_keras = load(model.artifact_location, files)
     params = optuna_trials(folder)[number].params
     expected = mean_of_heads(made.index, params, feature_backend)
     assert by_pyfunc == pytest.approx(expected, abs=tolerance)
@@ -74,9 +94,9 @@ def assert_model_is_the_mean_of_its_heads(folder: Path, number: int, feature_bac
 def test_a_logged_model_loads_anywhere_and_is_the_mean_of_its_fold_heads(finished):
     """Features by OpenVINO, the model by Keras, from the original files: nothing of bhsearch is imported."""
     best = max(finished.trials(), key=lambda trial: trial.value).number
-    assert_model_is_the_mean_of_its_heads(finished.folder, best, "openvino", 1e-3)
+    assert_model_is_the_mean_of_its_heads(finished.folder, best, "openvino", 1e-3, answers_elsewhere)
 
 
 def test_a_model_whose_features_keras_computed_agrees_to_1e_5(here):
     tracked_search(trials=1, feature_backend="keras")
-    assert_model_is_the_mean_of_its_heads(here, 0, "keras", 1e-5)
+    assert_model_is_the_mean_of_its_heads(here, 0, "keras", 1e-5, answers_here)

@@ -23,7 +23,6 @@ from tests.studies import (
     Store,
     arguments,
     optuna_trials,
-    run,
     search,
     started,
     tracked_search,
@@ -60,7 +59,7 @@ def make_backbone(file: Path) -> None:
 def test_five_failures_in_a_row_end_the_study_and_say_why(here):
     make_backbone(here / "broken.keras")
     with pytest.raises(RunError, match=r"The last 5 trials failed \(--max-failures 5\)") as caught:
-        search(trials=50, backbones=("broken.keras",), tracking=True)
+        tracked_search(trials=50, backbones=("broken.keras",))
     reasons = str(caught.value).splitlines()[1:-1]
     assert sum(int(line.split(" x ")[0]) for line in reasons) == 5
     trials = optuna_trials(here)
@@ -95,6 +94,7 @@ def killed_at(folder: Path, module: str, owner: str, step: str, **changes) -> No
         assert process.returncode == -signal.SIGKILL, output
 
 
+@pytest.mark.slow
 def test_a_study_that_is_interrupted_and_killed_loses_nothing_and_goes_on_as_if_it_had_not_been(here):
     # Ctrl-C, as a terminal sends it: to the whole group, while a trial runs.
     with started(here, "-m", "bhsearch.run", *arguments(trials=50, workers=1)) as process:
@@ -185,6 +185,7 @@ def test_a_trial_that_was_started_unheard_is_a_failed_run(here, monkeypatch):
     assert [run.info.status for run in Store(here).children().values()] == ["FAILED", "FINISHED"]
 
 
+@pytest.mark.slow
 def test_a_run_that_another_command_is_writing_is_left_alone(here, tmp_path_factory):
     """Its outbox lies in the folder that it was started in; what lies in no outbox will not be written to its end."""
     tracked_search(trials=1)
@@ -201,30 +202,3 @@ def test_a_run_that_another_command_is_writing_is_left_alone(here, tmp_path_fact
     box.drop(1)
     tracked_search(trials=3)
     assert store.children()[1].info.status == "FAILED"
-
-
-# -- stores that cannot be used ----------------------------------------------------------------------------------------
-
-
-def test_a_tracking_store_that_cannot_be_used_leaves_nothing_half_made(tmp_path):
-    (tmp_path / "file").touch()  # MLflow makes folders that are missing, but not in a file
-    end = run(tmp_path, *arguments(trials=1), MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/file/mlflow.db")
-    assert end.returncode == 2, end.stderr
-    assert "Cannot open the MLflow store" in end.stderr
-    assert "Traceback" not in end.stderr
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left <= {"file", "optuna.db", "optuna.db-shm", "optuna.db-wal"}
-    assert optuna_names(tmp_path) == []
-
-
-def optuna_names(folder: Path) -> list[str]:
-    return optuna.get_all_study_names(f"sqlite:///{folder}/optuna.db") if (folder / "optuna.db").exists() else []
-
-
-def test_runs_of_the_old_file_store_are_refused_with_the_way_out(tmp_path):
-    (tmp_path / "mlruns" / "0").mkdir(parents=True)
-    (tmp_path / "mlruns" / "0" / "meta.yaml").write_text("name: Default\n")
-    end = run(tmp_path, *arguments(trials=1))
-    assert end.returncode == 2
-    assert "mlflow migrate-filestore" in end.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"mlruns"}

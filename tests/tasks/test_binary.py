@@ -12,10 +12,10 @@ from bhsearch.data.dataset import CLASS_NAMES
 from bhsearch.data.stratify import strata_of
 from bhsearch.errors import DataError
 from bhsearch.evaluation import calibration, metrics, thresholds
-from bhsearch.evaluation.bbc_cv import corrected_score
 from bhsearch.evaluation.bootstrap import bootstrap_metric, bootstrap_scores, group_draws
 from bhsearch.evaluation.calibration import NO_CALIBRATION, Calibration, operating_point
 from bhsearch.evaluation.metrics import METRICS, metrics_of, trial_metrics
+from bhsearch.evaluation.selection.bbc_cv import corrected_score
 from bhsearch.evaluation.subgroups import subgroup_results, worst_cases
 from bhsearch.evaluation.thresholds import classification_text, cross_fitted_labels
 from bhsearch.models.losses import LINKS, LOSSES

@@ -34,9 +34,11 @@ def _full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def outbox(tmp_path: Path, _full: Path, monkeypatch: pytest.MonkeyPatch) -> Outbox:
-    """Three finished trials, the study and its end, in a working directory of their own."""
+def outbox(tmp_path: Path, _full: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Outbox:
+    """Three finished trials, the study and its end, in a working directory of their own with an empty store."""
     monkeypatch.chdir(tmp_path)
+    if not (tmp_path / "mlflow.db").exists():  # the fixture `client` may have opened one
+        shutil.copy(empty_store, tmp_path / "mlflow.db")
     shutil.copytree(_full, tmp_path / "outbox" / _full.name)
     return Outbox(tmp_path / "outbox" / _full.name)
 

@@ -82,6 +82,19 @@ def test_a_registered_model_that_is_deleted_takes_none_with_it(client, study):
     assert len(access_log.accesses(client, SEALED)) == 1
 
 
+def test_an_opening_of_another_set_with_the_same_images_is_seen(client, study):
+    """As with another --test-fraction: the larger set holds images of the smaller one, and has another digest."""
+    run_id = opened(client, study)
+    client.log_dict(run_id, {"test": {"pixels_digest": ["a", "b"], "case": ["1", "2"]}}, keys.LINEAGE)
+    opened(client, study)  # without a record: it failed before there was a result
+    (found,) = access_log.overlapping(client, "another", ["b", "c", "d"])
+    assert (found.run_id, found.shared) == (run_id, "1 of 3 images")
+    assert "trial 3, split f (1 of 3 images)" in str(found)
+    assert access_log.overlapping(client, SEALED, ["a", "b"]) == []
+    assert access_log.overlapping(client, "another", ["c"]) == []
+    assert "shared" not in str(client.get_registered_model("model").tags)
+
+
 def test_a_failed_opening_says_why_without_a_password(client, study, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-token")
     run_id = opened(client, study)
@@ -112,6 +125,9 @@ def test_models_are_named_as_people_name_them(client, study, tmp_path):
     assert {uri: registry.resolve(client, uri) for uri in known} == known
     for uri in ("model", "models:/model", "model@champion", "models:/model@champion"):
         with pytest.raises(MissingError, match=r"has no model model@champion; there are:\n  models:/model@challenger"):
+            registry.resolve(client, uri)
+    for uri, said in (("model/7", "model/7"), ("models:/other/1", "other/1")):
+        with pytest.raises(MissingError, match=rf"has no model {said}; there are:\n  models:/model@challenger"):
             registry.resolve(client, uri)
     client.set_registered_model_alias("model", "champion", made.version)
     assert registry.resolve(client, "model") == registry.resolve(client, None) == "models:/model/1"

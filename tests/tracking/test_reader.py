@@ -110,9 +110,10 @@ def test_a_report_is_kept_beside_the_study(studies, client, tmp_path):
     experiment = client.create_experiment("tissue", artifact_location=(tmp_path / "kept").as_uri())
     client.create_run(experiment, tags={"bhsearch.trial": "none", keys.UID: "u", keys.STUDY: "s", keys.SCHEMA: "1"})
     study = studies.find_study(client)
-    for page in ("<p>first</p>", "<p>second</p>"):
-        studies.log_report(client, study, page)
-        assert studies.read_bytes(study, keys.REPORT) == page.encode()
+    for name in ("first", "second"):
+        studies.log_report(client, study, f"<p>{name}</p>", f"# {name}")
+        assert studies.read_bytes(study, keys.REPORT) == f"<p>{name}</p>".encode()
+        assert studies.read_bytes(study, keys.CHECKLIST) == f"# {name}".encode()
 
 
 def test_what_a_run_lacks_is_missing_and_nothing_else(studies, study):

@@ -21,7 +21,7 @@ mlflow = import_mlflow()
 
 from bhsearch.tracking import access_log, keys, model_files, reader, registry, requests  # noqa: E402
 from bhsearch.tracking.connection import open_client  # noqa: E402
-from bhsearch.tracking.upload import writer  # noqa: E402
+from bhsearch.tracking.upload import uploader, writer  # noqa: E402
 from bhsearch.tracking.upload.client import UploaderProcess  # noqa: E402
 
 NAME, SEALED, UID = "tissue", "0123456789abcdef", "abc123abc123"
@@ -243,14 +243,23 @@ def test_an_answer_that_was_lost_makes_no_second_opening(served, monkeypatch):
     assert found[-1].run_id == run_id
 
 
-@pytest.mark.parametrize(("kind", "error"), [(503, RunError), (CUT, RunError), (403, StudyError)])
-def test_a_new_study_whose_run_cannot_be_made_is_not_waited_for_without_end(served, outbox, kind, error):
+def test_a_new_study_whose_run_cannot_be_made_is_not_waited_for_without_end(served, outbox):
     """The store answers, but not this request: the search waits for it, so somebody must give up."""
-    served.proxy.fail(Failure(kind, "ask the administrator"), "runs/create")
+    served.proxy.fail(Failure(503, "ask the administrator"), "runs/create")
     process = UploaderProcess(outbox, print)
-    with pytest.raises(error):
+    with pytest.raises(RunError):
         process.wait_until_ready()
     process.abandon()
+    assert outbox.waiting() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("kind", "error"), [(CUT, RunError), (403, StudyError)])
+def test_no_failed_request_of_a_new_study_is_waited_for_without_end(served, outbox, monkeypatch, kind, error):
+    """What the process does, without the process, which would import the frameworks again."""
+    monkeypatch.setattr(uploader, "_import", lambda: None)
+    served.proxy.fail(Failure(kind, "ask the administrator"), "runs/create")
+    with pytest.raises(error):
+        uploader.upload(outbox)
     assert outbox.waiting() == [0, 1, 2]
 
 

@@ -21,10 +21,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from bhsearch import predict
 from bhsearch.data.images.decode import decode
 from bhsearch.data.open_data import open_data
 from tests.registered import DATA, NAME
-from tests.studies import environment, import_mlflow
+from tests.studies import command_here, environment, import_mlflow
 
 URI = f"models:/{NAME}@champion"
 _SECONDS = 300  # only a hang meets it
@@ -96,9 +97,7 @@ def test_predict_pyfunc_keras_server_and_the_curl_line_agree(inside, files, serv
     from bhsearch.tracking import serving
 
     mlflow = import_mlflow()
-    command = [sys.executable, "-m", "bhsearch.predict", *map(str, files)]
-    done = subprocess.run(command, env=environment(MLFLOW_TRACKING_URI=os.environ["MLFLOW_TRACKING_URI"]),
-                          capture_output=True, text=True, timeout=_SECONDS)  # fmt: skip
+    done = command_here(predict, *map(str, files))
     assert done.returncode == 0, done.stderr
     images = list(csv.DictReader(done.stdout.splitlines()))
     by_command = np.array([float(row["probability"]) for row in images])

@@ -39,7 +39,7 @@ IMAGE_SUFFIXES = (
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 )
 MAX_PIXELS = 100_000_000
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 30  # maximum size of a file
 
 # Formats that Pillow may open. Other formats are excluded, since some of Pillow's plugins start external programs.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "JPEG2000")
@@ -66,12 +66,15 @@ class Digests:
         pixels_digest: Digest of the shape and the RGB bytes that `decode` returns. Hex.
         range_used: Used share of the sample range, 0 to 1; 1 for samples of at most 8 bits.
         pages_left_out: Number of pages or frames that are not read.
+        height, width: Size in pixels of the image that `decode` returns.
     """
 
     bytes_digest: str
     pixels_digest: str
-    range_used: float = 1.0
-    pages_left_out: int = 0
+    range_used: float
+    pages_left_out: int
+    height: int
+    width: int
 
 
 class _SuppressedWarnings:
@@ -120,7 +123,8 @@ def decode(path: Path) -> npt.NDArray[np.uint8]:
         RGB, 0 to 255. Shape (height, width, 3).
 
     Raises:
-        DataError: If the file is missing, unreadable, empty, not an image, damaged or too large.
+        DataError: If the file is missing, unreadable, empty, not an image, damaged, larger than `MAX_BYTES`, or has
+            more than `MAX_PIXELS` pixels.
     """
     return decode_for(path, lambda pixels: pixels)
 
@@ -129,7 +133,7 @@ def decode_for(path: Path, use: Callable[[npt.NDArray[np.uint8]], _Result]) -> _
     """Decode an image file, and return the result of a function of its pixels, with bounded memory.
 
     Threads wait if necessary, so that the images being decoded at the same time need no more memory than one image of
-    the maximum size.
+    `MAX_PIXELS` pixels.
 
     Args:
         path: Image file.
@@ -146,12 +150,13 @@ def decode_bytes(data: bytes) -> npt.NDArray[np.uint8]:
     """Decode the content of an image file to 8-bit RGB; see `decode`.
 
     Raises:
-        DataError: If the content is empty, not an image, damaged or too large.
+        DataError: If the content is empty, not an image, damaged, larger than `MAX_BYTES`, or has more than
+            `MAX_PIXELS` pixels.
     """
     if not data:
         raise DataError("empty file")
     if len(data) > MAX_BYTES:
-        raise DataError(f"too large: {len(data):,} bytes, at most {MAX_BYTES:,} are read")
+        raise DataError(f"too large: {len(data):,} bytes; the limit is {MAX_BYTES:,} bytes")
     with contextlib.ExitStack() as reservation:
         return _decode_stream(io.BytesIO(data), reservation).pixels
 
@@ -234,7 +239,8 @@ def _digests_of(file: Path, reservation: contextlib.ExitStack) -> Digests:
         decoded = _decode_stream(stream, reservation)
     digest = hashlib.sha256(repr(decoded.pixels.shape).encode())
     digest.update(decoded.pixels.data)
-    return Digests(of_bytes.hexdigest(), digest.hexdigest(), decoded.range_used, decoded.pages_left_out)
+    height, width = decoded.pixels.shape[:2]
+    return Digests(of_bytes.hexdigest(), digest.hexdigest(), decoded.range_used, decoded.pages_left_out, height, width)
 
 
 def _from_file(path: Path, reservation: contextlib.ExitStack) -> DecodedImage:
@@ -253,7 +259,7 @@ def _opened(path: Path) -> Iterator[_Stream]:
         if not stat.S_ISREG(info.st_mode):  # opening a pipe would block
             raise DataError("not a regular file")
         if info.st_size > MAX_BYTES:
-            raise DataError(f"too large: {info.st_size:,} bytes, at most {MAX_BYTES:,} are read")
+            raise DataError(f"too large: {info.st_size:,} bytes; the limit is {MAX_BYTES:,} bytes")
         if info.st_size == 0:
             raise DataError("empty file")
         with path.open("rb") as file:
@@ -296,7 +302,7 @@ def _decode_stream(stream: _Stream, reservation: contextlib.ExitStack) -> Decode
 
     def claim(n_pixels: int, n_bytes: int = 0) -> None:
         if n_pixels > MAX_PIXELS:
-            raise DataError(f"too large: {n_pixels:,} pixels, at most {MAX_PIXELS:,} are read")
+            raise DataError(f"too large: {n_pixels:,} pixels; the limit is {MAX_PIXELS:,} pixels")
         reservation.enter_context(_memory_budget.for_pixels(min(max(n_pixels, n_bytes // 4), MAX_PIXELS)))
 
     with _warnings_suppressed:
@@ -313,7 +319,7 @@ def _decode_stream(stream: _Stream, reservation: contextlib.ExitStack) -> Decode
         except UnidentifiedImageError as error:
             return _without_pillow(stream, head, claim, error)
         except Image.DecompressionBombError as error:
-            raise DataError(f"too large: at most {MAX_PIXELS:,} pixels are read") from error
+            raise DataError(f"too large: the limit is {MAX_PIXELS:,} pixels") from error
         except Exception as error:  # decoders raise many types on damaged files, among them SyntaxError
             reason = " ".join(str(error).split())
             raise DataError(f"damaged: {reason[:_MAX_REASON_LETTERS]}" if reason else "damaged") from error
@@ -329,7 +335,7 @@ def _without_pillow(
     """
     frame = jpeg.jpeg_frame(head)
     if frame is not None and frame.process == jpeg.JPEG_LS:
-        raise DataError("JPEG-LS is not read; save it as PNG or TIFF") from error
+        raise DataError("JPEG-LS is not supported; save the image as PNG or TIFF") from error
     if frame is not None and frame.bits > 8:
         claim(frame.width * frame.height)
         stream.seek(0)
@@ -340,7 +346,7 @@ def _without_pillow(
         except Exception as damage:
             raise DataError(f"damaged: {damage}") from damage
     if frame is not None and frame.n_samples not in (1, 3, 4):
-        raise DataError(f"{frame.n_samples} channels; save it as grey or RGB") from error
+        raise DataError(f"{frame.n_samples} channels; save the image as grey or RGB") from error
     raise DataError(pillow.why_not(head)) from error
 
 
@@ -379,9 +385,9 @@ class _DigestCache:
 
     def get(self, path: str, stamp: _Stamp) -> Digests | None:
         entry = self._entries.get(path)
-        if not isinstance(entry, list) or len(entry) != 6 or tuple(entry[:2]) != stamp:
+        if not isinstance(entry, list) or len(entry) != 8 or tuple(entry[:2]) != stamp:
             return None
-        return Digests(str(entry[2]), str(entry[3]), float(entry[4]), int(entry[5]))
+        return Digests(str(entry[2]), str(entry[3]), float(entry[4]), *map(int, entry[5:]))
 
     def add(self, path: str, stamp: _Stamp, digests: Digests) -> None:
         self._entries[path] = [*stamp, *astuple(digests)]

@@ -65,7 +65,9 @@ def to_8_bit(values: npt.NDArray[np.generic], white: int, *, cut: bool = False) 
     if values.dtype.kind == "f":
         low, high = float(values.min()), float(values.max())  # NaN if any value is NaN
         if not (low >= 0 and high <= 1):
-            raise DataError(f"floating-point samples outside 0..1 ({low:g} to {high:g}); save it with 8 or 16 bits")
+            raise DataError(
+                f"floating-point samples outside 0..1 ({low:g} to {high:g}); save the image with 8 or 16 bits"
+            )
         return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
     if white == 255:
         return values.astype(np.uint8, copy=False)

@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 from bhsearch.data.dataset import BadFile, LeftOut
 from bhsearch.data.images.decode import IMAGE_SUFFIXES
 from bhsearch.errors import DataError
+from bhsearch.text import plural
 
-NOT_AN_IMAGE = "not an image format that is read"
+NOT_AN_IMAGE = "not a supported image format"
 HIDDEN, THUMBNAIL, TRASH, ARCHIVE, SNAPSHOT = "hidden", "thumbnail", "trash", "archive leftover", "snapshot"
 CHECKPOINT, MASK = "notebook checkpoint", "mask or annotation"
 
@@ -40,6 +41,7 @@ _FOLDERS = {
     ),
 }
 _DOT_FOLDERS = {".ipynb_checkpoints": CHECKPOINT, ".@__thumb": THUMBNAIL, ".thumbnails": THUMBNAIL}
+_THUMBNAIL_NAME = re.compile(r"(?:thumbnail|thumb)s?")  # QuPath keeps one in each `data/N` folder of a project
 _THUMBNAIL_FILES = ("synophoto_", "synofile_", "synovideo_", "thumbs.db", "ehthumbs")
 # A word of the first kind in a name always means a mask ("p1_mask.png"). A word of the second kind means an annotation
 # only if the annotated image exists ("p1_label.png" and "p1.png"), since "seg" or "label" may be the name of a patient.
@@ -171,7 +173,7 @@ def suffix_of(name: str) -> str:
 
 
 def describe_left_out(left_out: Iterable[LeftOut]) -> str:
-    """Describe the numbers, suffixes and reasons of left-out files in one sentence; empty if there are none."""
+    """Return one sentence with the numbers, suffixes and reasons of left-out files; empty if there are none."""
     left_out = list(left_out)
     if not left_out:
         return ""
@@ -180,7 +182,7 @@ def describe_left_out(left_out: Iterable[LeftOut]) -> str:
     for item in sorted(left_out, key=lambda item: -item.count):
         by_reason.setdefault(item.reason, []).append(f"{item.count:,} {item.suffix}")
     listed = "; ".join(f"{', '.join(items)} ({reason})" for reason, items in by_reason.items())
-    return f"{total:,} {'file' if total == 1 else 'files'} left out: {listed}"
+    return f"{plural(total, 'file')} left out: {listed}"
 
 
 def _why_no_folder(name: str) -> str:
@@ -204,6 +206,8 @@ def _why_no_file(name: str) -> str:
         return THUMBNAIL
     if not key.endswith(IMAGE_SUFFIXES):
         return NOT_AN_IMAGE
+    if _THUMBNAIL_NAME.fullmatch(key.rpartition(".")[0]):
+        return THUMBNAIL
     return MASK if _MASK_WORD_NAME.fullmatch(key.rpartition(".")[0]) else ""
 
 

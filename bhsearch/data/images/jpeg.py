@@ -11,6 +11,7 @@ from PIL import Image
 
 from bhsearch.data.images.decoded_image import DecodedImage, Extent, to_8_bit, turned
 from bhsearch.errors import DataError
+from bhsearch.text import plural
 
 JPEG_LS = 0xF7  # start-of-frame marker of JPEG-LS, a different standard with the same marker syntax
 _ORIENTATION = 0x0112
@@ -72,7 +73,7 @@ def read_deep(data: bytes, frame: JpegFrame) -> DecodedImage:
     import imagecodecs
 
     if frame.n_samples not in (1, 3):
-        raise DataError(f"{frame.n_samples} channels in {frame.bits}-bit JPEG; save it as grey or RGB")
+        raise DataError(f"{plural(frame.n_samples, 'channel')} in {frame.bits}-bit JPEG; save the image as grey or RGB")
     if b"\xff\xd9" not in data[-1024:]:  # the decoder would fill missing pixels with grey
         raise DataError("damaged: image file is truncated")
     samples = imagecodecs.jpeg_decode(data).reshape(frame.height, frame.width, frame.n_samples)

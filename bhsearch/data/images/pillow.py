@@ -73,10 +73,14 @@ def why_not(head: bytes) -> str:
     """Return the reason why a file cannot be read: an unsupported format, damage, or not an image."""
     for at, mark, name in _FOREIGN:
         if head[at : at + len(mark)] == mark:
-            return f"{name} is not read; save it as PNG or TIFF"
+            return f"{name} is not supported; save the image as PNG or TIFF"
     if head.startswith(_JPEG_2000):
         n_channels, _, _ = _jpeg_2000(head) or (0, 8, False)
-        return f"{n_channels} channels; save it as grey or RGB" if n_channels > 4 else "damaged: no JPEG 2000 header"
+        return (
+            f"{n_channels} channels; save the image as grey or RGB"
+            if n_channels > 4
+            else "damaged: no JPEG 2000 header"
+        )
     return "not an image"
 
 
@@ -93,10 +97,10 @@ def _depth(image: Image.Image, head: bytes) -> int:
         return 8
     n_channels, depth, is_signed = sizes
     if n_channels == 2 and b"cdef" not in head:
-        raise DataError("2 channels of unknown meaning; save it as grey or RGB")
+        raise DataError("2 channels of unknown meaning; save the image as grey or RGB")
     if is_signed or depth < 8 or depth > 16:
         kind = "signed" if is_signed else "unsigned"
-        raise DataError(f"{depth}-bit {kind} samples in JPEG 2000; save it with 8 or 16 bits")
+        raise DataError(f"{depth}-bit {kind} samples in JPEG 2000; save the image with 8 or 16 bits")
     return depth
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from bhsearch.data.arrays import Pixels
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.images.decode import decode_for
+from bhsearch.errors import DataError
 from bhsearch.runtime import cache
 
 Progress = Callable[[int, int], None]
@@ -87,7 +88,15 @@ def pixel_cache(dataset: Dataset, resize: Resize, progress: Progress | None = No
         paths = dataset.paths()
 
         def one(row: int) -> None:
-            array[row] = decode_for(paths[row], resize.apply)
+            try:
+                array[row] = decode_for(paths[row], resize.apply)
+            except DataError as error:
+                if paths[row].exists():
+                    raise
+                raise DataError(
+                    f"Images must stay in their folder while a study runs, but {paths[row]} disappeared. Restore it, "
+                    "and run the command again."
+                ) from error
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for done, _ in enumerate(pool.map(one, range(len(paths))), start=1):

@@ -95,10 +95,10 @@ def read(stream: BinaryIO, claim: Claim) -> DecodedImage:
     Args:
         stream: The file.
         claim: Function that reserves memory, called with the number of pixels and the number of bytes of the largest
-            strip or tile before decoding. Raises DataError if the limits are exceeded.
+            strip or tile before decoding. Raises DataError if the image has more than `decode.MAX_PIXELS` pixels.
 
     Raises:
-        DataError: If the image is too large, damaged or not supported.
+        DataError: If the image is larger than `claim` or `segment_bytes` allows, damaged or not supported.
     """
     with _opened(stream) as file:
         page, left_out = _choose(file)
@@ -119,7 +119,7 @@ def _opened(stream: BinaryIO) -> Any:
     try:
         return import_tifffile().TiffFile(stream, is_ome=False)
     except TypeError as error:  # tifffile supports one format for all samples of a page
-        raise DataError("damaged, or samples of different formats; save it with 8 or 16 bits") from error
+        raise DataError("damaged, or samples of different formats; save the image with 8 or 16 bits") from error
 
 
 def _choose(file: Any) -> tuple[Any, int]:
@@ -168,11 +168,16 @@ def _meaning(page: Any) -> _Meaning:
     if page.imagedepth != 1:
         raise DataError(f"a volume of {page.imagedepth} slices; save the slice as a separate image")
     if photometric not in _N_COLOURS:
-        raise DataError(f"colours of the kind {_name(page.photometric)} are not read; save it as grey or RGB")
+        raise DataError(
+            f"colours of the kind {_name(page.photometric)} are not supported; save the image as grey or RGB"
+        )
     if int(page.compression) not in _BOUNDED | EMBEDDED:
-        raise DataError(f"the compression {_name(page.compression)} is not read; save it with LZW or deflate")
+        raise DataError(
+            f"the compression {_name(page.compression)} is not supported; save the image with the compression LZW or "
+            "deflate"
+        )
     if n_samples > _MAX_SAMPLES:
-        raise DataError(f"{n_samples} channels; save it as grey or RGB")
+        raise DataError(f"{n_samples} channels; save the image as grey or RGB")
     bits, is_float = _depth(page)
     if photometric == _YCBCR and n_samples == 1:  # the only sample is luma
         photometric = _BLACK_IS_ZERO
@@ -185,9 +190,11 @@ def _meaning(page: Any) -> _Meaning:
     if (photometric == _YCBCR and bits != 8) or (
         photometric in (_CIELAB, _ICCLAB) and (is_float or bits not in (8, 16))
     ):
-        raise DataError(f"{bits}-bit {_name(page.photometric)} is not read; save it as grey or RGB")
+        raise DataError(f"{bits}-bit {_name(page.photometric)} is not supported; save the image as grey or RGB")
     if premultiplied and photometric not in (_BLACK_IS_ZERO, _RGB):
-        raise DataError(f"premultiplied alpha in {_name(page.photometric)} is not read; save it without transparency")
+        raise DataError(
+            f"premultiplied alpha in {_name(page.photometric)} is not supported; save the image without transparency"
+        )
     if photometric == _YCBCR:
         _require_usual_ycbcr(page)
     return _Meaning(photometric, n_colours, alpha, premultiplied, bits, is_float)
@@ -206,21 +213,23 @@ def _depth(page: Any) -> tuple[int, bool]:
     """
     bits, kind = page.bitspersample, int(page.sampleformat)
     if isinstance(bits, tuple):
-        raise DataError(f"samples of different depths: {', '.join(map(str, bits))} bits; save it with 8 or 16 bits")
+        raise DataError(
+            f"samples of different depths: {', '.join(map(str, bits))} bits; save the image with 8 or 16 bits"
+        )
     if kind == _FLOAT:
         if page.dtype is None or page.dtype.kind != "f":
-            raise DataError(f"{bits}-bit floating point is not read; save it with 8 or 16 bits")
+            raise DataError(f"{bits}-bit floating point is not supported; save the image with 8 or 16 bits")
         return bits, True
     if kind != _UNSIGNED:
         kind_name = _SAMPLE_FORMATS.get(kind, f"unknown ({kind})")
-        raise DataError(f"{bits}-bit {kind_name} samples have no known range; save it with 8 or 16 bits")
+        raise DataError(f"{bits}-bit {kind_name} samples have no known range; save the image with 8 or 16 bits")
     if bits > 16:
         what = "grey" if page.samplesperpixel == 1 else "colour"
-        raise DataError(f"{bits}-bit {what} has no known range; save it with 8 or 16 bits")
+        raise DataError(f"{bits}-bit {what} has no known range; save the image with 8 or 16 bits")
     if page.dtype is None:
-        raise DataError(f"{bits}-bit samples are not read; save it with 8 or 16 bits")
+        raise DataError(f"{bits}-bit samples are not supported; save the image with 8 or 16 bits")
     if page.predictor != 1 and page.compression not in EMBEDDED and bits not in (8, 16):
-        raise DataError(f"{bits}-bit samples with a predictor are not read; save it with 8 or 16 bits")
+        raise DataError(f"{bits}-bit samples with a predictor are not supported; save the image with 8 or 16 bits")
     return int(bits), False
 
 
@@ -240,7 +249,7 @@ def _alpha(page: Any, photometric: int, n_colours: int) -> tuple[int | None, boo
     if photometric == _RGB and n_more == 1 and not extra:
         return n_colours, False  # as in Pillow, a fourth channel of unspecified type is alpha
     if n_more and (photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) or not extra):
-        raise DataError(f"{n_samples} channels of unknown meaning; save it as grey or RGB")
+        raise DataError(f"{n_samples} channels of unknown meaning; save the image as grey or RGB")
     return None, False
 
 
@@ -251,7 +260,7 @@ def _require_usual_ycbcr(page: Any) -> None:
         DataError: If the coefficients, the range or the compression are not supported.
     """
     if page.compression in EMBEDDED - JPEG:
-        raise DataError(f"YCbCr within {_name(page.compression)} is not read; save it as RGB")
+        raise DataError(f"YCbCr with the compression {_name(page.compression)} is not supported; save the image as RGB")
 
     def numbers(tag: int, usual: list[float]) -> npt.NDArray[np.float64]:
         value = page.tags.valueof(tag)
@@ -263,7 +272,7 @@ def _require_usual_ycbcr(page: Any) -> None:
     for tag, usual in ((529, [0.299, 0.587, 0.114]), (532, [0.0, 255, 128, 255, 128, 255])):
         found = numbers(tag, usual)
         if found.shape != (len(usual),) or np.abs(found - usual).max() > 0.002 * max(usual):
-            raise DataError("YCbCr with unusual coefficients or range is not read; save it as RGB")
+            raise DataError("YCbCr with unusual coefficients or range is not supported; save the image as RGB")
 
 
 def _old_jpeg(stream: Any, page: Any, claim: Claim) -> Pixels:
@@ -271,7 +280,8 @@ def _old_jpeg(stream: Any, page: Any, claim: Claim) -> Pixels:
     place, n_bytes = (int(np.ravel(page.tags.valueof(tag) or 0)[0]) for tag in (513, 514))
     if not place or not n_bytes:
         raise DataError(
-            "the compression OJPEG without its tag JPEGInterchangeFormat is not read; save it with another compression"
+            "the compression OJPEG without its tag JPEGInterchangeFormat is not supported; save the image with another "
+            "compression"
         )
     stream.seek(place)
     with Image.open(io.BytesIO(stream.read(n_bytes)), formats=("JPEG",)) as image:

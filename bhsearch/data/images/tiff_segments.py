@@ -43,13 +43,13 @@ def segment_bytes(page: Any) -> int:
     """Return the size of the largest strip or tile after decoding, in bytes.
 
     Raises:
-        DataError: If the size exceeds the limit.
+        DataError: If the size exceeds `_MAX_SEGMENT_BYTES`, 1 GiB.
     """
     rows, columns = _segment_shape(page)
     n_samples = page.samplesperpixel if page.planarconfig == 1 else 1
     n_bytes = int(rows) * int(columns) * int(page.tiledepth or 1) * n_samples * (page.dtype or np.dtype("u1")).itemsize
     if n_bytes > _MAX_SEGMENT_BYTES:
-        raise DataError(f"too large: a strip or tile of {n_bytes:,} bytes, at most {_MAX_SEGMENT_BYTES:,} are read")
+        raise DataError(f"too large: a strip or tile of {n_bytes:,} bytes; the limit is {_MAX_SEGMENT_BYTES:,} bytes")
     return n_bytes
 
 
@@ -75,7 +75,7 @@ def segments(stream: Any, page: Any, is_ycbcr: bool) -> Iterator[tuple[int, int,
     """
     if is_ycbcr and page.is_subsampled:
         if page.planarconfig != 1:
-            raise DataError("subsampled YCbCr in separate planes is not read; save it as RGB")
+            raise DataError("subsampled YCbCr in separate planes is not supported; save the image as RGB")
         yield from _subsampled(stream, page)
         return
     more = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in JPEG else {}
@@ -155,7 +155,7 @@ def _subsampled(stream: Any, page: Any) -> Iterator[tuple[int, int, int, npt.NDA
     if across not in (1, 2, 4) or down not in (1, 2, 4):
         raise DataError(f"damaged: chroma subsampled by {across} and {down}")
     if page.predictor != 1 or page.fillorder != 1:
-        raise DataError("subsampled YCbCr with a predictor is not read; save it as RGB")
+        raise DataError("subsampled YCbCr with a predictor is not supported; save the image as RGB")
     length, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     n_across = math.ceil(page.imagewidth / width)
     decompress = None if page.compression == 1 else import_tifffile().TIFF.DECOMPRESSORS[page.compression]

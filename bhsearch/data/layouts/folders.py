@@ -15,6 +15,7 @@ from bhsearch.data.layouts.listing import ImageRecord, Listing, named, raise_dat
 from bhsearch.data.layouts.manifest import counted_parts
 from bhsearch.data.layouts.naming import folded, is_division_folder, is_placeholder, part_of
 from bhsearch.errors import DataError, SettingsError
+from bhsearch.text import plural, verb
 
 _MAGNIFICATION = re.compile(r"(?:x[ _-]*)?[0-9]+(?:[.,][0-9]+)?[ _-]*(?:x|px|um|µm|mpp)?|[0-9]+[ _-]*x[ _-]*[0-9]+")
 # Words in the names of numbered folders that are not patients, such as "batch 3" or "level1".
@@ -283,7 +284,8 @@ def _no_class(paths: Sequence[str], elsewhere: list[str], classes: ClassMap) -> 
     looks = f" The folders that look like classes are {named(seen, 12)}.\n{map_advice(seen)}" if seen else ""
     return (
         "In the layout folders, the folder of an image must name its class, but "
-        f"{len(elsewhere):,} of {len(paths):,} images are in no class folder ({classes.names()}), such as "
+        f"{len(elsewhere):,} of {plural(len(paths), 'image')} {verb(len(elsewhere), 'is', 'are')} in no class "
+        f"folder ({classes.names()}), such as "
         f"{elsewhere[0]}.{looks}"
     )
 

@@ -50,7 +50,12 @@ def read_idc(paths: Sequence[str]) -> list[ImageRecord]:
 
 
 class IdcTree:
-    """Layout that reads label and patient from the file names, which must agree with the folders."""
+    """Layout of IDC patches, which are stored and named according to `GRAMMAR`.
+
+    Patient and label are read from the file name. They must equal the names of the folders of the file: the label that
+    of the inner folder, the patient that of the outer folder, unless the outer folder is the data folder. Otherwise,
+    `read` raises DataError.
+    """
 
     pattern = GRAMMAR
     options = frozenset[str]()

@@ -16,8 +16,16 @@ from bhsearch.data.images.files import Images
 from bhsearch.data.layouts.base import LayoutOptions
 from bhsearch.data.layouts.class_names import ClassMap, manifest_classes, map_advice
 from bhsearch.data.layouts.listing import ImageRecord, Listing, named, raise_data_errors
-from bhsearch.data.layouts.naming import PARTS, folded, is_part_column, is_placeholder, part_of
+from bhsearch.data.layouts.naming import (
+    PARTS,
+    folded,
+    is_part_column,
+    is_placeholder,
+    is_rounded_number,
+    part_of,
+)
 from bhsearch.errors import DataError, SettingsError
+from bhsearch.text import plural
 
 SUFFIXES = (".csv", ".tsv")
 REQUIRED_COLUMNS = ("path", "label", "case")
@@ -264,11 +272,16 @@ def _require_labels(table: _Table, classes: ClassMap) -> None:
         return
     values = list(dict.fromkeys(row.fields["label"] for row in table.rows if row.fields["label"]))
     # With few different labels, many of them unknown, a class map is missing; otherwise single rows are wrong.
-    is_naming = 1 < len(values) <= 12 and len(unknown) * 10 >= len(table.rows)
+    if 1 < len(values) <= 12 and len(unknown) * 10 >= len(table.rows):
+        times = Counter(row.fields["label"] for row in unknown)
+        raise_data_errors(
+            [f"{value!r} in {plural(n, 'row')}" for value, n in times.items()],
+            f"These labels of the manifest are not {classes.names()}.",
+            map_advice(values),
+        )
     raise_data_errors(
         [f"line {row.line}: {row.fields['label']!r}" for row in unknown],
         f"The label of these rows of the manifest is not {classes.names()}.",
-        map_advice(values) if is_naming else "",
     )
 
 
@@ -280,6 +293,7 @@ def _rows(
     missing: list[str] = []
     no_case: list[str] = []
     placeholders: list[str] = []
+    rounded: list[str] = []
     more = [name for name in OPTIONAL_COLUMNS if name not in ignored]
     for row, part in zip(table.rows, parts, strict=True):
         given, case = row.fields["path"], row.fields["case"]
@@ -292,14 +306,26 @@ def _rows(
             no_case.append(f"line {row.line}: {given}")
         elif is_placeholder(case):
             placeholders.append(f"line {row.line}: {case!r}")
+        elif is_rounded_number(case):
+            rounded.append(f"line {row.line}: {case!r}")
         label = classes.label_of(row.fields["label"])
         rows.append(
             ImageRecord(path or "", label or 0, case, part=part, **{name: row.fields.get(name, "") for name in more})
         )
     elsewhere = "If the images are in another folder, give it with --image-root."
+    if any(re.match(r"[A-Za-z]:[\\/]|\\\\", row.fields["path"]) for row in table.rows):
+        elsewhere = (
+            "Paths with a drive letter or a server of Windows cannot be found here. Write paths relative to the folder "
+            "of the images, and give this folder with --image-root."
+        )
     raise_data_errors(leaving, f"These paths of the manifest are outside the image folder {root}.", elsewhere)
     raise_data_errors(no_case, "These rows of the manifest have no case. Fill in the column case.")
     raise_data_errors(placeholders, PLACEHOLDER_RULE)
+    raise_data_errors(
+        rounded,
+        "A spreadsheet rounded these cases, so that several patients may have the same one.",
+        "Format the column case as text in the spreadsheet, enter the full numbers, and save the file again.",
+    )
     raise_data_errors(missing, f"These files of the manifest do not exist in {root}.", elsewhere)
     times = Counter(row.path for row in rows)
     raise_data_errors(
@@ -313,7 +339,8 @@ def _path(given: str, root: Path, folder: Path) -> tuple[str | None, bool]:
     """Return a path relative to the root (None if it is outside), and whether the file exists.
 
     A relative path is first resolved from the root, then from the folder of the manifest. If the file does not exist,
-    backslashes are replaced by slashes (for Windows paths), and accented letters are composed or decomposed.
+    backslashes are replaced by slashes (for Windows paths), and accented letters of each folder and of the file are
+    composed or decomposed.
 
     Args:
         given: Path as written in the manifest.
@@ -322,15 +349,27 @@ def _path(given: str, root: Path, folder: Path) -> tuple[str | None, bool]:
     """
     inside: str | None = None
     plain = given.replace("\\", "/")
-    spelt = (given, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
-    for text in dict.fromkeys(spelt) if given else ():
+    for text in dict.fromkeys((given, plain)) if given else ():
         for base in dict.fromkeys((root, folder)):
             path = _relative(os.path.normpath(os.path.join(base, text)), root)  # noqa: PTH118
             if path is not None:
-                if os.path.lexists(root / path):
-                    return path, True
+                found = path if os.path.lexists(root / path) else _as_on_disk(root, path)
+                if found:
+                    return found, True
                 inside = inside or path
     return inside, False
+
+
+def _as_on_disk(root: Path, path: str) -> str:
+    """Return a path with the accented letters of its folders and file as on the disk; empty if it does not exist."""
+    found = PurePosixPath()
+    for name in PurePosixPath(path).parts:
+        spelt = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+        there = [each for each in spelt if os.path.lexists(root / found / each)]
+        if not there:
+            return ""
+        found /= there[0]
+    return str(found)
 
 
 def _relative(path: str, root: Path) -> str | None:

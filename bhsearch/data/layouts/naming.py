@@ -69,6 +69,12 @@ def is_placeholder(name: str) -> bool:
 
 
 @lru_cache(_CACHED)
+def is_rounded_number(name: str) -> bool:
+    """Return whether a name is a number as spreadsheets round long ones, such as `1.23457E+11` or `1,2E+11`."""
+    return bool(re.fullmatch(r"[0-9](?:[.,][0-9]+)?e\+[0-9]{1,3}", folded(name)))
+
+
+@lru_cache(_CACHED)
 def part_of(name: str) -> str | None:
     """Return the part that a name in any common spelling means: `train`, `validation` or `test`; otherwise None."""
     match = _PART_WORD.fullmatch(folded(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bhsearch.data.dataset import BadFile
 from bhsearch.data.images.decode import IMAGE_SUFFIXES
 from bhsearch.data.images.files import Images, describe_left_out, find_images
 from bhsearch.data.layouts.base import LAYOUTS, NO_OPTIONS, LayoutOptions
@@ -16,6 +17,7 @@ from bhsearch.errors import DataError, SettingsError
 from bhsearch.text import plural
 
 AUTO = "auto"
+_SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 # Options that only some layouts support, with the reason why other layouts do not support them.
 _OPTIONS = {
     "case_pattern": "names cases itself",
@@ -48,7 +50,7 @@ def read(data: Path, *, layout: str = AUTO, options: LayoutOptions = NO_OPTIONS,
     _check_options(layout, options)
     listing = LAYOUTS.get(layout).read(data, images, options)
     if both_classes:
-        require_both_classes(row.label for row in listing.rows)
+        require_both_classes((row.label for row in listing.rows), _unread(listing.bad))
     if listing.has_cases:
         raise_data_errors(
             [f"{row.path}: {row.case!r}" for row in listing.rows if is_placeholder(row.case)], PLACEHOLDER_RULE
@@ -104,7 +106,10 @@ def _checked_layout(data: Path, layout: str) -> str:
     if layout == AUTO and data.suffix.lower() in SUFFIXES:
         return "manifest"
     if not takes_file:
-        raise DataError(f"--data must be a folder or a manifest (.csv), but got the file {data}.")
+        advice = (
+            "Save the table as `CSV UTF-8`" if data.suffix.lower() in _SPREADSHEETS else "Give the folder of the images"
+        )
+        raise DataError(f"--data must be a folder or a manifest (.csv), but got the file {data}. {advice}.")
     return layout
 
 
@@ -144,4 +149,13 @@ def _known_layouts() -> str:
 
 def _no_images(data: Path, images: Images) -> str:
     left_out = f"; {describe_left_out(images.left_out)}" if images.left_out else ""
-    return f"No images were found in {data} (known suffixes: {', '.join(IMAGE_SUFFIXES)}){left_out}."
+    return (
+        f"No images were found in {data} (known suffixes: {', '.join(IMAGE_SUFFIXES)}){left_out}{_unread(images.bad)}."
+    )
+
+
+def _unread(bad: Sequence[BadFile]) -> str:
+    """Return a clause on the entries of a folder that cannot be read; empty if there are none."""
+    n_more = len(bad) - 1
+    more = f" and {n_more:,} more" if n_more else ""
+    return f" (not read: {bad[0].path}, {bad[0].reason}{more})" if bad else ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bhsearch.engines.base import Trial, is_ignored_on_resume, result_attributes
-from bhsearch.engines.keras_tuner.journal import JournalEntry, KerasTunerStudy
+from bhsearch.engines.keras_tuner.journal import JournalEntry, KerasTunerStudy, load_costs, save_costs
 from bhsearch.errors import StudyError
 from bhsearch.objectives.base import IntermediateValue
 from bhsearch.objectives.space import Parameter, Params
@@ -39,7 +40,12 @@ class KerasTunerEngine:
         self._space, self._sampler, self._seed = space, sampler, seed
         self._driver: OracleDriver | None = None
 
-    def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
+    def ask(
+        self,
+        point: Params | None = None,
+        notes: dict[str, Any] | None = None,
+        seconds_left: float = math.inf,  # noqa: ARG002
+    ) -> Trial:
         """Start a trial with parameters from the oracle, or with given parameters; see `Engine.ask`.
 
         A trial with given parameters does not change the sequence of parameters that the oracle proposes, except that
@@ -94,9 +100,16 @@ class KerasTunerEngine:
         """End a trial as pruned."""
         self._journal.end(number, PRUNED, None, {"seconds": round(seconds, 4)})
 
-    def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
+    def complete(
+        self,
+        number: int,
+        score: float,
+        seconds: float,
+        ends: tuple[float, float] | None = None,
+        milliseconds: float | None = None,
+    ) -> None:
         """End a trial as complete; see `Engine.complete`."""
-        self._journal.end(number, COMPLETE, float(score), result_attributes(seconds, ends))
+        self._journal.end(number, COMPLETE, float(score), result_attributes(seconds, ends, milliseconds))
 
     def annotate(self, number: int, notes: dict[str, str]) -> None:
         """Do nothing: no user interface displays the journal."""
@@ -115,6 +128,14 @@ class KerasTunerEngine:
     def trials(self) -> list[Trial]:
         """Return all trials, ordered by number."""
         return [entry.trial for entry in self._journal.entries()]
+
+    def costs(self) -> dict[str, Any]:
+        """Return the stored costs; see `Engine.costs`."""
+        return load_costs(self._study)
+
+    def save_costs(self, costs: dict[str, Any]) -> None:
+        """Store costs with the study."""
+        save_costs(self._study, costs)
 
     def importances(self) -> dict[str, float]:
         """Return an empty dict: KerasTuner does not compute importances."""

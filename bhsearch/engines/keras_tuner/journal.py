@@ -227,6 +227,17 @@ def load_settings(study: KerasTunerStudy) -> dict[str, Any]:
     return dict(_read(study.journal.folder)["settings"])
 
 
+def save_costs(study: KerasTunerStudy, costs: dict[str, Any]) -> None:
+    """Store costs with the study."""
+    with study.journal.alone():
+        _write(study.journal.folder, _read(study.journal.folder) | {"costs": costs})
+
+
+def load_costs(study: KerasTunerStudy) -> dict[str, Any]:
+    """Return the stored costs; empty if none were stored."""
+    return dict(_read(study.journal.folder)["costs"])
+
+
 def completed_trials(study: KerasTunerStudy) -> list[tuple[float, Params]]:
     """Return the score and the parameters of every complete trial."""
     trials = [entry.trial for entry in study.journal.entries()]
@@ -277,6 +288,7 @@ def _read(folder: Path) -> dict[str, Any]:
             "schema": held.get("schema"),
             "facts": dict(held["facts"]),
             "settings": dict(held["settings"]),
+            "costs": dict(held.get("costs", {})),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(

@@ -291,14 +291,16 @@ def _translated(space: Sequence[Parameter]) -> Any:
         elif row.whole:
             found.Int(row.name, int(row.low), int(row.high), sampling=scale, default=row.start)
         else:
-            found.Float(row.name, row.low, row.high, sampling=scale, default=row.start)
+            found.Float(row.name, row.low, row.high, row.step or None, sampling=scale, default=row.start)
     return found
 
 
 def _typed(row: Parameter, value: Any) -> Any:
-    """Return a value clipped to the parameter's range and converted to the parameter's type."""
+    """Return the nearest value in the parameter's range, with the parameter's type."""
     if row.choices:
         return next(choice for choice in row.choices if choice == value)
+    if row.step:
+        return min(row.values, key=lambda known: abs(known - value))
     inside = min(max(value, row.low), row.high)
     return int(inside) if row.whole else float(inside)
 

@@ -64,9 +64,10 @@ class KerasTunerStore:
         prunes=False,
         parallel=False,
         uses_database=False,
+        paced=("hyperband",),
         advice={
             "workers": "KerasTuner's oracle runs in a single process. For more workers, use --engine optuna.",
-            "pruner": "To train bad trials for fewer epochs, use --sampler hyperband.",
+            "pruner": "To train bad networks for fewer epochs, use --regime finetune --sampler hyperband.",
             "storage": f"KerasTuner's studies are stored in the folder {studies.DIRECTORY} of the working directory.",
         },
     )

@@ -1,8 +1,8 @@
-"""Attributes of studies and trials in Optuna's storage, which hold metadata and notes (see `Trial.notes`).
+"""Attributes and parameters in Optuna's storage. Attributes hold metadata and notes (see `Trial.notes`).
 
 Notes for users are stored as user attributes, which optuna-dashboard shows as columns. Data for this package alone are
-stored as system attributes, which optuna-dashboard hides. Optuna has no public API to write system attributes, so this
-module uses private names of Optuna.
+stored as system attributes, which optuna-dashboard hides. Optuna has no public API to write system attributes, or all
+parameters of a trial at once, so this module uses private names of Optuna.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial
 from sqlalchemy.orm import Session
 
 METRIC = "auc"
-_FOR_PEOPLE = frozenset(("seconds", "reason", "retry_of", "auc_low", "auc_high"))
+_FOR_PEOPLE = frozenset(("seconds", "reason", "retry_of", "auc_low", "auc_high", "ms_per_image"))
 _PREFIX = "bhsearch:"
 
 
@@ -63,6 +65,41 @@ def notes_of(trial: FrozenTrial) -> dict[str, Any]:
     return trial.user_attrs | hidden
 
 
+class CollectedParams:
+    """A storage that collects the parameters of a trial, to store them in one transaction.
+
+    Args:
+        storage: Storage of the study, which everything else is passed on to.
+    """
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+        self._collected: list[tuple[int, str, float, BaseDistribution]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def set_trial_param(self, trial_id: int, name: str, value: float, distribution: BaseDistribution) -> None:
+        """Keep a parameter until `flush` is called; see `optuna.storages.BaseStorage.set_trial_param`."""
+        self._collected.append((trial_id, name, value, distribution))
+
+    def flush(self) -> None:
+        """Store all parameters: in a relational database all of them or none."""
+        backend = _backend(self._storage)
+        if isinstance(backend, RDBStorage):
+            with _create_scoped_session(backend.scoped_session, True) as session:
+                for row in self._collected:
+                    backend._set_trial_param_without_commit(session, *row)
+        else:
+            for row in self._collected:
+                self._storage.set_trial_param(*row)
+        self._collected.clear()
+
+
+def _backend(storage: BaseStorage) -> BaseStorage:
+    return storage._backend if isinstance(storage, _CachedStorage) else storage
+
+
 def add_to_ended(storage: BaseStorage, trial_id: int, notes: Mapping[str, str]) -> None:
     """Add user attributes to a trial that has ended.
 
@@ -70,7 +107,7 @@ def add_to_ended(storage: BaseStorage, trial_id: int, notes: Mapping[str, str]) 
     MLflow run that the notes refer to is created after the trial has ended. It does nothing if the storage is not a
     relational database.
     """
-    backend = storage._backend if isinstance(storage, _CachedStorage) else storage
+    backend = _backend(storage)
     if not isinstance(backend, RDBStorage):
         return
     with Session(backend.engine) as session, session.begin():

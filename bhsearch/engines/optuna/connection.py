@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -35,7 +36,7 @@ def retry_while_unavailable(call: Callable[P, R]) -> Callable[P, R]:
     The function must be idempotent, because the database may have executed a call whose response was lost.
 
     Raises:
-        PlaceError: If the disk of the storage is full.
+        PlaceError: If the disk of the storage is full, or its database is read-only.
         RunError: If the storage is not available for `PATIENCE_SECONDS`.
     """
 
@@ -44,14 +45,10 @@ def retry_while_unavailable(call: Callable[P, R]) -> Callable[P, R]:
         started, attempt = time.monotonic(), 0
         while True:
             try:
-                return call(*args, **kwargs)
+                with explain_unwritable():
+                    return call(*args, **kwargs)
             except (StorageInternalError, DBAPIError) as error:
                 reason = _reason(error)
-                if "disk is full" in reason:
-                    raise PlaceError(
-                        "The disk with the study's database is full. Free some space, and repeat the command to "
-                        "continue the study."
-                    ) from error
                 if not _is_away(error):
                     raise
                 if time.monotonic() > started + PATIENCE_SECONDS:
@@ -64,6 +61,26 @@ def retry_while_unavailable(call: Callable[P, R]) -> Callable[P, R]:
             attempt += 1
 
     return wrapped
+
+
+@contextmanager
+def explain_unwritable() -> Iterator[None]:
+    """Raise PlaceError if the block fails because the database cannot be written, which no retry would change."""
+    try:
+        yield
+    except (StorageInternalError, DBAPIError) as error:
+        reason = _reason(error)
+        if "disk is full" in reason:
+            raise PlaceError(
+                "The disk with the study's database is full. Free some space, and repeat the command to continue the "
+                "study."
+            ) from error
+        if "readonly database" in reason:
+            raise PlaceError(
+                "The study's database is read-only. Give write permission on its folder and its files, which include "
+                "those that end in -wal and -shm, or use another database with --storage."
+            ) from error
+        raise
 
 
 def _is_away(error: BaseException) -> bool:
@@ -112,6 +129,8 @@ def connect(url: str) -> optuna.storages.BaseStorage:
 def _hint(url: str, error: Exception) -> str:
     """Return a sentence of advice with a leading space; empty if no advice is known for this error."""
     scheme = url.partition(":")[0]
+    if "://" not in url:
+        return " Use a URL, such as sqlite:///optuna.db."
     if scheme.startswith("postgres") and (isinstance(error, ImportError) or scheme != "postgresql+psycopg"):
         return " For PostgreSQL, install bhsearch[postgres], and use a URL such as postgresql+psycopg://USER@HOST/NAME."
     if scheme.startswith("sqlite"):
@@ -157,7 +176,8 @@ def _open(url: str) -> optuna.storages.BaseStorage:
     escaped = url.replace("{", "{{").replace("}", "}}")  # Optuna passes the URL through `str.format`
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are stable within the pinned Optuna versions
-        storage = optuna.storages.RDBStorage(escaped, pool, heartbeat_interval=every, grace_period=grace)
+        with _keep_loggers():
+            storage = optuna.storages.RDBStorage(escaped, pool, heartbeat_interval=every, grace_period=grace)
     if in_wal:
         # Commits write the log without waiting for the disk to flush, which halves the storage time per trial.
         # Commits of a process that is killed later are not lost.
@@ -171,6 +191,20 @@ def _open(url: str) -> optuna.storages.BaseStorage:
         event.listen(storage.engine, "do_connect", guard.check)  # SQLite would replace a deleted file by an empty one
         event.listen(storage.engine, "checkout", guard.check)
     return storage
+
+
+@contextmanager
+def _keep_loggers() -> Iterator[None]:
+    """Keep Optuna from disabling all loggers of the process when it creates a database.
+
+    Optuna configures logging only if the root logger has no handler.
+    """
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
 
 
 _open_patiently = retry_while_unavailable(_open)

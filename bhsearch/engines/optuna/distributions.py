@@ -13,4 +13,4 @@ def distribution(parameter: Parameter) -> BaseDistribution:
         return CategoricalDistribution(parameter.choices)
     if parameter.whole:
         return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
-    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step or None)

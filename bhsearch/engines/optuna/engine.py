@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -11,19 +12,22 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bhsearch.engines.base import Trial, TrialAlreadyEnded, is_ignored_on_resume, result_attributes
 from bhsearch.engines.optuna import attributes as attributes
+from bhsearch.engines.optuna.allowance import Allowance
 from bhsearch.engines.optuna.connection import discard_if_new, retry_while_unavailable
 from bhsearch.engines.optuna.distributions import distribution
 from bhsearch.engines.optuna.importances import shares_of
 from bhsearch.engines.optuna.pruners import PRUNERS, pruner_inputs
 from bhsearch.engines.optuna.registry import SAMPLERS
+from bhsearch.engines.optuna.untried import UntriedSampler
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.objectives.base import IntermediateValue
-from bhsearch.objectives.space import Parameter, Params, starting_point
+from bhsearch.objectives.space import Parameter, Params, starting_points
 from bhsearch.runtime.processes import this_process
 from bhsearch.runtime.store_schema import SCHEMA, require_schema
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
@@ -32,6 +36,7 @@ optuna.logging.set_verbosity(logging.ERROR)
 
 _GROWING, _WHOLE = " (growing)", "bhsearch.whole"
 _FACTS, _SETTINGS, _SCHEMA = "bhsearch.facts", "bhsearch.settings", "bhsearch.schema"
+_COSTS = "bhsearch.costs"
 _STATES = {
     TrialState.COMPLETE: COMPLETE,
     TrialState.PRUNED: PRUNED,
@@ -71,7 +76,9 @@ class OptunaEngine:
         self._reported: set[int] = set()  # steps that the running trial has reported
 
     @retry_while_unavailable
-    def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
+    def ask(
+        self, point: Params | None = None, notes: dict[str, Any] | None = None, seconds_left: float = math.inf
+    ) -> Trial:
         """Start a trial; see `Engine.ask`.
 
         The sampler is seeded from the seed of the study and the number of trials so far, so that a resumed study
@@ -81,9 +88,13 @@ class OptunaEngine:
         trials = self.trials()
         done = sum(trial.state != RUNNING and not is_ignored_on_resume(trial) for trial in trials)
         running = sum(trial.state == RUNNING for trial in trials)
-        self._study.sampler = self._next_sampler(done, running)
+        tried = [trial.params for trial in trials if not is_ignored_on_resume(trial)]
+        allows = None
+        if math.isfinite(seconds_left):
+            allows = Allowance(self._space, tried, self.costs().get("seconds", {}), seconds_left)
+        self._study.sampler = UntriedSampler(self._next_sampler(done, running), self._space, tried, allows)
         kept = {"owner": this_process(), **(notes or {})}
-        trial = self._start(point, trials, kept)
+        trial = self._start(point, tried, kept)
         self._running, self._reported = {trial.number: trial}, set()
         return Trial(trial.number, RUNNING, trial.params, notes=kept)
 
@@ -95,19 +106,19 @@ class OptunaEngine:
         digest = hashlib.sha256(f"{self._seed}/{running}/{done}".encode()).digest()
         return self._sampler(int.from_bytes(digest[:4], "big"), self._seed, done + running)
 
-    def _first_point(self, trials: Sequence[Trial]) -> Params | None:
-        """Return the starting point of a backbone without trials, or None.
+    def _first_point(self, tried: Sequence[Params]) -> Params | None:
+        """Return the first starting point that was not tried, or None.
 
-        None is returned if every backbone has a trial or the sampler does not learn from earlier trials.
+        The first points of all backbones come before the second ones. None is returned if all were tried, or the
+        sampler does not learn from earlier trials.
         """
-        if self._sampler.learns:
-            tried = {trial.params.get("backbone") for trial in trials if not is_ignored_on_resume(trial)}
-            for backbone in next(row.choices for row in self._space if row.name == "backbone"):
-                if backbone not in tried:
-                    return starting_point(self._space, backbone)
-        return None
+        if not self._sampler.learns:
+            return None
+        backbones = next(row.choices for row in self._space if row.name == "backbone")
+        rounds = zip(*(starting_points(self._space, backbone) for backbone in backbones), strict=True)
+        return next((point for points in rounds for point in points if point not in tried), None)
 
-    def _start(self, point: Params | None, trials: Sequence[Trial], notes: dict[str, Any]) -> optuna.Trial:
+    def _start(self, point: Params | None, tried: Sequence[Params], notes: dict[str, Any]) -> optuna.Trial:
         """Start a trial as `optuna.Study.ask` does, but store the notes when the trial is created.
 
         A process that is killed right after this step thus leaves no trial without an owner.
@@ -116,7 +127,7 @@ class OptunaEngine:
         study._thread_local.cached_all_trials = None
         trial_id = None if point else study._pop_waiting_trial_id()  # a user may have enqueued a trial
         if trial_id is None:
-            point = point or self._first_point(trials)
+            point = point or self._first_point(tried)
             fixed = {"fixed_params": point} if point else {}
             shown, hidden = attributes.of_notes(notes)
             template = create_trial(state=TrialState.RUNNING, user_attrs=shown, system_attrs=fixed | hidden)
@@ -124,8 +135,12 @@ class OptunaEngine:
         else:
             trial = optuna.Trial(study, trial_id)
             attributes.keep_notes(study._storage, trial_id, notes)
+        collected = attributes.CollectedParams(study._storage)
+        trial.storage = cast(BaseStorage, collected)
         for name, values in self._distributions.items():
             trial._suggest(name, values)
+        collected.flush()
+        trial.storage = study._storage
         return trial
 
     @retry_while_unavailable
@@ -149,9 +164,16 @@ class OptunaEngine:
         self._end(number, TrialState.PRUNED, None, {"seconds": round(seconds, 4)})
 
     @retry_while_unavailable
-    def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
+    def complete(
+        self,
+        number: int,
+        score: float,
+        seconds: float,
+        ends: tuple[float, float] | None = None,
+        milliseconds: float | None = None,
+    ) -> None:
         """End a trial as complete; see `Engine.complete`."""
-        self._end(number, TrialState.COMPLETE, score, result_attributes(seconds, ends))
+        self._end(number, TrialState.COMPLETE, score, result_attributes(seconds, ends, milliseconds))
 
     @retry_while_unavailable
     def annotate(self, number: int, notes: dict[str, str]) -> None:
@@ -212,6 +234,16 @@ class OptunaEngine:
         """Return all trials, ordered by number."""
         return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
 
+    @retry_while_unavailable
+    def costs(self) -> dict[str, Any]:
+        """Return the stored costs; see `Engine.costs`."""
+        return dict(attributes.kept(self._study).get(_COSTS, {}))
+
+    @retry_while_unavailable
+    def save_costs(self, costs: dict[str, Any]) -> None:
+        """Store costs with the study."""
+        attributes.set_attribute(self._study, _COSTS, costs)
+
     def importances(self) -> dict[str, float]:
         """Return the fraction of the score's variance explained by each parameter (fANOVA), largest first.
 
@@ -226,6 +258,12 @@ class OptunaEngine:
         if self._study.study_name in optuna.get_all_study_names(storage):  # a previous attempt may have deleted it
             optuna.delete_study(study_name=self._study.study_name, storage=storage)
         discard_if_new(storage)
+
+
+def engine_in_memory(space: Sequence[Parameter], sampler: str, seed: int) -> OptunaEngine:
+    """Return an engine whose trials are kept in this process only."""
+    study = open_study(optuna.storages.InMemoryStorage(), "in memory", {})
+    return OptunaEngine(study, space, sampler, seed)
 
 
 def open_study(storage: optuna.storages.BaseStorage, name: str, facts: dict[str, Any]) -> optuna.Study:
@@ -317,6 +355,7 @@ def add_backbones(study: optuna.Study, facts: dict[str, Any], backbones: Sequenc
     attributes.name_metric(draft)
     attributes.set_attribute(draft, _SCHEMA, SCHEMA)
     attributes.set_attribute(draft, _FACTS, facts)
+    attributes.set_attribute(draft, _COSTS, attributes.kept(study).get(_COSTS, {}))
     choices = CategoricalDistribution(tuple(backbones))
     draft.add_trials([_with_choices(trial, choices) for trial in study.get_trials()])
     attributes.set_attribute(draft, _WHOLE, True)

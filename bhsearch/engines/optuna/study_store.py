@@ -12,7 +12,13 @@ import optuna
 
 from bhsearch.engines.base import Capabilities, Engine, StoredStudy
 from bhsearch.engines.optuna import engine
-from bhsearch.engines.optuna.connection import connect, discard_if_new, reconnect, retry_while_unavailable
+from bhsearch.engines.optuna.connection import (
+    connect,
+    discard_if_new,
+    explain_unwritable,
+    reconnect,
+    retry_while_unavailable,
+)
 from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.engines.optuna.url import check_storage, sqlite_file, without_password
 from bhsearch.errors import MissingError
@@ -88,7 +94,8 @@ class OptunaStore:
     def open(self, storage: str, name: str, metadata: dict[str, Any]) -> StoredStudy:
         """Open a study; create it if it does not exist; see `StudyStore.open`."""
         connected = self._opened[storage] = connect(storage)
-        return OptunaStudy(engine.open_study(connected, name, metadata))
+        with explain_unwritable():
+            return OptunaStudy(engine.open_study(connected, name, metadata))
 
     def find(self, storage: str, name: str, patient: bool = False) -> StoredStudy:
         """Open an existing study, without creating the database; see `StudyStore.find`."""

@@ -23,9 +23,9 @@ def weighted_calibration_slope(label: LabelArray, probability: npt.NDArray[Any],
     that they are not extreme enough.
 
     Args:
-        label: 0 or 1. Shape (n,).
-        probability: P(malignant). Shape (n,).
-        weight: Weight per image, 0 or more. Shape (..., n).
+        label: 0 or 1. Shape (n_images,).
+        probability: P(malignant). Shape (n_images,).
+        weight: Weight per image, 0 or more. Shape (..., n_images).
 
     Returns:
         One slope per leading index; nan if a class has zero weight or a threshold separates the classes, since the
@@ -53,9 +53,9 @@ def weighted_calibration_intercept(label: LabelArray, probability: npt.NDArray[A
     probabilities are too low on average, and below 0 if they are too high.
 
     Args:
-        label: 0 or 1. Shape (n,).
-        probability: P(malignant). Shape (n,).
-        weight: Weight per image, 0 or more. Shape (..., n).
+        label: 0 or 1. Shape (n_images,).
+        probability: P(malignant). Shape (n_images,).
+        weight: Weight per image, 0 or more. Shape (..., n_images).
 
     Returns:
         One intercept per leading index, in logits; nan if a class has zero weight. Shape (...).
@@ -73,7 +73,7 @@ def weighted_calibration_intercept(label: LabelArray, probability: npt.NDArray[A
 
 
 def _overlap(label: LabelArray, x: FloatArray, weight: FloatArray) -> npt.NDArray[np.bool_]:
-    """Return whether the logits of the two classes overlap among the images with a weight. Shape (n_rows,)."""
+    """Return whether the logits of the two classes overlap among the images with a weight. Shape (n_weights,)."""
     order = np.argsort(x)
     ranked, present = x[order], weight[:, order] > 0
     positive, negative = (present & (label[order] == value) for value in (1, 0))
@@ -92,13 +92,13 @@ def _logistic(columns: FloatArray, offset: FloatArray, label: LabelArray, weight
     All rows start from the fit to their mean weights. A step that raises the loss is halved.
 
     Args:
-        columns: Design matrix. Shape (n, k).
-        offset: Term of the linear predictor without a coefficient. Shape (n,).
-        label: 0 or 1. Shape (n,).
-        weight: Weights. Shape (n_rows, n).
+        columns: Design matrix. Shape (n_images, n_columns).
+        offset: Term of the linear predictor without a coefficient. Shape (n_images,).
+        label: 0 or 1. Shape (n_images,).
+        weight: Weights. Shape (n_weights, n_images).
 
     Returns:
-        Coefficients. Shape (n_rows, k).
+        Coefficients. Shape (n_weights, n_columns).
     """
     share = weight / weight.sum(axis=1, keepdims=True)
     start = np.zeros((1, columns.shape[1]))

@@ -9,6 +9,7 @@ import numpy as np
 from bhsearch.evaluation.bootstrap import with_observed
 from bhsearch.evaluation.curves import malignant_share
 from bhsearch.evaluation.predictions import FloatArray, IntArray, Predictions
+from bhsearch.evaluation.reliable_intervals import single_case_class
 
 THRESHOLDS = np.linspace(0.01, 0.99, 99)
 DECISION_CURVE_NOTE = (
@@ -42,8 +43,8 @@ class DecisionCurve:
 def decision_curve(predictions: Predictions, draws: IntArray | None = None) -> DecisionCurve:
     """Compute the decision curve of calibrated predictions, with each case weighted equally.
 
-    The net benefit at threshold t is TP/n - FP/n * t/(1 - t): (1 - t)/t false positives weigh as much as one
-    true positive. Values are averaged over repeats.
+    The net benefit at a threshold t is the share of true positives among all images, minus t/(1 - t) times the share of
+    false positives: (1 - t)/t false positives weigh as much as one true positive. Values are averaged over repeats.
 
     Args:
         predictions: Calibrated predictions. The curve of uncalibrated predictions shows the wrong thresholds.
@@ -52,6 +53,7 @@ def decision_curve(predictions: Predictions, draws: IntArray | None = None) -> D
     Source:
         Vickers and Elkin, Medical Decision Making 2006.
     """
+    draws = None if single_case_class(predictions) else draws
     counts, number = with_observed(predictions.group, draws)
     is_malignant = predictions.label == 1
     odds = THRESHOLDS / (1 - THRESHOLDS)

@@ -1,6 +1,6 @@
 """Supplementary statistics of a test or of out-of-fold predictions, which the search does not use.
 
-They are computed once for the sealed test and once for the best trial in the report, not for every trial.
+They are computed for the sealed test and, in the report, for the proposed trial. Other trials do not have them.
 """
 
 from __future__ import annotations

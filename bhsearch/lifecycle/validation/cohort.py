@@ -13,9 +13,9 @@ from bhsearch.config import Settings
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.grouping import case_keys, merge_groups
 from bhsearch.data.images.decode import decode
-from bhsearch.data.open_data import open_settings
+from bhsearch.data.layouts.naming import spelling_key
+from bhsearch.data.open_data import open_selected
 from bhsearch.data.stratify import strata_of
-from bhsearch.errors import SettingsError
 from bhsearch.evaluation.predictions import TEXT_COLUMNS, Predictions
 from bhsearch.lifecycle.restore import digest_of_set
 from bhsearch.study.context import announce_synthetic
@@ -23,7 +23,7 @@ from bhsearch.study.events import ProgressReporter
 from bhsearch.tasks import Task, task_of
 
 if TYPE_CHECKING:
-    from bhsearch.tracking.validation_log import LoggedCohortAccess
+    from bhsearch.tracking.validation_log import CohortContent, LoggedCohortAccess
 
 
 class Cohort:
@@ -46,6 +46,16 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def content(self) -> CohortContent:
+        """Images and cases, by which overlapping cohorts are recognised."""
+        from bhsearch.tracking.validation_log import CohortContent
+
+        named = self.index.has_cases and not self.index.synthetic  # all synthetic data sets have the same case names
+        cases = self.index.column("case").tolist() if named else []
+        images = frozenset(self.index.column("pixels_digest").tolist())
+        return CohortContent(self.digest, images, frozenset(map(spelling_key, cases)))
 
     @property
     def task(self) -> Task:
@@ -111,14 +121,5 @@ def open_cohort(settings: Settings, reporter: ProgressReporter) -> Cohort:
     """
     announce_synthetic(settings.data, reporter)
     with reporter.step("reading images") as progress:
-        index = open_settings(settings, both_classes=False, progress=progress)
-    if settings.magnification == "all":
-        return Cohort(index)
-    known = {name.casefold(): name for name in index.column("magnification") if name}
-    wanted = known.get(settings.magnification.casefold())
-    if wanted is None:
-        raise SettingsError(
-            f"--magnification must be one of {', '.join(['all', *sorted(set(known.values()))])}, but got "
-            f"{settings.magnification!r}."
-        )
-    return Cohort(index.select(index.column("magnification") == wanted))
+        _, index = open_selected(settings, both_classes=False, progress=progress)
+    return Cohort(index)

@@ -58,7 +58,8 @@ class ValidationResult:
         threshold: Calibrated probability from which an image is labelled malignant.
         origin: Study, trial and version of the model.
         cohort: The external cohort.
-        accesses: All accesses to the cohort so far, by any model, with that of this validation as the last.
+        accesses: All accesses to images or cases of the cohort so far, by any model, with that of this validation as
+            the last.
         tested: Metrics, intervals and predictions. Metrics that need both classes are nan with a single class.
         sites: The same for each site; empty unless the cohort names at least two sites.
         differences: How the cohort differs from the training images.

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bhsearch.evaluation.held_out_test import metric_title
-from bhsearch.evaluation.metrics import metric_name
+from bhsearch.evaluation.metrics import metric_names
 from bhsearch.evaluation.subgroups import COLUMNS, UNNAMED, subgroup_results
+from bhsearch.reporting.report_numbers import text_with_ends
 from bhsearch.text import plural
 from bhsearch.tracking import keys
 
@@ -40,7 +41,7 @@ def metric_rows(tested: TestResult) -> list[tuple[str, str]]:
     for name, value in tested.values.items():
         ends = tested.intervals.get(name)
         if ends is not None and math.isfinite(value):
-            found.append((metric_title(name), f"{value:.3f} [{ends.low:.3f} {ends.high:.3f}]"))
+            found.append((metric_title(name), text_with_ends(value, ends, name, tested.predictions)))
     return found
 
 
@@ -56,8 +57,8 @@ def site_rows(result: ValidationResult) -> list[tuple[str, str]]:
 def logged_metrics(result: ValidationResult) -> dict[str, float]:
     """Return the metrics of a validation and of its sites, with ends of intervals, by their names in MLflow."""
     values = result.tested.flat(keys.EXTERNAL)
-    for site, tested in result.sites.items():
-        values |= tested.flat(f"{keys.EXTERNAL_SITE}{metric_name(site)}/")
+    for site, name in metric_names(result.sites).items():
+        values |= result.sites[site].flat(f"{keys.EXTERNAL_SITE}{name}/")
     return values
 
 
@@ -76,11 +77,11 @@ def _access(result: ValidationResult) -> str:
     said = f"{access.when}: {access.reason}"
     before = list(result.accesses[:-1])
     if not before:
-        return f"the first to this cohort, {said}"
+        return f"the first to images or cases of this cohort, {said}"
     own = sum(earlier.uid == access.uid for earlier in before)
     return (
-        f"number {len(result.accesses)} to this cohort, {said}. Earlier accesses, {own} of {len(before)} by the same "
-        f"study: {'; '.join(map(str, before))}"
+        f"number {len(result.accesses)} to images or cases of this cohort, {said}. Earlier accesses, {own} of "
+        f"{len(before)} by the same study: {'; '.join(map(str, before))}"
     )
 
 

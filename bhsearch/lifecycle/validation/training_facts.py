@@ -28,7 +28,7 @@ from bhsearch.evaluation.drift import (
 )
 from bhsearch.models.resize import grid_of
 from bhsearch.study.events import ProgressReporter
-from bhsearch.text import plural
+from bhsearch.text import plural, verb
 
 if TYPE_CHECKING:
     from bhsearch.models.calibrated import ImageOutput
@@ -219,7 +219,8 @@ def _size_warnings(batch: Batch, facts: TrainingFacts) -> list[str]:
     (height, width), _ = Counter(odd).most_common(1)[0]
     trained = " x ".join(f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}" for low, high in reversed(ranges))
     return [
-        f"{len(odd):,} of {len(batch.sizes):,} images have another size than the training images (for example "
+        f"{len(odd):,} of {plural(len(batch.sizes), 'image')} {verb(len(odd), 'has', 'have')} another size than "
+        "the training images (for example "
         f"{width} x {height} pixels, but {trained} in training), so that they may show another field of view."
     ]
 
@@ -230,7 +231,8 @@ def _magnification_warnings(batch: Batch, facts: TrainingFacts) -> list[str]:
     if not trained or odd.total() <= _LEAST_ODD * len(batch.magnifications):
         return []
     return [
-        f"{odd.total():,} of {len(batch.magnifications):,} images have the magnification "
+        f"{odd.total():,} of {plural(len(batch.magnifications), 'image')} {verb(odd.total(), 'has', 'have')} the "
+        "magnification "
         f"{' or '.join(sorted(odd))}, but the model was trained on {', '.join(facts.magnifications)}."
     ]
 

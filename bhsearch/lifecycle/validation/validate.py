@@ -58,7 +58,7 @@ def validate(request: ValidationRequest, reporter: ProgressReporter) -> Validati
     cohort = open_cohort(request.settings, reporter)
     notes = [*require_external(cohort, origin, str(model.metadata.get("layout", ""))), *_class_notes(cohort)]
     name, root = cohort.index.name, str(cohort.index.root)
-    access = validation_log.log_cohort_access(client, origin, cohort.digest, request.reason, name, root)
+    access = validation_log.log_cohort_access(client, origin, cohort.content, request.reason, name, root)
     with _ending(client, access):
         batch = Batch()
         tested = _evaluate(model, cohort, access, batch, reporter)
@@ -71,7 +71,7 @@ def validate(request: ValidationRequest, reporter: ProgressReporter) -> Validati
             tested=tested,
             sites=_by_site(cohort, tested, model.threshold, _metrics_of(model)),
             differences=compare(batch, model.facts),
-            notes=notes,
+            notes=[*notes, *filter(None, [access.caveat])],
             use=model.use,
             run_id=access.run_id,
         )

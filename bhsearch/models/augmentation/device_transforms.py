@@ -138,7 +138,7 @@ def dihedral(view: int, n: int, size: int) -> Float32Array:
 
 
 def _lines(flips: npt.NDArray[np.bool_], moves: Any, strength: float, size: int) -> tuple[Any, Any]:
-    """Return the columns `rows` and `columns` of `AugmentationParams`. Shape (n, 2) each."""
+    """Return the columns `rows` and `columns` of `AugmentationParams`. Shape (n_images, 2) each."""
     centre = (size - 1) / 2
     step = np.where(flips, -1.0, 1.0) * ZOOM ** (moves[:, :1] * strength)
     start = centre - centre * step + moves[:, 1:] * strength * SHIFT * size
@@ -146,7 +146,7 @@ def _lines(flips: npt.NDArray[np.bool_], moves: Any, strength: float, size: int)
 
 
 def _stains(moves: Any, strength: float) -> tuple[Any, Any]:
-    """Return the matrices and offsets of stain jitter in optical density. Shapes (n, 3, 3) and (n, 3)."""
+    """Return the matrices and offsets of stain jitter in optical density. Shapes (n_images, 3, 3) and (n_images, 3)."""
     amounts = moves[:, :2] * strength
     # The residual is the difference between the stains of a laboratory and the two standard stains. Scale it by the
     # mean factor of the two stains: with an unchanged residual, pale nuclei turn green.
@@ -156,7 +156,7 @@ def _stains(moves: Any, strength: float) -> tuple[Any, Any]:
 
 
 def _boxes(unit: Any, strength: float, size: int) -> Any:
-    """Return top, left, height and width of boxes inside the image, in whole pixels. Shape (n, 4)."""
+    """Return top, left, height and width of boxes inside the image, in whole pixels. Shape (n_images, 4)."""
     side = np.sqrt(unit[:, 0] * strength * BOX) * size
     longer = np.sqrt(BOX_ASPECT) ** (2 * unit[:, 1] - 1)
     height, width = np.round(side * longer), np.round(side / longer)

@@ -70,7 +70,8 @@ def _build(name: str, file: Path, size: int) -> Any:
     except Exception as error:  # foreign files raise many types, with the same meaning for the user
         raise BackboneError(
             f"Cannot use {file} as a backbone: {reason_of(error).rstrip('.')}. A backbone maps RGB images in 0..255, "
-            f"shape (batch, {size}, {size}, 3), to features, shape (batch, n) or (batch, height, width, n)."
+            f"shape (batch, {size}, {size}, 3), to features, shape (batch, n_features) or (batch, height, width, "
+            "n_features)."
         ) from error
     # The prefix avoids a name conflict with layers of the deployed model, such as `image`.
     return keras.Model(images, features, name="own_" + name.replace(".", "_").replace(" ", "_"))

@@ -84,7 +84,7 @@ def build(name: str, size: int) -> Any:
 def _stain_numbers(images: Any, stains: Any) -> list[Any]:
     """Return means, standard deviations and area shares of stains, and means and standard deviations of colours.
 
-    Each array has shape (batch, k).
+    Each array has shape (batch, n_features).
     """
     from keras import layers, ops
 
@@ -98,7 +98,7 @@ def _stain_numbers(images: Any, stains: Any) -> list[Any]:
 
 
 def _spread(maps: Any) -> Any:
-    """Compute the standard deviation over the image, with a finite gradient for constant images. Shape (batch, k).
+    """Compute the standard deviation of each map over the image, with a finite gradient for constant images.
 
     The square root has an infinite gradient at 0. For a constant image, the square root of 1 is computed and multiplied
     by 0.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import qr
 from scipy.special import expit, log_expit, logsumexp, softmax
 
 Floats = npt.NDArray[np.float64]
@@ -91,6 +92,12 @@ class LogisticLoss:
         kernel = parameters[:-1] * self._scale.T[:, :, None]
         return kernel, parameters[-1] - (kernel * self._center.T[:, :, None]).sum(axis=0)
 
+    def standardised(self, kernel: Floats, bias: Floats) -> Floats:
+        """Convert kernel and bias for raw features to standardised weights; the inverse of `raw`."""
+        scale = self._scale.T[:, :, None]
+        weights = np.divide(kernel, scale, out=np.zeros_like(kernel), where=scale > 0)
+        return np.concatenate([weights, (bias + (kernel * self._center.T[:, :, None]).sum(axis=0))[None]])
+
     def losses(self, logits: Floats) -> Floats:
         """Compute the sum of the weighted losses. Shape (n_fold_models,)."""
         if self._binary:
@@ -146,3 +153,45 @@ class LogisticLoss:
             part *= root[some, None]
             block += part.T @ part
         return block
+
+
+class RowSpaceLoss(LogisticLoss):
+    """The loss of one fold model with fewer training rows than features, in the space that these rows span.
+
+    Under an L2 penalty, the solution is in this space, so that neither logits nor gradient norms change. There are as
+    many features as training rows; `raw` and `standardised` convert from and to the weights of all features.
+
+    Args:
+        features: See `LogisticLoss`.
+        one_hot: See `LogisticLoss`.
+        weights: See `LogisticLoss`, of one fold model.
+        center: See `LogisticLoss`, of one fold model.
+        scale: See `LogisticLoss`, of one fold model.
+    """
+
+    def __init__(
+        self,
+        features: npt.NDArray[np.floating],
+        one_hot: Floats,
+        weights: Floats,
+        center: Floats,
+        scale: Floats,
+    ) -> None:
+        rows = np.flatnonzero(weights)
+        standardised = ((features[rows] - center) * scale).T
+        self._basis, triangle = qr(standardised, mode="economic", overwrite_a=True, check_finite=False)
+        self._whole_center, self._whole_scale = center[0], scale[0][:, None]
+        zero, one = np.zeros((1, len(triangle))), np.ones((1, len(triangle)))
+        super().__init__(np.ascontiguousarray(triangle.T), one_hot[rows], weights[rows], zero, one)
+
+    def raw(self, parameters: Floats) -> tuple[Floats, Floats]:
+        """Convert weights in the space of the rows to kernel and bias for raw features."""
+        kernel = self._whole_scale * (self._basis @ parameters[:-1, 0])
+        return kernel[:, None], (parameters[-1, 0] - self._whole_center @ kernel)[None]
+
+    def standardised(self, kernel: Floats, bias: Floats) -> Floats:
+        """Convert kernel and bias for raw features to weights in the space of the rows; the inverse of `raw`."""
+        weights = np.divide(
+            kernel[:, 0], self._whole_scale, out=np.zeros_like(kernel[:, 0]), where=self._whole_scale > 0
+        )
+        return np.concatenate([self._basis.T @ weights, (bias[0] + self._whole_center @ kernel[:, 0])[None]])[:, None]

@@ -9,7 +9,8 @@ The solver is a Newton method whose linear systems are solved by conjugate gradi
 
 - All fold models share each pass over the features. The standardisation is part of the products, and rows that a fold
   model must not see have a weight of zero, so the features are never copied.
-- The penalties are solved from the strongest to the weakest, and each solution is the start of the next one.
+- The penalties are solved from the strongest to the weakest, and each solution is the start of the next one. A path can
+  be continued later with weaker penalties, and gives the same solutions as one that was solved in one go.
 - The preconditioner of a fold model is the Cholesky factor of its Hessian at an earlier iterate, which is recomputed
   when the conjugate gradients become slow, and in each step for at most 256 features (a full Newton step).
 - Hessian products and preconditioners use float32, whose errors are corrected by the next step; gradients, losses and
@@ -34,11 +35,11 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, qr
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from threadpoolctl import ThreadpoolController
 
 from bhsearch.errors import RunError
-from bhsearch.models.training.logistic_loss import Floats, LogisticLoss
+from bhsearch.models.training.logistic_loss import Floats, LogisticLoss, RowSpaceLoss
 
 TOLERANCE = 1e-9
 _FULL_NEWTON_FEATURES = 256
@@ -48,6 +49,9 @@ _MAX_NEWTON = 60
 _PRECONDITIONER_BYTES = 1 << 28  # of the factors and Hessians of the fold models that are solved together
 _THREADED_VALUES = 1 << 21  # number of feature values from which several threads are faster than one
 _LEAST_DECREASE, _ROUNDING = 1e-4, 1e-13  # sufficient decrease of the line search; rounding error of the objective
+
+
+_Point = tuple[Floats, Floats]  # kernel and bias for raw features, of one penalty
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +82,7 @@ def fit_path(
     costs: Sequence[float],
     n_classes: int = 2,
     tolerance: float = TOLERANCE,
+    start: HeadPath | None = None,
 ) -> HeadPath:
     """Solve the logistic regressions of all fold models for every value of C.
 
@@ -91,6 +96,8 @@ def fit_path(
         costs: Values of C, above 0: the weight of the loss relative to the penalty.
         n_classes: Number of classes.
         tolerance: Largest norm of the gradient at a solution, relative to its norm at weights of zero.
+        start: Solutions for smaller values of C, the last of which is where the path begins; None to begin with weights
+            of zero.
 
     Raises:
         RunError: If a fold model does not converge to `tolerance`, for example because features are not finite.
@@ -99,20 +106,20 @@ def fit_path(
     scaled = weights * (n_training / weights.sum(axis=0))
     one_hot = np.eye(n_classes)[labels][:, 1:] if n_classes == 2 else np.eye(n_classes)[labels]
     center, scale = mean.astype(np.float64), inverse_deviation.astype(np.float64)
+    in_row_space = n_training.max() < features.shape[1]
+    bytes_per_fold = 8 * one_hot.shape[1] * (features.shape[1] + 1) ** 2
+    size = 1 if in_row_space else max(1, _PRECONDITIONER_BYTES // bytes_per_fold)
+    paths = []
     with _threads(features.size):
-        if n_training.max() < features.shape[1]:
-            paths = [
-                _row_space_path(features, one_hot, scaled[:, k], center[k], scale[k], costs, tolerance, k)
-                for k in range(weights.shape[1])
-            ]
-        else:
-            bytes_per_fold = 8 * one_hot.shape[1] * (features.shape[1] + 1) ** 2
-            size = max(1, _PRECONDITIONER_BYTES // bytes_per_fold)
-            paths = []
-            for first in range(0, weights.shape[1], size):
-                some = slice(first, first + size)
-                problem = LogisticLoss(features, one_hot, scaled[:, some], center[some], scale[some])
-                paths.append(_solve_path(problem, costs, tolerance, first))
+        for first in range(0, weights.shape[1], size):
+            some = slice(first, first + size)
+            kind = RowSpaceLoss if in_row_space else LogisticLoss
+            problem = kind(features, one_hot, scaled[:, some], center[some], scale[some])
+            # A product of an array with another memory order may differ in the last bit.
+            point = None
+            if start is not None:
+                point = np.ascontiguousarray(start.kernel[-1][:, some]), np.ascontiguousarray(start.bias[-1][some])
+            paths.append(_solve_path(problem, costs, tolerance, first, point))
     return _joined(paths)
 
 
@@ -133,29 +140,6 @@ def _joined(paths: Sequence[HeadPath]) -> HeadPath:
         np.concatenate([path.losses for path in paths], axis=1),
         np.concatenate([path.gradient_norms for path in paths], axis=1),
     )
-
-
-def _row_space_path(
-    features: npt.NDArray[np.floating],
-    one_hot: Floats,
-    weights: Floats,
-    center: Floats,
-    scale: Floats,
-    costs: Sequence[float],
-    tolerance: float,
-    fold_model: int,
-) -> HeadPath:
-    """Solve one fold model in the space that its training rows span, and return the solutions for raw features."""
-    rows = np.flatnonzero(weights)
-    basis, triangle = qr(((features[rows] - center) * scale).T, mode="economic", overwrite_a=True, check_finite=False)
-    n_reduced = triangle.shape[0]
-    zero, one = np.zeros((1, n_reduced)), np.ones((1, n_reduced))
-    reduced = np.ascontiguousarray(triangle.T)
-    problem = LogisticLoss(reduced, one_hot[rows], weights[rows, None], zero, one)
-    path = _solve_path(problem, costs, tolerance, fold_model)
-    kernel = scale[:, None] * np.einsum("dr,prk->pdk", basis, path.kernel[:, :, 0], optimize=True)
-    bias = path.bias - np.einsum("d,pdk->pk", center, kernel)[:, None]
-    return HeadPath(kernel[:, :, None], bias, path.losses, path.gradient_norms)
 
 
 class _Preconditioner:
@@ -204,7 +188,9 @@ class _Preconditioner:
         return found
 
 
-def _solve_path(problem: LogisticLoss, costs: Sequence[float], tolerance: float, first_fold_model: int) -> HeadPath:
+def _solve_path(
+    problem: LogisticLoss, costs: Sequence[float], tolerance: float, first_fold_model: int, start: _Point | None
+) -> HeadPath:
     """Solve a group of fold models for every value of C.
 
     Args:
@@ -212,14 +198,14 @@ def _solve_path(problem: LogisticLoss, costs: Sequence[float], tolerance: float,
         costs: Values of C.
         tolerance: See `fit_path`.
         first_fold_model: Number of the first fold model of the group, for messages.
+        start: Kernel and bias at which to begin; None to begin with weights of zero.
     """
-    _, n_fold_models, n_outputs = problem.shape
-    kernel = np.empty((len(costs), problem.n_features, n_fold_models, n_outputs))
-    bias = np.empty((len(costs), n_fold_models, n_outputs))
-    losses, norms = np.empty((2, len(costs), n_fold_models))
+    losses, norms = np.empty((2, len(costs), problem.shape[1]))
+    points: list[_Point] = [(np.empty(0), np.empty(0))] * len(costs)
     solver = _Newton(problem, tolerance)
     for place in np.argsort(costs):
-        norms[place] = solver.minimise(1.0 / costs[place])
+        # A solution depends on the one before, but on nothing else of its computation, so that paths can be continued.
+        norms[place] = solver.minimise(1.0 / costs[place], start)
         if not (norms[place] <= tolerance).all():
             worst = int(np.argmax(np.nan_to_num(norms[place], nan=np.inf)))
             raise RunError(
@@ -227,13 +213,15 @@ def _solve_path(problem: LogisticLoss, costs: Sequence[float], tolerance: float,
                 f"{first_fold_model + worst} at C = {costs[place]:.3g} is at {norms[place, worst]:.3g} after "
                 f"{_MAX_NEWTON} steps. Use a stronger penalty, or leave out the backbone."
             )
-        kernel[place], bias[place] = problem.raw(solver.parameters)
+        kernel, bias = problem.raw(solver.parameters)
+        start = points[place] = np.ascontiguousarray(kernel), np.ascontiguousarray(bias)
         losses[place] = problem.losses(solver.logits) / problem.weights[:, :, 0].sum(axis=0)
-    return HeadPath(kernel, bias, losses, norms)
+    kernels, biases = zip(*points, strict=True)
+    return HeadPath(np.stack(kernels), np.stack(biases), losses, norms)
 
 
 class _Newton:
-    """Newton's method for a group of fold models; a solution is the start of the next penalty.
+    """Newton's method for a group of fold models.
 
     Args:
         problem: Losses of the fold models.
@@ -243,24 +231,28 @@ class _Newton:
     def __init__(self, problem: LogisticLoss, tolerance: float) -> None:
         self._problem, self._tolerance = problem, tolerance
         self._preconditioner = _Preconditioner(problem)
-        n_fold_models = problem.shape[1]
-        self._stale = np.ones(n_fold_models, bool)  # fold models whose Hessian must be recomputed
-        # Start from the class frequencies, which are the solution for an infinite penalty.
-        self.parameters = np.zeros(problem.shape)
-        self.parameters[-1] = problem.log_odds()
-        self.logits = np.broadcast_to(self.parameters[-1], (problem.n_rows, *problem.shape[1:])).copy()
+        # The class frequencies are the solution for an infinite penalty.
+        self._zero = np.zeros(problem.shape)
+        self._zero[-1] = problem.log_odds()
+        self._move_to(self._zero)
         first = problem.pull_back(problem.slopes(problem.probabilities(self.logits)))
         # If no feature varies, the gradient at weights of zero is a rounding error, and the solution is there.
         self._reference = np.maximum(_norms(first), 1e-6 * problem.weights[:, :, 0].sum(axis=0))
 
-    def minimise(self, penalty: float) -> Floats:
+    def _move_to(self, parameters: Floats) -> None:
+        self.parameters = parameters
+        self.logits: Floats = np.asarray(self._problem.logits(parameters), np.float64)
+
+    def minimise(self, penalty: float, start: _Point | None) -> Floats:
         """Minimise the losses with a penalty, and return the relative norms of the gradients at the end.
 
         Args:
             penalty: Weight of `|w|^2 / 2` relative to the sum of the losses, 1 / C.
+            start: Kernel and bias at which to begin; None to begin with weights of zero.
         """
         problem, full_step = self._problem, self._problem.n_features <= _FULL_NEWTON_FEATURES
-        outdated = np.ones(problem.shape[1], bool)  # fold models whose factor is for another penalty
+        self._move_to(self._zero if start is None else problem.standardised(*start))
+        self._stale = np.ones(problem.shape[1], bool)  # fold models whose Hessian must be recomputed
         for _ in range(_MAX_NEWTON):
             probability = problem.probabilities(self.logits)
             gradient: Floats = np.asarray(problem.pull_back(problem.slopes(probability)), np.float64)
@@ -271,8 +263,7 @@ class _Newton:
                 return norms
             stale = active & (self._stale | full_step)
             self._preconditioner.update(probability, stale)
-            self._preconditioner.factorise(penalty, active & (stale | outdated))
-            outdated &= ~active
+            self._preconditioner.factorise(penalty, stale)
             enough = np.clip(norms, 1e-4, 0.05)
             step, n_iterations = self._conjugate_gradients(probability, gradient, penalty, enough, active)
             self._stale = np.where(active, n_iterations > _SLOW_CG, self._stale)

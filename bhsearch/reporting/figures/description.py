@@ -1,7 +1,7 @@
 """Descriptions of figures as axes and marks, independent of the drawing library.
 
-`svg_charts.to_svg` renders a description as inline SVG, `drawing.draw` with Matplotlib. Lengths and widths are in units
-of the SVG chart, which is 360 units wide.
+`svg_charts.to_svg` renders a `Description` as inline SVG, `drawing.draw` with Matplotlib. Lengths and widths are in
+units of the SVG chart, which is 360 units wide.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ class TrialPoint(Protocol):
 
 
 def roc(band: Band, headline: str = "") -> Description:
-    """Describe the mean ROC curve over folds with its confidence band, starting at the origin.
+    """Return a `Description` of the mean ROC curve over folds with its confidence band, starting at the origin.
 
     Args:
         band: Curve and band from `roc_band`.
@@ -241,7 +241,7 @@ def roc(band: Band, headline: str = "") -> Description:
 
 
 def precision_recall(band: Band, headline: str = "") -> Description:
-    """Describe the mean precision over folds against recall with its confidence band.
+    """Return a `Description` of the mean precision over folds against recall, with its confidence band.
 
     A dashed line shows the precision of guessing.
 
@@ -262,7 +262,7 @@ def precision_recall(band: Band, headline: str = "") -> Description:
 
 
 def calibration(points: Points) -> Description:
-    """Describe observed against predicted probability with intervals.
+    """Return a `Description` of observed against predicted probability, with intervals.
 
     The area of a point is proportional to its share of the weight.
 
@@ -279,7 +279,7 @@ def calibration(points: Points) -> Description:
 
 
 def calibration_curves(curves: Sequence[tuple[Points, str, str]], headline: str = "") -> Description:
-    """Describe one or several calibration curves without intervals.
+    """Return a `Description` of one or several calibration curves, without intervals.
 
     Args:
         curves: Points, colour and name of each curve, such as before and after calibration; a name may be empty.
@@ -293,7 +293,7 @@ def calibration_curves(curves: Sequence[tuple[Points, str, str]], headline: str 
 
 
 def calibration_weights(mass: FloatArray) -> Description:
-    """Describe the share of the weight in each bin of predicted probability as a histogram.
+    """Return a `Description` of the histogram of predicted probabilities: the share of the weight in each bin.
 
     Args:
         mass: Share of the weight. Shape (n_bins,).
@@ -305,7 +305,7 @@ def calibration_weights(mass: FloatArray) -> Description:
 
 
 def decision_curve(curve: DecisionCurve) -> Description:
-    """Describe the net benefit of a model, of treating all images as malignant, and of treating none.
+    """Return a `Description` of the net benefit of a model, of treating all images as malignant, and of treating none.
 
     Values far below 0 are left out: no one would act on such a model.
 
@@ -330,7 +330,7 @@ def decision_curve(curve: DecisionCurve) -> Description:
 
 
 def probability_histogram(shares: FloatArray, class_names: Sequence[str], threshold: float) -> Description:
-    """Describe the distribution of P(malignant) within each class as steps, with the threshold as a dotted line.
+    """Return a `Description` of the histogram of P(malignant) within each class, with the threshold as a dotted line.
 
     Args:
         shares: Shares from `evaluation.supplementary.probability_histogram`. Shape (2, n_bins).
@@ -378,9 +378,9 @@ def _diagonal() -> Line:
 
 
 def history(rows: Sequence[TrialPoint]) -> Description:
-    """Describe the score of every trial in order, with the best score so far and failed trials as crosses.
+    """Return a `Description` of the scores of all trials in order, with the best score so far.
 
-    Pruned trials with a score are hollow, and never the best.
+    Failed trials are crosses. Pruned trials with a score are hollow, and never the best.
 
     Args:
         rows: All trials, ordered by number.
@@ -412,7 +412,9 @@ def history(rows: Sequence[TrialPoint]) -> Description:
 
 
 def cost(rows: Sequence[TrialRow]) -> Description:
-    """Describe score against inference time per image, with trials tied with the best in blue.
+    """Return a `Description` of score against inference time per image, with trials tied with the best in blue.
+
+    The proposed trial is orange.
 
     Args:
         rows: All trials; trials without a score or a known time are not drawn, and at least one must be drawn.
@@ -425,21 +427,23 @@ def cost(rows: Sequence[TrialRow]) -> Description:
     for row in sorted(timed, key=lambda row: row.tied):
         title = f"trial {row.number}: {row.score:.3f}, {row.milliseconds:.3g} ms an image, {row.megabytes:.3g} MB"
         marks.append(Dot(row.milliseconds, row.score or 0.0, BLUE if row.tied else GREY, 5, title, 0.8))
-    cheapest = cheapest_tied(timed)
-    if cheapest is not None:
-        at = (cheapest.milliseconds, cheapest.score or 0.0)
-        marks.append(Dot(*at, ORANGE, 6, f"trial {cheapest.number}", 1))
-        marks.append(Label(*at, f"cheapest: trial {cheapest.number}", 10))
+    for row in timed:
+        if row.proposed:
+            at = (row.milliseconds, row.score or 0.0)
+            marks.append(Dot(*at, ORANGE, 6, f"trial {row.number}", 1))
+            marks.append(Label(*at, f"proposed: trial {row.number}", 10))
     return Description(x, Axis(_SCORE, low, high), marks)
 
 
 def duration(seconds: Sequence[float], scores: Sequence[float], names: Sequence[str]) -> Description:
-    """Describe the score of each complete trial against its duration, with the best score for each duration.
+    """Return a `Description` of the score of each complete trial against its duration, with a line of best scores.
+
+    The line shows, at each duration, the best score of the trials that took at most this long.
 
     Args:
-        seconds: Duration of each trial; at least one trial. Length T.
-        scores: Score of each trial. Length T.
-        names: Backbone of each trial; each of the six most frequent backbones has its own colour. Length T.
+        seconds: Duration of each trial; at least one trial. Length n_trials.
+        scores: Score of each trial. Length n_trials.
+        names: Backbone of each trial; each of the six most frequent backbones has its own colour. Length n_trials.
     """
     seconds = np.maximum(seconds, _LEAST_SECONDS).tolist()
     common = [name for name, _ in Counter(names).most_common(len(CYCLE))]
@@ -455,15 +459,6 @@ def duration(seconds: Sequence[float], scores: Sequence[float], names: Sequence[
     marks.append(_stairs(list(zip(np.asarray(seconds)[order].tolist(), best, strict=True)), INK, 1.3))
     x = Axis("seconds", min(seconds) / 1.2, max(seconds) * 1.2, log=True)
     return Description(x, Axis(_SCORE, *_padded(scores)), marks)
-
-
-def cheapest_tied(rows: Sequence[TrialRow]) -> TrialRow | None:
-    """Return the trial with the shortest inference time among the trials tied with the best.
-
-    Of equally fast trials, the trial with the highest score is returned; None if no tied trial has a known time.
-    """
-    timed = [row for row in rows if row.tied and row.milliseconds > 0]
-    return min(timed, key=lambda row: (row.milliseconds, -(row.score or 0.0)), default=None)
 
 
 def _guessing(x: Axis) -> Line:

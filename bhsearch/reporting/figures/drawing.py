@@ -118,7 +118,7 @@ def draw(axes: Axes, figure: Description, look: Look) -> None:
 
 
 def frame(axes: Axes, figure: Description, look: Look) -> None:
-    """Set limits, ticks, grid and labels of axes, without the marks."""
+    """Set scale, range, ticks, grid and labels of axes, without the marks."""
     style.faint_grid(axes)
     if figure.x.log:
         axes.set_xscale("log")
@@ -141,7 +141,7 @@ def artists(axes: Axes, figure: Description, look: Look) -> list[Artist]:
     or bars of one look are one artist, because each artist takes time to draw.
 
     Args:
-        axes: Axes with the limits of the figure.
+        axes: Axes with the scale and range of the figure, from `frame`.
         figure: Description of axes and marks.
         look: Sizes.
     """

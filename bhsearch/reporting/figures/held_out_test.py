@@ -63,7 +63,7 @@ def pictures(tested: TestResult, note: str = "", part: str = _PART) -> dict[str,
 
 
 def worst_and_best(tested: TestResult, pixels_of: Callable[[int], npt.NDArray[np.uint8]], note: str = "") -> bytes:
-    """Return a PNG of the most confident correct and the most confident wrong images.
+    """Return a PNG of the test images with the most confidently correct and the most confidently wrong predictions.
 
     Args:
         tested: Result of the sealed test.

@@ -1,4 +1,4 @@
-"""The grid of correct and wrong images: selection, composition into one pixel array, and figure."""
+"""The grid of correctly and wrongly classified images: selection of the images, pixels of the grid, and figure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Example:
 
     Attributes:
         row: Row of the image in the predictions.
-        correct: Whether the predicted label is right.
+        correct: Whether the predicted label is correct.
         caption: Probability, true label and case.
     """
 
@@ -45,11 +45,11 @@ class Example:
 
 
 def pick_examples(predictions: Predictions, decisions: HardLabels, task: Task, n_images: int = 16) -> list[Example]:
-    """Return the most confident correct and the most confident wrong images of the first repeat.
+    """Return the most confidently correct and the most confidently wrong predictions of the first repeat.
 
-    If possible, the examples are divided equally between four kinds: correct and wrong images of each class. Within a
-    kind, images farthest from their threshold come first, and a second image of a case is chosen only after one of
-    every case.
+    If possible, the examples are divided equally between four kinds: correctly and wrongly classified images of each
+    class. Within a kind, images farthest from their threshold come first, and a second image of a case is chosen only
+    after one of every case.
 
     Args:
         predictions: Out-of-fold predictions.
@@ -58,7 +58,7 @@ def pick_examples(predictions: Predictions, decisions: HardLabels, task: Task, n
         n_images: Largest number of examples.
 
     Returns:
-        At most `n_images` examples, correct ones first, then ordered by label.
+        At most `n_images` examples: correctly classified images first, and benign before malignant ones.
     """
     correct = decisions.predicted[0] == predictions.label
     margin = np.abs(predictions.probability[0] - decisions.threshold[0][predictions.fold[0]])
@@ -118,16 +118,17 @@ def _caption(predictions: Predictions, row: int, task: Task) -> str:
 
 
 def compose(pixels: npt.NDArray[np.uint8], examples: Sequence[Example]) -> npt.NDArray[np.uint8]:
-    """Compose framed and captioned images into one array with `N_COLUMNS` images per row.
+    """Arrange images in a grid of `N_COLUMNS` columns, and draw a frame around and a caption below each of them.
 
+    The colour of a frame shows whether the predicted label is correct (`style.RIGHT`) or wrong (`style.WRONG`).
     Captions are drawn with Pillow, because text rendering takes most of the time of a Matplotlib figure.
 
     Args:
-        pixels: RGB images of one size. Shape (m, height, width, 3).
-        examples: Captions and correctness of the images, in the same order. Length m.
+        pixels: RGB images of one size, without frame and caption. Shape (n_images, height, width, 3).
+        examples: Caption of each image, and whether its predicted label is correct. Length n_images.
 
     Returns:
-        Opaque RGBA pixels. Shape (rows * cell height, N_COLUMNS * cell width, 4).
+        RGBA pixels of the grid, all opaque. Shape (n_rows * cell height, N_COLUMNS * cell width, 4).
     """
     n_rows = -(-len(pixels) // N_COLUMNS)
     cells = np.full((n_rows * N_COLUMNS, *_CELL, 4), 255, dtype=np.uint8)
@@ -148,10 +149,10 @@ def _resized(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Resize images to tiles by averaging evenly spaced pixels of larger images or repeating pixels of smaller ones.
 
     Args:
-        pixels: RGB images. Shape (m, height, width, 3).
+        pixels: RGB images. Shape (n_images, height, width, 3).
 
     Returns:
-        RGB tiles. Shape (m, _TILE, _TILE, 3).
+        RGB tiles. Shape (n_images, _TILE, _TILE, 3).
     """
     down, across = (_taps(size) for size in pixels.shape[1:3])
     total = np.zeros((len(pixels), _TILE, _TILE, 3), dtype=np.uint16)
@@ -170,15 +171,15 @@ def _taps(size: int) -> IntArray:
 
 
 def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note: str = "") -> Panel:
-    """Draw correct and wrong images in a grid, framed, with probability, true class and case.
+    """Draw images in a grid; the frame shows whether the prediction is correct, the caption is that of the example.
 
     Args:
-        pixels: RGB images of one size, in the order of `examples`. Shape (m, height, width, 3).
+        pixels: RGB images of one size, in the order of `examples`. Shape (n_images, height, width, 3).
         examples: Examples from `pick_examples`.
         note: Note in a corner; may be empty.
 
     Raises:
-        ValueError: If there is no example, or not one image for each.
+        ValueError: If there is no example, or the numbers of images and examples differ.
     """
     if not examples or len(pixels) != len(examples):
         raise ValueError(

@@ -39,8 +39,8 @@ def history_figure(values: Sequence[float | None], states: Sequence[str], note: 
     """Draw the score of every trial in order, and the best score so far.
 
     Args:
-        values: Score per trial; None or nan if a trial has no score. Length T.
-        states: State per trial. Only trials in state `COMPLETE`, `PRUNED` or `FAIL` are drawn. Length T.
+        values: Score per trial; None or nan if a trial has no score. Length n_trials.
+        states: State per trial. Only trials in state `COMPLETE`, `PRUNED` or `FAIL` are drawn. Length n_trials.
         note: Note in a corner; may be empty.
     """
     ended = [
@@ -55,9 +55,9 @@ def cost_figure(seconds: Sequence[float], scores: Sequence[float], names: Sequen
     """Draw the score of each complete trial against its duration.
 
     Args:
-        seconds: Duration of each complete trial. Length T.
-        scores: Score of each trial. Length T.
-        names: Backbone of each trial; each of the six most frequent backbones has its own colour. Length T.
+        seconds: Duration of each complete trial. Length n_trials.
+        scores: Score of each trial. Length n_trials.
+        names: Backbone of each trial; each of the six most frequent backbones has its own colour. Length n_trials.
         note: Note in a corner; may be empty.
     """
     detail = "a point is a complete trial; the line: best for its seconds or less"
@@ -98,8 +98,8 @@ def slice_figure(
 
     Args:
         params: Value of each parameter in every trial; None if a trial has no value. Numbers are drawn on a numeric
-            axis; other values, including booleans, as categories with jittered points. Each of length T.
-        values: Score per trial; trials without a score are left out. Length T.
+            axis; other values, including booleans, as categories with jittered points. Each of length n_trials.
+        values: Score per trial; trials without a score are left out. Length n_trials.
         log: Parameters with a logarithmic axis.
         note: Note in a corner; may be empty.
     """
@@ -173,11 +173,11 @@ def intervals_figure(
     """Draw the best trials with their intervals, in the given order, and mark the trials tied with the best.
 
     Args:
-        names: Label of each trial, such as `trial 17`. Length m.
-        scores: Score of each trial. Length m.
-        low: Lower end of each interval. Length m.
-        high: Upper end of each interval. Length m.
-        tied: Whether each trial is tied with the best. Shape (m,).
+        names: Label of each trial, such as `trial 17`. Length n_trials.
+        scores: Score of each trial. Length n_trials.
+        low: Lower end of each interval. Length n_trials.
+        high: Upper end of each interval. Length n_trials.
+        tied: Whether each trial is tied with the best. Shape (n_trials,).
         note: Note in a corner; may be empty.
     """
     is_tied = np.asarray(tied, dtype=bool)

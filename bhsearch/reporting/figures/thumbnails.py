@@ -47,10 +47,13 @@ def overlay(pixels: Pixels, heat: npt.NDArray[np.floating]) -> Pixels:
         RGB pixels. Shape (height, width, 3).
 
     Raises:
-        ValueError: If the heat map is not two-dimensional with values from 0 to 1.
+        ValueError: If the heat map is not two-dimensional, or a value is not from 0 to 1.
     """
-    if heat.ndim != 2 or not ((heat >= 0) & (heat <= 1)).all():
-        raise ValueError(f"A heat map must be two-dimensional with values from 0 to 1, but got shape {heat.shape}.")
+    if heat.ndim != 2:
+        raise ValueError(f"A heat map must be two-dimensional, but got shape {heat.shape}.")
+    outside = heat[~((heat >= 0) & (heat <= 1))]
+    if outside.size:
+        raise ValueError(f"The values of a heat map must be from 0 to 1, but got {outside[0]:g}.")
     height, width = pixels.shape[:2]
     resized = Image.fromarray(heat.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     share = _MOST * np.clip(np.asarray(resized), 0.0, 1.0)[:, :, None]

@@ -36,35 +36,40 @@ def learning_figure(
     note: str = "",
     training_loss: npt.ArrayLike | None = None,
     unit: str = "epoch",
+    penalties: npt.ArrayLike | None = None,
 ) -> Figure:
     """Draw learning curves, with the score in an upper and the loss in a lower panel.
 
     Args:
-        auc: Out-of-fold score after each step. Shape (E,).
-        loss: Validation loss after each step, mean over folds. Shape (E,).
+        auc: Out-of-fold score after each step. Shape (n_steps,).
+        loss: Validation loss after each step, mean over folds. Shape (n_steps,).
         note: Note in a corner; may be empty.
-        training_loss: Training loss after each step; None to leave the curve out. Shape (E,).
+        training_loss: Training loss after each step; None to leave the curve out. Shape (n_steps,).
         unit: Unit of the steps, used as the label of the horizontal axis.
+        penalties: Logarithm of the penalty of each step, for validation curves over penalties, in descending order;
+            None for steps of the training. Shape (n_steps,).
     """
-    figure = style.new_figure("Learning curves", "out-of-fold, mean over folds; the last point counts", note)
+    title = "Learning curves" if penalties is None else "Validation curve"
+    figure = style.new_figure(title, "out-of-fold, mean over folds; the last point counts", note)
     upper = style.place_axes(figure, 0.75, 2.45, 0.3, 0.75)
     lower = style.place_axes(figure, 0.75, 0.55, 0.3, 2.6)
-    epochs = np.arange(1, len(np.asarray(auc)) + 1)
-    marker = "o" if len(epochs) <= 30 else None
+    steps = np.arange(1, len(np.asarray(auc)) + 1) if penalties is None else np.asarray(penalties)
+    margin = 0.5 if penalties is None else -0.25  # penalties are drawn in the order in which they are solved
+    marker = "o" if len(steps) <= 30 else None
     lines = [(upper, auc, style.BLUE, "AUC"), (lower, loss, style.VERMILLION, "validation")]
     if training_loss is not None:
         lines.append((lower, training_loss, style.GREY, "training"))
     for axes, values, colour, name in lines:
-        axes.plot(epochs, np.asarray(values), color=colour, marker=marker, markersize=3.5, linewidth=1.6, label=name)
+        axes.plot(steps, np.asarray(values), color=colour, marker=marker, markersize=3.5, linewidth=1.6, label=name)
         style.faint_grid(axes)
         axes.locator_params(axis="y", nbins=4)
-        axes.locator_params(axis="x", integer=True, nbins=5)
-        axes.set_xlim(0.5, len(epochs) + 0.5)
+        axes.locator_params(axis="x", integer=penalties is None, nbins=5)
+        axes.set_xlim(steps[0] - margin, steps[-1] + margin)
     upper.tick_params(labelbottom=False)
     style.label_axes(upper, "", "ROC AUC")
     style.label_axes(lower, unit, "loss")
     last = float(np.asarray(auc)[-1])
-    upper.annotate(f"{last:.3f}", (epochs[-1], last), (0, 6), textcoords="offset points", ha="right", fontsize=9)
+    upper.annotate(f"{last:.3f}", (steps[-1], last), (0, 6), textcoords="offset points", ha="right", fontsize=9)
     if training_loss is not None:
         style.legend_above(lower)
     return figure
@@ -73,7 +78,7 @@ def learning_figure(
 def roc_figure(
     band: Band, auc: float, ends: Interval | None = None, note: str = "", sample: str = OUT_OF_FOLD
 ) -> TitledFigure:
-    """Describe the mean ROC curve over folds with its confidence band.
+    """Return a titled figure of the mean ROC curve over folds with its confidence band.
 
     Args:
         band: Curve and band from `roc_band`.
@@ -89,7 +94,7 @@ def roc_figure(
 def precision_recall_figure(
     band: Band, average_precision: float, ends: Interval | None = None, note: str = "", sample: str = OUT_OF_FOLD
 ) -> TitledFigure:
-    """Describe the mean precision over folds against recall with its confidence band.
+    """Return a titled figure of the mean precision over folds against recall, with its confidence band.
 
     Args:
         band: Curve and band from `precision_recall_band`.
@@ -104,11 +109,15 @@ def precision_recall_figure(
 
 def _detail(sample: str, band: Band, ends: Interval | None) -> str:
     """Return the sample, and what intervals mean if the figure shows any."""
-    return sample + (f"\n95 % {INTERVAL_NOTE}" if ends is not None or band.has_interval else "")
+    return sample + (f"\n95 % {INTERVAL_NOTE}" if _is_known(ends) or band.has_interval else "")
 
 
 def _number(name: str, value: float, ends: Interval | None) -> str:
-    return f"{name} {value:.3f}" + (f"  [{ends.low:.3f}, {ends.high:.3f}]" if ends else "")
+    return f"{name} {value:.3f}" + (f"  [{ends.low:.3f}, {ends.high:.3f}]" if ends and _is_known(ends) else "")
+
+
+def _is_known(ends: Interval | None) -> bool:
+    return ends is not None and bool(np.isfinite(ends).all())
 
 
 def calibration_figure(bins: tuple[FloatArray, FloatArray, FloatArray], ece: float, note: str = "") -> Panel:
@@ -116,7 +125,7 @@ def calibration_figure(bins: tuple[FloatArray, FloatArray, FloatArray], ece: flo
 
     Args:
         bins: Share of the weight, mean probability, and share of malignant images in each bin, from
-            `calibration_bins`; each of shape (R, n_bins). The R repeats are pooled.
+            `calibration_bins`; each of shape (n_repeats, n_bins). The repeats are pooled.
         ece: Expected calibration error.
         note: Note in a corner; may be empty.
     """
@@ -146,11 +155,11 @@ def confusion_figure(
 ) -> Panel:
     """Draw two confusion matrices, one with equal weight per image and one with equal weight per case.
 
-    The mean over the R repeats is shown.
+    The mean over the repeats is shown.
 
     Args:
-        images: Matrices from `confusion` with a weight of 1 per image. Shape (R, 2, 2).
-        cases: Matrices from `confusion` with case weights. Shape (R, 2, 2).
+        images: Matrices from `confusion` with a weight of 1 per image. Shape (n_repeats, 2, 2).
+        cases: Matrices from `confusion` with case weights. Shape (n_repeats, 2, 2).
         task: Task with the class names.
         note: Note in a corner; may be empty.
         sample: Sample and threshold, shown below the title.

@@ -61,8 +61,8 @@ def check_parts(study: str, held: Mapping[str, str], now: Mapping[str, str]) -> 
 
     Args:
         study: Name of the study.
-        held: Plugins that the study was created with, in the format of `parts_of`.
-        now: Plugins of this command, in the same format.
+        held: Plugins that the study was created with, from `parts_of`: distribution and version by part.
+        now: Plugins of this command, from `parts_of`.
 
     Raises:
         StudyError: If a plugin is missing, has another version, or is new; the message names the packages to install.

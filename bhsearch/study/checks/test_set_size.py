@@ -1,6 +1,7 @@
 """Warn before the first trial if the sealed test set is too small for the promotion gate.
 
-The promotion gate decides on the sealed test images whether a newly registered model replaces the current champion.
+The promotion gate decides on the sealed test images whether a newly registered model replaces the current champion. It
+requires `FEWEST_GROUPS` groups of each class.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ _FRACTIONS = tuple(hundredth / 100 for hundredth in range(10, 51, 5))
 
 
 def gate_size_warnings(index: Dataset, split: Split) -> list[str]:
-    """Return a warning with a remedy if the sealed test set has too few cases to promote any model.
+    """Return a warning with a remedy if the sealed test set has fewer than `FEWEST_GROUPS` groups of a class.
 
     Args:
         index: The whole data set.
         split: Split of the data set.
 
     Returns:
-        At most one sentence; empty if the test set is large enough, or if the split rules out a promotion anyway.
+        At most one sentence; empty if there are `FEWEST_GROUPS` groups of each class or more, or if the split rules
+        out a promotion anyway.
     """
     held = sealed_groups(index, split)
     if enough(*held) or not split.promotable:

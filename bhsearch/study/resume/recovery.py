@@ -8,6 +8,7 @@ from typing import Any
 
 from bhsearch.engines.base import MOST_RETRIES, Engine, Trial, TrialAlreadyEnded
 from bhsearch.errors import LostStorageError
+from bhsearch.objectives.base import known_milliseconds
 from bhsearch.runtime.processes import is_alive
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
 from bhsearch.study.payloads import failed_record
@@ -76,7 +77,8 @@ def replay_result(engine: Engine, record: TrialRecord) -> None:
         TrialAlreadyEnded: If the trial has ended with another state or score.
     """
     if record["state"] == COMPLETE:
-        engine.complete(record["number"], record["score"], record["seconds"], record.get("interval"))
+        milliseconds = known_milliseconds(record.get("cost", {}))
+        engine.complete(record["number"], record["score"], record["seconds"], record.get("interval"), milliseconds)
     elif record["state"] == PRUNED:
         engine.prune(record["number"], record["seconds"])
     else:

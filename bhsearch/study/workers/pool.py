@@ -92,14 +92,18 @@ class PoolWorker:
 
 @dataclass(frozen=True, eq=False)
 class WorkerEvents:
-    """Callbacks of the pool.
+    """Functions that the pool calls on events of the workers.
 
     Attributes:
-        ended: Called after a trial has ended, with its number, and with its out-of-fold predictions if complete.
-        died: Called after a worker died, with its process (in the format of `this_process`; None if the worker never
-            connected), the reason, and whether to retry its trial. Returns whether the worker was running a trial.
-        settle: Called every few seconds, to recover dead trials of other commands.
-        rescued: Called with a complete trial and its predictions if the engine's storage is lost.
+        ended: Called after a trial has ended. Arguments: number of the trial, and its out-of-fold P(malignant), shape
+            (n_repeats, n_images), or None unless the trial is complete.
+        died: Called after a worker died, to end its trial. Arguments: process of the worker as a dict of host, process
+            id and start time, from `runtime.processes.this_process`, or None if the worker never connected; reason of
+            the death; whether to retry the trial. Returns whether the worker was running a trial.
+        settle: Called every 10 s (`_SETTLE_SECONDS`), and after the pool has stopped workers, to end the running trials
+            of processes that died, including those of other commands; see `recover_dead_trials`.
+        rescued: Called if the engine's storage is lost. Arguments: a complete trial, and its out-of-fold P(malignant),
+            shape (n_repeats, n_images).
     """
 
     ended: Callable[[int, Float32Array | None], None]

@@ -26,6 +26,7 @@ from bhsearch.errors import BhsearchError, RunError
 from bhsearch.runtime.interrupts import Interrupts
 from bhsearch.runtime.processes import this_process
 from bhsearch.study.events import ProgressReporter
+from bhsearch.study.feature_costs import stored_costs
 from bhsearch.study.objective_factory import make_objective
 from bhsearch.study.resume.open import join_engine
 from bhsearch.study.startup import start_framework
@@ -175,7 +176,7 @@ def main(channel: str, threads: int) -> None:
     """
     pool = PoolChannel(open_channel(channel))
     pool.send(Connected(this_process()))
-    start_framework(pool, threads or None)
+    start_framework(pool, threads or None, minimal=True)
     task = pool.task()
     if task is None:
         return
@@ -197,6 +198,7 @@ def _work(task: WorkerTask, pool: PoolChannel) -> str:
     engine = join_engine(prepared, metadata)
     with pool.interruptible():
         objective = make_objective(prepared, metadata["started_from"], pool)
+        stored_costs(prepared, metadata, engine, objective)
         pool.send(Prepared(objective.examples()))
     pool.go.wait()
     outbox = Outbox(task.outbox, make=False) if task.outbox is not None else None

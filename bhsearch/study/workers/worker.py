@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 from bhsearch.data.arrays import Float32Array
-from bhsearch.engines.base import INTERRUPTED, Engine, SearchExhausted, Trial, TrialAlreadyEnded
+from bhsearch.engines.base import (
+    INTERRUPTED,
+    Engine,
+    SearchExhausted,
+    Trial,
+    TrialAlreadyEnded,
+    result_attributes,
+)
 from bhsearch.errors import BhsearchError, InputError, LostStorageError
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.predictions import IntArray
 from bhsearch.objectives.base import IntermediateValue, Pruned, TrialResult
+from bhsearch.objectives.costs import FeatureCosts, rationed_seconds
 from bhsearch.objectives.space import Params
 from bhsearch.runtime.background import repeated
 from bhsearch.runtime.processes import is_alive, memory_mb, this_process
 from bhsearch.states import COMPLETE, FAILED, RUNNING
 from bhsearch.study.context import StudyContext
 from bhsearch.study.objective_factory import Objective, resolved
+from bhsearch.study.outcome.ranking import N_DRAWS
 from bhsearch.study.payloads import complete_record, failed_record, now_ms, pruned_record
-from bhsearch.study.result import N_DRAWS
 from bhsearch.study.resume.metadata import StudyMetadata
 from bhsearch.study.resume.open import study_lock
 from bhsearch.study.resume.recovery import next_retry, via_outbox
@@ -36,7 +46,7 @@ _WAIT_SECONDS = 0.2  # polling interval while other workers run the last trials
 
 @dataclass(frozen=True)
 class StoppingCriteria:
-    """The limits at which a worker stops to start trials, and the points to try first.
+    """Limits at which a worker starts no further trial, and the points to try first.
 
     Attributes:
         trials: Number of finished trials of the whole study.
@@ -44,6 +54,7 @@ class StoppingCriteria:
         n_before: Number of trials of earlier commands, whose failures do not count.
         seconds: Time limit after which no trial is started.
         max_memory_mb: Memory of the worker in MB above which it starts no further trial.
+        budget_seconds: Seconds that the trials of the study should take together, over all commands and workers.
         stagnation: Number of consecutive finished trials without an improvement; None for no limit.
         points: Warm-start points from other studies, which are tried first.
     """
@@ -53,6 +64,7 @@ class StoppingCriteria:
     n_before: int
     seconds: float = float("inf")
     max_memory_mb: float = float("inf")
+    budget_seconds: float = float("inf")
     stagnation: int | None = None
     points: tuple[Params, ...] = ()
 
@@ -115,7 +127,7 @@ class Worker:
     ) -> None:
         self._prepared, self._engine, self._objective, self._outbox = prepared, engine, objective, outbox
         self._criteria, self._callbacks = criteria, callbacks
-        self._names = [row.name for row in prepared.space(metadata["backbones"])]
+        self._space = prepared.space(metadata["backbones"])
         self._deadline = time.monotonic() + criteria.seconds
         self._worked = False
         self._images = prepared.images
@@ -144,6 +156,7 @@ class Worker:
                     missing <= 0
                     or failed_too_often(trials, self._criteria)
                     or stagnated(trials, self._criteria.stagnation)
+                    or exceeds_budget(trials, self._criteria.budget_seconds)
                 ):
                     return DONE
                 if time.monotonic() > self._deadline:
@@ -179,14 +192,22 @@ class Worker:
             notes["outbox"] = str(
                 self._outbox.folder.resolve()
             )  # other commands look in this folder to learn whether the trial is still to be logged
-        again = next_retry(trials, self._names)
+        again = next_retry(trials, [row.name for row in self._space])
         if again is None:
             place = next_warm(self._criteria.points, trials)
             if place is not None:
                 return self._engine.ask(self._criteria.points[place], notes | {"warm": place})
-            return self._engine.ask(None, notes)
+            return self._engine.ask(None, notes, self._rationed_seconds(trials))
         attempt = again.notes.get("attempt", 0) + 1
         return self._engine.ask(again.params, notes | {"retry_of": again.number, "attempt": attempt})
+
+    def _rationed_seconds(self, trials: Sequence[Trial]) -> float:
+        left = seconds_left(trials, self._criteria.budget_seconds)
+        if math.isinf(left):
+            return left
+        costs, tried = FeatureCosts.of_record(self._engine.costs()), [trial.params for trial in trials]
+        n_more = self._criteria.trials - sum(trial.counts for trial in trials)
+        return rationed_seconds(left, costs, self._space, tried, n_more, min(seconds_of(trials), default=0.0))
 
     def _one_trial(self, trial: Trial) -> None:
         def watch(report: IntermediateValue) -> None:
@@ -221,9 +242,9 @@ class Worker:
         record, arrays = complete_record(trial, outcome, ends, now)
         try:
             with self._reported(trial, outcome.probability), via_outbox(self._outbox, trial.number, record, arrays):
-                self._engine.complete(trial.number, outcome.score, outcome.seconds, ends)
+                self._engine.complete(trial.number, outcome.score, outcome.seconds, ends, outcome.milliseconds)
         except LostStorageError:
-            notes = {**trial.notes, "seconds": outcome.seconds}
+            notes = {**trial.notes, **result_attributes(outcome.seconds, ends, outcome.milliseconds)}
             self._callbacks.rescued(
                 replace(trial, state=COMPLETE, value=outcome.score, notes=notes), outcome.probability
             )
@@ -276,6 +297,27 @@ def stagnated(trials: Sequence[Trial], most: int | None) -> bool:
         return False
     since = [0, *trials_since_improvement(trial.value for trial in trials if trial.counts)]
     return since[-1] >= most
+
+
+def seconds_left(trials: Sequence[Trial], budget_seconds: float) -> float:
+    """Return the part of a budget that the finished trials have not used, and the running ones will not use.
+
+    A running trial is expected to take as long as the median of the finished ones.
+    """
+    took = seconds_of(trials)
+    n_running = sum(trial.state == RUNNING for trial in trials)
+    return budget_seconds - sum(took) - (n_running * median(took) if took else 0.0)
+
+
+def exceeds_budget(trials: Sequence[Trial], budget_seconds: float) -> bool:
+    """Return whether another trial, of the median duration of the finished ones, is expected to exceed a budget."""
+    took = seconds_of(trials)
+    return bool(took) and seconds_left(trials, budget_seconds) < median(took)
+
+
+def seconds_of(trials: Sequence[Trial]) -> list[float]:
+    """Return the durations of the finished trials in seconds."""
+    return [trial.notes["seconds"] for trial in trials if trial.counts and "seconds" in trial.notes]
 
 
 def last_failures(trials: Sequence[Trial], n_before: int) -> list[Trial]:

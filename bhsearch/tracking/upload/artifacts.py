@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from bhsearch.evaluation import curves, metrics
 from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draws, interval
+from bhsearch.evaluation.image_columns import ImageColumns
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.evaluation.thresholds import classification_text, cross_fitted_labels
 from bhsearch.reporting.figures import image_grid, study, style, trial
@@ -23,6 +25,7 @@ from bhsearch.tracking.records import SummaryRecord
 
 N_DRAWS = 1000
 N_DRAWS_BAND = 200  # enough for a smooth confidence band
+PENALTIES = "log10_penalty"  # the curves of a trial that has this one follow its values instead of the training
 
 
 def score_and_interval(predictions: Predictions, task: Task) -> tuple[dict[str, float], Interval]:
@@ -53,7 +56,8 @@ def write_trial(
         task: Task of the study.
         values: Metrics, from `score_and_interval`.
         ends: Interval of the score, from `score_and_interval`.
-        history: Learning curves `auc`, `loss` and `training_loss`, with one value per step.
+        history: Curves `auc`, `loss` and `training_loss`, with one value per step of the training, or per penalty if
+            `log10_penalty` is among them.
         pixels: Resized images in the row order of the predictions. Shape (n_images, n_tiles, size, size, 3). None if
             the images were evicted from the cache; the example images are then left out.
         note: Text on every picture, such as that the data are synthetic; may be empty.
@@ -62,8 +66,10 @@ def write_trial(
     decisions = cross_fitted_labels(predictions, task)
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
     one = np.ones_like(predictions.weight)
+    penalties = history.get(PENALTIES)
+    name, steps = ("learning_curves", unit) if penalties is None else ("validation_curve", "log10 of the L2 penalty")
     figures = {
-        "learning_curves": trial.learning_figure(history["auc"], history["loss"], note, history["training_loss"], unit),
+        name: trial.learning_figure(history["auc"], history["loss"], note, history["training_loss"], steps, penalties),
         "roc": trial.roc_figure(curves.roc_band(predictions, draws), values["auc"], ends, note).panel(),
         "precision_recall": trial.precision_recall_figure(
             curves.precision_recall_band(predictions, draws), values["average_precision"], None, note
@@ -124,7 +130,31 @@ def write_study(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], 
         rows = [(name, list(row)) for name, row in zip(record["policies"], arrays["augmentation"], strict=True)]
         figures["augmentation"] = augmentation_figure(rows, note)
     _write_pictures(folder / keys.PICTURES, figures)
-    (folder / keys.TRIALS).write_text(json.dumps(dict(record), indent=1), encoding="utf-8")
+    content = dict(record)
+    on_request = {
+        keys.ROBUSTNESS_RECORD: content.pop("robustness", {}),
+        keys.NESTED_RECORD: content.pop("nested", None),
+    }
+    (folder / keys.TRIALS).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    for name, found in on_request.items():
+        if found:  # a later command without it keeps the file
+            (folder / name).write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def write_race(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], images: ImageColumns) -> None:
+    """Write the predictions of raced trials on all divisions.
+
+    Args:
+        folder: A folder.
+        record: Summary of the study.
+        arrays: `race_fold` and `race_probability`; see `SummaryRecord`.
+        images: Columns of the images, in the row order of the predictions.
+    """
+    (folder / keys.RACE).mkdir()
+    for number, probability in zip(record["race"], arrays["race_probability"], strict=True):
+        replace(images, fold=arrays["race_fold"]).predictions(probability).to_csv(
+            folder / keys.race_file(number), DISCLAIMER
+        )
 
 
 def _whole(tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -1,20 +1,26 @@
-"""Keep the models of the best trials of a study in MLflow, and delete the others.
+"""Keep the models of the best trials of a study in MLflow, and of those that it may propose, and delete the others.
 
 The state is stored as tags of the trials' runs in MLflow, so that it survives a resume and is shared by all processes
 that log one study. A model is deleted only after the models of N better trials are complete. MLflow therefore always
 has the models of the best N trials, and may briefly have a few more.
+
+A study may propose a cheaper trial with a score up to `MARGIN` below the best (`evaluation.selection.proposal`). Within
+this margin, the model of every trial that is cheaper than all better ones is kept as well.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from bhsearch.tracking.keys import AUC, MODEL, TRIAL, UID
+from bhsearch.evaluation.selection.proposal import MARGIN
+from bhsearch.objectives.base import MS_PER_IMAGE
+from bhsearch.tracking.keys import AUC, COST, MODEL, TRIAL, UID
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,13 +30,13 @@ _LOG = logging.getLogger(__name__)
 
 
 class ModelRetention:
-    """The retention policy for the models of one study, which keeps the models of the best trials.
+    """The retention policy for the models of one study, which keeps the models of the best and of cheap trials.
 
     Args:
         client: Client of the MLflow store.
         experiment_id: Experiment of the study.
         uid: Identifier of the study.
-        most: Number of trials whose models are kept; None for all trials.
+        most: Number of the best trials whose models are kept; None for all trials.
     """
 
     def __init__(self, client: MlflowClient, experiment_id: str, uid: str, most: int | None) -> None:
@@ -39,11 +45,18 @@ class ModelRetention:
         self._query += " and attributes.status = 'FINISHED'"
         self._said = False
 
-    def wants(self, score: float, number: int) -> bool:
-        """Return whether a newly ended trial is among the best trials, so that its model must be logged."""
+    def wants(self, score: float, number: int, milliseconds: float) -> bool:
+        """Return whether the model of a newly ended trial must be logged.
+
+        Args:
+            score: Score of the trial.
+            number: Number of the trial.
+            milliseconds: Inference time of its deployed model per image; nan or inf if unknown.
+        """
         if not self._most:
             return self._most is None
-        return sum(_place(run) < (-score, number) for run in self._with_model()) < self._most
+        new = TrialModel(-score, number, milliseconds if math.isfinite(milliseconds) else math.inf)
+        return number in kept_trials([*map(_model_of, self._with_model()), new], self._most)
 
     def tidy(self) -> None:
         """Delete the models of trials that are no longer among the best.
@@ -53,9 +66,10 @@ class ModelRetention:
         """
         if not self._most:
             return
-        kept = sorted(self._with_model(), key=_place)
-        for place, run in enumerate(kept):
-            if place < self._most and run.data.tags[MODEL] == KEPT:
+        runs = sorted(self._with_model(), key=_model_of)
+        kept = kept_trials([_model_of(run) for run in runs], self._most)
+        for run in runs:
+            if _model_of(run).number in kept and run.data.tags[MODEL] == KEPT:
                 continue
             try:
                 self._remove(run)
@@ -107,6 +121,32 @@ class ModelRetention:
         self._said = True
 
 
-def _place(run: Any) -> tuple[float, int]:
-    """Return the sort key of a run: best first, ties in order of the trials' numbers."""
-    return -run.data.metrics[AUC], int(run.data.tags[TRIAL])
+class TrialModel(NamedTuple):
+    """A trial with a model. Trials are sorted by score, best first, ties in order of their numbers."""
+
+    negative_score: float
+    number: int
+    milliseconds: float
+
+
+def _model_of(run: Any) -> TrialModel:
+    metrics = run.data.metrics
+    return TrialModel(-metrics[AUC], int(run.data.tags[TRIAL]), metrics.get(f"{COST}{MS_PER_IMAGE}", math.inf))
+
+
+def kept_trials(models: Sequence[TrialModel], most: int) -> set[int]:
+    """Return the numbers of the best trials, and of the cheap ones that the study may propose.
+
+    Args:
+        models: All trials with a model.
+        most: Number of the best trials to keep, 1 or more.
+    """
+    ranked = sorted(models)
+    kept, cheapest = {model.number for model in ranked[:most]}, math.inf
+    for model in ranked:
+        if model.negative_score > ranked[0].negative_score + MARGIN:
+            break
+        if model.milliseconds < cheapest:
+            kept.add(model.number)
+            cheapest = model.milliseconds
+    return kept

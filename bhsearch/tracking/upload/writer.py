@@ -25,9 +25,12 @@ from mlflow.utils.mlflow_tags import (
 
 from bhsearch.config import model_limit
 from bhsearch.errors import MissingError, StudyError
+from bhsearch.evaluation.image_columns import ImageColumns
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
+from bhsearch.evaluation.robustness import Robustness
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.inference_model import ModelPool, inference_network
+from bhsearch.objectives.base import MS_PER_IMAGE
 from bhsearch.runtime.store_schema import SCHEMA, require_schema
 from bhsearch.states import COMPLETE, FAILED, PRUNED
 from bhsearch.tasks import restore_task, task_record
@@ -113,7 +116,7 @@ class RunWriter:
     def __init__(
         self, client: MlflowClient, study: Message[StudyRecord], say: Callable[[str], None] = lambda _: None
     ) -> None:
-        self._client, self._record, self._say = client, study.record, say
+        self._client, self._record, self._images, self._say = client, study.record, study.arrays, say
         self._task = restore_task(study.record.get("task"))
         require_schema(study.record.get("schema"), f"The outbox {study.folder.parent}")
         self.experiment_id = open_experiment(client, self._record["experiment"])
@@ -224,18 +227,44 @@ class RunWriter:
         self._models.tidy()  # the process that logged the last trial may have died before tidying
         with tempfile.TemporaryDirectory() as folder:
             artifacts.write_study(Path(folder), record, message.arrays, self._record["note"])
+            if record["race"]:
+                artifacts.write_race(Path(folder), record, message.arrays, ImageColumns.from_arrays(self._images))
             self._client.log_artifacts(self.run_id, folder)
-        found = record["corrected"] or {}
-        metrics = [Metric(name, found[key], record["ended_ms"], 0) for name, key in keys.CORRECTED.items() if found]
+        metrics = [
+            Metric(name, found[key], record["ended_ms"], 0)
+            for found, names in (
+                (record["corrected"], keys.CORRECTED),
+                (record["default"], keys.OVER_DEFAULT),
+                (record.get("nested"), keys.NESTED),
+            )
+            for name, key in names.items()
+            if found and np.isfinite(found[key])
+        ]
         metrics.append(Metric(keys.FINISHED_TRIALS, record["finished"], record["ended_ms"], 0))
         scores = {trial["number"]: trial["value"] for trial in record["trials"] if trial["value"] is not None}
         if scores:  # trials may be logged in any order, so the last point is set to the overall best
             metrics.append(Metric(keys.TRIAL_BEST, max(scores.values()), record["ended_ms"], max(scores)))
-        note = RunTag(MLFLOW_RUN_NOTE, record["summary"])
-        self._client.log_batch(self.run_id, metrics=metrics, tags=[note])
+        tags = {MLFLOW_RUN_NOTE: record["summary"], **_selection_tags(record)}
+        self._client.log_batch(self.run_id, metrics=metrics, tags=[RunTag(*tag) for tag in tags.items()])
+        self._log_robustness(record)
         if record["lost"]:
             self._client.set_tag(self.run_id, LOST, record["lost"])
         self._client.set_terminated(self.run_id, record["status"], record["ended_ms"])
+
+    def _log_robustness(self, record: SummaryRecord) -> None:
+        """Log the robustness of trials on their runs."""
+        for number, found in record.get("robustness", {}).items():
+            run = self._done.get(int(number))
+            if run is None:  # logged by another command
+                self._done |= runs_of_trials(self._client, self.experiment_id, self._record["uid"], int(number))
+                run = self._done[int(number)]
+            self._client.log_batch(
+                run.info.run_id,
+                metrics=[
+                    Metric(f"{keys.ROBUSTNESS}{name}", value, record["ended_ms"], 0)
+                    for name, value in Robustness.from_record(found).metrics().items()
+                ],
+            )
 
     def _reconcile(self, record: SummaryRecord) -> None:
         """Merge the parent runs if several hosts created one, and end open runs of trials that have ended."""
@@ -301,7 +330,8 @@ class RunWriter:
         values, files = rendered(message)
         costs = {f"{keys.COST}{name}": value for name, value in message.record["cost"].items()}
         values |= {keys.SECONDS: message.record["seconds"], **costs}
-        keep = self._models.wants(values[keys.AUC], message.record["number"])
+        milliseconds = message.record["cost"].get(MS_PER_IMAGE, np.inf)
+        keep = self._models.wants(values[keys.AUC], message.record["number"], milliseconds)
         self._client.log_batch(run_id, tags=[RunTag(MODEL, KEPT if keep else NONE)])
         model_id = self._log_model(run_id, message) if keep else None
         self._log_metrics(run_id, model_id, values, message.record)
@@ -369,11 +399,24 @@ class RunWriter:
         }
 
 
+def _selection_tags(record: SummaryRecord) -> dict[str, str]:
+    """Return the tags with the best trial, the proposed trial, the reason, and the trial with default parameters."""
+    chosen, default = record["selection"], record["default"]
+    tags = {} if default is None else {keys.DEFAULT_TRIAL: str(default["number"])}
+    if chosen is not None:
+        tags[keys.BEST_TRIAL], tags[keys.PROPOSED_TRIAL] = str(chosen["best"]), str(chosen["proposed"])
+        tags[keys.PROPOSED_BECAUSE] = chosen["reason"]
+    return tags
+
+
 def _curves(record: TrialRecord) -> list[Metric]:
     """Return the learning curves of a trial as metrics.
 
-    The step is the epoch of a head, or the quarter of a finetuning run.
+    The step is the epoch of a head, or the quarter of a finetuning run. Curves over penalties are not logged, because
+    the step of a metric is a point in time.
     """
+    if artifacts.PENALTIES in record["curves"]:
+        return []
     return [
         Metric(f"{keys.EPOCH}{name}", value, record["ended_ms"], step)
         for name, curve in record["curves"].items()

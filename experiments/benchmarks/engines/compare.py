@@ -10,109 +10,93 @@ alone. With `--keep` the replays are kept, and the next run goes on from there.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from PIL import Image
 
 from bhsearch.errors import BhsearchError
 from bhsearch.reporting.figures.style import to_png
 from bhsearch.study.context import FINETUNE, FROZEN
-from experiments.benchmarks.engines import rules, surrogate, table
-from experiments.benchmarks.engines.contenders import CONTENDERS, SHIPPED
+from experiments.benchmarks.engines import rules, table
+from experiments.benchmarks.engines.contenders import CONTENDERS, PLAIN_FIRST, SHIPPED, plain_heads
 from experiments.benchmarks.engines.drawing import figure
-from experiments.benchmarks.engines.judging import Best, best_of, surrogate_best
-from experiments.benchmarks.engines.pruners import all_pruners, best_recorded
+from experiments.benchmarks.engines.judging import Best, best_of
+from experiments.benchmarks.engines.pruners import all_pruners
 from experiments.benchmarks.engines.replay import Trace
-from experiments.benchmarks.engines.runs import Arena, Runs, arena_of, grid_arena_of
-from experiments.benchmarks.engines.table import Table
-from experiments.benchmarks.engines.tables import contenders_table, pruners_table, recorded_table
+from experiments.benchmarks.engines.runs import Arena, Runs, arena_of
+from experiments.benchmarks.engines.tables import (
+    contenders_table,
+    costs_table,
+    kinds_table,
+    pruners_table,
+    recorded_table,
+    seconds_table,
+)
 
-# Its Gaussian process thinks for most of a second a trial, and longer with every one.
-SLOW = {"keras-tuner bayesian"}
-PACED = {"keras-tuner hyperband"}  # wants a range of epochs, which the part recorded in full has not
+SLOW = ("keras-tuner bayesian",)  # its Gaussian process takes longer with each trial
 LEARNT = (SHIPPED, "optuna random")  # whose prospects are looked at
-
-
-class Comparison:
-    """All replays of the frozen tables.
-
-    Args:
-        options: Of the command.
-    """
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
-        self.tables = table.read(options.table)
-        self.runs = Runs(options.keep, _say)
-        self.found: dict[str, dict[str, list[Trace]]] = {}
-        self.best: dict[str, Best] = {}
-        frozen = self.of(FROZEN)
-        self.arenas = [arena_of(each) for each in frozen]
-        self.grids = [grid_arena_of(each) for each in frozen]
-
-    def of(self, regime: str) -> list[Table]:
-        """The tables of a regime."""
-        return [each for each in self.tables.values() if each.facts["regime"] == regime]
-
-    def run(self) -> None:
-        """Replay every contender in every arena."""
-        for arena in (*self.arenas, *self.grids):
-            names = [name for name in self._options.contenders.split(",") if arena in self.arenas or name not in PACED]
-            self.found[arena.name] = {name: self._traces(arena, name) for name in names}
-            every = [trace for traces in self.found[arena.name].values() for trace in traces]
-            self.best[arena.name] = best_of(self._start(arena), every)
-
-    def _traces(self, arena: Arena, name: str) -> list[Trace]:
-        slow = name in SLOW
-        seeds = range(min(self._options.slow_seeds, self._options.seeds) if slow else self._options.seeds)
-        n_trials = min(self._options.slow_trials, self._options.trials) if slow else self._options.trials
-        return self.runs.traces(arena, name, CONTENDERS[name], seeds, n_trials)
-
-    def _start(self, arena: Arena) -> Best:
-        if arena in self.arenas:
-            return surrogate_best(arena.space, arena.answers)
-        entries = [entry for entry in arena.table.scored if entry.design == "grid"]
-        return Best(max(entry.score for entry in entries), max(entry.held_out for entry in entries))
-
-    def shipped(self, arenas: Sequence[Arena]) -> dict[str, list[Trace]]:
-        """Replays of our default."""
-        return {arena.name: self.found[arena.name][SHIPPED] for arena in arenas}
 
 
 def compared(options: argparse.Namespace) -> None:
     """Replay what is not kept, print the tables and draw the figure."""
-    made = Comparison(options)
-    print("Recorded\n\n" + recorded_table(made.tables))
-    print(f"\nThe surrogate's error\n\n{surrogate.HEAD}")
-    for each in made.of(FROZEN):
-        print(surrogate.rows(each), flush=True)
-    made.run()
-    for arena in (*made.arenas, *made.grids):
-        best = made.best[arena.name]
-        print(f"\nSearches on {arena.name} (best {best.score:.4f}; on cases put aside {best.held_out:.4f})\n")
-        print(contenders_table(arena.name, made.found[arena.name], best, options.trials), flush=True)
+    tables = table.read(options.table)
+    frozen, finetune = ([each for each in tables.values() if each.facts["regime"] == r] for r in (FROZEN, FINETUNE))
+    best = {each.name: best_of(each.scored) for each in tables.values()}
+    print("Recorded\n\n" + recorded_table(tables))
+    print(f"\nCosts of all trials of a frozen space\n\n{costs_table(frozen)}")
+    print(f"\nThe best trial of each kind\n\n{kinds_table(frozen)}", flush=True)
+    runs, arenas = Runs(options.keep, _say), [arena_of(each) for each in frozen]
+    found = {arena.name: _traces(runs, arena, options) for arena in arenas}
+    for name, traces in found.items():
+        print(f"\nSearches on {name} (best {best[name].score:.4f}; on cases put aside {best[name].held_out:.4f})\n")
+        print(contenders_table(name, traces, best[name], options.trials))
+        print(f"\n{seconds_table(name, traces, best[name])}", flush=True)
     pruned = {}
-    for each in made.of(FINETUNE):
-        pruned[each.name] = all_pruners(each, range(options.seeds)), best_recorded(each)
+    for each in finetune:
+        pruned[each.name] = all_pruners(each, range(options.seeds)), best[each.name]
         print(f"\nPruners on {each.name}\n\n{pruners_table('pruner', *pruned[each.name])}", flush=True)
-    _print_rules(made, options)
+    if SHIPPED in options.contenders.split(","):
+        _print_rules(runs, arenas, found, best, options)
     if options.figure is not None:
-        rows = {arena.name: (made.found[arena.name], made.best[arena.name]) for arena in made.arenas}
-        options.figure.write_bytes(to_png(figure({**rows, **pruned}, options.seeds)))
+        rows = {name: (traces, best[name]) for name, traces in found.items()}
+        drawn = Image.open(io.BytesIO(to_png(figure({**rows, **pruned}, options.seeds))))
+        # A figure of few colours is a third as large with a palette.
+        drawn.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(options.figure, "PNG", optimize=True)
 
 
-def _print_rules(made: Comparison, options: argparse.Namespace) -> None:
-    if SHIPPED not in options.contenders.split(","):
-        return
-    seeds = range(options.seeds)
-    if len(made.arenas) > 1:
-        warm = rules.warm_table(made.runs, made.arenas, made.best, CONTENDERS[SHIPPED], seeds, options.trials)
+def _traces(runs: Runs, arena: Arena, options: argparse.Namespace) -> dict[str, list[Trace]]:
+    """Replay every contender, and the default one after all linear heads without augmentation."""
+    names, seeds = options.contenders.split(","), range(options.seeds)
+    found = {}
+    for name in names:
+        n_trials = min(options.slow_trials, options.trials) if name in SLOW else options.trials
+        found[name] = runs.traces(arena, name, CONTENDERS[name], seeds, n_trials)
+    if SHIPPED in names:
+        first = [plain_heads(arena.space)] * options.seeds
+        found[PLAIN_FIRST] = runs.traces(arena, PLAIN_FIRST, CONTENDERS[SHIPPED], seeds, options.trials, first)
+    return found
+
+
+def _print_rules(
+    runs: Runs,
+    arenas: Sequence[Arena],
+    found: Mapping[str, Mapping[str, list[Trace]]],
+    best: dict[str, Best],
+    options: argparse.Namespace,
+) -> None:
+    if len(arenas) > 1:
+        warm = rules.warm_table(runs, arenas, best, CONTENDERS[SHIPPED], range(options.seeds), options.trials)
         print(f"\nWarm start, {SHIPPED}\n\n{warm}")
-    print(f"\nThe stop rule, {SHIPPED}\n\n{rules.stop_table(made.shipped(made.arenas), made.best)}")
-    asked = {
-        arena.name: {name: made.found[arena.name][name] for name in LEARNT if name in made.found[arena.name]}
-        for arena in made.arenas
-    }
+    asked_of = [arena for arena in arenas if arena.name in rules.BUDGETS]
+    if asked_of:
+        planned = rules.budget_table(runs, asked_of, best, CONTENDERS[SHIPPED], range(options.seeds), options.trials)
+        print(f"\nBudgets, {SHIPPED}\n\n{planned}")
+    shipped = {name: traces[SHIPPED] for name, traces in found.items()}
+    print(f"\nThe stop rule, {SHIPPED}\n\n{rules.stop_table(shipped, best)}")
+    asked = {name: {each: traces[each] for each in LEARNT if each in traces} for name, traces in found.items()}
     print(f"\nWhat more trials would bring\n\n{rules.prospects_table(asked)}")
 
 
@@ -127,9 +111,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--keep", type=Path, help="folder that replays are kept in")
     made.add_argument("--contenders", default=",".join(CONTENDERS), help="comma between (all)")
     made.add_argument("--seeds", type=int, default=30, help="studies of each search (30)")
-    made.add_argument("--trials", type=int, default=200, help="of each study (200)")
-    made.add_argument("--slow-seeds", type=int, default=10, help=f"studies of {', '.join(SLOW)} (10)")
-    made.add_argument("--slow-trials", type=int, default=100, help="trials of these (100)")
+    made.add_argument("--trials", type=int, default=100, help="of each study (100)")
+    made.add_argument("--slow-trials", type=int, default=50, help=f"of each study of {', '.join(SLOW)} (50)")
     return made
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import InMemoryStorage
 
 from bhsearch.engines.base import Engine
@@ -14,12 +13,14 @@ from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.engines.registry import ENGINES
 from bhsearch.objectives.space import Parameter, Params
+from experiments.benchmarks.engines.points import frozen_points
 
 OPTUNA, KERAS_TUNER = ENGINES.built_in
 
 # A new study from its space, its seed, and a folder of its own for an engine that keeps files.
 Make = Callable[[Sequence[Parameter], int, Path], Engine]
 SHIPPED = "optuna tpe"
+PLAIN_FIRST = f"{SHIPPED}, linear first"
 
 
 def optuna_with(sampler: str) -> Make:
@@ -40,46 +41,22 @@ def keras_tuner_with(oracle: str) -> Make:
     return make
 
 
-class Variant(OptunaEngine):
-    """Our engine with a sampler that is not shipped, to find out what a change would bring.
-
-    Args:
-        space: Of the study.
-        seed: Of the study.
-        sampler: As in `ENGINES`.
-    """
-
-    def __init__(self, space: Sequence[Parameter], seed: int, sampler: Callable[[int, int, int], BaseSampler]) -> None:
-        super().__init__(open_study(InMemoryStorage(), "replay", {}), space, "tpe", seed)
-        self._variant = sampler
-
-    def _next_sampler(self, done: int, running: int) -> BaseSampler:
-        return self._variant(_seed(self._seed, running, done), self._seed, done + running)
-
-
-def _seed(seed: int, running: int, done: int) -> int:
-    return (seed * 1_000_003 + running * 10_007 + done * 101) % 2**32
-
-
-def variant(sampler: Callable[[int, int, int], BaseSampler]) -> Make:
-    """A study of ours with another sampler."""
-
-    def make(space: Sequence[Parameter], seed: int, _: Path) -> Engine:
-        return Variant(space, seed, sampler)
-
-    return make
-
-
-def _joint(seed: int, _: int, __: int) -> BaseSampler:
-    """Our default before: over joint densities, after 15 random trials."""
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=15)
+def _of_frozen_regime(engine: str) -> tuple[str, ...]:
+    """Return the samplers of an engine that need no parameter `epochs`."""
+    store = ENGINES.get(engine)
+    return tuple(name for name in store.samplers() if name not in store.capabilities.paced)
 
 
 CONTENDERS: dict[str, Make] = {
-    **{f"{OPTUNA} {name}": optuna_with(name) for name in ENGINES.get(OPTUNA).samplers()},
-    f"{OPTUNA} tpe joint": variant(_joint),
-    **{f"{KERAS_TUNER} {name}": keras_tuner_with(name) for name in ENGINES.get(KERAS_TUNER).samplers()},
+    **{f"{OPTUNA} {name}": optuna_with(name) for name in _of_frozen_regime(OPTUNA)},
+    **{f"{KERAS_TUNER} {name}": keras_tuner_with(name) for name in _of_frozen_regime(KERAS_TUNER)},
 }
+
+
+def plain_heads(space: Sequence[Parameter]) -> list[Params]:
+    """Return the points without augmentation and with a linear head, path by path, the strongest penalty first."""
+    points = [point.params for point in frozen_points(space)]
+    return [params for params in points if params["policy"] == "none" and not params["hidden_units"]]
 
 
 def best_points(scored: Sequence[tuple[float, Params]], number: int) -> list[Params]:

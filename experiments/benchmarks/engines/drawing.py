@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.ticker import NullFormatter
 
 from bhsearch.reporting.figures import style
-from experiments.benchmarks.engines.contenders import SHIPPED
+from experiments.benchmarks.engines.contenders import PLAIN_FIRST, SHIPPED
 from experiments.benchmarks.engines.judging import Best, at_seconds, band, regrets
 from experiments.benchmarks.engines.replay import Trace
 
@@ -23,12 +23,11 @@ _GREEN, _PURPLE = style.CYCLE[2], style.CYCLE[3]
 # Colour by kind of search, dashes for the other engine.
 LOOKS: dict[str, dict[str, Any]] = {
     SHIPPED: {"color": style.BLUE, "linewidth": 2.2},
-    "optuna tpe joint": {"color": style.BLUE, "linewidth": 1.0},
+    PLAIN_FIRST: {"color": style.BLUE, "linewidth": 1.0},
     "optuna cmaes": {"color": _GREEN},
     "optuna qmc": {"color": _PURPLE},
     "optuna random": {"color": style.GREY},
     "keras-tuner bayesian": {"color": style.VERMILLION, "linestyle": style.DASHED},
-    "keras-tuner hyperband": {"color": style.ORANGE, "linestyle": style.DASHED},
     "keras-tuner random": {"color": style.GREY, "linestyle": style.DASHED},
     "keras-tuner grid": {"color": style.INK, "linestyle": style.DASHED},
     "none": {"color": style.GREY},

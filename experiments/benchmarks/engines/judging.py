@@ -8,15 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.objectives.space import Parameter
-from experiments.benchmarks.engines.design import at_shares
 from experiments.benchmarks.engines.replay import Trace
-from experiments.benchmarks.engines.surrogate import Surrogate
+from experiments.benchmarks.engines.table import Entry
 
 Array = npt.NDArray[np.float64]
 WITHIN = 0.005  # of the best score is the target
 N_DRAWS = 2000  # of the bootstrap over seeds
-_N_FIRST, _N_KEPT, _ROUNDS, _N_CHILDREN = 8192, 32, 30, 512  # of the search for a surrogate's best
 
 
 @dataclass(frozen=True)
@@ -50,33 +47,9 @@ class Best:
     held_out: float
 
 
-def surrogate_best(space: Sequence[Parameter], surrogate: Surrogate) -> Best:
-    """Search a surrogate with many thousand evaluations: from random points, then around the best of them."""
-    random = np.random.default_rng(0)
-    found = []
-    for column in (0, 1):
-        shares = random.random((_N_FIRST, len(space)))
-        values = surrogate.predict([at_shares(space, row) for row in shares])[:, column]
-        for number in range(_ROUNDS):
-            order = np.argsort(-values)[:_N_KEPT]
-            shares, values = shares[order], values[order]
-            parents = shares[random.integers(0, len(shares), _N_CHILDREN)]
-            width = 0.3 * 0.85**number
-            moved = np.clip(parents + random.normal(0, width, parents.shape), 0, 1 - 1e-9)
-            fresh = np.where(random.random(parents.shape) < 0.05, random.random(parents.shape), moved)
-            children = np.where(random.random(parents.shape) < 0.3, fresh, parents)
-            shares = np.concatenate([shares, children])
-            grown = surrogate.predict([at_shares(space, row) for row in children])[:, column]
-            values = np.concatenate([values, grown])
-        found.append(float(values.max()))
-    return Best(*found)
-
-
-def best_of(best: Best, traces: Sequence[Trace]) -> Best:
-    """The best, should a study have found a better one."""
-    scores = [best.score, *(float(np.nanmax(trace.scores)) for trace in traces)]
-    held_out = [best.held_out, *(float(np.nanmax(trace.held_out)) for trace in traces)]
-    return Best(max(scores), max(held_out))
+def best_of(entries: Sequence[Entry]) -> Best:
+    """Return the best scores of recorded trials."""
+    return Best(max(entry.score for entry in entries), max(entry.held_out for entry in entries))
 
 
 def regrets(traces: Sequence[Trace], best: Best, n_trials: int) -> tuple[Array, Array]:

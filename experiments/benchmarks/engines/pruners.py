@@ -12,7 +12,6 @@ from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.engines.optuna.pruners import PRUNERS
 from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.objectives.space import Parameter, finetune_space
-from experiments.benchmarks.engines.judging import Best
 from experiments.benchmarks.engines.replay import Trace, replay_pruned
 from experiments.benchmarks.engines.table import Table
 
@@ -20,12 +19,6 @@ from experiments.benchmarks.engines.table import Table
 def space_of(table: Table) -> tuple[Parameter, ...]:
     """The finetune space that a table was recorded from."""
     return finetune_space(tuple(table.facts["backbones"]), (table.facts["image_size"],))
-
-
-def best_recorded(table: Table) -> Best:
-    """Best scores of the recorded trials."""
-    scores, held_out = zip(*((entry.score, entry.held_out) for entry in table.scored), strict=True)
-    return Best(max(scores), max(held_out))
 
 
 def pruned_traces(table: Table, pruner: str, seeds: Sequence[int]) -> list[Trace]:

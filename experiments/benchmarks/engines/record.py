@@ -1,15 +1,15 @@
-"""Record, once, what engines and pruners are compared on: whole trials of the frozen space and of finetuning.
+"""Record the trials on which engines and pruners are compared.
 
-A third of the development cases is put aside; every trial is scored on the folds of the others, as in a study, and by
-the mean of its fold models on the cases put aside. A recording is a file of lines that goes on where it was stopped;
-`--pack` puts recordings into the one small table that the replays read, and fits what is learnt from it anew.
+Of a frozen space, every distinct trial is recorded; of finetuning, as many random trials as `--trials` says.
+
+A third of the development cases is put aside. Each trial is scored on the folds of the other cases, as in a study, and
+by the mean of its fold models on the cases put aside. A recording is a file of lines, which is continued where it was
+stopped. `--pack` puts recordings into the table that the replays read.
 
     python -m experiments.benchmarks.engines.record --data path/to/idc --weights-dir path/to/weights --to idc.jsonl
-    python -m experiments.benchmarks.engines.record --data phantom:cases=150 --weights-dir path/to/weights \
-        --to phantom.jsonl
     python -m experiments.benchmarks.engines.record --data phantom:cases=90,images=3,difficulty=0.4 --finetune \
         --trials 100 --weights-dir path/to/weights --to finetune.jsonl
-    python -m experiments.benchmarks.engines.record --pack idc.jsonl phantom.jsonl finetune.jsonl
+    python -m experiments.benchmarks.engines.record --pack idc.jsonl finetune.jsonl
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,17 +30,15 @@ from bhsearch.objectives.space import Parameter, finetune_space
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext, versions
 from bhsearch.study.events import ProgressReporter
 from experiments.benchmarks.engines import table
-from experiments.benchmarks.engines.design import Point, frozen_design
 from experiments.benchmarks.engines.journal import Journal, read_journal
+from experiments.benchmarks.engines.points import Point, frozen_points
 from experiments.benchmarks.engines.recorders import FinetuneRecorder, FrozenRecorder, Recorder
-from experiments.benchmarks.engines.surrogate import fitted_scales
-from experiments.benchmarks.engines.surrogate import space_of as frozen_space_of
 from experiments.benchmarks.engines.thirds import HeldOut, put_aside
 
-FROZEN_BACKBONES = "staintex-s,staintex-l,mobilenet-0.25,mobilenet-0.75,mobilenetv2-0.35"
+FROZEN_BACKBONES = "staintex-s,staintex-l,mobilenet-0.25"
 FINETUNE_BACKBONES = "cnn,mobilenet-0.25"
-FROZEN_SIZE, FINETUNE_SIZE = 128, 48  # pixels
-FROZEN_TRIALS, FINETUNE_FOLDS, MOST_EPOCHS = 1500, 3, 8
+FROZEN_SIZE, FINETUNE_SIZE = 96, 48  # pixels
+FINETUNE_TRIALS, FINETUNE_FOLDS, MOST_EPOCHS = 100, 3, 8
 _EVERY = 20  # trials between two lines of progress
 _SHAPE, _SHORT = ("backbone", "hidden_units", "batch", "depth"), 2  # what a program is compiled for; epochs
 
@@ -68,17 +66,17 @@ def space_of(prepared: StudyContext) -> tuple[Parameter, ...]:
     return tuple(replace(row, high=MOST_EPOCHS) if row.name == "epochs" else row for row in space)
 
 
-def points_of(prepared: StudyContext, n_trials: int) -> Iterable[Point]:
-    """Frozen: a design over the space, and a part of it in full. Finetune: what a random sampler draws."""
+def points_of(prepared: StudyContext, n_trials: int) -> list[Point]:
+    """Return all distinct points of a frozen space, or the points of a random sampler in a finetune space."""
     space = space_of(prepared)
     if prepared.regime == FROZEN:
-        return frozen_design(space, n_trials)
+        return frozen_points(space)
     engine = OptunaEngine(open_study(InMemoryStorage(), "points", {}), space, "random", prepared.settings.seed)
     points = []
     for number in range(n_trials):
         trial = engine.ask()
         engine.complete(trial.number, 0.5, 0.0)
-        points.append(Point("random", number, trial.params))
+        points.append(Point(number, trial.params))
     return points
 
 
@@ -112,14 +110,13 @@ def record(options: argparse.Namespace) -> None:
         if view not in journal.table.features.get(backbone, {}):
             journal.add_features(backbone, view, round(seconds, 3))
             _say(f"features {backbone} {view} {seconds:.1f} s")
-    n_trials = options.trials or (100 if options.finetune else FROZEN_TRIALS)
-    _run(recorder, journal, list(points_of(prepared, n_trials)))
+    _run(recorder, journal, points_of(prepared, options.trials))
 
 
 def _run(recorder: Recorder, journal: Journal, points: Sequence[Point]) -> None:
-    done = {entry.key for entry in journal.table.entries}
+    done = {entry.number for entry in journal.table.entries}
     started = time.monotonic()
-    missing = [point for point in points if (point.design, point.number) not in done]
+    missing = [point for point in points if point.number not in done]
     _warm(recorder, missing)
     for number, point in enumerate(missing, start=1):
         journal.add(recorder.entry(point))
@@ -132,8 +129,9 @@ def _run(recorder: Recorder, journal: Journal, points: Sequence[Point]) -> None:
 
 
 def _warm(recorder: Recorder, points: Sequence[Point]) -> None:
-    """Run a short trial of each shape that is compiled, so that no recorded trial's seconds hold the compiling."""
-    by_shape = {tuple(point.params.get(name) for name in _SHAPE): point for point in points}
+    """Run a short trial of each shape that is compiled, so that no recorded time contains a compilation."""
+    compiled = (point for point in points if point.params.get("hidden_units") != 0)  # linear heads are not
+    by_shape = {tuple(point.params.get(name) for name in _SHAPE): point for point in compiled}
     for point in by_shape.values():
         recorder.entry(replace(point, params=point.params | {"epochs": _SHORT}))
 
@@ -143,9 +141,6 @@ def pack(files: Sequence[Path], to: Path) -> None:
     tables = table.read(to) if to.exists() else {}
     tables |= {found.name: found for found in map(read_journal, files)}
     ordered = sorted(tables.values(), key=lambda each: (each.facts["regime"] != FROZEN, each.name))
-    for found in ordered:
-        if found.facts["regime"] == FROZEN:
-            found.scales.update(fitted_scales(frozen_space_of(found), found.scored))
     table.write(to, ordered)
     for name, each in tables.items():
         print(f"{name}: {len(each.entries)} trials, {len(each.entries) - len(each.scored)} failed")
@@ -163,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--backbones", help=f"comma between ({FROZEN_BACKBONES}; finetune: {FINETUNE_BACKBONES})")
     made.add_argument("--image-size", type=int, help=f"side in pixels ({FROZEN_SIZE}; finetune: {FINETUNE_SIZE})")
     made.add_argument("--finetune", action="store_true", help="record finetuning instead of the frozen regime")
-    made.add_argument("--trials", type=int, help=f"of the design ({FROZEN_TRIALS} beside the grid; finetune: 100)")
+    made.add_argument("--trials", type=int, default=FINETUNE_TRIALS, help=f"of --finetune ({FINETUNE_TRIALS})")
     made.add_argument("--to", type=Path, help="file of lines to record into")
     made.add_argument("--pack", type=Path, nargs="*", help="recordings to put into the table, and nothing else")
     made.add_argument("--table", type=Path, default=table.FILE, help=f"the table ({table.FILE.name} beside this)")

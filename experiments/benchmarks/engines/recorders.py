@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import pixel_cache
 from bhsearch.errors import RunError
 from bhsearch.evaluation.metrics import fold_scores
@@ -22,17 +23,19 @@ from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import predict
+from bhsearch.models.training.heads import Moments
 from bhsearch.models.training.step_cache import TrainerCache
 from bhsearch.models.training.train_step import TrainerSpec
 from bhsearch.objectives.base import IntermediateValue, TrialResult
 from bhsearch.objectives.finetune import N_VIEWS
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.scoring import sigmoid
+from bhsearch.objectives.space import LOG10_PENALTY, Params
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import make_objective
 from bhsearch.tasks.binary import BinaryTask
-from experiments.benchmarks.engines.design import Point
+from experiments.benchmarks.engines.points import Point
 from experiments.benchmarks.engines.table import Entry
 from experiments.benchmarks.engines.thirds import HeldOut
 
@@ -46,6 +49,28 @@ class Recorder(Protocol):
 
     def entry(self, point: Point) -> Entry:
         """Train and score one point, whole."""
+
+
+class _SharedHeads(FrozenObjective):
+    """An objective that trains the same heads with a hidden layer once for two successive trials.
+
+    The heads of trials that differ only in `tta` are the same.
+
+    Attributes:
+        saved_seconds: Processor seconds of the training that the last trial was spared.
+    """
+
+    _kept: tuple[Params, Any, float] = {}, None, 0.0
+    saved_seconds = 0.0
+
+    def _hidden(self, features: Float32Array, moments: list[Moments], params: Params) -> Any:
+        wanted = params | {"tta": False}
+        self.saved_seconds = self._kept[2] if self._kept[0] == wanted else 0.0
+        if self._kept[0] != wanted:
+            started = time.process_time()
+            trained = super()._hidden(features, moments, params)
+            self._kept = wanted, trained, time.process_time() - started
+        return self._kept[1]
 
 
 class FrozenRecorder:
@@ -67,7 +92,7 @@ class FrozenRecorder:
         )
         self._held_out, self._backbones, self._images = held_out, backbones, prepared.images
         rows = self._images
-        self._objective = FrozenObjective(
+        self._objective = _SharedHeads(
             self._features,
             backbones,
             rows.label,
@@ -90,9 +115,14 @@ class FrozenRecorder:
 
     def entry(self, point: Point) -> Entry:
         """Train and score one point, whole."""
-        for view in views_of(point.params["policy"], point.params["views"]):  # read before the clock starts
-            self._features.get(self._backbones[point.params["backbone"]], view)
-        outcome, entry = _timed(point, lambda: self._objective(point.params))
+        params = point.params
+        for view in views_of(params["policy"], params["views"]):  # read before the clock starts
+            self._features.get(self._backbones[params["backbone"]], view)
+        if params["hidden_units"]:
+            outcome, entry = _timed(point, lambda: self._objective(params))
+            entry = replace(entry, seconds=round(entry.seconds + self._objective.saved_seconds, 3))
+        else:
+            outcome, entry = self._linear(point)
         if outcome is None:
             return entry
         folds = fold_scores(self._images.predictions(outcome.probability))
@@ -101,8 +131,16 @@ class FrozenRecorder:
             score=round(outcome.score, 6),
             held_out=round(self._outside_score(point, outcome), 6),
             folds=[round(float(fold), 5) for fold in folds.ravel()],
-            auc=[round(value, 4) for value in outcome.curves["auc"]],
         )
+
+    def _linear(self, point: Point) -> tuple[TrialResult | None, Entry]:
+        """Time a linear head twice: with the step of its path from the next stronger penalty, and without."""
+        stronger = point.params | {LOG10_PENALTY.name: point.params[LOG10_PENALTY.name] + LOG10_PENALTY.step}
+        if LOG10_PENALTY.holds(stronger[LOG10_PENALTY.name]):
+            _timed(point, lambda: self._objective(stronger))
+        _, first = _timed(point, lambda: self._objective(point.params))
+        outcome, entry = _timed(point, lambda: self._objective(point.params))
+        return outcome, replace(entry, step=round(max(first.seconds - entry.seconds, 0.0), 3))
 
     def _outside_score(self, point: Point, outcome: TrialResult) -> float:
         backbone = self._backbones[point.params["backbone"]]
@@ -164,9 +202,8 @@ class FinetuneRecorder:
 
 def _timed(point: Point, trial: Callable[[], TrialResult]) -> tuple[TrialResult | None, Entry]:
     """Run a trial. Returns what it gave, None if it failed, and its entry with the seconds and nothing else yet."""
-    processor, wall = time.process_time(), time.perf_counter()
+    started = time.process_time()
     outcome = None
     with suppress(RunError):
         outcome = trial()
-    seconds = round(time.process_time() - processor, 3), round(time.perf_counter() - wall, 3)
-    return outcome, Entry(point.design, point.number, point.params, None, None, [], *seconds)
+    return outcome, Entry(point.number, point.params, None, None, [], round(time.process_time() - started, 3))

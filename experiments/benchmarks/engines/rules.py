@@ -9,12 +9,13 @@ import numpy as np
 
 from bhsearch.study.stopping import expected_gain, trials_since_improvement
 from experiments.benchmarks.engines.contenders import SHIPPED, Make, best_points
-from experiments.benchmarks.engines.judging import Best, cost_to_target, median_and_band, regrets
+from experiments.benchmarks.engines.judging import Best, at_seconds, band, cost_to_target, median_and_band, regrets
 from experiments.benchmarks.engines.replay import Trace
 from experiments.benchmarks.engines.runs import Arena, Runs
 
 PATIENCES = (10, 15, 20, 30)
-N_WARM = (0, 1, 3, 5, 10)
+N_WARM = (0, 1, 5)
+BUDGETS = {"idc-frozen": (40, 80, 120), "breakhis-frozen": (10, 20)}  # simulated seconds
 LOOKS, WARM_WITHIN = (5, 10, 25, 50, 100), 0.01  # trials after which regret is shown; of the best, a target
 EARLIER = 50  # trials of the study that a warm start takes its points from
 ASKED_AT, MORE = (25, 50, 100), 50  # where the estimate is asked, and for how many more trials
@@ -123,6 +124,34 @@ def warm_table(
                 means = " | ".join(f"{score[:, at - 1].mean():.4f}" for at in looks)
                 cost = median_and_band(cost_to_target(traces, best[arena.name], WARM_WITHIN).trials)
                 lines.append(f"| {arena.name} | {other.name} | {number} | {means} | {shown(cost)} |")
+    return "\n".join(lines)
+
+
+def budget_table(
+    runs: Runs, arenas: Sequence[Arena], best: dict[str, Best], make: Make, seeds: Sequence[int], n_trials: int
+) -> str:
+    """A study that plans for a budget, against one that is stopped when as many seconds are over."""
+    lines = [
+        "| arena | budget, s | trials if stopped | if planned | regret if stopped | if planned | gain of planning |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for arena in arenas:
+        plain = runs.traces(arena, SHIPPED, make, seeds, n_trials)
+        regret, _ = regrets(plain, best[arena.name], n_trials)
+        for seconds in BUDGETS[arena.name]:
+            stopped = at_seconds(plain, regret, np.array([seconds], float))[:, 0]
+            if np.isnan(stopped).any():
+                continue
+            n_stopped = np.mean([np.searchsorted(trace.clock, seconds, side="right") for trace in plain])
+            name = f"{SHIPPED}, budget {seconds} s"
+            traces = runs.traces(arena, name, make, seeds, n_trials, budget_seconds=seconds)
+            planned = regrets(traces, best[arena.name], n_trials)[0][:, -1]
+            n_planned = np.mean([len(trace.scores) for trace in traces])
+            gain = band((stopped - planned)[:, None])
+            lines.append(
+                f"| {arena.name} | {seconds} | {n_stopped:.0f} | {n_planned:.0f} | {stopped.mean():.4f} "
+                f"| {planned.mean():.4f} | {gain.mean[0]:+.4f} ({gain.low[0]:+.4f} to {gain.high[0]:+.4f}) |"
+            )
     return "\n".join(lines)
 
 

@@ -6,44 +6,40 @@ import gzip
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from bhsearch.objectives.space import Parameter, Params
+from bhsearch.objectives.costs import FeatureCosts
+from bhsearch.objectives.space import Parameter, Params, frozen_space
 from experiments.benchmarks.engines.contenders import Make
-from experiments.benchmarks.engines.design import GRID, grid_space
-from experiments.benchmarks.engines.replay import Answers, Trace, recorded_in_full, replay
-from experiments.benchmarks.engines.surrogate import space_of, surrogate_of
+from experiments.benchmarks.engines.replay import Answers, Budget, Recorded, Trace, replay
 from experiments.benchmarks.engines.table import Table
 
 
 @dataclass(frozen=True)
 class Arena:
-    """What studies are replayed on.
+    """A recorded frozen space in which studies are replayed.
 
     Attributes:
-        name: Of the table, or of the part of it that was recorded in full.
-        space: What is searched.
-        answers: What a point gives.
-        table: Where the answers come from.
+        name: Name of the table.
+        space: Search space.
+        answers: Returns the result of a point.
+        costs: Costs of features that are stored with each study.
     """
 
     name: str
     space: tuple[Parameter, ...]
     answers: Answers
-    table: Table
+    costs: FeatureCosts = field(default_factory=FeatureCosts)
 
 
 def arena_of(table: Table) -> Arena:
-    """The whole frozen space, answered by the surrogate."""
-    return Arena(table.name, space_of(table), surrogate_of(table), table)
-
-
-def grid_arena_of(table: Table) -> Arena:
-    """The part of the frozen space that was recorded in full, answered by the recorded points."""
-    return Arena(f"{table.name}, grid", grid_space(space_of(table)), recorded_in_full(table, GRID), table)
+    """Return the arena of a frozen table."""
+    seconds = {backbone: float(np.mean(list(views.values()))) for backbone, views in table.features.items()}
+    space = frozen_space(tuple(table.facts["backbones"]))
+    return Arena(table.name, space, Recorded(table), FeatureCosts(seconds))
 
 
 @dataclass(frozen=True)
@@ -66,6 +62,7 @@ class Runs:
         seeds: Sequence[int],
         n_trials: int,
         first: Sequence[Sequence[Params]] | None = None,
+        budget_seconds: float | None = None,
     ) -> list[Trace]:
         """One replay per seed.
 
@@ -76,15 +73,18 @@ class Runs:
             seeds: Of the studies.
             n_trials: Of each.
             first: Points that each study begins with; none where None.
+            budget_seconds: Budget of each study on the simulated clock; None for no budget.
         """
+        budget = None if budget_seconds is None else Budget(budget_seconds, arena.costs, arena.space)
         kept = self._read(arena, name, n_trials)
         made = []
         for row, seed in enumerate(seeds):
             if seed not in kept:
                 with tempfile.TemporaryDirectory() as folder:
                     engine = make(arena.space, seed, Path(folder))
+                    engine.save_costs(arena.costs.to_record())
                     start = first[row] if first is not None else ()
-                    kept[seed] = replay(engine, arena.answers, n_trials, arena.table.features, start)
+                    kept[seed] = replay(engine, arena.answers, n_trials, start, budget)
                 made.append(seed)
         if made:
             self._write(arena, name, n_trials, kept)

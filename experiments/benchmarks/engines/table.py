@@ -17,36 +17,27 @@ FILE = Path(__file__).with_name("table.json.gz")
 
 @dataclass(frozen=True)
 class Entry:
-    """One trial as it was recorded, whole.
+    """One recorded trial.
 
     Attributes:
-        design: What it is of: `sobol`, `grid`, `start` or `random`.
-        number: Its place there.
-        params: Its point.
-        score: Its score; None where it failed.
-        held_out: AUC of the mean over its fold models, on cases that no fold holds; None where it failed.
+        number: Number of its point in the order of recording.
+        params: Parameters.
+        score: Score; None if the trial failed.
+        held_out: AUC of the mean over its fold models, on cases that no fold contains; None if the trial failed.
         folds: Score of each fold.
-        auc: Score after each epoch (frozen), or empty.
-        reports: Step, mean so far and, at the end of a fold, its score, as pruners hear it (finetune), or empty.
-        seconds: Processor seconds that it took, with features that lay ready.
-        wall: Seconds on the clock, on a machine that did other work.
+        seconds: Processor seconds of the trial, without features and without the step of its path.
+        step: Processor seconds of solving a linear head from the next stronger penalty; 0 for all other models.
+        reports: Step, mean so far and, at the end of a fold, its score, as pruners see it (finetune); otherwise empty.
     """
 
-    design: str
     number: int
     params: Params
     score: float | None
     held_out: float | None
     folds: list[float]
     seconds: float
-    wall: float
-    auc: list[float] = field(default_factory=list)
+    step: float = 0.0
     reports: list[tuple[int, float, float | None]] = field(default_factory=list)
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """Which point of the design it is."""
-        return self.design, self.number
 
 
 @dataclass(frozen=True)
@@ -55,17 +46,15 @@ class Table:
 
     Attributes:
         name: Short name of the data set and regime, such as `idc-frozen`.
-        facts: What it was recorded with.
-        features: Processor seconds that the features of a view took, by backbone and view.
+        facts: Settings of the recording.
+        features: Processor seconds of computing the features of a view, by backbone and view.
         entries: The trials, in the order of their recording.
-        scales: Of the surrogate's kernels; see `surrogate.fitted_scales`.
     """
 
     name: str
     facts: dict[str, Any]
     features: dict[str, dict[str, float]] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
-    scales: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def scored(self) -> list[Entry]:

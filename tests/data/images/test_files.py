@@ -50,6 +50,8 @@ def found(tmp_path):
         ("SYNOPHOTO_THUMB_XL.jpg", THUMBNAIL),
         ("x/.@__thumb/a.jpg", THUMBNAIL),
         ("thumbnails/a.png", THUMBNAIL),
+        ("qupath project/data/12/thumbnail.jpg", THUMBNAIL),
+        ("Thumb.PNG", THUMBNAIL),
         ("Thumbs.db", THUMBNAIL),
         ("#recycle/a.png", TRASH),
         ("@Recycle/a.png", TRASH),

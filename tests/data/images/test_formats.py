@@ -179,7 +179,7 @@ def test_a_blank_tile_of_8_bits_is_no_sign_of_a_wrong_scale():
     assert read(saved("JPEG", Image.new("L", (9, 9), 3))).range_used == 1
 
 
-# -- formats that are not read -----------------------------------------------------------------------------------------
+# -- formats that are not supported ------------------------------------------------------------------------------------
 
 FOREIGN = {
     "DICOM": lambda: bytes(128) + b"DICM" + bytes(50),
@@ -201,7 +201,7 @@ FOREIGN = {
 def test_sound_files_of_other_formats_are_named(name):
     with pytest.raises(DataError) as error:
         decode_bytes(FOREIGN[name]())
-    assert str(error.value) == f"{name} is not read; save it as PNG or TIFF"
+    assert str(error.value) == f"{name} is not supported; save the image as PNG or TIFF"
 
 
 @pytest.mark.parametrize(
@@ -217,5 +217,5 @@ def test_files_of_the_newer_formats_that_were_cut_are_refused(kind, options):
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "JPEG2000"])
 def test_too_many_pixels_are_refused_in_the_newer_formats(kind, monkeypatch):
     monkeypatch.setattr(module, "MAX_PIXELS", COLOURS.shape[0] * COLOURS.shape[1] - 1)
-    with pytest.raises(DataError, match="609 pixels, at most 608"):
+    with pytest.raises(DataError, match="609 pixels; the limit is 608 pixels"):
         decode_bytes(saved(kind))

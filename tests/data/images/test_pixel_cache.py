@@ -189,3 +189,10 @@ def test_an_image_that_is_gone_is_an_error_and_leaves_no_entry(tmp_path):
     with pytest.raises(DataError, match=r"2\.png"):
         pixel_cache(dataset, corners())
     assert not pixel_file(dataset, corners()).exists()
+
+
+def test_an_image_that_vanished_after_it_was_read_is_named_as_such(tmp_path):
+    index, _ = make(tmp_path / "data")
+    (tmp_path / "data" / "2.png").unlink()
+    with pytest.raises(DataError, match=r"must stay in their folder while a study runs, but .*2.png disappeared"):
+        pixel_cache(index, corners())

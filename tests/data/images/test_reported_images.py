@@ -23,7 +23,7 @@ REFUSED = {
     "crc_bad.png": "damaged: broken data stream",
     "no_eoi.jpg": "damaged: image file is truncated",
     "truncated_90.jpg": "damaged: image file is truncated",
-    "dicom.png": "DICOM is not read",
+    "dicom.png": "DICOM is not supported",
     "int16.tif": "16-bit signed samples have no known range",
     "uint32grey.tif": "32-bit grey has no known range",
     "rgbuint32.tif": "32-bit colour has no known range",

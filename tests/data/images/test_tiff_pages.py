@@ -141,13 +141,13 @@ def test_missing_strips_and_tiles_are_not_filled_with_black():
 @pytest.mark.parametrize("tile", [None, TILE])
 def test_more_pixels_than_are_read_are_refused_before_they_take_memory(tile):
     tags, data = page_of(EIGHT_BIT, RGB, tile=tile)
-    with pytest.raises(DataError, match="too large: 1,600,000,000 pixels, at most 100,000,000"):
+    with pytest.raises(DataError, match="too large: 1,600,000,000 pixels; the limit is 100,000,000 pixels"):
         decode_bytes(tiff(({**tags, 256: 40_000, 257: 40_000}, data)))
 
 
 def test_tiles_and_embedded_images_that_are_larger_than_the_image_are_refused():
     tags, data = page_of(EIGHT_BIT, RGB, tile=TILE)
-    with pytest.raises(DataError, match="too large: a strip or tile of"):
+    with pytest.raises(DataError, match=r"a strip or tile of [0-9,]+ bytes; the limit is 1,073,741,824 bytes"):
         decode_bytes(tiff(({**tags, 322: [65_520], 323: [65_520]}, data)))
     huge = np.zeros((3000, 3000, 3), np.uint8)
     for number, encode in ((7, imagecodecs.jpeg8_encode), (34712, imagecodecs.jpeg2k_encode)):

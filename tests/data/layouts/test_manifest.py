@@ -97,6 +97,25 @@ def test_letters_of_a_path_may_be_composed_or_not(manifest, there, given):
     assert rows(read(manifest(f"path,label,case\n{text},0,c1\nb.png,1,c2\n", path)))[1][0] == path
 
 
+def test_folder_and_file_may_have_their_accents_in_different_forms(tmp_path):
+    """As after a copy between systems: the folder was made on one of them, the files on the other."""
+    composed, decomposed = (unicodedata.normalize(form, "fällé") for form in ("NFC", "NFD"))
+    (tmp_path / composed).mkdir()
+    for name in "ab":
+        (tmp_path / composed / f"{decomposed}{name}.png").touch()
+    lines = [f"{composed}/{composed}{name}.png,{at},c{at}" for at, name in enumerate("ab")]
+    (tmp_path / "list.csv").write_text("path,label,case\n" + "\n".join(lines), encoding="utf-8")
+    found = read(tmp_path / "list.csv")
+    assert [row.path for row in found.rows] == [f"{composed}/{decomposed}{name}.png" for name in "ab"]
+
+
+@pytest.mark.parametrize(("name", "advice"), [("list.xlsx", "CSV UTF-8"), ("a.png", "Give the folder of the images")])
+def test_another_file_than_a_table_is_refused_with_the_way_out(tmp_path, name, advice):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=f"but got the file .*{name}. .*{advice}"):
+        load_dataset(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -155,12 +174,33 @@ def test_images_may_be_in_another_folder_than_their_manifest(manifest, tmp_path)
         read(tmp_path / "data", layout="idc", options=LayoutOptions(image_root=tmp_path))
 
 
+@pytest.mark.parametrize("path", ["C:\\Users\\a.png", "d:/images/a.png", r"\\server\share\a.png"])
+def test_absolute_paths_of_windows_are_refused_with_what_helps(manifest, path):
+    file = manifest(f"path;label;case\n{path};0;c1\nb.png;1;c2\n")
+    with pytest.raises(DataError, match=r"drive letter or a server of Windows.*Write paths relative to the folder"):
+        read(file, options=LayoutOptions(image_root=file.parent))
+
+
+# -- cases -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["1.23457E+11", "1,23457E+11", "1E+11", "2.0e+09"])
+def test_cases_that_a_spreadsheet_rounded_are_refused(manifest, case):
+    with pytest.raises(DataError, match=r"(?s)several patients.*\(1\).*line 3: .*as text"):
+        read(manifest(f"path;label;case\na.png;0;c1\nb.png;1;{case}\n"))
+
+
+@pytest.mark.parametrize("case", ["1E11", "E+11", "12E+11", "S1.2E+11", "123456789012"])
+def test_other_cases_with_digits_and_letters_are_kept(manifest, case):
+    assert rows(read(manifest(f"path;label;case\na.png;0;c1\nb.png;1;{case}\n")))[1] == ("b.png", 1, case)
+
+
 # -- labels ------------------------------------------------------------------------------------------------------------
 
 
 def test_labels_of_another_name_need_a_map(manifest):
     file = manifest("path,label,case\na.png,normal,c1\nb.png,Cancer,c2\n")
-    with pytest.raises(DataError, match=r"(?s)line 2: 'normal'.*--class-map benign=normal,malignant=Cancer$"):
+    with pytest.raises(DataError, match=r"(?s)'normal' in 1 row\n.*--class-map benign=normal,malignant=Cancer$"):
         read(file)
     assert rows(read(file, options=LayoutOptions(class_map=("benign=normal", "malignant=cancer")))) == EXPECTED
 

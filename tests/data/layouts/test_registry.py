@@ -265,7 +265,10 @@ def test_missing_columns_are_named_beside_those_that_are_there(manifest):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ("a.png,2,c\nb.png,maybe,c\n", r"is not 0, 1, benign, malignant.*\(2\).*line 2: '2'.*line 3: 'maybe'"),
+        (
+            "a.png,2,c\nb.png,maybe,c\n",
+            r"labels.* not 0, 1, benign, malignant.*\(2\).*'2' in 1 row\n.*'maybe' in 1 row\n",
+        ),
         ("../a.png,1,c\n", r"are outside the image folder.*'\.\./a\.png'"),
         ("x/../../a.png,1,c\n", "are outside the image folder"),
         ("/etc/a.png,1,c\n", "are outside the image folder.*'/etc/a.png'"),

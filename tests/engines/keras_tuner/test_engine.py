@@ -56,8 +56,8 @@ def test_a_given_point_does_not_disturb_what_the_oracle_does_next(opened, sample
 
 def test_the_gaussian_process_learns_from_a_given_point(opened):
     alone, study = opened("bayesian", name="alone"), opened("bayesian")
-    first = [one_trial(engine) for engine in (alone, study) for _ in range(18)]
-    assert first[:18] == first[18:]
+    first = [one_trial(engine) for engine in (alone, study) for _ in range(21)]
+    assert first[:21] == first[21:]
     given = study.ask(starting_point(SPACE, "staintex-l"))
     study.complete(given.number, 0.99, 0.1)
     assert one_trial(alone) != one_trial(study)

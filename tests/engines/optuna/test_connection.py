@@ -76,3 +76,18 @@ def test_the_log_keeps_what_a_killed_process_had_committed(tmp_path, monkeypatch
     search(trials=2)
     assert len(optuna_trials(tmp_path)) == 2
     assert mode("optuna.db") == "wal"
+
+
+def test_a_new_database_leaves_the_loggers_of_the_process_alone(tmp_path):
+    # In a process of its own: pytest's handlers at the root logger keep Optuna from touching any.
+    code = (
+        "import logging\n"
+        "from bhsearch.engines.optuna.connection import connect\n"
+        "logger = logging.getLogger('bhsearch.tracking.requests')\n"
+        "connect('sqlite:///optuna.db')\n"
+        "print('STATE', logger.disabled, logging.getLogger().handlers, logging.getLogger().level)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert "STATE False [] 30" in ran.stdout

@@ -7,6 +7,7 @@ import os
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
@@ -17,10 +18,9 @@ from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, add_backbones, metadata_of, open_study
 from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.errors import StudyError
-from bhsearch.objectives.space import frozen_space, starting_point
+from bhsearch.objectives.space import starting_point
+from tests.engines.engines import BACKBONES, SPACE, space_of
 
-BACKBONES = ("staintex-s", "staintex-l")
-SPACE = frozen_space(BACKBONES)
 FACTS = {"uid": "1", "backbones": dict.fromkeys(BACKBONES, "digest")}
 N_TRIALS = 19  # TPE starts to think at the sixteenth
 LEARNING = [name for name in SAMPLERS.built_in if SAMPLERS.get(name).learns]
@@ -67,8 +67,52 @@ def test_a_new_backbone_begins_with_its_sound_point_too(database, sampler):
     for _ in range(3):
         one_trial(study)
     add_backbones(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
-    wide = frozen_space((*BACKBONES, "new"))
+    wide = space_of((*BACKBONES, "new"))
     assert one_trial(open_engine(database(), sampler, space=wide)) == starting_point(wide, "new")
+
+
+def effort_of_an_ask(url, space) -> tuple[int, int]:
+    """How often trials are read and how many transactions are made, for TPE beside a trial that runs."""
+    study = open_engine(url, space=space)
+    for _ in range(N_TRIALS):
+        trial = study.ask()
+        study.complete(trial.number, 0.5 + trial.number / 100, 0.1)
+    open_engine(url, space=space).ask()
+    storage, reads, commits = study._study._storage, [], []
+    read = storage.get_all_trials
+
+    def counted(*args, **more):
+        reads.append(args)
+        return read(*args, **more)
+
+    sqlalchemy.event.listen(storage._backend.engine, "commit", commits.append)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "get_all_trials", counted)
+        assert len(study.ask().params) == len(space)
+    return len(reads), len(commits)
+
+
+def test_an_ask_takes_no_more_for_many_parameters_than_for_few(database):
+    assert effort_of_an_ask(database("many"), SPACE) == effort_of_an_ask(database("few"), SPACE[:3])
+
+
+def test_a_trial_has_all_its_parameters_or_none(database, monkeypatch):
+    """As if the process had died while they were stored."""
+    study = open_engine(database())
+    backend = study._study._storage._backend
+    store, stored = backend._set_trial_param_without_commit, []
+
+    def die(session, trial_id, name, *rest):
+        if len(stored) == 3:
+            raise KeyboardInterrupt
+        stored.append(name)
+        store(session, trial_id, name, *rest)
+
+    monkeypatch.setattr(backend, "_set_trial_param_without_commit", die)
+    with pytest.raises(KeyboardInterrupt):
+        study.ask()
+    (trial,) = optuna.load_study(study_name="study", storage=connect(database())).trials
+    assert (trial.params, trial.state) == ({}, TrialState.RUNNING)
 
 
 # -- what a trial keeps ------------------------------------------------------------------------------------------------
@@ -130,7 +174,7 @@ def test_a_grown_study_keeps_its_trials_and_samples_the_new_backbone(database):
     assert metadata_of(study) == grown_facts()
     assert study.direction.name == "MAXIMIZE"
     assert optuna.get_all_study_names(connect(database())) == ["study"]
-    wide = frozen_space((*BACKBONES, "new"))
+    wide = space_of((*BACKBONES, "new"))
     after = [one_trial(OptunaEngine(study, wide, "random", 0)) for _ in range(12)]
     assert "new" in {params["backbone"] for params in after}
     assert {params["backbone"] for params in after} <= {*BACKBONES, "new"}
@@ -142,7 +186,7 @@ def test_a_grown_study_does_not_meet_its_old_points_again(database, sampler):
     study = open_engine(database(), sampler)
     before = [one_trial(study) for _ in range(N_TRIALS)]
     add_backbones(open_study(connect(database()), "study", FACTS), grown_facts(), (*BACKBONES, "new"))
-    study = open_engine(database(), sampler, space=frozen_space((*BACKBONES, "new")))
+    study = open_engine(database(), sampler, space=space_of((*BACKBONES, "new")))
     after = [one_trial(study) for _ in range(4)]
     assert {str(params) for params in after}.isdisjoint(map(str, before))
     if sampler not in LEARNING:  # those begin with a sound point for the new backbone, which shares its numbers

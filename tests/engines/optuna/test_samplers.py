@@ -5,11 +5,12 @@ import pytest
 from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.engines.optuna.registry import SAMPLERS
-from bhsearch.objectives.space import frozen_space, starting_point
+from bhsearch.objectives.space import starting_point, starting_points
+from tests.engines.engines import space_of
 
 LEARNING = [name for name in SAMPLERS.built_in if SAMPLERS.get(name).learns]
 BACKBONES = ("staintex-s", "staintex-l", "mobilenet-0.25")
-SPACE = frozen_space(BACKBONES)
+SPACE = space_of(BACKBONES)
 
 
 def first_params(folder, sampler, n_trials, failing=()):
@@ -28,13 +29,15 @@ def first_params(folder, sampler, n_trials, failing=()):
 
 @pytest.mark.parametrize("sampler", LEARNING)
 def test_learning_samplers_begin_with_a_sound_point_for_each_backbone(tmp_path, sampler):
-    assert first_params(tmp_path, sampler, 3) == [starting_point(SPACE, backbone) for backbone in BACKBONES]
+    points = [starting_points(SPACE, backbone) for backbone in BACKBONES]
+    assert first_params(tmp_path, sampler, 6) == [*(first for first, _ in points), *(second for _, second in points)]
+    assert {point["hidden_units"] for _, point in points} == {16}
 
 
 def test_a_starting_point_that_fails_does_not_come_again(tmp_path):
-    asked = first_params(tmp_path, "tpe", 4, failing=(0,))
+    asked = first_params(tmp_path, "tpe", 7, failing=(0,))
     assert [params["backbone"] for params in asked[:3]] == list(BACKBONES)
-    assert asked[3] != asked[0]
+    assert all(params != asked[0] for params in asked[1:])
 
 
 def test_random_search_is_random_from_the_first_trial(tmp_path):
@@ -43,5 +46,5 @@ def test_random_search_is_random_from_the_first_trial(tmp_path):
 
 def test_starting_points_are_in_the_space():
     for backbone in BACKBONES:
-        point = starting_point(SPACE, backbone)
-        assert all(row.holds(point[row.name]) for row in SPACE)
+        for point in starting_points(SPACE, backbone):
+            assert all(row.holds(point[row.name]) for row in SPACE)

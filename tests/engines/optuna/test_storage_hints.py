@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import optuna
 import pytest
 
-from bhsearch.engines.optuna.connection import connect
-from bhsearch.errors import StudyError
+from bhsearch.engines.optuna.connection import connect, retry_while_unavailable
+from bhsearch.engines.optuna.study_store import STORE
+from bhsearch.errors import PlaceError, StudyError
 from tests.surroundings import as_unknown_user
 
 
@@ -27,3 +29,18 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     code = "from bhsearch.engines.optuna.connection import connect; connect('sqlite:///optuna.db')"
     done = as_unknown_user(tmp_path, "-c", code)
     assert f"{tmp_path} is not writable; use a writable folder: --storage sqlite:////FOLDER/optuna.db" in done.stderr
+
+
+def test_text_that_is_no_url_gets_an_example():
+    with pytest.raises(StudyError, match=r"Use a URL, such as sqlite:///optuna\.db\."):
+        connect("optuna.db")
+
+
+def test_a_database_that_is_read_only_is_named_at_once_and_without_retries(tmp_path):
+    STORE.open(f"sqlite:///{tmp_path}/optuna.db", "one", {})
+    url = f"sqlite:///file:{tmp_path}/optuna.db?mode=ro&uri=true"
+    with pytest.raises(PlaceError, match=r"database is read-only.*Give write permission.*--storage"):
+        STORE.open(url, "two", {})
+    study = optuna.load_study(study_name="one", storage=connect(url))
+    with pytest.raises(PlaceError, match="database is read-only"):
+        retry_while_unavailable(study.ask)()

@@ -19,7 +19,9 @@ from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.training.finetune import EVALS_PER_FOLD, evaluation_steps, predict
-from bhsearch.models.training.linear_probe import HeadParams, Moments, fit
+from bhsearch.models.training.heads import Heads, Moments, standardisation
+from bhsearch.models.training.hidden_heads import fit
+from bhsearch.models.training.logistic_path import fit_path
 from bhsearch.models.training.train_step import CompiledTrainer, ModelWeights
 from tests.models.conftest import pixels_of
 from tests.models.finetuning import (
@@ -184,13 +186,12 @@ def check_warm_start(program, backbone, images, folder, hidden):
     weights = np.ones((len(images), 2))
     weights[::3, 0] = weights[1::3, 1] = 0.0
     rows = np.tile(np.arange(len(images)), (2, 1))
-    params = HeadParams(
-        hidden_units=hidden, dropout=0.0, optimizer="adamw", learning_rate=3e-2, schedule="cosine", weight_decay=1e-3,
-        label_smoothing=0.0, epochs=20, standardise=True,
-    )  # fmt: skip
-    heads = fit(
-        features[None], label, weights, rows, [Moments.of(features, weights)], params, 0, loss=BINARY.loss
-    ).heads
+    moments = [Moments.of(features, weights)]
+    if hidden:
+        heads = fit(features[None], label, weights, rows, moments, hidden, 0.1, 0, loss=BINARY.loss).heads
+    else:
+        path = fit_path(features, label, weights, *standardisation(moments), [1.0])
+        heads = Heads.of_linear(path.kernel[0, :, :, 0], path.bias[0, :, 0])
     assert np.abs(heads.bias).max() > 1e-3  # the standardisation is in there
     expected = heads.logits(features)
     assert np.ptp(expected) > 0.1

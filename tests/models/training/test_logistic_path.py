@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from bhsearch.errors import RunError
 from bhsearch.models.training import logistic_path as module
-from bhsearch.models.training.linear_probe import Moments, standardisation
+from bhsearch.models.training.heads import Moments, standardisation
 from bhsearch.models.training.logistic_path import fit_path
 
 N_FOLDS = 3
@@ -101,6 +101,18 @@ def test_the_order_of_the_penalties_does_not_matter():
     one, other = problem.fit(COSTS), problem.fit(COSTS[::-1])
     np.testing.assert_array_equal(one.kernel, other.kernel[::-1])
     np.testing.assert_array_equal(one.losses, other.losses[::-1])
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_a_path_that_is_continued_is_the_same_bit_for_bit(shape, n_classes):
+    problem = Problem(*shape, n_classes)
+    whole, first = problem.fit(), problem.fit(COSTS[:1])
+    second = problem.fit(COSTS[1:3], start=first)
+    third = problem.fit(COSTS[3:], start=second)
+    for name in ("kernel", "bias", "losses", "gradient_norms"):
+        parts = [getattr(path, name) for path in (first, second, third)]
+        np.testing.assert_array_equal(np.concatenate(parts), getattr(whole, name))
 
 
 def test_the_scale_of_the_weights_does_not_matter():

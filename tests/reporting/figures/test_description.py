@@ -61,10 +61,10 @@ def test_history_has_a_dot_per_score_a_cross_per_failure_and_the_best_so_far():
     assert [label.text for label in marks(figure, Label)] == ["trial 2: 0.800"]
 
 
-def test_cost_marks_the_cheapest_of_the_tied_trials():
+def test_cost_marks_the_proposed_trial():
     rows = [
         row(0, 0.8, milliseconds=9.0, tied=True),
-        row(1, 0.79, milliseconds=2.0, tied=True),
+        row(1, 0.79, milliseconds=2.0, tied=True, proposed=True),
         row(2, 0.6, milliseconds=1.0, tied=False),
         row(3, 0.7, milliseconds=math.nan),
     ]
@@ -72,7 +72,7 @@ def test_cost_marks_the_cheapest_of_the_tied_trials():
     assert figure.x.log
     assert sorted(dot.x for dot in marks(figure, Dot)[:-1]) == [1.0, 2.0, 9.0]
     assert marks(figure, Dot)[-1].x == 2.0
-    assert [label.text for label in marks(figure, Label)] == ["cheapest: trial 1"]
+    assert [label.text for label in marks(figure, Label)] == ["proposed: trial 1"]
 
 
 def test_a_pruned_trial_with_a_score_is_hollow_and_never_the_best():

@@ -48,7 +48,15 @@ def test_tissue_is_grey_where_nothing_counts_and_yellow_where_most_does(pixels):
     assert np.corrcoef(hot[..., 0].ravel(), pixels[:, -10:].mean(axis=2).ravel())[0, 1] > 0.8
 
 
-@pytest.mark.parametrize("heat", [np.zeros(4), np.full((2, 2), 1.5), np.full((2, 2), np.nan)])
-def test_a_map_of_anything_else_is_refused(pixels, heat):
-    with pytest.raises(ValueError, match="from 0 to 1"):
+@pytest.mark.parametrize(
+    ("heat", "message"),
+    [
+        (np.zeros(4), r"must be two-dimensional, but got shape \(4,\)"),
+        (np.array([[0, 1.5], [0.5, 1]]), "must be from 0 to 1, but got 1.5"),
+        (np.array([[0, 0.5], [-0.25, 1]]), "must be from 0 to 1, but got -0.25"),
+        (np.array([[0, 0.5], [np.nan, 1]]), "must be from 0 to 1, but got nan"),
+    ],
+)
+def test_a_map_of_another_shape_or_range_is_refused_with_the_value(pixels, heat, message):
+    with pytest.raises(ValueError, match=message):
         overlay(pixels, heat)

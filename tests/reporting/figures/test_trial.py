@@ -62,8 +62,19 @@ def test_learning_curves_hold_every_epoch() -> None:
     assert "0.650" in said(figure)  # the last epoch, not the best
 
 
-def test_a_single_epoch_can_be_drawn() -> None:
-    assert style.to_png(trial.learning_figure([0.6], [0.7]))
+def test_a_validation_curve_holds_every_penalty_from_the_strongest_one() -> None:
+    auc, loss, training = [0.6, 0.7, 0.65], [0.7, 0.6, 0.62], [0.7, 0.5, 0.4]
+    figure = trial.learning_figure(auc, loss, NOTE, training, "log10 of the L2 penalty", [3.5, 3.0, 2.5])
+    upper, lower = figure.axes
+    assert upper.lines[0].get_xydata().tolist() == [[3.5, 0.6], [3.0, 0.7], [2.5, 0.65]]
+    assert upper.get_xlim() == lower.get_xlim() == (3.75, 2.25)
+    assert "Validation curve" in said(figure)
+    assert lower.get_xlabel() == "log10 of the L2 penalty"
+
+
+@pytest.mark.parametrize("penalties", [None, [3.5]])
+def test_a_single_step_can_be_drawn(penalties: list[float] | None) -> None:
+    assert style.to_png(trial.learning_figure([0.6], [0.7], penalties=penalties))
 
 
 @pytest.mark.parametrize("with_band", [True, False])

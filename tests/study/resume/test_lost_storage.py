@@ -14,7 +14,7 @@ from bhsearch.errors import LostStorageError, SettingsError, StudyError
 from bhsearch.study import runner
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.runner import optimize
-from tests.studies import STUDY, Store, search, settings
+from tests.studies import STUDY, Store, search, settings, tracked_search, uploading_here
 
 
 class Saboteur(ProgressReporter):
@@ -50,6 +50,7 @@ def replace(folder):
     (folder / "new.db").replace(folder / "optuna.db")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(("act", "word"), [(delete, "deleted"), (replace, "replaced by another file")])
 def test_a_storage_that_is_lost_ends_the_search_and_its_trials_are_written_out(here, act, word, workers):
@@ -79,12 +80,17 @@ class Undermined:
     def examples(self):
         return self._objective.examples()
 
+    def costs(self, space):
+        return self._objective.costs(space)
 
+
+@pytest.mark.slow
 @pytest.mark.parametrize("tracking", [False, True])
 def test_the_trial_that_was_running_meanwhile_is_not_lost_either(here, monkeypatch, tracking):
     real = runner.make_objective
     monkeypatch.setattr(runner, "make_objective", lambda *given: Undermined(real(*given), here))
-    with pytest.raises(LostStorageError):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
+    with pytest.raises(LostStorageError), uploading_here():
         search(trials=6, tracking=tracking)
     if tracking:
         assert sorted(Store(here).children()) == [0, 1, 2]
@@ -100,8 +106,10 @@ def test_the_file_of_an_earlier_loss_is_kept(here):
     assert (here / f"optuna-{STUDY}-trials.csv").read_text() == "mine"
 
 
-def test_with_tracking_the_trials_are_in_mlflow_and_the_same_command_is_refused(here):
+@pytest.mark.slow
+def test_with_tracking_the_trials_are_in_mlflow_and_the_same_command_is_refused(here, monkeypatch):
     """Until the storage is back. Whoever deletes it afterwards, or shares a server with others, may want a second."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
     kept = here / "kept"
     kept.mkdir()
 
@@ -110,7 +118,7 @@ def test_with_tracking_the_trials_are_in_mlflow_and_the_same_command_is_refused(
             file.rename(kept / file.name)
 
     with pytest.raises(LostStorageError, match="The finished trials are in MLflow"):
-        optimize(settings(trials=5), Saboteur(move))
+        optimize(settings(trials=5), Saboteur(move))  # with the process that logs, which outlives the search
     store = Store(here)
     runs = store.children()
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
@@ -118,18 +126,18 @@ def test_with_tracking_the_trials_are_in_mlflow_and_the_same_command_is_refused(
     assert store.parent().info.status == "FAILED"
     assert not (here / "outbox").exists()
     with pytest.raises(StudyError, match=r"lost its database during the search.*Restore the file") as caught:
-        optimize(settings(trials=5), ProgressReporter())
+        tracked_search(trials=5)
     assert store.parent().data.tags["bhsearch.study_uid"] in str(caught.value)
     assert not (here / "optuna.db").exists()
     for file in kept.iterdir():
         file.rename(here / file.name)
-    optimize(settings(trials=5), ProgressReporter())  # it is back
+    tracked_search(trials=5)  # it is back
     assert "bhsearch.storage_lost" not in store.parent().data.tags
     assert store.parent().info.status == "FINISHED"
     uid = store.parent().data.tags["bhsearch.study_uid"]
     delete(here)
     reporter = Saboteur(lambda: None)
-    optimize(settings(trials=1), reporter)
+    optimize(settings(trials=1), reporter)  # with the process that logs, which says it
     assert any(uid in sentence and "another study" in sentence for sentence in reporter.said)
 
 
@@ -148,7 +156,7 @@ def test_a_study_that_is_refused_leaves_no_storage_behind(here, monkeypatch):
     """The MLflow server is down: it is asked after the storage, which was made for nothing."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(StudyError, match="Cannot open the MLflow store"):
-        search(trials=1, tracking=True)
+        tracked_search(trials=1)
     assert list(here.iterdir()) == []
     with pytest.raises(StudyError, match="no study 'nosuch'"):
         search(trials=1, regime="finetune", init_from="nosuch", backbones=("cnn",))
@@ -159,6 +167,6 @@ def test_a_storage_that_was_there_before_is_left_alone(here, monkeypatch):
     search(trials=1, study="other")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(StudyError, match="Cannot open the MLflow store"):
-        search(trials=1, tracking=True)
+        tracked_search(trials=1)
     with sqlite3.connect(here / "optuna.db") as database:
         assert database.execute("SELECT study_name FROM studies").fetchall() == [("other",)]

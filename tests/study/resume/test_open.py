@@ -53,7 +53,7 @@ def test_a_study_that_does_not_fit_is_refused_and_left_alone():
 def test_a_study_goes_on_with_another_sampler_of_its_engine():
     """Each oracle sees the others' trials as points that were given."""
     points = []
-    for sampler in ("random", "grid", "hyperband", "grid", "random", "hyperband"):
+    for sampler in ("random", "grid", "bayesian", "grid", "random", "bayesian"):
         _, engine = opened(engine="keras-tuner", sampler=sampler)
         points += [one_trial(engine) for _ in range(3)]
     assert len({str(point) for point in points}) == len(points)

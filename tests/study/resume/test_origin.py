@@ -13,7 +13,7 @@ from bhsearch.errors import SettingsError, StudyError
 from bhsearch.objectives.space import frozen_space
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
-from bhsearch.study.result import correct
+from bhsearch.study.outcome.ranking import correct
 from bhsearch.study.resume.warm_start import origin_of
 from bhsearch.study.runner import optimize
 from tests.evaluation.simulated import simulate
@@ -53,7 +53,9 @@ def frozen_study(storage, facts, scores=(), name="first"):
         engine = OptunaEngine(study, SPACE, "random", 0)
         choices = tuple(engine._distributions.items())
         fixed = {name: getattr(d, "choices", (getattr(d, "low", None),))[0] for name, d in choices}
-        trial = engine.ask(fixed | {"backbone": backbone, "label_smoothing": score / 10})
+        trial = engine.ask(
+            fixed | {"backbone": backbone, "log10_penalty": 0.0 if score is None else round(10 * score) - 7.0}
+        )
         if score is None:
             engine.fail(trial.number, "it failed")
         else:
@@ -87,8 +89,8 @@ def test_each_backbone_starts_from_its_own_best_point(prepared, storage):
     found = origin_of(made, among(storage))
     assert (found["study"], found["uid"], found["complete"]) == ("first", "uid of the first", 5)
     assert set(found["heads"]) == set(BACKBONES)
-    assert found["heads"]["one"]["label_smoothing"] == pytest.approx(0.09)
-    assert found["heads"]["other"]["label_smoothing"] == pytest.approx(0.08)
+    assert found["heads"]["one"]["log10_penalty"] == 2.0
+    assert found["heads"]["other"]["log10_penalty"] == 1.0
     assert set(found["heads"]["one"]) == {row.name for row in SPACE}
 
 

@@ -81,6 +81,14 @@ def test_what_lies_in_an_outbox_is_told_and_sent_from_there(engine, own, other, 
     assert (other.waiting(), own.waiting()) == ([0], [])
 
 
+def test_interval_and_cost_come_from_the_record(engine, own, other):
+    trial = engine.ask(notes={"owner": DEAD})
+    other.put(0, records(trial, interval=(0.6, 0.9), cost={"ms_per_image": 2.5, "model_mb": 1.0}), {})
+    recover_dead_trials(engine, own, [other])
+    (kept,) = engine.trials()
+    assert [kept.notes[name] for name in ("auc_low", "auc_high", "ms_per_image")] == [0.6, 0.9, 2.5]
+
+
 def test_what_was_told_and_not_released_is_released(engine, own, other):
     trial = engine.ask(notes={"owner": DEAD})
     other.put(0, records(trial), {})

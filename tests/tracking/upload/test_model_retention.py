@@ -6,15 +6,20 @@ import logging
 from pathlib import Path
 
 import mlflow.store.artifact.local_artifact_repo as local
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bhsearch.errors import StudyError
+from bhsearch.evaluation.selection.proposal import proposed
 from bhsearch.tracking.upload.renderer import render
 from tests.studies import Store, import_mlflow, killed_at
 
 mlflow = import_mlflow()
 from bhsearch.tracking import reader  # noqa: E402
-from bhsearch.tracking.upload.model_retention import MODEL, ModelRetention  # noqa: E402
+from bhsearch.tracking.upload import model_retention  # noqa: E402
+from bhsearch.tracking.upload.model_retention import MODEL, ModelRetention, TrialModel, kept_trials  # noqa: E402
 from bhsearch.tracking.upload.writer import RunWriter  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -118,8 +123,10 @@ def test_a_deletion_that_was_killed_is_finished_by_the_next(client, outbox, log,
 
 
 def test_a_deletion_that_fails_is_said_once_and_tried_again(client, outbox, log, monkeypatch, caplog):
-    # Optuna's migration of a database, in an earlier test of this process, disables all loggers that exist.
-    monkeypatch.setattr(logging.getLogger("bhsearch.tracking.upload.model_retention"), "disabled", False)
+    # Earlier tests of this process may have changed the loggers that exist.
+    logger = logging.Logger("retention", logging.WARNING)
+    logger.addHandler(caplog.handler)
+    monkeypatch.setattr(model_retention, "_LOG", logger)
     best, middle, worst = best_first(outbox)
     runs = opened(client, outbox, "best:1")
 
@@ -130,9 +137,7 @@ def test_a_deletion_that_fails_is_said_once_and_tried_again(client, outbox, log,
         patch.setattr(local.LocalArtifactRepository, "delete_artifacts", refuse)
         for number in (worst, middle, best):
             log(runs, number)
-    said = [
-        record.getMessage() for record in caplog.records if record.name == "bhsearch.tracking.upload.model_retention"
-    ]
+    said = [record.getMessage() for record in caplog.records if record.name == "retention"]
     assert len(said) == 1
     assert f"{worst:03d} staintex-s" in said[0]
     assert "not allowed here" in said[0]
@@ -166,8 +171,31 @@ def test_of_equal_scores_the_first_are_the_best(client, outbox):
         client.log_metric(run.info.run_id, "auc", score)
         client.set_terminated(run.info.run_id)
     keeper = ModelRetention(client, runs.experiment_id, uid, 2)
-    wanted = {(score, number): keeper.wants(score, number) for score in (0.8, 0.9, 0.95) for number in (1, 3, 5)}
+    wanted = {
+        (score, number): keeper.wants(score, number, float("inf")) for score in (0.8, 0.9, 0.95) for number in (1, 3, 5)
+    }
     assert wanted == {key: key > (0.85, 0) and key != (0.9, 5) for key in wanted}
     keeper.tidy()
     kept = client.search_runs([runs.experiment_id], f"tags.`{MODEL}` = 'kept'")
     assert sorted(run.data.tags["bhsearch.trial"] for run in kept) == ["2", "4"]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 3))
+def test_the_model_of_a_trial_that_the_study_may_propose_is_kept_in_any_order(seed, most):
+    """Trials end one after another, and each may push out models; where all trials are tied, the cheapest is kept."""
+    rng = np.random.default_rng(seed)
+    scores = 0.8 + rng.choice([0.0, 0.0005, 0.001, 0.0019, 0.0021, 0.004], 8)
+    cost = rng.choice([1.0, 2.0, 4.0, np.inf], 8)
+    models: list[TrialModel] = []
+    for number in rng.permutation(8):
+        models.append(TrialModel(-scores[number], int(number), cost[number]))
+        kept = kept_trials(models, most)
+        models = [model for model in models if model.number in kept]
+    (chosen, *_) = np.flatnonzero(proposed(scores[:, None], np.ones((8, 8)), cost)[:, 0])
+    best = sorted(range(8), key=lambda number: (-scores[number], number))[:most]
+    assert {int(chosen), *best} <= kept
+
+
+def test_a_trial_beyond_the_margin_or_dearer_than_a_better_one_is_not_kept():
+    models = [TrialModel(-0.9, 0, 4.0), TrialModel(-0.899, 1, 5.0), TrialModel(-0.8985, 2, 2.0)]
+    assert kept_trials([*models, TrialModel(-0.897, 3, 0.1)], 1) == {0, 2}

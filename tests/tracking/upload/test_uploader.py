@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
-import sys
 import threading
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from bhsearch.runtime.messages import Back, Failed, Go, Ready, Sent, from_line, 
 from bhsearch.runtime.processes import this_process
 from bhsearch.tracking.upload import uploader as module
 from bhsearch.tracking.upload.outbox import Outbox
-from tests.studies import Store, environment, import_mlflow, started
+from tests.studies import Store, import_mlflow, started
 
 import_mlflow()
 from mlflow import MlflowClient  # noqa: E402
@@ -45,20 +46,32 @@ def begin(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def drain(outbox: Outbox, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Let a process send everything; its input has ended already, as that of a search that died."""
-    return subprocess.run(
-        [sys.executable, *DRAIN, str(outbox.folder)],
-        cwd=folder,
-        env=environment(**variables),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+Drain = Callable[..., tuple[int, str]]
 
 
-def test_a_drain_that_is_killed_while_it_sends_is_finished_by_the_next(outbox, tmp_path):
+@pytest.fixture
+def drain(outbox, tmp_path, monkeypatch, capsys) -> Iterator[Drain]:
+    """Send everything as the process does, but in this one: exit code, output.
+
+    While a test runs, pytest gives it an empty standard input, as that of a process whose search died.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(module, "_import", lambda: None)  # here, Keras has its backend already
+
+    def main(uri: str = f"sqlite:///{tmp_path}/mlflow.db") -> tuple[int, str]:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        capsys.readouterr()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            code = module.main(str(outbox.folder))
+        return code, capsys.readouterr().out
+
+    yield main
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_a_drain_that_is_killed_while_it_sends_is_finished_by_the_next(outbox, drain, tmp_path):
     """No trial is lost, and none has two runs."""
     with started(tmp_path, *DRAIN, str(outbox.folder), stdin=subprocess.PIPE) as process:
         begin(process)
@@ -68,9 +81,9 @@ def test_a_drain_that_is_killed_while_it_sends_is_finished_by_the_next(outbox, t
         process.wait()
     assert Store(tmp_path).children()[0].info.status == "FINISHED"
     assert 0 not in outbox.waiting()
-    end = drain(outbox, tmp_path)
-    assert end.returncode == 0, end.stdout + end.stderr
-    sent = messages_in(end.stdout)
+    code, output = drain()
+    assert code == 0, output
+    sent = messages_in(output)
     assert isinstance(sent[0], Ready)
     assert not [each for each in sent if isinstance(each, Failed)]
     store = Store(tmp_path)
@@ -79,11 +92,11 @@ def test_a_drain_that_is_killed_while_it_sends_is_finished_by_the_next(outbox, t
     assert not (tmp_path / "outbox").exists()
 
 
-def test_a_store_that_cannot_be_opened_is_said_in_one_line_and_nothing_is_lost(outbox, tmp_path):
+def test_a_store_that_cannot_be_opened_is_said_in_one_line_and_nothing_is_lost(outbox, drain, tmp_path):
     (tmp_path / "file").touch()  # MLflow makes folders that are missing, but not in a file
-    end = drain(outbox, tmp_path, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/file/mlflow.db")
-    assert end.returncode == 2
-    (failed,) = messages_in(end.stdout)
+    code, output = drain(f"sqlite:///{tmp_path}/file/mlflow.db")
+    assert code == 2
+    (failed,) = messages_in(output)
     assert isinstance(failed, Failed)
     assert failed.reason.startswith("Cannot open the MLflow store")
     assert Outbox(outbox.folder).waiting() == [0, 1, 2]
@@ -113,21 +126,20 @@ def test_two_that_send_at_once_send_each_trial_once(outbox, tmp_path):
     assert not outbox.folder.exists()
 
 
-def test_a_search_that_ended_before_its_first_trial_leaves_no_run(outbox, tmp_path):
+def test_a_search_that_ended_before_its_first_trial_leaves_no_run(outbox, drain, tmp_path):
     for number in outbox.waiting():
         outbox.sent(number)
     (outbox.folder / "end").rename(tmp_path / "end")
-    end = drain(outbox, tmp_path)
-    assert (end.returncode, end.stdout) == (0, "")
+    assert drain() == (0, "")
     assert Store(tmp_path).runs() == []
     assert outbox.study().record
 
 
-def test_a_damaged_trial_is_said_and_stays(outbox, tmp_path):
+def test_a_damaged_trial_is_said_and_stays(outbox, drain):
     (outbox.folder / "00001" / "record.json").write_text("{")
-    end = drain(outbox, tmp_path)
-    assert end.returncode == 1
-    assert messages_in(end.stdout)[-1].reason.startswith("JSONDecodeError")
+    code, output = drain()
+    assert code == 1
+    assert messages_in(output)[-1].reason.startswith("JSONDecodeError")
     assert {1, 2} <= set(outbox.waiting())
 
 
@@ -211,14 +223,14 @@ def test_the_password_of_the_store_is_in_no_line(patience, capsys, monkeypatch):
     assert "hunter2" not in said
 
 
-def test_a_command_that_is_gone_is_sent_by_the_next(outbox, tmp_path):
+def test_a_command_that_is_gone_is_sent_by_the_next(outbox, drain, tmp_path):
     """Its process that logs may have died with it."""
     gone = Outbox(tmp_path / "outbox" / f"{outbox.uid}.1-1")
     shutil.copytree(outbox.folder / "study", gone.folder / "study")
     (gone.folder / "owner.json").write_text(json.dumps(this_process() | {"pid": 1, "started": 1.0}))
     (outbox.folder / "00001").rename(gone.folder / "00001")
-    end = drain(outbox, tmp_path)
-    assert end.returncode == 0, end.stdout + end.stderr
+    code, output = drain()
+    assert code == 0, output
     store = Store(tmp_path)
     assert sorted(store.children()) == [0, 1, 2]
     assert store.parent().info.status == "FINISHED"

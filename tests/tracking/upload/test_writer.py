@@ -12,9 +12,11 @@ from bhsearch.errors import StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.tracking import keys
 from bhsearch.tracking.upload.renderer import render
+from tests.reporting.reports import ROBUST
 from tests.studies import Store, import_mlflow, killed_at
 
 import_mlflow()
+from bhsearch.tracking import reader  # noqa: E402
 from bhsearch.tracking.upload.writer import RunWriter, find_study_run, runs_of_trials, stored_predictions  # noqa: E402
 
 # Keras writes its weights with TensorFlow's arrays, which are a version of NumPy behind.
@@ -124,8 +126,8 @@ def test_the_end_closes_the_study_with_its_pictures(client, outbox, tmp_path):
     parent = Store(tmp_path).parent()
     assert parent.info.status == end["status"] == "FINISHED"
     assert parent.data.metrics["trial/best"] == end["best"][0]["score"] == end["corrected"]["raw"]
-    for name, key in (("corrected/auc", "score"), ("corrected/auc_low", "low"), ("corrected/auc_high", "high")):
-        assert parent.data.metrics[name] == end["corrected"][key]
+    for name, key in (("auc", "score"), ("auc_low", "low"), ("auc_high", "high"), ("auc_bound", "bound")):
+        assert parent.data.metrics[f"corrected/{name}"] == end["corrected"][key]
     assert "pictures/history.png" in Store(tmp_path).files(parent)
     assert parent.data.tags["mlflow.note.content"] == end["summary"]
 
@@ -168,6 +170,22 @@ def test_an_end_without_a_correction_has_no_metric_of_it(client, outbox, tmp_pat
     record = {**end.record, "corrected": None}
     RunWriter(client, outbox.study()).log_end(replace(end, record=record))
     assert not [name for name in Store(tmp_path).parent().data.metrics if name.startswith("corrected")]
+
+
+def test_robustness_is_on_the_runs_of_the_trials_and_comes_back(client, outbox, tmp_path):
+    log_all(client, outbox)
+    end = outbox.end()
+    # Another process, which has not logged the trials itself, logs the end.
+    runs = RunWriter(client, outbox.study())
+    runs.log_end(replace(end, record={**end.record, "robustness": {"1": ROBUST.to_record()}}))
+    store = Store(tmp_path)
+    logged = {number: run.data.metrics for number, run in store.children().items()}
+    assert {name: logged[1][f"robustness/{name}"] for name in ROBUST.metrics()} == ROBUST.metrics()
+    assert not [name for name in logged[0] if name.startswith("robustness/")]
+    assert reader.robustness_of(reader.read_study(client, store.parent())) == {1: ROBUST}
+    # A later command that does not compute it keeps it.
+    RunWriter(client, outbox.study()).log_end(end)
+    assert reader.robustness_of(reader.read_study(client, store.parent())) == {1: ROBUST}
 
 
 def test_the_studys_run_has_a_point_per_trial_that_grows_as_they_come(client, outbox, tmp_path):

@@ -84,7 +84,9 @@ class ToyEngine:
     def trials(self) -> list[Trial]:
         return [Trial(**trial) for trial in self._study.read()["trials"]]
 
-    def ask(self, point: Params | None = None, notes: dict[str, Any] | None = None) -> Trial:
+    def ask(
+        self, point: Params | None = None, notes: dict[str, Any] | None = None, seconds_left: float = math.inf
+    ) -> Trial:
         with self._study.changing() as record:
             place = sum(not is_ignored_on_resume(Trial(**trial)) for trial in record["trials"])
             source = random.Random(f"{self._seed}/{place}")
@@ -97,8 +99,15 @@ class ToyEngine:
     def report(self, number: int, report: IntermediateValue) -> bool:
         return False
 
-    def complete(self, number: int, score: float, seconds: float, ends: tuple[float, float] | None = None) -> None:
-        self._end(number, COMPLETE, float(score), result_attributes(seconds, ends))
+    def complete(
+        self,
+        number: int,
+        score: float,
+        seconds: float,
+        ends: tuple[float, float] | None = None,
+        milliseconds: float | None = None,
+    ) -> None:
+        self._end(number, COMPLETE, float(score), result_attributes(seconds, ends, milliseconds))
 
     def prune(self, number: int, seconds: float) -> None:
         self._end(number, PRUNED, None, {"seconds": round(seconds, 4)})
@@ -122,6 +131,13 @@ class ToyEngine:
 
     def stale(self) -> set[int]:
         return set()
+
+    def costs(self) -> dict[str, Any]:
+        return self._study.read().get("costs", {})
+
+    def save_costs(self, costs: dict[str, Any]) -> None:
+        with self._study.changing() as record:
+            record["costs"] = costs
 
     def importances(self) -> dict[str, float]:
         return {}
@@ -175,6 +191,8 @@ class ToyStore:
 def _sampled(row: Parameter, source: random.Random) -> Any:
     if row.choices:
         return source.choice(row.choices)
+    if row.step:
+        return source.choice(row.values)
     low, high = (math.log(row.low), math.log(row.high)) if row.log else (row.low, row.high)
     value = source.uniform(low, high)
     value = min(max(math.exp(value) if row.log else value, row.low), row.high)

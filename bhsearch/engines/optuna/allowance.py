@@ -1,0 +1,78 @@
+"""A rule for studies whose budget is too small for all features: new features are paid for by earlier trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from bhsearch.models.augmentation.policies import IDENTITY
+from bhsearch.objectives.costs import DETERMINE_FEATURES, computed_pairs, pairs_of
+from bhsearch.objectives.space import Parameter, Params
+
+TRIALS_PER_VIEW = 2
+
+
+class Allowance:
+    """A predicate that returns whether a trial of a frozen study may be proposed, given the features that it needs.
+
+    A trial that needs no new features may always be proposed. New features may be computed in these cases:
+
+    - The backbone has no features but those of the images themselves, and the trial needs one further view.
+    - The earlier trials have paid for the features. Each pays for half of a view of a backbone with average speed. A
+      view of a slower backbone costs more, and the images themselves cost nothing.
+
+    More than the smallest number of views of a policy requires that the smallest number has been tried. All features
+    count as new at the beginning of the study, so that proposals do not depend on the content of the cache.
+
+    Args:
+        space: Parameters of the study.
+        tried: Parameters of earlier and running trials.
+        seconds: Seconds of computing the features of a view, by backbone; equal for all backbones if empty.
+        seconds_left: Seconds that new features may take at most.
+
+    Source:
+        Ours; see `experiments/benchmarks/engines.md`. Lee et al. 2020 ("Cost-aware Bayesian optimization") divide the
+        expected improvement by the cost, to a power that falls as the budget is used.
+    """
+
+    def __init__(
+        self,
+        space: Sequence[Parameter],
+        tried: Sequence[Params],
+        seconds: Mapping[str, float],
+        seconds_left: float = math.inf,
+    ) -> None:
+        choices = {row.name: row.choices for row in space if row.name in DETERMINE_FEATURES}
+        self._applies = len(choices) == len(DETERMINE_FEATURES)
+        if not self._applies:
+            return
+        self._seconds, self._seconds_left = seconds, seconds_left
+        self._fewest = min(choices["views"])
+        backbones = choices["backbone"]
+        mean = sum(seconds.get(backbone, 0.0) for backbone in backbones) / len(backbones)
+        self._price = {backbone: seconds[backbone] / mean if seconds else 1.0 for backbone in backbones}
+        self._computed = computed_pairs(tried)
+        self._augmented = {backbone for backbone, view in self._computed if view != IDENTITY}
+        self._left = len(tried) / TRIALS_PER_VIEW - self._cost(self._computed)
+        self._known: dict[tuple[object, ...], bool] = {}
+
+    def __call__(self, params: Params) -> bool:
+        """Return whether a trial may be proposed."""
+        if not self._applies:
+            return True
+        key = tuple(params[name] for name in DETERMINE_FEATURES)
+        if key not in self._known:
+            self._known[key] = self._may_compute(params)
+        return self._known[key]
+
+    def _may_compute(self, params: Params) -> bool:
+        new = pairs_of(params) - self._computed
+        smaller = pairs_of({**params, "views": self._fewest})
+        if new and params["views"] > self._fewest and not smaller <= self._computed:
+            return False
+        if new and sum(self._seconds.get(backbone, 0.0) for backbone, _ in new) > self._seconds_left:
+            return False
+        return self._cost(new) <= max(self._left, 0.0) or params["backbone"] not in self._augmented
+
+    def _cost(self, pairs: set[tuple[str, str]]) -> float:
+        return sum(self._price[backbone] for backbone, view in pairs if view != IDENTITY)

@@ -1,0 +1,1 @@
+"""Statistics of the selection of one trial among many."""

@@ -1,0 +1,70 @@
+"""The costs of features that are stored with a study, and the minutes that its trials are expected to take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bhsearch.engines.base import Engine, Trial
+from bhsearch.objectives.costs import FeatureCosts, expected_seconds
+from bhsearch.study.context import FINETUNE, StudyContext
+from bhsearch.study.objective_factory import Objective
+from bhsearch.study.resume.metadata import StudyMetadata
+from bhsearch.study.resume.open import study_lock
+from bhsearch.text import plural
+
+_SHOWN_SECONDS = 3.0  # which round to 0.1 minutes
+
+
+def stored_costs(prepared: StudyContext, metadata: StudyMetadata, engine: Engine, objective: Objective) -> FeatureCosts:
+    """Return the costs that are stored with a study; measure and store those of backbones without any.
+
+    The first process that prepares the study measures, and every other process reads, also when a study is resumed.
+
+    Args:
+        prepared: Context of the study.
+        metadata: Metadata of the study.
+        engine: Engine of the study.
+        objective: Objective of the study, which measures.
+    """
+    if prepared.regime == FINETUNE:
+        return FeatureCosts()
+    with study_lock(prepared):
+        held = FeatureCosts.of_record(engine.costs())
+        if metadata["backbones"].keys() <= held.seconds.keys():
+            return held
+        costs = held.with_backbones_of(objective.costs(prepared.space(metadata["backbones"])))
+        engine.save_costs(costs.to_record())
+    return FeatureCosts.of_record(costs.to_record())
+
+
+def cost_rows(
+    prepared: StudyContext, metadata: StudyMetadata, engine: Engine, trials: Sequence[Trial]
+) -> list[tuple[str, str]]:
+    """Return rows for the plan: the minutes that features are expected to take, in total and by backbone.
+
+    Args:
+        prepared: Context of the study.
+        metadata: Metadata of the study.
+        engine: Engine of the study, which stores the costs.
+        trials: Trials of earlier commands.
+
+    Returns:
+        Pairs of heading and text; empty if the trials need no cached features.
+    """
+    costs = FeatureCosts.of_record(engine.costs())
+    if not costs.seconds:
+        return []
+    space = prepared.space(metadata["backbones"])
+    n_more = max(prepared.settings.trials - sum(trial.counts for trial in trials), 0)
+    seconds = expected_seconds(costs, space, [trial.params for trial in trials], n_more)
+    each = ", ".join(f"{name} {_minutes(seconds[name])} ({costs.seconds[name]:.3g} s a view)" for name in seconds)
+    rows = [("features", f"{_minutes(sum(seconds.values()))} min expected for {plural(n_more, 'trial')}: {each}")]
+    budget = prepared.settings.budget
+    if budget is not None:
+        is_small = sum(seconds.values()) > 60 * budget
+        rows.append(("budget", f"{budget:g} min for all trials{'; new features are rationed' if is_small else ''}"))
+    return rows
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}" if seconds == 0 or seconds >= _SHOWN_SECONDS else "<0.1"
