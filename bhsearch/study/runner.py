@@ -100,8 +100,7 @@ def _run_study(settings: Settings, reporter: ProgressReporter) -> StudyResult:
         context = StudyContext.build(settings, reporter)
         if settings.race_divisions:
             race_images(context)  # before the first trial, since there may be too few cases
-        with reporter.step("opening the study"):
-            session = StudySession(context, reporter)
+        session = _open_session(context, reporter)
         remaining = session.begin()
         uploader: UploaderProcess | None = None
         try:
@@ -123,6 +122,19 @@ def _run_study(settings: Settings, reporter: ProgressReporter) -> StudyResult:
         result = conclude(session, uploader)
         session.raise_failure()
         return result
+
+
+def _open_session(context: StudyContext, reporter: ProgressReporter) -> StudySession:
+    """Open a session; if the duration of this step cannot be reported, undo the session."""
+    session: StudySession | None = None
+    try:
+        with reporter.step("opening the study"):
+            session = StudySession(context, reporter)
+    except OSError:
+        if session is not None:
+            session.undo()
+        raise
+    return session
 
 
 def _show_plan(session: StudySession, remaining: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import math
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -377,6 +379,25 @@ def test_the_reporter_hears_every_trial_with_the_best_so_far(here):
     values = [trial.value for trial, _ in heard.trials_heard]
     assert [trial.number for trial, _ in heard.trials_heard] == [0, 1, 2]
     assert [best.value for _, best in heard.trials_heard] == [max(values[: k + 1]) for k in range(3)]
+
+
+class Full(ProgressReporter):
+    """A display whose output cannot be written once the study is open, as on a full disk."""
+
+    @contextmanager
+    def step(self, what: str):
+        yield lambda done, total: None
+        if what == "opening the study":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("engine", ["optuna", "keras-tuner"])
+def test_a_study_that_cannot_be_reported_as_opened_leaves_nothing(here, engine):
+    wanted = settings(trials=1, tracking=True, engine=engine)
+    with pytest.raises(OSError, match="No space left"):
+        optimize(wanted, Full())
+    assert not Path("outbox").exists()
+    assert optimize(wanted, ProgressReporter()).n_finished == 1
 
 
 # -- the other engine --------------------------------------------------------------------------------------------------
