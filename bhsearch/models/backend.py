@@ -7,7 +7,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 from typing import Any
 
 from bhsearch.models import keras_settings
@@ -30,6 +32,35 @@ def silence_stderr() -> Iterator[None]:
         finally:
             os.dup2(original, 2)
             os.close(original)
+
+
+@dataclass
+class _Pending:
+    """How the backend will be imported when it is needed."""
+
+    threads: int | None = None
+    minimal: bool = False
+
+
+_PENDING = _Pending()
+# Device files of GPUs and TPUs. On macOS, GPUs have none.
+_DEVICES = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/accel0")
+
+
+def import_when_needed(threads: int | None = None, minimal: bool = False) -> None:
+    """Choose how `require` imports the backend, unless it is imported already.
+
+    Args:
+        threads: See `import_backend`.
+        minimal: See `import_backend`; a process that once chose it keeps it.
+    """
+    _PENDING.threads, _PENDING.minimal = threads, minimal or _PENDING.minimal
+
+
+def require() -> None:
+    """Import the backend if Keras is not imported yet. A frozen study with cached features on a CPU never needs it."""
+    if "keras" not in sys.modules:
+        import_backend(_PENDING.threads, _PENDING.minimal)
 
 
 def import_backend(threads: int | None = None, minimal: bool = False) -> None:
@@ -115,8 +146,16 @@ def name() -> str:
     return str(keras.backend.backend())
 
 
+def gpu_files() -> bool:
+    """Return whether this machine has device files of a GPU or TPU, which needs no import."""
+    return any(Path(device).exists() for device in _DEVICES)
+
+
 def has_gpu() -> bool:
-    """Return whether the backend has a GPU."""
+    """Return whether the backend has a GPU. The backend is imported only if the machine may have one."""
+    if "keras" not in sys.modules and sys.platform != "darwin" and not gpu_files():
+        return False
+    require()
     if name() == "tensorflow":
         import tensorflow as tf
 

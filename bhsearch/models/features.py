@@ -208,9 +208,13 @@ class FeatureCache:
     def load(self, backbone: Backbone) -> None:
         """Build a backbone, so that unsuitable weights raise an error before the first trial.
 
+        A backbone whose OpenVINO model is cached was built before.
+
         Raises:
             BackboneError: If the weights do not fit the architecture.
         """
+        if self.feature_backend == "openvino" and self._conversion and self._conversion.program(backbone):
+            return
         self._network(backbone)
 
     def _network(self, backbone: Backbone) -> tuple[Forward, float]:
@@ -276,7 +280,7 @@ class FeatureSubset(FeatureCache):
 def on_host(images: Any, view: str) -> Images:
     """Compute a view of uint8 images in host memory, as float32."""
     decoded = images.astype(np.float32)
-    return decoded if view == IDENTITY else np.asarray(apply_view(decoded, view))
+    return np.ascontiguousarray(apply_view(decoded, view))
 
 
 def on_device(images: Any, view: str) -> Any:
@@ -284,6 +288,7 @@ def on_device(images: Any, view: str) -> Any:
 
     Images are transferred to the device as uint8, which is a quarter of the size of float32.
     """
+    backend.require()
     from keras import ops
 
     return apply_view(ops.cast(ops.convert_to_tensor(images), "float32"), view)

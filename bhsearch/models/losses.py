@@ -1,12 +1,18 @@
-"""Loss functions and inverse link functions of tasks by name, in Keras operations."""
+"""Loss functions and inverse link functions of tasks by name, in Keras operations, and losses in NumPy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from scipy.special import expit
+
+from bhsearch.data.arrays import Float32Array
+
 Loss = Callable[[Any, Any], Any]
 Link = Callable[[Any], Any]
+HostLoss = Callable[[Float32Array, Float32Array], tuple[Float32Array, Float32Array]]
 
 
 def binary_cross_entropy(logits: Any, target: Any) -> Any:
@@ -31,6 +37,12 @@ def sigmoid(logits: Any) -> Any:
     return ops.sigmoid(logits)
 
 
+def _host_binary_cross_entropy(logits: Float32Array, target: Float32Array) -> tuple[Float32Array, Float32Array]:
+    return np.logaddexp(np.float32(0), logits) - logits * target, expit(logits) - target
+
+
 # Keys are the values of `Task.loss` and `Task.link`.
 LOSSES: dict[str, Loss] = {"binary_cross_entropy": binary_cross_entropy}
+# The same losses in NumPy, with their derivatives with respect to the logits.
+HOST_LOSSES: dict[str, HostLoss] = {"binary_cross_entropy": _host_binary_cross_entropy}
 LINKS: dict[str, Link] = {"sigmoid": sigmoid}

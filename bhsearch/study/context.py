@@ -237,14 +237,6 @@ def _check_choices(settings: Settings) -> None:
         raise SettingsError(f"--init-from requires --regime finetune, but got --regime {settings.regime}.")
 
 
-def gpu_here() -> bool:
-    """Return whether this machine has a GPU.
-
-    The function looks for device files, because asking a framework would require an import that takes seconds.
-    """
-    return any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/kfd"))
-
-
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages that can influence a result."""
     found = {"python": platform.python_version()}

@@ -1,4 +1,4 @@
-"""Create the objective of a study, together with its caches and the framework of the networks."""
+"""Create the objective of a study, together with its caches, and import the framework of the networks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def threads_of(settings: Settings) -> int | None:
 
 
 def make_objective(prepared: StudyContext, started_from: Origin, reporter: ProgressReporter) -> Objective:
-    """Import the framework, fill the pixel cache, and return the objective of the study.
+    """Fill the pixel cache, and return the objective of the study.
 
     Args:
         prepared: Context of the study.
@@ -61,9 +61,9 @@ def make_objective(prepared: StudyContext, started_from: Origin, reporter: Progr
     images = prepared.images
     if prepared.regime == FINETUNE:
         return _finetune_objective(prepared, images, started_from.get("heads", {}), reporter)
-    # Start the conversion before the framework is imported, because it runs in another process meanwhile.
+    # Start the conversion first, because it runs in another process meanwhile.
     conversion = _conversion(prepared, prepared.settings.image_size)
-    start_framework(reporter, threads_of(prepared.settings))
+    _prepare_framework(prepared.settings, reporter)
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
     feature_progress = FeatureProgress(reporter.doing)
     features = FeatureCache(pixels, prepared.settings.feature_backend, conversion, feature_progress)
@@ -74,10 +74,25 @@ def make_objective(prepared: StudyContext, started_from: Origin, reporter: Progr
     return frozen_objective(prepared, images, features, feature_progress)
 
 
+def needs_framework(settings: Settings) -> bool:
+    """Return whether a study certainly needs the framework of the networks.
+
+    A frozen study on a CPU needs it only for features that OpenVINO cannot compute: heads are trained with NumPy.
+    """
+    return settings.regime == FINETUNE or settings.feature_backend == "keras" or backend.gpu_files()
+
+
+def _prepare_framework(settings: Settings, reporter: ProgressReporter) -> None:
+    """Import the framework if the study certainly needs it, otherwise when it is needed."""
+    backend.import_when_needed(threads_of(settings))
+    if needs_framework(settings):
+        start_framework(reporter)
+
+
 def _finetune_objective(
     prepared: StudyContext, images: DevelopmentImages, heads: dict[str, Params], reporter: ProgressReporter
 ) -> Objective:
-    start_framework(reporter, threads_of(prepared.settings))
+    _prepare_framework(prepared.settings, reporter)
     sizes = prepared.image_sizes
     pixels = {size: _pixels(prepared, size, reporter) for size in sizes}
     space = frozen_space(tuple(prepared.backbones))
@@ -105,7 +120,7 @@ def _finetune_objective(
 
 @cache
 def resolved(regime: str, feature_backend: str, precision: str) -> dict[str, str]:
-    """Return the values that `auto` resolves to on this device, by setting; the framework must be imported."""
+    """Return the values that `auto` resolves to on this device, by setting."""
     found = {"feature_backend": choose_feature_backend(feature_backend)}
     return found | ({"precision": backend.precision(precision)} if regime == FINETUNE else {})
 
@@ -123,11 +138,11 @@ def _pixels(prepared: StudyContext, size: int, reporter: ProgressReporter) -> Pi
 
 
 def cached_features(prepared: StudyContext, reporter: ProgressReporter) -> FeatureCache:
-    """Import the framework and return the feature cache of a frozen study, for trials that have been run before.
+    """Return the feature cache of a frozen study, for trials that have been run before.
 
     No backbone is built or converted before features are missing.
     """
-    start_framework(reporter, threads_of(prepared.settings))
+    _prepare_framework(prepared.settings, reporter)
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
     return FeatureCache(pixels, prepared.settings.feature_backend, progress=FeatureProgress(reporter.doing))
 

@@ -10,13 +10,14 @@ from bhsearch.config import Settings
 from bhsearch.data.arrays import Float32Array
 from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError, LostStorageError
+from bhsearch.models import backend
 from bhsearch.models.keras_settings import check_backend
 from bhsearch.plugins import UnknownPartError
 from bhsearch.runtime.cache import notes
 from bhsearch.runtime.interrupts import Interrupts, deferred
 from bhsearch.study.checks import disk_space
 from bhsearch.study.checks.plugins import explain
-from bhsearch.study.context import FINETUNE, FROZEN, StudyContext, gpu_here
+from bhsearch.study.context import FINETUNE, FROZEN, StudyContext
 from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.feature_costs import cost_rows, stored_costs
 from bhsearch.study.objective_factory import make_objective
@@ -56,7 +57,7 @@ def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     if settings.tracking:
         check_store()
     try:
-        if settings.regime == "auto" and gpu_here():
+        if settings.regime == "auto" and backend.gpu_files():
             return _frozen_then_finetune(settings, reporter)
         return _run_study(settings, reporter)
     except UnknownPartError as error:

@@ -8,16 +8,14 @@ from bhsearch.models import backend
 from bhsearch.study.events import ProgressReporter
 
 
-def start_framework(reporter: ProgressReporter, threads: int | None = None, minimal: bool = False) -> None:
-    """Import the framework of the networks.
+def start_framework(reporter: ProgressReporter) -> None:
+    """Import the framework of the networks, as chosen by `backend.import_when_needed`.
 
     Args:
         reporter: Receives the import as a progress step.
-        threads: Number of CPU threads; see `backend.import_backend`.
-        minimal: Whether the framework may do without optional parts; see `backend.import_backend`.
     """
     with reporter.step(f"starting {backend.title()}"):
-        backend.import_backend(threads, minimal)
+        backend.require()
 
 
 def open_mlflow(reporter: ProgressReporter) -> Any:

@@ -38,7 +38,7 @@ def launched(request):
     handles = []
 
     def start(slot=0):
-        handles.append(LAUNCHERS.get(request.param).start(Echo(slot, 1, {"WORD": f"word {slot}"})))
+        handles.append(LAUNCHERS.get(request.param).start(Echo(slot, 1, False, {"WORD": f"word {slot}"})))
         return handles[-1]
 
     yield start

@@ -56,6 +56,25 @@ if backend.name() == "tensorflow":
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
+def test_the_backend_is_imported_when_it_is_needed_as_was_chosen():
+    script = """
+import sys
+from bhsearch.models import backend
+backend.import_when_needed(1, minimal=True)
+backend.import_when_needed(1)
+if not backend.gpu_files() and sys.platform != "darwin":
+    assert not backend.has_gpu()
+    assert "keras" not in sys.modules
+backend.require()
+assert "keras" in sys.modules and "matplotlib" not in sys.modules
+if backend.name() == "tensorflow":
+    import tensorflow as tf
+    assert tf.config.threading.get_intra_op_parallelism_threads() == 1
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("start", ["import_backend(minimal=True)", "import_backend_for_inference()"])
 def test_a_minimal_start_leaves_optional_packages_to_those_who_ask_later(start):
     script = f"""

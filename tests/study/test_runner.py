@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from optuna.trial import TrialState
 from PIL import Image
@@ -23,6 +24,7 @@ from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.selection.bbc_cv import corrected_score
 from bhsearch.evaluation.selection.proposal import MARGIN
+from bhsearch.models import backend
 from bhsearch.objectives.space import frozen_space, starting_point
 from bhsearch.runtime import cache
 from bhsearch.states import COMPLETE, FAILED
@@ -37,6 +39,7 @@ from bhsearch.tracking.upload.outbox import Outbox
 from tests.studies import (
     STUDY,
     Store,
+    arguments,
     import_mlflow,
     killed_at,
     search,
@@ -44,6 +47,7 @@ from tests.studies import (
     tracked_search,
 )
 from tests.tasks.samples import BINARY
+from tests.test_layers import command, loaded_by
 
 METRICS = [
     "auc",
@@ -379,6 +383,17 @@ def test_the_reporter_hears_every_trial_with_the_best_so_far(here):
     values = [trial.value for trial, _ in heard.trials_heard]
     assert [trial.number for trial, _ in heard.trials_heard] == [0, 1, 2]
     assert [best.value for _, best in heard.trials_heard] == [max(values[: k + 1]) for k in range(3)]
+
+
+@pytest.mark.skipif(backend.gpu_files(), reason="on a GPU, heads are trained by the framework")
+def test_a_study_whose_features_are_cached_needs_no_framework(here):
+    asked = {"trials": 4, "tracking": False, "storage": "sqlite:///optuna.db"}
+    search(study="first", **asked)
+    assert loaded_by(*command(*arguments(study="again", **asked), code=0)) <= {"optuna"}
+    studies = [optuna.load_study(study_name=name, storage=asked["storage"]) for name in ("first", "again")]
+    values = [[trial.value for trial in study.trials] for study in studies]
+    assert values[0] == values[1]
+    assert any(trial.params["hidden_units"] for trial in studies[0].trials)
 
 
 class Full(ProgressReporter):

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.models.augmentation.operations import operations_of
+
 # Optical densities of haematoxylin, eosin and the residual (the cross product of the two), as rows of unit length.
 _HE = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105]])
 _HE = _HE / np.linalg.norm(_HE, axis=1, keepdims=True)
@@ -20,16 +22,12 @@ RGB_TO_HE = np.linalg.inv(HE_TO_RGB).astype(np.float32)
 
 def optical_density(images: Any) -> Any:
     """Convert RGB in 0..255 to optical density per channel: 0 for white, 5.55 for black."""
-    from keras import ops
-
-    return -ops.log((images + 1.0) / 256.0)
+    return -operations_of(images).log((images + 1.0) / 256.0)
 
 
 def from_optical_density(density: Any) -> Any:
     """Convert optical density per channel to RGB; densities below 0 give values above 255."""
-    from keras import ops
-
-    return 256.0 * ops.exp(-density) - 1.0
+    return 256.0 * operations_of(density).exp(-density) - 1.0
 
 
 def stain_matrices(factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.models import backend
 from bhsearch.plugins import Registry
 
 NAME_SEPARATOR = ":"  # separates the name of a kind from an argument, for kinds of other packages
@@ -67,6 +68,7 @@ class Backbone:
             BackboneError: If the weights do not fit the architecture, or the file does not contain a network with these
                 inputs and outputs.
         """
+        backend.require()
         return KINDS.get(self.kind).build(self, size)
 
     def initial_weights(self, network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:

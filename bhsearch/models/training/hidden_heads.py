@@ -16,10 +16,8 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +25,16 @@ import numpy.typing as npt
 from bhsearch.data.arrays import Float32Array
 from bhsearch.errors import RunError
 from bhsearch.models import backend
-from bhsearch.models.losses import LOSSES
+from bhsearch.models.training.blas import threads_for
 from bhsearch.models.training.heads import Heads, Moments, standardisation
-from bhsearch.models.training.optimizers import EPSILON, bias_corrections, learning_rates, optimizer_step
+from bhsearch.models.training.hidden_epochs import EpochInputs, HostTraining, Problem
+from bhsearch.models.training.hidden_epochs_device import DeviceTraining
+from bhsearch.models.training.optimizers import bias_corrections, learning_rates
 
 BATCH = 128
 LEARNING_RATE = 0.01  # at the first step
 _FEWEST_EPOCHS, _FEWEST_STEPS = 20, 160  # whichever is longer
 _SMALLEST_DEVIATION = 0.05  # of a fold model's logits on its training images; below, the head has vanished
-_MAX_GRADIENT_NORM = 5.0  # maximum norm of the gradient of a fold model
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +73,7 @@ def fit(
     seed: int,
     *,
     loss: str,
+    on_device: bool | None = None,
 ) -> Fit:
     """Train the heads of all fold models.
 
@@ -88,42 +88,41 @@ def fit(
         penalty: L2 penalty of the weights, `alpha` of scikit-learn's `MLPClassifier`.
         seed: Random seed for initial weights, order of rows and views.
         loss: Name of the training loss, a key of `models.losses.LOSSES`.
+        on_device: Whether to train with the backend of Keras instead of NumPy; None for Keras on a GPU, where it is
+            faster. The inputs of both are the same, and their heads differ by rounding errors.
 
     Raises:
         RunError: If a fold model's hidden layer is dead, that is, no unit is active on any training image.
     """
-    from keras import ops
-
     n_views, n_images, n_features = views.shape
     n_fold_models = weights.shape[1]
     random = np.random.default_rng(seed)
     mean, inverse_deviation = standardisation(moments)
     start = _initial_parameters(n_features, n_fold_models, hidden_units, random)
-    slots = [np.zeros_like(p) for p in start]
     # Scale weights to a mean of 1 per fold model, so that the effect of the learning rate does not depend on fold size.
     relative_weights = (weights * (n_images / weights.sum(axis=0))).astype(np.float32)
     decay = (penalty / (weights > 0).sum(axis=0)).astype(np.float32)
-    stacked_views = ops.convert_to_tensor(views.reshape(n_views * n_images, n_features))
-    data = tuple(
-        map(
-            ops.convert_to_tensor,
-            (labels.astype(np.float32), relative_weights, mean, inverse_deviation, decay, views[0][held_out]),
-        )
+    problem = Problem(
+        views.reshape(n_views * n_images, n_features),
+        labels.astype(np.float32),
+        relative_weights,
+        mean,
+        inverse_deviation,
+        decay,
+        views[0][held_out],
     )
-    state = tuple(tuple(map(ops.convert_to_tensor, group)) for group in (start, slots, slots))
-    epoch = _compiled_epoch(loss)
-    losses, curves = [], []
-    for inputs in _epoch_inputs(n_images, n_views, random):
-        state, value, logits = epoch(state, stacked_views, data, *map(ops.convert_to_tensor, inputs))
-        losses.append(value)
-        curves.append(logits)
-    heads = _unstandardised([np.asarray(p) for p in state[0]], mean, inverse_deviation)
+    is_on_device = backend.has_gpu() if on_device is None else on_device
+    train = DeviceTraining if is_on_device else HostTraining
+    training = train(problem, start, loss)
+    with threads_for(start[0].size):
+        epochs = [training.epoch(inputs) for inputs in _epoch_inputs(n_images, n_views, random)]
+    heads = _unstandardised(training.parameters(), mean, inverse_deviation)
     _check_active(heads, views, weights)
     heads = _without_vanished(heads, views[0], weights)
-    logits = np.stack([np.asarray(each) for each in curves])
+    logits = np.stack([np.asarray(each) for _, each in epochs])
     constant = ~heads.output_weights.any(axis=1)
     logits[-1, constant] = heads.output_bias[constant, None]
-    return Fit(heads, np.array([float(value) for value in losses], np.float32), logits)
+    return Fit(heads, np.array([float(value) for value, _ in epochs], np.float32), logits)
 
 
 def _check_active(heads: Heads, views: Float32Array, weights: npt.NDArray[np.float64]) -> None:
@@ -166,16 +165,10 @@ def _initial_parameters(
     return [np.ascontiguousarray(part, np.float32) for part in parts]
 
 
-def _epoch_inputs(
-    n_images: int, n_views: int, random: np.random.Generator
-) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Float32Array, Float32Array]]:
+def _epoch_inputs(n_images: int, n_views: int, random: np.random.Generator) -> Iterator[EpochInputs]:
     """Iterate over the inputs of each epoch.
 
     An epoch uses one random view of each image. The last batch is filled up with the first rows of the epoch.
-
-    Yields:
-        Rows of images and rows of stacked views, each of shape (n_steps, batch), learning rates, shape (n_steps,), and
-        bias corrections, shape (n_steps, 2).
     """
     epochs, n_steps = n_epochs(n_images), _n_steps(n_images)
     rate = learning_rates(LEARNING_RATE, "cosine", epochs * n_steps)
@@ -183,105 +176,7 @@ def _epoch_inputs(
         rows = np.resize(random.permutation(n_images), (n_steps, min(BATCH, n_images))).astype(np.int32)
         view_rows = (random.integers(0, n_views, n_images)[rows] * n_images + rows).astype(np.int32)
         number = epoch * n_steps + np.arange(n_steps)
-        yield rows, view_rows, rate[number], bias_corrections(number)
-
-
-@cache
-def _compiled_epoch(loss_name: str) -> Callable[..., Any]:
-    """Return a compiled function that trains one epoch, for all numbers of units and all penalties.
-
-    Args:
-        loss_name: Name of the training loss.
-    """
-    from keras import ops
-
-    def loss(parameters: Any, x: Any, target: Any, weight: Any, mean: Any, inverse_deviation: Any) -> Any:
-        logits = _forward(parameters, x, mean, inverse_deviation)
-        entropy = LOSSES[loss_name](logits, target[:, None])
-        return ops.sum(ops.mean(entropy * weight, axis=0))
-
-    gradient = backend.value_and_grad(loss)
-
-    def epoch(
-        state: Any,
-        stacked_views: Any,
-        data: Any,
-        rows: Any,
-        view_rows: Any,
-        learning_rates: Any,
-        bias_corrections: Any,
-    ) -> Any:
-        target, relative_weights, mean, inverse_deviation, decay, held_out = data
-
-        def step(number: Any, carry: Any) -> Any:
-            parameters, first, second, total = carry
-            at = ops.take(rows, number, axis=0)
-            value, gradients = gradient(
-                list(parameters),
-                ops.take(stacked_views, ops.take(view_rows, number, axis=0), axis=0),
-                ops.take(target, at, axis=0),
-                ops.take(relative_weights, at, axis=0),
-                mean,
-                inverse_deviation,
-            )
-            kernel, bias, output_weights, output_bias = _clipped(gradients)
-            penalised = (
-                kernel + decay[None, :, None] * parameters[0],
-                bias,
-                output_weights + decay[:, None] * parameters[2],
-                output_bias,
-            )
-            rate, correction = ops.take(learning_rates, number), ops.take(bias_corrections, number, axis=0)
-            updated = [
-                optimizer_step(*item, rate, correction, 1.0)
-                for item in zip(parameters, first, second, penalised, strict=True)
-            ]
-            parameters, first, second = (tuple(part) for part in zip(*updated, strict=True))
-            return parameters, first, second, total + value
-
-        carry = (*state, ops.zeros((), "float32"))
-        parameters, first, second, total = ops.fori_loop(0, ops.shape(rows)[0], step, carry)
-        n_fold_models = ops.cast(ops.shape(mean)[0], "float32")
-        share = total / ops.cast(ops.shape(rows)[0], "float32") / n_fold_models
-        return (parameters, first, second), share, _held_out_logits(parameters, held_out, mean, inverse_deviation)
-
-    return backend.compiled(epoch)
-
-
-def _clipped(gradients: Any) -> list[Any]:
-    """Clip the norm of each fold model's gradient, over all of its parameters, to `_MAX_GRADIENT_NORM`."""
-    from keras import ops
-
-    kernel, *rest = gradients
-    squares = ops.sum(ops.square(kernel), axis=(0, 2))
-    for gradient in rest:
-        squares = squares + ops.sum(ops.reshape(ops.square(gradient), (ops.shape(squares)[0], -1)), axis=1)
-    factor = ops.minimum(1.0, _MAX_GRADIENT_NORM / (ops.sqrt(squares) + EPSILON))
-    others = [gradient * (factor[:, None] if len(gradient.shape) == 2 else factor) for gradient in rest]
-    return [kernel * factor[None, :, None], *others]
-
-
-def _forward(parameters: Any, x: Any, mean: Any, inverse_deviation: Any) -> Any:
-    """Compute logits from raw features. Shape (batch, n_fold_models)."""
-    from keras import ops
-
-    kernel, bias, output_weights, output_bias = parameters
-    scaled = kernel * ops.transpose(inverse_deviation)[:, :, None]
-    offset = bias - ops.sum(scaled * ops.transpose(mean)[:, :, None], axis=0)
-    n_features, n_fold_models, n_hidden = (ops.shape(kernel)[k] for k in range(3))
-    hidden = ops.matmul(x, ops.reshape(scaled, (n_features, n_fold_models * n_hidden)))
-    hidden = ops.relu(ops.reshape(hidden, (-1, n_fold_models, n_hidden)) + offset)
-    return ops.sum(hidden * output_weights, axis=-1) + output_bias
-
-
-def _held_out_logits(parameters: Any, held_out: Any, mean: Any, inverse_deviation: Any) -> Any:
-    """Compute the logits of each fold model for its validation rows. Shape (n_fold_models, n_held_out)."""
-    from keras import ops
-
-    kernel, bias, output_weights, output_bias = parameters
-    by_fold_model = (held_out - mean[:, None, :]) * inverse_deviation[:, None, :]
-    hidden = ops.matmul(by_fold_model, ops.transpose(kernel, (1, 0, 2))) + bias[:, None, :]
-    return ops.sum(ops.relu(hidden) * output_weights[:, None, :], axis=-1) + output_bias[:, None]
+        yield EpochInputs(rows, view_rows, rate[number], bias_corrections(number))
 
 
 def _unstandardised(parameters: list[Float32Array], mean: Float32Array, inverse_deviation: Float32Array) -> Heads:

@@ -29,16 +29,14 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
-from threadpoolctl import ThreadpoolController
 
 from bhsearch.errors import RunError
+from bhsearch.models.training.blas import threads_for
 from bhsearch.models.training.logistic_loss import Floats, LogisticLoss, RowSpaceLoss
 
 TOLERANCE = 1e-9
@@ -47,7 +45,6 @@ _SLOW_CG = 10  # number of CG iterations after which a preconditioner is recompu
 _MAX_CG = 200
 _MAX_NEWTON = 60
 _PRECONDITIONER_BYTES = 1 << 28  # of the factors and Hessians of the fold models that are solved together
-_THREADED_VALUES = 1 << 21  # number of feature values from which several threads are faster than one
 _LEAST_DECREASE, _ROUNDING = 1e-4, 1e-13  # sufficient decrease of the line search; rounding error of the objective
 
 
@@ -110,7 +107,7 @@ def fit_path(
     bytes_per_fold = 8 * one_hot.shape[1] * (features.shape[1] + 1) ** 2
     size = 1 if in_row_space else max(1, _PRECONDITIONER_BYTES // bytes_per_fold)
     paths = []
-    with _threads(features.size):
+    with threads_for(features.size):
         for first in range(0, weights.shape[1], size):
             some = slice(first, first + size)
             kind = RowSpaceLoss if in_row_space else LogisticLoss
@@ -121,16 +118,6 @@ def fit_path(
                 point = np.ascontiguousarray(start.kernel[-1][:, some]), np.ascontiguousarray(start.bias[-1][some])
             paths.append(_solve_path(problem, costs, tolerance, first, point))
     return _joined(paths)
-
-
-def _threads(n_values: int) -> AbstractContextManager[object]:
-    """Limit small problems to one thread, on which threads that wait for each other are several times slower."""
-    return _controller().limit(limits=1, user_api="blas") if n_values < _THREADED_VALUES else nullcontext()
-
-
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
 
 
 def _joined(paths: Sequence[HeadPath]) -> HeadPath:

@@ -23,7 +23,7 @@ from bhsearch.engines.base import Trial
 from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import RunError
 from bhsearch.study.events import ProgressReporter
-from bhsearch.study.objective_factory import threads_of
+from bhsearch.study.objective_factory import needs_framework, threads_of
 from bhsearch.study.workers.launchers.base import LAUNCHERS, WorkerCommand, WorkerHandle
 from bhsearch.study.workers.messages import (
     Connected,
@@ -327,7 +327,8 @@ class WorkerPool:
 
     def _start(self, slot: int) -> PoolWorker:
         gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]} if len(self._gpus) > 1 else {}
-        return PoolWorker(slot, self._launcher.start(WorkerCommand(slot, threads_of(self._settings) or 0, gpu)))
+        threads, framework = threads_of(self._settings) or 0, needs_framework(self._settings)
+        return PoolWorker(slot, self._launcher.start(WorkerCommand(slot, threads, framework, gpu)))
 
 
 def n_workers(settings: Settings) -> int:

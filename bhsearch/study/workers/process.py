@@ -1,8 +1,9 @@
-"""The worker process: `python -m bhsearch.study.workers.process CHANNEL THREADS`, started by a launcher.
+"""The worker process, started by a launcher: `python -m bhsearch.study.workers.process CHANNEL THREADS FRAMEWORK`.
 
-The worker imports its framework while the pool reads the data. It then receives the study through the channel, runs
-trials, and sends their events through the channel. When the pool sends `Stop` or dies, the worker fails its running
-trial and exits. If the worker does not exit in time, the pool kills it, or a timer if the pool is dead.
+If the study certainly needs a framework, the worker imports it while the pool reads the data. The worker then receives
+the study through the channel, runs trials, and sends their events through the channel. When the pool sends `Stop` or
+dies, the worker fails its running trial and exits. If the worker does not exit in time, the pool kills it, or a timer
+if the pool is dead.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bhsearch.data.arrays import Float32Array
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.engines.base import Trial
 from bhsearch.errors import BhsearchError, RunError
+from bhsearch.models import backend
 from bhsearch.runtime.interrupts import Interrupts
 from bhsearch.runtime.processes import this_process
 from bhsearch.study.events import ProgressReporter
@@ -167,16 +169,19 @@ class PoolChannel(TrialCallbacks, ProgressReporter):
         self.send(StepEnded())
 
 
-def main(channel: str, threads: int) -> None:
+def main(channel: str, threads: int, framework: bool) -> None:
     """Run trials of the study that the pool sends.
 
     Args:
         channel: Name of the channel to the pool; see `open_channel`.
         threads: Number of CPU threads that one operation may use; 0 for the framework's default.
+        framework: Whether to import the framework at once, or when it is needed.
     """
     pool = PoolChannel(open_channel(channel))
     pool.send(Connected(this_process()))
-    start_framework(pool, threads or None, minimal=True)
+    backend.import_when_needed(threads or None, minimal=True)
+    if framework:
+        start_framework(pool)
     task = pool.task()
     if task is None:
         return
@@ -206,4 +211,4 @@ def _work(task: WorkerTask, pool: PoolChannel) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), bool(int(sys.argv[3])))

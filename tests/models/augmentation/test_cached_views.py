@@ -101,6 +101,18 @@ def test_inside_a_model_a_view_is_what_it_is_outside(images):
         np.testing.assert_allclose(inside, seen(images, view), atol=1e-3, err_msg=view)
 
 
+@pytest.mark.parametrize("size", [40, 57])
+@pytest.mark.parametrize("view", EVERY)
+def test_numpy_and_keras_compute_the_same_view(view, size):
+    from keras import ops
+
+    images = tissue(2, size).astype(np.float32)
+    by_numpy = apply_view(images, view)
+    assert isinstance(by_numpy, np.ndarray)
+    assert by_numpy.dtype == np.float32
+    np.testing.assert_allclose(by_numpy, np.asarray(apply_view(ops.convert_to_tensor(images), view)), atol=1e-3)
+
+
 def test_dihedral_views_are_the_symmetries_of_the_square(images):
     # All eight, each once, and exact: no pixel is interpolated.
     symmetries = [np.rot90(turned, k, axes=(1, 2)) for turned in (images, images[:, :, ::-1]) for k in range(4)]

@@ -6,6 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from bhsearch.errors import RunError
 from bhsearch.models import backend
+from bhsearch.models.training import hidden_epochs, hidden_epochs_device
 from bhsearch.models.training import hidden_heads as module
 from bhsearch.models.training.heads import Moments
 from bhsearch.models.training.hidden_heads import fit, n_epochs
@@ -13,6 +14,14 @@ from tests.models.training.problems import N_FEATURES, N_FOLDS, Problem
 from tests.tasks.samples import BINARY
 
 UNITS, PENALTY = 5, 3.0
+TRAINING = {"on_device": False}
+
+
+@pytest.fixture(autouse=True, params=["numpy", "keras"])
+def where(request, monkeypatch):
+    """Run each test for both kinds of training."""
+    monkeypatch.setitem(TRAINING, "on_device", request.param == "keras")
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +35,9 @@ def fit_all(problem, hidden_units=UNITS, penalty=PENALTY, seed=1, fold_models=sl
     weights = problem.weights[:, fold_models]
     moments = [Moments.of(view, weights) for view in problem.views]
     rows = problem.held_out[fold_models] if held_out is None else held_out
-    return fit(problem.views, problem.labels, weights, rows, moments, hidden_units, penalty, seed, loss=BINARY.loss)
+    return fit(
+        problem.views, problem.labels, weights, rows, moments, hidden_units, penalty, seed, loss=BINARY.loss, **TRAINING
+    )
 
 
 def arrays(heads):
@@ -80,6 +91,18 @@ def test_a_fold_model_learns_as_kerass_own_layers_and_optimizer_do(monkeypatch, 
     np.testing.assert_allclose(logits[:, 1], expected, atol=5e-5)
 
 
+def test_numpy_and_keras_train_the_same_heads(monkeypatch):
+    found = {}
+    for name in (False, True):
+        monkeypatch.setitem(TRAINING, "on_device", name)
+        found[name] = fit_all(Problem(n_images=400), hidden_units=16)
+    one, other = found.values()
+    np.testing.assert_allclose(one.logits, other.logits, atol=1e-4)
+    np.testing.assert_allclose(one.losses, other.losses, atol=1e-5)
+    for array, another in zip(arrays(one.heads), arrays(other.heads), strict=True):
+        np.testing.assert_allclose(array, another, atol=1e-4)
+
+
 def test_all_folds_in_one_program_are_each_fold_by_itself():
     problem = Problem()
     together = fit_all(problem)
@@ -117,7 +140,8 @@ def test_a_padded_list_of_validation_rows_leaves_the_heads_unchanged():
 
 
 def test_large_gradients_are_clipped_by_fold_model(monkeypatch):
-    monkeypatch.setattr(module, "_MAX_GRADIENT_NORM", 0.05)
+    for each in (hidden_epochs, hidden_epochs_device):
+        monkeypatch.setattr(each, "MAX_GRADIENT_NORM", 0.05)
     problem = Problem()
     problem.labels = np.where(problem.fold == 0, problem.labels, 1 - problem.labels).astype(np.int8)
     together = fit_all(problem)
@@ -231,18 +255,20 @@ def test_the_weights_decide_which_class_counts(monkeypatch):
     assert (1 / (1 + np.exp(-plain))).mean() > (1 / (1 + np.exp(-balanced))).mean() + 0.15
 
 
-def test_all_trials_share_one_program(monkeypatch):
+def test_all_trials_share_one_program(monkeypatch, where):
     """A trial must not pay for compiling: neither other hyperparameters nor other sizes are traced again."""
+    if where == "numpy":
+        pytest.skip("NumPy compiles nothing")
     if backend.name() != "tensorflow":
         pytest.skip("JAX compiles once a shape")
     traced = []  # Python runs the function only while a program is traced
-    forward = module._forward
-    monkeypatch.setattr(module, "_forward", lambda *a: traced.append(1) or forward(*a))
-    module._compiled_epoch.cache_clear()
+    forward = hidden_epochs_device._forward
+    monkeypatch.setattr(hidden_epochs_device, "_forward", lambda *a: traced.append(1) or forward(*a))
+    hidden_epochs_device._compiled_epoch.cache_clear()
     fit_all(Problem(150, 7))
     once = list(traced)
     assert once
     for units, penalty in ((3, 0.1), (8, 100.0), (3, 1.0)):
         fit_all(Problem(130 + 40 * units, 5 + units), units, penalty)
     assert traced == once
-    module._compiled_epoch.cache_clear()
+    hidden_epochs_device._compiled_epoch.cache_clear()

@@ -34,16 +34,18 @@ class WorkerCommand:
     Attributes:
         slot: Index of the worker in its pool, from 0; a replacement gets the slot of the worker that it replaces.
         threads: Number of CPU threads that one operation may use; 0 for the framework's default.
+        framework: Whether the worker imports the framework at once, or when it needs it.
         variables: Environment variables to add, such as `CUDA_VISIBLE_DEVICES`.
     """
 
     slot: int
     threads: int
+    framework: bool
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def words(self, channel: str) -> list[str]:
         """Return the arguments of the command line for a worker on a channel; a shell needs `shlex.join` of them."""
-        return python_command(MODULE, channel, str(self.threads))
+        return python_command(MODULE, channel, str(self.threads), str(int(self.framework)))
 
 
 class WorkerHandle(Protocol):

@@ -52,4 +52,4 @@ def test_a_channel_of_an_unknown_kind_is_refused():
 
 
 def test_the_command_line_names_module_channel_and_threads():
-    assert WorkerCommand(0, 2).words("fd:7")[-3:] == ["bhsearch.study.workers.process", "fd:7", "2"]
+    assert WorkerCommand(0, 2, True).words("fd:7")[-4:] == ["bhsearch.study.workers.process", "fd:7", "2", "1"]
