@@ -269,7 +269,7 @@ class ExecutionSettings:
         None,
         "Megabytes of memory above which a worker is replaced after its trial.",
         "MEGABYTES",
-        at_least=500,
+        at_least=200,
         unit="megabytes, which an idle worker holds",
         belongs_to_command=True,
     )
