@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from bhsearch.errors import StudyError
-from bhsearch.runtime.cache import interprocess_lock
+from bhsearch.runtime import cache
 from bhsearch.runtime.store_schema import SCHEMA, require_schema
 from bhsearch.tracking import keys
 from bhsearch.tracking.store_uri import VARIABLE, check_uri, shown, sqlite_file, tracking_uri
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
+_EMPTY = "empty.db"  # database of MLflow in the cache
 # Without this tag, the user interface may show its pages for language models.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -93,7 +96,7 @@ def open_client(patient: bool = False) -> MlflowClient:
 
     def opened() -> MlflowClient:
         uri = mlflow.get_tracking_uri()
-        with interprocess_lock(uri), _no_stray_folder(uri):
+        with cache.interprocess_lock(uri), _no_stray_folder(uri):
             _create_database(uri)
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
@@ -130,31 +133,31 @@ def _file_of(uri: str) -> str:
 def _create_database(uri: str) -> None:
     """Create the database of an SQLite store under another name, and rename it when it is complete.
 
-    MLflow creates tables one by one without a transaction. If the process were killed meanwhile, MLflow could neither
-    open nor complete the database.
+    MLflow creates tables one by one without a transaction, and takes seconds. If the process were killed meanwhile,
+    MLflow could neither open nor complete the database. Therefore an empty database is kept in the cache, and copied.
     """
     file = sqlite_file(uri)
     if file is None or str(file) == ":memory:" or file.exists() or not file.parent.is_dir():
         return
+    empty = cache.get_or_create("databases", {"mlflow": metadata.version("mlflow")}, _initialise)
+    draft = file.with_name(f"{file.name}.creating")
+    try:
+        shutil.copyfile(empty / _EMPTY, draft)  # replaces that of a process that was killed
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _initialise(folder: Path) -> None:
+    """Create an empty database of MLflow in a folder."""
     from mlflow.store.db.utils import _initialize_tables
     from sqlalchemy import URL, create_engine
 
-    draft = file.with_name(f"{file.name}.creating")
-    _delete_database(draft)  # of a process that was killed
-    engine = create_engine(URL.create("sqlite", database=str(draft)))
+    engine = create_engine(URL.create("sqlite", database=str(folder / _EMPTY)))
     try:
-        try:
-            _initialize_tables(engine)  # type: ignore[no-untyped-call]
-        finally:
-            engine.dispose()
-        draft.replace(file)
+        _initialize_tables(engine)  # type: ignore[no-untyped-call]
     finally:
-        _delete_database(draft)
-
-
-def _delete_database(file: Path) -> None:
-    for part in (file, file.with_name(f"{file.name}-journal")):
-        part.unlink(missing_ok=True)
+        engine.dispose()
 
 
 @contextmanager

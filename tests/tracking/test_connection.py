@@ -154,6 +154,7 @@ def test_a_database_is_complete_or_absent(here, monkeypatch, name):
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{quote(str(folder))}/mlflow.db")
+    monkeypatch.setenv("BHSEARCH_CACHE", str(here / "cache"))
     code = """
 import os
 from alembic.operations import Operations
@@ -174,6 +175,19 @@ connection.open_client()
     assert not (folder / "mlflow.db").exists()
     assert open_client().search_experiments()
     assert [file.name for file in folder.iterdir()] == ["mlflow.db"]
+
+
+def test_tables_are_created_once_for_all_folders(here, monkeypatch):
+    from alembic.operations import Operations
+
+    monkeypatch.setenv("BHSEARCH_CACHE", str(here / "cache"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/one.db")
+    one = open_client()
+    open_experiment(one, "breakhis")
+    monkeypatch.setattr(Operations, "create_table", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/other.db")
+    assert [experiment.name for experiment in open_client().search_experiments()] == ["Default"]
+    assert sorted(file.name for file in here.glob("*.db*")) == ["one.db", "other.db"]
 
 
 def test_an_experiment_is_made_once_and_its_artifacts_have_a_whole_path(client, tmp_path):
