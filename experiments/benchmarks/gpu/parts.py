@@ -28,7 +28,7 @@ from bhsearch.objectives.base import IntermediateValue, Pruned
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import finetune_space, frozen_space, starting_point
-from bhsearch.study.context import FINETUNE_PRUNER, gpu_here
+from bhsearch.study.context import FINETUNE_PRUNER
 from bhsearch.tasks.binary import BinaryTask
 from experiments.benchmarks.gpu import networks
 from experiments.benchmarks.gpu.networks import MOST_BYTES, RandomBackbone, feature_speed, speed_of, training_of
@@ -305,7 +305,7 @@ def command(bench: Bench) -> None:
     """The main command with `--regime auto` on the phantom, tracked, then registered."""
     options, folder = bench.options, bench.folder / "command"
     folder.mkdir(exist_ok=True)
-    regime = "auto" if gpu_here() else "frozen"
+    regime = "auto" if backend.gpu_files() else "frozen"
     run = ["--data", options.phantom, "--image-size", str(options.command_size), "--trials", str(options.trials)]
     steps = {
         "run": ["bhsearch.run", *run, "--regime", regime, "--finetune-trials", str(options.trials), "-q"],
