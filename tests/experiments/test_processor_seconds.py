@@ -16,7 +16,7 @@ def measuring():
 
 
 def test_every_process_of_a_study_is_known_and_counted(measuring, capsys):
-    words = ["--data", "phantom:cases=10,images=2", "--trials", "2", "--image-size", "48", "--backbones", "staintex-s"]
+    words = ["--data", "phantom:cases=24,images=2", "--trials", "2", "--image-size", "48", "--backbones", "staintex-s"]
     cold, warm = (studies[0].processor for studies in measuring.main([*words, "--rounds", "1"]))
     for found in (cold, warm):
         assert {"command", "worker", "uploader"} <= set(found)
