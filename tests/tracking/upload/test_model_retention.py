@@ -74,7 +74,7 @@ def test_with_none_a_trial_has_everything_but_a_model(client, outbox, log, tmp_p
     (run,) = Store(tmp_path).children().values()
     assert run.info.status == "FINISHED"
     assert run.data.metrics["auc"] == outbox.trial(0).record["score"]
-    assert "pictures/roc.png" in Store(tmp_path).files(run)
+    assert "pictures/roc.svg" in Store(tmp_path).files(run)
     assert run.data.tags[MODEL] == "none"
 
 

@@ -56,7 +56,7 @@ def test_metrics_and_files_lie_beside_the_trial(outbox):
     assert values == pytest.approx(
         {**trial_metrics(predictions, BINARY), "auc_low": ends.low, "auc_high": ends.high}, abs=1e-12, nan_ok=True
     )
-    assert {file.name for file in (files / "pictures").iterdir()} >= {"roc.png", "calibration.png"}
+    assert {file.name for file in (files / "pictures").iterdir()} >= {"roc.svg", "calibration.svg"}
 
 
 def test_pixels_that_are_in_use_for_drawing_stay_in_the_cache(outbox):
