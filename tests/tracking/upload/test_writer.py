@@ -11,7 +11,6 @@ import pytest
 from bhsearch.errors import StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.tracking import keys
-from bhsearch.tracking.upload.renderer import render
 from tests.reporting.reports import ROBUST
 from tests.studies import Store, import_mlflow, killed_at
 
@@ -32,8 +31,6 @@ def log_all(client, outbox) -> RunWriter:
 
 
 def log(runs, outbox, number) -> None:
-    """As the process that logs does it: computed and drawn first."""
-    render(outbox, outbox.study(), number)
     runs.log_trial(outbox.trial(number))
 
 
