@@ -97,7 +97,7 @@ def _legend(panel: Panel) -> list[str]:
     named, rows, parts = panel.named, _rows(panel), []
     for k, names in enumerate(rows):
         x = panel.box.right - _row_width(names)
-        y = panel.box.top - 12.0 - LEGEND * (len(rows) - 1 - k)
+        y = panel.box.top - 15.0 - LEGEND * (len(rows) - 1 - k)
         for name in names:
             parts += [_sample(named[name], x, y), elements.text(x + _SAMPLE + 6.0, y + 4.0, name, outlined=False)]
             x += _SAMPLE + 6.0 + text_width(name, SIZE) + _GAP
