@@ -26,7 +26,6 @@ import bhsearch.run
 from bhsearch.cli import terminal
 from bhsearch.config import Settings
 from bhsearch.data.images.pixel_cache import Progress
-from bhsearch.states import COMPLETE
 from bhsearch.study import runner
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.outcome.result import StudyResult
@@ -196,15 +195,11 @@ class UploaderHere:
         self.run_id, self.experiment_id = self._runs.run_id, self._runs.experiment_id
 
     def finish(self, progress: Progress) -> None:
-        from bhsearch.tracking.upload.renderer import render
-
         if not self.run_id:  # no trial was to be made, only old ones to be sent
             self.wait_until_ready()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for number in self._outbox.waiting():
-                if self._outbox.trial(number).record["state"] == COMPLETE:
-                    render(self._outbox, self._outbox.study(), number)
                 run_id = self._runs.log_trial(self._outbox.trial(number))
                 self._outbox.sent(number)
                 self._sent(number, self.experiment_id, run_id)

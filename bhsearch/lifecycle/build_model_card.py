@@ -54,7 +54,7 @@ def build_model_card(
         tested: Result of the sealed test.
         gate: Two sentences: the decision of the promotion gate, and the alias of the version.
         openings: One line per access to the images of the held-out test set.
-        pictures: PNG files by name, from `reporting.figures.held_out_test`.
+        pictures: SVG files by name, from `reporting.figures.held_out_test`.
 
     Raises:
         RunError: If a field of the card is missing.

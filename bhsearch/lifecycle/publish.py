@@ -131,7 +131,7 @@ def _log_files(
         folder = Path(draft)
         (folder / keys.PICTURES).mkdir()
         for name, content in drawn.items():
-            (folder / keys.PICTURES / f"{name}.png").write_bytes(content)
+            (folder / keys.PICTURES / f"{name}{keys.PICTURE_SUFFIX}").write_bytes(content)
         card.write(folder)
         use = f"{fitted.note}. {DISCLAIMER}" if fitted.note else DISCLAIMER
         tested.predictions.to_csv(folder / keys.TEST_PREDICTIONS, use)

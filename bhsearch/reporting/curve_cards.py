@@ -13,6 +13,7 @@ from bhsearch.evaluation.supplementary.probability_histogram import probability_
 from bhsearch.reporting import html, report_numbers, svg_charts
 from bhsearch.reporting.figures import description
 from bhsearch.reporting.figures.learning_curve import learning_curve as describe_learning_curve
+from bhsearch.reporting.svg.frame import inline_chart
 from bhsearch.text import plural
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def roc(predictions: Predictions, auc: Measured, title: str, lead: str) -> str:
     """Return an HTML card with a ROC curve, the AUC and the sample size."""
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
     said = [f"AUC {svg_charts.with_ends(auc)}", size_of(predictions)]
-    chart = svg_charts.to_svg(description.roc(roc_band(predictions, draws)), f"ROC curve, {', '.join(said)}")
+    chart = inline_chart(description.roc(roc_band(predictions, draws)), f"ROC curve, {', '.join(said)}")
     return html.section(
         title,
         _above(said),
@@ -45,7 +46,7 @@ def calibration(predictions: Predictions, ece: Measured, title: str, lead: str) 
     return html.section(
         title,
         _above(said),
-        svg_charts.to_svg(description.calibration(points), f"Calibration, {', '.join(said)}"),
+        inline_chart(description.calibration(points), f"Calibration, {', '.join(said)}"),
         lead=f"{lead} On the dashed line, probabilities are right on average. Area of a point: its share of the "
         "weight; hollow: a single case; vertical lines: 95 % over cases.",
     )
@@ -56,7 +57,7 @@ def decision_curve(predictions: Predictions, title: str) -> str:
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS_BAND)
     curve = decision_curves.decision_curve(predictions, draws)
     said = [f"{curve.prevalence:.0%} malignant", size_of(predictions)]
-    chart = svg_charts.to_svg(description.decision_curve(curve), f"Decision curve, {', '.join(said)}")
+    chart = inline_chart(description.decision_curve(curve), f"Decision curve, {', '.join(said)}")
     return html.section(title, _above(said), chart, lead=decision_curves.DECISION_CURVE_NOTE)
 
 
@@ -65,7 +66,7 @@ def distributions(predictions: Predictions, class_names: Sequence[str], threshol
     figure = description.probability_histogram(probability_histogram(predictions), class_names, threshold)
     return html.section(
         title,
-        svg_charts.to_svg(figure, f"Predicted probabilities of {' and '.join(class_names)} images"),
+        inline_chart(figure, f"Predicted probabilities of {' and '.join(class_names)} images"),
         lead="Calibrated probabilities, every case counting the same. Dotted: the threshold.",
     )
 
@@ -81,7 +82,7 @@ def learning_curve(curve: LearningCurve | None, why_not: str, title: str) -> str
     if curve is None:
         return html.section(title, lead=f"{why_not[:1].upper()}{why_not[1:]}.")
     said = f"{plural(curve.n_subsets, 'random subset')} per size of {plural(curve.n_cases, 'development case')}"
-    chart = svg_charts.to_svg(describe_learning_curve(curve), f"Learning curve, {curve.sentence()}")
+    chart = inline_chart(describe_learning_curve(curve), f"Learning curve, {curve.sentence()}")
     return html.section(title, _above([curve.sentence(), said]), chart, lead=LEARNING_CURVE_NOTE)
 
 

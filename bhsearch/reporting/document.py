@@ -37,7 +37,7 @@ class Image:
 
     Attributes:
         name: Prefix of the names of the image files.
-        files: Content of each image as a PNG or JPEG file.
+        files: Content of each image as a PNG, JPEG or SVG file.
         caption: Caption.
     """
 
@@ -106,7 +106,7 @@ def picture_files(sections: Iterable[Section]) -> Iterator[tuple[str, bytes]]:
 
 
 def _names(picture: Image) -> list[str]:
-    return [f"{picture.name}_{k}.png" for k in range(len(picture.files))]
+    return [f"{picture.name}_{k}.{html.suffix_of(file)}" for k, file in enumerate(picture.files)]
 
 
 def _markdown(block: Block, folder: str) -> list[str]:

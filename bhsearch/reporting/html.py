@@ -9,7 +9,12 @@ from html import escape
 from bhsearch.evaluation.predictions import DISCLAIMER
 
 _LONG_WORD, _LONG_NUMBER = 20, 30  # characters
-_KINDS = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+# First bytes, media type and suffix of the kinds of image files.
+_IMAGE_KINDS = (
+    (b"\x89PNG", "image/png", "png"),
+    (b"\xff\xd8\xff", "image/jpeg", "jpg"),
+    (b"<svg", "image/svg+xml", "svg"),
+)
 
 # One column on phones. Blue and orange match the figures; red marks invalid results only.
 _STYLE = """
@@ -88,16 +93,36 @@ def document(title: str, body: str, style: str = "") -> str:
     )
 
 
-def data_uri(picture: bytes) -> str:
-    """Return a PNG or JPEG file as a data URI.
+def _image_kind(picture: bytes) -> tuple[str, str]:
+    """Return media type and suffix of an image file.
 
     Raises:
-        ValueError: If the file is neither PNG nor JPEG.
+        ValueError: If the file is neither PNG, JPEG nor SVG.
     """
-    kind = next((kind for start, kind in _KINDS.items() if picture.startswith(start)), None)
-    if kind is None:
-        raise ValueError(f"`picture` must be a PNG or JPEG file, but starts with {picture[:8]!r}.")
+    found = next(((kind, suffix) for start, kind, suffix in _IMAGE_KINDS if picture.startswith(start)), None)
+    if found is None:
+        raise ValueError(f"`picture` must be a PNG, JPEG or SVG file, but starts with {picture[:8]!r}.")
+    return found
+
+
+def data_uri(picture: bytes) -> str:
+    """Return an image file as a data URI.
+
+    Raises:
+        ValueError: If the file is neither PNG, JPEG nor SVG.
+    """
+    kind, _ = _image_kind(picture)
     return f"data:{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def suffix_of(picture: bytes) -> str:
+    """Return the suffix of an image file without the dot: `png`, `jpg` or `svg`.
+
+    Raises:
+        ValueError: If the file is neither PNG, JPEG nor SVG.
+    """
+    _, suffix = _image_kind(picture)
+    return suffix
 
 
 def image(picture: bytes, alt: str) -> str:

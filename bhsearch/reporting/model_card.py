@@ -109,7 +109,7 @@ class ModelCard:
         magnifications: Test results by magnification.
         cases: Test results by case.
         worst: One image from each of the test cases with the lowest accuracy, worst case first.
-        pictures: PNG files by title, such as `ROC curve`.
+        pictures: SVG files by title, such as `ROC curve`.
         robustness: Robustness of the trial under shifts of its validation images, or the reason why it is not known.
         limits: Excluded uses: `LIMITS`, and limits that follow from the data.
 

@@ -161,7 +161,7 @@ class StudyReport:
         openings: All accesses to the held-out test set in this store, for any study, oldest first.
         test: Most recent test of the study that has a result; None if no test has a result.
         images: Examples of the proposed trial, correctly classified images first; may be empty.
-        kept_images: PNG of the examples that MLflow stores, used if `images` is empty; may be empty.
+        kept_images: Image file with the examples that MLflow stores, used if `images` is empty; may be empty.
         importances: Share of the score's variation that each parameter explains; empty if unknown.
         spread: Half-width of the 95 % interval of each importance over resampled trials; empty if unknown.
         log: Names of parameters on a logarithmic scale.

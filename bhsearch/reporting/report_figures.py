@@ -21,7 +21,7 @@ from bhsearch.evaluation.supplementary.learning_curve import LEARNING_CURVE_NOTE
 from bhsearch.evaluation.supplementary.probability_histogram import probability_histogram
 from bhsearch.evaluation.thresholds import cross_fitted_labels
 from bhsearch.reporting import curve_cards, report_numbers, report_sections, study_report, svg_charts
-from bhsearch.reporting.figures import description, drawing, study, style
+from bhsearch.reporting.figures import description, drawing, palette, study, style
 from bhsearch.reporting.figures.learning_curve import learning_curve as describe_learning_curve
 from bhsearch.reporting.gate_status import counted, gate_status
 from bhsearch.reporting.report_data import Measured
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import Predictions
     from bhsearch.evaluation.subgroups import Subgroup
     from bhsearch.evaluation.supplementary.learning_curve import LearningCurve
-    from bhsearch.reporting.figures.description import Description
+    from bhsearch.reporting.figures.marks import Description
     from bhsearch.reporting.report_data import StudyReport, TrialRow
 
 COLUMN, ROW = 3.5, 0.2  # inches: width of a journal column, and height of a row
@@ -136,7 +136,7 @@ def _of_proposed(report: StudyReport, predictions: Predictions) -> dict[str, Dra
 
 def _estimates(report: StudyReport) -> Drawn:
     rows = [
-        (name, found, style.BLUE if "strong" in kind else style.GREY)
+        (name, found, palette.BLUE if "strong" in kind else palette.GREY)
         for name, found, kind, _ in study_report.estimates(report)
         if math.isfinite(found.value)
     ]
@@ -173,7 +173,7 @@ def _forest(rows: Sequence[tuple[str, Measured, str]], name: str) -> Figure:
     figure = Figure(figsize=(COLUMN, 0.62 + ROW * 1.35 * len(rows)))
     longest = max(len(words) for words, _, _ in rows)
     axes = style.place_axes(figure, 0.2 + 0.06 * longest, 0.46, 0.12, 0.08)
-    axes.axvline(0.5, color=style.INK, linewidth=0.8, linestyle=":")
+    axes.axvline(0.5, color=palette.INK, linewidth=0.8, linestyle=":")
     for place, (_, found, colour) in enumerate(rows):
         axes.plot(found.value, place, "o", color=colour, markersize=4.5)
         if math.isfinite(found.low):
@@ -213,13 +213,13 @@ def _importances(report: StudyReport) -> Drawn:
     figure = Figure(figsize=(COLUMN, 0.62 + ROW * 1.35 * len(rows)))
     axes = style.place_axes(figure, 1.25, 0.46, 0.15, 0.08)
     share, spread = (100 * np.array([pair[k] for pair in rows.values()]) for k in (0, 1))
-    axes.barh(range(len(rows)), share, color=style.BLUE, height=0.55)
+    axes.barh(range(len(rows)), share, color=palette.BLUE, height=0.55)
     axes.errorbar(
         share,
         range(len(rows)),
         xerr=[np.minimum(spread, share), spread],
         fmt="none",
-        ecolor=style.INK,
+        ecolor=palette.INK,
         elinewidth=0.9,
         capsize=2,
     )
@@ -238,11 +238,9 @@ def _importances(report: StudyReport) -> Drawn:
 
 def _parameters(report: StudyReport, varied: Sequence[str]) -> Drawn:
     columns = {name: [row.params.get(name) for row in report.ranked] for name in varied}
-    figure = study.slice_figure(columns, [row.score for row in report.ranked], report.log)
-    for text in list(figure.texts):  # title and detail are in the caption instead
-        text.remove()
+    picture = study.slice_picture(columns, [row.score for row in report.ranked], report.log)
     return Drawn(
-        figure,
+        drawing.matplotlib_figure(picture, has_title=False),  # title and detail are in the caption instead
         f"Score against each parameter that varied, {plural(len(report.ranked), 'trial')} of {report.study}; "
         "the best trial in orange.",
     )
@@ -301,12 +299,12 @@ def _parts(rows: Sequence[tuple[str, Subgroup, Measured, Measured | None]], what
             100 * np.array(part.by_case),
             np.full(part.n_cases, place),
             "|",
-            color=style.GREY,
+            color=palette.GREY,
             markersize=7,
             markeredgewidth=0.7,
         )
-        axes.hlines(place, 100 * right.low, 100 * right.high, color=style.BLUE, linewidth=1.4)
-        axes.plot(100 * right.value, place, "o", color=style.BLUE, markersize=4.5)
+        axes.hlines(place, 100 * right.low, 100 * right.high, color=palette.BLUE, linewidth=1.4)
+        axes.plot(100 * right.value, place, "o", color=palette.BLUE, markersize=4.5)
     names = [f"{name}\n{plural(part.n_cases, 'case')}, {plural(part.n_images, 'image')}" for name, part, _, _ in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=6.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -336,15 +334,15 @@ def to_matplotlib(figure: Description) -> Figure:
 
 def _named(axes: Axes, x: str, y: str) -> None:
     axes.tick_params(labelsize=7)
-    axes.set_xlabel(x, fontsize=8, color=style.INK)
-    axes.set_ylabel(y, fontsize=8, color=style.INK)
+    axes.set_xlabel(x, fontsize=8, color=palette.INK)
+    axes.set_ylabel(y, fontsize=8, color=palette.INK)
 
 
 def _mark(figure: Figure) -> None:
     """Write `synthetic data` into a corner of the figure, because the caption may be separated from it."""
     height = figure.get_size_inches()[1]
-    figure.text(0.01, 0.02 / height, "synthetic\ndata", fontsize=6, color=style.GREY, ha="left", va="bottom")
+    figure.text(0.01, 0.02 / height, "synthetic\ndata", fontsize=6, color=palette.GREY, ha="left", va="bottom")
 
 
 def _colour(row: TrialRow) -> str:
-    return style.BLUE if row.tied else style.GREY
+    return palette.BLUE if row.tied else palette.GREY

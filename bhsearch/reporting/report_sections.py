@@ -16,6 +16,7 @@ from bhsearch.reporting import curve_cards, html, report_numbers, svg_charts
 from bhsearch.reporting.figures import description
 from bhsearch.reporting.gate_status import few_cases
 from bhsearch.reporting.report_data import Measured
+from bhsearch.reporting.svg.frame import inline_chart
 from bhsearch.text import plural, value_text
 
 if TYPE_CHECKING:
@@ -235,12 +236,10 @@ def search(report: StudyReport) -> list[str]:
     if not ranked:
         return [_space(report), html.columns(*_made_with(report))]
     cards = [
-        html.section(
-            "History", svg_charts.to_svg(description.history(report.rows), _history_alt(report)), lead=_HISTORY
-        )
+        html.section("History", inline_chart(description.history(report.rows), _history_alt(report)), lead=_HISTORY)
     ]
     if any(row.milliseconds > 0 for row in ranked):
-        chart = svg_charts.to_svg(description.cost(report.rows), "score against milliseconds an image of every trial")
+        chart = inline_chart(description.cost(report.rows), "score against milliseconds an image of every trial")
         cards.append(html.section("Score and cost", chart, _by_backbone(ranked), lead=_COSTS))
     order = varied(report)
     beside = html.stack(_mattered(report), *_made_with(report))

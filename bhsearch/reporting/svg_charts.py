@@ -1,30 +1,17 @@
-"""The charts of an HTML report: figures as inline SVG, and rows with bars and intervals."""
+"""The charts of an HTML report that only the report has: parallel coordinates, and rows with bars and intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bhsearch.reporting import svg
-from bhsearch.reporting.figures.description import (
-    DASHED,
-    DOTTED,
-    Area,
-    Axis,
-    Bar,
-    Cross,
-    Description,
-    Dot,
-    Label,
-    Line,
-    Mark,
-    nice_ticks,
-)
-from bhsearch.reporting.figures.style import GREY, ORANGE, PALE
-from bhsearch.reporting.svg import Frame
+from bhsearch.reporting.figures.marks import Axis, nice_ticks
+from bhsearch.reporting.figures.palette import GREY, ORANGE, PALE
+from bhsearch.reporting.svg import elements
+from bhsearch.reporting.svg.text_width import shortened, text_width
 from bhsearch.text import plural
 
 if TYPE_CHECKING:
@@ -32,39 +19,7 @@ if TYPE_CHECKING:
     from bhsearch.reporting.report_data import Measured, TrialRow
 
 _ROW, _GAP = 52.0, 22.0  # parallel coordinates: height of a row, and space above the first axis
-_DASHES = {DASHED: "5 4", DOTTED: "2 4", "": ""}
-_FOOT = 0.04  # height of crosses, as a share of the vertical axis
-
-
-def to_svg(figure: Description, alt: str) -> str:
-    """Return a described figure as inline SVG; the page shows the headline above it.
-
-    Args:
-        figure: Description of axes and marks.
-        alt: Text alternative for screen readers.
-    """
-    frame = Frame(figure.x, figure.y, svg.SQUARE if figure.square else svg.HEIGHT)
-    return frame.drawn([_mark(frame, mark) for mark in figure.marks], alt)
-
-
-def _mark(frame: Frame, mark: Mark) -> str:
-    match mark:
-        case Line():
-            return frame.line(mark.x, mark.y, mark.colour, mark.width, _DASHES[mark.dash])
-        case Area():
-            return frame.area(mark.x, mark.low, mark.high, mark.colour)
-        case Bar():
-            return frame.bar(mark.left, mark.width, mark.height, mark.colour)
-        case Dot(hollow=True):
-            return frame.ring(mark.x, mark.y, mark.colour, mark.radius, mark.title)
-        case Dot():
-            return frame.dot(mark.x, mark.y, mark.colour, mark.radius, mark.title, mark.opacity)
-        case Cross():
-            return frame.cross(mark.x, frame.y.low + _FOOT * (frame.y.high - frame.y.low), mark.title)
-        case Label():
-            return frame.label(mark.x, mark.y, mark.text, "middle", mark.up)
-        case _:
-            assert_never(mark)
+_SMALL = 10.0  # font size of values
 
 
 def parallel_chart(rows: Sequence[TrialRow], names: Sequence[str], log: Sequence[str], alt: str) -> str:
@@ -87,14 +42,14 @@ def parallel_chart(rows: Sequence[TrialRow], names: Sequence[str], log: Sequence
     for place, row in enumerate(done):
         points = " ".join(f"{scale.across(place):.1f},{down:.1f}" for scale, down in zip(scales, heights, strict=True))
         best = place == len(done) - 1
-        colour = ORANGE if best else svg.shade(place / max(len(done) - 1, 1))
+        colour = ORANGE if best else elements.shade(place / max(len(done) - 1, 1))
         content.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{3 if best else 1.3}" '
             f'stroke-opacity="{1 if best else 0.75}"><title>{escape(f"trial {row.number}: {row.score:.3f}")}</title>'
             "</polyline>"
         )
     content += [scale.drawn(down) for scale, down in zip(scales, heights, strict=True)]
-    return svg.chart("".join(content), heights[-1] + 34, alt)
+    return elements.inline("".join(content), heights[-1] + 34, alt)
 
 
 class _Scale:
@@ -106,7 +61,7 @@ class _Scale:
         log: Whether the axis is logarithmic.
     """
 
-    _LEFT, _RIGHT = 16.0, svg.WIDTH - 16.0
+    _LEFT, _RIGHT = 16.0, elements.WIDTH - 16.0
 
     def __init__(self, name: str, values: Sequence[Any], log: bool) -> None:
         self._name, self._values = name, values
@@ -141,25 +96,25 @@ class _Scale:
         width = self._RIGHT - self._LEFT
         parts = [
             f'<line x1="{self._LEFT}" x2="{self._RIGHT}" y1="{down}" y2="{down}" stroke="{GREY}" stroke-width="1.4"/>',
-            svg.text(self._LEFT, down - 6, self._name, bold=True),
+            elements.text(self._LEFT, down - 6, self._name, bold=True),
         ]
         if self._axis is not None:
             low, high = (f"{value:.3g}" for value in (self._axis.low, self._axis.high))
             parts += [
-                svg.text(self._LEFT, down + 13, low, size=10),
-                svg.text(self._RIGHT, down + 13, high, "end", size=10),
+                elements.text(self._LEFT, down + 13, low, size=_SMALL),
+                elements.text(self._RIGHT, down + 13, high, "end", size=_SMALL),
             ]
             return "".join(parts)
         step = width / len(self._choices)
         for k, choice in enumerate(self._choices):
             middle = self._LEFT + (k + 0.5) * step
             # Long labels alternate between two lines, so that each label has twice the width.
-            line = 13 + 11 * (k % 2) * (max(map(len, self._choices)) * 5.4 > step)
-            words = svg.shortened(choice, 2 * step - 6, 10)
-            half = len(words) * 2.7
+            line = 13 + 11 * (k % 2) * (max(text_width(name, _SMALL) for name in self._choices) > step)
+            words = shortened(choice, 2 * step - 6, _SMALL)
+            half = text_width(words, _SMALL) / 2
             middle = min(max(middle, self._LEFT + half - 12), self._RIGHT - half + 12)
             parts.append(f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="{down}" y2="{down + 4}" stroke="{PALE}"/>')
-            parts.append(svg.text(middle, down + line, words, "middle", size=10))
+            parts.append(elements.text(middle, down + line, words, "middle", size=_SMALL))
         return "".join(parts)
 
 

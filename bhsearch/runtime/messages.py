@@ -1,7 +1,6 @@
-"""Messages between a command, its uploader and its renderer: a frozen dataclass per kind, sent as a line of JSON.
+"""Messages between a command and its uploader: a frozen dataclass per kind, sent as a line of JSON.
 
-The uploader logs trials to MLflow, and the renderer draws the figures of a trial. Both processes exchange messages
-through standard input and output.
+The uploader logs trials to MLflow. Both processes exchange messages through standard input and output.
 """
 
 from __future__ import annotations
@@ -75,25 +74,9 @@ class Back:
 @message
 @dataclass(frozen=True)
 class Failed:
-    """Report that the uploader failed, or that the renderer failed to draw the requested figures."""
+    """Report that the uploader failed."""
 
     reason: str
-
-
-@message
-@dataclass(frozen=True)
-class Render:
-    """Ask the renderer to draw the figures of a trial."""
-
-    number: int
-
-
-@message
-@dataclass(frozen=True)
-class Rendered:
-    """Report that the figures of a trial have been drawn."""
-
-    number: int
 
 
 def to_line(sent: Any) -> str:

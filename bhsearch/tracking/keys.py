@@ -135,6 +135,7 @@ LINEAGE = "lineage.json"  # cases and images that a registered version was devel
 COHORT_CONTENT = "cohort.json"  # images and cases of a cohort, on the run of its validation
 VALIDATION_RESULT, VALIDATION_PREDICTIONS = "validation.json", "validation_predictions.csv"
 PICTURES = "pictures"
+PICTURE_SUFFIX, EARLIER_PICTURE_SUFFIX = ".svg", ".png"  # the earlier one on runs of earlier versions
 OPENVINO = "openvino"
 
 # -- saved views of an experiment --------------------------------------------------------------------------------------

@@ -407,11 +407,14 @@ def read_bytes(owner: StoredStudy | StoredTrial | StoredTest, path: str) -> byte
 
 
 def picture(trial: StoredTrial, name: str) -> bytes:
-    """Return a picture of a trial, such as `roc`, as PNG; empty bytes if the run does not have the picture."""
-    try:
-        return read_bytes(trial, f"{keys.PICTURES}/{name}.png")
-    except MissingError:
-        return b""
+    """Return a picture of a trial, such as `roc`, as an SVG file; empty bytes if the run does not have the picture.
+
+    Runs that were logged before pictures were SVG have PNG files.
+    """
+    for suffix in (keys.PICTURE_SUFFIX, keys.EARLIER_PICTURE_SUFFIX):
+        with suppress(MissingError):
+            return read_bytes(trial, f"{keys.PICTURES}/{name}{suffix}")
+    return b""
 
 
 def model_folder(study: StoredStudy, trial: StoredTrial) -> Path:

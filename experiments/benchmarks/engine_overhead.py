@@ -41,7 +41,8 @@ from bhsearch.engines.optuna.engine import OptunaEngine
 from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.objectives.space import LOG10_PENALTY, Params, frozen_space
-from bhsearch.reporting.figures.style import CYCLE, DASHED, INK, new_figure, place_axes, to_png
+from bhsearch.reporting.figures.palette import CYCLE, INK
+from bhsearch.reporting.figures.style import DASHED, new_figure, place_axes, to_png
 
 OPTUNA, KERAS_TUNER = ENGINES.built_in
 

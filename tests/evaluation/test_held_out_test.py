@@ -17,6 +17,7 @@ from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.supplementary.decision_curve import decision_curve
 from bhsearch.evaluation.supplementary.supplements import TITLES
 from bhsearch.reporting.figures import held_out_test as figures
+from tests.reporting.drawn import Drawn
 from tests.tasks.samples import BINARY
 
 
@@ -103,13 +104,13 @@ def test_flat_names_carry_the_prefix_and_both_ends():
     assert all(name.startswith("test/") and isinstance(value, float) for name, value in flat.items())
 
 
-def test_pictures_are_pngs_and_differ_with_the_note():
+def test_pictures_are_svg_files_and_differ_with_the_note():
     predictions = simulated()
     tested = held_out_test.evaluate_test(predictions, predictions.probability[0], 0.5, BINARY, n_draws=20)
     plain, noted = figures.pictures(tested), figures.pictures(tested, "synthetic")
     assert set(plain) == {"roc", "precision_recall", "calibration", "confusion_matrix"}
     for name, content in plain.items():
-        assert content.startswith(b"\x89PNG")
+        assert Drawn(content).outside() == [], name
         assert content != noted[name], name
 
 
@@ -122,7 +123,7 @@ def test_the_grid_takes_the_pixels_of_the_rows_it_shows():
         asked.append(row)
         return np.full((32, 32, 3), row % 256, np.uint8)
 
-    assert figures.worst_and_best(tested, pixels_of).startswith(b"\x89PNG")
+    assert len(Drawn(figures.worst_and_best(tested, pixels_of)).all("image")) == len(asked)
     wrong = tested.decisions.predicted[0] != predictions.label
     assert wrong[asked].any()
     assert not wrong[asked].all()

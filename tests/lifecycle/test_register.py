@@ -191,7 +191,7 @@ def test_metrics_have_intervals_and_pictures_are_there(history: History):
         assert metrics[f"test/{name}_low"] <= metrics[f"test/{name}"] + 0.1
     names = {item.path for item in history.client.list_artifacts(run.info.run_id, "pictures")}
     assert names == {
-        f"pictures/{n}.png" for n in ("roc", "precision_recall", "calibration", "confusion_matrix", "right_and_wrong")
+        f"pictures/{n}.svg" for n in ("roc", "precision_recall", "calibration", "confusion_matrix", "right_and_wrong")
     }
 
 

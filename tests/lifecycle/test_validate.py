@@ -89,7 +89,7 @@ def test_json_and_page_say_what_was_found(external):
     assert content["cohort"]["n_images"] == len(result.cohort) == len(open_data(OTHER))
     page = (files / "v.html").read_text(encoding="utf-8")
     assert "a first look" in page
-    assert page.count("data:image/png") == 4
+    assert page.count("data:image/svg+xml") == 4
     assert "Not for screening patients" in page
 
 

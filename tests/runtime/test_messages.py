@@ -13,8 +13,6 @@ from bhsearch.runtime.messages import (
     Go,
     Note,
     Ready,
-    Render,
-    Rendered,
     Sent,
     from_line,
     message,
@@ -29,8 +27,6 @@ MESSAGES = [
     Away("HTTP 503"),
     Back(),
     Failed("x"),
-    Render(0),
-    Rendered(0),
 ]
 
 

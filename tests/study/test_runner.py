@@ -13,7 +13,6 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
-from PIL import Image
 
 import bhsearch
 from bhsearch.cli.result_table import CAVEATS
@@ -36,6 +35,7 @@ from bhsearch.study.runner import optimize
 from bhsearch.tracking import keys, links
 from bhsearch.tracking.keys import config_of
 from bhsearch.tracking.upload.outbox import Outbox
+from tests.reporting.drawn import Drawn
 from tests.studies import (
     STUDY,
     Store,
@@ -156,13 +156,12 @@ def test_a_trial_with_a_hidden_layer_has_its_curves_per_epoch_and_a_linear_head_
 def test_every_trial_has_its_pictures_and_tables(finished):
     for run_ in finished.store.children().values():
         files = finished.store.files(run_)
-        assert {f"pictures/{name}.png" for name in PICTURES} <= set(files)
+        assert {f"pictures/{name}.svg" for name in PICTURES} <= set(files)
         for path, file in files.items():
-            if path.endswith(".png"):
-                with Image.open(file) as image:
-                    image.load()
-                    assert image.format == "PNG"
-                    assert min(image.size) > 100
+            if path.endswith(".svg"):
+                drawn = Drawn(file.read_bytes())
+                assert min(drawn.width, drawn.height) > 100
+                assert drawn.outside() == []
         assert "malignant" in files["classification_report.txt"].read_text()
         with files["roc.csv"].open() as stream:
             assert len(list(csv.reader(stream))) > 3
@@ -249,7 +248,7 @@ def test_the_study_has_a_run_with_split_audit_space_versions_and_pictures(finish
     names = [row["name"] for row in store.record(parent, "study/space.json")]
     assert names == [row.name for row in frozen_space(("staintex-s",))]
     assert store.record(parent, "study/audit.json")
-    assert {"pictures/history.png", "pictures/slice.png", "pictures/best_trials.png"} <= set(store.files(parent))
+    assert {"pictures/history.svg", "pictures/slice.svg", "pictures/best_trials.svg"} <= set(store.files(parent))
     assert parent.data.metrics["finished_trials"] == 4
     assert parent.data.metrics["trial/best"] == pytest.approx(max(t.value for t in finished.trials()), abs=1e-12)
     tags = parent.data.tags

@@ -131,7 +131,7 @@ def test_a_complete_trial_is_a_finished_run_with_score_curves_and_cost(tuned, tr
         assert metrics["cost/peak_memory_mb"] > 10
         for name in ("epoch/auc", "epoch/loss", "epoch/training_loss"):
             assert len(store.client.get_metric_history(run_.info.run_id, name)) == 4
-        assert "pictures/learning_curves.png" in store.files(run_)
+        assert "pictures/learning_curves.svg" in store.files(run_)
 
 
 def test_a_model_answers_where_bhsearch_was_never_imported(tuned, trials):
@@ -157,7 +157,7 @@ def test_a_model_answers_where_bhsearch_was_never_imported(tuned, trials):
 def test_the_parent_shows_augmentation_cost_and_regime(tuned):
     store, parent = tuned.store, tuned.store.parent()
     assert parent.info.status == "FINISHED"
-    assert {f"pictures/{name}.png" for name in ("augmentation", "cost", "history", "slice", "best_trials")} <= set(
+    assert {f"pictures/{name}.svg" for name in ("augmentation", "cost", "history", "slice", "best_trials")} <= set(
         store.files(parent)
     )
     assert parent.data.tags["bhsearch.regime"] == "finetune"

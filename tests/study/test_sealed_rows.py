@@ -17,7 +17,7 @@ from bhsearch.evaluation.selection.bbc_cv import corrected_score
 from bhsearch.study import runner
 from bhsearch.study.context import StudyContext
 from bhsearch.tracking.upload.outbox import Outbox
-from bhsearch.tracking.upload.renderer import joined_predictions
+from bhsearch.tracking.upload.trial_files import joined_predictions
 from tests.studies import NobodyLogs, search
 from tests.tasks.samples import BINARY
 

@@ -75,9 +75,8 @@ def test_class_names_of_a_task_reach_tables_captions_and_figures():
         "tumour",
     }
     matrix = metrics.confusion(predictions, decisions.predicted, predictions.weight)
-    panel = trial.confusion_figure(matrix, matrix, TUMOUR)
-    ticks = [label.get_text() for label in panel.template.axes[0].get_xticklabels()]
-    assert ticks == ["normal", "tumour"]
+    picture = trial.confusion_picture(matrix, matrix, TUMOUR)
+    assert picture.panels[0].figure.x.labels == ["normal", "tumour"]
 
 
 def test_a_task_chooses_its_metrics():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bhsearch.errors import MissingError, StudyError
@@ -122,6 +124,20 @@ def test_what_a_run_lacks_is_missing_and_nothing_else(studies, study):
     for path in ("study/nosuch.json", "nosuch.json", "nosuch/split.json"):
         with pytest.raises(MissingError):
             studies.read_record(study, path)
+
+
+def test_pictures_of_a_trial_are_svg_files_and_those_of_earlier_versions_are_found(studies, study):
+    trial = study.records[0]
+    drawn = studies.picture(trial, "roc")
+    assert drawn.startswith(b"<svg")
+    assert studies.picture(trial, "nosuch") == b""
+    file = Path(trial.artifact_uri.removeprefix("file://")) / "pictures" / "roc.svg"
+    earlier = file.with_suffix(".png")
+    file.rename(earlier)
+    try:
+        assert studies.picture(trial, "roc") == drawn
+    finally:
+        earlier.rename(file)
 
 
 def test_openings_of_a_set_are_found_for_every_study_also_where_their_run_was_deleted(studies, client):

@@ -57,7 +57,7 @@ def _served(tmp_path_factory):
         trial_tags = {writer.TRIAL: "0", writer.STATE: "complete", "mlflow.parentRunId": parent}
         trial = client.create_run(experiment, tags=tags | trial_tags).info.run_id
         client.log_metric(trial, "auc", 0.9)
-        client.log_text(trial, "picture", "pictures/roc.png")
+        client.log_text(trial, "picture", "pictures/roc.svg")
         file = tmp_path_factory.mktemp("predictions") / keys.PREDICTIONS
         simulate().to_csv(file)
         client.log_artifact(trial, str(file))

@@ -1,4 +1,4 @@
-"""Figure of augmented images, to check that they still look like tissue."""
+"""Picture of augmented images, to check that they still look like tissue."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
-from PIL import Image
 
 from bhsearch.models.augmentation.device_transforms import SHOWN_SAMPLES, SHOWN_STRENGTHS
-from bhsearch.reporting.figures import style
+from bhsearch.reporting.figures.picture import MARGIN, Picture, Tile, Words
+from bhsearch.reporting.figures.thumbnails import encode_image
 
 Pixels = npt.NDArray[np.uint8]
 
 _HEADS = ("original", *(f"strength {strength}" for strength in SHOWN_STRENGTHS))
-_CELL = 108  # side of a picture in pixels
-_GAP = 4
-_MARGIN, _LABELS, _TOP, _BOTTOM = 25, 68, 92, 14  # pixels; policy names are in the left margin
+_CELL, _GAP = 108.0, 4.0  # side and distance of the images, in units
+_MOST_PIXELS = 128  # largest side of an embedded image
+_LABELS = 68.0  # width of the policy names
+_HEAD = 24.0  # height of the column heads
 
 
-def augmentation_figure(rows: Sequence[tuple[str, Sequence[Pixels]]], note: str) -> Figure:
-    """Return a figure with one row per policy: the original image, then augmented samples at each strength.
+def augmentation_picture(rows: Sequence[tuple[str, Sequence[Pixels]]], note: str) -> Picture:
+    """Return a picture with one row per policy: the original image, then augmented samples at each strength.
 
     Args:
         rows: Name of each policy, and its pictures: the original, then the samples, weakest strength first. Each
@@ -37,22 +37,24 @@ def augmentation_figure(rows: Sequence[tuple[str, Sequence[Pixels]]], note: str)
             f"All rows must have {n_columns} pictures, but got {[(name, len(some)) for name, some in rows]}."
         )
     block = [-(-k // SHOWN_SAMPLES) for k in range(n_columns)]  # index of the strength; 0 for the original
-    left = [_MARGIN + _LABELS + k * (_CELL + _GAP) + 2 * _GAP * block[k] for k in range(n_columns)]
-    width, height = left[-1] + _CELL + _MARGIN, _TOP + len(rows) * (_CELL + _GAP) + _BOTTOM
-    figure = style.new_figure(
+    left = [MARGIN + _LABELS + k * (_CELL + _GAP) + 2 * _GAP * block[k] for k in range(n_columns)]
+    words, tiles = [], []
+    for k, head in enumerate(_HEADS):
+        middle = float(np.mean([x for x, own in zip(left, block, strict=True) if own == k])) + _CELL / 2
+        words.append(Words(middle, _HEAD - 10, head, "middle"))
+    for row, (policy, pictures) in enumerate(rows):
+        top = _HEAD + row * (_CELL + _GAP)
+        words.append(Words(MARGIN, top + _CELL / 2 + 4, policy))
+        for x, pixels in zip(left, pictures, strict=True):
+            side = min(*pixels.shape[:2], _MOST_PIXELS)
+            tiles.append(Tile(x, top, _CELL, encode_image(pixels, side, lossless=False)))
+    return Picture(
         "Augmentation",
         "Rows: policies. Columns: the image itself, then two samples a strength.",
         note,
-        width / style.DPI,
-        height / style.DPI,
+        tiles=tiles,
+        words=words,
+        width=left[-1] + _CELL + MARGIN,
+        height=_HEAD + len(rows) * (_CELL + _GAP) + 10,
+        alt=f"Images augmented with the policies {', '.join(policy for policy, _ in rows)}",
     )
-    for k, head in enumerate(_HEADS):
-        middle = float(np.mean([x for x, own in zip(left, block, strict=True) if own == k])) + _CELL / 2
-        figure.text(middle / width, 1 - (_TOP - 6) / height, head, size=9, color=style.INK, ha="center", va="bottom")
-    for row, (policy, pictures) in enumerate(rows):
-        bottom = height - _TOP - row * (_CELL + _GAP) - _CELL
-        figure.text(_MARGIN / width, (bottom + _CELL / 2) / height, policy, size=9, color=style.INK, va="center")
-        for x, pixels in zip(left, pictures, strict=True):
-            fitted = Image.fromarray(pixels).resize((_CELL, _CELL), Image.Resampling.LANCZOS)
-            figure.figimage(np.asarray(fitted), x, bottom, origin="upper")
-    return figure

@@ -1,20 +1,34 @@
-"""Descriptions of figures as axes and marks, independent of the drawing library.
+"""Descriptions of figures from numbers, independent of the drawing library.
 
-`svg_charts.to_svg` renders a `Description` as inline SVG, `drawing.draw` with Matplotlib. Lengths and widths are in
-units of the SVG chart, which is 360 units wide.
+`reporting.svg` draws a `Description` as SVG for pages and for MLflow, `drawing.draw` with Matplotlib for print.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from bhsearch.reporting.figures.style import BLUE, CYCLE, GREY, INK, ORANGE, VERMILLION
+from bhsearch.reporting.figures.marks import (
+    DASHED,
+    DOTTED,
+    UNIT_TICKS,
+    Area,
+    Axis,
+    Bar,
+    Cross,
+    Description,
+    Dot,
+    Label,
+    Line,
+    Mark,
+    whole_ticks,
+)
+from bhsearch.reporting.figures.palette import BLUE, CYCLE, GREY, INK, ORANGE, VERMILLION
 from bhsearch.states import FAILED, PRUNED
 
 if TYPE_CHECKING:
@@ -24,182 +38,8 @@ if TYPE_CHECKING:
     from bhsearch.reporting.report_data import TrialRow
     from bhsearch.reporting.report_numbers import Points
 
-UNIT_TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-DASHED, DOTTED = "dashed", "dotted"
 _SCORE = "ROC AUC"
 _LEAST_SECONDS = 1e-3  # a logarithmic axis has no zero
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis of a figure.
-
-    Attributes:
-        name: Label of the axis.
-        low, high: Ends of the range.
-        log: Whether the axis is logarithmic.
-        ticks: Positions of the ticks; if empty, they are chosen automatically.
-    """
-
-    name: str
-    low: float
-    high: float
-    log: bool = False
-    ticks: Sequence[float] = ()
-
-    def share(self, value: float) -> float:
-        """Return the position of a value on the axis, 0 at the low end and 1 at the high end."""
-        low, high, value = (float(np.log(v)) if self.log else v for v in (self.low, self.high, value))
-        return 0.5 if high == low else (value - low) / (high - low)
-
-    def marks(self) -> list[float]:
-        """Return the positions of the ticks within the range."""
-        return [v for v in (self.ticks or nice_ticks(self.low, self.high, self.log)) if self.low <= v <= self.high]
-
-
-def nice_ticks(low: float, high: float, log: bool = False) -> list[float]:
-    """Return about four round numbers in a range, as tick positions."""
-    if log:
-        powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-        ticks = [float(f * 10.0**p) for p in powers for f in (1, 2, 5) if low <= f * 10.0**p <= high]
-        return ticks if len(ticks) <= 5 else ticks[:: -(-len(ticks) // 5)]
-    raw = (high - low) / 4 or 1.0
-    unit = 10.0 ** np.floor(np.log10(raw))
-    factors = (1, 2, 2.5, 5, 10)
-    chosen = next(k for k, factor in enumerate(factors) if unit * factor >= raw)
-    ticks = _multiples(low, high, float(unit * factors[chosen]))
-    return ticks if len(ticks) > 2 or chosen == 0 else _multiples(low, high, float(unit * factors[chosen - 1]))
-
-
-def _multiples(low: float, high: float, step: float) -> list[float]:
-    return [float(round(k * step, 10)) for k in range(int(np.ceil(low / step - 1e-9)), int(high / step + 1e-9) + 1)]
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line through points.
-
-    Attributes:
-        x, y: Points. Same length.
-        colour: CSS colour.
-        width: Line width.
-        dash: `DASHED`, `DOTTED` or empty for a solid line.
-        name: Entry of a legend; may be empty.
-    """
-
-    x: Sequence[float]
-    y: Sequence[float]
-    colour: str
-    width: float
-    dash: str = ""
-    name: str = ""
-
-
-@dataclass(frozen=True)
-class Area:
-    """The area between two lines.
-
-    Attributes:
-        x, low, high: Points of both lines. Same length.
-        colour: CSS colour.
-    """
-
-    x: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
-    colour: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A bar from 0 upwards.
-
-    Attributes:
-        left: Left edge.
-        width, height: Size; the bars of a figure have one width.
-        colour: CSS colour.
-    """
-
-    left: float
-    width: float
-    height: float
-    colour: str
-
-
-@dataclass(frozen=True)
-class Dot:
-    """A point.
-
-    Attributes:
-        x, y: Position.
-        colour: CSS colour.
-        radius: Radius.
-        title: Text shown on hover.
-        opacity: 0 to 1.
-        hollow: Whether only the outline is drawn.
-        name: Entry of a legend, shared by the dots of a series; may be empty.
-    """
-
-    x: float
-    y: float
-    colour: str
-    radius: float = 4.0
-    title: str = ""
-    opacity: float = 0.85
-    hollow: bool = False
-    name: str = ""
-
-
-@dataclass(frozen=True)
-class Cross:
-    """A cross at the lower edge of the figure, for a trial without a score.
-
-    Attributes:
-        x: Position.
-        title: Text shown on hover.
-        name: Entry of a legend; may be empty.
-    """
-
-    x: float
-    title: str = ""
-    name: str = ""
-
-
-@dataclass(frozen=True)
-class Label:
-    """Text above or below a point, kept inside the figure.
-
-    Attributes:
-        x, y: Position of the point.
-        text: Text.
-        up: Distance of the text's baseline above the point; negative for text below.
-    """
-
-    x: float
-    y: float
-    text: str
-    up: float = 8.0
-
-
-Mark = Line | Area | Bar | Dot | Cross | Label
-
-
-@dataclass(frozen=True)
-class Description:
-    """A figure: two axes and the marks between them, in drawing order.
-
-    Attributes:
-        x, y: Axes.
-        marks: Marks, the first one at the back.
-        square: Whether both axes have the same range, and the same length where the layout allows it.
-        headline: Main number of the figure, in the lower right corner; may be empty.
-    """
-
-    x: Axis
-    y: Axis
-    marks: Sequence[Mark]
-    square: bool = False
-    headline: str = ""
 
 
 class TrialPoint(Protocol):
@@ -386,7 +226,7 @@ def history(rows: Sequence[TrialPoint]) -> Description:
         rows: All trials, ordered by number.
     """
     low, high = _padded([*(row.score for row in rows if row.score is not None), 0.5])
-    x = Axis("trial", -0.5, max(len(rows) - 0.5, 0.5), ticks=_whole_numbers(len(rows)))
+    x = Axis("trial", -0.5, max(len(rows) - 0.5, 0.5), ticks=whole_ticks(0, max(len(rows) - 1, 1)))
     steps, complete, pruned, failed = [], [], [], []
     top: tuple[int, float, int] | None = None  # place, score and number of the best trial so far
     for place, row in enumerate(rows):
@@ -477,9 +317,3 @@ def _padded(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     room = 0.12 * max(high - low, 0.05)
     return max(low - room, 0.0), min(high + room, 1.02)
-
-
-def _whole_numbers(n: int) -> list[float]:
-    """Return at most six evenly spaced whole numbers from 0 to n - 1."""
-    step = max(1, -(-n // 6))
-    return [float(k) for k in range(0, n, step)]

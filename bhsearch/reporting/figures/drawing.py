@@ -1,23 +1,26 @@
-"""Draw described figures with Matplotlib, for print or for the screen."""
+"""Draw described figures with Matplotlib, for print and for notebooks."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
+from matplotlib.collections import CircleCollection, PolyCollection
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+from matplotlib.transforms import IdentityTransform
 
-from bhsearch.reporting.figures import style, templates
-from bhsearch.reporting.figures.description import (
+from bhsearch.reporting.figures import palette, style
+from bhsearch.reporting.figures.marks import (
     DASHED,
     DOTTED,
+    TURN,
     Area,
-    Axis,
     Bar,
+    Cell,
     Cross,
     Description,
     Dot,
@@ -25,21 +28,18 @@ from bhsearch.reporting.figures.description import (
     Line,
     Mark,
 )
-from bhsearch.reporting.figures.templates import Panel, Template
+from bhsearch.reporting.svg.frame import labels_are_turned
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    from bhsearch.reporting.figures.picture import Picture
 
 _DOT = 0.8  # scale of dots relative to lines
 _CROSS = 6.7  # width of crosses, in units of the description
 _FOOT = 0.03  # height of crosses, as a share of the vertical axis
-_DASHES = {DASHED: style.DASHED, DOTTED: ":", "": "-"}
-_MARGINS = (0.75, 0.6, 0.3)  # inches: left, bottom and right
-_TOP, _TOP_WITH_LEGEND = 0.75, 0.95  # inches
-_ROW_OF_NAMES = 45  # characters of all names of a legend that fit into one row
-_N_TEMPLATES = 8  # cached frames; a study needs a few
+_DASHES: dict[str, Any] = {DASHED: style.DASHED, DOTTED: ":", "": "-"}  # Any: Matplotlib types them as literals
+_TITLE_HEIGHT = 70.0  # units
 
 
 @dataclass(frozen=True)
@@ -62,107 +62,83 @@ PRINT = Look(0.6, 7, 8, 7, 8)
 SCREEN = Look(0.77, 8, 9, 9, 11)
 
 
-@dataclass(frozen=True)
-class TitledFigure:
-    """A described figure with a title, for MLflow and notebooks.
+def matplotlib_figure(picture: Picture, has_title: bool = True) -> Figure:
+    """Return the panels of a picture as a Matplotlib figure of the same size.
 
-    Attributes:
-        description: Axes and marks.
-        title: Title.
-        detail: How to read the figure.
-        note: Note in a corner; may be empty.
+    Args:
+        picture: Picture of described figures; images and words are not drawn.
+        has_title: Whether title, detail and note are drawn.
     """
-
-    description: Description
-    title: str
-    detail: str
-    note: str = ""
-
-    def figure(self) -> Figure:
-        """Return the complete Matplotlib figure."""
-        names = {mark.name for mark in self.description.marks if isinstance(mark, Line | Dot | Cross)} - {""}
-        drawn = style.new_figure(self.title, self.detail, self.note)
-        axes = style.place_axes(drawn, *_MARGINS, _TOP_WITH_LEGEND if names else _TOP)
-        draw(axes, self.description, SCREEN)
-        if names:
-            style.legend_above(axes, len(names) if len("".join(names)) <= _ROW_OF_NAMES else 4)
-        return drawn
-
-    def panel(self) -> Panel:
-        """Return the figure as marks over a cached frame, which is faster for many similar figures without a legend."""
-        described = self.description
-        template = _template(self.title, self.detail, self.note, described.x, described.y, described.square)
-        return Panel(template, artists(template.axes[0], described, SCREEN))
-
-
-@lru_cache(_N_TEMPLATES)
-def _template(title: str, detail: str, note: str, x: Axis, y: Axis, square: bool) -> Template:
-    figure = style.new_figure(title, detail, note)
-    axes = style.place_axes(figure, *_MARGINS, _TOP)
-    frame(axes, Description(x, y, (), square), SCREEN)
-    return Template(figure, axes)
+    units = style.DPI  # per inch
+    top = _TITLE_HEIGHT if has_title else 0.0
+    size = picture.width / units, (picture.height + top) / units
+    figure = style.new_figure(picture.title, picture.detail, picture.note, *size) if has_title else Figure(size)
+    for panel in picture.panels:
+        left, upper, right, lower = panel.box
+        margins = (left, picture.height - lower, picture.width - right, upper + top)
+        axes = style.place_axes(figure, *(margin / units for margin in margins))
+        draw(axes, panel.figure, SCREEN)
+        axes.set_title(panel.title, fontsize=SCREEN.axis, color=palette.INK)
+        if panel.shares_x:
+            axes.tick_params(labelbottom=False)
+            axes.set_xlabel("")
+        if panel.named:
+            style.legend_above(axes)
+    return figure
 
 
 def draw(axes: Axes, figure: Description, look: Look) -> None:
     """Draw a described figure into axes.
+
+    The first artist of each name carries the name as its label, from which Matplotlib makes a legend. Successive dots
+    or bars of one look are one artist, because each artist takes time to draw.
 
     Args:
         axes: Empty axes.
         figure: Description of axes and marks.
         look: Sizes.
     """
-    frame(axes, figure, look)
-    for order, artist in enumerate(artists(axes, figure, look)):
-        artist.set_zorder(2 + order / 1000)
-        axes.add_artist(artist)
+    _frame(axes, figure, look)
+    named = {""}
+    for order, (_, group) in enumerate(groupby(figure.marks, _look_of)):
+        marks = list(group)
+        mark = marks[0]
+        name = mark.name if isinstance(mark, Line | Dot | Cross) else ""
+        _mark(axes, figure, marks, look, 2 + order / 1000, "" if name in named else name)
+        named.add(name)
+    if figure.headline:
+        axes.text(
+            0.98,
+            0.06,
+            figure.headline,
+            transform=axes.transAxes,
+            ha="right",
+            fontsize=look.headline,
+            color=palette.INK,
+        )
 
 
-def frame(axes: Axes, figure: Description, look: Look) -> None:
+def _frame(axes: Axes, figure: Description, look: Look) -> None:
     """Set scale, range, ticks, grid and labels of axes, without the marks."""
-    style.faint_grid(axes)
+    if figure.has_grid:
+        style.faint_grid(axes)
     if figure.x.log:
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())
     for axis, scale in ((axes.xaxis, figure.x), (axes.yaxis, figure.y)):
-        axis.set_ticks(scale.marks(), [f"{value:g}" for value in scale.marks()])
+        values, labels = zip(*scale.labelled(), strict=True) if scale.labelled() else ((), ())
+        axis.set_ticks(values, labels)
     axes.set(xlim=(figure.x.low, figure.x.high), ylim=(figure.y.low, figure.y.high))
     if figure.square:
         for side in ("left", "bottom"):
             axes.spines[side].set_position(("outward", 3))
     axes.tick_params(labelsize=look.tick)
-    axes.set_xlabel(figure.x.name, fontsize=look.axis, color=style.INK)
-    axes.set_ylabel(figure.y.name, fontsize=look.axis, color=style.INK)
-
-
-def artists(axes: Axes, figure: Description, look: Look) -> list[Artist]:
-    """Return the marks and the headline of a figure as artists that are placed in axes, but not added to them.
-
-    The first artist of each name carries the name as its label, from which Matplotlib makes a legend. Successive dots
-    or bars of one look are one artist, because each artist takes time to draw.
-
-    Args:
-        axes: Axes with the scale and range of the figure, from `frame`.
-        figure: Description of axes and marks.
-        look: Sizes.
-    """
-    drawn, named = [], {""}
-    for _, group in groupby(figure.marks, _look_of):
-        marks = list(group)
-        mark = marks[0]
-        artist = _artist(axes, figure.y, marks, look)
-        artist.set_clip_on(False)  # marks at an end of an axis are drawn whole
-        name = mark.name if isinstance(mark, Line | Dot | Cross) else ""
-        if name not in named:
-            artist.set_label(name)
-            named.add(name)
-        drawn.append(artist)
-    if figure.headline:
-        drawn.append(
-            templates.words(
-                axes, 0.98, 0.06, figure.headline, of_axes=True, ha="right", fontsize=look.headline, color=style.INK
-            )
-        )
-    return drawn
+    if labels_are_turned(figure.x, axes.get_window_extent().width):
+        axes.tick_params(axis="x", rotation=TURN)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
+    axes.set_xlabel(figure.x.name, fontsize=look.axis, color=palette.INK)
+    axes.set_ylabel(figure.y.name, fontsize=look.axis, color=palette.INK)
 
 
 def _look_of(mark: Mark) -> Hashable:
@@ -172,36 +148,99 @@ def _look_of(mark: Mark) -> Hashable:
     return mark.colour if isinstance(mark, Bar) else id(mark)
 
 
-def _artist(axes: Axes, y: Axis, marks: Sequence[Mark], look: Look) -> Artist:
-    """Return the artist of a mark, or of several dots or bars of one look."""
+def _mark(axes: Axes, figure: Description, marks: Sequence[Mark], look: Look, order: float, name: str) -> None:
+    """Draw a mark, or several dots or bars of one look; marks at an end of an axis are drawn whole."""
     mark = marks[0]
     match mark:
         case Line():
             dash, width = _DASHES[mark.dash], look.unit * mark.width
-            return templates.line(axes, mark.x, mark.y, color=mark.colour, linewidth=width, linestyle=dash)
+            axes.plot(
+                mark.x,
+                mark.y,
+                color=mark.colour,
+                linewidth=width,
+                linestyle=dash,
+                zorder=order,
+                label=name,
+                clip_on=False,
+            )
         case Area():
-            return templates.band(axes, mark.x, mark.low, mark.high, color=mark.colour, alpha=0.18, linewidth=0)
+            axes.fill_between(
+                mark.x, mark.low, mark.high, color=mark.colour, alpha=0.18, linewidth=0, zorder=order, clip_on=False
+            )
         case Bar():
-            left, height = zip(*((bar.left, bar.height) for bar in marks if isinstance(bar, Bar)), strict=True)
-            foot = np.zeros(len(left))
-            return templates.boxes(axes, left, foot, mark.width, height, color=mark.colour, alpha=0.45, linewidth=0)
+            corners = [
+                [(bar.left, 0), (bar.left + bar.width, 0), (bar.left + bar.width, bar.height), (bar.left, bar.height)]
+                for bar in marks
+                if isinstance(bar, Bar)
+            ]
+            bars = PolyCollection(corners, color=mark.colour, alpha=0.45, linewidth=0, zorder=order, clip_on=False)
+            axes.add_collection(bars, autolim=False)
         case Dot():
             x, up, radius = zip(*((dot.x, dot.y, dot.radius) for dot in marks if isinstance(dot, Dot)), strict=True)
-            edge = {"edgecolor": mark.colour, "linewidth": 0.9} if mark.hollow else {"linewidth": 0}
             areas = np.pi * (look.unit * _DOT * np.asarray(radius)) ** 2
-            face = "white" if mark.hollow else mark.colour
-            return templates.discs(axes, x, up, areas, facecolor=face, alpha=mark.opacity, **edge)
+            dots = CircleCollection(
+                areas.tolist(),
+                offsets=np.stack([x, up], -1),
+                offset_transform=axes.transData,
+                facecolor="white" if mark.hollow else mark.colour,
+                edgecolor=mark.colour,
+                linewidth=0.9 if mark.hollow else 0,
+                alpha=mark.opacity,
+                zorder=order,
+                label=name,
+                clip_on=False,
+            )
+            dots.set_transform(IdentityTransform())
+            axes.add_collection(dots, autolim=False)
         case Cross():
-            foot_of_axis = y.low + _FOOT * (y.high - y.low)
-            size = _CROSS * look.unit
-            return templates.line(
-                axes, [mark.x], [foot_of_axis], color=style.INK, marker="x", markersize=size, linestyle="none"
+            foot = figure.y.low + _FOOT * (figure.y.high - figure.y.low)
+            axes.plot(
+                [mark.x],
+                [foot],
+                color=palette.INK,
+                marker="x",
+                markersize=_CROSS * look.unit,
+                linestyle="none",
+                zorder=order,
+                label=name,
+                clip_on=False,
             )
         case Label():
-            across = np.interp(axes.transData.transform((mark.x, mark.y))[0], axes.bbox.intervalx, (0, 1)).item()
+            across = figure.x.share(mark.x)
             side = "left" if across < 0.25 else "right" if across > 0.75 else "center"
-            return templates.words(
-                axes, mark.x, mark.y, mark.text, up=look.unit * mark.up, ha=side, fontsize=look.label, color=style.INK
+            axes.annotate(
+                mark.text,
+                (mark.x, mark.y),
+                (0, look.unit * mark.up),
+                textcoords="offset points",
+                ha=side,
+                fontsize=look.label,
+                color=palette.INK,
+                zorder=order,
+                annotation_clip=False,
             )
+        case Cell():
+            _cell(axes, mark, look, order)
         case _:
             assert_never(mark)
+
+
+def _cell(axes: Axes, cell: Cell, look: Look, order: float) -> None:
+    """Draw a rectangle, and its text in its middle or beside it."""
+    right, top = cell.left + cell.width, cell.low + cell.height
+    corners = [(cell.left, cell.low), (right, cell.low), (right, top), (cell.left, top)]
+    axes.add_collection(PolyCollection([corners], color=cell.colour, linewidth=0, zorder=order), autolim=False)
+    x = right if cell.beside else cell.left + cell.width / 2
+    axes.annotate(
+        cell.words,
+        (x, cell.low + cell.height / 2),
+        (4 if cell.beside else 0, 0),
+        textcoords="offset points",
+        ha="left" if cell.beside else "center",
+        va="center",
+        fontsize=look.label,
+        color=palette.INK if cell.beside else palette.ink_on(cell.colour),
+        zorder=order,
+        annotation_clip=False,
+    )

@@ -1,4 +1,4 @@
-"""Figures of a sealed test, which state that the cases were not used for selection."""
+"""Pictures of a sealed test, which state that the cases were not used for selection."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy.typing as npt
 
 from bhsearch.evaluation import curves, metrics
 from bhsearch.evaluation.bootstrap import group_draws
-from bhsearch.reporting.figures import description, image_grid, style, trial
-from bhsearch.reporting.figures.drawing import TitledFigure
+from bhsearch.reporting.figures import description, image_grid, trial
+from bhsearch.reporting.figures.palette import BLUE, GREY
+from bhsearch.reporting.figures.picture import single
 from bhsearch.reporting.report_numbers import pooled_points
+from bhsearch.reporting.svg.picture import to_svg
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from matplotlib.figure import Figure
-
     from bhsearch.evaluation.held_out_test import TestResult
-    from bhsearch.reporting.figures.templates import Panel
+    from bhsearch.reporting.figures.picture import Picture
 
 _PART = "sealed test"
 _WEIGHTING = "every case counts the same"
@@ -27,9 +27,9 @@ _N_DRAWS_BAND = 200
 
 
 def pictures(tested: TestResult, note: str = "", part: str = _PART) -> dict[str, bytes]:
-    """Return the figures of a test as PNG files by name.
+    """Return the pictures of a test as SVG files by name.
 
-    The names are `roc`, `precision_recall`, `calibration` and `confusion_matrix`. Each figure shows the note.
+    The names are `roc`, `precision_recall`, `calibration` and `confusion_matrix`. Each picture shows the note.
 
     Args:
         tested: Result of the test.
@@ -43,27 +43,25 @@ def pictures(tested: TestResult, note: str = "", part: str = _PART) -> dict[str,
     weights = (np.ones_like(predictions.weight), predictions.weight)
     images, cases = (metrics.confusion(predictions, tested.decisions.predicted, weight) for weight in weights)
     threshold = float(tested.decisions.threshold[0, 0])
-    figures: dict[str, Figure | Panel] = {
-        "roc": trial.roc_figure(
-            curves.roc_band(predictions, draws), values["auc"], intervals["auc"], note, sample
-        ).figure(),
-        "precision_recall": trial.precision_recall_figure(
+    drawn = {
+        "roc": trial.roc_picture(curves.roc_band(predictions, draws), values["auc"], intervals["auc"], note, sample),
+        "precision_recall": trial.precision_recall_picture(
             curves.precision_recall_band(predictions, draws),
             values["average_precision"],
             intervals["average_precision"],
             note,
             sample,
-        ).figure(),
+        ),
         "calibration": _calibration(tested, note, sample),
-        "confusion_matrix": trial.confusion_figure(
+        "confusion_matrix": trial.confusion_picture(
             images, cases, tested.task, note, sample=f"{sample}; threshold {threshold:.3f}, fixed beforehand"
         ),
     }
-    return {name: style.to_png(figure) for name, figure in figures.items()}
+    return {name: to_svg(picture).encode() for name, picture in drawn.items()}
 
 
 def worst_and_best(tested: TestResult, pixels_of: Callable[[int], npt.NDArray[np.uint8]], note: str = "") -> bytes:
-    """Return a PNG of the test images with the most confidently correct and the most confidently wrong predictions.
+    """Return an SVG file of the most confidently correct and the most confidently wrong predictions of the test.
 
     Args:
         tested: Result of the sealed test.
@@ -71,27 +69,15 @@ def worst_and_best(tested: TestResult, pixels_of: Callable[[int], npt.NDArray[np
         note: Note in a corner; may be empty.
     """
     examples = image_grid.pick_examples(tested.predictions, tested.decisions, tested.task)
-    canvas = image_grid.compose(np.stack([pixels_of(example.row) for example in examples]), examples)
-    height, width = canvas.shape[:2]
-    margin, top = 20, 85  # pixels
-    figure = style.new_figure(
-        "Clearest right and worst wrong images",
-        "sealed test, one image a case where possible",
-        note,
-        (width + 2 * margin) / style.DPI,
-        (height + top) / style.DPI,
-    )
-    figure.figimage(canvas, margin, 0)
-    for place, (name, colour) in enumerate((("right", style.RIGHT), ("wrong", style.WRONG))):
-        x, y = (margin + 75 * place) / (width + 2 * margin), 1 - 60 / (height + top)
-        figure.text(x, y, f"■ {name}", size=9, color=colour, va="top")
-    return style.to_png(figure)
+    pixels = np.stack([pixels_of(example.row) for example in examples])
+    sample = "sealed test, one image a case where possible"
+    return to_svg(image_grid.grid_picture(pixels, examples, note, sample)).encode()
 
 
-def _calibration(tested: TestResult, note: str, sample: str) -> Figure:
+def _calibration(tested: TestResult, note: str, sample: str) -> Picture:
     sides = (
-        (tested.uncalibrated, style.GREY, "before", "_uncalibrated"),
-        (tested.predictions, style.BLUE, "after", ""),
+        (tested.uncalibrated, GREY, "before", "_uncalibrated"),
+        (tested.predictions, BLUE, "after", ""),
     )
     described = description.calibration_curves(
         [
@@ -104,4 +90,4 @@ def _calibration(tested: TestResult, note: str, sample: str) -> Figure:
         ]
     )
     detail = f"{sample}\nof the deployed model, before and after calibration"
-    return TitledFigure(described, "Calibration", detail, note).figure()
+    return single(described, "Calibration", detail, note)

@@ -1,32 +1,33 @@
-"""The grid of correctly and wrongly classified images: selection of the images, pixels of the grid, and figure."""
+"""The grid of correctly and wrongly classified images: selection of the images, and picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import get_data_path
-from matplotlib.colors import to_rgb
-from PIL import Image, ImageDraw, ImageFont
 
-from bhsearch.reporting.figures import style, templates
-from bhsearch.reporting.figures.templates import Panel, Template
+from bhsearch.reporting.figures.palette import RIGHT, WRONG
+from bhsearch.reporting.figures.picture import FRAME, MARGIN, Picture, Tile, Words
+from bhsearch.reporting.figures.thumbnails import encode_image
+from bhsearch.reporting.svg.elements import SIZE
+from bhsearch.reporting.svg.text_width import shortened
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.predictions import IntArray, Predictions
     from bhsearch.evaluation.thresholds import HardLabels
     from bhsearch.tasks.base import Task
 
+OUT_OF_FOLD = "out-of-fold, first repeat, one image a case where possible"
 N_COLUMNS = 4
-_TILE, _FRAME, _GAP, _CAPTION = 136, 5, 8, 30  # pixels
-_OUTER = _TILE + 2 * _FRAME
-_CELL = (_OUTER + _CAPTION, _OUTER + _GAP)  # height and width
+_TILE, _GAP = 136.0, 18.0  # side of an image, and distance of two images, in units
+_CELL = (_TILE + 42.0, _TILE + _GAP)  # height and width of an image with its caption
+_KEYS = 26.0  # height of the keys of the colours
+_MOST_PIXELS = 144  # largest side of an embedded image; larger ones are reduced
+_QUALITY = 80  # of JPEG: half the size of 90, and nuclei stay visible
 _LONGEST_CASE = 20  # characters
-_MARGIN, _TOP = 20, 85  # pixels beside and above the grid
 
 
 @dataclass(frozen=True)
@@ -114,69 +115,19 @@ def _caption(predictions: Predictions, row: int, task: Task) -> str:
     case = str(predictions.case[row])
     case = case if len(case) <= _LONGEST_CASE else f"{case[: _LONGEST_CASE - 1]}…"
     name = task.class_names[int(predictions.label[row])]
-    return f"P {predictions.probability[0, row]:.2f}   {name}\n{case}"
+    return f"P {predictions.probability[0, row]:.2f}, {name}\n{case}"
 
 
-def compose(pixels: npt.NDArray[np.uint8], examples: Sequence[Example]) -> npt.NDArray[np.uint8]:
-    """Arrange images in a grid of `N_COLUMNS` columns, and draw a frame around and a caption below each of them.
-
-    The colour of a frame shows whether the predicted label is correct (`style.RIGHT`) or wrong (`style.WRONG`).
-    Captions are drawn with Pillow, because text rendering takes most of the time of a Matplotlib figure.
-
-    Args:
-        pixels: RGB images of one size, without frame and caption. Shape (n_images, height, width, 3).
-        examples: Caption of each image, and whether its predicted label is correct. Length n_images.
-
-    Returns:
-        RGBA pixels of the grid, all opaque. Shape (n_rows * cell height, N_COLUMNS * cell width, 4).
-    """
-    n_rows = -(-len(pixels) // N_COLUMNS)
-    cells = np.full((n_rows * N_COLUMNS, *_CELL, 4), 255, dtype=np.uint8)
-    inside = slice(_FRAME, _FRAME + _TILE)
-    for cell, image, example in zip(cells, _resized(pixels), examples, strict=False):
-        cell[:_OUTER, :_OUTER, :3] = np.round(255 * np.array(to_rgb(style.RIGHT if example.correct else style.WRONG)))
-        cell[inside, inside, :3] = image
-    grid = cells.reshape(n_rows, N_COLUMNS, *cells.shape[1:]).swapaxes(1, 2)
-    picture = Image.fromarray(grid.reshape(n_rows * _CELL[0], N_COLUMNS * _CELL[1], 4))
-    pen, font = ImageDraw.Draw(picture), ImageFont.truetype(get_data_path() + "/fonts/ttf/DejaVuSans.ttf", 10)
-    for place, example in enumerate(examples):
-        down, across = divmod(place, N_COLUMNS)
-        pen.text((across * _CELL[1], down * _CELL[0] + _OUTER + 2), example.caption, style.INK, font, spacing=1)
-    return np.asarray(picture)
-
-
-def _resized(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Resize images to tiles by averaging evenly spaced pixels of larger images or repeating pixels of smaller ones.
-
-    Args:
-        pixels: RGB images. Shape (n_images, height, width, 3).
-
-    Returns:
-        RGB tiles. Shape (n_images, _TILE, _TILE, 3).
-    """
-    down, across = (_taps(size) for size in pixels.shape[1:3])
-    total = np.zeros((len(pixels), _TILE, _TILE, 3), dtype=np.uint16)
-    for rows in down:
-        band = pixels[:, rows]
-        for columns in across:
-            total += np.take(band, columns, axis=2)
-    return (total // (len(down) * len(across))).astype(np.uint8)
-
-
-def _taps(size: int) -> IntArray:
-    """Return the indices of the source pixels averaged into each tile pixel, along one axis. Shape (n_taps, _TILE)."""
-    n_taps = min(-(-size // _TILE), 4)
-    place = np.arange(_TILE) + (np.arange(n_taps)[:, None] + 0.5) / n_taps
-    return (place * size / _TILE).astype(np.int64)
-
-
-def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note: str = "") -> Panel:
-    """Draw images in a grid; the frame shows whether the prediction is correct, the caption is that of the example.
+def grid_picture(
+    pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note: str = "", sample: str = OUT_OF_FOLD
+) -> Picture:
+    """Return a picture of images in a grid; the frame shows whether the prediction is correct.
 
     Args:
         pixels: RGB images of one size, in the order of `examples`. Shape (n_images, height, width, 3).
         examples: Examples from `pick_examples`.
         note: Note in a corner; may be empty.
+        sample: Sample of the images, shown below the title.
 
     Raises:
         ValueError: If there is no example, or the numbers of images and examples differ.
@@ -185,23 +136,32 @@ def grid_figure(pixels: npt.NDArray[np.uint8], examples: Sequence[Example], note
         raise ValueError(
             f"`pixels` and `examples` must have the same length, but got {len(pixels)} and {len(examples)}."
         )
-    canvas = compose(pixels, examples)
-    template = _template(canvas.shape[0], canvas.shape[1], note)
-    return Panel(template, [templates.Pasted(canvas, _MARGIN, 0)])
-
-
-@lru_cache(4)
-def _template(height: int, width: int, note: str) -> Template:
-    """Return the template of a figure around a grid of the given size in pixels."""
-    width, height = width - _GAP + 2 * _MARGIN, height + _TOP
-    figure = style.new_figure(
+    side = min(*pixels.shape[1:3], _MOST_PIXELS)
+    tiles = []
+    for place, (image, example) in enumerate(zip(pixels, examples, strict=True)):
+        down, across = divmod(place, N_COLUMNS)
+        tiles.append(
+            Tile(
+                MARGIN + FRAME + across * _CELL[1],
+                _KEYS + down * _CELL[0],
+                _TILE,
+                encode_image(image, side, lossless=False, quality=_QUALITY),
+                RIGHT if example.correct else WRONG,
+                [shortened(line, _CELL[1] - 4, SIZE) for line in example.caption.split("\n")],
+            )
+        )
+    n_correct = sum(example.correct for example in examples)
+    return Picture(
         "Clearest right and worst wrong images",
-        "out-of-fold, first repeat, one image a case where possible",
+        sample,
         note,
-        width / style.DPI,
-        height / style.DPI,
+        tiles=tiles,
+        words=[
+            Words(MARGIN + 75 * place + shift, 12, text, colour=colour)
+            for place, (name, own) in enumerate((("right", RIGHT), ("wrong", WRONG)))
+            for shift, text, colour in ((0, "■", own), (14, name, ""))
+        ],
+        width=2 * (MARGIN + FRAME) + N_COLUMNS * _CELL[1] - _GAP,
+        height=_KEYS + -(-len(tiles) // N_COLUMNS) * _CELL[0],
+        alt=f"{n_correct} images that were classified right and {len(examples) - n_correct} that were classified wrong",
     )
-    for place, (name, colour) in enumerate((("right", style.RIGHT), ("wrong", style.WRONG))):
-        x, y = (_MARGIN + 75 * place) / width, 1 - 60 / height
-        figure.text(x, y, f"■ {name}", size=9, color=colour, va="top")
-    return Template(figure)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bhsearch.reporting.figures import style
+from bhsearch.reporting.figures import palette, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,16 +27,16 @@ def leakage_figure(groupings: Sequence[tuple[str, Sequence[float]]], detail: str
     axes = style.place_axes(figure, 1.0, 0.55, 0.6, 0.8)
     for place, (_, aucs) in enumerate(groupings):
         mean, honest = float(np.mean(aucs)), place == len(groupings) - 1
-        colour = style.BLUE if honest else style.ORANGE
+        colour = palette.BLUE if honest else palette.ORANGE
         axes.barh(place, mean - 0.5, left=0.5, height=0.55, color=colour, alpha=0.85)
-        axes.plot(aucs, [place] * len(aucs), "o", color=style.INK, markersize=3, alpha=0.6)
+        axes.plot(aucs, [place] * len(aucs), "o", color=palette.INK, markersize=3, alpha=0.6)
         right = max(mean, *aucs)
         axes.annotate(f"{mean:.2f}", (right, place), (6, 0), textcoords="offset points", va="center", fontsize=10)
     axes.set(yticks=range(len(groupings)), yticklabels=[f"by {name}" for name, _ in groupings])
     axes.set_ylim(len(groupings) - 0.5, -0.5)
     lowest = min(min(aucs) for _, aucs in groupings)
     axes.set_xlim(min(0.5, np.floor(lowest * 20) / 20), 1.0)
-    axes.axvline(0.5, color=style.GREY, linewidth=0.8)
+    axes.axvline(0.5, color=palette.GREY, linewidth=0.8)
     style.faint_grid(axes)
     style.label_axes(axes, "ROC AUC, every case counting the same (0.5 is chance)", "")
     return figure

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bhsearch.evaluation.supplementary.learning_curve import FALLS
-from bhsearch.reporting.figures.description import DASHED, Area, Axis, Description, Dot, Label, Line
-from bhsearch.reporting.figures.style import BLUE
+from bhsearch.reporting.figures.marks import DASHED, Area, Axis, Description, Dot, Label, Line
+from bhsearch.reporting.figures.palette import BLUE
 
 if TYPE_CHECKING:
     from bhsearch.evaluation.supplementary.learning_curve import LearningCurve
-    from bhsearch.reporting.figures.description import Mark
+    from bhsearch.reporting.figures.marks import Mark
 
 _MARGIN = 0.08  # of the range of scores, above and below
 

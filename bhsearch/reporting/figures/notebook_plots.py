@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from bhsearch.evaluation.bootstrap import Interval, group_draws
 from bhsearch.evaluation.curves import roc_band
 from bhsearch.evaluation.predictions import Predictions
-from bhsearch.reporting.figures import trial
+from bhsearch.reporting.figures import drawing, study, trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +25,11 @@ def enable_display() -> None:
     assert plt
 
 
+def history_figure(values: Sequence[float | None], states: Sequence[str], note: str = "") -> Figure:
+    """Draw the score of every trial in order, and the best score so far; see `study.history_picture`."""
+    return drawing.matplotlib_figure(study.history_picture(values, states, note))
+
+
 def mean_roc_figure(predictions: Predictions, auc: float, low: float, high: float, note: str = "") -> Figure:
     """Draw the mean ROC curve over folds with its 95 % band.
 
@@ -36,4 +42,4 @@ def mean_roc_figure(predictions: Predictions, auc: float, low: float, high: floa
     """
     band = roc_band(predictions, group_draws(predictions.group, predictions.stratum, _N_DRAWS))
     ends = Interval(low, high) if np.isfinite(low) else None
-    return trial.roc_figure(band, auc, ends, note).figure()
+    return drawing.matplotlib_figure(trial.roc_picture(band, auc, ends, note))

@@ -1,28 +1,33 @@
-"""Figures of a study, drawn from plain data."""
+"""Pictures of a study, described from plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import cos, radians
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
-from bhsearch.reporting.figures import description, style
-from bhsearch.reporting.figures.drawing import TitledFigure
+from bhsearch.reporting.figures import description
+from bhsearch.reporting.figures.marks import TURN, Axis, Box, Cell, Description, Dot, Line, Mark, nice_ticks
+from bhsearch.reporting.figures.palette import BLUE, GREY, ORANGE
+from bhsearch.reporting.figures.picture import WIDTH, Panel, Picture, single
+from bhsearch.reporting.svg.elements import SIZE
+from bhsearch.reporting.svg.frame import labels_height
+from bhsearch.reporting.svg.text_width import shortened, text_width
 from bhsearch.states import COMPLETE, PRUNED
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from bhsearch.evaluation.predictions import FloatArray
 
-_LONGEST_NAME = 26  # characters
+_LONGEST_NAME = 180.0  # units
+_ROW = 27.0  # height of a row
 _MOST_CHOICES = 12  # largest number of choices of a categorical parameter for which each choice is labelled
+_LONGEST_CHOICE = 80.0  # units
+_SLICE, _BETWEEN = 145.0, 34.0  # height of the panel of a parameter, and distance of two panels
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,8 @@ class _Trial:
     reason: str = ""
 
 
-def history_figure(values: Sequence[float | None], states: Sequence[str], note: str = "") -> Figure:
-    """Draw the score of every trial in order, and the best score so far.
+def history_picture(values: Sequence[float | None], states: Sequence[str], note: str = "") -> Picture:
+    """Return a picture of the score of every trial in order, and the best score so far.
 
     Args:
         values: Score per trial; None or nan if a trial has no score. Length n_trials.
@@ -48,11 +53,11 @@ def history_figure(values: Sequence[float | None], states: Sequence[str], note: 
         for number, (value, state) in enumerate(zip(_numbers(values), states, strict=True))
     ]
     detail = "score: mean case-weighted AUC over folds"
-    return TitledFigure(description.history(ended), "Search history", detail, note).figure()
+    return single(description.history(ended), "Search history", detail, note)
 
 
-def cost_figure(seconds: Sequence[float], scores: Sequence[float], names: Sequence[str], note: str = "") -> Figure:
-    """Draw the score of each complete trial against its duration.
+def cost_picture(seconds: Sequence[float], scores: Sequence[float], names: Sequence[str], note: str = "") -> Picture:
+    """Return a picture of the score of each complete trial against its duration.
 
     Args:
         seconds: Duration of each complete trial. Length n_trials.
@@ -61,116 +66,37 @@ def cost_figure(seconds: Sequence[float], scores: Sequence[float], names: Sequen
         note: Note in a corner; may be empty.
     """
     detail = "a point is a complete trial; the line: best for its seconds or less"
-    described = description.duration(seconds, scores, [_short(name) for name in names])
-    return TitledFigure(described, "Score and cost", detail, note).figure()
+    described = description.duration(seconds, scores, [shortened(name, _LONGEST_NAME, SIZE) for name in names])
+    return single(described, "Score and cost", detail, note)
 
 
-def importances_figure(importances: Mapping[str, float], note: str = "") -> Figure:
-    """Draw the importance of each parameter, most important at the top.
+def importances_picture(importances: Mapping[str, float], note: str = "") -> Picture:
+    """Return a picture of the importance of each parameter, most important at the top.
 
     Args:
         importances: Share of the score's variation that each parameter explains, 0 to 1.
         note: Note in a corner; may be empty.
     """
-    ordered = sorted(importances.items(), key=lambda item: item[1])
-    height = max(2.4, 1.5 + 0.27 * len(ordered))
+    ordered = sorted(importances.items(), key=lambda item: -item[1])
+    y = _rows([name for name, _ in ordered])
+    cells = [Cell(0.0, k - 0.35, value, 0.7, BLUE, f"{value:.2f}", beside=True) for k, (_, value) in enumerate(ordered)]
+    most = max([*importances.values(), 0.01])
+    figure = Description(Axis("importance", 0.0, most * 1.1), y, cells)
     detail = "share of the variation of the score that a parameter explains"
-    figure = style.new_figure("Parameter importances", detail, note, height=height)
-    axes = style.place_axes(figure, 1.9, 0.6, 0.5, 0.75)
-    values = [value for _, value in ordered]
-    axes.barh(range(len(ordered)), values, color=style.BLUE, height=0.7)
-    axes.set_yticks(range(len(ordered)), [_short(name) for name, _ in ordered])
-    for place, value in enumerate(values):
-        axes.annotate(f"{value:.2f}", (value, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set(xlim=(0, max([*values, 0.01]) * 1.08))
-    axes.tick_params(axis="y", length=0)
-    style.label_axes(axes, "importance", "")
-    return figure
+    return single(figure, "Parameter importances", detail, note, left=_room(y), height=_height(y))
 
 
-def slice_figure(
-    params: Mapping[str, Sequence[Any]],
-    values: Sequence[float | None],
-    log: Collection[str] = (),
-    note: str = "",
-) -> Figure:
-    """Draw the score against each parameter, with one panel per parameter and the best trial marked.
-
-    Args:
-        params: Value of each parameter in every trial; None if a trial has no value. Numbers are drawn on a numeric
-            axis; other values, including booleans, as categories with jittered points. Each of length n_trials.
-        values: Score per trial; trials without a score are left out. Length n_trials.
-        log: Parameters with a logarithmic axis.
-        note: Note in a corner; may be empty.
-    """
-    score = _numbers(values)
-    n_columns = min(4, max(1, len(params)))
-    n_rows = max(1, -(-len(params) // n_columns))
-    width, panel = 2.5 * n_columns + 0.7, 2.5  # inches
-    detail = "one point a complete trial; the best one in orange"
-    figure = style.new_figure("Score by parameter", detail, note, max(width, 6.4), panel * n_rows + 0.75)
-    full_width, full_height = figure.get_size_inches()
-    step = (full_width - 0.55) / n_columns
-    finite = score[np.isfinite(score)]
-    pad = 0.06 * (np.ptp(finite) or 0.1) if len(finite) else 0.0
-    for place, (name, column) in enumerate(params.items()):
-        down, across = divmod(place, n_columns)
-        top = 0.75 + panel * down
-        left = 0.65 + step * across
-        axes = style.place_axes(figure, left, full_height - top - panel + 1.05, full_width - left - step + 0.25, top)
-        _slice_panel(axes, column, score, name in log)
-        axes.set_xlabel(_short(name), fontsize=9, color=style.INK)
-        if len(finite):
-            axes.set_ylim(finite.min() - pad, finite.max() + pad)
-        axes.locator_params(axis="y", nbins=5)
-        if across:
-            axes.tick_params(labelleft=False)
-        else:
-            axes.set_ylabel("ROC AUC", fontsize=9, color=style.INK)
-    return figure
-
-
-def _slice_panel(axes: Axes, column: Sequence[Any], score: FloatArray, is_log: bool) -> None:
-    """Draw the panel of one parameter."""
-    there = np.isfinite(score) & np.array([value is not None for value in column], dtype=bool)
-    style.faint_grid(axes)
-    if not there.any():
-        return
-    kept = [value for value, inside in zip(column, there, strict=True) if inside]
-    y = score[there]
-    if all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in kept):
-        x = np.array(kept, dtype=np.float64)
-        if is_log:
-            axes.set_xscale("log")
-            # Within two decades, labels at powers of ten alone would leave one label or none.
-            subs = (1.0,) if x.max() / x.min() > 100 else (1.0, 2.0, 5.0)
-            axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        else:
-            axes.locator_params(axis="x", nbins=4)
-    else:
-        names = sorted({str(value) for value in kept})
-        # Steps of the golden ratio spread the points evenly and reproducibly.
-        jitter = (np.arange(len(kept)) * 0.6180339887 % 1 - 0.5) * 0.5
-        x = np.array([names.index(str(value)) for value in kept]) + jitter
-        ticks = range(len(names)) if len(names) <= _MOST_CHOICES else range(0)
-        axes.set_xticks(ticks, [_short(names[tick], 14) for tick in ticks], rotation=35, ha="right", fontsize=7)
-        axes.set_xlim(-0.6, len(names) - 0.4)
-    best = int(np.argmax(y))
-    axes.scatter(x, y, s=14, color=style.BLUE, alpha=0.55, linewidth=0)
-    axes.scatter(x[best], y[best], s=44, color=style.ORANGE, edgecolor=style.INK, linewidth=0.6, zorder=3)
-
-
-def intervals_figure(
+def intervals_picture(
     names: Sequence[str],
     scores: Sequence[float],
     low: Sequence[float],
     high: Sequence[float],
     tied: npt.ArrayLike,
     note: str = "",
-) -> Figure:
-    """Draw the best trials with their intervals, in the given order, and mark the trials tied with the best.
+) -> Picture:
+    """Return a picture of the best trials with their intervals, in the given order.
+
+    The trials tied with the best are marked.
 
     Args:
         names: Label of each trial, such as `trial 17`. Length n_trials.
@@ -180,32 +106,112 @@ def intervals_figure(
         tied: Whether each trial is tied with the best. Shape (n_trials,).
         note: Note in a corner; may be empty.
     """
-    is_tied = np.asarray(tied, dtype=bool)
-    place = np.arange(len(names))
-    height = max(2.6, 1.6 + 0.27 * len(names))
-    figure = style.new_figure("Best trials", f"95 % intervals {INTERVAL_NOTE}", note, height=height)
-    axes = style.place_axes(figure, 1.9, 0.6, 0.3, 0.95)
-    style.faint_grid(axes)
-    groups = ((is_tied, style.BLUE, "o", "tied with the best"), (~is_tied, style.GREY, "s", "below the best"))
-    for inside, colour, marker, name in groups:
-        if inside.any():
-            value, ends = np.asarray(scores)[inside], (np.asarray(low)[inside], np.asarray(high)[inside])
-            axes.hlines(place[inside], *ends, color=colour, linewidth=1.6)
-            axes.plot(value, place[inside], marker, color=colour, markersize=6, label=name)
-    axes.set_yticks(place, [_short(name) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.locator_params(axis="x", nbins=7)
-    style.label_axes(axes, "ROC AUC", "")
-    style.legend_above(axes)
-    return figure
+    marks: list[Mark] = []
+    rows = zip(names, scores, low, high, np.asarray(tied, dtype=bool).tolist(), strict=True)
+    for place, (name, score, lower, upper, is_tied) in enumerate(rows):
+        colour, said = (BLUE, "tied with the best") if is_tied else (GREY, "below the best")
+        ends = f" [{lower:.3f}, {upper:.3f}]" if np.isfinite([lower, upper]).all() else ""
+        marks.append(Line([lower, upper], [place, place], colour, 1.8))
+        marks.append(Dot(score, float(place), colour, 4.2, f"{name}: {score:.3f}{ends}", 1.0, name=said))
+    known = [value for value in (*scores, *low, *high) if np.isfinite(value)]
+    least, most = (min(known), max(known)) if known else (0.0, 1.0)
+    room = 0.05 * (most - least) or 0.01
+    y = _rows(names)
+    figure = Description(Axis("ROC AUC", least - room, most + room), y, marks)
+    detail = f"95 % intervals {INTERVAL_NOTE}"
+    return single(figure, "Best trials", detail, note, left=_room(y), height=_height(y))
+
+
+def _rows(names: Sequence[str]) -> Axis:
+    """Return a vertical axis with one row per name, from the top."""
+    labels = [shortened(name, _LONGEST_NAME, SIZE) for name in names] or [""]
+    return Axis("", len(labels) - 0.4, -0.6, ticks=range(len(labels)), labels=labels)
+
+
+def _room(rows: Axis) -> float:
+    """Return the width of the labels of rows."""
+    return 32.0 + max((text_width(label, SIZE) for label in rows.labels), default=0.0)
+
+
+def _height(rows: Axis) -> float:
+    return 70.0 + _ROW * max(len(rows.labels), 2)
+
+
+def slice_picture(
+    params: Mapping[str, Sequence[Any]],
+    values: Sequence[float | None],
+    log: Collection[str] = (),
+    note: str = "",
+) -> Picture:
+    """Return a picture of the score against each parameter, one panel per parameter, with the best trial marked.
+
+    Args:
+        params: Value of each parameter in every trial; None if a trial has no value. Numbers are drawn on a numeric
+            axis; other values, including booleans, as categories with jittered points. Each of length n_trials.
+        values: Score per trial; trials without a score are left out. Length n_trials.
+        log: Parameters with a logarithmic axis.
+        note: Note in a corner; may be empty.
+    """
+    score = _numbers(values)
+    finite = score[np.isfinite(score)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    pad = 0.06 * (high - low or 0.1)
+    n_columns = min(4, max(1, len(params)))
+    width = max(WIDTH, 250.0 * n_columns + 70.0)
+    step = (width - 85.0) / n_columns
+    slices = [_slice(name, column, score, name in log, step - _BETWEEN) for name, column in params.items()]
+    panels, top = [], 10.0
+    for place, (x, marks) in enumerate(slices):
+        across = place % n_columns
+        left = 65.0 + step * across
+        ticks = nice_ticks(low - pad, high + pad)
+        y = Axis("ROC AUC", low - pad, high + pad)
+        if across:  # the first panel of the row has the labels
+            y = Axis("", y.low, y.high, ticks=ticks, labels=[""] * len(ticks))
+        panels.append(Panel(Description(x, y, marks), Box(left, top, left + step - _BETWEEN, top + _SLICE)))
+        if across == n_columns - 1 or place == len(slices) - 1:
+            row = slices[place - across : place + 1]
+            top += _SLICE + max(labels_height(axis, step - _BETWEEN) for axis, _ in row) + 20.0
+    detail = "one point a complete trial; the best one in orange"
+    alt = f"ROC AUC against {', '.join(params)}"
+    return Picture("Score by parameter", detail, note, panels, width=width, height=top, alt=alt)
+
+
+def _slice(name: str, column: Sequence[Any], score: FloatArray, is_log: bool, width: float) -> tuple[Axis, list[Mark]]:
+    """Return axis and marks of the panel of one parameter, which has a width in units."""
+    there = np.isfinite(score) & np.array([value is not None for value in column], dtype=bool)
+    kept = [value for value, inside in zip(column, there, strict=True) if inside]
+    if not kept:
+        return Axis(name, 0.0, 1.0), []
+    if all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in kept):
+        numbers = [float(value) for value in kept]
+        axis, x = _numeric(name, numbers, is_log and min(numbers) > 0), np.array(numbers)
+    else:
+        choices = sorted({str(value) for value in kept})
+        # Steps of the golden ratio spread the points evenly and reproducibly.
+        jitter = (np.arange(len(kept)) * 0.6180339887 % 1 - 0.5) * 0.5
+        x = np.array([choices.index(str(value)) for value in kept]) + jitter
+        shown = choices if len(choices) <= _MOST_CHOICES else []
+        # Turned labels reach to the left of their tick, but not into the panel there.
+        reach = (0.6 * width / (len(choices) + 0.2) + _BETWEEN / 2) / cos(radians(TURN))
+        labels = [shortened(choice, min(_LONGEST_CHOICE, reach), SIZE) for choice in shown] or [""]
+        axis = Axis(name, -0.6, len(choices) - 0.4, ticks=range(len(labels)), labels=labels)
+    y = score[there].tolist()
+    dots: list[Mark] = [Dot(a, b, BLUE, 2.9, f"{b:.3f}", 0.55) for a, b in zip(x.tolist(), y, strict=True)]
+    best = int(np.argmax(y))
+    return axis, [*dots, Dot(float(x[best]), y[best], ORANGE, 5.0, f"best: {y[best]:.3f}", 1.0)]
+
+
+def _numeric(name: str, numbers: Sequence[float], is_log: bool) -> Axis:
+    """Return an axis for numbers, with a margin on both sides."""
+    low, high = min(numbers), max(numbers)
+    if is_log:
+        factor = max((high / low) ** 0.05, 1.02)
+        return Axis(name, low / factor, high * factor, log=True)
+    room = 0.05 * (high - low) or 0.5
+    return Axis(name, low - room, high + room)
 
 
 def _numbers(values: Sequence[float | None]) -> FloatArray:
     """Return scores as an array of floats, with nan for None."""
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def _short(name: str, longest: int = _LONGEST_NAME) -> str:
-    """Truncate a name to fit beside an axis."""
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"

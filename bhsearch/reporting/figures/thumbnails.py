@@ -15,24 +15,27 @@ _HOT = np.array([255.0, 235.0, 0.0])
 _MOST = 0.75
 
 
-def encode_image(pixels: Pixels, side: int = 0, lossless: bool = True) -> bytes:
+def encode_image(pixels: Pixels, side: int = 0, lossless: bool = True, quality: int = _QUALITY) -> bytes:
     """Return an image as the content of a PNG or JPEG file.
 
     Args:
         pixels: RGB pixels. Shape (height, width, 3).
         side: Side in pixels of a square thumbnail of the central crop; 0 to keep the whole image.
         lossless: Whether to write PNG instead of JPEG.
+        quality: Quality of JPEG, 1 to 95.
     """
     image = Image.fromarray(pixels)
     if side:
         shorter = min(image.size)
         left, top = (image.width - shorter) // 2, (image.height - shorter) // 2
-        image = image.resize((side, side), Image.Resampling.LANCZOS, box=(left, top, left + shorter, top + shorter))
+        box = (left, top, left + shorter, top + shorter)
+        # A crop that has the right size already is kept as it is.
+        image = image.crop(box) if side == shorter else image.resize((side, side), Image.Resampling.LANCZOS, box=box)
     file = io.BytesIO()
     if lossless:
         image.save(file, "PNG")
     else:
-        image.save(file, "JPEG", quality=_QUALITY)
+        image.save(file, "JPEG", quality=quality, optimize=True)
     return file.getvalue()
 
 

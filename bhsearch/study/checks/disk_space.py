@@ -22,10 +22,11 @@ from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.tracking.connection import artifact_folder, is_on_server
 from bhsearch.tracking.upload.outbox import outbox_root
 
-# Lower and upper bounds, from finished studies with 57 to 415 images. The files of a trial without its model took 0.18
-# to 0.82 MB, including 150 bytes per image for predictions, and the database grew by 70 kB per trial. A model took
-# 0.1 MB more than the weights of its backbone.
-_TRIAL_BYTES, _IMAGE_BYTES = (150_000, 1_000_000), (100, 200)
+# Lower and upper bounds, from finished studies with 57 to 415 images. The files of a trial without its model took 0.19
+# MB with 414 images of 96 pixels, including 150 bytes per image for predictions, and the database grew by 70 kB per
+# trial. The example images take most of the rest, 20 to 150 kB by their size. A model took 0.1 MB more than the weights
+# of its backbone.
+_TRIAL_BYTES, _IMAGE_BYTES = (40_000, 400_000), (100, 200)
 _MODEL_BYTES = 200_000
 _FEW = 5  # number of models to keep that the advice suggests
 

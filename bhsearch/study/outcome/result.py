@@ -94,10 +94,10 @@ class StudyResult:
     def plot_history(self) -> Figure:
         """Return a figure that shows the score of every trial and the best score so far."""
         from bhsearch.reporting.figures import notebook_plots
-        from bhsearch.reporting.figures.study import history_figure
 
         notebook_plots.enable_display()
-        return history_figure([t.value for t in self.records], [t.state for t in self.records], self.note)
+        values, states = [t.value for t in self.records], [t.state for t in self.records]
+        return notebook_plots.history_figure(values, states, self.note)
 
     def plot_roc(self) -> Figure:
         """Return a figure of the proposed trial's ROC curve on out-of-fold predictions, with a 95 % confidence band.

@@ -17,11 +17,12 @@ from bhsearch.evaluation.bootstrap import Interval, bootstrap_scores, group_draw
 from bhsearch.evaluation.image_columns import ImageColumns
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.evaluation.thresholds import classification_text, cross_fitted_labels
-from bhsearch.reporting.figures import image_grid, study, style, trial
-from bhsearch.reporting.figures.augmentation import augmentation_figure
+from bhsearch.reporting.figures import image_grid, study, trial
+from bhsearch.reporting.figures.augmentation import augmentation_picture
 from bhsearch.tasks import Task
 from bhsearch.tracking import keys
 from bhsearch.tracking.records import SummaryRecord
+from bhsearch.tracking.upload.pictures import write_pictures
 
 N_DRAWS = 1000
 N_DRAWS_BAND = 200  # enough for a smooth confidence band
@@ -68,14 +69,14 @@ def write_trial(
     one = np.ones_like(predictions.weight)
     penalties = history.get(PENALTIES)
     name, steps = ("learning_curves", unit) if penalties is None else ("validation_curve", "log10 of the L2 penalty")
-    figures = {
-        name: trial.learning_figure(history["auc"], history["loss"], note, history["training_loss"], steps, penalties),
-        "roc": trial.roc_figure(curves.roc_band(predictions, draws), values["auc"], ends, note).panel(),
-        "precision_recall": trial.precision_recall_figure(
+    pictures = {
+        name: trial.learning_picture(history["auc"], history["loss"], note, history["training_loss"], steps, penalties),
+        "roc": trial.roc_picture(curves.roc_band(predictions, draws), values["auc"], ends, note),
+        "precision_recall": trial.precision_recall_picture(
             curves.precision_recall_band(predictions, draws), values["average_precision"], None, note
-        ).panel(),
-        "calibration": trial.calibration_figure(metrics.calibration_bins(predictions), values["ece"], note),
-        "confusion_matrix": trial.confusion_figure(
+        ),
+        "calibration": trial.calibration_picture(metrics.calibration_bins(predictions), values["ece"], note),
+        "confusion_matrix": trial.confusion_picture(
             metrics.confusion(predictions, decisions.predicted, one),
             metrics.confusion(predictions, decisions.predicted, predictions.weight),
             task,
@@ -85,8 +86,8 @@ def write_trial(
     if pixels is not None:
         examples = image_grid.pick_examples(predictions, decisions, task)
         shown = np.stack([_whole(pixels[example.row]) for example in examples])
-        figures["right_and_wrong"] = image_grid.grid_figure(shown, examples, note)
-    _write_pictures(folder / keys.PICTURES, figures)
+        pictures["right_and_wrong"] = image_grid.grid_picture(shown, examples, note)
+    write_pictures(folder, pictures)
     predictions.to_csv(folder / keys.PREDICTIONS, f"{note.rstrip('.')}. {DISCLAIMER}" if note else DISCLAIMER)
     _write_table(folder / "roc.csv", curves.roc_points(predictions))
     (folder / "classification_report.txt").write_text(classification_text(predictions, task, note), encoding="utf-8")
@@ -104,21 +105,21 @@ def write_study(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], 
     """
     trials = record["trials"]
     values = [trial["value"] for trial in trials]
-    figures = {"history": study.history_figure(values, [trial["state"] for trial in trials], note)}
+    pictures = {"history": study.history_picture(values, [trial["state"] for trial in trials], note)}
     if record["importances"]:
-        figures["importances"] = study.importances_figure(record["importances"], note)
+        pictures["importances"] = study.importances_picture(record["importances"], note)
     complete = [trial for trial in trials if trial["value"] is not None]
     if complete:
         names = list(complete[0]["params"])
         columns = {name: [trial["params"].get(name) for trial in complete] for name in names}
         scores = [trial["value"] for trial in complete]
-        figures["cost"] = study.cost_figure(
+        pictures["cost"] = study.cost_picture(
             [trial["notes"]["seconds"] for trial in complete], scores, columns["backbone"], note
         )
-        figures["slice"] = study.slice_figure(columns, scores, record["log"], note)
+        pictures["slice"] = study.slice_picture(columns, scores, record["log"], note)
     if record["best"]:
         best = record["best"]
-        figures["best_trials"] = study.intervals_figure(
+        pictures["best_trials"] = study.intervals_picture(
             [row["name"] for row in best],
             [row["score"] for row in best],
             [row["low"] for row in best],
@@ -128,8 +129,8 @@ def write_study(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], 
         )
     if "augmentation" in arrays:
         rows = [(name, list(row)) for name, row in zip(record["policies"], arrays["augmentation"], strict=True)]
-        figures["augmentation"] = augmentation_figure(rows, note)
-    _write_pictures(folder / keys.PICTURES, figures)
+        pictures["augmentation"] = augmentation_picture(rows, note)
+    write_pictures(folder, pictures)
     content = dict(record)
     on_request = {
         keys.ROBUSTNESS_RECORD: content.pop("robustness", {}),
@@ -161,12 +162,6 @@ def _whole(tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return the first tile of an image, which represents the image in the grid of examples."""
     first: npt.NDArray[np.uint8] = tiles[0]
     return first
-
-
-def _write_pictures(folder: Path, figures: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True)
-    for name, figure in figures.items():
-        (folder / f"{name}.png").write_bytes(style.to_png(figure))
 
 
 def _write_table(file: Path, columns: Mapping[str, npt.NDArray[Any]]) -> None:

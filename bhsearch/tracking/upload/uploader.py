@@ -22,9 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 from bhsearch.errors import BhsearchError, RunError
 from bhsearch.runtime.cache import interprocess_lock
 from bhsearch.runtime.messages import Away, Back, Failed, Note, Ready, Sent, to_line
-from bhsearch.states import COMPLETE
 from bhsearch.tracking.upload.outbox import Outbox, all_outboxes
-from bhsearch.tracking.upload.renderer import RendererProcess
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,7 +33,6 @@ T = TypeVar("T")
 
 PATIENT, ALL = "patient", "all"  # command-line options
 _LOOK_SECONDS = 0.2
-_AHEAD = 4  # number of trials rendered ahead of logging
 
 
 def upload(outbox: Outbox, patient: bool = False) -> None:
@@ -121,30 +118,19 @@ def _send_orphaned(client: MlflowClient, boxes: Iterable[Outbox], patience: Retr
 
 
 def _send(outbox: Outbox, runs: RunWriter, patience: RetryPolicy) -> None:
-    renderer = RendererProcess(outbox)
-    try:
-        _send_trials(outbox, runs, renderer, patience)
-    finally:
-        renderer.close()
+    _send_trials(outbox, runs, patience)
     end = outbox.end()
     if end is not None:  # a search that died left no summary
         patience.call(lambda: runs.log_end(end))
         outbox.close()
 
 
-def _send_trials(outbox: Outbox, runs: RunWriter, renderer: RendererProcess, patience: RetryPolicy) -> None:
-    """Send the trials that are ready for upload in order, and render the following ones meanwhile.
-
-    Returns when the search has ended and all trials that are ready for upload are sent.
-    """
+def _send_trials(outbox: Outbox, runs: RunWriter, patience: RetryPolicy) -> None:
+    """Send trials in order until the search has ended and all trials that are ready for upload are sent."""
     last = False
     while not last:
         last = outbox.orphaned or patience.ended.wait(_LOOK_SECONDS if not outbox.waiting() else 0.0)
         while waiting := outbox.waiting():
-            ahead = [outbox.trial(number).record for number in waiting[:_AHEAD]]
-            renderer.ask(record["number"] for record in ahead if record["state"] == COMPLETE)
-            if ahead[0]["state"] == COMPLETE:
-                renderer.wait(waiting[0])
             run_id = patience.call(lambda number=waiting[0]: _log(outbox, runs, number))  # type: ignore[misc]
             outbox.sent(waiting[0])
             say(Sent(waiting[0], run_id))

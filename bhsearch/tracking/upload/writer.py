@@ -43,7 +43,7 @@ from bhsearch.tracking.saved_views import write_views
 from bhsearch.tracking.upload import artifacts
 from bhsearch.tracking.upload.model_retention import KEPT, NONE, ModelRetention
 from bhsearch.tracking.upload.outbox import Message
-from bhsearch.tracking.upload.renderer import rendered
+from bhsearch.tracking.upload.trial_files import write_trial_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -116,7 +116,7 @@ class RunWriter:
     def __init__(
         self, client: MlflowClient, study: Message[StudyRecord], say: Callable[[str], None] = lambda _: None
     ) -> None:
-        self._client, self._record, self._images, self._say = client, study.record, study.arrays, say
+        self._client, self._study, self._record, self._say = client, study, study.record, say
         self._task = restore_task(study.record.get("task"))
         require_schema(study.record.get("schema"), f"The outbox {study.folder.parent}")
         self.experiment_id = open_experiment(client, self._record["experiment"])
@@ -146,11 +146,26 @@ class RunWriter:
             self._done |= runs_of_trials(self._client, self.experiment_id, self._record["uid"], number)
         self._begun.add(number)
         known = self._done.get(number)
-        status = _STATUS[record["state"]]
-        if known is not None and known.info.status == status:
+        if known is not None and known.info.status == _STATUS[record["state"]]:
             return str(known.info.run_id)
         if known is not None:  # the run is incomplete: a process died or the store became unavailable
             self._delete(known.info.run_id)
+        with tempfile.TemporaryDirectory() as folder:
+            complete = record["state"] == COMPLETE
+            # Before the run is created, which an error would leave incomplete.
+            values = write_trial_files(Path(folder), self._study, message) if complete else {}
+            return self._log_run(message, values, Path(folder))
+
+    def _log_run(self, message: Message[TrialRecord], values: dict[str, float], files: Path) -> str:
+        """Create the run of a trial with everything that belongs to it, and return the id of the run.
+
+        Args:
+            message: Record and arrays of the trial.
+            values: Metrics of a complete trial.
+            files: Folder of the artifacts of a complete trial.
+        """
+        record = message.record
+        number = record["number"]
         tags = self._tags(str(number)) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"].lower()}
         run = self._client.create_run(
             self.experiment_id,
@@ -162,9 +177,8 @@ class RunWriter:
         run_id = run.info.run_id
         params = [Param(key, str(value)) for key, value in record["params"].items()]
         self._client.log_batch(run_id, params=params)
-        values: dict[str, float] = {}
         if record["state"] == COMPLETE:
-            values = self._log_result(run_id, message)
+            values = self._log_result(run_id, message, values, files)
             self._log_progress(record, values)
         elif record["state"] == PRUNED:
             seconds = Metric(keys.SECONDS, record["seconds"], record["ended_ms"], 0)
@@ -173,7 +187,7 @@ class RunWriter:
             self._client.log_batch(run_id, tags=[RunTag(REASON, record["reason"])])
         note = notes.trial_note(self._record, record, values, self.experiment_id, self.run_id)
         self._client.log_batch(run_id, tags=[RunTag(MLFLOW_RUN_NOTE, note)])
-        self._client.set_terminated(run_id, status, record["ended_ms"])
+        self._client.set_terminated(run_id, _STATUS[record["state"]], record["ended_ms"])
         self._models.tidy()
         return str(run_id)
 
@@ -228,7 +242,7 @@ class RunWriter:
         with tempfile.TemporaryDirectory() as folder:
             artifacts.write_study(Path(folder), record, message.arrays, self._record["note"])
             if record["race"]:
-                artifacts.write_race(Path(folder), record, message.arrays, ImageColumns.from_arrays(self._images))
+                artifacts.write_race(Path(folder), record, message.arrays, ImageColumns.from_arrays(self._study.arrays))
             self._client.log_artifacts(self.run_id, folder)
         metrics = [
             Metric(name, found[key], record["ended_ms"], 0)
@@ -326,10 +340,12 @@ class RunWriter:
                 "--study to tell them apart."
             )
 
-    def _log_result(self, run_id: str, message: Message[TrialRecord]) -> dict[str, float]:
-        values, files = rendered(message)
+    def _log_result(
+        self, run_id: str, message: Message[TrialRecord], values: dict[str, float], files: Path
+    ) -> dict[str, float]:
+        """Log metrics, model and files of a complete trial, and return all metrics."""
         costs = {f"{keys.COST}{name}": value for name, value in message.record["cost"].items()}
-        values |= {keys.SECONDS: message.record["seconds"], **costs}
+        values = values | {keys.SECONDS: message.record["seconds"], **costs}
         milliseconds = message.record["cost"].get(MS_PER_IMAGE, np.inf)
         keep = self._models.wants(values[keys.AUC], message.record["number"], milliseconds)
         self._client.log_batch(run_id, tags=[RunTag(MODEL, KEPT if keep else NONE)])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from bhsearch.reporting.figures import style
+from bhsearch.reporting.figures import palette, style
 from experiments.benchmarks.engines.contenders import PLAIN_FIRST, SHIPPED
 from experiments.benchmarks.engines.judging import Best, at_seconds, band, regrets
 from experiments.benchmarks.engines.replay import Trace
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 _WIDTH, _ROW, _TOP = 10.2, 2.75, 1.0  # inches
 _COLUMNS = ("trials", "simulated seconds", "trials")
-_GREEN, _PURPLE = style.CYCLE[2], style.CYCLE[3]
+_GREEN, _PURPLE = palette.CYCLE[2], palette.CYCLE[3]
 # Colour by kind of search, dashes for the other engine.
 LOOKS: dict[str, dict[str, Any]] = {
-    SHIPPED: {"color": style.BLUE, "linewidth": 2.2},
-    PLAIN_FIRST: {"color": style.BLUE, "linewidth": 1.0},
+    SHIPPED: {"color": palette.BLUE, "linewidth": 2.2},
+    PLAIN_FIRST: {"color": palette.BLUE, "linewidth": 1.0},
     "optuna cmaes": {"color": _GREEN},
     "optuna qmc": {"color": _PURPLE},
-    "optuna random": {"color": style.GREY},
-    "keras-tuner bayesian": {"color": style.VERMILLION, "linestyle": style.DASHED},
-    "keras-tuner random": {"color": style.GREY, "linestyle": style.DASHED},
-    "keras-tuner grid": {"color": style.INK, "linestyle": style.DASHED},
-    "none": {"color": style.GREY},
-    "median": {"color": style.BLUE, "linewidth": 2.2},
-    "halving": {"color": style.ORANGE},
+    "optuna random": {"color": palette.GREY},
+    "keras-tuner bayesian": {"color": palette.VERMILLION, "linestyle": style.DASHED},
+    "keras-tuner random": {"color": palette.GREY, "linestyle": style.DASHED},
+    "keras-tuner grid": {"color": palette.INK, "linestyle": style.DASHED},
+    "none": {"color": palette.GREY},
+    "median": {"color": palette.BLUE, "linewidth": 2.2},
+    "halving": {"color": palette.ORANGE},
     "wilcoxon": {"color": _GREEN},
 }
 
@@ -57,8 +57,8 @@ def figure(arenas: Mapping[str, tuple[Mapping[str, Sequence[Trace]], Best]], n_s
         for axes, label in zip(panels, _COLUMNS, strict=True):
             style.faint_grid(axes)
             style.label_axes(axes, label, "")
-        panels[0].set_title(f"{name}: regret", fontsize=9, loc="left", color=style.INK)
-        panels[2].set_title("regret on cases put aside", fontsize=9, loc="left", color=style.INK)
+        panels[0].set_title(f"{name}: regret", fontsize=9, loc="left", color=palette.INK)
+        panels[2].set_title("regret on cases put aside", fontsize=9, loc="left", color=palette.INK)
         _lines(panels, found, best)
         handles, labels = panels[0].get_legend_handles_labels()
         made.legend(
@@ -108,7 +108,7 @@ def _lines(panels: Sequence[Axes], found: Mapping[str, Sequence[Trace]], best: B
 
 
 def _line(axes: Axes, x: np.ndarray, values: np.ndarray, name: str) -> None:
-    shown, look = band(values), LOOKS.get(name, {"color": style.INK})
+    shown, look = band(values), LOOKS.get(name, {"color": palette.INK})
     axes.plot(x, np.maximum(shown.mean, 1e-4), label=name, **{"linewidth": 1.3, **look})
     axes.fill_between(
         x, np.maximum(shown.low, 1e-4), np.maximum(shown.high, 1e-4), color=look["color"], alpha=0.10, linewidth=0

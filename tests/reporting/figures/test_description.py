@@ -12,10 +12,11 @@ from matplotlib.collections import CircleCollection, FillBetweenPolyCollection
 from bhsearch.evaluation.bootstrap import group_draws
 from bhsearch.evaluation.curves import roc_band
 from bhsearch.evaluation.metrics import calibration_bins
-from bhsearch.reporting import report_figures, svg_charts
-from bhsearch.reporting.figures import description, style
-from bhsearch.reporting.figures.description import Area, Bar, Cross, Dot, Label, Line, nice_ticks
+from bhsearch.reporting import report_figures
+from bhsearch.reporting.figures import description, palette
+from bhsearch.reporting.figures.marks import Area, Bar, Cross, Dot, Label, Line, nice_ticks
 from bhsearch.reporting.report_numbers import calibration_points, pooled_points
+from bhsearch.reporting.svg.frame import inline_chart
 from bhsearch.states import PRUNED
 from tests.evaluation.simulated import simulate
 from tests.reporting.reports import make_report, row
@@ -53,7 +54,7 @@ def test_history_has_a_dot_per_score_a_cross_per_failure_and_the_best_so_far():
     figure = description.history([row(0, 0.6), row(1, None), row(2, 0.8), row(3, 0.7)])
     *dots, best = marks(figure, Dot)
     assert [(dot.x, dot.y) for dot in dots] == [(0, 0.6), (2, 0.8), (3, 0.7)]
-    assert (best.x, best.y, best.colour) == (2, 0.8, style.ORANGE)
+    assert (best.x, best.y, best.colour) == (2, 0.8, palette.ORANGE)
     assert [cross.x for cross in marks(figure, Cross)] == [1]
     _, so_far = marks(figure, Line)
     assert so_far.x == [0, 1, 1, 2, 2, 3, 3]
@@ -85,7 +86,7 @@ def test_a_pruned_trial_with_a_score_is_hollow_and_never_the_best():
 def test_calibration_curves_are_named_and_leave_out_empty_bins():
     mass, mean = np.array([[0.4, 0.0, 0.6]]), np.array([[0.1, np.nan, 0.9]])
     points = pooled_points(mass, mean, np.array([[0.2, np.nan, 0.8]]))
-    figure = description.calibration_curves([(points, style.GREY, "before"), (points, style.BLUE, "after")])
+    figure = description.calibration_curves([(points, palette.GREY, "before"), (points, palette.BLUE, "after")])
     _, before, after = marks(figure, Line)
     assert [before.name, after.name] == ["before", "after"]
     assert (after.x, after.y) == (pytest.approx([0.1, 0.9]), pytest.approx([0.2, 0.8]))
@@ -117,7 +118,7 @@ def test_both_renderers_draw_every_mark(name):
         "calibration": lambda: description.calibration(calibration_points(PREDICTIONS)),
         "weights": lambda: description.calibration_weights(calibration_bins(PREDICTIONS)[0][0]),
     }[name]()
-    chart = svg_charts.to_svg(figure, "words")
+    chart = inline_chart(figure, "words")
     (axes,) = report_figures.to_matplotlib(figure).axes
     assert chart.count("<circle") == len(marks(figure, Dot))
     assert chart.count("<polyline") == len(marks(figure, Line))
@@ -136,5 +137,5 @@ def test_both_renderers_draw_every_mark(name):
     assert (axes.get_xlabel(), axes.get_ylabel()) == (figure.x.name, figure.y.name)
     assert axes.get_xlim() == pytest.approx((figure.x.low, figure.x.high))
     shown = [label.get_text() for label in axes.get_xticklabels()]
-    assert shown == [f"{value:g}" for value in figure.x.marks()]
+    assert shown == [label for _, label in figure.x.labelled()]
     assert all(re.search(rf">{re.escape(value)}</text>", chart) for value in shown)

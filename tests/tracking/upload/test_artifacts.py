@@ -9,7 +9,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
@@ -17,6 +16,7 @@ from bhsearch.models.augmentation.device_transforms import SHOWN_SAMPLES, SHOWN_
 from bhsearch.tracking import keys
 from bhsearch.tracking.upload import artifacts
 from tests.evaluation.simulated import simulate
+from tests.reporting.drawn import Drawn
 from tests.tasks.samples import BINARY
 
 NOTE = "Synthetic data (phantom)"
@@ -52,9 +52,9 @@ def test_every_picture_can_be_opened(written):
     pictures = list((written / "pictures").iterdir())
     assert len(pictures) == 6
     for file in pictures:
-        with Image.open(file) as image:
-            image.load()
-            assert image.format == "PNG"
+        drawn = Drawn(file.read_bytes())
+        assert NOTE in drawn.words, file
+        assert drawn.outside() == [], file
 
 
 def test_predictions_come_back_and_say_what_they_are_for(written, predictions):
@@ -125,8 +125,8 @@ def test_a_study_that_augments_shows_what_each_policy_does(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 255, (2, n_pictures, 32, 32, 3), np.uint8)
     record = study([trial()], policies=["stain", "zoom"])
     artifacts.write_study(tmp_path, record, {"augmentation": pictures}, NOTE)
-    with Image.open(tmp_path / "pictures/augmentation.png") as image:
-        assert min(image.size) > 100
+    drawn = Drawn((tmp_path / "pictures/augmentation.svg").read_bytes())
+    assert len(drawn.all("image")) == 2 * n_pictures
     with pytest.raises(ValueError, match="zip"):
         artifacts.write_study(tmp_path / "other", record | {"policies": ["stain"]}, {"augmentation": pictures}, NOTE)
 

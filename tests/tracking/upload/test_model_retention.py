@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from bhsearch.errors import StudyError
 from bhsearch.evaluation.selection.proposal import proposed
-from bhsearch.tracking.upload.renderer import render
 from tests.studies import Store, import_mlflow, killed_at
 
 mlflow = import_mlflow()
@@ -34,10 +33,9 @@ def opened(client, outbox, keep) -> RunWriter:
 
 @pytest.fixture
 def log(outbox):
-    """Log a trial as the process that logs does it; each is drawn once."""
+    """Log a trial of the outbox."""
 
     def log(runs: RunWriter, number: int) -> None:
-        render(outbox, outbox.study(), number)
         runs.log_trial(outbox.trial(number))
 
     return log
@@ -74,7 +72,7 @@ def test_with_none_a_trial_has_everything_but_a_model(client, outbox, log, tmp_p
     (run,) = Store(tmp_path).children().values()
     assert run.info.status == "FINISHED"
     assert run.data.metrics["auc"] == outbox.trial(0).record["score"]
-    assert "pictures/roc.png" in Store(tmp_path).files(run)
+    assert "pictures/roc.svg" in Store(tmp_path).files(run)
     assert run.data.tags[MODEL] == "none"
 
 

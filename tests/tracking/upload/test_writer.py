@@ -11,7 +11,6 @@ import pytest
 from bhsearch.errors import StudyError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.tracking import keys
-from bhsearch.tracking.upload.renderer import render
 from tests.reporting.reports import ROBUST
 from tests.studies import Store, import_mlflow, killed_at
 
@@ -32,8 +31,6 @@ def log_all(client, outbox) -> RunWriter:
 
 
 def log(runs, outbox, number) -> None:
-    """As the process that logs does it: computed and drawn first."""
-    render(outbox, outbox.study(), number)
     runs.log_trial(outbox.trial(number))
 
 
@@ -66,7 +63,7 @@ def test_a_run_that_was_half_written_is_written_again(client, outbox, tmp_path, 
     assert whole.info.status == "FINISHED"
     assert whole.info.run_id != half.info.run_id
     assert "auc" in whole.data.metrics
-    assert "pictures/roc.png" in store.files(whole)
+    assert "pictures/roc.svg" in store.files(whole)
 
 
 def test_a_run_that_another_command_gave_up_is_written_again(client, outbox, tmp_path):
@@ -128,7 +125,7 @@ def test_the_end_closes_the_study_with_its_pictures(client, outbox, tmp_path):
     assert parent.data.metrics["trial/best"] == end["best"][0]["score"] == end["corrected"]["raw"]
     for name, key in (("auc", "score"), ("auc_low", "low"), ("auc_high", "high"), ("auc_bound", "bound")):
         assert parent.data.metrics[f"corrected/{name}"] == end["corrected"][key]
-    assert "pictures/history.png" in Store(tmp_path).files(parent)
+    assert "pictures/history.svg" in Store(tmp_path).files(parent)
     assert parent.data.tags["mlflow.note.content"] == end["summary"]
 
 

@@ -1,6 +1,10 @@
-"""The process that draws: what it makes lies beside the trial, and what goes wrong in it is said."""
+"""Metrics and files of a trial: what is computed from the outbox alone, and what goes wrong is said."""
+
+from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,7 @@ from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interva
 from bhsearch.evaluation.metrics import trial_metrics
 from bhsearch.runtime.cache_eviction import evict
 from bhsearch.tracking.upload.outbox import Outbox
-from bhsearch.tracking.upload.renderer import RendererProcess, joined_predictions, rendered
+from bhsearch.tracking.upload.trial_files import joined_predictions, write_trial_files
 from tests.evaluation.simulated import simulate
 from tests.tasks.samples import BINARY
 
@@ -45,58 +49,64 @@ def outbox(tmp_path):
     return box
 
 
-def test_metrics_and_files_lie_beside_the_trial(outbox):
-    renderer = RendererProcess(outbox)
-    renderer.ask([0])
-    renderer.wait(0)
-    renderer.close()
-    values, files = rendered(outbox.trial(0))
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "files"
+    made.mkdir()
+    return made
+
+
+def pictures(folder: Path) -> set[str]:
+    return {file.name for file in (folder / "pictures").iterdir()}
+
+
+def test_metrics_are_those_of_the_predictions_and_every_file_is_there(outbox, folder):
+    values = write_trial_files(folder, outbox.study(), outbox.trial(0))
     predictions = joined_predictions(outbox.study(), outbox.trial(0))
     ends = interval(bootstrap_scores(predictions, group_draws(predictions.group, predictions.stratum), BINARY))
     assert values == pytest.approx(
         {**trial_metrics(predictions, BINARY), "auc_low": ends.low, "auc_high": ends.high}, abs=1e-12, nan_ok=True
     )
-    assert {file.name for file in (files / "pictures").iterdir()} >= {"roc.png", "calibration.png"}
+    names = ("learning_curves", "roc", "precision_recall", "calibration", "confusion_matrix", "right_and_wrong")
+    assert pictures(folder) == {f"{name}.svg" for name in names}
 
 
-def test_pixels_that_are_in_use_for_drawing_stay_in_the_cache(outbox):
+SEARCH = """
+import sys, tempfile
+from pathlib import Path
+from bhsearch.tracking.upload.outbox import Outbox
+from bhsearch.tracking.upload.trial_files import write_trial_files
+outbox, root = Outbox(Path(sys.argv[1]), make=False), Path(sys.argv[2])
+write_trial_files(Path(tempfile.mkdtemp(dir=root)), outbox.study(), outbox.trial(0))
+print("matplotlib" in sys.modules, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_pixels_that_a_process_uses_stay_in_the_cache_and_it_loads_no_matplotlib(outbox, tmp_path):
     root = Path(outbox.study().record["pixels"]["file"]).parents[2]
-    renderer = RendererProcess(outbox)
-    renderer.ask([0])
-    renderer.wait(0)
-    evict(root, 0)
-    assert (root / "pixels" / "key" / "pixels.u8").exists()
-    renderer.close()
+    with subprocess.Popen(
+        [sys.executable, "-c", SEARCH, str(outbox.folder), str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "False\n"
+        evict(root, 0)
+        assert (root / "pixels" / "key" / "pixels.u8").exists()
+        process.communicate()
     evict(root, 0)
     assert not (root / "pixels" / "key").exists()
 
 
-def test_a_trial_is_drawn_without_its_images_when_the_cache_has_lost_them(outbox):
+def test_a_trial_is_drawn_without_its_images_when_the_cache_has_lost_them(outbox, folder):
     """It may have waited long: then it is better sent without them than never."""
     shutil.rmtree(Path(outbox.study().record["pixels"]["file"]).parents[2])
-    renderer = RendererProcess(outbox)
-    renderer.ask([0])
-    renderer.wait(0)
-    renderer.close()
-    drawn = {file.stem for file in (rendered(outbox.trial(0))[1] / "pictures").iterdir()}
-    assert "roc" in drawn
-    assert "right_and_wrong" not in drawn
+    write_trial_files(folder, outbox.study(), outbox.trial(0))
+    assert "roc.svg" in pictures(folder)
+    assert "right_and_wrong.svg" not in pictures(folder)
 
 
-def test_a_trial_asked_for_twice_is_drawn_once(outbox):
-    renderer = RendererProcess(outbox)
-    renderer.ask([0])
-    renderer.wait(0)
-    made = (outbox.folder / "00000" / "values.json").stat().st_mtime_ns
-    renderer.ask([0])
-    renderer.wait(0)
-    renderer.close()
-    assert (outbox.folder / "00000" / "values.json").stat().st_mtime_ns == made
-
-
-def test_what_goes_wrong_is_said(outbox):
-    renderer = RendererProcess(outbox)
-    renderer.ask([1])
-    with pytest.raises(RunError, match=r"Cannot draw the figures of trial 1: .*DataError"):
-        renderer.wait(1)
-    renderer.close()
+def test_what_goes_wrong_is_said(outbox, folder):
+    with pytest.raises(RunError, match=r"Cannot write the files of trial 1: .*DataError"):
+        write_trial_files(folder, outbox.study(), outbox.trial(1))
