@@ -26,7 +26,6 @@ PROCESSES = {
     "bhsearch.study.workers.process": "worker",
     "bhsearch.models.openvino": "conversion of backbones",
     "bhsearch.tracking.upload.uploader": "uploader",
-    "bhsearch.tracking.upload.renderer": "renderer",
 }
 OTHER = "other"
 ALL = "all"
