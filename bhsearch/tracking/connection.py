@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from bhsearch.errors import StudyError
+from bhsearch.runtime import cache
 from bhsearch.runtime.cache import interprocess_lock
 from bhsearch.runtime.store_schema import SCHEMA, require_schema
 from bhsearch.tracking import keys
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
+_EMPTY = "mlflow.db"
 # Without this tag, the user interface may show its pages for language models.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -90,6 +94,8 @@ def open_client(patient: bool = False) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # To print the address of each run that ends, MLflow would read the run from the server again.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
     def opened() -> MlflowClient:
         uri = mlflow.get_tracking_uri()
@@ -136,25 +142,25 @@ def _create_database(uri: str) -> None:
     file = sqlite_file(uri)
     if file is None or str(file) == ":memory:" or file.exists() or not file.parent.is_dir():
         return
+    # The tables take seconds, so an empty database is kept in the cache.
+    empty = cache.get_or_create("stores", {"mlflow": metadata.version("mlflow")}, _fill_with_empty_database) / _EMPTY
+    draft = file.with_name(f"{file.name}.creating")
+    try:
+        shutil.copyfile(empty, draft)
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _fill_with_empty_database(folder: Path) -> None:
     from mlflow.store.db.utils import _initialize_tables
     from sqlalchemy import URL, create_engine
 
-    draft = file.with_name(f"{file.name}.creating")
-    _delete_database(draft)  # of a process that was killed
-    engine = create_engine(URL.create("sqlite", database=str(draft)))
+    engine = create_engine(URL.create("sqlite", database=str(folder / _EMPTY)))
     try:
-        try:
-            _initialize_tables(engine)  # type: ignore[no-untyped-call]
-        finally:
-            engine.dispose()
-        draft.replace(file)
+        _initialize_tables(engine)  # type: ignore[no-untyped-call]
     finally:
-        _delete_database(draft)
-
-
-def _delete_database(file: Path) -> None:
-    for part in (file, file.with_name(f"{file.name}-journal")):
-        part.unlink(missing_ok=True)
+        engine.dispose()
 
 
 @contextmanager
