@@ -178,7 +178,13 @@ def test_importing_the_package_loads_no_framework():
 
 @pytest.mark.parametrize(
     ("module", "allowed"),
-    [("study.runner", {"optuna"}), ("study.workers.process", {"optuna"}), ("tracking.upload.renderer", {"matplotlib"})],
+    [
+        ("study.runner", {"optuna"}),
+        ("study.workers.process", {"optuna"}),
+        ("tracking.upload.renderer", {"matplotlib"}),
+        ("tracking.upload.uploader", {"matplotlib"}),
+        ("tracking.upload.writer", {"mlflow", "matplotlib"}),
+    ],
 )
 def test_a_process_of_a_study_starts_without_what_it_may_never_need(module, allowed):
     """Each of the processes that begin together would pay for it."""

@@ -92,6 +92,24 @@ def test_a_drain_that_is_killed_while_it_sends_is_finished_by_the_next(outbox, d
     assert not (tmp_path / "outbox").exists()
 
 
+def test_the_process_needs_neither_keras_nor_a_backend(outbox, tmp_path):
+    """The structures of the models are in the cache, where the workers have put them."""
+    code = f"""
+import atexit, runpy, sys
+heavy = ("keras", "tensorflow", "jax", "openvino", "sklearn")
+atexit.register(lambda: print("LOADED", *(name for name in heavy if name in sys.modules)))
+sys.argv = ["uploader", {str(outbox.folder)!r}]
+runpy.run_module("bhsearch.tracking.upload.uploader", run_name="__main__")
+"""
+    with started(tmp_path, "-c", code, stdin=subprocess.DEVNULL) as process:
+        output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert [sent.number for sent in messages_in(output) if isinstance(sent, Sent)] == [0, 1, 2]
+    assert output.splitlines()[-1] == "LOADED", output
+    for run in Store(tmp_path).children().values():
+        assert len(run.outputs.model_outputs) == 1
+
+
 def test_a_store_that_cannot_be_opened_is_said_in_one_line_and_nothing_is_lost(outbox, drain, tmp_path):
     (tmp_path / "file").touch()  # MLflow makes folders that are missing, but not in a file
     code, output = drain(f"sqlite:///{tmp_path}/file/mlflow.db")
