@@ -183,6 +183,7 @@ def test_importing_the_package_loads_no_framework():
         ("study.workers.process", {"optuna"}),
         ("tracking.upload.uploader", set()),
         ("tracking.upload.trial_files", set()),
+        ("tracking.upload.writer", {"mlflow"}),
     ],
 )
 def test_a_process_of_a_study_starts_without_what_it_may_never_need(module, allowed):

@@ -185,19 +185,14 @@ def deployed_network(
 def _made_again(
     study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, predictions: Predictions, reporter: ProgressReporter
 ) -> tuple[Any, Predictions]:
-    from bhsearch.models.inference_model import ModelPool, inference_network
+    from bhsearch.models.structures import ArchivePool, StructureBuilder
 
     outcome = run_again(study, trial, opened, reporter)
     settings = opened.settings
     backbone = backbone_of(study, settings, trial.params["backbone"])
-    made = inference_network(
-        ModelPool(study.task.link),
-        backbone,
-        settings.resize,
-        settings.image_size,
-        outcome.model,
-        dict(outcome.arrays),
-    )
+    link = study.task.link
+    archives = ArchivePool(link, StructureBuilder(link))
+    made = archives.get(backbone, settings.resize, settings.image_size, outcome.model, outcome.arrays)
     with tempfile.TemporaryDirectory() as folder:
         made.save(Path(folder) / "model.keras")
         network = load_network(Path(folder) / "model.keras")

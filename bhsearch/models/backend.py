@@ -134,6 +134,13 @@ def import_backend_for_inference() -> None:
         keras_settings.pin()
 
 
+@contextlib.contextmanager
+def without_tensorflow() -> Iterator[None]:
+    """Hide TensorFlow in the block if it is not imported, since Keras imports it with any backend to save a network."""
+    with _hidden(() if "tensorflow" in sys.modules else ("tensorflow",)):
+        yield
+
+
 def title() -> str:
     """Return the display name of the configured backend without importing the backend."""
     return "JAX" if os.environ.get("KERAS_BACKEND") == "jax" else "TensorFlow"

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import tempfile
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.data.arrays import Float32Array
 from bhsearch.models.augmentation.cached_views import apply_view
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.losses import LINKS
@@ -36,7 +30,6 @@ class ModelPool:
     def __init__(self, link: str) -> None:
         self.link = link
         self._networks: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        self._archives: OrderedDict[tuple[Any, ...], KerasArchive] = OrderedDict()
         self._backbones: OrderedDict[tuple[Backbone, int], Any] = OrderedDict()
 
     def get(self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads) -> Any:
@@ -55,27 +48,18 @@ class ModelPool:
             the same architecture overwrites the heads of this model.
         """
         network = self._network(backbone, mode, size, views, heads)
-        kernel, bias, *output_weights = _head_weights(heads)
+        kernel, bias, *output_weights = head_weights(heads)
         network.get_layer(_HEADS[0]).set_weights([kernel, bias])
         network.get_layer(_HEADS[1]).set_weights(output_weights)
         return network
 
-    def archive(
-        self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads
-    ) -> PrefilledArchive:
-        """Return the network of `get` as an archive that can only be saved, which is many times faster.
-
-        For the arguments see `get`.
-        """
-        key = (backbone, mode, size, views, heads.kernel.shape, heads.linear)
-        archive: KerasArchive = _single_network(
-            self._archives, key, lambda: KerasArchive(self._network(backbone, mode, size, views, heads), _HEADS)
-        )
-        return archive.filled(_head_weights(heads))
+    def backbone(self, backbone: Backbone, size: int) -> Any:
+        """Return the network of a backbone, which the models with this backbone share."""
+        return _single_network(self._backbones, (backbone, size), lambda: backbone.build(size))
 
     def _network(self, backbone: Backbone, mode: str, size: int, views: tuple[str, ...], heads: Heads) -> Any:
         shape, linear = heads.kernel.shape, heads.linear
-        features = _single_network(self._backbones, (backbone, size), lambda: backbone.build(size))
+        features = self.backbone(backbone, size)
         key = (backbone, mode, size, views, shape, linear)
         return _single_network(
             self._networks, key, lambda: _empty_model(features, mode, size, views, shape, linear, self.link)
@@ -146,32 +130,6 @@ def members_of(arrays: Mapping[str, npt.NDArray[Any]], n_members: int) -> list[M
     return found
 
 
-def inference_network(
-    pool: ModelPool,
-    backbone: Backbone,
-    mode: str,
-    size: int,
-    model: Mapping[str, Any],
-    arrays: Mapping[str, npt.NDArray[Any]],
-) -> Any:
-    """Return the network of a fine-tuning trial, or a `PrefilledArchive` for a trial of heads on frozen features.
-
-    Args:
-        pool: Pool of deployed models.
-        backbone: Backbone of the trial.
-        mode: Resize mode, see `resize_images`.
-        size: Input side in pixels for frozen features; fine-tuned networks use `model["image_size"]` instead.
-        model: Description of the model, with the keys `kind`, `views` and further keys that depend on `kind`.
-        arrays: Weights of the model by name.
-    """
-    views = tuple(model["views"])
-    if model["kind"] == "networks":
-        members = members_of(arrays, model["n_members"])
-        return ensemble(backbone, mode, model["image_size"], views, model["hidden_units"], members, pool.link)
-    heads = Heads.from_arrays(arrays, bool(model["linear"]))
-    return pool.archive(backbone, mode, size, views, heads)
-
-
 def arrays_of(members: Sequence[ModelWeights]) -> dict[str, npt.NDArray[Any]]:
     """Return the weights of fine-tuned networks as arrays by name, for storage in one file."""
     found: dict[str, npt.NDArray[Any]] = {}
@@ -181,7 +139,7 @@ def arrays_of(members: Sequence[ModelWeights]) -> dict[str, npt.NDArray[Any]]:
     return found
 
 
-def _head_weights(heads: Heads) -> list[npt.NDArray[np.float32]]:
+def head_weights(heads: Heads) -> list[npt.NDArray[np.float32]]:
     """Return the weights of the layers in `_HEADS`, in the order of the layers and of Keras's weights."""
     return [
         heads.kernel.reshape(heads.kernel.shape[0], -1),
@@ -237,84 +195,3 @@ def _over_views(probability: Any, n_views: int) -> Any:
     from keras import ops
 
     return ops.mean(ops.reshape(probability, (n_views, -1, 1)), axis=0) if n_views > 1 else probability
-
-
-_WEIGHTS = "model.weights.h5"
-
-
-class KerasArchive:
-    """Content of the `.keras` file of a network, in which the weights of some layers can be replaced.
-
-    Args:
-        network: A built Keras network.
-        layers: Names of the layers whose weights will be replaced.
-
-    Raises:
-        ValueError: If the file does not contain each weight of these layers exactly once.
-    """
-
-    def __init__(self, network: Any, layers: Sequence[str]) -> None:
-        random = np.random.default_rng(0)
-        markers = []
-        for name in layers:
-            layer = network.get_layer(name)
-            layer.set_weights([random.normal(size=weight.shape).astype(np.float32) for weight in layer.weights])
-            markers += layer.get_weights()
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "network.keras"
-            network.save(file)
-            with zipfile.ZipFile(file) as archive:
-                self._members = {info.filename: archive.read(info) for info in archive.infolist()}
-        self._places = _locate_weights(self._members[_WEIGHTS], markers)
-
-    def filled(self, weights: Sequence[Float32Array]) -> PrefilledArchive:
-        """Return an archive with replaced weights.
-
-        Args:
-            weights: New weights, in the order of the layers and of the weights in each layer.
-        """
-        content = io.BytesIO(self._members[_WEIGHTS])
-        with h5py.File(content, "r+") as file:
-            for place, values in zip(self._places, weights, strict=True):
-                file[place][...] = values
-        return PrefilledArchive(self._members | {_WEIGHTS: content.getvalue()})
-
-
-class PrefilledArchive:
-    """Content of a `.keras` file that can be saved like a network.
-
-    Args:
-        members: Content of each member of the zip archive, by file name.
-    """
-
-    def __init__(self, members: dict[str, bytes]) -> None:
-        self._members = members
-
-    def save(self, file: str | Path) -> None:
-        """Write the `.keras` file."""
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, content in self._members.items():
-                archive.writestr(zipfile.ZipInfo(name), content)
-
-
-def _locate_weights(content: bytes, markers: Sequence[Float32Array]) -> list[str]:
-    """Return the names of arrays in a weights file, found by their values, since Keras's names are not specified.
-
-    Raises:
-        ValueError: If an array is not in the file exactly once.
-    """
-    found: list[list[str]] = [[] for _ in markers]
-
-    def compare(name: str, item: Any) -> None:
-        for places, marker in zip(found, markers, strict=True):
-            if isinstance(item, h5py.Dataset) and item.shape == marker.shape and np.array_equal(item[()], marker):
-                places.append(name)
-
-    with h5py.File(io.BytesIO(content), "r") as file:
-        file.visititems(compare)
-    if any(len(places) != 1 for places in found):
-        raise ValueError(
-            "The weight names of a head must end with the positions 0, 1, ... without gaps, but got the positions "
-            f"{found}."
-        )
-    return [places[0] for places in found]

@@ -98,10 +98,7 @@ def study_record(context: StudyContext, metadata: StudyMetadata, workers: int) -
         "settings": resolved_settings(context, workers),
         "tags": _tags(context, metadata),
         "files": _files(context, metadata),
-        "backbones": {
-            name: {"name": name, "file": str(b.file) if b.file else "", "digest": b.digest, "kind": b.kind}
-            for name, b in context.backbones.items()
-        },
+        "backbones": {name: backbone.to_record() for name, backbone in context.backbones.items()},
         "pixels": {
             "file": str(pixel_file(context.development, resize)),
             "shape": [len(context.images), *resize.shape],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
+from bhsearch.models.backbones.base import BackboneRecord
 from bhsearch.tasks import TaskRecord
 
 
@@ -15,15 +16,6 @@ class PixelFile(TypedDict):
 
     file: str
     shape: list[int]
-
-
-class BackboneRecord(TypedDict):
-    """A backbone: name, path of the weights file (empty if there is no file), digest of the weights, and kind."""
-
-    name: str
-    file: str
-    digest: str
-    kind: str
 
 
 class StudyRecord(TypedDict):

@@ -1,8 +1,7 @@
-"""Deployed models agree with the scored predictions, and prefilled archives with files that Keras saves."""
+"""Deployed models agree with the scored predictions."""
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import pytest
 
@@ -11,7 +10,7 @@ from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.models.backbones.registry import find_backbones
 from bhsearch.models.features import FeatureCache
-from bhsearch.models.inference_model import KerasArchive, ModelPool, arrays_of, ensemble, members_of
+from bhsearch.models.inference_model import ModelPool, arrays_of, ensemble, members_of
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import predict
@@ -254,28 +253,3 @@ def test_members_come_back_from_their_arrays_in_order(cnn_program):
     back = members_of(arrays, len(members))
     assert all(same(one, other) for one, other in zip(members, back, strict=True))
     assert not same(members[1], back[10])
-
-
-def network() -> keras.Model:
-    images = keras.Input((4,))
-    hidden = keras.layers.Dense(3, name="body")(images)
-    return keras.Model(images, keras.layers.Dense(2, name="head")(hidden))
-
-
-def test_a_filled_archive_loads_with_the_new_head_and_the_old_body(tmp_path) -> None:
-    model = network()
-    body = model.get_layer("body").get_weights()
-    kernel, bias = np.arange(6, dtype=np.float32).reshape(3, 2), np.array([7, 8], np.float32)
-    archive = KerasArchive(model, ["head"])
-    for factor in (1, 2):  # what was filled first must not shine through
-        archive.filled([factor * kernel, factor * bias]).save(tmp_path / "m.keras")
-        loaded = keras.saving.load_model(tmp_path / "m.keras")
-        assert np.array_equal(loaded.get_layer("head").get_weights()[0], factor * kernel)
-        assert np.array_equal(loaded.get_layer("head").get_weights()[1], factor * bias)
-        for kept, found in zip(body, loaded.get_layer("body").get_weights(), strict=True):
-            assert np.array_equal(kept, found)
-
-
-def test_weights_of_another_number_are_refused(tmp_path) -> None:
-    with pytest.raises(ValueError, match="shorter"):
-        KerasArchive(network(), ["head"]).filled([np.zeros((3, 2), np.float32)])

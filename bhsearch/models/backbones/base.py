@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,15 @@ from bhsearch.models import backend
 from bhsearch.plugins import Registry
 
 NAME_SEPARATOR = ":"  # separates the name of a kind from an argument, for kinds of other packages
+
+
+class BackboneRecord(TypedDict):
+    """A backbone: name, path of the weights file (empty if there is no file), digest of the weights, and kind."""
+
+    name: str
+    file: str
+    digest: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,21 @@ class Backbone:
     file: Path | None
     digest: str
     kind: str
+
+    def to_record(self) -> BackboneRecord:
+        """Return the backbone as a JSON-compatible dict."""
+        return {
+            "name": self.name,
+            "file": str(self.file) if self.file else "",
+            "digest": self.digest,
+            "kind": self.kind,
+        }
+
+    @classmethod
+    def from_record(cls, record: BackboneRecord) -> Backbone:
+        """Restore a backbone from the dict of `to_record`."""
+        file = Path(record["file"]) if record["file"] else None
+        return cls(record["name"], file, record["digest"], record["kind"])
 
     @property
     def size_mb(self) -> float:

@@ -29,6 +29,7 @@ from bhsearch.runtime.background import repeated
 from bhsearch.runtime.processes import is_alive, memory_mb, this_process
 from bhsearch.states import COMPLETE, FAILED, RUNNING
 from bhsearch.study.context import StudyContext
+from bhsearch.study.model_structures import ModelStructures
 from bhsearch.study.objective_factory import Objective, resolved
 from bhsearch.study.outcome.ranking import N_DRAWS
 from bhsearch.study.payloads import complete_record, failed_record, now_ms, pruned_record
@@ -132,6 +133,7 @@ class Worker:
         self._worked = False
         self._images = prepared.images
         self._draws: IntArray | None = None
+        self._structures = ModelStructures(prepared) if outbox is not None else None
 
     def run(self) -> str:
         """Run trials until a stopping criterion is met.
@@ -240,6 +242,8 @@ class Worker:
         settings = self._prepared.settings
         now = resolved(self._prepared.regime, settings.feature_backend, settings.precision)
         record, arrays = complete_record(trial, outcome, ends, now)
+        if self._structures is not None:
+            self._structures.prepare(trial.params["backbone"], outcome)
         try:
             with self._reported(trial, outcome.probability), via_outbox(self._outbox, trial.number, record, arrays):
                 self._engine.complete(trial.number, outcome.score, outcome.seconds, ends, outcome.milliseconds)

@@ -87,7 +87,6 @@ def _import() -> None:
     """Import MLflow, before any thread is started, because the import forks."""
     from bhsearch.models import backend
 
-    backend.import_backend_for_inference()
     with backend.silence_stderr():
         import bhsearch.tracking.upload.writer  # noqa: F401
 

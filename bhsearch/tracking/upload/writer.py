@@ -9,11 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlflow
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, SourceType
-from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
     MLFLOW_PARENT_RUN_ID,
@@ -29,7 +26,7 @@ from bhsearch.evaluation.image_columns import ImageColumns
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.evaluation.robustness import Robustness
 from bhsearch.models.backbones.base import Backbone
-from bhsearch.models.inference_model import ModelPool, inference_network
+from bhsearch.models.structures import ArchivePool
 from bhsearch.objectives.base import MS_PER_IMAGE
 from bhsearch.runtime.store_schema import SCHEMA, require_schema
 from bhsearch.states import COMPLETE, FAILED, PRUNED
@@ -41,6 +38,7 @@ from bhsearch.tracking.records import StudyRecord, SummaryRecord, TrialRecord
 from bhsearch.tracking.requests import call_with_retry
 from bhsearch.tracking.saved_views import write_views
 from bhsearch.tracking.upload import artifacts
+from bhsearch.tracking.upload.model_log import ModelLog, log_folder
 from bhsearch.tracking.upload.model_retention import KEPT, NONE, ModelRetention
 from bhsearch.tracking.upload.outbox import Message
 from bhsearch.tracking.upload.trial_files import write_trial_files
@@ -48,12 +46,7 @@ from bhsearch.tracking.upload.trial_files import write_trial_files
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_SIGNATURE = ModelSignature(
-    inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
-    outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1))]),
-)
 _STATUS = {COMPLETE: "FINISHED", PRUNED: "KILLED", FAILED: "FAILED"}
-_MOST_METRICS = 1000  # per request, the limit of MLflow
 
 
 def find_study_run(client: MlflowClient, experiment_id: str, uid: str) -> str | None:
@@ -120,7 +113,8 @@ class RunWriter:
         self._task = restore_task(study.record.get("task"))
         require_schema(study.record.get("schema"), f"The outbox {study.folder.parent}")
         self.experiment_id = open_experiment(client, self._record["experiment"])
-        self._pool = ModelPool(self._task.link)
+        self._archives = ArchivePool(self._task.link)
+        self._model_log = ModelLog(client, self.experiment_id, self._record["requirements"], self._model_metadata())
         self._config: set[str] = set()  # names of the settings logged on the study's run
         self.notes: list[str] = []  # sentences for the user
         self.run_id = self._study_run()
@@ -151,22 +145,30 @@ class RunWriter:
         if known is not None:  # the run is incomplete: a process died or the store became unavailable
             self._delete(known.info.run_id)
         with tempfile.TemporaryDirectory() as folder:
-            complete = record["state"] == COMPLETE
+            if record["state"] != COMPLETE:
+                return self._log_run(message, {}, None)
             # Before the run is created, which an error would leave incomplete.
-            values = write_trial_files(Path(folder), self._study, message) if complete else {}
+            values = write_trial_files(Path(folder), self._study, message)
             return self._log_run(message, values, Path(folder))
 
-    def _log_run(self, message: Message[TrialRecord], values: dict[str, float], files: Path) -> str:
+    def _log_run(self, message: Message[TrialRecord], values: dict[str, float], files: Path | None) -> str:
         """Create the run of a trial with everything that belongs to it, and return the id of the run.
 
         Args:
             message: Record and arrays of the trial.
-            values: Metrics of a complete trial.
-            files: Folder of the artifacts of a complete trial.
+            values: Metrics of a complete trial; empty for others.
+            files: Folder of the artifacts of a complete trial; None for others.
         """
         record = message.record
         number = record["number"]
+        note = notes.trial_note(self._record, record, values, self.experiment_id, self.run_id)
         tags = self._tags(str(number)) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"].lower()}
+        if files is not None:
+            values |= {keys.SECONDS: record["seconds"]}
+            values |= {f"{keys.COST}{name}": value for name, value in record["cost"].items()}
+            milliseconds = record["cost"].get(MS_PER_IMAGE, np.inf)
+            keep = self._models.wants(values[keys.AUC], number, milliseconds)
+            tags[MODEL] = KEPT if keep else NONE
         run = self._client.create_run(
             self.experiment_id,
             record["started_ms"],
@@ -174,22 +176,23 @@ class RunWriter:
             keys.trial_name(number, record["params"]),
         )
         self._done[number] = run
-        run_id = run.info.run_id
-        params = [Param(key, str(value)) for key, value in record["params"].items()]
-        self._client.log_batch(run_id, params=params)
-        if record["state"] == COMPLETE:
-            values = self._log_result(run_id, message, values, files)
+        run_id = str(run.info.run_id)
+        # The model is logged before the metrics, so that they can name it.
+        model_id = self._log_model(run_id, message) if tags.get(MODEL) == KEPT else None
+        self._log_facts(run_id, record, note, _metrics(record, values, model_id))
+        if files is not None:
+            log_folder(run.info.artifact_uri, files, self._client)
+            self._log_dataset(run_id, "cross-validation")
             self._log_progress(record, values)
-        elif record["state"] == PRUNED:
-            seconds = Metric(keys.SECONDS, record["seconds"], record["ended_ms"], 0)
-            self._client.log_batch(run_id, metrics=[seconds, *_curves(record)])
-        else:
-            self._client.log_batch(run_id, tags=[RunTag(REASON, record["reason"])])
-        note = notes.trial_note(self._record, record, values, self.experiment_id, self.run_id)
-        self._client.log_batch(run_id, tags=[RunTag(MLFLOW_RUN_NOTE, note)])
         self._client.set_terminated(run_id, _STATUS[record["state"]], record["ended_ms"])
         self._models.tidy()
-        return str(run_id)
+        return run_id
+
+    def _log_facts(self, run_id: str, record: TrialRecord, note: str, metrics: list[Metric]) -> None:
+        """Log params, metrics and texts of a trial in one request, unless the metrics need several."""
+        params = [Param(key, str(value)) for key, value in record["params"].items()]
+        texts = {MLFLOW_RUN_NOTE: note} | ({REASON: record["reason"]} if "reason" in record else {})
+        self._client.log_batch(run_id, metrics, params, [RunTag(*text) for text in texts.items()])
 
     def _log_progress(self, record: TrialRecord, values: dict[str, float]) -> None:
         """Log a trial's score and the best score so far on the study's run; repeated calls write the same points."""
@@ -340,62 +343,23 @@ class RunWriter:
                 "--study to tell them apart."
             )
 
-    def _log_result(
-        self, run_id: str, message: Message[TrialRecord], values: dict[str, float], files: Path
-    ) -> dict[str, float]:
-        """Log metrics, model and files of a complete trial, and return all metrics."""
-        costs = {f"{keys.COST}{name}": value for name, value in message.record["cost"].items()}
-        values = values | {keys.SECONDS: message.record["seconds"], **costs}
-        milliseconds = message.record["cost"].get(MS_PER_IMAGE, np.inf)
-        keep = self._models.wants(values[keys.AUC], message.record["number"], milliseconds)
-        self._client.log_batch(run_id, tags=[RunTag(MODEL, KEPT if keep else NONE)])
-        model_id = self._log_model(run_id, message) if keep else None
-        self._log_metrics(run_id, model_id, values, message.record)
-        self._client.log_artifacts(run_id, str(files))
-        self._log_dataset(run_id, "cross-validation")
-        return values
-
-    def _log_metrics(self, run_id: str, model_id: str | None, values: dict[str, float], record: TrialRecord) -> None:
-        """Log final metrics on the run and the model, and learning curves on the run only."""
-        ended = record["ended_ms"]
-        batch = [Metric(name, value, ended, 0, model_id) for name, value in values.items() if np.isfinite(value)]
-        batch += _curves(record)
-        for start in range(0, len(batch), _MOST_METRICS):
-            self._client.log_batch(run_id, metrics=batch[start : start + _MOST_METRICS])
-
     def _log_model(self, run_id: str, message: Message[TrialRecord]) -> str:
-        """Log the model of a trial, and return the model's id.
-
-        The model is logged before the metrics of the trial, which MLflow would otherwise read back.
-        """
-        # `mlflow.keras.log_model` needs an active run, and would end the incomplete run afterwards.
-        mlflow.set_experiment(experiment_id=self.experiment_id)
-        logged = Model.log(
-            artifact_path=None,
-            flavor=mlflow.keras,
-            model=self._network(message),  # MLflow only calls its `save` method
-            name="model",
-            run_id=run_id,
-            signature=_SIGNATURE,
-            pip_requirements=self._record["requirements"],
-            metadata={
-                "task": task_record(self._task),
-                "output": "P(malignant), mean over the folds",
-                "split_fingerprint": self._record["tags"][keys.SPLIT_FINGERPRINT],
-                "data_fingerprint": self._record["tags"][keys.DATA_FINGERPRINT],
-                "use": DISCLAIMER,
-            },
+        """Log the model of a trial, and return the model's id."""
+        record, settings = message.record, self._record["settings"]
+        backbone = Backbone.from_record(self._record["backbones"][record["params"]["backbone"]])
+        archive = self._archives.get(
+            backbone, settings["resize"], settings["image_size"], record["model"], message.arrays
         )
-        return str(logged.model_id)
+        return self._model_log.log(run_id, record["params"], archive)
 
-    def _network(self, message: Message[TrialRecord]) -> Any:
-        """Return the network of a trial; for heads, a `PrefilledArchive` that can only be saved."""
-        facts = self._record["backbones"][message.record["params"]["backbone"]]
-        backbone = Backbone(
-            facts["name"], Path(facts["file"]) if facts["file"] else None, facts["digest"], facts["kind"]
-        )
-        resize, size = self._record["settings"]["resize"], self._record["settings"]["image_size"]
-        return inference_network(self._pool, backbone, resize, size, message.record["model"], message.arrays)
+    def _model_metadata(self) -> dict[str, Any]:
+        return {
+            "task": task_record(self._task),
+            "output": "P(malignant), mean over the folds",
+            "split_fingerprint": self._record["tags"][keys.SPLIT_FINGERPRINT],
+            "data_fingerprint": self._record["tags"][keys.DATA_FINGERPRINT],
+            "use": DISCLAIMER,
+        }
 
     def _log_dataset(self, run_id: str, context: str) -> None:
         record = self._record
@@ -423,6 +387,17 @@ def _selection_tags(record: SummaryRecord) -> dict[str, str]:
         tags[keys.BEST_TRIAL], tags[keys.PROPOSED_TRIAL] = str(chosen["best"]), str(chosen["proposed"])
         tags[keys.PROPOSED_BECAUSE] = chosen["reason"]
     return tags
+
+
+def _metrics(record: TrialRecord, values: Mapping[str, float], model_id: str | None) -> list[Metric]:
+    """Return the metrics of a trial: final ones, which are also the model's, and learning curves."""
+    ended = record["ended_ms"]
+    if record["state"] == PRUNED:
+        return [Metric(keys.SECONDS, record["seconds"], ended, 0), *_curves(record)]
+    if record["state"] != COMPLETE:
+        return []
+    final = [Metric(name, value, ended, 0, model_id) for name, value in values.items() if np.isfinite(value)]
+    return final + _curves(record)
 
 
 def _curves(record: TrialRecord) -> list[Metric]:

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 from bhsearch.errors import RunError, StudyError
+from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.structures import ArchivePool, StructureBuilder
 from bhsearch.runtime import messages
 from bhsearch.runtime.messages import Back, Failed, Go, Ready, Sent, from_line, to_line
 from bhsearch.runtime.processes import this_process
+from bhsearch.states import COMPLETE
 from bhsearch.tracking.upload import uploader as module
 from bhsearch.tracking.upload.outbox import Outbox
 from tests.studies import Store, import_mlflow, started
@@ -90,6 +93,32 @@ def test_a_drain_that_is_killed_while_it_sends_is_finished_by_the_next(outbox, d
     assert [run.info.status for run in store.children().values()] == ["FINISHED"] * 3
     assert store.parent().info.status == "FINISHED"
     assert not (tmp_path / "outbox").exists()
+
+
+def test_the_process_needs_neither_keras_nor_a_backend(outbox, tmp_path):
+    """The structures of the models are in the cache, where workers or the uploader of another study have put them."""
+    record = outbox.study().record
+    pool = ArchivePool("sigmoid", StructureBuilder("sigmoid"))
+    for number in outbox.waiting():
+        trial = outbox.trial(number)
+        if trial.record["state"] == COMPLETE:
+            backbone = Backbone.from_record(record["backbones"][trial.record["params"]["backbone"]])
+            settings = record["settings"]
+            pool.get(backbone, settings["resize"], settings["image_size"], trial.record["model"], trial.arrays)
+    code = f"""
+import atexit, runpy, sys
+heavy = ("keras", "tensorflow", "jax", "openvino", "sklearn")
+atexit.register(lambda: print("LOADED", *(name for name in heavy if name in sys.modules)))
+sys.argv = ["uploader", {str(outbox.folder)!r}]
+runpy.run_module("bhsearch.tracking.upload.uploader", run_name="__main__")
+"""
+    with started(tmp_path, "-c", code, stdin=subprocess.DEVNULL) as process:
+        output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert [sent.number for sent in messages_in(output) if isinstance(sent, Sent)] == [0, 1, 2]
+    assert output.splitlines()[-1] == "LOADED", output
+    for run in Store(tmp_path).children().values():
+        assert len(run.outputs.model_outputs) == 1
 
 
 def test_a_store_that_cannot_be_opened_is_said_in_one_line_and_nothing_is_lost(outbox, drain, tmp_path):

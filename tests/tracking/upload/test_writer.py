@@ -50,7 +50,7 @@ def test_trials_are_logged_once_however_often_they_are_sent(client, outbox, tmp_
     assert list(before) == NUMBERS
 
 
-@pytest.mark.parametrize("step", ["_log_metrics", "_log_dataset", "_log_model"])
+@pytest.mark.parametrize("step", ["_log_facts", "_log_dataset", "_log_model"])
 def test_a_run_that_was_half_written_is_written_again(client, outbox, tmp_path, step):
     runs = RunWriter(client, outbox.study())
     with killed_at(RunWriter, step):

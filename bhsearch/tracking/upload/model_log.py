@@ -1,0 +1,126 @@
+"""Log the models of trials to MLflow, with what is equal for all models of a study prepared once.
+
+`mlflow.keras.log_model` would import Keras, check the installed requirements for every model, and read the run back.
+The files and records here are the same as those that it writes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow.entities import LoggedModelOutput
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.types import Schema, TensorSpec
+
+from bhsearch.models.archive import ModelArchive
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+NAME = "model"
+_SIGNATURE = ModelSignature(
+    inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+    outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1))]),
+)
+_LOADER = "mlflow.keras"
+_ENVIRONMENT = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
+_DATA, _FILE, _MODULE = "data", "model.keras", "keras_module.txt"  # as `mlflow.keras` reads them
+
+
+class ModelLog:
+    """The models of one study in MLflow.
+
+    Args:
+        client: Client of the MLflow store.
+        experiment_id: Experiment of the study.
+        requirements: Requirements of the models, for pip.
+        metadata: Metadata of the models.
+    """
+
+    def __init__(
+        self, client: MlflowClient, experiment_id: str, requirements: Sequence[str], metadata: Mapping[str, Any]
+    ) -> None:
+        self._client, self._experiment_id = client, experiment_id
+        self._requirements, self._metadata = list(requirements), dict(metadata)
+        self._environment: dict[str, bytes] = {}  # files by name, once the first model is logged
+        self._tags: dict[str, str] = {}
+
+    def log(self, run_id: str, params: Mapping[str, Any], archive: ModelArchive) -> str:
+        """Log the model of a run, and return the model's id.
+
+        Args:
+            run_id: Run of the trial.
+            params: Parameters of the trial.
+            archive: The model as a `.keras` file.
+        """
+        if not self._environment:
+            self._environment, self._tags = _environment_files(self._requirements), resolve_tags()
+        model = self._client.create_logged_model(
+            self._experiment_id, NAME, run_id, self._tags, {name: str(value) for name, value in params.items()}
+        )
+        self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        with tempfile.TemporaryDirectory() as place:
+            self._write(Path(place), model, archive)
+            log_folder(model.artifact_location, Path(place), self._client)
+        self._client.finalize_logged_model(model.model_id, "READY")
+        return str(model.model_id)
+
+    def _write(self, folder: Path, model: Any, archive: ModelArchive) -> None:
+        data = folder / _DATA
+        data.mkdir()
+        (data / _MODULE).write_text("keras", encoding="utf-8")
+        archive.save(data / _FILE)
+        description = Model(
+            artifact_path=model.artifact_location,
+            run_id=model.source_run_id,
+            signature=_SIGNATURE,
+            model_uuid=model.model_id,
+            model_id=model.model_id,
+            metadata=self._metadata,
+            model_size_bytes=sum(file.stat().st_size for file in data.iterdir()),
+        )
+        description.add_flavor(
+            "keras",
+            data=_DATA,
+            keras_version=archive.keras_version,
+            keras_backend="openvino",  # of the process that can build the structure; the model runs on any backend
+            save_exported_model=False,
+        )
+        mlflow.pyfunc.add_to_model(description, loader_module=_LOADER, **_ENVIRONMENT)
+        description.save(folder / MLMODEL_FILE_NAME)
+        for name, content in self._environment.items():
+            (folder / name).write_bytes(content)
+
+
+def log_folder(uri: str, folder: Path, client: MlflowClient) -> None:
+    """Upload the files of a folder to an artifact folder.
+
+    The methods of the client would read the run or the model back to learn its artifact folder.
+
+    Args:
+        uri: Artifact folder of a run or of a model.
+        folder: Local folder.
+        client: Client of the MLflow store.
+    """
+    files = get_artifact_repository(uri, client.tracking_uri)
+    files.log_artifacts(str(folder))  # type: ignore[no-untyped-call]
+
+
+def _environment_files(requirements: list[str]) -> dict[str, bytes]:
+    """Return the files of a model that describe its Python environment, by name, as MLflow writes them."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / NAME
+        mlflow.pyfunc.save_model(folder, loader_module=_LOADER, pip_requirements=list(requirements))
+        (folder / MLMODEL_FILE_NAME).unlink()
+        found = {file.name: file.read_bytes() for file in folder.iterdir()}
+        shutil.rmtree(folder)
+    return found
