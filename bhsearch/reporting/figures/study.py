@@ -11,6 +11,7 @@ import numpy.typing as npt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
+from bhsearch.evaluation.mixed_score import score_axis, score_title
 from bhsearch.reporting.figures import description, style
 from bhsearch.reporting.figures.drawing import TitledFigure
 from bhsearch.states import COMPLETE, PRUNED
@@ -35,23 +36,28 @@ class _Trial:
     reason: str = ""
 
 
-def history_figure(values: Sequence[float | None], states: Sequence[str], note: str = "") -> Figure:
+def history_figure(
+    values: Sequence[float | None], states: Sequence[str], note: str = "", shift_weight: float = 0.0
+) -> Figure:
     """Draw the score of every trial in order, and the best score so far.
 
     Args:
         values: Score per trial; None or nan if a trial has no score. Length n_trials.
         states: State per trial. Only trials in state `COMPLETE`, `PRUNED` or `FAIL` are drawn. Length n_trials.
         note: Note in a corner; may be empty.
+        shift_weight: Weight of the shifts in the score, which the name of the score follows from.
     """
     ended = [
         _Trial(number, state, float(value) if state in (COMPLETE, PRUNED) and np.isfinite(value) else None)
         for number, (value, state) in enumerate(zip(_numbers(values), states, strict=True))
     ]
-    detail = "score: mean case-weighted AUC over folds"
-    return TitledFigure(description.history(ended), "Search history", detail, note).figure()
+    detail = f"score: mean case-weighted {score_title(shift_weight)} over folds"
+    return TitledFigure(description.history(ended, score_axis(shift_weight)), "Search history", detail, note).figure()
 
 
-def cost_figure(seconds: Sequence[float], scores: Sequence[float], names: Sequence[str], note: str = "") -> Figure:
+def cost_figure(
+    seconds: Sequence[float], scores: Sequence[float], names: Sequence[str], note: str = "", shift_weight: float = 0.0
+) -> Figure:
     """Draw the score of each complete trial against its duration.
 
     Args:
@@ -59,9 +65,10 @@ def cost_figure(seconds: Sequence[float], scores: Sequence[float], names: Sequen
         scores: Score of each trial. Length n_trials.
         names: Backbone of each trial; each of the six most frequent backbones has its own colour. Length n_trials.
         note: Note in a corner; may be empty.
+        shift_weight: Weight of the shifts in the score, which the name of the score follows from.
     """
     detail = "a point is a complete trial; the line: best for its seconds or less"
-    described = description.duration(seconds, scores, [_short(name) for name in names])
+    described = description.duration(seconds, scores, [_short(name) for name in names], score_axis(shift_weight))
     return TitledFigure(described, "Score and cost", detail, note).figure()
 
 
@@ -93,6 +100,7 @@ def slice_figure(
     values: Sequence[float | None],
     log: Collection[str] = (),
     note: str = "",
+    shift_weight: float = 0.0,
 ) -> Figure:
     """Draw the score against each parameter, with one panel per parameter and the best trial marked.
 
@@ -102,6 +110,7 @@ def slice_figure(
         values: Score per trial; trials without a score are left out. Length n_trials.
         log: Parameters with a logarithmic axis.
         note: Note in a corner; may be empty.
+        shift_weight: Weight of the shifts in the score, which the name of the score follows from.
     """
     score = _numbers(values)
     n_columns = min(4, max(1, len(params)))
@@ -126,7 +135,7 @@ def slice_figure(
         if across:
             axes.tick_params(labelleft=False)
         else:
-            axes.set_ylabel("ROC AUC", fontsize=9, color=style.INK)
+            axes.set_ylabel(score_axis(shift_weight), fontsize=9, color=style.INK)
     return figure
 
 
@@ -169,6 +178,7 @@ def intervals_figure(
     high: Sequence[float],
     tied: npt.ArrayLike,
     note: str = "",
+    shift_weight: float = 0.0,
 ) -> Figure:
     """Draw the best trials with their intervals, in the given order, and mark the trials tied with the best.
 
@@ -179,6 +189,7 @@ def intervals_figure(
         high: Upper end of each interval. Length n_trials.
         tied: Whether each trial is tied with the best. Shape (n_trials,).
         note: Note in a corner; may be empty.
+        shift_weight: Weight of the shifts in the score, which the name of the score follows from.
     """
     is_tied = np.asarray(tied, dtype=bool)
     place = np.arange(len(names))
@@ -196,7 +207,7 @@ def intervals_figure(
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.locator_params(axis="x", nbins=7)
-    style.label_axes(axes, "ROC AUC", "")
+    style.label_axes(axes, score_axis(shift_weight), "")
     style.legend_above(axes)
     return figure
 
