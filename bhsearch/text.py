@@ -15,6 +15,11 @@ def verb(count: int, one: str, many: str) -> str:
     return one if count == 1 else many
 
 
+def capitalised(text: str) -> str:
+    """Return a text with its first letter in upper case, and the others unchanged."""
+    return text[:1].upper() + text[1:]
+
+
 def listed(items: Sequence[str], most: int = 20) -> str:
     """Return names as indented lines for a message, with at most `most` names and the number of omitted names."""
     shown = "\n".join(f"  {item}" for item in items[:most])

@@ -35,7 +35,7 @@ def reproduce(
     result = reproduce.reproduce(run_id, TerminalReporter(), data, study=study, trial=trial)
     lines = [
         f"trial {result.number} of {result.study}",
-        f"AUC {result.score:.6f} then, {result.score_now:.6f} now",
+        f"{result.title} {result.score:.6f} then, {result.score_now:.6f} now",
         f"P(malignant) differs by at most {result.largest:.2g} (mean {result.mean:.2g}) on "
         f"{plural(result.n_images, 'image')}",
     ]

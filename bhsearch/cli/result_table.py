@@ -12,6 +12,7 @@ from rich.text import Text
 
 from bhsearch.cli import terminal
 from bhsearch.cli.live_display import duration
+from bhsearch.evaluation.mixed_score import definition
 from bhsearch.reporting import robustness_table
 from bhsearch.study.outcome.result import StudyResult
 from bhsearch.study.outcome.selection import RankedTrial
@@ -96,13 +97,16 @@ def print_ranking(result: StudyResult, console: Console = terminal.out) -> None:
             str(row.trial.number),
             f"{row.trial.value:.4f}",
             _interval(row),
+            *([f"{row.auc:.4f}"] if result.shift_weight else []),
             ", ".join([*(["tied"] if row.tied else []), *(["proposed"] if row.proposed else [])]),
             str(row.trial.params["backbone"]),
         )
         for row in result.ranking[:N_BEST]
     ]
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading, style in (("trial", ""), ("AUC", "bold"), ("95 %", ""), ("", "dim"), ("backbone", "")):
+    beside = [("AUC", "")] if result.shift_weight else []
+    headings = [("trial", ""), (result.score_title, "bold"), ("95 %", ""), *beside, ("", "dim"), ("backbone", "")]
+    for heading, style in headings:
         table.add_column(heading, style=style, no_wrap=True)
     for cells in rows:
         table.add_row(*map(Text, cells))
@@ -110,8 +114,8 @@ def print_ranking(result: StudyResult, console: Console = terminal.out) -> None:
     if console.measure(table, options=console.options.update(width=1000)).maximum <= console.width:
         console.print(table)
         return
-    for number, score, ends, tied, backbone in rows:
-        line = Text(f"trial {number:>3}  ").append(score, style="bold").append(f"  {ends}")
+    for number, score, *ends, tied, backbone in rows:
+        line = Text(f"trial {number:>3}  ").append(score, style="bold").append(f"  {'  AUC '.join(ends)}")
         console.print(line.append(f"  {tied}" if tied else "", style="dim"))
         console.print(Text(f"  {backbone}"))
 
@@ -128,11 +132,11 @@ def print_proposed(result: StudyResult, console: Console = terminal.out) -> None
     table.add_column(overflow="fold")
     row = result.corrected
     if row is None:
-        table.add_row("  corrected AUC", Text(f"not known, since {result.uncorrected}"))
+        table.add_row(f"  corrected {result.score_title}", Text(f"not known, since {result.uncorrected}"))
     else:
         said = Text(f"{row.score:.4f}", style="bold")
         table.add_row(
-            "  corrected AUC",
+            f"  corrected {result.score_title}",
             said.append(
                 f"  [{row.low:.3f} {row.high:.3f}]  after a search of {plural(row.n_trials, 'trial')}", style="not bold"
             ),
@@ -140,8 +144,10 @@ def print_proposed(result: StudyResult, console: Console = terminal.out) -> None
         if math.isfinite(row.bound):
             table.add_row("  lower bound", Text(f"{row.bound:.3f}  one-sided, adjusted for the search (MABT)"))
     if result.nested is not None:
-        table.add_row("  nested AUC", Text(str(result.nested)))
-    table.add_row("  AUC", f"{chosen.trial.value:.4f}  {_interval(chosen)}")
+        table.add_row(f"  nested {result.score_title}", Text(str(result.nested)))
+    table.add_row(f"  {result.score_title}", f"{chosen.trial.value:.4f}  {_interval(chosen)}")
+    if result.shift_weight:
+        table.add_row("  AUC", f"{chosen.auc:.4f}  of unchanged images")
     if math.isfinite(chosen.milliseconds):
         table.add_row("  ms an image", f"{chosen.milliseconds:.2g}")
     for name, value in chosen.trial.params.items():
@@ -154,7 +160,10 @@ def print_proposed(result: StudyResult, console: Console = terminal.out) -> None
         console.print(Text(f"The nested search has no score: {result.no_nested}.", style="yellow"))
     synthetic = (f"{result.note}: the numbers say nothing about tissue.",) if result.note else ()
     print_warnings(console, result.invalid, (*synthetic, *remarks(result), *result.findings))
-    for sentence in CAVEATS if row is not None else CAVEATS[:1]:
+    caveats: tuple[str, ...] = CAVEATS
+    if result.shift_weight:
+        caveats = (definition(result.shift_weight), CAVEATS[0].replace("AUC is", "Both are"), CAVEATS[1])
+    for sentence in caveats if row is not None else caveats[:-1]:
         console.print(Text(sentence, style="dim"))
 
 
@@ -176,7 +185,7 @@ def print_robustness(result: StudyResult, console: Console = terminal.out) -> No
         for cells in rows:
             table.add_row(*map(Text, cells))
         console.print(table)
-    console.print(Text(robustness_table.COLUMNS_NOTE, style="dim"))
+    console.print(Text(robustness_table.columns_note(result.shift_weight), style="dim"))
 
 
 def ties(result: StudyResult) -> str:

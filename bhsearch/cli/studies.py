@@ -11,6 +11,7 @@ from rich.text import Text
 
 from bhsearch.cli import terminal
 from bhsearch.cli.options import RESEARCH_ONLY, Command, make_app
+from bhsearch.evaluation.mixed_score import score_title
 
 if TYPE_CHECKING:
     from bhsearch.tracking.study_list import StudySummary
@@ -46,6 +47,8 @@ def _cells(study: StudySummary) -> tuple[str, ...]:
     score = "" if study.score != study.score else f"{study.score:.4f}"
     if study.low == study.low:
         score += f" [{study.low:.3f} {study.high:.3f}]"
+    if study.shift_weight:
+        score += f" ({score_title(study.shift_weight)})"
     started = datetime.fromtimestamp(study.started_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
     return study.data, study.regime, trials, score, str(study.n_openings), started
 

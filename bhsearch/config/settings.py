@@ -170,6 +170,12 @@ class SearchSettings:
         "N",
         belongs_to_command=True,
     )
+    score_weight_shift: float = setting(
+        0.0,
+        "Weight, from 0 to 1, of the mean AUC under shifts of stain, brightness, compression, focus and resolution in "
+        "the score of a frozen study; the rest is the weight of the AUC of the unchanged images.",
+        "WEIGHT",
+    )
     warm_start_from: tuple[str, ...] = setting(
         (),
         "Studies on other data whose best parameters are tried first, separated by commas.",

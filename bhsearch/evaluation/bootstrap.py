@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from bhsearch.errors import DataError
 from bhsearch.evaluation.metrics import METRICS, Metric, iter_folds, weighted_auc
+from bhsearch.evaluation.predictions import mean_over_conditions
 from bhsearch.evaluation.thresholds import HardLabels
 
 if TYPE_CHECKING:
@@ -122,14 +123,17 @@ def _group_number(predictions: Predictions, draws: IntArray | FloatArray) -> Int
 
 
 def bootstrap_scores(predictions: Predictions, draws: IntArray, task: Task) -> FloatArray:
-    """Compute the score of a trial on each bootstrap sample; see `bootstrap_metric`.
+    """Compute the score of a trial on each bootstrap sample; see `bootstrap_metric` and `metrics.score`.
+
+    If shifts count in the score, all conditions of a bootstrap sample have the same cases.
 
     Args:
         predictions: Out-of-fold predictions.
         draws: Counts from `group_draws` for the same images. Shape (n_draws, n_groups).
         task: Task that names the score.
     """
-    return bootstrap_metric(METRICS[task.score], predictions, HardLabels.placeholder(predictions), draws)
+    metric, decisions = METRICS[task.score], HardLabels.placeholder(predictions)
+    return mean_over_conditions(predictions, lambda one: bootstrap_metric(metric, one, decisions, draws))
 
 
 def bootstrap_auc(predictions: Predictions, draws: IntArray | FloatArray) -> FloatArray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.evaluation.predictions import FloatArray, IntArray, LabelArray, Predictions
+from bhsearch.evaluation.predictions import FloatArray, IntArray, LabelArray, Predictions, mean_over_conditions
 from bhsearch.evaluation.thresholds import HardLabels, cross_fitted_labels
 from bhsearch.tasks.base import Task
 
@@ -302,8 +302,14 @@ def score_function(task: Task) -> MetricFunction:
 def score(predictions: Predictions, task: Task) -> float:
     """Compute the score of a trial: the mean of the task's weighted metric over the folds of all repeats.
 
-    The score is nan if a fold lacks a class, which indicates an error: a split has both classes in every fold.
+    If shifts count in the score, it is the mixed score, the weighted mean over the conditions of the predictions. The
+    score is nan if a fold lacks a class, which indicates an error: a split has both classes in every fold.
     """
+    return mean_over_conditions(predictions, lambda one: clean_score(one, task))
+
+
+def clean_score(predictions: Predictions, task: Task) -> float:
+    """Compute the score of the unchanged images alone, which is that of the trial if no shift counts in it."""
     return float(fold_scores(predictions, score_function(task)).mean())
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
+from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,8 @@ DISCLAIMER = "Research only. Not for screening patients."
 USE = "use"  # CSV column with the restriction of use
 _DIGITS = 6
 TEXT_COLUMNS = ("path", "case", "subtype", "magnification")
+SHIFT_WEIGHT = "score_weight_shift"  # CSV column with the weight of the shifts in the score
+_SHIFTED = re.compile(r"shifted_(?P<shift>.+)_r0")
 _FIXED_COLUMNS = ("path", "case", "group", "stratum", "label", "subtype", "magnification")
 
 
@@ -92,10 +96,14 @@ class Predictions:
         group: Number of each image's group, which is the unit of weighting and resampling. Shape (n_images,).
         stratum: Stratum of each image's group. Shape (n_images,).
         path, case, subtype, magnification: Strings, empty if unknown. Shape (n_images,).
+        shifted: P(malignant) of the images under each shift that counts in the score, by name of the shift, from the
+            models of `probability`; empty if the score is that of the unchanged images alone. Shape (n_repeats,
+            n_images) each.
+        shift_weight: Weight of the mean over the shifts in the score, from 0 to 1; 0 only without `shifted`.
 
     Raises:
-        DataError: If shapes disagree, there is no image, a label is neither 0 nor 1, or a probability is outside
-            [0, 1] or not a number.
+        DataError: If shapes disagree, there is no image, a label is neither 0 nor 1, a probability is outside [0, 1] or
+            not a number, or `shift_weight` does not fit `shifted`.
     """
 
     label: npt.NDArray[np.int8]
@@ -107,6 +115,8 @@ class Predictions:
     case: npt.NDArray[np.object_]
     subtype: npt.NDArray[np.object_]
     magnification: npt.NDArray[np.object_]
+    shifted: Mapping[str, npt.NDArray[np.floating[Any]]] = field(default_factory=dict)
+    shift_weight: float = 0.0
 
     def __post_init__(self) -> None:
         n = len(self.label)
@@ -123,11 +133,21 @@ class Predictions:
             raise DataError(f"Labels must be 0 or 1, but got {np.unique(self.label).tolist()[:5]}.")
         if self.fold.min() < 0:
             raise DataError(f"Folds must be 0 or more, but got {self.fold.min()}.")
-        if not ((self.probability >= 0) & (self.probability <= 1)).all():
-            low, high = self.probability.min(), self.probability.max()
+        for probability in (self.probability, *self.shifted.values()):
+            if probability.shape != shape:
+                raise DataError(
+                    f"`shifted` must have the shape of `probability`, {shape}, but got {probability.shape}."
+                )
+            if not ((probability >= 0) & (probability <= 1)).all():
+                low, high = probability.min(), probability.max()
+                raise DataError(
+                    f"Probabilities must be in [0, 1], but got {low} to {high}. If they are nan, the training "
+                    "diverged: lower the learning rate."
+                )
+        if not 0 <= self.shift_weight <= 1 or bool(self.shifted) != (self.shift_weight > 0):
             raise DataError(
-                f"Probabilities must be in [0, 1], but got {low} to {high}. If they are nan, the training diverged: "
-                "lower the learning rate."
+                "`shift_weight` must be above 0 and at most 1 with `shifted`, and 0 without, but got "
+                f"{self.shift_weight} with {len(self.shifted)} shifts."
             )
 
     def __len__(self) -> int:
@@ -142,6 +162,38 @@ class Predictions:
     def n_folds(self) -> int:
         """Number of folds per repeat."""
         return int(self.fold.max()) + 1
+
+    @cached_property
+    def conditions(self) -> tuple[tuple[float, Predictions], ...]:
+        """Weight in the score, and predictions without shifts, of each condition: unchanged images, then each shift.
+
+        The weights sum to 1. Without shifts, there is one condition: these predictions, with a weight of 1.
+        """
+        if not self.shifted:
+            return ((1.0, self),)
+        share = self.shift_weight / len(self.shifted)
+        weights = (1 - self.shift_weight, *(share for _ in self.shifted))
+        every = (self.probability, *self.shifted.values())
+        alone = (replace(self, probability=one, shifted={}, shift_weight=0.0) for one in every)
+        return tuple(zip(weights, alone, strict=True))
+
+    @property
+    def unchanged(self) -> Predictions:
+        """The predictions of the unchanged images alone, whose score is the AUC."""
+        return self.conditions[0][1]
+
+    @property
+    def out_of_fold(self) -> npt.NDArray[np.floating[Any]]:
+        """Probabilities of the unchanged images in each repeat, then those under each shift.
+
+        Shape (n_conditions * n_repeats, n_images).
+        """
+        return np.concatenate([self.probability, *self.shifted.values()])
+
+    @property
+    def shifts(self) -> tuple[str, ...]:
+        """Names of the shifts that count in the score."""
+        return tuple(self.shifted)
 
     @cached_property
     def weight(self) -> FloatArray:
@@ -166,13 +218,16 @@ class Predictions:
             group=self.group[rows],
             stratum=self.stratum[rows],
             **{name: getattr(self, name)[rows] for name in TEXT_COLUMNS},
+            shifted={name: probability[:, rows] for name, probability in self.shifted.items()},
+            shift_weight=self.shift_weight,
         )
 
     def to_csv(self, path: Path, note: str = DISCLAIMER) -> None:
         """Write a CSV file with one row per image, and a text file on the permitted use.
 
         The columns are `path`, `case`, `group`, `stratum`, `label`, `subtype`, `magnification`, then `fold_r0`,
-        `probability_r0`, `fold_r1`, ... and `use`, which repeats the note in every row.
+        `probability_r0`, `fold_r1`, ... and `use`, which repeats the note in every row. If shifts count in the score,
+        the columns `shifted_stain_r0`, ... and `score_weight_shift` come before `use`.
 
         Args:
             path: CSV file to write. An existing file is replaced.
@@ -183,6 +238,10 @@ class Predictions:
             columns[f"fold_r{repeat}"] = self.fold[repeat].tolist()
             # `str` of a float32 is the shortest text that reads back as the same float32.
             columns[f"probability_r{repeat}"] = [str(p) for p in self.probability[repeat].astype(np.float32)]
+        for shift, probability in self.shifted.items():
+            for repeat, row in enumerate(probability.astype(np.float32)):
+                columns[f"shifted_{shift}_r{repeat}"] = [str(p) for p in row]
+            columns[SHIFT_WEIGHT] = [str(self.shift_weight)] * len(self)
         if note:
             said = " ".join(note.split())
             columns[USE] = [said] * len(self)
@@ -203,11 +262,13 @@ class Predictions:
             header, *rows = list(csv.reader(file)) or [[]]
         n_repeats = sum(name.startswith("probability_r") for name in header)
         repeats = [f"{name}_r{repeat}" for name in ("fold", "probability") for repeat in range(max(n_repeats, 1))]
-        missing = [name for name in (*_FIXED_COLUMNS, *repeats) if name not in header]
+        shifts = [found["shift"] for name in header if (found := _SHIFTED.fullmatch(name))]
+        of_shifts = [f"shifted_{shift}_r{repeat}" for shift in shifts for repeat in range(n_repeats)]
+        needed = [*_FIXED_COLUMNS, *repeats, *of_shifts, *([SHIFT_WEIGHT] if shifts else [])]
+        missing = [name for name in needed if name not in header]
         if missing:
             raise DataError(
-                f"The predictions file {path} lacks the columns {', '.join(missing)}; it must have "
-                f"{', '.join((*_FIXED_COLUMNS, *repeats))}."
+                f"The predictions file {path} lacks the columns {', '.join(missing)}; it must have {', '.join(needed)}."
             )
         try:
             column = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
@@ -218,8 +279,31 @@ class Predictions:
                 group=np.array(column["group"]).astype(np.int64),
                 stratum=np.array(column["stratum"]).astype(np.int64),
                 **{name: np.array(column[name], dtype=object) for name in TEXT_COLUMNS},
+                shifted={
+                    shift: np.array([column[f"shifted_{shift}_r{repeat}"] for repeat in range(n_repeats)]).astype(
+                        np.float32
+                    )
+                    for shift in shifts
+                },
+                shift_weight=float(column[SHIFT_WEIGHT][0]) if shifts else 0.0,
             )
         except ValueError as error:
             raise DataError(
                 f"The predictions file {path} has a row with a missing field or an invalid number: {error}."
             ) from error
+
+
+_Value = TypeVar("_Value", float, FloatArray)
+
+
+def mean_over_conditions(predictions: Predictions, value: Callable[[Predictions], _Value]) -> _Value:
+    """Return the weighted mean of a value over the conditions of the score; see `Predictions.conditions`.
+
+    The score, its bootstrap samples and its derivatives are such means, since all conditions have the same images,
+    folds and groups.
+
+    Args:
+        predictions: Out-of-fold predictions.
+        value: Function of predictions without shifts.
+    """
+    return reduce(add, (weight * value(one) for weight, one in predictions.conditions))

@@ -96,7 +96,7 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
             _row(trial, record.params, ranked.get(trial.number))
             for trial, record in zip(study.records, found.records, strict=True)
         ],
-        proposed_predictions=predictions[chosen.number] if chosen is not None else None,
+        proposed_predictions=predictions[chosen.number].unchanged if chosen is not None else None,
         corrected=found.corrected,
         uncorrected=found.uncorrected,
         openings=[_opening(test) for test in tests],
@@ -116,6 +116,7 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
         selection=found.explanation,
         robustness=reader.robustness_of(study),
         nested=reader.nested_of(study),
+        shift_weight=study.shift_weight,
     )
 
 
@@ -132,6 +133,7 @@ def _row(trial: StoredTrial, params: Params, ranked: Any) -> TrialRow:
         milliseconds=trial.cost[0],
         megabytes=trial.cost[1],
         reason=trial.reason,
+        auc=ranked.auc if ranked else math.nan,
     )
 
 

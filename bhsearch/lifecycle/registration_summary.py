@@ -48,10 +48,11 @@ def _measured(result: RegistrationResult) -> list[tuple[str, str]]:
     search = [
         ("study", f"{result.study.name}, {plural(len(result.study.trials), 'finished trial')}"),
         ("trial", f"{result.trial.number} ({standing}), {result.trial.params.get('backbone', '')}"),
-        ("raw", f"AUC {result.trial.score:.3f}, out of fold"),
+        ("raw", raw_score(result)),
         (
             "corrected",
-            f"{whose}AUC {corrected.score:.3f} [{corrected.low:.3f} {corrected.high:.3f}] for having searched",
+            f"{whose}{corrected.title} {corrected.score:.3f} [{corrected.low:.3f} {corrected.high:.3f}] for having "
+            "searched",
         ),
         ("calibration", str(result.point)),
     ]
@@ -81,8 +82,7 @@ def plan_rows(prospect: RegistrationPlan) -> list[tuple[str, str]]:
         ("study", f"{study.name}, {plural(len(study.trials), 'finished trial')}"),
         (
             "trial",
-            f"{trial.number} ({_proposal(prospect)}), {trial.params.get('backbone', '')}, "
-            f"AUC {trial.score:.3f}, out of fold",
+            f"{trial.number} ({_proposal(prospect)}), {trial.params.get('backbone', '')}, {raw_score(prospect)}",
         ),
         (
             "sealed",
@@ -95,6 +95,14 @@ def plan_rows(prospect: RegistrationPlan) -> list[tuple[str, str]]:
         ("gate needs", needs(n_benign, n_malignant, champion is not None)),
         ("then", then),
     ]
+
+
+def raw_score(what: RegistrationPlan | RegistrationResult) -> str:
+    """Return the score of the trial as text, and the AUC of unchanged images beside a mixed score."""
+    study, trial = what.study, what.trial
+    if not study.shift_weight:
+        return f"AUC {trial.score:.3f}, out of fold"
+    return f"{study.score_title} {trial.score:.3f}, AUC {trial.metrics[keys.AUC]:.3f} of unchanged images, out of fold"
 
 
 def _proposal(what: RegistrationPlan | RegistrationResult) -> str:
@@ -212,7 +220,7 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
         keys.TASK: json.dumps(task_record(result.tested.task)),
         keys.SEALED: sealed,
         keys.OPENINGS: str(len(result.openings)),
-        keys.AUC_RAW: f"{result.trial.score:.5f}",
+        keys.AUC_RAW: f"{result.trial.metrics[keys.AUC]:.5f}",
         keys.TEST_AUC: f"{result.tested.values['auc']:.5f} {interval}",
         keys.FIXED_THRESHOLD: repr(result.point.threshold),
         keys.FIXED_CALIBRATION: f"{line.slope!r} {line.offset!r}",
@@ -222,8 +230,12 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
         keys.RESULT: json.dumps({"rows": _short(result), "notes": notes(result)}),
         keys.GATE_NUMBERS: json.dumps({key: round(value, 5) for key, value in result.verdict.numbers.items()}),
     }
+    is_mixed = result.study.shift_weight > 0
+    if is_mixed:
+        tags[keys.of_score(keys.AUC_RAW, is_mixed)] = f"{result.trial.score:.5f}"
     if result.is_proposed:  # the correction is that of the proposed trial
-        tags[keys.AUC_CORRECTED] = f"{corrected.score:.5f} [{corrected.low:.5f} {corrected.high:.5f}]"
+        name = keys.of_score(keys.AUC_CORRECTED, is_mixed)
+        tags[name] = f"{corrected.score:.5f} [{corrected.low:.5f} {corrected.high:.5f}]"
     if result.promoted:
         tags[keys.PROMOTED] = result.promoted
         tags[keys.ALIAS] = result.alias

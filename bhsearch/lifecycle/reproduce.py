@@ -47,6 +47,7 @@ class Reproduced:
         mean: Mean absolute difference in out-of-fold P(malignant).
         n_images: Number of compared images.
         versions: Packages whose version has changed, as `name then -> now`.
+        title: Name of the score: AUC, or mixed score if shifts count in it.
     """
 
     study: str
@@ -57,6 +58,7 @@ class Reproduced:
     mean: float
     n_images: int
     versions: tuple[str, ...]
+    title: str = "AUC"
 
 
 def reproduce(
@@ -114,7 +116,7 @@ def _compare(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, repo
         )
     outcome = run_again(study, trial, opened, reporter)
     then, now = reader.read_record(study, keys.VERSIONS), versions()
-    gap = np.abs(outcome.probability.astype(np.float64) - kept.probability)
+    gap = np.abs(outcome.out_of_fold.astype(np.float64) - kept.out_of_fold)
     return Reproduced(
         study=study.name,
         number=trial.number,
@@ -124,6 +126,7 @@ def _compare(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, repo
         mean=float(gap.mean()),
         n_images=len(kept),
         versions=tuple(f"{name} {then[name]} -> {now.get(name)}" for name in then if then[name] != now.get(name)),
+        title=study.score_title,
     )
 
 
@@ -157,7 +160,7 @@ def context_of(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy) ->
 def deployed_network(
     study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, reporter: ProgressReporter
 ) -> tuple[Any, Predictions]:
-    """Return the uncalibrated network of a trial, for test and registration, and its out-of-fold predictions.
+    """Return the uncalibrated network of a trial, for test and registration, and its predictions of unchanged images.
 
     The network is the ensemble over the folds, from uint8 RGB to P(malignant): heads on one backbone in the frozen
     regime, one network per fold in the finetune regime. If MLflow keeps no model of the trial (`--keep-models`), the
@@ -170,7 +173,7 @@ def deployed_network(
     """
     from bhsearch.tracking import model_files, reader
 
-    predictions = reader.predictions_of(trial)
+    predictions = reader.predictions_of(trial).unchanged
     if trial.model_uri:
         return load_network(model_files.keras_file(reader.model_folder(study, trial))), predictions
     reporter.say(f"Trial {trial.number} has no model in MLflow (--keep-models), so it is trained again.")

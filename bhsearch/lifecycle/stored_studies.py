@@ -70,6 +70,7 @@ def load_study(name: str | None, reporter: ProgressReporter) -> StudyResult:
         proposed_predictions=None if chosen is None else found.predictions[chosen.trial.number],
         default=found.default,
         robustness=reader.robustness_of(study),
+        shift_weight=study.shift_weight,
     )
 
 

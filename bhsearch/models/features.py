@@ -6,6 +6,7 @@ GPU, networks run on Keras.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import tempfile
@@ -79,6 +80,10 @@ class PixelSource(Protocol):
     def shape(self) -> tuple[int, int, int, int, int]:
         """Shape of all pixels, (n_images, n_tiles, size, size, 3)."""
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the pixels are read from a file, in a time that depends on their shape only."""
+
     def read(self, start: int, stop: int) -> Pixels:
         """Return a range of rows. Shape (n_rows, n_tiles, size, size, 3)."""
 
@@ -93,7 +98,13 @@ class FeatureCache:
             features are computed.
         progress: Function that is called with the names of the backbone and the view before missing features are
             computed. The function returns a callback, which is called with the numbers of images done and in total.
+
+    Attributes:
+        feature_backend: Backend that computes the features, `openvino` or `keras`.
+        shifted: Features of the same images under each shift that counts in the score of a study; empty if none does.
     """
+
+    shifted: tuple[FeatureCache, ...] = ()
 
     def __init__(
         self,
@@ -107,11 +118,22 @@ class FeatureCache:
         self._conversion = conversion
         self._progress = progress
         self._forward: OrderedDict[Backbone, tuple[Forward, float]] = OrderedDict()
-        self._memory: OrderedDict[tuple[Backbone, str], Features] = OrderedDict()
+        self._memory: OrderedDict[tuple[str, Backbone, str], Features] = OrderedDict()
+
+    def of_changed(self, pixels: PixelSource, progress: Callable[[str, str], Progress] | None = None) -> FeatureCache:
+        """Return the feature cache of changed images of the same size, which shares networks and memory with this one.
+
+        Args:
+            pixels: Pixels of the changed images.
+            progress: See `FeatureCache`.
+        """
+        changed = copy.copy(self)
+        changed._pixels, changed._progress, changed.shifted = pixels, progress, ()
+        return changed
 
     def get(self, backbone: Backbone, view: str) -> Features:
         """Return the features of one view, averaged over the tiles of each image. Shape (n_images, n_features)."""
-        key = (backbone, view)
+        key = (self._pixels.key, backbone, view)
         if key not in self._memory:
             self._memory[key] = np.load(self._folder(backbone, view) / _FILE)
             while len(self._memory) > 1 and sum(a.nbytes for a in self._memory.values()) > _IN_MEMORY_BYTES:
@@ -141,6 +163,8 @@ class FeatureCache:
             "feature_backend": self.feature_backend,
             "numerics": keras_settings.numerics(),
         }
+        if not self._pixels.is_stored:
+            facts["pixels"] = self._pixels.key
         folder = cache.get_or_create("speeds", facts, lambda folder: self._measure(backbone, folder))
         speed: float = json.loads((folder / _SPEED).read_text(encoding="utf-8"))["milliseconds"]
         return speed * self._pixels.shape[0] / 1000
@@ -255,6 +279,7 @@ class FeatureSubset(FeatureCache):
     def __init__(self, features: FeatureCache, rows: npt.NDArray[np.bool_]) -> None:
         self._whole, self._rows = features, rows
         self.feature_backend = features.feature_backend
+        self.shifted = tuple(FeatureSubset(each, rows) for each in features.shifted)
 
     def get(self, backbone: Backbone, view: str) -> Features:
         """Return the features of one view. Shape (n_kept, n_features)."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.arrays import Float32Array
@@ -53,8 +54,9 @@ class TrialResult:
     """The result of one complete trial.
 
     Attributes:
-        score: Case-weighted ROC AUC of out-of-fold predictions at the end of training, mean over folds and repeats.
-        probability: Out-of-fold P(malignant). Shape (n_repeats, n_images).
+        score: Case-weighted ROC AUC of out-of-fold predictions at the end of training, mean over folds and repeats; the
+            mixed score if shifts count in it.
+        probability: Out-of-fold P(malignant) of unchanged images. Shape (n_repeats, n_images).
         curves: Learning curves without test-time augmentation: `auc` (computed like the score), `loss` (out-of-fold,
             case-weighted) and `training_loss`. One value per evaluation of a finetuned network, or per epoch of heads
             with a hidden layer. For linear heads, one value per penalty, from the strongest one to that of the trial,
@@ -66,6 +68,8 @@ class TrialResult:
         seconds: Duration of the trial, including the computation of its features.
         cost: Costs by metric name: `MS_PER_IMAGE` and `MODEL_MB` of the deployed model, and further costs of training
             in the finetune regime. nan if unknown.
+        shifted: Out-of-fold P(malignant) of the images under each shift that counts in the score, in the order of
+            `SHIFTS`. Shape (n_repeats, n_images) each.
     """
 
     score: float
@@ -75,6 +79,15 @@ class TrialResult:
     arrays: dict[str, npt.NDArray[Any]]
     seconds: float
     cost: dict[str, float] = field(default_factory=dict)
+    shifted: tuple[Float32Array, ...] = ()
+
+    @property
+    def out_of_fold(self) -> Float32Array:
+        """All probabilities on which the score depends: those of unchanged images, then those under each shift.
+
+        Shape (n_repeats * (1 + n_shifts), n_images).
+        """
+        return np.concatenate([self.probability, *self.shifted])
 
     @property
     def milliseconds(self) -> float | None:

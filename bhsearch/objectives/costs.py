@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bhsearch.models.augmentation.cached_views import views_of
+from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.objectives.space import Parameter, Params
 
-Pair = tuple[str, str]  # backbone and view
+Pair = tuple[str, str]  # backbone and view, or backbone and `SHIFTED` with a view
 DETERMINE_FEATURES = ("backbone", "policy", "views")  # parameters that determine the features of a trial
+SHIFTED = "shifted "  # before the name of a view: the view under all shifts of `--score-weight-shift`
+OF_IMAGE = (IDENTITY, SHIFTED + IDENTITY)  # views of the image itself
 
 
 @dataclass(frozen=True)
@@ -23,27 +26,38 @@ class FeatureCosts:
     Attributes:
         seconds: Expected seconds of computing the features of one view of all development images, by backbone.
         cached: Views whose features were in the cache, by backbone.
+        shifted: Expected seconds of computing the features of one view under all shifts that count in the score, by
+            backbone; empty if no shift does.
     """
 
     seconds: Mapping[str, float] = field(default_factory=dict)
     cached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    shifted: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> FeatureCosts:
         """Return the costs from a JSON-compatible record; see `to_record`."""
         cached = {backbone: tuple(views) for backbone, views in record.get("cached", {}).items()}
-        return cls(dict(record.get("seconds", {})), cached)
+        return cls(dict(record.get("seconds", {})), cached, dict(record.get("shifted", {})))
 
     def to_record(self) -> dict[str, Any]:
         """Return the costs as a JSON-compatible record."""
         return {
             "seconds": {backbone: round(seconds, 4) for backbone, seconds in self.seconds.items()},
             "cached": {backbone: list(views) for backbone, views in self.cached.items()},
+            "shifted": {backbone: round(seconds, 4) for backbone, seconds in self.shifted.items()},
         }
 
     def with_backbones_of(self, other: FeatureCosts) -> FeatureCosts:
         """Return the costs, with those of backbones that are only in `other`."""
-        return FeatureCosts({**other.seconds, **self.seconds}, {**other.cached, **self.cached})
+        return FeatureCosts(
+            {**other.seconds, **self.seconds}, {**other.cached, **self.cached}, {**other.shifted, **self.shifted}
+        )
+
+    def seconds_of(self, pair: Pair) -> float:
+        """Return the expected seconds of computing the features of a backbone and a view; 0 if unknown."""
+        backbone, view = pair
+        return (self.shifted if view.startswith(SHIFTED) else self.seconds).get(backbone, 0.0)
 
 
 def expected_seconds(
@@ -51,8 +65,8 @@ def expected_seconds(
 ) -> dict[str, float]:
     """Return the seconds that features are expected to take in the next trials, by backbone.
 
-    The expectation assumes that backbone, policy and number of views are drawn uniformly. A search that learns needs
-    fewer features, because it returns to the best ones.
+    The expectation assumes that backbone, policy, number of views and test-time augmentation are drawn uniformly. A
+    search that learns needs fewer features, because it returns to the best ones.
 
     Args:
         costs: Costs of features when the study began.
@@ -60,14 +74,16 @@ def expected_seconds(
         trials: Parameters of earlier and running trials, whose features are cached.
         n_more: Number of further trials.
     """
-    choices = [next(row.choices for row in space if row.name == name) for name in DETERMINE_FEATURES]
-    pairs = [pairs_of(dict(zip(DETERMINE_FEATURES, values, strict=True))) for values in itertools.product(*choices)]
+    shifts = bool(costs.shifted)
+    names = names_that_determine(shifts)
+    choices = [next(row.choices for row in space if row.name == name) for name in names]
+    pairs = [pairs_of(dict(zip(names, values, strict=True)), shifts) for values in itertools.product(*choices)]
     needed = Counter(pair for each in pairs for pair in each)
-    cached = computed_pairs(trials) | {(name, view) for name, views in costs.cached.items() for view in views}
+    cached = computed_pairs(trials, shifts) | {(name, view) for name, views in costs.cached.items() for view in views}
     seconds = dict.fromkeys(choices[0], 0.0)
     for pair, count in needed.items():
         if pair not in cached:
-            seconds[pair[0]] += costs.seconds[pair[0]] * (1 - (1 - count / len(pairs)) ** n_more)
+            seconds[pair[0]] += costs.seconds_of(pair) * (1 - (1 - count / len(pairs)) ** n_more)
     return seconds
 
 
@@ -97,14 +113,35 @@ def rationed_seconds(
     return math.inf if needed <= left else left
 
 
-def pairs_of(params: Params) -> set[Pair]:
-    """Return the backbone and view of all features that a trial of the frozen regime needs."""
-    return {(params["backbone"], view) for view in views_of(params["policy"], params["views"])}
+def names_that_determine(shifts: bool) -> tuple[str, ...]:
+    """Return the names of the parameters that determine the features of a trial.
+
+    Args:
+        shifts: Whether shifts count in the score. Shifted images are predicted only in the views that are averaged.
+    """
+    return (*DETERMINE_FEATURES, "tta") if shifts else DETERMINE_FEATURES
 
 
-def computed_pairs(trials: Iterable[Params]) -> set[Pair]:
+def pairs_of(params: Params, shifts: bool = False) -> set[Pair]:
+    """Return the backbone and view of all features that a trial of the frozen regime needs.
+
+    Args:
+        params: Parameters of the trial, at least `names_that_determine(shifts)`.
+        shifts: Whether shifts count in the score.
+    """
+    views = views_of(params["policy"], params["views"])
+    averaged = () if not shifts else views if params["tta"] else views[:1]
+    return {(params["backbone"], view) for view in (*views, *(SHIFTED + view for view in averaged))}
+
+
+def computed_pairs(trials: Iterable[Params], shifts: bool = False) -> set[Pair]:
     """Return the backbone and view of all features that some trials need.
 
     A process that is killed while it samples leaves a trial without some of its parameters, which computed nothing.
+
+    Args:
+        trials: Parameters of the trials.
+        shifts: Whether shifts count in the score.
     """
-    return {pair for params in trials if params.keys() >= set(DETERMINE_FEATURES) for pair in pairs_of(params)}
+    names = set(names_that_determine(shifts))
+    return {pair for params in trials if params.keys() >= names for pair in pairs_of(params, shifts)}

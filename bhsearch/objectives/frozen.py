@@ -22,7 +22,7 @@ from bhsearch.models.training.heads import Heads, Moments, standardisation
 from bhsearch.models.training.hidden_heads import fit
 from bhsearch.models.training.logistic_path import HeadPath, fit_path
 from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, ReportCallback, TrialResult
-from bhsearch.objectives.costs import FeatureCosts
+from bhsearch.objectives.costs import SHIFTED, FeatureCosts
 from bhsearch.objectives.scoring import OutOfFoldScorer, ValidationFolds
 from bhsearch.objectives.space import HIDDEN_PENALTY, LOG10_PENALTY, Parameter, Params
 from bhsearch.tasks import Task
@@ -108,7 +108,7 @@ class FrozenObjective:
     """The objective of the frozen regime: a callable that scores a parameter set.
 
     Args:
-        features: Feature cache of the development images.
+        features: Feature cache of the development images; its `shifted` count in the score.
         backbones: Backbones of the space, by name.
         label: Class of each development image, 0 or 1. Shape (n_images,).
         fold: Validation fold of each development image in each repeat. Shape (n_repeats, n_images).
@@ -118,6 +118,7 @@ class FrozenObjective:
         feature_progress: Receives the activity of the trial; None for no progress messages.
         task: Task that names the loss, the link function and the score.
         held_out: Training and validation images of each fold model; None for those of the folds.
+        shift_weight: Weight of the mean over the shifts in the score, from 0 to 1.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class FrozenObjective:
         *,
         task: Task,
         held_out: ValidationFolds | None = None,
+        shift_weight: float = 0.0,
     ) -> None:
         self._features, self._backbones, self._seed, self._feature_progress = (
             features,
@@ -140,6 +142,10 @@ class FrozenObjective:
             feature_progress,
         )
         self._task, self._scorer = task, OutOfFoldScorer(label, fold, group, task)
+        n_shifts = len(features.shifted)
+        if bool(n_shifts) != (shift_weight > 0):
+            raise ValueError(f"A weight of the shifts requires shifted features, but got {shift_weight=}, {n_shifts=}.")
+        self._in_score = np.array([1 - shift_weight, *(shift_weight / n_shifts for _ in range(n_shifts))])
         self._label, self._case_weights = label, case_weights(group, fold)
         self._held_out = ValidationFolds(fold) if held_out is None else held_out
         self._weights = np.stack([training_weights(group, mask) for mask in self._held_out.training], axis=1)
@@ -157,16 +163,21 @@ class FrozenObjective:
         """Return the costs of the features that trials in a space need; a few images measure what is not cached."""
         policies, numbers = (row.choices for name in ("policy", "views") for row in space if row.name == name)
         views = dict.fromkeys(view for policy in policies for view in views_of(policy, max(numbers)))
-        return FeatureCosts(
-            {name: self._features.seconds_per_view(backbone) for name, backbone in self._backbones.items()},
-            {
-                name: tuple(view for view in views if self._features.is_cached(backbone, view))
-                for name, backbone in self._backbones.items()
-            },
-        )
+        shifted = self._features.shifted
+        seconds, cached, seconds_of_shifts = {}, {}, {}
+        for name, backbone in self._backbones.items():
+            seconds[name] = self._features.seconds_per_view(backbone)
+            cached[name] = tuple(view for view in views if self._features.is_cached(backbone, view))
+            if shifted:
+                seconds_of_shifts[name] = sum(each.seconds_per_view(backbone) for each in shifted)
+                ready = [view for view in views if all(each.is_cached(backbone, view) for each in shifted)]
+                cached[name] += tuple(SHIFTED + view for view in ready)
+        return FeatureCosts(seconds, cached, seconds_of_shifts)
 
     def __call__(self, params: Params, on_report: ReportCallback | None = None) -> TrialResult:  # noqa: ARG002  # never pruned
         """Train the heads of all folds with one parameter set and score their out-of-fold predictions.
+
+        The learning curves are of unchanged images, also if shifts count in the score.
 
         Args:
             params: Parameters of the frozen space.
@@ -177,11 +188,12 @@ class FrozenObjective:
         """
         started = time.perf_counter()
         trained, averaged, probability = self.predictions(params)
+        shifted = tuple(self._under(shift, params, averaged, trained.heads) for shift in self._features.shifted)
         logits = np.stack([self._held_out.scatter(each) for each in trained.logits])
         per_step = six_digits(self._scorer.probability(logits))
         curve = self._scorer.epochs(per_step)
         return TrialResult(
-            float(self._scorer.epochs(probability[None])[0]),
+            float(self._in_score @ self._scorer.epochs(np.stack([probability, *shifted]))),
             probability,
             {
                 "auc": curve.tolist(),
@@ -193,7 +205,24 @@ class FrozenObjective:
             trained.heads.to_arrays(),
             time.perf_counter() - started,
             self._cost(self._backbones[params["backbone"]], len(averaged), trained.heads),
+            shifted,
         )
+
+    def _under(self, shift: FeatureCache, params: Params, views: Sequence[str], heads: Heads) -> Float32Array:
+        """Return out-of-fold P(malignant) of shifted images, by heads that were trained on unchanged ones."""
+        backbone = self._backbones[params["backbone"]]
+        features = [shift.get(backbone, view) for view in views]
+        return self._finite(self._held_out.out_of_fold(heads, features, self._scorer.probability))
+
+    def _finite(self, probability: Float32Array) -> Float32Array:
+        """Return probabilities if all are finite.
+
+        Raises:
+            RunError: If a probability is NaN or infinite.
+        """
+        if not np.isfinite(probability).all():
+            raise RunError("Training diverged: the predictions contain NaN or infinite values.")
+        return probability
 
     def predictions(self, params: Params) -> tuple[TrainedHeads, tuple[str, ...], Float32Array]:
         """Train the heads of all fold models with one parameter set.
@@ -225,9 +254,7 @@ class FrozenObjective:
             self._forget_paths()
         averaged = view_names if params["tta"] else view_names[:1]
         probability = self._held_out.out_of_fold(trained.heads, features[: len(averaged)], self._scorer.probability)
-        if not np.isfinite(probability).all():
-            raise RunError("Training diverged: the predictions contain NaN or infinite values.")
-        return trained, averaged, probability
+        return trained, averaged, self._finite(probability)
 
     def _hidden(self, features: Float32Array, moments: list[Moments], params: Params) -> TrainedHeads:
         """Train heads with a hidden layer."""

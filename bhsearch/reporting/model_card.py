@@ -12,6 +12,7 @@ from bhsearch.data.layouts.breakhis import spelt_out
 from bhsearch.errors import RunError
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.calibration import CALIBRATION_NOTE, THRESHOLD_RULE, OperatingPoint
+from bhsearch.evaluation.mixed_score import definition
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.robustness import ROBUSTNESS_NOTE, Robustness
 from bhsearch.evaluation.selection.bbc_cv import CORRECTED_NOTE, CorrectedScore
@@ -19,7 +20,7 @@ from bhsearch.evaluation.subgroups import BOTH, Subgroup
 from bhsearch.evaluation.thresholds import rate_title
 from bhsearch.reporting import document, html, robustness_table
 from bhsearch.reporting.document import Block, Bullets, Gallery, Image, Section, Table, Text
-from bhsearch.text import plural
+from bhsearch.text import capitalised, plural
 
 USE = (
     "Research on computer-aided histopathology: comparing methods on these data, and on others like them.",
@@ -223,9 +224,11 @@ class ModelCard:
 
     def _search(self) -> str:
         found = self.corrected
+        mixed = f" {definition(found.shift_weight)}" if found.shift_weight else ""
         return (
-            f"AUC {found.score:.3f} [{found.low:.3f} {found.high:.3f}], corrected for having searched: the trial "
-            f"selected from {found.n_trials} scored {found.raw:.3f} on {plural(found.n_groups, 'development case')}."
+            f"{capitalised(found.title)} {found.score:.3f} [{found.low:.3f} {found.high:.3f}], corrected for having "
+            f"searched: the trial selected from {found.n_trials} scored {found.raw:.3f} on "
+            f"{plural(found.n_groups, 'development case')}.{mixed}"
         )
 
     def _robustness(self) -> list[Block]:

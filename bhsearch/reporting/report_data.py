@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bhsearch.evaluation.mixed_score import score_title
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.robustness import Robustness
 from bhsearch.evaluation.selection.bbc_cv import CorrectedScore
@@ -32,6 +33,7 @@ class TrialRow:
         milliseconds: Inference time of the deployed network per image; nan if unknown.
         megabytes: Size of the deployed network's weights; nan if unknown.
         reason: Reason of a failure; empty if the trial did not fail.
+        auc: AUC of unchanged images; nan if unknown. It is the score, unless shifts count in the score.
     """
 
     number: int
@@ -45,6 +47,7 @@ class TrialRow:
     milliseconds: float = math.nan
     megabytes: float = math.nan
     reason: str = ""
+    auc: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,8 @@ class StudyReport:
             images.
         sealed: Size of the held-out test set.
         rows: All trials, ordered by number.
-        proposed_predictions: Out-of-fold predictions of the proposed trial; None if no trial is complete.
+        proposed_predictions: Out-of-fold predictions of the proposed trial, of unchanged images; None if no trial is
+            complete.
         corrected: Score of the proposed trial, corrected for the search; None if the correction cannot be computed.
         uncorrected: Reason why the correction cannot be computed; empty otherwise.
         openings: All accesses to the held-out test set in this store, for any study, oldest first.
@@ -176,6 +180,7 @@ class StudyReport:
             default parameters.
         robustness: Robustness of the best trials and of the default, by trial number; empty if it was not computed.
         nested: Score of the nested search; None if it was not computed.
+        shift_weight: Weight of the shifts in the score (`--score-weight-shift`); 0 if the score is the AUC.
     """
 
     study: str
@@ -208,6 +213,12 @@ class StudyReport:
     selection: Sequence[str] = ()
     robustness: Mapping[int, Robustness] = field(default_factory=dict)
     nested: NestedScore | None = None
+    shift_weight: float = 0.0
+
+    @property
+    def score_title(self) -> str:
+        """Name of the score: AUC, or mixed score if shifts count in it."""
+        return score_title(self.shift_weight)
 
     @property
     def ranked(self) -> list[TrialRow]:

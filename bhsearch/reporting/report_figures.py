@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE, group_draws
 from bhsearch.evaluation.curves import roc_band
+from bhsearch.evaluation.mixed_score import score_axis
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.subgroups import UNNAMED
 from bhsearch.evaluation.supplementary import decision_curve as decision_curves
@@ -140,13 +141,14 @@ def _estimates(report: StudyReport) -> Drawn:
         for name, found, kind, _ in study_report.estimates(report)
         if math.isfinite(found.value)
     ]
-    figure = _forest([(name, found, colour) for name, found, colour in rows], "ROC AUC")
+    mixed = report.shift_weight > 0
+    figure = _forest(rows, "mixed score or ROC AUC" if mixed else "ROC AUC")
     said = gate_status(report)
     sealed = report.sealed
     return Drawn(
         figure,
-        f"AUC of {report.study} with {_INTERVALS} Sealed: {counted(sealed.n_benign, sealed.n_malignant)}. "
-        f"{said.badge}. {said.claim}",
+        f"{'Mixed score and AUC' if mixed else 'AUC'} of {report.study} with {_INTERVALS} Sealed: "
+        f"{counted(sealed.n_benign, sealed.n_malignant)}. {said.badge}. {said.claim}",
     )
 
 
@@ -155,7 +157,7 @@ def _best_trials(report: StudyReport) -> Drawn:
         (f"trial {row.number}", Measured(row.score or math.nan, row.low, row.high), _colour(row))
         for row in report.ranked[: report_sections.N_BEST]
     ]
-    figure = _forest(rows, "ROC AUC")
+    figure = _forest(rows, score_axis(report.shift_weight))
     return Drawn(
         figure,
         f"The best trials of {report.study}, {_INTERVALS} Blue cannot be told from the best, grey is below it. "
@@ -188,7 +190,7 @@ def _forest(rows: Sequence[tuple[str, Measured, str]], name: str) -> Figure:
 
 
 def _history(report: StudyReport) -> Drawn:
-    figure = to_matplotlib(description.history(report.rows))
+    figure = to_matplotlib(description.history(report.rows, score_axis(report.shift_weight)))
     n_complete = sum(row.score is not None for row in report.rows)
     crosses = " Crosses: failed trials." if any(row.state == FAILED for row in report.rows) else ""
     return Drawn(
@@ -202,7 +204,7 @@ def _cost(report: StudyReport) -> Drawn:
     n_timed = sum(row.milliseconds > 0 for row in report.ranked)
     machine = f" Measured on: {report.made['machine']}." if report.made.get("machine") else ""
     return Drawn(
-        to_matplotlib(description.cost(report.rows)),
+        to_matplotlib(description.cost(report.rows, score_axis(report.shift_weight))),
         f"Score and cost of the deployed model, {plural(n_timed, 'trial')} of {report.study}. Blue: tied with the "
         f"best; orange: the proposed trial. Dotted: guessing.{machine}",
     )
@@ -238,7 +240,9 @@ def _importances(report: StudyReport) -> Drawn:
 
 def _parameters(report: StudyReport, varied: Sequence[str]) -> Drawn:
     columns = {name: [row.params.get(name) for row in report.ranked] for name in varied}
-    picture = study.slice_picture(columns, [row.score for row in report.ranked], report.log)
+    picture = study.slice_picture(
+        columns, [row.score for row in report.ranked], report.log, shift_weight=report.shift_weight
+    )
     return Drawn(
         drawing.matplotlib_figure(picture, has_title=False),  # title and detail are in the caption instead
         f"Score against each parameter that varied, {plural(len(report.ranked), 'trial')} of {report.study}; "

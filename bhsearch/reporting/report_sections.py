@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bhsearch.data.layouts.breakhis import spelt_out
 from bhsearch.evaluation.held_out_test import AT_FIXED_RATES, CALIBRATED, UNCALIBRATED, metric_title
 from bhsearch.evaluation.metrics import METRICS
+from bhsearch.evaluation.mixed_score import score_axis
 from bhsearch.evaluation.subgroups import UNNAMED, subgroup_results
 from bhsearch.evaluation.supplementary.supplements import CALIBRATION_SLOPE_NOTE, TITLES, reason_not_applicable
 from bhsearch.evaluation.thresholds import cross_fitted_labels
@@ -17,7 +18,7 @@ from bhsearch.reporting.figures import description
 from bhsearch.reporting.gate_status import few_cases
 from bhsearch.reporting.report_data import Measured
 from bhsearch.reporting.svg.frame import inline_chart
-from bhsearch.text import plural, value_text
+from bhsearch.text import capitalised, plural, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -173,7 +174,11 @@ def configuration(report: StudyReport, top: TrialRow) -> str:
     score = Measured(top.score or math.nan, top.low, top.high)
     cost = [f"{number(top.milliseconds)} ms an image"] if math.isfinite(top.milliseconds) else []
     cost += [f"{number(top.megabytes)} MB of weights"] if math.isfinite(top.megabytes) else []
-    said = f"AUC {svg_charts.with_ends(score, 3)} out of fold; deployed: {', '.join(cost) or 'cost not measured'}."
+    unchanged = f"AUC of unchanged images {top.auc:.3f}; " if report.shift_weight else ""
+    said = (
+        f"{capitalised(report.score_title)} {svg_charts.with_ends(score, 3)} out of fold; "
+        f"{unchanged}deployed: {', '.join(cost) or 'cost not measured'}."
+    )
     return html.section(
         f"Configuration of the proposed trial, trial {top.number}",
         html.table(
@@ -235,18 +240,22 @@ def search(report: StudyReport) -> list[str]:
     ranked = report.ranked
     if not ranked:
         return [_space(report), html.columns(*_made_with(report))]
+    axis = score_axis(report.shift_weight)
     cards = [
-        html.section("History", inline_chart(description.history(report.rows), _history_alt(report)), lead=_HISTORY)
+        html.section(
+            "History", inline_chart(description.history(report.rows, axis), _history_alt(report)), lead=_HISTORY
+        )
     ]
     if any(row.milliseconds > 0 for row in ranked):
-        chart = inline_chart(description.cost(report.rows), "score against milliseconds an image of every trial")
-        cards.append(html.section("Score and cost", chart, _by_backbone(ranked), lead=_COSTS))
+        alt = "score against milliseconds an image of every trial"
+        chart = inline_chart(description.cost(report.rows, axis), alt)
+        cards.append(html.section("Score and cost", chart, _by_backbone(report), lead=_COSTS))
     order = varied(report)
     beside = html.stack(_mattered(report), *_made_with(report))
     below = [beside]
     if order:
         alt = f"{plural(len(ranked), 'trial')} through {plural(len(order), 'parameter')}"
-        lines = svg_charts.parallel_chart(report.rows, order, report.log, alt)
+        lines = svg_charts.parallel_chart(report.rows, order, report.log, alt, report.score_title)
         below.insert(0, html.section("All trials at once", lines, lead=_PARALLEL))
     return [html.columns(_best_trials(ranked), html.stack(*cards)), html.columns(*below)]
 
@@ -280,10 +289,10 @@ def _best_trials(ranked: Sequence[TrialRow]) -> str:
     )
 
 
-def _by_backbone(ranked: Sequence[TrialRow]) -> str:
+def _by_backbone(report: StudyReport) -> str:
     """Return an HTML table with the best trial of each backbone, its score and its cost."""
     tops: dict[str, TrialRow] = {}
-    for row in ranked:
+    for row in report.ranked:
         tops.setdefault(str(row.params.get("backbone", "network")), row)
     rows = [
         (
@@ -295,7 +304,7 @@ def _by_backbone(ranked: Sequence[TrialRow]) -> str:
         )
         for name, row in tops.items()
     ]
-    head = ("backbone", "its best trial", "AUC (95 % interval)", "ms an image", "MB")
+    head = ("backbone", "its best trial", f"{report.score_title} (95 % interval)", "ms an image", "MB")
     return html.table(head, rows, 2, "cost by backbone")
 
 
@@ -350,9 +359,10 @@ def all_trials(report: StudyReport) -> str:
     """Return an HTML card with every trial and its parameters, initially expanded and always printed."""
     items = []
     for row in report.rows:
-        said = [f"AUC {row.score:.4f}" if row.score is not None else row.state.lower()]
+        said = [f"{report.score_title} {row.score:.4f}" if row.score is not None else row.state.lower()]
         if math.isfinite(row.low):
             said.append(f"{row.low:.3f} to {row.high:.3f}")
+        said += [f"AUC {row.auc:.4f}"] if report.shift_weight and row.score is not None else []
         said += [*(["tied"] if row.tied else []), *(["proposed"] if row.proposed else [])]
         said += [f"{number(row.milliseconds)} ms an image"] if math.isfinite(row.milliseconds) else []
         said += [f"{number(row.megabytes)} MB"] if math.isfinite(row.megabytes) else []
@@ -362,7 +372,9 @@ def all_trials(report: StudyReport) -> str:
         items.append(f"<li><b{kind}>trial {row.number}: {escape(', '.join(said))}</b><br>{escape(point)}</li>")
     listed = f'<ul class="trials">{"".join(items)}</ul>'
     shown = f"<details open><summary>{plural(len(items), 'trial')}</summary>{listed}</details>"
-    return html.section("Every trial", shown, lead="AUC and its 95 % interval over cases, cost of the deployed model.")
+    beside = ", AUC of unchanged images" if report.shift_weight else ""
+    lead = f"{capitalised(report.score_title)} and its 95 % interval over cases{beside}, cost of the deployed model."
+    return html.section("Every trial", shown, lead=lead)
 
 
 def _in_short(row: TrialRow) -> str:

@@ -12,11 +12,22 @@ TITLE = "Robustness under shifts"
 # Changes are of AUC and of balanced accuracy.
 TRIAL_HEAD: tuple[str, ...] = ("trial", "worst shift", "AUC", "worst change", "mean", "bal. acc.", "labels")
 SHIFT_HEAD: tuple[str, ...] = ("shift", "AUC", "change", "bal. acc.", "labels")
-COLUMNS_NOTE = (
+_COLUMNS_NOTE = (
     "Worst and mean change of the AUC over the shifts, worst change of the balanced accuracy, and share of the labels "
-    "that change. It chooses nothing."
+    "that change."
 )
 NOT_COMPUTED = "Not computed; the command of the study with --robustness computes it."
+
+
+def columns_note(shift_weight: float) -> str:
+    """Return sentences on the columns of the tables.
+
+    Args:
+        shift_weight: Weight of the shifts in the score of the study, from 0 to 1.
+    """
+    if not shift_weight:
+        return f"{_COLUMNS_NOTE} It chooses nothing."
+    return f"{_COLUMNS_NOTE} The mean AUC under these shifts counts in the mixed score that chose the trial."
 
 
 def trial_rows(found: Mapping[int, Robustness]) -> list[tuple[str, ...]]:
@@ -63,12 +74,13 @@ def title_of(shift: str) -> str:
     return SHIFTS[shift].title if shift in SHIFTS else shift
 
 
-def card(found: Mapping[int, Robustness], best: int) -> str:
+def card(found: Mapping[int, Robustness], best: int, shift_weight: float = 0.0) -> str:
     """Return an HTML card with the robustness of trials, and with the effect of each shift on the best trial.
 
     Args:
         found: Robustness by trial number; may be empty.
         best: Number of the best trial.
+        shift_weight: Weight of the shifts in the score of the study, from 0 to 1.
     """
     if not found:
         return html.section(TITLE, lead=NOT_COMPUTED)
@@ -81,4 +93,4 @@ def card(found: Mapping[int, Robustness], best: int) -> str:
         parts.append(
             html.paragraphs(f"Trial {best}, now the best, is missing: repeat --robustness.", kind="small soft")
         )
-    return html.section(TITLE, *parts, lead=f"{ROBUSTNESS_NOTE} {COLUMNS_NOTE}")
+    return html.section(TITLE, *parts, lead=f"{ROBUSTNESS_NOTE} {columns_note(shift_weight)}")

@@ -7,15 +7,15 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
+from bhsearch.evaluation.mixed_score import AUC_TITLE, definition
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.selection.bbc_cv import CORRECTED_NOTE
-from bhsearch.evaluation.selection.mabt import BOUND_NOTE
 from bhsearch.evaluation.selection.nested import NESTED_NOTE
 from bhsearch.evaluation.supplementary.auc_precision import what_cases_show
-from bhsearch.reporting import gate_status, html, report_sections, robustness_table, svg_charts
+from bhsearch.reporting import gate_status, html, report_numbers, report_sections, robustness_table, svg_charts
 from bhsearch.reporting.report_data import Measured
 from bhsearch.states import FAILED
-from bhsearch.text import plural
+from bhsearch.text import capitalised, plural
 
 if TYPE_CHECKING:
     from bhsearch.reporting.report_data import StudyReport
@@ -48,7 +48,7 @@ def report_page(report: StudyReport) -> str:
     if not gate_status.leads_with_test(report):
         body.append(sealed)
     if report.ranked:
-        body.append(robustness_table.card(report.robustness, report.ranked[0].number))
+        body.append(robustness_table.card(report.robustness, report.ranked[0].number, report.shift_weight))
     body.append(report_sections.all_trials(report))
     return html.document(f"{report.study}: report", "\n".join(body), STYLE)
 
@@ -81,14 +81,14 @@ def estimates(report: StudyReport) -> list[tuple[str, Measured, str, str]]:
     if found is not None:
         corrected, said = Measured(found.score, found.low, found.high), "most of the optimism of the search removed"
         if math.isfinite(found.bound):
-            said += f"; lower bound of the score {found.bound:.2f}, {BOUND_NOTE}"
+            said += f"; lower bound of the score {found.bound:.2f}, {found.bound_note}"
     if report.test is not None:
         sealed, of_the_test = report.test.auc, f"{report.test.opening.trial}, on cases that chose nothing"
         if not gate_status.leads_with_test(report):
             of_the_test = f"{report.test.opening.trial}, on too few cases to come first"
     else:
         kinds[2] = "closed"
-    return [
+    rows = [
         (
             f"Selected from {plural(len(report.ranked), 'trial')}",
             Measured(chosen.score or math.nan, chosen.low, chosen.high),
@@ -98,6 +98,25 @@ def estimates(report: StudyReport) -> list[tuple[str, Measured, str, str]]:
         ("Corrected for having searched", corrected, kinds[1], said),
         ("Sealed test", sealed, kinds[2], of_the_test),
     ]
+    if not report.shift_weight:
+        return rows
+    named = [(f"{name}: {report.score_title}", value, kind, note) for name, value, kind, note in rows[:2]]
+    beside = "of the proposed trial, out of fold; the mixed score chose it"
+    auc = _auc_of_proposed(report)
+    unchanged = ("AUC of unchanged images", auc, kinds[0].replace(" strong", ""), beside)
+    return [*named, unchanged, (f"{rows[2][0]}: AUC", *rows[2][1:])]
+
+
+def _auc_of_proposed(report: StudyReport) -> Measured:
+    """Return the AUC of the proposed trial on unchanged images, which is not its score if shifts count in that."""
+    found = report.proposed_predictions
+    return (report_numbers.auc_of(found) if found is not None else None) or Measured(report.proposed.auc)
+
+
+def expected_auc(report: StudyReport) -> float:
+    """Return the AUC that the sealed cases are judged by: the headline, or the proposed trial's if that is no AUC."""
+    is_auc = gate_status.leads_with_test(report) or not report.shift_weight
+    return headline(report).value if is_auc else report.proposed.auc
 
 
 def _hero(report: StudyReport) -> str:
@@ -112,14 +131,29 @@ def _hero(report: StudyReport) -> str:
     result = (
         f'<p class="badge {found.kind}">{escape(found.badge)}</p>'
         + html.paragraphs(_kicker(report), kind="kicker")
-        + f'<p class="big">AUC {shown.value:.2f}</p>'
+        + f'<p class="big">{_headline_title(report)} {shown.value:.2f}</p>'
         + html.paragraphs(ends, kind="range")
+        + html.paragraphs(*_definition(report), kind="small soft")
         + html.paragraphs(_sealed_cases(report), kind="cases")
         + html.paragraphs(found.claim, kind="verdict")
     )
     left = f'<div class="hero-result{kind}">{result}{_estimates(report)}</div>'
     right = f"<div><h2>How far to trust it</h2>{_trust(report, found)}</div>"
     return f'<section class="card"><div class="hero">{left}{right}</div></section>'
+
+
+def _headline_title(report: StudyReport) -> str:
+    if gate_status.leads_with_test(report) or not report.shift_weight:
+        return AUC_TITLE
+    return capitalised(report.score_title)
+
+
+def _definition(report: StudyReport) -> list[str]:
+    """Return a sentence that defines the score and gives the AUC beside it; empty if the score is the AUC."""
+    if not report.shift_weight:
+        return []
+    auc = f"AUC of the proposed trial, of unchanged images: {report.proposed.auc:.4f}."
+    return [f"{definition(report.shift_weight)} {auc}"]
 
 
 def _kicker(report: StudyReport) -> str:
@@ -159,7 +193,7 @@ def _trust(report: StudyReport, found: gate_status.GateStatus) -> str:
     searched = f"{n_benign} with benign and {n_malignant} with malignant images. {_INTERVALS}"
     lines.append((f"{plural(n_all, 'case')} in the search", searched, False))
     sealed = report.sealed
-    shows = what_cases_show(sealed.n_benign, sealed.n_malignant, headline(report).value)
+    shows = what_cases_show(sealed.n_benign, sealed.n_malignant, expected_auc(report))
     if shows:
         lines.append(
             (f"What {plural(sealed.n_cases, 'sealed case')} can show", f"{shows[0].upper()}{shows[1:]}.", False)
@@ -172,7 +206,7 @@ def _trust(report: StudyReport, found: gate_status.GateStatus) -> str:
     if report.selection:
         lines.append((f"Trial {report.proposed.number} is proposed", " ".join(report.selection), False))
     if report.nested is not None:
-        lines.append((f"Nested search: AUC {report.nested}", NESTED_NOTE, False))
+        lines.append((f"Nested search: {report.score_title} {report.nested}", NESTED_NOTE, False))
     n_openings = len(report.openings)
     if n_openings == 0 and not report.invalid:
         said = f"{CORRECTED_NOTE} Registering a model opens it, once."

@@ -22,7 +22,9 @@ _ROW, _GAP = 52.0, 22.0  # parallel coordinates: height of a row, and space abov
 _SMALL = 10.0  # font size of values
 
 
-def parallel_chart(rows: Sequence[TrialRow], names: Sequence[str], log: Sequence[str], alt: str) -> str:
+def parallel_chart(
+    rows: Sequence[TrialRow], names: Sequence[str], log: Sequence[str], alt: str, score: str = "AUC"
+) -> str:
     """Return parallel coordinates as SVG, with one line per complete trial and one horizontal axis per parameter.
 
     The axes are stacked vertically to fit the screen of a phone. The best trial is orange; the better the score of
@@ -33,10 +35,11 @@ def parallel_chart(rows: Sequence[TrialRow], names: Sequence[str], log: Sequence
         names: Parameters from top to bottom, below the score.
         log: Parameters on a logarithmic scale.
         alt: Text alternative for screen readers.
+        score: Name of the score.
     """
     done = sorted((row for row in rows if row.score is not None), key=lambda row: row.score or 0.0)
     scores = [row.score or 0.0 for row in done]
-    scales = [_Scale("AUC", scores, False), *(_Scale(n, [row.params.get(n) for row in done], n in log) for n in names)]
+    scales = [_Scale(score, scores, False), *(_Scale(n, [row.params.get(n) for row in done], n in log) for n in names)]
     heights = [_GAP + k * _ROW + 6 for k in range(len(scales))]
     content = []
     for place, row in enumerate(done):

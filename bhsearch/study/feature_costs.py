@@ -57,13 +57,18 @@ def cost_rows(
     space = prepared.space(metadata["backbones"])
     n_more = max(prepared.settings.trials - sum(trial.counts for trial in trials), 0)
     seconds = expected_seconds(costs, space, [trial.params for trial in trials], n_more)
-    each = ", ".join(f"{name} {_minutes(seconds[name])} ({costs.seconds[name]:.3g} s a view)" for name in seconds)
+    each = ", ".join(f"{name} {_minutes(seconds[name])} ({_a_view(costs, name)})" for name in seconds)
     rows = [("features", f"{_minutes(sum(seconds.values()))} min expected for {plural(n_more, 'trial')}: {each}")]
     budget = prepared.settings.budget
     if budget is not None:
         is_small = sum(seconds.values()) > 60 * budget
         rows.append(("budget", f"{budget:g} min for all trials{'; new features are rationed' if is_small else ''}"))
     return rows
+
+
+def _a_view(costs: FeatureCosts, backbone: str) -> str:
+    text = f"{costs.seconds[backbone]:.3g} s a view"
+    return f"{text}, {costs.shifted[backbone]:.3g} s under the shifts" if costs.shifted else text
 
 
 def _minutes(seconds: float) -> str:

@@ -10,7 +10,7 @@ from bhsearch.config import Settings
 from bhsearch.data.images.changed_pixels import ChangedPixels
 from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
 from bhsearch.models import backend
-from bhsearch.models.augmentation.shifts import Shift
+from bhsearch.models.augmentation.shifts import SHIFTS, Shift
 from bhsearch.models.features import FeatureCache, choose_feature_backend
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.resize import make_resize
@@ -67,6 +67,7 @@ def make_objective(prepared: StudyContext, started_from: Origin, reporter: Progr
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
     feature_progress = FeatureProgress(reporter.doing)
     features = FeatureCache(pixels, prepared.settings.feature_backend, conversion, feature_progress)
+    features.shifted = _shifts_in_score(prepared, features, reporter)
     with reporter.step("building backbones") as progress:
         for done, backbone in enumerate(prepared.found.backbones, start=1):
             features.load(backbone)
@@ -144,24 +145,34 @@ def cached_features(prepared: StudyContext, reporter: ProgressReporter) -> Featu
     """
     _prepare_framework(prepared.settings, reporter)
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
-    return FeatureCache(pixels, prepared.settings.feature_backend, progress=FeatureProgress(reporter.doing))
+    features = FeatureCache(pixels, prepared.settings.feature_backend, progress=FeatureProgress(reporter.doing))
+    features.shifted = _shifts_in_score(prepared, features, reporter)
+    return features
+
+
+def _shifts_in_score(
+    prepared: StudyContext, features: FeatureCache, reporter: ProgressReporter
+) -> tuple[FeatureCache, ...]:
+    """Return the features under each shift that counts in the score, in the order of `SHIFTS`; empty if none does."""
+    counted = SHIFTS.values() if prepared.settings.score_weight_shift else ()
+    return tuple(shifted_features(prepared, shift, features, reporter) for shift in counted)
 
 
 def shifted_features(
-    prepared: StudyContext, shift: Shift, feature_backend: str, reporter: ProgressReporter
+    prepared: StudyContext, shift: Shift, features: FeatureCache, reporter: ProgressReporter
 ) -> FeatureCache:
     """Return the feature cache of shifted development images.
 
     Args:
         prepared: Context of the study, in the frozen regime.
         shift: Shift of the images at their own size, before they are resized.
-        feature_backend: Feature backend of the unchanged images.
+        features: Features of the unchanged images.
         reporter: Receives progress messages.
     """
     resize = make_resize(prepared.settings.resize, prepared.settings.image_size)
     pixels = ChangedPixels(prepared.development, resize, shift.key, shift.apply, shift.by_case)
     progress = FeatureProgress(lambda what: reporter.doing(f"{shift.title}, {what}"))
-    return FeatureCache(pixels, feature_backend, progress=progress)
+    return features.of_changed(pixels, progress)
 
 
 def frozen_objective(
@@ -175,7 +186,7 @@ def frozen_objective(
     Args:
         prepared: Context of the study.
         images: Development images of the study, or some of them.
-        features: Features of the same images.
+        features: Features of the same images, with those under the shifts that count in the score.
         feature_progress: Receives the activity of a trial; None for no progress messages.
     """
     return FrozenObjective(
@@ -187,6 +198,7 @@ def frozen_objective(
         prepared.settings.seed,
         feature_progress,
         task=prepared.task,
+        shift_weight=images.shift_weight,
     )
 
 

@@ -57,7 +57,7 @@ def complete_record(
             "model": outcome.model,
         }
     )
-    return record, {"probability": outcome.probability, **outcome.arrays}
+    return record, {"probability": outcome.out_of_fold, **outcome.arrays}
 
 
 def pruned_record(trial: Trial, pruned: Pruned) -> TrialRecord:

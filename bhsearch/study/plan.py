@@ -14,6 +14,7 @@ from bhsearch.engines.registry import ENGINES
 from bhsearch.evaluation.supplementary.auc_precision import PLANNED_AUC, what_cases_show
 from bhsearch.models.backbones.base import AvailableBackbones
 from bhsearch.objectives.space import Parameter
+from bhsearch.study.checks import shift_weight
 from bhsearch.study.checks.test_set_size import gate_size_warnings, sealed_groups
 from bhsearch.study.context import FINETUNE, SYNTHETIC, StudyContext
 from bhsearch.study.events import StudyPlan
@@ -48,6 +49,7 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
         ("sealed can show", what_cases_show(*sealed_groups(index, split), PLANNED_AUC)),
         ("folds", f"{per_repeat} by {settings.group_by}"),
         ("regime", _regime(context)),
+        ("score", shift_weight.plan_row(context)),
         ("race", _race(settings)),
         ("backbones", ", ".join(context.backbones)),
         ("left out", _left_out(context.found)),

@@ -17,6 +17,7 @@ from bhsearch.runtime.cache import notes
 from bhsearch.runtime.interrupts import Interrupts, deferred
 from bhsearch.study.checks import disk_space
 from bhsearch.study.checks.plugins import explain
+from bhsearch.study.checks.shift_weight import check_shift_weight
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext
 from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.feature_costs import cost_rows, stored_costs
@@ -54,6 +55,7 @@ def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     check_backend()
     check_race(settings)
     check_nested(settings)
+    check_shift_weight(settings)
     if settings.tracking:
         check_store()
     try:

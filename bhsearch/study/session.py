@@ -114,7 +114,7 @@ class StudySession:
 
         Args:
             number: Number of the trial.
-            probability: Out-of-fold P(malignant), shape (n_repeats, n_images); None unless the trial is complete.
+            probability: Out-of-fold P(malignant), see `TrialResult.out_of_fold`; None unless the trial is complete.
         """
         if probability is not None:
             self.predictions[number] = self.context.images.predictions(probability)

@@ -73,6 +73,7 @@ TEST_RUN = "bhsearch.test_run"  # run of the test from which a version was regis
 
 AUC = metrics.AUC
 AUC_LOW, AUC_HIGH, SECONDS = "auc_low", "auc_high", "seconds"
+SCORE, SCORE_LOW, SCORE_HIGH = "score", "score_low", "score_high"  # mixed score; absent if the score is the AUC
 EPOCH = "epoch/"  # curves of a trial
 COST = "cost/"  # of a trial
 ROBUSTNESS = "robustness/"  # of a trial under shifts, in all, and followed by a shift and a slash for each
@@ -98,6 +99,22 @@ NESTED = {"nested/auc": "score", "nested/auc_low": "low", "nested/auc_high": "hi
 FINISHED_TRIALS = "finished_trials"
 # On the run of a study: what the learning curve over cases predicts for twice the cases.
 LEARNING_CURVE = "learning_curve/"
+
+
+def score_of(values: Mapping[str, float]) -> float | None:
+    """Return the score of a trial from its metrics: the mixed score, or the AUC without one; None without both."""
+    return values.get(SCORE, values.get(AUC))
+
+
+def of_score(name: str, is_mixed: bool) -> str:
+    """Return the name of a metric of the score of a study.
+
+    Args:
+        name: Name of the metric if the score is the AUC, such as `auc_low` or `corrected/auc`.
+        is_mixed: Whether the score is the mixed score, whose metric is `score_low` or `corrected/score`.
+    """
+    return name.replace(AUC, SCORE) if is_mixed else name
+
 
 # -- parameters --------------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bhsearch.evaluation.mixed_score import definition
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.states import COMPLETE, PRUNED
 from bhsearch.text import value_text
@@ -25,12 +26,15 @@ def trial_note(
     """
     settings = study["settings"]
     if trial["state"] == COMPLETE:
-        low, high = values[keys.AUC_LOW], values[keys.AUC_HIGH]
+        weight = float(settings.get("score_weight_shift", 0.0))
+        score, low, high = (values[keys.of_score(name, weight > 0)] for name in (keys.AUC, keys.AUC_LOW, keys.AUC_HIGH))
         end = (
-            f"ROC AUC **{values[keys.AUC]:.4f}** (95 % over cases: {low:.3f} to {high:.3f}), case-weighted, out of "
-            f"fold, mean over {settings['folds'] * settings['repeats']} folds. The best of many trials looks better "
-            "than it is."
+            f"{'Mixed score' if weight else 'ROC AUC'} **{score:.4f}** (95 % over cases: {low:.3f} to {high:.3f}), "
+            f"case-weighted, out of fold, mean over {settings['folds'] * settings['repeats']} folds. The best of many "
+            "trials looks better than it is."
         )
+        if weight:
+            end += f" ROC AUC of unchanged images: {values[keys.AUC]:.4f}. {definition(weight)}"
     elif trial["state"] == PRUNED:
         end = f"Pruned after {trial['seconds']:.0f} s: it was behind the other trials at the same stage."
     else:

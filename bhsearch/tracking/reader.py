@@ -17,6 +17,7 @@ from mlflow.entities import ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from bhsearch.errors import MissingError, StudyError
+from bhsearch.evaluation.mixed_score import score_title
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.robustness import Robustness
 from bhsearch.evaluation.selection.nested import NestedScore
@@ -27,7 +28,6 @@ from bhsearch.text import listed
 from bhsearch.tracking import keys, model_files
 from bhsearch.tracking.connection import deleted_experiment
 from bhsearch.tracking.keys import (
-    AUC,
     COST,
     MODEL,
     NO_TRIAL,
@@ -39,6 +39,7 @@ from bhsearch.tracking.keys import (
     TRIAL,
     UID,
     config_of,
+    score_of,
 )
 from bhsearch.tracking.requests import call_with_retry
 from bhsearch.tracking.upload.model_retention import KEPT
@@ -62,7 +63,7 @@ class StoredTrial:
         number: Number of the trial within its study.
         run_id: MLflow run of the trial.
         state: `COMPLETE`, `PRUNED`, `FAIL` or `RUNNING`.
-        score: Mean over folds of the case-weighted AUC; None unless the trial is complete.
+        score: Mean over folds of the case-weighted AUC, or the mixed score; None unless the trial is complete.
         params: Parameters, as text.
         metrics: Last value of each metric.
         reason: Reason of a failure; empty if the trial did not fail.
@@ -170,6 +171,16 @@ class StoredStudy:
     def synthetic(self) -> bool:
         """Whether the images are synthetic instead of photographs of tissue."""
         return self.tags.get(keys.SYNTHETIC) == "True"
+
+    @property
+    def shift_weight(self) -> float:
+        """Weight of the shifts in the score (`--score-weight-shift`); studies of earlier versions have none."""
+        return float(self.settings.get("score_weight_shift", 0.0))
+
+    @property
+    def score_title(self) -> str:
+        """Name of the score: AUC, or mixed score if shifts count in it."""
+        return score_title(self.shift_weight)
 
     @cached_property
     def task(self) -> Task:
@@ -298,7 +309,7 @@ def _trial(number: int, run: Any) -> StoredTrial:
         number=number,
         run_id=run.info.run_id,
         state=state,
-        score=metrics.get(AUC) if state == COMPLETE else None,
+        score=score_of(metrics) if state == COMPLETE else None,
         params=dict(run.data.params),
         metrics=metrics,
         reason=tags.get(REASON, ""),

@@ -29,12 +29,15 @@ TABLE_NAME, PARALLEL_NAME = "Trials, best first", "Parallel coordinates"
 _PACKED = "deflate;"
 _DIGEST = "digest"  # the page drops this key when a person saves the view; a missing digest marks a changed view
 _METRICS = (keys.AUC, keys.AUC_LOW, keys.AUC_HIGH, keys.SECONDS)
+_MIXED = (keys.SCORE, keys.SCORE_LOW, keys.SCORE_HIGH)  # before the others if the current study has a mixed score
 _SECTION, _CHART = "bhsearch-section", "bhsearch-chart"
 _NAME_WIDTH, _CREATED_WIDTH, _METRIC_WIDTH = 250, 125, 90  # pixels
 _CARD_HEIGHT = 480  # pixels
 
 
-def write_views(client: MlflowClient, experiment_id: str, uid: str, space: Sequence[Mapping[str, Any]]) -> None:
+def write_views(
+    client: MlflowClient, experiment_id: str, uid: str, space: Sequence[Mapping[str, Any]], score: str = keys.AUC
+) -> None:
     """Write the saved views of an experiment, and the description if the experiment has none.
 
     A view that a person changed is not overwritten. The table also keeps columns for the parameters of earlier studies,
@@ -46,14 +49,15 @@ def write_views(client: MlflowClient, experiment_id: str, uid: str, space: Seque
         experiment_id: The experiment.
         uid: Identifier of the current study.
         space: `name` and `choices` of each parameter of the current study.
+        score: Metric with the score of the current study, by which the trials are ordered.
     """
     tags = client.get_experiment(experiment_id).tags
     names = [str(row["name"]) for row in space]
     varied = [str(row["name"]) for row in space if len(row["choices"]) != 1]
     table = [_column("params", name) for name in names]
     table += [column for column in _earlier_columns(tags.get(TAG + keys.TABLE_VIEW)) if column not in table]
-    _write(client, experiment_id, tags, keys.TABLE_VIEW, TABLE_NAME, _table, table)
-    _write(client, experiment_id, tags, keys.PARALLEL_VIEW, PARALLEL_NAME, lambda n: _parallel(uid, n), varied)
+    _write(client, experiment_id, tags, keys.TABLE_VIEW, TABLE_NAME, lambda n: _table(n, score), table)
+    _write(client, experiment_id, tags, keys.PARALLEL_VIEW, PARALLEL_NAME, lambda n: _parallel(uid, n, score), varied)
     if not tags.get(MLFLOW_RUN_NOTE):
         client.set_experiment_tag(experiment_id, MLFLOW_RUN_NOTE, _note(experiment_id))
 
@@ -117,28 +121,28 @@ def _column(kind: str, name: str) -> str:
     return f"{kind}.`{name}`"
 
 
-def _best_first(where: str = "") -> dict[str, Any]:
+def _best_first(score: str, where: str = "") -> dict[str, Any]:
     """Return the view state that lists trials, best first, and leaves out the runs of studies."""
     trials = f"tags.`{keys.TRIAL}` != '{keys.NO_TRIAL}'"
     return {
         "searchFilter": f"{where} and {trials}" if where else trials,
-        "orderByKey": _column("metrics", keys.AUC),
+        "orderByKey": _column("metrics", score),
         "orderByAsc": False,
     }
 
 
-def _table(columns: Sequence[str]) -> dict[str, Any]:
-    metrics = [_column("metrics", name) for name in _METRICS]
+def _table(columns: Sequence[str], score: str) -> dict[str, Any]:
+    metrics = [_column("metrics", name) for name in (*(_MIXED if score == keys.SCORE else ()), *_METRICS)]
     study = _column("tags", keys.STUDY)
     name, created, duration = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
-    return _best_first() | {
+    return _best_first(score) | {
         "selectedColumns": [*metrics, *columns, study],
         "columnOrder": [name, created, *metrics, *columns, study, duration],
         "columnWidths": {name: _NAME_WIDTH, created: _CREATED_WIDTH, **dict.fromkeys(metrics, _METRIC_WIDTH)},
     }
 
 
-def _parallel(uid: str, names: Sequence[str]) -> dict[str, Any]:
+def _parallel(uid: str, names: Sequence[str], score: str) -> dict[str, Any]:
     chart = {
         "uuid": _CHART,
         "type": "PARALLEL",
@@ -147,7 +151,7 @@ def _parallel(uid: str, names: Sequence[str]) -> dict[str, Any]:
         "deleted": False,
         "isGenerated": False,
         "selectedParams": list(names),
-        "selectedMetrics": [keys.AUC],
+        "selectedMetrics": [score],
         "showAllRuns": True,
     }
     section = {
@@ -160,8 +164,8 @@ def _parallel(uid: str, names: Sequence[str]) -> dict[str, Any]:
         "columns": 1,
         "cardHeight": _CARD_HEIGHT,
     }
-    return _best_first(f"tags.`{keys.UID}` = '{uid}'") | {
-        "selectedColumns": [_column("metrics", keys.AUC)],
+    return _best_first(score, f"tags.`{keys.UID}` = '{uid}'") | {
+        "selectedColumns": [_column("metrics", score)],
         "compareRunCharts": [chart],
         "compareRunSections": [section],
         "isAccordionReordered": True,  # otherwise automatically created sections come first

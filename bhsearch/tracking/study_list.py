@@ -32,11 +32,13 @@ class StudySummary:
         regime: `frozen` or `finetune`.
         n_finished: Number of complete and pruned trials.
         n_failed: Number of failed trials.
-        score: Highest trial score, the mean case-weighted AUC over folds; nan if no trial is complete.
+        score: Highest trial score, the mean case-weighted AUC over folds or the mixed score; nan if no trial is
+            complete.
         low, high: Lower and upper end of the score's 95 % confidence interval, from a bootstrap over cases; nan if the
             run has no interval.
         n_openings: Number of times the sealed test was opened for this study.
         started_ms: Start of the study, in milliseconds since 1970.
+        shift_weight: Weight of the shifts in the score (`--score-weight-shift`).
     """
 
     name: str
@@ -51,6 +53,7 @@ class StudySummary:
     high: float
     n_openings: int
     started_ms: int
+    shift_weight: float = 0.0
 
 
 def list_studies(client: MlflowClient) -> list[StudySummary]:
@@ -78,18 +81,22 @@ def list_studies(client: MlflowClient) -> list[StudySummary]:
 def _summary(run: Any, data: str, children: Sequence[Any]) -> StudySummary:
     states = [child.data.tags.get(keys.STATE, "") for child in children]
     complete = [c.data.metrics for c in children if c.data.tags.get(keys.STATE) == _FINISHED[0]]
-    best: dict[str, float] = max(complete, key=lambda metrics: float(metrics.get(keys.AUC, -math.inf)), default={})
+    settings = keys.config_of(run.data.params)
+    shift_weight = float(settings.get("score_weight_shift", 0.0))
+    score, low, high = (keys.of_score(name, shift_weight > 0) for name in (keys.AUC, keys.AUC_LOW, keys.AUC_HIGH))
+    best: dict[str, float] = max(complete, key=lambda metrics: float(metrics.get(score, -math.inf)), default={})
     return StudySummary(
         name=run.data.tags[keys.STUDY],
         uid=run.data.tags[keys.UID],
         run_id=run.info.run_id,
         data=data,
-        regime=keys.config_of(run.data.params).get("regime", ""),
+        regime=settings.get("regime", ""),
         n_finished=sum(state in _FINISHED for state in states),
         n_failed=states.count(_FAILED),
-        score=best.get(keys.AUC, math.nan),
-        low=best.get(keys.AUC_LOW, math.nan),
-        high=best.get(keys.AUC_HIGH, math.nan),
+        score=best.get(score, math.nan),
+        low=best.get(low, math.nan),
+        high=best.get(high, math.nan),
         n_openings=sum(child.data.tags.get(keys.OPENED, "none") != "none" for child in children),
         started_ms=run.info.start_time,
+        shift_weight=shift_weight,
     )

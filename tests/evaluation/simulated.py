@@ -42,6 +42,17 @@ def simulate(n_cases: int = 26, n_repeats: int = 1, n_folds: int = 5, seed: int 
 
 def reorder(predictions: Predictions, rows: np.ndarray) -> Predictions:
     """Take rows in any order, any number of times."""
+    arrays = [field.name for field in dataclasses.fields(predictions) if field.name not in ("shifted", "shift_weight")]
     return Predictions(
-        **{field.name: getattr(predictions, field.name)[..., rows] for field in dataclasses.fields(predictions)}
+        **{name: getattr(predictions, name)[..., rows] for name in arrays},
+        shifted={name: probability[:, rows] for name, probability in predictions.shifted.items()},
+        shift_weight=predictions.shift_weight,
     )
+
+
+def with_shifts(predictions: Predictions, weight: float, n_shifts: int = 3, seed: int = 0) -> Predictions:
+    """The same predictions with those of shifted images, which are noisier, each to its own degree."""
+    rng = np.random.default_rng(seed)
+    noise = {f"shift {n}": rng.normal(0, 0.1 + 0.1 * n, predictions.probability.shape) for n in range(n_shifts)}
+    shifted = {name: np.round(np.clip(predictions.probability + each, 0, 1), 3) for name, each in noise.items()}
+    return dataclasses.replace(predictions, shifted=shifted, shift_weight=weight)

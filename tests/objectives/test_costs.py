@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.objectives.costs import FeatureCosts, computed_pairs, expected_seconds, pairs_of, rationed_seconds
 from bhsearch.objectives.space import frozen_space, starting_point
 
@@ -68,6 +69,37 @@ def test_features_of_earlier_trials_cost_nothing():
     after = expected_seconds(COSTS, SPACE, [starting_point(SPACE, "staintex-l")], 20)
     assert after["staintex-l"] < before["staintex-l"]
     assert after["staintex-s"] == before["staintex-s"]
+
+
+def test_shifts_that_count_in_the_score_need_the_views_that_a_trial_averages_over():
+    point = starting_point(SPACE, "staintex-s") | {"policy": "stain", "views": 2}
+    views = {("staintex-s", "identity"), ("staintex-s", "stain1")}
+    assert pairs_of(point, shifts=True) == views | {("staintex-s", "shifted identity")}
+    both = {("staintex-s", "shifted identity"), ("staintex-s", "shifted stain1")}
+    assert pairs_of(point | {"tta": True}, shifts=True) == views | both
+    assert computed_pairs([point], shifts=True) == pairs_of(point, shifts=True)
+    unfinished = {name: value for name, value in point.items() if name != "tta"}
+    assert computed_pairs([unfinished], shifts=True) == set()
+
+
+def test_shifts_that_count_in_the_score_cost_their_own_seconds():
+    shifted = {"staintex-s": 10.0, "staintex-l": 40.0}
+    costs = FeatureCosts(COSTS.seconds, {"staintex-s": ("identity", "shifted identity")}, shifted)
+    assert FeatureCosts.of_record(costs.to_record()) == costs
+    choices = {row.name: row.choices for row in SPACE}
+    combinations = list(itertools.product(*(choices[name] for name in ("backbone", "policy", "views", "tta"))))
+    expected = dict.fromkeys(BACKBONES, 0.0)
+    for backbone, policy, views, tta in combinations:
+        names = views_of(policy, views)
+        passes = [name for name in names if (backbone, name) != ("staintex-s", "identity")]
+        expected[backbone] += len(passes) * costs.seconds[backbone] / len(combinations)
+        under_shifts = [
+            name for name in (names if tta else names[:1]) if (backbone, name) != ("staintex-s", "identity")
+        ]
+        expected[backbone] += len(under_shifts) * shifted[backbone] / len(combinations)
+    assert expected_seconds(costs, SPACE, [], 1) == pytest.approx(expected)
+    grown = costs.with_backbones_of(FeatureCosts({"cnn": 2.0}, {"cnn": ()}, {"cnn": 9.0}))
+    assert grown.shifted == {**shifted, "cnn": 9.0}
 
 
 def test_a_budget_rations_features_only_while_it_is_too_small():

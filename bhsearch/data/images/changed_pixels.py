@@ -30,7 +30,10 @@ class ChangedPixels:
     Attributes:
         key: Digest of the images, the change and the resize step.
         shape: Shape of all resized images, (n_images, n_tiles, size, size, 3).
+        is_stored: Whether the pixels are in a file; always False.
     """
+
+    is_stored = False
 
     def __init__(
         self, dataset: Dataset, resize: Resize, name: str, change: Callable[[Pixels, str], Pixels], by_case: bool

@@ -47,11 +47,13 @@ class PixelCache:
         key: Digest of the images and the resize step.
         file: File of the array; rows are in the order of the data set.
         shape: Shape of the array, (n_images, n_tiles, size, size, 3).
+        is_stored: Whether the pixels are in a file; always True.
     """
 
     key: str
     file: Path
     shape: tuple[int, int, int, int, int]
+    is_stored: bool = True
 
     def read(self, start: int, stop: int) -> Pixels:
         """Read a range of rows into memory. Shape (n_rows, n_tiles, size, size, 3).

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from bhsearch.models.augmentation.policies import IDENTITY
-from bhsearch.objectives.costs import DETERMINE_FEATURES, computed_pairs, pairs_of
+from bhsearch.objectives.costs import OF_IMAGE, FeatureCosts, Pair, computed_pairs, names_that_determine, pairs_of
 from bhsearch.objectives.space import Parameter, Params
 
 TRIALS_PER_VIEW = 2
@@ -27,7 +26,7 @@ class Allowance:
     Args:
         space: Parameters of the study.
         tried: Parameters of earlier and running trials.
-        seconds: Seconds of computing the features of a view, by backbone; equal for all backbones if empty.
+        costs: Costs of features when the study began; a view costs the same for all backbones if they are empty.
         seconds_left: Seconds that new features may take at most.
 
     Source:
@@ -39,20 +38,21 @@ class Allowance:
         self,
         space: Sequence[Parameter],
         tried: Sequence[Params],
-        seconds: Mapping[str, float],
+        costs: FeatureCosts,
         seconds_left: float = math.inf,
     ) -> None:
-        choices = {row.name: row.choices for row in space if row.name in DETERMINE_FEATURES}
-        self._applies = len(choices) == len(DETERMINE_FEATURES)
+        self._shifts = bool(costs.shifted)
+        self._names = names_that_determine(self._shifts)
+        choices = {row.name: row.choices for row in space if row.name in self._names}
+        self._applies = len(choices) == len(self._names)
         if not self._applies:
             return
-        self._seconds, self._seconds_left = seconds, seconds_left
+        self._costs, self._seconds_left = costs, seconds_left
         self._fewest = min(choices["views"])
         backbones = choices["backbone"]
-        mean = sum(seconds.get(backbone, 0.0) for backbone in backbones) / len(backbones)
-        self._price = {backbone: seconds[backbone] / mean if seconds else 1.0 for backbone in backbones}
-        self._computed = computed_pairs(tried)
-        self._augmented = {backbone for backbone, view in self._computed if view != IDENTITY}
+        self._mean = sum(costs.seconds.get(backbone, 0.0) for backbone in backbones) / len(backbones)
+        self._computed = computed_pairs(tried, self._shifts)
+        self._augmented = {backbone for backbone, view in self._computed if view not in OF_IMAGE}
         self._left = len(tried) / TRIALS_PER_VIEW - self._cost(self._computed)
         self._known: dict[tuple[object, ...], bool] = {}
 
@@ -60,19 +60,22 @@ class Allowance:
         """Return whether a trial may be proposed."""
         if not self._applies:
             return True
-        key = tuple(params[name] for name in DETERMINE_FEATURES)
+        key = tuple(params[name] for name in self._names)
         if key not in self._known:
             self._known[key] = self._may_compute(params)
         return self._known[key]
 
     def _may_compute(self, params: Params) -> bool:
-        new = pairs_of(params) - self._computed
-        smaller = pairs_of({**params, "views": self._fewest})
+        new = pairs_of(params, self._shifts) - self._computed
+        smaller = pairs_of({**params, "views": self._fewest}, self._shifts)
         if new and params["views"] > self._fewest and not smaller <= self._computed:
             return False
-        if new and sum(self._seconds.get(backbone, 0.0) for backbone, _ in new) > self._seconds_left:
+        if new and sum(map(self._costs.seconds_of, new)) > self._seconds_left:
             return False
         return self._cost(new) <= max(self._left, 0.0) or params["backbone"] not in self._augmented
 
-    def _cost(self, pairs: set[tuple[str, str]]) -> float:
-        return sum(self._price[backbone] for backbone, view in pairs if view != IDENTITY)
+    def _cost(self, pairs: set[Pair]) -> float:
+        further = [pair for pair in pairs if pair[1] not in OF_IMAGE]
+        if not self._costs.seconds:
+            return float(len(further))
+        return sum(self._costs.seconds_of(pair) / self._mean for pair in further)

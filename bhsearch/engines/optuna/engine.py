@@ -27,6 +27,7 @@ from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.engines.optuna.untried import UntriedSampler
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.objectives.base import IntermediateValue
+from bhsearch.objectives.costs import FeatureCosts
 from bhsearch.objectives.space import Parameter, Params, starting_points
 from bhsearch.runtime.processes import this_process
 from bhsearch.runtime.store_schema import SCHEMA, require_schema
@@ -91,7 +92,7 @@ class OptunaEngine:
         tried = [trial.params for trial in trials if not is_ignored_on_resume(trial)]
         allows = None
         if math.isfinite(seconds_left):
-            allows = Allowance(self._space, tried, self.costs().get("seconds", {}), seconds_left)
+            allows = Allowance(self._space, tried, FeatureCosts.of_record(self.costs()), seconds_left)
         self._study.sampler = UntriedSampler(self._next_sampler(done, running), self._space, tried, allows)
         kept = {"owner": this_process(), **(notes or {})}
         trial = self._start(point, tried, kept)

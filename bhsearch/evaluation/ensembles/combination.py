@@ -101,4 +101,4 @@ def fit_ensemble(
             )
             fitted.append(weights)
             out_of_fold[repeat, own] = six_digits(weights.combine(of_fold[:, own]))
-    return fitted, replace(predictions, probability=out_of_fold)
+    return fitted, replace(predictions.unchanged, probability=out_of_fold)

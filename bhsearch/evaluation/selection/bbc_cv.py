@@ -12,7 +12,8 @@ import numpy.typing as npt
 from bhsearch.errors import DataError
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.metrics import score
-from bhsearch.evaluation.selection.mabt import REPORTED_LEVEL, lower_bound
+from bhsearch.evaluation.mixed_score import score_title
+from bhsearch.evaluation.selection.mabt import BOUND_NOTE, MIXED_BOUND_NOTE, REPORTED_LEVEL, lower_bound
 from bhsearch.evaluation.selection.proposal import proposed, spread_of_differences
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ CORRECTED_NOTE = (
     "the sealed test is the unbiased number."
 )
 _EQUAL = 1e-9  # tolerance of scores: the last digits of sums of weights such as 1/7 depend on the order of rows
-_SAME = ("label", "fold", "group", "stratum")
+_SAME = ("label", "fold", "group", "stratum", "shifts", "shift_weight")
 _SAME_SPREAD = 1e-7  # standard deviation of a difference below which two trials are copies
 
 
@@ -42,6 +43,7 @@ class CorrectedScore:
             every bootstrap sample lacks the score of at least one trial.
         n_trials: Number of trials that competed.
         n_groups: Number of groups of cases that were resampled.
+        shift_weight: Weight of the shifts in the score (`--score-weight-shift`); 0 if the score is the AUC.
     """
 
     raw: float
@@ -51,6 +53,17 @@ class CorrectedScore:
     bound: float
     n_trials: int
     n_groups: int
+    shift_weight: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """Name of the score: AUC, or mixed score if shifts count in it."""
+        return score_title(self.shift_weight)
+
+    @property
+    def bound_note(self) -> str:
+        """What kind of bound `bound` is, and how often it holds."""
+        return MIXED_BOUND_NOTE if self.shift_weight else BOUND_NOTE
 
 
 def corrected_score(
@@ -126,6 +139,7 @@ def corrected_score(
         bound=lower_bound(predictions, scores, inside, draws, REPORTED_LEVEL, winner) if bounded else float("nan"),
         n_trials=len(predictions),
         n_groups=draws.shape[1],
+        shift_weight=predictions[0].shift_weight,
     )
 
 
@@ -155,8 +169,8 @@ def _check_same(predictions: Sequence[Predictions]) -> None:
         differing = [name for name in _SAME if not np.array_equal(getattr(trial, name), getattr(first, name))]
         if differing:
             raise DataError(
-                f"All trials must have the same images and folds, but the trial at index {number} differs from the "
-                f"first in: {', '.join(differing)}."
+                f"All trials must have the same images, folds and shifts, but the trial at index {number} differs from "
+                f"the first in: {', '.join(differing)}."
             )
 
 

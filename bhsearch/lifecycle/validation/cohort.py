@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,13 +91,14 @@ class Cohort:
         Args:
             probability: P(malignant). Shape (n_images,).
         """
+        texts: dict[str, Any] = {name: self.index.column(name) for name in TEXT_COLUMNS}
         return Predictions(
             label=self.index.labels,
             probability=probability[None],
             fold=np.zeros((1, len(self)), np.int8),
             group=self.group,
             stratum=strata_of(self.group, self.index.labels)[self.group],
-            **{name: self.index.column(name) for name in TEXT_COLUMNS},
+            **texts,
         )
 
     def restrict(self, predictions: Predictions, rows: npt.NDArray[np.bool_]) -> Predictions:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bhsearch.data.audit import UNREADABLE
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
 from bhsearch.evaluation.metrics import METRICS, metrics_of
+from bhsearch.evaluation.mixed_score import definition
 from bhsearch.evaluation.selection.proposal import MARGIN
 from bhsearch.evaluation.supplementary.auc_precision import what_cases_show
 from bhsearch.evaluation.supplementary.supplements import TITLES
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
 _TITLES = {**{name: metric.title for name, metric in METRICS.items()}, **TITLES}
 _RULE = (
-    f"Score: mean AUC over validation folds. Of the trials within {MARGIN:g} of the best score and tied with it, the "
-    "cheapest at prediction time is selected"
+    f"Of the trials within {MARGIN:g} of the best score and tied with it, the cheapest at prediction time is selected"
 )
 _RATES = ("sensitivity", "specificity", "recognition_rate")
 
@@ -107,7 +107,7 @@ class StudyFacts:
         sealed, curve = self.report.sealed, self.report.learning_curve
         if not self.report.ranked:
             return ""
-        shows = what_cases_show(sealed.n_benign, sealed.n_malignant, study_report.headline(self.report).value)
+        shows = what_cases_show(sealed.n_benign, sealed.n_malignant, study_report.expected_auc(self.report))
         return _sentences(
             f"The held-out cases give, {shows}" if shows else "", curve.sentence() if curve is not None else ""
         )
@@ -227,6 +227,7 @@ class StudyFacts:
         chosen = self.report.proposed
         n_tied = sum(row.tied for row in self.report.ranked)
         return _sentences(
+            definition(self.report.shift_weight) or "Score: mean AUC over validation folds",
             _RULE,
             *self.report.selection,
             f"{plural(n_tied, 'trial')} cannot be told from the best, itself included" if n_tied > 1 else "",
@@ -278,7 +279,7 @@ class StudyFacts:
         if not self.report.ranked:
             return ""
         shown = [
-            f"{name}: AUC {with_interval(found)}"
+            f"{name}{'' if self.report.shift_weight else ': AUC'} {with_interval(found)}"
             for name, found, _, _ in study_report.estimates(self.report)
             if math.isfinite(found.value)
         ]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from bhsearch.reporting.report_data import TrialRow
     from bhsearch.reporting.report_numbers import Points
 
-_SCORE = "ROC AUC"
+ROC_AUC = "ROC AUC"
 _LEAST_SECONDS = 1e-3  # a logarithmic axis has no zero
 
 
@@ -217,13 +217,14 @@ def _diagonal() -> Line:
     return Line([0, 1], [0, 1], GREY, 1.2, DASHED)
 
 
-def history(rows: Sequence[TrialPoint]) -> Description:
+def history(rows: Sequence[TrialPoint], axis: str = ROC_AUC) -> Description:
     """Return a `Description` of the scores of all trials in order, with the best score so far.
 
     Failed trials are crosses. Pruned trials with a score are hollow, and never the best.
 
     Args:
         rows: All trials, ordered by number.
+        axis: Name of the score.
     """
     low, high = _padded([*(row.score for row in rows if row.score is not None), 0.5])
     x = Axis("trial", -0.5, max(len(rows) - 0.5, 0.5), ticks=whole_ticks(0, max(len(rows) - 1, 1)))
@@ -248,16 +249,17 @@ def history(rows: Sequence[TrialPoint]) -> Description:
         place, score, number = top
         marks.append(Dot(place, score, ORANGE, 5.5, f"trial {number}: {score:.3f}", 1.0))
         marks.append(Label(place, score, f"trial {number}: {score:.3f}"))
-    return Description(x, Axis(_SCORE, low, high), marks)
+    return Description(x, Axis(axis, low, high), marks)
 
 
-def cost(rows: Sequence[TrialRow]) -> Description:
+def cost(rows: Sequence[TrialRow], axis: str = ROC_AUC) -> Description:
     """Return a `Description` of score against inference time per image, with trials tied with the best in blue.
 
     The proposed trial is orange.
 
     Args:
         rows: All trials; trials without a score or a known time are not drawn, and at least one must be drawn.
+        axis: Name of the score.
     """
     timed = [row for row in rows if row.score is not None and row.milliseconds > 0]
     low, high = _padded([*(row.score for row in timed if row.score is not None), 0.5])
@@ -272,10 +274,12 @@ def cost(rows: Sequence[TrialRow]) -> Description:
             at = (row.milliseconds, row.score or 0.0)
             marks.append(Dot(*at, ORANGE, 6, f"trial {row.number}", 1))
             marks.append(Label(*at, f"proposed: trial {row.number}", 10))
-    return Description(x, Axis(_SCORE, low, high), marks)
+    return Description(x, Axis(axis, low, high), marks)
 
 
-def duration(seconds: Sequence[float], scores: Sequence[float], names: Sequence[str]) -> Description:
+def duration(
+    seconds: Sequence[float], scores: Sequence[float], names: Sequence[str], axis: str = ROC_AUC
+) -> Description:
     """Return a `Description` of the score of each complete trial against its duration, with a line of best scores.
 
     The line shows, at each duration, the best score of the trials that took at most this long.
@@ -284,6 +288,7 @@ def duration(seconds: Sequence[float], scores: Sequence[float], names: Sequence[
         seconds: Duration of each trial; at least one trial. Length n_trials.
         scores: Score of each trial. Length n_trials.
         names: Backbone of each trial; each of the six most frequent backbones has its own colour. Length n_trials.
+        axis: Name of the score.
     """
     seconds = np.maximum(seconds, _LEAST_SECONDS).tolist()
     common = [name for name, _ in Counter(names).most_common(len(CYCLE))]
@@ -298,7 +303,7 @@ def duration(seconds: Sequence[float], scores: Sequence[float], names: Sequence[
     best = np.maximum.accumulate(np.asarray(scores)[order]).tolist()
     marks.append(_stairs(list(zip(np.asarray(seconds)[order].tolist(), best, strict=True)), INK, 1.3))
     x = Axis("seconds", min(seconds) / 1.2, max(seconds) * 1.2, log=True)
-    return Description(x, Axis(_SCORE, *_padded(scores)), marks)
+    return Description(x, Axis(axis, *_padded(scores)), marks)
 
 
 def _guessing(x: Axis) -> Line:

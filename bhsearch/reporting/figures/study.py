@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.evaluation.bootstrap import INTERVAL_NOTE
+from bhsearch.evaluation.mixed_score import score_axis, score_title
 from bhsearch.reporting.figures import description
 from bhsearch.reporting.figures.marks import TURN, Axis, Box, Cell, Description, Dot, Line, Mark, nice_ticks
 from bhsearch.reporting.figures.palette import BLUE, GREY, ORANGE
@@ -40,23 +41,28 @@ class _Trial:
     reason: str = ""
 
 
-def history_picture(values: Sequence[float | None], states: Sequence[str], note: str = "") -> Picture:
+def history_picture(
+    values: Sequence[float | None], states: Sequence[str], note: str = "", shift_weight: float = 0.0
+) -> Picture:
     """Return a picture of the score of every trial in order, and the best score so far.
 
     Args:
         values: Score per trial; None or nan if a trial has no score. Length n_trials.
         states: State per trial. Only trials in state `COMPLETE`, `PRUNED` or `FAIL` are drawn. Length n_trials.
         note: Note in a corner; may be empty.
+        shift_weight: Weight of the shifts in the score, which the name of the score follows from.
     """
     ended = [
         _Trial(number, state, float(value) if state in (COMPLETE, PRUNED) and np.isfinite(value) else None)
         for number, (value, state) in enumerate(zip(_numbers(values), states, strict=True))
     ]
-    detail = "score: mean case-weighted AUC over folds"
-    return single(description.history(ended), "Search history", detail, note)
+    detail = f"score: mean case-weighted {score_title(shift_weight)} over folds"
+    return single(description.history(ended, score_axis(shift_weight)), "Search history", detail, note)
 
 
-def cost_picture(seconds: Sequence[float], scores: Sequence[float], names: Sequence[str], note: str = "") -> Picture:
+def cost_picture(
+    seconds: Sequence[float], scores: Sequence[float], names: Sequence[str], note: str = "", shift_weight: float = 0.0
+) -> Picture:
     """Return a picture of the score of each complete trial against its duration.
 
     Args:
@@ -64,9 +70,11 @@ def cost_picture(seconds: Sequence[float], scores: Sequence[float], names: Seque
         scores: Score of each trial. Length n_trials.
         names: Backbone of each trial; each of the six most frequent backbones has its own colour. Length n_trials.
         note: Note in a corner; may be empty.
+        shift_weight: Weight of the shifts in the score, which the name of the score follows from.
     """
     detail = "a point is a complete trial; the line: best for its seconds or less"
-    described = description.duration(seconds, scores, [shortened(name, _LONGEST_NAME, SIZE) for name in names])
+    shown = [shortened(name, _LONGEST_NAME, SIZE) for name in names]
+    described = description.duration(seconds, scores, shown, score_axis(shift_weight))
     return single(described, "Score and cost", detail, note)
 
 
@@ -93,6 +101,7 @@ def intervals_picture(
     high: Sequence[float],
     tied: npt.ArrayLike,
     note: str = "",
+    shift_weight: float = 0.0,
 ) -> Picture:
     """Return a picture of the best trials with their intervals, in the given order.
 
@@ -105,6 +114,7 @@ def intervals_picture(
         high: Upper end of each interval. Length n_trials.
         tied: Whether each trial is tied with the best. Shape (n_trials,).
         note: Note in a corner; may be empty.
+        shift_weight: Weight of the shifts in the score, which the name of the score follows from.
     """
     marks: list[Mark] = []
     rows = zip(names, scores, low, high, np.asarray(tied, dtype=bool).tolist(), strict=True)
@@ -117,7 +127,7 @@ def intervals_picture(
     least, most = (min(known), max(known)) if known else (0.0, 1.0)
     room = 0.05 * (most - least) or 0.01
     y = _rows(names)
-    figure = Description(Axis("ROC AUC", least - room, most + room), y, marks)
+    figure = Description(Axis(score_axis(shift_weight), least - room, most + room), y, marks)
     detail = f"95 % intervals {INTERVAL_NOTE}"
     return single(figure, "Best trials", detail, note, left=_room(y), height=_height(y))
 
@@ -142,6 +152,7 @@ def slice_picture(
     values: Sequence[float | None],
     log: Collection[str] = (),
     note: str = "",
+    shift_weight: float = 0.0,
 ) -> Picture:
     """Return a picture of the score against each parameter, one panel per parameter, with the best trial marked.
 
@@ -151,6 +162,7 @@ def slice_picture(
         values: Score per trial; trials without a score are left out. Length n_trials.
         log: Parameters with a logarithmic axis.
         note: Note in a corner; may be empty.
+        shift_weight: Weight of the shifts in the score, which the name of the score follows from.
     """
     score = _numbers(values)
     finite = score[np.isfinite(score)]
@@ -165,7 +177,7 @@ def slice_picture(
         across = place % n_columns
         left = 65.0 + step * across
         ticks = nice_ticks(low - pad, high + pad)
-        y = Axis("ROC AUC", low - pad, high + pad)
+        y = Axis(score_axis(shift_weight), low - pad, high + pad)
         if across:  # the first panel of the row has the labels
             y = Axis("", y.low, y.high, ticks=ticks, labels=[""] * len(ticks))
         panels.append(Panel(Description(x, y, marks), Box(left, top, left + step - _BETWEEN, top + _SLICE)))
@@ -173,7 +185,7 @@ def slice_picture(
             row = slices[place - across : place + 1]
             top += _SLICE + max(labels_height(axis, step - _BETWEEN) for axis, _ in row) + 20.0
     detail = "one point a complete trial; the best one in orange"
-    alt = f"ROC AUC against {', '.join(params)}"
+    alt = f"{score_axis(shift_weight)} against {', '.join(params)}"
     return Picture("Score by parameter", detail, note, panels, width=width, height=top, alt=alt)
 
 

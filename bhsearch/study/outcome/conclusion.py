@@ -104,6 +104,7 @@ def _rank(
         findings=context.audit.summary_lines(),
         proposed_predictions=None if chosen is None else session.predictions.get(chosen.trial.number),
         default=compare_with_default(ranking, session.predictions, space, context.task),
+        shift_weight=settings.score_weight_shift,
     )
 
 
@@ -162,7 +163,7 @@ def _put_summary(session: StudySession, outbox: Outbox, result: StudyResult, rac
     arrays: dict[str, Any] = {"augmentation": np.stack([*examples.values()])} if examples else {}
     if raced:
         arrays["race_fold"] = next(iter(raced.values())).fold
-        arrays["race_probability"] = np.stack([each.probability for each in raced.values()])
+        arrays["race_probability"] = np.stack([each.out_of_fold for each in raced.values()])
     outbox.put_summary(record, arrays)
 
 

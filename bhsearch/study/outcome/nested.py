@@ -88,7 +88,8 @@ def nested_score(
     """
     features = cached_features(context, reporter)
     n_folds = int(context.images.fold.max()) + 1
-    probability = np.zeros((1, len(context.images)), np.float32)
+    n_conditions = 1 + len(features.shifted)
+    probability = np.zeros((n_conditions, len(context.images)), np.float32)
     with reporter.step("searching without each fold") as progress:
         for fold in range(n_folds):
 
@@ -97,7 +98,8 @@ def nested_score(
 
             model = search_without(context, features, space, n_trials, fold, advance)
             inside = context.images.fold[0] == fold
-            probability[0, inside] = model(FeatureSubset(features, inside))
+            for condition, of_condition in enumerate((features, *features.shifted)):
+                probability[condition, inside] = model(FeatureSubset(of_condition, inside))
     every = np.ones(len(context.images), bool)
     return NestedScore.of(context.images.take(every, slice(1)).predictions(probability), context.task, n_trials)
 
@@ -134,7 +136,7 @@ def search_without(
         except RunError as error:
             engine.fail(trial.number, str(error))
         else:
-            predictions[trial.number] = part.predictions(found.probability)
+            predictions[trial.number] = part.predictions(found.out_of_fold)
             engine.complete(trial.number, found.score, found.seconds, None, found.milliseconds)
         advance(done)
     chosen = proposed_of(rank(engine.trials(), predictions, context.task))

@@ -97,6 +97,6 @@ def race(prepared: StudyContext, trials: Sequence[Trial], reporter: ProgressRepo
     found = {}
     with reporter.step("racing the best trials") as progress:
         for done, trial in enumerate(raced, start=1):
-            found[trial.number] = images.predictions(objective(trial.params).probability)
+            found[trial.number] = images.predictions(objective(trial.params).out_of_fold)
             progress(done, len(raced))
     return found

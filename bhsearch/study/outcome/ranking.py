@@ -9,6 +9,7 @@ import numpy as np
 from bhsearch.engines.base import Trial
 from bhsearch.errors import DataError
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
+from bhsearch.evaluation.metrics import clean_score
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.selection.bbc_cv import CorrectedScore, corrected_score, tied_with_best
 from bhsearch.states import COMPLETE
@@ -66,8 +67,9 @@ def rank(
     for trial in complete:
         number = trial.number
         low, high = interval(samples[number]) if number in samples else (np.nan, np.nan)
+        auc = clean_score(predictions[number], task) if number in predictions else np.nan
         raced_score = race.get(number, np.nan)
-        ranking.append(RankedTrial(trial, low, high, number in tied, number == chosen, costs[number], raced_score))
+        ranking.append(RankedTrial(trial, low, high, number in tied, number == chosen, costs[number], raced_score, auc))
     return ranking
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from bhsearch.engines.base import Trial
 from bhsearch.errors import StudyError
+from bhsearch.evaluation.mixed_score import score_title
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.robustness import Robustness
 from bhsearch.evaluation.selection.bbc_cv import CorrectedScore
 from bhsearch.evaluation.selection.nested import NestedScore
 from bhsearch.objectives.base import MS_PER_IMAGE
-from bhsearch.study.outcome.selection import DefaultComparison, RankedTrial, explanation, proposed_of
+from bhsearch.study.outcome.selection import DefaultComparison, RankedTrial, auc_interval, explanation, proposed_of
 from bhsearch.study.stopping import expected_gain
 from bhsearch.text import plural
 
@@ -51,6 +52,7 @@ class StudyResult:
         no_robustness: Reason why the requested robustness was not computed; otherwise empty.
         nested: Score of the nested search; None if it was not computed.
         no_nested: Reason why the requested nested search has no score; otherwise empty.
+        shift_weight: Weight of the shifts in the score (`--score-weight-shift`); 0 if the score is the AUC.
     """
 
     study: str
@@ -75,9 +77,10 @@ class StudyResult:
     no_robustness: str = ""
     nested: NestedScore | None = None
     no_nested: str = ""
+    shift_weight: float = 0.0
 
     def __repr__(self) -> str:
-        score = f"best AUC {self.best.value:.4f}" if self.best is not None else "no complete trial"
+        score = f"best {self.score_title} {self.best.value:.4f}" if self.best is not None else "no complete trial"
         return f"StudyResult({self.study!r}, {self.n_finished} of {plural(self.wanted, 'trial')}, {score})"
 
     def _repr_html_(self) -> str:
@@ -85,11 +88,12 @@ class StudyResult:
 
         title = f"{self.study}: {self.n_finished} of {plural(self.wanted, 'trial')} finished"
         rows = [
-            ResultRow(row.trial.number, row.value, row.low, row.high, row.tied, row.proposed, row.params)
+            ResultRow(row.trial.number, row.value, row.low, row.high, row.tied, row.proposed, row.params, row.auc)
             for row in self.ranking
         ]
         said = self.selected_because()
-        return result_html(title, rows, self.corrected, self.uncorrected, self.invalid, self.note, said)
+        corrected, weight = self.corrected, self.shift_weight
+        return result_html(title, rows, corrected, self.uncorrected, self.invalid, self.note, said, weight)
 
     def plot_history(self) -> Figure:
         """Return a figure that shows the score of every trial and the best score so far."""
@@ -114,7 +118,16 @@ class StudyResult:
                 "available. Without MLflow, they are kept only in the session that ran the trial."
             )
         notebook_plots.enable_display()
-        return notebook_plots.mean_roc_figure(self.proposed_predictions, row.value, row.low, row.high, self.note)
+        auc, low, high = row.value, row.low, row.high
+        unchanged = self.proposed_predictions.unchanged
+        if self.shift_weight:  # the interval of the trial is that of the mixed score
+            auc, (low, high) = row.auc, auc_interval(unchanged)
+        return notebook_plots.mean_roc_figure(unchanged, auc, low, high, self.note)
+
+    @property
+    def score_title(self) -> str:
+        """Name of the score: AUC, or mixed score if shifts count in it."""
+        return score_title(self.shift_weight)
 
     @property
     def done(self) -> bool:
@@ -154,16 +167,18 @@ class StudyResult:
         """All trials as a data frame with one row per trial.
 
         The columns are `number`, `state`, `auc`, `auc_low`, `auc_high`, `tied`, `proposed`, `ms_per_image`, `seconds`,
-        and one for each parameter.
+        and one for each parameter. If shifts count in the score, `auc` is of unchanged images, and `score`, `score_low`
+        and `score_high` are of the mixed score.
         """
         import pandas as pd
 
         ranked = {row.trial.number: row for row in self.ranking}
-        rows = []
+        rows, score = [], "score" if self.shift_weight else "auc"
         for trial in self.records:
             row = ranked.get(trial.number)
-            ends = {"auc_low": row.low, "auc_high": row.high, "tied": row.tied} if row else {}
+            ends = {f"{score}_low": row.low, f"{score}_high": row.high, "tied": row.tied} if row else {}
             ends |= {"proposed": row.proposed, MS_PER_IMAGE: row.milliseconds} if row else {}
-            head = {"number": trial.number, "state": trial.state, "auc": trial.value}
+            head = {"number": trial.number, "state": trial.state, score: trial.value}
+            head |= {"auc": row.auc} if row and self.shift_weight else {}
             rows.append({**head, **ends, "seconds": trial.notes.get("seconds"), **trial.params})
         return pd.DataFrame(rows)

@@ -89,7 +89,7 @@ def robustness_of(
     shifted: dict[int, dict[str, Float32Array]] = {number: {} for number in trained}
     with reporter.step("shifting images") as progress:
         for done, (name, shift) in enumerate(SHIFTS.items(), start=1):
-            of_shift = shifted_features(context, shift, features.feature_backend, reporter)
+            of_shift = shifted_features(context, shift, features, reporter)
             for row in trials:
                 number, outcome = row.trial.number, trained[row.trial.number]
                 backbone = context.backbones[row.params["backbone"]]

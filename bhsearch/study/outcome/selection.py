@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhsearch.engines.base import Trial
-from bhsearch.evaluation.bootstrap import bootstrap_scores, difference_interval, group_draws
+from bhsearch.evaluation.bootstrap import (
+    Interval,
+    bootstrap_auc,
+    bootstrap_scores,
+    difference_interval,
+    group_draws,
+    interval,
+)
 from bhsearch.evaluation.metrics import score
+from bhsearch.evaluation.mixed_score import AUC_TITLE, score_title
 from bhsearch.evaluation.selection.proposal import MARGIN, proposed, spread_of_differences
 from bhsearch.objectives.base import MS_PER_IMAGE
 from bhsearch.objectives.space import Parameter, Params, effective, starting_point
@@ -39,6 +47,8 @@ class RankedTrial:
         proposed: Whether this is the one trial that the study proposes; see `evaluation.selection.proposal.proposed`.
         milliseconds: Inference time of the deployed model per image; inf if unknown. See `prediction_costs`.
         raced: Score over all divisions of the race (`--race-divisions`); nan if the trial was not raced.
+        auc: Case-weighted AUC of unchanged images, mean over folds; nan if the predictions are not available. It is the
+            score, unless shifts count in the score.
     """
 
     trial: Trial
@@ -48,6 +58,7 @@ class RankedTrial:
     proposed: bool = False
     milliseconds: float = np.inf
     raced: float = np.nan
+    auc: float = np.nan
 
     @property
     def params(self) -> Params:
@@ -56,7 +67,7 @@ class RankedTrial:
 
     @property
     def value(self) -> float:
-        """Score of the trial: case-weighted AUC, mean over folds."""
+        """Score of the trial: case-weighted AUC, mean over folds, or the mixed score if shifts count in it."""
         return float(self.trial.value or 0.0)
 
     @property
@@ -207,6 +218,7 @@ class DefaultComparison:
         difference: Score of the proposed trial minus `score`.
         low: Lower end of the 95 % interval of the difference, from a paired bootstrap over cases.
         high: Upper end of this interval.
+        title: Name of the score.
     """
 
     number: int
@@ -215,6 +227,7 @@ class DefaultComparison:
     difference: float
     low: float
     high: float
+    title: str = AUC_TITLE
 
     def __str__(self) -> str:
         return f"{self.difference:+.4f} [{self.low:+.4f} {self.high:+.4f}]"
@@ -250,7 +263,13 @@ def compare_with_default(
         difference=chosen.value - default.value,
         low=low,
         high=high,
+        title=score_title(pair[0].shift_weight),
     )
+
+
+def auc_interval(unchanged: Predictions) -> Interval:
+    """Return the 95 % interval of the AUC of unchanged images, from a bootstrap over cases."""
+    return interval(bootstrap_auc(unchanged, group_draws(unchanged.group, unchanged.stratum)))
 
 
 def explanation(ranking: Sequence[RankedTrial], default: DefaultComparison | None) -> list[str]:
@@ -271,8 +290,8 @@ def default_sentence(found: DefaultComparison, proposed_number: int) -> str:
     if found.number == proposed_number:
         return f"The proposed trial has the default parameters of {found.backbone}."
     return (
-        f"Difference to trial {found.number}, the default parameters of {found.backbone} (AUC {found.score:.4f}): "
-        f"{found}, {DIFFERENCE_NOTE}."
+        f"Difference to trial {found.number}, the default parameters of {found.backbone} ({found.title} "
+        f"{found.score:.4f}): {found}, {DIFFERENCE_NOTE}."
     )
 
 

@@ -6,14 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from bhsearch.evaluation.mixed_score import definition
 from bhsearch.evaluation.predictions import DISCLAIMER
 from bhsearch.evaluation.selection.bbc_cv import CORRECTED_NOTE
-from bhsearch.evaluation.selection.mabt import BOUND_NOTE
 from bhsearch.evaluation.selection.nested import NESTED_NOTE
 from bhsearch.objectives.space import finetune_space, frozen_space
 from bhsearch.study.outcome.result import StudyResult
 from bhsearch.study.outcome.selection import RankedTrial, reason_of
-from bhsearch.text import plural
+from bhsearch.text import capitalised, plural
 from bhsearch.tracking.records import BestTrial, SelectionRecord, SummaryRecord
 
 N_BEST = 10
@@ -89,17 +89,19 @@ def _selection(result: StudyResult) -> SelectionRecord | None:
 
 def _note(result: StudyResult) -> str:
     """Return the description of the study's MLflow run, in Markdown."""
+    mixed = f" {definition(result.shift_weight)}" if result.shift_weight else ""
     lines = [f"**{result.note}.**" if result.note else "", *(f"**{sentence}**" for sentence in result.invalid)]
     lines += [
         f"{plural(result.n_finished, 'finished trial')} on `{result.data}`. "
-        "Score: case-weighted ROC AUC, out of fold, mean over folds.",
+        f"Score: case-weighted {'mixed score' if mixed else 'ROC AUC'}, out of fold, mean over folds.{mixed}",
         "",
-        "| trial | AUC | 95 % interval over cases | tied with the best | proposed |",
-        "| --- | --- | --- | --- | --- |",
+        f"| trial | {result.score_title} | 95 % interval over cases |{' AUC |' * bool(mixed)} tied with the best | "
+        "proposed |",
+        f"| --- | --- | --- |{' --- |' * bool(mixed)} --- | --- |",
     ]
     lines += [
-        f"| {row.trial.number} | {row.trial.value:.4f} | {_interval(row)} | {'tied' * row.tied} | "
-        f"{'proposed' * row.proposed} |"
+        f"| {row.trial.number} | {row.trial.value:.4f} | {_interval(row)} |{f' {row.auc:.4f} |' * bool(mixed)} "
+        f"{'tied' * row.tied} | {'proposed' * row.proposed} |"
         for row in result.ranking[:N_BEST]
     ]
     if result.ranking:
@@ -123,10 +125,13 @@ def expected_improvement(result: StudyResult) -> list[str]:
         return []
     width = best.high - best.low
     if gain >= LARGE * width:
-        return [f"As many trials again would raise the best AUC by about {gain:.4f}, going by how it rose so far."]
+        return [
+            f"As many trials again would raise the best {result.score_title} by about {gain:.4f}, going by how it rose "
+            "so far."
+        ]
     return [
-        f"More trials would add little to the best AUC (about {gain:.4f}, and its interval spans {width:.3f}): more "
-        "cases or --repeats would help."
+        f"More trials would add little to the best {result.score_title} (about {gain:.4f}, and its interval spans "
+        f"{width:.3f}): more cases or --repeats would help."
     ]
 
 
@@ -138,16 +143,16 @@ def remarks(result: StudyResult) -> list[str]:
     if low:
         subject = "trial has" if low == 1 else "trials have"
         said.append(
-            f"{low} of {n_trials} {subject} an AUC below {WORSE:g}, worse than guessing: are labels swapped in a part "
-            "of the data, or is there nothing to find?"
+            f"{low} of {n_trials} {subject} {'a' if result.shift_weight else 'an'} {result.score_title} below "
+            f"{WORSE:g}, worse than guessing: are labels swapped in a part of the data, or is there nothing to find?"
         )
     known = [row for row in result.ranking if row.low == row.low]
     if known and all(row.low <= GUESSING <= row.high for row in known):
         subject = "The interval of the only trial" if len(known) == 1 else f"The intervals of all {len(known)} trials"
         verb = "holds" if len(known) == 1 else "hold"
         said.append(
-            f"{subject} {verb} {GUESSING:g}, the AUC of guessing: there may be nothing to find, too few cases to find "
-            "it, or wrong labels."
+            f"{subject} {verb} {GUESSING:g}, the {result.score_title} of guessing: there may be nothing to find, too "
+            "few cases to find it, or wrong labels."
         )
     return said
 
@@ -156,7 +161,7 @@ def _correction(result: StudyResult) -> str:
     row = result.corrected
     if row is None:
         return f"Corrected for having searched: not available, since {result.uncorrected}."
-    bound = f" Lower bound of the score: **{row.bound:.3f}** ({BOUND_NOTE})." if row.bound == row.bound else ""
+    bound = f" Lower bound of the score: **{row.bound:.3f}** ({row.bound_note})." if row.bound == row.bound else ""
     return (
         f"Corrected for having searched: **{row.score:.4f}** ({row.low:.3f} to {row.high:.3f}) instead of "
         f"{row.raw:.4f}, over {plural(row.n_trials, 'trial')}. {CORRECTED_NOTE}{bound}"
@@ -166,7 +171,7 @@ def _correction(result: StudyResult) -> str:
 def _nested(result: StudyResult) -> list[str]:
     if result.nested is None:
         return []
-    return [f"AUC of the nested search: **{result.nested}**. {NESTED_NOTE}"]
+    return [f"{capitalised(result.score_title)} of the nested search: **{result.nested}**. {NESTED_NOTE}"]
 
 
 def _interval(row: RankedTrial) -> str:

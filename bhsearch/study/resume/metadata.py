@@ -55,6 +55,7 @@ class NewMetadata(TypedDict):
     feature_backend: str
     seed: int
     space: str
+    score_weight_shift: float
     promotable: bool
     started_from: Origin
     warm: WarmStart
@@ -87,6 +88,7 @@ _MUST_AGREE = {
     "feature_backend": "--feature-backend",
     "seed": "--seed",
     "space": "search space",
+    "score_weight_shift": "--score-weight-shift",
 }
 _LONGEST = 40  # maximum number of characters of a value in a message
 
@@ -105,7 +107,7 @@ def check_agreement(
     Raises:
         StudyError: If the metadata or weights differ; the message lists every difference.
     """
-    held = {**held, "task": task_record(restore_task(held.get("task")))}
+    held = {"score_weight_shift": 0.0, **held, "task": task_record(restore_task(held.get("task")))}
     differences = [
         f"  {what}: was {_short(held.get(key))}, is now {_short(now[key])}"
         for key, what in _MUST_AGREE.items()

@@ -89,6 +89,11 @@ def origin_of(prepared: StudyContext, look_up: LookUp) -> Origin:
         raise StudyError(
             f"--init-from must name a study with --regime frozen, but the regime of {name!r} is {facts['regime']}."
         )
+    if facts.get("score_weight_shift"):  # absent in studies of earlier versions
+        raise StudyError(
+            f"--init-from must name a study whose score is the AUC of unchanged images, but {name!r} has "
+            f"--score-weight-shift {facts['score_weight_shift']:g}, which fine-tuned networks cannot have."
+        )
     if facts["split_fingerprint"] != prepared.split.fingerprint:
         raise StudyError(
             f"--init-from must name a study with the same data and split, but the split of {name!r} has the "

@@ -86,7 +86,7 @@ class TrialCallbacks:
 
         Args:
             number: Number of the trial.
-            probability: Out-of-fold P(malignant), shape (n_repeats, n_images); None unless the trial is complete.
+            probability: Out-of-fold P(malignant), see `TrialResult.out_of_fold`; None unless the trial is complete.
         """
 
     def rescued(self, trial: Trial, probability: Float32Array) -> None:
@@ -245,12 +245,12 @@ class Worker:
         if self._structures is not None:
             self._structures.prepare(trial.params["backbone"], outcome)
         try:
-            with self._reported(trial, outcome.probability), via_outbox(self._outbox, trial.number, record, arrays):
+            with self._reported(trial, outcome.out_of_fold), via_outbox(self._outbox, trial.number, record, arrays):
                 self._engine.complete(trial.number, outcome.score, outcome.seconds, ends, outcome.milliseconds)
         except LostStorageError:
             notes = {**trial.notes, **result_attributes(outcome.seconds, ends, outcome.milliseconds)}
             self._callbacks.rescued(
-                replace(trial, state=COMPLETE, value=outcome.score, notes=notes), outcome.probability
+                replace(trial, state=COMPLETE, value=outcome.score, notes=notes), outcome.out_of_fold
             )
             raise
 
@@ -258,7 +258,7 @@ class Worker:
         """Return the score's 95 % bootstrap confidence interval, computed as in the result and the report."""
         if self._draws is None:
             self._draws = group_draws(self._images.group, self._images.stratum, N_DRAWS)
-        predictions = self._images.predictions(outcome.probability)
+        predictions = self._images.predictions(outcome.out_of_fold)
         ends = interval(bootstrap_scores(predictions, self._draws, self._prepared.task))
         return float(ends.low), float(ends.high)
 

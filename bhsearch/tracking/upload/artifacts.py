@@ -30,12 +30,27 @@ PENALTIES = "log10_penalty"  # the curves of a trial that has this one follow it
 
 
 def score_and_interval(predictions: Predictions, task: Task) -> tuple[dict[str, float], Interval]:
-    """Return the metrics of a trial, and the score's 95 % confidence interval, from a bootstrap over cases."""
+    """Return the metrics of a trial, and the AUC's 95 % confidence interval, from a bootstrap over cases.
+
+    If shifts count in the score, the metrics begin with the mixed score and its interval, and have the AUC under each
+    shift. All other metrics, and the interval that is returned, are of the unchanged images.
+    """
     draws = group_draws(predictions.group, predictions.stratum, N_DRAWS)
-    ends = interval(bootstrap_scores(predictions, draws, task))
-    values = metrics.trial_metrics(predictions, task)
+    (_, clean), *shifted = predictions.conditions
+    ends = interval(bootstrap_scores(clean, draws, task))
+    values = metrics.trial_metrics(clean, task)
+    mixed, under_shifts = {}, {}
+    if shifted:
+        of_score = interval(bootstrap_scores(predictions, draws, task))
+        mixed = dict(zip((keys.SCORE_LOW, keys.SCORE_HIGH), of_score, strict=True))
+        mixed = {keys.SCORE: metrics.score(predictions, task), **mixed}
+        under_shifts = {
+            f"{keys.ROBUSTNESS}{name}/{keys.AUC}": metrics.clean_score(one, task)
+            for name, (_, one) in zip(predictions.shifts, shifted, strict=True)
+        }
     # The interval follows the score, because MLflow shows metrics in the order in which they were logged.
-    return {keys.AUC: values[keys.AUC], keys.AUC_LOW: ends.low, keys.AUC_HIGH: ends.high, **values}, ends
+    of_auc = {keys.AUC: values[keys.AUC], keys.AUC_LOW: ends.low, keys.AUC_HIGH: ends.high}
+    return {**mixed, **of_auc, **values, **under_shifts}, ends
 
 
 def write_trial(
@@ -56,7 +71,7 @@ def write_trial(
         predictions: Out-of-fold predictions.
         task: Task of the study.
         values: Metrics, from `score_and_interval`.
-        ends: Interval of the score, from `score_and_interval`.
+        ends: Interval of the AUC, from `score_and_interval`.
         history: Curves `auc`, `loss` and `training_loss`, with one value per step of the training, or per penalty if
             `log10_penalty` is among them.
         pixels: Resized images in the row order of the predictions. Shape (n_images, n_tiles, size, size, 3). None if
@@ -93,7 +108,9 @@ def write_trial(
     (folder / "classification_report.txt").write_text(classification_text(predictions, task, note), encoding="utf-8")
 
 
-def write_study(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], note: str) -> None:
+def write_study(
+    folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], note: str, shift_weight: float = 0.0
+) -> None:
     """Write the pictures of a study, and its summary as JSON.
 
     Args:
@@ -102,10 +119,11 @@ def write_study(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], 
         arrays: `augmentation`, with example images augmented by each policy; absent if the study does not augment on
             the device. Shape (n_policies, n_pictures, size, size, 3).
         note: Text on every picture; may be empty.
+        shift_weight: Weight of the shifts in the score.
     """
     trials = record["trials"]
     values = [trial["value"] for trial in trials]
-    pictures = {"history": study.history_picture(values, [trial["state"] for trial in trials], note)}
+    pictures = {"history": study.history_picture(values, [trial["state"] for trial in trials], note, shift_weight)}
     if record["importances"]:
         pictures["importances"] = study.importances_picture(record["importances"], note)
     complete = [trial for trial in trials if trial["value"] is not None]
@@ -114,9 +132,9 @@ def write_study(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], 
         columns = {name: [trial["params"].get(name) for trial in complete] for name in names}
         scores = [trial["value"] for trial in complete]
         pictures["cost"] = study.cost_picture(
-            [trial["notes"]["seconds"] for trial in complete], scores, columns["backbone"], note
+            [trial["notes"]["seconds"] for trial in complete], scores, columns["backbone"], note, shift_weight
         )
-        pictures["slice"] = study.slice_picture(columns, scores, record["log"], note)
+        pictures["slice"] = study.slice_picture(columns, scores, record["log"], note, shift_weight)
     if record["best"]:
         best = record["best"]
         pictures["best_trials"] = study.intervals_picture(
@@ -126,6 +144,7 @@ def write_study(folder: Path, record: SummaryRecord, arrays: Mapping[str, Any], 
             [row["high"] for row in best],
             [row["tied"] for row in best],
             note,
+            shift_weight,
         )
     if "augmentation" in arrays:
         rows = [(name, list(row)) for name, row in zip(record["policies"], arrays["augmentation"], strict=True)]

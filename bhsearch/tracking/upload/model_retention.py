@@ -20,7 +20,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from bhsearch.evaluation.selection.proposal import MARGIN
 from bhsearch.objectives.base import MS_PER_IMAGE
-from bhsearch.tracking.keys import AUC, COST, MODEL, TRIAL, UID
+from bhsearch.tracking.keys import COST, MODEL, TRIAL, UID, score_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -81,9 +81,7 @@ class ModelRetention:
     def _with_model(self) -> Iterator[Any]:
         token = None
         while True:
-            page = self._client.search_runs(
-                [self._experiment_id], self._query, max_results=1000, order_by=[f"metrics.{AUC} DESC"], page_token=token
-            )
+            page = self._client.search_runs([self._experiment_id], self._query, max_results=1000, page_token=token)
             yield from page
             token = page.token
             if not token:
@@ -131,7 +129,9 @@ class TrialModel(NamedTuple):
 
 def _model_of(run: Any) -> TrialModel:
     metrics = run.data.metrics
-    return TrialModel(-metrics[AUC], int(run.data.tags[TRIAL]), metrics.get(f"{COST}{MS_PER_IMAGE}", math.inf))
+    score = score_of(metrics)
+    assert score is not None  # of every finished run of a trial
+    return TrialModel(-score, int(run.data.tags[TRIAL]), metrics.get(f"{COST}{MS_PER_IMAGE}", math.inf))
 
 
 def kept_trials(models: Sequence[TrialModel], most: int) -> set[int]:

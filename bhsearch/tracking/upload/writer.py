@@ -115,14 +115,14 @@ class RunWriter:
         self.experiment_id = open_experiment(client, self._record["experiment"])
         self._archives = ArchivePool(self._task.link)
         self._model_log = ModelLog(client, self.experiment_id, self._record["requirements"], self._model_metadata())
+        self._shift_weight = float(study.record["settings"].get("score_weight_shift", 0.0))
         self._config: set[str] = set()  # names of the settings logged on the study's run
         self.notes: list[str] = []  # sentences for the user
         self.run_id = self._study_run()
         self._write_views()
         self._done = runs_of_trials(client, self.experiment_id, self._record["uid"])
-        self._scores = {
-            number: run.data.metrics[keys.AUC] for number, run in self._done.items() if keys.AUC in run.data.metrics
-        }
+        found = {number: keys.score_of(run.data.metrics) for number, run in self._done.items()}
+        self._scores = {number: score for number, score in found.items() if score is not None}
         self._begun: set[int] = set()  # trials whose run an earlier attempt may have created
         most = model_limit(self._record["settings"].get("keep_models", "all"))
         self._models = ModelRetention(client, self.experiment_id, self._record["uid"], most)
@@ -167,7 +167,7 @@ class RunWriter:
             values |= {keys.SECONDS: record["seconds"]}
             values |= {f"{keys.COST}{name}": value for name, value in record["cost"].items()}
             milliseconds = record["cost"].get(MS_PER_IMAGE, np.inf)
-            keep = self._models.wants(values[keys.AUC], number, milliseconds)
+            keep = self._models.wants(values[self._of_score(keys.AUC)], number, milliseconds)
             tags[MODEL] = KEPT if keep else NONE
         run = self._client.create_run(
             self.experiment_id,
@@ -196,15 +196,18 @@ class RunWriter:
 
     def _log_progress(self, record: TrialRecord, values: dict[str, float]) -> None:
         """Log a trial's score and the best score so far on the study's run; repeated calls write the same points."""
-        number, ended = record["number"], record["ended_ms"]
-        self._scores[number] = values[keys.AUC]
+        number, ended, score = record["number"], record["ended_ms"], values[self._of_score(keys.AUC)]
+        self._scores[number] = score
         best = max(score for other, score in self._scores.items() if other <= number)
         metrics = [
-            Metric(keys.TRIAL_AUC, values[keys.AUC], ended, number),
+            Metric(self._of_score(keys.TRIAL_AUC), score, ended, number),
             Metric(keys.TRIAL_BEST, best, ended, number),
         ]
         self._log_config(record.get("resolved", {}))
         self._client.log_batch(self.run_id, metrics=metrics)
+
+    def _of_score(self, name: str) -> str:
+        return keys.of_score(name, self._shift_weight > 0)
 
     def _log_config(self, settings: Mapping[str, Any]) -> None:
         """Log the settings that the study's run does not have yet; MLflow does not allow a parameter to change."""
@@ -215,7 +218,9 @@ class RunWriter:
 
     def _write_views(self) -> None:
         try:
-            write_views(self._client, self.experiment_id, self._record["uid"], self._record["files"]["space.json"])
+            space = self._record["files"]["space.json"]
+            score = self._of_score(keys.AUC)
+            write_views(self._client, self.experiment_id, self._record["uid"], space, score)
         except Exception as error:  # views are optional, so no error may prevent the logging of runs
             reason = (str(error).splitlines() or [repr(error)])[0]
             self._say(f"MLflow could not be given the views of the trials, only their runs: {reason}")
@@ -243,12 +248,12 @@ class RunWriter:
         self._reconcile(record)
         self._models.tidy()  # the process that logged the last trial may have died before tidying
         with tempfile.TemporaryDirectory() as folder:
-            artifacts.write_study(Path(folder), record, message.arrays, self._record["note"])
+            artifacts.write_study(Path(folder), record, message.arrays, self._record["note"], self._shift_weight)
             if record["race"]:
                 artifacts.write_race(Path(folder), record, message.arrays, ImageColumns.from_arrays(self._study.arrays))
             self._client.log_artifacts(self.run_id, folder)
         metrics = [
-            Metric(name, found[key], record["ended_ms"], 0)
+            Metric(self._of_score(name), found[key], record["ended_ms"], 0)
             for found, names in (
                 (record["corrected"], keys.CORRECTED),
                 (record["default"], keys.OVER_DEFAULT),

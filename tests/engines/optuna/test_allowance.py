@@ -12,7 +12,7 @@ from bhsearch.engines.optuna.allowance import TRIALS_PER_VIEW, Allowance
 from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.models.augmentation.policies import IDENTITY
-from bhsearch.objectives.costs import computed_pairs, pairs_of
+from bhsearch.objectives.costs import FeatureCosts, computed_pairs, pairs_of
 from bhsearch.objectives.space import finetune_space, frozen_space, starting_points
 
 BACKBONES = ("staintex-s", "staintex-l")
@@ -39,32 +39,32 @@ def points_of(engine, n_trials, seconds_left=1e9):
 
 
 def test_the_first_further_view_of_a_backbone_is_always_allowed():
-    allows = Allowance(SPACE, STARTS, dict(zip(BACKBONES, (1.0, 1000.0), strict=True)))
+    allows = Allowance(SPACE, STARTS, FeatureCosts(dict(zip(BACKBONES, (1.0, 1000.0), strict=True))))
     assert all(allows(start | {"policy": "stain", "views": 2}) for start in STARTS)
 
 
 def test_the_next_view_waits_until_the_trials_have_paid_for_it():
     tried = [*STARTS, *(start | {"policy": "stain", "views": 2} for start in STARTS)]
     wanted = STARTS[0] | {"policy": "zoom", "views": 2}
-    waited = next(n for n in range(100) if Allowance(SPACE, [*tried, *STARTS[:1] * n], {})(wanted))
+    waited = next(n for n in range(100) if Allowance(SPACE, [*tried, *STARTS[:1] * n], FeatureCosts())(wanted))
     assert len(tried) + waited == 3 * TRIALS_PER_VIEW  # two views are paid for, and this one
 
 
 def test_cached_features_are_always_allowed():
     tried = [STARTS[0] | {"policy": "stain", "views": 2}] * 2
-    allows = Allowance(SPACE, tried, {})
+    allows = Allowance(SPACE, tried, FeatureCosts())
     assert allows(tried[0] | {"tta": True, "hidden_units": 64})
     assert not allows(tried[0] | {"policy": "dihedral"})
 
 
 def test_more_views_need_the_smallest_number_first():
-    assert not Allowance(SPACE, STARTS * 50, {})(STARTS[0] | {"policy": "stain", "views": 4})
+    assert not Allowance(SPACE, STARTS * 50, FeatureCosts())(STARTS[0] | {"policy": "stain", "views": 4})
     tried = STARTS * 50 + [STARTS[0] | {"policy": "stain", "views": 2}]
-    assert Allowance(SPACE, tried, {})(STARTS[0] | {"policy": "stain", "views": 4})
+    assert Allowance(SPACE, tried, FeatureCosts())(STARTS[0] | {"policy": "stain", "views": 4})
 
 
 def test_other_spaces_are_left_alone():
-    assert Allowance(finetune_space(BACKBONES, (96,)), [], {})({"backbone": "cnn"})
+    assert Allowance(finetune_space(BACKBONES, (96,)), [], FeatureCosts())({"backbone": "cnn"})
 
 
 @pytest.mark.parametrize("slow", [0, 1])
@@ -92,7 +92,17 @@ def test_without_a_budget_costs_change_nothing():
 
 
 def test_features_that_take_longer_than_the_rest_of_the_budget_are_not_allowed():
-    seconds = dict(zip(BACKBONES, (1.0, 5.0), strict=True))
+    costs = FeatureCosts(dict(zip(BACKBONES, (1.0, 5.0), strict=True)))
     wanted = [start | {"policy": "stain", "views": 2} for start in STARTS]
-    assert [Allowance(SPACE, STARTS, seconds, 4.0)(point) for point in wanted] == [True, False]
-    assert all(Allowance(SPACE, STARTS + wanted, seconds, 0.0)(point) for point in wanted)
+    assert [Allowance(SPACE, STARTS, costs, 4.0)(point) for point in wanted] == [True, False]
+    assert all(Allowance(SPACE, STARTS + wanted, costs, 0.0)(point) for point in wanted)
+
+
+def test_features_under_shifts_count_against_the_rest_of_the_budget():
+    wanted = STARTS[0] | {"policy": "stain", "views": 2}
+    costs = FeatureCosts({"staintex-s": 1.0, "staintex-l": 5.0}, {}, {"staintex-s": 10.0, "staintex-l": 50.0})
+    allows = Allowance(SPACE, STARTS, costs, 4.0)
+    assert [allows(wanted | {"tta": tta}) for tta in (False, True)] == [True, False]  # the image itself was shifted
+    assert Allowance(SPACE, STARTS, costs, 11.0)(wanted | {"tta": True})
+    assert not Allowance(SPACE, [], costs, 10.0)(STARTS[0])
+    assert Allowance(SPACE, [], costs, 11.0)(STARTS[0])

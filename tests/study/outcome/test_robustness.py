@@ -80,7 +80,7 @@ def test_shifted_features_are_those_of_image_files_that_were_shifted(prepared, t
         reference = FeatureCache(pixel_cache(replace(moved, table=table), resize), features.feature_backend)
         backbone = prepared.backbones["staintex-s"]
         for view in ("identity", "dihedral1"):
-            of_shift = shifted_features(prepared, SHIFTS[name], features.feature_backend, SAY).get(backbone, view)
+            of_shift = shifted_features(prepared, SHIFTS[name], features, SAY).get(backbone, view)
             np.testing.assert_allclose(of_shift, reference.get(backbone, view), rtol=1e-5, atol=1e-6)
             assert (of_shift != features.get(backbone, view)).any()
 
@@ -89,7 +89,7 @@ def test_every_image_is_predicted_by_the_heads_that_did_not_train_on_its_fold(pr
     features = cached_features(prepared, SAY)
     trained = frozen_objective(prepared, prepared.images, features)(TTA)
     backbone, fold = prepared.backbones["staintex-s"], prepared.images.fold
-    of_shift = shifted_features(prepared, SHIFTS["jpeg"], features.feature_backend, SAY)
+    of_shift = shifted_features(prepared, SHIFTS["jpeg"], features, SAY)
     logits = np.mean(
         [1 / (1 + np.exp(-trained.heads.logits(of_shift.get(backbone, view)))) for view in trained.model["views"]],
         axis=0,

@@ -116,6 +116,25 @@ def test_a_finetune_study_is_refused(prepared, storage):
         origin_of(made, among(storage))
 
 
+def test_a_study_whose_score_counts_shifts_is_refused(prepared, storage):
+    made = prepared()
+    frozen_study(storage, frozen_facts(made, score_weight_shift=0.5), [("one", 0.7)])
+    with pytest.raises(StudyError) as caught:
+        origin_of(made, among(storage))
+    assert str(caught.value) == (
+        "--init-from must name a study whose score is the AUC of unchanged images, but 'first' has "
+        "--score-weight-shift 0.5, which fine-tuned networks cannot have."
+    )
+
+
+def test_a_study_of_an_earlier_version_scores_the_auc(prepared, storage):
+    made = prepared()
+    facts = frozen_facts(made)
+    del facts["score_weight_shift"]
+    frozen_study(storage, facts, [("one", 0.7)])
+    assert origin_of(made, among(storage))["study"] == "first"
+
+
 def test_another_split_is_refused_since_its_heads_have_seen_other_images(prepared, storage):
     frozen_study(storage, frozen_facts(prepared()), [("one", 0.7)])
     made = prepared(folds=2)
