@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
@@ -43,6 +44,7 @@ class _Pending:
 
 
 _PENDING = _Pending()
+_IMPORTING = threading.Lock()
 # Device files of GPUs and TPUs. On macOS, GPUs have none.
 _DEVICES = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/accel0")
 
@@ -57,10 +59,16 @@ def import_when_needed(threads: int | None = None, minimal: bool = False) -> Non
     _PENDING.threads, _PENDING.minimal = threads, minimal or _PENDING.minimal
 
 
+def is_imported() -> bool:
+    """Return whether Keras is imported."""
+    return "keras" in sys.modules
+
+
 def require() -> None:
     """Import the backend if Keras is not imported yet. A frozen study with cached features on a CPU never needs it."""
-    if "keras" not in sys.modules:
-        import_backend(_PENDING.threads, _PENDING.minimal)
+    with _IMPORTING:
+        if not is_imported():
+            import_backend(_PENDING.threads, _PENDING.minimal)
 
 
 def import_backend(threads: int | None = None, minimal: bool = False) -> None:
@@ -147,7 +155,8 @@ def title() -> str:
 
 
 def name() -> str:
-    """Return the backend in use: `tensorflow` or `jax`."""
+    """Return the backend in use: `tensorflow` or `jax`. The backend is imported if it is not."""
+    require()
     import keras
 
     return str(keras.backend.backend())
@@ -160,9 +169,8 @@ def gpu_files() -> bool:
 
 def has_gpu() -> bool:
     """Return whether the backend has a GPU. The backend is imported only if the machine may have one."""
-    if "keras" not in sys.modules and sys.platform != "darwin" and not gpu_files():
+    if not is_imported() and sys.platform != "darwin" and not gpu_files():
         return False
-    require()
     if name() == "tensorflow":
         import tensorflow as tf
 

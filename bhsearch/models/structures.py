@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import sys
 import tempfile
 import warnings
 from collections import OrderedDict
@@ -211,7 +210,7 @@ def build_here(architecture: Architecture) -> None:
     Raises:
         RunError: If the structure cannot be built.
     """
-    if "keras" not in sys.modules:
+    if not backend.is_imported():
         backend.import_backend_for_inference()
     try:
         StructureBuilder(architecture.link)(architecture)

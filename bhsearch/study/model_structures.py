@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 
 from bhsearch.config import model_limit
+from bhsearch.models import backend
 from bhsearch.models.structures import Architecture, StructureBuilder
 from bhsearch.objectives.base import TrialResult
 from bhsearch.study.context import StudyContext
@@ -33,7 +33,7 @@ class ModelStructures:
             outcome: Result of the trial.
         """
         settings = self._context.settings
-        if model_limit(settings.keep_models) == 0 or "keras" not in sys.modules:
+        if model_limit(settings.keep_models) == 0 or not backend.is_imported():
             return
         architecture = Architecture.of(
             self._context.backbones[backbone],

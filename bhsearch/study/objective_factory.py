@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cache
+from functools import cache as cached
 
 from bhsearch.config import Settings
 from bhsearch.data.images.changed_pixels import ChangedPixels
-from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
+from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache, pixel_file
 from bhsearch.models import backend
 from bhsearch.models.augmentation.shifts import SHIFTS, Shift
 from bhsearch.models.features import FeatureCache, choose_feature_backend
@@ -18,6 +18,7 @@ from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
 from bhsearch.objectives.space import Params, frozen_space, starting_point
+from bhsearch.runtime import cache
 from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.study.development_rows import DevelopmentImages
 from bhsearch.study.events import ProgressReporter
@@ -78,9 +79,12 @@ def make_objective(prepared: StudyContext, started_from: Origin, reporter: Progr
 def needs_framework(settings: Settings) -> bool:
     """Return whether a study certainly needs the framework of the networks.
 
-    A frozen study on a CPU needs it only for features that OpenVINO cannot compute: heads are trained with NumPy.
+    A frozen study on a CPU needs it only to resize images that are not cached, and for features that OpenVINO cannot
+    compute: heads are trained with NumPy.
     """
-    return settings.regime == FINETUNE or settings.feature_backend == "keras" or backend.gpu_files()
+    if settings.regime == FINETUNE or settings.feature_backend == "keras" or backend.gpu_files():
+        return True
+    return cache.has_none("pixels")
 
 
 def _prepare_framework(settings: Settings, reporter: ProgressReporter) -> None:
@@ -98,7 +102,7 @@ def _finetune_objective(
     pixels = {size: _pixels(prepared, size, reporter) for size in sizes}
     space = frozen_space(tuple(prepared.backbones))
 
-    @cache
+    @cached
     def frozen(size: int) -> FrozenObjective:
         conversion = _conversion(prepared, size)
         feature_progress = FeatureProgress(reporter.doing)
@@ -119,7 +123,7 @@ def _finetune_objective(
     )
 
 
-@cache
+@cached
 def resolved(regime: str, feature_backend: str, precision: str) -> dict[str, str]:
     """Return the values that `auto` resolves to on this device, by setting."""
     found = {"feature_backend": choose_feature_backend(feature_backend)}
@@ -134,6 +138,8 @@ def _conversion(prepared: StudyContext, size: int) -> BackgroundConversion | Non
 
 def _pixels(prepared: StudyContext, size: int, reporter: ProgressReporter) -> PixelCache:
     resize = make_resize(prepared.settings.resize, size)
+    if not pixel_file(prepared.development, resize).exists():
+        start_framework(reporter)  # which resizes images
     with reporter.step("resizing images") as progress:
         return pixel_cache(prepared.development, resize, progress)
 

@@ -9,11 +9,13 @@ from bhsearch.study.events import ProgressReporter
 
 
 def start_framework(reporter: ProgressReporter) -> None:
-    """Import the framework of the networks, as chosen by `backend.import_when_needed`.
+    """Import the framework of the networks, as chosen by `backend.import_when_needed`, unless it is imported.
 
     Args:
         reporter: Receives the import as a progress step.
     """
+    if backend.is_imported():
+        return
     with reporter.step(f"starting {backend.title()}"):
         backend.require()
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bhsearch.cli import terminal
 from bhsearch.run import app
-from tests.studies import SMALL, Store, arguments, optuna_trials
+from tests.studies import SMALL, Store, arguments, optuna_trials, run
 
 NAME = "SOB_{letter}_{subtype}-14-{case}-100-{number:03d}.png"
 Ends = Callable[..., tuple[int, str, str]]
@@ -277,6 +277,16 @@ def test_a_study_without_tracking_ends_with_0_and_keeps_its_scores(ends):
     trials = optuna_trials(Path.cwd())
     assert [f"{trial.value:.4f}" in line for trial, line in zip(trials, lines, strict=True)] == [True, True]
     assert {path.name for path in Path.cwd().iterdir()} <= {"optuna.db", "optuna.db-shm", "optuna.db-wal"}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_first_command_on_a_machine_prints_nothing_of_its_frameworks(tmp_path, monkeypatch, workers):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # set for the tests only
+    words = arguments(workers=workers, trials=4, tracking=False)
+    done = run(tmp_path, *words, BHSEARCH_CACHE=str(tmp_path / "cache"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "absl" not in done.stdout
+    assert "oneDNN" not in done.stdout
 
 
 def test_quiet_prints_the_result_only(ends):

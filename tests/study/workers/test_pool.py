@@ -10,6 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from bhsearch.errors import RunError, SettingsError
+from bhsearch.models import backend
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.runner import optimize
 from bhsearch.study.workers.launchers.local import LocalLauncher
@@ -72,10 +73,11 @@ class Recorder(ProgressReporter):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_every_step_of_a_study_is_named_wherever_its_trials_run(here, workers):
-    recorder = Recorder()
+def test_every_step_of_a_study_is_named_wherever_its_trials_run(here, monkeypatch, workers):
+    monkeypatch.setenv("BHSEARCH_CACHE", str(here / "cache"))
+    recorder, was_imported = Recorder(), backend.is_imported()
     optimize(settings(tracking=False, trials=2, workers=workers), recorder)
-    assert recorder.steps == [
+    assert [step for step in recorder.steps if step != "starting TensorFlow"] == [
         "drawing the phantom",
         "reading images",
         "looking for backbones",
@@ -85,6 +87,7 @@ def test_every_step_of_a_study_is_named_wherever_its_trials_run(here, workers):
         "reading predictions",
         "comparing trials",
     ]
+    assert recorder.steps.count("starting TensorFlow") == (1 if workers else int(not was_imported))
     assert recorder.open == []
     assert recorder.begun == [0, 1]
     assert {number for _, number in recorder.doings} <= ({0, 1} if workers else {None})
