@@ -52,6 +52,7 @@ def optimize(  # noqa: D417  # `_describe_settings` adds the settings
     pruner: str | None = None,
     init_from: str | None = None,
     race_divisions: int | None = None,
+    score_weight_shift: float | None = None,
     warm_start_from: Sequence[str] | str | None = None,
     backbones: Sequence[str] | str | None = None,
     weights_dir: str | Path | None = None,
