@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cache as cached
+from functools import cache
 
 from bhsearch.config import Settings
 from bhsearch.data.images.changed_pixels import ChangedPixels
@@ -18,12 +18,11 @@ from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
 from bhsearch.objectives.space import Params, frozen_space, starting_point
-from bhsearch.runtime import cache
 from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.study.development_rows import DevelopmentImages
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.resume.metadata import Origin
-from bhsearch.study.startup import start_framework
+from bhsearch.study.startup import needs_framework, start_framework
 
 Objective = FrozenObjective | FinetuneObjective
 
@@ -76,17 +75,6 @@ def make_objective(prepared: StudyContext, started_from: Origin, reporter: Progr
     return frozen_objective(prepared, images, features, feature_progress)
 
 
-def needs_framework(settings: Settings) -> bool:
-    """Return whether a study certainly needs the framework of the networks.
-
-    A frozen study on a CPU needs it only to resize images that are not cached, and for features that OpenVINO cannot
-    compute: heads are trained with NumPy.
-    """
-    if settings.regime == FINETUNE or settings.feature_backend == "keras" or backend.gpu_files():
-        return True
-    return cache.has_none("pixels")
-
-
 def _prepare_framework(settings: Settings, reporter: ProgressReporter) -> None:
     """Import the framework if the study certainly needs it, otherwise when it is needed."""
     backend.import_when_needed(threads_of(settings))
@@ -102,7 +90,7 @@ def _finetune_objective(
     pixels = {size: _pixels(prepared, size, reporter) for size in sizes}
     space = frozen_space(tuple(prepared.backbones))
 
-    @cached
+    @cache
     def frozen(size: int) -> FrozenObjective:
         conversion = _conversion(prepared, size)
         feature_progress = FeatureProgress(reporter.doing)
@@ -123,7 +111,7 @@ def _finetune_objective(
     )
 
 
-@cached
+@cache
 def resolved(regime: str, feature_backend: str, precision: str) -> dict[str, str]:
     """Return the values that `auto` resolves to on this device, by setting."""
     found = {"feature_backend": choose_feature_backend(feature_backend)}

@@ -65,8 +65,7 @@ def run(command: Sequence[str], folder: Path, cache: Path) -> Study:
     while process.poll() is None:
         for each in [process, *_children(process)]:
             try:
-                if each.pid not in kinds or kinds[each.pid] == OTHER:
-                    kinds[each.pid] = kind_of(each.cmdline())
+                kinds[each.pid] = kind_of(each.cmdline())  # at first that of its parent, before it starts a program
                 times = each.cpu_times()
                 seconds[each.pid] = times.user + times.system
             except psutil.Error:  # it ended meanwhile

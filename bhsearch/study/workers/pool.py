@@ -23,7 +23,8 @@ from bhsearch.engines.base import Trial
 from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import RunError
 from bhsearch.study.events import ProgressReporter
-from bhsearch.study.objective_factory import needs_framework, threads_of
+from bhsearch.study.objective_factory import threads_of
+from bhsearch.study.startup import needs_framework
 from bhsearch.study.workers.launchers.base import LAUNCHERS, WorkerCommand, WorkerHandle
 from bhsearch.study.workers.messages import (
     Connected,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlflow.pyfunc
 import numpy as np
 from mlflow.entities import LoggedModelOutput
 from mlflow.models import Model, ModelSignature
@@ -95,7 +95,7 @@ class ModelLog:
             keras_backend="openvino",  # of the process that can build the structure; the model runs on any backend
             save_exported_model=False,
         )
-        mlflow.pyfunc.add_to_model(description, loader_module=_LOADER, **_ENVIRONMENT)
+        _pyfunc().add_to_model(description, loader_module=_LOADER, **_ENVIRONMENT)
         description.save(folder / MLMODEL_FILE_NAME)
         for name, content in self._environment.items():
             (folder / name).write_bytes(content)
@@ -115,11 +115,19 @@ def log_folder(uri: str, folder: Path, client: MlflowClient) -> None:
     files.log_artifacts(str(folder))  # type: ignore[no-untyped-call]
 
 
+def _pyfunc() -> Any:
+    """Import and return `mlflow.pyfunc`, which takes a second and warns of its own type hints."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        import mlflow.pyfunc
+    return mlflow.pyfunc
+
+
 def _environment_files(requirements: list[str]) -> dict[str, bytes]:
     """Return the files of a model that describe its Python environment, by name, as MLflow writes them."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / NAME
-        mlflow.pyfunc.save_model(folder, loader_module=_LOADER, pip_requirements=list(requirements))
+        _pyfunc().save_model(folder, loader_module=_LOADER, pip_requirements=list(requirements))
         (folder / MLMODEL_FILE_NAME).unlink()
         found = {file.name: file.read_bytes() for file in folder.iterdir()}
         shutil.rmtree(folder)
