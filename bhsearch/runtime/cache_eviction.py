@@ -107,7 +107,7 @@ def _lock_of(folder: Path) -> Path:
 
 def _remove(root: Path, folder: Path) -> bool:
     """Delete an entry unless a process creates, checks or uses it, and return whether the entry was deleted."""
-    with lock_within(_lock_of(folder)) as alone:
+    with lock_within(_lock_of(folder), strict=True) as alone:
         if not alone or _name(folder) in leases.in_use(root):
             return False
         away = folder.with_name(f"{_EVICTED_PREFIX}{folder.name}-{uuid.uuid4().hex[:8]}")
@@ -124,11 +124,12 @@ def _leftovers(root: Path) -> Iterator[Path]:
     for folder in root.glob("*/.*"):
         if folder.is_dir() and folder.parent.name not in (*_KEPT_KINDS, leases.FOLDER):
             key = folder.name.removeprefix(_EVICTED_PREFIX).lstrip(".").split("-")[0]
-            with lock_within(_lock_of(folder.with_name(key))) as alone:  # held while a process fills the draft
+            # The lock is held while a process fills the draft.
+            with lock_within(_lock_of(folder.with_name(key)), strict=True) as alone:
                 if alone:
                     yield folder
     for file in root.glob("*/*.lock"):
-        with lock_within(file) as alone:
+        with lock_within(file, strict=True) as alone:
             if alone and not file.with_suffix("").exists():
                 file.unlink(missing_ok=True)
     for file in root.glob("digests/*/.*"):

@@ -49,12 +49,14 @@ def lock(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lock_within(path: Path, seconds: float = 0.0) -> Iterator[bool]:
+def lock_within(path: Path, seconds: float = 0.0, strict: bool = False) -> Iterator[bool]:
     """Try to hold the lock of a file during the block, and yield whether the lock is held.
 
     Args:
         path: Lock file, which is created if it does not exist.
         seconds: Time limit for acquiring the lock.
+        strict: Whether to yield False where there are no locks at all, neither of the file nor on this machine. Other
+            processes may then be working with the file.
 
     Raises:
         OSError: If the file cannot be created.
@@ -68,7 +70,7 @@ def lock_within(path: Path, seconds: float = 0.0) -> Iterator[bool]:
         while held is False and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
             held = _acquire(locked)
-        yield held is not False and _is_same_file(path, stream)
+        yield (held is True if strict else held is not False) and _is_same_file(path, stream)
 
 
 def try_lock(stream: IO[str]) -> bool:

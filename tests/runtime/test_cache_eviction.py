@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bhsearch.errors import SettingsError
-from bhsearch.runtime import cache, cache_eviction, leases
+from bhsearch.runtime import cache, cache_eviction, leases, locks
 from bhsearch.runtime.cache import entries, folder_of, get_or_create
 
 SIZE = 100_000
@@ -186,6 +186,20 @@ def test_what_is_being_made_is_not_touched(limit, root):
     def fill_slowly(folder):
         fill(folder)
         make(1)  # another process makes an entry meanwhile, and cleans
+        assert (folder / "a.bin").exists()
+
+    folder = get_or_create("pixels", {"n": 5}, fill_slowly)
+    assert (folder / "a.bin").stat().st_size == SIZE
+
+
+def test_without_any_locks_nothing_that_is_being_made_is_deleted(limit, monkeypatch):
+    """Nobody can tell whether a process is still filling a folder."""
+    limit(0)
+    monkeypatch.setattr(locks, "_acquire", lambda stream, wait=False: None)
+
+    def fill_slowly(folder):
+        fill(folder)
+        get_or_create("pixels", {"n": 1}, fill)  # which cleans
         assert (folder / "a.bin").exists()
 
     folder = get_or_create("pixels", {"n": 5}, fill_slowly)
