@@ -19,7 +19,7 @@ TIME = 10.0  # seconds that a batch system gives at least
 
 @pytest.mark.parametrize(("workers", "whole_group"), [(1, True), (0, False)])
 def test_a_terminated_study_fails_its_trial_at_once_and_goes_on(tmp_path, workers, whole_group):
-    words = arguments(trials=200, workers=workers)
+    words = arguments(trials=500, workers=workers)
     with started(tmp_path, "-m", "bhsearch.run", *words) as process:
         assert any(line.startswith("trial   0") for line in process.stdout)
         wait_for(lambda: trial_is_running(tmp_path), process)

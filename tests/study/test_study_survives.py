@@ -30,6 +30,7 @@ from tests.studies import (
     wait_for,
 )
 
+SLOW = {"repeats": 20}  # trials of half a second, so that one is running when the command is interrupted
 DEAD = {"host": platform.node(), "pid": 1, "started": 1.0}
 
 
@@ -97,7 +98,7 @@ def killed_at(folder: Path, module: str, owner: str, step: str, **changes) -> No
 @pytest.mark.slow
 def test_a_study_that_is_interrupted_and_killed_loses_nothing_and_goes_on_as_if_it_had_not_been(here):
     # Ctrl-C, as a terminal sends it: to the whole group, while a trial runs.
-    with started(here, "-m", "bhsearch.run", *arguments(trials=50, workers=1)) as process:
+    with started(here, "-m", "bhsearch.run", *arguments(trials=500, workers=1, **SLOW)) as process:
         assert any(line.startswith("trial   0") for line in process.stdout)
         wait_for(lambda: trial_is_running(here), process)
         os.killpg(process.pid, signal.SIGINT)
@@ -116,7 +117,7 @@ def test_a_study_that_is_interrupted_and_killed_loses_nothing_and_goes_on_as_if_
     done = len(trials) - 1
 
     # kill -9 while a trial runs. What logs to MLflow lives on, and may still be at it when the next start comes.
-    with started(here, "-m", "bhsearch.run", *arguments(trials=50, workers=0)) as process:
+    with started(here, "-m", "bhsearch.run", *arguments(trials=500, workers=0, **SLOW)) as process:
         assert any(line.startswith("trial   ") for line in process.stdout)
         wait_for(lambda: trial_is_running(here), process)
         process.kill()
@@ -125,15 +126,15 @@ def test_a_study_that_is_interrupted_and_killed_loses_nothing_and_goes_on_as_if_
         assert optuna_trials(here)[-1].state == TrialState.RUNNING
 
         # Killed with a trial put into the outbox, and the engine not told.
-        killed_at(here, "bhsearch.engines.optuna.engine", "OptunaEngine", "complete", trials=50, workers=0)
+        killed_at(here, "bhsearch.engines.optuna.engine", "OptunaEngine", "complete", trials=500, workers=0, **SLOW)
     assert [trial.state for trial in optuna_trials(here)[-2:]] == [TrialState.FAIL, TrialState.RUNNING]
     done += 1
 
     # Killed with the engine told, and the trial not released.
-    killed_at(here, "bhsearch.tracking.upload.outbox", "Outbox", "release", trials=50, workers=0)
+    killed_at(here, "bhsearch.tracking.upload.outbox", "Outbox", "release", trials=500, workers=0, **SLOW)
     assert len(complete(optuna_trials(here))) in (done, done + 1)
 
-    result = search(trials=done + 2, tracking=True)
+    result = search(trials=done + 2, tracking=True, **SLOW)
     kept = complete(optuna_trials(here))
     assert len(kept) == result.n_finished == done + 2
     assert TrialState.RUNNING not in {trial.state for trial in optuna_trials(here)}
@@ -146,7 +147,7 @@ def test_a_study_that_is_interrupted_and_killed_loses_nothing_and_goes_on_as_if_
     assert store.parent().info.status == "FINISHED"
     assert not (here / "outbox").exists()
 
-    whole = search(trials=done + 2, study="whole").records
+    whole = search(trials=done + 2, study="whole", **SLOW).records
     assert points(whole) == points(kept)
     assert [trial.value for trial in whole] == pytest.approx([trial.value for trial in kept], abs=1e-6)
 
