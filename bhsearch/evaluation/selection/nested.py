@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NESTED_NOTE = (
     "A nested search scores how trials are chosen, not one trial: the search of each fold may have chosen another one. "
-    "It is not optimistic, but each search had fewer cases."
+    "It is not optimistic, but each search had fewer cases. Its interval is of the cases alone, and too narrow."
 )
 
 
