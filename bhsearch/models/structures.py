@@ -89,10 +89,6 @@ class Architecture:
             linear = bool(model["linear"])
         return cls(model["kind"], backbone, mode, size, views, n_models, n_features, n_hidden, linear, link)
 
-    def to_record(self) -> dict[str, Any]:
-        """Return the architecture as a JSON-compatible dict."""
-        return asdict(self) | {"backbone": self.backbone.to_record()}
-
 
 def weights_of(model: Mapping[str, Any], arrays: Arrays) -> list[npt.NDArray[Any]]:
     """Return the weights of a trial's model in the order in which its structure is filled.
@@ -278,7 +274,7 @@ def _lookup(architecture: Architecture) -> tuple[ArchiveStructure, Sequence[npt.
 
 def _facts(architecture: Architecture) -> dict[str, Any]:
     views = [view_key(view) for view in architecture.views]
-    return architecture.to_record() | {"backbone": _backbone_facts(architecture), "views": views, "code": _code()}
+    return asdict(architecture) | {"backbone": _backbone_facts(architecture), "views": views, "code": _code()}
 
 
 def _constant_facts(architecture: Architecture) -> dict[str, Any]:

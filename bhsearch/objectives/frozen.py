@@ -23,7 +23,7 @@ from bhsearch.models.training.hidden_heads import fit
 from bhsearch.models.training.logistic_path import HeadPath, fit_path
 from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, ReportCallback, TrialResult
 from bhsearch.objectives.costs import SHIFTED, FeatureCosts
-from bhsearch.objectives.scoring import OutOfFoldScorer, ValidationFolds
+from bhsearch.objectives.scoring import LINKS, OutOfFoldScorer, ValidationFolds
 from bhsearch.objectives.space import HIDDEN_PENALTY, LOG10_PENALTY, Parameter, Params
 from bhsearch.tasks import Task
 
@@ -332,3 +332,17 @@ class FrozenObjective:
         right = np.where(self._label == 1, probability, 1 - probability)
         weight = self._case_weights / self._case_weights.sum()
         return [float(loss) for loss in -np.einsum("ern,rn->e", np.log(np.maximum(right, 1e-7)), weight)]
+
+
+def deployed_probability(result: TrialResult, backbone: Backbone, link: str, images: FeatureCache) -> Float32Array:
+    """Return P(malignant) of a trial's deployed model, the mean over fold models and views. Shape (n_images,).
+
+    Args:
+        result: Result of the trial.
+        backbone: Backbone of the trial.
+        link: Name of the link function of the task.
+        images: Features of the images.
+    """
+    views = [images.get(backbone, view) for view in result.model["views"]]
+    mean = np.mean([LINKS[link](result.heads.logits(view)).mean(axis=1) for view in views], axis=0)
+    return np.asarray(mean, np.float32)

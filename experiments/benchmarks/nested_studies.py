@@ -32,7 +32,7 @@ from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.base import TrialResult
-from bhsearch.objectives.scoring import LINKS
+from bhsearch.objectives.frozen import deployed_probability
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import cached_features, frozen_objective
@@ -129,12 +129,6 @@ def study(kind: str, number: int, options: argparse.Namespace, truth: Truth) -> 
     )
 
 
-def deployed(result: TrialResult, images: FeatureCache, backbone: Backbone, link: str) -> npt.NDArray[np.floating]:
-    """Return P(malignant) of the deployed model, the mean over fold models and views. Shape (n_images,)."""
-    views = [images.get(backbone, view) for view in result.model["views"]]
-    return np.asarray(np.mean([LINKS[link](result.heads.logits(view)).mean(axis=1) for view in views], axis=0))
-
-
 def studies(kind: str, options: argparse.Namespace) -> Iterator[Found]:
     """Yield the studies 0, 1, 2, ... of a kind."""
     index = open_data(
@@ -146,7 +140,7 @@ def studies(kind: str, options: argparse.Namespace) -> Iterator[Found]:
     def truth(result: TrialResult, backbone: Backbone, link: str) -> float:
         if kind == "null":
             return CHANCE
-        return float(weighted_auc(index.labels, deployed(result, fresh, backbone, link), weight))
+        return float(weighted_auc(index.labels, deployed_probability(result, backbone, link, fresh), weight))
 
     for number in range(options.studies):
         yield study(kind, number, options, truth)

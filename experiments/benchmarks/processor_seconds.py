@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -92,22 +93,16 @@ def _children_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def median(values: Sequence[float]) -> float:
-    """Return the middle value, or the mean of the two in the middle."""
-    ordered, middle = sorted(values), len(values) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-
-
 def table(cold: Sequence[Study], warm: Sequence[Study]) -> str:
     """Return the medians over rounds as a table."""
     lines = ["| seconds | cold | warm |", "| --- | ---: | ---: |"]
 
     def cells(name: str) -> str:
         return " | ".join(
-            f"{median([one.processor.get(name, 0.0) for one in studies]):.1f}" for studies in (cold, warm)
+            f"{statistics.median([one.processor.get(name, 0.0) for one in studies]):.1f}" for studies in (cold, warm)
         )
 
-    walls = " | ".join(f"{median([one.wall for one in studies]):.1f}" for studies in (cold, warm))
+    walls = " | ".join(f"{statistics.median([one.wall for one in studies]):.1f}" for studies in (cold, warm))
     names = [kind for kind in (*PROCESSES.values(), OTHER) if any(kind in one.processor for one in (*cold, *warm))]
     lines += [f"| processor, {name} | {cells(name)} |" for name in names]
     return "\n".join([*lines, f"| processor, {ALL} | {cells(ALL)} |", f"| wall clock | {walls} |"])

@@ -31,8 +31,3 @@ def test_a_process_is_known_by_its_module(measuring):
     for module, kind in measuring.PROCESSES.items():
         assert measuring.kind_of(python_command(module, "argument")) == kind
     assert measuring.kind_of([sys.executable, "-c", "pass"]) == measuring.OTHER
-
-
-def test_a_median_of_two_is_their_mean(measuring):
-    assert measuring.median([3.0, 1.0]) == 2.0
-    assert measuring.median([5.0, 1.0, 2.0]) == 2.0

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from bhsearch.objectives.space import Parameter
 
 N_RESAMPLES = 10  # each takes 0.1 s with 50 trials, almost 1 s with 500
+_LEAST = 10  # different scores from which importances are computed
 _Z = 1.96  # half-width of a 95 % interval in standard deviations
 
 
-def shares_of(trials: Sequence[Trial], space: Sequence[Parameter], least: int = 10) -> dict[str, float]:
+def shares_of(trials: Sequence[Trial], space: Sequence[Parameter], least: int = _LEAST) -> dict[str, float]:
     """Return the fraction of the score's variance explained by each parameter (fANOVA), largest first.
 
     Args:
@@ -31,8 +32,8 @@ def shares_of(trials: Sequence[Trial], space: Sequence[Parameter], least: int = 
     Returns:
         Importance by parameter name; the importances sum to 1. Empty if there are fewer than `least` different scores.
     """
-    complete = [trial for trial in trials if trial.state == COMPLETE and trial.value is not None]
-    if len({trial.value for trial in complete}) < least:
+    complete = _complete(trials, least)
+    if not complete:
         return {}
     distributions = {parameter.name: distribution(parameter) for parameter in space}
     study = optuna.create_study(direction="maximize")
@@ -45,6 +46,12 @@ def shares_of(trials: Sequence[Trial], space: Sequence[Parameter], least: int = 
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=16, max_depth=16, seed=0)
     found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(share) for name, share in found.items()}
+
+
+def _complete(trials: Sequence[Trial], least: int) -> list[Trial]:
+    """Return the complete trials; none if they have fewer than `least` different scores."""
+    complete = [trial for trial in trials if trial.state == COMPLETE and trial.value is not None]
+    return complete if len({trial.value for trial in complete}) >= least else []
 
 
 def importance_spread(
@@ -64,8 +71,8 @@ def importance_spread(
     Returns:
         Spread by parameter name, at least 0, in the unit of the importance. Empty if `shares_of` returns an empty dict.
     """
-    complete = [trial for trial in trials if trial.state == COMPLETE and trial.value is not None]
-    if not shares_of(complete, space):
+    complete = _complete(trials, _LEAST)
+    if not complete:
         return {}
     random = np.random.default_rng(seed)
     found: list[dict[str, float]] = []

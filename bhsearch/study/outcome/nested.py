@@ -6,6 +6,7 @@ The number is reported only: it influences neither the search nor the choice of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from bhsearch.errors import RunError, SettingsError
 from bhsearch.evaluation.predictions import Predictions
 from bhsearch.evaluation.selection.nested import NestedScore
 from bhsearch.models.features import FeatureCache, FeatureSubset
-from bhsearch.objectives.scoring import LINKS
+from bhsearch.objectives.frozen import deployed_probability
 from bhsearch.objectives.space import Parameter
 from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.study.events import ProgressReporter
@@ -142,12 +143,5 @@ def search_without(
     chosen = proposed_of(rank(engine.trials(), predictions, context.task))
     if chosen is None:
         raise RunError(f"No trial of the search without fold {fold} is complete.")
-    result, link = objective(chosen.params), LINKS[context.task.link]
     backbone = context.backbones[chosen.params["backbone"]]
-
-    def model(images: FeatureCache) -> Float32Array:
-        views = [images.get(backbone, view) for view in result.model["views"]]
-        mean = np.mean([link(result.heads.logits(view)).mean(axis=1) for view in views], axis=0)
-        return np.asarray(mean, np.float32)
-
-    return model
+    return partial(deployed_probability, objective(chosen.params), backbone, context.task.link)

@@ -1,12 +1,11 @@
 """Log the models of trials to MLflow, with what is equal for all models of a study prepared once.
 
-`mlflow.keras.log_model` would import Keras, check the installed requirements for every model, and read the run back.
-The files and records here are the same as those that it writes.
+For each model, `mlflow.keras.log_model` imports Keras, checks the installed requirements, and queries the run. This
+module writes the same files and records without these steps.
 """
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -128,7 +127,4 @@ def _environment_files(requirements: list[str]) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / NAME
         _pyfunc().save_model(folder, loader_module=_LOADER, pip_requirements=list(requirements))
-        (folder / MLMODEL_FILE_NAME).unlink()
-        found = {file.name: file.read_bytes() for file in folder.iterdir()}
-        shutil.rmtree(folder)
-    return found
+        return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != MLMODEL_FILE_NAME}

@@ -15,7 +15,7 @@ def test_blues_are_those_of_matplotlib(share):
 
 
 def contrast(first: str, second: str) -> float:
-    """Of the guidelines for accessible pages."""
+    """Contrast ratio of two colours, as the Web Content Accessibility Guidelines define it."""
     light = []
     for colour in (first, second):
         channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]

@@ -13,7 +13,7 @@ from bhsearch.objectives.space import starting_point
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import cached_features, frozen_objective
-from bhsearch.study.outcome import conclusion, nested
+from bhsearch.study.outcome import nested
 from bhsearch.study.outcome.nested import check_nested, nested_score, plan_row, search_without
 from tests.studies import Store, cache_of, search, settings, uploading_here
 from tests.study.outcome.test_robustness import context_in, with_noise
@@ -95,19 +95,6 @@ def test_a_study_has_it_on_request_and_chooses_the_same_trial(here, tmp_path_fac
     }
     assert f"**{found}**" in parent.data.tags["mlflow.note.content"]
     assert NestedScore(**Store(here).record(parent, "nested.json")) == found
-
-
-@pytest.mark.parametrize("error", [OSError("the disk is gone."), KeyboardInterrupt()], ids=["error", "interrupt"])
-def test_a_failure_keeps_the_result_and_says_the_reason(error, monkeypatch, tmp_path, tmp_path_factory):
-    def fail(*_):
-        raise error
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BHSEARCH_CACHE", cache_of(tmp_path_factory))
-    monkeypatch.setattr(conclusion, "nested_score", fail)
-    found = search(trials=2, nested=True)
-    assert found.best is not None
-    assert found.no_nested == (str(error).rstrip(".") or "it was interrupted")
 
 
 def test_the_plan_says_what_it_costs(prepared):

@@ -23,7 +23,6 @@ from bhsearch.states import COMPLETE
 from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.objective_factory import cached_features, frozen_objective, shifted_features
-from bhsearch.study.outcome import conclusion
 from bhsearch.study.outcome.robustness import N_BEST, in_the_running, is_default, plan_row, robustness_of, thresholds_of
 from bhsearch.study.outcome.selection import RankedTrial
 from tests.studies import cache_of, search, settings
@@ -182,19 +181,6 @@ def test_a_study_has_it_on_request_and_chooses_the_same_trial(monkeypatch, tmp_p
     assert [(row.trial.number, row.value) for row in wanted.ranking] == [
         (row.trial.number, row.value) for row in plain.ranking
     ]
-
-
-@pytest.mark.parametrize("error", [OSError("the disk is gone."), KeyboardInterrupt()], ids=["error", "interrupt"])
-def test_a_failure_keeps_the_result_and_says_the_reason(error, monkeypatch, tmp_path, tmp_path_factory):
-    def fail(*_):
-        raise error
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BHSEARCH_CACHE", cache_of(tmp_path_factory))
-    monkeypatch.setattr(conclusion, "robustness_of", fail)
-    found = search(trials=2, robustness=True)
-    assert found.best is not None
-    assert found.no_robustness == (str(error).rstrip(".") or "it was interrupted")
 
 
 def test_the_plan_says_what_it_costs(prepared):
