@@ -13,7 +13,7 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
-from bhsearch.models import keras_settings
+from bhsearch.models import jax_programs, keras_settings
 
 
 @contextlib.contextmanager
@@ -85,6 +85,8 @@ def import_backend(threads: int | None = None, minimal: bool = False) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault(keras_settings.ONEDNN, "1")
     keras_settings.check_backend()
+    if keras_settings.configured_backend()[0] == "jax":
+        jax_programs.use_cache()
     with silence_stderr(), _hidden(_OPTIONAL if minimal else ()):
         import keras
 

@@ -342,21 +342,36 @@ def test_the_vision_transformer_of_the_gpu_benchmark_is_the_one_of_the_paper():
 
 @pytest.mark.slow
 def test_the_gpu_benchmark_runs_where_there_is_no_gpu(tmp_path, capfd):
-    gpu.main(["--data", "noise:48", "--check", "--parts", "device,frozen,finetune", "--output", str(tmp_path)])
+    gpu.main(
+        [
+            "--data",
+            "noise:48",
+            "--check",
+            "--variants",
+            "default, again",
+            "--parts",
+            "device,compilation,frozen,hidden,finetune",
+            "--output",
+            str(tmp_path),
+        ]
+    )
     printed = capfd.readouterr().out
     assert "finetune: exit code 0" in printed
     assert "Random weights and noise: speed only." in printed
-    assert re.search(r"Frozen: 3 trials in [\d.]+ s, features there", printed)
+    assert re.search(r"Frozen, heads on the processor: 3 trials in [\d.]+ s, features there", printed)
     assert re.search(r"Extrapolated to 50 trials of 5 folds: \d+ minutes", printed)
+    assert "| mobilenet-0.25 | default, again |" in printed
+    assert re.search(r"A hidden head of 16 units for all folds, on the device: [\d.]+ s, then", printed)
     assert "Not measured: prepare, speeds, start, command, profile, workers." in printed
 
 
-def test_the_figures_of_a_gpu_in_the_page_are_the_ones_that_were_recorded(capsys):
-    folder = ROOT / "experiments" / "benchmarks" / "gpu" / "h100"
+@pytest.mark.parametrize(("device", "least"), [("h100", 5), ("h200", 3)])
+def test_the_figures_of_a_gpu_in_the_page_are_the_ones_that_were_recorded(device, least, capsys):
+    folder = ROOT / "experiments" / "benchmarks" / "gpu" / device
     gpu.main(["--data", "noise:7909", "--table", "--output", str(folder)])
     page = (ROOT / "experiments" / "benchmarks" / "gpu.md").read_text(encoding="utf-8")
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert len(rows) >= 5
+    assert len(rows) >= least
     assert [row for row in rows if row not in page] == []
 
 

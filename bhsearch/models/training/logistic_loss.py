@@ -7,10 +7,12 @@ import numpy.typing as npt
 from scipy.linalg import qr
 from scipy.special import expit, log_expit, logsumexp, softmax
 
+from bhsearch.models.training.blas import Map, in_order
+
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 
-_CHUNK_ROWS = 1024  # rows that are converted to float64 together
+_CHUNK_ROWS = 1024  # rows of a product, which are converted to float64 together
 _HESSIAN_ROWS = 4096  # minimum number of rows of which a Hessian is computed, if there are as many
 
 
@@ -26,6 +28,7 @@ class LogisticLoss:
         weights: Weight of each row, summing to the number of training rows. Shape (n_rows, n_fold_models).
         center: Mean of the features. Shape (n_fold_models, n_features).
         scale: Inverse standard deviation of the features. Shape (n_fold_models, n_features).
+        compute: Map over blocks of rows.
     """
 
     def __init__(
@@ -35,8 +38,9 @@ class LogisticLoss:
         weights: Floats,
         center: Floats,
         scale: Floats,
+        compute: Map = in_order,
     ) -> None:
-        self._features, self._single = features, features.astype(np.float32, copy=False)
+        self._features, self._single, self._compute = features, features.astype(np.float32, copy=False), compute
         self._target, self.weights = one_hot[:, None, :], weights[:, :, None]
         self._center, self._scale = center, scale
         self.n_rows, self.n_features = features.shape
@@ -52,12 +56,12 @@ class LogisticLoss:
         raw = parameters[:-1] * self._scale.T[:, :, None].astype(kind)
         offset = parameters[-1] - (raw * self._center.T[:, :, None].astype(kind)).sum(axis=0)
         matrix = raw.reshape(self.n_features, -1)
-        if kind == np.float32:
-            product = self._single @ matrix
-        else:
-            product = np.empty((self.n_rows, matrix.shape[1]))
-            for some in self._chunks():
-                np.matmul(self._features[some].astype(np.float64, copy=False), matrix, out=product[some])
+        product: npt.NDArray[np.floating] = np.empty((self.n_rows, matrix.shape[1]), kind)
+
+        def multiply(some: slice) -> None:
+            np.matmul(self._rows(some, kind), matrix, out=product[some])
+
+        self._compute(multiply, self._chunks())
         product = product.reshape(self.n_rows, *self.shape[1:])
         product += offset
         return product
@@ -66,16 +70,17 @@ class LogisticLoss:
         """Compute the gradient with respect to the parameters from that with respect to the logits."""
         kind = slopes.dtype
         matrix = slopes.reshape(self.n_rows, -1)
-        if kind == np.float32:
-            product = self._single.T @ matrix
-        else:
-            product = np.zeros((self.n_features, matrix.shape[1]))
-            for some in self._chunks():
-                product += self._features[some].astype(np.float64, copy=False).T @ matrix[some]
+        product = np.zeros((self.n_features, matrix.shape[1]), kind)
+        for part in self._compute(lambda some: self._rows(some, kind).T @ matrix[some], self._chunks()):
+            product += part
         total = slopes.sum(axis=0)
         center, scale = (array.T[:, :, None].astype(kind) for array in (self._center, self._scale))
         inner = scale * (product.reshape(-1, *self.shape[1:]) - center * total)
         return np.concatenate([inner, total[None]])
+
+    def _rows(self, some: slice, kind: npt.DTypeLike) -> npt.NDArray[np.floating]:
+        """Return the features of some rows in a precision."""
+        return self._single[some] if kind == np.float32 else self._features[some].astype(np.float64, copy=False)
 
     def _chunks(self) -> list[slice]:
         return [slice(first, first + _CHUNK_ROWS) for first in range(0, self.n_rows, _CHUNK_ROWS)]
@@ -167,6 +172,7 @@ class RowSpaceLoss(LogisticLoss):
         weights: See `LogisticLoss`, of one fold model.
         center: See `LogisticLoss`, of one fold model.
         scale: See `LogisticLoss`, of one fold model.
+        compute: See `LogisticLoss`.
     """
 
     def __init__(
@@ -176,13 +182,14 @@ class RowSpaceLoss(LogisticLoss):
         weights: Floats,
         center: Floats,
         scale: Floats,
+        compute: Map = in_order,
     ) -> None:
         rows = np.flatnonzero(weights)
         standardised = ((features[rows] - center) * scale).T
         self._basis, triangle = qr(standardised, mode="economic", overwrite_a=True, check_finite=False)
         self._whole_center, self._whole_scale = center[0], scale[0][:, None]
         zero, one = np.zeros((1, len(triangle))), np.ones((1, len(triangle)))
-        super().__init__(np.ascontiguousarray(triangle.T), one_hot[rows], weights[rows], zero, one)
+        super().__init__(np.ascontiguousarray(triangle.T), one_hot[rows], weights[rows], zero, one, compute)
 
     def raw(self, parameters: Floats) -> tuple[Floats, Floats]:
         """Convert weights in the space of the rows to kernel and bias for raw features."""

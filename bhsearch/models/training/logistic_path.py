@@ -36,8 +36,8 @@ import numpy.typing as npt
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from bhsearch.errors import RunError
-from bhsearch.models.training.blas import threads_for
-from bhsearch.models.training.logistic_loss import Floats, LogisticLoss, RowSpaceLoss
+from bhsearch.models.training.blas import Map, parallel
+from bhsearch.models.training.logistic_loss import Floats, LogisticLoss, RowSpaceLoss, Singles
 
 TOLERANCE = 1e-9
 _FULL_NEWTON_FEATURES = 256
@@ -107,16 +107,16 @@ def fit_path(
     bytes_per_fold = 8 * one_hot.shape[1] * (features.shape[1] + 1) ** 2
     size = 1 if in_row_space else max(1, _PRECONDITIONER_BYTES // bytes_per_fold)
     paths = []
-    with threads_for(features.size):
+    with parallel(features.size) as compute:
         for first in range(0, weights.shape[1], size):
             some = slice(first, first + size)
             kind = RowSpaceLoss if in_row_space else LogisticLoss
-            problem = kind(features, one_hot, scaled[:, some], center[some], scale[some])
+            problem = kind(features, one_hot, scaled[:, some], center[some], scale[some], compute)
             # A product of an array with another memory order may differ in the last bit.
             point = None
             if start is not None:
                 point = np.ascontiguousarray(start.kernel[-1][:, some]), np.ascontiguousarray(start.bias[-1][some])
-            paths.append(_solve_path(problem, costs, tolerance, first, point))
+            paths.append(_solve_path(problem, costs, tolerance, first, point, compute))
     return _joined(paths)
 
 
@@ -130,53 +130,68 @@ def _joined(paths: Sequence[HeadPath]) -> HeadPath:
 
 
 class _Preconditioner:
-    """Cholesky factors of the penalised Hessians of a group of fold models, one per fold model and output."""
+    """Cholesky factors of the penalised Hessians of a group of fold models, one per fold model and output.
 
-    def __init__(self, problem: LogisticLoss) -> None:
-        self._problem = problem
+    Args:
+        problem: Losses of the fold models.
+        compute: Map over fold models.
+    """
+
+    def __init__(self, problem: LogisticLoss, compute: Map) -> None:
+        self._problem, self._compute = problem, compute
         _, n_fold_models, n_outputs = problem.shape
-        self._blocks = [[np.zeros((0, 0), np.float32)] * n_outputs for _ in range(n_fold_models)]
         self._factors = [[np.zeros((0, 0), np.float32)] * n_outputs for _ in range(n_fold_models)]
 
-    def update(self, probability: Floats, fold_models: npt.NDArray[np.bool_]) -> None:
-        """Recompute the Hessians of some fold models; `factorise` must be called afterwards."""
-        for k in np.flatnonzero(fold_models):
-            for output in range(self._problem.shape[2]):
-                self._blocks[k][output] = self._problem.hessian(probability, int(k), output)
+    def update(self, probability: Floats, penalty: float, fold_models: npt.NDArray[np.bool_]) -> None:
+        """Recompute and factorise the Hessians of some fold models."""
 
-    def factorise(self, penalty: float, fold_models: npt.NDArray[np.bool_]) -> None:
-        """Factorise the Hessians of some fold models with a penalty."""
-        for k in np.flatnonzero(fold_models):
-            for output, block in enumerate(self._blocks[k]):
-                jitter = 0.0
-                while True:
-                    matrix = block.copy()
-                    diagonal = np.einsum("dd->d", matrix)
-                    diagonal[:-1] += np.float32(penalty)
-                    diagonal += np.float32(jitter) * diagonal.max()
-                    try:
-                        # The transpose has the memory order of LAPACK, so that nothing is copied.
-                        self._factors[k][output] = cho_factor(
-                            matrix.T, lower=True, overwrite_a=True, check_finite=False
-                        )[0]
-                        break
-                    except LinAlgError:
-                        if jitter > 1.0:
-                            raise
-                        jitter = max(10 * jitter, 1e-7)
+        def factors(k: int) -> list[Singles]:
+            outputs = range(self._problem.shape[2])
+            return [_factor(self._problem.hessian(probability, k, output), penalty) for output in outputs]
+
+        found = np.flatnonzero(fold_models).tolist()
+        for k, blocks in zip(found, self._compute(factors, found), strict=True):
+            self._factors[k] = blocks
 
     def solve(self, residual: npt.NDArray[np.floating], fold_models: npt.NDArray[np.bool_]) -> npt.NDArray[np.floating]:
         """Apply the inverse of the preconditioner to some fold models; the others are 0. The shape is kept."""
-        found = np.zeros_like(residual)
-        for k in np.flatnonzero(fold_models):
+        solved = np.zeros_like(residual)
+
+        def solve_one(k: int) -> None:
             for output, factor in enumerate(self._factors[k]):
                 right = residual[:, k, output].astype(np.float32)
-                found[:, k, output] = cho_solve((factor, True), right, overwrite_b=True, check_finite=False)
-        return found
+                solved[:, k, output] = cho_solve((factor, True), right, overwrite_b=True, check_finite=False)
+
+        self._compute(solve_one, np.flatnonzero(fold_models).tolist())
+        return solved
+
+
+def _factor(hessian: Singles, penalty: float) -> Singles:
+    """Return the Cholesky factor of a Hessian with a penalty, with a larger diagonal if it is not positive."""
+    jitter = 0.0
+    while True:
+        matrix = hessian.copy()
+        diagonal = np.einsum("dd->d", matrix)
+        diagonal[:-1] += np.float32(penalty)
+        diagonal += np.float32(jitter) * diagonal.max()
+        try:
+            # The transpose has the memory order of LAPACK, so that nothing is copied.
+            found: Singles = cho_factor(matrix.T, lower=True, overwrite_a=True, check_finite=False)[0]
+        except LinAlgError:
+            if jitter > 1.0:
+                raise
+            jitter = max(10 * jitter, 1e-7)
+        else:
+            return found
 
 
 def _solve_path(
-    problem: LogisticLoss, costs: Sequence[float], tolerance: float, first_fold_model: int, start: _Point | None
+    problem: LogisticLoss,
+    costs: Sequence[float],
+    tolerance: float,
+    first_fold_model: int,
+    start: _Point | None,
+    compute: Map,
 ) -> HeadPath:
     """Solve a group of fold models for every value of C.
 
@@ -186,10 +201,11 @@ def _solve_path(
         tolerance: See `fit_path`.
         first_fold_model: Number of the first fold model of the group, for messages.
         start: Kernel and bias at which to begin; None to begin with weights of zero.
+        compute: Map over fold models.
     """
     losses, norms = np.empty((2, len(costs), problem.shape[1]))
     points: list[_Point] = [(np.empty(0), np.empty(0))] * len(costs)
-    solver = _Newton(problem, tolerance)
+    solver = _Newton(problem, tolerance, compute)
     for place in np.argsort(costs):
         # A solution depends on the one before, but on nothing else of its computation, so that paths can be continued.
         norms[place] = solver.minimise(1.0 / costs[place], start)
@@ -213,11 +229,12 @@ class _Newton:
     Args:
         problem: Losses of the fold models.
         tolerance: See `fit_path`.
+        compute: Map over fold models.
     """
 
-    def __init__(self, problem: LogisticLoss, tolerance: float) -> None:
+    def __init__(self, problem: LogisticLoss, tolerance: float, compute: Map) -> None:
         self._problem, self._tolerance = problem, tolerance
-        self._preconditioner = _Preconditioner(problem)
+        self._preconditioner = _Preconditioner(problem, compute)
         # The class frequencies are the solution for an infinite penalty.
         self._zero = np.zeros(problem.shape)
         self._zero[-1] = problem.log_odds()
@@ -249,8 +266,7 @@ class _Newton:
             if not active.any() or not np.isfinite(norms).all():
                 return norms
             stale = active & (self._stale | full_step)
-            self._preconditioner.update(probability, stale)
-            self._preconditioner.factorise(penalty, stale)
+            self._preconditioner.update(probability, penalty, stale)
             enough = np.clip(norms, 1e-4, 0.05)
             step, n_iterations = self._conjugate_gradients(probability, gradient, penalty, enough, active)
             self._stale = np.where(active, n_iterations > _SLOW_CG, self._stale)

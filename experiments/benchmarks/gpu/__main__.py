@@ -8,9 +8,10 @@ that did not come to its end is reported as far as it came, and one that was not
     python -m experiments.benchmarks.gpu --data noise:7909 --output results --table      # only print what is there
     python -m experiments.benchmarks.gpu --data noise:7909 --output results --check      # tiny, on a processor
 
-Parts, in their order: device, prepare (images drawn and programs compiled for the next parts), speeds, frozen (50
-trials, features there), start (twice with one compilation cache), finetune (some trials, extrapolated), command (run
-and register, tracked), profile, workers (1, 2 and 4).
+Parts, in their order: device, compilation (of a training step, under several flags of XLA), prepare (images drawn and
+programs compiled for the next parts), speeds, frozen (50 trials, features there; heads on the processor and on the
+device), hidden (one head of each kind), start (twice with one compilation cache), finetune (some trials, extrapolated),
+command (run and register, tracked), profile, workers (1, 2 and 4).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import numpy as np
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.models.backbones.keras_applications import REGISTRY
 from experiments.benchmarks.gpu import networks, parts
+from experiments.benchmarks.gpu.compilation import VARIANTS
 from experiments.benchmarks.gpu.networks import Device, Speed, Work
 
 CHECK: dict[str, Any] = {
@@ -40,6 +42,8 @@ CHECK: dict[str, Any] = {
     "frozen_backbones": "mobilenet-0.25,mobilenet-0.5",
     "finetune_backbones": "mobilenet-0.25",
     "profile_backbones": "mobilenet-0.25",
+    "compiled_backbones": "mobilenet-0.25",
+    "hidden_units": [16],
     "profile_batches": [8],
     "network": "mobilenet-0.25",
     "batch": 8,
@@ -70,6 +74,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--frozen-backbones", default="mobilenetv2-1.0,efficientnetb0,densenet121,resnet50v2")
     made.add_argument("--finetune-backbones", default="mobilenetv2-1.0,efficientnetb0,densenet121,resnet50v2")
     made.add_argument("--profile-backbones", default="mobilenetv2-1.0,densenet121")
+    made.add_argument("--compiled-backbones", default="mobilenetv2-1.0", help="of the part compilation")
+    made.add_argument("--variants", default=";".join(VARIANTS), help="of compilation, semicolons between")
+    made.add_argument("--variant-seconds", type=int, default=90, help="limit of each of its variants (90)")
     made.add_argument("--profile-batches", type=int, nargs="+", default=[16, 64], help="images in a step (16 64)")
     made.add_argument("--network", help="of the parts speed and start; mobilenetv2-1.0 for start")
     made.add_argument("--batch", type=int, default=32, help="images in a step of finetuning, for the table (32)")
@@ -78,6 +85,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--side", type=int, default=8192, help="of the squares that the device is measured with (8192)")
     made.add_argument("--trials", type=int, default=10, help="of the finetune study and of the command (10)")
     made.add_argument("--frozen-trials", type=int, default=50, help="of the frozen study (50)")
+    made.add_argument("--finetune-shape", nargs=2, help="batch and depth of all these trials, else as searched")
+    made.add_argument("--hidden-units", type=int, nargs="+", default=[16, 64], help="of the part hidden (16 64)")
     made.add_argument("--folds", type=int, default=2, help="of the finetune study (2)")
     made.add_argument("--phantom", default="phantom:cases=60,images=6", help="data of command and workers")
     made.add_argument("--command-size", type=int, default=96, help="side in pixels of command and workers (96)")
@@ -169,10 +178,18 @@ def tables(folder: Path) -> str:
     if rows:
         measured = [(row["network"], Speed(**row["speed"]), Work(**row["work"])) for row in rows]
         said.append(networks.table(measured, device, value_bytes))
+    said += _compilation_said(results(folder, "compilation"))
     said += [
-        f"Frozen: {row['n_trials']} trials in {row['seconds']:.1f} s, features there; a trial {row['median']:.2f} s "
+        f"Frozen, heads on the {row.get('heads', 'device')}: {row['n_trials']} trials in {row['seconds']:.1f} s, features there; "
+        f"a trial {row['median']:.2f} s "
         f"(median), {row['longest']:.1f} s (longest)."
         for row in results(folder, "frozen")
+        if "n_trials" in row
+    ]
+    said += [
+        f"A hidden head of {row['units']} units for all folds, on the {'device' if row['on_device'] else 'processor'}: "
+        f"{row['first']:.1f} s, then {row['second']:.1f} s."
+        for row in results(folder, "hidden")
     ]
     starts = [
         f"{row['features_seconds']:.1f} s (features) and {row['training_seconds']:.1f} s (training)"
@@ -193,6 +210,27 @@ def tables(folder: Path) -> str:
     if missing:
         said.append(f"Not measured: {', '.join(missing)}.")
     return "\n\n".join(said)
+
+
+def _compilation_said(rows: list[dict[str, Any]]) -> list[str]:
+    rows = [row for row in rows if "compiler" in row]
+    if not rows:
+        return []
+    lines = [
+        "| network | flags | to the end of the first steps, s | compiler, s | processor, s | finetune, images/s "
+        "| ms of a fold outside its steps: initial state, constants, weights |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        outside = ", ".join(
+            f"{1000 * row['fold'][name]:.0f}" for name in ("initial_state", "step_constants", "weights_of")
+        )
+        lines.append(
+            f"| {row['network']} | {row['variant']} | {row['first_steps_seconds']:.1f} "
+            f"| {row['compiler']['backend_compile_duration']:.1f} | {row['processor_seconds']:.0f} "
+            f"| {row['images_a_second']:,.0f} | {outside} |"
+        )
+    return ["\n".join(lines)]
 
 
 def _finetune_said(rows: list[dict[str, Any]]) -> list[str]:
@@ -244,6 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = parser()
     made.add_argument("--only", help=argparse.SUPPRESS)
     made.add_argument("--shape", nargs=3, help=argparse.SUPPRESS)
+    made.add_argument("--variant", help=argparse.SUPPRESS)
     options = made.parse_args(given)
     try:
         check(options)

@@ -273,10 +273,10 @@ def training_speed(
     )
     params = params_of(program.spec.size, batch)
     started = time.perf_counter()
-    member = train_fold(program, pixels, short, start, params, (0,), _ignore)
+    member = train_fold(program, pixels, short, start, params, (0,), ignore)
     compile_seconds = time.perf_counter() - started
     started = time.perf_counter()
-    train_fold(program, pixels, whole, start, params, (0,), _ignore)
+    train_fold(program, pixels, whole, start, params, (0,), ignore)
     training = whole.steps * batch / (time.perf_counter() - started)
     state, held_out = program.inference_state(program.initial_state(member)), np.arange(n_images) % n_rows
     started = time.perf_counter()
@@ -299,5 +299,13 @@ def speed_of(
     return Speed(features, training, predicted, feature_compile, compiled, None if peak is None else peak / 1e6), work
 
 
-def _ignore(_: Any) -> None:
-    """Looks that nobody needs."""
+def ignore(_: Any) -> None:
+    """Evaluations that nobody needs."""
+
+
+def wait_for(result: Any) -> None:
+    """Wait until arrays of JAX are computed; other backends have computed theirs already."""
+    if backend.name() == "jax":
+        import jax
+
+        jax.block_until_ready(result)

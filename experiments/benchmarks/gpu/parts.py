@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import subprocess
 import sys
@@ -11,74 +9,33 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bhsearch.data.images.pixel_cache import PixelCache
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.models import backend
 from bhsearch.models.augmentation import device_transforms
-from bhsearch.models.features import FeatureCache, batch_size
+from bhsearch.models.features import Cost, FeatureCache, batch_size
+from bhsearch.models.training import hidden_heads
 from bhsearch.models.training.device_images import DevicePixels
 from bhsearch.models.training.finetune import EVALS_PER_FOLD, FinetuneParams, FoldTask, train_fold
+from bhsearch.models.training.heads import Moments
 from bhsearch.objectives.base import IntermediateValue, Pruned
-from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
+from bhsearch.objectives.finetune import FinetuneObjective
 from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import finetune_space, frozen_space, starting_point
 from bhsearch.study.context import FINETUNE_PRUNER
 from bhsearch.tasks.binary import BinaryTask
 from experiments.benchmarks.gpu import networks
+from experiments.benchmarks.gpu.bench import Bench
+from experiments.benchmarks.gpu.compilation import compilation, compile_variant
 from experiments.benchmarks.gpu.networks import MOST_BYTES, RandomBackbone, feature_speed, speed_of, training_of
 
-N_CASES = 82
 N_TRIALS = 50  # of the studies that the figures are for
 N_FOLDS = 5
 _AT_ONCE = 4  # processes that compile: each needs memory of the device to try its kernels out
-
-
-class Bench:
-    """What all parts share: the options, the images of noise, and the file of results.
-
-    Args:
-        options: Of the command.
-        part: Name of the part.
-    """
-
-    def __init__(self, options: argparse.Namespace, part: str) -> None:
-        self.options, self.part = options, part
-        self.folder = Path(options.output)
-        self._started = time.perf_counter()
-
-    @cached_property
-    def precision(self) -> str:
-        """Keras's name of the precision to train with; asking starts the framework, which takes the device's memory."""
-        backend.import_backend()
-        return backend.precision(self.options.precision)
-
-    def write(self, **facts: Any) -> None:
-        """Append one result to the file of the part."""
-        facts["at_seconds"] = round(time.perf_counter() - self._started, 1)
-        with (self.folder / f"{self.part}.jsonl").open("a") as stream:
-            stream.write(json.dumps(facts) + "\n")
-        print(self.part, json.dumps(facts), flush=True)
-
-    @cached_property
-    def pixels(self) -> PixelCache:
-        """Images of noise, drawn once for all parts."""
-        return networks.noise(self.folder, self.options.n_images, self.options.image_size)
-
-    def backbones(self, names: str) -> list[RandomBackbone]:
-        """Architectures with random weights; `names` with commas between."""
-        return [RandomBackbone(name, None, "random-0", "keras-applications") for name in names.split(",")]
-
-    def rows(self, n_folds: int) -> DevelopmentRows:
-        """As many cases as BreakHis has folders, two thirds of them malignant."""
-        n_images = self.options.n_images
-        case = np.arange(n_images) * N_CASES // n_images
-        return DevelopmentRows((case % 3 > 0).astype(np.int8), (case // 3 % n_folds).astype(np.int8)[None], case)
 
 
 def device(bench: Bench) -> None:
@@ -155,9 +112,24 @@ class _Drawn(FeatureCache):
             self._memory[key] = random.normal(size=(self._pixels.shape[0], width)).astype(np.float32)
         return self._memory[key]
 
+    def cost(self, backbone: Any) -> Cost:  # noqa: ARG002
+        """Return a fixed cost, since a measured one would compute the features."""
+        return Cost(milliseconds=1.0, megabytes=10.0)
+
 
 def frozen(bench: Bench) -> None:
-    """Fifty frozen trials of four encoders whose features are there."""
+    """Fifty frozen trials of four encoders whose features are there: heads on the processor, then on the device."""
+    for platform in ("cpu", ""):
+        words = [sys.executable, "-m", "experiments.benchmarks.gpu", *sys.argv[1:]]
+        words[words.index("--only") + 1] = "frozen-study"
+        code = subprocess.run(words, env=os.environ | ({"JAX_PLATFORMS": platform} if platform else {})).returncode
+        if code:
+            bench.write(error=f"exit code {code}", heads=platform or "device")
+
+
+def frozen_study(bench: Bench) -> None:
+    """Fifty frozen trials in this process."""
+    bench.part = "frozen"
     backend.import_backend()
     backbones = bench.backbones(bench.options.frozen_backbones)
     by_name, rows = {each.name: each for each in backbones}, bench.rows(N_FOLDS)
@@ -171,7 +143,32 @@ def frozen(bench: Bench) -> None:
         engine.complete(trial.number, outcome.score, outcome.seconds)
         seconds.append(round(outcome.seconds, 3))
     whole = time.perf_counter() - started
-    bench.write(n_trials=len(seconds), seconds=whole, median=float(np.median(seconds)), longest=max(seconds))
+    where = "device" if backend.has_gpu() else "processor"
+    bench.write(
+        heads=where, n_trials=len(seconds), seconds=whole, median=float(np.median(seconds)), longest=max(seconds)
+    )
+
+
+def hidden(bench: Bench) -> None:
+    """One hidden head of all folds on the device and on the processor: the first fit, and another one of that shape."""
+    backend.import_backend()
+    rows, n_images = bench.rows(N_FOLDS), bench.options.n_images
+    random = np.random.default_rng(0)
+    views = random.normal(size=(2, n_images, networks.REGISTRY["mobilenetv2-1.0"].n_features)).astype(np.float32)
+    fold = rows.fold[0][:, None] == np.arange(N_FOLDS)
+    weights = (~fold).astype(np.float64)
+    n_held_out = int(fold.sum(axis=0).max())
+    held_out = np.stack([np.resize(np.flatnonzero(column), n_held_out) for column in fold.T])
+    moments = [Moments.of(view, weights) for view in views]
+    for units in bench.options.hidden_units:
+        for on_device in (True, False):
+            seconds = []
+            for penalty in (1.0, 10.0):
+                began = time.perf_counter()
+                given = views, rows.label, weights, held_out, moments, units, penalty, 0
+                hidden_heads.fit(*given, loss=BinaryTask.loss, on_device=on_device)
+                seconds.append(time.perf_counter() - began)
+            bench.write(units=units, on_device=on_device, first=seconds[0], second=seconds[1])
 
 
 def start(bench: Bench) -> None:
@@ -209,6 +206,10 @@ def finetune(bench: Bench) -> None:
     space = finetune_space(tuple(by_name), (size,))
     if options.check:
         space = tuple(replace(row, high=2) if row.name == "epochs" else row for row in space)
+    if options.finetune_shape:
+        batch, depth = options.finetune_shape
+        only = {"batch": (int(batch),), "depth": (depth,)}
+        space = tuple(replace(row, choices=only.get(row.name, row.choices)) for row in space)
     engine = _engine("finetune", space, EVALS_PER_FOLD, FINETUNE_PRUNER)
     for _ in range(options.trials):
         trial = engine.ask()
@@ -307,8 +308,9 @@ def command(bench: Bench) -> None:
     folder.mkdir(exist_ok=True)
     regime = "auto" if backend.gpu_files() else "frozen"
     run = ["--data", options.phantom, "--image-size", str(options.command_size), "--trials", str(options.trials)]
+    few = ["--feature-backend", "keras", "-q"]
     steps = {
-        "run": ["bhsearch.run", *run, "--regime", regime, "--finetune-trials", str(options.trials), "-q"],
+        "run": ["bhsearch.run", *run, "--regime", regime, "--finetune-trials", str(options.trials), *few],
         "register": ["bhsearch.register"],
     }
     for name, words in steps.items():
@@ -380,9 +382,11 @@ def _engine(name: str, space: Sequence[Any], steps: int, pruner: str = "none") -
 # In the order that they run in, with the seconds that each may take on a GPU.
 PARTS: dict[str, tuple[Callable[[Bench], None], int]] = {
     "device": (device, 40),
+    "compilation": (compilation, 240),
     "prepare": (prepare, 200),
     "speeds": (speeds, 150),
     "frozen": (frozen, 90),
+    "hidden": (hidden, 60),
     "start": (start, 60),
     "finetune": (finetune, 150),
     "command": (command, 120),
@@ -390,4 +394,9 @@ PARTS: dict[str, tuple[Callable[[Bench], None], int]] = {
     "workers": (workers, 120),
 }
 # What the parts above call in processes of their own.
-WITHIN = {"compile": compile_shape, "speed": speed}
+WITHIN = {
+    "compile": compile_shape,
+    "speed": speed,
+    "compile-variant": compile_variant,
+    "frozen-study": frozen_study,
+}
