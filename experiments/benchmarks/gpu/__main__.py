@@ -180,9 +180,8 @@ def tables(folder: Path) -> str:
         said.append(networks.table(measured, device, value_bytes))
     said += _compilation_said(results(folder, "compilation"))
     said += [
-        f"Frozen, heads on the {row.get('heads', 'device')}: {row['n_trials']} trials in {row['seconds']:.1f} s, features there; "
-        f"a trial {row['median']:.2f} s "
-        f"(median), {row['longest']:.1f} s (longest)."
+        f"Frozen, heads on the {row.get('heads', 'device')}: {row['n_trials']} trials in {row['seconds']:.1f} s, "
+        f"features there; a trial {row['median']:.2f} s (median), {row['longest']:.1f} s (longest)."
         for row in results(folder, "frozen")
         if "n_trials" in row
     ]
@@ -227,7 +226,7 @@ def _compilation_said(rows: list[dict[str, Any]]) -> list[str]:
         )
         lines.append(
             f"| {row['network']} | {row['variant']} | {row['first_steps_seconds']:.1f} "
-            f"| {row['compiler']['backend_compile_duration']:.1f} | {row['processor_seconds']:.0f} "
+            f"| {row['compiler'].get('backend_compile_duration', 0.0):.1f} | {row['processor_seconds']:.0f} "
             f"| {row['images_a_second']:,.0f} | {outside} |"
         )
     return ["\n".join(lines)]
