@@ -121,31 +121,41 @@ def fit_fold(params: dict, training: tuple, validation: tuple, options: argparse
     return float(roc_auc_score(validation[1], model.predict(test, verbose=0)[:, 0]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options_of(description: str | None) -> argparse.Namespace:
+    """The options that the plain scripts share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of BreakHis images, at any depth")
     parser.add_argument("--weights-dir", type=Path, required=True, help="folder of Keras weight files")
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10)
-    options = parser.parse_args()
+    return parser.parse_args()
 
+
+def folds_of(options: argparse.Namespace) -> tuple[list, str]:
+    """Training and validation parts of each fold, and a description of the data."""
     paths, labels, cases = read_tree(options.data)
     rows = hold_out(labels, cases)
     paths, labels, cases = paths[rows], labels[rows], cases[rows]
-    folds = list(StratifiedGroupKFold(options.folds, shuffle=True, random_state=0).split(paths, labels, cases))
+    folds = StratifiedGroupKFold(options.folds, shuffle=True, random_state=0).split(paths, labels, cases)
+    parts = [[(paths[part], labels[part]) for part in fold] for fold in folds]
+    return parts, f"{len(paths)} images of {len(set(cases))} cases"
+
+
+def main() -> None:
+    options = options_of(__doc__)
+    folds, said = folds_of(options)
 
     def objective(trial: optuna.Trial) -> float:
         params = suggest(trial)
-        parts = [[(paths[part], labels[part]) for part in fold] for fold in folds]
-        return float(np.mean([fit_fold(params, training, validation, options) for training, validation in parts]))
+        return float(np.mean([fit_fold(params, *fold, options) for fold in folds]))
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
     started = time.perf_counter()
     study.optimize(objective, n_trials=options.trials)
     seconds = (time.perf_counter() - started) / options.trials
-    print(f"{len(paths)} images of {len(set(cases))} cases, best AUC {study.best_value:.4f}")
+    print(f"{said}, best AUC {study.best_value:.4f}")
     print(f"{seconds:.2f} seconds a trial")
 
 
