@@ -18,6 +18,7 @@ from bhsearch.config import Settings
 from bhsearch.data.images.pixel_cache import pixel_file
 from bhsearch.engines.base import Trial
 from bhsearch.engines.optuna.url import without_password
+from bhsearch.models.backbones.registry import name_of
 from bhsearch.models.keras_settings import machine_facts, numerics
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.base import Pruned, TrialResult
@@ -159,7 +160,7 @@ def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
     trials; see `objective_factory.resolved`.
     """
     settings, split = context.settings, context.split
-    given = {Path(name).stem: name for name in settings.backbones if name.endswith(".keras")}
+    given = {name_of(name): name for name in settings.backbones}
     finetune = context.regime == FINETUNE
     values = asdict(settings) | {
         "storage": without_password(settings.storage),

@@ -145,6 +145,9 @@ class BackboneKind(Protocol):
     def claims(self, name: str) -> bool:
         """Return whether a name on the command line refers to a backbone of this kind."""
 
+    def name_of(self, name: str) -> str:
+        """Return the name in the search space of the backbone to which a name on the command line refers."""
+
     def find(self, name: str, weights_dir: Path | None) -> Backbone:
         """Find the backbone with a name given by the user.
 
@@ -181,6 +184,10 @@ class KindDefaults:
     trainable = True
     from_scratch = False
     needs_weights = True
+
+    def name_of(self, name: str) -> str:
+        """Return the same name."""
+        return name
 
     def initial_weights(
         self,
