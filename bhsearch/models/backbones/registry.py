@@ -45,9 +45,7 @@ def find_backbones(names: Iterable[str], weights_dir: Path | None, trainable: bo
         else:
             backbone = _find_one(name, weights_dir, trainable)
             if backbone.name in found and backbone.digest != found[backbone.name].digest:
-                raise BackboneError(
-                    f"Two different backbones have the name {backbone.name!r}. Rename one of them."
-                )
+                raise BackboneError(f"Two different backbones have the name {backbone.name!r}. Rename one of them.")
             found[backbone.name] = backbone
     return AvailableBackbones(tuple(found.values()), tuple(item for item in left_out if item[0] not in found))
 

@@ -8,6 +8,7 @@ from math import isqrt, prod
 
 from bhsearch.errors import BackboneError
 from bhsearch.models.backbones.encoders.config import EncoderConfig
+from bhsearch.models.backbones.encoders.names import TIMM
 
 Shape = tuple[int, ...]
 
@@ -136,15 +137,13 @@ def read_architecture(config: EncoderConfig, shapes: Mapping[str, Shape], names:
     return architecture
 
 
-def _grid(
-    config: EncoderConfig, n_positions: int, patch: int, class_token: bool, n_registers: int
-) -> tuple[int, int]:
+def _grid(config: EncoderConfig, n_positions: int, patch: int, class_token: bool, n_registers: int) -> tuple[int, int]:
     """Return the side of the grid of position embeddings, and the number of them that belong to other tokens.
 
     timm gives position embeddings to no token, to the class token, or to all tokens before the patches.
     """
     counts = {int(class_token)}
-    if config.n_registers is None or config.antialias:
+    if config.naming is TIMM:
         counts |= {0, int(class_token) + n_registers}
     possible = [(isqrt(n_positions - n), n) for n in sorted(counts) if isqrt(n_positions - n) ** 2 == n_positions - n]
     if config.image_size is not None:
@@ -166,10 +165,7 @@ def _grid(
 def _check(expected: Mapping[str, Shape], found: Mapping[str, Shape], names: Mapping[str, str]) -> None:
     missing = [name for name in expected if name not in found]
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BackboneError(
-            f"The encoder's tensor {missing[0]!r}{more} (bhsearch's name) is missing in its files. Download all of them."
-        )
+        raise _missing(missing)
     left_over = [names[name] for name in found if name not in expected]
     if left_over:
         raise BackboneError(
@@ -179,9 +175,16 @@ def _check(expected: Mapping[str, Shape], found: Mapping[str, Shape], names: Map
     for name, shape in expected.items():
         if found[name] != shape:
             raise BackboneError(
-                f"The tensor {names[name]} must have the shape {shape}, but has {found[name]}. Use the config.json that "
-                "belongs to the weights."
+                f"The tensor {names[name]} must have the shape {shape}, but has {found[name]}. Use the config.json "
+                "that belongs to the weights."
             )
+
+
+def _missing(names: list[str]) -> BackboneError:
+    more = f", and {len(names) - 1} more" if len(names) > 1 else ""
+    return BackboneError(
+        f"The files of the encoder lack the tensor {names[0]!r}, as bhsearch calls it{more}. Download all files."
+    )
 
 
 def _layer(name: str, shape: Shape, bias: bool = True) -> Iterator[tuple[str, Shape]]:
@@ -192,9 +195,7 @@ def _layer(name: str, shape: Shape, bias: bool = True) -> Iterator[tuple[str, Sh
 
 def _of_rank(found: Mapping[str, Shape], name: str, rank: int) -> Shape:
     if name not in found:
-        raise BackboneError(
-            f"The encoder's tensor {name!r} (bhsearch's name) is missing in its files. Download all of them."
-        )
+        raise _missing([name])
     if len(found[name]) != rank:
         raise BackboneError(f"The encoder's tensor {name!r} must have {rank} axes, but has the shape {found[name]}.")
     return found[name]

@@ -1,4 +1,4 @@
-"""What the files beside the weights of a published encoder say about it: `config.json` and `preprocessor_config.json`."""
+"""Description of a published encoder in `config.json` and `preprocessor_config.json`, beside its weights."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def _timm_heads(arguments: Mapping[str, Any], named: re.Match[str], file: Path) 
     if "num_heads" in arguments:
         return _count(arguments, "num_heads", file)
     size = named[1]
-    if size not in _HEADS or "embed_dim" in arguments:
+    if size not in _HEADS:
         raise BackboneError(
             f"{file} does not state the number of attention heads, which no tensor shows. Give it there: "
             '"model_args": {"num_heads": N}.'
@@ -211,8 +211,8 @@ def _timm_pooling(global_pool: Any, file: Path) -> str:
     pooling = {"token": "cls", "avg": "mean", "": "cls+mean"}.get(global_pool)
     if pooling is None:
         raise BackboneError(
-            f'global_pool in {file} must be "token", "avg" or "" (no pooling), but is {global_pool!r}. Give one of them '
-            "there, or a pooling with the path: --backbones FOLDER@cls."
+            f'global_pool in {file} must be "token", "avg" or "" (no pooling), but is {global_pool!r}. Another pooling '
+            "needs weights of its own, which bhsearch does not build."
         )
     return pooling
 
@@ -242,8 +242,8 @@ def _licence(folder: Path, content: Mapping[str, Any]) -> str:
         front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
         stated = dict(re.findall(r"^(license|license_name):[ \t]*(\S.*?)\s*$", front[1], re.MULTILINE)) if front else {}
         name = stated.get("license_name") if stated.get("license", "other") == "other" else stated["license"]
-        if name or stated:
-            return (name or stated["license"]).strip("'\"")
+        if stated:
+            return str(name or stated.get("license", "")).strip("'\"")
     in_cfg = content.get("pretrained_cfg")
     return str(content.get("license") or (in_cfg.get("license") if isinstance(in_cfg, dict) else "") or "")
 

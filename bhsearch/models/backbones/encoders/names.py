@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from bhsearch.errors import BackboneError
 
-# Names here, outside blocks: class_token, registers, positions, patch, norm, pooled_norm. Within a block: norm1, qkv (or
-# query, key, value), projection, scale1, norm2, fc1 (or gate, up), fc2, scale2.
+# Names here, outside blocks: class_token, registers, positions, patch, norm, pooled_norm. In a block: norm1, qkv (or
+# query, key and value), projection, scale1, norm2, fc1 (or gate and up), fc2, scale2.
 
 
 @dataclass(frozen=True)

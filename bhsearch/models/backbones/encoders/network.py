@@ -74,7 +74,7 @@ def _patches(images: Any, config: EncoderConfig, side: int) -> Any:
     from keras import layers, ops
 
     patch = images.shape[1] // side
-    cut = layers.Reshape((side, patch, side, patch, 3))(images)
+    cut = ops.reshape(images, (-1, side, patch, side, patch, 3))  # with -1, programs of OpenVINO take any batch
     factors = [1 / (255 * d) for d in config.deviation]
     offsets = [-m / d for m, d in zip(config.mean, config.deviation, strict=True)]
     scaled = layers.Rescaling(factors, offset=offsets, name="scale")(cut)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,7 +31,7 @@ def resample(grid: npt.NDArray[np.float32], side: int, antialias: bool) -> npt.N
         return grid
     weights = cubic_weights(len(grid), side, antialias)
     resampled = np.einsum("yi,xj,ijd->yxd", weights, weights, grid.astype(np.float64), optimize=True)
-    return resampled.astype(np.float32)
+    return np.asarray(resampled, np.float32)
 
 
 def cubic_weights(n_in: int, n_out: int, antialias: bool) -> npt.NDArray[np.float64]:
@@ -49,16 +51,16 @@ def cubic_weights(n_in: int, n_out: int, antialias: bool) -> npt.NDArray[np.floa
             centre, reach = ratio * (row + 0.5), _REACH * stretch
             columns = np.arange(max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), n_in))
             weights[row, columns] = _cubic((columns + 0.5 - centre) / stretch, _ANTIALIASED)
-        return weights / weights.sum(axis=1, keepdims=True)
+        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
     for row in range(n_out):
         centre = ratio * (row + 0.5) - 0.5
-        columns = np.floor(centre) + np.arange(-1, 3)
-        np.add.at(weights[row], np.clip(columns, 0, n_in - 1).astype(int), _cubic(columns - centre, _PLAIN))
+        columns = int(np.floor(centre)) + np.arange(-1, 3)
+        np.add.at(weights[row], np.clip(columns, 0, n_in - 1), _cubic(columns - centre, _PLAIN))
     return weights
 
 
-def _cubic(distance: npt.NDArray[np.float64], a: float) -> npt.NDArray[np.float64]:
+def _cubic(distance: npt.NDArray[np.floating[Any]], a: float) -> npt.NDArray[np.float64]:
     x = np.abs(distance)
     near = ((a + 2) * x - (a + 3)) * x**2 + 1
     far = a * (((x - 5) * x + 8) * x - 4)
-    return np.where(x < 1, near, np.where(x < _REACH, far, 0.0))
+    return np.asarray(np.where(x < 1, near, np.where(x < _REACH, far, 0.0)))

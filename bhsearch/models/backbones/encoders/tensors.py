@@ -99,7 +99,7 @@ def require_safe(folder: Path) -> None:
     parts = ", ".join(repr(str(file)) for file in pickles)
     raise BackboneError(
         f"The weights in {folder} are a pickle ({', '.join(file.name for file in pickles)}), which can run any code "
-        "when it is loaded. If you trust its source, convert it where PyTorch is installed: python -c \"import torch; "
+        'when it is loaded. If you trust its source, convert it where PyTorch is installed: python -c "import torch; '
         "from safetensors.torch import save_file; save_file({k: v.clone() for f in "
         f"[{parts}] for k, v in torch.load(f, map_location='cpu', weights_only=True).items()}}, "
         f"'{folder / FILE}')\""
