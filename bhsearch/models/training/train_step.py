@@ -130,6 +130,7 @@ class CompiledTrainer:
         self.spec = spec
         with backend.in_precision(spec.precision):
             self._network = spec.backbone.build(spec.size)
+        self._network.trainable = True  # or else the network would have no trainable variables, whatever its layers say
         for layer in self._network.layers:  # on TensorFlow, setting the flag of the network does not change its layers
             layer.trainable = True
         self.from_scratch = spec.backbone.from_scratch

@@ -61,7 +61,8 @@ def build(config: EncoderConfig, architecture: Architecture, read: Read, pooling
     norm.set_weights([read(f"{architecture.norm}.weight"), read(f"{architecture.norm}.bias")])
     features = ops.concatenate(pooled, axis=-1) if len(pooled) > 1 else pooled[0]
     network = keras.Model(images, features, name=name)
-    network.trainable = False
+    for layer in network.layers:  # not of the network itself, which could then not be trained by layers
+        layer.trainable = False
     return network
 
 
