@@ -18,7 +18,6 @@ from bhsearch.config import Settings
 from bhsearch.data.images.pixel_cache import pixel_file
 from bhsearch.engines.base import Trial
 from bhsearch.engines.optuna.url import without_password
-from bhsearch.models.backbones.registry import name_of
 from bhsearch.models.keras_settings import machine_facts, numerics
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.base import Pruned, TrialResult
@@ -160,7 +159,6 @@ def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
     trials; see `objective_factory.resolved`.
     """
     settings, split = context.settings, context.split
-    given = {name_of(name): name for name in settings.backbones}
     finetune = context.regime == FINETUNE
     values = asdict(settings) | {
         "storage": without_password(settings.storage),
@@ -168,7 +166,7 @@ def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
         "layout": context.index.layout,
         "magnification": split.magnification,
         "regime": context.regime,
-        "backbones": tuple(given.get(name, name) for name in context.backbones),
+        "backbones": context.named_backbones,
         "image_sizes": context.image_sizes if finetune else (),
         "precision": settings.precision if finetune and settings.precision != "auto" else None,
         "feature_backend": settings.feature_backend if settings.feature_backend != "auto" else None,

@@ -252,6 +252,14 @@ def test_a_folder_of_an_encoder_that_cannot_be_used(ends, tmp_path, name):
     assert re.search(words, " ".join(message.split())), message
 
 
+@pytest.mark.parametrize("changes", [{"image_size": 50}, {"regime": "finetune", "image_sizes": "50"}])
+def test_images_into_which_no_whole_number_of_patches_fits(ends, tmp_path, changes):
+    folder = Tiny().write_transformers(tmp_path / "tiny", "vit")
+    message = refused(ends, *arguments(backbones=(str(folder),), trials=1, **changes))
+    assert "multiple of its patches of 8 pixels" in message
+    assert "starting" not in message  # before any backend is imported
+
+
 def test_wrong_weights_leave_no_run_in_mlflow_either(ends, tmp_path):
     """What logs is started while backbones are built; nothing of a study that never began may stay."""
     (tmp_path / "mobilenet_2_5_224_tf_no_top.h5").write_bytes(b"garbage" * 100)

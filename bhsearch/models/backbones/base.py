@@ -77,6 +77,17 @@ class Backbone:
         """Whether the network has no pretrained weights, and therefore no frozen features."""
         return KINDS.get(self.kind).from_scratch
 
+    def check_size(self, size: int) -> None:
+        """Check that the network can be built for a size of images, without building it.
+
+        Args:
+            size: Side of the images in pixels.
+
+        Raises:
+            BackboneError: If it cannot.
+        """
+        KINDS.get(self.kind).check_size(self, size)
+
     def build(self, size: int) -> Any:
         """Build the network.
 
@@ -162,6 +173,9 @@ class BackboneKind(Protocol):
     def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
         """Find the backbones of this kind that `--backbones auto` uses, and those that it leaves out."""
 
+    def check_size(self, backbone: Backbone, size: int) -> None:
+        """Check the side of the images; see `Backbone.check_size`."""
+
     def build(self, backbone: Backbone, size: int) -> Any:
         """Build the network; see `Backbone.build`."""
 
@@ -188,6 +202,9 @@ class KindDefaults:
     def name_of(self, name: str) -> str:
         """Return the same name."""
         return name
+
+    def check_size(self, backbone: Backbone, size: int) -> None:
+        """Accept any size."""
 
     def initial_weights(
         self,

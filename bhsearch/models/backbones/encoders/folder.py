@@ -137,16 +137,20 @@ class EncoderFolder(KindDefaults):
         """Return no backbones, since a folder must be named."""
         return AvailableBackbones(())
 
-    def build(self, backbone: Backbone, size: int) -> Any:
-        """Build the network; see `Backbone.build`."""
-        encoder = _encoder_of(backbone)
-        patch = encoder.architecture.patch
+    def check_size(self, backbone: Backbone, size: int) -> None:
+        """Check that a whole number of patches fits into the images; see `Backbone.check_size`."""
+        patch = _encoder_of(backbone).architecture.patch
         if size % patch or size < patch:
-            near = sorted({max(size // patch, 1) * patch, (size // patch + 1) * patch})
+            near = [n * patch for n in (size // patch, size // patch + 1) if n]
             raise BackboneError(
                 f"{backbone.name} requires images whose side is a multiple of its patches of {patch} pixels, but "
                 f"--image-size is {size}. Use --image-size {' or '.join(map(str, near))}, or leave the backbone out."
             )
+
+    def build(self, backbone: Backbone, size: int) -> Any:
+        """Build the network; see `Backbone.build`."""
+        self.check_size(backbone, size)
+        encoder = _encoder_of(backbone)
         name = "encoder_" + re.sub(r"\W", "_", backbone.name)
         return build(encoder.config, encoder.architecture, encoder.read, encoder.pooling, size, name)
 
