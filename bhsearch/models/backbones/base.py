@@ -73,6 +73,11 @@ class Backbone:
         return KINDS.get(self.kind).most_features(self)
 
     @property
+    def licence(self) -> str:
+        """Licence of the weights; empty if it is unknown or there are no weights."""
+        return KINDS.get(self.kind).licence(self)
+
+    @property
     def from_scratch(self) -> bool:
         """Whether the network has no pretrained weights, and therefore no frozen features."""
         return KINDS.get(self.kind).from_scratch
@@ -182,6 +187,9 @@ class BackboneKind(Protocol):
     def initial_weights(self, network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
         """Return the weights at the start of training; see `Backbone.initial_weights`."""
 
+    def licence(self, backbone: Backbone) -> str:
+        """Return the licence of the weights; empty if it is unknown or there are no weights."""
+
     def size_mb(self, backbone: Backbone) -> float:
         """Return the size of the weights in MB."""
 
@@ -213,6 +221,10 @@ class KindDefaults:
     ) -> list[npt.NDArray[np.float32]]:
         """Return the current weights of the network."""
         return [np.asarray(weight) for weight in network.weights]
+
+    def licence(self, backbone: Backbone) -> str:  # noqa: ARG002  # used by kinds that know it
+        """Return an empty text."""
+        return ""
 
     def size_mb(self, backbone: Backbone) -> float:
         """Return the size of the weight file in MB."""

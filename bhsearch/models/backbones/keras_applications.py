@@ -153,6 +153,10 @@ class KerasApplications(KindDefaults):
         assert backbone.file is not None  # set by `find`
         return _build(REGISTRY[backbone.name], backbone.file, size)
 
+    def licence(self, backbone: Backbone) -> str:
+        """Return the licence of the ImageNet weights."""
+        return REGISTRY[backbone.name].licence
+
     def most_features(self, backbone: Backbone) -> int:
         """Return the length of the feature vector."""
         return REGISTRY[backbone.name].n_features

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,19 +36,26 @@ _HEADS = {
     "gigantic": 16,
 }  # fmt: skip
 _GIANT_DINOV2_HEADS = 24
-# Arguments of timm's VisionTransformer: those that the shapes of the tensors show or that do not matter here ...
-_KNOWN_ARGUMENTS = {
-    "img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias",
-    "init_values", "class_token", "no_embed_class", "reg_tokens", "global_pool", "fc_norm", "act_layer", "mlp_layer",
-    "dynamic_img_size", "strict_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate",
-    "attn_drop_rate", "drop_path_rate", "weight_init", "norm_layer", "proj_bias",
+# Arguments of timm's VisionTransformer that the shapes of the tensors show, that are read here, or that do not matter.
+_FREE_ARGUMENTS = {
+    "img_size", "patch_size", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "init_values",
+    "class_token", "no_embed_class", "reg_tokens", "global_pool", "fc_norm", "act_layer", "dynamic_img_size",
+    "strict_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate",
+    "drop_path_rate", "weight_init",
 }  # fmt: skip
-# ... and the values that some of them must have.
-_ALLOWED_VALUES: dict[str, Callable[[Any], bool]] = {
-    "in_chans": lambda value: value == 3,
-    "proj_bias": lambda value: value is True,
-    "norm_layer": lambda value: str(value).rpartition(".")[2].lower() in ("layernorm", "layer_norm"),
-    "mlp_layer": lambda value: str(value).rpartition(".")[2].lower() in ("mlp", "swiglu", "swiglupacked"),
+# Values of further arguments, in lower case and without a module, with which the network is the one that is built here.
+_FIXED_ARGUMENTS = {
+    "in_chans": ("3",),
+    "norm_layer": ("layernorm",),
+    "mlp_layer": ("mlp", "swiglu", "swiglupacked"),
+    "final_norm": ("true",),
+    "proj_bias": ("true",),
+    "pre_norm": ("false",),
+    "qk_norm": ("false",),
+    "scale_attn_norm": ("false",),
+    "scale_mlp_norm": ("false",),
+    "dynamic_img_pad": ("false",),
+    "pool_include_prefix": ("false",),
 }
 
 
@@ -159,8 +166,7 @@ def _of_timm(folder: Path, content: Mapping[str, Any]) -> EncoderConfig:
             f"but is {architecture!r}."
         )
     arguments = {name: value for name, value in (content.get("model_args") or {}).items() if value is not None}
-    wrong = [name for name in arguments if name not in _KNOWN_ARGUMENTS]
-    wrong += [name for name, allowed in _ALLOWED_VALUES.items() if name in arguments and not allowed(arguments[name])]
+    wrong = [name for name, value in arguments.items() if not _is_built(name, value)]
     if wrong:
         raise BackboneError(
             f"model_args in {file} has {', '.join(f'{name} = {arguments[name]!r}' for name in wrong)}, which bhsearch "
@@ -194,6 +200,11 @@ def _of_timm(folder: Path, content: Mapping[str, Any]) -> EncoderConfig:
     )
 
 
+def _is_built(name: str, value: Any) -> bool:
+    """Return whether the network that is built here has this value of an argument of timm's VisionTransformer."""
+    return name in _FREE_ARGUMENTS or str(value).rpartition(".")[2].lower() in _FIXED_ARGUMENTS.get(name, ())
+
+
 def _timm_heads(arguments: Mapping[str, Any], named: re.Match[str], file: Path) -> int:
     if "num_heads" in arguments:
         return _count(arguments, "num_heads", file)
@@ -222,12 +233,8 @@ def _of_preprocessor(folder: Path) -> tuple[Colours, Colours]:
     file = folder / PREPROCESSING
     example = '{"image_mean": [R, G, B], "image_std": [R, G, B]} for RGB in 0..1'
     content = _json(file, f"Download it, or write it with the mean and deviation that the encoder expects: {example}.")
-    if content.get("do_rescale") is False:
-        raise BackboneError(
-            f"do_rescale in {file} must be true, but is false: bhsearch gives the encoder RGB in 0..1 before mean and "
-            "standard deviation."
-        )
-    factor = _number(content, "rescale_factor", 1 / 255, file) * 255
+    is_scaled = content.get("do_rescale") is not False
+    factor = _number(content, "rescale_factor", 1 / 255, file) * 255 if is_scaled else 255.0
     if content.get("do_normalize") is False:
         return (0.0, 0.0, 0.0), (1 / factor,) * 3
     mean, deviation = (_colours(content, key, file, f'"{key}": [R, G, B]') for key in ("image_mean", "image_std"))

@@ -13,7 +13,7 @@ import numpy as np
 
 from bhsearch.config.parsing import split_pooling
 from bhsearch.errors import BackboneError
-from bhsearch.models.backbones.base import AvailableBackbones, Backbone, KindDefaults
+from bhsearch.models.backbones.base import NAME_SEPARATOR, AvailableBackbones, Backbone, KindDefaults
 from bhsearch.models.backbones.encoders.architecture import Architecture, read_architecture
 from bhsearch.models.backbones.encoders.config import CONFIG, EncoderConfig, read_config
 from bhsearch.models.backbones.encoders.names import translate
@@ -104,11 +104,11 @@ class EncoderFolder(KindDefaults):
         return ()
 
     def claims(self, name: str) -> bool:
-        """Return whether the name is the path of a folder or of a file of weights, rather than a single word."""
+        """Return whether the name is a path with folders, a file of weights, or a folder that contains an encoder."""
         path = Path(split_pooling(name)[0])
-        if path.is_absolute() or path.suffix in _WEIGHT_FILES:
+        if path.is_absolute() or path.suffix in _WEIGHT_FILES or (path / CONFIG).is_file():
             return True
-        return path.is_dir() and (len(path.parts) > 1 or (path / CONFIG).is_file())
+        return len(path.parts) > 1 and NAME_SEPARATOR not in name  # or else it is the argument of another kind
 
     def name_of(self, name: str) -> str:
         """Return the name of the folder with the pooling; for a snapshot in a cache of models, its owner and name."""
@@ -154,6 +154,10 @@ class EncoderFolder(KindDefaults):
         name = "encoder_" + re.sub(r"\W", "_", backbone.name)
         return build(encoder.config, encoder.architecture, encoder.read, encoder.pooling, size, name)
 
+    def licence(self, backbone: Backbone) -> str:
+        """Return the licence that the folder states; empty if it states none."""
+        return _encoder_of(backbone).config.licence
+
     def size_mb(self, backbone: Backbone) -> float:
         """Return the size of the weights in MB, as float32."""
         return 4e-6 * _encoder_of(backbone).architecture.n_parameters
@@ -168,11 +172,6 @@ class EncoderFolder(KindDefaults):
 
 
 KIND = EncoderFolder()
-
-
-def licence_of(backbone: Backbone) -> str:
-    """Return the licence that the folder of an encoder states; empty if it states none."""
-    return _encoder_of(backbone).config.licence
 
 
 def _encoder_of(backbone: Backbone) -> Encoder:

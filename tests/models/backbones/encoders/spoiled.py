@@ -100,7 +100,7 @@ WRONG = {
     "config": (_text("config.json", "{"), r"Cannot read .*config\.json as JSON"),
     "no preprocessing": (_unlink("preprocessor_config.json"), r'no preprocessor_config\.json .*"image_mean": \[R'),
     "mean": (_text("preprocessor_config.json", "{}"), r'image_mean in .* must be three numbers.*"image_mean": \[R'),
-    "unscaled": (_text("preprocessor_config.json", '{"do_rescale": false}'), "do_rescale in .* must be true"),
+    "factor": (_text("preprocessor_config.json", '{"rescale_factor": 2}'), "rescale_factor in .* between 0 and 1"),
 }
 TIMM = {
     "architecture": (_config(architecture="vit_base_patch16_siglip_224"), "must be a plain vision transformer of timm"),

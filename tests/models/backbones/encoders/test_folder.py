@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from bhsearch.errors import BackboneError
 from bhsearch.models.backbones.base import Backbone
-from bhsearch.models.backbones.encoders.folder import KIND, licence_of
+from bhsearch.models.backbones.encoders.folder import KIND
 from bhsearch.models.backbones.registry import find_backbones, name_of
 from tests.models.backbones.encoders.spoiled import TIMM, WRONG, rewrite, sharded
 from tests.models.backbones.encoders.tiny import DEVIATION, MEAN, SIDE, WIDTH, Tiny, changed, images_of
@@ -78,7 +78,8 @@ def test_a_word_is_no_folder_unless_it_has_an_encoder(tmp_path, monkeypatch):
     (tmp_path / "word").mkdir()
     monkeypatch.chdir(tmp_path)
     assert not KIND.claims("word")
-    assert not KIND.claims("nosuch/word")
+    assert not KIND.claims("kind:nosuch/word")
+    assert KIND.claims("nosuch/word")
     assert KIND.claims(str(tmp_path / "word"))
     with pytest.raises(BackboneError, match=r"a folder with config.json and model.safetensors, but got 'word'"):
         find_backbones(["word"], None)
@@ -127,12 +128,24 @@ def test_bfloat16_is_read_in_a_process_of_its_own(folder):
     assert done.stdout.split() == [found(folder).digest, "False"], done.stderr
 
 
-def test_mean_and_deviation_are_for_the_stated_scale(folder):
+@pytest.mark.parametrize("factor", [None, 1 / 127.5])
+def test_mean_and_deviation_are_for_the_stated_scale(folder, factor):
+    """Pixels of 0..255, and of 0..2."""
     images = images_of().astype(np.float32)
     whole = np.asarray(found(folder).build(SIDE)(images))
-    values = {"image_mean": [255 * m for m in MEAN], "image_std": [255 * d for d in DEVIATION]}
-    changed(folder, "preprocessor_config.json", rescale_factor=0.999999, **values)  # almost unscaled
-    np.testing.assert_allclose(np.asarray(found(folder).build(SIDE)(images)), whole, atol=1e-3)
+    scale = 255 if factor is None else 255 * factor
+    values = {"image_mean": [scale * m for m in MEAN], "image_std": [scale * d for d in DEVIATION]}
+    more = {"do_rescale": False} if factor is None else {"rescale_factor": factor}
+    changed(folder, "preprocessor_config.json", **values, **more)
+    np.testing.assert_allclose(np.asarray(found(folder).build(SIDE)(images)), whole, atol=1e-5)
+
+
+def test_without_normalisation_the_pixels_are_scaled_alone(folder):
+    images = images_of().astype(np.float32)
+    changed(folder, "preprocessor_config.json", image_mean=[0, 0, 0], image_std=[1, 1, 1])
+    scaled = np.asarray(found(folder).build(SIDE)(images))
+    changed(folder, "preprocessor_config.json", image_mean=None, image_std=None, do_normalize=False)
+    np.testing.assert_allclose(np.asarray(found(folder).build(SIDE)(images)), scaled, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +163,7 @@ def test_the_licence_is_the_stated_one(folder, readme, config, licence):
     if readme is not None:
         (folder / "README.md").write_text(readme)
     changed(folder, **config)
-    assert licence_of(found(folder)) == licence
+    assert found(folder).licence == licence
 
 
 # -- folders that cannot be used ---------------------------------------------------------------------------------------
@@ -183,11 +196,20 @@ def test_what_the_file_of_timm_leaves_out_is_read_off_the_tensors(timm):
     np.testing.assert_array_equal(np.asarray(found(timm).build(SIDE)(images)), whole)
 
 
+def test_arguments_of_timm_that_change_nothing_are_accepted(timm):
+    before = found(timm).digest
+    arguments = json.loads((timm / "config.json").read_text())["model_args"]
+    harmless = {"qk_norm": False, "mlp_layer": "timm.layers.Mlp", "norm_layer": "LayerNorm", "in_chans": 3}
+    changed(timm, model_args=arguments | harmless)
+    assert found(timm).digest == before
+
+
 def test_a_file_in_place_of_the_folder_is_refused(folder):
     with pytest.raises(BackboneError, match="named by its folder, but got the file"):
         found(folder / "model.safetensors")
-    with pytest.raises(BackboneError, match="There is no folder"):
-        found(folder / "nosuch")
+    for missing in (folder / "nosuch", "nosuch/tiny", "nosuch/tiny@mean"):
+        with pytest.raises(BackboneError, match="There is no folder"):
+            found(missing)
 
 
 def test_a_folder_whose_name_ends_with_a_pooling_must_be_renamed(folder):
