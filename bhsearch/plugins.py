@@ -36,6 +36,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "cnn": "bhsearch.models.backbones.cnn:KIND",
         "keras-file": "bhsearch.models.backbones.keras_file:KIND",
         "keras-applications": "bhsearch.models.backbones.keras_applications:KIND",
+        "encoder": "bhsearch.models.backbones.encoders.folder:KIND",
     },
     "bhsearch.augmentations": {},
     "bhsearch.metrics": {},

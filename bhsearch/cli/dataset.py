@@ -35,7 +35,9 @@ PathArgument = Annotated[
     str, typer.Argument(metavar="PATH", help="Image folder, manifest (.csv), or phantom.", show_default=False)
 ]
 AsJson = Annotated[bool, option("Print JSON.", "", "--json")]
-Backbone = Annotated[str, option("Backbone by name, or a .keras file. [default: staintex-l]", "NAME")]
+Backbone = Annotated[
+    str, option("Backbone by name, a .keras file, or the folder of an encoder. [default: staintex-l]", "NAME")
+]
 _AUDIT = ("layout", "case_pattern", "class_map", "ignore_columns", "image_root")  # an audit lists unreadable images
 _READING = (*_AUDIT, "skip_unreadable")
 _SELECTING = ("magnification",)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bhsearch.config.option import did_you_mean, option_of
-from bhsearch.config.parsing import expand_home
+from bhsearch.config.parsing import expand_home, split_pooling
 from bhsearch.config.settings import Settings, type_of
 from bhsearch.errors import SettingsError
 
@@ -41,8 +41,15 @@ def portable(settings: Settings) -> dict[str, Any]:
     for key in ("data", "weights_dir", "image_root"):
         if values[key] is not None and Path(values[key]).expanduser().exists():
             values[key] = str(Path(values[key]).expanduser().resolve())
-    values["backbones"] = [str(Path(name).resolve()) if Path(name).is_file() else name for name in settings.backbones]
+    values["backbones"] = [_with_absolute_path(name) for name in settings.backbones]
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _with_absolute_path(backbone: str) -> str:
+    """Return the name of a backbone with an absolute path if it names an existing file or the folder of an encoder."""
+    path = Path(split_pooling(backbone)[0])
+    exists = path.is_file() or (path / "config.json").is_file()
+    return str(path.resolve()) + backbone.removeprefix(str(split_pooling(backbone)[0])) if exists else backbone
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bhsearch.errors import SettingsError
 
+POOLINGS = ("cls", "mean", "cls+mean")  # tokens of a published encoder: class token, mean of the patches, or both
 # Matches a + that separates two names of a class map, but not a + inside a name such as "IDC(+)" or "HER2+".
 PLUS = re.compile(r"(?<=[^\s+(=])\+(?=[^\s+)])")
 
@@ -28,6 +29,16 @@ def parse_names(value: Any) -> tuple[str, ...]:
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise ValueError("a list of names")
     return tuple(expand_home(name.strip()) for name in names if name.strip())
+
+
+def split_pooling(name: str) -> tuple[str, str | None]:
+    """Split the name of a backbone, such as `FOLDER@cls+mean`, into the part before the pooling and the pooling.
+
+    Returns:
+        The whole name and None if it does not end with a pooling.
+    """
+    path, _, pooling = name.rpartition("@")
+    return (path, pooling) if path and pooling in POOLINGS else (name, None)
 
 
 def parse_repeated_names(value: Any) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from bhsearch.data.open_data import PHANTOM, open_settings
 from bhsearch.data.splits import Split
 from bhsearch.errors import DataError, StudyError
 from bhsearch.models.backbones.base import Backbone
-from bhsearch.models.backbones.registry import find_backbones
+from bhsearch.models.backbones.registry import find_backbones, name_of
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.study.checks.plugins import require_parts
 from bhsearch.study.context import FINETUNE, announce_synthetic, images_record
@@ -212,7 +212,7 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
     """
     from bhsearch.tracking import reader
 
-    given = next((item for item in settings.backbones if item.endswith(".keras") and Path(item).stem == name), name)
+    given = next((item for item in settings.backbones if name_of(item) == name), name)
     weights = Path(settings.weights_dir) if settings.weights_dir else None
     (backbone,) = find_backbones((given,), weights, trainable=study.tags.get(keys.REGIME) == FINETUNE).backbones
     digest = reader.read_record(study, keys.BACKBONES)[name]

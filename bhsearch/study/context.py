@@ -19,7 +19,7 @@ from bhsearch.errors import SettingsError
 from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS
 from bhsearch.models.augmentation.base import check_augmentations
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone
-from bhsearch.models.backbones.registry import find_backbones
+from bhsearch.models.backbones.registry import find_backbones, name_of
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest
 from bhsearch.study.development_rows import DevelopmentImages
@@ -102,6 +102,9 @@ class StudyContext:
         split = _split(settings, index)
         regime = FINETUNE if settings.regime == FINETUNE else FROZEN
         found = _find_backbones(settings, regime, reporter)
+        for backbone in found.backbones:
+            for size in _image_sizes(settings, regime):
+                backbone.check_size(size)
         return cls.of(settings, index, split, found, _study_name(settings, index, split, regime), regime)
 
     @classmethod
@@ -126,6 +129,12 @@ class StudyContext:
             note=SYNTHETIC if index.synthetic else "",
             versions=versions(),
         )
+
+    @property
+    def named_backbones(self) -> tuple[str, ...]:
+        """The available backbones as the user named them, such as by the path of a file."""
+        given = {name_of(name): name for name in self.settings.backbones}
+        return tuple(given.get(name, name) for name in self.backbones)
 
     def space(self, backbones: Iterable[str]) -> tuple[Parameter, ...]:
         """Return the search space of the regime over the given backbones.

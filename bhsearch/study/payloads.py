@@ -159,7 +159,6 @@ def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
     trials; see `objective_factory.resolved`.
     """
     settings, split = context.settings, context.split
-    given = {Path(name).stem: name for name in settings.backbones if name.endswith(".keras")}
     finetune = context.regime == FINETUNE
     values = asdict(settings) | {
         "storage": without_password(settings.storage),
@@ -167,7 +166,7 @@ def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
         "layout": context.index.layout,
         "magnification": split.magnification,
         "regime": context.regime,
-        "backbones": tuple(given.get(name, name) for name in context.backbones),
+        "backbones": context.named_backbones,
         "image_sizes": context.image_sizes if finetune else (),
         "precision": settings.precision if finetune and settings.precision != "auto" else None,
         "feature_backend": settings.feature_backend if settings.feature_backend != "auto" else None,

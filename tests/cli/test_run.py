@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from PIL import Image
 
 from bhsearch.cli import terminal
 from bhsearch.run import app
+from tests.models.backbones.encoders.spoiled import WRONG
+from tests.models.backbones.encoders.tiny import Tiny
 from tests.studies import SMALL, Store, arguments, optuna_trials, run
 
 NAME = "SOB_{letter}_{subtype}-14-{case}-100-{number:03d}.png"
@@ -235,6 +238,26 @@ def test_a_model_file_that_is_no_backbone(ends, tmp_path):
     (tmp_path / "mine.keras").write_bytes(b"garbage")
     message = refused(ends, *arguments(backbones=(str(tmp_path / "mine.keras"),), trials=1, tracking=False))
     assert "mine.keras" in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pickle", "missing shard", "shape", "missing tensor", "left-over tensor", "NaN", "model_type", "auto_map"],
+)
+def test_a_folder_of_an_encoder_that_cannot_be_used(ends, tmp_path, name):
+    spoil, words = WRONG[name]
+    folder = Tiny(scaled=True).write_transformers(tmp_path / "tiny", "dinov2")
+    spoil(folder)
+    message = refused(ends, *arguments(backbones=(str(folder),), trials=1))
+    assert re.search(words, " ".join(message.split())), message
+
+
+@pytest.mark.parametrize("changes", [{"image_size": 50}, {"regime": "finetune", "image_sizes": "50"}])
+def test_images_into_which_no_whole_number_of_patches_fits(ends, tmp_path, changes):
+    folder = Tiny().write_transformers(tmp_path / "tiny", "vit")
+    message = refused(ends, *arguments(backbones=(str(folder),), trials=1, **changes))
+    assert "multiple of its patches of 8 pixels" in message
+    assert "starting" not in message  # before any backend is imported
 
 
 def test_wrong_weights_leave_no_run_in_mlflow_either(ends, tmp_path):

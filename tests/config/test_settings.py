@@ -12,6 +12,7 @@ import pytest
 
 from bhsearch.config import Settings, load_settings, model_limit, portable
 from bhsearch.config.option import choice_names, option_of
+from bhsearch.config.parsing import split_pooling
 from bhsearch.config.settings import SECTIONS
 from bhsearch.errors import SettingsError
 
@@ -218,3 +219,29 @@ def test_what_a_worker_takes_over_from_a_study_can_be_loaded_again(tmp_path):
     kept = json.loads(json.dumps(portable(settings)))
     assert load_settings(None, kept) == dataclasses.replace(settings, quiet=False)
     assert "storage" not in kept
+
+
+def test_a_worker_finds_files_and_folders_of_backbones_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.keras").touch()
+    (tmp_path / "uni").mkdir()
+    (tmp_path / "uni" / "config.json").touch()
+    (tmp_path / "staintex-s").mkdir()  # a folder without an encoder has nothing to do with the name
+    names = ("net.keras", "uni", "uni@cls+mean", "staintex-s", "nosuch@cls")
+    kept = portable(Settings(backbones=names))["backbones"]
+    assert kept == [f"{tmp_path}/net.keras", f"{tmp_path}/uni", f"{tmp_path}/uni@cls+mean", "staintex-s", "nosuch@cls"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("a/uni@cls+mean", ("a/uni", "cls+mean")),
+        ("uni@cls", ("uni", "cls")),
+        ("uni", ("uni", None)),
+        ("me@home/uni", ("me@home/uni", None)),
+        ("uni@max", ("uni@max", None)),
+        ("@cls", ("@cls", None)),
+    ],
+)
+def test_a_pooling_is_the_end_of_a_name(name, parts):
+    assert split_pooling(name) == parts

@@ -65,6 +65,12 @@ def test_sizes_are_stated(found):
     assert 0 <= found.model_mb <= max(found.size_mb, 0.05)
 
 
+def test_what_is_known_without_building_is_stated(found):
+    found.check_size(SIZE)
+    assert isinstance(found.licence, str)
+    assert KINDS.get(found.kind).name_of(found.name) == found.name
+
+
 def test_a_kind_is_used_only_where_it_can_be(found):
     kind = KINDS.get(found.kind)
     if kind.from_scratch:

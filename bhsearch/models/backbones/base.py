@@ -73,9 +73,25 @@ class Backbone:
         return KINDS.get(self.kind).most_features(self)
 
     @property
+    def licence(self) -> str:
+        """Licence of the weights; empty if it is unknown or there are no weights."""
+        return KINDS.get(self.kind).licence(self)
+
+    @property
     def from_scratch(self) -> bool:
         """Whether the network has no pretrained weights, and therefore no frozen features."""
         return KINDS.get(self.kind).from_scratch
+
+    def check_size(self, size: int) -> None:
+        """Check that the network can be built for a size of images, without building it.
+
+        Args:
+            size: Side of the images in pixels.
+
+        Raises:
+            BackboneError: If it cannot.
+        """
+        KINDS.get(self.kind).check_size(self, size)
 
     def build(self, size: int) -> Any:
         """Build the network.
@@ -145,6 +161,9 @@ class BackboneKind(Protocol):
     def claims(self, name: str) -> bool:
         """Return whether a name on the command line refers to a backbone of this kind."""
 
+    def name_of(self, name: str) -> str:
+        """Return the name in the search space of the backbone to which a name on the command line refers."""
+
     def find(self, name: str, weights_dir: Path | None) -> Backbone:
         """Find the backbone with a name given by the user.
 
@@ -159,11 +178,17 @@ class BackboneKind(Protocol):
     def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
         """Find the backbones of this kind that `--backbones auto` uses, and those that it leaves out."""
 
+    def check_size(self, backbone: Backbone, size: int) -> None:
+        """Check the side of the images; see `Backbone.check_size`."""
+
     def build(self, backbone: Backbone, size: int) -> Any:
         """Build the network; see `Backbone.build`."""
 
     def initial_weights(self, network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
         """Return the weights at the start of training; see `Backbone.initial_weights`."""
+
+    def licence(self, backbone: Backbone) -> str:
+        """Return the licence of the weights; empty if it is unknown or there are no weights."""
 
     def size_mb(self, backbone: Backbone) -> float:
         """Return the size of the weights in MB."""
@@ -182,6 +207,13 @@ class KindDefaults:
     from_scratch = False
     needs_weights = True
 
+    def name_of(self, name: str) -> str:
+        """Return the same name."""
+        return name
+
+    def check_size(self, backbone: Backbone, size: int) -> None:
+        """Accept any size."""
+
     def initial_weights(
         self,
         network: Any,
@@ -189,6 +221,10 @@ class KindDefaults:
     ) -> list[npt.NDArray[np.float32]]:
         """Return the current weights of the network."""
         return [np.asarray(weight) for weight in network.weights]
+
+    def licence(self, backbone: Backbone) -> str:  # noqa: ARG002  # used by kinds that know it
+        """Return an empty text."""
+        return ""
 
     def size_mb(self, backbone: Backbone) -> float:
         """Return the size of the weight file in MB."""

@@ -138,10 +138,24 @@ class KerasApplications(KindDefaults):
                 found.append(Backbone(name, file, file_digest(file), _KIND))
         return AvailableBackbones(tuple(found), tuple(left_out))
 
+    def check_size(self, backbone: Backbone, size: int) -> None:
+        """Check that the images are not too small; see `Backbone.check_size`."""
+        least = REGISTRY[backbone.name].least_size
+        if size < least:
+            raise BackboneError(
+                f"{backbone.name} requires images of at least {least} pixels, but --image-size is {size}. Use "
+                f"--image-size {least}, or leave the backbone out."
+            )
+
     def build(self, backbone: Backbone, size: int) -> Any:
         """Build the network with its weights; see `Backbone.build`."""
+        self.check_size(backbone, size)
         assert backbone.file is not None  # set by `find`
         return _build(REGISTRY[backbone.name], backbone.file, size)
+
+    def licence(self, backbone: Backbone) -> str:
+        """Return the licence of the ImageNet weights."""
+        return REGISTRY[backbone.name].licence
 
     def most_features(self, backbone: Backbone) -> int:
         """Return the length of the feature vector."""
@@ -210,11 +224,6 @@ def scale(images: Any, scaling: str) -> Any:
 def _build(facts: BackboneFacts, file: Path, size: int) -> Any:
     import keras
 
-    if size < facts.least_size:
-        raise BackboneError(
-            f"{facts.name} requires images of at least {facts.least_size} pixels, but --image-size is {size}. Use "
-            f"--image-size {facts.least_size}, or leave the backbone out."
-        )
     try:
         network = _construct(facts, str(file), size)
     except (ValueError, OSError, KeyError) as error:

@@ -24,6 +24,10 @@ class KerasFile(KindDefaults):
         """Return whether the name ends with `.keras`."""
         return name.endswith(_SUFFIX)
 
+    def name_of(self, name: str) -> str:
+        """Return the stem of the file."""
+        return Path(name).stem
+
     def find(self, name: str, weights_dir: Path | None) -> Backbone:  # noqa: ARG002  # the name is the path
         """Find the file; see `BackboneKind.find`."""
         file = Path(name)

@@ -45,9 +45,7 @@ def find_backbones(names: Iterable[str], weights_dir: Path | None, trainable: bo
         else:
             backbone = _find_one(name, weights_dir, trainable)
             if backbone.name in found and backbone.digest != found[backbone.name].digest:
-                raise BackboneError(
-                    f"Two different backbones have the name {backbone.name!r}. Rename one of the files."
-                )
+                raise BackboneError(f"Two different backbones have the name {backbone.name!r}. Rename one of them.")
             found[backbone.name] = backbone
     return AvailableBackbones(tuple(found.values()), tuple(item for item in left_out if item[0] not in found))
 
@@ -60,6 +58,12 @@ def kind_of(name: str) -> str | None:
     own = next((kind for kind in KINDS.built_in if KINDS.get(kind).claims(name)), None)
     prefix = name.partition(NAME_SEPARATOR)[0]
     return own or (prefix if prefix in KINDS and prefix not in KINDS.built_in else None)
+
+
+def name_of(given: str) -> str:
+    """Return the name in the search space of the backbone to which a name given by the user refers."""
+    kind = kind_of(given)
+    return KINDS.get(kind).name_of(given) if kind is not None and kind in KINDS.built_in else given
 
 
 def is_from_scratch(name: str) -> bool:
@@ -90,7 +94,10 @@ def _find_one(name: str, weights_dir: Path | None, trainable: bool) -> Backbone:
     if of is None:
         kinds = [kind for kind in map(KINDS.get, KINDS.built_in) if _is_usable(kind, trainable)]
         known = [*(known for kind in kinds for known in kind.names()), *(k for k in KINDS if k not in KINDS.built_in)]
-        message = f"A backbone must be one of {', '.join(known)}, or a .keras file, but got {name!r}."
+        message = (
+            f"A backbone must be one of {', '.join(known)}, a .keras file, or a folder with config.json and "
+            f"model.safetensors, but got {name!r}."
+        )
         raise UnknownBackboneError(message, KINDS.group, name.partition(NAME_SEPARATOR)[0])
     kind = KINDS.get(of)
     if trainable and not kind.trainable:

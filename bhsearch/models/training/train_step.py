@@ -130,6 +130,7 @@ class CompiledTrainer:
         self.spec = spec
         with backend.in_precision(spec.precision):
             self._network = spec.backbone.build(spec.size)
+        self._network.trainable = True  # or else the network would have no trainable variables, whatever its layers say
         for layer in self._network.layers:  # on TensorFlow, setting the flag of the network does not change its layers
             layer.trainable = True
         self.from_scratch = spec.backbone.from_scratch
@@ -154,10 +155,12 @@ class CompiledTrainer:
         self._batch_norm_at = [at[id(v)] for v in non_trainable if id(v) in at]
         # One value per array. Blocks are numbered from the output; block 0 is the head. Weight decay applies only to
         # arrays with several axes (kernels), not to biases or batch-norm factors. The output weights (1) and the output
-        # bias (0) of a linear head are not updated.
+        # bias (0) of a linear head are not updated. A bias may have several axes, such as one per token.
         blocks = [int((1 - depth) * _BLOCKS) + 1 for depth, t in zip(depths, self._is_trained, strict=True) if t]
         self._blocks = np.array([*blocks, 0, 0, 0, 0], np.float32)
-        self._decay_mask = np.array([len(shape) > 1 for shape in self._trainable.shapes], np.float32)
+        is_bias = [variable.name == "bias" for variable, trained in variables if trained] + [False] * len(head)
+        decayed = [len(shape) > 1 and not bias for shape, bias in zip(self._trainable.shapes, is_bias, strict=True)]
+        self._decay_mask = np.array(decayed, np.float32)
         self._is_updated = np.array([True] * (len(self._trainable.sizes) - 2) + [spec.hidden_units > 0] * 2)
         self.steps_per_call = backend.steps_per_call()
         # Prediction stores no gradients, so a GPU can use larger batches than in training.

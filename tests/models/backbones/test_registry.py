@@ -161,8 +161,12 @@ def test_a_network_is_kerass_own_on_scaled_images(mobilenet, random_weights):
 
 def test_images_that_are_too_small_for_a_network_are_refused(tmp_path):
     (tmp_path / REGISTRY["xception"].weights_file).write_bytes(b"never opened")
-    with pytest.raises(BackboneError, match=r"xception requires images of at least 71 pixels.*70"):
-        find_backbones(["xception"], tmp_path).backbones[0].build(70)
+    (backbone,) = find_backbones(["xception"], tmp_path).backbones
+    backbone.check_size(71)
+    for refuse in (backbone.check_size, backbone.build):
+        with pytest.raises(BackboneError, match=r"xception requires images of at least 71 pixels.*70"):
+            refuse(70)
+    assert backbone.licence == "MIT"
 
 
 # Where weights come from
