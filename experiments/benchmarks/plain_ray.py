@@ -18,24 +18,27 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
 
 import plain_optuna
-import ray
-from ray import tune
-from ray.tune.schedulers import ASHAScheduler
 
-SPACE = {
-    "backbone": tune.choice(list(plain_optuna.BACKBONES)),
-    "augmentation": tune.choice([False, True]),
-    "hidden_units": tune.choice([0, 16, 64]),
-    "dropout": tune.uniform(0.0, 0.6),
-    "optimizer": tune.choice(["adamw", "sgd"]),
-    "learning_rate": tune.loguniform(1e-4, 1e-1),
-    "weight_decay": tune.loguniform(1e-4, 1e-1),
-}
+
+def space() -> dict[str, Any]:
+    """The parameters of `plain_optuna.suggest`."""
+    from ray import tune
+
+    return {
+        "backbone": tune.choice(list(plain_optuna.BACKBONES)),
+        "augmentation": tune.choice([False, True]),
+        "hidden_units": tune.choice([0, 16, 64]),
+        "dropout": tune.uniform(0.0, 0.6),
+        "optimizer": tune.choice(["adamw", "sgd"]),
+        "learning_rate": tune.loguniform(1e-4, 1e-1),
+        "weight_decay": tune.loguniform(1e-4, 1e-1),
+    }
 
 
 def objective(params: dict[str, Any], options: Any) -> None:
     """Report the mean AUC so far after each fold."""
     import tensorflow as tf
+    from ray import tune
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     folds, _ = plain_optuna.folds_of(options)
@@ -48,10 +51,15 @@ def objective(params: dict[str, Any], options: Any) -> None:
 def main() -> None:
     options = plain_optuna.options_of(__doc__)
     _, said = plain_optuna.folds_of(options)
+
+    import ray
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
     ray.init(num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(objective, options=options), {"cpu": 1}),
-        param_space=SPACE,
+        param_space=space(),
         tune_config=tune.TuneConfig(
             metric="auc",
             mode="max",

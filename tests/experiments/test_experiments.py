@@ -192,6 +192,7 @@ def test_the_plain_script_keeps_siblings_of_a_case_together(tmp_path):
     assert cases.tolist() == ["22549", "22549", "2523"]
 
 
+@pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")  # of KerasTuner
 def test_the_loop_of_keras_tuner_fits_each_fold_of_each_trial(tmp_path, monkeypatch, capsys):
     """What a fit does is tested by hand; here only that the tuner asks for it."""
     monkeypatch.syspath_prepend(ROOT / "experiments" / "benchmarks")
