@@ -1,0 +1,97 @@
+"""Execution of OpenVINO models on all cores of the processor, in batches that fit into its caches."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bhsearch.data.arrays import Float32Array
+
+_BATCH_PIXELS = 4 * 224**2
+_MOST = 8
+# Requests for each one that can run at the same time: one is prepared while the other one runs.
+_REQUESTS = 2
+
+
+def images_per_request(size: int) -> int:
+    """Return the number of images that a request computes together, a power of two.
+
+    Each core computes one request. Larger batches do not stay in its cache: at 224 px, MobileNets need up to 1.5 times
+    the processor time with 16 images as with 4 (`experiments/benchmarks/feature-speed.md`).
+
+    Args:
+        size: Side of the images in pixels.
+    """
+    return int(2 ** np.floor(np.log2(np.clip(_BATCH_PIXELS // size**2, 1, _MOST))))
+
+
+def openvino_forward(file: Path) -> Callable[[Iterable[Float32Array]], Float32Array]:
+    """Return a function that computes the outputs of a network with OpenVINO, in float32 on all cores.
+
+    OpenVINO compiles the network for one number of images, since programs for any number take up to 1.6 times the
+    processor time. The last images are padded to that number.
+
+    Args:
+        file: File of the OpenVINO model of the network, for square images of a known size.
+
+    Returns:
+        A function from batches of images, each of shape (batch, size, size, 3), to the outputs of all images, of shape
+        (n_images, n_outputs).
+    """
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(file)
+    size = int(model.input(0).get_partial_shape()[1].get_length())
+    length = images_per_request(size)
+    model.reshape([length, size, size, 3])
+    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    program = core.compile_model(model, "CPU", hints)
+    # Wait for requests one after another instead of using OpenVINO's queue. The queue calls Python from other threads,
+    # and occasionally deadlocks if the program is freed while one of these threads waits for the interpreter.
+    n_requests = _REQUESTS * program.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    requests = [program.create_infer_request() for _ in range(n_requests)]
+
+    def forward(batches: Iterable[Float32Array]) -> Float32Array:
+        outputs: list[Float32Array] = []
+        idle, running = deque(requests), deque[tuple[Any, Float32Array, int]]()
+
+        def finish() -> None:
+            request, _, n_images = running.popleft()
+            request.wait()
+            outputs.append(request.get_output_tensor(0).data[:n_images].copy())
+            idle.append(request)
+
+        try:
+            for images in _of_length(batches, length):
+                if not idle:
+                    finish()
+                request = idle.popleft()
+                padded = images if len(images) == length else np.resize(images, (length, *images.shape[1:]))
+                request.start_async({0: padded}, share_inputs=True)
+                running.append((request, padded, len(images)))  # which keeps the shared images in memory
+            while running:
+                finish()
+        finally:
+            for request, *_ in running:  # after an error
+                request.wait()
+        return np.concatenate(outputs)
+
+    return forward
+
+
+def _of_length(batches: Iterable[Float32Array], length: int) -> Iterator[Float32Array]:
+    """Divide batches into batches of one length; only the last one may be shorter."""
+    rest: Float32Array | None = None
+    for batch in batches:
+        images = batch if rest is None or not len(rest) else np.concatenate([rest, batch])
+        whole = len(images) - len(images) % length
+        for start in range(0, whole, length):
+            yield images[start : start + length]
+        rest = images[whole:]
+    if rest is not None and len(rest):
+        yield rest
