@@ -194,7 +194,8 @@ def compiled(function: Callable[..., Any], donate_argnums: tuple[int, ...] = ())
         return _traced_once(function)
     import jax
 
-    return jax.jit(function, donate_argnums=donate_argnums)
+    program: Callable[..., Any] = jax.jit(function, donate_argnums=donate_argnums)
+    return program
 
 
 def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:

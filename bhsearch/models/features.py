@@ -29,18 +29,18 @@ from bhsearch.models.augmentation.cached_views import apply_view
 from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.openvino import BackgroundConversion
-from bhsearch.models.openvino_program import openvino_forward
+from bhsearch.models.openvino_program import Forward, fastest_length, openvino_forward
 from bhsearch.runtime import cache
 
 Features = npt.NDArray[np.float32]
 Images = npt.NDArray[np.float32]
-Forward = Callable[[Iterable[Images]], Features]
 FEATURE_BACKENDS = ("auto", "openvino", "keras")
 _FILE, _COST, _SPEED = "features.npy", "cost.json", "speed.json"
 _NETWORKS = 8  # maximum number of networks kept in memory
 _IN_MEMORY_BYTES = 256 << 20
 _CPU_BATCH_PIXELS = 32 * 128**2
 _GPU_BATCH_PIXELS = 256 * 224**2
+_TUNING_PIXELS = 100_000_000  # from which tuning takes less time than it saves in the first views
 _MEASURED_SECONDS = 0.25  # time in which the speed of a network is measured
 _BATCHES_AHEAD = 2  # number of batches in computation on the device while the next images are prepared
 
@@ -258,7 +258,9 @@ class FeatureCache:
             conversion = self._conversion or BackgroundConversion([backbone], size)
             file = conversion.program(backbone)
             if file is not None:
-                return openvino_forward(file), file.with_suffix(".bin").stat().st_size / 1e6
+                worth_tuning = np.prod(self._pixels.shape[:4]) >= _TUNING_PIXELS
+                forward = openvino_forward(file, fastest_length(file) if worth_tuning else None)
+                return forward, file.with_suffix(".bin").stat().st_size / 1e6
         network = backbone.build(size)
         megabytes = 4e-6 * network.count_params()
         if self.feature_backend == "openvino" and backend.name() == "tensorflow":

@@ -21,16 +21,18 @@ _LAYOUTS = (TO_CHANNELS_FIRST, TO_CHANNELS_LAST)
 _EXCHANGED = (0, 3, 2, 1)
 _RANK = 4
 _SMALL = 1 / 8  # share of an operation's output below which another input may be transposed instead
-# Operations of one value at a time, by their number of images as inputs; any further inputs are scalars.
-_OF_ONE = frozenset(
-    "Abs Ceiling Clamp Convert Elu Erf Exp Floor Gelu HSigmoid HSwish Log LogicalNot Mish Negative Relu Round Sigmoid "
-    "Sign SoftPlus Sqrt Swish Tanh".split()
-)
-_OF_TWO = frozenset(
-    "Add Divide Equal Greater GreaterEqual Less LessEqual Maximum Minimum Mod Multiply NotEqual Power Select "
-    "SquaredDifference Subtract".split()
-)
-_REDUCTIONS = frozenset("ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum".split())
+# Operations on one value at a time. The first one or all of their inputs may be images.
+# fmt: off
+_OF_ONE = frozenset((
+    "Abs", "Ceiling", "Clamp", "Convert", "Elu", "Erf", "Exp", "Floor", "Gelu", "HSigmoid", "HSwish", "Log",
+    "LogicalNot", "Mish", "Negative", "Relu", "Round", "Sigmoid", "Sign", "SoftPlus", "Sqrt", "Swish", "Tanh",
+))
+_OF_SEVERAL = frozenset((
+    "Add", "Divide", "Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "Maximum", "Minimum", "Mod", "Multiply",
+    "NotEqual", "Power", "Select", "SquaredDifference", "Subtract",
+))
+_REDUCTIONS = frozenset(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"))
+# fmt: on
 
 
 def sink_transposes(model: Any) -> None:
@@ -48,7 +50,7 @@ def sink_transposes(model: Any) -> None:
             _join(node)
         elif kind in _OF_ONE:
             _move(node, 1)
-        elif kind in _OF_TWO:
+        elif kind in _OF_SEVERAL:
             _move_of_several(node)
         elif kind == "Pad":
             _move_pad(node)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,26 +12,67 @@ from typing import Any
 import numpy as np
 
 from bhsearch.data.arrays import Float32Array
+from bhsearch.models import keras_settings
+from bhsearch.runtime import cache
+
+Forward = Callable[[Iterable[Float32Array]], Float32Array]
 
 _BATCH_PIXELS = 4 * 224**2
-_MOST = 8
+# Numbers of images that a request may compute together. Each core computes one request, and larger batches do not stay
+# in its cache: at 224 px, MobileNets need up to 1.5 times the processor time with 16 images as with 4.
+LENGTHS = (1, 2, 4, 8)
 # Requests for each one that can run at the same time: one is prepared while the other one runs.
 _REQUESTS = 2
+_TUNING_SECONDS = 0.2  # processor time for each of `LENGTHS`
+_FILE = "length.json"
 
 
-def images_per_request(size: int) -> int:
-    """Return the number of images that a request computes together, a power of two.
-
-    Each core computes one request. Larger batches do not stay in its cache: at 224 px, MobileNets need up to 1.5 times
-    the processor time with 16 images as with 4 (`experiments/benchmarks/feature-speed.md`).
+def usual_length(size: int) -> int:
+    """Return one of `LENGTHS` that is fast for most networks.
 
     Args:
         size: Side of the images in pixels.
     """
-    return int(2 ** np.floor(np.log2(np.clip(_BATCH_PIXELS // size**2, 1, _MOST))))
+    return max(length for length in LENGTHS if length == 1 or length * size**2 <= _BATCH_PIXELS)
 
 
-def openvino_forward(file: Path) -> Callable[[Iterable[Float32Array]], Float32Array]:
+def fastest_length(file: Path) -> int:
+    """Return the one of `LENGTHS` that needs the least processor time on this machine.
+
+    It is measured once, in about two seconds, and kept in the cache for this machine.
+
+    Args:
+        file: File of the OpenVINO model of a network, in the cache.
+    """
+    import openvino
+
+    facts = {
+        "network": file.parent.name,
+        "processor": openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"),
+        "processors": keras_settings.machine_facts()["processors"],
+        "openvino": openvino.__version__,
+    }
+    folder = cache.get_or_create("speeds", facts, lambda folder: _tune(file, folder))
+    found: int = json.loads((folder / _FILE).read_text(encoding="utf-8"))["images"]
+    return found
+
+
+def _tune(file: Path, folder: Path) -> None:
+    """Measure the processor time of a network for each of `LENGTHS`, which other work on the machine hardly changes."""
+    seconds: dict[int, float] = {}
+    for length in LENGTHS:
+        forward, size = _compiled(file, length)
+        images = np.random.default_rng(0).uniform(0, 255, (max(LENGTHS), size, size, 3)).astype(np.float32)
+        forward([images])  # which also fills buffers for the first time
+        n_images, started = 0, time.process_time()
+        while time.process_time() < started + _TUNING_SECONDS:
+            n_images += len(forward([images, images]))
+        seconds[length] = (time.process_time() - started) / n_images
+    fastest = min(seconds, key=lambda length: seconds[length])
+    (folder / _FILE).write_text(json.dumps({"images": fastest}), encoding="utf-8")
+
+
+def openvino_forward(file: Path, length: int | None = None) -> Forward:
     """Return a function that computes the outputs of a network with OpenVINO, in float32 on all cores.
 
     OpenVINO compiles the network for one number of images, since programs for any number take up to 1.6 times the
@@ -37,17 +80,23 @@ def openvino_forward(file: Path) -> Callable[[Iterable[Float32Array]], Float32Ar
 
     Args:
         file: File of the OpenVINO model of the network, for square images of a known size.
+        length: Number of images that a request computes together; None for `usual_length`.
 
     Returns:
         A function from batches of images, each of shape (batch, size, size, 3), to the outputs of all images, of shape
         (n_images, n_outputs).
     """
+    return _compiled(file, length)[0]
+
+
+def _compiled(file: Path, wanted: int | None) -> tuple[Forward, int]:
+    """Return the function of `openvino_forward`, and the side of the images in pixels."""
     import openvino
 
     core = openvino.Core()
     model = core.read_model(file)
     size = int(model.input(0).get_partial_shape()[1].get_length())
-    length = images_per_request(size)
+    length = wanted or usual_length(size)
     model.reshape([length, size, size, 3])
     hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
     program = core.compile_model(model, "CPU", hints)
@@ -81,7 +130,7 @@ def openvino_forward(file: Path) -> Callable[[Iterable[Float32Array]], Float32Ar
                 request.wait()
         return np.concatenate(outputs)
 
-    return forward
+    return forward, size
 
 
 def _of_length(batches: Iterable[Float32Array], length: int) -> Iterator[Float32Array]:

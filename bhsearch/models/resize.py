@@ -131,6 +131,7 @@ def resize_weights(n_in: int, n_out: int) -> Float32Array:
     ratio = one / (np.float32(n_out) / np.float32(n_in))
     centre = (np.arange(n_out, dtype=np.float32) + half) * ratio
     distance = np.arange(n_in, dtype=np.float32) + half - centre[:, None]
-    triangle = np.maximum(one - np.abs(distance * (one / max(ratio, one))), np.float32(0))
+    triangle: Float32Array = np.maximum(one - np.abs(distance * (one / max(ratio, one))), np.float32(0))
     total = np.cumsum(triangle, axis=1)[:, -1:]  # `np.sum` adds up in another order
-    return triangle * (one / total)
+    triangle *= one / total
+    return triangle
