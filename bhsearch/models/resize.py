@@ -2,7 +2,7 @@
 
 Resized images are rounded to integers, so that a deployed network and the pixel cache give equal values. The pixel
 cache is filled without a framework, by the same operations in the same order as TensorFlow's kernel
-`ScaleAndTranslate`, but one image at a time on all threads; this takes a tenth of the processor time.
+`ScaleAndTranslate`, for one image at a time, which takes a seventh of the processor time.
 """
 
 from __future__ import annotations
