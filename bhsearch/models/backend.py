@@ -182,16 +182,13 @@ def has_gpu() -> bool:
     return any(device.platform != "cpu" for device in jax.devices())
 
 
-def compiled(
-    function: Callable[..., Any], any_shape: bool = False, donate_argnums: tuple[int, ...] = ()
-) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], donate_argnums: tuple[int, ...] = ()) -> Callable[..., Any]:
     """Compile a function of arrays, or of nested tuples of arrays.
 
     TensorFlow compiles once for all shapes with the same ranks and dtypes; JAX compiles once per shape.
 
     Args:
         function: Function from arrays to arrays.
-        any_shape: Whether the function will be called with many different shapes; if so, JAX does not compile it.
         donate_argnums: Positions of arguments whose memory JAX may reuse for the result. The caller must not use these
             arguments after the call.
     """
@@ -199,7 +196,8 @@ def compiled(
         return _traced_once(function)
     import jax
 
-    return function if any_shape else jax.jit(function, donate_argnums=donate_argnums)
+    program: Callable[..., Any] = jax.jit(function, donate_argnums=donate_argnums)
+    return program
 
 
 def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:

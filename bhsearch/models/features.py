@@ -24,22 +24,23 @@ from bhsearch.data.arrays import Pixels
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend, keras_settings
-from bhsearch.models.augmentation.base import view_key
+from bhsearch.models.augmentation.base import is_plugin_view, view_key
 from bhsearch.models.augmentation.cached_views import apply_view
 from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.openvino import BackgroundConversion
+from bhsearch.models.openvino_program import Forward, fastest_length, openvino_forward
 from bhsearch.runtime import cache
 
 Features = npt.NDArray[np.float32]
 Images = npt.NDArray[np.float32]
-Forward = Callable[[Iterable[Images]], Features]
 FEATURE_BACKENDS = ("auto", "openvino", "keras")
 _FILE, _COST, _SPEED = "features.npy", "cost.json", "speed.json"
 _NETWORKS = 8  # maximum number of networks kept in memory
 _IN_MEMORY_BYTES = 256 << 20
 _CPU_BATCH_PIXELS = 32 * 128**2
 _GPU_BATCH_PIXELS = 256 * 224**2
+_TUNING_PIXELS = 100_000_000  # from which tuning takes less time than it saves in the first views
 _MEASURED_SECONDS = 0.25  # time in which the speed of a network is measured
 _BATCHES_AHEAD = 2  # number of batches in computation on the device while the next images are prepared
 
@@ -162,6 +163,7 @@ class FeatureCache:
             "images": self._pixels.shape[1:],
             "feature_backend": self.feature_backend,
             "numerics": keras_settings.numerics(),
+            "version": 2,
         }
         if not self._pixels.is_stored:
             facts["pixels"] = self._pixels.key
@@ -198,7 +200,7 @@ class FeatureCache:
             "view": view_key(view),
             "executor": self.feature_backend,  # kept under this name, since existing cache entries use it
             "numerics": keras_settings.numerics(),
-            "version": 3,
+            "version": 4,
         }
 
     def _batches(self, view: str, report: Progress) -> Iterator[Images]:
@@ -256,7 +258,9 @@ class FeatureCache:
             conversion = self._conversion or BackgroundConversion([backbone], size)
             file = conversion.program(backbone)
             if file is not None:
-                return openvino_forward(file), file.with_suffix(".bin").stat().st_size / 1e6
+                worth_tuning = np.prod(self._pixels.shape[:4]) >= _TUNING_PIXELS
+                forward = openvino_forward(file, fastest_length(file) if worth_tuning else None)
+                return forward, file.with_suffix(".bin").stat().st_size / 1e6
         network = backbone.build(size)
         megabytes = 4e-6 * network.count_params()
         if self.feature_backend == "openvino" and backend.name() == "tensorflow":
@@ -302,10 +306,14 @@ class FeatureSubset(FeatureCache):
         self._whole.load(backbone)
 
 
-def on_host(images: Any, view: str) -> Images:
+def on_host(images: Pixels, view: str) -> Images:
     """Compute a view of uint8 images in host memory, as float32."""
-    decoded = images.astype(np.float32)
-    return np.ascontiguousarray(apply_view(decoded, view))
+    if view == IDENTITY or is_plugin_view(view):
+        return np.ascontiguousarray(apply_view(images.astype(np.float32), view))
+    seen = np.empty(images.shape, np.float32)
+    for image, result in zip(images[:, None], seen[:, None], strict=True):  # one image stays in the processor's cache
+        result[:] = apply_view(image.astype(np.float32), view)
+    return seen
 
 
 def on_device(images: Any, view: str) -> Any:
@@ -331,14 +339,16 @@ def _fastest_feature_backend() -> str:
 def batch_size(size: int, gpu: bool = False) -> int:
     """Return the number of images per batch, which is larger on a GPU to use all cores.
 
-    To bound memory, a batch has about the same number of pixels for all image sizes.
+    To bound memory, a batch has about the same number of pixels for all image sizes. On a CPU, it is a power of two,
+    which `openvino_program` divides without a rest.
 
     Args:
         size: Side of the images in pixels.
         gpu: Whether the batch runs on a GPU.
     """
     pixels, most = (_GPU_BATCH_PIXELS, 1024) if gpu else (_CPU_BATCH_PIXELS, 64)
-    return int(np.clip(pixels // size**2, 1, most))
+    n_images = int(np.clip(pixels // size**2, 1, most))
+    return n_images if gpu else 1 << n_images.bit_length() - 1
 
 
 def keras_forward(network: Any) -> Forward:
@@ -375,41 +385,6 @@ def keras_forward(network: Any) -> Forward:
 
 def _fetched(output: Any, n_images: int) -> Features:
     return np.asarray(output)[:n_images]
-
-
-def openvino_forward(file: Path) -> Forward:
-    """Return a function like `keras_forward` that computes the outputs with OpenVINO, in float32 on all cores.
-
-    Args:
-        file: File of the OpenVINO model of the network.
-    """
-    import openvino
-
-    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-    program = openvino.Core().compile_model(file, "CPU", hints)
-    # Wait for requests one after another instead of using OpenVINO's queue. The queue calls Python from other threads,
-    # and occasionally deadlocks if the program is freed while one of these threads waits for the interpreter.
-    n_requests = program.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-
-    def forward(batches: Iterable[Images]) -> Features:
-        outputs: list[Features] = []
-        running: deque[Any] = deque()
-
-        def finish() -> Any:
-            request = running.popleft()
-            request.wait()
-            outputs.append(request.get_output_tensor(0).data.copy())
-            return request
-
-        for batch in batches:
-            request = finish() if len(running) == n_requests else program.create_infer_request()
-            request.start_async({0: batch})
-            running.append(request)
-        while running:
-            finish()
-        return np.concatenate(outputs)
-
-    return forward
 
 
 def _no_progress(done: int, total: int) -> None:

@@ -186,11 +186,6 @@ def entries() -> list[CacheEntry]:
     return sorted(found, key=lambda entry: -entry.n_bytes)
 
 
-def has_none(kind: str) -> bool:
-    """Return whether the cache has no entry of a kind, of any facts."""
-    return not any((cache_root() / kind).glob("[!.]*"))
-
-
 def clear() -> int:
     """Delete the whole cache, and return the number of bytes freed."""
     root = cache_root()

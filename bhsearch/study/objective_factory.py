@@ -8,7 +8,7 @@ from functools import cache
 
 from bhsearch.config import Settings
 from bhsearch.data.images.changed_pixels import ChangedPixels
-from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache, pixel_file
+from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
 from bhsearch.models import backend
 from bhsearch.models.augmentation.shifts import SHIFTS, Shift
 from bhsearch.models.features import FeatureCache, choose_feature_backend
@@ -126,8 +126,6 @@ def _conversion(prepared: StudyContext, size: int) -> BackgroundConversion | Non
 
 def _pixels(prepared: StudyContext, size: int, reporter: ProgressReporter) -> PixelCache:
     resize = make_resize(prepared.settings.resize, size)
-    if not pixel_file(prepared.development, resize).exists():
-        start_framework(reporter)  # which resizes images
     with reporter.step("resizing images") as progress:
         return pixel_cache(prepared.development, resize, progress)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from bhsearch.config import Settings
 from bhsearch.models import backend
-from bhsearch.runtime import cache
 from bhsearch.study.context import FINETUNE
 from bhsearch.study.events import ProgressReporter
 
@@ -14,12 +13,10 @@ from bhsearch.study.events import ProgressReporter
 def needs_framework(settings: Settings) -> bool:
     """Return whether a study certainly needs the framework of the networks.
 
-    A frozen study on a CPU needs it only to resize images that are not cached, and for features that OpenVINO cannot
-    compute: heads are trained with NumPy.
+    A frozen study on a CPU needs it only for features that OpenVINO cannot compute: images are resized and heads are
+    trained with NumPy.
     """
-    if settings.regime == FINETUNE or settings.feature_backend == "keras" or backend.gpu_files():
-        return True
-    return cache.has_none("pixels")
+    return settings.regime == FINETUNE or settings.feature_backend == "keras" or backend.gpu_files()
 
 
 def start_framework(reporter: ProgressReporter) -> None:

@@ -7,8 +7,9 @@ import pytest
 from bhsearch.models import backend
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.registry import find_backbones
-from bhsearch.models.features import keras_forward, openvino_forward
+from bhsearch.models.features import keras_forward
 from bhsearch.models.openvino import BackgroundConversion
+from bhsearch.models.openvino_program import openvino_forward
 
 SIZE = 48
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from bhsearch.errors import SettingsError
-from bhsearch.models.resize import MODES, TILE_GRID, grid_of, make_resize, resize_images
+from bhsearch.models.resize import MODES, TILE_GRID, grid_of, make_resize, resize_images, resize_weights
+from tests.test_layers import loaded_by
 
 SIZE = 32
 # Height and width: as BreakHis is, upright, smaller than asked for, one pixel, and much longer than wide.
@@ -64,6 +65,40 @@ def test_real_images_are_cached_as_the_network_computes_them(mode_and_network, b
     for path in sorted(breakhis.rglob("*.png"))[:60:20]:
         image = decode(path)
         np.testing.assert_array_equal(network.predict(image[None], verbose=0), make_resize(mode, SIZE).apply(image))
+
+
+# Sides of images and of results: up and down, odd and even, one pixel, nearly equal, and integer factors.
+_SIDES = (1, 2, 3, 31, 32, 33, 49, 50, 63, 64, 65, 96, 127, 128, 200, 230, 350, 461, 700)
+_RESULTS = (32, 33, 48, 50, 64, 97, 128, 224)
+
+
+@pytest.mark.parametrize("size", _RESULTS)
+def test_images_are_resized_as_by_tensorflow(size):
+    # Equal, or one grey level apart in at most one value of a thousand, if another version adds up in another order.
+    tf = pytest.importorskip("tensorflow")
+    random = np.random.default_rng(size)
+    resize, n_values, n_different = make_resize("squash", size), 0, 0
+    for height, width in random.choice(_SIDES, (25, 2)):
+        image = noise(height, width, 3, seed=int(height))
+        reference = tf.image.resize(image[None].astype(np.float32), (size, size), method="bilinear", antialias=True)
+        difference = np.abs(resize.apply(image).astype(int) - np.rint(reference.numpy()).astype(int))
+        assert difference.max() <= 1, (height, width)
+        n_values, n_different = n_values + difference.size, n_different + np.count_nonzero(difference)
+    assert n_different <= n_values / 1000
+
+
+def test_weights_of_a_resize_sum_to_one_and_are_symmetric():
+    for n_in in _SIDES:
+        for n_out in _RESULTS:
+            weights = resize_weights(n_in, n_out)
+            assert weights.shape == (n_out, n_in)
+            np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+            np.testing.assert_allclose(weights, weights[::-1, ::-1], atol=1e-4)
+
+
+def test_resizing_needs_no_framework():
+    code = ("import numpy", "from bhsearch.models.resize import make_resize")
+    assert loaded_by(*code, "make_resize('crop', 64).apply(numpy.zeros((50, 40, 3), numpy.uint8))") == set()
 
 
 @pytest.mark.parametrize("shape", [(120, 180), (180, 120)])

@@ -395,6 +395,13 @@ def test_a_study_whose_features_are_cached_needs_no_framework(here):
     assert any(trial.params["hidden_units"] for trial in studies[0].trials)
 
 
+@pytest.mark.skipif(backend.gpu_files(), reason="on a GPU, the framework computes the features")
+def test_a_study_with_an_empty_cache_needs_no_framework_where_openvino_runs_its_backbones(here, monkeypatch):
+    # The conversion of the backbones is a process of its own.
+    monkeypatch.setenv("BHSEARCH_CACHE", str(here / "empty"))
+    assert loaded_by(*command(*arguments(trials=2, tracking=False), code=0)) <= {"optuna", "openvino"}
+
+
 class Full(ProgressReporter):
     """A display whose output cannot be written once the study is open, as on a full disk."""
 

@@ -81,5 +81,9 @@ def plugin_views(policy: str) -> tuple[str, ...] | None:
 
 def view_key(view: str) -> str:
     """Return the key of a view in the feature cache: the name, and for other packages also the distribution."""
-    source = AUGMENTATIONS.source(view[:-1])
-    return view if source is None else f"{view} of {source}"
+    return f"{view} of {AUGMENTATIONS.source(view[:-1])}" if is_plugin_view(view) else view
+
+
+def is_plugin_view(view: str) -> bool:
+    """Return whether another package provides a view."""
+    return AUGMENTATIONS.source(view[:-1]) is not None

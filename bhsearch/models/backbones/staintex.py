@@ -65,14 +65,19 @@ def build(name: str, size: int) -> Any:
     images = keras.Input((size, size, 3), dtype="float32")
     shrink, n_levels = SIZES[name]
     x = layers.AveragePooling2D(shrink)(images) if shrink > 1 else images
-    stains = ops.matmul(optical_density(x), RGB_TO_HE)
-    numbers = _stain_numbers(x, stains)
+    # One plane per colour and stain, on which sums are several times as fast as on pixels of three values.
+    height, width = x.shape[1:3]
+    colours = ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (-1, 3, height * width))
+    stains = ops.matmul(np.ascontiguousarray(RGB_TO_HE.T), optical_density(colours))
+    whole = [ops.reshape(stains[:, channel], (-1, height, width, 1)) for channel in (0, 1)]
+    halved = [layers.AveragePooling2D(2)(stain) for stain in whole]
+    numbers = _stain_numbers(colours, stains, halved)
     bank = layers.Conv2D(2 * N_ORIENTATIONS, KERNEL, strides=STRIDE, use_bias=False, trainable=False, name="gabor")
     for channel in (0, 1):
-        level = stains[..., channel : channel + 1]
+        level = whole[channel]
         for depth in range(n_levels):
             if depth:
-                level = layers.AveragePooling2D(2)(level)
+                level = halved[channel] if depth == 1 else layers.AveragePooling2D(2)(level)
             if level.shape[1] < KERNEL:
                 break  # fewer levels for small images
             numbers += _texture_numbers(bank(level))
@@ -81,23 +86,30 @@ def build(name: str, size: int) -> Any:
     return network
 
 
-def _stain_numbers(images: Any, stains: Any) -> list[Any]:
+def _stain_numbers(colours: Any, stains: Any, halved: list[Any]) -> list[Any]:
     """Return means, standard deviations and area shares of stains, and means and standard deviations of colours.
 
-    Each array has shape (batch, n_features).
-    """
-    from keras import layers, ops
+    Args:
+        colours: RGB in 0..255. Shape (batch, 3, n_pixels).
+        stains: Amounts of haematoxylin, eosin and the residual. Shape (batch, 3, n_pixels).
+        halved: Haematoxylin and eosin at half the resolution, which suffices for shares, at a quarter of the cost.
+            Shape (batch, height, width, 1) each.
 
-    numbers = [ops.mean(stains, axis=(1, 2)), _spread(stains)]
-    numbers += [ops.mean(images, axis=(1, 2)) / 255.0, _spread(images) / 255.0]
-    coarse = layers.AveragePooling2D(2)(stains)  # half the resolution suffices for shares, at a quarter of the cost
-    for channel, edges in enumerate(_SHARES):
-        above = ops.sigmoid(_SLOPE * (coarse[..., channel : channel + 1] - np.array(edges, np.float32)))
-        numbers.append(ops.mean(above, axis=(1, 2)))
+    Returns:
+        Arrays of shape (batch, n_features).
+    """
+    from keras import ops
+
+    numbers = [ops.mean(stains, axis=2), _spread(stains, (2,))]
+    numbers += [ops.mean(colours, axis=2) / 255.0, _spread(colours, (2,)) / 255.0]
+    for stain, edges in zip(halved, _SHARES, strict=True):
+        plane = ops.reshape(stain, (-1, 1, stain.shape[1] * stain.shape[2]))
+        above = ops.sigmoid(_SLOPE * (plane - np.array(edges, np.float32)[:, None]))
+        numbers.append(ops.mean(above, axis=2))
     return numbers
 
 
-def _spread(maps: Any) -> Any:
+def _spread(maps: Any, axes: tuple[int, ...] = (1, 2)) -> Any:
     """Compute the standard deviation of each map over the image, with a finite gradient for constant images.
 
     The square root has an infinite gradient at 0. For a constant image, the square root of 1 is computed and multiplied
@@ -105,8 +117,8 @@ def _spread(maps: Any) -> Any:
     """
     from keras import ops
 
-    away = maps - ops.mean(maps, axis=(1, 2), keepdims=True)
-    variance = ops.mean(ops.square(away), axis=(1, 2))
+    away = maps - ops.mean(maps, axis=axes, keepdims=True)
+    variance = ops.mean(ops.square(away), axis=axes)
     varies = ops.cast(variance > 0, "float32")
     return varies * ops.sqrt(variance + (1.0 - varies))
 
