@@ -49,7 +49,7 @@ from bhsearch.reporting.study_report import report_page
 from bhsearch.states import COMPLETE
 from bhsearch.study.outcome.ranking import N_DRAWS, correct, rank
 from bhsearch.study.resume.recovery import next_retry
-from bhsearch.study.workers.worker import seconds_left, stagnated
+from bhsearch.study.workers.worker import exceeds_budget, stagnated
 from bhsearch.tasks.binary import BinaryTask
 
 SPACE = frozen_space(tuple(f"backbone-{number}" for number in range(10)))
@@ -168,7 +168,7 @@ def checked(trials: Sequence[Trial]) -> tuple[object, ...]:
     return (
         n_done,
         stagnated(trials, 50),
-        seconds_left(trials, math.inf),
+        exceeds_budget(trials, math.inf),
         next_retry(trials, [row.name for row in SPACE]),
     )
 
