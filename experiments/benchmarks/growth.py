@@ -43,7 +43,7 @@ from bhsearch.models.training.heads import Moments, standardisation
 from bhsearch.models.training.logistic_path import fit_path
 from bhsearch.objectives.space import Params, effective, frozen_space
 from bhsearch.reporting.figures.palette import CYCLE, INK
-from bhsearch.reporting.figures.style import new_figure, place_axes, to_png
+from bhsearch.reporting.figures.style import DASHED, new_figure, place_axes, to_png
 from bhsearch.reporting.report_data import SealedCases, StudyReport, TrialRow
 from bhsearch.reporting.study_report import report_page
 from bhsearch.states import COMPLETE
@@ -361,24 +361,32 @@ def table(kept: dict[str, Any], axis: str) -> str:
 def draw(kept: dict[str, Any]) -> bytes:
     """The tables as curves."""
     figure = new_figure("Growth of a study", "milliseconds of the processor a trial")
+    looks = dict(zip(MEANING, itertools.product(("solid", DASHED), CYCLE), strict=False))
+    lines = {}
     for place, axis in enumerate(GROWS):
-        axes = place_axes(figure, 0.7 + 2.2 * place, 0.6, 4.8 - 2.2 * place, 1.1)
-        for part, colour in zip(MEANING, itertools.cycle(CYCLE)):
-            names = {size: name_of(_row_with(part), Size(**{**USUAL, axis: size})) for size in AXES[axis]}
+        left = 0.55 + 2.05 * place
+        axes = place_axes(figure, left, 0.6, 4.85 - left, 1.5)
+        for part, (style, colour) in looks.items():
+            row = _row_with(part)
+            names = {size: name_of(row, Size(**{**USUAL, axis: size})) for size in AXES[axis]}
             points = [
                 (size, 1000 * kept[name]["seconds"][part])
                 for size, name in names.items()
-                if name in kept and _row_with(part) in GROWS[axis]
+                if name in kept and row in GROWS[axis]
             ]
             if points:
-                axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=part)
+                (lines[part],) = axes.plot(
+                    *zip(*points, strict=True), color=colour, linestyle=style, marker="o", markersize=3
+                )
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks(AXES[axis], [f"{size:,}" for size in AXES[axis]], minor=False)
         axes.set_xticks([], minor=True)
-        axes.tick_params(labelsize=7)
+        axes.tick_params(labelsize=6)
         axes.set_xlabel(axis, size=8, color=INK)
-        axes.legend(fontsize=5, frameon=False, loc="upper left", bbox_to_anchor=(0.0, 1.55), ncols=2)
+    figure.legend(
+        lines.values(), lines, loc="upper left", bbox_to_anchor=(0.03, 0.86), ncols=5, fontsize=7, frameon=False
+    )
     return to_png(figure)
 
 
