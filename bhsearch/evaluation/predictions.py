@@ -251,6 +251,21 @@ class Predictions:
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
 
+    def sharing(self, other: Predictions | None) -> Predictions:
+        """Return the same predictions with the arrays of another trial where they are equal.
+
+        Without this, the paths and cases of every trial that is read from a store would take fifty times as much memory
+        as the probabilities.
+
+        Args:
+            other: Predictions of another trial of the study; None to return these predictions.
+        """
+        if other is None:
+            return self
+        names = ("label", "fold", "group", "stratum", *TEXT_COLUMNS)
+        equal = [name for name in names if np.array_equal(getattr(self, name), getattr(other, name))]
+        return replace(self, **{name: getattr(other, name) for name in equal})
+
     @classmethod
     def from_csv(cls, path: Path) -> Predictions:
         """Read predictions from a file written by `to_csv`; probabilities are float32.

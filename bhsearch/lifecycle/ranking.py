@@ -76,7 +76,8 @@ def rank_stored(client: Any, study: StoredStudy, reporter: ProgressReporter) -> 
     predictions: dict[int, Predictions] = {}
     with reporter.step("reading predictions") as progress:
         for done, trial in enumerate(study.trials, start=1):
-            predictions[trial.number] = reader.predictions_of(trial)
+            first = next(iter(predictions.values()), None)
+            predictions[trial.number] = reader.predictions_of(trial).sharing(first)
             progress(done, len(study.trials))
     records = [trial_record(trial, space) for trial in study.records]
     with reporter.step("comparing trials"):
@@ -129,7 +130,9 @@ def _corrected(
     if not origin:
         return correct(records, predictions, study.task)
     try:
-        earlier = [reader.predictions_of(trial) for trial in reader.find_study(client, origin).trials]
+        first = next(iter(predictions.values()), None)
+        trials = reader.find_study(client, origin).trials
+        earlier = [reader.predictions_of(trial).sharing(first) for trial in trials]
     except MissingError:
         return None, f"the study {origin!r}, which it was started from, is not available"
     return correct(records, predictions, study.task, earlier)

@@ -107,3 +107,15 @@ def test_a_selection_counts_only_its_own_images() -> None:
     part = whole.select(whole.magnification == "40X")
     sums = np.bincount(np.unique(part.group, return_inverse=True)[1], part.weight[0])
     assert np.allclose(sums, 1)
+
+
+def test_predictions_of_many_trials_share_what_is_equal_and_lose_nothing(tmp_path: Path) -> None:
+    first = simulate(8)
+    first.to_csv(tmp_path / "p.csv")
+    again = Predictions.from_csv(tmp_path / "p.csv")
+    shared = again.sharing(first)
+    assert all(getattr(shared, name) is getattr(first, name) for name in ("label", "fold", "group", "path", "case"))
+    assert shared.probability is again.probability
+    other = dataclasses.replace(again, path=again.path[::-1].copy()).sharing(first)
+    assert other.path.tolist() == again.path[::-1].tolist()
+    assert again.sharing(None) is again

@@ -7,19 +7,21 @@ parameters of a trial at once, so this module uses private names of Optuna.
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 METRIC = "auc"
@@ -51,8 +53,15 @@ def of_notes(notes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def keep_notes(storage: BaseStorage, trial_id: int, notes: Mapping[str, Any]) -> None:
-    """Store notes with a trial that has not ended."""
+    """Store notes with a trial that has not ended: in a relational database all of them or none."""
     shown, hidden = of_notes(notes)
+    backend = _backend(storage)
+    if isinstance(backend, RDBStorage):
+        with _create_scoped_session(backend.scoped_session) as session:
+            _check_running(backend, session, trial_id)
+            _replace_rows(session, models.TrialUserAttributeModel, trial_id, shown)
+            _replace_rows(session, models.TrialSystemAttributeModel, trial_id, hidden)
+        return
     for key, value in shown.items():
         storage.set_trial_user_attr(trial_id, key, value)
     for key, value in hidden.items():
@@ -65,35 +74,77 @@ def notes_of(trial: FrozenTrial) -> dict[str, Any]:
     return trial.user_attrs | hidden
 
 
-class CollectedParams:
-    """A storage that collects the parameters of a trial, to store them in one transaction.
+class NewTrialStorage:
+    """The storage of a trial that is being started. Everything else is passed on to the storage of the study.
+
+    The trial is not read again after it was created, and its parameters are collected, to store them in one
+    transaction.
 
     Args:
-        storage: Storage of the study, which everything else is passed on to.
+        storage: Storage of the study.
+        agrees: Whether the distributions are known to agree with those of earlier trials in the storage.
     """
 
-    def __init__(self, storage: BaseStorage) -> None:
-        self._storage = storage
+    def __init__(self, storage: BaseStorage, agrees: bool = False) -> None:
+        self._storage, self._agrees = storage, agrees
+        self._created: FrozenTrial | None = None
         self._collected: list[tuple[int, str, float, BaseDistribution]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial) -> int:
+        """Create the trial; see `optuna.storages.BaseStorage.create_new_trial`."""
+        trial_id = self._storage.create_new_trial(study_id, template_trial)
+        if isinstance(self._storage, _CachedStorage):
+            self._created = copy.deepcopy(template_trial)
+            self._created._trial_id = trial_id
+            _, self._created.number = self._storage._trial_id_to_study_id_and_number[trial_id]
+        return trial_id
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Return a trial; see `optuna.storages.BaseStorage.get_trial`."""
+        if self._created is not None and self._created._trial_id == trial_id:
+            return self._created
+        return self._storage.get_trial(trial_id)
 
     def set_trial_param(self, trial_id: int, name: str, value: float, distribution: BaseDistribution) -> None:
         """Keep a parameter until `flush` is called; see `optuna.storages.BaseStorage.set_trial_param`."""
         self._collected.append((trial_id, name, value, distribution))
 
     def flush(self) -> None:
-        """Store all parameters: in a relational database all of them or none."""
+        """Store all parameters: in a relational database all of them or none.
+
+        Raises:
+            ValueError: If a distribution does not agree with those of earlier trials.
+        """
         backend = _backend(self._storage)
         if isinstance(backend, RDBStorage):
             with _create_scoped_session(backend.scoped_session, True) as session:
-                for row in self._collected:
-                    backend._set_trial_param_without_commit(session, *row)
+                if self._agrees:
+                    self._add_rows(backend, session)
+                else:
+                    for row in self._collected:
+                        backend._set_trial_param_without_commit(session, *row)
         else:
             for row in self._collected:
                 self._storage.set_trial_param(*row)
         self._collected.clear()
+
+    def _add_rows(self, backend: RDBStorage, session: Session) -> None:
+        """Add the rows of all parameters at once, without a search for other distributions."""
+        for trial_id in {row[0] for row in self._collected}:
+            _check_running(backend, session, trial_id)
+        rows = [
+            {
+                "trial_id": trial_id,
+                "param_name": name,
+                "param_value": value,
+                "distribution_json": distribution_to_json(values),
+            }
+            for trial_id, name, value, values in self._collected
+        ]
+        session.execute(insert(models.TrialParamModel), rows)
 
 
 def _backend(storage: BaseStorage) -> BaseStorage:
@@ -111,6 +162,25 @@ def add_to_ended(storage: BaseStorage, trial_id: int, notes: Mapping[str, str]) 
     if not isinstance(backend, RDBStorage):
         return
     with Session(backend.engine) as session, session.begin():
-        for key, value in notes.items():
-            session.query(models.TrialUserAttributeModel).filter_by(trial_id=trial_id, key=key).delete()
-            session.add(models.TrialUserAttributeModel(trial_id=trial_id, key=key, value_json=json.dumps(value)))
+        _replace_rows(session, models.TrialUserAttributeModel, trial_id, notes)
+
+
+def _check_running(backend: RDBStorage, session: Session, trial_id: int) -> None:
+    """Raise UpdateFinishedTrialError if a trial has ended."""
+    state: Any = models.TrialModel.find_or_raise_by_id(trial_id, session).state
+    backend.check_trial_is_updatable(trial_id, state)
+
+
+def _replace_rows(
+    session: Session,
+    model: type[models.TrialUserAttributeModel | models.TrialSystemAttributeModel],
+    trial_id: int,
+    attributes: Mapping[str, Any],
+) -> None:
+    """Set attributes of a trial, with two statements for all of them."""
+    if attributes:
+        session.query(model).filter(model.trial_id == trial_id, model.key.in_(list(attributes))).delete()
+        rows = [
+            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()
+        ]
+        session.execute(insert(model), rows)

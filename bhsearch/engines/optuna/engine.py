@@ -12,16 +12,18 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
+from optuna.study._tell import _tell_with_warning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bhsearch.engines.base import Trial, TrialAlreadyEnded, is_ignored_on_resume, result_attributes
+from bhsearch.engines.base import Trial, TrialAlreadyEnded, result_attributes
 from bhsearch.engines.optuna import attributes as attributes
 from bhsearch.engines.optuna.allowance import Allowance
 from bhsearch.engines.optuna.connection import discard_if_new, retry_while_unavailable
 from bhsearch.engines.optuna.distributions import distribution
+from bhsearch.engines.optuna.history import TrialHistory
 from bhsearch.engines.optuna.importances import shares_of
+from bhsearch.engines.optuna.observations import ObservedStudy
 from bhsearch.engines.optuna.pruners import PRUNERS, pruner_inputs
 from bhsearch.engines.optuna.registry import SAMPLERS
 from bhsearch.engines.optuna.untried import UntriedSampler
@@ -31,20 +33,13 @@ from bhsearch.objectives.costs import FeatureCosts
 from bhsearch.objectives.space import Parameter, Params, starting_points
 from bhsearch.runtime.processes import this_process
 from bhsearch.runtime.store_schema import SCHEMA, require_schema
-from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING
+from bhsearch.states import RUNNING
 
 optuna.logging.set_verbosity(logging.ERROR)
 
 _GROWING, _WHOLE = " (growing)", "bhsearch.whole"
 _FACTS, _SETTINGS, _SCHEMA = "bhsearch.facts", "bhsearch.settings", "bhsearch.schema"
 _COSTS = "bhsearch.costs"
-_STATES = {
-    TrialState.COMPLETE: COMPLETE,
-    TrialState.PRUNED: PRUNED,
-    TrialState.FAIL: FAILED,
-    TrialState.RUNNING: RUNNING,
-    TrialState.WAITING: RUNNING,
-}
 
 
 class OptunaEngine:
@@ -73,6 +68,8 @@ class OptunaEngine:
         self._sampler, self._seed = SAMPLERS.get(sampler), seed
         self._pruner, self._steps_per_fold = pruner, steps_per_fold
         study.pruner = PRUNERS[pruner](steps_per_fold)
+        self._history = TrialHistory(space, self._distributions)
+        self._agrees = False  # whether the distributions agree with those in the storage
         self._running: dict[int, optuna.Trial] = {}
         self._reported: set[int] = set()  # steps that the running trial has reported
 
@@ -86,16 +83,16 @@ class OptunaEngine:
         samples the same points as an uninterrupted one. Trials for which `is_ignored_on_resume` is true are not
         counted.
         """
-        trials = self.trials()
-        done = sum(trial.state != RUNNING and not is_ignored_on_resume(trial) for trial in trials)
-        running = sum(trial.state == RUNNING for trial in trials)
-        tried = [trial.params for trial in trials if not is_ignored_on_resume(trial)]
-        allows = None
+        trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False)
+        self._history.update(trials)
+        history, allows = self._history, None
         if math.isfinite(seconds_left):
-            allows = Allowance(self._space, tried, FeatureCosts.of_record(self.costs()), seconds_left)
-        self._study.sampler = UntriedSampler(self._next_sampler(done, running), self._space, tried, allows)
+            costs = FeatureCosts.of_record(self.costs())
+            allows = Allowance(self._space, history.tried_params(), costs, seconds_left)
+        sampler = self._next_sampler(history.n_done, history.n_running)
+        self._study.sampler = UntriedSampler(sampler, history.tried(), allows)
         kept = {"owner": this_process(), **(notes or {})}
-        trial = self._start(point, tried, kept)
+        trial = self._start(point, trials, kept)
         self._running, self._reported = {trial.number: trial}, set()
         return Trial(trial.number, RUNNING, trial.params, notes=kept)
 
@@ -107,7 +104,7 @@ class OptunaEngine:
         digest = hashlib.sha256(f"{self._seed}/{running}/{done}".encode()).digest()
         return self._sampler(int.from_bytes(digest[:4], "big"), self._seed, done + running)
 
-    def _first_point(self, tried: Sequence[Params]) -> Params | None:
+    def _first_point(self) -> Params | None:
         """Return the first starting point that was not tried, or None.
 
         The first points of all backbones come before the second ones. None is returned if all were tried, or the
@@ -117,31 +114,32 @@ class OptunaEngine:
             return None
         backbones = next(row.choices for row in self._space if row.name == "backbone")
         rounds = zip(*(starting_points(self._space, backbone) for backbone in backbones), strict=True)
-        return next((point for points in rounds for point in points if point not in tried), None)
+        return next((point for points in rounds for point in points if not self._history.has_tried(point)), None)
 
-    def _start(self, point: Params | None, tried: Sequence[Params], notes: dict[str, Any]) -> optuna.Trial:
+    def _start(self, point: Params | None, trials: Sequence[FrozenTrial], notes: dict[str, Any]) -> optuna.Trial:
         """Start a trial as `optuna.Study.ask` does, but store the notes when the trial is created.
 
         A process that is killed right after this step thus leaves no trial without an owner.
         """
-        study = self._study
-        study._thread_local.cached_all_trials = None
-        trial_id = None if point else study._pop_waiting_trial_id()  # a user may have enqueued a trial
+        study, storage = self._study, attributes.NewTrialStorage(self._study._storage, self._agrees)
+        trial_id = None
+        if point is None and self._history.has_waiting:  # a user has enqueued a trial
+            trial_id = study._pop_waiting_trial_id()
         if trial_id is None:
-            point = point or self._first_point(tried)
+            point = point or self._first_point()
             fixed = {"fixed_params": point} if point else {}
             shown, hidden = attributes.of_notes(notes)
             template = create_trial(state=TrialState.RUNNING, user_attrs=shown, system_attrs=fixed | hidden)
-            trial = optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=template))
+            trial_id = storage.create_new_trial(study._study_id, template)
         else:
-            trial = optuna.Trial(study, trial_id)
             attributes.keep_notes(study._storage, trial_id, notes)
-        collected = attributes.CollectedParams(study._storage)
-        trial.storage = cast(BaseStorage, collected)
+        observed = ObservedStudy(study, storage, trials, self._history.observations)
+        trial = optuna.Trial(cast(optuna.Study, observed), trial_id)
         for name, values in self._distributions.items():
             trial._suggest(name, values)
-        collected.flush()
-        trial.storage = study._storage
+        storage.flush()
+        self._agrees = True
+        trial.study, trial.storage = study, study._storage
         return trial
 
     @retry_while_unavailable
@@ -198,7 +196,7 @@ class OptunaEngine:
         trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
         try:
             attributes.keep_notes(storage, trial_id, notes)
-            self._study.tell(number, value, state=state)
+            _tell_with_warning(self._study, number, value, state)  # `tell` would read the trial once more
         except (UpdateFinishedTrialError, ValueError):
             ended = storage.get_trial(trial_id)
             if not ended.state.is_finished():
@@ -233,7 +231,7 @@ class OptunaEngine:
     @retry_while_unavailable
     def trials(self) -> list[Trial]:
         """Return all trials, ordered by number."""
-        return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
+        return self._history.update(self._study.get_trials(deepcopy=False))
 
     @retry_while_unavailable
     def costs(self) -> dict[str, Any]:
@@ -392,8 +390,3 @@ def _with_choices(trial: FrozenTrial, choices: CategoricalDistribution) -> Froze
     )
     grown.datetime_start, grown.datetime_complete = trial.datetime_start, trial.datetime_complete
     return grown
-
-
-def _record(trial: FrozenTrial) -> Trial:
-    value = trial.value if trial.state == TrialState.COMPLETE else None
-    return Trial(trial.number, _STATES[trial.state], trial.params, value, attributes.notes_of(trial))

@@ -15,8 +15,10 @@ from typing import Any, Protocol
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler
 from optuna.trial import FrozenTrial
+
+from bhsearch.engines.optuna.tpe import IndependentTPE
 
 
 class Sampler(Protocol):
@@ -45,7 +47,7 @@ def _random(seed: int, _: int, __: int) -> BaseSampler:
 
 def _tpe(seed: int, _: int, __: int) -> BaseSampler:
     # On recorded trials, the univariate estimator found better points, and found them earlier, than the multivariate.
-    return TPESampler(seed=seed, multivariate=False, constant_liar=True, n_ei_candidates=_N_CANDIDATES)
+    return IndependentTPE(seed, _N_CANDIDATES)
 
 
 class _Sequence(QMCSampler):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
@@ -16,26 +18,68 @@ from bhsearch.objectives.space import Parameter, Params, effective
 _REDRAWS = 20  # of a choice, before the first open one is taken
 
 
-class _ReadOnce:
-    """A study whose trials are read from the storage once for all parameters of a trial.
+class TriedPoints:
+    """The points of a finite space that were tried, as an array with an axis for each parameter.
 
-    TPE would read them again for each parameter, to see the parameters of trials that run at the same time. These
-    matter no more while one trial is sampled than the trials that begin a moment later.
+    Points that differ only in parameters without effect, see `effective`, are tried together.
+
+    Args:
+        space: Parameters of the study, in the order in which they are sampled.
     """
 
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
+    def __init__(self, space: Sequence[Parameter]) -> None:
+        self.values = {row.name: row.choices or (row.values if row.step else ()) for row in space}
+        self._places = {name: {value: n for n, value in enumerate(row)} for name, row in self.values.items()}
+        self._tried = np.zeros([len(row) for row in self.values.values()] if self.is_finite else 0, np.bool_)
+        self._is_empty = True
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
+    @property
+    def is_finite(self) -> bool:
+        """Whether the space is finite."""
+        return all(self.values.values())
 
-    def _get_trials(
-        self,
-        deepcopy: bool = True,
-        states: tuple[TrialState, ...] | None = None,
-        use_cache: bool = False,  # noqa: ARG002
-    ) -> list[FrozenTrial]:
-        return self._study._get_trials(deepcopy, states, use_cache=True)
+    def __bool__(self) -> bool:
+        """Whether the space is finite and some point was tried."""
+        return self.is_finite and not self._is_empty
+
+    def copy(self) -> TriedPoints:
+        """Return a copy that does not change with the original."""
+        other = copy.copy(self)
+        other._tried = self._tried.copy()
+        return other
+
+    def add(self, params: Params) -> None:
+        """Add the point of a trial; it has none if not all of its parameters were sampled."""
+        self._is_empty = False
+        if not self or not self.values.keys() <= params.keys():
+            return
+        kept = effective(params)
+        place = [self._places[name].get(kept[name]) if name in kept else slice(None) for name in self.values]
+        if None not in place:  # a user may enqueue a value that is not in the space
+            self._tried[tuple(place)] = True
+
+    def untried(self, params: Params) -> Iterator[Params]:
+        """Yield the points that were not tried.
+
+        Args:
+            params: Values of the first parameters, which the points must have.
+        """
+        names = list(self.values)
+        for places in np.argwhere(~self._below(params)):
+            rest = names[len(names) - len(places) :]
+            yield params | {name: self.values[name][place] for name, place in zip(rest, places, strict=True)}
+
+    def has_untried(self, params: Params) -> bool:
+        """Return whether some point was not tried; see `untried`."""
+        return not self._below(params).all()
+
+    def _below(self, params: Params) -> npt.NDArray[np.bool_]:
+        """Return whether the points with some first parameters were tried, with an axis for each further parameter."""
+        place = [self._places[name].get(value) for name, value in zip(self.values, params.values(), strict=False)]
+        if None in place:  # no point with a value that is not in the space was tried
+            return np.zeros(self._tried.shape[len(place) :], np.bool_)
+        found: npt.NDArray[np.bool_] = self._tried[tuple(place)]
+        return np.asarray(found)
 
 
 class UntriedSampler(BaseSampler):
@@ -46,36 +90,31 @@ class UntriedSampler(BaseSampler):
 
     Args:
         sampler: Sampler that proposes the values.
-        space: Parameters of the study, in the order in which they are sampled.
-        tried: Parameter sets of earlier and running trials.
+        tried: Points of earlier and running trials.
         allows: Returns whether a point may be proposed; the others count as tried while there is a point that may.
     """
 
     def __init__(
         self,
         sampler: BaseSampler,
-        space: Sequence[Parameter],
-        tried: Iterable[Params],
+        tried: TriedPoints,
         allows: Callable[[Params], bool] | None = None,
     ) -> None:
-        self._sampler = sampler
-        self._values = {row.name: row.choices or (row.values if row.step else ()) for row in space}
-        self._allows = allows
+        self._sampler, self._tried, self._allows = sampler, tried, allows
         self._proposed: dict[str, Any] = {}
-        self._tried = {_key(params) for params in tried} if all(self._values.values()) else set()
 
     def __str__(self) -> str:
         return str(self._sampler)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """See `optuna.samplers.BaseSampler`."""
-        return self._sampler.infer_relative_search_space(_read_once(study), trial)
+        return self._sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Sample values together; in a finite space they are checked later, one by one, by `sample_independent`."""
-        values = self._sampler.sample_relative(_read_once(study), trial, search_space)
+        values = self._sampler.sample_relative(study, trial, search_space)
         if not self._tried:
             return values
         self._proposed = values
@@ -87,10 +126,10 @@ class UntriedSampler(BaseSampler):
         """Sample a value of which some point was not tried, if there is one."""
         value: Any = self._proposed.get(param_name)
         if value is None:
-            value = self._sampler.sample_independent(_read_once(study), trial, param_name, param_distribution)
+            value = self._sampler.sample_independent(study, trial, param_name, param_distribution)
         if not self._tried or self._is_open(trial, param_name, value):
             return value
-        others = [each for each in self._values[param_name] if self._is_open(trial, param_name, each)]
+        others = [each for each in self._tried.values[param_name] if self._is_open(trial, param_name, each)]
         if not others and self._allows is not None:
             self._allows = None
             return self.sample_independent(study, trial, param_name, param_distribution)
@@ -98,19 +137,18 @@ class UntriedSampler(BaseSampler):
             # Of two values at the same distance, the larger one is taken.
             return min(others, key=lambda each: (abs(each - value), -each))
         for _ in range(_REDRAWS if others else 0):
-            value = self._sampler.sample_independent(_read_once(study), trial, param_name, param_distribution)
+            value = self._sampler.sample_independent(study, trial, param_name, param_distribution)
             if value in others:
                 return value
         return others[0] if others else value
 
     def _is_open(self, trial: FrozenTrial, name: str, value: Any) -> bool:
         """Return whether some point with this value and the values that were sampled before was not tried."""
-        names = list(self._values)
-        later = names[names.index(name) + 1 :]
-        point = {**trial.params, name: value}
-        rests = itertools.product(*(self._values[each] for each in later))
-        points = (point | dict(zip(later, rest, strict=True)) for rest in rests)
-        return any((self._allows is None or self._allows(each)) and _key(each) not in self._tried for each in points)
+        sampled = {each: trial.params[each] for each in self._tried.values if each in trial.params}
+        point = {**sampled, name: value}
+        if self._allows is None:
+            return self._tried.has_untried(point)
+        return any(map(self._allows, self._tried.untried(point)))
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """See `optuna.samplers.BaseSampler`."""
@@ -125,11 +163,3 @@ class UntriedSampler(BaseSampler):
     def reseed_rng(self) -> None:
         """See `optuna.samplers.BaseSampler`."""
         self._sampler.reseed_rng()
-
-
-def _read_once(study: optuna.Study) -> optuna.Study:
-    return cast(optuna.Study, _ReadOnce(study))
-
-
-def _key(params: Params) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted(effective(params).items()))

@@ -308,6 +308,8 @@ def seconds_left(trials: Sequence[Trial], budget_seconds: float) -> float:
 
     A running trial is expected to take as long as the median of the finished ones.
     """
+    if math.isinf(budget_seconds):
+        return budget_seconds
     took = seconds_of(trials)
     n_running = sum(trial.state == RUNNING for trial in trials)
     return budget_seconds - sum(took) - (n_running * median(took) if took else 0.0)
@@ -315,6 +317,8 @@ def seconds_left(trials: Sequence[Trial], budget_seconds: float) -> float:
 
 def exceeds_budget(trials: Sequence[Trial], budget_seconds: float) -> bool:
     """Return whether another trial, of the median duration of the finished ones, is expected to exceed a budget."""
+    if math.isinf(budget_seconds):
+        return False
     took = seconds_of(trials)
     return bool(took) and seconds_left(trials, budget_seconds) < median(took)
 

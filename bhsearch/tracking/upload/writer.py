@@ -86,14 +86,14 @@ def stored_predictions(client: MlflowClient, experiment_name: str, uid: str) -> 
     if experiment is None:
         return {}
     require_experiment_schema(experiment)
-    found = {}
+    found: dict[int, Predictions] = {}
     for number, run in call_with_retry(runs_of_trials, client, experiment.experiment_id, uid).items():
         if run.info.status != "FINISHED":
             continue
         with suppress(MissingError), tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "predictions.csv"
             file.write_bytes(model_files.read_bytes(run.info.artifact_uri, keys.PREDICTIONS))
-            found[number] = Predictions.from_csv(file)
+            found[number] = Predictions.from_csv(file).sharing(next(iter(found.values()), None))
     return found
 
 

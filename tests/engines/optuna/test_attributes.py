@@ -5,6 +5,7 @@ from __future__ import annotations
 import optuna
 import pytest
 
+from bhsearch.engines.base import TrialAlreadyEnded
 from bhsearch.engines.optuna import attributes as attributes
 from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, load_settings, metadata_of, open_study, save_settings
@@ -72,6 +73,35 @@ def test_what_is_added_to_an_ended_trial_again_takes_the_place_of_the_first(url)
         made.annotate(number, {"mlflow_run": run})
     assert seen(url).trials[0].user_attrs["mlflow_run"] == "second"
     assert seen(url).trials[0].value == 0.75
+
+
+def test_the_first_trial_of_an_engine_must_agree_with_the_choices_in_the_storage(url):
+    made = engine(url)
+    made.complete(made.ask().number, 0.75, 1.0)
+    other = OptunaEngine(open_study(connect(url), "study", FACTS), frozen_space(("staintex-l",)), "random", 0)
+    assert len(other.trials()) == 1
+    with pytest.raises(ValueError, match="not support dynamic value space"):
+        other.ask()
+
+
+def test_a_trial_that_another_process_ended_gets_no_further_notes(url):
+    made = engine(url)
+    number = made.ask().number
+    engine(url).fail(number, "its process died")
+    with pytest.raises(TrialAlreadyEnded):
+        made.complete(number, 0.75, 1.0)
+    assert seen(url).trials[0].user_attrs == {"reason": "its process died"}
+
+
+def test_notes_that_were_stored_before_the_connection_was_lost_are_replaced(url):
+    made = engine(url)
+    number = made.ask().number
+    storage = connect(url)
+    trial_id = seen(url).trials[number]._trial_id
+    for seconds in (1.0, 2.0):
+        attributes.keep_notes(storage, trial_id, {"seconds": seconds, "attempt": seconds})
+    assert seen(url).trials[0].user_attrs == {"seconds": 2.0}
+    assert attributes.notes_of(seen(url).trials[0])["attempt"] == 2.0
 
 
 def test_nothing_is_added_where_the_storage_is_no_database():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
 
 from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
-from bhsearch.objectives.space import Parameter, effective, frozen_space
+from bhsearch.engines.optuna.untried import TriedPoints
+from bhsearch.objectives.space import Parameter, effective, finetune_space, frozen_space
 
 SPACE = frozen_space(("staintex-s",))
 FACTS = {"uid": "1", "backbones": {"staintex-s": "digest"}}
@@ -72,3 +76,49 @@ def test_without_views_their_number_and_their_average_have_no_effect():
     assert effective(point | {"policy": "stain"}) == point | {"policy": "stain"}
     finetuned = {"policy": "none", "tta": True}
     assert effective(finetuned) == finetuned
+
+
+def test_tried_points_are_those_of_a_search_through_all_points():
+    space = frozen_space(("a", "b"))
+    names, random = [row.name for row in space], np.random.default_rng(0)
+    points = [
+        dict(zip(names, values, strict=True)) for values in itertools.product(*(r.choices or r.values for r in space))
+    ]
+    tried, keys = TriedPoints(space), set()
+    assert not tried
+    for place in random.permutation(len(points))[: len(points) * 3 // 4]:
+        tried.add(points[place])
+        keys.add(str(effective(points[place])))
+    for n_first in range(1, len(names) + 1):
+        for place in random.choice(len(points), 40):
+            first = {name: points[place][name] for name in names[:n_first]}
+            left = [point for point in points if first.items() <= point.items() and str(effective(point)) not in keys]
+            assert list(tried.untried(first)) == left
+            assert tried.has_untried(first) == bool(left)
+
+
+def test_a_copy_of_the_tried_points_has_a_life_of_its_own():
+    tried = TriedPoints(SPACE)
+    point = {row.name: row.choices[0] if row.choices else row.low for row in SPACE}
+    copied = tried.copy()
+    copied.add(point)
+    assert copied
+    assert not copied.has_untried(point)
+    assert not tried
+    assert tried.has_untried(point)
+
+
+def test_a_value_outside_of_the_space_has_no_point():
+    tried = TriedPoints(SPACE)
+    point = {row.name: row.choices[0] if row.choices else row.low for row in SPACE}
+    tried.add(point | {"log10_penalty": 0.123})
+    tried.add({"backbone": "staintex-s"})
+    assert tried.has_untried(point)
+    assert tried.has_untried({"backbone": "unknown"})
+
+
+def test_points_of_an_infinite_space_are_not_kept():
+    tried = TriedPoints(finetune_space(("cnn",), (96,)))
+    tried.add({"backbone": "cnn"})
+    assert not tried.is_finite
+    assert not tried

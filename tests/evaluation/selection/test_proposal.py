@@ -61,7 +61,7 @@ def test_the_proposed_trial_is_within_the_margin_and_the_cheapest_of_those_that_
     (chosen, *_) = np.flatnonzero(proposed(scores[:, None], spread, cost)[:, 0])
     assert scores[chosen] >= scores.max() - MARGIN - 1e-9
     best = scores.argmax()
-    for other in np.flatnonzero((scores >= scores.max() - MARGIN) & (scores.max() - scores <= spread[best])):
+    for other in np.flatnonzero((scores >= scores.max() - MARGIN) & (scores.max() - scores <= spread(best))):
         assert not cost[other] < cost[chosen]
 
 
@@ -89,8 +89,8 @@ def test_trials_of_unknown_cost_are_proposed_by_their_score():
 
 def test_a_sample_that_cannot_be_scored_proposes_nothing():
     scores = np.array([[0.9, np.nan], [0.9, np.nan]])
-    assert proposed(scores, np.zeros((2, 2)), np.array([2.0, 1.0])).tolist() == [[False, False], [True, False]]
-    assert spread_of_differences(np.full((2, 3), np.nan)).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert proposed(scores, lambda _: np.zeros(2), np.array([2.0, 1.0])).tolist() == [[False, False], [True, False]]
+    assert spread_of_differences(np.full((2, 3), np.nan))(0).tolist() == [0.0, 0.0]
 
 
 def scored(trial, counts):
@@ -129,3 +129,12 @@ def test_every_draw_of_the_correction_applies_the_rule_of_the_whole(noise):
     scores = [scored(trial, everything) for trial in competing]
     assert corrected.raw == pytest.approx(scores[by_hand(scores, differences, cost)[0]], abs=1e-9)
     assert dearer > 0
+
+
+def test_the_spread_is_the_standard_deviation_of_the_differences():
+    samples = np.random.default_rng(0).normal(size=(4, 30)) + 7
+    samples[2, 3] = np.nan
+    spread = spread_of_differences(samples)
+    for trial in range(4):
+        expected = np.nanstd(samples - samples[trial] + 0 * samples[2], axis=1)
+        np.testing.assert_allclose(spread(trial), expected, atol=1e-12)
