@@ -17,11 +17,6 @@ from bhsearch.tasks.base import Task
 from bhsearch.text import plural
 
 FEWEST_GROUPS = 5  # minimum number of groups with images of each class
-# Sentence that explains the smallest gain in the reason for a refusal.
-GAIN_NOTE = (
-    "The smallest gain is the distance from the estimate to the lower end of its 95 % interval: "
-    "of models that are better by just this, about half would pass."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,8 +205,8 @@ def _too_few(numbers: dict[str, float]) -> str:
     if enough(*held):
         return ""
     return (
-        f"Too few cases to decide: {FEWEST_GROUPS} groups with benign and {FEWEST_GROUPS} with malignant test images "
-        f"that no model was developed on are needed, but there are {held[0]} and {held[1]}."
+        f"Too few cases to decide: the gate needs {FEWEST_GROUPS} groups with benign and {FEWEST_GROUPS} with "
+        f"malignant images on which no model was developed, but there are {held[0]} and {held[1]}."
     )
 
 
@@ -281,11 +276,11 @@ def _findings(numbers: dict[str, float], what: str, promote: bool, decided: bool
         aucs = f"{numbers['challenger_auc']:.3f} against {numbers['champion_auc']:.3f}"
         found = f"{numbers['difference']:+.3f} [{low:+.3f} {high:+.3f}] ({aucs}) {on}"
         what_is, least = "AUC's difference to the champion", "0"
-        gain = f"a difference of {numbers['smallest_gain']:.3f}"
+        smallest = f"a difference of {numbers['smallest_gain']:.3f}"
     else:
         found = f"{numbers['challenger_auc']:.3f} [{low:.3f} {high:.3f}] {on}"
         what_is, least = "AUC", "0.5"
-        gain = f"an AUC of {0.5 + numbers['smallest_gain']:.3f}"
+        smallest = f"an AUC of {0.5 + numbers['smallest_gain']:.3f}"
     # If the challenger is refused for another reason, such as too few cases, the interval decides nothing.
     sentence = (
         f"The 95 % interval of the {what_is} {verb} above {least}: {found}."
@@ -296,4 +291,4 @@ def _findings(numbers: dict[str, float], what: str, promote: bool, decided: bool
         return [sentence]
     if what == "challenger" and numbers["smallest_gain"] > 0.5:  # no AUC is above 1
         return [sentence, "With an interval of this width, not even an AUC of 1 would have passed."]
-    return [sentence, f"The smallest gain that this test could have shown is {gain}.", GAIN_NOTE]
+    return [sentence, f"With an interval of this width, about half of the models with {smallest} would pass."]

@@ -17,6 +17,7 @@ from bhsearch.data.images.pixel_cache import Resize
 from bhsearch.errors import SettingsError
 
 MODES = ("crop", "squash", "tiles")
+LEAST_SIZE, MOST_SIZE = 32, 1024  # side of resized images in pixels
 TILE_GRID = (2, 3)  # rows and columns; close to the aspect ratio of BreakHis images (460 x 700 pixels)
 
 
@@ -67,8 +68,8 @@ def make_resize(mode: str, size: int) -> Resize:
     """
     if mode not in MODES:
         raise SettingsError(f"--resize must be one of {', '.join(MODES)}, but got {mode!r}.")
-    if not 32 <= size <= 1024:
-        raise SettingsError(f"The image size must be from 32 to 1024 pixels, but got {size}.")
+    if not LEAST_SIZE <= size <= MOST_SIZE:
+        raise SettingsError(f"The image size must be from {LEAST_SIZE} to {MOST_SIZE} pixels, but got {size}.")
     rows, columns = grid_of(mode)
 
     def apply(image: Pixels) -> Pixels:

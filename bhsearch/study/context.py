@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,12 +15,12 @@ from bhsearch.data.dataset import Dataset
 from bhsearch.data.open_data import is_phantom, make_phantom, open_settings
 from bhsearch.data.splits import Split, check_split_options, make_split
 from bhsearch.engines.registry import ENGINES, check_engine, with_sampler
-from bhsearch.errors import SettingsError
+from bhsearch.errors import BackboneError, SettingsError
 from bhsearch.evaluation.plugin_metrics import EXTRA_METRICS
 from bhsearch.models.augmentation.base import check_augmentations
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone
 from bhsearch.models.backbones.registry import find_backbones, name_of
-from bhsearch.models.resize import make_resize
+from bhsearch.models.resize import LEAST_SIZE, MOST_SIZE, make_resize
 from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest
 from bhsearch.study.development_rows import DevelopmentImages
 from bhsearch.study.events import ProgressReporter
@@ -102,9 +102,7 @@ class StudyContext:
         split = _split(settings, index)
         regime = FINETUNE if settings.regime == FINETUNE else FROZEN
         found = _find_backbones(settings, regime, reporter)
-        for backbone in found.backbones:
-            for size in _image_sizes(settings, regime):
-                backbone.check_size(size)
+        _check_sizes(found.backbones, _image_sizes(settings, regime))
         return cls.of(settings, index, split, found, _study_name(settings, index, split, regime), regime)
 
     @classmethod
@@ -192,6 +190,33 @@ def _split(settings: Settings, index: Dataset) -> Split:
         magnification=settings.magnification,
         ignore_predefined_split=settings.ignore_predefined_split,
     )
+
+
+def _check_sizes(backbones: Sequence[Backbone], sizes: Sequence[int]) -> None:
+    """Check the image sizes for all backbones.
+
+    Raises:
+        BackboneError: If a backbone cannot take a size, with the nearest size that all of them can take.
+    """
+    for backbone in backbones:
+        for size in sizes:
+            try:
+                backbone.check_size(size)
+            except BackboneError as error:
+                near = sorted(range(LEAST_SIZE, MOST_SIZE + 1), key=lambda other: abs(other - size))
+                fit = next((other for other in near if _all_fit(backbones, other)), None)
+                if len(backbones) == 1 or fit is None:
+                    raise
+                raise BackboneError(f"{error} All backbones of this study can use {fit} pixels.") from error
+
+
+def _all_fit(backbones: Sequence[Backbone], size: int) -> bool:
+    try:
+        for backbone in backbones:
+            backbone.check_size(size)
+    except BackboneError:
+        return False
+    return True
 
 
 def _find_backbones(settings: Settings, regime: str, reporter: ProgressReporter) -> AvailableBackbones:

@@ -131,7 +131,7 @@ def read_architecture(config: EncoderConfig, shapes: Mapping[str, Shape], names:
     if architecture.width % architecture.n_heads:
         raise BackboneError(
             f"The length of a token, {architecture.width}, must be a multiple of the number of attention heads, but "
-            f"there are {architecture.n_heads}."
+            f"config.json states {architecture.n_heads} heads. Use the config.json that belongs to the weights."
         )
     _check(architecture.shapes(), found, names)
     return architecture

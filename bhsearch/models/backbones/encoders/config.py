@@ -174,6 +174,11 @@ def _of_timm(folder: Path, content: Mapping[str, Any]) -> EncoderConfig:
         )
     cfg = content.get("pretrained_cfg") or content  # older files have its keys at the top
     mean, deviation = (_colours(cfg, key, file, f'"pretrained_cfg": {{"{key}": [R, G, B]}}') for key in ("mean", "std"))
+    if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in deviation):
+        raise BackboneError(
+            f"mean in {file} must be from 0 to 1 and std above 0 and at most 1, but they are {list(mean)} and "
+            f"{list(deviation)}. Give the values with which the encoder was trained."
+        )
     if "input_size" in cfg and "img_size" not in arguments:
         arguments["img_size"] = cfg["input_size"][-1]
     if "global_pool" in content:
@@ -238,7 +243,13 @@ def _of_preprocessor(folder: Path) -> tuple[Colours, Colours]:
     if content.get("do_normalize") is False:
         return (0.0, 0.0, 0.0), (1 / factor,) * 3
     mean, deviation = (_colours(content, key, file, f'"{key}": [R, G, B]') for key in ("image_mean", "image_std"))
-    return tuple(m / factor for m in mean), tuple(d / factor for d in deviation)  # type: ignore[return-value]
+    scaled_mean, scaled_deviation = (tuple(value / factor for value in values) for values in (mean, deviation))
+    if not all(0 <= value <= 1 for value in scaled_mean) or not all(0 < value <= 1 for value in scaled_deviation):
+        raise BackboneError(
+            f"image_mean in {file} must be from 0 to {factor:g} and image_std above 0 and at most {factor:g}, but they "
+            f"are {list(mean)} and {list(deviation)}. Give the values with which the encoder was trained: {example}."
+        )
+    return scaled_mean, scaled_deviation  # type: ignore[return-value]
 
 
 def _licence(folder: Path, content: Mapping[str, Any]) -> str:
@@ -270,7 +281,8 @@ def _json(file: Path, remedy: str) -> dict[str, Any]:
 def _count(content: Mapping[str, Any], key: str, file: Path, least: int = 1) -> int:
     value = content.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise BackboneError(f"{key} in {file} must be a whole number of at least {least}, but is {value!r}.")
+        but = "is missing" if value is None else f"is {value!r}"
+        raise BackboneError(f"{key} in {file} must be a whole number of at least {least}, but {but}.")
     return value
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bhsearch.config.parsing import split_pooling
+from bhsearch.config.parsing import POOLINGS, split_pooling
 from bhsearch.errors import BackboneError
 from bhsearch.models.backbones.base import NAME_SEPARATOR, AvailableBackbones, Backbone, KindDefaults
 from bhsearch.models.backbones.encoders.architecture import Architecture, read_architecture
@@ -128,6 +128,9 @@ class EncoderFolder(KindDefaults):
                 f"A published encoder is named by its folder, but got the file {path!r}. Give the folder that contains "
                 "config.json and model.safetensors."
             )
+        before, at, wrong = path.rpartition("@")
+        if at and not folder.is_dir() and Path(before).is_dir():
+            raise BackboneError(f"The pooling of {before} must be one of {', '.join(POOLINGS)}, but is {wrong!r}.")
         if split_pooling(folder.name)[1]:
             raise BackboneError(f"The name of the folder {folder} ends with a pooling. Rename the folder.")
         encoder = Encoder.of(folder, pooling)

@@ -70,6 +70,10 @@ def _text(name, text):
     return lambda folder: (folder / name).write_text(text)
 
 
+def _colours(mean, deviation):
+    return _text("preprocessor_config.json", json.dumps({"image_mean": mean, "image_std": deviation}))
+
+
 _NAN = np.full(WIDTH, np.nan, np.float32)
 _K = "encoder.layer.1.attention.k_proj.weight"
 WRONG = {
@@ -89,7 +93,10 @@ WRONG = {
     "one part twice": (_with("layers.0.norm1.bias", _NAN), "are the same part of the encoder"),
     "shape": (_config(hidden_size=24), r"must have the shape \(24, 3, 8, 8\), but has \(12, 3, 8, 8\)"),
     "rank": (_with("layernorm.weight", _NAN[None]), r"layernorm\.weight must have the shape \(12,\)"),
-    "heads": (_config(num_attention_heads=5), "a multiple of the number of attention heads, but there are 5"),
+    "heads": (
+        _config(num_attention_heads=5),
+        "attention heads, but config.json states 5 heads",
+    ),
     "image size": (_config(image_size=64), r"17 position embeddings, but images of 64 pixels have 8 x 8 patches"),
     "oblong": (_config(image_size=[32, 64]), "image_size in .* must be a square, but is 32 x 64"),
     "model_type": (_config(model_type="swin"), "must be one of vit, dinov2, dinov2_with_registers, but is 'swin'"),
@@ -100,6 +107,12 @@ WRONG = {
     "config": (_text("config.json", "{"), r"Cannot read .*config\.json as JSON"),
     "no preprocessing": (_unlink("preprocessor_config.json"), r'no preprocessor_config\.json .*"image_mean": \[R'),
     "mean": (_text("preprocessor_config.json", "{}"), r'image_mean in .* must be three numbers.*"image_mean": \[R'),
+    "mean in 0..255": (_colours([123, 117, 104], [0.2] * 3), r"image_mean in .* from 0 to 1 .*, but they are \[123"),
+    "deviation 0": (
+        _colours([0.5] * 3, [0.0, 0.2, 0.2]),
+        r"image_std above 0 .*, but they are .*\[0\.0, 0\.2",
+    ),
+    "no heads": (_config(num_attention_heads=None), "num_attention_heads in .* at least 1, but is missing"),
     "factor": (_text("preprocessor_config.json", '{"rescale_factor": 2}'), "rescale_factor in .* between 0 and 1"),
 }
 TIMM = {
@@ -112,6 +125,10 @@ TIMM = {
     ),
     "pool": (_config(global_pool="map"), 'global_pool in .* must be "token", "avg" or ""'),
     "mean": (_config(pretrained_cfg={"std": DEVIATION}), r'"pretrained_cfg": \{"mean": \[R, G, B\]\}'),
+    "deviation 0": (
+        _config(pretrained_cfg={"mean": MEAN, "std": [0, 1, 1]}),
+        "std above 0 and at most 1, but",
+    ),
     "positions": (
         lambda folder: (
             changed(folder, model_args={"num_heads": 3}, pretrained_cfg={"mean": MEAN, "std": DEVIATION}),

@@ -216,3 +216,9 @@ def test_a_folder_whose_name_ends_with_a_pooling_must_be_renamed(folder):
     folder = folder.rename(folder.with_name("tiny@mean"))
     with pytest.raises(BackboneError, match="Rename the folder"):
         found(f"{folder}/")
+
+
+@pytest.mark.parametrize("pooling", ["max", ""])
+def test_an_unknown_pooling_is_named(folder, pooling):
+    with pytest.raises(BackboneError, match=rf"pooling of .* must be one of cls, mean, cls\+mean, but is '{pooling}'"):
+        found(f"{folder}@{pooling}")
