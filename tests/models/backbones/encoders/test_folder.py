@@ -166,6 +166,15 @@ def test_the_licence_is_the_stated_one(folder, readme, config, licence):
     assert found(folder).licence == licence
 
 
+@pytest.mark.parametrize("n_positions", [0, 1, 2, 3])
+def test_fewer_position_embeddings_than_other_tokens_are_refused(tmp_path, n_positions):
+    """Without patches there is no grid; with registers, timm may have given them positions of their own."""
+    folder = Tiny(registers=2).write_timm(tmp_path / "timm")
+    rewrite(folder, lambda tensors: tensors.update(pos_embed=tensors["pos_embed"][:, :n_positions].copy()))
+    with pytest.raises(BackboneError, match=rf"{n_positions} position embeddings"):
+        found(folder)
+
+
 # -- folders that cannot be used ---------------------------------------------------------------------------------------
 
 
