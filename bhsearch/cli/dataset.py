@@ -1,4 +1,4 @@
-"""`bhsearch dataset`: inspect a data set for duplicates and leaks, and manage the cache."""
+"""`bhsearch dataset`: inspect a data set for duplicates and leaks, list backbones, and manage the cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     cls=Group,
-    help="Inspect a data set and the cache.",
+    help="Inspect a data set, the backbones and the cache.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -212,6 +212,38 @@ def leakage(
 
 
 @app.command(cls=Command)
+@settings_options(*_NETWORK)
+def backbones(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAMES", help="Names, .keras files and folders of encoders. [default: all that are known]"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    **settings: Any,
+) -> None:
+    """List the available backbones with their size, input, licence and measured speed.
+
+    Weights are downloaded only for networks that are named, and nothing is measured.
+    """
+    from bhsearch.cli.backbones import listing
+    from bhsearch.config import load_settings
+
+    chosen = load_settings(None, settings)
+    catalogue = listing.read(names or (), _folder(chosen.weights_dir), chosen.image_size)
+    if as_json:
+        _print_json(listing.record(catalogue))
+    else:
+        for entry in catalogue.entries:
+            terminal.out.print(entry.backbone.name, style="bold", markup=False, soft_wrap=not terminal.out.is_terminal)
+            _print_rows(listing.rows(entry))
+            terminal.out.print()
+        _say(*listing.left_out(catalogue), *([] if names else [listing.MORE]))
+    listing.require_usable(catalogue)
+
+
+@app.command(cls=Command)
 def cache(clear: Annotated[bool, option("Delete all entries.", "", "--clear")] = False) -> None:
     """List the entries of the cache, or delete them."""
     from bhsearch.runtime import cache, cache_eviction
@@ -310,6 +342,20 @@ def _print_table(first: str, numbers: tuple[str, ...], rows: dict[str, dict[str,
         table.add_row(name, *(f"{row[number]:,}" for number in numbers))
     terminal.out.print()
     terminal.out.print(table)
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    """Print headings with texts, which wrap in their own column at a terminal and not at all in a pipe."""
+    width = max(len(heading) for heading, _ in rows)
+    if not terminal.out.is_terminal:
+        _say(*(f"  {heading:<{width}}  {text}" for heading, text in rows))
+        return
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for heading, text in rows:
+        grid.add_row(heading, Text(text))  # not parsed, because names may contain Rich markup
+    terminal.out.print(Padding.indent(grid, 2))
 
 
 def _percent(mean_and_spread: tuple[float, float]) -> str:

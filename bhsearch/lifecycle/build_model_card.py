@@ -73,7 +73,7 @@ def build_model_card(
         use=USE,
         source=origin.source,
         licence=origin.licence,
-        model=_model(trial, opened),
+        model=_model(study, trial, opened),
         data=_data(study, opened),
         split=_split(opened),
         audit=[*audit(index).lines(), *split.leaks],
@@ -98,7 +98,12 @@ def build_model_card(
         worst=_worst(fitted, test, tested),
         pictures={_PICTURES[name]: content for name, content in pictures.items()},
         robustness=reader.robustness_of(study).get(trial.number, NO_ROBUSTNESS),
-        limits=[*LIMITS, *([_SYNTHETIC] if index.synthetic else []), *split.why_not_promotable.splitlines()],
+        limits=[
+            *LIMITS,
+            *filter(None, [keys.licence_limit(study.tags, trial.params["backbone"])]),
+            *([_SYNTHETIC] if index.synthetic else []),
+            *split.why_not_promotable.splitlines(),
+        ],
     )
 
 
@@ -130,13 +135,14 @@ def _worst(fitted: FittedModel, test: SealedTest, tested: TestResult) -> list[Wo
     ]
 
 
-def _model(trial: StoredTrial, opened: RestoredStudy) -> dict[str, str]:
+def _model(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy) -> dict[str, str]:
     split, settings = opened.split, opened.settings
     members = "networks, one finetuned per fold," if settings.regime == FINETUNE else "fold heads"
     return {
         "network": f"ensemble of {split.n_folds * split.n_repeats} {members} on {trial.params['backbone']}",
         "input": f"uint8 RGB of any size, resized to {settings.image_size} px ({settings.resize}) inside",
         "output": "P(malignant), calibrated",
+        "licence of the backbone": keys.licence_of(study.tags, trial.params["backbone"]),
         **{name.replace("_", " "): value for name, value in trial.params.items()},
     }
 

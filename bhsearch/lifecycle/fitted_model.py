@@ -110,6 +110,7 @@ class FittedModel:
             "metrics": list(restored.settings.metrics),
             METADATA: self.facts.metadata(),
             "note": self.note,
+            "licence": keys.licence_of(study.tags, self.candidate.trial.params["backbone"]),
             "use": DISCLAIMER,
         }
 

@@ -178,7 +178,7 @@ def notes(result: RegistrationResult) -> list[str]:
     found = [CORRECTED_NOTE, *([] if result.is_proposed else [OTHER_TRIAL]), CALIBRATION_NOTE, CALIBRATION_SLOPE_NOTE]
     if result.note:
         found.insert(0, f"{result.note}: the numbers say nothing about tissue.")
-    return [*found, DISCLAIMER]
+    return [*found, *filter(None, [keys.licence_limit(result.study.tags, result.trial.params["backbone"])]), DISCLAIMER]
 
 
 def opened(result: RegistrationResult) -> str:
@@ -218,6 +218,7 @@ def tags_of(result: RegistrationResult, sealed: str, reason: str | None, before:
         keys.SPLIT_FINGERPRINT: result.study.tags[keys.SPLIT_FINGERPRINT],
         keys.DATA_FINGERPRINT: result.study.tags[keys.DATA_FINGERPRINT],
         keys.TASK: json.dumps(task_record(result.tested.task)),
+        keys.LICENCE: keys.licence_of(result.study.tags, result.trial.params["backbone"]),
         keys.SEALED: sealed,
         keys.OPENINGS: str(len(result.openings)),
         keys.AUC_RAW: f"{result.trial.metrics[keys.AUC]:.5f}",

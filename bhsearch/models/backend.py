@@ -13,7 +13,8 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
-from bhsearch.models import jax_programs, keras_settings
+from bhsearch.models import keras_settings
+from bhsearch.runtime import jax_programs
 
 
 @contextlib.contextmanager

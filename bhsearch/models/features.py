@@ -35,7 +35,8 @@ from bhsearch.runtime import cache
 Features = npt.NDArray[np.float32]
 Images = npt.NDArray[np.float32]
 FEATURE_BACKENDS = ("auto", "openvino", "keras")
-_FILE, _COST, _SPEED = "features.npy", "cost.json", "speed.json"
+SPEEDS, SPEED_FILE = "speeds", "speed.json"  # kind of the cache entries with speeds, and the file in each
+_FILE, _COST = "features.npy", "cost.json"
 _NETWORKS = 8  # maximum number of networks kept in memory
 _IN_MEMORY_BYTES = 256 << 20
 _CPU_BATCH_PIXELS = 32 * 128**2
@@ -167,8 +168,8 @@ class FeatureCache:
         }
         if not self._pixels.is_stored:
             facts["pixels"] = self._pixels.key
-        folder = cache.get_or_create("speeds", facts, lambda folder: self._measure(backbone, folder))
-        speed: float = json.loads((folder / _SPEED).read_text(encoding="utf-8"))["milliseconds"]
+        folder = cache.get_or_create(SPEEDS, facts, lambda folder: self._measure(backbone, folder))
+        speed: float = json.loads((folder / SPEED_FILE).read_text(encoding="utf-8"))["milliseconds"]
         return speed * self._pixels.shape[0] / 1000
 
     def _measure(self, backbone: Backbone, folder: Path) -> None:
@@ -186,7 +187,7 @@ class FeatureCache:
 
         forward(batches())
         milliseconds = 1000 * (time.perf_counter() - started) * self._pixels.shape[1] / n_read
-        (folder / _SPEED).write_text(json.dumps({"milliseconds": milliseconds}), encoding="utf-8")
+        (folder / SPEED_FILE).write_text(json.dumps({"milliseconds": milliseconds}), encoding="utf-8")
 
     def _folder(self, backbone: Backbone, view: str) -> Path:
         facts = self._facts(backbone, view)

@@ -186,6 +186,16 @@ def entries() -> list[CacheEntry]:
     return sorted(found, key=lambda entry: -entry.n_bytes)
 
 
+def facts_of_entries(kind: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the folder of each entry of a kind, and the facts that determine its content.
+
+    The entries are neither checked nor protected from eviction, and one whose facts cannot be read is left out.
+    """
+    for folder in sorted((cache_root() / kind).glob("[!.]*")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            yield folder, dict(json.loads((folder / _FACTS).read_text(encoding="utf-8"))["facts"])
+
+
 def clear() -> int:
     """Delete the whole cache, and return the number of bytes freed."""
     root = cache_root()

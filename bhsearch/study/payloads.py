@@ -120,6 +120,7 @@ def _tags(context: StudyContext, metadata: StudyMetadata) -> dict[str, str]:
         keys.REGIME: context.regime,
         keys.TASK: json.dumps(metadata["task"]),
         keys.SYNTHETIC: str(context.index.synthetic),
+        keys.LICENCES: json.dumps({name: backbone.licence for name, backbone in context.backbones.items()}),
     }
     tags |= {f"{keys.PREFIX}{name}": str(value) for name, value in arithmetic(context.settings).items()}
     plugins = recorded_parts(metadata.get("plugins", {}), context.settings.launcher)

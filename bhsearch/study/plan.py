@@ -13,6 +13,7 @@ from bhsearch.data.magnification import ALL
 from bhsearch.engines.registry import ENGINES
 from bhsearch.evaluation.supplementary.auc_precision import PLANNED_AUC, what_cases_show
 from bhsearch.models.backbones.base import AvailableBackbones
+from bhsearch.models.backbones.licence import NO_WEIGHTS, UNKNOWN, is_non_commercial
 from bhsearch.objectives.space import Parameter
 from bhsearch.study.checks import shift_weight
 from bhsearch.study.checks.test_set_size import gate_size_warnings, sealed_groups
@@ -52,6 +53,7 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
         ("score", shift_weight.plan_row(context)),
         ("race", _race(settings)),
         ("backbones", ", ".join(context.backbones)),
+        ("licences", _licences(context)),
         ("left out", _left_out(context.found)),
         ("space", f"{len(space)} parameters, {_sampler(settings)}, seed {settings.seed}"),
         ("trials", f"{remaining} to do, {finished} finished before"),
@@ -132,6 +134,21 @@ def _sampler(settings: Settings) -> str:
 
 def _place(settings: Settings) -> str:
     return ENGINES.get(settings.engine).location(settings.storage)
+
+
+def _licences(context: StudyContext) -> str:
+    """Return the licences of all weights as text, with the backbones of each; empty if no backbone has weights."""
+    by_licence: dict[str, list[str]] = {}
+    for name, backbone in context.backbones.items():
+        by_licence.setdefault(backbone.licence, []).append(name)
+    by_licence.pop(NO_WEIGHTS, None)
+    uses = {licence: is_non_commercial(licence) for licence in by_licence}
+    more = {True: " (non-commercial)", False: "", None: " (commercial use unknown)"}
+    text = "; ".join(
+        f"{licence}{'' if licence == UNKNOWN else more[uses[licence]]}: {', '.join(names)}"
+        for licence, names in by_licence.items()
+    )
+    return f"{text}. A non-commercial backbone makes its models non-commercial." if True in uses.values() else text
 
 
 def _left_out(found: AvailableBackbones) -> str:

@@ -5,10 +5,13 @@ Other modules use these constants instead of string literals. Does not import ML
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from bhsearch.evaluation import held_out_test, metrics
+from bhsearch.models.backbones.licence import UNKNOWN, consequence
+from bhsearch.models.backbones.registry import licence_without_record
 
 PREFIX = "bhsearch."
 
@@ -21,6 +24,7 @@ DATA_FINGERPRINT, SPLIT_FINGERPRINT = "bhsearch.data_fingerprint", "bhsearch.spl
 REGIME, GROUP_BY = "bhsearch.regime", "bhsearch.group_by"
 TASK = "bhsearch.task"  # name and class names of the task, JSON; see `tasks.TaskRecord`; also on registered versions
 SYNTHETIC = "bhsearch.synthetic"  # `True` if a program drew the images
+LICENCES = "bhsearch.licences"  # licence of the weights of each backbone, JSON; on the run of a study
 PLUGINS = "bhsearch.plugins"  # plugins in use, with distribution and version; absent if there are none
 STARTED_FROM = "bhsearch.started_from"  # name of the earlier study that a study was started from
 BEST_TRIAL, PROPOSED_TRIAL = "bhsearch.best_trial", "bhsearch.proposed_trial"  # numbers, on the run of a study
@@ -34,6 +38,7 @@ TRIAL = "bhsearch.trial"  # number of the trial; `NO_TRIAL` on the run of the st
 NO_TRIAL = "none"
 STATE, REASON = "bhsearch.state", "bhsearch.reason"
 RETRY_OF, RETRY_OF_RUN = "bhsearch.retry_of", "bhsearch.retry_of_run"
+LICENCE = "bhsearch.licence"  # of the backbone: its name, `unknown` or `no weights`; also on registered versions
 MODEL = "bhsearch.model"  # `kept`, `leaving` or `none`: whether MLflow has the model of the trial
 
 # -- tags of accesses to the sealed test -------------------------------------------------------------------------------
@@ -114,6 +119,28 @@ def of_score(name: str, is_mixed: bool) -> str:
         is_mixed: Whether the score is the mixed score, whose metric is `score_low` or `corrected/score`.
     """
     return name.replace(AUC, SCORE) if is_mixed else name
+
+
+def licence_of(tags: Mapping[str, str], backbone: str) -> str:
+    """Return the licence of a backbone from the tags of a study's run.
+
+    Returns:
+        The name of the licence, `no weights`, or `unknown`. Studies of earlier versions have no tag, so that only
+        backbones without weights are known.
+    """
+    if LICENCES not in tags:
+        return licence_without_record(backbone)
+    return str(json.loads(tags[LICENCES]).get(backbone, UNKNOWN))
+
+
+def licence_limit(tags: Mapping[str, str], backbone: str) -> str:
+    """Return a sentence on how the licence of a backbone limits a model; empty if it permits commercial use.
+
+    Args:
+        tags: Tags of the run of a study.
+        backbone: Name of the backbone.
+    """
+    return consequence(backbone, licence_of(tags, backbone))
 
 
 # -- parameters --------------------------------------------------------------------------------------------------------

@@ -41,10 +41,12 @@ def trial_note(
         end = f"Failed: {trial['reason']}"
     point = ", ".join(f"{name} {value_text(value)}" for name, value in trial["params"].items())
     what = "A head on frozen features" if settings["regime"] == "frozen" else "A network trained"
+    backbone = trial["params"].get("backbone")
     lines = [
         f"**{study['note']}.**" if study["note"] else "",
         end,
         f"{what} at {point}.",
+        "" if backbone is None else keys.licence_limit(study["tags"], backbone),
         f"Trial {trial['number']} of the study [{study['study']}]({links.run_path(experiment_id, parent)}) on "
         f"{study['data']}.",
         DISCLAIMER,

@@ -49,6 +49,13 @@ def test_the_network_takes_images_and_gives_one_finite_vector_each(found):
     np.testing.assert_allclose(alone, features[:1], rtol=1e-4, atol=1e-4)  # no image depends on another
 
 
+def test_a_backbone_is_described_as_it_is_built(found):
+    told, network = found.describe(SIZE), found.build(SIZE)
+    assert (told.n_parameters, told.n_features) == (network.count_params(), network.output_shape[-1])
+    assert told.sizes
+    assert told.preprocessing
+
+
 def test_two_builds_are_the_same_network(found):
     images = np.random.default_rng(1).uniform(0, 255, (2, SIZE, SIZE, 3)).astype(np.float32)
     networks = [found.build(SIZE) for _ in range(2)]
@@ -67,7 +74,8 @@ def test_sizes_are_stated(found):
 
 def test_what_is_known_without_building_is_stated(found):
     found.check_size(SIZE)
-    assert isinstance(found.licence, str)
+    assert found.licence
+    assert KINDS.get(found.kind).title
     assert KINDS.get(found.kind).name_of(found.name) == found.name
 
 

@@ -51,7 +51,7 @@ def test_the_first_model_is_champion_if_it_is_better_than_chance():
     assert verdict.promote
     assert verdict.numbers["challenger_low"] > 0.5
     assert "is above 0.5" in verdict.reason
-    assert "smallest gain" not in verdict.reason
+    assert "half of the models" not in verdict.reason
 
 
 def test_a_first_model_that_guesses_is_refused_with_its_numbers():
@@ -199,7 +199,7 @@ def test_what_may_not_be_promoted_is_refused_however_good_it_is():
     verdict = decide(replace(model(8.0), why_not_promotable=reason), None, BINARY)
     assert not verdict.promote
     assert verdict.reason.startswith(reason)
-    assert "smallest gain" in verdict.reason
+    assert "half of the models" in verdict.reason
     assert verdict.numbers["challenger_low"] > 0.5
 
 

@@ -305,5 +305,18 @@ def test_clearing_deletes_all_and_says_how_much(root):
     assert fill.calls == 1
 
 
+def test_facts_of_entries_are_read_by_kind(root):
+    facts = [{"a": 1}, {"a": 2, "name": "K\u00f6ln"}]
+    for each in facts:
+        cache.get_or_create("speeds", each, Fill())
+    cache.get_or_create("pixels", {"a": 3}, Fill())
+    for name, text in (("damaged", "{"), ("other", "[]")):
+        (root / "speeds" / name).mkdir()
+        (root / "speeds" / name / "entry.json").write_text(text)
+    found = dict(cache.facts_of_entries("speeds"))
+    assert found == {cache.folder_of("speeds", each): each for each in facts}
+    assert list(cache.facts_of_entries("none")) == []
+
+
 def test_an_empty_cache_has_no_entries():
     assert cache.entries() == []

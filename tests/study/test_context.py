@@ -21,6 +21,7 @@ from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.outcome.summary import summary_record
 from bhsearch.study.plan import make_plan
 from bhsearch.study.resume.metadata import check_agreement
+from tests.models.backbones.encoders.tiny import Tiny
 from tests.studies import STUDY, search, settings
 
 SPACE = frozen_space(("staintex-s",))
@@ -175,6 +176,21 @@ def test_the_plan_says_what_is_about_to_be_done():
     assert rows["study"] == f"{STUDY} in sqlite:///optuna.db"
     assert re.fullmatch(r"MLflow, at most [0-9.]+ MB of models", rows["results"])
     assert "never for screening patients" in rows["use"]
+
+
+def test_the_plan_says_the_licences_of_weights(tmp_path):
+    names = []
+    for name, licence in (("uni", "cc-by-nc-4.0"), ("own", "mit"), ("optimus", "h-optimus"), ("new", "")):
+        folder = Tiny().write_timm(tmp_path / name)
+        (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n" if licence else "")
+        names.append(str(folder))
+    said = dict(plan(backbones=("staintex-s", *names)).rows)["licences"]
+    assert said == (
+        "cc-by-nc-4.0 (non-commercial): uni; mit: own; h-optimus (commercial use unknown): optimus; unknown: new. A "
+        "non-commercial backbone makes its models non-commercial."
+    )
+    assert dict(plan(backbones=tuple(names[1:2])).rows)["licences"] == "mit: own"
+    assert "licences" not in dict(plan().rows)  # filters need none
 
 
 def test_the_plan_says_how_many_images_a_magnification_selects(tmp_path):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from bhsearch import predict
-from bhsearch.lifecycle.registration import RegistrationRequest
+from bhsearch.lifecycle.registration import RegistrationRequest, RegistrationResult
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
+from bhsearch.tracking import model_files
 from tests.models.backbones.encoders.tiny import REGISTERS, Tiny
 from tests.registered import registered
 from tests.studies import Store, command_here, optuna_trials, settings, started, tracked_search
@@ -37,7 +38,8 @@ print("\\n" + json.dumps([np.ravel(by_keras).tolist(), loaded]))
 @pytest.fixture
 def encoder(here: Path) -> str:
     """A folder, named by a relative path as a user would."""
-    Tiny(scaled=True, registers=REGISTERS).write_transformers(here / "hub" / "tiny", "dinov2_with_registers")
+    folder = Tiny(scaled=True, registers=REGISTERS).write_transformers(here / "hub" / "tiny", "dinov2_with_registers")
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     return "hub/tiny"
 
 
@@ -47,7 +49,10 @@ def test_a_frozen_study_becomes_a_registered_model(here: Path, encoder: str):
     assert {trial.params["backbone"] for trial in optuna_trials(here, STUDY)} == {"tiny", "tiny@cls+mean"}
     store = Store(here)
     assert store.parent().data.params["config/backbones"] == str(list(names))
-    version = registered(RegistrationRequest(trial=0, force=True, reason="a test", export="openvino")).version
+    assert_runs_say_licence(store)
+    result = registered(RegistrationRequest(trial=0, force=True, reason="a test", export="openvino"))
+    version = result.version
+    assert_version_says_licence(store, result)
     made = StudyContext.build(settings(backbones=names), ProgressReporter())
     files = [str(path) for path in made.development.paths()[:8]]
     with started(here, "-c", LOAD, version.uri, *files) as process:
@@ -60,6 +65,29 @@ def test_a_frozen_study_becomes_a_registered_model(here: Path, encoder: str):
     assert done.returncode == 0, done.stderr
     by_command = [float(row["probability"]) for row in csv.DictReader(done.stdout.splitlines())]
     assert by_keras == pytest.approx(by_command, abs=1e-5)
+
+
+LIMIT = "is non-commercial, and so is this model."
+
+
+def assert_runs_say_licence(store: Store) -> None:
+    """The licence is on the run of the study and on those of its trials."""
+    licences = json.loads(store.parent().data.tags["bhsearch.licences"])
+    assert licences == dict.fromkeys(("tiny", "tiny@cls+mean"), "cc-by-nc-4.0")
+    for run in store.children().values():
+        assert run.data.tags["bhsearch.licence"] == "cc-by-nc-4.0"
+        assert LIMIT in run.data.tags["mlflow.note.content"]
+
+
+def assert_version_says_licence(store: Store, result: RegistrationResult) -> None:
+    """The licence is on the registered version, its card and its model."""
+    kept = store.client.get_model_version(result.version.name, result.version.number)
+    assert kept.tags["bhsearch.licence"] == "cc-by-nc-4.0"
+    assert LIMIT in kept.description
+    card = model_files.read_text(store.client.get_run(result.version.run_id).info.artifact_uri, "card.md")
+    assert LIMIT in card.partition("What it is not for")[2].partition("##")[0]
+    assert "| licence of the backbone | cc-by-nc-4.0 |" in card
+    assert model_files.metadata_of(model_files.download(result.version.uri))["licence"] == "cc-by-nc-4.0"
 
 
 def test_a_fine_tuned_study(here: Path, encoder: str):

@@ -63,7 +63,10 @@ def test_links_lead_to_the_server_or_to_where_the_page_listens(monkeypatch, uri,
     assert links.run_url("7", "abc") == f"{address}#/experiments/7/runs/abc?workflowType=machine_learning"
 
 
-STUDY = {"note": "Synthetic", "study": "s", "data": "d", "settings": {"folds": 5, "repeats": 2, "regime": "frozen"}}
+STUDY = {
+    "note": "Synthetic", "study": "s", "data": "d", "settings": {"folds": 5, "repeats": 2, "regime": "frozen"},
+    "tags": {},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -86,6 +89,34 @@ def test_a_trial_is_described_by_its_end_its_point_and_its_study(trial, says):
     assert "backbone staintex-s, learning_rate 0.01235" in note
     assert "[s](#/experiments/7/runs/parent?workflowType=machine_learning)" in note
     assert note.endswith("Not for screening patients.")
+
+
+RECORDED = {"bhsearch.licences": '{"uni": "cc-by-nc-nd-4.0", "densenet121": "BSD-3-Clause"}'}
+
+
+@pytest.mark.parametrize(
+    ("tags", "backbone", "licence", "limited"),
+    [
+        (RECORDED, "uni", "cc-by-nc-nd-4.0", True),
+        (RECORDED, "densenet121", "BSD-3-Clause", False),
+        (RECORDED, "other", "unknown", True),
+        ({}, "staintex-l", "no weights", False),  # a study begun before licences were recorded
+        ({}, "densenet121", "unknown", True),
+    ],
+)
+def test_the_licence_of_a_backbone_is_the_recorded_one(tags, backbone, licence, limited):
+    assert keys.licence_of(tags, backbone) == licence
+    assert (licence in keys.licence_limit(tags, backbone)) == limited
+    assert bool(keys.licence_limit(tags, backbone)) == limited
+
+
+def test_a_trial_says_how_its_backbone_limits_its_model():
+    trial = {"number": 3, "state": "FAIL", "reason": "it diverged"}
+    said = [
+        notes.trial_note({**STUDY, "tags": RECORDED}, {**trial, "params": params}, {}, "7", "parent")
+        for params in ({"backbone": "uni"}, {"backbone": "densenet121"}, {})
+    ]
+    assert ["is non-commercial, and so is this model" in note for note in said] == [True, False, False]
 
 
 def test_no_other_module_spells_a_name_in_mlflow():

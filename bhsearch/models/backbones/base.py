@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.models import backend
+from bhsearch.models.backbones.licence import licence_text
 from bhsearch.plugins import Registry
 
 NAME_SEPARATOR = ":"  # separates the name of a kind from an argument, for kinds of other packages
@@ -23,6 +24,23 @@ class BackboneRecord(TypedDict):
     file: str
     digest: str
     kind: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """Properties of a backbone, for lists of backbones.
+
+    Attributes:
+        n_parameters: Number of weights.
+        n_features: Length of the feature vector.
+        sizes: Sides of images that the backbone takes, such as `any` or `multiples of 14 px`.
+        preprocessing: What is done to RGB in 0..255 first, such as `scaled to -1..1`.
+    """
+
+    n_parameters: int
+    n_features: int
+    sizes: str
+    preprocessing: str
 
 
 @dataclass(frozen=True)
@@ -74,13 +92,26 @@ class Backbone:
 
     @property
     def licence(self) -> str:
-        """Licence of the weights; empty if it is unknown or there are no weights."""
-        return KINDS.get(self.kind).licence(self)
+        """Licence of the weights as text: its name, `unknown`, or `no weights`."""
+        kind = KINDS.get(self.kind)
+        return licence_text(kind.licence(self), kind.needs_weights)
 
     @property
     def from_scratch(self) -> bool:
         """Whether the network has no pretrained weights, and therefore no frozen features."""
         return KINDS.get(self.kind).from_scratch
+
+    def describe(self, size: int) -> Description:
+        """Return the properties of the backbone.
+
+        Args:
+            size: Side of the images in pixels, for backbones whose number of features depends on it. The backbone need
+                not take images of this size.
+
+        Raises:
+            BackboneError: If the backbone must be built to know them, and it cannot be built.
+        """
+        return KINDS.get(self.kind).describe(self, size)
 
     def check_size(self, size: int) -> None:
         """Check that the network can be built for a size of images, without building it.
@@ -145,12 +176,14 @@ class BackboneKind(Protocol):
     only built-in kinds.
 
     Attributes:
+        title: Name of the kind for people, such as `published encoder`.
         trainable: Whether the networks can be trained (`--regime finetune`).
         from_scratch: Whether the networks have no pretrained weights. Such networks are not available in the frozen
             regime.
         needs_weights: Whether a weight file must be found or downloaded.
     """
 
+    title: str
     trainable: bool
     from_scratch: bool
     needs_weights: bool
@@ -175,8 +208,13 @@ class BackboneKind(Protocol):
             BackboneError: If the backbone is not available. The message says how to make it available.
         """
 
-    def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
-        """Find the backbones of this kind that `--backbones auto` uses, and those that it leaves out."""
+    def find_all(self, weights_dir: Path | None, download: bool = True) -> AvailableBackbones:
+        """Find the backbones of this kind that `--backbones auto` uses, and those that it leaves out.
+
+        Args:
+            weights_dir: Folder of weight files given by the user, or None.
+            download: Whether small missing weights are downloaded.
+        """
 
     def check_size(self, backbone: Backbone, size: int) -> None:
         """Check the side of the images; see `Backbone.check_size`."""
@@ -188,7 +226,10 @@ class BackboneKind(Protocol):
         """Return the weights at the start of training; see `Backbone.initial_weights`."""
 
     def licence(self, backbone: Backbone) -> str:
-        """Return the licence of the weights; empty if it is unknown or there are no weights."""
+        """Return the name of the licence of the weights; empty if it is unknown or there are no weights."""
+
+    def describe(self, backbone: Backbone, size: int) -> Description:
+        """Return the properties of the backbone; see `Backbone.describe`."""
 
     def size_mb(self, backbone: Backbone) -> float:
         """Return the size of the weights in MB."""
@@ -203,6 +244,7 @@ class BackboneKind(Protocol):
 class KindDefaults:
     """Optional base class with the defaults of most kinds of backbones."""
 
+    title = "plugin"
     trainable = True
     from_scratch = False
     needs_weights = True
@@ -225,6 +267,11 @@ class KindDefaults:
     def licence(self, backbone: Backbone) -> str:  # noqa: ARG002  # used by kinds that know it
         """Return an empty text."""
         return ""
+
+    def describe(self, backbone: Backbone, size: int) -> Description:
+        """Build the network to count its weights and features."""
+        network = backbone.build(size)
+        return Description(network.count_params(), network.output_shape[-1], "not stated", "in the network")
 
     def size_mb(self, backbone: Backbone) -> float:
         """Return the size of the weight file in MB."""

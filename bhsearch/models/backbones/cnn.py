@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bhsearch.models.backbones.base import AvailableBackbones, Backbone, KindDefaults
+from bhsearch.models.backbones.base import AvailableBackbones, Backbone, Description, KindDefaults
 
 NAME = "cnn"
 DIGEST = "cnn-v1"  # used in place of a digest of weights; increase the version when the network changes
@@ -81,6 +81,7 @@ def initial_weights(network: Any, random: np.random.Generator) -> list[npt.NDArr
 class ScratchNetwork(KindDefaults):
     """Kind with the single backbone `cnn`, which is trained from scratch and always available."""
 
+    title = "network from scratch"
     from_scratch = True
     needs_weights = False
 
@@ -96,7 +97,7 @@ class ScratchNetwork(KindDefaults):
         """Return the backbone `cnn`."""
         return Backbone(name, None, DIGEST, "cnn")
 
-    def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
+    def find_all(self, weights_dir: Path | None, download: bool = True) -> AvailableBackbones:  # noqa: ARG002
         """Return the backbone `cnn`."""
         return AvailableBackbones((self.find(NAME, weights_dir),))
 
@@ -107,6 +108,10 @@ class ScratchNetwork(KindDefaults):
     def initial_weights(self, network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
         """Draw initial weights; see `Backbone.initial_weights`."""
         return initial_weights(network, random)
+
+    def describe(self, backbone: Backbone, size: int) -> Description:  # noqa: ARG002
+        """Return the properties of the network; see `Backbone.describe`."""
+        return Description(N_PARAMETERS, WIDTHS[-1], "any", "scaled to -1..1")
 
     def size_mb(self, backbone: Backbone) -> float:  # noqa: ARG002
         """Return the size of the weights in MB."""

@@ -10,7 +10,14 @@ from typing import Any
 
 from bhsearch.errors import BackboneError
 from bhsearch.models import backend
-from bhsearch.models.backbones.base import AvailableBackbones, Backbone, KindDefaults, file_digest, reason_of
+from bhsearch.models.backbones.base import (
+    AvailableBackbones,
+    Backbone,
+    Description,
+    KindDefaults,
+    file_digest,
+    reason_of,
+)
 from bhsearch.runtime.environment import keras_models
 
 NETWORK_TIMEOUT_SECONDS = 5.0
@@ -34,7 +41,7 @@ class BackboneFacts:
         n_features: Length of the pooled feature vector.
         n_parameters: Number of weights without the top, in millions.
         least_size: Minimum image side in pixels.
-        licence: Licence of the weights.
+        licence: Licence of the weights as Keras documents it; empty if it does not.
         source: Paper that introduced the network.
     """
 
@@ -61,8 +68,10 @@ _TF = "weights_tf_dim_ordering_tf_kernels_notop.h5"
 _V3 = "weights_mobilenet_v3_{}_224_1.0_float_no_top_v2.h5"
 _EN, _EN2, _CN = "efficientnetb0_notop.h5", "efficientnetv2-b0_notop.h5", "convnext_tiny_notop.h5"
 _HOWARD_1, _SANDLER = ("Apache-2.0", "Howard et al. 2017"), ("Apache-2.0", "Sandler et al. 2018")
-_HOWARD, _HUANG = ("Apache-2.0", "Howard et al. 2019"), ("BSD-3-Clause", "Huang et al. 2017")
-_TAN, _SZEGEDY = ("Apache-2.0", "Tan and Le 2019", "Tan and Le 2021"), ("Apache-2.0", "Szegedy et al. 2016")
+_HOWARD, _HUANG = ("", "Howard et al. 2019"), ("BSD-3-Clause", "Huang et al. 2017")
+_TAN, _SZEGEDY = ("", "Tan and Le 2019", "Tan and Le 2021"), ("Apache-2.0", "Szegedy et al. 2016")
+# Licences are those of the page "Applications" in the documentation of Keras 2.3. Later documentation states none, so
+# those of later networks are unknown.
 # name, builder, alpha, scaling, file, features, million weights, least size, licence, source
 _ROWS = (
     ("mobilenet-0.25", "MobileNet", 0.25, "tf", _V1.format("2_5"), 256, 0.22, 32, *_HOWARD_1),
@@ -79,16 +88,24 @@ _ROWS = (
     ("efficientnetv2b0", "EfficientNetV2B0", None, "inside", _EN2, 1280, 5.92, 32, *_TAN[::2]),
     ("densenet121", "DenseNet121", None, "torch", f"densenet121_{_TF}", 1024, 7.04, 32, *_HUANG),
     ("densenet201", "DenseNet201", None, "torch", f"densenet201_{_TF}", 1920, 18.32, 32, *_HUANG),
-    ("resnet50v2", "ResNet50V2", None, "tf", f"resnet50v2_{_TF}", 2048, 23.56, 32, "MIT", "He et al. 2016"),
-    ("convnext-tiny", "ConvNeXtTiny", None, "inside", _CN, 768, 27.82, 32, "MIT", "Liu et al. 2022"),
+    ("resnet50v2", "ResNet50V2", None, "tf", f"resnet50v2_{_TF}", 2048, 23.56, 32, "BSD", "He et al. 2016"),
+    ("convnext-tiny", "ConvNeXtTiny", None, "inside", _CN, 768, 27.82, 32, "", "Liu et al. 2022"),
     ("inceptionv3", "InceptionV3", None, "tf", f"inception_v3_{_TF}", 2048, 21.8, 75, *_SZEGEDY),
     ("xception", "Xception", None, "tf", f"xception_{_TF}", 2048, 20.86, 71, "MIT", "Chollet 2017"),
 )
+_PREPROCESSING = {
+    "tf": "scaled to -1..1",
+    "torch": "scaled to 0..1, mean and deviation of ImageNet",
+    "inside": "in the network",
+    "efficientnet": "in the network",
+}
 REGISTRY = {facts.name: facts for facts in starmap(BackboneFacts, _ROWS)}
 
 
 class KerasApplications(KindDefaults):
     """Networks with ImageNet weights from the user's folder, Keras's cache, or a download."""
+
+    title = "keras.applications"
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all networks."""
@@ -113,8 +130,8 @@ class KerasApplications(KindDefaults):
             )
         return Backbone(name, local, file_digest(local), _KIND)
 
-    def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
-        """Find all networks with local weights, and download missing weights of small networks.
+    def find_all(self, weights_dir: Path | None, download: bool = True) -> AvailableBackbones:
+        """Find all networks with local weights, and download missing weights of small networks if `download` is true.
 
         The internet connection is tested at most once.
         """
@@ -122,7 +139,8 @@ class KerasApplications(KindDefaults):
         online: bool | None = None
         for name, facts in REGISTRY.items():
             file = _local_file(facts, weights_dir)
-            if file is None and facts.size_mb <= AUTO_DOWNLOAD_MB:
+            reason = "no local weights"
+            if file is None and download and facts.size_mb <= AUTO_DOWNLOAD_MB:
                 online = _online() if online is None else online
                 reason = (
                     "no local weights, and no internet connection"
@@ -130,7 +148,7 @@ class KerasApplications(KindDefaults):
                     else "its weights could not be downloaded"
                 )
                 file = _download(facts) if online else None
-            elif file is None:
+            elif file is None and download:
                 reason = f"no local weights, and more than {AUTO_DOWNLOAD_MB:.0f} MB to download; name it to use it"
             if file is None:
                 left_out.append((name, reason))
@@ -156,6 +174,16 @@ class KerasApplications(KindDefaults):
     def licence(self, backbone: Backbone) -> str:
         """Return the licence of the ImageNet weights."""
         return REGISTRY[backbone.name].licence
+
+    def describe(self, backbone: Backbone, size: int) -> Description:  # noqa: ARG002  # features depend on no size
+        """Return the properties of the network; see `Backbone.describe`."""
+        facts = REGISTRY[backbone.name]
+        return Description(
+            round(1e6 * facts.n_parameters),
+            facts.n_features,
+            f"at least {facts.least_size} px",
+            _PREPROCESSING[facts.scaling],
+        )
 
     def most_features(self, backbone: Backbone) -> int:
         """Return the length of the feature vector."""

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from bhsearch.errors import BackboneError
-from bhsearch.models.backbones.base import AvailableBackbones, Backbone, KindDefaults, file_digest, reason_of
+from bhsearch.models import backend
+from bhsearch.models.backbones.base import (
+    AvailableBackbones,
+    Backbone,
+    Description,
+    KindDefaults,
+    file_digest,
+    reason_of,
+)
 
 _SUFFIX = ".keras"
 _MOST_FEATURES = 4096  # assumed number of features in estimates of disk space
@@ -15,6 +23,8 @@ _WEIGHTS_SHARE = 0.3  # assumed share of the weights in a file, which may also c
 
 class KerasFile(KindDefaults):
     """Kind of backbones in `.keras` files. The name of a backbone is the stem of its file."""
+
+    title = ".keras file"
 
     def names(self) -> tuple[str, ...]:
         """Return no names, since any file can be given."""
@@ -35,7 +45,7 @@ class KerasFile(KindDefaults):
             raise BackboneError(f"There is no Keras model file {name!r}. Check the path in --backbones.")
         return Backbone(file.stem, file.resolve(), file_digest(file), "keras-file")
 
-    def find_all(self, weights_dir: Path | None) -> AvailableBackbones:  # noqa: ARG002
+    def find_all(self, weights_dir: Path | None, download: bool = True) -> AvailableBackbones:  # noqa: ARG002
         """Return no backbones, since a file must be named."""
         return AvailableBackbones(())
 
@@ -43,6 +53,14 @@ class KerasFile(KindDefaults):
         """Load the network; see `Backbone.build`."""
         assert backbone.file is not None  # set by `find`
         return _build(backbone.name, backbone.file, size)
+
+    def describe(self, backbone: Backbone, size: int) -> Description:
+        """Build the network, at its own size if it has one, to count its weights and features."""
+        assert backbone.file is not None  # set by `find`
+        own = _own_size(backbone.file)
+        network = backbone.build(size if own is None else own)
+        sizes = "any that its layers take" if own is None else f"{own} px"
+        return Description(network.count_params(), network.output_shape[-1], sizes, "its own")
 
     def model_mb(self, backbone: Backbone) -> float:
         """Return an estimate of the size of the weights in MB, as a share of the file size."""
@@ -54,6 +72,18 @@ class KerasFile(KindDefaults):
 
 
 KIND = KerasFile()
+
+
+def _own_size(file: Path) -> int | None:
+    """Return the only size of square images that a network takes; None if it takes several, or the file is invalid."""
+    backend.require()
+    import keras
+
+    try:
+        shape = keras.saving.load_model(file, compile=False).input_shape
+    except Exception:  # `build` explains what is wrong with the file
+        return None
+    return shape[1] if len(shape) == 4 and shape[1] == shape[2] else None
 
 
 def _build(name: str, file: Path, size: int) -> Any:

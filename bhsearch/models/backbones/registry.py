@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bhsearch.errors import BackboneError
 from bhsearch.models.backbones.base import KINDS, NAME_SEPARATOR, AvailableBackbones, Backbone, BackboneKind
+from bhsearch.models.backbones.licence import NO_WEIGHTS, UNKNOWN
 from bhsearch.plugins import UnknownPartError
 
 AUTO = "auto"
@@ -32,10 +33,7 @@ def find_backbones(names: Iterable[str], weights_dir: Path | None, trainable: bo
         BackboneError: If a name is unknown, or a named backbone is not available or not suitable for `trainable`.
         SettingsError: If a kind of another package cannot be imported.
     """
-    names = list(dict.fromkeys(names))
-    weights_dir = weights_dir.expanduser() if weights_dir is not None else None
-    if weights_dir is not None and not weights_dir.is_dir():
-        raise BackboneError(f"--weights-dir must be an existing folder, but got {str(weights_dir)!r}.")
+    names, weights_dir = list(dict.fromkeys(names)), checked_folder(weights_dir)
     found: dict[str, Backbone] = {}
     left_out: list[tuple[str, str]] = []
     for name in names:
@@ -43,11 +41,23 @@ def find_backbones(names: Iterable[str], weights_dir: Path | None, trainable: bo
             some, left_out = _find_all(weights_dir, trainable)
             found.update(some)
         else:
-            backbone = _find_one(name, weights_dir, trainable)
+            backbone = find_one(name, weights_dir, trainable)
             if backbone.name in found and backbone.digest != found[backbone.name].digest:
                 raise BackboneError(f"Two different backbones have the name {backbone.name!r}. Rename one of them.")
             found[backbone.name] = backbone
     return AvailableBackbones(tuple(found.values()), tuple(item for item in left_out if item[0] not in found))
+
+
+def checked_folder(weights_dir: Path | None) -> Path | None:
+    """Return the folder of weight files that the user gave, with the home folder in place of `~`.
+
+    Raises:
+        BackboneError: If there is no such folder.
+    """
+    weights_dir = weights_dir.expanduser() if weights_dir is not None else None
+    if weights_dir is not None and not weights_dir.is_dir():
+        raise BackboneError(f"--weights-dir must be an existing folder, but got {str(weights_dir)!r}.")
+    return weights_dir
 
 
 def kind_of(name: str) -> str | None:
@@ -72,6 +82,15 @@ def is_from_scratch(name: str) -> bool:
     return kind is not None and KINDS.get(kind).from_scratch
 
 
+def licence_without_record(name: str) -> str:
+    """Return what the name of a backbone tells about its licence: `no weights` or `unknown`.
+
+    Studies of earlier versions recorded no licence, and weights may have been replaced since.
+    """
+    kind = kind_of(name)
+    return NO_WEIGHTS if kind in KINDS.built_in and not KINDS.get(kind).needs_weights else UNKNOWN
+
+
 def _find_all(weights_dir: Path | None, trainable: bool) -> tuple[dict[str, Backbone], list[tuple[str, str]]]:
     found: dict[str, Backbone] = {}
     left_out: list[tuple[str, str]] = []
@@ -85,11 +104,22 @@ def _find_all(weights_dir: Path | None, trainable: bool) -> tuple[dict[str, Back
     return found, left_out
 
 
-def _is_usable(kind: BackboneKind, trainable: bool) -> bool:
-    return kind.trainable if trainable else not kind.from_scratch
+def _is_usable(kind: BackboneKind, trainable: bool | None) -> bool:
+    return trainable is None or (kind.trainable if trainable else not kind.from_scratch)
 
 
-def _find_one(name: str, weights_dir: Path | None, trainable: bool) -> Backbone:
+def find_one(name: str, weights_dir: Path | None, trainable: bool | None = None) -> Backbone:
+    """Find the backbone with a name given by the user.
+
+    Args:
+        name: A value of `--backbones` other than `auto`.
+        weights_dir: Folder of weight files given by the user, or None.
+        trainable: Whether the network will be trained; None to find any backbone.
+
+    Raises:
+        BackboneError: If the name is unknown, or the backbone is not available or not suitable for `trainable`.
+        SettingsError: If a kind of another package cannot be imported.
+    """
     of = kind_of(name)
     if of is None:
         kinds = [kind for kind in map(KINDS.get, KINDS.built_in) if _is_usable(kind, trainable)]
@@ -104,7 +134,7 @@ def _find_one(name: str, weights_dir: Path | None, trainable: bool) -> Backbone:
         raise BackboneError(
             f"The backbone {name!r} cannot be fine-tuned ({_NOTHING_TO_TRAIN}). Leave it out, or use --regime frozen."
         )
-    if not trainable and kind.from_scratch:
+    if trainable is False and kind.from_scratch:
         raise BackboneError(
             f"The backbone {name!r} is trained from scratch, so it cannot be used with frozen features. Use --regime "
             "finetune, or leave the backbone out."

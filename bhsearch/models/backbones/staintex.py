@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.errors import BackboneError
 from bhsearch.models.augmentation.stain import RGB_TO_HE, optical_density
-from bhsearch.models.backbones.base import AvailableBackbones, Backbone, KindDefaults
+from bhsearch.models.backbones.base import AvailableBackbones, Backbone, Description, KindDefaults
 
 # Factor of the initial downscaling, and number of pyramid levels. The wavelengths are 10, 20 and 40 pixels for the
 # small bank, and 5, 10, 20 and 40 pixels for the large bank, which is slower.
@@ -32,6 +33,34 @@ STRIDE = 2  # every second pixel is enough, since energies vary as slowly as the
 _SHARES = ((0.15, 0.3, 0.5, 0.8), (0.1, 0.2, 0.4))  # thresholds of area shares for haematoxylin and for eosin
 _SLOPE = 20.0  # slope of the soft thresholds, which make shares smooth functions of the stain
 _TINY = 1e-6
+
+
+def n_levels(name: str, size: int) -> int:
+    """Return the number of pyramid levels, which is smaller for small images.
+
+    Args:
+        name: A key of `SIZES`.
+        size: Side of the images in pixels.
+    """
+    shrink, most = SIZES[name]
+    side = size // shrink
+    return sum(side // 2**level >= KERNEL for level in range(most))
+
+
+def n_features(name: str, size: int) -> int:
+    """Return the number of features.
+
+    Args:
+        name: A key of `SIZES`.
+        size: Side of the images in pixels.
+    """
+    per_stain = 3 * 2  # mean, standard deviation and maximum over orientations, by mean and deviation over the image
+    means_and_deviations = 2 * (3 + 3)  # of the stains and of the colours
+    return means_and_deviations + sum(map(len, _SHARES)) + 2 * per_stain * n_levels(name, size)
+
+
+def _least_size(name: str) -> int:
+    return SIZES[name][0] * KERNEL
 
 
 def gabor_bank() -> npt.NDArray[np.float32]:
@@ -63,7 +92,7 @@ def build(name: str, size: int) -> Any:
     from keras import layers, ops
 
     images = keras.Input((size, size, 3), dtype="float32")
-    shrink, n_levels = SIZES[name]
+    shrink, _ = SIZES[name]
     x = layers.AveragePooling2D(shrink)(images) if shrink > 1 else images
     # One plane per colour and stain, on which sums are several times as fast as on pixels of three values.
     height, width = x.shape[1:3]
@@ -75,11 +104,9 @@ def build(name: str, size: int) -> Any:
     bank = layers.Conv2D(2 * N_ORIENTATIONS, KERNEL, strides=STRIDE, use_bias=False, trainable=False, name="gabor")
     for channel in (0, 1):
         level = whole[channel]
-        for depth in range(n_levels):
+        for depth in range(n_levels(name, size)):
             if depth:
                 level = halved[channel] if depth == 1 else layers.AveragePooling2D(2)(level)
-            if level.shape[1] < KERNEL:
-                break  # fewer levels for small images
             numbers += _texture_numbers(bank(level))
     network = keras.Model(images, ops.concatenate(numbers, axis=-1), name=name)
     bank.set_weights([gabor_bank()])
@@ -145,6 +172,7 @@ def _texture_numbers(responses: Any) -> list[Any]:
 class StainTexture(KindDefaults):
     """Kind of the fixed filter banks, which are always available."""
 
+    title = "fixed filters"
     trainable = False
     needs_weights = False
 
@@ -160,7 +188,7 @@ class StainTexture(KindDefaults):
         """Return the filter bank."""
         return Backbone(name, None, DIGEST, "staintex")
 
-    def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
+    def find_all(self, weights_dir: Path | None, download: bool = True) -> AvailableBackbones:  # noqa: ARG002
         """Return all filter banks."""
         return AvailableBackbones(tuple(self.find(name, weights_dir) for name in SIZES))
 
@@ -168,9 +196,24 @@ class StainTexture(KindDefaults):
         """Build the filters; see `Backbone.build`."""
         return build(backbone.name, size)
 
-    def most_features(self, backbone: Backbone) -> int:  # noqa: ARG002
-        """Return an upper bound of the number of features of both banks."""
-        return 64
+    def check_size(self, backbone: Backbone, size: int) -> None:
+        """Check that a filter fits into the images; see `Backbone.check_size`."""
+        least = _least_size(backbone.name)
+        if size < least:
+            raise BackboneError(
+                f"{backbone.name} requires images of at least {least} pixels, but --image-size is {size}. Use "
+                f"--image-size {least}, or leave the backbone out."
+            )
+
+    def describe(self, backbone: Backbone, size: int) -> Description:
+        """Return the properties of the filters; see `Backbone.describe`."""
+        n_weights, least = KERNEL**2 * 2 * N_ORIENTATIONS, _least_size(backbone.name)
+        sizes = f"at least {least} px"
+        return Description(n_weights, n_features(backbone.name, max(size, least)), sizes, "optical density of stains")
+
+    def most_features(self, backbone: Backbone) -> int:
+        """Return the number of features of large images, which have all levels."""
+        return n_features(backbone.name, _least_size(backbone.name) * 2 ** SIZES[backbone.name][1])
 
 
 KIND = StainTexture()

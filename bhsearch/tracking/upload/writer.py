@@ -163,6 +163,8 @@ class RunWriter:
         number = record["number"]
         note = notes.trial_note(self._record, record, values, self.experiment_id, self.run_id)
         tags = self._tags(str(number)) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"].lower()}
+        if "backbone" in record["params"]:  # a trial that fails early may have none
+            tags[keys.LICENCE] = keys.licence_of(self._record["tags"], record["params"]["backbone"])
         if files is not None:
             values |= {keys.SECONDS: record["seconds"]}
             values |= {f"{keys.COST}{name}": value for name, value in record["cost"].items()}
@@ -322,6 +324,9 @@ class RunWriter:
         run = self._client.get_run(run_id)
         if LOST in run.data.tags:  # the lost storage is available again
             self._client.delete_tag(run_id, LOST)
+        licences = record["tags"].get(keys.LICENCES)
+        if licences and licences != run.data.tags.get(keys.LICENCES):  # added backbones, or a study begun before
+            self._client.set_tag(run_id, keys.LICENCES, licences)
         self._config = set(run.data.params)
         self._log_config(record["settings"])
         return self.run_id

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bhsearch.errors import BackboneError
 from bhsearch.models.augmentation.cached_views import apply_view, views_of
 from bhsearch.models.augmentation.policies import N_VIEWS
 from bhsearch.models.backbones import staintex
@@ -46,6 +47,25 @@ def test_features_do_not_depend_on_how_the_slide_lay(network):
         assert moved[:, :N_STAIN_NUMBERS].max() < 1e-4
         by_level = moved[:, N_STAIN_NUMBERS:].reshape(SHAPE).max(axis=(0, 1, 3))
         assert (by_level < (0.05, 0.2, 0.8, 1.0)).all()
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("size", [30, 32, 59, 64, 120, 224])
+def test_the_number_of_features_is_known_without_building(name, size):
+    n_features = staintex.build(name, size).output_shape[1]
+    backbone = staintex.KIND.find(name, None)
+    assert backbone.describe(size).n_features == n_features <= backbone.most_features
+    if size == 224:
+        assert n_features == backbone.most_features
+
+
+@pytest.mark.parametrize(("name", "least"), [("staintex-s", 30), ("staintex-l", 15)])
+def test_images_into_which_no_filter_fits_are_refused(name, least):
+    backbone = staintex.KIND.find(name, None)
+    backbone.check_size(least)
+    assert backbone.build(least).output_shape[1] == backbone.describe(least - 1).n_features
+    with pytest.raises(BackboneError, match=f"at least {least} pixels, but --image-size is {least - 1}"):
+        backbone.check_size(least - 1)
 
 
 def test_more_nuclei_are_more_haematoxylin_and_more_texture(network):

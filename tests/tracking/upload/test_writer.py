@@ -157,6 +157,33 @@ def test_a_study_with_another_backbone_shows_its_new_space(client, outbox, tmp_p
     assert store.record(store.parent(), "study/space.json") == ["grown"]
 
 
+def test_licences_are_on_all_runs(client, outbox, tmp_path):
+    log_all(client, outbox)
+    store = Store(tmp_path)
+    assert store.parent().data.tags["bhsearch.licences"] == '{"staintex-s": "no weights"}'
+    assert {run.data.tags["bhsearch.licence"] for run in store.children().values()} == {"no weights"}
+    assert not any("commercial" in run.data.tags["mlflow.note.content"] for run in store.children().values())
+
+
+@pytest.mark.parametrize("first", [None, '{"other": "mit"}'])
+def test_a_study_that_goes_on_shows_the_licences_of_now(client, outbox, tmp_path, first):
+    """A study of an earlier version has none, and a study may get another backbone."""
+    message = outbox.study()
+    now = message.record["tags"].pop("bhsearch.licences")
+    if first is not None:
+        message.record["tags"]["bhsearch.licences"] = first
+    outbox.put_study(message.record, message.arrays)
+    log(RunWriter(client, outbox.study()), outbox, 0)
+    store = Store(tmp_path)
+    assert store.parent().data.tags.get("bhsearch.licences") == first
+    # Without a record, the name tells that a filter bank has no weights.
+    assert store.children()[0].data.tags["bhsearch.licence"] == ("no weights" if first is None else "unknown")
+    message.record["tags"]["bhsearch.licences"] = now
+    outbox.put_study(message.record, message.arrays)
+    RunWriter(client, outbox.study())
+    assert store.parent().data.tags["bhsearch.licences"] == now
+
+
 def test_no_password_is_kept_in_the_parameters(client, outbox, tmp_path):
     RunWriter(client, outbox.study())
     assert Store(tmp_path).parent().data.params["config/storage"] == "sqlite:///optuna.db"

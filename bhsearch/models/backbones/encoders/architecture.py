@@ -145,7 +145,8 @@ def _grid(config: EncoderConfig, n_positions: int, patch: int, class_token: bool
     counts = {int(class_token)}
     if config.naming is TIMM:
         counts |= {0, int(class_token) + n_registers}
-    possible = [(isqrt(n_positions - n), n) for n in sorted(counts) if isqrt(n_positions - n) ** 2 == n_positions - n]
+    numbers = [(n_positions - n, n) for n in sorted(counts) if n_positions > n]
+    possible = [(isqrt(n_patches), n) for n_patches, n in numbers if isqrt(n_patches) ** 2 == n_patches]
     if config.image_size is not None:
         side = config.image_size // patch
         possible = [item for item in possible if item[0] == side]

@@ -13,7 +13,7 @@ import numpy as np
 
 from bhsearch.config.parsing import POOLINGS, split_pooling
 from bhsearch.errors import BackboneError
-from bhsearch.models.backbones.base import NAME_SEPARATOR, AvailableBackbones, Backbone, KindDefaults
+from bhsearch.models.backbones.base import NAME_SEPARATOR, AvailableBackbones, Backbone, Description, KindDefaults
 from bhsearch.models.backbones.encoders.architecture import Architecture, read_architecture
 from bhsearch.models.backbones.encoders.config import CONFIG, EncoderConfig, read_config
 from bhsearch.models.backbones.encoders.names import translate
@@ -99,6 +99,8 @@ class EncoderFolder(KindDefaults):
     Users name a folder, optionally followed by a pooling: `FOLDER` or `FOLDER@cls+mean`.
     """
 
+    title = "published encoder"
+
     def names(self) -> tuple[str, ...]:
         """Return no names, since any folder can be given."""
         return ()
@@ -136,7 +138,7 @@ class EncoderFolder(KindDefaults):
         encoder = Encoder.of(folder, pooling)
         return Backbone(self.name_of(name), folder, encoder.digest(), _KIND)
 
-    def find_all(self, weights_dir: Path | None) -> AvailableBackbones:  # noqa: ARG002
+    def find_all(self, weights_dir: Path | None, download: bool = True) -> AvailableBackbones:  # noqa: ARG002
         """Return no backbones, since a folder must be named."""
         return AvailableBackbones(())
 
@@ -160,6 +162,18 @@ class EncoderFolder(KindDefaults):
     def licence(self, backbone: Backbone) -> str:
         """Return the licence that the folder states; empty if it states none."""
         return _encoder_of(backbone).config.licence
+
+    def describe(self, backbone: Backbone, size: int) -> Description:  # noqa: ARG002  # features depend on no size
+        """Return the properties of the encoder; see `Backbone.describe`."""
+        encoder = _encoder_of(backbone)
+        architecture, config = encoder.architecture, encoder.config
+        mean, deviation = (" ".join(f"{value:.3g}" for value in row) for row in (config.mean, config.deviation))
+        return Description(
+            architecture.n_parameters,
+            encoder.n_features,
+            f"multiples of {architecture.patch} px, trained at {architecture.patch * architecture.grid} px",
+            f"scaled to 0..1, mean {mean}, deviation {deviation}",
+        )
 
     def size_mb(self, backbone: Backbone) -> float:
         """Return the size of the weights in MB, as float32."""

@@ -23,7 +23,7 @@ class ColourStatistics(KindDefaults):
     def find(self, name: str, weights_dir: Path | None) -> Backbone:
         return Backbone(name, None, "colour-statistics-v1", "toy")
 
-    def find_all(self, weights_dir: Path | None) -> AvailableBackbones:
+    def find_all(self, weights_dir: Path | None, download: bool = True) -> AvailableBackbones:
         return AvailableBackbones((self.find("toy", weights_dir),))
 
     def build(self, backbone: Backbone, size: int) -> Any:

@@ -18,7 +18,7 @@ from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.encoders.folder import KIND
 from bhsearch.models.backbones.registry import find_backbones, name_of
 from tests.models.backbones.encoders.spoiled import TIMM, WRONG, rewrite, sharded
-from tests.models.backbones.encoders.tiny import DEVIATION, MEAN, SIDE, WIDTH, Tiny, changed, images_of
+from tests.models.backbones.encoders.tiny import DEVIATION, MEAN, PATCH, SIDE, WIDTH, Tiny, changed, images_of
 
 
 def found(folder, pooling: str = "") -> Backbone:
@@ -154,9 +154,9 @@ def test_without_normalisation_the_pixels_are_scaled_alone(folder):
         ("---\nlicense: cc-by-nc-4.0\ntags:\n- x\n---\n# Tiny\n", {}, "cc-by-nc-4.0"),
         ("---\nlicense: other\nlicense_name: h-optimus\n---\n", {}, "h-optimus"),
         ("---\ntags:\n- x\n---\n", {"license": "mit"}, "mit"),
-        ("# Tiny\nlicense: text that is no front matter\n", {}, ""),
+        ("# Tiny\nlicense: text that is no front matter\n", {}, "unknown"),
         (None, {"license": "apache-2.0"}, "apache-2.0"),
-        (None, {}, ""),
+        (None, {}, "unknown"),
     ],
 )
 def test_the_licence_is_the_stated_one(folder, readme, config, licence):
@@ -164,6 +164,25 @@ def test_the_licence_is_the_stated_one(folder, readme, config, licence):
         (folder / "README.md").write_text(readme)
     changed(folder, **config)
     assert found(folder).licence == licence
+
+
+def test_an_encoder_is_described_without_building_it(folder, timm):
+    told = found(folder, "cls+mean").describe(224)
+    n_stored = sum(tensor.size for tensor in load_file(folder / "model.safetensors").values())
+    n_mask = load_file(folder / "model.safetensors").get("embeddings.mask_token", np.empty(0)).size
+    assert (told.n_parameters, told.n_features) == (n_stored - n_mask, 2 * WIDTH)
+    assert told.sizes == f"multiples of {PATCH} px, trained at {SIDE} px"
+    assert told.preprocessing == "scaled to 0..1, mean 0.7 0.55 0.68, deviation 0.2 0.25 0.18"
+    assert found(timm).describe(224).n_features == WIDTH
+
+
+@pytest.mark.parametrize("n_positions", [0, 1, 2, 3])
+def test_fewer_position_embeddings_than_other_tokens_are_refused(tmp_path, n_positions):
+    """Without patches there is no grid; with registers, timm may have given them positions of their own."""
+    folder = Tiny(registers=2).write_timm(tmp_path / "timm")
+    rewrite(folder, lambda tensors: tensors.update(pos_embed=tensors["pos_embed"][:, :n_positions].copy()))
+    with pytest.raises(BackboneError, match=rf"{n_positions} position embeddings"):
+        found(folder)
 
 
 # -- folders that cannot be used ---------------------------------------------------------------------------------------

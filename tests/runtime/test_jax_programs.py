@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bhsearch.models import jax_programs
+from bhsearch.runtime import jax_programs
 
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs POSIX permissions")
 
