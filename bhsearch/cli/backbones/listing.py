@@ -108,4 +108,5 @@ def count(number: int) -> str:
 
 def _speed(speed: MeasuredSpeed) -> str:
     tiles = f", {speed.n_tiles} tiles each" if speed.n_tiles > 1 else ""
-    return f"{speed.images_per_second:.3g} images a second at {speed.size} px ({speed.feature_backend}{tiles})"
+    number = f"{speed.images_per_second:,.{1 if speed.images_per_second < 100 else 0}f}"
+    return f"{number} images a second at {speed.size} px ({speed.feature_backend}{tiles})"
