@@ -53,8 +53,8 @@ def predict(
 ) -> None:
     """Predict with the champion: one row per image, and one per case in a second file where cases are known.
 
-    Images that cannot be read are listed and left out; the exit code is then 1. A warning lists what differs from the
-    training images: image size, magnification, and drift of the cases.
+    Images that cannot be read are listed and left out; the exit code is then 1, or 2 if none can be read. A warning
+    lists what differs from the training images: image size, magnification, and drift of the cases.
     """
     with terminal.lasting_err() as console:
         with terminal.starting(console):

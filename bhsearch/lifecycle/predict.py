@@ -300,6 +300,9 @@ def predict(
         bad: List to which unreadable files are appended.
         progress: Called with (done, total) files.
         batch: Collects what is compared with the training images; None to collect nothing.
+
+    Raises:
+        DataError: At the end, if no image can be read.
     """
     from bhsearch.models.calibrated import predict_images
 
@@ -322,6 +325,7 @@ def predict(
 
     if batch is None or model.facts is None:
         yield from (row(at, exact) for at, exact in enumerate(predict_images(model.network, images())))
+        _require_one(good, bad)
         return
 
     def names(at: int) -> tuple[str, str]:
@@ -329,6 +333,13 @@ def predict(
 
     for at, output in enumerate(outputs(model.network, model.facts.n_tiles, images(), names, batch)):
         yield row(at, output.probability)
+    _require_one(good, bad)
+
+
+def _require_one(good: Sequence[Path], bad: Sequence[BadFile]) -> None:
+    if not good:
+        reason = f" The first one is {bad[0].reason}" if bad else ""
+        raise DataError(f"No image can be read.{reason}")
 
 
 def predict_all(

@@ -269,6 +269,15 @@ def test_bad_images_end_the_command_with_one_and_the_rest_is_written(ends, folde
     assert "1 file left out: 1 .txt (not a supported image format)" in err
 
 
+def test_files_of_which_none_is_an_image_are_wrong_input_and_nothing_is_written(ends, folder, tmp_path):
+    code, out, err = ends(folder / "broken.png", "--output", tmp_path / "out" / "out.csv")
+    assert code == 2
+    assert out == ""
+    assert "No image can be read" in err
+    assert "broken.png: not an image" in err
+    assert not list(tmp_path.rglob("*.csv"))
+
+
 @pytest.mark.parametrize("kind", predict.FORMATS)
 def test_good_images_end_it_with_nought_and_only_rows_of_images_are_on_standard_output(ends, folder, kind):
     (folder / "broken.png").unlink()
