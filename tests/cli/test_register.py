@@ -105,7 +105,7 @@ def test_registering_prints_everything_that_must_be_known(ends, inside):
     text = " ".join(out.split())
     for sentence in (
         "corrected AUC", "for having searched", "calibration slope", "threshold", "7 sealed cases",
-        "Brier score", "of models that are better by just this", "expected calibration error",
+        "Brier score", "about half of the models with an AUC of", "expected calibration error",
         "times: before this", "Too few cases to decide", ": challenger", "Not for screening patients",
         "removes most of the optimism", "Synthetic data",
         "bhsearch.predict FILES_OR_FOLDERS --model models:/phantom-cases35-images1-difficulty0_2@challenger",
