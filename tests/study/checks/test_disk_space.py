@@ -74,7 +74,7 @@ def test_resized_images_are_known_to_the_byte_and_need_nothing_when_they_are_the
 def test_features_of_every_view_are_possible_and_none_is_certain(fresh):
     least, most = needs()["features"]
     n_images = len(prepared().development)
-    assert (least, most) == (0, 4 * n_images * 55 * 13)  # 55 numbers of the image itself, and of 3 views of each of 4 policies
+    assert (least, most) == (0, 4 * n_images * 55 * 13)  # 55 features of 13 views
     assert needs(image_size=96)["features"] == (least, most)
 
 
