@@ -323,20 +323,14 @@ def predict(
         probability = _six(exact)
         return ImageRow(str(good[at]), case(good[at]), probability, model.label(probability), model.uri, model.use)
 
-    if batch is None or model.facts is None:
-        yield from (row(at, exact) for at, exact in enumerate(predict_images(model.network, images())))
-        _require_one(good, bad)
-        return
-
     def names(at: int) -> tuple[str, str]:
         return case(good[at]), magnification_in_name(good[at].name)
 
-    for at, output in enumerate(outputs(model.network, model.facts.n_tiles, images(), names, batch)):
-        yield row(at, output.probability)
-    _require_one(good, bad)
-
-
-def _require_one(good: Sequence[Path], bad: Sequence[BadFile]) -> None:
+    if batch is None or model.facts is None:
+        found: Iterable[float] = predict_images(model.network, images())
+    else:
+        found = (each.probability for each in outputs(model.network, model.facts.n_tiles, images(), names, batch))
+    yield from (row(at, exact) for at, exact in enumerate(found))
     if not good:
         reason = f" The first one is {bad[0].reason}" if bad else ""
         raise DataError(f"No image can be read.{reason}")

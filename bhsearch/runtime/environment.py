@@ -93,7 +93,7 @@ def private_folder() -> Path:
         place = root / f"bhsearch-{user}{f'-{number}' if number else ''}"
         with contextlib.suppress(OSError):
             place.mkdir(mode=0o700, exist_ok=True)
-            if _is_private(place):
+            if is_private(place):
                 return place
     raise PlaceError(
         f"Cannot create a private folder for temporary files in {root}. Use another folder with TMPDIR=FOLDER."
@@ -108,7 +108,8 @@ def in_private_folder(place: Path) -> bool:
     return place.is_relative_to(root) and place.relative_to(root).parts[0].startswith("bhsearch-")
 
 
-def _is_private(place: Path) -> bool:
+def is_private(place: Path) -> bool:
+    """Return whether a path is a folder, not a link, that this user owns and only this user may write to."""
     facts = place.lstat()
     return stat.S_ISDIR(facts.st_mode) and (
         not hasattr(os, "getuid") or (facts.st_uid == os.getuid() and not facts.st_mode & 0o022)

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import platform
-import stat
 import sys
 import time
 import warnings
@@ -19,7 +18,7 @@ import zlib
 from importlib import metadata
 from pathlib import Path
 
-from bhsearch.runtime.environment import cache_folder
+from bhsearch.runtime.environment import cache_folder, is_private
 
 FOLDER_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _DRIVER_VERSION = Path("/sys/module/nvidia/version")
@@ -48,7 +47,7 @@ def programs_folder() -> Path | None:
     try:
         for place in (root, folder):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not _is_private(place):
+            if not is_private(place):
                 warnings.warn(
                     f"{place} is not used as the cache of compiled programs, because another user owns it or may write "
                     f"to it. Delete it, or set {FOLDER_VARIABLE} to another folder.",
@@ -106,9 +105,3 @@ def _is_cut(file: Path) -> bool:
     except zlib.error:
         return True
     return not stream.eof
-
-
-def _is_private(place: Path) -> bool:
-    facts = place.lstat()
-    is_own = not hasattr(os, "getuid") or (facts.st_uid == os.getuid() and not facts.st_mode & 0o022)
-    return stat.S_ISDIR(facts.st_mode) and is_own

@@ -12,7 +12,7 @@ from bhsearch.data.images.files import describe_left_out
 from bhsearch.data.magnification import ALL
 from bhsearch.engines.registry import ENGINES
 from bhsearch.evaluation.supplementary.auc_precision import PLANNED_AUC, what_cases_show
-from bhsearch.models.backbones.base import AvailableBackbones
+from bhsearch.models.backbones.base import AvailableBackbones, names_by_reason
 from bhsearch.models.backbones.licence import NO_WEIGHTS, UNKNOWN, is_non_commercial
 from bhsearch.objectives.space import Parameter
 from bhsearch.study.checks import shift_weight
@@ -152,10 +152,7 @@ def _licences(context: StudyContext) -> str:
 
 
 def _left_out(found: AvailableBackbones) -> str:
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in found.left_out:
-        by_reason.setdefault(reason, []).append(name)
     return "; ".join(
         f"{', '.join(names) if len(names) <= _MOST_NAMES else f'{len(names)} networks'} ({reason})"
-        for reason, names in by_reason.items()
+        for reason, names in names_by_reason(found.left_out).items()
     )

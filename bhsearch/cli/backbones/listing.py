@@ -9,6 +9,7 @@ from typing import Any
 
 from bhsearch.config.parsing import parse_names
 from bhsearch.errors import BackboneError
+from bhsearch.models.backbones.base import names_by_reason
 from bhsearch.models.backbones.catalogue import Catalogue, Entry, read_catalogue
 from bhsearch.models.backbones.licence import NO_WEIGHTS, UNKNOWN, is_non_commercial
 from bhsearch.models.measured_speeds import MeasuredSpeed
@@ -71,10 +72,8 @@ def licence(name: str) -> str:
 
 def left_out(catalogue: Catalogue) -> list[str]:
     """Return the backbones that are not available, one line for each reason."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in catalogue.left_out:
-        by_reason.setdefault(reason, []).append(name)
-    return [f"Not available ({reason}): {', '.join(names)}" for reason, names in by_reason.items()]
+    grouped = names_by_reason(catalogue.left_out)
+    return [f"Not available ({reason}): {', '.join(names)}" for reason, names in grouped.items()]
 
 
 def record(catalogue: Catalogue) -> dict[str, Any]:

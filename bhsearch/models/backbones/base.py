@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
@@ -166,6 +167,14 @@ class AvailableBackbones:
 
     backbones: tuple[Backbone, ...]
     left_out: tuple[tuple[str, str], ...] = ()
+
+
+def names_by_reason(left_out: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the names of backbones that are not available by the reason, from pairs of name and reason."""
+    found: dict[str, list[str]] = {}
+    for name, reason in left_out:
+        found.setdefault(reason, []).append(name)
+    return found
 
 
 class BackboneKind(Protocol):

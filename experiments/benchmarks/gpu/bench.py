@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,8 +28,8 @@ class Bench:
     """What all parts share: the options, the images of noise, and the file of results.
 
     Args:
-        options: Of the command.
-        part: Name of the part.
+        options: Parsed command-line options.
+        part: Name of the part that runs.
     """
 
     def __init__(self, options: argparse.Namespace, part: str) -> None:
@@ -45,6 +49,28 @@ class Bench:
         with (self.folder / f"{self.part}.jsonl").open("a") as stream:
             stream.write(json.dumps(facts) + "\n")
         print(self.part, json.dumps(facts), flush=True)
+
+    def run_within(
+        self,
+        part: str,
+        *options: str,
+        environment: Mapping[str, str] | None = None,
+        limit: float | None = None,
+    ) -> int:
+        """Run a part in a process of its own and return its exit code.
+
+        Args:
+            part: Name of the part, a key of `parts.WITHIN`.
+            options: Further options of the command.
+            environment: Environment variables to set; None for none.
+            limit: Time limit in seconds; None for no limit.
+
+        Raises:
+            subprocess.TimeoutExpired: If the part takes longer; it is stopped.
+        """
+        words = [sys.executable, "-m", "experiments.benchmarks.gpu", *sys.argv[1:], *options]
+        words[words.index("--only") + 1] = part
+        return subprocess.run(words, env=os.environ | (environment or {}), timeout=limit).returncode
 
     @cached_property
     def pixels(self) -> PixelCache:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -28,15 +26,13 @@ def compilation(bench: Bench) -> None:
     """Compile the step of each network with each variant, one process after another."""
     for name in bench.options.compiled_backbones.split(","):
         for variant in bench.options.variants.split(";"):
-            environment = dict(os.environ)
+            environment = {}
             if VARIANTS[variant]:
                 folder = (bench.folder / "flags" / variant.replace(" ", "-")).resolve()
-                environment |= {"JAX_COMPILATION_CACHE_DIR": str(folder), "XLA_FLAGS": VARIANTS[variant]}
-            words = [sys.executable, "-m", "experiments.benchmarks.gpu", *sys.argv[1:], "--network", name]
-            words[words.index("--only") + 1] = "compile-variant"
-            limit = bench.options.variant_seconds
+                environment = {"JAX_COMPILATION_CACHE_DIR": str(folder), "XLA_FLAGS": VARIANTS[variant]}
+            options, limit = ("--network", name, "--variant", variant), bench.options.variant_seconds
             try:
-                code = subprocess.run([*words, "--variant", variant], env=environment, timeout=limit).returncode
+                code = bench.run_within("compile-variant", *options, environment=environment, limit=limit)
                 said = f"exit code {code}"
             except subprocess.TimeoutExpired:
                 code, said = 1, f"stopped after {limit} s"

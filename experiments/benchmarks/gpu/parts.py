@@ -58,13 +58,11 @@ def prepare(bench: Bench) -> None:
     shapes += [
         (name, batch, "all") for name in options.profile_backbones.split(",") for batch in options.profile_batches
     ]
-    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     shapes = list(dict.fromkeys(shapes))
 
     def compile_(shape: tuple[str, int, str]) -> int:
-        words = [sys.executable, "-m", "experiments.benchmarks.gpu", *sys.argv[1:]]
-        words[words.index("--only") + 1] = "compile"
-        return subprocess.run([*words, "--shape", *map(str, shape)], env=environment).returncode
+        return bench.run_within("compile", "--shape", *map(str, shape), environment=environment)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         bench.write(shapes=shapes, codes=list(pool.map(compile_, shapes)))
@@ -85,9 +83,7 @@ def compile_shape(bench: Bench) -> None:
 def speeds(bench: Bench) -> None:
     """Images a second of each network, each in a process of its own for the sake of its peak memory."""
     for name in bench.options.backbones.split(","):
-        words = [sys.executable, "-m", "experiments.benchmarks.gpu", *sys.argv[1:], "--network", name]
-        words[words.index("--only") + 1] = "speed"
-        code = subprocess.run(words).returncode
+        code = bench.run_within("speed", "--network", name)
         if code:
             bench.write(network=name, error=f"exit code {code}")
 
@@ -120,9 +116,7 @@ class _Drawn(FeatureCache):
 def frozen(bench: Bench) -> None:
     """Fifty frozen trials of four encoders whose features are there: heads on the processor, then on the device."""
     for platform in ("cpu", ""):
-        words = [sys.executable, "-m", "experiments.benchmarks.gpu", *sys.argv[1:]]
-        words[words.index("--only") + 1] = "frozen-study"
-        code = subprocess.run(words, env=os.environ | ({"JAX_PLATFORMS": platform} if platform else {})).returncode
+        code = bench.run_within("frozen-study", environment={"JAX_PLATFORMS": platform} if platform else {})
         if code:
             bench.write(error=f"exit code {code}", heads=platform or "device")
 

@@ -174,11 +174,7 @@ def _of_timm(folder: Path, content: Mapping[str, Any]) -> EncoderConfig:
         )
     cfg = content.get("pretrained_cfg") or content  # older files have its keys at the top
     mean, deviation = (_colours(cfg, key, file, f'"pretrained_cfg": {{"{key}": [R, G, B]}}') for key in ("mean", "std"))
-    if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in deviation):
-        raise BackboneError(
-            f"mean in {file} must be from 0 to 1 and std above 0 and at most 1, but they are {list(mean)} and "
-            f"{list(deviation)}. Give the values with which the encoder was trained."
-        )
+    _check_range(mean, deviation, 1.0, ("mean", "std"), file)
     if "input_size" in cfg and "img_size" not in arguments:
         arguments["img_size"] = cfg["input_size"][-1]
     if "global_pool" in content:
@@ -243,13 +239,19 @@ def _of_preprocessor(folder: Path) -> tuple[Colours, Colours]:
     if content.get("do_normalize") is False:
         return (0.0, 0.0, 0.0), (1 / factor,) * 3
     mean, deviation = (_colours(content, key, file, f'"{key}": [R, G, B]') for key in ("image_mean", "image_std"))
-    scaled_mean, scaled_deviation = (tuple(value / factor for value in values) for values in (mean, deviation))
-    if not all(0 <= value <= 1 for value in scaled_mean) or not all(0 < value <= 1 for value in scaled_deviation):
+    _check_range(mean, deviation, factor, ("image_mean", "image_std"), file, f": {example}")
+    return tuple(m / factor for m in mean), tuple(d / factor for d in deviation)  # type: ignore[return-value]
+
+
+def _check_range(
+    mean: Colours, deviation: Colours, most: float, keys: tuple[str, str], file: Path, example: str = ""
+) -> None:
+    """Check that mean and standard deviation are possible for values from 0 to `most`."""
+    if not all(0 <= value <= most for value in mean) or not all(0 < value <= most for value in deviation):
         raise BackboneError(
-            f"image_mean in {file} must be from 0 to {factor:g} and image_std above 0 and at most {factor:g}, but they "
-            f"are {list(mean)} and {list(deviation)}. Give the values with which the encoder was trained: {example}."
+            f"{keys[0]} in {file} must be from 0 to {most:g} and {keys[1]} above 0 and at most {most:g}, but they are "
+            f"{list(mean)} and {list(deviation)}. Give the values with which the encoder was trained{example}."
         )
-    return scaled_mean, scaled_deviation  # type: ignore[return-value]
 
 
 def _licence(folder: Path, content: Mapping[str, Any]) -> str:

@@ -188,23 +188,24 @@ def test_fewer_position_embeddings_than_other_tokens_are_refused(tmp_path, n_pos
 # -- folders that cannot be used ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_folder_that_cannot_be_used_is_a_sentence(folder, name):
-    spoil, words = WRONG[name]
+def refusal(folder, spoil, words):
+    """The message with which a spoiled folder is refused, which contains the words."""
     spoil(folder)
     with pytest.raises(BackboneError) as error:
         found(folder)
     assert re.search(words, str(error.value)), str(error.value)
-    assert str(error.value).rstrip()[-1] in '.")'
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_folder_that_cannot_be_used_is_a_sentence(folder, name):
+    message = refusal(folder, *WRONG[name])
+    assert message.rstrip()[-1] in '.")'
 
 
 @pytest.mark.parametrize("name", TIMM)
 def test_a_file_of_timm_that_does_not_say_enough_names_what_to_add(timm, name):
-    spoil, words = TIMM[name]
-    spoil(timm)
-    with pytest.raises(BackboneError) as error:
-        found(timm)
-    assert re.search(words, str(error.value)), str(error.value)
+    refusal(timm, *TIMM[name])
 
 
 def test_what_the_file_of_timm_leaves_out_is_read_off_the_tensors(timm):
