@@ -275,7 +275,7 @@ class ExecutionSettings:
         None,
         "Megabytes of memory above which a worker is replaced after its trial.",
         "MEGABYTES",
-        at_least=200,
+        at_least=150,
         unit="megabytes, which an idle worker holds",
         belongs_to_command=True,
     )

@@ -11,7 +11,7 @@ from bhsearch.errors import RunError
 from bhsearch.objectives.base import MS_PER_IMAGE, IntermediateValue
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.plugins import PluginSource
-from bhsearch.states import COMPLETE, PRUNED
+from bhsearch.states import COMPLETE, FAILED, PRUNED
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Trial:
         """Whether the trial counts towards `--trials`, which is true of complete and pruned trials."""
         return self.state in (COMPLETE, PRUNED)
 
+    @property
+    def was_sampled(self) -> bool:
+        """Whether the trial has parameters or will get them; false if its process died before it was sampled."""
+        return self.state != FAILED or bool(self.params)
+
 
 INTERRUPTED = "interrupted"  # `reason` of a trial that failed because the user interrupted the search
 MOST_RETRIES = 2  # maximum number of retries of a trial whose process died
@@ -58,7 +63,7 @@ def is_ignored_on_resume(trial: Trial) -> bool:
 
     The sampler sees every other failed trial; otherwise it would propose the same point again.
     """
-    dead = trial.notes.get("dead", False) and trial.notes.get("attempt", 0) < MOST_RETRIES
+    dead = trial.notes.get("dead", False) and (trial.notes.get("attempt", 0) < MOST_RETRIES or not trial.was_sampled)
     return trial.notes.get("reason") == INTERRUPTED or dead
 
 

@@ -27,4 +27,9 @@ def test_only_finished_trials_count(state, counts):
 )
 def test_what_is_run_again_leaves_no_trace(notes, without_trace):
     """The last attempt does, or the same point would come for ever."""
-    assert is_ignored_on_resume(Trial(0, states.FAILED, {}, notes=notes)) is without_trace
+    assert is_ignored_on_resume(Trial(0, states.FAILED, {"backbone": "a"}, notes=notes)) is without_trace
+
+
+def test_a_last_attempt_that_died_before_it_had_its_point_leaves_no_trace():
+    notes = {"reason": "its process died", "dead": True, "attempt": MOST_RETRIES}
+    assert is_ignored_on_resume(Trial(0, states.FAILED, {}, notes=notes))

@@ -60,7 +60,8 @@ def trials_in(storage: str) -> list[Any]:
 
 def assert_retried(trials: list[Any], runs: dict[int, Any]) -> None:
     """A trial whose process died is run again at the same point, twice at most, by a run that names its own."""
-    retries = [trial for trial in trials if "retry_of" in trial.user_attrs]
+    # A process may die before its trial has parameters; such a trial is none.
+    retries = [trial for trial in trials if "retry_of" in trial.user_attrs and trial.params]
     assert len({trial.user_attrs["retry_of"] for trial in retries}) == len(retries)
     for trial in retries:
         first = trials[trial.user_attrs["retry_of"]]

@@ -113,9 +113,9 @@ def next_retry(trials: Sequence[Trial], names: Iterable[str]) -> Trial | None:
     Args:
         trials: All trials of the study.
         names: Names of all parameters of the space; a trial whose process died before all parameters were sampled is
-            not retried.
+            not retried, and is no retry itself.
     """
-    again = {trial.notes.get("retry_of") for trial in trials}
+    again = {trial.notes.get("retry_of") for trial in trials if trial.was_sampled}
     wanted = set(names)
     for trial in trials:
         if (

@@ -60,7 +60,9 @@ def warm_points(prepared: StudyContext, look_up: LookUp) -> list[Params]:
 
 def next_warm(points: Sequence[Params], trials: Sequence[Trial]) -> int | None:
     """Return the index of the first warm-start point that no trial has used; None if all points were used."""
-    begun = {trial.notes.get("warm") for trial in trials if trial.notes.get("reason") != INTERRUPTED}
+    begun = {
+        trial.notes.get("warm") for trial in trials if trial.was_sampled and trial.notes.get("reason") != INTERRUPTED
+    }
     return next((place for place in range(len(points)) if place not in begun), None)
 
 

@@ -8,13 +8,15 @@ import numpy as np
 import optuna
 import pytest
 
+from bhsearch.engines.base import INTERRUPTED, Trial
 from bhsearch.engines.optuna.engine import OptunaEngine, completed_trials, find_study, metadata_of, open_study
 from bhsearch.errors import SettingsError, StudyError
 from bhsearch.objectives.space import frozen_space
+from bhsearch.states import COMPLETE, FAILED, RUNNING
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.outcome.ranking import correct
-from bhsearch.study.resume.warm_start import origin_of
+from bhsearch.study.resume.warm_start import next_warm, origin_of
 from bhsearch.study.runner import optimize
 from tests.evaluation.simulated import simulate
 from tests.models.finetuning import own_backbone
@@ -197,3 +199,14 @@ def test_a_study_that_goes_on_keeps_the_heads_that_it_began_with(own, here):
     assert len(after.records) == 2
     with pytest.raises(StudyError, match="--init-from: was"):
         run(**(second | {"init_from": None}), trials=3)
+
+
+def test_each_warm_point_is_used_once_and_again_where_its_trial_never_had_it():
+    points = [{"backbone": "one"}, {"backbone": "other"}]
+    used = Trial(0, COMPLETE, points[0], notes={"warm": 0})
+    interrupted = Trial(1, FAILED, points[1], notes={"warm": 1, "reason": INTERRUPTED})
+    unsampled = Trial(1, FAILED, {}, notes={"warm": 1, "reason": "its process died", "dead": True})
+    starting = Trial(1, RUNNING, {}, notes={"warm": 1})
+    assert next_warm(points, []) == 0
+    assert [next_warm(points, [used, second]) for second in (interrupted, unsampled)] == [1, 1]
+    assert next_warm(points, [used, starting]) is None

@@ -152,6 +152,11 @@ def test_a_trial_that_is_being_run_again_is_not_again():
     assert next_retry([dead(0), again], NAMES) is None
 
 
+def test_a_trial_whose_retry_died_before_it_had_its_point_is_run_again():
+    first, again = dead(0), dead(1, attempt=1, retry_of=0, params={})
+    assert next_retry([first, again], NAMES) is first
+
+
 def test_a_trial_that_died_before_it_had_its_point_is_not_run_again():
     assert next_retry([dead(0, params={"backbone": "a"})], NAMES) is None
     assert next_retry([Trial(0, FAILED, dict.fromkeys(NAMES, 1), notes={"reason": "diverged"})], NAMES) is None

@@ -43,12 +43,12 @@ def test_workers_that_die_and_hang_are_replaced_and_their_trials_run_again(here)
 @pytest.mark.faults
 def test_a_worker_that_outgrows_is_replaced_after_its_trial(here):
     with started(
-        here, "-m", "bhsearch.run", *arguments(trials=2, workers=1, max_worker_memory=200, tracking=False)
+        here, "-m", "bhsearch.run", *arguments(trials=2, workers=1, max_worker_memory=150, tracking=False)
     ) as process:
         output = process.stdout.read()
         assert process.wait() == 0, output
     assert len([t for t in optuna_trials(here) if t.state == TrialState.COMPLETE]) == 2
-    assert "A worker outgrew --max-worker-memory, 200 MB" in output
+    assert "A worker outgrew --max-worker-memory, 150 MB" in output
 
 
 class Recorder(ProgressReporter):
