@@ -120,7 +120,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An Optuna database without a study: making its tables takes a second, a copy of them none."""
-    from bhsearch.engines.optuna.connection import connect
+    from bhsearch.engines.optuna.storages.connection import connect
     from tests.shared import made_once
 
     def make(folder: Path) -> Path:

@@ -279,7 +279,12 @@ class ExecutionSettings:
         unit="megabytes, which an idle worker holds",
         belongs_to_command=True,
     )
-    storage: str = setting("sqlite:///optuna.db", "Database URL of Optuna's studies.", "URL", belongs_to_command=True)
+    storage: str = setting(
+        "sqlite:///optuna.db",
+        "Database URL of Optuna's studies, or journal:PATH for a file in a shared folder.",
+        "URL",
+        belongs_to_command=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ import psutil
 from bhsearch.config import Settings
 from bhsearch.data.images.pixel_cache import pixel_file
 from bhsearch.engines.base import Trial
-from bhsearch.engines.optuna.url import without_password
+from bhsearch.engines.optuna.storages.url import without_password
 from bhsearch.models.keras_settings import machine_facts, numerics
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.base import Pruned, TrialResult

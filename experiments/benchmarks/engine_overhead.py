@@ -36,8 +36,8 @@ from bhsearch.engines.keras_tuner import journal as keras_tuner_store
 from bhsearch.engines.keras_tuner.engine import KerasTunerEngine
 from bhsearch.engines.optuna import distributions as optuna_distributions
 from bhsearch.engines.optuna import engine as optuna_engine
-from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine
+from bhsearch.engines.optuna.storages.connection import connect
 from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import BhsearchError, DataError
 from bhsearch.objectives.space import LOG10_PENALTY, Params, frozen_space

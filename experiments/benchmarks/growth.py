@@ -31,10 +31,10 @@ from optuna.trial import create_trial
 
 from bhsearch.engines.base import Trial
 from bhsearch.engines.optuna import engine as optuna_engine
-from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.distributions import distribution
 from bhsearch.engines.optuna.engine import OptunaEngine
 from bhsearch.engines.optuna.importances import importance_spread, shares_of
+from bhsearch.engines.optuna.storages.connection import connect
 from bhsearch.errors import BhsearchError, SettingsError
 from bhsearch.evaluation.bootstrap import bootstrap_scores, group_draws, interval
 from bhsearch.evaluation.metrics import score

@@ -25,7 +25,19 @@ STOPS = (1, 5, 16, 19)
 # One sampler of each engine, for what has nothing to do with samplers.
 PLAIN = [(name, min(ENGINES.get(name).samplers(), key=lambda sampler: sampler != "random")) for name in ENGINES]
 each = pytest.mark.parametrize(("engine", "sampler"), CASES)
-either = pytest.mark.parametrize(("engine", "sampler"), PLAIN)
+either = pytest.mark.parametrize(
+    ("engine", "sampler", "database"),
+    [*((*case, "database") for case in PLAIN), ("optuna", "random", "journal")],
+    indirect=["database"],
+)
+
+
+@pytest.fixture
+def database(request, database, tmp_path):
+    """URLs of fresh, empty storages by name: of databases, or of journals for the engine that has them."""
+    if getattr(request, "param", "database") == "database":
+        return database
+    return lambda name="optuna": f"journal:{tmp_path}/{name}.log"
 
 
 @pytest.fixture
@@ -272,7 +284,7 @@ def test_a_deleted_study_is_gone(place, sampler):
     study = place().open(sampler)
     one_trial(study)
     study.delete()
-    with pytest.raises(StudyError, match=r"There is no study 'study' .*Existing studies: none"):
+    with pytest.raises(StudyError, match=r"There is no study .study. .*(Existing studies: none|does not exist)"):
         place().store.find(place().storage, "study")
     assert place().open(sampler).trials() == []
 

@@ -1,6 +1,6 @@
 """`kill -9` of a worker or of its supervisor, at any moment: the same command goes on, and nothing is lost.
 
-Three kills in the default run; `BHSEARCH_KILLS=20 pytest -n0 tests/faults/test_kills.py` for twenty.
+Three kills for each kind of storage; `BHSEARCH_KILLS=20 pytest -n0 tests/faults/test_kills.py` for twenty.
 """
 
 from __future__ import annotations
@@ -24,9 +24,14 @@ SECONDS = 14.0  # about what a study here takes from its start to its end
 LEFT_ALONE = 5.0  # seconds in which a worker ends when its supervisor is gone
 
 
-def kill_one(folder: Path, chance: random.Random) -> str:
+def words_of(storage: str) -> list[str]:
+    """The arguments of the command."""
+    return [*arguments(trials=N_TRIALS, workers=2, quiet=True), "--storage", storage]
+
+
+def kill_one(folder: Path, storage: str, chance: random.Random) -> str:
     """Start the command, and kill its supervisor or a worker at a random moment; a supervisor may go on for a while."""
-    with started(folder, "-m", "bhsearch.run", *arguments(trials=N_TRIALS, workers=2, quiet=True)) as process:
+    with started(folder, "-m", "bhsearch.run", *words_of(storage)) as process:
         end = time.monotonic() + chance.uniform(0.5, SECONDS)
         while time.monotonic() < end and process.poll() is None:
             time.sleep(0.02)
@@ -53,7 +58,8 @@ def kill_one(folder: Path, chance: random.Random) -> str:
         return "the supervisor"
 
 
-def test_whatever_is_killed_when_the_same_command_ends_with_everything(tmp_path):
+@pytest.mark.parametrize("storage", ["sqlite:///optuna.db", "journal:studies.log"])
+def test_whatever_is_killed_when_the_same_command_ends_with_everything(tmp_path, storage):
     chance = random.Random(os.environ.get("BHSEARCH_KILLS_SEED", "0"))
     kills, n_study = 0, 0
     while kills < N_KILLS:
@@ -62,12 +68,13 @@ def test_whatever_is_killed_when_the_same_command_ends_with_everything(tmp_path)
         n_study += 1
         what = ""
         while kills < N_KILLS and "done" not in what and "to its end" not in what:
-            what = kill_one(folder, chance)
+            what = kill_one(folder, storage, chance)
             kills += what.startswith(("a worker", "the supervisor")) + what.endswith("supervisor") * what.startswith(
                 "a w"
             )
             print(f"{kills:>3} killed: {what}")
-        end = run(folder, *arguments(trials=N_TRIALS, workers=2, quiet=True))
+        end = run(folder, *words_of(storage))
         assert end.returncode == 0, end.stdout + end.stderr
-        assert_whole(folder, N_TRIALS)
+        kind, _, file = storage.rpartition(":" if storage.startswith("journal") else "///")
+        assert_whole(folder, N_TRIALS, f"journal:{folder}/{file}" if kind == "journal" else None)
     assert [process for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in process.info["cmdline"]] == []

@@ -12,9 +12,9 @@ from optuna.storages._rdb.storage import _create_scoped_session
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, PendingRollbackError
 
-from bhsearch.engines.optuna import connection as storage_module
-from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, metadata_of, open_study
+from bhsearch.engines.optuna.storages import connection as storage_module
+from bhsearch.engines.optuna.storages.connection import connect
 from bhsearch.errors import RunError, StudyError
 from bhsearch.objectives.space import frozen_space
 from bhsearch.states import COMPLETE

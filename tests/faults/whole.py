@@ -49,13 +49,22 @@ def assert_whole(folder: Path, n_trials: int, storage: str | None = None, store:
 
 def trials_in(storage: str) -> list[Any]:
     """Trials of the study in a storage; none where it is not there yet. No connection is left open."""
+    if storage.startswith("journal:"):
+        file = storage.removeprefix("journal:")
+        if not Path(file).exists():
+            return []
+        return _trials_of(optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(file)))
     opened = optuna.storages.RDBStorage(storage)
     try:
-        names = optuna.get_all_study_names(opened)
-        return optuna.load_study(study_name=STUDY, storage=opened).trials if STUDY in names else []
+        return _trials_of(opened)
     finally:
         opened.remove_session()
         opened.engine.dispose()
+
+
+def _trials_of(opened: optuna.storages.BaseStorage) -> list[Any]:
+    names = optuna.get_all_study_names(opened)
+    return optuna.load_study(study_name=STUDY, storage=opened).trials if STUDY in names else []
 
 
 def assert_retried(trials: list[Any], runs: dict[int, Any]) -> None:

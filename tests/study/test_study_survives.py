@@ -12,8 +12,8 @@ import pytest
 from optuna.trial import TrialState
 
 from bhsearch.engines.base import INTERRUPTED
-from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, metadata_of, open_study
+from bhsearch.engines.optuna.storages.connection import connect
 from bhsearch.errors import RunError
 from bhsearch.objectives.space import frozen_space
 from bhsearch.states import FAILED

@@ -12,20 +12,20 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
-from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.study._tell import _tell_with_warning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bhsearch.engines.base import Trial, TrialAlreadyEnded, result_attributes
-from bhsearch.engines.optuna import attributes as attributes
 from bhsearch.engines.optuna.allowance import Allowance
-from bhsearch.engines.optuna.connection import discard_if_new, retry_while_unavailable
 from bhsearch.engines.optuna.distributions import distribution
 from bhsearch.engines.optuna.history import TrialHistory
 from bhsearch.engines.optuna.importances import shares_of
 from bhsearch.engines.optuna.observations import ObservedStudy
 from bhsearch.engines.optuna.pruners import PRUNERS, pruner_inputs
 from bhsearch.engines.optuna.registry import SAMPLERS
+from bhsearch.engines.optuna.storages import attributes as attributes
+from bhsearch.engines.optuna.storages.connection import discard_if_new, retry_while_unavailable
+from bhsearch.engines.optuna.storages.heartbeats import heartbeats_of
 from bhsearch.engines.optuna.untried import UntriedSampler
 from bhsearch.errors import MissingError, StudyError
 from bhsearch.objectives.base import IntermediateValue
@@ -69,6 +69,7 @@ class OptunaEngine:
         self._pruner, self._steps_per_fold = pruner, steps_per_fold
         study.pruner = PRUNERS[pruner](steps_per_fold)
         self._history = TrialHistory(space, self._distributions)
+        self._heartbeats = heartbeats_of(study)
         self._agrees = False  # whether the distributions agree with those in the storage
         self._running: dict[int, optuna.Trial] = {}
         self._reported: set[int] = set()  # steps that the running trial has reported
@@ -207,26 +208,17 @@ class OptunaEngine:
     @property
     def beat_seconds(self) -> float | None:
         """Seconds between two calls of `beat`; None for storages that other hosts cannot reach."""
-        storage = self._study._storage
-        if not is_heartbeat_enabled(storage):
-            return None
-        return cast(BaseHeartbeat, storage).get_heartbeat_interval()
+        return self._heartbeats.seconds
 
     @retry_while_unavailable
     def beat(self, number: int) -> None:
-        """Record a heartbeat of a running trial, with the time of the database server's clock."""
-        storage = self._study._storage
-        trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
-        cast(BaseHeartbeat, storage).record_heartbeat(trial_id)
+        """Record a heartbeat of a running trial."""
+        self._heartbeats.beat(number)
 
     @retry_while_unavailable
     def stale(self) -> set[int]:
         """Return the numbers of running trials whose heartbeat is overdue."""
-        storage = self._study._storage
-        if not is_heartbeat_enabled(storage):
-            return set()
-        found = cast(BaseHeartbeat, storage)._get_stale_trial_ids(self._study._study_id)
-        return {storage.get_trial_number_from_id(each) for each in found}
+        return self._heartbeats.stale()
 
     @retry_while_unavailable
     def trials(self) -> list[Trial]:

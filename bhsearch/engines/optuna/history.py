@@ -9,8 +9,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from bhsearch.engines.base import Trial, is_ignored_on_resume
-from bhsearch.engines.optuna.attributes import notes_of
 from bhsearch.engines.optuna.observations import Observations
+from bhsearch.engines.optuna.storages.attributes import notes_of
 from bhsearch.engines.optuna.untried import TriedPoints
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING

@@ -14,7 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from bhsearch.engines.optuna.attributes import NewTrialStorage
+from bhsearch.engines.optuna.storages.attributes import NewTrialStorage
 
 _FIRST_ROWS = 64
 

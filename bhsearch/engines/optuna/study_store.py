@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -12,15 +11,15 @@ import optuna
 
 from bhsearch.engines.base import Capabilities, Engine, StoredStudy
 from bhsearch.engines.optuna import engine
-from bhsearch.engines.optuna.connection import (
+from bhsearch.engines.optuna.registry import SAMPLERS
+from bhsearch.engines.optuna.storages.connection import (
     connect,
     discard_if_new,
     explain_unwritable,
     reconnect,
     retry_while_unavailable,
 )
-from bhsearch.engines.optuna.registry import SAMPLERS
-from bhsearch.engines.optuna.url import check_storage, sqlite_file, without_password
+from bhsearch.engines.optuna.storages.url import check_storage, storage_file, without_password
 from bhsearch.errors import MissingError
 from bhsearch.objectives.space import Parameter, Params
 from bhsearch.plugins import PluginSource
@@ -79,17 +78,17 @@ class OptunaStore:
         return SAMPLERS.source(name)
 
     def check(self, storage: str) -> None:
-        """Check that the database can be opened by several processes; see `check_storage`."""
+        """Check that several processes can open the storage; see `check_storage`."""
         check_storage(storage)
 
     def location(self, storage: str) -> str:
-        """Return the URL of the database without user, password and options."""
+        """Return the URL of the storage without user, password and options."""
         return without_password(storage)
 
     def lock_key(self, storage: str) -> str:
-        """Return the URL; for a database file, whose path may be relative, the working directory is appended."""
-        is_file = "://" not in storage or storage.startswith("sqlite")
-        return f"{storage} of {Path.cwd() if is_file else ''}"
+        """Return the URL, or the path of the file for a storage in a file."""
+        file = storage_file(storage)
+        return storage if file is None else str(file.resolve())
 
     def open(self, storage: str, name: str, metadata: dict[str, Any]) -> StoredStudy:
         """Open a study; create it if it does not exist; see `StudyStore.open`."""
@@ -101,22 +100,20 @@ class OptunaStore:
         """Open an existing study, without creating the database; see `StudyStore.find`."""
         if not patient:
             check_storage(storage)
-        file = sqlite_file(storage)
-        if file is not None and not file.exists():  # SQLite would create an empty database
-            raise MissingError(
-                f"There is no study {name!r} in the storage: the database {file.absolute()} does not exist."
-            )
+        file = storage_file(storage)
+        if file is not None and not file.exists():  # opening it would create an empty one
+            raise MissingError(f"There is no study {name!r} in the storage: {file.absolute()} does not exist.")
         return _joined(storage, name) if patient else OptunaStudy(engine.find_study(connect(storage), name))
 
     def names(self, storage: str) -> list[str]:
-        """Return the names of all studies; empty if the database file does not exist."""
-        file = sqlite_file(storage)
+        """Return the names of all studies; empty if the file of the storage does not exist."""
+        file = storage_file(storage)
         if file is not None and not file.exists():
             return []
         return list(optuna.get_all_study_names(connect(storage)))
 
     def discard_if_new(self, storage: str) -> None:
-        """Delete the database file if this process created it and it contains no study."""
+        """Delete the file of the storage if this process created it and it contains no study."""
         connected = self._opened.get(storage)
         if connected is not None:
             discard_if_new(connected)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bhsearch.engines.base import Trial
-from bhsearch.engines.optuna.url import sqlite_file
+from bhsearch.engines.optuna.storages.url import storage_file
 from bhsearch.runtime.cache import explain_write_errors
 
 
@@ -16,7 +16,7 @@ def write_trials(storage: str, study: str, trials: Sequence[Trial]) -> Path:
     """Write trials to a new CSV file in the folder of their storage, one row per trial.
 
     Args:
-        storage: Database URL.
+        storage: URL of the storage.
         study: Name of the study.
         trials: All known trials of the study.
 
@@ -26,7 +26,7 @@ def write_trials(storage: str, study: str, trials: Sequence[Trial]) -> Path:
     Raises:
         PlaceError: If the file cannot be written.
     """
-    held = sqlite_file(storage) or Path("study")
+    held = storage_file(storage) or Path("study")
     name = re.sub(r"[^\w.-]+", "_", study)
     stem = f"{held.stem}-{name}-trials"
     folder = held.parent if held.parent.is_dir() else Path()

@@ -115,8 +115,8 @@ def next_retry(trials: Sequence[Trial], names: Iterable[str]) -> Trial | None:
         names: Names of all parameters of the space; a trial whose process died before all parameters were sampled is
             not retried, and is no retry itself.
     """
-    again = {trial.notes.get("retry_of") for trial in trials if trial.was_sampled}
     wanted = set(names)
+    again = {trial.notes.get("retry_of") for trial in trials if trial.state != FAILED or wanted <= set(trial.params)}
     for trial in trials:
         if (
             trial.state == FAILED

@@ -9,8 +9,8 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from bhsearch.engines.optuna.allowance import TRIALS_PER_VIEW, Allowance
-from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
+from bhsearch.engines.optuna.storages.connection import connect
 from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.objectives.costs import FeatureCosts, computed_pairs, pairs_of
 from bhsearch.objectives.space import finetune_space, frozen_space, starting_points

@@ -13,10 +13,11 @@ from optuna.trial import TrialState
 
 from bhsearch import states
 from bhsearch.engines.base import INTERRUPTED
-from bhsearch.engines.optuna import attributes, engine
-from bhsearch.engines.optuna.connection import connect
+from bhsearch.engines.optuna import engine
 from bhsearch.engines.optuna.engine import OptunaEngine, add_backbones, metadata_of, open_study
 from bhsearch.engines.optuna.registry import SAMPLERS
+from bhsearch.engines.optuna.storages import attributes
+from bhsearch.engines.optuna.storages.connection import connect
 from bhsearch.errors import StudyError
 from bhsearch.objectives.space import starting_point
 from tests.engines.engines import BACKBONES, SPACE, space_of

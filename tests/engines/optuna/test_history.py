@@ -10,8 +10,8 @@ import sqlalchemy
 from optuna.storages import InMemoryStorage
 
 from bhsearch.engines.base import INTERRUPTED
-from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
+from bhsearch.engines.optuna.storages.connection import connect
 from bhsearch.objectives.space import frozen_space, starting_point
 from bhsearch.states import COMPLETE, FAILED, RUNNING
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
 from bhsearch.engines.optuna.registry import SAMPLERS
+from bhsearch.engines.optuna.storages.connection import connect
 from bhsearch.objectives.space import starting_point, starting_points
 from tests.engines.engines import space_of
 

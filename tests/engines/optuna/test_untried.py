@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
+from bhsearch.engines.optuna.storages.connection import connect
 from bhsearch.engines.optuna.untried import TriedPoints
 from bhsearch.objectives.space import Parameter, effective, finetune_space, frozen_space
 

@@ -8,8 +8,8 @@ import sqlite3
 
 import pytest
 
-from bhsearch.engines.optuna.connection import connect
-from bhsearch.engines.optuna.url import check_storage
+from bhsearch.engines.optuna.storages.connection import connect
+from bhsearch.engines.optuna.storages.url import check_storage
 from bhsearch.errors import LostStorageError, SettingsError, StudyError
 from bhsearch.study import runner
 from bhsearch.study.events import ProgressReporter

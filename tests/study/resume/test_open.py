@@ -90,7 +90,7 @@ def test_looking_for_a_study_makes_no_database(engine, tmp_path):
 
 def test_a_worker_of_no_study_is_told_which_file_is_lacking_and_makes_none(tmp_path):
     with pytest.raises(
-        MissingError, match=rf"no study 'first' in the storage: the database {tmp_path}/elsewhere\.db does not exist"
+        MissingError, match=rf"no study 'first' in the storage: {tmp_path}/elsewhere\.db does not exist"
     ):
         settings_of("sqlite:///elsewhere.db", "first")
     assert list(tmp_path.iterdir()) == []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bhsearch.engines.base import MOST_RETRIES, Trial, TrialAlreadyEnded
-from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, open_study
+from bhsearch.engines.optuna.storages.connection import connect
 from bhsearch.objectives.space import frozen_space
 from bhsearch.runtime.processes import this_process
 from bhsearch.states import COMPLETE, FAILED, PRUNED, RUNNING

@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from bhsearch.engines.optuna.connection import connect, retry_while_unavailable
+from bhsearch.engines.optuna.storages.connection import connect, retry_while_unavailable
 from bhsearch.engines.optuna.study_store import STORE
 from bhsearch.errors import PlaceError, StudyError
 from tests.surroundings import as_unknown_user
@@ -26,7 +26,7 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     for place in (tmp_path, *tmp_path.parents[:3]):  # up to pytest's own folder, which is closed to other users
         place.chmod(place.stat().st_mode | 0o055)
-    code = "from bhsearch.engines.optuna.connection import connect; connect('sqlite:///optuna.db')"
+    code = "from bhsearch.engines.optuna.storages.connection import connect; connect('sqlite:///optuna.db')"
     done = as_unknown_user(tmp_path, "-c", code)
     assert f"{tmp_path} is not writable; use a writable folder: --storage sqlite:////FOLDER/optuna.db" in done.stderr
 

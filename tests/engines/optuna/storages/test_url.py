@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bhsearch.engines.optuna.url import scrubbed, without_password
+from bhsearch.engines.optuna.storages.url import scrubbed, without_password
 
 # Host and database in capitals, all that is secret without them: a capital in what is shown is none of the secret.
 PLACE = "HOST:5432/DB"

@@ -19,15 +19,17 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 
-from bhsearch.engines.optuna.url import check_storage, scrubbed, sqlite_file
-from bhsearch.errors import LostStorageError, PlaceError, RunError, StudyError
+from bhsearch.engines.optuna.storages.guard import FileGuard
+from bhsearch.engines.optuna.storages.heartbeats import BEAT_SECONDS, GRACE_SECONDS
+from bhsearch.engines.optuna.storages.journal import JournalFile, open_journal
+from bhsearch.engines.optuna.storages.url import check_storage, journal_file, scrubbed, sqlite_file, storage_file
+from bhsearch.errors import PlaceError, RunError, StudyError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _AGAIN_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)  # between attempts; the last value repeats
 PATIENCE_SECONDS = 300.0
 _MADE: set[Path] = set()  # database files that this process created
-_BEAT_SECONDS, _GRACE_SECONDS = 20, 90
 
 
 def retry_while_unavailable(call: Callable[P, R]) -> Callable[P, R]:
@@ -102,14 +104,14 @@ def connect(url: str) -> optuna.storages.BaseStorage:
     """Open a storage; create it if it does not exist.
 
     Args:
-        url: Database URL.
+        url: Database URL, or the path of a journal; see `check_storage`.
 
     Raises:
         SettingsError: If the URL is that of an in-memory database.
-        StudyError: If the database cannot be opened.
+        StudyError: If the database or the journal cannot be opened.
     """
     check_storage(url)
-    file = sqlite_file(url)
+    file = storage_file(url)
     is_new = file is not None and not file.exists()
     try:
         storage = _open(url)
@@ -151,27 +153,31 @@ def reconnect(url: str) -> optuna.storages.BaseStorage:
 
 
 def discard_if_new(storage: optuna.storages.BaseStorage) -> None:
-    """Delete the database file of a storage if this process created the file and it contains no study.
+    """Delete the file of a storage if this process created the file and it contains no study.
 
     The caller must hold a lock, so that no other process creates a study in the storage at the same time.
     """
-    engine = getattr(getattr(storage, "_backend", storage), "engine", None)
-    file = sqlite_file(str(engine.url)) if engine is not None else None
-    if engine is None or file is None or file.resolve() not in _MADE or optuna.get_all_study_names(storage):
+    backend: Any = getattr(storage, "_backend", storage)
+    file = backend.path if isinstance(backend, JournalFile) else sqlite_file(str(backend.engine.url))
+    if file is None or file.resolve() not in _MADE or optuna.get_all_study_names(storage):
         return
-    storage.remove_session()
-    engine.dispose()
-    for suffix in ("", "-wal", "-shm", "-journal"):
+    if not isinstance(backend, JournalFile):
+        storage.remove_session()
+        backend.engine.dispose()
+    for suffix in ("", "-wal", "-shm", "-journal", ".lock"):
         Path(f"{file}{suffix}").unlink(missing_ok=True)
     _MADE.discard(file.resolve())
 
 
 def _open(url: str) -> optuna.storages.BaseStorage:
+    journal = journal_file(url)
+    if journal is not None:
+        return open_journal(journal)
     is_sqlite = make_url(url).get_backend_name() == "sqlite"
     file = sqlite_file(url)
     in_wal = file is not None and _in_wal(file)
     # A database server may have clients on other hosts, where a process id is meaningless, so heartbeats are needed.
-    every, grace = (None, None) if is_sqlite else (_BEAT_SECONDS, _GRACE_SECONDS)
+    every, grace = (None, None) if is_sqlite else (BEAT_SECONDS, GRACE_SECONDS)
     pool = {"pool_pre_ping": True}  # detects a connection that the server has closed before it is used
     escaped = url.replace("{", "{{").replace("}", "}}")  # Optuna passes the URL through `str.format`
     with warnings.catch_warnings():
@@ -187,7 +193,7 @@ def _open(url: str) -> optuna.storages.BaseStorage:
 
     if file is not None:
         storage.engine.dispose()
-        guard = _Guard(file)
+        guard = FileGuard(file, "database")
         event.listen(storage.engine, "do_connect", guard.check)  # SQLite would replace a deleted file by an empty one
         event.listen(storage.engine, "checkout", guard.check)
     return storage
@@ -208,34 +214,6 @@ def _keep_loggers() -> Iterator[None]:
 
 
 _open_patiently = retry_while_unavailable(_open)
-
-
-class _Guard:
-    """A check that a database file was not deleted or replaced, which an open connection does not notice.
-
-    Args:
-        file: Path of the database file, which must exist.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._identity = self._now()
-
-    def check(self, *_: Any) -> None:
-        """Raise `LostStorageError` if the file was deleted or replaced; takes about a microsecond otherwise."""
-        now = self._now()
-        if now != self._identity:
-            what = "deleted" if now is None else "replaced by another file"
-            raise LostStorageError(f"The study's database {self._file} was {what} while the command used it.")
-
-    def _now(self) -> tuple[int, int] | None:
-        try:
-            found = self._file.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError:  # the network file system does not answer, so assume that the file is unchanged
-            return getattr(self, "_identity", None)
-        return found.st_dev, found.st_ino
 
 
 def _in_wal(file: Path) -> bool:

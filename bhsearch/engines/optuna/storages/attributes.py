@@ -16,13 +16,15 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
+
+from bhsearch.engines.optuna.storages.journal import set_attributes, set_params
 
 METRIC = "auc"
 _FOR_PEOPLE = frozenset(("seconds", "reason", "retry_of", "auc_low", "auc_high", "ms_per_image"))
@@ -53,7 +55,7 @@ def of_notes(notes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def keep_notes(storage: BaseStorage, trial_id: int, notes: Mapping[str, Any]) -> None:
-    """Store notes with a trial that has not ended: in a relational database all of them or none."""
+    """Store notes with a trial that has not ended: in a database or a journal all of them or none."""
     shown, hidden = of_notes(notes)
     backend = _backend(storage)
     if isinstance(backend, RDBStorage):
@@ -61,6 +63,9 @@ def keep_notes(storage: BaseStorage, trial_id: int, notes: Mapping[str, Any]) ->
             _check_running(backend, session, trial_id)
             _replace_rows(session, models.TrialUserAttributeModel, trial_id, shown)
             _replace_rows(session, models.TrialSystemAttributeModel, trial_id, hidden)
+        return
+    if isinstance(storage, JournalStorage):
+        set_attributes(storage, trial_id, shown, hidden)
         return
     for key, value in shown.items():
         storage.set_trial_user_attr(trial_id, key, value)
@@ -113,7 +118,7 @@ class NewTrialStorage:
         self._collected.append((trial_id, name, value, distribution))
 
     def flush(self) -> None:
-        """Store all parameters: in a relational database all of them or none.
+        """Store all parameters: in a database or a journal all of them or none.
 
         Raises:
             ValueError: If a distribution does not agree with those of earlier trials.
@@ -126,6 +131,8 @@ class NewTrialStorage:
                 else:
                     for row in self._collected:
                         backend._set_trial_param_without_commit(session, *row)
+        elif isinstance(self._storage, JournalStorage):
+            set_params(self._storage, self._collected)
         else:
             for row in self._collected:
                 self._storage.set_trial_param(*row)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from bhsearch.engines.optuna.connection import connect
+from bhsearch.engines.optuna.storages.connection import connect
 from tests.studies import environment, optuna_trials, search
 
-SHIM = Path(__file__).resolve().parents[2] / "faults" / "noshm.c"
+SHIM = Path(__file__).resolve().parents[3] / "faults" / "noshm.c"
 OPEN = """
 import sys, optuna
-from bhsearch.engines.optuna import connection as optuna_storage
+from bhsearch.engines.optuna.storages import connection as optuna_storage
 storage = optuna_storage.connect("sqlite:///optuna.db")
 study = optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
 study.optimize(lambda trial: trial.suggest_float("x", 0, 1), 2)
@@ -82,7 +82,7 @@ def test_a_new_database_leaves_the_loggers_of_the_process_alone(tmp_path):
     # In a process of its own: pytest's handlers at the root logger keep Optuna from touching any.
     code = (
         "import logging\n"
-        "from bhsearch.engines.optuna.connection import connect\n"
+        "from bhsearch.engines.optuna.storages.connection import connect\n"
         "logger = logging.getLogger('bhsearch.tracking.requests')\n"
         "connect('sqlite:///optuna.db')\n"
         "print('STATE', logger.disabled, logging.getLogger().handlers, logging.getLogger().level)\n"

@@ -6,9 +6,9 @@ import optuna
 import pytest
 
 from bhsearch.engines.base import TrialAlreadyEnded
-from bhsearch.engines.optuna import attributes as attributes
-from bhsearch.engines.optuna.connection import connect
 from bhsearch.engines.optuna.engine import OptunaEngine, load_settings, metadata_of, open_study, save_settings
+from bhsearch.engines.optuna.storages import attributes as attributes
+from bhsearch.engines.optuna.storages.connection import connect
 from bhsearch.errors import StudyError
 from bhsearch.objectives.space import frozen_space
 

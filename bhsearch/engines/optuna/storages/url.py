@@ -1,7 +1,8 @@
-"""Removal of passwords from database URLs and error messages, so that no log, MLflow run or message contains them."""
+"""URLs of storages: their files, and removal of passwords, so that no log, MLflow run or message contains them."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote, unquote_plus
@@ -12,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from bhsearch.errors import SettingsError
 
 _HIDDEN = "..."
+_JOURNAL = "journal:"
 _PLACE = re.compile(r"(\[[0-9a-fA-F:.%]*\]|[^:\[\]/]*)(:\d*)?(/.*)?", re.DOTALL)
 _SHORTEST = 4  # characters; a shorter password may occur in any text by chance
 
@@ -21,6 +23,8 @@ def without_password(url: str) -> str:
 
     Any part that may belong to a password is omitted, too. The result is for display and may not be a valid URL.
     """
+    if url.startswith(_JOURNAL):
+        return url
     kind, rest = _parts(url)
     before, _, options = rest.partition("?")
     if kind.startswith("sqlite") and before.startswith("/"):  # a file name may contain any character
@@ -43,12 +47,34 @@ def sqlite_file(url: str) -> Path | None:
     return Path(parts.database)
 
 
+def journal_file(url: str) -> Path | None:
+    """Return the file of a journal, `journal:PATH`; None for databases."""
+    return Path(url.removeprefix(_JOURNAL)) if url.startswith(_JOURNAL) else None
+
+
+def storage_file(url: str) -> Path | None:
+    """Return the file of a storage, that is, of an SQLite database or of a journal; None for other storages."""
+    return journal_file(url) or sqlite_file(url)
+
+
 def check_storage(url: str) -> None:
-    """Check that a database is not in memory, where workers and later commands could not access it.
+    """Check that workers and later commands can access a storage.
+
+    Args:
+        url: Database URL, or `journal:PATH` for a journal.
 
     Raises:
-        SettingsError: If the database is in memory; the message suggests a URL.
+        SettingsError: If the database is in memory, the journal has no path, or the operating system is one on which
+            journals are not supported; the message suggests a URL.
     """
+    if url.startswith(_JOURNAL):
+        if not url.removeprefix(_JOURNAL):
+            raise SettingsError("--storage journal: must name a file, such as --storage journal:/shared/studies.log.")
+        if os.name == "nt":
+            raise SettingsError(
+                f"--storage {url} is not available on Windows. Use a database, such as sqlite:///optuna.db."
+            )
+        return
     try:
         parts = make_url(url)
     except ArgumentError:  # `connect` reports an invalid URL

@@ -1,0 +1,259 @@
+"""Optuna's journal: a storage in one file, which processes on several machines can share through a common folder.
+
+Optuna provides the journal; this module makes it survive what a search survives with a database. A process that is
+killed while it holds the lock does not block the others for 30 s if they run on the same machine. A line that a crash
+or a full disk has cut short is removed before the next line is written; otherwise the file could not be read any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import time
+import uuid
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock, get_lock_file
+from optuna.storages.journal._storage import JournalOperation
+
+from bhsearch.engines.optuna.storages.guard import FileGuard
+from bhsearch.errors import PlaceError, StudyError
+from bhsearch.runtime.cache import interprocess_lock
+from bhsearch.runtime.processes import is_alive, this_process
+
+_GRACE_SECONDS = 30.0  # time after which the lock of a process on another machine counts as abandoned
+_MOST_PAUSE_SECONDS = 0.1
+_BLOCK = 1 << 16  # bytes
+
+
+class JournalLock(BaseJournalFileLock):
+    """A lock between processes of several machines: a symbolic link, whose creation is atomic on NFS, too.
+
+    The target of the link is not a file; it names the holder, so that the lock of a process that has died can be
+    removed.
+
+    Args:
+        journal: Path of the journal, which the name of the link begins with.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._link = journal.with_name(f"{journal.name}.lock")
+        self._mine = ""
+
+    def acquire(self) -> bool:
+        """Wait until the lock is held, and return True."""
+        mine = json.dumps({**this_process(), "id": uuid.uuid4().hex})
+        since, seen, pause = time.monotonic(), "", 0.001
+        while not self._created(mine):
+            holder = self._holder()
+            if holder != seen:
+                since, seen = time.monotonic(), holder
+            elif holder and (time.monotonic() > since + _GRACE_SECONDS or not _is_running(holder)):
+                self._remove(holder)
+            time.sleep(pause)
+            pause = min(2 * pause, _MOST_PAUSE_SECONDS)
+        self._mine = mine
+        return True
+
+    def release(self) -> None:
+        """Give the lock back; does nothing if another process has removed it as abandoned."""
+        if self._holder() == self._mine:
+            self._link.unlink(missing_ok=True)
+
+    def _created(self, target: str) -> bool:
+        try:
+            self._link.symlink_to(target)
+        except FileExistsError:
+            return False
+        return True
+
+    def _holder(self) -> str:
+        """Return what the link says of its holder; empty if nobody holds the lock."""
+        try:
+            return str(self._link.readlink())
+        except FileNotFoundError:
+            return ""
+
+    def _remove(self, holder: str) -> None:
+        """Remove an abandoned lock; the processes of this machine do so one after another."""
+        with interprocess_lock(f"the journal's lock {self._link}"):
+            if self._holder() == holder:
+                self._link.unlink(missing_ok=True)
+
+
+def _is_running(holder: str) -> bool:
+    try:
+        return is_alive(json.loads(holder))
+    except ValueError:  # a lock of Optuna itself, which does not name its holder
+        return True
+
+
+class JournalFile(JournalFileBackend):
+    """The file of a journal; see `optuna.storages.journal.JournalFileBackend`.
+
+    Args:
+        path: Path of the file, which is created if it does not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        super().__init__(str(self.path), JournalLock(self.path))
+        self._guard = FileGuard(self.path, "journal")
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Yield the operations from the given number on.
+
+        Raises:
+            LostStorageError: If the file was deleted or replaced.
+            StudyError: If the file is damaged or no journal.
+        """
+        self._guard.check()
+        logs = super().read_logs(log_number_from)
+        while True:
+            try:
+                log = next(logs)
+                if not isinstance(log, dict) or "op_code" not in log:
+                    raise ValueError("no operation of Optuna")
+            except StopIteration:
+                return
+            except ValueError as error:
+                raise StudyError(
+                    f"The journal {self.path} in --storage is damaged, or is no journal of Optuna ({error}). Use "
+                    "another file."
+                ) from error
+            yield log
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append operations: all of them or none, unless the machine crashes.
+
+        Raises:
+            LostStorageError: If the file was deleted or replaced.
+            PlaceError: If the disk is full, or the file or its folder cannot be written.
+        """
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        try:
+            with get_lock_file(self._lock):
+                self._guard.check()
+                self._append(lines)
+        except OSError as error:
+            raise _explained(error, self.path) or error from error
+
+    def _append(self, lines: bytes) -> None:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND)
+        try:
+            end = _end_of_last_line(descriptor)
+            os.ftruncate(descriptor, end)
+            try:
+                while lines:
+                    lines = lines[os.write(descriptor, lines) :]
+                os.fsync(descriptor)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, end)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def open_journal(path: Path) -> JournalStorage:
+    """Open a journal, and create the file if it does not exist.
+
+    Raises:
+        StudyError: If the file is damaged or no journal, or cannot be opened.
+    """
+    if not path.absolute().parent.is_dir():
+        raise StudyError(f"Cannot open the journal in --storage: the folder {path.absolute().parent} does not exist.")
+    try:
+        return JournalStorage(JournalFile(path))
+    except OSError as error:
+        raise StudyError(f"Cannot open the journal {path.absolute()} in --storage: {error.strerror}.") from error
+
+
+def set_attributes(storage: JournalStorage, trial_id: int, shown: Mapping[str, Any], hidden: Mapping[str, Any]) -> None:
+    """Set user attributes and system attributes of a trial that has not ended, in one operation of the file.
+
+    Raises:
+        UpdateFinishedTrialError: If the trial has ended.
+    """
+    users, systems = JournalOperation.SET_TRIAL_USER_ATTR, JournalOperation.SET_TRIAL_SYSTEM_ATTR
+    rows = [{"op_code": users, "trial_id": trial_id, "user_attr": {key: value}} for key, value in shown.items()]
+    rows += [{"op_code": systems, "trial_id": trial_id, "system_attr": {key: value}} for key, value in hidden.items()]
+    _append(storage, rows)
+
+
+def set_params(storage: JournalStorage, params: Iterable[tuple[int, str, float, BaseDistribution]]) -> None:
+    """Set parameters of trials that have not ended, in one operation of the file.
+
+    Args:
+        storage: The journal.
+        params: Arguments of `optuna.storages.BaseStorage.set_trial_param` for each parameter.
+
+    Raises:
+        UpdateFinishedTrialError: If a trial has ended.
+        ValueError: If a distribution does not agree with those of earlier trials.
+    """
+    rows = [
+        {
+            "op_code": JournalOperation.SET_TRIAL_PARAM,
+            "trial_id": trial_id,
+            "param_name": name,
+            "param_value_internal": value,
+            "distribution": distribution_to_json(values),
+        }
+        for trial_id, name, value, values in params
+    ]
+    _append(storage, rows)
+
+
+def _append(storage: JournalStorage, operations: Sequence[dict[str, Any]]) -> None:
+    """Write operations to a journal at once, and take them over; the first one that is refused decides the error."""
+    if not operations:
+        return
+    with storage._thread_lock:
+        worker = storage._replay_result.worker_id
+        storage._backend.append_logs([{"worker_id": worker, **operation} for operation in operations])
+        failure: Exception | None = None
+        while True:  # one pass for each operation that is refused, and one that goes to the end
+            try:
+                storage._sync_with_backend()
+            except (UpdateFinishedTrialError, ValueError) as error:
+                failure = failure or error
+            else:
+                break
+    if failure is not None:
+        raise failure
+
+
+def _end_of_last_line(descriptor: int) -> int:
+    """Return the size of a file in bytes, without a last line that does not end."""
+    end = os.fstat(descriptor).st_size
+    while end > 0:
+        begin = max(0, end - _BLOCK)
+        last = os.pread(descriptor, end - begin, begin).rfind(b"\n")
+        if last >= 0:
+            return begin + last + 1
+        end = begin
+    return 0
+
+
+def _explained(error: OSError, path: Path) -> PlaceError | None:
+    """Return the error of a journal that cannot be written, for people; None for an error of another kind."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return PlaceError(
+            f"The disk with the study's journal {path} is full. Free some space, and repeat the command to continue "
+            "the study."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return PlaceError(
+            f"The study's journal {path} cannot be written ({error.strerror}). Give write permission on the file and "
+            "its folder, or use another file with --storage."
+        )
+    return None
