@@ -16,6 +16,7 @@ from bhsearch.errors import BackboneError
 from bhsearch.models.backbones.base import NAME_SEPARATOR, AvailableBackbones, Backbone, Description, KindDefaults
 from bhsearch.models.backbones.encoders.architecture import Architecture, read_architecture
 from bhsearch.models.backbones.encoders.config import CONFIG, EncoderConfig, read_config
+from bhsearch.models.backbones.encoders.hub import PREFIX, HubEncoder
 from bhsearch.models.backbones.encoders.names import translate
 from bhsearch.models.backbones.encoders.network import build
 from bhsearch.models.backbones.encoders.tensors import PICKLES, TensorFiles, require_safe
@@ -96,7 +97,8 @@ class Encoder:
 class EncoderFolder(KindDefaults):
     """Kind of published encoders. The name of a backbone is the name of its folder, with the pooling if it is given.
 
-    Users name a folder, optionally followed by a pooling: `FOLDER` or `FOLDER@cls+mean`.
+    Users name a folder, or a model of a hub, optionally followed by a pooling: `FOLDER`, `FOLDER@cls+mean`,
+    `hf://OWNER/NAME`.
     """
 
     title = "published encoder"
@@ -106,7 +108,9 @@ class EncoderFolder(KindDefaults):
         return ()
 
     def claims(self, name: str) -> bool:
-        """Return whether the name is a path with folders, a file of weights, or a folder that contains an encoder."""
+        """Return whether the name is a path of a hub or with folders, a file of weights, or a folder of an encoder."""
+        if name.startswith(PREFIX):
+            return True
         path = Path(split_pooling(name)[0])
         if path.is_absolute() or path.suffix in _WEIGHT_FILES or (path / CONFIG).is_file():
             return True
@@ -114,6 +118,10 @@ class EncoderFolder(KindDefaults):
 
     def name_of(self, name: str) -> str:
         """Return the name of the folder with the pooling; for a snapshot in a cache of models, its owner and name."""
+        if name.startswith(PREFIX):
+            encoder = HubEncoder.of(name)
+            own = f"{encoder.owner}--{encoder.name}"
+            return f"{own}@{encoder.pooling}" if encoder.pooling else own
         path, pooling = split_pooling(name)
         folder = Path(path).resolve()
         repository = folder.parent.parent.name
@@ -122,7 +130,11 @@ class EncoderFolder(KindDefaults):
         return f"{own}@{pooling}" if pooling else own
 
     def find(self, name: str, weights_dir: Path | None) -> Backbone:  # noqa: ARG002  # the name is the path
-        """Find and check the encoder; see `BackboneKind.find`."""
+        """Find and check the encoder, and download it if the name is that of a hub; see `BackboneKind.find`."""
+        if name.startswith(PREFIX):
+            hosted = HubEncoder.of(name)
+            folder = hosted.folder().resolve()
+            return Backbone(self.name_of(name), folder, Encoder.of(folder, hosted.pooling).digest(), _KIND)
         path, pooling = split_pooling(name)
         folder = Path(path).resolve()
         if folder.suffix in _WEIGHT_FILES and not folder.is_dir():
