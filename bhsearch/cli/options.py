@@ -82,6 +82,7 @@ def option(
     metavar: str = "",
     *spellings: str,
     choices: Callable[[], Sequence[str]] | None = None,
+    kind: type | None = None,
 ) -> Any:
     """Return a Typer option.
 
@@ -90,14 +91,31 @@ def option(
         metavar: Placeholder of the value; empty for a flag.
         *spellings: Spellings of the option; by default the name of the parameter.
         choices: Function that returns the accepted values, for shell completion.
+        kind: Type of the values, if it is `int` or `float`.
     """
+    parser = {int: _whole_number, float: _number}.get(kind) if kind is not None else None
     return typer.Option(
         *spellings,
         help=help.replace("[", "\\["),
         metavar=metavar,
         show_default=False,
         autocompletion=None if choices is None else _completion(choices),
+        parser=parser,
     )
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number.") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number.") from None
 
 
 def settings_options(
@@ -141,6 +159,7 @@ def _parameter(declared: Field[Any], title: str, required: bool, defaults: bool)
         declaration.metavar,
         *_spellings(declared),
         choices=None if declaration.choices is None else partial(choice_names, declaration),
+        kind=kind,
     )
     made.rich_help_panel = title
     return inspect.Parameter(

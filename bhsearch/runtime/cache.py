@@ -135,7 +135,10 @@ def explain_write_errors(what: str, remedy: str = _REMEDY) -> Iterator[None]:
                 f"The disk is full while writing {what}. No partial files are left; free some space, and repeat the "
                 "command to continue."
             ) from error
-        if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)) or error.errno == errno.EROFS:
+        if (
+            isinstance(error, (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError))
+            or error.errno == errno.EROFS
+        ):
             raise PlaceError(f"Cannot write {what}: {error.strerror}: {error.filename}. {remedy}".rstrip()) from error
         raise
 

@@ -83,7 +83,7 @@ def open_client(patient: bool = False) -> MlflowClient:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    from bhsearch.tracking.requests import call_with_retry, reason_of
+    from bhsearch.tracking.requests import call_with_retry, is_unreachable, reason_of
 
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -109,6 +109,10 @@ def open_client(patient: bool = False) -> MlflowClient:
     except (MlflowException, SQLAlchemyError, ImportError, OSError, StudyError) as error:
         cause = error.__cause__ if isinstance(error, StudyError) and error.__cause__ is not None else error
         place = shown(mlflow.get_tracking_uri())
+        if is_unreachable(cause):
+            raise StudyError(
+                f"The MLflow server {place} cannot be reached. Start it, or set {VARIABLE} to another store."
+            ) from cause
         raise StudyError(f"Cannot open the MLflow store {place}: {reason_of(cause)}") from cause
 
 

@@ -134,6 +134,13 @@ def is_away(error: BaseException) -> bool:
     return False
 
 
+def is_unreachable(error: BaseException) -> bool:
+    """Return whether an error means that no connection to the server could be made."""
+    chain = list(_chain(error))
+    refused = any(isinstance(each, http.ConnectionError | http.ConnectTimeout) for each in chain)
+    return refused and not any(isinstance(each, http.SSLError) for each in chain)
+
+
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status of an error, or the status that MLflow assigns to its error code; None if unknown."""
     for each in _chain(error):

@@ -90,7 +90,8 @@ def test_an_unknown_option_is_refused_with_the_close_one(ends):
 
 
 def test_a_number_that_is_none_is_refused(ends):
-    assert "Invalid value for '--trials'" in refused(ends, "--trials", "many")
+    assert "Invalid value for '--trials': 'many' is not a whole number." in refused(ends, "--trials", "many")
+    assert "Invalid value for '--timeout': '1h' is not a number." in refused(ends, "--timeout", "1h")
 
 
 # -- the data ----------------------------------------------------------------------------------------------------------

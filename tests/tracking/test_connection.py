@@ -61,6 +61,15 @@ def test_a_store_that_cannot_be_opened_is_named_without_its_password(here, monke
     assert [path.name for path in here.iterdir()] == ["file"]
 
 
+def test_a_server_that_does_not_answer_is_said_without_the_words_of_libraries(here, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:hunter2@127.0.0.1:9")
+    with pytest.raises(
+        StudyError, match=r"The MLflow server http://127\.0\.0\.1:9 cannot be reached\. Start it"
+    ) as caught:
+        open_client()
+    assert "HTTPConnection" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("uri", "advice"),
     [

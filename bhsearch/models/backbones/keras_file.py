@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ class KerasFile(KindDefaults):
         file = Path(name)
         if not file.is_file():
             raise BackboneError(f"There is no Keras model file {name!r}. Check the path in --backbones.")
+        if not zipfile.is_zipfile(file):
+            raise BackboneError(
+                f"The file {name!r} is no .keras archive, or is damaged. Save the network again with "
+                "network.save('NAME.keras'), or copy the file again."
+            )
         return Backbone(file.stem, file.resolve(), file_digest(file), "keras-file")
 
     def find_all(self, weights_dir: Path | None, download: bool = True) -> AvailableBackbones:  # noqa: ARG002

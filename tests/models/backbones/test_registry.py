@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -352,13 +353,20 @@ def test_a_network_of_ones_own_may_be_called_like_a_known_one(tmp_path, name):
 def test_two_backbones_of_one_name_are_an_error(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "mine.keras").write_text(folder)
+        with zipfile.ZipFile(tmp_path / folder / "mine.keras", "w") as archive:
+            archive.writestr("config.json", folder)
     with pytest.raises(BackboneError, match=r"Two different backbones have the name 'mine'"):
         find_backbones([str(tmp_path / folder / "mine.keras") for folder in ("a", "b")], None)
 
 
 def test_a_file_of_ones_own_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(BackboneError, match=r"no Keras model file .*mine\.keras"):
+        find_backbones([str(tmp_path / "mine.keras")], None)
+
+
+def test_a_file_that_is_no_archive_is_refused_before_anything_is_built(tmp_path):
+    (tmp_path / "mine.keras").write_bytes(bytes(range(256)))
+    with pytest.raises(BackboneError, match=r"mine\.keras' is no \.keras archive, or is damaged"):
         find_backbones([str(tmp_path / "mine.keras")], None)
 
 
@@ -380,7 +388,8 @@ def test_a_file_that_is_no_backbone_is_refused(tmp_path, kind):
 
     file = tmp_path / "mine.keras"
     if kind == "garbage":
-        file.write_bytes(b"garbage")
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("config.json", "garbage")
     elif kind == "two outputs":
         own_file(tmp_path, file.name, lambda x: [x, x])
     elif kind == "one number":
