@@ -7,8 +7,8 @@ GPU, networks run on Keras.
 from __future__ import annotations
 
 import copy
-import io
 import json
+import math
 import tempfile
 import time
 from collections import OrderedDict, deque
@@ -28,8 +28,9 @@ from bhsearch.models.augmentation.base import is_plugin_view, view_key
 from bhsearch.models.augmentation.cached_views import apply_view
 from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.frozen.parts import FeatureParts, write_array
 from bhsearch.models.openvino import BackgroundConversion
-from bhsearch.models.openvino_program import Forward, fastest_length, openvino_forward
+from bhsearch.models.openvino_program import LENGTHS, Forward, fastest_length, openvino_forward
 from bhsearch.runtime import cache
 
 Features = npt.NDArray[np.float32]
@@ -43,6 +44,7 @@ _CPU_BATCH_PIXELS = 32 * 128**2
 _GPU_BATCH_PIXELS = 256 * 224**2
 _TUNING_PIXELS = 100_000_000  # from which tuning takes less time than it saves in the first views
 _MEASURED_SECONDS = 0.25  # time in which the speed of a network is measured
+_PART_SECONDS = 15.0  # after which computed rows are stored: longer than most features take, and little to lose
 _BATCHES_AHEAD = 2  # number of batches in computation on the device while the next images are prepared
 
 
@@ -190,8 +192,16 @@ class FeatureCache:
         (folder / SPEED_FILE).write_text(json.dumps({"milliseconds": milliseconds}), encoding="utf-8")
 
     def _folder(self, backbone: Backbone, view: str) -> Path:
-        facts = self._facts(backbone, view)
-        return cache.get_or_create("features", facts, lambda folder: self._compute(backbone, view, folder))
+        facts, parts = self._facts(backbone, view), list[FeatureParts]()
+
+        def compute(folder: Path) -> None:
+            parts.append(FeatureParts(facts, self._pixels.shape[0]))
+            self._compute(backbone, view, parts[0], folder)
+
+        folder = cache.get_or_create("features", facts, compute)
+        for each in parts:
+            each.remove()
+        return folder
 
     def _facts(self, backbone: Backbone, view: str) -> dict[str, Any]:
         return {
@@ -204,32 +214,48 @@ class FeatureCache:
             "version": 4,
         }
 
-    def _batches(self, view: str, report: Progress) -> Iterator[Images]:
-        """Yield a view of all images in batches, and report the number of images after each batch."""
+    def _batches(self, view: str, report: Progress, start: int = 0, part_seconds: float = math.inf) -> Iterator[Images]:
+        """Yield a view of images in batches, and report the number of images after each batch.
+
+        Args:
+            view: Name of the view.
+            report: Called with the numbers of images done and in total.
+            start: Number of images to skip.
+            part_seconds: Time after which the batches end, unless less than a batch remains. They end where the images
+                are divided in the same way without the end, so that the features are the same bit by bit.
+        """
         n_images, n_tiles = self._pixels.shape[:2]
         on_gpu = self.feature_backend == "keras" and backend.has_gpu()
         step = max(1, batch_size(self._pixels.shape[2], on_gpu) // n_tiles)
-        for start in range(0, n_images, step):
-            images = self._pixels.read(start, start + step).reshape(-1, *self._pixels.shape[2:])
+        until = time.perf_counter() + part_seconds
+        for first in range(start, n_images, step):
+            images = self._pixels.read(first, first + step).reshape(-1, *self._pixels.shape[2:])
             yield on_device(images, view) if on_gpu else on_host(images, view)
-            report(min(start + step, n_images), n_images)
+            done = min(first + step, n_images)
+            report(done, n_images)
+            is_divided_there = done * n_tiles % max(LENGTHS) == 0
+            if time.perf_counter() >= until and is_divided_there and n_images - done >= step:
+                return
 
-    def _compute(self, backbone: Backbone, view: str, folder: Path) -> None:
+    def _compute(self, backbone: Backbone, view: str, parts: FeatureParts, folder: Path) -> None:
         n_images, n_tiles = self._pixels.shape[:2]
         report = self._progress(backbone.name, view) if self._progress else _no_progress
         forward, megabytes = self._network(backbone)
         if view == IDENTITY:  # this view is timed, so compile the network first
-            forward([next(self._batches(view, report))])
-        started = time.perf_counter()
-        rows = forward(self._batches(view, report))
-        milliseconds = 1000 * (time.perf_counter() - started) / n_images
-        if not np.isfinite(rows).all():
-            raise RunError(f"The features of {backbone.name!r} contain NaN or infinite values. Leave the backbone out.")
-        whole = io.BytesIO()  # `np.save` to a file does not report a full disk
-        np.save(whole, rows.reshape(n_images, n_tiles, -1).mean(axis=1, dtype=np.float32))
-        (folder / _FILE).write_bytes(whole.getbuffer())
+            forward([next(self._batches(view, _no_progress))])
+        report(parts.n_done, n_images)
+        while parts.n_done < n_images:
+            started = time.perf_counter()
+            rows = forward(self._batches(view, report, parts.n_done, _PART_SECONDS))
+            if not np.isfinite(rows).all():
+                raise RunError(
+                    f"The features of {backbone.name!r} contain NaN or infinite values. Leave the backbone out."
+                )
+            seconds = time.perf_counter() - started
+            parts.add(rows.reshape(len(rows) // n_tiles, n_tiles, -1).mean(axis=1, dtype=np.float32), seconds)
+        write_array(folder / _FILE, parts.rows())
         if view == IDENTITY:
-            cost = Cost(milliseconds, megabytes)
+            cost = Cost(1000 * parts.seconds / n_images, megabytes)
             (folder / _COST).write_text(json.dumps(asdict(cost)), encoding="utf-8")
 
     def load(self, backbone: Backbone) -> None:

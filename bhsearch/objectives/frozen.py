@@ -26,6 +26,7 @@ from bhsearch.objectives.costs import SHIFTED, FeatureCosts
 from bhsearch.objectives.scoring import LINKS, OutOfFoldScorer, ValidationFolds
 from bhsearch.objectives.space import HIDDEN_PENALTY, LOG10_PENALTY, Parameter, Params
 from bhsearch.tasks import Task
+from bhsearch.text import duration
 
 _PATHS_BYTES = 1 << 27  # of solved paths that are kept in memory
 
@@ -39,14 +40,29 @@ class FeatureProgress:
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.tell = tell
-        self.views: Sequence[str] = ()  # views of the running trial, in order of computation
+        self.views: Sequence[str] = ()  # views of the running trial that are not cached, in order of computation
 
     def __call__(self, backbone: str, view: str) -> Progress:
-        """Return a progress callback for the images of one view."""
-        place = f", view {self.views.index(view) + 1} of {len(self.views)}" if view in self.views else ""
+        """Return a progress callback for the images of one view.
+
+        The messages say the images per second, and the time left for the views of the trial that are not computed yet.
+        """
+        place = self.views.index(view) + 1 if view in self.views else 0
+        n_later = len(self.views) - place if place else 0
+        first: tuple[int, float] | None = None  # images done before, and the time then
 
         def progress(done: int, total: int) -> None:
-            self.tell(f"computing features of {backbone}: {done}/{total}{place}")
+            nonlocal first
+            now = time.perf_counter()
+            first = first or (done, now)
+            text = f"computing features of {backbone}: {done}/{total}"
+            if place:
+                text += f", view {place} of {len(self.views)}"
+            if done > first[0] and now > first[1]:
+                speed = (done - first[0]) / (now - first[1])
+                left = total - done + n_later * total
+                text += f", {speed:.3g} images/s, {duration(left / speed)} left"
+            self.tell(text)
 
         return progress
 
@@ -240,7 +256,7 @@ class FrozenObjective:
         backbone = self._backbones[params["backbone"]]
         view_names = views_of(params["policy"], params["views"])
         if self._feature_progress is not None:
-            self._feature_progress.views = view_names
+            self._feature_progress.views = [v for v in view_names if not self._features.is_cached(backbone, v)]
         features = np.stack([self._features.get(backbone, view) for view in view_names])
         if self._feature_progress is not None:
             self._feature_progress.tell("training heads")

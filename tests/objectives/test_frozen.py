@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -272,11 +273,30 @@ def test_a_trial_says_which_view_of_which_features_it_computes(data, tmp_path, m
     objective(POINT | {"policy": "dihedral", "views": 4})
     n = len(data.label)
     for place in range(1, 5):
-        assert f"computing features of staintex-s: {n}/{n}, view {place} of 4" in told
+        at_end = re.compile(
+            rf"computing features of staintex-s: {n}/{n}, view {place} of 4, [0-9.e+]+ images/s, [0-9a-z ]+ left"
+        )
+        assert any(map(at_end.fullmatch, told))
     assert told[-1] == "training heads"
     told.clear()
     objective(POINT | {"policy": "dihedral", "views": 4})
     assert told == ["training heads"]  # they are in the cache now
+
+
+def test_the_time_left_counts_the_views_to_come_and_the_speed_no_images_done_before(monkeypatch):
+    told = []
+    seconds = iter([10.0, 12.0, 14.0])
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(seconds))
+    feature_progress = FeatureProgress(told.append)
+    feature_progress.views = ["identity", "dihedral1", "dihedral2"]
+    progress = feature_progress("vit", "dihedral1")
+    for done in (60, 80, 100):  # 60 images were done by a stopped computation
+        progress(done, 100)
+    assert told == [
+        "computing features of vit: 60/100, view 2 of 3",
+        "computing features of vit: 80/100, view 2 of 3, 10 images/s, 12 s left",
+        "computing features of vit: 100/100, view 2 of 3, 10 images/s, 10 s left",
+    ]
 
 
 def test_predictions_that_are_not_finite_are_an_error(objective, monkeypatch):
