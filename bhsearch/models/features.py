@@ -1,7 +1,7 @@
 """Frozen features of development images, computed once per backbone and view and cached.
 
-On a CPU, networks run on OpenVINO in float32, which computes the same features several times as fast as Keras. On a
-GPU, networks run on Keras.
+On a CPU, networks run on OpenVINO, in float32 or, where that is chosen, in bfloat16. In float32, it computes the same
+features as Keras several times as fast. On a GPU, networks run on Keras in float32.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ import math
 import tempfile
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.arrays import Pixels
 from bhsearch.data.images.pixel_cache import Progress
-from bhsearch.errors import RunError, SettingsError
+from bhsearch.errors import BackboneError, RunError, SettingsError
 from bhsearch.models import backend, keras_settings
 from bhsearch.models.augmentation.base import is_plugin_view, view_key
 from bhsearch.models.augmentation.cached_views import apply_view
 from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.frozen.parts import FeatureParts, write_array
+from bhsearch.models.frozen.pixel_rows import PixelRows, PixelSource
+from bhsearch.models.frozen.precision import BF16, F32, precision_facts
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.openvino_program import LENGTHS, Forward, fastest_length, openvino_forward
 from bhsearch.runtime import cache
@@ -73,25 +75,6 @@ class Cost:
     megabytes: float
 
 
-class PixelSource(Protocol):
-    """Resized pixels of all images; see `PixelCache` and `ChangedPixels`."""
-
-    @property
-    def key(self) -> str:
-        """Digest of the images and of all steps that led to the pixels."""
-
-    @property
-    def shape(self) -> tuple[int, int, int, int, int]:
-        """Shape of all pixels, (n_images, n_tiles, size, size, 3)."""
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether the pixels are read from a file, in a time that depends on their shape only."""
-
-    def read(self, start: int, stop: int) -> Pixels:
-        """Return a range of rows. Shape (n_rows, n_tiles, size, size, 3)."""
-
-
 class FeatureCache:
     """Features of the development images, computed on demand and cached.
 
@@ -106,6 +89,8 @@ class FeatureCache:
     Attributes:
         feature_backend: Backend that computes the features, `openvino` or `keras`.
         shifted: Features of the same images under each shift that counts in the score of a study; empty if none does.
+        precisions: Precision of the features by backbone, `f32` or `bf16`; f32 for backbones that are not listed.
+            Shared with the caches of changed images.
     """
 
     shifted: tuple[FeatureCache, ...] = ()
@@ -121,8 +106,9 @@ class FeatureCache:
         self.feature_backend = choose_feature_backend(feature_backend)
         self._conversion = conversion
         self._progress = progress
-        self._forward: OrderedDict[Backbone, tuple[Forward, float]] = OrderedDict()
-        self._memory: OrderedDict[tuple[str, Backbone, str], Features] = OrderedDict()
+        self.precisions: dict[str, str] = {}
+        self._forward: OrderedDict[tuple[Backbone, str], tuple[Forward, float]] = OrderedDict()
+        self._memory: OrderedDict[tuple[str, Backbone, str, str], Features] = OrderedDict()
 
     def of_changed(self, pixels: PixelSource, progress: Callable[[str, str], Progress] | None = None) -> FeatureCache:
         """Return the feature cache of changed images of the same size, which shares networks and memory with this one.
@@ -135,9 +121,30 @@ class FeatureCache:
         changed._pixels, changed._progress, changed.shifted = pixels, progress, ()
         return changed
 
+    def of_rows(self, rows: npt.NDArray[np.bool_], precisions: Mapping[str, str]) -> FeatureCache:
+        """Return the feature cache of some of the images, whose features are computed without those of the others.
+
+        Args:
+            rows: Mask of the images to keep. Shape (n_images,).
+            precisions: Precision of the features by backbone.
+        """
+        kept = self._pixels if rows.all() else PixelRows(self._pixels, np.flatnonzero(rows))
+        part = self.of_changed(kept, self._progress)
+        part.precisions = dict(precisions)
+        return part
+
+    @property
+    def pixels_key(self) -> str:
+        """Digest of the images and of all steps that led to their pixels."""
+        return self._pixels.key
+
+    def precision_of(self, backbone: Backbone) -> str:
+        """Return the precision of the features of a backbone, `f32` or `bf16`."""
+        return self.precisions.get(backbone.name, F32)
+
     def get(self, backbone: Backbone, view: str) -> Features:
         """Return the features of one view, averaged over the tiles of each image. Shape (n_images, n_features)."""
-        key = (self._pixels.key, backbone, view)
+        key = (self._pixels.key, backbone, view, self.precision_of(backbone))
         if key not in self._memory:
             self._memory[key] = np.load(self._folder(backbone, view) / _FILE)
             while len(self._memory) > 1 and sum(a.nbytes for a in self._memory.values()) > _IN_MEMORY_BYTES:
@@ -167,6 +174,7 @@ class FeatureCache:
             "feature_backend": self.feature_backend,
             "numerics": keras_settings.numerics(),
             "version": 2,
+            **precision_facts(self.precision_of(backbone)),
         }
         if not self._pixels.is_stored:
             facts["pixels"] = self._pixels.key
@@ -212,6 +220,7 @@ class FeatureCache:
             "executor": self.feature_backend,  # kept under this name, since existing cache entries use it
             "numerics": keras_settings.numerics(),
             "version": 4,
+            **precision_facts(self.precision_of(backbone)),
         }
 
     def _batches(self, view: str, report: Progress, start: int = 0, part_seconds: float = math.inf) -> Iterator[Images]:
@@ -272,22 +281,23 @@ class FeatureCache:
 
     def _network(self, backbone: Backbone) -> tuple[Forward, float]:
         """Return the forward function of a backbone, and the megabytes of its weights in float32."""
-        if backbone not in self._forward:
-            self._forward[backbone] = self._program(backbone)
+        key = (backbone, self.precision_of(backbone))
+        if key not in self._forward:
+            self._forward[key] = self._program(*key)
             while len(self._forward) > _NETWORKS:
                 self._forward.popitem(last=False)
-        self._forward.move_to_end(backbone)
-        return self._forward[backbone]
+        self._forward.move_to_end(key)
+        return self._forward[key]
 
-    def _program(self, backbone: Backbone) -> tuple[Forward, float]:
+    def _program(self, backbone: Backbone, precision: str) -> tuple[Forward, float]:
         size = self._pixels.shape[2]
         if self.feature_backend == "openvino":
             conversion = self._conversion or BackgroundConversion([backbone], size)
             file = conversion.program(backbone)
             if file is not None:
                 worth_tuning = np.prod(self._pixels.shape[:4]) >= _TUNING_PIXELS
-                forward = openvino_forward(file, fastest_length(file) if worth_tuning else None)
-                return forward, file.with_suffix(".bin").stat().st_size / 1e6
+                length = fastest_length(file, precision) if worth_tuning else None
+                return openvino_forward(file, length, precision), file.with_suffix(".bin").stat().st_size / 1e6
         network = backbone.build(size)
         megabytes = 4e-6 * network.count_params()
         if self.feature_backend == "openvino" and backend.name() == "tensorflow":
@@ -295,7 +305,12 @@ class FeatureCache:
                 file = Path(folder) / "network.xml"
                 with backend.silence_stderr():
                     network.export(str(file), format="openvino", verbose=False)
-                return openvino_forward(file), megabytes
+                return openvino_forward(file, precision=precision), megabytes
+        if precision == BF16:
+            raise BackboneError(
+                f"{backbone.name!r} cannot be converted to OpenVINO, which computes features in bf16. Use "
+                "--feature-precision f32."
+            )
         return keras_forward(network), megabytes
 
 
@@ -309,7 +324,7 @@ class FeatureSubset(FeatureCache):
 
     def __init__(self, features: FeatureCache, rows: npt.NDArray[np.bool_]) -> None:
         self._whole, self._rows = features, rows
-        self.feature_backend = features.feature_backend
+        self.feature_backend, self.precisions = features.feature_backend, features.precisions
         self.shifted = tuple(FeatureSubset(each, rows) for each in features.shifted)
 
     def get(self, backbone: Backbone, view: str) -> Features:

@@ -171,6 +171,11 @@ class FrozenObjective:
         self._moments: dict[tuple[Backbone, str], Moments] = {}
         self._paths: OrderedDict[tuple[Backbone, tuple[str, ...]], _Path] = OrderedDict()
 
+    @property
+    def features(self) -> FeatureCache:
+        """Features of the development images."""
+        return self._features
+
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
         """Return an empty dict, because the augmented views of the frozen regime are fixed and need no examples."""
         return {}

@@ -67,6 +67,7 @@ def make_objective(prepared: StudyContext, started_from: Origin, reporter: Progr
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
     feature_progress = FeatureProgress(reporter.doing)
     features = FeatureCache(pixels, prepared.settings.feature_backend, conversion, feature_progress)
+    features.precisions.update(prepared.precisions)
     features.shifted = _shifts_in_score(prepared, features, reporter)
     with reporter.step("building backbones") as progress:
         for done, backbone in enumerate(prepared.found.backbones, start=1):
@@ -138,6 +139,7 @@ def cached_features(prepared: StudyContext, reporter: ProgressReporter) -> Featu
     _prepare_framework(prepared.settings, reporter)
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
     features = FeatureCache(pixels, prepared.settings.feature_backend, progress=FeatureProgress(reporter.doing))
+    features.precisions.update(prepared.precisions)
     features.shifted = _shifts_in_score(prepared, features, reporter)
     return features
 
