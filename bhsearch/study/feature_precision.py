@@ -91,8 +91,9 @@ def precision_row(choices: Mapping[str, PrecisionChoice]) -> list[tuple[str, str
     if not shown:
         return []
     texts = [f"{name} {choice['precision']} ({choice['reason']})" for name, choice in shown.items()]
-    n_others = len(choices) - len(shown)
-    return [("precision", "; ".join([*texts, *([f"{plural(n_others, 'other')} f32"] if n_others else [])]))]
+    if any(choice["comparison"] for choice in shown.values()):
+        texts.append(f"bf16 where linear heads differ by at most {TOLERANCE:g} in AUC")
+    return [("precision", "; ".join(texts))]
 
 
 def check_feature_precision(settings: Settings) -> None:
@@ -130,14 +131,16 @@ def _by_comparison(
         return _choice(F32, "the network cannot be converted to OpenVINO")
     if found is None:
         return _choice(F32, "a fold lacks a class among the images for a comparison")
+    return {"precision": BF16 if found.agrees else F32, "reason": _sentence(found), "comparison": found.to_record()}
+
+
+def _sentence(found: PrecisionComparison) -> str:
     low, high = found.widest
-    text = (
-        f"AUC of linear heads {found.auc['f32/f32']:.4f} in f32, {found.auc['bf16/bf16']:.4f} in bf16, "
-        f"{found.auc['bf16/f32']:.4f} trained in bf16 and used in f32; all differences within {low:+.4f} to "
-        f"{high:+.4f}, {'at most' if found.agrees else 'more than'} {TOLERANCE:g}; {plural(found.n_images, 'image')} "
-        f"of {plural(found.n_groups, 'case')}, cosine at least {found.cosine:.6f}"
+    return (
+        f"AUC {found.auc['f32/f32']:.4f} in f32, {found.auc['bf16/bf16']:.4f} in bf16, "
+        f"{found.auc['bf16/f32']:.4f} from bf16 to f32; 95 % of differences within {low:+.4f} to {high:+.4f}, "
+        f"{plural(found.n_images, 'image')} of {plural(found.n_groups, 'case')}; cosine at least {found.cosine:.6f}"
     )
-    return {"precision": BF16 if found.agrees else F32, "reason": text, "comparison": found.to_record()}
 
 
 def _compared(prepared: StudyContext, backbone: Backbone, features: FeatureCache) -> PrecisionComparison | None:
