@@ -23,6 +23,7 @@ from bhsearch.objectives.space import LOG10_PENALTY, frozen_space, starting_poin
 from bhsearch.tasks import Task
 
 MOST_IMAGES = 400  # enough for intervals of a hundredth where the precisions agree, and a fraction of most data sets
+_ALL_UP_TO = 600  # images that are all compared: the study then uses the features in the precision that is chosen
 TOLERANCE = 0.005  # of the AUC
 COMBINATIONS = tuple(itertools.product((F32, BF16), repeat=2))  # precision of the training, and of the predictions
 _SEED = 0
@@ -76,7 +77,7 @@ def compare_precisions(
 ) -> PrecisionComparison | None:
     """Compare the precisions of the features of a backbone by the out-of-fold scores of linear heads.
 
-    The features of at most `MOST_IMAGES` images are computed in both precisions. Heads have the penalty that is best
+    The features of some images are computed in both precisions: `MOST_IMAGES`, or all in small data sets. Heads have the penalty that is best
     for features in f32. All combinations have the folds and the bootstrap samples in common.
 
     Args:
@@ -88,7 +89,8 @@ def compare_precisions(
     Returns:
         The comparison; None if a fold lacks a class, so that no score is defined.
     """
-    rows = rows_by_case(images.group, images.label, MOST_IMAGES)
+    n_images = MOST_IMAGES if len(images) > _ALL_UP_TO else len(images)
+    rows = rows_by_case(images.group, images.label, n_images)
     part = replace(images.take(rows, slice(1)), shift_weight=0.0)
     if not _has_both_classes(part):
         return None

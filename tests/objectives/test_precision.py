@@ -129,3 +129,9 @@ def test_images_are_drawn_evenly_over_cases_and_classes():
     assert np.ptp(counts[[1, 3, 4, 5, 6, 7, 8, 9]]) <= 1
     assert label[rows & (group == 0)].mean() == pytest.approx(0.5, abs=0.1)
     np.testing.assert_array_equal(rows, rows_by_case(group, label, 60))
+
+
+@pytest.mark.parametrize(("n_cases", "n_compared"), [(90, 540), (150, 400)])
+def test_small_data_are_compared_as_a_whole(n_cases, n_compared):
+    images = columns(n_cases)
+    assert compare_precisions(Drawn(images, 0.0), BACKBONE, images, BINARY).n_images == n_compared
