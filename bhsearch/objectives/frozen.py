@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.arrays import Float32Array
-from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.data.splits import training_weights
 from bhsearch.errors import RunError
 from bhsearch.evaluation.predictions import case_weights, six_digits
@@ -23,48 +22,12 @@ from bhsearch.models.training.hidden_heads import fit
 from bhsearch.models.training.logistic_path import HeadPath, fit_path
 from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, ReportCallback, TrialResult
 from bhsearch.objectives.costs import SHIFTED, FeatureCosts
+from bhsearch.objectives.feature_progress import FeatureProgress
 from bhsearch.objectives.scoring import LINKS, OutOfFoldScorer, ValidationFolds
 from bhsearch.objectives.space import HIDDEN_PENALTY, LOG10_PENALTY, Parameter, Params
 from bhsearch.tasks import Task
-from bhsearch.text import duration
 
 _PATHS_BYTES = 1 << 27  # of solved paths that are kept in memory
-
-
-class FeatureProgress:
-    """Progress messages about the features that a trial computes, shared by the feature cache and the objective.
-
-    Args:
-        tell: Called with progress messages.
-    """
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.tell = tell
-        self.views: Sequence[str] = ()  # views of the running trial that are not cached, in order of computation
-
-    def __call__(self, backbone: str, view: str) -> Progress:
-        """Return a progress callback for the images of one view.
-
-        The messages say the images per second, and the time left for the views of the trial that are not computed yet.
-        """
-        place = self.views.index(view) + 1 if view in self.views else 0
-        n_later = len(self.views) - place if place else 0
-        first: tuple[int, float] | None = None  # images done before, and the time then
-
-        def progress(done: int, total: int) -> None:
-            nonlocal first
-            now = time.perf_counter()
-            first = first or (done, now)
-            text = f"computing features of {backbone}: {done}/{total}"
-            if place:
-                text += f", view {place} of {len(self.views)}"
-            if done > first[0] and now > first[1]:
-                speed = (done - first[0]) / (now - first[1])
-                left = total - done + n_later * total
-                text += f", {speed:.3g} images/s, {duration(left / speed)} left"
-            self.tell(text)
-
-        return progress
 
 
 @dataclass(frozen=True, eq=False)

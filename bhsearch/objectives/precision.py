@@ -77,8 +77,8 @@ def compare_precisions(
 ) -> PrecisionComparison | None:
     """Compare the precisions of the features of a backbone by the out-of-fold scores of linear heads.
 
-    The features of some images are computed in both precisions: `MOST_IMAGES`, or all in small data sets. Heads have the penalty that is best
-    for features in f32. All combinations have the folds and the bootstrap samples in common.
+    The features of some images are computed in both precisions: `MOST_IMAGES`, or all in small data sets. Heads have
+    the penalty that is best for features in f32. All combinations have the folds and the bootstrap samples in common.
 
     Args:
         features: Features of the development images.

@@ -15,8 +15,9 @@ from bhsearch.models.features import FeatureCache, choose_feature_backend
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.resize import make_resize
 from bhsearch.models.training.finetune import EVALS_PER_FOLD
+from bhsearch.objectives.feature_progress import FeatureProgress
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
-from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
+from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import Params, frozen_space, starting_point
 from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.study.development_rows import DevelopmentImages

@@ -29,7 +29,8 @@ from bhsearch.models.resize import make_resize
 from bhsearch.models.training.hidden_heads import fit, n_epochs
 from bhsearch.objectives import frozen as module
 from bhsearch.objectives.base import TrialResult
-from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
+from bhsearch.objectives.feature_progress import FeatureProgress
+from bhsearch.objectives.frozen import FrozenObjective
 from tests.studies import SMALL, cache_of
 from tests.tasks.samples import BINARY
 
@@ -281,22 +282,6 @@ def test_a_trial_says_which_view_of_which_features_it_computes(data, tmp_path, m
     told.clear()
     objective(POINT | {"policy": "dihedral", "views": 4})
     assert told == ["training heads"]  # they are in the cache now
-
-
-def test_the_time_left_counts_the_views_to_come_and_the_speed_no_images_done_before(monkeypatch):
-    told = []
-    seconds = iter([10.0, 12.0, 14.0])
-    monkeypatch.setattr(module.time, "perf_counter", lambda: next(seconds))
-    feature_progress = FeatureProgress(told.append)
-    feature_progress.views = ["identity", "dihedral1", "dihedral2"]
-    progress = feature_progress("vit", "dihedral1")
-    for done in (60, 80, 100):  # 60 images were done by a stopped computation
-        progress(done, 100)
-    assert told == [
-        "computing features of vit: 60/100, view 2 of 3",
-        "computing features of vit: 80/100, view 2 of 3, 10 images/s, 12 s left",
-        "computing features of vit: 100/100, view 2 of 3, 10 images/s, 10 s left",
-    ]
 
 
 def test_predictions_that_are_not_finite_are_an_error(objective, monkeypatch):
