@@ -14,7 +14,6 @@ from bhsearch.models.augmentation.shifts import SHIFTS, Shift
 from bhsearch.models.features import FeatureCache, choose_feature_backend
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.resize import make_resize
-from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.objectives.feature_progress import FeatureProgress
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
 from bhsearch.objectives.frozen import FrozenObjective
@@ -26,11 +25,6 @@ from bhsearch.study.resume.metadata import Origin
 from bhsearch.study.startup import needs_framework, start_framework
 
 Objective = FrozenObjective | FinetuneObjective
-
-
-def steps_per_fold(regime: str) -> int:
-    """Return the number of intermediate values reported per fold, including the one at the end of the fold."""
-    return EVALS_PER_FOLD if regime == FINETUNE else 1
 
 
 def threads_of(settings: Settings) -> int | None:
