@@ -67,7 +67,7 @@ class Cost:
     """Cost of a network.
 
     Attributes:
-        milliseconds: Time per image, including all tiles, on the machine that computed the features.
+        milliseconds: Time per image in f32, including all tiles, on the machine that computed the features.
         megabytes: Size of the weights in float32.
     """
 
@@ -264,7 +264,10 @@ class FeatureCache:
             parts.add(rows.reshape(len(rows) // n_tiles, n_tiles, -1).mean(axis=1, dtype=np.float32), seconds)
         write_array(folder / _FILE, parts.rows())
         if view == IDENTITY:
-            cost = Cost(1000 * parts.seconds / n_images, megabytes)
+            seconds = parts.seconds
+            if self.precision_of(backbone) != F32:  # deployed models compute in f32
+                seconds = self.of_rows(np.ones(n_images, bool), {}).seconds_per_view(backbone)
+            cost = Cost(1000 * seconds / n_images, megabytes)
             (folder / _COST).write_text(json.dumps(asdict(cost)), encoding="utf-8")
 
     def load(self, backbone: Backbone) -> None:

@@ -16,6 +16,7 @@ from bhsearch.study.feature_precision import (
     choose_precisions,
     precision_row,
     precisions_of,
+    require_precisions,
     stored_choices,
 )
 from bhsearch.study.objective_factory import Objective
@@ -31,7 +32,7 @@ def stored_costs(
 ) -> FeatureCosts:
     """Return the costs that are stored with a study; measure and store those of backbones without any.
 
-    The first process that prepares the study measures, and every other process reads, also when a study is resumed. The
+    The values of the first process that stores them count for every other process, also when a study is resumed. The
     precision of the features is chosen and stored in the same way, and the objective uses it from then on.
 
     Args:
@@ -48,22 +49,27 @@ def stored_costs(
         return FeatureCosts()
     features = objective.features
     with study_lock(prepared):
-        held, choices = FeatureCosts.of_record(engine.costs()), stored_choices(engine)
-        features.precisions.update(precisions_of(choices))
-        if metadata["backbones"].keys() <= held.seconds.keys():
-            return held
-        space = prepared.space(metadata["backbones"])
-        measured = objective.costs(space)
-        new = [name for name in metadata["backbones"] if name not in choices]
-        if "feature_precision" in metadata:
-            choices |= choose_precisions(prepared, new, measured.seconds, features, reporter)
-        else:
-            choices |= before_precisions(new)
-        features.precisions.update(precisions_of(choices))
-        if any(features.precisions[name] != F32 for name in new):
-            measured = objective.costs(space)
-        record = held.with_backbones_of(measured).to_record()
+        held, stored = FeatureCosts.of_record(engine.costs()), stored_choices(engine)
+    require_precisions(stored)
+    features.precisions.update(precisions_of(stored))
+    if metadata["backbones"].keys() <= held.seconds.keys():
+        return held
+    # Not within the lock: a comparison may take minutes, in which no other process could start a trial of the study.
+    space = prepared.space(metadata["backbones"])
+    measured = objective.costs(space)
+    new = [name for name in metadata["backbones"] if name not in stored]
+    if "feature_precision" in metadata:
+        choices = choose_precisions(prepared, new, measured.seconds, features, reporter)
+    else:
+        choices = before_precisions(new)
+    features.precisions.update(precisions_of(choices))
+    if any(choices[name]["precision"] != F32 or choices[name]["comparison"] for name in new):
+        measured = objective.costs(space)  # in the precision that was chosen, and with the features that are cached now
+    with study_lock(prepared):
+        choices |= stored_choices(engine)  # another process may have been first
+        record = FeatureCosts.of_record(engine.costs()).with_backbones_of(measured).to_record()
         engine.save_costs({**record, PRECISION: choices})
+    features.precisions.update(precisions_of(choices))
     return FeatureCosts.of_record(record)
 
 

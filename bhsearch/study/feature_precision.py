@@ -74,15 +74,18 @@ def stored_choices(engine: Engine) -> dict[str, PrecisionChoice]:
 
 
 def precisions_of(choices: Mapping[str, PrecisionChoice]) -> dict[str, str]:
-    """Return the precision by backbone.
+    """Return the precision by backbone."""
+    return {name: choice["precision"] for name, choice in choices.items()}
+
+
+def require_precisions(choices: Mapping[str, PrecisionChoice]) -> None:
+    """Check that features can be computed in the stored precisions on this machine.
 
     Raises:
         SettingsError: If this processor does not support the precision of a backbone.
     """
-    found = {name: choice["precision"] for name, choice in choices.items()}
-    for precision in set(found.values()):
+    for precision in set(precisions_of(choices).values()):
         require_precision(precision)
-    return found
 
 
 def precision_row(choices: Mapping[str, PrecisionChoice]) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.feature_precision import check_feature_precision, precision_row, stored_choices
 from bhsearch.study.resume.metadata import check_agreement
-from bhsearch.study.resume.open import open_engine
+from bhsearch.study.resume.open import open_engine, study_lock
 from bhsearch.study.runner import optimize
 from bhsearch.tracking import model_files
 from tests.registered import registered
@@ -221,3 +221,35 @@ def test_a_context_knows_the_precision_that_its_study_keeps(here: Path):
     made = StudyContext.build(settings(), ProgressReporter())
     assert made.precisions == {}
     assert replace(made, precisions={"staintex-s": BF16}).metadata() == made.metadata()
+
+
+@with_bf16
+def test_trials_of_other_processes_can_start_during_a_comparison(here: Path, compares, monkeypatch):
+    """A comparison may take minutes, and every start of a trial needs the lock of the study."""
+    compares(1.0)
+    made = StudyContext.build(settings(study=STUDY, tracking=False), ProgressReporter())
+    original = module.compare_precisions
+
+    def compared(*arguments):
+        with study_lock(made, seconds=1.0):
+            return original(*arguments)
+
+    monkeypatch.setattr(module, "compare_precisions", compared)
+    monkeypatch.setenv("BHSEARCH_CACHE", str(here / "cache"))
+    search(study=STUDY, trials=1)
+    assert choice()["comparison"] is not None
+
+
+@with_bf16
+def test_the_choice_of_the_process_that_stored_it_first_counts(here: Path, compares, monkeypatch):
+    compares(1.0)
+    first = {"precision": F32, "reason": "another process was first", "comparison": None}
+    original = module.choose_precisions
+
+    def chosen(prepared, *arguments):
+        engine_of().save_costs({"precision": {"staintex-s": first}})
+        return original(prepared, *arguments)
+
+    monkeypatch.setattr("bhsearch.study.feature_costs.choose_precisions", chosen)
+    search(study=STUDY, trials=1)
+    assert choice() == first

@@ -87,3 +87,11 @@ def test_features_of_some_rows_are_those_of_the_whole(images, mobilenet, tmp_pat
     np.testing.assert_allclose(part.get(mobilenet, "identity"), whole.get(mobilenet, "identity")[rows], rtol=1e-5)
     assert whole.of_rows(np.ones(12, bool), {}).pixels_key == whole.pixels_key, "all rows are those of the study"
     assert part.pixels_key not in (whole.pixels_key, whole.of_rows(~rows, {}).pixels_key)
+
+
+@with_bf16
+def test_the_cost_of_a_model_is_in_f32_in_which_it_will_compute(images, mobilenet, tmp_path):
+    pixels = pixels_of(images, tmp_path)
+    lower = in_precision(BF16, mobilenet, pixels)
+    in_f32 = in_precision(F32, mobilenet, pixels).seconds_per_view(mobilenet)
+    assert lower.cost(mobilenet).milliseconds == pytest.approx(1000 * in_f32 / len(images))
