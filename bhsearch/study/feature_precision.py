@@ -112,9 +112,13 @@ def check_feature_precision(settings: Settings) -> None:
             "--feature-precision bf16 requires --regime frozen, but got --regime finetune. Use --precision for the "
             "precision of fine-tuning."
         )
-    if settings.feature_backend == "keras" or (settings.feature_backend == "auto" and backend.gpu_files()):
-        on = "on a GPU" if settings.feature_backend == "auto" else "--feature-backend keras"
-        raise SettingsError(f"--feature-precision bf16 requires --feature-backend openvino, but features are {on}.")
+    if settings.feature_backend == "keras":
+        raise SettingsError("--feature-precision bf16 requires --feature-backend openvino, but got keras.")
+    if settings.feature_backend == "auto" and backend.gpu_files():
+        raise SettingsError(
+            "--feature-precision bf16 requires --feature-backend openvino, but this machine has a GPU, for which auto "
+            "chooses keras. Add --feature-backend openvino, or remove --feature-precision."
+        )
     require_precision(BF16)
 
 

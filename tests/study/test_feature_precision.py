@@ -56,7 +56,7 @@ def compares(monkeypatch):
     ("changes", "words"),
     [
         ({"regime": "finetune"}, "requires --regime frozen, but got --regime finetune"),
-        ({"feature_backend": "keras"}, "requires --feature-backend openvino"),
+        ({"feature_backend": "keras"}, "requires --feature-backend openvino, but got keras"),
     ],
 )
 def test_bf16_is_refused_where_openvino_does_not_compute_the_features(changes, words):
@@ -64,6 +64,14 @@ def test_bf16_is_refused_where_openvino_does_not_compute_the_features(changes, w
         check_feature_precision(settings(feature_precision=BF16, **changes))
     for other in ("auto", F32):
         check_feature_precision(settings(feature_precision=other, **changes))
+
+
+def test_bf16_on_a_gpu_needs_the_backend_to_be_named(monkeypatch):
+    monkeypatch.setattr(module.backend, "gpu_files", lambda: True)
+    with pytest.raises(SettingsError, match="this machine has a GPU, for which auto chooses keras"):
+        check_feature_precision(settings(feature_precision=BF16))
+    monkeypatch.setattr(module, "require_precision", lambda _: None)
+    check_feature_precision(settings(feature_precision=BF16, feature_backend="openvino"))
 
 
 def test_bf16_is_refused_before_anything_is_made_where_the_processor_has_none(here: Path, monkeypatch):
