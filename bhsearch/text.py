@@ -30,3 +30,13 @@ def listed(items: Sequence[str], most: int = 20) -> str:
 def value_text(value: object, digits: int = 4) -> str:
     """Return the value of a parameter as text, a float with at most `digits` significant digits."""
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as text, such as `12 s`, `3 min 20 s` or `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bhsearch.text import listed, plural, value_text, verb
+from bhsearch.text import duration, listed, plural, value_text, verb
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 cases"), (1, "1 case"), (2, "2 cases"), (1234, "1,234 cases")])
@@ -26,3 +26,11 @@ def test_a_long_list_ends_with_the_number_of_the_rest():
 def test_a_parameter_is_short_only_if_it_is_a_float(value, said):
     assert value_text(value) == said
     assert value_text(0.12345, 3) == "0.123"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3599.9, "1 h 0 min"), (7500, "2 h 5 min")],
+)
+def test_durations_are_written_as_a_person_reads_them(seconds, text):
+    assert duration(seconds) == text

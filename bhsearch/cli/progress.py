@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bhsearch.cli import terminal
-from bhsearch.cli.live_display import Display, duration
+from bhsearch.cli.live_display import Display
 from bhsearch.cli.result_table import print_proposed, print_ranking, print_result, print_warnings
 from bhsearch.config import Settings
 from bhsearch.data.images import pixel_cache
@@ -24,7 +24,7 @@ from bhsearch.engines.base import Trial
 from bhsearch.objectives.space import Params
 from bhsearch.states import COMPLETE, PRUNED
 from bhsearch.study.events import ProgressReporter, StudyPlan
-from bhsearch.text import plural
+from bhsearch.text import duration, plural
 
 
 def run_study(settings: Settings) -> None:

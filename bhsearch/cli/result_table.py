@@ -11,13 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bhsearch.cli import terminal
-from bhsearch.cli.live_display import duration
 from bhsearch.evaluation.mixed_score import definition
 from bhsearch.reporting import robustness_table
 from bhsearch.study.outcome.result import StudyResult
 from bhsearch.study.outcome.selection import RankedTrial
 from bhsearch.study.outcome.summary import expected_improvement, remarks
-from bhsearch.text import plural, value_text, verb
+from bhsearch.text import duration, plural, value_text, verb
 from bhsearch.tracking.viewing import viewing_command
 
 N_BEST = 5

@@ -15,8 +15,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from bhsearch.cli.live_display import Display, duration
+from bhsearch.cli.live_display import Display
 from bhsearch.errors import BhsearchError
+from bhsearch.text import duration
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

@@ -67,6 +67,11 @@ def feature_backends() -> tuple[str, ...]:
     return ("auto", "openvino", "keras")
 
 
+def feature_precisions() -> tuple[str, ...]:
+    """Return the floating-point precisions of features, `auto` first."""
+    return ("auto", "f32", "bf16")
+
+
 def precisions() -> tuple[str, ...]:
     """Return Keras's names of the floating-point policies for fine-tuning, `auto` first."""
     return ("auto", "float32", "mixed_bfloat16", "mixed_float16")

@@ -237,6 +237,14 @@ class NetworkSettings:
         choices=choices.feature_backends,
         closed=True,
     )
+    feature_precision: str = setting(
+        "auto",
+        "Floating-point precision of frozen features on a CPU; auto uses bf16 for slow backbones whose AUC it does not "
+        "change by more than 0.005.",
+        "NAME",
+        choices=choices.feature_precisions,
+        closed=True,
+    )
     precision: str = setting(
         "auto",
         "Floating-point precision of fine-tuning; auto chooses by the device.",

@@ -142,9 +142,18 @@ def _model(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy) -> dic
         "network": f"ensemble of {split.n_folds * split.n_repeats} {members} on {trial.params['backbone']}",
         "input": f"uint8 RGB of any size, resized to {settings.image_size} px ({settings.resize}) inside",
         "output": "P(malignant), calibrated",
+        **_precision(study, trial),
         "licence of the backbone": keys.licence_of(study.tags, trial.params["backbone"]),
         **{name.replace("_", " "): value for name, value in trial.params.items()},
     }
+
+
+def _precision(study: StoredStudy, trial: StoredTrial) -> dict[str, str]:
+    """Return a row on the precision of the features; empty in the finetune regime, which has none."""
+    if study.tags[keys.REGIME] == FINETUNE:
+        return {}
+    precision = keys.feature_precision_of(study.tags, trial.params["backbone"])
+    return {"precision": f"heads trained on features in {precision}; this model computes in f32"}
 
 
 def _data(study: StoredStudy, opened: RestoredStudy) -> dict[str, str]:

@@ -16,7 +16,7 @@ from bhsearch.lifecycle.ranking import costs_of
 from bhsearch.lifecycle.reproduce import deployed_network
 from bhsearch.lifecycle.restore import RestoredStudy
 from bhsearch.lifecycle.validation.training_facts import METADATA, TrainingFacts, collect_facts
-from bhsearch.study.context import SYNTHETIC
+from bhsearch.study.context import FINETUNE, SYNTHETIC
 from bhsearch.study.events import ProgressReporter
 from bhsearch.tasks import task_record
 from bhsearch.tracking import keys
@@ -94,6 +94,13 @@ class FittedModel:
             **{f"{keys.THRESHOLD_AT}{rate}": value for rate, value in self.point.fixed_rates.items()},
         }
 
+    def _precision(self) -> dict[str, str]:
+        """Return the precision of the features that the heads were trained on; empty in the finetune regime."""
+        study = self.candidate.study
+        if study.tags[keys.REGIME] == FINETUNE:
+            return {}
+        return {"feature_precision": keys.feature_precision_of(study.tags, self.candidate.trial.params["backbone"])}
+
     def metadata(self) -> dict[str, Any]:
         """Return the metadata that is saved with the registered model."""
         study, restored = self.candidate.study, self.candidate.restored
@@ -110,6 +117,7 @@ class FittedModel:
             "metrics": list(restored.settings.metrics),
             METADATA: self.facts.metadata(),
             "note": self.note,
+            **self._precision(),
             "licence": keys.licence_of(study.tags, self.candidate.trial.params["backbone"]),
             "use": DISCLAIMER,
         }

@@ -154,7 +154,9 @@ def context_of(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy) ->
     """
     backbone = backbone_of(study, opened.settings, trial.params["backbone"])
     found = AvailableBackbones((backbone,))
-    return StudyContext.of(opened.settings, opened.index, opened.split, found, study.name, study.tags[keys.REGIME])
+    regime, precision = study.tags[keys.REGIME], keys.feature_precision_of(study.tags, backbone.name)
+    context = StudyContext.of(opened.settings, opened.index, opened.split, found, study.name, regime)
+    return replace(context, precisions={backbone.name: precision})
 
 
 def deployed_network(

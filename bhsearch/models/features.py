@@ -1,35 +1,38 @@
 """Frozen features of development images, computed once per backbone and view and cached.
 
-On a CPU, networks run on OpenVINO in float32, which computes the same features several times as fast as Keras. On a
-GPU, networks run on Keras.
+On a CPU, networks run on OpenVINO, in float32 or, where that is chosen, in bfloat16. In float32, it computes the same
+features as Keras several times as fast. On a GPU, networks run on Keras in float32.
 """
 
 from __future__ import annotations
 
 import copy
-import io
 import json
+import math
 import tempfile
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.arrays import Pixels
 from bhsearch.data.images.pixel_cache import Progress
-from bhsearch.errors import RunError, SettingsError
+from bhsearch.errors import BackboneError, RunError, SettingsError
 from bhsearch.models import backend, keras_settings
 from bhsearch.models.augmentation.base import is_plugin_view, view_key
 from bhsearch.models.augmentation.cached_views import apply_view
 from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.frozen.parts import FeatureParts, write_array
+from bhsearch.models.frozen.pixel_rows import PixelRows, PixelSource
+from bhsearch.models.frozen.precision import BF16, F32, precision_facts
 from bhsearch.models.openvino import BackgroundConversion
-from bhsearch.models.openvino_program import Forward, fastest_length, openvino_forward
+from bhsearch.models.openvino_program import LENGTHS, Forward, fastest_length, openvino_forward
 from bhsearch.runtime import cache
 
 Features = npt.NDArray[np.float32]
@@ -43,6 +46,7 @@ _CPU_BATCH_PIXELS = 32 * 128**2
 _GPU_BATCH_PIXELS = 256 * 224**2
 _TUNING_PIXELS = 100_000_000  # from which tuning takes less time than it saves in the first views
 _MEASURED_SECONDS = 0.25  # time in which the speed of a network is measured
+_PART_SECONDS = 15.0  # after which computed rows are stored: longer than most features take, and little to lose
 _BATCHES_AHEAD = 2  # number of batches in computation on the device while the next images are prepared
 
 
@@ -63,31 +67,12 @@ class Cost:
     """Cost of a network.
 
     Attributes:
-        milliseconds: Time per image, including all tiles, on the machine that computed the features.
+        milliseconds: Time per image in f32, including all tiles, on the machine that computed the features.
         megabytes: Size of the weights in float32.
     """
 
     milliseconds: float
     megabytes: float
-
-
-class PixelSource(Protocol):
-    """Resized pixels of all images; see `PixelCache` and `ChangedPixels`."""
-
-    @property
-    def key(self) -> str:
-        """Digest of the images and of all steps that led to the pixels."""
-
-    @property
-    def shape(self) -> tuple[int, int, int, int, int]:
-        """Shape of all pixels, (n_images, n_tiles, size, size, 3)."""
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether the pixels are read from a file, in a time that depends on their shape only."""
-
-    def read(self, start: int, stop: int) -> Pixels:
-        """Return a range of rows. Shape (n_rows, n_tiles, size, size, 3)."""
 
 
 class FeatureCache:
@@ -104,6 +89,8 @@ class FeatureCache:
     Attributes:
         feature_backend: Backend that computes the features, `openvino` or `keras`.
         shifted: Features of the same images under each shift that counts in the score of a study; empty if none does.
+        precisions: Precision of the features by backbone, `f32` or `bf16`; f32 for backbones that are not listed.
+            Shared with the caches of changed images.
     """
 
     shifted: tuple[FeatureCache, ...] = ()
@@ -119,8 +106,9 @@ class FeatureCache:
         self.feature_backend = choose_feature_backend(feature_backend)
         self._conversion = conversion
         self._progress = progress
-        self._forward: OrderedDict[Backbone, tuple[Forward, float]] = OrderedDict()
-        self._memory: OrderedDict[tuple[str, Backbone, str], Features] = OrderedDict()
+        self.precisions: dict[str, str] = {}
+        self._forward: OrderedDict[tuple[Backbone, str], tuple[Forward, float]] = OrderedDict()
+        self._memory: OrderedDict[tuple[str, Backbone, str, str], Features] = OrderedDict()
 
     def of_changed(self, pixels: PixelSource, progress: Callable[[str, str], Progress] | None = None) -> FeatureCache:
         """Return the feature cache of changed images of the same size, which shares networks and memory with this one.
@@ -133,9 +121,30 @@ class FeatureCache:
         changed._pixels, changed._progress, changed.shifted = pixels, progress, ()
         return changed
 
+    def of_rows(self, rows: npt.NDArray[np.bool_], precisions: Mapping[str, str]) -> FeatureCache:
+        """Return the feature cache of some of the images, whose features are computed without those of the others.
+
+        Args:
+            rows: Mask of the images to keep. Shape (n_images,).
+            precisions: Precision of the features by backbone.
+        """
+        kept = self._pixels if rows.all() else PixelRows(self._pixels, np.flatnonzero(rows))
+        part = self.of_changed(kept, self._progress)
+        part.precisions = dict(precisions)
+        return part
+
+    @property
+    def pixels_key(self) -> str:
+        """Digest of the images and of all steps that led to their pixels."""
+        return self._pixels.key
+
+    def precision_of(self, backbone: Backbone) -> str:
+        """Return the precision of the features of a backbone, `f32` or `bf16`."""
+        return self.precisions.get(backbone.name, F32)
+
     def get(self, backbone: Backbone, view: str) -> Features:
         """Return the features of one view, averaged over the tiles of each image. Shape (n_images, n_features)."""
-        key = (self._pixels.key, backbone, view)
+        key = (self._pixels.key, backbone, view, self.precision_of(backbone))
         if key not in self._memory:
             self._memory[key] = np.load(self._folder(backbone, view) / _FILE)
             while len(self._memory) > 1 and sum(a.nbytes for a in self._memory.values()) > _IN_MEMORY_BYTES:
@@ -165,6 +174,7 @@ class FeatureCache:
             "feature_backend": self.feature_backend,
             "numerics": keras_settings.numerics(),
             "version": 2,
+            **precision_facts(self.precision_of(backbone)),
         }
         if not self._pixels.is_stored:
             facts["pixels"] = self._pixels.key
@@ -190,8 +200,16 @@ class FeatureCache:
         (folder / SPEED_FILE).write_text(json.dumps({"milliseconds": milliseconds}), encoding="utf-8")
 
     def _folder(self, backbone: Backbone, view: str) -> Path:
-        facts = self._facts(backbone, view)
-        return cache.get_or_create("features", facts, lambda folder: self._compute(backbone, view, folder))
+        facts, parts = self._facts(backbone, view), list[FeatureParts]()
+
+        def compute(folder: Path) -> None:
+            parts.append(FeatureParts(facts, self._pixels.shape[0]))
+            self._compute(backbone, view, parts[0], folder)
+
+        folder = cache.get_or_create("features", facts, compute)
+        for each in parts:
+            each.remove()
+        return folder
 
     def _facts(self, backbone: Backbone, view: str) -> dict[str, Any]:
         return {
@@ -202,34 +220,54 @@ class FeatureCache:
             "executor": self.feature_backend,  # kept under this name, since existing cache entries use it
             "numerics": keras_settings.numerics(),
             "version": 4,
+            **precision_facts(self.precision_of(backbone)),
         }
 
-    def _batches(self, view: str, report: Progress) -> Iterator[Images]:
-        """Yield a view of all images in batches, and report the number of images after each batch."""
+    def _batches(self, view: str, report: Progress, start: int = 0, part_seconds: float = math.inf) -> Iterator[Images]:
+        """Yield a view of images in batches, and report the number of images after each batch.
+
+        Args:
+            view: Name of the view.
+            report: Called with the numbers of images done and in total.
+            start: Number of images to skip.
+            part_seconds: Time after which the batches end, unless less than a batch remains. They end where the images
+                are divided in the same way without the end, so that the features are the same bit by bit.
+        """
         n_images, n_tiles = self._pixels.shape[:2]
         on_gpu = self.feature_backend == "keras" and backend.has_gpu()
         step = max(1, batch_size(self._pixels.shape[2], on_gpu) // n_tiles)
-        for start in range(0, n_images, step):
-            images = self._pixels.read(start, start + step).reshape(-1, *self._pixels.shape[2:])
+        until = time.perf_counter() + part_seconds
+        for first in range(start, n_images, step):
+            images = self._pixels.read(first, first + step).reshape(-1, *self._pixels.shape[2:])
             yield on_device(images, view) if on_gpu else on_host(images, view)
-            report(min(start + step, n_images), n_images)
+            done = min(first + step, n_images)
+            report(done, n_images)
+            is_divided_there = done * n_tiles % max(LENGTHS) == 0
+            if time.perf_counter() >= until and is_divided_there and n_images - done >= step:
+                return
 
-    def _compute(self, backbone: Backbone, view: str, folder: Path) -> None:
+    def _compute(self, backbone: Backbone, view: str, parts: FeatureParts, folder: Path) -> None:
         n_images, n_tiles = self._pixels.shape[:2]
         report = self._progress(backbone.name, view) if self._progress else _no_progress
         forward, megabytes = self._network(backbone)
         if view == IDENTITY:  # this view is timed, so compile the network first
-            forward([next(self._batches(view, report))])
-        started = time.perf_counter()
-        rows = forward(self._batches(view, report))
-        milliseconds = 1000 * (time.perf_counter() - started) / n_images
-        if not np.isfinite(rows).all():
-            raise RunError(f"The features of {backbone.name!r} contain NaN or infinite values. Leave the backbone out.")
-        whole = io.BytesIO()  # `np.save` to a file does not report a full disk
-        np.save(whole, rows.reshape(n_images, n_tiles, -1).mean(axis=1, dtype=np.float32))
-        (folder / _FILE).write_bytes(whole.getbuffer())
+            forward([next(self._batches(view, _no_progress))])
+        report(parts.n_done, n_images)
+        while parts.n_done < n_images:
+            started = time.perf_counter()
+            rows = forward(self._batches(view, report, parts.n_done, _PART_SECONDS))
+            if not np.isfinite(rows).all():
+                raise RunError(
+                    f"The features of {backbone.name!r} contain NaN or infinite values. Leave the backbone out."
+                )
+            seconds = time.perf_counter() - started
+            parts.add(rows.reshape(len(rows) // n_tiles, n_tiles, -1).mean(axis=1, dtype=np.float32), seconds)
+        write_array(folder / _FILE, parts.rows())
         if view == IDENTITY:
-            cost = Cost(milliseconds, megabytes)
+            seconds = parts.seconds
+            if self.precision_of(backbone) != F32:  # deployed models compute in f32
+                seconds = self.of_rows(np.ones(n_images, bool), {}).seconds_per_view(backbone)
+            cost = Cost(1000 * seconds / n_images, megabytes)
             (folder / _COST).write_text(json.dumps(asdict(cost)), encoding="utf-8")
 
     def load(self, backbone: Backbone) -> None:
@@ -246,22 +284,23 @@ class FeatureCache:
 
     def _network(self, backbone: Backbone) -> tuple[Forward, float]:
         """Return the forward function of a backbone, and the megabytes of its weights in float32."""
-        if backbone not in self._forward:
-            self._forward[backbone] = self._program(backbone)
+        key = (backbone, self.precision_of(backbone))
+        if key not in self._forward:
+            self._forward[key] = self._program(*key)
             while len(self._forward) > _NETWORKS:
                 self._forward.popitem(last=False)
-        self._forward.move_to_end(backbone)
-        return self._forward[backbone]
+        self._forward.move_to_end(key)
+        return self._forward[key]
 
-    def _program(self, backbone: Backbone) -> tuple[Forward, float]:
+    def _program(self, backbone: Backbone, precision: str) -> tuple[Forward, float]:
         size = self._pixels.shape[2]
         if self.feature_backend == "openvino":
             conversion = self._conversion or BackgroundConversion([backbone], size)
             file = conversion.program(backbone)
             if file is not None:
                 worth_tuning = np.prod(self._pixels.shape[:4]) >= _TUNING_PIXELS
-                forward = openvino_forward(file, fastest_length(file) if worth_tuning else None)
-                return forward, file.with_suffix(".bin").stat().st_size / 1e6
+                length = fastest_length(file, precision) if worth_tuning else None
+                return openvino_forward(file, length, precision), file.with_suffix(".bin").stat().st_size / 1e6
         network = backbone.build(size)
         megabytes = 4e-6 * network.count_params()
         if self.feature_backend == "openvino" and backend.name() == "tensorflow":
@@ -269,7 +308,12 @@ class FeatureCache:
                 file = Path(folder) / "network.xml"
                 with backend.silence_stderr():
                     network.export(str(file), format="openvino", verbose=False)
-                return openvino_forward(file), megabytes
+                return openvino_forward(file, precision=precision), megabytes
+        if precision == BF16:
+            raise BackboneError(
+                f"{backbone.name!r} cannot be converted to OpenVINO, which computes features in bf16. Use "
+                "--feature-precision f32."
+            )
         return keras_forward(network), megabytes
 
 
@@ -283,7 +327,7 @@ class FeatureSubset(FeatureCache):
 
     def __init__(self, features: FeatureCache, rows: npt.NDArray[np.bool_]) -> None:
         self._whole, self._rows = features, rows
-        self.feature_backend = features.feature_backend
+        self.feature_backend, self.precisions = features.feature_backend, features.precisions
         self.shifted = tuple(FeatureSubset(each, rows) for each in features.shifted)
 
     def get(self, backbone: Backbone, view: str) -> Features:

@@ -10,6 +10,7 @@ from typing import Any
 from bhsearch.models import keras_settings
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import SPEED_FILE, SPEEDS
+from bhsearch.models.frozen.precision import F32
 from bhsearch.runtime import cache
 
 
@@ -21,12 +22,14 @@ class MeasuredSpeed:
         size: Side of the images in pixels.
         n_tiles: Number of tiles per image.
         feature_backend: `openvino` or `keras`.
+        precision: `f32` or `bf16`.
         images_per_second: Images per second, each with all its tiles.
     """
 
     size: int
     n_tiles: int
     feature_backend: str
+    precision: str
     images_per_second: float
 
 
@@ -43,7 +46,12 @@ def measured_speeds(backbone: Backbone) -> tuple[MeasuredSpeed, ...]:
         for folder, facts in cache.facts_of_entries(SPEEDS)
         if "pixels" not in facts and facts.items() >= wanted.items()
     }
-    return tuple(sorted((speed for speed in found if speed is not None), key=lambda speed: (speed.size, speed.n_tiles)))
+    return tuple(
+        sorted(
+            (speed for speed in found if speed is not None),
+            key=lambda speed: (speed.size, speed.n_tiles, speed.precision),
+        )
+    )
 
 
 def _speed(folder: Path, facts: dict[str, Any]) -> MeasuredSpeed | None:
@@ -51,6 +59,7 @@ def _speed(folder: Path, facts: dict[str, Any]) -> MeasuredSpeed | None:
     try:
         milliseconds = float(json.loads((folder / SPEED_FILE).read_text(encoding="utf-8"))["milliseconds"])
         n_tiles, size = int(facts["images"][0]), int(facts["images"][1])
-        return MeasuredSpeed(size, n_tiles, str(facts["feature_backend"]), 1000 / milliseconds)
+        precision = str(facts.get("precision", F32))
+        return MeasuredSpeed(size, n_tiles, str(facts["feature_backend"]), precision, 1000 / milliseconds)
     except (OSError, ValueError, KeyError, TypeError, IndexError, ZeroDivisionError):
         return None

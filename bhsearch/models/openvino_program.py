@@ -13,6 +13,7 @@ import numpy as np
 
 from bhsearch.data.arrays import Float32Array
 from bhsearch.models import keras_settings
+from bhsearch.models.frozen.precision import F32, openvino_facts, precision_facts, require_precision
 from bhsearch.runtime import cache
 
 Forward = Callable[[Iterable[Float32Array]], Float32Array]
@@ -36,32 +37,31 @@ def usual_length(size: int) -> int:
     return max(length for length in LENGTHS if length == 1 or length * size**2 <= _BATCH_PIXELS)
 
 
-def fastest_length(file: Path) -> int:
+def fastest_length(file: Path, precision: str = F32) -> int:
     """Return the one of `LENGTHS` that needs the least processor time on this machine.
 
     It is measured once, in about two seconds, and kept in the cache for this machine.
 
     Args:
         file: File of the OpenVINO model of a network, in the cache.
+        precision: `f32` or `bf16`.
     """
-    import openvino
-
     facts = {
         "network": file.parent.name,
-        "processor": openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"),
         "processors": keras_settings.machine_facts()["processors"],
-        "openvino": openvino.__version__,
+        **openvino_facts(),
+        **precision_facts(precision),
     }
-    folder = cache.get_or_create("speeds", facts, lambda folder: _tune(file, folder))
+    folder = cache.get_or_create("speeds", facts, lambda folder: _tune(file, folder, precision))
     found: int = json.loads((folder / _FILE).read_text(encoding="utf-8"))["images"]
     return found
 
 
-def _tune(file: Path, folder: Path) -> None:
+def _tune(file: Path, folder: Path, precision: str) -> None:
     """Measure the processor time of a network for each of `LENGTHS`, which other work on the machine hardly changes."""
     seconds: dict[int, float] = {}
     for length in LENGTHS:
-        forward, size = _compiled(file, length)
+        forward, size = _compiled(file, length, precision)
         images = np.random.default_rng(0).uniform(0, 255, (max(LENGTHS), size, size, 3)).astype(np.float32)
         forward([images])  # which also fills buffers for the first time
         n_images, started = 0, time.process_time()
@@ -72,8 +72,8 @@ def _tune(file: Path, folder: Path) -> None:
     (folder / _FILE).write_text(json.dumps({"images": fastest}), encoding="utf-8")
 
 
-def openvino_forward(file: Path, length: int | None = None) -> Forward:
-    """Return a function that computes the outputs of a network with OpenVINO, in float32 on all cores.
+def openvino_forward(file: Path, length: int | None = None, precision: str = F32) -> Forward:
+    """Return a function that computes the outputs of a network with OpenVINO on all cores.
 
     OpenVINO compiles the network for one number of images, since programs for any number take up to 1.6 times the
     processor time. The last images are padded to that number.
@@ -81,15 +81,20 @@ def openvino_forward(file: Path, length: int | None = None) -> Forward:
     Args:
         file: File of the OpenVINO model of the network, for square images of a known size.
         length: Number of images that a request computes together; None for `usual_length`.
+        precision: `f32`, or `bf16` for matrix products and convolutions in bfloat16. Inputs and outputs are float32.
 
     Returns:
         A function from batches of images, each of shape (batch, size, size, 3), to the outputs of all images, of shape
         (n_images, n_outputs).
+
+    Raises:
+        SettingsError: If the processor does not support the precision.
     """
-    return _compiled(file, length)[0]
+    require_precision(precision)
+    return _compiled(file, length, precision)[0]
 
 
-def _compiled(file: Path, wanted: int | None) -> tuple[Forward, int]:
+def _compiled(file: Path, wanted: int | None, precision: str) -> tuple[Forward, int]:
     """Return the function of `openvino_forward`, and the side of the images in pixels."""
     import openvino
 
@@ -98,7 +103,7 @@ def _compiled(file: Path, wanted: int | None) -> tuple[Forward, int]:
     size = int(model.input(0).get_partial_shape()[1].get_length())
     length = wanted or usual_length(size)
     model.reshape([length, size, size, 3])
-    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
     program = core.compile_model(model, "CPU", hints)
     # Wait for requests one after another instead of using OpenVINO's queue. The queue calls Python from other threads,
     # and occasionally deadlocks if the program is freed while one of these threads waits for the interpreter.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.arrays import Float32Array
-from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.data.splits import training_weights
 from bhsearch.errors import RunError
 from bhsearch.evaluation.predictions import case_weights, six_digits
@@ -23,32 +22,12 @@ from bhsearch.models.training.hidden_heads import fit
 from bhsearch.models.training.logistic_path import HeadPath, fit_path
 from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, ReportCallback, TrialResult
 from bhsearch.objectives.costs import SHIFTED, FeatureCosts
+from bhsearch.objectives.feature_progress import FeatureProgress
 from bhsearch.objectives.scoring import LINKS, OutOfFoldScorer, ValidationFolds
 from bhsearch.objectives.space import HIDDEN_PENALTY, LOG10_PENALTY, Parameter, Params
 from bhsearch.tasks import Task
 
 _PATHS_BYTES = 1 << 27  # of solved paths that are kept in memory
-
-
-class FeatureProgress:
-    """Progress messages about the features that a trial computes, shared by the feature cache and the objective.
-
-    Args:
-        tell: Called with progress messages.
-    """
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.tell = tell
-        self.views: Sequence[str] = ()  # views of the running trial, in order of computation
-
-    def __call__(self, backbone: str, view: str) -> Progress:
-        """Return a progress callback for the images of one view."""
-        place = f", view {self.views.index(view) + 1} of {len(self.views)}" if view in self.views else ""
-
-        def progress(done: int, total: int) -> None:
-            self.tell(f"computing features of {backbone}: {done}/{total}{place}")
-
-        return progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +134,11 @@ class FrozenObjective:
         self._moments: dict[tuple[Backbone, str], Moments] = {}
         self._paths: OrderedDict[tuple[Backbone, tuple[str, ...]], _Path] = OrderedDict()
 
+    @property
+    def features(self) -> FeatureCache:
+        """Features of the development images."""
+        return self._features
+
     def examples(self) -> dict[str, npt.NDArray[np.uint8]]:
         """Return an empty dict, because the augmented views of the frozen regime are fixed and need no examples."""
         return {}
@@ -240,7 +224,7 @@ class FrozenObjective:
         backbone = self._backbones[params["backbone"]]
         view_names = views_of(params["policy"], params["views"])
         if self._feature_progress is not None:
-            self._feature_progress.views = view_names
+            self._feature_progress.views = [v for v in view_names if not self._features.is_cached(backbone, v)]
         features = np.stack([self._features.get(backbone, view) for view in view_names])
         if self._feature_progress is not None:
             self._feature_progress.tell("training heads")

@@ -37,8 +37,8 @@ class CacheEntry:
     """A description of one entry of the cache.
 
     Attributes:
-        kind: Kind of content: `archives`, `databases`, `digests`, `pixels`, `networks`, `speeds`, `features` or
-            `phantom`.
+        kind: Kind of content: `archives`, `databases`, `digests`, `pixels`, `networks`, `speeds`, `parts`, `features`,
+            `precisions` or `phantom`.
         key: Digest of the facts that determine the content.
         n_bytes: Total size of the files in bytes.
         age_days: Days since the last use.
@@ -174,6 +174,17 @@ def get_or_create(kind: str, facts: dict[str, Any], fill: Callable[[Path], None]
         with contextlib.suppress(OSError):  # a failed eviction is repeated after the next entry is created
             cache_eviction.evict(cache_root(), max_bytes)
     return folder
+
+
+def discard(kind: str, facts: dict[str, Any]) -> None:
+    """Delete an entry that no other process uses; does nothing if it does not exist or cannot be deleted.
+
+    Args:
+        kind: Kind of content.
+        facts: Facts that determine the content.
+    """
+    with contextlib.suppress(OSError):
+        cache_eviction.delete_entry(folder_of(kind, facts))
 
 
 def entries() -> list[CacheEntry]:

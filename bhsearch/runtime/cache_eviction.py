@@ -110,13 +110,27 @@ def _remove(root: Path, folder: Path) -> bool:
     with lock_within(_lock_of(folder), strict=True) as alone:
         if not alone or _name(folder) in leases.in_use(root):
             return False
-        away = folder.with_name(f"{_EVICTED_PREFIX}{folder.name}-{uuid.uuid4().hex[:8]}")
         try:
-            folder.rename(away)
+            away = _renamed(folder)
         except OSError:  # another process has already renamed the entry, or permission is denied
             return False
     _delete(away)
     return True
+
+
+def delete_entry(folder: Path) -> None:
+    """Delete an entry of which the caller knows that no other process uses it.
+
+    Raises:
+        OSError: If the entry does not exist or cannot be deleted.
+    """
+    _delete(_renamed(folder))
+    _lock_of(folder).unlink(missing_ok=True)
+
+
+def _renamed(folder: Path) -> Path:
+    """Give an entry a name that is not an entry's, and return the new folder."""
+    return folder.rename(folder.with_name(f"{_EVICTED_PREFIX}{folder.name}-{uuid.uuid4().hex[:8]}"))
 
 
 def _leftovers(root: Path) -> Iterator[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class StudyContext:
         audit: Errors and duplicates found in the data.
         note: Text to show next to every score, such as that the data are synthetic; may be empty.
         versions: Versions of the packages that can influence a result.
+        precisions: Precision of the features by backbone, if a study with this context has stored them; f32 for others.
     """
 
     settings: Settings
@@ -86,6 +87,7 @@ class StudyContext:
     audit: Audit
     note: str
     versions: Mapping[str, str]
+    precisions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def build(cls, settings: Settings, reporter: ProgressReporter) -> StudyContext:
@@ -164,6 +166,7 @@ class StudyContext:
             "image_sizes": list(self.image_sizes),
             "resize": settings.resize,
             "feature_backend": settings.feature_backend,
+            "feature_precision": settings.feature_precision,
             "seed": settings.seed,
             "space": space_digest(self.space(("",))),
             "score_weight_shift": settings.score_weight_shift,

@@ -14,9 +14,9 @@ from bhsearch.models.augmentation.shifts import SHIFTS, Shift
 from bhsearch.models.features import FeatureCache, choose_feature_backend
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.resize import make_resize
-from bhsearch.models.training.finetune import EVALS_PER_FOLD
+from bhsearch.objectives.feature_progress import FeatureProgress
 from bhsearch.objectives.finetune import DevelopmentRows, FinetuneObjective
-from bhsearch.objectives.frozen import FeatureProgress, FrozenObjective
+from bhsearch.objectives.frozen import FrozenObjective
 from bhsearch.objectives.space import Params, frozen_space, starting_point
 from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.study.development_rows import DevelopmentImages
@@ -25,11 +25,6 @@ from bhsearch.study.resume.metadata import Origin
 from bhsearch.study.startup import needs_framework, start_framework
 
 Objective = FrozenObjective | FinetuneObjective
-
-
-def steps_per_fold(regime: str) -> int:
-    """Return the number of intermediate values reported per fold, including the one at the end of the fold."""
-    return EVALS_PER_FOLD if regime == FINETUNE else 1
 
 
 def threads_of(settings: Settings) -> int | None:
@@ -67,6 +62,7 @@ def make_objective(prepared: StudyContext, started_from: Origin, reporter: Progr
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
     feature_progress = FeatureProgress(reporter.doing)
     features = FeatureCache(pixels, prepared.settings.feature_backend, conversion, feature_progress)
+    features.precisions.update(prepared.precisions)
     features.shifted = _shifts_in_score(prepared, features, reporter)
     with reporter.step("building backbones") as progress:
         for done, backbone in enumerate(prepared.found.backbones, start=1):
@@ -138,6 +134,7 @@ def cached_features(prepared: StudyContext, reporter: ProgressReporter) -> Featu
     _prepare_framework(prepared.settings, reporter)
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
     features = FeatureCache(pixels, prepared.settings.feature_backend, progress=FeatureProgress(reporter.doing))
+    features.precisions.update(prepared.precisions)
     features.shifted = _shifts_in_score(prepared, features, reporter)
     return features
 

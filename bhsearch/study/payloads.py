@@ -6,6 +6,7 @@ import json
 import platform
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,11 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 def complete_record(
-    trial: Trial, outcome: TrialResult, ends: tuple[float, float], resolved: dict[str, str]
+    trial: Trial,
+    outcome: TrialResult,
+    ends: tuple[float, float],
+    resolved: dict[str, str],
+    precision: Mapping[str, Any] | None = None,
 ) -> tuple[TrialRecord, Arrays]:
     """Return the record of a complete trial, and its arrays: predictions and weights.
 
@@ -44,6 +49,7 @@ def complete_record(
         outcome: Result of the objective.
         ends: Lower and upper end of the 95 % interval of the score.
         resolved: Values that `auto` resolved to on the device that ran the trial, by setting.
+        precision: Choice of the precision of the trial's features; None in the finetune regime.
     """
     record = _record(trial, COMPLETE)
     record.update(
@@ -57,6 +63,8 @@ def complete_record(
             "model": outcome.model,
         }
     )
+    if precision is not None:
+        record["precision"] = dict(precision)
     return record, {"probability": outcome.out_of_fold, **outcome.arrays}
 
 
@@ -171,6 +179,7 @@ def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
         "image_sizes": context.image_sizes if finetune else (),
         "precision": settings.precision if finetune and settings.precision != "auto" else None,
         "feature_backend": settings.feature_backend if settings.feature_backend != "auto" else None,
+        "feature_precision": settings.feature_precision if settings.feature_precision != "auto" else None,
         "pruner": context.pruner,
         "workers": workers,
     }

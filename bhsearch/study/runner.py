@@ -21,6 +21,7 @@ from bhsearch.study.checks.shift_weight import check_shift_weight
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext
 from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.feature_costs import cost_rows, stored_costs
+from bhsearch.study.feature_precision import check_feature_precision
 from bhsearch.study.objective_factory import make_objective
 from bhsearch.study.outcome.conclusion import conclude
 from bhsearch.study.outcome.nested import check_nested
@@ -56,6 +57,7 @@ def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     check_race(settings)
     check_nested(settings)
     check_shift_weight(settings)
+    check_feature_precision(settings)
     if settings.tracking:
         check_store()
     try:
@@ -86,6 +88,7 @@ def _frozen_then_finetune(settings: Settings, reporter: ProgressReporter) -> Stu
         trials=n_finetune,
         budget=half,
         init_from=frozen.study,
+        feature_precision=Settings.feature_precision,
     )
     return replace(_run_study(finetune, reporter), before=frozen)
 
@@ -195,7 +198,7 @@ def _in_pool(session: StudySession, pool: WorkerPool, uploader: UploaderProcess 
 def _in_this_process(session: StudySession, uploader: UploaderProcess | None) -> str:
     objective = make_objective(session.context, session.metadata["started_from"], session.reporter)
     session.examples = objective.examples()
-    stored_costs(session.context, session.metadata, session.engine, objective)
+    stored_costs(session.context, session.metadata, session.engine, objective, session.reporter)
     _show_costs(session)
     _wait_for(uploader, session.reporter)
     with _trials(session), deferred() as interrupts:

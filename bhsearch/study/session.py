@@ -18,6 +18,7 @@ from bhsearch.evaluation.predictions import Predictions
 from bhsearch.runtime.cache import interprocess_lock
 from bhsearch.study.context import StudyContext
 from bhsearch.study.events import ProgressReporter
+from bhsearch.study.feature_precision import precisions_of, stored_choices
 from bhsearch.study.resume.lost_storage import write_trials
 from bhsearch.study.resume.open import open_engine, study_lock
 from bhsearch.study.resume.recovery import DIED, recover_dead_trials
@@ -208,13 +209,14 @@ class StudySession:
             self.engine.annotate(number, {"mlflow_run": run_id, "mlflow_url": url})
 
     def refresh(self) -> None:
-        """End the running trials of dead processes, and reload all trials, after the search.
+        """End the running trials of dead processes, and reload all trials and the precisions, after the search.
 
         Raises:
             LostStorageError: If the storage is lost.
         """
         self.recover()
         self.stored_trials()
+        self.context = replace(self.context, precisions=precisions_of(stored_choices(self.engine)))
 
     def fail(self, error: BhsearchError | OSError) -> None:
         """Record an error to raise at the end of the session; only the first error is kept."""

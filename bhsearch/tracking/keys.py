@@ -12,6 +12,7 @@ from typing import Any
 from bhsearch.evaluation import held_out_test, metrics
 from bhsearch.models.backbones.licence import UNKNOWN, consequence
 from bhsearch.models.backbones.registry import licence_without_record
+from bhsearch.models.frozen.precision import F32
 
 PREFIX = "bhsearch."
 
@@ -25,6 +26,8 @@ REGIME, GROUP_BY = "bhsearch.regime", "bhsearch.group_by"
 TASK = "bhsearch.task"  # name and class names of the task, JSON; see `tasks.TaskRecord`; also on registered versions
 SYNTHETIC = "bhsearch.synthetic"  # `True` if a program drew the images
 LICENCES = "bhsearch.licences"  # licence of the weights of each backbone, JSON; on the run of a study
+# Choice of the precision of each backbone's features, with its reason and the comparison, JSON; on the run of a study.
+FEATURE_PRECISIONS = "bhsearch.feature_precisions"
 PLUGINS = "bhsearch.plugins"  # plugins in use, with distribution and version; absent if there are none
 STARTED_FROM = "bhsearch.started_from"  # name of the earlier study that a study was started from
 BEST_TRIAL, PROPOSED_TRIAL = "bhsearch.best_trial", "bhsearch.proposed_trial"  # numbers, on the run of a study
@@ -39,6 +42,7 @@ NO_TRIAL = "none"
 STATE, REASON = "bhsearch.state", "bhsearch.reason"
 RETRY_OF, RETRY_OF_RUN = "bhsearch.retry_of", "bhsearch.retry_of_run"
 LICENCE = "bhsearch.licence"  # of the backbone: its name, `unknown` or `no weights`; also on registered versions
+FEATURE_PRECISION = "bhsearch.feature_precision"  # `f32` or `bf16`; absent in the finetune regime
 MODEL = "bhsearch.model"  # `kept`, `leaving` or `none`: whether MLflow has the model of the trial
 
 # -- tags of accesses to the sealed test -------------------------------------------------------------------------------
@@ -131,6 +135,15 @@ def licence_of(tags: Mapping[str, str], backbone: str) -> str:
     if LICENCES not in tags:
         return licence_without_record(backbone)
     return str(json.loads(tags[LICENCES]).get(backbone, UNKNOWN))
+
+
+def feature_precision_of(tags: Mapping[str, str], backbone: str) -> str:
+    """Return the precision of the features of a backbone from the tags of a study's run.
+
+    Returns:
+        `f32` or `bf16`. Studies of earlier versions have no tag, and computed features in f32.
+    """
+    return str(json.loads(tags.get(FEATURE_PRECISIONS, "{}")).get(backbone, {}).get("precision", F32))
 
 
 def licence_limit(tags: Mapping[str, str], backbone: str) -> str:

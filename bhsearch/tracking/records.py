@@ -71,6 +71,8 @@ class TrialRecord(TypedDict):
         retry_of: Number of the trial that was retried; None if this trial is not a retry.
         score, interval, cost, model, resolved: Only in a complete trial: score, ends of the score's interval, cost of
             the deployed model, description of the model, and the values to which `auto` settings were resolved.
+        precision: Only in a complete trial of a frozen study: choice of the precision of its features, see
+            `study.feature_precision.PrecisionChoice`.
         seconds, curves: Only in a complete or pruned trial: duration, and values of each learning curve.
         reason: Only in a failed trial: reason of the failure.
     """
@@ -84,6 +86,7 @@ class TrialRecord(TypedDict):
     score: NotRequired[float]
     interval: NotRequired[tuple[float, float]]
     resolved: NotRequired[dict[str, str]]
+    precision: NotRequired[dict[str, Any]]
     seconds: NotRequired[float]
     cost: NotRequired[dict[str, float]]
     curves: NotRequired[dict[str, list[float]]]

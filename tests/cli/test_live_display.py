@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from bhsearch.cli import live_display, terminal
-from bhsearch.cli.live_display import Display, duration
+from bhsearch.cli.live_display import Display
 from bhsearch.models import backend
 
 CONTROL = {"\x1b", "\r", "\b"}
@@ -98,11 +98,3 @@ def test_progress_on_the_error_stream_is_seen_while_libraries_are_kept_quiet(cap
             lasting.print("starting TensorFlow")
             lasting.file.flush()
     assert capfd.readouterr().err == "starting TensorFlow\n"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3599.9, "1 h 0 min"), (7500, "2 h 5 min")],
-)
-def test_durations_are_written_as_a_person_reads_them(seconds, text):
-    assert duration(seconds) == text

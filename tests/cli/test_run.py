@@ -183,6 +183,8 @@ def test_a_wrong_manifest(ends, tmp_path, rows, words):
         ({"image_size": 8}, "32 to 1024"),
         ({"resize": "stretch"}, "crop, squash, tiles"),
         ({"feature_backend": "nosuch"}, "auto, openvino, keras"),
+        ({"feature_precision": "nosuch"}, "auto, f32, bf16"),
+        ({"feature_precision": "bf16", "feature_backend": "keras"}, "requires --feature-backend openvino"),
         ({"sampler": "nosuch"}, "tpe, random, qmc, cmaes"),
         ({"regime": "nosuch"}, "auto, frozen"),
         ({"group_by": "patient"}, "case, site, slide, image"),

@@ -9,6 +9,7 @@ from bhsearch.engines.optuna.pruners import PRUNERS
 from bhsearch.engines.registry import ENGINES
 from bhsearch.lifecycle.predict import FORMATS
 from bhsearch.models.features import FEATURE_BACKENDS
+from bhsearch.models.frozen.precision import FEATURE_PRECISIONS
 from bhsearch.models.openvino_export import EXPORTS
 from bhsearch.models.resize import MODES
 from bhsearch.study.workers.launchers.base import LAUNCHERS
@@ -24,6 +25,7 @@ def test_the_choices_are_what_the_rooms_implement():
     assert choices.groupings() == GROUPINGS
     assert choices.resize_modes() == MODES
     assert choices.feature_backends() == FEATURE_BACKENDS
+    assert choices.feature_precisions() == FEATURE_PRECISIONS
     assert choices.exports() == EXPORTS
     assert choices.prediction_formats() == FORMATS
 

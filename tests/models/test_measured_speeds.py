@@ -42,9 +42,9 @@ def test_speeds_are_those_of_this_backbone_and_setting_by_size(staintex_s):
     kept(staintex_s, 3, numerics={"backend": "another"})
     kept(staintex_s, 4, pixels="changed images")
     assert measured_speeds(staintex_s) == (
-        MeasuredSpeed(96, 1, "openvino", 100.0),
-        MeasuredSpeed(224, 1, "openvino", 25.0),
-        MeasuredSpeed(224, 6, "openvino", pytest.approx(1000 / 240)),
+        MeasuredSpeed(96, 1, "openvino", "f32", 100.0),
+        MeasuredSpeed(224, 1, "openvino", "f32", 25.0),
+        MeasuredSpeed(224, 6, "openvino", "f32", pytest.approx(1000 / 240)),
     )
 
 

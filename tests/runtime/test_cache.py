@@ -10,7 +10,7 @@ import pytest
 
 from bhsearch.errors import PlaceError
 from bhsearch.runtime import cache
-from bhsearch.runtime.cache import cache_key, cache_root, clear, entries, folder_of, get_or_create
+from bhsearch.runtime.cache import cache_key, cache_root, clear, discard, entries, folder_of, get_or_create, lookup
 
 FACTS = {"colour": "violet", "size": 96}
 
@@ -70,6 +70,17 @@ def test_an_entry_is_filled_once_and_found_ever_after():
     assert (folder / "inner" / "two.bin").read_bytes() == b"contentcontent"
     assert get_or_create("pixels", FACTS, fill) == folder
     assert fill.calls == 1
+
+
+def test_a_discarded_entry_is_gone_with_its_lock_although_this_process_used_it(root):
+    fill = Fill()
+    kept, gone = (get_or_create("parts", {"start": start}, fill) for start in (0, 8))
+    discard("parts", {"start": 8})
+    discard("parts", {"start": 16})  # which never existed
+    assert sorted(kept.parent.iterdir()) == [kept, kept.with_suffix(".lock")]
+    assert lookup("parts", {"start": 8}) is None
+    assert get_or_create("parts", {"start": 8}, fill) == gone
+    assert fill.calls == 3
 
 
 def test_kinds_and_facts_are_kept_apart():

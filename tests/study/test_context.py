@@ -107,6 +107,7 @@ def test_more_backbones_agree():
         ({"image_size": 64}, r"--image-size: was \[48\], is now \[64\]"),
         ({"resize": "squash"}, "--resize: was crop, is now squash"),
         ({"feature_backend": "keras"}, "--feature-backend: was auto, is now keras"),
+        ({"feature_precision": "f32"}, "--feature-precision: was auto, is now f32"),
         ({"seed": 7}, "--seed: was 0, is now 7"),
         ({"backbones": ("staintex-l",)}, "fewer backbones: staintex-s was in the search space"),
     ],

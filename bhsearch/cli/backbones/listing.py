@@ -12,6 +12,7 @@ from bhsearch.errors import BackboneError
 from bhsearch.models.backbones.base import names_by_reason
 from bhsearch.models.backbones.catalogue import Catalogue, Entry, read_catalogue
 from bhsearch.models.backbones.licence import NO_WEIGHTS, UNKNOWN, is_non_commercial
+from bhsearch.models.frozen.precision import F32
 from bhsearch.models.measured_speeds import MeasuredSpeed
 
 MORE = "Files and folders are not searched for: name .keras files and folders of published encoders."
@@ -108,4 +109,5 @@ def count(number: int) -> str:
 def _speed(speed: MeasuredSpeed) -> str:
     tiles = f", {speed.n_tiles} tiles each" if speed.n_tiles > 1 else ""
     number = f"{speed.images_per_second:,.{1 if speed.images_per_second < 100 else 0}f}"
-    return f"{number} images a second at {speed.size} px ({speed.feature_backend}{tiles})"
+    precision = "" if speed.precision == F32 else f", {speed.precision}"
+    return f"{number} images a second at {speed.size} px ({speed.feature_backend}{precision}{tiles})"

@@ -7,6 +7,7 @@ from typing import Any, NotRequired, TypedDict
 
 from bhsearch.errors import StudyError
 from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.frozen.precision import BF16, F32
 from bhsearch.objectives.space import Params
 from bhsearch.tasks import TaskRecord, restore_task, task_record
 
@@ -53,6 +54,7 @@ class NewMetadata(TypedDict):
     image_sizes: list[int]
     resize: str
     feature_backend: str
+    feature_precision: NotRequired[str]
     seed: int
     space: str
     score_weight_shift: float
@@ -86,6 +88,7 @@ _MUST_AGREE = {
     "warm": "--warm-start-from",
     "resize": "--resize",
     "feature_backend": "--feature-backend",
+    "feature_precision": "--feature-precision",
     "seed": "--seed",
     "space": "search space",
     "score_weight_shift": "--score-weight-shift",
@@ -107,7 +110,10 @@ def check_agreement(
     Raises:
         StudyError: If the metadata or weights differ; the message lists every difference.
     """
-    held = {"score_weight_shift": 0.0, **held, "task": task_record(restore_task(held.get("task")))}
+    before = {"score_weight_shift": 0.0, "feature_precision": now["feature_precision"]}  # of earlier versions
+    if now["feature_precision"] == BF16:
+        before["feature_precision"] = F32
+    held = {**before, **held, "task": task_record(restore_task(held.get("task")))}
     differences = [
         f"  {what}: was {_short(held.get(key))}, is now {_short(now[key])}"
         for key, what in _MUST_AGREE.items()

@@ -11,11 +11,11 @@ from bhsearch.config import Settings, portable
 from bhsearch.engines.base import Engine, StoredStudy, StudyStore
 from bhsearch.engines.registry import ENGINES
 from bhsearch.errors import InputError, MissingError
+from bhsearch.models.training.finetune import EVALS_PER_FOLD
 from bhsearch.objectives.space import Params
 from bhsearch.runtime.cache import interprocess_lock
 from bhsearch.study.checks.plugins import check_parts, parts_of
-from bhsearch.study.context import StudyContext
-from bhsearch.study.objective_factory import steps_per_fold
+from bhsearch.study.context import FINETUNE, StudyContext
 from bhsearch.study.resume.metadata import NewMetadata, StudyMetadata, check_agreement
 from bhsearch.study.resume.warm_start import origin_of, warm_points
 
@@ -133,5 +133,5 @@ def _engine(prepared: StudyContext, study: StoredStudy, backbones: tuple[str, ..
         settings.sampler,
         settings.seed,
         prepared.pruner,
-        steps_per_fold(prepared.regime),
+        EVALS_PER_FOLD if prepared.regime == FINETUNE else 1,
     )

@@ -203,7 +203,7 @@ def _work(task: WorkerTask, pool: PoolChannel) -> str:
     engine = join_engine(prepared, metadata)
     with pool.interruptible():
         objective = make_objective(prepared, metadata["started_from"], pool)
-        stored_costs(prepared, metadata, engine, objective)
+        stored_costs(prepared, metadata, engine, objective, pool)
         pool.send(Prepared(objective.examples()))
     pool.go.wait()
     outbox = Outbox(task.outbox, make=False) if task.outbox is not None else None

@@ -29,6 +29,7 @@ from bhsearch.runtime.background import repeated
 from bhsearch.runtime.processes import is_alive, memory_mb, this_process
 from bhsearch.states import COMPLETE, FAILED, RUNNING
 from bhsearch.study.context import StudyContext
+from bhsearch.study.feature_precision import stored_choices
 from bhsearch.study.model_structures import ModelStructures
 from bhsearch.study.objective_factory import Objective, resolved
 from bhsearch.study.outcome.ranking import N_DRAWS
@@ -133,6 +134,7 @@ class Worker:
         self._worked = False
         self._images = prepared.images
         self._draws: IntArray | None = None
+        self._precisions = stored_choices(engine)
         self._structures = ModelStructures(prepared) if outbox is not None else None
 
     def run(self) -> str:
@@ -241,7 +243,8 @@ class Worker:
         ends = self._interval(outcome)
         settings = self._prepared.settings
         now = resolved(self._prepared.regime, settings.feature_backend, settings.precision)
-        record, arrays = complete_record(trial, outcome, ends, now)
+        precision = self._precisions.get(trial.params["backbone"])
+        record, arrays = complete_record(trial, outcome, ends, now, precision)
         if self._structures is not None:
             self._structures.prepare(trial.params["backbone"], outcome)
         try:

@@ -53,13 +53,16 @@ class ModelLog:
         self._environment: dict[str, bytes] = {}  # files by name, once the first model is logged
         self._tags: dict[str, str] = {}
 
-    def log(self, run_id: str, params: Mapping[str, Any], archive: ModelArchive) -> str:
+    def log(
+        self, run_id: str, params: Mapping[str, Any], archive: ModelArchive, metadata: Mapping[str, Any] | None = None
+    ) -> str:
         """Log the model of a run, and return the model's id.
 
         Args:
             run_id: Run of the trial.
             params: Parameters of the trial.
             archive: The model as a `.keras` file.
+            metadata: Further metadata of this model.
         """
         if not self._environment:
             self._environment, self._tags = _environment_files(self._requirements), resolve_tags()
@@ -68,12 +71,12 @@ class ModelLog:
         )
         self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         with tempfile.TemporaryDirectory() as place:
-            self._write(Path(place), model, archive)
+            self._write(Path(place), model, archive, {**self._metadata, **(metadata or {})})
             log_folder(model.artifact_location, Path(place), self._client)
         self._client.finalize_logged_model(model.model_id, "READY")
         return str(model.model_id)
 
-    def _write(self, folder: Path, model: Any, archive: ModelArchive) -> None:
+    def _write(self, folder: Path, model: Any, archive: ModelArchive, metadata: dict[str, Any]) -> None:
         data = folder / _DATA
         data.mkdir()
         (data / _MODULE).write_text("keras", encoding="utf-8")
@@ -84,7 +87,7 @@ class ModelLog:
             signature=_SIGNATURE,
             model_uuid=model.model_id,
             model_id=model.model_id,
-            metadata=self._metadata,
+            metadata=metadata,
             model_size_bytes=sum(file.stat().st_size for file in data.iterdir()),
         )
         description.add_flavor(

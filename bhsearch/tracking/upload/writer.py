@@ -116,6 +116,7 @@ class RunWriter:
         self._archives = ArchivePool(self._task.link)
         self._model_log = ModelLog(client, self.experiment_id, self._record["requirements"], self._model_metadata())
         self._shift_weight = float(study.record["settings"].get("score_weight_shift", 0.0))
+        self._precisions: dict[str, Any] = {}  # choices of the precision of features that the study's run has
         self._config: set[str] = set()  # names of the settings logged on the study's run
         self.notes: list[str] = []  # sentences for the user
         self.run_id = self._study_run()
@@ -165,6 +166,8 @@ class RunWriter:
         tags = self._tags(str(number)) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"].lower()}
         if "backbone" in record["params"]:  # a trial that fails early may have none
             tags[keys.LICENCE] = keys.licence_of(self._record["tags"], record["params"]["backbone"])
+        if "precision" in record:
+            tags[keys.FEATURE_PRECISION] = record["precision"]["precision"]
         if files is not None:
             values |= {keys.SECONDS: record["seconds"]}
             values |= {f"{keys.COST}{name}": value for name, value in record["cost"].items()}
@@ -206,6 +209,7 @@ class RunWriter:
             Metric(keys.TRIAL_BEST, best, ended, number),
         ]
         self._log_config(record.get("resolved", {}))
+        self._log_precision(record)
         self._client.log_batch(self.run_id, metrics=metrics)
 
     def _of_score(self, name: str) -> str:
@@ -217,6 +221,17 @@ class RunWriter:
         if params:
             self._client.log_batch(self.run_id, params=[Param(name, value[:6000]) for name, value in params.items()])
             self._config |= set(params)
+
+    def _log_precision(self, record: TrialRecord) -> None:
+        """Log how the precision of a backbone's features was chosen, on the study's run, unless the run has it."""
+        backbone = record["params"]["backbone"]
+        if "precision" in record and backbone not in self._precisions:
+            tags = self._client.get_run(self.run_id).data.tags  # another command may have added backbones
+            self._precisions = {
+                **json.loads(tags.get(keys.FEATURE_PRECISIONS, "{}")),
+                backbone: record["precision"],
+            }
+            self._client.set_tag(self.run_id, keys.FEATURE_PRECISIONS, json.dumps(self._precisions))
 
     def _write_views(self) -> None:
         try:
@@ -360,7 +375,8 @@ class RunWriter:
         archive = self._archives.get(
             backbone, settings["resize"], settings["image_size"], record["model"], message.arrays
         )
-        return self._model_log.log(run_id, record["params"], archive)
+        more = {"feature_precision": record["precision"]["precision"]} if "precision" in record else {}
+        return self._model_log.log(run_id, record["params"], archive, more)
 
     def _model_metadata(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,1 @@
+"""Parts of the computation of frozen features: storage in parts, and the floating-point precision of encoders."""
