@@ -28,7 +28,7 @@ from bhsearch.models.augmentation.base import is_plugin_view, view_key
 from bhsearch.models.augmentation.cached_views import apply_view
 from bhsearch.models.augmentation.policies import IDENTITY
 from bhsearch.models.backbones.base import Backbone
-from bhsearch.models.openvino import BackgroundConversion
+from bhsearch.models.openvino import BackgroundConversion, convert
 from bhsearch.models.openvino_program import Forward, fastest_length, openvino_forward
 from bhsearch.runtime import cache
 
@@ -162,7 +162,7 @@ class FeatureCache:
             "backbone": backbone.name,
             "weights": backbone.digest,
             "images": self._pixels.shape[1:],
-            "feature_backend": self.feature_backend,
+            "feature_backend": self._backend_of(backbone),
             "numerics": keras_settings.numerics(),
             "version": 2,
         }
@@ -174,12 +174,12 @@ class FeatureCache:
 
     def _measure(self, backbone: Backbone, folder: Path) -> None:
         forward, _ = self._network(backbone)
-        forward([next(self._batches(IDENTITY, _no_progress))])  # compile the network first
+        forward([next(self._batches(backbone, IDENTITY, _no_progress))])  # compile the network first
         n_read, started = 0, time.perf_counter()
 
         def batches() -> Iterator[Images]:
             nonlocal n_read
-            for images in self._batches(IDENTITY, _no_progress):
+            for images in self._batches(backbone, IDENTITY, _no_progress):
                 n_read += len(images)
                 yield images
                 if time.perf_counter() > started + _MEASURED_SECONDS:
@@ -199,15 +199,19 @@ class FeatureCache:
             "weights": backbone.digest,
             "pixels": self._pixels.key,
             "view": view_key(view),
-            "executor": self.feature_backend,  # kept under this name, since existing cache entries use it
+            "executor": self._backend_of(backbone),  # kept under this name, since existing cache entries use it
             "numerics": keras_settings.numerics(),
             "version": 4,
         }
 
-    def _batches(self, view: str, report: Progress) -> Iterator[Images]:
+    def _backend_of(self, backbone: Backbone) -> str:
+        """Return the backend that computes the features of a backbone: OpenVINO if it is no Keras network."""
+        return self.feature_backend if backbone.is_keras else "openvino"
+
+    def _batches(self, backbone: Backbone, view: str, report: Progress) -> Iterator[Images]:
         """Yield a view of all images in batches, and report the number of images after each batch."""
         n_images, n_tiles = self._pixels.shape[:2]
-        on_gpu = self.feature_backend == "keras" and backend.has_gpu()
+        on_gpu = self._backend_of(backbone) == "keras" and backend.has_gpu()
         step = max(1, batch_size(self._pixels.shape[2], on_gpu) // n_tiles)
         for start in range(0, n_images, step):
             images = self._pixels.read(start, start + step).reshape(-1, *self._pixels.shape[2:])
@@ -219,9 +223,9 @@ class FeatureCache:
         report = self._progress(backbone.name, view) if self._progress else _no_progress
         forward, megabytes = self._network(backbone)
         if view == IDENTITY:  # this view is timed, so compile the network first
-            forward([next(self._batches(view, report))])
+            forward([next(self._batches(backbone, view, report))])
         started = time.perf_counter()
-        rows = forward(self._batches(view, report))
+        rows = forward(self._batches(backbone, view, report))
         milliseconds = 1000 * (time.perf_counter() - started) / n_images
         if not np.isfinite(rows).all():
             raise RunError(f"The features of {backbone.name!r} contain NaN or infinite values. Leave the backbone out.")
@@ -240,7 +244,7 @@ class FeatureCache:
         Raises:
             BackboneError: If the weights do not fit the architecture.
         """
-        if self.feature_backend == "openvino" and self._conversion and self._conversion.program(backbone):
+        if self._backend_of(backbone) == "openvino" and self._conversion and self._conversion.program(backbone):
             return
         self._network(backbone)
 
@@ -255,9 +259,12 @@ class FeatureCache:
 
     def _program(self, backbone: Backbone) -> tuple[Forward, float]:
         size = self._pixels.shape[2]
-        if self.feature_backend == "openvino":
+        if self._backend_of(backbone) == "openvino":
             conversion = self._conversion or BackgroundConversion([backbone], size)
             file = conversion.program(backbone)
+            if file is None and not backbone.is_keras:
+                convert(backbone, size)  # which raises the error of the conversion
+                file = conversion.program(backbone)
             if file is not None:
                 worth_tuning = np.prod(self._pixels.shape[:4]) >= _TUNING_PIXELS
                 forward = openvino_forward(file, fastest_length(file) if worth_tuning else None)
