@@ -186,7 +186,7 @@ def _champion(client: Any, candidate: Candidate) -> Champion | None:
     if version is None:
         return None
     lineage = registry.lineage(client, version)
-    return Champion(version, load_network(model_files.keras_file(model_files.download(version.uri))), lineage)
+    return Champion(version, load_network(model_files.network_file(model_files.download(version.uri))), lineage)
 
 
 def _export(

@@ -175,7 +175,7 @@ def deployed_network(
 
     predictions = reader.predictions_of(trial).unchanged
     if trial.model_uri:
-        return load_network(model_files.keras_file(reader.model_folder(study, trial))), predictions
+        return load_network(model_files.network_file(reader.model_folder(study, trial))), predictions
     reporter.say(f"Trial {trial.number} has no model in MLflow (--keep-models), so it is trained again.")
     network, again = _made_again(study, trial, opened, predictions, reporter)
     gap = np.abs(again.probability - predictions.probability).max()
@@ -188,6 +188,7 @@ def deployed_network(
 def _made_again(
     study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, predictions: Predictions, reporter: ProgressReporter
 ) -> tuple[Any, Predictions]:
+    from bhsearch.models.archive import ModelArchive
     from bhsearch.models.structures import ArchivePool, StructureBuilder
 
     outcome = run_again(study, trial, opened, reporter)
@@ -196,6 +197,8 @@ def _made_again(
     link = study.task.link
     archives = ArchivePool(link, StructureBuilder(link))
     made = archives.get(backbone, settings.resize, settings.image_size, outcome.model, outcome.arrays)
+    if not isinstance(made, ModelArchive):  # a graph, which is complete
+        return made, replace(predictions, probability=outcome.probability)
     with tempfile.TemporaryDirectory() as folder:
         made.save(Path(folder) / "model.keras")
         network = load_network(Path(folder) / "model.keras")

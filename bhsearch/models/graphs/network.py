@@ -42,10 +42,17 @@ class GraphNetwork:
             kind = OnnxGraph if file.suffix == OnnxGraph.suffix else OpenvinoGraph
             return cls(kind.read(file))
         except ImportError as error:
-            raise RunError(f"Cannot load the model {file}: {error}. Install the extra: pip install 'bhsearch[onnx]'.") from error
+            raise RunError(
+                f"Cannot load the model {file}: {error}. Install the extra: pip install 'bhsearch[onnx]'."
+            ) from error
         except Exception as error:  # damaged files raise many types
             reason = (str(error) or repr(error)).strip().split("\n", 1)[0]
             raise RunError(f"Cannot load the model {file}: {reason}") from error
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether the model is an ONNX graph, or else an OpenVINO model."""
+        return isinstance(self.graph, OnnxGraph)
 
     def calibrated(self, slope: float, offset: float) -> GraphNetwork:
         """Return the model with a linear calibration of the logit; see `deployed.calibrate`."""
@@ -61,6 +68,10 @@ class GraphNetwork:
         """Write the model to a file with the suffix of its format; weights may be in a file beside it."""
         self.graph.write(file)
 
+    def write_openvino(self, file: Path) -> None:
+        """Write the model as an OpenVINO model, whichever format it has."""
+        OpenvinoGraph(self.graph.openvino()).write(file)
+
     def predict_on_batch(self, images: Pixels) -> Any:
         """Return the outputs for a batch: an array, or a list of arrays if the model has several outputs.
 
@@ -71,9 +82,7 @@ class GraphNetwork:
             self._program = _compiled(self.graph, self._outputs)
         request = self._program.create_infer_request()  # one for each call, so that threads can share the model
         request.infer({0: np.ascontiguousarray(images)})
-        found: list[npt.NDArray[np.float32]] = [
-            np.array(request.get_tensor(name).data) for name in self._outputs
-        ]
+        found: list[npt.NDArray[np.float32]] = [np.array(request.get_tensor(name).data) for name in self._outputs]
         return found if len(found) > 1 else found[0]
 
 

@@ -126,7 +126,9 @@ class OnnxGraph(Graph):
         import onnx
 
         large = self._model.ByteSize() > _MOST_BYTES
-        onnx.save_model(self._model, file, save_as_external_data=large, location=file.name + _WEIGHTS if large else None)
+        onnx.save_model(
+            self._model, file, save_as_external_data=large, location=file.name + _WEIGHTS if large else None
+        )
 
     def constant(self, array: Any, dtype: npt.DTypeLike = np.float32) -> Any:
         """Return an array as a weight of the graph; see `Graph.constant`."""

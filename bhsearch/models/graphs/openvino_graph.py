@@ -63,7 +63,9 @@ class OpenvinoGraph(Graph):
         """Connect images to the input of the encoder, and return its features. Shape (batch, n_features)."""
         parameter = self._model.get_parameters()[0]
         kind = parameter.get_element_type()
-        value = images.value if kind == images.value.get_element_type() else _ops().convert(images.value, kind).output(0)
+        value = (
+            images.value if kind == images.value.get_element_type() else _ops().convert(images.value, kind).output(0)
+        )
         source = self._output.get_node().input_value(0)
         for user in list(parameter.output(0).get_target_inputs()):
             user.replace_source_output(value)

@@ -130,7 +130,9 @@ def _onnx(file: Path) -> Any:
     try:
         return onnx.load(file, load_external_data=False)
     except Exception as error:  # protobuf raises several types
-        raise BackboneError(f"{file} is no ONNX file, or is damaged: {line_of(error)}. Export or copy it again.") from error
+        raise BackboneError(
+            f"{file} is no ONNX file, or is damaged: {line_of(error)}. Export or copy it again."
+        ) from error
 
 
 def _check_opset(file: Path) -> None:
@@ -202,7 +204,9 @@ def _input_of(model: Any, file: Path, preprocessing: Preprocessing) -> tuple[int
     (port,) = model.inputs
     kind = port.get_element_type().get_type_name()
     if kind not in _FLOATS:
-        raise BackboneError(f"The input of {file} must be float32 or float16, but is {kind}. Export it without conversion.")
+        raise BackboneError(
+            f"The input of {file} must be float32 or float16, but is {kind}. Export it without conversion."
+        )
     try:
         shape = _shape(port)
     except ValueError:

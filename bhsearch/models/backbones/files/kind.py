@@ -115,5 +115,7 @@ def _encoder(backbone: Backbone) -> FileEncoder:
     assert backbone.file is not None  # set by `find`
     encoder = FileEncoder.of(backbone.file)
     if encoder.digest() != backbone.digest:
-        raise BackboneError(f"The files of {backbone.name} have changed since the study began. Restore {backbone.file}.")
+        raise BackboneError(
+            f"The files of {backbone.name} have changed since the study began. Restore {backbone.file}."
+        )
     return encoder

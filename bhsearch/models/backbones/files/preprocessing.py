@@ -105,7 +105,9 @@ def _colours(content: Mapping[str, Any], key: str, file: Path) -> Colours:
     value = content[key]
     values = [value] * 3 if _is_number(value) else value
     if not isinstance(values, list) or len(values) != 3 or not all(map(_is_number, values)):
-        raise BackboneError(f"{key!r} must be a number or three numbers (red, green, blue), but is {value!r} in {file}.")
+        raise BackboneError(
+            f"{key!r} must be a number or three numbers (red, green, blue), but is {value!r} in {file}."
+        )
     red, green, blue = map(float, values)
     return red, green, blue
 
@@ -116,7 +118,9 @@ def _size(content: Mapping[str, Any], file: Path) -> int | None:
     if not given:
         return None
     value = content[given[0]]
-    sides = [value] if not isinstance(value, list) else [side for side in value if side != 3] if len(value) == 3 else value
+    sides = (
+        [value] if not isinstance(value, list) else [side for side in value if side != 3] if len(value) == 3 else value
+    )
     whole = bool(sides) and all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
     if not whole or len(set(sides)) != 1 or len(given) > 1 and content[given[1]] != value:
         raise BackboneError(
