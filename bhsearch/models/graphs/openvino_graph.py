@@ -98,7 +98,7 @@ class OpenvinoGraph(Graph):
 
     def constant(self, array: Any, dtype: npt.DTypeLike = np.float32) -> Any:
         """Return an array as a constant; see `Graph.constant`."""
-        return _ops().constant(np.ascontiguousarray(np.asarray(array, dtype))).output(0)
+        return _ops().constant(np.array(array, dtype, order="C")).output(0)
 
     def _value(self, operand: Any) -> Any:
         return operand.value if isinstance(operand, GraphTensor) else self.constant(operand)
