@@ -205,7 +205,7 @@ def _export(
     with reporter.step("exporting the model"):
         difference = export_openvino(network, folder, examples)
     reporter.say(
-        f"OpenVINO and Keras differ by at most {difference:.1g} in P(malignant) (images compared: {len(examples)}), "
-        "with INFERENCE_PRECISION_HINT f32."
+        f"The model and its OpenVINO export differ by at most {difference:.1g} in P(malignant) (images compared: "
+        f"{len(examples)}), with INFERENCE_PRECISION_HINT f32."
     )
     return Export(folder, difference)

@@ -20,9 +20,7 @@ from bhsearch.tracking import keys
 if TYPE_CHECKING:
     from bhsearch.objectives.base import TrialResult
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bhsearch.evaluation.predictions import Predictions
@@ -188,7 +186,6 @@ def deployed_network(
 def _made_again(
     study: StoredStudy, trial: StoredTrial, opened: RestoredStudy, predictions: Predictions, reporter: ProgressReporter
 ) -> tuple[Any, Predictions]:
-    from bhsearch.models.archive import ModelArchive
     from bhsearch.models.structures import ArchivePool, StructureBuilder
 
     outcome = run_again(study, trial, opened, reporter)
@@ -196,10 +193,5 @@ def _made_again(
     backbone = backbone_of(study, settings, trial.params["backbone"])
     link = study.task.link
     archives = ArchivePool(link, StructureBuilder(link))
-    made = archives.get(backbone, settings.resize, settings.image_size, outcome.model, outcome.arrays)
-    if not isinstance(made, ModelArchive):  # a graph, which is complete
-        return made, replace(predictions, probability=outcome.probability)
-    with tempfile.TemporaryDirectory() as folder:
-        made.save(Path(folder) / "model.keras")
-        network = load_network(Path(folder) / "model.keras")
+    network = archives.load(backbone, settings.resize, settings.image_size, outcome.model, outcome.arrays)
     return network, replace(predictions, probability=outcome.probability)

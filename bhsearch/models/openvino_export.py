@@ -37,10 +37,10 @@ def check_export(kind: str | None) -> None:
 
 
 def export_openvino(network: Any, folder: Path, examples: Sequence[Pixels]) -> float:
-    """Write a network to `model.xml` and `model.bin`, after comparing the outputs of OpenVINO and Keras.
+    """Write a network to `model.xml` and `model.bin`, after comparing its outputs with those of the network.
 
     Args:
-        network: Model returned by `calibrated`.
+        network: Model returned by `calibrated`, of Keras or a graph.
         folder: Target folder.
         examples: RGB images of any sizes, for the comparison. Shape (height, width, 3) each.
 

@@ -1,8 +1,8 @@
 """Saliency maps of deployed models.
 
 Grad-CAM is used for networks whose output depends on a single last convolutional map. Input gradients are used for
-fixed filters and for ensembles of fine-tuned networks, whose outputs depend on several maps. Models that are ONNX graphs
-or OpenVINO models have no gradients; parts of their images are covered instead.
+fixed filters and for ensembles of fine-tuned networks, whose outputs depend on several maps. Models that are ONNX
+graphs or OpenVINO models have no gradients; parts of their images are covered instead.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Saliency:
     """Saliency map of one image.
 
     Attributes:
-        seen: Resized RGB input of the backbone, with tiles joined; the image itself for occlusion. Shape (height, width,
-            3).
+        seen: Resized RGB input of the backbone, with tiles joined; the image itself for occlusion. Shape (height,
+            width, 3).
         heat: Contribution to the predicted class, 0 to 1. The shape is (height, width) for input gradients, and smaller
             otherwise: that of the convolutional map for Grad-CAM, and that of the covered cells for occlusion.
         probability: P(malignant) of the image, before calibration.

@@ -26,6 +26,7 @@ from bhsearch.models import backend, keras_settings
 from bhsearch.models.archive import ArchiveStructure, ModelArchive, marker_arrays
 from bhsearch.models.augmentation.base import view_key
 from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.calibrated import load_network
 from bhsearch.models.graphs.deployed import deployed_graph
 from bhsearch.models.graphs.network import GraphNetwork
 from bhsearch.models.inference_model import ModelPool, ensemble, head_weights, members_of
@@ -254,6 +255,15 @@ class ArchivePool:
                 self._archives.popitem(last=False)
         self._archives.move_to_end(architecture)
         return self._archives[architecture].refilled(weights)
+
+    def load(self, backbone: Backbone, mode: str, size: int, model: Mapping[str, Any], arrays: Arrays) -> Any:
+        """Return the network of a trial's model, loaded from its archive; see `get`."""
+        found = self.get(backbone, mode, size, model, arrays)
+        if isinstance(found, GraphNetwork):
+            return found
+        with tempfile.TemporaryDirectory() as folder:
+            found.save(Path(folder) / "model.keras")
+            return load_network(Path(folder) / "model.keras")
 
     def _found(self, architecture: Architecture) -> tuple[ArchiveStructure, Sequence[npt.NDArray[Any]]]:
         found = _lookup(architecture)

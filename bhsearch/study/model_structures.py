@@ -26,7 +26,8 @@ class ModelStructures:
     def prepare(self, backbone: str, outcome: TrialResult) -> None:
         """Put the structure of a trial's model into the cache, unless the study keeps no models.
 
-        Does nothing if the backbone is no Keras network, or if Keras is not imported, which would take longer than the uploader does with a leaner backend.
+        Does nothing if the backbone is no Keras network, or if Keras is not imported, which would take longer than the
+        uploader does with a leaner backend.
 
         Args:
             backbone: Name of the trial's backbone.

@@ -291,7 +291,7 @@ class KindDefaults:
     def check_size(self, backbone: Backbone, size: int) -> None:
         """Accept any size."""
 
-    def program(self, backbone: Backbone, size: int) -> Any:  # noqa: ARG002
+    def program(self, backbone: Backbone, size: int) -> Any:
         """Raise an error, since backbones of most kinds are Keras networks."""
         raise NotImplementedError(f"The backbone {backbone.name!r} is a Keras network: use `build`.")
 

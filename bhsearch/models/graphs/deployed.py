@@ -1,4 +1,4 @@
-"""Deployed models of encoders that are no Keras networks: resize, views, encoder, heads and calibration in one graph."""
+"""Deployed models of encoders that are no Keras networks: resize, views, encoder, heads, calibration in one graph."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def deployed_graph(backbone: Backbone, mode: str, views: Sequence[str], heads: H
     """
     if any(map(is_plugin_view, views)) or link != "sigmoid":
         raise RunError(
-            f"A model with the backbone {backbone.name!r} cannot contain the views {', '.join(views)} or the link {link}: "
-            "views of other packages are Keras operations. Leave their policy out, or use a Keras backbone."
+            f"A model with the backbone {backbone.name!r} cannot contain the views {', '.join(views)} or the link "
+            f"{link}: views of other packages are Keras operations. Leave their policy out, or use a Keras backbone."
         )
     encoder = encoder_of(backbone)
     graph = encoder.graph()

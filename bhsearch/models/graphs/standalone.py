@@ -6,6 +6,7 @@ It needs only OpenVINO and NumPy for arrays of pixels. Files of images are decod
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +43,40 @@ class OpenvinoModel:
         """Return P(malignant), shape (batch, 1), for pixels; probability and label for files of images.
 
         Args:
-            given: uint8 RGB, shape (batch, height, width, 3), or a data frame whose column `image` has the bytes of files.
+            given: uint8 RGB, shape (batch, height, width, 3), or a data frame with the bytes of files, column `image`.
             params: Ignored; required by MLflow.
 
         Raises:
             RuntimeError: If files of images are given and bhsearch is not installed.
+            ValueError: If a row is not an image; a server then answers with status 400.
         """
         if self._labels is None or isinstance(given, np.ndarray):
             return self.predict_on_batch(given)
         try:
-            from bhsearch.tracking.serving import ServedModel
+            from bhsearch.data.images.decode import decode_bytes
+            from bhsearch.models.calibrated import predict_images
         except ImportError as error:
             raise RuntimeError(
                 "Files of images are decoded by bhsearch, which is not installed. Install it, or predict pixels: "
                 "`model.get_raw_model().predict(images)` takes uint8 RGB of shape (batch, height, width, 3)."
             ) from error
-        threshold, class_names = self._labels["threshold"], tuple(self._labels["class_names"])
-        return ServedModel(self, threshold, class_names).predict(given)
+
+        def decoded() -> Iterator[Any]:
+            for row, data in enumerate(given["image"]):
+                try:
+                    yield decode_bytes(bytes(data))
+                except Exception as error:  # an error of bhsearch, or a value of another type
+                    raise ValueError(
+                        f"Row {row} of the column image is not an image: {error}. Give the bytes of an image file "
+                        "(base64 in JSON)."
+                    ) from error
+
+        probability = list(predict_images(self, decoded()))
+        names = [self._labels["class_names"][p >= self._labels["threshold"]] for p in probability]
+        return type(given)({"probability": probability, "label": names}, index=given.index)
 
     def get_raw_model(self) -> OpenvinoModel:
-        """Return the model without MLflow's checks of the input. Called by `mlflow.pyfunc.PyFuncModel.get_raw_model`."""
+        """Return the model without MLflow's checks of the input. Called by `PyFuncModel.get_raw_model`."""
         return self
 
 

@@ -28,7 +28,7 @@ _DECODERS = ("pillow", "tifffile", "imagecodecs")
 
 
 def requirements_of(network: GraphNetwork, registered: bool) -> list[str]:
-    """Return the pip requirements of a model: those that load it, and for a registered ONNX model those that serve it."""
+    """Return the pip requirements that load a model, and for a registered ONNX model those that serve it."""
     names = ["onnx", "onnxruntime", "numpy"] if network.is_onnx else ["openvino", "numpy"]
     if registered and network.is_onnx:
         names += ["openvino", *_DECODERS]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from bhsearch.models.backbones.files.encoder import FileEncoder, line_of
 from bhsearch.runtime import cache
 
 _N_IMAGES = 8
+_SQUARES = 4
 _TOLERANCE = 1e-3  # of the largest feature; programs of other batch sizes add up in another order
 _FILE = "check.json"
 
@@ -45,46 +45,41 @@ def n_features(encoder: FileEncoder, digest: str) -> int:
 def checked(encoder: FileEncoder) -> Float32Array:
     """Encode eight images, also in another order and in batches of other sizes, and return their features.
 
+    Returns:
+        Features. Shape (8, n_features).
+
     Raises:
         BackboneError: See `n_features`.
     """
     import openvino
 
-    # Smooth images with noise, since some encoders return NaN only for extreme or for uniform images.
-    random = np.random.default_rng(0)
-    coarse = random.uniform(0, 255, (_N_IMAGES, 4, 4, 3))
-    side = -(-encoder.size // 4)
-    smooth = coarse.repeat(side, axis=1).repeat(side, axis=2)[:, : encoder.size, : encoder.size]
-    images = np.clip(smooth + random.normal(0, 10, smooth.shape), 0, 255).round().astype(np.float32)
+    images = _images(encoder.size)
+    order = np.random.default_rng(1).permutation(_N_IMAGES)
+    parts = (order[:1], order[1:4], order[4:])
     try:
-        hints = {"INFERENCE_PRECISION_HINT": "f32"}
-        program = openvino.Core().compile_model(encoder.program().openvino(), "CPU", hints)
-        together = _run(program, images)
-        order = random.permutation(_N_IMAGES)
-        parts = [_run(program, images[rows]) for rows in (order[:1], order[1:4], order[4:])]
+        model = encoder.program().openvino()
+        program = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        found = [np.array(program({0: images[rows]})[0]) for rows in (np.arange(_N_IMAGES), *parts)]
     except Exception as error:  # OpenVINO raises RuntimeError of many causes
         raise BackboneError(
-            f"{encoder.file} cannot encode a batch of {_N_IMAGES} images of {encoder.size} pixels: {line_of(error)}. Check "
-            "its input size and layout, and export it with a dynamic batch axis."
+            f"{encoder.file} cannot encode batches of 1 to {_N_IMAGES} images of {encoder.size} pixels: "
+            f"{line_of(error)}. Check its size and layout, and export it with a dynamic batch axis."
         ) from error
-    for features in (together, *parts):
-        if features.ndim != 2 or len(features) not in (_N_IMAGES, *map(len, parts)):
-            raise BackboneError(
-                f"The output {encoder.output!r} of {encoder.file} must be one vector per image, shape (batch, "
-                f"n_features), but has {together.shape} for {_N_IMAGES} images. Export the encoder with its pooling."
-            )
-    if not all(np.isfinite(features).all() for features in (together, *parts)):
+    together = found[0]
+    lengths = [len(each) if each.ndim else 0 for each in found]
+    if together.ndim != 2 or lengths != [_N_IMAGES, *map(len, parts)]:
         raise BackboneError(
-            f"The features of {encoder.file} contain NaN or infinite values. Check {encoder.preprocessing.file}, or use "
-            "another export."
+            f"The output {encoder.output!r} of {encoder.file} must be one vector per image, shape (batch, n_features), "
+            f"but has {together.shape} for {_N_IMAGES} images. Export the encoder with its pooling and a dynamic batch "
+            "axis."
         )
-    if len(together) != _N_IMAGES or [len(part) for part in parts] != [1, 3, _N_IMAGES - 4]:
+    if not all(np.isfinite(each).all() for each in found):
         raise BackboneError(
-            f"{encoder.file} must return one vector per image, but returns {len(together)} for {_N_IMAGES} images. Export "
-            "it with a dynamic batch axis."
+            f"The features of {encoder.file} contain NaN or infinite values. Check {encoder.preprocessing.file}, or "
+            "use another export."
         )
     largest = np.abs(together).max()
-    gap = np.abs(np.concatenate(parts) - together[order]).max()
+    gap = np.abs(np.concatenate(found[1:]) - together[order]).max()
     if gap > _TOLERANCE * largest:
         raise BackboneError(
             f"The features of an image by {encoder.file} depend on the other images of its batch: they differ by up to "
@@ -92,11 +87,16 @@ def checked(encoder: FileEncoder) -> Float32Array:
         )
     if np.ptp(together, axis=0).max() <= _TOLERANCE * largest:
         raise BackboneError(
-            f"{encoder.file} returns the same features for different images. Check {encoder.preprocessing.file} and the "
-            "export."
+            f"{encoder.file} returns the same features for different images. Check {encoder.preprocessing.file} and "
+            "the export."
         )
     return together
 
 
-def _run(program: Any, images: Float32Array) -> Float32Array:
-    return np.array(program({0: images})[0])
+def _images(size: int) -> Float32Array:
+    """Return eight images of coloured squares with noise. Shape (8, size, size, 3)."""
+    random = np.random.default_rng(0)
+    side = -(-size // _SQUARES)
+    squares = random.uniform(0, 255, (_N_IMAGES, _SQUARES, _SQUARES, 3)).repeat(side, axis=1).repeat(side, axis=2)
+    images = squares[:, :size, :size] + random.normal(0, 10, (_N_IMAGES, size, size, 3))
+    return np.clip(images, 0, 255).round().astype(np.float32)

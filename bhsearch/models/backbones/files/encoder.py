@@ -68,7 +68,7 @@ class FileEncoder:
         return cls(file, preprocessing, size, layout, output, n_parameters)
 
     def digest(self) -> str:
-        """Return a digest of everything that determines the features: the files and the preprocessing. 24 hex digits."""
+        """Return a digest of the files and the preprocessing, which determine the features. 24 hex digits."""
         found = self.preprocessing
         facts = [found.mean, found.deviation, found.scale, self.size, self.layout, self.output]
         digest = hashlib.sha256(json.dumps([_VERSION, *facts]).encode())
@@ -139,8 +139,8 @@ def _check_opset(file: Path) -> None:
     opset = next((each.version for each in _onnx(file).opset_import if each.domain in ("", "ai.onnx")), 0)
     if opset < LEAST_OPSET:
         raise BackboneError(
-            f"{file} has ONNX opset {opset}, but {LEAST_OPSET} or newer is required. Export it again, or convert it with "
-            "onnx.version_converter."
+            f"{file} has ONNX opset {opset}, but {LEAST_OPSET} or newer is required. Export it again, or convert it "
+            "with onnx.version_converter."
         )
 
 
@@ -225,8 +225,8 @@ def _input_of(model: Any, file: Path, preprocessing: Preprocessing) -> tuple[int
     stated = preprocessing.size
     if not fixed and stated is None:
         raise BackboneError(
-            f"{file} takes images of any size, shape {_text(shape)}, so {preprocessing.file} must state the side of the "
-            'images of its training, such as "size": 224.'
+            f"{file} takes images of any size, shape {_text(shape)}, so {preprocessing.file} must state the side of "
+            'the images of its training, such as "size": 224.'
         )
     if fixed and stated is not None and stated not in fixed:
         raise BackboneError(

@@ -8,12 +8,13 @@ from typing import Any
 
 from bhsearch.errors import BackboneError
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone, Description, KindDefaults
+from bhsearch.models.backbones.encoders.config import licence_of
 from bhsearch.models.backbones.files.check import n_features
 from bhsearch.models.backbones.files.encoder import ONNX, OPENVINO, SAVED_MODEL, FileEncoder, files_of
 
 
 class FileKind(KindDefaults):
-    """Kind of encoders in one file format. The name of a backbone is the stem of its file or the name of its folder.
+    """Kind of encoders in one file format. Backbones have the names of their files, without suffix, or folders.
 
     Args:
         name: Name of the kind.
@@ -59,8 +60,8 @@ class FileKind(KindDefaults):
         own = encoder_of(backbone).size
         if size != own:
             raise BackboneError(
-                f"{backbone.name} requires images of {own} pixels, but --image-size is {size}. Use --image-size {own}, or "
-                "leave the backbone out."
+                f"{backbone.name} requires images of {own} pixels, but --image-size is {size}. Use --image-size {own}, "
+                "or leave the backbone out."
             )
 
     def build(self, backbone: Backbone, size: int) -> Any:  # noqa: ARG002
@@ -73,8 +74,9 @@ class FileKind(KindDefaults):
         return encoder_of(backbone).program().openvino()
 
     def licence(self, backbone: Backbone) -> str:
-        """Return the licence that the file of the preprocessing states; empty if it states none."""
-        return encoder_of(backbone).preprocessing.licence
+        """Return the licence that the preprocessing file states, or else the README beside it; empty if none does."""
+        encoder = encoder_of(backbone)
+        return encoder.preprocessing.licence or licence_of(encoder.preprocessing.file.parent, {})
 
     def describe(self, backbone: Backbone, size: int) -> Description:  # noqa: ARG002  # it has one size
         """Return the properties of the encoder; see `Backbone.describe`."""

@@ -99,8 +99,8 @@ def read_preprocessing(place: Path) -> Preprocessing:
 def _colours(content: Mapping[str, Any], key: str, file: Path) -> Colours:
     if key not in content:
         raise BackboneError(
-            f"{file} has no key {key!r}: it must state the mean and the standard deviation of the encoder's images, such "
-            f"as {_EXAMPLE}. Mean 0 and deviation 1 leave pixels unchanged."
+            f"{file} has no key {key!r}: it must state mean and standard deviation of the encoder's images, such as "
+            f"{_EXAMPLE}. Mean 0 and deviation 1 leave pixels unchanged."
         )
     value = content[key]
     values = [value] * 3 if _is_number(value) else value
@@ -118,11 +118,11 @@ def _size(content: Mapping[str, Any], file: Path) -> int | None:
     if not given:
         return None
     value = content[given[0]]
-    sides = (
-        [value] if not isinstance(value, list) else [side for side in value if side != 3] if len(value) == 3 else value
-    )
+    sides = value if isinstance(value, list) else [value]
+    if len(sides) == 3:  # with the channels, first or last
+        sides = sides[1:] if sides[0] == 3 else sides[:-1]
     whole = bool(sides) and all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
-    if not whole or len(set(sides)) != 1 or len(given) > 1 and content[given[1]] != value:
+    if not whole or len(set(sides)) != 1 or any(content[other] != value for other in given):
         raise BackboneError(
             f"{given[0]!r} must be the side of square images in pixels, such as 224 or [3, 224, 224], but is {value!r} "
             f"in {file}."
