@@ -42,7 +42,7 @@ def calibrated(network: Any, slope: float, offset: float) -> Any:
     """Append a linear calibration of the logit to a network.
 
     Args:
-        network: Keras model or graph from uint8 images, shape (batch, height, width, 3), to P(malignant), shape (batch, 1).
+        network: Model from uint8 images, shape (batch, height, width, 3), to P(malignant), shape (batch, 1).
         slope: Factor on the logit, above 0.
         offset: Constant added to the scaled logit.
 

@@ -21,6 +21,8 @@ ONNX, OPENVINO, SAVED_MODEL = ".onnx", ".xml", "saved_model.pb"
 _VERSION = "file-v1"  # increase it when features of the same files change
 _FLOATS = ("f32", "f16")
 _INPUT = "images"
+# Beginnings of lines of OpenVINO's errors that do not state the reason.
+_USELESS = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def _read(file: Path) -> Any:
 def line_of(error: Exception) -> str:
     """Return the line of an error of OpenVINO that states the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Exception from", "Check '", "FrontEnd API failed"))]
+    told = [line for line in lines if not line.startswith(_USELESS)]
     return (told or lines or [repr(error)])[0].rstrip(".")[:300]
 
 
