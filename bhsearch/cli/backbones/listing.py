@@ -14,7 +14,7 @@ from bhsearch.models.backbones.catalogue import Catalogue, Entry, read_catalogue
 from bhsearch.models.backbones.licence import NO_WEIGHTS, UNKNOWN, is_non_commercial
 from bhsearch.models.measured_speeds import MeasuredSpeed
 
-MORE = "Files and folders are not searched for: name .keras files and folders of published encoders."
+MORE = "Files and folders are not searched for: name .keras, .onnx and .xml files, and folders of encoders."
 _USES = {True: "non-commercial", False: "commercial use permitted", None: "commercial use unknown"}
 
 

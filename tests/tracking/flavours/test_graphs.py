@@ -157,7 +157,7 @@ def test_the_licence_is_on_run_version_and_card(made):
     run = client.get_run(result.trial.run_id)
     assert run.data.tags[keys.LICENCE] == "cc-by-nc-4.0"
     assert "non-commercial" in version.description
-    assert "non-commercial" in mlflow.artifacts.load_text(f"runs:/{version.run_id}/model_card.md")
+    assert "non-commercial" in mlflow.artifacts.load_text(f"runs:/{version.run_id}/card.md")
 
 
 def test_a_trial_is_trained_again_to_the_same_predictions(made):
