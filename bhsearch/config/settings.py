@@ -194,7 +194,8 @@ class NetworkSettings:
     backbones: tuple[str, ...] = setting(
         ("auto",),
         "Backbones by name, .keras, .onnx or OpenVINO .xml files, SavedModel folders, or folders of published encoders "
-        "(FOLDER or FOLDER@cls+mean), separated by commas; auto uses every backbone whose weights are available and lists the rest.",
+        "(FOLDER or FOLDER@cls+mean), separated by commas; auto uses every backbone whose weights are available and "
+        "lists the rest.",
         "NAMES",
         parse=parse_names,
     )

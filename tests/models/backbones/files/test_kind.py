@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import bhsearch.run
 from bhsearch.errors import BackboneError
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.backbones.registry import find_backbones, name_of
@@ -29,6 +30,7 @@ from tests.models.backbones.files.small import (
     write_openvino,
     write_saved_model,
 )
+from tests.studies import command_here
 
 
 def found(file) -> Backbone:
@@ -277,6 +279,14 @@ def test_a_file_that_cannot_be_used_is_refused_with_a_sentence(options, stated, 
     with pytest.raises(BackboneError, match=sentence) as error:
         found(file)
     assert "\n" not in str(error.value)
+
+
+def test_a_study_with_such_a_file_does_not_begin(here, tmp_path):
+    file = write_onnx(tmp_path, two_inputs)
+    done = command_here(bhsearch.run, "--data", "phantom:cases=24,images=1", "--backbones", str(file), "--trials", "1")
+    assert done.returncode == 2
+    assert "error: An encoder must have one input" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_one_of_several_outputs_can_be_named(tmp_path):
