@@ -42,6 +42,8 @@ HOMES = {
     "keras_tuner": "bhsearch.engines.keras_tuner",
     "keras": "bhsearch.models",
     "openvino": "bhsearch.models",
+    "onnx": "bhsearch.models",
+    "onnxruntime": "bhsearch.models",
     "tensorflow": "bhsearch.models.backend",
     "jax": "bhsearch.models.backend",
 }

@@ -193,8 +193,9 @@ class NetworkSettings:
 
     backbones: tuple[str, ...] = setting(
         ("auto",),
-        "Backbones by name, .keras files, or published encoders (FOLDER, FOLDER@cls+mean or hf://OWNER/NAME), "
-        "separated by commas; auto uses every backbone whose weights are available and lists the rest.",
+        "Backbones by name, .keras, .onnx or OpenVINO .xml files, SavedModel folders, or published encoders (FOLDER, "
+        "FOLDER@cls+mean or hf://OWNER/NAME), separated by commas; auto uses every backbone whose weights are "
+        "available and lists the rest.",
         "NAMES",
         parse=parse_names,
     )

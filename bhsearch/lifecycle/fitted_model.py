@@ -194,7 +194,7 @@ def _champion(client: Any, candidate: Candidate) -> Champion | None:
     if version is None:
         return None
     lineage = registry.lineage(client, version)
-    return Champion(version, load_network(model_files.keras_file(model_files.download(version.uri))), lineage)
+    return Champion(version, load_network(model_files.network_file(model_files.download(version.uri))), lineage)
 
 
 def _export(
@@ -213,7 +213,7 @@ def _export(
     with reporter.step("exporting the model"):
         difference = export_openvino(network, folder, examples)
     reporter.say(
-        f"OpenVINO and Keras differ by at most {difference:.1g} in P(malignant) (images compared: {len(examples)}), "
-        "with INFERENCE_PRECISION_HINT f32."
+        f"The model and its OpenVINO export differ by at most {difference:.1g} in P(malignant) (images compared: "
+        f"{len(examples)}), with INFERENCE_PRECISION_HINT f32."
     )
     return Export(folder, difference)

@@ -94,7 +94,7 @@ class Model:
         threshold: Smallest probability that is labelled malignant.
         case_pattern: Case pattern of the data that the model was developed on; None if that data set has no pattern.
         note: Text shown with every number, such as that the data are synthetic; may be empty.
-        network: Keras model from uint8 RGB to calibrated P(malignant).
+        network: Model from uint8 RGB to calibrated P(malignant).
         facts: Facts about the training images; None if the model carries none.
         run_id: Run from which the model was logged; empty if unknown.
         metadata: Metadata of the MLflow model.
@@ -172,7 +172,7 @@ def _load(found: str, folder: Path) -> Model:
             f"The model {found} was not registered by bhsearch: it has no threshold. Register a model with `python -m "
             "bhsearch.register`."
         )
-    network = load_network(model_files.keras_file(folder))
+    network = load_network(model_files.network_file(folder))
     return Model(
         uri=found,
         class_names=model_files.class_names_of(metadata),

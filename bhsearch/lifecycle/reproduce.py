@@ -20,9 +20,7 @@ from bhsearch.tracking import keys
 if TYPE_CHECKING:
     from bhsearch.objectives.base import TrialResult
     from bhsearch.tracking.reader import StoredStudy, StoredTrial
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bhsearch.evaluation.predictions import Predictions
@@ -177,7 +175,7 @@ def deployed_network(
 
     predictions = reader.predictions_of(trial).unchanged
     if trial.model_uri:
-        return load_network(model_files.keras_file(reader.model_folder(study, trial))), predictions
+        return load_network(model_files.network_file(reader.model_folder(study, trial))), predictions
     reporter.say(f"Trial {trial.number} has no model in MLflow (--keep-models), so it is trained again.")
     network, again = _made_again(study, trial, opened, predictions, reporter)
     gap = np.abs(again.probability - predictions.probability).max()
@@ -197,8 +195,5 @@ def _made_again(
     backbone = backbone_of(study, settings, trial.params["backbone"])
     link = study.task.link
     archives = ArchivePool(link, StructureBuilder(link))
-    made = archives.get(backbone, settings.resize, settings.image_size, outcome.model, outcome.arrays)
-    with tempfile.TemporaryDirectory() as folder:
-        made.save(Path(folder) / "model.keras")
-        network = load_network(Path(folder) / "model.keras")
+    network = archives.load(backbone, settings.resize, settings.image_size, outcome.model, outcome.arrays)
     return network, replace(predictions, probability=outcome.probability)

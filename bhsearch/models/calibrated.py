@@ -14,6 +14,7 @@ import numpy.typing as npt
 from bhsearch.data.arrays import Pixels
 from bhsearch.errors import RunError
 from bhsearch.models.deployed_parts import features_per_image
+from bhsearch.models.graphs.network import SUFFIXES, GraphNetwork
 
 # Bound of clipped probabilities, as in `evaluation.calibration`; float32 has no number between 1 - 6e-8 and 1.
 _EPS = 1e-7
@@ -21,11 +22,13 @@ _MAX_IMAGES, _MAX_PIXELS = 32, 1 << 23  # per batch
 
 
 def load_network(file: Path) -> Any:
-    """Load a `.keras` file without executing any code that the file contains.
+    """Load a `.keras`, `.onnx` or `.xml` file without executing any code that the file contains.
 
     Raises:
         RunError: If the file cannot be loaded, or contains code.
     """
+    if file.suffix in SUFFIXES:
+        return GraphNetwork.load(file)
     import keras
 
     try:
@@ -39,17 +42,19 @@ def calibrated(network: Any, slope: float, offset: float) -> Any:
     """Append a linear calibration of the logit to a network.
 
     Args:
-        network: Keras model from uint8 images, shape (batch, height, width, 3), to P(malignant), shape (batch, 1).
+        network: Model from uint8 images, shape (batch, height, width, 3), to P(malignant), shape (batch, 1).
         slope: Factor on the logit, above 0.
         offset: Constant added to the scaled logit.
 
     Returns:
-        A Keras model with the same input and output shapes. The network is a single layer of this model, so that the
+        A model with the same input and output shapes. The network is a single layer of this model, so that the
         layers of the network keep their names.
 
     Raises:
         ValueError: If the slope is not positive, or slope or offset are not finite.
     """
+    if isinstance(network, GraphNetwork):
+        return network.calibrated(slope, offset)
     import keras
     from keras import ops
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bhsearch.models.graphs.network import GraphNetwork
+
 
 def is_network(layer: Any) -> bool:
     """Return whether a layer is a network, such as a backbone."""
@@ -55,7 +57,7 @@ def with_features(network: Any) -> Any:
         network: Model from `calibrated.calibrated`, or a registered model that was loaded.
 
     Returns:
-        A Keras model from uint8 RGB, shape (batch, height, width, 3), to calibrated P(malignant), shape (batch, 1),
+        A model from uint8 RGB, shape (batch, height, width, 3), to calibrated P(malignant), shape (batch, 1),
         P(malignant) before calibration, shape (batch, 1), and the output of the encoder, shape
         (n_views * batch * n_tiles, n_features). The encoder of an ensemble of fine-tuned networks is that of the first
         member.
@@ -63,6 +65,8 @@ def with_features(network: Any) -> Any:
     Raises:
         ValueError: If the network is not a calibrated model with an encoder.
     """
+    if isinstance(network, GraphNetwork):
+        return network.with_features()
     import keras
 
     deployed = uncalibrated_layer(network)

@@ -31,7 +31,7 @@ from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.frozen.parts import FeatureParts, write_array
 from bhsearch.models.frozen.pixel_rows import PixelRows, PixelSource
 from bhsearch.models.frozen.precision import BF16, F32, precision_facts
-from bhsearch.models.openvino import BackgroundConversion
+from bhsearch.models.openvino import BackgroundConversion, convert
 from bhsearch.models.openvino_program import LENGTHS, Forward, fastest_length, openvino_forward
 from bhsearch.runtime import cache
 
@@ -171,7 +171,7 @@ class FeatureCache:
             "backbone": backbone.name,
             "weights": backbone.digest,
             "images": self._pixels.shape[1:],
-            "feature_backend": self.feature_backend,
+            "feature_backend": self._backend_of(backbone),
             "numerics": keras_settings.numerics(),
             "version": 2,
             **precision_facts(self.precision_of(backbone)),
@@ -184,12 +184,12 @@ class FeatureCache:
 
     def _measure(self, backbone: Backbone, folder: Path) -> None:
         forward, _ = self._network(backbone)
-        forward([next(self._batches(IDENTITY, _no_progress))])  # compile the network first
+        forward([next(self._batches(backbone, IDENTITY, _no_progress))])  # compile the network first
         n_read, started = 0, time.perf_counter()
 
         def batches() -> Iterator[Images]:
             nonlocal n_read
-            for images in self._batches(IDENTITY, _no_progress):
+            for images in self._batches(backbone, IDENTITY, _no_progress):
                 n_read += len(images)
                 yield images
                 if time.perf_counter() > started + _MEASURED_SECONDS:
@@ -217,16 +217,23 @@ class FeatureCache:
             "weights": backbone.digest,
             "pixels": self._pixels.key,
             "view": view_key(view),
-            "executor": self.feature_backend,  # kept under this name, since existing cache entries use it
+            "executor": self._backend_of(backbone),  # kept under this name, since existing cache entries use it
             "numerics": keras_settings.numerics(),
             "version": 4,
             **precision_facts(self.precision_of(backbone)),
         }
 
-    def _batches(self, view: str, report: Progress, start: int = 0, part_seconds: float = math.inf) -> Iterator[Images]:
+    def _backend_of(self, backbone: Backbone) -> str:
+        """Return the backend that computes the features of a backbone: OpenVINO if it is no Keras network."""
+        return self.feature_backend if backbone.is_keras else "openvino"
+
+    def _batches(
+        self, backbone: Backbone, view: str, report: Progress, start: int = 0, part_seconds: float = math.inf
+    ) -> Iterator[Images]:
         """Yield a view of images in batches, and report the number of images after each batch.
 
         Args:
+            backbone: Backbone whose features are computed.
             view: Name of the view.
             report: Called with the numbers of images done and in total.
             start: Number of images to skip.
@@ -234,7 +241,7 @@ class FeatureCache:
                 are divided in the same way without the end, so that the features are the same bit by bit.
         """
         n_images, n_tiles = self._pixels.shape[:2]
-        on_gpu = self.feature_backend == "keras" and backend.has_gpu()
+        on_gpu = self._backend_of(backbone) == "keras" and backend.has_gpu()
         step = max(1, batch_size(self._pixels.shape[2], on_gpu) // n_tiles)
         until = time.perf_counter() + part_seconds
         for first in range(start, n_images, step):
@@ -251,11 +258,11 @@ class FeatureCache:
         report = self._progress(backbone.name, view) if self._progress else _no_progress
         forward, megabytes = self._network(backbone)
         if view == IDENTITY:  # this view is timed, so compile the network first
-            forward([next(self._batches(view, _no_progress))])
+            forward([next(self._batches(backbone, view, _no_progress))])
         report(parts.n_done, n_images)
         while parts.n_done < n_images:
             started = time.perf_counter()
-            rows = forward(self._batches(view, report, parts.n_done, _PART_SECONDS))
+            rows = forward(self._batches(backbone, view, report, parts.n_done, _PART_SECONDS))
             if not np.isfinite(rows).all():
                 raise RunError(
                     f"The features of {backbone.name!r} contain NaN or infinite values. Leave the backbone out."
@@ -278,7 +285,7 @@ class FeatureCache:
         Raises:
             BackboneError: If the weights do not fit the architecture.
         """
-        if self.feature_backend == "openvino" and self._conversion and self._conversion.program(backbone):
+        if self._backend_of(backbone) == "openvino" and self._conversion and self._conversion.program(backbone):
             return
         self._network(backbone)
 
@@ -294,9 +301,12 @@ class FeatureCache:
 
     def _program(self, backbone: Backbone, precision: str) -> tuple[Forward, float]:
         size = self._pixels.shape[2]
-        if self.feature_backend == "openvino":
+        if self._backend_of(backbone) == "openvino":
             conversion = self._conversion or BackgroundConversion([backbone], size)
             file = conversion.program(backbone)
+            if file is None and not backbone.is_keras:
+                convert(backbone, size)  # which raises the error of the conversion
+                file = conversion.program(backbone)
             if file is not None:
                 worth_tuning = np.prod(self._pixels.shape[:4]) >= _TUNING_PIXELS
                 length = fastest_length(file, precision) if worth_tuning else None

@@ -78,6 +78,9 @@ def convert(backbone: Backbone, size: int) -> None:
     def fill(folder: Path) -> None:
         import openvino
 
+        if not backbone.is_keras:  # its batches are checked when it is found
+            openvino.serialize(backbone.program(size), folder / _FILE)
+            return
         with tempfile.TemporaryDirectory() as draft:
             exported = Path(draft) / _FILE
             backbone.build(size).export(str(exported), format="openvino", verbose=False)

@@ -17,6 +17,7 @@ import numpy as np
 from bhsearch.data.arrays import Pixels
 from bhsearch.errors import RunError, SettingsError
 from bhsearch.models import backend
+from bhsearch.models.graphs.network import GraphNetwork
 
 EXPORTS = ("openvino",)
 TOLERANCE = 1e-4  # maximum difference in P(malignant)
@@ -36,10 +37,10 @@ def check_export(kind: str | None) -> None:
 
 
 def export_openvino(network: Any, folder: Path, examples: Sequence[Pixels]) -> float:
-    """Write a network to `model.xml` and `model.bin`, after comparing the outputs of OpenVINO and Keras.
+    """Write a network to `model.xml` and `model.bin`, after comparing its outputs with those of the network.
 
     Args:
-        network: Model returned by `calibrated`.
+        network: Model returned by `calibrated`, of Keras or a graph.
         folder: Target folder.
         examples: RGB images of any sizes, for the comparison. Shape (height, width, 3) each.
 
@@ -55,7 +56,7 @@ def export_openvino(network: Any, folder: Path, examples: Sequence[Pixels]) -> f
         file = Path(draft) / FILES[0]
         try:
             with backend.silence_stderr():
-                _convertible(network).export(str(file), format="openvino", verbose=False)
+                _write(network, file)
             program = openvino.Core().compile_model(file, "CPU", PRECISION)
             there = [float(program({0: image[None]})[0][0, 0]) for image in examples]
         except Exception as error:  # Keras and OpenVINO raise many types for unsupported operations
@@ -71,6 +72,13 @@ def export_openvino(network: Any, folder: Path, examples: Sequence[Pixels]) -> f
         for name in FILES:
             shutil.copy(Path(draft) / name, folder / name)
     return worst
+
+
+def _write(network: Any, file: Path) -> None:
+    if isinstance(network, GraphNetwork):
+        network.write_openvino(file)
+    else:
+        _convertible(network).export(str(file), format="openvino", verbose=False)
 
 
 def _convertible(network: Any) -> Any:

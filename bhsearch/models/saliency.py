@@ -1,7 +1,8 @@
 """Saliency maps of deployed models.
 
 Grad-CAM is used for networks whose output depends on a single last convolutional map. Input gradients are used for
-fixed filters and for ensembles of fine-tuned networks, whose outputs depend on several maps.
+fixed filters and for ensembles of fine-tuned networks, whose outputs depend on several maps. Models that are ONNX
+graphs or OpenVINO models have no gradients; parts of their images are covered instead.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import numpy.typing as npt
 
 from bhsearch.data.arrays import Pixels
 from bhsearch.models import backend
+from bhsearch.models.calibrated import predict_images
 from bhsearch.models.deployed_parts import RecordedCalls, is_network, uncalibrated_layer
+from bhsearch.models.graphs.network import GraphNetwork
+from bhsearch.models.graphs.occlusion import occlusion_map
 from bhsearch.models.resize import grid_of
 
 Heat = npt.NDArray[np.float32]
 
-GRAD_CAM, INPUT_GRADIENT = "Grad-CAM", "input gradient"
+GRAD_CAM, INPUT_GRADIENT, OCCLUSION = "Grad-CAM", "input gradient", "occlusion"
 _EPS = 1e-7  # bound of clipped probabilities, since the logits of 0 and 1 are infinite
 _SMOOTHING_DIVISOR = 48  # standard deviation of the blur of input gradients: the side divided by this number
 _FULL_SCALE_PERCENTILE = 99.5  # percentile scaled to 1, so that single pixels with high values do not dim the map
@@ -31,11 +35,12 @@ class Saliency:
     """Saliency map of one image.
 
     Attributes:
-        seen: Resized RGB input of the backbone, with tiles joined. Shape (height, width, 3).
-        heat: Contribution to the predicted class, 0 to 1. The shape is (height, width) for input gradients, and the
-            smaller shape of the convolutional map for Grad-CAM.
+        seen: Resized RGB input of the backbone, with tiles joined; the image itself for occlusion. Shape (height,
+            width, 3).
+        heat: Contribution to the predicted class, 0 to 1. The shape is (height, width) for input gradients, and smaller
+            otherwise: that of the convolutional map for Grad-CAM, and that of the covered cells for occlusion.
         probability: P(malignant) of the image, before calibration.
-        method: `GRAD_CAM` or `INPUT_GRADIENT`.
+        method: `GRAD_CAM`, `INPUT_GRADIENT` or `OCCLUSION`.
     """
 
     seen: Pixels
@@ -48,7 +53,7 @@ def explain(network: Any, images: Iterable[Pixels], mode: str, threshold: float 
     """Compute the saliency map of each image.
 
     Args:
-        network: Deployed model from `ModelPool.get` or a `.keras` file, with or without calibration.
+        network: Deployed model from `ModelPool.get` or a `.keras` file, with or without calibration, or a graph.
         images: RGB images of any sizes. Shape (height, width, 3) each.
         mode: Resize mode of the model, see `resize_images`.
         threshold: Uncalibrated probability from which an image is classified as malignant. The map shows the evidence
@@ -61,6 +66,8 @@ def explain(network: Any, images: Iterable[Pixels], mode: str, threshold: float 
         Selvaraju et al. 2017 (Grad-CAM), Simonyan et al. 2014 (input gradient). Ours: maps of the first view only, with
         the sign of the predicted class.
     """
+    if isinstance(network, GraphNetwork):
+        return [_occluded(network, image, threshold) for image in images]
     parts = _split_model(network)
     return [_explain(parts, image, grid_of(mode), threshold) for image in images]
 
@@ -102,6 +109,12 @@ def _explain(parts: _ModelParts, image: Pixels, grid: tuple[int, int], threshold
     heat = _grad_cam(values, slopes) if parts.method == GRAD_CAM else _input_gradient(slopes)
     seen = np.asarray(ops.convert_to_numpy(tiles))[:n_tiles].astype(np.uint8)
     return Saliency(_join_tiles(seen, grid), _to_unit(_join_tiles(heat, grid)), probability, parts.method)
+
+
+def _occluded(network: GraphNetwork, image: Pixels, threshold: float) -> Saliency:
+    heat, probability = occlusion_map(lambda images: predict_images(network, images), image, threshold)
+    top = heat.max()
+    return Saliency(image, heat / top if top > 0 else heat, probability, OCCLUSION)
 
 
 def _grad_cam(maps: npt.NDArray[Any], slopes: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -26,6 +26,9 @@ from bhsearch.models import backend, keras_settings
 from bhsearch.models.archive import ArchiveStructure, ModelArchive, marker_arrays
 from bhsearch.models.augmentation.base import view_key
 from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.calibrated import load_network
+from bhsearch.models.graphs.deployed import deployed_graph
+from bhsearch.models.graphs.network import GraphNetwork
 from bhsearch.models.inference_model import ModelPool, ensemble, head_weights, members_of
 from bhsearch.models.training.heads import Heads
 from bhsearch.models.training.train_step import ModelWeights
@@ -227,12 +230,20 @@ class ArchivePool:
         self._link, self._build = link, build
         self._archives: OrderedDict[Architecture, ModelArchive] = OrderedDict()
 
-    def get(self, backbone: Backbone, mode: str, size: int, model: Mapping[str, Any], arrays: Arrays) -> ModelArchive:
+    def get(
+        self, backbone: Backbone, mode: str, size: int, model: Mapping[str, Any], arrays: Arrays
+    ) -> ModelArchive | GraphNetwork:
         """Return the archive of a trial's model; for the arguments see `Architecture.of`.
 
+        If the backbone is no Keras network, the model itself is returned, which is a graph.
+
         Raises:
+            BackboneError: If the file of a backbone has changed.
             RunError: If the structure of the model cannot be built.
         """
+        if not backbone.is_keras:
+            heads = Heads.from_arrays(arrays, bool(model["linear"]))
+            return GraphNetwork(deployed_graph(backbone, mode, tuple(model["views"]), heads, self._link))
         architecture = Architecture.of(backbone, mode, size, model, arrays, self._link)
         weights = weights_of(model, arrays)
         if architecture.kind == NETWORKS:  # all weights differ, and they are too large to be kept
@@ -244,6 +255,15 @@ class ArchivePool:
                 self._archives.popitem(last=False)
         self._archives.move_to_end(architecture)
         return self._archives[architecture].refilled(weights)
+
+    def load(self, backbone: Backbone, mode: str, size: int, model: Mapping[str, Any], arrays: Arrays) -> Any:
+        """Return the network of a trial's model, loaded from its archive; see `get`."""
+        found = self.get(backbone, mode, size, model, arrays)
+        if isinstance(found, GraphNetwork):
+            return found
+        with tempfile.TemporaryDirectory() as folder:
+            found.save(Path(folder) / "model.keras")
+            return load_network(Path(folder) / "model.keras")
 
     def _found(self, architecture: Architecture) -> tuple[ArchiveStructure, Sequence[npt.NDArray[Any]]]:
         found = _lookup(architecture)

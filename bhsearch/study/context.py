@@ -225,7 +225,14 @@ def _all_fit(backbones: Sequence[Backbone], size: int) -> bool:
 def _find_backbones(settings: Settings, regime: str, reporter: ProgressReporter) -> AvailableBackbones:
     weights = Path(settings.weights_dir) if settings.weights_dir else None
     with reporter.step("looking for backbones"):
-        return find_backbones(settings.backbones, weights, trainable=regime == FINETUNE)
+        found = find_backbones(settings.backbones, weights, trainable=regime == FINETUNE)
+    files = [backbone.name for backbone in found.backbones if not backbone.is_keras]
+    if files and settings.augmentations:
+        raise SettingsError(
+            f"--augmentations {','.join(settings.augmentations)} cannot be used with {', '.join(files)}: views of "
+            "other packages are Keras operations, which an ONNX or OpenVINO model cannot contain. Remove one of them."
+        )
+    return found
 
 
 def _study_name(settings: Settings, index: Dataset, split: Split, regime: str) -> str:

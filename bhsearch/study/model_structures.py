@@ -26,17 +26,19 @@ class ModelStructures:
     def prepare(self, backbone: str, outcome: TrialResult) -> None:
         """Put the structure of a trial's model into the cache, unless the study keeps no models.
 
-        Does nothing if Keras is not imported, which would take longer than the uploader does with a leaner backend.
+        Does nothing if the backbone is no Keras network, or if Keras is not imported, which would take longer than the
+        uploader does with a leaner backend.
 
         Args:
             backbone: Name of the trial's backbone.
             outcome: Result of the trial.
         """
         settings = self._context.settings
-        if model_limit(settings.keep_models) == 0 or not backend.is_imported():
+        found = self._context.backbones[backbone]
+        if model_limit(settings.keep_models) == 0 or not backend.is_imported() or not found.is_keras:
             return
         architecture = Architecture.of(
-            self._context.backbones[backbone],
+            found,
             settings.resize,
             settings.image_size,
             outcome.model,

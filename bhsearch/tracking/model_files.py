@@ -14,6 +14,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 
 from bhsearch.errors import MissingError, RunError
 from bhsearch.tasks import restore_task
+from bhsearch.tracking.flavours import graphs
 from bhsearch.tracking.requests import call_with_retry
 
 
@@ -69,16 +70,20 @@ def _is_listed(root: str, path: str) -> bool:
     return name in {item.path.rpartition("/")[2] for item in files}
 
 
-def keras_file(folder: Path) -> Path:
-    """Return the path of the `.keras` file in an MLflow model folder.
+def network_file(folder: Path) -> Path:
+    """Return the path of the `.keras`, `.onnx` or `.xml` file in an MLflow model folder.
 
     Raises:
-        RunError: If the folder contains no Keras file.
+        RunError: If the folder contains none.
     """
-    conf = _description(folder).flavors.get("keras")
+    flavors = _description(folder).flavors
+    graph = graphs.file_in(folder, flavors)
+    if graph is not None:
+        return graph
+    conf = flavors.get("keras")
     file = folder / str((conf or {}).get("data", "data")) / "model.keras"
     if conf is None or not file.is_file():
-        raise RunError(f"The MLflow model in {folder} contains no Keras model file.")
+        raise RunError(f"The MLflow model in {folder} contains no Keras, ONNX or OpenVINO model file.")
     return file
 
 

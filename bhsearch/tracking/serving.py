@@ -25,7 +25,10 @@ from bhsearch.data.images.decode import decode_bytes
 from bhsearch.errors import DataError
 from bhsearch.models import backend
 from bhsearch.models.calibrated import load_network, predict_images
+from bhsearch.models.graphs.network import GraphNetwork
 from bhsearch.tasks import restore_task
+from bhsearch.tracking.flavours import graphs
+from bhsearch.tracking.model_files import metadata_of, network_file
 
 IMAGE = "image"
 SIGNATURE = ModelSignature(
@@ -49,11 +52,14 @@ def save_model(
     Args:
         path: Folder to write.
         mlflow_model: MLflow model, to which flavours and signature are added.
-        network: Keras model from uint8 RGB to calibrated P(malignant).
+        network: Model from uint8 RGB to calibrated P(malignant).
         requirements: pip requirements. bhsearch must not be among them: it is on no package index, so anyone who
             claimed the name there could run code wherever these requirements are installed.
         files: Content of further files, by name.
     """
+    if isinstance(network, GraphNetwork):
+        _save_graph(path, mlflow_model, network, files or {})
+        return
     mlflow.keras.save_model(network, path, mlflow_model=mlflow_model, signature=_ARRAYS, pip_requirements=requirements)
     for name, content in (files or {}).items():
         (Path(path) / name).write_bytes(content)
@@ -62,11 +68,25 @@ def save_model(
     mlflow_model.save(str(Path(path) / MLMODEL_FILE_NAME))
 
 
+def _save_graph(path: str, mlflow_model: Model, network: GraphNetwork, files: Mapping[str, bytes]) -> None:
+    """Write the folder of a registered model that is a graph."""
+    folder, metadata = Path(path), mlflow_model.metadata or {}
+    class_names = restore_task(metadata.get("task")).class_names
+    labels = {"threshold": float(metadata["threshold"]), "class_names": list(class_names)}
+    environment = graphs.environment_files(graphs.requirements_of(network, registered=True))
+    for name, content in {**environment, **files}.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    graphs.write_graph(folder, mlflow_model, network, __name__, labels)
+    mlflow_model.signature = SIGNATURE
+    mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
+
+
 class ServedModel:
     """A registered model with MLflow's pyfunc interface.
 
     Args:
-        network: Keras model from uint8 RGB to P(malignant).
+        network: Model from uint8 RGB to P(malignant).
         threshold: Smallest probability that is labelled malignant.
         class_names: Names of the classes.
     """
@@ -108,10 +128,10 @@ def _decoded(column: Any) -> Iterator[Pixels]:
 
 def _load_pyfunc(path: str) -> ServedModel:
     """Load a model from its folder. Called by `mlflow.pyfunc.load_model`."""
-    backend.import_backend()
     folder = Path(path)
-    model = Model.load(str(folder / MLMODEL_FILE_NAME))
-    file = folder / model.flavors["keras"]["data"] / "model.keras"
-    metadata = model.metadata or {}
+    file = network_file(folder)
+    if file.suffix == ".keras":
+        backend.import_backend()
+    metadata = metadata_of(folder)
     class_names = restore_task(metadata.get("task")).class_names
     return ServedModel(load_network(file), float(metadata["threshold"]), class_names)

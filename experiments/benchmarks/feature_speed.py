@@ -108,7 +108,7 @@ def measured(options: argparse.Namespace) -> Parts:
         for view in ("identity", "stain1"):
             with found.part(f"{backbone.name}, features of {view}"):
                 features.get(backbone, view)
-        batches = list(features._batches("identity", _ignore))
+        batches = list(features._batches(backbone, "identity", _ignore))
         with found.part(f"{backbone.name}, inference alone"):
             features._network(backbone)[0](batches)
         if file is not None:

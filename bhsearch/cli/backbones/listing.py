@@ -15,7 +15,7 @@ from bhsearch.models.backbones.licence import NO_WEIGHTS, UNKNOWN, is_non_commer
 from bhsearch.models.frozen.precision import F32
 from bhsearch.models.measured_speeds import MeasuredSpeed
 
-MORE = "Files and folders are not searched for: name .keras files and folders of published encoders."
+MORE = "Files and folders are not searched for: name .keras, .onnx and .xml files, and folders of encoders."
 _USES = {True: "non-commercial", False: "commercial use permitted", None: "commercial use unknown"}
 
 

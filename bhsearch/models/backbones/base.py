@@ -98,6 +98,11 @@ class Backbone:
         return licence_text(kind.licence(self), kind.needs_weights)
 
     @property
+    def is_keras(self) -> bool:
+        """Whether the backbone is a Keras network. Others run on OpenVINO, and have frozen features only."""
+        return KINDS.get(self.kind).is_keras
+
+    @property
     def from_scratch(self) -> bool:
         """Whether the network has no pretrained weights, and therefore no frozen features."""
         return KINDS.get(self.kind).from_scratch
@@ -142,6 +147,20 @@ class Backbone:
         """
         backend.require()
         return KINDS.get(self.kind).build(self, size)
+
+    def program(self, size: int) -> Any:
+        """Return the OpenVINO model of a backbone that is no Keras network.
+
+        Args:
+            size: Side of the images in pixels.
+
+        Returns:
+            An `openvino.Model` with the input and output of the networks of `build`.
+
+        Raises:
+            BackboneError: If the file cannot be read, or does not take images of this size.
+        """
+        return KINDS.get(self.kind).program(self, size)
 
     def initial_weights(self, network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
         """Return the weights at the start of training.
@@ -190,10 +209,13 @@ class BackboneKind(Protocol):
         from_scratch: Whether the networks have no pretrained weights. Such networks are not available in the frozen
             regime.
         needs_weights: Whether a weight file must be found or downloaded.
+        is_keras: Whether the backbones are Keras networks, as those of other packages are; others have a `program`
+            instead of a network.
     """
 
     title: str
     trainable: bool
+    is_keras: bool
     from_scratch: bool
     needs_weights: bool
 
@@ -231,6 +253,9 @@ class BackboneKind(Protocol):
     def build(self, backbone: Backbone, size: int) -> Any:
         """Build the network; see `Backbone.build`."""
 
+    def program(self, backbone: Backbone, size: int) -> Any:
+        """Return the OpenVINO model of a backbone that is no Keras network; see `Backbone.program`."""
+
     def initial_weights(self, network: Any, random: np.random.Generator) -> list[npt.NDArray[np.float32]]:
         """Return the weights at the start of training; see `Backbone.initial_weights`."""
 
@@ -255,6 +280,7 @@ class KindDefaults:
 
     title = "plugin"
     trainable = True
+    is_keras = True
     from_scratch = False
     needs_weights = True
 
@@ -264,6 +290,10 @@ class KindDefaults:
 
     def check_size(self, backbone: Backbone, size: int) -> None:
         """Accept any size."""
+
+    def program(self, backbone: Backbone, size: int) -> Any:
+        """Raise an error, since backbones of most kinds are Keras networks."""
+        raise NotImplementedError(f"The backbone {backbone.name!r} is a Keras network: use `build`.")
 
     def initial_weights(
         self,

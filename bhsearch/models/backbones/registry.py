@@ -125,11 +125,16 @@ def find_one(name: str, weights_dir: Path | None, trainable: bool | None = None)
         kinds = [kind for kind in map(KINDS.get, KINDS.built_in) if _is_usable(kind, trainable)]
         known = [*(known for kind in kinds for known in kind.names()), *(k for k in KINDS if k not in KINDS.built_in)]
         message = (
-            f"A backbone must be one of {', '.join(known)}, a .keras file, or a folder with config.json and "
-            f"model.safetensors, but got {name!r}."
+            f"A backbone must be one of {', '.join(known)}, a .keras, .onnx or OpenVINO .xml file, a SavedModel "
+            f"folder, or a folder with config.json and model.safetensors, but got {name!r}."
         )
         raise UnknownBackboneError(message, KINDS.group, name.partition(NAME_SEPARATOR)[0])
     kind = KINDS.get(of)
+    if trainable and not kind.is_keras:
+        raise BackboneError(
+            f"The backbone {name!r} cannot be fine-tuned: an encoder in a file of this format ({kind.title}) can be "
+            "run, but not trained. Leave it out, or use --regime frozen."
+        )
     if trainable and not kind.trainable:
         raise BackboneError(
             f"The backbone {name!r} cannot be fine-tuned ({_NOTHING_TO_TRAIN}). Leave it out, or use --regime frozen."

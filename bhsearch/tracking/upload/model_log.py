@@ -7,7 +7,6 @@ module writes the same files and records without these steps.
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,8 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import Schema, TensorSpec
 
 from bhsearch.models.archive import ModelArchive
+from bhsearch.models.graphs.network import GraphNetwork
+from bhsearch.tracking.flavours import graphs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,28 +51,36 @@ class ModelLog:
     ) -> None:
         self._client, self._experiment_id = client, experiment_id
         self._requirements, self._metadata = list(requirements), dict(metadata)
-        self._environment: dict[str, bytes] = {}  # files by name, once the first model is logged
+        self._environments: dict[tuple[str, ...], dict[str, bytes]] = {}  # files by name, by requirements
         self._tags: dict[str, str] = {}
 
     def log(
-        self, run_id: str, params: Mapping[str, Any], archive: ModelArchive, metadata: Mapping[str, Any] | None = None
+        self,
+        run_id: str,
+        params: Mapping[str, Any],
+        archive: ModelArchive | GraphNetwork,
+        metadata: Mapping[str, Any] | None = None,
     ) -> str:
         """Log the model of a run, and return the model's id.
 
         Args:
             run_id: Run of the trial.
             params: Parameters of the trial.
-            archive: The model as a `.keras` file.
+            archive: The model as a `.keras` file or as a graph.
             metadata: Further metadata of this model.
         """
-        if not self._environment:
-            self._environment, self._tags = _environment_files(self._requirements), resolve_tags()
+        if not self._tags:
+            self._tags = resolve_tags()
         model = self._client.create_logged_model(
             self._experiment_id, NAME, run_id, self._tags, {name: str(value) for name, value in params.items()}
         )
         self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         with tempfile.TemporaryDirectory() as place:
-            self._write(Path(place), model, archive, {**self._metadata, **(metadata or {})})
+            merged = {**self._metadata, **(metadata or {})}
+            if isinstance(archive, ModelArchive):
+                self._write(Path(place), model, archive, merged)
+            else:
+                self._write_graph(Path(place), model, archive, merged)
             log_folder(model.artifact_location, Path(place), self._client)
         self._client.finalize_logged_model(model.model_id, "READY")
         return str(model.model_id)
@@ -81,15 +90,8 @@ class ModelLog:
         data.mkdir()
         (data / _MODULE).write_text("keras", encoding="utf-8")
         archive.save(data / _FILE)
-        description = Model(
-            artifact_path=model.artifact_location,
-            run_id=model.source_run_id,
-            signature=_SIGNATURE,
-            model_uuid=model.model_id,
-            model_id=model.model_id,
-            metadata=metadata,
-            model_size_bytes=sum(file.stat().st_size for file in data.iterdir()),
-        )
+        description = self._description(model, metadata)
+        description.model_size_bytes = sum(file.stat().st_size for file in data.iterdir())
         description.add_flavor(
             "keras",
             data=_DATA,
@@ -97,9 +99,30 @@ class ModelLog:
             keras_backend="openvino",  # of the process that can build the structure; the model runs on any backend
             save_exported_model=False,
         )
-        _pyfunc().add_to_model(description, loader_module=_LOADER, **_ENVIRONMENT)
+        graphs.pyfunc().add_to_model(description, loader_module=_LOADER, **_ENVIRONMENT)
+        self._write_description(folder, description, self._requirements)
+
+    def _write_graph(self, folder: Path, model: Any, network: GraphNetwork, metadata: dict[str, Any]) -> None:
+        description = self._description(model, metadata)
+        graphs.write_graph(folder, description, network, graphs.loader_of(network))
+        self._write_description(folder, description, graphs.requirements_of(network, registered=False))
+
+    def _description(self, model: Any, metadata: dict[str, Any]) -> Model:
+        return Model(
+            artifact_path=model.artifact_location,
+            run_id=model.source_run_id,
+            signature=_SIGNATURE,
+            model_uuid=model.model_id,
+            model_id=model.model_id,
+            metadata=metadata,
+        )
+
+    def _write_description(self, folder: Path, description: Model, requirements: Sequence[str]) -> None:
         description.save(folder / MLMODEL_FILE_NAME)
-        for name, content in self._environment.items():
+        key = tuple(requirements)
+        if key not in self._environments:
+            self._environments[key] = graphs.environment_files(requirements)
+        for name, content in self._environments[key].items():
             (folder / name).write_bytes(content)
 
 
@@ -115,19 +138,3 @@ def log_folder(uri: str, folder: Path, client: MlflowClient) -> None:
     """
     files = get_artifact_repository(uri, client.tracking_uri)
     files.log_artifacts(str(folder))  # type: ignore[no-untyped-call]
-
-
-def _pyfunc() -> Any:
-    """Import and return `mlflow.pyfunc`, which takes a second and warns of its own type hints."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        import mlflow.pyfunc
-    return mlflow.pyfunc
-
-
-def _environment_files(requirements: list[str]) -> dict[str, bytes]:
-    """Return the files of a model that describe its Python environment, by name, as MLflow writes them."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / NAME
-        _pyfunc().save_model(folder, loader_module=_LOADER, pip_requirements=list(requirements))
-        return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != MLMODEL_FILE_NAME}

@@ -153,7 +153,7 @@ def _of_transformers(folder: Path, content: Mapping[str, Any]) -> EncoderConfig:
         pooling="cls",
         mean=mean,
         deviation=deviation,
-        licence=_licence(folder, content),
+        licence=licence_of(folder, content),
     )
 
 
@@ -197,7 +197,7 @@ def _of_timm(folder: Path, content: Mapping[str, Any]) -> EncoderConfig:
         pooling=_timm_pooling(arguments.get("global_pool", "token"), file),
         mean=mean,
         deviation=deviation,
-        licence=_licence(folder, content),
+        licence=licence_of(folder, content),
     )
 
 
@@ -254,7 +254,7 @@ def _check_range(
         )
 
 
-def _licence(folder: Path, content: Mapping[str, Any]) -> str:
+def licence_of(folder: Path, content: Mapping[str, Any]) -> str:
     """Return the licence from the front matter of the README, or else from the configuration."""
     readme = folder / README
     if readme.is_file():

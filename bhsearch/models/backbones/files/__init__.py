@@ -1,0 +1,1 @@
+"""Encoders in files of other frameworks: ONNX, OpenVINO and SavedModel."""

@@ -1,0 +1,1 @@
+"""Flavours of MLflow models that are no Keras networks."""
