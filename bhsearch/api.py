@@ -34,6 +34,8 @@ def optimize(  # noqa: D417  # `_describe_settings` adds the settings
     class_map: Mapping[str, Sequence[str]] | str | None = None,
     ignore_columns: Sequence[str] | str | None = None,
     image_root: str | Path | None = None,
+    features: Sequence[str] | str | None = None,
+    features_key: str | None = None,
     magnification: str | None = None,
     skip_unreadable: bool | None = None,
     study: str | None = None,
@@ -220,6 +222,8 @@ def validate_model(
     class_map: Mapping[str, Sequence[str]] | str | None = None,
     ignore_columns: Sequence[str] | str | None = None,
     image_root: str | Path | None = None,
+    features: Sequence[str] | str | None = None,
+    features_key: str | None = None,
     magnification: str | None = None,
     skip_unreadable: bool | None = None,
     reason: str = "external validation",
@@ -239,6 +243,8 @@ def validate_model(
         class_map: See `optimize`.
         ignore_columns: See `optimize`.
         image_root: See `optimize`.
+        features: See `optimize`.
+        features_key: See `optimize`.
         magnification: See `optimize`.
         skip_unreadable: See `optimize`.
         reason: Reason of the validation, which is logged.

@@ -37,6 +37,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "keras-file": "bhsearch.models.backbones.keras_file:KIND",
         "keras-applications": "bhsearch.models.backbones.keras_applications:KIND",
         "encoder": "bhsearch.models.backbones.encoders.folder:KIND",
+        "vectors": "bhsearch.models.backbones.vectors:KIND",
     },
     "bhsearch.augmentations": {},
     "bhsearch.metrics": {},

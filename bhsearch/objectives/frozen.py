@@ -24,7 +24,7 @@ from bhsearch.models.training.logistic_path import HeadPath, fit_path
 from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, ReportCallback, TrialResult
 from bhsearch.objectives.costs import SHIFTED, FeatureCosts
 from bhsearch.objectives.scoring import LINKS, OutOfFoldScorer, ValidationFolds
-from bhsearch.objectives.space import HIDDEN_PENALTY, LOG10_PENALTY, Parameter, Params
+from bhsearch.objectives.space import HIDDEN_PENALTY, LOG10_PENALTY, Parameter, Params, views_in
 from bhsearch.tasks import Task
 
 _PATHS_BYTES = 1 << 27  # of solved paths that are kept in memory
@@ -161,6 +161,8 @@ class FrozenObjective:
 
     def costs(self, space: Sequence[Parameter]) -> FeatureCosts:
         """Return the costs of the features that trials in a space need; a few images measure what is not cached."""
+        if not any(row.name == "policy" for row in space):  # vectors, which cost nothing
+            return FeatureCosts()
         policies, numbers = (row.choices for name in ("policy", "views") for row in space if row.name == name)
         views = dict.fromkeys(view for policy in policies for view in views_of(policy, max(numbers)))
         shifted = self._features.shifted
@@ -238,7 +240,7 @@ class FrozenObjective:
             RunError: If the heads of a fold do not converge, or the predictions contain NaN or infinite values.
         """
         backbone = self._backbones[params["backbone"]]
-        view_names = views_of(params["policy"], params["views"])
+        view_names = views_in(params)
         if self._feature_progress is not None:
             self._feature_progress.views = view_names
         features = np.stack([self._features.get(backbone, view) for view in view_names])
@@ -252,7 +254,7 @@ class FrozenObjective:
             trained = self._linear(features, moments, path, params["log10_penalty"])
             self._paths.move_to_end((backbone, view_names))
             self._forget_paths()
-        averaged = view_names if params["tta"] else view_names[:1]
+        averaged = view_names if params.get("tta") else view_names[:1]
         probability = self._held_out.out_of_fold(trained.heads, features[: len(averaged)], self._scorer.probability)
         return trained, averaged, self._finite(probability)
 

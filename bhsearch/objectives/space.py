@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.augmentation.policies import FINETUNE_POLICIES, VIEW_POLICIES
 from bhsearch.models.backbones.registry import is_from_scratch
 from bhsearch.models.training.train_step import DEPTHS
@@ -82,6 +83,7 @@ _FROZEN = (
 )
 
 
+_OF_VIEWS = ("policy", "views", "tta")
 _FINETUNE = (
     Parameter("backbone", "network that is trained", "", ("",)),
     Parameter("image_size", "side of the network's input in pixels", 0, (0,)),
@@ -132,6 +134,20 @@ def frozen_space(backbones: Sequence[str], policies: Sequence[str] = ()) -> tupl
     """
     first, *rest = _FROZEN
     return (replace(first, choices=tuple(backbones)), *_with_policies(rest, policies))
+
+
+def vector_space(backbones: Sequence[str]) -> tuple[Parameter, ...]:
+    """Return the search space of the frozen regime on vectors, which have no augmented views.
+
+    Args:
+        backbones: Choices of the parameter `backbone`.
+    """
+    return tuple(row for row in frozen_space(backbones) if row.name not in _OF_VIEWS)
+
+
+def views_in(params: Params) -> tuple[str, ...]:
+    """Return the views of a parameter set of a frozen space, the image itself first; only that one for vectors."""
+    return views_of(params["policy"], params["views"]) if "policy" in params else views_of("none", 1)
 
 
 def _with_policies(space: Sequence[Parameter], policies: Sequence[str]) -> tuple[Parameter, ...]:

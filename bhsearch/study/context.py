@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bhsearch.config import Settings
+from bhsearch.config import Settings, encoder_names
 from bhsearch.data.audit import Audit, audit
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.open_data import is_phantom, make_phantom, open_settings
@@ -21,7 +21,7 @@ from bhsearch.models.augmentation.base import check_augmentations
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone
 from bhsearch.models.backbones.registry import find_backbones, name_of
 from bhsearch.models.resize import LEAST_SIZE, MOST_SIZE, make_resize
-from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest
+from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest, vector_space
 from bhsearch.study.development_rows import DevelopmentImages
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.resume.metadata import NewMetadata
@@ -131,7 +131,7 @@ class StudyContext:
     @property
     def named_backbones(self) -> tuple[str, ...]:
         """The available backbones as the user named them, such as by the path of a file."""
-        given = {name_of(name): name for name in self.settings.backbones}
+        given = {name_of(name): name for name in encoder_names(self.settings)}
         return tuple(given.get(name, name) for name in self.backbones)
 
     def space(self, backbones: Iterable[str]) -> tuple[Parameter, ...]:
@@ -142,6 +142,8 @@ class StudyContext:
         """
         names = tuple(backbones)
         policies = self.settings.augmentations
+        if self.index.vectors:
+            return vector_space(names)
         if self.regime == FROZEN:
             return frozen_space(names, policies)
         return finetune_space(names, self.image_sizes, policies)
@@ -167,6 +169,7 @@ class StudyContext:
             "seed": settings.seed,
             "space": space_digest(self.space(("",))),
             "score_weight_shift": settings.score_weight_shift,
+            "features_key": settings.features_key,
             "promotable": self.split.promotable,
             "started_from": {},
             "warm": {},
@@ -222,7 +225,7 @@ def _all_fit(backbones: Sequence[Backbone], size: int) -> bool:
 def _find_backbones(settings: Settings, regime: str, reporter: ProgressReporter) -> AvailableBackbones:
     weights = Path(settings.weights_dir) if settings.weights_dir else None
     with reporter.step("looking for backbones"):
-        return find_backbones(settings.backbones, weights, trainable=regime == FINETUNE)
+        return find_backbones(encoder_names(settings), weights, trainable=regime == FINETUNE)
 
 
 def _study_name(settings: Settings, index: Dataset, split: Split, regime: str) -> str:

@@ -25,6 +25,7 @@ REGIME, GROUP_BY = "bhsearch.regime", "bhsearch.group_by"
 TASK = "bhsearch.task"  # name and class names of the task, JSON; see `tasks.TaskRecord`; also on registered versions
 SYNTHETIC = "bhsearch.synthetic"  # `True` if a program drew the images
 LICENCES = "bhsearch.licences"  # licence of the weights of each backbone, JSON; on the run of a study
+VECTORS = "bhsearch.vectors"  # files of vectors and their encoders, JSON; on the run of a study without images
 PLUGINS = "bhsearch.plugins"  # plugins in use, with distribution and version; absent if there are none
 STARTED_FROM = "bhsearch.started_from"  # name of the earlier study that a study was started from
 BEST_TRIAL, PROPOSED_TRIAL = "bhsearch.best_trial", "bhsearch.proposed_trial"  # numbers, on the run of a study
@@ -131,6 +132,20 @@ def licence_of(tags: Mapping[str, str], backbone: str) -> str:
     if LICENCES not in tags:
         return licence_without_record(backbone)
     return str(json.loads(tags[LICENCES]).get(backbone, UNKNOWN))
+
+
+def vectors_of(tags: Mapping[str, str], backbone: str) -> dict[str, Any] | None:
+    """Return which file the vectors of a backbone are from; None for a network.
+
+    Args:
+        tags: Tags of the run of a study.
+        backbone: Name of the backbone.
+
+    Returns:
+        Name, file, digest, encoder and n_features; see `data.embeddings.join.ImageVectors.facts`.
+    """
+    found: dict[str, Any] | None = json.loads(tags.get(VECTORS, "{}")).get(backbone)
+    return found
 
 
 def licence_limit(tags: Mapping[str, str], backbone: str) -> str:

@@ -13,7 +13,7 @@ from bhsearch.text import listed
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """Fields of one image as in `Dataset.table`; unknown strings are empty."""
+    """Fields of one image as in `Dataset.table`, and its id in a manifest; unknown strings are empty."""
 
     path: str
     label: int
@@ -23,6 +23,7 @@ class ImageRecord:
     magnification: str = ""
     part: str = ""
     site: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True)

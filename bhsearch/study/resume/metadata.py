@@ -7,6 +7,7 @@ from typing import Any, NotRequired, TypedDict
 
 from bhsearch.errors import StudyError
 from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.vectors import takes_vectors
 from bhsearch.objectives.space import Params
 from bhsearch.tasks import TaskRecord, restore_task, task_record
 
@@ -56,6 +57,7 @@ class NewMetadata(TypedDict):
     seed: int
     space: str
     score_weight_shift: float
+    features_key: str | None
     promotable: bool
     started_from: Origin
     warm: WarmStart
@@ -89,6 +91,7 @@ _MUST_AGREE = {
     "seed": "--seed",
     "space": "search space",
     "score_weight_shift": "--score-weight-shift",
+    "features_key": "--features-key",
 }
 _LONGEST = 40  # maximum number of characters of a value in a message
 
@@ -107,7 +110,7 @@ def check_agreement(
     Raises:
         StudyError: If the metadata or weights differ; the message lists every difference.
     """
-    held = {"score_weight_shift": 0.0, **held, "task": task_record(restore_task(held.get("task")))}
+    held = {"score_weight_shift": 0.0, "features_key": None, **held, "task": task_record(restore_task(held.get("task")))}
     differences = [
         f"  {what}: was {_short(held.get(key))}, is now {_short(now[key])}"
         for key, what in _MUST_AGREE.items()
@@ -119,8 +122,9 @@ def check_agreement(
                 f"  fewer backbones: {backbone} was in the search space, and is not available or not selected now"
             )
         elif backbones[backbone].digest != digest:
+            what = "vectors" if takes_vectors(backbones[backbone]) else "weights"
             differences.append(
-                f"  weights of {backbone}: the digest was {_short(digest)}, is now {_short(backbones[backbone].digest)}"
+                f"  {what} of {backbone}: the digest was {_short(digest)}, is now {_short(backbones[backbone].digest)}"
             )
     if differences:
         raise StudyError(

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 NAME = "model"
-_SIGNATURE = ModelSignature(
-    inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
-    outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1))]),
-)
+VECTORS = "vectors"  # key of the metadata: which file the vectors are from that the model takes
+_IMAGES = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))
+_PROBABILITY = TensorSpec(np.dtype(np.float32), (-1, 1))
 _LOADER = "mlflow.keras"
 _ENVIRONMENT = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
 _DATA, _FILE, _MODULE = "data", "model.keras", "keras_module.txt"  # as `mlflow.keras` reads them
@@ -53,13 +52,16 @@ class ModelLog:
         self._environment: dict[str, bytes] = {}  # files by name, once the first model is logged
         self._tags: dict[str, str] = {}
 
-    def log(self, run_id: str, params: Mapping[str, Any], archive: ModelArchive) -> str:
+    def log(
+        self, run_id: str, params: Mapping[str, Any], archive: ModelArchive, vectors: Mapping[str, Any] | None = None
+    ) -> str:
         """Log the model of a run, and return the model's id.
 
         Args:
             run_id: Run of the trial.
             params: Parameters of the trial.
             archive: The model as a `.keras` file.
+            vectors: Which file the vectors are from that the model takes; None for a model that takes images.
         """
         if not self._environment:
             self._environment, self._tags = _environment_files(self._requirements), resolve_tags()
@@ -68,12 +70,13 @@ class ModelLog:
         )
         self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         with tempfile.TemporaryDirectory() as place:
-            self._write(Path(place), model, archive)
+            self._write(Path(place), model, archive, vectors)
             log_folder(model.artifact_location, Path(place), self._client)
         self._client.finalize_logged_model(model.model_id, "READY")
         return str(model.model_id)
 
-    def _write(self, folder: Path, model: Any, archive: ModelArchive) -> None:
+    def _write(self, folder: Path, model: Any, archive: ModelArchive, vectors: Mapping[str, Any] | None) -> None:
+        entry = _IMAGES if vectors is None else TensorSpec(np.dtype(np.float32), (-1, vectors["n_features"]))
         data = folder / _DATA
         data.mkdir()
         (data / _MODULE).write_text("keras", encoding="utf-8")
@@ -81,10 +84,10 @@ class ModelLog:
         description = Model(
             artifact_path=model.artifact_location,
             run_id=model.source_run_id,
-            signature=_SIGNATURE,
+            signature=ModelSignature(inputs=Schema([entry]), outputs=Schema([_PROBABILITY])),
             model_uuid=model.model_id,
             model_id=model.model_id,
-            metadata=self._metadata,
+            metadata=self._metadata if vectors is None else {**self._metadata, VECTORS: dict(vectors)},
             model_size_bytes=sum(file.stat().st_size for file in data.iterdir()),
         )
         description.add_flavor(

@@ -360,7 +360,8 @@ class RunWriter:
         archive = self._archives.get(
             backbone, settings["resize"], settings["image_size"], record["model"], message.arrays
         )
-        return self._model_log.log(run_id, record["params"], archive)
+        vectors = keys.vectors_of(self._record["tags"], backbone.name)
+        return self._model_log.log(run_id, record["params"], archive, vectors)
 
     def _model_metadata(self) -> dict[str, Any]:
         return {
