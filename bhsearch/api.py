@@ -173,15 +173,17 @@ def predict_images(
     *,
     model: str | None = None,
     case_pattern: str | None = None,
+    features_key: str | None = None,
     quiet: bool = False,
 ) -> pd.DataFrame:
     """Predict P(malignant) of images with a registered model.
 
     Args:
-        paths: Images, or folders of images.
+        paths: Images, folders of images, or a file of vectors for a model that takes vectors.
         model: NAME, NAME@ALIAS, NAME/VERSION or a URI; None for the only champion.
         case_pattern: Regular expression whose group matches the case in a path; None for the pattern of the model's
             data set.
+        features_key: Column of a file of vectors with the keys; None for one with a known name, such as path.
         quiet: Whether to print no progress.
 
     Returns:
@@ -196,15 +198,21 @@ def predict_images(
     reporter = _reporter(quiet)
     import pandas as pd
 
-    from bhsearch.lifecycle import predict
+    from bhsearch.lifecycle import predict, predict_vectors
 
     given = [str(paths)] if isinstance(paths, (str, Path)) else [str(path) for path in paths]
-    files = predict.find_files(given)
-    predict.check_pattern(case_pattern, given, files.images)
+    table = predict_vectors.open_vectors(given) if predict_vectors.are_vectors(given) else None
+    files = predict.find_files(given) if table is None else predict.Files([], [], [])
+    known = files.images if table is None else predict_vectors.paths_of(table, features_key)
+    predict.check_pattern(case_pattern, given, known)
     opened = predict.open_model(model, reporter)
     case, unreadable = predict.case_of(case_pattern or opened.case_pattern, given), files.bad
     with reporter.step("predicting") as progress:
-        rows, differences = predict.predict_all(opened, files.images, case, unreadable, progress)
+        if table is not None:
+            rows, differences = predict_vectors.predict_all(opened, table, features_key, case, progress)
+        else:
+            predict_vectors.require_images(opened)
+            rows, differences = predict.predict_all(opened, files.images, case, unreadable, progress)
     frame = pd.DataFrame(map(asdict, rows), columns=[field.name for field in fields(predict.ImageRow)])
     cases = map(asdict, predict.cases(opened, rows))
     frame.attrs["cases"] = pd.DataFrame(cases, columns=[field.name for field in fields(predict.CaseRow)])

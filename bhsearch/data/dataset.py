@@ -80,7 +80,7 @@ class Dataset:
             entry.
         pages_left_out: Number of pages or frames that were not read, by path. Files with one page have no entry.
         sizes: Height and width of each image in pixels, by path.
-        vectors: Vectors that represent the images instead of their pixels, by the name of the encoder; empty for images.
+        vectors: Vectors that represent the images instead of their pixels, by name of the encoder; empty for images.
             Without pixels, the digests are of path and case; see `embeddings.join.name_digests`.
     """
 

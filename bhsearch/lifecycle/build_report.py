@@ -117,6 +117,7 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
         robustness=reader.robustness_of(study),
         nested=reader.nested_of(study),
         shift_weight=study.shift_weight,
+        has_images=keys.VECTORS not in study.tags,
     )
 
 
@@ -264,7 +265,7 @@ def _images(study: StoredStudy, predictions: Predictions) -> list[ExampleImage]:
         The images; empty if the data cannot be read or have changed.
     """
     index = _same_data(study)
-    if index is None:
+    if index is None or index.vectors:
         return []
     files = dict(zip(index.column("path").tolist(), index.paths(), strict=True))
     shown = []

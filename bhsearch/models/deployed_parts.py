@@ -61,8 +61,8 @@ def with_features(network: Any) -> Any:
         network: Model from `calibrated.calibrated`, or a registered model that was loaded.
 
     Returns:
-        A Keras model from uint8 RGB, shape (batch, height, width, 3), or vectors, to calibrated P(malignant), shape (batch, 1),
-        P(malignant) before calibration, shape (batch, 1), and the output of the encoder, shape
+        A Keras model from uint8 RGB, shape (batch, height, width, 3), or vectors, to calibrated P(malignant), shape
+        (batch, 1), P(malignant) before calibration, shape (batch, 1), and the output of the encoder, shape
         (n_views * batch * n_tiles, n_features). The encoder of an ensemble of fine-tuned networks is that of the first
         member.
 

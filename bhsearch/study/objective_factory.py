@@ -63,7 +63,9 @@ def make_objective(prepared: StudyContext, started_from: Origin, reporter: Progr
         return _finetune_objective(prepared, images, started_from.get("heads", {}), reporter)
     if prepared.index.vectors:
         backend.import_when_needed(threads_of(prepared.settings))
-        return frozen_objective(prepared, images, VectorCache(prepared.development.vectors), FeatureProgress(reporter.doing))
+        return frozen_objective(
+            prepared, images, VectorCache(prepared.development.vectors), FeatureProgress(reporter.doing)
+        )
     # Start the conversion first, because it runs in another process meanwhile.
     conversion = _conversion(prepared, prepared.settings.image_size)
     _prepare_framework(prepared.settings, reporter)

@@ -43,6 +43,6 @@ def rows_per_block(n_features: int, bytes_per_value: int = 4) -> int:
 
 def as_text(value: Any) -> str:
     """Return a key as text: text as it is, bytes decoded, and numbers in decimal digits; empty for a missing one."""
-    if value is None or value != value:  # noqa: PLR0124  # nan is not equal to itself
+    if value is None or value != value:  # nan is not equal to itself
         return ""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

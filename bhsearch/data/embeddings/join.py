@@ -83,22 +83,12 @@ def join(table: VectorTable, paths: Sequence[str], ids: Mapping[str, str], key: 
         key: Name of the column of keys (`--features-key`); None to find it by its name.
 
     Raises:
-        DataError: If no column of keys is recognised, keys are empty or not unique, or images have no vector.
+        DataError: If a feature is constant, no column of keys is recognised, keys are empty or not unique, or images
+            have no vector.
         SettingsError: If there is no column `key`.
     """
-    column = _key_column(table, key)
-    keys = [_plain(text) for text in table.keys()[column]]
-    times = Counter(keys)
-    if not all(keys):
-        raise DataError(
-            f"Every row of {table.file} must have a key, but row {keys.index('') + 1:,} has none in the column "
-            f"{column!r}. Fill it in, or name another column with --features-key."
-        )
-    raise_data_errors(
-        [f"{text}: {n} rows" for text, n in times.items() if n > 1],
-        f"The keys of {table.file} in the column {column!r} must be unique, but some are in several rows.",
-        "Keep one row per image, or name another column with --features-key.",
-    )
+    table.require_varying()
+    column, keys = keys_of(table, key)
     places = {text: row for row, text in enumerate(keys)}
     by_kind = [[_plain(name) for name in names] for names in _names(paths, ids)]
     best = max(by_kind, key=lambda names: sum(name in places for name in names))
@@ -117,6 +107,32 @@ def join(table: VectorTable, paths: Sequence[str], ids: Mapping[str, str], key: 
             "file names are not unique. Write paths or ids as keys."
         )
     return ImageVectors(table, rows)
+
+
+def keys_of(table: VectorTable, key: str | None = None) -> tuple[str, list[str]]:
+    """Return the name of the column of keys of a table, and the key of each row.
+
+    Args:
+        table: Table of vectors.
+        key: Name of the column; None to find it by its name.
+
+    Raises:
+        DataError: If no column of keys is recognised, or keys are empty or not unique.
+        SettingsError: If there is no column `key`.
+    """
+    column = _key_column(table, key)
+    keys = [_plain(text) for text in table.keys()[column]]
+    if not all(keys):
+        raise DataError(
+            f"Every row of {table.file} must have a key, but row {keys.index('') + 1:,} has none in the column "
+            f"{column!r}. Fill it in, or name another column with --features-key."
+        )
+    raise_data_errors(
+        [f"{text}: {n} rows" for text, n in Counter(keys).items() if n > 1],
+        f"The keys of {table.file} in the column {column!r} must be unique, but some are in several rows.",
+        "Keep one row per image, or name another column with --features-key.",
+    )
+    return column, keys
 
 
 def _names(paths: Sequence[str], ids: Mapping[str, str]) -> list[list[str]]:

@@ -26,16 +26,16 @@ def read_npz(file: Path) -> VectorFile:
     try:
         with np.load(file, allow_pickle=False) as content:
             headers = {name: _header(file, name) for name in content.files}
-            small = {
-                name: np.asarray(content[name]) for name, (shape, kind) in headers.items() if _is_key(shape, kind)
-            }
+            small = {name: np.asarray(content[name]) for name, (shape, kind) in headers.items() if _is_key(shape, kind)}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = "it contains Python objects" if "pickle" in str(error) else "it is no archive of NumPy arrays"
         raise DataError(f"Cannot read {file} as an .npz file: {reason}. Write it with numpy.savez.") from error
     matrices = [name for name, (shape, kind) in headers.items() if len(shape) == 2 and kind.kind == "f"]
     if len(matrices) != 1:
         got = f"but {named(matrices)} are matrices" if matrices else f"but its arrays are {named(headers, 12)}"
-        raise DataError(f"{file} must have one matrix of vectors, a float array of shape (n_images, n_features), {got}.")
+        raise DataError(
+            f"{file} must have one matrix of vectors, a float array of shape (n_images, n_features), {got}."
+        )
     (n_rows, _), _ = headers[matrices[0]]
     keys = {name: [as_text(value) for value in array.tolist()] for name, array in small.items() if array.ndim == 1}
     found = [as_text(small[name].item()) for name in _ENCODER if name in small and small[name].size == 1]

@@ -99,8 +99,9 @@ def _of_lists(file: Path, name: str, column: Any, n_features: int, first: int) -
     odd = np.flatnonzero(lengths != n_features)
     if len(odd):
         raise DataError(
-            f"All vectors of {file} must have the same length, but the list in row {first + odd[0] + 1:,} of the column "
-            f"{name!r} has {lengths[odd[0]]:.0f} numbers and that in row 1 has {n_features}. Write the vectors again."
+            f"All vectors of {file} must have the same length, but the list in row {first + odd[0] + 1:,} of the "
+            f"column {name!r} has {lengths[odd[0]]:.0f} numbers and that in row 1 has {n_features}. Write the vectors "
+            "again."
         )
     return _numbers(pc.list_flatten(column)).reshape(len(column), n_features)
 

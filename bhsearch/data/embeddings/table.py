@@ -66,6 +66,23 @@ class VectorTable:
         found: dict[str, list[str]] = self._facts()["keys"]
         return found
 
+    def require_varying(self) -> None:
+        """Check that every feature has different values, as the vectors of many images have.
+
+        Raises:
+            DataError: If a feature is constant.
+        """
+        constant = {int(place): value for place, value in self._facts()["constant"].items()}
+        if constant and self.n_rows > 1:
+            n, first = len(constant), min(constant)
+            which = ", ".join(f"{place + 1:,}" for place in sorted(constant)[:5]) + (" and others" if n > 5 else "")
+            raise DataError(
+                f"No feature of {self.file} may have the same value for all images, but {n:,} of "
+                f"{self.n_features:,} do: feature {which} (feature {first + 1:,} is always {constant[first]:g}). The "
+                "file may hold the output of a broken encoder, or a column that is not part of the vectors; its "
+                f"columns are {named(self.columns, 8)}. Remove it."
+            )
+
     def _facts(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / _FACTS).read_text(encoding="utf-8")))
 
@@ -74,8 +91,7 @@ def table_of(file: Path) -> VectorTable:
     """Return the table of a file of vectors, which is converted unless the cache has it.
 
     Raises:
-        DataError: If the file cannot be read, or its vectors are not finite, have different lengths, or have a constant
-            feature.
+        DataError: If the file cannot be read, or its vectors are not finite or have different lengths.
         PlaceError: If the cache cannot be written or the disk is full.
     """
     return _table(file, tuple(_files(file)), digest_of(file), cache.cache_root())
@@ -173,15 +189,14 @@ def _convert(file: Path, files: Sequence[Path], folder: Path) -> None:
             n_rows += len(block)
     if n_rows == 0:
         raise DataError(f"{file} has no rows. Write one row per image.")
-    constant = np.flatnonzero(least == most)
-    if len(constant) and n_rows > 1:
-        raise DataError(_constant(file, content, constant, least))
+    constant = np.flatnonzero(least == most).tolist()
     np.save(folder / _ROWS, np.concatenate(digests))
     facts: Mapping[str, Any] = {
         "encoder": content.encoder,
         "n_rows": n_rows,
         "n_features": len(least),
         "columns": list(content.columns),
+        "constant": {str(place): float(least[place]) for place in constant},
         "keys": {name: list(values) for name, values in content.keys.items()},
     }
     (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
@@ -209,16 +224,6 @@ def _finite(file: Path, blocks: Iterator[npt.NDArray[np.floating]]) -> Iterator[
             )
         yield rows
         first += len(rows)
-
-
-def _constant(file: Path, content: VectorFile, constant: npt.NDArray[np.intp], value: Vectors) -> str:
-    n = len(constant)
-    which = ", ".join(f"{place + 1:,}" for place in constant[:5].tolist()) + (" and others" if n > 5 else "")
-    return (
-        f"No feature of {file} may have the same value for all images, but {n:,} of {len(value):,} do: feature {which} "
-        f"(feature {constant[0] + 1:,} is always {value[constant[0]]:g}). The file may hold the output of a broken "
-        f"encoder, or a column that is not part of the vectors; its columns are {named(content.columns, 8)}. Remove it."
-    )
 
 
 def _digests(block: Vectors) -> npt.NDArray[np.uint64]:

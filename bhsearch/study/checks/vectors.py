@@ -38,4 +38,6 @@ def check_vectors(settings: Settings) -> None:
     }
     for option, value in needing_pixels.items():
         if value:
-            raise SettingsError(f"{option} cannot be used with --features: it changes images, and there are only vectors.")
+            raise SettingsError(
+                f"{option} cannot be used with --features: it changes images, and there are only vectors."
+            )

@@ -110,7 +110,12 @@ def check_agreement(
     Raises:
         StudyError: If the metadata or weights differ; the message lists every difference.
     """
-    held = {"score_weight_shift": 0.0, "features_key": None, **held, "task": task_record(restore_task(held.get("task")))}
+    held = {
+        "score_weight_shift": 0.0,
+        "features_key": None,
+        **held,
+        "task": task_record(restore_task(held.get("task"))),
+    }
     differences = [
         f"  {what}: was {_short(held.get(key))}, is now {_short(now[key])}"
         for key, what in _MUST_AGREE.items()
