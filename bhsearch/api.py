@@ -49,6 +49,7 @@ def optimize(  # noqa: D417  # `_describe_settings` adds the settings
     robustness: bool | None = None,
     nested: bool | None = None,
     regime: str | None = None,
+    heads: str | None = None,
     engine: str | None = None,
     sampler: str | None = None,
     pruner: str | None = None,

@@ -157,6 +157,13 @@ class SearchSettings:
         choices=choices.regimes,
         closed=True,
     )
+    heads: str = setting(
+        "all",
+        "Heads of a frozen study: all, or only linear ones, which are solved exactly and are fast for many images.",
+        "NAME",
+        choices=choices.heads,
+        closed=True,
+    )
     engine: str = setting("optuna", "Search engine.", "NAME", choices=choices.engines)
     sampler: str | None = setting(
         None,

@@ -84,6 +84,7 @@ _FROZEN = (
 
 
 _OF_VIEWS = ("policy", "views", "tta")
+LINEAR = "linear"  # value of `--heads`
 _FINETUNE = (
     Parameter("backbone", "network that is trained", "", ("",)),
     Parameter("image_size", "side of the network's input in pixels", 0, (0,)),
@@ -125,24 +126,21 @@ def finetune_space(
     return (*row, *_with_policies(rest, policies))
 
 
-def frozen_space(backbones: Sequence[str], policies: Sequence[str] = ()) -> tuple[Parameter, ...]:
+def frozen_space(
+    backbones: Sequence[str], policies: Sequence[str] = (), *, heads: str = "all", has_views: bool = True
+) -> tuple[Parameter, ...]:
     """Return the search space of the frozen regime.
 
     Args:
         backbones: Choices of the parameter `backbone`.
         policies: Names of additional augmentation policies, from plugins.
+        heads: `linear` for linear heads only, otherwise `all`.
+        has_views: Whether images have augmented views, which vectors do not have.
     """
-    first, *rest = _FROZEN
+    first, *rest = (row for row in _FROZEN if has_views or row.name not in _OF_VIEWS)
+    if heads == LINEAR:
+        rest = [replace(row, choices=(0,)) if row.name == "hidden_units" else row for row in rest]
     return (replace(first, choices=tuple(backbones)), *_with_policies(rest, policies))
-
-
-def vector_space(backbones: Sequence[str]) -> tuple[Parameter, ...]:
-    """Return the search space of the frozen regime on vectors, which have no augmented views.
-
-    Args:
-        backbones: Choices of the parameter `backbone`.
-    """
-    return tuple(row for row in frozen_space(backbones) if row.name not in _OF_VIEWS)
 
 
 def views_in(params: Params) -> tuple[str, ...]:
@@ -185,7 +183,8 @@ def starting_points(space: Sequence[Parameter], backbone: str) -> list[Params]:
     another head of a good backbone.
     """
     point = starting_point(space, backbone)
-    return [point, point | {"hidden_units": 16}] if "hidden_units" in point else [point]
+    has_hidden = any(row.name == "hidden_units" and len(row.choices) > 1 for row in space)
+    return [point, point | {"hidden_units": 16}] if has_hidden else [point]
 
 
 def effective(params: Params) -> Params:

@@ -21,7 +21,7 @@ from bhsearch.models.augmentation.base import check_augmentations
 from bhsearch.models.backbones.base import AvailableBackbones, Backbone
 from bhsearch.models.backbones.registry import find_backbones, name_of
 from bhsearch.models.resize import LEAST_SIZE, MOST_SIZE, make_resize
-from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest, vector_space
+from bhsearch.objectives.space import Parameter, finetune_space, frozen_space, space_digest
 from bhsearch.study.development_rows import DevelopmentImages
 from bhsearch.study.events import ProgressReporter
 from bhsearch.study.resume.metadata import NewMetadata
@@ -142,10 +142,8 @@ class StudyContext:
         """
         names = tuple(backbones)
         policies = self.settings.augmentations
-        if self.index.vectors:
-            return vector_space(names)
         if self.regime == FROZEN:
-            return frozen_space(names, policies)
+            return frozen_space(names, policies, heads=self.settings.heads, has_views=not self.index.vectors)
         return finetune_space(names, self.image_sizes, policies)
 
     def metadata(self) -> NewMetadata:
@@ -263,6 +261,8 @@ def _check_choices(settings: Settings) -> None:
             f"--sampler {settings.sampler} requires --regime finetune, but got --regime {settings.regime}: it sets the "
             "number of epochs, which the heads of the frozen regime do not have."
         )
+    if settings.regime == FINETUNE and settings.heads != Settings.heads:
+        raise SettingsError(f"--heads {settings.heads} requires --regime frozen or auto, but got --regime finetune.")
     for name in settings.metrics:
         EXTRA_METRICS.get(name)
     check_augmentations(settings.augmentations, FINETUNE if settings.regime == FINETUNE else FROZEN)
