@@ -21,15 +21,16 @@ def read_npz(file: Path) -> VectorFile:
     """Open a NumPy archive of vectors.
 
     Raises:
-        DataError: If the file is no archive, contains pickles, or has no matrix or several ones.
+        DataError: If the file is no archive, has no matrix or several ones, or has its keys as Python objects.
     """
     try:
         with np.load(file, allow_pickle=False) as content:
             headers = {name: _header(file, name) for name in content.files}
             small = {name: np.asarray(content[name]) for name, (shape, kind) in headers.items() if _is_key(shape, kind)}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = "it contains Python objects" if "pickle" in str(error) else "it is no archive of NumPy arrays"
-        raise DataError(f"Cannot read {file} as an .npz file: {reason}. Write it with numpy.savez.") from error
+        raise DataError(
+            f"Cannot read {file} as an .npz file: it is no archive of NumPy arrays. Write it with numpy.savez."
+        ) from error
     matrices = [name for name, (shape, kind) in headers.items() if len(shape) == 2 and kind.kind == "f"]
     if len(matrices) != 1:
         got = f"but {named(matrices)} are matrices" if matrices else f"but its arrays are {named(headers, 12)}"
@@ -38,6 +39,12 @@ def read_npz(file: Path) -> VectorFile:
         )
     (n_rows, _), _ = headers[matrices[0]]
     keys = {name: [as_text(value) for value in array.tolist()] for name, array in small.items() if array.ndim == 1}
+    objects = [name for name, (_, kind) in headers.items() if kind.hasobject]
+    if objects and not keys:
+        raise DataError(
+            f"The array {objects[0]!r} of {file} holds Python objects, which are not read because they could run code. "
+            f"Write it as text, for example with numpy.savez({objects[0]}=numpy.array({objects[0]}, str), ...)."
+        )
     found = [as_text(small[name].item()) for name in _ENCODER if name in small and small[name].size == 1]
     return VectorFile(
         tuple(headers),
