@@ -37,7 +37,7 @@ from bhsearch.models.training.logistic_path import TOLERANCE, fit_path
 from bhsearch.objectives.space import LOG10_PENALTY
 
 PARTS = ("convert", "study", "path", "sklearn")
-SOLVERS = {"lbfgs": 1e-12, "newton-cholesky": 1e-11}
+SOLVERS = {"newton-cholesky": 1e-11, "lbfgs": 1e-12}
 _BLOCK = 20_000  # rows that are written at once
 _POLL_SECONDS = 0.2
 
@@ -118,7 +118,7 @@ def _memory(pid: int) -> float:
     return total
 
 
-def heads(manifest: Path, table: VectorTable, n_folds: int, parts: list[str]) -> None:
+def heads(manifest: Path, table: VectorTable, n_folds: int, parts: list[str], solvers: list[str]) -> None:
     """Solve the path of all folds and penalties, and fit scikit-learn on one of them."""
     lines = [line.split(",") for line in manifest.read_text(encoding="utf-8").splitlines()[1:]]
     names, cases, labels = zip(*lines, strict=True)
@@ -144,11 +144,14 @@ def heads(manifest: Path, table: VectorTable, n_folds: int, parts: list[str]) ->
     if "sklearn" not in parts:
         return
     inside = weights[:, 0] > 0
-    inputs = ((features[inside] - mean[0]) * scale[0]).astype(np.float64)
+    inputs = features[inside].astype(np.float64)
+    del features
+    inputs -= mean[0]
+    inputs *= scale[0]
     sample_weight = weights[inside, 0] * inside.sum() / weights[inside, 0].sum()
     middle = costs[len(costs) // 2]
-    for solver, tolerance in SOLVERS.items():
-        model = LogisticRegression(C=middle, solver=solver, tol=tolerance, max_iter=100_000)
+    for solver in solvers:
+        model = LogisticRegression(C=middle, solver=solver, tol=SOLVERS[solver], max_iter=100_000)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the line search at the rounding error
             started = time.perf_counter()
@@ -178,6 +181,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=50, help="trials of the study (50)")
     parser.add_argument("--heads", default="linear", help="heads of the study, linear or all (linear)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is measured (all)")
+    parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS), help="of scikit-learn (all)")
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     manifest, file = write_table(options.folder, options.rows, options.features, options.cases)
@@ -187,7 +191,7 @@ def main() -> None:
         more = ["--heads", options.heads, "--folds", str(options.folds), "--regime", "frozen"]
         study(options.folder, manifest, file, options.trials, more)
     if {"path", "sklearn"} & {*options.parts}:
-        heads(manifest, table_of(file), options.folds, options.parts)
+        heads(manifest, table_of(file), options.folds, options.parts, options.solvers)
 
 
 if __name__ == "__main__":
