@@ -13,8 +13,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bhsearch.config import DATA_SETTINGS, Settings, load_settings
-from bhsearch.config.option import option_of
+from bhsearch.config import DATA_SETTINGS, Settings, load_settings, option_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,20 +198,21 @@ def predict_images(
     reporter = _reporter(quiet)
     import pandas as pd
 
-    from bhsearch.lifecycle import predict, predict_vectors
+    from bhsearch.lifecycle import predict
+    from bhsearch.lifecycle.vectors import predict as of_vectors
 
     given = [str(paths)] if isinstance(paths, (str, Path)) else [str(path) for path in paths]
-    table = predict_vectors.open_vectors(given) if predict_vectors.are_vectors(given) else None
+    table = of_vectors.open_vectors(given) if of_vectors.are_vectors(given) else None
     files = predict.find_files(given) if table is None else predict.Files([], [], [])
-    known = files.images if table is None else predict_vectors.paths_of(table, features_key)
+    known = files.images if table is None else of_vectors.paths_of(table, features_key)
     predict.check_pattern(case_pattern, given, known)
     opened = predict.open_model(model, reporter)
     case, unreadable = predict.case_of(case_pattern or opened.case_pattern, given), files.bad
     with reporter.step("predicting") as progress:
         if table is not None:
-            rows, differences = predict_vectors.predict_all(opened, table, features_key, case, progress)
+            rows, differences = of_vectors.predict_all(opened, table, features_key, case, progress)
         else:
-            predict_vectors.require_images(opened)
+            of_vectors.require_images(opened)
             rows, differences = predict.predict_all(opened, files.images, case, unreadable, progress)
     frame = pd.DataFrame(map(asdict, rows), columns=[field.name for field in fields(predict.ImageRow)])
     cases = map(asdict, predict.cases(opened, rows))

@@ -68,18 +68,19 @@ def predict(
         with terminal.starting(console):
             from bhsearch.cli.progress import TerminalReporter
             from bhsearch.data.images.files import describe_left_out
-            from bhsearch.lifecycle import predict, predict_vectors
+            from bhsearch.lifecycle import predict
             from bhsearch.lifecycle.validation.training_facts import Batch, compare
+            from bhsearch.lifecycle.vectors import predict as of_vectors
             from bhsearch.study.events import ProgressReporter
 
         chosen_format = choose_format(file_format, output)
         if output is not None:
             predict.check_output(output)
         reporter = TerminalReporter(console)
-        table = predict_vectors.open_vectors(paths) if predict_vectors.are_vectors(paths) else None
+        table = of_vectors.open_vectors(paths) if of_vectors.are_vectors(paths) else None
         files = predict.find_files(paths) if table is None else predict.Files([], [], [])
         predict.check_pattern(
-            case_pattern, paths, files.images if table is None else predict_vectors.paths_of(table, features_key)
+            case_pattern, paths, files.images if table is None else of_vectors.paths_of(table, features_key)
         )
         asked = predict.open_model(model, reporter)
         bad = files.bad
@@ -89,9 +90,9 @@ def predict(
         aside = output is not None or _goes_to_a_file()  # otherwise the progress display could overwrite rows
         with (reporter if aside else ProgressReporter()).step("predicting") as progress:
             if table is not None:
-                rows = predict_vectors.predict(asked, table, features_key, case, progress, batch)
+                rows = of_vectors.predict(asked, table, features_key, case, progress, batch)
             else:
-                predict_vectors.require_images(asked)
+                of_vectors.require_images(asked)
                 rows = predict.predict(asked, files.images, case, bad, progress, batch)
             if output is not None:
                 written = predict.write_files(output, chosen_format, asked, rows)

@@ -30,7 +30,6 @@ from bhsearch.tracking import keys
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bhsearch.config import Settings
     from bhsearch.evaluation.held_out_test import TestResult
     from bhsearch.lifecycle.fitted_model import FittedModel
     from bhsearch.lifecycle.restore import RestoredStudy
@@ -152,14 +151,15 @@ def _model(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy) -> dic
     members = "networks, one finetuned per fold," if settings.regime == FINETUNE else "fold heads"
     return {
         "network": f"ensemble of {split.n_folds * split.n_repeats} {members} on {trial.params['backbone']}",
-        "input": _input(keys.vectors_of(study.tags, trial.params["backbone"]), settings),
+        "input": _input(keys.vectors_of(study.tags, trial.params["backbone"]), opened),
         "output": "P(malignant), calibrated",
         "licence of the backbone": keys.licence_of(study.tags, trial.params["backbone"]),
         **{name.replace("_", " "): value for name, value in trial.params.items()},
     }
 
 
-def _input(vectors: Mapping[str, Any] | None, settings: Settings) -> str:
+def _input(vectors: Mapping[str, Any] | None, opened: RestoredStudy) -> str:
+    settings = opened.settings
     if vectors is None:
         return f"uint8 RGB of any size, resized to {settings.image_size} px ({settings.resize}) inside"
     encoder = vectors["encoder"] or "an encoder that the file does not name"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bhsearch.data.images.decode import decode
-from bhsearch.errors import SettingsError
 from bhsearch.evaluation.calibration import OperatingPoint, operating_point
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.evaluation.selection.bbc_cv import CorrectedScore, corrected_score
@@ -17,7 +16,7 @@ from bhsearch.lifecycle.ranking import costs_of
 from bhsearch.lifecycle.reproduce import deployed_network
 from bhsearch.lifecycle.restore import RestoredStudy
 from bhsearch.lifecycle.validation.training_facts import METADATA, TrainingFacts, collect_facts
-from bhsearch.lifecycle.vectors import vectors_taken
+from bhsearch.lifecycle.vectors.taken import require_exportable, vectors_taken
 from bhsearch.study.context import SYNTHETIC
 from bhsearch.study.events import ProgressReporter
 from bhsearch.tasks import task_record
@@ -150,10 +149,7 @@ def fix_operating_point(
 
     predictions_of_all, cost = competitors(client, candidate.study, reporter)
     vectors = keys.vectors_of(candidate.study.tags, candidate.trial.params["backbone"])
-    if vectors is not None and export is not None:
-        raise SettingsError(
-            f"--export {export} needs a model of images, but this one takes vectors. Leave the option out."
-        )
+    require_exportable(export, vectors)
     champion = _champion(client, candidate)
     with reporter.step("loading the model"):
         raw, predictions = deployed_network(candidate.study, candidate.trial, candidate.restored, reporter)

@@ -39,10 +39,6 @@ CURL = (
     """printf '{"dataframe_records": [{"image": "%s"}]}' "$(base64 < IMAGE.png | tr -d '\\n')" |"""
     " curl -s -H 'Content-Type: application/json' --data @- http://127.0.0.1:5001/invocations"
 )
-CURL_VECTORS = (
-    """curl -s -H 'Content-Type: application/json' --data '{"inputs": [VECTOR, VECTOR]}' """
-    "http://127.0.0.1:5001/invocations"
-)
 _ARRAYS = ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]))
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.embeddings.blocks import VectorFile, as_text, rows_per_block
-from bhsearch.data.layouts.listing import named
 from bhsearch.errors import DataError
+from bhsearch.text import named
 
 SUFFIXES = (".h5", ".hdf5")
 FEATURES, COORDS = "features", "coords"

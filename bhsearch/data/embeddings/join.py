@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.embeddings.table import VectorTable
-from bhsearch.data.layouts.listing import named, raise_data_errors
 from bhsearch.data.layouts.naming import folded
 from bhsearch.errors import DataError, SettingsError
-from bhsearch.text import plural
+from bhsearch.text import listed, named, plural
 
 # Names of key columns in the order in which they are looked for.
 KEY_NAMES = (
@@ -92,7 +91,7 @@ def join(table: VectorTable, paths: Sequence[str], ids: Mapping[str, str], key: 
     places = {text: row for row, text in enumerate(keys)}
     by_kind = [[_plain(name) for name in names] for names in _names(paths, ids)]
     best = max(by_kind, key=lambda names: sum(name in places for name in names))
-    raise_data_errors(
+    _raise_if(
         [path for path, name in zip(paths, best, strict=True) if name not in places],
         f"Every image of the manifest needs a vector, but {table.file} has no row for some.",
         f"The keys in its column {column!r} look like {named(keys[:3])}. They may be ids, paths, or file names of the "
@@ -127,12 +126,17 @@ def keys_of(table: VectorTable, key: str | None = None) -> tuple[str, list[str]]
             f"Every row of {table.file} must have a key, but row {keys.index('') + 1:,} has none in the column "
             f"{column!r}. Fill it in, or name another column with --features-key."
         )
-    raise_data_errors(
+    _raise_if(
         [f"{text}: {n} rows" for text, n in Counter(keys).items() if n > 1],
         f"The keys of {table.file} in the column {column!r} must be unique, but some are in several rows.",
         "Keep one row per image, or name another column with --features-key.",
     )
     return column, keys
+
+
+def _raise_if(wrong: list[str], rule: str, advice: str) -> None:
+    if wrong:
+        raise DataError(f"{rule} Affected ({len(wrong):,}):\n{listed(wrong)}\n{advice}")
 
 
 def _names(paths: Sequence[str], ids: Mapping[str, str]) -> list[list[str]]:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.embeddings.blocks import VectorFile, as_text, rows_per_block
-from bhsearch.data.layouts.listing import named
 from bhsearch.errors import DataError
+from bhsearch.text import named
 
 _ENCODER = ("encoder", "encoder_name", "model", "model_name")
 

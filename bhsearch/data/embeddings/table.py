@@ -18,9 +18,9 @@ from bhsearch.data.embeddings.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from bhsearch.data.embeddings.hdf5 import read_hdf5
 from bhsearch.data.embeddings.npz import read_npz
 from bhsearch.data.embeddings.parquet import read_parquet
-from bhsearch.data.layouts.listing import named
 from bhsearch.errors import DataError
 from bhsearch.runtime import cache
+from bhsearch.text import named
 
 KIND = "vectors"  # of the cache entries
 SUFFIXES = (".parquet", ".pq", *HDF5_SUFFIXES, ".npz")

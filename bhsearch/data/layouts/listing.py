@@ -82,10 +82,3 @@ def require_both_classes(labels: Iterable[int], where: str = "") -> None:
             f"{only} images were found{where}; bhsearch needs both classes. Check --data, or name the classes "
             "with --class-map."
         )
-
-
-def named(names: Iterable[str], most: int = 5) -> str:
-    """Return names as quoted text for a sentence: at most `most` names, then the number of further names."""
-    names = list(names)
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from bhsearch.data.images.files import Images
 from bhsearch.data.layouts.base import LayoutOptions
 from bhsearch.data.layouts.class_names import ClassMap, manifest_classes, map_advice
-from bhsearch.data.layouts.listing import ImageRecord, Listing, named, raise_data_errors
+from bhsearch.data.layouts.listing import ImageRecord, Listing, raise_data_errors
 from bhsearch.data.layouts.naming import (
     PARTS,
     folded,
@@ -25,7 +25,7 @@ from bhsearch.data.layouts.naming import (
     part_of,
 )
 from bhsearch.errors import DataError, SettingsError
-from bhsearch.text import plural
+from bhsearch.text import named, plural
 
 SUFFIXES = (".csv", ".tsv")
 REQUIRED_COLUMNS = ("path", "label", "case")

@@ -20,7 +20,7 @@ from bhsearch.lifecycle.validation.cohort import Cohort, open_cohort
 from bhsearch.lifecycle.validation.overlap import require_external
 from bhsearch.lifecycle.validation.request import ValidationRequest, ValidationResult
 from bhsearch.lifecycle.validation.training_facts import Batch, compare, outputs, vector_outputs
-from bhsearch.lifecycle.vectors import vectors_taken
+from bhsearch.lifecycle.vectors.taken import vectors_taken
 from bhsearch.models.keras_settings import check_backend
 from bhsearch.runtime.cache import explain_write_errors
 from bhsearch.study.events import ProgressReporter

@@ -7,7 +7,7 @@ from typing import Any
 
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.embeddings.table import VectorTable
-from bhsearch.errors import StudyError
+from bhsearch.errors import SettingsError, StudyError
 
 METADATA = "vectors"  # key of the metadata of the MLflow model
 
@@ -41,6 +41,22 @@ def vectors_taken(model: str, metadata: Mapping[str, Any], index: Dataset, advic
     # Of several files of one encoder, that with the same content or the same name.
     rank = lambda name: (index.vectors[name].table.digest != made["digest"], name != made["name"])  # noqa: E731
     return min(found, key=rank)
+
+
+def require_exportable(export: str | None, vectors: Mapping[str, Any] | None) -> None:
+    """Check that a model can be exported, which takes images.
+
+    Args:
+        export: Format of the export; None for no export.
+        vectors: Which file the vectors are from that the model takes; None if it takes images.
+
+    Raises:
+        SettingsError: If it cannot.
+    """
+    if export is not None and vectors is not None:
+        raise SettingsError(
+            f"--export {export} requires a model that takes images, but this one takes vectors. Remove the option."
+        )
 
 
 def described(made: Mapping[str, Any]) -> str:

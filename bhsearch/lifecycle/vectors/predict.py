@@ -19,7 +19,7 @@ from bhsearch.lifecycle.validation.training_facts import (
     magnification_in_name,
     vector_outputs,
 )
-from bhsearch.lifecycle.vectors import METADATA, described, mismatch
+from bhsearch.lifecycle.vectors.taken import METADATA, described, mismatch
 
 _BLOCK = 1 << 14  # rows that are read at once
 
