@@ -109,6 +109,9 @@ def test_a_study_becomes_a_model_that_takes_vectors(here: Path, data: pd.DataFra
     assert by_keras == pytest.approx([float(row["probability"]) for row in rows], abs=1e-5)
     by_api = predict_images(FILE, model=result.version.uri, quiet=True)
     assert by_api["probability"].tolist() == pytest.approx(by_keras, abs=1e-5)
+    frame.assign(case="one").to_parquet("with_cases.parquet")
+    by_api = predict_images("with_cases.parquet", model=f"{result.version.uri}", quiet=True)
+    assert set(by_api["case"]) == {"one"}
     assert_serves(result.version.uri, frame, by_keras)
     assert_refuses_other_inputs(result.version.uri)
     assert reproduce(None, ProgressReporter(), study=STUDY, trial=uni).largest < 1e-5

@@ -21,6 +21,7 @@ from bhsearch.lifecycle.validation.training_facts import (
 )
 from bhsearch.lifecycle.vectors.taken import METADATA, described, mismatch
 
+CASE = "case"  # column of a table with the case of each vector
 _BLOCK = 1 << 14  # rows that are read at once
 
 
@@ -96,7 +97,7 @@ def predict(
         model: Model from `predict.open_model`.
         table: Table of vectors.
         key: Name of the column of keys; None to find it by its name.
-        case: Function from `predict.case_of`, which finds cases in keys.
+        case: Function from `predict.case_of`, which finds cases in keys; not used if the table has a column `case`.
         progress: Called with (done, total) vectors.
         batch: Collects what is compared with the training images.
 
@@ -125,7 +126,8 @@ def _rows(
     progress: Progress,
     batch: Batch,
 ) -> Iterator[ImageRow]:
-    vectors, cases = table.mapped(), [case(path) for path in paths]
+    vectors = table.mapped()
+    cases = table.keys().get(CASE) or [case(path) for path in paths]
     for first in range(0, len(paths), _BLOCK):
         block = np.array(vectors[first : first + _BLOCK])
 
