@@ -37,8 +37,8 @@ class CacheEntry:
     """A description of one entry of the cache.
 
     Attributes:
-        kind: Kind of content: `archives`, `databases`, `digests`, `pixels`, `networks`, `speeds`, `features` or
-            `phantom`.
+        kind: Kind of content: `archives`, `databases`, `digests`, `pixels`, `networks`, `speeds`, `features`,
+            `vectors` or `phantom`.
         key: Digest of the facts that determine the content.
         n_bytes: Total size of the files in bytes.
         age_days: Days since the last use.

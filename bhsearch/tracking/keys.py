@@ -148,6 +148,15 @@ def vectors_of(tags: Mapping[str, str], backbone: str) -> dict[str, Any] | None:
     return found
 
 
+def described_vectors(tags: Mapping[str, str]) -> str:
+    """Return all files of vectors of a study and their encoders as text; empty for a study of images."""
+    return "; ".join(
+        f"{each['name']} by {each['encoder'] or 'an encoder that the file does not name'} "
+        f"({each['n_features']:,} features, {each['file']}, digest {each['digest']})"
+        for each in json.loads(tags.get(VECTORS, "{}")).values()
+    )
+
+
 def licence_limit(tags: Mapping[str, str], backbone: str) -> str:
     """Return a sentence on how the licence of a backbone limits a model; empty if it permits commercial use.
 

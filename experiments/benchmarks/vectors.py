@@ -70,16 +70,21 @@ def write_table(folder: Path, n_rows: int, n_features: int, n_cases: int) -> tup
     return manifest, file
 
 
+CONVERT = """
+import resource, sys, time
+from pathlib import Path
+from bhsearch.data.embeddings.table import table_of
+started = time.perf_counter()
+table = table_of(Path(sys.argv[1]))
+seconds = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+print(f"conversion of {table.n_rows:,} x {table.n_features:,}: {seconds:.1f} s, peak {peak:.2f} GB resident")
+"""
+
+
 def convert(file: Path) -> None:
-    """Convert the table unless the cache has it."""
-    started = time.perf_counter()
-    table = table_of(file)
-    peak = psutil.Process().memory_info().rss / 1e9
-    print(
-        f"conversion of {table.n_rows:,} x {table.n_features:,}: {time.perf_counter() - started:.1f} s, {peak:.2f} GB "
-        "resident at its end",
-        flush=True,
-    )
+    """Convert the table in a process of its own, unless the cache has it."""
+    subprocess.run([sys.executable, "-c", CONVERT, str(file)], check=True)
 
 
 def study(folder: Path, manifest: Path, file: Path, trials: int, more: list[str]) -> None:

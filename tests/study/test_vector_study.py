@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bhsearch import predict, run, validate
+from bhsearch import predict, report, run, validate
 from bhsearch.api import predict_images
 from bhsearch.errors import StudyError
 from bhsearch.lifecycle.registration import RegistrationRequest
@@ -116,6 +116,19 @@ def test_a_study_becomes_a_model_that_takes_vectors(here: Path, data: pd.DataFra
     assert_refuses_other_inputs(result.version.uri)
     assert reproduce(None, ProgressReporter(), study=STUDY, trial=uni).largest < 1e-5
     assert_validates(here, result.version.uri)
+    assert_reports()
+
+
+def assert_reports() -> None:
+    """Neither the page nor the checklists speak of images of a size."""
+    done = command_here(report, "--study", STUDY)
+    assert done.returncode == 0, done.stderr
+    page, checklist = (Path(name).read_text() for name in ("report.html", "report_checklist.md"))
+    assert "the study is of vectors, which an encoder computed elsewhere" in page
+    assert "<dt>vectors</dt><dd>uni by uni_v1" in page
+    assert "image size" not in page
+    assert "Vectors of the images, which an encoder computed elsewhere: uni by uni" in checklist.replace("\\", "")
+    assert "resized to" not in checklist
 
 
 def assert_serves(uri: str, frame: pd.DataFrame, expected: list[float]) -> None:

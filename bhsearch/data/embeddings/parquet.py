@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +49,10 @@ def read_parquet(file: Path) -> VectorFile:
         n_features = _length_of_list(content, lists[0]) if lists else len(floats)
         bytes_per_value = 8 if lists else 4
         first = 0
-        for batch in content.iter_batches(rows_per_block(n_features, bytes_per_value), columns=lists or floats):
+        step, groups = rows_per_block(n_features, bytes_per_value), range(content.num_row_groups)
+        # One reader for each row group: a reader keeps what it has read.
+        readers = (content.iter_batches(step, row_groups=[group], columns=lists or floats) for group in groups)
+        for batch in itertools.chain.from_iterable(readers):
             if lists:
                 yield _of_lists(file, lists[0], batch.column(0), n_features, first)
             else:
