@@ -13,8 +13,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bhsearch.config import DATA_SETTINGS, Settings, load_settings
-from bhsearch.config.option import option_of
+from bhsearch.config import DATA_SETTINGS, Settings, load_settings, option_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +33,8 @@ def optimize(  # noqa: D417  # `_describe_settings` adds the settings
     class_map: Mapping[str, Sequence[str]] | str | None = None,
     ignore_columns: Sequence[str] | str | None = None,
     image_root: str | Path | None = None,
+    features: Sequence[str] | str | None = None,
+    features_key: str | None = None,
     magnification: str | None = None,
     skip_unreadable: bool | None = None,
     study: str | None = None,
@@ -47,6 +48,7 @@ def optimize(  # noqa: D417  # `_describe_settings` adds the settings
     robustness: bool | None = None,
     nested: bool | None = None,
     regime: str | None = None,
+    heads: str | None = None,
     engine: str | None = None,
     sampler: str | None = None,
     pruner: str | None = None,
@@ -171,15 +173,17 @@ def predict_images(
     *,
     model: str | None = None,
     case_pattern: str | None = None,
+    features_key: str | None = None,
     quiet: bool = False,
 ) -> pd.DataFrame:
     """Predict P(malignant) of images with a registered model.
 
     Args:
-        paths: Images, or folders of images.
+        paths: Images, folders of images, or a file of vectors for a model that takes vectors.
         model: NAME, NAME@ALIAS, NAME/VERSION or a URI; None for the only champion.
         case_pattern: Regular expression whose group matches the case in a path; None for the pattern of the model's
             data set.
+        features_key: Column of a file of vectors with the keys; None for one with a known name, such as path.
         quiet: Whether to print no progress.
 
     Returns:
@@ -195,14 +199,21 @@ def predict_images(
     import pandas as pd
 
     from bhsearch.lifecycle import predict
+    from bhsearch.lifecycle.vectors import predict as of_vectors
 
     given = [str(paths)] if isinstance(paths, (str, Path)) else [str(path) for path in paths]
-    files = predict.find_files(given)
-    predict.check_pattern(case_pattern, given, files.images)
+    table = of_vectors.open_vectors(given) if of_vectors.are_vectors(given) else None
+    files = predict.find_files(given) if table is None else predict.Files([], [], [])
+    known = files.images if table is None else of_vectors.paths_of(table, features_key)
+    predict.check_pattern(case_pattern, given, known)
     opened = predict.open_model(model, reporter)
     case, unreadable = predict.case_of(case_pattern or opened.case_pattern, given), files.bad
     with reporter.step("predicting") as progress:
-        rows, differences = predict.predict_all(opened, files.images, case, unreadable, progress)
+        if table is not None:
+            rows, differences = of_vectors.predict_all(opened, table, features_key, case, progress)
+        else:
+            of_vectors.require_images(opened)
+            rows, differences = predict.predict_all(opened, files.images, case, unreadable, progress)
     frame = pd.DataFrame(map(asdict, rows), columns=[field.name for field in fields(predict.ImageRow)])
     cases = map(asdict, predict.cases(opened, rows))
     frame.attrs["cases"] = pd.DataFrame(cases, columns=[field.name for field in fields(predict.CaseRow)])
@@ -220,6 +231,8 @@ def validate_model(
     class_map: Mapping[str, Sequence[str]] | str | None = None,
     ignore_columns: Sequence[str] | str | None = None,
     image_root: str | Path | None = None,
+    features: Sequence[str] | str | None = None,
+    features_key: str | None = None,
     magnification: str | None = None,
     skip_unreadable: bool | None = None,
     reason: str = "external validation",
@@ -239,6 +252,8 @@ def validate_model(
         class_map: See `optimize`.
         ignore_columns: See `optimize`.
         image_root: See `optimize`.
+        features: See `optimize`.
+        features_key: See `optimize`.
         magnification: See `optimize`.
         skip_unreadable: See `optimize`.
         reason: Reason of the validation, which is logged.

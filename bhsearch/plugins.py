@@ -40,6 +40,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "saved-model": "bhsearch.models.backbones.files.kind:SAVED_MODEL_FOLDER",
         "keras-applications": "bhsearch.models.backbones.keras_applications:KIND",
         "encoder": "bhsearch.models.backbones.encoders.folder:KIND",
+        "vectors": "bhsearch.models.backbones.vectors:KIND",
     },
     "bhsearch.augmentations": {},
     "bhsearch.metrics": {},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def plural(count: int, noun: str) -> str:
@@ -25,6 +25,13 @@ def listed(items: Sequence[str], most: int = 20) -> str:
     shown = "\n".join(f"  {item}" for item in items[:most])
     rest = len(items) - most
     return shown if rest <= 0 else f"{shown}\n  and {rest} more"
+
+
+def named(names: Iterable[str], most: int = 5) -> str:
+    """Return names as quoted text for a sentence: at most `most` names, then the number of further names."""
+    names = list(names)
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
 
 
 def value_text(value: object, digits: int = 4) -> str:

@@ -22,7 +22,9 @@ _FORMAT_OF_SUFFIX = {".csv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson":
 
 @app.command(cls=Command, epilog=RESEARCH_ONLY)
 def predict(
-    paths: Annotated[list[str], typer.Argument(metavar="FILES_OR_FOLDERS", help="Images, or folders of images.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="FILES_OR_FOLDERS", help="Images, folders of images, or a file of vectors.")
+    ],
     model: Annotated[
         str | None, option("NAME, NAME@challenger, NAME/VERSION or a URI. [default: the only champion]", "MODEL")
     ] = None,
@@ -33,6 +35,10 @@ def predict(
             "names of BreakHis and IDC]",
             "REGEX",
         ),
+    ] = None,
+    features_key: Annotated[
+        str | None,
+        option("Column of a file of vectors with the keys. [default: one with a known name, such as path]", "COLUMN"),
     ] = None,
     file_format: Annotated[
         str | None,
@@ -53,6 +59,8 @@ def predict(
 ) -> None:
     """Predict with the champion: one row per image, and one per case in a second file where cases are known.
 
+    A model that was trained on vectors (--features) takes a Parquet, HDF5 or npz file of vectors of the same encoder.
+
     Images that cannot be read are listed and left out; the exit code is then 1, or 2 if none can be read. A warning
     lists what differs from the training images: image size, magnification, and drift of the cases.
     """
@@ -62,15 +70,18 @@ def predict(
             from bhsearch.data.images.files import describe_left_out
             from bhsearch.lifecycle import predict
             from bhsearch.lifecycle.validation.training_facts import Batch, compare
+            from bhsearch.lifecycle.vectors import predict as of_vectors
             from bhsearch.study.events import ProgressReporter
 
         chosen_format = choose_format(file_format, output)
         if output is not None:
             predict.check_output(output)
-        files = predict.find_files(paths)
-        predict.check_pattern(case_pattern, paths, files.images)
-
         reporter = TerminalReporter(console)
+        table = of_vectors.open_vectors(paths) if of_vectors.are_vectors(paths) else None
+        files = predict.find_files(paths) if table is None else predict.Files([], [], [])
+        predict.check_pattern(
+            case_pattern, paths, files.images if table is None else of_vectors.paths_of(table, features_key)
+        )
         asked = predict.open_model(model, reporter)
         bad = files.bad
         case = predict.case_of(case_pattern or asked.case_pattern, paths)
@@ -78,7 +89,11 @@ def predict(
         batch = Batch()
         aside = output is not None or _goes_to_a_file()  # otherwise the progress display could overwrite rows
         with (reporter if aside else ProgressReporter()).step("predicting") as progress:
-            rows = predict.predict(asked, files.images, case, bad, progress, batch)
+            if table is not None:
+                rows = of_vectors.predict(asked, table, features_key, case, progress, batch)
+            else:
+                of_vectors.require_images(asked)
+                rows = predict.predict(asked, files.images, case, bad, progress, batch)
             if output is not None:
                 written = predict.write_files(output, chosen_format, asked, rows)
             else:

@@ -217,5 +217,5 @@ def _choices(params: Params) -> str:
     """Return the main parameters of a trial as text."""
     if "hidden_units" in params:
         head = f"mlp {params['hidden_units']}" if params["hidden_units"] else "linear"
-        return f"{params['backbone']}, {params['policy']}, {head}"
+        return ", ".join([params["backbone"], *([params["policy"]] if "policy" in params else []), head])
     return f"{params['backbone']} {params['image_size']} px, {params['policy']}, {plural(params['epochs'], 'epoch')}"

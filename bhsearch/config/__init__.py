@@ -1,6 +1,16 @@
 """Settings of a study, each declared once and used by the command line, settings files, the Python API and the docs."""
 
 from bhsearch.config.loading import load_settings, portable
-from bhsearch.config.settings import DATA_SETTINGS, Settings, model_limit
+from bhsearch.config.option import option_of
+from bhsearch.config.settings import DATA_SETTINGS, VECTORS, Settings, encoder_names, model_limit
 
-__all__ = ["DATA_SETTINGS", "Settings", "load_settings", "model_limit", "portable"]
+__all__ = [
+    "DATA_SETTINGS",
+    "VECTORS",
+    "Settings",
+    "encoder_names",
+    "load_settings",
+    "model_limit",
+    "option_of",
+    "portable",
+]

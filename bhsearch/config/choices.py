@@ -19,6 +19,11 @@ def regimes() -> tuple[str, ...]:
     return ("auto", "frozen", "finetune")
 
 
+def heads() -> tuple[str, ...]:
+    """Return the values of `--heads`."""
+    return ("all", "linear")
+
+
 def engines() -> tuple[str, ...]:
     """Return the names of the search engines."""
     return _names("bhsearch.engines")

@@ -41,6 +41,7 @@ def portable(settings: Settings) -> dict[str, Any]:
     for key in ("data", "weights_dir", "image_root"):
         if values[key] is not None and Path(values[key]).expanduser().exists():
             values[key] = str(Path(values[key]).expanduser().resolve())
+    values["features"] = [str(Path(file).expanduser().resolve()) for file in settings.features]
     values["backbones"] = [_with_absolute_path(name) for name in settings.backbones]
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 

@@ -47,10 +47,25 @@ class DataSettings:
     image_root: str | None = setting(
         None, "Folder that holds the images of a manifest.", "FOLDER", unset="the manifest's", is_path=True
     )
+    features: tuple[str, ...] = setting(
+        (),
+        "Parquet, HDF5 or npz file of vectors that an encoder computed elsewhere, used instead of the images; may be "
+        "repeated, one file for each encoder.",
+        "FILE",
+        is_repeatable=True,
+        parse=parse_repeated_names,
+    )
+    features_key: str | None = setting(
+        None,
+        "Column of --features with the paths or ids of the manifest.",
+        "COLUMN",
+        unset="the first one with a known name, such as path or id",
+    )
     magnification: str = setting("all", "Magnification of the images to use, such as 100X, or all.", "NAME")
     skip_unreadable: bool = setting(False, "Skip images that cannot be read; by default they are an error.")
 
 
+VECTORS = "features:"  # before the path of a file of `--features`, in the name of its backbone
 DATA_SETTINGS = tuple(field.name for field in fields(DataSettings))
 
 
@@ -140,6 +155,13 @@ class SearchSettings:
         "and, on a GPU, a fine-tuning study that starts from it.",
         "NAME",
         choices=choices.regimes,
+        closed=True,
+    )
+    heads: str = setting(
+        "all",
+        "Heads of a frozen study: all, or only linear ones, which are solved exactly and are fast for many images.",
+        "NAME",
+        choices=choices.heads,
         closed=True,
     )
     engine: str = setting("optuna", "Search engine.", "NAME", choices=choices.engines)
@@ -336,6 +358,11 @@ class Settings(
         for declared in fields(self):
             check_value(declared.name, option_of(declared), getattr(self, declared.name))
         model_limit(self.keep_models)
+        if self.features_key is not None and not self.features:
+            raise SettingsError(
+                f"--features-key requires --features, but got only --features-key {self.features_key!r}. Give the file "
+                "of the vectors with --features, or remove --features-key."
+            )
         if not self.backbones:
             raise SettingsError(
                 "--backbones must name at least one backbone, but is empty. Use --backbones auto for all available "
@@ -346,6 +373,11 @@ class Settings(
                 "--trial-timeout and --max-worker-memory require worker processes, because the command can only stop "
                 "a trial in another process. Remove --workers 0, or set --workers 1."
             )
+
+
+def encoder_names(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the backbones as `find_backbones` takes them: files of vectors, or else `--backbones`."""
+    return tuple(f"{VECTORS}{file}" for file in settings.features) or settings.backbones
 
 
 def model_limit(keep_models: str) -> int | None:

@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+if TYPE_CHECKING:
+    from bhsearch.data.embeddings.join import ImageVectors
 
 CLASS_NAMES = ("benign", "malignant")
 COLUMNS = (
@@ -77,6 +80,8 @@ class Dataset:
             entry.
         pages_left_out: Number of pages or frames that were not read, by path. Files with one page have no entry.
         sizes: Height and width of each image in pixels, by path.
+        vectors: Vectors that represent the images instead of their pixels, by name of the encoder; empty for images.
+            Without pixels, the digests are of path and case; see `embeddings.join.name_digests`.
     """
 
     name: str
@@ -92,6 +97,7 @@ class Dataset:
     range_used: Mapping[str, float] = field(default_factory=dict)
     pages_left_out: Mapping[str, int] = field(default_factory=dict)
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    vectors: Mapping[str, ImageVectors] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -117,7 +123,8 @@ class Dataset:
         Args:
             rows: Mask of the rows to keep. Shape (n_images,).
         """
-        return replace(self, table=self.table[rows].reset_index(drop=True))
+        vectors = {name: each.select(rows) for name, each in self.vectors.items()}
+        return replace(self, table=self.table[rows].reset_index(drop=True), vectors=vectors)
 
     @property
     def fingerprint(self) -> str:

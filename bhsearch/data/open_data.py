@@ -6,15 +6,17 @@ from pathlib import Path
 
 from bhsearch.config import Settings
 from bhsearch.data.dataset import Dataset
+from bhsearch.data.embeddings.open import load_manifest, with_vectors
 from bhsearch.data.images.decode import Progress
 from bhsearch.data.layouts.base import NO_OPTIONS, LayoutOptions
+from bhsearch.data.layouts.manifest import SUFFIXES
 from bhsearch.data.layouts.registry import AUTO
 from bhsearch.data.load_dataset import load_dataset
 from bhsearch.data.magnification import at_magnification
 from bhsearch.data.synthetic.phantom import parse_spec, phantom_dataset, phantom_folder
 from bhsearch.errors import SettingsError
 
-PHANTOM = "phantom"
+PHANTOM, MANIFEST = "phantom", "manifest"
 
 
 def is_phantom(data: str | None) -> bool:
@@ -122,16 +124,23 @@ def open_settings(
         DataError: See `open_data`.
         SettingsError: See `open_data`.
     """
-    return open_data(
-        settings.data if data is None else data,
+    place = settings.data if data is None else data
+    options = LayoutOptions(
+        case_pattern=settings.case_pattern,
+        class_map=settings.class_map,
+        ignore_columns=settings.ignore_columns,
+        image_root=Path(settings.image_root).expanduser() if settings.image_root is not None else None,
+    )
+    files = [Path(file).expanduser() for file in settings.features]
+    manifest = Path(place).expanduser()
+    if files and settings.layout in (AUTO, MANIFEST) and manifest.suffix.lower() in SUFFIXES and manifest.is_file():
+        return load_manifest(manifest, files, options, settings.features_key, both_classes=both_classes)
+    found = open_data(
+        place,
         layout=settings.layout,
-        options=LayoutOptions(
-            case_pattern=settings.case_pattern,
-            class_map=settings.class_map,
-            ignore_columns=settings.ignore_columns,
-            image_root=Path(settings.image_root).expanduser() if settings.image_root is not None else None,
-        ),
+        options=options,
         skip_unreadable=settings.skip_unreadable,
         both_classes=both_classes,
         progress=progress,
     )
+    return with_vectors(found, files, settings.features_key) if files else found

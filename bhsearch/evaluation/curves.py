@@ -17,6 +17,8 @@ N_GRID = 101
 # Shift of grid points. The last digits of sums of weights such as 1/7 vary, and without the shift a grid point could be
 # on different sides of a vertical step in different draws.
 _NUDGE = 1e-9
+_MOST_EXACT, _N_THINNED = 8192, 4096  # images of a fold with exact curves; thresholds of larger folds
+_MOST_CELLS = 1 << 23  # of groups and thresholds
 _Interpolation = Callable[[FloatArray, FloatArray], FloatArray]
 
 
@@ -49,7 +51,8 @@ def roc_points(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
     Returns:
         Columns `repeat`, `fold`, `threshold`, `false_positive_rate` and `true_positive_rate`. The rates in a row apply
         if images with a probability of at least `threshold` are classified as malignant. Each fold starts with the
-        threshold inf, at which both rates are 0. Folds with a single class are left out.
+        threshold inf, at which both rates are 0. Folds with a single class are left out. Of folds with more than 8,192
+        images, 4,096 thresholds are listed.
     """
     columns: dict[str, list[npt.NDArray[np.generic]]] = {
         name: [] for name in ("repeat", "fold", "threshold", "false_positive_rate", "true_positive_rate")
@@ -60,6 +63,9 @@ def roc_points(predictions: Predictions) -> dict[str, npt.NDArray[np.generic]]:
         )
         if not (tp[-1] > 0 and fp[-1] > 0):
             continue
+        if len(rows) > _MOST_EXACT:
+            some = np.unique(np.linspace(0, len(thresholds) - 1, _N_THINNED + 1).astype(np.intp))
+            tp, fp, thresholds = tp[some], fp[some], thresholds[some]
         n = len(thresholds)
         values = (np.full(n, repeat), np.full(n, fold), thresholds, fp / fp[-1], tp / tp[-1])
         for column, value in zip(columns.values(), values, strict=True):
@@ -97,13 +103,18 @@ def malignant_share(predictions: Predictions) -> float:
 
 
 def _band(predictions: Predictions, draws: IntArray | None, interpolate: _Interpolation, base: float) -> Band:
-    """Average a curve over the folds with both classes, on the observed data and on each bootstrap sample."""
+    """Average a curve over the folds with both classes, on the observed data and on each bootstrap sample.
+
+    The thresholds of large folds are thinned; see `_thinned`.
+    """
     grid = np.linspace(0.0, 1.0, N_GRID)
     counts, number = with_observed(predictions.group, None if single_case_class(predictions) else draws)
     total, n_kept = np.zeros((len(counts), N_GRID)), np.zeros(len(counts))
     for repeat, _, rows in iter_folds(predictions):
-        weight = predictions.weight[repeat, rows] * counts[:, number[rows]]
-        tp, fp, _ = cumulative_counts(predictions.label[rows], predictions.probability[repeat, rows], weight)
+        probability = _thinned(predictions.probability[repeat, rows])
+        tp, fp = _counts_by_group(
+            predictions.label[rows], probability, predictions.weight[repeat, rows], number[rows], counts
+        )
         kept = (tp[:, -1] > 0) & (fp[:, -1] > 0)
         if kept.any():
             total[kept] += interpolate(tp[kept], fp[kept])
@@ -112,6 +123,54 @@ def _band(predictions: Predictions, draws: IntArray | None, interpolate: _Interp
     sampled = curve[1:][n_kept[1:] > 0]
     low, high = np.quantile(sampled, [0.025, 0.975], axis=0) if len(sampled) else np.full((2, N_GRID), np.nan)
     return Band(grid, curve[0], low, high, base)
+
+
+def _thinned(probability: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return probabilities, which in large folds are raised to the next of 4,096 quantiles.
+
+    A curve then has as many points, between which it is interpolated; the difference cannot be seen in a figure.
+    """
+    exact = np.asarray(probability, np.float64)
+    if len(exact) <= _MOST_EXACT:
+        return exact
+    edges = np.quantile(exact, np.linspace(0.0, 1.0, _N_THINNED), method="higher")
+    return np.asarray(edges[np.searchsorted(edges, exact)])
+
+
+def _counts_by_group(
+    label: npt.NDArray[np.int8],
+    probability: FloatArray,
+    weight: FloatArray,
+    number: npt.NDArray[np.intp],
+    counts: IntArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the weights of true and false positives at every threshold on each bootstrap sample.
+
+    The weights are first summed per group, of which there are far fewer than images, and then weighted by the counts.
+
+    Args:
+        label: 0 or 1. Shape (n_rows,).
+        probability: P(malignant). Shape (n_rows,).
+        weight: Weight of each image. Shape (n_rows,).
+        number: Column of each image's group in `counts`. Shape (n_rows,).
+        counts: Number of times each group was drawn. Shape (n_draws, n_groups).
+
+    Returns:
+        See `cumulative_counts`. Shape (n_draws, 1 + n_distinct) each.
+    """
+    thresholds, place = np.unique(-probability, return_inverse=True)
+    groups, of_group = np.unique(number, return_inverse=True)
+    if len(groups) * len(thresholds) > _MOST_CELLS:  # few images of each group, so that nothing is gained
+        tp, fp, _ = cumulative_counts(label, probability, weight * counts[:, number])
+        return tp, fp
+    shape = (len(groups), 1 + len(thresholds))
+    cell = of_group * shape[1] + 1 + place
+    drawn = counts[:, groups].astype(np.float64)
+    tp, fp = (
+        drawn @ np.cumsum(np.bincount(cell, weight * (label == value), shape[0] * shape[1]).reshape(shape), axis=1)
+        for value in (1, 0)
+    )
+    return tp, fp
 
 
 def _true_positive_rate(tp: FloatArray, fp: FloatArray) -> FloatArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,16 @@ from bhsearch.evaluation.held_out_test import CALIBRATED, UNCALIBRATED, class_of
 from bhsearch.evaluation.subgroups import subgroup_results, worst_cases
 from bhsearch.lifecycle.registration_summary import OTHER_TRIAL, PROPOSED_TRIAL
 from bhsearch.reporting.figures.thumbnails import encode_image, overlay
-from bhsearch.reporting.model_card import LIMITS, NO_ROBUSTNESS, USE, ModelCard, TestMetric, WorstImage
+from bhsearch.reporting.model_card import (
+    LIMITS,
+    NO_PICTURES,
+    NO_ROBUSTNESS,
+    NO_ROBUSTNESS_OF_VECTORS,
+    USE,
+    ModelCard,
+    TestMetric,
+    WorstImage,
+)
 from bhsearch.study.context import FINETUNE
 from bhsearch.text import plural
 from bhsearch.tracking import keys
@@ -95,9 +104,11 @@ def build_model_card(
         subtypes=named["subtype"],
         magnifications=named["magnification"],
         cases=named["case"],
-        worst=_worst(fitted, test, tested),
+        worst=_worst(fitted, test, tested) if fitted.vectors is None else NO_PICTURES,
         pictures={_PICTURES[name]: content for name, content in pictures.items()},
-        robustness=reader.robustness_of(study).get(trial.number, NO_ROBUSTNESS),
+        robustness=reader.robustness_of(study).get(
+            trial.number, NO_ROBUSTNESS if fitted.vectors is None else NO_ROBUSTNESS_OF_VECTORS
+        ),
         limits=[
             *LIMITS,
             *filter(None, [keys.licence_limit(study.tags, trial.params["backbone"])]),
@@ -140,7 +151,7 @@ def _model(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy) -> dic
     members = "networks, one finetuned per fold," if settings.regime == FINETUNE else "fold heads"
     return {
         "network": f"ensemble of {split.n_folds * split.n_repeats} {members} on {trial.params['backbone']}",
-        "input": f"uint8 RGB of any size, resized to {settings.image_size} px ({settings.resize}) inside",
+        "input": _input(keys.vectors_of(study.tags, trial.params["backbone"]), opened),
         "output": "P(malignant), calibrated",
         **_precision(study, trial),
         "licence of the backbone": keys.licence_of(study.tags, trial.params["backbone"]),
@@ -149,11 +160,22 @@ def _model(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy) -> dic
 
 
 def _precision(study: StoredStudy, trial: StoredTrial) -> dict[str, str]:
-    """Return a row on the precision of the features; empty in the finetune regime, which has none."""
-    if study.tags[keys.REGIME] == FINETUNE:
+    """Return a row on the precision of the features; empty where this study computed none."""
+    if study.tags[keys.REGIME] == FINETUNE or keys.vectors_of(study.tags, trial.params["backbone"]) is not None:
         return {}
     precision = keys.feature_precision_of(study.tags, trial.params["backbone"])
     return {"precision": f"heads trained on features in {precision}; this model computes in f32"}
+
+
+def _input(vectors: Mapping[str, Any] | None, opened: RestoredStudy) -> str:
+    settings = opened.settings
+    if vectors is None:
+        return f"uint8 RGB of any size, resized to {settings.image_size} px ({settings.resize}) inside"
+    encoder = vectors["encoder"] or "an encoder that the file does not name"
+    return (
+        f"vectors of {vectors['n_features']:,} features in float32, made by {encoder} (file {vectors['file']}, digest "
+        f"{vectors['digest']}); images are not taken"
+    )
 
 
 def _data(study: StoredStudy, opened: RestoredStudy) -> dict[str, str]:

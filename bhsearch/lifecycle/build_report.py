@@ -52,6 +52,7 @@ _FACTS = {
     "sampler": "sampler",
     "seed": "seed",
 }
+_OF_IMAGES = ("image_size", "resize")  # facts that a study of vectors does not have
 
 
 def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> StudyReport:
@@ -117,6 +118,7 @@ def gather(client: Any, study: StoredStudy, reporter: ProgressReporter) -> Study
         robustness=reader.robustness_of(study),
         nested=reader.nested_of(study),
         shift_weight=study.shift_weight,
+        has_images=keys.VECTORS not in study.tags,
     )
 
 
@@ -264,7 +266,7 @@ def _images(study: StoredStudy, predictions: Predictions) -> list[ExampleImage]:
         The images; empty if the data cannot be read or have changed.
     """
     index = _same_data(study)
-    if index is None:
+    if index is None or index.vectors:
         return []
     files = dict(zip(index.column("path").tolist(), index.paths(), strict=True))
     shown = []
@@ -304,6 +306,8 @@ def _facts(study: StoredStudy, split: dict[str, Any]) -> dict[str, str]:
         for part in ("test", "development")
     )
     repeats = f" x {split['n_repeats']} repeats" if split["n_repeats"] > 1 else ""
+    vectors = keys.described_vectors(study.tags)
+    shown = {key: words for key, words in _FACTS.items() if not (vectors and key in _OF_IMAGES)}
     return {
         "data": study.data,
         "folder": study.root,
@@ -311,7 +315,8 @@ def _facts(study: StoredStudy, split: dict[str, Any]) -> dict[str, str]:
         "sealed": size_of_part(sealed[1], sealed[0]),
         "sealed by": _SEALED_BY[split["sealed_by"]],
         "folds": f"{split['n_folds']}{repeats}",
-        **{words: study.tags.get(f"{keys.PREFIX}{key}", study.settings.get(key, "")) for key, words in _FACTS.items()},
+        **({"vectors": vectors} if vectors else {}),
+        **{words: study.tags.get(f"{keys.PREFIX}{key}", study.settings.get(key, "")) for key, words in shown.items()},
         "magnification": split["magnification"],
         "data fingerprint": study.tags.get(keys.DATA_FINGERPRINT, ""),
         "split fingerprint": split["fingerprint"],

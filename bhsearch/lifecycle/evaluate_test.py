@@ -40,8 +40,9 @@ class TestEvaluation:
 
 def evaluate(fitted: FittedModel, test: SealedTest, reporter: ProgressReporter) -> TestEvaluation:
     """Evaluate a fitted model, and the current champion if there is one, on the sealed test."""
-    predictions = test.predictions(six_digits(test.probabilities(fitted.network, "testing", reporter)))
-    before = test.probabilities(fitted.raw, "testing without calibration", reporter)
+    taken = fitted.vectors
+    predictions = test.predictions(six_digits(test.probabilities(fitted.network, "testing", reporter, taken)))
+    before = test.probabilities(fitted.raw, "testing without calibration", reporter, taken)
     tested = held_out_test.evaluate_test(
         predictions,
         before,
@@ -68,7 +69,8 @@ def evaluate(fitted: FittedModel, test: SealedTest, reporter: ProgressReporter) 
     challenger = scores(predictions.probability[0], lineage["development"], why_not)
     champion = None
     if fitted.champion is not None:
-        probability = test.probabilities(fitted.champion.network, "testing the champion", reporter)
+        champions = fitted.champion
+        probability = test.probabilities(champions.network, "testing the champion", reporter, champions.vectors)
         champion = scores(probability, fitted.champion.lineage["development"], "")
     return TestEvaluation(tested, lineage, challenger, champion)
 

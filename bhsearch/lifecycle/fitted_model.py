@@ -16,6 +16,7 @@ from bhsearch.lifecycle.ranking import costs_of
 from bhsearch.lifecycle.reproduce import deployed_network
 from bhsearch.lifecycle.restore import RestoredStudy
 from bhsearch.lifecycle.validation.training_facts import METADATA, TrainingFacts, collect_facts
+from bhsearch.lifecycle.vectors.taken import require_exportable, vectors_taken
 from bhsearch.study.context import FINETUNE, SYNTHETIC
 from bhsearch.study.events import ProgressReporter
 from bhsearch.tasks import task_record
@@ -36,11 +37,13 @@ class Champion:
         version: The registered version.
         network: Calibrated network of the version.
         lineage: Cases and images that the champion was developed and tested on.
+        vectors: Name of the vectors of the data set that the champion takes; None if it takes images.
     """
 
     version: Version
     network: Any
     lineage: dict[str, Any]
+    vectors: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,16 @@ class FittedModel:
         """Text shown with every number, such as that the data are synthetic; may be empty."""
         return SYNTHETIC if self.candidate.restored.index.synthetic else ""
 
+    @property
+    def vectors(self) -> str | None:
+        """Name of the vectors of the data set that the model takes; None if it takes images."""
+        made_by = self._vectors
+        return None if made_by is None else str(made_by["name"])
+
+    @property
+    def _vectors(self) -> dict[str, Any] | None:
+        return keys.vectors_of(self.candidate.study.tags, self.candidate.trial.params["backbone"])
+
     def fixed(self) -> dict[str, float]:
         """Return calibration and threshold, which are logged with the access before any test image is read."""
         return {
@@ -120,6 +133,7 @@ class FittedModel:
             **self._precision(),
             "licence": keys.licence_of(study.tags, self.candidate.trial.params["backbone"]),
             "use": DISCLAIMER,
+            **({} if self._vectors is None else {"vectors": self._vectors}),
         }
 
 
@@ -142,6 +156,9 @@ def fix_operating_point(
     from bhsearch.models.calibrated import calibrated
 
     predictions_of_all, cost = competitors(client, candidate.study, reporter)
+    vectors = keys.vectors_of(candidate.study.tags, candidate.trial.params["backbone"])
+    require_exportable(export, vectors)
+    champion = _champion(client, candidate)
     with reporter.step("loading the model"):
         raw, predictions = deployed_network(candidate.study, candidate.trial, candidate.restored, reporter)
     point = operating_point(predictions, candidate.study.task)
@@ -149,12 +166,18 @@ def fix_operating_point(
     return FittedModel(
         candidate=candidate,
         export=_export(export, network, candidate.restored, folder, reporter),
-        champion=_champion(client, candidate),
+        champion=champion,
         corrected=corrected_score(predictions_of_all, candidate.study.task, cost=cost),
         point=point,
         raw=raw,
         network=network,
-        facts=collect_facts(network, candidate.restored.development, candidate.restored.settings.resize, reporter),
+        facts=collect_facts(
+            network,
+            candidate.restored.development,
+            candidate.restored.settings.resize,
+            reporter,
+            None if vectors is None else str(vectors["name"]),
+        ),
     )
 
 
@@ -194,7 +217,14 @@ def _champion(client: Any, candidate: Candidate) -> Champion | None:
     if version is None:
         return None
     lineage = registry.lineage(client, version)
-    return Champion(version, load_network(model_files.network_file(model_files.download(version.uri))), lineage)
+    folder = model_files.download(version.uri)
+    vectors = vectors_taken(
+        f"the current {candidate.plan.alias}, {version.uri},",
+        model_files.metadata_of(folder),
+        candidate.restored.index,
+        "Register the model with another --name or --alias, or search with all files of --features in one study.",
+    )
+    return Champion(version, load_network(model_files.network_file(folder)), lineage, vectors)
 
 
 def _export(

@@ -320,7 +320,7 @@ def predict(
             progress(done, len(files))
 
     def row(at: int, exact: float) -> ImageRow:
-        probability = _six(exact)
+        probability = six(exact)
         return ImageRow(str(good[at]), case(good[at]), probability, model.label(probability), model.uri, model.use)
 
     def names(at: int) -> tuple[str, str]:
@@ -360,12 +360,13 @@ def cases(model: Model, rows: Sequence[ImageRow]) -> list[CaseRow]:
             by_case.setdefault(name, []).append(row.probability)
     found = []
     for name, values in sorted(by_case.items()):
-        mean = _six(float(np.mean(values)))
+        mean = six(float(np.mean(values)))
         found.append(CaseRow(name, len(values), mean, model.label(mean), model.uri, model.use))
     return found
 
 
-def _six(probability: float) -> float:
+def six(probability: float) -> float:
+    """Return a probability rounded to six significant digits, as it is written."""
     return float(f"{probability:.6g}")
 
 

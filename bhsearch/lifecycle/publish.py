@@ -119,9 +119,12 @@ def _log_files(
     from bhsearch.tracking import access_log
 
     tested, settings = evaluation.tested, fitted.candidate.restored.settings
-    resize = make_resize(settings.resize, settings.image_size)
     drawn = figures.pictures(tested, fitted.note)
-    drawn["right_and_wrong"] = figures.worst_and_best(tested, lambda row: resize.apply(test.image(row))[0], fitted.note)
+    if fitted.vectors is None:
+        resize = make_resize(settings.resize, settings.image_size)
+        drawn["right_and_wrong"] = figures.worst_and_best(
+            tested, lambda row: resize.apply(test.image(row))[0], fitted.note
+        )
     gate = [result.verdict.reason, f"This version is registered as {standing(result)}."]
     card = build_model_card(
         fitted, test, tested, gate, [*map(str, result.openings), *overlap_lines(result.overlapping)], drawn

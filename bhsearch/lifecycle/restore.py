@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import numpy as np
 import pandas as pd
 
-from bhsearch.config import Settings
+from bhsearch.config import Settings, encoder_names
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.open_data import PHANTOM, open_settings
 from bhsearch.data.splits import Split
@@ -93,7 +93,18 @@ def restore_study(study: StoredStudy, reporter: ProgressReporter, data: str | No
             f"The split that is stored with the study {study.name!r} was changed: its fingerprint should be "
             f"{study.tags[keys.SPLIT_FINGERPRINT]}, but is {split.fingerprint}. Create a new study with --study."
         )
+    _require_same_vectors(study, index)
     return RestoredStudy(settings, index, split)
+
+
+def _require_same_vectors(study: StoredStudy, index: Dataset) -> None:
+    for name, vectors in index.vectors.items():
+        made = keys.vectors_of(study.tags, name)
+        if made is not None and made["digest"] != vectors.table.digest:
+            raise DataError(
+                f"The vectors of the study {study.name!r} must not change, but {vectors.table.file} had the digest "
+                f"{made['digest']} and now has {vectors.table.digest}. Restore the file, or create a new study."
+            )
 
 
 def _require_same_images(study: StoredStudy, then: dict[str, list[Any]], now: dict[str, list[Any]]) -> None:
@@ -212,7 +223,7 @@ def backbone_of(study: StoredStudy, settings: Settings, name: str) -> Backbone:
     """
     from bhsearch.tracking import reader
 
-    given = next((item for item in settings.backbones if name_of(item) == name), name)
+    given = next((item for item in encoder_names(settings) if name_of(item) == name), name)
     weights = Path(settings.weights_dir) if settings.weights_dir else None
     (backbone,) = find_backbones((given,), weights, trainable=study.tags.get(keys.REGIME) == FINETUNE).backbones
     digest = reader.read_record(study, keys.BACKBONES)[name]

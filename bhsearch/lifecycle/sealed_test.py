@@ -56,20 +56,26 @@ class SealedTest:
         """Return the test image at a position as uint8 RGB. Shape (height, width, 3)."""
         return decode(self._files[row])
 
-    def probabilities(self, network: Any, what: str, reporter: ProgressReporter) -> npt.NDArray[np.float32]:
+    def probabilities(
+        self, network: Any, what: str, reporter: ProgressReporter, vectors: str | None = None
+    ) -> npt.NDArray[np.float32]:
         """Run a network on every image of the test.
 
         Args:
-            network: Keras model from uint8 RGB to P(malignant).
+            network: Keras model from uint8 RGB, or from vectors, to P(malignant).
             what: Name of the reported step.
             reporter: Receives progress events.
+            vectors: Name of the vectors that the network takes; None if it takes images.
 
         Returns:
             P(malignant). Shape (n_images,).
         """
-        from bhsearch.models.calibrated import predict_images
+        from bhsearch.models.calibrated import predict_images, predict_vectors
 
         with reporter.step(what) as progress:
+            if vectors is not None:
+                taken = self._index.vectors[vectors].select(self._split.test).read()
+                return np.fromiter(predict_vectors(network, taken), np.float32, len(self))
 
             def images() -> Iterator[npt.NDArray[np.uint8]]:
                 for row in range(len(self)):

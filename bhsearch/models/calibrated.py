@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from bhsearch.data.arrays import Pixels
 from bhsearch.errors import RunError
-from bhsearch.models.deployed_parts import features_per_image
+from bhsearch.models.deployed_parts import features_per_image, takes_vectors
 from bhsearch.models.graphs.network import SUFFIXES, GraphNetwork
 
 # Bound of clipped probabilities, as in `evaluation.calibration`; float32 has no number between 1 - 6e-8 and 1.
 _EPS = 1e-7
 _MAX_IMAGES, _MAX_PIXELS = 32, 1 << 23  # per batch
+_MAX_VECTORS = 4096  # per batch
 
 
 def load_network(file: Path) -> Any:
@@ -42,7 +43,8 @@ def calibrated(network: Any, slope: float, offset: float) -> Any:
     """Append a linear calibration of the logit to a network.
 
     Args:
-        network: Model from uint8 images, shape (batch, height, width, 3), to P(malignant), shape (batch, 1).
+        network: Model from uint8 images, shape (batch, height, width, 3), or from vectors, shape (batch, n_features),
+            to P(malignant), shape (batch, 1).
         slope: Factor on the logit, above 0.
         offset: Constant added to the scaled logit.
 
@@ -60,7 +62,8 @@ def calibrated(network: Any, slope: float, offset: float) -> Any:
 
     if not (slope > 0 and math.isfinite(slope) and math.isfinite(offset)):
         raise ValueError(f"`0 < slope` and a finite offset must hold, but got {slope=}, {offset=}.")
-    images = keras.Input((None, None, 3), dtype="uint8", name="image")
+    entry = network.inputs[0]
+    images = keras.Input(entry.shape[1:], dtype=entry.dtype, name="vector" if takes_vectors(network) else "image")
     inside = ops.clip(network(images), _EPS, 1.0 - _EPS)
     logit = ops.log(inside) - ops.log1p(-inside)
     return keras.Model(images, ops.sigmoid(logit * slope + offset), name="bhsearch_calibrated")
@@ -74,6 +77,18 @@ def predict_images(network: Any, images: Iterable[Pixels]) -> Iterator[float]:
         images: RGB images of any sizes. Shape (height, width, 3) each.
     """
     for batch in _batches(images):
+        yield from np.asarray(network.predict_on_batch(batch), np.float32)[:, 0].tolist()
+
+
+def predict_vectors(network: Any, vectors: npt.NDArray[np.float32]) -> Iterator[float]:
+    """Iterate over P(malignant) of each vector, by a model that takes vectors; see `predict_images`.
+
+    Args:
+        network: Model returned by `load_network` or `calibrated`.
+        vectors: Shape (n_images, n_features).
+    """
+    for first in range(0, len(vectors), _MAX_VECTORS):
+        batch = vectors[first : first + _MAX_VECTORS]
         yield from np.asarray(network.predict_on_batch(batch), np.float32)[:, 0].tolist()
 
 
@@ -108,6 +123,20 @@ def image_outputs(network: Any, images: Iterable[Pixels], n_tiles: int = 1) -> I
         size = (batch.shape[1], batch.shape[2])
         for p, q, row in zip(after[:, 0].tolist(), before[:, 0].tolist(), features, strict=True):
             yield ImageOutput(p, q, row, size)
+
+
+def vector_outputs(network: Any, vectors: npt.NDArray[np.float32]) -> Iterator[ImageOutput]:
+    """Iterate over the outputs for each vector; see `image_outputs`. The size of the images is 0, since it is unknown.
+
+    Args:
+        network: Model returned by `deployed_parts.with_features`.
+        vectors: Shape (n_images, n_features).
+    """
+    for first in range(0, len(vectors), _MAX_VECTORS):
+        batch = vectors[first : first + _MAX_VECTORS]
+        after, before, rows = (np.asarray(each, np.float32) for each in network.predict_on_batch(batch))
+        for p, q, row in zip(after[:, 0].tolist(), before[:, 0].tolist(), rows, strict=True):
+            yield ImageOutput(p, q, row, (0, 0))
 
 
 def _batches(images: Iterable[Pixels]) -> Iterator[Pixels]:

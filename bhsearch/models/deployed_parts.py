@@ -46,8 +46,14 @@ class RecordedCalls:
 
 def uncalibrated_layer(network: Any) -> Any | None:
     """Return the network before calibration, which is a layer of a calibrated model; None for other networks."""
-    inside = (layer for layer in network.layers if is_network(layer) and layer.inputs[0].dtype == "uint8")
+    kind = network.inputs[0].dtype
+    inside = (layer for layer in network.layers if is_network(layer) and layer.inputs[0].dtype == kind)
     return next(inside, None)
+
+
+def takes_vectors(network: Any) -> bool:
+    """Return whether a model takes vectors, shape (batch, n_features), instead of images."""
+    return not isinstance(network, GraphNetwork) and len(network.input_shape) == 2
 
 
 def with_features(network: Any) -> Any:
@@ -57,8 +63,8 @@ def with_features(network: Any) -> Any:
         network: Model from `calibrated.calibrated`, or a registered model that was loaded.
 
     Returns:
-        A model from uint8 RGB, shape (batch, height, width, 3), to calibrated P(malignant), shape (batch, 1),
-        P(malignant) before calibration, shape (batch, 1), and the output of the encoder, shape
+        A model from uint8 RGB, shape (batch, height, width, 3), or vectors, to calibrated P(malignant), shape
+        (batch, 1), P(malignant) before calibration, shape (batch, 1), and the output of the encoder, shape
         (n_views * batch * n_tiles, n_features). The encoder of an ensemble of fine-tuned networks is that of the first
         member.
 

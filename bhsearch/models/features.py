@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bhsearch.data.arrays import Pixels
+from bhsearch.data.embeddings.join import ImageVectors
 from bhsearch.data.images.pixel_cache import Progress
 from bhsearch.errors import BackboneError, RunError, SettingsError
 from bhsearch.models import backend, keras_settings
@@ -359,6 +360,42 @@ class FeatureSubset(FeatureCache):
     def load(self, backbone: Backbone) -> None:
         """Build a backbone; see `FeatureCache.load`."""
         self._whole.load(backbone)
+
+
+class VectorCache(FeatureCache):
+    """The vectors of a data set as features, which were computed elsewhere.
+
+    Args:
+        vectors: Vectors of the images by name of the backbone; see `Dataset.vectors`.
+    """
+
+    def __init__(self, vectors: Mapping[str, ImageVectors]) -> None:
+        self._vectors = vectors
+        self.feature_backend, self.precisions = "none", {}
+        self._memory = OrderedDict()
+
+    def get(self, backbone: Backbone, view: str) -> Features:
+        """Return the vectors. Shape (n_images, n_features)."""
+        key = ("", backbone, view, F32)
+        if key not in self._memory:
+            self._memory.clear()  # one table may be as large as memory allows
+            self._memory[key] = self._vectors[backbone.name].read()
+        return self._memory[key]
+
+    def cost(self, backbone: Backbone) -> Cost:  # noqa: ARG002
+        """Return an unknown time and a size of 0, since the encoder is not here."""
+        return Cost(math.nan, 0.0)
+
+    def is_cached(self, backbone: Backbone, view: str) -> bool:  # noqa: ARG002
+        """Return true."""
+        return True
+
+    def seconds_per_view(self, backbone: Backbone) -> float:  # noqa: ARG002
+        """Return 0."""
+        return 0.0
+
+    def load(self, backbone: Backbone) -> None:
+        """Do nothing, since vectors were checked when their file was converted."""
 
 
 def on_host(images: Pixels, view: str) -> Images:

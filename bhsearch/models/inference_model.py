@@ -44,8 +44,9 @@ class ModelPool:
             heads: Heads over which probabilities are averaged, one per fold and repeat.
 
         Returns:
-            A Keras model from uint8, shape (batch, height, width, 3), to float32, shape (batch, 1). The next call with
-            the same architecture overwrites the heads of this model.
+            A Keras model from uint8, shape (batch, height, width, 3), or from vectors in float32, shape
+            (batch, n_features), to float32, shape (batch, 1). The next call with the same architecture overwrites the
+            heads of this model.
         """
         network = self._network(backbone, mode, size, views, heads)
         kernel, bias, *output_weights = head_weights(heads)
@@ -166,13 +167,15 @@ def _empty_model(
     from keras import layers, ops
 
     n_features, n_fold_models, n_hidden = shape
-    n_tiles = int(np.prod(grid_of(mode)))
-    images = keras.Input((None, None, 3), dtype="uint8", name="image")
-    resized = resize_images(images, mode, size)
-    seen = _all_views(resized, views)
-    features = backbone(seen)
-    if n_tiles > 1:
-        features = ops.mean(ops.reshape(features, (-1, n_tiles, n_features)), axis=1)
+    if len(backbone.input_shape) == 2:
+        images = keras.Input((n_features,), dtype="float32", name="vector")
+        features = backbone(images)
+    else:
+        n_tiles = int(np.prod(grid_of(mode)))
+        images = keras.Input((None, None, 3), dtype="uint8", name="image")
+        features = backbone(_all_views(resize_images(images, mode, size), views))
+        if n_tiles > 1:
+            features = ops.mean(ops.reshape(features, (-1, n_tiles, n_features)), axis=1)
     hidden = layers.Dense(n_fold_models * n_hidden, name=_HEADS[0])(features)
     hidden = ops.reshape(hidden, (-1, n_fold_models, n_hidden))
     if not linear:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from bhsearch.data.arrays import Float32Array
 from bhsearch.data.splits import training_weights
 from bhsearch.errors import RunError
-from bhsearch.evaluation.predictions import case_weights, six_digits
+from bhsearch.evaluation.predictions import six_digits
 from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.backbones.base import Backbone
 from bhsearch.models.features import FeatureCache
@@ -22,9 +22,10 @@ from bhsearch.models.training.hidden_heads import fit
 from bhsearch.models.training.logistic_path import HeadPath, fit_path
 from bhsearch.objectives.base import MODEL_MB, MS_PER_IMAGE, ReportCallback, TrialResult
 from bhsearch.objectives.costs import SHIFTED, FeatureCosts
+from bhsearch.objectives.drawn_rows import DrawnRows
 from bhsearch.objectives.feature_progress import FeatureProgress
 from bhsearch.objectives.scoring import LINKS, OutOfFoldScorer, ValidationFolds
-from bhsearch.objectives.space import HIDDEN_PENALTY, LOG10_PENALTY, Parameter, Params
+from bhsearch.objectives.space import HIDDEN_PENALTY, LOG10_PENALTY, Parameter, Params, views_in
 from bhsearch.tasks import Task
 
 _PATHS_BYTES = 1 << 27  # of solved paths that are kept in memory
@@ -36,17 +37,12 @@ class TrainedHeads:
 
     Attributes:
         heads: Trained heads.
-        logits: Validation logits of the image itself after each epoch, or for each penalty of the path. Shape
-            (n_steps, n_fold_models, n_held_out).
-        losses: Training loss of each step, averaged over fold models. Shape (n_steps,).
-        axis: Values of the steps by name; empty if the steps are epochs.
+        curves: Function that returns the learning curves by name; see `TrialResult.curves`.
         facts: Further entries of the description of the model.
     """
 
     heads: Heads
-    logits: Float32Array
-    losses: npt.NDArray[np.floating]
-    axis: dict[str, list[float]] = field(default_factory=dict)
+    curves: Callable[[], dict[str, list[float]]]
     facts: dict[str, float] = field(default_factory=dict)
 
 
@@ -58,12 +54,16 @@ class _Path:
         heads: Heads for each penalty.
         losses: Training loss for each penalty, averaged over fold models.
         gradient_norms: Largest relative gradient norm of the fold models for each penalty.
+        scores, validation_losses: Score and loss of the out-of-fold predictions of the image itself for the first
+            penalties; computed when a trial needs them.
         end: Solution for the last penalty, from which the path is continued.
     """
 
     heads: list[Heads] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     gradient_norms: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
     end: HeadPath | None = None
 
     def append(self, solved: HeadPath) -> None:
@@ -125,8 +125,9 @@ class FrozenObjective:
         if bool(n_shifts) != (shift_weight > 0):
             raise ValueError(f"A weight of the shifts requires shifted features, but got {shift_weight=}, {n_shifts=}.")
         self._in_score = np.array([1 - shift_weight, *(shift_weight / n_shifts for _ in range(n_shifts))])
-        self._label, self._case_weights = label, case_weights(group, fold)
+        self._label = label
         self._held_out = ValidationFolds(fold) if held_out is None else held_out
+        self._drawn = DrawnRows.of(label, fold, group, self._held_out, task, seed)
         self._weights = np.stack([training_weights(group, mask) for mask in self._held_out.training], axis=1)
         # In each fold, each class has half of the training weight.
         classes = [self._weights * (label == value)[:, None] for value in (0, 1)]
@@ -145,6 +146,8 @@ class FrozenObjective:
 
     def costs(self, space: Sequence[Parameter]) -> FeatureCosts:
         """Return the costs of the features that trials in a space need; a few images measure what is not cached."""
+        if not any(row.name == "policy" for row in space):  # vectors, which cost nothing
+            return FeatureCosts()
         policies, numbers = (row.choices for name in ("policy", "views") for row in space if row.name == name)
         views = dict.fromkeys(view for policy in policies for view in views_of(policy, max(numbers)))
         shifted = self._features.shifted
@@ -173,18 +176,10 @@ class FrozenObjective:
         started = time.perf_counter()
         trained, averaged, probability = self.predictions(params)
         shifted = tuple(self._under(shift, params, averaged, trained.heads) for shift in self._features.shifted)
-        logits = np.stack([self._held_out.scatter(each) for each in trained.logits])
-        per_step = six_digits(self._scorer.probability(logits))
-        curve = self._scorer.epochs(per_step)
         return TrialResult(
             float(self._in_score @ self._scorer.epochs(np.stack([probability, *shifted]))),
             probability,
-            {
-                "auc": curve.tolist(),
-                "loss": self._losses(per_step),
-                "training_loss": [float(loss) for loss in trained.losses],
-                **trained.axis,
-            },
+            trained.curves(),
             {"kind": "heads", "views": list(averaged), "linear": trained.heads.linear, **trained.facts},
             trained.heads.to_arrays(),
             time.perf_counter() - started,
@@ -222,10 +217,11 @@ class FrozenObjective:
             RunError: If the heads of a fold do not converge, or the predictions contain NaN or infinite values.
         """
         backbone = self._backbones[params["backbone"]]
-        view_names = views_of(params["policy"], params["views"])
+        view_names = views_in(params)
         if self._feature_progress is not None:
             self._feature_progress.views = [v for v in view_names if not self._features.is_cached(backbone, v)]
-        features = np.stack([self._features.get(backbone, view) for view in view_names])
+        by_view = [self._features.get(backbone, view) for view in view_names]
+        features = np.stack(by_view) if len(by_view) > 1 else by_view[0][None]  # one view is not copied
         if self._feature_progress is not None:
             self._feature_progress.tell("training heads")
         moments = [self._moments_of(backbone, view, rows) for view, rows in zip(view_names, features, strict=True)]
@@ -236,24 +232,36 @@ class FrozenObjective:
             trained = self._linear(features, moments, path, params["log10_penalty"])
             self._paths.move_to_end((backbone, view_names))
             self._forget_paths()
-        averaged = view_names if params["tta"] else view_names[:1]
+        averaged = view_names if params.get("tta") else view_names[:1]
         probability = self._held_out.out_of_fold(trained.heads, features[: len(averaged)], self._scorer.probability)
         return trained, averaged, self._finite(probability)
 
     def _hidden(self, features: Float32Array, moments: list[Moments], params: Params) -> TrainedHeads:
-        """Train heads with a hidden layer."""
+        """Train heads with a hidden layer, on some of the images if there are many; see `DrawnRows`."""
+        drawn = self._drawn
+        held_out, scorer = (self._held_out, self._scorer) if drawn is None else (drawn.held_out, drawn.scorer)
         fitted = fit(
-            features,
-            self._label,
-            self._balanced,
-            self._held_out.padded,
+            features if drawn is None else features[:, drawn.rows],
+            self._label if drawn is None else self._label[drawn.rows],
+            self._balanced if drawn is None else self._balanced[drawn.rows] * drawn.times[:, None],
+            held_out.padded,
             moments,
             params["hidden_units"],
             HIDDEN_PENALTY * 10.0 ** params["log10_penalty"],
             self._seed,
             loss=self._task.loss,
         )
-        return TrainedHeads(fitted.heads, fitted.logits, fitted.losses)
+
+        def curves() -> dict[str, list[float]]:
+            logits = np.stack([held_out.scatter(each) for each in fitted.logits])
+            per_step = six_digits(scorer.probability(logits))
+            return {
+                "auc": scorer.epochs(per_step).tolist(),
+                "loss": scorer.losses(per_step),
+                "training_loss": [float(loss) for loss in fitted.losses],
+            }
+
+        return TrainedHeads(fitted.heads, curves)
 
     def _linear(
         self, features: Float32Array, moments: list[Moments], path: _Path, log10_penalty: float
@@ -277,14 +285,20 @@ class FrozenObjective:
                     start=path.end,
                 )
             )
-        solved = path.heads[: place + 1]
-        return TrainedHeads(
-            solved[-1],
-            np.stack([heads.held_out_logits(features[0], self._held_out.padded) for heads in solved]),
-            np.array(path.losses[: place + 1]),
-            {LOG10_PENALTY.name: list(penalties[: place + 1])},
-            {"gradient_norm": path.gradient_norms[place]},
-        )
+
+        def curves() -> dict[str, list[float]]:
+            for heads in path.heads[len(path.scores) : place + 1]:  # one by one, to bound the memory
+                step = self._held_out.out_of_fold(heads, features[:1], self._scorer.probability)[None]
+                path.scores += self._scorer.epochs(step).tolist()
+                path.validation_losses += self._scorer.losses(step)
+            return {
+                "auc": path.scores[: place + 1],
+                "loss": path.validation_losses[: place + 1],
+                "training_loss": path.losses[: place + 1],
+                LOG10_PENALTY.name: list(penalties[: place + 1]),
+            }
+
+        return TrainedHeads(path.heads[place], curves, {"gradient_norm": path.gradient_norms[place]})
 
     def _forget_paths(self) -> None:
         """Drop the paths that were used the longest time ago, until the rest fits into memory."""
@@ -306,16 +320,6 @@ class FrozenObjective:
         if key not in self._moments:
             self._moments[key] = Moments.of(features, self._weights)
         return self._moments[key]
-
-    def _losses(self, probability: Float32Array) -> list[float]:
-        """Return the case-weighted cross-entropy of out-of-fold predictions per epoch.
-
-        Args:
-            probability: Shape (n_epochs, n_repeats, n_images).
-        """
-        right = np.where(self._label == 1, probability, 1 - probability)
-        weight = self._case_weights / self._case_weights.sum()
-        return [float(loss) for loss in -np.einsum("ern,rn->e", np.log(np.maximum(right, 1e-7)), weight)]
 
 
 def deployed_probability(result: TrialResult, backbone: Backbone, link: str, images: FeatureCache) -> Float32Array:

@@ -118,6 +118,16 @@ class OutOfFoldScorer:
         """
         return epoch_scores(probability, self._label, self._fold, self._weight, self._function)
 
+    def losses(self, probability: Float32Array) -> list[float]:
+        """Return the case-weighted cross-entropy of the predictions after each epoch.
+
+        Args:
+            probability: Out-of-fold P(malignant) after each epoch. Shape (n_epochs, n_repeats, n_images).
+        """
+        right = np.where(self._label == 1, probability, 1 - probability)
+        weight = self._weight / self._weight.sum()
+        return [float(loss) for loss in -np.einsum("ern,rn->e", np.log(np.maximum(right, 1e-7)), weight)]
+
     def fold_score(self, repeat: int, rows: npt.NDArray[np.intp], probability: Float32Array) -> float:
         """Return the score of a fold.
 

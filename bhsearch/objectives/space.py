@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from bhsearch.models.augmentation.cached_views import views_of
 from bhsearch.models.augmentation.policies import FINETUNE_POLICIES, VIEW_POLICIES
 from bhsearch.models.backbones.registry import is_from_scratch
 from bhsearch.models.training.train_step import DEPTHS
@@ -82,6 +83,8 @@ _FROZEN = (
 )
 
 
+_OF_VIEWS = ("policy", "views", "tta")
+LINEAR = "linear"  # value of `--heads`
 _FINETUNE = (
     Parameter("backbone", "network that is trained", "", ("",)),
     Parameter("image_size", "side of the network's input in pixels", 0, (0,)),
@@ -123,15 +126,26 @@ def finetune_space(
     return (*row, *_with_policies(rest, policies))
 
 
-def frozen_space(backbones: Sequence[str], policies: Sequence[str] = ()) -> tuple[Parameter, ...]:
+def frozen_space(
+    backbones: Sequence[str], policies: Sequence[str] = (), *, heads: str = "all", has_views: bool = True
+) -> tuple[Parameter, ...]:
     """Return the search space of the frozen regime.
 
     Args:
         backbones: Choices of the parameter `backbone`.
         policies: Names of additional augmentation policies, from plugins.
+        heads: `linear` for linear heads only, otherwise `all`.
+        has_views: Whether images have augmented views, which vectors do not have.
     """
-    first, *rest = _FROZEN
+    first, *rest = (row for row in _FROZEN if has_views or row.name not in _OF_VIEWS)
+    if heads == LINEAR:
+        rest = [replace(row, choices=(0,)) if row.name == "hidden_units" else row for row in rest]
     return (replace(first, choices=tuple(backbones)), *_with_policies(rest, policies))
+
+
+def views_in(params: Params) -> tuple[str, ...]:
+    """Return the views of a parameter set of a frozen space, the image itself first; only that one for vectors."""
+    return views_of(params["policy"], params["views"]) if "policy" in params else views_of("none", 1)
 
 
 def _with_policies(space: Sequence[Parameter], policies: Sequence[str]) -> tuple[Parameter, ...]:
@@ -169,7 +183,8 @@ def starting_points(space: Sequence[Parameter], backbone: str) -> list[Params]:
     another head of a good backbone.
     """
     point = starting_point(space, backbone)
-    return [point, point | {"hidden_units": 16}] if "hidden_units" in point else [point]
+    has_hidden = any(row.name == "hidden_units" and len(row.choices) > 1 for row in space)
+    return [point, point | {"hidden_units": 16}] if has_hidden else [point]
 
 
 def effective(params: Params) -> Params:

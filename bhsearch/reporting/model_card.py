@@ -33,6 +33,8 @@ LIMITS = (
     "Not for whole slides: it has seen fields that a pathologist chose.",
     "Its probability is no measure of how much an image differs from all that it was trained on.",
 )
+NO_PICTURES = "There are no images to show: the model takes vectors, which an encoder computed elsewhere."
+NO_ROBUSTNESS_OF_VECTORS = "Not computed: shifts change images, and the model takes vectors."
 NO_ROBUSTNESS = "Not computed for this trial; `bhsearch run --robustness` computes it for the best trials of a study."
 SALIENCY_NOTE = "Heat shows which pixels move the probability, not why; it is no outline of a tumour."
 SYNTHETIC_NOTE = "Synthetic data (phantom): the numbers say nothing about tissue."
@@ -109,7 +111,8 @@ class ModelCard:
         subtypes: Test results by subtype, from `subgroup_results`.
         magnifications: Test results by magnification.
         cases: Test results by case.
-        worst: One image from each of the test cases with the lowest accuracy, worst case first.
+        worst: One image from each of the test cases with the lowest accuracy, worst case first, or the reason why there
+            are no images.
         pictures: SVG files by title, such as `ROC curve`.
         robustness: Robustness of the trial under shifts of its validation images, or the reason why it is not known.
         limits: Excluded uses: `LIMITS`, and limits that follow from the data.
@@ -140,7 +143,7 @@ class ModelCard:
     subtypes: Sequence[Subgroup]
     magnifications: Sequence[Subgroup]
     cases: Sequence[Subgroup]
-    worst: Sequence[WorstImage]
+    worst: Sequence[WorstImage] | str
     pictures: Mapping[str, bytes]
     robustness: Robustness | str
     limits: Sequence[str]
@@ -189,7 +192,6 @@ class ModelCard:
     @property
     def _sections(self) -> list[Section]:
         pictures = [Image(f"picture_{k}", [file], name) for k, (name, file) in enumerate(self.pictures.items())]
-        worst = [Image(f"worst_{k}", [item.picture, item.heat], item.caption) for k, item in enumerate(self.worst)]
         test = Section("Sealed test", self._test())
         search = Section("After the search", [Text(self._search()), Text(self.corrected_for), Text(CORRECTED_NOTE)])
         first, later = (test, search) if self.leads == "test" else (search, test)
@@ -202,7 +204,7 @@ class ModelCard:
             Section("Threshold and calibration", self._fixed()),
             Section(robustness_table.TITLE, self._robustness()),
             Section("Pictures of the test", [Gallery(pictures)], wide=True),
-            Section("Worst cases of the test", [Text(SALIENCY_NOTE), Gallery(worst)], wide=True),
+            Section("Worst cases of the test", self._worst(), wide=True),
             Section("Subtypes", [_parts("subtype", self.subtypes)]),
             Section("Magnifications", [_parts("magnification", self.magnifications)]),
             Section("Cases", [_parts("case", self.cases)], wide=True),
@@ -230,6 +232,12 @@ class ModelCard:
             f"searched: the trial selected from {found.n_trials} scored {found.raw:.3f} on "
             f"{plural(found.n_groups, 'development case')}.{mixed}"
         )
+
+    def _worst(self) -> list[Block]:
+        if isinstance(self.worst, str):
+            return [Text(self.worst)]
+        shown = [Image(f"worst_{k}", [item.picture, item.heat], item.caption) for k, item in enumerate(self.worst)]
+        return [Text(SALIENCY_NOTE), Gallery(shown)]
 
     def _robustness(self) -> list[Block]:
         if isinstance(self.robustness, str):

@@ -181,6 +181,7 @@ class StudyReport:
         robustness: Robustness of the best trials and of the default, by trial number; empty if it was not computed.
         nested: Score of the nested search; None if it was not computed.
         shift_weight: Weight of the shifts in the score (`--score-weight-shift`); 0 if the score is the AUC.
+        has_images: Whether the study is of images; otherwise it is of vectors.
     """
 
     study: str
@@ -214,6 +215,7 @@ class StudyReport:
     robustness: Mapping[int, Robustness] = field(default_factory=dict)
     nested: NestedScore | None = None
     shift_weight: float = 0.0
+    has_images: bool = True
 
     @property
     def score_title(self) -> str:

@@ -218,6 +218,8 @@ def _images(report: StudyReport, name: str) -> str:
     if not report.images:
         kept = html.image(report.kept_images, "right and wrong images") if report.kept_images else ""
         lead = "The images are not where they were, or have changed since."
+        if not report.has_images:
+            lead = "There are no images to show: the study is of vectors, which an encoder computed elsewhere."
         return html.section(title, kept, lead=f"{lead} This picture was drawn when the trial ended." if kept else lead)
     groups = []
     for right, words in ((False, "Worst wrong"), (True, "Clearest right")):

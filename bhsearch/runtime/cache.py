@@ -38,7 +38,7 @@ class CacheEntry:
 
     Attributes:
         kind: Kind of content: `archives`, `databases`, `digests`, `pixels`, `networks`, `speeds`, `parts`, `features`,
-            `precisions` or `phantom`.
+            `precisions`, `vectors` or `phantom`.
         key: Digest of the facts that determine the content.
         n_bytes: Total size of the files in bytes.
         age_days: Days since the last use.

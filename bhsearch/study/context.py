@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bhsearch.config import Settings
+from bhsearch.config import Settings, encoder_names
 from bhsearch.data.audit import Audit, audit
 from bhsearch.data.dataset import Dataset
 from bhsearch.data.open_data import is_phantom, make_phantom, open_settings
@@ -133,7 +133,7 @@ class StudyContext:
     @property
     def named_backbones(self) -> tuple[str, ...]:
         """The available backbones as the user named them, such as by the path of a file."""
-        given = {name_of(name): name for name in self.settings.backbones}
+        given = {name_of(name): name for name in encoder_names(self.settings)}
         return tuple(given.get(name, name) for name in self.backbones)
 
     def space(self, backbones: Iterable[str]) -> tuple[Parameter, ...]:
@@ -145,7 +145,7 @@ class StudyContext:
         names = tuple(backbones)
         policies = self.settings.augmentations
         if self.regime == FROZEN:
-            return frozen_space(names, policies)
+            return frozen_space(names, policies, heads=self.settings.heads, has_views=not self.index.vectors)
         return finetune_space(names, self.image_sizes, policies)
 
     def metadata(self) -> NewMetadata:
@@ -170,6 +170,7 @@ class StudyContext:
             "seed": settings.seed,
             "space": space_digest(self.space(("",))),
             "score_weight_shift": settings.score_weight_shift,
+            "features_key": settings.features_key,
             "promotable": self.split.promotable,
             "started_from": {},
             "warm": {},
@@ -225,7 +226,7 @@ def _all_fit(backbones: Sequence[Backbone], size: int) -> bool:
 def _find_backbones(settings: Settings, regime: str, reporter: ProgressReporter) -> AvailableBackbones:
     weights = Path(settings.weights_dir) if settings.weights_dir else None
     with reporter.step("looking for backbones"):
-        found = find_backbones(settings.backbones, weights, trainable=regime == FINETUNE)
+        found = find_backbones(encoder_names(settings), weights, trainable=regime == FINETUNE)
     files = [backbone.name for backbone in found.backbones if not backbone.is_keras]
     if files and settings.augmentations:
         raise SettingsError(
@@ -270,6 +271,8 @@ def _check_choices(settings: Settings) -> None:
             f"--sampler {settings.sampler} requires --regime finetune, but got --regime {settings.regime}: it sets the "
             "number of epochs, which the heads of the frozen regime do not have."
         )
+    if settings.regime == FINETUNE and settings.heads != Settings.heads:
+        raise SettingsError(f"--heads {settings.heads} requires --regime frozen or auto, but got --regime finetune.")
     for name in settings.metrics:
         EXTRA_METRICS.get(name)
     check_augmentations(settings.augmentations, FINETUNE if settings.regime == FINETUNE else FROZEN)

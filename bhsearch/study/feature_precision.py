@@ -51,7 +51,7 @@ def choose_precisions(
     Args:
         prepared: Context of the study, in the frozen regime.
         names: Names of the backbones.
-        seconds: Expected seconds of computing the features of one view in f32, by backbone.
+        seconds: Expected seconds of computing the features of one view in f32, by backbone; without those of vectors.
         features: Features of the development images.
         reporter: Receives the comparison as a progress step.
     """
@@ -59,7 +59,8 @@ def choose_precisions(
     if wanted != AUTO:
         return {name: _choice(wanted, f"--feature-precision {wanted}") for name in names}
     return {
-        name: _by_comparison(prepared, prepared.backbones[name], seconds[name], features, reporter) for name in names
+        name: _by_comparison(prepared, prepared.backbones[name], seconds.get(name, 0.0), features, reporter)
+        for name in names
     }
 
 

@@ -11,7 +11,7 @@ from bhsearch.data.images.changed_pixels import ChangedPixels
 from bhsearch.data.images.pixel_cache import PixelCache, pixel_cache
 from bhsearch.models import backend
 from bhsearch.models.augmentation.shifts import SHIFTS, Shift
-from bhsearch.models.features import FeatureCache, choose_feature_backend
+from bhsearch.models.features import FeatureCache, VectorCache, choose_feature_backend
 from bhsearch.models.openvino import BackgroundConversion
 from bhsearch.models.resize import make_resize
 from bhsearch.objectives.feature_progress import FeatureProgress
@@ -56,6 +56,11 @@ def make_objective(prepared: StudyContext, started_from: Origin, reporter: Progr
     images = prepared.images
     if prepared.regime == FINETUNE:
         return _finetune_objective(prepared, images, started_from.get("heads", {}), reporter)
+    if prepared.index.vectors:
+        backend.import_when_needed(threads_of(prepared.settings))
+        return frozen_objective(
+            prepared, images, VectorCache(prepared.development.vectors), FeatureProgress(reporter.doing)
+        )
     # Start the conversion first, because it runs in another process meanwhile.
     conversion = _conversion(prepared, prepared.settings.image_size)
     _prepare_framework(prepared.settings, reporter)
@@ -131,6 +136,9 @@ def cached_features(prepared: StudyContext, reporter: ProgressReporter) -> Featu
 
     No backbone is built or converted before features are missing.
     """
+    if prepared.index.vectors:
+        backend.import_when_needed(threads_of(prepared.settings))
+        return VectorCache(prepared.development.vectors)
     _prepare_framework(prepared.settings, reporter)
     pixels = _pixels(prepared, prepared.settings.image_size, reporter)
     features = FeatureCache(pixels, prepared.settings.feature_backend, progress=FeatureProgress(reporter.doing))

@@ -108,7 +108,7 @@ def study_record(context: StudyContext, metadata: StudyMetadata, workers: int) -
         "files": _files(context, metadata),
         "backbones": {name: backbone.to_record() for name, backbone in context.backbones.items()},
         "pixels": {
-            "file": str(pixel_file(context.development, resize)),
+            "file": "" if index.vectors else str(pixel_file(context.development, resize)),
             "shape": [len(context.images), *resize.shape],
         },
         "augmented": context.regime == FINETUNE,
@@ -131,6 +131,8 @@ def _tags(context: StudyContext, metadata: StudyMetadata) -> dict[str, str]:
         keys.LICENCES: json.dumps({name: backbone.licence for name, backbone in context.backbones.items()}),
     }
     tags |= {f"{keys.PREFIX}{name}": str(value) for name, value in arithmetic(context.settings).items()}
+    if context.index.vectors:
+        tags[keys.VECTORS] = json.dumps({name: each.facts() for name, each in context.index.vectors.items()})
     plugins = recorded_parts(metadata.get("plugins", {}), context.settings.launcher)
     if plugins:
         tags[keys.PLUGINS] = plugins
@@ -167,7 +169,7 @@ def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
     Settings whose `auto` depends on the device are omitted, because they are resolved by the process that runs the
     trials; see `objective_factory.resolved`.
     """
-    settings, split = context.settings, context.split
+    settings, split, index = context.settings, context.split, context.index
     finetune = context.regime == FINETUNE
     values = asdict(settings) | {
         "storage": without_password(settings.storage),
@@ -175,7 +177,7 @@ def resolved_settings(context: StudyContext, workers: int) -> dict[str, Any]:
         "layout": context.index.layout,
         "magnification": split.magnification,
         "regime": context.regime,
-        "backbones": context.named_backbones,
+        "backbones": None if index.vectors else context.named_backbones,
         "image_sizes": context.image_sizes if finetune else (),
         "precision": settings.precision if finetune and settings.precision != "auto" else None,
         "feature_backend": settings.feature_backend if settings.feature_backend != "auto" else None,

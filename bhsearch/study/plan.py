@@ -52,7 +52,8 @@ def make_plan(context: StudyContext, space: Sequence[Parameter], finished: int) 
         ("regime", _regime(context)),
         ("score", shift_weight.plan_row(context)),
         ("race", _race(settings)),
-        ("backbones", ", ".join(context.backbones)),
+        ("backbones", ", ".join(context.backbones) if not context.index.vectors else ""),
+        ("vectors", "; ".join(map(str, context.index.vectors.values()))),
         ("licences", _licences(context)),
         ("left out", _left_out(context.found)),
         ("space", f"{len(space)} parameters, {_sampler(settings)}, seed {settings.seed}"),
@@ -115,6 +116,8 @@ def _magnification(context: StudyContext) -> str:
 
 
 def _regime(context: StudyContext) -> str:
+    if context.index.vectors:
+        return f"{context.regime}, vectors computed elsewhere, no images"
     sizes = ", ".join(map(str, context.image_sizes))
     text = f"{context.regime}, images {sizes} px ({context.settings.resize})"
     if context.regime == FINETUNE:

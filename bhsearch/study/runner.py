@@ -18,6 +18,7 @@ from bhsearch.runtime.interrupts import Interrupts, deferred
 from bhsearch.study.checks import disk_space
 from bhsearch.study.checks.plugins import explain
 from bhsearch.study.checks.shift_weight import check_shift_weight
+from bhsearch.study.checks.vectors import check_vectors
 from bhsearch.study.context import FINETUNE, FROZEN, StudyContext
 from bhsearch.study.events import ProgressReporter, StudyPlan
 from bhsearch.study.feature_costs import cost_rows, stored_costs
@@ -58,10 +59,11 @@ def optimize(settings: Settings, reporter: ProgressReporter) -> StudyResult:
     check_nested(settings)
     check_shift_weight(settings)
     check_feature_precision(settings)
+    check_vectors(settings)
     if settings.tracking:
         check_store()
     try:
-        if settings.regime == "auto" and backend.gpu_files():
+        if settings.regime == "auto" and backend.gpu_files() and not settings.features:
             return _frozen_then_finetune(settings, reporter)
         return _run_study(settings, reporter)
     except UnknownPartError as error:

@@ -28,6 +28,7 @@ SYNTHETIC = "bhsearch.synthetic"  # `True` if a program drew the images
 LICENCES = "bhsearch.licences"  # licence of the weights of each backbone, JSON; on the run of a study
 # Choice of the precision of each backbone's features, with its reason and the comparison, JSON; on the run of a study.
 FEATURE_PRECISIONS = "bhsearch.feature_precisions"
+VECTORS = "bhsearch.vectors"  # files of vectors and their encoders, JSON; on the run of a study without images
 PLUGINS = "bhsearch.plugins"  # plugins in use, with distribution and version; absent if there are none
 STARTED_FROM = "bhsearch.started_from"  # name of the earlier study that a study was started from
 BEST_TRIAL, PROPOSED_TRIAL = "bhsearch.best_trial", "bhsearch.proposed_trial"  # numbers, on the run of a study
@@ -144,6 +145,29 @@ def feature_precision_of(tags: Mapping[str, str], backbone: str) -> str:
         `f32` or `bf16`. Studies of earlier versions have no tag, and computed features in f32.
     """
     return str(json.loads(tags.get(FEATURE_PRECISIONS, "{}")).get(backbone, {}).get("precision", F32))
+
+
+def vectors_of(tags: Mapping[str, str], backbone: str) -> dict[str, Any] | None:
+    """Return which file the vectors of a backbone are from; None for a network.
+
+    Args:
+        tags: Tags of the run of a study.
+        backbone: Name of the backbone.
+
+    Returns:
+        Name, file, digest, encoder and n_features; see `data.embeddings.join.ImageVectors.facts`.
+    """
+    found: dict[str, Any] | None = json.loads(tags.get(VECTORS, "{}")).get(backbone)
+    return found
+
+
+def described_vectors(tags: Mapping[str, str]) -> str:
+    """Return all files of vectors of a study and their encoders as text; empty for a study of images."""
+    return "; ".join(
+        f"{each['name']} by {each['encoder'] or 'an encoder that the file does not name'} "
+        f"({each['n_features']:,} features, {each['file']}, digest {each['digest']})"
+        for each in json.loads(tags.get(VECTORS, "{}")).values()
+    )
 
 
 def licence_limit(tags: Mapping[str, str], backbone: str) -> str:

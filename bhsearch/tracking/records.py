@@ -12,7 +12,10 @@ from bhsearch.tasks import TaskRecord
 
 
 class PixelFile(TypedDict):
-    """The cached resized images: path of the file, and shape (n_images, n_tiles, size, size, 3) of the array."""
+    """The cached resized images: path of the file, and shape (n_images, n_tiles, size, size, 3) of the array.
+
+    The path is empty if there are only vectors.
+    """
 
     file: str
     shape: list[int]

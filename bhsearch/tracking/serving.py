@@ -24,7 +24,8 @@ from bhsearch.data.arrays import Pixels
 from bhsearch.data.images.decode import decode_bytes
 from bhsearch.errors import DataError
 from bhsearch.models import backend
-from bhsearch.models.calibrated import load_network, predict_images
+from bhsearch.models.calibrated import load_network, predict_images, predict_vectors
+from bhsearch.models.deployed_parts import takes_vectors
 from bhsearch.models.graphs.network import GraphNetwork
 from bhsearch.tasks import restore_task
 from bhsearch.tracking.flavours import graphs
@@ -52,7 +53,7 @@ def save_model(
     Args:
         path: Folder to write.
         mlflow_model: MLflow model, to which flavours and signature are added.
-        network: Model from uint8 RGB to calibrated P(malignant).
+        network: Model from uint8 RGB, or from vectors, to calibrated P(malignant).
         requirements: pip requirements. bhsearch must not be among them: it is on no package index, so anyone who
             claimed the name there could run code wherever these requirements are installed.
         files: Content of further files, by name.
@@ -60,10 +61,14 @@ def save_model(
     if isinstance(network, GraphNetwork):
         _save_graph(path, mlflow_model, network, files or {})
         return
-    mlflow.keras.save_model(network, path, mlflow_model=mlflow_model, signature=_ARRAYS, pip_requirements=requirements)
+    arrays, served = _ARRAYS, SIGNATURE
+    if takes_vectors(network):
+        vectors = Schema([TensorSpec(np.dtype(np.float32), (-1, network.input_shape[1]))])
+        arrays, served = ModelSignature(inputs=vectors), ModelSignature(inputs=vectors, outputs=SIGNATURE.outputs)
+    mlflow.keras.save_model(network, path, mlflow_model=mlflow_model, signature=arrays, pip_requirements=requirements)
     for name, content in (files or {}).items():
         (Path(path) / name).write_bytes(content)
-    mlflow_model.signature = SIGNATURE
+    mlflow_model.signature = served
     mlflow_model.flavors["python_function"]["loader_module"] = __name__
     mlflow_model.save(str(Path(path) / MLMODEL_FILE_NAME))
 
@@ -86,7 +91,7 @@ class ServedModel:
     """A registered model with MLflow's pyfunc interface.
 
     Args:
-        network: Model from uint8 RGB to P(malignant).
+        network: Model from uint8 RGB, or from vectors, to P(malignant).
         threshold: Smallest probability that is labelled malignant.
         class_names: Names of the classes.
     """
@@ -94,24 +99,30 @@ class ServedModel:
     def __init__(self, network: Any, threshold: float, class_names: tuple[str, ...]) -> None:
         self._network, self._threshold, self._class_names = network, threshold, class_names
 
-    def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
+    def predict(self, frame: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         """Return probability and label of each image.
 
         Args:
-            frame: Column `image` with the bytes of image files, of any supported format and any size.
+            frame: Data frame with the column `image`, the bytes of image files of any supported format and any size;
+                for a model that takes vectors, a float32 array of shape (n_images, n_features).
             params: Ignored; required by MLflow.
 
         Returns:
             Columns `probability` and `label`, with the index of `frame`.
 
         Raises:
-            MlflowException: If a row is not an image; a server then answers with status 400.
+            MlflowException: If a row is not an image, or a vector is not finite; a server then answers with status 400.
         """
-        probability = list(predict_images(self._network, _decoded(frame[IMAGE])))
-        return pd.DataFrame(
-            {"probability": probability, "label": [self._class_names[p >= self._threshold] for p in probability]},
-            index=frame.index,
-        )
+        if takes_vectors(self._network):
+            vectors = np.asarray(frame, np.float32)
+            if not np.isfinite(vectors).all():
+                raise MlflowException("The vectors must be finite numbers.", INVALID_PARAMETER_VALUE)
+            return self._table(list(predict_vectors(self._network, vectors)), None)
+        return self._table(list(predict_images(self._network, _decoded(frame[IMAGE]))), frame.index)
+
+    def _table(self, probability: list[float], index: Any) -> pd.DataFrame:
+        labels = [self._class_names[p >= self._threshold] for p in probability]
+        return pd.DataFrame({"probability": probability, "label": labels}, index=index)
 
 
 def _decoded(column: Any) -> Iterator[Pixels]:

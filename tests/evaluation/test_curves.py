@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
+from bhsearch.evaluation import curves
 from bhsearch.evaluation.bootstrap import group_draws
 from bhsearch.evaluation.curves import precision_recall_band, roc_band, roc_points
 from bhsearch.evaluation.metrics import trial_metrics
@@ -63,3 +64,32 @@ def test_bands_do_not_depend_on_order_or_copies_of_images(make) -> None:
 
 def test_guessing_is_as_precise_as_the_share_of_malignant_cases() -> None:
     assert precision_recall_band(simulate(20)).base == pytest.approx(12 / 20)
+
+
+def test_many_images_have_the_same_curves_with_fewer_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against exact curves: no thinned point is off by more than the step of its thresholds."""
+    base = simulate(60, n_repeats=1)
+    draws = group_draws(base.group, base.stratum, 50)
+    exact = [make(base, draws) for make in (roc_band, precision_recall_band)]
+    n_points = len(roc_points(base)["threshold"])
+    monkeypatch.setattr(curves, "_MOST_EXACT", 10)
+    monkeypatch.setattr(curves, "_N_THINNED", 30)
+    for whole, band in zip(exact, (roc_band(base, draws), precision_recall_band(base, draws)), strict=True):
+        for name in ("mean", "low", "high"):
+            assert np.abs(getattr(whole, name) - getattr(band, name)).max() < 0.15
+        assert np.abs(whole.mean - band.mean).mean() < 0.02
+    thinned = roc_points(base)
+    assert len(thinned["threshold"]) <= 5 * 31 < n_points
+    ends = thinned["false_positive_rate"][np.flatnonzero(np.diff(thinned["fold"], append=9))]
+    assert (ends == 1).all()
+
+
+def test_sums_by_group_are_those_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever way is faster."""
+    base = simulate(40, n_repeats=2)
+    draws = group_draws(base.group, base.stratum, 50)
+    by_group = roc_band(base, draws)
+    monkeypatch.setattr(curves, "_MOST_CELLS", 0)
+    by_image = roc_band(base, draws)
+    for name in ("mean", "low", "high"):
+        np.testing.assert_allclose(getattr(by_group, name), getattr(by_image, name), atol=1e-12)

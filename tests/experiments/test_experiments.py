@@ -33,7 +33,7 @@ from experiments.benchmarks.gpu import networks
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted((ROOT / "experiments").glob("*.toml"))
 SCRIPTS = sorted((ROOT / "experiments" / "benchmarks").glob("*.py"))
-SIMULATED = ("learning_curve", "nested_studies", "racing")  # draw their own data
+SIMULATED = ("learning_curve", "nested_studies", "racing", "vectors")  # draw their own data
 by_name = pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
 TINY = {
     "data": "phantom:cases=20,images=2",

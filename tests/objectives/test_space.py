@@ -18,6 +18,8 @@ from bhsearch.objectives.space import (
     markdown_table,
     space_digest,
     starting_point,
+    starting_points,
+    views_in,
 )
 
 SPACE = frozen_space(("staintex-s", "staintex-l"))
@@ -144,3 +146,17 @@ def test_the_table_of_the_readme_has_a_row_per_parameter():
 def test_the_table_is_the_only_place_with_defaults():
     """Three tables of defaults once disagreed on the weight decay and the learning rate."""
     assert [field.name for field in fields(FinetuneParams) if field.default is not MISSING] == []
+
+
+def test_vectors_have_no_views():
+    space = frozen_space(("uni",), has_views=False)
+    assert [row.name for row in space] == ["backbone", "hidden_units", "log10_penalty"]
+    assert [views_in(point) for point in starting_points(space, "uni")] == [("identity",)] * 2
+    assert views_in({"policy": "dihedral", "views": 4}) == views_of("dihedral", 4)
+
+
+def test_a_space_of_linear_heads_begins_with_one_only():
+    space = frozen_space(("uni",), heads="linear")
+    assert next(row.choices for row in space if row.name == "hidden_units") == (0,)
+    assert len(starting_points(space, "uni")) == 1
+    assert space_digest(space) != space_digest(frozen_space(("uni",)))

@@ -47,6 +47,8 @@ def test_the_command_is_one_that_the_command_line_takes(monkeypatch, tmp_path):
         "workers": 1, "launcher": "local", "augmentations": ("a",), "metrics": ("m",),
         "storage": "sqlite:///x.db", "trial_timeout": 5.0, "max_worker_memory": 900.0, "tracking": False,
         "keep_models": "none", "class_map": ("benign=normal",), "ignore_columns": ("fold",), "image_root": "images",
+        "features": ("uni.parquet", "conch.npz"), "features_key": "id", "heads": "linear",
+        "feature_precision": "bf16",
     }  # fmt: skip
     words = shlex.split(command_of(Settings(**given)))[3:]
     monkeypatch.chdir(tmp_path)

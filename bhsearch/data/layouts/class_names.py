@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from bhsearch.config.parsing import PLUS
 from bhsearch.data.dataset import CLASS_NAMES
-from bhsearch.data.layouts.listing import named
 from bhsearch.data.layouts.naming import folded, is_division_folder, part_of
 from bhsearch.errors import SettingsError
+from bhsearch.text import named
 
 _NUMBERS = {"0": 0, "1": 1}
 # Words from which an error message derives suggestions. Images are never labelled by these words.

@@ -11,11 +11,11 @@ from bhsearch.data.images.files import Images
 from bhsearch.data.layouts import breakhis
 from bhsearch.data.layouts.base import LayoutOptions
 from bhsearch.data.layouts.class_names import ClassMap, class_like_folders, folder_classes, map_advice
-from bhsearch.data.layouts.listing import ImageRecord, Listing, named, raise_data_errors
+from bhsearch.data.layouts.listing import ImageRecord, Listing, raise_data_errors
 from bhsearch.data.layouts.manifest import counted_parts
 from bhsearch.data.layouts.naming import folded, is_division_folder, is_placeholder, part_of
 from bhsearch.errors import DataError, SettingsError
-from bhsearch.text import plural, verb
+from bhsearch.text import named, plural, verb
 
 _MAGNIFICATION = re.compile(r"(?:x[ _-]*)?[0-9]+(?:[.,][0-9]+)?[ _-]*(?:x|px|um|µm|mpp)?|[0-9]+[ _-]*x[ _-]*[0-9]+")
 # Words in the names of numbered folders that are not patients, such as "batch 3" or "level1".

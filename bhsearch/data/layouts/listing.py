@@ -13,7 +13,7 @@ from bhsearch.text import listed
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """Fields of one image as in `Dataset.table`; unknown strings are empty."""
+    """Fields of one image as in `Dataset.table`, and its id in a manifest; unknown strings are empty."""
 
     path: str
     label: int
@@ -23,6 +23,7 @@ class ImageRecord:
     magnification: str = ""
     part: str = ""
     site: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,3 @@ def require_both_classes(labels: Iterable[int], where: str = "") -> None:
             f"{only} images were found{where}; bhsearch needs both classes. Check --data, or name the classes "
             "with --class-map."
         )
-
-
-def named(names: Iterable[str], most: int = 5) -> str:
-    """Return names as quoted text for a sentence: at most `most` names, then the number of further names."""
-    names = list(names)
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"

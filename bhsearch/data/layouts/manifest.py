@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from bhsearch.data.images.files import Images
 from bhsearch.data.layouts.base import LayoutOptions
 from bhsearch.data.layouts.class_names import ClassMap, manifest_classes, map_advice
-from bhsearch.data.layouts.listing import ImageRecord, Listing, named, raise_data_errors
+from bhsearch.data.layouts.listing import ImageRecord, Listing, raise_data_errors
 from bhsearch.data.layouts.naming import (
     PARTS,
     folded,
@@ -25,11 +25,12 @@ from bhsearch.data.layouts.naming import (
     part_of,
 )
 from bhsearch.errors import DataError, SettingsError
-from bhsearch.text import plural
+from bhsearch.text import named, plural
 
 SUFFIXES = (".csv", ".tsv")
 REQUIRED_COLUMNS = ("path", "label", "case")
 OPTIONAL_COLUMNS = ("slide", "subtype", "magnification", "site")
+ID = "id"
 PLACEHOLDER_RULE = (
     "Every image must name its case, but these names are placeholders for an unknown one, and their images would count "
     "as one patient. Name the case of each, or remove these images."
@@ -60,7 +61,12 @@ class _Table:
 
 
 def read_manifest(
-    file: Path, *, class_map: Sequence[str] = (), ignore_columns: Sequence[str] = (), image_root: Path | None = None
+    file: Path,
+    *,
+    class_map: Sequence[str] = (),
+    ignore_columns: Sequence[str] = (),
+    image_root: Path | None = None,
+    must_exist: bool = True,
 ) -> Listing:
     """Read the records of the images that a manifest lists.
 
@@ -69,20 +75,22 @@ def read_manifest(
         class_map: See `class_names.manifest_classes`.
         ignore_columns: Columns to ignore although they look like a predefined split (train, validation, test).
         image_root: Folder that contains the images; by default the folder of the manifest.
+        must_exist: Whether the images must exist. If not, paths are names that are never looked up, and a column `id`
+            may take the place of the column `path`, or give further names.
 
     Raises:
         DataError: If the manifest cannot be read, or paths, labels, cases or the predefined split are invalid.
         SettingsError: If an option does not fit the manifest.
     """
-    table = _read_table(file)
+    table = _read_table(file, may_name=not must_exist)
     ignored = _ignored(table, ignore_columns)
-    parts, notes = _parts(table, ignored)
+    parts, notes = _parts(table, ignored, {*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS, *([] if must_exist else [ID])})
     root = file.parent if image_root is None else image_root
     if not root.is_dir():
         raise SettingsError(f"--image-root must be an existing folder, but got {str(root)!r}.")
     classes = manifest_classes(class_map)
     _require_labels(table, classes)
-    rows = _rows(file, root, table, classes, parts, ignored)
+    rows = _rows(file, root, table, classes, parts, ignored, must_exist)
     if not any(parts) and len(named_parts := _parts_in_paths(rows)) > 1:
         notes.append(
             f"The parts {', '.join(named_parts)} in the paths are not used: a manifest names parts in a column split."
@@ -118,7 +126,8 @@ LAYOUT = Manifest()
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
-def _read_table(file: Path) -> _Table:
+def _read_table(file: Path, may_name: bool = False) -> _Table:
+    """Read a manifest; if `may_name`, a column `id` takes the place of a missing column `path`."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -134,6 +143,8 @@ def _read_table(file: Path) -> _Table:
     try:
         names = [name.strip() for name in next(reader, [])]
         columns = [folded(name) for name in names]
+        if may_name and "path" not in columns:
+            columns = ["path" if name == ID else name for name in columns]
         _require_columns(file, columns, names, separator)
         rows = []
         for cells in reader:
@@ -204,7 +215,7 @@ def _ignored(table: _Table, ignore_columns: Sequence[str]) -> set[str]:
     return ignored
 
 
-def _parts(table: _Table, ignored: set[str]) -> tuple[list[str], list[str]]:
+def _parts(table: _Table, ignored: set[str], used: set[str]) -> tuple[list[str], list[str]]:
     """Return the part of each row (empty without a predefined split), and sentences about the columns.
 
     Raises:
@@ -214,7 +225,7 @@ def _parts(table: _Table, ignored: set[str]) -> tuple[list[str], list[str]]:
     chosen: dict[str, list[str]] = {}
     unused, notes = [], []
     for column, name in zip(table.columns, table.names, strict=True):
-        if column in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) or column in ignored:
+        if column in used or column in ignored:
             continue
         values = [row.fields[column] for row in table.rows]
         parts = [part_of(value) for value in values]
@@ -286,7 +297,13 @@ def _require_labels(table: _Table, classes: ClassMap) -> None:
 
 
 def _rows(
-    file: Path, root: Path, table: _Table, classes: ClassMap, parts: list[str], ignored: set[str]
+    file: Path,
+    root: Path,
+    table: _Table,
+    classes: ClassMap,
+    parts: list[str],
+    ignored: set[str],
+    must_exist: bool,
 ) -> list[ImageRecord]:
     rows: list[ImageRecord] = []
     leaving: list[str] = []
@@ -294,10 +311,10 @@ def _rows(
     no_case: list[str] = []
     placeholders: list[str] = []
     rounded: list[str] = []
-    more = [name for name in OPTIONAL_COLUMNS if name not in ignored]
+    more = [name for name in (*OPTIONAL_COLUMNS, *([] if must_exist else [ID])) if name not in ignored]
     for row, part in zip(table.rows, parts, strict=True):
         given, case = row.fields["path"], row.fields["case"]
-        path, exists = _path(given, root, file.parent)
+        path, exists = _path(given, root, file.parent) if must_exist else (_as_name(given), bool(given))
         if path is None:
             leaving.append(f"line {row.line}: {given!r}")
         elif not exists:
@@ -333,6 +350,11 @@ def _rows(
         "The manifest lists these files more than once. Keep one row per file.",
     )
     return rows
+
+
+def _as_name(given: str) -> str:
+    """Return a path that need not exist, with slashes, and without `.` and `./`."""
+    return os.path.normpath(given.replace("\\", "/")) if given else ""
 
 
 def _path(given: str, root: Path, folder: Path) -> tuple[str | None, bool]:

@@ -10,11 +10,11 @@ from bhsearch.data.images.decode import IMAGE_SUFFIXES
 from bhsearch.data.images.files import Images, describe_left_out, find_images
 from bhsearch.data.layouts.base import LAYOUTS, NO_OPTIONS, LayoutOptions
 from bhsearch.data.layouts.class_names import class_like_folders, map_advice
-from bhsearch.data.layouts.listing import Listing, named, raise_data_errors, require_both_classes
+from bhsearch.data.layouts.listing import Listing, raise_data_errors, require_both_classes
 from bhsearch.data.layouts.manifest import PLACEHOLDER_RULE, SUFFIXES
 from bhsearch.data.layouts.naming import is_placeholder
 from bhsearch.errors import DataError, SettingsError
-from bhsearch.text import plural
+from bhsearch.text import named, plural
 
 AUTO = "auto"
 _SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")

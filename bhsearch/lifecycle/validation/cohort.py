@@ -77,13 +77,21 @@ class Cohort:
             TypeError: If `access` is not a logged access.
             ValueError: If the access was logged for other images.
         """
+        self._check(access)
+        return map(decode, self.index.paths())
+
+    def vectors(self, access: LoggedCohortAccess, name: str) -> npt.NDArray[np.float32]:
+        """Return the vectors of every image, in the order of the rows; see `images`. Shape (n_images, n_features)."""
+        self._check(access)
+        return self.index.vectors[name].read()
+
+    def _check(self, access: LoggedCohortAccess) -> None:
         from bhsearch.tracking.validation_log import LoggedCohortAccess
 
         if not isinstance(access, LoggedCohortAccess):
             raise TypeError(f"Images of a cohort need the access that log_cohort_access returned, but got {access!r}.")
         if access.cohort != self.digest:
             raise ValueError(f"The access must be logged for this cohort ({self.digest}), but is for {access.cohort}.")
-        return map(decode, self.index.paths())
 
     def predictions(self, probability: npt.NDArray[np.float32]) -> Predictions:
         """Return probabilities of all images as `Predictions` with a single fold.

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 FILE = "training_features.npz"  # in the folder of the MLflow model
 METADATA = "training"  # key of the metadata of the MLflow model
 _MOST_IMAGES = 12  # images of each case that facts are computed on
-_PARTS = {"encoder": 0.2, "colour": 1.0, "texture": 1.0}  # tests, with their shrinkage; see `drift.Reference.fit`
+ENCODER = "encoder"
+_PARTS = {ENCODER: 0.2, "colour": 1.0, "texture": 1.0}  # tests, with their shrinkage; see `drift.Reference.fit`
 _WHAT = {
     "encoder": "the features of the encoder",
     "colour": "brightness, contrast or stain",
@@ -52,7 +53,7 @@ class TrainingFacts:
     """Facts about the development images of a registered model. They contain no image.
 
     Attributes:
-        heights, widths: 2.5 % and 97.5 % quantile of the heights and widths in pixels.
+        heights, widths: 2.5 % and 97.5 % quantile of the heights and widths in pixels; 0 for a model of vectors.
         odd_sizes: Largest share of the images of a batch whose size may be outside these ranges, 0 to 1.
         magnifications: Magnifications of the images, such as `100X`; empty if none is known.
         n_tiles: Number of tiles into which the model cuts an image.
@@ -131,24 +132,28 @@ class Batch:
     features: dict[str, list[npt.NDArray[Any]]] = field(default_factory=lambda: {name: [] for name in _PARTS})
     _n_kept: Counter[str] = field(default_factory=Counter)
 
-    def add(self, case: str, magnification: str, output: ImageOutput, statistics: npt.NDArray[np.float64]) -> None:
+    def add(
+        self, case: str, magnification: str, output: ImageOutput, statistics: npt.NDArray[np.float64] | None
+    ) -> None:
         """Add an image.
 
         Args:
             case: Case of the image; empty if unknown.
             magnification: Magnification of the image; empty if unknown.
             output: Output of the model for the image.
-            statistics: `drift.image_statistics` of the image.
+            statistics: `drift.image_statistics` of the image; None for a vector.
         """
-        self.sizes.append(output.size)
+        if statistics is not None:
+            self.sizes.append(output.size)
         self.magnifications.append(magnification)
         key = spelling_key(case)
         if case and self._n_kept[key] < _MOST_IMAGES:
             self._n_kept[key] += 1
             self.kept_cases.append(key)
-            self.features["encoder"].append(output.features)
-            self.features["colour"].append(statistics[:N_COLOUR])
-            self.features["texture"].append(statistics[N_COLOUR:])
+            self.features[ENCODER].append(output.features)
+            if statistics is not None:
+                self.features["colour"].append(statistics[:N_COLOUR])
+                self.features["texture"].append(statistics[N_COLOUR:])
 
     def case_means(self, name: str) -> CaseMeans:
         """Return the arrays of a drift test averaged over the known cases.
@@ -276,7 +281,42 @@ def outputs(
         yield output
 
 
-def collect_facts(network: Any, development: Dataset, resize: str, reporter: ProgressReporter) -> TrainingFacts:
+def vector_outputs(
+    network: Any, vectors: npt.NDArray[np.float32], names: Callable[[int], tuple[str, str]], batch: Batch
+) -> Iterator[ImageOutput]:
+    """Yield the outputs of a registered model for each vector, and add the vector to a batch; see `outputs`."""
+    from bhsearch.models.calibrated import vector_outputs
+    from bhsearch.models.deployed_parts import with_features
+
+    for at, output in enumerate(vector_outputs(with_features(network), vectors)):
+        batch.add(*names(at), output, None)
+        yield output
+
+
+def _facts_of_vectors(network: Any, development: Dataset, name: str) -> TrainingFacts:
+    """Compute the facts about development images of which a model takes the vectors; only the encoder is tested."""
+    cases = development.column("case")
+    rows = sampled_rows(cases.tolist())
+    batch = Batch()
+
+    def names(at: int) -> tuple[str, str]:
+        return (str(cases[rows[at]]) if development.has_cases else "", "")
+
+    for _ in vector_outputs(network, development.vectors[name].select(np.array(rows)).read(), names, batch):
+        pass
+    tests = {}
+    if batch.n_cases >= FEWEST_CASES:
+        tests = {ENCODER: DriftTest.fit(batch.case_means(ENCODER), _PARTS[ENCODER])}
+    return TrainingFacts((0.0, 0.0), (0.0, 0.0), 1.0, _magnifications(development), 1, tests)
+
+
+def _magnifications(development: Dataset) -> tuple[str, ...]:
+    return tuple(sorted({name for name in development.column("magnification").tolist() if name}))
+
+
+def collect_facts(
+    network: Any, development: Dataset, resize: str, reporter: ProgressReporter, vectors: str | None = None
+) -> TrainingFacts:
     """Compute the facts about the development images of a model, on up to 12 images of each case.
 
     Args:
@@ -284,7 +324,11 @@ def collect_facts(network: Any, development: Dataset, resize: str, reporter: Pro
         development: The development images.
         resize: Resize mode of the model.
         reporter: Receives progress events.
+        vectors: Name of the vectors that the network takes; None if it takes images.
     """
+    if vectors is not None:
+        with reporter.step("describing the training images"):
+            return _facts_of_vectors(network, development, vectors)
     rows = sampled_rows(development.column("case").tolist())
     paths, cases = development.paths(), development.column("case")
     n_tiles = int(np.prod(grid_of(resize)))
@@ -308,7 +352,7 @@ def collect_facts(network: Any, development: Dataset, resize: str, reporter: Pro
         heights=heights,
         widths=widths,
         odd_sizes=_odd_share(odd, [str(cases[row]) for row in rows]),
-        magnifications=tuple(sorted({name for name in development.column("magnification").tolist() if name})),
+        magnifications=_magnifications(development),
         n_tiles=n_tiles,
         tests={name: DriftTest.fit(each, _PARTS[name]) for name, each in means.items()},
     )

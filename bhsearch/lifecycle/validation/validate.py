@@ -19,7 +19,8 @@ from bhsearch.lifecycle.validation import summary
 from bhsearch.lifecycle.validation.cohort import Cohort, open_cohort
 from bhsearch.lifecycle.validation.overlap import require_external
 from bhsearch.lifecycle.validation.request import ValidationRequest, ValidationResult
-from bhsearch.lifecycle.validation.training_facts import Batch, compare, outputs
+from bhsearch.lifecycle.validation.training_facts import Batch, compare, outputs, vector_outputs
+from bhsearch.lifecycle.vectors.taken import vectors_taken
 from bhsearch.models.keras_settings import check_backend
 from bhsearch.runtime.cache import explain_write_errors
 from bhsearch.study.events import ProgressReporter
@@ -56,12 +57,15 @@ def validate(request: ValidationRequest, reporter: ProgressReporter) -> Validati
     origin = validation_log.origin_of(client, model.uri, model.run_id)
     _require_same_classes(model)
     cohort = open_cohort(request.settings, reporter)
+    vectors = vectors_taken(
+        f"the model {model.uri}", model.metadata, cohort.index, "Give other data, or another model."
+    )
     notes = [*require_external(cohort, origin, str(model.metadata.get("layout", ""))), *_class_notes(cohort)]
     name, root = cohort.index.name, str(cohort.index.root)
     access = validation_log.log_cohort_access(client, origin, cohort.content, request.reason, name, root)
     with _ending(client, access):
         batch = Batch()
-        tested = _evaluate(model, cohort, access, batch, reporter)
+        tested = _evaluate(model, cohort, access, batch, reporter, vectors)
         result = ValidationResult(
             model=model.uri,
             threshold=model.threshold,
@@ -107,7 +111,12 @@ def _metrics_of(model: predict.Model) -> tuple[str, ...]:
 
 
 def _evaluate(
-    model: predict.Model, cohort: Cohort, access: LoggedCohortAccess, batch: Batch, reporter: ProgressReporter
+    model: predict.Model,
+    cohort: Cohort,
+    access: LoggedCohortAccess,
+    batch: Batch,
+    reporter: ProgressReporter,
+    vectors: str | None,
 ) -> TestResult:
     n_tiles = 1 if model.facts is None else model.facts.n_tiles
     cases = cohort.index.column("case") if cohort.index.has_cases else np.full(len(cohort), "", object)
@@ -115,7 +124,10 @@ def _evaluate(
     after, before = np.empty(len(cohort), np.float32), np.empty(len(cohort), np.float32)
     with reporter.step("validating") as progress:
         names = lambda at: (str(cases[at]), str(magnifications[at]))  # noqa: E731
-        found = outputs(model.network, n_tiles, cohort.images(access), names, batch)
+        if vectors is None:
+            found = outputs(model.network, n_tiles, cohort.images(access), names, batch)
+        else:
+            found = vector_outputs(model.network, cohort.vectors(access, vectors), names, batch)
         for at, output in enumerate(found):
             after[at], before[at] = output.probability, output.uncalibrated
             progress(at + 1, len(cohort))

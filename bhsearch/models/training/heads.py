@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 from bhsearch.data.arrays import Float32Array
 
+_MOMENT_ROWS = 8192  # rows that are converted to float64 together
+_HELD_OUT_CELLS = 1 << 25  # maximum number of features that are copied at once
+
 
 @dataclass(frozen=True, eq=False)
 class Heads:
@@ -79,10 +82,16 @@ class Heads:
         Returns:
             Logits. Shape (n_fold_models, n_held_out).
         """
-        hidden = np.matmul(features[held_out], self.kernel.transpose(1, 0, 2)) + self.bias[:, None, :]
-        if not self.linear:
-            hidden = np.maximum(hidden, 0.0)
-        logits: Float32Array = (hidden * self.output_weights[:, None, :]).sum(axis=-1) + self.output_bias[:, None]
+        kernel = self.kernel.transpose(1, 0, 2)
+        n_held_out = held_out.shape[1]
+        step = max(1, _HELD_OUT_CELLS // (len(held_out) * features.shape[1]))
+        logits = np.empty(held_out.shape, np.float32)
+        for first in range(0, n_held_out, step):
+            some = slice(first, first + step)
+            hidden = np.matmul(features[held_out[:, some]], kernel) + self.bias[:, None, :]
+            if not self.linear:
+                hidden = np.maximum(hidden, 0.0)
+            logits[:, some] = (hidden * self.output_weights[:, None, :]).sum(axis=-1) + self.output_bias[:, None]
         return logits
 
 
@@ -108,8 +117,13 @@ class Moments:
             features: Features of the view. Shape (n_images, n_features).
             weights: Weight of each row in each fold model. Shape (n_images, n_fold_models).
         """
-        exact = features.astype(np.float64)
-        return cls(weights.sum(axis=0)[:, None], weights.T @ exact, weights.T @ exact**2)
+        first, second = np.zeros((2, weights.shape[1], features.shape[1]))
+        for start in range(0, len(features), _MOMENT_ROWS):
+            some = slice(start, start + _MOMENT_ROWS)
+            exact, weight = features[some].astype(np.float64), weights[some].T
+            first += weight @ exact
+            second += weight @ np.square(exact, out=exact)
+        return cls(weights.sum(axis=0)[:, None], first, second)
 
 
 def standardisation(moments: list[Moments]) -> tuple[Float32Array, Float32Array]:

@@ -53,7 +53,10 @@ class StudyFacts:
 
     @property
     def inputs(self) -> str:
-        """Size and resizing of the images."""
+        """Size and resizing of the images, or the files of vectors and their encoders."""
+        vectors = self._fact("vectors")
+        if vectors:
+            return _sentences(f"Vectors of the images, which an encoder computed elsewhere: {vectors}")
         size, resize = self._fact("image size"), self._fact("resize")
         return _sentences(f"RGB images with 8 bits, resized to {size} px ({resize})") if size else ""
 
@@ -155,7 +158,8 @@ class StudyFacts:
         names = [values for name, values, _ in self.report.space if name == "backbone"]
         if not names:
             return ""
-        return f"The pixels of the image; no predictor was selected by hand. Encoders that were searched: {names[0]}."
+        what = "The vector" if self._fact("vectors") else "The pixels"
+        return f"{what} of the image; no predictor was selected by hand. Encoders that were searched: {names[0]}."
 
     @property
     def model(self) -> str:

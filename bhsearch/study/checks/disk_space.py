@@ -92,6 +92,8 @@ def requirements_of(prepared: StudyContext, remaining: int) -> list[DiskRequirem
 
 
 def _cache_needs(prepared: StudyContext) -> list[DiskRequirement]:
+    if prepared.index.vectors:
+        return []  # which are in the cache already
     n_images, root = len(prepared.development), cache_root()
     pixels = 0
     for size in prepared.image_sizes:

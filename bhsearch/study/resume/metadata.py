@@ -7,6 +7,7 @@ from typing import Any, NotRequired, TypedDict
 
 from bhsearch.errors import StudyError
 from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.vectors import takes_vectors
 from bhsearch.models.frozen.precision import BF16, F32
 from bhsearch.objectives.space import Params
 from bhsearch.tasks import TaskRecord, restore_task, task_record
@@ -58,6 +59,7 @@ class NewMetadata(TypedDict):
     seed: int
     space: str
     score_weight_shift: float
+    features_key: str | None
     promotable: bool
     started_from: Origin
     warm: WarmStart
@@ -92,6 +94,7 @@ _MUST_AGREE = {
     "seed": "--seed",
     "space": "search space",
     "score_weight_shift": "--score-weight-shift",
+    "features_key": "--features-key",
 }
 _LONGEST = 40  # maximum number of characters of a value in a message
 
@@ -110,9 +113,11 @@ def check_agreement(
     Raises:
         StudyError: If the metadata or weights differ; the message lists every difference.
     """
-    before = {"score_weight_shift": 0.0, "feature_precision": now["feature_precision"]}  # of earlier versions
-    if now["feature_precision"] == BF16:
-        before["feature_precision"] = F32
+    before = {  # of earlier versions
+        "score_weight_shift": 0.0,
+        "features_key": None,
+        "feature_precision": F32 if now["feature_precision"] == BF16 else now["feature_precision"],
+    }
     held = {**before, **held, "task": task_record(restore_task(held.get("task")))}
     differences = [
         f"  {what}: was {_short(held.get(key))}, is now {_short(now[key])}"
@@ -125,8 +130,9 @@ def check_agreement(
                 f"  fewer backbones: {backbone} was in the search space, and is not available or not selected now"
             )
         elif backbones[backbone].digest != digest:
+            what = "vectors" if takes_vectors(backbones[backbone]) else "weights"
             differences.append(
-                f"  weights of {backbone}: the digest was {_short(digest)}, is now {_short(backbones[backbone].digest)}"
+                f"  {what} of {backbone}: the digest was {_short(digest)}, is now {_short(backbones[backbone].digest)}"
             )
     if differences:
         raise StudyError(

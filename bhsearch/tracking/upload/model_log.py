@@ -27,10 +27,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 NAME = "model"
-_SIGNATURE = ModelSignature(
-    inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
-    outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1))]),
-)
+VECTORS = "vectors"  # key of the metadata: which file the vectors are from that the model takes
+_IMAGES = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))
+_PROBABILITY = TensorSpec(np.dtype(np.float32), (-1, 1))
 _LOADER = "mlflow.keras"
 _ENVIRONMENT = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
 _DATA, _FILE, _MODULE = "data", "model.keras", "keras_module.txt"  # as `mlflow.keras` reads them
@@ -67,7 +66,7 @@ class ModelLog:
             run_id: Run of the trial.
             params: Parameters of the trial.
             archive: The model as a `.keras` file or as a graph.
-            metadata: Further metadata of this model.
+            metadata: Further metadata of this model; `VECTORS` tells which file the vectors are from that it takes.
         """
         if not self._tags:
             self._tags = resolve_tags()
@@ -108,10 +107,12 @@ class ModelLog:
         self._write_description(folder, description, graphs.requirements_of(network, registered=False))
 
     def _description(self, model: Any, metadata: dict[str, Any]) -> Model:
+        vectors = metadata.get(VECTORS)
+        entry = _IMAGES if vectors is None else TensorSpec(np.dtype(np.float32), (-1, vectors["n_features"]))
         return Model(
             artifact_path=model.artifact_location,
             run_id=model.source_run_id,
-            signature=_SIGNATURE,
+            signature=ModelSignature(inputs=Schema([entry]), outputs=Schema([_PROBABILITY])),
             model_uuid=model.model_id,
             model_id=model.model_id,
             metadata=metadata,

@@ -44,9 +44,9 @@ def write_trial_files(folder: Path, study: Message[StudyRecord], trial: Message[
 
 
 def _pixels(study: Message[StudyRecord]) -> npt.NDArray[np.uint8] | None:
-    """Return the resized images as a memory map; None if they were evicted from the cache."""
+    """Return the resized images as a memory map; None if they were evicted from the cache, or for vectors."""
     place = study.record["pixels"]
-    if not acquire_lease(Path(place["file"]).parent):
+    if not place["file"] or not acquire_lease(Path(place["file"]).parent):
         return None
     return np.memmap(place["file"], np.uint8, "r", shape=tuple(place["shape"]))
 

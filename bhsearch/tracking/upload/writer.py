@@ -38,7 +38,7 @@ from bhsearch.tracking.records import StudyRecord, SummaryRecord, TrialRecord
 from bhsearch.tracking.requests import call_with_retry
 from bhsearch.tracking.saved_views import write_views
 from bhsearch.tracking.upload import artifacts
-from bhsearch.tracking.upload.model_log import ModelLog, log_folder
+from bhsearch.tracking.upload.model_log import VECTORS, ModelLog, log_folder
 from bhsearch.tracking.upload.model_retention import KEPT, NONE, ModelRetention
 from bhsearch.tracking.upload.outbox import Message
 from bhsearch.tracking.upload.trial_files import write_trial_files
@@ -375,7 +375,12 @@ class RunWriter:
         archive = self._archives.get(
             backbone, settings["resize"], settings["image_size"], record["model"], message.arrays
         )
-        more = {"feature_precision": record["precision"]["precision"]} if "precision" in record else {}
+        more: dict[str, Any] = {}
+        if "precision" in record:
+            more["feature_precision"] = record["precision"]["precision"]
+        vectors = keys.vectors_of(self._record["tags"], backbone.name)
+        if vectors is not None:
+            more[VECTORS] = vectors
         return self._model_log.log(run_id, record["params"], archive, more)
 
     def _model_metadata(self) -> dict[str, Any]:

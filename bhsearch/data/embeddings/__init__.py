@@ -1,0 +1,1 @@
+"""Vectors of images that an encoder computed elsewhere: read files, convert them once, and join them to a data set."""
