@@ -136,7 +136,7 @@ def expected_improvement(result: StudyResult) -> list[str]:
 
 
 def remarks(result: StudyResult) -> list[str]:
-    """Return sentences about suspicious scores: scores below chance, or no score better than chance."""
+    """Return sentences about odd scores: below chance, none better than chance, or corrected to above the score."""
     low = sum((trial.value or 0.0) < WORSE for trial in result.records if trial.value is not None)
     n_trials = len(result.ranking)
     said = []
@@ -153,6 +153,12 @@ def remarks(result: StudyResult) -> list[str]:
         said.append(
             f"{subject} {verb} {GUESSING:g}, the {result.score_title} of guessing: there may be nothing to find, too "
             "few cases to find it, or wrong labels."
+        )
+    chosen, corrected = result.proposed, result.corrected
+    if chosen is not None and corrected is not None and corrected.score > (chosen.trial.value or 0.0):
+        said.append(
+            f"The corrected {result.score_title} is above the {result.score_title} itself: the correction finds no "
+            "optimism here, and differs from zero by chance. Read the two as equal."
         )
     return said
 

@@ -149,5 +149,12 @@ def test_a_study_at_chance_is_remarked_on():
     assert remarks(scored([0.55], 0.4, 0.6))[0].startswith("The interval of the only trial holds 0.5")
 
 
+def test_a_correction_that_raises_the_score_is_remarked_on():
+    corrected = CorrectedScore(0.9, 0.91, 0.8, 0.95, 0.79, 2, 40, 0.0)
+    (said,) = remarks(replace(study(low=0.6), corrected=corrected))
+    assert said.startswith("The corrected AUC is above the AUC itself")
+    assert remarks(replace(study(low=0.6), corrected=replace(corrected, score=0.89))) == []
+
+
 def test_remarks_stand_in_the_note():
     assert "labels swapped" in summary_record(scored([0.8, 0.2], 0.6, 0.9), {}, {})["summary"]
