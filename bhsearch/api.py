@@ -64,6 +64,7 @@ def optimize(  # noqa: D417  # `_describe_settings` adds the settings
     image_sizes: Sequence[int] | None = None,
     resize: str | None = None,
     feature_backend: str | None = None,
+    feature_precision: str | None = None,
     precision: str | None = None,
     test_fraction: float | None = None,
     ignore_predefined_split: bool | None = None,

@@ -1,6 +1,6 @@
 """Large encoders on a CPU: memory of conversion and inference, images a second and features in f32 and in bf16.
 
-    python experiments/benchmarks/large_encoders.py --encoders vit-b,vit-l
+    python experiments/benchmarks/large_encoders.py --data path/to/breakhis --encoders vit-b,vit-l
 
 An encoder is `vit-b` (86 M weights), `vit-l` (303 M) or `vit-s` (22 M), with random weights that are drawn here, or the
 folder of a published encoder. Conversion and each inference run in a process of their own, whose memory is read from
