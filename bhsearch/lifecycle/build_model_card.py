@@ -139,7 +139,8 @@ def _model(study: StoredStudy, trial: StoredTrial, opened: RestoredStudy) -> dic
     split, settings = opened.split, opened.settings
     members = "networks, one finetuned per fold," if settings.regime == FINETUNE else "fold heads"
     return {
-        "network": f"ensemble of {split.n_folds * split.n_repeats} {members} on {trial.params['backbone']}",
+        "network": f"ensemble of {split.n_folds * split.n_repeats} {members} on "
+        f"{keys.backbone_title(study.tags, trial.params['backbone'])}",
         "input": f"uint8 RGB of any size, resized to {settings.image_size} px ({settings.resize}) inside",
         "output": "P(malignant), calibrated",
         **_precision(study, trial),

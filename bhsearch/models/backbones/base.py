@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,16 @@ NAME_SEPARATOR = ":"  # separates the name of a kind from an argument, for kinds
 
 
 class BackboneRecord(TypedDict):
-    """A backbone: name, path of the weights file (empty if there is no file), digest of the weights, and kind."""
+    """A backbone: name, path of the weights file (empty if there is no file), digest of the weights, and kind.
+
+    A joint backbone also has `members`, the backbones that it joins.
+    """
 
     name: str
     file: str
     digest: str
     kind: str
+    members: NotRequired[list[BackboneRecord]]
 
 
 @dataclass(frozen=True)
@@ -54,27 +58,33 @@ class Backbone:
         digest: Digest of the weights, or a version number of the code if the backbone has no weight file. Cached
             features and models are identified by this digest.
         kind: Name of the backbone's kind in `KINDS`.
+        members: Backbones whose features are concatenated; empty unless the kind is `joint`.
     """
 
     name: str
     file: Path | None
     digest: str
     kind: str
+    members: tuple[Backbone, ...] = ()
 
     def to_record(self) -> BackboneRecord:
         """Return the backbone as a JSON-compatible dict."""
-        return {
+        record: BackboneRecord = {
             "name": self.name,
             "file": str(self.file) if self.file else "",
             "digest": self.digest,
             "kind": self.kind,
         }
+        if self.members:
+            record["members"] = [member.to_record() for member in self.members]
+        return record
 
     @classmethod
     def from_record(cls, record: BackboneRecord) -> Backbone:
         """Restore a backbone from the dict of `to_record`."""
         file = Path(record["file"]) if record["file"] else None
-        return cls(record["name"], file, record["digest"], record["kind"])
+        members = tuple(map(cls.from_record, record.get("members", ())))
+        return cls(record["name"], file, record["digest"], record["kind"], members)
 
     @property
     def size_mb(self) -> float:

@@ -57,6 +57,7 @@ class NewMetadata(TypedDict):
     feature_precision: NotRequired[str]
     seed: int
     space: str
+    combine: NotRequired[int]
     score_weight_shift: float
     promotable: bool
     started_from: Origin
@@ -91,6 +92,7 @@ _MUST_AGREE = {
     "feature_precision": "--feature-precision",
     "seed": "--seed",
     "space": "search space",
+    "combine": "--combine",
     "score_weight_shift": "--score-weight-shift",
 }
 _LONGEST = 40  # maximum number of characters of a value in a message
@@ -110,7 +112,11 @@ def check_agreement(
     Raises:
         StudyError: If the metadata or weights differ; the message lists every difference.
     """
-    before = {"score_weight_shift": 0.0, "feature_precision": now["feature_precision"]}  # of earlier versions
+    before = {  # of earlier versions
+        "score_weight_shift": 0.0,
+        "combine": 0,
+        "feature_precision": now["feature_precision"],
+    }
     if now["feature_precision"] == BF16:
         before["feature_precision"] = F32
     held = {**before, **held, "task": task_record(restore_task(held.get("task")))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from bhsearch.evaluation.image_columns import ImageColumns
 from bhsearch.evaluation.predictions import DISCLAIMER, Predictions
 from bhsearch.evaluation.robustness import Robustness
 from bhsearch.models.backbones.base import Backbone
+from bhsearch.models.backbones.joint import join
 from bhsearch.models.structures import ArchivePool
 from bhsearch.objectives.base import MS_PER_IMAGE
 from bhsearch.runtime.store_schema import SCHEMA, require_schema
@@ -162,10 +163,13 @@ class RunWriter:
         """
         record = message.record
         number = record["number"]
+        joined = self._log_joined(record)
         note = notes.trial_note(self._record, record, values, self.experiment_id, self.run_id)
         tags = self._tags(str(number)) | {MLFLOW_PARENT_RUN_ID: self.run_id, STATE: record["state"].lower()}
         if "backbone" in record["params"]:  # a trial that fails early may have none
             tags[keys.LICENCE] = keys.licence_of(self._record["tags"], record["params"]["backbone"])
+        if joined:
+            tags[keys.JOINED] = " + ".join(joined)
         if "precision" in record:
             tags[keys.FEATURE_PRECISION] = record["precision"]["precision"]
         if files is not None:
@@ -232,6 +236,16 @@ class RunWriter:
                 backbone: record["precision"],
             }
             self._client.set_tag(self.run_id, keys.FEATURE_PRECISIONS, json.dumps(self._precisions))
+
+    def _log_joined(self, record: TrialRecord) -> Sequence[str]:
+        """Log which backbones a trial's backbone joins, on the study's run, and return their names; empty for one."""
+        backbone = record["params"].get("backbone", "")
+        tags = self._record["tags"]
+        if "joined" in record and not keys.joined_of(tags, backbone):
+            held = self._client.get_run(self.run_id).data.tags.get(keys.JOINTS, "{}")
+            tags[keys.JOINTS] = json.dumps({**json.loads(held), backbone: record["joined"]})
+            self._client.set_tag(self.run_id, keys.JOINTS, tags[keys.JOINTS])
+        return keys.joined_of(tags, backbone)
 
     def _write_views(self) -> None:
         try:
@@ -371,12 +385,17 @@ class RunWriter:
     def _log_model(self, run_id: str, message: Message[TrialRecord]) -> str:
         """Log the model of a trial, and return the model's id."""
         record, settings = message.record, self._record["settings"]
-        backbone = Backbone.from_record(self._record["backbones"][record["params"]["backbone"]])
+        backbone = self._backbone_of(record)
         archive = self._archives.get(
             backbone, settings["resize"], settings["image_size"], record["model"], message.arrays
         )
         more = {"feature_precision": record["precision"]["precision"]} if "precision" in record else {}
         return self._model_log.log(run_id, record["params"], archive, more)
+
+    def _backbone_of(self, record: TrialRecord) -> Backbone:
+        name = record["params"]["backbone"]
+        singles = [Backbone.from_record(self._record["backbones"][each]) for each in record.get("joined", [name])]
+        return join(name, singles) if "joined" in record else singles[0]
 
     def _model_metadata(self) -> dict[str, Any]:
         return {
